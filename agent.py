@@ -1,0 +1,6521 @@
+#!/usr/bin/env python3
+"""agent.py: a job-execution and scheduling agent in one file, on the standard library alone.
+
+It keeps scenarios, schedules and sessions in SQLite files (a master repository and the work
+repositories attached to it), listens on a port for a line-based text protocol, runs what it
+acknowledged, and can say afterwards what ran, what did not, and why.
+
+    python agent.py --port 20910          then, elsewhere:    printf 'EXEC HELLO\n' | nc localhost 20910
+
+Sections, each using only those above it:
+
+     1 vocabulary          states, transitions, limits, exit codes, as data
+     2 errors              AgentError and one class a wire code
+     3 small helpers       clock, timestamps, words and quoting
+     4 calendar            rule, zone, after -> next; pure
+     5 definitions         JSON -> scenario, every fault with its path
+     6 database            one door to SQLite, and the writer that shares commits
+     7 master repository   agents, attached work repositories, contexts, hold
+     8 work repository     scenarios, schedules, sessions and their log
+     9 processes           start, read, watch and end a whole tree; who is alive
+    10 task types          one small class each
+    11 session runtime     steps, tasks, attempts, stop, restart, roll-up; the queue of sessions
+    12 scheduler           tick(now) does what is due and returns the seconds until the next
+    13 agent               the life cycle, and an API in domain words
+    14 protocol            the verb table; parse, check, render
+    15 server              connections, bounded lines, who is at the other end
+    17 main                the command line
+
+Threads, and what ends each:
+
+    MainThread        waits for a signal or SHUTDOWN, then stops the others in order
+    writer NAME       one a repository file; ends when its Database is closed and drained
+    attach NAME       one try to attach a work repository; ends with it
+    output            reads the pipes of all tasks; ends at Output.close()
+    slot N            runs one session after the other; ends at SessionQueue.close()
+    wait PID          waits for the exit of one process of a task, and ends with it
+    feed PID          writes one process's standard input, and ends with it
+    scheduler         calls Scheduler.tick(); ends at Agent.stop()
+    keeper            heartbeat, clean-up, re-attaching; ends at Agent.stop()
+    server            accepts connections; ends at Server.close()
+    client N          serves one connection; ends with it, or at Server.close()
+"""
+
+import argparse
+import collections
+import contextlib
+import fcntl
+import functools
+import hashlib
+import heapq
+import itertools
+import json
+import logging
+import os
+import random
+import re
+import sched
+import selectors
+import signal
+import socket
+import socketserver
+import sqlite3
+import struct
+import subprocess
+import sys
+import threading
+import time
+import traceback
+import urllib.parse
+import uuid
+from bisect import bisect_left, bisect_right
+from calendar import timegm
+from datetime import date, datetime, timedelta, timezone
+from typing import Any, Callable, List, NamedTuple, Optional, Tuple
+
+# ======================================================================================
+# 1 vocabulary
+# ======================================================================================
+
+VERSION = "1.0.0"
+DEFAULT_NAME = "AGENT"
+DEFAULT_PORT = 20910
+DEFAULT_CONTEXT = "GLOBAL"
+DEFAULT_REPOSITORY = "WORKREP"
+
+WAITING, QUEUED, RUNNING = "WAITING", "QUEUED", "RUNNING"
+DONE, WARNING, ERROR, STOPPED = "DONE", "WARNING", "ERROR", "STOPPED"
+OUTSTANDING = (WAITING, QUEUED)
+OPEN = OUTSTANDING + (RUNNING,)
+ENDED = (DONE, WARNING, ERROR, STOPPED)
+STATES = OPEN + ENDED
+RESTARTABLE = (ERROR, STOPPED)
+
+# new state of a session -> the states it may come from
+TRANSITIONS = {
+    WAITING: (QUEUED,),                             # a hold
+    QUEUED: (WAITING, RUNNING, ERROR, STOPPED),     # its time, on_stale=restart, RESTART
+    RUNNING: OUTSTANDING,
+    DONE: (RUNNING,),
+    WARNING: (RUNNING,),
+    ERROR: OPEN,
+    STOPPED: OPEN,
+}
+
+STARTED, LATE, SKIPPED, FAILED = "started", "late", "skipped", "failed"     # of an occurrence
+END, FAIL = "END", "FAIL"                                                   # targets of a step
+NORMAL, IMMEDIATE = "normal", "immediate"                                   # ways to stop
+OUT, ERR = "out", "err"                                                     # streams of a task
+
+MONITOR, OPERATOR, ADMINISTRATOR = "monitor", "operator", "administrator"
+ROLES = (MONITOR, OPERATOR, ADMINISTRATOR)          # each may do what those before it may
+
+RESERVED_VARIABLES = ("SESSION", "SCENARIO", "CONTEXT", "DUE")
+MARKER = "AGENT_MARKER"             # environment variable of every process of a task
+
+MAX_NAME = 128                      # characters
+MAX_LINE = 64 * 1024                # bytes of a request
+MAX_IMPORT_LINE = 4 * 1024 * 1024   # bytes of an IMPORT by an administrator
+MAX_LOG_LINE = 16 * 1024            # bytes; a longer line of output is split
+MAX_CAPTURE = 64 * 1024             # bytes of standard output that a variable takes
+MAX_OUTPUT = 1024 * 1024            # bytes kept of one task's output
+MAX_CONNECTIONS = 1000
+MAX_QUEUE = 100000                  # outstanding sessions of an agent
+MAX_LIST = 1000000                  # rows of a listing
+MAX_BATCH = 500                     # requests that share a commit
+MAX_REPOSITORIES = 999
+SESSIONS_PER_CORE = 4
+KEEP_DAYS = 90
+
+WRITE_S = 5.0           # a request that cannot be written for so long is refused
+TERM_S = 2.0            # between SIGTERM and SIGKILL
+KILL_S = 10.0           # how long what got SIGKILL is waited for
+DRAIN_S = 0.5           # how long after its exit a task's pipes are read
+STOP_S = 60.0           # default of SHUTDOWN -MAX_WAIT
+LATE_S = 1.0            # begun so long after its due time is late
+HEARTBEAT_S = 10.0
+ATTACH_S = 2.0          # between tries to attach a repository, and looks at one's health
+CLEAN_S = 60.0          # between two cleanings
+
+EXIT_OK, EXIT_CANNOT_START, EXIT_USAGE = 0, 1, 2
+
+
+# ======================================================================================
+# 2 errors
+# ======================================================================================
+
+class AgentError(Exception):
+    """What a user is told: a wire code, one line of plain text, and faults with their place."""
+    code = "INTERNAL"
+
+    def __init__(self, message, faults=()):
+        super().__init__(message)
+        self.message = " ".join(str(message).split())
+        self.faults = list(faults)      # [(path, reason)]
+
+
+class BadRequest(AgentError):
+    """The request is not of the form it must have."""
+    code = "BAD_REQUEST"
+
+
+class UnknownVerb(AgentError):
+    """The first word is no verb."""
+    code = "UNKNOWN_VERB"
+
+
+class NotFound(AgentError):
+    """What the request names is not there."""
+    code = "NOT_FOUND"
+
+
+class Exists(AgentError):
+    """What the request would make is there already."""
+    code = "EXISTS"
+
+
+class Conflict(AgentError):
+    """Not in a state for it."""
+    code = "CONFLICT"
+
+
+class AuthError(AgentError):
+    """The agent does not know who is asking."""
+    code = "AUTH"
+
+
+class Denied(AgentError):
+    """Who is asking may not do this."""
+    code = "DENIED"
+
+
+class Busy(AgentError):
+    """A limit is reached."""
+    code = "BUSY"
+
+
+class Stopping(AgentError):
+    """The agent is stopping and begins nothing new."""
+    code = "STOPPING"
+
+
+class RepositoryError(AgentError):
+    """A repository cannot be read or written now."""
+    code = "REPOSITORY"
+
+
+class RepositoryGone(RepositoryError):
+    """The file was replaced or detached: what belonged to it can never be written."""
+
+
+class TooLong(AgentError):
+    """A line is longer than the limit."""
+    code = "TOO_LONG"
+
+
+class WaitTimeout(AgentError):
+    """The waiting, not the session, has timed out."""
+    code = "TIMEOUT"
+
+
+class CannotStart(AgentError):
+    """The agent cannot start: one line on stderr, exit code 1."""
+
+
+class CalendarError(ValueError):
+    """A rule or one of its options is wrong: says which part and what would be right."""
+
+
+# ======================================================================================
+# 3 small helpers
+# ======================================================================================
+
+log = logging.getLogger("agent")
+
+
+class Clock:
+    """The one place that reads the time: of day in epoch seconds, and one that never steps."""
+
+    def now(self):
+        """Seconds since 1970-01-01 UTC, as the system's clock has it."""
+        return time.time()
+
+    def monotonic(self):
+        """Seconds that only ever go forward."""
+        return time.monotonic()
+
+
+def to_text(instant):
+    """Epoch seconds -> UTC ISO 8601 text, 24 characters, as the tables hold it."""
+    whole = int(instant // 1)
+    return "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ" % (
+        time.gmtime(whole)[:6] + (int((instant - whole) * 1000),))
+
+
+def from_text(text):
+    """UTC ISO 8601 text of the tables -> epoch seconds."""
+    fields = (int(text[0:4]), int(text[5:7]), int(text[8:10]),
+              int(text[11:13]), int(text[14:16]), int(text[17:19]))
+    return timegm(fields) + int(text[20:23]) / 1000.0
+
+
+def to_local(text):
+    """UTC text of the tables -> the agent's local time with its offset; nothing stays nothing."""
+    if not text:
+        return text
+    return local_iso(from_text(text), "milliseconds")
+
+
+def local_iso(instant, timespec="seconds"):
+    """Epoch seconds -> ISO 8601 in the agent's zone with its offset."""
+    moment = datetime.fromtimestamp(instant, timezone.utc).astimezone()
+    return moment.isoformat(timespec=timespec)
+
+
+_TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)"
+                   r"(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,6}))?)?(Z|[+-]\d\d:?\d\d)?)?", re.I)
+
+
+def parse_time(text, is_end=False):
+    """ISO 8601 text of a request -> epoch seconds; ValueError when it is none.
+
+    Without offset it is in the agent's zone; a date alone is its first instant, with
+    `is_end` its last millisecond.
+    """
+    match = _TIME.fullmatch(text)
+    if not match:
+        raise ValueError("must be a time such as 2026-12-01T02:00 or 2026-12-01")
+    year, month, day, hour, minute, second, fraction, offset = match.groups()
+    moment = datetime(int(year), int(month), int(day), int(hour or 0), int(minute or 0),
+                      int(second or 0), int((fraction or "0").ljust(6, "0")))
+    if hour is None and is_end:
+        moment += timedelta(days=1, milliseconds=-1)
+    if offset:
+        sign = -1 if offset[0] == "-" else 1
+        ahead = 0 if offset in "Zz" else sign * (int(offset[1:3]) * 60 + int(offset[-2:]))
+        moment = moment.replace(tzinfo=timezone(timedelta(minutes=ahead)))
+    try:
+        return moment.timestamp()
+    except OverflowError:
+        raise ValueError("is outside the years that this host can handle") from None
+
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
+_UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def parse_duration(text):
+    """`90`, `90s`, `15m`, `2h`, `1d` -> seconds as float; ValueError when it is none."""
+    match = _DURATION.fullmatch(text)
+    if not match or len(text) > 15:
+        raise ValueError("must be a duration such as 90, 90s, 15m, 2h or 1d")
+    return float(match.group(1)) * _UNITS_S[match.group(2)]
+
+
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def check_name(text):
+    """A name of a scenario, schedule, repository or step, or ValueError."""
+    if not isinstance(text, str) or not NAME.fullmatch(text) or len(text) > MAX_NAME:
+        raise ValueError("must be a name: letters, digits, _ . - (not first: . -), "
+                         "at most %d characters" % MAX_NAME)
+    return text
+
+
+def version_key(version):
+    """A text that sorts versions in natural order: 9 < 10 < 10.1."""
+    def padded(match):
+        digits = match.group().lstrip("0")
+        return "%03d%s" % (len(digits), digits)
+    return re.sub(r"\d+", padded, version)
+
+
+class Word(NamedTuple):
+    """One word of a request: what it is, its name when it is an option or variable, its value."""
+    kind: str                   # argument, option, variable
+    name: str
+    value: Optional[str]        # None: an option without =value
+
+    def __str__(self):
+        return self.name if self.value is None else "%s=%s" % (self.name, self.value) \
+            if self.name else self.value
+
+
+_PART = re.compile(r"""[^ \t"']+|"(?:[^"\\]|\\.)*"|'[^']*'""")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def split_words(line):
+    """A request -> its words (section 4 of the contract); BadRequest names the word at fault."""
+    if '"' not in line and "'" not in line:
+        return [_classify(part, part) for part in line.replace("\t", " ").split(" ") if part]
+    words, position = [], 0
+    while position < len(line):
+        if line[position] in " \t":
+            position += 1
+            continue
+        word, position = _quoted_word(line, position)
+        words.append(word)
+    return words
+
+
+def _quoted_word(line, position):
+    """The word that begins at `position`, and where the next may begin."""
+    start, text, bare, is_quoted, has_brace = position, [], None, False, False
+    while position < len(line) and line[position] not in " \t":
+        match = _PART.match(line, position)
+        if not match:
+            raise BadRequest("word %s: the quote has no end" % shorten(line[start:]))
+        part, position = match.group(), match.end()
+        if part[0] == '"':
+            part, is_quoted = _json_string(part), True
+        elif part[0] == "'":
+            part, is_quoted = part[1:-1], True
+        else:
+            has_brace = has_brace or "{" in part
+            bare = part if start == match.start() else bare
+        text.append(part)
+    if is_quoted and has_brace:
+        raise BadRequest("word %s: quote the document as one word" % shorten(line[start:position]))
+    text = "".join(text)
+    if "\0" in text or _SURROGATE.search(text):
+        raise BadRequest("word %s: U+0000 and lone surrogates are not taken"
+                         % shorten(line[start:position]))
+    return _classify(bare or "", text), position
+
+
+def _json_string(part):
+    try:
+        return json.loads(part)
+    except ValueError:
+        raise BadRequest("word %s: not a JSON string" % shorten(part)) from None
+
+
+def _classify(bare, text):
+    """`bare` is what stands before the first quote: it alone makes an option or a variable."""
+    head, equals, _ = bare.partition("=")
+    if bare[:1] == "-" and bare[1:2].isalpha() and bare[1] < "\x80":
+        if equals:
+            return Word("option", head, text[len(head) + 1:])
+        return Word("option", text, None)
+    if equals and VARIABLE.fullmatch(head):
+        return Word("variable", head, text[len(head) + 1:])
+    return Word("argument", "", text)
+
+
+def shorten(text, limit=60):
+    """A text of a user for a message: on one line, ASCII, cut."""
+    text = text if len(text) <= limit else text[:limit] + "..."
+    return json.dumps(text)
+
+
+_PLAIN = re.compile(r"[!#-&(-\[\]-~]*")
+
+
+def render_value(value):
+    """A value of a field: bare when it is printable ASCII without space, quote, backslash."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = value if isinstance(value, str) else str(value)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)
+
+
+def render_fields(fields):
+    """[(key, value)] -> `key=value key=value`."""
+    return " ".join("%s=%s" % (key, render_value(value)) for key, value in fields)
+
+
+def one_line(text):
+    """A message as it may stand in a reply or table: no line ends, no control characters."""
+    return "".join(c if c.isprintable() else " " for c in str(text))[:1000].strip()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# 4 calendar: rule, zone, window, after -> next. Pure; instants are whole seconds since 1970-01-01 UTC.
+#
+# Local time is counted likewise, as if the wall clock were UTC ("local seconds"); a "day" is local seconds // 86400.
+# A rule is a pattern of days (one bit mask a month) and an ordered list of times of day; both can be ranked, so next
+# and count are arithmetic. A zone is cut into pieces of one offset, and in each the rule is looked up in local
+# seconds: a gap is local time between two pieces that neither has, a fold is local time that both have.
+# ---------------------------------------------------------------------------------------------------------------------
+
+DAY = 86400
+EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
+END_INSTANT = 253339228800  # 9998-01-01: datetime ends with the year 9999
+CHUNK_BITS = 24             # pieces of a zone are found, and kept, for 194 days at a time
+PROBE_S = 1 << 19           # six days: since 1970 no zone keeps an offset for less
+EVERY_TRIES = 4000          # windows tried for steps that the filters leave seldom: ten years of days at least
+MAX_OVERLAP = 2000          # firings whose repetitions may overlap
+
+WEEKDAYS = ('mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun')
+WEEKDAY_NUMBERS = {'sun': 0, 'mon': 1, 'tue': 2, 'wed': 3, 'thu': 4, 'fri': 5, 'sat': 6}  # as in cron
+MONTH_NUMBERS = {name: i + 1 for i, name in enumerate('jan feb mar apr may jun jul aug sep oct nov dec'.split())}
+ORDINALS = {'first': '#1', 'second': '#2', 'third': '#3', 'fourth': '#4', 'last': 'l'}
+MACROS = {'@hourly': '0 * * * *', '@daily': '0 0 * * *', '@midnight': '0 0 * * *', '@weekly': '0 0 * * 0',
+          '@monthly': '0 0 1 * *', '@yearly': '0 0 1 1 *', '@annually': '0 0 1 1 *'}
+FORMS = {'startup': 'startup', 'at': 'at 2026-12-01 02:00', 'every': 'every 15m', 'hourly': 'hourly at 05:00',
+         'daily': 'daily at 02:00,14:00', 'weekly': 'weekly on mon,wed at 02:00',
+         'monthly': "monthly on 1,15,last at 02:00' or 'monthly on last fri at 18:00",
+         'yearly': 'yearly on 12-31 at 23:00', 'cron': 'cron 0 2 * * mon-fri'}
+
+
+def _find_first(low, high, holds):
+    """The first number in (low, high] for which `holds`; from it up to `high` it does for all."""
+    while high - low > 1:
+        middle = (low + high) // 2
+        if holds(middle):
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+@functools.lru_cache(maxsize=1024)
+def _share(value):
+    """The first of all equal values, so that many schedules keep one."""
+    return value
+
+
+class Zone:
+    """Offsets of local time, found with `probe(instant) -> seconds east of UTC`. Threads may share one."""
+
+    __slots__ = ('_probe', '_chunks')
+
+    def __init__(self, probe):
+        self._probe, self._chunks = probe, {}
+
+    def get_piece(self, instant):
+        """(start, end, offset, offset before start) of the stretch of one offset around `instant`.
+
+        A start or end that is no change of offset lies two days off or more, and has the same offset before it.
+        """
+        pieces = self._chunks.get(instant >> CHUNK_BITS)
+        if pieces is None:  # two threads may both look: what they find is equal
+            pieces = self._chunks[instant >> CHUNK_BITS] = self._find_pieces(instant >> CHUNK_BITS)
+        for piece in pieces:
+            if instant < piece[1]:
+                break
+        return piece
+
+    def _find_pieces(self, chunk):
+        start, end = (chunk << CHUNK_BITS) - 2 * DAY, (chunk + 1 << CHUNK_BITS) + 2 * DAY
+        before = offset = self._probe(start)
+        pieces = []
+        for low in range(start, end, PROBE_S):
+            high = min(low + PROBE_S, end)
+            while self._probe(high) != offset:
+                low = _find_first(low, high, lambda instant: self._probe(instant) != offset)
+                pieces.append((start, low, offset, before))
+                start, before, offset = low, offset, self._probe(low)
+        return tuple(pieces) + ((start, end, offset, before),)
+
+    def find_instant(self, local, newest=False):
+        """The first (or newest) instant that has this local time; where none has, the first one after the gap."""
+        found, instant = [], local - 90000
+        while instant < local + 90000:
+            start, end, offset, before = self.get_piece(instant)
+            if start + before <= local < start + offset:
+                return start
+            if start + offset <= local < end + offset:
+                found.append(local - offset)
+            instant = end
+        return found[-1 if newest else 0]
+
+
+def find_zone(name):
+    """The zone called `name`: '' is the system's, 'UTC' needs nothing, others are IANA names (CalendarError)."""
+    # tzset() shows in the names and the offset, and TZ tells zones apart that agree in both.
+    return _find_named_zone(name) if name else _find_system_zone(os.environ.get('TZ'), time.tzname, time.timezone)
+
+
+@functools.lru_cache(maxsize=16)
+def _find_system_zone(_tz, _names, _offset):
+    return Zone(lambda instant: time.localtime(instant).tm_gmtoff)
+
+
+@functools.lru_cache(maxsize=1024)
+def _find_named_zone(name):
+    if name == 'UTC':
+        return Zone(lambda instant: 0)
+    only = "only UTC and the system's zone (no timezone) are known"
+    try:
+        import zoneinfo
+    except ImportError:
+        raise CalendarError("timezone '%s': the time-zone database needs Python 3.9 or newer, this is %s; %s"
+                            % (name, sys.version.split()[0], only)) from None
+    try:
+        info = zoneinfo.ZoneInfo(name)
+    except (KeyError, ValueError, OSError, TypeError):
+        right = 'no such zone; write a name like Europe/Zurich, or UTC'
+        if not zoneinfo.available_timezones():
+            right = 'this host has no time-zone data (tzdata); ' + only
+        raise CalendarError("timezone '%s': %s" % (name, right)) from None
+    return Zone(lambda instant: int(datetime.fromtimestamp(instant, info).utcoffset().total_seconds()))
+
+
+class Days(NamedTuple):
+    """Which days of any month: bit n of a mask is the n-th, bit 0 the last day."""
+
+    months: tuple    # a mask for each month, January first; 0 where no day of it is meant
+    weekdays: int    # bits, Monday is bit 0
+    nth: tuple       # pairs (n, weekday), Monday 0; n 0 is the last one of the month
+    either: bool     # mask or week day is enough; else both must match
+
+    def get_mask(self, month, weekday, length):
+        """The bits of a month (0..11) of that length that begins on that week day."""
+        chosen, week = self.months[month], _week_bits(self.weekdays, weekday)
+        if not chosen:
+            return 0
+        chosen |= (chosen & 1) << length
+        for n, day in self.nth:
+            place = 1 + (day - weekday) % 7 + 7 * (n - 1 if n else 4)
+            week |= 1 << (place if n or place <= length else place - 7)
+        return (chosen | week if self.either else chosen & week) & ((2 << length) - 2)
+
+
+def _week_bits(weekdays, first):
+    """Bits 1..31 for the week days of a month that begins on the week day `first`."""
+    return ((weekdays >> first | weekdays << 7 - first) & 127) * 0x10204081 << 1
+
+
+@functools.lru_cache(maxsize=8192)
+def _find_month(month):
+    """(first day, its week day, length) of the month numbered year * 12 + month - 1."""
+    first, following = (date(m // 12, m % 12 + 1, 1).toordinal() - EPOCH_ORDINAL for m in (month, month + 1))
+    return first, (first + 3) % 7, following - first
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_possible(days, weekdays=0, monthdays=0):
+    """Whether any day remains when these week days and days of the month (bits) are excluded.
+
+    Exact: in the 400 years of the Gregorian cycle every month begins on each week day, a leap February too.
+    """
+    lengths = [(1, 28)] + list(enumerate((31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)))
+    return any(days.get_mask(month, first, length) & ~(monthdays | (monthdays & 1) << length)
+               & ~_week_bits(weekdays, first) for month, length in lengths for first in range(7))
+
+
+class DayTimes:
+    """An ordered list of seconds of the day: each of `starts` plus each of `within`, less what `hours` cuts off."""
+
+    __slots__ = ('starts', 'within', 'head', 'tail', 'end', 'size')
+
+    def __init__(self, starts, within, hours=None):
+        self.starts, self.within = starts, within
+        self.head, self.tail, self.end = 0, 0, len(starts) * len(within)  # places [0, head) and [tail, end) are in
+        if hours:
+            self.tail, past = self._rank(hours[0]), self._rank(hours[1] + 1)
+            self.head, self.end = (past, self.end) if hours[1] < hours[0] else (0, past)
+        self.size = self.head + self.end - self.tail
+
+    def _rank(self, second):
+        place = bisect_right(self.starts, second) - 1
+        return place * len(self.within) + bisect_left(self.within, second - self.starts[place]) if place >= 0 else 0
+
+    def count_before(self, second):
+        """How many come before this second of the day."""
+        rank = self._rank(second)
+        return min(rank, self.head) + max(0, min(rank, self.end) - self.tail)
+
+    def get_nth(self, n):
+        """The n-th, from 0."""
+        start, place = divmod(n if n < self.head else n - self.head + self.tail, len(self.within))
+        return self.starts[start] + self.within[place]
+
+
+ALL_MONTHDAYS = (1 << 32) - 2
+EVERY_DAY = Days((ALL_MONTHDAYS,) * 12, 127, (), False)
+HOURS = tuple(range(0, DAY, 3600))
+NEVER = DayTimes((), ())
+
+
+class Rule(NamedTuple):
+    """A parsed rule, without zone and window."""
+
+    kind: str                  # a key of FORMS
+    text: str
+    days: Days = EVERY_DAY
+    times: DayTimes = DayTimes((0,), (0,))
+    real: bool = False         # matches the local clock of each real hour: no gap to fill, both passes of a fold
+    step: int = 0              # seconds, of `every`
+    day: int = None            # of `at`
+
+
+@functools.lru_cache(maxsize=8192)
+def parse_rule(text):
+    """The Rule written in `text`. CalendarError names the part that is wrong."""
+    kind, _, rest = ' '.join(text.lower().split()).partition(' ')
+    if kind.startswith('@') and not rest:
+        kind, rest = 'cron', kind
+    try:
+        if kind not in FORMS:
+            raise CalendarError("'%s' is no kind of rule; one of: %s" % (kind, ' '.join(FORMS)))
+        return _parse_cron(text, rest) if kind == 'cron' else _parse_words(kind, text, rest)
+    except CalendarError as error:
+        raise CalendarError("rule '%s': %s" % (text[:200], error)) from None
+
+
+def _parse_words(kind, text, rest):
+    if kind == 'startup' and not rest:
+        return Rule(kind, text, times=NEVER)
+    if kind == 'every' and rest:
+        return Rule(kind, text, step=parse_duration(rest, 1))
+    if kind == 'at' and rest.count(' ') + rest.count('t') == 1:
+        day, clock = rest.replace('t', ' ').split(' ')
+        day = parse_day(day)
+        month, number = date.fromordinal(day + EPOCH_ORDINAL).timetuple()[1:3]
+        return Rule(kind, text, _one_day(month, number), DayTimes((0,), (parse_clock(clock),)), day=day)
+    match = re.fullmatch('(?:on (.+) )?at (.+)', rest)
+    parse_days = {'weekly': _parse_weekly, 'monthly': _parse_monthly, 'yearly': _parse_yearly}.get(kind)
+    if kind in ('startup', 'every', 'at') or not match or bool(match.group(1)) != bool(parse_days):
+        raise CalendarError("write '%s'" % FORMS[kind])
+    parse, starts = (_parse_minute, HOURS) if kind == 'hourly' else (parse_clock, (0,))
+    times = DayTimes(starts, tuple(sorted({parse(item) for item in _split(match.group(2))})))
+    return Rule(kind, text, _share(parse_days(match.group(1))) if parse_days else EVERY_DAY, times, kind == 'hourly')
+
+
+def _split(text):
+    return [item.strip() for item in text.split(',')]
+
+
+def parse_clock(text):
+    """The second of the day of `HH:MM[:SS]`."""
+    match = re.fullmatch('([01]?[0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9]))?', text)
+    if not match:
+        raise CalendarError("time '%s' is not HH:MM or HH:MM:SS, 00:00 to 23:59:59" % text)
+    return int(match.group(1)) * 3600 + int(match.group(2)) * 60 + int(match.group(3) or 0)
+
+
+def _parse_minute(text):
+    if not re.fullmatch('[0-5]?[0-9]:[0-5][0-9]', text):
+        raise CalendarError("time '%s' is not minute:second of the hour, 00:00 to 59:59" % text)
+    return parse_clock('00:' + text)
+
+
+def parse_day(text):
+    """Days since 1970-01-01 of `YYYY-MM-DD`."""
+    try:
+        year, month, day = re.fullmatch('([0-9]{4})-([0-9]{2})-([0-9]{2})', text).groups()
+        return date(int(year), int(month), int(day)).toordinal() - EPOCH_ORDINAL
+    except (AttributeError, ValueError):
+        raise CalendarError("'%s' is not a date of the calendar, YYYY-MM-DD" % text) from None
+
+
+def parse_duration(text, least=0):
+    """Seconds of `90s`, `15m`, `2h`, `1d` or a bare number of seconds (text or int), not below `least`."""
+    match = re.fullmatch('([0-9]{1,9})([smhd]?)', str(text).strip().lower())
+    if not match:
+        raise CalendarError("duration '%s' is not a number with s, m, h or d, like 90s, 15m, 2h, 1d" % text)
+    seconds = int(match.group(1)) * {'m': 60, 'h': 3600, 'd': DAY}.get(match.group(2), 1)
+    if seconds < least:
+        raise CalendarError("duration '%s' is below %ds" % (text, least))
+    return seconds
+
+
+def _one_day(month, day):
+    return Days(tuple((number == month) << day for number in range(1, 13)), 127, (), False)
+
+
+def _parse_weekly(text):
+    return EVERY_DAY._replace(weekdays=_parse_weekdays(text))
+
+
+def _parse_monthly(text):
+    plain, nth = [], []
+    for item in _split(text):
+        ordinal, _, name = item.partition(' ')
+        if name and ordinal in ORDINALS:
+            nth.append(name + ORDINALS[ordinal])
+        else:
+            plain.append(item)
+    return _parse_days(','.join(plain) or '*', '*', ','.join(nth) or '*', 'last', ", last or like 'first mon'")
+
+
+def _parse_yearly(text):
+    months = [0] * 12
+    for item in _split(text):
+        if not re.fullmatch('(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])', item):
+            raise CalendarError("day '%s' is not MM-DD, like 12-31" % item)
+        months[int(item[:2]) - 1] |= 1 << int(item[3:])
+        if not _is_possible(_one_day(int(item[:2]), int(item[3:]))):
+            raise CalendarError('can never fire: no year has the day %s' % item)
+    return EVERY_DAY._replace(months=tuple(months))
+
+
+def _parse_cron(text, rest):
+    if rest == '@reboot':
+        return Rule('startup', text, times=NEVER)
+    if rest.startswith('@') and rest not in MACROS:
+        raise CalendarError("'%s' is none of %s @reboot" % (rest, ' '.join(MACROS)))
+    fields = MACROS.get(rest, rest).split()
+    if len(fields) not in (5, 6):
+        raise CalendarError('%d fields; cron has 5 (minute hour day month weekday) or 6 (second first)' % len(fields))
+    second, minute, hour, day, month, weekday = fields if len(fields) == 6 else ['0'] + fields
+    seconds, minutes = _parse_field('second', second, 0, 59), _parse_field('minute', minute, 0, 59)
+    within = _share(tuple(60 * minute + second for minute in minutes for second in seconds))
+    starts = _share(tuple(3600 * hour for hour in _parse_field('hour', hour, 0, 23)))
+    days = _share(_parse_days(day, month, weekday, 'l', ' or L'))
+    if not _is_possible(days):
+        raise CalendarError("can never fire: no month of '%s' has a day '%s'" % (month, day))
+    return Rule('cron', text, days, DayTimes(starts, within), hour.startswith('*'))
+
+
+def _parse_days(day, month, weekday, last, hint):
+    """Days from the last three fields of cron; `last` is the word for the last day."""
+    months, nth, plain = _parse_field('month', month, 1, 12, MONTH_NUMBERS), set(), []
+    for item in weekday.split(','):
+        match = re.fullmatch('([^#]+)(?:#([1-5])|l)', item)
+        if match:
+            number = _parse_number('week day', match.group(1), 0, 7, WEEKDAY_NUMBERS)
+            nth.add((int(match.group(2) or 0), (number - 1) % 7))
+        else:
+            plain.append(item)
+    mask = _parse_monthdays(day, last, hint)
+    return Days(tuple(mask if number in months else 0 for number in range(1, 13)),
+                _parse_weekdays(','.join(plain)) if plain else 0, tuple(sorted(nth)),
+                not day.startswith('*') and not weekday.startswith('*'))
+
+
+def _parse_weekdays(text):
+    return sum({1 << (number - 1) % 7 for number in _parse_field('week day', text, 0, 7, WEEKDAY_NUMBERS)})
+
+
+def _parse_monthdays(text, last='last', hint=' or last'):
+    plain = [item for item in _split(text) if item != last]
+    numbers = _parse_field('day of month', ','.join(plain), 1, 31, (), hint) if plain else []
+    return sum(1 << number for number in numbers) | (plain != _split(text))
+
+
+def _parse_field(what, text, low, high, names=(), hint=''):
+    """The numbers, in order, of a list of `*`, `a`, `a-b`, each with `/step`; high 7 is Sunday once more."""
+    top, numbers = 6 if high == 7 else high, set()
+    for item in _split(text):
+        body, slash, step = item.partition('/')
+        if slash and not re.fullmatch('0*[1-9][0-9]{0,5}', step):
+            raise CalendarError("%s '%s': after / comes a step from 1 up, like */5" % (what, item))
+        left, dash, right = body.partition('-')
+        first = low if body == '*' else _parse_number(what, left, low, high, names, hint)
+        last = top if slash or body == '*' else first
+        if dash:
+            last = 7 if right == 'sun' and first else _parse_number(what, right, low, high, names, hint)
+        if last < first:
+            raise CalendarError("%s '%s': ranges do not wrap; write two, like %s-%s,%s-%s"
+                                % (what, item, left, top, low, right))
+        numbers.update(range(first, last + 1, int(step or 1)))
+    return sorted(numbers)
+
+
+def _parse_number(what, text, low, high, names, hint=''):
+    if re.fullmatch('[0-9]{1,4}', text) and low <= int(text) <= high:
+        return int(text)
+    if text in names:
+        return names[text]
+    raise CalendarError("%s '%s' is not %d-%d%s" % (what, text, low, high, hint or ' '.join(['', *names])))
+
+
+class Window(NamedTuple):
+    """What the fields of a schedule take away or add, but for `from` and `to`. Equal ones are shared."""
+
+    weekdays: int = 0          # excluded, bits, Monday is bit 0
+    monthdays: int = 0         # excluded, bits; bit 0 is the last day
+    starts: tuple = ()         # excluded stretches of days: their first ones ..
+    ends: tuple = ()           # .. and last ones, in order, apart from each other
+    hours: tuple = ()          # first and last second of the day that is in
+    gap: str = 'run'
+    fold: str = 'first'
+    every: int = 0             # repetition: seconds, and how many more times
+    repeats: int = 0
+
+    def get_mask(self, days, month):
+        """The bits of the days of that month (year * 12 + month - 1) that are not excluded."""
+        first, weekday, length = _find_month(month)
+        mask = days.get_mask(month % 12, weekday, length)
+        if mask and (self.weekdays or self.monthdays):
+            mask &= ~(self.monthdays | (self.monthdays & 1) << length | _week_bits(self.weekdays, weekday))
+        place = bisect_left(self.ends, first)
+        while mask and place < len(self.starts) and self.starts[place] < first + length:
+            low, high = max(self.starts[place] - first, 0) + 1, min(self.ends[place] - first, length) + 1
+            mask &= ~((2 << high) - (1 << low))
+            place += 1
+        return mask
+
+    def next_day(self, days, day):
+        """The first day from `day` on, or None. Tries months, no more than the 40 years that may lie between."""
+        while True:
+            place = bisect_left(self.ends, day)
+            if place < len(self.ends) and self.starts[place] <= day:
+                day = self.ends[place] + 1
+            year, month, number = date.fromordinal(day + EPOCH_ORDINAL).timetuple()[:3]
+            if year > 9998:
+                return None
+            month += year * 12 - 1
+            mask = self.get_mask(days, month) >> number << number
+            if mask:
+                return day - number + (mask & -mask).bit_length() - 1
+            month += 1
+            while not days.months[month % 12]:
+                month += 1
+            day = _find_month(month)[0]
+
+    def count_days(self, days, first, last):
+        """How many days there are from `first` to `last`, both in."""
+        low, high = (date.fromordinal(day + EPOCH_ORDINAL) for day in (first, last + 1))
+        start, end = low.year * 12 + low.month - 1, high.year * 12 + high.month - 1
+        count = -bin(self.get_mask(days, start) & (1 << low.day) - 1).count('1')
+        for month in range(start, end):
+            count += bin(self.get_mask(days, month)).count('1')
+        return count + bin(self.get_mask(days, end) & (1 << high.day) - 1).count('1')
+
+    def find_reason(self, local):
+        """Why this local time is excluded, in words, or ''."""
+        day, second = divmod(local, DAY)
+        when = date.fromordinal(day + EPOCH_ORDINAL)
+        if not self.count_days(EVERY_DAY, day, day):
+            by = 'week day' if self.weekdays >> when.weekday() & 1 else 'date'
+            if not self._replace(weekdays=0, starts=(), ends=()).count_days(EVERY_DAY, day, day):
+                by = 'day of month'
+            return 'excluded %s %s (%s)' % (by, when, WEEKDAYS[when.weekday()])
+        if not any(low <= second <= high for low, high in self.list_spans()):
+            return 'outside hours %s-%s' % tuple(map(format_clock, self.hours))
+        return ''
+
+    def list_spans(self):
+        """The stretches of a day that `hours` leaves, first and last second."""
+        low, high = self.hours or (0, DAY - 1)
+        return ((low, high),) if low <= high else ((0, high), (low, DAY - 1))
+
+
+def format_clock(local):
+    """`HH:MM`, with `:SS` unless 00, of local seconds or a second of the day."""
+    text = '%02d:%02d:%02d' % (local // 3600 % 24, local // 60 % 60, local % 60)
+    return text[:5] if text.endswith(':00') else text
+
+
+def _parse_window(options, calendars):
+    def read(name, parse, default=0):
+        value = options.get(name)
+        if value is None or value in ('', []):
+            return default
+        try:
+            return parse(','.join(map(str, value)) if isinstance(value, (list, tuple)) else str(value))
+        except CalendarError as error:
+            raise CalendarError('%s: %s' % (name, error)) from None
+    starts, ends = read('exclude_dates', lambda text: _parse_dates(_insert_calendars(text, calendars)), ((), ()))
+    every = read('repeat_every', lambda text: parse_duration(text, 1))
+    count, duration = read('repeat_count', parse_duration, None), read('repeat_for', parse_duration, None)
+    limits = [count] if count is not None else []
+    limits += [duration // (every or 1)] if duration is not None else []
+    if bool(every) != bool(limits):
+        raise CalendarError('repeat_every needs repeat_count or repeat_for, and they need it: 15m and 2h')
+    return _share(Window(
+        read('exclude_weekdays', lambda text: _parse_weekdays(text.lower())),
+        read('exclude_monthdays', lambda text: _parse_monthdays(text.lower())),
+        starts, ends, read('hours', _parse_hours, ()), read('gap', functools.partial(_choose, ('run', 'skip')), 'run'),
+        read('fold', functools.partial(_choose, ('first', 'both')), 'first'), every, min(limits, default=0)))
+
+
+def _choose(choices, text):
+    if text not in choices:
+        raise CalendarError("'%s' is not %s" % (text, ' or '.join(choices)))
+    return text
+
+
+def _parse_hours(text):
+    low, dash, high = text.replace(' ', '').partition('-')
+    if not dash:
+        raise CalendarError("'%s' is not HH:MM-HH:MM, like 08:00-18:00" % text)
+    return parse_clock(low), DAY - 1 if high == '24:00' else parse_clock(high)
+
+
+def _insert_calendars(text, calendars):
+    items = []
+    for item in _split(text):
+        if item not in calendars and not item[:1].isdigit():
+            raise CalendarError("'%s' is neither a date YYYY-MM-DD, a range a..b, nor a calendar (%s)"
+                                % (item, ', '.join(sorted(calendars)) or 'there are none'))
+        dates = calendars.get(item, item)
+        items.append(dates if isinstance(dates, str) else ','.join(dates))
+    return ','.join(items)
+
+
+@functools.lru_cache(maxsize=256)
+def _parse_dates(text):
+    """(starts, ends) of the stretches of days in a list of dates and ranges `a..b`."""
+    starts, ends, found = [], [], []
+    for item in filter(None, _split(text)):
+        first, dots, last = item.partition('..')
+        found.append((parse_day(first.strip()), parse_day(last.strip() if dots else first)))
+        if found[-1][1] < found[-1][0]:
+            raise CalendarError("range '%s' ends before it begins" % item)
+    for first, last in sorted(found):
+        if ends and first <= ends[-1] + 1:
+            ends[-1] = max(ends[-1], last)
+        else:
+            starts.append(first)
+            ends.append(last)
+    return tuple(starts), tuple(ends)
+
+
+def parse_moment(text, zone, newest=False):
+    """The instant of an ISO date or time, local in `zone` unless it ends in Z or an offset.
+
+    With `newest` a date alone is its last second, and a time that exists twice the second one (for `to`).
+    """
+    match = re.fullmatch(r'([0-9-]{10})(?:[ Tt]([0-9:]+)(?:\.[0-9]+)?(?:([Zz])|([+-][0-9]{2}):?([0-9]{2}))?)?', text)
+    if not match:
+        raise CalendarError("'%s' is not YYYY-MM-DD or YYYY-MM-DD HH:MM[:SS], with Z or +HH:MM if not local" % text)
+    day, clock, utc, hours, minutes = match.groups()
+    local = parse_day(day) * DAY + (parse_clock(clock) if clock else DAY - 1 if newest else 0)
+    if utc or hours:
+        return local - (int(hours) * 3600 + int(hours[0] + minutes) * 60 if hours else 0)
+    return zone.find_instant(local, newest)
+
+
+def make_timetable(rule, timezone='', options=None, calendars=None):
+    """The Timetable of a schedule. Raises CalendarError.
+
+    rule: its text; timezone: a name for find_zone; options: a mapping that may hold, among others, from to hours
+    exclude_weekdays exclude_monthdays exclude_dates repeat_every repeat_count repeat_for gap fold;
+    calendars: name -> dates (text or list), for exclude_dates.
+    """
+    options, rule, zone = options or {}, parse_rule(rule), find_zone(timezone)
+    window = _parse_window(options, calendars or {}) if options else OPEN_WINDOW
+    limits = []
+    for name in ('from', 'to'):
+        try:
+            limits.append(parse_moment(options[name], zone, name == 'to') if options.get(name) else None)
+        except CalendarError as error:
+            raise CalendarError('%s: %s' % (name, error)) from None
+    first, last = limits[0] or 0, END_INSTANT if limits[1] is None else limits[1]
+    if last < first:
+        raise CalendarError("to: '%s' is before from '%s'" % (options['to'], options.get('from', '1970-01-01')))
+    return Timetable(rule, zone, window, first, last, first)
+
+
+OPEN_WINDOW = Window()
+BARE_WINDOW = Window(fold='both')
+
+
+class Timetable:
+    """When a rule is due in a zone and a window. Immutable; instants are whole seconds since 1970 UTC.
+
+    Nothing is due before 1970 or after 9997. Dates and hours of the window are those of the local time that the rule
+    names; for `every` and for repetitions, those of the instant.
+    """
+
+    __slots__ = ('rule', 'zone', 'window', 'times', 'first', 'last', 'anchor')
+
+    def __init__(self, rule, zone, window, first, last, anchor):
+        self.rule, self.zone, self.window, self.anchor = rule, zone, window, anchor
+        self.first, self.last, self.times = max(first, 0), min(last, END_INSTANT), rule.times
+        if window.hours and not rule.step:
+            self.times = DayTimes(rule.times.starts, rule.times.within, window.hours)
+        if not _is_possible(rule.days, window.weekdays, window.monthdays):
+            self.times = NEVER
+        if rule.day is not None:  # the one date of `at` lies within, in any zone
+            self.first = max(self.first, (rule.day - 2) * DAY)
+            self.last = min(self.last, (rule.day + 3) * DAY)
+        span = window.every * window.repeats
+        per_day = DAY // rule.step + 1 if rule.step else self.times.size
+        if min(per_day * (span // DAY + 1), span) > MAX_OVERLAP:
+            raise CalendarError('repetitions of more than %d firings would overlap; repeat for a shorter time'
+                                % MAX_OVERLAP)
+
+    def next_after(self, instant):
+        """The first due time after `instant`, or None."""
+        after, span = max(int(instant // 1), self.first - 1), self.window.every * self.window.repeats
+        following = self._next_firing(after)
+        firing = self._next_firing(after - span - 1) if span else following
+        while firing is not None and firing <= after:
+            again = self._next_step(firing, self.window.every, after, firing + span)
+            if again is not None and (following is None or again < following):
+                following = again
+            firing = self._next_firing(firing)
+        return following
+
+    def count(self, after, until):
+        """How many due times there are in (after, until]."""
+        after, until = max(after, self.first - 1), min(until, self.last)
+        every, span = self.window.every, self.window.every * self.window.repeats
+        if not span:
+            return self._count_firings(after, until)
+        count, shared, reach = 0, set(), -1
+        firing = self._next_firing(after - span - 1)
+        while firing is not None and firing <= until:
+            following = self._next_firing(firing)
+            if firing > reach and (following is None or following > firing + span):
+                count += (firing > after) + self._count_steps(firing, every, max(after, firing), firing + span, until)
+            else:  # overlapping repetitions: an instant that two of them share counts once
+                again = firing
+                while again is not None and again <= until:
+                    shared.add(again)
+                    again = self._next_step(firing, every, max(again, after), firing + span)
+            firing, reach = following, max(reach, firing + span)
+        return count + sum(instant > after for instant in shared)
+
+    def last_until(self, after, until):
+        """The newest due time in (after, until], or None. Found by halving with count()."""
+        after, until = max(after, self.first - 1), min(until, self.last)
+        low, width = until, 2 * DAY
+        while not self.count(low, until):
+            if low <= after:
+                return None
+            low, width = max(after, until - width), width * 8
+        return _find_first(low, until, lambda instant: not self.count(instant, until))
+
+    def notes(self, due):
+        """Short texts about a due time for the preview: what the zone's changes of offset mean for it."""
+        if self.rule.step:
+            return []
+        start, end, offset, before = self.zone.get_piece(due)
+        local, missing = due + offset, self._find_missing(due)
+        notes = ['after gap %s does not exist' % format_clock(missing)] if missing is not None else []
+        if local < start + before:
+            notes.append('second of two %s' % format_clock(local))
+        elif local >= end + self.zone.get_piece(end)[2]:
+            notes.append('first of two %s' % format_clock(local))
+        return notes
+
+    def excluded_between(self, after, until, limit=100):
+        """[(instant, reason, text)] of at most `limit` due times in (after, until] that the rule alone would have.
+
+        The reason is window, gap or fold. What the window takes from repetitions is not listed.
+        """
+        bare = Timetable(self.rule, self.zone, BARE_WINDOW, 0, END_INSTANT, self.anchor)
+        lost = itertools.islice(self._iter_lost(bare, max(after, -1), min(until, END_INSTANT)), limit)
+        return [(instant,) + self._find_loss(bare, instant) for instant in lost]
+
+    def _iter_lost(self, bare, after, until):
+        """Due times of `bare` in (after, until] that are none here; halves where both have some."""
+        have = self._count_firings(after, until)
+        if not have:
+            instant = bare._next_firing(after)
+            while instant is not None and instant <= until:
+                yield instant
+                instant = bare._next_firing(instant)
+        elif have != bare._count_firings(after, until):
+            yield from self._iter_lost(bare, after, (after + until) // 2)
+            yield from self._iter_lost(bare, (after + until) // 2, until)
+
+    def _find_loss(self, bare, instant):
+        if not self.first <= instant <= self.last:
+            return 'window', 'before from' if instant < self.first else 'after to'
+        local, missing = instant + self.zone.get_piece(instant)[2], bare._find_missing(instant)
+        text = self.window.find_reason(local if missing is None else missing)
+        if text:
+            return 'window', text
+        if missing is not None:
+            return 'gap', '%s does not exist' % format_clock(missing)
+        return 'fold', 'second of two %s' % format_clock(local)
+
+    # A firing is a due time that is no repetition.
+
+    def _next_firing(self, after):
+        instant = max(after + 1, self.first)
+        if not self.times.size:
+            return None
+        if self.rule.step:
+            return self._next_step(self.anchor, self.rule.step, instant - 1, self.last)
+        while instant <= self.last:
+            start, end, offset, before = self.zone.get_piece(instant)
+            local = self._next_local(self._begin_local(instant, start, offset, before))
+            if local is None:
+                return None
+            if local < end + offset:
+                due = max(local - offset, start)  # local time that a gap swallowed would be before start
+                return due if due <= self.last else None
+            # Far off nothing in between can match: a fold sets the clock back by a day at most.
+            instant = end if end - instant < 2 * DAY else max(end, local - offset - 2 * DAY)
+        return None
+
+    def _count_firings(self, after, until):
+        after, until, count = max(after, self.first - 1), min(until, self.last), 0
+        if not self.times.size:
+            return 0
+        if self.rule.step:
+            return self._count_steps(self.anchor, self.rule.step, after, until, until)
+        instant = after + 1
+        while instant <= until:
+            start, end, offset, before = self.zone.get_piece(instant)
+            end, local = min(end, until + 1), self._begin_local(instant, start, offset, before)
+            if local < instant + offset:  # what the gap swallowed is due once, at its end
+                count += min(self._count_local(local, instant + offset + 1), 1)
+                local = instant + offset + 1
+            count += self._count_local(local, end + offset)
+            instant = end
+        return count
+
+    def _begin_local(self, instant, start, offset, before):
+        """The local time from which on the rule is looked up at `instant`."""
+        if not self.rule.real:
+            if before < offset and instant == start and self.window.gap == 'run':
+                return start + before
+            if before > offset and self.window.fold == 'first':
+                return max(instant + offset, start + before)
+        return instant + offset
+
+    def _find_missing(self, instant):
+        """The first local time of the rule that a gap swallowed and for which `instant` is due, or None."""
+        start, _, offset, before = self.zone.get_piece(instant)
+        if not self.times.size or self.rule.step or self._begin_local(instant, start, offset, before) >= start + offset:
+            return None
+        local = self._next_local(start + before)
+        return local if local is not None and local < start + offset else None
+
+    def _next_local(self, local):
+        """The first local time of the rule from `local` on, as if the zone never changed, or None."""
+        day, second = divmod(local, DAY)
+        found = self.window.next_day(self.rule.days, day)
+        if found == day:
+            place = self.times.count_before(second)
+            if place < self.times.size:
+                return day * DAY + self.times.get_nth(place)
+            found = self.window.next_day(self.rule.days, day + 1)
+        return None if found is None else found * DAY + self.times.get_nth(0)
+
+    def _count_local(self, low, high):
+        """How many local times of the rule are in [low, high)."""
+        if high <= low:
+            return 0
+        count_days, days = self.window.count_days, self.rule.days
+        (first, second), (last, end) = divmod(low, DAY), divmod(high, DAY)
+        count = count_days(days, first, last - 1) * self.times.size if first < last else 0
+        if second and count_days(days, first, first):
+            count -= self.times.count_before(second)
+        if end and count_days(days, last, last):
+            count += self.times.count_before(end)
+        return count
+
+    # Steps are the instants anchor + k * step that the window leaves: `every`, and repetitions.
+
+    def _next_step(self, anchor, step, after, until):
+        instant, until = after + 1, min(until, self.last)
+        for _ in range(EVERY_TRIES):
+            instant += (anchor - instant) % step
+            low, high = self._find_open(instant) if instant <= until else (None, 0)
+            if low is None:
+                break
+            instant = low + (anchor - low) % step
+            if instant <= high:
+                return instant if instant <= until else None
+        return None
+
+    def _count_steps(self, anchor, step, after, *limits):
+        count, until = 0, min(self.last, *limits)
+        while after < until:
+            low, high = self._find_open(after + 1)
+            if low is None or low > until:
+                break
+            count += (min(high, until) - anchor) // step - (low - 1 - anchor) // step
+            after = high
+        return count
+
+    def _find_open(self, instant):
+        """(first, last) instant of the next stretch from `instant` on that the window leaves, or (None, None)."""
+        window = self.window
+        if not (window.weekdays or window.monthdays or window.starts or window.hours):
+            return instant, self.last
+        while instant <= self.last:
+            _, end, offset, _ = self.zone.get_piece(instant)
+            day = window.next_day(EVERY_DAY, (instant + offset) // DAY)
+            if day is None:
+                break
+            midnight = day * DAY - offset
+            for low, high in window.list_spans():
+                if instant <= midnight + high and midnight + low < end:
+                    return max(midnight + low, instant), min(midnight + high, end - 1, self.last)
+            instant = min(end, midnight + DAY) if midnight + DAY > instant else end
+        return None, None
+
+
+def find_jitter(name, due, jitter_s):
+    """Seconds 0..jitter_s by which a schedule's due time is delayed: a hash, the same on every host and start."""
+    digest = hashlib.sha256(('%s@%d' % (name, due)).encode('utf-8')).digest()
+    return int.from_bytes(digest[:8], 'big') % (jitter_s + 1)
+
+
+# ======================================================================================
+# 5 definitions
+# ======================================================================================
+
+class Kind(NamedTuple):
+    """What a field may hold: `check` takes a JSON value, `parse` the text of an option.
+
+    Both give the value back in its normal form or raise ValueError with what would be right.
+    """
+    check: Callable
+    parse: Callable
+
+
+class Field(NamedTuple):
+    """One field of an object of a definitions document."""
+    kind: Kind
+    required: bool = False
+    default: Any = None
+
+
+def _of_type(types, reason, parse=None):
+    def check(value):
+        if isinstance(value, bool) and bool not in types or not isinstance(value, types):
+            raise ValueError(reason)
+        if isinstance(value, str) and ("\0" in value or _SURROGATE.search(value)):
+            raise ValueError("U+0000 and lone surrogates are not taken")
+        return value
+    return Kind(check, parse or check)
+
+
+def number(low, high, types=(int,)):
+    """A number within limits; as text too where it is an option."""
+    reason = "must be %s from %s to %s" % (
+        "a whole number" if types == (int,) else "a number", low, high)
+
+    def check(value):
+        if isinstance(value, bool) or not isinstance(value, types) or not low <= value <= high:
+            raise ValueError(reason)
+        return value
+
+    def parse(text):
+        if not re.fullmatch(r"[+-]?\d{1,15}" + ("" if types == (int,) else r"(\.\d{1,9})?"), text):
+            raise ValueError(reason)
+        return check(int(text) if types == (int,) else float(text))
+    return Kind(check, parse)
+
+
+def choice(*values):
+    """One of some words; an option takes them in any case."""
+    reason = "must be %s" % " or ".join(values)
+    by_fold = {value.lower(): value for value in values}
+
+    def parse(text):
+        if text.lower() not in by_fold:
+            raise ValueError(reason)
+        return by_fold[text.lower()]
+
+    def check(value):
+        if value not in values:
+            raise ValueError(reason)
+        return value
+    return Kind(check, parse)
+
+
+def list_of(kind, at_least=0):
+    """A JSON list of one kind; as an option, its parts between commas."""
+    def check(value):
+        if not isinstance(value, list) or len(value) < at_least:
+            raise ValueError("must be a list" + (" of at least %d" % at_least if at_least else ""))
+        return [kind.check(item) for item in value]
+
+    def parse(text):
+        return [kind.parse(part) for part in text.split(",") if part]
+    return Kind(check, parse)
+
+
+def _check_seconds(value):
+    if isinstance(value, str):
+        value = parse_duration(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1e9:
+        raise ValueError("must be seconds, or a duration such as 90s, 15m, 2h or 1d")
+    return value
+
+
+def _check_positive_seconds(value):
+    value = _check_seconds(value)
+    if not value > 0:
+        raise ValueError("must be more than 0 seconds")
+    return value
+
+
+def _parse_boolean(text):
+    if text.lower() not in ("yes", "no"):
+        raise ValueError("must be yes or no")
+    return text.lower() == "yes"
+
+
+def _check_value(value):
+    """The value of a variable: text, and numbers as their text."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise ValueError("must be text or a number")
+    return TEXT.check(value if isinstance(value, str) else json.dumps(value))
+
+
+def _check_values(value):
+    if not isinstance(value, dict):
+        raise ValueError("must be an object of names and values")
+    return {_check_variable(name): _check_value(item) for name, item in value.items()}
+
+
+def _check_variable(name):
+    if not VARIABLE.fullmatch(name) or len(name) > MAX_NAME:
+        raise ValueError("%s: must be a name of letters, digits and _" % shorten(name))
+    if name in RESERVED_VARIABLES:
+        raise ValueError("%s is the agent's own variable" % name)
+    return name
+
+
+def _check_command(value):
+    if isinstance(value, str) and value.strip():
+        return TEXT.check(value)
+    if isinstance(value, list) and value and value[0] != "":
+        return [TEXT.check(word) for word in value]
+    raise ValueError("must be a string for the shell, or a list of program and arguments")
+
+
+def _check_umask(value):
+    if not isinstance(value, str) or not re.fullmatch("[0-7]{3,4}", value):
+        raise ValueError('must be octal digits in quotes, such as "027"')
+    return value
+
+
+TEXT = _of_type((str,), "must be text")
+FILLED = Kind(lambda value: TEXT.check(value) or _refuse("must not be empty"),
+              lambda text: text or _refuse("must not be empty"))
+BOOLEAN = _of_type((bool,), "must be true or false", _parse_boolean)
+NAMED = Kind(check_name, check_name)
+SECONDS = Kind(_check_seconds, _check_seconds)
+TIMEOUT = Kind(_check_positive_seconds, _check_positive_seconds)
+VALUES = Kind(_check_values, _check_values)
+INSTANT = Kind(parse_time, parse_time)
+INSTANT_END = Kind(lambda text: parse_time(text, True), lambda text: parse_time(text, True))
+
+
+def _refuse(reason):
+    raise ValueError(reason)
+
+
+# fields that the sections on task types add to: type -> its class (fields, run)
+TASK_TYPES = {}     
+
+TASK_FIELDS = {
+    "type": Field(TEXT, required=True),
+    "name": Field(NAMED),
+    "timeout": Field(TIMEOUT),
+}
+STEP_FIELDS = {
+    "name": Field(NAMED, required=True),
+    "tasks": Field(_of_type((list,), "must be a list"), required=True),
+    "attempts": Field(number(1, 1000), default=1),
+    "retry_delay": Field(SECONDS, default=0),
+    "retry_factor": Field(number(1, 100, (int, float)), default=1),
+    "timeout": Field(TIMEOUT),
+    "on_ok": Field(NAMED),
+    "on_error": Field(NAMED),
+}
+SCENARIO_FIELDS = {
+    "name": Field(NAMED, required=True),
+    "version": Field(NAMED, required=True),
+    "variables": Field(VALUES, default={}),
+    "timeout": Field(TIMEOUT),
+    "max_steps": Field(number(1, 1000000), default=10000),
+    "on_stale": Field(choice("error", "restart"), default="error"),
+    "on_error": Field(NAMED),
+    "steps": Field(_of_type((list,), "must be a list"), required=True),
+}
+SCHEDULE_FIELDS = {
+    "name": Field(NAMED, required=True),
+    "agent": Field(NAMED),
+    "scenario": Field(NAMED, required=True),
+    "version": Field(Kind(lambda value: value if value == "-1" else check_name(value),
+                          lambda text: text if text == "-1" else check_name(text)), default="-1"),
+    "context": Field(NAMED, default=DEFAULT_CONTEXT),
+    "rule": Field(FILLED, required=True),
+    "timezone": Field(TEXT, default=""),
+    "enabled": Field(BOOLEAN, default=True),
+    "variables": Field(VALUES, default={}),
+}
+DOCUMENT_FIELDS = ("scenarios", "schedules", "contexts")
+
+
+class Task(NamedTuple):
+    """One task of a step: `fields` are those of its type."""
+    type: str
+    name: Optional[str]
+    timeout: Optional[float]
+    fields: dict
+
+
+class Step(NamedTuple):
+    """One step: its targets are names of steps, END or FAIL."""
+    name: str
+    tasks: Tuple[Task, ...]
+    attempts: int
+    retry_delay: float
+    retry_factor: float
+    timeout: Optional[float]
+    on_ok: str
+    on_error: str
+
+
+class Scenario(NamedTuple):
+    """A parsed scenario version; `document` is its definition as it was given."""
+    name: str
+    version: str
+    variables: dict
+    timeout: Optional[float]
+    max_steps: int
+    on_stale: str
+    steps: Tuple[Step, ...]
+    document: dict
+
+    def step_index(self, name):
+        """The place of a step, from 0; NotFound when the scenario has none of that name."""
+        for index, step in enumerate(self.steps):
+            if step.name == name:
+                return index
+        raise NotFound("scenario %s %s has no step %s" % (self.name, self.version, name))
+
+
+class Schedule(NamedTuple):
+    """A parsed schedule: `document` is its definition as it was given."""
+    name: str
+    agent: Optional[str]
+    scenario: str
+    version: str
+    context: str
+    rule: str
+    timezone: str
+    enabled: bool
+    variables: dict
+
+
+class Document(NamedTuple):
+    """A definitions document, checked."""
+    scenarios: List[Scenario]
+    schedules: List[Schedule]
+    contexts: List[str]
+
+
+_REFERENCE = re.compile(r"\$\$(?=\{)|\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def substitute(text, values):
+    """`${name}` -> values[name], `$$` before a brace -> `$`; every other `$` stays."""
+    return _REFERENCE.sub(lambda match: values[match.group(1)] if match.group(1) else "$", text)
+
+
+def shell_command(text):
+    """A string command: `${name}` becomes `${VAR_name}`, so no value can become shell text."""
+    return _REFERENCE.sub(lambda match: match.group() if not match.group(1) else
+                          "${%s}" % environment_name(match.group(1)), text).replace("$${", "${")
+
+
+def environment_name(name):
+    """The environment variable that holds a variable."""
+    return name if name in RESERVED_VARIABLES else "VAR_" + name
+
+
+def strings_in(value, path=""):
+    """Every (path, text) inside a JSON value."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from strings_in(item, "%s[%d]" % (path, index))
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from strings_in(item, "%s.%s" % (path, key))
+
+
+def canonical(document):
+    """The one JSON text of a document: equal definitions have equal text."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"))
+
+
+class Definitions:
+    """Reads a definitions document and collects every fault of it as (path, reason)."""
+
+    def __init__(self):
+        self.faults = []
+
+    def read(self, text):
+        """JSON text -> Document; BadRequest carries all the faults."""
+        document = self._parse(text)
+        if not isinstance(document, dict):
+            raise BadRequest("the definitions must be one JSON object",
+                             [("document", "must be an object")])
+        lists = {}
+        for key, value in document.items():
+            if key not in DOCUMENT_FIELDS:
+                self._fault(key, "unknown field")
+            elif not isinstance(value, list):
+                self._fault(key, "must be a list")
+            else:
+                lists[key] = value
+        contexts = [self._try("contexts[%d]" % index, check_name, name)
+                    for index, name in enumerate(lists.get("contexts", []))]
+        scenarios = [self._scenario("scenarios[%d]" % index, value)
+                     for index, value in enumerate(lists.get("scenarios", []))]
+        schedules = [self._schedule("schedules[%d]" % index, value)
+                     for index, value in enumerate(lists.get("schedules", []))]
+        self._repeated("scenarios", [s and (s.name, s.version) for s in scenarios])
+        self._repeated("schedules", [s and s.name for s in schedules])
+        if self.faults:
+            raise faulty(self.faults)
+        return Document(scenarios, schedules, contexts)
+
+    def _parse(self, text):
+        def pairs(items):
+            result = dict(items)
+            if len(result) < len(items):
+                seen = [key for key, _ in items]
+                _refuse("field %s stands twice" % next(k for k in seen if seen.count(k) > 1))
+            return result
+        try:
+            return json.loads(text, object_pairs_hook=pairs, parse_constant=lambda word:
+                              _refuse("%s is not JSON" % word))
+        except RecursionError:
+            reason = "is nested too deeply"
+        except ValueError as error:
+            reason = str(error)
+        raise BadRequest("the definitions are not JSON: %s" % reason, [("document", reason)])
+
+    def _fault(self, path, reason):
+        self.faults.append((path, reason))
+
+    def _try(self, path, check, value):
+        try:
+            return check(value)
+        except ValueError as error:
+            self._fault(path, str(error))
+            return None
+
+    def _object(self, path, value, fields):
+        """The values of an object by name, defaults filled in; faults are noted."""
+        if not isinstance(value, dict):
+            self._fault(path, "must be an object")
+            value = None
+        result = {}
+        for name in value or ():
+            if name not in fields:
+                self._fault("%s.%s" % (path, name), "unknown field")
+        for name, field in fields.items():
+            result[name] = field.default
+            if value is None:
+                continue
+            if name in value:
+                result[name] = self._try("%s.%s" % (path, name), field.kind.check, value[name])
+            elif field.required:
+                self._fault("%s.%s" % (path, name), "missing")
+        return result
+
+    def _repeated(self, path, keys):
+        for index, key in enumerate(keys):
+            if key and key in keys[:index]:
+                self._fault("%s[%d]" % (path, index), "stands here a second time")
+
+    def _scenario(self, path, value):
+        before = len(self.faults)
+        fields = self._object(path, value, SCENARIO_FIELDS)
+        if fields["version"] == "-1":
+            self._fault(path + ".version", "-1 means the latest; a scenario needs its own")
+        known = set(fields["variables"] or ()) | set(RESERVED_VARIABLES)
+        steps = [self._step("%s.steps[%d]" % (path, index), step, known)
+                 for index, step in enumerate(fields["steps"] or ())]
+        if fields["steps"] == []:
+            self._fault(path + ".steps", "must have at least one step")
+        names = [step["name"] for step in steps]
+        self._repeated(path + ".steps", names)
+        self._targets(path, fields, steps, names)
+        if len(self.faults) > before:
+            return None
+        return Scenario(fields["name"], fields["version"], fields["variables"], fields["timeout"],
+                        fields["max_steps"], fields["on_stale"],
+                        tuple(self._with_targets(fields["on_error"], steps)), value)
+
+    def _targets(self, path, fields, steps, names):
+        places = [(path + ".on_error", fields["on_error"])]
+        for index, step in enumerate(steps):
+            for key in ("on_ok", "on_error"):
+                places.append(("%s.steps[%d].%s" % (path, index, key), step[key]))
+            if step["name"] in (END, FAIL):
+                self._fault("%s.steps[%d].name" % (path, index), "END and FAIL are targets")
+        for place, target in places:
+            if target and target not in (END, FAIL) and target not in names:
+                self._fault(place, "no step is named %s" % target)
+
+    @staticmethod
+    def _with_targets(on_error, steps):
+        """The steps, their targets settled: below, END, FAIL, or the scenario's handler."""
+        for index, step in enumerate(steps):
+            below = steps[index + 1]["name"] if index + 1 < len(steps) else END
+            handler = on_error if on_error and on_error != step["name"] else FAIL
+            yield Step(**dict(step, on_ok=step["on_ok"] or below,
+                              on_error=step["on_error"] or handler))
+
+    def _step(self, path, value, known):
+        fields = self._object(path, value, STEP_FIELDS)
+        if fields["tasks"] == []:
+            self._fault(path + ".tasks", "must have at least one task")
+        fields["tasks"] = tuple(self._task("%s.tasks[%d]" % (path, index), task, known)
+                                for index, task in enumerate(fields["tasks"] or ()))
+        return fields
+
+    def _task(self, path, value, known):
+        kind = value.get("type") if isinstance(value, dict) else None
+        if kind is not None and (not isinstance(kind, str) or kind not in TASK_TYPES):
+            self._fault(path + ".type", "must be one of %s" % ", ".join(sorted(TASK_TYPES)))
+            return None
+        own = TASK_TYPES[kind].fields if kind else {}
+        fields = self._object(path, value, dict(TASK_FIELDS, **own))
+        if kind is None:
+            return None
+        for place, text in strings_in({name: fields[name] for name in own}, path):
+            self._references(place, text, known)
+        if fields.get("capture") and fields["capture"] not in known.difference(RESERVED_VARIABLES):
+            self._fault(path + ".capture", "no variable is named %s" % fields["capture"])
+        return Task(kind, fields["name"], fields["timeout"], {name: fields[name] for name in own})
+
+    def _references(self, path, text, known):
+        for match in _REFERENCE.finditer(text):
+            if match.group(1) and match.group(1) not in known:
+                self._fault(path, "no variable is named %s (for a literal ${%s} write $${%s})"
+                            % ((match.group(1),) * 3))
+
+    def _schedule(self, path, value):
+        before = len(self.faults)
+        fields = self._object(path, value, SCHEDULE_FIELDS)
+        if len(self.faults) == before:
+            self._try(path + ".rule", parse_rule, fields["rule"])
+        return None if len(self.faults) > before else Schedule(**fields)
+
+
+def faulty(faults):
+    """The BadRequest for a document with these faults."""
+    count = len(faults)
+    return BadRequest("the definitions have %d fault%s, nothing was imported: %s: %s"
+                      % ((count, "" if count == 1 else "s") + tuple(faults[0])), faults)
+
+
+def parse_scenario(document):
+    """A stored definition -> Scenario; it was checked when it was imported."""
+    return Definitions()._scenario("scenario", document)
+
+
+def schedule_document(schedule):
+    """A schedule -> its JSON object, without what is default."""
+    return {name: value for name, value in zip(schedule._fields, schedule)
+            if value != SCHEDULE_FIELDS[name].default}
+
+
+# ======================================================================================
+# 6 database
+# ======================================================================================
+
+NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs",
+                        "lustre", "gpfs", "beegfs", "ncpfs", "fuse.sshfs", "fuse.glusterfs",
+                        "fuse.s3fs", "fuse.rclone", "virtiofs", "webdav", "afpfs", "fuse.ceph")
+LAZY_S = 0.05           # how long a record that nobody waits for may wait for company
+RETRY_S = 0.02          # between tries while another program holds the file's lock
+READERS = 8             # idle reading connections kept a file
+
+
+class Pending:
+    """One request to a writer: work(connection) -> value inside the shared transaction.
+
+    `then(pending)` is called in the writer's thread after the commit, before `result` returns.
+    """
+    __slots__ = ("work", "deadline", "then", "value", "error", "is_done", "_lock")
+
+    def __init__(self, work, deadline=None, then=None):
+        self.work, self.deadline, self.then = work, deadline, then
+        self.value = self.error = None
+        self.is_done = False
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def finish(self, value=None, error=None):
+        self.value, self.error, self.is_done = value, error, True
+        if self.then:
+            try:
+                self.then(self)
+            except Exception:               # the commit stands whatever a callback does
+                log.exception("after a commit")
+        self._lock.release()
+
+    def result(self):
+        """The value once it is on disk; raises what the work or the commit raised."""
+        with self._lock:
+            pass
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+class Database:
+    """The one door to a SQLite file.
+
+    Writes go through one thread, which runs what is waiting in one transaction, a savepoint
+    each, and answers after the commit. Readers have connections of their own and never wait
+    for it. `trouble` says in words why the file cannot be used now, or is empty.
+    """
+
+    def __init__(self, path, kind, label, migrations, clock, is_replaceable=False):
+        self.path, self.kind, self.label = path, kind, label
+        self.trouble = ""
+        self.is_read_only = False
+        self.is_gone = False
+        self.uuid = None
+        self._migrations, self._clock, self._is_replaceable = migrations, clock, is_replaceable
+        self._inode = None
+        self._readers = collections.deque()
+        self._writer = None
+        self._ready = threading.Condition()
+        self._queue = collections.deque()
+        self._urgent = 0
+        self._closing = None            # monotonic seconds until which a closing may take
+        self._mark = random.getrandbits(60)
+        self._mark_key = os.getpid() % 64       # bounded; a clash costs only a wrong ERR
+        self._locked_since = None
+        self._thread = threading.Thread(target=self._run, name="writer " + label, daemon=True)
+
+    # -- opening -----------------------------------------------------------------------
+
+    def open(self):
+        """Connects, migrates, and starts the writer; RepositoryError says what is wrong."""
+        with self._as_repository_error():
+            self._writer = self._connect_writer()
+            self._migrate(self._writer)
+            self.uuid = self._read_uuid(self._writer)
+        self._thread.start()
+        return self
+
+    @contextlib.contextmanager
+    def _as_repository_error(self):
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            self._drop_writer()
+            raise RepositoryError("%s: %s" % (self.label, _reason(error))) from None
+        except AgentError:
+            self._drop_writer()
+            raise
+
+    def _connect(self):
+        uri = "file:%s?mode=rw" % urllib.parse.quote(os.path.abspath(self.path))
+        connection = sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None,
+                                     check_same_thread=False)
+        connection.row_factory = sqlite3.Row
+        return connection
+
+    def _connect_writer(self):
+        """The writing connection, opened when there is none and the file is the one known."""
+        self._check_file()
+        if self._writer is None:
+            self._writer = self._connect()
+            mode = self._writer.execute("pragma journal_mode").fetchone()[0]
+            if mode != "wal":
+                self._writer.execute("pragma journal_mode=wal")
+            self._writer.execute("pragma synchronous=full")
+            self._writer.execute("pragma fullfsync=on")
+            if self.uuid is not None and self._read_uuid(self._writer) != self.uuid:
+                self._lose("the file was replaced by another repository")
+        return self._writer
+
+    def _read_uuid(self, connection):
+        return connection.execute("select uuid from repository").fetchone()[0]
+
+    def _check_file(self):
+        """Notes the file's inode at first; later, that the path still leads to the same."""
+        try:
+            status = os.stat(self.path)
+        except OSError as error:
+            raise RepositoryError("%s: %s: %s" % (self.label, self.path, error.strerror)) from None
+        inode = (status.st_dev, status.st_ino)
+        if self._inode not in (None, inode):
+            if not self._is_replaceable:
+                self._lose("the file was replaced by another")
+            self._drop_writer()
+            self._drop_readers()
+        self._inode = inode
+
+    def _lose(self, reason):
+        self.is_gone, self.trouble = True, reason
+        raise RepositoryGone("%s: %s" % (self.label, reason))
+
+    def _migrate(self, connection):
+        """Brings the schema to this agent's version in one transaction, after a copy."""
+        newest = len(self._migrations)
+        version = connection.execute("pragma user_version").fetchone()[0]
+        tables = connection.execute("select count(*) from sqlite_master").fetchone()[0]
+        if version > newest:
+            raise RepositoryError("%s: the file has schema version %d, this agent knows up to %d: "
+                                  "use a newer agent.py" % (self.label, version, newest))
+        if version == 0 and tables:
+            raise RepositoryError("%s: a SQLite file, but no repository" % self.label)
+        if 0 < version < newest:
+            self._copy(connection, version)
+        if version < newest:
+            connection.execute("begin immediate")
+            if connection.execute("pragma user_version").fetchone()[0] == version:
+                for script in self._migrations[version:]:
+                    for statement in filter(str.strip, script.split(";\n")):
+                        connection.execute(statement)
+                if version == 0:
+                    connection.execute("insert into repository(kind, uuid) values (?, ?)",
+                                       (self.kind, str(uuid.uuid4())))
+                connection.execute("pragma user_version=%d" % newest)
+            connection.execute("commit")
+        kind = connection.execute("select kind from repository").fetchone()
+        if kind is None or kind[0] != self.kind:
+            raise RepositoryError("%s: is no %s repository" % (self.label, self.kind))
+
+    def _copy(self, connection, version):
+        """The file as it is, beside it, before a migration."""
+        target = "%s.v%d" % (self.path, version)
+        if os.path.exists(target):
+            return
+        make_private(target)
+        if hasattr(connection, "backup"):
+            with contextlib.closing(sqlite3.connect(target)) as copy:
+                connection.backup(copy)
+        elif sqlite3.sqlite_version_info >= (3, 27):
+            os.unlink(target)
+            connection.execute("vacuum into ?", (target,))
+            os.chmod(target, 0o600)
+        else:
+            os.unlink(target)
+            raise RepositoryError("%s: a copy before the migration needs Python 3.7 or SQLite 3.27; "
+                                  "this host has neither" % self.label)
+
+    # -- reading -----------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def reading(self):
+        """A connection to read with; nobody else uses it meanwhile. RepositoryError."""
+        if self.is_gone:
+            raise RepositoryGone("%s: %s" % (self.label, self.trouble))
+        connection = None
+        try:
+            self._check_readable()
+            try:
+                connection = self._readers.pop()
+            except IndexError:
+                connection = self._connect_reader()
+            yield connection
+        except sqlite3.Error as error:
+            if connection:
+                connection.close()
+                connection = None
+            raise RepositoryError("%s cannot be read: %s" % (self.label, _reason(error))) from None
+        finally:
+            if connection:
+                if len(self._readers) < READERS and not self.is_gone and not self._closing:
+                    self._readers.append(connection)
+                else:
+                    connection.close()
+
+    def _check_readable(self):
+        try:
+            status = os.stat(self.path)
+        except OSError as error:
+            raise RepositoryError("%s: %s" % (self.label, error.strerror)) from None
+        if self._inode not in (None, (status.st_dev, status.st_ino)):
+            if not self._is_replaceable:
+                raise RepositoryError("%s: the file was replaced by another" % self.label)
+            self._drop_readers()
+
+    def _connect_reader(self):
+        connection = self._connect()
+        try:
+            connection.execute("pragma busy_timeout=2000")
+            connection.execute("pragma query_only=on")
+            connection.execute("pragma wal_autocheckpoint=0")
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
+
+    # -- writing -----------------------------------------------------------------------
+
+    def submit(self, work, within_s=None, then=None, is_lazy=False):
+        """Hands work(connection) to the writer and returns a Pending.
+
+        What cannot be written `within_s` seconds is withdrawn and fails; without it, it is
+        tried until it can be, or the database is closed. A lazy request waits for company.
+        """
+        deadline = None if within_s is None else self._clock.monotonic() + within_s
+        pending = Pending(work, deadline, then)
+        with self._ready:
+            if not self.is_gone and self._closing is None:
+                self._queue.append(pending)
+                if not is_lazy:
+                    self._urgent += 1
+                if not is_lazy or len(self._queue) == 1:
+                    self._ready.notify()
+                return pending
+        pending.finish(error=RepositoryGone("%s: %s" % (self.label, self.trouble or "is closed")))
+        return pending
+
+    def write(self, work, within_s=WRITE_S):
+        """submit, and wait for the commit."""
+        return self.submit(work, within_s).result()
+
+    def close(self, within_s=10.0):
+        """Writes down what is waiting, ends the writer, checkpoints. What is left fails."""
+        with self._ready:
+            self._closing = self._clock.monotonic() + within_s
+            self._ready.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self):
+        while True:
+            batch = self._take()
+            if not batch:
+                break
+            self._complete(batch)
+        self._drop_readers()
+        self._drop_writer()
+
+    def _take(self):
+        """Waits for requests; an empty list means that the database is closing."""
+        with self._ready:
+            while not self._queue and self._closing is None:
+                self._ready.wait()
+            if not self._urgent and self._closing is None:
+                self._ready.wait(LAZY_S)
+            return self._take_now(MAX_BATCH)
+
+    def _take_now(self, most):
+        batch = [self._queue.popleft() for _ in range(min(most, len(self._queue)))]
+        self._urgent = len(self._queue) and 1
+        return batch
+
+    def _complete(self, batch):
+        """Commits a batch however often it takes; every request of it is finished."""
+        while batch:
+            try:
+                outcomes = self._commit(batch)
+            except RepositoryGone as error:
+                return self._fail_all(batch, error)
+            except (sqlite3.Error, RepositoryError, OSError) as error:
+                batch = self._not_written(batch, error)
+                continue
+            self._trouble_over()
+            for pending, (value, error) in zip(batch, outcomes):
+                pending.finish(value, error)
+            return None
+
+    def _commit(self, batch):
+        """One transaction for the whole batch -> [(value, error)]."""
+        connection = self._connect_writer()
+        connection.execute("begin immediate")
+        before = connection.total_changes
+        try:
+            outcomes = [self._savepoint(connection, pending.work) for pending in batch]
+            if connection.total_changes == before:
+                connection.execute("rollback")
+                return outcomes
+            self._mark += 1
+            connection.execute("replace into commit_mark(writer, mark) values (?, ?)",
+                               (self._mark_key, self._mark))
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("rollback")
+            raise
+        try:
+            connection.execute("commit")
+        except sqlite3.Error as error:
+            if not self._read_back(error):
+                raise
+        return outcomes
+
+    @staticmethod
+    def _savepoint(connection, work):
+        connection.execute("savepoint request")
+        try:
+            outcome = work(connection), None
+        except sqlite3.Error as error:
+            if isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError:
+                raise                       # the file, not the request: nothing of the batch stays
+            outcome = None, error
+        except Exception as error:
+            outcome = None, error
+        if outcome[1] is not None:
+            connection.execute("rollback to request")
+        connection.execute("release request")
+        return outcome
+
+    def _read_back(self, error):
+        """After a commit that failed: whether it is on disk after all, as often as it takes."""
+        log.warning("%s: a commit failed (%s), reading it back", self.label, error)
+        while True:
+            self._drop_writer()
+            try:
+                row = self._connect_writer().execute(
+                    "select mark from commit_mark where writer=?", (self._mark_key,)).fetchone()
+                return row is not None and row[0] == self._mark
+            except (sqlite3.Error, RepositoryError):
+                if self._is_overdue():
+                    return False
+                time.sleep(RETRY_S * 10)
+
+    def _not_written(self, batch, error):
+        """Notes the trouble and fails what is overdue; the rest, and what came, is tried again."""
+        self._note(error)
+        if not _is_locked(error):
+            self._drop_writer()
+        now = self._clock.monotonic()
+        overdue = [p for p in batch if self._is_overdue() or p.deadline and p.deadline <= now]
+        self._fail_all(overdue, RepositoryError("%s cannot be written: %s"
+                                                % (self.label, _reason(error))), False)
+        rest = [pending for pending in batch if not pending.is_done]
+        if rest:
+            time.sleep(RETRY_S if _is_locked(error) else RETRY_S * 5)
+        with self._ready:
+            rest += self._take_now(max(0, MAX_BATCH - len(rest)))
+        return rest
+
+    def _is_overdue(self):
+        return self._closing is not None and self._clock.monotonic() >= self._closing
+
+    def _fail_all(self, batch, error, with_queue=True):
+        for pending in batch:
+            pending.finish(error=error)
+        if with_queue:
+            with self._ready:
+                batch = self._take_now(len(self._queue))
+            for pending in batch:
+                pending.finish(error=error)
+            self._drop_writer()
+            self._drop_readers()
+
+    def _note(self, error):
+        reason = _reason(error)
+        if _is_locked(error):
+            now = self._clock.monotonic()
+            self._locked_since = self._locked_since or now
+            if now - self._locked_since < 1.0:
+                return
+            reason = "another program holds its lock"
+        if not self.trouble:
+            log.warning("%s cannot be written: %s", self.label, reason)
+        self.trouble = reason
+        self.is_read_only = "readonly" in reason
+
+    def _trouble_over(self):
+        self._locked_since = None
+        if self.trouble:
+            log.info("%s can be written again", self.label)
+            self.trouble, self.is_read_only = "", False
+
+    def _drop_writer(self):
+        connection, self._writer = self._writer, None
+        if connection:
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
+
+    def _drop_readers(self):
+        while True:
+            try:
+                self._readers.pop().close()
+            except IndexError:
+                return
+
+
+def _is_locked(error):
+    return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
+
+
+def _reason(error):
+    """A database or system error in the words of a message."""
+    return getattr(error, "strerror", None) or getattr(error, "message", None) or str(error)
+
+
+def data_version(connection):
+    """A number that changes when another program commits to the file."""
+    return connection.execute("pragma data_version").fetchone()[0]
+
+
+def make_folder(path):
+    """Makes a folder with mode 0700 when it is not there; tells whether it did."""
+    try:
+        os.makedirs(path, 0o700)
+        return True
+    except FileExistsError:
+        return False
+
+
+def make_private(path):
+    """Makes an empty file with mode 0600; FileExistsError when there is one."""
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+
+def network_file_system(path):
+    """The type of the network file system that holds `path`, or None (Linux: mountinfo)."""
+    folder = os.path.realpath(os.path.dirname(os.path.abspath(path)))
+    best, kind = "", None
+    with contextlib.suppress(OSError):
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+            for line in mounts:
+                fields, _, tail = line.partition(" - ")
+                point = fields.split()[4].encode().decode("unicode_escape")
+                if (folder + "/").startswith(point.rstrip("/") + "/") and len(point) >= len(best):
+                    best, kind = point, tail.split()[0]
+    return kind if kind in NETWORK_FILE_SYSTEMS else None
+
+
+# ======================================================================================
+# 7 master repository
+# ======================================================================================
+
+MASTER_MIGRATIONS = ("""
+create table repository (
+    kind text primary key,              -- master
+    uuid text not null
+);
+create table commit_mark (writer integer primary key, mark integer not null);
+create table agent (
+    name text primary key,
+    host text not null, port integer not null, version text not null,
+    identity text not null,             -- host id/boot id/pid namespace/pid/start time/master
+    started text not null, heartbeat text not null, stopped text,
+    hold_reason text, hold_by text, hold_since text, hold_until text
+);
+create table work_repository (
+    id integer primary key,
+    name text not null unique,
+    path text not null,                 -- relative to the master's folder when below it
+    uuid text
+);
+create table context (name text primary key);
+insert into context(name) values ('GLOBAL');
+""",)
+
+
+class Attachment(NamedTuple):
+    """A work repository as the master knows it."""
+    id: int
+    name: str
+    path: str       # absolute
+    uuid: Optional[str]
+
+
+class Hold(NamedTuple):
+    """Why nothing new begins, who said so, since when, and until when (UTC text) if ever."""
+    reason: str
+    by: str
+    since: str
+    until: Optional[str]
+
+
+class Master:
+    """The master repository of one agent."""
+
+    def __init__(self, path, clock):
+        self.path = os.path.abspath(path)
+        self.db = Database(self.path, "master", "master repository", MASTER_MIGRATIONS, clock,
+                           is_replaceable=True)
+
+    def open(self):
+        """Opens the file; RepositoryError."""
+        self.db.open()
+        return self
+
+    def _relative(self, path):
+        folder = os.path.dirname(self.path)
+        path = os.path.abspath(path)
+        return os.path.relpath(path, folder) if path.startswith(folder + os.sep) else path
+
+    def register(self, name, host, port, identity, now):
+        """Notes that the agent of this name is this process."""
+        def work(connection):
+            connection.execute("insert or ignore into agent(name, host, port, version, identity,"
+                               " started, heartbeat) values (?, '', 0, '', '', '', '')", (name,))
+            connection.execute("update agent set host=?, port=?, version=?, identity=?, started=?,"
+                               " heartbeat=?, stopped=null where name=?",
+                               (host, port, VERSION, identity, now, now, name))
+        self.db.write(work)
+
+    def heartbeat(self, name, now, is_stopped=False):
+        """Notes that the agent lives, or has stopped; does not wait for the commit."""
+        return self.db.submit(lambda connection: connection.execute(
+            "update agent set heartbeat=?, stopped=? where name=?",
+            (now, now if is_stopped else None, name)), within_s=WRITE_S)
+
+    def list_attachments(self):
+        """The attached work repositories by id."""
+        folder = os.path.dirname(self.path)
+        with self.db.reading() as connection:
+            rows = connection.execute("select * from work_repository order by id").fetchall()
+        return [Attachment(row["id"], row["name"], os.path.join(folder, row["path"]), row["uuid"])
+                for row in rows]
+
+    def attach(self, name, path):
+        """Notes a work repository under the lowest free id; Exists, Busy."""
+        def work(connection):
+            if connection.execute("select 1 from work_repository where name=?", (name,)).fetchone():
+                raise Exists("a work repository %s is attached" % name)
+            used = {row[0] for row in connection.execute("select id from work_repository")}
+            number = next((n for n in range(1, MAX_REPOSITORIES + 1) if n not in used), None)
+            if number is None:
+                raise Busy("a master has at most %d work repositories" % MAX_REPOSITORIES)
+            connection.execute("insert into work_repository(id, name, path) values (?, ?, ?)",
+                               (number, name, self._relative(path)))
+            return number
+        return self.db.write(work)
+
+    def attach_as(self, number, name, path, repository_uuid):
+        """Notes a work repository that has its id; Exists when the id or name is taken."""
+        def work(connection):
+            try:
+                connection.execute("insert into work_repository values (?, ?, ?, ?)",
+                                   (number, name, self._relative(path), repository_uuid))
+            except sqlite3.IntegrityError:
+                raise Exists("a work repository of id %d or name %s is attached"
+                             % (number, name)) from None
+        self.db.write(work)
+
+    def detach(self, number):
+        """Forgets a work repository; its file stays."""
+        self.db.write(lambda connection: connection.execute(
+            "delete from work_repository where id=?", (number,)))
+
+    def list_contexts(self):
+        """The names of the contexts."""
+        with self.db.reading() as connection:
+            return [row[0] for row in connection.execute("select name from context order by name")]
+
+    def add_contexts(self, names):
+        """Makes contexts that do not exist."""
+        if names:
+            self.db.write(lambda connection: connection.executemany(
+                "insert or ignore into context(name) values (?)", [(name,) for name in names])
+                and None)
+
+    def find_hold(self, name):
+        """The hold of an agent, or None."""
+        with self.db.reading() as connection:
+            row = connection.execute("select hold_reason, hold_by, hold_since, hold_until from agent"
+                                     " where name=?", (name,)).fetchone()
+        return Hold(*row) if row and row["hold_since"] else None
+
+    def set_hold(self, name, hold):
+        """Keeps a hold of an agent, or its release (None)."""
+        self.db.write(lambda connection: connection.execute(
+            "update agent set hold_reason=?, hold_by=?, hold_since=?, hold_until=? where name=?",
+            tuple(hold or (None,) * 4) + (name,)) and None)
+
+
+# ======================================================================================
+# 8 work repository
+# ======================================================================================
+
+WORK_MIGRATIONS = ("""
+create table repository (
+    kind text primary key,              -- work
+    uuid text not null,
+    id integer,                         -- 1..999, the last three digits of its session numbers
+    last_session integer not null default 0,
+    last_revision integer not null default 0            -- of schedules
+);
+create table commit_mark (writer integer primary key, mark integer not null);
+create table definition (
+    id integer primary key,
+    digest text not null unique,        -- sha256 of the body
+    body text not null                  -- a scenario version as JSON; never changed
+);
+create table scenario (
+    name text not null, version text not null,
+    version_key text not null,          -- sorts in natural order
+    definition integer not null references definition(id),
+    imported text not null,
+    primary key (name, version)
+);
+create table session (
+    id integer primary key,             -- n * 1000 + id of the repository
+    agent text not null,
+    scenario text not null, version text not null,
+    definition integer not null references definition(id),
+    context text not null,
+    status text not null,
+    name text not null default '', keywords text not null default '',
+    priority integer not null default 0, level integer not null default 5,
+    timeout real,                       -- seconds
+    created text not null, start_at text, begun text, ended text,
+    message text not null default '',
+    variables text not null,            -- JSON: values as they stand
+    given text not null,                -- JSON: those that came with EXEC
+    key text,                           -- of EXEC -KEY
+    schedule text, due text,
+    ran_by text,                        -- identity of the agent that runs or ran it
+    restart_step integer, restart_task integer      -- where RESTART goes on, from 0
+);
+create index session_open on session(agent, status)
+    where status in ('WAITING', 'QUEUED', 'RUNNING');
+create unique index session_key on session(key) where key is not null;
+create index session_schedule on session(schedule, id) where schedule is not null;
+create table session_step (
+    session integer not null, run integer not null,     -- run counts in the session
+    step integer not null, name text not null, attempt integer not null,
+    status text not null, begun text not null, ended text, message text not null default '',
+    primary key (session, run)
+) without rowid;
+create table session_task (
+    session integer not null, run integer not null,
+    step_run integer not null, step integer not null, task integer not null,
+    name text not null, type text not null, attempt integer not null,
+    status text not null, begun text not null, ended text,
+    rc integer, row_count integer, message text not null default '',
+    pid integer, pid_started text,
+    primary key (session, run)
+) without rowid;
+create table session_log (
+    session integer not null, task_run integer not null,
+    position integer not null,          -- bytes printed by the task before this line
+    time text not null, stream text not null, line text not null,
+    primary key (session, task_run, position)
+) without rowid;
+create table schedule (
+    name text primary key,
+    agent text not null,
+    scenario text not null, version text not null, context text not null,
+    rule text not null, timezone text not null,
+    enabled integer not null,
+    variables text not null,            -- JSON
+    created text not null,
+    revision integer not null,          -- tells an entry in memory that it is out of date
+    decided text not null,              -- due times up to here have their decision
+    hold_reason text, hold_by text, hold_since text, hold_until text
+);
+create table occurrence (
+    schedule text not null, due text not null,          -- of several, the first
+    last_due text not null, count integer not null default 1,
+    decision text not null,             -- started late skipped failed
+    reason text not null default '',    -- overlap misfire gap fold hold window limit repository
+    session integer, decided text not null, message text not null default '',
+    primary key (schedule, due)
+) without rowid;
+create index occurrence_session on occurrence(session) where session is not null;
+""",)
+
+HELLO = {"scenarios": [{
+    "name": "HELLO", "version": "001", "variables": {"who": "world"},
+    "steps": [{"name": "greet", "tasks": [
+        {"type": "os", "command": 'echo "Hello, ${who}! This is session $SESSION."'}]}]}]}
+
+
+class SessionRequest(NamedTuple):
+    """What EXEC or a schedule asks for; times are UTC text, durations seconds."""
+    scenario: str
+    agent: str
+    version: str = "-1"
+    context: str = DEFAULT_CONTEXT
+    variables: dict = {}
+    name: str = ""
+    keywords: str = ""
+    priority: int = 0
+    level: int = 5
+    timeout: Optional[float] = None
+    start_at: Optional[str] = None
+    key: Optional[str] = None
+    schedule: Optional[str] = None
+    due: Optional[str] = None
+    is_held: bool = False
+
+
+class Ticket(NamedTuple):
+    """An acknowledged session, as the queue needs it."""
+    session: int
+    status: str
+    agent: str
+    priority: int = 0
+    start_at: Optional[str] = None
+    schedule: Optional[str] = None
+    is_duplicate: bool = False
+
+
+class SessionFilter(NamedTuple):
+    """Which sessions a listing shows."""
+    statuses: Tuple[str, ...] = ()
+    scenario: Optional[str] = None
+    schedule: Optional[str] = None
+    keyword: Optional[str] = None
+    since: Optional[str] = None
+
+
+class WorkRepository:
+    """One attached work repository. Methods that take a connection run inside its writer."""
+
+    def __init__(self, number, name, path, clock):
+        self.id, self.name, self.path = number, name, path
+        self.db = Database(path, "work", "work repository %s" % name, WORK_MIGRATIONS, clock)
+        self.is_behind = False  # outstanding sessions and schedules must be read again
+        self._parsed = {}       # definition id -> Scenario; definitions never change
+
+    @classmethod
+    def create(cls, number, name, path, clock):
+        """Makes a new file with the scenario HELLO and opens it."""
+        make_private(path)
+        repository = cls(number, name, path, clock).open()
+        document = Definitions().read(json.dumps(HELLO))
+        repository.db.write(lambda connection: repository.import_document(
+            connection, document, DEFAULT_NAME, to_text(clock.now())))
+        return repository
+
+    def open(self, expected_uuid=None):
+        """Opens the file and checks that it is the one of this id; RepositoryError."""
+        self.db.open()
+        try:
+            number = self.db.write(self._claim)
+            if number != self.id:
+                raise RepositoryError("%s: the file is a work repository of id %d, not %d"
+                                      % (self.db.label, number, self.id))
+            if expected_uuid not in (None, self.db.uuid):
+                raise RepositoryError("%s: the file carries another UUID than the one attached; "
+                                      "DETACH and ATTACH it if that is meant" % self.db.label)
+        except AgentError:
+            self.db.close()
+            raise
+        return self
+
+    def _claim(self, connection):
+        """The id that the file carries; a new file takes this one."""
+        connection.execute("update repository set id=? where id is null", (self.id,))
+        return connection.execute("select id from repository").fetchone()[0]
+
+    # -- scenarios ---------------------------------------------------------------------
+
+    def find_version(self, connection, name, version):
+        """The row of a scenario version (-1: the latest), or None."""
+        query = ("select s.name, s.version, s.definition, d.body from scenario s"
+                 " join definition d on d.id = s.definition where s.name=?")
+        if version == "-1":
+            return connection.execute(query + " order by s.version_key desc, s.version desc limit 1",
+                                      (name,)).fetchone()
+        return connection.execute(query + " and s.version=?", (name, version)).fetchone()
+
+    def get_version(self, connection, name, version):
+        """find_version, or NotFound."""
+        row = self.find_version(connection, name, version)
+        if row is None:
+            what = name if version == "-1" else "%s %s" % (name, version)
+            raise NotFound("no scenario %s in repository %s" % (what, self.name))
+        return row
+
+    def parsed(self, definition, body):
+        """The Scenario of a definition."""
+        scenario = self._parsed.get(definition)
+        if scenario is None:
+            scenario = self._parsed[definition] = parse_scenario(json.loads(body))
+        return scenario
+
+    def has_scenario(self, name, version):
+        """Whether the repository has this scenario version; RepositoryError."""
+        with self.db.reading() as connection:
+            return self.find_version(connection, name, version) is not None
+
+    def list_scenarios(self, connection, name=None, version=None):
+        """Rows of scenario versions with their body, in natural order."""
+        where, values = "", []
+        for column, value in (("s.name", name), ("s.version", version)):
+            if value is not None:
+                where += " and %s=?" % column
+                values.append(value)
+        return connection.execute(
+            "select s.*, d.body from scenario s join definition d on d.id = s.definition"
+            " where 1" + where + " order by s.name, s.version_key, s.version", values).fetchall()
+
+    def import_document(self, connection, document, agent, now, is_replacing=False):
+        """Puts scenarios and schedules in; BadRequest or Exists with faults, nothing half done.
+
+        Returns the counts (scenarios, schedules) that were made or changed.
+        """
+        faults, count = [], 0
+        for index, scenario in enumerate(document.scenarios):
+            made = self._import_scenario(connection, scenario, now, is_replacing)
+            if made is None:
+                faults.append(("scenarios[%d]" % index, "%s %s exists with another definition; "
+                               "give it a new version, or use -REPLACE"
+                               % (scenario.name, scenario.version)))
+            count += bool(made)
+        if faults:
+            raise Exists("nothing was imported: %s: %s" % faults[0], faults)
+        for index, schedule in enumerate(document.schedules):
+            if self.find_version(connection, schedule.scenario, schedule.version) is None:
+                faults.append(("schedules[%d].scenario" % index, "no scenario %s %s"
+                               % (schedule.scenario, schedule.version)))
+                continue
+            try:
+                self._check_variables(connection, schedule)
+            except BadRequest as error:
+                faults.append(("schedules[%d].variables" % index, error.message))
+                continue
+            self.put_schedule(connection, schedule._replace(agent=schedule.agent or agent), now)
+        if faults:
+            raise faulty(faults)
+        return count, len(document.schedules)
+
+    def _import_scenario(self, connection, scenario, now, is_replacing):
+        """True when made, False when it was there, None when another one is."""
+        body = json.dumps(scenario.document)
+        digest = hashlib.sha256(canonical(scenario.document).encode()).hexdigest()
+        row = connection.execute(
+            "select d.digest from scenario s join definition d on d.id = s.definition"
+            " where s.name=? and s.version=?", (scenario.name, scenario.version)).fetchone()
+        if row and row["digest"] == digest:
+            return False
+        if row and not is_replacing:
+            return None
+        connection.execute("insert or ignore into definition(digest, body) values (?, ?)",
+                           (digest, body))
+        definition = connection.execute("select id from definition where digest=?",
+                                        (digest,)).fetchone()[0]
+        connection.execute("replace into scenario values (?, ?, ?, ?, ?)",
+                           (scenario.name, scenario.version, version_key(scenario.version),
+                            definition, now))
+        return True
+
+    def drop_scenario(self, connection, name, version):
+        """Deletes a version; NotFound, or Conflict while a schedule names it."""
+        row = self.get_version(connection, name, version)
+        for schedule in connection.execute("select name, version from schedule where scenario=?",
+                                           (name,)):
+            others = connection.execute("select count(*) from scenario where name=?",
+                                        (name,)).fetchone()[0]
+            if schedule["version"] == row["version"] or schedule["version"] == "-1" and others == 1:
+                raise Conflict("schedule %s names scenario %s %s"
+                               % (schedule["name"], name, row["version"]))
+        connection.execute("delete from scenario where name=? and version=?",
+                           (name, row["version"]))
+        self._forget_definitions(connection)
+
+    def _forget_definitions(self, connection):
+        connection.execute("delete from definition where id not in (select definition from scenario)"
+                           " and id not in (select definition from session)")
+
+    # -- sessions: acknowledged --------------------------------------------------------
+
+    def _check_variables(self, connection, request):
+        row = self.get_version(connection, request.scenario, request.version)
+        scenario = self.parsed(row["definition"], row["body"])
+        for name in request.variables:
+            if name not in scenario.variables:
+                raise BadRequest("%s: scenario %s %s has no variable of that name"
+                                 % (name, scenario.name, scenario.version))
+        return row, scenario
+
+    def add_session(self, connection, request, now):
+        """Makes a session -> Ticket. NotFound, BadRequest, Conflict for another use of its key."""
+        given = canonical(request.variables)
+        if request.key is not None:
+            row = connection.execute("select * from session where key=?", (request.key,)).fetchone()
+            if row is not None:
+                if row["scenario"] != request.scenario or row["given"] != given:
+                    raise Conflict("key %s was used for session %d with another scenario or other "
+                                   "variables" % (shorten(request.key), row["id"]))
+                return self.ticket(row)._replace(is_duplicate=True)
+        row, scenario = self._check_variables(connection, request)
+        variables = dict(scenario.variables, **request.variables)
+        timeout = scenario.timeout if request.timeout is None else request.timeout
+        is_waiting = request.is_held or request.start_at is not None and request.start_at > now
+        status = WAITING if is_waiting else QUEUED
+        connection.execute("update repository set last_session = last_session + 1")
+        number = connection.execute("select last_session from repository").fetchone()[0]
+        session = number * 1000 + self.id
+        connection.execute(
+            "insert into session(id, agent, scenario, version, definition, context, status, name,"
+            " keywords, priority, level, timeout, created, start_at, variables, given, key,"
+            " schedule, due) values (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            (session, request.agent, scenario.name, scenario.version, row["definition"],
+             request.context, status, request.name, request.keywords, request.priority,
+             request.level, timeout, now, request.start_at, json.dumps(variables), given,
+             request.key, request.schedule, request.due))
+        return Ticket(session, status, request.agent, request.priority, request.start_at,
+                      request.schedule)
+
+    @staticmethod
+    def ticket(row):
+        """A row of session -> Ticket."""
+        return Ticket(row["id"], row["status"], row["agent"], row["priority"], row["start_at"],
+                      row["schedule"])
+
+    def list_outstanding(self, connection, agent):
+        """Tickets of what an agent has acknowledged and not begun, in order of arrival."""
+        return [self.ticket(row) for row in connection.execute(
+            "select * from session where agent=? and status in ('WAITING', 'QUEUED') order by id",
+            (agent,))]
+
+    def _change(self, connection, session, status, **columns):
+        """The one place where the state of a session changes; False when it may not."""
+        columns["status"] = status
+        sql = "update session set %s where id=? and status in (%s)" % (
+            ", ".join("%s=?" % name for name in columns),
+            ", ".join("'%s'" % state for state in TRANSITIONS[status]))
+        return connection.execute(sql, tuple(columns.values()) + (session,)).rowcount == 1
+
+    def set_waiting(self, connection, agent, is_held, now):
+        """A hold makes what is QUEUED wait; its release queues what waited only for it."""
+        state, where = (WAITING, "status='QUEUED'") if is_held else (
+            QUEUED, "status='WAITING' and (start_at is null or start_at <= '%s')" % now)
+        rows = connection.execute("select id from session where agent=? and status in ('WAITING',"
+                                  " 'QUEUED') and " + where, (agent,)).fetchall()
+        for row in rows:
+            self._change(connection, row["id"], state)
+
+    def set_queued(self, connection, session):
+        """A session whose start time has come."""
+        self._change(connection, session, QUEUED)
+
+    def reopen(self, connection, session, variables, from_step, now, is_held):
+        """RESTART -> Ticket; NotFound, Conflict, BadRequest."""
+        row = self.get_session(connection, session)
+        if row["status"] not in RESTARTABLE:
+            raise Conflict("session %d is %s; only one that ended in ERROR or STOPPED is restarted"
+                           % (session, row["status"]))
+        scenario = self.parsed(row["definition"], self.get_body(connection, row["definition"]))
+        for name in variables:
+            if name not in scenario.variables:
+                raise BadRequest("%s: scenario %s %s has no variable of that name"
+                                 % (name, scenario.name, scenario.version))
+        values = dict(json.loads(row["variables"]), **variables)
+        columns = {"variables": json.dumps(values), "ended": None, "message": "", "start_at": None}
+        if from_step is not None:
+            columns.update(restart_step=scenario.step_index(from_step), restart_task=0)
+        self._change(connection, session, QUEUED, **columns)
+        if is_held:
+            self._change(connection, session, WAITING)
+        return self.ticket(self.get_session(connection, session))
+
+    # -- sessions: running -------------------------------------------------------------
+
+    def begin_session(self, connection, session, identity, is_late, now):
+        """QUEUED or WAITING -> RUNNING, or Conflict when it is neither any more."""
+        if not self._change(connection, session, RUNNING, begun=now, ran_by=identity):
+            raise Conflict("session %d is not outstanding" % session)
+        if is_late:
+            connection.execute("update occurrence set decision='late' where session=?"
+                               " and decision='started'", (session,))
+
+    def end_session(self, connection, session, status, message, level, now):
+        """Ends a session; one that ended well keeps what its level says. False: was no more open."""
+        changed = self._change(connection, session, status, ended=now, message=message)
+        if changed and status in (DONE, WARNING):
+            if level < 5:
+                connection.execute("delete from session_log where session=?", (session,))
+            if level < 3:
+                connection.execute("delete from session_task where session=?", (session,))
+                connection.execute("delete from session_step where session=?", (session,))
+        return changed
+
+    @staticmethod
+    def begin_step(connection, session, run, step, name, attempt, now):
+        """The attempt of a step begins."""
+        connection.execute("insert into session_step(session, run, step, name, attempt, status,"
+                           " begun) values (?, ?, ?, ?, ?, 'RUNNING', ?)",
+                           (session, run, step, name, attempt, now))
+
+    @staticmethod
+    def end_step(connection, session, run, status, message, now):
+        """The attempt of a step ends."""
+        connection.execute("update session_step set status=?, message=?, ended=? where session=?"
+                           " and run=?", (status, message, now, session, run))
+
+    @staticmethod
+    def begin_task(connection, session, run, step_run, step, task, name, kind, attempt, now):
+        """A task begins: on disk before its process starts."""
+        connection.execute(
+            "insert into session_task(session, run, step_run, step, task, name, type, attempt,"
+            " status, begun) values (?, ?, ?, ?, ?, ?, ?, ?, 'RUNNING', ?)",
+            (session, run, step_run, step, task, name, kind, attempt, now))
+
+    @staticmethod
+    def started_task(connection, session, run, pid, pid_started):
+        """A task's process has started."""
+        connection.execute("update session_task set pid=?, pid_started=? where session=? and run=?",
+                           (pid, pid_started, session, run))
+
+    @staticmethod
+    def end_task(connection, session, run, status, rc, rows, message, now):
+        """A task ends."""
+        connection.execute(
+            "update session_task set status=?, rc=?, row_count=?, message=?, ended=?"
+            " where session=? and run=?", (status, rc, rows, message, now, session, run))
+
+    @staticmethod
+    def set_restart(connection, session, step, task):
+        """Where a RESTART of the session goes on."""
+        connection.execute("update session set restart_step=?, restart_task=? where id=?",
+                           (step, task, session))
+
+    @staticmethod
+    def set_variables(connection, session, values):
+        """The values of a session's variables as they stand."""
+        connection.execute("update session set variables=? where id=?",
+                           (json.dumps(values), session))
+
+    @staticmethod
+    def add_log(connection, session, task_run, lines, omitted=None):
+        """Lines [(position, time, stream, text)]; `omitted` is the range (first, end) left out."""
+        if omitted:
+            connection.execute("delete from session_log where session=? and task_run=?"
+                               " and position>=? and position<?", (session, task_run) + omitted)
+        connection.executemany("replace into session_log values (?, ?, ?, ?, ?, ?)",
+                               [(session, task_run) + line for line in lines])
+
+    def list_running(self, connection, agent):
+        """Rows of an agent's sessions that the repository shows as running."""
+        return connection.execute("select * from session where agent=? and status='RUNNING'",
+                                  (agent,)).fetchall()
+
+    def close_stale(self, connection, row, now):
+        """Ends a stale session in ERROR, or queues it again as its on_stale says -> Ticket, None.
+
+        The guard on `ran_by` leaves alone what was begun anew meanwhile.
+        """
+        session = row["id"]
+        if not connection.execute("select 1 from session where id=? and status='RUNNING' and"
+                                  " ran_by is ?", (session, row["ran_by"])).fetchone():
+            return None
+        interrupted = connection.execute(
+            "select step, task from session_task where session=? and status='RUNNING'"
+            " order by run desc limit 1", (session,)).fetchone()
+        if interrupted:
+            self.set_restart(connection, session, *interrupted)
+        message = "stale: the agent that ran it is gone"
+        for table in ("session_task", "session_step"):
+            connection.execute("update %s set status='ERROR', message=?, ended=? where session=?"
+                               " and status='RUNNING'" % table, (message, now, session))
+        scenario = self.parsed(row["definition"], self.get_body(connection, row["definition"]))
+        if scenario.on_stale == "restart":
+            self._change(connection, session, QUEUED, message=message + "; it goes on")
+        else:
+            self._change(connection, session, ERROR, ended=now, message=message)
+        return self.ticket(self.get_session(connection, session))
+
+    def stop_outstanding(self, connection, session, now):
+        """A session that has not begun ends in STOPPED; False when it is not outstanding."""
+        row = self.get_session(connection, session)
+        return row["status"] in OUTSTANDING and self._change(
+            connection, session, STOPPED, ended=now, message="stopped before it began")
+
+    # -- sessions: looked at -----------------------------------------------------------
+
+    def find_session(self, connection, session):
+        """The row of a session, or None."""
+        return connection.execute("select * from session where id=?", (session,)).fetchone()
+
+    def get_session(self, connection, session):
+        """The row of a session, or NotFound."""
+        row = self.find_session(connection, session)
+        if row is None:
+            raise NotFound("no session %d in repository %s" % (session, self.name))
+        return row
+
+    @staticmethod
+    def get_body(connection, definition):
+        """The JSON text of a definition."""
+        return connection.execute("select body from definition where id=?",
+                                  (definition,)).fetchone()[0]
+
+    def list_sessions(self, filters, below, limit):
+        """Rows of at most `limit` sessions with a number under `below`, newest first."""
+        where, values = ["id < ?"], [below]
+        if filters.statuses:
+            where.append("status in (%s)" % ", ".join("?" * len(filters.statuses)))
+            values.extend(filters.statuses)
+        for column, value in (("scenario", filters.scenario), ("schedule", filters.schedule)):
+            if value is not None:
+                where.append(column + "=?")
+                values.append(value)
+        if filters.since is not None:
+            where.append("created >= ?")
+            values.append(filters.since)
+        if filters.keyword is not None:
+            where.append("instr(',' || keywords || ',', ',' || ? || ',')")
+            values.append(filters.keyword)
+        with self.db.reading() as connection:
+            return connection.execute("select * from session where %s order by id desc limit ?"
+                                      % " and ".join(where), values + [limit]).fetchall()
+
+    def session_history(self, session):
+        """(session row, step rows, task rows) of one moment; NotFound, RepositoryError."""
+        with self.db.reading() as connection:
+            connection.execute("begin")
+            try:
+                return (self.get_session(connection, session),
+                        connection.execute("select * from session_step where session=? order by run",
+                                           (session,)).fetchall(),
+                        connection.execute("select * from session_task where session=? order by run",
+                                           (session,)).fetchall())
+            finally:
+                connection.execute("rollback")
+
+    def session_resume(self, session):
+        """What a run needs: (session row, Scenario, runs so far, {step: attempts so far})."""
+        with self.db.reading() as connection:
+            row = self.get_session(connection, session)
+            scenario = self.parsed(row["definition"], self.get_body(connection, row["definition"]))
+            if row["begun"] is None:
+                return row, scenario, 0, {}
+            attempts = dict(tuple(r) for r in connection.execute(
+                "select step, max(attempt) from session_step where session=? group by step",
+                (session,)))
+            runs = connection.execute(
+                "select max(ifnull((select max(run) from session_step where session=?1), 0),"
+                " ifnull((select max(run) from session_task where session=?1), 0))",
+                (session,)).fetchone()[0]
+            return row, scenario, runs, attempts
+
+    def list_log(self, session, after, limit):
+        """At most `limit` log rows with the names of step and task, after (task_run, position)."""
+        with self.db.reading() as connection:
+            return connection.execute(
+                "select l.task_run, l.position, l.time, l.stream, l.line, s.name as step,"
+                " case t.name when '' then t.task + 1 else t.name end as task"
+                " from session_log l join session_task t on t.session = l.session"
+                " and t.run = l.task_run join session_step s on s.session = t.session"
+                " and s.run = t.step_run where l.session=? and (l.task_run, l.position) > (?, ?)"
+                " order by l.task_run, l.position limit ?", (session,) + after + (limit,)).fetchall()
+
+    def count_states(self):
+        """{status: number of sessions} over what the repository keeps."""
+        with self.db.reading() as connection:
+            return dict(tuple(row) for row in connection.execute(
+                "select status, count(*) from session group by status"))
+
+    def has_open(self, connection):
+        """Whether any agent has an open session here."""
+        return connection.execute("select 1 from session where status in ('WAITING', 'QUEUED',"
+                                  " 'RUNNING') limit 1").fetchone() is not None
+
+    def purge(self, connection, before, keep, limit=200):
+        """Deletes at most `limit` sessions that ended before (UTC text) or beyond the newest `keep`.
+
+        Returns how many; 0 means that nothing is left to purge.
+        """
+        where, values = ["ended is not null", "status in ('DONE', 'WARNING', 'ERROR', 'STOPPED')"], []
+        if before is not None:
+            where.append("ended < ?")
+            values.append(before)
+        if keep is not None:
+            where.append("id <= ifnull((select id from session where ended is not null"
+                         " order by id desc limit 1 offset ?), -1)")
+            values.append(keep)
+        ids = [row[0] for row in connection.execute(
+            "select id from session where %s limit ?" % " and ".join(where), values + [limit])]
+        for session in ids:
+            for table in ("session_log", "session_task", "session_step", "occurrence"):
+                connection.execute("delete from %s where session=?" % table, (session,))
+            connection.execute("delete from session where id=?", (session,))
+        if before is not None and len(ids) < limit:
+            connection.execute("delete from occurrence where session is null and last_due < ?",
+                               (before,))
+        if ids:
+            self._forget_definitions(connection)
+        return len(ids)
+
+    # -- schedules ---------------------------------------------------------------------
+
+    def put_schedule(self, connection, schedule, now):
+        """Adds a schedule or sets it to a new definition; its ledger and hold stay.
+
+        The same again changes nothing. What was due before now is not decided any more.
+        """
+        row = self.find_schedule(connection, schedule.name)
+        if row is not None and self.schedule_of(row) == schedule:
+            return
+        connection.execute("update repository set last_revision = last_revision + 1")
+        revision = connection.execute("select last_revision from repository").fetchone()[0]
+        values = (schedule.agent, schedule.scenario, schedule.version, schedule.context,
+                  schedule.rule, schedule.timezone, schedule.enabled,
+                  json.dumps(schedule.variables), revision, now, schedule.name)
+        if row is None:
+            connection.execute(
+                "insert into schedule(agent, scenario, version, context, rule, timezone, enabled,"
+                " variables, revision, decided, name, created) values (?,?,?,?,?,?,?,?,?,?,?,?)",
+                values + (now,))
+        else:
+            connection.execute(
+                "update schedule set agent=?, scenario=?, version=?, context=?, rule=?, timezone=?,"
+                " enabled=?, variables=?, revision=?, decided=max(decided, ?) where name=?", values)
+
+    def add_schedule(self, connection, schedule, now):
+        """Exists, NotFound (scenario), BadRequest (variable)."""
+        if self.find_schedule(connection, schedule.name) is not None:
+            raise Exists("a schedule %s exists in repository %s" % (schedule.name, self.name))
+        self._check_variables(connection, schedule)
+        self.put_schedule(connection, schedule, now)
+
+    def set_schedule(self, connection, name, changes, now):
+        """Changes fields of a schedule: changes(Schedule) -> Schedule."""
+        schedule = changes(self.schedule_of(self.get_schedule(connection, name)))
+        self._check_variables(connection, schedule)
+        self.put_schedule(connection, schedule, now)
+
+    def delete_schedule(self, connection, name):
+        """Deletes a schedule; its occurrences stay until they are purged."""
+        self.get_schedule(connection, name)
+        connection.execute("delete from schedule where name=?", (name,))
+
+    def hold_schedule(self, connection, name, hold):
+        """Keeps a hold of a schedule, or its release (None)."""
+        self.get_schedule(connection, name)
+        connection.execute("update schedule set hold_reason=?, hold_by=?, hold_since=?, hold_until=?"
+                           " where name=?", tuple(hold or (None,) * 4) + (name,))
+
+    def find_schedule(self, connection, name):
+        """The row of a schedule, or None."""
+        return connection.execute("select * from schedule where name=?", (name,)).fetchone()
+
+    def get_schedule(self, connection, name):
+        """The row of a schedule, or NotFound."""
+        row = self.find_schedule(connection, name)
+        if row is None:
+            raise NotFound("no schedule %s in repository %s" % (name, self.name))
+        return row
+
+    @staticmethod
+    def schedule_of(row):
+        """A row -> Schedule."""
+        return Schedule(row["name"], row["agent"], row["scenario"], row["version"], row["context"],
+                        row["rule"], row["timezone"], bool(row["enabled"]),
+                        json.loads(row["variables"]))
+
+    def list_schedules(self, connection, agent=None, name=None):
+        """Rows of schedules by name, with `last`: the newest due time that made a session."""
+        return connection.execute(
+            "select s.*, (select due from occurrence o where o.schedule = s.name and"
+            " o.session is not null order by due desc limit 1) as last from schedule s"
+            " where (?1 is null or agent=?1) and (?2 is null or name=?2) order by name",
+            (agent, name)).fetchall()
+
+    def list_occurrences(self, name, limit):
+        """Rows of occurrences, newest first; of all schedules when no name is given."""
+        with self.db.reading() as connection:
+            return connection.execute(
+                "select o.*, s.status as status from occurrence o left join session s"
+                " on s.id = o.session where ?1 is null or o.schedule=?1"
+                " order by o.due desc, o.schedule limit ?2", (name, limit)).fetchall()
+
+    def decide(self, connection, name, revision, due, missed, now, is_held):
+        """Decides the due time of a schedule: session and occurrence in one transaction.
+
+        `missed` is (first, last, count) of older due times that get no session, or None.
+        Returns a Ticket, or None when it was decided before, is out of date, or was skipped.
+        """
+        row = self.find_schedule(connection, name)
+        if row is None or row["revision"] != revision or not row["enabled"] \
+                or row["decided"] >= due:
+            return None
+        newest = self._newest_occurrence(connection, name)
+        if newest is not None and newest["last_due"] >= due:
+            return None                 # of a schedule of this name that was deleted
+        if missed:
+            self._skip(connection, name, missed, "misfire", now)
+        connection.execute("update schedule set decided=max(decided, ?) where name=?", (due, name))
+        outstanding = connection.execute(
+            "select 1 from session where schedule=? and status in ('WAITING', 'QUEUED') limit 1",
+            (name,)).fetchone()
+        if outstanding:
+            self._skip(connection, name, (due, due, 1), "overlap", now)
+            return None
+        request = SessionRequest(row["scenario"], row["agent"], row["version"], row["context"],
+                                 json.loads(row["variables"]), schedule=name, due=due,
+                                 is_held=is_held)
+        try:
+            ticket = self.add_session(connection, request, now)
+        except AgentError as error:
+            self._decided(connection, name, due, FAILED, None, now, error.message)
+            return None
+        self._decided(connection, name, due, STARTED, ticket.session, now)
+        return ticket
+
+    @staticmethod
+    def _newest_occurrence(connection, name):
+        return connection.execute("select * from occurrence where schedule=? order by due desc"
+                                  " limit 1", (name,)).fetchone()
+
+    @staticmethod
+    def _decided(connection, name, due, decision, session, now, message=""):
+        connection.execute("insert into occurrence(schedule, due, last_due, decision, session,"
+                           " decided, message) values (?, ?, ?, ?, ?, ?, ?)",
+                           (name, due, due, decision, session, now, message))
+
+    @staticmethod
+    def _skip(connection, name, span, reason, now):
+        """Consecutive due times that are skipped for one reason are one row."""
+        first, last, count = span
+        row = WorkRepository._newest_occurrence(connection, name)
+        if row is not None and row["decision"] == SKIPPED and row["reason"] == reason:
+            connection.execute("update occurrence set last_due=?, count=count+?, decided=?"
+                               " where schedule=? and due=?", (last, count, now, name, row["due"]))
+        else:
+            connection.execute("insert into occurrence(schedule, due, last_due, count, decision,"
+                               " reason, decided) values (?, ?, ?, ?, 'skipped', ?, ?)",
+                               (name, first, last, count, reason, now))
+
+
+# ======================================================================================
+# 9 processes
+# ======================================================================================
+
+HAS_PROC = os.path.exists("/proc/self/stat")
+
+
+class Identity(NamedTuple):
+    """Which process on which host: enough to tell later whether it still lives."""
+    host: str           # host id
+    boot: str           # changes with every boot
+    pid_ns: str         # pid namespace, empty where there is none
+    pid: int
+    started: str        # start time of the process in the kernel's words
+    master: str         # UUID of the agent's master repository
+
+    def __str__(self):
+        return "/".join(str(part) for part in self)
+
+    @classmethod
+    def parse(cls, text):
+        """The text of the tables -> Identity, or None when it is none."""
+        parts = (text or "").split("/")
+        if len(parts) != 6 or not parts[3].isdigit():
+            return None
+        return cls(parts[0], parts[1], parts[2], int(parts[3]), parts[4], parts[5])
+
+
+def _first_line(path):
+    with contextlib.suppress(OSError):
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.readline().strip()
+    return ""
+
+
+def _answer(*command):
+    """What a program of the host prints, or nothing."""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                              stdin=subprocess.DEVNULL, timeout=10).stdout.decode().strip()
+    return ""
+
+
+def own_identity(host_id, master_uuid):
+    """The Identity of this process; `host_id` overrides the host's own."""
+    host = host_id or _first_line("/etc/machine-id") or os.uname().nodename
+    boot = _first_line("/proc/sys/kernel/random/boot_id") \
+        or _answer("sysctl", "-n", "kern.bootsessionuuid") or "unknown"
+    namespace = ""
+    with contextlib.suppress(OSError):
+        namespace = re.sub(r"\D", "", os.readlink("/proc/self/ns/pid"))
+    pid = os.getpid()
+    return Identity(host.replace("/", "_"), boot, namespace, pid, start_time(pid) or "unknown",
+                    master_uuid)
+
+
+class ProcessEntry(NamedTuple):
+    """One line of the process table."""
+    pid: int
+    state: str
+    parent: int
+    group: int
+    os_session: int
+    started: str        # clock ticks since the boot
+
+
+def read_process(pid):
+    """The ProcessEntry of a pid from /proc, or None when there is none."""
+    try:
+        with open("/proc/%d/stat" % pid, "rb") as file:
+            text = file.read()
+    except OSError:
+        return None
+    fields = text[text.rindex(b")") + 2:].split()
+    return ProcessEntry(pid, fields[0].decode(), int(fields[1]), int(fields[2]), int(fields[3]),
+                        fields[19].decode())
+
+
+def start_time(pid):
+    """When a live process started, in the kernel's words, or None."""
+    if HAS_PROC:
+        entry = read_process(pid)
+        return entry.started if entry and entry.state not in "ZX" else None
+    return "_".join(_answer("ps", "-o", "lstart=", "-p", str(pid)).split()) or None
+
+
+def list_processes():
+    """{pid: ProcessEntry} of all live processes; empty where /proc is missing."""
+    if not HAS_PROC:
+        return {}
+    entries = (read_process(int(name)) for name in os.listdir("/proc") if name.isdigit())
+    return {entry.pid: entry for entry in entries if entry and entry.state not in "ZX"}
+
+
+def read_marker(pid):
+    """The marker in a process's environment, as text, or None."""
+    try:
+        with open("/proc/%d/environ" % pid, "rb") as file:
+            environment = b"\0" + file.read()
+    except OSError:
+        return None
+    found = environment.find(b"\0" + MARKER.encode() + b"=")
+    if found < 0:
+        return None
+    return environment[found + len(MARKER) + 2:].split(b"\0", 1)[0].decode("ascii", "replace")
+
+
+def make_marker(repository_uuid, session, task_run):
+    """The marker of one attempt of a task."""
+    return "%s/%d/%d" % (repository_uuid, session, task_run)
+
+
+def session_of_marker(marker):
+    """A marker -> `uuid/session`."""
+    return marker.rpartition("/")[0]
+
+
+def own_line(processes):
+    """This process and its parents: never ended."""
+    line, pid = {os.getpid(), 0, 1}, os.getpid()
+    while pid in processes and processes[pid].parent not in line:
+        pid = processes[pid].parent
+        line.add(pid)
+    return line
+
+
+class Tree:
+    """All processes that one or more sessions started, found by what they cannot all give away.
+
+    Those are: child of a member, process group or OS session that a member led, the marker in
+    the environment. Found members are remembered, so that what leaves is followed.
+    """
+
+    def __init__(self, sessions, roots=None):
+        self._sessions = frozenset(sessions)        # `uuid/session`
+        self._known = dict(roots or {})             # pid -> start time
+
+    def find(self):
+        """{pid: ProcessEntry} of the members that live now."""
+        processes = list_processes()
+        spared = own_line(processes)
+        members = {pid: entry for pid, entry in processes.items() if pid not in spared
+                   and (self._known.get(pid) == entry.started or self._is_marked(pid))}
+        # a pid that another process has now leads nothing of ours
+        leaders = {pid for pid, started in self._known.items()
+                   if pid not in processes or processes[pid].started == started}
+        grown = True
+        while grown:
+            leaders.update(members)
+            joined = {pid: entry for pid, entry in processes.items()
+                      if pid not in members and pid not in spared
+                      and (entry.parent in members or entry.group in leaders
+                           or entry.os_session in leaders)}
+            members.update(joined)
+            grown = bool(joined)
+        self._known.update((pid, entry.started) for pid, entry in members.items())
+        return members
+
+    def _is_marked(self, pid):
+        marker = read_marker(pid)
+        return marker is not None and session_of_marker(marker) in self._sessions
+
+    def send(self, number):
+        """Signals every member that lives; how many there were."""
+        if not HAS_PROC:
+            return sum(_signal(os.killpg, root, number) for root in self._known)
+        members = self.find()
+        for pid in members:
+            _signal(os.kill, pid, number)
+        return len(members)
+
+    def end(self, grace_s=TERM_S):
+        """SIGTERM, after `grace_s` SIGKILL, sweeping until nothing is found -> how many are left.
+
+        What is left after KILL_S (in an uninterruptible call of the kernel) cannot be ended.
+        """
+        self.send(signal.SIGTERM)
+        begun, empty = time.monotonic(), 0
+        while True:
+            is_kill = time.monotonic() - begun >= grace_s
+            left = self.send(signal.SIGKILL if is_kill else 0)
+            empty = 0 if left else empty + 1
+            if empty == 2 or time.monotonic() - begun > grace_s + KILL_S:
+                return left
+            time.sleep(0.02 if left else 0.005)
+
+
+def _signal(send, target, number):
+    try:
+        send(target, number)
+        return 1
+    except OSError:
+        return 0
+
+
+# -- output of tasks -------------------------------------------------------------------
+
+_CONTROL = re.compile("[\0-\x08\x0a-\x1f\x7f-\x9f]")
+LINE_COST = 40          # bytes that a row of the log takes beside its text
+FLUSH_S = 0.05          # between two looks at whose output is to be written down
+
+
+def visible(data):
+    """Bytes of a line -> text in which nothing can imitate a reply or drive a terminal."""
+    text = data.decode("utf-8", "backslashreplace")
+    return _CONTROL.sub(lambda match: "\\x%02x" % ord(match.group()), text)
+
+
+class _Block:
+    """Whole lines of one stream, read at one time; `data` is None once it is written down."""
+    __slots__ = ("position", "time", "stream", "data", "cost", "lines", "size")
+
+    def __init__(self, position, when, stream, data):
+        self.position, self.time, self.stream, self.data = position, when, stream, data
+        self.size, self.lines = len(data), max(1, data.count(b"\n"))
+        self.cost = self.size + LINE_COST * self.lines
+
+    def cut(self, excess):
+        """Gives up at least the first `excess` of its cost -> (bytes, lines) given up, or None
+        when nothing worth keeping would be left."""
+        if self.data is None or excess >= self.cost:
+            return None
+        end = self.data.find(b"\n", int(excess * self.size / self.cost)) + 1
+        if not 0 < end < self.size:
+            return None
+        lines = self.data.count(b"\n", 0, end)
+        self.__init__(self.position + end, self.time, self.stream, self.data[end:])
+        return end, lines
+
+    def rows(self):
+        """The lines as rows of the log: (position, time, stream, text)."""
+        position = self.position
+        for line in self.data[:-1 if self.data.endswith(b"\n") else None].split(b"\n"):
+            start = 0
+            while len(line) - start > MAX_LOG_LINE:
+                end = start + MAX_LOG_LINE
+                while end > start + MAX_LOG_LINE - 4 and line[end] & 0xC0 == 0x80:
+                    end -= 1
+                yield position + start, self.time, self.stream, visible(line[start:end])
+                start = end
+            yield position + start, self.time, self.stream, visible(line[start:])
+            position += len(line) + 1
+
+
+class Capture:
+    """The output of one task: its first and its last half of `limit` bytes, and a count between.
+
+    The output thread feeds it; `store(rows, omitted, then)` writes rows down and calls
+    `then()` when that is done. Memory stays within the limit whatever comes.
+    """
+
+    def __init__(self, limit, store, clock, captured=None):
+        self._half = max(1, limit // 2)
+        self._store, self._clock = store, clock
+        self.captured = captured            # bytearray that takes standard output, or None
+        self._lock = threading.Lock()
+        self._carry = {}                    # stream -> bytes of a line that has no end yet
+        self._position = 0
+        self._head_left = self._half
+        self._head_end = None               # where the head ends, once it is full
+        self._waiting = []                  # blocks of the head not yet written down
+        self._tail = collections.deque()
+        self._tail_cost = 0
+        self._left_out = [0, 0]             # bytes, lines
+        self._has_left_out = False          # since the last rows were taken
+        self._is_storing = False
+
+    def feed(self, stream, data):
+        """Takes what a task printed; no data means the end of the stream."""
+        with self._lock:
+            if stream == OUT and self.captured is not None and \
+                    len(self.captured) <= MAX_CAPTURE:
+                self.captured += data
+            carry = self._carry.pop(stream, b"")
+            whole = carry + data if carry else data
+            if data:
+                cut = whole.rfind(b"\n") + 1
+                if len(whole) - cut <= MAX_LOG_LINE:
+                    if cut < len(whole):
+                        self._carry[stream] = whole[cut:]
+                    whole = whole[:cut]
+            if whole:
+                self._add(_Block(self._position, to_text(self._clock.now()), stream, whole))
+                self._position += len(whole) + (not whole.endswith(b"\n"))
+
+    def _add(self, block):
+        if block.cost <= self._head_left:
+            self._head_left -= block.cost
+            self._waiting.append(block)
+            return
+        if self._head_end is None:
+            self._fill_head(block)
+        self._tail.append(block)
+        self._tail_cost += block.cost
+        while self._tail_cost > self._half:
+            self._leave_out()
+
+    def _fill_head(self, block):
+        """The block in which the head becomes full gives it the lines that still fit."""
+        first = int(self._head_left * block.size / block.cost)
+        end = block.data.rfind(b"\n", 0, first) + 1
+        if end:
+            head = _Block(block.position, block.time, block.stream, block.data[:end])
+            self._waiting.append(head)
+            block.__init__(block.position + end, block.time, block.stream, block.data[end:])
+        self._head_left, self._head_end = 0, block.position
+
+    def _leave_out(self):
+        block = self._tail[0]
+        before = block.cost
+        lost = block.cut(self._tail_cost - self._half)
+        if lost is None:
+            self._tail.popleft()
+            lost = block.size, block.lines
+            self._tail_cost -= before
+        else:
+            self._tail_cost -= before - block.cost
+        self._left_out[0] += lost[0]
+        self._left_out[1] += lost[1]
+        self._has_left_out = True
+
+    def take(self, is_end=False):
+        """Rows to be written down and the range of positions to be left out, or None."""
+        if is_end:
+            for stream in (OUT, ERR):
+                self.feed(stream, b"")
+        with self._lock:
+            blocks, self._waiting = self._waiting, []
+            blocks += [block for block in self._tail if block.data is not None]
+            rows = [row for block in blocks for row in block.rows()]
+            for block in blocks:
+                block.data = None
+            omitted = None
+            if self._has_left_out:
+                self._has_left_out = False
+                end = self._tail[0].position if self._tail else self._position
+                omitted = self._head_end, end
+                rows.append((self._head_end, to_text(self._clock.now()), ERR,
+                             "... %d lines (%d bytes) are left out here ..."
+                             % (self._left_out[1], self._left_out[0])))
+            return rows, omitted
+
+    def flush(self):
+        """Hands what is new to the store, unless the last rows are still on their way."""
+        if self._is_storing:
+            return
+        rows, omitted = self.take()
+        if rows or omitted:
+            self._is_storing = True
+            self._store(rows, omitted, self._stored)
+
+    def _stored(self):
+        self._is_storing = False
+
+
+class Output:
+    """The one thread that reads the pipes of all tasks, by selectors."""
+
+    def __init__(self):
+        self._selector = selectors.DefaultSelector()
+        self._lock = threading.Lock()
+        self._new = []
+        self._captures = set()
+        self._is_closing = False
+        self._wake_out, self._wake_in = os.pipe()
+        os.set_blocking(self._wake_in, False)
+        self._selector.register(self._wake_out, selectors.EVENT_READ, None)
+        self._thread = threading.Thread(target=self._run, name="output", daemon=True)
+        self._thread.start()
+
+    def add(self, capture, pipes):
+        """Reads pipes {fd: stream} into a capture and closes each at its end -> Drain."""
+        drain = Drain(capture, len(pipes))
+        with self._lock:
+            self._new.append((drain, pipes))
+        self._wake()
+        return drain
+
+    def forget(self, capture):
+        """Stores no more of a capture; what its pipes still bring is read and thrown away."""
+        with self._lock:
+            self._captures.discard(capture)
+
+    def close(self):
+        """Ends the thread; pipes that are still open are closed."""
+        self._is_closing = True
+        self._wake()
+        self._thread.join()
+        for key in list(self._selector.get_map().values()):
+            os.close(key.fd)
+        self._selector.close()
+        os.close(self._wake_in)
+
+    def _wake(self):
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake_in, b"w")
+
+    def _run(self):
+        flush_at = 0.0
+        while not self._is_closing:
+            timeout = None if not self._captures else max(0.0, flush_at - time.monotonic())
+            for key, _ in self._selector.select(timeout):
+                if key.data is None:
+                    os.read(self._wake_out, 4096)
+                    self._register()
+                else:
+                    self._read(key.fd, *key.data)
+            if time.monotonic() >= flush_at:
+                flush_at = time.monotonic() + FLUSH_S
+                self._flush()
+
+    def _register(self):
+        with self._lock:
+            new, self._new = self._new, []
+            self._captures.update(drain.capture for drain, _ in new if not drain.is_over)
+        for drain, pipes in new:
+            for fd, stream in pipes.items():
+                os.set_blocking(fd, False)
+                self._selector.register(fd, selectors.EVENT_READ, (drain, stream))
+
+    def _read(self, fd, drain, stream):
+        try:
+            data = os.read(fd, 65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data and not drain.is_over:
+            drain.capture.feed(stream, data)
+        elif not data:
+            self._selector.unregister(fd)
+            os.close(fd)
+            drain.ended()
+
+    def _flush(self):
+        with self._lock:            # forget() waits for what is under way
+            for capture in self._captures:
+                capture.flush()
+
+
+class Drain:
+    """The pipes of one process: tells when all are at their end."""
+
+    def __init__(self, capture, count):
+        self.capture, self.is_over = capture, False
+        self._left = count
+        self._all = threading.Event()
+
+    def ended(self):
+        """One pipe is at its end."""
+        self._left -= 1
+        if self._left == 0:
+            self._all.set()
+
+    def wait(self, timeout_s):
+        """Waits for the end of all pipes, then takes nothing more."""
+        self._all.wait(timeout_s)
+        self.is_over = True
+
+
+# -- one process -----------------------------------------------------------------------
+
+class Process:
+    """A started process: in an OS session of its own, its output going to a capture."""
+
+    def __init__(self, command, capture, output, notify, cwd=None, env=None, stdin=None):
+        """Starts it; OSError when that fails. `notify()` is called when it has ended."""
+        self.rc = None
+        self._notify, self._ended = notify, threading.Event()
+        with contextlib.ExitStack() as ours_on_error, contextlib.ExitStack() as theirs:
+            def pipe(is_input=False):
+                ends = os.pipe()
+                our, their = reversed(ends) if is_input else ends
+                ours_on_error.callback(os.close, our)
+                theirs.callback(os.close, their)
+                return our, their
+            out, their_out = pipe()
+            err, their_err = pipe()
+            feed, their_in = (None, subprocess.DEVNULL) if stdin is None else pipe(True)
+            self._popen = subprocess.Popen(
+                command, shell=isinstance(command, str), cwd=cwd, env=env, stdin=their_in,
+                stdout=their_out, stderr=their_err, start_new_session=True)
+            ours_on_error.pop_all()
+        self.pid = self._popen.pid
+        self.started = start_time(self.pid) or ""
+        self._drain = output.add(capture, {out: OUT, err: ERR})
+        threading.Thread(target=self._wait, name="wait %d" % self.pid, daemon=True).start()
+        if feed is not None:
+            threading.Thread(target=self._feed, args=(feed, stdin.encode()),
+                             name="feed %d" % self.pid, daemon=True).start()
+
+    @staticmethod
+    def _feed(fd, data):
+        with contextlib.suppress(OSError):      # a process need not read its standard input
+            with open(fd, "wb") as pipe:
+                pipe.write(data)
+
+    def _wait(self):
+        self.rc = self._popen.wait()
+        self._ended.set()
+        self._notify()
+
+    def finish(self, timeout_s=KILL_S):
+        """Takes the exit code and the rest of the output.
+
+        What the process left running keeps its pipes; what it prints later is thrown away.
+        """
+        self._ended.wait(timeout_s)
+        self._drain.wait(DRAIN_S)
+
+
+def exit_text(rc):
+    """An exit code in words."""
+    if rc >= 0:
+        return "exit code %d" % rc
+    try:
+        return "ended by signal %d (%s)" % (-rc, signal.Signals(-rc).name)
+    except ValueError:
+        return "ended by signal %d" % -rc
+
+
+# ======================================================================================
+# 10 task types
+# ======================================================================================
+
+class TaskResult(NamedTuple):
+    """How a task ended: status, exit code, rows touched, why, and variables it set."""
+    status: str
+    rc: Optional[int] = None
+    rows: Optional[int] = None
+    message: str = ""
+    values: dict = {}
+
+
+class TaskError(Exception):
+    """A task failed for a reason that it can tell."""
+
+
+def task_type(name):
+    """Puts a class into the table of task types.
+
+    A class has `fields` (name -> Field) and `run(fields, execution)` -> TaskResult. The
+    execution gives `values` (variables and the agent's own), `environment()` and
+    `process(command, ...)`, which waits and is ended by stop and time-outs.
+    """
+    def register(cls):
+        TASK_TYPES[name] = cls
+        return cls
+    return register
+
+
+@task_type("os")
+class OsTask:
+    """A command of the operating system: a string by the shell, a list without one."""
+
+    fields = {
+        "command": Field(Kind(_check_command, _refuse), required=True),
+        "cwd": Field(FILLED),
+        "env": Field(Kind(lambda value: _check_environment(value), _refuse), default={}),
+        "stdin": Field(TEXT),
+        "ok_codes": Field(list_of(number(-64, 255)), default=[0]),
+        "warning_codes": Field(list_of(number(-64, 255)), default=[]),
+        "capture": Field(Kind(_check_variable, _check_variable)),
+        "nice": Field(number(-20, 19)),
+        "umask": Field(Kind(_check_umask, _check_umask)),
+    }
+
+    def run(self, fields, execution):
+        """Runs the command; its exit code decides."""
+        values = execution.values
+        environment = execution.environment()
+        environment.update((name, substitute(text, values))
+                           for name, text in fields["env"].items())
+        captured = bytearray() if fields["capture"] else None
+        rc = execution.process(
+            self._command(fields, values), environment, captured,
+            cwd=fields["cwd"] and substitute(fields["cwd"], values),
+            stdin=None if fields["stdin"] is None else substitute(fields["stdin"], values))
+        return self._result(fields, rc, captured)
+
+    @staticmethod
+    def _command(fields, values):
+        command = fields["command"]
+        if isinstance(command, str):
+            command = shell_command(command)
+        else:
+            command = [substitute(word, values) for word in command]
+        if fields["nice"] is None and fields["umask"] is None:
+            return command
+        words = ["/bin/sh", "-c", command] if isinstance(command, str) else command
+        prefix = "" if fields["umask"] is None else "umask %s; " % fields["umask"]
+        nice = "" if fields["nice"] is None else "nice -n %d " % fields["nice"]
+        return ["/bin/sh", "-c", '%sexec %s"$@"' % (prefix, nice), "sh"] + words
+
+    @staticmethod
+    def _result(fields, rc, captured):
+        values = {}
+        if captured is not None:
+            if len(captured) > MAX_CAPTURE:
+                raise TaskError("%s, but it printed over %d bytes, more than a variable takes"
+                                % (exit_text(rc), MAX_CAPTURE))
+            text = captured.decode("utf-8", "replace").replace("\0", "")
+            values[fields["capture"]] = text[:-1] if text.endswith("\n") else text
+        if rc in fields["ok_codes"]:
+            return TaskResult(DONE, rc, values=values)
+        if rc in fields["warning_codes"]:
+            return TaskResult(WARNING, rc, message=exit_text(rc), values=values)
+        return TaskResult(ERROR, rc, message=exit_text(rc))
+
+
+def _check_environment(value):
+    if not isinstance(value, dict):
+        raise ValueError("must be an object of names and text")
+    for name, text in value.items():
+        if not name or "=" in name or "\0" in name or not isinstance(text, str):
+            raise ValueError("%s: must be a name without = and a text" % shorten(str(name)))
+        TEXT.check(text)
+    return value
+
+
+# ======================================================================================
+# 11 session runtime
+# ======================================================================================
+
+class Interrupted(Exception):
+    """A stop or a time-out: how far it reaches, and what it makes of what it ends."""
+
+    def __init__(self, scope, status, message):
+        super().__init__(message)
+        self.scope, self.status, self.message = scope, status, message
+
+
+class Surroundings(NamedTuple):
+    """What sessions need of their agent."""
+    clock: Clock
+    identity: str                   # text of the agent's Identity
+    output: Output
+    max_output: int                 # bytes kept of a task's output
+    on_end: Callable                # on_end(session number, status), after its end is on disk
+
+
+class Session:
+    """One execution of a scenario, in the thread of a slot.
+
+    What is to be recorded is collected in `_records` and goes to the repository in one
+    transaction, at the latest before the next task begins: a task's process starts only
+    after the commit that says so.
+    """
+
+    def __init__(self, ticket, repository, around):
+        self.number, self.ticket, self.repository = ticket.session, ticket, repository
+        self._around = around
+        self._changed = threading.Condition()
+        self._stop = None               # None, NORMAL, IMMEDIATE
+        self._deadlines = []            # [(monotonic, scope, seconds)]
+        self._records = []
+        self._row = self._scenario = None
+        self._values = {}
+        self._run = 0                   # number of the newest step or task run
+        self._attempts = {}             # step -> attempts so far
+        self._failure = None            # (step, task, message) that decides the session's end
+        self._is_warned = False
+
+    def stop(self, mode):
+        """Asks it to stop; from any thread. An immediate stop is not taken back by a normal."""
+        with self._changed:
+            if self._stop != IMMEDIATE:
+                self._stop = mode
+            self._changed.notify_all()
+
+    @property
+    def uuid_session(self):
+        """The part of the marker that all processes of the session share."""
+        return "%s/%d" % (self.repository.db.uuid, self.number)
+
+    # -- the course of a session -------------------------------------------------------
+
+    def run(self):
+        """Runs it to its end. RepositoryError: not begun, it stays outstanding."""
+        try:
+            self._row, self._scenario, self._run, self._attempts = \
+                self.repository.session_resume(self.number)
+            self._values = dict(json.loads(self._row["variables"]), **self._own_values())
+            self._begin()
+        except (Conflict, NotFound):        # stopped or purged since it was queued
+            return
+        try:
+            with self._deadline(self._row["timeout"], "session"):
+                status, message = self._steps()
+        except Interrupted as interrupt:
+            if self._stop != NORMAL:
+                self._sweep(interrupt)
+            status, message = interrupt.status, interrupt.message
+        except RepositoryError as error:
+            return self._report_loss(error)
+        except Exception as error:          # a fault of the agent's own
+            log.exception("session %d", self.number)
+            status, message = ERROR, "fault of the agent: %s" % one_line(error)
+        self._end(status, message)
+
+    def _own_values(self):
+        due = self._row["due"] or self._row["start_at"] or self._row["created"]
+        return {"SESSION": str(self.number), "SCENARIO": self._row["scenario"],
+                "CONTEXT": self._row["context"], "DUE": to_local(due)}
+
+    def _begin(self):
+        row, now = self._row, self._around.clock.now()
+        is_late = row["due"] is not None and now - from_text(row["due"]) > LATE_S
+        identity = self._around.identity
+        self.repository.db.write(lambda connection: self.repository.begin_session(
+            connection, self.number, identity, is_late, to_text(now)), within_s=2.0)
+
+    def _end(self, status, message):
+        self._note(self.repository.end_session, status, one_line(message), self._row["level"],
+                   self._now())
+        try:
+            self._flush()
+        except RepositoryError as error:
+            return self._report_loss(error)
+        self._around.on_end(self.number, status)
+
+    def _report_loss(self, error):
+        log.error("session %d ended in memory alone, its end is not recorded: %s",
+                  self.number, error)
+        self._around.on_end(self.number, None)
+
+    def _steps(self):
+        """Runs step after step -> (status, message) of the session."""
+        index, task = self._row["restart_step"] or 0, self._row["restart_task"] or 0
+        for _ in range(self._scenario.max_steps):
+            self._stop_between(index, task)
+            step = self._scenario.steps[index]
+            is_ok = self._step(index, step, task)
+            target = step.on_ok if is_ok else step.on_error
+            if target == END:
+                self._is_warned = self._is_warned or not is_ok
+                return (WARNING if self._is_warned else DONE), ""
+            if target == FAIL:
+                return ERROR, self._failure[2] if self._failure else "step %s" % step.name
+            self._is_warned = self._is_warned or not is_ok
+            index, task = self._scenario.step_index(target), 0
+        return ERROR, "more than max_steps (%d) steps" % self._scenario.max_steps
+
+    def _stop_between(self, step, task):
+        """A normal stop takes effect here; a RESTART goes on at this place."""
+        if self._stop:
+            self._note(self.repository.set_restart, step, task)
+            self._interrupt_if_asked(is_between=True)
+
+    def _step(self, index, step, first_task):
+        """Runs the attempts of a step -> whether it ended well."""
+        delay = step.retry_delay
+        for attempt in range(step.attempts):
+            if attempt:
+                self._pause(delay)
+                delay = min(delay * step.retry_factor, 1e9)
+            failure = self._attempt(index, step, first_task if attempt == 0 else 0)
+            if failure is None:
+                return True
+            task, message = failure
+            if self._failure is None or step.on_ok != FAIL:     # not that of a mere handler
+                self._failure = index, task, "step %s: %s" % (step.name, message)
+                self._note(self.repository.set_restart, index, task)
+            if attempt + 1 < step.attempts or step.on_error != FAIL:
+                self._interrupt_if_asked(is_between=True)
+        return False
+
+    def _attempt(self, index, step, first_task):
+        """Runs the tasks of a step once -> None, or (task, message) of the failure."""
+        run = self._next_run()
+        attempt = self._attempts[index] = self._attempts.get(index, 0) + 1
+        self._note(self.repository.begin_step, run, index, step.name, attempt, self._now())
+        try:
+            with self._deadline(step.timeout, "step"):
+                status, failure = self._tasks(index, step, first_task, run, attempt)
+        except Interrupted as interrupt:
+            status, failure = interrupt.status, (self._at, interrupt.message)
+            self._end_step(run, status, interrupt.message)
+            if interrupt.scope != "step":
+                raise
+            return failure
+        self._end_step(run, status, failure[1] if failure else "")
+        return failure
+
+    def _end_step(self, run, status, message):
+        self._note(self.repository.end_step, run, status, one_line(message), self._now())
+
+    def _tasks(self, index, step, first_task, step_run, attempt):
+        status = DONE
+        for number in range(first_task, len(step.tasks)):
+            self._at = number
+            if number > first_task:
+                self._stop_between(index, number)
+            result = self._task(index, number, step.tasks[number], step_run, attempt)
+            if result.status == ERROR:
+                return ERROR, (number, "task %d: %s" % (number + 1, result.message))
+            if result.status == WARNING:
+                status, self._is_warned = WARNING, True
+        return status, None
+
+    def _task(self, index, number, task, step_run, attempt):
+        """Runs one task and notes how it ended -> TaskResult."""
+        run = self._next_run()
+        self._note(self.repository.begin_task, run, step_run, index, number, task.name or "",
+                   task.type, attempt, self._now())
+        self._flush()
+        execution = Execution(self, run, self._values)
+        interrupt = None
+        try:
+            with self._deadline(task.timeout, "task"):
+                result = TASK_TYPES[task.type]().run(task.fields, execution)
+        except TaskError as error:
+            result = TaskResult(ERROR, execution.rc, message=str(error))
+        except Interrupted as error:
+            interrupt = error
+            result = TaskResult(error.status, execution.rc, message=error.message)
+        execution.close()
+        self._values.update(result.values)
+        self._note(self.repository.add_log, run, *execution.rest)
+        self._note(self.repository.end_task, run, result.status, result.rc, result.rows,
+                   one_line(result.message), self._now())
+        if result.values:
+            self._note(self.repository.set_variables, self._variables())
+        if interrupt and interrupt.scope != "task":
+            self._note(self.repository.set_restart, index, number)
+            raise interrupt
+        return result
+
+    def _variables(self):
+        return {name: value for name, value in self._values.items()
+                if name not in RESERVED_VARIABLES}
+
+    # -- records -----------------------------------------------------------------------
+
+    def _now(self):
+        return to_text(self._around.clock.now())
+
+    def _next_run(self):
+        self._run += 1
+        return self._run
+
+    def _note(self, method, *arguments):
+        """Adds method(connection, session, ...) to what goes to the repository next."""
+        self._records.append((method, arguments))
+
+    def _flush(self, is_waiting=True):
+        """Hands over what was noted; waits for the commit unless told otherwise."""
+        records, self._records = self._records, []
+
+        def work(connection):
+            for method, arguments in records:
+                method(connection, self.number, *arguments)
+        pending = self.repository.db.submit(work, is_lazy=not is_waiting)
+        if is_waiting:
+            pending.result()
+
+    # -- waiting, stop and time-outs ---------------------------------------------------
+
+    @contextlib.contextmanager
+    def _deadline(self, seconds, scope):
+        if seconds is None:
+            yield
+            return
+        self._deadlines.append((self._around.clock.monotonic() + seconds, scope, seconds))
+        try:
+            yield
+        finally:
+            self._deadlines.pop()
+
+    def _interrupt_if_asked(self, is_between=False):
+        """Raises Interrupted for an immediate stop (between tasks for any) or a deadline."""
+        if self._stop == IMMEDIATE or self._stop and is_between:
+            raise Interrupted("session", STOPPED, "stopped")
+        now = self._around.clock.monotonic()
+        for deadline, scope, seconds in self._deadlines:        # the outermost first
+            if deadline <= now:
+                raise Interrupted(scope, ERROR, "time-out of the %s after %g s" % (scope, seconds))
+
+    def wait(self, is_over, timeout_s=None, roots=None):
+        """Waits until is_over() or the time is up; Interrupted after all processes are ended."""
+        until = None if timeout_s is None else self._around.clock.monotonic() + timeout_s
+        try:
+            with self._changed:
+                while not is_over():
+                    self._interrupt_if_asked(is_between=until is not None)
+                    limits = [deadline for deadline, _, _ in self._deadlines]
+                    limits += [] if until is None else [until]
+                    left = min(limits) - self._around.clock.monotonic() if limits else None
+                    if until is not None and self._around.clock.monotonic() >= until:
+                        return
+                    self._changed.wait(left if left is None else max(0.0, left))
+        except Interrupted as interrupt:
+            if roots:
+                self._sweep(interrupt, roots)
+            raise
+
+    def _sweep(self, interrupt, roots=None):
+        """Ends every process of the session; says how many could not be ended."""
+        left = Tree([self.uuid_session], roots).end()
+        if left:
+            interrupt.message += "; %d of its processes cannot be ended" % left
+
+    def wake(self):
+        """Makes wait() look again."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def _pause(self, seconds):
+        """The delay before a retry; any stop ends it."""
+        self._flush(is_waiting=False)
+        self.wait(lambda: False, seconds)
+
+    # what an Execution needs
+
+    def start_process(self, run, command, capture, environment, cwd, stdin):
+        """Starts a process of a task and notes it; OSError."""
+        self._interrupt_if_asked()
+        environment[MARKER] = make_marker(self.repository.db.uuid, self.number, run)
+        process = Process(command, capture, self._around.output, self.wake, cwd, environment, stdin)
+        self._note(self.repository.started_task, run, process.pid, process.started)
+        self._flush(is_waiting=False)
+        return process
+
+    def new_capture(self, run, captured):
+        """A Capture that stores into the log of a task run."""
+        repository, number = self.repository, self.number
+
+        def store(rows, omitted, then):
+            repository.db.submit(lambda connection: repository.add_log(
+                connection, number, run, rows, omitted), then=lambda _: then(), is_lazy=True)
+        return Capture(self._around.max_output, store, self._around.clock, captured)
+
+    def forget_capture(self, capture):
+        """The capture stores no more by itself."""
+        self._around.output.forget(capture)
+
+
+class Execution:
+    """What a task type sees of the session that runs it."""
+
+    def __init__(self, session, run, values):
+        self.values = values
+        self.rc = None                  # of its process
+        self.rest = ([], None)          # rows of the log not yet handed over
+        self._session, self._run = session, run
+        self._capture = None
+
+    def environment(self):
+        """The agent's environment and the variables."""
+        environment = dict(os.environ)
+        environment.update((environment_name(name), value) for name, value in self.values.items())
+        return environment
+
+    def process(self, command, environment, captured=None, cwd=None, stdin=None):
+        """Runs a process to its end -> exit code; TaskError when it cannot start."""
+        self._capture = self._session.new_capture(self._run, captured)
+        try:
+            process = self._session.start_process(self._run, command, self._capture, environment,
+                                                  cwd, stdin)
+        except (OSError, ValueError) as error:
+            name = getattr(error, "filename", None)
+            raise TaskError("cannot start: %s%s" % (
+                getattr(error, "strerror", None) or error, ": %s" % name if name else "")) from None
+        try:
+            self._session.wait(lambda: process.rc is not None, None, {process.pid: process.started})
+        finally:
+            process.finish()
+            self.rc = process.rc
+        return process.rc
+
+    def close(self):
+        """Ends the capture; `rest` is what it still held."""
+        if self._capture:
+            self._session.forget_capture(self._capture)
+            self.rest = self._capture.take(is_end=True)
+
+
+class SessionQueue:
+    """Outstanding sessions in the order they begin, and the slots that run them.
+
+    A schedule's sessions begin one after the other: a second one waits for the first.
+    """
+
+    def __init__(self, slots, make):
+        self._slots, self._make = slots, make   # make(ticket, repository) -> Session
+        self._changed = threading.Condition()
+        self._ready = []                        # heap of (-priority, order, ticket, repository)
+        self._order = itertools.count()
+        self._outstanding = set()               # numbers that may still begin
+        self._running = {}                      # number -> Session
+        self._busy_schedules = {}               # (repository id, schedule) -> entries that wait
+        self._threads = []
+        self._idle = 0
+        self._is_held = self._is_closing = False
+
+    def add(self, ticket, repository):
+        """Queues a session once; whether a slot is free for it."""
+        with self._changed:
+            if self._is_closing or ticket.session in self._outstanding \
+                    or ticket.session in self._running:
+                return True
+            self._outstanding.add(ticket.session)
+            heapq.heappush(self._ready, (-ticket.priority, next(self._order), ticket, repository))
+            is_free = not self._is_held and len(self._running) < self._slots
+            if not self._idle and len(self._threads) < self._slots:
+                thread = threading.Thread(target=self._serve, daemon=True,
+                                          name="slot %d" % (len(self._threads) + 1))
+                self._threads.append(thread)
+                thread.start()
+            self._changed.notify()
+        return is_free
+
+    def discard(self, number):
+        """A session that will not begin."""
+        with self._changed:
+            self._outstanding.discard(number)
+
+    def find(self, number):
+        """The running Session of a number, or None."""
+        return self._running.get(number)
+
+    def has(self, number):
+        """Whether a session is running or queued here."""
+        with self._changed:
+            return number in self._running or number in self._outstanding
+
+    def list_running(self):
+        """The running Sessions."""
+        with self._changed:
+            return list(self._running.values())
+
+    def counts(self):
+        """(running, queued)"""
+        return len(self._running), len(self._outstanding)
+
+    def hold(self, is_held):
+        """Held, nothing begins."""
+        with self._changed:
+            self._is_held = is_held
+            self._changed.notify_all()
+
+    def wait_idle(self, timeout_s):
+        """Waits until nothing runs; whether that is so."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._running, timeout_s)
+
+    def close(self):
+        """Begins nothing more; running sessions end by themselves."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify_all()
+
+    def join(self):
+        """Waits for the threads of the slots."""
+        for thread in self._threads:
+            thread.join()
+
+    def _serve(self):
+        while True:
+            session = self._take()
+            if session is None:
+                return
+            try:
+                session.run()
+            except RepositoryError as error:
+                log.warning("session %d does not begin yet: %s", session.number, error)
+                session.repository.is_behind = True
+            except Exception:
+                log.exception("session %d", session.number)
+            self._finished(session)
+
+    def _take(self):
+        with self._changed:
+            while True:
+                if self._is_closing:
+                    return None
+                session = None if self._is_held else self._pop()
+                if session:
+                    return session
+                self._idle += 1
+                self._changed.wait()
+                self._idle -= 1
+
+    def _pop(self):
+        """The next Session that may begin, or None.
+
+        What its schedule holds back waits aside; what a repository in trouble holds back is
+        read from it again when it has recovered.
+        """
+        while self._ready:
+            entry = heapq.heappop(self._ready)
+            _, _, ticket, repository = entry
+            if ticket.session not in self._outstanding:
+                continue
+            schedule = (repository.id, ticket.schedule)
+            if repository.db.trouble:
+                repository.is_behind = True
+                self._outstanding.discard(ticket.session)
+                continue
+            if ticket.schedule and schedule in self._busy_schedules:
+                self._busy_schedules[schedule].append(entry)
+                continue
+            if ticket.schedule:
+                self._busy_schedules[schedule] = []
+            self._outstanding.discard(ticket.session)
+            session = self._running[ticket.session] = self._make(ticket, repository)
+            return session
+        return None
+
+    def _finished(self, session):
+        schedule = (session.repository.id, session.ticket.schedule)
+        with self._changed:
+            self._running.pop(session.number, None)
+            for entry in self._busy_schedules.pop(schedule, ()):
+                heapq.heappush(self._ready, entry)
+            self._changed.notify_all()
+
+
+# ======================================================================================
+# 12 scheduler
+# ======================================================================================
+
+class Entry:
+    """One schedule in memory. It is replaced, never changed, when its row changes."""
+    __slots__ = ("repository", "schedule", "revision", "timetable", "decided", "due", "hold")
+
+    def __init__(self, repository, schedule, revision, timetable, decided, hold=None):
+        self.repository, self.schedule, self.revision = repository, schedule, revision
+        self.timetable = timetable      # None: never fires by itself
+        self.decided = decided          # epoch seconds: due times up to here have their decision
+        self.due = None                 # the due time that is armed
+        self.hold = hold                # a Hold, or None
+
+    @property
+    def key(self):
+        """What tells it from all others of the agent."""
+        return self.repository.id, self.schedule.name
+
+
+class Scheduler:
+    """Fires what is due, by the standard library's sched: one event a schedule, its next due time.
+
+    Nothing is cancelled by search: an event whose entry was replaced or armed anew is
+    recognised when it comes up. `decide(entry, due, missed)` hands a due time to the
+    repository; when that is written, `decided(entry, due)` arms the next.
+    """
+
+    def __init__(self, clock, decide):
+        self._clock, self._decide = clock, decide
+        self._events = sched.scheduler(clock.now, lambda seconds: None)
+        self._entries = {}
+        self._changed = threading.Condition()
+        self._is_woken = self._is_stopping = False
+        self._is_held = False
+
+    # -- what it knows -----------------------------------------------------------------
+
+    def put(self, entry):
+        """Takes a schedule in, or in place of the one of its key, at once."""
+        with self._changed:
+            self._entries[entry.key] = entry
+            self._arm(entry)
+
+    def remove(self, key):
+        """Forgets a schedule."""
+        with self._changed:
+            self._entries.pop(key, None)
+
+    def find(self, key):
+        """The Entry of a key, or None."""
+        return self._entries.get(key)
+
+    def list_entries(self, repository_id):
+        """The Entries of a repository."""
+        with self._changed:
+            return [entry for entry in self._entries.values()
+                    if entry.repository.id == repository_id]
+
+    def call_at(self, when, function):
+        """Calls function() in the scheduler's thread at a time (epoch seconds)."""
+        with self._changed:
+            self._events.enterabs(when, 0, function)
+            self._wake()
+
+    def decided(self, entry, due):
+        """A due time is decided and written: arms the next."""
+        with self._changed:
+            entry.decided = max(entry.decided, due)
+            if self._entries.get(entry.key) is entry:
+                self._arm(entry)
+
+    def hold(self, is_held):
+        """Held, nothing is decided; the release decides what was due meanwhile."""
+        with self._changed:
+            self._is_held = is_held
+            if not is_held:
+                for entry in list(self._entries.values()):
+                    if entry.due is None:
+                        self._arm(entry)
+
+    def _arm(self, entry):
+        entry.due = None
+        if entry.timetable is None or not entry.schedule.enabled:
+            return
+        entry.due = entry.timetable.next_after(int(entry.decided // 1))
+        if entry.due is not None:
+            self._events.enterabs(entry.due, 1, self._come_up, (entry, entry.due))
+            self._wake()
+
+    # -- time --------------------------------------------------------------------------
+
+    def tick(self):
+        """Does everything that is due; seconds until the next, or None."""
+        return self._events.run(blocking=False)
+
+    def _come_up(self, entry, due):
+        with self._changed:
+            if self._entries.get(entry.key) is not entry or entry.due != due:
+                return                  # out of date
+            if self._is_stopping:
+                return
+            entry.due = None
+            if self._is_held or entry.hold:
+                return                  # decided at the release
+        now = int(self._clock.now() // 1)
+        newest = entry.timetable.last_until(due, now) or due
+        missed = None
+        if newest != due:
+            count = entry.timetable.count(due - 1, newest - 1)
+            missed = due, entry.timetable.last_until(due - 1, newest - 1), count
+        self._decide(entry, newest, missed)
+
+    def run(self):
+        """The scheduler's thread: until stop()."""
+        while not self._is_stopping:
+            try:
+                seconds = self.tick()
+            except Exception:           # one action's fault; its event is gone, the others stay
+                log.exception("scheduler")
+                continue
+            with self._changed:
+                # at most a second, so that a step of the clock is noticed in time
+                if not self._is_woken and not self._is_stopping:
+                    self._changed.wait(1.0 if seconds is None else max(0.0, min(seconds, 1.0)))
+                self._is_woken = False
+
+    def _wake(self):
+        self._is_woken = True
+        self._changed.notify_all()
+
+    def stop(self):
+        """Ends run(); nothing more is decided."""
+        with self._changed:
+            self._is_stopping = True
+            self._wake()
+
+
+# ======================================================================================
+# 13 agent
+# ======================================================================================
+
+class Settings(NamedTuple):
+    """What the command line decides."""
+    master: str
+    name: str = DEFAULT_NAME
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    is_creating: bool = False
+    max_sessions: int = 0               # 0: SESSIONS_PER_CORE a core
+    max_queue: int = MAX_QUEUE
+    max_connections: int = MAX_CONNECTIONS
+    max_line: int = MAX_LINE
+    max_output: int = MAX_OUTPUT
+    keep_days: float = KEEP_DAYS
+    clean_every_s: float = CLEAN_S
+    host_id: str = ""
+    is_insecure_fs: bool = False
+
+
+class NameLock:
+    """The lock that makes this the one live agent of its name on its master.
+
+    It is the kernel's (flock on a file beside the master), so a crash gives it back.
+    """
+
+    def __init__(self, master, name):
+        self._path = "%s.%s.lock" % (os.path.realpath(master), name)
+        self._name = name
+        self._fd = None
+
+    def take(self):
+        """CannotStart says who holds it."""
+        while self._fd is None:
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                holder = os.read(fd, 200).decode("utf-8", "replace").strip()
+                os.close(fd)
+                raise CannotStart("an agent named %s is running on this master: %s" % (
+                    self._name, holder or "it is starting")) from None
+            if self._is_the_file(fd):
+                self._fd = fd
+            else:                       # its holder removed it when it stopped
+                os.close(fd)
+        return self
+
+    def _is_the_file(self, fd):
+        with contextlib.suppress(OSError):
+            return os.path.samestat(os.fstat(fd), os.stat(self._path))
+        return False
+
+    def note(self, text):
+        """Who holds it, for a second one to tell."""
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, text.encode(), 0)
+
+    def release(self):
+        """Gives it back and leaves no file."""
+        if self._fd is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+            os.close(self._fd)
+            self._fd = None
+
+
+class Place:
+    """An attached work repository: open, or why it is not."""
+
+    def __init__(self, attachment):
+        self.attachment = attachment
+        self.repository = None
+        self.trouble = "not attached yet"
+        self.is_busy = False            # a thread takes care of it
+        self.has_started = False        # schedules with the rule startup have fired
+        self.version = None             # data_version last seen
+
+    @property
+    def reason(self):
+        """Why it cannot be used now, or nothing."""
+        return self.trouble if self.repository is None else self.repository.db.trouble
+
+
+def make_repositories(master_path, clock):
+    """Makes a master with the work repository WORKREP beside it; what is there is kept."""
+    folder = os.path.dirname(os.path.abspath(master_path))
+    work_path = os.path.join(folder, "workrep.db")
+    if not os.path.exists(work_path):
+        new = "%s.new%d" % (work_path, os.getpid())
+        WorkRepository.create(1, DEFAULT_REPOSITORY, new, clock).db.close()
+        os.rename(new, work_path)
+    work = WorkRepository(1, DEFAULT_REPOSITORY, work_path, clock).open()
+    work.db.close()
+    new = "%s.new%d" % (master_path, os.getpid())
+    make_private(new)
+    master = Master(new, clock).open()
+    master.attach_as(1, DEFAULT_REPOSITORY, work_path, work.db.uuid)
+    master.db.close()
+    os.rename(new, master_path)
+
+
+class Agent:
+    """The agent in domain words, for any thread; it knows no sockets.
+
+    Start, cleaning and firing touch only sessions and schedules of its own name.
+    """
+
+    def __init__(self, settings, clock=None):
+        self.settings, self.name = settings, settings.name
+        self.clock = clock or Clock()
+        self.started = self.clock.now()
+        self.hold = None
+        self.is_stopping = False
+        self.ended_counts = dict.fromkeys(ENDED, 0)
+        self.connections = lambda: 0            # set by the server
+        self.master = self.queue = self.scheduler = self.output = self.identity = None
+        self._places = {}                       # id -> Place
+        self._contexts = ()
+        self._waiters = {}                      # session -> [Event]
+        self._lock = threading.Lock()
+        self._is_over = False
+        self._keeper_stop = threading.Event()
+        self._threads = []
+        self._due = {}                          # housekeeping -> monotonic seconds
+        self._reported = set()                  # sessions of other hosts
+        self._stop_request = None
+        self._wake_main = lambda: None
+
+    # -- life cycle --------------------------------------------------------------------
+
+    def start(self, host, port):
+        """Connects, takes over what its name owns in every repository, computes the schedule."""
+        self._open_master()
+        self.identity = own_identity(self.settings.host_id, self.master.db.uuid)
+        self.master.register(self.name, host, port, str(self.identity), self._now())
+        self.hold = self.master.find_hold(self.name)
+        self._contexts = frozenset(self.master.list_contexts())
+        self.output = Output()
+        around = Surroundings(self.clock, str(self.identity), self.output,
+                              self.settings.max_output, self._session_ended)
+        slots = self.settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1)
+        self.queue = SessionQueue(slots, lambda ticket, repository:
+                                  Session(ticket, repository, around))
+        self.scheduler = Scheduler(self.clock, self._decide)
+        self._apply_hold()
+        for attachment in self.master.list_attachments():
+            self._places[attachment.id] = Place(attachment)
+        self._attach_all()
+        self._threads = [threading.Thread(target=self.scheduler.run, name="scheduler", daemon=True),
+                         threading.Thread(target=self._keep, name="keeper", daemon=True)]
+        for thread in self._threads:
+            thread.start()
+
+    def _open_master(self):
+        path = self.settings.master
+        try:
+            if not os.path.exists(path):
+                if not self.settings.is_creating:
+                    raise CannotStart("the master repository %s does not exist; --create makes it"
+                                      % path)
+                self._check_file_system(path)
+                make_repositories(path, self.clock)
+            self._check_file_system(path)
+            self.master = Master(path, self.clock).open()
+        except (RepositoryError, OSError, AgentError) as error:
+            raise CannotStart(str(error)) from None
+
+    def _check_file_system(self, path):
+        kind = network_file_system(path)
+        if kind and not self.settings.is_insecure_fs:
+            raise RepositoryError("%s is on a network file system (%s), where SQLite's locks cannot "
+                                  "be trusted; --insecure-fs says you know better" % (path, kind))
+
+    def _attach_all(self):
+        """Attaches every repository, each in a thread of its own; a slow one goes on alone."""
+        until = self.clock.monotonic() + WRITE_S
+        threads = [self._in_background(place, self._attach) for place in self._places.values()]
+        for thread in threads:
+            thread.join(max(0.0, until - self.clock.monotonic()))
+
+    def _in_background(self, place, function):
+        place.is_busy = True
+
+        def work():
+            try:
+                function(place)
+            except AgentError as error:
+                log.warning("%s: %s", place.attachment.name, error)
+            except Exception:
+                log.exception("work repository %s", place.attachment.name)
+            finally:
+                place.is_busy = False
+        thread = threading.Thread(target=work, daemon=True, name="attach " + place.attachment.name)
+        thread.start()
+        return thread
+
+    def _attach(self, place):
+        """Opens a repository and takes over what this agent's name owns in it."""
+        attachment = place.attachment
+        try:
+            if not os.path.exists(attachment.path):
+                raise RepositoryError("work repository %s: %s does not exist"
+                                      % (attachment.name, attachment.path))
+            self._check_file_system(attachment.path)
+            repository = WorkRepository(attachment.id, attachment.name, attachment.path, self.clock)
+            repository.open(attachment.uuid)
+            place.repository = repository
+            self._take_over(place)
+            place.trouble = ""
+            log.info("work repository %s is attached", attachment.name)
+        except RepositoryError as error:
+            self._let_go(place, error.message)
+
+    def _let_go(self, place, reason):
+        """A repository that cannot be used: its schedules stop, it is tried again."""
+        repository, place.repository = place.repository, None
+        if reason != place.trouble:
+            log.warning("%s", reason)
+        place.trouble, place.version = reason, None
+        if repository:
+            for entry in self.scheduler.list_entries(repository.id):
+                self.scheduler.remove(entry.key)
+            repository.db.close(0.0)
+
+    def _take_over(self, place):
+        """Cleans stale sessions, queues outstanding ones, reads the schedules: in this order."""
+        repository = place.repository
+        repository.is_behind = False
+        self._clean(repository)
+        with repository.db.reading() as connection:
+            tickets = repository.list_outstanding(connection, self.name)
+        for ticket in tickets:
+            if not self.queue.has(ticket.session):
+                self._queue_ticket(repository, ticket)
+        self._load_schedules(place)
+
+    def request_stop(self, is_immediate=False, max_wait_s=STOP_S):
+        """Asks the main thread to stop the agent in good order."""
+        self.is_stopping = True
+        self._stop_request = is_immediate, max_wait_s
+        self._wake_main()
+
+    def run_until_stopped(self, wake_fd, wake):
+        """The main thread's wait: until a byte in the pipe says signal or SHUTDOWN, then stops.
+
+        A further one while sessions end ends them at once.
+        """
+        self._wake_main = wake
+        os.read(wake_fd, 1)
+        is_immediate, max_wait_s = self._stop_request or (False, STOP_S)
+        self.is_stopping = True
+        log.info("stopping, %d sessions are running", self.queue.counts()[0])
+        self.scheduler.stop()
+        self.queue.close()
+        until = self.clock.monotonic() + max_wait_s
+        os.set_blocking(wake_fd, False)
+        while not is_immediate and not self.queue.wait_idle(0.1):
+            with contextlib.suppress(BlockingIOError):
+                is_immediate = bool(os.read(wake_fd, 1))
+            is_immediate = is_immediate or self.clock.monotonic() >= until
+        self._stop_sessions()
+
+    def _stop_sessions(self):
+        for session in self.queue.list_running():
+            session.stop(IMMEDIATE)
+        self.queue.wait_idle(TERM_S + KILL_S + WRITE_S)
+
+    def close(self):
+        """Ends the threads, writes everything down, closes the repositories."""
+        self._is_over = True
+        self._wake_waiters()
+        self._keeper_stop.set()
+        for thread in self._threads:
+            thread.join()
+        databases = [place.repository.db for place in self._places.values() if place.repository]
+        for database in databases:
+            database.close()                # what is still recorded by a session ends here
+        if self.queue:
+            self.queue.join()
+        if self.output:
+            self.output.close()
+        if self.master and self.identity:
+            self.master.heartbeat(self.name, self._now(), is_stopped=True)
+        if self.master:
+            self.master.db.close()
+
+    # -- housekeeping ------------------------------------------------------------------
+
+    def _keep(self):
+        while not self._keeper_stop.wait(ATTACH_S):
+            try:
+                self.keep()
+            except AgentError as error:
+                log.warning("%s", error)
+            except Exception:
+                log.exception("keeper")
+
+    def keep(self):
+        """Does what is due of heartbeat, attaching, reading again, cleaning and purging."""
+        for place in list(self._places.values()):
+            if not place.is_busy:
+                self._look_after(place)
+        if self._is_due("heartbeat", HEARTBEAT_S):
+            self.master.heartbeat(self.name, self._now())
+            self._follow_master()
+        if self._is_due("purge", 3600.0):
+            for place in list(self._places.values()):
+                if place.repository and not place.reason:
+                    self._purge_repository(place.repository, self.settings.keep_days, None)
+
+    def _is_due(self, what, every_s):
+        now = self.clock.monotonic()
+        if now < self._due.get(what, 0.0):
+            return False
+        self._due[what] = now + every_s
+        return True
+
+    def _look_after(self, place):
+        repository = place.repository
+        if repository and repository.db.is_gone:
+            self._let_go(place, "%s: %s" % (repository.db.label, repository.db.trouble))
+            repository = None
+        if repository is None:
+            self._in_background(place, self._attach)
+            return
+        repository.db.submit(data_version, within_s=1.0,
+                             then=lambda pending: self._saw(place, repository, pending))
+        if repository.db.trouble:
+            return
+        if repository.is_behind:
+            self._in_background(place, self._take_over)
+        elif self._is_due(("clean", repository.id), self.settings.clean_every_s):
+            self._in_background(place, lambda _: self._clean(repository))
+
+    @staticmethod
+    def _saw(place, repository, pending):
+        """Another program has written to the file: it is read again."""
+        if pending.error is None and place.repository is repository:
+            if place.version not in (None, pending.value):
+                repository.is_behind = True
+            place.version = pending.value
+
+    def _follow_master(self):
+        """Another agent on this master may have attached or detached repositories."""
+        attached = {attachment.id: attachment for attachment in self.master.list_attachments()}
+        for number, attachment in attached.items():
+            if number not in self._places:
+                self._places[number] = Place(attachment)
+        for number in set(self._places) - set(attached):
+            self._let_go(self._places.pop(number), "detached")
+
+    # -- repositories ------------------------------------------------------------------
+
+    def _now(self):
+        return to_text(self.clock.now())
+
+    def list_places(self):
+        """The attached repositories by id."""
+        return [self._places[number] for number in sorted(self._places)]
+
+    def _usable(self, place):
+        if place.repository is None:
+            raise RepositoryError("work repository %s: %s" % (place.attachment.name, place.trouble)
+                                  if place.attachment.name not in place.trouble else place.trouble)
+        return place.repository
+
+    def get_repository(self, name):
+        """The repository of a name; of the lowest id when it is None. NotFound, RepositoryError."""
+        for place in self.list_places():
+            if name in (None, place.attachment.name):
+                return self._usable(place)
+        raise NotFound("no work repository %s is attached" % (name or "at all"))
+
+    def repository_of(self, session):
+        """The repository that a session's number tells. NotFound, RepositoryError."""
+        place = self._places.get(session % 1000)
+        if place is None:
+            raise NotFound("no session %d: no work repository of id %d is attached"
+                           % (session, session % 1000))
+        return self._usable(place)
+
+    def repository_with_scenario(self, name, version):
+        """The attached repository of the lowest id that has a scenario. NotFound, RepositoryError."""
+        places = self.list_places()
+        if len(places) == 1:
+            return self._usable(places[0])
+        for place in places:
+            if self._usable(place).has_scenario(name, version):
+                return place.repository
+        raise NotFound("no attached repository has a scenario %s%s"
+                       % (name, "" if version == "-1" else " " + version))
+
+    def repository_with_schedule(self, name, repository):
+        """The repository that is named or, without a name, has this schedule."""
+        if repository is not None:
+            return self.get_repository(repository)
+        places = self.list_places()
+        for place in places:
+            found = self._usable(place)
+            with found.db.reading() as connection:
+                if len(places) == 1 or found.find_schedule(connection, name) is not None:
+                    return found
+        raise NotFound("no attached repository has a schedule %s" % name)
+
+    def readable(self, name=None):
+        """Yields the repositories, or the named one; at the end raises what could not be used."""
+        trouble = None
+        if name is not None:
+            self.get_repository(name)
+        for place in self.list_places():
+            if name not in (None, place.attachment.name):
+                continue
+            try:
+                yield self._usable(place)
+            except RepositoryError as error:
+                trouble = error
+        if trouble:
+            raise trouble
+
+    def attach(self, name, path, is_creating):
+        """Attaches a work repository -> its id. Exists, NotFound, Conflict, RepositoryError."""
+        path = os.path.join(os.path.dirname(self.master.path), path)
+        attached = self.master.list_attachments()
+        if name in (a.name for a in attached):
+            raise Exists("a work repository %s is attached" % name)
+        if any(os.path.exists(path) and os.path.exists(a.path) and os.path.samefile(a.path, path)
+               for a in attached):
+            raise Exists("%s is attached already" % path)
+        self._check_file_system(path)
+        repository = self._create_work(name, path, attached) if is_creating else \
+            self._open_work(name, path)
+        try:
+            self.master.attach_as(repository.id, name, path, repository.db.uuid)
+        except AgentError:
+            repository.db.close()
+            if is_creating:
+                os.unlink(path)
+            raise
+        place = Place(Attachment(repository.id, name, path, repository.db.uuid))
+        place.repository, place.trouble, place.has_started = repository, "", True
+        self._places[repository.id] = place
+        self._take_over(place)
+        return repository.id
+
+    def _create_work(self, name, path, attached):
+        used = [attachment.id for attachment in attached]
+        number = next((n for n in range(1, MAX_REPOSITORIES + 1) if n not in used), None)
+        if number is None:
+            raise Busy("a master has at most %d work repositories" % MAX_REPOSITORIES)
+        try:
+            return WorkRepository.create(number, name, path, self.clock)
+        except FileExistsError:
+            raise Exists("%s exists; ATTACH it without -CREATE" % path) from None
+        except OSError as error:
+            raise RepositoryError("%s cannot be made: %s" % (path, error.strerror)) from None
+
+    def _open_work(self, name, path):
+        if not os.path.exists(path):
+            raise NotFound("%s does not exist; -CREATE makes it" % path)
+        return WorkRepository(None, name, path, self.clock).open()
+
+    def detach(self, name):
+        """Detaches a work repository. NotFound; Conflict while it has open sessions."""
+        place = next((p for p in self.list_places() if p.attachment.name == name), None)
+        if place is None:
+            raise NotFound("no work repository %s is attached" % name)
+        if place.repository:
+            with place.repository.db.reading() as connection:
+                if place.repository.has_open(connection):
+                    raise Conflict("work repository %s has open sessions" % name)
+        self.master.detach(place.attachment.id)
+        self._places.pop(place.attachment.id, None)
+        repository = place.repository
+        self._let_go(place, "detached")
+        if repository:
+            repository.db.close()
+
+    # -- what it says of itself --------------------------------------------------------
+
+    def ping(self):
+        """[(key, value)] from memory alone."""
+        running, queued = self.queue.counts()
+        places = self.list_places()
+        usable = sum(not place.reason for place in places)
+        return [("agent", self.name), ("version", VERSION), ("status", self._status(places, usable)),
+                ("uptime", round(self.clock.now() - self.started, 1)),
+                ("running", running), ("queued", queued),
+                ("repositories", "%d/%d" % (usable, len(places))), ("hold", self.hold is not None)]
+
+    def _status(self, places, usable):
+        if self.is_stopping:
+            return "STOPPING"
+        databases = [self.master.db] + [p.repository.db for p in places if p.repository]
+        if any(database.is_read_only for database in databases):
+            return "STANDBY"
+        return "READY" if usable == len(places) and not self.master.db.trouble else "DEGRADED"
+
+    def metrics(self):
+        """Prometheus text lines, from memory alone."""
+        running, queued = self.queue.counts()
+        places = self.list_places()
+        gauges = [("uptime_seconds", round(self.clock.now() - self.started, 1)),
+                  ("sessions_running", running), ("sessions_outstanding", queued),
+                  ("connections", self.connections()), ("repositories", len(places)),
+                  ("repositories_usable", sum(not place.reason for place in places)),
+                  ("hold", int(self.hold is not None))]
+        for name, value in gauges:
+            yield "# TYPE agent_%s gauge" % name
+            yield "agent_%s %s" % (name, value)
+        yield "# TYPE agent_sessions_ended_total counter"
+        for status, count in self.ended_counts.items():
+            yield 'agent_sessions_ended_total{status="%s"} %d' % (status, count)
+
+    # -- sessions ----------------------------------------------------------------------
+
+    def _check_accepting(self):
+        if self.is_stopping:
+            raise Stopping("the agent is stopping and begins nothing new")
+        if self.queue.counts()[1] >= self.settings.max_queue:
+            raise Busy("%d sessions are outstanding, the limit" % self.settings.max_queue)
+
+    def execute(self, request, repository=None):
+        """Hands an EXEC to its repository -> Pending of a Ticket, done when it is on disk."""
+        self._check_accepting()
+        if request.context not in self._contexts:
+            self._contexts = frozenset(self.master.list_contexts())
+            if request.context not in self._contexts:
+                raise NotFound("no context %s" % request.context)
+        found = self.get_repository(repository) if repository else \
+            self.repository_with_scenario(request.scenario, request.version)
+        request = request._replace(is_held=self.hold is not None)
+        now = self._now()
+        return found.db.submit(lambda connection: found.add_session(connection, request, now),
+                               WRITE_S, lambda pending: self._acknowledged(found, pending))
+
+    def _acknowledged(self, repository, pending):
+        ticket = pending.value
+        if pending.error is None and not ticket.is_duplicate and ticket.agent == self.name:
+            self._queue_ticket(repository, ticket)
+
+    def _queue_ticket(self, repository, ticket):
+        """Queues a session now, or when its start time comes."""
+        if ticket.start_at is not None and from_text(ticket.start_at) > self.clock.now():
+            self.scheduler.call_at(from_text(ticket.start_at), lambda: self._queue_ticket(
+                repository, ticket._replace(start_at=None)))
+            return
+        if not self.queue.add(ticket, repository) and ticket.status == WAITING and not self.hold:
+            repository.db.submit(lambda connection: repository.set_queued(
+                connection, ticket.session), is_lazy=True)
+
+    def _session_ended(self, number, status):
+        if status in self.ended_counts:
+            self.ended_counts[status] += 1
+        self._wake_waiters(number)
+
+    def _wake_waiters(self, number=None):
+        with self._lock:
+            events = list(itertools.chain.from_iterable(self._waiters.values())) \
+                if number is None else list(self._waiters.get(number, ()))
+        for event in events:
+            event.set()
+
+    def wait(self, number, timeout_s=None):
+        """Waits for the end of a session -> its row. WaitTimeout, Stopping, NotFound."""
+        repository = self.repository_of(number)
+        until = None if timeout_s is None else self.clock.monotonic() + timeout_s
+        event = threading.Event()
+        with self._lock:
+            self._waiters.setdefault(number, []).append(event)
+        try:
+            while True:
+                row = self._row_if_ended(repository, number)
+                if row is not None:
+                    return row
+                if self._is_over:
+                    raise Stopping("session=%d the agent has stopped before its end" % number)
+                left = 2.0 if until is None else min(2.0, until - self.clock.monotonic())
+                if left <= 0:
+                    raise WaitTimeout("session=%d has not ended in %g s" % (number, timeout_s))
+                event.wait(left)
+                event.clear()
+        finally:
+            with self._lock:
+                self._waiters[number].remove(event)
+                if not self._waiters[number]:
+                    del self._waiters[number]
+
+    @staticmethod
+    def _row_if_ended(repository, number):
+        try:
+            with repository.db.reading() as connection:
+                row = repository.get_session(connection, number)
+        except RepositoryGone:
+            raise
+        except RepositoryError:
+            return None                 # it cannot be read now: the waiting goes on
+        return row if row["status"] in ENDED else None
+
+    def find_own(self, number):
+        """(repository, row) of a session that this agent may stop or restart. NotFound, Conflict."""
+        repository = self.repository_of(number)
+        with repository.db.reading() as connection:
+            row = repository.get_session(connection, number)
+        if row["agent"] != self.name:
+            raise Conflict("session %d belongs to agent %s" % (number, row["agent"]))
+        return repository, row
+
+    def stop_session(self, number, is_immediate):
+        """Stops a session -> its status then; an immediate stop is waited for. Conflict."""
+        repository, row = self.find_own(number)
+        for _ in range(2):              # it may begin or end between two looks
+            session = self.queue.find(number)
+            if session is not None and session.repository is repository:
+                session.stop(IMMEDIATE if is_immediate else NORMAL)
+                if not is_immediate:
+                    return RUNNING
+                with contextlib.suppress(WaitTimeout):
+                    return self.wait(number, TERM_S + KILL_S + WRITE_S)["status"]
+                return RUNNING
+            if repository.db.write(lambda connection: repository.stop_outstanding(
+                    connection, number, self._now())):
+                self.queue.discard(number)
+                self._session_ended(number, STOPPED)
+                return STOPPED
+        with repository.db.reading() as connection:
+            status = repository.get_session(connection, number)["status"]
+        if status == RUNNING:
+            raise Conflict("session %d is shown as running, but nothing runs it here; CLEAN mends "
+                           "that" % number)
+        raise Conflict("session %d has ended: %s" % (number, status))
+
+    def restart(self, number, variables, from_step):
+        """Re-opens a session that ended badly -> Ticket. Conflict, NotFound, BadRequest."""
+        self._check_accepting()
+        repository, _ = self.find_own(number)
+        ticket = repository.db.write(lambda connection: repository.reopen(
+            connection, number, variables, from_step, self._now(), self.hold is not None))
+        self._queue_ticket(repository, ticket)
+        return ticket
+
+    def list_sessions(self, filters, repository, limit):
+        """Yields rows of sessions, newest first, a page at a time: nothing stays open between."""
+        def pages(found):
+            below = 1 << 62
+            while True:
+                rows = found.list_sessions(filters, below, min(limit, 500))
+                yield from rows
+                if len(rows) < min(limit, 500):
+                    return
+                below = rows[-1]["id"]
+        trouble, streams = None, []
+        try:
+            for found in self.readable(repository):
+                streams.append(pages(found))
+        except RepositoryError as error:
+            trouble = error
+        yield from itertools.islice(heapq.merge(*streams, reverse=True, key=lambda row:
+                                                (row["created"], row["id"])), limit)
+        if trouble:
+            raise trouble
+
+    def list_log(self, number):
+        """Yields the rows of a session's log, a page at a time."""
+        repository, after = self.repository_of(number), (0, -1)
+        with repository.db.reading() as connection:
+            repository.get_session(connection, number)
+        while True:
+            rows = repository.list_log(number, after, 500)
+            yield from rows
+            if len(rows) < 500:
+                return
+            after = rows[-1]["task_run"], rows[-1]["position"]
+
+    # -- stale sessions ----------------------------------------------------------------
+
+    def clean(self, host=None):
+        """Cleans stale sessions everywhere -> how many; `host` closes those of a host gone."""
+        return sum(self._clean(repository, host) for repository in self.readable())
+
+    def _clean(self, repository, host=None):
+        """Ends what stale sessions left running, then closes or queues them -> how many."""
+        with repository.db.reading() as connection:
+            rows = repository.list_running(connection, self.name)
+        stale = [row for row in rows if self._is_stale(repository, row, host)]
+        if not stale:
+            return 0
+        left = Tree("%s/%d" % (repository.db.uuid, row["id"]) for row in stale).end()
+        if left:
+            log.error("%d processes of stale sessions cannot be ended", left)
+        tickets = repository.db.write(lambda connection: [
+            repository.close_stale(connection, row, self._now()) for row in stale])
+        tickets = [ticket for ticket in tickets if ticket]
+        for ticket in tickets:
+            log.warning("session %d was stale: now %s", ticket.session, ticket.status)
+            if ticket.status == QUEUED:
+                self._queue_ticket(repository, ticket)
+            else:
+                self._session_ended(ticket.session, ticket.status)
+        return len(tickets)
+
+    def _is_stale(self, repository, row, gone_host):
+        """Whether nothing runs a session that its repository shows as running: by fact."""
+        it, me = Identity.parse(row["ran_by"]), self.identity
+        if it is None:
+            return True
+        if it == me:
+            if self.queue.has(row["id"]):
+                return False
+            with repository.db.reading() as connection:     # it may have ended since it was read
+                now = repository.find_session(connection, row["id"])
+            return now is not None and now["status"] == RUNNING and now["ran_by"] == row["ran_by"]
+        if it.host != me.host:
+            if it.host == gone_host:
+                return True
+            return self._report(row, "runs on another host, %s; CLEAN -HOST= closes those of a host "
+                                "that is gone" % it.host)
+        if it.boot != me.boot or it.master == me.master:    # this agent holds the lock of the name
+            return True
+        if it.pid_ns != me.pid_ns:
+            return self._report(row, "runs in another pid namespace of this host")
+        return start_time(it.pid) != it.started
+
+    def _report(self, row, text):
+        if row["id"] not in self._reported:
+            self._reported.add(row["id"])
+            log.warning("session %d %s: left alone", row["id"], text)
+        return False
+
+    def purge(self, days, keep):
+        """Deletes ended sessions, their log and old occurrences -> how many sessions."""
+        return sum(self._purge_repository(repository, days, keep) for repository in self.readable())
+
+    def _purge_repository(self, repository, days, keep):
+        before = None if days is None else to_text(self.clock.now() - days * 86400)
+        total = 0
+        while True:
+            count = repository.db.write(lambda connection: repository.purge(
+                connection, before, keep))
+            total += count
+            if not count:
+                return total
+
+    # -- definitions -------------------------------------------------------------------
+
+    def import_document(self, text, repository, is_replacing):
+        """Imports a definitions document -> (scenarios, schedules) made or changed."""
+        document = Definitions().read(text)
+        found = self.get_repository(repository)
+        result = import_into(self.master, found, document, self.name, self._now(), is_replacing)
+        self._contexts = frozenset(self.master.list_contexts())
+        for schedule in document.schedules:
+            self._refresh_schedule(found, schedule.name)
+        return result
+
+    def export(self, repository, name, version):
+        """The definitions of a repository, of a scenario, or of one version, as a document."""
+        found = self.get_repository(repository) if repository or name is None else \
+            self.repository_with_scenario(name, version or "-1")
+        with found.db.reading() as connection:
+            if name is not None:
+                found.get_version(connection, name, version or "-1")
+            if version == "-1":
+                version = found.get_version(connection, name, version)["version"]
+            scenarios = found.list_scenarios(connection, name, version)
+            schedules = [found.schedule_of(row) for row in found.list_schedules(connection)]
+        document = {"scenarios": [json.loads(row["body"]) for row in scenarios],
+                    "schedules": [schedule_document(schedule) for schedule in schedules
+                                  if name is None or schedule.scenario == name]}
+        if name is None:
+            document["contexts"] = self.master.list_contexts()
+        return {key: value for key, value in document.items() if value}
+
+    def drop_scenario(self, name, version, repository):
+        """Deletes a scenario version. NotFound, Conflict."""
+        found = self.get_repository(repository) if repository else \
+            self.repository_with_scenario(name, version)
+        found.db.write(lambda connection: found.drop_scenario(connection, name, version))
+
+    def list_contexts(self):
+        """The names of the contexts."""
+        return self.master.list_contexts()
+
+    # -- schedules ---------------------------------------------------------------------
+
+    def _entry(self, repository, row):
+        schedule = repository.schedule_of(row)
+        hold = Hold(row["hold_reason"], row["hold_by"], row["hold_since"], row["hold_until"]) \
+            if row["hold_since"] else None
+        try:
+            timetable = make_timetable(schedule.rule, schedule.timezone)
+        except CalendarError as error:
+            log.warning("schedule %s does not fire: %s", schedule.name, error)
+            timetable = None
+        return Entry(repository, schedule, row["revision"], timetable, from_text(row["decided"]),
+                     hold)
+
+    def _load_schedules(self, place):
+        """Reads the schedules of this agent's name and arms what is new or has changed."""
+        repository = place.repository
+        with repository.db.reading() as connection:
+            rows = repository.list_schedules(connection, self.name)
+        known = {entry.schedule.name: entry for entry in self.scheduler.list_entries(repository.id)}
+        for row in rows:
+            entry = known.pop(row["name"], None)
+            if entry is None or entry.repository is not repository \
+                    or entry.revision != row["revision"] \
+                    or (entry.hold and entry.hold.since) != row["hold_since"]:
+                self._put(self._entry(repository, row), not place.has_started)
+        for entry in known.values():
+            self.scheduler.remove(entry.key)
+        place.has_started = True
+
+    def _put(self, entry, is_start=False):
+        self.scheduler.put(entry)
+        if entry.hold and entry.hold.until:
+            self.scheduler.call_at(from_text(entry.hold.until), lambda: self._hold_over(entry))
+        if is_start and entry.schedule.enabled and not entry.hold and self.hold is None \
+                and parse_rule(entry.schedule.rule).kind == "startup":
+            self._decide(entry, self.started, None)
+
+    def _refresh_schedule(self, repository, name):
+        """Makes a change of a schedule effective at once."""
+        with repository.db.reading() as connection:
+            row = repository.find_schedule(connection, name)
+        if row is None or row["agent"] != self.name:
+            self.scheduler.remove((repository.id, name))
+        else:
+            self._put(self._entry(repository, row))
+
+    def _decide(self, entry, due, missed):
+        """Hands a due time to the repository; the next is armed when it is written."""
+        repository, name = entry.repository, entry.schedule.name
+        texts = missed and (to_text(missed[0]), to_text(missed[1]), missed[2])
+
+        def then(pending):
+            if pending.error is None and pending.value:
+                self._queue_ticket(repository, pending.value)
+            elif pending.error is not None:
+                log.error("schedule %s, due %s: %s", name, to_text(due), pending.error)
+            if not isinstance(pending.error, RepositoryError):
+                self.scheduler.decided(entry, due)
+        repository.db.submit(lambda connection: repository.decide(
+            connection, name, entry.revision, to_text(due), texts, self._now(),
+            self.hold is not None), then=then)
+
+    def add_schedule(self, schedule, repository):
+        """Adds a schedule, effective at once. Exists, NotFound, BadRequest."""
+        self._check_schedule(schedule)
+        found = self.get_repository(repository) if repository else \
+            self.repository_with_scenario(schedule.scenario, schedule.version)
+        found.db.write(lambda connection: found.add_schedule(connection, schedule, self._now()))
+        self._refresh_schedule(found, schedule.name)
+
+    def set_schedule(self, name, repository, changes):
+        """Changes a schedule, effective at once; changes(Schedule) -> Schedule. NotFound."""
+        def checked(schedule):
+            schedule = changes(schedule)
+            self._check_schedule(schedule)
+            return schedule
+        found = self.repository_with_schedule(name, repository)
+        found.db.write(lambda connection: found.set_schedule(connection, name, checked,
+                                                             self._now()))
+        self._refresh_schedule(found, name)
+
+    def _check_schedule(self, schedule):
+        try:
+            make_timetable(schedule.rule, schedule.timezone)
+        except CalendarError as error:
+            raise BadRequest(str(error)) from None
+        if schedule.context not in self.master.list_contexts():
+            raise NotFound("no context %s" % schedule.context)
+
+    def delete_schedule(self, name, repository):
+        """Deletes a schedule; what it started goes on. NotFound."""
+        found = self.repository_with_schedule(name, repository)
+        found.db.write(lambda connection: found.delete_schedule(connection, name))
+        self._refresh_schedule(found, name)
+
+    def list_schedules(self, repository=None, name=None):
+        """Yields (repository, row, next due time or None) of schedules."""
+        for found in self.readable(repository):
+            with found.db.reading() as connection:
+                rows = found.list_schedules(connection, name=name)
+            for row in rows:
+                yield found, row, self._next_due(found, row)
+
+    def _next_due(self, repository, row):
+        if not row["enabled"]:
+            return None
+        try:
+            timetable = make_timetable(row["rule"], row["timezone"])
+        except CalendarError:
+            return None
+        return timetable.next_after(int(max(self.clock.now(), from_text(row["decided"])) // 1))
+
+    def preview(self, name, repository, count, begin, end):
+        """Yields (schedule, due, notes) of coming due times, in order; nothing fires."""
+        streams = []
+        begin = self.clock.now() if begin is None else begin
+        for _, row, _ in self.list_schedules(repository, name):
+            if name is None and not row["enabled"]:
+                continue
+            try:
+                streams.append(self._due_times(row, begin, end))
+            except CalendarError as error:
+                log.warning("schedule %s: %s", row["name"], error)
+        if name is not None and not streams:
+            raise NotFound("no schedule %s" % name)
+        return itertools.islice(heapq.merge(*streams), count)
+
+    @staticmethod
+    def _due_times(row, begin, end):
+        timetable = make_timetable(row["rule"], row["timezone"])
+        notes = [] if row["enabled"] else ["disabled"]
+
+        def times():
+            due = timetable.next_after(int(begin // 1))
+            while due is not None and (end is None or due <= end):
+                yield due, row["name"], "; ".join(notes + timetable.notes(due))
+                due = timetable.next_after(due)
+        return times()
+
+    def list_occurrences(self, name, repository, limit):
+        """Rows of occurrences, newest first."""
+        rows = []
+        for found in self.readable(repository):
+            rows += found.list_occurrences(name, limit)
+        if name is not None and not rows:
+            if not any(True for _ in self.list_schedules(repository, name)):
+                raise NotFound("no schedule %s, and nothing is known of one" % name)
+        return sorted(rows, key=lambda row: row["due"], reverse=True)[:limit]
+
+    def update_schedules(self):
+        """Reads the schedules from the repositories again -> how many are loaded."""
+        for repository in self.readable():
+            self._load_schedules(self._places[repository.id])
+        return sum(len(self.scheduler.list_entries(place.attachment.id))
+                   for place in self.list_places())
+
+    # -- hold --------------------------------------------------------------------------
+
+    def _apply_hold(self):
+        is_held = self.hold is not None
+        self.queue.hold(is_held)
+        self.scheduler.hold(is_held)
+        if is_held and self.hold.until:
+            hold = self.hold
+            self.scheduler.call_at(from_text(hold.until),
+                                   lambda: self.release() if self.hold is hold else None)
+
+    def set_hold(self, reason, by, until):
+        """Nothing new begins until the release; kept over restarts."""
+        hold = Hold(reason, by, self._now(), until and to_text(until))
+        self.master.set_hold(self.name, hold)
+        self._change_hold(hold)
+
+    def release(self):
+        """Ends the hold of the agent; what was due meanwhile is decided now."""
+        self.master.set_hold(self.name, None)
+        self._change_hold(None)
+
+    def _change_hold(self, hold):
+        self.hold = hold
+        for place in self.list_places():
+            repository = place.repository
+            if repository:
+                repository.db.submit(functools.partial(
+                    repository.set_waiting, agent=self.name, is_held=hold is not None,
+                    now=self._now()))
+        self._apply_hold()
+
+    def hold_schedule(self, name, hold):
+        """Holds one schedule, or releases it (None). NotFound."""
+        found = self.repository_with_schedule(name, None)
+        found.db.write(lambda connection: found.hold_schedule(connection, name, hold))
+        self._refresh_schedule(found, name)
+
+    def _hold_over(self, entry):
+        """A schedule's hold has come to its end, if it is still this one."""
+        now = self.scheduler.find(entry.key)
+        if now is not None and now.hold == entry.hold:
+            try:
+                self.hold_schedule(entry.schedule.name, None)
+            except AgentError as error:
+                log.error("schedule %s cannot be released: %s", entry.schedule.name, error)
+
+
+def import_into(master, repository, document, agent, now, is_replacing):
+    """One transaction in the master, one in the work repository -> (scenarios, schedules)."""
+    def work(connection):
+        return repository.import_document(connection, document, agent, now, is_replacing)
+
+    def rehearse(connection):
+        work(connection)
+        raise _Rehearsed
+    with contextlib.suppress(_Rehearsed):       # every fault is found before anything is written
+        repository.db.write(rehearse)
+    known = set(master.list_contexts()) | set(document.contexts)
+    faults = [("schedules[%d].context" % index, "no context %s" % schedule.context)
+              for index, schedule in enumerate(document.schedules) if schedule.context not in known]
+    if faults:
+        raise faulty(faults)
+    master.add_contexts(document.contexts)
+    try:
+        return repository.db.write(work)
+    except RepositoryError as error:
+        if document.contexts:
+            raise RepositoryError("%s; the master has its part, the same IMPORT completes it"
+                                  % error) from None
+        raise
+
+
+class _Rehearsed(Exception):
+    """An import was tried and taken back."""
+
+
+# ======================================================================================
+# 14 protocol
+# ======================================================================================
+
+FLUSH = object()        # in a reply: send now what there is
+
+
+class Option(NamedTuple):
+    """An option of a verb: its kind (None: a flag), and how HELP shows its value."""
+    kind: Optional[Kind]
+    shown: str = ""
+    is_value_optional: bool = False
+
+
+class Verb(NamedTuple):
+    """One row of the verb table."""
+    name: str               # SCHED ADD is one, by its first two words
+    role: Optional[str]     # None: everybody
+    help: str
+    arguments: tuple        # (name, Kind) in order
+    required: int           # how many of them must be there
+    options: dict
+    takes_variables: bool
+    run: Callable           # (agent, Request) -> fields, a generator of data lines, or a Pending
+
+
+class Request(NamedTuple):
+    """A checked request."""
+    arguments: list         # as many as the verb can take; None for those left out
+    options: dict           # by name in capitals
+    variables: dict
+    actor: str              # who asks, for the record
+
+
+VERBS = {}
+NEWEST = "-1"
+
+NUMBERED = number(1, 10 ** 15)
+LABEL = Kind(None, lambda text: text if len(text) <= 1000 else _refuse("at most 1000 characters"))
+TOKEN = Kind(None, lambda text: text if 0 < len(text) <= 256 else _refuse(
+    "must have 1 to 256 characters"))
+ANY = Kind(None, str)
+STATUSES = list_of(choice(*STATES), at_least=1)
+REPO = Option(NAMED, "name")
+JSON = Option(None)
+AS_VERSION = SCHEDULE_FIELDS["version"].kind
+
+
+def verb(name, role, text, arguments=(), required=None, options=(), takes_variables=False):
+    """Puts a function into the verb table."""
+    def register(function):
+        VERBS[name] = Verb(name, role, text, tuple(arguments),
+                           len(arguments) if required is None else required,
+                           dict(options), takes_variables, function)
+        return function
+    return register
+
+
+def usage(row):
+    """The form of a verb, for HELP and messages."""
+    words = [row.name]
+    for index, (name, _) in enumerate(row.arguments):
+        words.append(name if index < row.required else "[%s]" % name)
+    if row.takes_variables:
+        words.append("[VARIABLE=value ...]")
+    for name, option in row.options.items():
+        value = "=" + option.shown if option.kind else ""
+        words.append("[-%s%s]" % (name, "[%s]" % value if option.is_value_optional else value))
+    return " ".join(words)
+
+
+def find_verb(words):
+    """The row of a request and the words behind its name. UnknownVerb, BadRequest."""
+    first = words[0].value.upper() if words[0].kind == "argument" else str(words[0])
+    if first in VERBS:
+        return VERBS[first], words[1:]
+    subs = [name.split()[1] for name in VERBS if name.split()[0] == first and " " in name]
+    if not subs:
+        raise UnknownVerb("%s is no verb; HELP lists them" % shorten(str(words[0])))
+    second = words[1].value.upper() if len(words) > 1 and words[1].kind == "argument" else ""
+    if second not in subs:
+        raise BadRequest("%s takes one of %s" % (first, " ".join(subs)))
+    return VERBS["%s %s" % (first, second)], words[2:]
+
+
+def check_request(row, words, actor=""):
+    """The words behind a verb -> Request; BadRequest names the word that is wrong."""
+    arguments, options, variables = [], {}, {}
+    for word in words:
+        if word.kind == "option":
+            _take_option(row, word, options)
+        elif word.kind == "variable":
+            if not row.takes_variables:
+                raise BadRequest("word %s: %s takes no variables" % (shorten(str(word)), row.name))
+            if word.name in variables:
+                raise BadRequest("word %s: the variable stands twice" % shorten(str(word)))
+            variables[word.name] = word.value
+        else:
+            arguments.append(word.value)
+    if len(arguments) > len(row.arguments):
+        raise BadRequest("word %s is one too many: %s"
+                         % (shorten(arguments[len(row.arguments)]), usage(row)))
+    if len(arguments) < row.required:
+        raise BadRequest("%s is missing: %s" % (row.arguments[len(arguments)][0], usage(row)))
+    values = [_parse_word(kind, text, text) for (_, kind), text in zip(row.arguments, arguments)]
+    values += [None] * (len(row.arguments) - len(values))
+    return Request(values, options, variables, actor)
+
+
+def _take_option(row, word, options):
+    name = word.name[1:].upper()
+    option = row.options.get(name)
+    if option is None:
+        raise BadRequest("word %s: %s has no such option: %s"
+                         % (shorten(str(word)), row.name, usage(row)))
+    if name in options:
+        raise BadRequest("word %s: the option stands twice" % shorten(str(word)))
+    if option.kind is None and word.value is not None:
+        raise BadRequest("word %s: -%s takes no value" % (shorten(str(word)), name))
+    if option.kind and word.value is None and not option.is_value_optional:
+        raise BadRequest("word %s: must be -%s=%s" % (shorten(str(word)), name, option.shown))
+    options[name] = True if word.value is None else _parse_word(option.kind, word.value, str(word))
+
+
+def _parse_word(kind, text, word):
+    try:
+        return kind.parse(text)
+    except (ValueError, OverflowError) as error:
+        raise BadRequest("word %s: %s" % (shorten(word), error)) from None
+
+
+class Conversation:
+    """One connection's requests in order; it knows no sockets.
+
+    `begin` starts a request, `Reply.chunks` finishes it: an EXEC is under way to its commit
+    while the next request of the same connection is already read.
+    """
+
+    def __init__(self, agent, role, actor):
+        self._agent, self._role, self._actor = agent, role, actor
+        self._is_first = True
+        self.is_over = False
+
+    def begin(self, data):
+        """Bytes of a line -> Reply, or None for a blank one."""
+        is_first, text = self._is_first, None
+        try:
+            text = self._decode(data, is_first)
+            words = split_words(text)
+            if not words:
+                return None
+            self._is_first = False
+            row, words = find_verb(words)
+            is_first = False
+            self._check_role(row)
+            self.is_over = row.name == "QUIT"
+            return Reply(row, row.run(self._agent, check_request(row, words, self._actor)))
+        except AgentError as error:
+            self._is_first = False
+            self.is_over = is_first and not self._is_known_verb(text)
+            return Reply(None, error)
+        except Exception as error:
+            return Reply(None, internal(error))
+
+    @staticmethod
+    def _decode(data, is_first):
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError:
+            raise BadRequest("the line is not UTF-8") from None
+        if "\0" in text:
+            raise BadRequest("the line has a NUL")
+        if is_first and _CONTROL.search(text):
+            raise BadRequest("the first line has control characters")
+        return text
+
+    @staticmethod
+    def _is_known_verb(text):
+        """Whether a line that could not be answered at least begins with a verb."""
+        if text is None:
+            return False
+        first = text.replace("\t", " ").split(" ")
+        first = [word for word in first if word][:1]
+        return bool(first) and any(first[0].upper() == name.split()[0] for name in VERBS)
+
+    def refuse(self, error):
+        """A Reply for what is no request; the connection ends with it."""
+        self.is_over = True
+        return Reply(None, error)
+
+    @property
+    def is_administrator(self):
+        """Whether it may do everything."""
+        return self._role == ADMINISTRATOR
+
+    def _check_role(self, row):
+        if row.role is None:
+            return
+        if self._role is None:
+            raise AuthError("only the operating-system user that runs the agent, and root, are "
+                            "served; this version knows no other users")
+        if ROLES.index(self._role) < ROLES.index(row.role):
+            raise Denied("%s is for the role %s" % (row.name, row.role))
+
+
+class Reply:
+    """The reply to one request, as it comes."""
+
+    def __init__(self, row, outcome):
+        self._row, self._outcome = row, outcome
+        self.is_deferred = isinstance(outcome, Pending)
+
+    def chunks(self):
+        """Yields lines of text without their ends, and FLUSH; the last begins with OK or ERR."""
+        try:
+            fields = yield from self._data()
+            yield "OK " + render_fields(fields) if fields else "OK"
+        except Exception as error:
+            if not isinstance(error, AgentError):
+                error = internal(error)
+            for path, reason in error.faults:
+                yield "* %s: %s" % (one_line(path), one_line(reason))
+            yield "ERR %s %s" % (error.code, one_line(error.message))
+
+    def _data(self):
+        outcome = self._outcome
+        if isinstance(outcome, Exception):
+            raise outcome
+        if isinstance(outcome, Pending):
+            return ticket_fields(outcome.result())
+        if isinstance(outcome, (list, tuple)) or outcome is None:
+            return outcome
+        while True:
+            try:
+                line = next(outcome)
+            except StopIteration as stop:
+                return stop.value
+            if line is FLUSH:
+                yield FLUSH
+            elif isinstance(line, str):
+                yield "* " + line if line else "*"
+            else:
+                yield "* " + render_fields(line)
+
+
+def internal(error):
+    """What nobody expected: logged with an id that the user is told."""
+    name = uuid.uuid4().hex[:8]
+    log.error("fault %s\n%s", name, "".join(traceback.format_exception(
+        type(error), error, error.__traceback__)))
+    return AgentError("fault %s of the agent, told in its log" % name)
+
+
+def listing(request, rows):
+    """Data lines of a listing: fields, or with -JSON an object each."""
+    if request.options.get("JSON"):
+        return (json.dumps(dict(row)) for row in rows)
+    return iter(rows)
+
+
+# -- the verbs -------------------------------------------------------------------------
+
+def ticket_fields(ticket):
+    """The OK fields of an acknowledged session."""
+    fields = [("session", ticket.session), ("status", ticket.status)]
+    return fields + [("duplicate", True)] if ticket.is_duplicate else fields
+
+
+def session_fields(agent, row):
+    """The line of a session."""
+    duration = None
+    if row["begun"]:
+        end = from_text(row["ended"]) if row["ended"] else agent.clock.now()
+        duration = round(max(0.0, end - from_text(row["begun"])), 3)
+    return [("session", row["id"]), ("scenario", row["scenario"]), ("version", row["version"]),
+            ("context", row["context"]), ("status", row["status"]), ("name", row["name"]),
+            ("keywords", row["keywords"]), ("schedule", row["schedule"]),
+            ("due", to_local(row["due"])), ("created", to_local(row["created"])),
+            ("begun", to_local(row["begun"])), ("ended", to_local(row["ended"])),
+            ("duration", duration), ("message", row["message"])]
+
+
+def end_fields(agent, row):
+    """The OK fields of a session that has ended."""
+    wanted = ("session", "status", "duration", "message")
+    return [field for field in session_fields(agent, row) if field[0] in wanted]
+
+
+@verb("PING", MONITOR, "how the agent is; never waits for a repository")
+def _ping(agent, request):
+    return agent.ping()
+
+
+@verb("EXEC", OPERATOR, "start a session of a scenario; OK means that it is on disk",
+      (("SCENARIO", NAMED), ("VERSION", AS_VERSION), ("CONTEXT", NAMED)), 1,
+      {"REPO": REPO, "NAME": Option(LABEL, "text"), "KEYWORDS": Option(LABEL, "a,b"),
+       "AT": Option(INSTANT, "time"), "KEY": Option(TOKEN, "token"),
+       "PRIORITY": Option(number(-1000000, 1000000), "n"), "LEVEL": Option(number(0, 5), "n"),
+       "TIMEOUT": Option(TIMEOUT, "s"), "AGENT": Option(NAMED, "name"),
+       "SYNC": Option(SECONDS, "s", True)}, True)
+def _exec(agent, request):
+    options = request.options
+    scenario, version, context = request.arguments
+    wanted = SessionRequest(
+        scenario, options.get("AGENT", agent.name), version or NEWEST, context or DEFAULT_CONTEXT,
+        request.variables, options.get("NAME", ""), options.get("KEYWORDS", ""),
+        options.get("PRIORITY", 0), options.get("LEVEL", 5), options.get("TIMEOUT"),
+        to_text(options["AT"]) if "AT" in options else None, options.get("KEY"))
+    pending = agent.execute(wanted, options.get("REPO"))
+    if "SYNC" not in options:
+        return pending
+    return _exec_sync(agent, pending, None if options["SYNC"] is True else options["SYNC"])
+
+
+def _exec_sync(agent, pending, timeout_s):
+    ticket = pending.result()
+    yield ticket_fields(ticket)
+    yield FLUSH
+    return end_fields(agent, agent.wait(ticket.session, timeout_s))
+
+
+SESSION = (("SESSION", NUMBERED),)
+
+
+@verb("STOP", OPERATOR, "stop a session after the task now running, or at once", SESSION,
+      options={"IMMEDIATE": Option(None)})
+def _stop(agent, request):
+    number = request.arguments[0]
+    return [("session", number),
+            ("status", agent.stop_session(number, "IMMEDIATE" in request.options))]
+
+
+@verb("RESTART", OPERATOR, "go on with a session that ended in ERROR or STOPPED", SESSION,
+      options={"FROM": Option(NAMED, "step")}, takes_variables=True)
+def _restart(agent, request):
+    return ticket_fields(agent.restart(request.arguments[0], request.variables,
+                                       request.options.get("FROM")))
+
+
+@verb("CLEAN", OPERATOR, "clean stale sessions now",
+      options={"HOST": Option(LABEL, "id")})
+def _clean(agent, request):
+    return [("cleaned", agent.clean(request.options.get("HOST")))]
+
+
+@verb("HOLD", OPERATOR, "begin nothing new, or nothing of one schedule, until RELEASE",
+      (("REASON", LABEL),), 0,
+      {"SCHEDULE": Option(NAMED, "name"), "UNTIL": Option(INSTANT_END, "time")})
+def _hold(agent, request):
+    reason, until = request.arguments[0] or "", request.options.get("UNTIL")
+    if until is not None and until <= agent.clock.now():
+        raise BadRequest("-UNTIL lies in the past")
+    if "SCHEDULE" in request.options:
+        agent.hold_schedule(request.options["SCHEDULE"], Hold(
+            reason, request.actor, to_text(agent.clock.now()), until and to_text(until)))
+    else:
+        agent.set_hold(reason, request.actor, until)
+
+
+@verb("RELEASE", OPERATOR, "end a hold", options={"SCHEDULE": Option(NAMED, "name")})
+def _release(agent, request):
+    if "SCHEDULE" in request.options:
+        agent.hold_schedule(request.options["SCHEDULE"], None)
+    else:
+        agent.release()
+
+
+@verb("SHUTDOWN", ADMINISTRATOR, "stop the agent: running sessions may end, or are stopped",
+      options={"IMMEDIATE": Option(None), "MAX_WAIT": Option(SECONDS, "s")})
+def _shutdown(agent, request):
+    agent.request_stop("IMMEDIATE" in request.options, request.options.get("MAX_WAIT", STOP_S))
+
+
+@verb("SESSIONS", MONITOR, "list sessions, newest first", options={
+    "STATUS": Option(STATUSES, "a,b"), "SCENARIO": Option(NAMED, "name"),
+    "SCHEDULE": Option(NAMED, "name"), "REPO": REPO, "KEYWORD": Option(LABEL, "word"),
+    "SINCE": Option(INSTANT, "time"), "LIMIT": Option(number(1, MAX_LIST), "n"), "JSON": JSON})
+def _sessions(agent, request):
+    options = request.options
+    filters = SessionFilter(tuple(options.get("STATUS", ())), options.get("SCENARIO"),
+                            options.get("SCHEDULE"), options.get("KEYWORD"),
+                            to_text(options["SINCE"]) if "SINCE" in options else None)
+    rows = agent.list_sessions(filters, options.get("REPO"), options.get("LIMIT", 50))
+    return listing(request, (session_fields(agent, row) for row in rows))
+
+
+@verb("STATUS", MONITOR, "a session with its steps, tasks and variables", SESSION,
+      options={"JSON": JSON})
+def _status(agent, request):
+    number = request.arguments[0]
+    return listing(request, _history(agent, *agent.repository_of(number).session_history(number)))
+
+
+def _history(agent, row, steps, tasks):
+    yield session_fields(agent, row)
+    for step in steps:
+        yield [("step", step["step"] + 1), ("name", step["name"]), ("attempt", step["attempt"]),
+               ("status", step["status"]), ("begun", to_local(step["begun"])),
+               ("ended", to_local(step["ended"])), ("message", step["message"])]
+        for task in tasks:
+            if task["step_run"] == step["run"]:
+                yield [("task", "%d.%d" % (task["step"] + 1, task["task"] + 1)),
+                       ("type", task["type"]), ("name", task["name"]),
+                       ("attempt", task["attempt"]), ("status", task["status"]),
+                       ("rc", task["rc"]), ("rows", task["row_count"]),
+                       ("begun", to_local(task["begun"])), ("ended", to_local(task["ended"])),
+                       ("message", task["message"])]
+    for name, value in json.loads(row["variables"]).items():
+        yield [("variable", name), ("value", value)]
+
+
+@verb("LOG", MONITOR, "what the tasks of a session printed", SESSION)
+def _log(agent, request):
+    rows = agent.list_log(request.arguments[0])
+    return ("%s %s/%s %s %s" % (to_local(row["time"]), row["step"], row["task"], row["stream"],
+                                row["line"]) for row in rows)
+
+
+@verb("WAIT", MONITOR, "wait for the end of a session", SESSION,
+      options={"TIMEOUT": Option(SECONDS, "s")})
+def _wait(agent, request):
+    number = request.arguments[0]
+
+    def lines():
+        row = agent.wait(number, request.options.get("TIMEOUT"))
+        return end_fields(agent, row)
+        yield
+    return lines()
+
+
+@verb("SCENARIOS", MONITOR, "list the scenario versions", options={"REPO": REPO, "JSON": JSON})
+def _scenarios(agent, request):
+    def rows():
+        for repository in agent.readable(request.options.get("REPO")):
+            with repository.db.reading() as connection:
+                found = repository.list_scenarios(connection)
+            for row in found:
+                scenario = repository.parsed(row["definition"], row["body"])
+                yield [("repository", repository.name), ("scenario", row["name"]),
+                       ("version", row["version"]), ("steps", len(scenario.steps)),
+                       ("variables", ",".join(scenario.variables)),
+                       ("imported", to_local(row["imported"]))]
+    return listing(request, rows())
+
+
+@verb("REPOS", MONITOR, "list the attached work repositories", options={"JSON": JSON})
+def _repos(agent, request):
+    return listing(request, [
+        [("repository", place.attachment.name), ("id", place.attachment.id),
+         ("path", place.attachment.path), ("status", "ATTACHED" if not place.reason else "TROUBLE"),
+         ("message", one_line(place.reason))] for place in agent.list_places()])
+
+
+@verb("CONTEXTS", MONITOR, "list the contexts", options={"JSON": JSON})
+def _contexts(agent, request):
+    return listing(request, [[("context", name)] for name in agent.list_contexts()])
+
+
+@verb("IMPORT", ADMINISTRATOR, "import a definitions document, quoted as one word",
+      (("DOCUMENT", ANY),), options={"REPO": REPO, "REPLACE": Option(None)})
+def _import(agent, request):
+    scenarios, schedules = agent.import_document(
+        request.arguments[0], request.options.get("REPO"), "REPLACE" in request.options)
+    return [("scenarios", scenarios), ("schedules", schedules)]
+
+
+@verb("EXPORT", MONITOR, "give definitions back, as lines of JSON",
+      (("SCENARIO", NAMED), ("VERSION", AS_VERSION)), 0, {"REPO": REPO})
+def _export(agent, request):
+    document = agent.export(request.options.get("REPO"), *request.arguments)
+    return iter(json.dumps(document, indent=1).split("\n"))
+
+
+@verb("DROP", ADMINISTRATOR, "delete a scenario version",
+      (("SCENARIO", NAMED), ("VERSION", AS_VERSION)), options={"REPO": REPO})
+def _drop(agent, request):
+    agent.drop_scenario(request.arguments[0], request.arguments[1], request.options.get("REPO"))
+
+
+@verb("ATTACH", ADMINISTRATOR, "attach a work repository; a relative path counts from the master's "
+      "folder", (("NAME", NAMED), ("PATH", TOKEN)), options={"CREATE": Option(None)})
+def _attach(agent, request):
+    name, path = request.arguments
+    return [("repository", name), ("id", agent.attach(name, path, "CREATE" in request.options))]
+
+
+@verb("DETACH", ADMINISTRATOR, "detach a work repository; its file stays", (("NAME", NAMED),))
+def _detach(agent, request):
+    agent.detach(request.arguments[0])
+
+
+@verb("PURGE", ADMINISTRATOR, "delete ended sessions older than DAYS, and beyond the newest KEEP",
+      options={"DAYS": Option(number(0, 100000, (int, float)), "n"),
+               "KEEP": Option(number(0, 10 ** 9), "n")})
+def _purge(agent, request):
+    if not request.options:
+        raise BadRequest("-DAYS=n or -KEEP=n is missing: say what to purge")
+    return [("purged", agent.purge(request.options.get("DAYS"), request.options.get("KEEP")))]
+
+
+@verb("METRICS", MONITOR, "figures in Prometheus' text format")
+def _metrics(agent, request):
+    return agent.metrics()
+
+
+@verb("HELP", None, "the verbs, or one of them", (("VERB", ANY), ("SECOND", ANY)), 0)
+def _help(agent, request):
+    wanted = " ".join(word.upper() for word in request.arguments if word)
+    rows = [row for name, row in VERBS.items()
+            if not wanted or (name + " ").startswith(wanted + " ")]
+    if not rows:
+        raise NotFound("%s is no verb" % shorten(wanted))
+    return iter(["%s: %s" % (usage(row), row.help) for row in rows])
+
+
+@verb("QUIT", None, "end the connection")
+def _quit(agent, request):
+    return None
+
+
+# -- SCHED -----------------------------------------------------------------------------
+
+# options of ADD and SET: the fields of a schedule that are no arguments of ADD
+SCHEDULE_OPTIONS = {name.upper(): Option(field.kind, "value")
+                    for name, field in SCHEDULE_FIELDS.items()
+                    if name not in ("name", "scenario", "version", "context", "rule", "variables")}
+SCHEDULE_NAME = (("NAME", NAMED),)
+
+
+def schedule_fields(repository, row, due):
+    """The line of a schedule."""
+    return [("name", row["name"]), ("agent", row["agent"]), ("scenario", row["scenario"]),
+            ("version", row["version"]), ("context", row["context"]), ("rule", row["rule"]),
+            ("timezone", row["timezone"]), ("enabled", bool(row["enabled"])),
+            ("hold", row["hold_since"] is not None), ("next", due and local_iso(due)),
+            ("last", to_local(row["last"])), ("repository", repository.name)]
+
+
+@verb("SCHED LIST", MONITOR, "list the schedules", options={"REPO": REPO, "JSON": JSON})
+def _sched_list(agent, request):
+    return listing(request, (schedule_fields(*found) for found in
+                             agent.list_schedules(request.options.get("REPO"))))
+
+
+@verb("SCHED SHOW", MONITOR, "one schedule with its variables and hold", SCHEDULE_NAME,
+      options={"REPO": REPO, "JSON": JSON})
+def _sched_show(agent, request):
+    name = request.arguments[0]
+    found = list(agent.list_schedules(request.options.get("REPO"), name))
+    if not found:
+        raise NotFound("no schedule %s" % name)
+
+    def lines():
+        for repository, row, due in found:
+            yield schedule_fields(repository, row, due)
+            for variable, value in json.loads(row["variables"]).items():
+                yield [("variable", variable), ("value", value)]
+            if row["hold_since"]:
+                yield [("held", to_local(row["hold_since"])), ("by", row["hold_by"]),
+                       ("until", to_local(row["hold_until"])), ("reason", row["hold_reason"])]
+    return listing(request, lines())
+
+
+@verb("SCHED ADD", ADMINISTRATOR, "add a schedule, effective at once",
+      SCHEDULE_NAME + (("SCENARIO", NAMED), ("VERSION", AS_VERSION), ("CONTEXT", NAMED),
+                       ("RULE", FILLED)),
+      options=dict(SCHEDULE_OPTIONS, REPO=REPO), takes_variables=True)
+def _sched_add(agent, request):
+    name, scenario, version, context, rule = request.arguments
+    fields = {key: field.default for key, field in SCHEDULE_FIELDS.items()}
+    fields.update(name=name, scenario=scenario, version=version, context=context, rule=rule,
+                  variables=request.variables, agent=agent.name)
+    fields.update(_schedule_changes(request))
+    agent.add_schedule(Schedule(**fields), request.options.get("REPO"))
+    return [("schedule", name)]
+
+
+def _schedule_changes(request):
+    return {key.lower(): value for key, value in request.options.items() if key != "REPO"}
+
+
+@verb("SCHED SET", ADMINISTRATOR, "change a schedule, effective at once; its past is not fired",
+      SCHEDULE_NAME, takes_variables=True, options=dict(
+          SCHEDULE_OPTIONS, SCENARIO=Option(NAMED, "name"), VERSION=Option(AS_VERSION, "version"),
+          CONTEXT=Option(NAMED, "name"), RULE=Option(FILLED, "rule"), REPO=REPO))
+def _sched_set(agent, request):
+    changes = _schedule_changes(request)
+    if not changes and not request.variables:
+        raise BadRequest("nothing to change: give a field or a variable")
+    agent.set_schedule(request.arguments[0], request.options.get("REPO"), lambda schedule:
+                       schedule._replace(variables=dict(schedule.variables, **request.variables),
+                                         **changes))
+    return [("schedule", request.arguments[0])]
+
+
+@verb("SCHED DEL", ADMINISTRATOR, "delete a schedule; what it decided is kept until purged",
+      SCHEDULE_NAME, options={"REPO": REPO})
+def _sched_del(agent, request):
+    agent.delete_schedule(request.arguments[0], request.options.get("REPO"))
+    return [("schedule", request.arguments[0])]
+
+
+def _switch(agent, request, is_on):
+    agent.set_schedule(request.arguments[0], request.options.get("REPO"),
+                       lambda schedule: schedule._replace(enabled=is_on))
+    return [("schedule", request.arguments[0]), ("enabled", is_on)]
+
+
+@verb("SCHED ON", ADMINISTRATOR, "enable a schedule", SCHEDULE_NAME, options={"REPO": REPO})
+def _sched_on(agent, request):
+    return _switch(agent, request, True)
+
+
+@verb("SCHED OFF", ADMINISTRATOR, "disable a schedule", SCHEDULE_NAME, options={"REPO": REPO})
+def _sched_off(agent, request):
+    return _switch(agent, request, False)
+
+
+@verb("SCHED NEXT", MONITOR, "coming due times, in order; nothing fires", SCHEDULE_NAME, 0, {
+    "COUNT": Option(number(1, 100000), "n"), "FROM": Option(INSTANT, "time"),
+    "TO": Option(INSTANT_END, "time"), "REPO": REPO, "JSON": JSON})
+def _sched_next(agent, request):
+    options = request.options
+    times = agent.preview(request.arguments[0], options.get("REPO"), options.get("COUNT", 10),
+                          options.get("FROM"), options.get("TO"))
+    return listing(request, ([("schedule", name), ("due", local_iso(due)), ("note", note)]
+                             for due, name, note in times))
+
+
+@verb("SCHED WHY", MONITOR, "what became of the due times, newest first", SCHEDULE_NAME, 0,
+      {"LIMIT": Option(number(1, MAX_LIST), "n"), "REPO": REPO, "JSON": JSON})
+def _sched_why(agent, request):
+    rows = agent.list_occurrences(request.arguments[0], request.options.get("REPO"),
+                                  request.options.get("LIMIT", 50))
+    return listing(request, ([
+        ("schedule", row["schedule"]), ("due", to_local(row["due"])),
+        ("last_due", to_local(row["last_due"])), ("count", row["count"]),
+        ("decision", row["decision"]), ("reason", row["reason"]), ("session", row["session"]),
+        ("status", row["status"]), ("decided", to_local(row["decided"])),
+        ("message", row["message"])] for row in rows))
+
+
+@verb("SCHED UPDATE", OPERATOR, "read the schedules from the repositories again")
+def _sched_update(agent, request):
+    return [("schedules", agent.update_schedules())]
+
+
+# ======================================================================================
+# 15 server
+# ======================================================================================
+
+NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST = 4, 20, 1    # linux/netlink.h, linux/sock_diag.h
+# The device of a look-up, always 1 (net/flow.h): without it the kernel misses clients bound to it by SO_BINDTODEVICE.
+LOOPBACK_IFINDEX = 1
+# ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING (net/tcp_states.h). Not SYN_SENT: that is a newcomer
+# with the port of a client that is gone.
+CONNECTED_STATES = frozenset((1, 4, 5, 8, 9, 11))
+OVERFLOW_UID = 65534        # linux/highuid.h: how a user namespace shows every user that it does not map
+MAPPED_PREFIX = bytes(10) + b"\xff\xff"
+PROC_ROW = r"^ *\d+: (?:%s) (\w\w) \S+ \S+ \S+ +(\d+) +\d+ (\d+) "  # state (hex), uid, inode: net/ipv4/tcp_ipv4.c
+
+
+def shorten_address(packed):
+    """The 4 bytes of an IPv4-mapped address; other packed addresses as they are."""
+    return packed[12:] if len(packed) == 16 and packed.startswith(MAPPED_PREFIX) else packed
+
+
+def find_packed_loopback(address):
+    """The 4 or 16 bytes (network order) of a numeric loopback address, IPv4-mapped as IPv4; None for all else."""
+    try:
+        packed = shorten_address(socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address))
+    except (OSError, ValueError):
+        return None
+    return packed if packed[0] == 127 and len(packed) == 4 or packed == bytes(15) + b"\x01" else None
+
+
+def is_loopback(address):
+    """Is this numeric address in 127.0.0.0/8, ::1 or ::ffff:127.0.0.0/104? A name (localhost) is not."""
+    return find_packed_loopback(address) is not None
+
+
+def find_peer_uid(connection):
+    """The uid of the OS user who owns the client's end of an accepted loopback TCP connection; None when in doubt:
+    not loopback, the client has closed, the kernel cannot tell, not Linux. Never raises, keeps nothing open.
+
+    The address that accept() gave proves nothing: the client may have reset, and its port be another user's by now,
+    with the first one's bytes still to be read here. So a second, equal answer must still show our own end, by inode:
+    until then nobody else could be connected to it. The inode also tells this network namespace from others.
+    """
+    if not sys.platform.startswith("linux") or connection.family not in (socket.AF_INET, socket.AF_INET6):
+        return None
+    try:
+        client, own = [(find_packed_loopback(name[0]), name[1])
+                       for name in (connection.getpeername(), connection.getsockname())]
+        if client[0] is None or own[0] is None:
+            return None
+        inode = os.fstat(connection.fileno()).st_ino
+        for list_owners in (list_owners_by_netlink, list_owners_by_proc):
+            owners = list_owners(client, own)
+            if [owner[1] for owner in owners[1]] == [inode]:        # otherwise this source does not see our sockets
+                return choose_uid(owners[0]) if list_owners(client, own) == owners else None
+    except (OSError, ValueError, struct.error):
+        pass
+    return None
+
+
+def choose_uid(owners):
+    """The uid of the one (uid, inode) in a list; None when there are more or fewer, or nobody holds that socket."""
+    if len(owners) != 1 or owners[0][1] == 0:
+        return None
+    uid = owners[0][0]
+    if uid == OVERFLOW_UID:         # a real one only where all users are mapped
+        with open("/proc/self/uid_map") as uid_map:
+            return uid if uid_map.read().split() == ["0", "0", "4294967295"] else None
+    return uid
+
+
+def list_owners_by_netlink(client, own):
+    """Whom the kernel shows at the client's end and at ours, each (packed address, port): two lists of (uid, inode).
+
+    Both empty where netlink is refused or lacks tcp_diag (the kernel says ENOENT then, as for an end not found).
+    A socket for each call: no stale answers, no lock; it costs 10 us.
+    """
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as netlink:
+            return ask_netlink(netlink, client, own), ask_netlink(netlink, own, client)
+    except (OSError, AttributeError):
+        return [], []
+
+
+def ask_netlink(netlink, local, remote):
+    """Ask for the one TCP socket with these ends, by struct inet_diag_req_v2 (linux/inet_diag.h). Raises OSError."""
+    family = socket.AF_INET if len(local[0]) == 4 else socket.AF_INET6
+    request = (struct.pack("=BBBBI", family, socket.IPPROTO_TCP, 0, 0, 0xFFFFFFFF)
+               + struct.pack("!HH16s16s", local[1], remote[1], local[0], remote[0])
+               + struct.pack("=IQ", LOOPBACK_IFINDEX, 0xFFFFFFFFFFFFFFFF))      # INET_DIAG_NOCOOKIE, twice
+    header = struct.pack("=IHHII", 16 + len(request), SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, local[1], 0)
+    netlink.sendto(header + request, (0, 0))
+    reply, sender = netlink.recvfrom(8192, socket.MSG_DONTWAIT)     # the kernel has answered within sendto()
+    return read_diag_reply(reply, local, remote) if sender[0] == 0 else []
+
+
+def read_diag_reply(reply, local, remote):
+    """[(uid, inode)] of a struct inet_diag_msg about exactly these ends, else []: the kernel may offer a listener."""
+    length, kind, _, sequence, _ = struct.unpack_from("=IHHII", reply)
+    if (kind, sequence) != (SOCK_DIAG_BY_FAMILY, local[1]) or not 88 <= length <= len(reply):
+        return []
+    family, state, *ports_and_addresses = struct.unpack_from("!BBxxHH16s16s", reply, 16)
+    ports, addresses = ports_and_addresses[:2], ports_and_addresses[2:]
+    addresses = [address[:4] if family == socket.AF_INET else shorten_address(address) for address in addresses]
+    uid, inode = struct.unpack_from("=II", reply, 80)
+    return [(uid, inode if state in CONNECTED_STATES else 0)] if list(zip(addresses, ports)) == [local, remote] else []
+
+
+def list_owners_by_proc(client, own):
+    """The same from /proc/net/tcp and tcp6, in some 10 ms. Raises OSError when they cannot be read.
+
+    One reading is no proof: the kernel may note the inode before, and the uid (0) after the client closed its socket.
+    """
+    text = ""
+    for path in ("/proc/net/tcp", "/proc/net/tcp6"):
+        if os.path.exists(path):            # there is no tcp6 without IPv6
+            with open(path, encoding="ascii") as table:
+                text += table.read()
+    return tuple(sorted({(int(uid), int(inode) if int(state, 16) in CONNECTED_STATES else 0)
+                         for state, uid, inode in re.findall(PROC_ROW % ends, text, re.MULTILINE)})
+                 for ends in (format_proc_ends(client, own), format_proc_ends(own, client)))
+
+
+def format_proc_ends(local, remote):
+    """A pattern of these ends in /proc/net/tcp or tcp6, where addresses are words in the host's byte order."""
+    prefixes = (b"", MAPPED_PREFIX) if len(local[0]) == 4 else (b"",)
+    return "|".join(" ".join("".join("%08X" % word for word, in struct.iter_unpack("=I", prefix + address))
+                             + ":%04X" % port for address, port in (local, remote)) for prefix in prefixes)
+
+class Lines:
+    """Lines of bytes from a socket, bounded: what is too long is not read to its end."""
+
+    def __init__(self, connection):
+        self._connection = connection
+        self._buffer = bytearray()
+        self._searched = 0
+
+    @property
+    def has_line(self):
+        """Whether a whole line is there without reading."""
+        return self._buffer.find(b"\n") >= 0
+
+    def read(self, get_limit):
+        """The next line without its end, or None at the end of input. TooLong, BadRequest.
+
+        get_limit(beginning of the line) says how many bytes a line may have.
+        """
+        while True:
+            end = self._buffer.find(b"\n", self._searched)
+            if end < 0 and len(self._buffer) > MAX_LOG_LINE or end > MAX_LOG_LINE:
+                limit = get_limit(bytes(self._buffer[:16]))
+                if (len(self._buffer) - 2 if end < 0 else end - 1) > limit:
+                    raise TooLong("a line has at most %d bytes" % limit)
+            if end >= 0:
+                line = bytes(self._buffer[:end])
+                del self._buffer[:end + 1]
+                self._searched = 0
+                return line[:-1] if line.endswith(b"\r") else line
+            self._searched = len(self._buffer)
+            data = self._connection.recv(65536)
+            if not data:
+                if self._buffer:
+                    self._buffer.clear()
+                    raise BadRequest("the last line has no end (LF), so it may be cut short: it was "
+                                     "not carried out")
+                return None
+            self._buffer += data
+
+
+class Handler(socketserver.BaseRequestHandler):
+    """One connection, in its thread."""
+
+    def handle(self):
+        server, connection = self.server, self.request
+        connection.settimeout(None)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with contextlib.suppress(OSError):          # the client went away
+            self._converse(server.owner.conversation(connection), Lines(connection))
+
+    def _limit(self, conversation, beginning):
+        words = beginning.split()
+        is_import = words and words[0].upper() == b"IMPORT" and conversation.is_administrator
+        return MAX_IMPORT_LINE if is_import else self.server.owner.max_line
+
+    def _converse(self, conversation, lines):
+        begun = []
+        while not conversation.is_over:
+            try:
+                line = lines.read(functools.partial(self._limit, conversation))
+                reply = None if line is None else conversation.begin(line)
+            except (TooLong, BadRequest) as error:
+                line, reply = b"", conversation.refuse(error)
+            if reply:
+                begun.append(reply)
+            if reply and reply.is_deferred and lines.has_line and len(begun) < MAX_BATCH:
+                continue
+            self._send(begun)
+            begun = []
+            if line is None:
+                return
+        self._send(begun)
+        # what the client has still sent is not read; so that the close does not cut the reply
+        with contextlib.suppress(OSError):
+            self.request.shutdown(socket.SHUT_WR)
+            self.request.settimeout(1.0)
+            for _ in range(64):
+                if not self.request.recv(65536):
+                    return
+
+    def _send(self, replies):
+        parts, size = [], 0
+        for reply in replies:
+            for chunk in reply.chunks():
+                if chunk is not FLUSH:
+                    parts.append(chunk)
+                    size += len(chunk)
+                if chunk is FLUSH or size > 65536:
+                    self._write(parts)
+                    parts, size = [], 0
+        self._write(parts)
+
+    def _write(self, parts):
+        if parts:
+            data = ("\n".join(parts) + "\n").encode("utf-8", "backslashreplace")
+            self.request.sendall(data)
+
+
+class _TCPServer(socketserver.ThreadingTCPServer):
+    """Threads and sockets of the standard library; what to do with them is the owner's."""
+    allow_reuse_address = True
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 512
+
+    def __init__(self, owner, address):
+        self.owner = owner
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        super().__init__(address, Handler, bind_and_activate=False)
+
+    def verify_request(self, request, client_address):
+        return self.owner.accept(request)
+
+    def process_request_thread(self, request, client_address):
+        threading.current_thread().name = "client %d" % request.fileno()
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.owner.forget(request)
+
+    def handle_error(self, request, client_address):
+        log.exception("connection")
+
+
+class Server:
+    """Listens on the agent's port. It is bound early, so that a taken port is told before
+    anything is touched, and listens last."""
+
+    def __init__(self, agent, host, port, max_connections, max_line):
+        self._agent, self.max_line = agent, max_line
+        self._max_connections = max_connections
+        self._connections = {}              # socket -> [uid of the peer, its thread]
+        self._lock = threading.Lock()
+        self._server = _TCPServer(self, (host, port))
+        self._thread = None
+        try:
+            self._server.server_bind()
+        except OSError as error:
+            self._server.server_close()
+            raise CannotStart("port %d of %s cannot be taken: %s"
+                              % (port, host, error.strerror)) from None
+
+    @property
+    def port(self):
+        """The port it has."""
+        return self._server.server_address[1]
+
+    def listen(self):
+        """Serves from now on, in a thread of its own."""
+        self._server.server_activate()
+        self._agent.connections = lambda: len(self._connections)
+        self._thread = threading.Thread(target=self._server.serve_forever, name="server",
+                                        daemon=True)
+        self._thread.start()
+
+    def accept(self, connection):
+        """Whether a new connection is served; who is at its other end is asked here, before a
+        byte of it is read."""
+        uid = find_peer_uid(connection)
+        with self._lock:
+            if len(self._connections) < self._max_connections:
+                self._connections[connection] = uid
+                return True
+        with contextlib.suppress(OSError):
+            connection.settimeout(0.0)
+            connection.sendall(b"ERR BUSY %d connections are open, the limit\n"
+                               % self._max_connections)
+        return False
+
+    def conversation(self, connection):
+        """The Conversation of a connection, by the kernel's word on its other end."""
+        with self._lock:
+            uid = self._connections.get(connection)
+        is_known = uid is not None and uid in (0, os.getuid())
+        return Conversation(self._agent, ADMINISTRATOR if is_known else None,
+                            "uid %s" % ("unknown" if uid is None else uid))
+
+    def forget(self, connection):
+        """A connection has ended."""
+        with self._lock:
+            self._connections.pop(connection, None)
+
+    def close(self, within_s=5.0):
+        """Ends the connections once the requests under way have their reply."""
+        if self._thread:
+            self._server.shutdown()
+            self._thread.join()
+        self._server.server_close()
+        until = time.monotonic() + within_s
+        for how in (socket.SHUT_RD, socket.SHUT_RDWR):
+            with self._lock:
+                connections = list(self._connections)
+            for connection in connections:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(how)
+            while self._connections and time.monotonic() < until:
+                time.sleep(0.005)
+            until += within_s
+
+
+# ======================================================================================
+# 17 main
+# ======================================================================================
+
+def parse_arguments(arguments):
+    """The command line -> argparse's namespace; exits 2 when it is wrong."""
+    parser = argparse.ArgumentParser(
+        prog="agent.py", description="A job-execution and scheduling agent in one file.")
+    add = parser.add_argument
+    add("--name", default=DEFAULT_NAME, help="name of the agent (default %(default)s)")
+    add("--host", default="127.0.0.1", help="loopback address to listen on (default %(default)s)")
+    add("--port", type=_between(0, 65535), default=DEFAULT_PORT,
+        help="port to listen on, 0 for any (default %(default)s)")
+    add("--master", metavar="PATH", help="master repository (default sqlite_repos/master.db beside "
+        "agent.py, made when it does not exist)")
+    add("--create", action="store_true", help="make the master of --master when it does not exist")
+    add("--import", dest="files", metavar="FILE", nargs="+",
+        help="import definitions, also beside a running agent, and exit")
+    add("--repo", metavar="NAME", help="work repository for --import (default: of the lowest id)")
+    add("--replace", action="store_true", help="let --import replace scenario versions")
+    add("--max-sessions", type=_between(1, 10000), metavar="N",
+        help="sessions at once (default %d per core)" % SESSIONS_PER_CORE)
+    add("--max-queue", type=_between(1, 10 ** 9), default=MAX_QUEUE, metavar="N",
+        help="outstanding sessions (default %(default)s)")
+    add("--max-connections", type=_between(1, 100000), default=MAX_CONNECTIONS, metavar="N",
+        help="connections at once (default %(default)s)")
+    add("--max-line", type=_between(1024, MAX_IMPORT_LINE), default=MAX_LINE, metavar="BYTES",
+        help="bytes of a request (default %(default)s)")
+    add("--max-output", type=_between(1024, 1 << 30), default=MAX_OUTPUT, metavar="BYTES",
+        help="output kept of a task (default %(default)s)")
+    add("--keep-days", type=_between(1, 100000), default=KEEP_DAYS, metavar="DAYS",
+        help="how long ended sessions are kept (default %(default)s)")
+    add("--clean-every", type=_between(1, 86400), default=int(CLEAN_S), metavar="SECONDS",
+        help="between two looks for stale sessions (default %(default)s)")
+    add("--host-id", default="", metavar="ID", help="identity of this host (default: the system's)")
+    add("--insecure-fs", action="store_true", help="allow repositories on a network file system")
+    add("--version", action="version", version="agent.py " + VERSION)
+    options = parser.parse_args(arguments)
+    try:
+        check_name(options.name)
+    except ValueError as error:
+        parser.error("--name %s" % error)
+    if options.create and options.master is None:
+        parser.error("--create goes with --master")
+    return options
+
+
+def _between(low, high):
+    def whole_number(text):
+        value = int(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError("must be from %d to %d" % (low, high))
+        return value
+    whole_number.__name__ = "whole number"
+    return whole_number
+
+
+def read_settings(options):
+    """argparse's namespace -> Settings."""
+    default = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sqlite_repos", "master.db")
+    return Settings(
+        options.master or default, options.name, options.host, options.port,
+        options.create or options.master is None, options.max_sessions or 0, options.max_queue,
+        options.max_connections, options.max_line, options.max_output, options.keep_days,
+        options.clean_every, options.host_id, options.insecure_fs)
+
+
+def start_logging():
+    """The agent's own log: stderr, a line an entry; a broken stderr stops nothing."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.handlers[:] = [handler]
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    logging.raiseExceptions = False
+
+
+def import_files(settings, options, clock):
+    """--import: exit code 0, or 1 with the faults on stderr; takes no lock."""
+    try:
+        agent = Agent(settings, clock)
+        make_folder(os.path.dirname(os.path.abspath(settings.master)))
+        agent._open_master()
+    except AgentError as error:
+        return _say(error.message)
+    try:
+        for path in options.files:
+            if not _import_file(agent, path, options):
+                return EXIT_CANNOT_START
+    finally:
+        agent.master.db.close()
+    return EXIT_OK
+
+
+def _import_file(agent, path, options):
+    try:
+        with open(path, encoding="utf-8") as file:
+            document = Definitions().read(file.read())
+        attachments = [found for found in agent.master.list_attachments()
+                       if options.repo in (None, found.name)]
+        if not attachments:
+            raise NotFound("no work repository %s is attached" % (options.repo or "at all"))
+        number, name, work_path, expected = attachments[0]
+        repository = WorkRepository(number, name, work_path, agent.clock).open(expected)
+        try:
+            counts = import_into(agent.master, repository, document, agent.name, agent._now(),
+                                 options.replace)
+        finally:
+            repository.db.close()
+    except AgentError as error:
+        for place, reason in error.faults:
+            _say("%s: %s: %s" % (path, place, reason))
+        _say("%s: %s" % (path, error.message))
+    except (OSError, UnicodeDecodeError) as error:
+        _say("%s: %s" % (path, getattr(error, "strerror", None) or "is not UTF-8"))
+    else:
+        print("%s: %d scenarios and %d schedules imported" % ((path,) + counts))
+        return True
+    return False
+
+
+def _say(text):
+    print("agent.py: %s" % text, file=sys.stderr)
+    return EXIT_CANNOT_START
+
+
+def check_host(host):
+    """Until there are users and TLS only loopback is served: CannotStart for all else."""
+    try:
+        address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]
+    except OSError as error:
+        raise CannotStart("--host %s: %s" % (host, error.strerror)) from None
+    if not is_loopback(address):
+        raise CannotStart("--host %s is no loopback address; this version serves loopback only"
+                          % host)
+    return address
+
+
+def serve(settings, clock):
+    """Runs an agent to its end -> exit code. CannotStart."""
+    address = check_host(settings.host)
+    folder = os.path.dirname(os.path.abspath(settings.master))
+    if not os.path.exists(settings.master) and not settings.is_creating:
+        raise CannotStart("the master repository %s does not exist; --create makes it"
+                          % settings.master)
+    is_new_folder = make_folder(folder)
+    lock = NameLock(settings.master, settings.name).take()
+    try:
+        agent = Agent(settings, clock)
+        server = Server(agent, address, settings.port, settings.max_connections, settings.max_line)
+        try:
+            lock.note("pid %d on %s:%d since %s" % (
+                os.getpid(), address, server.port, local_iso(clock.now())))
+            run(agent, server, address)
+        finally:
+            server.close()
+            agent.close()
+    finally:
+        lock.release()
+        if is_new_folder:
+            with contextlib.suppress(OSError):      # only when nothing was put into it
+                os.rmdir(folder)
+    return EXIT_OK
+
+
+def run(agent, server, address):
+    """Starts the agent, listens, and waits until it is to stop."""
+    wake_out, wake_in = os.pipe()
+    os.set_blocking(wake_in, False)
+
+    def wake(*_):
+        with contextlib.suppress(BlockingIOError):
+            os.write(wake_in, b"!")
+    handlers = {signal.SIGTERM: wake, signal.SIGINT: wake, signal.SIGHUP: lambda *_: None}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        agent.start(address, server.port)
+        server.listen()
+        ready = "agent %s ready on %s:%d" % (agent.name, address, server.port)
+        print("%s version=%s repositories=%s" % (ready, VERSION, dict(agent.ping())["repositories"]),
+              file=sys.stderr, flush=True)
+        notify_systemd()
+        agent.run_until_stopped(wake_out, wake)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(wake_out)
+        os.close(wake_in)
+
+
+def notify_systemd():
+    """Tells systemd that the agent is ready, where it asks for that (sd_notify(3))."""
+    address = os.environ.pop("NOTIFY_SOCKET", None)
+    if address:
+        with contextlib.suppress(OSError), \
+                socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.connect("\0" + address[1:] if address.startswith("@") else address)
+            notify.sendall(b"READY=1")
+
+
+def main(arguments=None):
+    """The command line -> exit code."""
+    options = parse_arguments(arguments)
+    settings, clock = read_settings(options), Clock()
+    start_logging()
+    try:
+        if options.files:
+            return import_files(settings, options, clock)
+        return serve(settings, clock)
+    except CannotStart as error:
+        return _say(error.message)
+    except OSError as error:
+        return _say("cannot start: %s%s" % (error.strerror, ": %s" % error.filename
+                                            if error.filename else ""))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

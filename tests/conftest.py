@@ -1,0 +1,255 @@
+"""What the tests share: real agents as processes of their own on a free port, spoken to over TCP.
+
+A transcript reads `agent.send("PING")` and `agent.expect("OK agent=AGENT *")`; `*` stands for any text.
+"""
+import fnmatch
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+TOP = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(TOP))
+
+LIMIT_S = 60            # generous: the machine may be slow and noisy
+
+
+def wait_for(condition, what="the condition", limit_s=LIMIT_S):
+    """Polls until condition() is true and returns its value."""
+    until = time.monotonic() + limit_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < until, "timed out waiting for %s" % what
+        time.sleep(0.02)
+
+
+def is_alive(pid):
+    """Whether a process exists and is no zombie."""
+    try:
+        text = pathlib.Path("/proc/%d/stat" % pid).read_text()
+    except OSError:
+        return False
+    return text[text.rindex(")") + 2] not in "ZX"
+
+
+def fields_of(line):
+    """`OK a=1 b="x y"` -> {"a": "1", "b": "x y"}."""
+    import json
+    found = re.findall(r'(\w+)=("(?:[^"\\]|\\.)*"|\S*)', line)
+    return {key: json.loads(value) if value.startswith('"') else value for key, value in found}
+
+
+class Client:
+    """One connection, line by line."""
+
+    def __init__(self, port):
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S)
+        self._file = self.socket.makefile("rb")
+
+    def send_raw(self, data):
+        self.socket.sendall(data)
+
+    def send(self, line):
+        self.send_raw(line.encode() + b"\n")
+
+    def line(self):
+        """The next line without its end; empty at the end of input."""
+        return self._file.readline().decode().rstrip("\n")
+
+    def reply(self):
+        """All lines of the next reply; the last begins with OK or ERR."""
+        lines = []
+        while True:
+            line = self._file.readline().decode()
+            assert line, "the connection was closed after %r" % lines
+            lines.append(line.rstrip("\n"))
+            if re.match(r"(OK|ERR)\b", line):
+                return lines
+
+    def ask(self, line):
+        """send and reply."""
+        self.send(line)
+        return self.reply()
+
+    def expect(self, *patterns):
+        """The next reply's lines match these patterns, one each."""
+        lines = self.reply()
+        assert len(lines) == len(patterns) and all(
+            fnmatch.fnmatchcase(line, escape(pattern)) for line, pattern in zip(lines, patterns)), \
+            "expected %r, got %r" % (patterns, lines)
+        return lines
+
+    def close(self):
+        self._file.close()
+        self.socket.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def escape(pattern):
+    """Only `*` is special in a pattern."""
+    return pattern.replace("[", "[[]").replace("?", "[?]")
+
+
+class AgentProcess:
+    """An agent as a user runs it: python agent.py ..., in a folder of the test's own."""
+
+    def __init__(self, folder, *options, python=sys.executable, port=0, env=None, is_default=False):
+        self.folder = pathlib.Path(folder)
+        self.master = self.folder / "master.db"
+        self.work = self.folder / "workrep.db"
+        self.options, self.python, self._port, self.env = list(options), python, port, env
+        if not is_default:
+            self.options += ["--master", str(self.master), "--create"]
+        self.process = self.client = self.port = None
+        self.log_path = self.folder / "agent.log"
+
+    def start(self, is_ready=True):
+        """Starts it and waits until it says that it is ready."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        begun = self.log_path.stat().st_size if self.log_path.exists() else 0
+        command = [self.python] + ["-X", "dev", "-W", "error"] * (sys.version_info >= (3, 7)) + \
+            [str(TOP / "agent.py"), "--port", str(self._port)] + self.options
+        environment = dict(os.environ, **(self.env or {}))
+        with open(str(self.log_path), "ab") as log:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                            env=environment, cwd=str(self.folder))
+        if is_ready:
+            def ready():
+                assert self.process.poll() is None, self.log()
+                return re.search(r"ready on \S+:(\d+)", self.log()[begun:])
+            self.port = int(wait_for(ready, "the agent to be ready").group(1))
+            self.client = Client(self.port)
+        return self
+
+    def log(self):
+        """All that the agent said on stderr so far."""
+        return self.log_path.read_bytes().decode("utf-8", "replace")
+
+    def connect(self):
+        """Another connection."""
+        return Client(self.port)
+
+    def send(self, line):
+        self.client.send(line)
+
+    def expect(self, *patterns):
+        return self.client.expect(*patterns)
+
+    def ask(self, line):
+        """The lines of the reply to a request."""
+        return self.client.ask(line)
+
+    def ok(self, line):
+        """The fields of the OK line; fails on ERR."""
+        last = self.ask(line)[-1]
+        assert last.startswith("OK"), "%s -> %s" % (line, last)
+        return fields_of(last)
+
+    def rows(self, line):
+        """The data lines of a reply as dicts of their fields."""
+        lines = self.ask(line)
+        assert lines[-1].startswith("OK"), lines
+        return [fields_of(row) for row in lines[:-1]]
+
+    def err(self, line):
+        """The code of the ERR line; fails on OK."""
+        last = self.ask(line)[-1]
+        assert last.startswith("ERR "), "%s -> %s" % (line, last)
+        return last.split()[1]
+
+    def import_document(self, document, options=""):
+        """IMPORT of a dict."""
+        import json
+        return self.ok("IMPORT '%s' %s" % (json.dumps(document).replace("'", "\\u0027"), options))
+
+    def import_os(self, name, *commands, **scenario):
+        """Imports scenario NAME 1 with a step of os tasks; further fields by keyword."""
+        steps = [{"name": "main", "tasks": [{"type": "os", "command": c} for c in commands]}]
+        return self.import_document({"scenarios": [dict({"name": name, "version": "1",
+                                                         "steps": steps}, **scenario)]})
+
+    def status(self, session):
+        """The fields of a session's own line."""
+        return self.rows("STATUS %s" % session)[0]
+
+    def wait_status(self, session, *statuses):
+        """Waits until a session has one of these states -> its fields."""
+        def found():
+            row = self.status(session)
+            return row["status"] in statuses and row
+        return wait_for(found, "session %s to be %s" % (session, statuses))
+
+    def log_texts(self, session):
+        """What the tasks of a session printed, without time and place."""
+        return [line.split(" ", 4)[4] if line.count(" ") >= 4 else ""
+                for line in self.ask("LOG %s" % session)[:-1]]
+
+    def kill(self):
+        """kill -9, at once."""
+        self.process.kill()
+        self.process.wait()
+        self._close()
+
+    def stop(self, sig=signal.SIGTERM):
+        """Stops it by a signal -> exit code."""
+        self.process.send_signal(sig)
+        return self.wait()
+
+    def wait(self):
+        """Waits for its exit -> exit code."""
+        code = self.process.wait(LIMIT_S)
+        self._close()
+        return code
+
+    def _close(self):
+        if self.client:
+            self.client.close()
+            self.client = None
+
+    def finish(self):
+        """Whatever the test left."""
+        if self.process and self.process.poll() is None:
+            if self.client:
+                try:
+                    self.connect().ask("SHUTDOWN -IMMEDIATE")
+                    self.process.wait(20)
+                except (OSError, AssertionError, subprocess.TimeoutExpired):
+                    pass
+            if self.process.poll() is None:
+                self.process.kill()
+                self.process.wait()
+        self._close()
+
+
+@pytest.fixture
+def make_agent(tmp_path):
+    """Makes AgentProcesses, not yet started: make_agent("--max-sessions", "1", folder="a")."""
+    made = []
+
+    def make(*options, folder="repo", **keywords):
+        made.append(AgentProcess(tmp_path / folder, *options, **keywords))
+        return made[-1]
+    yield make
+    for agent in made:
+        agent.finish()
+        log = agent.log() if agent.log_path.exists() else ""
+        assert "Traceback" not in log and "Warning:" not in log, log
+
+
+@pytest.fixture
+def agent(make_agent):
+    """A running agent with fresh repositories."""
+    return make_agent().start()

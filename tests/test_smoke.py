@@ -1,0 +1,6 @@
+def test_hello(agent):
+    agent.send("EXEC HELLO who='you' -SYNC")
+    agent.expect("* session=1001 status=QUEUED", "OK session=1001 status=DONE *")
+    assert agent.log_texts(1001) == ["Hello, you! This is session 1001."]
+    agent.ok("SHUTDOWN")
+    assert agent.wait() == 0
