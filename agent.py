@@ -134,6 +134,8 @@ DRAIN_S = 0.5           # how long after its exit a task's pipes are read
 STOP_S = 60.0           # default of SHUTDOWN -MAX_WAIT
 LATE_S = 1.0            # begun so long after its due time is late
 HEARTBEAT_S = 10.0
+YIELD_S = 0.2           # how long a session's begin gives way to requests that wait for their OK
+YIELD_REQUESTS = 3      # as many at once make it give way
 ATTACH_S = 2.0          # between tries to attach a repository, and looks at one's health
 CLEAN_S = 60.0          # between two cleanings
 
@@ -273,7 +275,8 @@ def local_iso(instant, timespec="seconds"):
 
 
 _TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)"
-                   r"(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,6}))?)?(Z|[+-]\d\d:?\d\d)?)?", re.I)
+                   r"(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,6}))?)?(Z|[+-]\d\d:?\d\d)?)?",
+                   re.ASCII | re.I)
 
 
 def parse_time(text, is_end=False):
@@ -286,6 +289,8 @@ def parse_time(text, is_end=False):
     if not match:
         raise ValueError("must be a time such as 2026-12-01T02:00 or 2026-12-01")
     year, month, day, hour, minute, second, fraction, offset = match.groups()
+    if not 1 < int(year) < 9999:        # so that no offset leads out of the years 1 to 9999
+        raise ValueError("must lie in the years 2 to 9998")
     moment = datetime(int(year), int(month), int(day), int(hour or 0), int(minute or 0),
                       int(second or 0), int((fraction or "0").ljust(6, "0")))
     if hour is None and is_end:
@@ -300,7 +305,7 @@ def parse_time(text, is_end=False):
         raise ValueError("is outside the years that this host can handle") from None
 
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)")
 _UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -405,6 +410,14 @@ def _classify(bare, text):
     return Word("argument", "", text)
 
 
+_CAPITALS = {small: small - 32 for small in range(ord("a"), ord("z") + 1)}
+
+
+def capitals(text):
+    """ASCII letters in capitals and nothing else, so that no other letter passes for one of them."""
+    return text.translate(_CAPITALS)
+
+
 def shorten(text, limit=60):
     """A text of a user for a message: on one line, ASCII, cut."""
     text = text if len(text) <= limit else text[:limit] + "..."
@@ -434,43 +447,45 @@ def one_line(text):
     return "".join(c if c.isprintable() else " " for c in str(text))[:1000].strip()
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# 4 calendar: rule, zone, window, after -> next. Pure; instants are whole seconds since 1970-01-01 UTC.
+# ======================================================================================
+# 4 calendar
+# ======================================================================================
+#
+# Pure: rule, zone and window, after -> next. Instants are whole seconds since 1970-01-01 UTC.
 #
 # Local time is counted likewise, as if the wall clock were UTC ("local seconds"); a "day" is local seconds // 86400.
 # A rule is a pattern of days (one bit mask a month) and an ordered list of times of day; both can be ranked, so next
 # and count are arithmetic. A zone is cut into pieces of one offset, and in each the rule is looked up in local
 # seconds: a gap is local time between two pieces that neither has, a fold is local time that both have.
-# ---------------------------------------------------------------------------------------------------------------------
 
 DAY = 86400
 EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
-END_INSTANT = 253339228800  # 9998-01-01: datetime ends with the year 9999
+END_DAY = date(9998, 1, 1).toordinal() - EPOCH_ORDINAL  # datetime ends with the year 9999
 CHUNK_BITS = 24             # pieces of a zone are found, and kept, for 194 days at a time
 PROBE_S = 1 << 19           # six days: since 1970 no zone keeps an offset for less
-EVERY_TRIES = 4000          # windows tried for steps that the filters leave seldom: ten years of days at least
+EVERY_TRIES = 4000          # stretches tried for steps that the window leaves seldom: ten years of days at least
 MAX_OVERLAP = 2000          # firings whose repetitions may overlap
 
-WEEKDAYS = ('mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun')
-WEEKDAY_NUMBERS = {'sun': 0, 'mon': 1, 'tue': 2, 'wed': 3, 'thu': 4, 'fri': 5, 'sat': 6}  # as in cron
-MONTH_NUMBERS = {name: i + 1 for i, name in enumerate('jan feb mar apr may jun jul aug sep oct nov dec'.split())}
-ORDINALS = {'first': '#1', 'second': '#2', 'third': '#3', 'fourth': '#4', 'last': 'l'}
-MACROS = {'@hourly': '0 * * * *', '@daily': '0 0 * * *', '@midnight': '0 0 * * *', '@weekly': '0 0 * * 0',
-          '@monthly': '0 0 1 * *', '@yearly': '0 0 1 1 *', '@annually': '0 0 1 1 *'}
-FORMS = {'startup': 'startup', 'at': 'at 2026-12-01 02:00', 'every': 'every 15m', 'hourly': 'hourly at 05:00',
-         'daily': 'daily at 02:00,14:00', 'weekly': 'weekly on mon,wed at 02:00',
-         'monthly': "monthly on 1,15,last at 02:00' or 'monthly on last fri at 18:00",
-         'yearly': 'yearly on 12-31 at 23:00', 'cron': 'cron 0 2 * * mon-fri'}
+WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+WEEKDAY_NUMBERS = {"sun": 0, "mon": 1, "tue": 2, "wed": 3, "thu": 4, "fri": 5, "sat": 6}  # as in cron
+MONTH_NUMBERS = {name: i + 1 for i, name in enumerate("jan feb mar apr may jun jul aug sep oct nov dec".split())}
+MONTH_LENGTHS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+ORDINALS = {"first": "#1", "second": "#2", "third": "#3", "fourth": "#4", "last": "l"}
+MACROS = {"@hourly": "0 * * * *", "@daily": "0 0 * * *", "@midnight": "0 0 * * *", "@weekly": "0 0 * * 0",
+          "@monthly": "0 0 1 * *", "@yearly": "0 0 1 1 *", "@annually": "0 0 1 1 *"}
+FORMS = {"startup": "startup", "at": "at 2026-12-01 02:00", "every": "every 15m", "hourly": "hourly at 05:00",
+         "daily": "daily at 02:00,14:00", "weekly": "weekly on mon,wed at 02:00",
+         "monthly": "monthly on 1,15,last at 02:00' or 'monthly on last fri at 18:00",
+         "yearly": "yearly on 12-31 at 23:00", "cron": "cron 0 2 * * mon-fri"}
+WINDOW_FIELDS = ("exclude_weekdays", "exclude_monthdays", "exclude_dates", "hours", "gap", "fold",
+                 "repeat_every", "repeat_count", "repeat_for")
 
 
 def _find_first(low, high, holds):
     """The first number in (low, high] for which `holds`; from it up to `high` it does for all."""
     while high - low > 1:
         middle = (low + high) // 2
-        if holds(middle):
-            high = middle
-        else:
-            low = middle
+        low, high = (low, middle) if holds(middle) else (middle, high)
     return high
 
 
@@ -483,7 +498,7 @@ def _share(value):
 class Zone:
     """Offsets of local time, found with `probe(instant) -> seconds east of UTC`. Threads may share one."""
 
-    __slots__ = ('_probe', '_chunks')
+    __slots__ = ("_probe", "_chunks")
 
     def __init__(self, probe):
         self._probe, self._chunks = probe, {}
@@ -513,46 +528,30 @@ class Zone:
                 start, before, offset = low, offset, self._probe(low)
         return tuple(pieces) + ((start, end, offset, before),)
 
-    def find_instant(self, local, newest=False):
-        """The first (or newest) instant that has this local time; where none has, the first one after the gap."""
-        found, instant = [], local - 90000
-        while instant < local + 90000:
-            start, end, offset, before = self.get_piece(instant)
-            if start + before <= local < start + offset:
-                return start
-            if start + offset <= local < end + offset:
-                found.append(local - offset)
-            instant = end
-        return found[-1 if newest else 0]
-
 
 def find_zone(name):
     """The zone called `name`: '' is the system's, 'UTC' needs nothing, others are IANA names (CalendarError)."""
     # tzset() shows in the names and the offset, and TZ tells zones apart that agree in both.
-    return _find_named_zone(name) if name else _find_system_zone(os.environ.get('TZ'), time.tzname, time.timezone)
-
-
-@functools.lru_cache(maxsize=16)
-def _find_system_zone(_tz, _names, _offset):
-    return Zone(lambda instant: time.localtime(instant).tm_gmtoff)
+    return _make_zone(name) if name else _make_zone("", os.environ.get("TZ"), time.tzname, time.timezone)
 
 
 @functools.lru_cache(maxsize=1024)
-def _find_named_zone(name):
-    if name == 'UTC':
+def _make_zone(name, *_system):
+    if not name:
+        return Zone(lambda instant: time.localtime(instant).tm_gmtoff)
+    if name == "UTC":
         return Zone(lambda instant: 0)
     only = "only UTC and the system's zone (no timezone) are known"
     try:
         import zoneinfo
+        info = zoneinfo.ZoneInfo(name)
     except ImportError:
         raise CalendarError("timezone '%s': the time-zone database needs Python 3.9 or newer, this is %s; %s"
                             % (name, sys.version.split()[0], only)) from None
-    try:
-        info = zoneinfo.ZoneInfo(name)
     except (KeyError, ValueError, OSError, TypeError):
-        right = 'no such zone; write a name like Europe/Zurich, or UTC'
+        right = "no such zone; write a name like Europe/Zurich, or UTC"
         if not zoneinfo.available_timezones():
-            right = 'this host has no time-zone data (tzdata); ' + only
+            right = "this host has no time-zone data (tzdata); " + only
         raise CalendarError("timezone '%s': %s" % (name, right)) from None
     return Zone(lambda instant: int(datetime.fromtimestamp(instant, info).utcoffset().total_seconds()))
 
@@ -595,41 +594,36 @@ def _is_possible(days, weekdays=0, monthdays=0):
 
     Exact: in the 400 years of the Gregorian cycle every month begins on each week day, a leap February too.
     """
-    lengths = [(1, 28)] + list(enumerate((31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)))
     return any(days.get_mask(month, first, length) & ~(monthdays | (monthdays & 1) << length)
-               & ~_week_bits(weekdays, first) for month, length in lengths for first in range(7))
+               & ~_week_bits(weekdays, first)
+               for month, length in [(1, 28)] + list(enumerate(MONTH_LENGTHS)) for first in range(7))
 
 
 class DayTimes:
-    """An ordered list of seconds of the day: each of `starts` plus each of `within`, less what `hours` cuts off."""
+    """An ordered list of seconds of the day: each of `starts` plus each of `within`."""
 
-    __slots__ = ('starts', 'within', 'head', 'tail', 'end', 'size')
+    __slots__ = ("starts", "within", "size")
 
-    def __init__(self, starts, within, hours=None):
-        self.starts, self.within = starts, within
-        self.head, self.tail, self.end = 0, 0, len(starts) * len(within)  # places [0, head) and [tail, end) are in
-        if hours:
-            self.tail, past = self._rank(hours[0]), self._rank(hours[1] + 1)
-            self.head, self.end = (past, self.end) if hours[1] < hours[0] else (0, past)
-        self.size = self.head + self.end - self.tail
-
-    def _rank(self, second):
-        place = bisect_right(self.starts, second) - 1
-        return place * len(self.within) + bisect_left(self.within, second - self.starts[place]) if place >= 0 else 0
+    def __init__(self, starts, within):
+        self.starts, self.within, self.size = starts, within, len(starts) * len(within)
 
     def count_before(self, second):
         """How many come before this second of the day."""
-        rank = self._rank(second)
-        return min(rank, self.head) + max(0, min(rank, self.end) - self.tail)
+        place = bisect_right(self.starts, second) - 1
+        return place * len(self.within) + bisect_left(self.within, second - self.starts[place]) if place >= 0 else 0
 
     def get_nth(self, n):
         """The n-th, from 0."""
-        start, place = divmod(n if n < self.head else n - self.head + self.tail, len(self.within))
-        return self.starts[start] + self.within[place]
+        return self.starts[n // len(self.within)] + self.within[n % len(self.within)]
 
 
-ALL_MONTHDAYS = (1 << 32) - 2
-EVERY_DAY = Days((ALL_MONTHDAYS,) * 12, 127, (), False)
+@functools.lru_cache(maxsize=64)
+def _cut_times(starts, within, spans):
+    seconds = [start + second for start in starts for second in within]
+    return DayTimes((0,), tuple(second for second in seconds if any(low <= second <= high for low, high in spans)))
+
+
+EVERY_DAY = Days(((1 << 32) - 2,) * 12, 127, (), False)
 HOURS = tuple(range(0, DAY, 3600))
 NEVER = DayTimes((), ())
 
@@ -649,76 +643,70 @@ class Rule(NamedTuple):
 @functools.lru_cache(maxsize=8192)
 def parse_rule(text):
     """The Rule written in `text`. CalendarError names the part that is wrong."""
-    kind, _, rest = ' '.join(text.lower().split()).partition(' ')
-    if kind.startswith('@') and not rest:
-        kind, rest = 'cron', kind
+    kind, _, rest = re.sub(" ?, ?", ",", " ".join(text.lower().split())).partition(" ")
+    if kind.startswith("@") and not rest:
+        kind, rest = "cron", kind
     try:
         if kind not in FORMS:
-            raise CalendarError("'%s' is no kind of rule; one of: %s" % (kind, ' '.join(FORMS)))
-        return _parse_cron(text, rest) if kind == 'cron' else _parse_words(kind, text, rest)
+            raise CalendarError("'%s' is no kind of rule; one of: %s" % (kind, " ".join(FORMS)))
+        return _parse_cron(text, rest) if kind == "cron" else _parse_words(kind, text, rest)
     except CalendarError as error:
         raise CalendarError("rule '%s': %s" % (text[:200], error)) from None
 
 
 def _parse_words(kind, text, rest):
-    if kind == 'startup' and not rest:
+    if kind == "startup" and not rest:
         return Rule(kind, text, times=NEVER)
-    if kind == 'every' and rest:
-        return Rule(kind, text, step=parse_duration(rest, 1))
-    if kind == 'at' and rest.count(' ') + rest.count('t') == 1:
-        day, clock = rest.replace('t', ' ').split(' ')
-        day = parse_day(day)
-        month, number = date.fromordinal(day + EPOCH_ORDINAL).timetuple()[1:3]
-        return Rule(kind, text, _one_day(month, number), DayTimes((0,), (parse_clock(clock),)), day=day)
-    match = re.fullmatch('(?:on (.+) )?at (.+)', rest)
-    parse_days = {'weekly': _parse_weekly, 'monthly': _parse_monthly, 'yearly': _parse_yearly}.get(kind)
-    if kind in ('startup', 'every', 'at') or not match or bool(match.group(1)) != bool(parse_days):
+    if kind == "every" and rest:
+        if not parse_seconds(rest):
+            raise CalendarError("duration '%s' is below 1s" % rest)
+        return Rule(kind, text, step=parse_seconds(rest))
+    if kind == "at" and re.fullmatch("[^ t]+[ t][^ t]+", rest):
+        day, clock = re.split("[ t]", rest)
+        return Rule(kind, text, day=parse_day(day), days=_parse_yearly(day[5:]), times=_parse_times(clock, parse_clock))
+    match = re.fullmatch("(?:on (.+) )?at (.+)", rest)
+    parse_days = {"weekly": _parse_weekly, "monthly": _parse_monthly, "yearly": _parse_yearly}.get(kind)
+    if kind in ("startup", "every", "at") or not match or bool(match.group(1)) != bool(parse_days):
         raise CalendarError("write '%s'" % FORMS[kind])
-    parse, starts = (_parse_minute, HOURS) if kind == 'hourly' else (parse_clock, (0,))
-    times = DayTimes(starts, tuple(sorted({parse(item) for item in _split(match.group(2))})))
-    return Rule(kind, text, _share(parse_days(match.group(1))) if parse_days else EVERY_DAY, times, kind == 'hourly')
+    if kind == "hourly":
+        return Rule(kind, text, times=_parse_times(match.group(2), _parse_minute, HOURS), real=True)
+    days = _share(parse_days(match.group(1))) if parse_days else EVERY_DAY
+    return Rule(kind, text, days, _parse_times(match.group(2), parse_clock))
 
 
-def _split(text):
-    return [item.strip() for item in text.split(',')]
+def _parse_times(text, parse, starts=(0,)):
+    return DayTimes(starts, tuple(sorted({parse(item) for item in text.split(",")})))
 
 
 def parse_clock(text):
     """The second of the day of `HH:MM[:SS]`."""
-    match = re.fullmatch('([01]?[0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9]))?', text)
+    match = re.fullmatch("([01]?[0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9]))?", text)
     if not match:
         raise CalendarError("time '%s' is not HH:MM or HH:MM:SS, 00:00 to 23:59:59" % text)
     return int(match.group(1)) * 3600 + int(match.group(2)) * 60 + int(match.group(3) or 0)
 
 
 def _parse_minute(text):
-    if not re.fullmatch('[0-5]?[0-9]:[0-5][0-9]', text):
+    if not re.fullmatch("[0-5]?[0-9]:[0-5][0-9]", text):
         raise CalendarError("time '%s' is not minute:second of the hour, 00:00 to 59:59" % text)
-    return parse_clock('00:' + text)
+    return parse_clock("00:" + text)
 
 
 def parse_day(text):
     """Days since 1970-01-01 of `YYYY-MM-DD`."""
     try:
-        year, month, day = re.fullmatch('([0-9]{4})-([0-9]{2})-([0-9]{2})', text).groups()
+        year, month, day = re.fullmatch("([0-9]{4})-([0-9]{2})-([0-9]{2})", text).groups()
         return date(int(year), int(month), int(day)).toordinal() - EPOCH_ORDINAL
     except (AttributeError, ValueError):
         raise CalendarError("'%s' is not a date of the calendar, YYYY-MM-DD" % text) from None
 
 
-def parse_duration(text, least=0):
-    """Seconds of `90s`, `15m`, `2h`, `1d` or a bare number of seconds (text or int), not below `least`."""
-    match = re.fullmatch('([0-9]{1,9})([smhd]?)', str(text).strip().lower())
+def parse_seconds(text):
+    """Seconds of `90s`, `15m`, `2h`, `1d` or a bare number of seconds (text or int)."""
+    match = re.fullmatch("([0-9]{1,9})([smhd]?)", str(text).strip().lower())
     if not match:
         raise CalendarError("duration '%s' is not a number with s, m, h or d, like 90s, 15m, 2h, 1d" % text)
-    seconds = int(match.group(1)) * {'m': 60, 'h': 3600, 'd': DAY}.get(match.group(2), 1)
-    if seconds < least:
-        raise CalendarError("duration '%s' is below %ds" % (text, least))
-    return seconds
-
-
-def _one_day(month, day):
-    return Days(tuple((number == month) << day for number in range(1, 13)), 127, (), False)
+    return int(match.group(1)) * {"m": 60, "h": 3600, "d": DAY}.get(match.group(2), 1)
 
 
 def _parse_weekly(text):
@@ -727,82 +715,89 @@ def _parse_weekly(text):
 
 def _parse_monthly(text):
     plain, nth = [], []
-    for item in _split(text):
-        ordinal, _, name = item.partition(' ')
+    for item in text.split(","):
+        ordinal, _, name = item.partition(" ")
         if name and ordinal in ORDINALS:
             nth.append(name + ORDINALS[ordinal])
         else:
             plain.append(item)
-    return _parse_days(','.join(plain) or '*', '*', ','.join(nth) or '*', 'last', ", last or like 'first mon'")
+    return _parse_days(",".join(plain) or "*", "*", ",".join(nth) or "*", "last", ", last or like 'first mon'")
 
 
 def _parse_yearly(text):
     months = [0] * 12
-    for item in _split(text):
-        if not re.fullmatch('(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])', item):
+    for item in text.split(","):
+        if not re.fullmatch("(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])", item):
             raise CalendarError("day '%s' is not MM-DD, like 12-31" % item)
-        months[int(item[:2]) - 1] |= 1 << int(item[3:])
-        if not _is_possible(_one_day(int(item[:2]), int(item[3:]))):
-            raise CalendarError('can never fire: no year has the day %s' % item)
+        month, day = int(item[:2]) - 1, int(item[3:])
+        if day > MONTH_LENGTHS[month]:
+            raise CalendarError("can never fire: no year has the day %s" % item)
+        months[month] |= 1 << day
     return EVERY_DAY._replace(months=tuple(months))
 
 
 def _parse_cron(text, rest):
-    if rest == '@reboot':
-        return Rule('startup', text, times=NEVER)
-    if rest.startswith('@') and rest not in MACROS:
-        raise CalendarError("'%s' is none of %s @reboot" % (rest, ' '.join(MACROS)))
+    if rest == "@reboot":
+        return Rule("startup", text, times=NEVER)
+    if rest.startswith("@") and rest not in MACROS:
+        raise CalendarError("'%s' is none of %s @reboot" % (rest, " ".join(MACROS)))
     fields = MACROS.get(rest, rest).split()
     if len(fields) not in (5, 6):
-        raise CalendarError('%d fields; cron has 5 (minute hour day month weekday) or 6 (second first)' % len(fields))
-    second, minute, hour, day, month, weekday = fields if len(fields) == 6 else ['0'] + fields
-    seconds, minutes = _parse_field('second', second, 0, 59), _parse_field('minute', minute, 0, 59)
+        raise CalendarError("%d fields; cron has 5 (minute hour day month weekday) or 6 (second first)" % len(fields))
+    second, minute, hour, day, month, weekday = fields if len(fields) == 6 else ["0"] + fields
+    seconds, minutes = _parse_field("second", second, 0, 59), _parse_field("minute", minute, 0, 59)
     within = _share(tuple(60 * minute + second for minute in minutes for second in seconds))
-    starts = _share(tuple(3600 * hour for hour in _parse_field('hour', hour, 0, 23)))
-    days = _share(_parse_days(day, month, weekday, 'l', ' or L'))
+    starts = _share(tuple(3600 * hour for hour in _parse_field("hour", hour, 0, 23)))
+    days = _share(_parse_days(day, month, weekday))
     if not _is_possible(days):
         raise CalendarError("can never fire: no month of '%s' has a day '%s'" % (month, day))
-    return Rule('cron', text, days, DayTimes(starts, within), hour.startswith('*'))
+    return Rule("cron", text, days, DayTimes(starts, within), hour.startswith("*"))
 
 
-def _parse_days(day, month, weekday, last, hint):
+def _parse_days(day, month, weekday, last="l", hint=" or L"):
     """Days from the last three fields of cron; `last` is the word for the last day."""
-    months, nth, plain = _parse_field('month', month, 1, 12, MONTH_NUMBERS), set(), []
-    for item in weekday.split(','):
-        match = re.fullmatch('([^#]+)(?:#([1-5])|l)', item)
+    months, mask = _parse_field("month", month, 1, 12, MONTH_NUMBERS), _parse_monthdays(day, last, hint)
+    nth, plain = set(), []
+    for item in weekday.split(","):
+        match = re.fullmatch("([^#]+)(?:#([1-5])|l)", item)
         if match:
-            number = _parse_number('week day', match.group(1), 0, 7, WEEKDAY_NUMBERS)
-            nth.add((int(match.group(2) or 0), (number - 1) % 7))
+            numbers = _parse_field("week day", match.group(1), 0, 7, WEEKDAY_NUMBERS)
+            nth.update((int(match.group(2) or 0), (number - 1) % 7) for number in numbers)
         else:
             plain.append(item)
-    mask = _parse_monthdays(day, last, hint)
     return Days(tuple(mask if number in months else 0 for number in range(1, 13)),
-                _parse_weekdays(','.join(plain)) if plain else 0, tuple(sorted(nth)),
-                not day.startswith('*') and not weekday.startswith('*'))
+                _parse_weekdays(",".join(plain)) if plain else 0, tuple(sorted(nth)),
+                not day.startswith("*") and not weekday.startswith("*"))
 
 
 def _parse_weekdays(text):
-    return sum({1 << (number - 1) % 7 for number in _parse_field('week day', text, 0, 7, WEEKDAY_NUMBERS)})
+    return sum({1 << (number - 1) % 7 for number in _parse_field("week day", text, 0, 7, WEEKDAY_NUMBERS)})
 
 
-def _parse_monthdays(text, last='last', hint=' or last'):
-    plain = [item for item in _split(text) if item != last]
-    numbers = _parse_field('day of month', ','.join(plain), 1, 31, (), hint) if plain else []
-    return sum(1 << number for number in numbers) | (plain != _split(text))
+def _parse_monthdays(text, last="last", hint=" or last"):
+    plain = [item for item in text.split(",") if item != last]
+    numbers = _parse_field("day of month", ",".join(plain), 1, 31, hint=hint) if plain else []
+    return sum(1 << number for number in numbers) | (len(plain) <= text.count(","))
 
 
-def _parse_field(what, text, low, high, names=(), hint=''):
+def _parse_field(what, text, low, high, names=(), hint=""):
     """The numbers, in order, of a list of `*`, `a`, `a-b`, each with `/step`; high 7 is Sunday once more."""
+    def read(word):
+        if word in names:
+            return names[word]
+        if not re.fullmatch("[0-9]{1,4}", word) or not low <= int(word) <= high:
+            raise CalendarError("%s '%s' is not %d-%d%s" % (what, word, low, high, hint or " ".join(["", *names])))
+        return int(word)
     top, numbers = 6 if high == 7 else high, set()
-    for item in _split(text):
-        body, slash, step = item.partition('/')
-        if slash and not re.fullmatch('0*[1-9][0-9]{0,5}', step):
+    for item in text.split(","):
+        body, slash, step = item.partition("/")
+        if slash and not re.fullmatch("0*[1-9][0-9]{0,5}", step):
             raise CalendarError("%s '%s': after / comes a step from 1 up, like */5" % (what, item))
-        left, dash, right = body.partition('-')
-        first = low if body == '*' else _parse_number(what, left, low, high, names, hint)
-        last = top if slash or body == '*' else first
+        left, dash, right = body.partition("-")
+        first = low if body == "*" else read(left)
+        last = top if slash or body == "*" else first
         if dash:
-            last = 7 if right == 'sun' and first else _parse_number(what, right, low, high, names, hint)
+            last = 7 if right == "sun" and first else read(right)
         if last < first:
             raise CalendarError("%s '%s': ranges do not wrap; write two, like %s-%s,%s-%s"
                                 % (what, item, left, top, low, right))
@@ -810,26 +805,18 @@ def _parse_field(what, text, low, high, names=(), hint=''):
     return sorted(numbers)
 
 
-def _parse_number(what, text, low, high, names, hint=''):
-    if re.fullmatch('[0-9]{1,4}', text) and low <= int(text) <= high:
-        return int(text)
-    if text in names:
-        return names[text]
-    raise CalendarError("%s '%s' is not %d-%d%s" % (what, text, low, high, hint or ' '.join(['', *names])))
-
-
 class Window(NamedTuple):
-    """What the fields of a schedule take away or add, but for `from` and `to`. Equal ones are shared."""
+    """What the fields of a schedule take away or add, but for `from` and `to`."""
 
-    weekdays: int = 0          # excluded, bits, Monday is bit 0
-    monthdays: int = 0         # excluded, bits; bit 0 is the last day
-    starts: tuple = ()         # excluded stretches of days: their first ones ..
-    ends: tuple = ()           # .. and last ones, in order, apart from each other
-    hours: tuple = ()          # first and last second of the day that is in
-    gap: str = 'run'
-    fold: str = 'first'
-    every: int = 0             # repetition: seconds, and how many more times
-    repeats: int = 0
+    weekdays: int              # excluded, bits, Monday is bit 0
+    monthdays: int             # excluded, bits; bit 0 is the last day
+    starts: tuple              # excluded stretches of days: their first ones ..
+    ends: tuple                # .. and last ones, in order, apart from each other
+    spans: tuple               # stretches of a day that `hours` leaves, first and last second
+    gap: str
+    fold: str
+    every: int                 # repetition: seconds, and how many more times
+    repeats: int
 
     def get_mask(self, days, month):
         """The bits of the days of that month (year * 12 + month - 1) that are not excluded."""
@@ -846,13 +833,8 @@ class Window(NamedTuple):
 
     def next_day(self, days, day):
         """The first day from `day` on, or None. Tries months, no more than the 40 years that may lie between."""
-        while True:
-            place = bisect_left(self.ends, day)
-            if place < len(self.ends) and self.starts[place] <= day:
-                day = self.ends[place] + 1
+        while day < END_DAY:
             year, month, number = date.fromordinal(day + EPOCH_ORDINAL).timetuple()[:3]
-            if year > 9998:
-                return None
             month += year * 12 - 1
             mask = self.get_mask(days, month) >> number << number
             if mask:
@@ -861,94 +843,81 @@ class Window(NamedTuple):
             while not days.months[month % 12]:
                 month += 1
             day = _find_month(month)[0]
+            place = bisect_left(self.ends, day)
+            if place < len(self.ends) and self.starts[place] <= day:
+                day = self.ends[place] + 1
+        return None
 
     def count_days(self, days, first, last):
-        """How many days there are from `first` to `last`, both in."""
-        low, high = (date.fromordinal(day + EPOCH_ORDINAL) for day in (first, last + 1))
+        """How many days there are from `first` until before `last`."""
+        low, high = (date.fromordinal(day + EPOCH_ORDINAL) for day in (first, last))
         start, end = low.year * 12 + low.month - 1, high.year * 12 + high.month - 1
-        count = -bin(self.get_mask(days, start) & (1 << low.day) - 1).count('1')
-        for month in range(start, end):
-            count += bin(self.get_mask(days, month)).count('1')
-        return count + bin(self.get_mask(days, end) & (1 << high.day) - 1).count('1')
+        masks = [self.get_mask(days, month) for month in range(start, end)]
+        masks.append(self.get_mask(days, end) & (1 << high.day) - 1)
+        masks[0] = masks[0] >> low.day
+        return sum(bin(mask).count("1") for mask in masks)
 
     def find_reason(self, local):
         """Why this local time is excluded, in words, or ''."""
         day, second = divmod(local, DAY)
-        when = date.fromordinal(day + EPOCH_ORDINAL)
-        if not self.count_days(EVERY_DAY, day, day):
-            by = 'week day' if self.weekdays >> when.weekday() & 1 else 'date'
-            if not self._replace(weekdays=0, starts=(), ends=()).count_days(EVERY_DAY, day, day):
-                by = 'day of month'
-            return 'excluded %s %s (%s)' % (by, when, WEEKDAYS[when.weekday()])
-        if not any(low <= second <= high for low, high in self.list_spans()):
-            return 'outside hours %s-%s' % tuple(map(format_clock, self.hours))
-        return ''
-
-    def list_spans(self):
-        """The stretches of a day that `hours` leaves, first and last second."""
-        low, high = self.hours or (0, DAY - 1)
-        return ((low, high),) if low <= high else ((0, high), (low, DAY - 1))
+        if not self.count_days(EVERY_DAY, day, day + 1):
+            return "excluded day %s %s" % (WEEKDAYS[(day + 3) % 7], date.fromordinal(day + EPOCH_ORDINAL))
+        return "" if any(low <= second <= high for low, high in self.spans) else "outside hours"
 
 
 def format_clock(local):
     """`HH:MM`, with `:SS` unless 00, of local seconds or a second of the day."""
-    text = '%02d:%02d:%02d' % (local // 3600 % 24, local // 60 % 60, local % 60)
-    return text[:5] if text.endswith(':00') else text
+    text = "%02d:%02d:%02d" % (local // 3600 % 24, local // 60 % 60, local % 60)
+    return text[:5] if text.endswith(":00") else text
 
 
-def _parse_window(options, calendars):
-    def read(name, parse, default=0):
-        value = options.get(name)
-        if value is None or value in ('', []):
-            return default
-        try:
-            return parse(','.join(map(str, value)) if isinstance(value, (list, tuple)) else str(value))
-        except CalendarError as error:
-            raise CalendarError('%s: %s' % (name, error)) from None
-    starts, ends = read('exclude_dates', lambda text: _parse_dates(_insert_calendars(text, calendars)), ((), ()))
-    every = read('repeat_every', lambda text: parse_duration(text, 1))
-    count, duration = read('repeat_count', parse_duration, None), read('repeat_for', parse_duration, None)
-    limits = [count] if count is not None else []
-    limits += [duration // (every or 1)] if duration is not None else []
+def _join(value):
+    items = value if isinstance(value, (list, tuple)) else str("" if value is None else value).split(",")
+    return ",".join(str(item).strip() for item in items)
+
+
+def _read(name, parse, text, default=0):
+    try:
+        return parse(text) if text else default
+    except CalendarError as error:
+        raise CalendarError("%s: %s" % (name, error)) from None
+
+
+@functools.lru_cache(maxsize=1024)
+def _parse_window(weekdays, monthdays, dates, hours, gap, fold, *repetition):
+    """The Window of the texts of WINDOW_FIELDS, '' where there is none. Equal ones are shared."""
+    for name, text, choices in (("gap", gap, ("run", "skip")), ("fold", fold, ("first", "both"))):
+        if text not in choices + ("",):
+            raise CalendarError("%s: '%s' is not %s or %s" % ((name, text) + choices))
+    every, count, duration = (_read(name, parse_seconds, text, None)
+                              for name, text in zip(WINDOW_FIELDS[6:], repetition))
+    limits = [limit for limit in (count, duration if duration is None else duration // (every or 1))
+              if limit is not None]
     if bool(every) != bool(limits):
-        raise CalendarError('repeat_every needs repeat_count or repeat_for, and they need it: 15m and 2h')
-    return _share(Window(
-        read('exclude_weekdays', lambda text: _parse_weekdays(text.lower())),
-        read('exclude_monthdays', lambda text: _parse_monthdays(text.lower())),
-        starts, ends, read('hours', _parse_hours, ()), read('gap', functools.partial(_choose, ('run', 'skip')), 'run'),
-        read('fold', functools.partial(_choose, ('first', 'both')), 'first'), every, min(limits, default=0)))
-
-
-def _choose(choices, text):
-    if text not in choices:
-        raise CalendarError("'%s' is not %s" % (text, ' or '.join(choices)))
-    return text
+        raise CalendarError("repeat_every (from 1s up) needs repeat_count or repeat_for, and they need it")
+    return Window(_read("exclude_weekdays", _parse_weekdays, weekdays.lower()),
+                  _read("exclude_monthdays", _parse_monthdays, monthdays.lower()),
+                  *_read("exclude_dates", _parse_dates, dates, ((), ())),
+                  _read("hours", _parse_hours, hours, ((0, DAY - 1),)),
+                  gap or "run", fold or "first", every or 0, min(limits, default=0))
 
 
 def _parse_hours(text):
-    low, dash, high = text.replace(' ', '').partition('-')
+    low, dash, high = text.replace(" ", "").partition("-")
     if not dash:
         raise CalendarError("'%s' is not HH:MM-HH:MM, like 08:00-18:00" % text)
-    return parse_clock(low), DAY - 1 if high == '24:00' else parse_clock(high)
-
-
-def _insert_calendars(text, calendars):
-    items = []
-    for item in _split(text):
-        if item not in calendars and not item[:1].isdigit():
-            raise CalendarError("'%s' is neither a date YYYY-MM-DD, a range a..b, nor a calendar (%s)"
-                                % (item, ', '.join(sorted(calendars)) or 'there are none'))
-        dates = calendars.get(item, item)
-        items.append(dates if isinstance(dates, str) else ','.join(dates))
-    return ','.join(items)
+    low, high = parse_clock(low), DAY - 1 if high == "24:00" else parse_clock(high)
+    return ((low, high),) if low <= high else ((0, high), (low, DAY - 1))
 
 
 @functools.lru_cache(maxsize=256)
 def _parse_dates(text):
     """(starts, ends) of the stretches of days in a list of dates and ranges `a..b`."""
     starts, ends, found = [], [], []
-    for item in filter(None, _split(text)):
-        first, dots, last = item.partition('..')
+    for item in filter(None, text.split(",")):
+        if not item[0].isdigit():
+            raise CalendarError("'%s' is neither a date YYYY-MM-DD, a range a..b, nor a calendar that exists" % item)
+        first, dots, last = item.partition("..")
         found.append((parse_day(first.strip()), parse_day(last.strip() if dots else first)))
         if found[-1][1] < found[-1][0]:
             raise CalendarError("range '%s' ends before it begins" % item)
@@ -966,65 +935,62 @@ def parse_moment(text, zone, newest=False):
 
     With `newest` a date alone is its last second, and a time that exists twice the second one (for `to`).
     """
-    match = re.fullmatch(r'([0-9-]{10})(?:[ Tt]([0-9:]+)(?:\.[0-9]+)?(?:([Zz])|([+-][0-9]{2}):?([0-9]{2}))?)?', text)
+    match = re.fullmatch(r"([0-9-]{10})(?:[ Tt]([0-9:]+)(?:\.[0-9]+)?)?([Zz]|[+-][0-9]{2}:?[0-9]{2})?", str(text))
     if not match:
         raise CalendarError("'%s' is not YYYY-MM-DD or YYYY-MM-DD HH:MM[:SS], with Z or +HH:MM if not local" % text)
-    day, clock, utc, hours, minutes = match.groups()
-    local = parse_day(day) * DAY + (parse_clock(clock) if clock else DAY - 1 if newest else 0)
-    if utc or hours:
-        return local - (int(hours) * 3600 + int(hours[0] + minutes) * 60 if hours else 0)
-    return zone.find_instant(local, newest)
+    day, clock, suffix = match.groups()
+    rule = _parse_words("at", str(text), "%s %s" % (day, clock or ("23:59:59" if newest else "00:00")))
+    table = Timetable(rule, find_zone("UTC") if suffix else zone, BARE_WINDOW if newest else OPEN_WINDOW)
+    instant = table.last_until(-1, table.last) if newest else table.next_after(-1)
+    if instant is None:
+        return -1 if day < "1970" else END_DAY * DAY
+    east = suffix and suffix[1:].replace(":", "")
+    return instant - int(suffix[0] + "1") * (int(east[:2]) * 3600 + int(east[2:]) * 60) if east else instant
 
 
-def make_timetable(rule, timezone='', options=None, calendars=None):
+def make_timetable(rule, timezone="", options=None, calendars=None):
     """The Timetable of a schedule. Raises CalendarError.
 
-    rule: its text; timezone: a name for find_zone; options: a mapping that may hold, among others, from to hours
-    exclude_weekdays exclude_monthdays exclude_dates repeat_every repeat_count repeat_for gap fold;
-    calendars: name -> dates (text or list), for exclude_dates.
+    rule: its text; timezone: a name for find_zone; options: a mapping that may hold, among others, from, to and
+    WINDOW_FIELDS; calendars: name -> dates (text or list), for exclude_dates.
     """
-    options, rule, zone = options or {}, parse_rule(rule), find_zone(timezone)
-    window = _parse_window(options, calendars or {}) if options else OPEN_WINDOW
-    limits = []
-    for name in ('from', 'to'):
-        try:
-            limits.append(parse_moment(options[name], zone, name == 'to') if options.get(name) else None)
-        except CalendarError as error:
-            raise CalendarError('%s: %s' % (name, error)) from None
-    first, last = limits[0] or 0, END_INSTANT if limits[1] is None else limits[1]
-    if last < first:
-        raise CalendarError("to: '%s' is before from '%s'" % (options['to'], options.get('from', '1970-01-01')))
-    return Timetable(rule, zone, window, first, last, first)
+    rule, zone, window, first, last = parse_rule(rule), find_zone(timezone), OPEN_WINDOW, None, None
+    if options:
+        texts = [_join(options.get(name)) for name in WINDOW_FIELDS]
+        texts[2] = ",".join(_join((calendars or {}).get(item, item)) for item in texts[2].split(","))
+        window = _parse_window(*texts)
+        first = _read("from", lambda text: parse_moment(text, zone), options.get("from"), None)
+        last = _read("to", lambda text: parse_moment(text, zone, newest=True), options.get("to"), None)
+    if None not in (first, last) and last < first:
+        raise CalendarError("to: '%s' is before from '%s'" % (options["to"], options["from"]))
+    return Timetable(rule, zone, window, max(first or 0, 0), END_DAY * DAY if last is None else last)
 
 
-OPEN_WINDOW = Window()
-BARE_WINDOW = Window(fold='both')
+OPEN_WINDOW = _parse_window(*[""] * 9)
+BARE_WINDOW = OPEN_WINDOW._replace(fold="both")
 
 
 class Timetable:
-    """When a rule is due in a zone and a window. Immutable; instants are whole seconds since 1970 UTC.
+    """When a rule is due in a zone and a window, from `first` to `last`. Immutable.
 
     Nothing is due before 1970 or after 9997. Dates and hours of the window are those of the local time that the rule
-    names; for `every` and for repetitions, those of the instant.
+    names; for `every` and for repetitions, those of the instant. `anchor` is an instant at which `every` is due.
     """
 
-    __slots__ = ('rule', 'zone', 'window', 'times', 'first', 'last', 'anchor')
+    __slots__ = ("rule", "zone", "window", "times", "first", "last", "anchor")
 
-    def __init__(self, rule, zone, window, first, last, anchor):
-        self.rule, self.zone, self.window, self.anchor = rule, zone, window, anchor
-        self.first, self.last, self.times = max(first, 0), min(last, END_INSTANT), rule.times
-        if window.hours and not rule.step:
-            self.times = DayTimes(rule.times.starts, rule.times.within, window.hours)
+    def __init__(self, rule, zone, window, first=0, last=END_DAY * DAY, anchor=None):
+        self.rule, self.zone, self.window, self.first, self.last = rule, zone, window, first, last
+        self.anchor, self.times = first if anchor is None else anchor, rule.times
+        if window.spans != OPEN_WINDOW.spans and not rule.step:
+            self.times = _cut_times(rule.times.starts, rule.times.within, window.spans)
         if not _is_possible(rule.days, window.weekdays, window.monthdays):
             self.times = NEVER
         if rule.day is not None:  # the one date of `at` lies within, in any zone
-            self.first = max(self.first, (rule.day - 2) * DAY)
-            self.last = min(self.last, (rule.day + 3) * DAY)
-        span = window.every * window.repeats
-        per_day = DAY // rule.step + 1 if rule.step else self.times.size
+            self.first, self.last = max(first, (rule.day - 2) * DAY), min(last, (rule.day + 3) * DAY)
+        span, per_day = window.every * window.repeats, DAY // rule.step + 1 if rule.step else self.times.size
         if min(per_day * (span // DAY + 1), span) > MAX_OVERLAP:
-            raise CalendarError('repetitions of more than %d firings would overlap; repeat for a shorter time'
-                                % MAX_OVERLAP)
+            raise CalendarError("repetitions of over %d firings might overlap; repeat for less time" % MAX_OVERLAP)
 
     def next_after(self, instant):
         """The first due time after `instant`, or None."""
@@ -1070,15 +1036,15 @@ class Timetable:
 
     def notes(self, due):
         """Short texts about a due time for the preview: what the zone's changes of offset mean for it."""
-        if self.rule.step:
-            return []
         start, end, offset, before = self.zone.get_piece(due)
         local, missing = due + offset, self._find_missing(due)
-        notes = ['after gap %s does not exist' % format_clock(missing)] if missing is not None else []
+        if self.rule.step:
+            return []
+        notes = [] if missing is None else ["after gap %s does not exist" % format_clock(missing)]
         if local < start + before:
-            notes.append('second of two %s' % format_clock(local))
+            notes.append("second of two %s" % format_clock(local))
         elif local >= end + self.zone.get_piece(end)[2]:
-            notes.append('first of two %s' % format_clock(local))
+            notes.append("first of two %s" % format_clock(local))
         return notes
 
     def excluded_between(self, after, until, limit=100):
@@ -1086,8 +1052,8 @@ class Timetable:
 
         The reason is window, gap or fold. What the window takes from repetitions is not listed.
         """
-        bare = Timetable(self.rule, self.zone, BARE_WINDOW, 0, END_INSTANT, self.anchor)
-        lost = itertools.islice(self._iter_lost(bare, max(after, -1), min(until, END_INSTANT)), limit)
+        bare = Timetable(self.rule, self.zone, BARE_WINDOW, anchor=self.anchor)
+        lost = itertools.islice(self._iter_lost(bare, max(after, -1), min(until, bare.last)), limit)
         return [(instant,) + self._find_loss(bare, instant) for instant in lost]
 
     def _iter_lost(self, bare, after, until):
@@ -1104,14 +1070,14 @@ class Timetable:
 
     def _find_loss(self, bare, instant):
         if not self.first <= instant <= self.last:
-            return 'window', 'before from' if instant < self.first else 'after to'
+            return "window", "before from" if instant < self.first else "after to"
         local, missing = instant + self.zone.get_piece(instant)[2], bare._find_missing(instant)
         text = self.window.find_reason(local if missing is None else missing)
         if text:
-            return 'window', text
+            return "window", text
         if missing is not None:
-            return 'gap', '%s does not exist' % format_clock(missing)
-        return 'fold', 'second of two %s' % format_clock(local)
+            return "gap", "%s does not exist" % format_clock(missing)
+        return "fold", "second of two %s" % format_clock(local)
 
     # A firing is a due time that is no repetition.
 
@@ -1153,18 +1119,17 @@ class Timetable:
     def _begin_local(self, instant, start, offset, before):
         """The local time from which on the rule is looked up at `instant`."""
         if not self.rule.real:
-            if before < offset and instant == start and self.window.gap == 'run':
+            if before < offset and instant == start and self.window.gap == "run":
                 return start + before
-            if before > offset and self.window.fold == 'first':
+            if before > offset and self.window.fold == "first":
                 return max(instant + offset, start + before)
         return instant + offset
 
     def _find_missing(self, instant):
         """The first local time of the rule that a gap swallowed and for which `instant` is due, or None."""
         start, _, offset, before = self.zone.get_piece(instant)
-        if not self.times.size or self.rule.step or self._begin_local(instant, start, offset, before) >= start + offset:
-            return None
-        local = self._next_local(start + before)
+        begin = self._begin_local(instant, start, offset, before)
+        local = self._next_local(begin) if begin < start + offset and self.times.size and not self.rule.step else None
         return local if local is not None and local < start + offset else None
 
     def _next_local(self, local):
@@ -1180,16 +1145,12 @@ class Timetable:
 
     def _count_local(self, low, high):
         """How many local times of the rule are in [low, high)."""
-        if high <= low:
-            return 0
-        count_days, days = self.window.count_days, self.rule.days
-        (first, second), (last, end) = divmod(low, DAY), divmod(high, DAY)
-        count = count_days(days, first, last - 1) * self.times.size if first < last else 0
-        if second and count_days(days, first, first):
-            count -= self.times.count_before(second)
-        if end and count_days(days, last, last):
-            count += self.times.count_before(end)
-        return count
+        def count_before(local):
+            day, second = divmod(local, DAY)
+            today = self.times.count_before(second) if second and count_days(days, day, day + 1) else 0
+            return today + (count_days(days, first, day) * self.times.size if first < day else 0)
+        count_days, days, first = self.window.count_days, self.rule.days, low // DAY
+        return count_before(high) - count_before(low) if low < high else 0
 
     # Steps are the instants anchor + k * step that the window leaves: `every`, and repetitions.
 
@@ -1217,16 +1178,15 @@ class Timetable:
 
     def _find_open(self, instant):
         """(first, last) instant of the next stretch from `instant` on that the window leaves, or (None, None)."""
-        window = self.window
-        if not (window.weekdays or window.monthdays or window.starts or window.hours):
+        if self.window[:5] == OPEN_WINDOW[:5]:
             return instant, self.last
         while instant <= self.last:
             _, end, offset, _ = self.zone.get_piece(instant)
-            day = window.next_day(EVERY_DAY, (instant + offset) // DAY)
+            day = self.window.next_day(EVERY_DAY, (instant + offset) // DAY)
             if day is None:
                 break
             midnight = day * DAY - offset
-            for low, high in window.list_spans():
+            for low, high in self.window.spans:
                 if instant <= midnight + high and midnight + low < end:
                     return max(midnight + low, instant), min(midnight + high, end - 1, self.last)
             instant = min(end, midnight + DAY) if midnight + DAY > instant else end
@@ -1235,8 +1195,8 @@ class Timetable:
 
 def find_jitter(name, due, jitter_s):
     """Seconds 0..jitter_s by which a schedule's due time is delayed: a hash, the same on every host and start."""
-    digest = hashlib.sha256(('%s@%d' % (name, due)).encode('utf-8')).digest()
-    return int.from_bytes(digest[:8], 'big') % (jitter_s + 1)
+    digest = hashlib.sha256(("%s@%d" % (name, due)).encode("utf-8")).digest()
+    return int.from_bytes(digest[:8], "big") % (jitter_s + 1)
 
 
 # ======================================================================================
@@ -1280,7 +1240,8 @@ def number(low, high, types=(int,)):
         return value
 
     def parse(text):
-        if not re.fullmatch(r"[+-]?\d{1,15}" + ("" if types == (int,) else r"(\.\d{1,9})?"), text):
+        fraction = "" if types == (int,) else r"(\.[0-9]{1,9})?"
+        if not re.fullmatch("[+-]?[0-9]{1,15}" + fraction, text):
             raise ValueError(reason)
         return check(int(text) if types == (int,) else float(text))
     return Kind(check, parse)
@@ -1709,8 +1670,10 @@ NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ce
                         "lustre", "gpfs", "beegfs", "ncpfs", "fuse.sshfs", "fuse.glusterfs",
                         "fuse.s3fs", "fuse.rclone", "virtiofs", "webdav", "afpfs", "fuse.ceph")
 LAZY_S = 0.05           # how long a record that nobody waits for may wait for company
+GATHER_S = 0.001        # how long a commit waits for those that asked together last time
 RETRY_S = 0.02          # between tries while another program holds the file's lock
 READERS = 8             # idle reading connections kept a file
+_WRONG_SQL = re.compile("no such |has no column|syntax error")      # the request's own fault
 
 
 class Pending:
@@ -1718,16 +1681,18 @@ class Pending:
 
     `then(pending)` is called in the writer's thread after the commit, before `result` returns.
     """
-    __slots__ = ("work", "deadline", "then", "value", "error", "is_done", "_lock")
+    __slots__ = ("work", "deadline", "then", "is_single", "value", "error", "is_done", "_lock")
 
-    def __init__(self, work, deadline=None, then=None):
+    def __init__(self, work, deadline=None, then=None, is_single=False):
         self.work, self.deadline, self.then = work, deadline, then
+        self.is_single = is_single      # writes by one statement, which needs no savepoint
         self.value = self.error = None
         self.is_done = False
         self._lock = threading.Lock()
         self._lock.acquire()
 
     def finish(self, value=None, error=None):
+        """Done, well or badly: called once, by the writer."""
         self.value, self.error, self.is_done = value, error, True
         if self.then:
             try:
@@ -1766,7 +1731,11 @@ class Database:
         self._ready = threading.Condition()
         self._queue = collections.deque()
         self._urgent = 0
+        self._wanted = 1                # requests in the queue that wake the writer
+        self._company, self._answered = 1, 0.0
         self._closing = None            # monotonic seconds until which a closing may take
+        self.version = None             # of the data: changes when others have written
+        self._failures = 0
         self._mark = random.getrandbits(60)
         self._mark_key = os.getpid() % 64       # bounded; a clash costs only a wrong ERR
         self._locked_since = None
@@ -1931,20 +1900,21 @@ class Database:
 
     # -- writing -----------------------------------------------------------------------
 
-    def submit(self, work, within_s=None, then=None, is_lazy=False):
+    def submit(self, work, within_s=None, then=None, is_lazy=False, is_single=False):
         """Hands work(connection) to the writer and returns a Pending.
 
         What cannot be written `within_s` seconds is withdrawn and fails; without it, it is
         tried until it can be, or the database is closed. A lazy request waits for company.
+        One that writes by a single statement has SQLite's own savepoint and says so.
         """
         deadline = None if within_s is None else self._clock.monotonic() + within_s
-        pending = Pending(work, deadline, then)
+        pending = Pending(work, deadline, then, is_single)
         with self._ready:
             if not self.is_gone and self._closing is None:
                 self._queue.append(pending)
                 if not is_lazy:
                     self._urgent += 1
-                if not is_lazy or len(self._queue) == 1:
+                if len(self._queue) == 1 or not is_lazy and len(self._queue) >= self._wanted:
                     self._ready.notify()
                 return pending
         pending.finish(error=RepositoryGone("%s: %s" % (self.label, self.trouble or "is closed")))
@@ -1976,8 +1946,14 @@ class Database:
         with self._ready:
             while not self._queue and self._closing is None:
                 self._ready.wait()
-            if not self._urgent and self._closing is None:
-                self._ready.wait(LAZY_S)
+            if self._closing is None:
+                if not self._urgent:
+                    self._ready.wait(LAZY_S)
+                elif len(self._queue) < self._company and \
+                        self._clock.monotonic() < self._answered + GATHER_S:
+                    self._wanted = self._company
+                    self._ready.wait(GATHER_S)
+                    self._wanted = 1
             return self._take_now(MAX_BATCH)
 
     def _take_now(self, most):
@@ -1998,6 +1974,8 @@ class Database:
             self._trouble_over()
             for pending, (value, error) in zip(batch, outcomes):
                 pending.finish(value, error)
+            # those just answered may ask again at once: one commit for all beats two
+            self._company, self._answered = len(batch) + len(self._queue), self._clock.monotonic()
             return None
 
     def _commit(self, batch):
@@ -2005,8 +1983,9 @@ class Database:
         connection = self._connect_writer()
         connection.execute("begin immediate")
         before = connection.total_changes
+        self.version = data_version(connection), self._failures
         try:
-            outcomes = [self._savepoint(connection, pending.work) for pending in batch]
+            outcomes = [self._savepoint(connection, pending) for pending in batch]
             if connection.total_changes == before:
                 connection.execute("rollback")
                 return outcomes
@@ -2025,19 +2004,23 @@ class Database:
         return outcomes
 
     @staticmethod
-    def _savepoint(connection, work):
-        connection.execute("savepoint request")
+    def _savepoint(connection, pending):
+        work, is_single = pending.work, pending.is_single
+        if not is_single:
+            connection.execute("savepoint request")
         try:
             outcome = work(connection), None
         except sqlite3.Error as error:
-            if isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError:
+            if type(error) is sqlite3.DatabaseError or isinstance(error, sqlite3.OperationalError) \
+                    and not _WRONG_SQL.search(str(error)):
                 raise                       # the file, not the request: nothing of the batch stays
             outcome = None, error
         except Exception as error:
             outcome = None, error
-        if outcome[1] is not None:
-            connection.execute("rollback to request")
-        connection.execute("release request")
+        if not is_single:
+            if outcome[1] is not None:
+                connection.execute("rollback to request")
+            connection.execute("release request")
         return outcome
 
     def _read_back(self, error):
@@ -2057,6 +2040,7 @@ class Database:
     def _not_written(self, batch, error):
         """Notes the trouble and fails what is overdue; the rest, and what came, is tried again."""
         self._note(error)
+        self._failures += 1
         if not _is_locked(error):
             self._drop_writer()
         now = self._clock.monotonic()
@@ -2345,6 +2329,8 @@ create table session (
     ran_by text,                        -- identity of the agent that runs or ran it
     restart_step integer, restart_task integer      -- where RESTART goes on, from 0
 );
+create trigger session_number after insert on session begin
+    update repository set last_session = max(last_session, new.id / 1000); end;
 create index session_open on session(agent, status)
     where status in ('WAITING', 'QUEUED', 'RUNNING');
 create unique index session_key on session(key) where key is not null;
@@ -2445,7 +2431,10 @@ class WorkRepository:
         self.id, self.name, self.path = number, name, path
         self.db = Database(path, "work", "work repository %s" % name, WORK_MIGRATIONS, clock)
         self.is_behind = False  # outstanding sessions and schedules must be read again
-        self._parsed = {}       # definition id -> Scenario; definitions never change
+        self._parsed = {}       # definition id -> (body, Scenario)
+        self._versions = {}     # (name, version) -> (row, Scenario), as of _versions_at
+        self._versions_at = None
+        self._imports = 0       # changes of scenarios by this agent
 
     @classmethod
     def create(cls, number, name, path, clock):
@@ -2462,8 +2451,9 @@ class WorkRepository:
         self.db.open()
         try:
             number = self.db.write(self._claim)
-            if number != self.id:
-                raise RepositoryError("%s: the file is a work repository of id %d, not %d"
+            self.id = self.id or number         # ATTACH takes the id that the file has
+            if number is None or number != self.id:
+                raise RepositoryError("%s: the file is a work repository of id %s, not %s"
                                       % (self.db.label, number, self.id))
             if expected_uuid not in (None, self.db.uuid):
                 raise RepositoryError("%s: the file carries another UUID than the one attached; "
@@ -2498,11 +2488,11 @@ class WorkRepository:
         return row
 
     def parsed(self, definition, body):
-        """The Scenario of a definition."""
-        scenario = self._parsed.get(definition)
-        if scenario is None:
-            scenario = self._parsed[definition] = parse_scenario(json.loads(body))
-        return scenario
+        """The Scenario of a definition; after a rollback or purge its id may get another body."""
+        found = self._parsed.get(definition)
+        if found is None or found[0] != body:
+            found = self._parsed[definition] = body, parse_scenario(json.loads(body))
+        return found[1]
 
     def has_scenario(self, name, version):
         """Whether the repository has this scenario version; RepositoryError."""
@@ -2552,6 +2542,7 @@ class WorkRepository:
 
     def _import_scenario(self, connection, scenario, now, is_replacing):
         """True when made, False when it was there, None when another one is."""
+        self._imports += 1
         body = json.dumps(scenario.document)
         digest = hashlib.sha256(canonical(scenario.document).encode()).hexdigest()
         row = connection.execute(
@@ -2572,6 +2563,7 @@ class WorkRepository:
 
     def drop_scenario(self, connection, name, version):
         """Deletes a version; NotFound, or Conflict while a schedule names it."""
+        self._imports += 1
         row = self.get_version(connection, name, version)
         for schedule in connection.execute("select name, version from schedule where scenario=?",
                                            (name,)):
@@ -2599,6 +2591,17 @@ class WorkRepository:
                                  % (name, scenario.name, scenario.version))
         return row, scenario
 
+    def _checked_version(self, connection, request):
+        """_check_variables for the flood: asks the file again only when something has changed."""
+        at = self.db.version, self._imports
+        if at != self._versions_at:
+            self._versions, self._versions_at = {}, at
+        key = request.scenario, request.version
+        found = self._versions.get(key)
+        if found is None or request.variables:
+            found = self._versions[key] = self._check_variables(connection, request)
+        return found
+
     def add_session(self, connection, request, now):
         """Makes a session -> Ticket. NotFound, BadRequest, Conflict for another use of its key."""
         given = canonical(request.variables)
@@ -2609,22 +2612,20 @@ class WorkRepository:
                     raise Conflict("key %s was used for session %d with another scenario or other "
                                    "variables" % (shorten(request.key), row["id"]))
                 return self.ticket(row)._replace(is_duplicate=True)
-        row, scenario = self._check_variables(connection, request)
+        row, scenario = self._checked_version(connection, request)
         variables = dict(scenario.variables, **request.variables)
         timeout = scenario.timeout if request.timeout is None else request.timeout
         is_waiting = request.is_held or request.start_at is not None and request.start_at > now
         status = WAITING if is_waiting else QUEUED
-        connection.execute("update repository set last_session = last_session + 1")
-        number = connection.execute("select last_session from repository").fetchone()[0]
-        session = number * 1000 + self.id
-        connection.execute(
+        session = connection.execute(
             "insert into session(id, agent, scenario, version, definition, context, status, name,"
             " keywords, priority, level, timeout, created, start_at, variables, given, key,"
-            " schedule, due) values (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-            (session, request.agent, scenario.name, scenario.version, row["definition"],
+            " schedule, due) values ((select (last_session + 1) * 1000 + id from repository),"
+            " ?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            (request.agent, scenario.name, scenario.version, row["definition"],
              request.context, status, request.name, request.keywords, request.priority,
              request.level, timeout, now, request.start_at, json.dumps(variables), given,
-             request.key, request.schedule, request.due))
+             request.key, request.schedule, request.due)).lastrowid
         return Ticket(session, status, request.agent, request.priority, request.start_at,
                       request.schedule)
 
@@ -3258,6 +3259,14 @@ def visible(data):
     return _CONTROL.sub(lambda match: "\\x%02x" % ord(match.group()), text)
 
 
+def _piece_end(line, start):
+    """Where a piece of a line that is too long ends: not inside a character."""
+    end = start + MAX_LOG_LINE
+    while end > start + MAX_LOG_LINE - 4 and line[end] & 0xC0 == 0x80:
+        end -= 1
+    return end
+
+
 class _Block:
     """Whole lines of one stream, read at one time; `data` is None once it is written down."""
     __slots__ = ("position", "time", "stream", "data", "cost", "lines", "size")
@@ -3285,9 +3294,7 @@ class _Block:
         for line in self.data[:-1 if self.data.endswith(b"\n") else None].split(b"\n"):
             start = 0
             while len(line) - start > MAX_LOG_LINE:
-                end = start + MAX_LOG_LINE
-                while end > start + MAX_LOG_LINE - 4 and line[end] & 0xC0 == 0x80:
-                    end -= 1
+                end = _piece_end(line, start)
                 yield position + start, self.time, self.stream, visible(line[start:end])
                 start = end
             yield position + start, self.time, self.stream, visible(line[start:])
@@ -3325,15 +3332,18 @@ class Capture:
                 self.captured += data
             carry = self._carry.pop(stream, b"")
             whole = carry + data if carry else data
-            if data:
-                cut = whole.rfind(b"\n") + 1
-                if len(whole) - cut <= MAX_LOG_LINE:
-                    if cut < len(whole):
-                        self._carry[stream] = whole[cut:]
-                    whole = whole[:cut]
-            if whole:
-                self._add(_Block(self._position, to_text(self._clock.now()), stream, whole))
-                self._position += len(whole) + (not whole.endswith(b"\n"))
+            cut = whole.rfind(b"\n") + 1 if data else len(whole)
+            self._add_data(stream, whole[:cut])
+            while len(whole) - cut > MAX_LOG_LINE:
+                start, cut = cut, _piece_end(whole, cut)
+                self._add_data(stream, whole[start:cut])
+            if cut < len(whole):
+                self._carry[stream] = whole[cut:]
+
+    def _add_data(self, stream, data):
+        if data:
+            self._add(_Block(self._position, to_text(self._clock.now()), stream, data))
+            self._position += len(data) + (not data.endswith(b"\n"))
 
     def _add(self, block):
         if block.cost <= self._head_left:
@@ -4033,8 +4043,9 @@ class SessionQueue:
     A schedule's sessions begin one after the other: a second one waits for the first.
     """
 
-    def __init__(self, slots, make):
+    def __init__(self, slots, make, count_requests):
         self._slots, self._make = slots, make   # make(ticket, repository) -> Session
+        self._count_requests = count_requests   # requests that wait for their commit now
         self._changed = threading.Condition()
         self._ready = []                        # heap of (-priority, order, ticket, repository)
         self._order = itertools.count()
@@ -4048,8 +4059,10 @@ class SessionQueue:
     def add(self, ticket, repository):
         """Queues a session once; whether a slot is free for it."""
         with self._changed:
-            if self._is_closing or ticket.session in self._outstanding \
-                    or ticket.session in self._running:
+            running = self._running.get(ticket.session)
+            if running and running.repository is not repository:
+                repository.is_behind = True     # of a file since replaced: when that has ended
+            if self._is_closing or running or ticket.session in self._outstanding:
                 return True
             self._outstanding.add(ticket.session)
             heapq.heappush(self._ready, (-ticket.priority, next(self._order), ticket, repository))
@@ -4066,6 +4079,15 @@ class SessionQueue:
         """A session that will not begin."""
         with self._changed:
             self._outstanding.discard(number)
+
+    def forget(self, repository):
+        """What is queued of a repository that was let go is read anew when it comes back."""
+        with self._changed:
+            for entries in [self._ready] + list(self._busy_schedules.values()):
+                self._outstanding.difference_update(
+                    entry[2].session for entry in entries if entry[3] is repository)
+                entries[:] = [entry for entry in entries if entry[3] is not repository]
+            heapq.heapify(self._ready)
 
     def find(self, number):
         """The running Session of a number, or None."""
@@ -4112,6 +4134,7 @@ class SessionQueue:
             session = self._take()
             if session is None:
                 return
+            self._give_way()
             try:
                 session.run()
             except RepositoryError as error:
@@ -4120,6 +4143,13 @@ class SessionQueue:
             except Exception:
                 log.exception("session %d", session.number)
             self._finished(session)
+
+    def _give_way(self):
+        """Acknowledging goes before beginning: a flood of requests is answered first."""
+        for _ in range(int(YIELD_S / 0.01)):
+            if self._count_requests() < YIELD_REQUESTS or self._is_closing:
+                return
+            time.sleep(0.01)
 
     def _take(self):
         with self._changed:
@@ -4430,6 +4460,7 @@ class Agent:
         self._contexts = ()
         self._waiters = {}                      # session -> [Event]
         self._lock = threading.Lock()
+        self._requests = 0                      # EXECs that wait for their commit
         self._is_over = False
         self._keeper_stop = threading.Event()
         self._threads = []
@@ -4452,7 +4483,8 @@ class Agent:
                               self.settings.max_output, self._session_ended)
         slots = self.settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1)
         self.queue = SessionQueue(slots, lambda ticket, repository:
-                                  Session(ticket, repository, around))
+                                  Session(ticket, repository, around),
+                                  lambda: self._requests)
         self.scheduler = Scheduler(self.clock, self._decide)
         self._apply_hold()
         for attachment in self.master.list_attachments():
@@ -4533,6 +4565,7 @@ class Agent:
             for entry in self.scheduler.list_entries(repository.id):
                 self.scheduler.remove(entry.key)
             repository.db.close(0.0)
+            self.queue.forget(repository)
 
     def _take_over(self, place):
         """Cleans stale sessions, queues outstanding ones, reads the schedules: in this order."""
@@ -4571,6 +4604,8 @@ class Agent:
                 is_immediate = bool(os.read(wake_fd, 1))
             is_immediate = is_immediate or self.clock.monotonic() >= until
         self._stop_sessions()
+        self._is_over = True            # who waits for what is outstanding has its answer now
+        self._wake_waiters()
 
     def _stop_sessions(self):
         for session in self.queue.list_running():
@@ -4581,6 +4616,10 @@ class Agent:
         """Ends the threads, writes everything down, closes the repositories."""
         self._is_over = True
         self._wake_waiters()
+        if self.queue and not self.is_stopping:     # it could not start
+            self.scheduler.stop()
+            self.queue.close()
+            self._stop_sessions()
         self._keeper_stop.set()
         for thread in self._threads:
             thread.join()
@@ -4635,7 +4674,7 @@ class Agent:
         if repository is None:
             self._in_background(place, self._attach)
             return
-        repository.db.submit(data_version, within_s=1.0,
+        repository.db.submit(lambda connection: repository.db.version[0], within_s=1.0,
                              then=lambda pending: self._saw(place, repository, pending))
         if repository.db.trouble:
             return
@@ -4842,16 +4881,24 @@ class Agent:
             self.repository_with_scenario(request.scenario, request.version)
         request = request._replace(is_held=self.hold is not None)
         now = self._now()
+        with self._lock:
+            self._requests += 1
         return found.db.submit(lambda connection: found.add_session(connection, request, now),
-                               WRITE_S, lambda pending: self._acknowledged(found, pending))
+                               WRITE_S, lambda pending: self._acknowledged(found, pending),
+                               is_single=True)
 
     def _acknowledged(self, repository, pending):
+        with self._lock:
+            self._requests -= 1
         ticket = pending.value
         if pending.error is None and not ticket.is_duplicate and ticket.agent == self.name:
             self._queue_ticket(repository, ticket)
 
     def _queue_ticket(self, repository, ticket):
         """Queues a session now, or when its start time comes."""
+        place = self._places.get(repository.id)
+        if place is None or place.repository is not repository:
+            return                      # let go meanwhile: read anew when it is back
         if ticket.start_at is not None and from_text(ticket.start_at) > self.clock.now():
             self.scheduler.call_at(from_text(ticket.start_at), lambda: self._queue_ticket(
                 repository, ticket._replace(start_at=None)))
@@ -5399,13 +5446,13 @@ def usage(row):
 
 def find_verb(words):
     """The row of a request and the words behind its name. UnknownVerb, BadRequest."""
-    first = words[0].value.upper() if words[0].kind == "argument" else str(words[0])
+    first = capitals(words[0].value) if words[0].kind == "argument" else str(words[0])
     if first in VERBS:
         return VERBS[first], words[1:]
     subs = [name.split()[1] for name in VERBS if name.split()[0] == first and " " in name]
     if not subs:
         raise UnknownVerb("%s is no verb; HELP lists them" % shorten(str(words[0])))
-    second = words[1].value.upper() if len(words) > 1 and words[1].kind == "argument" else ""
+    second = capitals(words[1].value) if len(words) > 1 and words[1].kind == "argument" else ""
     if second not in subs:
         raise BadRequest("%s takes one of %s" % (first, " ".join(subs)))
     return VERBS["%s %s" % (first, second)], words[2:]
@@ -5436,7 +5483,7 @@ def check_request(row, words, actor=""):
 
 
 def _take_option(row, word, options):
-    name = word.name[1:].upper()
+    name = capitals(word.name[1:])
     option = row.options.get(name)
     if option is None:
         raise BadRequest("word %s: %s has no such option: %s"
@@ -5509,7 +5556,7 @@ class Conversation:
             return False
         first = text.replace("\t", " ").split(" ")
         first = [word for word in first if word][:1]
-        return bool(first) and any(first[0].upper() == name.split()[0] for name in VERBS)
+        return bool(first) and any(capitals(first[0]) == name.split()[0] for name in VERBS)
 
     def refuse(self, error):
         """A Reply for what is no request; the connection ends with it."""
@@ -5833,7 +5880,7 @@ def _metrics(agent, request):
 
 @verb("HELP", None, "the verbs, or one of them", (("VERB", ANY), ("SECOND", ANY)), 0)
 def _help(agent, request):
-    wanted = " ".join(word.upper() for word in request.arguments if word)
+    wanted = " ".join(capitals(word) for word in request.arguments if word)
     rows = [row for name, row in VERBS.items()
             if not wanted or (name + " ").startswith(wanted + " ")]
     if not rows:
@@ -6101,6 +6148,28 @@ def format_proc_ends(local, remote):
     return "|".join(" ".join("".join("%08X" % word for word, in struct.iter_unpack("=I", prefix + address))
                              + ":%04X" % port for address, port in (local, remote)) for prefix in prefixes)
 
+def check_host(host):
+    """Until there are users and TLS only loopback is served: CannotStart for all else."""
+    try:
+        address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]
+    except OSError as error:
+        raise CannotStart("--host %s: %s" % (host, error.strerror)) from None
+    if not is_loopback(address):
+        raise CannotStart("--host %s is no loopback address; this version serves loopback only"
+                          % host)
+    return address
+
+
+def notify_systemd():
+    """Tells systemd that the agent is ready, where it asks for that (sd_notify(3))."""
+    address = os.environ.pop("NOTIFY_SOCKET", None)
+    if address:
+        with contextlib.suppress(OSError), \
+                socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.connect("\0" + address[1:] if address.startswith("@") else address)
+            notify.sendall(b"READY=1")
+
+
 class Lines:
     """Lines of bytes from a socket, bounded: what is too long is not read to its end."""
 
@@ -6123,7 +6192,8 @@ class Lines:
             end = self._buffer.find(b"\n", self._searched)
             if end < 0 and len(self._buffer) > MAX_LOG_LINE or end > MAX_LOG_LINE:
                 limit = get_limit(bytes(self._buffer[:16]))
-                if (len(self._buffer) - 2 if end < 0 else end - 1) > limit:
+                length = len(self._buffer) if end < 0 else end
+                if length - (self._buffer[length - 1] == 13) > limit:       # a CR may be of the end
                     raise TooLong("a line has at most %d bytes" % limit)
             if end >= 0:
                 line = bytes(self._buffer[:end])
@@ -6232,7 +6302,7 @@ class Server:
     def __init__(self, agent, host, port, max_connections, max_line):
         self._agent, self.max_line = agent, max_line
         self._max_connections = max_connections
-        self._connections = {}              # socket -> [uid of the peer, its thread]
+        self._connections = set()
         self._lock = threading.Lock()
         self._server = _TCPServer(self, (host, port))
         self._thread = None
@@ -6257,12 +6327,10 @@ class Server:
         self._thread.start()
 
     def accept(self, connection):
-        """Whether a new connection is served; who is at its other end is asked here, before a
-        byte of it is read."""
-        uid = find_peer_uid(connection)
+        """Whether a new connection is served."""
         with self._lock:
             if len(self._connections) < self._max_connections:
-                self._connections[connection] = uid
+                self._connections.add(connection)
                 return True
         with contextlib.suppress(OSError):
             connection.settimeout(0.0)
@@ -6271,9 +6339,9 @@ class Server:
         return False
 
     def conversation(self, connection):
-        """The Conversation of a connection, by the kernel's word on its other end."""
-        with self._lock:
-            uid = self._connections.get(connection)
+        """The Conversation of a connection, by the kernel's word on its other end: asked before
+        a byte of it is read, in its own thread, as /proc takes some 10 ms where netlink is not."""
+        uid = find_peer_uid(connection)
         is_known = uid is not None and uid in (0, os.getuid())
         return Conversation(self._agent, ADMINISTRATOR if is_known else None,
                             "uid %s" % ("unknown" if uid is None else uid))
@@ -6281,7 +6349,7 @@ class Server:
     def forget(self, connection):
         """A connection has ended."""
         with self._lock:
-            self._connections.pop(connection, None)
+            self._connections.discard(connection)
 
     def close(self, within_s=5.0):
         """Ends the connections once the requests under way have their reply."""
@@ -6427,18 +6495,6 @@ def _say(text):
     return EXIT_CANNOT_START
 
 
-def check_host(host):
-    """Until there are users and TLS only loopback is served: CannotStart for all else."""
-    try:
-        address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]
-    except OSError as error:
-        raise CannotStart("--host %s: %s" % (host, error.strerror)) from None
-    if not is_loopback(address):
-        raise CannotStart("--host %s is no loopback address; this version serves loopback only"
-                          % host)
-    return address
-
-
 def serve(settings, clock):
     """Runs an agent to its end -> exit code. CannotStart."""
     address = check_host(settings.host)
@@ -6451,13 +6507,9 @@ def serve(settings, clock):
     try:
         agent = Agent(settings, clock)
         server = Server(agent, address, settings.port, settings.max_connections, settings.max_line)
-        try:
-            lock.note("pid %d on %s:%d since %s" % (
-                os.getpid(), address, server.port, local_iso(clock.now())))
-            run(agent, server, address)
-        finally:
-            server.close()
-            agent.close()
+        lock.note("pid %d on %s:%d since %s" % (
+            os.getpid(), address, server.port, local_iso(clock.now())))
+        run(agent, server, address)
     finally:
         lock.release()
         if is_new_folder:
@@ -6485,20 +6537,12 @@ def run(agent, server, address):
         notify_systemd()
         agent.run_until_stopped(wake_out, wake)
     finally:
-        for number, handler in before.items():
+        server.close()
+        agent.close()
+        for number, handler in before.items():      # no signal cuts the closing short
             signal.signal(number, handler)
         os.close(wake_out)
         os.close(wake_in)
-
-
-def notify_systemd():
-    """Tells systemd that the agent is ready, where it asks for that (sd_notify(3))."""
-    address = os.environ.pop("NOTIFY_SOCKET", None)
-    if address:
-        with contextlib.suppress(OSError), \
-                socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-            notify.connect("\0" + address[1:] if address.startswith("@") else address)
-            notify.sendall(b"READY=1")
 
 
 def main(arguments=None):

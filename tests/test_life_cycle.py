@@ -1,0 +1,663 @@
+"""Sections 7, 8, 13 and 17: start, repositories that come and go, stop."""
+import contextlib
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import socket
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
+
+import pytest
+
+from conftest import LIMIT_S, TOP, Client, is_alive, wait_for
+
+
+@contextlib.contextmanager
+def foreign_lock(path):
+    """Another program holds the write lock of a repository."""
+    connection = sqlite3.connect(str(path), isolation_level=None, timeout=30)
+    try:
+        connection.execute("begin immediate")
+        yield
+        connection.execute("rollback")
+    finally:
+        connection.close()
+
+
+def query(path, sql, *values):
+    """Rows that another program reads."""
+    with contextlib.closing(sqlite3.connect(str(path), timeout=30)) as connection:
+        return connection.execute(sql, values).fetchall()
+
+
+def copy_repository(path, target):
+    """A copy as `sqlite3 path '.backup target'` makes it."""
+    code = ("import sqlite3, sys; a = sqlite3.connect(sys.argv[1], timeout=30);"
+            "a.execute('pragma wal_checkpoint(truncate)').fetchall(); a.close()")
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+    shutil.copy(str(path), str(target))
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def run_agent(*options, cwd=None, script=None):
+    """An agent that is to end by itself -> (exit code, stdout, lines of stderr)."""
+    done = subprocess.run([sys.executable, str(script or TOP / "agent.py")] + list(options),
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          timeout=LIMIT_S, universal_newlines=True, cwd=cwd and str(cwd))
+    return done.returncode, done.stdout, done.stderr.splitlines()
+
+
+def wait_ping(agent, **fields):
+    """Waits until PING shows these fields -> all of them."""
+    def found():
+        row = agent.ok("PING")
+        return all(row[name] == value for name, value in fields.items()) and row
+    return wait_for(found, "PING to show %s" % fields)
+
+
+def marked(agent, number=1):
+    """The file in which a scenario made by import_marking notes its sessions."""
+    return agent.folder / ("marks%d" % number)
+
+
+def import_waiting(agent, name="W"):
+    """A scenario whose task notes its session and goes on when the file `go` is there."""
+    agent.import_os(name, "echo $SESSION >> %s; until [ -e %s ]; do sleep 0.05; done; echo over"
+                    % (marked(agent), agent.folder / "go"))
+
+
+def marks(agent):
+    return marked(agent).read_text().split() if marked(agent).exists() else []
+
+
+def wait_begun(agent, *sessions):
+    """Waits until the tasks of these sessions have begun."""
+    wait_for(lambda: set(map(str, sessions)) <= set(marks(agent)), "sessions to begin")
+
+
+def go(agent):
+    (agent.folder / "go").write_text("")
+
+
+def no_wal(agent):
+    return not [name for name in names(agent.folder) if name.endswith(("-wal", "-shm", ".lock"))]
+
+
+# -- start -----------------------------------------------------------------------------
+
+def test_alone_in_an_empty_folder_it_makes_its_repositories(tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    shutil.copy(str(TOP / "agent.py"), str(home))
+    with open(str(tmp_path / "log"), "wb") as log:
+        process = subprocess.Popen([sys.executable, "-B", str(home / "agent.py"), "--port", "0"],
+                                   stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/")
+    try:
+        port = int(wait_for(lambda: re.search(r"agent AGENT ready on 127.0.0.1:(\d+)",
+                                              (tmp_path / "log").read_text()), "ready").group(1))
+        with Client(port) as client:
+            client.send("EXEC HELLO -SYNC")
+            client.expect("* session=1001 status=QUEUED", "OK session=1001 status=DONE *")
+            client.send("REPOS")
+            client.expect("* repository=WORKREP id=1 path=%s/sqlite_repos/workrep.db "
+                          "status=ATTACHED message=" % home, "OK")
+            assert stat.S_IMODE((home / "sqlite_repos").stat().st_mode) == 0o700
+            for name in names(home / "sqlite_repos"):
+                assert stat.S_IMODE((home / "sqlite_repos" / name).stat().st_mode) == 0o600, name
+            client.send("SHUTDOWN")
+            client.expect("OK")
+        assert process.wait(LIMIT_S) == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert names(home) == ["agent.py", "sqlite_repos"]
+    assert names(home / "sqlite_repos") == ["master.db", "workrep.db"]
+
+
+def test_a_second_agent_of_the_name_says_who_holds_it(agent, make_agent):
+    code, out, err = run_agent("--port", "0", "--master", str(agent.master))
+    assert (code, out, len(err)) == (1, "", 1)
+    assert re.search(r"agent named AGENT is running on this master: pid %d on 127.0.0.1:%d since "
+                     % (agent.process.pid, agent.port), err[0]), err
+    link = agent.folder / "link.db"                     # under another name of the file too
+    link.symlink_to(agent.master)
+    assert run_agent("--port", "0", "--master", str(link))[0] == 1
+    other = make_agent("--name", "OTHER").start()
+    assert other.ok("PING")["agent"] == "OTHER" and agent.ok("PING")["agent"] == "AGENT"
+    assert agent.ok("EXEC HELLO -SYNC")["status"] == "DONE"
+    assert other.ok("EXEC HELLO -SYNC") ["session"] == "2001"
+
+
+def test_the_name_is_free_again_after_a_crash_and_after_a_stop(make_agent):
+    agent = make_agent().start()
+    agent.kill()
+    agent.start()
+    assert agent.stop() == 0
+    agent.start()
+    assert agent.stop() == 0
+
+
+@pytest.mark.parametrize("is_listening", [True, False])
+def test_a_taken_port_touches_nothing(tmp_path, is_listening):
+    with contextlib.closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        if is_listening:
+            taken.listen(1)
+        port = str(taken.getsockname()[1])
+        code, out, err = run_agent("--port", port, "--create", "--master", str(tmp_path / "new" / "m.db"))
+        assert (code, out, len(err)) == (1, "", 1) and "port %s" % port in err[0], err
+        assert names(tmp_path) == []
+
+
+def test_a_taken_port_leaves_what_is_there(make_agent):
+    agent = make_agent().start()
+    assert agent.stop() == 0
+    before = {name: (agent.folder / name).read_bytes() for name in names(agent.folder)}
+    with contextlib.closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen(1)
+        code, _, err = run_agent("--port", str(taken.getsockname()[1]), "--master", str(agent.master))
+    assert code == 1 and len(err) == 1
+    assert before == {name: (agent.folder / name).read_bytes() for name in names(agent.folder)}
+
+
+def test_one_that_cannot_listen_in_the_end_stops_in_good_order(make_agent):
+    """The port is taken between bind and listen: SO_REUSEADDR allows both to bind."""
+    agent = make_agent().start()
+    import_waiting(agent)
+    agent.ok("HOLD")
+    first = agent.ok("EXEC W")["session"]
+    assert agent.stop() == 0
+    query_lock = foreign_lock(agent.work)               # it waits for this repository at its start
+    with contextlib.closing(socket.socket()) as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", 0))
+        second = make_agent(port=taken.getsockname()[1])
+        with query_lock:
+            second.start(is_ready=False)
+            wait_for(lambda: second.master.with_name("master.db-wal").exists(), "its start")
+            taken.listen(1)
+            assert second.process.wait(LIMIT_S) == 1
+    assert agent.start().status(first)["status"] == "WAITING"
+    assert marks(agent) == []
+
+
+def test_a_missing_master_is_not_made_without_create(tmp_path):
+    for options in ([], ["--import", str(tmp_path / "none.json")]):
+        code, out, err = run_agent("--port", "0", "--master", str(tmp_path / "new" / "m.db"), *options)
+        assert (code, out, len(err)) == (1, "", 1) and "m.db does not exist; --create" in err[0], err
+        assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("options", [["--port", "x"], ["--port", "70000"], ["--unknown"], ["--create"],
+                                     ["--name", "a b"], ["word"]])
+def test_wrong_usage_is_2(tmp_path, options):
+    code, out, err = run_agent(*options, cwd=tmp_path)
+    assert (code, out) == (2, "") and err[0].startswith("usage: agent.py")
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("content", ["corrupt", "foreign", "newer", "work"])
+def test_a_master_that_is_none_is_told_in_a_line(make_agent, content):
+    agent = make_agent()
+    agent.folder.mkdir()
+    if content == "corrupt":
+        agent.master.write_bytes(b"no database " * 1000)
+    elif content == "foreign":
+        with contextlib.closing(sqlite3.connect(str(agent.master))) as connection:
+            connection.execute("create table mine (a)")
+    else:
+        agent.start()
+        assert agent.stop() == 0
+    if content == "newer":
+        with contextlib.closing(sqlite3.connect(str(agent.master))) as connection:
+            connection.execute("pragma user_version=99")
+    master = agent.work if content == "work" else agent.master
+    before = master.read_bytes()
+    code, out, err = run_agent("--port", "0", "--master", str(master))
+    assert (code, out, len(err)) == (1, "", 1) and "master repository" in err[0], err
+    assert master.read_bytes() == before
+
+
+# -- stop ------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, "SHUTDOWN"])
+def test_a_stop_lets_running_sessions_end_and_refuses_new_ones(make_agent, how):
+    agent = make_agent("--max-sessions", "1").start()
+    import_waiting(agent)
+    running, queued = agent.ok("EXEC W")["session"], agent.ok("EXEC W")["session"]
+    later = agent.ok("EXEC W -AT=2099-01-01")["session"]
+    wait_begun(agent, running)
+    with agent.connect() as waiting:
+        waiting.send("EXEC W -SYNC -AT=2098-01-01")
+        assert waiting.line() == "* session=4001 status=WAITING"
+        if how == "SHUTDOWN":
+            agent.ok("SHUTDOWN")
+        else:
+            agent.process.send_signal(how)
+        wait_ping(agent, status="STOPPING")
+        assert agent.err("EXEC W") == agent.err("EXEC HELLO -SYNC") == "STOPPING"
+        assert agent.err("RESTART %s" % running) in ("STOPPING", "CONFLICT")
+        assert agent.status(running)["status"] == "RUNNING"
+        with agent.connect() as other:
+            assert "status=STOPPING" in other.ask("PING")[0]
+        go(agent)
+        assert waiting.line().startswith("ERR STOPPING session=4001 ")
+    assert agent.wait() == 0
+    assert no_wal(agent)
+    assert query(agent.work, "select id, status from session order by id") == [
+        (1001, "DONE"), (2001, "QUEUED"), (3001, "WAITING"), (4001, "WAITING")]
+    agent.start()
+    assert agent.wait_status(queued, "DONE")["message"] == ""
+    assert agent.status(later)["status"] == "WAITING"
+    assert marks(agent) == [running, queued]
+    assert agent.stop() == 0
+    assert query(agent.master, "select name, stopped is not null from agent") == [("AGENT", 1)]
+
+
+@pytest.mark.parametrize("how", ["second signal", "SHUTDOWN -IMMEDIATE", "SHUTDOWN -MAX_WAIT=1"])
+def test_an_immediate_stop_ends_what_runs(make_agent, how):
+    agent = make_agent("--max-sessions", "1").start()
+    agent.import_os("W", "trap '' TERM; echo $$ > pid; setsid sleep 1000 & echo begun; sleep 1000")
+    running, queued = agent.ok("EXEC W")["session"], agent.ok("EXEC W")["session"]
+    wait_for(lambda: agent.log_texts(running) == ["begun"], "its output")
+    if how == "second signal":
+        agent.process.send_signal(signal.SIGTERM)
+        wait_ping(agent, status="STOPPING")
+        assert agent.status(running)["status"] == "RUNNING"
+        agent.process.send_signal(signal.SIGINT)
+    else:
+        agent.ok(how)
+    assert agent.wait() == 0
+    assert no_wal(agent)
+    assert query(agent.work, "select id, status from session order by id") == [
+        (1001, "STOPPED"), (2001, "QUEUED")]
+    assert query(agent.work, "select status from session_task") == [("STOPPED",)]
+    assert query(agent.work, "select status from session_step") == [("STOPPED",)]
+    assert not is_alive(int((agent.folder / "pid").read_text()))
+    agent.start()
+    agent.wait_status(queued, "RUNNING")
+    assert agent.status(running)["status"] == "STOPPED"
+    agent.ok("SHUTDOWN -IMMEDIATE")
+    assert agent.wait() == 0
+
+
+def test_hangup_stops_nothing(agent):
+    agent.process.send_signal(signal.SIGHUP)
+    assert agent.ok("EXEC HELLO -SYNC")["status"] == "DONE"
+    agent.process.send_signal(signal.SIGHUP)
+    assert agent.ok("PING")["status"] == "READY"
+    assert agent.stop() == 0
+
+
+def test_signals_do_not_cut_the_closing_short(agent):
+    """It has nothing to wait for but a foreign lock, while it writes down and closes."""
+    with foreign_lock(agent.master):
+        agent.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: "stopping" in agent.log(), "the stop")
+        for _ in range(5):
+            time.sleep(0.2)
+            with contextlib.suppress(OSError):
+                agent.process.send_signal(signal.SIGTERM)
+    assert agent.wait() == 0
+    assert no_wal(agent)
+
+
+def test_what_ended_under_a_foreign_lock_is_written_before_the_stop_is_over(make_agent):
+    agent = make_agent().start()
+    import_waiting(agent)
+    session = agent.ok("EXEC W")["session"]
+    wait_begun(agent, session)
+    wait_for(lambda: query(agent.work, "select pid from session_task")[0][0], "its pid on disk")
+    with foreign_lock(agent.work):
+        agent.process.send_signal(signal.SIGTERM)
+        go(agent)
+        time.sleep(2.0)
+        assert agent.process.poll() is None
+    assert agent.wait() == 0
+    assert query(agent.work, "select status from session") == [("DONE",)]
+    assert query(agent.work, "select line from session_log") == [("over",)]
+
+
+def test_a_stop_leaves_the_wal_to_another_program(agent):
+    with contextlib.closing(sqlite3.connect(str(agent.work), isolation_level=None)) as other:
+        other.execute("begin")
+        other.execute("select count(*) from session").fetchone()
+        assert agent.ok("EXEC HELLO -SYNC")["status"] == "DONE"
+        assert agent.stop() == 0
+        other.execute("rollback")
+        assert other.execute("select status from session").fetchall() == [("DONE",)]
+
+
+# -- repositories that come and go ------------------------------------------------------
+
+def attach_second(agent):
+    """Attaches a second repository with a scenario of its own."""
+    assert agent.ok("ATTACH two two.db -CREATE") == {"repository": "two", "id": "2"}
+    agent.import_document({"scenarios": [{"name": "SECOND", "version": "1", "steps": [
+        {"name": "a", "tasks": [{"type": "os", "command": "true"}]}]}]}, "-REPO=two")
+    return agent.folder / "two.db"
+
+
+def test_attach_and_detach(agent):
+    path = attach_second(agent)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert agent.ok("PING")["repositories"] == "2/2"
+    assert agent.ok("EXEC SECOND -SYNC")["session"] == "1002"
+    for line, code in (("ATTACH two other.db -CREATE", "EXISTS"), ("ATTACH three two.db", "EXISTS"),
+                       ("ATTACH three two.db -CREATE", "EXISTS"), ("ATTACH three none.db", "NOT_FOUND"),
+                       ("ATTACH three no/folder.db -CREATE", "REPOSITORY"),
+                       ("ATTACH three master.db", "EXISTS REPOSITORY"), ("DETACH nine", "NOT_FOUND")):
+        assert agent.err(line) in code, line
+    assert not (agent.folder / "other.db").exists() and not (agent.folder / "none.db").exists()
+    later = agent.ok("EXEC SECOND -AT=2099-01-01")["session"]
+    assert agent.err("DETACH two") == "CONFLICT"
+    agent.ok("STOP %s" % later)
+    agent.ok("DETACH two")
+    assert agent.ok("PING")["repositories"] == "1/1"
+    assert agent.err("STATUS 1002") == agent.err("EXEC SECOND") == "NOT_FOUND"
+    assert no_wal_of(path)
+    assert agent.ok("ATTACH again two.db") == {"repository": "again", "id": "2"}
+    assert agent.status(1002)["status"] == "DONE"
+    assert agent.ok("EXEC SECOND -SYNC")["session"] == "3002"
+    assert agent.stop() == 0
+    agent.start()
+    assert agent.ok("PING")["repositories"] == "2/2"
+    assert agent.status(3002)["status"] == "DONE"
+
+
+def no_wal_of(path):
+    return not path.with_name(path.name + "-wal").exists()
+
+
+def test_attach_takes_the_id_that_the_file_has(agent, make_agent):
+    """A repository carried over from another master."""
+    other = make_agent(folder="other").start()
+    path = attach_second(other)
+    assert other.stop() == 0
+    shutil.copy(str(path), str(agent.folder / "carried.db"))
+    shutil.copy(str(other.work), str(agent.folder / "first.db"))
+    assert agent.ok("ATTACH carried carried.db")["id"] == "2"
+    assert agent.err("ATTACH first first.db") == "EXISTS"
+    assert agent.ok("PING")["repositories"] == "2/2"
+    assert agent.ok("EXEC SECOND -SYNC")["session"] == "1002"
+
+
+@pytest.mark.parametrize("trouble", ["missing", "corrupt", "other id", "other uuid", "newer"])
+def test_a_broken_work_repository_holds_back_no_other_and_comes_back(make_agent, trouble):
+    agent = make_agent().start()
+    path = attach_second(agent)
+    later = agent.ok("EXEC SECOND -AT=2099-01-01")["session"]
+    agent.ok("HOLD")
+    held = agent.ok("EXEC SECOND")["session"]
+    assert agent.stop() == 0
+    away = agent.folder / "away.db"
+    os.rename(str(path), str(away))
+    if trouble == "corrupt":
+        path.write_bytes(b"no database " * 1000)
+    elif trouble == "other id":
+        shutil.copy(str(agent.work), str(path))
+    elif trouble != "missing":
+        shutil.copy(str(away), str(path))
+        with contextlib.closing(sqlite3.connect(str(path))) as connection:
+            connection.execute("pragma user_version=99" if trouble == "newer" else
+                               "update repository set uuid='another'")
+            connection.commit()
+    agent.start()
+    assert agent.ok("PING")["repositories"] == "1/2" and agent.ok("PING")["status"] == "DEGRADED"
+    agent.ok("RELEASE")
+    assert agent.ok("EXEC HELLO -SYNC -REPO=WORKREP")["status"] == "DONE"
+    assert agent.ok("EXEC HELLO -SYNC")["status"] == "DONE"
+    assert agent.err("STATUS %s" % later) == agent.err("EXEC SECOND") == "REPOSITORY"
+    row = agent.rows("REPOS")[1]
+    assert row["status"] == "TROUBLE" and row["message"], row
+    for name in ("", "-wal", "-shm"):
+        with contextlib.suppress(OSError):
+            os.unlink(str(path) + name)
+    os.rename(str(away), str(path))
+    wait_ping(agent, repositories="2/2", status="READY")
+    assert agent.status(later)["status"] == "WAITING"
+    assert agent.wait_status(held, "DONE", "WAITING")
+    assert agent.ok("EXEC SECOND -SYNC")["status"] == "DONE"
+    assert agent.stop() == 0
+    assert query(path, "select status from session where id=?", int(held)) == [("DONE",)]
+
+
+def test_a_locked_work_repository_at_start(make_agent):
+    agent = make_agent().start()
+    path = attach_second(agent)
+    agent.ok("HOLD")
+    held = agent.ok("EXEC SECOND")["session"]
+    agent.ok("RELEASE")
+    agent.wait_status(held, "DONE")
+    import_waiting(agent)
+    agent.ok("HOLD")
+    first = agent.ok("EXEC W")["session"]
+    assert agent.stop() == 0
+    go(agent)
+    with foreign_lock(path):
+        agent.start()
+        assert agent.ok("PING")["repositories"] == "1/2"
+        agent.ok("RELEASE")
+        assert agent.wait_status(first, "DONE")
+        assert agent.ok("PING")["status"] == "DEGRADED"
+    wait_ping(agent, repositories="2/2", status="READY")
+    assert agent.ok("EXEC SECOND -SYNC")["status"] == "DONE"
+
+
+def test_a_damaged_session_holds_back_no_other(make_agent):
+    agent = make_agent("--max-sessions", "1").start()
+    import_waiting(agent)
+    agent.import_os("NEXT", "true")
+    bad, good = agent.ok("EXEC W")["session"], agent.ok("EXEC NEXT")["session"]
+    wait_begun(agent, bad)
+    agent.kill()
+    with contextlib.closing(sqlite3.connect(str(agent.work))) as connection:
+        connection.execute("update definition set body='{\"of\": \"another version\"}'"
+                           " where id=(select definition from session where id=?)", (int(bad),))
+        connection.commit()
+    agent.start()
+    assert agent.wait_status(good, "DONE")
+    assert agent.status(bad)["status"] == "ERROR"
+    agent.ok("SHUTDOWN")
+    assert agent.wait() == 0
+
+
+def test_a_foreign_lock_at_a_sessions_end_delays_no_ping_and_loses_nothing(agent):
+    import_waiting(agent)
+    session = agent.ok("EXEC W")["session"]
+    wait_begun(agent, session)
+    with agent.connect() as waiting, agent.connect() as second:
+        waiting.send("WAIT %s" % session)
+        with foreign_lock(agent.work):
+            go(agent)
+            until = time.monotonic() + 8
+            second.send("EXEC HELLO")
+            while time.monotonic() < until:
+                begun = time.monotonic()
+                agent.ok("PING")
+                assert time.monotonic() - begun < 2.0
+                time.sleep(0.1)
+            assert agent.ok("PING")["running"] == "1"
+            assert agent.ok("PING")["status"] == "DEGRADED"
+            assert second.reply()[0].startswith("ERR REPOSITORY ")
+        assert "status=DONE" in waiting.reply()[-1]
+    wait_ping(agent, status="READY", running="0")
+    assert agent.log_texts(session) == ["over"]
+    rows = agent.rows("STATUS %s" % session)
+    assert [row["status"] for row in rows if "status" in row] == ["DONE"] * 3
+    assert len(agent.rows("SESSIONS")) == 1, "nothing was made of what got ERR REPOSITORY"
+
+
+def test_a_full_disk_makes_what_runs_wait_and_refuses_the_rest(agent):
+    import_waiting(agent)
+    session = agent.ok("EXEC W")["session"]
+    wait_begun(agent, session)
+    size = max(path.stat().st_size for path in agent.folder.iterdir() if path.name.startswith("workrep"))
+    _, hard = resource.prlimit(agent.process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(agent.process.pid, resource.RLIMIT_FSIZE, (min(size, 4096), hard))
+    assert agent.err("EXEC HELLO") == "REPOSITORY"
+    go(agent)
+    wait_ping(agent, status="DEGRADED", running="1")
+    assert agent.status(session)["status"] == "RUNNING"
+    resource.prlimit(agent.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
+    assert agent.wait_status(session, "DONE")
+    assert agent.log_texts(session) == ["over"]
+    assert agent.ok("EXEC HELLO -SYNC")["status"] == "DONE"
+    assert len(agent.rows("SESSIONS")) == 2
+    wait_ping(agent, status="READY")
+    assert agent.stop() == 0
+    assert query(agent.work, "pragma integrity_check") == [("ok",)]
+
+
+def move(path, target):
+    for name in ("-wal", "-shm", ""):
+        if os.path.exists(str(path) + name):
+            os.rename(str(path) + name, str(target) + name)
+
+
+def test_a_work_repository_moved_away_and_back_while_a_session_runs(make_agent):
+    agent = make_agent("--max-sessions", "1").start()
+    import_waiting(agent)
+    running, queued = agent.ok("EXEC W")["session"], agent.ok("EXEC W")["session"]
+    wait_begun(agent, running)
+    away = agent.folder / "away.db"
+    move(agent.work, away)
+    wait_ping(agent, status="DEGRADED", repositories="0/1")
+    assert agent.err("EXEC HELLO") == agent.err("STATUS %s" % running) == "REPOSITORY"
+    go(agent)
+    time.sleep(0.5)
+    assert marks(agent) == [running] and not agent.work.exists()
+    move(away, agent.work)
+    assert agent.wait_status(running, "DONE") and agent.wait_status(queued, "DONE")
+    assert marks(agent) == [running, queued]
+    assert agent.log_texts(running) == ["over"]
+    wait_ping(agent, status="READY", repositories="1/1")
+
+
+def test_a_work_repository_replaced_by_a_copy_under_the_agent(make_agent):
+    """The session that ran in the old file ends in memory; what is outstanding in the new one runs."""
+    agent = make_agent("--max-sessions", "1", "--clean-every", "1").start()
+    import_waiting(agent)
+    running = agent.ok("EXEC W")["session"]
+    wait_begun(agent, running)
+    queued, later = agent.ok("EXEC W")["session"], agent.ok("EXEC W -AT=2099-01-01")["session"]
+    copy_repository(agent.work, agent.folder / "copy.db")
+    lost = agent.ok("EXEC HELLO")["session"]            # only in the old file
+    os.rename(str(agent.folder / "copy.db"), str(agent.work))
+    for name in ("-wal", "-shm"):
+        with contextlib.suppress(OSError):
+            os.unlink(str(agent.work) + name)
+    wait_for(lambda: "replaced" in agent.log(), "the agent to see it")
+    wait_ping(agent, status="READY")
+    assert agent.err("STATUS %s" % lost) == "NOT_FOUND"
+    assert agent.status(queued)["status"] == "QUEUED"
+    go(agent)
+    assert agent.wait_status(queued, "DONE")
+    assert "stale" in agent.wait_status(running, "ERROR")["message"]
+    assert "session %s ended in memory" % running in agent.log()
+    assert agent.status(later)["status"] == "WAITING"
+    assert marks(agent) == [running, queued]
+    assert agent.ok("EXEC HELLO -SYNC")["session"] == lost, "the new file's own count"
+    assert agent.stop() == 0
+
+
+def test_a_replaced_file_gives_a_running_sessions_number_again(make_agent):
+    agent = make_agent().start()
+    import_waiting(agent)
+    copy_repository(agent.work, agent.folder / "copy.db")
+    running = agent.ok("EXEC W")["session"]
+    wait_begun(agent, running)
+    os.rename(str(agent.folder / "copy.db"), str(agent.work))
+    for name in ("-wal", "-shm"):
+        with contextlib.suppress(OSError):
+            os.unlink(str(agent.work) + name)
+    wait_for(lambda: "replaced" in agent.log(), "the agent to see it")
+    wait_ping(agent, status="READY")
+    assert agent.ok("EXEC HELLO")["session"] == running
+    go(agent)
+    assert agent.wait_status(running, "DONE")["scenario"] == "HELLO"
+
+
+def test_a_master_moved_away_and_back(agent):
+    away = agent.folder / "away.db"
+    move(agent.master, away)
+    assert agent.ok("EXEC HELLO -SYNC")["status"] == "DONE"
+    assert agent.err("HOLD") == "REPOSITORY"
+    move(away, agent.master)
+    wait_for(lambda: not agent.ask("HOLD")[0].startswith("ERR"), "the master to be back")
+    agent.ok("RELEASE")
+    wait_ping(agent, status="READY")
+    assert agent.stop() == 0
+
+
+def test_a_hold_is_kept_over_a_restart(make_agent):
+    agent = make_agent().start()
+    agent.ok("HOLD 'for the night'")
+    session = agent.ok("EXEC HELLO")["session"]
+    assert agent.status(session)["status"] == "WAITING"
+    agent.kill()
+    agent.start()
+    assert agent.ok("PING")["hold"] == "yes"
+    assert agent.status(session)["status"] == "WAITING"
+    agent.ok("RELEASE")
+    assert agent.wait_status(session, "DONE")
+
+
+# -- definitions -----------------------------------------------------------------------
+
+def test_import_beside_a_running_agent(agent):
+    document = agent.folder / "document.json"
+
+    def run_import(rule, *options):
+        document.write_text(json.dumps({
+            "contexts": ["PROD"],
+            "scenarios": [{"name": "TICK", "version": "1", "steps": [
+                {"name": "a", "tasks": [{"type": "os", "command": "true"}]}]}],
+            "schedules": [{"name": "S", "scenario": "TICK", "version": "-1", "context": "PROD",
+                           "rule": rule}]}))
+        return run_agent("--master", str(agent.master), "--import", str(document), *options)
+    code, out, err = run_import("yearly on 01-01 at 00:00")
+    assert (code, err) == (0, []) and "1 scenarios and 1 schedules imported" in out
+    assert agent.ok("EXEC TICK 1 PROD -SYNC")["status"] == "DONE"
+    assert agent.rows("SCHED LIST")[0]["rule"] == "yearly on 01-01 at 00:00"
+    assert run_import("every 1s")[0] == 0
+    wait_for(lambda: agent.rows("SESSIONS -SCHEDULE=S -STATUS=DONE"), "the schedule to fire")
+    assert run_import("yearly on 01-01 at 00:00")[0] == 0
+    wait_for(lambda: agent.ok("SCHED UPDATE") and "ok", "an update")
+    last = len(agent.rows("SESSIONS -SCHEDULE=S -LIMIT=1000"))
+    time.sleep(2.5)
+    assert len(agent.rows("SESSIONS -SCHEDULE=S -LIMIT=1000")) == last, "the old rule still fires"
+    document.write_text('{"scenarios": [{"name": "X", "version": "1"}], "colour": 1}')
+    code, out, err = run_agent("--master", str(agent.master), "--import", str(document))
+    assert (code, out) == (1, "")
+    assert any("scenarios[0].steps: " in line for line in err) and any("colour" in line for line in err)
+    code, _, err = run_agent("--master", str(agent.master), "--import", str(document), "--repo", "NO")
+    assert code == 1
+    assert agent.ok("PING")["repositories"] == "1/1"
+
+
+def test_a_definitions_number_that_is_used_again_does_not_bring_the_old_one_back(agent):
+    agent.import_os("OLD", "echo old")
+    session = agent.ok("EXEC OLD -SYNC")["session"]
+    agent.ok("PURGE -KEEP=0")
+    agent.ok("DROP OLD 1")
+    agent.import_os("NEW", "echo new")
+    session = agent.ok("EXEC NEW -SYNC")["session"]
+    assert agent.log_texts(session) == ["new"]
+    step = {"name": "a", "tasks": [{"type": "os", "command": "echo refused"}]}
+    document = {"scenarios": [{"name": "REFUSED", "version": "1", "steps": [step]}],
+                "schedules": [{"name": "S", "scenario": "REFUSED", "version": "1", "rule": "every 1d",
+                               "context": "NOWHERE"}]}
+    assert agent.err("IMPORT '%s'" % json.dumps(document)) == "BAD_REQUEST"
+    agent.import_os("NEXT", "echo next")
+    assert agent.log_texts(agent.ok("EXEC NEXT -SYNC")["session"]) == ["next"]

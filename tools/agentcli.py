@@ -1,0 +1,485 @@
+#!/usr/bin/env python3
+"""The client of agent.py: its verbs as commands. One file, only the standard library, Python 3.6 and newer.
+
+    python agentcli.py [--host HOST] [--port PORT] [--json] COMMAND ...
+    python agentcli.py exec HELLO who=you --name "a first try" --wait
+    python agentcli.py sched add NIGHT HELLO -1 GLOBAL "daily at 02:00"
+
+Options stand before or behind the other words. One in the protocol's own form, -NAME[=value] in capitals, is handed on
+as it is, so that a newer agent's are within reach; what follows `--` is neither option nor variable.
+
+Listings are tables (no column that is empty throughout; times are the reader's, to the second); with --json each data
+line is one JSON object on a line of its own, and the fields of the agent's OK are the last one.
+
+Exit status: 0 all is well, and the session that exec or wait told about has not ended badly; 1 it ended in ERROR or
+STOPPED; 2 usage; 3 no connection, or it was lost; 4 refused by the agent, whose ERR is on stderr; 130 Ctrl-C;
+141 nobody reads the output.
+
+Sections: vocabulary, errors, words and fields, connection, what is shown, the command line, main.
+"""
+import argparse
+import calendar
+import json
+import os
+import re
+import socket
+import sys
+import time
+from typing import Callable, NamedTuple
+
+# ---- vocabulary ------------------------------------------------------------------------------------------------------
+
+WELL, ENDED_BADLY, USAGE, NO_CONNECTION, REFUSED, INTERRUPTED, OUTPUT_LOST = 0, 1, 2, 3, 4, 130, 141
+BAD_ENDS = ("ERROR", "STOPPED")
+CONNECT_S = 10
+PING_S = 30             # an agent that hangs is to be noticed; other verbs may take as long as they want
+# what the fields of an OK line hold, apart from text; the data lines of a listing tell it themselves
+NUMBERS = frozenset("session duration uptime running queued id cleaned purged scenarios schedules".split())
+BOOLEANS = frozenset("hold duplicate enabled".split())
+# left out of a table that has both columns of FROM_TO: what they say follows from those, and lines stay short
+FROM_TO, LEFT_OUT = {"begun", "duration"}, {"created", "ended"}
+
+
+# ---- errors ----------------------------------------------------------------------------------------------------------
+
+class ClientError(Exception):
+    """What ends the client with its text on stderr and this exit status."""
+
+    def __init__(self, status, message):
+        super().__init__(message)
+        self.status = status
+
+
+# ---- words and fields ------------------------------------------------------------------------------------------------
+
+_BARE = re.compile(r"[A-Za-z0-9_.:/,+@%#-]+")
+_FIELD = re.compile(r'([A-Za-z_]\w*)=("(?:[^"\\]|\\.)*"|[^ ]*)')
+_VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
+_OPTION = re.compile(r"-([A-Z][A-Z_]+)(?:=(.*))?", re.DOTALL)
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?([+-])(\d\d):(\d\d)")
+
+
+def quote(text):
+    """A text as (part of) a word of a request that the agent takes for nothing but this text."""
+    return text if _BARE.fullmatch(text) and text[0] != "-" else json.dumps(text)
+
+
+def render_option(name, value=None):
+    """An option as a word; `value` is None for a flag."""
+    return "-" + name if value is None else "-%s=%s" % (name, quote(as_typed(value)))
+
+
+def as_typed(text):
+    """An argument of the command line as its bytes are in UTF-8, whatever the locale says."""
+    return os.fsencode(text).decode("utf-8", "surrogateescape")
+
+
+def parse_fields(text):
+    """`session=1001 message="x y"` -> {"session": 1001, "message": "x y"}; a number that is not there is None."""
+    fields = {}
+    for name, value in _FIELD.findall(text):
+        value = json.loads(value) if value.startswith('"') else value
+        if name in NUMBERS and re.fullmatch(r"-?\d*\.?\d*", value):
+            value = None if value == "" else float(value) if "." in value else int(value)
+        elif name in BOOLEANS and value in ("yes", "no"):
+            value = value == "yes"
+        fields[name] = value
+    return fields
+
+
+# ---- connection ------------------------------------------------------------------------------------------------------
+
+class Connection:
+    """One TCP connection to an agent. Raises ClientError when there is none, or when it is lost."""
+
+    def __init__(self, host, port):
+        self.place = "%s:%d" % (host, port)
+        try:
+            self._socket = socket.create_connection((host, port), timeout=CONNECT_S)
+        except (OSError, UnicodeError) as error:
+            raise ClientError(NO_CONNECTION, "cannot connect to %s: %s" % (self.place, reason_of(error)))
+        self._file = self._socket.makefile("rb")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._file.close()
+        self._socket.close()
+
+    def ask(self, request, limit_s=None):
+        """Sends a request -> Reply. The agent may be silent for `limit_s` seconds; None: for ever."""
+        self._socket.settimeout(limit_s)
+        try:
+            self._socket.sendall(request.encode() + b"\n")
+        except OSError:
+            pass        # what refuses a request before its end has said why: that is read now
+        return Reply(self)
+
+    def read_line(self):
+        """The next line without its end."""
+        try:
+            line = self._file.readline()
+        except OSError as error:
+            raise ClientError(NO_CONNECTION, "lost the agent at %s: %s" % (self.place, reason_of(error)))
+        if not line.endswith(b"\n"):
+            raise ClientError(NO_CONNECTION, "lost the agent at %s before its reply was complete" % self.place)
+        return line.decode("utf-8", "replace").rstrip("\r\n")
+
+
+def reason_of(error):
+    """The text of an OSError without its number."""
+    return getattr(error, "strerror", None) or str(error)
+
+
+class Reply:
+    """Iterates over the data lines of one reply as they come; `fields` are those of its OK, afterwards.
+
+    Raises ClientError for an ERR and for what no agent says.
+    """
+
+    def __init__(self, connection):
+        self._connection = connection
+        self.fields = {}
+
+    def __iter__(self):
+        while True:
+            line = self._connection.read_line()
+            first, _, rest = line.partition(" ")
+            if first == "*":
+                yield rest
+            elif first == "OK":
+                self.fields = parse_fields(rest)
+                return
+            elif first == "ERR":
+                raise ClientError(REFUSED, line)
+            else:
+                raise ClientError(NO_CONNECTION, "what answers at %s is no agent" % self._connection.place)
+
+
+# ---- what is shown ---------------------------------------------------------------------------------------------------
+
+def put(line, is_flushed=False):
+    """Writes a line to stdout; what its encoding lacks is shown as \\xNN. Raises OSError."""
+    if sys.stdout is not None:
+        sys.stdout.buffer.write((line + "\n").encode(sys.stdout.encoding or "ascii", "backslashreplace"))
+        if is_flushed:
+            sys.stdout.buffer.flush()
+
+
+def complain(message):
+    """Writes a line to stderr."""
+    if sys.stderr is not None:
+        print("agentcli: %s" % message, file=sys.stderr)
+
+
+def put_json(value):
+    """Writes a value as one line of JSON."""
+    put(json.dumps(value), is_flushed=True)
+
+
+def printable(value):
+    """A value for people, on one line and without control characters."""
+    if value is None or isinstance(value, bool):
+        return {None: "", True: "yes", False: "no"}[value]
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
+
+
+def put_fields(fields):
+    """Writes what the agent acknowledged on one line, without the fields that are empty."""
+    shown = [(name, printable(value)) for name, value in fields.items() if value not in (None, "")]
+    put(" ".join("%s=%s" % (name, json.dumps(text, ensure_ascii=False) if " " in text or text[:1] == '"' else text)
+                 for name, text in shown) or "OK", is_flushed=True)
+
+
+def to_reader(value):
+    """A cell of a table: a time of the agent as the reader's local time, to the second."""
+    match = isinstance(value, str) and _TIME.fullmatch(value)
+    if not match:
+        return printable(value)
+    text, sign, hours, minutes = match.groups()
+    offset_s = (int(hours) * 60 + int(minutes)) * 60 * (-1 if sign == "-" else 1)
+    instant = calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%S")) - offset_s
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(instant))
+
+
+def put_table(rows):
+    """Writes rows (dicts) as aligned columns; numbers stand on the right."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    left_out = LEFT_OUT if FROM_TO.issubset(names) else ()
+    columns = []
+    for name in names:
+        values = [row.get(name) for row in rows]
+        present = [value for value in values if value not in (None, "")]
+        if present and name not in left_out:
+            cells = [name.upper()] + [to_reader(value) for value in values]
+            width = max(map(len, cells))
+            is_number = all(type(value) in (int, float) for value in present)
+            columns.append([cell.rjust(width) if is_number else cell.ljust(width) for cell in cells])
+    for cells in zip(*columns):
+        put("  ".join(cells).rstrip())
+
+
+def put_record(row):
+    """Writes a row as a line a field, without those that are empty."""
+    shown = [(name, printable(value)) for name, value in row.items() if value not in (None, "")]
+    width = max([len(name) for name, _ in shown] or [0])
+    for name, text in shown:
+        put("%s  %s" % (name.ljust(width), text))
+
+
+def show_acknowledgement(reply, is_json):
+    """A reply of fields. Data lines that are no fields are the faults that stand before an ERR."""
+    write = put_json if is_json else put_fields
+    for line in reply:
+        if _FIELD.match(line):
+            write(parse_fields(line))
+        else:
+            complain(line)
+    write(reply.fields)
+
+
+def show_listing(reply, is_json, is_record=False):
+    """A reply of JSON objects: a table for each kind of row, told by its first key; a record's first is no table."""
+    if is_json:
+        return show_text(reply)
+    kinds = {}
+    for row in [json.loads(line) for line in list(reply)]:
+        kinds.setdefault(next(iter(row), ""), []).append(row)
+    for number, rows in enumerate(kinds.values()):
+        if number:
+            put("")
+        if not is_record or number:
+            put_table(rows)
+            continue
+        for index, row in enumerate(rows):
+            if index:
+                put("")
+            put_record(row)
+
+
+def show_record(reply, is_json):
+    """A reply of JSON objects, of which the first is what was asked for and the others belong to it."""
+    show_listing(reply, is_json, is_record=True)
+
+
+def show_text(reply, is_json=False):
+    """A reply of text."""
+    for line in reply:
+        put(json.dumps({"line": line}) if is_json else line)
+
+
+def show_document(reply, is_json):
+    """A reply that is a JSON document over many lines; with --json it is one line."""
+    if is_json:
+        put_json(json.loads("\n".join(reply)))
+    else:
+        show_text(reply)
+
+
+def show_log(reply, is_json):
+    """A reply of lines `TIME STEP/TASK out|err TEXT`."""
+    for line in reply:
+        if is_json:
+            when, place, stream, text = (line.split(" ", 3) + [""] * 3)[:4]
+            step, _, task = place.partition("/")
+            line = json.dumps({"time": when, "step": step, "task": task, "stream": stream, "text": text})
+        put(line)
+
+
+# ---- the command line ------------------------------------------------------------------------------------------------
+
+class Command(NamedTuple):
+    """One row of the command table."""
+    name: str               # the verb in lower case; `sched add` is one
+    arguments: str          # as usage shows them; [] may be left out
+    options: str            # as the protocol names them; a flag has no `=value`
+    show: Callable          # (Reply, is_json)
+    help: str
+
+
+SCHEDULE_FIELDS = "AGENT=name TIMEZONE=zone ENABLED=yes|no REPO=name"
+COMMANDS = [Command(*row) for row in (
+    ("ping", "", "", show_acknowledgement, "how the agent is"),
+    ("exec", "SCENARIO [VERSION] [CONTEXT] [VARIABLE=value ...]", "REPO=name NAME=text KEYWORDS=a,b AT=time KEY=token "
+     "PRIORITY=n LEVEL=n TIMEOUT=s AGENT=name WAIT", show_acknowledgement,
+     "start a session of a scenario; with --wait the exit status is the session's"),
+    ("stop", "SESSION", "IMMEDIATE", show_acknowledgement, "stop a session after the task now running, or at once"),
+    ("restart", "SESSION [VARIABLE=value ...]", "FROM=step", show_acknowledgement,
+     "go on with a session that ended in ERROR or STOPPED"),
+    ("wait", "SESSION", "TIMEOUT=s", show_acknowledgement, "wait for the end of a session; its exit status"),
+    ("sessions", "", "STATUS=a,b SCENARIO=name SCHEDULE=name REPO=name KEYWORD=word SINCE=time LIMIT=n", show_listing,
+     "list sessions, newest first"),
+    ("status", "SESSION", "", show_record, "a session with its steps, tasks and variables"),
+    ("log", "SESSION", "", show_log, "what the tasks of a session printed"),
+    ("sched list", "", "REPO=name", show_listing, "list the schedules"),
+    ("sched show", "NAME", "REPO=name", show_record, "one schedule with its variables and hold"),
+    ("sched add", "NAME SCENARIO VERSION CONTEXT RULE [VARIABLE=value ...]", SCHEDULE_FIELDS, show_acknowledgement,
+     "add a schedule; VERSION -1 is the latest"),
+    ("sched set", "NAME [VARIABLE=value ...]", "SCENARIO=name VERSION=version CONTEXT=name RULE=rule "
+     + SCHEDULE_FIELDS, show_acknowledgement, "change a schedule"),
+    ("sched del", "NAME", "REPO=name", show_acknowledgement, "delete a schedule"),
+    ("sched on", "NAME", "REPO=name", show_acknowledgement, "enable a schedule"),
+    ("sched off", "NAME", "REPO=name", show_acknowledgement, "disable a schedule"),
+    ("sched next", "[NAME]", "COUNT=n FROM=time TO=time REPO=name", show_listing, "coming due times; nothing fires"),
+    ("sched why", "[NAME]", "LIMIT=n REPO=name", show_listing, "what became of the due times, newest first"),
+    ("sched update", "", "", show_acknowledgement, "read the schedules from the repositories again"),
+    ("hold", "[REASON]", "SCHEDULE=name UNTIL=time", show_acknowledgement,
+     "begin nothing new, or nothing of one schedule"),
+    ("release", "", "SCHEDULE=name", show_acknowledgement, "end a hold"),
+    ("clean", "", "", show_acknowledgement, "clean stale sessions now; -HOST=id: those of a host that is gone"),
+    ("purge", "", "DAYS=n KEEP=n", show_acknowledgement, "delete ended sessions that are old, or beyond the newest"),
+    ("scenarios", "", "REPO=name", show_listing, "list the scenario versions"),
+    ("import", "FILE...", "REPO=name REPLACE", show_acknowledgement,
+     "import definitions documents; - is standard input; ends at the first that is refused"),
+    ("export", "[SCENARIO] [VERSION]", "REPO=name", show_document, "give definitions back as a document"),
+    ("drop", "SCENARIO VERSION", "REPO=name", show_acknowledgement, "delete a scenario version"),
+    ("repos", "", "", show_listing, "list the attached work repositories"),
+    ("attach", "NAME PATH", "CREATE", show_acknowledgement,
+     "attach a work repository; a relative PATH counts from the master's folder"),
+    ("detach", "NAME", "", show_acknowledgement, "detach a work repository; its file stays"),
+    ("contexts", "", "", show_listing, "list the contexts"),
+    ("metrics", "", "", show_text, "figures in Prometheus' text format"),
+    ("shutdown", "", "IMMEDIATE MAX_WAIT=s", show_acknowledgement,
+     "stop the agent: running sessions may end, or are stopped"),
+    ("help", "[VERB] [SECOND]", "", show_text, "the agent's own help on its verbs"),
+)]
+
+
+def port_number(text):
+    """The value of --port. Raises ValueError."""
+    if not 0 < int(text) < 65536:
+        raise ValueError
+    return int(text)
+
+
+def add_common(parser, **defaults):
+    """The options that every command has, before and behind its name."""
+    def add(name, **keywords):
+        parser.add_argument("--" + name, default=defaults.get(name, argparse.SUPPRESS), **keywords)
+    add("host", metavar="HOST", help="where the agent is (127.0.0.1)")
+    add("port", metavar="PORT", help="its port (20910)", type=port_number)
+    add("json", action="store_true", help="JSON objects, one a line")
+
+
+def make_parser():
+    """The parser of everything but the arguments of a command, which may stand between its options."""
+    parser = argparse.ArgumentParser(prog="agentcli.py", description="The client of agent.py.", allow_abbrev=False)
+    add_common(parser, host="127.0.0.1", port=20910, json=False)
+    places = {"": add_subparsers(parser)}
+    for command in COMMANDS:
+        group, _, name = command.name.rpartition(" ")
+        if group not in places:
+            places[group] = add_subparsers(places[""].add_parser(group, help="schedules: %s %s -h" % (
+                parser.prog, group), allow_abbrev=False))
+        usage = " ".join([parser.prog, command.name] + command.arguments.split() + ["[options]"])
+        sub = places[group].add_parser(name, help=command.help, description=command.help, usage=usage,
+                                       allow_abbrev=False)
+        for option in command.options.split():
+            key, equals, value = option.partition("=")
+            keywords = {"metavar": value.upper()} if equals else {"action": "store_const", "const": True}
+            sub.add_argument("--" + key.lower().replace("_", "-"), dest="-" + key, default=argparse.SUPPRESS,
+                             **keywords)
+        add_common(sub)
+        sub.set_defaults(command=command, parser=sub)
+    return parser
+
+
+def add_subparsers(parser):
+    """Makes a parser demand a command."""
+    subparsers = parser.add_subparsers(metavar="COMMAND", dest="missing")
+    subparsers.required = True          # an argument of add_subparsers() from 3.7 on
+    return subparsers
+
+
+def parse_command_line(words):
+    """The words of a command line -> (Namespace with host, port, json and command, arguments, the options and variables
+    as words of a request). Wrong ones end the client with a message and status 2."""
+    end = words.index("--") if "--" in words else len(words)
+    before, literal = words[:end], words[end + 1:]
+    raw = [match for match in map(_OPTION.fullmatch, before) if match]
+    parsed, others = make_parser().parse_known_args([word for word in before if not _OPTION.fullmatch(word)])
+    unknown = [word for word in others if re.fullmatch(r"-[^\d\s]\S*", word)]
+    if unknown:
+        parsed.parser.error("unknown option %s" % unknown[0])
+    form = re.findall(r"\[.*?\]|\S+", parsed.command.arguments)
+    is_variable = _VARIABLE.fullmatch if any("=" in name for name in form) else lambda word: None
+    arguments = [word for word in others if not is_variable(word)] + literal
+    check_arguments(parsed.parser, [name for name in form if "=" not in name], arguments)
+    found = {name[1:]: value for name, value in vars(parsed).items() if name.startswith("-")}
+    if found.pop("WAIT", None):
+        found["SYNC"] = True
+    request = [render_option(name, None if value is True else value) for name, value in found.items()]
+    request += [render_option(*match.groups()) for match in raw]
+    request += ["%s=%s" % (match.group(1), quote(as_typed(match.group(2))))
+                for match in map(is_variable, others) if match]
+    return parsed, arguments, request
+
+
+def check_arguments(parser, form, arguments):
+    """Whether there are too few or too many of them; `form` is their names, [] for what may be left out."""
+    required = [name for name in form if not name.startswith("[")]
+    if len(arguments) < len(required):
+        parser.error("%s is missing" % required[len(arguments)])
+    if len(arguments) > len(form) and not any(name.endswith("...") for name in form):
+        parser.error("%s is one too many" % ascii(arguments[len(form)]))
+
+
+def read_document(path):
+    """The text of a file to import, or of standard input. Raises ClientError."""
+    try:
+        if path == "-":
+            data = sys.stdin.buffer.read() if sys.stdin else b""
+        else:
+            with open(path, "rb") as file:
+                data = file.read()
+        return data.decode("utf-8-sig")
+    except OSError as error:
+        raise ClientError(USAGE, "cannot read %s: %s" % (ascii(path), reason_of(error)))
+    except UnicodeDecodeError:
+        raise ClientError(USAGE, "%s is not UTF-8" % ascii(path))
+
+
+# ---- main ------------------------------------------------------------------------------------------------------------
+
+def perform(wanted, arguments, words):
+    """Asks the agent for what is wanted and shows its reply -> exit status. Raises ClientError, OSError of stdout."""
+    command = wanted.command
+    is_import = command.name == "import"
+    words = words + ["-JSON"] * (command.show in (show_listing, show_record))
+    rounds = [[read_document(path)] for path in arguments] if is_import else [list(map(as_typed, arguments))]
+    with Connection(wanted.host, wanted.port) as connection:
+        for number, texts in enumerate(rounds):
+            request = command.name.upper().split() + list(map(quote, texts)) + words
+            reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None)
+            try:
+                command.show(reply, wanted.json)
+            except ClientError:
+                if len(rounds) > 1:
+                    complain("%s:" % ascii(arguments[number]))
+                raise
+    is_bad = command.name in ("exec", "wait") and reply.fields.get("status") in BAD_ENDS
+    return ENDED_BADLY if is_bad else WELL
+
+
+def main(words=None):
+    """The client -> exit status."""
+    try:
+        status = perform(*parse_command_line(sys.argv[1:] if words is None else words))
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return status
+    except ClientError as error:
+        complain(error)
+        return error.status
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except OSError as error:            # of stdout: those of the connection are ClientErrors
+        if not isinstance(error, BrokenPipeError):
+            complain("cannot write: %s" % reason_of(error))
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)        # so that the interpreter's last flush succeeds
+        return OUTPUT_LOST
+
+
+if __name__ == "__main__":
+    sys.exit(main())
