@@ -39,6 +39,7 @@ Threads, and what ends each:
     keeper            heartbeat, clean-up, re-attaching; ends at Agent.stop()
     server            accepts connections; ends at Server.close()
     client N          serves one connection; ends with it, or at Server.close()
+    rest N            sends what a client was too slow to take; ends with its connection
 """
 
 import argparse
@@ -104,6 +105,7 @@ TRANSITIONS = {
 
 STARTED, LATE, SKIPPED, FAILED = "started", "late", "skipped", "failed"     # of an occurrence
 END, FAIL = "END", "FAIL"                                                   # targets of a step
+WAKE = b"!"             # to the main thread: a request to stop; a signal's byte is its number
 NORMAL, IMMEDIATE = "normal", "immediate"                                   # ways to stop
 OUT, ERR = "out", "err"                                                     # streams of a task
 
@@ -114,6 +116,7 @@ RESERVED_VARIABLES = ("SESSION", "SCENARIO", "CONTEXT", "DUE")
 MARKER = "AGENT_MARKER"             # environment variable of every process of a task
 
 MAX_NAME = 128                      # characters
+MIN_LINE = 1024                     # bytes: the least that --max-line takes
 MAX_LINE = 64 * 1024                # bytes of a request
 MAX_IMPORT_LINE = 4 * 1024 * 1024   # bytes of an IMPORT by an administrator
 MAX_LOG_LINE = 16 * 1024            # bytes; a longer line of output is split
@@ -249,9 +252,9 @@ class Clock:
 
 def to_text(instant):
     """Epoch seconds -> UTC ISO 8601 text, 24 characters, as the tables hold it."""
-    whole = int(instant // 1)
-    return "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ" % (
-        time.gmtime(whole)[:6] + (int((instant - whole) * 1000),))
+    # 0.01 ms more than the float: from_text(text) must give the same text again
+    whole, thousandths = divmod(int((instant * 1000 + 0.01) // 1), 1000)
+    return "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ" % (time.gmtime(whole)[:6] + (thousandths,))
 
 
 def from_text(text):
@@ -1264,15 +1267,44 @@ def choice(*values):
     return Kind(check, parse)
 
 
+class InnerFaults(ValueError):
+    """Faults inside a list or an object: `faults` are (path from there, reason)."""
+
+    def __init__(self, faults):
+        super().__init__(faults[0][1])
+        self.faults = faults
+
+
+def check_each(parts):
+    """[(path, check, value)] -> the values as checked; InnerFaults tells all that are wrong."""
+    values, faults = [], []
+    for path, check, value in parts:
+        try:
+            values.append(check(value))
+        except ValueError as error:
+            faults.append((path, str(error)))
+    if faults:
+        raise InnerFaults(faults)
+    return values
+
+
+def check_items(check, values):
+    """check_each over the items of a list."""
+    return check_each([("[%d]" % index, check, value) for index, value in enumerate(values)])
+
+
 def list_of(kind, at_least=0):
     """A JSON list of one kind; as an option, its parts between commas."""
+    reason = "must be a list" + (" of at least %d" % at_least if at_least else "")
+
     def check(value):
         if not isinstance(value, list) or len(value) < at_least:
-            raise ValueError("must be a list" + (" of at least %d" % at_least if at_least else ""))
-        return [kind.check(item) for item in value]
+            raise ValueError(reason)
+        return check_items(kind.check, value)
 
     def parse(text):
-        return [kind.parse(part) for part in text.split(",") if part]
+        parts = [part for part in text.split(",") if part]
+        return [kind.parse(part) for part in parts] if len(parts) >= at_least else _refuse(reason)
     return Kind(check, parse)
 
 
@@ -1307,12 +1339,14 @@ def _check_value(value):
 def _check_values(value):
     if not isinstance(value, dict):
         raise ValueError("must be an object of names and values")
-    return {_check_variable(name): _check_value(item) for name, item in value.items()}
+    check_each([("." + name, lambda _, name=name: _check_variable(name), None) for name in value]
+               + [("." + name, _check_value, item) for name, item in value.items()])
+    return {name: _check_value(item) for name, item in value.items()}
 
 
 def _check_variable(name):
-    if not VARIABLE.fullmatch(name) or len(name) > MAX_NAME:
-        raise ValueError("%s: must be a name of letters, digits and _" % shorten(name))
+    if not isinstance(name, str) or not VARIABLE.fullmatch(name) or len(name) > MAX_NAME:
+        raise ValueError("must be a name of letters, digits and _, at most %d characters" % MAX_NAME)
     if name in RESERVED_VARIABLES:
         raise ValueError("%s is the agent's own variable" % name)
     return name
@@ -1322,7 +1356,7 @@ def _check_command(value):
     if isinstance(value, str) and value.strip():
         return TEXT.check(value)
     if isinstance(value, list) and value and value[0] != "":
-        return [TEXT.check(word) for word in value]
+        return check_items(TEXT.check, value)
     raise ValueError("must be a string for the shell, or a list of program and arguments")
 
 
@@ -1540,9 +1574,11 @@ class Definitions:
     def _try(self, path, check, value):
         try:
             return check(value)
-        except ValueError as error:
+        except InnerFaults as error:
+            self.faults.extend((path + inner, reason) for inner, reason in error.faults)
+        except (ValueError, OverflowError) as error:
             self._fault(path, str(error))
-            return None
+        return None
 
     def _object(self, path, value, fields):
         """The values of an object by name, defaults filled in; faults are noted."""
@@ -1564,23 +1600,26 @@ class Definitions:
         return result
 
     def _repeated(self, path, keys):
+        seen = set()
         for index, key in enumerate(keys):
-            if key and key in keys[:index]:
+            if key and key in seen:
                 self._fault("%s[%d]" % (path, index), "stands here a second time")
+            seen.add(key)
 
     def _scenario(self, path, value):
         before = len(self.faults)
         fields = self._object(path, value, SCENARIO_FIELDS)
         if fields["version"] == "-1":
             self._fault(path + ".version", "-1 means the latest; a scenario needs its own")
-        known = set(fields["variables"] or ()) | set(RESERVED_VARIABLES)
+        known = None if fields["variables"] is None else \
+            set(fields["variables"]) | set(RESERVED_VARIABLES)
         steps = [self._step("%s.steps[%d]" % (path, index), step, known)
                  for index, step in enumerate(fields["steps"] or ())]
         if fields["steps"] == []:
             self._fault(path + ".steps", "must have at least one step")
         names = [step["name"] for step in steps]
         self._repeated(path + ".steps", names)
-        self._targets(path, fields, steps, names)
+        self._targets(path, fields, steps, set(names))
         if len(self.faults) > before:
             return None
         return Scenario(fields["name"], fields["version"], fields["variables"], fields["timeout"],
@@ -1617,12 +1656,14 @@ class Definitions:
 
     def _task(self, path, value, known):
         kind = value.get("type") if isinstance(value, dict) else None
-        if kind is not None and (not isinstance(kind, str) or kind not in TASK_TYPES):
-            self._fault(path + ".type", "must be one of %s" % ", ".join(sorted(TASK_TYPES)))
-            return None
-        own = TASK_TYPES[kind].fields if kind else {}
+        is_known = isinstance(kind, str) and kind in TASK_TYPES
+        own = TASK_TYPES[kind].fields if is_known else {}
+        if isinstance(value, dict) and not is_known:    # what else it may have is not known
+            value = {name: value[name] for name in TASK_FIELDS if name in value}
         fields = self._object(path, value, dict(TASK_FIELDS, **own))
-        if kind is None:
+        if fields["type"] is not None and not is_known:
+            self._fault(path + ".type", "must be one of %s" % ", ".join(sorted(TASK_TYPES)))
+        if not is_known or known is None:       # without variables no reference can be judged
             return None
         for place, text in strings_in({name: fields[name] for name in own}, path):
             self._references(place, text, known)
@@ -1639,8 +1680,9 @@ class Definitions:
     def _schedule(self, path, value):
         before = len(self.faults)
         fields = self._object(path, value, SCHEDULE_FIELDS)
-        if len(self.faults) == before:
-            self._try(path + ".rule", parse_rule, fields["rule"])
+        for name, check in (("rule", parse_rule), ("timezone", find_zone)):
+            if fields[name]:
+                self._try("%s.%s" % (path, name), check, fields[name])
         return None if len(self.faults) > before else Schedule(**fields)
 
 
@@ -1681,11 +1723,13 @@ class Pending:
 
     `then(pending)` is called in the writer's thread after the commit, before `result` returns.
     """
-    __slots__ = ("work", "deadline", "then", "is_single", "value", "error", "is_done", "_lock")
+    __slots__ = ("work", "deadline", "then", "is_single", "value", "error", "is_done", "listener",
+                 "_lock")
 
     def __init__(self, work, deadline=None, then=None, is_single=False):
         self.work, self.deadline, self.then = work, deadline, then
         self.is_single = is_single      # writes by one statement, which needs no savepoint
+        self.listener = None            # called without arguments once its batch is answered
         self.value = self.error = None
         self.is_done = False
         self._lock = threading.Lock()
@@ -1735,9 +1779,9 @@ class Database:
         self._company, self._answered = 1, 0.0
         self._closing = None            # monotonic seconds until which a closing may take
         self.version = None             # of the data: changes when others have written
-        self._failures = 0
-        self._mark = random.getrandbits(60)
-        self._mark_key = os.getpid() % 64       # bounded; a clash costs only a wrong ERR
+        self._connections = 0
+        self.failures = 0
+        self._writer_id, self._mark = random.getrandbits(60), 0
         self._locked_since = None
         self._thread = threading.Thread(target=self._run, name="writer " + label, daemon=True)
 
@@ -1775,13 +1819,13 @@ class Database:
         self._check_file()
         if self._writer is None:
             self._writer = self._connect()
-            mode = self._writer.execute("pragma journal_mode").fetchone()[0]
-            if mode != "wal":
-                self._writer.execute("pragma journal_mode=wal")
+            self._connections += 1
             self._writer.execute("pragma synchronous=full")
             self._writer.execute("pragma fullfsync=on")
-            if self.uuid is not None and self._read_uuid(self._writer) != self.uuid:
-                self._lose("the file was replaced by another repository")
+            if self.uuid is not None:
+                if self._read_uuid(self._writer) != self.uuid:
+                    self._lose("the file was replaced by another repository")
+                self._writer.execute("pragma journal_mode=wal")
         return self._writer
 
     def _read_uuid(self, connection):
@@ -1815,6 +1859,7 @@ class Database:
                                   "use a newer agent.py" % (self.label, version, newest))
         if version == 0 and tables:
             raise RepositoryError("%s: a SQLite file, but no repository" % self.label)
+        connection.execute("pragma journal_mode=wal")       # a file refused stays as it is
         if 0 < version < newest:
             self._copy(connection, version)
         if version < newest:
@@ -1972,26 +2017,35 @@ class Database:
                 batch = self._not_written(batch, error)
                 continue
             self._trouble_over()
+            # those answered now may ask again at once: one commit for all beats two
+            self._company = len(batch) + len(self._queue)
             for pending, (value, error) in zip(batch, outcomes):
                 pending.finish(value, error)
-            # those just answered may ask again at once: one commit for all beats two
-            self._company, self._answered = len(batch) + len(self._queue), self._clock.monotonic()
+            self._tell(batch)
+            self._answered = self._clock.monotonic()
             return None
+
+    @staticmethod
+    def _tell(batch):
+        """Calls each listener of a finished batch once."""
+        for listener in dict.fromkeys(p.listener for p in batch if p.listener and p.is_done):
+            try:
+                listener()
+            except Exception:
+                log.exception("after a commit")
 
     def _commit(self, batch):
         """One transaction for the whole batch -> [(value, error)]."""
         connection = self._connect_writer()
         connection.execute("begin immediate")
         before = connection.total_changes
-        self.version = data_version(connection), self._failures
+        self.version = data_version(connection), self._connections
         try:
             outcomes = [self._savepoint(connection, pending) for pending in batch]
             if connection.total_changes == before:
                 connection.execute("rollback")
                 return outcomes
-            self._mark += 1
-            connection.execute("replace into commit_mark(writer, mark) values (?, ?)",
-                               (self._mark_key, self._mark))
+            self._set_mark(connection)
         except BaseException:
             if connection.in_transaction:
                 connection.execute("rollback")
@@ -2023,6 +2077,15 @@ class Database:
             connection.execute("release request")
         return outcome
 
+    def _set_mark(self, connection):
+        """What tells after a failed commit whether it is on disk: a row a writer, the newest kept."""
+        if self._mark == 0:
+            connection.execute("delete from commit_mark where writer not in"
+                               " (select writer from commit_mark order by time desc limit 30)")
+        self._mark += 1
+        connection.execute("replace into commit_mark(writer, mark, time) values (?, ?, ?)",
+                           (self._writer_id, self._mark, to_text(self._clock.now())))
+
     def _read_back(self, error):
         """After a commit that failed: whether it is on disk after all, as often as it takes."""
         log.warning("%s: a commit failed (%s), reading it back", self.label, error)
@@ -2030,23 +2093,35 @@ class Database:
             self._drop_writer()
             try:
                 row = self._connect_writer().execute(
-                    "select mark from commit_mark where writer=?", (self._mark_key,)).fetchone()
+                    "select mark from commit_mark where writer=?", (self._writer_id,)).fetchone()
                 return row is not None and row[0] == self._mark
             except (sqlite3.Error, RepositoryError):
                 if self._is_overdue():
                     return False
+                self._expire_queue(error)
                 time.sleep(RETRY_S * 10)
+
+    def _expire_queue(self, error):
+        """Fails what is overdue in the queue while the writer is busy with an older matter."""
+        now = self._clock.monotonic()
+        with self._ready:
+            overdue = [p for p in self._queue if p.deadline and p.deadline <= now]
+            for pending in overdue:
+                self._queue.remove(pending)
+        self._fail_all(overdue, self._unwritten(error), False)
+
+    def _unwritten(self, error):
+        return RepositoryError("%s cannot be written: %s" % (self.label, _reason(error)))
 
     def _not_written(self, batch, error):
         """Notes the trouble and fails what is overdue; the rest, and what came, is tried again."""
         self._note(error)
-        self._failures += 1
+        self.failures += 1
         if not _is_locked(error):
             self._drop_writer()
         now = self._clock.monotonic()
         overdue = [p for p in batch if self._is_overdue() or p.deadline and p.deadline <= now]
-        self._fail_all(overdue, RepositoryError("%s cannot be written: %s"
-                                                % (self.label, _reason(error))), False)
+        self._fail_all(overdue, self._unwritten(error), False)
         rest = [pending for pending in batch if not pending.is_done]
         if rest:
             time.sleep(RETRY_S if _is_locked(error) else RETRY_S * 5)
@@ -2058,15 +2133,14 @@ class Database:
         return self._closing is not None and self._clock.monotonic() >= self._closing
 
     def _fail_all(self, batch, error, with_queue=True):
-        for pending in batch:
-            pending.finish(error=error)
         if with_queue:
             with self._ready:
-                batch = self._take_now(len(self._queue))
-            for pending in batch:
-                pending.finish(error=error)
+                batch = batch + self._take_now(len(self._queue))
             self._drop_writer()
             self._drop_readers()
+        for pending in batch:
+            pending.finish(error=error)
+        self._tell(batch)
 
     def _note(self, error):
         reason = _reason(error)
@@ -2152,7 +2226,9 @@ create table repository (
     kind text primary key,              -- master
     uuid text not null
 );
-create table commit_mark (writer integer primary key, mark integer not null);
+create table commit_mark (
+    writer integer primary key, mark integer not null, time text not null
+);
 create table agent (
     name text primary key,
     host text not null, port integer not null, version text not null,
@@ -2297,7 +2373,9 @@ create table repository (
     last_session integer not null default 0,
     last_revision integer not null default 0            -- of schedules
 );
-create table commit_mark (writer integer primary key, mark integer not null);
+create table commit_mark (
+    writer integer primary key, mark integer not null, time text not null
+);
 create table definition (
     id integer primary key,
     digest text not null unique,        -- sha256 of the body
@@ -2515,27 +2593,27 @@ class WorkRepository:
 
         Returns the counts (scenarios, schedules) that were made or changed.
         """
-        faults, count = [], 0
+        conflicts, faults, count = [], [], 0
         for index, scenario in enumerate(document.scenarios):
             made = self._import_scenario(connection, scenario, now, is_replacing)
             if made is None:
-                faults.append(("scenarios[%d]" % index, "%s %s exists with another definition; "
-                               "give it a new version, or use -REPLACE"
-                               % (scenario.name, scenario.version)))
+                conflicts.append(("scenarios[%d]" % index, "%s %s exists with another definition; "
+                                  "give it a new version, or use -REPLACE"
+                                  % (scenario.name, scenario.version)))
             count += bool(made)
-        if faults:
-            raise Exists("nothing was imported: %s: %s" % faults[0], faults)
         for index, schedule in enumerate(document.schedules):
-            if self.find_version(connection, schedule.scenario, schedule.version) is None:
+            row = self.find_version(connection, schedule.scenario, schedule.version)
+            if row is None:
                 faults.append(("schedules[%d].scenario" % index, "no scenario %s %s"
                                % (schedule.scenario, schedule.version)))
                 continue
-            try:
-                self._check_variables(connection, schedule)
-            except BadRequest as error:
-                faults.append(("schedules[%d].variables" % index, error.message))
-                continue
+            known = self.parsed(row["definition"], row["body"]).variables
+            faults += [("schedules[%d].variables.%s" % (index, name), "scenario %s %s has no variable "
+                        "of that name" % (schedule.scenario, row["version"]))
+                       for name in schedule.variables if name not in known]
             self.put_schedule(connection, schedule._replace(agent=schedule.agent or agent), now)
+        if conflicts:
+            raise Exists("nothing was imported: %s: %s" % conflicts[0], conflicts + faults)
         if faults:
             raise faulty(faults)
         return count, len(document.schedules)
@@ -2593,7 +2671,7 @@ class WorkRepository:
 
     def _checked_version(self, connection, request):
         """_check_variables for the flood: asks the file again only when something has changed."""
-        at = self.db.version, self._imports
+        at = self.db.version, self.db.failures, self._imports
         if at != self._versions_at:
             self._versions, self._versions_at = {}, at
         key = request.scenario, request.version
@@ -2674,7 +2752,9 @@ class WorkRepository:
                 raise BadRequest("%s: scenario %s %s has no variable of that name"
                                  % (name, scenario.name, scenario.version))
         values = dict(json.loads(row["variables"]), **variables)
-        columns = {"variables": json.dumps(values), "ended": None, "message": "", "start_at": None}
+        columns = {"variables": json.dumps(values), "ended": None, "message": ""}
+        if row["begun"] is None:
+            columns["start_at"] = None      # it begins now; of one that has begun it is its DUE
         if from_step is not None:
             columns.update(restart_step=scenario.step_index(from_step), restart_task=0)
         self._change(connection, session, QUEUED, **columns)
@@ -2782,7 +2862,7 @@ class WorkRepository:
             connection.execute("update %s set status='ERROR', message=?, ended=? where session=?"
                                " and status='RUNNING'" % table, (message, now, session))
         scenario = self.parsed(row["definition"], self.get_body(connection, row["definition"]))
-        if scenario.on_stale == "restart":
+        if scenario and scenario.on_stale == "restart":     # None: this version cannot read it
             self._change(connection, session, QUEUED, message=message + "; it goes on")
         else:
             self._change(connection, session, ERROR, ended=now, message=message)
@@ -2847,15 +2927,16 @@ class WorkRepository:
                 connection.execute("rollback")
 
     def session_resume(self, session):
-        """What a run needs: (session row, Scenario, runs so far, {step: attempts so far})."""
+        """What a run needs: (session row, Scenario, runs so far, {step: (attempts so far, status)}),
+        the status being that of the newest attempt."""
         with self.db.reading() as connection:
             row = self.get_session(connection, session)
             scenario = self.parsed(row["definition"], self.get_body(connection, row["definition"]))
             if row["begun"] is None:
                 return row, scenario, 0, {}
-            attempts = dict(tuple(r) for r in connection.execute(
-                "select step, max(attempt) from session_step where session=? group by step",
-                (session,)))
+            attempts = {step: (attempt, status) for step, attempt, status in connection.execute(
+                "select step, max(attempt), status from session_step where session=? group by step",
+                (session,))}
             runs = connection.execute(
                 "select max(ifnull((select max(run) from session_step where session=?1), 0),"
                 " ifnull((select max(run) from session_task where session=?1), 0))",
@@ -3719,7 +3800,8 @@ class Session:
         self._row = self._scenario = None
         self._values = {}
         self._run = 0                   # number of the newest step or task run
-        self._attempts = {}             # step -> attempts so far
+        self._attempts = {}             # step -> (attempts so far, how the newest ended before)
+        self._roots = {}                # pid -> start time, of processes whose group lives on
         self._failure = None            # (step, task, message) that decides the session's end
         self._is_warned = False
 
@@ -3795,13 +3877,17 @@ class Session:
             is_ok = self._step(index, step, task)
             target = step.on_ok if is_ok else step.on_error
             if target == END:
-                self._is_warned = self._is_warned or not is_ok
+                self._is_warned = self._is_warned or not is_ok or self._was_warned()
                 return (WARNING if self._is_warned else DONE), ""
             if target == FAIL:
                 return ERROR, self._failure[2] if self._failure else "step %s" % step.name
             self._is_warned = self._is_warned or not is_ok
             index, task = self._scenario.step_index(target), 0
         return ERROR, "more than max_steps (%d) steps" % self._scenario.max_steps
+
+    def _was_warned(self):
+        """Whether before a RESTART a step ended badly, and has not been run again since."""
+        return any(status in (WARNING, ERROR) for _, status in self._attempts.values())
 
     def _stop_between(self, step, task):
         """A normal stop takes effect here; a RESTART goes on at this place."""
@@ -3830,7 +3916,8 @@ class Session:
     def _attempt(self, index, step, first_task):
         """Runs the tasks of a step once -> None, or (task, message) of the failure."""
         run = self._next_run()
-        attempt = self._attempts[index] = self._attempts.get(index, 0) + 1
+        attempt = self._attempts.get(index, (0, None))[0] + 1
+        self._attempts[index] = attempt, None
         self._note(self.repository.begin_step, run, index, step.name, attempt, self._now())
         try:
             with self._deadline(step.timeout, "step"):
@@ -3938,8 +4025,8 @@ class Session:
             if deadline <= now:
                 raise Interrupted(scope, ERROR, "time-out of the %s after %g s" % (scope, seconds))
 
-    def wait(self, is_over, timeout_s=None, roots=None):
-        """Waits until is_over() or the time is up; Interrupted after all processes are ended."""
+    def wait(self, is_over, timeout_s=None):
+        """Waits until is_over(), or the time is up; Interrupted after all processes are ended."""
         until = None if timeout_s is None else self._around.clock.monotonic() + timeout_s
         try:
             with self._changed:
@@ -3952,13 +4039,13 @@ class Session:
                         return
                     self._changed.wait(left if left is None else max(0.0, left))
         except Interrupted as interrupt:
-            if roots:
-                self._sweep(interrupt, roots)
+            if self._roots:
+                self._sweep(interrupt)
             raise
 
-    def _sweep(self, interrupt, roots=None):
+    def _sweep(self, interrupt):
         """Ends every process of the session; says how many could not be ended."""
-        left = Tree([self.uuid_session], roots).end()
+        left = Tree([self.uuid_session], self._roots).end()
         if left:
             interrupt.message += "; %d of its processes cannot be ended" % left
 
@@ -3979,9 +4066,16 @@ class Session:
         self._interrupt_if_asked()
         environment[MARKER] = make_marker(self.repository.db.uuid, self.number, run)
         process = Process(command, capture, self._around.output, self.wake, cwd, environment, stdin)
+        self._roots[process.pid] = process.started
         self._note(self.repository.started_task, run, process.pid, process.started)
         self._flush(is_waiting=False)
         return process
+
+    def process_ended(self):
+        """Its group stays the session's to end while there is something left of it, and no longer:
+        the pid may then become another's."""
+        self._roots = {pid: started for pid, started in self._roots.items()
+                       if _signal(os.killpg, pid, 0)}
 
     def new_capture(self, run, captured):
         """A Capture that stores into the log of a task run."""
@@ -4024,9 +4118,10 @@ class Execution:
             raise TaskError("cannot start: %s%s" % (
                 getattr(error, "strerror", None) or error, ": %s" % name if name else "")) from None
         try:
-            self._session.wait(lambda: process.rc is not None, None, {process.pid: process.started})
+            self._session.wait(lambda: process.rc is not None)
         finally:
             process.finish()
+            self._session.process_ended()
             self.rc = process.rc
         return process.rc
 
@@ -4051,6 +4146,7 @@ class SessionQueue:
         self._order = itertools.count()
         self._outstanding = set()               # numbers that may still begin
         self._running = {}                      # number -> Session
+        self._again = {}                        # number -> Ticket that came before its slot was free
         self._busy_schedules = {}               # (repository id, schedule) -> entries that wait
         self._threads = []
         self._idle = 0
@@ -4062,6 +4158,8 @@ class SessionQueue:
             running = self._running.get(ticket.session)
             if running and running.repository is not repository:
                 repository.is_behind = True     # of a file since replaced: when that has ended
+            elif running:
+                self._again[ticket.session] = ticket
             if self._is_closing or running or ticket.session in self._outstanding:
                 return True
             self._outstanding.add(ticket.session)
@@ -4196,6 +4294,9 @@ class SessionQueue:
             for entry in self._busy_schedules.pop(schedule, ()):
                 heapq.heappush(self._ready, entry)
             self._changed.notify_all()
+            again = self._again.pop(session.number, None)
+            if again:
+                self.add(again, session.repository)
 
 
 # ======================================================================================
@@ -4441,88 +4542,121 @@ def make_repositories(master_path, clock):
     os.rename(new, master_path)
 
 
-class Agent:
-    """The agent in domain words, for any thread; it knows no sockets.
+def open_master(settings, clock):
+    """The Master of these settings, made when that is wanted. CannotStart."""
+    path = settings.master
+    try:
+        if not os.path.exists(path):
+            if not settings.is_creating:
+                raise CannotStart("the master repository %s does not exist; --create makes it"
+                                  % path)
+            check_file_system(path, settings.is_insecure_fs)
+            make_repositories(path, clock)
+        check_file_system(path, settings.is_insecure_fs)
+        return Master(path, clock).open()
+    except (OSError, AgentError) as error:
+        raise CannotStart(str(error)) from None
 
-    Start, cleaning and firing touch only sessions and schedules of its own name.
+
+def check_file_system(path, is_insecure_fs):
+    """RepositoryError for a network file system, unless the user knows better."""
+    kind = network_file_system(path)
+    if kind and not is_insecure_fs:
+        raise RepositoryError("%s is on a network file system (%s), where SQLite's locks cannot "
+                              "be trusted; --insecure-fs says you know better" % (path, kind))
+
+
+class Places:
+    """The attached work repositories: finds, attaches, watches and lets go of them.
+
+    `take_over(place)` is called with a repository that has come, or has changed under another
+    program; `on_let_go(repository)` when one cannot be used any more.
     """
 
-    def __init__(self, settings, clock=None):
-        self.settings, self.name = settings, settings.name
-        self.clock = clock or Clock()
-        self.started = self.clock.now()
-        self.hold = None
-        self.is_stopping = False
-        self.ended_counts = dict.fromkeys(ENDED, 0)
-        self.connections = lambda: 0            # set by the server
-        self.master = self.queue = self.scheduler = self.output = self.identity = None
-        self._places = {}                       # id -> Place
-        self._contexts = ()
-        self._waiters = {}                      # session -> [Event]
-        self._lock = threading.Lock()
-        self._requests = 0                      # EXECs that wait for their commit
-        self._is_over = False
-        self._keeper_stop = threading.Event()
-        self._threads = []
-        self._due = {}                          # housekeeping -> monotonic seconds
-        self._reported = set()                  # sessions of other hosts
-        self._stop_request = None
-        self._wake_main = lambda: None
+    def __init__(self, master, clock, is_insecure_fs, take_over, on_let_go):
+        self._master, self._clock, self._is_insecure_fs = master, clock, is_insecure_fs
+        self._take_over, self._on_let_go = take_over, on_let_go
+        self._places = {attachment.id: Place(attachment)
+                        for attachment in master.list_attachments()}
 
-    # -- life cycle --------------------------------------------------------------------
+    def find(self, repository):
+        """The Place that holds this repository now, or None."""
+        place = self._places.get(repository.id)
+        return place if place is not None and place.repository is repository else None
 
-    def start(self, host, port):
-        """Connects, takes over what its name owns in every repository, computes the schedule."""
-        self._open_master()
-        self.identity = own_identity(self.settings.host_id, self.master.db.uuid)
-        self.master.register(self.name, host, port, str(self.identity), self._now())
-        self.hold = self.master.find_hold(self.name)
-        self._contexts = frozenset(self.master.list_contexts())
-        self.output = Output()
-        around = Surroundings(self.clock, str(self.identity), self.output,
-                              self.settings.max_output, self._session_ended)
-        slots = self.settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1)
-        self.queue = SessionQueue(slots, lambda ticket, repository:
-                                  Session(ticket, repository, around),
-                                  lambda: self._requests)
-        self.scheduler = Scheduler(self.clock, self._decide)
-        self._apply_hold()
-        for attachment in self.master.list_attachments():
-            self._places[attachment.id] = Place(attachment)
-        self._attach_all()
-        self._threads = [threading.Thread(target=self.scheduler.run, name="scheduler", daemon=True),
-                         threading.Thread(target=self._keep, name="keeper", daemon=True)]
-        for thread in self._threads:
-            thread.start()
+    def list_all(self):
+        """The attached repositories by id."""
+        return [self._places[number] for number in sorted(self._places)]
 
-    def _open_master(self):
-        path = self.settings.master
-        try:
-            if not os.path.exists(path):
-                if not self.settings.is_creating:
-                    raise CannotStart("the master repository %s does not exist; --create makes it"
-                                      % path)
-                self._check_file_system(path)
-                make_repositories(path, self.clock)
-            self._check_file_system(path)
-            self.master = Master(path, self.clock).open()
-        except (RepositoryError, OSError, AgentError) as error:
-            raise CannotStart(str(error)) from None
+    def _usable(self, place):
+        if place.repository is None:
+            raise RepositoryError("work repository %s: %s" % (place.attachment.name, place.trouble)
+                                  if place.attachment.name not in place.trouble else place.trouble)
+        return place.repository
 
-    def _check_file_system(self, path):
-        kind = network_file_system(path)
-        if kind and not self.settings.is_insecure_fs:
-            raise RepositoryError("%s is on a network file system (%s), where SQLite's locks cannot "
-                                  "be trusted; --insecure-fs says you know better" % (path, kind))
+    def get(self, name):
+        """The repository of a name; of the lowest id when it is None. NotFound, RepositoryError."""
+        for place in self.list_all():
+            if name in (None, place.attachment.name):
+                return self._usable(place)
+        raise NotFound("no work repository %s is attached" % (name or "at all"))
 
-    def _attach_all(self):
+    def of_session(self, session):
+        """The repository that a session's number tells. NotFound, RepositoryError."""
+        place = self._places.get(session % 1000)
+        if place is None:
+            raise NotFound("no session %d: no work repository of id %d is attached"
+                           % (session, session % 1000))
+        return self._usable(place)
+
+    def with_scenario(self, name, version):
+        """The attached repository of the lowest id that has a scenario. NotFound, RepositoryError."""
+        places = self.list_all()
+        if len(places) == 1:
+            return self._usable(places[0])
+        for place in places:
+            if self._usable(place).has_scenario(name, version):
+                return place.repository
+        raise NotFound("no attached repository has a scenario %s%s"
+                       % (name, "" if version == "-1" else " " + version))
+
+    def with_schedule(self, name, repository):
+        """The repository that is named or, without a name, has this schedule."""
+        if repository is not None:
+            return self.get(repository)
+        places = self.list_all()
+        for place in places:
+            found = self._usable(place)
+            with found.db.reading() as connection:
+                if len(places) == 1 or found.find_schedule(connection, name) is not None:
+                    return found
+        raise NotFound("no attached repository has a schedule %s" % name)
+
+    def readable(self, name=None):
+        """Yields the repositories, or the named one; at the end raises what could not be used."""
+        trouble = None
+        if name is not None:
+            self.get(name)
+        for place in self.list_all():
+            if name not in (None, place.attachment.name):
+                continue
+            try:
+                yield self._usable(place)
+            except RepositoryError as error:
+                trouble = error
+        if trouble:
+            raise trouble
+
+    def attach_all(self):
         """Attaches every repository, each in a thread of its own; a slow one goes on alone."""
-        until = self.clock.monotonic() + WRITE_S
-        threads = [self._in_background(place, self._attach) for place in self._places.values()]
+        until = self._clock.monotonic() + WRITE_S
+        threads = [self.in_background(place, self._attach) for place in self._places.values()]
         for thread in threads:
-            thread.join(max(0.0, until - self.clock.monotonic()))
+            thread.join(max(0.0, until - self._clock.monotonic()))
 
-    def _in_background(self, place, function):
+    @staticmethod
+    def in_background(place, function):
+        """Takes care of a place in a thread of its own: function(place)."""
         place.is_busy = True
 
         def work():
@@ -4545,8 +4679,8 @@ class Agent:
             if not os.path.exists(attachment.path):
                 raise RepositoryError("work repository %s: %s does not exist"
                                       % (attachment.name, attachment.path))
-            self._check_file_system(attachment.path)
-            repository = WorkRepository(attachment.id, attachment.name, attachment.path, self.clock)
+            check_file_system(attachment.path, self._is_insecure_fs)
+            repository = WorkRepository(attachment.id, attachment.name, attachment.path, self._clock)
             repository.open(attachment.uuid)
             place.repository = repository
             self._take_over(place)
@@ -4562,126 +4696,28 @@ class Agent:
             log.warning("%s", reason)
         place.trouble, place.version = reason, None
         if repository:
-            for entry in self.scheduler.list_entries(repository.id):
-                self.scheduler.remove(entry.key)
+            self._on_let_go(repository)
             repository.db.close(0.0)
-            self.queue.forget(repository)
 
-    def _take_over(self, place):
-        """Cleans stale sessions, queues outstanding ones, reads the schedules: in this order."""
+    def look_after(self, place, clean):
+        """Attaches it again, looks at its health, reads it again, or lets clean(repository)."""
         repository = place.repository
-        repository.is_behind = False
-        self._clean(repository)
-        with repository.db.reading() as connection:
-            tickets = repository.list_outstanding(connection, self.name)
-        for ticket in tickets:
-            if not self.queue.has(ticket.session):
-                self._queue_ticket(repository, ticket)
-        self._load_schedules(place)
-
-    def request_stop(self, is_immediate=False, max_wait_s=STOP_S):
-        """Asks the main thread to stop the agent in good order."""
-        self.is_stopping = True
-        self._stop_request = is_immediate, max_wait_s
-        self._wake_main()
-
-    def run_until_stopped(self, wake_fd, wake):
-        """The main thread's wait: until a byte in the pipe says signal or SHUTDOWN, then stops.
-
-        A further one while sessions end ends them at once.
-        """
-        self._wake_main = wake
-        os.read(wake_fd, 1)
-        is_immediate, max_wait_s = self._stop_request or (False, STOP_S)
-        self.is_stopping = True
-        log.info("stopping, %d sessions are running", self.queue.counts()[0])
-        self.scheduler.stop()
-        self.queue.close()
-        until = self.clock.monotonic() + max_wait_s
-        os.set_blocking(wake_fd, False)
-        while not is_immediate and not self.queue.wait_idle(0.1):
-            with contextlib.suppress(BlockingIOError):
-                is_immediate = bool(os.read(wake_fd, 1))
-            is_immediate = is_immediate or self.clock.monotonic() >= until
-        self._stop_sessions()
-        self._is_over = True            # who waits for what is outstanding has its answer now
-        self._wake_waiters()
-
-    def _stop_sessions(self):
-        for session in self.queue.list_running():
-            session.stop(IMMEDIATE)
-        self.queue.wait_idle(TERM_S + KILL_S + WRITE_S)
-
-    def close(self):
-        """Ends the threads, writes everything down, closes the repositories."""
-        self._is_over = True
-        self._wake_waiters()
-        if self.queue and not self.is_stopping:     # it could not start
-            self.scheduler.stop()
-            self.queue.close()
-            self._stop_sessions()
-        self._keeper_stop.set()
-        for thread in self._threads:
-            thread.join()
-        databases = [place.repository.db for place in self._places.values() if place.repository]
-        for database in databases:
-            database.close()                # what is still recorded by a session ends here
-        if self.queue:
-            self.queue.join()
-        if self.output:
-            self.output.close()
-        if self.master and self.identity:
-            self.master.heartbeat(self.name, self._now(), is_stopped=True)
-        if self.master:
-            self.master.db.close()
-
-    # -- housekeeping ------------------------------------------------------------------
-
-    def _keep(self):
-        while not self._keeper_stop.wait(ATTACH_S):
-            try:
-                self.keep()
-            except AgentError as error:
-                log.warning("%s", error)
-            except Exception:
-                log.exception("keeper")
-
-    def keep(self):
-        """Does what is due of heartbeat, attaching, reading again, cleaning and purging."""
-        for place in list(self._places.values()):
-            if not place.is_busy:
-                self._look_after(place)
-        if self._is_due("heartbeat", HEARTBEAT_S):
-            self.master.heartbeat(self.name, self._now())
-            self._follow_master()
-        if self._is_due("purge", 3600.0):
-            for place in list(self._places.values()):
-                if place.repository and not place.reason:
-                    self._purge_repository(place.repository, self.settings.keep_days, None)
-
-    def _is_due(self, what, every_s):
-        now = self.clock.monotonic()
-        if now < self._due.get(what, 0.0):
-            return False
-        self._due[what] = now + every_s
-        return True
-
-    def _look_after(self, place):
-        repository = place.repository
+        if place.is_busy:
+            return
         if repository and repository.db.is_gone:
             self._let_go(place, "%s: %s" % (repository.db.label, repository.db.trouble))
             repository = None
         if repository is None:
-            self._in_background(place, self._attach)
+            self.in_background(place, self._attach)
             return
-        repository.db.submit(lambda connection: repository.db.version[0], within_s=1.0,
+        repository.db.submit(lambda connection: repository.db.version, within_s=1.0,
                              then=lambda pending: self._saw(place, repository, pending))
         if repository.db.trouble:
             return
         if repository.is_behind:
-            self._in_background(place, self._take_over)
-        elif self._is_due(("clean", repository.id), self.settings.clean_every_s):
-            self._in_background(place, lambda _: self._clean(repository))
+            self.in_background(place, self._take_over)
+        elif clean:
+            self.in_background(place, lambda _: clean(repository))
 
     @staticmethod
     def _saw(place, repository, pending):
@@ -4691,97 +4727,29 @@ class Agent:
                 repository.is_behind = True
             place.version = pending.value
 
-    def _follow_master(self):
+    def follow_master(self):
         """Another agent on this master may have attached or detached repositories."""
-        attached = {attachment.id: attachment for attachment in self.master.list_attachments()}
+        attached = {attachment.id: attachment for attachment in self._master.list_attachments()}
         for number, attachment in attached.items():
             if number not in self._places:
                 self._places[number] = Place(attachment)
         for number in set(self._places) - set(attached):
             self._let_go(self._places.pop(number), "detached")
 
-    # -- repositories ------------------------------------------------------------------
-
-    def _now(self):
-        return to_text(self.clock.now())
-
-    def list_places(self):
-        """The attached repositories by id."""
-        return [self._places[number] for number in sorted(self._places)]
-
-    def _usable(self, place):
-        if place.repository is None:
-            raise RepositoryError("work repository %s: %s" % (place.attachment.name, place.trouble)
-                                  if place.attachment.name not in place.trouble else place.trouble)
-        return place.repository
-
-    def get_repository(self, name):
-        """The repository of a name; of the lowest id when it is None. NotFound, RepositoryError."""
-        for place in self.list_places():
-            if name in (None, place.attachment.name):
-                return self._usable(place)
-        raise NotFound("no work repository %s is attached" % (name or "at all"))
-
-    def repository_of(self, session):
-        """The repository that a session's number tells. NotFound, RepositoryError."""
-        place = self._places.get(session % 1000)
-        if place is None:
-            raise NotFound("no session %d: no work repository of id %d is attached"
-                           % (session, session % 1000))
-        return self._usable(place)
-
-    def repository_with_scenario(self, name, version):
-        """The attached repository of the lowest id that has a scenario. NotFound, RepositoryError."""
-        places = self.list_places()
-        if len(places) == 1:
-            return self._usable(places[0])
-        for place in places:
-            if self._usable(place).has_scenario(name, version):
-                return place.repository
-        raise NotFound("no attached repository has a scenario %s%s"
-                       % (name, "" if version == "-1" else " " + version))
-
-    def repository_with_schedule(self, name, repository):
-        """The repository that is named or, without a name, has this schedule."""
-        if repository is not None:
-            return self.get_repository(repository)
-        places = self.list_places()
-        for place in places:
-            found = self._usable(place)
-            with found.db.reading() as connection:
-                if len(places) == 1 or found.find_schedule(connection, name) is not None:
-                    return found
-        raise NotFound("no attached repository has a schedule %s" % name)
-
-    def readable(self, name=None):
-        """Yields the repositories, or the named one; at the end raises what could not be used."""
-        trouble = None
-        if name is not None:
-            self.get_repository(name)
-        for place in self.list_places():
-            if name not in (None, place.attachment.name):
-                continue
-            try:
-                yield self._usable(place)
-            except RepositoryError as error:
-                trouble = error
-        if trouble:
-            raise trouble
-
     def attach(self, name, path, is_creating):
         """Attaches a work repository -> its id. Exists, NotFound, Conflict, RepositoryError."""
-        path = os.path.join(os.path.dirname(self.master.path), path)
-        attached = self.master.list_attachments()
+        path = os.path.join(os.path.dirname(self._master.path), path)
+        attached = self._master.list_attachments()
         if name in (a.name for a in attached):
             raise Exists("a work repository %s is attached" % name)
         if any(os.path.exists(path) and os.path.exists(a.path) and os.path.samefile(a.path, path)
                for a in attached):
             raise Exists("%s is attached already" % path)
-        self._check_file_system(path)
+        check_file_system(path, self._is_insecure_fs)
         repository = self._create_work(name, path, attached) if is_creating else \
             self._open_work(name, path)
         try:
-            self.master.attach_as(repository.id, name, path, repository.db.uuid)
+            self._master.attach_as(repository.id, name, path, repository.db.uuid)
         except AgentError:
             repository.db.close()
             if is_creating:
@@ -4799,7 +4767,7 @@ class Agent:
         if number is None:
             raise Busy("a master has at most %d work repositories" % MAX_REPOSITORIES)
         try:
-            return WorkRepository.create(number, name, path, self.clock)
+            return WorkRepository.create(number, name, path, self._clock)
         except FileExistsError:
             raise Exists("%s exists; ATTACH it without -CREATE" % path) from None
         except OSError as error:
@@ -4808,33 +4776,470 @@ class Agent:
     def _open_work(self, name, path):
         if not os.path.exists(path):
             raise NotFound("%s does not exist; -CREATE makes it" % path)
-        return WorkRepository(None, name, path, self.clock).open()
+        return WorkRepository(None, name, path, self._clock).open()
 
     def detach(self, name):
         """Detaches a work repository. NotFound; Conflict while it has open sessions."""
-        place = next((p for p in self.list_places() if p.attachment.name == name), None)
+        place = next((p for p in self.list_all() if p.attachment.name == name), None)
         if place is None:
             raise NotFound("no work repository %s is attached" % name)
         if place.repository:
             with place.repository.db.reading() as connection:
                 if place.repository.has_open(connection):
                     raise Conflict("work repository %s has open sessions" % name)
-        self.master.detach(place.attachment.id)
+        self._master.detach(place.attachment.id)
         self._places.pop(place.attachment.id, None)
         repository = place.repository
         self._let_go(place, "detached")
         if repository:
             repository.db.close()
 
+    def close(self):
+        """Closes the repositories; what is waiting is written down first."""
+        for place in self.list_all():
+            if place.repository:
+                place.repository.db.close()
+
+
+class Cleaner:
+    """Finds stale sessions by fact, ends what they left running, and closes or queues them."""
+
+    def __init__(self, name, identity, queue, clock, on_closed):
+        self._name, self._identity, self._queue, self._clock = name, identity, queue, clock
+        self._on_closed = on_closed     # on_closed(repository, Ticket) after the commit
+        self._reported = set()          # sessions of other hosts
+
+    def clean(self, repository, host=None):
+        """Ends what stale sessions left running, then closes or queues them -> how many."""
+        with repository.db.reading() as connection:
+            rows = repository.list_running(connection, self._name)
+        stale = [row for row in rows if self._is_stale(repository, row, host)]
+        if not stale:
+            return 0
+        left = Tree("%s/%d" % (repository.db.uuid, row["id"]) for row in stale).end()
+        if left:
+            log.error("%d processes of stale sessions cannot be ended", left)
+        tickets = repository.db.write(lambda connection: [
+            repository.close_stale(connection, row, to_text(self._clock.now())) for row in stale])
+        tickets = [ticket for ticket in tickets if ticket]
+        for ticket in tickets:
+            log.warning("session %d was stale: now %s", ticket.session, ticket.status)
+            self._on_closed(repository, ticket)
+        return len(tickets)
+
+    def _is_stale(self, repository, row, gone_host):
+        """Whether nothing runs a session that its repository shows as running: by fact."""
+        it, me = Identity.parse(row["ran_by"]), self._identity
+        if it is None:
+            return True
+        if it == me:
+            if self._queue.has(row["id"]):
+                return False
+            with repository.db.reading() as connection:     # it may have ended since it was read
+                now = repository.find_session(connection, row["id"])
+            return now is not None and now["status"] == RUNNING and now["ran_by"] == row["ran_by"]
+        if it.host != me.host:
+            if it.host == gone_host:
+                return True
+            return self._report(row, "runs on another host, %s; CLEAN -HOST= closes those of a host "
+                                "that is gone" % it.host)
+        if it.boot != me.boot or it.master == me.master:    # this agent holds the lock of the name
+            return True
+        if it.pid_ns != me.pid_ns:
+            return self._report(row, "runs in another pid namespace of this host")
+        return start_time(it.pid) != it.started
+
+    def _report(self, row, text):
+        if row["id"] not in self._reported:
+            self._reported.add(row["id"])
+            log.warning("session %d %s: left alone", row["id"], text)
+        return False
+
+
+class Schedules:
+    """The schedules of an agent's name: what the repositories hold, and what the scheduler fires."""
+
+    def __init__(self, name, places, master, clock, queue_ticket, agent_is_held):
+        self._name, self._places, self._master, self._clock = name, places, master, clock
+        self._queue_ticket = queue_ticket       # queue_ticket(repository, Ticket)
+        self._agent_is_held = agent_is_held
+        self._started = clock.now()
+        self._startups = set()                  # keys of what this start fires and has not yet
+        self.scheduler = Scheduler(clock, self._decide)
+
+    def forget(self, repository):
+        """A repository is let go: its schedules do not fire until it is back."""
+        for entry in self.scheduler.list_entries(repository.id):
+            self.scheduler.remove(entry.key)
+
+    def _entry(self, repository, row):
+        schedule = repository.schedule_of(row)
+        hold = Hold(row["hold_reason"], row["hold_by"], row["hold_since"], row["hold_until"]) \
+            if row["hold_since"] else None
+        try:
+            timetable = make_timetable(schedule.rule, schedule.timezone)
+        except CalendarError as error:
+            log.warning("schedule %s does not fire: %s", schedule.name, error)
+            timetable = None
+        return Entry(repository, schedule, row["revision"], timetable, from_text(row["decided"]),
+                     hold)
+
+    def load(self, place):
+        """Reads the schedules of this agent's name and arms what is new or has changed."""
+        repository = place.repository
+        with repository.db.reading() as connection:
+            rows = repository.list_schedules(connection, self._name)
+        known = {entry.schedule.name: entry for entry in self.scheduler.list_entries(repository.id)}
+        for row in rows:
+            entry = known.pop(row["name"], None)
+            if entry is None or entry.repository is not repository \
+                    or entry.revision != row["revision"] \
+                    or (entry.hold and entry.hold.since) != row["hold_since"]:
+                self._put(self._entry(repository, row), not place.has_started)
+        for entry in known.values():
+            self.scheduler.remove(entry.key)
+        place.has_started = True
+
+    def _put(self, entry, is_start=False):
+        self.scheduler.put(entry)
+        if entry.hold and entry.hold.until:
+            self.scheduler.call_at(from_text(entry.hold.until), lambda: self._hold_over(entry))
+        if is_start and entry.timetable and entry.timetable.rule.kind == "startup":
+            self._startups.add(entry.key)
+        self.fire_startups()
+
+    def fire_startups(self):
+        """Decides what a start of the agent fires; what is held then, at the release."""
+        for key in list(self._startups):
+            entry = self.scheduler.find(key)
+            if entry is None or not entry.hold and not self._agent_is_held():
+                self._startups.discard(key)
+                if entry:
+                    self._decide(entry, self._started, None)
+
+    def refresh(self, repository, name):
+        """Makes a change of a schedule effective at once."""
+        with repository.db.reading() as connection:
+            row = repository.find_schedule(connection, name)
+        if row is None or row["agent"] != self._name:
+            self.scheduler.remove((repository.id, name))
+        else:
+            self._put(self._entry(repository, row))
+
+    def _decide(self, entry, due, missed):
+        """Hands a due time to the repository; the next is armed when it is written."""
+        repository, name = entry.repository, entry.schedule.name
+        texts = missed and (to_text(missed[0]), to_text(missed[1]), missed[2])
+
+        def then(pending):
+            if pending.error is None and pending.value:
+                self._queue_ticket(repository, pending.value)
+            elif pending.error is not None:
+                log.error("schedule %s, due %s: %s", name, to_text(due), pending.error)
+            if not isinstance(pending.error, RepositoryError):
+                self.scheduler.decided(entry, due)
+        repository.db.submit(lambda connection: repository.decide(
+            connection, name, entry.revision, to_text(due), texts, to_text(self._clock.now()),
+            self._agent_is_held()), then=then)
+
+    def add(self, schedule, repository):
+        """Adds a schedule, effective at once. Exists, NotFound, BadRequest."""
+        self._check(schedule)
+        found = self._places.get(repository) if repository else \
+            self._places.with_scenario(schedule.scenario, schedule.version)
+        found.db.write(lambda connection: found.add_schedule(connection, schedule, to_text(self._clock.now())))
+        self.refresh(found, schedule.name)
+
+    def set(self, name, repository, changes):
+        """Changes a schedule, effective at once; changes(Schedule) -> Schedule. NotFound."""
+        def checked(schedule):
+            schedule = changes(schedule)
+            self._check(schedule)
+            return schedule
+        found = self._places.with_schedule(name, repository)
+        found.db.write(lambda connection: found.set_schedule(connection, name, checked,
+                                                             to_text(self._clock.now())))
+        self.refresh(found, name)
+
+    def _check(self, schedule):
+        try:
+            make_timetable(schedule.rule, schedule.timezone)
+        except CalendarError as error:
+            raise BadRequest(str(error)) from None
+        if schedule.context not in self._master.list_contexts():
+            raise NotFound("no context %s" % schedule.context)
+
+    def delete(self, name, repository):
+        """Deletes a schedule; what it started goes on. NotFound."""
+        found = self._places.with_schedule(name, repository)
+        found.db.write(lambda connection: found.delete_schedule(connection, name))
+        self.refresh(found, name)
+
+    def hold(self, name, hold):
+        """Holds one schedule, or releases it (None). NotFound."""
+        found = self._places.with_schedule(name, None)
+        found.db.write(lambda connection: found.hold_schedule(connection, name, hold))
+        self.refresh(found, name)
+
+    def _hold_over(self, entry):
+        """A schedule's hold has come to its end, if it is still this one."""
+        now = self.scheduler.find(entry.key)
+        if now is not None and now.hold == entry.hold:
+            try:
+                self.hold(entry.schedule.name, None)
+            except AgentError as error:
+                log.error("schedule %s cannot be released: %s", entry.schedule.name, error)
+
+    def list_all(self, repository=None, name=None):
+        """Yields (repository, row, next due time or None) of schedules."""
+        for found in self._places.readable(repository):
+            with found.db.reading() as connection:
+                rows = found.list_schedules(connection, name=name)
+            for row in rows:
+                yield found, row, self._next_due(found, row)
+
+    def _next_due(self, repository, row):
+        if not row["enabled"]:
+            return None
+        try:
+            timetable = make_timetable(row["rule"], row["timezone"])
+        except CalendarError:
+            return None
+        return timetable.next_after(int(max(self._clock.now(), from_text(row["decided"])) // 1))
+
+    def preview(self, name, repository, count, begin, end):
+        """Yields (schedule, due, notes) of coming due times, in order; nothing fires."""
+        streams = []
+        begin = self._clock.now() if begin is None else begin
+        for _, row, _ in self.list_all(repository, name):
+            if name is None and not row["enabled"]:
+                continue
+            try:
+                streams.append(self._due_times(row, begin, end))
+            except CalendarError as error:
+                log.warning("schedule %s: %s", row["name"], error)
+        if name is not None and not streams:
+            raise NotFound("no schedule %s" % name)
+        return itertools.islice(heapq.merge(*streams), count)
+
+    @staticmethod
+    def _due_times(row, begin, end):
+        timetable = make_timetable(row["rule"], row["timezone"])
+        notes = [] if row["enabled"] else ["disabled"]
+
+        def times():
+            due = timetable.next_after(int(begin // 1))
+            while due is not None and (end is None or due <= end):
+                yield due, row["name"], "; ".join(notes + timetable.notes(due))
+                due = timetable.next_after(due)
+        return times()
+
+    def list_occurrences(self, name, repository, limit):
+        """Rows of occurrences, newest first."""
+        rows = []
+        for found in self._places.readable(repository):
+            rows += found.list_occurrences(name, limit)
+        if name is not None and not rows:
+            if not any(True for _ in self.list_all(repository, name)):
+                raise NotFound("no schedule %s, and nothing is known of one" % name)
+        return sorted(rows, key=lambda row: row["due"], reverse=True)[:limit]
+
+    def update(self):
+        """Reads the schedules from the repositories again -> how many are loaded."""
+        for repository in self._places.readable():
+            place = self._places.find(repository)
+            if place:
+                self.load(place)
+        return sum(len(self.scheduler.list_entries(place.attachment.id))
+                   for place in self._places.list_all())
+
+
+class Agent:
+    """The agent in domain words, for any thread; it knows no sockets.
+
+    Start, cleaning and firing touch only sessions and schedules of its own name.
+    """
+
+    def __init__(self, settings, clock=None):
+        self.settings, self.name = settings, settings.name
+        self.clock = clock or Clock()
+        self.hold = None
+        self.is_stopping = False
+        self.ended_counts = dict.fromkeys(ENDED, 0)
+        self.connections = lambda: 0            # set by the server
+        self.master = self.places = self.schedules = self.queue = None
+        self._started = self.clock.monotonic()
+        self._cleaner = self._output = None
+        self._contexts = ()
+        self._waiters = {}                      # session -> [Event]
+        self._later = {}                        # session that waits for its time -> repository
+        self._lock = threading.Lock()
+        self._requests = 0                      # EXECs that wait for their commit
+        self._is_over = False
+        self._keeper_stop = threading.Event()
+        self._threads = []
+        self._due = {}                          # housekeeping -> monotonic seconds
+        self._stop_request = None
+        self._wake_main = lambda: None
+
+    # -- life cycle --------------------------------------------------------------------
+
+    def start(self, host, port):
+        """Connects, takes over what its name owns in every repository, computes the schedule."""
+        settings, clock = self.settings, self.clock
+        self.master = open_master(settings, clock)
+        identity = own_identity(settings.host_id, self.master.db.uuid)
+        self.master.register(self.name, host, port, str(identity), self._now())
+        self.hold = self.master.find_hold(self.name)
+        self._contexts = frozenset(self.master.list_contexts())
+        self._output = Output()
+        around = Surroundings(clock, str(identity), self._output, settings.max_output,
+                              self._session_ended)
+        self.queue = SessionQueue(
+            settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1),
+            lambda ticket, repository: Session(ticket, repository, around),
+            lambda: self._requests)
+        self._cleaner = Cleaner(self.name, identity, self.queue, clock, self._closed_stale)
+        self.places = Places(self.master, clock, settings.is_insecure_fs, self._take_over,
+                             self._let_go)
+        self.schedules = Schedules(self.name, self.places, self.master, clock, self._queue_ticket,
+                                   lambda: self.hold is not None)
+        self._apply_hold()
+        self.places.attach_all()
+        self._threads = [threading.Thread(target=target, name=name, daemon=True) for name, target
+                         in (("scheduler", self.schedules.scheduler.run), ("keeper", self._keep))]
+        for thread in self._threads:
+            thread.start()
+
+    def _take_over(self, place):
+        """Cleans stale sessions, queues outstanding ones, reads the schedules: in this order."""
+        repository = place.repository
+        repository.is_behind = False
+        try:
+            place.version = repository.db.write(data_version)   # what comes later is seen
+            self._cleaner.clean(repository)
+            with repository.db.reading() as connection:
+                tickets = repository.list_outstanding(connection, self.name)
+            for ticket in tickets:
+                if not self.queue.has(ticket.session):
+                    self._queue_ticket(repository, ticket)
+            self.schedules.load(place)
+        except Exception:
+            repository.is_behind = True
+            raise
+
+    def _let_go(self, repository):
+        self.schedules.forget(repository)
+        self.queue.forget(repository)
+        for number in [n for n, found in list(self._later.items()) if found is repository]:
+            self._later.pop(number, None)
+
+    def _closed_stale(self, repository, ticket):
+        if ticket.status == QUEUED:
+            self._queue_ticket(repository, ticket)
+        else:
+            self._session_ended(ticket.session, ticket.status)
+
+    def request_stop(self, is_immediate=False, max_wait_s=STOP_S):
+        """Asks the main thread to stop the agent in good order; a later request may hurry it."""
+        self.is_stopping = True
+        self._stop_request = is_immediate, self.clock.monotonic() + max_wait_s
+        self._wake_main()
+
+    def run_until_stopped(self, wake_fd, wake):
+        """The main thread's wait: until a byte in the pipe says signal or SHUTDOWN, then stops.
+
+        A signal while sessions end ends them at once. That of a hang-up says nothing.
+        """
+        self._wake_main = wake
+        hang_up = bytes([signal.SIGHUP])
+        while os.read(wake_fd, 1) == hang_up:
+            pass
+        if self._stop_request is None:
+            self.request_stop()
+        log.info("stopping, %d sessions are running", self.queue.counts()[0])
+        self.schedules.scheduler.stop()
+        self.queue.close()
+        os.set_blocking(wake_fd, False)
+        is_signalled = False
+        while not is_signalled and not self.queue.wait_idle(0.1):
+            with contextlib.suppress(BlockingIOError):
+                is_signalled = os.read(wake_fd, 1) not in (hang_up, WAKE)
+            is_immediate, until = self._stop_request
+            is_signalled = is_signalled or is_immediate or self.clock.monotonic() >= until
+        self._stop_sessions()
+        self._is_over = True            # who waits for what is outstanding has its answer now
+        self._wake_waiters()
+
+    def _stop_sessions(self):
+        for session in self.queue.list_running():
+            session.stop(IMMEDIATE)
+        self.queue.wait_idle(TERM_S + KILL_S + WRITE_S)
+
+    def close(self):
+        """Ends the threads, writes everything down, closes the repositories."""
+        self._is_over = True
+        self._wake_waiters()
+        if self.schedules and not self.is_stopping:     # it could not start
+            self.schedules.scheduler.stop()
+            self.queue.close()
+            self._stop_sessions()
+        self._keeper_stop.set()
+        for thread in self._threads:
+            thread.join()
+        if self.places:
+            self.places.close()         # what is still recorded by a session ends here
+        if self.queue:
+            self.queue.join()
+        if self._output:
+            self._output.close()
+        if self.master:
+            self.master.heartbeat(self.name, self._now(), is_stopped=True)
+            self.master.db.close()
+
+    # -- housekeeping ------------------------------------------------------------------
+
+    def _keep(self):
+        while not self._keeper_stop.wait(ATTACH_S):
+            try:
+                self.keep()
+            except AgentError as error:
+                log.warning("%s", error)
+            except Exception:
+                log.exception("keeper")
+
+    def keep(self):
+        """Does what is due of heartbeat, attaching, reading again, cleaning and purging."""
+        for place in self.places.list_all():
+            is_due = self._is_due(("clean", place.attachment.id), self.settings.clean_every_s)
+            self.places.look_after(place, self._cleaner.clean if is_due else None)
+        if self._is_due("heartbeat", HEARTBEAT_S):
+            self.master.heartbeat(self.name, self._now())
+            self.places.follow_master()
+        if self._is_due("purge", 3600.0):
+            for place in self.places.list_all():
+                if place.repository and not place.reason:
+                    self._purge_repository(place.repository, self.settings.keep_days, None)
+
+    def _is_due(self, what, every_s):
+        now = self.clock.monotonic()
+        if now < self._due.get(what, 0.0):
+            return False
+        self._due[what] = now + every_s
+        return True
+
+    def _now(self):
+        return to_text(self.clock.now())
+
     # -- what it says of itself --------------------------------------------------------
 
     def ping(self):
         """[(key, value)] from memory alone."""
-        running, queued = self.queue.counts()
-        places = self.list_places()
+        running, queued = self._counts()
+        places = self.places.list_all()
         usable = sum(not place.reason for place in places)
         return [("agent", self.name), ("version", VERSION), ("status", self._status(places, usable)),
-                ("uptime", round(self.clock.now() - self.started, 1)),
+                ("uptime", round(self.clock.monotonic() - self._started, 1)),
                 ("running", running), ("queued", queued),
                 ("repositories", "%d/%d" % (usable, len(places))), ("hold", self.hold is not None)]
 
@@ -4848,9 +5253,9 @@ class Agent:
 
     def metrics(self):
         """Prometheus text lines, from memory alone."""
-        running, queued = self.queue.counts()
-        places = self.list_places()
-        gauges = [("uptime_seconds", round(self.clock.now() - self.started, 1)),
+        running, queued = self._counts()
+        places = self.places.list_all()
+        gauges = [("uptime_seconds", round(self.clock.monotonic() - self._started, 1)),
                   ("sessions_running", running), ("sessions_outstanding", queued),
                   ("connections", self.connections()), ("repositories", len(places)),
                   ("repositories_usable", sum(not place.reason for place in places)),
@@ -4864,10 +5269,15 @@ class Agent:
 
     # -- sessions ----------------------------------------------------------------------
 
+    def _counts(self):
+        """(running, outstanding), those that wait for their start time among the latter."""
+        running, queued = self.queue.counts()
+        return running, queued + len(self._later)
+
     def _check_accepting(self):
         if self.is_stopping:
             raise Stopping("the agent is stopping and begins nothing new")
-        if self.queue.counts()[1] >= self.settings.max_queue:
+        if self._counts()[1] + self._requests >= self.settings.max_queue:
             raise Busy("%d sessions are outstanding, the limit" % self.settings.max_queue)
 
     def execute(self, request, repository=None):
@@ -4877,8 +5287,8 @@ class Agent:
             self._contexts = frozenset(self.master.list_contexts())
             if request.context not in self._contexts:
                 raise NotFound("no context %s" % request.context)
-        found = self.get_repository(repository) if repository else \
-            self.repository_with_scenario(request.scenario, request.version)
+        found = self.places.get(repository) if repository else \
+            self.places.with_scenario(request.scenario, request.version)
         request = request._replace(is_held=self.hold is not None)
         now = self._now()
         with self._lock:
@@ -4888,21 +5298,25 @@ class Agent:
                                is_single=True)
 
     def _acknowledged(self, repository, pending):
-        with self._lock:
-            self._requests -= 1
         ticket = pending.value
-        if pending.error is None and not ticket.is_duplicate and ticket.agent == self.name:
-            self._queue_ticket(repository, ticket)
+        try:
+            if pending.error is None and not ticket.is_duplicate and ticket.agent == self.name:
+                self._queue_ticket(repository, ticket)
+        finally:
+            with self._lock:
+                self._requests -= 1
 
     def _queue_ticket(self, repository, ticket):
         """Queues a session now, or when its start time comes."""
-        place = self._places.get(repository.id)
-        if place is None or place.repository is not repository:
+        if self.places.find(repository) is None:
             return                      # let go meanwhile: read anew when it is back
         if ticket.start_at is not None and from_text(ticket.start_at) > self.clock.now():
-            self.scheduler.call_at(from_text(ticket.start_at), lambda: self._queue_ticket(
-                repository, ticket._replace(start_at=None)))
+            if self._later.get(ticket.session) is not repository:   # otherwise it was only read again
+                self._later[ticket.session] = repository
+                self.schedules.scheduler.call_at(from_text(ticket.start_at), lambda: self._queue_ticket(
+                    repository, ticket._replace(start_at=None)))
             return
+        self._later.pop(ticket.session, None)
         if not self.queue.add(ticket, repository) and ticket.status == WAITING and not self.hold:
             repository.db.submit(lambda connection: repository.set_queued(
                 connection, ticket.session), is_lazy=True)
@@ -4921,7 +5335,7 @@ class Agent:
 
     def wait(self, number, timeout_s=None):
         """Waits for the end of a session -> its row. WaitTimeout, Stopping, NotFound."""
-        repository = self.repository_of(number)
+        repository = self.places.of_session(number)
         until = None if timeout_s is None else self.clock.monotonic() + timeout_s
         event = threading.Event()
         with self._lock:
@@ -4957,7 +5371,7 @@ class Agent:
 
     def find_own(self, number):
         """(repository, row) of a session that this agent may stop or restart. NotFound, Conflict."""
-        repository = self.repository_of(number)
+        repository = self.places.of_session(number)
         with repository.db.reading() as connection:
             row = repository.get_session(connection, number)
         if row["agent"] != self.name:
@@ -4979,6 +5393,7 @@ class Agent:
             if repository.db.write(lambda connection: repository.stop_outstanding(
                     connection, number, self._now())):
                 self.queue.discard(number)
+                self._later.pop(number, None)
                 self._session_ended(number, STOPPED)
                 return STOPPED
         with repository.db.reading() as connection:
@@ -5009,7 +5424,7 @@ class Agent:
                 below = rows[-1]["id"]
         trouble, streams = None, []
         try:
-            for found in self.readable(repository):
+            for found in self.places.readable(repository):
                 streams.append(pages(found))
         except RepositoryError as error:
             trouble = error
@@ -5020,7 +5435,7 @@ class Agent:
 
     def list_log(self, number):
         """Yields the rows of a session's log, a page at a time."""
-        repository, after = self.repository_of(number), (0, -1)
+        repository, after = self.places.of_session(number), (0, -1)
         with repository.db.reading() as connection:
             repository.get_session(connection, number)
         while True:
@@ -5030,64 +5445,13 @@ class Agent:
                 return
             after = rows[-1]["task_run"], rows[-1]["position"]
 
-    # -- stale sessions ----------------------------------------------------------------
-
     def clean(self, host=None):
         """Cleans stale sessions everywhere -> how many; `host` closes those of a host gone."""
-        return sum(self._clean(repository, host) for repository in self.readable())
-
-    def _clean(self, repository, host=None):
-        """Ends what stale sessions left running, then closes or queues them -> how many."""
-        with repository.db.reading() as connection:
-            rows = repository.list_running(connection, self.name)
-        stale = [row for row in rows if self._is_stale(repository, row, host)]
-        if not stale:
-            return 0
-        left = Tree("%s/%d" % (repository.db.uuid, row["id"]) for row in stale).end()
-        if left:
-            log.error("%d processes of stale sessions cannot be ended", left)
-        tickets = repository.db.write(lambda connection: [
-            repository.close_stale(connection, row, self._now()) for row in stale])
-        tickets = [ticket for ticket in tickets if ticket]
-        for ticket in tickets:
-            log.warning("session %d was stale: now %s", ticket.session, ticket.status)
-            if ticket.status == QUEUED:
-                self._queue_ticket(repository, ticket)
-            else:
-                self._session_ended(ticket.session, ticket.status)
-        return len(tickets)
-
-    def _is_stale(self, repository, row, gone_host):
-        """Whether nothing runs a session that its repository shows as running: by fact."""
-        it, me = Identity.parse(row["ran_by"]), self.identity
-        if it is None:
-            return True
-        if it == me:
-            if self.queue.has(row["id"]):
-                return False
-            with repository.db.reading() as connection:     # it may have ended since it was read
-                now = repository.find_session(connection, row["id"])
-            return now is not None and now["status"] == RUNNING and now["ran_by"] == row["ran_by"]
-        if it.host != me.host:
-            if it.host == gone_host:
-                return True
-            return self._report(row, "runs on another host, %s; CLEAN -HOST= closes those of a host "
-                                "that is gone" % it.host)
-        if it.boot != me.boot or it.master == me.master:    # this agent holds the lock of the name
-            return True
-        if it.pid_ns != me.pid_ns:
-            return self._report(row, "runs in another pid namespace of this host")
-        return start_time(it.pid) != it.started
-
-    def _report(self, row, text):
-        if row["id"] not in self._reported:
-            self._reported.add(row["id"])
-            log.warning("session %d %s: left alone", row["id"], text)
-        return False
+        return sum(self._cleaner.clean(repository, host) for repository in self.places.readable())
 
     def purge(self, days, keep):
         """Deletes ended sessions, their log and old occurrences -> how many sessions."""
-        return sum(self._purge_repository(repository, days, keep) for repository in self.readable())
+        return sum(self._purge_repository(repository, days, keep) for repository in self.places.readable())
 
     def _purge_repository(self, repository, days, keep):
         before = None if days is None else to_text(self.clock.now() - days * 86400)
@@ -5104,17 +5468,17 @@ class Agent:
     def import_document(self, text, repository, is_replacing):
         """Imports a definitions document -> (scenarios, schedules) made or changed."""
         document = Definitions().read(text)
-        found = self.get_repository(repository)
+        found = self.places.get(repository)
         result = import_into(self.master, found, document, self.name, self._now(), is_replacing)
         self._contexts = frozenset(self.master.list_contexts())
         for schedule in document.schedules:
-            self._refresh_schedule(found, schedule.name)
+            self.schedules.refresh(found, schedule.name)
         return result
 
     def export(self, repository, name, version):
         """The definitions of a repository, of a scenario, or of one version, as a document."""
-        found = self.get_repository(repository) if repository or name is None else \
-            self.repository_with_scenario(name, version or "-1")
+        found = self.places.get(repository) if repository or name is None else \
+            self.places.with_scenario(name, version or "-1")
         with found.db.reading() as connection:
             if name is not None:
                 found.get_version(connection, name, version or "-1")
@@ -5131,180 +5495,19 @@ class Agent:
 
     def drop_scenario(self, name, version, repository):
         """Deletes a scenario version. NotFound, Conflict."""
-        found = self.get_repository(repository) if repository else \
-            self.repository_with_scenario(name, version)
+        found = self.places.get(repository) if repository else \
+            self.places.with_scenario(name, version)
         found.db.write(lambda connection: found.drop_scenario(connection, name, version))
-
-    def list_contexts(self):
-        """The names of the contexts."""
-        return self.master.list_contexts()
-
-    # -- schedules ---------------------------------------------------------------------
-
-    def _entry(self, repository, row):
-        schedule = repository.schedule_of(row)
-        hold = Hold(row["hold_reason"], row["hold_by"], row["hold_since"], row["hold_until"]) \
-            if row["hold_since"] else None
-        try:
-            timetable = make_timetable(schedule.rule, schedule.timezone)
-        except CalendarError as error:
-            log.warning("schedule %s does not fire: %s", schedule.name, error)
-            timetable = None
-        return Entry(repository, schedule, row["revision"], timetable, from_text(row["decided"]),
-                     hold)
-
-    def _load_schedules(self, place):
-        """Reads the schedules of this agent's name and arms what is new or has changed."""
-        repository = place.repository
-        with repository.db.reading() as connection:
-            rows = repository.list_schedules(connection, self.name)
-        known = {entry.schedule.name: entry for entry in self.scheduler.list_entries(repository.id)}
-        for row in rows:
-            entry = known.pop(row["name"], None)
-            if entry is None or entry.repository is not repository \
-                    or entry.revision != row["revision"] \
-                    or (entry.hold and entry.hold.since) != row["hold_since"]:
-                self._put(self._entry(repository, row), not place.has_started)
-        for entry in known.values():
-            self.scheduler.remove(entry.key)
-        place.has_started = True
-
-    def _put(self, entry, is_start=False):
-        self.scheduler.put(entry)
-        if entry.hold and entry.hold.until:
-            self.scheduler.call_at(from_text(entry.hold.until), lambda: self._hold_over(entry))
-        if is_start and entry.schedule.enabled and not entry.hold and self.hold is None \
-                and parse_rule(entry.schedule.rule).kind == "startup":
-            self._decide(entry, self.started, None)
-
-    def _refresh_schedule(self, repository, name):
-        """Makes a change of a schedule effective at once."""
-        with repository.db.reading() as connection:
-            row = repository.find_schedule(connection, name)
-        if row is None or row["agent"] != self.name:
-            self.scheduler.remove((repository.id, name))
-        else:
-            self._put(self._entry(repository, row))
-
-    def _decide(self, entry, due, missed):
-        """Hands a due time to the repository; the next is armed when it is written."""
-        repository, name = entry.repository, entry.schedule.name
-        texts = missed and (to_text(missed[0]), to_text(missed[1]), missed[2])
-
-        def then(pending):
-            if pending.error is None and pending.value:
-                self._queue_ticket(repository, pending.value)
-            elif pending.error is not None:
-                log.error("schedule %s, due %s: %s", name, to_text(due), pending.error)
-            if not isinstance(pending.error, RepositoryError):
-                self.scheduler.decided(entry, due)
-        repository.db.submit(lambda connection: repository.decide(
-            connection, name, entry.revision, to_text(due), texts, self._now(),
-            self.hold is not None), then=then)
-
-    def add_schedule(self, schedule, repository):
-        """Adds a schedule, effective at once. Exists, NotFound, BadRequest."""
-        self._check_schedule(schedule)
-        found = self.get_repository(repository) if repository else \
-            self.repository_with_scenario(schedule.scenario, schedule.version)
-        found.db.write(lambda connection: found.add_schedule(connection, schedule, self._now()))
-        self._refresh_schedule(found, schedule.name)
-
-    def set_schedule(self, name, repository, changes):
-        """Changes a schedule, effective at once; changes(Schedule) -> Schedule. NotFound."""
-        def checked(schedule):
-            schedule = changes(schedule)
-            self._check_schedule(schedule)
-            return schedule
-        found = self.repository_with_schedule(name, repository)
-        found.db.write(lambda connection: found.set_schedule(connection, name, checked,
-                                                             self._now()))
-        self._refresh_schedule(found, name)
-
-    def _check_schedule(self, schedule):
-        try:
-            make_timetable(schedule.rule, schedule.timezone)
-        except CalendarError as error:
-            raise BadRequest(str(error)) from None
-        if schedule.context not in self.master.list_contexts():
-            raise NotFound("no context %s" % schedule.context)
-
-    def delete_schedule(self, name, repository):
-        """Deletes a schedule; what it started goes on. NotFound."""
-        found = self.repository_with_schedule(name, repository)
-        found.db.write(lambda connection: found.delete_schedule(connection, name))
-        self._refresh_schedule(found, name)
-
-    def list_schedules(self, repository=None, name=None):
-        """Yields (repository, row, next due time or None) of schedules."""
-        for found in self.readable(repository):
-            with found.db.reading() as connection:
-                rows = found.list_schedules(connection, name=name)
-            for row in rows:
-                yield found, row, self._next_due(found, row)
-
-    def _next_due(self, repository, row):
-        if not row["enabled"]:
-            return None
-        try:
-            timetable = make_timetable(row["rule"], row["timezone"])
-        except CalendarError:
-            return None
-        return timetable.next_after(int(max(self.clock.now(), from_text(row["decided"])) // 1))
-
-    def preview(self, name, repository, count, begin, end):
-        """Yields (schedule, due, notes) of coming due times, in order; nothing fires."""
-        streams = []
-        begin = self.clock.now() if begin is None else begin
-        for _, row, _ in self.list_schedules(repository, name):
-            if name is None and not row["enabled"]:
-                continue
-            try:
-                streams.append(self._due_times(row, begin, end))
-            except CalendarError as error:
-                log.warning("schedule %s: %s", row["name"], error)
-        if name is not None and not streams:
-            raise NotFound("no schedule %s" % name)
-        return itertools.islice(heapq.merge(*streams), count)
-
-    @staticmethod
-    def _due_times(row, begin, end):
-        timetable = make_timetable(row["rule"], row["timezone"])
-        notes = [] if row["enabled"] else ["disabled"]
-
-        def times():
-            due = timetable.next_after(int(begin // 1))
-            while due is not None and (end is None or due <= end):
-                yield due, row["name"], "; ".join(notes + timetable.notes(due))
-                due = timetable.next_after(due)
-        return times()
-
-    def list_occurrences(self, name, repository, limit):
-        """Rows of occurrences, newest first."""
-        rows = []
-        for found in self.readable(repository):
-            rows += found.list_occurrences(name, limit)
-        if name is not None and not rows:
-            if not any(True for _ in self.list_schedules(repository, name)):
-                raise NotFound("no schedule %s, and nothing is known of one" % name)
-        return sorted(rows, key=lambda row: row["due"], reverse=True)[:limit]
-
-    def update_schedules(self):
-        """Reads the schedules from the repositories again -> how many are loaded."""
-        for repository in self.readable():
-            self._load_schedules(self._places[repository.id])
-        return sum(len(self.scheduler.list_entries(place.attachment.id))
-                   for place in self.list_places())
 
     # -- hold --------------------------------------------------------------------------
 
     def _apply_hold(self):
         is_held = self.hold is not None
         self.queue.hold(is_held)
-        self.scheduler.hold(is_held)
+        self.schedules.scheduler.hold(is_held)
         if is_held and self.hold.until:
             hold = self.hold
-            self.scheduler.call_at(from_text(hold.until),
+            self.schedules.scheduler.call_at(from_text(hold.until),
                                    lambda: self.release() if self.hold is hold else None)
 
     def set_hold(self, reason, by, until):
@@ -5320,28 +5523,14 @@ class Agent:
 
     def _change_hold(self, hold):
         self.hold = hold
-        for place in self.list_places():
+        for place in self.places.list_all():
             repository = place.repository
             if repository:
                 repository.db.submit(functools.partial(
                     repository.set_waiting, agent=self.name, is_held=hold is not None,
                     now=self._now()))
         self._apply_hold()
-
-    def hold_schedule(self, name, hold):
-        """Holds one schedule, or releases it (None). NotFound."""
-        found = self.repository_with_schedule(name, None)
-        found.db.write(lambda connection: found.hold_schedule(connection, name, hold))
-        self._refresh_schedule(found, name)
-
-    def _hold_over(self, entry):
-        """A schedule's hold has come to its end, if it is still this one."""
-        now = self.scheduler.find(entry.key)
-        if now is not None and now.hold == entry.hold:
-            try:
-                self.hold_schedule(entry.schedule.name, None)
-            except AgentError as error:
-                log.error("schedule %s cannot be released: %s", entry.schedule.name, error)
+        self.schedules.fire_startups()
 
 
 def import_into(master, repository, document, agent, now, is_replacing):
@@ -5352,11 +5541,18 @@ def import_into(master, repository, document, agent, now, is_replacing):
     def rehearse(connection):
         work(connection)
         raise _Rehearsed
-    with contextlib.suppress(_Rehearsed):       # every fault is found before anything is written
-        repository.db.write(rehearse)
     known = set(master.list_contexts()) | set(document.contexts)
     faults = [("schedules[%d].context" % index, "no context %s" % schedule.context)
               for index, schedule in enumerate(document.schedules) if schedule.context not in known]
+    try:                                        # every fault is found before anything is written
+        repository.db.write(rehearse)
+    except _Rehearsed:
+        pass
+    except BadRequest as error:
+        faults = error.faults + faults
+    except Exists as error:
+        error.faults += faults
+        raise
     if faults:
         raise faulty(faults)
     master.add_contexts(document.contexts)
@@ -5447,7 +5643,7 @@ def usage(row):
 def find_verb(words):
     """The row of a request and the words behind its name. UnknownVerb, BadRequest."""
     first = capitals(words[0].value) if words[0].kind == "argument" else str(words[0])
-    if first in VERBS:
+    if first in VERBS and " " not in first:
         return VERBS[first], words[1:]
     subs = [name.split()[1] for name in VERBS if name.split()[0] == first and " " in name]
     if not subs:
@@ -5529,13 +5725,15 @@ class Conversation:
             is_first = False
             self._check_role(row)
             self.is_over = row.name == "QUIT"
-            return Reply(row, row.run(self._agent, check_request(row, words, self._actor)))
+            request = check_request(row, words, self._actor)
+            run = functools.partial(row.run, self._agent, request)
+            return Reply(run() if row.name == "EXEC" else run)
         except AgentError as error:
             self._is_first = False
             self.is_over = is_first and not self._is_known_verb(text)
-            return Reply(None, error)
+            return Reply(error)
         except Exception as error:
-            return Reply(None, internal(error))
+            return Reply(internal(error))
 
     @staticmethod
     def _decode(data, is_first):
@@ -5561,7 +5759,7 @@ class Conversation:
     def refuse(self, error):
         """A Reply for what is no request; the connection ends with it."""
         self.is_over = True
-        return Reply(None, error)
+        return Reply(error)
 
     @property
     def is_administrator(self):
@@ -5579,11 +5777,11 @@ class Conversation:
 
 
 class Reply:
-    """The reply to one request, as it comes."""
+    """The reply to one request, as it comes. `pending`: the commit that it waits for, or None."""
 
-    def __init__(self, row, outcome):
-        self._row, self._outcome = row, outcome
-        self.is_deferred = isinstance(outcome, Pending)
+    def __init__(self, outcome):
+        self._outcome = outcome
+        self.pending = outcome if isinstance(outcome, Pending) else None
 
     def chunks(self):
         """Yields lines of text without their ends, and FLUSH; the last begins with OK or ERR."""
@@ -5603,6 +5801,8 @@ class Reply:
             raise outcome
         if isinstance(outcome, Pending):
             return ticket_fields(outcome.result())
+        if callable(outcome):
+            outcome = outcome()
         if isinstance(outcome, (list, tuple)) or outcome is None:
             return outcome
         while True:
@@ -5726,7 +5926,7 @@ def _hold(agent, request):
     if until is not None and until <= agent.clock.now():
         raise BadRequest("-UNTIL lies in the past")
     if "SCHEDULE" in request.options:
-        agent.hold_schedule(request.options["SCHEDULE"], Hold(
+        agent.schedules.hold(request.options["SCHEDULE"], Hold(
             reason, request.actor, to_text(agent.clock.now()), until and to_text(until)))
     else:
         agent.set_hold(reason, request.actor, until)
@@ -5735,7 +5935,7 @@ def _hold(agent, request):
 @verb("RELEASE", OPERATOR, "end a hold", options={"SCHEDULE": Option(NAMED, "name")})
 def _release(agent, request):
     if "SCHEDULE" in request.options:
-        agent.hold_schedule(request.options["SCHEDULE"], None)
+        agent.schedules.hold(request.options["SCHEDULE"], None)
     else:
         agent.release()
 
@@ -5763,7 +5963,7 @@ def _sessions(agent, request):
       options={"JSON": JSON})
 def _status(agent, request):
     number = request.arguments[0]
-    return listing(request, _history(agent, *agent.repository_of(number).session_history(number)))
+    return listing(request, _history(agent, *agent.places.of_session(number).session_history(number)))
 
 
 def _history(agent, row, steps, tasks):
@@ -5806,7 +6006,7 @@ def _wait(agent, request):
 @verb("SCENARIOS", MONITOR, "list the scenario versions", options={"REPO": REPO, "JSON": JSON})
 def _scenarios(agent, request):
     def rows():
-        for repository in agent.readable(request.options.get("REPO")):
+        for repository in agent.places.readable(request.options.get("REPO")):
             with repository.db.reading() as connection:
                 found = repository.list_scenarios(connection)
             for row in found:
@@ -5823,12 +6023,12 @@ def _repos(agent, request):
     return listing(request, [
         [("repository", place.attachment.name), ("id", place.attachment.id),
          ("path", place.attachment.path), ("status", "ATTACHED" if not place.reason else "TROUBLE"),
-         ("message", one_line(place.reason))] for place in agent.list_places()])
+         ("message", one_line(place.reason))] for place in agent.places.list_all()])
 
 
 @verb("CONTEXTS", MONITOR, "list the contexts", options={"JSON": JSON})
 def _contexts(agent, request):
-    return listing(request, [[("context", name)] for name in agent.list_contexts()])
+    return listing(request, [[("context", name)] for name in agent.master.list_contexts()])
 
 
 @verb("IMPORT", ADMINISTRATOR, "import a definitions document, quoted as one word",
@@ -5856,12 +6056,12 @@ def _drop(agent, request):
       "folder", (("NAME", NAMED), ("PATH", TOKEN)), options={"CREATE": Option(None)})
 def _attach(agent, request):
     name, path = request.arguments
-    return [("repository", name), ("id", agent.attach(name, path, "CREATE" in request.options))]
+    return [("repository", name), ("id", agent.places.attach(name, path, "CREATE" in request.options))]
 
 
 @verb("DETACH", ADMINISTRATOR, "detach a work repository; its file stays", (("NAME", NAMED),))
 def _detach(agent, request):
-    agent.detach(request.arguments[0])
+    agent.places.detach(request.arguments[0])
 
 
 @verb("PURGE", ADMINISTRATOR, "delete ended sessions older than DAYS, and beyond the newest KEEP",
@@ -5914,14 +6114,14 @@ def schedule_fields(repository, row, due):
 @verb("SCHED LIST", MONITOR, "list the schedules", options={"REPO": REPO, "JSON": JSON})
 def _sched_list(agent, request):
     return listing(request, (schedule_fields(*found) for found in
-                             agent.list_schedules(request.options.get("REPO"))))
+                             agent.schedules.list_all(request.options.get("REPO"))))
 
 
 @verb("SCHED SHOW", MONITOR, "one schedule with its variables and hold", SCHEDULE_NAME,
       options={"REPO": REPO, "JSON": JSON})
 def _sched_show(agent, request):
     name = request.arguments[0]
-    found = list(agent.list_schedules(request.options.get("REPO"), name))
+    found = list(agent.schedules.list_all(request.options.get("REPO"), name))
     if not found:
         raise NotFound("no schedule %s" % name)
 
@@ -5946,7 +6146,7 @@ def _sched_add(agent, request):
     fields.update(name=name, scenario=scenario, version=version, context=context, rule=rule,
                   variables=request.variables, agent=agent.name)
     fields.update(_schedule_changes(request))
-    agent.add_schedule(Schedule(**fields), request.options.get("REPO"))
+    agent.schedules.add(Schedule(**fields), request.options.get("REPO"))
     return [("schedule", name)]
 
 
@@ -5962,7 +6162,7 @@ def _sched_set(agent, request):
     changes = _schedule_changes(request)
     if not changes and not request.variables:
         raise BadRequest("nothing to change: give a field or a variable")
-    agent.set_schedule(request.arguments[0], request.options.get("REPO"), lambda schedule:
+    agent.schedules.set(request.arguments[0], request.options.get("REPO"), lambda schedule:
                        schedule._replace(variables=dict(schedule.variables, **request.variables),
                                          **changes))
     return [("schedule", request.arguments[0])]
@@ -5971,12 +6171,12 @@ def _sched_set(agent, request):
 @verb("SCHED DEL", ADMINISTRATOR, "delete a schedule; what it decided is kept until purged",
       SCHEDULE_NAME, options={"REPO": REPO})
 def _sched_del(agent, request):
-    agent.delete_schedule(request.arguments[0], request.options.get("REPO"))
+    agent.schedules.delete(request.arguments[0], request.options.get("REPO"))
     return [("schedule", request.arguments[0])]
 
 
 def _switch(agent, request, is_on):
-    agent.set_schedule(request.arguments[0], request.options.get("REPO"),
+    agent.schedules.set(request.arguments[0], request.options.get("REPO"),
                        lambda schedule: schedule._replace(enabled=is_on))
     return [("schedule", request.arguments[0]), ("enabled", is_on)]
 
@@ -5996,7 +6196,7 @@ def _sched_off(agent, request):
     "TO": Option(INSTANT_END, "time"), "REPO": REPO, "JSON": JSON})
 def _sched_next(agent, request):
     options = request.options
-    times = agent.preview(request.arguments[0], options.get("REPO"), options.get("COUNT", 10),
+    times = agent.schedules.preview(request.arguments[0], options.get("REPO"), options.get("COUNT", 10),
                           options.get("FROM"), options.get("TO"))
     return listing(request, ([("schedule", name), ("due", local_iso(due)), ("note", note)]
                              for due, name, note in times))
@@ -6005,7 +6205,7 @@ def _sched_next(agent, request):
 @verb("SCHED WHY", MONITOR, "what became of the due times, newest first", SCHEDULE_NAME, 0,
       {"LIMIT": Option(number(1, MAX_LIST), "n"), "REPO": REPO, "JSON": JSON})
 def _sched_why(agent, request):
-    rows = agent.list_occurrences(request.arguments[0], request.options.get("REPO"),
+    rows = agent.schedules.list_occurrences(request.arguments[0], request.options.get("REPO"),
                                   request.options.get("LIMIT", 50))
     return listing(request, ([
         ("schedule", row["schedule"]), ("due", to_local(row["due"])),
@@ -6015,9 +6215,9 @@ def _sched_why(agent, request):
         ("message", row["message"])] for row in rows))
 
 
-@verb("SCHED UPDATE", OPERATOR, "read the schedules from the repositories again")
+@verb("SCHED UPDATE", ADMINISTRATOR, "read the schedules from the repositories again")
 def _sched_update(agent, request):
-    return [("schedules", agent.update_schedules())]
+    return [("schedules", agent.schedules.update())]
 
 
 # ======================================================================================
@@ -6190,7 +6390,7 @@ class Lines:
         """
         while True:
             end = self._buffer.find(b"\n", self._searched)
-            if end < 0 and len(self._buffer) > MAX_LOG_LINE or end > MAX_LOG_LINE:
+            if end < 0 and len(self._buffer) > MIN_LINE or end > MIN_LINE:
                 limit = get_limit(bytes(self._buffer[:16]))
                 length = len(self._buffer) if end < 0 else end
                 if length - (self._buffer[length - 1] == 13) > limit:       # a CR may be of the end
@@ -6227,23 +6427,36 @@ class Handler(socketserver.BaseRequestHandler):
         return MAX_IMPORT_LINE if is_import else self.server.owner.max_line
 
     def _converse(self, conversation, lines):
-        begun = []
+        acknowledgements = Acknowledgements(self.request)
         while not conversation.is_over:
             try:
                 line = lines.read(functools.partial(self._limit, conversation))
-                reply = None if line is None else conversation.begin(line)
+                if line is None:
+                    break
+                reply = conversation.begin(line)
             except (TooLong, BadRequest) as error:
-                line, reply = b"", conversation.refuse(error)
-            if reply:
-                begun.append(reply)
-            if reply and reply.is_deferred and lines.has_line and len(begun) < MAX_BATCH:
-                continue
-            self._send(begun)
-            begun = []
-            if line is None:
-                return
-        self._send(begun)
-        # what the client has still sent is not read; so that the close does not cut the reply
+                reply = conversation.refuse(error)
+            if reply is not None and reply.pending:
+                acknowledgements.add(reply)
+            elif reply is not None:
+                acknowledgements.drain()
+                self._send(reply)
+        acknowledgements.drain()
+        self._linger()
+
+    def _send(self, reply):
+        parts, size = [], 0
+        for chunk in reply.chunks():
+            if chunk is not FLUSH:
+                parts.append(chunk)
+                size += len(chunk)
+            if chunk is FLUSH or size > 65536:
+                self.request.sendall(encode(parts))
+                parts, size = [], 0
+        self.request.sendall(encode(parts))
+
+    def _linger(self):
+        """What the client has still sent is thrown away, so that the close does not cut a reply."""
         with contextlib.suppress(OSError):
             self.request.shutdown(socket.SHUT_WR)
             self.request.settimeout(1.0)
@@ -6251,22 +6464,73 @@ class Handler(socketserver.BaseRequestHandler):
                 if not self.request.recv(65536):
                     return
 
-    def _send(self, replies):
-        parts, size = [], 0
-        for reply in replies:
-            for chunk in reply.chunks():
-                if chunk is not FLUSH:
-                    parts.append(chunk)
-                    size += len(chunk)
-                if chunk is FLUSH or size > 65536:
-                    self._write(parts)
-                    parts, size = [], 0
-        self._write(parts)
 
-    def _write(self, parts):
-        if parts:
-            data = ("\n".join(parts) + "\n").encode("utf-8", "backslashreplace")
-            self.request.sendall(data)
+def encode(lines):
+    """Lines of text -> bytes with their ends."""
+    return ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace") if lines else b""
+
+
+class Acknowledgements:
+    """The replies of one connection that wait for their commit, sent in their order.
+
+    The writer sends them after the commit without waiting (a client that does not read gets a
+    thread of its own), so that the thread of the connection can read on meanwhile.
+    """
+
+    def __init__(self, connection):
+        self._connection = connection
+        self._waiting = collections.deque()
+        self._changed = threading.Condition()
+        self._is_sending = False
+
+    def add(self, reply):
+        """Sends a reply when it is complete and those before it are sent."""
+        with self._changed:
+            self._waiting.append(reply)
+        reply.pending.listener = self.advance
+        self.advance()
+        if len(self._waiting) >= MAX_BATCH:
+            self.drain()
+
+    def drain(self):
+        """Waits until all are sent."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._waiting and not self._is_sending)
+
+    def advance(self):
+        """Sends what is complete, without waiting."""
+        while True:
+            with self._changed:
+                if self._is_sending:
+                    return
+                done = list(itertools.takewhile(lambda reply: reply.pending.is_done,
+                                                self._waiting))
+                if not done:
+                    self._changed.notify_all()
+                    return
+                for _ in done:
+                    self._waiting.popleft()
+                self._is_sending = True
+            rest = self._send(encode([line for reply in done for line in reply.chunks()]))
+            if rest:
+                threading.Thread(target=self._send_rest, args=(rest,), daemon=True,
+                                 name="rest %d" % self._connection.fileno()).start()
+                return
+            self._is_sending = False
+
+    def _send(self, data):
+        try:
+            return data[self._connection.send(data, socket.MSG_DONTWAIT):]
+        except BlockingIOError:
+            return data
+        except OSError:                 # the client went away
+            return b""
+
+    def _send_rest(self, data):
+        with contextlib.suppress(OSError):
+            self._connection.sendall(data)
+        self._is_sending = False
+        self.advance()
 
 
 class _TCPServer(socketserver.ThreadingTCPServer):
@@ -6395,7 +6659,7 @@ def parse_arguments(arguments):
         help="outstanding sessions (default %(default)s)")
     add("--max-connections", type=_between(1, 100000), default=MAX_CONNECTIONS, metavar="N",
         help="connections at once (default %(default)s)")
-    add("--max-line", type=_between(1024, MAX_IMPORT_LINE), default=MAX_LINE, metavar="BYTES",
+    add("--max-line", type=_between(MIN_LINE, MAX_IMPORT_LINE), default=MAX_LINE, metavar="BYTES",
         help="bytes of a request (default %(default)s)")
     add("--max-output", type=_between(1024, 1 << 30), default=MAX_OUTPUT, metavar="BYTES",
         help="output kept of a task (default %(default)s)")
@@ -6447,35 +6711,32 @@ def start_logging():
 
 
 def import_files(settings, options, clock):
-    """--import: exit code 0, or 1 with the faults on stderr; takes no lock."""
-    try:
-        agent = Agent(settings, clock)
+    """--import: exit code 0, or 1 with the faults on stderr; takes no lock. CannotStart."""
+    if settings.is_creating:
         make_folder(os.path.dirname(os.path.abspath(settings.master)))
-        agent._open_master()
-    except AgentError as error:
-        return _say(error.message)
+    master = open_master(settings, clock)
     try:
         for path in options.files:
-            if not _import_file(agent, path, options):
+            if not _import_file(master, path, options, clock):
                 return EXIT_CANNOT_START
     finally:
-        agent.master.db.close()
+        master.db.close()
     return EXIT_OK
 
 
-def _import_file(agent, path, options):
+def _import_file(master, path, options, clock):
     try:
         with open(path, encoding="utf-8") as file:
             document = Definitions().read(file.read())
-        attachments = [found for found in agent.master.list_attachments()
+        attachments = [found for found in master.list_attachments()
                        if options.repo in (None, found.name)]
         if not attachments:
             raise NotFound("no work repository %s is attached" % (options.repo or "at all"))
         number, name, work_path, expected = attachments[0]
-        repository = WorkRepository(number, name, work_path, agent.clock).open(expected)
+        repository = WorkRepository(number, name, work_path, clock).open(expected)
         try:
-            counts = import_into(agent.master, repository, document, agent.name, agent._now(),
-                                 options.replace)
+            counts = import_into(master, repository, document, options.name,
+                                 to_text(clock.now()), options.replace)
         finally:
             repository.db.close()
     except AgentError as error:
@@ -6523,11 +6784,13 @@ def run(agent, server, address):
     wake_out, wake_in = os.pipe()
     os.set_blocking(wake_in, False)
 
-    def wake(*_):
+    def wake():
         with contextlib.suppress(BlockingIOError):
-            os.write(wake_in, b"!")
-    handlers = {signal.SIGTERM: wake, signal.SIGINT: wake, signal.SIGHUP: lambda *_: None}
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+            os.write(wake_in, WAKE)
+    # a handler in Python would not run when the signal comes just before a blocking read
+    signal.set_wakeup_fd(wake_in)
+    before = {number: signal.signal(number, lambda *_: None)
+              for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     try:
         agent.start(address, server.port)
         server.listen()
@@ -6541,6 +6804,7 @@ def run(agent, server, address):
         agent.close()
         for number, handler in before.items():      # no signal cuts the closing short
             signal.signal(number, handler)
+        signal.set_wakeup_fd(-1)
         os.close(wake_out)
         os.close(wake_in)
 

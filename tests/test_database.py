@@ -20,7 +20,7 @@ from conftest import LIMIT_S, TOP, wait_for
 
 TABLES = """
 create table repository (kind text primary key, uuid text not null);
-create table commit_mark (writer integer primary key, mark integer not null);
+create table commit_mark (writer integer primary key, mark integer not null, time text not null);
 create table note (id integer primary key, text text not null unique);
 """
 
@@ -643,7 +643,7 @@ def test_after_close_nothing_is_taken_and_closing_again_is_harmless(shelf, db):
     assert shelf.texts() == []
 
 
-# -- what the child of a fork must not do is not asked; what a crash leaves is ------------
+# -- a crash ---------------------------------------------------------------------------
 
 def test_what_a_killed_writer_acknowledged_is_there(shelf):
     shelf.open().close()
