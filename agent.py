@@ -134,6 +134,7 @@ WRITE_S = 5.0           # a request that cannot be written for so long is refuse
 TERM_S = 2.0            # between SIGTERM and SIGKILL
 KILL_S = 10.0           # how long what got SIGKILL is waited for
 DRAIN_S = 0.5           # how long after its exit a task's pipes are read
+STRANGER_S = 30.0       # how long one whom the agent does not know may be silent
 STOP_S = 60.0           # default of SHUTDOWN -MAX_WAIT
 LATE_S = 1.0            # begun so long after its due time is late
 HEARTBEAT_S = 10.0
@@ -3755,7 +3756,7 @@ def _check_environment(value):
     if not isinstance(value, dict):
         raise ValueError("must be an object of names and text")
     for name, text in value.items():
-        if not name or "=" in name or "\0" in name or not isinstance(text, str):
+        if not TEXT.check(name) or "=" in name or not isinstance(text, str):
             raise ValueError("%s: must be a name without = and a text" % shorten(str(name)))
         TEXT.check(text)
     return value
@@ -4114,9 +4115,9 @@ class Execution:
             process = self._session.start_process(self._run, command, self._capture, environment,
                                                   cwd, stdin)
         except (OSError, ValueError) as error:
-            name = getattr(error, "filename", None)
-            raise TaskError("cannot start: %s%s" % (
-                getattr(error, "strerror", None) or error, ": %s" % name if name else "")) from None
+            name, number = getattr(error, "filename", None), getattr(error, "errno", None)
+            raise TaskError("cannot start: %s%s" % (    # strerror of Python 3.6 has the name too
+                os.strerror(number) if number else error, ": %s" % name if name else "")) from None
         try:
             self._session.wait(lambda: process.rc is not None)
         finally:
@@ -5333,8 +5334,11 @@ class Agent:
         for event in events:
             event.set()
 
-    def wait(self, number, timeout_s=None):
-        """Waits for the end of a session -> its row. WaitTimeout, Stopping, NotFound."""
+    def wait(self, number, timeout_s=None, has_left=lambda: False):
+        """Waits for the end of a session -> its row. WaitTimeout, Stopping, NotFound.
+
+        has_left() tells that nobody waits for the answer any more.
+        """
         repository = self.places.of_session(number)
         until = None if timeout_s is None else self.clock.monotonic() + timeout_s
         event = threading.Event()
@@ -5348,7 +5352,7 @@ class Agent:
                 if self._is_over:
                     raise Stopping("session=%d the agent has stopped before its end" % number)
                 left = 2.0 if until is None else min(2.0, until - self.clock.monotonic())
-                if left <= 0:
+                if left <= 0 or has_left():
                     raise WaitTimeout("session=%d has not ended in %g s" % (number, timeout_s))
                 event.wait(left)
                 event.clear()
@@ -5600,7 +5604,8 @@ class Request(NamedTuple):
     arguments: list         # as many as the verb can take; None for those left out
     options: dict           # by name in capitals
     variables: dict
-    actor: str              # who asks, for the record
+    actor: str = ""         # who asks, for the record
+    has_left: Callable = lambda: False      # whether the one who asks has gone for good
 
 
 VERBS = {}
@@ -5654,7 +5659,7 @@ def find_verb(words):
     return VERBS["%s %s" % (first, second)], words[2:]
 
 
-def check_request(row, words, actor=""):
+def check_request(row, words):
     """The words behind a verb -> Request; BadRequest names the word that is wrong."""
     arguments, options, variables = [], {}, {}
     for word in words:
@@ -5675,7 +5680,7 @@ def check_request(row, words, actor=""):
         raise BadRequest("%s is missing: %s" % (row.arguments[len(arguments)][0], usage(row)))
     values = [_parse_word(kind, text, text) for (_, kind), text in zip(row.arguments, arguments)]
     values += [None] * (len(row.arguments) - len(values))
-    return Request(values, options, variables, actor)
+    return Request(values, options, variables)
 
 
 def _take_option(row, word, options):
@@ -5707,8 +5712,8 @@ class Conversation:
     while the next request of the same connection is already read.
     """
 
-    def __init__(self, agent, role, actor):
-        self._agent, self._role, self._actor = agent, role, actor
+    def __init__(self, agent, role, actor, has_left=lambda: False):
+        self._agent, self._role, self._actor, self._has_left = agent, role, actor, has_left
         self._is_first = True
         self.is_over = False
 
@@ -5725,7 +5730,7 @@ class Conversation:
             is_first = False
             self._check_role(row)
             self.is_over = row.name == "QUIT"
-            request = check_request(row, words, self._actor)
+            request = check_request(row, words)._replace(actor=self._actor, has_left=self._has_left)
             run = functools.partial(row.run, self._agent, request)
             return Reply(run() if row.name == "EXEC" else run)
         except AgentError as error:
@@ -5884,14 +5889,15 @@ def _exec(agent, request):
     pending = agent.execute(wanted, options.get("REPO"))
     if "SYNC" not in options:
         return pending
-    return _exec_sync(agent, pending, None if options["SYNC"] is True else options["SYNC"])
+    timeout_s = None if options["SYNC"] is True else options["SYNC"]
+    return _exec_sync(agent, pending, timeout_s, request.has_left)
 
 
-def _exec_sync(agent, pending, timeout_s):
+def _exec_sync(agent, pending, timeout_s, has_left):
     ticket = pending.result()
     yield ticket_fields(ticket)
     yield FLUSH
-    return end_fields(agent, agent.wait(ticket.session, timeout_s))
+    return end_fields(agent, agent.wait(ticket.session, timeout_s, has_left))
 
 
 SESSION = (("SESSION", NUMBERED),)
@@ -5997,7 +6003,7 @@ def _wait(agent, request):
     number = request.arguments[0]
 
     def lines():
-        row = agent.wait(number, request.options.get("TIMEOUT"))
+        row = agent.wait(number, request.options.get("TIMEOUT"), request.has_left)
         return end_fields(agent, row)
         yield
     return lines()
@@ -6416,7 +6422,6 @@ class Handler(socketserver.BaseRequestHandler):
 
     def handle(self):
         server, connection = self.server, self.request
-        connection.settimeout(None)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with contextlib.suppress(OSError):          # the client went away
             self._converse(server.owner.conversation(connection), Lines(connection))
@@ -6463,6 +6468,21 @@ class Handler(socketserver.BaseRequestHandler):
             for _ in range(64):
                 if not self.request.recv(65536):
                     return
+
+
+def has_left(connection):
+    """Whether a client has closed its end for good; half-closed, it still waits for its reply.
+
+    Only Linux can tell: the kernel shows nobody at that end then.
+    """
+    try:
+        if connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+            return False
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return sys.platform.startswith("linux") and find_peer_uid(connection) is None
 
 
 def encode(lines):
@@ -6550,10 +6570,18 @@ class _TCPServer(socketserver.ThreadingTCPServer):
 
     def process_request_thread(self, request, client_address):
         threading.current_thread().name = "client %d" % request.fileno()
+        super().process_request_thread(request, client_address)
+
+    def shutdown_request(self, request):
+        self.owner.forget(request)
+        super().shutdown_request(request)
+
+    def get_request(self):
         try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self.owner.forget(request)
+            return super().get_request()
+        except OSError:                 # no file descriptor is free: do not spin
+            time.sleep(0.05)
+            raise
 
     def handle_error(self, request, client_address):
         log.exception("connection")
@@ -6567,6 +6595,7 @@ class Server:
         self._agent, self.max_line = agent, max_line
         self._max_connections = max_connections
         self._connections = set()
+        self._strangers = set()             # those of nobody that the agent knows: a tenth
         self._lock = threading.Lock()
         self._server = _TCPServer(self, (host, port))
         self._thread = None
@@ -6596,24 +6625,38 @@ class Server:
             if len(self._connections) < self._max_connections:
                 self._connections.add(connection)
                 return True
+        self._say_busy(connection)
+        return False
+
+    @staticmethod
+    def _say_busy(connection):
         with contextlib.suppress(OSError):
             connection.settimeout(0.0)
-            connection.sendall(b"ERR BUSY %d connections are open, the limit\n"
-                               % self._max_connections)
-        return False
+            connection.sendall(b"ERR BUSY too many connections are open\n")
 
     def conversation(self, connection):
         """The Conversation of a connection, by the kernel's word on its other end: asked before
         a byte of it is read, in its own thread, as /proc takes some 10 ms where netlink is not."""
         uid = find_peer_uid(connection)
-        is_known = uid is not None and uid in (0, os.getuid())
-        return Conversation(self._agent, ADMINISTRATOR if is_known else None,
-                            "uid %s" % ("unknown" if uid is None else uid))
+        if uid is not None and uid in (0, os.getuid()):
+            return Conversation(self._agent, ADMINISTRATOR, "uid %d" % uid,
+                                functools.partial(has_left, connection))
+        connection.settimeout(STRANGER_S)
+        with self._lock:
+            self._strangers.add(connection)
+            is_one_too_many = len(self._strangers) > max(1, self._max_connections // 10)
+        conversation = Conversation(self._agent, None, "uid %s" % ("unknown" if uid is None
+                                                                   else uid))
+        if is_one_too_many:
+            self._say_busy(connection)
+            conversation.is_over = True
+        return conversation
 
     def forget(self, connection):
         """A connection has ended."""
         with self._lock:
             self._connections.discard(connection)
+            self._strangers.discard(connection)
 
     def close(self, within_s=5.0):
         """Ends the connections once the requests under way have their reply."""

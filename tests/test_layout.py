@@ -157,3 +157,12 @@ def test_sizes(capsys):
 
 def last_line(node):
     return max([getattr(child, "lineno", 0) for child in ast.walk(node)])
+
+
+def test_readme_tells_every_verb_as_the_table_does():
+    import agent
+    readme = (TOP / "README.md").read_text(encoding="utf-8")
+    rows = ["| `%s` | %s |" % (agent.usage(row).replace("|", "\\|"), row.help)
+            for row in agent.VERBS.values()]
+    missing = [row for row in rows if row not in readme]
+    assert not missing, "README.md lacks these lines:\n" + "\n".join(missing)

@@ -794,3 +794,22 @@ def test_clients_that_reset(shared):
             client.close()
     assert shared.ok("PING")["status"] == "READY"
     assert shared.ok("EXEC HELLO -SYNC")["status"] == "DONE"
+
+
+def test_who_went_away_while_waiting_gives_its_connection_back(agent):
+    agent.import_os("NAP", "sleep 60")
+
+    def connections():
+        row = next(line for line in agent.ask("METRICS") if line.startswith("* agent_connections "))
+        return int(row.split()[-1])
+    clients = [agent.connect() for _ in range(3)]
+    for client in clients:
+        client.send("EXEC NAP -SYNC")
+        client.line()
+    clients[0].socket.shutdown(socket.SHUT_WR)      # still waits for its reply
+    for client in clients[1:]:
+        client.close()
+    wait_for(lambda: connections() == 2, "two connections to be given back")
+    agent.ok("STOP 1001 -IMMEDIATE")
+    assert "status=STOPPED" in clients[0].line()
+    clients[0].close()
