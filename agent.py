@@ -5352,7 +5352,9 @@ class Agent:
                 if self._is_over:
                     raise Stopping("session=%d the agent has stopped before its end" % number)
                 left = 2.0 if until is None else min(2.0, until - self.clock.monotonic())
-                if left <= 0 or has_left():
+                if has_left():
+                    raise WaitTimeout("session=%d goes on, nobody waits for it here" % number)
+                if left <= 0:
                     raise WaitTimeout("session=%d has not ended in %g s" % (number, timeout_s))
                 event.wait(left)
                 event.clear()
@@ -6625,14 +6627,14 @@ class Server:
             if len(self._connections) < self._max_connections:
                 self._connections.add(connection)
                 return True
-        self._say_busy(connection)
+        self._say_busy(connection, self._max_connections)
         return False
 
     @staticmethod
-    def _say_busy(connection):
+    def _say_busy(connection, limit):
         with contextlib.suppress(OSError):
             connection.settimeout(0.0)
-            connection.sendall(b"ERR BUSY too many connections are open\n")
+            connection.sendall(b"ERR BUSY %d connections are open, the limit\n" % limit)
 
     def conversation(self, connection):
         """The Conversation of a connection, by the kernel's word on its other end: asked before
@@ -6642,13 +6644,14 @@ class Server:
             return Conversation(self._agent, ADMINISTRATOR, "uid %d" % uid,
                                 functools.partial(has_left, connection))
         connection.settimeout(STRANGER_S)
+        limit = max(1, self._max_connections // 10)
         with self._lock:
             self._strangers.add(connection)
-            is_one_too_many = len(self._strangers) > max(1, self._max_connections // 10)
+            is_one_too_many = len(self._strangers) > limit
         conversation = Conversation(self._agent, None, "uid %s" % ("unknown" if uid is None
                                                                    else uid))
         if is_one_too_many:
-            self._say_busy(connection)
+            self._say_busy(connection, limit)
             conversation.is_over = True
         return conversation
 
