@@ -39,16 +39,22 @@ Threads, and what ends each:
     keeper            heartbeat, clean-up, re-attaching; ends at Agent.stop()
     server            accepts connections; ends at Server.close()
     client N          serves one connection; ends with it, or at Server.close()
+    task N            one statement of SQL of session N; ends with it, or is interrupted
     rest N            sends what a client was too slow to take; ends with its connection
 """
 
 import argparse
+import codecs
 import collections
 import contextlib
+import csv
+import errno
 import fcntl
 import functools
+import glob
 import hashlib
 import heapq
+import importlib
 import itertools
 import json
 import logging
@@ -57,6 +63,7 @@ import random
 import re
 import sched
 import selectors
+import shutil
 import signal
 import socket
 import socketserver
@@ -64,11 +71,13 @@ import sqlite3
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
 import urllib.parse
 import uuid
+import zipfile
 from bisect import bisect_left, bisect_right
 from calendar import timegm
 from datetime import date, datetime, timedelta, timezone
@@ -140,6 +149,7 @@ LATE_S = 1.0            # begun so long after its due time is late
 HEARTBEAT_S = 10.0
 YIELD_S = 0.2           # how long a session's begin gives way to requests that wait for their OK
 YIELD_REQUESTS = 3      # as many at once make it give way
+FOLLOW_S = 0.05         # between two looks for new lines of a log
 ATTACH_S = 2.0          # between tries to attach a repository, and looks at one's health
 CLEAN_S = 60.0          # between two cleanings
 
@@ -1367,6 +1377,30 @@ def _check_umask(value):
     return value
 
 
+def _check_schema_contexts(value):
+    if not isinstance(value, dict) or not value:
+        raise ValueError("must be an object of contexts and data servers")
+    for context, target in value.items():
+        check_name(context)
+        if not isinstance(target, str) or not all(map(NAME.fullmatch, target.split(".", 1))):
+            raise ValueError("%s: must be a data server, or data server and physical schema"
+                             % context)
+    return value
+
+
+def _check_connect(value):
+    """The arguments of a module's connect(); a secret one is told where it is to be read."""
+    if not isinstance(value, dict):
+        raise ValueError("must be an object")
+    for name, item in value.items():
+        if isinstance(item, dict) and (len(item) != 1 or not set(item) <= {"env", "file"}
+                                       or not isinstance(list(item.values())[0], str)):
+            raise ValueError('%s: a secret must be {"env": name} or {"file": path}' % name)
+        if isinstance(item, list):
+            raise ValueError("%s: must be no list" % name)
+    return value
+
+
 TEXT = _of_type((str,), "must be text")
 FILLED = Kind(lambda value: TEXT.check(value) or _refuse("must not be empty"),
               lambda text: text or _refuse("must not be empty"))
@@ -1375,6 +1409,7 @@ NAMED = Kind(check_name, check_name)
 SECONDS = Kind(_check_seconds, _check_seconds)
 TIMEOUT = Kind(_check_positive_seconds, _check_positive_seconds)
 VALUES = Kind(_check_values, _check_values)
+VARIABLE_NAME = Kind(_check_variable, _check_variable)
 INSTANT = Kind(parse_time, parse_time)
 INSTANT_END = Kind(lambda text: parse_time(text, True), lambda text: parse_time(text, True))
 
@@ -1400,6 +1435,7 @@ STEP_FIELDS = {
     "timeout": Field(TIMEOUT),
     "on_ok": Field(NAMED),
     "on_error": Field(NAMED),
+    "on_false": Field(NAMED),
 }
 SCENARIO_FIELDS = {
     "name": Field(NAMED, required=True),
@@ -1423,7 +1459,17 @@ SCHEDULE_FIELDS = {
     "enabled": Field(BOOLEAN, default=True),
     "variables": Field(VALUES, default={}),
 }
-DOCUMENT_FIELDS = ("scenarios", "schedules", "contexts")
+DATA_SERVER_FIELDS = {
+    "name": Field(NAMED, required=True),
+    "driver": Field(NAMED, required=True),
+    "database": Field(FILLED),
+    "connect": Field(Kind(_check_connect, _refuse), default={}),
+}
+LOGICAL_SCHEMA_FIELDS = {
+    "name": Field(NAMED, required=True),
+    "contexts": Field(Kind(_check_schema_contexts, _refuse), required=True),
+}
+DOCUMENT_FIELDS = ("scenarios", "schedules", "contexts", "data_servers", "logical_schemas")
 
 
 class Task(NamedTuple):
@@ -1444,6 +1490,7 @@ class Step(NamedTuple):
     timeout: Optional[float]
     on_ok: str
     on_error: str
+    on_false: str
 
 
 class Scenario(NamedTuple):
@@ -1483,6 +1530,21 @@ class Document(NamedTuple):
     scenarios: List[Scenario]
     schedules: List[Schedule]
     contexts: List[str]
+    data_servers: List[dict]
+    logical_schemas: List[dict]
+
+    @property
+    def has_topology(self):
+        """Whether it has a part for the master."""
+        return bool(self.contexts or self.data_servers or self.logical_schemas)
+
+    def list_schemas(self):
+        """[(path, logical schema)] that its tasks name."""
+        return [("scenarios[%d].steps[%d].tasks[%d].schema" % (index, number, place),
+                 task.fields["schema"])
+                for index, scenario in enumerate(self.scenarios)
+                for number, step in enumerate(scenario.steps)
+                for place, task in enumerate(step.tasks) if "schema" in task.fields]
 
 
 _REFERENCE = re.compile(r"\$\$(?=\{)|\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -1547,11 +1609,25 @@ class Definitions:
                      for index, value in enumerate(lists.get("scenarios", []))]
         schedules = [self._schedule("schedules[%d]" % index, value)
                      for index, value in enumerate(lists.get("schedules", []))]
+        servers = [self._data_server("data_servers[%d]" % index, value)
+                   for index, value in enumerate(lists.get("data_servers", []))]
+        schemas = [self._object("logical_schemas[%d]" % index, value, LOGICAL_SCHEMA_FIELDS)
+                   for index, value in enumerate(lists.get("logical_schemas", []))]
         self._repeated("scenarios", [s and (s.name, s.version) for s in scenarios])
+        for key, items in (("data_servers", servers), ("logical_schemas", schemas)):
+            self._repeated(key, [item["name"] for item in items])
         self._repeated("schedules", [s and s.name for s in schedules])
         if self.faults:
             raise faulty(self.faults)
-        return Document(scenarios, schedules, contexts)
+        return Document(scenarios, schedules, contexts, servers, schemas)
+
+    def _data_server(self, path, value):
+        fields = self._object(path, value, DATA_SERVER_FIELDS)
+        if fields["driver"] == "sqlite3" and not fields["database"]:
+            self._fault(path + ".database", "missing")
+        if fields["driver"] not in (None, "sqlite3") and fields["database"]:
+            self._fault(path + ".database", "is for the driver sqlite3; others take connect")
+        return fields
 
     def _parse(self, text):
         def pairs(items):
@@ -1630,7 +1706,7 @@ class Definitions:
     def _targets(self, path, fields, steps, names):
         places = [(path + ".on_error", fields["on_error"])]
         for index, step in enumerate(steps):
-            for key in ("on_ok", "on_error"):
+            for key in ("on_ok", "on_error", "on_false"):
                 places.append(("%s.steps[%d].%s" % (path, index, key), step[key]))
             if step["name"] in (END, FAIL):
                 self._fault("%s.steps[%d].name" % (path, index), "END and FAIL are targets")
@@ -1644,7 +1720,7 @@ class Definitions:
         for index, step in enumerate(steps):
             below = steps[index + 1]["name"] if index + 1 < len(steps) else END
             handler = on_error if on_error and on_error != step["name"] else FAIL
-            yield Step(**dict(step, on_ok=step["on_ok"] or below,
+            yield Step(**dict(step, on_ok=step["on_ok"] or below, on_false=step["on_false"] or below,
                               on_error=step["on_error"] or handler))
 
     def _step(self, path, value, known):
@@ -1666,10 +1742,19 @@ class Definitions:
             self._fault(path + ".type", "must be one of %s" % ", ".join(sorted(TASK_TYPES)))
         if not is_known or known is None:       # without variables no reference can be judged
             return None
-        for place, text in strings_in({name: fields[name] for name in own}, path):
+        bound = getattr(TASK_TYPES[kind], "sql", ())
+        for place, text in strings_in({name: fields[name] for name in own if name not in bound}, path):
             self._references(place, text, known)
-        if fields.get("capture") and fields["capture"] not in known.difference(RESERVED_VARIABLES):
-            self._fault(path + ".capture", "no variable is named %s" % fields["capture"])
+        for name in bound:
+            for used in TASK_TYPES[kind].names_in(fields[name] or ""):
+                if used not in known:
+                    self._fault("%s.%s" % (path, name), "no variable is named %s" % used)
+        for name in ("capture", "variable"):
+            if fields.get(name) and fields[name] not in known.difference(RESERVED_VARIABLES):
+                self._fault("%s.%s" % (path, name), "no variable is named %s" % fields[name])
+        either = getattr(TASK_TYPES[kind], "one_of", None)
+        if either and sum(fields[name] is not None for name in either) != 1:
+            self._fault(path, "must have one of %s" % " and ".join(either))
         return Task(kind, fields["name"], fields["timeout"], {name: fields[name] for name in own})
 
     def _references(self, path, text, known):
@@ -2245,7 +2330,20 @@ create table work_repository (
 );
 create table context (name text primary key);
 insert into context(name) values ('GLOBAL');
-""",)
+""", """
+create table data_server (
+    name text primary key,
+    driver text not null,               -- sqlite3, smtp, or a DB-API module
+    database text,                      -- of sqlite3: the file
+    connect text not null               -- JSON: arguments of connect(); secrets told by env or file
+);
+create table logical_schema (
+    name text not null, context text not null,
+    data_server text not null references data_server(name),
+    physical_schema text not null default '',
+    primary key (name, context)
+);
+""")
 
 
 class Attachment(NamedTuple):
@@ -2341,12 +2439,79 @@ class Master:
         with self.db.reading() as connection:
             return [row[0] for row in connection.execute("select name from context order by name")]
 
-    def add_contexts(self, names):
-        """Makes contexts that do not exist."""
-        if names:
-            self.db.write(lambda connection: connection.executemany(
-                "insert or ignore into context(name) values (?)", [(name,) for name in names])
-                and None)
+    def put_topology(self, document):
+        """Contexts, data servers and logical schemas of a document, in one transaction."""
+        def work(connection):
+            connection.executemany("insert or ignore into context(name) values (?)",
+                                   [(name,) for name in document.contexts])
+            connection.executemany(
+                "replace into data_server values (?, ?, ?, ?)",
+                [(server["name"], server["driver"], server["database"],
+                  json.dumps(server["connect"])) for server in document.data_servers])
+            for schema in document.logical_schemas:
+                connection.execute("delete from logical_schema where name=?", (schema["name"],))
+                connection.executemany(
+                    "insert into logical_schema values (?, ?, ?, ?)",
+                    [(schema["name"], context) + tuple((target + ".").split(".")[:2])
+                     for context, target in schema["contexts"].items()])
+        if document.has_topology:
+            self.db.write(work)
+
+    def topology_faults(self, document):
+        """[(path, reason)] of what a document names that neither it nor the master has."""
+        with self.db.reading() as connection:
+            def names(table):
+                return {row[0] for row in connection.execute("select name from " + table)}
+            contexts = names("context") | set(document.contexts)
+            servers = names("data_server") | {item["name"] for item in document.data_servers}
+            schemas = names("logical_schema") | {item["name"] for item in document.logical_schemas}
+        faults = [("schedules[%d].context" % index, "no context %s" % schedule.context)
+                  for index, schedule in enumerate(document.schedules)
+                  if schedule.context not in contexts]
+        faults += [(path, "no logical schema %s" % schema)
+                   for path, schema in document.list_schemas() if schema not in schemas]
+        for index, schema in enumerate(document.logical_schemas):
+            for context, target in schema["contexts"].items():
+                path = "logical_schemas[%d].contexts.%s" % (index, context)
+                if context not in contexts:
+                    faults.append((path, "no context %s" % context))
+                if target.split(".")[0] not in servers:
+                    faults.append((path, "no data server %s" % target.split(".")[0]))
+        return faults
+
+    def find_data_server(self, name):
+        """{name, driver, database, connect} as it was defined, or None."""
+        with self.db.reading() as connection:
+            row = connection.execute("select * from data_server where name=?", (name,)).fetchone()
+        return row and dict(row, connect=json.loads(row["connect"]))
+
+    def find_physical(self, schema, context):
+        """(data server, physical schema) behind a logical schema, or None.
+
+        A context without a word of its own about the schema takes GLOBAL's.
+        """
+        with self.db.reading() as connection:
+            row = connection.execute(
+                "select data_server, physical_schema from logical_schema where name=?"
+                " and context in (?, ?) order by context=? desc limit 1",
+                (schema, context, DEFAULT_CONTEXT, context)).fetchone()
+        return row and tuple(row)
+
+    def topology(self):
+        """Contexts, data servers and logical schemas as a document has them."""
+        with self.db.reading() as connection:
+            servers = connection.execute("select * from data_server order by name").fetchall()
+            rows = connection.execute("select * from logical_schema order by name, context").fetchall()
+        schemas = {}
+        for row in rows:
+            target = row["data_server"] + ("." + row["physical_schema"]) * bool(row["physical_schema"])
+            schemas.setdefault(row["name"], {})[row["context"]] = target
+        return {"contexts": self.list_contexts(),
+                "data_servers": [{key: value for key, value in
+                                  dict(row, connect=json.loads(row["connect"])).items() if value}
+                                 for row in servers],
+                "logical_schemas": [{"name": name, "contexts": contexts}
+                                    for name, contexts in schemas.items()]}
 
     def find_hold(self, name):
         """The hold of an agent, or None."""
@@ -3333,6 +3498,8 @@ def _signal(send, target, number):
 _CONTROL = re.compile("[\0-\x08\x0a-\x1f\x7f-\x9f]")
 LINE_COST = 40          # bytes that a row of the log takes beside its text
 FLUSH_S = 0.05          # between two looks at whose output is to be written down
+TAIL_ROWS_S = 2000      # rows a second that a last half may take while it still changes
+TAIL_S = 5.0            # but it is written down at least so often
 
 
 def visible(data):
@@ -3405,6 +3572,7 @@ class Capture:
         self._left_out = [0, 0]             # bytes, lines
         self._has_left_out = False          # since the last rows were taken
         self._is_storing = False
+        self._store_at = 0.0                # not before, on the clock that never steps
 
     def feed(self, stream, data):
         """Takes what a task printed; no data means the end of the stream."""
@@ -3486,11 +3654,14 @@ class Capture:
 
     def flush(self):
         """Hands what is new to the store, unless the last rows are still on their way."""
-        if self._is_storing:
+        now = self._clock.monotonic()
+        if self._is_storing or now < self._store_at:
             return
         rows, omitted = self.take()
         if rows or omitted:
             self._is_storing = True
+            if omitted:         # what prints without end must not keep the writer busy with it
+                self._store_at = now + min(TAIL_S, len(rows) / TAIL_ROWS_S)
             self._store(rows, omitted, self._stored)
 
     def _stored(self):
@@ -3607,7 +3778,8 @@ class Drain:
 class Process:
     """A started process: in an OS session of its own, its output going to a capture."""
 
-    def __init__(self, command, capture, output, notify, cwd=None, env=None, stdin=None):
+    def __init__(self, command, capture, output, notify, cwd=None, env=None, stdin=None,
+                 pass_fds=()):
         """Starts it; OSError when that fails. `notify()` is called when it has ended."""
         self.rc = None
         self._notify, self._ended = notify, threading.Event()
@@ -3623,7 +3795,7 @@ class Process:
             feed, their_in = (None, subprocess.DEVNULL) if stdin is None else pipe(True)
             self._popen = subprocess.Popen(
                 command, shell=isinstance(command, str), cwd=cwd, env=env, stdin=their_in,
-                stdout=their_out, stderr=their_err, start_new_session=True)
+                stdout=their_out, stderr=their_err, start_new_session=True, pass_fds=pass_fds)
             ours_on_error.pop_all()
         self.pid = self._popen.pid
         self.started = start_time(self.pid) or ""
@@ -3674,6 +3846,7 @@ class TaskResult(NamedTuple):
     rows: Optional[int] = None
     message: str = ""
     values: dict = {}
+    is_false: bool = False          # of an evaluate: the step goes to its on_false
 
 
 class TaskError(Exception):
@@ -3684,10 +3857,12 @@ def task_type(name):
     """Puts a class into the table of task types.
 
     A class has `fields` (name -> Field) and `run(fields, execution)` -> TaskResult. The
-    execution gives `values` (variables and the agent's own), `environment()` and
-    `process(command, ...)`, which waits and is ended by stop and time-outs.
+    execution gives `values` (variables and the agent's own), `environment()`, and what waits
+    and is ended by stop and time-outs: `process(command, ...)`, `call(function, interrupt)`,
+    `wait(seconds)`, `wait_child(session)`.
     """
     def register(cls):
+        cls.name = name
         TASK_TYPES[name] = cls
         return cls
     return register
@@ -3704,7 +3879,7 @@ class OsTask:
         "stdin": Field(TEXT),
         "ok_codes": Field(list_of(number(-64, 255)), default=[0]),
         "warning_codes": Field(list_of(number(-64, 255)), default=[]),
-        "capture": Field(Kind(_check_variable, _check_variable)),
+        "capture": Field(VARIABLE_NAME),
         "nice": Field(number(-20, 19)),
         "umask": Field(Kind(_check_umask, _check_umask)),
     }
@@ -3720,7 +3895,7 @@ class OsTask:
             self._command(fields, values), environment, captured,
             cwd=fields["cwd"] and substitute(fields["cwd"], values),
             stdin=None if fields["stdin"] is None else substitute(fields["stdin"], values))
-        return self._result(fields, rc, captured)
+        return self.result(fields, rc, captured)
 
     @staticmethod
     def _command(fields, values):
@@ -3737,7 +3912,8 @@ class OsTask:
         return ["/bin/sh", "-c", '%sexec %s"$@"' % (prefix, nice), "sh"] + words
 
     @staticmethod
-    def _result(fields, rc, captured):
+    def result(fields, rc, captured):
+        """What an exit code, and what was printed, make of the task."""
         values = {}
         if captured is not None:
             if len(captured) > MAX_CAPTURE:
@@ -3762,6 +3938,976 @@ def _check_environment(value):
     return value
 
 
+# -- the small ones --------------------------------------------------------------------
+
+@task_type("set")
+class SetTask:
+    """Gives a variable a value."""
+
+    fields = {"variable": Field(VARIABLE_NAME, required=True), "value": Field(TEXT, required=True)}
+
+    def run(self, fields, execution):
+        """The value may refer to other variables."""
+        value = substitute(fields["value"], execution.values)
+        return TaskResult(DONE, values={fields["variable"]: value})
+
+
+def as_number(text):
+    """A text as a number where it is one, else None."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if value == value else None
+
+
+OPERATORS = {
+    "=": lambda a, b: a == b, "!=": lambda a, b: a != b, "<": lambda a, b: a < b,
+    "<=": lambda a, b: a <= b, ">": lambda a, b: a > b, ">=": lambda a, b: a >= b,
+}
+
+
+@task_type("evaluate")
+class EvaluateTask:
+    """Compares a variable: false sends the step to its on_false and is no error."""
+
+    fields = {
+        "variable": Field(VARIABLE_NAME, required=True),
+        "operator": Field(choice(*(list(OPERATORS) + ["in", "matches"])), required=True),
+        "value": Field(Kind(lambda value: _check_compared(value), _refuse), required=True),
+    }
+
+    def run(self, fields, execution):
+        """Numbers are compared as numbers when both sides are."""
+        left, operator = execution.values[fields["variable"]], fields["operator"]
+        right = fields["value"]
+        if isinstance(right, list):
+            right = [substitute(item, execution.values) for item in right]
+        else:
+            right = substitute(right, execution.values)
+        is_true = self._compare(left, operator, right)
+        return TaskResult(DONE, message="" if is_true else "false: %s %s %s" % (
+            fields["variable"], operator, right), is_false=not is_true)
+
+    @staticmethod
+    def _compare(left, operator, right):
+        if operator == "matches":
+            try:
+                return re.search(right, left) is not None
+            except re.error as error:
+                raise TaskError("%s is no regular expression: %s" % (shorten(right), error)) from None
+        if operator == "in":
+            items = right if isinstance(right, list) else [item.strip() for item in right.split(",")]
+            return any(EvaluateTask._compare(left, "=", item) for item in items)
+        numbers = as_number(left), as_number(right)
+        return OPERATORS[operator](*(numbers if None not in numbers else (left, right)))
+
+
+def _check_compared(value):
+    if isinstance(value, list):
+        return check_items(_check_value, value)
+    return _check_value(value)
+
+
+@task_type("sleep")
+class SleepTask:
+    """Waits a while."""
+
+    fields = {"seconds": Field(Kind(lambda value: _check_template(value, _check_seconds), _refuse),
+                               required=True)}
+
+    def run(self, fields, execution):
+        """A number, a duration, or a reference to one."""
+        execution.wait(seconds_of(fields["seconds"], execution.values))
+        return TaskResult(DONE)
+
+
+def _check_template(value, check):
+    """A value of a kind, or a text with references, which is checked when it is run."""
+    if isinstance(value, str) and _REFERENCE.search(value):
+        return TEXT.check(value)
+    return check(value)
+
+
+def seconds_of(value, values):
+    """A duration of a definition, references replaced. TaskError."""
+    if isinstance(value, str):
+        try:
+            return _check_seconds(substitute(value, values))
+        except ValueError as error:
+            raise TaskError(str(error)) from None
+    return value
+
+
+@task_type("wait_file")
+class WaitFileTask:
+    """Waits until files are there and have not grown for a while, or until none is there."""
+
+    fields = {
+        "path": Field(FILLED, required=True), "count": Field(number(1, 1000000), default=1),
+        "stable_s": Field(SECONDS, default=1), "absent": Field(BOOLEAN, default=False),
+    }
+
+    def run(self, fields, execution):
+        """Without a time-out it waits for ever."""
+        pattern = substitute(fields["path"], execution.values)
+        seen, since = None, None
+        while True:
+            now = sorted((path, os.path.getsize(path)) for path in glob.iglob(pattern, recursive=True)
+                         if os.path.isfile(path)) if not fields["absent"] else glob.glob(pattern)
+            if fields["absent"]:
+                if not now:
+                    return TaskResult(DONE)
+            elif len(now) < fields["count"]:
+                seen = None
+            elif now != seen:
+                seen, since = now, execution.monotonic()
+            if seen and execution.monotonic() - since >= fields["stable_s"]:
+                return TaskResult(DONE, rows=len(now))
+            execution.wait(min(0.5, max(0.05, fields["stable_s"] / 4)))
+
+
+# -- interpreter processes of their own ------------------------------------------------
+
+PYTHON_BOOT = "import os,sys;exec(compile(open(int(sys.argv.pop(1)),encoding='utf-8').read(),'<task>','exec'))"
+
+
+@task_type("python")
+class PythonTask:
+    """Python code or a file of it, in an interpreter process of its own."""
+
+    fields = {
+        "code": Field(FILLED), "file": Field(FILLED),
+        "args": Field(list_of(TEXT), default=[]),
+        "cwd": Field(FILLED), "env": OsTask.fields["env"], "capture": OsTask.fields["capture"],
+    }
+    one_of = ("code", "file")
+
+    def run(self, fields, execution):
+        """The exit code decides, as with `os`. The code is read from a file, not an argument."""
+        values = execution.values
+        with tempfile.TemporaryFile() as source:
+            source.write(substitute(fields["code"] or "", values).encode())
+            source.seek(0)
+            command = [sys.executable, "-u"]
+            command += [substitute(fields["file"], values)] if fields["file"] else \
+                ["-c", PYTHON_BOOT, str(source.fileno())]
+            command += [substitute(word, values) for word in fields["args"]]
+            environment = execution.environment()
+            environment.update((name, substitute(text, values))
+                               for name, text in fields["env"].items())
+            captured = bytearray() if fields["capture"] else None
+            rc = execution.process(command, environment, captured,
+                                   cwd=fields["cwd"] and substitute(fields["cwd"], values),
+                                   pass_fds=() if fields["file"] else (source.fileno(),))
+        return OsTask.result(dict(fields, ok_codes=[0], warning_codes=[]), rc, captured)
+
+
+class HelperTask:
+    """A task whose work is done by agent.py in another role, in a process that can be ended.
+
+    `prepare(fields, execution)` gives what the helper needs as JSON; `work(given)`, in the
+    helper, does it, prints what the log is to have, and returns the fields of a TaskResult.
+    """
+
+    def run(self, fields, execution):
+        """Hands over to the helper and takes its result."""
+        given = dict(self.prepare(fields, execution), type=self.name)
+        with tempfile.TemporaryFile() as result:
+            command = [sys.executable, "-u", os.path.abspath(__file__), "--task",
+                       str(result.fileno())]
+            rc = execution.process(command, execution.environment(), stdin=json.dumps(given),
+                                   pass_fds=(result.fileno(),))
+            result.seek(0)
+            text = result.read().decode()
+        if not text:
+            raise TaskError("its helper process ended early: %s" % exit_text(rc))
+        return TaskResult(**json.loads(text))
+
+    def prepare(self, fields, execution):
+        """All texts with their references replaced."""
+        return substitute_all(fields, execution.values)
+
+
+def substitute_all(value, values):
+    """substitute in every text of a JSON value."""
+    if isinstance(value, str):
+        return substitute(value, values)
+    if isinstance(value, list):
+        return [substitute_all(item, values) for item in value]
+    if isinstance(value, dict):
+        return {key: substitute_all(item, values) for key, item in value.items()}
+    return value
+
+
+def run_helper(fd):
+    """agent.py in the role of a helper: does one task, whose result goes to a file -> exit code."""
+    given = json.loads(sys.stdin.read())
+    try:
+        result = TASK_TYPES[given.pop("type")].work(given)
+    except TaskError as error:
+        result = {"status": ERROR, "message": str(error)}
+    except Exception as error:          # what the task met: a line, no traceback
+        name = "" if isinstance(error, OSError) else type(error).__name__ + ": "
+        result = {"status": ERROR, "message": one_line("%s%s" % (name, error))}
+    with open(fd, "w", encoding="utf-8") as file:
+        json.dump(result, file)
+    return EXIT_OK
+
+
+# -- SQL -------------------------------------------------------------------------------
+
+# a literal, quoted name, comment or cast is passed over; what is left may be `:name`, or `;`
+_SQL_PART = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|--[^\n]*|/\*.*?\*/|\$(\w*)\$.*?\$\1\$"""
+                       r"""|::|:([A-Za-z_][A-Za-z0-9_]*)|;|\?|%""", re.S)
+
+
+def split_sql(text):
+    """A script -> its statements."""
+    start = 0
+    for match in _SQL_PART.finditer(text):
+        if match.group() == ";":
+            yield text[start:match.start()]
+            start = match.end()
+    yield text[start:]
+
+
+def split_script(text, is_sqlite):
+    """The statements of a script that say something; SQLite itself knows the ends of triggers."""
+    statement = ""
+    for part in split_sql(text):
+        statement += part + ";"
+        if not is_sqlite or sqlite3.complete_statement(statement):
+            if _SQL_PART.sub(lambda m: "" if m.group()[:2] in ("--", "/*") else m.group(),
+                             statement).strip("; \t\r\n"):
+                yield statement if is_sqlite else statement[:-1]
+            statement = ""
+    if statement.strip("; \t\r\n"):
+        yield statement
+
+
+def bind(text, values, style):
+    """SQL with `:name` and the values -> SQL and parameters of a DB-API parameter style."""
+    if style == "named":
+        return text, {name: values[name] for name in DatabaseTask.names_in(text)}
+    order, names = [], {}
+
+    def put(match):
+        name = match.group(2)
+        if not name:
+            is_percent = match.group() == "%" or "%" in match.group()
+            return match.group().replace("%", "%%") if is_percent and style in (
+                "format", "pyformat") else match.group()
+        order.append(values[name])
+        names[name] = values[name]
+        return {"qmark": "?", "format": "%s", "numeric": ":%d" % len(order),
+                "pyformat": "%%(%s)s" % name}[style]
+    text = _SQL_PART.sub(put, text)
+    return text, names if style == "pyformat" else order
+
+
+class Target(NamedTuple):
+    """An open connection to a data server, and what its module wants to know."""
+    connection: Any
+    style: str              # of parameters
+    is_sqlite: bool
+
+    def run(self, text, values):
+        """One statement -> (cursor, rows that it changed or gave)."""
+        cursor = self.connection.cursor()
+        cursor.execute(*bind(text, values, self.style))
+        return cursor
+
+
+def open_target(server):
+    """Connects to a data server {driver, database, connect}. TaskError."""
+    if server["driver"] == "sqlite3":
+        path = server["database"]
+        try:
+            connection = sqlite3.connect(path, timeout=0.2, isolation_level=None,
+                                         check_same_thread=False)
+        except sqlite3.Error as error:
+            raise TaskError("data server %s: %s: %s" % (server["name"], path, error)) from None
+        return Target(connection, "named", True)
+    try:
+        module = importlib.import_module(server["driver"])
+    except ImportError:
+        raise TaskError("data server %s: this host's Python has no module %s"
+                        % (server["name"], server["driver"])) from None
+    return Target(module.connect(**server["connect"]), module.paramstyle, False)
+
+
+def begin(target):
+    """Begins the one transaction of a task; waits for a lock of SQLite as long as it takes."""
+    while target.is_sqlite:
+        try:
+            target.connection.execute("begin immediate")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise
+            time.sleep(0.05)
+
+
+def run_sql(target, script, values, is_script):
+    """Runs statements in one transaction -> rows changed or given."""
+    rows = 0
+    begin(target)
+    statements = split_script(script, target.is_sqlite) if is_script else [script]
+    try:
+        for statement in statements:
+            cursor = target.run(statement, values)
+            rows += len(cursor.fetchall()) if cursor.description else max(0, cursor.rowcount)
+        target.connection.execute("commit") if target.is_sqlite else target.connection.commit()
+    except Exception:
+        with contextlib.suppress(Exception):
+            target.connection.rollback()
+        raise
+    return rows
+
+
+def query_one(target, query, values):
+    """First column of the first row as text. TaskError when there is none."""
+    row = target.run(query, values).fetchone()
+    if row is None:
+        raise TaskError("the query gives no row")
+    return "" if row[0] is None else str(row[0])
+
+
+SCHEMA = Field(NAMED, required=True)
+QUERY = Field(FILLED, required=True)
+
+
+class DatabaseTask(HelperTask):
+    """A task on a data server: SQLite in this process, where a stop interrupts the statement;
+    other drivers in a helper, which is ended. `sql` names the fields that bind variables."""
+
+    @staticmethod
+    def names_in(text):
+        """The variables that SQL text binds."""
+        return [match.group(2) for match in _SQL_PART.finditer(text) if match.group(2)]
+
+    def run(self, fields, execution):
+        """Runs `on(target, given)` here or in the helper."""
+        given = self.prepare(fields, execution)
+        if given["server"]["driver"] != "sqlite3":
+            return super().run(fields, execution)
+        target = open_target(given["server"])
+        with contextlib.closing(target.connection):
+            try:
+                outcome = execution.call(lambda: self.on(target, given),
+                                         target.connection.interrupt)
+            except sqlite3.Error as error:
+                raise TaskError(str(error)) from None
+        return TaskResult(**outcome)
+
+    def prepare(self, fields, execution):
+        """The data server of the session's context, and the values to bind."""
+        server = execution.data_server(fields["schema"])
+        return dict(fields, server=server, values=execution.values)
+
+    @classmethod
+    def work(cls, given):
+        """In the helper."""
+        target = open_target(given["server"])
+        with contextlib.closing(target.connection):
+            return cls.on(target, given)
+
+
+@task_type("sql")
+class SqlTask(DatabaseTask):
+    """A statement or a script, in one transaction; `:name` binds variables."""
+
+    fields = {"schema": SCHEMA, "statement": Field(FILLED), "script": Field(FILLED)}
+    one_of = ("statement", "script")
+    sql = ("statement", "script")
+
+    @staticmethod
+    def on(target, given):
+        """The whole of it, or nothing."""
+        script = given["script"]
+        rows = run_sql(target, script or given["statement"], given["values"], bool(script))
+        return {"status": DONE, "rows": rows}
+
+
+@task_type("refresh")
+class RefreshTask(DatabaseTask):
+    """Takes a variable's value from a query."""
+
+    fields = {"variable": Field(VARIABLE_NAME, required=True), "schema": SCHEMA, "query": QUERY}
+    sql = ("query",)
+
+    @staticmethod
+    def on(target, given):
+        """First column of the first row."""
+        value = query_one(target, given["query"], given["values"])
+        return {"status": DONE, "rows": 1, "values": {given["variable"]: value}}
+
+
+# -- CSV -------------------------------------------------------------------------------
+
+def quote_name(name):
+    """An SQL name that may hold anything, `schema.table` being two."""
+    return ".".join('"%s"' % part.replace('"', '""') for part in name.split("."))
+
+
+def placeholders(style, count):
+    """The parameters of an insert."""
+    if style == "numeric":
+        return ", ".join(":%d" % (index + 1) for index in range(count))
+    return ", ".join(["?" if style in ("qmark", "named") else "%s"] * count)
+
+
+CSV_TYPES = {"integer": int, "real": float, "text": str}
+DELIMITER = Kind(lambda value: value if isinstance(value, str) and len(value) == 1 else _refuse(
+    "must be one character"), _refuse)
+ENCODING = Kind(lambda value: _check_encoding(value), _refuse)
+
+
+def _check_encoding(value):
+    try:
+        return codecs.lookup(TEXT.check(value)).name
+    except LookupError:
+        raise ValueError("must be an encoding that Python knows, such as utf-8") from None
+
+
+def _check_types(value):
+    if not isinstance(value, dict) or any(kind not in CSV_TYPES for kind in value.values()):
+        raise ValueError("must be an object of columns and integer, real or text")
+    return value
+
+
+class BadRows:
+    """Bad rows of a CSV file: counted, and kept in an error table when there is one."""
+
+    def __init__(self, target, table, most):
+        self.count, self._target, self._table, self._most = 0, target, table, most
+        if table:
+            target.connection.cursor().execute(
+                "create table if not exists %s (line integer, reason text, text text)"
+                % quote_name(table))
+
+    def add(self, line, reason, row):
+        """TaskError when there are more than may be."""
+        self.count += 1
+        text = ",".join(row).encode("utf-8", "backslashreplace").decode()
+        print("line %d: %s: %s" % (line, reason, text[:200]), file=sys.stderr)
+        if self.count > self._most:
+            raise TaskError("line %d: %s (bad row %d, at most %d are allowed); nothing was loaded"
+                            % (line, reason, self.count, self._most))
+        if self._table:
+            self._target.connection.cursor().execute(
+                "insert into %s values (%s)" % (quote_name(self._table),
+                                                placeholders(self._target.style, 3)),
+                (line, reason, text))
+
+
+@task_type("load_csv")
+class LoadCsvTask(HelperTask):
+    """Loads a CSV file into a table, all or nothing, in constant memory."""
+
+    fields = {
+        "file": Field(FILLED, required=True), "schema": SCHEMA, "table": Field(FILLED, required=True),
+        "mode": Field(choice("append", "replace", "create"), default="append"),
+        "header": Field(BOOLEAN, default=True),
+        "columns": Field(list_of(FILLED)),
+        "types": Field(Kind(_check_types, _refuse), default={}),
+        "delimiter": Field(DELIMITER, default=","), "encoding": Field(ENCODING, default="utf-8"),
+        "max_errors": Field(number(0, 10 ** 9), default=0), "error_table": Field(FILLED),
+    }
+
+    def prepare(self, fields, execution):
+        """With the data server."""
+        return dict(super().prepare(fields, execution),
+                    server=execution.data_server(fields["schema"]))
+
+    @classmethod
+    def work(cls, given):
+        """In the helper: reads, checks and inserts in pieces, one transaction."""
+        target = open_target(given["server"])
+        with contextlib.closing(target.connection), \
+                open(given["file"], newline="", encoding=given["encoding"],
+                     errors="surrogateescape") as file:
+            begin(target)
+            reader = csv.reader(file, delimiter=given["delimiter"])
+            names = cls._columns(reader, given, target)
+            bad = BadRows(target, given["error_table"], given["max_errors"])
+            insert = "insert into %s (%s) values (%s)" % (
+                quote_name(given["table"]), ", ".join(quote_name_alone(name) for name in names),
+                placeholders(target.style, len(names)))
+            cursor, rows = target.connection.cursor(), 0
+            for piece in cls._pieces(reader, names, given["types"], bad):
+                cursor.executemany(insert, piece)
+                rows += len(piece)
+            target.connection.execute("commit") if target.is_sqlite \
+                else target.connection.commit()
+        message = "%d bad rows" % bad.count if bad.count else ""
+        return {"status": WARNING if bad.count else DONE, "rows": rows, "message": message}
+
+    @staticmethod
+    def _columns(reader, given, target):
+        """The names of the columns; the table is made or emptied."""
+        names = next(reader, None) if given["header"] else given["columns"]
+        if given["header"] and names is None:
+            raise TaskError("%s is empty, it has no header" % given["file"])
+        if names and names[0].startswith("\ufeff"):
+            names[0] = names[0][1:]
+        names = given["columns"] or names
+        unknown = sorted(set(given["types"]) - set(names))
+        if unknown:
+            raise TaskError("types: %s has no column %s" % (given["file"], unknown[0]))
+        cursor = target.connection.cursor()
+        if given["mode"] == "create":
+            cursor.execute("create table if not exists %s (%s)" % (
+                quote_name(given["table"]), ", ".join("%s %s" % (
+                    quote_name_alone(name), given["types"].get(name, "text")) for name in names)))
+        if given["mode"] == "replace":
+            cursor.execute("delete from %s" % quote_name(given["table"]))
+        return names
+
+    @staticmethod
+    def _pieces(reader, names, types, bad, size=5000):
+        """Lists of rows that fit; the others go to `bad`."""
+        width, piece = len(names), []
+        converters = [(index, CSV_TYPES[types[name]], types[name])
+                      for index, name in enumerate(names) if types.get(name, "text") != "text"]
+        while True:
+            try:
+                row = next(reader, None)
+            except csv.Error as error:
+                bad.add(reader.line_num, str(error), [])
+                continue
+            if row is None:
+                break
+            if len(row) != width:
+                if row:                 # a blank line is none
+                    bad.add(reader.line_num, "%d columns, not %d" % (len(row), width), row)
+                continue
+            reason = convert(row, converters, names)
+            if reason:
+                bad.add(reader.line_num, reason, row)
+                continue
+            piece.append(row)
+            if len(piece) == size:
+                yield piece
+                piece = []
+        yield piece
+
+
+def convert(row, converters, names):
+    """Makes numbers of a row's columns -> why that fails, or nothing. Nothing at all is null."""
+    for index, kind, told in converters:
+        try:
+            row[index] = kind(row[index]) if row[index] != "" else None
+        except ValueError:
+            return "%s: %s is no %s" % (names[index], shorten(row[index]), told)
+    for text in row:
+        if text.__class__ is str and not text.isascii() if hasattr(str, "isascii") else \
+                isinstance(text, str):
+            if _SURROGATE.search(text):
+                return "bytes that the encoding does not have"
+    return None
+
+
+def quote_name_alone(name):
+    """An SQL name of a column, dots and all."""
+    return '"%s"' % name.replace('"', '""')
+
+
+@contextlib.contextmanager
+def written_beside(path, mode="wb", **keywords):
+    """A file that appears under its name when it is whole, and not at all otherwise."""
+    part = path + ".part"
+    try:
+        with open(part, mode, **keywords) as file:
+            yield file
+        os.replace(part, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(part)
+        raise
+
+
+@task_type("unload_csv")
+class UnloadCsvTask(DatabaseTask):
+    """Writes the rows of a query to a CSV file."""
+
+    fields = {
+        "schema": SCHEMA, "query": QUERY, "file": Field(FILLED, required=True),
+        "header": Field(BOOLEAN, default=True), "delimiter": Field(DELIMITER, default=","),
+        "encoding": Field(ENCODING, default="utf-8"),
+    }
+    sql = ("query",)
+
+    def run(self, fields, execution):
+        """Always in the helper: it weighs."""
+        return HelperTask.run(self, fields, execution)
+
+    def prepare(self, fields, execution):
+        """The file's name has its references replaced, the query binds."""
+        return dict(super().prepare(fields, execution),
+                    file=substitute(fields["file"], execution.values))
+
+    @staticmethod
+    def on(target, given):
+        """In the helper: a piece of rows at a time."""
+        cursor, rows = target.run(given["query"], given["values"]), 0
+        if cursor.description is None:
+            raise TaskError("the query gives no rows")
+        with written_beside(given["file"], "w", newline="", encoding=given["encoding"]) as file:
+            writer = csv.writer(file, delimiter=given["delimiter"])
+            if given["header"]:
+                writer.writerow([column[0] for column in cursor.description])
+            while True:
+                piece = cursor.fetchmany(5000)
+                if not piece:
+                    return {"status": DONE, "rows": rows}
+                writer.writerows(piece)
+                rows += len(piece)
+
+
+# -- files -----------------------------------------------------------------------------
+
+OVERWRITE = Field(BOOLEAN, default=True)
+
+
+def matching(pattern):
+    """What a pattern, or a plain path, matches. TaskError when that is nothing."""
+    found = [pattern] if os.path.lexists(pattern) else sorted(glob.glob(pattern, recursive=True))
+    if not found:
+        raise TaskError("no file matches %s" % pattern)
+    return found
+
+
+def destinations(pattern, to, overwrite):
+    """[(from, to)]: into a folder when `to` is one, ends in a slash, or several files match."""
+    found = matching(pattern)
+    is_folder = os.path.isdir(to) or to.endswith("/") or len(found) > 1
+    if is_folder:
+        os.makedirs(to, exist_ok=True)
+    pairs = [(path, os.path.join(to, os.path.basename(path.rstrip("/"))) if is_folder else to)
+             for path in found]
+    for path, target in pairs:
+        if os.path.lexists(target) and not overwrite:
+            raise TaskError("%s exists" % target)
+        if os.path.lexists(target) and os.path.samefile(path, target):
+            raise TaskError("%s would be written onto itself" % path)
+    return pairs
+
+
+def copy_one(path, target):
+    """Copies a file, by way of one beside the target, or a folder with all that is in it."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.copytree(path, target, symlinks=True)
+        return
+    part = target + ".part"
+    shutil.copy2(path, part)
+    os.replace(part, target)
+
+
+@task_type("copy")
+class CopyTask(HelperTask):
+    """Copies what a pattern matches."""
+
+    fields = {"from": Field(FILLED, required=True), "to": Field(FILLED, required=True),
+              "overwrite": OVERWRITE}
+
+    @staticmethod
+    def work(given):
+        """In the helper."""
+        pairs = destinations(given["from"], given["to"], given["overwrite"])
+        for path, target in pairs:
+            copy_one(path, target)
+        return {"status": DONE, "rows": len(pairs)}
+
+
+@task_type("move")
+class MoveTask(HelperTask):
+    """Moves what a pattern matches: at once in one file system, by a copy between two."""
+
+    fields = CopyTask.fields
+
+    @staticmethod
+    def work(given):
+        """In the helper."""
+        pairs = destinations(given["from"], given["to"], given["overwrite"])
+        for path, target in pairs:
+            try:
+                os.replace(path, target)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                copy_one(path, target)
+                remove(path)
+        return {"status": DONE, "rows": len(pairs)}
+
+
+def remove(path):
+    """Deletes a file, a link, or a folder with all that is in it."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    else:
+        os.unlink(path)
+
+
+@task_type("delete")
+class DeleteTask(HelperTask):
+    """Deletes what a pattern matches; nothing to delete is no error."""
+
+    fields = {"path": Field(FILLED, required=True)}
+
+    @staticmethod
+    def work(given):
+        """In the helper."""
+        found = [given["path"]] if os.path.lexists(given["path"]) else glob.glob(given["path"])
+        for path in found:
+            remove(path)
+        return {"status": DONE, "rows": len(found)}
+
+
+@task_type("mkdir")
+class MkdirTask(HelperTask):
+    """Makes a folder and those above it; one that is there is no error."""
+
+    fields = {"path": Field(FILLED, required=True)}
+
+    @staticmethod
+    def work(given):
+        """In the helper."""
+        os.makedirs(given["path"], exist_ok=True)
+        return {"status": DONE}
+
+
+@task_type("zip")
+class ZipTask(HelperTask):
+    """Packs what a pattern matches; names in the archive count from the pattern's folder."""
+
+    fields = {"from": Field(FILLED, required=True), "to": Field(FILLED, required=True)}
+
+    @staticmethod
+    def work(given):
+        """In the helper."""
+        count = 0
+        with written_beside(given["to"]) as file, \
+                zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
+            for found in matching(given["from"]):
+                base = os.path.dirname(found.rstrip("/"))
+                for path in files_below(found):
+                    archive.write(path, os.path.relpath(path, base or "."))
+                    count += 1
+        return {"status": DONE, "rows": count}
+
+
+def files_below(path):
+    """A file itself, or all files in a folder."""
+    if not os.path.isdir(path):
+        yield path
+    for folder, _, names in os.walk(path):
+        for name in sorted(names):
+            yield os.path.join(folder, name)
+
+
+@task_type("unzip")
+class UnzipTask(HelperTask):
+    """Unpacks an archive; nothing when a name would leave the folder or it is too large."""
+
+    fields = {"from": Field(FILLED, required=True), "to": Field(FILLED, required=True),
+              "max_bytes": Field(number(1, 1 << 50), default=1 << 40)}
+
+    @classmethod
+    def work(cls, given):
+        """In the helper: all names and sizes are checked before anything is written."""
+        left = given["max_bytes"]
+        with zipfile.ZipFile(given["from"]) as archive:
+            members = archive.infolist()
+            for member in members:
+                cls._check(member)
+            if sum(member.file_size for member in members) > left:
+                raise TaskError("%s would unpack to more than max_bytes (%d)"
+                                % (given["from"], left))
+            for member in members:
+                left -= cls._extract(archive, member, given["to"], left)
+        return {"status": DONE, "rows": len(members)}
+
+    @staticmethod
+    def _check(member):
+        parts = member.filename.replace("\\", "/").split("/")
+        if member.filename.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
+            raise TaskError("%s would leave the target folder; nothing was unpacked"
+                            % shorten(member.filename))
+        if member.external_attr >> 28 == 0xA:
+            raise TaskError("%s is a symbolic link; nothing was unpacked" % shorten(member.filename))
+
+    @staticmethod
+    def _extract(archive, member, folder, left):
+        target = os.path.join(folder, *member.filename.split("/"))
+        real, root = os.path.realpath(target), os.path.realpath(folder)
+        if os.path.commonpath([real, root]) != root:
+            raise TaskError("%s would leave the target folder by a link" % shorten(member.filename))
+        if member.filename.endswith("/"):
+            os.makedirs(target, exist_ok=True)
+            return 0
+        os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
+        size = 0
+        with archive.open(member) as source, written_beside(target) as file:
+            for piece in iter(lambda: source.read(1 << 16), b""):
+                size += len(piece)
+                if size > left:         # the archive lies about its sizes
+                    raise TaskError("more than max_bytes")
+                file.write(piece)
+        return size
+
+
+# -- the network -----------------------------------------------------------------------
+
+@task_type("http")
+class HttpTask(HelperTask):
+    """A request of HTTP or HTTPS, certificates verified."""
+
+    fields = {
+        "url": Field(FILLED, required=True), "method": Field(FILLED, default="GET"),
+        "headers": Field(Kind(lambda value: _check_environment(value), _refuse), default={}),
+        "body": Field(TEXT), "expect": Field(list_of(number(100, 599)), default=[200]),
+        "save": Field(FILLED), "capture": Field(VARIABLE_NAME),
+        "attempts": Field(number(1, 1000), default=1),
+    }
+
+    @classmethod
+    def work(cls, given):
+        """In the helper: attempts a second apart."""
+        if not given["url"].lower().startswith(("http://", "https://")):
+            raise TaskError("the url must begin with http:// or https://")
+        for attempt in range(given["attempts"]):
+            if attempt:
+                time.sleep(1)
+            try:
+                return cls._request(given)
+            except TaskError as error:
+                reason = error
+                print(error, file=sys.stderr)
+        raise reason
+
+    @classmethod
+    def _request(cls, given):
+        import urllib.error
+        import urllib.request
+        body = given["body"]
+        request = urllib.request.Request(
+            given["url"], None if body is None else body.encode(), given["headers"],
+            method=given["method"].upper())
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:
+                return cls._take(given, response.status, response)
+        except urllib.error.HTTPError as error:
+            with error:
+                return cls._take(given, error.code, error)
+        except urllib.error.URLError as error:
+            raise TaskError("%s: %s" % (given["url"], error.reason)) from None
+        except (OSError, ValueError) as error:
+            raise TaskError("%s: %s" % (given["url"], error)) from None
+
+    @staticmethod
+    def _take(given, status, response):
+        if status not in given["expect"]:
+            raise TaskError("%s: status %d, expected %s" % (
+                given["url"], status, ", ".join(str(code) for code in given["expect"])))
+        values, text = {}, b""
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(written_beside(given["save"])) if given["save"] else None
+            for piece in iter(lambda: response.read(1 << 16), b""):
+                if file:
+                    file.write(piece)
+                if given["capture"]:
+                    text += piece
+                    if len(text) > MAX_CAPTURE:
+                        raise TaskError("the answer has over %d bytes, more than a variable takes"
+                                        % MAX_CAPTURE)
+        if given["capture"]:
+            values[given["capture"]] = text.decode("utf-8", "replace").replace("\0", "")
+        return {"status": DONE, "rc": status, "values": values}
+
+
+@task_type("mail")
+class MailTask(HelperTask):
+    """A mail by the server that the data server MAIL of the topology names."""
+
+    fields = {
+        "to": Field(list_of(FILLED, 1), required=True),
+        "subject": Field(FILLED, required=True), "body": Field(TEXT, default=""),
+        "attach": Field(list_of(FILLED), default=[]),
+    }
+
+    def prepare(self, fields, execution):
+        """With the server."""
+        return dict(super().prepare(fields, execution), server=execution.mail_server())
+
+    @classmethod
+    def work(cls, given):
+        """In the helper."""
+        import smtplib
+        connect = given["server"]["connect"]
+        message = cls._message(given, connect)
+        host = connect.get("host", "localhost")
+        tls = connect.get("tls") or ("none" if host in ("localhost", "127.0.0.1", "::1")
+                                     else "starttls")
+        kind = smtplib.SMTP_SSL if tls == "ssl" else smtplib.SMTP
+        port = int(connect.get("port") or {"ssl": 465, "starttls": 587}.get(tls, 25))
+        try:
+            with kind(host, port, timeout=60) as smtp:
+                if tls == "starttls":
+                    import ssl
+                    smtp.starttls(context=ssl.create_default_context())
+                if connect.get("user"):
+                    smtp.login(connect["user"], connect.get("password", ""))
+                refused = smtp.send_message(message)
+        except (OSError, smtplib.SMTPException) as error:
+            raise TaskError("mail by %s:%d: %s" % (host, port, error)) from None
+        return {"status": WARNING if refused else DONE,
+                "message": "refused: %s" % ", ".join(refused) if refused else ""}
+
+    @staticmethod
+    def _message(given, connect):
+        import email.message
+        import mimetypes
+        message = email.message.EmailMessage()
+        try:
+            message["From"] = connect.get("sender") or "agent@" + os.uname().nodename
+            message["To"] = ", ".join(given["to"])
+            message["Subject"] = " ".join(given["subject"].split())
+        except ValueError as error:
+            raise TaskError("a header of the mail: %s" % error) from None
+        message.set_content(given["body"])
+        for path in given["attach"]:
+            kind = (mimetypes.guess_type(path)[0] or "application/octet-stream").split("/")
+            with open(path, "rb") as file:
+                message.add_attachment(file.read(), maintype=kind[0], subtype=kind[1],
+                                       filename=os.path.basename(path))
+        return message
+
+
+# -- other scenarios -------------------------------------------------------------------
+
+@task_type("scenario")
+class ScenarioTask:
+    """Starts a session of another scenario, and waits for it unless told otherwise."""
+
+    fields = {
+        "name": Field(NAMED, required=True), "version": SCHEDULE_FIELDS["version"],
+        "context": Field(NAMED), "variables": Field(VALUES, default={}),
+        "wait": Field(BOOLEAN, default=True),
+    }
+
+    def run(self, fields, execution):
+        """A stop goes down to the child; its end decides."""
+        number = execution.start_child(fields["name"], fields["version"], fields["context"],
+                                       substitute_all(fields["variables"], execution.values))
+        if not fields["wait"]:
+            return TaskResult(DONE, message="session %d started" % number)
+        status, message = execution.wait_child(number)
+        text = "session %d: %s%s" % (number, status, ": " + message if message else "")
+        return TaskResult({DONE: DONE, WARNING: WARNING}.get(status, ERROR), message=text)
+
+
 # ======================================================================================
 # 11 session runtime
 # ======================================================================================
@@ -3781,6 +4927,9 @@ class Surroundings(NamedTuple):
     output: Output
     max_output: int                 # bytes kept of a task's output
     on_end: Callable                # on_end(session number, status), after its end is on disk
+    data_server: Callable           # data_server(logical schema, context) -> {...}; TaskError
+    mail_server: Callable           # mail_server() -> {...}; TaskError
+    children: Any                   # start(request, repository), find_end(session), stop(session)
 
 
 class Session:
@@ -3793,7 +4942,7 @@ class Session:
 
     def __init__(self, ticket, repository, around):
         self.number, self.ticket, self.repository = ticket.session, ticket, repository
-        self._around = around
+        self.around = around
         self._changed = threading.Condition()
         self._stop = None               # None, NORMAL, IMMEDIATE
         self._deadlines = []            # [(monotonic, scope, seconds)]
@@ -3803,6 +4952,7 @@ class Session:
         self._run = 0                   # number of the newest step or task run
         self._attempts = {}             # step -> (attempts so far, how the newest ended before)
         self._roots = {}                # pid -> start time, of processes whose group lives on
+        self._is_false = False          # an evaluate of the step said so
         self._failure = None            # (step, task, message) that decides the session's end
         self._is_warned = False
 
@@ -3849,9 +4999,9 @@ class Session:
                 "CONTEXT": self._row["context"], "DUE": to_local(due)}
 
     def _begin(self):
-        row, now = self._row, self._around.clock.now()
+        row, now = self._row, self.around.clock.now()
         is_late = row["due"] is not None and now - from_text(row["due"]) > LATE_S
-        identity = self._around.identity
+        identity = self.around.identity
         self.repository.db.write(lambda connection: self.repository.begin_session(
             connection, self.number, identity, is_late, to_text(now)), within_s=2.0)
 
@@ -3862,12 +5012,12 @@ class Session:
             self._flush()
         except RepositoryError as error:
             return self._report_loss(error)
-        self._around.on_end(self.number, status)
+        self.around.on_end(self.number, status)
 
     def _report_loss(self, error):
         log.error("session %d ended in memory alone, its end is not recorded: %s",
                   self.number, error)
-        self._around.on_end(self.number, None)
+        self.around.on_end(self.number, None)
 
     def _steps(self):
         """Runs step after step -> (status, message) of the session."""
@@ -3875,8 +5025,9 @@ class Session:
         for _ in range(self._scenario.max_steps):
             self._stop_between(index, task)
             step = self._scenario.steps[index]
+            self._is_false = False
             is_ok = self._step(index, step, task)
-            target = step.on_ok if is_ok else step.on_error
+            target = step.on_false if self._is_false else step.on_ok if is_ok else step.on_error
             if target == END:
                 self._is_warned = self._is_warned or not is_ok or self._was_warned()
                 return (WARNING if self._is_warned else DONE), ""
@@ -3946,6 +5097,9 @@ class Session:
                 return ERROR, (number, "task %d: %s" % (number + 1, result.message))
             if result.status == WARNING:
                 status, self._is_warned = WARNING, True
+            if result.is_false:
+                self._is_false = True
+                break
         return status, None
 
     def _task(self, index, number, task, step_run, attempt):
@@ -3959,8 +5113,11 @@ class Session:
         try:
             with self._deadline(task.timeout, "task"):
                 result = TASK_TYPES[task.type]().run(task.fields, execution)
-        except TaskError as error:
+        except (TaskError, AgentError) as error:
             result = TaskResult(ERROR, execution.rc, message=str(error))
+        except OSError as error:
+            result = TaskResult(ERROR, execution.rc, message="%s: %s" % (error.strerror,
+                                                                         error.filename))
         except Interrupted as error:
             interrupt = error
             result = TaskResult(error.status, execution.rc, message=error.message)
@@ -3983,7 +5140,7 @@ class Session:
     # -- records -----------------------------------------------------------------------
 
     def _now(self):
-        return to_text(self._around.clock.now())
+        return to_text(self.around.clock.now())
 
     def _next_run(self):
         self._run += 1
@@ -4011,7 +5168,7 @@ class Session:
         if seconds is None:
             yield
             return
-        self._deadlines.append((self._around.clock.monotonic() + seconds, scope, seconds))
+        self._deadlines.append((self.around.clock.monotonic() + seconds, scope, seconds))
         try:
             yield
         finally:
@@ -4021,22 +5178,25 @@ class Session:
         """Raises Interrupted for an immediate stop (between tasks for any) or a deadline."""
         if self._stop == IMMEDIATE or self._stop and is_between:
             raise Interrupted("session", STOPPED, "stopped")
-        now = self._around.clock.monotonic()
+        now = self.around.clock.monotonic()
         for deadline, scope, seconds in self._deadlines:        # the outermost first
             if deadline <= now:
                 raise Interrupted(scope, ERROR, "time-out of the %s after %g s" % (scope, seconds))
 
-    def wait(self, is_over, timeout_s=None):
-        """Waits until is_over(), or the time is up; Interrupted after all processes are ended."""
-        until = None if timeout_s is None else self._around.clock.monotonic() + timeout_s
+    def wait(self, is_over, timeout_s=None, is_task=False):
+        """Waits until is_over(), or the time is up; Interrupted after all processes are ended.
+
+        Between tasks (`timeout_s`, and no `is_task`) a normal stop ends it too.
+        """
+        until = None if timeout_s is None else self.around.clock.monotonic() + timeout_s
         try:
             with self._changed:
                 while not is_over():
-                    self._interrupt_if_asked(is_between=until is not None)
+                    self._interrupt_if_asked(is_between=until is not None and not is_task)
                     limits = [deadline for deadline, _, _ in self._deadlines]
                     limits += [] if until is None else [until]
-                    left = min(limits) - self._around.clock.monotonic() if limits else None
-                    if until is not None and self._around.clock.monotonic() >= until:
+                    left = min(limits) - self.around.clock.monotonic() if limits else None
+                    if until is not None and self.around.clock.monotonic() >= until:
                         return
                     self._changed.wait(left if left is None else max(0.0, left))
         except Interrupted as interrupt:
@@ -4062,11 +5222,12 @@ class Session:
 
     # what an Execution needs
 
-    def start_process(self, run, command, capture, environment, cwd, stdin):
+    def start_process(self, run, command, capture, environment, cwd, stdin, pass_fds):
         """Starts a process of a task and notes it; OSError."""
         self._interrupt_if_asked()
         environment[MARKER] = make_marker(self.repository.db.uuid, self.number, run)
-        process = Process(command, capture, self._around.output, self.wake, cwd, environment, stdin)
+        process = Process(command, capture, self.around.output, self.wake, cwd, environment, stdin,
+                          pass_fds)
         self._roots[process.pid] = process.started
         self._note(self.repository.started_task, run, process.pid, process.started)
         self._flush(is_waiting=False)
@@ -4085,11 +5246,11 @@ class Session:
         def store(rows, omitted, then):
             repository.db.submit(lambda connection: repository.add_log(
                 connection, number, run, rows, omitted), then=lambda _: then(), is_lazy=True)
-        return Capture(self._around.max_output, store, self._around.clock, captured)
+        return Capture(self.around.max_output, store, self.around.clock, captured)
 
     def forget_capture(self, capture):
         """The capture stores no more by itself."""
-        self._around.output.forget(capture)
+        self.around.output.forget(capture)
 
 
 class Execution:
@@ -4108,12 +5269,12 @@ class Execution:
         environment.update((environment_name(name), value) for name, value in self.values.items())
         return environment
 
-    def process(self, command, environment, captured=None, cwd=None, stdin=None):
+    def process(self, command, environment, captured=None, cwd=None, stdin=None, pass_fds=()):
         """Runs a process to its end -> exit code; TaskError when it cannot start."""
         self._capture = self._session.new_capture(self._run, captured)
         try:
             process = self._session.start_process(self._run, command, self._capture, environment,
-                                                  cwd, stdin)
+                                                  cwd, stdin, pass_fds)
         except (OSError, ValueError) as error:
             name, number = getattr(error, "filename", None), getattr(error, "errno", None)
             raise TaskError("cannot start: %s%s" % (    # strerror of Python 3.6 has the name too
@@ -4125,6 +5286,68 @@ class Execution:
             self._session.process_ended()
             self.rc = process.rc
         return process.rc
+
+    def call(self, function, interrupt):
+        """Runs function() in a thread of its own; interrupt() ends it early -> its value."""
+        outcome = []
+
+        def work():
+            try:
+                outcome.append((function(), None))
+            except BaseException as error:
+                outcome.append((None, error))
+            self._session.wake()
+        thread = threading.Thread(target=work, name="task %d" % self._session.number, daemon=True)
+        thread.start()
+        try:
+            self._session.wait(lambda: outcome)
+        finally:
+            while thread.is_alive():
+                if not outcome:
+                    interrupt()
+                thread.join(0.05)
+        value, error = outcome[0]
+        if error is not None:
+            raise error
+        return value
+
+    def wait(self, seconds):
+        """Waits; an immediate stop and time-outs end it."""
+        until = self.monotonic() + seconds
+        self._session.wait(lambda: self.monotonic() >= until, seconds, is_task=True)
+
+    def monotonic(self):
+        """Seconds that only ever go forward."""
+        return self._session.around.clock.monotonic()
+
+    def data_server(self, schema):
+        """The data server behind a logical schema in the session's context. TaskError."""
+        return self._session.around.data_server(schema, self.values["CONTEXT"])
+
+    def mail_server(self):
+        """The data server MAIL. TaskError."""
+        return self._session.around.mail_server()
+
+    def start_child(self, name, version, context, variables):
+        """Starts a session of another scenario of the repository -> its number."""
+        return self._session.around.children.start(
+            SessionRequest(name, "", version, context or self.values["CONTEXT"], variables,
+                           name="child of %d" % self._session.number), self._session.repository)
+
+    def wait_child(self, number):
+        """Waits for the end of a child, which does without this session's slot meanwhile ->
+        (status, message). What ends the waiting ends the child."""
+        children = self._session.around.children
+        with children.lent_slot():
+            try:
+                while True:
+                    row = children.find_end(number)
+                    if row is not None:
+                        return row["status"], row["message"]
+                    self.wait(0.1)
+            except Interrupted:
+                children.stop(number)
+                raise
 
     def close(self):
         """Ends the capture; `rest` is what it still held."""
@@ -4166,13 +5389,16 @@ class SessionQueue:
             self._outstanding.add(ticket.session)
             heapq.heappush(self._ready, (-ticket.priority, next(self._order), ticket, repository))
             is_free = not self._is_held and len(self._running) < self._slots
-            if not self._idle and len(self._threads) < self._slots:
-                thread = threading.Thread(target=self._serve, daemon=True,
-                                          name="slot %d" % (len(self._threads) + 1))
-                self._threads.append(thread)
-                thread.start()
+            self._ensure_thread()
             self._changed.notify()
         return is_free
+
+    def _ensure_thread(self):
+        if not self._idle and len(self._threads) < self._slots:
+            thread = threading.Thread(target=self._serve, daemon=True,
+                                      name="slot %d" % (len(self._threads) + 1))
+            self._threads.append(thread)
+            thread.start()
 
     def discard(self, number):
         """A session that will not begin."""
@@ -4211,6 +5437,19 @@ class SessionQueue:
         with self._changed:
             self._is_held = is_held
             self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def lent_slot(self):
+        """While a session waits for its child, its slot serves another."""
+        with self._changed:
+            self._slots += 1
+            self._ensure_thread()
+            self._changed.notify()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._slots -= 1
 
     def wait_idle(self, timeout_s):
         """Waits until nothing runs; whether that is so."""
@@ -4255,7 +5494,8 @@ class SessionQueue:
             while True:
                 if self._is_closing:
                     return None
-                session = None if self._is_held else self._pop()
+                is_full = len(self._running) >= self._slots     # a lent slot was taken back
+                session = None if self._is_held or is_full else self._pop()
                 if session:
                     return session
                 self._idle += 1
@@ -5055,6 +6295,76 @@ class Schedules:
                    for place in self._places.list_all())
 
 
+class Topology:
+    """What stands behind a logical schema, its secrets read when a task asks."""
+
+    def __init__(self, master):
+        self._master = master
+
+    def data_server(self, schema, context):
+        """{name, driver, database, connect, physical_schema} of a schema. TaskError."""
+        found = self._master.find_physical(schema, context)
+        if found is None:
+            raise TaskError("logical schema %s has no data server in context %s" % (schema, context))
+        server, physical = found
+        return dict(self._resolved(server), physical_schema=physical)
+
+    def mail_server(self):
+        """The data server MAIL. TaskError."""
+        server = self._resolved("MAIL")
+        if server["driver"] != "smtp":
+            raise TaskError("the data server MAIL has the driver %s, not smtp" % server["driver"])
+        return server
+
+    def _resolved(self, name):
+        server = self._master.find_data_server(name)
+        if server is None:
+            raise TaskError("no data server %s" % name)
+        connect = {key: self._secret(name, key, value) if isinstance(value, dict) else value
+                   for key, value in server["connect"].items()}
+        return dict(server, connect=connect)
+
+    @staticmethod
+    def _secret(server, key, source):
+        if "env" in source:
+            value = os.environ.get(source["env"])
+            if value is None:
+                raise TaskError("data server %s: %s: the agent's environment has no %s"
+                                % (server, key, source["env"]))
+            return value
+        try:
+            with open(source["file"], encoding="utf-8") as file:
+                return file.read().rstrip("\n")
+        except OSError as error:
+            raise TaskError("data server %s: %s: %s: %s" % (server, key, source["file"],
+                                                            error.strerror)) from None
+
+
+class Children:
+    """Sessions that sessions start."""
+
+    def __init__(self, agent):
+        self._agent = agent
+
+    def start(self, request, repository):
+        """Starts one in the repository of its parent -> its number."""
+        request = request._replace(agent=self._agent.name)
+        return self._agent.submit(request, repository).result().session
+
+    def find_end(self, number):
+        """The row of a child that has ended, or None."""
+        return self._agent.find_end(number)
+
+    def stop(self, number):
+        """Ends a child at once, if it has not ended."""
+        with contextlib.suppress(AgentError):
+            self._agent.stop_session(number, True)
+
+    def lent_slot(self):
+        """While it is waited for, the parent's slot serves another."""
+        return self._agent.queue.lent_slot()
+
+
 class Agent:
     """The agent in domain words, for any thread; it knows no sockets.
 
@@ -5094,8 +6404,10 @@ class Agent:
         self.hold = self.master.find_hold(self.name)
         self._contexts = frozenset(self.master.list_contexts())
         self._output = Output()
+        topology = Topology(self.master)
         around = Surroundings(clock, str(identity), self._output, settings.max_output,
-                              self._session_ended)
+                              self._session_ended, topology.data_server, topology.mail_server,
+                              Children(self))
         self.queue = SessionQueue(
             settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1),
             lambda ticket, repository: Session(ticket, repository, around),
@@ -5283,13 +6595,18 @@ class Agent:
 
     def execute(self, request, repository=None):
         """Hands an EXEC to its repository -> Pending of a Ticket, done when it is on disk."""
-        self._check_accepting()
+        self._check_accepting()         # before anything is looked up
         if request.context not in self._contexts:
             self._contexts = frozenset(self.master.list_contexts())
             if request.context not in self._contexts:
                 raise NotFound("no context %s" % request.context)
         found = self.places.get(repository) if repository else \
             self.places.with_scenario(request.scenario, request.version)
+        return self.submit(request, found)
+
+    def submit(self, request, found):
+        """`execute` when the repository is known."""
+        self._check_accepting()
         request = request._replace(is_held=self.hold is not None)
         now = self._now()
         with self._lock:
@@ -5363,6 +6680,10 @@ class Agent:
                 self._waiters[number].remove(event)
                 if not self._waiters[number]:
                     del self._waiters[number]
+
+    def find_end(self, number):
+        """The row of a session that has ended, or None."""
+        return self._row_if_ended(self.places.of_session(number), number)
 
     @staticmethod
     def _row_if_ended(repository, number):
@@ -5439,17 +6760,24 @@ class Agent:
         if trouble:
             raise trouble
 
-    def list_log(self, number):
-        """Yields the rows of a session's log, a page at a time."""
+    def list_log(self, number, is_following=False, has_left=lambda: False):
+        """Yields the rows of a session's log, a page at a time; following, None when there are no
+        more yet, until the session ends."""
         repository, after = self.places.of_session(number), (0, -1)
         with repository.db.reading() as connection:
             repository.get_session(connection, number)
         while True:
+            is_over = not is_following or self._is_over or has_left() \
+                or self.find_end(number) is not None        # asked before the rows are read
             rows = repository.list_log(number, after, 500)
             yield from rows
-            if len(rows) < 500:
+            if rows:
+                after = rows[-1]["task_run"], rows[-1]["position"]
+            elif is_over:
                 return
-            after = rows[-1]["task_run"], rows[-1]["position"]
+            else:
+                yield None
+                time.sleep(FOLLOW_S)
 
     def clean(self, host=None):
         """Cleans stale sessions everywhere -> how many; `host` closes those of a host gone."""
@@ -5496,7 +6824,7 @@ class Agent:
                     "schedules": [schedule_document(schedule) for schedule in schedules
                                   if name is None or schedule.scenario == name]}
         if name is None:
-            document["contexts"] = self.master.list_contexts()
+            document.update(self.master.topology())
         return {key: value for key, value in document.items() if value}
 
     def drop_scenario(self, name, version, repository):
@@ -5547,9 +6875,7 @@ def import_into(master, repository, document, agent, now, is_replacing):
     def rehearse(connection):
         work(connection)
         raise _Rehearsed
-    known = set(master.list_contexts()) | set(document.contexts)
-    faults = [("schedules[%d].context" % index, "no context %s" % schedule.context)
-              for index, schedule in enumerate(document.schedules) if schedule.context not in known]
+    faults = master.topology_faults(document)
     try:                                        # every fault is found before anything is written
         repository.db.write(rehearse)
     except _Rehearsed:
@@ -5561,11 +6887,11 @@ def import_into(master, repository, document, agent, now, is_replacing):
         raise
     if faults:
         raise faulty(faults)
-    master.add_contexts(document.contexts)
+    master.put_topology(document)
     try:
         return repository.db.write(work)
     except RepositoryError as error:
-        if document.contexts:
+        if document.has_topology:
             raise RepositoryError("%s; the master has its part, the same IMPORT completes it"
                                   % error) from None
         raise
@@ -5992,11 +7318,13 @@ def _history(agent, row, steps, tasks):
         yield [("variable", name), ("value", value)]
 
 
-@verb("LOG", MONITOR, "what the tasks of a session printed", SESSION)
+@verb("LOG", MONITOR, "what the tasks of a session printed; -FOLLOW as they print it", SESSION,
+      options={"FOLLOW": Option(None)})
 def _log(agent, request):
-    rows = agent.list_log(request.arguments[0])
-    return ("%s %s/%s %s %s" % (to_local(row["time"]), row["step"], row["task"], row["stream"],
-                                row["line"]) for row in rows)
+    rows = agent.list_log(request.arguments[0], "FOLLOW" in request.options, request.has_left)
+    return (FLUSH if row is None else "%s %s/%s %s %s" % (
+        to_local(row["time"]), row["step"], row["task"], row["stream"], row["line"])
+        for row in rows)
 
 
 @verb("WAIT", MONITOR, "wait for the end of a session", SESSION,
@@ -6715,6 +8043,7 @@ def parse_arguments(arguments):
         help="between two looks for stale sessions (default %(default)s)")
     add("--host-id", default="", metavar="ID", help="identity of this host (default: the system's)")
     add("--insecure-fs", action="store_true", help="allow repositories on a network file system")
+    add("--task", type=int, help=argparse.SUPPRESS)     # the role of a helper, for the agent itself
     add("--version", action="version", version="agent.py " + VERSION)
     options = parser.parse_args(arguments)
     try:
@@ -6858,6 +8187,8 @@ def run(agent, server, address):
 def main(arguments=None):
     """The command line -> exit code."""
     options = parse_arguments(arguments)
+    if options.task is not None:
+        return run_helper(options.task)
     settings, clock = read_settings(options), Clock()
     start_logging()
     try:
