@@ -128,6 +128,8 @@ MAX_NAME = 128                      # characters
 MIN_LINE = 1024                     # bytes: the least that --max-line takes
 MAX_LINE = 64 * 1024                # bytes of a request
 MAX_IMPORT_LINE = 4 * 1024 * 1024   # bytes of an IMPORT by an administrator
+MIN_SECRET = 4                      # characters; a shorter value cannot be masked sensibly
+MASK = "***"
 MAX_LOG_LINE = 16 * 1024            # bytes; a longer line of output is split
 MAX_CAPTURE = 64 * 1024             # bytes of standard output that a variable takes
 MAX_OUTPUT = 1024 * 1024            # bytes kept of one task's output
@@ -358,6 +360,8 @@ class Word(NamedTuple):
     value: Optional[str]        # None: an option without =value
 
     def __str__(self):
+        if self.kind == "variable":     # its value may be a secret
+            return self.name + "=..."
         return self.name if self.value is None else "%s=%s" % (self.name, self.value) \
             if self.name else self.value
 
@@ -1355,6 +1359,37 @@ def _check_values(value):
     return {name: _check_value(item) for name, item in value.items()}
 
 
+def _check_declared(value):
+    """Variables of a scenario: a default, or {"secret": true} with where it is read from."""
+    if not isinstance(value, dict):
+        raise ValueError("must be an object of names and values")
+
+    def check(item):
+        if not isinstance(item, dict):
+            return _check_value(item)
+        if item.get("secret") is not True or len(item) > 2 or not set(item) <= {
+                "secret", "env", "file"} or not all(
+                    isinstance(v, str) and v for k, v in item.items() if k != "secret"):
+            raise ValueError('must be a value, {"secret": true}, or that with "env" or "file"')
+        return item
+    items = check_each([("." + name, _check_variable, name) for name in value]
+                       + [("." + name, check, item) for name, item in value.items()])
+    return dict(zip(value, items[len(value):]))
+
+
+def _check_concurrency(value):
+    fields = {"limit": number(1, 100000).check, "on_limit": choice("wait", "error", "skip").check,
+              "max_wait": _check_positive_seconds}
+    if not isinstance(value, dict) or "limit" not in value:
+        raise ValueError("must be an object with limit, and on_limit or max_wait")
+
+    def unknown(_):
+        raise ValueError("unknown field")
+    items = check_each([("." + name, fields.get(name, unknown), item)
+                        for name, item in value.items()])
+    return dict({"on_limit": "wait", "max_wait": None}, **dict(zip(value, items)))
+
+
 def _check_variable(name):
     if not isinstance(name, str) or not VARIABLE.fullmatch(name) or len(name) > MAX_NAME:
         raise ValueError("must be a name of letters, digits and _, at most %d characters" % MAX_NAME)
@@ -1440,7 +1475,8 @@ STEP_FIELDS = {
 SCENARIO_FIELDS = {
     "name": Field(NAMED, required=True),
     "version": Field(NAMED, required=True),
-    "variables": Field(VALUES, default={}),
+    "variables": Field(Kind(_check_declared, _refuse), default={}),
+    "concurrency": Field(Kind(_check_concurrency, _refuse)),
     "timeout": Field(TIMEOUT),
     "max_steps": Field(number(1, 1000000), default=10000),
     "on_stale": Field(choice("error", "restart"), default="error"),
@@ -1503,6 +1539,13 @@ class Scenario(NamedTuple):
     on_stale: str
     steps: Tuple[Step, ...]
     document: dict
+    secrets: dict           # name -> {}, {"env": name} or {"file": path}: never in `variables`
+    concurrency: Optional[dict]
+
+    def list_children(self):
+        """Names of the scenarios that its tasks start."""
+        return [task.fields["name"] for step in self.steps for task in step.tasks
+                if task.type == "scenario"]
 
     def step_index(self, name):
         """The place of a step, from 0; NotFound when the scenario has none of that name."""
@@ -1699,9 +1742,34 @@ class Definitions:
         self._targets(path, fields, steps, set(names))
         if len(self.faults) > before:
             return None
-        return Scenario(fields["name"], fields["version"], fields["variables"], fields["timeout"],
-                        fields["max_steps"], fields["on_stale"],
-                        tuple(self._with_targets(fields["on_error"], steps)), value)
+        plain, secrets = {}, {}
+        for name, item in fields["variables"].items():
+            if isinstance(item, dict):
+                secrets[name] = {key: item[key] for key in item if key != "secret"}
+            else:
+                plain[name] = item
+        scenario = Scenario(fields["name"], fields["version"], plain, fields["timeout"],
+                            fields["max_steps"], fields["on_stale"],
+                            tuple(self._with_targets(fields["on_error"], steps)), value, secrets,
+                            fields["concurrency"])
+        self._secrets(path, scenario)
+        return scenario if len(self.faults) == before else None
+
+    def _secrets(self, path, scenario):
+        """What would show a secret: an argument of a process, a variable that is stored."""
+        for index, step in enumerate(scenario.steps):
+            for number, task in enumerate(step.tasks):
+                place = "%s.steps[%d].tasks[%d]" % (path, index, number)
+                for name in ("command", "args"):
+                    if isinstance(task.fields.get(name), list):
+                        for inner, text in strings_in(task.fields[name], "%s.%s" % (place, name)):
+                            used = {m.group(1) for m in _REFERENCE.finditer(text)}
+                            if used & set(scenario.secrets):
+                                self._fault(inner, "a secret in an argument is seen by every user of "
+                                            "the host; read it from the environment")
+                for name in ("variable", "capture"):
+                    if task.type != "evaluate" and task.fields.get(name) in scenario.secrets:
+                        self._fault("%s.%s" % (place, name), "a secret is not set by a task")
 
     def _targets(self, path, fields, steps, names):
         places = [(path + ".on_error", fields["on_error"])]
@@ -2646,6 +2714,7 @@ class SessionRequest(NamedTuple):
     schedule: Optional[str] = None
     due: Optional[str] = None
     is_held: bool = False
+    hidden: Tuple[str, ...] = ()        # values that must not be stored
 
 
 class Ticket(NamedTuple):
@@ -2657,6 +2726,14 @@ class Ticket(NamedTuple):
     start_at: Optional[str] = None
     schedule: Optional[str] = None
     is_duplicate: bool = False
+    scenario: str = ""
+    limit: Optional[int] = None         # sessions of the scenario at once
+    wait_until: Optional[float] = None  # epoch seconds until which it may wait for that
+
+    def gates(self, repository):
+        """[(what it shares with others, how many of them at once)]."""
+        gates = [(("schedule", repository.id, self.schedule), 1)] if self.schedule else []
+        return gates + [(("scenario", repository.id, self.scenario), self.limit)] * bool(self.limit)
 
 
 class SessionFilter(NamedTuple):
@@ -2773,10 +2850,14 @@ class WorkRepository:
                 faults.append(("schedules[%d].scenario" % index, "no scenario %s %s"
                                % (schedule.scenario, schedule.version)))
                 continue
-            known = self.parsed(row["definition"], row["body"]).variables
+            known = self.parsed(row["definition"], row["body"])
             faults += [("schedules[%d].variables.%s" % (index, name), "scenario %s %s has no variable "
                         "of that name" % (schedule.scenario, row["version"]))
-                       for name in schedule.variables if name not in known]
+                       for name in schedule.variables
+                       if name not in known.variables and name not in known.secrets]
+            faults += [("schedules[%d].variables.%s" % (index, name), "is secret, a schedule cannot "
+                        "give it") for name, source in known.secrets.items()
+                       if name in schedule.variables or not source]
             self.put_schedule(connection, schedule._replace(agent=schedule.agent or agent), now)
         if conflicts:
             raise Exists("nothing was imported: %s: %s" % conflicts[0], conflicts + faults)
@@ -2829,11 +2910,30 @@ class WorkRepository:
     def _check_variables(self, connection, request):
         row = self.get_version(connection, request.scenario, request.version)
         scenario = self.parsed(row["definition"], row["body"])
-        for name in request.variables:
-            if name not in scenario.variables:
+        self._check_given(scenario, request.variables)
+        if isinstance(request, Schedule) and scenario.secrets:
+            wanted = [name for name, source in scenario.secrets.items()
+                      if name in request.variables or not source]
+            if wanted:
+                raise BadRequest("%s: is secret, a schedule cannot give it" % wanted[0])
+        return row, scenario
+
+    @staticmethod
+    def _check_given(scenario, variables):
+        for name, value in variables.items():
+            if name not in scenario.variables and name not in scenario.secrets:
                 raise BadRequest("%s: scenario %s %s has no variable of that name"
                                  % (name, scenario.name, scenario.version))
-        return row, scenario
+            if name in scenario.secrets and len(value) < MIN_SECRET:
+                raise BadRequest("%s: a secret has at least %d characters" % (name, MIN_SECRET))
+
+    def _split_secrets(self, scenario, variables):
+        """(plain variables, secrets that came with the request). BadRequest when one is missing."""
+        secrets = {name: variables[name] for name in scenario.secrets if name in variables}
+        for name, source in scenario.secrets.items():
+            if not source and name not in secrets:
+                raise BadRequest("%s: the secret must be given" % name)
+        return {name: variables[name] for name in variables if name not in secrets}, secrets
 
     def _checked_version(self, connection, request):
         """_check_variables for the flood: asks the file again only when something has changed."""
@@ -2848,42 +2948,119 @@ class WorkRepository:
 
     def add_session(self, connection, request, now):
         """Makes a session -> Ticket. NotFound, BadRequest, Conflict for another use of its key."""
-        given = canonical(request.variables)
-        if request.key is not None:
-            row = connection.execute("select * from session where key=?", (request.key,)).fetchone()
-            if row is not None:
-                if row["scenario"] != request.scenario or row["given"] != given:
-                    raise Conflict("key %s was used for session %d with another scenario or other "
-                                   "variables" % (shorten(request.key), row["id"]))
-                return self.ticket(row)._replace(is_duplicate=True)
         row, scenario = self._checked_version(connection, request)
-        variables = dict(scenario.variables, **request.variables)
+        plain, secrets = request.variables, {}
+        if scenario.secrets:
+            plain, secrets = self._split_secrets(scenario, request.variables)
+        given = canonical(plain)
+        if request.key is not None:
+            found = connection.execute("select * from session where key=?",
+                                       (request.key,)).fetchone()
+            if found is not None:
+                if found["scenario"] != request.scenario or found["given"] != given:
+                    raise Conflict("key %s was used for session %d with another scenario or other "
+                                   "variables" % (shorten(request.key), found["id"]))
+                return self.ticket(connection, found)._replace(is_duplicate=True)
+        for name, value in plain.items():
+            if any(hidden in value for hidden in request.hidden):
+                raise BadRequest("%s: would store a secret; declare it secret in scenario %s"
+                                 % (name, scenario.name))
+        variables = dict(scenario.variables, **plain)
         timeout = scenario.timeout if request.timeout is None else request.timeout
         is_waiting = request.is_held or request.start_at is not None and request.start_at > now
-        status = WAITING if is_waiting else QUEUED
+        status, message = WAITING if is_waiting else QUEUED, ""
+        if scenario.concurrency:
+            status, message = self._limited(connection, scenario, status)
         session = connection.execute(
             "insert into session(id, agent, scenario, version, definition, context, status, name,"
-            " keywords, priority, level, timeout, created, start_at, variables, given, key,"
-            " schedule, due) values ((select (last_session + 1) * 1000 + id from repository),"
-            " ?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            " keywords, priority, level, timeout, created, start_at, ended, message, variables, given,"
+            " key, schedule, due) values ((select (last_session + 1) * 1000 + id from repository),"
+            " ?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (request.agent, scenario.name, scenario.version, row["definition"],
              request.context, status, request.name, request.keywords, request.priority,
-             request.level, timeout, now, request.start_at, json.dumps(variables), given,
-             request.key, request.schedule, request.due)).lastrowid
-        return Ticket(session, status, request.agent, request.priority, request.start_at,
-                      request.schedule)
+             request.level, timeout, now, request.start_at, now if status == ERROR else None, message,
+             json.dumps(variables), given, request.key, request.schedule, request.due)).lastrowid
+        if secrets:
+            self.write_secrets(session, secrets)
+        ticket = Ticket(session, status, request.agent, request.priority, request.start_at,
+                        request.schedule)
+        return self._with_limit(ticket, scenario, request.start_at or now)
 
     @staticmethod
-    def ticket(row):
+    def _limited(connection, scenario, status):
+        """What the limit of its scenario makes of a new session: (status, message). Busy."""
+        limit, on_limit = scenario.concurrency["limit"], scenario.concurrency["on_limit"]
+        is_full = connection.execute(
+            "select count(*) from (select 1 from session where scenario=? and status in"
+            " ('WAITING', 'QUEUED', 'RUNNING') limit ?)",
+            (scenario.name, limit)).fetchone()[0] >= limit
+        text = "%d sessions of scenario %s are open, its limit" % (limit, scenario.name)
+        if is_full and on_limit == "skip":
+            raise Busy(text)
+        if is_full and on_limit == "error":
+            return ERROR, text
+        return (WAITING if is_full else status), ""
+
+    @staticmethod
+    def _with_limit(ticket, scenario, since):
+        if not scenario.concurrency:
+            return ticket
+        wait = scenario.concurrency["max_wait"]
+        return ticket._replace(scenario=scenario.name, limit=scenario.concurrency["limit"],
+                               wait_until=wait and from_text(since) + wait)
+
+    def ticket(self, connection, row):
         """A row of session -> Ticket."""
-        return Ticket(row["id"], row["status"], row["agent"], row["priority"], row["start_at"],
-                      row["schedule"])
+        scenario = self.parsed_of(connection, row)
+        return self._with_limit(
+            Ticket(row["id"], row["status"], row["agent"], row["priority"], row["start_at"],
+                   row["schedule"]), scenario, row["start_at"] or row["created"])
+
+    def parsed_of(self, connection, row):
+        """The Scenario of a row of session."""
+        return self.parsed(row["definition"], self.get_body(connection, row["definition"]))
+
+    # secrets that came with EXEC: a file of mode 0600 beside the repository, never in it
+
+    def _secret_path(self, session):
+        return "%s.secret.%d" % (self.path, session)
+
+    def write_secrets(self, session, secrets):
+        """On disk before the commit that acknowledges the session."""
+        fd = os.open(self._secret_path(session), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(fd, "w", encoding="utf-8") as file:
+            json.dump(secrets, file)
+            file.flush()
+            os.fsync(fd)
+
+    def read_secrets(self, session):
+        """Those that came with EXEC or RESTART, by name."""
+        try:
+            with open(self._secret_path(session), encoding="utf-8") as file:
+                return json.load(file)
+        except FileNotFoundError:
+            return {}
+
+    def forget_secrets(self, session):
+        """After its end nothing of them is left."""
+        with contextlib.suppress(OSError):
+            os.unlink(self._secret_path(session))
+
+    def forget_stray_secrets(self):
+        """Those of sessions that have ended, or never were: left by a crash."""
+        for path in glob.glob(glob.escape(self.path) + ".secret.*"):
+            number = path.rpartition(".")[2]
+            with self.db.reading() as connection:
+                row = self.find_session(connection, int(number)) if number.isdigit() else None
+            if row is None or row["status"] in ENDED:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
 
     def list_outstanding(self, connection, agent):
         """Tickets of what an agent has acknowledged and not begun, in order of arrival."""
-        return [self.ticket(row) for row in connection.execute(
+        return [self.ticket(connection, row) for row in connection.execute(
             "select * from session where agent=? and status in ('WAITING', 'QUEUED') order by id",
-            (agent,))]
+            (agent,)).fetchall()]
 
     def _change(self, connection, session, status, **columns):
         """The one place where the state of a session changes; False when it may not."""
@@ -2913,25 +3090,35 @@ class WorkRepository:
             raise Conflict("session %d is %s; only one that ended in ERROR or STOPPED is restarted"
                            % (session, row["status"]))
         scenario = self.parsed(row["definition"], self.get_body(connection, row["definition"]))
-        for name in variables:
-            if name not in scenario.variables:
-                raise BadRequest("%s: scenario %s %s has no variable of that name"
-                                 % (name, scenario.name, scenario.version))
+        self._check_given(scenario, variables)
+        variables, secrets = self._split_secrets(scenario, variables)
         values = dict(json.loads(row["variables"]), **variables)
         columns = {"variables": json.dumps(values), "ended": None, "message": ""}
         if row["begun"] is None:
             columns["start_at"] = None      # it begins now; of one that has begun it is its DUE
         if from_step is not None:
             columns.update(restart_step=scenario.step_index(from_step), restart_task=0)
+        if secrets:
+            self.write_secrets(session, secrets)
         self._change(connection, session, QUEUED, **columns)
         if is_held:
             self._change(connection, session, WAITING)
-        return self.ticket(self.get_session(connection, session))
+        return self.ticket(connection, self.get_session(connection, session))
 
     # -- sessions: running -------------------------------------------------------------
 
-    def begin_session(self, connection, session, identity, is_late, now):
-        """QUEUED or WAITING -> RUNNING, or Conflict when it is neither any more."""
+    def begin_session(self, connection, session, identity, is_late, now, scenario=None):
+        """QUEUED or WAITING -> RUNNING, or Conflict when it is neither any more.
+
+        RepositoryError: sessions of other agents fill the scenario's limit.
+        """
+        if scenario and scenario.concurrency:
+            running = connection.execute(
+                "select count(*) from session where scenario=? and status='RUNNING' and id<>?",
+                (scenario.name, session)).fetchone()[0]
+            if running >= scenario.concurrency["limit"]:
+                raise RepositoryError("%d sessions of scenario %s run, its limit"
+                                      % (running, scenario.name))
         if not self._change(connection, session, RUNNING, begun=now, ran_by=identity):
             raise Conflict("session %d is not outstanding" % session)
         if is_late:
@@ -3032,7 +3219,13 @@ class WorkRepository:
             self._change(connection, session, QUEUED, message=message + "; it goes on")
         else:
             self._change(connection, session, ERROR, ended=now, message=message)
-        return self.ticket(self.get_session(connection, session))
+        return self.ticket(connection, self.get_session(connection, session))
+
+    def fail_waiting(self, connection, session, message, now):
+        """A session that has waited too long for its scenario's limit ends in ERROR."""
+        row = self.find_session(connection, session)
+        return row is not None and row["status"] in OUTSTANDING and self._change(
+            connection, session, ERROR, ended=now, message=message)
 
     def stop_outstanding(self, connection, session, now):
         """A session that has not begun ends in STOPPED; False when it is not outstanding."""
@@ -3080,17 +3273,25 @@ class WorkRepository:
                                       % " and ".join(where), values + [limit]).fetchall()
 
     def session_history(self, session):
-        """(session row, step rows, task rows) of one moment; NotFound, RepositoryError."""
+        """(session row, step rows, task rows, names of secrets) of one moment; NotFound,
+        RepositoryError."""
         with self.db.reading() as connection:
             connection.execute("begin")
             try:
-                return (self.get_session(connection, session),
+                row = self.get_session(connection, session)
+                return (row,
                         connection.execute("select * from session_step where session=? order by run",
                                            (session,)).fetchall(),
                         connection.execute("select * from session_task where session=? order by run",
-                                           (session,)).fetchall())
+                                           (session,)).fetchall(), self._secret_names(connection, row))
             finally:
                 connection.execute("rollback")
+
+    def _secret_names(self, connection, row):
+        try:
+            return tuple(self.parsed_of(connection, row).secrets)
+        except (TypeError, ValueError):         # a damaged definition hides none
+            return ()
 
     def session_resume(self, session):
         """What a run needs: (session row, Scenario, runs so far, {step: (attempts so far, status)}),
@@ -3268,7 +3469,10 @@ class WorkRepository:
         try:
             ticket = self.add_session(connection, request, now)
         except AgentError as error:
-            self._decided(connection, name, due, FAILED, None, now, error.message)
+            if isinstance(error, Busy):
+                self._skip(connection, name, (due, due, 1), "limit", now)
+            else:
+                self._decided(connection, name, due, FAILED, None, now, error.message)
             return None
         self._decided(connection, name, due, STARTED, ticket.session, now)
         return ticket
@@ -3497,6 +3701,7 @@ def _signal(send, target, number):
 
 _CONTROL = re.compile("[\0-\x08\x0a-\x1f\x7f-\x9f]")
 LINE_COST = 40          # bytes that a row of the log takes beside its text
+NOISY_PIPES, NOISY_S = 2, 0.001     # as many pipes with something at once are read with a pause
 FLUSH_S = 0.05          # between two looks at whose output is to be written down
 TAIL_ROWS_S = 2000      # rows a second that a last half may take while it still changes
 TAIL_S = 5.0            # but it is written down at least so often
@@ -3557,9 +3762,10 @@ class Capture:
     `then()` when that is done. Memory stays within the limit whatever comes.
     """
 
-    def __init__(self, limit, store, clock, captured=None):
+    def __init__(self, limit, store, clock, captured=None, secrets=()):
         self._half = max(1, limit // 2)
         self._store, self._clock = store, clock
+        self._secrets = [secret.encode() for secret in secrets]     # the longest first
         self.captured = captured            # bytearray that takes standard output, or None
         self._lock = threading.Lock()
         self._carry = {}                    # stream -> bytes of a line that has no end yet
@@ -3582,9 +3788,12 @@ class Capture:
                 self.captured += data
             carry = self._carry.pop(stream, b"")
             whole = carry + data if carry else data
+            for secret in self._secrets:        # lines are whole here, so are secrets in them
+                whole = whole.replace(secret, MASK.encode())
             cut = whole.rfind(b"\n") + 1 if data else len(whole)
             self._add_data(stream, whole[:cut])
-            while len(whole) - cut > MAX_LOG_LINE:
+            kept = len(self._secrets[0]) if self._secrets else 0    # may be the half of one
+            while len(whole) - cut - kept > MAX_LOG_LINE:
                 start, cut = cut, _piece_end(whole, cut)
                 self._add_data(stream, whole[start:cut])
             if cut < len(whole):
@@ -3714,12 +3923,15 @@ class Output:
         flush_at = 0.0
         while not self._is_closing:
             timeout = None if not self._captures else max(0.0, flush_at - time.monotonic())
-            for key, _ in self._selector.select(timeout):
+            ready = self._selector.select(timeout)
+            for key, _ in ready:
                 if key.data is None:
                     os.read(self._wake_out, 4096)
                     self._register()
                 else:
                     self._read(key.fd, *key.data)
+            if len(ready) > NOISY_PIPES:
+                time.sleep(NOISY_S)     # tasks that print without end leave the others their turn
             if time.monotonic() >= flush_at:
                 flush_at = time.monotonic() + FLUSH_S
                 self._flush()
@@ -4920,6 +5132,16 @@ class Interrupted(Exception):
         self.scope, self.status, self.message = scope, status, message
 
 
+def read_secret(source):
+    """The value that {"env": name} or {"file": path} tells. OSError, ValueError."""
+    if "env" in source:
+        if source["env"] not in os.environ:
+            raise ValueError("the agent's environment has no %s" % source["env"])
+        return os.environ[source["env"]]
+    with open(source["file"], encoding="utf-8") as file:
+        return file.read().rstrip("\n")
+
+
 class Surroundings(NamedTuple):
     """What sessions need of their agent."""
     clock: Clock
@@ -4955,6 +5177,7 @@ class Session:
         self._is_false = False          # an evaluate of the step said so
         self._failure = None            # (step, task, message) that decides the session's end
         self._is_warned = False
+        self._secrets = []
 
     def stop(self, mode):
         """Asks it to stop; from any thread. An immediate stop is not taken back by a normal."""
@@ -4977,11 +5200,12 @@ class Session:
                 self.repository.session_resume(self.number)
             self._values = dict(json.loads(self._row["variables"]), **self._own_values())
             self._begin()
+            unread = self._read_secrets()
         except (Conflict, NotFound):        # stopped or purged since it was queued
             return
         try:
             with self._deadline(self._row["timeout"], "session"):
-                status, message = self._steps()
+                status, message = (ERROR, unread) if unread else self._steps()
         except Interrupted as interrupt:
             if self._stop != NORMAL:
                 self._sweep(interrupt)
@@ -5003,16 +5227,51 @@ class Session:
         is_late = row["due"] is not None and now - from_text(row["due"]) > LATE_S
         identity = self.around.identity
         self.repository.db.write(lambda connection: self.repository.begin_session(
-            connection, self.number, identity, is_late, to_text(now)), within_s=2.0)
+            connection, self.number, identity, is_late, to_text(now), self._scenario), within_s=2.0)
+
+    def _read_secrets(self):
+        """Takes the values of secret variables -> why that fails, or nothing."""
+        given = self.repository.read_secrets(self.number) if self._scenario.secrets else {}
+        for name, source in self._scenario.secrets.items():
+            try:
+                value = given[name] if name in given else read_secret(source)
+            except (OSError, ValueError, KeyError) as error:
+                return "secret %s: %s" % (name, getattr(error, "strerror", None) or error)
+            if len(value) < MIN_SECRET:
+                return "secret %s: has under %d characters" % (name, MIN_SECRET)
+            self._values[name] = value
+            self.hide(value)
+        return None
+
+    def hide(self, value):
+        """From now on a value, and each line of it, is shown nowhere."""
+        lines = [line for line in value.split("\n") if len(line) >= MIN_SECRET]
+        self._secrets = sorted(set(self._secrets + lines), key=len, reverse=True)
+
+    def mask(self, text):
+        """A text without secrets."""
+        for secret in self._secrets:
+            text = text.replace(secret, MASK)
+        return text
+
+    @property
+    def secrets(self):
+        """What must not be stored or shown, the longest first."""
+        return tuple(self._secrets)
 
     def _end(self, status, message):
-        self._note(self.repository.end_session, status, one_line(message), self._row["level"],
+        self._note(self.repository.end_session, status, self._told(message), self._row["level"],
                    self._now())
         try:
             self._flush()
         except RepositoryError as error:
             return self._report_loss(error)
+        if self._scenario.secrets:
+            self.repository.forget_secrets(self.number)
         self.around.on_end(self.number, status)
+
+    def _told(self, message):
+        return one_line(self.mask(message))
 
     def _report_loss(self, error):
         log.error("session %d ended in memory alone, its end is not recorded: %s",
@@ -5084,7 +5343,7 @@ class Session:
         return failure
 
     def _end_step(self, run, status, message):
-        self._note(self.repository.end_step, run, status, one_line(message), self._now())
+        self._note(self.repository.end_step, run, status, self._told(message), self._now())
 
     def _tasks(self, index, step, first_task, step_run, attempt):
         status = DONE
@@ -5122,10 +5381,10 @@ class Session:
             interrupt = error
             result = TaskResult(error.status, execution.rc, message=error.message)
         execution.close()
-        self._values.update(result.values)
+        self._values.update((name, self.mask(value)) for name, value in result.values.items())
         self._note(self.repository.add_log, run, *execution.rest)
         self._note(self.repository.end_task, run, result.status, result.rc, result.rows,
-                   one_line(result.message), self._now())
+                   self._told(result.message), self._now())
         if result.values:
             self._note(self.repository.set_variables, self._variables())
         if interrupt and interrupt.scope != "task":
@@ -5135,7 +5394,7 @@ class Session:
 
     def _variables(self):
         return {name: value for name, value in self._values.items()
-                if name not in RESERVED_VARIABLES}
+                if name not in RESERVED_VARIABLES and name not in self._scenario.secrets}
 
     # -- records -----------------------------------------------------------------------
 
@@ -5246,7 +5505,7 @@ class Session:
         def store(rows, omitted, then):
             repository.db.submit(lambda connection: repository.add_log(
                 connection, number, run, rows, omitted), then=lambda _: then(), is_lazy=True)
-        return Capture(self.around.max_output, store, self.around.clock, captured)
+        return Capture(self.around.max_output, store, self.around.clock, captured, self._secrets)
 
     def forget_capture(self, capture):
         """The capture stores no more by itself."""
@@ -5322,17 +5581,23 @@ class Execution:
 
     def data_server(self, schema):
         """The data server behind a logical schema in the session's context. TaskError."""
-        return self._session.around.data_server(schema, self.values["CONTEXT"])
+        return self._hidden(self._session.around.data_server(schema, self.values["CONTEXT"]))
 
     def mail_server(self):
         """The data server MAIL. TaskError."""
-        return self._session.around.mail_server()
+        return self._hidden(self._session.around.mail_server())
+
+    def _hidden(self, server):
+        for secret in server["secrets"]:
+            self._session.hide(secret)
+        return server
 
     def start_child(self, name, version, context, variables):
         """Starts a session of another scenario of the repository -> its number."""
         return self._session.around.children.start(
             SessionRequest(name, "", version, context or self.values["CONTEXT"], variables,
-                           name="child of %d" % self._session.number), self._session.repository)
+                           name="child of %d" % self._session.number,
+                           hidden=self._session.secrets), self._session.repository)
 
     def wait_child(self, number):
         """Waits for the end of a child, which does without this session's slot meanwhile ->
@@ -5359,7 +5624,8 @@ class Execution:
 class SessionQueue:
     """Outstanding sessions in the order they begin, and the slots that run them.
 
-    A schedule's sessions begin one after the other: a second one waits for the first.
+    A session shares gates with others (its schedule, its scenario's limit): while one is full,
+    it waits aside.
     """
 
     def __init__(self, slots, make, count_requests):
@@ -5371,7 +5637,8 @@ class SessionQueue:
         self._outstanding = set()               # numbers that may still begin
         self._running = {}                      # number -> Session
         self._again = {}                        # number -> Ticket that came before its slot was free
-        self._busy_schedules = {}               # (repository id, schedule) -> entries that wait
+        self._gates = {}                        # gate -> how many run in it
+        self._aside = {}                        # gate -> entries that wait for it
         self._threads = []
         self._idle = 0
         self._is_held = self._is_closing = False
@@ -5408,7 +5675,7 @@ class SessionQueue:
     def forget(self, repository):
         """What is queued of a repository that was let go is read anew when it comes back."""
         with self._changed:
-            for entries in [self._ready] + list(self._busy_schedules.values()):
+            for entries in [self._ready] + list(self._aside.values()):
                 self._outstanding.difference_update(
                     entry[2].session for entry in entries if entry[3] is repository)
                 entries[:] = [entry for entry in entries if entry[3] is not repository]
@@ -5513,27 +5780,31 @@ class SessionQueue:
             _, _, ticket, repository = entry
             if ticket.session not in self._outstanding:
                 continue
-            schedule = (repository.id, ticket.schedule)
             if repository.db.trouble:
                 repository.is_behind = True
                 self._outstanding.discard(ticket.session)
                 continue
-            if ticket.schedule and schedule in self._busy_schedules:
-                self._busy_schedules[schedule].append(entry)
+            gates = ticket.gates(repository)
+            full = next((gate for gate, limit in gates if self._gates.get(gate, 0) >= limit), None)
+            if full:
+                self._aside.setdefault(full, []).append(entry)
                 continue
-            if ticket.schedule:
-                self._busy_schedules[schedule] = []
+            for gate, _ in gates:
+                self._gates[gate] = self._gates.get(gate, 0) + 1
             self._outstanding.discard(ticket.session)
             session = self._running[ticket.session] = self._make(ticket, repository)
             return session
         return None
 
     def _finished(self, session):
-        schedule = (session.repository.id, session.ticket.schedule)
         with self._changed:
             self._running.pop(session.number, None)
-            for entry in self._busy_schedules.pop(schedule, ()):
-                heapq.heappush(self._ready, entry)
+            for gate, _ in session.ticket.gates(session.repository):
+                self._gates[gate] -= 1
+                if not self._gates[gate]:
+                    del self._gates[gate]
+                for entry in self._aside.pop(gate, ()):
+                    heapq.heappush(self._ready, entry)
             self._changed.notify_all()
             again = self._again.pop(session.number, None)
             if again:
@@ -6320,24 +6591,16 @@ class Topology:
         server = self._master.find_data_server(name)
         if server is None:
             raise TaskError("no data server %s" % name)
-        connect = {key: self._secret(name, key, value) if isinstance(value, dict) else value
-                   for key, value in server["connect"].items()}
-        return dict(server, connect=connect)
-
-    @staticmethod
-    def _secret(server, key, source):
-        if "env" in source:
-            value = os.environ.get(source["env"])
-            if value is None:
-                raise TaskError("data server %s: %s: the agent's environment has no %s"
-                                % (server, key, source["env"]))
-            return value
-        try:
-            with open(source["file"], encoding="utf-8") as file:
-                return file.read().rstrip("\n")
-        except OSError as error:
-            raise TaskError("data server %s: %s: %s: %s" % (server, key, source["file"],
-                                                            error.strerror)) from None
+        connect, secrets = dict(server["connect"]), []
+        for key, source in server["connect"].items():
+            if isinstance(source, dict):
+                try:
+                    connect[key] = read_secret(source)
+                except (OSError, ValueError) as error:
+                    raise TaskError("data server %s: %s: %s" % (
+                        name, key, getattr(error, "strerror", None) or error)) from None
+                secrets.append(connect[key])
+        return dict(server, connect=connect, secrets=secrets)
 
 
 class Children:
@@ -6431,6 +6694,7 @@ class Agent:
         try:
             place.version = repository.db.write(data_version)   # what comes later is seen
             self._cleaner.clean(repository)
+            repository.forget_stray_secrets()
             with repository.db.reading() as connection:
                 tickets = repository.list_outstanding(connection, self.name)
             for ticket in tickets:
@@ -6451,6 +6715,7 @@ class Agent:
         if ticket.status == QUEUED:
             self._queue_ticket(repository, ticket)
         else:
+            repository.forget_secrets(ticket.session)
             self._session_ended(ticket.session, ticket.status)
 
     def request_stop(self, is_immediate=False, max_wait_s=STOP_S):
@@ -6618,7 +6883,8 @@ class Agent:
     def _acknowledged(self, repository, pending):
         ticket = pending.value
         try:
-            if pending.error is None and not ticket.is_duplicate and ticket.agent == self.name:
+            if pending.error is None and not ticket.is_duplicate and ticket.agent == self.name \
+                    and ticket.status in OUTSTANDING:
                 self._queue_ticket(repository, ticket)
         finally:
             with self._lock:
@@ -6635,9 +6901,27 @@ class Agent:
                     repository, ticket._replace(start_at=None)))
             return
         self._later.pop(ticket.session, None)
+        if ticket.wait_until is not None:
+            self.schedules.scheduler.call_at(ticket.wait_until,
+                                             lambda: self._waited(repository, ticket))
         if not self.queue.add(ticket, repository) and ticket.status == WAITING and not self.hold:
             repository.db.submit(lambda connection: repository.set_queued(
                 connection, ticket.session), is_lazy=True)
+
+    def _waited(self, repository, ticket):
+        """The max_wait of a session's scenario is over; a hold stops that clock."""
+        if self.hold is not None:
+            self.schedules.scheduler.call_at(self.clock.now() + 1.0,
+                                             lambda: self._waited(repository, ticket))
+        elif not self.queue.find(ticket.session):
+            def then(pending):
+                if pending.value:
+                    self.queue.discard(ticket.session)
+                    repository.forget_secrets(ticket.session)
+                    self._session_ended(ticket.session, ERROR)
+            repository.db.submit(lambda connection: repository.fail_waiting(
+                connection, ticket.session, "waited max_wait for the limit of its scenario",
+                self._now()), then=then)
 
     def _session_ended(self, number, status):
         if status in self.ended_counts:
@@ -6721,6 +7005,7 @@ class Agent:
                     connection, number, self._now())):
                 self.queue.discard(number)
                 self._later.pop(number, None)
+                repository.forget_secrets(number)
                 self._session_ended(number, STOPPED)
                 return STOPPED
         with repository.db.reading() as connection:
@@ -7300,7 +7585,7 @@ def _status(agent, request):
     return listing(request, _history(agent, *agent.places.of_session(number).session_history(number)))
 
 
-def _history(agent, row, steps, tasks):
+def _history(agent, row, steps, tasks, secrets):
     yield session_fields(agent, row)
     for step in steps:
         yield [("step", step["step"] + 1), ("name", step["name"]), ("attempt", step["attempt"]),
@@ -7316,6 +7601,8 @@ def _history(agent, row, steps, tasks):
                        ("message", task["message"])]
     for name, value in json.loads(row["variables"]).items():
         yield [("variable", name), ("value", value)]
+    for name in secrets:
+        yield [("variable", name), ("value", MASK)]
 
 
 @verb("LOG", MONITOR, "what the tasks of a session printed; -FOLLOW as they print it", SESSION,
