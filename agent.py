@@ -33,6 +33,7 @@ Threads, and what ends each:
     attach NAME       one try to attach a work repository; ends with it
     output            reads the pipes of all tasks; ends at Output.close()
     slot N            runs one session after the other; ends at SessionQueue.close()
+    adopted N         runs session N, whose process outlived an agent; ends with it
     wait PID          waits for the exit of one process of a task, and ends with it
     feed PID          writes one process's standard input, and ends with it
     scheduler         calls Scheduler.tick(); ends at Agent.stop()
@@ -68,6 +69,7 @@ import signal
 import socket
 import socketserver
 import sqlite3
+import stat
 import struct
 import subprocess
 import sys
@@ -116,6 +118,7 @@ STARTED, LATE, SKIPPED, FAILED = "started", "late", "skipped", "failed"     # of
 END, FAIL = "END", "FAIL"                                                   # targets of a step
 WAKE = b"!"             # to the main thread: a request to stop; a signal's byte is its number
 NORMAL, IMMEDIATE = "normal", "immediate"                                   # ways to stop
+ADOPT = "adopt"                                                             # on_stale
 OUT, ERR = "out", "err"                                                     # streams of a task
 
 MONITOR, OPERATOR, ADMINISTRATOR = "monitor", "operator", "administrator"
@@ -1479,7 +1482,7 @@ SCENARIO_FIELDS = {
     "concurrency": Field(Kind(_check_concurrency, _refuse)),
     "timeout": Field(TIMEOUT),
     "max_steps": Field(number(1, 1000000), default=10000),
-    "on_stale": Field(choice("error", "restart"), default="error"),
+    "on_stale": Field(choice("error", "restart", ADOPT), default="error"),
     "on_error": Field(NAMED),
     "steps": Field(_of_type((list,), "must be a list"), required=True),
 }
@@ -1823,6 +1826,8 @@ class Definitions:
         either = getattr(TASK_TYPES[kind], "one_of", None)
         if either and sum(fields[name] is not None for name in either) != 1:
             self._fault(path, "must have one of %s" % " and ".join(either))
+        for name, reason in getattr(TASK_TYPES[kind], "judge", lambda _: ())(fields):
+            self._fault("%s.%s" % (path, name), reason)
         return Task(kind, fields["name"], fields["timeout"], {name: fields[name] for name in own})
 
     def _references(self, path, text, known):
@@ -2729,6 +2734,7 @@ class Ticket(NamedTuple):
     scenario: str = ""
     limit: Optional[int] = None         # sessions of the scenario at once
     wait_until: Optional[float] = None  # epoch seconds until which it may wait for that
+    is_adopted: bool = False            # its process lives on, or its exit code was noted
 
     def gates(self, repository):
         """[(what it shares with others, how many of them at once)]."""
@@ -2948,19 +2954,14 @@ class WorkRepository:
 
     def add_session(self, connection, request, now):
         """Makes a session -> Ticket. NotFound, BadRequest, Conflict for another use of its key."""
+        if request.key is not None:
+            found = self._find_by_key(connection, request)
+            if found is not None:
+                return self.ticket(connection, found)._replace(is_duplicate=True)
         row, scenario = self._checked_version(connection, request)
         plain, secrets = request.variables, {}
         if scenario.secrets:
             plain, secrets = self._split_secrets(scenario, request.variables)
-        given = canonical(plain)
-        if request.key is not None:
-            found = connection.execute("select * from session where key=?",
-                                       (request.key,)).fetchone()
-            if found is not None:
-                if found["scenario"] != request.scenario or found["given"] != given:
-                    raise Conflict("key %s was used for session %d with another scenario or other "
-                                   "variables" % (shorten(request.key), found["id"]))
-                return self.ticket(connection, found)._replace(is_duplicate=True)
         for name, value in plain.items():
             if any(hidden in value for hidden in request.hidden):
                 raise BadRequest("%s: would store a secret; declare it secret in scenario %s"
@@ -2979,12 +2980,25 @@ class WorkRepository:
             (request.agent, scenario.name, scenario.version, row["definition"],
              request.context, status, request.name, request.keywords, request.priority,
              request.level, timeout, now, request.start_at, now if status == ERROR else None, message,
-             json.dumps(variables), given, request.key, request.schedule, request.due)).lastrowid
+             json.dumps(variables), canonical(plain), request.key, request.schedule, request.due)).lastrowid
         if secrets:
             self.write_secrets(session, secrets)
         ticket = Ticket(session, status, request.agent, request.priority, request.start_at,
                         request.schedule)
         return self._with_limit(ticket, scenario, request.start_at or now)
+
+    def _find_by_key(self, connection, request):
+        """The row of the session that this key has made, or None. Conflict for another use of it."""
+        row = connection.execute("select * from session where key=?", (request.key,)).fetchone()
+        if row is None:
+            return None
+        scenario = self.parsed_of(connection, row)
+        hidden = scenario.secrets if scenario else ()
+        plain = {name: value for name, value in request.variables.items() if name not in hidden}
+        if row["scenario"] != request.scenario or row["given"] != canonical(plain):
+            raise Conflict("key %s was used for session %d with another scenario or other variables"
+                           % (shorten(request.key), row["id"]))
+        return row
 
     @staticmethod
     def _limited(connection, scenario, status):
@@ -3003,7 +3017,7 @@ class WorkRepository:
 
     @staticmethod
     def _with_limit(ticket, scenario, since):
-        if not scenario.concurrency:
+        if not scenario or not scenario.concurrency:
             return ticket
         wait = scenario.concurrency["max_wait"]
         return ticket._replace(scenario=scenario.name, limit=scenario.concurrency["limit"],
@@ -3046,10 +3060,12 @@ class WorkRepository:
         with contextlib.suppress(OSError):
             os.unlink(self._secret_path(session))
 
-    def forget_stray_secrets(self):
-        """Those of sessions that have ended, or never were: left by a crash."""
-        for path in glob.glob(glob.escape(self.path) + ".secret.*"):
-            number = path.rpartition(".")[2]
+    def forget_strays(self):
+        """Secrets and spools of sessions that have ended, or never were: left by a crash."""
+        beside = glob.glob(glob.escape(self.path) + ".secret.*") \
+            + glob.glob(glob.escape(self.path) + ".spool.*")
+        for path in beside:
+            number = path[len(self.path):].split(".")[2]
             with self.db.reading() as connection:
                 row = self.find_session(connection, int(number)) if number.isdigit() else None
             if row is None or row["status"] in ENDED:
@@ -3221,6 +3237,41 @@ class WorkRepository:
             self._change(connection, session, ERROR, ended=now, message=message)
         return self.ticket(connection, self.get_session(connection, session))
 
+    def list_interrupted(self, session):
+        """(step row, task row) of what ran when the agent was lost, or None."""
+        with self.db.reading() as connection:
+            task = connection.execute("select * from session_task where session=? and"
+                                      " status='RUNNING' order by run desc limit 1",
+                                      (session,)).fetchone()
+            step = task and connection.execute("select * from session_step where session=? and run=?",
+                                               (session, task["step_run"])).fetchone()
+        return (step, task) if step else None
+
+    def find_adoptable(self, row, is_alive):
+        """The Ticket of a stale session whose process can be taken up again, or None.
+
+        is_alive(pid, start time) tells whether the holder still lives.
+        """
+        with self.db.reading() as connection:
+            scenario = self.parsed_of(connection, row)
+            ticket = self.ticket(connection, row)
+        found = scenario and scenario.on_stale == ADOPT and self.list_interrupted(row["id"])
+        if not found or not os.path.exists(self.spool_path(row["id"], found[1]["run"])):
+            return None
+        state = Spool(self.spool_path(row["id"], found[1]["run"])).state()
+        lives = state["holder"] is not None and is_alive(state["holder"], state["holder_started"])
+        return ticket._replace(is_adopted=True) if lives or state["is_over"] else None
+
+    def adopt_session(self, connection, session, before, identity):
+        """A running session changes the agent that runs it, or Conflict."""
+        if connection.execute("update session set ran_by=? where id=? and status='RUNNING' and"
+                              " ran_by is ?", (identity, session, before)).rowcount != 1:
+            raise Conflict("session %d is not as it was" % session)
+
+    def spool_path(self, session, task_run):
+        """Where the holder of a task's process writes."""
+        return "%s.spool.%d.%d" % (self.path, session, task_run)
+
     def fail_waiting(self, connection, session, message, now):
         """A session that has waited too long for its scenario's limit ends in ERROR."""
         row = self.find_session(connection, session)
@@ -3288,10 +3339,8 @@ class WorkRepository:
                 connection.execute("rollback")
 
     def _secret_names(self, connection, row):
-        try:
-            return tuple(self.parsed_of(connection, row).secrets)
-        except (TypeError, ValueError):         # a damaged definition hides none
-            return ()
+        scenario = self.parsed_of(connection, row)      # None: this version cannot read it
+        return tuple(scenario.secrets) if scenario else ()
 
     def session_resume(self, session):
         """What a run needs: (session row, Scenario, runs so far, {step: (attempts so far, status)}),
@@ -3500,6 +3549,84 @@ class WorkRepository:
             connection.execute("insert into occurrence(schedule, due, last_due, count, decision,"
                                " reason, decided) values (?, ?, ?, ?, 'skipped', ?, ?)",
                                (name, first, last, count, reason, now))
+
+
+SPOOL_SCHEMA = ("""
+create table log (position integer primary key, time text, stream text, line text);
+create table omitted (id integer primary key, first integer, end integer);
+create table state (
+    id integer primary key,
+    holder integer, holder_started text,        -- the process that writes here
+    is_over integer not null default 0,
+    rc integer, error text, captured blob       -- exit code, or why it could not start
+);
+insert into state(id) values (1)
+""")
+
+
+class Spool:
+    """What a process of an adoptable session printed and how it ended: a small SQLite file that
+    its holder writes, and that outlives the agent."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def _connect(self):
+        connection = sqlite3.connect(self.path, timeout=30, isolation_level=None,
+                                     check_same_thread=False)
+        connection.row_factory = sqlite3.Row
+        return contextlib.closing(connection)
+
+    def create(self):
+        """Makes the file, mode 0600."""
+        self.remove()
+        make_private(self.path)
+        with self._connect() as connection:
+            connection.execute("pragma journal_mode=wal")
+            for statement in SPOOL_SCHEMA.split(";\n"):
+                connection.execute(statement)
+
+    def note(self, **columns):
+        """Sets columns of the state; on disk when it returns."""
+        with self._connect() as connection:
+            connection.execute("pragma synchronous=full")
+            connection.execute("update state set %s" % ", ".join(name + "=?" for name in columns),
+                               tuple(columns.values()))
+
+    def store(self, rows, omitted, then=lambda: None):
+        """As WorkRepository.add_log; then() when it is done."""
+        with self._connect() as connection:
+            connection.execute("begin immediate")
+            if omitted:
+                connection.execute("delete from log where position>=? and position<?", omitted)
+                connection.execute("replace into omitted values (1, ?, ?)", omitted)
+            connection.executemany("replace into log values (?, ?, ?, ?)", rows)
+            connection.execute("commit")
+        then()
+
+    def state(self):
+        """The row of the state."""
+        with self._connect() as connection:
+            return connection.execute("select * from state").fetchone()
+
+    def read(self, after, omitted_before):
+        """(state, rows after a position and what is left out, the range left out or None)."""
+        with self._connect() as connection:
+            connection.execute("begin")
+            state = connection.execute("select * from state").fetchone()
+            omitted = connection.execute("select first, end from omitted").fetchone()
+            omitted = omitted and tuple(omitted)
+            first = omitted[0] if omitted and omitted != omitted_before else -1
+            rows = connection.execute("select * from log where position > ? or position = ?"
+                                      " order by position", (after, first)).fetchall()
+            connection.execute("rollback")
+        return state, [tuple(row) for row in rows], omitted
+
+    def remove(self):
+        """Deletes the file and what SQLite keeps beside it."""
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            with contextlib.suppress(OSError):
+                os.unlink(self.path + suffix)
 
 
 # ======================================================================================
@@ -4028,6 +4155,10 @@ class Process:
         self._ended.set()
         self._notify()
 
+    def leave(self):
+        """Lets it go on without this agent."""
+        self._popen.returncode = 0      # it is nobody's fault that it still runs
+
     def finish(self, timeout_s=KILL_S):
         """Takes the exit code and the rest of the output.
 
@@ -4035,6 +4166,36 @@ class Process:
         """
         self._ended.wait(timeout_s)
         self._drain.wait(DRAIN_S)
+
+
+def run_holder(path):
+    """agent.py in the role of a holder: runs one process, its output and exit code going to a
+    spool, whether the agent lives or not -> exit code."""
+    given, spool, ended = json.loads(sys.stdin.read()), Spool(path), threading.Event()
+    spool.note(holder=os.getpid(), holder_started=start_time(os.getpid()))
+    captured = bytearray() if given["is_captured"] else None
+    output = Output()
+    capture = Capture(given["limit"], spool.store, Clock(), captured, given["secrets"])
+    try:
+        process = Process(given["command"], capture, output, ended.set, given["cwd"], given["env"],
+                          given["stdin"], given["pass_fds"])
+    except (OSError, ValueError) as error:
+        spool.note(is_over=1, error=start_error(error))
+        return EXIT_OK
+    ended.wait()
+    process.finish()
+    output.forget(capture)
+    spool.store(*capture.take(is_end=True))
+    spool.note(is_over=1, rc=process.rc, captured=None if captured is None else bytes(captured))
+    output.close()
+    return EXIT_OK
+
+
+def start_error(error):
+    """Why a process cannot start, in the system's words."""
+    name, number = getattr(error, "filename", None), getattr(error, "errno", None)
+    return "cannot start: %s%s" % (      # strerror of Python 3.6 has the name too
+        os.strerror(number) if number else error, ": %s" % name if name else "")
 
 
 def exit_text(rc):
@@ -4106,8 +4267,14 @@ class OsTask:
         rc = execution.process(
             self._command(fields, values), environment, captured,
             cwd=fields["cwd"] and substitute(fields["cwd"], values),
-            stdin=None if fields["stdin"] is None else substitute(fields["stdin"], values))
+            stdin=None if fields["stdin"] is None else substitute(fields["stdin"], values),
+            is_adoptable=True)
         return self.result(fields, rc, captured)
+
+    def resume(self, fields, execution):
+        """Goes on with the process that a lost agent has started."""
+        captured = bytearray() if fields["capture"] else None
+        return self.result(fields, execution.adopt(captured), captured)
 
     @staticmethod
     def _command(fields, values):
@@ -4166,11 +4333,11 @@ class SetTask:
 
 def as_number(text):
     """A text as a number where it is one, else None."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if value == value else None
+    for kind in (int, float):           # whole numbers of any length are exact
+        with contextlib.suppress(ValueError):
+            value = kind(text)
+            return value if value == value and "_" not in text else None
+    return None
 
 
 OPERATORS = {
@@ -4188,6 +4355,18 @@ class EvaluateTask:
         "operator": Field(choice(*(list(OPERATORS) + ["in", "matches"])), required=True),
         "value": Field(Kind(lambda value: _check_compared(value), _refuse), required=True),
     }
+
+    @staticmethod
+    def judge(fields):
+        """[(field, reason)] of what is wrong between its fields."""
+        value, operator = fields["value"], fields["operator"]
+        if isinstance(value, list) and operator not in ("in", None):
+            yield "value", "a list is for the operator in"
+        if operator == "matches" and isinstance(value, str) and not _REFERENCE.search(value):
+            try:
+                re.compile(value)
+            except re.error as error:
+                yield "value", "must be a regular expression: %s" % error
 
     def run(self, fields, execution):
         """Numbers are compared as numbers when both sides are."""
@@ -4251,6 +4430,14 @@ def seconds_of(value, values):
     return value
 
 
+def file_size(path):
+    """Bytes of a file, or None where there is none."""
+    with contextlib.suppress(OSError):
+        status = os.stat(path)
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
+    return None
+
+
 @task_type("wait_file")
 class WaitFileTask:
     """Waits until files are there and have not grown for a while, or until none is there."""
@@ -4265,8 +4452,10 @@ class WaitFileTask:
         pattern = substitute(fields["path"], execution.values)
         seen, since = None, None
         while True:
-            now = sorted((path, os.path.getsize(path)) for path in glob.iglob(pattern, recursive=True)
-                         if os.path.isfile(path)) if not fields["absent"] else glob.glob(pattern)
+            now = glob.glob(pattern, recursive=True)
+            if not fields["absent"]:
+                now = sorted((path, size) for path, size in zip(now, map(file_size, now))
+                             if size is not None)
             if fields["absent"]:
                 if not now:
                     return TaskResult(DONE)
@@ -4311,8 +4500,16 @@ class PythonTask:
             captured = bytearray() if fields["capture"] else None
             rc = execution.process(command, environment, captured,
                                    cwd=fields["cwd"] and substitute(fields["cwd"], values),
-                                   pass_fds=() if fields["file"] else (source.fileno(),))
+                                   pass_fds=() if fields["file"] else (source.fileno(),),
+                                   is_adoptable=True)
+        return self.result(fields, rc, captured)
+
+    @staticmethod
+    def result(fields, rc, captured):
+        """As of an `os` task whose only good exit code is 0."""
         return OsTask.result(dict(fields, ok_codes=[0], warning_codes=[]), rc, captured)
+
+    resume = OsTask.resume
 
 
 class HelperTask:
@@ -4384,14 +4581,18 @@ def split_sql(text):
     yield text[start:]
 
 
+def without_comments(text):
+    """SQL without its comments."""
+    return _SQL_PART.sub(lambda m: "" if m.group()[:2] in ("--", "/*") else m.group(), text)
+
+
 def split_script(text, is_sqlite):
     """The statements of a script that say something; SQLite itself knows the ends of triggers."""
     statement = ""
     for part in split_sql(text):
         statement += part + ";"
         if not is_sqlite or sqlite3.complete_statement(statement):
-            if _SQL_PART.sub(lambda m: "" if m.group()[:2] in ("--", "/*") else m.group(),
-                             statement).strip("; \t\r\n"):
+            if without_comments(statement).strip("; \t\r\n"):
                 yield statement if is_sqlite else statement[:-1]
             statement = ""
     if statement.strip("; \t\r\n"):
@@ -4423,12 +4624,40 @@ class Target(NamedTuple):
     connection: Any
     style: str              # of parameters
     is_sqlite: bool
+    given_up: list          # holds something when nobody waits for it any more
 
     def run(self, text, values):
-        """One statement -> (cursor, rows that it changed or gave)."""
+        """One statement -> its cursor."""
         cursor = self.connection.cursor()
-        cursor.execute(*bind(text, values, self.style))
+        self.patiently(lambda: cursor.execute(*bind(text, values, self.style)))
         return cursor
+
+    def patiently(self, function):
+        """function(), again while a lock of SQLite is in its way, for as long as it takes."""
+        while True:
+            try:
+                return function()
+            except sqlite3.OperationalError as error:
+                if str(error) != "database is locked" or not self.is_sqlite or self.given_up:
+                    raise
+                time.sleep(0.05)
+
+    def begin(self):
+        """Begins the one transaction of a task; DB-API has it begun already."""
+        if self.is_sqlite:
+            self.patiently(lambda: self.connection.execute("begin immediate"))
+
+    def commit(self):
+        """Ends it."""
+        if self.is_sqlite:
+            self.patiently(lambda: self.connection.execute("commit"))
+        else:
+            self.connection.commit()
+
+    def interrupt(self):
+        """From another thread: ends the statement under way, and the waiting for a lock."""
+        self.given_up.append(True)
+        self.connection.interrupt()
 
 
 def open_target(server):
@@ -4440,37 +4669,49 @@ def open_target(server):
                                          check_same_thread=False)
         except sqlite3.Error as error:
             raise TaskError("data server %s: %s: %s" % (server["name"], path, error)) from None
-        return Target(connection, "named", True)
+        return Target(connection, "named", True, [])
     try:
         module = importlib.import_module(server["driver"])
     except ImportError:
         raise TaskError("data server %s: this host's Python has no module %s"
                         % (server["name"], server["driver"])) from None
-    return Target(module.connect(**server["connect"]), module.paramstyle, False)
+    return Target(module.connect(**server["connect"]), module.paramstyle, False, [])
 
 
-def begin(target):
-    """Begins the one transaction of a task; waits for a lock of SQLite as long as it takes."""
-    while target.is_sqlite:
-        try:
-            target.connection.execute("begin immediate")
-            return
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error):
-                raise
-            time.sleep(0.05)
+_OWN_TRANSACTION = re.compile(r"(commit|rollback(?!\s+(?:\w+\s+)?to\b)|start\s+transaction)\b", re.I)
+_OWN_BLOCK = re.compile(r"(begin|end)\b", re.I)        # of SQLite; elsewhere it may be a block of code
+
+
+def check_statement(statement, is_sqlite):
+    """TaskError for a statement that would begin or end the transaction, which is the task's."""
+    text = without_comments(statement).strip("; \t\r\n")
+    if _OWN_TRANSACTION.match(text) or is_sqlite and _OWN_BLOCK.match(text):
+        raise TaskError("%s: the task is one transaction, which the agent begins and ends"
+                        % shorten(text))
+
+
+def count_rows(cursor):
+    """How many rows a statement changed or gave."""
+    if not cursor.description:
+        return max(0, cursor.rowcount)
+    rows, piece = 0, True
+    while piece:
+        piece = cursor.fetchmany(1000)
+        rows += len(piece)
+    return rows
 
 
 def run_sql(target, script, values, is_script):
     """Runs statements in one transaction -> rows changed or given."""
     rows = 0
-    begin(target)
-    statements = split_script(script, target.is_sqlite) if is_script else [script]
+    statements = list(split_script(script, target.is_sqlite)) if is_script else [script]
+    for statement in statements:
+        check_statement(statement, target.is_sqlite)
+    target.begin()
     try:
         for statement in statements:
-            cursor = target.run(statement, values)
-            rows += len(cursor.fetchall()) if cursor.description else max(0, cursor.rowcount)
-        target.connection.execute("commit") if target.is_sqlite else target.connection.commit()
+            rows += count_rows(target.run(statement, values))
+        target.commit()
     except Exception:
         with contextlib.suppress(Exception):
             target.connection.rollback()
@@ -4483,7 +4724,7 @@ def query_one(target, query, values):
     row = target.run(query, values).fetchone()
     if row is None:
         raise TaskError("the query gives no row")
-    return "" if row[0] is None else str(row[0])
+    return "" if row[0] is None else str(row[0]).replace("\0", "")
 
 
 SCHEMA = Field(NAMED, required=True)
@@ -4507,9 +4748,8 @@ class DatabaseTask(HelperTask):
         target = open_target(given["server"])
         with contextlib.closing(target.connection):
             try:
-                outcome = execution.call(lambda: self.on(target, given),
-                                         target.connection.interrupt)
-            except sqlite3.Error as error:
+                outcome = execution.call(lambda: self.on(target, given), target.interrupt)
+            except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
                 raise TaskError(str(error)) from None
         return TaskResult(**outcome)
 
@@ -4563,14 +4803,30 @@ def quote_name(name):
     return ".".join('"%s"' % part.replace('"', '""') for part in name.split("."))
 
 
-def placeholders(style, count):
-    """The parameters of an insert."""
-    if style == "numeric":
+def placeholders(target, count):
+    """The parameters of an insert, whose values come as a sequence."""
+    if target.style in ("numeric", "named") and not target.is_sqlite:
         return ", ".join(":%d" % (index + 1) for index in range(count))
-    return ", ".join(["?" if style in ("qmark", "named") else "%s"] * count)
+    return ", ".join(["%s" if target.style in ("format", "pyformat") else "?"] * count)
 
 
-CSV_TYPES = {"integer": int, "real": float, "text": str}
+def to_integer(text):
+    """A whole number that a database takes. ValueError."""
+    value = int(text)
+    if "_" in text or not -1 << 63 <= value < 1 << 63:
+        raise ValueError
+    return value
+
+
+def to_real(text):
+    """A number. ValueError for what Python alone takes for one."""
+    value = float(text)
+    if "_" in text or value != value:
+        raise ValueError
+    return value
+
+
+CSV_TYPES = {"integer": to_integer, "real": to_real, "text": str}
 DELIMITER = Kind(lambda value: value if isinstance(value, str) and len(value) == 1 else _refuse(
     "must be one character"), _refuse)
 ENCODING = Kind(lambda value: _check_encoding(value), _refuse)
@@ -4610,7 +4866,7 @@ class BadRows:
         if self._table:
             self._target.connection.cursor().execute(
                 "insert into %s values (%s)" % (quote_name(self._table),
-                                                placeholders(self._target.style, 3)),
+                                                placeholders(self._target, 3)),
                 (line, reason, text))
 
 
@@ -4628,6 +4884,15 @@ class LoadCsvTask(HelperTask):
         "max_errors": Field(number(0, 10 ** 9), default=0), "error_table": Field(FILLED),
     }
 
+    @staticmethod
+    def judge(fields):
+        """[(field, reason)] of what is wrong between its fields."""
+        if fields["header"] is False and fields["columns"] is None:
+            yield "columns", "missing, and there is no header"
+        for name in fields["types"] or ():
+            if fields["columns"] and name not in fields["columns"]:
+                yield "types", "%s is none of the columns" % name
+
     def prepare(self, fields, execution):
         """With the data server."""
         return dict(super().prepare(fields, execution),
@@ -4638,21 +4903,20 @@ class LoadCsvTask(HelperTask):
         """In the helper: reads, checks and inserts in pieces, one transaction."""
         target = open_target(given["server"])
         with contextlib.closing(target.connection), \
-                open(given["file"], newline="", encoding=given["encoding"],
-                     errors="surrogateescape") as file:
-            begin(target)
+                open(given["file"], newline="", errors="surrogateescape",     # a BOM is no text
+                     encoding="utf-8-sig" if given["encoding"] == "utf-8" else given["encoding"]) as file:
+            target.begin()
             reader = csv.reader(file, delimiter=given["delimiter"])
             names = cls._columns(reader, given, target)
             bad = BadRows(target, given["error_table"], given["max_errors"])
             insert = "insert into %s (%s) values (%s)" % (
                 quote_name(given["table"]), ", ".join(quote_name_alone(name) for name in names),
-                placeholders(target.style, len(names)))
+                placeholders(target, len(names)))
             cursor, rows = target.connection.cursor(), 0
             for piece in cls._pieces(reader, names, given["types"], bad):
                 cursor.executemany(insert, piece)
                 rows += len(piece)
-            target.connection.execute("commit") if target.is_sqlite \
-                else target.connection.commit()
+            target.commit()
         message = "%d bad rows" % bad.count if bad.count else ""
         return {"status": WARNING if bad.count else DONE, "rows": rows, "message": message}
 
@@ -4662,8 +4926,6 @@ class LoadCsvTask(HelperTask):
         names = next(reader, None) if given["header"] else given["columns"]
         if given["header"] and names is None:
             raise TaskError("%s is empty, it has no header" % given["file"])
-        if names and names[0].startswith("\ufeff"):
-            names[0] = names[0][1:]
         names = given["columns"] or names
         unknown = sorted(set(given["types"]) - set(names))
         if unknown:
@@ -4678,46 +4940,76 @@ class LoadCsvTask(HelperTask):
         return names
 
     @staticmethod
-    def _pieces(reader, names, types, bad, size=5000):
+    def _pieces(reader, names, types, bad, size=1000):
         """Lists of rows that fit; the others go to `bad`."""
-        width, piece = len(names), []
         converters = [(index, CSV_TYPES[types[name]], types[name])
                       for index, name in enumerate(names) if types.get(name, "text") != "text"]
         while True:
+            line, rows, fault = reader.line_num, [], None
             try:
-                row = next(reader, None)
-            except csv.Error as error:
-                bad.add(reader.line_num, str(error), [])
-                continue
-            if row is None:
-                break
-            if len(row) != width:
-                if row:                 # a blank line is none
-                    bad.add(reader.line_num, "%d columns, not %d" % (len(row), width), row)
-                continue
-            reason = convert(row, converters, names)
-            if reason:
-                bad.add(reader.line_num, reason, row)
-                continue
-            piece.append(row)
-            if len(piece) == size:
-                yield piece
-                piece = []
-        yield piece
+                rows.extend(itertools.islice(reader, size))
+            except csv.Error as error:      # the rows before it stay in the list
+                fault = error
+            if rows:
+                yield convert_all(rows, converters, len(names)) or \
+                    list(fitting(rows, converters, names, bad, line))
+            if fault:
+                bad.add(reader.line_num, str(fault), [])
+            elif len(rows) < size:
+                return
+
+
+def convert_all(rows, converters, width):
+    """A piece of rows by whole columns, which is fast -> rows; None when one may not fit."""
+    if set(map(len, rows)) != {width}:
+        return None
+    columns = list(zip(*rows))
+    try:
+        text = "".join(map("".join, columns))
+        if "\0" in text:
+            return None
+        text.encode()
+        for index, kind, _ in converters:
+            try:
+                columns[index] = list(map(kind, columns[index]))
+            except ValueError:
+                columns[index] = [kind(text) if text else None for text in columns[index]]
+    except ValueError:              # no number, or bytes that the encoding does not have
+        return None
+    return list(zip(*columns))
+
+
+_LINE_END = re.compile("\r\n?|\n")
+
+
+def fitting(rows, converters, names, bad, line):
+    """The rows of a piece that fit, one by one; `line` is the last one before them."""
+    for row in rows:
+        line += 1 + sum(len(_LINE_END.findall(text)) for text in row)
+        if len(row) != len(names):
+            if row:                 # a blank line is none
+                bad.add(line, "%d columns, not %d" % (len(row), len(names)), row)
+            continue
+        values = list(row)
+        reason = convert(values, converters, names)
+        if reason:
+            bad.add(line, reason, row)
+        else:
+            yield values
 
 
 def convert(row, converters, names):
     """Makes numbers of a row's columns -> why that fails, or nothing. Nothing at all is null."""
+    text = "".join(row)
+    if _SURROGATE.search(text):
+        return "bytes that the encoding does not have"
+    if "\0" in text:                # csv refuses it itself before Python 3.11
+        return "line contains NUL"
     for index, kind, told in converters:
         try:
             row[index] = kind(row[index]) if row[index] != "" else None
         except ValueError:
             return "%s: %s is no %s" % (names[index], shorten(row[index]), told)
-    for text in row:
-        if text.__class__ is str and not text.isascii() if hasattr(str, "isascii") else \
-                isinstance(text, str):
-            if _SURROGATE.search(text):
-                return "bytes that the encoding does not have"
     return None
 
 
@@ -4799,7 +5091,10 @@ def destinations(pattern, to, overwrite):
         os.makedirs(to, exist_ok=True)
     pairs = [(path, os.path.join(to, os.path.basename(path.rstrip("/"))) if is_folder else to)
              for path in found]
+    targets = [target for _, target in pairs]
     for path, target in pairs:
+        if targets.count(target) > 1:
+            raise TaskError("several files would be written to %s" % target)
         if os.path.lexists(target) and not overwrite:
             raise TaskError("%s exists" % target)
         if os.path.lexists(target) and os.path.samefile(path, target):
@@ -4899,15 +5194,16 @@ class ZipTask(HelperTask):
     @staticmethod
     def work(given):
         """In the helper."""
-        count = 0
+        names = []
+        for found in matching(given["from"]):
+            base = os.path.dirname(found.rstrip("/")) or "."
+            names += [(path, os.path.relpath(path, base)) for path in files_below(found)
+                      if os.path.realpath(path) != os.path.realpath(given["to"])]
         with written_beside(given["to"]) as file, \
                 zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
-            for found in matching(given["from"]):
-                base = os.path.dirname(found.rstrip("/"))
-                for path in files_below(found):
-                    archive.write(path, os.path.relpath(path, base or "."))
-                    count += 1
-        return {"status": DONE, "rows": count}
+            for path, name in names:
+                archive.write(path, name)
+        return {"status": DONE, "rows": len(names)}
 
 
 def files_below(path):
@@ -4984,6 +5280,12 @@ class HttpTask(HelperTask):
         "attempts": Field(number(1, 1000), default=1),
     }
 
+    @staticmethod
+    def judge(fields):
+        """[(field, reason)] of what is wrong with a url that begins with no reference."""
+        if fields["url"] and not fields["url"].lower().startswith(("http://", "https://", "${")):
+            yield "url", "must begin with http:// or https://"
+
     @classmethod
     def work(cls, given):
         """In the helper: attempts a second apart."""
@@ -5001,6 +5303,7 @@ class HttpTask(HelperTask):
 
     @classmethod
     def _request(cls, given):
+        import http.client
         import urllib.error
         import urllib.request
         body = given["body"]
@@ -5015,7 +5318,7 @@ class HttpTask(HelperTask):
                 return cls._take(given, error.code, error)
         except urllib.error.URLError as error:
             raise TaskError("%s: %s" % (given["url"], error.reason)) from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             raise TaskError("%s: %s" % (given["url"], error)) from None
 
     @staticmethod
@@ -5034,6 +5337,9 @@ class HttpTask(HelperTask):
                     if len(text) > MAX_CAPTURE:
                         raise TaskError("the answer has over %d bytes, more than a variable takes"
                                         % MAX_CAPTURE)
+            if getattr(response, "length", None):       # http.client does not tell
+                raise TaskError("%s: the answer ended early, %d bytes are missing"
+                                % (given["url"], response.length))
         if given["capture"]:
             values[given["capture"]] = text.decode("utf-8", "replace").replace("\0", "")
         return {"status": DONE, "rc": status, "values": values}
@@ -5142,6 +5448,10 @@ def read_secret(source):
         return file.read().rstrip("\n")
 
 
+class Left(Exception):
+    """A session is left to the next start of the agent."""
+
+
 class Surroundings(NamedTuple):
     """What sessions need of their agent."""
     clock: Clock
@@ -5178,6 +5488,23 @@ class Session:
         self._failure = None            # (step, task, message) that decides the session's end
         self._is_warned = False
         self._secrets = []
+        self._resumed = None            # (step row, task row) of an adopted session's process
+        self._is_leaving = False
+        self._spent = []                # spools whose content is recorded with the next commit
+
+    def leave(self):
+        """Lets the process that it waits for, or starts next, go on without the agent."""
+        self._is_leaving = self._scenario is not None and self._scenario.on_stale == ADOPT
+
+    @property
+    def is_adoptable(self):
+        """Whether its processes outlive the agent."""
+        return self._scenario.on_stale == ADOPT
+
+    @property
+    def is_leaving(self):
+        """Whether it is to be left at the next process."""
+        return self._is_leaving
 
     def stop(self, mode):
         """Asks it to stop; from any thread. An immediate stop is not taken back by a normal."""
@@ -5199,7 +5526,7 @@ class Session:
             self._row, self._scenario, self._run, self._attempts = \
                 self.repository.session_resume(self.number)
             self._values = dict(json.loads(self._row["variables"]), **self._own_values())
-            self._begin()
+            self._adopt() if self.ticket.is_adopted else self._begin()
             unread = self._read_secrets()
         except (Conflict, NotFound):        # stopped or purged since it was queued
             return
@@ -5210,6 +5537,9 @@ class Session:
             if self._stop != NORMAL:
                 self._sweep(interrupt)
             status, message = interrupt.status, interrupt.message
+        except Left:
+            log.info("session %d is left to the next start", self.number)
+            return self._flush()
         except RepositoryError as error:
             return self._report_loss(error)
         except Exception as error:          # a fault of the agent's own
@@ -5228,6 +5558,13 @@ class Session:
         identity = self.around.identity
         self.repository.db.write(lambda connection: self.repository.begin_session(
             connection, self.number, identity, is_late, to_text(now), self._scenario), within_s=2.0)
+
+    def _adopt(self):
+        before, identity = self._row["ran_by"], self.around.identity
+        self.repository.db.write(lambda connection: self.repository.adopt_session(
+            connection, self.number, before, identity))
+        self._resumed = self.repository.list_interrupted(self.number)
+        log.warning("session %d is adopted", self.number)
 
     def _read_secrets(self):
         """Takes the values of secret variables -> why that fails, or nothing."""
@@ -5281,6 +5618,8 @@ class Session:
     def _steps(self):
         """Runs step after step -> (status, message) of the session."""
         index, task = self._row["restart_step"] or 0, self._row["restart_task"] or 0
+        if self._resumed:
+            index, task = self._resumed[1]["step"], self._resumed[1]["task"]
         for _ in range(self._scenario.max_steps):
             self._stop_between(index, task)
             step = self._scenario.steps[index]
@@ -5326,10 +5665,13 @@ class Session:
 
     def _attempt(self, index, step, first_task):
         """Runs the tasks of a step once -> None, or (task, message) of the failure."""
-        run = self._next_run()
-        attempt = self._attempts.get(index, (0, None))[0] + 1
+        attempt = self._attempts.get(index, (0, None))[0] + (not self._resumed)
         self._attempts[index] = attempt, None
-        self._note(self.repository.begin_step, run, index, step.name, attempt, self._now())
+        if self._resumed:
+            run = self._resumed[0]["run"]
+        else:
+            run = self._next_run()
+            self._note(self.repository.begin_step, run, index, step.name, attempt, self._now())
         try:
             with self._deadline(step.timeout, "step"):
                 status, failure = self._tasks(index, step, first_task, run, attempt)
@@ -5363,15 +5705,19 @@ class Session:
 
     def _task(self, index, number, task, step_run, attempt):
         """Runs one task and notes how it ended -> TaskResult."""
-        run = self._next_run()
-        self._note(self.repository.begin_task, run, step_run, index, number, task.name or "",
-                   task.type, attempt, self._now())
-        self._flush()
+        resumed, self._resumed = self._resumed, None
+        if resumed:
+            run = resumed[1]["run"]
+        else:
+            run = self._next_run()
+            self._note(self.repository.begin_task, run, step_run, index, number, task.name or "",
+                       task.type, attempt, self._now())
+            self._flush()
         execution = Execution(self, run, self._values)
-        interrupt = None
+        interrupt, kind = None, TASK_TYPES[task.type]()
         try:
             with self._deadline(task.timeout, "task"):
-                result = TASK_TYPES[task.type]().run(task.fields, execution)
+                result = (kind.resume if resumed else kind.run)(task.fields, execution)
         except (TaskError, AgentError) as error:
             result = TaskResult(ERROR, execution.rc, message=str(error))
         except OSError as error:
@@ -5419,6 +5765,8 @@ class Session:
         pending = self.repository.db.submit(work, is_lazy=not is_waiting)
         if is_waiting:
             pending.result()
+            while self._spent:
+                self._spent.pop().remove()
 
     # -- waiting, stop and time-outs ---------------------------------------------------
 
@@ -5481,16 +5829,37 @@ class Session:
 
     # what an Execution needs
 
+    def marker(self, run):
+        """What marks the processes of a task run."""
+        return make_marker(self.repository.db.uuid, self.number, run)
+
     def start_process(self, run, command, capture, environment, cwd, stdin, pass_fds):
         """Starts a process of a task and notes it; OSError."""
         self._interrupt_if_asked()
-        environment[MARKER] = make_marker(self.repository.db.uuid, self.number, run)
+        environment[MARKER] = self.marker(run)
         process = Process(command, capture, self.around.output, self.wake, cwd, environment, stdin,
                           pass_fds)
         self._roots[process.pid] = process.started
         self._note(self.repository.started_task, run, process.pid, process.started)
         self._flush(is_waiting=False)
         return process
+
+    def store_log(self, run, rows, omitted):
+        """Rows of the log that a holder has written."""
+        self._note(self.repository.add_log, run, rows, omitted)
+        self._flush(is_waiting=False)
+
+    def add_root(self, pid, started):
+        """A process of an earlier agent that leads a group of this session's."""
+        self._roots[pid] = started
+
+    def new_spool(self, run):
+        """The Spool of a task run."""
+        return Spool(self.repository.spool_path(self.number, run))
+
+    def spend(self, spool):
+        """A spool that is not needed once what was noted is on disk."""
+        self._spent.append(spool)
 
     def process_ended(self):
         """Its group stays the session's to end while there is something left of it, and no longer:
@@ -5528,16 +5897,17 @@ class Execution:
         environment.update((environment_name(name), value) for name, value in self.values.items())
         return environment
 
-    def process(self, command, environment, captured=None, cwd=None, stdin=None, pass_fds=()):
+    def process(self, command, environment, captured=None, cwd=None, stdin=None, pass_fds=(),
+                is_adoptable=False):
         """Runs a process to its end -> exit code; TaskError when it cannot start."""
+        if is_adoptable and self._session.is_adoptable:
+            return self._hold(command, environment, captured, cwd, stdin, pass_fds)
         self._capture = self._session.new_capture(self._run, captured)
         try:
             process = self._session.start_process(self._run, command, self._capture, environment,
                                                   cwd, stdin, pass_fds)
         except (OSError, ValueError) as error:
-            name, number = getattr(error, "filename", None), getattr(error, "errno", None)
-            raise TaskError("cannot start: %s%s" % (    # strerror of Python 3.6 has the name too
-                os.strerror(number) if number else error, ": %s" % name if name else "")) from None
+            raise TaskError(start_error(error)) from None
         try:
             self._session.wait(lambda: process.rc is not None)
         finally:
@@ -5545,6 +5915,72 @@ class Execution:
             self._session.process_ended()
             self.rc = process.rc
         return process.rc
+
+    def _hold(self, command, environment, captured, cwd, stdin, pass_fds):
+        """As `process`, by way of a holder, so that it outlives the agent."""
+        spool = self._session.new_spool(self._run)
+        spool.create()
+        environment[MARKER] = self._session.marker(self._run)
+        given = {"command": command, "env": environment, "cwd": cwd, "stdin": stdin,
+                 "pass_fds": pass_fds, "is_captured": captured is not None,
+                 "limit": self._session.around.max_output, "secrets": self._session.secrets}
+        self._capture = self._session.new_capture(self._run, None)
+        try:
+            holder = self._session.start_process(
+                self._run, [sys.executable, os.path.abspath(__file__), "--hold", spool.path],
+                self._capture, dict(environment), None, json.dumps(given), pass_fds)
+        except (OSError, ValueError) as error:
+            raise TaskError(start_error(error)) from None
+        try:
+            return self._follow(spool, captured, lambda: holder.rc is None)
+        except Left:
+            holder.leave()
+            raise
+        finally:
+            self._session.process_ended()
+
+    def adopt(self, captured):
+        """Goes on with the process of this task that a lost agent has started -> exit code."""
+        spool = self._session.new_spool(self._run)
+        state = spool.state()
+        pid, started = state["holder"], state["holder_started"]
+        self._session.add_root(pid, started)
+        return self._follow(spool, captured, lambda: start_time(pid) == started)
+
+    def _follow(self, spool, captured, is_alive):
+        """Takes what the holder writes, until the end -> exit code. TaskError, Left."""
+        progress, was_alive = (-1, None), True
+        try:
+            while True:
+                state, progress = self._take_spool(spool, progress)
+                if state["is_over"] or not was_alive:
+                    break
+                if self._session.is_leaving:
+                    raise Left()
+                was_alive = is_alive()
+                if was_alive:
+                    self._session.wait(lambda: not is_alive(), 0.05, is_task=True)
+        except Interrupted:
+            self._take_spool(spool, progress)
+            self._session.spend(spool)
+            raise
+        self._session.spend(spool)
+        self.rc = state["rc"]
+        if not state["is_over"]:
+            raise TaskError("the process that held it is gone")
+        if state["error"]:
+            raise TaskError(state["error"])
+        if captured is not None:
+            captured += state["captured"] or b""
+        return state["rc"]
+
+    def _take_spool(self, spool, progress):
+        """Hands new rows of a spool to the log -> (its state, how far it was read)."""
+        after, omitted = progress
+        state, rows, now_omitted = spool.read(after, omitted)
+        if rows or now_omitted != omitted:
+            self._session.store_log(self._run, rows, None if now_omitted == omitted else now_omitted)
+        return state, (max([after] + [row[0] for row in rows]), now_omitted)
 
     def call(self, function, interrupt):
         """Runs function() in a thread of its own; interrupt() ends it early -> its value."""
@@ -5639,7 +6075,7 @@ class SessionQueue:
         self._again = {}                        # number -> Ticket that came before its slot was free
         self._gates = {}                        # gate -> how many run in it
         self._aside = {}                        # gate -> entries that wait for it
-        self._threads = []
+        self._threads, self._adopted = [], []
         self._idle = 0
         self._is_held = self._is_closing = False
 
@@ -5665,6 +6101,19 @@ class SessionQueue:
             thread = threading.Thread(target=self._serve, daemon=True,
                                       name="slot %d" % (len(self._threads) + 1))
             self._threads.append(thread)
+            thread.start()
+
+    def adopt(self, ticket, repository):
+        """A session whose process lives on goes on at once, whatever the limits."""
+        with self._changed:
+            if ticket.session in self._running:
+                return
+            for gate, _ in ticket.gates(repository):
+                self._gates[gate] = self._gates.get(gate, 0) + 1
+            session = self._running[ticket.session] = self._make(ticket, repository)
+            thread = threading.Thread(target=self._run, args=(session,), daemon=True,
+                                      name="adopted %d" % ticket.session)
+            self._adopted.append(thread)
             thread.start()
 
     def discard(self, number):
@@ -5731,7 +6180,7 @@ class SessionQueue:
 
     def join(self):
         """Waits for the threads of the slots."""
-        for thread in self._threads:
+        for thread in self._threads + self._adopted:
             thread.join()
 
     def _serve(self):
@@ -5740,14 +6189,17 @@ class SessionQueue:
             if session is None:
                 return
             self._give_way()
-            try:
-                session.run()
-            except RepositoryError as error:
-                log.warning("session %d does not begin yet: %s", session.number, error)
-                session.repository.is_behind = True
-            except Exception:
-                log.exception("session %d", session.number)
-            self._finished(session)
+            self._run(session)
+
+    def _run(self, session):
+        try:
+            session.run()
+        except RepositoryError as error:
+            log.warning("session %d does not begin yet: %s", session.number, error)
+            session.repository.is_behind = True
+        except Exception:
+            log.exception("session %d", session.number)
+        self._finished(session)
 
     def _give_way(self):
         """Acknowledging goes before beginning: a flood of requests is answered first."""
@@ -6326,6 +6778,7 @@ class Cleaner:
         with repository.db.reading() as connection:
             rows = repository.list_running(connection, self._name)
         stale = [row for row in rows if self._is_stale(repository, row, host)]
+        stale = [row for row in stale if not self._adopt(repository, row)]
         if not stale:
             return 0
         left = Tree("%s/%d" % (repository.db.uuid, row["id"]) for row in stale).end()
@@ -6338,6 +6791,16 @@ class Cleaner:
             log.warning("session %d was stale: now %s", ticket.session, ticket.status)
             self._on_closed(repository, ticket)
         return len(tickets)
+
+    def _adopt(self, repository, row):
+        """Takes up a session whose process lived on, or ended with its exit code noted."""
+        it, me = Identity.parse(row["ran_by"]), self._identity
+        is_here = it is not None and (it.host, it.boot) == (me.host, me.boot)
+        ticket = repository.find_adoptable(
+            row, lambda pid, started: is_here and start_time(pid) == started)
+        if ticket is not None:
+            self._queue.adopt(ticket, repository)
+        return ticket is not None
 
     def _is_stale(self, repository, row, gone_host):
         """Whether nothing runs a session that its repository shows as running: by fact."""
@@ -6611,6 +7074,8 @@ class Children:
 
     def start(self, request, repository):
         """Starts one in the repository of its parent -> its number."""
+        if request.context not in self._agent.master.list_contexts():
+            raise NotFound("no context %s" % request.context)
         request = request._replace(agent=self._agent.name)
         return self._agent.submit(request, repository).result().session
 
@@ -6654,6 +7119,7 @@ class Agent:
         self._threads = []
         self._due = {}                          # housekeeping -> monotonic seconds
         self._stop_request = None
+        self._is_leaving = False                # what can be adopted goes on without the agent
         self._wake_main = lambda: None
 
     # -- life cycle --------------------------------------------------------------------
@@ -6694,7 +7160,7 @@ class Agent:
         try:
             place.version = repository.db.write(data_version)   # what comes later is seen
             self._cleaner.clean(repository)
-            repository.forget_stray_secrets()
+            repository.forget_strays()
             with repository.db.reading() as connection:
                 tickets = repository.list_outstanding(connection, self.name)
             for ticket in tickets:
@@ -6718,9 +7184,10 @@ class Agent:
             repository.forget_secrets(ticket.session)
             self._session_ended(ticket.session, ticket.status)
 
-    def request_stop(self, is_immediate=False, max_wait_s=STOP_S):
+    def request_stop(self, is_immediate=False, max_wait_s=STOP_S, is_leaving=False):
         """Asks the main thread to stop the agent in good order; a later request may hurry it."""
         self.is_stopping = True
+        self._is_leaving = self._is_leaving or is_leaving
         self._stop_request = is_immediate, self.clock.monotonic() + max_wait_s
         self._wake_main()
 
@@ -6740,6 +7207,9 @@ class Agent:
         self.queue.close()
         os.set_blocking(wake_fd, False)
         is_signalled = False
+        if self._is_leaving:
+            for session in self.queue.list_running():
+                session.leave()
         while not is_signalled and not self.queue.wait_idle(0.1):
             with contextlib.suppress(BlockingIOError):
                 is_signalled = os.read(wake_fd, 1) not in (hang_up, WAKE)
@@ -7559,10 +8029,12 @@ def _release(agent, request):
         agent.release()
 
 
-@verb("SHUTDOWN", ADMINISTRATOR, "stop the agent: running sessions may end, or are stopped",
-      options={"IMMEDIATE": Option(None), "MAX_WAIT": Option(SECONDS, "s")})
+@verb("SHUTDOWN", ADMINISTRATOR, "stop the agent: running sessions may end, are stopped, or are "
+      "left to the next start",
+      options={"IMMEDIATE": Option(None), "MAX_WAIT": Option(SECONDS, "s"), "LEAVE": Option(None)})
 def _shutdown(agent, request):
-    agent.request_stop("IMMEDIATE" in request.options, request.options.get("MAX_WAIT", STOP_S))
+    agent.request_stop("IMMEDIATE" in request.options, request.options.get("MAX_WAIT", STOP_S),
+                       "LEAVE" in request.options)
 
 
 @verb("SESSIONS", MONITOR, "list sessions, newest first", options={
@@ -8331,6 +8803,7 @@ def parse_arguments(arguments):
     add("--host-id", default="", metavar="ID", help="identity of this host (default: the system's)")
     add("--insecure-fs", action="store_true", help="allow repositories on a network file system")
     add("--task", type=int, help=argparse.SUPPRESS)     # the role of a helper, for the agent itself
+    add("--hold", help=argparse.SUPPRESS)               # the role of a holder, likewise
     add("--version", action="version", version="agent.py " + VERSION)
     options = parser.parse_args(arguments)
     try:
@@ -8476,6 +8949,9 @@ def main(arguments=None):
     options = parse_arguments(arguments)
     if options.task is not None:
         return run_helper(options.task)
+    if options.hold is not None:
+        start_logging()
+        return run_holder(options.hold)
     settings, clock = read_settings(options), Clock()
     start_logging()
     try:

@@ -284,7 +284,7 @@ def show_log(reply, is_json):
             when, place, stream, text = (line.split(" ", 3) + [""] * 3)[:4]
             step, _, task = place.partition("/")
             line = json.dumps({"time": when, "step": step, "task": task, "stream": stream, "text": text})
-        put(line)
+        put(line, is_flushed=True)
 
 
 # ---- the command line ------------------------------------------------------------------------------------------------
@@ -311,7 +311,7 @@ COMMANDS = [Command(*row) for row in (
     ("sessions", "", "STATUS=a,b SCENARIO=name SCHEDULE=name REPO=name KEYWORD=word SINCE=time LIMIT=n", show_listing,
      "list sessions, newest first"),
     ("status", "SESSION", "", show_record, "a session with its steps, tasks and variables"),
-    ("log", "SESSION", "", show_log, "what the tasks of a session printed"),
+    ("log", "SESSION", "FOLLOW", show_log, "what the tasks of a session printed; --follow as they print it"),
     ("sched list", "", "REPO=name", show_listing, "list the schedules"),
     ("sched show", "NAME", "REPO=name", show_record, "one schedule with its variables and hold"),
     ("sched add", "NAME SCENARIO VERSION CONTEXT RULE [VARIABLE=value ...]", SCHEDULE_FIELDS, show_acknowledgement,
@@ -340,7 +340,7 @@ COMMANDS = [Command(*row) for row in (
     ("detach", "NAME", "", show_acknowledgement, "detach a work repository; its file stays"),
     ("contexts", "", "", show_listing, "list the contexts"),
     ("metrics", "", "", show_text, "figures in Prometheus' text format"),
-    ("shutdown", "", "IMMEDIATE MAX_WAIT=s", show_acknowledgement,
+    ("shutdown", "", "IMMEDIATE MAX_WAIT=s LEAVE", show_acknowledgement,
      "stop the agent: running sessions may end, or are stopped"),
     ("help", "[VERB] [SECOND]", "", show_text, "the agent's own help on its verbs"),
 )]

@@ -11,9 +11,16 @@ neighbour changes from minute to minute:
     ... running     the same while the acknowledged sessions run
     ... pipelined   the same with 16 requests under way on each connection
     PING            median and 99th percentile, milliseconds, with 300 idle connections and 50 half-sent lines
+    load_csv        rows a second of a session that loads a file, its helper's start included, to a bare loop of
+                    csv.reader and executemany on the same file; unload_csv the same, to csv.writer
+    ... memory      of the helper process at its peak, while it loads a file of 200 MB
+    task output     lines a second of a session whose command prints 300,000 lines as fast as it can, and of one that
+                    prints 10,000 a second, to the same session with the command's output in a file
 """
 import argparse
 import contextlib
+import csv
+import json
 import multiprocessing
 import os
 import re
@@ -30,6 +37,19 @@ import time
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CONNECTIONS = 8
 ROUNDS = 3
+ROWS = 500000
+BIG_MB = 200
+LINES = 300000
+PACED_LINES = 20000
+TABLE = "(day text, low real, high real, wind real, number integer, word text)"
+TYPES = {"low": "real", "high": "real", "wind": "real", "number": "integer"}
+PRINT = "awk 'BEGIN { for (i = 1; i <= %d; i++) print \"line\", i, \"of what a task has to say\" }'" % LINES
+PACE = """import time
+begun = time.monotonic()
+for i in range(%d // 100):
+    print("\\n".join("line %%d of what a task has to say" %% (i * 100 + j) for j in range(100)), flush=True)
+    time.sleep(max(0, begun + (i + 1) / 100 - time.monotonic()))
+""" % PACED_LINES
 
 
 def commits_per_s(folder, seconds):
@@ -146,6 +166,140 @@ def measure_ping(folder):
             "PING, 350 connections", times[250], times[494], times[-1]))
 
 
+# -- tasks ---------------------------------------------------------------------------------
+
+def write_rows(path, rows):
+    """A CSV file with a header, six columns, and so many rows."""
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("day,low,high,wind,number,word\n")
+        for i in range(rows):
+            file.write("2012-%02d-%02d,%.1f,%.1f,%.2f,%d,%s\n" % (
+                i % 12 + 1, i % 28 + 1, i % 199 / 10 - 5, i % 307 / 10, i % 997 / 100, i,
+                ("rain", "sun", "fog", "snow", "drizzle")[i % 5]))
+
+
+def bare_load(path, database):
+    """Seconds that csv.reader and executemany take."""
+    begun = time.monotonic()
+    with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as connection, \
+            open(path, newline="", encoding="utf-8") as file:
+        connection.execute("begin")
+        connection.execute("drop table if exists bare")
+        connection.execute("create table bare " + TABLE)
+        reader = csv.reader(file)
+        next(reader)
+        connection.executemany("insert into bare values (?, ?, ?, ?, ?, ?)", reader)
+        connection.execute("commit")
+    return time.monotonic() - begun
+
+
+def bare_unload(path, database):
+    """Seconds that csv.writer takes."""
+    begun = time.monotonic()
+    with contextlib.closing(sqlite3.connect(database)) as connection, \
+            open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(connection.execute("select * from bare"))
+    return time.monotonic() - begun
+
+
+def import_tasks(connection, folder):
+    """A scenario for each measure."""
+    def scenario(name, *tasks):
+        return {"name": name, "version": "1", "steps": [{"name": "only", "tasks": list(tasks)}]}
+    database = os.path.join(folder, "data.db")
+
+    def load(file):
+        return {"type": "load_csv", "file": os.path.join(folder, file), "schema": "BENCH", "table": "loaded",
+                "mode": "create", "types": TYPES}
+    document = {
+        "data_servers": [{"name": "BENCH_DB", "driver": "sqlite3", "database": database}],
+        "logical_schemas": [{"name": "BENCH", "contexts": {"GLOBAL": "BENCH_DB"}}],
+        "scenarios": [
+            scenario("LOAD", load("rows.csv")), scenario("BIG", load("big.csv")),
+            scenario("CLEAR", {"type": "sql", "schema": "BENCH", "statement": "drop table if exists loaded"}),
+            scenario("UNLOAD", {"type": "unload_csv", "schema": "BENCH", "query": "select * from bare",
+                                "file": os.path.join(folder, "unloaded.csv")}),
+            scenario("PRINT", {"type": "os", "command": PRINT}),
+            scenario("PRINT_FILE", {"type": "os", "command": "%s > '%s'" % (PRINT, os.path.join(folder, "lines"))}),
+            scenario("PACE", {"type": "os", "command": [sys.executable, "-c", PACE]}),
+            scenario("PACE_FILE", {"type": "os", "command": ["/bin/sh", "-c", '"$@" > "$0"',
+                                                             os.path.join(folder, "lines"), sys.executable, "-c", PACE]}),
+        ]}
+    ask(connection, b"IMPORT '" + json.dumps(document).replace("'", "\\u0027").encode() + b"'")
+    return database
+
+
+def run_session(connection, scenario):
+    """Seconds from a request to the end of its session."""
+    begun = time.monotonic()
+    connection.sendall(b"EXEC %s -SYNC\n" % scenario.encode())
+    reply = b""
+    while b"OK" not in reply and b"ERR" not in reply or not reply.endswith(b"\n"):
+        reply += connection.recv(4096)
+    assert b"status=DONE" in reply, reply
+    return time.monotonic() - begun
+
+
+def print_ratio(name, amount, unit, measure, limit):
+    """Prints amount a second of measure() to limit(), both seconds, in turns."""
+    pairs = []
+    for _ in range(ROUNDS):
+        bare = limit()
+        taken = measure()
+        pairs.append((bare / taken, amount / taken, amount / bare))
+    ratio, rate, limit_rate = sorted(pairs)[ROUNDS // 2]
+    print("%-24s %6.2f x the limit (%.0f %s/s to %.0f/s; rounds %s)" % (
+        name, ratio, rate, unit, limit_rate, " ".join("%.2f" % pair[0] for pair in pairs)))
+
+
+def watch_memory(marker, is_over, peaks):
+    """Notes the peak memory, MB, of processes whose command line has a word (Linux)."""
+    while not is_over.wait(0.02):
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError, AttributeError):
+                with open("/proc/%s/cmdline" % pid, "rb") as file:
+                    if marker not in file.read().split(b"\0"):
+                        continue
+                with open("/proc/%s/status" % pid) as file:
+                    peaks.append(int(re.search(r"VmHWM:\s*(\d+)", file.read()).group(1)) / 1024)
+
+
+def measure_memory(folder, connection):
+    """Prints the peak memory of loading a large file."""
+    path = os.path.join(folder, "big.csv")
+    size = os.path.getsize(os.path.join(folder, "rows.csv"))
+    write_rows(path, ROWS * BIG_MB * 1000000 // size)
+    is_over, peaks = threading.Event(), []
+    watcher = threading.Thread(target=watch_memory, args=(b"--task", is_over, peaks))
+    watcher.start()
+    seconds = run_session(connection, "BIG")
+    is_over.set()
+    watcher.join()
+    print("%-24s %6.1f MB at most, a file of %.0f MB in %.1f s" % (
+        "load_csv, memory", max(peaks), os.path.getsize(path) / 1e6, seconds))
+
+
+def measure_tasks(folder):
+    """Prints what CSV and output cost, against bare loops and a file."""
+    path, unloaded = os.path.join(folder, "rows.csv"), os.path.join(folder, "bare.csv")
+    write_rows(path, ROWS)
+    with running_agent(folder) as port, socket.create_connection(("127.0.0.1", port)) as connection:
+        database = import_tasks(connection, folder)
+
+        def clear_and_bare():
+            run_session(connection, "CLEAR")
+            return bare_load(path, database)
+        print_ratio("load_csv", ROWS, "rows", lambda: run_session(connection, "LOAD"), clear_and_bare)
+        print_ratio("unload_csv", ROWS, "rows", lambda: run_session(connection, "UNLOAD"),
+                    lambda: bare_unload(unloaded, database))
+        for name, lines, scenario in (("task output", LINES, "PRINT"), ("task output, 10,000/s", PACED_LINES, "PACE")):
+            print_ratio(name, lines, "lines", lambda: run_session(connection, scenario),
+                        lambda: run_session(connection, scenario + "_FILE"))
+        if os.path.isdir("/proc/self"):
+            run_session(connection, "CLEAR")
+            measure_memory(folder, connection)
+
+
 def main():
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -156,6 +310,7 @@ def main():
     try:
         measure_acknowledging(folder, options.seconds)
         measure_ping(folder)
+        measure_tasks(folder)
     finally:
         shutil.rmtree(folder)
 

@@ -1,0 +1,1059 @@
+"""Section 10 on a real agent: each task type's good, bad and stopped course (CSV: test_csv.py)."""
+import email
+import email.policy
+import http.server
+import itertools
+import json
+import os
+import socket
+import socketserver
+import sqlite3
+import struct
+import threading
+import time
+import zipfile
+
+import pytest
+
+from conftest import AgentProcess, fields_of, is_alive, wait_for
+
+NUMBERS = itertools.count(1)
+SOON_S = 8              # "within a second", on a slow and noisy machine
+FOR_EVER = ("with recursive c(n) as (select 1 union all select n + 1 from c where n < 1000000000000)"
+            " select count(*) from c")
+
+# a DB-API module over sqlite3 that takes its own parameter style and no other
+FAKE = '''
+import os, re, sqlite3
+Error = sqlite3.Error
+apilevel, threadsafety, paramstyle = "2.0", 1, %r
+PART = re.compile(r"%%%%|%%\\((\\w+)\\)s|%%s|%%|:(\\d+)|::\\w+|'[^']*'")
+
+def translate(sql, parameters):
+    with open(os.environ["FAKE_TRACE"], "a") as file:
+        file.write(paramstyle + " " + sql.replace("\\n", " ") + "\\n")
+    is_percent = paramstyle in ("format", "pyformat")
+    def put(match):
+        text = match.group()
+        if text.startswith("::"):                   # a cast, which SQLite does not know
+            return ""
+        if text.startswith("'"):
+            if is_percent and "%%" in text.replace("%%%%", ""):
+                raise Error("unescaped percent sign")
+            return text.replace("%%%%", "%%") if is_percent else text
+        if match.group(2):
+            if paramstyle not in ("numeric", "named"):
+                raise Error("no numbers here")
+            return "?" + match.group(2)
+        if not is_percent:
+            return text
+        if text == "%%%%":
+            return "%%"
+        if match.group(1):
+            if paramstyle != "pyformat":
+                raise Error("no names here")
+            return ":" + match.group(1)
+        if text == "%%s":
+            return "?"
+        raise Error("unescaped percent sign")
+    if paramstyle != "qmark" and "?" in re.sub("'[^']*'", "", sql):
+        raise Error("question marks are no parameters here")
+    if isinstance(parameters, dict) and paramstyle not in ("pyformat", "named"):
+        raise Error("a sequence is wanted")
+    if paramstyle == "named" and isinstance(parameters, dict):
+        wanted = set(re.findall(r"(?<!:):([a-z_]\\w*)", re.sub("'[^']*'", "", sql)))
+        if wanted != set(parameters):
+            raise Error("wanted %%s, got %%s" %% (wanted, set(parameters)))
+    return PART.sub(put, sql)
+
+class Cursor:
+    def __init__(self, cursor):
+        self._cursor = cursor
+    def execute(self, sql, parameters=()):
+        self._cursor.execute(translate(sql, parameters), parameters)
+    def executemany(self, sql, rows):
+        self._cursor.executemany(translate(sql, ()), rows)
+    def __getattr__(self, name):
+        if name not in ("fetchone", "fetchall", "fetchmany", "description", "rowcount", "close"):
+            raise AttributeError(name)
+        return getattr(self._cursor, name)
+
+class Connection:
+    def __init__(self, path):
+        self._connection = sqlite3.connect(path)
+    def cursor(self):
+        return Cursor(self._connection.cursor())
+    def commit(self):
+        self._connection.commit()
+    def rollback(self):
+        self._connection.rollback()
+    def close(self):
+        self._connection.close()
+
+def connect(path, password=None):
+    if password not in (None, "open sesame"):
+        raise Error("wrong password")
+    return Connection(path)
+'''
+STYLES = ("qmark", "format", "pyformat", "numeric", "named")
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """One agent for all, with a SQLite data server DWH and the fake ones; each test has names of its own."""
+    folder = tmp_path_factory.mktemp("tasks")
+    (folder / "lib").mkdir()
+    for style in STYLES:
+        (folder / "lib" / ("fake_%s.py" % style)).write_text(FAKE % style)
+    made = AgentProcess(folder / "repo", env={
+        "PYTHONPATH": str(folder / "lib"), "FAKE_TRACE": str(folder / "trace"),
+        "no_proxy": "*", "http_proxy": "", "HTTP_PROXY": ""}).start()
+    made.dwh, made.trace = folder / "dwh.db", folder / "trace"
+    made.import_document({
+        "data_servers": [{"name": "DWH_FILE", "driver": "sqlite3", "database": str(made.dwh)}] + [
+            {"name": style.upper(), "driver": "fake_" + style, "connect": {"path": str(folder / (style + ".db"))}}
+            for style in STYLES],
+        "logical_schemas": [{"name": "DWH", "contexts": {"GLOBAL": "DWH_FILE"}}] + [
+            {"name": "FAKE_" + style.upper(), "contexts": {"GLOBAL": style.upper()}} for style in STYLES]})
+    yield made
+    made.finish()
+    assert "Traceback" not in made.log() and "Warning:" not in made.log(), made.log()
+
+
+class Run:
+    """A session that ran some tasks in one step."""
+
+    def __init__(self, agent, number, end=None):
+        rows = agent.rows("STATUS %s" % number)
+        self.session, self.end = number, end or rows[0]
+        self.status, self.message = self.end["status"], self.end["message"]
+        self.tasks = [row for row in rows if "task" in row]
+        self.values = {row["variable"]: row["value"] for row in rows if "variable" in row}
+        self.texts = agent.log_texts(number)
+
+
+def add(agent, *tasks, **fields):
+    """Imports a scenario of one step -> its name."""
+    name = "T%d" % next(NUMBERS)
+    steps = fields.pop("steps", None) or [{"name": "main", "tasks": list(tasks)}]
+    agent.import_document({"scenarios": [dict({"name": name, "version": "1", "steps": steps}, **fields)]})
+    return name
+
+
+def run(agent, *tasks, options="", **fields):
+    """Runs tasks to their end -> Run."""
+    end = agent.ok("EXEC %s -SYNC %s" % (add(agent, *tasks, **fields), options))
+    return Run(agent, end["session"], end)
+
+
+def begin(agent, *tasks, **fields):
+    """Starts tasks and waits until the first runs -> session."""
+    session = agent.ok("EXEC %s" % add(agent, *tasks, **fields))["session"]
+    wait_for(lambda: any("task" in row for row in agent.rows("STATUS %s" % session)), "the task to begin")
+    return session
+
+
+def stop(agent, session):
+    """STOP -IMMEDIATE -> (Run, seconds it took)."""
+    since = time.monotonic()
+    agent.ok("STOP %s -IMMEDIATE" % session)
+    agent.wait_status(session, "STOPPED")
+    return Run(agent, session), time.monotonic() - since
+
+
+def faults(agent, task):
+    """The {path within the task: reason} that an import is refused with."""
+    document = {"scenarios": [{"name": "FAULTY", "version": "1", "variables": {"v": ""},
+                               "steps": [{"name": "main", "tasks": [task]}]}]}
+    lines = agent.ask("IMPORT '%s'" % json.dumps(document).replace("'", "\\u0027"))
+    assert lines[-1].startswith("ERR BAD_REQUEST"), lines
+    prefix = "scenarios[0].steps[0].tasks[0]"
+    return {path[len(prefix):].lstrip("."): reason for path, reason in
+            (line[2:].split(": ", 1) for line in lines[:-1] if line[2:].startswith(prefix))}
+
+
+def query(path, sql, *values):
+    """The rows of a query on a SQLite file."""
+    connection = sqlite3.connect(str(path), timeout=30)
+    try:
+        with connection:
+            return connection.execute(sql, values).fetchall()
+    finally:
+        connection.close()
+
+
+def sql(statement, **fields):
+    return dict({"type": "sql", "schema": "DWH", "statement": statement}, **fields)
+
+
+def script(text, **fields):
+    return dict({"type": "sql", "schema": "DWH", "script": text}, **fields)
+
+
+# -- python ----------------------------------------------------------------------------
+
+def test_python_code(shared, tmp_path):
+    code = ("import os, sys\n"
+            "print(sys.argv[1:], os.environ['VAR_v'], os.environ['EXTRA'], os.environ['SESSION'])\n"
+            "print(os.getcwd())\n"
+            "sys.stderr.write('to err: \u00e9 ' + __name__ + '\\n')")
+    done = run(shared, {"type": "python", "code": code, "args": ["${v}", "two words"], "cwd": str(tmp_path),
+                        "env": {"EXTRA": "x${v}", "PYTHONIOENCODING": "utf-8"}}, variables={"v": "a'b"})
+    assert done.status == "DONE" and done.tasks[0]["rc"] == "0"
+    assert "[\"a'b\", 'two words'] a'b xa'b %s" % done.session in done.texts
+    assert str(tmp_path) in done.texts and "to err: \u00e9 __main__" in done.texts
+
+
+def test_python_code_is_not_in_the_arguments(shared):
+    done = run(shared, {"type": "python", "code": "print(open('/proc/self/cmdline').read().count('sesame'))"})
+    assert done.texts == ["0"]
+
+
+def test_python_file_capture_and_exit_code(shared, tmp_path):
+    (tmp_path / "job.py").write_text("import sys\nprint('got', sys.argv[1])\nprint('second')\nsys.exit(int(sys.argv[2]))")
+    task = {"type": "python", "file": str(tmp_path / "job.py"), "args": ["x", "0"], "capture": "v"}
+    done = run(shared, task, variables={"v": ""})
+    assert (done.status, done.values["v"]) == ("DONE", "got x\nsecond")
+    done = run(shared, dict(task, args=["x", "7"]), variables={"v": "before"})
+    assert (done.status, done.tasks[0]["rc"], done.values["v"]) == ("ERROR", "7", "before")
+    assert "exit code 7" in done.message
+
+
+@pytest.mark.parametrize("fields, text", [
+    ({"code": "raise ValueError('oh no')"}, "ValueError: oh no"),
+    ({"code": "if True print"}, "SyntaxError: "),
+    ({"file": "/no/such/file.py"}, "/no/such/file.py"),
+])
+def test_python_that_fails(shared, fields, text):
+    done = run(shared, dict(fields, type="python"))
+    assert done.status == "ERROR" and any(text in line for line in done.texts), done.texts
+
+
+def test_python_stopped_with_its_children(shared):
+    session = begin(shared, {"type": "python", "code": "import subprocess, time, os\nprint(os.getpid(), flush=True)\n"
+                             "p = subprocess.Popen(['sleep', '300'])\nprint(p.pid, flush=True)\np.wait()"})
+    pids = wait_for(lambda: len(shared.log_texts(session)) == 2 and shared.log_texts(session), "two pids")
+    _, seconds = stop(shared, session)
+    assert seconds < SOON_S and not any(is_alive(int(pid)) for pid in pids)
+
+
+def test_python_time_out(shared):
+    done = run(shared, {"type": "python", "code": "import time\ntime.sleep(300)", "timeout": 0.5})
+    assert done.status == "ERROR" and "time-out of the task" in done.message
+
+
+# -- sql -------------------------------------------------------------------------------
+
+def test_sql_rows_and_binds(shared):
+    done = run(shared,
+               sql("create table binds (name text, number integer)"),
+               sql("insert into binds values (:v, 1), (:v || ':v', 2), (':v', 3)"),
+               sql("update binds set number = number + 10 where name = :v"),
+               sql("select * from binds"), sql("delete from binds where number > :n"),
+               variables={"v": "x'); drop table binds; --", "n": "10"})
+    assert done.status == "DONE", done.message
+    assert [task["rows"] for task in done.tasks] == ["0", "3", "1", "3", "1"]
+    assert query(shared.dwh, "select name, number from binds") == [
+        ("x'); drop table binds; --:v", 2), (":v", 3)]
+
+
+def test_script_with_semicolons_everywhere(shared):
+    done = run(shared, script("""
+        -- a comment; with a semicolon and a :name
+        create table mess (text text, other text);
+        create table mess_log (text text);
+        create trigger mess_insert after insert on mess begin
+            insert into mess_log values (new.text || ';');
+            insert into mess_log values ('two; ' || case when 1 then 'x' else 'y' end);
+        end;
+        /* a block; of comment 'with a quote
+           :and :names */
+        insert into mess values ('it''s; :v', :v), ("semi;colon", :v);
+        ;; -- nothing
+        insert into mess values ('last' /* ; */, '-- none; ')  -- without an end
+        """.replace('"semi;colon"', "'semi;colon'")), variables={"v": "1;2"})
+    assert done.status == "DONE", done.message
+    assert done.tasks[0]["rows"] == "3"
+    assert query(shared.dwh, "select * from mess") == [
+        ("it's; :v", "1;2"), ("semi;colon", "1;2"), ("last", "-- none; ")]
+    assert query(shared.dwh, "select count(*) from mess_log") == [(6,)]
+
+
+@pytest.mark.parametrize("text", ["-- only; a comment", "/* only */", " ;; ; "])
+def test_script_that_says_nothing(shared, text):
+    assert run(shared, script(text)).status == "DONE"
+
+
+def test_a_failing_statement_leaves_nothing(shared):
+    query(shared.dwh, "create table one (n integer primary key)")
+    done = run(shared, script("insert into one values (1); create table half (n); insert into one values (1)"))
+    assert done.status == "ERROR" and "UNIQUE" in done.message
+    assert query(shared.dwh, "select * from one") == []
+    assert query(shared.dwh, "select 1 from sqlite_master where name = 'half'") == []
+    done = run(shared, sql("insert into one values (2)"), sql("insert into nowhere values (1)"))
+    assert done.status == "ERROR" and "no such table" in done.message
+    assert query(shared.dwh, "select * from one") == [(2,)]         # a transaction a task
+
+
+@pytest.mark.parametrize("text", ["insert into own values (1); commit; insert into nowhere values (2)",
+                                  "insert into own values (1); rollback; insert into nowhere values (2)",
+                                  "begin; insert into own values (1); end",
+                                  "insert into own values (1); commit"])
+def test_the_transaction_is_the_tasks_own(shared, text):
+    query(shared.dwh, "create table if not exists own (n integer)")
+    done = run(shared, script(text))
+    assert done.status == "ERROR", done.message
+    assert query(shared.dwh, "select * from own") == []
+    done = run(shared, script("insert into own values (1); savepoint a; delete from own; rollback to a; release a;"
+                              "delete from own"))
+    assert done.status == "DONE", done.message
+
+
+def test_two_statements_are_no_statement(shared):
+    done = run(shared, sql("select 1; select 2"))
+    assert done.status == "ERROR" and "one statement" in done.message
+
+
+def test_sql_that_is_wrong(shared):
+    done = run(shared, sql("selekt 1"))
+    assert done.status == "ERROR" and 'near "selekt": syntax error' in done.message
+    shared.import_document({"data_servers": [{"name": "NOWHERE", "driver": "sqlite3", "database": "/no/where/x.db"}],
+                            "logical_schemas": [{"name": "NOWHERE", "contexts": {"GLOBAL": "NOWHERE"}}]})
+    done = run(shared, sql("select 1", schema="NOWHERE"))
+    assert done.status == "ERROR" and "NOWHERE" in done.message and "unable to open" in done.message
+
+
+def test_a_long_statement_is_stopped_and_rolled_back(shared):
+    query(shared.dwh, "create table long (n integer)")
+    session = begin(shared, script("insert into long values (1); insert into long " + FOR_EVER))
+    time.sleep(0.3)
+    done, seconds = stop(shared, session)
+    assert seconds < SOON_S and done.tasks[0]["status"] == "STOPPED"
+    assert query(shared.dwh, "select * from long") == []
+
+
+def test_a_long_statement_times_out_and_is_rolled_back(shared):
+    query(shared.dwh, "create table longer (n integer)")
+    since = time.monotonic()
+    done = run(shared, script("insert into longer values (1); insert into longer " + FOR_EVER, timeout=0.5))
+    assert time.monotonic() - since < SOON_S
+    assert done.status == "ERROR" and "time-out of the task after 0.5 s" in done.message
+    assert query(shared.dwh, "select * from longer") == []
+
+
+@pytest.mark.parametrize("kind", ["sql", "refresh", "unload_csv"])
+def test_a_locked_data_server_is_waited_for_or_given_up(shared, tmp_path, kind):
+    query(shared.dwh, "create table if not exists locked (n integer)")
+    task = {"sql": sql("insert into locked values (1)"),
+            "refresh": {"type": "refresh", "schema": "DWH", "variable": "v", "query": "select count(*) from locked"},
+            "unload_csv": {"type": "unload_csv", "schema": "DWH", "query": "select * from locked",
+                           "file": str(tmp_path / "out.csv")}}[kind]
+    holder = sqlite3.connect(str(shared.dwh), isolation_level=None)
+    try:
+        holder.execute("begin exclusive")
+        session = begin(shared, task, variables={"v": ""})
+        time.sleep(1)
+        assert shared.status(session)["status"] == "RUNNING", shared.status(session)
+        _, seconds = stop(shared, session)
+        assert seconds < SOON_S
+        session = begin(shared, task, variables={"v": ""})
+        time.sleep(0.5)
+        holder.execute("rollback")
+    finally:
+        holder.close()
+    assert shared.wait_status(session, "DONE", "ERROR")["status"] == "DONE", shared.status(session)
+
+
+def test_a_reader_delays_the_commit_only(shared):
+    query(shared.dwh, "create table reads (n integer)")
+    holder = sqlite3.connect(str(shared.dwh), isolation_level=None)
+    try:
+        holder.execute("begin")
+        holder.execute("select * from reads").fetchall()        # a shared lock
+        session = begin(shared, sql("insert into reads values (1)"))
+        time.sleep(1)
+        assert shared.status(session)["status"] == "RUNNING", shared.status(session)
+        stopped = begin(shared, sql("insert into reads values (2)"))
+        assert stop(shared, stopped)[1] < SOON_S
+        holder.execute("rollback")
+    finally:
+        holder.close()
+    assert shared.wait_status(session, "DONE", "ERROR")["status"] == "DONE", shared.status(session)
+    assert query(shared.dwh, "select * from reads") == [(1,)]
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_other_drivers(shared, tmp_path, style):
+    schema = "FAKE_" + style.upper()
+    (tmp_path / "in.csv").write_text("a,b\n1,x\n2,e%s\nbad\n")
+    done = run(shared,
+               sql("create table t (a integer, b text)", schema=schema),
+               script("insert into t values (:n::integer, 'a:v % ; ''?'' %s %%'); insert into t values (:n + 1, :v || :v);"
+                      "update t set b = b || '!' where b like 'x%' and a % 2 = :n + 1 - 1 - :n", schema=schema),
+               {"type": "load_csv", "file": str(tmp_path / "in.csv"), "schema": schema, "table": "t",
+                "types": {"a": "integer"}, "max_errors": 1, "error_table": "bad"},
+               {"type": "refresh", "schema": schema, "variable": "v",
+                "query": "select group_concat(b, '|') from t where a >= :n"},
+               {"type": "unload_csv", "schema": schema, "query": "select a, b from t where b <> :w order by a, b",
+                "file": str(tmp_path / "out.csv")},
+               variables={"v": "x%s", "n": "7", "w": "x"})
+    assert done.status == "WARNING", (done.message, done.tasks, done.texts)
+    assert [task["rows"] for task in done.tasks][2:] == ["2", "1", "3"]
+    rows = query(shared.dwh.parent / (style + ".db"), "select a, b from t order by a")
+    assert rows == [(1, "x"), (2, "e%s"), (7, "a:v % ; '?' %s %%"), (8, "x%sx%s!")]
+    assert done.values["v"] == "a:v % ; '?' %s %%|x%sx%s!"
+    assert query(shared.dwh.parent / (style + ".db"), "select line, text from bad") == [(4, "bad")]
+    assert (tmp_path / "out.csv").read_text().splitlines() == ["a,b", "2,e%s", "7,a:v % ; '?' %s %%", "8,x%sx%s!"]
+    traced = [line for line in shared.trace.read_text().splitlines() if line.startswith(style)]
+    assert any("::integer" in line for line in traced)
+
+
+def test_another_driver_rolls_back_and_is_ended(shared):
+    path = shared.dwh.parent / "qmark.db"
+    query(path, "create table if not exists u (n integer primary key)")
+    done = run(shared, script("insert into u values (1); insert into u values (1)", schema="FAKE_QMARK"))
+    assert done.status == "ERROR" and "UNIQUE" in done.message and query(path, "select * from u") == []
+    session = begin(shared, script("insert into u values (1); insert into u " + FOR_EVER, schema="FAKE_QMARK"))
+    time.sleep(0.5)
+    assert stop(shared, session)[1] < SOON_S
+    assert query(path, "select * from u") == []
+
+
+# -- set, refresh, evaluate ------------------------------------------------------------
+
+def test_set_and_refresh(shared):
+    query(shared.dwh, "create table source (n integer, text text)")
+    query(shared.dwh, "insert into source values (1, 'one'), (2, null), (3, 'a''b')")
+
+    def refresh(sql_text):
+        return {"type": "refresh", "variable": "b", "schema": "DWH", "query": sql_text}
+    done = run(shared, {"type": "set", "variable": "a", "value": "${a}+${SCENARIO} $x $${a}"},
+               refresh("select text, n from source where n >= :n order by n"), variables={"a": "1", "b": "", "n": "3"})
+    assert done.status == "DONE", done.message
+    assert done.values["a"].startswith("1+T") and done.values["a"].endswith(" $x ${a}")
+    assert done.values["b"] == "a'b" and done.tasks[1]["rows"] == "1"
+    assert run(shared, refresh("select null"), variables={"b": "x"}).values["b"] == ""
+    done = run(shared, refresh("select 1 from source where 0"), variables={"b": "kept"})
+    assert done.status == "ERROR" and "no row" in done.message and done.values["b"] == "kept"
+    done = run(shared, refresh("select nothing"), variables={"b": "kept"})
+    assert done.status == "ERROR" and "nothing" in done.message
+
+
+def test_a_long_refresh_is_stopped(shared):
+    session = begin(shared, {"type": "refresh", "variable": "b", "schema": "DWH", "query": FOR_EVER},
+                    variables={"b": ""})
+    time.sleep(0.3)
+    assert stop(shared, session)[1] < SOON_S
+
+
+TRUE = [("9", "<", "10"), ("10", ">", "9"), ("1.0", "=", 1), ("1e3", "=", "1000"), ("-5", "<=", -5), ("a", "<", "b"),
+        ("10", "<", "9a"), ("x", "!=", "y"), ("7", ">=", "6.5"), ("b", "in", ["a", "b"]), ("2.0", "in", [1, 2]),
+        ("b", "in", "a, b,c"), ("2015-01-31", "matches", r"^\d{4}-\d\d-31$"), ("abc", "matches", "B|b"),
+        ("10", "in", "5,10.0"), ("9007199254740993", ">", "9007199254740992"), ("", "=", ""), ("v", "=", "${v}")]
+FALSE = [("10", "<", "9"), ("1", "!=", "1.0"), ("a", "=", "A"), ("b", "in", ["a"]), ("d", "in", "a,b"), ("", "in", "a"),
+         ("x", "matches", "^y"), ("1_0", "=", "10"), ("nan", "=", "1"), ("9007199254740993", "=", "9007199254740992")]
+
+
+def test_evaluate(shared):
+    """Each comparison is a step of one scenario; a wrong outcome goes to FAIL."""
+    cases = [(case, True) for case in TRUE] + [(case, False) for case in FALSE]
+    steps = []
+    for index, ((left, operator, right), is_true) in enumerate(cases):
+        then = "s%d" % (index + 1) if index + 1 < len(cases) else "END"
+        steps.append({"name": "s%d" % index, "on_ok": then if is_true else "FAIL",
+                      "on_false": "FAIL" if is_true else then, "tasks": [
+                          {"type": "set", "variable": "v", "value": left},
+                          {"type": "evaluate", "variable": "v", "operator": operator, "value": right}]})
+    done = run(shared, steps=steps, variables={"v": ""})
+    assert done.status == "DONE", (done.message, cases[len(done.tasks) // 2 - 1])
+    assert {task["status"] for task in done.tasks} == {"DONE"}
+
+
+def test_evaluate_false_is_no_error_and_skips_the_rest_of_the_step(shared):
+    steps = [{"name": "check", "on_false": "other", "tasks": [
+        {"type": "evaluate", "variable": "v", "operator": ">", "value": "1"},
+        {"type": "os", "command": "echo never"}]},
+        {"name": "between", "tasks": [{"type": "os", "command": "echo never"}]},
+        {"name": "other", "tasks": [{"type": "os", "command": "echo other"}]}]
+    done = run(shared, steps=steps, variables={"v": "1"})
+    assert (done.status, done.texts) == ("DONE", ["other"]) and "false" in done.tasks[0]["message"]
+    steps[0].pop("on_false")                # the step below
+    done = run(shared, steps=steps, variables={"v": "1"})
+    assert (done.status, done.texts) == ("DONE", ["never", "other"])
+
+
+def test_evaluate_by_an_expression_that_is_none(shared):
+    done = run(shared, {"type": "evaluate", "variable": "v", "operator": "matches", "value": "${v}"}, variables={"v": "("})
+    assert done.status == "ERROR" and "no regular expression" in done.message
+
+
+# -- sleep, wait_file ------------------------------------------------------------------
+
+def test_sleep(shared):
+    done = run(shared, {"type": "sleep", "seconds": "${v}"}, variables={"v": "0.3s"})
+    assert done.status == "DONE" and float(done.end["duration"]) >= 0.3
+    done = run(shared, {"type": "sleep", "seconds": "${v}"}, variables={"v": "long"})
+    assert done.status == "ERROR" and "must be a duration" in done.message
+    assert stop(shared, begin(shared, {"type": "sleep", "seconds": "1d"}))[1] < SOON_S
+    done = run(shared, {"type": "sleep", "seconds": 100, "timeout": 0.3})
+    assert done.status == "ERROR" and "time-out" in done.message
+
+
+def test_wait_file(shared, tmp_path):
+    pattern = str(tmp_path / "${v}*.csv")
+    session = begin(shared, {"type": "wait_file", "path": pattern, "count": 2, "stable_s": 0.2}, variables={"v": "in"})
+    (tmp_path / "in1.csv").write_text("x")
+    (tmp_path / "other.csv").write_text("x")
+    (tmp_path / "in_folder.csv").mkdir()
+    time.sleep(0.8)
+    assert shared.status(session)["status"] == "RUNNING"
+    (tmp_path / "in2.csv").write_text("")
+    shared.wait_status(session, "DONE")
+    assert Run(shared, session).tasks[0]["rows"] == "2"
+
+
+def test_wait_file_while_it_grows(shared, tmp_path):
+    session = begin(shared, {"type": "wait_file", "path": str(tmp_path / "big"), "stable_s": 2})
+    with open(str(tmp_path / "big"), "wb", 0) as file:
+        for _ in range(30):
+            file.write(b"x")
+            time.sleep(0.1)
+        assert shared.status(session)["status"] == "RUNNING"
+    shared.wait_status(session, "DONE")
+
+
+def test_wait_file_until_it_is_gone_stopped_and_timed_out(shared, tmp_path):
+    path = tmp_path / "lock"
+    path.write_text("")
+    task = {"type": "wait_file", "path": str(path), "absent": True, "stable_s": 0}
+    session = begin(shared, task)
+    assert shared.status(session)["status"] == "RUNNING"
+    assert stop(shared, begin(shared, task))[1] < SOON_S
+    done = run(shared, dict(task, timeout=0.3))
+    assert done.status == "ERROR" and "time-out" in done.message
+    path.unlink()
+    shared.wait_status(session, "DONE")
+
+
+# -- files -----------------------------------------------------------------------------
+
+def one(kind, source, to, **fields):
+    return dict({"type": kind, "from": str(source), "to": str(to)}, **fields)
+
+
+def test_copy(shared, tmp_path):
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "b.txt").write_text("b")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "c").write_text("c")
+    os.chmod(str(tmp_path / "a.txt"), 0o640)
+    done = run(shared, one("copy", tmp_path / "a.txt", tmp_path / "new.txt"),
+               one("copy", tmp_path / "?.txt", tmp_path / "out"), one("copy", tmp_path / "a.txt", str(tmp_path / "made") + "/"),
+               one("copy", tmp_path / "sub", tmp_path / "out"))
+    assert done.status == "DONE", done.message
+    assert [task["rows"] for task in done.tasks] == ["1", "2", "1", "1"]
+    assert (tmp_path / "new.txt").read_text() == "a" and (tmp_path / "new.txt").stat().st_mode & 0o777 == 0o640
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.txt", "b.txt", "sub"]
+    assert (tmp_path / "made" / "a.txt").read_text() == "a" and (tmp_path / "out" / "sub" / "c").read_text() == "c"
+    assert (tmp_path / "a.txt").exists()
+
+
+@pytest.mark.parametrize("kind", ["copy", "move"])
+def test_what_copy_and_move_refuse(shared, tmp_path, kind):
+    (tmp_path / "a").write_text("a")
+    (tmp_path / "old").write_text("old")
+    for name in ("x", "y"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "same").write_text(name)
+    for task, reason in [(one(kind, tmp_path / "a", tmp_path / "old", overwrite=False), "exists"),
+                         (one(kind, tmp_path / "a", tmp_path / "a"), "onto itself"),
+                         (one(kind, tmp_path / "a", tmp_path), "onto itself"),
+                         (one(kind, tmp_path / "none*", tmp_path / "out"), "no file matches"),
+                         (one(kind, tmp_path / "[xy]" / "same", tmp_path / "out"), "same"),
+                         (one(kind, tmp_path / "a", "/no/where/a"), "/no/where/a")]:
+        done = run(shared, task)
+        assert done.status == "ERROR" and reason in done.message, (task, done.message)
+    assert (tmp_path / "a").read_text() == "a" and (tmp_path / "old").read_text() == "old"
+    assert (tmp_path / "x" / "same").read_text() == "x" and (tmp_path / "y" / "same").read_text() == "y"
+    assert run(shared, one(kind, tmp_path / "a", tmp_path / "old")).status == "DONE"
+    assert (tmp_path / "old").read_text() == "a" and (tmp_path / "a").exists() == (kind == "copy")
+    assert not list(tmp_path.glob("**/*.part"))
+
+
+def test_move_of_many_and_of_a_folder(shared, tmp_path):
+    for name in ("1.csv", "2.csv"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "sub").mkdir()
+    done = run(shared, one("move", tmp_path / "*.csv", tmp_path / "done"), one("move", tmp_path / "sub", tmp_path / "gone"))
+    assert done.status == "DONE" and done.tasks[0]["rows"] == "2"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["done", "gone"]
+    assert sorted(p.name for p in (tmp_path / "done").iterdir()) == ["1.csv", "2.csv"]
+
+
+def test_move_to_another_file_system(shared, tmp_path):
+    other = "/dev/shm/agent-test-%d" % os.getpid()
+    (tmp_path / "a").write_text("a")
+    if not os.path.isdir("/dev/shm") or os.stat("/dev/shm").st_dev == os.stat(str(tmp_path)).st_dev:
+        pytest.skip("one file system")
+    try:
+        assert run(shared, one("move", tmp_path / "a", other)).status == "DONE"
+        with open(other) as file:
+            assert file.read() == "a"
+        assert not (tmp_path / "a").exists()
+    finally:
+        if os.path.exists(other):
+            os.unlink(other)
+
+
+def test_a_stopped_copy_leaves_no_half_file(shared, tmp_path):
+    (tmp_path / "to").write_text("old")
+    with open(str(tmp_path / "large"), "wb") as file:
+        file.truncate(1 << 40)              # holes: it takes no space
+    session = begin(shared, one("copy", tmp_path / "large", tmp_path / "to"))
+    time.sleep(0.3)
+    assert stop(shared, session)[1] < SOON_S
+    assert (tmp_path / "to").read_text() == "old"
+    for path in tmp_path.iterdir():
+        path.unlink()
+
+
+def test_delete_and_mkdir(shared, tmp_path):
+    for name in ("a.tmp", "b.tmp", "keep", "[x]"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "dir.tmp").mkdir()
+    (tmp_path / "dir.tmp" / "f").write_text("")
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "stays").write_text("")
+    (tmp_path / "link.tmp").symlink_to(tmp_path / "target")
+    done = run(shared, {"type": "delete", "path": str(tmp_path / "*.tmp")}, {"type": "delete", "path": str(tmp_path / "*.tmp")},
+               {"type": "delete", "path": str(tmp_path / "[x]")},
+               {"type": "mkdir", "path": str(tmp_path / "p" / "${v}")}, {"type": "mkdir", "path": str(tmp_path / "p" / "${v}")},
+               variables={"v": "q/r"})
+    assert done.status == "DONE", done.message
+    assert [task["rows"] for task in done.tasks][:3] == ["4", "0", "1"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["keep", "p", "target"]
+    assert (tmp_path / "p" / "q" / "r").is_dir() and (tmp_path / "target" / "stays").exists()
+    done = run(shared, {"type": "mkdir", "path": str(tmp_path / "keep")})
+    assert done.status == "ERROR" and "keep" in done.message
+
+
+# -- zip and unzip ---------------------------------------------------------------------
+
+def test_zip_and_unzip(shared, tmp_path):
+    folder = tmp_path / "in"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "a.txt").write_text("a" * 1000)
+    (folder / "deep" / "\u00e9.txt").write_text("e")
+    done = run(shared, one("zip", folder, tmp_path / "all.zip"), one("zip", folder / "*.txt", tmp_path / "some.zip"),
+               one("unzip", tmp_path / "all.zip", tmp_path / "out"))
+    assert done.status == "DONE", done.message
+    assert [task["rows"] for task in done.tasks] == ["2", "1", "2"]
+    with zipfile.ZipFile(str(tmp_path / "all.zip")) as archive:
+        assert sorted(archive.namelist()) == ["in/a.txt", "in/deep/\u00e9.txt"]
+    with zipfile.ZipFile(str(tmp_path / "some.zip")) as archive:
+        assert archive.namelist() == ["a.txt"]
+    assert (tmp_path / "out" / "in" / "deep" / "\u00e9.txt").read_text() == "e"
+
+
+def test_zip_does_not_pack_itself(shared, tmp_path):
+    (tmp_path / "a").write_bytes(os.urandom(200000))
+    for _ in range(2):
+        done = run(shared, one("zip", tmp_path / "*", tmp_path / "all.zip", timeout=20))
+        assert done.status == "DONE", done.message
+        with zipfile.ZipFile(str(tmp_path / "all.zip")) as archive:
+            assert archive.namelist() == ["a"]
+    done = run(shared, one("zip", tmp_path, tmp_path / "all.zip", timeout=20))
+    assert done.status == "DONE", done.message
+    with zipfile.ZipFile(str(tmp_path / "all.zip")) as archive:
+        assert archive.namelist() == ["%s/a" % tmp_path.name]
+
+
+def test_zip_of_nothing_leaves_the_old(shared, tmp_path):
+    (tmp_path / "all.zip").write_text("old")
+    done = run(shared, one("zip", tmp_path / "none*", tmp_path / "all.zip"))
+    assert done.status == "ERROR" and "no file matches" in done.message
+    assert (tmp_path / "all.zip").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("name", ["../../x", "ok/../../x", "/tmp/agent-zip-x", "..\\..\\x", "\\x", "C:\\x", "C:/x", ".."])
+def test_unzip_refuses_names_that_leave(shared, tmp_path, name):
+    with zipfile.ZipFile(str(tmp_path / "evil.zip"), "w") as archive:
+        archive.writestr("good", "good")
+        archive.writestr(name, "evil")
+    done = run(shared, one("unzip", tmp_path / "evil.zip", tmp_path / "a" / "b" / "out"))
+    assert done.status == "ERROR" and "would leave the target folder" in done.message
+    assert [p.name for p in tmp_path.iterdir()] == ["evil.zip"]
+
+
+def test_unzip_and_links(shared, tmp_path):
+    with zipfile.ZipFile(str(tmp_path / "link.zip"), "w") as archive:
+        info = zipfile.ZipInfo("link")
+        info.create_system, info.external_attr = 3, 0o120777 << 16
+        archive.writestr(info, "/etc")
+        archive.writestr("link/passwd", "evil")
+    done = run(shared, one("unzip", tmp_path / "link.zip", tmp_path / "out"))
+    assert done.status == "ERROR" and "symbolic link" in done.message and not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "file").write_text("old")
+    (tmp_path / "out" / "way").symlink_to(tmp_path / "outside")
+    (tmp_path / "out" / "straight").symlink_to(tmp_path / "outside" / "file")
+    for name in ("way/file", "straight"):
+        with zipfile.ZipFile(str(tmp_path / "by.zip"), "w") as archive:
+            archive.writestr(name, "evil")
+        done = run(shared, one("unzip", tmp_path / "by.zip", tmp_path / "out"))
+        assert done.status == "ERROR" and "by a link" in done.message
+    assert (tmp_path / "outside" / "file").read_text() == "old"
+
+
+def test_unzip_limits_and_lies(shared, tmp_path):
+    with zipfile.ZipFile(str(tmp_path / "big.zip"), "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("big", b"\0" * 5000000)
+    done = run(shared, one("unzip", tmp_path / "big.zip", tmp_path / "out", max_bytes=4999999))
+    assert done.status == "ERROR" and "max_bytes" in done.message and not (tmp_path / "out").exists()
+    assert run(shared, one("unzip", tmp_path / "big.zip", tmp_path / "out", max_bytes=5000000)).status == "DONE"
+    data = (tmp_path / "big.zip").read_bytes().replace(struct.pack("<L", 5000000), struct.pack("<L", 10))
+    (tmp_path / "lie.zip").write_bytes(data)
+    done = run(shared, one("unzip", tmp_path / "lie.zip", tmp_path / "lie", max_bytes=100))
+    assert done.status == "ERROR" and not [p for p in (tmp_path / "lie").glob("**/*") if p.is_file()]
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip at all", b"PK\3\4 half"])
+def test_unzip_of_what_is_no_zip(shared, tmp_path, content):
+    (tmp_path / "no.zip").write_bytes(content)
+    done = run(shared, one("unzip", tmp_path / "no.zip", tmp_path / "out"))
+    assert done.status == "ERROR" and "not a zip" in done.message and not (tmp_path / "out").exists()
+
+
+# -- http ------------------------------------------------------------------------------
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    """/status/N, /echo, /flaky (503 twice), /moved, /slow, /short (less than its length)."""
+    protocol_version = "HTTP/1.1"
+
+    def answer(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        kind, _, value = self.path[1:].partition("/")
+        self.server.seen.append((self.command, self.path))
+        status, out, headers = 200, b"fine", {}
+        if kind == "status":
+            status = int(value)
+        elif kind == "echo":
+            out = json.dumps([self.command, self.headers.get("X-Own"), body.decode("utf-8")]).encode()
+        elif kind == "flaky":
+            status = 503 if [p for _, p in self.server.seen].count(self.path) < 3 else 200
+        elif kind == "moved":
+            status, headers = 302, {"Location": "/echo"}
+        elif kind == "large":
+            out = b"x" * int(value)
+        elif kind == "slow":
+            time.sleep(60)
+        self.send_response(status)
+        for name, text in headers.items():
+            self.send_header(name, text)
+        self.send_header("Content-Length", str(len(out) + 100 * (kind == "short")))
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(b"" if self.command == "HEAD" else out)
+        self.close_connection = True
+
+    do_GET = do_POST = do_PUT = do_HEAD = do_DELETE = answer
+
+    def log_message(self, *_):
+        pass
+
+
+class Threads(socketserver.ThreadingMixIn, socketserver.TCPServer):
+    daemon_threads = allow_reuse_address = True
+    block_on_close = False
+
+
+@pytest.fixture(scope="module")
+def serving():
+    """serving(handler) -> a server in a thread, with `seen` and `port`."""
+    made = []
+
+    def serve(handler):
+        server = Threads(("127.0.0.1", 0), handler)
+        server.seen, server.port = [], server.server_address[1]
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        made.append(server)
+        return server
+    yield serve
+    for server in made:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture(scope="module")
+def web(serving):
+    return serving(Answers)
+
+
+def get(web, path, **fields):
+    return dict({"type": "http", "url": "http://127.0.0.1:%d/%s" % (web.port, path)}, **fields)
+
+
+def test_http(shared, web, tmp_path):
+    done = run(shared, get(web, "echo", method="put", headers={"X-Own": "a${v}"}, body="b\u00e9 ${v}", capture="v"),
+               get(web, "large/3000000", save=str(tmp_path / "out")), get(web, "status/404", expect=[200, 404]),
+               get(web, "moved", capture="w"), variables={"v": "1", "w": ""})
+    assert done.status == "DONE", (done.message, done.texts)
+    assert json.loads(done.values["v"]) == ["PUT", "a1", "b\u00e9 1"]
+    assert json.loads(done.values["w"])[0] == "GET" and ("GET", "/moved") in web.seen
+    assert (tmp_path / "out").stat().st_size == 3000000
+    assert [task["rc"] for task in done.tasks] == ["200", "200", "404", "200"]
+
+
+def test_http_that_is_not_as_expected(shared, web, tmp_path):
+    (tmp_path / "out").write_text("old")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        closed = "http://127.0.0.1:%d/" % free.getsockname()[1]
+    for task, reason in [(get(web, "status/500", save=str(tmp_path / "out")), "status 500, expected 200"),
+                         (get(web, "echo", expect=[201]), "status 200, expected 201"),
+                         (get(web, "large/100000", capture="v"), "more than a variable takes"),
+                         (get(web, "short", save=str(tmp_path / "out")), "ended early"),
+                         (get(web, "", url=closed), "refused"),
+                         (get(web, "", url="file:///etc/passwd"), "must begin with http"),
+                         (get(web, "", url="http://127.0.0.1:1/a b"), "http://127.0.0.1:1/a b"),
+                         (get(web, "echo", headers={"X": "a\r\nY: b"}), "header")]:
+        done = run(shared, task, variables={"v": "kept"})
+        assert done.status == "ERROR" and reason in done.message, (task, done.message)
+        assert done.values["v"] == "kept"
+    assert (tmp_path / "out").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_http_attempts_and_stop(shared, web):
+    done = run(shared, get(web, "flaky/a", attempts=3))
+    assert done.status == "DONE" and [path for _, path in web.seen].count("/flaky/a") == 3
+    assert len([line for line in done.texts if "503" in line]) == 2
+    session = begin(shared, get(web, "slow"))
+    wait_for(lambda: ("GET", "/slow") in web.seen, "the request")
+    assert stop(shared, session)[1] < SOON_S
+
+
+# -- mail ------------------------------------------------------------------------------
+
+class Post(socketserver.StreamRequestHandler):
+    """As much of SMTP as a client needs; nobody@... is refused."""
+
+    def handle(self):
+        def say(line):
+            self.wfile.write(line.encode() + b"\r\n")
+        say("220 test")
+        sender, to = "", []
+        while True:
+            line = self.rfile.readline().decode().strip()
+            word = line.upper()
+            if word.startswith(("EHLO", "HELO")):
+                say("250 test")
+            elif word.startswith("MAIL FROM:"):
+                sender, to = line[10:], []
+                say("250 ok")
+            elif word.startswith("RCPT TO:"):
+                if "nobody@" in line:
+                    say("550 unknown")
+                else:
+                    to.append(line[8:].strip("<> "))
+                    say("250 ok")
+            elif word == "DATA":
+                say("354 go on")
+                data = b""
+                while not data.endswith(b"\r\n.\r\n"):
+                    data += self.rfile.readline()
+                self.server.seen.append((sender, to, email.message_from_bytes(data[:-3], policy=email.policy.default)))
+                say("250 ok")
+            elif word in ("QUIT", ""):
+                say("221 bye")
+                return
+            else:
+                say("250 ok")
+
+
+def test_mail(shared, serving, tmp_path):
+    task = {"type": "mail", "to": ["a@example.org", "B ${v} <b@example.org>"], "subject": "Night ${v}\u00e9",
+            "body": "Line \u00e9 ${v}\n.\nend", "attach": [str(tmp_path / "${v}.csv")]}
+    done = run(shared, task, variables={"v": "1"})
+    assert done.status == "ERROR" and "no data server MAIL" in done.message
+    post = serving(Post)
+    server = {"name": "MAIL", "driver": "smtp", "connect": {"host": "127.0.0.1", "port": post.port, "sender": "agent@example.org"}}
+    shared.import_document({"data_servers": [server]})
+    done = run(shared, task, variables={"v": "1"})
+    assert done.status == "ERROR" and "1.csv" in done.message and not post.seen
+    (tmp_path / "1.csv").write_bytes(b"a,b\n\xff\n")
+    done = run(shared, task, variables={"v": "1"})
+    assert done.status == "DONE", (done.message, done.texts)
+    sender, to, message = post.seen.pop()
+    assert "agent@example.org" in sender and to == ["a@example.org", "b@example.org"]
+    assert message["Subject"] == "Night 1\u00e9"
+    assert message.get_body().get_content().replace("\r", "").startswith("Line \u00e9 1\n")
+    attached = next(message.iter_attachments())
+    assert attached.get_filename() == "1.csv" and attached.get_payload(decode=True) == b"a,b\n\xff\n"
+
+
+def test_mail_that_fails(shared, serving):
+    post = serving(Post)
+    server = {"name": "MAIL", "driver": "smtp", "connect": {"host": "127.0.0.1", "port": post.port, "sender": "agent@example.org"}}
+    shared.import_document({"data_servers": [server]})
+    task = {"type": "mail", "to": ["a@example.org"], "subject": "s"}
+    done = run(shared, dict(task, to=["a@example.org", "nobody@example.org"]))
+    assert done.status == "WARNING" and "nobody@example.org" in done.tasks[0]["message"] and post.seen.pop()[1] == ["a@example.org"]
+    done = run(shared, dict(task, to=["nobody@example.org"]))
+    assert done.status == "ERROR" and "unknown" in done.message
+    done = run(shared, dict(task, subject="a\r\nBcc: evil@example.org"))
+    assert not post.seen or "Bcc" not in post.seen.pop()[2]
+    done = run(shared, dict(task, to=["${v}"]), variables={"v": "a@example.org\nBcc: evil@example.org"})
+    assert done.status == "ERROR" and "header" in done.message and not post.seen
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        server["connect"]["port"] = free.getsockname()[1]
+    shared.import_document({"data_servers": [server]})
+    done = run(shared, task)
+    assert done.status == "ERROR" and "refused" in done.message.lower() and "127.0.0.1" in done.message
+
+
+# -- scenario --------------------------------------------------------------------------
+
+def child_of(agent, session):
+    return next((row for row in agent.rows("SESSIONS") if row["name"] == "child of %s" % session), None)
+
+
+def test_scenario(shared):
+    child = add(shared, {"type": "os", "command": "echo child ${a} $CONTEXT; exit ${b}"}, variables={"a": "x", "b": "0"})
+    task = {"type": "scenario", "name": child, "variables": {"a": "from ${v}"}}
+    done = run(shared, task, variables={"v": "above"})
+    assert done.status == "DONE", done.message
+    row = child_of(shared, done.session)
+    assert row["session"] in done.tasks[0]["message"]
+    assert shared.log_texts(row["session"]) == ["child from above GLOBAL"]
+    done = run(shared, dict(task, variables={"b": 3}), variables={"v": ""})
+    assert done.status == "ERROR" and "exit code 3" in done.message and child_of(shared, done.session)["status"] == "ERROR"
+    for fields, reason in [({"name": "NOWHERE"}, "NOWHERE"), ({"version": "9"}, "9"), ({"variables": {"zz": "1"}}, "zz"),
+                           ({"context": "NOWHERE"}, "NOWHERE")]:
+        done = run(shared, dict(task, **fields), variables={"v": ""})
+        assert done.status == "ERROR" and reason in done.message, done.message
+
+
+def test_scenario_in_another_context_and_not_waited_for(shared):
+    shared.import_document({"contexts": ["CHILD"]})
+    child = add(shared, {"type": "os", "command": "echo in $CONTEXT; sleep 1"})
+    done = run(shared, {"type": "scenario", "name": child, "context": "CHILD", "wait": False})
+    row = child_of(shared, done.session)
+    assert done.status == "DONE" and row["status"] in ("QUEUED", "RUNNING", "DONE")
+    shared.wait_status(row["session"], "DONE")
+    assert shared.log_texts(row["session"]) == ["in CHILD"]
+
+
+def test_a_stop_and_a_time_out_go_down(shared):
+    grandchild = add(shared, {"type": "os", "command": "echo $$; exec sleep 300"})
+    child = add(shared, {"type": "scenario", "name": grandchild})
+    session = begin(shared, {"type": "scenario", "name": child})
+    row = wait_for(lambda: child_of(shared, session), "the child")
+    last = wait_for(lambda: child_of(shared, row["session"]), "the grandchild")["session"]
+    pid = int(wait_for(lambda: shared.log_texts(last), "its pid")[0])
+    assert stop(shared, session)[1] < SOON_S
+    for number in (row["session"], last):
+        shared.wait_status(number, "STOPPED")
+    assert not is_alive(pid)
+    done = run(shared, {"type": "scenario", "name": grandchild, "timeout": 0.5})
+    assert done.status == "ERROR" and "time-out" in done.message
+    shared.wait_status(child_of(shared, done.session)["session"], "STOPPED")
+
+
+def test_children_of_one_slot(make_agent):
+    agent = make_agent("--max-sessions", "1").start()
+    child = add(agent, {"type": "os", "command": "echo child"})
+    middle = add(agent, {"type": "scenario", "name": child})
+    sessions = [agent.ok("EXEC %s" % add(agent, {"type": "scenario", "name": middle}))["session"] for _ in range(3)]
+    for session in sessions:
+        assert agent.wait_status(session, "DONE", "ERROR")["status"] == "DONE"
+
+
+# -- faults at import ------------------------------------------------------------------
+
+@pytest.mark.parametrize("task, path, reason", [
+    ({"type": "python"}, "", "must have one of"),
+    ({"type": "python", "code": "x", "file": "y"}, "", "must have one of"),
+    ({"type": "python", "code": "x", "args": "y"}, "args", "must be a list"),
+    ({"type": "python", "code": "x", "env": {"A=": "y"}}, "env", "without ="),
+    ({"type": "python", "code": "x", "capture": "zz"}, "capture", "no variable is named zz"),
+    ({"type": "python", "code": "${zz}"}, "code", "no variable is named zz"),
+    ({"type": "python", "code": "x", "command": "y"}, "command", "unknown field"),
+    ({"type": "sql", "statement": "x"}, "schema", "missing"),
+    ({"type": "sql", "schema": "DWH"}, "", "must have one of"),
+    ({"type": "sql", "schema": "DWH", "statement": "x", "script": "y"}, "", "must have one of"),
+    ({"type": "sql", "schema": "DWH", "statement": "select :zz, ':no', 1::int"}, "statement", "no variable is named zz"),
+    ({"type": "sql", "schema": "NONE", "statement": "select 1"}, "schema", "no logical schema NONE"),
+    ({"type": "set", "variable": "zz", "value": "x"}, "variable", "no variable is named zz"),
+    ({"type": "set", "variable": "SESSION", "value": "x"}, "variable", "agent's own"),
+    ({"type": "set", "variable": "v"}, "value", "missing"),
+    ({"type": "refresh", "variable": "v", "schema": "DWH"}, "query", "missing"),
+    ({"type": "refresh", "variable": "v", "schema": "DWH", "query": "select :zz"}, "query", "no variable is named zz"),
+    ({"type": "evaluate", "variable": "v", "operator": "==", "value": "x"}, "operator", "must be ="),
+    ({"type": "evaluate", "variable": "v", "operator": "=", "value": {}}, "value", "must be text"),
+    ({"type": "evaluate", "variable": "v", "operator": "<", "value": ["1"]}, "", "list"),
+    ({"type": "evaluate", "variable": "v", "operator": "matches", "value": "("}, "", "regular expression"),
+    ({"type": "scenario"}, "name", "missing"),
+    ({"type": "scenario", "name": "X", "variables": {"SESSION": "1"}}, "variables.SESSION", "agent's own"),
+    ({"type": "scenario", "name": "X", "wait": "yes"}, "wait", "true or false"),
+    ({"type": "sleep", "seconds": -1}, "seconds", "must be seconds"),
+    ({"type": "sleep", "seconds": "${zz}"}, "seconds", "no variable is named zz"),
+    ({"type": "wait_file", "path": ""}, "path", "must not be empty"),
+    ({"type": "wait_file", "path": "x", "count": 0}, "count", "whole number"),
+    ({"type": "copy", "from": "x"}, "to", "missing"),
+    ({"type": "move", "from": "x", "to": "y", "overwrite": 1}, "overwrite", "true or false"),
+    ({"type": "delete"}, "path", "missing"),
+    ({"type": "mkdir", "path": 7}, "path", "must be text"),
+    ({"type": "zip", "to": "y"}, "from", "missing"),
+    ({"type": "unzip", "from": "x", "to": "y", "max_bytes": 0}, "max_bytes", "whole number"),
+    ({"type": "load_csv", "file": "x", "schema": "DWH"}, "table", "missing"),
+    ({"type": "load_csv", "file": "x", "schema": "DWH", "table": "t", "mode": "merge"}, "mode", "must be append"),
+    ({"type": "load_csv", "file": "x", "schema": "DWH", "table": "t", "types": {"a": "date"}}, "types", "integer"),
+    ({"type": "load_csv", "file": "x", "schema": "DWH", "table": "t", "encoding": "utf-99"}, "encoding", "encoding"),
+    ({"type": "load_csv", "file": "x", "schema": "DWH", "table": "t", "delimiter": ";;"}, "delimiter", "one character"),
+    ({"type": "load_csv", "file": "x", "schema": "DWH", "table": "t", "header": False}, "", "columns"),
+    ({"type": "load_csv", "file": "x", "schema": "DWH", "table": "t", "columns": ["a"], "types": {"b": "text"}}, "", "b"),
+    ({"type": "unload_csv", "schema": "DWH", "query": "select :zz", "file": "x"}, "query", "no variable is named zz"),
+    ({"type": "unload_csv", "schema": "DWH", "query": "select 1"}, "file", "missing"),
+    ({"type": "http", "url": "ftp://x"}, "url", "http://"),
+    ({"type": "http", "url": "http://x", "expect": [20]}, "expect[0]", "whole number"),
+    ({"type": "http", "url": "http://x", "headers": ["a"]}, "headers", "must be an object"),
+    ({"type": "mail", "to": [], "subject": "s"}, "to", "at least 1"),
+    ({"type": "mail", "to": ["a@b"]}, "subject", "missing"),
+    ({"type": "teleport"}, "type", "must be one of"),
+])
+def test_faults_at_import(shared, task, path, reason):
+    found = faults(shared, task)
+    assert any(reason in text for place, text in found.items()
+               if place == path or not path), found
+
+
+# -- LOG -FOLLOW -----------------------------------------------------------------------
+
+def test_log_follow(shared):
+    session = begin(shared, {"type": "python", "code": "import time\nfor i in range(4):\n print(i, flush=True)\n time.sleep(0.7)"})
+    with shared.connect() as client:
+        client.send("LOG %s -FOLLOW" % session)
+        for text in "0123":
+            line = client.line()
+            assert line.endswith(" out " + text), line
+            assert shared.status(session)["status"] == "RUNNING"
+        assert client.line().startswith("OK")
+    assert shared.status(session)["status"] == "DONE"
+    assert len(shared.ask("LOG %s -FOLLOW" % session)) == 5     # of one that has ended
+
+
+def test_log_follow_ends_with_the_agent_and_costs_nothing_when_left(make_agent):
+    agent = make_agent().start()
+    session = begin(agent, {"type": "os", "command": "echo begun; sleep 300"})
+    left, stays = agent.connect(), agent.connect()
+    for client in (left, stays):
+        client.send("LOG %s -FOLLOW" % session)
+        assert client.line().endswith(" out begun")
+    left.close()
+    assert agent.ok("PING")["running"] == "1"
+    agent.ok("SHUTDOWN -IMMEDIATE")
+    assert stays.line().split(" ")[0] in ("OK", "ERR", "")
+    stays.close()
+    assert agent.wait() == 0
