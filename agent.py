@@ -62,6 +62,7 @@ import logging
 import os
 import random
 import re
+import resource
 import sched
 import selectors
 import shutil
@@ -2019,6 +2020,10 @@ class Database:
         if version == 0 and tables:
             raise RepositoryError("%s: a SQLite file, but no repository" % self.label)
         connection.execute("pragma journal_mode=wal")       # a file refused stays as it is
+        if version:
+            kind = connection.execute("select kind from repository").fetchone()
+            if kind is None or kind[0] != self.kind:
+                raise RepositoryError("%s: is no %s repository" % (self.label, self.kind))
         if 0 < version < newest:
             self._copy(connection, version)
         if version < newest:
@@ -2032,9 +2037,6 @@ class Database:
                                        (self.kind, str(uuid.uuid4())))
                 connection.execute("pragma user_version=%d" % newest)
             connection.execute("commit")
-        kind = connection.execute("select kind from repository").fetchone()
-        if kind is None or kind[0] != self.kind:
-            raise RepositoryError("%s: is no %s repository" % (self.label, self.kind))
 
     def _copy(self, connection, version):
         """The file as it is, beside it, before a migration."""
@@ -2593,11 +2595,12 @@ class Master:
                                      " where name=?", (name,)).fetchone()
         return Hold(*row) if row and row["hold_since"] else None
 
-    def set_hold(self, name, hold):
-        """Keeps a hold of an agent, or its release (None)."""
-        self.db.write(lambda connection: connection.execute(
+    @staticmethod
+    def set_hold(connection, name, hold):
+        """Keeps a hold of an agent, or its release (None); runs inside the writer."""
+        connection.execute(
             "update agent set hold_reason=?, hold_by=?, hold_since=?, hold_until=? where name=?",
-            tuple(hold or (None,) * 4) + (name,)) and None)
+            tuple(hold or (None,) * 4) + (name,))
 
 
 # ======================================================================================
@@ -3827,6 +3830,8 @@ def _signal(send, target, number):
 # -- output of tasks -------------------------------------------------------------------
 
 _CONTROL = re.compile("[\0-\x08\x0a-\x1f\x7f-\x9f]")
+# what ends lines or turns their direction for some readers is shown like control characters
+_HIDDEN = re.compile("[\0-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 LINE_COST = 40          # bytes that a row of the log takes beside its text
 NOISY_PIPES, NOISY_S = 2, 0.001     # as many pipes with something at once are read with a pause
 FLUSH_S = 0.05          # between two looks at whose output is to be written down
@@ -3837,7 +3842,8 @@ TAIL_S = 5.0            # but it is written down at least so often
 def visible(data):
     """Bytes of a line -> text in which nothing can imitate a reply or drive a terminal."""
     text = data.decode("utf-8", "backslashreplace")
-    return _CONTROL.sub(lambda match: "\\x%02x" % ord(match.group()), text)
+    return _HIDDEN.sub(lambda match: "\\x%02x" % ord(match.group()) if match.group() < "\u0100" else
+                       "".join("\\x%02x" % byte for byte in match.group().encode()), text)
 
 
 def _piece_end(line, start):
@@ -4132,8 +4138,12 @@ class Process:
             out, their_out = pipe()
             err, their_err = pipe()
             feed, their_in = (None, subprocess.DEVNULL) if stdin is None else pipe(True)
+            if isinstance(command, str):
+                command = ["/bin/sh", "-c", command]
             self._popen = subprocess.Popen(
-                command, shell=isinstance(command, str), cwd=cwd, env=env, stdin=their_in,
+                [to_bytes(word) for word in command], cwd=cwd and to_bytes(cwd),
+                env=env and {to_bytes(name): to_bytes(value) for name, value in env.items()},
+                stdin=their_in,
                 stdout=their_out, stderr=their_err, start_new_session=True, pass_fds=pass_fds)
             ours_on_error.pop_all()
         self.pid = self._popen.pid
@@ -4166,6 +4176,11 @@ class Process:
         """
         self._ended.wait(timeout_s)
         self._drain.wait(DRAIN_S)
+
+
+def to_bytes(text):
+    """Text for the system, whatever the locale of the agent (Python 3.6 takes C's for ASCII)."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 def run_holder(path):
@@ -4647,6 +4662,11 @@ class Target(NamedTuple):
         if self.is_sqlite:
             self.patiently(lambda: self.connection.execute("begin immediate"))
 
+    def begin_query(self):
+        """Begins a transaction that nobody commits: what a query would change is not kept."""
+        if self.is_sqlite:
+            self.connection.execute("begin")
+
     def commit(self):
         """Ends it."""
         if self.is_sqlite:
@@ -4721,6 +4741,7 @@ def run_sql(target, script, values, is_script):
 
 def query_one(target, query, values):
     """First column of the first row as text. TaskError when there is none."""
+    target.begin_query()
     row = target.run(query, values).fetchone()
     if row is None:
         raise TaskError("the query gives no row")
@@ -5055,6 +5076,7 @@ class UnloadCsvTask(DatabaseTask):
     @staticmethod
     def on(target, given):
         """In the helper: a piece of rows at a time."""
+        target.begin_query()
         cursor, rows = target.run(given["query"], given["values"]), 0
         if cursor.description is None:
             raise TaskError("the query gives no rows")
@@ -5490,6 +5512,7 @@ class Session:
         self._secrets = []
         self._resumed = None            # (step row, task row) of an adopted session's process
         self._is_leaving = False
+        self.is_begun = False           # on disk
         self._spent = []                # spools whose content is recorded with the next commit
 
     def leave(self):
@@ -5527,6 +5550,7 @@ class Session:
                 self.repository.session_resume(self.number)
             self._values = dict(json.loads(self._row["variables"]), **self._own_values())
             self._adopt() if self.ticket.is_adopted else self._begin()
+            self.is_begun = True
             unread = self._read_secrets()
         except (Conflict, NotFound):        # stopped or purged since it was queued
             return
@@ -5626,6 +5650,8 @@ class Session:
             self._is_false = False
             is_ok = self._step(index, step, task)
             target = step.on_false if self._is_false else step.on_ok if is_ok else step.on_error
+            if self._stop == IMMEDIATE:
+                self._interrupt_if_asked()
             if target == END:
                 self._is_warned = self._is_warned or not is_ok or self._was_warned()
                 return (WARNING if self._is_warned else DONE), ""
@@ -6075,8 +6101,8 @@ class SessionQueue:
         self._again = {}                        # number -> Ticket that came before its slot was free
         self._gates = {}                        # gate -> how many run in it
         self._aside = {}                        # gate -> entries that wait for it
+        self._held = set()                      # gates of schedules that are held
         self._threads, self._adopted = [], []
-        self._idle = 0
         self._is_held = self._is_closing = False
 
     def add(self, ticket, repository):
@@ -6097,11 +6123,21 @@ class SessionQueue:
         return is_free
 
     def _ensure_thread(self):
-        if not self._idle and len(self._threads) < self._slots:
+        """A thread for each session that runs or may begin, as far as there are slots."""
+        while len(self._threads) < min(self._slots, len(self._running) + len(self._ready)):
             thread = threading.Thread(target=self._serve, daemon=True,
                                       name="slot %d" % (len(self._threads) + 1))
+            try:
+                thread.start()
+            except RuntimeError:        # the host has none to give: those that are there go on
+                log.error("no further thread can be started for sessions")
+                break
             self._threads.append(thread)
-            thread.start()
+        if self._ready and not self._threads:
+            for _, _, ticket, repository in self._ready:
+                repository.is_behind = True     # read again, and tried again
+                self._outstanding.discard(ticket.session)
+            self._ready = []
 
     def adopt(self, ticket, repository):
         """A session whose process lives on goes on at once, whatever the limits."""
@@ -6115,6 +6151,19 @@ class SessionQueue:
                                       name="adopted %d" % ticket.session)
             self._adopted.append(thread)
             thread.start()
+
+    def hold_schedule(self, key, is_held):
+        """Held, no session of a schedule (repository id, name) begins."""
+        with self._changed:
+            gate = ("schedule",) + key
+            if is_held:
+                self._held.add(gate)
+            elif gate in self._held:
+                self._held.discard(gate)
+                for entry in self._aside.pop(gate, ()):
+                    heapq.heappush(self._ready, entry)
+                self._ensure_thread()
+                self._changed.notify_all()
 
     def discard(self, number):
         """A session that will not begin."""
@@ -6152,6 +6201,8 @@ class SessionQueue:
         """Held, nothing begins."""
         with self._changed:
             self._is_held = is_held
+            if not is_held:
+                self._ensure_thread()
             self._changed.notify_all()
 
     @contextlib.contextmanager
@@ -6217,9 +6268,7 @@ class SessionQueue:
                 session = None if self._is_held or is_full else self._pop()
                 if session:
                     return session
-                self._idle += 1
                 self._changed.wait()
-                self._idle -= 1
 
     def _pop(self):
         """The next Session that may begin, or None.
@@ -6237,7 +6286,8 @@ class SessionQueue:
                 self._outstanding.discard(ticket.session)
                 continue
             gates = ticket.gates(repository)
-            full = next((gate for gate, limit in gates if self._gates.get(gate, 0) >= limit), None)
+            full = next((gate for gate, limit in gates if self._gates.get(gate, 0) >= limit
+                         or gate in self._held), None)
             if full:
                 self._aside.setdefault(full, []).append(entry)
                 continue
@@ -6255,8 +6305,9 @@ class SessionQueue:
                 self._gates[gate] -= 1
                 if not self._gates[gate]:
                     del self._gates[gate]
-                for entry in self._aside.pop(gate, ()):
-                    heapq.heappush(self._ready, entry)
+                if gate not in self._held:
+                    for entry in self._aside.pop(gate, ()):
+                        heapq.heappush(self._ready, entry)
             self._changed.notify_all()
             again = self._again.pop(session.number, None)
             if again:
@@ -6479,6 +6530,7 @@ class Place:
         self.repository = None
         self.trouble = "not attached yet"
         self.is_busy = False            # a thread takes care of it
+        self.is_detaching = False       # nothing new is taken
         self.has_started = False        # schedules with the rule startup have fired
         self.version = None             # data_version last seen
 
@@ -6489,21 +6541,34 @@ class Place:
 
 
 def make_repositories(master_path, clock):
-    """Makes a master with the work repository WORKREP beside it; what is there is kept."""
-    folder = os.path.dirname(os.path.abspath(master_path))
-    work_path = os.path.join(folder, "workrep.db")
-    if not os.path.exists(work_path):
+    """Makes a master with the work repository WORKREP beside it; what is there is kept.
+
+    Each appears whole under its name, and one process makes them: agent and --import may come
+    at once.
+    """
+    work_path = os.path.join(os.path.dirname(os.path.abspath(master_path)), "workrep.db")
+    lock_path = master_path + ".create.lock"
+    lock = os.open(lock_path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if os.path.exists(master_path):
+            return
         new = "%s.new%d" % (work_path, os.getpid())
-        WorkRepository.create(1, DEFAULT_REPOSITORY, new, clock).db.close()
-        os.rename(new, work_path)
-    work = WorkRepository(1, DEFAULT_REPOSITORY, work_path, clock).open()
-    work.db.close()
-    new = "%s.new%d" % (master_path, os.getpid())
-    make_private(new)
-    master = Master(new, clock).open()
-    master.attach_as(1, DEFAULT_REPOSITORY, work_path, work.db.uuid)
-    master.db.close()
-    os.rename(new, master_path)
+        if not os.path.exists(work_path):
+            WorkRepository.create(1, DEFAULT_REPOSITORY, new, clock).db.close()
+            os.rename(new, work_path)
+        work = WorkRepository(1, DEFAULT_REPOSITORY, work_path, clock).open()
+        work.db.close()
+        new = "%s.new%d" % (master_path, os.getpid())
+        make_private(new)
+        master = Master(new, clock).open()
+        master.attach_as(1, DEFAULT_REPOSITORY, work_path, work.db.uuid)
+        master.db.close()
+        os.rename(new, master_path)
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(lock_path)
+        os.close(lock)
 
 
 def open_master(settings, clock):
@@ -6553,6 +6618,8 @@ class Places:
         return [self._places[number] for number in sorted(self._places)]
 
     def _usable(self, place):
+        if place.is_detaching:
+            raise Conflict("work repository %s is being detached" % place.attachment.name)
         if place.repository is None:
             raise RepositoryError("work repository %s: %s" % (place.attachment.name, place.trouble)
                                   if place.attachment.name not in place.trouble else place.trouble)
@@ -6698,7 +6765,9 @@ class Places:
             if number not in self._places:
                 self._places[number] = Place(attachment)
         for number in set(self._places) - set(attached):
-            self._let_go(self._places.pop(number), "detached")
+            repository = self._places[number].repository
+            if repository is None or not repository.db.write(repository.has_open):
+                self._let_go(self._places.pop(number), "detached")
 
     def attach(self, name, path, is_creating):
         """Attaches a work repository -> its id. Exists, NotFound, Conflict, RepositoryError."""
@@ -6747,11 +6816,15 @@ class Places:
         place = next((p for p in self.list_all() if p.attachment.name == name), None)
         if place is None:
             raise NotFound("no work repository %s is attached" % name)
-        if place.repository:
-            with place.repository.db.reading() as connection:
-                if place.repository.has_open(connection):
-                    raise Conflict("work repository %s has open sessions" % name)
-        self._master.detach(place.attachment.id)
+        place.is_detaching = True
+        try:
+            # by the writer, so behind every session that was taken before
+            if place.repository and place.repository.db.write(place.repository.has_open):
+                raise Conflict("work repository %s has open sessions" % name)
+            self._master.detach(place.attachment.id)
+        except AgentError:
+            place.is_detaching = False
+            raise
         self._places.pop(place.attachment.id, None)
         repository = place.repository
         self._let_go(place, "detached")
@@ -6772,9 +6845,14 @@ class Cleaner:
         self._name, self._identity, self._queue, self._clock = name, identity, queue, clock
         self._on_closed = on_closed     # on_closed(repository, Ticket) after the commit
         self._reported = set()          # sessions of other hosts
+        self._locks = collections.defaultdict(threading.Lock)       # repository id -> one at a time
 
     def clean(self, repository, host=None):
         """Ends what stale sessions left running, then closes or queues them -> how many."""
+        with self._locks[repository.id]:        # a second one would end what the first has begun anew
+            return self._clean(repository, host)
+
+    def _clean(self, repository, host):
         with repository.db.reading() as connection:
             rows = repository.list_running(connection, self._name)
         stale = [row for row in rows if self._is_stale(repository, row, host)]
@@ -6818,11 +6896,13 @@ class Cleaner:
                 return True
             return self._report(row, "runs on another host, %s; CLEAN -HOST= closes those of a host "
                                 "that is gone" % it.host)
-        if it.boot != me.boot or it.master == me.master:    # this agent holds the lock of the name
+        if it.boot != me.boot:
             return True
-        if it.pid_ns != me.pid_ns:
-            return self._report(row, "runs in another pid namespace of this host")
-        return start_time(it.pid) != it.started
+        if it.pid_ns == me.pid_ns:      # a copy of the master has another lock: ask the kernel
+            return start_time(it.pid) != it.started
+        if it.master == me.master:      # a container before this one: this agent has its lock
+            return True
+        return self._report(row, "runs in another pid namespace of this host")
 
     def _report(self, row, text):
         if row["id"] not in self._reported:
@@ -6834,9 +6914,10 @@ class Cleaner:
 class Schedules:
     """The schedules of an agent's name: what the repositories hold, and what the scheduler fires."""
 
-    def __init__(self, name, places, master, clock, queue_ticket, agent_is_held):
+    def __init__(self, name, places, master, clock, queue_ticket, queue, agent_is_held):
         self._name, self._places, self._master, self._clock = name, places, master, clock
         self._queue_ticket = queue_ticket       # queue_ticket(repository, Ticket)
+        self._queue = queue
         self._agent_is_held = agent_is_held
         self._started = clock.now()
         self._startups = set()                  # keys of what this start fires and has not yet
@@ -6876,6 +6957,7 @@ class Schedules:
         place.has_started = True
 
     def _put(self, entry, is_start=False):
+        self._queue.hold_schedule(entry.key, entry.hold is not None)
         self.scheduler.put(entry)
         if entry.hold and entry.hold.until:
             self.scheduler.call_at(from_text(entry.hold.until), lambda: self._hold_over(entry))
@@ -6919,7 +7001,9 @@ class Schedules:
 
     def add(self, schedule, repository):
         """Adds a schedule, effective at once. Exists, NotFound, BadRequest."""
-        self._check(schedule)
+        timetable = self._check(schedule)
+        if timetable.rule.kind != "startup" and timetable.next_after(int(self._clock.now())) is None:
+            raise BadRequest("the rule %s never fires any more" % shorten(schedule.rule))
         found = self._places.get(repository) if repository else \
             self._places.with_scenario(schedule.scenario, schedule.version)
         found.db.write(lambda connection: found.add_schedule(connection, schedule, to_text(self._clock.now())))
@@ -6938,11 +7022,12 @@ class Schedules:
 
     def _check(self, schedule):
         try:
-            make_timetable(schedule.rule, schedule.timezone)
+            timetable = make_timetable(schedule.rule, schedule.timezone)
         except CalendarError as error:
             raise BadRequest(str(error)) from None
         if schedule.context not in self._master.list_contexts():
             raise NotFound("no context %s" % schedule.context)
+        return timetable
 
     def delete(self, name, repository):
         """Deletes a schedule; what it started goes on. NotFound."""
@@ -6958,12 +7043,12 @@ class Schedules:
 
     def _hold_over(self, entry):
         """A schedule's hold has come to its end, if it is still this one."""
-        now = self.scheduler.find(entry.key)
+        now, name, found = self.scheduler.find(entry.key), entry.schedule.name, entry.repository
         if now is not None and now.hold == entry.hold:
-            try:
-                self.hold(entry.schedule.name, None)
-            except AgentError as error:
-                log.error("schedule %s cannot be released: %s", entry.schedule.name, error)
+            def then(pending):
+                if pending.error is None:
+                    self.refresh(found, name)
+            found.db.submit(lambda connection: found.hold_schedule(connection, name, None), then=then)
 
     def list_all(self, repository=None, name=None):
         """Yields (repository, row, next due time or None) of schedules."""
@@ -7145,7 +7230,7 @@ class Agent:
         self.places = Places(self.master, clock, settings.is_insecure_fs, self._take_over,
                              self._let_go)
         self.schedules = Schedules(self.name, self.places, self.master, clock, self._queue_ticket,
-                                   lambda: self.hold is not None)
+                                   self.queue, lambda: self.hold is not None)
         self._apply_hold()
         self.places.attach_all()
         self._threads = [threading.Thread(target=target, name=name, daemon=True) for name, target
@@ -7158,7 +7243,8 @@ class Agent:
         repository = place.repository
         repository.is_behind = False
         try:
-            place.version = repository.db.write(data_version)   # what comes later is seen
+            # what comes later is seen
+            place.version = repository.db.write(lambda connection: repository.db.version)
             self._cleaner.clean(repository)
             repository.forget_strays()
             with repository.db.reading() as connection:
@@ -7267,7 +7353,8 @@ class Agent:
         if self._is_due("purge", 3600.0):
             for place in self.places.list_all():
                 if place.repository and not place.reason:
-                    self._purge_repository(place.repository, self.settings.keep_days, None)
+                    with contextlib.suppress(RepositoryError):      # the next hour's turn
+                        self._purge_repository(place.repository, self.settings.keep_days, None)
 
     def _is_due(self, what, every_s):
         now = self.clock.monotonic()
@@ -7462,9 +7549,9 @@ class Agent:
     def stop_session(self, number, is_immediate):
         """Stops a session -> its status then; an immediate stop is waited for. Conflict."""
         repository, row = self.find_own(number)
-        for _ in range(2):              # it may begin or end between two looks
+        for _ in range(100):            # it may begin or end between two looks
             session = self.queue.find(number)
-            if session is not None and session.repository is repository:
+            if session is not None and session.repository is repository and session.is_begun:
                 session.stop(IMMEDIATE if is_immediate else NORMAL)
                 if not is_immediate:
                     return RUNNING
@@ -7478,6 +7565,9 @@ class Agent:
                 repository.forget_secrets(number)
                 self._session_ended(number, STOPPED)
                 return STOPPED
+            if session is None:
+                break
+            time.sleep(0.02)
         with repository.db.reading() as connection:
             status = repository.get_session(connection, number)["status"]
         if status == RUNNING:
@@ -7596,19 +7686,24 @@ class Agent:
         self.schedules.scheduler.hold(is_held)
         if is_held and self.hold.until:
             hold = self.hold
-            self.schedules.scheduler.call_at(from_text(hold.until),
-                                   lambda: self.release() if self.hold is hold else None)
+            self.schedules.scheduler.call_at(from_text(hold.until), lambda: self._hold_over(hold))
 
     def set_hold(self, reason, by, until):
         """Nothing new begins until the release; kept over restarts."""
         hold = Hold(reason, by, self._now(), until and to_text(until))
-        self.master.set_hold(self.name, hold)
+        self.master.db.write(lambda connection: self.master.set_hold(connection, self.name, hold))
         self._change_hold(hold)
 
     def release(self):
         """Ends the hold of the agent; what was due meanwhile is decided now."""
-        self.master.set_hold(self.name, None)
+        self.master.db.write(lambda connection: self.master.set_hold(connection, self.name, None))
         self._change_hold(None)
+
+    def _hold_over(self, hold):
+        """The end of a hold has come, if it is still this one; a locked master delays its record."""
+        if self.hold is hold:
+            self.master.db.submit(lambda connection: self.master.set_hold(connection, self.name, None))
+            self._change_hold(None)
 
     def _change_hold(self, hold):
         self.hold = hold
@@ -8465,6 +8560,20 @@ def notify_systemd():
             notify.sendall(b"READY=1")
 
 
+def claim_port(host, port):
+    """A socket that no second agent can have while this one has bound the port but does not listen
+    yet (Linux lets both bind then); None elsewhere. OSError."""
+    if not sys.platform.startswith("linux"):
+        return None
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        claim.bind("\0agent.py:%s:%d" % (host, port))
+    except OSError:
+        claim.close()
+        raise
+    return claim
+
+
 class Lines:
     """Lines of bytes from a socket, bounded: what is too long is not read to its end."""
 
@@ -8687,9 +8796,10 @@ class Server:
         self._strangers = set()             # those of nobody that the agent knows: a tenth
         self._lock = threading.Lock()
         self._server = _TCPServer(self, (host, port))
-        self._thread = None
+        self._thread = self._claim = None
         try:
             self._server.server_bind()
+            self._claim = claim_port(host, self.port)
         except OSError as error:
             self._server.server_close()
             raise CannotStart("port %d of %s cannot be taken: %s"
@@ -8754,6 +8864,8 @@ class Server:
             self._server.shutdown()
             self._thread.join()
         self._server.server_close()
+        if self._claim:
+            self._claim.close()
         until = time.monotonic() + within_s
         for how in (socket.SHUT_RD, socket.SHUT_RDWR):
             with self._lock:
@@ -8944,6 +9056,18 @@ def run(agent, server, address):
         os.close(wake_in)
 
 
+def raise_file_limit(settings):
+    """Files and sockets that its own limits may need, as far as the host allows."""
+    wanted = settings.max_connections + 4 * (settings.max_sessions or 64) + 200
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if most < wanted:
+        log.warning("the host allows %d open files; the limits on connections and sessions may need "
+                    "%d (ulimit -n)", most, wanted)
+
+
 def main(arguments=None):
     """The command line -> exit code."""
     options = parse_arguments(arguments)
@@ -8957,8 +9081,9 @@ def main(arguments=None):
     try:
         if options.files:
             return import_files(settings, options, clock)
+        raise_file_limit(settings)
         return serve(settings, clock)
-    except CannotStart as error:
+    except AgentError as error:
         return _say(error.message)
     except OSError as error:
         return _say("cannot start: %s%s" % (error.strerror, ": %s" % error.filename

@@ -138,8 +138,8 @@ def test_bad_rows_with_an_error_table(load, shared):
     assert [(line, text) for line, _, text in found] == [
         (3, "2"), (4, "3,x,y"), (5, "\\udcff,5"), (6, "four,4"), (8, "5,\\udcfe")]
     assert ["1 columns" in found[0][1], "3 columns" in found[1][1], "bytes" in found[2][1],
-            "four is no integer" in found[3][1], "bytes" in found[4][1]] == [True] * 5, found
-    assert any("line 6: a: four is no integer" in text for text in done.texts)
+            'a: "four" is no integer' in found[3][1], "bytes" in found[4][1]] == [True] * 5, found
+    assert any('line 6: a: "four" is no integer' in text for text in done.texts)
 
 
 def test_beyond_max_errors_nothing_is_loaded(load, shared):
@@ -166,7 +166,7 @@ def test_nul_bytes_and_fields_beyond_what_csv_takes(load, shared):
 
 @pytest.mark.parametrize("data, fields, reason", [
     (b"", {}, "is empty"), (b"a,b\n", {"types": {"c": "text"}}, "no column c"), (b"a,a\n1,2\n", {}, "duplicate"),
-    (b"a,b\n\xff\n", {"encoding": "utf-16"}, "utf-16")])
+    (b"a,b\n\xff\n", {"encoding": "utf-16"}, "UTF-16")])
 def test_files_that_cannot_be_loaded(load, shared, data, fields, reason):
     done = load(data, **fields)
     assert done.status == "ERROR" and reason in done.message and not exists(shared, done.table), done.message
@@ -296,11 +296,11 @@ def unload(agent, sql, path, **fields):
 
 def test_unload(shared, tmp_path):
     path = tmp_path / "${v}.csv"
-    done = unload(shared, "select 1 as one, 'a,\"b\"' as \"x y\", null as nothing, :v as v, 'two' || char(10) || 'lines' as l",
+    done = unload(shared, "select 1 as one, 'a,\"b\"' as \"x y\", null as empty, :v as v, 'two' || char(10) || 'lines' as l",
                   path, variables={"v": "caf\u00e9"})
     assert (done.status, done.tasks[0]["rows"]) == ("DONE", "1"), done.message
     with open(str(tmp_path / "caf\u00e9.csv"), newline="", encoding="utf-8") as file:
-        assert list(csv.reader(file)) == [["one", "x y", "nothing", "v", "l"],
+        assert list(csv.reader(file)) == [["one", "x y", "empty", "v", "l"],
                                           ["1", 'a,"b"', "", "caf\u00e9", "two\nlines"]]
     done = unload(shared, "select 1, :v", tmp_path / "l1.csv", header=False, delimiter=";", encoding="latin-1",
                   variables={"v": "caf\u00e9"})

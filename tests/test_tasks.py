@@ -815,10 +815,10 @@ def test_http_that_is_not_as_expected(shared, web, tmp_path):
                          (get(web, "large/100000", capture="v"), "more than a variable takes"),
                          (get(web, "short", save=str(tmp_path / "out")), "ended early"),
                          (get(web, "", url=closed), "refused"),
-                         (get(web, "", url="file:///etc/passwd"), "must begin with http"),
+                         (get(web, "", url="${w}"), "must begin with http"),
                          (get(web, "", url="http://127.0.0.1:1/a b"), "http://127.0.0.1:1/a b"),
                          (get(web, "echo", headers={"X": "a\r\nY: b"}), "header")]:
-        done = run(shared, task, variables={"v": "kept"})
+        done = run(shared, task, variables={"v": "kept", "w": "file:///etc/passwd"})
         assert done.status == "ERROR" and reason in done.message, (task, done.message)
         assert done.values["v"] == "kept"
     assert (tmp_path / "out").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
@@ -992,8 +992,8 @@ def test_children_of_one_slot(make_agent):
     ({"type": "refresh", "variable": "v", "schema": "DWH", "query": "select :zz"}, "query", "no variable is named zz"),
     ({"type": "evaluate", "variable": "v", "operator": "==", "value": "x"}, "operator", "must be ="),
     ({"type": "evaluate", "variable": "v", "operator": "=", "value": {}}, "value", "must be text"),
-    ({"type": "evaluate", "variable": "v", "operator": "<", "value": ["1"]}, "", "list"),
-    ({"type": "evaluate", "variable": "v", "operator": "matches", "value": "("}, "", "regular expression"),
+    ({"type": "evaluate", "variable": "v", "operator": "<", "value": ["1"]}, "value", "list"),
+    ({"type": "evaluate", "variable": "v", "operator": "matches", "value": "("}, "value", "regular expression"),
     ({"type": "scenario"}, "name", "missing"),
     ({"type": "scenario", "name": "X", "variables": {"SESSION": "1"}}, "variables.SESSION", "agent's own"),
     ({"type": "scenario", "name": "X", "wait": "yes"}, "wait", "true or false"),
@@ -1012,11 +1012,11 @@ def test_children_of_one_slot(make_agent):
     ({"type": "load_csv", "file": "x", "schema": "DWH", "table": "t", "types": {"a": "date"}}, "types", "integer"),
     ({"type": "load_csv", "file": "x", "schema": "DWH", "table": "t", "encoding": "utf-99"}, "encoding", "encoding"),
     ({"type": "load_csv", "file": "x", "schema": "DWH", "table": "t", "delimiter": ";;"}, "delimiter", "one character"),
-    ({"type": "load_csv", "file": "x", "schema": "DWH", "table": "t", "header": False}, "", "columns"),
-    ({"type": "load_csv", "file": "x", "schema": "DWH", "table": "t", "columns": ["a"], "types": {"b": "text"}}, "", "b"),
+    ({"type": "load_csv", "file": "x", "schema": "DWH", "table": "t", "header": False}, "columns", "missing"),
+    ({"type": "load_csv", "file": "x", "schema": "DWH", "table": "t", "columns": ["a"], "types": {"b": "text"}}, "types", "b is none"),
     ({"type": "unload_csv", "schema": "DWH", "query": "select :zz", "file": "x"}, "query", "no variable is named zz"),
     ({"type": "unload_csv", "schema": "DWH", "query": "select 1"}, "file", "missing"),
-    ({"type": "http", "url": "ftp://x"}, "url", "http://"),
+    ({"type": "http", "url": "ftp://x"}, "url", "must begin"),
     ({"type": "http", "url": "http://x", "expect": [20]}, "expect[0]", "whole number"),
     ({"type": "http", "url": "http://x", "headers": ["a"]}, "headers", "must be an object"),
     ({"type": "mail", "to": [], "subject": "s"}, "to", "at least 1"),
