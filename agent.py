@@ -4210,7 +4210,7 @@ def start_error(error):
     """Why a process cannot start, in the system's words."""
     name, number = getattr(error, "filename", None), getattr(error, "errno", None)
     return "cannot start: %s%s" % (      # strerror of Python 3.6 has the name too
-        os.strerror(number) if number else error, ": %s" % name if name else "")
+        os.strerror(number) if number else error, ": %s" % os.fsdecode(name) if name else "")
 
 
 def exit_text(rc):
@@ -4710,15 +4710,19 @@ def check_statement(statement, is_sqlite):
                         % shorten(text))
 
 
-def count_rows(cursor):
-    """How many rows a statement changed or gave."""
-    if not cursor.description:
-        return max(0, cursor.rowcount)
-    rows, piece = 0, True
+def count_rows(target, statement, values):
+    """Runs a statement -> how many rows it changed or gave."""
+    before = target.connection.total_changes if target.is_sqlite else 0
+    cursor = target.run(statement, values)
+    rows, piece = 0, cursor.description
     while piece:
         piece = cursor.fetchmany(1000)
         rows += len(piece)
-    return rows
+    if cursor.description or not target.is_sqlite:
+        return rows or max(0, cursor.rowcount)
+    if target.connection.total_changes == before:
+        return 0        # rowcount of Python before 3.7 knows nothing of `with ... insert`, or a comment
+    return target.connection.execute("select changes()").fetchone()[0]
 
 
 def run_sql(target, script, values, is_script):
@@ -4730,7 +4734,7 @@ def run_sql(target, script, values, is_script):
     target.begin()
     try:
         for statement in statements:
-            rows += count_rows(target.run(statement, values))
+            rows += count_rows(target, statement, values)
         target.commit()
     except Exception:
         with contextlib.suppress(Exception):
@@ -5461,13 +5465,16 @@ class Interrupted(Exception):
 
 
 def read_secret(source):
-    """The value that {"env": name} or {"file": path} tells. OSError, ValueError."""
+    """The value that {"env": name} or {"file": path} tells. ValueError."""
     if "env" in source:
         if source["env"] not in os.environ:
             raise ValueError("the agent's environment has no %s" % source["env"])
         return os.environ[source["env"]]
-    with open(source["file"], encoding="utf-8") as file:
-        return file.read().rstrip("\n")
+    try:
+        with open(source["file"], encoding="utf-8") as file:
+            return file.read().rstrip("\n")
+    except OSError as error:
+        raise ValueError("%s: %s" % (source["file"], error.strerror)) from None
 
 
 class Left(Exception):
@@ -7145,8 +7152,7 @@ class Topology:
                 try:
                     connect[key] = read_secret(source)
                 except (OSError, ValueError) as error:
-                    raise TaskError("data server %s: %s: %s" % (
-                        name, key, getattr(error, "strerror", None) or error)) from None
+                    raise TaskError("data server %s: %s: %s" % (name, key, one_line(error))) from None
                 secrets.append(connect[key])
         return dict(server, connect=connect, secrets=secrets)
 
@@ -7161,8 +7167,26 @@ class Children:
         """Starts one in the repository of its parent -> its number."""
         if request.context not in self._agent.master.list_contexts():
             raise NotFound("no context %s" % request.context)
+        line = self._line(repository, request.name)
+        if request.scenario in line:
+            raise TaskError("scenario %s would start itself: %s"
+                            % (request.scenario, " > ".join(line[::-1] + [request.scenario])))
         request = request._replace(agent=self._agent.name)
         return self._agent.submit(request, repository).result().session
+
+    @staticmethod
+    def _line(repository, name):
+        """The scenarios above a child, its parent's first, by the names that children have."""
+        scenarios, below = [], None
+        with repository.db.reading() as connection, contextlib.suppress(NotFound):
+            while name.startswith("child of ") and name[9:].isdigit():
+                number = int(name[9:])
+                if below is not None and number >= below:       # a name that a user gave
+                    break
+                row = repository.get_session(connection, number)
+                scenarios.append(row["scenario"])
+                name, below = row["name"] or "", number
+        return scenarios
 
     def find_end(self, number):
         """The row of a child that has ended, or None."""

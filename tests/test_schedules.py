@@ -278,9 +278,10 @@ def test_overlap_one_waits_and_further_ones_are_skipped(shared):
 def test_startup_fires_at_a_start_and_at_once_for_ever(make_agent):
     agent = make_agent().start()
     import_job(agent)
-    for name, seconds in (("PAST", -86400), ("AT", 2)):
-        at = datetime.now() + timedelta(seconds=seconds)
-        agent.ok("SCHED ADD %s J -1 GLOBAL 'at %s'" % (name, at.strftime("%Y-%m-%d %H:%M:%S")))
+    past, at = ["SCHED ADD %s J -1 GLOBAL 'at %s'" % (name, (datetime.now() + timedelta(
+        seconds=seconds)).strftime("%Y-%m-%d %H:%M:%S")) for name, seconds in (("PAST", -86400), ("AT", 2))]
+    assert agent.err(past) == "BAD_REQUEST"     # it never fires any more
+    agent.ok(at)
     for name, options in (("U", ""), ("OFF", "-ENABLED=no"), ("OTHER", "-AGENT=OTHER"), ("HELD", "")):
         agent.ok("SCHED ADD %s J -1 GLOBAL startup %s" % (name, options))
     agent.ok("HOLD -SCHEDULE=HELD")
@@ -303,7 +304,7 @@ def test_startup_fires_at_a_start_and_at_once_for_ever(make_agent):
             assert shown(agent, "AT")["next"] == ""
     time.sleep(0.3)
     assert sorted(row["schedule"] for row in agent.rows("SESSIONS")) == ["AT", "U", "U", "U"]
-    assert len(why(agent, "U")) == 3 and len(why(agent, "AT")) == 1 and why(agent, "PAST") == []
+    assert len(why(agent, "U")) == 3 and len(why(agent, "AT")) == 1
 
 
 def test_what_was_missed_while_down_makes_one_session_and_one_row(make_agent):

@@ -14,8 +14,8 @@ neighbour changes from minute to minute:
     load_csv        rows a second of a session that loads a file, its helper's start included, to a bare loop of
                     csv.reader and executemany on the same file; unload_csv the same, to csv.writer
     ... memory      of the helper process at its peak, while it loads a file of 200 MB
-    task output     lines a second of a session whose command prints 300,000 lines as fast as it can, and of one that
-                    prints 10,000 a second, to the same session with the command's output in a file
+    task output     lines a second of a session whose command prints 300,000 lines as fast as it can (most of which is
+                    left out), and of one that prints 10,000 a second (all kept), to the same with `> file`
 """
 import argparse
 import contextlib
@@ -67,11 +67,12 @@ def commits_per_s(folder, seconds):
 
 
 @contextlib.contextmanager
-def running_agent(folder):
-    """The port of an agent with new repositories in a folder."""
+def running_agent(folder, *options):
+    """The port of an agent with new repositories in a folder, which its processes have as BENCH_FOLDER."""
     master = os.path.join(folder, "agent", "master.db")
     process = subprocess.Popen([sys.executable, os.path.join(TOP, "agent.py"), "--port", "0", "--master", master,
-                                "--create", "--max-queue", "10000000"], stderr=subprocess.PIPE)
+                                "--create", "--max-queue", "10000000"] + list(options),
+                               stderr=subprocess.PIPE, env=dict(os.environ, BENCH_FOLDER=folder))
     try:
         for line in process.stderr:
             found = re.search(rb"ready on \S+:(\d+)", line)
@@ -252,13 +253,14 @@ def print_ratio(name, amount, unit, measure, limit):
         name, ratio, rate, unit, limit_rate, " ".join("%.2f" % pair[0] for pair in pairs)))
 
 
-def watch_memory(marker, is_over, peaks):
-    """Notes the peak memory, MB, of processes whose command line has a word (Linux)."""
+def watch_memory(folder, is_over, peaks):
+    """Notes the peak memory, MB, of the helper processes of the agent (Linux)."""
+    own = ("BENCH_FOLDER=%s" % folder).encode()
     while not is_over.wait(0.02):
         for pid in filter(str.isdigit, os.listdir("/proc")):
             with contextlib.suppress(OSError, AttributeError):
-                with open("/proc/%s/cmdline" % pid, "rb") as file:
-                    if marker not in file.read().split(b"\0"):
+                with open("/proc/%s/cmdline" % pid, "rb") as words, open("/proc/%s/environ" % pid, "rb") as names:
+                    if b"--task" not in words.read().split(b"\0") or own not in names.read().split(b"\0"):
                         continue
                 with open("/proc/%s/status" % pid) as file:
                     peaks.append(int(re.search(r"VmHWM:\s*(\d+)", file.read()).group(1)) / 1024)
@@ -270,7 +272,7 @@ def measure_memory(folder, connection):
     size = os.path.getsize(os.path.join(folder, "rows.csv"))
     write_rows(path, ROWS * BIG_MB * 1000000 // size)
     is_over, peaks = threading.Event(), []
-    watcher = threading.Thread(target=watch_memory, args=(b"--task", is_over, peaks))
+    watcher = threading.Thread(target=watch_memory, args=(folder, is_over, peaks))
     watcher.start()
     seconds = run_session(connection, "BIG")
     is_over.set()
@@ -279,8 +281,8 @@ def measure_memory(folder, connection):
         "load_csv, memory", max(peaks), os.path.getsize(path) / 1e6, seconds))
 
 
-def measure_tasks(folder):
-    """Prints what CSV and output cost, against bare loops and a file."""
+def measure_csv(folder):
+    """Prints what loading and unloading cost, against bare loops."""
     path, unloaded = os.path.join(folder, "rows.csv"), os.path.join(folder, "bare.csv")
     write_rows(path, ROWS)
     with running_agent(folder) as port, socket.create_connection(("127.0.0.1", port)) as connection:
@@ -292,12 +294,22 @@ def measure_tasks(folder):
         print_ratio("load_csv", ROWS, "rows", lambda: run_session(connection, "LOAD"), clear_and_bare)
         print_ratio("unload_csv", ROWS, "rows", lambda: run_session(connection, "UNLOAD"),
                     lambda: bare_unload(unloaded, database))
-        for name, lines, scenario in (("task output", LINES, "PRINT"), ("task output, 10,000/s", PACED_LINES, "PACE")):
-            print_ratio(name, lines, "lines", lambda: run_session(connection, scenario),
-                        lambda: run_session(connection, scenario + "_FILE"))
         if os.path.isdir("/proc/self"):
             run_session(connection, "CLEAR")
             measure_memory(folder, connection)
+
+
+def measure_output(folder):
+    """Prints what it costs to log what a task prints, against a file: at its own speed, most of it left out, and
+    paced, all of it kept."""
+    for name, lines, scenario, options in (
+            ("task output", LINES, "PRINT", ()),
+            ("task output, 10,000/s", PACED_LINES, "PACE", ("--max-output", "100000000"))):
+        with running_agent(folder, *options) as port, \
+                socket.create_connection(("127.0.0.1", port)) as connection:
+            import_tasks(connection, folder)
+            print_ratio(name, lines, "lines", lambda: run_session(connection, scenario),
+                        lambda: run_session(connection, scenario + "_FILE"))
 
 
 def main():
@@ -310,7 +322,8 @@ def main():
     try:
         measure_acknowledging(folder, options.seconds)
         measure_ping(folder)
-        measure_tasks(folder)
+        measure_csv(folder)
+        measure_output(folder)
     finally:
         shutil.rmtree(folder)
 

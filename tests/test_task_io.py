@@ -1,0 +1,395 @@
+"""Task types of files, archives and the network on a real agent: good, bad and stopped courses."""
+import email
+import email.policy
+import http.server
+import json
+import os
+import socket
+import socketserver
+import struct
+import threading
+import time
+import zipfile
+
+import pytest
+
+from conftest import wait_for
+from test_tasks import SOON_S, begin, run, shared, stop     # noqa: F401 (a fixture)
+
+
+# -- files -----------------------------------------------------------------------------
+
+def one(kind, source, to, **fields):
+    return dict({"type": kind, "from": str(source), "to": str(to)}, **fields)
+
+
+def test_copy(shared, tmp_path):
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "b.txt").write_text("b")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "c").write_text("c")
+    os.chmod(str(tmp_path / "a.txt"), 0o640)
+    done = run(shared, one("copy", tmp_path / "a.txt", tmp_path / "new.txt"),
+               one("copy", tmp_path / "?.txt", tmp_path / "out"), one("copy", tmp_path / "a.txt", str(tmp_path / "made") + "/"),
+               one("copy", tmp_path / "sub", tmp_path / "out"))
+    assert done.status == "DONE", done.message
+    assert [task["rows"] for task in done.tasks] == ["1", "2", "1", "1"]
+    assert (tmp_path / "new.txt").read_text() == "a" and (tmp_path / "new.txt").stat().st_mode & 0o777 == 0o640
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.txt", "b.txt", "sub"]
+    assert (tmp_path / "made" / "a.txt").read_text() == "a" and (tmp_path / "out" / "sub" / "c").read_text() == "c"
+    assert (tmp_path / "a.txt").exists()
+
+
+@pytest.mark.parametrize("kind", ["copy", "move"])
+def test_what_copy_and_move_refuse(shared, tmp_path, kind):
+    (tmp_path / "a").write_text("a")
+    (tmp_path / "old").write_text("old")
+    for name in ("x", "y"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "same").write_text(name)
+    for task, reason in [(one(kind, tmp_path / "a", tmp_path / "old", overwrite=False), "exists"),
+                         (one(kind, tmp_path / "a", tmp_path / "a"), "onto itself"),
+                         (one(kind, tmp_path / "a", tmp_path), "onto itself"),
+                         (one(kind, tmp_path / "none*", tmp_path / "out"), "no file matches"),
+                         (one(kind, tmp_path / "[xy]" / "same", tmp_path / "out"), "same"),
+                         (one(kind, tmp_path / "a", "/no/where/a"), "/no/where/a")]:
+        done = run(shared, task)
+        assert done.status == "ERROR" and reason in done.message, (task, done.message)
+    assert (tmp_path / "a").read_text() == "a" and (tmp_path / "old").read_text() == "old"
+    assert (tmp_path / "x" / "same").read_text() == "x" and (tmp_path / "y" / "same").read_text() == "y"
+    assert run(shared, one(kind, tmp_path / "a", tmp_path / "old")).status == "DONE"
+    assert (tmp_path / "old").read_text() == "a" and (tmp_path / "a").exists() == (kind == "copy")
+    assert not list(tmp_path.glob("**/*.part"))
+
+
+def test_move_of_many_and_of_a_folder(shared, tmp_path):
+    for name in ("1.csv", "2.csv"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "sub").mkdir()
+    done = run(shared, one("move", tmp_path / "*.csv", tmp_path / "done"), one("move", tmp_path / "sub", tmp_path / "gone"))
+    assert done.status == "DONE" and done.tasks[0]["rows"] == "2"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["done", "gone"]
+    assert sorted(p.name for p in (tmp_path / "done").iterdir()) == ["1.csv", "2.csv"]
+
+
+def test_move_to_another_file_system(shared, tmp_path):
+    other = "/dev/shm/agent-test-%d" % os.getpid()
+    (tmp_path / "a").write_text("a")
+    if not os.path.isdir("/dev/shm") or os.stat("/dev/shm").st_dev == os.stat(str(tmp_path)).st_dev:
+        pytest.skip("one file system")
+    try:
+        assert run(shared, one("move", tmp_path / "a", other)).status == "DONE"
+        with open(other) as file:
+            assert file.read() == "a"
+        assert not (tmp_path / "a").exists()
+    finally:
+        if os.path.exists(other):
+            os.unlink(other)
+
+
+def test_a_stopped_copy_leaves_no_half_file(shared, tmp_path):
+    (tmp_path / "to").write_text("old")
+    with open(str(tmp_path / "large"), "wb") as file:
+        file.truncate(1 << 40)              # holes: it takes no space
+    session = begin(shared, one("copy", tmp_path / "large", tmp_path / "to"))
+    time.sleep(0.3)
+    assert stop(shared, session)[1] < SOON_S
+    assert (tmp_path / "to").read_text() == "old"
+    for path in tmp_path.iterdir():
+        path.unlink()
+
+
+def test_delete_and_mkdir(shared, tmp_path):
+    for name in ("a.tmp", "b.tmp", "keep", "[x]"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "dir.tmp").mkdir()
+    (tmp_path / "dir.tmp" / "f").write_text("")
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "stays").write_text("")
+    (tmp_path / "link.tmp").symlink_to(tmp_path / "target")
+    done = run(shared, {"type": "delete", "path": str(tmp_path / "*.tmp")}, {"type": "delete", "path": str(tmp_path / "*.tmp")},
+               {"type": "delete", "path": str(tmp_path / "[x]")},
+               {"type": "mkdir", "path": str(tmp_path / "p" / "${v}")}, {"type": "mkdir", "path": str(tmp_path / "p" / "${v}")},
+               variables={"v": "q/r"})
+    assert done.status == "DONE", done.message
+    assert [task["rows"] for task in done.tasks][:3] == ["4", "0", "1"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["keep", "p", "target"]
+    assert (tmp_path / "p" / "q" / "r").is_dir() and (tmp_path / "target" / "stays").exists()
+    done = run(shared, {"type": "mkdir", "path": str(tmp_path / "keep")})
+    assert done.status == "ERROR" and "keep" in done.message
+
+
+# -- zip and unzip ---------------------------------------------------------------------
+
+def test_zip_and_unzip(shared, tmp_path):
+    folder = tmp_path / "in"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "a.txt").write_text("a" * 1000)
+    (folder / "deep" / "\u00e9.txt").write_text("e")
+    done = run(shared, one("zip", folder, tmp_path / "all.zip"), one("zip", folder / "*.txt", tmp_path / "some.zip"),
+               one("unzip", tmp_path / "all.zip", tmp_path / "out"))
+    assert done.status == "DONE", done.message
+    assert [task["rows"] for task in done.tasks] == ["2", "1", "2"]
+    with zipfile.ZipFile(str(tmp_path / "all.zip")) as archive:
+        assert sorted(archive.namelist()) == ["in/a.txt", "in/deep/\u00e9.txt"]
+    with zipfile.ZipFile(str(tmp_path / "some.zip")) as archive:
+        assert archive.namelist() == ["a.txt"]
+    assert (tmp_path / "out" / "in" / "deep" / "\u00e9.txt").read_text() == "e"
+
+
+def test_zip_does_not_pack_itself(shared, tmp_path):
+    (tmp_path / "a").write_bytes(os.urandom(200000))
+    for _ in range(2):
+        done = run(shared, one("zip", tmp_path / "*", tmp_path / "all.zip", timeout=20))
+        assert done.status == "DONE", done.message
+        with zipfile.ZipFile(str(tmp_path / "all.zip")) as archive:
+            assert archive.namelist() == ["a"]
+    done = run(shared, one("zip", tmp_path, tmp_path / "all.zip", timeout=20))
+    assert done.status == "DONE", done.message
+    with zipfile.ZipFile(str(tmp_path / "all.zip")) as archive:
+        assert archive.namelist() == ["%s/a" % tmp_path.name]
+
+
+def test_zip_of_nothing_leaves_the_old(shared, tmp_path):
+    (tmp_path / "all.zip").write_text("old")
+    done = run(shared, one("zip", tmp_path / "none*", tmp_path / "all.zip"))
+    assert done.status == "ERROR" and "no file matches" in done.message
+    assert (tmp_path / "all.zip").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("name", ["../../x", "ok/../../x", "/tmp/agent-zip-x", "..\\..\\x", "\\x", "C:\\x", "C:/x", ".."])
+def test_unzip_refuses_names_that_leave(shared, tmp_path, name):
+    with zipfile.ZipFile(str(tmp_path / "evil.zip"), "w") as archive:
+        archive.writestr("good", "good")
+        archive.writestr(name, "evil")
+    done = run(shared, one("unzip", tmp_path / "evil.zip", tmp_path / "a" / "b" / "out"))
+    assert done.status == "ERROR" and "would leave the target folder" in done.message
+    assert [p.name for p in tmp_path.iterdir()] == ["evil.zip"]
+
+
+def test_unzip_and_links(shared, tmp_path):
+    with zipfile.ZipFile(str(tmp_path / "link.zip"), "w") as archive:
+        info = zipfile.ZipInfo("link")
+        info.create_system, info.external_attr = 3, 0o120777 << 16
+        archive.writestr(info, "/etc")
+        archive.writestr("link/passwd", "evil")
+    done = run(shared, one("unzip", tmp_path / "link.zip", tmp_path / "out"))
+    assert done.status == "ERROR" and "symbolic link" in done.message and not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "file").write_text("old")
+    (tmp_path / "out" / "way").symlink_to(tmp_path / "outside")
+    (tmp_path / "out" / "straight").symlink_to(tmp_path / "outside" / "file")
+    for name in ("way/file", "straight"):
+        with zipfile.ZipFile(str(tmp_path / "by.zip"), "w") as archive:
+            archive.writestr(name, "evil")
+        done = run(shared, one("unzip", tmp_path / "by.zip", tmp_path / "out"))
+        assert done.status == "ERROR" and "by a link" in done.message
+    assert (tmp_path / "outside" / "file").read_text() == "old"
+
+
+def test_unzip_limits_and_lies(shared, tmp_path):
+    with zipfile.ZipFile(str(tmp_path / "big.zip"), "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("big", b"\0" * 5000000)
+    done = run(shared, one("unzip", tmp_path / "big.zip", tmp_path / "out", max_bytes=4999999))
+    assert done.status == "ERROR" and "max_bytes" in done.message and not (tmp_path / "out").exists()
+    assert run(shared, one("unzip", tmp_path / "big.zip", tmp_path / "out", max_bytes=5000000)).status == "DONE"
+    data = (tmp_path / "big.zip").read_bytes().replace(struct.pack("<L", 5000000), struct.pack("<L", 10))
+    (tmp_path / "lie.zip").write_bytes(data)
+    done = run(shared, one("unzip", tmp_path / "lie.zip", tmp_path / "lie", max_bytes=100))
+    assert done.status == "ERROR" and not [p for p in (tmp_path / "lie").glob("**/*") if p.is_file()]
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip at all", b"PK\3\4 half"])
+def test_unzip_of_what_is_no_zip(shared, tmp_path, content):
+    (tmp_path / "no.zip").write_bytes(content)
+    done = run(shared, one("unzip", tmp_path / "no.zip", tmp_path / "out"))
+    assert done.status == "ERROR" and "not a zip" in done.message and not (tmp_path / "out").exists()
+
+
+# -- http ------------------------------------------------------------------------------
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    """/status/N, /echo, /flaky (503 twice), /moved, /slow, /short (less than its length)."""
+    protocol_version = "HTTP/1.1"
+
+    def answer(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        kind, _, value = self.path[1:].partition("/")
+        self.server.seen.append((self.command, self.path))
+        status, out, headers = 200, b"fine", {}
+        if kind == "status":
+            status = int(value)
+        elif kind == "echo":
+            out = json.dumps([self.command, self.headers.get("X-Own"), body.decode("utf-8")]).encode()
+        elif kind == "flaky":
+            status = 503 if [p for _, p in self.server.seen].count(self.path) < 3 else 200
+        elif kind == "moved":
+            status, headers = 302, {"Location": "/echo"}
+        elif kind == "large":
+            out = b"x" * int(value)
+        elif kind == "slow":
+            time.sleep(60)
+        self.send_response(status)
+        for name, text in headers.items():
+            self.send_header(name, text)
+        self.send_header("Content-Length", str(len(out) + 100 * (kind == "short")))
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(b"" if self.command == "HEAD" else out)
+        self.close_connection = True
+
+    do_GET = do_POST = do_PUT = do_HEAD = do_DELETE = answer
+
+    def log_message(self, *_):
+        pass
+
+
+class Threads(socketserver.ThreadingMixIn, socketserver.TCPServer):
+    daemon_threads = allow_reuse_address = True
+    block_on_close = False
+
+
+@pytest.fixture(scope="module")
+def serving():
+    """serving(handler) -> a server in a thread, with `seen` and `port`."""
+    made = []
+
+    def serve(handler):
+        server = Threads(("127.0.0.1", 0), handler)
+        server.seen, server.port = [], server.server_address[1]
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        made.append(server)
+        return server
+    yield serve
+    for server in made:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture(scope="module")
+def web(serving):
+    return serving(Answers)
+
+
+def get(web, path, **fields):
+    return dict({"type": "http", "url": "http://127.0.0.1:%d/%s" % (web.port, path)}, **fields)
+
+
+def test_http(shared, web, tmp_path):
+    done = run(shared, get(web, "echo", method="put", headers={"X-Own": "a${v}"}, body="b\u00e9 ${v}", capture="v"),
+               get(web, "large/3000000", save=str(tmp_path / "out")), get(web, "status/404", expect=[200, 404]),
+               get(web, "moved", capture="w"), variables={"v": "1", "w": ""})
+    assert done.status == "DONE", (done.message, done.texts)
+    assert json.loads(done.values["v"]) == ["PUT", "a1", "b\u00e9 1"]
+    assert json.loads(done.values["w"])[0] == "GET" and ("GET", "/moved") in web.seen
+    assert (tmp_path / "out").stat().st_size == 3000000
+    assert [task["rc"] for task in done.tasks] == ["200", "200", "404", "200"]
+
+
+def test_http_that_is_not_as_expected(shared, web, tmp_path):
+    (tmp_path / "out").write_text("old")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        closed = "http://127.0.0.1:%d/" % free.getsockname()[1]
+    for task, reason in [(get(web, "status/500", save=str(tmp_path / "out")), "status 500, expected 200"),
+                         (get(web, "echo", expect=[201]), "status 200, expected 201"),
+                         (get(web, "large/100000", capture="v"), "more than a variable takes"),
+                         (get(web, "short", save=str(tmp_path / "out")), "ended early"),
+                         (get(web, "", url=closed), "refused"),
+                         (get(web, "", url="${w}"), "must begin with http"),
+                         (get(web, "", url="http://127.0.0.1:1/a b"), "http://127.0.0.1:1/a b"),
+                         (get(web, "echo", headers={"X": "a\r\nY: b"}), "header")]:
+        done = run(shared, task, variables={"v": "kept", "w": "file:///etc/passwd"})
+        assert done.status == "ERROR" and reason in done.message, (task, done.message)
+        assert done.values["v"] == "kept"
+    assert (tmp_path / "out").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_http_attempts_and_stop(shared, web):
+    done = run(shared, get(web, "flaky/a", attempts=3))
+    assert done.status == "DONE" and [path for _, path in web.seen].count("/flaky/a") == 3
+    assert len([line for line in done.texts if "503" in line]) == 2
+    session = begin(shared, get(web, "slow"))
+    wait_for(lambda: ("GET", "/slow") in web.seen, "the request")
+    assert stop(shared, session)[1] < SOON_S
+
+
+# -- mail ------------------------------------------------------------------------------
+
+class Post(socketserver.StreamRequestHandler):
+    """As much of SMTP as a client needs; nobody@... is refused."""
+
+    def handle(self):
+        def say(line):
+            self.wfile.write(line.encode() + b"\r\n")
+        say("220 test")
+        sender, to = "", []
+        while True:
+            line = self.rfile.readline().decode().strip()
+            word = line.upper()
+            if word.startswith(("EHLO", "HELO")):
+                say("250 test")
+            elif word.startswith("MAIL FROM:"):
+                sender, to = line[10:], []
+                say("250 ok")
+            elif word.startswith("RCPT TO:"):
+                if "nobody@" in line:
+                    say("550 unknown")
+                else:
+                    to.append(line[8:].strip("<> "))
+                    say("250 ok")
+            elif word == "DATA":
+                say("354 go on")
+                data = b""
+                while not data.endswith(b"\r\n.\r\n"):
+                    data += self.rfile.readline()
+                self.server.seen.append((sender, to, email.message_from_bytes(data[:-3], policy=email.policy.default)))
+                say("250 ok")
+            elif word in ("QUIT", ""):
+                say("221 bye")
+                return
+            else:
+                say("250 ok")
+
+
+def test_mail(shared, serving, tmp_path):
+    task = {"type": "mail", "to": ["a@example.org", "B ${v} <b@example.org>"], "subject": "Night ${v}\u00e9",
+            "body": "Line \u00e9 ${v}\n.\nend", "attach": [str(tmp_path / "${v}.csv")]}
+    done = run(shared, task, variables={"v": "1"})
+    assert done.status == "ERROR" and "no data server MAIL" in done.message
+    post = serving(Post)
+    server = {"name": "MAIL", "driver": "smtp", "connect": {"host": "127.0.0.1", "port": post.port, "sender": "agent@example.org"}}
+    shared.import_document({"data_servers": [server]})
+    done = run(shared, task, variables={"v": "1"})
+    assert done.status == "ERROR" and "1.csv" in done.message and not post.seen
+    (tmp_path / "1.csv").write_bytes(b"a,b\n\xff\n")
+    done = run(shared, task, variables={"v": "1"})
+    assert done.status == "DONE", (done.message, done.texts)
+    sender, to, message = post.seen.pop()
+    assert "agent@example.org" in sender and to == ["a@example.org", "b@example.org"]
+    assert message["Subject"] == "Night 1\u00e9"
+    assert message.get_body().get_content().replace("\r", "").startswith("Line \u00e9 1\n")
+    attached = next(message.iter_attachments())
+    assert attached.get_filename() == "1.csv" and attached.get_payload(decode=True) == b"a,b\n\xff\n"
+
+
+def test_mail_that_fails(shared, serving):
+    post = serving(Post)
+    server = {"name": "MAIL", "driver": "smtp", "connect": {"host": "127.0.0.1", "port": post.port, "sender": "agent@example.org"}}
+    shared.import_document({"data_servers": [server]})
+    task = {"type": "mail", "to": ["a@example.org"], "subject": "s"}
+    done = run(shared, dict(task, to=["a@example.org", "nobody@example.org"]))
+    assert done.status == "WARNING" and "nobody@example.org" in done.tasks[0]["message"] and post.seen.pop()[1] == ["a@example.org"]
+    done = run(shared, dict(task, to=["nobody@example.org"]))
+    assert done.status == "ERROR" and "unknown" in done.message
+    done = run(shared, dict(task, subject="a\r\nBcc: evil@example.org"))
+    assert not post.seen or "Bcc" not in post.seen.pop()[2]
+    done = run(shared, dict(task, to=["${v}"]), variables={"v": "a@example.org\nBcc: evil@example.org"})
+    assert done.status == "ERROR" and "header" in done.message and not post.seen
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        server["connect"]["port"] = free.getsockname()[1]
+    shared.import_document({"data_servers": [server]})
+    done = run(shared, task)
+    assert done.status == "ERROR" and "refused" in done.message.lower() and "127.0.0.1" in done.message
