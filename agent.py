@@ -56,9 +56,11 @@ import glob
 import hashlib
 import heapq
 import importlib
+import importlib.util
 import itertools
 import json
 import logging
+import marshal
 import os
 import random
 import re
@@ -1585,13 +1587,28 @@ class Document(NamedTuple):
         """Whether it has a part for the master."""
         return bool(self.contexts or self.data_servers or self.logical_schemas)
 
+    def list_warnings(self):
+        """[(path, reason)] of what this host lacks; it is the task's error if it still does then."""
+        own = ("sqlite3", "smtp")
+        return [("data_servers[%d].driver" % index, "warning: this host's Python has no module %s"
+                 % server["driver"]) for index, server in enumerate(self.data_servers)
+                if server["driver"] not in own and not has_module(server["driver"])]
+
     def list_schemas(self):
         """[(path, logical schema)] that its tasks name."""
         return [("scenarios[%d].steps[%d].tasks[%d].schema" % (index, number, place),
                  task.fields["schema"])
-                for index, scenario in enumerate(self.scenarios)
+                for index, scenario in enumerate(self.scenarios) if scenario
                 for number, step in enumerate(scenario.steps)
                 for place, task in enumerate(step.tasks) if "schema" in task.fields]
+
+
+def has_module(name):
+    """Whether this Python has a module."""
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 _REFERENCE = re.compile(r"\$\$(?=\{)|\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -1638,6 +1655,13 @@ class Definitions:
 
     def read(self, text):
         """JSON text -> Document; BadRequest carries all the faults."""
+        document = self.collect(text)
+        if self.faults:
+            raise faulty(self.faults)
+        return document
+
+    def collect(self, text):
+        """JSON text -> Document, None standing for what is faulty; `faults` has the reasons."""
         document = self._parse(text)
         if not isinstance(document, dict):
             raise BadRequest("the definitions must be one JSON object",
@@ -1664,8 +1688,6 @@ class Definitions:
         for key, items in (("data_servers", servers), ("logical_schemas", schemas)):
             self._repeated(key, [item["name"] for item in items])
         self._repeated("schedules", [s and s.name for s in schedules])
-        if self.faults:
-            raise faulty(self.faults)
         return Document(scenarios, schedules, contexts, servers, schemas)
 
     def _data_server(self, path, value):
@@ -2542,11 +2564,11 @@ class Master:
             schemas = names("logical_schema") | {item["name"] for item in document.logical_schemas}
         faults = [("schedules[%d].context" % index, "no context %s" % schedule.context)
                   for index, schedule in enumerate(document.schedules)
-                  if schedule.context not in contexts]
+                  if schedule and schedule.context not in contexts]
         faults += [(path, "no logical schema %s" % schema)
                    for path, schema in document.list_schemas() if schema not in schemas]
         for index, schema in enumerate(document.logical_schemas):
-            for context, target in schema["contexts"].items():
+            for context, target in (schema["contexts"] or {}).items():
                 path = "logical_schemas[%d].contexts.%s" % (index, context)
                 if context not in contexts:
                     faults.append((path, "no context %s" % context))
@@ -2754,12 +2776,44 @@ class SessionFilter(NamedTuple):
     since: Optional[str] = None
 
 
+class SecretFiles:
+    """Secrets that came with EXEC: files of mode 0600 beside the repository, never in it."""
+
+    def __init__(self, path):
+        self._path = path
+
+    def _path_of(self, session):
+        return "%s.secret.%d" % (self._path, session)
+
+    def write(self, session, secrets):
+        """On disk before the commit that acknowledges the session."""
+        fd = os.open(self._path_of(session), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(fd, "w", encoding="utf-8") as file:
+            json.dump(secrets, file)
+            file.flush()
+            os.fsync(fd)
+
+    def read(self, session):
+        """Those that came with EXEC or RESTART, by name."""
+        try:
+            with open(self._path_of(session), encoding="utf-8") as file:
+                return json.load(file)
+        except FileNotFoundError:
+            return {}
+
+    def forget(self, session):
+        """After its end nothing of them is left."""
+        with contextlib.suppress(OSError):
+            os.unlink(self._path_of(session))
+
+
 class WorkRepository:
     """One attached work repository. Methods that take a connection run inside its writer."""
 
     def __init__(self, number, name, path, clock):
         self.id, self.name, self.path = number, name, path
         self.db = Database(path, "work", "work repository %s" % name, WORK_MIGRATIONS, clock)
+        self.secrets = SecretFiles(path)
         self.is_behind = False  # outstanding sessions and schedules must be read again
         self._parsed = {}       # definition id -> (body, Scenario)
         self._versions = {}     # (name, version) -> (row, Scenario), as of _versions_at
@@ -2847,6 +2901,8 @@ class WorkRepository:
         """
         conflicts, faults, count = [], [], 0
         for index, scenario in enumerate(document.scenarios):
+            if scenario is None:
+                continue
             made = self._import_scenario(connection, scenario, now, is_replacing)
             if made is None:
                 conflicts.append(("scenarios[%d]" % index, "%s %s exists with another definition; "
@@ -2854,6 +2910,8 @@ class WorkRepository:
                                   % (scenario.name, scenario.version)))
             count += bool(made)
         for index, schedule in enumerate(document.schedules):
+            if schedule is None:
+                continue
             row = self.find_version(connection, schedule.scenario, schedule.version)
             if row is None:
                 faults.append(("schedules[%d].scenario" % index, "no scenario %s %s"
@@ -2985,7 +3043,7 @@ class WorkRepository:
              request.level, timeout, now, request.start_at, now if status == ERROR else None, message,
              json.dumps(variables), canonical(plain), request.key, request.schedule, request.due)).lastrowid
         if secrets:
-            self.write_secrets(session, secrets)
+            self.secrets.write(session, secrets)
         ticket = Ticket(session, status, request.agent, request.priority, request.start_at,
                         request.schedule)
         return self._with_limit(ticket, scenario, request.start_at or now)
@@ -3036,32 +3094,6 @@ class WorkRepository:
     def parsed_of(self, connection, row):
         """The Scenario of a row of session."""
         return self.parsed(row["definition"], self.get_body(connection, row["definition"]))
-
-    # secrets that came with EXEC: a file of mode 0600 beside the repository, never in it
-
-    def _secret_path(self, session):
-        return "%s.secret.%d" % (self.path, session)
-
-    def write_secrets(self, session, secrets):
-        """On disk before the commit that acknowledges the session."""
-        fd = os.open(self._secret_path(session), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(fd, "w", encoding="utf-8") as file:
-            json.dump(secrets, file)
-            file.flush()
-            os.fsync(fd)
-
-    def read_secrets(self, session):
-        """Those that came with EXEC or RESTART, by name."""
-        try:
-            with open(self._secret_path(session), encoding="utf-8") as file:
-                return json.load(file)
-        except FileNotFoundError:
-            return {}
-
-    def forget_secrets(self, session):
-        """After its end nothing of them is left."""
-        with contextlib.suppress(OSError):
-            os.unlink(self._secret_path(session))
 
     def forget_strays(self):
         """Secrets and spools of sessions that have ended, or never were: left by a crash."""
@@ -3118,7 +3150,7 @@ class WorkRepository:
         if from_step is not None:
             columns.update(restart_step=scenario.step_index(from_step), restart_task=0)
         if secrets:
-            self.write_secrets(session, secrets)
+            self.secrets.write(session, secrets)
         self._change(connection, session, QUEUED, **columns)
         if is_held:
             self._change(connection, session, WAITING)
@@ -4527,6 +4559,20 @@ class PythonTask:
     resume = OsTask.resume
 
 
+HELPER_BOOT = ("import marshal,os,sys;__file__=sys.argv.pop();fd=int(sys.argv.pop());"
+               "exec(marshal.loads(os.pread(fd,os.fstat(fd).st_size,0)))")
+
+
+@functools.lru_cache(maxsize=None)
+def compiled_agent():
+    """A descriptor of a file without a name that has the code of agent.py: to compile it takes
+    most of the time and memory that the start of a helper needs."""
+    with open(os.path.abspath(__file__), "rb") as source, tempfile.TemporaryFile() as file:
+        file.write(marshal.dumps(compile(source.read(), source.name, "exec", dont_inherit=True)))
+        file.flush()
+        return os.dup(file.fileno())
+
+
 class HelperTask:
     """A task whose work is done by agent.py in another role, in a process that can be ended.
 
@@ -4538,10 +4584,11 @@ class HelperTask:
         """Hands over to the helper and takes its result."""
         given = dict(self.prepare(fields, execution), type=self.name)
         with tempfile.TemporaryFile() as result:
-            command = [sys.executable, "-u", os.path.abspath(__file__), "--task",
-                       str(result.fileno())]
+            code = compiled_agent()
+            command = [sys.executable, "-u", "-c", HELPER_BOOT, "--task", str(result.fileno()),
+                       str(code), os.path.abspath(__file__)]
             rc = execution.process(command, execution.environment(), stdin=json.dumps(given),
-                                   pass_fds=(result.fileno(),))
+                                   pass_fds=(result.fileno(), code))
             result.seek(0)
             text = result.read().decode()
         if not text:
@@ -4995,13 +5042,22 @@ def convert_all(rows, converters, width):
             return None
         text.encode()
         for index, kind, _ in converters:
-            try:
-                columns[index] = list(map(kind, columns[index]))
-            except ValueError:
-                columns[index] = [kind(text) if text else None for text in columns[index]]
+            columns[index] = convert_column(columns[index], kind)
     except ValueError:              # no number, or bytes that the encoding does not have
         return None
     return list(zip(*columns))
+
+
+def convert_column(column, kind):
+    """A column of texts -> numbers, by Python's own int or float while nothing about them is
+    peculiar: empty, an underscore, out of range, no number in IEEE's sense. ValueError."""
+    with contextlib.suppress(ValueError):
+        values = list(map({to_integer: int, to_real: float}[kind], column))
+        total = sum(values)
+        if total - total == 0 and -1 << 63 <= min(values) and max(values) < 1 << 63 and \
+                "_" not in "".join(column):
+            return values
+    return [kind(text) if text else None for text in column]
 
 
 _LINE_END = re.compile("\r\n?|\n")
@@ -5125,6 +5181,8 @@ def destinations(pattern, to, overwrite):
             raise TaskError("%s exists" % target)
         if os.path.lexists(target) and os.path.samefile(path, target):
             raise TaskError("%s would be written onto itself" % path)
+        if os.path.isdir(path) and (os.path.realpath(target) + "/").startswith(os.path.realpath(path) + "/"):
+            raise TaskError("%s would be written into itself" % path)
     return pairs
 
 
@@ -5211,6 +5269,10 @@ class MkdirTask(HelperTask):
         return {"status": DONE}
 
 
+# a file from before 1980 is one of 1980 in an archive, where Python can do that
+ZIP_OPTIONS = {"strict_timestamps": False} if sys.version_info >= (3, 8) else {}
+
+
 @task_type("zip")
 class ZipTask(HelperTask):
     """Packs what a pattern matches; names in the archive count from the pattern's folder."""
@@ -5226,7 +5288,7 @@ class ZipTask(HelperTask):
             names += [(path, os.path.relpath(path, base)) for path in files_below(found)
                       if os.path.realpath(path) != os.path.realpath(given["to"])]
         with written_beside(given["to"]) as file, \
-                zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
+                zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, **ZIP_OPTIONS) as archive:
             for path, name in names:
                 archive.write(path, name)
         return {"status": DONE, "rows": len(names)}
@@ -5266,7 +5328,7 @@ class UnzipTask(HelperTask):
     @staticmethod
     def _check(member):
         parts = member.filename.replace("\\", "/").split("/")
-        if member.filename.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
+        if member.filename.startswith(("/", "\\")) or ".." in parts or parts[0][1:2] == ":":
             raise TaskError("%s would leave the target folder; nothing was unpacked"
                             % shorten(member.filename))
         if member.external_attr >> 28 == 0xA:
@@ -5599,7 +5661,7 @@ class Session:
 
     def _read_secrets(self):
         """Takes the values of secret variables -> why that fails, or nothing."""
-        given = self.repository.read_secrets(self.number) if self._scenario.secrets else {}
+        given = self.repository.secrets.read(self.number) if self._scenario.secrets else {}
         for name, source in self._scenario.secrets.items():
             try:
                 value = given[name] if name in given else read_secret(source)
@@ -5635,7 +5697,7 @@ class Session:
         except RepositoryError as error:
             return self._report_loss(error)
         if self._scenario.secrets:
-            self.repository.forget_secrets(self.number)
+            self.repository.secrets.forget(self.number)
         self.around.on_end(self.number, status)
 
     def _told(self, message):
@@ -7291,7 +7353,7 @@ class Agent:
         if ticket.status == QUEUED:
             self._queue_ticket(repository, ticket)
         else:
-            repository.forget_secrets(ticket.session)
+            repository.secrets.forget(ticket.session)
             self._session_ended(ticket.session, ticket.status)
 
     def request_stop(self, is_immediate=False, max_wait_s=STOP_S, is_leaving=False):
@@ -7498,7 +7560,7 @@ class Agent:
             def then(pending):
                 if pending.value:
                     self.queue.discard(ticket.session)
-                    repository.forget_secrets(ticket.session)
+                    repository.secrets.forget(ticket.session)
                     self._session_ended(ticket.session, ERROR)
             repository.db.submit(lambda connection: repository.fail_waiting(
                 connection, ticket.session, "waited max_wait for the limit of its scenario",
@@ -7586,7 +7648,7 @@ class Agent:
                     connection, number, self._now())):
                 self.queue.discard(number)
                 self._later.pop(number, None)
-                repository.forget_secrets(number)
+                repository.secrets.forget(number)
                 self._session_ended(number, STOPPED)
                 return STOPPED
             if session is None:
@@ -7669,14 +7731,13 @@ class Agent:
     # -- definitions -------------------------------------------------------------------
 
     def import_document(self, text, repository, is_replacing):
-        """Imports a definitions document -> (scenarios, schedules) made or changed."""
-        document = Definitions().read(text)
+        """Imports a definitions document -> (Document, (scenarios, schedules) made or changed)."""
         found = self.places.get(repository)
-        result = import_into(self.master, found, document, self.name, self._now(), is_replacing)
+        document, counts = import_into(self.master, found, text, self.name, self._now(), is_replacing)
         self._contexts = frozenset(self.master.list_contexts())
         for schedule in document.schedules:
             self.schedules.refresh(found, schedule.name)
-        return result
+        return document, counts
 
     def export(self, repository, name, version):
         """The definitions of a repository, of a scenario, or of one version, as a document."""
@@ -7741,21 +7802,25 @@ class Agent:
         self.schedules.fire_startups()
 
 
-def import_into(master, repository, document, agent, now, is_replacing):
-    """One transaction in the master, one in the work repository -> (scenarios, schedules)."""
+def import_into(master, repository, text, agent, now, is_replacing):
+    """One transaction in the master, one in the work repository -> (Document, (scenarios,
+    schedules) made or changed). BadRequest and Exists carry all the faults."""
+    definitions = Definitions()
+    document = definitions.collect(text)
+
     def work(connection):
         return repository.import_document(connection, document, agent, now, is_replacing)
 
     def rehearse(connection):
         work(connection)
         raise _Rehearsed
-    faults = master.topology_faults(document)
+    faults = definitions.faults + master.topology_faults(document)
     try:                                        # every fault is found before anything is written
         repository.db.write(rehearse)
     except _Rehearsed:
         pass
     except BadRequest as error:
-        faults = error.faults + faults
+        faults += error.faults
     except Exists as error:
         error.faults += faults
         raise
@@ -7763,7 +7828,7 @@ def import_into(master, repository, document, agent, now, is_replacing):
         raise faulty(faults)
     master.put_topology(document)
     try:
-        return repository.db.write(work)
+        return document, repository.db.write(work)
     except RepositoryError as error:
         if document.has_topology:
             raise RepositoryError("%s; the master has its part, the same IMPORT completes it"
@@ -8248,9 +8313,14 @@ def _contexts(agent, request):
 @verb("IMPORT", ADMINISTRATOR, "import a definitions document, quoted as one word",
       (("DOCUMENT", ANY),), options={"REPO": REPO, "REPLACE": Option(None)})
 def _import(agent, request):
-    scenarios, schedules = agent.import_document(
+    document, counts = agent.import_document(
         request.arguments[0], request.options.get("REPO"), "REPLACE" in request.options)
-    return [("scenarios", scenarios), ("schedules", schedules)]
+
+    def lines():
+        for warning in document.list_warnings():
+            yield "%s: %s" % warning
+        return list(zip(("scenarios", "schedules"), counts))
+    return lines()
 
 
 @verb("EXPORT", MONITOR, "give definitions back, as lines of JSON",
@@ -8998,7 +9068,7 @@ def import_files(settings, options, clock):
 def _import_file(master, path, options, clock):
     try:
         with open(path, encoding="utf-8") as file:
-            document = Definitions().read(file.read())
+            text = file.read()
         attachments = [found for found in master.list_attachments()
                        if options.repo in (None, found.name)]
         if not attachments:
@@ -9006,8 +9076,8 @@ def _import_file(master, path, options, clock):
         number, name, work_path, expected = attachments[0]
         repository = WorkRepository(number, name, work_path, clock).open(expected)
         try:
-            counts = import_into(master, repository, document, options.name,
-                                 to_text(clock.now()), options.replace)
+            document, counts = import_into(master, repository, text, options.name,
+                                           to_text(clock.now()), options.replace)
         finally:
             repository.db.close()
     except AgentError as error:
@@ -9017,6 +9087,8 @@ def _import_file(master, path, options, clock):
     except (OSError, UnicodeDecodeError) as error:
         _say("%s: %s" % (path, getattr(error, "strerror", None) or "is not UTF-8"))
     else:
+        for place, reason in document.list_warnings():
+            _say("%s: %s: %s" % (path, place, reason))
         print("%s: %d scenarios and %d schedules imported" % ((path,) + counts))
         return True
     return False

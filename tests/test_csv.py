@@ -166,7 +166,7 @@ def test_nul_bytes_and_fields_beyond_what_csv_takes(load, shared):
 
 @pytest.mark.parametrize("data, fields, reason", [
     (b"", {}, "is empty"), (b"a,b\n", {"types": {"c": "text"}}, "no column c"), (b"a,a\n1,2\n", {}, "duplicate"),
-    (b"a,b\n\xff\n", {"encoding": "utf-16"}, "UTF-16")])
+    (b"a,b\n\xff\n", {"encoding": "utf-16"}, "BOM")])
 def test_files_that_cannot_be_loaded(load, shared, data, fields, reason):
     done = load(data, **fields)
     assert done.status == "ERROR" and reason in done.message and not exists(shared, done.table), done.message

@@ -211,3 +211,20 @@ def test_secrets_are_not_in_the_arguments_of_processes(shared, tmp_path):
         "    return sqlite3.connect(':memory:')\n")
     end = run_on(shared, "looks", {"password": {"env": "DB_PASSWORD"}})
     assert end["status"] == "DONE", end
+
+
+def test_a_missing_module_is_a_warning_of_the_import(agent):
+    lines = agent.ask("IMPORT '%s'" % json.dumps({"data_servers": [
+        {"name": "X", "driver": "no_such_driver", "connect": {}}]}))
+    assert lines[0].startswith("* data_servers[0].driver: warning: ") and lines[-1].startswith("OK")
+
+
+def test_all_faults_of_a_document_are_told_at_once(agent):
+    lines = agent.ask("IMPORT '%s'" % json.dumps({
+        "scenarios": [{"name": "A", "version": "1", "wrong": 1, "steps": [
+            {"name": "s", "tasks": [{"type": "os", "command": "true"}]}]}],
+        "schedules": [{"name": "N", "scenario": "NOPE", "context": "NOWHERE", "rule": "every 1h"}],
+        "logical_schemas": [{"name": "L", "contexts": {"GLOBAL": "NO_SERVER"}}]}))
+    paths = {line.split(":")[0] for line in lines[:-1]}
+    assert paths == {"* scenarios[0].wrong", "* schedules[0].scenario", "* schedules[0].context",
+                     "* logical_schemas[0].contexts.GLOBAL"}
