@@ -4966,9 +4966,12 @@ class LoadCsvTask(HelperTask):
                 yield "types", "%s is none of the columns" % name
 
     def prepare(self, fields, execution):
-        """With the data server."""
-        return dict(super().prepare(fields, execution),
-                    server=execution.data_server(fields["schema"]))
+        """With the data server; a table without a schema of its own is in the physical schema."""
+        server = execution.data_server(fields["schema"])
+        given = dict(super().prepare(fields, execution), server=server)
+        if server["physical_schema"] and "." not in given["table"]:
+            given["table"] = "%s.%s" % (server["physical_schema"], given["table"])
+        return given
 
     @classmethod
     def work(cls, given):
@@ -5576,6 +5579,7 @@ class Session:
         self._attempts = {}             # step -> (attempts so far, how the newest ended before)
         self._roots = {}                # pid -> start time, of processes whose group lives on
         self._is_false = False          # an evaluate of the step said so
+        self._told_false = None         # what the newest one compared
         self._failure = None            # (step, task, message) that decides the session's end
         self._is_warned = False
         self._secrets = []
@@ -5725,7 +5729,8 @@ class Session:
                 self._is_warned = self._is_warned or not is_ok or self._was_warned()
                 return (WARNING if self._is_warned else DONE), ""
             if target == FAIL:
-                return ERROR, self._failure[2] if self._failure else "step %s" % step.name
+                told = self._told_false or "step %s ends in FAIL" % step.name
+                return ERROR, self._failure[2] if self._failure else told
             self._is_warned = self._is_warned or not is_ok
             index, task = self._scenario.step_index(target), 0
         return ERROR, "more than max_steps (%d) steps" % self._scenario.max_steps
@@ -5795,6 +5800,7 @@ class Session:
                 status, self._is_warned = WARNING, True
             if result.is_false:
                 self._is_false = True
+                self._told_false = "step %s: %s" % (step.name, result.message)
                 break
         return status, None
 
