@@ -2807,52 +2807,8 @@ class SecretFiles:
             os.unlink(self._path_of(session))
 
 
-class WorkRepository:
-    """One attached work repository. Methods that take a connection run inside its writer."""
-
-    def __init__(self, number, name, path, clock):
-        self.id, self.name, self.path = number, name, path
-        self.db = Database(path, "work", "work repository %s" % name, WORK_MIGRATIONS, clock)
-        self.secrets = SecretFiles(path)
-        self.is_behind = False  # outstanding sessions and schedules must be read again
-        self._parsed = {}       # definition id -> (body, Scenario)
-        self._versions = {}     # (name, version) -> (row, Scenario), as of _versions_at
-        self._versions_at = None
-        self._imports = 0       # changes of scenarios by this agent
-
-    @classmethod
-    def create(cls, number, name, path, clock):
-        """Makes a new file with the scenario HELLO and opens it."""
-        make_private(path)
-        repository = cls(number, name, path, clock).open()
-        document = Definitions().read(json.dumps(HELLO))
-        repository.db.write(lambda connection: repository.import_document(
-            connection, document, DEFAULT_NAME, to_text(clock.now())))
-        return repository
-
-    def open(self, expected_uuid=None):
-        """Opens the file and checks that it is the one of this id; RepositoryError."""
-        self.db.open()
-        try:
-            number = self.db.write(self._claim)
-            self.id = self.id or number         # ATTACH takes the id that the file has
-            if number is None or number != self.id:
-                raise RepositoryError("%s: the file is a work repository of id %s, not %s"
-                                      % (self.db.label, number, self.id))
-            if expected_uuid not in (None, self.db.uuid):
-                raise RepositoryError("%s: the file carries another UUID than the one attached; "
-                                      "DETACH and ATTACH it if that is meant" % self.db.label)
-        except AgentError:
-            self.db.close()
-            raise
-        return self
-
-    def _claim(self, connection):
-        """The id that the file carries; a new file takes this one."""
-        connection.execute("update repository set id=? where id is null", (self.id,))
-        return connection.execute("select id from repository").fetchone()[0]
-
-    # -- scenarios ---------------------------------------------------------------------
+class ScenarioTables:
+    """Scenarios and their definitions; a part of WorkRepository."""
 
     def find_version(self, connection, name, version):
         """The row of a scenario version (-1: the latest), or None."""
@@ -2972,7 +2928,9 @@ class WorkRepository:
         connection.execute("delete from definition where id not in (select definition from scenario)"
                            " and id not in (select definition from session)")
 
-    # -- sessions: acknowledged --------------------------------------------------------
+
+class SessionTables:
+    """Sessions from their acknowledgement to their end; a part of WorkRepository."""
 
     def _check_variables(self, connection, request):
         row = self.get_version(connection, request.scenario, request.version)
@@ -3319,7 +3277,9 @@ class WorkRepository:
         return row["status"] in OUTSTANDING and self._change(
             connection, session, STOPPED, ended=now, message="stopped before it began")
 
-    # -- sessions: looked at -----------------------------------------------------------
+
+class SessionViews:
+    """Sessions as they are looked at; a part of WorkRepository."""
 
     def find_session(self, connection, session):
         """The row of a session, or None."""
@@ -3442,7 +3402,9 @@ class WorkRepository:
             self._forget_definitions(connection)
         return len(ids)
 
-    # -- schedules ---------------------------------------------------------------------
+
+class ScheduleTables:
+    """Schedules and their ledger; a part of WorkRepository."""
 
     def put_schedule(self, connection, schedule, now):
         """Adds a schedule or sets it to a new definition; its ledger and hold stay.
@@ -3576,7 +3538,7 @@ class WorkRepository:
     def _skip(connection, name, span, reason, now):
         """Consecutive due times that are skipped for one reason are one row."""
         first, last, count = span
-        row = WorkRepository._newest_occurrence(connection, name)
+        row = ScheduleTables._newest_occurrence(connection, name)
         if row is not None and row["decision"] == SKIPPED and row["reason"] == reason:
             connection.execute("update occurrence set last_due=?, count=count+?, decided=?"
                                " where schedule=? and due=?", (last, count, now, name, row["due"]))
@@ -3584,6 +3546,52 @@ class WorkRepository:
             connection.execute("insert into occurrence(schedule, due, last_due, count, decision,"
                                " reason, decided) values (?, ?, ?, ?, 'skipped', ?, ?)",
                                (name, first, last, count, reason, now))
+
+
+class WorkRepository(ScenarioTables, SessionTables, SessionViews, ScheduleTables):
+    """One attached work repository. Methods that take a connection run inside its writer."""
+
+    def __init__(self, number, name, path, clock):
+        self.id, self.name, self.path = number, name, path
+        self.db = Database(path, "work", "work repository %s" % name, WORK_MIGRATIONS, clock)
+        self.secrets = SecretFiles(path)
+        self.is_behind = False  # outstanding sessions and schedules must be read again
+        self._parsed = {}       # definition id -> (body, Scenario)
+        self._versions = {}     # (name, version) -> (row, Scenario), as of _versions_at
+        self._versions_at = None
+        self._imports = 0       # changes of scenarios by this agent
+
+    @classmethod
+    def create(cls, number, name, path, clock):
+        """Makes a new file with the scenario HELLO and opens it."""
+        make_private(path)
+        repository = cls(number, name, path, clock).open()
+        document = Definitions().read(json.dumps(HELLO))
+        repository.db.write(lambda connection: repository.import_document(
+            connection, document, DEFAULT_NAME, to_text(clock.now())))
+        return repository
+
+    def open(self, expected_uuid=None):
+        """Opens the file and checks that it is the one of this id; RepositoryError."""
+        self.db.open()
+        try:
+            number = self.db.write(self._claim)
+            self.id = self.id or number         # ATTACH takes the id that the file has
+            if number is None or number != self.id:
+                raise RepositoryError("%s: the file is a work repository of id %s, not %s"
+                                      % (self.db.label, number, self.id))
+            if expected_uuid not in (None, self.db.uuid):
+                raise RepositoryError("%s: the file carries another UUID than the one attached; "
+                                      "DETACH and ATTACH it if that is meant" % self.db.label)
+        except AgentError:
+            self.db.close()
+            raise
+        return self
+
+    def _claim(self, connection):
+        """The id that the file carries; a new file takes this one."""
+        connection.execute("update repository set id=? where id is null", (self.id,))
+        return connection.execute("select id from repository").fetchone()[0]
 
 
 SPOOL_SCHEMA = ("""

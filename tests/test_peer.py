@@ -1,10 +1,12 @@
 """Who is at the other end of a loopback connection: the kernel's word, asked in both ways, and what an agent makes of it."""
 import os
+import pathlib
 import shutil
 import socket
 import struct
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -332,22 +334,26 @@ def test_nothing_runs_for_another_user_who_closes_at_once(shared, behaviour):
 
 
 @needs_setpriv
-def test_an_agent_of_another_user_serves_that_user_and_root(make_agent, tmp_path):
+def test_an_agent_of_another_user_serves_that_user_and_root(make_agent, request):
     """The own OS user of the agent, and root, are administrators without more."""
-    folder = tmp_path / "repo"
+    # not tmp_path: pytest takes the folders above it from other users whenever it starts
+    top = pathlib.Path(tempfile.mkdtemp(prefix="agent-of-nobody-"))
+    request.addfinalizer(lambda: shutil.rmtree(str(top)))
+    folder = top / "repo"
     folder.mkdir()
     reachable = subprocess.call(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-c",
                                  "import sys; open(sys.argv[1]).close()", str(conftest.TOP / "agent.py")],
                                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/")
     if reachable != 0:
         pytest.skip("another user cannot run this Python")
-    for each in [folder] + list(folder.parents)[:3]:
+    for each in (folder, top):
         os.chmod(str(each), 0o755)
     os.chown(str(folder), NOBODY, NOBODY)
-    wrapper = tmp_path / "python"
+    wrapper = top / "python"
     wrapper.write_text('#!/bin/sh\nexec setpriv --reuid=65534 --regid=65534 --clear-groups "%s" "$@"\n' % sys.executable)
     wrapper.chmod(0o755)
-    running = make_agent(python=str(wrapper)).start()
+    running = make_agent(python=str(wrapper), folder=str(folder)).start()
+    request.addfinalizer(running.finish)
     assert running.ok("PING")["status"] == "READY"                      # of root
     assert as_nobody(running, "PING\\nQUIT\\n")[0].startswith("OK agent=")
     assert running.ok("EXEC HELLO -SYNC")["status"] == "DONE"
