@@ -157,6 +157,7 @@ LATE_S = 1.0            # begun so long after its due time is late
 HEARTBEAT_S = 10.0
 YIELD_S = 0.2           # how long a session's begin gives way to requests that wait for their OK
 YIELD_REQUESTS = 3      # as many at once make it give way
+FLOOD_S = 0.05          # and so long after they did
 FOLLOW_S = 0.05         # between two looks for new lines of a log
 ATTACH_S = 2.0          # between tries to attach a repository, and looks at one's health
 CLEAN_S = 60.0          # between two cleanings
@@ -2985,7 +2986,10 @@ class SessionTables:
             if any(hidden in value for hidden in request.hidden):
                 raise BadRequest("%s: would store a secret; declare it secret in scenario %s"
                                  % (name, scenario.name))
-        variables = dict(scenario.variables, **plain)
+        if plain:
+            variables, given = json.dumps(dict(scenario.variables, **plain)), canonical(plain)
+        else:
+            variables, given = self._text_of_defaults(scenario), "{}"
         timeout = scenario.timeout if request.timeout is None else request.timeout
         is_waiting = request.is_held or request.start_at is not None and request.start_at > now
         status, message = WAITING if is_waiting else QUEUED, ""
@@ -2999,7 +3003,7 @@ class SessionTables:
             (request.agent, scenario.name, scenario.version, row["definition"],
              request.context, status, request.name, request.keywords, request.priority,
              request.level, timeout, now, request.start_at, now if status == ERROR else None, message,
-             json.dumps(variables), canonical(plain), request.key, request.schedule, request.due)).lastrowid
+             variables, given, request.key, request.schedule, request.due)).lastrowid
         if secrets:
             self.secrets.write(session, secrets)
         ticket = Ticket(session, status, request.agent, request.priority, request.start_at,
@@ -3018,6 +3022,12 @@ class SessionTables:
             raise Conflict("key %s was used for session %d with another scenario or other variables"
                            % (shorten(request.key), row["id"]))
         return row
+
+    def _text_of_defaults(self, scenario):
+        """The JSON of a scenario's variables, kept with the parsed scenario that it is of."""
+        if self._defaults[0] is not scenario:
+            self._defaults = scenario, json.dumps(scenario.variables)
+        return self._defaults[1]
 
     @staticmethod
     def _limited(connection, scenario, status):
@@ -3557,6 +3567,7 @@ class WorkRepository(ScenarioTables, SessionTables, SessionViews, ScheduleTables
         self.secrets = SecretFiles(path)
         self.is_behind = False  # outstanding sessions and schedules must be read again
         self._parsed = {}       # definition id -> (body, Scenario)
+        self._defaults = None, ""      # (Scenario, JSON of its variables) used last
         self._versions = {}     # (name, version) -> (row, Scenario), as of _versions_at
         self._versions_at = None
         self._imports = 0       # changes of scenarios by this agent
@@ -6173,9 +6184,9 @@ class SessionQueue:
     it waits aside.
     """
 
-    def __init__(self, slots, make, count_requests):
+    def __init__(self, slots, make, is_flooded):
         self._slots, self._make = slots, make   # make(ticket, repository) -> Session
-        self._count_requests = count_requests   # requests that wait for their commit now
+        self._is_flooded = is_flooded           # whether many requests wait for their OK
         self._changed = threading.Condition()
         self._ready = []                        # heap of (-priority, order, ticket, repository)
         self._order = itertools.count()
@@ -6201,8 +6212,9 @@ class SessionQueue:
             self._outstanding.add(ticket.session)
             heapq.heappush(self._ready, (-ticket.priority, next(self._order), ticket, repository))
             is_free = not self._is_held and len(self._running) < self._slots
-            self._ensure_thread()
-            self._changed.notify()
+            if is_free:                 # otherwise a thread looks for itself when it can
+                self._ensure_thread()
+                self._changed.notify()
         return is_free
 
     def _ensure_thread(self):
@@ -6338,7 +6350,7 @@ class SessionQueue:
     def _give_way(self):
         """Acknowledging goes before beginning: a flood of requests is answered first."""
         for _ in range(int(YIELD_S / 0.01)):
-            if self._count_requests() < YIELD_REQUESTS or self._is_closing:
+            if not self._is_flooded() or self._is_closing:
                 return
             time.sleep(0.01)
 
@@ -7299,6 +7311,7 @@ class Agent:
         self._later = {}                        # session that waits for its time -> repository
         self._lock = threading.Lock()
         self._requests = 0                      # EXECs that wait for their commit
+        self._flooded = -FLOOD_S                # when there were many at once (monotonic seconds)
         self._is_over = False
         self._keeper_stop = threading.Event()
         self._threads = []
@@ -7325,7 +7338,7 @@ class Agent:
         self.queue = SessionQueue(
             settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1),
             lambda ticket, repository: Session(ticket, repository, around),
-            lambda: self._requests)
+            lambda: self.clock.monotonic() - self._flooded < FLOOD_S)
         self._cleaner = Cleaner(self.name, identity, self.queue, clock, self._closed_stale)
         self.places = Places(self.master, clock, settings.is_insecure_fs, self._take_over,
                              self._let_go)
@@ -7529,10 +7542,13 @@ class Agent:
     def submit(self, request, found):
         """`execute` when the repository is known."""
         self._check_accepting()
-        request = request._replace(is_held=self.hold is not None)
+        if self.hold is not None:
+            request = request._replace(is_held=True)
         now = self._now()
         with self._lock:
             self._requests += 1
+            if self._requests >= YIELD_REQUESTS:
+                self._flooded = self.clock.monotonic()
         return found.db.submit(lambda connection: found.add_session(connection, request, now),
                                WRITE_S, lambda pending: self._acknowledged(found, pending),
                                is_single=True)
@@ -7940,7 +7956,7 @@ def find_verb(words):
     return VERBS["%s %s" % (first, second)], words[2:]
 
 
-def check_request(row, words):
+def check_request(row, words, actor="", has_left=lambda: False):
     """The words behind a verb -> Request; BadRequest names the word that is wrong."""
     arguments, options, variables = [], {}, {}
     for word in words:
@@ -7961,7 +7977,7 @@ def check_request(row, words):
         raise BadRequest("%s is missing: %s" % (row.arguments[len(arguments)][0], usage(row)))
     values = [_parse_word(kind, text, text) for (_, kind), text in zip(row.arguments, arguments)]
     values += [None] * (len(row.arguments) - len(values))
-    return Request(values, options, variables)
+    return Request(values, options, variables, actor, has_left)
 
 
 def _take_option(row, word, options):
@@ -8011,7 +8027,7 @@ class Conversation:
             is_first = False
             self._check_role(row)
             self.is_over = row.name == "QUIT"
-            request = check_request(row, words)._replace(actor=self._actor, has_left=self._has_left)
+            request = check_request(row, words, self._actor, self._has_left)
             run = functools.partial(row.run, self._agent, request)
             return Reply(run() if row.name == "EXEC" else run)
         except AgentError as error:
