@@ -8,8 +8,6 @@ neighbour changes from minute to minute:
 
     acknowledge     durable OKs to EXEC a second on 8 connections, each waiting for its OK before the next
                     request, to single-row commits a second of one SQLite connection (WAL, FULL)
-    ... trips       OKs a second to round trips a second with a server that only answers, the other limit of
-                    a client that waits
     ... running     the same while the acknowledged sessions run
     ... pipelined   the same with 16 requests under way on each connection
     PING            median and 99th percentile, milliseconds, with 300 idle connections and 50 half-sent lines
@@ -29,7 +27,6 @@ import re
 import shutil
 import signal
 import socket
-import socketserver
 import sqlite3
 import subprocess
 import sys
@@ -136,41 +133,6 @@ def acknowledged_per_s(folder, window, seconds, is_held):
         return rate
 
 
-class Echo(socketserver.BaseRequestHandler):
-    """Answers each line at once: what a thread a connection can do without any work."""
-
-    def handle(self):
-        """Until the client goes away."""
-        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        while True:
-            data = self.request.recv(65536)
-            if not data:
-                return
-            self.request.sendall(b"OK session=1001 status=QUEUED\n" * data.count(b"\n"))
-
-
-def serve_echo(ports):
-    """The process of the echo server."""
-    with contextlib.closing(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo)) as server:
-        server.daemon_threads = True
-        ports.put(server.server_address[1])
-        server.serve_forever()
-
-
-def echoes_per_s(seconds):
-    """Round trips a second of the same client with a server that does nothing but answer."""
-    queue = multiprocessing.Queue()
-    server = multiprocessing.Process(target=serve_echo, args=(queue,))
-    server.start()
-    client = multiprocessing.Process(target=flood_all, args=(queue.get(), 1, seconds, queue))
-    client.start()
-    rate = queue.get()
-    client.join()
-    server.terminate()
-    server.join()
-    return rate
-
-
 def measure_acknowledging(folder, seconds):
     """Prints the ratio of each way to send requests, in turns with the limit."""
     for name, window, is_held in (("acknowledge", 1, True), ("acknowledge, running", 1, False),
@@ -184,17 +146,6 @@ def measure_acknowledging(folder, seconds):
         ratio, rate, limit = sorted(pairs)[ROUNDS // 2]
         print("%-24s %6.2f x the limit (%.0f/s to %.0f/s; rounds %s)" % (
             name, ratio, rate, limit, " ".join("%.2f" % pair[0] for pair in pairs)))
-
-
-def measure_round_trips(folder, seconds):
-    """Prints what of a bare echo's round trips acknowledging reaches, one request at a time."""
-    pairs = []
-    for _ in range(ROUNDS):
-        rate, limit = acknowledged_per_s(folder, 1, seconds, True), echoes_per_s(seconds)
-        pairs.append((rate / limit, rate, limit))
-    ratio, rate, limit = sorted(pairs)[ROUNDS // 2]
-    print("%-24s %6.2f x a bare echo (%.0f/s to %.0f/s; rounds %s)" % (
-        "acknowledge, trips", ratio, rate, limit, " ".join("%.2f" % pair[0] for pair in pairs)))
 
 
 def measure_ping(folder):
@@ -370,7 +321,6 @@ def main():
     folder = tempfile.mkdtemp(prefix="bench-", dir=options.folder)
     try:
         measure_acknowledging(folder, options.seconds)
-        measure_round_trips(folder, options.seconds)
         measure_ping(folder)
         measure_csv(folder)
         measure_output(folder)
