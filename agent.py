@@ -1896,6 +1896,7 @@ NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ce
                         "fuse.s3fs", "fuse.rclone", "virtiofs", "webdav", "afpfs", "fuse.ceph")
 LAZY_S = 0.05           # how long a record that nobody waits for may wait for company
 GATHER_S = 0.001        # how long a commit waits for those that asked together last time
+OPEN_S = 1.0            # how long an opening waits for another program
 RETRY_S = 0.02          # between tries while another program holds the file's lock
 READERS = 8             # idle reading connections kept a file
 _WRONG_SQL = re.compile("no such |has no column|syntax error")      # the request's own fault
@@ -1972,12 +1973,25 @@ class Database:
 
     def open(self):
         """Connects, migrates, and starts the writer; RepositoryError says what is wrong."""
+        until = self._clock.monotonic() + OPEN_S
         with self._as_repository_error():
+            while not self._try_open(self._clock.monotonic() >= until):
+                time.sleep(RETRY_S)
+        self._thread.start()
+        return self
+
+    def _try_open(self, is_last):
+        """Whether the file is open now; another program may just be closing or making it."""
+        try:
             self._writer = self._connect_writer()
             self._migrate(self._writer)
             self.uuid = self._read_uuid(self._writer)
-        self._thread.start()
-        return self
+        except sqlite3.OperationalError as error:
+            self._drop_writer()
+            if is_last or not _is_locked(error):
+                raise
+            return False
+        return True
 
     @contextlib.contextmanager
     def _as_repository_error(self):
@@ -8335,9 +8349,15 @@ def _repos(agent, request):
          ("message", one_line(place.reason))] for place in agent.places.list_all()])
 
 
-@verb("CONTEXTS", MONITOR, "list the contexts", options={"JSON": JSON})
+@verb("CONTEXTS", MONITOR, "list the contexts, and what stands behind logical schemas in them",
+      options={"JSON": JSON})
 def _contexts(agent, request):
-    return listing(request, [[("context", name)] for name in agent.master.list_contexts()])
+    topology = agent.master.topology()
+    return listing(request, [
+        [("context", name), ("schemas", ",".join(
+            "%s:%s" % (schema["name"], schema["contexts"][name])
+            for schema in topology["logical_schemas"] if name in schema["contexts"]))]
+        for name in topology["contexts"]])
 
 
 @verb("IMPORT", ADMINISTRATOR, "import a definitions document, quoted as one word",

@@ -109,7 +109,8 @@ def check_mart(out, context, days, warm):
 
 
 def test_mart_twice_in_both_contexts(agent, out, days):
-    assert agent.rows("CONTEXTS") == [{"context": "GLOBAL"}, {"context": "PROD"}]
+    assert agent.rows("CONTEXTS") == [{"context": "GLOBAL", "schemas": "WEATHER:WEATHER_DB"},
+                                      {"context": "PROD", "schemas": "WEATHER:WEATHER_DB_PROD"}]
     for context, warm in (("GLOBAL", 25), ("PROD", 30)):
         for _ in range(2):
             ended = run(agent, "WEATHER_MART", context, warm=warm)
