@@ -1549,11 +1549,6 @@ class Scenario(NamedTuple):
     secrets: dict           # name -> {}, {"env": name} or {"file": path}: never in `variables`
     concurrency: Optional[dict]
 
-    def list_children(self):
-        """Names of the scenarios that its tasks start."""
-        return [task.fields["name"] for step in self.steps for task in step.tasks
-                if task.type == "scenario"]
-
     def step_index(self, name):
         """The place of a step, from 0; NotFound when the scenario has none of that name."""
         for index, step in enumerate(self.steps):
@@ -2516,20 +2511,6 @@ class Master:
         return [Attachment(row["id"], row["name"], os.path.join(folder, row["path"]), row["uuid"])
                 for row in rows]
 
-    def attach(self, name, path):
-        """Notes a work repository under the lowest free id; Exists, Busy."""
-        def work(connection):
-            if connection.execute("select 1 from work_repository where name=?", (name,)).fetchone():
-                raise Exists("a work repository %s is attached" % name)
-            used = {row[0] for row in connection.execute("select id from work_repository")}
-            number = next((n for n in range(1, MAX_REPOSITORIES + 1) if n not in used), None)
-            if number is None:
-                raise Busy("a master has at most %d work repositories" % MAX_REPOSITORIES)
-            connection.execute("insert into work_repository(id, name, path) values (?, ?, ?)",
-                               (number, name, self._relative(path)))
-            return number
-        return self.db.write(work)
-
     def attach_as(self, number, name, path, repository_uuid):
         """Notes a work repository that has its id; Exists when the id or name is taken."""
         def work(connection):
@@ -3388,12 +3369,6 @@ class SessionViews:
                 " and t.run = l.task_run join session_step s on s.session = t.session"
                 " and s.run = t.step_run where l.session=? and (l.task_run, l.position) > (?, ?)"
                 " order by l.task_run, l.position limit ?", (session,) + after + (limit,)).fetchall()
-
-    def count_states(self):
-        """{status: number of sessions} over what the repository keeps."""
-        with self.db.reading() as connection:
-            return dict(tuple(row) for row in connection.execute(
-                "select status, count(*) from session group by status"))
 
     def has_open(self, connection):
         """Whether any agent has an open session here."""
@@ -8725,11 +8700,6 @@ class Lines:
         self._connection = connection
         self._buffer = bytearray()
         self._searched = 0
-
-    @property
-    def has_line(self):
-        """Whether a whole line is there without reading."""
-        return self._buffer.find(b"\n") >= 0
 
     def read(self, get_limit):
         """The next line without its end, or None at the end of input. TooLong, BadRequest.
