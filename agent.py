@@ -118,6 +118,9 @@ TRANSITIONS = {
 }
 
 STARTED, LATE, SKIPPED, FAILED = "started", "late", "skipped", "failed"     # of an occurrence
+MISFIRE, HELD, LOST = "misfire", "hold", "repository"                       # reasons of one: it was
+OVERLAP, LIMIT = "overlap", "limit"                                         # missed, or had no room
+ALL_SCHEDULES = ""                  # in the ledger: what concerns all of them, a step of the clock
 END, FAIL = "END", "FAIL"                                                   # targets of a step
 WAKE = b"!"             # to the main thread: a request to stop; a signal's byte is its number
 NORMAL, IMMEDIATE = "normal", "immediate"                                   # ways to stop
@@ -154,6 +157,10 @@ DRAIN_S = 0.5           # how long after its exit a task's pipes are read
 STRANGER_S = 30.0       # how long one whom the agent does not know may be silent
 STOP_S = 60.0           # default of SHUTDOWN -MAX_WAIT
 LATE_S = 1.0            # begun so long after its due time is late
+STEP_S = 0.5            # the clock of the day and the steady one differ by more: one has stepped
+MAX_MISSED = 100        # sessions that misfire=all makes at most
+MISSED_S = 86400.0      # and for no due time older than this, unless grace says so
+EXCLUDED_S = 60.0       # between two records of what a schedule's window excludes
 HEARTBEAT_S = 10.0
 YIELD_S = 0.2           # how long a session's begin gives way to requests that wait for their OK
 YIELD_REQUESTS = 3      # as many at once make it give way
@@ -490,6 +497,7 @@ CHUNK_BITS = 24             # pieces of a zone are found, and kept, for 194 days
 PROBE_S = 1 << 19           # six days: since 1970 no zone keeps an offset for less
 EVERY_TRIES = 4000          # stretches tried for steps that the window leaves seldom: ten years of days at least
 MAX_OVERLAP = 2000          # firings whose repetitions may overlap
+MAX_SPANS = 50              # due times that are excluded, told one by one
 
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 WEEKDAY_NUMBERS = {"sun": 0, "mon": 1, "tue": 2, "wed": 3, "thu": 4, "fri": 5, "sat": 6}  # as in cron
@@ -1077,9 +1085,44 @@ class Timetable:
 
         The reason is window, gap or fold. What the window takes from repetitions is not listed.
         """
-        bare = Timetable(self.rule, self.zone, BARE_WINDOW, anchor=self.anchor)
-        lost = itertools.islice(self._iter_lost(bare, max(after, -1), min(until, bare.last)), limit)
-        return [(instant,) + self._find_loss(bare, instant) for instant in lost]
+        return list(itertools.islice(self.iter_excluded(after, until), limit))
+
+    def iter_excluded(self, after, until):
+        """excluded_between, one by one and without a limit."""
+        bare = self._bare()
+        for instant in self._iter_lost(bare, max(after, -1), min(until, bare.last)):
+            yield (instant,) + self._find_loss(bare, instant)
+
+    def next_excluded(self, after, before):
+        """The first of excluded_between in (after, before), or None; at once where nothing can be."""
+        start, end, offset, earlier = self.zone.get_piece(after)
+        if self.window[:7] == OPEN_WINDOW[:7] and self.first <= after and before <= end \
+                and after >= start + max(0, earlier - offset):
+            return None
+        return next(self._iter_lost(self._bare(), max(after, -1), min(before, END_DAY * DAY) - 1), None)
+
+    def excluded_spans(self, after, until):
+        """excluded_between as [(first, last, count, reason, text)], those that follow each other as one.
+
+        Many are told as few: after the first MAX_SPANS the rest is one, with the reason of its first.
+        """
+        spans, bare = [], self._bare()
+        for instant, reason, text in self.excluded_between(after, until, MAX_SPANS):
+            if spans and spans[-1][3] == reason:
+                spans[-1] = spans[-1][:1] + (instant, spans[-1][2] + 1) + spans[-1][3:]
+            else:
+                spans.append((instant, instant, 1, reason, text))
+        if sum(span[2] for span in spans) == MAX_SPANS:
+            def count(after):
+                return bare._count_firings(after, until) - self._count_firings(after, until)
+            first, last, have, reason, text = spans.pop()
+            have += count(last)
+            spans.append((first, _find_first(last - 1, until, lambda instant: not count(instant)), have, reason, text))
+        return spans
+
+    def _bare(self):
+        """The rule alone."""
+        return Timetable(self.rule, self.zone, BARE_WINDOW, anchor=self.anchor)
 
     def _iter_lost(self, bare, after, until):
         """Due times of `bare` in (after, until] that are none here; halves where both have some."""
@@ -1338,6 +1381,28 @@ def _check_seconds(value):
     return value
 
 
+def _check_whole_seconds(value):
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise ValueError("must be whole seconds, or a duration such as 90s, 15m, 2h or 1d")
+    return parse_seconds(value)
+
+
+def _check_jitter(value):
+    value = _check_whole_seconds(value)
+    if value > DAY:
+        raise ValueError("must be at most one day")
+    return value
+
+
+def _check_joined(value):
+    """Words between commas, or a list of them -> words between commas."""
+    items = value if isinstance(value, list) else [value]
+    for item in items:
+        if isinstance(item, bool) or not isinstance(item, (str, int)):
+            raise ValueError("must be words between commas, or a list of them")
+    return _join(",".join(TEXT.check(str(item)) for item in items))
+
+
 def _check_positive_seconds(value):
     value = _check_seconds(value)
     if not value > 0:
@@ -1454,6 +1519,12 @@ VALUES = Kind(_check_values, _check_values)
 VARIABLE_NAME = Kind(_check_variable, _check_variable)
 INSTANT = Kind(parse_time, parse_time)
 INSTANT_END = Kind(lambda text: parse_time(text, True), lambda text: parse_time(text, True))
+WHOLE_SECONDS = Kind(_check_whole_seconds, _check_whole_seconds)
+JOINED = Kind(_check_joined, _check_joined)
+LABEL = Kind(lambda value: TEXT.check(value) if len(str(value)) <= 1000 else
+             _refuse("must have at most 1000 characters"),
+             lambda text: text if len(text) <= 1000 else _refuse("at most 1000 characters"))
+PRIORITY = number(-1000000, 1000000)
 
 
 def _refuse(reason):
@@ -1497,10 +1568,40 @@ SCHEDULE_FIELDS = {
     "version": Field(Kind(lambda value: value if value == "-1" else check_name(value),
                           lambda text: text if text == "-1" else check_name(text)), default="-1"),
     "context": Field(NAMED, default=DEFAULT_CONTEXT),
-    "rule": Field(FILLED, required=True),
+    "rule": Field(TEXT, default=""),
     "timezone": Field(TEXT, default=""),
     "enabled": Field(BOOLEAN, default=True),
     "variables": Field(VALUES, default={}),
+    # those below may be missing: Schedule.options
+    "from": Field(TEXT),
+    "to": Field(TEXT),
+    "hours": Field(TEXT),
+    "exclude_weekdays": Field(JOINED),
+    "exclude_monthdays": Field(JOINED),
+    "exclude_dates": Field(JOINED),
+    "repeat_every": Field(WHOLE_SECONDS),
+    "repeat_count": Field(number(1, 1000000)),
+    "repeat_for": Field(WHOLE_SECONDS),
+    "gap": Field(choice("run", "skip"), default="run"),
+    "fold": Field(choice("first", "both"), default="first"),
+    "jitter": Field(Kind(_check_jitter, _check_jitter), default=0),
+    "after": Field(JOINED),
+    "session_name": Field(LABEL, default=""),
+    "keywords": Field(JOINED, default=""),
+    "priority": Field(PRIORITY, default=0),
+    "attempts": Field(number(1, 1000), default=1),
+    "retry_delay": Field(SECONDS, default=0),
+    "timeout": Field(TIMEOUT),
+    "overlap": Field(choice("queue", "skip", "parallel", "stop"), default="queue"),
+    "misfire": Field(choice("once", "skip", "all"), default="once"),
+    "grace": Field(TIMEOUT),
+}
+# what moves the due times of a schedule
+TIMING = ("from", "to", "hours", "exclude_weekdays", "exclude_monthdays", "exclude_dates",
+          "repeat_every", "repeat_count", "repeat_for", "gap", "fold")
+CALENDAR_FIELDS = {
+    "name": Field(NAMED, required=True),
+    "dates": Field(JOINED, required=True),
 }
 DATA_SERVER_FIELDS = {
     "name": Field(NAMED, required=True),
@@ -1512,7 +1613,8 @@ LOGICAL_SCHEMA_FIELDS = {
     "name": Field(NAMED, required=True),
     "contexts": Field(Kind(_check_schema_contexts, _refuse), required=True),
 }
-DOCUMENT_FIELDS = ("scenarios", "schedules", "contexts", "data_servers", "logical_schemas")
+DOCUMENT_FIELDS = ("scenarios", "schedules", "contexts", "data_servers", "logical_schemas",
+                   "calendars")
 
 
 class Task(NamedTuple):
@@ -1557,17 +1659,97 @@ class Scenario(NamedTuple):
         raise NotFound("scenario %s %s has no step %s" % (self.name, self.version, name))
 
 
+class Condition(NamedTuple):
+    """A part of `after`: the good end of a session of a schedule or scenario."""
+    kind: str                       # schedule, scenario
+    name: str
+    within_s: Optional[int]         # how long it counts
+
+
+def parse_after(text):
+    """`A,B/2h,scenario:C` -> [Condition]. ValueError."""
+    found = []
+    for item in filter(None, text.split(",")):
+        name, slash, period = item.partition("/")
+        kind, colon, rest = name.partition(":")
+        if colon and kind not in ("schedule", "scenario"):
+            raise ValueError("'%s' is neither a schedule, like A, nor a scenario, like scenario:A, "
+                             "with a period if it is to count no longer, like A/2h" % item)
+        condition = Condition(kind if colon else "schedule", check_name(rest if colon else name),
+                              parse_seconds(period) if slash else None)
+        if condition[:2] in [other[:2] for other in found]:
+            raise ValueError("%s stands twice" % condition.name)
+        found.append(condition)
+    return found
+
+
 class Schedule(NamedTuple):
-    """A parsed schedule: `document` is its definition as it was given."""
+    """A checked schedule."""
     name: str
     agent: Optional[str]
     scenario: str
     version: str
     context: str
-    rule: str
+    rule: str                       # empty: by `after` alone
     timezone: str
     enabled: bool
     variables: dict
+    options: dict = {}              # the other SCHEDULE_FIELDS, those that are not default
+
+    def get(self, name):
+        """The value of one of the options."""
+        return self.options.get(name, SCHEDULE_FIELDS[name].default)
+
+    @property
+    def timing(self):
+        """What its due times follow from."""
+        return (self.rule, self.timezone, self.enabled) + tuple(self.options.get(name) for name in TIMING)
+
+    def list_conditions(self):
+        """The Conditions of `after`."""
+        return parse_after(self.get("after") or "")
+
+    def list_calendars(self):
+        """The names of calendars in exclude_dates."""
+        dates = self.get("exclude_dates") or ""
+        return [item for item in dates.split(",") if item and not item[0].isdigit()]
+
+    def timetable(self, calendars):
+        """Its Timetable. CalendarError."""
+        return make_timetable(self.rule or "startup", self.timezone, self.options, calendars)
+
+    def list_faults(self):
+        """[(field, reason)] of what cannot be, apart from names that must exist."""
+        faults, calendars = [], dict.fromkeys(self.list_calendars(), "")
+
+        def attempt(field, check, *arguments):
+            try:
+                check(*arguments)
+            except ValueError as error:
+                head, _, rest = str(error).partition(": ")
+                faults.append((head, rest) if head in TIMING else (field, str(error)))
+        if self.rule:
+            attempt("rule", parse_rule, self.rule)
+        elif not self.get("after"):
+            faults.append(("rule", "missing"))
+        if self.timezone:
+            attempt("timezone", find_zone, self.timezone)
+        zone = "" if any(field == "timezone" for field, _ in faults) else self.timezone
+        for field in TIMING:
+            if field in self.options and not field.startswith("repeat"):
+                attempt(field, make_timetable, "daily at 00:00", zone,
+                        {field: self.options[field]}, calendars)
+        attempt("after", self._check_after)
+        if not faults:
+            attempt("repeat_every", self.timetable, calendars)
+        return faults
+
+    def _check_after(self):
+        if ("schedule", self.name) in [condition[:2] for condition in self.list_conditions()]:
+            raise ValueError("a schedule cannot wait for itself")
+        for name in TIMING + ("jitter",):
+            if name in self.options and not self.rule:
+                raise ValueError("without a rule there is nothing that %s could change" % name)
 
 
 class Document(NamedTuple):
@@ -1577,11 +1759,12 @@ class Document(NamedTuple):
     contexts: List[str]
     data_servers: List[dict]
     logical_schemas: List[dict]
+    calendars: List[dict]
 
     @property
     def has_topology(self):
         """Whether it has a part for the master."""
-        return bool(self.contexts or self.data_servers or self.logical_schemas)
+        return bool(self.contexts or self.data_servers or self.logical_schemas or self.calendars)
 
     def list_warnings(self):
         """[(path, reason)] of what this host lacks; it is the task's error if it still does then."""
@@ -1680,11 +1863,21 @@ class Definitions:
                    for index, value in enumerate(lists.get("data_servers", []))]
         schemas = [self._object("logical_schemas[%d]" % index, value, LOGICAL_SCHEMA_FIELDS)
                    for index, value in enumerate(lists.get("logical_schemas", []))]
+        calendars = [self._calendar("calendars[%d]" % index, value)
+                     for index, value in enumerate(lists.get("calendars", []))]
         self._repeated("scenarios", [s and (s.name, s.version) for s in scenarios])
-        for key, items in (("data_servers", servers), ("logical_schemas", schemas)):
+        for key, items in (("data_servers", servers), ("logical_schemas", schemas),
+                           ("calendars", calendars)):
             self._repeated(key, [item["name"] for item in items])
         self._repeated("schedules", [s and s.name for s in schedules])
-        return Document(scenarios, schedules, contexts, servers, schemas)
+        return Document(scenarios, schedules, contexts, servers, schemas, calendars)
+
+    def _calendar(self, path, value):
+        fields = self._object(path, value, CALENDAR_FIELDS)
+        for name, check in (("name", check_calendar_name), ("dates", check_dates)):
+            if fields[name] is not None:
+                self._try("%s.%s" % (path, name), check, fields[name])
+        return fields
 
     def _data_server(self, path, value):
         fields = self._object(path, value, DATA_SERVER_FIELDS)
@@ -1858,10 +2051,33 @@ class Definitions:
     def _schedule(self, path, value):
         before = len(self.faults)
         fields = self._object(path, value, SCHEDULE_FIELDS)
-        for name, check in (("rule", parse_rule), ("timezone", find_zone)):
-            if fields[name]:
-                self._try("%s.%s" % (path, name), check, fields[name])
-        return None if len(self.faults) > before else Schedule(**fields)
+        if isinstance(value, dict) and fields["rule"] is not None:
+            for name, reason in make_schedule(fields).list_faults():
+                self._fault("%s.%s" % (path, name), reason)
+        return None if len(self.faults) > before else make_schedule(fields)
+
+
+def make_schedule(fields):
+    """The values of SCHEDULE_FIELDS by name -> Schedule."""
+    own = Schedule._fields[:-1]
+    return Schedule(*[fields[name] for name in own], options={
+        name: fields[name] for name, field in SCHEDULE_FIELDS.items()
+        if name not in own and fields[name] not in (None, "", field.default)})
+
+
+def check_calendar_name(name):
+    """The name of a calendar, which no date can be taken for, or ValueError."""
+    if check_name(name)[0].isdigit():
+        raise ValueError("the name of a calendar does not begin with a digit")
+    return name
+
+
+def check_dates(text):
+    """The dates of a calendar, at least one, or ValueError."""
+    if not text:
+        raise ValueError("must be dates such as 2026-12-25 or 2026-12-24..2026-12-31")
+    _parse_dates(text)
+    return text
 
 
 def faulty(faults):
@@ -1878,8 +2094,9 @@ def parse_scenario(document):
 
 def schedule_document(schedule):
     """A schedule -> its JSON object, without what is default."""
-    return {name: value for name, value in zip(schedule._fields, schedule)
-            if value != SCHEDULE_FIELDS[name].default}
+    own = {name: value for name, value in zip(schedule._fields[:-1], schedule)
+           if value != SCHEDULE_FIELDS[name].default}
+    return dict(own, **schedule.options)
 
 
 # ======================================================================================
@@ -2450,6 +2667,11 @@ create table logical_schema (
     physical_schema text not null default '',
     primary key (name, context)
 );
+""", """
+create table calendar (
+    name text primary key,
+    dates text not null                 -- 2026-12-25,2026-12-27..2026-12-31
+);
 """)
 
 
@@ -2547,6 +2769,8 @@ class Master:
                     "insert into logical_schema values (?, ?, ?, ?)",
                     [(schema["name"], context) + tuple((target + ".").split(".")[:2])
                      for context, target in schema["contexts"].items()])
+            connection.executemany("replace into calendar values (?, ?)", [
+                (calendar["name"], calendar["dates"]) for calendar in document.calendars])
         if document.has_topology:
             self.db.write(work)
 
@@ -2558,9 +2782,13 @@ class Master:
             contexts = names("context") | set(document.contexts)
             servers = names("data_server") | {item["name"] for item in document.data_servers}
             schemas = names("logical_schema") | {item["name"] for item in document.logical_schemas}
+            calendars = names("calendar") | {item["name"] for item in document.calendars}
         faults = [("schedules[%d].context" % index, "no context %s" % schedule.context)
                   for index, schedule in enumerate(document.schedules)
                   if schedule and schedule.context not in contexts]
+        faults += [("schedules[%d].exclude_dates" % index, "no calendar %s" % name)
+                   for index, schedule in enumerate(document.schedules) if schedule
+                   for name in schedule.list_calendars() if name not in calendars]
         faults += [(path, "no logical schema %s" % schema)
                    for path, schema in document.list_schemas() if schema not in schemas]
         for index, schema in enumerate(document.logical_schemas):
@@ -2599,12 +2827,37 @@ class Master:
         for row in rows:
             target = row["data_server"] + ("." + row["physical_schema"]) * bool(row["physical_schema"])
             schemas.setdefault(row["name"], {})[row["context"]] = target
-        return {"contexts": self.list_contexts(),
+        calendars = [{"name": name, "dates": dates.split(",")}
+                     for name, dates in sorted(self.calendars().items())]
+        return {"calendars": calendars, "contexts": self.list_contexts(),
                 "data_servers": [{key: value for key, value in
                                   dict(row, connect=json.loads(row["connect"])).items() if value}
                                  for row in servers],
                 "logical_schemas": [{"name": name, "contexts": contexts}
                                     for name, contexts in schemas.items()]}
+
+    def calendars(self):
+        """{name: dates} of the calendars."""
+        with self.db.reading() as connection:
+            return dict(map(tuple, connection.execute("select name, dates from calendar")))
+
+    def put_calendar(self, name, dates, is_new):
+        """Adds a calendar or sets its dates. Exists, NotFound."""
+        def work(connection):
+            known = connection.execute("select 1 from calendar where name=?", (name,)).fetchone()
+            if known and is_new:
+                raise Exists("a calendar %s exists; CALENDAR SET changes it" % name)
+            if not known and not is_new:
+                raise NotFound("no calendar %s" % name)
+            connection.execute("replace into calendar values (?, ?)", (name, dates))
+        self.db.write(work)
+
+    def delete_calendar(self, name):
+        """Deletes a calendar. NotFound."""
+        def work(connection):
+            if not connection.execute("delete from calendar where name=?", (name,)).rowcount:
+                raise NotFound("no calendar %s" % name)
+        self.db.write(work)
 
     def find_hold(self, name):
         """The hold of an agent, or None."""
@@ -2715,7 +2968,28 @@ create table occurrence (
     primary key (schedule, due)
 ) without rowid;
 create index occurrence_session on occurrence(session) where session is not null;
-""",)
+""", """
+-- JSON: the fields that are not default
+alter table schedule add column options text not null default '{}';
+-- a due time that waits for what `after` names
+alter table schedule add column waiting text;
+-- of the attempts of its schedule
+alter table session add column attempt integer not null default 1;
+alter table session add column is_parallel integer not null default 0;
+create table schedule_condition (                   -- what `after` names
+    schedule text not null, kind text not null,     -- schedule, scenario
+    name text not null,
+    met text,                           -- when a session of it ended well since the schedule fired
+    primary key (schedule, kind, name)
+) without rowid;
+create index condition_name on schedule_condition(kind, name);
+create trigger schedule_changed
+    after update of agent, scenario, version, context, rule, timezone, enabled, variables, options
+    on schedule when new.revision = old.revision begin  -- by another program
+    update repository set last_revision = last_revision + 1; update schedule set
+    revision = (select last_revision from repository),
+    decided = max(decided, strftime('%Y-%m-%dT%H:%M:%fZ', 'now')) where name = new.name; end;
+""")
 
 HELLO = {"scenarios": [{
     "name": "HELLO", "version": "001", "variables": {"who": "world"},
@@ -2741,6 +3015,7 @@ class SessionRequest(NamedTuple):
     due: Optional[str] = None
     is_held: bool = False
     hidden: Tuple[str, ...] = ()        # values that must not be stored
+    is_parallel: bool = False           # beside others of its schedule
 
 
 class Ticket(NamedTuple):
@@ -2756,11 +3031,20 @@ class Ticket(NamedTuple):
     limit: Optional[int] = None         # sessions of the scenario at once
     wait_until: Optional[float] = None  # epoch seconds until which it may wait for that
     is_adopted: bool = False            # its process lives on, or its exit code was noted
+    is_parallel: bool = False
 
     def gates(self, repository):
         """[(what it shares with others, how many of them at once)]."""
-        gates = [(("schedule", repository.id, self.schedule), 1)] if self.schedule else []
+        gates = []
+        if self.schedule:
+            gates = [(("schedule", repository.id, self.schedule), MAX_QUEUE if self.is_parallel else 1)]
         return gates + [(("scenario", repository.id, self.scenario), self.limit)] * bool(self.limit)
+
+
+class Aftermath(NamedTuple):
+    """What the end of a session brings about."""
+    retry: Optional[Ticket] = None      # the next attempt of its schedule
+    is_awaited: bool = False            # a schedule runs after it
 
 
 class SessionFilter(NamedTuple):
@@ -2878,6 +3162,12 @@ class ScenarioTables:
                         "give it") for name, source in known.secrets.items()
                        if name in schedule.variables or not source]
             self.put_schedule(connection, schedule._replace(agent=schedule.agent or agent), now)
+        for index, schedule in enumerate(document.schedules):
+            try:
+                if schedule is not None:
+                    self.check_conditions(connection, schedule)
+            except AgentError as error:
+                faults.append(("schedules[%d].after" % index, error.message))
         if conflicts:
             raise Exists("nothing was imported: %s: %s" % conflicts[0], conflicts + faults)
         if faults:
@@ -2993,16 +3283,18 @@ class SessionTables:
         session = connection.execute(
             "insert into session(id, agent, scenario, version, definition, context, status, name,"
             " keywords, priority, level, timeout, created, start_at, ended, message, variables, given,"
-            " key, schedule, due) values ((select (last_session + 1) * 1000 + id from repository),"
-            " ?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            " key, schedule, due, is_parallel)"
+            " values ((select (last_session + 1) * 1000 + id from repository),"
+            " ?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (request.agent, scenario.name, scenario.version, row["definition"],
              request.context, status, request.name, request.keywords, request.priority,
              request.level, timeout, now, request.start_at, now if status == ERROR else None, message,
-             variables, given, request.key, request.schedule, request.due)).lastrowid
+             variables, given, request.key, request.schedule, request.due,
+             request.is_parallel)).lastrowid
         if secrets:
             self.secrets.write(session, secrets)
         ticket = Ticket(session, status, request.agent, request.priority, request.start_at,
-                        request.schedule)
+                        request.schedule, is_parallel=request.is_parallel)
         return self._with_limit(ticket, scenario, request.start_at or now)
 
     def _find_by_key(self, connection, request):
@@ -3052,7 +3344,8 @@ class SessionTables:
         scenario = self.parsed_of(connection, row)
         return self._with_limit(
             Ticket(row["id"], row["status"], row["agent"], row["priority"], row["start_at"],
-                   row["schedule"]), scenario, row["start_at"] or row["created"])
+                   row["schedule"], is_parallel=bool(row["is_parallel"])),
+            scenario, row["start_at"] or row["created"])
 
     def parsed_of(self, connection, row):
         """The Scenario of a row of session."""
@@ -3076,12 +3369,13 @@ class SessionTables:
             "select * from session where agent=? and status in ('WAITING', 'QUEUED') order by id",
             (agent,)).fetchall()]
 
-    def _change(self, connection, session, status, **columns):
+    def _change(self, connection, session, status, is_only_outstanding=False, **columns):
         """The one place where the state of a session changes; False when it may not."""
         columns["status"] = status
         sql = "update session set %s where id=? and status in (%s)" % (
             ", ".join("%s=?" % name for name in columns),
-            ", ".join("'%s'" % state for state in TRANSITIONS[status]))
+            ", ".join("'%s'" % state for state in TRANSITIONS[status]
+                      if not is_only_outstanding or state in OUTSTANDING))
         return connection.execute(sql, tuple(columns.values()) + (session,)).rowcount == 1
 
     def set_waiting(self, connection, agent, is_held, now):
@@ -3140,15 +3434,18 @@ class SessionTables:
                                " and decision='started'", (session,))
 
     def end_session(self, connection, session, status, message, level, now):
-        """Ends a session; one that ended well keeps what its level says. False: was no more open."""
-        changed = self._change(connection, session, status, ended=now, message=message)
-        if changed and status in (DONE, WARNING):
-            if level < 5:
-                connection.execute("delete from session_log where session=?", (session,))
-            if level < 3:
-                connection.execute("delete from session_task where session=?", (session,))
-                connection.execute("delete from session_step where session=?", (session,))
-        return changed
+        """Ends a session; one that ended well keeps what its level says -> Aftermath."""
+        row = self.get_session(connection, session)
+        if not self._change(connection, session, status, ended=now, message=message):
+            return Aftermath()          # was no more open
+        if status not in (DONE, WARNING):
+            return Aftermath(self.retry(connection, row, now) if status == ERROR else None)
+        if level < 5:
+            connection.execute("delete from session_log where session=?", (session,))
+        if level < 3:
+            connection.execute("delete from session_task where session=?", (session,))
+            connection.execute("delete from session_step where session=?", (session,))
+        return Aftermath(is_awaited=self.meet_conditions(connection, row, now))
 
     @staticmethod
     def begin_step(connection, session, run, step, name, attempt, now):
@@ -3211,14 +3508,15 @@ class SessionTables:
                                   (agent,)).fetchall()
 
     def close_stale(self, connection, row, now):
-        """Ends a stale session in ERROR, or queues it again as its on_stale says -> Ticket, None.
+        """Ends a stale session in ERROR, or queues it again as its on_stale says -> [Ticket], its own
+        and that of the next attempt.
 
         The guard on `ran_by` leaves alone what was begun anew meanwhile.
         """
         session = row["id"]
         if not connection.execute("select 1 from session where id=? and status='RUNNING' and"
                                   " ran_by is ?", (session, row["ran_by"])).fetchone():
-            return None
+            return []
         interrupted = connection.execute(
             "select step, task from session_task where session=? and status='RUNNING'"
             " order by run desc limit 1", (session,)).fetchone()
@@ -3233,7 +3531,9 @@ class SessionTables:
             self._change(connection, session, QUEUED, message=message + "; it goes on")
         else:
             self._change(connection, session, ERROR, ended=now, message=message)
-        return self.ticket(connection, self.get_session(connection, session))
+        row = self.get_session(connection, session)
+        retry = self.retry(connection, row, now) if scenario and row["status"] == ERROR else None
+        return [self.ticket(connection, row)] + ([retry] if retry else [])
 
     def list_interrupted(self, session):
         """(step row, task row) of what ran when the agent was lost, or None."""
@@ -3342,6 +3642,18 @@ class SessionViews:
         scenario = self.parsed_of(connection, row)      # None: this version cannot read it
         return tuple(scenario.secrets) if scenario else ()
 
+    @staticmethod
+    def median_durations(connection):
+        """{scenario: seconds}, of its newest sessions that ended well."""
+        durations = {}
+        for scenario, begun, ended in connection.execute(
+                "select scenario, begun, ended from session where status in ('DONE', 'WARNING') and"
+                " begun is not null order by id desc limit 20000"):
+            found = durations.setdefault(scenario, [])
+            if len(found) < 100:
+                found.append(max(0.0, from_text(ended) - from_text(begun)))
+        return {scenario: sorted(found)[len(found) // 2] for scenario, found in durations.items()}
+
     def session_resume(self, session):
         """What a run needs: (session row, Scenario, runs so far, {step: (attempts so far, status)}),
         the status being that of the newest attempt."""
@@ -3402,49 +3714,101 @@ class SessionViews:
         return len(ids)
 
 
+class Span(NamedTuple):
+    """Due times of a schedule that share a decision; times are UTC text in the tables' sections,
+    epoch seconds in the scheduler's."""
+    first: Any
+    last: Any
+    count: int
+    reason: str             # why they are skipped; empty: the one is to run
+    message: str = ""
+    planned: Any = None     # when it was to run, if later than due (jitter)
+
+
 class ScheduleTables:
     """Schedules and their ledger; a part of WorkRepository."""
 
     def put_schedule(self, connection, schedule, now):
         """Adds a schedule or sets it to a new definition; its ledger and hold stay.
 
-        The same again changes nothing. What was due before now is not decided any more.
+        The same again changes nothing. What was due by another rule before now is not decided any
+        more. The conditions of `after` that stay keep what has met them.
         """
         row = self.find_schedule(connection, schedule.name)
-        if row is not None and self.schedule_of(row) == schedule:
+        before = row and self.schedule_of(row)
+        if before == schedule:
             return
         connection.execute("update repository set last_revision = last_revision + 1")
         revision = connection.execute("select last_revision from repository").fetchone()[0]
-        values = (schedule.agent, schedule.scenario, schedule.version, schedule.context,
-                  schedule.rule, schedule.timezone, schedule.enabled,
-                  json.dumps(schedule.variables), revision, now, schedule.name)
+        is_moved = row is None or before.timing != schedule.timing
+        values = schedule[1:8] + (
+            json.dumps(schedule.variables), json.dumps(schedule.options), revision,
+            max(now, row["decided"]) if row and is_moved else row["decided"] if row else now,
+            None if is_moved else row["waiting"], schedule.name)
         if row is None:
             connection.execute(
                 "insert into schedule(agent, scenario, version, context, rule, timezone, enabled,"
-                " variables, revision, decided, name, created) values (?,?,?,?,?,?,?,?,?,?,?,?)",
-                values + (now,))
+                " variables, options, revision, decided, waiting, name, created)"
+                " values (?,?,?,?,?,?,?,?,?,?,?,?,?,?)", values + (now,))
         else:
             connection.execute(
                 "update schedule set agent=?, scenario=?, version=?, context=?, rule=?, timezone=?,"
-                " enabled=?, variables=?, revision=?, decided=max(decided, ?) where name=?", values)
+                " enabled=?, variables=?, options=?, revision=?, decided=?, waiting=? where name=?",
+                values)
+        self._put_conditions(connection, schedule)
+
+    @staticmethod
+    def _put_conditions(connection, schedule):
+        wanted = schedule.list_conditions()
+        for kind, name in connection.execute("select kind, name from schedule_condition where"
+                                             " schedule=?", (schedule.name,)).fetchall():
+            if (kind, name) not in [condition[:2] for condition in wanted]:
+                connection.execute("delete from schedule_condition where schedule=? and kind=? and"
+                                   " name=?", (schedule.name, kind, name))
+        connection.executemany("insert or ignore into schedule_condition(schedule, kind, name)"
+                               " values (?, ?, ?)", [(schedule.name,) + condition[:2]
+                                                     for condition in wanted])
+
+    def check_conditions(self, connection, schedule):
+        """What `after` names must be there (NotFound), and must not wait for it (Conflict)."""
+        for condition in schedule.list_conditions():
+            query = "select 1 from %s where name=? limit 1" % condition.kind
+            if connection.execute(query, (condition.name,)).fetchone() is None:
+                raise NotFound("no %s %s in repository %s, after which it is to run"
+                               % (condition.kind, condition.name, self.name))
+        if not schedule.rule and connection.execute(
+                "with recursive before(name) as (select ?1 union select c.name from before b"
+                " join schedule_condition c on c.schedule=b.name join schedule s on s.name=b.name"
+                " where c.kind='schedule' and s.rule='') select 1 from schedule_condition c"
+                " join before b on c.schedule=b.name where c.name=?1 and c.kind='schedule'",
+                (schedule.name,)).fetchone():
+            raise Conflict("schedule %s would wait for itself by way of its after" % schedule.name)
 
     def add_schedule(self, connection, schedule, now):
-        """Exists, NotFound (scenario), BadRequest (variable)."""
+        """Exists, NotFound (scenario, after), BadRequest (variable)."""
         if self.find_schedule(connection, schedule.name) is not None:
             raise Exists("a schedule %s exists in repository %s" % (schedule.name, self.name))
-        self._check_variables(connection, schedule)
-        self.put_schedule(connection, schedule, now)
+        self._put_checked(connection, schedule, now)
 
     def set_schedule(self, connection, name, changes, now):
         """Changes fields of a schedule: changes(Schedule) -> Schedule."""
-        schedule = changes(self.schedule_of(self.get_schedule(connection, name)))
+        self._put_checked(connection, changes(self.schedule_of(self.get_schedule(connection, name))),
+                          now)
+
+    def _put_checked(self, connection, schedule, now):
         self._check_variables(connection, schedule)
         self.put_schedule(connection, schedule, now)
+        self.check_conditions(connection, schedule)
 
     def delete_schedule(self, connection, name):
-        """Deletes a schedule; its occurrences stay until they are purged."""
+        """Deletes a schedule; its occurrences stay until they are purged. Conflict."""
         self.get_schedule(connection, name)
+        waiting = connection.execute("select schedule from schedule_condition where kind='schedule'"
+                                     " and name=?", (name,)).fetchone()
+        if waiting:
+            raise Conflict("schedule %s runs after it" % waiting[0])
         connection.execute("delete from schedule where name=?", (name,))
+        connection.execute("delete from schedule_condition where schedule=?", (name,))
 
     def hold_schedule(self, connection, name, hold):
         """Keeps a hold of a schedule, or its release (None)."""
@@ -3468,7 +3832,7 @@ class ScheduleTables:
         """A row -> Schedule."""
         return Schedule(row["name"], row["agent"], row["scenario"], row["version"], row["context"],
                         row["rule"], row["timezone"], bool(row["enabled"]),
-                        json.loads(row["variables"]))
+                        json.loads(row["variables"]), json.loads(row["options"]))
 
     def list_schedules(self, connection, agent=None, name=None):
         """Rows of schedules by name, with `last`: the newest due time that made a session."""
@@ -3478,49 +3842,171 @@ class ScheduleTables:
             " where (?1 is null or agent=?1) and (?2 is null or name=?2) order by name",
             (agent, name)).fetchall()
 
+    def list_revisions(self, agent):
+        """{name: (revision, since when it is held)} of an agent's schedules."""
+        with self.db.reading() as connection:
+            return {name: state for name, *state in connection.execute(
+                "select name, revision, hold_since from schedule where agent=?", (agent,))}
+
+    def read_schedules(self, names):
+        """Yields the rows of these schedules, a page at a time."""
+        for start in range(0, len(names), 500):
+            page = names[start:start + 500]
+            with self.db.reading() as connection:
+                rows = connection.execute("select * from schedule where name in (%s)"
+                                          % ",".join("?" * len(page)), page).fetchall()
+            yield from rows
+
+    def list_conditions(self, schedule):
+        """[(kind, name, when it was met or None)] of a schedule's `after`."""
+        with self.db.reading() as connection:
+            return [tuple(row) for row in connection.execute(
+                "select kind, name, met from schedule_condition where schedule=?", (schedule.name,))]
+
+    def list_users(self, calendar):
+        """The names of the schedules that a calendar excludes dates from."""
+        with self.db.reading() as connection:
+            rows = connection.execute("select * from schedule where instr(options, ?)",
+                                      (calendar,)).fetchall()
+        return [row["name"] for row in rows if calendar in self.schedule_of(row).list_calendars()]
+
     def list_occurrences(self, name, limit):
         """Rows of occurrences, newest first; of all schedules when no name is given."""
+        where = "" if name is None else "where o.schedule in (?2, '')"
         with self.db.reading() as connection:
             return connection.execute(
                 "select o.*, s.status as status from occurrence o left join session s"
-                " on s.id = o.session where ?1 is null or o.schedule=?1"
-                " order by o.due desc, o.schedule limit ?2", (name, limit)).fetchall()
+                " on s.id = o.session %s order by o.due desc, o.schedule limit ?1" % where,
+                (limit, name)[:1 if name is None else 2]).fetchall()
 
-    def decide(self, connection, name, revision, due, missed, now, is_held):
-        """Decides the due time of a schedule: session and occurrence in one transaction.
+    # -- decisions ---------------------------------------------------------------------
 
-        `missed` is (first, last, count) of older due times that get no session, or None.
-        Returns a Ticket, or None when it was decided before, is out of date, or was skipped.
+    def decide(self, connection, name, revision, upto, spans, now, is_held):
+        """Decides due times of a schedule, all up to `upto`: sessions and occurrences in one
+        transaction -> [(Ticket, sessions that it replaces)].
+
+        Nothing is decided twice, nor for a schedule that has changed since it was read.
         """
         row = self.find_schedule(connection, name)
-        if row is None or row["revision"] != revision or not row["enabled"] \
-                or row["decided"] >= due:
-            return None
-        newest = self._newest_occurrence(connection, name)
-        if newest is not None and newest["last_due"] >= due:
-            return None                 # of a schedule of this name that was deleted
-        if missed:
-            self._skip(connection, name, missed, "misfire", now)
-        connection.execute("update schedule set decided=max(decided, ?) where name=?", (due, name))
-        outstanding = connection.execute(
-            "select 1 from session where schedule=? and status in ('WAITING', 'QUEUED') limit 1",
-            (name,)).fetchone()
-        if outstanding:
-            self._skip(connection, name, (due, due, 1), "overlap", now)
-            return None
-        request = SessionRequest(row["scenario"], row["agent"], row["version"], row["context"],
-                                 json.loads(row["variables"]), schedule=name, due=due,
-                                 is_held=is_held)
+        if row is None or row["revision"] != revision or not row["enabled"]:
+            return []
+        newest = self._newest_occurrence(connection, name)      # of one of this name since deleted
+        floor = max(row["decided"], newest["last_due"] if newest else "")
+        connection.execute("update schedule set decided=max(decided, ?) where name=?", (upto, name))
+        made = []
+        for span in spans:
+            if span.last <= floor:
+                continue
+            if span.reason:
+                self._skip(connection, name, span, now)
+            else:
+                made += self._come_due(connection, row, span, now, is_held)
+        return made
+
+    def _come_due(self, connection, row, span, now, is_held):
+        """A due time has come: it runs, or waits for what `after` names."""
+        name, schedule = row["name"], self.schedule_of(row)
+        if schedule.get("after") and not self._take_conditions(connection, schedule, now):
+            before = connection.execute("select waiting from schedule where name=?",
+                                        (name,)).fetchone()[0]
+            if before:
+                self._skip(connection, name, Span(before, before, 1, MISFIRE, "what it runs after had "
+                                                  "not ended well by the next due time"), now)
+            connection.execute("update schedule set waiting=? where name=?", (span.first, name))
+            return []
+        return self._start(connection, schedule, span, now, is_held)
+
+    def _take_conditions(self, connection, schedule, now):
+        """Whether all of `after` have ended well since this was last true; then it begins anew."""
+        met = {tuple(row[:2]): row[2] for row in connection.execute(
+            "select kind, name, met from schedule_condition where schedule=?", (schedule.name,))}
+        for kind, name, within_s in schedule.list_conditions():
+            ended = met.get((kind, name))
+            if ended is None or within_s and from_text(ended) < from_text(now) - within_s:
+                return False
+        connection.execute("update schedule_condition set met=null where schedule=?",
+                           (schedule.name,))
+        return True
+
+    def meet_conditions(self, connection, row, now):
+        """A session of this row has ended well; whether a schedule has waited for that."""
+        return sum(connection.execute("update schedule_condition set met=? where kind=? and name=?",
+                                      (now, kind, row[kind])).rowcount
+                   for kind in ("schedule", "scenario") if row[kind]) > 0
+
+    def decide_after(self, connection, agent, now, is_held):
+        """Decides the schedules of an agent whose conditions are met, as decide()."""
+        made = []
+        for row in connection.execute(
+                "select * from schedule s where agent=? and enabled and hold_since is null and"
+                " (rule='' or waiting is not null) and exists(select 1 from schedule_condition c"
+                " where c.schedule=s.name and c.met is not null)", (agent,)).fetchall():
+            schedule = self.schedule_of(row)
+            if not self._take_conditions(connection, schedule, now):
+                continue
+            newest = self._newest_occurrence(connection, schedule.name)
+            due = row["waiting"] or now
+            if newest and due <= newest["last_due"]:            # twice in a millisecond
+                due = to_text(from_text(newest["last_due"]) + 0.001)
+            connection.execute("update schedule set waiting=null, decided=max(decided, ?) where name=?",
+                               (due, schedule.name))
+            made += self._start(connection, schedule, Span(
+                due, due, 1, "", "after " + schedule.get("after")), now, is_held)
+        return made
+
+    def _start(self, connection, schedule, span, now, is_held):
+        """Makes the session of a due time, as far as `overlap` lets it -> [(Ticket, replaced)]."""
+        overlap, name = schedule.get("overlap"), schedule.name
+        rows = connection.execute("select id, status from session where schedule=? and status in"
+                                  " ('WAITING', 'QUEUED', 'RUNNING')", (name,)).fetchall()
+        in_the_way = [row for row in rows if overlap == "skip"
+                      or overlap == "queue" and row["status"] in OUTSTANDING]
+        if in_the_way:
+            return self._skip(connection, name, Span(
+                span.first, span.last, 1, OVERLAP, "session %d of it is %s" % tuple(in_the_way[0])), now)
+        replaced = [row["id"] for row in rows] if overlap == "stop" else []
+        for session in replaced:
+            self._change(connection, session, STOPPED, is_only_outstanding=True, ended=now,
+                         message="stopped before it began: the next due time had come")
+        request = SessionRequest(
+            schedule.scenario, schedule.agent, schedule.version, schedule.context, schedule.variables,
+            schedule.get("session_name"), schedule.get("keywords"), schedule.get("priority"),
+            timeout=schedule.get("timeout"), start_at=span.planned, schedule=name, due=span.first,
+            is_held=is_held, is_parallel=overlap == "parallel")
         try:
             ticket = self.add_session(connection, request, now)
+        except Busy as error:
+            return self._skip(connection, name, Span(span.first, span.last, 1, LIMIT, error.message), now)
         except AgentError as error:
-            if isinstance(error, Busy):
-                self._skip(connection, name, (due, due, 1), "limit", now)
-            else:
-                self._decided(connection, name, due, FAILED, None, now, error.message)
+            return self.note_failed(connection, name, span.first, error.message, now)
+        self._record(connection, name, span, STARTED, ticket.session, now)
+        return [(ticket, replaced)]
+
+    def retry(self, connection, row, now):
+        """After a session ended in ERROR: the next run of the whole, when its schedule has attempts
+        left -> Ticket, or None."""
+        schedule = row["schedule"] and self.find_schedule(connection, row["schedule"])
+        schedule = schedule and self.schedule_of(schedule)
+        if not schedule or row["attempt"] >= schedule.get("attempts") or connection.execute(
+                "select 1 from session where schedule=? and id>? and due=?",
+                (schedule.name, row["id"], row["due"])).fetchone():
             return None
-        self._decided(connection, name, due, STARTED, ticket.session, now)
-        return ticket
+        scenario = self.parsed_of(connection, row)
+        start_at = to_text(from_text(now) + schedule.get("retry_delay"))
+        variables = json.dumps(dict(scenario.variables, **json.loads(row["given"])))
+        session = connection.execute(
+            "insert into session(id, agent, scenario, version, definition, context, status, name,"
+            " keywords, priority, level, timeout, created, start_at, variables, given, schedule, due,"
+            " attempt, is_parallel) select (select (last_session + 1) * 1000 + id from repository),"
+            " agent, scenario, version, definition, context, 'WAITING', name, keywords, priority,"
+            " level, timeout, ?, ?, ?, given, schedule, due, attempt + 1, is_parallel from session"
+            " where id=?", (now, start_at, variables, row["id"])).lastrowid
+        told = "attempt %d of %d" % (row["attempt"] + 1, schedule.get("attempts"))
+        connection.execute("update session set message=message || ? where id=?",
+                           ("; %s is session %d" % (told, session), row["id"]))
+        connection.execute("update occurrence set session=?, message=? where session=?",
+                           (session, "%s, before it session %d" % (told, row["id"]), row["id"]))
+        return self.ticket(connection, self.get_session(connection, session))
 
     @staticmethod
     def _newest_occurrence(connection, name):
@@ -3528,23 +4014,35 @@ class ScheduleTables:
                                   " limit 1", (name,)).fetchone()
 
     @staticmethod
-    def _decided(connection, name, due, decision, session, now, message=""):
-        connection.execute("insert into occurrence(schedule, due, last_due, decision, session,"
-                           " decided, message) values (?, ?, ?, ?, ?, ?, ?)",
-                           (name, due, due, decision, session, now, message))
+    def _record(connection, name, span, decision, session, now):
+        connection.execute(
+            "insert into occurrence(schedule, due, last_due, count, decision, reason, session,"
+            " decided, message) values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (name, span.first, span.last, span.count, decision, span.reason, session, now,
+             span.message))
 
-    @staticmethod
-    def _skip(connection, name, span, reason, now):
-        """Consecutive due times that are skipped for one reason are one row."""
-        first, last, count = span
-        row = ScheduleTables._newest_occurrence(connection, name)
-        if row is not None and row["decision"] == SKIPPED and row["reason"] == reason:
-            connection.execute("update occurrence set last_due=?, count=count+?, decided=?"
-                               " where schedule=? and due=?", (last, count, now, name, row["due"]))
+    def _skip(self, connection, name, span, now, decision=SKIPPED):
+        """Consecutive due times that are skipped, or fail, for one reason are one row."""
+        row = self._newest_occurrence(connection, name)
+        if row is not None and (row["decision"], row["reason"]) == (decision, span.reason) and (
+                decision == SKIPPED or row["message"] == span.message):
+            connection.execute(
+                "update occurrence set last_due=max(last_due, ?), count=count+?, decided=?, message=?"
+                " where schedule=? and due=?",
+                (span.last, span.count, now, span.message, name, row["due"]))
         else:
-            connection.execute("insert into occurrence(schedule, due, last_due, count, decision,"
-                               " reason, decided) values (?, ?, ?, ?, 'skipped', ?, ?)",
-                               (name, first, last, count, reason, now))
+            self._record(connection, name, span, decision, None, now)
+        return []
+
+    def note_failed(self, connection, name, due, message, now):
+        """A due time could not make its session, and why."""
+        return self._skip(connection, name, Span(due, due, 1, "", message), now, FAILED)
+
+    def note_step(self, connection, message, now):
+        """A step of the clock stands in the ledger too."""
+        connection.execute("insert or ignore into occurrence(schedule, due, last_due, count, decision,"
+                           " reason, decided, message) values (?, ?, ?, 0, 'skipped', 'misfire', ?, ?)",
+                           (ALL_SCHEDULES, now, now, now, message))
 
 
 class WorkRepository(ScenarioTables, SessionTables, SessionViews, ScheduleTables):
@@ -5561,6 +6059,7 @@ class Surroundings(NamedTuple):
     output: Output
     max_output: int                 # bytes kept of a task's output
     on_end: Callable                # on_end(session number, status), after its end is on disk
+    on_aftermath: Callable          # on_aftermath(repository, Aftermath), likewise
     data_server: Callable           # data_server(logical schema, context) -> {...}; TaskError
     mail_server: Callable           # mail_server() -> {...}; TaskError
     children: Any                   # start(request, repository), find_end(session), stop(session)
@@ -5579,6 +6078,7 @@ class Session:
         self.around = around
         self._changed = threading.Condition()
         self._stop = None               # None, NORMAL, IMMEDIATE
+        self._stop_message = ""
         self._deadlines = []            # [(monotonic, scope, seconds)]
         self._records = []
         self._row = self._scenario = None
@@ -5610,11 +6110,11 @@ class Session:
         """Whether it is to be left at the next process."""
         return self._is_leaving
 
-    def stop(self, mode):
+    def stop(self, mode, message="stopped"):
         """Asks it to stop; from any thread. An immediate stop is not taken back by a normal."""
         with self._changed:
             if self._stop != IMMEDIATE:
-                self._stop = mode
+                self._stop, self._stop_message = mode, message
             self._changed.notify_all()
 
     @property
@@ -5659,7 +6159,8 @@ class Session:
 
     def _begin(self):
         row, now = self._row, self.around.clock.now()
-        is_late = row["due"] is not None and now - from_text(row["due"]) > LATE_S
+        planned = row["due"] and (row["start_at"] or row["due"])
+        is_late = planned is not None and now - from_text(planned) > LATE_S
         identity = self.around.identity
         self.repository.db.write(lambda connection: self.repository.begin_session(
             connection, self.number, identity, is_late, to_text(now), self._scenario), within_s=2.0)
@@ -5705,12 +6206,13 @@ class Session:
         self._note(self.repository.end_session, status, self._told(message), self._row["level"],
                    self._now())
         try:
-            self._flush()
+            aftermath = self._flush()
         except RepositoryError as error:
             return self._report_loss(error)
         if self._scenario.secrets:
             self.repository.secrets.forget(self.number)
         self.around.on_end(self.number, status)
+        self.around.on_aftermath(self.repository, aftermath)
 
     def _told(self, message):
         return one_line(self.mask(message))
@@ -5865,17 +6367,22 @@ class Session:
         self._records.append((method, arguments))
 
     def _flush(self, is_waiting=True):
-        """Hands over what was noted; waits for the commit unless told otherwise."""
+        """Hands over what was noted; waits for the commit unless told otherwise -> what the last of
+        it gave back."""
         records, self._records = self._records, []
 
         def work(connection):
+            value = None
             for method, arguments in records:
-                method(connection, self.number, *arguments)
+                value = method(connection, self.number, *arguments)
+            return value
         pending = self.repository.db.submit(work, is_lazy=not is_waiting)
-        if is_waiting:
-            pending.result()
-            while self._spent:
-                self._spent.pop().remove()
+        if not is_waiting:
+            return None
+        value = pending.result()
+        while self._spent:
+            self._spent.pop().remove()
+        return value
 
     # -- waiting, stop and time-outs ---------------------------------------------------
 
@@ -5893,7 +6400,7 @@ class Session:
     def _interrupt_if_asked(self, is_between=False):
         """Raises Interrupted for an immediate stop (between tasks for any) or a deadline."""
         if self._stop == IMMEDIATE or self._stop and is_between:
-            raise Interrupted("session", STOPPED, "stopped")
+            raise Interrupted("session", STOPPED, self._stop_message)
         now = self.around.clock.monotonic()
         for deadline, scope, seconds in self._deadlines:        # the outermost first
             if deadline <= now:
@@ -6174,7 +6681,8 @@ class SessionQueue:
     """
 
     def __init__(self, slots, make, is_flooded):
-        self._slots, self._make = slots, make   # make(ticket, repository) -> Session
+        self.slots = self._slots = slots        # how many sessions at once; and with those lent
+        self._make = make                       # make(ticket, repository) -> Session
         self._is_flooded = is_flooded           # whether many requests wait for their OK
         self._changed = threading.Condition()
         self._ready = []                        # heap of (-priority, order, ticket, repository)
@@ -6369,7 +6877,7 @@ class SessionQueue:
                 repository.is_behind = True
                 self._outstanding.discard(ticket.session)
                 continue
-            gates = ticket.gates(repository)
+            gates = ticket.gates(repository)    # a held schedule is a gate as well
             full = next((gate for gate, limit in gates if self._gates.get(gate, 0) >= limit
                          or gate in self._held), None)
             if full:
@@ -6402,51 +6910,152 @@ class SessionQueue:
 # 12 scheduler
 # ======================================================================================
 
+DOWN = MISFIRE, "the agent was down"
+AWAY = LOST, "the repository could not be used"
+ON_HOLD = HELD, "held"
+
+
+class Policy(NamedTuple):
+    """What a schedule wants for due times that were missed, and how it spreads its starts."""
+    misfire: str
+    grace: Optional[float]
+    jitter: int
+
+
 class Entry:
     """One schedule in memory. It is replaced, never changed, when its row changes."""
-    __slots__ = ("repository", "schedule", "revision", "timetable", "decided", "due", "hold")
+    __slots__ = ("repository", "name", "revision", "timetable", "policy", "hold", "decided", "since",
+                 "why", "due", "quiet")
 
-    def __init__(self, repository, schedule, revision, timetable, decided, hold=None):
-        self.repository, self.schedule, self.revision = repository, schedule, revision
+    def __init__(self, repository, name, revision, timetable, policy, hold, decided, since, why=DOWN):
+        self.repository, self.name, self.revision = repository, name, revision
         self.timetable = timetable      # None: never fires by itself
+        self.policy, self.hold = policy, hold       # Policy, and a Hold or None
         self.decided = decided          # epoch seconds: due times up to here have their decision
-        self.due = None                 # the due time that is armed
-        self.hold = hold                # a Hold, or None
+        self.since, self.why = since, why           # due times up to here were missed, and why
+        self.due = None                 # the instant that is armed
+        self.quiet = 0.0                # until then what is excluded is not recorded
 
     @property
     def key(self):
         """What tells it from all others of the agent."""
-        return self.repository.id, self.schedule.name
+        return self.repository.id, self.name
+
+    def judge(self, now, since, why):
+        """What becomes of the due times whose time has come: (instant, [Span] up to it).
+
+        Those up to `since` (epoch seconds) were missed, `why` being (reason, text).
+        """
+        cursor = int(self.decided // 1)
+        newest = self.timetable.last_until(cursor, int(min(since, now) // 1)) if since > cursor else None
+        spans = []
+        if newest is not None:
+            cursor, spans = self._judge_missed(cursor, newest, now, why)
+        due = self.timetable.next_after(cursor)
+        while due is not None and self.plan(due) <= now and len(spans) < MAX_BATCH:
+            spans += self._excluded(cursor, due)
+            spans.append(self._run(due))
+            cursor, due = due, self.timetable.next_after(due)
+        if due is not None:
+            excluded = self._excluded(cursor, min(due, int(now // 1) + 1))
+            spans += excluded
+            cursor = excluded[-1].last if excluded else cursor
+        return cursor, spans
+
+    def _judge_missed(self, cursor, newest, now, why):
+        """The part of judge() for what was missed after `cursor`, up to `newest`."""
+        runs = self._list_runs(cursor, newest, now)
+        is_to_come = self.policy.misfire == "once" and runs and self.plan(newest) > now
+        before = runs[0] if runs else newest + 1
+        spans = [self._run(due) for due in runs if not is_to_come]
+        count = self.timetable.count(cursor, before - 1)
+        if count:
+            spans.append(Span(self.timetable.next_after(cursor),
+                              self.timetable.last_until(cursor, before - 1), count, *why))
+        spans += self._excluded(cursor, newest)
+        return newest - bool(is_to_come), sorted(spans, key=lambda span: span.first)
+
+    def _list_runs(self, cursor, newest, now):
+        """Those of the missed due times that `misfire` lets run."""
+        misfire, grace, _ = self.policy
+        if misfire == "skip" or grace is not None and now - newest > grace:
+            return []
+        if misfire == "once":
+            return [newest]
+        oldest = max(cursor, int(now - (MISSED_S if grace is None else grace)) - 1)
+        if newest <= oldest:
+            return []
+        after = oldest if self.timetable.count(oldest, newest) <= MAX_MISSED else _find_first(
+            oldest, newest, lambda instant: self.timetable.count(instant, newest) <= MAX_MISSED)
+        runs = [self.timetable.next_after(after)]
+        while runs[-1] < newest:
+            runs.append(self.timetable.next_after(runs[-1]))
+        return runs
+
+    def _excluded(self, after, before):
+        if self.timetable.next_excluded(after, before) is None:
+            return []
+        return [Span(*found) for found in self.timetable.excluded_spans(after, before - 1)]
+
+    def _run(self, due):
+        return Span(due, due, 1, "", "", self.plan(due) if self.policy.jitter else None)
+
+    def plan(self, due):
+        """When a due time is to run."""
+        jitter = self.policy.jitter
+        return due + find_jitter(self.name, due, jitter) if jitter else due
+
+    def find_event(self):
+        """When it is to be looked at next, or None."""
+        if self.timetable is None:
+            return None
+        cursor = int(self.decided // 1)
+        due = self.timetable.next_after(cursor)
+        if due is None:
+            return None
+        excluded = self.timetable.next_excluded(cursor, due)
+        return self.plan(due) if excluded is None else min(self.plan(due), max(excluded, self.quiet))
 
 
 class Scheduler:
     """Fires what is due, by the standard library's sched: one event a schedule, its next due time.
 
     Nothing is cancelled by search: an event whose entry was replaced or armed anew is
-    recognised when it comes up. `decide(entry, due, missed)` hands a due time to the
-    repository; when that is written, `decided(entry, due)` arms the next.
+    recognised when it comes up. `decide(entry, upto, spans)` hands due times to the
+    repository; when that is written, `decided(entry, upto)` arms the next.
+    `on_step(seconds)` is told when the clock of the day has stepped.
     """
 
-    def __init__(self, clock, decide):
-        self._clock, self._decide = clock, decide
+    def __init__(self, clock, decide, on_step=lambda seconds: None):
+        self._clock, self._decide, self._on_step = clock, decide, on_step
         self._events = sched.scheduler(clock.now, lambda seconds: None)
         self._entries = {}
         self._changed = threading.Condition()
-        self._is_woken = self._is_stopping = False
-        self._is_held = False
+        self._is_stopping = self._is_held = False
+        self._is_woken = False
+        self._sleeps_until = float("inf")       # what comes before then wakes it
+        self._ahead = None                      # the clock of the day before the steady one, seconds
+        self._since, self._why = 0.0, DOWN      # as of an Entry, for all
+        self._outdated = 0                      # events whose entry was replaced
+        self._look, self._no_words = self._come_up, {}      # the same objects for all events
 
     # -- what it knows -----------------------------------------------------------------
 
     def put(self, entry):
         """Takes a schedule in, or in place of the one of its key, at once."""
         with self._changed:
+            self._drop(entry.key)
             self._entries[entry.key] = entry
             self._arm(entry)
 
     def remove(self, key):
         """Forgets a schedule."""
         with self._changed:
-            self._entries.pop(key, None)
+            self._drop(key)
+
+    def _drop(self, key):
+        before = self._entries.pop(key, None)
+        self._outdated += before is not None and before.due is not None
 
     def find(self, key):
         """The Entry of a key, or None."""
@@ -6462,55 +7071,92 @@ class Scheduler:
         """Calls function() in the scheduler's thread at a time (epoch seconds)."""
         with self._changed:
             self._events.enterabs(when, 0, function)
-            self._wake()
+            self._wake(when)
 
-    def decided(self, entry, due):
-        """A due time is decided and written: arms the next."""
+    def decided(self, entry, upto, was_slow=False):
+        """Due times are decided and written: arms the next. What came due while a slow repository
+        was waited for was missed."""
         with self._changed:
-            entry.decided = max(entry.decided, due)
+            entry.decided = max(entry.decided, upto)
+            if was_slow:
+                entry.since, entry.why = self._clock.now(), AWAY
             if self._entries.get(entry.key) is entry:
                 self._arm(entry)
 
     def hold(self, is_held):
         """Held, nothing is decided; the release decides what was due meanwhile."""
         with self._changed:
-            self._is_held = is_held
-            if not is_held:
+            if self._is_held and not is_held:
+                self._since, self._why = self._clock.now(), ON_HOLD
                 for entry in list(self._entries.values()):
                     if entry.due is None:
                         self._arm(entry)
+            self._is_held = is_held
 
     def _arm(self, entry):
-        entry.due = None
-        if entry.timetable is None or not entry.schedule.enabled:
-            return
-        entry.due = entry.timetable.next_after(int(entry.decided // 1))
+        entry.due = entry.find_event()
         if entry.due is not None:
-            self._events.enterabs(entry.due, 1, self._come_up, (entry, entry.due))
-            self._wake()
+            self._events.enterabs(entry.due, 1, self._look, (entry, entry.due), self._no_words)
+            self._wake(entry.due)
 
     # -- time --------------------------------------------------------------------------
 
     def tick(self):
         """Does everything that is due; seconds until the next, or None."""
+        self._watch_clock()
+        if self._outdated > len(self._entries) + 1000:
+            self._forget_outdated()
         return self._events.run(blocking=False)
+
+    def _watch_clock(self):
+        before = self._clock.monotonic()
+        now = self._clock.now()
+        after = self._clock.monotonic()
+        if after - before > STEP_S / 2:         # interrupted between the two: says nothing
+            return
+        step = 0.0 if self._ahead is None else now - after - self._ahead
+        self._ahead = now - after
+        if abs(step) < STEP_S:
+            return
+        with self._changed:
+            if step > 0:
+                self._since, self._why = now, (MISFIRE, "the clock stepped forward by %.1f s" % step)
+            else:                               # what is due from now on is not missed
+                self._since = min(self._since, now)
+                for entry in self._entries.values():
+                    entry.since = min(entry.since, now)
+        self._on_step(step)
+
+    def _forget_outdated(self):
+        with self._changed:
+            events, self._events = self._events.queue, sched.scheduler(self._clock.now, lambda _: None)
+            for event in events:
+                if event.action is not self._look or self._is_current(*event.argument):
+                    self._events.enterabs(*event[:2], *event[-3:])
+            self._outdated = 0
+
+    def _is_current(self, entry, due):
+        return entry.due == due and self._entries.get(entry.key) is entry
 
     def _come_up(self, entry, due):
         with self._changed:
-            if self._entries.get(entry.key) is not entry or entry.due != due:
-                return                  # out of date
+            if not self._is_current(entry, due):
+                self._outdated -= 1
+                return
             if self._is_stopping:
                 return
             entry.due = None
             if self._is_held or entry.hold:
                 return                  # decided at the release
-        now = int(self._clock.now() // 1)
-        newest = entry.timetable.last_until(due, now) or due
-        missed = None
-        if newest != due:
-            count = entry.timetable.count(due - 1, newest - 1)
-            missed = due, entry.timetable.last_until(due - 1, newest - 1), count
-        self._decide(entry, newest, missed)
+            since, why = max((self._since, self._why), (entry.since, entry.why))
+        now = self._clock.now()
+        upto, spans = entry.judge(now, since, why)
+        if not any(not span.reason for span in spans):
+            entry.quiet = now + EXCLUDED_S
+        if spans:
+            self._decide(entry, upto, spans)
+        else:
+            self.decided(entry, upto)
 
     def run(self):
         """The scheduler's thread: until stop()."""
@@ -6522,19 +7168,489 @@ class Scheduler:
                 continue
             with self._changed:
                 # at most a second, so that a step of the clock is noticed in time
+                seconds = 1.0 if seconds is None else max(0.0, min(seconds, 1.0))
                 if not self._is_woken and not self._is_stopping:
-                    self._changed.wait(1.0 if seconds is None else max(0.0, min(seconds, 1.0)))
+                    self._sleeps_until = self._clock.now() + seconds
+                    self._changed.wait(seconds)
+                    self._sleeps_until = float("inf")
                 self._is_woken = False
 
-    def _wake(self):
-        self._is_woken = True
-        self._changed.notify_all()
+    def _wake(self, when):
+        if when < self._sleeps_until:
+            self._is_woken = True
+            self._changed.notify_all()
 
     def stop(self):
         """Ends run(); nothing more is decided."""
         with self._changed:
             self._is_stopping = True
-            self._wake()
+            self._wake(0.0)
+
+
+class Schedules:
+    """The schedules of an agent's name: what the repositories hold, and what the scheduler fires.
+
+    `queue_ticket(repository, Ticket)` takes a session that was made, `end_replaced(repository,
+    sessions)` those that it replaces.
+    """
+
+    def __init__(self, name, places, master, clock, queue, agent_is_held, queue_ticket, end_replaced):
+        self._name, self._places, self._master, self._clock = name, places, master, clock
+        self._queue, self._agent_is_held = queue, agent_is_held
+        self._queue_ticket, self._end_replaced = queue_ticket, end_replaced
+        self._started = clock.now()
+        self._startups = set()                  # keys of what this start fires and has not yet
+        self._calendars = master.calendars()
+        self.scheduler = Scheduler(clock, self._decide, self._stepped)
+
+    def forget(self, repository):
+        """A repository is let go: its schedules do not fire until it is back."""
+        for entry in self.scheduler.list_entries(repository.id):
+            self.scheduler.remove(entry.key)
+
+    def _entry(self, repository, row, now, why=DOWN):
+        schedule = repository.schedule_of(row)
+        hold = Hold(row["hold_reason"], row["hold_by"], row["hold_since"], row["hold_until"]) \
+            if row["hold_since"] else None
+        before = self.scheduler.find((repository.id, row["name"]))
+        if before is not None and before.hold and not hold:
+            why = ON_HOLD
+        timetable = None
+        try:
+            if schedule.enabled and schedule.rule:
+                timetable = schedule.timetable(self._calendars)
+        except CalendarError as error:
+            message = "does not fire: %s" % error
+            log.warning("schedule %s %s", schedule.name, message)
+            repository.db.submit(lambda connection: repository.note_failed(
+                connection, row["name"], to_text(int(now)), message, to_text(now)))
+        policy = _share(Policy(schedule.get("misfire"), schedule.get("grace"), schedule.get("jitter")))
+        return Entry(repository, row["name"], row["revision"], timetable, policy, hold,
+                     from_text(row["decided"]), now, why)
+
+    def load(self, place):
+        """Reads the schedules of this agent's name and arms what is new or has changed."""
+        repository, now = place.repository, self._clock.now()
+        why = AWAY if place.has_started else DOWN
+        known = {entry.name: entry for entry in self.scheduler.list_entries(repository.id)}
+        states = repository.list_revisions(self._name)
+        changed = [name for name, state in states.items() if name not in known
+                   or known[name].repository is not repository
+                   or [known[name].revision, known[name].hold and known[name].hold.since] != state]
+        for row in repository.read_schedules(changed):
+            self._put(self._entry(repository, row, now, why), not place.has_started)
+        for name in set(known) - set(states):
+            self.scheduler.remove(known[name].key)
+        place.has_started = True
+        self.fire_startups()
+        self.decide_after(repository)
+
+    def _put(self, entry, is_start=False):
+        self._queue.hold_schedule(entry.key, entry.hold is not None)
+        self.scheduler.put(entry)
+        if entry.hold and entry.hold.until:
+            self.scheduler.call_at(from_text(entry.hold.until), lambda: self._hold_over(entry))
+        if is_start and entry.timetable and entry.timetable.rule.kind == "startup":
+            self._startups.add(entry.key)
+
+    def fire_startups(self):
+        """Decides what a start of the agent fires; what is held then, at the release."""
+        for key in list(self._startups):
+            entry = self.scheduler.find(key)
+            if entry is None or not entry.hold and not self._agent_is_held():
+                self._startups.discard(key)
+                if entry:
+                    self._decide(entry, self._started, [Span(self._started, self._started, 1, "")])
+
+    def refresh(self, repository, name):
+        """Makes a change of a schedule effective at once."""
+        with repository.db.reading() as connection:
+            row = repository.find_schedule(connection, name)
+        if row is None or row["agent"] != self._name:
+            self.scheduler.remove((repository.id, name))
+        else:
+            self._put(self._entry(repository, row, self._clock.now()))
+            self.fire_startups()
+            if row["options"] != "{}":
+                self.decide_after(repository)
+
+    def read_calendars(self):
+        """Takes over what has changed in the calendars; the past of no schedule is fired by that."""
+        before, self._calendars = self._calendars, self._master.calendars()
+        changed = [name for name in set(before) | set(self._calendars)
+                   if before.get(name) != self._calendars.get(name)]
+        now = self._clock.now()
+        for repository in self._places.readable() if changed else ():
+            names = {user for name in changed for user in repository.list_users(name)}
+            for row in repository.read_schedules(sorted(names)):
+                if row["agent"] == self._name:
+                    entry = self._entry(repository, row, now)
+                    entry.decided = max(entry.decided, now)
+                    self._put(entry)
+
+    # -- decisions ---------------------------------------------------------------------
+
+    def _decide(self, entry, upto, spans):
+        """Hands due times to the repository; the next is armed when they are written."""
+        repository, began = entry.repository, self._clock.monotonic()
+        upto_text = to_text(upto)
+        spans = [span._replace(first=to_text(span.first), last=to_text(span.last),
+                               planned=span.planned and to_text(span.planned)) for span in spans]
+
+        def then(pending):
+            self._take(repository, pending)
+            if not isinstance(pending.error, RepositoryError):
+                self.scheduler.decided(entry, upto, self._clock.monotonic() - began > WRITE_S)
+        repository.db.submit(lambda connection: repository.decide(
+            connection, entry.name, entry.revision, upto_text, spans, to_text(self._clock.now()),
+            self._agent_is_held()), then=then)
+
+    def _take(self, repository, pending):
+        """Sessions that a decision has made are queued, those that they replace are stopped."""
+        if pending.error is not None:
+            log.error("schedules of repository %s: %s", repository.name, pending.error)
+        for ticket, replaced in pending.value or ():
+            self._end_replaced(repository, replaced)
+            self._queue_ticket(repository, ticket)
+
+    def decide_after(self, repository):
+        """Decides the schedules whose conditions are met, unless the agent is held."""
+        if not self._agent_is_held():
+            repository.db.submit(lambda connection: repository.decide_after(
+                connection, self._name, to_text(self._clock.now()), False),
+                then=lambda pending: self._take(repository, pending), is_lazy=True)
+
+    def released(self):
+        """The hold of the agent is over: what it held back is decided."""
+        self.fire_startups()
+        for place in self._places.list_all():
+            if place.repository:
+                self.decide_after(place.repository)
+
+    def _stepped(self, seconds):
+        """The clock has stepped: that stands in the log and in every ledger."""
+        message = "the clock stepped %s by %.1f s: %s" % (
+            ("forward", seconds, "what was due between counts as missed") if seconds > 0 else
+            ("back", -seconds, "what was due in that time does not fire again"))
+        log.warning("%s", message)
+        now = to_text(self._clock.now())
+        for place in self._places.list_all():
+            if place.repository:
+                place.repository.db.submit(functools.partial(
+                    place.repository.note_step, message=message, now=now))
+
+    # -- changes -----------------------------------------------------------------------
+
+    def add(self, schedule, repository):
+        """Adds a schedule, effective at once. Exists, NotFound, BadRequest, Conflict."""
+        self._check(schedule)
+        found = self._places.get(repository) if repository else \
+            self._places.with_scenario(schedule.scenario, schedule.version)
+        found.db.write(lambda connection: found.add_schedule(connection, schedule,
+                                                             to_text(self._clock.now())))
+        self.refresh(found, schedule.name)
+
+    def set(self, name, repository, changes):
+        """Changes a schedule, effective at once; changes(Schedule) -> Schedule. As add()."""
+        def checked(schedule):
+            changed = changes(schedule)
+            self._check(changed, is_moved=changed.timing != schedule.timing)
+            return changed
+        found = self._places.with_schedule(name, repository)
+        found.db.write(lambda connection: found.set_schedule(connection, name, checked,
+                                                             to_text(self._clock.now())))
+        self.refresh(found, name)
+
+    def _check(self, schedule, is_moved=True):
+        faults = schedule.list_faults()
+        if faults:
+            field, reason = faults[0]
+            told = reason if reason.startswith(field + " ") else "%s: %s" % (field, reason)
+            raise BadRequest(told, faults if len(faults) > 1 else ())
+        unknown = [name for name in schedule.list_calendars() if name not in self._calendars]
+        if unknown:
+            raise NotFound("no calendar %s" % unknown[0])
+        if schedule.context not in self._master.list_contexts():
+            raise NotFound("no context %s" % schedule.context)
+        timetable = schedule.timetable(self._calendars)
+        if is_moved and schedule.enabled and timetable.rule.kind != "startup" \
+                and timetable.next_after(int(self._clock.now())) is None:
+            raise BadRequest("the rule %s never fires any more" % shorten(schedule.rule))
+
+    def delete(self, name, repository):
+        """Deletes a schedule; what it started goes on. NotFound, Conflict."""
+        found = self._places.with_schedule(name, repository)
+        found.db.write(lambda connection: found.delete_schedule(connection, name))
+        self.refresh(found, name)
+
+    def hold(self, name, hold):
+        """Holds one schedule, or releases it (None). NotFound."""
+        found = self._places.with_schedule(name, None)
+        found.db.write(lambda connection: found.hold_schedule(connection, name, hold))
+        self.refresh(found, name)
+
+    def _hold_over(self, entry):
+        """A schedule's hold has come to its end, if it is still this one."""
+        now, found = self.scheduler.find(entry.key), entry.repository
+        if now is not None and now.hold == entry.hold:
+            def then(pending):
+                if pending.error is None:
+                    self.refresh(found, entry.name)
+            found.db.submit(lambda connection: found.hold_schedule(connection, entry.name, None),
+                            then=then)
+
+    def put_calendar(self, name, dates, is_new):
+        """Adds a calendar or sets its dates, effective at once. Exists, NotFound."""
+        self._master.put_calendar(name, dates, is_new)
+        self.read_calendars()
+
+    def delete_calendar(self, name):
+        """Deletes a calendar. NotFound; Conflict while a schedule names it."""
+        for repository in self._places.readable():
+            for user in repository.list_users(name):
+                raise Conflict("schedule %s in repository %s uses calendar %s"
+                               % (user, repository.name, name))
+        self._master.delete_calendar(name)
+        self.read_calendars()
+
+    def update(self):
+        """Reads the schedules and calendars again -> how many schedules are loaded."""
+        self.read_calendars()
+        for repository in self._places.readable():
+            place = self._places.find(repository)
+            if place:
+                self.load(place)
+        return sum(len(self.scheduler.list_entries(place.attachment.id))
+                   for place in self._places.list_all())
+
+    # -- what is to come, and what was -------------------------------------------------
+
+    def list_all(self, repository=None, name=None):
+        """Yields (repository, row, next due time or None) of schedules."""
+        for found in self._places.readable(repository):
+            with found.db.reading() as connection:
+                rows = found.list_schedules(connection, name=name)
+            for row in rows:
+                yield found, row, self._next_due(found.schedule_of(row), row)
+
+    def _next_due(self, schedule, row):
+        if not row["enabled"]:
+            return None
+        try:
+            timetable = schedule.timetable(self._calendars)
+        except CalendarError:
+            return None
+        return timetable.next_after(int(max(self._clock.now(), from_text(row["decided"])) // 1))
+
+    def list_calendars(self):
+        """[(name, dates)] of the calendars, by name."""
+        return sorted(self._master.calendars().items())
+
+    def preview(self, name, repository, begin, end, with_excluded=False):
+        """Yields (due, schedule, note) of coming due times, in order; nothing fires."""
+        streams = []
+        begin = self._clock.now() if begin is None else begin
+        for found, row, _ in self.list_all(repository, name):
+            if name is None and not row["enabled"]:
+                continue
+            schedule = found.schedule_of(row)
+            try:
+                streams.append(preview(schedule, schedule.timetable(self._calendars), begin, end,
+                                       with_excluded))
+            except CalendarError as error:
+                log.warning("schedule %s: %s", row["name"], error)
+        if name is not None and not streams:
+            raise NotFound("no schedule %s" % name)
+        return heapq.merge(*streams)
+
+    def plan(self, begin, end, repository, slots):
+        """Plays a period -> (the instant up to which, [Visit] in the order of their times)."""
+        streams = []
+        for found in self._places.readable(repository):
+            with found.db.reading() as connection:
+                rows = [row for row in found.list_schedules(connection, self._name) if row["enabled"]]
+                durations = found.median_durations(connection)
+                scenarios = {key: found.find_version(connection, *key)
+                             for key in {(row["scenario"], row["version"]) for row in rows}}
+            for row in rows:
+                schedule, version = found.schedule_of(row), scenarios[row["scenario"], row["version"]]
+                scenario = version and found.parsed(version["definition"], version["body"])
+                with contextlib.suppress(CalendarError):
+                    streams.append(list_visits(found.id, schedule, schedule.timetable(self._calendars),
+                                               scenario, durations.get(row["scenario"]), begin, end))
+        visits = list(itertools.islice(heapq.merge(*streams, key=lambda visit: visit.at), MAX_VISITS + 1))
+        if len(visits) > MAX_VISITS:
+            end = visits.pop().at
+        return end, Plan(slots).play(visits, end)
+
+    def list_occurrences(self, name, repository, limit):
+        """Rows of occurrences, newest first."""
+        rows = []
+        for found in self._places.readable(repository):
+            rows += found.list_occurrences(name, limit)
+        if name is not None and not any(row["schedule"] == name for row in rows):
+            if not any(True for _ in self.list_all(repository, name)):
+                raise NotFound("no schedule %s, and nothing is known of one" % name)
+        return sorted(rows, key=lambda row: row["due"], reverse=True)[:limit]
+
+
+def explain(row):
+    """An occurrence in the words of a person."""
+    count = "1 due time" if row["count"] == 1 else "%d due times" % row["count"]
+    reason = {OVERLAP: "one session of it is enough at a time", MISFIRE: "missed", HELD: "held",
+              LOST: "the repository could not be used", LIMIT: "the limit of its scenario",
+              "gap": "that local time did not exist", "fold": "that local time came a second time",
+              "window": "outside its window", "": ""}[row["reason"]]
+    told = ": ".join(part for part in (reason, row["message"]) if part)
+    if row["schedule"] == ALL_SCHEDULES:
+        return row["message"]
+    if row["decision"] in (STARTED, LATE):
+        begun = "session %d" % row["session"] + (" began late" if row["decision"] == LATE else "")
+        state = row["status"] and "it is %s" % row["status"]
+        return ", ".join(part for part in (begun, told, state) if part)
+    return "%s %s: %s" % (count, row["decision"], told)
+
+
+def preview(schedule, timetable, begin, end, with_excluded):
+    """Yields (due, name, note) of a schedule's due times after `begin`, for ever or up to `end`."""
+    def list_excluded(after, until):
+        for instant, reason, text in timetable.iter_excluded(after, until) if with_excluded else ():
+            yield instant, schedule.name, "excluded (%s): %s" % (reason, text)
+    before, due = int(begin // 1), timetable.next_after(int(begin // 1))
+    while due is not None and (end is None or due <= end):
+        yield from list_excluded(before, due - 1)
+        excluded = timetable.excluded_spans(before, due - 1) \
+            if timetable.next_excluded(before, due) is not None else []
+        yield due, schedule.name, "; ".join(_list_notes(schedule, timetable, due, excluded))
+        before, due = due, timetable.next_after(due)
+    if end is not None:
+        yield from list_excluded(before, int(end // 1))
+
+
+def _list_notes(schedule, timetable, due, excluded):
+    notes = [] if schedule.enabled else ["disabled"]
+    notes += timetable.notes(due)
+    notes += ["%d excluded before (%s)" % (count, text) for _, _, count, _, text in excluded]
+    if schedule.get("after"):
+        notes.append("waits for %s" % schedule.get("after"))
+    if schedule.get("jitter"):
+        late = find_jitter(schedule.name, due, schedule.get("jitter"))
+        notes.append("jitter %d s: runs at %s" % (late, local_iso(due + late)))
+    return notes
+
+
+MAX_VISITS = 20000      # due times that a plan plays
+OUTCOMES = STARTS, OVERLAPS, QUEUES, SKIPS, UNFIT = "starts", "overlaps", "queues", "skipped", "never"
+
+
+class Visit:
+    """A due time in a plan: what it wants, and what became of it."""
+    __slots__ = ("name", "scenario", "due", "at", "duration", "is_known", "overlap", "priority",
+                 "limit", "on_limit", "begin", "end", "outcome", "notes")
+
+    def __init__(self, **fields):
+        self.begin = self.end = self.outcome = None
+        self.notes = []
+        for name, value in fields.items():
+            setattr(self, name, value)
+
+
+def list_visits(repository, schedule, timetable, scenario, duration, begin, end):
+    """Yields a Visit for each due time of a schedule in a period. `duration` of past sessions, s."""
+    timeout = schedule.get("timeout") or (scenario and scenario.timeout)
+    concurrency = scenario and scenario.concurrency or {"limit": MAX_QUEUE, "on_limit": "wait"}
+    due = timetable.next_after(int(begin // 1))
+    while due is not None and due <= end:
+        visit = Visit(name=schedule.name, scenario=(repository, schedule.scenario), due=due, at=due + (
+            find_jitter(schedule.name, due, schedule.get("jitter"))), duration=duration or 0.0,
+            is_known=duration is not None, overlap=schedule.get("overlap"),
+            priority=schedule.get("priority"), limit=concurrency["limit"],
+            on_limit=concurrency["on_limit"])
+        if timeout and visit.duration > timeout:
+            visit.outcome = UNFIT
+            visit.notes.append("takes %g s, its timeout is %g s" % (visit.duration, timeout))
+            visit.duration = timeout
+        yield visit
+        due = timetable.next_after(due)
+
+
+class Plan:
+    """Plays sessions against the slots of the agent and the limits of schedules and scenarios."""
+
+    def __init__(self, slots):
+        self._slots = slots
+        self._running, self._waiting = [], []   # heap of (end, order, Visit); in the order they begin
+        self._order = itertools.count()
+
+    def play(self, visits, end):
+        """Visits in the order of their times -> the same with what becomes of them."""
+        for visit in visits:
+            self._advance(visit.at)
+            self._arrive(visit)
+            self._begin(visit.at)
+        self._advance(end)
+        for visit in self._waiting:
+            visit.outcome = UNFIT
+            visit.notes.append("has not begun by the end of the period")
+        return visits
+
+    def _advance(self, now):
+        while self._running and self._running[0][0] <= now:
+            ended = heapq.heappop(self._running)
+            self._begin(ended[0])
+
+    def _arrive(self, visit):
+        running = [other for _, _, other in self._running if other.name == visit.name]
+        waiting = [other for other in self._waiting if other.name == visit.name]
+        open_count = sum(other.scenario == visit.scenario for other in itertools.chain(
+            self._waiting, (other for _, _, other in self._running)))
+        before = (running + waiting or [None])[0]
+        if visit.overlap == "skip" and before or visit.overlap == "queue" and waiting:
+            self._skip(visit, "the one due %s %s" % (local_iso((waiting or running)[0].due),
+                                                     "waits already" if waiting else "still runs"))
+        elif open_count >= visit.limit and visit.on_limit != "wait":
+            self._skip(visit, "the limit of its scenario, %d" % visit.limit)
+        else:
+            if visit.overlap == "stop" and before:
+                self._replace(visit, running, waiting)
+            elif running:
+                visit.outcome = visit.outcome or OVERLAPS
+                visit.notes.append("the one due %s still runs" % local_iso(running[0].due))
+            self._waiting.append(visit)
+
+    @staticmethod
+    def _skip(visit, note):
+        visit.outcome = SKIPS
+        visit.notes.append(note)
+
+    def _replace(self, visit, running, waiting):
+        for other in running + waiting:
+            other.outcome, other.end = OVERLAPS, visit.at
+            other.notes.append("stopped by the one due %s" % local_iso(visit.due))
+        self._running = [entry for entry in self._running if entry[2] not in running]
+        heapq.heapify(self._running)
+        self._waiting = [other for other in self._waiting if other not in waiting]
+
+    def _begin(self, now):
+        """Begins what may: the highest priority first, then in the order of arrival."""
+        for visit in sorted(self._waiting, key=lambda visit: -visit.priority):
+            if len(self._running) >= self._slots:
+                why = "a free slot"
+            elif visit.overlap != "parallel" and any(
+                    other.name == visit.name for _, _, other in self._running):
+                why = "the end of the one before"
+            elif sum(other.scenario == visit.scenario for _, _, other in self._running) >= visit.limit:
+                why = "the limit of its scenario"
+            else:
+                self._waiting.remove(visit)
+                visit.begin, visit.end = now, now + visit.duration
+                heapq.heappush(self._running, (visit.end, next(self._order), visit))
+                visit.outcome = visit.outcome or (STARTS if now == visit.at else QUEUES)
+                if now > visit.at:
+                    visit.notes.append("waits %d s" % (now - visit.at))
+                continue
+            if not visit.notes:
+                visit.notes.append("waits for " + why)
 
 
 # ======================================================================================
@@ -6946,13 +8062,14 @@ class Cleaner:
         left = Tree("%s/%d" % (repository.db.uuid, row["id"]) for row in stale).end()
         if left:
             log.error("%d processes of stale sessions cannot be ended", left)
-        tickets = repository.db.write(lambda connection: [
+        closed = repository.db.write(lambda connection: [
             repository.close_stale(connection, row, to_text(self._clock.now())) for row in stale])
-        tickets = [ticket for ticket in tickets if ticket]
-        for ticket in tickets:
+        closed = [tickets for tickets in closed if tickets]
+        for ticket, *retry in closed:
             log.warning("session %d was stale: now %s", ticket.session, ticket.status)
-            self._on_closed(repository, ticket)
-        return len(tickets)
+            for ticket in [ticket] + retry:
+                self._on_closed(repository, ticket)
+        return len(closed)
 
     def _adopt(self, repository, row):
         """Takes up a session whose process lived on, or ended with its exit code noted."""
@@ -6993,209 +8110,6 @@ class Cleaner:
             self._reported.add(row["id"])
             log.warning("session %d %s: left alone", row["id"], text)
         return False
-
-
-class Schedules:
-    """The schedules of an agent's name: what the repositories hold, and what the scheduler fires."""
-
-    def __init__(self, name, places, master, clock, queue_ticket, queue, agent_is_held):
-        self._name, self._places, self._master, self._clock = name, places, master, clock
-        self._queue_ticket = queue_ticket       # queue_ticket(repository, Ticket)
-        self._queue = queue
-        self._agent_is_held = agent_is_held
-        self._started = clock.now()
-        self._startups = set()                  # keys of what this start fires and has not yet
-        self.scheduler = Scheduler(clock, self._decide)
-
-    def forget(self, repository):
-        """A repository is let go: its schedules do not fire until it is back."""
-        for entry in self.scheduler.list_entries(repository.id):
-            self.scheduler.remove(entry.key)
-
-    def _entry(self, repository, row):
-        schedule = repository.schedule_of(row)
-        hold = Hold(row["hold_reason"], row["hold_by"], row["hold_since"], row["hold_until"]) \
-            if row["hold_since"] else None
-        try:
-            timetable = make_timetable(schedule.rule, schedule.timezone)
-        except CalendarError as error:
-            log.warning("schedule %s does not fire: %s", schedule.name, error)
-            timetable = None
-        return Entry(repository, schedule, row["revision"], timetable, from_text(row["decided"]),
-                     hold)
-
-    def load(self, place):
-        """Reads the schedules of this agent's name and arms what is new or has changed."""
-        repository = place.repository
-        with repository.db.reading() as connection:
-            rows = repository.list_schedules(connection, self._name)
-        known = {entry.schedule.name: entry for entry in self.scheduler.list_entries(repository.id)}
-        for row in rows:
-            entry = known.pop(row["name"], None)
-            if entry is None or entry.repository is not repository \
-                    or entry.revision != row["revision"] \
-                    or (entry.hold and entry.hold.since) != row["hold_since"]:
-                self._put(self._entry(repository, row), not place.has_started)
-        for entry in known.values():
-            self.scheduler.remove(entry.key)
-        place.has_started = True
-
-    def _put(self, entry, is_start=False):
-        self._queue.hold_schedule(entry.key, entry.hold is not None)
-        self.scheduler.put(entry)
-        if entry.hold and entry.hold.until:
-            self.scheduler.call_at(from_text(entry.hold.until), lambda: self._hold_over(entry))
-        if is_start and entry.timetable and entry.timetable.rule.kind == "startup":
-            self._startups.add(entry.key)
-        self.fire_startups()
-
-    def fire_startups(self):
-        """Decides what a start of the agent fires; what is held then, at the release."""
-        for key in list(self._startups):
-            entry = self.scheduler.find(key)
-            if entry is None or not entry.hold and not self._agent_is_held():
-                self._startups.discard(key)
-                if entry:
-                    self._decide(entry, self._started, None)
-
-    def refresh(self, repository, name):
-        """Makes a change of a schedule effective at once."""
-        with repository.db.reading() as connection:
-            row = repository.find_schedule(connection, name)
-        if row is None or row["agent"] != self._name:
-            self.scheduler.remove((repository.id, name))
-        else:
-            self._put(self._entry(repository, row))
-
-    def _decide(self, entry, due, missed):
-        """Hands a due time to the repository; the next is armed when it is written."""
-        repository, name = entry.repository, entry.schedule.name
-        texts = missed and (to_text(missed[0]), to_text(missed[1]), missed[2])
-
-        def then(pending):
-            if pending.error is None and pending.value:
-                self._queue_ticket(repository, pending.value)
-            elif pending.error is not None:
-                log.error("schedule %s, due %s: %s", name, to_text(due), pending.error)
-            if not isinstance(pending.error, RepositoryError):
-                self.scheduler.decided(entry, due)
-        repository.db.submit(lambda connection: repository.decide(
-            connection, name, entry.revision, to_text(due), texts, to_text(self._clock.now()),
-            self._agent_is_held()), then=then)
-
-    def add(self, schedule, repository):
-        """Adds a schedule, effective at once. Exists, NotFound, BadRequest."""
-        timetable = self._check(schedule)
-        if timetable.rule.kind != "startup" and timetable.next_after(int(self._clock.now())) is None:
-            raise BadRequest("the rule %s never fires any more" % shorten(schedule.rule))
-        found = self._places.get(repository) if repository else \
-            self._places.with_scenario(schedule.scenario, schedule.version)
-        found.db.write(lambda connection: found.add_schedule(connection, schedule, to_text(self._clock.now())))
-        self.refresh(found, schedule.name)
-
-    def set(self, name, repository, changes):
-        """Changes a schedule, effective at once; changes(Schedule) -> Schedule. NotFound."""
-        def checked(schedule):
-            schedule = changes(schedule)
-            self._check(schedule)
-            return schedule
-        found = self._places.with_schedule(name, repository)
-        found.db.write(lambda connection: found.set_schedule(connection, name, checked,
-                                                             to_text(self._clock.now())))
-        self.refresh(found, name)
-
-    def _check(self, schedule):
-        try:
-            timetable = make_timetable(schedule.rule, schedule.timezone)
-        except CalendarError as error:
-            raise BadRequest(str(error)) from None
-        if schedule.context not in self._master.list_contexts():
-            raise NotFound("no context %s" % schedule.context)
-        return timetable
-
-    def delete(self, name, repository):
-        """Deletes a schedule; what it started goes on. NotFound."""
-        found = self._places.with_schedule(name, repository)
-        found.db.write(lambda connection: found.delete_schedule(connection, name))
-        self.refresh(found, name)
-
-    def hold(self, name, hold):
-        """Holds one schedule, or releases it (None). NotFound."""
-        found = self._places.with_schedule(name, None)
-        found.db.write(lambda connection: found.hold_schedule(connection, name, hold))
-        self.refresh(found, name)
-
-    def _hold_over(self, entry):
-        """A schedule's hold has come to its end, if it is still this one."""
-        now, name, found = self.scheduler.find(entry.key), entry.schedule.name, entry.repository
-        if now is not None and now.hold == entry.hold:
-            def then(pending):
-                if pending.error is None:
-                    self.refresh(found, name)
-            found.db.submit(lambda connection: found.hold_schedule(connection, name, None), then=then)
-
-    def list_all(self, repository=None, name=None):
-        """Yields (repository, row, next due time or None) of schedules."""
-        for found in self._places.readable(repository):
-            with found.db.reading() as connection:
-                rows = found.list_schedules(connection, name=name)
-            for row in rows:
-                yield found, row, self._next_due(found, row)
-
-    def _next_due(self, repository, row):
-        if not row["enabled"]:
-            return None
-        try:
-            timetable = make_timetable(row["rule"], row["timezone"])
-        except CalendarError:
-            return None
-        return timetable.next_after(int(max(self._clock.now(), from_text(row["decided"])) // 1))
-
-    def preview(self, name, repository, count, begin, end):
-        """Yields (schedule, due, notes) of coming due times, in order; nothing fires."""
-        streams = []
-        begin = self._clock.now() if begin is None else begin
-        for _, row, _ in self.list_all(repository, name):
-            if name is None and not row["enabled"]:
-                continue
-            try:
-                streams.append(self._due_times(row, begin, end))
-            except CalendarError as error:
-                log.warning("schedule %s: %s", row["name"], error)
-        if name is not None and not streams:
-            raise NotFound("no schedule %s" % name)
-        return itertools.islice(heapq.merge(*streams), count)
-
-    @staticmethod
-    def _due_times(row, begin, end):
-        timetable = make_timetable(row["rule"], row["timezone"])
-        notes = [] if row["enabled"] else ["disabled"]
-
-        def times():
-            due = timetable.next_after(int(begin // 1))
-            while due is not None and (end is None or due <= end):
-                yield due, row["name"], "; ".join(notes + timetable.notes(due))
-                due = timetable.next_after(due)
-        return times()
-
-    def list_occurrences(self, name, repository, limit):
-        """Rows of occurrences, newest first."""
-        rows = []
-        for found in self._places.readable(repository):
-            rows += found.list_occurrences(name, limit)
-        if name is not None and not rows:
-            if not any(True for _ in self.list_all(repository, name)):
-                raise NotFound("no schedule %s, and nothing is known of one" % name)
-        return sorted(rows, key=lambda row: row["due"], reverse=True)[:limit]
-
-    def update(self):
-        """Reads the schedules from the repositories again -> how many are loaded."""
-        for repository in self._places.readable():
-            place = self._places.find(repository)
-            if place:
-                self.load(place)
-        return sum(len(self.scheduler.list_entries(place.attachment.id))
-                   for place in self._places.list_all())
 
 
 class Topology:
@@ -7322,8 +8236,8 @@ class Agent:
         self._output = Output()
         topology = Topology(self.master)
         around = Surroundings(clock, str(identity), self._output, settings.max_output,
-                              self._session_ended, topology.data_server, topology.mail_server,
-                              Children(self))
+                              self._session_ended, self._follow_up, topology.data_server,
+                              topology.mail_server, Children(self))
         self.queue = SessionQueue(
             settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1),
             lambda ticket, repository: Session(ticket, repository, around),
@@ -7331,8 +8245,9 @@ class Agent:
         self._cleaner = Cleaner(self.name, identity, self.queue, clock, self._closed_stale)
         self.places = Places(self.master, clock, settings.is_insecure_fs, self._take_over,
                              self._let_go)
-        self.schedules = Schedules(self.name, self.places, self.master, clock, self._queue_ticket,
-                                   self.queue, lambda: self.hold is not None)
+        self.schedules = Schedules(self.name, self.places, self.master, clock, self.queue,
+                                   lambda: self.hold is not None, self._queue_ticket,
+                                   self._end_replaced)
         self._apply_hold()
         self.places.attach_all()
         self._threads = [threading.Thread(target=target, name=name, daemon=True) for name, target
@@ -7366,7 +8281,7 @@ class Agent:
             self._later.pop(number, None)
 
     def _closed_stale(self, repository, ticket):
-        if ticket.status == QUEUED:
+        if ticket.status in OUTSTANDING:
             self._queue_ticket(repository, ticket)
         else:
             repository.secrets.forget(ticket.session)
@@ -7452,6 +8367,7 @@ class Agent:
         if self._is_due("heartbeat", HEARTBEAT_S):
             self.master.heartbeat(self.name, self._now())
             self.places.follow_master()
+            self.schedules.read_calendars()
         if self._is_due("purge", 3600.0):
             for place in self.places.list_all():
                 if place.repository and not place.reason:
@@ -7478,7 +8394,13 @@ class Agent:
         return [("agent", self.name), ("version", VERSION), ("status", self._status(places, usable)),
                 ("uptime", round(self.clock.monotonic() - self._started, 1)),
                 ("running", running), ("queued", queued),
-                ("repositories", "%d/%d" % (usable, len(places))), ("hold", self.hold is not None)]
+                ("repositories", "%d/%d" % (usable, len(places)))] + self._hold_fields()
+
+    def _hold_fields(self):
+        if self.hold is None:
+            return [("hold", False)]
+        return [("hold", True), ("hold_reason", self.hold.reason), ("hold_by", self.hold.by),
+                ("hold_until", to_local(self.hold.until))]
 
     def _status(self, places, usable):
         if self.is_stopping:
@@ -7584,6 +8506,24 @@ class Agent:
             repository.db.submit(lambda connection: repository.fail_waiting(
                 connection, ticket.session, "waited max_wait for the limit of its scenario",
                 self._now()), then=then)
+
+    def _follow_up(self, repository, aftermath):
+        """What the end of a session brings about: its next attempt, schedules that run after it."""
+        if aftermath.retry:
+            self._queue_ticket(repository, aftermath.retry)
+        if aftermath.is_awaited:
+            self.schedules.decide_after(repository)
+
+    def _end_replaced(self, repository, numbers):
+        """Stops sessions in favour of the next due time of their schedule; waits for nothing."""
+        for number in numbers:
+            session = self.queue.find(number)
+            if session is not None and session.repository is repository:
+                session.stop(IMMEDIATE, "stopped: the next due time of its schedule had come")
+            elif self.queue.has(number) or number in self._later:   # on disk it is STOPPED already
+                self.queue.discard(number)
+                self._later.pop(number, None)
+                self._session_ended(number, STOPPED)
 
     def _session_ended(self, number, status):
         if status in self.ended_counts:
@@ -7754,6 +8694,8 @@ class Agent:
         found = self.places.get(repository)
         document, counts = import_into(self.master, found, text, self.name, self._now(), is_replacing)
         self._contexts = frozenset(self.master.list_contexts())
+        if document.calendars:
+            self.schedules.read_calendars()
         for schedule in document.schedules:
             self.schedules.refresh(found, schedule.name)
         return document, counts
@@ -7818,7 +8760,8 @@ class Agent:
                     repository.set_waiting, agent=self.name, is_held=hold is not None,
                     now=self._now()))
         self._apply_hold()
-        self.schedules.fire_startups()
+        if hold is None:
+            self.schedules.released()
 
 
 def import_into(master, repository, text, agent, now, is_replacing):
@@ -7898,7 +8841,7 @@ VERBS = {}
 NEWEST = "-1"
 
 NUMBERED = number(1, 10 ** 15)
-LABEL = Kind(None, lambda text: text if len(text) <= 1000 else _refuse("at most 1000 characters"))
+
 TOKEN = Kind(None, lambda text: text if 0 < len(text) <= 256 else _refuse(
     "must have 1 to 256 characters"))
 ANY = Kind(None, str)
@@ -8161,7 +9104,7 @@ def _ping(agent, request):
       (("SCENARIO", NAMED), ("VERSION", AS_VERSION), ("CONTEXT", NAMED)), 1,
       {"REPO": REPO, "NAME": Option(LABEL, "text"), "KEYWORDS": Option(LABEL, "a,b"),
        "AT": Option(INSTANT, "time"), "KEY": Option(TOKEN, "token"),
-       "PRIORITY": Option(number(-1000000, 1000000), "n"), "LEVEL": Option(number(0, 5), "n"),
+       "PRIORITY": Option(PRIORITY, "n"), "LEVEL": Option(number(0, 5), "n"),
        "TIMEOUT": Option(TIMEOUT, "s"), "AGENT": Option(NAMED, "name"),
        "SYNC": Option(SECONDS, "s", True)}, True)
 def _exec(agent, request):
@@ -8404,8 +9347,14 @@ def _quit(agent, request):
 
 # -- SCHED -----------------------------------------------------------------------------
 
-# options of ADD and SET: the fields of a schedule that are no arguments of ADD
-SCHEDULE_OPTIONS = {name.upper(): Option(field.kind, "value")
+def _or_default(field):
+    """The kind of a field as an option: without a value behind the = it is the default again."""
+    return Kind(None, lambda text: field.kind.parse(text) if text else field.default)
+
+
+# options of ADD and SET: the fields of a schedule that are no arguments of ADD. NAME is that of its
+# sessions, for which a document has to have another word.
+SCHEDULE_OPTIONS = {name.replace("session_", "").upper(): Option(_or_default(field), "value")
                     for name, field in SCHEDULE_FIELDS.items()
                     if name not in ("name", "scenario", "version", "context", "rule", "variables")}
 SCHEDULE_NAME = (("NAME", NAMED),)
@@ -8417,7 +9366,9 @@ def schedule_fields(repository, row, due):
             ("version", row["version"]), ("context", row["context"]), ("rule", row["rule"]),
             ("timezone", row["timezone"]), ("enabled", bool(row["enabled"])),
             ("hold", row["hold_since"] is not None), ("next", due and local_iso(due)),
-            ("last", to_local(row["last"])), ("repository", repository.name)]
+            ("last", to_local(row["last"])), ("repository", repository.name)] + (
+                [("hold_reason", row["hold_reason"]), ("hold_until", to_local(row["hold_until"]))]
+                if row["hold_since"] else [])
 
 
 @verb("SCHED LIST", MONITOR, "list the schedules", options={"REPO": REPO, "JSON": JSON})
@@ -8437,8 +9388,15 @@ def _sched_show(agent, request):
     def lines():
         for repository, row, due in found:
             yield schedule_fields(repository, row, due)
-            for variable, value in json.loads(row["variables"]).items():
+            schedule = repository.schedule_of(row)
+            for option, value in schedule.options.items():
+                yield [("option", option.replace("session_", "").upper()), ("value", value)]
+            for variable, value in schedule.variables.items():
                 yield [("variable", variable), ("value", value)]
+            for kind, name, met in repository.list_conditions(schedule):
+                yield [("after", name), ("kind", kind), ("met", to_local(met))]
+            if row["waiting"]:
+                yield [("waiting", to_local(row["waiting"]))]
             if row["hold_since"]:
                 yield [("held", to_local(row["hold_since"])), ("by", row["hold_by"]),
                        ("until", to_local(row["hold_until"])), ("reason", row["hold_reason"])]
@@ -8447,33 +9405,42 @@ def _sched_show(agent, request):
 
 @verb("SCHED ADD", ADMINISTRATOR, "add a schedule, effective at once",
       SCHEDULE_NAME + (("SCENARIO", NAMED), ("VERSION", AS_VERSION), ("CONTEXT", NAMED),
-                       ("RULE", FILLED)),
+                       ("RULE", ANY)), 4,
       options=dict(SCHEDULE_OPTIONS, REPO=REPO), takes_variables=True)
 def _sched_add(agent, request):
     name, scenario, version, context, rule = request.arguments
+    if not rule and "AFTER" not in request.options:
+        raise BadRequest("RULE is missing: write one like '%s', or give -AFTER=schedule" % FORMS["daily"])
     fields = {key: field.default for key, field in SCHEDULE_FIELDS.items()}
-    fields.update(name=name, scenario=scenario, version=version, context=context, rule=rule,
+    fields.update(name=name, scenario=scenario, version=version, context=context, rule=rule or "",
                   variables=request.variables, agent=agent.name)
     fields.update(_schedule_changes(request))
-    agent.schedules.add(Schedule(**fields), request.options.get("REPO"))
+    fields["agent"] = fields["agent"] or agent.name
+    agent.schedules.add(make_schedule(fields), request.options.get("REPO"))
     return [("schedule", name)]
 
 
 def _schedule_changes(request):
-    return {key.lower(): value for key, value in request.options.items() if key != "REPO"}
+    return {"session_name" if key == "NAME" else key.lower(): value
+            for key, value in request.options.items() if key != "REPO"}
 
 
 @verb("SCHED SET", ADMINISTRATOR, "change a schedule, effective at once; its past is not fired",
       SCHEDULE_NAME, takes_variables=True, options=dict(
           SCHEDULE_OPTIONS, SCENARIO=Option(NAMED, "name"), VERSION=Option(AS_VERSION, "version"),
-          CONTEXT=Option(NAMED, "name"), RULE=Option(FILLED, "rule"), REPO=REPO))
+          CONTEXT=Option(NAMED, "name"), RULE=Option(ANY, "rule"), REPO=REPO))
 def _sched_set(agent, request):
     changes = _schedule_changes(request)
     if not changes and not request.variables:
         raise BadRequest("nothing to change: give a field or a variable")
-    agent.schedules.set(request.arguments[0], request.options.get("REPO"), lambda schedule:
-                       schedule._replace(variables=dict(schedule.variables, **request.variables),
-                                         **changes))
+
+    def changed(schedule):
+        fields = {key: field.default for key, field in SCHEDULE_FIELDS.items()}
+        fields.update(schedule.options, **schedule._asdict())
+        fields.update(changes, variables=dict(schedule.variables, **request.variables))
+        fields["agent"] = fields["agent"] or agent.name
+        return make_schedule(fields)
+    agent.schedules.set(request.arguments[0], request.options.get("REPO"), changed)
     return [("schedule", request.arguments[0])]
 
 
@@ -8502,13 +9469,13 @@ def _sched_off(agent, request):
 
 @verb("SCHED NEXT", MONITOR, "coming due times, in order; nothing fires", SCHEDULE_NAME, 0, {
     "COUNT": Option(number(1, 100000), "n"), "FROM": Option(INSTANT, "time"),
-    "TO": Option(INSTANT_END, "time"), "REPO": REPO, "JSON": JSON})
+    "TO": Option(INSTANT_END, "time"), "ALL": Option(None), "REPO": REPO, "JSON": JSON})
 def _sched_next(agent, request):
     options = request.options
-    times = agent.schedules.preview(request.arguments[0], options.get("REPO"), options.get("COUNT", 10),
-                          options.get("FROM"), options.get("TO"))
+    times = agent.schedules.preview(request.arguments[0], options.get("REPO"), options.get("FROM"),
+                                    options.get("TO"), "ALL" in options)
     return listing(request, ([("schedule", name), ("due", local_iso(due)), ("note", note)]
-                             for due, name, note in times))
+                             for due, name, note in itertools.islice(times, options.get("COUNT", 10))))
 
 
 @verb("SCHED WHY", MONITOR, "what became of the due times, newest first", SCHEDULE_NAME, 0,
@@ -8521,12 +9488,71 @@ def _sched_why(agent, request):
         ("last_due", to_local(row["last_due"])), ("count", row["count"]),
         ("decision", row["decision"]), ("reason", row["reason"]), ("session", row["session"]),
         ("status", row["status"]), ("decided", to_local(row["decided"])),
-        ("message", row["message"])] for row in rows))
+        ("message", explain(row))] for row in rows))
+
+
+@verb("SCHED PLAN", MONITOR, "play a period (default: a day) against the limits and the median "
+      "durations of past sessions: what would overlap, queue, be skipped, never fit",
+      options={"FROM": Option(INSTANT, "time"), "TO": Option(INSTANT_END, "time"), "ALL": Option(None),
+               "REPO": REPO, "JSON": JSON})
+def _sched_plan(agent, request):
+    options = request.options
+    begin = options.get("FROM", agent.clock.now())
+    wanted = options.get("TO", begin + DAY)
+    if wanted <= begin:
+        raise BadRequest("-TO lies before -FROM")
+
+    def lines():
+        end, visits = agent.schedules.plan(begin, wanted, options.get("REPO"), agent.queue.slots)
+        counts = collections.Counter(visit.outcome for visit in visits)
+        yield from listing(request, (visit_fields(visit) for visit in visits
+                                     if visit.outcome != STARTS or "ALL" in options))
+        return [("from", local_iso(begin)), ("to", local_iso(end)), ("slots", agent.queue.slots),
+                ("due", len(visits))] + [(outcome, counts[outcome]) for outcome in OUTCOMES]
+    return lines()
+
+
+def visit_fields(visit):
+    """The line of a due time in a plan."""
+    return [("schedule", visit.name), ("due", local_iso(visit.due)),
+            ("begin", visit.begin and local_iso(visit.begin)),
+            ("end", visit.begin and local_iso(visit.end)),
+            ("duration", round(visit.duration, 3) if visit.is_known else None),
+            ("outcome", visit.outcome), ("note", "; ".join(visit.notes))]
 
 
 @verb("SCHED UPDATE", ADMINISTRATOR, "read the schedules from the repositories again")
 def _sched_update(agent, request):
     return [("schedules", agent.schedules.update())]
+
+
+# -- CALENDAR --------------------------------------------------------------------------
+
+CALENDAR = (("NAME", Kind(None, check_calendar_name)), ("DATES", Kind(None, check_dates)))
+
+
+@verb("CALENDAR LIST", MONITOR, "list the calendars that exclude_dates can name", options={"JSON": JSON})
+def _calendar_list(agent, request):
+    return listing(request, ([("calendar", name), ("dates", dates)]
+                             for name, dates in agent.schedules.list_calendars()))
+
+
+@verb("CALENDAR ADD", ADMINISTRATOR, "add a calendar: dates and ranges a..b between commas", CALENDAR)
+def _calendar_add(agent, request):
+    agent.schedules.put_calendar(*request.arguments, is_new=True)
+    return [("calendar", request.arguments[0])]
+
+
+@verb("CALENDAR SET", ADMINISTRATOR, "give a calendar other dates, effective at once", CALENDAR)
+def _calendar_set(agent, request):
+    agent.schedules.put_calendar(*request.arguments, is_new=False)
+    return [("calendar", request.arguments[0])]
+
+
+@verb("CALENDAR DEL", ADMINISTRATOR, "delete a calendar that no schedule names", CALENDAR[:1])
+def _calendar_del(agent, request):
+    agent.schedules.delete_calendar(request.arguments[0])
+    return [("calendar", request.arguments[0])]
 
 
 # ======================================================================================

@@ -4,6 +4,7 @@
     python agentcli.py [--host HOST] [--port PORT] [--json] COMMAND ...
     python agentcli.py exec HELLO who=you --name "a first try" --wait
     python agentcli.py sched add NIGHT HELLO -1 GLOBAL "daily at 02:00"
+    crontab -l | python agentcli.py import --crontab - --dry-run
 
 Options stand before or behind the other words. One in the protocol's own form, -NAME[=value] in capitals, is handed on
 as it is, so that a newer agent's are within reach; what follows `--` is neither option nor variable.
@@ -11,11 +12,16 @@ as it is, so that a newer agent's are within reach; what follows `--` is neither
 Listings are tables (no column that is empty throughout; times are the reader's, to the second); with --json each data
 line is one JSON object on a line of its own, and the fields of the agent's OK are the last one.
 
+`import --crontab` makes a scenario and a schedule of each entry of a user's or (--system yes; the default for
+/etc/crontab and what lies in a cron.d) a system's crontab. Lines that cannot be carried over are told and left out.
+The names follow from the file's and the program's, so that the same crontab again changes nothing; where a command has
+changed, --replace takes the new one. --dry-run shows the definitions and asks no agent.
+
 Exit status: 0 all is well, and the session that exec or wait told about has not ended badly; 1 it ended in ERROR or
 STOPPED; 2 usage; 3 no connection, or it was lost; 4 refused by the agent, whose ERR is on stderr; 130 Ctrl-C;
 141 nobody reads the output.
 
-Sections: vocabulary, errors, words and fields, connection, what is shown, the command line, main.
+Sections: vocabulary, errors, words and fields, crontab, connection, what is shown, the command line, main.
 """
 import argparse
 import calendar
@@ -54,6 +60,7 @@ class ClientError(Exception):
 
 _BARE = re.compile(r"[A-Za-z0-9_.:/,+@%#-]+")
 _FIELD = re.compile(r'([A-Za-z_]\w*)=("(?:[^"\\]|\\.)*"|[^ ]*)')
+_FAULT = re.compile(r"(?:scenarios|schedules)\[(\d+)\]\S*: (.*)")
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _OPTION = re.compile(r"-([A-Z][A-Z_]+)(?:=(.*))?", re.DOTALL)
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?([+-])(\d\d):(\d\d)")
@@ -85,6 +92,190 @@ def parse_fields(text):
             value = value == "yes"
         fields[name] = value
     return fields
+
+
+# ---- crontab ---------------------------------------------------------------------------------------------------------
+
+CRON_WORDS = {"@reboot": "startup", "@every_minute": "every 1m", "@every_second": "every 1s"}       # others are cron's
+# what a command is not named after: a guard with its arguments, and what only leads to the program
+SEPARATORS = frozenset("; | & ( ) if then elif else fi while do done".split())
+GUARDS = frozenset("test [ [[ cd command which type for . source export set umask sleep echo true : exit".split())
+LEADERS = frozenset("exec nice ionice nohup env time timeout chronic setsid run-parts sh bash dash ksh zsh perl php "
+                    "python python2 python3 ruby".split())
+_SYSTEM_CRONTAB = re.compile("/etc/crontab|.*/cron[.]d/[^/]+")
+_OF_USER = re.compile("/var/(?:spool/)?cron/(?:crontabs/|tabs/)?([^/]+)")       # where cron keeps those of users
+_ENTRY = re.compile(r"-?(@\S+|\S+(?:\s+\S+){4})\s+(.*)", re.ASCII)              # SUSE's - only means: do not log
+_SETTING = re.compile(r"""(["']?)([^\s"'=]+)\1\s*=\s*(?:(["'])((?:(?!\3).)*)\3|([^"'].*?)?)\s*""", re.ASCII)
+_BEFORE_INPUT = re.compile(r"((?:\\.|[^%])*)%?(.*)")
+_SHELL_WORD = re.compile(r"""[;|&()]|(?:"[^"]*"|'[^']*'|[^\s;|&()"'])+""")
+_NO_PROGRAM = re.compile(r"[-<>]|\d+(?:[<>]|[smhd]?$)|\w+=|.*\s")     # an option, redirection, number, assignment, text
+
+
+class Line(NamedTuple):
+    """A line of a crontab."""
+    number: int
+    text: str
+
+
+class Entry(NamedTuple):
+    """What becomes of one that is carried over."""
+    line: Line
+    scenario: dict
+    schedule: dict
+
+
+class Crontab:
+    """What becomes of a crontab: `entries` are carried over, `notes` [(Line, reason)] say what is not, or not quite;
+    of `left_out` lines nothing is carried over."""
+
+    def __init__(self, name, user, home, owner):
+        """`owner` is whose it is, None where every line names a user; only what is of `user` can be carried over."""
+        self.name, self._user, self._owner = name, user, owner
+        self.entries, self.notes, self.left_out = [], [], 0
+        self._settings = {"SHELL": "/bin/sh", "HOME": home, "LOGNAME": user, "USER": user}
+        self._names = set()
+
+    def read(self, data):
+        """Takes in its bytes -> itself."""
+        for number, raw in enumerate(data.split(b"\n"), 1):
+            line = Line(number, raw.decode("utf-8-sig", "backslashreplace").lstrip(" \t").rstrip("\r"))
+            if line.text and not line.text.startswith("#"):
+                try:
+                    self._take(line, raw)
+                except ValueError as error:
+                    self.leave_out(line, str(error))
+        return self
+
+    def leave_out(self, line, reason):
+        """Notes a line that is not carried over."""
+        self.notes.append((line, reason))
+        self.left_out += 1
+
+    def refuse(self, reasons):
+        """Leaves out entries: {their place among them: reason}."""
+        for place, reason in reasons.items():
+            self.leave_out(self.entries[place].line, reason)
+        self.entries = [entry for place, entry in enumerate(self.entries) if place not in reasons]
+
+    def document(self):
+        """The definitions of what is carried over; a scenario and its schedule have the same place."""
+        return {"scenarios": [entry.scenario for entry in self.entries],
+                "schedules": [entry.schedule for entry in self.entries]}
+
+    def _take(self, line, raw):
+        if raw.decode("utf-8", "ignore").encode() != raw:
+            raise ValueError("is not UTF-8")
+        setting = _SETTING.fullmatch(line.text)
+        if setting:
+            self._set(line, setting.group(2), setting.group(4) or setting.group(5) or "")
+        else:
+            self._add(line)
+
+    def _set(self, line, name, value):
+        """A setting holds for the entries below it."""
+        if name == "RANDOM_DELAY" and not re.fullmatch("[0-9]{0,4}", value):
+            raise ValueError("must be whole minutes")
+        if name == "MAILTO" and value:
+            self.notes.append((line, "nothing is mailed; what a command prints is kept in its session's log"))
+        if name not in ("LOGNAME", "USER"):             # cron lets nobody change these
+            self._settings[name] = value
+
+    def _add(self, line):
+        match = _ENTRY.fullmatch(line.text)
+        when, rest = match.groups() if match else ("", "")
+        owner, text = (re.split("[ \t]+", rest, maxsplit=1) + [""])[:2] if self._owner is None else (self._owner, rest)
+        command, data = split_input(text)
+        if not command.strip():
+            raise ValueError("is no entry: five fields or an @ word, %sa command"
+                             % ("a user, " if self._owner is None else ""))
+        if owner != self._user:
+            raise ValueError("is of user %s, and the agent does not change users" % owner)
+        if re.match(r"[*]|-[nqs]+\s", command):
+            raise ValueError("has a sixth field, or options, before its command")
+        schedule, name = self._schedule(when), self._unique_name(program_of(command))
+        steps = [{"name": "main", "tasks": [self._task(command, data)]}]
+        self.entries.append(Entry(line, {"name": name, "version": "001", "steps": steps},
+                                  dict({"name": name, "scenario": name}, **schedule)))
+
+    def _task(self, command, data):
+        shell = self._settings["SHELL"]
+        task = {"type": "os", "command": literal(command) if shell == "/bin/sh" else
+                [literal(word) for word in (shell, "-c", command)], "cwd": literal(self._settings["HOME"]),
+                "env": {name: literal(value) for name, value in self._settings.items()}}
+        return dict(task, stdin=literal(data)) if data else task
+
+    def _schedule(self, when):
+        """As cron does: an entry waits for nothing, and what was missed is gone."""
+        seconds = re.fullmatch("@([0-9]+)", when)       # FreeBSD: counted from the end of the one before
+        schedule = {"version": "001", "rule": "every %ss" % seconds.group(1) if seconds else cron_rule(when),
+                    "keywords": "cron", "overlap": "skip" if seconds else "parallel"}
+        if when != "@reboot":
+            schedule["misfire"] = "skip"
+        if self._settings.get("CRON_TZ"):
+            schedule["timezone"] = self._settings["CRON_TZ"]
+        if self._settings.get("RANDOM_DELAY"):
+            schedule["jitter"] = 60 * int(self._settings["RANDOM_DELAY"])
+        return schedule
+
+    def _unique_name(self, program):
+        """Repeated names are numbered in order: imported again with --replace, no earlier entry stays behind."""
+        name = plain = ".".join(dict.fromkeys((self.name, program)))
+        number = 1
+        while name in self._names:
+            number += 1
+            name = "%s-%d" % (plain, number)
+        self._names.add(name)
+        return name
+
+
+def make_crontab(path, is_system, user, home):
+    """The Crontab for a path that is not read yet; `is_system` None: as the path tells."""
+    path = os.path.abspath(path) if path != "-" else "CRON"
+    if is_system is None:
+        is_system = bool(_SYSTEM_CRONTAB.fullmatch(path))
+    of_user = _OF_USER.fullmatch(path)
+    owner = None if is_system else of_user.group(1) if of_user else user
+    return Crontab(to_name(path) or "CRON", user, home, owner)
+
+
+def cron_rule(when):
+    """Five fields, or an @ word, of cron as a rule of the agent, which checks it. Raises ValueError."""
+    if "~" in when:
+        raise ValueError("a random time (~) cannot be carried over")
+    return CRON_WORDS.get(when) or "cron " + " ".join(when.split())
+
+
+def split_input(text):
+    """A command of cron -> (command, its standard input): behind the first % stands input, and each further % is a new
+    line; \\% is a %."""
+    command, data = _BEFORE_INPUT.fullmatch(text).groups()
+    data = re.sub(r"\\?%", lambda match: "\n" if match.group() == "%" else "%", data)
+    return command.replace("\\%", "%"), data + "\n" * (data[-1:] not in ("", "\n"))
+
+
+def literal(text):
+    """A text that the agent takes for nothing but this text."""
+    return text.replace("${", "$${")
+
+
+def program_of(command):
+    """What a command goes by: `test -x /opt/a || nice /opt/b.sh 1` -> b.sh."""
+    is_guard, names = False, []
+    for word in _SHELL_WORD.findall(re.sub(r"\$\([^()]*\)|`[^`]*`", "", command)):
+        bare = word.replace('"', "").replace("'", "")
+        if word in SEPARATORS:
+            is_guard = False
+        elif not is_guard and not _NO_PROGRAM.match(bare):
+            names.append(to_name(bare))
+            is_guard = bool(GUARDS.intersection((bare, names[-1])))
+            if names[-1] and not is_guard and names[-1] not in LEADERS:
+                return names[-1]
+    return next(filter(None, names), "command")
+
+
+def to_name(path):
+    """The last part of a path as (part of) a name of the agent's, or nothing."""
+    return re.sub("[^A-Za-z0-9_.-]+", "_", path.rpartition("/")[2]).strip("_.-")[:50]
 
 
 # ---- connection ------------------------------------------------------------------------------------------------------
@@ -298,6 +489,7 @@ class Command(NamedTuple):
     help: str
 
 
+CRONTAB_OPTIONS = ("CRONTAB", "SYSTEM", "DRY_RUN")        # the client's own
 SCHEDULE_FIELDS = "AGENT=name TIMEZONE=zone ENABLED=yes|no REPO=name"
 COMMANDS = [Command(*row) for row in (
     ("ping", "", "", show_acknowledgement, "how the agent is"),
@@ -330,8 +522,8 @@ COMMANDS = [Command(*row) for row in (
     ("clean", "", "", show_acknowledgement, "clean stale sessions now; -HOST=id: those of a host that is gone"),
     ("purge", "", "DAYS=n KEEP=n", show_acknowledgement, "delete ended sessions that are old, or beyond the newest"),
     ("scenarios", "", "REPO=name", show_listing, "list the scenario versions"),
-    ("import", "FILE...", "REPO=name REPLACE", show_acknowledgement,
-     "import definitions documents; - is standard input; ends at the first that is refused"),
+    ("import", "FILE...", "REPO=name REPLACE CRONTAB SYSTEM=yes|no DRY_RUN", show_acknowledgement,
+     "import definitions documents, or crontabs; - is standard input; ends at the first that is refused"),
     ("export", "[SCENARIO] [VERSION]", "REPO=name", show_document, "give definitions back as a document"),
     ("drop", "SCENARIO VERSION", "REPO=name", show_acknowledgement, "delete a scenario version"),
     ("repos", "", "", show_listing, "list the attached work repositories"),
@@ -409,6 +601,11 @@ def parse_command_line(words):
     found = {name[1:]: value for name, value in vars(parsed).items() if name.startswith("-")}
     if found.pop("WAIT", None):
         found["SYNC"] = True
+    parsed.crontab = {name: found.pop(name) for name in CRONTAB_OPTIONS if name in found}
+    if parsed.crontab and "CRONTAB" not in parsed.crontab:
+        parsed.parser.error("--system and --dry-run are for --crontab")
+    if parsed.crontab.get("SYSTEM", "yes") not in ("yes", "no"):
+        parsed.parser.error("--system takes yes or no")
     request = [render_option(name, None if value is True else value) for name, value in found.items()]
     request += [render_option(*match.groups()) for match in raw]
     request += ["%s=%s" % (match.group(1), quote(as_typed(match.group(2))))
@@ -425,25 +622,40 @@ def check_arguments(parser, form, arguments):
         parser.error("%s is one too many" % ascii(arguments[len(form)]))
 
 
-def read_document(path):
-    """The text of a file to import, or of standard input. Raises ClientError."""
+def read_bytes(path):
+    """What is in a file, or - for standard input. Raises ClientError."""
     try:
         if path == "-":
-            data = sys.stdin.buffer.read() if sys.stdin else b""
-        else:
-            with open(path, "rb") as file:
-                data = file.read()
-        return data.decode("utf-8-sig")
+            return sys.stdin.buffer.read() if sys.stdin else b""
+        with open(path, "rb") as file:
+            return file.read()
     except OSError as error:
         raise ClientError(USAGE, "cannot read %s: %s" % (ascii(path), reason_of(error)))
+
+
+def read_document(path):
+    """The text of a file to import. Raises ClientError."""
+    try:
+        return read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ClientError(USAGE, "%s is not UTF-8" % ascii(path))
+
+
+def get_user():
+    """Who the client's user is."""
+    import pwd          # not on every platform, and only a crontab asks
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 # ---- main ------------------------------------------------------------------------------------------------------------
 
 def perform(wanted, arguments, words):
     """Asks the agent for what is wanted and shows its reply -> exit status. Raises ClientError, OSError of stdout."""
+    if wanted.crontab:
+        return import_crontabs(wanted, arguments, words)
     command = wanted.command
     is_import = command.name == "import"
     words = words + ["-JSON"] * (command.show in (show_listing, show_record))
@@ -460,6 +672,62 @@ def perform(wanted, arguments, words):
                 raise
     is_bad = command.name in ("exec", "wait") and reply.fields.get("status") in BAD_ENDS
     return ENDED_BADLY if is_bad else WELL
+
+
+def import_crontabs(wanted, paths, words):
+    """Imports crontabs, or shows what they become -> exit status. Raises ClientError, OSError of stdout."""
+    is_system = {"yes": True, "no": False}.get(wanted.crontab.get("SYSTEM"))
+    crontabs = [make_crontab(path, is_system, get_user(), os.path.expanduser("~")).read(read_bytes(path))
+                for path in paths]
+    if "DRY_RUN" in wanted.crontab:
+        for crontab in crontabs:
+            tell_notes(crontab)
+            show_document(json.dumps(crontab.document(), indent=2).split("\n"), wanted.json)
+        return WELL
+    with Connection(wanted.host, wanted.port) as connection:
+        for crontab in crontabs:
+            try:
+                fields = send_crontab(connection, crontab, words)
+            finally:
+                tell_notes(crontab)
+            (put_json if wanted.json else put_fields)(dict(fields, left_out=crontab.left_out))
+            tell_others(connection, crontab, [word for word in words if word.startswith("-REPO=")])
+    return WELL
+
+
+def send_crontab(connection, crontab, words):
+    """Imports the entries, without those that the agent finds faulty -> the fields of its OK. Raises ClientError."""
+    while True:
+        reply = connection.ask(" ".join(["IMPORT", quote(json.dumps(crontab.document()))] + words))
+        faults = {}
+        try:
+            for line in reply:
+                match = _FAULT.fullmatch(line)
+                if match:
+                    faults.setdefault(int(match.group(1)), match.group(2).replace("-REPLACE", "--replace"))
+            return reply.fields
+        except ClientError as error:
+            if not faults:
+                raise
+            crontab.refuse(faults)
+            if str(error).startswith("ERR EXISTS "):
+                raise ClientError(REFUSED, "ERR EXISTS nothing was imported; --replace takes the lines as they are now")
+
+
+def tell_notes(crontab):
+    """Says what of a crontab is not carried over."""
+    for line, reason in sorted(crontab.notes):
+        complain("%s:%d: %s: %s" % (crontab.name, line.number, reason, printable(line.text)))
+
+
+def tell_others(connection, crontab, words):
+    """Says which schedules an earlier state of a crontab has left: they fire as before."""
+    names = [entry.schedule["name"] for entry in crontab.entries]
+    for row in map(json.loads, connection.ask(" ".join(["SCHED LIST -JSON"] + words))):
+        name = row["name"]
+        if name == row["scenario"] and (name + ".").startswith(crontab.name + ".") and name not in names:
+            complain("%s: schedule %s stands for none of the lines: sched del %s, if it is not wanted any more"
+                     % (crontab.name, name, name))
 
 
 def main(words=None):
