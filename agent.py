@@ -52,6 +52,7 @@ import csv
 import errno
 import fcntl
 import functools
+import gc
 import glob
 import hashlib
 import heapq
@@ -474,6 +475,18 @@ def render_fields(fields):
     return " ".join("%s=%s" % (key, render_value(value)) for key, value in fields)
 
 
+@contextlib.contextmanager
+def uncollected():
+    """Makes many objects that stay: they are not searched for garbage meanwhile, nor later."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        if hasattr(gc, "freeze"):       # Python 3.7
+            gc.freeze()
+        gc.enable()
+
+
 def one_line(text):
     """A message as it may stand in a reply or table: no line ends, no control characters."""
     return "".join(c if c.isprintable() else " " for c in str(text))[:1000].strip()
@@ -493,6 +506,7 @@ def one_line(text):
 DAY = 86400
 EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 END_DAY = date(9998, 1, 1).toordinal() - EPOCH_ORDINAL  # datetime ends with the year 9999
+LAST_INSTANT = END_DAY * DAY
 CHUNK_BITS = 24             # pieces of a zone are found, and kept, for 194 days at a time
 PROBE_S = 1 << 19           # six days: since 1970 no zone keeps an offset for less
 EVERY_TRIES = 4000          # stretches tried for steps that the window leaves seldom: ten years of days at least
@@ -512,6 +526,7 @@ FORMS = {"startup": "startup", "at": "at 2026-12-01 02:00", "every": "every 15m"
          "yearly": "yearly on 12-31 at 23:00", "cron": "cron 0 2 * * mon-fri"}
 WINDOW_FIELDS = ("exclude_weekdays", "exclude_monthdays", "exclude_dates", "hours", "gap", "fold",
                  "repeat_every", "repeat_count", "repeat_for")
+MOVING_FIELDS = frozenset(WINDOW_FIELDS + ("from", "to"))      # those that due times follow from
 
 
 def _find_first(low, high, holds):
@@ -867,11 +882,11 @@ class Window(NamedTuple):
     def next_day(self, days, day):
         """The first day from `day` on, or None. Tries months, no more than the 40 years that may lie between."""
         while day < END_DAY:
-            year, month, number = date.fromordinal(day + EPOCH_ORDINAL).timetuple()[:3]
-            month += year * 12 - 1
-            mask = self.get_mask(days, month) >> number << number
+            when = date.fromordinal(day + EPOCH_ORDINAL)
+            month = when.year * 12 + when.month - 1
+            mask = self.get_mask(days, month) >> when.day << when.day
             if mask:
-                return day - number + (mask & -mask).bit_length() - 1
+                return day - when.day + (mask & -mask).bit_length() - 1
             month += 1
             while not days.months[month % 12]:
                 month += 1
@@ -976,7 +991,7 @@ def parse_moment(text, zone, newest=False):
     table = Timetable(rule, find_zone("UTC") if suffix else zone, BARE_WINDOW if newest else OPEN_WINDOW)
     instant = table.last_until(-1, table.last) if newest else table.next_after(-1)
     if instant is None:
-        return -1 if day < "1970" else END_DAY * DAY
+        return -1 if day < "1970" else LAST_INSTANT
     east = suffix and suffix[1:].replace(":", "")
     return instant - int(suffix[0] + "1") * (int(east[:2]) * 3600 + int(east[2:]) * 60) if east else instant
 
@@ -987,16 +1002,23 @@ def make_timetable(rule, timezone="", options=None, calendars=None):
     rule: its text; timezone: a name for find_zone; options: a mapping that may hold, among others, from, to and
     WINDOW_FIELDS; calendars: name -> dates (text or list), for exclude_dates.
     """
-    rule, zone, window, first, last = parse_rule(rule), find_zone(timezone), OPEN_WINDOW, None, None
-    if options:
-        texts = [_join(options.get(name)) for name in WINDOW_FIELDS]
-        texts[2] = ",".join(_join((calendars or {}).get(item, item)) for item in texts[2].split(","))
-        window = _parse_window(*texts)
-        first = _read("from", lambda text: parse_moment(text, zone), options.get("from"), None)
-        last = _read("to", lambda text: parse_moment(text, zone, newest=True), options.get("to"), None)
+    zone = find_zone(timezone)
+    if not options or MOVING_FIELDS.isdisjoint(options):
+        return _make_plain(rule, zone)
+    texts = [_join(options.get(name)) for name in WINDOW_FIELDS]
+    texts[2] = ",".join(_join((calendars or {}).get(item, item)) for item in texts[2].split(","))
+    window = _parse_window(*texts)
+    first = _read("from", lambda text: parse_moment(text, zone), options.get("from"), None)
+    last = _read("to", lambda text: parse_moment(text, zone, newest=True), options.get("to"), None)
     if None not in (first, last) and last < first:
         raise CalendarError("to: '%s' is before from '%s'" % (options["to"], options["from"]))
-    return Timetable(rule, zone, window, max(first or 0, 0), END_DAY * DAY if last is None else last)
+    return Timetable(parse_rule(rule), zone, window, max(first or 0, 0), LAST_INSTANT if last is None else last)
+
+
+@functools.lru_cache(maxsize=8192)
+def _make_plain(rule, zone):
+    """The Timetable without a window, one for all schedules that have it."""
+    return Timetable(parse_rule(rule), zone, OPEN_WINDOW)
 
 
 OPEN_WINDOW = _parse_window(*[""] * 9)
@@ -1010,10 +1032,11 @@ class Timetable:
     names; for `every` and for repetitions, those of the instant. `anchor` is an instant at which `every` is due.
     """
 
-    __slots__ = ("rule", "zone", "window", "times", "first", "last", "anchor")
+    __slots__ = ("rule", "zone", "window", "times", "first", "last", "anchor", "_known")
 
-    def __init__(self, rule, zone, window, first=0, last=END_DAY * DAY, anchor=None):
+    def __init__(self, rule, zone, window, first=0, last=LAST_INSTANT, anchor=None):
         self.rule, self.zone, self.window, self.first, self.last = rule, zone, window, first, last
+        self._known = (0, 0)        # an instant and its next due time
         self.anchor, self.times = first if anchor is None else anchor, rule.times
         if window.spans != OPEN_WINDOW.spans and not rule.step:
             self.times = _cut_times(rule.times.starts, rule.times.within, window.spans)
@@ -1027,6 +1050,15 @@ class Timetable:
 
     def next_after(self, instant):
         """The first due time after `instant`, or None."""
+        known, due = self._known
+        if known <= instant < due:
+            return due
+        due = self._find_next(instant)
+        if due is not None:
+            self._known = instant, due
+        return due
+
+    def _find_next(self, instant):
         after, span = max(int(instant // 1), self.first - 1), self.window.every * self.window.repeats
         following = self._next_firing(after)
         firing = self._next_firing(after - span - 1) if span else following
@@ -1094,12 +1126,13 @@ class Timetable:
             yield (instant,) + self._find_loss(bare, instant)
 
     def next_excluded(self, after, before):
-        """The first of excluded_between in (after, before), or None; at once where nothing can be."""
-        start, end, offset, earlier = self.zone.get_piece(after)
-        if self.window[:7] == OPEN_WINDOW[:7] and self.first <= after and before <= end \
-                and after >= start + max(0, earlier - offset):
-            return None
-        return next(self._iter_lost(self._bare(), max(after, -1), min(before, END_DAY * DAY) - 1), None)
+        """The first of excluded_between in (after, before), where no due time lies, or None."""
+        if self.window[:7] == OPEN_WINDOW[:7] and self.first <= after:
+            start, end, offset, earlier = self.zone.get_piece(after)
+            if self.rule.step or before <= end and after >= start + max(0, earlier - offset):
+                return None             # nothing is but in a fold
+        instant = self._bare()._next_firing(max(after, -1))
+        return instant if instant is not None and instant < before else None
 
     def excluded_spans(self, after, until):
         """excluded_between as [(first, last, count, reason, text)], those that follow each other as one.
@@ -1596,9 +1629,7 @@ SCHEDULE_FIELDS = {
     "misfire": Field(choice("once", "skip", "all"), default="once"),
     "grace": Field(TIMEOUT),
 }
-# what moves the due times of a schedule
-TIMING = ("from", "to", "hours", "exclude_weekdays", "exclude_monthdays", "exclude_dates",
-          "repeat_every", "repeat_count", "repeat_for", "gap", "fold")
+
 CALENDAR_FIELDS = {
     "name": Field(NAMED, required=True),
     "dates": Field(JOINED, required=True),
@@ -1703,7 +1734,8 @@ class Schedule(NamedTuple):
     @property
     def timing(self):
         """What its due times follow from."""
-        return (self.rule, self.timezone, self.enabled) + tuple(self.options.get(name) for name in TIMING)
+        return self.rule, self.timezone, self.enabled, {
+            name: value for name, value in self.options.items() if name in MOVING_FIELDS}
 
     def list_conditions(self):
         """The Conditions of `after`."""
@@ -1727,7 +1759,7 @@ class Schedule(NamedTuple):
                 check(*arguments)
             except ValueError as error:
                 head, _, rest = str(error).partition(": ")
-                faults.append((head, rest) if head in TIMING else (field, str(error)))
+                faults.append((head, rest) if head in MOVING_FIELDS else (field, str(error)))
         if self.rule:
             attempt("rule", parse_rule, self.rule)
         elif not self.get("after"):
@@ -1735,8 +1767,8 @@ class Schedule(NamedTuple):
         if self.timezone:
             attempt("timezone", find_zone, self.timezone)
         zone = "" if any(field == "timezone" for field, _ in faults) else self.timezone
-        for field in TIMING:
-            if field in self.options and not field.startswith("repeat"):
+        for field in self.options:
+            if field in MOVING_FIELDS and not field.startswith("repeat"):
                 attempt(field, make_timetable, "daily at 00:00", zone,
                         {field: self.options[field]}, calendars)
         attempt("after", self._check_after)
@@ -1747,8 +1779,8 @@ class Schedule(NamedTuple):
     def _check_after(self):
         if ("schedule", self.name) in [condition[:2] for condition in self.list_conditions()]:
             raise ValueError("a schedule cannot wait for itself")
-        for name in TIMING + ("jitter",):
-            if name in self.options and not self.rule:
+        for name in self.options:
+            if not self.rule and (name in MOVING_FIELDS or name == "jitter"):
                 raise ValueError("without a rule there is nothing that %s could change" % name)
 
 
@@ -3114,6 +3146,12 @@ class ScenarioTables:
             found = self._parsed[definition] = body, parse_scenario(json.loads(body))
         return found[1]
 
+    def find_parsed(self, name, version):
+        """The Scenario of a version (-1: the latest), or None; RepositoryError."""
+        with self.db.reading() as connection:
+            row = self.find_version(connection, name, version)
+        return row and self.parsed(row["definition"], row["body"])
+
     def has_scenario(self, name, version):
         """Whether the repository has this scenario version; RepositoryError."""
         with self.db.reading() as connection:
@@ -3832,15 +3870,24 @@ class ScheduleTables:
         """A row -> Schedule."""
         return Schedule(row["name"], row["agent"], row["scenario"], row["version"], row["context"],
                         row["rule"], row["timezone"], bool(row["enabled"]),
-                        json.loads(row["variables"]), json.loads(row["options"]))
+                        *({} if row[name] == "{}" else json.loads(row[name])
+                          for name in ("variables", "options")))
 
-    def list_schedules(self, connection, agent=None, name=None):
-        """Rows of schedules by name, with `last`: the newest due time that made a session."""
-        return connection.execute(
-            "select s.*, (select due from occurrence o where o.schedule = s.name and"
-            " o.session is not null order by due desc limit 1) as last from schedule s"
-            " where (?1 is null or agent=?1) and (?2 is null or name=?2) order by name",
-            (agent, name)).fetchall()
+    def list_schedules(self, name=None):
+        """Yields rows of schedules by name, a page at a time, with `last`: the newest due time that
+        made a session."""
+        after = ""
+        while True:
+            with self.db.reading() as connection:
+                rows = connection.execute(
+                    "select s.*, (select due from occurrence o where o.schedule = s.name and"
+                    " o.session is not null order by due desc limit 1) as last from schedule s"
+                    " where %s order by name limit 500" % ("name > ?" if name is None else "name=?"),
+                    (after if name is None else name,)).fetchall()
+            yield from rows
+            if len(rows) < 500:
+                return
+            after = rows[-1]["name"]
 
     def list_revisions(self, agent):
         """{name: (revision, since when it is held)} of an agent's schedules."""
@@ -3938,9 +3985,9 @@ class ScheduleTables:
         """Decides the schedules of an agent whose conditions are met, as decide()."""
         made = []
         for row in connection.execute(
-                "select * from schedule s where agent=? and enabled and hold_since is null and"
-                " (rule='' or waiting is not null) and exists(select 1 from schedule_condition c"
-                " where c.schedule=s.name and c.met is not null)", (agent,)).fetchall():
+                "select * from schedule where agent=? and enabled and hold_since is null and"
+                " (rule='' or waiting is not null) and name in (select schedule from"
+                " schedule_condition where met is not null)", (agent,)).fetchall():
             schedule = self.schedule_of(row)
             if not self._take_conditions(connection, schedule, now):
                 continue
@@ -7237,8 +7284,9 @@ class Schedules:
         changed = [name for name, state in states.items() if name not in known
                    or known[name].repository is not repository
                    or [known[name].revision, known[name].hold and known[name].hold.since] != state]
-        for row in repository.read_schedules(changed):
-            self._put(self._entry(repository, row, now, why), not place.has_started)
+        with uncollected():
+            for row in repository.read_schedules(changed):
+                self._put(self._entry(repository, row, now, why), not place.has_started)
         for name in set(known) - set(states):
             self.scheduler.remove(known[name].key)
         place.has_started = True
@@ -7271,7 +7319,7 @@ class Schedules:
         else:
             self._put(self._entry(repository, row, self._clock.now()))
             self.fire_startups()
-            if row["options"] != "{}":
+            if '"after"' in row["options"]:
                 self.decide_after(repository)
 
     def read_calendars(self):
@@ -7428,69 +7476,82 @@ class Schedules:
     def list_all(self, repository=None, name=None):
         """Yields (repository, row, next due time or None) of schedules."""
         for found in self._places.readable(repository):
-            with found.db.reading() as connection:
-                rows = found.list_schedules(connection, name=name)
-            for row in rows:
-                yield found, row, self._next_due(found.schedule_of(row), row)
+            for row in found.list_schedules(name):
+                yield found, row, self._next_due(found, row)
 
-    def _next_due(self, schedule, row):
-        if not row["enabled"]:
-            return None
+    def get(self, name, repository):
+        """[(repository, row, next due time or None)] of a schedule: each repository has its own.
+        NotFound; without a name nothing."""
+        found = list(self.list_all(repository, name)) if name is not None else []
+        if name is not None and not found:
+            raise NotFound("no schedule %s" % name)
+        return found
+
+    def _next_due(self, repository, row):
+        timetable = self._timetable(repository, row) if row["enabled"] else None
+        return timetable and timetable.next_after(
+            int(max(self._clock.now(), from_text(row["decided"])) // 1))
+
+    def _timetable(self, repository, row):
+        """The Timetable of a row, that of its entry when it has one; None when it can have none."""
+        entry = self.scheduler.find((repository.id, row["name"]))
+        if entry is not None and entry.timetable is not None and entry.revision == row["revision"] \
+                and entry.repository is repository:
+            return entry.timetable
         try:
-            timetable = schedule.timetable(self._calendars)
-        except CalendarError:
+            return repository.schedule_of(row).timetable(self._calendars)
+        except CalendarError as error:
+            log.warning("schedule %s: %s", row["name"], error)
             return None
-        return timetable.next_after(int(max(self._clock.now(), from_text(row["decided"])) // 1))
 
     def list_calendars(self):
         """[(name, dates)] of the calendars, by name."""
         return sorted(self._master.calendars().items())
 
-    def preview(self, name, repository, begin, end, with_excluded=False):
+    def preview(self, name, repository, begin, end, count, with_excluded=False):
         """Yields (due, schedule, note) of coming due times, in order; nothing fires."""
-        streams = []
         begin = self._clock.now() if begin is None else begin
-        for found, row, _ in self.list_all(repository, name):
-            if name is None and not row["enabled"]:
+        self.get(name, repository)
+
+        def streams():
+            for found in self._places.readable(repository):
+                for row in found.list_schedules(name):
+                    timetable = self._timetable(found, row) if name or row["enabled"] else None
+                    if timetable is not None:
+                        yield list_coming(timetable, begin, end, with_excluded,
+                                          (row["name"], found.id, found))
+        for due, name, _, found, before, excluded, timetable in list_earliest(
+                streams(), count, lambda coming: coming[:3]):
+            if excluded is not None:
+                yield due, name, "excluded (%s): %s" % excluded
                 continue
-            schedule = found.schedule_of(row)
-            try:
-                streams.append(preview(schedule, schedule.timetable(self._calendars), begin, end,
-                                       with_excluded))
-            except CalendarError as error:
-                log.warning("schedule %s: %s", row["name"], error)
-        if name is not None and not streams:
-            raise NotFound("no schedule %s" % name)
-        return heapq.merge(*streams)
+            with found.db.reading() as connection:
+                schedule = found.schedule_of(found.get_schedule(connection, name))
+            yield due, name, "; ".join(list_notes(schedule, timetable, due, before))
 
     def plan(self, begin, end, repository, slots):
         """Plays a period -> (the instant up to which, [Visit] in the order of their times)."""
-        streams = []
-        for found in self._places.readable(repository):
-            with found.db.reading() as connection:
-                rows = [row for row in found.list_schedules(connection, self._name) if row["enabled"]]
-                durations = found.median_durations(connection)
-                scenarios = {key: found.find_version(connection, *key)
-                             for key in {(row["scenario"], row["version"]) for row in rows}}
-            for row in rows:
-                schedule, version = found.schedule_of(row), scenarios[row["scenario"], row["version"]]
-                scenario = version and found.parsed(version["definition"], version["body"])
-                with contextlib.suppress(CalendarError):
-                    streams.append(list_visits(found.id, schedule, schedule.timetable(self._calendars),
-                                               scenario, durations.get(row["scenario"]), begin, end))
-        visits = list(itertools.islice(heapq.merge(*streams, key=lambda visit: visit.at), MAX_VISITS + 1))
+        def streams():
+            for found in self._places.readable(repository):
+                with found.db.reading() as connection:
+                    durations = found.median_durations(connection)
+                for row in found.list_schedules():
+                    timetable = self._timetable(found, row) if row["enabled"] else None
+                    if timetable is not None and row["agent"] == self._name:
+                        yield list_visits(found, found.schedule_of(row), timetable,
+                                          durations.get(row["scenario"]), begin, end)
+        visits = list(list_earliest(streams(), MAX_VISITS + 1, lambda visit: visit.due))
         if len(visits) > MAX_VISITS:
-            end = visits.pop().at
-        return end, Plan(slots).play(visits, end)
+            end = visits.pop().due
+        return end, Plan(slots).play(sorted(visits, key=lambda visit: visit.at), end)
 
     def list_occurrences(self, name, repository, limit):
         """Rows of occurrences, newest first."""
         rows = []
         for found in self._places.readable(repository):
             rows += found.list_occurrences(name, limit)
-        if name is not None and not any(row["schedule"] == name for row in rows):
-            if not any(True for _ in self.list_all(repository, name)):
-                raise NotFound("no schedule %s, and nothing is known of one" % name)
+        if not any(row["schedule"] == name for row in rows):
+            self.get(name, repository)
         return sorted(rows, key=lambda row: row["due"], reverse=True)[:limit]
 
 
@@ -7511,26 +7572,37 @@ def explain(row):
     return "%s %s: %s" % (count, row["decision"], told)
 
 
-def preview(schedule, timetable, begin, end, with_excluded):
-    """Yields (due, name, note) of a schedule's due times after `begin`, for ever or up to `end`."""
+def list_earliest(streams, count, key):
+    """The first `count` items of many ordered streams, in order; keeps no more streams than that."""
+    heads = ((next(stream, None), stream) for stream in streams)
+    kept = heapq.nsmallest(count, (head for head in heads if head[0] is not None),
+                           key=lambda head: key(head[0]))
+    return itertools.islice(heapq.merge(*(itertools.chain([first], rest) for first, rest in kept),
+                                        key=key), count)
+
+
+def list_coming(timetable, begin, end, with_excluded, words):
+    """Yields (due, *words, the due time before, None, timetable) of the due times after `begin`, for
+    ever or up to `end`; for what is excluded (reason, text) stands in place of None."""
     def list_excluded(after, until):
-        for instant, reason, text in timetable.iter_excluded(after, until) if with_excluded else ():
-            yield instant, schedule.name, "excluded (%s): %s" % (reason, text)
+        for instant, *excluded in timetable.iter_excluded(after, until) if with_excluded else ():
+            yield (instant,) + words + (after, tuple(excluded), timetable)
     before, due = int(begin // 1), timetable.next_after(int(begin // 1))
     while due is not None and (end is None or due <= end):
         yield from list_excluded(before, due - 1)
-        excluded = timetable.excluded_spans(before, due - 1) \
-            if timetable.next_excluded(before, due) is not None else []
-        yield due, schedule.name, "; ".join(_list_notes(schedule, timetable, due, excluded))
+        yield (due,) + words + (before, None, timetable)
         before, due = due, timetable.next_after(due)
     if end is not None:
         yield from list_excluded(before, int(end // 1))
 
 
-def _list_notes(schedule, timetable, due, excluded):
+def list_notes(schedule, timetable, due, before):
+    """What is to be said of a due time, and of those since the one `before` it."""
     notes = [] if schedule.enabled else ["disabled"]
     notes += timetable.notes(due)
-    notes += ["%d excluded before (%s)" % (count, text) for _, _, count, _, text in excluded]
+    if timetable.next_excluded(before, due) is not None:
+        notes += ["%d excluded before (%s)" % (count, text)
+                  for _, _, count, _, text in timetable.excluded_spans(before, due - 1)]
     if schedule.get("after"):
         notes.append("waits for %s" % schedule.get("after"))
     if schedule.get("jitter"):
@@ -7555,13 +7627,16 @@ class Visit:
             setattr(self, name, value)
 
 
-def list_visits(repository, schedule, timetable, scenario, duration, begin, end):
+def list_visits(repository, schedule, timetable, duration, begin, end):
     """Yields a Visit for each due time of a schedule in a period. `duration` of past sessions, s."""
+    due = timetable.next_after(int(begin // 1))
+    if due is None or due > end:
+        return
+    scenario = repository.find_parsed(schedule.scenario, schedule.version)
     timeout = schedule.get("timeout") or (scenario and scenario.timeout)
     concurrency = scenario and scenario.concurrency or {"limit": MAX_QUEUE, "on_limit": "wait"}
-    due = timetable.next_after(int(begin // 1))
     while due is not None and due <= end:
-        visit = Visit(name=schedule.name, scenario=(repository, schedule.scenario), due=due, at=due + (
+        visit = Visit(name=schedule.name, scenario=(repository.id, schedule.scenario), due=due, at=due + (
             find_jitter(schedule.name, due, schedule.get("jitter"))), duration=duration or 0.0,
             is_known=duration is not None, overlap=schedule.get("overlap"),
             priority=schedule.get("priority"), limit=concurrency["limit"],
@@ -8710,7 +8785,7 @@ class Agent:
             if version == "-1":
                 version = found.get_version(connection, name, version)["version"]
             scenarios = found.list_scenarios(connection, name, version)
-            schedules = [found.schedule_of(row) for row in found.list_schedules(connection)]
+        schedules = [found.schedule_of(row) for row in found.list_schedules()]
         document = {"scenarios": [json.loads(row["body"]) for row in scenarios],
                     "schedules": [schedule_document(schedule) for schedule in schedules
                                   if name is None or schedule.scenario == name]}
@@ -9380,10 +9455,7 @@ def _sched_list(agent, request):
 @verb("SCHED SHOW", MONITOR, "one schedule with its variables and hold", SCHEDULE_NAME,
       options={"REPO": REPO, "JSON": JSON})
 def _sched_show(agent, request):
-    name = request.arguments[0]
-    found = list(agent.schedules.list_all(request.options.get("REPO"), name))
-    if not found:
-        raise NotFound("no schedule %s" % name)
+    found = agent.schedules.get(request.arguments[0], request.options.get("REPO"))
 
     def lines():
         for repository, row, due in found:
@@ -9473,9 +9545,9 @@ def _sched_off(agent, request):
 def _sched_next(agent, request):
     options = request.options
     times = agent.schedules.preview(request.arguments[0], options.get("REPO"), options.get("FROM"),
-                                    options.get("TO"), "ALL" in options)
+                                    options.get("TO"), options.get("COUNT", 10), "ALL" in options)
     return listing(request, ([("schedule", name), ("due", local_iso(due)), ("note", note)]
-                             for due, name, note in itertools.islice(times, options.get("COUNT", 10))))
+                             for due, name, note in times))
 
 
 @verb("SCHED WHY", MONITOR, "what became of the due times, newest first", SCHEDULE_NAME, 0,

@@ -60,7 +60,7 @@ class ClientError(Exception):
 
 _BARE = re.compile(r"[A-Za-z0-9_.:/,+@%#-]+")
 _FIELD = re.compile(r'([A-Za-z_]\w*)=("(?:[^"\\]|\\.)*"|[^ ]*)')
-_FAULT = re.compile(r"(?:scenarios|schedules)\[(\d+)\]\S*: (.*)")
+_FAULT = re.compile(r"(?:scenarios|schedules)\[(\d+)\](?:\S*\.)?(\S*): (.*)")         # place, field, reason
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _OPTION = re.compile(r"-([A-Z][A-Z_]+)(?:=(.*))?", re.DOTALL)
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?([+-])(\d\d):(\d\d)")
@@ -704,7 +704,9 @@ def send_crontab(connection, crontab, words):
             for line in reply:
                 match = _FAULT.fullmatch(line)
                 if match:
-                    faults.setdefault(int(match.group(1)), match.group(2).replace("-REPLACE", "--replace"))
+                    place, field, reason = match.groups()
+                    reason = reason if reason.startswith(field) else "%s %s" % (field, reason)
+                    faults.setdefault(int(place), reason.replace("-REPLACE", "--replace"))
             return reply.fields
         except ClientError as error:
             if not faults:
