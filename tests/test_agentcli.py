@@ -119,7 +119,7 @@ def test_one_file_is_enough(agent, tmp_path):
 @pytest.mark.parametrize("words, told", [
     ((), "COMMAND"), (("nonsense",), "nonsense"), (("sched",), "COMMAND"), (("stop",), "SESSION is missing"),
     (("stop", "1", "2"), "'2' is one too many"), (("stop", "1", "--imediate"), "unknown option --imediate"),
-    (("sched", "add", "A", "HELLO", "-1", "GLOBAL"), "RULE is missing"), (("sessions", "--limit"), "--limit"),
+    (("sched", "add", "A", "HELLO", "-1"), "CONTEXT is missing"), (("sessions", "--limit"), "--limit"),
     (("import",), "FILE... is missing"), (("ping", "--port", "70000"), "--port"), (("sessions", "-x"), "-x"),
     (("import", "no such file"), "cannot read 'no such file'")])
 def test_usage(words, told):
@@ -143,7 +143,7 @@ def test_the_table_offers_what_the_agent_has(agent, cli):
     theirs, ours = {}, {}
     for line in cli("help").out.splitlines():
         form = line.partition(": ")[0]
-        name = re.match(r"[A-Z]+( [A-Z]+)?(?= |$)", form).group() if form.startswith("SCHED") else form.split()[0]
+        name = re.match(r"[A-Z]+( [A-Z]+)?(?= |$)", form).group() if form.startswith(("SCHED", "CALENDAR")) else form.split()[0]
         theirs[name] = set(re.findall(r"\[-([A-Z_]+)", form)) - {"JSON", "SYNC"}
         if name in NOT_OFFERED:
             del theirs[name]

@@ -144,7 +144,7 @@ JITTER = 2      # seconds by which JITTER2 is to be late
 def shared(tmp_path_factory):
     """One agent for the tests that neither stop nor hold it; `effects` is when its schedules were due.
 
-    JITTER2 has another name on each run, one for which the hash gives 2 seconds.
+    JITTER2 gets a name for which the hash gives 2 seconds. `other` is another agent of the master.
     """
     made = AgentProcess(tmp_path_factory.mktemp("shared") / "repo", "--max-sessions", "30").start()
     import_scenarios(made, *SCENARIOS)
@@ -163,7 +163,13 @@ def shared(tmp_path_factory):
         schedules[made.jittered] = schedules.pop("JITTER2")
         return schedules
     made.effects = import_ahead(made, define)
+    made.other = AgentProcess(made.folder, "--name", "OTHER").start()
+    made.ok("CALENDAR ADD OTHERS 2020-01-01..2099-12-31")
+    made.other.ok("SCHED ADD OTHERS J -1 GLOBAL 'every 1s' -EXCLUDE_DATES=OTHERS")
+    made.changed = time.time()
+    made.ok("CALENDAR SET OTHERS 2020-01-01")
     yield made
+    made.other.finish()
     made.finish()
     assert "Traceback" not in made.log() and "Warning:" not in made.log(), made.log()
 
@@ -204,26 +210,704 @@ def field_of(option):
 @pytest.mark.parametrize("option", sorted(OPTIONS))
 def test_an_option_is_given_shown_exported_and_cleared(shared, option):
     text, value, others = OPTIONS[option]
-    name, rule = "W_" + option, "daily at 23:00" if option in ("HOURS", "EXCLUDE_DATES") else "daily at 02:00"
-    shared.ok("SCHED ADD %s J -1 GLOBAL '%s' v=2 -TIMEZONE=UTC" % (name, rule))
+    name = "W_" + option
+    shared.ok("SCHED ADD %s J -1 GLOBAL 'daily at 23:00' v=2 -TIMEZONE=UTC" % name)
     bare = exported(shared, name)
     shared.ok("SCHED SET %s -%s=%s %s" % (name, option, text, others))
     full = exported(shared, name)
-    assert full.pop(field_of(option)) == value
-    assert shown(shared, name)[1][option] == str(full.get(field_of(option), value)).replace("60", "60", 1) or True
-    assert float(shown(shared, name)[1][option]) == value if isinstance(value, (int, float)) \
-        else shown(shared, name)[1][option] == value
-    assert shown(shared, name)[0]["next"] == "" or option != "X"
-    if not others:
-        assert full == bare
-    same = exported(shared, name)
-    revision = shared.ask("SCHED SHOW %s" % name)
-    shared.import_document({"schedules": [same]})           # as exported, nothing changes
-    assert shared.ask("SCHED SHOW %s" % name) == revision and exported(shared, name) == same
-    cleared = " ".join("-%s=" % word for word in [option] + [others[1:].split("=")[0]] * bool(others))
-    shared.ok("SCHED SET %s %s" % (name, cleared))
+    assert full[field_of(option)] == value
+    assert {key: full[key] for key in bare} == bare and len(full) == len(bare) + 1 + bool(others)
+    told = shown(shared, name)[1][option]
+    assert (told if isinstance(value, str) else float(told)) == value
+    before = shared.ask("SCHED SHOW %s" % name)
+    shared.import_document({"schedules": [full]})           # as it was exported: nothing changes
+    assert shared.ask("SCHED SHOW %s" % name) == before and exported(shared, name) == full
+    cleared = [option] + [others[1:].split("=")[0]] * bool(others)
+    shared.ok("SCHED SET %s %s" % (name, " ".join("-%s=" % word for word in cleared)))
     assert exported(shared, name) == bare and shown(shared, name)[1] == {}
     shared.ok("SCHED DEL %s" % name)
-    shared.ok("SCHED ADD %s J -1 GLOBAL '%s' v=2 -TIMEZONE=UTC -%s=%s %s" % (name, rule, option, text, others))
-    assert exported(shared, name) == same                   # ADD and SET come to the same
+    shared.ok("SCHED ADD %s J -1 GLOBAL 'daily at 23:00' v=2 -TIMEZONE=UTC -%s=%s %s"
+              % (name, option, text, others))
+    assert exported(shared, name) == full                   # ADD and SET come to the same
     shared.ok("SCHED DEL %s" % name)
+
+
+def test_every_option_of_the_verbs_is_tried_here(shared):
+    """HELP lists what ADD takes; beside those above it is what a schedule always has."""
+    usage = shared.ask("HELP SCHED ADD")[0]
+    named = {word[2:].split("=")[0] for word in usage.split(" ") if word.startswith("[-")}
+    assert named == set(OPTIONS) | {"AGENT", "TIMEZONE", "ENABLED", "REPO"}
+
+
+def test_what_a_schedule_always_has_is_cleared_too(shared):
+    shared.ok("SCHED ADD C1 J -1 GLOBAL 'daily at 02:00'")
+    bare = exported(shared, "C1")
+    shared.ok("SCHED SET C1 -AGENT=OTHER -TIMEZONE=UTC -ENABLED=no")
+    assert exported(shared, "C1") == dict(bare, agent="OTHER", timezone="UTC", enabled=False)
+    shared.ok("SCHED SET C1 -AGENT= -TIMEZONE= -ENABLED=")
+    assert exported(shared, "C1") == bare
+    shared.ok("SCHED DEL C1")
+
+
+@pytest.mark.parametrize("options, told", [
+    ("-FROM=yesterday", "BAD_REQUEST from: *yesterday*"),
+    ("-FROM=2026-13-01", "BAD_REQUEST from: *2026-13-01*"),
+    ("-TO=never", "BAD_REQUEST to: *never*"),
+    ("-FROM=2027-01-02 -TO=2027-01-01", "BAD_REQUEST to: *2027-01-01*before from*"),
+    ("-TO=2020-01-01", "BAD_REQUEST *never fires any more*"),
+    ("-HOURS=8-18", "BAD_REQUEST hours: *HH:MM*"),
+    ("-HOURS=25:00-26:00", "BAD_REQUEST hours: *25:00*"),
+    ("-HOURS=08:00", "BAD_REQUEST hours: *HH:MM-HH:MM*"),
+    ("-EXCLUDE_WEEKDAYS=funday", "BAD_REQUEST exclude_weekdays: *funday*"),
+    ("-EXCLUDE_WEEKDAYS=mon,tue,wed,thu,fri,sat,sun", "BAD_REQUEST *never fires any more*"),
+    ("-EXCLUDE_MONTHDAYS=32", "BAD_REQUEST exclude_monthdays: *32*"),
+    ("-EXCLUDE_DATES=2026-02-30", "BAD_REQUEST exclude_dates: *2026-02-30*"),
+    ("-EXCLUDE_DATES=2026-12-31..2026-12-24", "BAD_REQUEST exclude_dates: *before it begins*"),
+    ("-EXCLUDE_DATES=NO_SUCH", "NOT_FOUND no calendar NO_SUCH"),
+    ("-REPEAT_EVERY=10m", "BAD_REQUEST *repeat_every*repeat_count or repeat_for*"),
+    ("-REPEAT_COUNT=3", "BAD_REQUEST *repeat_every*"),
+    ("-REPEAT_FOR=1h", "BAD_REQUEST *repeat_every*"),
+    ("-REPEAT_EVERY=often -REPEAT_COUNT=3", "BAD_REQUEST *-REPEAT_EVERY=often*90s*"),
+    ("-REPEAT_EVERY=10m -REPEAT_COUNT=0", "BAD_REQUEST *-REPEAT_COUNT=0*1*"),
+    ("-REPEAT_EVERY=10m -REPEAT_FOR=x", "BAD_REQUEST *-REPEAT_FOR=x*"),
+    ("-RULE='every 1s' -REPEAT_EVERY=1s -REPEAT_FOR=1d", "BAD_REQUEST *repeat_every*overlap*"),
+    ("-GAP=maybe", "BAD_REQUEST *-GAP=maybe*run or skip*"),
+    ("-FOLD=maybe", "BAD_REQUEST *-FOLD=maybe*first or both*"),
+    ("-JITTER=2d", "BAD_REQUEST *-JITTER=2d*one day*"),
+    ("-JITTER=-5", "BAD_REQUEST *-JITTER=-5*"),
+    ("-AFTER=NO_SUCH", "NOT_FOUND no schedule NO_SUCH *"),
+    ("-AFTER=scenario:NO_SUCH", "NOT_FOUND no scenario NO_SUCH *"),
+    ("-AFTER=table:J", "BAD_REQUEST after: *table:J*"),
+    ("-AFTER=R1", "BAD_REQUEST after: *itself*"),
+    ("-AFTER=TICK,TICK/2h", "BAD_REQUEST after: TICK stands twice"),
+    ("-AFTER=TICK/", "BAD_REQUEST after: *duration*"),
+    ("-AFTER=TICK/0", "BAD_REQUEST after: *TICK/0*"),
+    ("-NAME=" + 1001 * "x", "BAD_REQUEST *-NAME=xxx*1000*"),
+    ("-PRIORITY=high", "BAD_REQUEST *-PRIORITY=high*whole number*"),
+    ("-PRIORITY=1000001", "BAD_REQUEST *-PRIORITY=1000001*1000000*"),
+    ("-ATTEMPTS=0", "BAD_REQUEST *-ATTEMPTS=0*1 to 1000*"),
+    ("-ATTEMPTS=1001", "BAD_REQUEST *-ATTEMPTS=1001*1 to 1000*"),
+    ("-RETRY_DELAY=soon", "BAD_REQUEST *-RETRY_DELAY=soon*duration*"),
+    ("-TIMEOUT=0", "BAD_REQUEST *-TIMEOUT=0*more than 0*"),
+    ("-OVERLAP=maybe", "BAD_REQUEST *-OVERLAP=maybe*queue or skip or parallel or stop*"),
+    ("-MISFIRE=maybe", "BAD_REQUEST *-MISFIRE=maybe*once or skip or all*"),
+    ("-GRACE=0", "BAD_REQUEST *-GRACE=0*more than 0*"),
+    ("-GRACE", "BAD_REQUEST *-GRACE*"),
+    ("-RULE= -AFTER=TICK -JITTER=5", "BAD_REQUEST after: *without a rule*jitter*"),
+    ("-RULE= -AFTER=TICK -HOURS=08:00-10:00", "BAD_REQUEST after: *without a rule*hours*"),
+    ("-RULE=", "BAD_REQUEST *rule*"),
+])
+def test_a_refusal_names_the_option_and_changes_nothing(shared, options, told):
+    if not [row for row in shared.rows("SCHED LIST") if row["name"] == "R1"]:
+        shared.ok("SCHED ADD R1 J -1 GLOBAL 'daily at 02:00' -MISFIRE=all")
+    before = exported(shared)["schedules"]
+    shared.send("SCHED SET R1 " + options)
+    shared.expect("ERR " + told)
+    if "-RULE" not in options and "R1" not in options:
+        shared.send("SCHED ADD R2 J -1 GLOBAL 'daily at 02:00' " + options)
+        shared.expect("ERR " + told)
+    assert exported(shared)["schedules"] == before
+
+
+def test_import_tells_the_faults_of_all_options_at_once(shared):
+    wrong = {"from": "x", "to": 5, "hours": "8-18", "exclude_weekdays": "funday", "exclude_monthdays": [32],
+             "exclude_dates": ["2026-02-30"], "repeat_every": "often", "repeat_count": 0, "repeat_for": 1.5,
+             "gap": "GAP", "fold": "", "jitter": 86401, "after": "a b", "session_name": 5, "keywords": 1.5,
+             "priority": "5", "attempts": True, "retry_delay": -1, "timeout": 0, "overlap": "Queue",
+             "misfire": None, "grace": "0s"}
+    lines = shared.ask("IMPORT '%s'" % json.dumps({"schedules": [
+        dict(wrong, name="I1", scenario="J", rule="daily at 02:00", name_="x")]}))
+    assert lines[-1].startswith("ERR BAD_REQUEST"), lines
+    told = {line[2:].split(": ")[0] for line in lines[:-1]}
+    assert told >= {"schedules[0]." + name for name in list(wrong) + ["name_"]}, lines
+    assert not [row for row in shared.rows("SCHED LIST") if row["name"] == "I1"]
+
+
+def test_options_go_through_export_import_and_every_kind_of_restart(make_agent):
+    agent, other = make_agent(folder="one").start(), make_agent(folder="two").start()
+    for one in (agent, other):
+        import_scenarios(one, "J", "K")
+    agent.ok("CALENDAR ADD NOW 2020-01-02,2021-01-01..2021-12-31")
+    agent.ok("SCHED ADD TICK J -1 GLOBAL 'daily at 01:00'")
+    for option, (text, _, others) in OPTIONS.items():
+        agent.ok("SCHED ADD W_%s J -1 GLOBAL 'daily at 23:00' -TIMEZONE=UTC -%s=%s %s"
+                 % (option, option, text, others))
+    agent.ok("SCHED ADD ALL J -1 GLOBAL 'daily at 23:00' v=2 -TIMEZONE=UTC -REPEAT_EVERY=10m " + " ".join(
+        "-%s=%s" % (option, text) for option, (text, _, _) in OPTIONS.items() if option != "REPEAT_EVERY"))
+    document = exported(agent)
+    assert set(map(field_of, OPTIONS)) <= set(exported(agent, "ALL"))
+    coming = agent.ask("SCHED NEXT -FROM=2026-12-01 -COUNT=300 -ALL")
+    other.import_document(document)
+    assert exported(other) == document
+    assert other.ask("SCHED NEXT -FROM=2026-12-01 -COUNT=300 -ALL") == coming
+    agent.stop()
+    other.kill()
+    for one in (agent, other):
+        one.start()
+        assert exported(one) == document
+        assert one.ask("SCHED NEXT -FROM=2026-12-01 -COUNT=300 -ALL") == coming
+
+
+# -- when it is due --------------------------------------------------------------------
+
+def dues_of(agent, name):
+    """The due times of a schedule's sessions, in seconds after `effects`; those before it are left out."""
+    found = [seconds_of(row["due"]) - agent.effects for row in sessions_of(agent, name)]
+    return [due for due in found if due >= 0]
+
+
+@pytest.mark.parametrize("name, expected", [
+    ("REPEAT", [0, 1, 2]), ("REPEAT_FOR", [0, 2]), ("FROM", [1, 2, 3, 4]), ("TO", [0, 1]), ("HOURS", [1, 2]),
+    ("WEEKDAYS", []), ("MONTHDAYS", []), ("DATES", []), ("CALENDAR", [])])
+def test_windows_and_repetitions(shared, name, expected):
+    wait_decided(shared, shared.effects + 5)
+    assert [due for due in dues_of(shared, name) if due <= 4] == expected
+    rows = [row for row in why(shared, name) if seconds_of(row["due"]) < shared.effects + 5]
+    if name not in ("REPEAT", "REPEAT_FOR"):    # a `from` in the future: what is before is excluded, too
+        assert (rows[0]["decision"], rows[0]["reason"], rows[0]["session"]) == ("skipped", "window", "")
+        assert "outside its window" in rows[0]["message"], rows[0]
+        check_ledger(rows)
+    else:
+        assert {row["reason"] for row in rows} == {""}
+    assert len([row for row in rows if row["session"]]) == len(expected)
+
+
+def test_what_is_excluded_now_is_told_for_the_days_to_come(shared):
+    """SCHED NEXT has no time of the excluded days, with -ALL those alone."""
+    for name, word in (("WEEKDAYS", "excluded day"), ("MONTHDAYS", "excluded day"), ("DATES", "excluded day")):
+        begin = utc(shared.effects // 86400 * 86400)
+        end = utc(shared.effects // 86400 * 86400 + 2 * 86400 - 1)
+        assert shared.rows("SCHED NEXT %s -FROM=%s -TO=%s" % (name, begin, end)) == []
+        rows = shared.rows("SCHED NEXT %s -FROM=%s -TO=%s -ALL -COUNT=3" % (name, begin, end))
+        assert len(rows) == 3 and all(word in row["note"] and "window" in row["note"] for row in rows)
+
+
+def test_jitter_delays_the_beginning_and_not_the_due_time(shared):
+    row, = wait_sessions(shared, shared.jittered, 1)
+    assert seconds_of(row["due"]) == shared.effects
+    assert seconds_of(row["begun"]) >= shared.effects + JITTER
+    assert shared.log_texts(row["session"]) == ["1 " + row["due"]]
+    found, = why(shared, shared.jittered)
+    assert found["due"] == row["due"] and found["decision"] in ("started", "late")
+    note = shared.rows("SCHED NEXT %s -FROM=%s -COUNT=1" % (
+        shared.jittered, utc(shared.effects - 1)))[0]["note"]
+    assert note.startswith("jitter %d s: runs at " % JITTER)
+    assert seconds_of(note.split()[-1]) == shared.effects + JITTER
+
+
+# -- the sessions ----------------------------------------------------------------------
+
+def test_name_keywords_and_variables_are_those_of_the_session(shared):
+    row, = wait_sessions(shared, "NAMED", 1)
+    assert (row["name"], row["keywords"]) == ("the nightly one", "a,b")
+    assert [r["session"] for r in shared.rows("SESSIONS -KEYWORD=b")] == [row["session"]]
+    assert shared.log_texts(row["session"])[0].split()[0] == "mine"
+
+
+def test_timeout_ends_the_session(shared):
+    row, = wait_sessions(shared, "TIMEOUT", 1, "ERROR")
+    assert "time" in row["message"] and float(row["duration"]) >= 1
+
+
+def test_attempts_are_new_sessions_until_one_ends_well(shared):
+    rows = wait_for(lambda: len(sessions_of(shared, "THIRD")) == 3 and wait_sessions(
+        shared, "THIRD", 3, "ERROR", "DONE"))
+    assert [row["status"] for row in rows] == ["ERROR", "ERROR", "DONE"]
+    assert {seconds_of(row["due"]) for row in rows} == {shared.effects}
+    for before, row in zip(rows, rows[1:]):                 # retry_delay
+        assert seconds_of(row["begun"]) >= seconds_of(before["ended"]) + 1
+        assert row["created"] == before["ended"]
+        assert before["message"].endswith("is session " + row["session"]), before
+    assert (shared.folder / "tries").read_text().split() == ["again"] * 3
+    found, = why(shared, "THIRD")
+    assert (found["session"], found["status"], found["count"]) == (rows[2]["session"], "DONE", "1")
+    assert "attempt 3 of 3" in found["message"] and rows[1]["session"] in found["message"]
+
+
+def test_attempts_come_to_an_end(shared):
+    rows = wait_sessions(shared, "TWICE", 2, "ERROR")
+    wait_decided(shared, seconds_of(rows[1]["ended"]) + 1)
+    assert len(sessions_of(shared, "TWICE")) == 2
+    found, = why(shared, "TWICE")
+    assert (found["session"], found["status"]) == (rows[1]["session"], "ERROR")
+    assert "is session" not in rows[1]["message"]
+    shared.ok("RESTART %s" % rows[0]["session"])            # makes no third when it fails again
+    shared.wait_status(rows[0]["session"], "ERROR")
+    shared.ok("RESTART %s" % rows[1]["session"])
+    shared.wait_status(rows[1]["session"], "ERROR")
+    assert len(sessions_of(shared, "TWICE")) == 2
+
+
+def test_overlap(shared):
+    """Three due times a second apart, the sessions of which are gated; then the gate opens."""
+    wait_decided(shared, shared.effects + 4)
+    states = {name: [(row["decision"], row["reason"], row["count"], row["status"]) for row in why(shared, name)]
+              for name in ("SKIP", "QUEUE", "PARALLEL", "LIMITED")}
+    begun = ("started", "", "1", "RUNNING")
+    for name, rows in states.items():       # begun over a second after it was due, on a slow machine
+        states[name] = [row if row[0] != "late" else ("started",) + row[1:] for row in rows]
+    assert states == {
+        "SKIP": [begun, ("skipped", "overlap", "2", "")],
+        "QUEUE": [begun, ("started", "", "1", "QUEUED"), ("skipped", "overlap", "1", "")],
+        "PARALLEL": [begun] * 3, "LIMITED": [begun, ("skipped", "limit", "2", "")]}
+    told = why(shared, "SKIP")[-1]["message"]
+    assert "2 due times skipped" in told and sessions_of(shared, "SKIP")[0]["session"] in told
+    assert "LIMITED" in why(shared, "LIMITED")[-1]["message"]
+    (shared.folder / "go").touch()
+    assert len(wait_sessions(shared, "SKIP", 1)) == 1
+    rows = wait_sessions(shared, "QUEUE", 2)
+    assert len(rows) == 2 and seconds_of(rows[1]["begun"]) >= seconds_of(rows[0]["ended"])
+    assert why(shared, "QUEUE")[1]["decision"] == "late"
+    assert len(wait_sessions(shared, "PARALLEL", 3)) == 3
+
+
+def test_overlap_stop_ends_the_old_session_with_its_children(shared):
+    wait_decided(shared, shared.effects + 4)
+    old, new = sessions_of(shared, "STOP")
+    shared.wait_status(old["session"], "STOPPED")
+    assert "next due time" in shared.status(old["session"])["message"]
+
+    def pids(session):
+        paths = [shared.folder / ("%s.%s" % (what, session)) for what in ("child", "shell")]
+        wait_for(lambda: all(path.exists() for path in paths), "the processes of session %s" % session)
+        return [int(path.read_text()) for path in paths]
+    assert not any(map(is_alive, pids(old["session"])))
+    shared.wait_status(new["session"], "RUNNING")
+    assert all(map(is_alive, pids(new["session"])))
+    assert seconds_of(shared.status(new["session"])["begun"]) >= seconds_of(shared.status(old["session"])["ended"])
+    assert shared.ok("STOP %s -IMMEDIATE" % new["session"])["status"] == "STOPPED"
+    assert not any(map(is_alive, pids(new["session"])))
+    assert [row["session"] for row in why(shared, "STOP")] == [old["session"], new["session"]]
+
+
+def test_priority_decides_who_leaves_the_queue_first(make_agent):
+    agent = make_agent("--max-sessions", "1").start()
+    import_scenarios(agent, "J", "K", "GATED")
+    for name, priority in (("LOW", -5), ("NORMAL", 0), ("HIGH", 5)):
+        agent.ok("SCHED ADD %s J -1 GLOBAL -AFTER=scenario:K -PRIORITY=%d" % (name, priority))
+    agent.ok("HOLD")
+    agent.ok("EXEC K -PRIORITY=20")
+    gated = agent.ok("EXEC GATED -PRIORITY=10")["session"]
+    agent.ok("RELEASE")
+    for name in ("LOW", "NORMAL", "HIGH"):
+        wait_for(lambda: sessions_of(agent, name))
+    assert agent.status(gated)["status"] == "RUNNING"
+    (agent.folder / "go").touch()
+    begun = [wait_sessions(agent, name, 1)[0]["begun"] for name in ("HIGH", "NORMAL", "LOW")]
+    assert begun == sorted(begun)
+
+
+def test_attempts_over_a_crash_and_stop(make_agent):
+    """A session that a crash left counts as an attempt; one that was stopped is not tried again."""
+    agent = make_agent("--max-sessions", "9").start()
+    import_scenarios(agent, "K", "SLOW", "BAD")
+    for name, scenario, options in (("STALE", "SLOW", "-ATTEMPTS=2"), ("STOPPED", "SLOW", "-ATTEMPTS=3"),
+                                    ("LATER", "BAD", "-ATTEMPTS=2 -RETRY_DELAY=1h"),
+                                    ("WAITS", "BAD", "-ATTEMPTS=3 -RETRY_DELAY=2s")):
+        agent.ok("SCHED ADD %s %s -1 GLOBAL -AFTER=scenario:K %s" % (name, scenario, options))
+    agent.ok("EXEC K -SYNC")
+    for name in ("STALE", "STOPPED"):
+        wait_sessions(agent, name, 1, "RUNNING")
+    stopped = sessions_of(agent, "STOPPED")[0]["session"]
+    assert agent.ok("STOP %s -IMMEDIATE" % stopped)["status"] == "STOPPED"
+    waiting = wait_sessions(agent, "LATER", 2, "ERROR", "WAITING")[1]["session"]
+    wait_sessions(agent, "WAITS", 2, "ERROR", "WAITING", "QUEUED", "RUNNING")
+    agent.kill()
+    agent.start()
+    first, second = wait_for(lambda: len(sessions_of(agent, "STALE")) == 2 and sessions_of(agent, "STALE"))
+    assert (first["status"], "stale" in first["message"]) == ("ERROR", True)
+    assert first["message"].endswith("attempt 2 of 2 is session " + second["session"])
+    agent.wait_status(second["session"], "RUNNING")
+    assert [row["session"] for row in why(agent, "STALE")] == [second["session"]]
+    assert agent.status(waiting)["status"] == "WAITING"
+    assert agent.ok("STOP %s" % waiting)["status"] == "STOPPED"
+    wait_sessions(agent, "WAITS", 3, "ERROR")
+    agent.kill()
+    agent.start()
+    rows = wait_sessions(agent, "STALE", 2, "ERROR")        # no third
+    assert "stale" in rows[1]["message"] and len(rows) == 2
+    assert [len(sessions_of(agent, name)) for name in ("STOPPED", "LATER", "WAITS")] == [1, 2, 3]
+    assert agent.rows("SESSIONS -STATUS=WAITING,QUEUED,RUNNING") == []
+
+
+# -- what was missed -------------------------------------------------------------------
+
+def define_missed(due):
+    """Every second, and once at an instant that is to be missed by two seconds or more."""
+    return {"TICK": EVERY, "ALL": dict(EVERY, misfire="all"), "SKIP": dict(EVERY, misfire="skip"),
+            "FEW": dict(EVERY, misfire="all", grace=2), "OLD": {"rule": at(due), "grace": 1},
+            "YOUNG": {"rule": at(due), "grace": "1h"}}
+
+
+def test_what_was_missed_follows_misfire_and_grace(make_agent):
+    """The agent down, the agent held, the repository locked by another program: each with its reason."""
+    agents = {reason: make_agent("--max-sessions", "20", folder=reason).start()
+              for reason in ("misfire", "hold", "repository")}
+    dues = {}
+    for reason, agent in agents.items():
+        import_scenarios(agent, "J")
+        dues[reason] = import_ahead(agent, define_missed)
+    for reason, agent in agents.items():
+        wait_decided(agent, dues[reason] - 2)
+    locker = sqlite3.connect(str(agents["repository"].work), timeout=30, isolation_level=None)
+    with closing(locker):
+        locker.execute("begin immediate")
+        agents["misfire"].kill()
+        agents["hold"].ok("HOLD")
+        # for so long that what comes due behind the lock counts as missed
+        time.sleep(max(6.2, max(dues.values()) + 2.5 - time.time()))
+        locker.execute("commit")
+    agents["misfire"].start()
+    agents["hold"].ok("RELEASE")
+    ended = time.time()
+    for reason, agent in agents.items():
+        for name in ("TICK", "ALL", "SKIP", "FEW"):
+            wait_decided(agent, ended + 1, name)
+        found = {name: check_ledger(why(agent, name)) for name in ("TICK", "ALL", "SKIP", "FEW")}
+        assert {row["decision"] for row in found.pop("ALL")} <= {"started", "late"}
+        counts = {}
+        for name, rows in found.items():
+            row, = [row for row in rows if row["reason"]]
+            assert (row["decision"], row["reason"]) == ("skipped", reason), row
+            assert seconds_of(row["last_due"]) <= ended
+            counts[name] = int(row["count"])
+        # none of them, the newest alone, those of the last two seconds
+        assert counts["SKIP"] >= counts["TICK"] >= counts["FEW"] > 0 and counts["SKIP"] > counts["FEW"]
+        if reason != "repository":
+            row, = why(agent, "OLD")
+            assert (row["decision"], row["reason"], seconds_of(row["due"])) == ("skipped", reason, dues[reason])
+            row, = wait_sessions(agent, "YOUNG", 1)
+            assert seconds_of(row["due"]) == dues[reason] and row["ended"]
+            assert why(agent, "YOUNG")[0]["decision"] == "late"
+
+
+# -- the clock of the zone -------------------------------------------------------------
+
+def find_zones(instant):
+    """TZ of two systems made for a test, both at UTC for one half of the year: at an instant the one
+    goes an hour ahead, the other goes back by a minute that it was ahead."""
+    ahead, back = time.gmtime(instant), time.gmtime(instant + 60)
+    half_a_year = (ahead.tm_yday + 180) % 365
+    return ("AAA0BBB-1,%d/%s,%d/0" % (ahead.tm_yday - 1, time.strftime("%H:%M:%S", ahead), half_a_year),
+            "AAA0BBB-0:01,%d/0,%d/%s" % (half_a_year, back.tm_yday - 1, time.strftime("%H:%M:%S", back)))
+
+
+def test_gap_and_fold_as_they_come(make_agent):
+    """The system's clock skips an hour, another's repeats a minute, while agents run."""
+    for ahead_s in (4, 8, 16, 32):
+        change = int(time.time()) + ahead_s
+        gap, fold = (make_agent(folder="%s%d" % (name, ahead_s), env={"TZ": zone}).start()
+                     for name, zone in zip(("gap", "fold"), find_zones(change)))
+        for agent, seconds in ((gap, change + 1800), (fold, change + 2)):
+            import_scenarios(agent, "J")
+            agent.ok("SCHED ADD TICK J -1 GLOBAL 'every 1s' -OVERLAP=parallel")
+            # a time that does not exist; one of which the first pass was a minute ago
+            for name, option in (("DEFAULT", ""), ("OTHER", "-GAP=skip -FOLD=both")):
+                agent.ok("SCHED ADD %s J -1 GLOBAL 'daily at %s' %s" % (name, utc(seconds, "%H:%M:%S"), option))
+        if time.time() < change:
+            break
+        for agent in (gap, fold):
+            agent.kill()
+    for agent, due, name, reason in ((gap, change, "OTHER", "gap"), (fold, change + 2, "DEFAULT", "fold")):
+        wait_decided(agent, due + 1)
+        other = "DEFAULT" if name == "OTHER" else "OTHER"
+        row, = wait_sessions(agent, other, 1)
+        assert seconds_of(row["due"]) == due
+        wait_for(lambda: why(agent, name), "the %s" % reason)
+        row, = why(agent, name)
+        assert (row["decision"], row["reason"], seconds_of(row["due"])) == ("skipped", reason, due)
+        assert sessions_of(agent, name) == []
+        check_ledger(why(agent, "TICK"))
+        begin = utc(change - 1)
+        assert "(%s)" % reason in agent.rows("SCHED NEXT %s -FROM=%s -COUNT=1 -ALL" % (name, begin))[0]["note"]
+        note = agent.rows("SCHED NEXT %s -FROM=%s -COUNT=1" % (other, begin))[0]["note"]
+        assert ("does not exist" if reason == "gap" else "second of two") in note
+
+
+# -- after -----------------------------------------------------------------------------
+
+def conditions(agent, name):
+    """{what a schedule runs after: whether it is met}"""
+    return {row["after"]: row["met"] != "" for row in agent.rows("SCHED SHOW %s" % name) if "after" in row}
+
+
+def test_after_waits_for_all_and_begins_anew(shared):
+    for name in ("C_FIRST", "C_OTHER", "C_BAD"):
+        shared.import_os(name, "exit 1" if name == "C_BAD" else "true")
+    for name, after in (("CH_A", "scenario:C_FIRST"), ("CH_B", "CH_A,scenario:C_OTHER"),
+                        ("CH_BAD", "scenario:C_BAD"), ("CANARY", "scenario:C_OTHER")):
+        shared.ok("SCHED ADD %s J -1 GLOBAL -AFTER=%s" % (name, after))
+    row = shown(shared, "CH_B")[0]
+    assert (row["rule"], row["next"]) == ("", "")
+    assert shared.rows("SCHED NEXT CH_B") == []
+    for count in (1, 2):
+        assert shared.ok("EXEC C_FIRST -SYNC")["status"] == "DONE"
+        assert len(wait_sessions(shared, "CH_A", count)) == count
+        wait_for(lambda: conditions(shared, "CH_B")["CH_A"], "the end of CH_A to count")
+        assert conditions(shared, "CH_B") == {"CH_A": True, "C_OTHER": False}
+    before = time.time() - 0.001            # the tables have milliseconds
+    shared.ok("EXEC C_OTHER -SYNC")
+    row, = wait_sessions(shared, "CH_B", 1)
+    assert before <= seconds_of(row["due"]) <= time.time()
+    found, = why(shared, "CH_B")
+    assert found["session"] == row["session"] and "after CH_A,scenario:C_OTHER" in found["message"]
+    assert conditions(shared, "CH_B") == {"CH_A": False, "C_OTHER": False}
+    shared.ok("EXEC C_BAD -SYNC")
+    shared.ok("EXEC C_OTHER -SYNC")
+    wait_sessions(shared, "CANARY", 2)      # it is decided together with CH_B
+    assert len(sessions_of(shared, "CH_B")) == 1 and sessions_of(shared, "CH_BAD") == []
+    assert conditions(shared, "CH_B") == {"CH_A": False, "C_OTHER": True}
+    shared.ok("EXEC C_FIRST -SYNC")
+    assert len(wait_sessions(shared, "CH_B", 2)) == 2
+
+
+def test_after_with_a_period_lets_what_is_older_not_count(shared):
+    for name in ("P_OLD", "P_NEW"):
+        shared.import_os(name, "true")
+    shared.ok("SCHED ADD PERIOD J -1 GLOBAL -AFTER=scenario:P_OLD/1s,scenario:P_NEW")
+    shared.ok("SCHED ADD P_CANARY J -1 GLOBAL -AFTER=scenario:P_NEW")
+    shared.ok("EXEC P_OLD -SYNC")
+    time.sleep(1.1)
+    shared.ok("EXEC P_NEW -SYNC")
+    wait_sessions(shared, "P_CANARY", 1)
+    assert sessions_of(shared, "PERIOD") == []
+    for _ in range(30):                     # a slow machine may need more than the second
+        shared.ok("EXEC P_OLD -SYNC")
+        time.sleep(0.3)
+        if sessions_of(shared, "PERIOD"):
+            break
+    assert len(wait_sessions(shared, "PERIOD", 1)) == 1
+
+
+def test_after_with_a_rule_fires_for_the_due_time_that_waited(shared):
+    """Due in each of some seconds, then the window closes: the last one waits, the others were missed."""
+    shared.import_os("R_FIRST", "true")
+    due = import_ahead(shared, lambda due: {"RULED": {
+        "rule": "every 1s", "after": "scenario:R_FIRST", "hours": utc(due - 60, "%H:%M:%S-") + utc(due, "%H:%M:%S")}})
+
+    def waiting():
+        return [row["waiting"] for row in shared.rows("SCHED SHOW RULED") if "waiting" in row]
+    wait_for(lambda: [row for row in why(shared, "RULED") if row["reason"] == "window"])
+    assert seconds_of(waiting()[0]) == due and sessions_of(shared, "RULED") == []
+    missed = why(shared, "RULED")[0]
+    assert missed["reason"] == "misfire" and "had not ended well" in missed["message"]
+    assert "waits for scenario:R_FIRST" in shared.rows("SCHED NEXT RULED -COUNT=1")[0]["note"]
+    shared.ok("EXEC R_FIRST -SYNC")
+    row, = wait_sessions(shared, "RULED", 1)
+    assert seconds_of(row["due"]) == due and waiting() == []
+    assert shared.log_texts(row["session"]) == ["1 " + row["due"]]
+    rows = check_ledger(why(shared, "RULED"))
+    assert [row["reason"] for row in rows] == ["misfire", "", "window"]
+    assert int(rows[0]["count"]) == due - int(seconds_of(rows[0]["due"]))
+
+
+def test_what_others_run_after_stays(shared):
+    shared.import_os("D_FIRST", "true")
+    shared.ok("SCHED ADD D_A J -1 GLOBAL -AFTER=scenario:D_FIRST")
+    shared.ok("SCHED ADD D_B K -1 GLOBAL -AFTER=D_A")
+    shared.send("SCHED DEL D_A")
+    shared.expect("ERR CONFLICT schedule D_B runs after it")
+    shared.send("DROP D_FIRST 1")
+    shared.expect("ERR CONFLICT *D_A*")
+    shared.import_os("D_FIRST", "true", version="2")
+    shared.ok("DROP D_FIRST 1")             # there still is one
+    assert shared.err("DROP D_FIRST 2") == "CONFLICT"
+    shared.ok("SCHED DEL D_B")
+    shared.ok("SCHED DEL D_A")
+    shared.ok("DROP D_FIRST 2")
+
+
+def test_no_schedule_waits_for_itself_by_way_of_others(shared):
+    for name in ("L_ONE", "L_TWO"):
+        shared.import_os(name, "true")
+    shared.ok("SCHED ADD L_A J -1 GLOBAL -AFTER=scenario:L_ONE")
+    shared.ok("SCHED ADD L_B J -1 GLOBAL -AFTER=L_A")
+    shared.ok("SCHED ADD L_C L_TWO -1 GLOBAL -AFTER=L_B")
+    before = exported(shared)["schedules"]
+    for request in ("SCHED SET L_A -AFTER=scenario:L_ONE,L_C", "SCHED SET L_A -AFTER=scenario:L_TWO",
+                    "SCHED SET L_A -SCENARIO=L_ONE", "SCHED ADD L_D L_ONE -1 GLOBAL -AFTER=L_C",
+                    "SCHED ADD L_E L_TWO -1 GLOBAL -AFTER=scenario:L_TWO"):
+        assert shared.ask(request)[-1].startswith("ERR CONFLICT"), request
+        assert "would wait for itself" in shared.ask(request)[-1]
+    lines = shared.ask("IMPORT '%s'" % json.dumps({"schedules": [
+        {"name": "L_X", "scenario": "J", "after": "L_Y"}, {"name": "L_Y", "scenario": "J", "after": "L_X"}]}))
+    assert lines[0].startswith("* schedules[0].after: ") and lines[-1].startswith("ERR BAD_REQUEST"), lines
+    assert exported(shared)["schedules"] == before
+    # one that has a rule is due by its rule: no circle that turns by itself
+    shared.ok("SCHED SET L_A -AFTER=L_C -RULE='daily at 02:00'")
+    assert shared.ask("SCHED SET L_A -RULE=")[-1].startswith("ERR CONFLICT")
+    shared.ok("SCHED SET L_A -AFTER=")
+    for name in ("L_C", "L_B", "L_A"):
+        shared.ok("SCHED DEL " + name)
+
+
+def test_after_a_crash_between_what_has_ended_still_counts(make_agent):
+    """Killed at the moment the first ends; and while a due time waits."""
+    agent = make_agent().start()
+    import_scenarios(agent, "J", "K")
+    agent.import_os("L", "true")
+    agent.ok("SCHED ADD NEXT J -1 GLOBAL -AFTER=scenario:K -OVERLAP=parallel")
+    agent.ok("SCHED ADD LAST J -1 GLOBAL -AFTER=NEXT -OVERLAP=parallel")
+    due = import_ahead(agent, lambda due: {"WAITS": {"rule": at(due), "after": "scenario:L"},
+                                           "EVERY": {"rule": "every 1s", "after": "scenario:L"}})
+    for count in (1, 2, 3):
+        agent.ok("EXEC K -SYNC")
+        agent.kill()
+        agent.start()
+        for name in ("NEXT", "LAST"):
+            # a crash may have left NEXT stale: LAST does not run after that
+            wait_for(lambda: len(sessions_of(agent, name)) >= count or name == "LAST")
+        assert len(sessions_of(agent, "NEXT")) == count
+        wait_sessions(agent, "NEXT", count, "DONE", "ERROR")
+    ends = [row["status"] for row in sessions_of(agent, "NEXT")]
+    assert ends[-1] == "DONE"
+    assert len(wait_sessions(agent, "LAST", ends.count("DONE"), "DONE", "ERROR")) == ends.count("DONE")
+    wait_decided(agent, due + 1, "EVERY")
+    agent.kill()
+    time.sleep(max(0.0, due + 3.2 - time.time()))
+    agent.start()
+    wait_decided(agent, time.time() + 1, "EVERY")
+    assert [seconds_of(row["waiting"]) for row in agent.rows("SCHED SHOW WAITS") if "waiting" in row] == [due]
+    assert sessions_of(agent, "WAITS") == why(agent, "WAITS") == []
+    agent.ok("EXEC L -SYNC")
+    row, = wait_sessions(agent, "WAITS", 1)
+    assert seconds_of(row["due"]) == due
+    wait_sessions(agent, "EVERY", 1)
+    agent.ok("SCHED OFF EVERY")
+    check_ledger(why(agent, "EVERY"))
+
+
+# -- hold ------------------------------------------------------------------------------
+
+def test_a_hold_is_shown_with_reason_and_until_over_restarts(make_agent):
+    agent = make_agent().start()
+    import_scenarios(agent, "J")
+    for name in ("A", "B", "C"):
+        agent.ok("SCHED ADD %s J -1 GLOBAL 'every 1s' -OVERLAP=parallel" % name)
+    agent.ok("HOLD 'a disk is full' -SCHEDULE=A -UNTIL=2099-01-01T00:00Z")
+    agent.ok("HOLD -SCHEDULE=B")
+    agent.ok("HOLD 'back-up of \"all\"' -UNTIL=2098-01-01T00:00Z")
+
+    def check():
+        row = agent.ok("PING")
+        assert (row["hold"], row["hold_reason"]) == ("yes", 'back-up of "all"') and row["hold_by"]
+        assert seconds_of(row["hold_until"]) == 4039372800
+        rows = {row["name"]: row for row in agent.rows("SCHED LIST")}
+        assert [rows[name]["hold"] for name in "ABC"] == ["yes", "yes", "no"]
+        assert rows["A"]["hold_reason"] == "a disk is full" and rows["B"]["hold_reason"] == ""
+        assert seconds_of(rows["A"]["hold_until"]) == 4070908800 and rows["B"]["hold_until"] == ""
+        assert "hold_reason" not in rows["C"]
+        held = agent.rows("SCHED SHOW A")[-1]
+        assert (held["reason"], held["until"]) == ("a disk is full", rows["A"]["hold_until"]) and held["by"]
+        return row["hold_by"]
+    by = check()
+    agent.kill()
+    agent.start()
+    assert check() == by
+    until = int(time.time()) + 2
+    agent.ok("HOLD soon -SCHEDULE=B -UNTIL=%s" % utc(until))
+    agent.ok("HOLD 'the same moment' -UNTIL=%s" % utc(until))
+    assert agent.ok("PING")["hold_reason"] == "the same moment"
+    agent.stop()
+    agent.start()
+    wait_for(lambda: agent.ok("PING")["hold"] == "no", "the hold of the agent to end")
+    wait_for(lambda: shown(agent, "B")[0]["hold"] == "no", "the hold of B to end")
+    assert time.time() >= until
+    assert set(agent.ok("PING")) & {"hold_reason", "hold_by", "hold_until"} == set()
+    for name in "BC":
+        wait_decided(agent, time.time() + 1, name)
+        rows = check_ledger(why(agent, name))
+        row, = [row for row in rows if row["reason"]]
+        assert (row["decision"], row["reason"]) == ("skipped", "hold")
+        assert "held" in row["message"] and seconds_of(row["last_due"]) < until
+    assert shown(agent, "A")[0]["hold_reason"] == "a disk is full"
+    agent.ok("RELEASE -SCHEDULE=A")
+    assert "hold_reason" not in shown(agent, "A")[0]
+
+
+# -- calendars -------------------------------------------------------------------------
+
+def test_calendar_verbs(shared):
+    shared.send("CALENDAR ADD BANK 2026-12-25,2026-12-27..2026-12-31")
+    shared.expect("OK calendar=BANK")
+    assert {"calendar": "BANK", "dates": "2026-12-25,2026-12-27..2026-12-31"} in shared.rows("CALENDAR LIST")
+    assert shared.err("CALENDAR ADD BANK 2026-12-25") == "EXISTS"
+    shared.send("CALENDAR SET NO_SUCH 2026-12-25")
+    shared.expect("ERR NOT_FOUND no calendar NO_SUCH")
+    shared.send("CALENDAR DEL NO_SUCH")
+    shared.expect("ERR NOT_FOUND no calendar NO_SUCH")
+    for dates in ("2026-02-30", "christmas", "''", "2026-12-31..2026-12-24", "2026-12-25..", "NOW"):
+        assert shared.err("CALENDAR ADD OTHER " + dates) == "BAD_REQUEST", dates
+    for name in ("2026", "a,b", "a..b", "''"):
+        assert shared.err("CALENDAR ADD %s 2026-12-25" % name) == "BAD_REQUEST", name
+    shared.ok("SCHED ADD CAL J -1 GLOBAL 'daily at 12:00' -TIMEZONE=UTC -EXCLUDE_DATES=2026-12-24,BANK")
+    shared.send("CALENDAR DEL BANK")
+    shared.expect("ERR CONFLICT schedule CAL in repository WORKREP uses calendar BANK")
+
+    def coming():
+        return [row["due"][:10] for row in shared.rows("SCHED NEXT CAL -FROM=2026-12-23T13:00Z -COUNT=2")]
+    assert coming() == ["2026-12-26", "2027-01-01"]
+    shared.ok("CALENDAR SET BANK 2026-12-26")
+    assert coming() == ["2026-12-25", "2026-12-27"]
+    assert [c for c in exported(shared)["calendars"] if c["name"] == "BANK"] == [
+        {"name": "BANK", "dates": ["2026-12-26"]}]
+    shared.import_document({"calendars": [{"name": "BANK", "dates": "2026-12-25"}]})
+    assert coming() == ["2026-12-26", "2026-12-27"]
+    shared.ok("SCHED SET CAL -EXCLUDE_DATES=2026-12-24")
+    shared.ok("CALENDAR DEL BANK")
+    assert "BANK" not in {row["calendar"] for row in shared.rows("CALENDAR LIST")}
+    assert shared.err("SCHED SET CAL -EXCLUDE_DATES=BANK") == "NOT_FOUND"
+    shared.ok("SCHED DEL CAL")
+
+
+def test_a_calendar_is_effective_at_once_and_the_past_is_not_fired(shared):
+    always = "2020-01-01..2099-12-31"
+    shared.ok("CALENDAR ADD LATELY " + always)
+    shared.ok("CALENDAR ADD LATE " + always)        # a part of a name is no use of it
+    shared.ok("SCHED ADD LATELY J -1 GLOBAL 'every 1s' -OVERLAP=parallel -MISFIRE=all -EXCLUDE_DATES=LATELY")
+    wait_decided(shared, time.time() + 2)
+    assert sessions_of(shared, "LATELY") == []
+    before = time.time()
+    shared.ok("CALENDAR SET LATELY 2020-01-01")
+    after = time.time()
+    wait_for(lambda: len(sessions_of(shared, "LATELY")) >= 2)
+    first = sessions_of(shared, "LATELY")[0]
+    assert before - 1 < seconds_of(first["due"]) < after + 2.5, first
+    shared.ok("CALENDAR SET LATELY " + always)
+    count, begun = len(sessions_of(shared, "LATELY")), time.time()
+    wait_decided(shared, begun + 2)
+    rows = sessions_of(shared, "LATELY")
+    assert len(rows) - count <= 1 and seconds_of(rows[-1]["due"]) <= begun
+    shared.ok("CALENDAR DEL LATE")
+    shared.ok("SCHED DEL LATELY")
+    shared.ok("CALENDAR DEL LATELY")
+
+
+def test_a_broken_repository_keeps_nobody_from_the_calendars(make_agent):
+    agent = make_agent().start()
+    agent.ok("ATTACH SECOND second.db -CREATE")
+    agent.stop()
+    (agent.folder / "second.db").rename(agent.folder / "away.db")
+    agent.start()
+    assert agent.ok("PING")["repositories"] == "1/2"
+    import_name = agent.ok("CALENDAR ADD HOLIDAYS 2026-12-25")
+    assert import_name == {"calendar": "HOLIDAYS"}
+    agent.ok("CALENDAR SET HOLIDAYS 2026-12-26")
+    agent.ok("SCHED ADD S HELLO -1 GLOBAL 'daily at 02:00' -REPO=WORKREP -EXCLUDE_DATES=HOLIDAYS")
+    last = agent.ask("CALENDAR DEL HOLIDAYS")[-1]       # what cannot be read may use it
+    assert last.startswith("ERR CONFLICT") or last.startswith("ERR REPOSITORY"), last
+
+
+def test_another_agent_of_the_master_follows_the_calendars(shared):
+    """Its schedule was excluded by a calendar until `shared` changed it, which it has heard by now."""
+    rows = wait_for(lambda: sessions_of(shared, "OTHERS"), "the other agent to fire")
+    assert seconds_of(rows[0]["due"]) >= shared.changed
+    shared.ok("CALENDAR SET OTHERS 2020-01-01..2099-12-31")
+    shared.other.ok("SCHED UPDATE")                     # at once
+    begun = time.time()
+    wait_decided(shared, begun + 2)
+    assert seconds_of(sessions_of(shared, "OTHERS")[-1]["due"]) <= begun
+    shared.other.ok("CALENDAR ADD NEWEST 2026-12-25")
+    shared.ok("SCHED ADD NEWEST J -1 GLOBAL 'daily at 12:00' -TIMEZONE=UTC -EXCLUDE_DATES=NEWEST")
+    assert shared.rows("SCHED NEXT NEWEST -FROM=2026-12-24T13:00Z -COUNT=1")[0]["due"][:10] == "2026-12-26"
+    assert shared.other.err("CALENDAR DEL NEWEST") == "CONFLICT"

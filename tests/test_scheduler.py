@@ -1,57 +1,402 @@
-"""Section 12 without a thread, the clock in the test's hand; and what a repository decides of a due time."""
+"""Section 12 without a thread, the clock in the test's hand; what a repository decides of a due time; and both
+together over holds, steps of the clock, crashes and starts, against a reference that looks at every second."""
 import collections
 import json
+import logging
 import os
 import random
+import sqlite3
+import time
+from contextlib import closing
 
 import pytest
 
 import agent
-from agent import (DONE, LATE, SKIPPED, STARTED, FAILED, Definitions, Entry, Hold, Schedule, Scheduler,
-                   WorkRepository, from_text, make_timetable, to_text)
+from agent import (DONE, DOWN, ERROR, EXCLUDED_S, FAILED, LATE, MAX_SPANS, SKIPPED, STARTED, STOPPED, Definitions,
+                   Entry, Hold, Policy, Schedule, Scheduler, Span, WorkRepository, find_jitter, from_text,
+                   make_timetable, to_text)
 
-NOON = 1780315200               # 2026-06-01T12:00:00Z
+NOON = 1780315200               # 2026-06-01T12:00:00Z, a Monday
+HOUR, DAY = 3600, 86400
 Owner = collections.namedtuple("Owner", "id")
+HELD = Hold("", "me", to_text(NOON), None)
 
 
 class FakeClock:
-    """A clock that stands still until the test moves it."""
+    """A clock that stands still until the test moves it; step() moves the time of day alone."""
 
     def __init__(self, now=NOON):
-        self.time = float(now)
+        self.time, self.steady = float(now), 5000.0
 
     def now(self):
         return self.time
 
     def monotonic(self):
-        return self.time
+        return self.steady
 
+    def move(self, seconds):
+        self.time += seconds
+        self.steady += seconds
+
+    def step(self, seconds):
+        self.time += seconds
+
+
+def brief(span):
+    """A due time that is to run, or (first, last, count, reason) of those that are not; seconds after noon."""
+    if not span.reason:
+        assert (span.first, span.count) == (span.last, 1)
+        return span.first - NOON
+    return span.first - NOON, span.last - NOON, span.count, span.reason
+
+
+def make_entry(rule, decided=0, since=0, why=DOWN, misfire="once", grace=None, jitter=0, name="S", revision=1,
+               hold=None, repository=1, zone="UTC", **options):
+    """An Entry; times in seconds after noon, options of the window by keyword (from_ for from)."""
+    options = {key.rstrip("_"): value for key, value in options.items()}
+    timetable = make_timetable(rule, zone, options) if rule is not None else None
+    return Entry(Owner(repository), name, revision, timetable, Policy(misfire, grace, jitter), hold, NOON + decided,
+                 NOON + since, why)
+
+
+# -- what becomes of due times: Entry.judge --------------------------------------------
+
+def judged(entry, now, since=None, why=DOWN):
+    """(up to where all is decided, what becomes of it), in seconds after noon."""
+    upto, spans = entry.judge(NOON + now, entry.since if since is None else NOON + since, why)
+    for span in spans:
+        assert not span.reason or span.planned is None
+    return upto - NOON, [brief(span) for span in spans]
+
+
+@pytest.mark.parametrize("rule, decided, since, now, options, upto, expected", [
+    # not missed: each on its own, however late the tick
+    ("every 10s", 0, 0, 9.9, {}, 0, []),
+    ("every 10s", 0, 0, 10, {}, 10, [10]),
+    ("every 10s", 0, 0, 45, {}, 40, [10, 20, 30, 40]),
+    ("every 10s", 0.4, 0.4, 45, {}, 40, [10, 20, 30, 40]),
+    ("every 1d", 0, 0, 3 * DAY, {}, 2.5 * DAY, [0.5 * DAY, 1.5 * DAY, 2.5 * DAY]),
+    ("every 10s", 0, 0, 45, {"misfire": "skip"}, 40, [10, 20, 30, 40]),
+    ("every 10s", 0, 0, 45, {"grace": 1}, 40, [10, 20, 30, 40]),
+    # missed: the newest
+    ("every 10s", 0, 45, 45, {}, 40, [(10, 30, 3, "misfire"), 40]),
+    ("every 10s", 0, 40, 45, {}, 40, [(10, 30, 3, "misfire"), 40]),
+    ("every 10s", 0, 39.9, 45, {}, 40, [(10, 20, 2, "misfire"), 30, 40]),
+    ("every 10s", 0, 19.9, 45, {}, 40, [10, 20, 30, 40]),
+    ("every 10s", 0, 29.9, 45, {}, 40, [(10, 10, 1, "misfire"), 20, 30, 40]),
+    ("every 10s", 0, 60, 45, {}, 40, [(10, 30, 3, "misfire"), 40]),         # the clock went back since
+    ("daily at 02:00", -DAY, 0, 0, {}, -10 * HOUR, [-10 * HOUR]),
+    ("at 2020-01-01 00:00", -10 * 366 * DAY, 0, 0, {}, -202564800, [-202564800]),   # however old
+    # .. within its grace
+    ("daily at 02:00", -DAY, 0, 0, {"grace": 10 * HOUR}, -10 * HOUR, [-10 * HOUR]),
+    ("daily at 02:00", -DAY, 0, 0, {"grace": 10 * HOUR - 1}, -10 * HOUR, [(-10 * HOUR, -10 * HOUR, 1, "misfire")]),
+    ("every 10s", 0, 35, 35.5, {"grace": 5}, 30, [(10, 30, 3, "misfire")]),
+    ("every 10s", 0, 35, 35.5, {"grace": 5.5}, 30, [(10, 20, 2, "misfire"), 30]),
+    # none
+    ("every 10s", 0, 45, 45, {"misfire": "skip"}, 40, [(10, 40, 4, "misfire")]),
+    ("every 10s", 0, 25, 45, {"misfire": "skip"}, 40, [(10, 20, 2, "misfire"), 30, 40]),
+    ("every 10s", 0, 25, 45, {"misfire": "skip", "grace": 100}, 40, [(10, 20, 2, "misfire"), 30, 40]),
+    # all, within a day or what grace says, at most 100
+    ("every 10s", 0, 45, 45, {"misfire": "all"}, 40, [10, 20, 30, 40]),
+    ("every 10s", 0, 35, 35, {"misfire": "all", "grace": 15}, 30, [(10, 10, 1, "misfire"), 20, 30]),
+    ("every 10s", 0, 35, 35.5, {"misfire": "all", "grace": 15}, 30, [(10, 20, 2, "misfire"), 30]),
+    ("every 10s", 0, 35, 35, {"misfire": "all", "grace": 4}, 30, [(10, 30, 3, "misfire")]),
+    ("every 10s", 0, 35, 55, {"misfire": "all", "grace": 4}, 50, [(10, 30, 3, "misfire"), 40, 50]),
+    ("every 6h", -3 * DAY, 0, 0, {"misfire": "all"}, 0,
+     [(-66 * HOUR, -30 * HOUR, 7, "misfire"), -24 * HOUR, -18 * HOUR, -12 * HOUR, -6 * HOUR, 0]),
+    ("every 6h", -3 * DAY, 0, 0, {"misfire": "all", "grace": 2 * DAY}, 0,
+     [(-66 * HOUR, -54 * HOUR, 3, "misfire")] + [hour * HOUR for hour in range(-48, 1, 6)]),
+    ("every 1s", -1000, 0, 0, {"misfire": "all"}, 0, [(-999, -100, 900, "misfire")] + list(range(-99, 1))),
+    ("every 1s", -100, 0, 0, {"misfire": "all"}, 0, list(range(-99, 1))),
+    ("daily at 02:00", -30 * DAY, 2 * DAY, 2 * DAY, {"misfire": "all", "grace": HOUR}, 38 * HOUR,
+     [(-682 * HOUR, 38 * HOUR, 31, "misfire")]),
+    # what the window excludes
+    ("every 1h", 0, 0, 3.5 * HOUR, {"hours": "12:00-14:00"}, 3 * HOUR,
+     [1 * HOUR, 2 * HOUR, (3 * HOUR, 3 * HOUR, 1, "window")]),
+    ("every 1h", 0, 0, 10.5 * HOUR, {"hours": "12:00-14:00"}, 10 * HOUR,
+     [1 * HOUR, 2 * HOUR, (3 * HOUR, 10 * HOUR, 8, "window")]),
+    ("every 1h", 10 * HOUR, 10 * HOUR, 25 * HOUR, {"hours": "12:00-14:00"}, 25 * HOUR,
+     [(11 * HOUR, 23 * HOUR, 13, "window"), 24 * HOUR, 25 * HOUR]),
+    ("every 1h", 0, 24.5 * HOUR, 24.5 * HOUR, {"hours": "12:00-14:00"}, 24 * HOUR,
+     [(1 * HOUR, 2 * HOUR, 2, "misfire"), (3 * HOUR, 23 * HOUR, 21, "window"), 24 * HOUR]),
+    ("every 1h", 0, 25.5 * HOUR, 25.5 * HOUR, {"hours": "12:00-14:00", "misfire": "skip"}, 25 * HOUR,
+     [(1 * HOUR, 25 * HOUR, 4, "misfire"), (3 * HOUR, 23 * HOUR, 21, "window")]),
+    ("every 1h", 0, 27.5 * HOUR, 27.5 * HOUR, {"hours": "12:00-14:00", "misfire": "all"}, 27 * HOUR,
+     [(1 * HOUR, 3 * HOUR - 3600, 2, "misfire"), (3 * HOUR, 23 * HOUR, 21, "window"), 24 * HOUR, 25 * HOUR, 26 * HOUR,
+      (27 * HOUR, 27 * HOUR, 1, "window")]),
+    ("every 10s", 0, 0, 45, {"from_": "2026-06-01 12:00:25"}, 45, [(5, 15, 2, "window"), 25, 35, 45]),
+    ("daily at 12:00", 0, 0, 5 * DAY, {"exclude_dates": "2026-06-03,2026-06-05"}, 5 * DAY,
+     [1 * DAY, (2 * DAY, 2 * DAY, 1, "window"), 3 * DAY, (4 * DAY, 4 * DAY, 1, "window"), 5 * DAY]),
+    # the last ones that the window excludes, when nothing is due any more
+    ("daily at 12:00", 0, 0, 5 * DAY, {"exclude_weekdays": "thu", "to": "2026-06-04"}, 3 * DAY,
+     [1 * DAY, 2 * DAY, (3 * DAY, 3 * DAY, 1, "window")]),
+    ("at 2026-06-02 12:00", 0, 0, 2 * DAY, {"exclude_weekdays": "tue"}, 1 * DAY, [(1 * DAY, 1 * DAY, 1, "window")]),
+    ("at 2026-06-02 12:00", 0, 0, DAY - 1, {"exclude_weekdays": "tue"}, 0, []),
+    ("daily at 12:00", 0, 0, 5 * DAY, {"to": "2026-06-03"}, 2 * DAY, [1 * DAY, 2 * DAY]),     # it is over
+    ("startup", 0, 100, 100, {}, 0, []),
+])
+def test_judge(rule, decided, since, now, options, upto, expected):
+    said, spans = judged(make_entry(rule, decided, since, **options), now)
+    assert (spans, said) == (expected, upto)
+
+
+def test_the_reason_and_its_words_are_handed_through():
+    for why in (DOWN, agent.AWAY, agent.ON_HOLD, ("misfire", "the clock stepped forward by 5.0 s")):
+        _, spans = make_entry("every 10s").judge(NOON + 45, NOON + 25, why)
+        assert spans[0] == Span(NOON + 10, NOON + 10, 1, *why)
+        assert [brief(span) for span in spans[1:]] == [20, 30, 40]
+
+
+def test_judge_asked_twice_says_the_same():
+    entry = make_entry("every 10s", since=25)
+    assert judged(entry, 45) == judged(entry, 45)
+
+
+def test_gap_and_fold_of_a_zone(monkeypatch):
+    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+    time.tzset()
+    try:
+        spring, autumn = 1774746000 - NOON, 1792890000 - NOON     # 2026-03-29 and 2026-10-25, 01:00 UTC
+        entry = make_entry("daily at 02:30", spring - DAY, zone="", gap="skip")
+        assert judged(entry, spring + 2 * DAY, since=-10 ** 9) == (
+            spring + DAY + 0.5 * HOUR - HOUR + DAY, [
+                spring - DAY + 0.5 * HOUR, (spring, spring, 1, "gap"), spring + DAY - 0.5 * HOUR,
+                spring + 2 * DAY - 0.5 * HOUR])
+        entry = make_entry("daily at 02:30", spring - DAY, zone="")
+        assert judged(entry, spring + DAY, since=-10 ** 9)[1] == [spring - DAY + 0.5 * HOUR, spring, spring + DAY - 0.5 * HOUR]
+        first, second = autumn - 0.5 * HOUR, autumn + 0.5 * HOUR
+        entry = make_entry("daily at 02:30", autumn - HOUR, zone="")
+        assert judged(entry, autumn + HOUR, since=-10 ** 9) == (second, [first, (second, second, 1, "fold")])
+        assert judged(entry, autumn + 2 * DAY, since=-10 ** 9)[1] == [
+            first, (second, second, 1, "fold"), second + DAY, second + 2 * DAY][:3 + 1]
+        entry = make_entry("daily at 02:30", autumn - HOUR, zone="", fold="both")
+        assert judged(entry, autumn + HOUR, since=-10 ** 9)[1] == [first, second]
+        entry = make_entry("hourly at 30:00", autumn - HOUR, zone="")
+        assert judged(entry, autumn + HOUR, since=-10 ** 9)[1] == [first, second]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def late(due, jitter, name="S"):
+    return find_jitter(name, NOON + due, jitter)
+
+
+def find_late(low, high, jitter=600, step=1000):
+    """A due time (a multiple of `step`) of S whose jitter lies in low..high."""
+    return next(due for due in range(step - NOON % step, 10 ** 6, step) if low <= late(due, jitter) <= high)
+
+
+def test_jitter_moves_the_event_and_not_the_due_time():
+    due = find_late(300, 500)
+    entry = make_entry("every 1000s", due - 1, jitter=600)
+    planned = due + late(due, 600)
+    assert entry.find_event() == NOON + planned == entry.plan(NOON + due)
+    assert judged(entry, planned - 1) == (due - 1, [])
+    upto, spans = entry.judge(NOON + planned, 0, DOWN)
+    assert (upto, spans) == (NOON + due, [Span(NOON + due, NOON + due, 1, "", "", NOON + planned)])
+    assert make_entry("every 1000s", due - 1).judge(NOON + due, 0, DOWN)[1][0].planned is None
+
+
+def test_a_missed_time_whose_jitter_is_still_to_come_waits_for_it():
+    due = find_late(300, 500)
+    entry = make_entry("every 1000s", due - 3001, jitter=600)
+    planned = due + late(due, 600)
+    upto, spans = judged(entry, due + 10, since=due + 5)
+    assert (upto, spans) == (due - 1, [(due - 3000, due - 1000, 3, "misfire")])
+    entry.decided = NOON + upto
+    assert entry.find_event() == NOON + planned
+    assert judged(entry, planned, since=due + 5) == (due, [due])
+
+
+@pytest.mark.parametrize("misfire", ["once", "all"])
+def test_grace_counts_from_the_planned_time(misfire):
+    due = find_late(300, 500)
+    planned = due + late(due, 600)
+    entry = make_entry("every 1000s", due - 1, jitter=600, misfire=misfire, grace=100)
+    assert judged(entry, planned, since=due + 5) == (due, [due])
+    assert judged(entry, planned + 90, since=due + 5) == (due, [due])
+    assert judged(entry, due + 900, since=due + 5) == (due, [(due, due, 1, "misfire")])
+
+
+def test_all_with_jitter_makes_each_with_its_planned_time():
+    due = find_late(300, 500)
+    entry = make_entry("every 1000s", due - 3001, jitter=600, misfire="all")
+    _, spans = entry.judge(NOON + due + 10, NOON + due + 5, DOWN)
+    assert [(span.first, span.planned) for span in spans] == [
+        (NOON + each, NOON + each + late(each, 600)) for each in range(due - 3000, due + 1, 1000)]
+
+
+def test_what_is_due_later_waits_behind_what_its_jitter_delays():
+    entry = make_entry("every 10s", jitter=600)
+    firsts = late(10, 600)
+    assert judged(entry, 10 + firsts - 1, since=-1) == (0, [])
+    upto, spans = judged(entry, 10 + firsts, since=-1)
+    assert spans[0] == 10 and spans == list(range(10, upto + 1, 10))
+
+
+def test_a_late_tick_hands_over_a_batch_at_a_time():
+    entry = make_entry("every 1s")
+    upto, spans = judged(entry, 3000)
+    assert (upto, spans) == (agent.MAX_BATCH, list(range(1, agent.MAX_BATCH + 1)))
+    entry = make_entry("every 1s", hours="12:00-12:10")
+    upto, spans = judged(entry, 2 * DAY)
+    assert upto == agent.MAX_BATCH
+
+
+def cost(work):
+    """(its value, seconds of processor time)"""
+    begun = time.process_time()
+    value = work()
+    return value, time.process_time() - begun
+
+
+@pytest.mark.parametrize("rule, options", [
+    ("every 1s", {}), ("every 1s", {"hours": "08:00-18:00"}), ("cron * * * * * *", {"hours": "08:00-18:00"}),
+    ("every 1s", {"exclude_weekdays": "sat,sun", "hours": "22:00-06:00"}),
+    ("every 1s", {"exclude_dates": ["2025-%02d-%02d" % (month, day) for month in range(1, 13) for day in range(1, 29, 3)]}),
+    ("cron * * * * * *", {"gap": "skip", "zone": ""}), ("every 7s", {"hours": "00:00-00:00"}),
+    ("cron */2 * * * * *", {"exclude_monthdays": "last,1-7"}), ("every 1s", {"exclude_dates": "2000-01-01..2026-05-31"}),
+    ("every 1s", {"from_": "2026-06-01 12:00:00"}), ("hourly at 00:00,30:00", {"hours": "00:00-00:10"}),
+])
+@pytest.mark.parametrize("misfire", ["once", "skip", "all"])
+def test_a_year_of_missed_and_excluded_seconds_is_cheap(rule, options, misfire):
+    begin = -366 * DAY
+    entry = make_entry(rule, begin, misfire=misfire, **options)
+    (upto, spans), seconds = cost(lambda: entry.judge(NOON, NOON, DOWN))
+    assert len(spans) <= MAX_SPANS + agent.MAX_MISSED + MAX_SPANS and seconds < 3
+    bare = make_timetable(rule, options.get("zone", "UTC"))
+    assert sum(span.count for span in spans) == bare.count(NOON + begin, upto)
+    entry.decided = upto
+    event, seconds = cost(entry.find_event)
+    assert seconds < 1 and (event is None or event > NOON - EXCLUDED_S)
+
+
+def test_a_year_of_excluded_seconds_while_nothing_is_due_is_cheap():
+    entry = make_entry("every 1s", -366 * DAY, exclude_dates="2000-01-01..2030-01-01")
+    (upto, spans), seconds = cost(lambda: judged(entry, 0))
+    assert (upto, spans) == (0, [(-366 * DAY + 1, 0, 366 * DAY, "window")]) and seconds < 3
+
+
+class Reference:
+    """Every second of some hours after noon, and what a slow and simple judge would make of it."""
+
+    def __init__(self, rng, length=4000):
+        self.step = rng.choice((1, 7, 10, 60, 61, 300))
+        self.rule, self.options, checks = "every %ds" % self.step, {}, []
+        if rng.random() < 0.4:
+            low, high = sorted(rng.sample(range(0, 60), 2))
+            inside = rng.random() < 0.5     # over midnight when not
+            self.options["hours"] = "12:%02d-12:%02d" % ((low, high) if inside else (high, low))
+            checks.append(lambda s: (low * 60 <= s <= high * 60) if inside else (s >= high * 60 or s <= low * 60))
+        if rng.random() < 0.3:
+            begin = rng.randrange(0, 2000)
+            self.options["from_"] = to_text(NOON + begin)[:19]
+            checks.append(lambda s: s >= begin)
+        self.first = begin if "from_" in self.options else 0
+        if rng.random() < 0.3:
+            end = self.first + rng.randrange(1, 3000)
+            self.options["to"] = to_text(NOON + end)[:19]
+            checks.append(lambda s: s <= end)
+        self.last = end if "to" in self.options else length
+        anchor = self.first if "from_" in self.options else -NOON
+        bare = [s for s in range(-100, length + 1) if (s - anchor) % self.step == 0]
+        self.due = [s for s in bare if all(check(s) for check in checks)]
+        self.excluded = [s for s in bare if s not in set(self.due) and s <= self.last]
+
+    def judge(self, decided, since, now, misfire, grace, jitter):
+        """(upto, spans) as judged() gives them."""
+        def plan(due):
+            return due + late(due, jitter)
+        due = [s for s in self.due if s > decided]
+        missed = [s for s in due if s <= min(since, now)]
+        runs, spans, cursor = [], [], int(decided // 1)
+        if missed and misfire == "once" and (grace is None or now - plan(missed[-1]) <= grace):
+            runs = missed[-1:]
+        if missed and misfire == "all":
+            runs = [s for s in missed if now - s <= (DAY if grace is None else grace) + jitter][-100:]
+        skipped = [s for s in missed if s not in runs]
+        if missed:
+            spans += [(skipped[0], skipped[-1], len(skipped), "misfire")] * bool(skipped)
+            spans += self.list_excluded(cursor, missed[-1])
+            cursor = missed[-1]
+            if misfire == "once" and runs and plan(missed[-1]) > now:
+                cursor, runs = cursor - 1, []
+        spans = sorted(spans + runs, key=lambda span: span if isinstance(span, int) else span[0])
+        for s in [s for s in due if s > cursor]:
+            if plan(s) > now:
+                break
+            spans += self.list_excluded(cursor, s) + [s]
+            cursor = s
+        until = min([s for s in due if s > cursor][:1] + [int(now // 1) + 1])
+        excluded = self.list_excluded(cursor, until)
+        return excluded[-1][1] if excluded else cursor, spans + excluded
+
+    def list_excluded(self, after, before):
+        """What is excluded in between; that is told as one, whatever is due in between."""
+        found = [s for s in self.excluded if after < s < before]
+        return [(found[0], found[-1], len(found), "window")] if found else []
+
+
+def test_judge_against_every_second():
+    rng = random.Random(12)
+    for _ in range(400):
+        reference = Reference(rng)
+        misfire = rng.choice(("once", "skip", "all"))
+        grace = rng.choice((None, 0.5, 30, 400, 3000))
+        jitter = rng.choice((0, 0, 5, 700))
+        for _ in range(4):
+            decided = rng.choice((0, 0.5, rng.randrange(0, 3000)))
+            now = decided + rng.choice((0, 0.25, 1, 30.5, rng.randrange(0, 400)))
+            since = rng.choice((0, decided, now, now - 1, now + 100, rng.uniform(decided, now)))
+            entry = make_entry(reference.rule, decided, since, misfire=misfire, grace=grace, jitter=jitter,
+                               **reference.options)
+            expected = reference.judge(decided, since, now, misfire, grace, jitter)
+            said = (reference.rule, reference.options, decided, since, now, misfire, grace, jitter)
+            assert judged(entry, now) == expected, said
+            entry.decided = NOON + expected[0]
+            event = entry.find_event()
+            assert event is None or event > NOON + now, said
+
+
+# -- the scheduler ---------------------------------------------------------------------
 
 class Decisions:
-    """A Scheduler and what it decided: [(name, due, missed)], each written down at once."""
+    """A Scheduler and what it decided: [(name, brief)], each written down at once."""
 
     def __init__(self, is_prompt=True):
-        self.clock, self.made, self.is_prompt = FakeClock(), [], is_prompt
-        self.scheduler = Scheduler(self.clock, self._decide)
+        self.clock, self.made, self.steps, self.is_prompt = FakeClock(), [], [], is_prompt
+        self.scheduler = Scheduler(self.clock, self._decide, self.steps.append)
 
-    def _decide(self, entry, due, missed):
-        self.made.append((entry.schedule.name, due, missed))
+    def _decide(self, entry, upto, spans):
+        self.made += [(entry.name, brief(span)) for span in spans]
         if self.is_prompt:
-            self.scheduler.decided(entry, due)
+            self.scheduler.decided(entry, upto)
 
-    def put(self, rule, name="S", decided=None, enabled=True, hold=None, revision=1, repository=1):
-        schedule = Schedule(name, "AGENT", "J", "-1", "GLOBAL", rule, "UTC", enabled, {})
-        entry = Entry(Owner(repository), schedule, revision, make_timetable(rule, "UTC"),
-                      self.clock.time if decided is None else decided, hold)
+    def put(self, rule, name="S", **keywords):
+        """Puts an Entry in, loaded now; times in seconds after noon."""
+        keywords.setdefault("decided", self.clock.time - NOON)
+        keywords.setdefault("since", self.clock.time - NOON)
+        entry = make_entry(rule, name=name, **keywords)
         self.scheduler.put(entry)
         return entry
 
     def at(self, seconds):
         """Moves the clock to so many seconds after noon -> (what was decided, what tick said)."""
-        self.clock.time = NOON + seconds
+        self.clock.move(NOON + seconds - self.clock.time)
+        return self.tick()
+
+    def tick(self):
         before = len(self.made)
         left = self.scheduler.tick()
         return self.made[before:], left
+
+    def of(self, name="S"):
+        return [made for who, made in self.made if who == name]
+
+    @property
+    def event_count(self):
+        return len(self.scheduler._events.queue)
 
 
 @pytest.fixture
@@ -68,15 +413,15 @@ def test_tick_gives_the_seconds_until_the_next(decisions):
     assert decisions.at(0) == ([], 90)
     assert decisions.at(60.5) == ([], 29.5)
     assert decisions.at(89.999)[0] == []
-    assert decisions.at(90) == ([("S", NOON + 90, None)], 90)
-    assert decisions.at(180.25) == ([("S", NOON + 180, None)], 89.75)
+    assert decisions.at(90) == ([("S", 90)], 90)
+    assert decisions.at(180.25) == ([("S", 180)], 89.75)
 
 
 def test_each_due_time_once(decisions):
     decisions.put("every 1s")
     for tenth in range(0, 100):
         decisions.at(tenth / 10)
-    assert decisions.made == [("S", NOON + second, None) for second in range(1, 10)]
+    assert decisions.of() == list(range(1, 10))
 
 
 def test_many_schedules_in_the_order_of_their_due_times(decisions):
@@ -85,15 +430,14 @@ def test_many_schedules_in_the_order_of_their_due_times(decisions):
     assert decisions.at(0)[1] == 1
     for second in (1, 2, 3, 4):
         decisions.at(second)
-    assert [(name, due - NOON) for name, due, _ in decisions.made] == [
-        ("A", 1), ("B", 2), ("C", 3), ("B", 4)]
+    assert decisions.made == [("A", 1), ("B", 2), ("C", 3), ("B", 4)]
 
 
 def test_many_due_at_once_are_all_decided_in_one_tick(decisions):
     for number in range(200):
         decisions.put("daily at 12:00:05", "S%03d" % number)
     made, left = decisions.at(5)
-    assert sorted(name for name, _, _ in made) == ["S%03d" % n for n in range(200)]
+    assert sorted(name for name, _ in made) == ["S%03d" % n for n in range(200)]
     assert left == 86400
 
 
@@ -106,36 +450,31 @@ def test_same_name_in_two_repositories_are_two(decisions):
 
 
 def test_one_event_a_schedule(decisions):
-    """However far the clock jumps, no schedule piles up events, and none is decided twice."""
+    """However far time goes, no schedule piles up events, and none is decided twice."""
     decisions.put("every 1s")
-    assert len(decisions.scheduler._events.queue) == 1
+    assert decisions.event_count == 1
     for second in (1, 5, 5, 5, 60):
         decisions.at(second)
-        assert len(decisions.scheduler._events.queue) == 1
-    assert [due - NOON for _, due, _ in decisions.made] == [1, 5, 60]
+        assert decisions.event_count == 1
+    assert decisions.of() == list(range(1, 61))
 
 
-def test_what_was_missed_is_one_decision_with_its_count(decisions):
-    decisions.put("every 10s", decided=NOON - 95)
+def test_a_late_tick_merges_nothing(decisions):
+    """As after SIGSTOP, or on a machine that is slow: the agent was there, each due time is decided."""
+    decisions.put("every 1s")
+    decisions.at(2000)
+    assert decisions.of() == list(range(1, 2001)) and decisions.event_count == 1
+
+
+def test_missed_at_the_start(decisions):
+    decisions.put("every 10s", decided=-95)
     made, left = decisions.at(3)
-    assert made == [("S", NOON, (NOON - 90, NOON - 10, 9))] and left == 7
+    assert made == [("S", (-90, -10, 9, "misfire")), ("S", 0)] and left == 7
 
 
-def test_one_missed_is_told_as_one(decisions):
-    decisions.put("every 10s", decided=NOON - 15)
-    assert decisions.at(3)[0] == [("S", NOON, (NOON - 10, NOON - 10, 1))]
-
-
-def test_one_late_due_time_is_not_missed(decisions):
-    decisions.put("daily at 02:00", decided=NOON - 86400)
-    assert decisions.at(0)[0] == [("S", NOON - 10 * 3600, None)]
-
-
-def test_years_of_downtime_are_counted_at_once(decisions):
-    decisions.put("every 1s", decided=NOON - 3 * 365 * 86400)
-    made, _ = decisions.at(0)
-    first = NOON - 3 * 365 * 86400 + 1
-    assert made == [("S", NOON, (first, NOON - 1, NOON - first))]
+def test_missed_at_the_start_and_due_before_the_first_tick(decisions):
+    decisions.put("every 10s", decided=-15)
+    assert decisions.at(25)[0] == [("S", (-10, -10, 1, "misfire")), ("S", 0), ("S", 10), ("S", 20)]
 
 
 def test_an_at_of_the_past_that_is_decided_never_comes_up(decisions):
@@ -144,13 +483,13 @@ def test_an_at_of_the_past_that_is_decided_never_comes_up(decisions):
 
 
 def test_an_at_missed_while_down_comes_up_once(decisions):
-    decisions.put("at 2026-06-01 11:00", decided=NOON - 7200)
-    assert decisions.at(0) == ([("S", NOON - 3600, None)], None)
+    decisions.put("at 2026-06-01 11:00", decided=-7200)
+    assert decisions.at(0) == ([("S", -3600)], None)
     assert decisions.at(100000)[0] == []
 
 
 def test_startup_never_comes_up_by_time(decisions):
-    decisions.put("startup", decided=NOON - 7200)
+    decisions.put("startup", decided=-7200)
     assert decisions.at(100000) == ([], None)
 
 
@@ -159,7 +498,7 @@ def test_a_change_is_recognised_when_the_event_comes_up(decisions):
     decisions.put("every 15s", revision=2)
     for second in (10, 15, 20, 30):
         decisions.at(second)
-    assert [due - NOON for _, due, _ in decisions.made] == [15, 30]
+    assert decisions.of() == [15, 30]
 
 
 def test_a_change_to_the_same_due_time_fires_once(decisions):
@@ -168,12 +507,12 @@ def test_a_change_to_the_same_due_time_fires_once(decisions):
     assert len(decisions.at(10)[0]) == 1
 
 
-def test_removed_and_disabled_fire_no_more(decisions):
+def test_removed_and_without_timetable_fire_no_more(decisions):
     entry = decisions.put("every 10s")
     decisions.scheduler.remove(entry.key)
-    decisions.put("every 10s", "OFF", enabled=False)
-    assert decisions.at(100)[0] == []
-    assert decisions.scheduler.list_entries(1)[0].due is None
+    off = decisions.put(None, "OFF")
+    assert decisions.at(100) == ([], None) and off.due is None
+    assert decisions.scheduler.list_entries(1) == [off]
     decisions.scheduler.remove((1, "NO_SUCH"))
 
 
@@ -184,19 +523,24 @@ def test_removed_and_put_in_again(decisions):
     assert len(decisions.at(10)[0]) == 1
 
 
-def test_without_a_timetable_it_never_fires(decisions):
-    schedule = Schedule("S", "AGENT", "J", "-1", "GLOBAL", "nonsense", "", True, {})
-    decisions.scheduler.put(Entry(Owner(1), schedule, 1, None, NOON))
-    assert decisions.at(100000) == ([], None)
-
-
 def test_the_next_is_armed_only_when_the_last_is_written():
     decisions = Decisions(is_prompt=False)
     entry = decisions.put("every 10s")
-    assert len(decisions.at(10)[0]) == 1
+    assert decisions.at(10)[0] == [("S", 10)]
     assert decisions.at(40)[0] == []
     decisions.scheduler.decided(entry, NOON + 10)
-    assert decisions.at(41)[0] == [("S", NOON + 40, (NOON + 20, NOON + 30, 2))]
+    assert decisions.at(41)[0] == [("S", 20), ("S", 30), ("S", 40)]
+
+
+def test_what_came_due_while_a_slow_repository_was_waited_for_was_missed():
+    decisions = Decisions(is_prompt=False)
+    entry = decisions.put("every 10s")
+    decisions.at(10)
+    decisions.at(45)
+    decisions.scheduler.decided(entry, NOON + 10, was_slow=True)
+    assert decisions.at(55)[0] == [("S", (20, 30, 2, "repository")), ("S", 40), ("S", 50)]
+    decisions.scheduler.decided(entry, NOON + 50)
+    assert decisions.at(65)[0] == [("S", 60)]
 
 
 def test_what_was_decided_for_an_entry_since_replaced_arms_nothing():
@@ -205,7 +549,7 @@ def test_what_was_decided_for_an_entry_since_replaced_arms_nothing():
     decisions.at(10)
     decisions.put("every 30s", revision=2)
     decisions.scheduler.decided(old, NOON + 10)
-    assert [due - NOON for _, due, _ in decisions.at(20)[0] + decisions.at(30)[0]] == [30]
+    assert decisions.at(20)[0] + decisions.at(30)[0] == [("S", 30)]
 
 
 def test_held_nothing_is_decided_and_the_release_decides_the_rest_once(decisions):
@@ -215,50 +559,261 @@ def test_held_nothing_is_decided_and_the_release_decides_the_rest_once(decisions
     for second in (10, 20, 35):
         assert decisions.at(second)[0] == []
     decisions.scheduler.hold(False)
-    assert decisions.at(36)[0] == [("S", NOON + 30, (NOON + 10, NOON + 20, 2))]
-    assert decisions.at(40)[0] == [("S", NOON + 40, None)]
-    assert decisions.at(3600)[0][-1][0] in ("S", "LATER")
-    assert [name for name, _, _ in decisions.made].count("LATER") == 1
+    assert decisions.at(45)[0] == [("S", (10, 20, 2, "hold")), ("S", 30), ("S", 40)]
+    assert decisions.at(50)[0] == [("S", 50)]
+    decisions.at(3600)
+    assert decisions.of("LATER") == [3600]
+
+
+@pytest.mark.parametrize("misfire, made", [
+    ("skip", [(10, 30, 3, "hold"), 40]), ("all", [10, 20, 30, 40]), ("once", [(10, 20, 2, "hold"), 30, 40])])
+def test_a_release_follows_misfire(decisions, misfire, made):
+    decisions.put("every 10s", misfire=misfire)
+    decisions.scheduler.hold(True)
+    decisions.at(35)
+    decisions.scheduler.hold(False)
+    decisions.at(40)
+    assert decisions.of() == made
 
 
 def test_held_and_released_before_anything_is_due(decisions):
     decisions.put("every 10s")
     decisions.scheduler.hold(True)
     decisions.scheduler.hold(False)
-    assert len(decisions.at(10)[0]) == 1
+    assert decisions.at(10)[0] == [("S", 10)] and decisions.event_count == 1
+
+
+def test_held_twice_and_released_twice(decisions):
+    decisions.put("every 10s")
+    for is_held in (True, True, False, False):
+        decisions.scheduler.hold(is_held)
+        decisions.at(decisions.clock.time - NOON + 10)
+    assert decisions.of() == [(10, 10, 1, "hold"), 20, 30, 40] and decisions.event_count == 1
+
+
+def test_what_was_missed_before_a_hold_is_told_as_held(decisions):
+    decisions.put("every 10s", decided=-35)
+    decisions.scheduler.hold(True)
+    decisions.at(25)
+    decisions.scheduler.hold(False)
+    assert decisions.at(26)[0] == [("S", (-30, 10, 5, "hold")), ("S", 20)]
+
+
+def test_a_release_while_a_decision_is_written(decisions):
+    """The same may be decided once more, which the repository refuses; it is not lost, and no event stays over."""
+    decisions.is_prompt = False
+    entry = decisions.put("every 10s")
+    decisions.at(10)
+    decisions.scheduler.hold(True)
+    decisions.at(25)
+    decisions.scheduler.hold(False)
+    decisions.scheduler.decided(entry, NOON + 10)
+    decisions.is_prompt = True
+    decisions.at(26)
+    decisions.at(30)
+    assert decisions.of()[-2:] == [20, 30] and decisions.event_count == 1
 
 
 def test_the_hold_of_one_schedule_leaves_the_others(decisions):
-    hold = Hold("", "me", to_text(NOON), None)
-    held = decisions.put("every 10s", hold=hold)
+    held = decisions.put("every 10s", hold=HELD)
     decisions.put("every 10s", "OTHER")
     for second in (10, 20):
-        assert [name for name, _, _ in decisions.at(second)[0]] == ["OTHER"]
-    decisions.put("every 10s", decided=held.decided, revision=1)        # its release
-    assert ("S", NOON + 20, (NOON + 10, NOON + 10, 1)) in decisions.at(25)[0]
+        assert [name for name, _ in decisions.at(second)[0]] == ["OTHER"]
+    decisions.put("every 10s", decided=held.decided - NOON, why=agent.ON_HOLD)      # its release
+    assert decisions.at(30)[0] == [("S", (10, 10, 1, "hold")), ("S", 20), ("S", 30), ("OTHER", 30)] \
+        or sorted(decisions.of(), key=str) == sorted([(10, 10, 1, "hold"), 20, 30], key=str)
 
 
 def test_the_release_of_the_agent_leaves_the_hold_of_a_schedule(decisions):
-    decisions.put("every 10s", hold=Hold("", "me", to_text(NOON), None))
+    decisions.put("every 10s", hold=HELD)
     decisions.scheduler.hold(True)
     decisions.at(10)
     decisions.scheduler.hold(False)
     assert decisions.at(20)[0] == []
 
 
+# -- steps of the clock
+
 def test_a_clock_set_back_fires_nothing_again(decisions):
     decisions.put("every 10s")
     for second in (10, 20):
         decisions.at(second)
+    decisions.clock.step(-121)
     made, left = decisions.at(-100)
-    assert made == [] and left == 130
+    assert made == [] and left == 130 and decisions.steps == [-121]
     assert decisions.at(15)[0] == [] and decisions.at(29)[0] == []
-    assert decisions.at(30)[0] == [("S", NOON + 30, None)]
+    assert decisions.at(30)[0] == [("S", 30)] and len(decisions.steps) == 1
 
 
 def test_a_clock_set_forward_counts_as_downtime(decisions):
     decisions.put("every 10s")
-    assert decisions.at(86400)[0] == [("S", NOON + 86400, (NOON + 10, NOON + 86390, 8639))]
+    decisions.at(1)
+    decisions.clock.step(86400)
+    assert decisions.at(86402)[0] == [("S", (10, 86390, 8639, "misfire")), ("S", 86400)]
+    assert decisions.steps == [86400]
+    assert decisions.at(86425)[0] == [("S", 86410), ("S", 86420)]
+
+
+def test_the_words_of_a_step(decisions):
+    entry, told = decisions.put("every 10s"), []
+    decisions.tick()
+    decisions.scheduler._decide = lambda entry, upto, spans: told.extend(spans)
+    decisions.clock.step(60.25)
+    decisions.tick()
+    assert told[0] == Span(NOON + 10, NOON + 50, 5, "misfire", "the clock stepped forward by 60.2 s")
+    assert entry.due is None
+
+
+@pytest.mark.parametrize("step, is_noticed", [(0.49, False), (0.51, True), (-0.49, False), (-0.51, True)])
+def test_how_small_a_step_is_noticed(decisions, step, is_noticed):
+    decisions.tick()
+    decisions.clock.step(step)
+    decisions.at(decisions.clock.time - NOON + 1)
+    assert [round(seconds, 6) for seconds in decisions.steps] == [step] * is_noticed
+
+
+def test_a_clock_that_is_slewed_has_not_stepped(decisions):
+    decisions.put("every 1s")
+    for _ in range(100):
+        decisions.clock.step(0.4)
+        decisions.at(decisions.clock.time - NOON + 1)
+    assert decisions.steps == [] and decisions.of() == list(range(1, 141))
+
+
+def test_a_step_between_two_ticks_is_told_once(decisions):
+    for step in (5, -5, 7200):
+        decisions.tick()
+        decisions.clock.step(step)
+        for _ in range(3):
+            decisions.at(decisions.clock.time - NOON + 1)
+    assert decisions.steps == [5, -5, 7200]
+
+
+def test_readings_that_were_interrupted_say_nothing(decisions):
+    """A pause of the process between the reading of the two clocks is no step of one."""
+    decisions.put("every 10s")
+    decisions.tick()
+    clock, now = decisions.clock, decisions.clock.now
+    pauses = iter([30.0])
+
+    def slow():
+        clock.move(next(pauses, 0.0))
+        return now()
+    clock.now = slow
+    decisions.tick()
+    clock.now = now
+    decisions.at(45)
+    assert decisions.steps == [] and decisions.of() == [10, 20, 30, 40]
+
+
+def test_after_a_step_back_a_new_schedule_is_not_judged_as_missed(decisions):
+    decisions.put("every 10s", "OLD")
+    decisions.scheduler.hold(True)
+    decisions.at(100)
+    decisions.scheduler.hold(False)         # up to here all was missed
+    decisions.at(100)
+    decisions.clock.step(-50)
+    decisions.put("every 10s", "NEW", misfire="skip")
+    decisions.at(95)
+    assert decisions.of("NEW") == [60, 70, 80, 90]
+    assert decisions.of("OLD") == [(10, 90, 9, "hold"), 100]
+    decisions.at(110)
+    assert decisions.of("OLD")[2:] == [110] and decisions.of("NEW")[4:] == [100, 110]
+
+
+def test_after_a_step_back_what_was_loaded_before_it_is_not_judged_as_missed(decisions):
+    """It was loaded at 100 and decided up to 0; after the step the times up to 50 are missed, those after are not."""
+    decisions.at(100)
+    decisions.put("every 10s", decided=0, misfire="skip", hold=HELD)
+    decisions.clock.step(-50)
+    decisions.tick()
+    decisions.put("every 10s", decided=0, misfire="skip", since=50)
+    decisions.at(75)
+    assert decisions.of() == [(10, 50, 5, "misfire"), 60, 70]
+
+
+def test_a_step_forward_while_held(decisions):
+    decisions.put("every 10s")
+    decisions.scheduler.hold(True)
+    decisions.tick()
+    decisions.clock.step(100)
+    assert decisions.at(105)[0] == []
+    decisions.scheduler.hold(False)
+    assert decisions.at(115)[0] == [("S", (10, 90, 9, "hold")), ("S", 100), ("S", 110)]
+
+
+def test_a_step_forward_over_a_jitter_still_to_come():
+    decisions = Decisions()
+    due = find_late(300, 500)
+    planned = due + late(due, 600)
+    decisions.put("every 1000s", decided=due - 1, since=due - 1, jitter=600)
+    decisions.at(due + 1)
+    decisions.clock.step(100)
+    decisions.at(due + 102)
+    assert decisions.of() == []
+    decisions.at(planned)
+    assert decisions.of() == [due]
+
+
+# -- what the window excludes
+
+def test_what_is_excluded_is_recorded_once_a_minute(decisions):
+    decisions.put("every 1s", hours="13:00-14:00")
+    for second in range(0, 201):
+        decisions.at(second)
+    spans = decisions.of()
+    assert spans == [(1, 1, 1, "window"), (2, 61, 60, "window"), (62, 121, 60, "window"), (122, 181, 60, "window")]
+    decisions.at(3601)
+    assert decisions.of()[4:] == [(182, 3599, 3418, "window"), 3600, 3601]
+
+
+def test_what_is_excluded_is_recorded_with_the_next_due_time(decisions):
+    decisions.put("every 10s", hours="12:01-14:00")
+    for second in range(0, 75):
+        decisions.at(second)
+    assert decisions.of() == [(10, 10, 1, "window"), (20, 50, 4, "window"), 60, 70]
+
+
+def test_what_is_excluded_last_is_recorded_too(decisions):
+    decisions.put("daily at 12:00", exclude_weekdays="wed,thu", to="2026-06-04")
+    for day in (1, 2, 3, 4, 5, 50):
+        decisions.at(day * DAY)
+    assert decisions.of() == [1 * DAY, (2 * DAY, 2 * DAY, 1, "window"), (3 * DAY, 3 * DAY, 1, "window")]
+    assert decisions.event_count == 0
+
+
+def test_many_excluded_after_another_cost_no_event_each(decisions):
+    decisions.put("every 1s", hours="13:00-14:00")
+    assert [decisions.at(second)[1] for second in (0, 1, 2, 60)] == [1, 60, 59, 1]
+
+
+# -- events
+
+def test_replaced_entries_leave_no_events_behind(decisions):
+    called = []
+    decisions.put("every 1d", "OTHER")
+    decisions.scheduler.call_at(NOON + 50, lambda: called.append(1))
+    for revision in range(5000):
+        decisions.put("every 1h", revision=revision)
+        if revision % 100 == 0:
+            decisions.tick()
+            assert decisions.event_count < 1300
+    assert decisions.at(60)[0] == [] and called == [1]
+    assert decisions.at(DAY / 2)[0][-1] == ("OTHER", DAY / 2)
+    assert decisions.of() == [hour * HOUR for hour in range(1, 13)] and decisions.event_count == 2
+
+
+def test_removed_and_held_entries_leave_no_events_behind(decisions):
+    for number in range(3000):
+        entry = decisions.put("every 1h", "S%d" % (number % 7), revision=number, hold=HELD if number % 2 else None)
+        if number % 3 == 0:
+            decisions.scheduler.remove(entry.key)
+        decisions.tick()
+        assert decisions.event_count < 1300
+    for _ in range(3000):
+        decisions.scheduler.hold(True)
+        decisions.scheduler.hold(False)
+    assert decisions.event_count < 1300
 
 
 def test_call_at(decisions):
@@ -275,15 +830,14 @@ def test_call_at(decisions):
 def test_one_that_fails_costs_the_others_nothing():
     clock, made = FakeClock(), []
 
-    def decide(entry, due, missed):
-        if entry.schedule.name == "BAD":
+    def decide(entry, upto, spans):
+        if entry.name == "BAD":
             raise RuntimeError("no")
-        made.append(due)
+        made.append(upto)
     scheduler = Scheduler(clock, decide)
     for name in ("BAD", "GOOD"):
-        schedule = Schedule(name, "AGENT", "J", "-1", "GLOBAL", "every 10s", "UTC", True, {})
-        scheduler.put(Entry(Owner(1), schedule, 1, make_timetable("every 10s"), NOON))
-    clock.time += 10
+        scheduler.put(make_entry("every 10s", name=name))
+    clock.move(10)
     for _ in range(2):
         try:
             scheduler.tick()
@@ -297,287 +851,3 @@ def test_stopped_nothing_more_is_decided(decisions):
     decisions.scheduler.stop()
     assert decisions.at(100)[0] == []
     decisions.scheduler.run()           # returns at once
-
-
-def test_at_random_no_due_time_is_lost_or_doubled():
-    """Each due time is decided or counted as missed, once, whatever happens in between."""
-    rng = random.Random(3)
-    for _ in range(20):
-        decisions, second, revision = Decisions(), 0.0, 1
-        entry = decisions.put("every 7s", decided=NOON)
-        for _ in range(80):
-            second += rng.choice((0.1, 1, 3, 7, 20, 100))
-            what = rng.randrange(6)
-            if what == 0:
-                decisions.scheduler.hold(True)
-            elif what == 1:
-                decisions.scheduler.hold(False)
-            elif what == 2:
-                revision += 1
-                entry = decisions.put("every 7s", decided=entry.decided, revision=revision)
-            elif what == 3:
-                second -= 50
-            decisions.at(second)
-        decisions.scheduler.hold(False)
-        decisions.at(second + 1000)
-        upto = NOON
-        timetable = make_timetable("every 7s")
-        for _, due, missed in decisions.made:
-            first, last, count = missed or (due, None, 0)
-            assert first == timetable.next_after(upto)
-            assert count == timetable.count(upto, due) - 1
-            assert missed is None or last == timetable.last_until(upto, due - 1)
-            upto = due
-        assert timetable.count(upto, NOON + second + 1000) == 0
-
-
-# -- what a repository decides ---------------------------------------------------------
-
-class Ledger:
-    """A work repository with scenario J and schedules, and its decisions."""
-
-    def __init__(self, folder):
-        self.clock = FakeClock()
-        self.repository = WorkRepository.create(7, "R", str(folder / "r.db"), agent.Clock())
-        scenario = {"name": "J", "version": "1", "variables": {"day": "x"}, "steps": [
-            {"name": "a", "tasks": [{"type": "os", "command": "true"}]}]}
-        self.write(lambda connection: self.repository.import_document(
-            connection, Definitions().read(json.dumps({"scenarios": [scenario]})), "AGENT",
-            to_text(NOON)))
-
-    def write(self, work):
-        return self.repository.db.write(work)
-
-    def add(self, name="S", **changes):
-        schedule = Schedule(name, "AGENT", "J", "-1", "GLOBAL", "every 10s", "UTC", True, {})
-        self.write(lambda connection: self.repository.add_schedule(
-            connection, schedule._replace(**changes), to_text(NOON)))
-
-    def row(self, name="S"):
-        with self.repository.db.reading() as connection:
-            return self.repository.get_schedule(connection, name)
-
-    def decide(self, seconds, missed=None, name="S", revision=None, is_held=False, now=None):
-        """decide() of a due time, all in seconds after noon -> session number or None."""
-        if missed:
-            missed = to_text(NOON + missed[0]), to_text(NOON + missed[1]), missed[2]
-        ticket = self.write(lambda connection: self.repository.decide(
-            connection, name, self.row(name)["revision"] if revision is None else revision,
-            to_text(NOON + seconds), missed, to_text(NOON + (seconds if now is None else now)), is_held))
-        return ticket and ticket.session
-
-    def end(self, session, late_s=0.0):
-        """Runs a session in no time."""
-        with self.repository.db.reading() as connection:
-            due = from_text(self.repository.get_session(connection, session)["due"])
-        now = to_text(due + late_s)
-        self.write(lambda connection: (
-            self.repository.begin_session(connection, session, "me", late_s > 1, now),
-            self.repository.end_session(connection, session, DONE, "", 5, now)))
-
-    def occurrences(self, name=None):
-        """Oldest first: (due, last due, count, decision, reason, session), seconds after noon."""
-        return [(from_text(row["due"]) - NOON, from_text(row["last_due"]) - NOON, row["count"],
-                 row["decision"], row["reason"], row["session"])
-                for row in reversed(self.repository.list_occurrences(name, 1000))]
-
-    def sessions(self):
-        return self.repository.list_sessions(agent.SessionFilter(), 1 << 62, 1000)
-
-
-@pytest.fixture
-def ledger(tmp_path):
-    made = Ledger(tmp_path)
-    yield made
-    made.repository.db.close()
-
-
-def test_a_due_time_makes_one_session_with_its_occurrence(ledger):
-    ledger.add(variables={"day": "monday"})
-    assert ledger.decide(10) == 1007
-    assert ledger.occurrences() == [(10, 10, 1, STARTED, "", 1007)]
-    row = ledger.sessions()[0]
-    assert (row["status"], row["schedule"], row["due"]) == ("QUEUED", "S", to_text(NOON + 10))
-    assert json.loads(row["variables"]) == {"day": "monday"}
-    assert ledger.row()["decided"] == to_text(NOON + 10)
-
-
-def test_once_per_due_time_whoever_asks(ledger):
-    ledger.add()
-    ledger.end(ledger.decide(20))
-    for seconds in (20, 20, 10, -5, 0):
-        assert ledger.decide(seconds) is None
-    assert ledger.decide(30) == 2007
-    assert [row[0] for row in ledger.occurrences()] == [20, 30]
-    assert len(ledger.sessions()) == 2
-
-
-def test_a_crash_between_leaves_neither_session_nor_occurrence(ledger):
-    ledger.add()
-
-    class Crash(Exception):
-        pass
-
-    def work(connection):
-        self = ledger.repository
-        assert self.decide(connection, "S", ledger.row()["revision"], to_text(NOON + 10), None,
-                           to_text(NOON + 10), False)
-        raise Crash
-    with pytest.raises(Crash):
-        ledger.write(work)
-    assert ledger.occurrences() == [] and ledger.sessions() == []
-    assert ledger.decide(10) == 1007
-
-
-def test_out_of_date_decides_nothing(ledger):
-    ledger.add()
-    revision = ledger.row()["revision"]
-    ledger.write(lambda connection: ledger.repository.set_schedule(
-        connection, "S", lambda schedule: schedule._replace(rule="every 20s"), to_text(NOON + 5)))
-    assert ledger.decide(10, revision=revision) is None
-    assert ledger.decide(20) == 1007
-    ledger.write(lambda connection: ledger.repository.set_schedule(
-        connection, "S", lambda schedule: schedule._replace(enabled=False), to_text(NOON + 25)))
-    assert ledger.decide(40) is None
-    ledger.write(lambda connection: ledger.repository.delete_schedule(connection, "S"))
-    assert ledger.decide(60, revision=1) is None
-    assert len(ledger.sessions()) == 1
-
-
-def test_a_deleted_schedule_made_again_does_not_decide_what_the_old_one_did(ledger):
-    ledger.add()
-    assert ledger.decide(10) == 1007
-    ledger.write(lambda connection: ledger.repository.delete_schedule(connection, "S"))
-    ledger.add()
-    assert ledger.decide(10) is None
-    assert len(ledger.occurrences()) == 1
-
-
-def test_a_change_does_not_fire_the_past(ledger):
-    ledger.add()
-    ledger.write(lambda connection: ledger.repository.set_schedule(
-        connection, "S", lambda schedule: schedule._replace(rule="every 1s"), to_text(NOON + 100)))
-    assert ledger.row()["decided"] == to_text(NOON + 100)
-    revision = ledger.row()["revision"]
-    ledger.write(lambda connection: ledger.repository.set_schedule(
-        connection, "S", lambda schedule: schedule, to_text(NOON + 200)))
-    assert ledger.row()["decided"] == to_text(NOON + 100) and ledger.row()["revision"] == revision
-
-
-def test_overlap_one_waits_further_ones_are_skipped_in_one_row(ledger):
-    ledger.add()
-    first = ledger.decide(10)
-    ledger.write(lambda connection: ledger.repository.begin_session(
-        connection, first, "me", False, to_text(NOON + 10)))
-    second = ledger.decide(20)
-    assert second == 2007                               # it waits
-    for seconds in (30, 40, 50):
-        assert ledger.decide(seconds) is None
-    assert ledger.occurrences() == [(10, 10, 1, STARTED, "", first), (20, 20, 1, STARTED, "", second),
-                                    (30, 50, 3, SKIPPED, "overlap", None)]
-    ledger.end(second)
-    assert ledger.decide(60) == 3007
-    assert ledger.decide(70) is None
-    assert ledger.occurrences()[-2:] == [(60, 60, 1, STARTED, "", 3007),
-                                         (70, 70, 1, SKIPPED, "overlap", None)]
-    assert ledger.decide(30) is None and ledger.decide(50) is None
-
-
-def test_overlap_is_of_the_same_schedule_alone(ledger):
-    ledger.add()
-    ledger.add("OTHER")
-    ledger.decide(10)
-    assert ledger.decide(10, name="OTHER") == 2007
-    ledger.write(lambda connection: ledger.repository.add_session(
-        connection, agent.SessionRequest("J", "AGENT"), to_text(NOON)))
-    ledger.end(1007)
-    assert ledger.decide(20) == 4007
-
-
-def test_held_it_waits(ledger):
-    ledger.add()
-    assert ledger.decide(10, is_held=True) == 1007
-    assert ledger.sessions()[0]["status"] == "WAITING"
-    assert ledger.decide(20, is_held=True) is None
-
-
-def test_missed_is_one_row_before_the_session(ledger):
-    ledger.add()
-    assert ledger.decide(100, (10, 90, 9), now=103) == 1007
-    assert ledger.occurrences() == [(10, 90, 9, SKIPPED, "misfire", None),
-                                    (100, 100, 1, STARTED, "", 1007)]
-
-
-def test_missed_rows_that_follow_each_other_are_merged(ledger):
-    """A decision whose session fell to the overlap leaves no second row of the same reason."""
-    ledger.add()
-    assert ledger.decide(100, (10, 90, 9)) == 1007
-    assert ledger.decide(200, (110, 190, 9)) is None        # 1007 waits still
-    assert ledger.decide(210) is None
-    assert ledger.decide(300, (220, 290, 8)) is None
-    assert ledger.decide(310) is None
-    assert ledger.occurrences()[1:] == [
-        (100, 100, 1, STARTED, "", 1007),
-        (110, 190, 9, SKIPPED, "misfire", None), (200, 210, 2, SKIPPED, "overlap", None),
-        (220, 290, 8, SKIPPED, "misfire", None), (300, 310, 2, SKIPPED, "overlap", None)]
-
-
-def test_every_due_time_stands_in_the_ledger_exactly_once(ledger):
-    rng, due, expected = random.Random(5), 0, 0
-    ledger.add()
-    open_sessions = []
-    for _ in range(120):
-        skipped = rng.choice((0, 0, 0, 1, 5))
-        missed = (due + 10, due + 10 * skipped, skipped) if skipped else None
-        due += 10 * (skipped + 1)
-        expected += skipped + 1
-        session = ledger.decide(due, missed)
-        if session:
-            open_sessions.append(session)
-        if open_sessions and rng.random() < 0.4:
-            ledger.end(open_sessions.pop(0))
-    rows = ledger.occurrences()
-    assert sum(row[2] for row in rows) == expected
-    upto = 0
-    for first, last, count, decision, reason, session in rows:
-        assert first == upto + 10 and last == first + (count - 1) * 10
-        assert (session is None) == (decision == SKIPPED)
-        upto = last
-    assert not any(a[3:5] == b[3:5] and a[3] == SKIPPED for a, b in zip(rows, rows[1:]))
-
-
-def test_late_is_what_begins_over_a_second_after_its_due_time(ledger):
-    ledger.add()
-    for seconds, late_s in ((10, 0.9), (20, 1.5)):
-        ledger.end(ledger.decide(seconds), late_s)
-    assert [row[3] for row in ledger.occurrences()] == [STARTED, LATE]
-
-
-def test_a_schedule_whose_scenario_is_gone_notes_that_it_failed(ledger):
-    ledger.add()
-    ledger.write(lambda connection: connection.execute("delete from scenario where name='J'"))
-    assert ledger.decide(10) is None
-    row = ledger.repository.list_occurrences("S", 1)[0]
-    assert (row["decision"], row["session"]) == (FAILED, None) and "J" in row["message"]
-    assert ledger.decide(10) is None and len(ledger.occurrences()) == 1
-
-
-def test_a_variable_that_the_latest_version_lacks_is_a_failure_too(ledger):
-    ledger.add(variables={"day": "x"})
-    scenario = {"name": "J", "version": "2", "steps": [
-        {"name": "a", "tasks": [{"type": "os", "command": "true"}]}]}
-    ledger.write(lambda connection: ledger.repository.import_document(
-        connection, Definitions().read(json.dumps({"scenarios": [scenario]})), "AGENT",
-        to_text(NOON)))
-    assert ledger.decide(10) is None
-    assert ledger.occurrences()[0][3] == FAILED and ledger.sessions() == []
-
-
-def test_the_ledger_survives_its_file(ledger):
-    ledger.add()
-    ledger.decide(10)
-    ledger.repository.db.close()
-    again = WorkRepository(7, "R", ledger.repository.path, agent.Clock()).open()
-    ledger.repository = again
-    assert ledger.decide(10) is None and len(ledger.occurrences()) == 1
-    assert os.path.exists(again.path)

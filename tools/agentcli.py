@@ -490,7 +490,12 @@ class Command(NamedTuple):
 
 
 CRONTAB_OPTIONS = ("CRONTAB", "SYSTEM", "DRY_RUN")        # the client's own
-SCHEDULE_FIELDS = "AGENT=name TIMEZONE=zone ENABLED=yes|no REPO=name"
+SCHEDULE_FIELDS = (
+    "AGENT=name TIMEZONE=zone ENABLED=yes|no FROM=time TO=time HOURS=08:00-18:00 EXCLUDE_WEEKDAYS=sat,sun "
+    "EXCLUDE_MONTHDAYS=1,last EXCLUDE_DATES=a,b..c,calendar REPEAT_EVERY=s REPEAT_COUNT=n REPEAT_FOR=s "
+    "GAP=run|skip FOLD=first|both JITTER=s AFTER=a,b/2h,scenario:c NAME=text KEYWORDS=a,b PRIORITY=n "
+    "ATTEMPTS=n RETRY_DELAY=s TIMEOUT=s OVERLAP=queue|skip|parallel|stop MISFIRE=once|all|skip GRACE=s "
+    "REPO=name")
 COMMANDS = [Command(*row) for row in (
     ("ping", "", "", show_acknowledgement, "how the agent is"),
     ("exec", "SCENARIO [VERSION] [CONTEXT] [VARIABLE=value ...]", "REPO=name NAME=text KEYWORDS=a,b AT=time KEY=token "
@@ -506,16 +511,23 @@ COMMANDS = [Command(*row) for row in (
     ("log", "SESSION", "FOLLOW", show_log, "what the tasks of a session printed; --follow as they print it"),
     ("sched list", "", "REPO=name", show_listing, "list the schedules"),
     ("sched show", "NAME", "REPO=name", show_record, "one schedule with its variables and hold"),
-    ("sched add", "NAME SCENARIO VERSION CONTEXT RULE [VARIABLE=value ...]", SCHEDULE_FIELDS, show_acknowledgement,
+    ("sched add", "NAME SCENARIO VERSION CONTEXT [RULE] [VARIABLE=value ...]", SCHEDULE_FIELDS, show_acknowledgement,
      "add a schedule; VERSION -1 is the latest"),
     ("sched set", "NAME [VARIABLE=value ...]", "SCENARIO=name VERSION=version CONTEXT=name RULE=rule "
      + SCHEDULE_FIELDS, show_acknowledgement, "change a schedule"),
     ("sched del", "NAME", "REPO=name", show_acknowledgement, "delete a schedule"),
     ("sched on", "NAME", "REPO=name", show_acknowledgement, "enable a schedule"),
     ("sched off", "NAME", "REPO=name", show_acknowledgement, "disable a schedule"),
-    ("sched next", "[NAME]", "COUNT=n FROM=time TO=time REPO=name", show_listing, "coming due times; nothing fires"),
+    ("sched next", "[NAME]", "COUNT=n FROM=time TO=time ALL REPO=name", show_listing,
+     "coming due times, with --all what is excluded too; nothing fires"),
+    ("sched plan", "", "FROM=time TO=time ALL REPO=name", show_listing,
+     "play a period: what would overlap, queue, be skipped, never fit"),
     ("sched why", "[NAME]", "LIMIT=n REPO=name", show_listing, "what became of the due times, newest first"),
     ("sched update", "", "", show_acknowledgement, "read the schedules from the repositories again"),
+    ("calendar list", "", "", show_listing, "list the calendars that exclude_dates can name"),
+    ("calendar add", "NAME DATES", "", show_acknowledgement, "add a calendar: 2026-12-25,2026-12-27..2026-12-31"),
+    ("calendar set", "NAME DATES", "", show_acknowledgement, "give a calendar other dates"),
+    ("calendar del", "NAME", "", show_acknowledgement, "delete a calendar that no schedule names"),
     ("hold", "[REASON]", "SCHEDULE=name UNTIL=time", show_acknowledgement,
      "begin nothing new, or nothing of one schedule"),
     ("release", "", "SCHEDULE=name", show_acknowledgement, "end a hold"),
@@ -562,8 +574,8 @@ def make_parser():
     for command in COMMANDS:
         group, _, name = command.name.rpartition(" ")
         if group not in places:
-            places[group] = add_subparsers(places[""].add_parser(group, help="schedules: %s %s -h" % (
-                parser.prog, group), allow_abbrev=False))
+            places[group] = add_subparsers(places[""].add_parser(group, help="%ss: %s %s -h" % (
+                {"sched": "schedule"}.get(group, group), parser.prog, group), allow_abbrev=False))
         usage = " ".join([parser.prog, command.name] + command.arguments.split() + ["[options]"])
         sub = places[group].add_parser(name, help=command.help, description=command.help, usage=usage,
                                        allow_abbrev=False)
