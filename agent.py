@@ -1709,6 +1709,8 @@ def parse_after(text):
                              "with a period if it is to count no longer, like A/2h" % item)
         condition = Condition(kind if colon else "schedule", check_name(rest if colon else name),
                               parse_seconds(period) if slash else None)
+        if condition.within_s == 0:
+            raise ValueError("'%s': the period is 1s at least" % item)
         if condition[:2] in [other[:2] for other in found]:
             raise ValueError("%s stands twice" % condition.name)
         found.append(condition)
@@ -3238,13 +3240,17 @@ class ScenarioTables:
         """Deletes a version; NotFound, or Conflict while a schedule names it."""
         self._imports += 1
         row = self.get_version(connection, name, version)
+        is_last = connection.execute("select count(*) from scenario where name=?",
+                                     (name,)).fetchone()[0] == 1
         for schedule in connection.execute("select name, version from schedule where scenario=?",
                                            (name,)):
-            others = connection.execute("select count(*) from scenario where name=?",
-                                        (name,)).fetchone()[0]
-            if schedule["version"] == row["version"] or schedule["version"] == "-1" and others == 1:
+            if schedule["version"] == row["version"] or schedule["version"] == "-1" and is_last:
                 raise Conflict("schedule %s names scenario %s %s"
                                % (schedule["name"], name, row["version"]))
+        waiting = connection.execute("select schedule from schedule_condition where kind='scenario'"
+                                     " and name=?", (name,)).fetchone()
+        if waiting and is_last:
+            raise Conflict("schedule %s runs after scenario %s" % (waiting[0], name))
         connection.execute("delete from scenario where name=? and version=?",
                            (name, row["version"]))
         self._forget_definitions(connection)
@@ -3815,13 +3821,26 @@ class ScheduleTables:
             if connection.execute(query, (condition.name,)).fetchone() is None:
                 raise NotFound("no %s %s in repository %s, after which it is to run"
                                % (condition.kind, condition.name, self.name))
-        if not schedule.rule and connection.execute(
-                "with recursive before(name) as (select ?1 union select c.name from before b"
-                " join schedule_condition c on c.schedule=b.name join schedule s on s.name=b.name"
-                " where c.kind='schedule' and s.rule='') select 1 from schedule_condition c"
-                " join before b on c.schedule=b.name where c.name=?1 and c.kind='schedule'",
-                (schedule.name,)).fetchone():
+        if not schedule.rule and self._leads_back(connection, schedule):
             raise Conflict("schedule %s would wait for itself by way of its after" % schedule.name)
+
+    @staticmethod
+    def _leads_back(connection, schedule):
+        """Whether it runs after its own sessions, by way of others that have no rule either."""
+        seen, left = set(), [schedule.name]
+        while left:
+            for kind, name in connection.execute("select kind, name from schedule_condition where"
+                                                 " schedule=?", (left.pop(),)).fetchall():
+                if name == (schedule.name if kind == "schedule" else schedule.scenario):
+                    return True
+                found = connection.execute(
+                    "select name from schedule where rule='' and name=?" if kind == "schedule" else
+                    "select distinct s.name from schedule_condition c join schedule s on"
+                    " s.name=c.schedule where s.rule='' and s.scenario=?", (name,)).fetchall()
+                new = {row[0] for row in found} - seen
+                seen |= new
+                left += new
+        return False
 
     def add_schedule(self, connection, schedule, now):
         """Exists, NotFound (scenario, after), BadRequest (variable)."""
@@ -7004,11 +7023,8 @@ class Entry:
             spans += self._excluded(cursor, due)
             spans.append(self._run(due))
             cursor, due = due, self.timetable.next_after(due)
-        if due is not None:
-            excluded = self._excluded(cursor, min(due, int(now // 1) + 1))
-            spans += excluded
-            cursor = excluded[-1].last if excluded else cursor
-        return cursor, spans
+        excluded = self._excluded(cursor, min(self._limit(due), int(now // 1) + 1))
+        return excluded[-1].last if excluded else cursor, spans + excluded
 
     def _judge_missed(self, cursor, newest, now, why):
         """The part of judge() for what was missed after `cursor`, up to `newest`."""
@@ -7024,13 +7040,14 @@ class Entry:
         return newest - bool(is_to_come), sorted(spans, key=lambda span: span.first)
 
     def _list_runs(self, cursor, newest, now):
-        """Those of the missed due times that `misfire` lets run."""
-        misfire, grace, _ = self.policy
-        if misfire == "skip" or grace is not None and now - newest > grace:
+        """Those of the missed due times that `misfire` lets run; grace begins when they were planned."""
+        misfire, grace, jitter = self.policy
+        if misfire == "skip":
             return []
         if misfire == "once":
-            return [newest]
-        oldest = max(cursor, int(now - (MISSED_S if grace is None else grace)) - 1)
+            return [newest] if grace is None or now - self.plan(newest) <= grace else []
+        patience_s = (MISSED_S if grace is None else grace) + jitter
+        oldest = max(cursor, int(-((patience_s - now) // 1)) - 1)
         if newest <= oldest:
             return []
         after = oldest if self.timetable.count(oldest, newest) <= MAX_MISSED else _find_first(
@@ -7044,6 +7061,10 @@ class Entry:
         if self.timetable.next_excluded(after, before) is None:
             return []
         return [Span(*found) for found in self.timetable.excluded_spans(after, before - 1)]
+
+    def _limit(self, due):
+        """Before which nothing else is due than `due`; at the end of the rule this is None."""
+        return self.timetable.last + 1 if due is None else due
 
     def _run(self, due):
         return Span(due, due, 1, "", "", self.plan(due) if self.policy.jitter else None)
@@ -7059,10 +7080,9 @@ class Entry:
             return None
         cursor = int(self.decided // 1)
         due = self.timetable.next_after(cursor)
-        if due is None:
-            return None
-        excluded = self.timetable.next_excluded(cursor, due)
-        return self.plan(due) if excluded is None else min(self.plan(due), max(excluded, self.quiet))
+        excluded = self.timetable.next_excluded(cursor, self._limit(due))
+        events = [] if due is None else [self.plan(due)]
+        return min(events if excluded is None else events + [max(excluded, self.quiet)], default=None)
 
 
 class Scheduler:
@@ -7285,6 +7305,9 @@ class Schedules:
         changed = [name for name, state in states.items() if name not in known
                    or known[name].repository is not repository
                    or [known[name].revision, known[name].hold and known[name].hold.since] != state]
+        if changed:
+            with contextlib.suppress(RepositoryError):      # another agent may have added some
+                self.read_calendars()
         with uncollected():
             for row in repository.read_schedules(changed):
                 self._put(self._entry(repository, row, now, why), not place.has_started)
@@ -7329,13 +7352,15 @@ class Schedules:
         changed = [name for name in set(before) | set(self._calendars)
                    if before.get(name) != self._calendars.get(name)]
         now = self._clock.now()
-        for repository in self._places.readable() if changed else ():
-            names = {user for name in changed for user in repository.list_users(name)}
-            for row in repository.read_schedules(sorted(names)):
-                if row["agent"] == self._name:
-                    entry = self._entry(repository, row, now)
-                    entry.decided = max(entry.decided, now)
-                    self._put(entry)
+        places = [place for place in self._places.list_all() if place.repository] if changed else ()
+        for repository in [place.repository for place in places]:
+            with contextlib.suppress(RepositoryError):      # it is read when it comes back
+                names = {user for name in changed for user in repository.list_users(name)}
+                for row in repository.read_schedules(sorted(names)):
+                    if row["agent"] == self._name:
+                        entry = self._entry(repository, row, now)
+                        entry.decided = max(entry.decided, now)
+                        self._put(entry)
 
     # -- decisions ---------------------------------------------------------------------
 
@@ -7416,6 +7441,8 @@ class Schedules:
             field, reason = faults[0]
             told = reason if reason.startswith(field + " ") else "%s: %s" % (field, reason)
             raise BadRequest(told, faults if len(faults) > 1 else ())
+        if not set(schedule.list_calendars()) <= set(self._calendars):
+            self.read_calendars()           # another agent may have added it
         unknown = [name for name in schedule.list_calendars() if name not in self._calendars]
         if unknown:
             raise NotFound("no calendar %s" % unknown[0])
@@ -8770,7 +8797,7 @@ class Agent:
         found = self.places.get(repository)
         document, counts = import_into(self.master, found, text, self.name, self._now(), is_replacing)
         self._contexts = frozenset(self.master.list_contexts())
-        if document.calendars:
+        if document.calendars or document.schedules:
             self.schedules.read_calendars()
         for schedule in document.schedules:
             self.schedules.refresh(found, schedule.name)

@@ -166,6 +166,8 @@ def shared(tmp_path_factory):
     made.other = AgentProcess(made.folder, "--name", "OTHER").start()
     made.ok("CALENDAR ADD OTHERS 2020-01-01..2099-12-31")
     made.other.ok("SCHED ADD OTHERS J -1 GLOBAL 'every 1s' -EXCLUDE_DATES=OTHERS")
+    made.ok("CALENDAR ADD THEIRS 2020-01-01")
+    made.ok("SCHED ADD THEIRS J -1 GLOBAL 'every 1s' -AGENT=OTHER -EXCLUDE_DATES=THEIRS")
     made.changed = time.time()
     made.ok("CALENDAR SET OTHERS 2020-01-01")
     yield made
@@ -890,8 +892,7 @@ def test_a_broken_repository_keeps_nobody_from_the_calendars(make_agent):
     (agent.folder / "second.db").rename(agent.folder / "away.db")
     agent.start()
     assert agent.ok("PING")["repositories"] == "1/2"
-    import_name = agent.ok("CALENDAR ADD HOLIDAYS 2026-12-25")
-    assert import_name == {"calendar": "HOLIDAYS"}
+    agent.ok("CALENDAR ADD HOLIDAYS 2026-12-25")
     agent.ok("CALENDAR SET HOLIDAYS 2026-12-26")
     agent.ok("SCHED ADD S HELLO -1 GLOBAL 'daily at 02:00' -REPO=WORKREP -EXCLUDE_DATES=HOLIDAYS")
     last = agent.ask("CALENDAR DEL HOLIDAYS")[-1]       # what cannot be read may use it
@@ -902,6 +903,8 @@ def test_another_agent_of_the_master_follows_the_calendars(shared):
     """Its schedule was excluded by a calendar until `shared` changed it, which it has heard by now."""
     rows = wait_for(lambda: sessions_of(shared, "OTHERS"), "the other agent to fire")
     assert seconds_of(rows[0]["due"]) >= shared.changed
+    wait_for(lambda: sessions_of(shared, "THEIRS"))     # it was added together with its calendar
+    assert "failed" not in {row["decision"] for row in why(shared, "THEIRS")}
     shared.ok("CALENDAR SET OTHERS 2020-01-01..2099-12-31")
     shared.other.ok("SCHED UPDATE")                     # at once
     begun = time.time()

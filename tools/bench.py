@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures agent.py against limits taken in the same run, on the disk of the folder given.
 
-    python tools/bench.py [--folder PATH] [--seconds N]
+    python tools/bench.py [--folder PATH] [--seconds N] [--only NAME]
 
 Every figure is a ratio to what the host itself can do just then, measured in turns with it, since a disk or a
 neighbour changes from minute to minute:
@@ -14,6 +14,10 @@ neighbour changes from minute to minute:
     load_csv        rows a second of a session that loads a file, its helper's start included, to a bare loop of
                     csv.reader and executemany on the same file; unload_csv the same, to csv.writer
     ... memory      of the helper process at its peak, while it loads a file of 200 MB
+    schedules       with 100,000 of them, all different: the start until ready, to a bare loop that reads the same rows;
+                    memory, and processor time while nothing is due; SCHED ADD, SET, OFF, DEL, and how long after
+                    its due time a session is on disk as begun, both to the time of two single-row commits (a due
+                    time takes two: decided, begun); and when the last of 1,000 due in one second has begun
     task output     lines a second of a session whose command prints 300,000 lines as fast as it can (most of which is
                     left out), and of one that prints 10,000 a second (all kept), to the same with `> file`
 """
@@ -39,6 +43,7 @@ CONNECTIONS = 8
 ROUNDS = 3
 ROWS = 500000
 BIG_MB = 200
+SCHEDULES = 100000
 LINES = 300000
 PACED_LINES = 20000
 TABLE = "(day text, low real, high real, wind real, number integer, word text)"
@@ -66,20 +71,26 @@ def commits_per_s(folder, seconds):
         return count / (time.monotonic() - begun)
 
 
-@contextlib.contextmanager
-def running_agent(folder, *options):
-    """The port of an agent with new repositories in a folder, which its processes have as BENCH_FOLDER."""
+def start_agent(folder, *options):
+    """(process, port) of an agent with its repositories in a folder, which its processes have as BENCH_FOLDER."""
     master = os.path.join(folder, "agent", "master.db")
     process = subprocess.Popen([sys.executable, os.path.join(TOP, "agent.py"), "--port", "0", "--master", master,
                                 "--create", "--max-queue", "10000000"] + list(options),
                                stderr=subprocess.PIPE, env=dict(os.environ, BENCH_FOLDER=folder))
+    for line in process.stderr:
+        found = re.search(rb"ready on \S+:(\d+)", line)
+        if found:
+            break
+    threading.Thread(target=process.stderr.read, daemon=True).start()
+    return process, int(found.group(1))
+
+
+@contextlib.contextmanager
+def running_agent(folder, *options):
+    """The port of an agent with new repositories, gone afterwards."""
+    process, port = start_agent(folder, *options)
     try:
-        for line in process.stderr:
-            found = re.search(rb"ready on \S+:(\d+)", line)
-            if found:
-                break
-        threading.Thread(target=process.stderr.read, daemon=True).start()
-        yield int(found.group(1))
+        yield port
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -312,18 +323,140 @@ def measure_output(folder):
                         lambda: run_session(connection, scenario + "_FILE"))
 
 
+# -- schedules -----------------------------------------------------------------------------
+
+def write_schedules(path):
+    """A document with SCHEDULES schedules, each with a rule of its own, none due soon, and a quick scenario."""
+    far = time.gmtime(time.time() + 12 * 3600).tm_hour
+    zones = ("UTC", "Europe/Zurich", "America/New_York", "") if sys.version_info >= (3, 9) else ("UTC", "")
+    rules = ("daily at %(h)02d:%(m)02d:%(s)02d", "cron %(m)d %(h)d %(d)d * *", "monthly on %(d)d,last at %(h)02d:%(m)02d",
+             "yearly on 0%(y)d-%(d)02d at %(h)02d:%(m)02d:%(s)02d", "weekly on sun at %(h)02d:%(m)02d:%(s)02d")
+    schedules = [{"name": "S%06d" % i, "scenario": "QUICK", "timezone": zones[i % len(zones)], "rule": rules[
+        i % len(rules)] % {"h": far, "m": i // 5 % 60, "s": i // 300 % 60, "d": 1 + i // 18000 % 28, "y": 1 + i % 9}}
+        for i in range(SCHEDULES)]
+    for i in range(0, SCHEDULES, 10):
+        schedules[i]["exclude_weekdays"] = "sat"
+    task = {"type": "set", "variable": "x", "value": "1"}
+    scenario = {"name": "QUICK", "version": "001", "variables": {"x": "0"}, "steps": [{"name": "a", "tasks": [task]}]}
+    with open(path, "w") as file:
+        json.dump({"scenarios": [scenario], "schedules": schedules}, file)
+
+
+def bare_read(path):
+    """Seconds that a bare loop takes to read the schedules."""
+    begun = time.monotonic()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        for row in connection.execute("select * from schedule order by name"):
+            json.loads(row[8])
+    return time.monotonic() - begun
+
+
+def processor_s(pid):
+    """Seconds of processor time that a process has taken (Linux)."""
+    with open("/proc/%d/stat" % pid) as file:
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def memory_mb(pid):
+    """Memory of a process at its peak (Linux)."""
+    with open("/proc/%d/status" % pid) as file:
+        return int(re.search(r"VmHWM:\s*(\d+)", file.read()).group(1)) / 1024
+
+
+def begun_delays_ms(path, prefix):
+    """Milliseconds from due to begun of the sessions of some schedules, in order."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return sorted(row[0] * 86400000.0 for row in connection.execute(
+            "select julianday(begun) - julianday(due) from session where schedule like ?", (prefix + "%",)))
+
+
+def measure_changes(connection, commit_ms):
+    """Prints how long changes take, against two commits."""
+    for name, request in (("SCHED ADD", b'SCHED ADD N%d QUICK -1 GLOBAL "daily at 02:00" -TIMEZONE=UTC'),
+                          ("SCHED SET", b'SCHED SET N%d -RULE="daily at 03:00"'), ("SCHED OFF", b"SCHED OFF N%d"),
+                          ("SCHED DEL", b"SCHED DEL N%d")):
+        times = []
+        for number in range(300):
+            begun = time.monotonic()
+            ask(connection, request % number)
+            times.append((time.monotonic() - begun) * 1000)
+        times.sort()
+        print("%-24s %6.2f x a commit (%.2f ms median, %.2f ms 99th percentile)" % (
+            name, times[150] / commit_ms, times[150], times[296]))
+
+
+def measure_firing(connection, path, commit_ms):
+    """Prints how long after its due time a session has begun."""
+    for number in range(3):
+        ask(connection, b'SCHED ADD E%d QUICK -1 GLOBAL "every 1s"' % number)
+    time.sleep(40)
+    for number in range(3):
+        ask(connection, b"SCHED DEL E%d" % number)
+    delays = begun_delays_ms(path, "E")
+    print("%-24s %6.2f x two commits (%.1f ms median, %.1f ms 99th percentile, of %d)" % (
+        "due to begun", delays[len(delays) // 2] / commit_ms / 2, delays[len(delays) // 2],
+        delays[len(delays) * 99 // 100], len(delays)))
+    due = int(time.time()) + 10
+    for number in range(1000):
+        ask(connection, time.strftime('SCHED ADD B%d QUICK -1 GLOBAL "at %%Y-%%m-%%d %%H:%%M:%%S" -TIMEZONE=UTC'
+                                      % number, time.gmtime(due)).encode())
+    time.sleep(max(0, due - time.time()) + 5)
+    delays = begun_delays_ms(path, "B")
+    print("%-24s %6d ms after it the last of %d has begun, %d ms median" % (
+        "1,000 due in one second", delays[-1], len(delays), delays[500]))
+
+
+def measure_schedules(folder):
+    """Prints what many schedules cost."""
+    document, path = os.path.join(folder, "schedules.json"), os.path.join(folder, "agent", "workrep.db")
+    write_schedules(document)
+    os.mkdir(os.path.join(folder, "agent"))
+    master = os.path.join(folder, "agent", "master.db")
+    begun = time.monotonic()
+    subprocess.check_call([sys.executable, os.path.join(TOP, "agent.py"), "--master", master, "--create", "--import",
+                           document], stdout=subprocess.DEVNULL)
+    print("%-24s %6.1f s for %d schedules" % ("--import", time.monotonic() - begun, SCHEDULES))
+    bare, begun = bare_read(path), time.monotonic()
+    process, port = start_agent(folder, "--max-sessions", "100")
+    try:
+        ready = time.monotonic() - begun
+        memory = "%.0f MB" % memory_mb(process.pid) if os.path.isdir("/proc/self") else "?"
+        print("%-24s %6.1f x a bare read of the rows (%.2f s to %.2f s; memory %s)" % (
+            "start, 100,000", ready / bare, ready, bare, memory))
+        if os.path.isdir("/proc/self"):
+            time.sleep(1)
+            before = processor_s(process.pid)
+            time.sleep(10)
+            print("%-24s %6.3f s of processor time in 10 s" % (
+                "nothing due", processor_s(process.pid) - before))
+        commit_ms = 1000 / commits_per_s(folder, 2)
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            measure_changes(connection, commit_ms)
+            measure_firing(connection, path, commit_ms)
+    finally:
+        process.kill()
+        process.wait()
+        shutil.rmtree(os.path.join(folder, "agent"))
+
+
+MEASURES = {"acknowledge": measure_acknowledging, "ping": measure_ping, "csv": measure_csv, "output": measure_output,
+            "schedules": measure_schedules}
+
+
 def main():
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--folder", help="where the files are made (default: the system's temporary folder)")
     parser.add_argument("--seconds", type=float, default=4, help="length of a measurement (default %(default)s)")
+    parser.add_argument("--only", choices=sorted(MEASURES), help="one of the measurements")
     options = parser.parse_args()
     folder = tempfile.mkdtemp(prefix="bench-", dir=options.folder)
     try:
-        measure_acknowledging(folder, options.seconds)
-        measure_ping(folder)
-        measure_csv(folder)
-        measure_output(folder)
+        for name, measure in MEASURES.items():
+            if options.only in (None, name):
+                measure(folder, options.seconds) if name == "acknowledge" else measure(folder)
     finally:
         shutil.rmtree(folder)
 
