@@ -37,7 +37,7 @@ Threads, and what ends each:
     wait PID          waits for the exit of one process of a task, and ends with it
     feed PID          writes one process's standard input, and ends with it
     scheduler         calls Scheduler.tick(); ends at Agent.stop()
-    keeper            heartbeat, clean-up, re-attaching; ends at Agent.stop()
+    keeper            heartbeat, clean-up, re-attaching; ends at Keeper.stop()
     server            accepts connections; ends at Server.close()
     client N          serves one connection; ends with it, or at Server.close()
     task N            one statement of SQL of session N; ends with it, or is interrupted
@@ -289,14 +289,15 @@ def from_text(text):
     """UTC ISO 8601 text of the tables -> epoch seconds."""
     fields = (int(text[0:4]), int(text[5:7]), int(text[8:10]),
               int(text[11:13]), int(text[14:16]), int(text[17:19]))
-    return timegm(fields) + int(text[20:23]) / 1000.0
+    return timegm(fields) + int(text[20:23] or 0) / 1000.0      # as SQLite itself writes it: none
 
 
 def to_local(text):
-    """UTC text of the tables -> the agent's local time with its offset; nothing stays nothing."""
-    if not text:
+    """UTC text of the tables -> the agent's local time with its offset; what is none stays as it is."""
+    try:
+        return text and local_iso(from_text(text), "milliseconds")
+    except ValueError:                  # another program has written it
         return text
-    return local_iso(from_text(text), "milliseconds")
 
 
 def local_iso(instant, timespec="seconds"):
@@ -512,6 +513,7 @@ PROBE_S = 1 << 19           # six days: since 1970 no zone keeps an offset for l
 EVERY_TRIES = 4000          # stretches tried for steps that the window leaves seldom: ten years of days at least
 MAX_OVERLAP = 2000          # firings whose repetitions may overlap
 MAX_SPANS = 50              # due times that are excluded, told one by one
+MAX_SECONDS = 999999999     # of a duration, as parse_seconds reads it
 
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 WEEKDAY_NUMBERS = {"sun": 0, "mon": 1, "tue": 2, "wed": 3, "thu": 4, "fri": 5, "sat": 6}  # as in cron
@@ -688,10 +690,14 @@ class Rule(NamedTuple):
     day: int = None            # of `at`
 
 
+_COMMA, _ON_AT, _NUMBER = re.compile(" ?, ?"), re.compile("(?:on (.+) )?at (.+)"), re.compile("[0-9]{1,4}")
+_CLOCK = re.compile("([01]?[0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9]))?")
+
+
 @functools.lru_cache(maxsize=8192)
 def parse_rule(text):
     """The Rule written in `text`. CalendarError names the part that is wrong."""
-    kind, _, rest = re.sub(" ?, ?", ",", " ".join(text.lower().split())).partition(" ")
+    kind, _, rest = _COMMA.sub(",", " ".join(text.lower().split())).partition(" ")
     if kind.startswith("@") and not rest:
         kind, rest = "cron", kind
     try:
@@ -712,7 +718,7 @@ def _parse_words(kind, text, rest):
     if kind == "at" and re.fullmatch("[^ t]+[ t][^ t]+", rest):
         day, clock = re.split("[ t]", rest)
         return Rule(kind, text, day=parse_day(day), days=_parse_yearly(day[5:]), times=_parse_times(clock, parse_clock))
-    match = re.fullmatch("(?:on (.+) )?at (.+)", rest)
+    match = _ON_AT.fullmatch(rest)
     parse_days = {"weekly": _parse_weekly, "monthly": _parse_monthly, "yearly": _parse_yearly}.get(kind)
     if kind in ("startup", "every", "at") or not match or bool(match.group(1)) != bool(parse_days):
         raise CalendarError("write '%s'" % FORMS[kind])
@@ -728,7 +734,7 @@ def _parse_times(text, parse, starts=(0,)):
 
 def parse_clock(text):
     """The second of the day of `HH:MM[:SS]`."""
-    match = re.fullmatch("([01]?[0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9]))?", text)
+    match = _CLOCK.fullmatch(text)
     if not match:
         raise CalendarError("time '%s' is not HH:MM or HH:MM:SS, 00:00 to 23:59:59" % text)
     return int(match.group(1)) * 3600 + int(match.group(2)) * 60 + int(match.group(3) or 0)
@@ -833,7 +839,9 @@ def _parse_field(what, text, low, high, names=(), hint=""):
     def read(word):
         if word in names:
             return names[word]
-        if not re.fullmatch("[0-9]{1,4}", word) or not low <= int(word) <= high:
+        if word in ("", "?"):
+            raise CalendarError("%s: '%s' is no part of '%s'; every one is *" % (what, word, text))
+        if not _NUMBER.fullmatch(word) or not low <= int(word) <= high:
             raise CalendarError("%s '%s' is not %d-%d%s" % (what, word, low, high, hint or " ".join(["", *names])))
         return int(word)
     top, numbers = 6 if high == 7 else high, set()
@@ -943,6 +951,8 @@ def _parse_window(weekdays, monthdays, dates, hours, gap, fold, *repetition):
               if limit is not None]
     if bool(every) != bool(limits):
         raise CalendarError("repeat_every (from 1s up) needs repeat_count or repeat_for, and they need it")
+    if limits and not min(limits):
+        raise CalendarError("repeat_for is shorter than repeat_every: nothing would be repeated")
     return Window(_read("exclude_weekdays", _parse_weekdays, weekdays.lower()),
                   _read("exclude_monthdays", _parse_monthdays, monthdays.lower()),
                   *_read("exclude_dates", _parse_dates, dates, ((), ())),
@@ -983,7 +993,8 @@ def parse_moment(text, zone, newest=False):
 
     With `newest` a date alone is its last second, and a time that exists twice the second one (for `to`).
     """
-    match = re.fullmatch(r"([0-9-]{10})(?:[ Tt]([0-9:]+)(?:\.[0-9]+)?)?([Zz]|[+-][0-9]{2}:?[0-9]{2})?", str(text))
+    match = re.fullmatch(r"([0-9-]{10})(?:[ Tt]([0-9:]+)(?:\.[0-9]+)?)?([Zz]|[+-](?:[01][0-9]|2[0-3]):?[0-5][0-9])?",
+                         str(text))
     if not match:
         raise CalendarError("'%s' is not YYYY-MM-DD or YYYY-MM-DD HH:MM[:SS], with Z or +HH:MM if not local" % text)
     day, clock, suffix = match.groups()
@@ -1038,12 +1049,16 @@ class Timetable:
         self.rule, self.zone, self.window, self.first, self.last = rule, zone, window, first, last
         self._known = (0, 0)        # an instant and its next due time
         self.anchor, self.times = first if anchor is None else anchor, rule.times
+        if rule.day is not None:  # the one date of `at` lies within, in any zone
+            self.first, self.last = max(first, (rule.day - 2) * DAY), min(last, (rule.day + 3) * DAY)
+        if window is not OPEN_WINDOW:
+            self._narrow(rule, window)
+
+    def _narrow(self, rule, window):
         if window.spans != OPEN_WINDOW.spans and not rule.step:
             self.times = _cut_times(rule.times.starts, rule.times.within, window.spans)
         if not _is_possible(rule.days, window.weekdays, window.monthdays):
             self.times = NEVER
-        if rule.day is not None:  # the one date of `at` lies within, in any zone
-            self.first, self.last = max(first, (rule.day - 2) * DAY), min(last, (rule.day + 3) * DAY)
         span, per_day = window.every * window.repeats, DAY // rule.step + 1 if rule.step else self.times.size
         if min(per_day * (span // DAY + 1), span) > MAX_OVERLAP:
             raise CalendarError("repetitions of over %d firings might overlap; repeat for less time" % MAX_OVERLAP)
@@ -1418,7 +1433,10 @@ def _check_seconds(value):
 def _check_whole_seconds(value):
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise ValueError("must be whole seconds, or a duration such as 90s, 15m, 2h or 1d")
-    return parse_seconds(value)
+    value = parse_seconds(value)
+    if value > MAX_SECONDS:
+        raise ValueError("must be at most %d seconds" % MAX_SECONDS)
+    return value
 
 
 def _check_jitter(value):
@@ -1701,6 +1719,8 @@ class Condition(NamedTuple):
 def parse_after(text):
     """`A,B/2h,scenario:C` -> [Condition]. ValueError."""
     found = []
+    if text and not text.strip(","):
+        raise ValueError("'%s' names nothing; write schedules, like A,B" % text)
     for item in filter(None, text.split(",")):
         name, slash, period = item.partition("/")
         kind, colon, rest = name.partition(":")
@@ -1782,9 +1802,11 @@ class Schedule(NamedTuple):
     def _check_after(self):
         if ("schedule", self.name) in [condition[:2] for condition in self.list_conditions()]:
             raise ValueError("a schedule cannot wait for itself")
-        for name in self.options:
-            if not self.rule and (name in MOVING_FIELDS or name == "jitter"):
-                raise ValueError("without a rule there is nothing that %s could change" % name)
+        if not self.rule or self.rule.lower().split() in (["startup"], ["cron", "@reboot"], ["@reboot"]):
+            for name in self.options:
+                if name in MOVING_FIELDS or name == "jitter":
+                    raise ValueError("without due times by the clock there is nothing that %s could change"
+                                     % name)
 
 
 class Document(NamedTuple):
@@ -2100,6 +2122,19 @@ def make_schedule(fields):
         if name not in own and fields[name] not in (None, "", field.default)})
 
 
+@functools.lru_cache(maxsize=8192)
+def read_stored(column, text):
+    """The variables or options of a schedule as a repository has them, one dict for all that have the
+    same. Conflict: another program has spoilt them."""
+    try:
+        values = json.loads(text)
+        if column == "variables":
+            return VALUES.check(values)
+        return {name: SCHEDULE_FIELDS[name].kind.check(value) for name, value in values.items()}
+    except (ValueError, KeyError, AttributeError) as error:
+        raise Conflict("%s '%s' cannot be read: %s" % (column, shorten(text), error)) from None
+
+
 def check_calendar_name(name):
     """The name of a calendar, which no date can be taken for, or ValueError."""
     if check_name(name)[0].isdigit():
@@ -2109,9 +2144,9 @@ def check_calendar_name(name):
 
 def check_dates(text):
     """The dates of a calendar, at least one, or ValueError."""
-    if not text:
+    text = _check_joined(text)
+    if not _parse_dates(text)[0]:
         raise ValueError("must be dates such as 2026-12-25 or 2026-12-24..2026-12-31")
-    _parse_dates(text)
     return text
 
 
@@ -2221,35 +2256,25 @@ class Database:
     def open(self):
         """Connects, migrates, and starts the writer; RepositoryError says what is wrong."""
         until = self._clock.monotonic() + OPEN_S
-        with self._as_repository_error():
-            while not self._try_open(self._clock.monotonic() >= until):
-                time.sleep(RETRY_S)
+        while not self._try_open(self._clock.monotonic() >= until):
+            time.sleep(RETRY_S)
         self._thread.start()
         return self
 
     def _try_open(self, is_last):
         """Whether the file is open now; another program may just be closing or making it."""
         try:
-            self._writer = self._connect_writer()
-            self._migrate(self._writer)
+            self._migrate(self._connect_writer())
             self.uuid = self._read_uuid(self._writer)
-        except sqlite3.OperationalError as error:
-            self._drop_writer()
-            if is_last or not _is_locked(error):
-                raise
-            return False
-        return True
-
-    @contextlib.contextmanager
-    def _as_repository_error(self):
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            self._drop_writer()
-            raise RepositoryError("%s: %s" % (self.label, _reason(error))) from None
+            return True
         except AgentError:
             self._drop_writer()
             raise
+        except (sqlite3.Error, OSError) as error:
+            self._drop_writer()
+            if _is_locked(error) and not is_last:
+                return False
+            raise RepositoryError("%s: %s" % (self.label, _reason(error))) from None
 
     def _connect(self):
         uri = "file:%s?mode=rw" % urllib.parse.quote(os.path.abspath(self.path))
@@ -2258,14 +2283,22 @@ class Database:
         connection.row_factory = sqlite3.Row
         return connection
 
+    def _connect_with(self, *pragmas):
+        connection = self._connect()
+        try:
+            for pragma in pragmas:
+                connection.execute("pragma " + pragma)
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
+
     def _connect_writer(self):
         """The writing connection, opened when there is none and the file is the one known."""
         self._check_file()
         if self._writer is None:
-            self._writer = self._connect()
+            self._writer = self._connect_with("synchronous=full", "fullfsync=on")
             self._connections += 1
-            self._writer.execute("pragma synchronous=full")
-            self._writer.execute("pragma fullfsync=on")
             if self.uuid is not None:
                 if self._read_uuid(self._writer) != self.uuid:
                     self._lose("the file was replaced by another repository")
@@ -2275,13 +2308,16 @@ class Database:
     def _read_uuid(self, connection):
         return connection.execute("select uuid from repository").fetchone()[0]
 
-    def _check_file(self):
-        """Notes the file's inode at first; later, that the path still leads to the same."""
+    def _find_inode(self):
         try:
             status = os.stat(self.path)
         except OSError as error:
             raise RepositoryError("%s: %s: %s" % (self.label, self.path, error.strerror)) from None
-        inode = (status.st_dev, status.st_ino)
+        return status.st_dev, status.st_ino
+
+    def _check_file(self):
+        """Notes the file's inode at first; later, that the path still leads to the same."""
+        inode = self._find_inode()
         if self._inode not in (None, inode):
             if not self._is_replaceable:
                 self._lose("the file was replaced by another")
@@ -2324,21 +2360,22 @@ class Database:
 
     def _copy(self, connection, version):
         """The file as it is, beside it, before a migration."""
-        target = "%s.v%d" % (self.path, version)
-        if os.path.exists(target):
-            return
-        make_private(target)
-        if hasattr(connection, "backup"):
-            with contextlib.closing(sqlite3.connect(target)) as copy:
+        names = ["%s.v%d" % (self.path, version)]
+        names += ["%s.%d" % (names[0], number) for number in range(2, 100)]     # went back once
+        target = next(name for name in names if not os.path.exists(name))
+        part = target + ".part"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(part)
+        make_private(part)
+        with contextlib.closing(sqlite3.connect(part, isolation_level=None)) as copy:
+            if hasattr(connection, "backup"):
                 connection.backup(copy)
-        elif sqlite3.sqlite_version_info >= (3, 27):
-            os.unlink(target)
-            connection.execute("vacuum into ?", (target,))
-            os.chmod(target, 0o600)
-        else:
-            os.unlink(target)
-            raise RepositoryError("%s: a copy before the migration needs Python 3.7 or SQLite 3.27; "
-                                  "this host has neither" % self.label)
+            else:                       # Python 3.6
+                connection.execute("begin")
+                copy.executescript("\n".join(connection.iterdump()))
+                connection.execute("rollback")
+                copy.execute("pragma user_version=%d" % version)
+        os.rename(part, target)
 
     # -- reading -----------------------------------------------------------------------
 
@@ -2349,11 +2386,15 @@ class Database:
             raise RepositoryGone("%s: %s" % (self.label, self.trouble))
         connection = None
         try:
-            self._check_readable()
+            if self._inode not in (None, self._find_inode()):
+                if not self._is_replaceable:
+                    raise RepositoryError("%s: the file was replaced by another" % self.label)
+                self._drop_readers()
             try:
                 connection = self._readers.pop()
             except IndexError:
-                connection = self._connect_reader()
+                connection = self._connect_with("busy_timeout=2000", "query_only=on",
+                                                "wal_autocheckpoint=0")
             yield connection
         except sqlite3.Error as error:
             if connection:
@@ -2366,27 +2407,6 @@ class Database:
                     self._readers.append(connection)
                 else:
                     connection.close()
-
-    def _check_readable(self):
-        try:
-            status = os.stat(self.path)
-        except OSError as error:
-            raise RepositoryError("%s: %s" % (self.label, error.strerror)) from None
-        if self._inode not in (None, (status.st_dev, status.st_ino)):
-            if not self._is_replaceable:
-                raise RepositoryError("%s: the file was replaced by another" % self.label)
-            self._drop_readers()
-
-    def _connect_reader(self):
-        connection = self._connect()
-        try:
-            connection.execute("pragma busy_timeout=2000")
-            connection.execute("pragma query_only=on")
-            connection.execute("pragma wal_autocheckpoint=0")
-        except sqlite3.Error:
-            connection.close()
-            raise
-        return connection
 
     # -- writing -----------------------------------------------------------------------
 
@@ -2457,7 +2477,11 @@ class Database:
             try:
                 outcomes = self._commit(batch)
             except RepositoryGone as error:
-                return self._fail_all(batch, error)
+                self._drop_writer()
+                self._drop_readers()
+                with self._ready:
+                    batch += self._take_now(len(self._queue))
+                return self._fail(batch, error)
             except (sqlite3.Error, RepositoryError, OSError) as error:
                 batch = self._not_written(batch, error)
                 continue
@@ -2548,15 +2572,18 @@ class Database:
 
     def _expire_queue(self, error):
         """Fails what is overdue in the queue while the writer is busy with an older matter."""
-        now = self._clock.monotonic()
         with self._ready:
-            overdue = [p for p in self._queue if p.deadline and p.deadline <= now]
-            for pending in overdue:
-                self._queue.remove(pending)
-        self._fail_all(overdue, self._unwritten(error), False)
+            waiting = list(self._queue)
+        self._fail_overdue(waiting, error)
+        with self._ready:
+            self._queue = collections.deque(p for p in self._queue if not p.is_done)
 
-    def _unwritten(self, error):
-        return RepositoryError("%s cannot be written: %s" % (self.label, _reason(error)))
+    def _fail_overdue(self, batch, error):
+        """Fails what can wait no longer -> the rest."""
+        now = self._clock.monotonic()
+        self._fail([p for p in batch if self._is_overdue() or p.deadline and p.deadline <= now],
+                   RepositoryError("%s cannot be written: %s" % (self.label, _reason(error))))
+        return [pending for pending in batch if not pending.is_done]
 
     def _not_written(self, batch, error):
         """Notes the trouble and fails what is overdue; the rest, and what came, is tried again."""
@@ -2564,10 +2591,7 @@ class Database:
         self.failures += 1
         if not _is_locked(error):
             self._drop_writer()
-        now = self._clock.monotonic()
-        overdue = [p for p in batch if self._is_overdue() or p.deadline and p.deadline <= now]
-        self._fail_all(overdue, self._unwritten(error), False)
-        rest = [pending for pending in batch if not pending.is_done]
+        rest = self._fail_overdue(batch, error)
         if rest:
             time.sleep(RETRY_S if _is_locked(error) else RETRY_S * 5)
         with self._ready:
@@ -2577,12 +2601,7 @@ class Database:
     def _is_overdue(self):
         return self._closing is not None and self._clock.monotonic() >= self._closing
 
-    def _fail_all(self, batch, error, with_queue=True):
-        if with_queue:
-            with self._ready:
-                batch = batch + self._take_now(len(self._queue))
-            self._drop_writer()
-            self._drop_readers()
+    def _fail(self, batch, error):
         for pending in batch:
             pending.finish(error=error)
         self._tell(batch)
@@ -2901,12 +2920,11 @@ class Master:
                                      " where name=?", (name,)).fetchone()
         return Hold(*row) if row and row["hold_since"] else None
 
-    @staticmethod
-    def set_hold(connection, name, hold):
-        """Keeps a hold of an agent, or its release (None); runs inside the writer."""
-        connection.execute(
+    def set_hold(self, name, hold, within_s=None):
+        """Keeps a hold of an agent, or its release (None); does not wait for the commit."""
+        return self.db.submit(lambda connection: connection.execute(
             "update agent set hold_reason=?, hold_by=?, hold_since=?, hold_until=? where name=?",
-            tuple(hold or (None,) * 4) + (name,))
+            tuple(hold or (None,) * 4) + (name,)), within_s)
 
 
 # ======================================================================================
@@ -3018,6 +3036,9 @@ create table schedule_condition (                   -- what `after` names
     primary key (schedule, kind, name)
 ) without rowid;
 create index condition_name on schedule_condition(kind, name);
+create index occurrence_due on occurrence(due);
+create index session_schedule_open on session(schedule)
+    where schedule is not null and status in ('WAITING', 'QUEUED', 'RUNNING');
 create trigger schedule_changed
     after update of agent, scenario, version, context, rule, timezone, enabled, variables, options
     on schedule when new.revision = old.revision begin  -- by another program
@@ -3051,6 +3072,7 @@ class SessionRequest(NamedTuple):
     is_held: bool = False
     hidden: Tuple[str, ...] = ()        # values that must not be stored
     is_parallel: bool = False           # beside others of its schedule
+    replaces: Tuple[int, ...] = ()      # sessions that end for it
 
 
 class Ticket(NamedTuple):
@@ -3324,7 +3346,7 @@ class SessionTables:
         is_waiting = request.is_held or request.start_at is not None and request.start_at > now
         status, message = WAITING if is_waiting else QUEUED, ""
         if scenario.concurrency:
-            status, message = self._limited(connection, scenario, status)
+            status, message = self._limited(connection, scenario, status, request.replaces)
         session = connection.execute(
             "insert into session(id, agent, scenario, version, definition, context, status, name,"
             " keywords, priority, level, timeout, created, start_at, ended, message, variables, given,"
@@ -3362,13 +3384,13 @@ class SessionTables:
         return self._defaults[1]
 
     @staticmethod
-    def _limited(connection, scenario, status):
+    def _limited(connection, scenario, status, replaces):
         """What the limit of its scenario makes of a new session: (status, message). Busy."""
         limit, on_limit = scenario.concurrency["limit"], scenario.concurrency["on_limit"]
         is_full = connection.execute(
             "select count(*) from (select 1 from session where scenario=? and status in"
-            " ('WAITING', 'QUEUED', 'RUNNING') limit ?)",
-            (scenario.name, limit)).fetchone()[0] >= limit
+            " ('WAITING', 'QUEUED', 'RUNNING') and id not in (%s) limit ?)" % ",".join("?" * len(replaces)),
+            (scenario.name,) + tuple(replaces) + (limit,)).fetchone()[0] >= limit
         text = "%d sessions of scenario %s are open, its limit" % (limit, scenario.name)
         if is_full and on_limit == "skip":
             raise Busy(text)
@@ -3616,10 +3638,13 @@ class SessionTables:
         return "%s.spool.%d.%d" % (self.path, session, task_run)
 
     def fail_waiting(self, connection, session, message, now):
-        """A session that has waited too long for its scenario's limit ends in ERROR."""
+        """A session that has waited too long for its scenario's limit ends in ERROR -> Aftermath, or
+        None when it is not outstanding."""
         row = self.find_session(connection, session)
-        return row is not None and row["status"] in OUTSTANDING and self._change(
-            connection, session, ERROR, ended=now, message=message)
+        if row is None or row["status"] not in OUTSTANDING:
+            return None
+        self._change(connection, session, ERROR, ended=now, message=message)
+        return Aftermath(self.retry(connection, row, now))
 
     def stop_outstanding(self, connection, session, now):
         """A session that has not begun ends in STOPPED; False when it is not outstanding."""
@@ -3777,19 +3802,27 @@ class ScheduleTables:
         """Adds a schedule or sets it to a new definition; its ledger and hold stay.
 
         The same again changes nothing. What was due by another rule before now is not decided any
-        more. The conditions of `after` that stay keep what has met them.
+        more; `after` that changes, or is enabled, looks at what ends from now on.
         """
         row = self.find_schedule(connection, schedule.name)
-        before = row and self.schedule_of(row)
+        before = self._readable(row)
         if before == schedule:
             return
         connection.execute("update repository set last_revision = last_revision + 1")
         revision = connection.execute("select last_revision from repository").fetchone()[0]
-        is_moved = row is None or before.timing != schedule.timing
+        is_moved = before is None or before.timing != schedule.timing
+        waiting = row and row["waiting"]
+        if waiting and (is_moved or not schedule.get("after")):
+            self._skip(connection, schedule.name, Span(waiting, waiting, 1, MISFIRE, "the schedule was "
+                       "changed before what it ran after had ended well"), now)
+            waiting = None
+        decided = row["decided"] if row else ""
+        if row is None:     # one of this name that was deleted may have decided further
+            newest = self._newest_occurrence(connection, schedule.name)
+            decided = newest["last_due"] if newest else ""
         values = schedule[1:8] + (
             json.dumps(schedule.variables), json.dumps(schedule.options), revision,
-            max(now, row["decided"]) if row and is_moved else row["decided"] if row else now,
-            None if is_moved else row["waiting"], schedule.name)
+            max(now, decided) if is_moved else decided, waiting, schedule.name)
         if row is None:
             connection.execute(
                 "insert into schedule(agent, scenario, version, context, rule, timezone, enabled,"
@@ -3800,19 +3833,15 @@ class ScheduleTables:
                 "update schedule set agent=?, scenario=?, version=?, context=?, rule=?, timezone=?,"
                 " enabled=?, variables=?, options=?, revision=?, decided=?, waiting=? where name=?",
                 values)
-        self._put_conditions(connection, schedule)
+        if before is None or before.get("after") != schedule.get("after") or not before.enabled:
+            self._put_conditions(connection, schedule)
 
     @staticmethod
     def _put_conditions(connection, schedule):
-        wanted = schedule.list_conditions()
-        for kind, name in connection.execute("select kind, name from schedule_condition where"
-                                             " schedule=?", (schedule.name,)).fetchall():
-            if (kind, name) not in [condition[:2] for condition in wanted]:
-                connection.execute("delete from schedule_condition where schedule=? and kind=? and"
-                                   " name=?", (schedule.name, kind, name))
-        connection.executemany("insert or ignore into schedule_condition(schedule, kind, name)"
-                               " values (?, ?, ?)", [(schedule.name,) + condition[:2]
-                                                     for condition in wanted])
+        connection.execute("delete from schedule_condition where schedule=?", (schedule.name,))
+        connection.executemany("insert into schedule_condition(schedule, kind, name) values (?, ?, ?)",
+                               [(schedule.name,) + condition[:2]
+                                for condition in schedule.list_conditions()])
 
     def check_conditions(self, connection, schedule):
         """What `after` names must be there (NotFound), and must not wait for it (Conflict)."""
@@ -3821,20 +3850,26 @@ class ScheduleTables:
             if connection.execute(query, (condition.name,)).fetchone() is None:
                 raise NotFound("no %s %s in repository %s, after which it is to run"
                                % (condition.kind, condition.name, self.name))
-        if not schedule.rule and self._leads_back(connection, schedule):
+        if self._leads_back(connection, schedule):
             raise Conflict("schedule %s would wait for itself by way of its after" % schedule.name)
 
     @staticmethod
     def _leads_back(connection, schedule):
-        """Whether it runs after its own sessions, by way of others that have no rule either."""
+        """Whether it runs after its own sessions, by way of others.
+
+        With a rule a scenario leads nowhere: others start it as well, and its own session of the
+        last due time may be what the next waits for.
+        """
         seen, left = set(), [schedule.name]
         while left:
-            for kind, name in connection.execute("select kind, name from schedule_condition where"
-                                                 " schedule=?", (left.pop(),)).fetchall():
+            for kind, name in connection.execute(
+                    "select c.kind, c.name from schedule_condition c join schedule s on"
+                    " s.name=c.schedule where s.name=? and (s.rule='' or c.kind='schedule')",
+                    (left.pop(),)).fetchall():
                 if name == (schedule.name if kind == "schedule" else schedule.scenario):
                     return True
                 found = connection.execute(
-                    "select name from schedule where rule='' and name=?" if kind == "schedule" else
+                    "select name from schedule where name=?" if kind == "schedule" else
                     "select distinct s.name from schedule_condition c join schedule s on"
                     " s.name=c.schedule where s.rule='' and s.scenario=?", (name,)).fetchall()
                 new = {row[0] for row in found} - seen
@@ -3848,10 +3883,18 @@ class ScheduleTables:
             raise Exists("a schedule %s exists in repository %s" % (schedule.name, self.name))
         self._put_checked(connection, schedule, now)
 
-    def set_schedule(self, connection, name, changes, now):
-        """Changes fields of a schedule: changes(Schedule) -> Schedule."""
-        self._put_checked(connection, changes(self.schedule_of(self.get_schedule(connection, name))),
-                          now)
+    def set_schedule(self, connection, name, changes, now, forgotten=()):
+        """Changes fields of a schedule: changes(Schedule) -> Schedule. `forgotten` are Spans, known when
+        that has been called, that had come and are not decided any more."""
+        before = self.schedule_of(self.get_schedule(connection, name))
+        schedule = changes(before)
+        for span in forgotten:
+            if span.last > self.get_schedule(connection, name)["decided"]:
+                self._skip(connection, name, span, now)
+        if schedule == before._replace(enabled=False):      # whatever else is wrong with it
+            self.put_schedule(connection, schedule, now)
+        else:
+            self._put_checked(connection, schedule, now)
 
     def _put_checked(self, connection, schedule, now):
         self._check_variables(connection, schedule)
@@ -3887,11 +3930,16 @@ class ScheduleTables:
 
     @staticmethod
     def schedule_of(row):
-        """A row -> Schedule."""
+        """A row -> Schedule. Conflict: another program has spoilt it."""
         return Schedule(row["name"], row["agent"], row["scenario"], row["version"], row["context"],
                         row["rule"], row["timezone"], bool(row["enabled"]),
-                        *({} if row[name] == "{}" else json.loads(row[name])
+                        *({} if row[name] == "{}" else read_stored(name, row[name])
                           for name in ("variables", "options")))
+
+    def _readable(self, row):
+        """schedule_of a row, or None for what cannot be read, or is none."""
+        with contextlib.suppress(Conflict):
+            return row and self.schedule_of(row)
 
     def list_schedules(self, name=None):
         """Yields rows of schedules by name, a page at a time, with `last`: the newest due time that
@@ -3935,15 +3983,18 @@ class ScheduleTables:
         with self.db.reading() as connection:
             rows = connection.execute("select * from schedule where instr(options, ?)",
                                       (calendar,)).fetchall()
-        return [row["name"] for row in rows if calendar in self.schedule_of(row).list_calendars()]
+        schedules = filter(None, map(self._readable, rows))
+        return [schedule.name for schedule in schedules if calendar in schedule.list_calendars()]
 
     def list_occurrences(self, name, limit):
         """Rows of occurrences, newest first; of all schedules when no name is given."""
-        where = "" if name is None else "where o.schedule in (?2, '')"
+        newest = "select * from (select * from occurrence %s order by due desc limit ?1)"
+        rows = newest % "" if name is None else "%s union all %s" % (
+            newest % "where schedule=?2", newest % "where schedule=''")
         with self.db.reading() as connection:
             return connection.execute(
-                "select o.*, s.status as status from occurrence o left join session s"
-                " on s.id = o.session %s order by o.due desc, o.schedule limit ?1" % where,
+                "select o.*, s.status as status from (%s) o left join session s on s.id = o.session"
+                " order by o.due desc, o.schedule limit ?1" % rows,
                 (limit, name)[:1 if name is None else 2]).fetchall()
 
     # -- decisions ---------------------------------------------------------------------
@@ -3957,12 +4008,10 @@ class ScheduleTables:
         row = self.find_schedule(connection, name)
         if row is None or row["revision"] != revision or not row["enabled"]:
             return []
-        newest = self._newest_occurrence(connection, name)      # of one of this name since deleted
-        floor = max(row["decided"], newest["last_due"] if newest else "")
         connection.execute("update schedule set decided=max(decided, ?) where name=?", (upto, name))
         made = []
         for span in spans:
-            if span.last <= floor:
+            if span.last <= row["decided"]:
                 continue
             if span.reason:
                 self._skip(connection, name, span, now)
@@ -3973,15 +4022,16 @@ class ScheduleTables:
     def _come_due(self, connection, row, span, now, is_held):
         """A due time has come: it runs, or waits for what `after` names."""
         name, schedule = row["name"], self.schedule_of(row)
-        if schedule.get("after") and not self._take_conditions(connection, schedule, now):
-            before = connection.execute("select waiting from schedule where name=?",
-                                        (name,)).fetchone()[0]
-            if before:
-                self._skip(connection, name, Span(before, before, 1, MISFIRE, "what it runs after had "
-                                                  "not ended well by the next due time"), now)
-            connection.execute("update schedule set waiting=? where name=?", (span.first, name))
-            return []
-        return self._start(connection, schedule, span, now, is_held)
+        if not schedule.get("after") and not row["waiting"]:
+            return self._start(connection, schedule, span, now, is_held)
+        waiting = self.find_schedule(connection, name)["waiting"]
+        if waiting:
+            self._skip(connection, name, Span(waiting, waiting, 1, MISFIRE, "what it runs after had not "
+                                              "ended well by the next due time"), now)
+        is_met = self._take_conditions(connection, schedule, now)
+        connection.execute("update schedule set waiting=? where name=?",
+                           (None if is_met else span.first, name))
+        return self._start(connection, schedule, span, now, is_held) if is_met else []
 
     def _take_conditions(self, connection, schedule, now):
         """Whether all of `after` have ended well since this was last true; then it begins anew."""
@@ -4008,17 +4058,22 @@ class ScheduleTables:
                 "select * from schedule where agent=? and enabled and hold_since is null and"
                 " (rule='' or waiting is not null) and name in (select schedule from"
                 " schedule_condition where met is not null)", (agent,)).fetchall():
-            schedule = self.schedule_of(row)
-            if not self._take_conditions(connection, schedule, now):
+            try:
+                schedule = self.schedule_of(row)
+                is_met = self._take_conditions(connection, schedule, now)
+            except (ValueError, Conflict) as error:     # costs the others nothing
+                log.warning("schedule %s: %s", row["name"], error)
+                continue
+            if not is_met:
                 continue
             newest = self._newest_occurrence(connection, schedule.name)
             due = row["waiting"] or now
-            if newest and due <= newest["last_due"]:            # twice in a millisecond
+            if not row["waiting"] and newest and due <= newest["last_due"]:     # twice in a millisecond
                 due = to_text(from_text(newest["last_due"]) + 0.001)
             connection.execute("update schedule set waiting=null, decided=max(decided, ?) where name=?",
                                (due, schedule.name))
-            made += self._start(connection, schedule, Span(
-                due, due, 1, "", "after " + schedule.get("after")), now, is_held)
+            told = "after %s" % schedule.get("after") if schedule.get("after") else ""
+            made += self._start(connection, schedule, Span(due, due, 1, "", told), now, is_held)
         return made
 
     def _start(self, connection, schedule, span, now, is_held):
@@ -4039,7 +4094,7 @@ class ScheduleTables:
             schedule.scenario, schedule.agent, schedule.version, schedule.context, schedule.variables,
             schedule.get("session_name"), schedule.get("keywords"), schedule.get("priority"),
             timeout=schedule.get("timeout"), start_at=span.planned, schedule=name, due=span.first,
-            is_held=is_held, is_parallel=overlap == "parallel")
+            is_held=is_held, is_parallel=overlap == "parallel", replaces=tuple(replaced))
         try:
             ticket = self.add_session(connection, request, now)
         except Busy as error:
@@ -4047,13 +4102,15 @@ class ScheduleTables:
         except AgentError as error:
             return self.note_failed(connection, name, span.first, error.message, now)
         self._record(connection, name, span, STARTED, ticket.session, now)
-        return [(ticket, replaced)]
+        retry = None
+        if ticket.status == ERROR:      # the limit of its scenario
+            retry = self.retry(connection, self.get_session(connection, ticket.session), now)
+        return [(ticket, replaced)] + ([(retry, [])] if retry else [])
 
     def retry(self, connection, row, now):
         """After a session ended in ERROR: the next run of the whole, when its schedule has attempts
         left -> Ticket, or None."""
-        schedule = row["schedule"] and self.find_schedule(connection, row["schedule"])
-        schedule = schedule and self.schedule_of(schedule)
+        schedule = row["schedule"] and self._readable(self.find_schedule(connection, row["schedule"]))
         if not schedule or row["attempt"] >= schedule.get("attempts") or connection.execute(
                 "select 1 from session where schedule=? and id>? and due=?",
                 (schedule.name, row["id"], row["due"])).fetchone():
@@ -4076,9 +4133,9 @@ class ScheduleTables:
         return self.ticket(connection, self.get_session(connection, session))
 
     @staticmethod
-    def _newest_occurrence(connection, name):
-        return connection.execute("select * from occurrence where schedule=? order by due desc"
-                                  " limit 1", (name,)).fetchone()
+    def _newest_occurrence(connection, name, upto="9999"):
+        return connection.execute("select * from occurrence where schedule=? and due<=? order by due desc"
+                                  " limit 1", (name, upto)).fetchone()
 
     @staticmethod
     def _record(connection, name, span, decision, session, now):
@@ -4090,9 +4147,11 @@ class ScheduleTables:
 
     def _skip(self, connection, name, span, now, decision=SKIPPED):
         """Consecutive due times that are skipped, or fail, for one reason are one row."""
-        row = self._newest_occurrence(connection, name)
+        row = self._newest_occurrence(connection, name, span.first)     # one that waited may be older
         if row is not None and (row["decision"], row["reason"]) == (decision, span.reason) and (
-                decision == SKIPPED or row["message"] == span.message):
+                decision == SKIPPED or row["message"] == span.message) and not connection.execute(
+                    "select 1 from schedule where name=? and waiting>? and waiting<?",
+                    (name, row["last_due"], span.first)).fetchone():
             connection.execute(
                 "update occurrence set last_due=max(last_due, ?), count=count+?, decided=?, message=?"
                 " where schedule=? and due=?",
@@ -4260,9 +4319,8 @@ class Identity(NamedTuple):
     def parse(cls, text):
         """The text of the tables -> Identity, or None when it is none."""
         parts = (text or "").split("/")
-        if len(parts) != 6 or not parts[3].isdigit():
-            return None
-        return cls(parts[0], parts[1], parts[2], int(parts[3]), parts[4], parts[5])
+        is_one = len(parts) == 6 and parts[3].isdigit()
+        return cls(*parts)._replace(pid=int(parts[3])) if is_one else None
 
 
 def _first_line(path):
@@ -4296,7 +4354,6 @@ def own_identity(host_id, master_uuid):
 class ProcessEntry(NamedTuple):
     """One line of the process table."""
     pid: int
-    state: str
     parent: int
     group: int
     os_session: int
@@ -4304,22 +4361,23 @@ class ProcessEntry(NamedTuple):
 
 
 def read_process(pid):
-    """The ProcessEntry of a pid from /proc, or None when there is none."""
+    """The ProcessEntry of a live pid from /proc, or None when there is none."""
     try:
         with open("/proc/%d/stat" % pid, "rb") as file:
             text = file.read()
     except OSError:
         return None
-    fields = text[text.rindex(b")") + 2:].split()
-    return ProcessEntry(pid, fields[0].decode(), int(fields[1]), int(fields[2]), int(fields[3]),
-                        fields[19].decode())
+    state, *fields = text[text.rindex(b")") + 2:].decode().split()
+    if state in "ZX":
+        return None
+    return ProcessEntry(pid, int(fields[0]), int(fields[1]), int(fields[2]), fields[18])
 
 
 def start_time(pid):
     """When a live process started, in the kernel's words, or None."""
     if HAS_PROC:
         entry = read_process(pid)
-        return entry.started if entry and entry.state not in "ZX" else None
+        return entry and entry.started
     return "_".join(_answer("ps", "-o", "lstart=", "-p", str(pid)).split()) or None
 
 
@@ -4328,7 +4386,7 @@ def list_processes():
     if not HAS_PROC:
         return {}
     entries = (read_process(int(name)) for name in os.listdir("/proc") if name.isdigit())
-    return {entry.pid: entry for entry in entries if entry and entry.state not in "ZX"}
+    return {entry.pid: entry for entry in entries if entry}
 
 
 def read_marker(pid):
@@ -4468,17 +4526,19 @@ class _Block:
         self.size, self.lines = len(data), max(1, data.count(b"\n"))
         self.cost = self.size + LINE_COST * self.lines
 
+    def keep_from(self, end):
+        """Gives up the first bytes."""
+        self.__init__(self.position + end, self.time, self.stream, self.data[end:])
+
     def cut(self, excess):
-        """Gives up at least the first `excess` of its cost -> (bytes, lines) given up, or None
-        when nothing worth keeping would be left."""
+        """Gives up at least the first `excess` of its cost; whether anything worth keeping is left."""
         if self.data is None or excess >= self.cost:
-            return None
+            return False
         end = self.data.find(b"\n", int(excess * self.size / self.cost)) + 1
         if not 0 < end < self.size:
-            return None
-        lines = self.data.count(b"\n", 0, end)
-        self.__init__(self.position + end, self.time, self.stream, self.data[end:])
-        return end, lines
+            return False
+        self.keep_from(end)
+        return True
 
     def rows(self):
         """The lines as rows of the log: (position, time, stream, text)."""
@@ -4513,7 +4573,7 @@ class Capture:
         self._waiting = []                  # blocks of the head not yet written down
         self._tail = collections.deque()
         self._tail_cost = 0
-        self._left_out = [0, 0]             # bytes, lines
+        self._bytes_after = self._lines_after = 0       # that came after the head
         self._has_left_out = False          # since the last rows were taken
         self._is_storing = False
         self._store_at = 0.0                # not before, on the clock that never steps
@@ -4529,20 +4589,19 @@ class Capture:
             for secret in self._secrets:        # lines are whole here, so are secrets in them
                 whole = whole.replace(secret, MASK.encode())
             cut = whole.rfind(b"\n") + 1 if data else len(whole)
-            self._add_data(stream, whole[:cut])
+            self._add(stream, whole[:cut])
             kept = len(self._secrets[0]) if self._secrets else 0    # may be the half of one
             while len(whole) - cut - kept > MAX_LOG_LINE:
                 start, cut = cut, _piece_end(whole, cut)
-                self._add_data(stream, whole[start:cut])
+                self._add(stream, whole[start:cut])
             if cut < len(whole):
                 self._carry[stream] = whole[cut:]
 
-    def _add_data(self, stream, data):
-        if data:
-            self._add(_Block(self._position, to_text(self._clock.now()), stream, data))
-            self._position += len(data) + (not data.endswith(b"\n"))
-
-    def _add(self, block):
+    def _add(self, stream, data):
+        if not data:
+            return
+        block = _Block(self._position, to_text(self._clock.now()), stream, data)
+        self._position += len(data) + (not data.endswith(b"\n"))
         if block.cost <= self._head_left:
             self._head_left -= block.cost
             self._waiting.append(block)
@@ -4550,6 +4609,8 @@ class Capture:
         if self._head_end is None:
             self._fill_head(block)
         self._tail.append(block)
+        self._bytes_after += block.size
+        self._lines_after += block.lines
         self._tail_cost += block.cost
         while self._tail_cost > self._half:
             self._leave_out()
@@ -4561,21 +4622,15 @@ class Capture:
         if end:
             head = _Block(block.position, block.time, block.stream, block.data[:end])
             self._waiting.append(head)
-            block.__init__(block.position + end, block.time, block.stream, block.data[end:])
+            block.keep_from(end)
         self._head_left, self._head_end = 0, block.position
 
     def _leave_out(self):
-        block = self._tail[0]
-        before = block.cost
-        lost = block.cut(self._tail_cost - self._half)
-        if lost is None:
-            self._tail.popleft()
-            lost = block.size, block.lines
-            self._tail_cost -= before
-        else:
-            self._tail_cost -= before - block.cost
-        self._left_out[0] += lost[0]
-        self._left_out[1] += lost[1]
+        block, excess = self._tail.popleft(), self._tail_cost - self._half
+        self._tail_cost -= block.cost
+        if block.cut(excess):
+            self._tail.appendleft(block)
+            self._tail_cost += block.cost
         self._has_left_out = True
 
     def take(self, is_end=False):
@@ -4595,8 +4650,9 @@ class Capture:
                 end = self._tail[0].position if self._tail else self._position
                 omitted = self._head_end, end
                 rows.append((self._head_end, to_text(self._clock.now()), ERR,
-                             "... %d lines (%d bytes) are left out here ..."
-                             % (self._left_out[1], self._left_out[0])))
+                             "... %d lines (%d bytes) are left out here ..." % (
+                                 self._lines_after - sum(block.lines for block in self._tail),
+                                 self._bytes_after - sum(block.size for block in self._tail))))
             return rows, omitted
 
     def flush(self):
@@ -4861,6 +4917,31 @@ def task_type(name):
     return register
 
 
+def _check_environment(value):
+    if not isinstance(value, dict):
+        raise ValueError("must be an object of names and text")
+    for name, text in value.items():
+        if not TEXT.check(name) or "=" in name or not isinstance(text, str):
+            raise ValueError("%s: must be a name without = and a text" % shorten(str(name)))
+        TEXT.check(text)
+    return value
+
+
+REQUIRED = Field(FILLED, required=True)         # a text
+ENVIRONMENT = Field(Kind(_check_environment, _refuse), default={})
+
+
+def substitute_all(value, values):
+    """substitute in every text of a JSON value."""
+    if isinstance(value, str):
+        return substitute(value, values)
+    if isinstance(value, list):
+        return [substitute_all(item, values) for item in value]
+    if isinstance(value, dict):
+        return {key: substitute_all(item, values) for key, item in value.items()}
+    return value
+
+
 @task_type("os")
 class OsTask:
     """A command of the operating system: a string by the shell, a list without one."""
@@ -4868,7 +4949,7 @@ class OsTask:
     fields = {
         "command": Field(Kind(_check_command, _refuse), required=True),
         "cwd": Field(FILLED),
-        "env": Field(Kind(lambda value: _check_environment(value), _refuse), default={}),
+        "env": ENVIRONMENT,
         "stdin": Field(TEXT),
         "ok_codes": Field(list_of(number(-64, 255)), default=[0]),
         "warning_codes": Field(list_of(number(-64, 255)), default=[]),
@@ -4879,39 +4960,36 @@ class OsTask:
 
     def run(self, fields, execution):
         """Runs the command; its exit code decides."""
-        values = execution.values
-        environment = execution.environment()
-        environment.update((name, substitute(text, values))
-                           for name, text in fields["env"].items())
-        captured = bytearray() if fields["capture"] else None
-        rc = execution.process(
-            self._command(fields, values), environment, captured,
-            cwd=fields["cwd"] and substitute(fields["cwd"], values),
-            stdin=None if fields["stdin"] is None else substitute(fields["stdin"], values),
-            is_adoptable=True)
-        return self.result(fields, rc, captured)
+        return self._process(fields, execution, self._command(fields, execution.values))
 
     def resume(self, fields, execution):
         """Goes on with the process that a lost agent has started."""
         captured = bytearray() if fields["capture"] else None
-        return self.result(fields, execution.adopt(captured), captured)
+        return self._result(fields, execution.adopt(captured), captured)
 
     @staticmethod
     def _command(fields, values):
         command = fields["command"]
-        if isinstance(command, str):
-            command = shell_command(command)
-        else:
-            command = [substitute(word, values) for word in command]
+        words = ["/bin/sh", "-c", shell_command(command)] if isinstance(command, str) else \
+            substitute_all(command, values)
         if fields["nice"] is None and fields["umask"] is None:
-            return command
-        words = ["/bin/sh", "-c", command] if isinstance(command, str) else command
-        prefix = "" if fields["umask"] is None else "umask %s; " % fields["umask"]
+            return words
+        umask = "" if fields["umask"] is None else "umask %s; " % fields["umask"]
         nice = "" if fields["nice"] is None else "nice -n %d " % fields["nice"]
-        return ["/bin/sh", "-c", '%sexec %s"$@"' % (prefix, nice), "sh"] + words
+        return ["/bin/sh", "-c", '%sexec %s"$@"' % (umask, nice), "sh"] + words
+
+    def _process(self, fields, execution, command, pass_fds=()):
+        given = substitute_all({name: fields.get(name) for name in ("env", "cwd", "stdin")},
+                               execution.values)
+        environment = execution.environment()
+        environment.update(given["env"])
+        captured = bytearray() if fields["capture"] else None
+        rc = execution.process(command, environment, captured, given["cwd"], given["stdin"],
+                               pass_fds, is_adoptable=True)
+        return self._result(fields, rc, captured)
 
     @staticmethod
-    def result(fields, rc, captured):
+    def _result(fields, rc, captured):
         """What an exit code, and what was printed, make of the task."""
         values = {}
         if captured is not None:
@@ -4920,21 +4998,11 @@ class OsTask:
                                 % (exit_text(rc), MAX_CAPTURE))
             text = captured.decode("utf-8", "replace").replace("\0", "")
             values[fields["capture"]] = text[:-1] if text.endswith("\n") else text
-        if rc in fields["ok_codes"]:
+        if rc in fields.get("ok_codes", [0]):
             return TaskResult(DONE, rc, values=values)
-        if rc in fields["warning_codes"]:
+        if rc in fields.get("warning_codes", ()):
             return TaskResult(WARNING, rc, message=exit_text(rc), values=values)
         return TaskResult(ERROR, rc, message=exit_text(rc))
-
-
-def _check_environment(value):
-    if not isinstance(value, dict):
-        raise ValueError("must be an object of names and text")
-    for name, text in value.items():
-        if not TEXT.check(name) or "=" in name or not isinstance(text, str):
-            raise ValueError("%s: must be a name without = and a text" % shorten(str(name)))
-        TEXT.check(text)
-    return value
 
 
 # -- the small ones --------------------------------------------------------------------
@@ -4991,11 +5059,7 @@ class EvaluateTask:
     def run(self, fields, execution):
         """Numbers are compared as numbers when both sides are."""
         left, operator = execution.values[fields["variable"]], fields["operator"]
-        right = fields["value"]
-        if isinstance(right, list):
-            right = [substitute(item, execution.values) for item in right]
-        else:
-            right = substitute(right, execution.values)
+        right = substitute_all(fields["value"], execution.values)
         is_true = self._compare(left, operator, right)
         return TaskResult(DONE, message="" if is_true else "false: %s %s %s" % (
             fields["variable"], operator, right), is_false=not is_true)
@@ -5024,30 +5088,22 @@ def _check_compared(value):
 class SleepTask:
     """Waits a while."""
 
-    fields = {"seconds": Field(Kind(lambda value: _check_template(value, _check_seconds), _refuse),
-                               required=True)}
+    fields = {"seconds": Field(Kind(lambda value: _check_delay(value), _refuse), required=True)}
 
     def run(self, fields, execution):
         """A number, a duration, or a reference to one."""
-        execution.wait(seconds_of(fields["seconds"], execution.values))
+        try:
+            seconds = _check_seconds(substitute_all(fields["seconds"], execution.values))
+        except ValueError as error:
+            raise TaskError(str(error)) from None
+        execution.wait(seconds)
         return TaskResult(DONE)
 
 
-def _check_template(value, check):
-    """A value of a kind, or a text with references, which is checked when it is run."""
-    if isinstance(value, str) and _REFERENCE.search(value):
-        return TEXT.check(value)
-    return check(value)
-
-
-def seconds_of(value, values):
-    """A duration of a definition, references replaced. TaskError."""
-    if isinstance(value, str):
-        try:
-            return _check_seconds(substitute(value, values))
-        except ValueError as error:
-            raise TaskError(str(error)) from None
-    return value
+def _check_delay(value):
+    """Seconds, or a text with references, which is checked when it is run."""
+    is_template = isinstance(value, str) and _REFERENCE.search(value)
+    return TEXT.check(value) if is_template else _check_seconds(value)
 
 
 def file_size(path):
@@ -5063,7 +5119,7 @@ class WaitFileTask:
     """Waits until files are there and have not grown for a while, or until none is there."""
 
     fields = {
-        "path": Field(FILLED, required=True), "count": Field(number(1, 1000000), default=1),
+        "path": REQUIRED, "count": Field(number(1, 1000000), default=1),
         "stable_s": Field(SECONDS, default=1), "absent": Field(BOOLEAN, default=False),
     }
 
@@ -5072,12 +5128,10 @@ class WaitFileTask:
         pattern = substitute(fields["path"], execution.values)
         seen, since = None, None
         while True:
-            now = glob.glob(pattern, recursive=True)
-            if not fields["absent"]:
-                now = sorted((path, size) for path, size in zip(now, map(file_size, now))
-                             if size is not None)
+            found = glob.glob(pattern, recursive=True)
+            now = sorted(each for each in zip(found, map(file_size, found)) if each[1] is not None)
             if fields["absent"]:
-                if not now:
+                if not found:
                     return TaskResult(DONE)
             elif len(now) < fields["count"]:
                 seen = None
@@ -5094,42 +5148,28 @@ PYTHON_BOOT = "import os,sys;exec(compile(open(int(sys.argv.pop(1)),encoding='ut
 
 
 @task_type("python")
-class PythonTask:
+class PythonTask(OsTask):
     """Python code or a file of it, in an interpreter process of its own."""
 
     fields = {
         "code": Field(FILLED), "file": Field(FILLED),
         "args": Field(list_of(TEXT), default=[]),
-        "cwd": Field(FILLED), "env": OsTask.fields["env"], "capture": OsTask.fields["capture"],
+        "cwd": Field(FILLED), "env": ENVIRONMENT, "capture": Field(VARIABLE_NAME),
     }
     one_of = ("code", "file")
 
     def run(self, fields, execution):
         """The exit code decides, as with `os`. The code is read from a file, not an argument."""
         values = execution.values
+        words = [sys.executable, "-u"]
+        args = substitute_all(fields["args"], values)
+        if fields["file"]:
+            return self._process(fields, execution, words + [substitute(fields["file"], values)] + args)
         with tempfile.TemporaryFile() as source:
-            source.write(substitute(fields["code"] or "", values).encode())
+            source.write(substitute(fields["code"], values).encode())
             source.seek(0)
-            command = [sys.executable, "-u"]
-            command += [substitute(fields["file"], values)] if fields["file"] else \
-                ["-c", PYTHON_BOOT, str(source.fileno())]
-            command += [substitute(word, values) for word in fields["args"]]
-            environment = execution.environment()
-            environment.update((name, substitute(text, values))
-                               for name, text in fields["env"].items())
-            captured = bytearray() if fields["capture"] else None
-            rc = execution.process(command, environment, captured,
-                                   cwd=fields["cwd"] and substitute(fields["cwd"], values),
-                                   pass_fds=() if fields["file"] else (source.fileno(),),
-                                   is_adoptable=True)
-        return self.result(fields, rc, captured)
-
-    @staticmethod
-    def result(fields, rc, captured):
-        """As of an `os` task whose only good exit code is 0."""
-        return OsTask.result(dict(fields, ok_codes=[0], warning_codes=[]), rc, captured)
-
-    resume = OsTask.resume
+            fd = source.fileno()
+            return self._process(fields, execution, words + ["-c", PYTHON_BOOT, str(fd)] + args, (fd,))
 
 
 HELPER_BOOT = ("import marshal,os,sys;__file__=sys.argv.pop();fd=int(sys.argv.pop());"
@@ -5151,6 +5191,7 @@ class HelperTask:
 
     `prepare(fields, execution)` gives what the helper needs as JSON; `work(given)`, in the
     helper, does it, prints what the log is to have, and returns the fields of a TaskResult.
+    Where that is all there is to a task type, helper_task makes it of the function.
     """
 
     def run(self, fields, execution):
@@ -5173,22 +5214,19 @@ class HelperTask:
         return substitute_all(fields, execution.values)
 
 
-def substitute_all(value, values):
-    """substitute in every text of a JSON value."""
-    if isinstance(value, str):
-        return substitute(value, values)
-    if isinstance(value, list):
-        return [substitute_all(item, values) for item in value]
-    if isinstance(value, dict):
-        return {key: substitute_all(item, values) for key, item in value.items()}
-    return value
+def helper_task(name, fields):
+    """Puts a function work(given) into the table of task types, as a HelperTask."""
+    def register(work):
+        task_type(name)(type(name, (HelperTask,), {"fields": fields, "work": staticmethod(work)}))
+        return work
+    return register
 
 
 def run_helper(fd):
     """agent.py in the role of a helper: does one task, whose result goes to a file -> exit code."""
     given = json.loads(sys.stdin.read())
     try:
-        result = TASK_TYPES[given.pop("type")].work(given)
+        result = TASK_TYPES[given["type"]].work(given)
     except TaskError as error:
         result = {"status": ERROR, "message": str(error)}
     except Exception as error:          # what the task met: a line, no traceback
@@ -5206,52 +5244,41 @@ _SQL_PART = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|--[^\n]*|/\*.*?
                        r"""|::|:([A-Za-z_][A-Za-z0-9_]*)|;|\?|%""", re.S)
 
 
-def split_sql(text):
-    """A script -> its statements."""
-    start = 0
-    for match in _SQL_PART.finditer(text):
-        if match.group() == ";":
-            yield text[start:match.start()]
-            start = match.end()
-    yield text[start:]
-
-
-def without_comments(text):
-    """SQL without its comments."""
-    return _SQL_PART.sub(lambda m: "" if m.group()[:2] in ("--", "/*") else m.group(), text)
+def bare_sql(text):
+    """SQL without its comments and what separates statements."""
+    bare = _SQL_PART.sub(lambda m: "" if m.group()[:2] in ("--", "/*") else m.group(), text)
+    return bare.strip("; \t\r\n")
 
 
 def split_script(text, is_sqlite):
     """The statements of a script that say something; SQLite itself knows the ends of triggers."""
-    statement = ""
-    for part in split_sql(text):
-        statement += part + ";"
-        if not is_sqlite or sqlite3.complete_statement(statement):
-            if without_comments(statement).strip("; \t\r\n"):
-                yield statement if is_sqlite else statement[:-1]
-            statement = ""
-    if statement.strip("; \t\r\n"):
-        yield statement
+    start, text = 0, text + "\n;"
+    for match in _SQL_PART.finditer(text):
+        statement = text[start:match.end()] if match.group() == ";" else ""
+        if statement and (not is_sqlite or sqlite3.complete_statement(statement)):
+            if bare_sql(statement):
+                yield statement if is_sqlite else statement[:-1].strip()
+            start = match.end()
+    if text[start:].strip("; \t\r\n"):
+        yield text[start:]
 
 
 def bind(text, values, style):
     """SQL with `:name` and the values -> SQL and parameters of a DB-API parameter style."""
+    by_name = {name: values[name] for name in DatabaseTask.names_in(text)}
     if style == "named":
-        return text, {name: values[name] for name in DatabaseTask.names_in(text)}
-    order, names = [], {}
+        return text, by_name
+    order = []
 
     def put(match):
         name = match.group(2)
         if not name:
-            is_percent = match.group() == "%" or "%" in match.group()
-            return match.group().replace("%", "%%") if is_percent and style in (
-                "format", "pyformat") else match.group()
+            return match.group().replace("%", "%%") if "format" in style else match.group()
         order.append(values[name])
-        names[name] = values[name]
         return {"qmark": "?", "format": "%s", "numeric": ":%d" % len(order),
                 "pyformat": "%%(%s)s" % name}[style]
     text = _SQL_PART.sub(put, text)
-    return text, names if style == "pyformat" else order
+    return text, by_name if style == "pyformat" else order
 
 
 class Target(NamedTuple):
@@ -5277,22 +5304,15 @@ class Target(NamedTuple):
                     raise
                 time.sleep(0.05)
 
-    def begin(self):
-        """Begins the one transaction of a task; DB-API has it begun already."""
+    def begin(self, how="immediate"):
+        """Begins the one transaction of a task, which DB-API has begun already; a `deferred` one is
+        for a query, and nobody commits it: what that would change is not kept."""
         if self.is_sqlite:
-            self.patiently(lambda: self.connection.execute("begin immediate"))
-
-    def begin_query(self):
-        """Begins a transaction that nobody commits: what a query would change is not kept."""
-        if self.is_sqlite:
-            self.connection.execute("begin")
+            self.patiently(lambda: self.connection.execute("begin " + how))
 
     def commit(self):
         """Ends it."""
-        if self.is_sqlite:
-            self.patiently(lambda: self.connection.execute("commit"))
-        else:
-            self.connection.commit()
+        self.patiently(self.connection.commit)
 
     def interrupt(self):
         """From another thread: ends the statement under way, and the waiting for a lock."""
@@ -5324,7 +5344,7 @@ _OWN_BLOCK = re.compile(r"(begin|end)\b", re.I)        # of SQLite; elsewhere it
 
 def check_statement(statement, is_sqlite):
     """TaskError for a statement that would begin or end the transaction, which is the task's."""
-    text = without_comments(statement).strip("; \t\r\n")
+    text = bare_sql(statement)
     if _OWN_TRANSACTION.match(text) or is_sqlite and _OWN_BLOCK.match(text):
         raise TaskError("%s: the task is one transaction, which the agent begins and ends"
                         % shorten(text))
@@ -5345,40 +5365,16 @@ def count_rows(target, statement, values):
     return target.connection.execute("select changes()").fetchone()[0]
 
 
-def run_sql(target, script, values, is_script):
-    """Runs statements in one transaction -> rows changed or given."""
-    rows = 0
-    statements = list(split_script(script, target.is_sqlite)) if is_script else [script]
-    for statement in statements:
-        check_statement(statement, target.is_sqlite)
-    target.begin()
-    try:
-        for statement in statements:
-            rows += count_rows(target, statement, values)
-        target.commit()
-    except Exception:
-        with contextlib.suppress(Exception):
-            target.connection.rollback()
-        raise
-    return rows
-
-
-def query_one(target, query, values):
-    """First column of the first row as text. TaskError when there is none."""
-    target.begin_query()
-    row = target.run(query, values).fetchone()
-    if row is None:
-        raise TaskError("the query gives no row")
-    return "" if row[0] is None else str(row[0]).replace("\0", "")
-
-
 SCHEMA = Field(NAMED, required=True)
-QUERY = Field(FILLED, required=True)
 
 
 class DatabaseTask(HelperTask):
     """A task on a data server: SQLite in this process, where a stop interrupts the statement;
-    other drivers in a helper, which is ended. `sql` names the fields that bind variables."""
+    other drivers, and what weighs, in a helper, which is ended. `sql` names the fields that bind
+    variables; in the others references are replaced."""
+
+    sql = ()
+    is_heavy = False
 
     @staticmethod
     def names_in(text):
@@ -5388,7 +5384,7 @@ class DatabaseTask(HelperTask):
     def run(self, fields, execution):
         """Runs `on(target, given)` here or in the helper."""
         given = self.prepare(fields, execution)
-        if given["server"]["driver"] != "sqlite3":
+        if self.is_heavy or given["server"]["driver"] != "sqlite3":
             return super().run(fields, execution)
         target = open_target(given["server"])
         with contextlib.closing(target.connection):
@@ -5400,8 +5396,10 @@ class DatabaseTask(HelperTask):
 
     def prepare(self, fields, execution):
         """The data server of the session's context, and the values to bind."""
-        server = execution.data_server(fields["schema"])
-        return dict(fields, server=server, values=execution.values)
+        bound = {name: fields[name] for name in self.sql}
+        given = super().prepare(dict(fields, **dict.fromkeys(bound)), execution)
+        return dict(given, server=execution.data_server(fields["schema"]), values=execution.values,
+                    **bound)
 
     @classmethod
     def work(cls, given):
@@ -5422,8 +5420,18 @@ class SqlTask(DatabaseTask):
     @staticmethod
     def on(target, given):
         """The whole of it, or nothing."""
-        script = given["script"]
-        rows = run_sql(target, script or given["statement"], given["values"], bool(script))
+        statements = list(split_script(given["script"], target.is_sqlite)) if given["script"] else \
+            [given["statement"]]
+        for statement in statements:
+            check_statement(statement, target.is_sqlite)
+        target.begin()
+        try:
+            rows = sum(count_rows(target, statement, given["values"]) for statement in statements)
+            target.commit()
+        except Exception:
+            with contextlib.suppress(Exception):
+                target.connection.rollback()
+            raise
         return {"status": DONE, "rows": rows}
 
 
@@ -5431,21 +5439,30 @@ class SqlTask(DatabaseTask):
 class RefreshTask(DatabaseTask):
     """Takes a variable's value from a query."""
 
-    fields = {"variable": Field(VARIABLE_NAME, required=True), "schema": SCHEMA, "query": QUERY}
+    fields = {"variable": Field(VARIABLE_NAME, required=True), "schema": SCHEMA, "query": REQUIRED}
     sql = ("query",)
 
     @staticmethod
     def on(target, given):
-        """First column of the first row."""
-        value = query_one(target, given["query"], given["values"])
+        """First column of the first row, as text."""
+        target.begin("deferred")
+        row = target.run(given["query"], given["values"]).fetchone()
+        if row is None:
+            raise TaskError("the query gives no row")
+        value = "" if row[0] is None else str(row[0]).replace("\0", "")
         return {"status": DONE, "rows": 1, "values": {given["variable"]: value}}
 
 
 # -- CSV -------------------------------------------------------------------------------
 
+def quote_name_alone(name):
+    """An SQL name of a column, dots and all."""
+    return '"%s"' % name.replace('"', '""')
+
+
 def quote_name(name):
     """An SQL name that may hold anything, `schema.table` being two."""
-    return ".".join('"%s"' % part.replace('"', '""') for part in name.split("."))
+    return ".".join(map(quote_name_alone, name.split(".")))
 
 
 def placeholders(target, count):
@@ -5472,9 +5489,10 @@ def to_real(text):
 
 
 CSV_TYPES = {"integer": to_integer, "real": to_real, "text": str}
-DELIMITER = Kind(lambda value: value if isinstance(value, str) and len(value) == 1 else _refuse(
-    "must be one character"), _refuse)
-ENCODING = Kind(lambda value: _check_encoding(value), _refuse)
+
+
+def _check_delimiter(value):
+    return value if isinstance(value, str) and len(value) == 1 else _refuse("must be one character")
 
 
 def _check_encoding(value):
@@ -5488,6 +5506,11 @@ def _check_types(value):
     if not isinstance(value, dict) or any(kind not in CSV_TYPES for kind in value.values()):
         raise ValueError("must be an object of columns and integer, real or text")
     return value
+
+
+DELIMITER = Field(Kind(_check_delimiter, _refuse), default=",")
+ENCODING = Field(Kind(_check_encoding, _refuse), default="utf-8")
+HEADER = Field(BOOLEAN, default=True)
 
 
 class BadRows:
@@ -5516,16 +5539,16 @@ class BadRows:
 
 
 @task_type("load_csv")
-class LoadCsvTask(HelperTask):
+class LoadCsvTask(DatabaseTask):
     """Loads a CSV file into a table, all or nothing, in constant memory."""
 
+    is_heavy = True
     fields = {
-        "file": Field(FILLED, required=True), "schema": SCHEMA, "table": Field(FILLED, required=True),
+        "file": REQUIRED, "schema": SCHEMA, "table": REQUIRED,
         "mode": Field(choice("append", "replace", "create"), default="append"),
-        "header": Field(BOOLEAN, default=True),
-        "columns": Field(list_of(FILLED)),
+        "header": HEADER, "columns": Field(list_of(FILLED)),
         "types": Field(Kind(_check_types, _refuse), default={}),
-        "delimiter": Field(DELIMITER, default=","), "encoding": Field(ENCODING, default="utf-8"),
+        "delimiter": DELIMITER, "encoding": ENCODING,
         "max_errors": Field(number(0, 10 ** 9), default=0), "error_table": Field(FILLED),
     }
 
@@ -5538,21 +5561,14 @@ class LoadCsvTask(HelperTask):
             if fields["columns"] and name not in fields["columns"]:
                 yield "types", "%s is none of the columns" % name
 
-    def prepare(self, fields, execution):
-        """With the data server; a table without a schema of its own is in the physical schema."""
-        server = execution.data_server(fields["schema"])
-        given = dict(super().prepare(fields, execution), server=server)
-        if server["physical_schema"] and "." not in given["table"]:
-            given["table"] = "%s.%s" % (server["physical_schema"], given["table"])
-        return given
-
     @classmethod
-    def work(cls, given):
-        """In the helper: reads, checks and inserts in pieces, one transaction."""
-        target = open_target(given["server"])
-        with contextlib.closing(target.connection), \
-                open(given["file"], newline="", errors="surrogateescape",     # a BOM is no text
-                     encoding="utf-8-sig" if given["encoding"] == "utf-8" else given["encoding"]) as file:
+    def on(cls, target, given):
+        """Reads, checks and inserts in pieces, one transaction. A table without a schema of its own
+        is in the physical schema."""
+        schema, table = given["server"]["physical_schema"], given["table"]
+        given["table"] = "%s.%s" % (schema, table) if schema and "." not in table else table
+        with open(given["file"], newline="", errors="surrogateescape",      # a BOM is no text
+                  encoding="utf-8-sig" if given["encoding"] == "utf-8" else given["encoding"]) as file:
             target.begin()
             reader = csv.reader(file, delimiter=given["delimiter"])
             names = cls._columns(reader, given, target)
@@ -5643,20 +5659,18 @@ def fitting(rows, converters, names, bad, line):
     """The rows of a piece that fit, one by one; `line` is the last one before them."""
     for row in rows:
         line += 1 + sum(len(_LINE_END.findall(text)) for text in row)
-        if len(row) != len(names):
-            if row:                 # a blank line is none
-                bad.add(line, "%d columns, not %d" % (len(row), len(names)), row)
-            continue
         values = list(row)
         reason = convert(values, converters, names)
-        if reason:
-            bad.add(line, reason, row)
-        else:
+        if not reason:
             yield values
+        elif row:                       # a blank line is none
+            bad.add(line, reason, row)
 
 
 def convert(row, converters, names):
     """Makes numbers of a row's columns -> why that fails, or nothing. Nothing at all is null."""
+    if len(row) != len(names):
+        return "%d columns, not %d" % (len(row), len(names))
     text = "".join(row)
     if _SURROGATE.search(text):
         return "bytes that the encoding does not have"
@@ -5668,11 +5682,6 @@ def convert(row, converters, names):
         except ValueError:
             return "%s: %s is no %s" % (names[index], shorten(row[index]), told)
     return None
-
-
-def quote_name_alone(name):
-    """An SQL name of a column, dots and all."""
-    return '"%s"' % name.replace('"', '""')
 
 
 @contextlib.contextmanager
@@ -5693,26 +5702,17 @@ def written_beside(path, mode="wb", **keywords):
 class UnloadCsvTask(DatabaseTask):
     """Writes the rows of a query to a CSV file."""
 
+    is_heavy = True
     fields = {
-        "schema": SCHEMA, "query": QUERY, "file": Field(FILLED, required=True),
-        "header": Field(BOOLEAN, default=True), "delimiter": Field(DELIMITER, default=","),
-        "encoding": Field(ENCODING, default="utf-8"),
+        "schema": SCHEMA, "query": REQUIRED, "file": REQUIRED, "header": HEADER,
+        "delimiter": DELIMITER, "encoding": ENCODING,
     }
     sql = ("query",)
 
-    def run(self, fields, execution):
-        """Always in the helper: it weighs."""
-        return HelperTask.run(self, fields, execution)
-
-    def prepare(self, fields, execution):
-        """The file's name has its references replaced, the query binds."""
-        return dict(super().prepare(fields, execution),
-                    file=substitute(fields["file"], execution.values))
-
     @staticmethod
     def on(target, given):
-        """In the helper: a piece of rows at a time."""
-        target.begin_query()
+        """A piece of rows at a time."""
+        target.begin("deferred")
         cursor, rows = target.run(given["query"], given["values"]), 0
         if cursor.description is None:
             raise TaskError("the query gives no rows")
@@ -5729,9 +5729,6 @@ class UnloadCsvTask(DatabaseTask):
 
 
 # -- files -----------------------------------------------------------------------------
-
-OVERWRITE = Field(BOOLEAN, default=True)
-
 
 def matching(pattern):
     """What a pattern, or a plain path, matches. TaskError when that is nothing."""
@@ -5772,41 +5769,15 @@ def copy_one(path, target):
     os.replace(part, target)
 
 
-@task_type("copy")
-class CopyTask(HelperTask):
-    """Copies what a pattern matches."""
-
-    fields = {"from": Field(FILLED, required=True), "to": Field(FILLED, required=True),
-              "overwrite": OVERWRITE}
-
-    @staticmethod
-    def work(given):
-        """In the helper."""
-        pairs = destinations(given["from"], given["to"], given["overwrite"])
-        for path, target in pairs:
-            copy_one(path, target)
-        return {"status": DONE, "rows": len(pairs)}
-
-
-@task_type("move")
-class MoveTask(HelperTask):
-    """Moves what a pattern matches: at once in one file system, by a copy between two."""
-
-    fields = CopyTask.fields
-
-    @staticmethod
-    def work(given):
-        """In the helper."""
-        pairs = destinations(given["from"], given["to"], given["overwrite"])
-        for path, target in pairs:
-            try:
-                os.replace(path, target)
-            except OSError as error:
-                if error.errno != errno.EXDEV:
-                    raise
-                copy_one(path, target)
-                remove(path)
-        return {"status": DONE, "rows": len(pairs)}
+def move_one(path, target):
+    """Moves a file or folder: at once in one file system, by a copy between two."""
+    try:
+        os.replace(path, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        copy_one(path, target)
+        remove(path)
 
 
 def remove(path):
@@ -5817,57 +5788,49 @@ def remove(path):
         os.unlink(path)
 
 
-@task_type("delete")
-class DeleteTask(HelperTask):
+@helper_task("copy", {"from": REQUIRED, "to": REQUIRED, "overwrite": Field(BOOLEAN, default=True)})
+@helper_task("move", {"from": REQUIRED, "to": REQUIRED, "overwrite": Field(BOOLEAN, default=True)})
+def copy_or_move(given):
+    """Copies or moves what a pattern matches."""
+    pairs = destinations(given["from"], given["to"], given["overwrite"])
+    for path, target in pairs:
+        (copy_one if given["type"] == "copy" else move_one)(path, target)
+    return {"status": DONE, "rows": len(pairs)}
+
+
+@helper_task("delete", {"path": REQUIRED})
+def delete(given):
     """Deletes what a pattern matches; nothing to delete is no error."""
-
-    fields = {"path": Field(FILLED, required=True)}
-
-    @staticmethod
-    def work(given):
-        """In the helper."""
-        found = [given["path"]] if os.path.lexists(given["path"]) else glob.glob(given["path"])
-        for path in found:
-            remove(path)
-        return {"status": DONE, "rows": len(found)}
+    found = [given["path"]] if os.path.lexists(given["path"]) else glob.glob(given["path"])
+    for path in found:
+        remove(path)
+    return {"status": DONE, "rows": len(found)}
 
 
-@task_type("mkdir")
-class MkdirTask(HelperTask):
+@helper_task("mkdir", {"path": REQUIRED})
+def make_folders(given):
     """Makes a folder and those above it; one that is there is no error."""
-
-    fields = {"path": Field(FILLED, required=True)}
-
-    @staticmethod
-    def work(given):
-        """In the helper."""
-        os.makedirs(given["path"], exist_ok=True)
-        return {"status": DONE}
+    os.makedirs(given["path"], exist_ok=True)
+    return {"status": DONE}
 
 
 # a file from before 1980 is one of 1980 in an archive, where Python can do that
 ZIP_OPTIONS = {"strict_timestamps": False} if sys.version_info >= (3, 8) else {}
 
 
-@task_type("zip")
-class ZipTask(HelperTask):
+@helper_task("zip", {"from": REQUIRED, "to": REQUIRED})
+def pack(given):
     """Packs what a pattern matches; names in the archive count from the pattern's folder."""
-
-    fields = {"from": Field(FILLED, required=True), "to": Field(FILLED, required=True)}
-
-    @staticmethod
-    def work(given):
-        """In the helper."""
-        names = []
-        for found in matching(given["from"]):
-            base = os.path.dirname(found.rstrip("/")) or "."
-            names += [(path, os.path.relpath(path, base)) for path in files_below(found)
-                      if os.path.realpath(path) != os.path.realpath(given["to"])]
-        with written_beside(given["to"]) as file, \
-                zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, **ZIP_OPTIONS) as archive:
-            for path, name in names:
-                archive.write(path, name)
-        return {"status": DONE, "rows": len(names)}
+    names = []
+    for found in matching(given["from"]):
+        base = os.path.dirname(found.rstrip("/")) or "."
+        names += [(path, os.path.relpath(path, base)) for path in files_below(found)
+                  if os.path.realpath(path) != os.path.realpath(given["to"])]
+    with written_beside(given["to"]) as file, \
+            zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, **ZIP_OPTIONS) as archive:
+        for path, name in names:
+            archive.write(path, name)
+    return {"status": DONE, "rows": len(names)}
 
 
 def files_below(path):
@@ -5879,55 +5842,49 @@ def files_below(path):
             yield os.path.join(folder, name)
 
 
-@task_type("unzip")
-class UnzipTask(HelperTask):
-    """Unpacks an archive; nothing when a name would leave the folder or it is too large."""
+@helper_task("unzip", {"from": REQUIRED, "to": REQUIRED,
+                       "max_bytes": Field(number(1, 1 << 50), default=1 << 40)})
+def unpack(given):
+    """Unpacks an archive; nothing when a name would leave the folder or it is too large: all names
+    and sizes are checked before anything is written."""
+    left = given["max_bytes"]
+    with zipfile.ZipFile(given["from"]) as archive:
+        members = archive.infolist()
+        for member in members:
+            _check_member(member)
+        if sum(member.file_size for member in members) > left:
+            raise TaskError("%s would unpack to more than max_bytes (%d)" % (given["from"], left))
+        for member in members:
+            left -= _extract(archive, member, given["to"], left)
+    return {"status": DONE, "rows": len(members)}
 
-    fields = {"from": Field(FILLED, required=True), "to": Field(FILLED, required=True),
-              "max_bytes": Field(number(1, 1 << 50), default=1 << 40)}
 
-    @classmethod
-    def work(cls, given):
-        """In the helper: all names and sizes are checked before anything is written."""
-        left = given["max_bytes"]
-        with zipfile.ZipFile(given["from"]) as archive:
-            members = archive.infolist()
-            for member in members:
-                cls._check(member)
-            if sum(member.file_size for member in members) > left:
-                raise TaskError("%s would unpack to more than max_bytes (%d)"
-                                % (given["from"], left))
-            for member in members:
-                left -= cls._extract(archive, member, given["to"], left)
-        return {"status": DONE, "rows": len(members)}
+def _check_member(member):
+    parts = member.filename.replace("\\", "/").split("/")
+    if member.filename.startswith(("/", "\\")) or ".." in parts or parts[0][1:2] == ":":
+        raise TaskError("%s would leave the target folder; nothing was unpacked"
+                        % shorten(member.filename))
+    if member.external_attr >> 28 == 0xA:
+        raise TaskError("%s is a symbolic link; nothing was unpacked" % shorten(member.filename))
 
-    @staticmethod
-    def _check(member):
-        parts = member.filename.replace("\\", "/").split("/")
-        if member.filename.startswith(("/", "\\")) or ".." in parts or parts[0][1:2] == ":":
-            raise TaskError("%s would leave the target folder; nothing was unpacked"
-                            % shorten(member.filename))
-        if member.external_attr >> 28 == 0xA:
-            raise TaskError("%s is a symbolic link; nothing was unpacked" % shorten(member.filename))
 
-    @staticmethod
-    def _extract(archive, member, folder, left):
-        target = os.path.join(folder, *member.filename.split("/"))
-        real, root = os.path.realpath(target), os.path.realpath(folder)
-        if os.path.commonpath([real, root]) != root:
-            raise TaskError("%s would leave the target folder by a link" % shorten(member.filename))
-        if member.filename.endswith("/"):
-            os.makedirs(target, exist_ok=True)
-            return 0
-        os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
-        size = 0
-        with archive.open(member) as source, written_beside(target) as file:
-            for piece in iter(lambda: source.read(1 << 16), b""):
-                size += len(piece)
-                if size > left:         # the archive lies about its sizes
-                    raise TaskError("more than max_bytes")
-                file.write(piece)
-        return size
+def _extract(archive, member, folder, left):
+    target = os.path.join(folder, *member.filename.split("/"))
+    real, root = os.path.realpath(target), os.path.realpath(folder)
+    if os.path.commonpath([real, root]) != root:
+        raise TaskError("%s would leave the target folder by a link" % shorten(member.filename))
+    if member.filename.endswith("/"):
+        os.makedirs(target, exist_ok=True)
+        return 0
+    os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
+    size = 0
+    with archive.open(member) as source, written_beside(target) as file:
+        for piece in iter(lambda: source.read(1 << 16), b""):
+            size += len(piece)
+            if size > left:         # the archive lies about its sizes
+                raise TaskError("more than max_bytes")
+            file.write(piece)
+    return size
 
 
 # -- the network -----------------------------------------------------------------------
@@ -5937,8 +5894,8 @@ class HttpTask(HelperTask):
     """A request of HTTP or HTTPS, certificates verified."""
 
     fields = {
-        "url": Field(FILLED, required=True), "method": Field(FILLED, default="GET"),
-        "headers": Field(Kind(lambda value: _check_environment(value), _refuse), default={}),
+        "url": REQUIRED, "method": Field(FILLED, default="GET"),
+        "headers": ENVIRONMENT,
         "body": Field(TEXT), "expect": Field(list_of(number(100, 599)), default=[200]),
         "save": Field(FILLED), "capture": Field(VARIABLE_NAME),
         "attempts": Field(number(1, 1000), default=1),
@@ -5980,10 +5937,9 @@ class HttpTask(HelperTask):
         except urllib.error.HTTPError as error:
             with error:
                 return cls._take(given, error.code, error)
-        except urllib.error.URLError as error:
-            raise TaskError("%s: %s" % (given["url"], error.reason)) from None
         except (OSError, ValueError, http.client.HTTPException) as error:
-            raise TaskError("%s: %s" % (given["url"], error)) from None
+            reason = error.reason if isinstance(error, urllib.error.URLError) else error
+            raise TaskError("%s: %s" % (given["url"], reason)) from None
 
     @staticmethod
     def _take(given, status, response):
@@ -6015,7 +5971,7 @@ class MailTask(HelperTask):
 
     fields = {
         "to": Field(list_of(FILLED, 1), required=True),
-        "subject": Field(FILLED, required=True), "body": Field(TEXT, default=""),
+        "subject": REQUIRED, "body": Field(TEXT, default=""),
         "attach": Field(list_of(FILLED), default=[]),
     }
 
@@ -6127,9 +6083,8 @@ class Surroundings(NamedTuple):
     max_output: int                 # bytes kept of a task's output
     on_end: Callable                # on_end(session number, status), after its end is on disk
     on_aftermath: Callable          # on_aftermath(repository, Aftermath), likewise
-    data_server: Callable           # data_server(logical schema, context) -> {...}; TaskError
-    mail_server: Callable           # mail_server() -> {...}; TaskError
-    children: Any                   # start(request, repository), find_end(session), stop(session)
+    topology: Any                   # the Topology: data_server(schema, context), mail_server()
+    children: Any                   # the Children: start(request, repository), find_end(session) ...
 
 
 class Session:
@@ -6152,30 +6107,25 @@ class Session:
         self._values = {}
         self._run = 0                   # number of the newest step or task run
         self._attempts = {}             # step -> (attempts so far, how the newest ended before)
-        self._roots = {}                # pid -> start time, of processes whose group lives on
+        self.roots = {}                 # pid -> start time, of processes whose group lives on
         self._is_false = False          # an evaluate of the step said so
         self._told_false = None         # what the newest one compared
         self._failure = None            # (step, task, message) that decides the session's end
         self._is_warned = False
-        self._secrets = []
+        self.secrets = ()               # what must not be stored or shown, the longest first
         self._resumed = None            # (step row, task row) of an adopted session's process
-        self._is_leaving = False
+        self.is_leaving = False         # the process that it waits for, or starts next, goes on alone
         self.is_begun = False           # on disk
-        self._spent = []                # spools whose content is recorded with the next commit
-
-    def leave(self):
-        """Lets the process that it waits for, or starts next, go on without the agent."""
-        self._is_leaving = self._scenario is not None and self._scenario.on_stale == ADOPT
+        self.spent = []                 # spools whose content is recorded with the next commit
 
     @property
     def is_adoptable(self):
         """Whether its processes outlive the agent."""
-        return self._scenario.on_stale == ADOPT
+        return self._scenario is not None and self._scenario.on_stale == ADOPT
 
-    @property
-    def is_leaving(self):
-        """Whether it is to be left at the next process."""
-        return self._is_leaving
+    def leave(self):
+        """Lets the process that it waits for, or starts next, go on without the agent."""
+        self.is_leaving = self.is_adoptable
 
     def stop(self, mode, message="stopped"):
         """Asks it to stop; from any thread. An immediate stop is not taken back by a normal."""
@@ -6183,11 +6133,6 @@ class Session:
             if self._stop != IMMEDIATE:
                 self._stop, self._stop_message = mode, message
             self._changed.notify_all()
-
-    @property
-    def uuid_session(self):
-        """The part of the marker that all processes of the session share."""
-        return "%s/%d" % (self.repository.db.uuid, self.number)
 
     # -- the course of a session -------------------------------------------------------
 
@@ -6211,7 +6156,7 @@ class Session:
             status, message = interrupt.status, interrupt.message
         except Left:
             log.info("session %d is left to the next start", self.number)
-            return self._flush()
+            return self.flush()
         except RepositoryError as error:
             return self._report_loss(error)
         except Exception as error:          # a fault of the agent's own
@@ -6255,25 +6200,20 @@ class Session:
 
     def hide(self, value):
         """From now on a value, and each line of it, is shown nowhere."""
-        lines = [line for line in value.split("\n") if len(line) >= MIN_SECRET]
-        self._secrets = sorted(set(self._secrets + lines), key=len, reverse=True)
+        lines = {line for line in value.split("\n") if len(line) >= MIN_SECRET}
+        self.secrets = tuple(sorted(lines.union(self.secrets), key=len, reverse=True))
 
     def mask(self, text):
         """A text without secrets."""
-        for secret in self._secrets:
+        for secret in self.secrets:
             text = text.replace(secret, MASK)
         return text
 
-    @property
-    def secrets(self):
-        """What must not be stored or shown, the longest first."""
-        return tuple(self._secrets)
-
     def _end(self, status, message):
-        self._note(self.repository.end_session, status, self._told(message), self._row["level"],
+        self.note(self.repository.end_session, status, self._told(message), self._row["level"],
                    self._now())
         try:
-            aftermath = self._flush()
+            aftermath = self.flush()
         except RepositoryError as error:
             return self._report_loss(error)
         if self._scenario.secrets:
@@ -6301,7 +6241,7 @@ class Session:
             is_ok = self._step(index, step, task)
             target = step.on_false if self._is_false else step.on_ok if is_ok else step.on_error
             if self._stop == IMMEDIATE:
-                self._interrupt_if_asked()
+                self.interrupt_if_asked()
             if target == END:
                 self._is_warned = self._is_warned or not is_ok or self._was_warned()
                 return (WARNING if self._is_warned else DONE), ""
@@ -6319,8 +6259,8 @@ class Session:
     def _stop_between(self, step, task):
         """A normal stop takes effect here; a RESTART goes on at this place."""
         if self._stop:
-            self._note(self.repository.set_restart, step, task)
-            self._interrupt_if_asked(is_between=True)
+            self.note(self.repository.set_restart, step, task)
+            self.interrupt_if_asked(is_between=True)
 
     def _step(self, index, step, first_task):
         """Runs the attempts of a step -> whether it ended well."""
@@ -6335,34 +6275,36 @@ class Session:
             task, message = failure
             if self._failure is None or step.on_ok != FAIL:     # not that of a mere handler
                 self._failure = index, task, "step %s: %s" % (step.name, message)
-                self._note(self.repository.set_restart, index, task)
+                self.note(self.repository.set_restart, index, task)
             if attempt + 1 < step.attempts or step.on_error != FAIL:
-                self._interrupt_if_asked(is_between=True)
+                self.interrupt_if_asked(is_between=True)
         return False
 
     def _attempt(self, index, step, first_task):
         """Runs the tasks of a step once -> None, or (task, message) of the failure."""
         attempt = self._attempts.get(index, (0, None))[0] + (not self._resumed)
         self._attempts[index] = attempt, None
-        if self._resumed:
-            run = self._resumed[0]["run"]
-        else:
-            run = self._next_run()
-            self._note(self.repository.begin_step, run, index, step.name, attempt, self._now())
+        run = self._begin_run(self._resumed and self._resumed[0], self.repository.begin_step,
+                              index, step.name, attempt)
+        interrupt = None
         try:
             with self._deadline(step.timeout, "step"):
                 status, failure = self._tasks(index, step, first_task, run, attempt)
-        except Interrupted as interrupt:
-            status, failure = interrupt.status, (self._at, interrupt.message)
-            self._end_step(run, status, interrupt.message)
-            if interrupt.scope != "step":
-                raise
-            return failure
-        self._end_step(run, status, failure[1] if failure else "")
+        except Interrupted as error:
+            interrupt, status, failure = error, error.status, (self._at, error.message)
+        self.note(self.repository.end_step, run, status, self._told(failure[1] if failure else ""),
+                  self._now())
+        if interrupt and interrupt.scope != "step":
+            raise interrupt
         return failure
 
-    def _end_step(self, run, status, message):
-        self._note(self.repository.end_step, run, status, self._told(message), self._now())
+    def _begin_run(self, resumed, method, *arguments):
+        """The number of a run that begins, or goes on when its row is given as `resumed`."""
+        if resumed:
+            return resumed["run"]
+        self._run += 1
+        self.note(method, self._run, *arguments, self._now())
+        return self._run
 
     def _tasks(self, index, step, first_task, step_run, attempt):
         status = DONE
@@ -6384,13 +6326,10 @@ class Session:
     def _task(self, index, number, task, step_run, attempt):
         """Runs one task and notes how it ended -> TaskResult."""
         resumed, self._resumed = self._resumed, None
-        if resumed:
-            run = resumed[1]["run"]
-        else:
-            run = self._next_run()
-            self._note(self.repository.begin_task, run, step_run, index, number, task.name or "",
-                       task.type, attempt, self._now())
-            self._flush()
+        run = self._begin_run(resumed and resumed[1], self.repository.begin_task, step_run, index,
+                              number, task.name or "", task.type, attempt)
+        if not resumed:
+            self.flush()
         execution = Execution(self, run, self._values)
         interrupt, kind = None, TASK_TYPES[task.type]()
         try:
@@ -6406,13 +6345,13 @@ class Session:
             result = TaskResult(error.status, execution.rc, message=error.message)
         execution.close()
         self._values.update((name, self.mask(value)) for name, value in result.values.items())
-        self._note(self.repository.add_log, run, *execution.rest)
-        self._note(self.repository.end_task, run, result.status, result.rc, result.rows,
+        self.note(self.repository.add_log, run, *execution.rest)
+        self.note(self.repository.end_task, run, result.status, result.rc, result.rows,
                    self._told(result.message), self._now())
         if result.values:
-            self._note(self.repository.set_variables, self._variables())
+            self.note(self.repository.set_variables, self._variables())
         if interrupt and interrupt.scope != "task":
-            self._note(self.repository.set_restart, index, number)
+            self.note(self.repository.set_restart, index, number)
             raise interrupt
         return result
 
@@ -6425,15 +6364,11 @@ class Session:
     def _now(self):
         return to_text(self.around.clock.now())
 
-    def _next_run(self):
-        self._run += 1
-        return self._run
-
-    def _note(self, method, *arguments):
+    def note(self, method, *arguments):
         """Adds method(connection, session, ...) to what goes to the repository next."""
         self._records.append((method, arguments))
 
-    def _flush(self, is_waiting=True):
+    def flush(self, is_waiting=True):
         """Hands over what was noted; waits for the commit unless told otherwise -> what the last of
         it gave back."""
         records, self._records = self._records, []
@@ -6447,8 +6382,8 @@ class Session:
         if not is_waiting:
             return None
         value = pending.result()
-        while self._spent:
-            self._spent.pop().remove()
+        while self.spent:
+            self.spent.pop().remove()
         return value
 
     # -- waiting, stop and time-outs ---------------------------------------------------
@@ -6464,7 +6399,7 @@ class Session:
         finally:
             self._deadlines.pop()
 
-    def _interrupt_if_asked(self, is_between=False):
+    def interrupt_if_asked(self, is_between=False):
         """Raises Interrupted for an immediate stop (between tasks for any) or a deadline."""
         if self._stop == IMMEDIATE or self._stop and is_between:
             raise Interrupted("session", STOPPED, self._stop_message)
@@ -6473,30 +6408,30 @@ class Session:
             if deadline <= now:
                 raise Interrupted(scope, ERROR, "time-out of the %s after %g s" % (scope, seconds))
 
-    def wait(self, is_over, timeout_s=None, is_task=False):
+    def wait(self, is_over, timeout_s=None, is_between=False):
         """Waits until is_over(), or the time is up; Interrupted after all processes are ended.
 
-        Between tasks (`timeout_s`, and no `is_task`) a normal stop ends it too.
+        Between tasks a normal stop ends it too.
         """
         until = None if timeout_s is None else self.around.clock.monotonic() + timeout_s
         try:
             with self._changed:
                 while not is_over():
-                    self._interrupt_if_asked(is_between=until is not None and not is_task)
+                    self.interrupt_if_asked(is_between)
+                    now = self.around.clock.monotonic()
+                    if until is not None and now >= until:
+                        return
                     limits = [deadline for deadline, _, _ in self._deadlines]
                     limits += [] if until is None else [until]
-                    left = min(limits) - self.around.clock.monotonic() if limits else None
-                    if until is not None and self.around.clock.monotonic() >= until:
-                        return
-                    self._changed.wait(left if left is None else max(0.0, left))
+                    self._changed.wait(max(0.0, min(limits) - now) if limits else None)
         except Interrupted as interrupt:
-            if self._roots:
+            if self.roots:
                 self._sweep(interrupt)
             raise
 
     def _sweep(self, interrupt):
         """Ends every process of the session; says how many could not be ended."""
-        left = Tree([self.uuid_session], self._roots).end()
+        left = Tree(["%s/%d" % (self.repository.db.uuid, self.number)], self.roots).end()
         if left:
             interrupt.message += "; %d of its processes cannot be ended" % left
 
@@ -6507,61 +6442,14 @@ class Session:
 
     def _pause(self, seconds):
         """The delay before a retry; any stop ends it."""
-        self._flush(is_waiting=False)
-        self.wait(lambda: False, seconds)
-
-    # what an Execution needs
-
-    def marker(self, run):
-        """What marks the processes of a task run."""
-        return make_marker(self.repository.db.uuid, self.number, run)
-
-    def start_process(self, run, command, capture, environment, cwd, stdin, pass_fds):
-        """Starts a process of a task and notes it; OSError."""
-        self._interrupt_if_asked()
-        environment[MARKER] = self.marker(run)
-        process = Process(command, capture, self.around.output, self.wake, cwd, environment, stdin,
-                          pass_fds)
-        self._roots[process.pid] = process.started
-        self._note(self.repository.started_task, run, process.pid, process.started)
-        self._flush(is_waiting=False)
-        return process
-
-    def store_log(self, run, rows, omitted):
-        """Rows of the log that a holder has written."""
-        self._note(self.repository.add_log, run, rows, omitted)
-        self._flush(is_waiting=False)
-
-    def add_root(self, pid, started):
-        """A process of an earlier agent that leads a group of this session's."""
-        self._roots[pid] = started
-
-    def new_spool(self, run):
-        """The Spool of a task run."""
-        return Spool(self.repository.spool_path(self.number, run))
-
-    def spend(self, spool):
-        """A spool that is not needed once what was noted is on disk."""
-        self._spent.append(spool)
+        self.flush(is_waiting=False)
+        self.wait(lambda: False, seconds, is_between=True)
 
     def process_ended(self):
         """Its group stays the session's to end while there is something left of it, and no longer:
         the pid may then become another's."""
-        self._roots = {pid: started for pid, started in self._roots.items()
-                       if _signal(os.killpg, pid, 0)}
-
-    def new_capture(self, run, captured):
-        """A Capture that stores into the log of a task run."""
-        repository, number = self.repository, self.number
-
-        def store(rows, omitted, then):
-            repository.db.submit(lambda connection: repository.add_log(
-                connection, number, run, rows, omitted), then=lambda _: then(), is_lazy=True)
-        return Capture(self.around.max_output, store, self.around.clock, captured, self._secrets)
-
-    def forget_capture(self, capture):
-        """The capture stores no more by itself."""
-        self.around.output.forget(capture)
+        self.roots = {pid: started for pid, started in self.roots.items()
+                      if _signal(os.killpg, pid, 0)}
 
 
 class Execution:
@@ -6571,7 +6459,7 @@ class Execution:
         self.values = values
         self.rc = None                  # of its process
         self.rest = ([], None)          # rows of the log not yet handed over
-        self._session, self._run = session, run
+        self._session, self._run, self._around = session, run, session.around
         self._capture = None
 
     def environment(self):
@@ -6583,14 +6471,11 @@ class Execution:
     def process(self, command, environment, captured=None, cwd=None, stdin=None, pass_fds=(),
                 is_adoptable=False):
         """Runs a process to its end -> exit code; TaskError when it cannot start."""
+        environment[MARKER] = make_marker(self._session.repository.db.uuid, self._session.number,
+                                          self._run)
         if is_adoptable and self._session.is_adoptable:
             return self._hold(command, environment, captured, cwd, stdin, pass_fds)
-        self._capture = self._session.new_capture(self._run, captured)
-        try:
-            process = self._session.start_process(self._run, command, self._capture, environment,
-                                                  cwd, stdin, pass_fds)
-        except (OSError, ValueError) as error:
-            raise TaskError(start_error(error)) from None
+        process = self._start(command, environment, captured, cwd, stdin, pass_fds)
         try:
             self._session.wait(lambda: process.rc is not None)
         finally:
@@ -6599,21 +6484,41 @@ class Execution:
             self.rc = process.rc
         return process.rc
 
-    def _hold(self, command, environment, captured, cwd, stdin, pass_fds):
-        """As `process`, by way of a holder, so that it outlives the agent."""
-        spool = self._session.new_spool(self._run)
-        spool.create()
-        environment[MARKER] = self._session.marker(self._run)
-        given = {"command": command, "env": environment, "cwd": cwd, "stdin": stdin,
-                 "pass_fds": pass_fds, "is_captured": captured is not None,
-                 "limit": self._session.around.max_output, "secrets": self._session.secrets}
-        self._capture = self._session.new_capture(self._run, None)
+    def _start(self, command, environment, captured, cwd, stdin, pass_fds):
+        """Starts a process and notes it -> Process. TaskError, Interrupted."""
+        session, around = self._session, self._around
+        session.interrupt_if_asked()
+        self._capture = Capture(around.max_output, self._store, around.clock, captured,
+                                session.secrets)
         try:
-            holder = self._session.start_process(
-                self._run, [sys.executable, os.path.abspath(__file__), "--hold", spool.path],
-                self._capture, dict(environment), None, json.dumps(given), pass_fds)
+            process = Process(command, self._capture, around.output, session.wake, cwd, environment,
+                              stdin, pass_fds)
         except (OSError, ValueError) as error:
             raise TaskError(start_error(error)) from None
+        session.roots[process.pid] = process.started
+        session.note(session.repository.started_task, self._run, process.pid, process.started)
+        session.flush(is_waiting=False)
+        return process
+
+    def _store(self, rows, omitted, then):
+        """What the capture hands to the log."""
+        repository = self._session.repository
+        repository.db.submit(lambda connection: repository.add_log(
+            connection, self._session.number, self._run, rows, omitted), then=lambda _: then(),
+            is_lazy=True)
+
+    def _spool(self):
+        return Spool(self._session.repository.spool_path(self._session.number, self._run))
+
+    def _hold(self, command, environment, captured, cwd, stdin, pass_fds):
+        """As `process`, by way of a holder, so that it outlives the agent."""
+        spool = self._spool()
+        spool.create()
+        given = {"command": command, "env": environment, "cwd": cwd, "stdin": stdin,
+                 "pass_fds": pass_fds, "is_captured": captured is not None,
+                 "limit": self._around.max_output, "secrets": self._session.secrets}
+        holder = self._start([sys.executable, os.path.abspath(__file__), "--hold", spool.path],
+                             environment, None, None, json.dumps(given), pass_fds)
         try:
             return self._follow(spool, captured, lambda: holder.rc is None)
         except Left:
@@ -6624,10 +6529,10 @@ class Execution:
 
     def adopt(self, captured):
         """Goes on with the process of this task that a lost agent has started -> exit code."""
-        spool = self._session.new_spool(self._run)
+        spool = self._spool()
         state = spool.state()
         pid, started = state["holder"], state["holder_started"]
-        self._session.add_root(pid, started)
+        self._session.roots[pid] = started
         return self._follow(spool, captured, lambda: start_time(pid) == started)
 
     def _follow(self, spool, captured, is_alive):
@@ -6642,12 +6547,12 @@ class Execution:
                     raise Left()
                 was_alive = is_alive()
                 if was_alive:
-                    self._session.wait(lambda: not is_alive(), 0.05, is_task=True)
+                    self._session.wait(lambda: not is_alive(), 0.05)
         except Interrupted:
             self._take_spool(spool, progress)
-            self._session.spend(spool)
+            self._session.spent.append(spool)
             raise
-        self._session.spend(spool)
+        self._session.spent.append(spool)
         self.rc = state["rc"]
         if not state["is_over"]:
             raise TaskError("the process that held it is gone")
@@ -6662,7 +6567,9 @@ class Execution:
         after, omitted = progress
         state, rows, now_omitted = spool.read(after, omitted)
         if rows or now_omitted != omitted:
-            self._session.store_log(self._run, rows, None if now_omitted == omitted else now_omitted)
+            self._session.note(self._session.repository.add_log, self._run, rows,
+                               None if now_omitted == omitted else now_omitted)
+            self._session.flush(is_waiting=False)
         return state, (max([after] + [row[0] for row in rows]), now_omitted)
 
     def call(self, function, interrupt):
@@ -6691,20 +6598,19 @@ class Execution:
 
     def wait(self, seconds):
         """Waits; an immediate stop and time-outs end it."""
-        until = self.monotonic() + seconds
-        self._session.wait(lambda: self.monotonic() >= until, seconds, is_task=True)
+        self._session.wait(lambda: False, seconds)
 
     def monotonic(self):
         """Seconds that only ever go forward."""
-        return self._session.around.clock.monotonic()
+        return self._around.clock.monotonic()
 
     def data_server(self, schema):
         """The data server behind a logical schema in the session's context. TaskError."""
-        return self._hidden(self._session.around.data_server(schema, self.values["CONTEXT"]))
+        return self._hidden(self._around.topology.data_server(schema, self.values["CONTEXT"]))
 
     def mail_server(self):
         """The data server MAIL. TaskError."""
-        return self._hidden(self._session.around.mail_server())
+        return self._hidden(self._around.topology.mail_server())
 
     def _hidden(self, server):
         for secret in server["secrets"]:
@@ -6713,7 +6619,7 @@ class Execution:
 
     def start_child(self, name, version, context, variables):
         """Starts a session of another scenario of the repository -> its number."""
-        return self._session.around.children.start(
+        return self._around.children.start(
             SessionRequest(name, "", version, context or self.values["CONTEXT"], variables,
                            name="child of %d" % self._session.number,
                            hidden=self._session.secrets), self._session.repository)
@@ -6721,7 +6627,7 @@ class Execution:
     def wait_child(self, number):
         """Waits for the end of a child, which does without this session's slot meanwhile ->
         (status, message). What ends the waiting ends the child."""
-        children = self._session.around.children
+        children = self._around.children
         with children.lent_slot():
             try:
                 while True:
@@ -6736,7 +6642,7 @@ class Execution:
     def close(self):
         """Ends the capture; `rest` is what it still held."""
         if self._capture:
-            self._session.forget_capture(self._capture)
+            self._around.output.forget(self._capture)       # it stores no more by itself
             self.rest = self._capture.take(is_end=True)
 
 
@@ -6754,10 +6660,11 @@ class SessionQueue:
         self._changed = threading.Condition()
         self._ready = []                        # heap of (-priority, order, ticket, repository)
         self._order = itertools.count()
-        self._outstanding = set()               # numbers that may still begin
+        self._outstanding = set()               # numbers that may begin
+        self._later = {}                        # number that waits for its start time -> repository
         self._running = {}                      # number -> Session
         self._again = {}                        # number -> Ticket that came before its slot was free
-        self._gates = {}                        # gate -> how many run in it
+        self._gates = collections.Counter()     # gate -> how many run in it
         self._aside = {}                        # gate -> entries that wait for it
         self._held = set()                      # gates of schedules that are held
         self._threads, self._adopted = [], []
@@ -6766,6 +6673,7 @@ class SessionQueue:
     def add(self, ticket, repository):
         """Queues a session once; whether a slot is free for it."""
         with self._changed:
+            self._later.pop(ticket.session, None)
             running = self._running.get(ticket.session)
             if running and running.repository is not repository:
                 repository.is_behind = True     # of a file since replaced: when that has ended
@@ -6803,11 +6711,8 @@ class SessionQueue:
         with self._changed:
             if ticket.session in self._running:
                 return
-            for gate, _ in ticket.gates(repository):
-                self._gates[gate] = self._gates.get(gate, 0) + 1
-            session = self._running[ticket.session] = self._make(ticket, repository)
-            thread = threading.Thread(target=self._run, args=(session,), daemon=True,
-                                      name="adopted %d" % ticket.session)
+            thread = threading.Thread(target=self._run, args=(self._begin(ticket, repository),),
+                                      daemon=True, name="adopted %d" % ticket.session)
             self._adopted.append(thread)
             thread.start()
 
@@ -6819,19 +6724,32 @@ class SessionQueue:
                 self._held.add(gate)
             elif gate in self._held:
                 self._held.discard(gate)
-                for entry in self._aside.pop(gate, ()):
-                    heapq.heappush(self._ready, entry)
+                self._open(gate)
                 self._ensure_thread()
                 self._changed.notify_all()
+
+    def _open(self, gate):
+        """What waited aside for a gate tries again."""
+        for entry in self._aside.pop(gate, ()):
+            heapq.heappush(self._ready, entry)
+
+    def put_off(self, number, repository):
+        """Notes a session whose start time is to come; False when it was noted before."""
+        is_new = self._later.get(number) is not repository
+        self._later[number] = repository
+        return is_new
 
     def discard(self, number):
         """A session that will not begin."""
         with self._changed:
             self._outstanding.discard(number)
+            self._later.pop(number, None)
 
     def forget(self, repository):
         """What is queued of a repository that was let go is read anew when it comes back."""
         with self._changed:
+            for number in [n for n, found in list(self._later.items()) if found is repository]:
+                self._later.pop(number, None)
             for entries in [self._ready] + list(self._aside.values()):
                 self._outstanding.difference_update(
                     entry[2].session for entry in entries if entry[3] is repository)
@@ -6843,9 +6761,9 @@ class SessionQueue:
         return self._running.get(number)
 
     def has(self, number):
-        """Whether a session is running or queued here."""
+        """Whether a session is running or outstanding here."""
         with self._changed:
-            return number in self._running or number in self._outstanding
+            return number in self._running or number in self._outstanding or number in self._later
 
     def list_running(self):
         """The running Sessions."""
@@ -6853,8 +6771,8 @@ class SessionQueue:
             return list(self._running.values())
 
     def counts(self):
-        """(running, queued)"""
-        return len(self._running), len(self._outstanding)
+        """(running, outstanding)"""
+        return len(self._running), len(self._outstanding) + len(self._later)
 
     def hold(self, is_held):
         """Held, nothing begins."""
@@ -6920,14 +6838,13 @@ class SessionQueue:
 
     def _take(self):
         with self._changed:
-            while True:
-                if self._is_closing:
-                    return None
+            while not self._is_closing:
                 is_full = len(self._running) >= self._slots     # a lent slot was taken back
                 session = None if self._is_held or is_full else self._pop()
                 if session:
                     return session
                 self._changed.wait()
+        return None
 
     def _pop(self):
         """The next Session that may begin, or None.
@@ -6944,18 +6861,20 @@ class SessionQueue:
                 repository.is_behind = True
                 self._outstanding.discard(ticket.session)
                 continue
-            gates = ticket.gates(repository)    # a held schedule is a gate as well
-            full = next((gate for gate, limit in gates if self._gates.get(gate, 0) >= limit
-                         or gate in self._held), None)
-            if full:
+            full = next((gate for gate, limit in ticket.gates(repository)
+                         if self._gates[gate] >= limit or gate in self._held), None)
+            if full:                    # a held schedule is one as well
                 self._aside.setdefault(full, []).append(entry)
                 continue
-            for gate, _ in gates:
-                self._gates[gate] = self._gates.get(gate, 0) + 1
             self._outstanding.discard(ticket.session)
-            session = self._running[ticket.session] = self._make(ticket, repository)
-            return session
+            return self._begin(ticket, repository)
         return None
+
+    def _begin(self, ticket, repository):
+        """The Session that runs from now on."""
+        self._gates.update(gate for gate, _ in ticket.gates(repository))
+        session = self._running[ticket.session] = self._make(ticket, repository)
+        return session
 
     def _finished(self, session):
         with self._changed:
@@ -6965,8 +6884,7 @@ class SessionQueue:
                 if not self._gates[gate]:
                     del self._gates[gate]
                 if gate not in self._held:
-                    for entry in self._aside.pop(gate, ()):
-                        heapq.heappush(self._ready, entry)
+                    self._open(gate)
             self._changed.notify_all()
             again = self._again.pop(session.number, None)
             if again:
@@ -6979,7 +6897,7 @@ class SessionQueue:
 
 DOWN = MISFIRE, "the agent was down"
 AWAY = LOST, "the repository could not be used"
-ON_HOLD = HELD, "held"
+ON_HOLD = HELD, "held at that time"
 
 
 class Policy(NamedTuple):
@@ -6992,7 +6910,7 @@ class Policy(NamedTuple):
 class Entry:
     """One schedule in memory. It is replaced, never changed, when its row changes."""
     __slots__ = ("repository", "name", "revision", "timetable", "policy", "hold", "decided", "since",
-                 "why", "due", "quiet")
+                 "why", "due", "quiet", "asked")
 
     def __init__(self, repository, name, revision, timetable, policy, hold, decided, since, why=DOWN):
         self.repository, self.name, self.revision = repository, name, revision
@@ -7002,6 +6920,7 @@ class Entry:
         self.since, self.why = since, why           # due times up to here were missed, and why
         self.due = None                 # the instant that is armed
         self.quiet = 0.0                # until then what is excluded is not recorded
+        self.asked = None               # up to where it is being decided: not written yet
 
     @property
     def key(self):
@@ -7014,8 +6933,7 @@ class Entry:
         Those up to `since` (epoch seconds) were missed, `why` being (reason, text).
         """
         cursor = int(self.decided // 1)
-        newest = self.timetable.last_until(cursor, int(min(since, now) // 1)) if since > cursor else None
-        spans = []
+        newest, spans = self._find_missed(cursor, min(since, now)), []
         if newest is not None:
             cursor, spans = self._judge_missed(cursor, newest, now, why)
         due = self.timetable.next_after(cursor)
@@ -7026,18 +6944,29 @@ class Entry:
         excluded = self._excluded(cursor, min(self._limit(due), int(now // 1) + 1))
         return excluded[-1].last if excluded else cursor, spans + excluded
 
+    def _find_missed(self, cursor, since):
+        """The newest due time that was to run by `since`, as all before it were, or None."""
+        until, jitter = int(since // 1), self.policy.jitter
+        if until <= cursor:
+            return None
+        if jitter:
+            due = self.timetable.next_after(max(cursor, until - jitter - 1))
+            while due is not None and due <= until and self.plan(due) <= since:
+                due = self.timetable.next_after(due)
+            until = until if due is None else min(until, due - 1)
+        return self.timetable.last_until(cursor, until)
+
     def _judge_missed(self, cursor, newest, now, why):
         """The part of judge() for what was missed after `cursor`, up to `newest`."""
         runs = self._list_runs(cursor, newest, now)
-        is_to_come = self.policy.misfire == "once" and runs and self.plan(newest) > now
         before = runs[0] if runs else newest + 1
-        spans = [self._run(due) for due in runs if not is_to_come]
+        spans = [self._run(due) for due in runs]
         count = self.timetable.count(cursor, before - 1)
         if count:
             spans.append(Span(self.timetable.next_after(cursor),
                               self.timetable.last_until(cursor, before - 1), count, *why))
         spans += self._excluded(cursor, newest)
-        return newest - bool(is_to_come), sorted(spans, key=lambda span: span.first)
+        return newest, sorted(spans, key=lambda span: span.first)
 
     def _list_runs(self, cursor, newest, now):
         """Those of the missed due times that `misfire` lets run; grace begins when they were planned."""
@@ -7145,7 +7074,7 @@ class Scheduler:
         """Due times are decided and written: arms the next. What came due while a slow repository
         was waited for was missed."""
         with self._changed:
-            entry.decided = max(entry.decided, upto)
+            entry.decided, entry.asked = max(entry.decided, upto), None
             if was_slow:
                 entry.since, entry.why = self._clock.now(), AWAY
             if self._entries.get(entry.key) is entry:
@@ -7157,7 +7086,7 @@ class Scheduler:
             if self._is_held and not is_held:
                 self._since, self._why = self._clock.now(), ON_HOLD
                 for entry in list(self._entries.values()):
-                    if entry.due is None:
+                    if entry.due is None and entry.asked is None:
                         self._arm(entry)
             self._is_held = is_held
 
@@ -7214,17 +7143,37 @@ class Scheduler:
             if self._is_stopping:
                 return
             entry.due = None
-            if self._is_held or entry.hold:
-                return                  # decided at the release
+            if self._is_held or entry.hold or entry.asked is not None:
+                return                  # decided at the release, armed when it is written
+            entry.asked = entry.decided
+        self._judge(entry)
+
+    def _judge(self, entry):
+        with self._changed:
             since, why = max((self._since, self._why), (entry.since, entry.why))
         now = self._clock.now()
         upto, spans = entry.judge(now, since, why)
         if not any(not span.reason for span in spans):
             entry.quiet = now + EXCLUDED_S
+        entry.asked = upto
         if spans:
             self._decide(entry, upto, spans)
         else:
             self.decided(entry, upto)
+        return upto
+
+    def decide_now(self, key):
+        """Decides what has come by now, before another entry takes the place of this one: up to where.
+        What is held is not decided: None."""
+        with self._changed:
+            entry = self._entries.get(key)
+            if entry is None or entry.hold or self._is_held or self._is_stopping:
+                return None
+            if entry.asked is not None or entry.timetable is None:
+                return self._clock.now() if entry.asked is None else entry.asked
+            self._outdated += entry.due is not None
+            entry.due, entry.asked = None, entry.decided
+        return self._judge(entry)
 
     def run(self):
         """The scheduler's thread: until stop()."""
@@ -7276,30 +7225,43 @@ class Schedules:
         for entry in self.scheduler.list_entries(repository.id):
             self.scheduler.remove(entry.key)
 
-    def _entry(self, repository, row, now, why=DOWN):
-        schedule = repository.schedule_of(row)
-        hold = Hold(row["hold_reason"], row["hold_by"], row["hold_since"], row["hold_until"]) \
-            if row["hold_since"] else None
+    def _entry(self, repository, row, now, why=None):
+        """The Entry of a row. `why` due times since its last decision were missed; None: nothing was away."""
+        since, decided, hold, trouble = now, now, None, ""
+        try:
+            decided = from_text(row["decided"])
+            for name in ("hold_since", "hold_until", "waiting"):
+                from_text(row[name] or row["decided"])
+        except ValueError:
+            trouble = "a time in its row is none; SCHED SET or RELEASE writes it anew"
+        if row["hold_since"] and not trouble:
+            hold = Hold(row["hold_reason"], row["hold_by"], row["hold_since"], row["hold_until"])
         before = self.scheduler.find((repository.id, row["name"]))
         if before is not None and before.hold and not hold:
             why = ON_HOLD
-        timetable = None
+        elif why is None and before is not None:
+            since, why = before.since, before.why
+        elif why is None:       # new here: what came due while that was written is not missed
+            since, why = decided if now - decided < WRITE_S else now, DOWN
+        timetable, policy = None, Policy("skip", None, 0)
         try:
+            if trouble:
+                raise CalendarError(trouble)
+            schedule = repository.schedule_of(row)
+            policy = _share(Policy(schedule.get("misfire"), schedule.get("grace"), schedule.get("jitter")))
             if schedule.enabled and schedule.rule:
                 timetable = schedule.timetable(self._calendars)
-        except CalendarError as error:
+        except (CalendarError, Conflict) as error:
             message = "does not fire: %s" % error
-            log.warning("schedule %s %s", schedule.name, message)
-            repository.db.submit(lambda connection: repository.note_failed(
-                connection, row["name"], to_text(int(now)), message, to_text(now)))
-        policy = _share(Policy(schedule.get("misfire"), schedule.get("grace"), schedule.get("jitter")))
-        return Entry(repository, row["name"], row["revision"], timetable, policy, hold,
-                     from_text(row["decided"]), now, why)
+            log.warning("schedule %s %s", row["name"], message)
+            repository.db.submit(lambda connection: repository.note_failed(     # at no due time
+                connection, row["name"], to_text(int(now) + 0.5), message, to_text(now)))
+        return Entry(repository, row["name"], row["revision"], timetable, policy, hold, decided, since, why)
 
     def load(self, place):
         """Reads the schedules of this agent's name and arms what is new or has changed."""
         repository, now = place.repository, self._clock.now()
-        why = AWAY if place.has_started else DOWN
+        why = DOWN if not place.has_started else None if place.loaded is repository else AWAY
         known = {entry.name: entry for entry in self.scheduler.list_entries(repository.id)}
         states = repository.list_revisions(self._name)
         changed = [name for name, state in states.items() if name not in known
@@ -7312,15 +7274,26 @@ class Schedules:
             for row in repository.read_schedules(changed):
                 self._put(self._entry(repository, row, now, why), not place.has_started)
         for name in set(known) - set(states):
-            self.scheduler.remove(known[name].key)
-        place.has_started = True
+            self._remove(known[name].key)
+        place.has_started, place.loaded = True, repository
         self.fire_startups()
         self.decide_after(repository)
 
+    def keep_held(self, repository):
+        """Before the sessions of a repository are queued: those of held schedules do not begin."""
+        for name, (_, held_since) in repository.list_revisions(self._name).items():
+            if held_since:
+                self._queue.hold_schedule((repository.id, name), True)
+
+    def _remove(self, key):
+        self.scheduler.remove(key)
+        self._queue.hold_schedule(key, False)       # what it started goes on
+
     def _put(self, entry, is_start=False):
         self._queue.hold_schedule(entry.key, entry.hold is not None)
+        before = self.scheduler.find(entry.key)
         self.scheduler.put(entry)
-        if entry.hold and entry.hold.until:
+        if entry.hold and entry.hold.until and not (before and before.hold == entry.hold):
             self.scheduler.call_at(from_text(entry.hold.until), lambda: self._hold_over(entry))
         if is_start and entry.timetable and entry.timetable.rule.kind == "startup":
             self._startups.add(entry.key)
@@ -7331,15 +7304,16 @@ class Schedules:
             entry = self.scheduler.find(key)
             if entry is None or not entry.hold and not self._agent_is_held():
                 self._startups.discard(key)
-                if entry:
-                    self._decide(entry, self._started, [Span(self._started, self._started, 1, "")])
+                if entry:       # the clock may have been ahead of it, or a change since
+                    due = max(self._started, entry.decided + 0.001)
+                    self._decide(entry, due, [Span(due, due, 1, "")])
 
     def refresh(self, repository, name):
         """Makes a change of a schedule effective at once."""
         with repository.db.reading() as connection:
             row = repository.find_schedule(connection, name)
         if row is None or row["agent"] != self._name:
-            self.scheduler.remove((repository.id, name))
+            self._remove((repository.id, name))
         else:
             self._put(self._entry(repository, row, self._clock.now()))
             self.fire_startups()
@@ -7347,7 +7321,8 @@ class Schedules:
                 self.decide_after(repository)
 
     def read_calendars(self):
-        """Takes over what has changed in the calendars; the past of no schedule is fired by that."""
+        """Takes over what has changed in the calendars. What has come by now is decided by the old ones,
+        unless it is held."""
         before, self._calendars = self._calendars, self._master.calendars()
         changed = [name for name in set(before) | set(self._calendars)
                    if before.get(name) != self._calendars.get(name)]
@@ -7358,8 +7333,9 @@ class Schedules:
                 names = {user for name in changed for user in repository.list_users(name)}
                 for row in repository.read_schedules(sorted(names)):
                     if row["agent"] == self._name:
+                        upto = self.scheduler.decide_now((repository.id, row["name"]))
                         entry = self._entry(repository, row, now)
-                        entry.decided = max(entry.decided, now)
+                        entry.decided = max(entry.decided, upto or 0.0)
                         self._put(entry)
 
     # -- decisions ---------------------------------------------------------------------
@@ -7367,14 +7343,15 @@ class Schedules:
     def _decide(self, entry, upto, spans):
         """Hands due times to the repository; the next is armed when they are written."""
         repository, began = entry.repository, self._clock.monotonic()
-        upto_text = to_text(upto)
+        upto_text, failures = to_text(upto), repository.db.failures
         spans = [span._replace(first=to_text(span.first), last=to_text(span.last),
                                planned=span.planned and to_text(span.planned)) for span in spans]
 
         def then(pending):
             self._take(repository, pending)
             if not isinstance(pending.error, RepositoryError):
-                self.scheduler.decided(entry, upto, self._clock.monotonic() - began > WRITE_S)
+                is_long = self._clock.monotonic() - began > WRITE_S     # a paused agent fails at nothing
+                self.scheduler.decided(entry, upto, is_long and repository.db.failures > failures)
         repository.db.submit(lambda connection: repository.decide(
             connection, entry.name, entry.revision, upto_text, spans, to_text(self._clock.now()),
             self._agent_is_held()), then=then)
@@ -7385,7 +7362,8 @@ class Schedules:
             log.error("schedules of repository %s: %s", repository.name, pending.error)
         for ticket, replaced in pending.value or ():
             self._end_replaced(repository, replaced)
-            self._queue_ticket(repository, ticket)
+            if ticket.status in OUTSTANDING:
+                self._queue_ticket(repository, ticket)
 
     def decide_after(self, repository):
         """Decides the schedules whose conditions are met, unless the agent is held."""
@@ -7428,12 +7406,26 @@ class Schedules:
         """Changes a schedule, effective at once; changes(Schedule) -> Schedule. As add()."""
         def checked(schedule):
             changed = changes(schedule)
-            self._check(changed, is_moved=changed.timing != schedule.timing)
+            if changed != schedule._replace(enabled=False):     # SCHED OFF: whatever else is wrong
+                self._check(changed, is_moved=changed.timing != schedule.timing)
+            if changed.timing != schedule.timing:
+                forgotten.extend(self._list_forgotten(found, name))
             return changed
-        found = self._places.with_schedule(name, repository)
-        found.db.write(lambda connection: found.set_schedule(connection, name, checked,
-                                                             to_text(self._clock.now())))
+        forgotten, found = [], self._places.with_schedule(name, repository)
+        now = to_text(self._clock.now())
+        found.db.write(lambda connection: found.set_schedule(connection, name, checked, now, forgotten))
         self.refresh(found, name)
+
+    def _list_forgotten(self, repository, name):
+        """[Span] of what had come and was not decided yet, held or delayed by jitter."""
+        entry = self.scheduler.find((repository.id, name))
+        if entry is None or entry.timetable is None or entry.repository is not repository:
+            return []
+        cursor, now = int(entry.decided // 1), int(self._clock.now())
+        count = entry.timetable.count(cursor, now)
+        return [Span(to_text(entry.timetable.next_after(cursor)),
+                     to_text(entry.timetable.last_until(cursor, now)), count, MISFIRE,
+                     "the schedule was changed before it ran")] if count else []
 
     def _check(self, schedule, is_moved=True):
         faults = schedule.list_faults()
@@ -7451,7 +7443,9 @@ class Schedules:
         timetable = schedule.timetable(self._calendars)
         if is_moved and schedule.enabled and timetable.rule.kind != "startup" \
                 and timetable.next_after(int(self._clock.now())) is None:
-            raise BadRequest("the rule %s never fires any more" % shorten(schedule.rule))
+            within = [name for name in schedule.options if name in MOVING_FIELDS]
+            raise BadRequest("the rule %s never fires any more%s" % (
+                shorten(schedule.rule), " within its " + ", ".join(within) if within else ""))
 
     def delete(self, name, repository):
         """Deletes a schedule; what it started goes on. NotFound, Conflict."""
@@ -7459,9 +7453,9 @@ class Schedules:
         found.db.write(lambda connection: found.delete_schedule(connection, name))
         self.refresh(found, name)
 
-    def hold(self, name, hold):
+    def hold(self, name, hold, repository=None):
         """Holds one schedule, or releases it (None). NotFound."""
-        found = self._places.with_schedule(name, None)
+        found = self._places.with_schedule(name, repository)
         found.db.write(lambda connection: found.hold_schedule(connection, name, hold))
         self.refresh(found, name)
 
@@ -7510,15 +7504,33 @@ class Schedules:
     def get(self, name, repository):
         """[(repository, row, next due time or None)] of a schedule: each repository has its own.
         NotFound; without a name nothing."""
-        found = list(self.list_all(repository, name)) if name is not None else []
+        troubles = []
+        found = [(place, row, self._next_due(place, row)) for place in self._usable(repository, troubles)
+                 for row in place.list_schedules(name)] if name is not None else []
+        if troubles and not found:
+            raise troubles[0]
         if name is not None and not found:
             raise NotFound("no schedule %s" % name)
         return found
 
+    def _usable(self, repository, troubles):
+        """Yields the repositories; why another could not be used is told in `troubles`, for the end."""
+        try:
+            yield from self._places.readable(repository)
+        except RepositoryError as error:
+            troubles.append(error)
+
     def _next_due(self, repository, row):
         timetable = self._timetable(repository, row) if row["enabled"] else None
-        return timetable and timetable.next_after(
-            int(max(self._clock.now(), from_text(row["decided"])) // 1))
+        return timetable and timetable.next_after(self._undecided(row))
+
+    def _undecided(self, row, begin=0.0):
+        """From where on due times can still come: now, or later when the clock was ahead once."""
+        decided = 0.0
+        with contextlib.suppress(ValueError):       # another program has written it
+            decided = from_text(row["decided"])
+        now = self._clock.now()
+        return int(max(begin or now, decided if decided > now else 0.0) // 1)
 
     def _timetable(self, repository, row):
         """The Timetable of a row, that of its entry when it has one; None when it can have none."""
@@ -7528,7 +7540,7 @@ class Schedules:
             return entry.timetable
         try:
             return repository.schedule_of(row).timetable(self._calendars)
-        except CalendarError as error:
+        except (CalendarError, Conflict) as error:
             log.warning("schedule %s: %s", row["name"], error)
             return None
 
@@ -7538,15 +7550,15 @@ class Schedules:
 
     def preview(self, name, repository, begin, end, count, with_excluded=False):
         """Yields (due, schedule, note) of coming due times, in order; nothing fires."""
-        begin = self._clock.now() if begin is None else begin
         self.get(name, repository)
+        troubles = []
 
         def streams():
-            for found in self._places.readable(repository):
+            for found in self._usable(repository, troubles):
                 for row in found.list_schedules(name):
                     timetable = self._timetable(found, row) if name or row["enabled"] else None
                     if timetable is not None:
-                        yield list_coming(timetable, begin, end, with_excluded,
+                        yield list_coming(timetable, self._undecided(row, begin), end, with_excluded,
                                           (row["name"], found.id, found))
         for due, name, _, found, before, excluded, timetable in list_earliest(
                 streams(), count, lambda coming: coming[:3]):
@@ -7556,41 +7568,50 @@ class Schedules:
             with found.db.reading() as connection:
                 schedule = found.schedule_of(found.get_schedule(connection, name))
             yield due, name, "; ".join(list_notes(schedule, timetable, due, before))
+        if troubles:
+            raise troubles[0]
 
-    def plan(self, begin, end, repository, slots):
-        """Plays a period -> (the instant up to which, [Visit] in the order of their times)."""
+    def plan(self, begin, end, repository, slots, troubles):
+        """Plays a period -> (the instant up to which, [Visit] in the order of their times). What could
+        not be read is told in `troubles`."""
         def streams():
-            for found in self._places.readable(repository):
+            for found in self._usable(repository, troubles):
                 with found.db.reading() as connection:
                     durations = found.median_durations(connection)
                 for row in found.list_schedules():
                     timetable = self._timetable(found, row) if row["enabled"] else None
-                    if timetable is not None and row["agent"] == self._name:
-                        yield list_visits(found, found.schedule_of(row), timetable,
-                                          durations.get(row["scenario"]), begin, end)
+                    if timetable is None or row["agent"] != self._name:
+                        continue
+                    schedule, duration = found.schedule_of(row), durations.get(row["scenario"])
+                    if schedule.rule:
+                        yield list_visits(found, schedule, timetable, duration, begin, end)
+                    else:
+                        followers.append(Follower(found, schedule, visit_maker(found, schedule, duration)))
+        followers = []
         visits = list(list_earliest(streams(), MAX_VISITS + 1, lambda visit: visit.due))
         if len(visits) > MAX_VISITS:
             end = visits.pop().due
-        return end, Plan(slots).play(sorted(visits, key=lambda visit: visit.at), end)
+        return end, Plan(slots, followers).play(sorted(visits, key=lambda visit: visit.at), end)
 
     def list_occurrences(self, name, repository, limit):
         """Rows of occurrences, newest first."""
-        rows = []
-        for found in self._places.readable(repository):
+        rows, troubles = [], []
+        for found in self._usable(repository, troubles):
             rows += found.list_occurrences(name, limit)
         if not any(row["schedule"] == name for row in rows):
             self.get(name, repository)
-        return sorted(rows, key=lambda row: row["due"], reverse=True)[:limit]
+        yield from sorted(rows, key=lambda row: row["due"], reverse=True)[:limit]
+        if troubles:
+            raise troubles[0]
 
 
 def explain(row):
     """An occurrence in the words of a person."""
     count = "1 due time" if row["count"] == 1 else "%d due times" % row["count"]
-    reason = {OVERLAP: "one session of it is enough at a time", MISFIRE: "missed", HELD: "held",
-              LOST: "the repository could not be used", LIMIT: "the limit of its scenario",
+    reason = {OVERLAP: "one session of it is enough at a time", MISFIRE: "missed",
               "gap": "that local time did not exist", "fold": "that local time came a second time",
-              "window": "outside its window", "": ""}[row["reason"]]
-    told = ": ".join(part for part in (reason, row["message"]) if part)
+              "window": "outside its window"}.get(row["reason"], "")
+    told = ": ".join(part for part in (reason, row["message"]) if part) or row["reason"]
     if row["schedule"] == ALL_SCHEDULES:
         return row["message"]
     if row["decision"] in (STARTED, LATE):
@@ -7654,72 +7675,132 @@ class Visit:
         for name, value in fields.items():
             setattr(self, name, value)
 
+    @property
+    def schedule(self):
+        """What tells its schedule from all others: repository id, name."""
+        return self.scenario[0], self.name
+
 
 def list_visits(repository, schedule, timetable, duration, begin, end):
-    """Yields a Visit for each due time of a schedule in a period. `duration` of past sessions, s."""
-    due = timetable.next_after(int(begin // 1))
-    if due is None or due > end:
-        return
+    """Yields a Visit for each due time of a schedule from begin to end. `duration` of past sessions, s."""
+    due = timetable.next_after(int(-(-begin // 1)) - 1)
+    make = visit_maker(repository, schedule, duration) if due is not None and due <= end else None
+    while due is not None and due <= end:
+        yield make(due)
+        due = timetable.next_after(due)
+
+
+def visit_maker(repository, schedule, duration):
+    """make(due) -> Visit of a schedule."""
     scenario = repository.find_parsed(schedule.scenario, schedule.version)
     timeout = schedule.get("timeout") or (scenario and scenario.timeout)
     concurrency = scenario and scenario.concurrency or {"limit": MAX_QUEUE, "on_limit": "wait"}
-    while due is not None and due <= end:
+
+    def make(due):
         visit = Visit(name=schedule.name, scenario=(repository.id, schedule.scenario), due=due, at=due + (
-            find_jitter(schedule.name, due, schedule.get("jitter"))), duration=duration or 0.0,
+            find_jitter(schedule.name, int(due), schedule.get("jitter"))), duration=duration or 0.0,
             is_known=duration is not None, overlap=schedule.get("overlap"),
             priority=schedule.get("priority"), limit=concurrency["limit"],
             on_limit=concurrency["on_limit"])
-        if timeout and visit.duration > timeout:
-            visit.outcome = UNFIT
-            visit.notes.append("takes %g s, its timeout is %g s" % (visit.duration, timeout))
-            visit.duration = timeout
-        yield visit
-        due = timetable.next_after(due)
+        if duration is None:
+            visit.notes.append("no session of its scenario has ended well yet: taken as 0 s")
+        elif timeout and duration > timeout:
+            visit.outcome, visit.duration = UNFIT, timeout
+            visit.notes.append("takes %g s, its timeout is %g s" % (duration, timeout))
+        if schedule.get("after"):
+            visit.notes.append("after %s" % schedule.get("after"))
+        return visit
+    return make
+
+
+class Follower:
+    """A schedule without a rule in a plan: make(due) -> Visit when all its conditions are met."""
+
+    def __init__(self, repository, schedule, make):
+        self._conditions = {(kind, repository.id, name): within_s
+                            for kind, name, within_s in schedule.list_conditions()}
+        self._met, self._make = {}, make
+
+    def meet(self, visit, now):
+        """A visit has ended -> the Visit that this brings about, or None."""
+        for key in (("schedule",) + visit.schedule, ("scenario",) + visit.scenario):
+            if key in self._conditions:
+                self._met[key] = now
+        if not all(key in self._met and now - self._met[key] <= (within_s or now)
+                   for key, within_s in self._conditions.items()):
+            return None
+        self._met = {}
+        return self._make(now)
 
 
 class Plan:
     """Plays sessions against the slots of the agent and the limits of schedules and scenarios."""
 
-    def __init__(self, slots):
-        self._slots = slots
-        self._running, self._waiting = [], []   # heap of (end, order, Visit); in the order they begin
+    def __init__(self, slots, followers=()):
+        self._free, self._followers = slots, followers
+        self._made = []                 # visits of followers
+        self._running = []              # heap of (end, order, Visit); order is that of arrival
+        self._ready, self._aside = [], {}       # heaps of (-priority, order, Visit); gate -> what waits for it
+        self._busy = collections.Counter()      # gate -> how many run in it
+        self._open = collections.Counter()      # scenario -> its sessions, those that wait too
+        self._of = {}                   # schedule -> ({order: Visit} that run, and that wait)
         self._order = itertools.count()
 
     def play(self, visits, end):
-        """Visits in the order of their times -> the same with what becomes of them."""
-        for visit in visits:
-            self._advance(visit.at)
-            self._arrive(visit)
-            self._begin(visit.at)
+        """Visits in the order of their times -> these and those of followers, with what becomes of them."""
+        for at, together in itertools.groupby(visits, key=lambda visit: visit.at):
+            self._advance(at)
+            self._arrive_all(list(together), at)
         self._advance(end)
-        for visit in self._waiting:
-            visit.outcome = UNFIT
-            visit.notes.append("has not begun by the end of the period")
+        visits = sorted(visits + self._made, key=lambda visit: visit.at) if self._made else visits
+        for visit in visits:
+            if visit.begin is None and visit.end is None and visit.outcome != SKIPS:
+                visit.outcome = UNFIT
+                visit.notes.append("has not begun by the end of the period")
         return visits
 
     def _advance(self, now):
         while self._running and self._running[0][0] <= now:
-            ended = heapq.heappop(self._running)
-            self._begin(ended[0])
+            ended, order, visit = heapq.heappop(self._running)
+            if order in self._of[visit.schedule][0]:        # else it was replaced
+                self._leave(order, visit)
+                following = [follower.meet(visit, ended) for follower in self._followers] \
+                    if visit.outcome != UNFIT and len(self._made) < MAX_VISITS else []
+                following = [visit for visit in following if visit]
+                self._made += following
+                self._arrive_all(following, ended)
+
+    def _arrive_all(self, visits, now):
+        for visit in visits:
+            self._arrive(visit)
+        self._begin(now)
+        for visit in visits:
+            if visit.begin is None and visit.outcome is None:
+                full = self._find_full(visit)
+                visit.notes.append("waits for " + (
+                    "a free slot" if not self._free else "the limit of its scenario"
+                    if full and full[0] == "scenario" else "the end of the one before"))
 
     def _arrive(self, visit):
-        running = [other for _, _, other in self._running if other.name == visit.name]
-        waiting = [other for other in self._waiting if other.name == visit.name]
-        open_count = sum(other.scenario == visit.scenario for other in itertools.chain(
-            self._waiting, (other for _, _, other in self._running)))
-        before = (running + waiting or [None])[0]
+        running, waiting = self._of.setdefault(visit.schedule, ({}, {}))
+        before = next(itertools.chain(running.values(), waiting.values()), None)
+        replaced = len(running) + len(waiting) if visit.overlap == "stop" else 0
         if visit.overlap == "skip" and before or visit.overlap == "queue" and waiting:
-            self._skip(visit, "the one due %s %s" % (local_iso((waiting or running)[0].due),
+            other = next(iter((waiting or running).values()))
+            self._skip(visit, "the one due %s %s" % (local_iso(other.due),
                                                      "waits already" if waiting else "still runs"))
-        elif open_count >= visit.limit and visit.on_limit != "wait":
+        elif self._open[visit.scenario] - replaced >= visit.limit and visit.on_limit != "wait":
             self._skip(visit, "the limit of its scenario, %d" % visit.limit)
         else:
-            if visit.overlap == "stop" and before:
+            if replaced:
                 self._replace(visit, running, waiting)
             elif running:
                 visit.outcome = visit.outcome or OVERLAPS
-                visit.notes.append("the one due %s still runs" % local_iso(running[0].due))
-            self._waiting.append(visit)
+                visit.notes.append("the one due %s still runs" % local_iso(before.due))
+            order = next(self._order)
+            self._open[visit.scenario] += 1
+            waiting[order] = visit
+            heapq.heappush(self._ready, (-visit.priority, order, visit))
 
     @staticmethod
     def _skip(visit, note):
@@ -7727,33 +7808,61 @@ class Plan:
         visit.notes.append(note)
 
     def _replace(self, visit, running, waiting):
-        for other in running + waiting:
+        for other in itertools.chain(running.values(), waiting.values()):
             other.outcome, other.end = OVERLAPS, visit.at
             other.notes.append("stopped by the one due %s" % local_iso(visit.due))
-        self._running = [entry for entry in self._running if entry[2] not in running]
-        heapq.heapify(self._running)
-        self._waiting = [other for other in self._waiting if other not in waiting]
+        for order in list(running):
+            self._leave(order, running[order])
+        self._open[visit.scenario] -= len(waiting)
+        waiting.clear()
+
+    @staticmethod
+    def _gates(visit):
+        own = [] if visit.overlap == "parallel" else [(("schedule",) + visit.schedule, 1)]
+        return own + [(("scenario",) + visit.scenario, visit.limit)]
+
+    def _find_full(self, visit):
+        return next((gate for gate, limit in self._gates(visit) if self._busy[gate] >= limit), None)
+
+    def _leave(self, order, visit):
+        del self._of[visit.schedule][0][order]
+        self._free += 1
+        self._open[visit.scenario] -= 1
+        for gate, _ in self._gates(visit):
+            self._busy[gate] -= 1
+            self._let_in(gate)
+
+    def _let_in(self, gate):
+        """The first of those that wait for a gate may look again."""
+        if self._aside.get(gate):
+            heapq.heappush(self._ready, heapq.heappop(self._aside[gate]))
 
     def _begin(self, now):
         """Begins what may: the highest priority first, then in the order of arrival."""
-        for visit in sorted(self._waiting, key=lambda visit: -visit.priority):
-            if len(self._running) >= self._slots:
-                why = "a free slot"
-            elif visit.overlap != "parallel" and any(
-                    other.name == visit.name for _, _, other in self._running):
-                why = "the end of the one before"
-            elif sum(other.scenario == visit.scenario for _, _, other in self._running) >= visit.limit:
-                why = "the limit of its scenario"
-            else:
-                self._waiting.remove(visit)
-                visit.begin, visit.end = now, now + visit.duration
-                heapq.heappush(self._running, (visit.end, next(self._order), visit))
-                visit.outcome = visit.outcome or (STARTS if now == visit.at else QUEUES)
-                if now > visit.at:
-                    visit.notes.append("waits %d s" % (now - visit.at))
+        while self._free and self._ready:
+            entry = heapq.heappop(self._ready)
+            _, order, visit = entry
+            running, waiting = self._of[visit.schedule]
+            if order not in waiting:    # it was replaced
+                for gate, _ in self._gates(visit):
+                    self._let_in(gate)
                 continue
-            if not visit.notes:
-                visit.notes.append("waits for " + why)
+            full = self._find_full(visit)
+            if full:
+                heapq.heappush(self._aside.setdefault(full, []), entry)
+                for gate, limit in self._gates(visit):
+                    if self._busy[gate] < limit:
+                        self._let_in(gate)
+                continue
+            running[order] = waiting.pop(order)
+            self._free -= 1
+            for gate, _ in self._gates(visit):
+                self._busy[gate] += 1
+            visit.begin, visit.end = now, now + visit.duration
+            heapq.heappush(self._running, (visit.end, order, visit))
+            visit.outcome = visit.outcome or (STARTS if now == visit.at else QUEUES)
+            if now > visit.at:
+                visit.notes.append("waits %.3g s" % (now - visit.at))
 
 
 # ======================================================================================
@@ -7835,6 +7944,7 @@ class Place:
         self.is_busy = False            # a thread takes care of it
         self.is_detaching = False       # nothing new is taken
         self.has_started = False        # schedules with the rule startup have fired
+        self.loaded = None              # the repository of which they were read last
         self.version = None             # data_version last seen
 
     @property
@@ -7878,13 +7988,12 @@ def open_master(settings, clock):
     """The Master of these settings, made when that is wanted. CannotStart."""
     path = settings.master
     try:
-        if not os.path.exists(path):
-            if not settings.is_creating:
-                raise CannotStart("the master repository %s does not exist; --create makes it"
-                                  % path)
-            check_file_system(path, settings.is_insecure_fs)
-            make_repositories(path, clock)
+        is_there = os.path.exists(path)
+        if not is_there and not settings.is_creating:
+            raise CannotStart("the master repository %s does not exist; --create makes it" % path)
         check_file_system(path, settings.is_insecure_fs)
+        if not is_there:
+            make_repositories(path, clock)
         return Master(path, clock).open()
     except (OSError, AgentError) as error:
         raise CannotStart(str(error)) from None
@@ -7928,12 +8037,16 @@ class Places:
                                   if place.attachment.name not in place.trouble else place.trouble)
         return place.repository
 
-    def get(self, name):
-        """The repository of a name; of the lowest id when it is None. NotFound, RepositoryError."""
+    def _named(self, name):
+        """The Place of a name; of the lowest id when it is None. NotFound."""
         for place in self.list_all():
             if name in (None, place.attachment.name):
-                return self._usable(place)
+                return place
         raise NotFound("no work repository %s is attached" % (name or "at all"))
+
+    def get(self, name):
+        """The repository of a name; of the lowest id when it is None. NotFound, RepositoryError."""
+        return self._usable(self._named(name))
 
     def of_session(self, session):
         """The repository that a session's number tells. NotFound, RepositoryError."""
@@ -7943,9 +8056,10 @@ class Places:
                            % (session, session % 1000))
         return self._usable(place)
 
-    def with_scenario(self, name, version):
-        """The attached repository of the lowest id that has a scenario. NotFound, RepositoryError."""
-        places = self.list_all()
+    def with_scenario(self, name, version, repository=None):
+        """The repository that is named or, without a name, the attached one of the lowest id that
+        has a scenario. NotFound, RepositoryError."""
+        places = [self._named(repository)] if repository else self.list_all()
         if len(places) == 1:
             return self._usable(places[0])
         for place in places:
@@ -7969,11 +8083,7 @@ class Places:
     def readable(self, name=None):
         """Yields the repositories, or the named one; at the end raises what could not be used."""
         trouble = None
-        if name is not None:
-            self.get(name)
-        for place in self.list_all():
-            if name not in (None, place.attachment.name):
-                continue
+        for place in self.list_all() if name is None else [self._named(name)]:
             try:
                 yield self._usable(place)
             except RepositoryError as error:
@@ -8082,8 +8192,12 @@ class Places:
                for a in attached):
             raise Exists("%s is attached already" % path)
         check_file_system(path, self._is_insecure_fs)
-        repository = self._create_work(name, path, attached) if is_creating else \
-            self._open_work(name, path)
+        if is_creating:
+            repository = self._create_work(name, path, attached)
+        elif os.path.exists(path):
+            repository = WorkRepository(None, name, path, self._clock).open()
+        else:
+            raise NotFound("%s does not exist; -CREATE makes it" % path)
         try:
             self._master.attach_as(repository.id, name, path, repository.db.uuid)
         except AgentError:
@@ -8109,16 +8223,9 @@ class Places:
         except OSError as error:
             raise RepositoryError("%s cannot be made: %s" % (path, error.strerror)) from None
 
-    def _open_work(self, name, path):
-        if not os.path.exists(path):
-            raise NotFound("%s does not exist; -CREATE makes it" % path)
-        return WorkRepository(None, name, path, self._clock).open()
-
     def detach(self, name):
         """Detaches a work repository. NotFound; Conflict while it has open sessions."""
-        place = next((p for p in self.list_all() if p.attachment.name == name), None)
-        if place is None:
-            raise NotFound("no work repository %s is attached" % name)
+        place = self._named(name)
         place.is_detaching = True
         try:
             # by the writer, so behind every session that was taken before
@@ -8153,26 +8260,23 @@ class Cleaner:
     def clean(self, repository, host=None):
         """Ends what stale sessions left running, then closes or queues them -> how many."""
         with self._locks[repository.id]:        # a second one would end what the first has begun anew
-            return self._clean(repository, host)
-
-    def _clean(self, repository, host):
-        with repository.db.reading() as connection:
-            rows = repository.list_running(connection, self._name)
-        stale = [row for row in rows if self._is_stale(repository, row, host)]
-        stale = [row for row in stale if not self._adopt(repository, row)]
-        if not stale:
-            return 0
-        left = Tree("%s/%d" % (repository.db.uuid, row["id"]) for row in stale).end()
-        if left:
-            log.error("%d processes of stale sessions cannot be ended", left)
-        closed = repository.db.write(lambda connection: [
-            repository.close_stale(connection, row, to_text(self._clock.now())) for row in stale])
-        closed = [tickets for tickets in closed if tickets]
-        for ticket, *retry in closed:
-            log.warning("session %d was stale: now %s", ticket.session, ticket.status)
-            for ticket in [ticket] + retry:
-                self._on_closed(repository, ticket)
-        return len(closed)
+            with repository.db.reading() as connection:
+                rows = repository.list_running(connection, self._name)
+            stale = [row for row in rows if self._is_stale(repository, row, host)
+                     and not self._adopt(repository, row)]
+            if not stale:
+                return 0
+            left = Tree("%s/%d" % (repository.db.uuid, row["id"]) for row in stale).end()
+            if left:
+                log.error("%d processes of stale sessions cannot be ended", left)
+            closed = repository.db.write(lambda connection: [
+                repository.close_stale(connection, row, to_text(self._clock.now())) for row in stale])
+            closed = [tickets for tickets in closed if tickets]
+            for ticket, *retry in closed:
+                log.warning("session %d was stale: now %s", ticket.session, ticket.status)
+                for ticket in [ticket] + retry:
+                    self._on_closed(repository, ticket)
+            return len(closed)
 
     def _adopt(self, repository, row):
         """Takes up a session whose process lived on, or ended with its exit code noted."""
@@ -8215,6 +8319,67 @@ class Cleaner:
         return False
 
 
+class Keeper:
+    """Housekeeping: does what is due of heartbeat, attaching, reading again, cleaning and purging."""
+
+    def __init__(self, agent, cleaner):
+        self._agent, self._cleaner = agent, cleaner
+        self._due = {}                  # what -> monotonic seconds
+        self._is_over = threading.Event()
+
+    def run(self):
+        """The keeper's thread: until stop()."""
+        while not self._is_over.wait(ATTACH_S):
+            try:
+                self.keep()
+            except AgentError as error:
+                log.warning("%s", error)
+            except Exception:
+                log.exception("keeper")
+
+    def stop(self):
+        """Ends run()."""
+        self._is_over.set()
+
+    def keep(self):
+        """Does what is due now."""
+        agent, settings = self._agent, self._agent.settings
+        for place in agent.places.list_all():
+            is_due = self._is_due(("clean", place.attachment.id), settings.clean_every_s)
+            agent.places.look_after(place, self._cleaner.clean if is_due else None)
+        if self._is_due("heartbeat", HEARTBEAT_S):
+            agent.master.heartbeat(agent.name, to_text(agent.clock.now()))
+            agent.places.follow_master()
+            agent.schedules.read_calendars()
+        if self._is_due("purge", 3600.0):
+            for place in agent.places.list_all():
+                if place.repository and not place.reason:
+                    with contextlib.suppress(RepositoryError):      # the next hour's turn
+                        self._purge(place.repository, settings.keep_days, None)
+
+    def _is_due(self, what, every_s):
+        now = self._agent.clock.monotonic()
+        if now < self._due.get(what, 0.0):
+            return False
+        self._due[what] = now + every_s
+        return True
+
+    def clean(self, host=None):
+        """Cleans stale sessions everywhere -> how many; `host` closes those of a host gone."""
+        return sum(self._cleaner.clean(repository, host)
+                   for repository in self._agent.places.readable())
+
+    def purge(self, days, keep):
+        """Deletes ended sessions, their log and old occurrences -> how many sessions."""
+        return sum(self._purge(repository, days, keep)
+                   for repository in self._agent.places.readable())
+
+    def _purge(self, repository, days, keep):
+        before = None if days is None else to_text(self._agent.clock.now() - days * 86400)
+        return sum(iter(lambda: repository.db.write(lambda connection: repository.purge(
+            connection, before, keep)), 0))     # some at a time, until there are no more
+
+
 class Topology:
     """What stands behind a logical schema, its secrets read when a task asks."""
 
@@ -8251,6 +8416,95 @@ class Topology:
         return dict(server, connect=connect, secrets=secrets)
 
 
+class Watch:
+    """Waits for the ends of sessions and follows their logs, for those who ask."""
+
+    def __init__(self, places, clock):
+        self._places, self._clock = places, clock
+        self._events = {}               # session -> [Event] of those who wait for its end
+        self._lock = threading.Lock()
+        self._is_over = False           # the agent has stopped
+
+    def close(self):
+        """Who waits for what is outstanding has its answer now."""
+        self._is_over = True
+        with self._lock:
+            numbers = list(self._events)
+        for number in numbers:
+            self.ended(number)
+
+    def ended(self, number):
+        """A session has ended, or will not: whoever waits for that looks again."""
+        with self._lock:
+            events = list(self._events.get(number, ()))
+        for event in events:
+            event.set()
+
+    def wait(self, number, timeout_s=None, has_left=lambda: False):
+        """Waits for the end of a session -> its row. WaitTimeout, Stopping, NotFound.
+
+        has_left() tells that nobody waits for the answer any more.
+        """
+        repository = self._places.of_session(number)
+        until = None if timeout_s is None else self._clock.monotonic() + timeout_s
+        event = threading.Event()
+        with self._lock:
+            self._events.setdefault(number, []).append(event)
+        try:
+            while True:
+                row = self._find_end(repository, number)
+                if row is not None:
+                    return row
+                if self._is_over:
+                    raise Stopping("session=%d the agent has stopped before its end" % number)
+                left = 2.0 if until is None else min(2.0, until - self._clock.monotonic())
+                if has_left():
+                    raise WaitTimeout("session=%d goes on, nobody waits for it here" % number)
+                if left <= 0:
+                    raise WaitTimeout("session=%d has not ended in %g s" % (number, timeout_s))
+                event.wait(left)
+                event.clear()
+        finally:
+            with self._lock:
+                self._events[number].remove(event)
+                if not self._events[number]:
+                    del self._events[number]
+
+    def find_end(self, number):
+        """The row of a session that has ended, or None. NotFound, RepositoryError."""
+        return self._find_end(self._places.of_session(number), number)
+
+    @staticmethod
+    def _find_end(repository, number):
+        try:
+            with repository.db.reading() as connection:
+                row = repository.get_session(connection, number)
+        except RepositoryGone:
+            raise
+        except RepositoryError:
+            return None                 # it cannot be read now: the waiting goes on
+        return row if row["status"] in ENDED else None
+
+    def list_log(self, number, is_following=False, has_left=lambda: False):
+        """Yields the rows of a session's log, a page at a time; following, None when there are no
+        more yet, until the session ends."""
+        repository, after = self._places.of_session(number), (0, -1)
+        with repository.db.reading() as connection:
+            repository.get_session(connection, number)
+        while True:
+            is_over = not is_following or self._is_over or has_left() \
+                or self.find_end(number) is not None        # asked before the rows are read
+            rows = repository.list_log(number, after, 500)
+            yield from rows
+            if rows:
+                after = rows[-1]["task_run"], rows[-1]["position"]
+            elif is_over:
+                return
+            else:
+                yield None
+                time.sleep(FOLLOW_S)
+
+
 class Children:
     """Sessions that sessions start."""
 
@@ -8259,8 +8513,7 @@ class Children:
 
     def start(self, request, repository):
         """Starts one in the repository of its parent -> its number."""
-        if request.context not in self._agent.master.list_contexts():
-            raise NotFound("no context %s" % request.context)
+        self._agent.check_context(request.context)
         line = self._line(repository, request.name)
         if request.scenario in line:
             raise TaskError("scenario %s would start itself: %s"
@@ -8284,7 +8537,7 @@ class Children:
 
     def find_end(self, number):
         """The row of a child that has ended, or None."""
-        return self._agent.find_end(number)
+        return self._agent.watch.find_end(number)
 
     def stop(self, number):
         """Ends a child at once, if it has not ended."""
@@ -8309,19 +8562,14 @@ class Agent:
         self.is_stopping = False
         self.ended_counts = dict.fromkeys(ENDED, 0)
         self.connections = lambda: 0            # set by the server
-        self.master = self.places = self.schedules = self.queue = None
+        self.master = self.places = self.watch = self.schedules = self.queue = self.keeper = None
         self._started = self.clock.monotonic()
         self._cleaner = self._output = None
-        self._contexts = ()
-        self._waiters = {}                      # session -> [Event]
-        self._later = {}                        # session that waits for its time -> repository
+        self._contexts = ()                     # those known so far, also while the master is away
         self._lock = threading.Lock()
         self._requests = 0                      # EXECs that wait for their commit
         self._flooded = -FLOOD_S                # when there were many at once (monotonic seconds)
-        self._is_over = False
-        self._keeper_stop = threading.Event()
         self._threads = []
-        self._due = {}                          # housekeeping -> monotonic seconds
         self._stop_request = None
         self._is_leaving = False                # what can be adopted goes on without the agent
         self._wake_main = lambda: None
@@ -8337,10 +8585,9 @@ class Agent:
         self.hold = self.master.find_hold(self.name)
         self._contexts = frozenset(self.master.list_contexts())
         self._output = Output()
-        topology = Topology(self.master)
         around = Surroundings(clock, str(identity), self._output, settings.max_output,
-                              self._session_ended, self._follow_up, topology.data_server,
-                              topology.mail_server, Children(self))
+                              self._session_ended, self._follow_up, Topology(self.master),
+                              Children(self))
         self.queue = SessionQueue(
             settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1),
             lambda ticket, repository: Session(ticket, repository, around),
@@ -8348,13 +8595,15 @@ class Agent:
         self._cleaner = Cleaner(self.name, identity, self.queue, clock, self._closed_stale)
         self.places = Places(self.master, clock, settings.is_insecure_fs, self._take_over,
                              self._let_go)
+        self.watch = Watch(self.places, clock)
         self.schedules = Schedules(self.name, self.places, self.master, clock, self.queue,
                                    lambda: self.hold is not None, self._queue_ticket,
                                    self._end_replaced)
+        self.keeper = Keeper(self, self._cleaner)
         self._apply_hold()
         self.places.attach_all()
-        self._threads = [threading.Thread(target=target, name=name, daemon=True) for name, target
-                         in (("scheduler", self.schedules.scheduler.run), ("keeper", self._keep))]
+        self._threads = [threading.Thread(target=target, name=name, daemon=True) for name, target in
+                         (("scheduler", self.schedules.scheduler.run), ("keeper", self.keeper.run))]
         for thread in self._threads:
             thread.start()
 
@@ -8369,6 +8618,7 @@ class Agent:
             repository.forget_strays()
             with repository.db.reading() as connection:
                 tickets = repository.list_outstanding(connection, self.name)
+            self.schedules.keep_held(repository)
             for ticket in tickets:
                 if not self.queue.has(ticket.session):
                     self._queue_ticket(repository, ticket)
@@ -8380,15 +8630,12 @@ class Agent:
     def _let_go(self, repository):
         self.schedules.forget(repository)
         self.queue.forget(repository)
-        for number in [n for n, found in list(self._later.items()) if found is repository]:
-            self._later.pop(number, None)
 
     def _closed_stale(self, repository, ticket):
         if ticket.status in OUTSTANDING:
             self._queue_ticket(repository, ticket)
         else:
-            repository.secrets.forget(ticket.session)
-            self._session_ended(ticket.session, ticket.status)
+            self._ended_unbegun(repository, ticket.session, ticket.status)
 
     def request_stop(self, is_immediate=False, max_wait_s=STOP_S, is_leaving=False):
         """Asks the main thread to stop the agent in good order; a later request may hurry it."""
@@ -8422,8 +8669,7 @@ class Agent:
             is_immediate, until = self._stop_request
             is_signalled = is_signalled or is_immediate or self.clock.monotonic() >= until
         self._stop_sessions()
-        self._is_over = True            # who waits for what is outstanding has its answer now
-        self._wake_waiters()
+        self.watch.close()
 
     def _stop_sessions(self):
         for session in self.queue.list_running():
@@ -8432,13 +8678,14 @@ class Agent:
 
     def close(self):
         """Ends the threads, writes everything down, closes the repositories."""
-        self._is_over = True
-        self._wake_waiters()
+        if self.watch:
+            self.watch.close()
         if self.schedules and not self.is_stopping:     # it could not start
             self.schedules.scheduler.stop()
             self.queue.close()
             self._stop_sessions()
-        self._keeper_stop.set()
+        if self.keeper:
+            self.keeper.stop()
         for thread in self._threads:
             thread.join()
         if self.places:
@@ -8451,39 +8698,6 @@ class Agent:
             self.master.heartbeat(self.name, self._now(), is_stopped=True)
             self.master.db.close()
 
-    # -- housekeeping ------------------------------------------------------------------
-
-    def _keep(self):
-        while not self._keeper_stop.wait(ATTACH_S):
-            try:
-                self.keep()
-            except AgentError as error:
-                log.warning("%s", error)
-            except Exception:
-                log.exception("keeper")
-
-    def keep(self):
-        """Does what is due of heartbeat, attaching, reading again, cleaning and purging."""
-        for place in self.places.list_all():
-            is_due = self._is_due(("clean", place.attachment.id), self.settings.clean_every_s)
-            self.places.look_after(place, self._cleaner.clean if is_due else None)
-        if self._is_due("heartbeat", HEARTBEAT_S):
-            self.master.heartbeat(self.name, self._now())
-            self.places.follow_master()
-            self.schedules.read_calendars()
-        if self._is_due("purge", 3600.0):
-            for place in self.places.list_all():
-                if place.repository and not place.reason:
-                    with contextlib.suppress(RepositoryError):      # the next hour's turn
-                        self._purge_repository(place.repository, self.settings.keep_days, None)
-
-    def _is_due(self, what, every_s):
-        now = self.clock.monotonic()
-        if now < self._due.get(what, 0.0):
-            return False
-        self._due[what] = now + every_s
-        return True
-
     def _now(self):
         return to_text(self.clock.now())
 
@@ -8491,19 +8705,16 @@ class Agent:
 
     def ping(self):
         """[(key, value)] from memory alone."""
-        running, queued = self._counts()
+        running, queued = self.queue.counts()
         places = self.places.list_all()
         usable = sum(not place.reason for place in places)
-        return [("agent", self.name), ("version", VERSION), ("status", self._status(places, usable)),
-                ("uptime", round(self.clock.monotonic() - self._started, 1)),
-                ("running", running), ("queued", queued),
-                ("repositories", "%d/%d" % (usable, len(places)))] + self._hold_fields()
-
-    def _hold_fields(self):
-        if self.hold is None:
-            return [("hold", False)]
-        return [("hold", True), ("hold_reason", self.hold.reason), ("hold_by", self.hold.by),
-                ("hold_until", to_local(self.hold.until))]
+        hold = self.hold
+        fields = [("agent", self.name), ("version", VERSION), ("status", self._status(places, usable)),
+                  ("uptime", round(self.clock.monotonic() - self._started, 1)),
+                  ("running", running), ("queued", queued),
+                  ("repositories", "%d/%d" % (usable, len(places))), ("hold", hold is not None)]
+        return fields if hold is None else fields + [
+            ("hold_reason", hold.reason), ("hold_by", hold.by), ("hold_until", to_local(hold.until))]
 
     def _status(self, places, usable):
         if self.is_stopping:
@@ -8515,7 +8726,7 @@ class Agent:
 
     def metrics(self):
         """Prometheus text lines, from memory alone."""
-        running, queued = self._counts()
+        running, queued = self.queue.counts()
         places = self.places.list_all()
         gauges = [("uptime_seconds", round(self.clock.monotonic() - self._started, 1)),
                   ("sessions_running", running), ("sessions_outstanding", queued),
@@ -8531,27 +8742,25 @@ class Agent:
 
     # -- sessions ----------------------------------------------------------------------
 
-    def _counts(self):
-        """(running, outstanding), those that wait for their start time among the latter."""
-        running, queued = self.queue.counts()
-        return running, queued + len(self._later)
-
     def _check_accepting(self):
         if self.is_stopping:
             raise Stopping("the agent is stopping and begins nothing new")
-        if self._counts()[1] + self._requests >= self.settings.max_queue:
+        if self.queue.counts()[1] + self._requests >= self.settings.max_queue:
             raise Busy("%d sessions are outstanding, the limit" % self.settings.max_queue)
 
     def execute(self, request, repository=None):
         """Hands an EXEC to its repository -> Pending of a Ticket, done when it is on disk."""
         self._check_accepting()         # before anything is looked up
-        if request.context not in self._contexts:
+        self.check_context(request.context)
+        return self.submit(request, self.places.with_scenario(request.scenario, request.version,
+                                                              repository))
+
+    def check_context(self, name):
+        """NotFound when there is no context of this name."""
+        if name not in self._contexts:
             self._contexts = frozenset(self.master.list_contexts())
-            if request.context not in self._contexts:
-                raise NotFound("no context %s" % request.context)
-        found = self.places.get(repository) if repository else \
-            self.places.with_scenario(request.scenario, request.version)
-        return self.submit(request, found)
+            if name not in self._contexts:
+                raise NotFound("no context %s" % name)
 
     def submit(self, request, found):
         """`execute` when the repository is known."""
@@ -8582,12 +8791,10 @@ class Agent:
         if self.places.find(repository) is None:
             return                      # let go meanwhile: read anew when it is back
         if ticket.start_at is not None and from_text(ticket.start_at) > self.clock.now():
-            if self._later.get(ticket.session) is not repository:   # otherwise it was only read again
-                self._later[ticket.session] = repository
+            if self.queue.put_off(ticket.session, repository):      # otherwise it was only read again
                 self.schedules.scheduler.call_at(from_text(ticket.start_at), lambda: self._queue_ticket(
                     repository, ticket._replace(start_at=None)))
             return
-        self._later.pop(ticket.session, None)
         if ticket.wait_until is not None:
             self.schedules.scheduler.call_at(ticket.wait_until,
                                              lambda: self._waited(repository, ticket))
@@ -8603,9 +8810,8 @@ class Agent:
         elif not self.queue.find(ticket.session):
             def then(pending):
                 if pending.value:
-                    self.queue.discard(ticket.session)
-                    repository.secrets.forget(ticket.session)
-                    self._session_ended(ticket.session, ERROR)
+                    self._ended_unbegun(repository, ticket.session, ERROR)
+                    self._follow_up(repository, pending.value)
             repository.db.submit(lambda connection: repository.fail_waiting(
                 connection, ticket.session, "waited max_wait for the limit of its scenario",
                 self._now()), then=then)
@@ -8623,80 +8829,32 @@ class Agent:
             session = self.queue.find(number)
             if session is not None and session.repository is repository:
                 session.stop(IMMEDIATE, "stopped: the next due time of its schedule had come")
-            elif self.queue.has(number) or number in self._later:   # on disk it is STOPPED already
-                self.queue.discard(number)
-                self._later.pop(number, None)
-                self._session_ended(number, STOPPED)
+            elif self.queue.has(number):            # on disk it is STOPPED already
+                self._ended_unbegun(repository, number, STOPPED)
+
+    def _ended_unbegun(self, repository, number, status):
+        """A session has ended on disk that nothing runs here."""
+        self.queue.discard(number)
+        repository.secrets.forget(number)
+        self._session_ended(number, status)
 
     def _session_ended(self, number, status):
         if status in self.ended_counts:
             self.ended_counts[status] += 1
-        self._wake_waiters(number)
+        self.watch.ended(number)
 
-    def _wake_waiters(self, number=None):
-        with self._lock:
-            events = list(itertools.chain.from_iterable(self._waiters.values())) \
-                if number is None else list(self._waiters.get(number, ()))
-        for event in events:
-            event.set()
-
-    def wait(self, number, timeout_s=None, has_left=lambda: False):
-        """Waits for the end of a session -> its row. WaitTimeout, Stopping, NotFound.
-
-        has_left() tells that nobody waits for the answer any more.
-        """
-        repository = self.places.of_session(number)
-        until = None if timeout_s is None else self.clock.monotonic() + timeout_s
-        event = threading.Event()
-        with self._lock:
-            self._waiters.setdefault(number, []).append(event)
-        try:
-            while True:
-                row = self._row_if_ended(repository, number)
-                if row is not None:
-                    return row
-                if self._is_over:
-                    raise Stopping("session=%d the agent has stopped before its end" % number)
-                left = 2.0 if until is None else min(2.0, until - self.clock.monotonic())
-                if has_left():
-                    raise WaitTimeout("session=%d goes on, nobody waits for it here" % number)
-                if left <= 0:
-                    raise WaitTimeout("session=%d has not ended in %g s" % (number, timeout_s))
-                event.wait(left)
-                event.clear()
-        finally:
-            with self._lock:
-                self._waiters[number].remove(event)
-                if not self._waiters[number]:
-                    del self._waiters[number]
-
-    def find_end(self, number):
-        """The row of a session that has ended, or None."""
-        return self._row_if_ended(self.places.of_session(number), number)
-
-    @staticmethod
-    def _row_if_ended(repository, number):
-        try:
-            with repository.db.reading() as connection:
-                row = repository.get_session(connection, number)
-        except RepositoryGone:
-            raise
-        except RepositoryError:
-            return None                 # it cannot be read now: the waiting goes on
-        return row if row["status"] in ENDED else None
-
-    def find_own(self, number):
-        """(repository, row) of a session that this agent may stop or restart. NotFound, Conflict."""
+    def _get_own(self, number):
+        """The repository of a session that this agent may stop or restart. NotFound, Conflict."""
         repository = self.places.of_session(number)
         with repository.db.reading() as connection:
             row = repository.get_session(connection, number)
         if row["agent"] != self.name:
             raise Conflict("session %d belongs to agent %s" % (number, row["agent"]))
-        return repository, row
+        return repository
 
     def stop_session(self, number, is_immediate):
         """Stops a session -> its status then; an immediate stop is waited for. Conflict."""
-        repository, row = self.find_own(number)
+        repository = self._get_own(number)
         for _ in range(100):            # it may begin or end between two looks
             session = self.queue.find(number)
             if session is not None and session.repository is repository and session.is_begun:
@@ -8704,14 +8862,11 @@ class Agent:
                 if not is_immediate:
                     return RUNNING
                 with contextlib.suppress(WaitTimeout):
-                    return self.wait(number, TERM_S + KILL_S + WRITE_S)["status"]
+                    return self.watch.wait(number, TERM_S + KILL_S + WRITE_S)["status"]
                 return RUNNING
             if repository.db.write(lambda connection: repository.stop_outstanding(
                     connection, number, self._now())):
-                self.queue.discard(number)
-                self._later.pop(number, None)
-                repository.secrets.forget(number)
-                self._session_ended(number, STOPPED)
+                self._ended_unbegun(repository, number, STOPPED)
                 return STOPPED
             if session is None:
                 break
@@ -8726,7 +8881,7 @@ class Agent:
     def restart(self, number, variables, from_step):
         """Re-opens a session that ended badly -> Ticket. Conflict, NotFound, BadRequest."""
         self._check_accepting()
-        repository, _ = self.find_own(number)
+        repository = self._get_own(number)
         ticket = repository.db.write(lambda connection: repository.reopen(
             connection, number, variables, from_step, self._now(), self.hold is not None))
         self._queue_ticket(repository, ticket)
@@ -8735,13 +8890,11 @@ class Agent:
     def list_sessions(self, filters, repository, limit):
         """Yields rows of sessions, newest first, a page at a time: nothing stays open between."""
         def pages(found):
-            below = 1 << 62
-            while True:
-                rows = found.list_sessions(filters, below, min(limit, 500))
+            below, size = 1 << 62, min(limit, 500)
+            while below:
+                rows = found.list_sessions(filters, below, size)
                 yield from rows
-                if len(rows) < min(limit, 500):
-                    return
-                below = rows[-1]["id"]
+                below = rows[-1]["id"] if len(rows) == size else None
         trouble, streams = None, []
         try:
             for found in self.places.readable(repository):
@@ -8752,43 +8905,6 @@ class Agent:
                                                 (row["created"], row["id"])), limit)
         if trouble:
             raise trouble
-
-    def list_log(self, number, is_following=False, has_left=lambda: False):
-        """Yields the rows of a session's log, a page at a time; following, None when there are no
-        more yet, until the session ends."""
-        repository, after = self.places.of_session(number), (0, -1)
-        with repository.db.reading() as connection:
-            repository.get_session(connection, number)
-        while True:
-            is_over = not is_following or self._is_over or has_left() \
-                or self.find_end(number) is not None        # asked before the rows are read
-            rows = repository.list_log(number, after, 500)
-            yield from rows
-            if rows:
-                after = rows[-1]["task_run"], rows[-1]["position"]
-            elif is_over:
-                return
-            else:
-                yield None
-                time.sleep(FOLLOW_S)
-
-    def clean(self, host=None):
-        """Cleans stale sessions everywhere -> how many; `host` closes those of a host gone."""
-        return sum(self._cleaner.clean(repository, host) for repository in self.places.readable())
-
-    def purge(self, days, keep):
-        """Deletes ended sessions, their log and old occurrences -> how many sessions."""
-        return sum(self._purge_repository(repository, days, keep) for repository in self.places.readable())
-
-    def _purge_repository(self, repository, days, keep):
-        before = None if days is None else to_text(self.clock.now() - days * 86400)
-        total = 0
-        while True:
-            count = repository.db.write(lambda connection: repository.purge(
-                connection, before, keep))
-            total += count
-            if not count:
-                return total
 
     # -- definitions -------------------------------------------------------------------
 
@@ -8805,26 +8921,13 @@ class Agent:
 
     def export(self, repository, name, version):
         """The definitions of a repository, of a scenario, or of one version, as a document."""
-        found = self.places.get(repository) if repository or name is None else \
-            self.places.with_scenario(name, version or "-1")
-        with found.db.reading() as connection:
-            if name is not None:
-                found.get_version(connection, name, version or "-1")
-            if version == "-1":
-                version = found.get_version(connection, name, version)["version"]
-            scenarios = found.list_scenarios(connection, name, version)
-        schedules = [found.schedule_of(row) for row in found.list_schedules()]
-        document = {"scenarios": [json.loads(row["body"]) for row in scenarios],
-                    "schedules": [schedule_document(schedule) for schedule in schedules
-                                  if name is None or schedule.scenario == name]}
-        if name is None:
-            document.update(self.master.topology())
-        return {key: value for key, value in document.items() if value}
+        found = self.places.get(repository) if name is None else \
+            self.places.with_scenario(name, version or "-1", repository)
+        return export_from(self.master, found, name, version)
 
     def drop_scenario(self, name, version, repository):
         """Deletes a scenario version. NotFound, Conflict."""
-        found = self.places.get(repository) if repository else \
-            self.places.with_scenario(name, version)
+        found = self.places.with_scenario(name, version, repository)
         found.db.write(lambda connection: found.drop_scenario(connection, name, version))
 
     # -- hold --------------------------------------------------------------------------
@@ -8837,21 +8940,16 @@ class Agent:
             hold = self.hold
             self.schedules.scheduler.call_at(from_text(hold.until), lambda: self._hold_over(hold))
 
-    def set_hold(self, reason, by, until):
-        """Nothing new begins until the release; kept over restarts."""
-        hold = Hold(reason, by, self._now(), until and to_text(until))
-        self.master.db.write(lambda connection: self.master.set_hold(connection, self.name, hold))
+    def set_hold(self, hold):
+        """Begins nothing new until the release (None), which decides what was due meanwhile; kept
+        over restarts."""
+        self.master.set_hold(self.name, hold, WRITE_S).result()
         self._change_hold(hold)
-
-    def release(self):
-        """Ends the hold of the agent; what was due meanwhile is decided now."""
-        self.master.db.write(lambda connection: self.master.set_hold(connection, self.name, None))
-        self._change_hold(None)
 
     def _hold_over(self, hold):
         """The end of a hold has come, if it is still this one; a locked master delays its record."""
         if self.hold is hold:
-            self.master.db.submit(lambda connection: self.master.set_hold(connection, self.name, None))
+            self.master.set_hold(self.name, None)
             self._change_hold(None)
 
     def _change_hold(self, hold):
@@ -8905,6 +9003,22 @@ class _Rehearsed(Exception):
     """An import was tried and taken back."""
 
 
+def export_from(master, repository, name, version):
+    """The definitions of a repository, or of a scenario or one version of it, as a document."""
+    with repository.db.reading() as connection:
+        if name is not None:
+            latest = repository.get_version(connection, name, version or "-1")["version"]
+            version = latest if version == "-1" else version
+        scenarios = repository.list_scenarios(connection, name, version)
+    schedules = [repository.schedule_of(row) for row in repository.list_schedules()]
+    document = {"scenarios": [json.loads(row["body"]) for row in scenarios],
+                "schedules": [schedule_document(schedule) for schedule in schedules
+                              if name is None or schedule.scenario == name]}
+    if name is None:
+        document.update(master.topology())
+    return {key: value for key, value in document.items() if value}
+
+
 # ======================================================================================
 # 14 protocol
 # ======================================================================================
@@ -8938,6 +9052,7 @@ class Request(NamedTuple):
     variables: dict
     actor: str = ""         # who asks, for the record
     has_left: Callable = lambda: False      # whether the one who asks has gone for good
+    verb: str = ""
 
 
 VERBS = {}
@@ -9012,7 +9127,7 @@ def check_request(row, words, actor="", has_left=lambda: False):
         raise BadRequest("%s is missing: %s" % (row.arguments[len(arguments)][0], usage(row)))
     values = [_parse_word(kind, text, text) for (_, kind), text in zip(row.arguments, arguments)]
     values += [None] * (len(row.arguments) - len(values))
-    return Request(values, options, variables, actor, has_left)
+    return Request(values, options, variables, actor, has_left, row.name)
 
 
 def _take_option(row, word, options):
@@ -9064,7 +9179,7 @@ class Conversation:
             self.is_over = row.name == "QUIT"
             request = check_request(row, words, self._actor, self._has_left)
             run = functools.partial(row.run, self._agent, request)
-            return Reply(run() if row.name == "EXEC" else run)
+            return Reply(run() if row.name == "EXEC" else run, "JSON" in request.options)
         except AgentError as error:
             self._is_first = False
             self.is_over = is_first and not self._is_known_verb(text)
@@ -9087,11 +9202,8 @@ class Conversation:
     @staticmethod
     def _is_known_verb(text):
         """Whether a line that could not be answered at least begins with a verb."""
-        if text is None:
-            return False
-        first = text.replace("\t", " ").split(" ")
-        first = [word for word in first if word][:1]
-        return bool(first) and any(capitals(first[0]) == name.split()[0] for name in VERBS)
+        first = re.split("[ \t]", (text or "").strip(" \t"))[0]
+        return any(capitals(first) == name.split()[0] for name in VERBS)
 
     def refuse(self, error):
         """A Reply for what is no request; the connection ends with it."""
@@ -9116,8 +9228,8 @@ class Conversation:
 class Reply:
     """The reply to one request, as it comes. `pending`: the commit that it waits for, or None."""
 
-    def __init__(self, outcome):
-        self._outcome = outcome
+    def __init__(self, outcome, is_json=False):
+        self._outcome, self._is_json = outcome, is_json
         self.pending = outcome if isinstance(outcome, Pending) else None
 
     def chunks(self):
@@ -9152,7 +9264,7 @@ class Reply:
             elif isinstance(line, str):
                 yield "* " + line if line else "*"
             else:
-                yield "* " + render_fields(line)
+                yield "* " + (json.dumps(dict(line)) if self._is_json else render_fields(line))
 
 
 def internal(error):
@@ -9163,14 +9275,15 @@ def internal(error):
     return AgentError("fault %s of the agent, told in its log" % name)
 
 
-def listing(request, rows):
-    """Data lines of a listing: fields, or with -JSON an object each."""
-    if request.options.get("JSON"):
-        return (json.dumps(dict(row)) for row in rows)
-    return iter(rows)
-
-
 # -- the verbs -------------------------------------------------------------------------
+
+_TIMES = ("due", "last_due", "created", "begun", "ended", "decided", "last", "imported", "hold_until")
+
+
+def columns(row, names):
+    """Fields of a row by the names of its columns; times in the agent's zone."""
+    return [(name, to_local(row[name]) if name in _TIMES else row[name]) for name in names.split()]
+
 
 def ticket_fields(ticket):
     """The OK fields of an acknowledged session."""
@@ -9184,11 +9297,8 @@ def session_fields(agent, row):
     if row["begun"]:
         end = from_text(row["ended"]) if row["ended"] else agent.clock.now()
         duration = round(max(0.0, end - from_text(row["begun"])), 3)
-    return [("session", row["id"]), ("scenario", row["scenario"]), ("version", row["version"]),
-            ("context", row["context"]), ("status", row["status"]), ("name", row["name"]),
-            ("keywords", row["keywords"]), ("schedule", row["schedule"]),
-            ("due", to_local(row["due"])), ("created", to_local(row["created"])),
-            ("begun", to_local(row["begun"])), ("ended", to_local(row["ended"])),
+    return [("session", row["id"])] + columns(
+        row, "scenario version context status name keywords schedule due created begun ended") + [
             ("duration", duration), ("message", row["message"])]
 
 
@@ -9229,7 +9339,7 @@ def _exec_sync(agent, pending, timeout_s, has_left):
     ticket = pending.result()
     yield ticket_fields(ticket)
     yield FLUSH
-    return end_fields(agent, agent.wait(ticket.session, timeout_s, has_left))
+    return end_fields(agent, agent.watch.wait(ticket.session, timeout_s, has_left))
 
 
 SESSION = (("SESSION", NUMBERED),)
@@ -9253,29 +9363,30 @@ def _restart(agent, request):
 @verb("CLEAN", OPERATOR, "clean stale sessions now",
       options={"HOST": Option(LABEL, "id")})
 def _clean(agent, request):
-    return [("cleaned", agent.clean(request.options.get("HOST")))]
+    return [("cleaned", agent.keeper.clean(request.options.get("HOST")))]
 
 
 @verb("HOLD", OPERATOR, "begin nothing new, or nothing of one schedule, until RELEASE",
       (("REASON", LABEL),), 0,
-      {"SCHEDULE": Option(NAMED, "name"), "UNTIL": Option(INSTANT_END, "time")})
+      {"SCHEDULE": Option(NAMED, "name"), "REPO": REPO, "UNTIL": Option(INSTANT_END, "time")})
 def _hold(agent, request):
-    reason, until = request.arguments[0] or "", request.options.get("UNTIL")
-    if until is not None and until <= agent.clock.now():
+    now, until = agent.clock.now(), request.options.get("UNTIL")
+    if until is not None and until <= now:
         raise BadRequest("-UNTIL lies in the past")
-    if "SCHEDULE" in request.options:
-        agent.schedules.hold(request.options["SCHEDULE"], Hold(
-            reason, request.actor, to_text(agent.clock.now()), until and to_text(until)))
-    else:
-        agent.set_hold(reason, request.actor, until)
+    _set_hold(agent, request, Hold(request.arguments[0] or "", request.actor, to_text(now),
+                                   until and to_text(until)))
 
 
-@verb("RELEASE", OPERATOR, "end a hold", options={"SCHEDULE": Option(NAMED, "name")})
+@verb("RELEASE", OPERATOR, "end a hold", options={"SCHEDULE": Option(NAMED, "name"), "REPO": REPO})
 def _release(agent, request):
+    _set_hold(agent, request, None)
+
+
+def _set_hold(agent, request, hold):
     if "SCHEDULE" in request.options:
-        agent.schedules.hold(request.options["SCHEDULE"], None)
+        agent.schedules.hold(request.options["SCHEDULE"], hold, request.options.get("REPO"))
     else:
-        agent.release()
+        agent.set_hold(hold)
 
 
 @verb("SHUTDOWN", ADMINISTRATOR, "stop the agent: running sessions may end, are stopped, or are "
@@ -9295,31 +9406,23 @@ def _sessions(agent, request):
     filters = SessionFilter(tuple(options.get("STATUS", ())), options.get("SCENARIO"),
                             options.get("SCHEDULE"), options.get("KEYWORD"),
                             to_text(options["SINCE"]) if "SINCE" in options else None)
-    rows = agent.list_sessions(filters, options.get("REPO"), options.get("LIMIT", 50))
-    return listing(request, (session_fields(agent, row) for row in rows))
+    for row in agent.list_sessions(filters, options.get("REPO"), options.get("LIMIT", 50)):
+        yield session_fields(agent, row)
 
 
 @verb("STATUS", MONITOR, "a session with its steps, tasks and variables", SESSION,
       options={"JSON": JSON})
 def _status(agent, request):
     number = request.arguments[0]
-    return listing(request, _history(agent, *agent.places.of_session(number).session_history(number)))
-
-
-def _history(agent, row, steps, tasks, secrets):
+    row, steps, tasks, secrets = agent.places.of_session(number).session_history(number)
     yield session_fields(agent, row)
     for step in steps:
-        yield [("step", step["step"] + 1), ("name", step["name"]), ("attempt", step["attempt"]),
-               ("status", step["status"]), ("begun", to_local(step["begun"])),
-               ("ended", to_local(step["ended"])), ("message", step["message"])]
+        yield [("step", step["step"] + 1)] + columns(step, "name attempt status begun ended message")
         for task in tasks:
             if task["step_run"] == step["run"]:
-                yield [("task", "%d.%d" % (task["step"] + 1, task["task"] + 1)),
-                       ("type", task["type"]), ("name", task["name"]),
-                       ("attempt", task["attempt"]), ("status", task["status"]),
-                       ("rc", task["rc"]), ("rows", task["row_count"]),
-                       ("begun", to_local(task["begun"])), ("ended", to_local(task["ended"])),
-                       ("message", task["message"])]
+                yield [("task", "%d.%d" % (task["step"] + 1, task["task"] + 1))] + columns(
+                    task, "type name attempt status rc") + [("rows", task["row_count"])] + columns(
+                        task, "begun ended message")
     for name, value in json.loads(row["variables"]).items():
         yield [("variable", name), ("value", value)]
     for name in secrets:
@@ -9329,56 +9432,48 @@ def _history(agent, row, steps, tasks, secrets):
 @verb("LOG", MONITOR, "what the tasks of a session printed; -FOLLOW as they print it", SESSION,
       options={"FOLLOW": Option(None)})
 def _log(agent, request):
-    rows = agent.list_log(request.arguments[0], "FOLLOW" in request.options, request.has_left)
-    return (FLUSH if row is None else "%s %s/%s %s %s" % (
-        to_local(row["time"]), row["step"], row["task"], row["stream"], row["line"])
-        for row in rows)
+    for row in agent.watch.list_log(request.arguments[0], "FOLLOW" in request.options,
+                                    request.has_left):
+        yield FLUSH if row is None else "%s %s/%s %s %s" % (
+            to_local(row["time"]), row["step"], row["task"], row["stream"], row["line"])
 
 
 @verb("WAIT", MONITOR, "wait for the end of a session", SESSION,
       options={"TIMEOUT": Option(SECONDS, "s")})
 def _wait(agent, request):
-    number = request.arguments[0]
-
-    def lines():
-        row = agent.wait(number, request.options.get("TIMEOUT"), request.has_left)
-        return end_fields(agent, row)
-        yield
-    return lines()
+    return end_fields(agent, agent.watch.wait(request.arguments[0], request.options.get("TIMEOUT"),
+                                              request.has_left))
 
 
 @verb("SCENARIOS", MONITOR, "list the scenario versions", options={"REPO": REPO, "JSON": JSON})
 def _scenarios(agent, request):
-    def rows():
-        for repository in agent.places.readable(request.options.get("REPO")):
-            with repository.db.reading() as connection:
-                found = repository.list_scenarios(connection)
-            for row in found:
-                scenario = repository.parsed(row["definition"], row["body"])
-                yield [("repository", repository.name), ("scenario", row["name"]),
-                       ("version", row["version"]), ("steps", len(scenario.steps)),
-                       ("variables", ",".join(scenario.variables)),
-                       ("imported", to_local(row["imported"]))]
-    return listing(request, rows())
+    for repository in agent.places.readable(request.options.get("REPO")):
+        with repository.db.reading() as connection:
+            rows = repository.list_scenarios(connection)
+        for row in rows:
+            scenario = repository.parsed(row["definition"], row["body"])
+            yield [("repository", repository.name), ("scenario", row["name"]),
+                   ("version", row["version"]), ("steps", len(scenario.steps)),
+                   ("variables", ",".join(scenario.variables))] + columns(row, "imported")
 
 
 @verb("REPOS", MONITOR, "list the attached work repositories", options={"JSON": JSON})
 def _repos(agent, request):
-    return listing(request, [
-        [("repository", place.attachment.name), ("id", place.attachment.id),
-         ("path", place.attachment.path), ("status", "ATTACHED" if not place.reason else "TROUBLE"),
-         ("message", one_line(place.reason))] for place in agent.places.list_all()])
+    for place in agent.places.list_all():
+        number, name, path, _ = place.attachment
+        yield [("repository", name), ("id", number), ("path", path),
+               ("status", "TROUBLE" if place.reason else "ATTACHED"),
+               ("message", one_line(place.reason))]
 
 
 @verb("CONTEXTS", MONITOR, "list the contexts, and what stands behind logical schemas in them",
       options={"JSON": JSON})
 def _contexts(agent, request):
     topology = agent.master.topology()
-    return listing(request, [
-        [("context", name), ("schemas", ",".join(
+    for name in topology["contexts"]:
+        yield [("context", name), ("schemas", ",".join(
             "%s:%s" % (schema["name"], schema["contexts"][name])
             for schema in topology["logical_schemas"] if name in schema["contexts"]))]
-        for name in topology["contexts"]])
 
 
 @verb("IMPORT", ADMINISTRATOR, "import a definitions document, quoted as one word",
@@ -9386,12 +9481,9 @@ def _contexts(agent, request):
 def _import(agent, request):
     document, counts = agent.import_document(
         request.arguments[0], request.options.get("REPO"), "REPLACE" in request.options)
-
-    def lines():
-        for warning in document.list_warnings():
-            yield "%s: %s" % warning
-        return list(zip(("scenarios", "schedules"), counts))
-    return lines()
+    for warning in document.list_warnings():
+        yield "%s: %s" % warning
+    return list(zip(("scenarios", "schedules"), counts))
 
 
 @verb("EXPORT", MONITOR, "give definitions back, as lines of JSON",
@@ -9425,7 +9517,7 @@ def _detach(agent, request):
 def _purge(agent, request):
     if not request.options:
         raise BadRequest("-DAYS=n or -KEEP=n is missing: say what to purge")
-    return [("purged", agent.purge(request.options.get("DAYS"), request.options.get("KEEP")))]
+    return [("purged", agent.keeper.purge(request.options.get("DAYS"), request.options.get("KEEP")))]
 
 
 @verb("METRICS", MONITOR, "figures in Prometheus' text format")
@@ -9465,42 +9557,36 @@ SCHEDULE_NAME = (("NAME", NAMED),)
 
 def schedule_fields(repository, row, due):
     """The line of a schedule."""
-    return [("name", row["name"]), ("agent", row["agent"]), ("scenario", row["scenario"]),
-            ("version", row["version"]), ("context", row["context"]), ("rule", row["rule"]),
-            ("timezone", row["timezone"]), ("enabled", bool(row["enabled"])),
-            ("hold", row["hold_since"] is not None), ("next", due and local_iso(due)),
-            ("last", to_local(row["last"])), ("repository", repository.name)] + (
-                [("hold_reason", row["hold_reason"]), ("hold_until", to_local(row["hold_until"]))]
-                if row["hold_since"] else [])
+    fields = columns(row, "name agent scenario version context rule timezone") + [
+        ("enabled", bool(row["enabled"])), ("hold", row["hold_since"] is not None),
+        ("next", due and local_iso(due)), ("last", to_local(row["last"])),
+        ("repository", repository.name)]
+    return fields + (columns(row, "hold_reason hold_until") if row["hold_since"] else [])
 
 
 @verb("SCHED LIST", MONITOR, "list the schedules", options={"REPO": REPO, "JSON": JSON})
 def _sched_list(agent, request):
-    return listing(request, (schedule_fields(*found) for found in
-                             agent.schedules.list_all(request.options.get("REPO"))))
+    for found in agent.schedules.list_all(request.options.get("REPO")):
+        yield schedule_fields(*found)
 
 
 @verb("SCHED SHOW", MONITOR, "one schedule with its variables and hold", SCHEDULE_NAME,
       options={"REPO": REPO, "JSON": JSON})
 def _sched_show(agent, request):
-    found = agent.schedules.get(request.arguments[0], request.options.get("REPO"))
-
-    def lines():
-        for repository, row, due in found:
-            yield schedule_fields(repository, row, due)
-            schedule = repository.schedule_of(row)
-            for option, value in schedule.options.items():
-                yield [("option", option.replace("session_", "").upper()), ("value", value)]
-            for variable, value in schedule.variables.items():
-                yield [("variable", variable), ("value", value)]
-            for kind, name, met in repository.list_conditions(schedule):
-                yield [("after", name), ("kind", kind), ("met", to_local(met))]
-            if row["waiting"]:
-                yield [("waiting", to_local(row["waiting"]))]
-            if row["hold_since"]:
-                yield [("held", to_local(row["hold_since"])), ("by", row["hold_by"]),
-                       ("until", to_local(row["hold_until"])), ("reason", row["hold_reason"])]
-    return listing(request, lines())
+    for repository, row, due in agent.schedules.get(request.arguments[0], request.options.get("REPO")):
+        yield schedule_fields(repository, row, due)
+        schedule = repository.schedule_of(row)
+        for option, value in schedule.options.items():
+            yield [("option", option.replace("session_", "").upper()), ("value", value)]
+        for variable, value in schedule.variables.items():
+            yield [("variable", variable), ("value", value)]
+        for kind, name, met in repository.list_conditions(schedule):
+            yield [("after", name), ("kind", kind), ("met", to_local(met))]
+        if row["waiting"]:
+            yield [("waiting", to_local(row["waiting"]))]
+        if row["hold_since"]:
+            yield [("held", to_local(row["hold_since"])), ("by", row["hold_by"]),
+                   ("until", to_local(row["hold_until"])), ("reason", row["hold_reason"])]
 
 
 @verb("SCHED ADD", ADMINISTRATOR, "add a schedule, effective at once",
@@ -9511,18 +9597,24 @@ def _sched_add(agent, request):
     name, scenario, version, context, rule = request.arguments
     if not rule and "AFTER" not in request.options:
         raise BadRequest("RULE is missing: write one like '%s', or give -AFTER=schedule" % FORMS["daily"])
-    fields = {key: field.default for key, field in SCHEDULE_FIELDS.items()}
-    fields.update(name=name, scenario=scenario, version=version, context=context, rule=rule or "",
-                  variables=request.variables, agent=agent.name)
-    fields.update(_schedule_changes(request))
-    fields["agent"] = fields["agent"] or agent.name
-    agent.schedules.add(make_schedule(fields), request.options.get("REPO"))
+    given = dict(name=name, scenario=scenario, version=version, context=context, rule=rule or "",
+                 variables=request.variables)
+    agent.schedules.add(_schedule(agent, given, _schedule_changes(request)),
+                        request.options.get("REPO"))
     return [("schedule", name)]
 
 
 def _schedule_changes(request):
     return {"session_name" if key == "NAME" else key.lower(): value
             for key, value in request.options.items() if key != "REPO"}
+
+
+def _schedule(agent, *changes):
+    """The Schedule of default fields and what changes them, one after the other."""
+    fields = {key: field.default for key, field in SCHEDULE_FIELDS.items()}
+    for fields_changed in changes:
+        fields.update(fields_changed)
+    return make_schedule(dict(fields, agent=fields["agent"] or agent.name))
 
 
 @verb("SCHED SET", ADMINISTRATOR, "change a schedule, effective at once; its past is not fired",
@@ -9535,11 +9627,8 @@ def _sched_set(agent, request):
         raise BadRequest("nothing to change: give a field or a variable")
 
     def changed(schedule):
-        fields = {key: field.default for key, field in SCHEDULE_FIELDS.items()}
-        fields.update(schedule.options, **schedule._asdict())
-        fields.update(changes, variables=dict(schedule.variables, **request.variables))
-        fields["agent"] = fields["agent"] or agent.name
-        return make_schedule(fields)
+        return _schedule(agent, schedule.options, schedule._asdict(), changes,
+                         {"variables": dict(schedule.variables, **request.variables)})
     agent.schedules.set(request.arguments[0], request.options.get("REPO"), changed)
     return [("schedule", request.arguments[0])]
 
@@ -9551,20 +9640,13 @@ def _sched_del(agent, request):
     return [("schedule", request.arguments[0])]
 
 
-def _switch(agent, request, is_on):
-    agent.schedules.set(request.arguments[0], request.options.get("REPO"),
-                       lambda schedule: schedule._replace(enabled=is_on))
-    return [("schedule", request.arguments[0]), ("enabled", is_on)]
-
-
-@verb("SCHED ON", ADMINISTRATOR, "enable a schedule", SCHEDULE_NAME, options={"REPO": REPO})
-def _sched_on(agent, request):
-    return _switch(agent, request, True)
-
-
 @verb("SCHED OFF", ADMINISTRATOR, "disable a schedule", SCHEDULE_NAME, options={"REPO": REPO})
-def _sched_off(agent, request):
-    return _switch(agent, request, False)
+@verb("SCHED ON", ADMINISTRATOR, "enable a schedule", SCHEDULE_NAME, options={"REPO": REPO})
+def _sched_on_off(agent, request):
+    is_on = request.verb == "SCHED ON"
+    agent.schedules.set(request.arguments[0], request.options.get("REPO"),
+                        lambda schedule: schedule._replace(enabled=is_on))
+    return [("schedule", request.arguments[0]), ("enabled", is_on)]
 
 
 @verb("SCHED NEXT", MONITOR, "coming due times, in order; nothing fires", SCHEDULE_NAME, 0, {
@@ -9572,23 +9654,19 @@ def _sched_off(agent, request):
     "TO": Option(INSTANT_END, "time"), "ALL": Option(None), "REPO": REPO, "JSON": JSON})
 def _sched_next(agent, request):
     options = request.options
-    times = agent.schedules.preview(request.arguments[0], options.get("REPO"), options.get("FROM"),
-                                    options.get("TO"), options.get("COUNT", 10), "ALL" in options)
-    return listing(request, ([("schedule", name), ("due", local_iso(due)), ("note", note)]
-                             for due, name, note in times))
+    for due, name, note in agent.schedules.preview(
+            request.arguments[0], options.get("REPO"), options.get("FROM"), options.get("TO"),
+            options.get("COUNT", 10), "ALL" in options):
+        yield [("schedule", name), ("due", local_iso(due)), ("note", note)]
 
 
 @verb("SCHED WHY", MONITOR, "what became of the due times, newest first", SCHEDULE_NAME, 0,
       {"LIMIT": Option(number(1, MAX_LIST), "n"), "REPO": REPO, "JSON": JSON})
 def _sched_why(agent, request):
-    rows = agent.schedules.list_occurrences(request.arguments[0], request.options.get("REPO"),
-                                  request.options.get("LIMIT", 50))
-    return listing(request, ([
-        ("schedule", row["schedule"]), ("due", to_local(row["due"])),
-        ("last_due", to_local(row["last_due"])), ("count", row["count"]),
-        ("decision", row["decision"]), ("reason", row["reason"]), ("session", row["session"]),
-        ("status", row["status"]), ("decided", to_local(row["decided"])),
-        ("message", explain(row))] for row in rows))
+    for row in agent.schedules.list_occurrences(
+            request.arguments[0], request.options.get("REPO"), request.options.get("LIMIT", 50)):
+        yield columns(row, "schedule due last_due count decision reason session status decided") + [
+            ("message", explain(row))]
 
 
 @verb("SCHED PLAN", MONITOR, "play a period (default: a day) against the limits and the median "
@@ -9601,15 +9679,16 @@ def _sched_plan(agent, request):
     wanted = options.get("TO", begin + DAY)
     if wanted <= begin:
         raise BadRequest("-TO lies before -FROM")
-
-    def lines():
-        end, visits = agent.schedules.plan(begin, wanted, options.get("REPO"), agent.queue.slots)
-        counts = collections.Counter(visit.outcome for visit in visits)
-        yield from listing(request, (visit_fields(visit) for visit in visits
-                                     if visit.outcome != STARTS or "ALL" in options))
-        return [("from", local_iso(begin)), ("to", local_iso(end)), ("slots", agent.queue.slots),
-                ("due", len(visits))] + [(outcome, counts[outcome]) for outcome in OUTCOMES]
-    return lines()
+    troubles = []
+    end, visits = agent.schedules.plan(begin, wanted, options.get("REPO"), agent.queue.slots, troubles)
+    for visit in visits:
+        if visit.outcome != STARTS or "ALL" in options:
+            yield visit_fields(visit)
+    if troubles:
+        raise troubles[0]
+    counts = collections.Counter(visit.outcome for visit in visits)
+    return [("from", local_iso(begin)), ("to", local_iso(end)), ("slots", agent.queue.slots),
+            ("due", len(visits))] + [(outcome, counts[outcome]) for outcome in OUTCOMES]
 
 
 def visit_fields(visit):
@@ -9633,19 +9712,14 @@ CALENDAR = (("NAME", Kind(None, check_calendar_name)), ("DATES", Kind(None, chec
 
 @verb("CALENDAR LIST", MONITOR, "list the calendars that exclude_dates can name", options={"JSON": JSON})
 def _calendar_list(agent, request):
-    return listing(request, ([("calendar", name), ("dates", dates)]
-                             for name, dates in agent.schedules.list_calendars()))
-
-
-@verb("CALENDAR ADD", ADMINISTRATOR, "add a calendar: dates and ranges a..b between commas", CALENDAR)
-def _calendar_add(agent, request):
-    agent.schedules.put_calendar(*request.arguments, is_new=True)
-    return [("calendar", request.arguments[0])]
+    for name, dates in agent.schedules.list_calendars():
+        yield [("calendar", name), ("dates", dates)]
 
 
 @verb("CALENDAR SET", ADMINISTRATOR, "give a calendar other dates, effective at once", CALENDAR)
-def _calendar_set(agent, request):
-    agent.schedules.put_calendar(*request.arguments, is_new=False)
+@verb("CALENDAR ADD", ADMINISTRATOR, "add a calendar: dates and ranges a..b between commas", CALENDAR)
+def _calendar_put(agent, request):
+    agent.schedules.put_calendar(*request.arguments, is_new=request.verb == "CALENDAR ADD")
     return [("calendar", request.arguments[0])]
 
 
@@ -9862,12 +9936,12 @@ class Handler(socketserver.BaseRequestHandler):
         server, connection = self.server, self.request
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with contextlib.suppress(OSError):          # the client went away
-            self._converse(server.owner.conversation(connection), Lines(connection))
+            self._converse(server.conversation(connection), Lines(connection))
 
     def _limit(self, conversation, beginning):
         words = beginning.split()
         is_import = words and words[0].upper() == b"IMPORT" and conversation.is_administrator
-        return MAX_IMPORT_LINE if is_import else self.server.owner.max_line
+        return MAX_IMPORT_LINE if is_import else self.server.max_line
 
     def _converse(self, conversation, lines):
         acknowledgements = Acknowledgements(self.request)
@@ -9991,28 +10065,42 @@ class Acknowledgements:
         self.advance()
 
 
-class _TCPServer(socketserver.ThreadingTCPServer):
-    """Threads and sockets of the standard library; what to do with them is the owner's."""
+class Server(socketserver.ThreadingTCPServer):
+    """Listens on the agent's port, a thread a connection. It is bound early, so that a taken port
+    is told before anything is touched, and listens last."""
     allow_reuse_address = True
     daemon_threads = True
     block_on_close = False
     request_queue_size = 512
 
-    def __init__(self, owner, address):
-        self.owner = owner
-        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        super().__init__(address, Handler, bind_and_activate=False)
+    def __init__(self, agent, host, port, max_connections, max_line):
+        self._agent, self.max_line = agent, max_line
+        self._max_connections = max_connections
+        self._connections = set()
+        self._strangers = set()             # those of nobody that the agent knows: a tenth
+        self._lock = threading.Lock()
+        self._thread = self._claim = None
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        super().__init__((host, port), Handler, bind_and_activate=False)
+        try:
+            self.server_bind()
+            self._claim = claim_port(host, self.port)
+        except OSError as error:
+            self.server_close()
+            raise CannotStart("port %d of %s cannot be taken: %s"
+                              % (port, host, error.strerror)) from None
 
-    def verify_request(self, request, client_address):
-        return self.owner.accept(request)
+    @property
+    def port(self):
+        """The port it has."""
+        return self.server_address[1]
 
-    def process_request_thread(self, request, client_address):
-        threading.current_thread().name = "client %d" % request.fileno()
-        super().process_request_thread(request, client_address)
-
-    def shutdown_request(self, request):
-        self.owner.forget(request)
-        super().shutdown_request(request)
+    def listen(self):
+        """Serves from now on, in a thread of its own."""
+        self.server_activate()
+        self._agent.connections = lambda: len(self._connections)
+        self._thread = threading.Thread(target=self.serve_forever, name="server", daemon=True)
+        self._thread.start()
 
     def get_request(self):
         try:
@@ -10021,51 +10109,26 @@ class _TCPServer(socketserver.ThreadingTCPServer):
             time.sleep(0.05)
             raise
 
-    def handle_error(self, request, client_address):
-        log.exception("connection")
-
-
-class Server:
-    """Listens on the agent's port. It is bound early, so that a taken port is told before
-    anything is touched, and listens last."""
-
-    def __init__(self, agent, host, port, max_connections, max_line):
-        self._agent, self.max_line = agent, max_line
-        self._max_connections = max_connections
-        self._connections = set()
-        self._strangers = set()             # those of nobody that the agent knows: a tenth
-        self._lock = threading.Lock()
-        self._server = _TCPServer(self, (host, port))
-        self._thread = self._claim = None
-        try:
-            self._server.server_bind()
-            self._claim = claim_port(host, self.port)
-        except OSError as error:
-            self._server.server_close()
-            raise CannotStart("port %d of %s cannot be taken: %s"
-                              % (port, host, error.strerror)) from None
-
-    @property
-    def port(self):
-        """The port it has."""
-        return self._server.server_address[1]
-
-    def listen(self):
-        """Serves from now on, in a thread of its own."""
-        self._server.server_activate()
-        self._agent.connections = lambda: len(self._connections)
-        self._thread = threading.Thread(target=self._server.serve_forever, name="server",
-                                        daemon=True)
-        self._thread.start()
-
-    def accept(self, connection):
-        """Whether a new connection is served."""
+    def verify_request(self, request, client_address):
         with self._lock:
             if len(self._connections) < self._max_connections:
-                self._connections.add(connection)
+                self._connections.add(request)
                 return True
-        self._say_busy(connection, self._max_connections)
+        self._say_busy(request, self._max_connections)
         return False
+
+    def process_request_thread(self, request, client_address):
+        threading.current_thread().name = "client %d" % request.fileno()
+        super().process_request_thread(request, client_address)
+
+    def shutdown_request(self, request):
+        with self._lock:
+            self._connections.discard(request)
+            self._strangers.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request, client_address):
+        log.exception("connection")
 
     @staticmethod
     def _say_busy(connection, limit):
@@ -10092,18 +10155,12 @@ class Server:
             conversation.is_over = True
         return conversation
 
-    def forget(self, connection):
-        """A connection has ended."""
-        with self._lock:
-            self._connections.discard(connection)
-            self._strangers.discard(connection)
-
     def close(self, within_s=5.0):
         """Ends the connections once the requests under way have their reply."""
         if self._thread:
-            self._server.shutdown()
+            self.shutdown()
             self._thread.join()
-        self._server.server_close()
+        self.server_close()
         if self._claim:
             self._claim.close()
         until = time.monotonic() + within_s
@@ -10189,11 +10246,7 @@ def read_settings(options):
 
 def start_logging():
     """The agent's own log: stderr, a line an entry; a broken stderr stops nothing."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log.handlers[:] = [handler]
-    log.setLevel(logging.INFO)
-    log.propagate = False
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     logging.raiseExceptions = False
 
 
@@ -10202,13 +10255,9 @@ def import_files(settings, options, clock):
     if settings.is_creating:
         make_folder(os.path.dirname(os.path.abspath(settings.master)))
     master = open_master(settings, clock)
-    try:
-        for path in options.files:
-            if not _import_file(master, path, options, clock):
-                return EXIT_CANNOT_START
-    finally:
-        master.db.close()
-    return EXIT_OK
+    with contextlib.closing(master.db):
+        is_done = all(_import_file(master, path, options, clock) for path in options.files)
+    return EXIT_OK if is_done else EXIT_CANNOT_START
 
 
 def _import_file(master, path, options, clock):
@@ -10221,11 +10270,9 @@ def _import_file(master, path, options, clock):
             raise NotFound("no work repository %s is attached" % (options.repo or "at all"))
         number, name, work_path, expected = attachments[0]
         repository = WorkRepository(number, name, work_path, clock).open(expected)
-        try:
+        with contextlib.closing(repository.db):
             document, counts = import_into(master, repository, text, options.name,
                                            to_text(clock.now()), options.replace)
-        finally:
-            repository.db.close()
     except AgentError as error:
         for place, reason in error.faults:
             _say("%s: %s: %s" % (path, place, reason))
@@ -10266,6 +10313,7 @@ def serve(settings, clock):
             with contextlib.suppress(OSError):      # only when nothing was put into it
                 os.rmdir(folder)
     return EXIT_OK
+
 
 
 def run(agent, server, address):
@@ -10328,8 +10376,7 @@ def main(arguments=None):
     except AgentError as error:
         return _say(error.message)
     except OSError as error:
-        return _say("cannot start: %s%s" % (error.strerror, ": %s" % error.filename
-                                            if error.filename else ""))
+        return _say(start_error(error))
 
 
 if __name__ == "__main__":

@@ -225,6 +225,8 @@ def test_wrong_rules_name_the_part(rule, part):
     ({"repeat_every": "15m"}, "needs repeat_count or repeat_for"), ({"repeat_count": 3}, "repeat_every"),
     ({"repeat_every": 0, "repeat_count": 3}, "repeat_every (from 1s up)"), ({"repeat_every": "x"}, "repeat_every: duration 'x'"),
     ({"repeat_every": 60, "repeat_count": "many"}, "repeat_count: duration 'many'"),
+    ({"repeat_every": "1h", "repeat_for": "59m"}, "repeat_for is shorter than repeat_every"),
+    ({"repeat_every": 900, "repeat_count": 0}, "nothing would be repeated"),
     ({"gap": "jump"}, "gap: 'jump' is not run or skip"), ({"fold": "last"}, "fold: 'last' is not first or both"),
 ])
 def test_wrong_options_name_the_field(options, part):
@@ -278,7 +280,6 @@ def test_wrong_durations(text):
     ("daily at 02:00", "2026-01-01 03:00", {"repeat_every": "15m", "repeat_count": 2, "to": "2026-01-02"}, "01-02 02:00 | 01-02 02:15 | 01-02 02:30"),
     ("daily at 02:00", "2026-01-01 02:05", {"repeat_every": 900, "repeat_for": "40m"}, "01-01 02:15 | 01-01 02:30 | 01-02 02:00"),
     ("daily at 02:00", "2026-01-01 02:05", {"repeat_every": 900, "repeat_for": "30m", "repeat_count": 1}, "01-01 02:15 | 01-02 02:00"),
-    ("daily at 02:00", "2026-01-01 02:05", {"repeat_every": 900, "repeat_count": 0}, "01-02 02:00"),
     ("daily at 23:00", "2026-01-01 23:05", {"repeat_every": "1h", "repeat_count": 2, "exclude_weekdays": "fri"}, "01-03 23:00 | 01-04 00:00"),
     ("daily at 16:00", "2026-01-01 16:00", {"repeat_every": "1h", "repeat_for": "5h", "hours": "08:00-18:00"}, "01-01 17:00 | 01-01 18:00 | 01-02 16:00"),
     ("daily at 00:00", "2026-01-02 00:00", {"repeat_every": "7h", "repeat_count": 4}, "01-02 04:00 | 01-02 07:00 | 01-02 14:00 | 01-02 21:00 | 01-03 00:00"),
@@ -440,6 +441,86 @@ def test_excluded_between_stops_at_its_limit():
     assert [instant for instant, _, _ in found] == [at("2026-06-01 00:00") + n for n in range(3)]
 
 
+def spans_of(table, after, until):
+    return [(show(first)[5:], show(last)[5:], count, reason) for first, last, count, reason, _ in
+            table.excluded_spans(at(after), at(until))]
+
+
+def test_excluded_spans(set_tz):
+    set_tz(ZURICH)
+    table = make_timetable("daily at 02:30,12:00", "", {"gap": "skip", "exclude_weekdays": "sat"})
+    assert spans_of(table, "2026-03-27 12:00", "2026-04-05 12:00") == [
+        ("03-28 01:30", "03-28 11:00", 2, "window"), ("03-29 01:00", "03-29 01:00", 1, "gap"),
+        ("04-04 00:30", "04-04 10:00", 2, "window")]
+    assert spans_of(table, "2026-03-28 01:30", "2026-03-28 11:00") == [("03-28 11:00", "03-28 11:00", 1, "window")]
+    assert spans_of(table, "2026-03-28 11:00", "2026-03-29 00:59") == []
+    # what follows each other is one, whatever is due in between
+    assert spans_of(table, "2026-04-01 00:00", "2026-04-30 00:00") == [("04-04 00:30", "04-25 10:00", 8, "window")]
+    assert spans_of(table, "2026-10-24 12:00", "2026-10-31 12:00") == [
+        ("10-25 01:30", "10-25 01:30", 1, "fold"), ("10-31 01:30", "10-31 11:00", 2, "window")]
+    texts = [text for *_, text in table.excluded_spans(at("2026-03-27 12:00"), at("2026-03-30 12:00"))]
+    assert texts == ["excluded day sat 2026-03-28", "02:30 does not exist"]
+
+
+def test_many_excluded_are_told_as_few():
+    table = make_timetable("daily at 10:00,12:00", "UTC", {"exclude_weekdays": "mon-fri"})
+    days = (date(2026, 1, 1) + timedelta(days=n) for n in range((date(2035, 12, 31) - date(2026, 1, 1)).days))
+    assert spans_of(table, "2026-01-01 00:00", "2035-12-31 00:00") == [
+        ("01-01 10:00", "12-28 12:00", 2 * sum(day.weekday() < 5 for day in days), "window")]
+    # from the fiftieth on it is one, with the reason of that
+    table = make_timetable("hourly at 00:00", "UTC", {"exclude_dates": "2026-06-01..2026-06-02", "hours": "00:00-22:00"})
+    assert spans_of(table, "2026-06-01 00:00", "2026-07-01 00:00") == [("06-01 01:00", "06-30 23:00", 47 + 28, "window")]
+    table = make_timetable("cron * * * * * *", "UTC", {"exclude_dates": "2026-06-01..2027-05-31"})
+    begun = time.process_time()
+    assert spans_of(table, "2026-01-01 00:00", "2028-01-01 00:00") == [
+        ("06-01 00:00", "05-31 23:59:59", 365 * DAY, "window")]
+    assert time.process_time() - begun < 2
+
+
+def test_excluded_spans_of_more_reasons_than_are_told(set_tz):
+    set_tz(ZURICH)
+    table = make_timetable("cron */5 2 * * *", "", {"exclude_weekdays": "sat", "gap": "skip"})
+    rows = table.excluded_between(at("2026-10-18 12:00"), at("2026-11-30 12:00"), 10 ** 6)
+    assert [reason for _, reason, _ in rows] == ["window"] * 12 + ["fold"] * 12 + ["window"] * 60
+    found = table.excluded_spans(at("2026-10-18 12:00"), at("2026-11-30 12:00"))
+    assert [(count, reason) for _, _, count, reason, _ in found] == [(12, "window"), (12, "fold"), (60, "window")]
+    assert found[-1][1] == rows[-1][0]
+
+
+def test_next_excluded(set_tz):
+    set_tz(ZURICH)
+    fold, gap = at("2026-10-25 01:30"), at("2026-03-29 01:00")
+    table = make_timetable("daily at 02:30", "")
+    due = table.next_after(fold - DAY)
+    assert table.next_excluded(due, table.next_after(due)) == fold
+    assert table.next_excluded(due, fold) is None and table.next_excluded(fold, fold + DAY) is None
+    assert table.next_excluded(gap, table.next_after(gap)) is None
+    table = make_timetable("daily at 02:30", "", {"gap": "skip"})
+    assert table.next_excluded(gap - DAY + HOUR, gap + DAY - HOUR) == gap
+    for rule in ("every 30m", "hourly at 30:00", "cron 30 * * * *"):
+        table = make_timetable(rule, "")
+        for change in (fold, gap):
+            assert all(table.next_excluded(due, table.next_after(due)) is None
+                       for due in range(change - 3 * HOUR, change + 3 * HOUR, 30 * MINUTE))
+    table = make_timetable("every 1h", "UTC", {"hours": "08:00-10:00", "from": "2026-06-01", "to": "2026-06-02"})
+    begin = at("2026-06-01 00:00")
+    assert table.next_excluded(begin - HOUR, begin + 8 * HOUR) == begin
+    assert table.next_excluded(begin + 10 * HOUR, begin + 32 * HOUR) == begin + 11 * HOUR
+    assert table.next_excluded(begin + 46 * HOUR, table.last + 1) == begin + 47 * HOUR
+    assert table.next_excluded(begin + 47 * HOUR, table.last + 1) is None
+    for rule in ("startup", "at 2026-06-01 02:00"):
+        table = make_timetable(rule, "UTC", {"exclude_weekdays": "tue"})
+        assert table.next_excluded(begin + DAY, table.last + 1) is None
+    table = make_timetable("at 2026-06-01 02:00", "UTC", {"exclude_weekdays": "mon"})
+    assert table.next_excluded(begin, table.last + 1) == begin + 2 * HOUR
+
+
+def test_iter_excluded_looks_no_further_than_it_is_asked():
+    table = make_timetable("cron * * * * * *", "UTC", {"exclude_dates": "2026-06-01..2500-01-01"})
+    found = table.iter_excluded(at("2026-01-01 00:00"), at("2499-01-01 00:00"))
+    assert [show(next(found)[0]) for _ in range(2)] == ["2026-06-01 00:00", "2026-06-01 00:00:01"]
+
+
 # -- zones
 
 
@@ -584,6 +665,25 @@ class Minutes:
                         due.append(again)
         return sorted(set(due))
 
+    def find_reason(self, spec, instant):
+        """Why the rule alone is due at an instant, and a spec is not."""
+        _, local, _, missing = self.rows[(instant - self.rows[0][0]) // MINUTE]
+        gone = [] if spec["step"] or spec["real"] else [moment for moment in missing if spec["match"](moment)]
+        if not spec["open"]((gone + [local])[0]):
+            return "window"
+        return "gap" if gone else "fold"
+
+
+def merge_spans(lost):
+    """[(instant, reason)] -> those that follow each other as one; from the fiftieth on all are one."""
+    spans = []
+    for number, (instant, reason) in enumerate(lost):
+        if spans and (spans[-1][3] == reason or number >= agent.MAX_SPANS):
+            spans[-1] = (spans[-1][0], instant, spans[-1][2] + 1, spans[-1][3])
+        else:
+            spans.append((instant, instant, 1, reason))
+    return spans
+
 
 def random_set(rng, low, high, star=0.3):
     """(cron text, set of numbers) for one field."""
@@ -713,7 +813,18 @@ def test_random_rules_against_every_minute(set_tz, zone, first):
             assert table.last_until(low, high) == (inside[-1] if inside else None), said
         alone = dict(spec, open=lambda local: True, options={"fold": "both"})
         lost = sorted(set(minutes.list_due(alone)) - set(expected))
-        assert [row[0] for row in table.excluded_between(minutes.first, minutes.last, 10 ** 6)] == lost, said
+        lost = [(instant, minutes.find_reason(spec, instant)) for instant in lost]
+        found = table.excluded_between(minutes.first, minutes.last, 10 ** 6)
+        assert [row[:2] for row in found] == lost, said
+        assert list(table.iter_excluded(minutes.first, minutes.last)) == found, said
+        for _ in range(6):
+            low, high = sorted(rng.randint(minutes.first, minutes.last) for _ in range(2))
+            inside = [row for row in lost if low < row[0] <= high]
+            assert [span[:4] for span in table.excluded_spans(low, high)] == merge_spans(inside), said
+        for low in [rng.randint(minutes.first, minutes.last) for _ in range(6)] + rng.sample(expected, min(6, len(expected))):
+            high = table.next_after(low) or minutes.last
+            inside = [instant for instant, _ in lost if low < instant < high]
+            assert table.next_excluded(low, min(high, minutes.last)) == (inside[0] if inside else None), said
 
 
 def test_random_repetitions_against_every_minute(set_tz):

@@ -71,7 +71,11 @@ def test_a_sound_document_has_no_faults():
         step("load", on_ok="END", on_error="alert"), step("alert", on_ok="FAIL", on_error="fetch"),
         variables={"day": "2015-01-01", "n": 5, "x": 1.5, "_e": ""}, timeout="1d", max_steps=5, on_stale="restart",
         on_error="alert"), **dict(schedule(
-            version="-1", context="GLOBAL", agent="OTHER", timezone="UTC", enabled=False, variables={"day": "x"}),
+            version="-1", context="GLOBAL", agent="OTHER", timezone="UTC", enabled=False, variables={"day": "x"},
+            to="2026-12-31", hours="22:00-06:00", exclude_weekdays=["sat", "sun"], exclude_monthdays=[1, "last"],
+            exclude_dates="2026-12-24..2026-12-26,SWISS", repeat_every="15m", repeat_for="2h", gap="skip", fold="both",
+            jitter="1m", after=["A/2h", "scenario:B"], session_name="nightly", keywords=["a", "b"], priority=-5, attempts=3,
+            retry_delay="10s", timeout=5.5, overlap="stop", misfire="all", grace="1d", **{"from": "2026-01-01 02:00"}),
             contexts=["GLOBAL", "PROD"]))) == {}
 
 
@@ -156,7 +160,7 @@ def test_a_sound_document_has_no_faults():
     (schedule(scenario=5), "schedules[0].scenario", "must be a name"), (schedule(version=5), "schedules[0].version", ""),
     (schedule(version="-2"), "schedules[0].version", "must be a name"), (schedule(context=[]), "schedules[0].context", ""),
     (schedule(agent=""), "schedules[0].agent", "must be a name"), (schedule(enabled="yes"), "schedules[0].enabled", "true"),
-    (schedule(enabled=1), "schedules[0].enabled", "true or false"), (schedule(rule=""), "schedules[0].rule", "empty"),
+    (schedule(enabled=1), "schedules[0].enabled", "true or false"), (schedule(rule=""), "schedules[0].rule", "missing"),
     (schedule(rule=5), "schedules[0].rule", "text"), (schedule(rule="nightly"), "schedules[0].rule", "nightly"),
     (schedule(rule="daily at 25:00"), "schedules[0].rule", "25:00"),
     (schedule(rule="cron 0 0 30 2 *"), "schedules[0].rule", "never fire"),
@@ -164,6 +168,25 @@ def test_a_sound_document_has_no_faults():
     (schedule(variables=[]), "schedules[0].variables", "an object"),
     (schedule(variables={"a": []}), "schedules[0].variables.a", "text or a number"),
     (schedule(variables={"SESSION": "1"}), "schedules[0].variables.SESSION", "agent's own"),
+    (schedule(**{"from": "soon"}), "schedules[0].from", "soon"), (schedule(to=5), "schedules[0].to", "text"),
+    (schedule(hours="8-18"), "schedules[0].hours", "8"), (schedule(exclude_weekdays="xyz"), "schedules[0].exclude_weekdays", "xyz"),
+    (schedule(exclude_monthdays=[1, 32]), "schedules[0].exclude_monthdays", "32"),
+    (schedule(exclude_monthdays=[True]), "schedules[0].exclude_monthdays", "words between commas"),
+    (schedule(exclude_dates="2026-02-30"), "schedules[0].exclude_dates", "2026-02-30"),
+    (schedule(repeat_every="15m"), "schedules[0].repeat_every", "repeat_count"),
+    (schedule(repeat_every=60, repeat_count=2, repeat_for=1.5), "schedules[0].repeat_for", "whole seconds"),
+    (schedule(repeat_every=60, repeat_count=0, repeat_for=60), "schedules[0].repeat_count", "from 1"),
+    (schedule(gap="jump"), "schedules[0].gap", "run"), (schedule(fold=""), "schedules[0].fold", "first"),
+    (schedule(jitter=86401), "schedules[0].jitter", "one day"), (schedule(jitter=-1), "schedules[0].jitter", ""),
+    (schedule(after="S"), "schedules[0].after", "itself"), (schedule(after=["A/soon"]), "schedules[0].after", "soon"),
+    (schedule(after="A,B,A/2h"), "schedules[0].after", "A stands twice"), (schedule(after="job:A"), "schedules[0].after", "job:A"),
+    (schedule(rule="", after="A", hours="08:00-18:00"), "schedules[0].after", "hours"),
+    (schedule(session_name="x" * 1001), "schedules[0].session_name", "1000"), (schedule(keywords={}), "schedules[0].keywords", "words"),
+    (schedule(priority="high"), "schedules[0].priority", "number"), (schedule(attempts=0), "schedules[0].attempts", "from 1"),
+    (schedule(retry_delay="soon"), "schedules[0].retry_delay", "duration"), (schedule(timeout=0), "schedules[0].timeout", "more than 0"),
+    (schedule(overlap="wait"), "schedules[0].overlap", "parallel"), (schedule(misfire="twice"), "schedules[0].misfire", "once"),
+    (schedule(grace=0), "schedules[0].grace", "more than 0"),
+    (schedule(**{"from": "2026-01-02", "to": "2026-01-01"}), "schedules[0].to", "before from"),
 ])
 def test_each_fault_has_its_path_and_reason(document, path, reason):
     told_path, told = only(document)
@@ -224,7 +247,7 @@ def test_all_at_once():
                  {"command": "x"}, 5]},
                        {"name": "a", "x": 1, "tasks": []}]},
             {"name": "B", "version": "1", "steps": [step("s", os_task("${u} ${v}", cwd="${w}"))]}],
-        "schedules": [{"name": "S", "rule": "never", "timezone": "Mars", "after": 5, "variables": {"a": None, "b": None}}]}
+        "schedules": [{"name": "S", "rule": "never", "timezone": "Mars", "after": 5.5, "variables": {"a": None, "b": None}}]}
     a, b, s = "scenarios[0]", "scenarios[1].steps[0].tasks[0]", "schedules[0]"
     t = a + ".steps[0].tasks"
     with pytest.raises(agent.BadRequest) as caught:

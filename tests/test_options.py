@@ -11,7 +11,8 @@ from agent import find_jitter, make_timetable
 from conftest import AgentProcess, is_alive, wait_for
 
 SCENARIOS = {
-    "J": "echo $VAR_v $DUE", "K": "true", "BAD": "exit 3", "SLOW": "sleep 1000",
+    "J": "echo $VAR_v $DUE", "K": "true", "R_FIRST": "true", "R_NEVER": "true", "BAD": "exit 3",
+    "SLOW": "sleep 1000",
     "GATED": "until [ -e go ]; do sleep 0.05; done",
     "THIRD": "echo $VAR_v >> tries; [ $(wc -l < tries) -ge 3 ]",
     "PARENT": "(setsid sh -c 'echo $$ > child.new; mv child.new child.$SESSION; exec sleep 1000' &);"
@@ -19,10 +20,11 @@ SCENARIOS = {
 
 
 def import_scenarios(agent, *names):
-    """Imports these SCENARIOS, each with a variable v."""
-    agent.import_document({"scenarios": [
-        {"name": name, "version": "1", "variables": {"v": "1"},
-         "steps": [{"name": "a", "tasks": [{"type": "os", "command": SCENARIOS[name]}]}]} for name in names]})
+    """Imports these SCENARIOS, each with a variable v, and TICK, which costs little."""
+    def scenario(name, task):
+        return {"name": name, "version": "1", "variables": {"v": "1"}, "steps": [{"name": "a", "tasks": [task]}]}
+    agent.import_document({"scenarios": [scenario(name, {"type": "os", "command": SCENARIOS[name]}) for name in names]
+                           + [scenario("TICK", {"type": "set", "variable": "v", "value": "2"})]})
 
 
 def seconds_of(text):
@@ -101,8 +103,7 @@ def shown(agent, name):
     return rows[0], {row["option"]: row["value"] for row in rows if "option" in row}
 
 
-EVERY = {"rule": "every 1s", "overlap": "parallel"}
-TODAY = "%Y-%m-%d"
+EVERY = {"rule": "every 1s", "overlap": "parallel", "scenario": "TICK"}
 
 
 def define_effects(due):
@@ -114,7 +115,7 @@ def define_effects(due):
     once = {"rule": at(due)}
     thrice = dict(once, repeat_every="1s", repeat_count=2)
     return {
-        "TICK": dict(EVERY, scenario="TICK"),
+        "TICK": EVERY, "QUIET": {"rule": "daily at 00:00", "enabled": False},
         "REPEAT": dict(thrice, overlap="parallel"),
         "REPEAT_FOR": dict(once, repeat_every=2, repeat_for=3, overlap="parallel"),
         "FROM": dict(EVERY, **{"from": utc(due + 1)}),
@@ -134,6 +135,10 @@ def define_effects(due):
         "PARALLEL": dict(thrice, scenario="GATED", overlap="parallel"),
         "STOP": dict(once, repeat_every="2s", repeat_count=1, scenario="PARENT", overlap="stop"),
         "LIMITED": dict(thrice, scenario="LIMITED", overlap="parallel"),
+        "RULED": {"rule": "every 1s", "after": "scenario:R_FIRST",
+                  "hours": utc(due - 60, "%H:%M:%S-") + utc(due, "%H:%M:%S")},
+        "R_OFF": dict(once, after="scenario:R_NEVER"), "R_RULE": dict(once, after="scenario:R_NEVER"),
+        "R_AFTER": dict(once, after="scenario:R_NEVER"),
     }
 
 
@@ -141,20 +146,32 @@ JITTER = 2      # seconds by which JITTER2 is to be late
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory):
+def make(tmp_path_factory):
+    """Starts AgentProcesses that last until the last test of this file: make("folder", "--name", "A")."""
+    made, top = [], tmp_path_factory.mktemp("agents")
+
+    def start(folder, *options, **keywords):
+        made.append(AgentProcess(top / folder, *options, **keywords))
+        return made[-1].start()
+    yield start
+    for agent in made:
+        agent.finish()
+    for agent in made:
+        assert "Traceback" not in agent.log() and "Warning:" not in agent.log(), agent.log()
+
+
+@pytest.fixture(scope="module")
+def shared(make):
     """One agent for the tests that neither stop nor hold it; `effects` is when its schedules were due.
 
     JITTER2 gets a name for which the hash gives 2 seconds. `other` is another agent of the master.
     """
-    made = AgentProcess(tmp_path_factory.mktemp("shared") / "repo", "--max-sessions", "30").start()
+    made = make("shared", "--max-sessions", "30")
     import_scenarios(made, *SCENARIOS)
-    task = {"type": "os", "command": SCENARIOS["GATED"]}
-    made.import_document({"calendars": [{"name": "NOW", "dates": ["2020-01-02", "2021-01-01..2099-12-31"]}],
-                          "scenarios": [{"name": "TICK", "version": "1", "variables": {"v": "1"}, "steps": [
-                              {"name": "a", "tasks": [{"type": "set", "variable": "v", "value": "2"}]}]},
-                                        {"name": "LIMITED", "version": "1",
-                                         "concurrency": {"limit": 1, "on_limit": "skip"},
-                                         "steps": [{"name": "a", "tasks": [task]}]}]})
+    made.import_document({
+        "calendars": [{"name": "NOW", "dates": ["2020-01-02", "2021-01-01..2099-12-31"]}],
+        "scenarios": [{"name": "LIMITED", "version": "1", "concurrency": {"limit": 1, "on_limit": "skip"},
+                       "steps": [{"name": "a", "tasks": [{"type": "os", "command": SCENARIOS["GATED"]}]}]}]})
 
     def define(due):
         schedules = define_effects(due)
@@ -163,17 +180,73 @@ def shared(tmp_path_factory):
         schedules[made.jittered] = schedules.pop("JITTER2")
         return schedules
     made.effects = import_ahead(made, define)
-    made.other = AgentProcess(made.folder, "--name", "OTHER").start()
+    made.other = make("shared", "--name", "OTHER")
     made.ok("CALENDAR ADD OTHERS 2020-01-01..2099-12-31")
     made.other.ok("SCHED ADD OTHERS J -1 GLOBAL 'every 1s' -EXCLUDE_DATES=OTHERS")
     made.ok("CALENDAR ADD THEIRS 2020-01-01")
     made.ok("SCHED ADD THEIRS J -1 GLOBAL 'every 1s' -AGENT=OTHER -EXCLUDE_DATES=THEIRS")
     made.changed = time.time()
     made.ok("CALENDAR SET OTHERS 2020-01-01")
-    yield made
-    made.other.finish()
-    made.finish()
-    assert "Traceback" not in made.log() and "Warning:" not in made.log(), made.log()
+    return made
+
+
+def define_missed(due):
+    """Every second, and once at an instant that is to be missed by two seconds or more."""
+    return {"TICK": EVERY, "ALL": dict(EVERY, misfire="all"), "SKIP": dict(EVERY, misfire="skip"),
+            "FEW": dict(EVERY, misfire="all", grace=2), "OLD": {"rule": at(due), "grace": 1},
+            "YOUNG": {"rule": at(due), "grace": "1h"}}
+
+
+@pytest.fixture(scope="module")
+def absent(make):
+    """{reason: an agent that misses due times for it from `since` on}; `due` is when OLD and YOUNG are,
+    `locker` holds the lock of the one for which it is `repository`."""
+    agents = {reason: make(reason, "--max-sessions", "20") for reason in ("misfire", "hold", "repository")}
+    for agent in agents.values():
+        import_scenarios(agent, "J")
+        agent.due = import_ahead(agent, define_missed)
+    for agent in agents.values():
+        wait_decided(agent, agent.due - 2)
+    locker = sqlite3.connect(str(agents["repository"].work), timeout=30, isolation_level=None)
+    locker.execute("begin immediate")
+    agents["repository"].locker = locker
+    agents["misfire"].kill()
+    agents["hold"].ok("HOLD")
+    agents["repository"].since = time.time()
+    yield agents
+    locker.close()
+
+
+def find_zones(instant):
+    """TZ of two systems made for a test, both at UTC for one half of the year: at an instant the one
+    goes an hour ahead, the other goes back by a minute that it was ahead."""
+    ahead, back = time.gmtime(instant), time.gmtime(instant + 60)
+    half_a_year = (ahead.tm_yday + 180) % 365
+    return ("AAA0BBB-1,%d/%s,%d/0" % (ahead.tm_yday - 1, time.strftime("%H:%M:%S", ahead), half_a_year),
+            "AAA0BBB-0:01,%d/0,%d/%s" % (half_a_year, back.tm_yday - 1, time.strftime("%H:%M:%S", back)))
+
+
+@pytest.fixture(scope="module")
+def zones(make):
+    """[instant, an agent of a system whose clock skips an hour then, another's repeats a minute]"""
+    for ahead_s in (6, 12, 24, 48):
+        change = int(time.time()) + ahead_s
+        agents = [make("%s%d" % (name, ahead_s), env={"TZ": zone})
+                  for name, zone in zip(("gap", "fold"), find_zones(change))]
+        for agent, seconds in zip(agents, (change + 1800, change + 2)):
+            import_scenarios(agent, "J")
+            agent.ok("SCHED ADD TICK TICK -1 GLOBAL 'every 1s' -OVERLAP=parallel")
+            # a time that does not exist; one of which the first pass was a minute ago
+            for name, option in (("DEFAULT", ""), ("OTHER", "-GAP=skip -FOLD=both")):
+                agent.ok("SCHED ADD %s J -1 GLOBAL 'daily at %s' %s" % (name, utc(seconds, "%H:%M:%S"), option))
+        if time.time() < change:
+            break
+    return [change] + agents
+
+
+@pytest.fixture(scope="module", autouse=True)
+def begun(zones, shared, absent):
+    """What needs time begins before the first test, and comes about while others run."""
 
 
 # -- the way of each option ------------------------------------------------------------
@@ -192,7 +265,7 @@ OPTIONS = {
     "GAP": ("SKIP", "skip", ""),
     "FOLD": ("both", "both", ""),
     "JITTER": ("30s", 30, ""),
-    "AFTER": ("TICK/2h,scenario:K", "TICK/2h,scenario:K", ""),
+    "AFTER": ("QUIET/2h,scenario:R_NEVER", "QUIET/2h,scenario:R_NEVER", ""),
     "NAME": ("'the \"nightly\" one'", "the \"nightly\" one", ""),
     "KEYWORDS": ("a,b", "a,b", ""),
     "PRIORITY": ("-5", -5, ""),
@@ -295,8 +368,8 @@ def test_what_a_schedule_always_has_is_cleared_too(shared):
     ("-MISFIRE=maybe", "BAD_REQUEST *-MISFIRE=maybe*once or skip or all*"),
     ("-GRACE=0", "BAD_REQUEST *-GRACE=0*more than 0*"),
     ("-GRACE", "BAD_REQUEST *-GRACE*"),
-    ("-RULE= -AFTER=TICK -JITTER=5", "BAD_REQUEST after: *without a rule*jitter*"),
-    ("-RULE= -AFTER=TICK -HOURS=08:00-10:00", "BAD_REQUEST after: *without a rule*hours*"),
+    ("-RULE= -AFTER=TICK -JITTER=5", "BAD_REQUEST after: *without*jitter*"),
+    ("-RULE= -AFTER=TICK -HOURS=08:00-10:00", "BAD_REQUEST after: *without*hours*"),
     ("-RULE=", "BAD_REQUEST *rule*"),
 ])
 def test_a_refusal_names_the_option_and_changes_nothing(shared, options, told):
@@ -328,9 +401,9 @@ def test_import_tells_the_faults_of_all_options_at_once(shared):
 def test_options_go_through_export_import_and_every_kind_of_restart(make_agent):
     agent, other = make_agent(folder="one").start(), make_agent(folder="two").start()
     for one in (agent, other):
-        import_scenarios(one, "J", "K")
+        import_scenarios(one, "J", "R_NEVER")
     agent.ok("CALENDAR ADD NOW 2020-01-02,2021-01-01..2021-12-31")
-    agent.ok("SCHED ADD TICK J -1 GLOBAL 'daily at 01:00'")
+    agent.ok("SCHED ADD QUIET J -1 GLOBAL 'daily at 01:00'")
     for option, (text, _, others) in OPTIONS.items():
         agent.ok("SCHED ADD W_%s J -1 GLOBAL 'daily at 23:00' -TIMEZONE=UTC -%s=%s %s"
                  % (option, option, text, others))
@@ -348,6 +421,7 @@ def test_options_go_through_export_import_and_every_kind_of_restart(make_agent):
         one.start()
         assert exported(one) == document
         assert one.ask("SCHED NEXT -FROM=2026-12-01 -COUNT=300 -ALL") == coming
+        assert one.stop() == 0
 
 
 # -- when it is due --------------------------------------------------------------------
@@ -497,6 +571,7 @@ def test_priority_decides_who_leaves_the_queue_first(make_agent):
     (agent.folder / "go").touch()
     begun = [wait_sessions(agent, name, 1)[0]["begun"] for name in ("HIGH", "NORMAL", "LOW")]
     assert begun == sorted(begun)
+    assert agent.stop() == 0
 
 
 def test_attempts_over_a_crash_and_stop(make_agent):
@@ -505,7 +580,7 @@ def test_attempts_over_a_crash_and_stop(make_agent):
     import_scenarios(agent, "K", "SLOW", "BAD")
     for name, scenario, options in (("STALE", "SLOW", "-ATTEMPTS=2"), ("STOPPED", "SLOW", "-ATTEMPTS=3"),
                                     ("LATER", "BAD", "-ATTEMPTS=2 -RETRY_DELAY=1h"),
-                                    ("WAITS", "BAD", "-ATTEMPTS=3 -RETRY_DELAY=2s")):
+                                    ("WAITS", "BAD", "-ATTEMPTS=3 -RETRY_DELAY=1s")):
         agent.ok("SCHED ADD %s %s -1 GLOBAL -AFTER=scenario:K %s" % (name, scenario, options))
     agent.ok("EXEC K -SYNC")
     for name in ("STALE", "STOPPED"):
@@ -530,86 +605,45 @@ def test_attempts_over_a_crash_and_stop(make_agent):
     assert "stale" in rows[1]["message"] and len(rows) == 2
     assert [len(sessions_of(agent, name)) for name in ("STOPPED", "LATER", "WAITS")] == [1, 2, 3]
     assert agent.rows("SESSIONS -STATUS=WAITING,QUEUED,RUNNING") == []
+    assert agent.stop() == 0
 
 
 # -- what was missed -------------------------------------------------------------------
 
-def define_missed(due):
-    """Every second, and once at an instant that is to be missed by two seconds or more."""
-    return {"TICK": EVERY, "ALL": dict(EVERY, misfire="all"), "SKIP": dict(EVERY, misfire="skip"),
-            "FEW": dict(EVERY, misfire="all", grace=2), "OLD": {"rule": at(due), "grace": 1},
-            "YOUNG": {"rule": at(due), "grace": "1h"}}
-
-
-def test_what_was_missed_follows_misfire_and_grace(make_agent):
+def test_what_was_missed_follows_misfire_and_grace(absent):
     """The agent down, the agent held, the repository locked by another program: each with its reason."""
-    agents = {reason: make_agent("--max-sessions", "20", folder=reason).start()
-              for reason in ("misfire", "hold", "repository")}
-    dues = {}
-    for reason, agent in agents.items():
-        import_scenarios(agent, "J")
-        dues[reason] = import_ahead(agent, define_missed)
-    for reason, agent in agents.items():
-        wait_decided(agent, dues[reason] - 2)
-    locker = sqlite3.connect(str(agents["repository"].work), timeout=30, isolation_level=None)
-    with closing(locker):
-        locker.execute("begin immediate")
-        agents["misfire"].kill()
-        agents["hold"].ok("HOLD")
-        # for so long that what comes due behind the lock counts as missed
-        time.sleep(max(6.2, max(dues.values()) + 2.5 - time.time()))
-        locker.execute("commit")
-    agents["misfire"].start()
-    agents["hold"].ok("RELEASE")
+    locked = absent["repository"]
+    # for so long that what comes due behind the lock counts as missed, and that OLD is too old
+    time.sleep(max(0.0, locked.since + 6.2 - time.time(),
+                   max(agent.due for agent in absent.values()) + 2.5 - time.time()))
+    locked.locker.execute("commit")
+    absent["misfire"].start()
+    absent["hold"].ok("RELEASE")
     ended = time.time()
-    for reason, agent in agents.items():
+    for reason, agent in absent.items():
         for name in ("TICK", "ALL", "SKIP", "FEW"):
             wait_decided(agent, ended + 1, name)
         found = {name: check_ledger(why(agent, name)) for name in ("TICK", "ALL", "SKIP", "FEW")}
-        assert {row["decision"] for row in found.pop("ALL")} <= {"started", "late"}
         counts = {}
         for name, rows in found.items():
-            row, = [row for row in rows if row["reason"]]
-            assert (row["decision"], row["reason"]) == ("skipped", reason), row
-            assert seconds_of(row["last_due"]) <= ended
-            counts[name] = int(row["count"])
-        # none of them, the newest alone, those of the last two seconds
+            skipped = [row for row in rows if not row["session"]]
+            assert [(row["decision"], row["reason"]) for row in skipped] in ([], [("skipped", reason)]), skipped
+            assert all(seconds_of(row["last_due"]) <= ended for row in skipped)
+            counts[name] = sum(int(row["count"]) for row in skipped)
+        # none of them, the newest alone, those of the last two seconds, at most a hundred
         assert counts["SKIP"] >= counts["TICK"] >= counts["FEW"] > 0 and counts["SKIP"] > counts["FEW"]
-        if reason != "repository":
+        assert counts["ALL"] == 0 or counts["SKIP"] > 98, counts
+        if agent is not locked:
             row, = why(agent, "OLD")
-            assert (row["decision"], row["reason"], seconds_of(row["due"])) == ("skipped", reason, dues[reason])
+            assert (row["decision"], row["reason"], seconds_of(row["due"])) == ("skipped", reason, agent.due)
             row, = wait_sessions(agent, "YOUNG", 1)
-            assert seconds_of(row["due"]) == dues[reason] and row["ended"]
-            assert why(agent, "YOUNG")[0]["decision"] == "late"
+            assert seconds_of(row["due"]) == agent.due and why(agent, "YOUNG")[0]["decision"] == "late"
 
 
 # -- the clock of the zone -------------------------------------------------------------
 
-def find_zones(instant):
-    """TZ of two systems made for a test, both at UTC for one half of the year: at an instant the one
-    goes an hour ahead, the other goes back by a minute that it was ahead."""
-    ahead, back = time.gmtime(instant), time.gmtime(instant + 60)
-    half_a_year = (ahead.tm_yday + 180) % 365
-    return ("AAA0BBB-1,%d/%s,%d/0" % (ahead.tm_yday - 1, time.strftime("%H:%M:%S", ahead), half_a_year),
-            "AAA0BBB-0:01,%d/0,%d/%s" % (half_a_year, back.tm_yday - 1, time.strftime("%H:%M:%S", back)))
-
-
-def test_gap_and_fold_as_they_come(make_agent):
-    """The system's clock skips an hour, another's repeats a minute, while agents run."""
-    for ahead_s in (4, 8, 16, 32):
-        change = int(time.time()) + ahead_s
-        gap, fold = (make_agent(folder="%s%d" % (name, ahead_s), env={"TZ": zone}).start()
-                     for name, zone in zip(("gap", "fold"), find_zones(change)))
-        for agent, seconds in ((gap, change + 1800), (fold, change + 2)):
-            import_scenarios(agent, "J")
-            agent.ok("SCHED ADD TICK J -1 GLOBAL 'every 1s' -OVERLAP=parallel")
-            # a time that does not exist; one of which the first pass was a minute ago
-            for name, option in (("DEFAULT", ""), ("OTHER", "-GAP=skip -FOLD=both")):
-                agent.ok("SCHED ADD %s J -1 GLOBAL 'daily at %s' %s" % (name, utc(seconds, "%H:%M:%S"), option))
-        if time.time() < change:
-            break
-        for agent in (gap, fold):
-            agent.kill()
+def test_gap_and_fold_as_they_come(zones):
+    change, gap, fold = zones
     for agent, due, name, reason in ((gap, change, "OTHER", "gap"), (fold, change + 2, "DEFAULT", "fold")):
         wait_decided(agent, due + 1)
         other = "DEFAULT" if name == "OTHER" else "OTHER"
@@ -681,26 +715,43 @@ def test_after_with_a_period_lets_what_is_older_not_count(shared):
     assert len(wait_sessions(shared, "PERIOD", 1)) == 1
 
 
+def waiting(agent, name):
+    """The due time of a schedule that waits for what it runs after, or None."""
+    rows = [row["waiting"] for row in agent.rows("SCHED SHOW %s" % name) if "waiting" in row]
+    return seconds_of(rows[0]) if rows else None
+
+
 def test_after_with_a_rule_fires_for_the_due_time_that_waited(shared):
     """Due in each of some seconds, then the window closes: the last one waits, the others were missed."""
-    shared.import_os("R_FIRST", "true")
-    due = import_ahead(shared, lambda due: {"RULED": {
-        "rule": "every 1s", "after": "scenario:R_FIRST", "hours": utc(due - 60, "%H:%M:%S-") + utc(due, "%H:%M:%S")}})
-
-    def waiting():
-        return [row["waiting"] for row in shared.rows("SCHED SHOW RULED") if "waiting" in row]
+    due = shared.effects
     wait_for(lambda: [row for row in why(shared, "RULED") if row["reason"] == "window"])
-    assert seconds_of(waiting()[0]) == due and sessions_of(shared, "RULED") == []
+    assert waiting(shared, "RULED") == due and sessions_of(shared, "RULED") == []
     missed = why(shared, "RULED")[0]
     assert missed["reason"] == "misfire" and "had not ended well" in missed["message"]
     assert "waits for scenario:R_FIRST" in shared.rows("SCHED NEXT RULED -COUNT=1")[0]["note"]
     shared.ok("EXEC R_FIRST -SYNC")
     row, = wait_sessions(shared, "RULED", 1)
-    assert seconds_of(row["due"]) == due and waiting() == []
+    assert seconds_of(row["due"]) == due and waiting(shared, "RULED") is None
     assert shared.log_texts(row["session"]) == ["1 " + row["due"]]
     rows = check_ledger(why(shared, "RULED"))
     assert [row["reason"] for row in rows] == ["misfire", "", "window"]
     assert int(rows[0]["count"]) == due - int(seconds_of(rows[0]["due"]))
+
+
+def test_a_due_time_that_waits_when_its_schedule_is_changed_is_told(shared):
+    names = ("R_OFF", "R_RULE", "R_AFTER")
+    for name, change in zip(names, ("OFF R_OFF", "SET R_RULE -RULE='daily at 02:00'", "SET R_AFTER -AFTER=")):
+        wait_for(lambda: waiting(shared, name) == shared.effects, "%s to wait" % name)
+        assert why(shared, name) == []
+        shared.ok("SCHED " + change)
+        row, = why(shared, name)
+        assert (row["decision"], row["reason"], seconds_of(row["due"])) == ("skipped", "misfire", shared.effects)
+        assert "changed" in row["message"] and waiting(shared, name) is None
+    shared.ok("EXEC R_NEVER -SYNC")
+    for name in names:
+        shared.ok("SCHED ON " + name)
+        assert waiting(shared, name) is None and len(why(shared, name)) == 1
+        shared.ok("SCHED DEL " + name)
 
 
 def test_what_others_run_after_stays(shared):
@@ -727,6 +778,7 @@ def test_no_schedule_waits_for_itself_by_way_of_others(shared):
     shared.ok("SCHED ADD L_C L_TWO -1 GLOBAL -AFTER=L_B")
     before = exported(shared)["schedules"]
     for request in ("SCHED SET L_A -AFTER=scenario:L_ONE,L_C", "SCHED SET L_A -AFTER=scenario:L_TWO",
+                    "SCHED SET L_A -AFTER=L_C -RULE='daily at 02:00'",
                     "SCHED SET L_A -SCENARIO=L_ONE", "SCHED ADD L_D L_ONE -1 GLOBAL -AFTER=L_C",
                     "SCHED ADD L_E L_TWO -1 GLOBAL -AFTER=scenario:L_TWO"):
         assert shared.ask(request)[-1].startswith("ERR CONFLICT"), request
@@ -735,8 +787,8 @@ def test_no_schedule_waits_for_itself_by_way_of_others(shared):
         {"name": "L_X", "scenario": "J", "after": "L_Y"}, {"name": "L_Y", "scenario": "J", "after": "L_X"}]}))
     assert lines[0].startswith("* schedules[0].after: ") and lines[-1].startswith("ERR BAD_REQUEST"), lines
     assert exported(shared)["schedules"] == before
-    # one that has a rule is due by its rule: no circle that turns by itself
-    shared.ok("SCHED SET L_A -AFTER=L_C -RULE='daily at 02:00'")
+    # with a rule it is due by that, and others start the scenario too: no circle that turns by itself
+    shared.ok("SCHED SET L_A -AFTER=scenario:L_TWO -RULE='daily at 02:00'")
     assert shared.ask("SCHED SET L_A -RULE=")[-1].startswith("ERR CONFLICT")
     shared.ok("SCHED SET L_A -AFTER=")
     for name in ("L_C", "L_B", "L_A"):
@@ -744,39 +796,40 @@ def test_no_schedule_waits_for_itself_by_way_of_others(shared):
 
 
 def test_after_a_crash_between_what_has_ended_still_counts(make_agent):
-    """Killed at the moment the first ends; and while a due time waits."""
+    """Killed at the moment the first ends; and while due times wait for it."""
     agent = make_agent().start()
-    import_scenarios(agent, "J", "K")
-    agent.import_os("L", "true")
+    import_scenarios(agent, "J", "K", "R_FIRST")
     agent.ok("SCHED ADD NEXT J -1 GLOBAL -AFTER=scenario:K -OVERLAP=parallel")
     agent.ok("SCHED ADD LAST J -1 GLOBAL -AFTER=NEXT -OVERLAP=parallel")
-    due = import_ahead(agent, lambda due: {"WAITS": {"rule": at(due), "after": "scenario:L"},
-                                           "EVERY": {"rule": "every 1s", "after": "scenario:L"}})
-    for count in (1, 2, 3):
+    due = import_ahead(agent, lambda due: {
+        "WAITS": {"rule": at(due), "after": "scenario:R_FIRST"},
+        "EVERY": {"rule": "every 1s", "after": "scenario:K", "overlap": "parallel"}})
+    for count in (1, 2):
+        if count == 2:      # EVERY then has decided nothing since it fired, and waits
+            wait_for(lambda: waiting(agent, "WAITS") == due and waiting(agent, "EVERY"))
         agent.ok("EXEC K -SYNC")
+        if count == 2:
+            fired = len([row for row in why(agent, "EVERY") if row["session"]])
+            wait_for(lambda: waiting(agent, "EVERY"))
         agent.kill()
+        if count == 2:
+            time.sleep(1.2)
         agent.start()
-        for name in ("NEXT", "LAST"):
-            # a crash may have left NEXT stale: LAST does not run after that
-            wait_for(lambda: len(sessions_of(agent, name)) >= count or name == "LAST")
-        assert len(sessions_of(agent, "NEXT")) == count
+        wait_for(lambda: len(sessions_of(agent, "NEXT")) >= count)
         wait_sessions(agent, "NEXT", count, "DONE", "ERROR")
-    ends = [row["status"] for row in sessions_of(agent, "NEXT")]
-    assert ends[-1] == "DONE"
+    assert fired and len(sessions_of(agent, "NEXT")) == 2
+    ends = [row["status"] for row in sessions_of(agent, "NEXT")]    # ERROR: a crash left it stale
     assert len(wait_sessions(agent, "LAST", ends.count("DONE"), "DONE", "ERROR")) == ends.count("DONE")
-    wait_decided(agent, due + 1, "EVERY")
-    agent.kill()
-    time.sleep(max(0.0, due + 3.2 - time.time()))
-    agent.start()
-    wait_decided(agent, time.time() + 1, "EVERY")
-    assert [seconds_of(row["waiting"]) for row in agent.rows("SCHED SHOW WAITS") if "waiting" in row] == [due]
-    assert sessions_of(agent, "WAITS") == why(agent, "WAITS") == []
-    agent.ok("EXEC L -SYNC")
+    assert waiting(agent, "WAITS") == due and sessions_of(agent, "WAITS") == why(agent, "WAITS") == []
+    agent.ok("EXEC R_FIRST -SYNC")
     row, = wait_sessions(agent, "WAITS", 1)
     assert seconds_of(row["due"]) == due
-    wait_sessions(agent, "EVERY", 1)
+    wait_for(lambda: waiting(agent, "EVERY"))
+    agent.ok("EXEC K -SYNC")
+    wait_for(lambda: len([row for row in why(agent, "EVERY") if row["session"]]) > fired)
     agent.ok("SCHED OFF EVERY")
     check_ledger(why(agent, "EVERY"))
+    assert agent.stop() == 0
 
 
 # -- hold ------------------------------------------------------------------------------
@@ -816,15 +869,14 @@ def test_a_hold_is_shown_with_reason_and_until_over_restarts(make_agent):
     wait_for(lambda: shown(agent, "B")[0]["hold"] == "no", "the hold of B to end")
     assert time.time() >= until
     assert set(agent.ok("PING")) & {"hold_reason", "hold_by", "hold_until"} == set()
-    for name in "BC":
-        wait_decided(agent, time.time() + 1, name)
-        rows = check_ledger(why(agent, name))
-        row, = [row for row in rows if row["reason"]]
-        assert (row["decision"], row["reason"]) == ("skipped", "hold")
-        assert "held" in row["message"] and seconds_of(row["last_due"]) < until
+    assert "hold_reason" not in shown(agent, "B")[0]
     assert shown(agent, "A")[0]["hold_reason"] == "a disk is full"
     agent.ok("RELEASE -SCHEDULE=A")
     assert "hold_reason" not in shown(agent, "A")[0]
+    for name in "AB":
+        row = wait_for(lambda: [row for row in why(agent, name) if row["reason"]])[0]
+        assert (row["decision"], row["reason"]) == ("skipped", "hold") and "held" in row["message"]
+    assert agent.stop() == 0
 
 
 # -- calendars -------------------------------------------------------------------------
@@ -840,7 +892,7 @@ def test_calendar_verbs(shared):
     shared.expect("ERR NOT_FOUND no calendar NO_SUCH")
     for dates in ("2026-02-30", "christmas", "''", "2026-12-31..2026-12-24", "2026-12-25..", "NOW"):
         assert shared.err("CALENDAR ADD OTHER " + dates) == "BAD_REQUEST", dates
-    for name in ("2026", "a,b", "a..b", "''"):
+    for name in ("2026", "a,b", "''"):
         assert shared.err("CALENDAR ADD %s 2026-12-25" % name) == "BAD_REQUEST", name
     shared.ok("SCHED ADD CAL J -1 GLOBAL 'daily at 12:00' -TIMEZONE=UTC -EXCLUDE_DATES=2026-12-24,BANK")
     shared.send("CALENDAR DEL BANK")
@@ -867,17 +919,17 @@ def test_a_calendar_is_effective_at_once_and_the_past_is_not_fired(shared):
     shared.ok("CALENDAR ADD LATELY " + always)
     shared.ok("CALENDAR ADD LATE " + always)        # a part of a name is no use of it
     shared.ok("SCHED ADD LATELY J -1 GLOBAL 'every 1s' -OVERLAP=parallel -MISFIRE=all -EXCLUDE_DATES=LATELY")
-    wait_decided(shared, time.time() + 2)
-    assert sessions_of(shared, "LATELY") == []
+    wait_for(lambda: why(shared, "LATELY"))
+    assert why(shared, "LATELY")[0]["reason"] == "window" and sessions_of(shared, "LATELY") == []
     before = time.time()
     shared.ok("CALENDAR SET LATELY 2020-01-01")
     after = time.time()
-    wait_for(lambda: len(sessions_of(shared, "LATELY")) >= 2)
+    wait_for(lambda: sessions_of(shared, "LATELY"))
     first = sessions_of(shared, "LATELY")[0]
     assert before - 1 < seconds_of(first["due"]) < after + 2.5, first
     shared.ok("CALENDAR SET LATELY " + always)
     count, begun = len(sessions_of(shared, "LATELY")), time.time()
-    wait_decided(shared, begun + 2)
+    wait_decided(shared, begun + 1)
     rows = sessions_of(shared, "LATELY")
     assert len(rows) - count <= 1 and seconds_of(rows[-1]["due"]) <= begun
     shared.ok("CALENDAR DEL LATE")
@@ -908,7 +960,7 @@ def test_another_agent_of_the_master_follows_the_calendars(shared):
     shared.ok("CALENDAR SET OTHERS 2020-01-01..2099-12-31")
     shared.other.ok("SCHED UPDATE")                     # at once
     begun = time.time()
-    wait_decided(shared, begun + 2)
+    wait_decided(shared, begun + 1)
     assert seconds_of(sessions_of(shared, "OTHERS")[-1]["due"]) <= begun
     shared.other.ok("CALENDAR ADD NEWEST 2026-12-25")
     shared.ok("SCHED ADD NEWEST J -1 GLOBAL 'daily at 12:00' -TIMEZONE=UTC -EXCLUDE_DATES=NEWEST")

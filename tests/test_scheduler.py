@@ -2,6 +2,7 @@
 together over holds, steps of the clock, crashes and starts, against a reference that looks at every second."""
 import bisect
 import collections
+import itertools
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ import agent
 from agent import (DONE, DOWN, ERROR, EXCLUDED_S, FAILED, LATE, MAX_SPANS, SKIPPED, STARTED, STOPPED, Definitions,
                    Entry, Hold, Policy, Schedule, Scheduler, Span, WorkRepository, find_jitter, from_text,
                    make_timetable, to_text)
+from conftest import wait_for
 
 NOON = 1780315200               # 2026-06-01T12:00:00Z, a Monday
 HOUR, DAY = 3600, 86400
@@ -109,6 +111,7 @@ def judged(entry, now, since=None, why=DOWN):
      [(-66 * HOUR, -54 * HOUR, 3, "misfire")] + [hour * HOUR for hour in range(-48, 1, 6)]),
     ("every 1s", -1000, 0, 0, {"misfire": "all"}, 0, [(-999, -100, 900, "misfire")] + list(range(-99, 1))),
     ("every 1s", -100, 0, 0, {"misfire": "all"}, 0, list(range(-99, 1))),
+    ("every 1s", -101, 0, 0, {"misfire": "all"}, 0, [(-100, -100, 1, "misfire")] + list(range(-99, 1))),
     ("daily at 02:00", -30 * DAY, 2 * DAY, 2 * DAY, {"misfire": "all", "grace": HOUR}, 38 * HOUR,
      [(-706 * HOUR, 38 * HOUR, 32, "misfire")]),
     # what the window excludes
@@ -133,6 +136,8 @@ def judged(entry, now, since=None, why=DOWN):
      [1 * DAY, 2 * DAY, (3 * DAY, 3 * DAY, 1, "window")]),
     ("at 2026-06-02 12:00", 0, 0, 2 * DAY, {"exclude_weekdays": "tue"}, 1 * DAY, [(1 * DAY, 1 * DAY, 1, "window")]),
     ("at 2026-06-02 12:00", 0, 0, DAY - 1, {"exclude_weekdays": "tue"}, 0, []),
+    ("daily at 12:00", 0, 0, 5 * DAY, {"exclude_weekdays": "thu", "to": "2026-06-04 12:00"}, 3 * DAY,
+     [1 * DAY, 2 * DAY, (3 * DAY, 3 * DAY, 1, "window")]),
     ("daily at 12:00", 0, 0, 5 * DAY, {"to": "2026-06-03"}, 2 * DAY, [1 * DAY, 2 * DAY]),     # it is over
     ("startup", 0, 100, 100, {}, 0, []),
 ])
@@ -199,15 +204,20 @@ def test_jitter_moves_the_event_and_not_the_due_time():
     assert make_entry("every 1000s", due - 1).judge(NOON + due, 0, DOWN)[1][0].planned is None
 
 
-def test_a_missed_time_whose_jitter_is_still_to_come_waits_for_it():
+@pytest.mark.parametrize("misfire", ["once", "all", "skip"])
+def test_what_its_jitter_still_delays_was_not_missed(misfire):
     due = find_late(300, 500)
-    entry = make_entry("every 1000s", due - 3001, jitter=600)
+    entry = make_entry("every 1000s", due - 3001, jitter=600, misfire=misfire)
     planned = due + late(due, 600)
     upto, spans = judged(entry, due + 10, since=due + 5)
-    assert (upto, spans) == (due - 1, [(due - 3000, due - 1000, 3, "misfire")])
+    assert (upto, spans) == (due - 1000, {
+        "once": [(due - 3000, due - 2000, 2, "misfire"), due - 1000], "skip": [(due - 3000, due - 1000, 3, "misfire")],
+        "all": [due - 3000, due - 2000, due - 1000]}[misfire])
     entry.decided = NOON + upto
     assert entry.find_event() == NOON + planned
+    assert judged(entry, planned - 1, since=due + 5) == (due - 1000, [])
     assert judged(entry, planned, since=due + 5) == (due, [due])
+    assert judged(entry, planned + 10, since=planned + 5) == (due, [due] if misfire != "skip" else [(due, due, 1, "misfire")])
 
 
 @pytest.mark.parametrize("misfire", ["once", "all"])
@@ -215,15 +225,15 @@ def test_grace_counts_from_the_planned_time(misfire):
     due = find_late(300, 500)
     planned = due + late(due, 600)
     entry = make_entry("every 1000s", due - 1, jitter=600, misfire=misfire, grace=100)
-    assert judged(entry, planned, since=due + 5) == (due, [due])
-    assert judged(entry, planned + 90, since=due + 5) == (due, [due])
-    assert judged(entry, due + 900, since=due + 5) == (due, [(due, due, 1, "misfire")])
+    assert judged(entry, planned + 90, since=planned + 5) == (due, [due])
+    assert judged(entry, due + 900, since=planned + 5) == (due, [(due, due, 1, "misfire")])
+    assert judged(entry, due + 900, since=planned - 5) == (due, [due])
 
 
 def test_all_with_jitter_makes_each_with_its_planned_time():
     due = find_late(300, 500)
     entry = make_entry("every 1000s", due - 3001, jitter=600, misfire="all")
-    _, spans = entry.judge(NOON + due + 10, NOON + due + 5, DOWN)
+    _, spans = entry.judge(NOON + due + 600, NOON + due + 600, DOWN)
     assert [(span.first, span.planned) for span in spans] == [
         (NOON + each, NOON + each + late(each, 600)) for each in range(due - 3000, due + 1, 1000)]
 
@@ -310,7 +320,7 @@ class Reference:
         def plan(due):
             return due + late(due, jitter)
         due = [s for s in self.due if s > decided]
-        missed = [s for s in due if s <= min(since, now)]
+        missed = list(itertools.takewhile(lambda s: plan(s) <= min(since, now), due))
         runs, spans, cursor = [], [], int(decided // 1)
         if missed and misfire == "once" and (grace is None or now - plan(missed[-1]) <= grace):
             runs = missed[-1:]
@@ -322,8 +332,6 @@ class Reference:
         if missed:
             spans += self.list_excluded(cursor, missed[-1])
             cursor = missed[-1]
-            if misfire == "once" and runs and plan(missed[-1]) > now:
-                cursor, runs = cursor - 1, []
         spans = sorted(spans + runs, key=lambda span: span if isinstance(span, int) else span[0])
         coming = collections.deque(s for s in due if s > cursor)
         while coming and plan(coming[0]) <= now:
@@ -577,6 +585,14 @@ def test_a_release_follows_misfire(decisions, misfire, made):
     assert decisions.of() == made
 
 
+def test_a_release_of_what_was_not_held_says_nothing(decisions):
+    decisions.put("every 10s", misfire="skip")
+    decisions.clock.move(25)
+    decisions.scheduler.hold(False)
+    decisions.tick()
+    assert decisions.of() == [10, 20]
+
+
 def test_held_and_released_before_anything_is_due(decisions):
     decisions.put("every 10s")
     decisions.scheduler.hold(True)
@@ -601,18 +617,18 @@ def test_what_was_missed_before_a_hold_is_told_as_held(decisions):
 
 
 def test_a_release_while_a_decision_is_written(decisions):
-    """The same may be decided once more, which the repository refuses; it is not lost, and no event stays over."""
+    """It is not asked for again before that."""
     decisions.is_prompt = False
     entry = decisions.put("every 10s")
     decisions.at(10)
     decisions.scheduler.hold(True)
-    decisions.at(25)
+    decisions.at(35)
     decisions.scheduler.hold(False)
+    assert decisions.at(36)[0] == [] and decisions.event_count == 0
     decisions.scheduler.decided(entry, NOON + 10)
     decisions.is_prompt = True
-    decisions.at(26)
-    decisions.at(30)
-    assert decisions.of()[-2:] == [20, 30] and decisions.event_count == 1
+    decisions.at(40)
+    assert decisions.of() == [10, (20, 20, 1, "hold"), 30, 40] and decisions.event_count == 1
 
 
 def test_the_hold_of_one_schedule_leaves_the_others(decisions):
@@ -621,8 +637,8 @@ def test_the_hold_of_one_schedule_leaves_the_others(decisions):
     for second in (10, 20):
         assert [name for name, _ in decisions.at(second)[0]] == ["OTHER"]
     decisions.put("every 10s", decided=held.decided - NOON, why=agent.ON_HOLD)      # its release
-    assert decisions.at(30)[0] == [("S", (10, 10, 1, "hold")), ("S", 20), ("S", 30), ("OTHER", 30)] \
-        or sorted(decisions.of(), key=str) == sorted([(10, 10, 1, "hold"), 20, 30], key=str)
+    decisions.at(30)
+    assert decisions.of() == [(10, 10, 1, "hold"), 20, 30] and decisions.of("OTHER") == [10, 20, 30]
 
 
 def test_the_release_of_the_agent_leaves_the_hold_of_a_schedule(decisions):
@@ -698,8 +714,9 @@ def test_readings_that_were_interrupted_say_nothing(decisions):
     pauses = iter([30.0])
 
     def slow():
+        value = now()
         clock.move(next(pauses, 0.0))
-        return now()
+        return value
     clock.now = slow
     decisions.tick()
     clock.now = now
@@ -724,14 +741,15 @@ def test_after_a_step_back_a_new_schedule_is_not_judged_as_missed(decisions):
 
 
 def test_after_a_step_back_what_was_loaded_before_it_is_not_judged_as_missed(decisions):
-    """It was loaded at 100 and decided up to 0; after the step the times up to 50 are missed, those after are not."""
-    decisions.at(100)
-    decisions.put("every 10s", decided=0, misfire="skip", hold=HELD)
+    """It is due at a time whose jitter is still to come; then the clock is set to before that."""
+    due = find_late(300, 500)
+    decisions.at(due + 10)
+    decisions.put("every 1000s", decided=due - 1, misfire="skip", jitter=600)
+    decisions.tick()
     decisions.clock.step(-50)
     decisions.tick()
-    decisions.put("every 10s", decided=0, misfire="skip", since=50)
-    decisions.at(75)
-    assert decisions.of() == [(10, 50, 5, "misfire"), 60, 70]
+    decisions.at(due + late(due, 600))
+    assert decisions.of() == [due]
 
 
 def test_a_step_forward_while_held(decisions):
@@ -905,9 +923,11 @@ class Story:
             self.is_held = what == "hold"
             self.scheduler.hold(self.is_held)
         elif what in ("hold one", "release one"):
+            self.write()                # in the same file, in turn
             was_held, self.hold = self.hold, HELD if what == "hold one" else None
             self.put(self.clock.time - NOON, agent.ON_HOLD if was_held else DOWN)
         elif what == "set":
+            self.write()
             before = self.scheduler.find((1, "S"))
             self.policy = rng.choice(("once", "skip", "all")), rng.choice((None, 0, 20, 500)), self.policy[2]
             self.revision += 1
@@ -968,3 +988,1794 @@ def test_at_random_no_due_time_is_lost_or_doubled(seed):
         story.go_on()
     story.finish()
     story.check()
+
+
+# -- what a repository decides ---------------------------------------------------------
+
+def text(seconds):
+    """Seconds after noon -> time of the tables."""
+    return to_text(NOON + seconds)
+
+
+def skip(first, last, count, reason="misfire", message=""):
+    """Due times that are not to run, for Ledger.decide()."""
+    return Span(text(first), text(last), count, reason, message)
+
+
+def run(due, planned=None):
+    """A due time that is to run; times in seconds after noon."""
+    return Span(text(due), text(due), 1, "", "", None if planned is None else text(planned))
+
+
+def make_scenario(name="J", version="1", **fields):
+    task = {"type": "os", "command": "true"}
+    return dict({"name": name, "version": version, "variables": {"day": "x", "n": "1"},
+                 "steps": [{"name": "a", "tasks": [task]}]}, **fields)
+
+
+class Ledger:
+    """A work repository with scenarios, schedules and their decisions. Times are seconds after noon."""
+
+    def __init__(self, folder):
+        self.repository = WorkRepository.create(7, "R", str(folder / "r.db"), agent.Clock())
+        self.put_scenarios(make_scenario(), make_scenario("K"))
+
+    def write(self, work):
+        return self.repository.db.write(work)
+
+    def put_scenarios(self, *scenarios, is_replacing=False):
+        document = Definitions().read(json.dumps({"scenarios": scenarios}))
+        self.write(lambda connection: self.repository.import_document(
+            connection, document, "AGENT", text(0), is_replacing))
+
+    def add(self, name="S", rule="every 10s", now=0, scenario="J", variables=None, enabled=True, **options):
+        options = {key.rstrip("_"): value for key, value in options.items()}
+        schedule = Schedule(name, "AGENT", scenario, "-1", "GLOBAL", rule, "UTC", enabled, variables or {}, options)
+        self.write(lambda connection: self.repository.add_schedule(connection, schedule, text(now)))
+
+    def set(self, name="S", now=0, **changes):
+        """Options by keyword too; None takes one away."""
+        def change(schedule):
+            own = {key: value for key, value in changes.items() if key in Schedule._fields}
+            options = dict(schedule.options, **{key.rstrip("_"): value for key, value in changes.items() if key not in own})
+            return schedule._replace(options={key: value for key, value in options.items() if value is not None}, **own)
+        self.write(lambda connection: self.repository.set_schedule(connection, name, change, text(now)))
+
+    def delete(self, name="S"):
+        self.write(lambda connection: self.repository.delete_schedule(connection, name))
+
+    def row(self, name="S"):
+        with self.repository.db.reading() as connection:
+            return self.repository.get_schedule(connection, name)
+
+    def decide(self, *spans, name="S", revision=None, is_held=False, now=None, upto=None):
+        """-> [session, or (session, those it replaces)] that were made; a number is a due time that is to run."""
+        spans = [span if isinstance(span, Span) else run(span) for span in spans]
+        revision = self.row(name)["revision"] if revision is None else revision
+        now = max(span.last for span in spans) if now is None else text(now)
+        upto = max(span.last for span in spans) if upto is None else text(upto)
+        made = self.write(lambda connection: self.repository.decide(
+            connection, name, revision, upto, spans, now, is_held))
+        return [(ticket.session, replaced) if replaced else ticket.session for ticket, replaced in made]
+
+    def decide_after(self, now, name="AGENT"):
+        return [ticket.session for ticket, _ in self.write(lambda connection: self.repository.decide_after(
+            connection, name, text(now), False))]
+
+    def begin(self, session, now=0, is_late=False):
+        self.write(lambda connection: self.repository.begin_session(connection, session, "me", is_late, text(now)))
+
+    def end(self, session, status=DONE, now=0, is_late=False):
+        """Runs a session -> Aftermath."""
+        if self.session(session)["status"] in agent.OUTSTANDING:
+            self.begin(session, now, is_late)
+        return self.write(lambda connection: self.repository.end_session(
+            connection, session, status, "", 5, text(now)))
+
+    def occurrences(self, name=None):
+        """Oldest first: (due, last due, count, decision, reason, session)."""
+        return [(from_text(row["due"]) - NOON, from_text(row["last_due"]) - NOON, row["count"], row["decision"],
+                 row["reason"], row["session"]) for row in reversed(self.repository.list_occurrences(name, 1000))]
+
+    def newest(self, name="S"):
+        return self.repository.list_occurrences(name, 1)[0]
+
+    def sessions(self):
+        """Newest first."""
+        return self.repository.list_sessions(agent.SessionFilter(), 1 << 62, 1000)
+
+    def session(self, number):
+        with self.repository.db.reading() as connection:
+            return self.repository.get_session(connection, number)
+
+    def conditions(self, name="S"):
+        """{name: when it was met, or None}"""
+        return {name: met and from_text(met) - NOON for _, name, met in self.repository.list_conditions(
+            self.repository.schedule_of(self.row(name)))}
+
+    def sql(self, *statements):
+        """What another program does to the file."""
+        with closing(sqlite3.connect(self.repository.path, timeout=30, isolation_level=None)) as other:
+            for statement in statements:
+                other.execute(statement)
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    made = Ledger(tmp_path)
+    yield made
+    made.repository.db.close()
+
+
+def test_a_due_time_makes_one_session_with_its_occurrence(ledger):
+    ledger.add(variables={"day": "monday"}, session_name="nightly run", keywords="a,b", priority=5, timeout=60)
+    assert ledger.decide(10) == [1007]
+    assert ledger.occurrences() == [(10, 10, 1, STARTED, "", 1007)]
+    row = ledger.session(1007)
+    assert (row["status"], row["schedule"], row["due"], row["start_at"]) == ("QUEUED", "S", text(10), None)
+    assert (row["name"], row["keywords"], row["priority"], row["timeout"]) == ("nightly run", "a,b", 5, 60)
+    assert json.loads(row["variables"]) == {"day": "monday", "n": "1"}
+    assert (row["attempt"], row["is_parallel"]) == (1, 0)
+    assert ledger.row()["decided"] == text(10)
+
+
+def test_once_per_due_time_whoever_asks(ledger):
+    ledger.add()
+    ledger.end(*ledger.decide(20))
+    for seconds in (20, 20, 10, -5, 0):
+        assert ledger.decide(seconds) == []
+    assert ledger.decide(skip(-20, 20, 5), 30) == [2007]
+    assert ledger.decide(skip(10, 30, 3), run(30)) == []
+    assert [row[:4] for row in ledger.occurrences()] == [(20, 20, 1, STARTED), (30, 30, 1, STARTED)]
+    assert len(ledger.sessions()) == 2
+
+
+def test_a_decision_goes_up_to_where_it_says(ledger):
+    """What is not due any more is decided as well, and asks for nothing."""
+    ledger.add()
+    assert ledger.decide(skip(10, 40, 4, "window"), upto=45, now=50) == []
+    assert ledger.row()["decided"] == text(45)
+    assert ledger.decide(run(40), now=50) == [] and ledger.row()["decided"] == text(45)
+
+
+def test_a_crash_between_leaves_neither_session_nor_occurrence(ledger):
+    ledger.add()
+    revision = ledger.row()["revision"]
+
+    class Crash(Exception):
+        pass
+
+    def work(connection):
+        assert ledger.repository.decide(connection, "S", revision, text(10), [run(10)], text(10), False)
+        raise Crash
+    with pytest.raises(Crash):
+        ledger.write(work)
+    assert ledger.occurrences() == [] and ledger.sessions() == [] and ledger.row()["decided"] == text(0)
+    assert ledger.decide(10) == [1007]
+
+
+def test_out_of_date_decides_nothing(ledger):
+    ledger.add()
+    revision = ledger.row()["revision"]
+    ledger.set(rule="every 20s", now=5)
+    assert ledger.decide(10, revision=revision) == [] and ledger.row()["decided"] == text(5)
+    assert ledger.decide(20) == [1007]
+    ledger.set(enabled=False, now=25)
+    assert ledger.decide(40) == [] and ledger.row()["decided"] == text(25)
+    revision = ledger.row()["revision"]
+    ledger.delete()
+    assert ledger.write(lambda connection: ledger.repository.decide(
+        connection, "S", revision, text(60), [run(60)], text(60), False)) == []
+    assert len(ledger.sessions()) == 1
+
+
+def test_a_deleted_schedule_made_again_does_not_decide_what_the_old_one_did(ledger):
+    ledger.add()
+    assert ledger.decide(10) == [1007]
+    assert ledger.decide(skip(20, 50, 4, "window")) == []
+    ledger.delete()
+    ledger.add()
+    for due in (10, 20, 40, 50):
+        assert ledger.decide(due) == []
+    assert ledger.decide(60, is_held=True) == []        # 1007 waits still
+    assert ledger.occurrences()[2:] == [(60, 60, 1, SKIPPED, "overlap", None)]
+
+
+# -- changes
+
+def test_the_same_again_changes_nothing(ledger):
+    ledger.add(hours="08:00-18:00")
+    before = tuple(ledger.row())
+    ledger.set(now=100)
+    ledger.set(now=100, hours="08:00-18:00")
+    assert tuple(ledger.row()) == before
+
+
+@pytest.mark.parametrize("change", [
+    {"rule": "every 20s"}, {"timezone": ""}, {"enabled": False}, {"from_": "2026-01-01"}, {"to": "2027-01-01"},
+    {"hours": "08:00-18:00"}, {"exclude_weekdays": "sat"}, {"exclude_monthdays": "1"}, {"exclude_dates": "2026-12-25"},
+    {"repeat_every": 60, "repeat_count": 2}, {"gap": "skip"}, {"fold": "both"}])
+def test_a_change_of_its_times_does_not_fire_the_past(ledger, change):
+    ledger.add()
+    revision = ledger.row()["revision"]
+    ledger.set(now=100.25, **change)
+    assert ledger.row()["decided"] == text(100.25) and ledger.row()["revision"] > revision
+    if not set(change) <= set(Schedule._fields):
+        ledger.set(now=200, **dict.fromkeys(change))
+        assert ledger.row()["decided"] == text(200)
+    ledger.set(now=50, rule="every 40s")        # the clock went back
+    assert ledger.row()["decided"] >= text(100.25)
+
+
+@pytest.mark.parametrize("change", [
+    {"scenario": "K"}, {"version": "1"}, {"agent": "OTHER"}, {"variables": {"day": "y"}}, {"jitter": 5}, {"priority": 1},
+    {"session_name": "x"}, {"keywords": "k"}, {"attempts": 3}, {"retry_delay": 5}, {"timeout": 5}, {"overlap": "skip"},
+    {"misfire": "skip"}, {"grace": 60}, {"after": "scenario:K"}])
+def test_any_other_change_loses_no_due_time(ledger, change):
+    ledger.add()
+    revision = ledger.row()["revision"]
+    ledger.set(now=100, **change)
+    assert ledger.row()["decided"] == text(0) and ledger.row()["revision"] > revision
+    assert [revision for revision, _ in ledger.repository.list_revisions("AGENT").values()] == [
+        ledger.row()["revision"]] * ("agent" not in change)
+
+
+def test_what_another_program_changes_is_noticed(ledger):
+    ledger.add()
+    ledger.add("OTHER")
+    other = tuple(ledger.row("OTHER"))
+    seen = [ledger.row()["revision"]]
+    for change in ("rule='every 20s'", "timezone=''", "enabled=0", "scenario='K'", "version='1'", "context='X'",
+                   "variables='{}'", "options='{\"priority\": 4}'", "agent='OTHER'"):
+        before = time.time()
+        ledger.sql("update schedule set %s where name='S'" % change)
+        row = ledger.row()
+        assert row["revision"] > max(seen) and from_text(row["decided"]) >= max(NOON, before - 0.001)
+        seen.append(row["revision"])
+    ledger.sql("update schedule set decided='2999-01-01T00:00:00.000Z' where name='S'",
+               "update schedule set rule='every 7s' where name='S'")
+    assert ledger.row()["decided"] == '2999-01-01T00:00:00.000Z'
+    assert tuple(ledger.row("OTHER")) == other
+    ledger.sql("update schedule set enabled=1, revision=1000 where name='S'")       # it knows what it does
+    assert ledger.row()["revision"] == 1000
+
+
+def test_hold_and_decision_are_no_change(ledger):
+    ledger.add(after="scenario:K")
+    revision = ledger.row()["revision"]
+    ledger.write(lambda connection: ledger.repository.hold_schedule(connection, "S", HELD))
+    ledger.decide(10)
+    ledger.sql("update schedule set hold_since=null")
+    assert ledger.row()["waiting"] == text(10)
+    assert ledger.row()["revision"] == revision
+    ledger.set(priority=3)
+    assert ledger.row()["revision"] == revision + 1 and ledger.row()["decided"] == text(10)
+
+
+# -- overlap and limits
+
+def test_overlap_queue_one_waits_further_ones_are_skipped_in_one_row(ledger):
+    ledger.add()
+    first, = ledger.decide(10)
+    ledger.begin(first)
+    second, = ledger.decide(20)                         # it waits
+    assert second == 2007
+    for seconds in (30, 40, 50):
+        assert ledger.decide(seconds) == []
+    assert ledger.occurrences() == [(10, 10, 1, STARTED, "", first), (20, 20, 1, STARTED, "", second),
+                                    (30, 50, 3, SKIPPED, "overlap", None)]
+    assert "session 2007 of it is QUEUED" in ledger.newest()["message"]
+    ledger.end(second)
+    assert ledger.decide(60) == [3007]
+    assert ledger.decide(70) == []
+    assert ledger.occurrences()[-2:] == [(60, 60, 1, STARTED, "", 3007),
+                                         (70, 70, 1, SKIPPED, "overlap", None)]
+    assert ledger.decide(30) == [] and ledger.decide(50) == []
+
+
+def test_overlap_skip(ledger):
+    ledger.add(overlap="skip")
+    first, = ledger.decide(10)
+    assert ledger.decide(20) == []
+    ledger.begin(first)
+    assert ledger.decide(30) == []
+    assert ledger.occurrences()[1:] == [(20, 30, 2, SKIPPED, "overlap", None)]
+    assert "session 1007 of it is RUNNING" in ledger.newest()["message"]
+    ledger.end(first)
+    assert ledger.decide(40) == [2007]
+
+
+def test_overlap_parallel(ledger):
+    ledger.add(overlap="parallel")
+    first, = ledger.decide(10)
+    ledger.begin(first)
+    assert ledger.decide(20, 30) == [2007, 3007]
+    assert [row["is_parallel"] for row in ledger.sessions()] == [1, 1, 1]
+    assert [row[3] for row in ledger.occurrences()] == [STARTED] * 3
+
+
+def test_overlap_stop(ledger):
+    ledger.add(overlap="stop")
+    first, = ledger.decide(10)
+    ledger.begin(first)
+    assert ledger.decide(20) == [(2007, [1007])]
+    assert ledger.session(1007)["status"] == "RUNNING"          # it is stopped by who runs it
+    assert ledger.decide(30) == [(3007, [1007, 2007])]
+    row = ledger.session(2007)
+    assert (row["status"], row["begun"]) == (STOPPED, None) and "next due time" in row["message"]
+    assert [row[3] for row in ledger.occurrences()] == [STARTED] * 3
+    assert ledger.decide(40, 50) == [(4007, [1007, 3007]), (5007, [1007, 4007])]
+
+
+def test_overlap_is_of_the_same_schedule_alone(ledger):
+    ledger.add(overlap="skip")
+    ledger.add("OTHER", overlap="stop")
+    ledger.decide(10)
+    assert ledger.decide(10, name="OTHER") == [2007]
+    ledger.write(lambda connection: ledger.repository.add_session(
+        connection, agent.SessionRequest("J", "AGENT"), text(0)))
+    ledger.end(1007)
+    assert ledger.decide(20) == [4007]
+
+
+def test_the_limit_of_a_scenario_with_on_limit_skip(ledger):
+    ledger.put_scenarios(make_scenario("L", concurrency={"limit": 1, "on_limit": "skip"}))
+    ledger.add(scenario="L", overlap="parallel")
+    assert ledger.decide(10, 20, 30) == [1007]
+    assert ledger.occurrences() == [(10, 10, 1, STARTED, "", 1007), (20, 30, 2, SKIPPED, "limit", None)]
+    assert "limit" in ledger.newest()["message"]
+    ledger.end(1007)
+    assert ledger.decide(40) == [2007]
+
+
+def test_the_limit_of_a_scenario_with_on_limit_error_and_wait(ledger):
+    ledger.put_scenarios(make_scenario("E", concurrency={"limit": 1, "on_limit": "error"}),
+                         make_scenario("W", concurrency={"limit": 1}))
+    ledger.add(scenario="E", overlap="parallel")
+    ledger.add("W", scenario="W", overlap="parallel")
+    assert ledger.decide(10, 20) == [1007, 2007] and ledger.decide(10, 20, name="W") == [3007, 4007]
+    assert [row["status"] for row in ledger.sessions()] == ["WAITING", "QUEUED", "ERROR", "QUEUED"]
+    assert [row[3] for row in ledger.occurrences()] == [STARTED] * 4
+
+
+@pytest.mark.parametrize("on_limit", ["skip", "error", "wait"])
+def test_what_is_stopped_for_it_takes_no_place_of_the_limit(ledger, on_limit):
+    ledger.put_scenarios(make_scenario("L", concurrency={"limit": 1, "on_limit": on_limit}))
+    ledger.add(scenario="L", overlap="stop")
+    ledger.begin(*ledger.decide(10))
+    assert ledger.decide(20) == [(2007, [1007])] and ledger.session(2007)["status"] == "QUEUED"
+    assert ledger.decide(30) == [(3007, [1007, 2007])] and ledger.session(3007)["status"] == "QUEUED"
+
+
+def test_held_it_waits(ledger):
+    ledger.add()
+    assert ledger.decide(10, is_held=True) == [1007]
+    assert ledger.session(1007)["status"] == "WAITING"
+    assert ledger.decide(20, is_held=True) == []
+
+
+def test_a_planned_time_is_when_the_session_may_start(ledger):
+    ledger.add(overlap="parallel")
+    assert ledger.decide(run(10, planned=60), run(20, planned=25), now=30) == [1007, 2007]
+    rows = [ledger.session(number) for number in (1007, 2007)]
+    assert [(row["status"], row["due"], row["start_at"]) for row in rows] == [
+        ("WAITING", text(10), text(60)), ("QUEUED", text(20), text(25))]
+    assert [row[:2] for row in ledger.occurrences()] == [(10, 10), (20, 20)]
+
+
+# -- rows of the ledger
+
+def test_missed_is_one_row_before_the_session(ledger):
+    ledger.add()
+    assert ledger.decide(skip(10, 90, 9), 100, now=103) == [1007]
+    assert ledger.occurrences() == [(10, 90, 9, SKIPPED, "misfire", None), (100, 100, 1, STARTED, "", 1007)]
+
+
+@pytest.mark.parametrize("reason", ["misfire", "hold", "repository", "window", "gap", "fold"])
+def test_skipped_rows_that_follow_each_other_are_merged(ledger, reason):
+    """A decision whose session fell to the overlap leaves no second row of the same reason."""
+    ledger.add()
+    assert ledger.decide(skip(10, 90, 9, reason, "one"), 100) == [1007]
+    assert ledger.decide(skip(110, 190, 9, reason, "two"), 200) == []       # 1007 waits still
+    assert ledger.decide(210) == []
+    assert ledger.decide(skip(220, 290, 8, reason), 300) == []
+    assert ledger.decide(310) == []
+    assert ledger.decide(skip(320, 330, 2, reason, "three")) == []
+    assert ledger.decide(skip(340, 340, 1, reason, "four")) == []
+    assert ledger.occurrences()[1:] == [
+        (100, 100, 1, STARTED, "", 1007),
+        (110, 190, 9, SKIPPED, reason, None), (200, 210, 2, SKIPPED, "overlap", None),
+        (220, 290, 8, SKIPPED, reason, None), (300, 310, 2, SKIPPED, "overlap", None),
+        (320, 340, 3, SKIPPED, reason, None)]
+    assert ledger.newest()["message"] == "four"
+
+
+def test_rows_of_different_reasons_are_not_merged(ledger):
+    ledger.add()
+    ledger.decide(skip(10, 20, 2), skip(30, 40, 2, "hold"), skip(50, 50, 1, "window"), skip(60, 60, 1, "window"),
+                  skip(70, 70, 1, "fold"))
+    ledger.add("OTHER")
+    ledger.decide(skip(80, 80, 1, "fold"), name="OTHER")
+    assert [row[:5] for row in ledger.occurrences()] == [
+        (10, 20, 2, SKIPPED, "misfire"), (30, 40, 2, SKIPPED, "hold"), (50, 60, 2, SKIPPED, "window"),
+        (70, 70, 1, SKIPPED, "fold"), (80, 80, 1, SKIPPED, "fold")]
+
+
+def test_every_due_time_stands_in_the_ledger_exactly_once(ledger):
+    rng, due, expected = random.Random(5), 0, 0
+    ledger.add()
+    open_sessions = []
+    for _ in range(120):
+        skipped = rng.choice((0, 0, 0, 1, 5))
+        missed = [skip(due + 10, due + 10 * skipped, skipped)] if skipped else []
+        due += 10 * (skipped + 1)
+        expected += skipped + 1
+        open_sessions += ledger.decide(*missed + [due])
+        if open_sessions and rng.random() < 0.4:
+            ledger.end(open_sessions.pop(0))
+    rows = ledger.occurrences()
+    assert sum(row[2] for row in rows) == expected
+    upto = 0
+    for first, last, count, decision, reason, session in rows:
+        assert first == upto + 10 and last == first + (count - 1) * 10
+        assert (session is None) == (decision == SKIPPED)
+        upto = last
+    assert not any(a[3:5] == b[3:5] and a[3] == SKIPPED for a, b in zip(rows, rows[1:]))
+
+
+def test_late_is_what_the_runtime_says_is_late(ledger):
+    ledger.add()
+    for seconds, is_late in ((10, False), (20, True)):
+        ledger.end(*ledger.decide(seconds), is_late=is_late)
+    assert [row[3] for row in ledger.occurrences()] == [STARTED, LATE]
+
+
+def test_a_session_that_cannot_be_made_is_a_failure_and_repeated_ones_are_merged(ledger):
+    ledger.add()
+    ledger.write(lambda connection: connection.execute("delete from scenario where name='J'"))
+    assert ledger.decide(10) == []
+    row = ledger.newest()
+    assert (row["decision"], row["reason"], row["session"]) == (FAILED, "", None) and "J" in row["message"]
+    assert ledger.decide(10) == [] and len(ledger.occurrences()) == 1
+    assert ledger.decide(20, 30) == []
+    assert ledger.occurrences() == [(10, 30, 3, FAILED, "", None)]
+    ledger.put_scenarios(make_scenario())
+    assert ledger.decide(40) == [1007]
+    ledger.sql("delete from scenario where name='J'")
+    ledger.end(1007)
+    assert ledger.decide(50) == []
+    assert [row[:4] for row in ledger.occurrences()] == [(10, 30, 3, FAILED), (40, 40, 1, STARTED), (50, 50, 1, FAILED)]
+
+
+def test_failures_of_different_causes_are_not_merged(ledger):
+    ledger.add()
+    for due, message in ((10, "one"), (20, "one"), (30, "two")):
+        ledger.write(lambda connection: ledger.repository.note_failed(connection, "S", text(due), message, text(due)))
+    assert [row[:4] for row in ledger.occurrences()] == [(10, 20, 2, FAILED), (30, 30, 1, FAILED)]
+    assert ledger.newest()["message"] == "two"
+
+
+def test_a_variable_that_the_latest_version_lacks_is_a_failure_too(ledger):
+    ledger.add(variables={"day": "x"})
+    ledger.put_scenarios(make_scenario(version="2", variables={}))
+    assert ledger.decide(10) == []
+    assert ledger.occurrences()[0][3] == FAILED and ledger.sessions() == []
+    assert "day" in ledger.newest()["message"]
+
+
+def test_the_ledger_survives_its_file(ledger):
+    ledger.add()
+    ledger.decide(10)
+    ledger.repository.db.close()
+    again = WorkRepository(7, "R", ledger.repository.path, agent.Clock()).open()
+    ledger.repository = again
+    assert ledger.decide(10) == [] and len(ledger.occurrences()) == 1
+    assert os.path.exists(again.path)
+
+
+def test_a_step_of_the_clock_stands_in_the_ledger(ledger):
+    ledger.add()
+    ledger.decide(10)
+    for _ in range(2):
+        ledger.write(lambda connection: ledger.repository.note_step(connection, "the clock stepped", text(20)))
+    assert [row[:5] for row in ledger.occurrences()] == [(10, 10, 1, STARTED, ""), (20, 20, 0, SKIPPED, "misfire")]
+    assert [row["schedule"] for row in ledger.repository.list_occurrences("S", 9)] == ["", "S"]
+    assert agent.explain(ledger.repository.list_occurrences(None, 1)[0]) == "the clock stepped"
+    assert ledger.decide(15) == []          # 1007 waits; it is no row of S that this is merged into
+    assert ledger.occurrences("S")[1] == (15, 15, 1, SKIPPED, "overlap", None)
+
+
+def test_what_is_told_of_an_occurrence(ledger):
+    ledger.add(overlap="parallel")
+    ledger.end(*ledger.decide(10))
+    ledger.end(*ledger.decide(20), is_late=True)
+    ledger.decide(skip(30, 30, 1, "misfire", "the agent was down"), skip(40, 50, 2, *agent.ON_HOLD), skip(60, 60, 1, *agent.AWAY),
+                  skip(70, 70, 1, "gap", "02:30 does not exist"), skip(80, 80, 1, "fold"), skip(90, 90, 1, "window"),
+                  skip(100, 100, 1, "overlap"), skip(110, 110, 1, "limit", "2 sessions are open"))
+    ledger.write(lambda connection: ledger.repository.note_failed(connection, "S", text(120), "no scenario J", text(120)))
+    told = [agent.explain(row) for row in reversed(ledger.repository.list_occurrences("S", 99))]
+    assert told == [
+        "session 1007, it is DONE", "session 2007 began late, it is DONE",
+        "1 due time skipped: missed: the agent was down", "2 due times skipped: held at that time",
+        "1 due time skipped: the repository could not be used",
+        "1 due time skipped: that local time did not exist: 02:30 does not exist",
+        "1 due time skipped: that local time came a second time", "1 due time skipped: outside its window",
+        "1 due time skipped: one session of it is enough at a time", "1 due time skipped: 2 sessions are open",
+        "1 due time failed: no scenario J"]
+
+
+# -- after
+
+@pytest.fixture
+def chain(ledger):
+    """Schedules A and B, and S that runs after both."""
+    ledger.add("A")
+    ledger.add("B")
+    ledger.add(rule="", after="A,B")
+    return ledger
+
+
+def test_after_fires_when_all_have_ended_well(chain):
+    a, = chain.decide(10, name="A")
+    b, = chain.decide(10, name="B")
+    assert chain.conditions() == {"A": None, "B": None} and chain.decide_after(11) == []
+    assert chain.end(a, now=12).is_awaited
+    assert chain.conditions() == {"A": 12, "B": None} and chain.decide_after(13) == []
+    assert chain.end(b, "WARNING", now=14).is_awaited
+    assert chain.decide_after(15) == [3007]
+    row = chain.session(3007)
+    assert (row["schedule"], row["due"], row["status"]) == ("S", text(15), "QUEUED")
+    assert chain.newest()["message"] == "after A,B" and chain.newest()["decision"] == STARTED
+    assert chain.row()["decided"] == text(15)
+    assert chain.conditions() == {"A": None, "B": None}         # and begins anew
+    assert chain.decide_after(16) == []
+    chain.end(*chain.decide(20, name="A"), now=20)
+    assert chain.decide_after(21) == []
+    chain.end(*chain.decide(20, name="B"), now=22)
+    chain.end(3007)
+    assert chain.decide_after(23) == [6007]
+
+
+def test_what_has_not_ended_well_meets_no_condition(chain):
+    for status in (ERROR, STOPPED):
+        session, = chain.decide(10 if status == ERROR else 20, name="A")
+        assert not chain.end(session, status, now=21).is_awaited
+    assert chain.conditions() == {"A": None, "B": None}
+    aftermath = chain.end(*chain.decide(30, name="B"), now=31)
+    assert aftermath.is_awaited and aftermath.retry is None
+    assert chain.conditions() == {"A": None, "B": 31}
+
+
+def test_an_end_that_came_already_meets_nothing(chain):
+    session, = chain.decide(10, name="A")
+    chain.end(session, STOPPED, now=11)
+    assert not chain.end(session, DONE, now=12).is_awaited and chain.conditions()["A"] is None
+
+
+def test_the_condition_is_met_in_the_transaction_of_the_end(chain):
+    session, = chain.decide(10, name="A")
+    chain.begin(session)
+
+    class Crash(Exception):
+        pass
+
+    def work(connection):
+        chain.repository.end_session(connection, session, DONE, "", 5, text(11))
+        raise Crash
+    with pytest.raises(Crash):
+        chain.write(work)
+    assert chain.conditions()["A"] is None and chain.session(session)["status"] == "RUNNING"
+    chain.end(session, now=12)
+    assert chain.conditions()["A"] == 12
+
+
+def test_after_a_scenario_whoever_started_it(ledger):
+    ledger.add(rule="", after="scenario:K")
+    request = agent.SessionRequest("K", "AGENT")
+    ticket = ledger.write(lambda connection: ledger.repository.add_session(connection, request, text(0)))
+    assert ledger.end(ticket.session, now=5).is_awaited
+    assert ledger.decide_after(6) == [2007]
+    ledger.add("K")                                             # a schedule of that name is another thing
+    assert not ledger.end(*ledger.decide(10, name="K")).is_awaited
+
+
+def test_a_period_says_how_long_an_end_counts(ledger):
+    ledger.add("A")
+    ledger.add("B")
+    ledger.add(rule="", after="A/1m,B")
+    ledger.end(*ledger.decide(10, name="A"), now=10)
+    ledger.end(*ledger.decide(10, name="B"), now=70.5)
+    assert ledger.decide_after(70.5) == []
+    ledger.end(*ledger.decide(80, name="A"), now=80)
+    assert ledger.decide_after(140) == [4007]
+
+
+def test_who_is_held_disabled_or_another_agents_waits(chain):
+    for name in "AB":
+        chain.end(*chain.decide(10, name=name), now=10)
+    chain.write(lambda connection: chain.repository.hold_schedule(connection, "S", HELD))
+    assert chain.decide_after(11) == []
+    chain.write(lambda connection: chain.repository.hold_schedule(connection, "S", None))
+    chain.sql("update schedule set enabled=0 where name='S'")
+    assert chain.decide_after(11) == []
+    chain.sql("update schedule set enabled=1 where name='S'")
+    assert chain.decide_after(11, "OTHER") == []
+    assert chain.decide_after(11) == [3007]
+
+
+def test_an_after_that_changes_or_is_enabled_looks_at_what_ends_from_then_on(chain):
+    for name in "AB":
+        chain.end(*chain.decide(10, name=name), now=10)
+    assert chain.conditions() == {"A": 10, "B": 10}
+    chain.set(priority=5)
+    assert chain.conditions() == {"A": 10, "B": 10}
+    chain.set(after="A,B,scenario:K")
+    assert chain.conditions() == {"A": None, "B": None, "K": None}
+    chain.set(after="A")
+    chain.end(*chain.decide(20, name="A"), now=20)
+    chain.set(enabled=False)
+    chain.set(enabled=True)
+    assert chain.conditions() == {"A": None} and chain.decide_after(21) == []
+
+
+def test_twice_in_a_millisecond_are_two_due_times(chain):
+    dues = []
+    for due in (10, 20):
+        for name in "AB":
+            chain.end(*chain.decide(due, name=name), now=20)
+        session, = chain.decide_after(20)
+        chain.end(session)
+        dues.append(chain.session(session)["due"])
+    assert dues == [text(20), text(20.001)]
+
+
+def test_overlap_holds_for_after_too(chain):
+    for due in (10, 20):
+        for name in "AB":
+            chain.end(*chain.decide(due, name=name), now=due)
+        chain.decide_after(due + 1)
+    assert [row[:5] for row in chain.occurrences("S")] == [(11, 11, 1, STARTED, ""), (21, 21, 1, SKIPPED, "overlap")]
+    assert chain.conditions() == {"A": None, "B": None}
+
+
+def test_with_a_rule_the_due_time_waits(ledger):
+    ledger.add("A", rule="every 20s")
+    ledger.add(after="A")
+    assert ledger.decide(10) == [] and ledger.row()["waiting"] == text(10)
+    assert ledger.occurrences("S") == [] and ledger.decide_after(11) == []
+    ledger.end(*ledger.decide(20, name="A"), now=21)
+    assert ledger.decide_after(21) == [2007]
+    assert (ledger.session(2007)["due"], ledger.row()["waiting"]) == (text(10), None)
+    assert ledger.occurrences("S") == [(10, 10, 1, STARTED, "", 2007)]
+    assert ledger.decide_after(22) == [] and ledger.decide(10) == []
+
+
+def test_with_a_rule_what_was_met_before_the_due_time_counts(ledger):
+    ledger.add("A")
+    ledger.add(after="A")
+    ledger.end(*ledger.decide(10, name="A"), now=10)
+    assert ledger.decide_after(11) == []                # nothing is due
+    assert ledger.decide(20) == [2007] and ledger.conditions() == {"A": None}
+    ledger.end(2007)
+    assert ledger.decide(30) == [] and ledger.row()["waiting"] == text(30)
+
+
+def test_the_next_due_time_takes_the_place_of_one_that_waits(ledger):
+    ledger.add("A")
+    ledger.add(after="A")
+    for due in (10, 20, 30):
+        assert ledger.decide(due) == []
+    assert ledger.row()["waiting"] == text(30)
+    assert ledger.occurrences("S") == [(10, 20, 2, SKIPPED, "misfire", None)]
+    assert "by the next due time" in ledger.newest()["message"]
+    ledger.end(*ledger.decide(30, name="A"), now=31)
+    assert ledger.decide_after(32) == [2007] and ledger.session(2007)["due"] == text(30)
+
+
+def test_the_next_due_time_that_finds_all_met_leaves_the_older_skipped(ledger):
+    """The end of A comes, and the next due time before the agent has heard of it."""
+    ledger.add("A")
+    ledger.add(after="A")
+    ledger.decide(10)
+    ledger.end(*ledger.decide(10, name="A"), now=15)
+    assert ledger.decide(20) == [2007]
+    assert ledger.session(2007)["due"] == text(20) and ledger.row()["waiting"] is None
+    assert ledger.occurrences("S") == [(10, 10, 1, SKIPPED, "misfire", None), (20, 20, 1, STARTED, "", 2007)]
+
+
+def test_one_that_waits_keeps_its_due_time_whatever_is_recorded_meanwhile(ledger):
+    """On Friday it is due, over the weekend its window excludes, on Sunday what it waits for has ended."""
+    ledger.add("A")
+    ledger.add(after="A")
+    ledger.decide(10)
+    ledger.decide(skip(20, 40, 3, "window"))
+    ledger.end(*ledger.decide(40, name="A"), now=45)
+    assert ledger.decide_after(45) == [2007]
+    assert ledger.session(2007)["due"] == text(10)
+    assert ledger.occurrences("S") == [(10, 10, 1, STARTED, "", 2007), (20, 40, 3, SKIPPED, "window", None)]
+
+
+def test_one_that_waits_is_skipped_as_what_it_is(ledger):
+    """It is older than what was missed and held since; no row covers what another has."""
+    ledger.add("A")
+    ledger.add(after="A")
+    ledger.decide(10)
+    ledger.decide(20)
+    ledger.decide(skip(30, 40, 2, "hold"), skip(50, 60, 2, "misfire", "the agent was down"), 70)
+    assert ledger.row()["waiting"] == text(70)
+    assert [row[:5] for row in ledger.occurrences("S")] == [
+        (10, 20, 2, SKIPPED, "misfire"), (30, 40, 2, SKIPPED, "hold"), (50, 60, 2, SKIPPED, "misfire")]
+
+
+def test_no_row_covers_one_that_waits(ledger):
+    ledger.add("A")
+    ledger.add(after="A")
+    ledger.decide(skip(10, 20, 2, "hold"), 30)
+    ledger.decide(skip(40, 50, 2, "hold"))
+    ledger.decide(skip(60, 60, 1, "hold"))
+    assert ledger.row()["waiting"] == text(30)
+    ledger.end(*ledger.decide(60, name="A"), now=61)
+    ledger.decide_after(61)
+    assert ledger.occurrences("S") == [(10, 20, 2, SKIPPED, "hold", None), (30, 30, 1, STARTED, "", 2007),
+                                       (40, 60, 3, SKIPPED, "hold", None)]
+
+
+@pytest.mark.parametrize("change", [{"after": None}, {"rule": "every 7s"}, {"enabled": False}])
+def test_one_that_waits_is_skipped_when_the_schedule_waits_no_more(ledger, change):
+    ledger.add("A")
+    ledger.add(after="A")
+    ledger.decide(10)
+    ledger.set(now=12, priority=3)
+    assert ledger.row()["waiting"] == text(10)
+    ledger.set(now=15, **change)
+    assert ledger.row()["waiting"] is None
+    assert ledger.occurrences("S") == [(10, 10, 1, SKIPPED, "misfire", None)]
+    assert "changed" in ledger.newest()["message"]
+    ledger.end(*ledger.decide(10, name="A"), now=16)
+    assert ledger.decide_after(17) == []
+
+
+def test_one_that_waits_while_another_program_takes_its_after_away(ledger):
+    ledger.add("A")
+    ledger.add(after="A")
+    ledger.decide(10)
+    ledger.sql("update schedule set options='{}' where name='S'", "update schedule set decided='%s'" % text(10))
+    assert ledger.decide(20) == [1007] and ledger.row()["waiting"] is None
+    assert ledger.occurrences("S") == [(10, 10, 1, SKIPPED, "misfire", None), (20, 20, 1, STARTED, "", 1007)]
+
+
+def test_one_that_waits_waits_on_when_its_after_changes(ledger):
+    ledger.add("A")
+    ledger.add("B")
+    ledger.add(after="A,B")
+    ledger.decide(10)
+    ledger.end(*ledger.decide(10, name="A"), now=12)
+    assert ledger.decide_after(12) == []
+    ledger.set(now=16, after="A")
+    assert ledger.row()["waiting"] == text(10) and ledger.decide_after(16) == []
+    ledger.end(*ledger.decide(20, name="A"), now=20)
+    assert ledger.decide_after(20) == [3007] and ledger.session(3007)["due"] == text(10)
+
+
+def test_what_after_names_must_be_there_and_not_wait_for_it(ledger):
+    with pytest.raises(agent.NotFound):
+        ledger.add(rule="", after="NO_SUCH")
+    with pytest.raises(agent.NotFound):
+        ledger.add(rule="", after="scenario:NO_SUCH")
+    ledger.add("A")
+    ledger.add("B", rule="", after="A")
+    ledger.add("C", rule="", after="B")
+    with pytest.raises(agent.Conflict):
+        ledger.set("A", rule="", after="C")
+    for name in ("A", "B"):
+        with pytest.raises(agent.Conflict):
+            ledger.delete(name)
+    ledger.delete("C")
+    ledger.delete("B")
+    with pytest.raises(agent.NotFound):
+        ledger.row("B")
+
+
+def test_one_that_another_program_broke_costs_the_others_nothing(ledger):
+    ledger.add("A")
+    for name in ("S1", "S2", "S3"):
+        ledger.add(name, rule="", after="A")
+    ledger.sql("update schedule set options='{\"after\": \"A/soon\"}' where name='S1'",
+               "update schedule set variables='nonsense' where name='S3'")
+    ledger.end(*ledger.decide(10, name="A"), now=11)
+    assert ledger.decide_after(12) == [2007]
+    assert ledger.session(2007)["schedule"] == "S2"
+
+
+# -- attempts
+
+def test_attempts_are_new_sessions_of_the_same_due_time(ledger):
+    ledger.add(attempts=3, retry_delay=60, variables={"day": "mon"}, priority=4, keywords="k", session_name="x", timeout=9,
+               overlap="parallel")
+    first, = ledger.decide(10)
+    ledger.begin(first, 11)
+    ledger.write(lambda connection: ledger.repository.set_variables(connection, first, {"day": "changed", "n": "9"}))
+    ticket = ledger.end(first, ERROR, now=20).retry
+    assert (ticket.session, ticket.status, ticket.start_at, ticket.schedule) == (2007, "WAITING", text(80), "S")
+    assert (ticket.priority, ticket.is_parallel) == (4, True)
+    old, new = ledger.session(first), ledger.session(2007)
+    for name in ("agent", "scenario", "version", "definition", "context", "name", "keywords", "priority", "level",
+                 "timeout", "given", "schedule", "due", "is_parallel"):
+        assert new[name] == old[name], name
+    assert (new["status"], new["start_at"], new["created"], new["begun"], new["attempt"]) == (
+        "WAITING", text(80), text(20), None, 2)
+    assert json.loads(new["variables"]) == {"day": "mon", "n": "1"}       # as given, not as they stood
+    assert old["status"] == ERROR and old["message"].endswith("attempt 2 of 3 is session 2007")
+    assert ledger.occurrences() == [(10, 10, 1, STARTED, "", 2007)]
+    assert ledger.newest()["message"] == "attempt 2 of 3, before it session 1007"
+    ledger.begin(2007, 80)
+    assert ledger.end(2007, ERROR, now=90).retry.start_at == text(150)
+    assert ledger.occurrences() == [(10, 10, 1, STARTED, "", 3007)]
+    aftermath = ledger.end(3007, ERROR, now=160)
+    assert aftermath == agent.Aftermath() and len(ledger.sessions()) == 3
+
+
+def test_a_good_attempt_meets_the_condition_a_bad_one_does_not(ledger):
+    ledger.add("A", attempts=2)
+    ledger.add(rule="", after="A")
+    first, = ledger.decide(10, name="A")
+    aftermath = ledger.end(first, ERROR, now=11)
+    assert aftermath.retry.start_at == text(11) and not aftermath.is_awaited
+    assert ledger.conditions() == {"A": None}
+    assert ledger.end(aftermath.retry.session, now=12).is_awaited and ledger.conditions() == {"A": 12}
+
+
+@pytest.mark.parametrize("status", [DONE, "WARNING", STOPPED])
+def test_only_an_error_is_tried_again(ledger, status):
+    ledger.add(attempts=3)
+    assert ledger.end(*ledger.decide(10), status, now=11).retry is None and len(ledger.sessions()) == 1
+
+
+def test_the_definition_of_an_attempt_is_that_of_the_first(ledger):
+    ledger.add(attempts=3)
+    first, = ledger.decide(10)
+    ledger.put_scenarios(make_scenario(timeout=5), is_replacing=True)
+    ledger.put_scenarios(make_scenario(version="2"))
+    second = ledger.end(first, ERROR, now=11).retry.session
+    assert (ledger.session(second)["version"], ledger.session(second)["definition"]) == (
+        "1", ledger.session(first)["definition"])
+
+
+def test_no_attempt_of_a_schedule_that_is_gone_or_wants_no_more(ledger):
+    ledger.add("GONE", attempts=3)
+    ledger.add("LESS", attempts=3)
+    ledger.add("MORE", attempts=1)
+    ledger.add("OFF", attempts=2)
+    sessions = [ledger.decide(10, name=name)[0] for name in ("GONE", "LESS", "MORE", "OFF")]
+    ledger.delete("GONE")
+    ledger.set("LESS", attempts=1)
+    ledger.set("MORE", attempts=2)
+    ledger.set("OFF", enabled=False)
+    assert [ledger.end(session, ERROR, now=11).retry is not None for session in sessions] == [False, False, True, True]
+
+
+def test_a_restart_of_one_that_has_a_later_attempt_makes_none(ledger):
+    ledger.add(attempts=3, overlap="parallel")
+    first, = ledger.decide(10)
+    second = ledger.end(first, ERROR, now=11).retry.session
+    ledger.write(lambda connection: ledger.repository.reopen(connection, first, {}, None, text(12), False))
+    assert ledger.end(first, ERROR, now=13).retry is None
+    ledger.end(second, ERROR, now=14)
+    ledger.write(lambda connection: ledger.repository.reopen(connection, second, {}, None, text(15), False))
+    assert ledger.end(second, ERROR, now=16).retry is None and len(ledger.sessions()) == 3
+    other, = ledger.decide(20)                  # a later session of another due time is none of it
+    assert ledger.end(3007, ERROR, now=21).retry is None and ledger.session(3007)["attempt"] == 3
+    ledger.decide(30)
+    assert ledger.end(other, ERROR, now=31).retry is not None
+
+
+def test_a_stale_session_is_tried_again_too(ledger):
+    ledger.add(attempts=2, retry_delay=5)
+    first, = ledger.decide(10)
+    ledger.begin(first, 10)
+    tickets = ledger.write(lambda connection: ledger.repository.close_stale(
+        connection, ledger.repository.get_session(connection, first), text(20)))
+    assert [(ticket.session, ticket.status, ticket.start_at) for ticket in tickets] == [
+        (1007, ERROR, None), (2007, "WAITING", text(25))]
+    assert ledger.occurrences() == [(10, 10, 1, STARTED, "", 2007)]
+
+
+def test_an_attempt_and_the_end_of_the_one_before_are_one_transaction(ledger):
+    ledger.add(attempts=2)
+    first, = ledger.decide(10)
+    ledger.begin(first)
+
+    class Crash(Exception):
+        pass
+
+    def work(connection):
+        assert ledger.repository.end_session(connection, first, ERROR, "", 5, text(11)).retry
+        raise Crash
+    with pytest.raises(Crash):
+        ledger.write(work)
+    assert len(ledger.sessions()) == 1 and ledger.session(first)["status"] == "RUNNING"
+    assert ledger.occurrences() == [(10, 10, 1, STARTED, "", first)]
+
+
+def test_an_attempt_that_waits_is_one_that_waits(ledger):
+    """For overlap it is a session of the schedule as any other."""
+    ledger.add(attempts=2, retry_delay=100)
+    ledger.end(*ledger.decide(10), ERROR, now=11)
+    assert ledger.decide(20) == []
+    ledger.set(overlap="stop")
+    assert ledger.decide(30) == [(3007, [2007])] and ledger.session(2007)["status"] == STOPPED
+
+
+def test_one_that_the_limit_of_its_scenario_ends_is_tried_again_too(ledger):
+    ledger.put_scenarios(make_scenario("E", concurrency={"limit": 1, "on_limit": "error"}),
+                         make_scenario("W", concurrency={"limit": 1, "max_wait": 5}))
+    ledger.add(scenario="E", overlap="parallel", attempts=2, retry_delay=60)
+    ledger.add("W", scenario="W", attempts=2, retry_delay=60)
+    assert ledger.decide(10) == [1007]
+    assert ledger.decide(20) == [2007, 3007]
+    assert [ledger.session(number)["status"] for number in (2007, 3007)] == [ERROR, "WAITING"]
+    assert ledger.session(3007)["start_at"] == text(80) and ledger.newest()["session"] == 3007
+    waiting, = ledger.decide(10, name="W")
+    aftermath = ledger.write(lambda connection: ledger.repository.fail_waiting(connection, waiting, "too long", text(20)))
+    assert aftermath.retry.session == 5007 and ledger.session(waiting)["status"] == ERROR
+    assert ledger.session(waiting)["message"] == "too long; attempt 2 of 2 is session 5007"
+    assert ledger.write(lambda connection: ledger.repository.fail_waiting(connection, waiting, "x", text(21))) is None
+
+
+def test_a_session_with_no_schedule_has_one_attempt(ledger):
+    ledger.add(attempts=5)
+    ticket = ledger.write(lambda connection: ledger.repository.add_session(
+        connection, agent.SessionRequest("J", "AGENT"), text(0)))
+    assert ledger.end(ticket.session, ERROR).retry is None
+
+
+# -- both together: Schedules, with repositories and without threads of its own --------
+
+class Site:
+    """The schedules of an agent, its repositories real, over starts and crashes. Nothing runs by itself: sessions end
+    when the test says so, time goes on when it does. Times are seconds after noon."""
+
+    def __init__(self, folder):
+        self.clock, self.hold, self.is_running = FakeClock(), False, False
+        self.path = str(folder / "master.db")
+        agent.make_repositories(self.path, agent.Clock())
+        self.tickets, self.replaced = [], []
+        self.start()
+
+    def start(self):
+        """A start of the agent."""
+        self.master = agent.Master(self.path, agent.Clock()).open()
+        queue = agent.SessionQueue(4, None, lambda: False)
+        queue.hold(True)
+        self.places = agent.Places(self.master, agent.Clock(), True, lambda place: self.schedules.load(place),
+                                   lambda repository: self.schedules.forget(repository))
+        self.schedules = agent.Schedules("AGENT", self.places, self.master, self.clock, queue, lambda: self.hold,
+                                         lambda repository, ticket: self.tickets.append(ticket),
+                                         lambda repository, numbers: self.replaced.extend(numbers))
+        self.scheduler = self.schedules.scheduler
+        self.scheduler.hold(self.hold)
+        self.is_running = True
+        self.attach()
+
+    def attach(self):
+        place, = self.places.list_all()
+        self.places.in_background(place, self.places._attach).join()
+        self.repository = place.repository
+        self.tick()
+
+    def detach(self):
+        """The repository is lost, as with its disk; attach() brings it back."""
+        place, = self.places.list_all()
+        self.places._let_go(place, "gone")
+
+    def stop(self, within_s=10.0):
+        """What was decided is written, or with 0 is not, where another program holds the file's lock."""
+        if self.is_running:
+            self.is_running = False
+            self.scheduler.stop()
+            self.repository.db.close(within_s)
+            self.master.db.close()
+
+    def settle(self):
+        """Waits until all is written that was handed over."""
+        self.repository.db.write(lambda connection: None)
+
+    def tick(self):
+        """Decides what is due, and what comes up by that."""
+        left = 0
+        while True:
+            before, left = left, self.scheduler.tick()
+            self.settle()
+            if left == before and left != 0:
+                return left
+
+    def at(self, seconds):
+        self.clock.move(NOON + seconds - self.clock.time)
+        return self.tick()
+
+    def add(self, name="S", rule="every 10s", enabled=True, **options):
+        options = {key.rstrip("_"): value for key, value in options.items()}
+        self.schedules.add(Schedule(name, "AGENT", "HELLO", "-1", "GLOBAL", rule, "UTC", enabled, {}, options), None)
+        self.settle()
+
+    def set(self, name="S", **changes):
+        own = {key: value for key, value in changes.items() if key in Schedule._fields}
+        options = {key.rstrip("_"): value for key, value in changes.items() if key not in own}
+        self.schedules.set(name, None, lambda schedule: schedule._replace(
+            options=dict(schedule.options, **options), **own))
+        self.settle()
+
+    def hold_agent(self, is_held):
+        self.hold = is_held
+        self.scheduler.hold(is_held)
+        if not is_held:
+            self.schedules.released()
+        self.settle()
+
+    def hold_one(self, is_held, name="S", until=None):
+        self.schedules.hold(name, Hold("", "me", to_text(self.clock.time), until and text(until)) if is_held else None)
+        self.settle()
+
+    def end(self, session, status=DONE):
+        """A session runs, in no time."""
+        def work(connection):
+            self.repository.begin_session(connection, session, "me", False, to_text(self.clock.time))
+            return self.repository.end_session(connection, session, status, "", 5, to_text(self.clock.time))
+        aftermath = self.repository.db.write(work)
+        if aftermath.retry:
+            self.tickets.append(aftermath.retry)
+        if aftermath.is_awaited:
+            self.schedules.decide_after(self.repository)
+        self.settle()
+
+    def outstanding(self, name=None):
+        """The sessions that have not begun."""
+        with self.repository.db.reading() as connection:
+            return [ticket.session for ticket in self.repository.list_outstanding(connection, "AGENT")
+                    if name in (None, ticket.schedule)]
+
+    def of(self, name="S", is_brief=True):
+        """Occurrences, oldest first, as brief() has them: (reason told in words of decision when there is none)."""
+        rows = [row for row in reversed(self.repository.list_occurrences(name, 10000)) if row["schedule"] == name]
+        if not is_brief:
+            return rows
+        return [from_text(row["due"]) - NOON if row["session"] else (
+            from_text(row["due"]) - NOON, from_text(row["last_due"]) - NOON, row["count"],
+            row["reason"] or row["decision"]) for row in rows]
+
+    def row(self, name="S"):
+        with self.repository.db.reading() as connection:
+            return self.repository.get_schedule(connection, name)
+
+    def sql(self, *statements):
+        with closing(sqlite3.connect(self.repository.path, timeout=30, isolation_level=None)) as other:
+            for statement in statements:
+                other.execute(statement)
+
+    def lock(self):
+        """Another program holds the lock of the file until the connection is closed."""
+        other = sqlite3.connect(self.repository.path, timeout=30, isolation_level=None)
+        other.execute("begin immediate")
+        return closing(other)
+
+    @property
+    def event_count(self):
+        return len(self.scheduler._events.queue)
+
+
+@pytest.fixture
+def site(tmp_path):
+    made = Site(tmp_path)
+    yield made
+    made.stop()
+
+
+def test_it_fires_and_goes_on_after_a_start(site):
+    site.add(overlap="parallel")
+    for second in (5, 10, 20):
+        site.at(second)
+    assert site.of() == [10, 20] and [ticket.schedule for ticket in site.tickets] == ["S", "S"]
+    site.stop()
+    site.clock.move(35)
+    site.start()
+    assert site.of() == [10, 20, (30, 40, 2, "misfire"), 50]
+    site.at(60)
+    assert site.of()[4:] == [60]
+    rows = site.of(is_brief=False)
+    assert rows[2]["message"] == "the agent was down" and len({row["session"] for row in rows}) == 5
+
+
+@pytest.mark.parametrize("misfire, made", [("skip", [(10, 50, 5, "misfire")]), ("all", [10, 20, 30, 40, 50])])
+def test_a_start_follows_misfire(site, misfire, made):
+    site.add(overlap="parallel", misfire=misfire)
+    site.stop()
+    site.clock.move(55)
+    site.start()
+    assert site.of() == made
+
+
+def test_a_year_down_is_a_few_rows(site):
+    site.add(rule="every 1s", overlap="parallel", misfire="all", hours="08:00-18:00", exclude_weekdays="sat")
+    site.stop()
+    site.clock.move(366 * DAY)
+    _, seconds = cost(site.start)
+    rows = site.of(is_brief=False)
+    assert seconds < 10 and len(rows) <= agent.MAX_MISSED + MAX_SPANS + 2
+    assert sum(row["count"] for row in rows) == 366 * DAY
+    assert sum(row["session"] is not None for row in rows) == agent.MAX_MISSED
+
+
+def test_all_beside_queue_is_bounded_by_it(site):
+    """overlap goes before misfire: of the missed ones one waits."""
+    site.add(misfire="all")
+    site.stop()
+    site.clock.move(55)
+    site.start()
+    assert site.of() == [10, (20, 50, 4, "overlap")]
+
+
+def test_what_the_repository_missed_while_it_was_away(site):
+    site.add(overlap="parallel")
+    site.at(10)
+    site.detach()
+    site.scheduler.tick()
+    site.clock.move(25)
+    site.scheduler.tick()
+    site.attach()
+    assert site.of() == [10, (20, 20, 1, "repository"), 30]
+    assert site.of(is_brief=False)[1]["message"] == "the repository could not be used"
+
+
+def test_a_repository_that_is_slow(site):
+    site.add(overlap="parallel")
+    failures = site.repository.db.failures
+    with site.lock():
+        site.clock.move(10)
+        site.scheduler.tick()
+        wait_for(lambda: site.repository.db.failures > failures, "a try that fails")
+        site.clock.move(25)
+        site.scheduler.tick()
+    site.settle()
+    site.tick()
+    assert site.of() == [10, (20, 20, 1, "repository"), 30]
+    site.at(40)
+    assert site.of()[3:] == [40]
+
+
+def test_a_repository_that_is_a_little_slow(site):
+    site.add(overlap="parallel", misfire="skip")
+    with site.lock():
+        site.clock.move(10)
+        site.scheduler.tick()
+        site.clock.move(4.5)
+        site.scheduler.tick()
+    site.settle()
+    site.at(15)
+    site.at(20)
+    assert site.of() == [10, 20]
+
+
+def test_killed_before_a_decision_is_written(site):
+    site.add(overlap="parallel")
+    site.at(10)
+    with site.lock():
+        site.clock.move(10)
+        site.scheduler.tick()
+        site.stop(0.0)
+    site.clock.move(20)
+    site.start()
+    assert site.of() == [10, (20, 30, 2, "misfire"), 40]
+
+
+def test_a_change_loses_no_due_time_that_is_about_to_be_decided(site):
+    """It is due, the tick is a little late, and a change of something else comes first."""
+    site.add(misfire="skip", overlap="parallel")
+    site.clock.move(10.1)
+    site.set(priority=3)
+    site.tick()
+    assert site.of() == [10]
+    site.clock.move(9.95)
+    site.schedules.update()
+    site.tick()
+    assert site.of() == [10, 20]
+    assert site.of(is_brief=False)[0]["decision"] == STARTED
+
+
+def test_a_change_does_not_lose_what_its_jitter_delays(site):
+    due = find_late(300, 500)
+    site.clock.move(due - 500)
+    site.add(rule="every 1000s", jitter=600, misfire="skip")
+    site.at(due + 10)
+    site.set(priority=3)
+    site.at(due + late(due, 600) - 1)
+    assert site.of() == []
+    site.at(due + late(due, 600))
+    assert site.of() == [due] and site.tickets[-1].start_at == text(due + late(due, 600))
+
+
+def test_a_change_of_its_times_forgets_what_was_due(site):
+    site.add()
+    site.clock.move(10.1)
+    site.set(rule="every 15s")
+    site.at(31)
+    assert site.of() == [(10, 10, 1, "misfire"), 15, (30, 30, 1, "overlap")]
+    assert "changed" in site.of(is_brief=False)[0]["message"]
+    site.set(enabled=False)
+    site.at(100)
+    site.set(enabled=True)
+    site.at(105)
+    assert site.of()[1:] == [15, (30, 105, 2, "overlap")]
+
+
+def test_a_change_of_its_times_tells_of_what_was_held(site):
+    site.add(overlap="parallel")
+    site.at(10)
+    site.hold_one(True)
+    site.at(35)
+    site.set(timezone="")
+    site.at(45)
+    site.hold_one(False)
+    site.tick()
+    assert site.of() == [10, (20, 30, 2, "misfire"), 40]
+
+
+def test_what_another_program_writes_is_decided_from_then_on(site):
+    """The time that the trigger notes is SQLite's, which knows nothing of the clock of the test."""
+    site.add(overlap="parallel")
+    site.at(10)
+    site.sql("update schedule set rule='every 7s'")
+    site.at(20)
+    assert site.of() == [10] and site.tickets[1:] == []         # out of date: nothing is decided
+    site.sql("update schedule set decided='%s', revision=revision + 1" % text(21))
+    site.schedules.update()
+    site.at(35)
+    assert site.of() == [10] + [due for due in range(22, 36) if (NOON + due) % 7 == 0]
+
+
+def test_the_hold_of_the_agent(site):
+    site.add(overlap="parallel")
+    site.add("SKIP", misfire="skip")
+    site.hold_agent(True)
+    for second in (10, 20, 35):
+        site.at(second)
+    assert site.of() == site.of("SKIP") == []
+    site.hold_agent(False)
+    site.tick()
+    assert site.of() == [(10, 20, 2, "hold"), 30] and site.of("SKIP") == [(10, 30, 3, "hold")]
+    site.at(40)
+    assert site.of()[2:] == [40] and site.of("SKIP")[1:] == [40]
+
+
+def test_the_hold_of_the_agent_over_a_start(site):
+    site.add(overlap="parallel")
+    site.hold_agent(True)
+    site.stop()
+    site.clock.move(25)
+    site.start()
+    assert site.of() == []
+    site.at(35)
+    site.hold_agent(False)
+    site.tick()
+    assert site.of() == [(10, 20, 2, "hold"), 30]
+
+
+def test_the_hold_of_one_schedule(site):
+    site.add(overlap="parallel")
+    site.add("OTHER", overlap="parallel")
+    site.hold_one(True)
+    site.at(15)
+    site.set(grace=1000)            # a change leaves the hold
+    site.at(25)
+    site.stop()
+    site.start()
+    site.at(35)
+    assert site.of() == [] and site.of("OTHER") == [10, 20, 30]
+    site.hold_one(False)
+    site.tick()
+    assert site.of() == [(10, 20, 2, "hold"), 30]
+    site.at(40)
+    assert site.of()[2:] == [40]
+
+
+def test_the_hold_of_one_within_that_of_the_agent(site):
+    site.add(overlap="parallel")
+    site.hold_agent(True)
+    site.at(15)
+    site.hold_one(True)
+    site.at(25)
+    site.hold_agent(False)
+    site.at(35)
+    assert site.of() == []
+    site.hold_one(False)
+    site.tick()
+    assert site.of() == [(10, 20, 2, "hold"), 30]
+
+
+def test_a_hold_with_an_end(site):
+    site.add(overlap="parallel")
+    site.hold_one(True, until=35)
+    for second in (10, 20, 30):
+        site.at(second)
+    assert site.of() == [] and site.row()["hold_since"]
+    site.at(35)
+    assert site.of() == [(10, 20, 2, "hold"), 30] and site.row()["hold_since"] is None
+    site.hold_one(True, until=60)
+    site.hold_one(True, until=80)
+    site.at(75)
+    assert site.row()["hold_since"]
+    site.at(80)
+    assert site.row()["hold_since"] is None
+
+
+def test_changes_of_a_schedule_that_is_held_until_leave_no_events_behind(site):
+    site.add()
+    site.hold_one(True, until=10 ** 7)
+    for number in range(30):
+        site.set(priority=number)
+    site.tick()
+    assert len([event for event in site.scheduler._events.queue if event.action is not site.scheduler._look]) == 1
+    site.stop()
+    site.start()
+    site.at(10 ** 7)
+    assert site.row()["hold_since"] is None
+
+
+def test_what_after_met_while_held_fires_at_the_release(site):
+    site.add("A", rule="every 10s")
+    site.add(rule="", after="A")
+    site.add("ONE", rule="", after="A")
+    site.at(10)
+    site.hold_one(True, "ONE")
+    site.hold_agent(True)
+    site.end(*site.outstanding("A"))
+    site.at(15)
+    assert site.of() == []
+    site.hold_agent(False)
+    assert site.of() == [15] and site.of("ONE") == []
+    site.at(16)
+    site.hold_one(False, "ONE")
+    assert site.of("ONE") == [16]
+
+
+def test_after_fires_once_over_starts(site):
+    site.add("A")
+    site.add(rule="", after="A")
+    site.at(10)
+    site.end(*site.outstanding("A"))
+    assert site.of() == [10]
+    site.stop()
+    site.start()
+    assert site.of() == [10]
+    site.at(20)
+    session, = site.outstanding("A")
+    site.repository.db.write(lambda connection: (
+        site.repository.begin_session(connection, session, "me", False, text(20)),
+        site.repository.end_session(connection, session, DONE, "", 5, text(20))))   # .. and the agent is killed
+    site.end(*site.outstanding("S"))
+    site.stop()
+    site.clock.move(3)
+    site.start()
+    assert site.of() == [10, 23]
+
+
+def test_startup_fires_at_each_start(site):
+    site.add(rule="startup", overlap="parallel")
+    site.add("OFF", rule="startup", enabled=False)
+    site.at(10)
+    assert site.of() == []
+    for number in (1, 2):
+        site.stop()
+        site.clock.move(10)
+        site.start()
+        site.schedules.update()
+        site.set(priority=number)
+        site.set("OFF", enabled=number == 1)
+        site.tick()
+        assert site.of() == [20, 30][:number] and site.of("OFF") == [30][:number - 1]
+
+
+def test_startup_under_holds_fires_at_the_release(site):
+    site.add(rule="startup")
+    site.add("ONE", rule="startup")
+    site.hold_one(True, "ONE")
+    site.hold_agent(True)
+    site.stop()
+    site.clock.move(10)
+    site.start()
+    site.set(timezone="")               # it is changed meanwhile
+    site.at(20)
+    assert site.of() == site.of("ONE") == []
+    site.hold_agent(False)
+    assert len(site.of()) == 1 and site.of("ONE") == []
+    site.at(25)
+    site.hold_one(False, "ONE")
+    assert site.of("ONE") == [10]
+    site.hold_agent(True)
+    site.hold_agent(False)
+    assert len(site.of()) == len(site.of("ONE")) == 1
+
+
+def test_startup_on_a_host_whose_clock_is_behind(site):
+    """As one without a battery, before it asks the network: a start is a start."""
+    site.add(rule="startup", overlap="parallel")
+    for step in (0, -DAY, 100):
+        site.stop()
+        site.clock.move(10)
+        site.clock.step(step)
+        site.start()
+    assert len(site.of()) == 3 and len({ticket.session for ticket in site.tickets}) == 3
+
+
+def test_a_schedule_that_cannot_fire_says_so_once(site, caplog):
+    site.add()
+    site.add("GOOD")
+    site.stop()
+    site.sql("update schedule set timezone='Mars/Olympus', decided='%s' where name='S'" % text(0))
+    for _ in range(2):
+        site.clock.move(12)
+        with caplog.at_level(logging.WARNING):
+            site.start()
+        site.stop()
+    site.start()
+    row, = site.of(is_brief=False)
+    assert (row["decision"], row["reason"], row["session"]) == (FAILED, "", None)
+    assert row["message"].startswith("does not fire: timezone 'Mars/Olympus'") and "Mars/Olympus" in caplog.text
+    assert site.of("GOOD")
+    assert "does not fire" in agent.explain(dict(row, status=None))
+
+
+def test_once_it_can_fire_again_what_was_missed_is_decided(site):
+    """Its zone was not known to this Python; a newer one knows it."""
+    site.add(overlap="parallel")
+    site.at(10)
+    site.stop()
+    site.sql("update schedule set timezone='Mars/Olympus'", "update schedule set decided='%s'" % text(10))
+    site.clock.move(15)
+    site.start()
+    site.stop()
+    site.sql("update schedule set timezone='UTC'", "update schedule set decided='%s'" % text(10))
+    site.clock.move(1)
+    site.start()
+    rows = site.of()
+    assert rows == [10, 20, (25.5, 25.5, 1, "failed")]
+    site.at(30)
+    assert site.of()[-1] == 30
+
+
+@pytest.mark.parametrize("spoilt", [
+    "options='nonsense'", "options='[1]'", "options='{\"misfire\": \"maybe\"}'", "options='{\"no_such\": 1}'",
+    "options='{\"hours\": \"8-18\"}'", "options='{\"jitter\": []}'", "variables='{'", "variables='{\"v\": []}'",
+    "rule='every blue moon'"])
+def test_what_another_program_has_spoilt_costs_the_others_nothing(site, spoilt):
+    site.add()
+    site.add("GOOD", rule="every 10s")
+    site.add("AFTER", rule="", after="GOOD")
+    site.stop()
+    site.sql("update schedule set %s where name='S'" % spoilt)
+    site.clock.move(15)
+    site.start()
+    assert site.of("GOOD") == [10]
+    assert site.of(is_brief=False)[0]["message"].startswith("does not fire: ")
+    site.end(*site.outstanding("GOOD"))
+    assert site.of("AFTER") == [15]
+    assert [(row["name"], due is not None) for _, row, due in site.schedules.list_all()] == [
+        ("AFTER", False), ("GOOD", True), ("S", False)]
+    site.schedules.put_calendar("C", "2026-12-25", True)
+    site.schedules.delete("S", None)
+    site.add()
+    site.at(20)
+    assert site.of()[-1] == 20
+
+
+def test_what_another_program_writes_in_other_words_is_understood(site):
+    site.add(rule="every 1000s")
+    site.stop()
+    site.sql("update schedule set options='{\"jitter\": \"10m\", \"retry_delay\": \"1m\", \"attempts\": 2}'",
+             "update schedule set decided='%s'" % text(0))
+    site.start()
+    due = site.scheduler.find((1, "S")).timetable.next_after(NOON) - NOON
+    planned = due + late(due, 600)
+    site.at(planned)
+    assert site.of() == [due]
+    site.end(*site.outstanding("S"), status=ERROR)
+    assert site.tickets[-1].start_at == text(planned + 60)
+
+
+def test_a_step_of_the_clock_is_noticed_and_noted(site):
+    site.add(overlap="parallel")
+    site.at(1)
+    site.clock.step(50)
+    site.at(52)
+    assert site.of() == [(10, 40, 4, "misfire"), 50]
+    assert site.of(is_brief=False)[0]["message"] == "the clock stepped forward by 50.0 s"
+    site.clock.step(-30)
+    site.at(23)
+    site.add("NEW", overlap="parallel", misfire="skip")
+    site.at(45)
+    assert site.of() == [(10, 40, 4, "misfire"), 50] and site.of("NEW") == [30, 40]
+    site.at(60)
+    assert site.of()[2:] == [60] and site.of("NEW")[2:] == [50, 60]
+    steps = [row for row in site.repository.list_occurrences(None, 99) if row["schedule"] == ""]
+    assert [(row["count"], from_text(row["due"]) - NOON) for row in steps] == [(0, 52), (0, 23)]
+    assert steps[0]["message"].startswith("the clock stepped forward by 50.0 s: ")
+    assert steps[1]["message"].startswith("the clock stepped back by 30.0 s: ")
+    site.stop()
+    site.start()                # nor does a start after the step
+    assert len(site.of()) == 3
+
+
+@pytest.mark.parametrize("is_started_anew", [False, True])
+def test_a_calendar_that_changes_fires_nothing_of_the_past(site, is_started_anew):
+    site.schedules.put_calendar("C", "2026-06-01", True)
+    site.add(exclude_dates="C", overlap="parallel")
+    for second in (10, 20, 30):
+        site.at(second)
+    assert site.of() == [(10, 10, 1, "window")]
+    site.schedules.put_calendar("C", "2026-06-02", False)
+    site.settle()
+    assert site.of() == [(10, 30, 3, "window")]
+    if is_started_anew:
+        site.stop()
+        site.start()
+    site.at(40)
+    assert site.of() == [(10, 30, 3, "window"), 40] and site.event_count <= 2
+    site.schedules.put_calendar("C", "2026-06-01", False)
+    site.at(50)
+    assert site.of()[1:] == [40, (50, 50, 1, "window")]
+    with pytest.raises(agent.Conflict):
+        site.schedules.delete_calendar("C")
+
+
+def test_a_calendar_that_changes_loses_nothing_that_is_held(site):
+    site.schedules.put_calendar("C", "2026-01-01", True)
+    site.add(exclude_dates="C", overlap="parallel")
+    site.add("ONE", exclude_dates="C", overlap="parallel")
+    site.hold_one(True, "ONE")
+    site.hold_agent(True)
+    site.at(25)
+    site.schedules.put_calendar("C", "2026-01-02", False)
+    site.at(35)
+    site.hold_agent(False)
+    site.hold_one(False, "ONE")
+    site.tick()
+    assert site.of() == site.of("ONE") == [(10, 20, 2, "hold"), 30]
+
+
+def test_a_calendar_that_changes_loses_nothing_that_its_jitter_delays(site):
+    site.schedules.put_calendar("C", "2026-01-01", True)
+    due = find_late(300, 500)
+    site.clock.move(due - 500)
+    site.add(rule="every 1000s", jitter=600, misfire="skip", exclude_dates="C")
+    site.at(due + 10)
+    site.schedules.put_calendar("C", "2026-01-02", False)
+    site.at(due + late(due, 600))
+    assert site.of() == [due]
+
+
+def test_a_calendar_that_changes_while_the_repository_is_slow(site):
+    site.schedules.put_calendar("C", "2026-01-01", True)
+    site.add(exclude_dates="C", overlap="parallel")
+    with site.lock():
+        site.clock.move(10)
+        site.scheduler.tick()
+        site.schedules.put_calendar("C", "2026-01-02", False)
+        site.clock.move(2)
+        site.scheduler.tick()
+    site.settle()
+    site.at(20)
+    site.at(30)
+    assert site.of() == [10, 20, 30] and len(site.tickets) == 3 and site.event_count == 1
+
+
+def test_a_calendar_that_comes_late(site):
+    """The schedule could not fire without it; what was due meanwhile is past."""
+    site.schedules.put_calendar("C", "2026-01-01", True)
+    site.add(exclude_dates="C", overlap="parallel")
+    site.stop()
+    site.start()
+    site.at(10)
+    site.master.delete_calendar("C")
+    site.stop()
+    site.start()
+    site.at(35)
+    assert site.of()[:1] == [10] and site.of()[-1][3] == "failed"
+    site.schedules.put_calendar("C", "2026-01-01", True)
+    site.at(40)
+    assert [row for row in site.of() if not isinstance(row, tuple)] == [10, 40]
+
+
+def test_a_schedule_added_by_another_program_is_not_judged_as_missed(site):
+    """What comes due between its commit and its reading, as of an IMPORT of many, is a little late."""
+    schedule = Schedule("S", "AGENT", "HELLO", "-1", "GLOBAL", "every 10s", "UTC", True, {}, {"misfire": "skip"})
+    site.repository.db.write(lambda connection: site.repository.add_schedule(connection, schedule, text(9)))
+    site.clock.move(11)
+    site.schedules.refresh(site.repository, "S")
+    site.tick()
+    assert site.of() == [10]
+
+
+def test_a_due_time_that_stops_the_one_before_says_whom(site):
+    site.add(overlap="stop")
+    site.at(10)
+    site.at(20)
+    assert site.of() == [10, 20] and site.replaced == [site.tickets[0].session]
+
+
+def test_one_of_another_agent_is_not_decided(site):
+    site.add()
+    site.schedules.set("S", None, lambda schedule: schedule._replace(agent="OTHER"))
+    site.at(30)
+    assert site.of() == [] and site.scheduler.list_entries(1) == []
+
+
+def test_a_schedule_deleted_and_added_again_decides_nothing_twice(site):
+    site.add(overlap="parallel")
+    site.at(10)
+    site.clock.step(-5)
+    site.schedules.delete("S", None)
+    site.add(overlap="parallel")
+    for second in (5, 10, 20):
+        site.at(second)
+    assert site.of() == [10, 20]
+
+
+def test_the_preview_of_all_and_of_one(site):
+    site.add("A", "every 20s")
+    site.add("B", "every 30s", after="A", hours="12:00-12:01")
+    site.add("OFF", "every 10s", enabled=False)
+    site.add("LAST", rule="", after="A")
+
+    def preview(name, end, count=9, with_excluded=False):
+        return [(due - NOON, who, note) for due, who, note in site.schedules.preview(
+            name, None, None, NOON + end, count, with_excluded)]
+    assert preview(None, 60) == [(20, "A", ""), (30, "B", "waits for A"), (40, "A", ""), (60, "A", ""),
+                                 (60, "B", "waits for A")]
+    assert preview(None, 60, 2) == preview(None, 60)[:2]
+    assert preview("OFF", 25) == [(10, "OFF", "disabled"), (20, "OFF", "disabled")]
+    assert preview("LAST", 1000) == []
+    assert preview("B", 120, with_excluded=True) == [
+        (30, "B", "waits for A"), (60, "B", "waits for A"), (90, "B", "excluded (window): outside hours"),
+        (120, "B", "excluded (window): outside hours")]
+    site.clock.move(25)
+    assert preview("A", 60) == [(40, "A", ""), (60, "A", "")]       # from now on
+    with pytest.raises(agent.NotFound):
+        preview("NO_SUCH", 60)
+    with pytest.raises(agent.NotFound):
+        list(site.schedules.list_occurrences("NO_SUCH", None, 9))
+    assert list(site.schedules.list_occurrences("OFF", None, 9)) == [] and site.of() == []
+
+
+def test_a_plan_of_what_is_there(site, monkeypatch):
+    site.add("A", "every 20s", jitter=30, overlap="parallel")
+    site.add("B", "every 30s", overlap="skip")
+    site.add("OFF", "every 10s", enabled=False)
+    site.schedules.set("A", None, lambda schedule: schedule)
+    session = site.repository.db.write(lambda connection: site.repository.add_session(
+        connection, agent.SessionRequest("HELLO", "AGENT"), text(0))).session
+    site.repository.db.write(lambda connection: (
+        site.repository.begin_session(connection, session, "me", False, text(0)),
+        site.repository.end_session(connection, session, DONE, "", 5, text(45))))
+    end, visits = site.schedules.plan(NOON + 1, NOON + 100, None, 10, [])
+    assert end == NOON + 100 and [visit.at for visit in visits] == sorted(visit.at for visit in visits)
+    assert sorted((visit.name, visit.due - NOON) for visit in visits) == [
+        ("A", due) for due in range(20, 101, 20)] + [("B", due) for due in (30, 60, 90)]
+    assert {visit.duration for visit in visits} == {45}
+    assert [visit.outcome for visit in visits if visit.name == "B"] == [agent.STARTS, agent.SKIPS, agent.STARTS]
+    assert [visit.begin == visit.at == visit.due + late(visit.due - NOON, 30, "A") for visit in visits
+            if visit.name == "A"] == [True] * 5
+    monkeypatch.setattr(agent, "MAX_VISITS", 4)
+    end, visits = site.schedules.plan(NOON + 1, NOON + 100, None, 10, [])
+    assert (end, len(visits)) == (NOON + 60, 4) and max(visit.due for visit in visits) <= end
+    assert site.of("A") == []
+
+
+class Life(Site):
+    """A Site with schedules of random options, through all that may come."""
+
+    def __init__(self, folder, rng):
+        super().__init__(folder)
+        self.rng, self.steps, self.references = rng, 0, {}
+        self.locked = None
+        for name in ("A", "B", "C"):
+            reference = self.references[name] = next(
+                made for made in iter(lambda: Reference(rng), None) if made.due and made.due[-1] > 0)
+            options = {"misfire": rng.choice(("once", "skip", "all")), "jitter": rng.choice((0, 0, 5, 90)),
+                       "overlap": rng.choice(("queue", "skip", "parallel", "stop")), "attempts": rng.choice((1, 2)),
+                       "retry_delay": rng.choice((0, 30)), "after": "A" if name == "C" else None}
+            options.update(reference.options)
+            self.add(name, reference.rule, **{key: value for key, value in options.items() if value})
+
+    def go_on(self):
+        rng = self.rng
+        self.do(rng.choice(("hold", "release", "hold one", "release one", "set", "end", "end", "start", "lock", "unlock",
+                            "step", "update", "nothing", "nothing")), rng.choice("ABC"))
+        self.clock.move(rng.choice((0.1, 0.9, 1, 3, 17, 70)))
+        self.scheduler.tick() if self.locked else self.tick()
+
+    def do(self, what, name):
+        rng = self.rng
+        if self.locked and what not in ("unlock", "start", "step", "nothing"):
+            return
+        if what in ("hold", "release"):
+            self.hold_agent(what == "hold")
+        elif what in ("hold one", "release one"):
+            self.hold_one(what == "hold one", name)
+        elif what == "set":
+            self.set(name, misfire=rng.choice(("once", "skip", "all")), grace=rng.choice((20, 500)),
+                     priority=rng.randrange(9))
+        elif what == "update":
+            self.schedules.update()
+        elif what == "end":
+            for session in self.outstanding(name):
+                self.end(session, rng.choice((DONE, ERROR, STOPPED)))
+        elif what == "start":
+            self.stop(0.0 if self.locked else 10.0)
+            self.unlock()
+            self.clock.move(rng.choice((0, 1, 100)))
+            self.start()
+        elif what == "lock" and not self.locked:
+            self.locked = self.lock()
+        elif what == "unlock":
+            self.unlock()
+        elif what == "step" and self.steps < 4:
+            self.steps += 1
+            self.clock.step(rng.choice((-200, -20, -0.7, 0.7, 20, 200)))
+
+    def unlock(self):
+        if self.locked:
+            self.locked.thing.close()
+            self.locked = None
+            if self.is_running:
+                self.settle()
+
+    def finish(self):
+        self.unlock()
+        self.hold_agent(False)
+        for name in self.references:
+            self.hold_one(False, name)
+        for _ in range(3):
+            self.clock.move(EXCLUDED_S)
+            self.tick()
+
+    def check(self, name):
+        """Every due time of the rule is decided, and stands in one row, or waits for `after`."""
+        found, reference = collections.Counter(), self.references[name]
+        row = self.row(name)
+        decided = from_text(row["decided"]) - NOON
+        if row["waiting"]:
+            found[from_text(row["waiting"]) - NOON] += 1
+        for made in self.of(name):
+            if not isinstance(made, tuple):
+                found[made] += 1
+                assert made in reference.due
+                continue
+            first, last, count, reason = made
+            kind = reference.excluded if reason == "window" else reference.due
+            inside = [s for s in kind if first <= s <= last]
+            assert (first, last, count) == (inside[0], inside[-1], len(inside)), made
+            found.update(inside)
+        now, jitter = self.clock.time - NOON, json.loads(row["options"]).get("jitter", 0)
+        assert now < 4000
+        assert found == dict.fromkeys({s for s in reference.due + reference.excluded if 0 < s <= decided}, 1)
+        left = [s for s in reference.due if decided < s < now]
+        assert not left or left[0] + late(left[0], jitter, name) > now
+        assert not [s for s in reference.excluded if decided < s < min(left + [now - EXCLUDED_S - 1])]
+        with self.repository.db.reading() as connection:
+            twice = connection.execute("select due from session where schedule=? and attempt=1 group by due"
+                                       " having count(*) > 1", (name,)).fetchall()
+        assert not twice
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_at_random_every_due_time_stands_in_the_ledger_exactly_once(tmp_path, seed):
+    life = Life(tmp_path, random.Random(seed))
+    try:
+        for _ in range(50):
+            life.go_on()
+        life.finish()
+        for name in life.references:
+            life.check(name)
+        assert life.event_count < 300
+    finally:
+        life.unlock()
+        life.stop()

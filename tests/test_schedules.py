@@ -204,11 +204,11 @@ def test_update_reads_what_another_program_wrote(shared):
     shared.ok("SCHED ADD U1 J -1 GLOBAL 'daily at 02:00'")
     number = int(shared.ok("SCHED UPDATE")["schedules"])
     with closing(sqlite3.connect(str(shared.work), timeout=30, isolation_level=None)) as other:
-        other.execute("update schedule set rule='every 1s', revision=(select max(revision) + 1000"
-                      " from schedule) where name='U1'")
-        other.execute("insert into schedule select 'U2', agent, scenario, version, context, 'every 1h',"
-                      " timezone, enabled, variables, created, revision + 1, decided, null, null, null,"
-                      " null from schedule where name='U1'")
+        other.execute("update schedule set rule='every 1s' where name='U1'")    # a trigger does the rest
+        other.execute("insert into schedule(name, agent, scenario, version, context, rule, timezone, enabled,"
+                      " variables, created, revision, decided) select 'U2', agent, scenario, version, context,"
+                      " 'every 1h', timezone, enabled, variables, created, revision + 1, decided from schedule"
+                      " where name='U1'")
     assert int(shared.ok("SCHED UPDATE")["schedules"]) == number + 1
     wait_fired(shared, "U1", 1)
     with closing(sqlite3.connect(str(shared.work), timeout=30, isolation_level=None)) as other:
@@ -379,7 +379,7 @@ def test_the_hold_of_one_schedule(make_agent):
     wait_for(lambda: len(why(agent, "A")) >= count + 3)
     agent.ok("SCHED OFF A")
     rows = why(agent, "A")
-    assert (rows[count]["decision"], rows[count]["reason"]) == ("skipped", "misfire")
+    assert (rows[count]["decision"], rows[count]["reason"]) == ("skipped", "hold")
     assert rows[count + 1]["session"] and int(rows[count]["count"]) >= 1
     assert shown(agent, "A")["hold"] == "no"
 
@@ -413,7 +413,7 @@ def test_the_hold_of_the_agent_decides_nothing_until_its_release(make_agent):
     wait_for(lambda: len(why(agent, "S")) >= count + 3)
     agent.ok("SCHED OFF S")
     rows = check_ledger(agent, "S")
-    assert rows[count]["reason"] == "misfire" and rows[count + 1]["session"]
+    assert rows[count]["reason"] == "hold" and rows[count + 1]["session"]
 
 
 def test_startup_under_a_hold_is_decided_at_the_release(make_agent):
@@ -445,6 +445,8 @@ def test_a_schedule_whose_rule_another_program_broke_costs_the_others_nothing(ma
     wait_fired(agent, "GOOD", 1)
     assert {row["name"]: row["next"] != "" for row in agent.rows("SCHED LIST")} == {
         "BAD": False, "GOOD": False, "TOO": True}
-    assert why(agent, "BAD") == [] and "BAD" in agent.log()
+    row, = why(agent, "BAD")
+    assert (row["decision"], row["count"], row["session"]) == ("failed", "1", "")
+    assert "does not fire" in row["message"] and "every blue moon" in row["message"] and "BAD" in agent.log()
     agent.ok("SCHED SET BAD -RULE='every 1s'")
     wait_fired(agent, "BAD", 1)
