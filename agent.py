@@ -7497,26 +7497,34 @@ class Schedules:
 
     def list_all(self, repository=None, name=None):
         """Yields (repository, row, next due time or None) of schedules."""
-        for found in self._places.readable(repository):
-            for row in found.list_schedules(name):
-                yield found, row, self._next_due(found, row)
+        troubles = []
+        for found, row in self._read_all(repository, troubles, lambda found: found.list_schedules(name)):
+            yield found, row, self._next_due(found, row)
+        if troubles:
+            raise troubles[0]
 
     def get(self, name, repository):
         """[(repository, row, next due time or None)] of a schedule: each repository has its own.
         NotFound; without a name nothing."""
         troubles = []
-        found = [(place, row, self._next_due(place, row)) for place in self._usable(repository, troubles)
-                 for row in place.list_schedules(name)] if name is not None else []
+        found = [(place, row, self._next_due(place, row)) for place, row in self._read_all(
+            repository, troubles, lambda place: place.list_schedules(name))] if name is not None else []
         if troubles and not found:
             raise troubles[0]
         if name is not None and not found:
             raise NotFound("no schedule %s" % name)
         return found
 
-    def _usable(self, repository, troubles):
-        """Yields the repositories; why another could not be used is told in `troubles`, for the end."""
+    def _read_all(self, repository, troubles, read):
+        """Yields (repository, item) for each of read(repository); why another could not be read is told
+        in `troubles`, for the end."""
         try:
-            yield from self._places.readable(repository)
+            for found in self._places.readable(repository):
+                try:
+                    for item in read(found):
+                        yield found, item
+                except RepositoryError as error:
+                    troubles.append(error)
         except RepositoryError as error:
             troubles.append(error)
 
@@ -7554,12 +7562,11 @@ class Schedules:
         troubles = []
 
         def streams():
-            for found in self._usable(repository, troubles):
-                for row in found.list_schedules(name):
-                    timetable = self._timetable(found, row) if name or row["enabled"] else None
-                    if timetable is not None:
-                        yield list_coming(timetable, self._undecided(row, begin), end, with_excluded,
-                                          (row["name"], found.id, found))
+            for found, row in self._read_all(repository, troubles, lambda found: found.list_schedules(name)):
+                timetable = self._timetable(found, row) if name or row["enabled"] else None
+                if timetable is not None:
+                    yield list_coming(timetable, self._undecided(row, begin), end, with_excluded,
+                                      (row["name"], found.id, found))
         for due, name, _, found, before, excluded, timetable in list_earliest(
                 streams(), count, lambda coming: coming[:3]):
             if excluded is not None:
@@ -7575,18 +7582,21 @@ class Schedules:
         """Plays a period -> (the instant up to which, [Visit] in the order of their times). What could
         not be read is told in `troubles`."""
         def streams():
-            for found in self._usable(repository, troubles):
-                with found.db.reading() as connection:
-                    durations = found.median_durations(connection)
-                for row in found.list_schedules():
-                    timetable = self._timetable(found, row) if row["enabled"] else None
-                    if timetable is None or row["agent"] != self._name:
-                        continue
-                    schedule, duration = found.schedule_of(row), durations.get(row["scenario"])
-                    if schedule.rule:
-                        yield list_visits(found, schedule, timetable, duration, begin, end)
-                    else:
-                        followers.append(Follower(found, schedule, visit_maker(found, schedule, duration)))
+            for found, (row, duration) in self._read_all(repository, troubles, read):
+                timetable = self._timetable(found, row) if row["enabled"] else None
+                if timetable is None or row["agent"] != self._name:
+                    continue
+                schedule = found.schedule_of(row)
+                if schedule.rule:
+                    yield list_visits(found, schedule, timetable, duration, begin, end)
+                else:
+                    followers.append(Follower(found, schedule, visit_maker(found, schedule, duration)))
+
+        def read(found):
+            with found.db.reading() as connection:
+                durations = found.median_durations(connection)
+            for row in found.list_schedules():
+                yield row, durations.get(row["scenario"])
         followers = []
         visits = list(list_earliest(streams(), MAX_VISITS + 1, lambda visit: visit.due))
         if len(visits) > MAX_VISITS:
@@ -7596,8 +7606,8 @@ class Schedules:
     def list_occurrences(self, name, repository, limit):
         """Rows of occurrences, newest first."""
         rows, troubles = [], []
-        for found in self._usable(repository, troubles):
-            rows += found.list_occurrences(name, limit)
+        for _, row in self._read_all(repository, troubles, lambda found: found.list_occurrences(name, limit)):
+            rows.append(row)
         if not any(row["schedule"] == name for row in rows):
             self.get(name, repository)
         yield from sorted(rows, key=lambda row: row["due"], reverse=True)[:limit]

@@ -2,7 +2,6 @@
 import json
 import sqlite3
 import time
-from contextlib import closing
 from datetime import date, datetime, timedelta
 
 import pytest
