@@ -4007,6 +4007,7 @@ class ScheduleTables:
         """
         row = self.find_schedule(connection, name)
         if row is None or row["revision"] != revision or not row["enabled"]:
+            self.is_behind = True       # what is in memory is read again
             return []
         connection.execute("update schedule set decided=max(decided, ?) where name=?", (upto, name))
         made = []
@@ -7041,6 +7042,10 @@ class Scheduler:
     def put(self, entry):
         """Takes a schedule in, or in place of the one of its key, at once."""
         with self._changed:
+            before = self._entries.get(entry.key)
+            if before is not None and before.repository is entry.repository \
+                    and before.revision > entry.revision:
+                return                  # of two changes at once, the later was quicker
             self._drop(entry.key)
             self._entries[entry.key] = entry
             self._arm(entry)

@@ -165,7 +165,7 @@ def shared(make):
 
     JITTER2 gets a name for which the hash gives 2 seconds. `other` is another agent of the master.
     """
-    made = make("shared", "--max-sessions", "30")
+    made = make("shared", "--max-sessions", "30", env={"TZ": "UTC"})
     import_scenarios(made, *SCENARIOS)
     made.import_document({
         "calendars": [{"name": "NOW", "dates": ["2020-01-02", "2021-01-01..2099-12-31"]}],
@@ -179,7 +179,7 @@ def shared(make):
         schedules[made.jittered] = schedules.pop("JITTER2")
         return schedules
     made.effects = import_ahead(made, define)
-    made.other = make("shared", "--name", "OTHER")
+    made.other = make("shared", "--name", "OTHER", env={"TZ": "UTC"})
     made.ok("CALENDAR ADD OTHERS 2020-01-01..2099-12-31")
     made.other.ok("SCHED ADD OTHERS J -1 GLOBAL 'every 1s' -EXCLUDE_DATES=OTHERS")
     made.ok("CALENDAR ADD THEIRS 2020-01-01")
