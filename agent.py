@@ -7865,9 +7865,6 @@ class Plan:
             full = self._find_full(visit)
             if full:
                 heapq.heappush(self._aside.setdefault(full, []), entry)
-                for gate, limit in self._gates(visit):
-                    if self._busy[gate] < limit:
-                        self._let_in(gate)
                 continue
             running[order] = waiting.pop(order)
             self._free -= 1
@@ -9559,7 +9556,7 @@ def _quit(agent, request):
 
 def _or_default(field):
     """The kind of a field as an option: without a value behind the = it is the default again."""
-    return Kind(None, lambda text: field.kind.parse(text) if text else field.default)
+    return Kind(None, lambda text: field.kind.parse(text) if text or field.kind is BOOLEAN else field.default)
 
 
 # options of ADD and SET: the fields of a schedule that are no arguments of ADD. NAME is that of its

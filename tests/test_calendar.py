@@ -495,6 +495,9 @@ def test_next_excluded(set_tz):
     assert table.next_excluded(due, table.next_after(due)) == fold
     assert table.next_excluded(due, fold) is None and table.next_excluded(fold, fold + DAY) is None
     assert table.next_excluded(gap, table.next_after(gap)) is None
+    table = make_timetable("daily at 02:10,02:40", "")      # two of a second pass, and the first one is over
+    due = table.next_after(fold)
+    assert table.next_excluded(fold - 20 * MINUTE, due) == fold + 10 * MINUTE == table.excluded_between(fold, due)[0][0]
     table = make_timetable("daily at 02:30", "", {"gap": "skip"})
     assert table.next_excluded(gap - DAY + HOUR, gap + DAY - HOUR) == gap
     for rule in ("every 30m", "hourly at 30:00", "cron 30 * * * *"):

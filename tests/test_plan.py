@@ -195,6 +195,12 @@ def test_what_runs_after_others_is_played_too():
     assert [(made.name, made.due - NOON, made.end - NOON) for made in found] == [
         ("A", 0, 5), ("B", 5, 8), ("X", 10, 15), ("C", 15, 18), ("A", 40, 45), ("B", 45, 48)]
     assert found[1].notes == ["after A"]
+    # X counts for 25 s, and what is ended by its timeout meets nothing
+    visits = [visit(10, 5.0, "X", "X", repository=7), visit(50, 5.0, "A", repository=7),
+              visit(60, 5.0, "A", repository=7, outcome=UNFIT)]
+    follow = [agent.Follower(scenarios, schedule, agent.visit_maker(scenarios, schedule, 3.0)) for schedule in (
+        make_schedule("B", "", after="A"), make_schedule("C", "", after="A,scenario:X/25"))]
+    assert [made.name for made in Plan(9, follow).play(visits, NOON + 100)] == ["X", "A", "B", "A"]
 
 
 # -- a plan ----------------------------------------------------------------------------

@@ -126,7 +126,7 @@ def test_the_time_as_sqlite_writes_it_is_one(make_agent):
 
 
 @pytest.mark.parametrize("words, told", [
-    ('"startup" -HOURS=08:00-18:00', "hours"), ('"@reboot" -JITTER=60', "jitter"),
+    ("", "RULE is missing"), ("''", "RULE is missing"), ('"startup" -HOURS=08:00-18:00', "hours"), ('"@reboot" -JITTER=60', "jitter"),
     ('"startup" -FROM=2030-01-01', "from"), ("-AFTER=,", "names nothing"),
     ('"daily at 02:00" -REPEAT_EVERY=1h -REPEAT_FOR=30m', "shorter"),
     ('"daily at 02:00" -REPEAT_EVERY=20000d -REPEAT_COUNT=2', "at most"),

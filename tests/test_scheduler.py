@@ -741,7 +741,16 @@ def test_after_a_step_back_a_new_schedule_is_not_judged_as_missed(decisions):
 
 
 def test_after_a_step_back_what_was_loaded_before_it_is_not_judged_as_missed(decisions):
-    """It is due at a time whose jitter is still to come; then the clock is set to before that."""
+    decisions.at(100)
+    decisions.put("every 10s", decided=0, misfire="skip")
+    decisions.clock.step(-50)
+    assert decisions.tick()[0] == [("S", (10, 50, 5, "misfire"))]
+    decisions.at(75)
+    assert decisions.of() == [(10, 50, 5, "misfire"), 60, 70]
+
+
+def test_after_a_step_back_what_its_jitter_delays_is_not_judged_as_missed(decisions):
+    """The clock is set to before its due time."""
     due = find_late(300, 500)
     decisions.at(due + 10)
     decisions.put("every 1000s", decided=due - 1, misfire="skip", jitter=600)
@@ -834,6 +843,24 @@ def test_removed_and_held_entries_leave_no_events_behind(decisions):
         decisions.scheduler.hold(True)
         decisions.scheduler.hold(False)
     assert decisions.event_count < 1300
+
+
+def test_what_is_decided_ahead_of_its_event_leaves_none_behind(decisions):
+    entry = decisions.put("every 1h")
+    for number in range(3000):
+        assert decisions.scheduler.decide_now(entry.key) == NOON
+        decisions.put("every 1h")
+        if number % 100 == 0:
+            decisions.tick()
+            assert decisions.event_count < 1300
+    decisions.clock.move(HOUR)
+    assert decisions.scheduler.decide_now(entry.key) == NOON + HOUR and decisions.of() == [HOUR]
+    decisions.at(2 * HOUR)
+    assert decisions.of() == [HOUR, 2 * HOUR] and decisions.event_count == 1
+    assert decisions.scheduler.decide_now((1, "NO_SUCH")) is None
+    decisions.scheduler.hold(True)
+    decisions.clock.move(HOUR)
+    assert decisions.scheduler.decide_now(entry.key) is None and len(decisions.of()) == 2
 
 
 def test_call_at(decisions):
@@ -1250,6 +1277,18 @@ def test_hold_and_decision_are_no_change(ledger):
     assert ledger.row()["revision"] == revision
     ledger.set(priority=3)
     assert ledger.row()["revision"] == revision + 1 and ledger.row()["decided"] == text(10)
+
+
+def test_what_is_forgotten_by_a_change_is_told_once(ledger):
+    ledger.add()
+    ledger.decide(10)
+
+    def change(*forgotten):
+        ledger.write(lambda connection: ledger.repository.set_schedule(
+            connection, "S", lambda schedule: schedule._replace(rule="every 7s"), text(45), forgotten))
+    change(skip(5, 10, 1), skip(20, 40, 3))
+    assert [row[:5] for row in ledger.occurrences()] == [(10, 10, 1, STARTED, ""), (20, 40, 3, SKIPPED, "misfire")]
+    assert ledger.row()["decided"] == text(45)
 
 
 # -- overlap and limits

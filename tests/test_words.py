@@ -189,7 +189,7 @@ def test_other_letters_are_no_capitals_of_ascii():
     ("SESSIONS -STATUS=BAD", '"-STATUS=BAD"'), ("SESSIONS -STATUS=", '"-STATUS="'),
     ("SESSIONS -LIMIT=0", '"-LIMIT=0"'), ("SESSIONS -LIMIT=1000001", '"-LIMIT=1000001"'),
     ("SESSIONS -JSON=yes", '"-JSON=yes"'), ("SESSIONS -SINCE=", '"-SINCE="'),
-    ("SCHED ADD S A 1 GLOBAL", "RULE"), ("SCHED ADD S A 1 GLOBAL ''", '""'),
+    ("SCHED ADD S A 1", "CONTEXT"),
     ("SCHED ADD S A 1 GLOBAL 'every 90s' -ENABLED=true", '"-ENABLED=true"'),
     ("SCHED ON", "NAME"), ("SCHED NEXT S -COUNT=x", '"-COUNT=x"'),
     ("PURGE -DAYS=x", '"-DAYS=x"'), ("PURGE -KEEP=-1", '"-KEEP=-1"'), ("PURGE -KEEP=1.5", '"-KEEP=1.5"'),

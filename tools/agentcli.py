@@ -213,7 +213,7 @@ class Crontab:
             schedule["misfire"] = "skip"
         if self._settings.get("CRON_TZ"):
             schedule["timezone"] = self._settings["CRON_TZ"]
-        if self._settings.get("RANDOM_DELAY"):
+        if self._settings.get("RANDOM_DELAY") and when != "@reboot":
             schedule["jitter"] = 60 * int(self._settings["RANDOM_DELAY"])
         return schedule
 
