@@ -3883,14 +3883,14 @@ class ScheduleTables:
             raise Exists("a schedule %s exists in repository %s" % (schedule.name, self.name))
         self._put_checked(connection, schedule, now)
 
-    def set_schedule(self, connection, name, changes, now, forgotten=()):
-        """Changes fields of a schedule: changes(Schedule) -> Schedule. `forgotten` are Spans, known when
-        that has been called, that had come and are not decided any more."""
-        before = self.schedule_of(self.get_schedule(connection, name))
+    def set_schedule(self, connection, name, changes, now, list_forgotten=lambda decided: ()):
+        """Changes fields of a schedule: changes(Schedule) -> Schedule. By new times what had come since
+        it was `decided` is not decided any more: list_forgotten(decided) -> [Span]."""
+        row = self.get_schedule(connection, name)
+        before = self.schedule_of(row)
         schedule = changes(before)
-        for span in forgotten:
-            if span.last > self.get_schedule(connection, name)["decided"]:
-                self._skip(connection, name, span, now)
+        for span in list_forgotten(row["decided"]) if schedule.timing != before.timing else ():
+            self._skip(connection, name, span, now)
         if schedule == before._replace(enabled=False):      # whatever else is wrong with it
             self.put_schedule(connection, schedule, now)
         else:
@@ -7413,23 +7413,22 @@ class Schedules:
             changed = changes(schedule)
             if changed != schedule._replace(enabled=False):     # SCHED OFF: whatever else is wrong
                 self._check(changed, is_moved=changed.timing != schedule.timing)
-            if changed.timing != schedule.timing:
-                forgotten.extend(self._list_forgotten(found, name))
             return changed
-        forgotten, found = [], self._places.with_schedule(name, repository)
-        now = to_text(self._clock.now())
-        found.db.write(lambda connection: found.set_schedule(connection, name, checked, now, forgotten))
+        found, now = self._places.with_schedule(name, repository), to_text(self._clock.now())
+        found.db.write(lambda connection: found.set_schedule(
+            connection, name, checked, now,
+            lambda decided: self._list_forgotten(found, name, decided, now)))
         self.refresh(found, name)
 
-    def _list_forgotten(self, repository, name):
-        """[Span] of what had come and was not decided yet, held or delayed by jitter."""
+    def _list_forgotten(self, repository, name, decided, now):
+        """[Span] of what had come by now and was not decided yet, held or delayed by jitter."""
         entry = self.scheduler.find((repository.id, name))
         if entry is None or entry.timetable is None or entry.repository is not repository:
             return []
-        cursor, now = int(entry.decided // 1), int(self._clock.now())
-        count = entry.timetable.count(cursor, now)
+        cursor, until = (int(from_text(moment) // 1) for moment in (decided, now))
+        count = entry.timetable.count(cursor, until)
         return [Span(to_text(entry.timetable.next_after(cursor)),
-                     to_text(entry.timetable.last_until(cursor, now)), count, MISFIRE,
+                     to_text(entry.timetable.last_until(cursor, until)), count, MISFIRE,
                      "the schedule was changed before it ran")] if count else []
 
     def _check(self, schedule, is_moved=True):

@@ -318,7 +318,7 @@ def test_what_a_schedule_always_has_is_cleared_too(shared):
     bare = exported(shared, "C1")
     shared.ok("SCHED SET C1 -AGENT=OTHER -TIMEZONE=UTC -ENABLED=no")
     assert exported(shared, "C1") == dict(bare, agent="OTHER", timezone="UTC", enabled=False)
-    shared.ok("SCHED SET C1 -AGENT= -TIMEZONE= -ENABLED=")
+    shared.ok("SCHED SET C1 -AGENT= -TIMEZONE= -ENABLED=yes")
     assert exported(shared, "C1") == bare
     shared.ok("SCHED DEL C1")
 

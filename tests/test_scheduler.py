@@ -1279,16 +1279,22 @@ def test_hold_and_decision_are_no_change(ledger):
     assert ledger.row()["revision"] == revision + 1 and ledger.row()["decided"] == text(10)
 
 
-def test_what_is_forgotten_by_a_change_is_told_once(ledger):
+def test_what_a_change_of_its_times_forgets_is_told(ledger):
     ledger.add()
     ledger.decide(10)
+    asked = []
 
-    def change(*forgotten):
+    def change(now, **changes):
+        def list_forgotten(decided):
+            asked.append(decided)
+            return [skip(20, 40, 3)]
         ledger.write(lambda connection: ledger.repository.set_schedule(
-            connection, "S", lambda schedule: schedule._replace(rule="every 7s"), text(45), forgotten))
-    change(skip(5, 10, 1), skip(20, 40, 3))
+            connection, "S", lambda schedule: schedule._replace(**changes), text(now), list_forgotten))
+    change(44, scenario="K")
+    assert asked == [] and len(ledger.occurrences()) == 1
+    change(45, rule="every 7s")
+    assert asked == [text(10)] and ledger.row()["decided"] == text(45)
     assert [row[:5] for row in ledger.occurrences()] == [(10, 10, 1, STARTED, ""), (20, 40, 3, SKIPPED, "misfire")]
-    assert ledger.row()["decided"] == text(45)
 
 
 # -- overlap and limits
@@ -2246,6 +2252,38 @@ def test_a_change_of_its_times_forgets_what_was_due(site):
     assert site.of()[1:] == [15, (30, 105, 2, "overlap")]
 
 
+def test_what_comes_while_a_change_of_its_times_is_written_is_not_forgotten(site):
+    """Up to when is said once; with the next due time it goes on from there."""
+    site.add(overlap="parallel")
+    site.clock.move(10.1)
+
+    def change(schedule):
+        site.clock.move(10)
+        return schedule._replace(timezone="")
+    site.schedules.set("S", None, change)
+    site.tick()
+    assert site.of() == [(10, 10, 1, "misfire"), 20]
+    site.clock.time = NOON + 29.999995      # which the tables have as 30
+    site.set(timezone="UTC")
+    site.at(45)
+    assert site.of()[2:] == [(30, 30, 1, "misfire"), 40]
+
+
+def test_a_change_of_its_times_while_due_times_are_being_decided(site):
+    site.add(overlap="parallel")
+    with site.lock():
+        site.clock.move(10)
+        site.scheduler.tick()
+        site.clock.move(25)
+        pending = site.repository.db.submit(lambda connection: site.repository.set_schedule(
+            connection, "S", lambda schedule: schedule._replace(timezone=""), text(35),
+            lambda decided: site.schedules._list_forgotten(site.repository, "S", decided, text(35))))
+    pending.result()
+    site.schedules.refresh(site.repository, "S")
+    site.at(45)
+    assert site.of() == [10, (20, 30, 2, "misfire"), 40]
+
+
 def test_a_change_of_its_times_tells_of_what_was_held(site):
     site.add(overlap="parallel")
     site.at(10)
@@ -2714,6 +2752,7 @@ class Life(Site):
     def __init__(self, folder, rng):
         super().__init__(folder)
         self.rng, self.steps, self.references = rng, 0, {}
+        self.moved = set()          # those whose times were set anew, to the same
         self.locked = None
         for name in ("A", "B", "C"):
             reference = self.references[name] = next(
@@ -2727,7 +2766,7 @@ class Life(Site):
     def go_on(self):
         rng = self.rng
         self.do(rng.choice(("hold", "release", "hold one", "release one", "set", "end", "end", "start", "lock", "unlock",
-                            "step", "update", "nothing", "nothing")), rng.choice("ABC"))
+                            "step", "update", "times", "nothing", "nothing")), rng.choice("ABC"))
         self.clock.move(rng.choice((0.1, 0.9, 1, 3, 17, 70)))
         self.scheduler.tick() if self.locked else self.tick()
 
@@ -2744,6 +2783,11 @@ class Life(Site):
                      priority=rng.randrange(9))
         elif what == "update":
             self.schedules.update()
+        elif what == "times" and self.references[name].due[-1] > self.clock.time - NOON + 5:
+            self.moved.add(name)
+            self.schedules.set(name, None, lambda schedule: schedule._replace(
+                timezone="" if schedule.timezone else "UTC"))
+            self.settle()
         elif what == "end":
             for session in self.outstanding(name):
                 self.end(session, rng.choice((DONE, ERROR, STOPPED)))
@@ -2777,8 +2821,12 @@ class Life(Site):
             self.tick()
 
     def check(self, name):
-        """Every due time of the rule is decided, and stands in one row, or waits for `after`."""
+        """Every due time of the rule is decided, and stands in one row, or waits for `after`.
+
+        What was excluded in the last minute before a change of its times is not recorded.
+        """
         found, reference = collections.Counter(), self.references[name]
+        excluded = [] if name in self.moved else reference.excluded
         row = self.row(name)
         decided = from_text(row["decided"]) - NOON
         if row["waiting"]:
@@ -2789,16 +2837,16 @@ class Life(Site):
                 assert made in reference.due
                 continue
             first, last, count, reason = made
-            kind = reference.excluded if reason == "window" else reference.due
-            inside = [s for s in kind if first <= s <= last]
-            assert (first, last, count) == (inside[0], inside[-1], len(inside)), made
+            inside = [s for s in (excluded if reason == "window" else reference.due) if first <= s <= last]
+            if reason != "window" or excluded:
+                assert (first, last, count) == (inside[0], inside[-1], len(inside)), made
             found.update(inside)
         now, jitter = self.clock.time - NOON, json.loads(row["options"]).get("jitter", 0)
         assert now < 4000
-        assert found == dict.fromkeys({s for s in reference.due + reference.excluded if 0 < s <= decided}, 1)
+        assert found == dict.fromkeys({s for s in reference.due + excluded if 0 < s <= decided}, 1)
         left = [s for s in reference.due if decided < s < now]
         assert not left or left[0] + late(left[0], jitter, name) > now
-        assert not [s for s in reference.excluded if decided < s < min(left + [now - EXCLUDED_S - 1])]
+        assert not [s for s in excluded if decided < s < min(left + [now - EXCLUDED_S - 1])]
         with self.repository.db.reading() as connection:
             twice = connection.execute("select due from session where schedule=? and attempt=1 group by due"
                                        " having count(*) > 1", (name,)).fetchall()
@@ -2806,7 +2854,9 @@ class Life(Site):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_at_random_every_due_time_stands_in_the_ledger_exactly_once(tmp_path, seed):
+def test_at_random_every_due_time_stands_in_the_ledger_exactly_once(tmp_path, seed, monkeypatch):
+    monkeypatch.setenv("TZ", "UTC0")
+    time.tzset()
     life = Life(tmp_path, random.Random(seed))
     try:
         for _ in range(50):
@@ -2818,3 +2868,5 @@ def test_at_random_every_due_time_stands_in_the_ledger_exactly_once(tmp_path, se
     finally:
         life.unlock()
         life.stop()
+        monkeypatch.undo()
+        time.tzset()
