@@ -3793,6 +3793,7 @@ class Span(NamedTuple):
     reason: str             # why they are skipped; empty: the one is to run
     message: str = ""
     planned: Any = None     # when it was to run, if later than due (jitter)
+    is_backlog: bool = False        # one of many that were missed: waits, however many wait already
 
 
 class ScheduleTables:
@@ -4083,7 +4084,7 @@ class ScheduleTables:
         rows = connection.execute("select id, status from session where schedule=? and status in"
                                   " ('WAITING', 'QUEUED', 'RUNNING')", (name,)).fetchall()
         in_the_way = [row for row in rows if overlap == "skip"
-                      or overlap == "queue" and row["status"] in OUTSTANDING]
+                      or overlap == "queue" and row["status"] in OUTSTANDING and not span.is_backlog]
         if in_the_way:
             return self._skip(connection, name, Span(
                 span.first, span.last, 1, OVERLAP, "session %d of it is %s" % tuple(in_the_way[0])), now)
@@ -6961,7 +6962,8 @@ class Entry:
         """The part of judge() for what was missed after `cursor`, up to `newest`."""
         runs = self._list_runs(cursor, newest, now)
         before = runs[0] if runs else newest + 1
-        spans = [self._run(due) for due in runs]
+        spans = [self._run(due)._replace(message=why[1], is_backlog=self.policy.misfire == "all")
+                 for due in runs]
         count = self.timetable.count(cursor, before - 1)
         if count:
             spans.append(Span(self.timetable.next_after(cursor),

@@ -2150,9 +2150,19 @@ def test_a_year_down_is_a_few_rows(site):
     assert sum(row["session"] is not None for row in rows) == agent.MAX_MISSED
 
 
-def test_all_beside_queue_is_bounded_by_it(site):
-    """overlap goes before misfire: of the missed ones one waits."""
+def test_all_beside_queue_wait_in_line(site):
+    """Who asks for all that was missed gets all, one after the other; what is due afterwards queues as ever."""
     site.add(misfire="all")
+    site.stop()
+    site.clock.move(55)
+    site.start()
+    assert site.of() == [10, 20, 30, 40, 50]
+    site.at(60)
+    assert site.of() == [10, 20, 30, 40, 50, (60, 60, 1, "overlap")]
+
+
+def test_all_beside_skip_is_bounded_by_it(site):
+    site.add(misfire="all", overlap="skip")
     site.stop()
     site.clock.move(55)
     site.start()
