@@ -6900,6 +6900,13 @@ class SessionQueue:
 DOWN = MISFIRE, "the agent was down"
 AWAY = LOST, "the repository could not be used"
 ON_HOLD = HELD, "held at that time"
+CHANGED = MISFIRE, "the schedule was changed before it ran"
+
+
+def in_text(span):
+    """A Span as the tables have it."""
+    return span._replace(first=to_text(span.first), last=to_text(span.last),
+                         planned=span.planned and to_text(span.planned))
 
 
 class Policy(NamedTuple):
@@ -6964,12 +6971,14 @@ class Entry:
         before = runs[0] if runs else newest + 1
         spans = [self._run(due)._replace(message=why[1], is_backlog=self.policy.misfire == "all")
                  for due in runs]
-        count = self.timetable.count(cursor, before - 1)
-        if count:
-            spans.append(Span(self.timetable.next_after(cursor),
-                              self.timetable.last_until(cursor, before - 1), count, *why))
-        spans += self._excluded(cursor, newest)
+        spans += self.list_skipped(cursor, before - 1, why) + self._excluded(cursor, newest)
         return newest, sorted(spans, key=lambda span: span.first)
+
+    def list_skipped(self, after, until, why):
+        """The due times of a stretch as one Span that says why they are skipped, or none: [Span]."""
+        count = self.timetable.count(after, until)
+        return [Span(self.timetable.next_after(after), self.timetable.last_until(after, until), count,
+                     *why)] if count else []
 
     def _list_runs(self, cursor, newest, now):
         """Those of the missed due times that `misfire` lets run; grace begins when they were planned."""
@@ -7351,8 +7360,7 @@ class Schedules:
         """Hands due times to the repository; the next is armed when they are written."""
         repository, began = entry.repository, self._clock.monotonic()
         upto_text, failures = to_text(upto), repository.db.failures
-        spans = [span._replace(first=to_text(span.first), last=to_text(span.last),
-                               planned=span.planned and to_text(span.planned)) for span in spans]
+        spans = [in_text(span) for span in spans]
 
         def then(pending):
             self._take(repository, pending)
@@ -7427,11 +7435,8 @@ class Schedules:
         entry = self.scheduler.find((repository.id, name))
         if entry is None or entry.timetable is None or entry.repository is not repository:
             return []
-        cursor, until = (int(from_text(moment) // 1) for moment in (decided, now))
-        count = entry.timetable.count(cursor, until)
-        return [Span(to_text(entry.timetable.next_after(cursor)),
-                     to_text(entry.timetable.last_until(cursor, until)), count, MISFIRE,
-                     "the schedule was changed before it ran")] if count else []
+        return [in_text(span) for span in entry.list_skipped(
+            *(int(from_text(moment) // 1) for moment in (decided, now)), why=CHANGED)]
 
     def _check(self, schedule, is_moved=True):
         faults = schedule.list_faults()
@@ -7558,9 +7563,6 @@ class Schedules:
             log.warning("schedule %s: %s", row["name"], error)
             return None
 
-    def list_calendars(self):
-        """[(name, dates)] of the calendars, by name."""
-        return sorted(self._master.calendars().items())
 
     def preview(self, name, repository, begin, end, count, with_excluded=False):
         """Yields (due, schedule, note) of coming due times, in order; nothing fires."""
@@ -9725,7 +9727,7 @@ CALENDAR = (("NAME", Kind(None, check_calendar_name)), ("DATES", Kind(None, chec
 
 @verb("CALENDAR LIST", MONITOR, "list the calendars that exclude_dates can name", options={"JSON": JSON})
 def _calendar_list(agent, request):
-    for name, dates in agent.schedules.list_calendars():
+    for name, dates in sorted(agent.master.calendars().items()):
         yield [("calendar", name), ("dates", dates)]
 
 
