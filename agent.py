@@ -5014,6 +5014,7 @@ class SetTask:
     """Gives a variable a value."""
 
     fields = {"variable": Field(VARIABLE_NAME, required=True), "value": Field(TEXT, required=True)}
+    is_instant = True                   # starts nothing: needs no commit of its own before
 
     def run(self, fields, execution):
         """The value may refer to other variables."""
@@ -6330,10 +6331,10 @@ class Session:
         resumed, self._resumed = self._resumed, None
         run = self._begin_run(resumed and resumed[1], self.repository.begin_task, step_run, index,
                               number, task.name or "", task.type, attempt)
-        if not resumed:
+        interrupt, kind = None, TASK_TYPES[task.type]()
+        if not resumed and not (getattr(kind, "is_instant", False) and len(self._records) < MAX_BATCH):
             self.flush()
         execution = Execution(self, run, self._values)
-        interrupt, kind = None, TASK_TYPES[task.type]()
         try:
             with self._deadline(task.timeout, "task"):
                 result = (kind.resume if resumed else kind.run)(task.fields, execution)
@@ -6881,13 +6882,17 @@ class SessionQueue:
     def _finished(self, session):
         with self._changed:
             self._running.pop(session.number, None)
+            # the thread of a slot looks for itself what it can run next
+            is_for_others = not self._running or session.ticket.is_adopted
             for gate, _ in session.ticket.gates(session.repository):
                 self._gates[gate] -= 1
                 if not self._gates[gate]:
                     del self._gates[gate]
                 if gate not in self._held:
+                    is_for_others = is_for_others or gate in self._aside
                     self._open(gate)
-            self._changed.notify_all()
+            if is_for_others:
+                self._changed.notify_all()
             again = self._again.pop(session.number, None)
             if again:
                 self.add(again, session.repository)

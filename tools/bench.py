@@ -418,7 +418,7 @@ def measure_schedules(folder):
                            document], stdout=subprocess.DEVNULL)
     print("%-24s %6.1f s for %d schedules" % ("--import", time.monotonic() - begun, SCHEDULES))
     bare, begun = bare_read(path), time.monotonic()
-    process, port = start_agent(folder, "--max-sessions", "100")
+    process, port = start_agent(folder)
     try:
         ready = time.monotonic() - begun
         memory = "%.0f MB" % memory_mb(process.pid) if os.path.isdir("/proc/self") else "?"
