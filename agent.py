@@ -7522,11 +7522,13 @@ class Schedules:
     def get(self, name, repository):
         """[(repository, row, next due time or None)] of a schedule: each repository has its own.
         NotFound; without a name nothing."""
-        troubles = []
-        found = [(place, row, self._next_due(place, row)) for place, row in self._read_all(
-            repository, troubles, lambda place: place.list_schedules(name))] if name is not None else []
-        if troubles and not found:
-            raise troubles[0]
+        found = []
+        try:
+            for schedule in self.list_all(repository, name) if name is not None else ():
+                found.append(schedule)
+        except RepositoryError:
+            if not found:
+                raise
         if name is not None and not found:
             raise NotFound("no schedule %s" % name)
         return found
@@ -7550,10 +7552,9 @@ class Schedules:
 
     def _undecided(self, row, begin=0.0):
         """From where on due times can still come: now, or later when the clock was ahead once."""
-        decided = 0.0
+        now = decided = self._clock.now()
         with contextlib.suppress(ValueError):       # another program has written it
             decided = from_text(row["decided"])
-        now = self._clock.now()
         return int(max(begin or now, decided if decided > now else 0.0) // 1)
 
     def _timetable(self, repository, row):
@@ -7618,9 +7619,9 @@ class Schedules:
 
     def list_occurrences(self, name, repository, limit):
         """Rows of occurrences, newest first."""
-        rows, troubles = [], []
-        for _, row in self._read_all(repository, troubles, lambda found: found.list_occurrences(name, limit)):
-            rows.append(row)
+        troubles = []
+        rows = [row for _, row in self._read_all(
+            repository, troubles, lambda found: found.list_occurrences(name, limit))]
         if not any(row["schedule"] == name for row in rows):
             self.get(name, repository)
         yield from sorted(rows, key=lambda row: row["due"], reverse=True)[:limit]

@@ -234,6 +234,21 @@ class AgentProcess:
         self._close()
 
 
+@pytest.fixture(scope="module")
+def make(tmp_path_factory):
+    """Starts AgentProcesses that last until the last test of this file: make("folder", "--name", "A")."""
+    made, top = [], tmp_path_factory.mktemp("agents")
+
+    def start(folder, *options, **keywords):
+        made.append(AgentProcess(top / folder, *options, **keywords))
+        return made[-1].start()
+    yield start
+    for agent in made:
+        agent.finish()
+    for agent in made:
+        assert "Traceback" not in agent.log() and "Warning:" not in agent.log(), agent.log()
+
+
 @pytest.fixture
 def make_agent(tmp_path):
     """Makes AgentProcesses, not yet started: make_agent("--max-sessions", "1", folder="a")."""

@@ -16,7 +16,7 @@ from datetime import datetime
 import pytest
 
 from agent import make_timetable
-from conftest import AgentProcess, wait_for
+from conftest import wait_for
 
 OPEN = "SESSIONS -STATUS=WAITING,QUEUED,RUNNING -LIMIT=1"
 
@@ -79,21 +79,6 @@ def check_ledger(agent, name, rule="every 1s", since=None):
     assert dues == {row["session"]: row["due"] for row in rows if row["session"]}, name
     assert len(set(dues.values())) == len(dues), name
     return rows
-
-
-@pytest.fixture(scope="module")
-def make(tmp_path_factory):
-    """Starts AgentProcesses that last until the last test of this file: make("folder", "--name", "A")."""
-    made, top = [], tmp_path_factory.mktemp("agents")
-
-    def start(folder, *options, **keywords):
-        made.append(AgentProcess(top / folder, *options, **keywords))
-        return made[-1].start()
-    yield start
-    for agent in made:
-        agent.finish()
-    for agent in made:
-        assert "Traceback" not in agent.log() and "Warning:" not in agent.log(), agent.log()
 
 
 QUEUES = ["QUEUE%d" % number for number in range(20)]

@@ -7,7 +7,7 @@ from datetime import date, datetime, timedelta
 import pytest
 
 from agent import find_jitter, make_timetable
-from conftest import AgentProcess, is_alive, wait_for
+from conftest import is_alive, wait_for
 
 SCENARIOS = {
     "J": "echo $VAR_v $DUE", "K": "true", "R_FIRST": "true", "R_NEVER": "true", "BAD": "exit 3",
@@ -142,21 +142,6 @@ def define_effects(due):
 
 
 JITTER = 2      # seconds by which JITTER2 is to be late
-
-
-@pytest.fixture(scope="module")
-def make(tmp_path_factory):
-    """Starts AgentProcesses that last until the last test of this file: make("folder", "--name", "A")."""
-    made, top = [], tmp_path_factory.mktemp("agents")
-
-    def start(folder, *options, **keywords):
-        made.append(AgentProcess(top / folder, *options, **keywords))
-        return made[-1].start()
-    yield start
-    for agent in made:
-        agent.finish()
-    for agent in made:
-        assert "Traceback" not in agent.log() and "Warning:" not in agent.log(), agent.log()
 
 
 @pytest.fixture(scope="module")

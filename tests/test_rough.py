@@ -35,13 +35,19 @@ def sessions_of(running, name):
     return running.rows("SESSIONS -SCHEDULE=%s -LIMIT=1000" % name)
 
 
-# -- held ------------------------------------------------------------------------------
-
-def test_what_a_held_schedule_has_waiting_waits_over_a_restart_too(make_agent):
+def start_busy(make_agent):
+    """An agent with a session of schedule H that runs, and one that waits for its end."""
     running = make_agent().start()
     running.import_os("NAP", "sleep 1000")
     running.ok('SCHED ADD H NAP -1 GLOBAL "every 1s"')
     wait_for(lambda: len(sessions_of(running, "H")) == 2, "one that runs and one that waits")
+    return running
+
+
+# -- held ------------------------------------------------------------------------------
+
+def test_what_a_held_schedule_has_waiting_waits_over_a_restart_too(make_agent):
+    running = start_busy(make_agent)
     running.ok('HOLD "look first" -SCHEDULE=H')
     held = sessions_of(running, "H")[0]["session"]
     running.kill()
@@ -56,10 +62,7 @@ def test_what_a_held_schedule_has_waiting_waits_over_a_restart_too(make_agent):
 
 
 def test_a_held_schedule_that_is_deleted_lets_go_of_its_session(make_agent):
-    running = make_agent().start()
-    running.import_os("NAP", "sleep 1000")
-    running.ok('SCHED ADD H NAP -1 GLOBAL "every 1s"')
-    wait_for(lambda: len(sessions_of(running, "H")) == 2, "one that runs and one that waits")
+    running = start_busy(make_agent)
     running.ok("HOLD -SCHEDULE=H -REPO=WORKREP")
     waiting, runs = [row["session"] for row in sessions_of(running, "H")]
     running.ok("SCHED DEL H")
@@ -186,12 +189,9 @@ def test_a_repository_that_is_gone_leaves_the_others_lines(make_agent):
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory):
+def shared(make):
     """An agent for tests that change nothing for good."""
-    from conftest import AgentProcess
-    running = AgentProcess(tmp_path_factory.mktemp("shared")).start()
-    yield running
-    running.finish()
+    return make("shared")
 
 
 # -- cost and old files ----------------------------------------------------------------
