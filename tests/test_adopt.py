@@ -10,6 +10,14 @@ def adoptable(agent, *commands, **fields):
     agent.import_os("A", *commands, **dict(fields, on_stale="adopt"))
 
 
+UNTIL_GO = "until [ -e go ]; do sleep 0.1; done"
+
+
+def go(agent):
+    """Lets a task go on that waits with UNTIL_GO."""
+    (agent.folder / "go").touch()
+
+
 def spools(agent):
     return list(agent.folder.glob("*.spool.*"))
 
@@ -39,12 +47,13 @@ def test_as_any_other_when_nothing_happens(agent):
 
 def test_after_a_kill_its_output_and_its_real_exit_code_decide(make_agent):
     agent = make_agent().start()
-    adoptable(agent, "sh -c 'echo early; echo $$ > pid; sleep 3; echo late; exit 3'")
+    adoptable(agent, "sh -c 'echo early; echo $$ > pid; %s; echo late; exit 3'" % UNTIL_GO)
     agent.ok("EXEC A")
     pid = pid_of(agent)
     agent.kill()
     assert is_alive(pid)
     agent.start()
+    go(agent)
     end = agent.ok("WAIT 1001")
     assert end["status"] == "ERROR" and "exit code 3" in end["message"]
     assert agent.log_texts(1001) == ["early", "late"]
@@ -58,23 +67,25 @@ def test_the_session_goes_on_with_its_next_task_and_step(make_agent):
     agent.import_document({"scenarios": [{
         "name": "A", "version": "1", "on_stale": "adopt", "variables": {"v": "none"}, "steps": [
             {"name": "one", "tasks": [
-                {"type": "os", "command": "echo $$ > pid; sleep 2; echo value", "capture": "v"},
+                {"type": "os", "command": "echo $$ > pid; %s; echo value" % UNTIL_GO, "capture": "v"},
                 {"type": "os", "command": "echo \"second ${v}\" >> order"}]},
             {"name": "two", "tasks": [{"type": "os", "command": "echo third >> order"}]}]}]})
     agent.ok("EXEC A")
     pid_of(agent)
     agent.kill()
     agent.start()
+    go(agent)
     assert agent.ok("WAIT 1001")["status"] == "DONE"
     assert (agent.folder / "order").read_text() == "second value\nthird\n"
 
 
 def test_one_that_ended_while_no_agent_was_there(make_agent):
     agent = make_agent().start()
-    adoptable(agent, "echo $$ > pid; sleep 1; echo done; exit 0")
+    adoptable(agent, "echo $$ > pid; %s; echo done; exit 0" % UNTIL_GO)
     agent.ok("EXEC A")
     pid = pid_of(agent)
     agent.kill()
+    go(agent)
     wait_for(lambda: not is_alive(pid), "the task to end")
     wait_for(lambda: not any("agent.py" in command and "--hold" in command and str(agent.folder) in command
                              for command in commands()), "its holder to end")
@@ -128,7 +139,7 @@ def test_a_stop_and_a_timeout_reach_it(make_agent, how):
 
 def test_shutdown_leave_is_an_upgrade_without_a_stop(make_agent):
     agent = make_agent().start()
-    adoptable(agent, "echo early; echo $$ > pid; sleep 3; echo late")
+    adoptable(agent, "echo early; echo $$ > pid; %s; echo late" % UNTIL_GO)
     agent.import_os("B", "echo $$ > pid_b; sleep 60")
     agent.ok("EXEC A")
     agent.ok("EXEC B")
@@ -138,6 +149,7 @@ def test_shutdown_leave_is_an_upgrade_without_a_stop(make_agent):
     assert agent.wait() == 0
     assert is_alive(pid) and not is_alive(other)
     agent.start()
+    go(agent)
     assert agent.ok("WAIT 1001")["status"] == "DONE"
     assert agent.log_texts(1001) == ["early", "late"]
     assert agent.status(2001)["status"] == "STOPPED"
@@ -148,11 +160,12 @@ def test_output_is_capped_and_secrets_are_masked_by_the_holder(make_agent):
     agent.import_document({"scenarios": [{
         "name": "A", "version": "1", "on_stale": "adopt", "variables": {"key": {"secret": True}}, "steps": [
             {"name": "s", "tasks": [{"type": "os", "command":
-             'echo "first ${key}"; echo $$ > pid; sleep 1; seq 100000; echo "last ${key}"'}]}]}]})
+             'echo "first ${key}"; echo $$ > pid; %s; seq 100000; echo "last ${key}"' % UNTIL_GO}]}]}]})
     agent.ok("EXEC A key=top-secret")
     pid_of(agent)
     agent.kill()
     agent.start()
+    go(agent)
     assert agent.ok("WAIT 1001")["status"] == "DONE"
     texts = agent.log_texts(1001)
     assert texts[0] == "first ***" and texts[-1] == "last ***"
