@@ -3193,8 +3193,9 @@ class ScenarioTables:
             "select s.*, d.body from scenario s join definition d on d.id = s.definition"
             " where 1" + where + " order by s.name, s.version_key, s.version", values).fetchall()
 
-    def import_document(self, connection, document, agent, now, is_replacing=False):
-        """Puts scenarios and schedules in; BadRequest or Exists with faults, nothing half done.
+    def import_document(self, connection, document, agent, now, is_replacing=False, list_forgotten=None):
+        """Puts scenarios and schedules in (put_schedule); BadRequest or Exists with faults, nothing
+        half done.
 
         Returns the counts (scenarios, schedules) that were made or changed.
         """
@@ -3224,7 +3225,8 @@ class ScenarioTables:
             faults += [("schedules[%d].variables.%s" % (index, name), "is secret, a schedule cannot "
                         "give it") for name, source in known.secrets.items()
                        if name in schedule.variables or not source]
-            self.put_schedule(connection, schedule._replace(agent=schedule.agent or agent), now)
+            self.put_schedule(connection, schedule._replace(agent=schedule.agent or agent), now,
+                              list_forgotten)
         for index, schedule in enumerate(document.schedules):
             try:
                 if schedule is not None:
@@ -3724,6 +3726,12 @@ class SessionViews:
                 found.append(max(0.0, from_text(ended) - from_text(begun)))
         return {scenario: sorted(found)[len(found) // 2] for scenario, found in durations.items()}
 
+    def list_open(self, connection, agent):
+        """[(row, Ticket)] of an agent's sessions that run or are outstanding, in order of creation."""
+        return [(row, self.ticket(connection, row)) for row in connection.execute(
+            "select * from session where agent=? and status in ('WAITING', 'QUEUED', 'RUNNING')"
+            " order by id", (agent,)).fetchall()]
+
     def session_resume(self, session):
         """What a run needs: (session row, Scenario, runs so far, {step: (attempts so far, status)}),
         the status being that of the newest attempt."""
@@ -3799,11 +3807,12 @@ class Span(NamedTuple):
 class ScheduleTables:
     """Schedules and their ledger; a part of WorkRepository."""
 
-    def put_schedule(self, connection, schedule, now):
+    def put_schedule(self, connection, schedule, now, list_forgotten=None):
         """Adds a schedule or sets it to a new definition; its ledger and hold stay.
 
-        The same again changes nothing. What was due by another rule before now is not decided any
-        more; `after` that changes, or is enabled, looks at what ends from now on.
+        The same again changes nothing. New times, or ON, begin now: what had come by the old ones
+        and was not decided is list_forgotten(name, decided) -> [Span]. `after` that changes, or is
+        enabled, looks at what ends from now on.
         """
         row = self.find_schedule(connection, schedule.name)
         before = self._readable(row)
@@ -3817,13 +3826,13 @@ class ScheduleTables:
             self._skip(connection, schedule.name, Span(waiting, waiting, 1, MISFIRE, "the schedule was "
                        "changed before what it ran after had ended well"), now)
             waiting = None
-        decided = row["decided"] if row else ""
-        if row is None:     # one of this name that was deleted may have decided further
-            newest = self._newest_occurrence(connection, schedule.name)
-            decided = newest["last_due"] if newest else ""
+        if is_moved:
+            for span in list_forgotten(schedule.name, row["decided"]) if row and list_forgotten else ():
+                self._skip(connection, schedule.name, span, now)
+            self._begin_anew(connection, schedule.name, now)
         values = schedule[1:8] + (
             json.dumps(schedule.variables), json.dumps(schedule.options), revision,
-            max(now, decided) if is_moved else decided, waiting, schedule.name)
+            now if is_moved else row["decided"], waiting, schedule.name)
         if row is None:
             connection.execute(
                 "insert into schedule(agent, scenario, version, context, rule, timezone, enabled,"
@@ -3836,6 +3845,14 @@ class ScheduleTables:
                 values)
         if before is None or before.get("after") != schedule.get("after") or not before.enabled:
             self._put_conditions(connection, schedule)
+
+    @staticmethod
+    def _begin_anew(connection, name, now):
+        """Takes back what was skipped by a clock that was ahead; what has fired then stays."""
+        connection.execute("delete from occurrence where schedule=? and due>? and session is null",
+                           (name, now))
+        connection.execute("update occurrence set message=message || '; begun anew at ' || ?2 where"
+                           " schedule=?1 and last_due>?2 and session is null", (name, now))
 
     @staticmethod
     def _put_conditions(connection, schedule):
@@ -3884,22 +3901,18 @@ class ScheduleTables:
             raise Exists("a schedule %s exists in repository %s" % (schedule.name, self.name))
         self._put_checked(connection, schedule, now)
 
-    def set_schedule(self, connection, name, changes, now, list_forgotten=lambda decided: ()):
-        """Changes fields of a schedule: changes(Schedule) -> Schedule. By new times what had come since
-        it was `decided` is not decided any more: list_forgotten(decided) -> [Span]."""
-        row = self.get_schedule(connection, name)
-        before = self.schedule_of(row)
+    def set_schedule(self, connection, name, changes, now, list_forgotten=None):
+        """Changes fields of a schedule: changes(Schedule) -> Schedule. As put_schedule."""
+        before = self.schedule_of(self.get_schedule(connection, name))
         schedule = changes(before)
-        for span in list_forgotten(row["decided"]) if schedule.timing != before.timing else ():
-            self._skip(connection, name, span, now)
         if schedule == before._replace(enabled=False):      # whatever else is wrong with it
-            self.put_schedule(connection, schedule, now)
+            self.put_schedule(connection, schedule, now, list_forgotten)
         else:
-            self._put_checked(connection, schedule, now)
+            self._put_checked(connection, schedule, now, list_forgotten)
 
-    def _put_checked(self, connection, schedule, now):
+    def _put_checked(self, connection, schedule, now, list_forgotten=None):
         self._check_variables(connection, schedule)
-        self.put_schedule(connection, schedule, now)
+        self.put_schedule(connection, schedule, now, list_forgotten)
         self.check_conditions(connection, schedule)
 
     def delete_schedule(self, connection, name):
@@ -3979,6 +3992,12 @@ class ScheduleTables:
             return [tuple(row) for row in connection.execute(
                 "select kind, name, met from schedule_condition where schedule=?", (schedule.name,))]
 
+    @staticmethod
+    def list_met(connection):
+        """[(schedule, kind, name, when)] of the conditions that are met."""
+        return connection.execute("select schedule, kind, name, met from schedule_condition"
+                                  " where met is not null").fetchall()
+
     def list_users(self, calendar):
         """The names of the schedules that a calendar excludes dates from."""
         with self.db.reading() as connection:
@@ -4024,6 +4043,8 @@ class ScheduleTables:
     def _come_due(self, connection, row, span, now, is_held):
         """A due time has come: it runs, or waits for what `after` names."""
         name, schedule = row["name"], self.schedule_of(row)
+        if self._is_recorded(connection, name, span.first):     # fired before the clock stepped back
+            return []
         if not schedule.get("after") and not row["waiting"]:
             return self._start(connection, schedule, span, now, is_held)
         waiting = self.find_schedule(connection, name)["waiting"]
@@ -4068,10 +4089,9 @@ class ScheduleTables:
                 continue
             if not is_met:
                 continue
-            newest = self._newest_occurrence(connection, schedule.name)
             due = row["waiting"] or now
-            if not row["waiting"] and newest and due <= newest["last_due"]:     # twice in a millisecond
-                due = to_text(from_text(newest["last_due"]) + 0.001)
+            while self._is_recorded(connection, schedule.name, due):    # twice in a millisecond
+                due = to_text(from_text(due) + 0.001)
             connection.execute("update schedule set waiting=null, decided=max(decided, ?) where name=?",
                                (due, schedule.name))
             told = "after %s" % schedule.get("after") if schedule.get("after") else ""
@@ -4135,7 +4155,12 @@ class ScheduleTables:
         return self.ticket(connection, self.get_session(connection, session))
 
     @staticmethod
-    def _newest_occurrence(connection, name, upto="9999"):
+    def _is_recorded(connection, name, due):
+        return connection.execute("select 1 from occurrence where schedule=? and due=?",
+                                  (name, due)).fetchone() is not None
+
+    @staticmethod
+    def _newest_occurrence(connection, name, upto):
         return connection.execute("select * from occurrence where schedule=? and due<=? order by due desc"
                                   " limit 1", (name, upto)).fetchone()
 
@@ -7251,8 +7276,9 @@ class Schedules:
         since, decided, hold, trouble = now, now, None, ""
         try:
             decided = from_text(row["decided"])
-            for name in ("hold_since", "hold_until", "waiting"):
-                from_text(row[name] or row["decided"])
+            for moment in (row["hold_since"], row["hold_until"], row["waiting"]):
+                if moment:
+                    from_text(moment)
         except ValueError:
             trouble = "a time in its row is none; SCHED SET or RELEASE writes it anew"
         if row["hold_since"] and not trouble:
@@ -7296,6 +7322,9 @@ class Schedules:
                 self._put(self._entry(repository, row, now, why), not place.has_started)
         for name in set(known) - set(states):
             self._remove(known[name].key)
+        newest = max((entry.decided for entry in self.scheduler.list_entries(repository.id)), default=now)
+        for note in list_ahead(newest, now) if not place.has_started else ():
+            log.warning("schedules of repository %s: %s", repository.name, note)
         place.has_started, place.loaded = True, repository
         self.fire_startups()
         self.decide_after(repository)
@@ -7431,17 +7460,19 @@ class Schedules:
             return changed
         found, now = self._places.with_schedule(name, repository), to_text(self._clock.now())
         found.db.write(lambda connection: found.set_schedule(
-            connection, name, checked, now,
-            lambda decided: self._list_forgotten(found, name, decided, now)))
+            connection, name, checked, now, self.forgotten(found, now)))
         self.refresh(found, name)
 
-    def _list_forgotten(self, repository, name, decided, now):
-        """[Span] of what had come by now and was not decided yet, held or delayed by jitter."""
-        entry = self.scheduler.find((repository.id, name))
-        if entry is None or entry.timetable is None or entry.repository is not repository:
-            return []
-        return [in_text(span) for span in entry.list_skipped(
-            *(int(from_text(moment) // 1) for moment in (decided, now)), why=CHANGED)]
+    def forgotten(self, repository, now):
+        """For put_schedule: what had come by now (UTC text) and was not decided, held or delayed by
+        jitter."""
+        def list_forgotten(name, decided):
+            entry = self.scheduler.find((repository.id, name))
+            if entry is None or entry.timetable is None or entry.repository is not repository:
+                return []
+            return [in_text(span) for span in entry.list_skipped(
+                *(int(from_text(moment) // 1) for moment in (decided, now)), why=CHANGED)]
+        return list_forgotten
 
     def _check(self, schedule, is_moved=True):
         faults = schedule.list_faults()
@@ -7587,35 +7618,20 @@ class Schedules:
                 yield due, name, "excluded (%s): %s" % excluded
                 continue
             with found.db.reading() as connection:
-                schedule = found.schedule_of(found.get_schedule(connection, name))
-            yield due, name, "; ".join(list_notes(schedule, timetable, due, before))
+                row = found.get_schedule(connection, name)
+            notes = list_notes(found.schedule_of(row), timetable, due, before)
+            if before == self._undecided(row):
+                notes += list_ahead(before, self._clock.now())
+            yield due, name, "; ".join(notes)
         if troubles:
             raise troubles[0]
 
-    def plan(self, begin, end, repository, slots, troubles):
-        """Plays a period -> (the instant up to which, [Visit] in the order of their times). What could
+    def plan(self, period, repository, troubles):
+        """Plays a Period -> (the instant up to which, [Visit] in the order of their times). What could
         not be read is told in `troubles`."""
-        def streams():
-            for found, (row, duration) in self._read_all(repository, troubles, read):
-                timetable = self._timetable(found, row) if row["enabled"] else None
-                if timetable is None or row["agent"] != self._name:
-                    continue
-                schedule = found.schedule_of(row)
-                if schedule.rule:
-                    yield list_visits(found, schedule, timetable, duration, begin, end)
-                else:
-                    followers.append(Follower(found, schedule, visit_maker(found, schedule, duration)))
-
-        def read(found):
-            with found.db.reading() as connection:
-                durations = found.median_durations(connection)
-            for row in found.list_schedules():
-                yield row, durations.get(row["scenario"])
-        followers = []
-        visits = list(list_earliest(streams(), MAX_VISITS + 1, lambda visit: visit.due))
-        if len(visits) > MAX_VISITS:
-            end = visits.pop().due
-        return end, Plan(slots, followers).play(sorted(visits, key=lambda visit: visit.at), end)
+        forecast = Forecast(self._name, period, self._timetable)
+        return forecast.play(visits for _, visits in self._read_all(
+            repository, troubles, forecast.list_streams))
 
     def list_occurrences(self, name, repository, limit):
         """Rows of occurrences, newest first."""
@@ -7684,97 +7700,264 @@ def list_notes(schedule, timetable, due, before):
     return notes
 
 
+def list_ahead(decided, now):
+    """What is to be said when due times are decided that have not come yet."""
+    return [] if decided <= now + STEP_S else [
+        "the clock was ahead: nothing is due before %s; SCHED OFF and SCHED ON begin anew" % local_iso(decided)]
+
+
 MAX_VISITS = 20000      # due times that a plan plays
+NEVER_RELEASED = float("inf")
 OUTCOMES = STARTS, OVERLAPS, QUEUES, SKIPS, UNFIT = "starts", "overlaps", "queues", "skipped", "never"
 
 
+class Period(NamedTuple):
+    """What a plan is played for; epoch seconds."""
+    begin: float
+    end: float
+    now: float
+    slots: int
+    hold: Optional[Hold] = None         # of the agent
+
+
 class Visit:
-    """A due time in a plan: what it wants, and what became of it."""
+    """A due time in a plan, or a session that is open: what it wants, and what became of it."""
     __slots__ = ("name", "scenario", "due", "at", "duration", "is_known", "overlap", "priority",
-                 "limit", "on_limit", "begin", "end", "outcome", "notes")
+                 "limit", "on_limit", "begin", "end", "outcome", "notes", "is_backlog", "is_held")
 
     def __init__(self, **fields):
         self.begin = self.end = self.outcome = None
+        self.is_backlog = False         # as of a Span
+        self.is_held = False            # it does not come: its hold has decided that
         self.notes = []
         for name, value in fields.items():
             setattr(self, name, value)
 
     @property
     def schedule(self):
-        """What tells its schedule from all others: repository id, name."""
+        """What tells its schedule from all others: repository id, name (None: it has none)."""
         return self.scenario[0], self.name
 
+    def skip(self, note):
+        """It makes no session, and why."""
+        self.outcome = SKIPS
+        self.notes.append(note)
 
-def list_visits(repository, schedule, timetable, duration, begin, end):
-    """Yields a Visit for each due time of a schedule from begin to end. `duration` of past sessions, s."""
-    due = timetable.next_after(int(-(-begin // 1)) - 1)
-    make = visit_maker(repository, schedule, duration) if due is not None and due <= end else None
-    while due is not None and due <= end:
-        yield make(due)
-        due = timetable.next_after(due)
+    def estimate(self, duration, timeout):
+        """How long it takes: the median of past sessions, s, or None; and its time-out."""
+        self.duration, self.is_known = duration or 0.0, duration is not None
+        if duration is None:
+            self.notes.append("no session of its scenario has ended well yet: taken as 0 s")
+        elif timeout and duration > timeout:
+            self.outcome, self.duration = UNFIT, timeout
+            self.notes.append("takes %g s, its timeout is %g s" % (duration, timeout))
+        return self
 
 
 def visit_maker(repository, schedule, duration):
-    """make(due) -> Visit of a schedule."""
-    scenario = repository.find_parsed(schedule.scenario, schedule.version)
-    timeout = schedule.get("timeout") or (scenario and scenario.timeout)
-    concurrency = scenario and scenario.concurrency or {"limit": MAX_QUEUE, "on_limit": "wait"}
+    """make(due) -> Visit of a schedule. `duration` of past sessions, s, or None."""
+    @functools.lru_cache(maxsize=1)         # asked when there is a due time at all
+    def bounds():
+        scenario = repository.find_parsed(schedule.scenario, schedule.version)
+        return (schedule.get("timeout") or (scenario and scenario.timeout),
+                scenario and scenario.concurrency or {"limit": MAX_QUEUE, "on_limit": "wait"})
 
     def make(due):
+        timeout, concurrency = bounds()
         visit = Visit(name=schedule.name, scenario=(repository.id, schedule.scenario), due=due, at=due + (
-            find_jitter(schedule.name, int(due), schedule.get("jitter"))), duration=duration or 0.0,
-            is_known=duration is not None, overlap=schedule.get("overlap"),
-            priority=schedule.get("priority"), limit=concurrency["limit"],
-            on_limit=concurrency["on_limit"])
-        if duration is None:
-            visit.notes.append("no session of its scenario has ended well yet: taken as 0 s")
-        elif timeout and duration > timeout:
-            visit.outcome, visit.duration = UNFIT, timeout
-            visit.notes.append("takes %g s, its timeout is %g s" % (duration, timeout))
+            find_jitter(schedule.name, int(due), schedule.get("jitter"))),
+            overlap=schedule.get("overlap"), priority=schedule.get("priority"),
+            limit=concurrency["limit"], on_limit=concurrency["on_limit"]).estimate(duration, timeout)
         if schedule.get("after"):
             visit.notes.append("after %s" % schedule.get("after"))
         return visit
     return make
 
 
+def open_visit(repository, row, ticket, duration, now, release):
+    """The Visit of a session that is open: until when it runs, or from when on it may begin."""
+    planned = from_text(row["start_at"] or row["created"])
+    visit = Visit(name=row["schedule"], scenario=(repository.id, row["scenario"]),
+                  due=from_text(row["due"]) if row["due"] else planned, at=max(now, planned, release),
+                  overlap="queue" if row["schedule"] and not ticket.is_parallel else "parallel",
+                  priority=ticket.priority, limit=ticket.limit or MAX_QUEUE, on_limit="wait"
+                  ).estimate(duration, row["timeout"])
+    if row["status"] == RUNNING:
+        visit.begin = from_text(row["begun"])
+        visit.end = max(now, visit.begin + visit.duration)
+    return visit
+
+
+def list_visits(make, timetable, begin, end):
+    """Yields make(due) for each due time from begin to end."""
+    due = timetable.next_after(int(-(-begin // 1)) - 1)
+    while due is not None and due <= end:
+        yield make(due)
+        due = timetable.next_after(due)
+
+
+def list_held(make, entry, begin, end, release, note):
+    """list_visits of an Entry that is held until its release: what `misfire` makes of them then, and
+    before them those that came due before the period and run at the release."""
+    upto, spans = (NEVER_RELEASED, []) if release > end else entry.judge(release, release, ON_HOLD)
+    runs = {span.first: span for span in spans if not span.reason}
+    earlier = map(make, [due for due in runs if due < begin])
+    for visit in itertools.chain(earlier, list_visits(make, entry.timetable, begin, end)):
+        if entry.decided < visit.due <= upto:
+            visit.notes.append(note)
+            if visit.due in runs:
+                visit.at, visit.outcome = release, visit.outcome or QUEUES
+                visit.is_backlog = runs[visit.due].is_backlog
+            else:
+                visit.is_held, visit.outcome = True, None if release > end else SKIPS
+        yield visit
+
+
+def find_release(*holds):
+    """(when the last of these holds ends, NEVER_RELEASED if it does not, and its words); 0 without any."""
+    release, hold = max(((from_text(hold.until) if hold.until else NEVER_RELEASED, hold)
+                         for hold in holds if hold), key=lambda found: found[0], default=(0.0, None))
+    return release, hold and "held since %s%s%s" % (
+        local_iso(from_text(hold.since)), " until %s" % local_iso(release) if hold.until else "",
+        hold.reason and ": " + hold.reason)
+
+
+class Forecast:
+    """What a plan is made of: due times, and for a period that is to come what is open now, and which
+    conditions are met."""
+
+    def __init__(self, agent, period, find_timetable):
+        self._agent, self._period, self._find_timetable = agent, period, find_timetable
+        self._is_past = period.begin < period.now       # played from an empty start
+        self._begin = min(period.begin, period.now)
+        self._followers, self._open = [], []
+
+    def list_streams(self, repository):
+        """Yields the Visits of one schedule of a repository after the other; what is open comes last."""
+        with repository.db.reading() as connection:
+            durations = repository.median_durations(connection)
+            opened = [] if self._is_past else repository.list_open(connection, self._agent)
+            met = [] if self._is_past else repository.list_met(connection)
+        conditions, releases = collections.defaultdict(dict), {}
+        for schedule, kind, name, ended in met:
+            conditions[schedule][kind, repository.id, name] = ended
+        for row in repository.list_schedules():
+            try:
+                if row["agent"] == self._agent:
+                    release, note = releases[row["name"]] = find_release(self._period.hold, row[
+                        "hold_since"] and Hold(*(row["hold_" + name] for name in Hold._fields)))
+                    if row["enabled"]:
+                        yield self._list_visits(repository, row, durations.get(row["scenario"]),
+                                                conditions[row["name"]], release, note)
+            except (ValueError, Conflict) as error:     # does not fire: another program has spoilt it
+                log.warning("schedule %s: %s", row["name"], error)
+        release = find_release(self._period.hold)
+        self._open += [open_visit(repository, row, ticket, durations.get(row["scenario"]), self._begin,
+                                  releases.get(row["schedule"], release)[0]) for row, ticket in opened]
+
+    def _list_visits(self, repository, row, duration, met, release, note):
+        """The Visits of a schedule, in order; what it runs after is kept in mind."""
+        period, timetable = self._period, self._find_timetable(repository, row)
+        if timetable is None:
+            return iter(())
+        schedule = repository.schedule_of(row)
+        make = visit_maker(repository, schedule, duration)
+        waiting = row["waiting"] and not self._is_past and from_text(row["waiting"])
+        if schedule.get("after"):
+            self._followers.append(Follower(repository, schedule, make, {
+                key: from_text(ended) for key, ended in met.items()}, release))
+        visits = list_visits(make, timetable, period.begin, period.end)
+        if note:
+            entry = Entry(repository, row["name"], row["revision"], timetable, Policy(*map(
+                schedule.get, Policy._fields)), None, from_text(row["decided"]), release)
+            visits = list_held(make, entry, period.begin, period.end, release, note)
+        return itertools.chain([make(waiting)] if waiting else [], visits)
+
+    def play(self, streams):
+        """Plays what list_streams has given of all repositories, as Schedules.plan says."""
+        begin, end = self._period.begin, self._period.end
+        visits = list(list_earliest(streams, MAX_VISITS + 1, lambda visit: visit.due))
+        if len(visits) > MAX_VISITS:
+            end = max(begin, visits.pop().due)
+        plan = Plan(self._period.slots, self._followers, self._begin)
+        plan.take_up(self._open)
+        visits = plan.play(sorted(visits, key=lambda visit: visit.at), end)
+        return end, [visit for visit in visits
+                     if visit.due >= begin or visit.begin is None or visit.begin >= begin]
+
+
 class Follower:
-    """A schedule without a rule in a plan: make(due) -> Visit when all its conditions are met."""
+    """A schedule with `after` in a plan: what it waits for, and its due time that waits. make(due) ->
+    Visit, when it has no due times of its own. `met` is {(kind, repository id, name): when}."""
 
-    def __init__(self, repository, schedule, make):
-        self._conditions = {(kind, repository.id, name): within_s
-                            for kind, name, within_s in schedule.list_conditions()}
-        self._met, self._make = {}, make
+    def __init__(self, repository, schedule, make, met=(), release=0.0):
+        self.schedule = repository.id, schedule.name
+        self.conditions = {(kind, repository.id, name): within_s
+                           for kind, name, within_s in schedule.list_conditions()}
+        self.release = release          # until then it is held
+        self.make = None if schedule.rule else make
+        self._met, self._waiting = dict(met), None
 
-    def meet(self, visit, now):
-        """A visit has ended -> the Visit that this brings about, or None."""
-        for key in (("schedule",) + visit.schedule, ("scenario",) + visit.scenario):
-            if key in self._conditions:
-                self._met[key] = now
-        if not all(key in self._met and now - self._met[key] <= (within_s or now)
-                   for key, within_s in self._conditions.items()):
-            return None
-        self._met = {}
-        return self._make(now)
+    def wait(self, visit):
+        """A due time waits from now on; the one before it does no more."""
+        if self._waiting:
+            self._waiting.skip("what it runs after had not ended well by the next due time")
+        self._waiting = visit
+
+    def meet(self, key, now):
+        """A session of this key has ended well."""
+        self._met[key] = now
+
+    def take(self, now):
+        """[the Visit that may begin since all is met], or []."""
+        if now < self.release or not (self.make or self._waiting) or not all(
+                key in self._met and now - self._met[key] <= (within_s or now)
+                for key, within_s in self.conditions.items()):
+            return []
+        visit, self._waiting, self._met = self._waiting or self.make(now), None, {}
+        return [visit]
 
 
 class Plan:
     """Plays sessions against the slots of the agent and the limits of schedules and scenarios."""
 
-    def __init__(self, slots, followers=()):
-        self._free, self._followers = slots, followers
-        self._made = []                 # visits of followers
-        self._running = []              # heap of (end, order, Visit); order is that of arrival
+    def __init__(self, slots, followers=(), begin=0.0):
+        self._free, self._now = slots, begin
+        self._followers = {follower.schedule: follower for follower in followers}
+        self._awaiting = collections.defaultdict(list)      # condition -> Followers
+        self._made = []                 # visits of followers that have no due times
+        self._events = []               # heap of (when, order, what to do then -> visits that come by it)
         self._ready, self._aside = [], {}       # heaps of (-priority, order, Visit); gate -> what waits for it
         self._busy = collections.Counter()      # gate -> how many run in it
         self._open = collections.Counter()      # scenario -> its sessions, those that wait too
         self._of = {}                   # schedule -> ({order: Visit} that run, and that wait)
-        self._order = itertools.count()
+        self._order = itertools.count()         # that of arrival
+        for follower in followers:
+            self._call_at(max(begin, follower.release), self._take, follower)
+            for condition in follower.conditions:
+                self._awaiting[condition].append(follower)
+
+    def take_up(self, visits):
+        """Sessions that are open when the play begins, in the order of their creation."""
+        for visit in visits:
+            self._open[visit.scenario] += 1
+            self._of.setdefault(visit.schedule, ({}, {}))
+            if visit.begin is not None:
+                self._occupy(next(self._order), visit)
+            elif visit.at <= self._now:
+                self._wait(visit)
+            else:
+                order = next(self._order)
+                self._of[visit.schedule][1][order] = visit
+                self._call_at(visit.at, self._come_up, order, visit)
+        self._begin(self._now)
 
     def play(self, visits, end):
         """Visits in the order of their times -> these and those of followers, with what becomes of them."""
-        for at, together in itertools.groupby(visits, key=lambda visit: visit.at):
+        for at, together in itertools.groupby(visits, key=lambda visit: max(visit.at, self._now)):
             self._advance(at)
-            self._arrive_all(list(together), at)
+            self._arrive_all([visit for each in together if not each.is_held
+                              for visit in self._come_due(each, at)], at)
         self._advance(end)
         visits = sorted(visits + self._made, key=lambda visit: visit.at) if self._made else visits
         for visit in visits:
@@ -7783,57 +7966,88 @@ class Plan:
                 visit.notes.append("has not begun by the end of the period")
         return visits
 
+    def _call_at(self, when, function, *arguments):
+        heapq.heappush(self._events, (when, next(self._order), functools.partial(function, *arguments)))
+
     def _advance(self, now):
-        while self._running and self._running[0][0] <= now:
-            ended, order, visit = heapq.heappop(self._running)
-            if order in self._of[visit.schedule][0]:        # else it was replaced
-                self._leave(order, visit)
-                following = [follower.meet(visit, ended) for follower in self._followers] \
-                    if visit.outcome != UNFIT and len(self._made) < MAX_VISITS else []
-                following = [visit for visit in following if visit]
-                self._made += following
-                self._arrive_all(following, ended)
+        while self._events and self._events[0][0] <= now:
+            when, following = self._events[0][0], []
+            while self._events and self._events[0][0] == when:
+                following += heapq.heappop(self._events)[-1](when)
+            self._arrive_all(following, when)
+
+    def _come_due(self, visit, now):
+        """What comes with a due time: it, unless that waits for the end of others."""
+        follower = self._followers.get(visit.schedule)
+        if follower is None:
+            return [visit]
+        follower.wait(visit)
+        return self._take(follower, now)
+
+    def _come_up(self, order, visit, now):
+        """The start time of an open session has come, or the release of what holds it."""
+        if self._of[visit.schedule][1].pop(order, None):
+            self._wait(visit)
+        return []
+
+    def _take(self, follower, now):
+        visits = follower.take(now)
+        if follower.make:
+            self._made += visits
+        return visits
+
+    def _end(self, order, visit, now):
+        """A visit has ended -> what comes by that."""
+        if order not in self._of[visit.schedule][0]:        # it was replaced
+            return []
+        self._leave(order, visit)
+        if visit.outcome == UNFIT or len(self._made) >= MAX_VISITS:
+            return []
+        met = [(follower, key) for key in (("schedule",) + visit.schedule, ("scenario",) + visit.scenario)
+               for follower in self._awaiting.get(key, ())]
+        for follower, key in met:
+            follower.meet(key, now)
+        return [visit for follower, _ in met for visit in self._take(follower, now)]
 
     def _arrive_all(self, visits, now):
         for visit in visits:
-            self._arrive(visit)
+            self._arrive(visit, now)
         self._begin(now)
         for visit in visits:
             if visit.begin is None and visit.outcome is None:
                 full = self._find_full(visit)
                 visit.notes.append("waits for " + (
-                    "a free slot" if not self._free else "the limit of its scenario"
+                    "a free slot" if self._free <= 0 else "the limit of its scenario"
                     if full and full[0] == "scenario" else "the end of the one before"))
 
-    def _arrive(self, visit):
+    def _arrive(self, visit, now):
         running, waiting = self._of.setdefault(visit.schedule, ({}, {}))
         before = next(itertools.chain(running.values(), waiting.values()), None)
         replaced = len(running) + len(waiting) if visit.overlap == "stop" else 0
-        if visit.overlap == "skip" and before or visit.overlap == "queue" and waiting:
+        if visit.overlap == "skip" and before or visit.overlap == "queue" and waiting \
+                and not visit.is_backlog:
             other = next(iter((waiting or running).values()))
-            self._skip(visit, "the one due %s %s" % (local_iso(other.due),
-                                                     "waits already" if waiting else "still runs"))
+            visit.skip("the one due %s %s" % (local_iso(other.due),
+                                              "waits already" if waiting else "still runs"))
         elif self._open[visit.scenario] - replaced >= visit.limit and visit.on_limit != "wait":
-            self._skip(visit, "the limit of its scenario, %d" % visit.limit)
+            visit.skip("the limit of its scenario, %d" % visit.limit)
         else:
             if replaced:
-                self._replace(visit, running, waiting)
+                self._replace(visit, running, waiting, now)
             elif running:
                 visit.outcome = visit.outcome or OVERLAPS
                 visit.notes.append("the one due %s still runs" % local_iso(before.due))
-            order = next(self._order)
             self._open[visit.scenario] += 1
-            waiting[order] = visit
-            heapq.heappush(self._ready, (-visit.priority, order, visit))
+            self._wait(visit)
 
-    @staticmethod
-    def _skip(visit, note):
-        visit.outcome = SKIPS
-        visit.notes.append(note)
+    def _wait(self, visit):
+        order = next(self._order)
+        self._of[visit.schedule][1][order] = visit
+        heapq.heappush(self._ready, (-visit.priority, order, visit))
 
-    def _replace(self, visit, running, waiting):
+    def _replace(self, visit, running, waiting, now):
         for other in itertools.chain(running.values(), waiting.values()):
-            other.outcome, other.end = OVERLAPS, visit.at
+            other.outcome, other.end = OVERLAPS, now
             other.notes.append("stopped by the one due %s" % local_iso(visit.due))
         for order in list(running):
             self._leave(order, running[order])
@@ -7863,10 +8077,10 @@ class Plan:
 
     def _begin(self, now):
         """Begins what may: the highest priority first, then in the order of arrival."""
-        while self._free and self._ready:
+        while self._free > 0 and self._ready:
             entry = heapq.heappop(self._ready)
             _, order, visit = entry
-            running, waiting = self._of[visit.schedule]
+            waiting = self._of[visit.schedule][1]
             if order not in waiting:    # it was replaced
                 for gate, _ in self._gates(visit):
                     self._let_in(gate)
@@ -7875,15 +8089,18 @@ class Plan:
             if full:
                 heapq.heappush(self._aside.setdefault(full, []), entry)
                 continue
-            running[order] = waiting.pop(order)
-            self._free -= 1
-            for gate, _ in self._gates(visit):
-                self._busy[gate] += 1
             visit.begin, visit.end = now, now + visit.duration
-            heapq.heappush(self._running, (visit.end, order, visit))
+            self._occupy(order, waiting.pop(order))
             visit.outcome = visit.outcome or (STARTS if now == visit.at else QUEUES)
             if now > visit.at:
                 visit.notes.append("waits %.3g s" % (now - visit.at))
+
+    def _occupy(self, order, visit):
+        self._of[visit.schedule][0][order] = visit
+        self._free -= 1
+        for gate, _ in self._gates(visit):
+            self._busy[gate] += 1
+        self._call_at(visit.end, self._end, order, visit)
 
 
 # ======================================================================================
@@ -8932,7 +9149,9 @@ class Agent:
     def import_document(self, text, repository, is_replacing):
         """Imports a definitions document -> (Document, (scenarios, schedules) made or changed)."""
         found = self.places.get(repository)
-        document, counts = import_into(self.master, found, text, self.name, self._now(), is_replacing)
+        now = self._now()
+        document, counts = import_into(self.master, found, text, self.name, now, is_replacing,
+                                       self.schedules.forgotten(found, now))
         self._contexts = frozenset(self.master.list_contexts())
         if document.calendars or document.schedules:
             self.schedules.read_calendars()
@@ -8986,14 +9205,16 @@ class Agent:
             self.schedules.released()
 
 
-def import_into(master, repository, text, agent, now, is_replacing):
+def import_into(master, repository, text, agent, now, is_replacing, list_forgotten=None):
     """One transaction in the master, one in the work repository -> (Document, (scenarios,
-    schedules) made or changed). BadRequest and Exists carry all the faults."""
+    schedules) made or changed). BadRequest and Exists carry all the faults. `list_forgotten` as of
+    put_schedule."""
     definitions = Definitions()
     document = definitions.collect(text)
 
     def work(connection):
-        return repository.import_document(connection, document, agent, now, is_replacing)
+        return repository.import_document(connection, document, agent, now, is_replacing,
+                                          list_forgotten)
 
     def rehearse(connection):
         work(connection)
@@ -9696,12 +9917,13 @@ def _sched_why(agent, request):
                "REPO": REPO, "JSON": JSON})
 def _sched_plan(agent, request):
     options = request.options
-    begin = options.get("FROM", agent.clock.now())
-    wanted = options.get("TO", begin + DAY)
-    if wanted <= begin:
+    now = agent.clock.now()
+    begin = options.get("FROM", now)
+    period = Period(begin, options.get("TO", begin + DAY), now, agent.queue.slots, agent.hold)
+    if period.end <= begin:
         raise BadRequest("-TO lies before -FROM")
     troubles = []
-    end, visits = agent.schedules.plan(begin, wanted, options.get("REPO"), agent.queue.slots, troubles)
+    end, visits = agent.schedules.plan(period, options.get("REPO"), troubles)
     for visit in visits:
         if visit.outcome != STARTS or "ALL" in options:
             yield visit_fields(visit)
@@ -10379,7 +10601,7 @@ def raise_file_limit(settings):
                     "%d (ulimit -n)", most, wanted)
 
 
-def main(arguments=None):
+def main(arguments=None, clock=None):
     """The command line -> exit code."""
     options = parse_arguments(arguments)
     if options.task is not None:
@@ -10387,7 +10609,7 @@ def main(arguments=None):
     if options.hold is not None:
         start_logging()
         return run_holder(options.hold)
-    settings, clock = read_settings(options), Clock()
+    settings, clock = read_settings(options), clock or Clock()
     start_logging()
     try:
         if options.files:

@@ -114,6 +114,7 @@ class AgentProcess:
         if not is_default:
             self.options += ["--master", str(self.master), "--create"]
         self.process = self.client = self.port = None
+        self.script = TOP / "agent.py"
         self.log_path = self.folder / "agent.log"
 
     def start(self, is_ready=True):
@@ -121,7 +122,7 @@ class AgentProcess:
         self.folder.mkdir(parents=True, exist_ok=True)
         begun = self.log_path.stat().st_size if self.log_path.exists() else 0
         command = [self.python] + ["-X", "dev", "-W", "error"] * (sys.version_info >= (3, 7)) + \
-            [str(TOP / "agent.py"), "--port", str(self._port)] + self.options
+            [str(self.script), "--port", str(self._port)] + self.options
         environment = dict(os.environ, **(self.env or {}))
         with open(str(self.log_path), "ab") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,

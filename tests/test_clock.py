@@ -1,0 +1,100 @@
+"""A whole agent on a clock that the test sets: steps while it runs, and a start on a clock that was wrong."""
+import sys
+from datetime import datetime
+
+import pytest
+
+from conftest import TOP, wait_for
+
+SCRIPT = """import sys
+sys.path.insert(0, %r)
+import agent
+
+
+class MovedClock(agent.Clock):
+    \"\"\"The system's, so many seconds ahead as a file says.\"\"\"
+
+    def now(self):
+        with open("ahead") as file:
+            return super().now() + float(file.read() or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(agent.main(clock=MovedClock()))
+""" % str(TOP)
+
+
+@pytest.fixture
+def moved(make_agent):
+    agent = make_agent()
+    agent.folder.mkdir(parents=True)
+    agent.script = agent.folder / "moved.py"
+    agent.script.write_text(SCRIPT)
+    set_ahead(agent, 0)
+    return agent
+
+
+def set_ahead(agent, seconds):
+    """Sets the agent's clock, at once and whole."""
+    new = agent.folder / "ahead.new"
+    new.write_text(str(seconds))
+    new.replace(agent.folder / "ahead")
+
+
+def add(agent, name, rule, *options):
+    agent.ok('SCHED ADD %s HELLO 001 GLOBAL "%s" %s' % (name, rule, " ".join(options)))
+
+
+def sessions(agent, name):
+    """Those of a schedule, oldest first."""
+    return agent.rows("SESSIONS -SCHEDULE=%s -LIMIT=100000" % name)[::-1]
+
+
+def steps(agent):
+    """What the ledger says of steps of the clock, newest first."""
+    return [row["message"] for row in agent.rows("SCHED WHY -LIMIT=1000") if "the clock stepped" in row["message"]
+            and not row["schedule"]]
+
+
+def test_a_step_forward_and_back_while_it_runs(moved):
+    moved.start()
+    add(moved, "ONCE", "every 1m")
+    add(moved, "NEVER", "every 1m", "-MISFIRE=skip")
+    set_ahead(moved, 7210)
+    wait_for(lambda: steps(moved), "the step forward to stand in the ledger")
+    wait_for(lambda: sessions(moved, "ONCE"), "one session for the missed two hours")
+    assert "clock stepped forward by 72" in moved.log()
+    skipped = wait_for(lambda: [row for row in moved.rows("SCHED WHY NEVER")
+                                if "clock stepped forward" in row["message"]], "the missed ones to be decided")
+    assert sum(int(row["count"]) for row in skipped) in (120, 121)
+    count, again = len(sessions(moved, "ONCE")), len(sessions(moved, "NEVER"))
+    set_ahead(moved, 0)
+    wait_for(lambda: len(steps(moved)) == 2, "the step back to stand in the ledger")
+    assert "clock stepped back by 72" in steps(moved)[0] + steps(moved)[1] and "does not fire again" in moved.log()
+    moved.ok("EXEC HELLO -SYNC")
+    assert (len(sessions(moved, "ONCE")), len(sessions(moved, "NEVER"))) == (count, again)
+    due = [row["due"] for row in sessions(moved, "ONCE") + sessions(moved, "NEVER")]
+    assert len(set(due)) in (len(due), len(due) - 1)         # both may have had one just after the step
+
+
+def test_a_clock_that_was_years_ahead_at_a_start(moved):
+    set_ahead(moved, 8 * 365 * 86400)
+    moved.start()
+    add(moved, "S", "every 1s", "-OVERLAP=parallel")
+    wait_for(lambda: len(sessions(moved, "S")) > 2, "some sessions")
+    moved.stop()
+    set_ahead(moved, 0)
+    moved.start()
+    before = {row["due"] for row in sessions(moved, "S")}
+    assert moved.ok("EXEC HELLO -SYNC")["status"] == "DONE"
+    following = moved.rows("SCHED NEXT S -COUNT=1")[0]
+    assert following["due"] > max(before)
+    assert "the clock was ahead" in following["note"] and "SCHED ON" in following["note"]
+    assert "the clock was ahead" in moved.log()
+    moved.ok("SCHED OFF S")
+    moved.ok("SCHED ON S")
+    wait_for(lambda: len(sessions(moved, "S")) > len(before) + 2, "sessions of the right time")
+    new = [row for row in sessions(moved, "S") if row["due"] not in before]
+    assert all(datetime.strptime(row["due"][:19], "%Y-%m-%dT%H:%M:%S").year < int(min(before)[:4]) for row in new)
+    assert len({row["due"] for row in new}) == len(new)
+    assert not moved.rows("SCHED NEXT S -COUNT=1")[0]["note"]
