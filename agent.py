@@ -10401,6 +10401,8 @@ class Server(socketserver.ThreadingTCPServer):
     def close(self, within_s=5.0):
         """Ends the connections once the requests under way have their reply."""
         if self._thread:
+            with contextlib.suppress(OSError):      # wakes its thread, which looks twice a second
+                self.socket.shutdown(socket.SHUT_RDWR)
             self.shutdown()
             self._thread.join()
         self.server_close()
