@@ -396,6 +396,21 @@ def test_the_hold_of_a_schedule_ends_at_its_time(shared):
     shared.ok("SCHED DEL H1")
 
 
+def test_what_an_import_of_other_times_forgets_while_held_is_told(shared):
+    schedule = {"name": "IMPORTED", "scenario": "J", "version": "-1", "context": "GLOBAL", "rule": "every 1s",
+                "timezone": "UTC", "overlap": "parallel"}
+    shared.import_document({"schedules": [schedule]})
+    wait_for(lambda: why(shared, "IMPORTED"), "a due time")
+    shared.ok("HOLD -SCHEDULE=IMPORTED")
+    begun = time.time()
+    wait_for(lambda: time.time() > begun + 3, "due times that are held")
+    shared.import_document({"schedules": [dict(schedule, rule="daily at 02:00")]})
+    told = why(shared, "IMPORTED")[-1]
+    assert told["decision"] == "skipped" and "changed before it ran" in told["message"]
+    assert int(told["count"]) >= 2
+    check_ledger(shared, "IMPORTED")
+
+
 def test_the_hold_of_the_agent_decides_nothing_until_its_release(make_agent):
     agent = make_agent().start()
     import_job(agent)
