@@ -3,6 +3,7 @@
 A transcript reads `agent.send("PING")` and `agent.expect("OK agent=AGENT *")`; `*` stands for any text.
 """
 import fnmatch
+import importlib.machinery
 import os
 import pathlib
 import re
@@ -17,18 +18,67 @@ import pytest
 TOP = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(TOP))
 
+AGENT = TOP / "agent.py"
 LIMIT_S = 60            # generous: the machine may be slow and noisy
+
+# `python FILE ...`, but that the byte-code of __pycache__ is taken where it is the file's, as an import takes it: to
+# compile agent.py is most of what its start costs.
+BOOT = ("import importlib.machinery as m, sys; del sys.argv[0]; __file__ = sys.argv[0]; "
+        "sys.path[0] = __file__.rpartition('/')[0]; exec(m.SourceFileLoader('__main__', __file__).get_code('__main__'))")
+
+
+def keep_byte_code():
+    """Lets Python put the byte-code of agent.py into __pycache__, also under PYTHONDONTWRITEBYTECODE."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, False
+    try:
+        importlib.machinery.SourceFileLoader("agent", str(AGENT)).get_code("agent")
+    finally:
+        sys.dont_write_bytecode = before
+
+
+keep_byte_code()
 
 
 def wait_for(condition, what="the condition", limit_s=LIMIT_S):
-    """Polls until condition() is true and returns its value."""
-    until = time.monotonic() + limit_s
+    """Polls, quickly at first, until condition() is true and returns its value."""
+    until, pause_s = time.monotonic() + limit_s, 0.01
     while True:
         value = condition()
         if value:
             return value
         assert time.monotonic() < until, "timed out waiting for %s" % what
-        time.sleep(0.02)
+        time.sleep(pause_s)
+        pause_s = min(pause_s * 1.3, 0.1)
+
+
+def ahead(request, ahead_s=2):
+    """request(instant), again with a later one until it has come back before its whole second: the machine may be
+    slow. -> (instant, what it gave)"""
+    while True:
+        instant = int(time.time()) + ahead_s
+        value = request(instant)
+        if time.time() < instant:
+            return instant, value
+        ahead_s *= 2
+
+
+def local(instant):
+    """A whole second in a form of requests, in local time."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(instant))
+
+
+def loops_of(work):
+    """(its value, its cost in turns of an empty loop): processor time, whatever the machine and who shares it."""
+    def spent(call):
+        begun = time.process_time()
+        return call(), time.process_time() - begun
+
+    def turn():
+        for _ in range(500000):
+            pass
+    before = spent(turn)[1]
+    value, cost_s = spent(work)
+    return value, cost_s / max(before, spent(turn)[1]) * 500000
 
 
 def is_alive(pid):
@@ -104,9 +154,10 @@ def escape(pattern):
 
 
 class AgentProcess:
-    """An agent as a user runs it: python agent.py ..., in a folder of the test's own."""
+    """An agent as a user runs it: python agent.py ..., in a folder of the test's own. Started with BOOT, unless it
+    is to be `plain`."""
 
-    def __init__(self, folder, *options, python=sys.executable, port=0, env=None, is_default=False):
+    def __init__(self, folder, *options, python=sys.executable, port=0, env=None, is_default=False, plain=False):
         self.folder = pathlib.Path(folder)
         self.master = self.folder / "master.db"
         self.work = self.folder / "workrep.db"
@@ -114,15 +165,16 @@ class AgentProcess:
         if not is_default:
             self.options += ["--master", str(self.master), "--create"]
         self.process = self.client = self.port = None
-        self.script = TOP / "agent.py"
+        self.script, self._is_plain = AGENT, plain
         self.log_path = self.folder / "agent.log"
 
     def start(self, is_ready=True):
         """Starts it and waits until it says that it is ready."""
         self.folder.mkdir(parents=True, exist_ok=True)
         begun = self.log_path.stat().st_size if self.log_path.exists() else 0
+        is_plain = self._is_plain or self.script != AGENT
         command = [self.python] + ["-X", "dev", "-W", "error"] * (sys.version_info >= (3, 7)) + \
-            [str(self.script), "--port", str(self._port)] + self.options
+            ["-c", BOOT] * (not is_plain) + [str(self.script), "--port", str(self._port)] + self.options
         environment = dict(os.environ, **(self.env or {}))
         with open(str(self.log_path), "ab") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
