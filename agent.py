@@ -2264,7 +2264,7 @@ class Database:
     def _try_open(self, is_last):
         """Whether the file is open now; another program may just be closing or making it."""
         try:
-            self._migrate(self._connect_writer())
+            migrate(self._connect_writer(), self.path, self.kind, self.label, self._migrations)
             self.uuid = self._read_uuid(self._writer)
             return True
         except AgentError:
@@ -2328,54 +2328,6 @@ class Database:
     def _lose(self, reason):
         self.is_gone, self.trouble = True, reason
         raise RepositoryGone("%s: %s" % (self.label, reason))
-
-    def _migrate(self, connection):
-        """Brings the schema to this agent's version in one transaction, after a copy."""
-        newest = len(self._migrations)
-        version = connection.execute("pragma user_version").fetchone()[0]
-        tables = connection.execute("select count(*) from sqlite_master").fetchone()[0]
-        if version > newest:
-            raise RepositoryError("%s: the file has schema version %d, this agent knows up to %d: "
-                                  "use a newer agent.py" % (self.label, version, newest))
-        if version == 0 and tables:
-            raise RepositoryError("%s: a SQLite file, but no repository" % self.label)
-        connection.execute("pragma journal_mode=wal")       # a file refused stays as it is
-        if version:
-            kind = connection.execute("select kind from repository").fetchone()
-            if kind is None or kind[0] != self.kind:
-                raise RepositoryError("%s: is no %s repository" % (self.label, self.kind))
-        if 0 < version < newest:
-            self._copy(connection, version)
-        if version < newest:
-            connection.execute("begin immediate")
-            if connection.execute("pragma user_version").fetchone()[0] == version:
-                for script in self._migrations[version:]:
-                    for statement in filter(str.strip, script.split(";\n")):
-                        connection.execute(statement)
-                if version == 0:
-                    connection.execute("insert into repository(kind, uuid) values (?, ?)",
-                                       (self.kind, str(uuid.uuid4())))
-                connection.execute("pragma user_version=%d" % newest)
-            connection.execute("commit")
-
-    def _copy(self, connection, version):
-        """The file as it is, beside it, before a migration."""
-        names = ["%s.v%d" % (self.path, version)]
-        names += ["%s.%d" % (names[0], number) for number in range(2, 100)]     # went back once
-        target = next(name for name in names if not os.path.exists(name))
-        part = target + ".part"
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(part)
-        make_private(part)
-        with contextlib.closing(sqlite3.connect(part, isolation_level=None)) as copy:
-            if hasattr(connection, "backup"):
-                connection.backup(copy)
-            else:                       # Python 3.6
-                connection.execute("begin")
-                copy.executescript("\n".join(connection.iterdump()))
-                connection.execute("rollback")
-                copy.execute("pragma user_version=%d" % version)
-        os.rename(part, target)
 
     # -- reading -----------------------------------------------------------------------
 
@@ -2637,6 +2589,56 @@ class Database:
                 self._readers.pop().close()
             except IndexError:
                 return
+
+
+def migrate(connection, path, kind, label, migrations):
+    """Brings a file's schema to this agent's version in one transaction, after a copy. RepositoryError."""
+    newest = len(migrations)
+    version = connection.execute("pragma user_version").fetchone()[0]
+    tables = connection.execute("select count(*) from sqlite_master").fetchone()[0]
+    if version > newest:
+        raise RepositoryError("%s: the file has schema version %d, this agent knows up to %d: "
+                              "use a newer agent.py" % (label, version, newest))
+    if version == 0 and tables:
+        raise RepositoryError("%s: a SQLite file, but no repository" % label)
+    connection.execute("pragma journal_mode=wal")       # a file refused stays as it is
+    if version:
+        found = connection.execute("select kind from repository").fetchone()
+        if found is None or found[0] != kind:
+            raise RepositoryError("%s: is no %s repository" % (label, kind))
+    if 0 < version < newest:
+        _copy_beside(connection, path, version)
+    if version < newest:
+        connection.execute("begin immediate")
+        if connection.execute("pragma user_version").fetchone()[0] == version:
+            for script in migrations[version:]:
+                for statement in filter(str.strip, script.split(";\n")):
+                    connection.execute(statement)
+            if version == 0:
+                connection.execute("insert into repository(kind, uuid) values (?, ?)",
+                                   (kind, str(uuid.uuid4())))
+            connection.execute("pragma user_version=%d" % newest)
+        connection.execute("commit")
+
+
+def _copy_beside(connection, path, version):
+    """The file as it is, before a migration: FILE.vN, or FILE.vN.2 after one that went back once."""
+    names = ["%s.v%d" % (path, version)]
+    names += ["%s.%d" % (names[0], number) for number in range(2, 100)]
+    target = next(name for name in names if not os.path.exists(name))
+    part = target + ".part"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(part)
+    make_private(part)
+    with contextlib.closing(sqlite3.connect(part, isolation_level=None)) as copy:
+        if hasattr(connection, "backup"):
+            connection.backup(copy)
+        else:                           # Python 3.6
+            connection.execute("begin")
+            copy.executescript("\n".join(connection.iterdump()))
+            connection.execute("rollback")
+            copy.execute("pragma user_version=%d" % version)
+    os.rename(part, target)
 
 
 def _is_locked(error):
@@ -3949,6 +3951,12 @@ class ScheduleTables:
                         row["rule"], row["timezone"], bool(row["enabled"]),
                         *({} if row[name] == "{}" else read_stored(name, row[name])
                           for name in ("variables", "options")))
+
+    @staticmethod
+    def hold_of(row):
+        """The Hold of a row, or None."""
+        return Hold(row["hold_reason"], row["hold_by"], row["hold_since"], row["hold_until"]
+                    ) if row["hold_since"] else None
 
     def _readable(self, row):
         """schedule_of a row, or None for what cannot be read, or is none."""
@@ -7281,8 +7289,8 @@ class Schedules:
                     from_text(moment)
         except ValueError:
             trouble = "a time in its row is none; SCHED SET or RELEASE writes it anew"
-        if row["hold_since"] and not trouble:
-            hold = Hold(row["hold_reason"], row["hold_by"], row["hold_since"], row["hold_until"])
+        if not trouble:
+            hold = repository.hold_of(row)
         before = self.scheduler.find((repository.id, row["name"]))
         if before is not None and before.hold and not hold:
             why = ON_HOLD
@@ -7602,7 +7610,7 @@ class Schedules:
 
 
     def preview(self, name, repository, begin, end, count, with_excluded=False):
-        """Yields (due, schedule, note) of coming due times, in order; nothing fires."""
+        """Yields (due, schedule, repository, note) of coming due times, in order; nothing fires."""
         self.get(name, repository)
         troubles = []
 
@@ -7615,14 +7623,14 @@ class Schedules:
         for due, name, _, found, before, excluded, timetable in list_earliest(
                 streams(), count, lambda coming: coming[:3]):
             if excluded is not None:
-                yield due, name, "excluded (%s): %s" % excluded
+                yield due, name, found, "excluded (%s): %s" % excluded
                 continue
             with found.db.reading() as connection:
                 row = found.get_schedule(connection, name)
             notes = list_notes(found.schedule_of(row), timetable, due, before)
             if before == self._undecided(row):
                 notes += list_ahead(before, self._clock.now())
-            yield due, name, "; ".join(notes)
+            yield due, name, found, "; ".join(notes)
         if troubles:
             raise troubles[0]
 
@@ -7634,13 +7642,12 @@ class Schedules:
             repository, troubles, forecast.list_streams))
 
     def list_occurrences(self, name, repository, limit):
-        """Rows of occurrences, newest first."""
+        """(repository, row) of occurrences, newest first."""
         troubles = []
-        rows = [row for _, row in self._read_all(
-            repository, troubles, lambda found: found.list_occurrences(name, limit))]
-        if not any(row["schedule"] == name for row in rows):
+        rows = list(self._read_all(repository, troubles, lambda found: found.list_occurrences(name, limit)))
+        if not any(row["schedule"] == name for _, row in rows):
             self.get(name, repository)
-        yield from sorted(rows, key=lambda row: row["due"], reverse=True)[:limit]
+        yield from sorted(rows, key=lambda found: found[1]["due"], reverse=True)[:limit]
         if troubles:
             raise troubles[0]
 
@@ -7842,24 +7849,24 @@ class Forecast:
         for schedule, kind, name, ended in met:
             conditions[schedule][kind, repository.id, name] = ended
         for row in repository.list_schedules():
+            if row["agent"] != self._agent:
+                continue
             try:
-                if row["agent"] == self._agent:
-                    release, note = releases[row["name"]] = find_release(self._period.hold, row[
-                        "hold_since"] and Hold(*(row["hold_" + name] for name in Hold._fields)))
-                    if row["enabled"]:
-                        yield self._list_visits(repository, row, durations.get(row["scenario"]),
-                                                conditions[row["name"]], release, note)
+                found = find_release(self._period.hold, repository.hold_of(row))
+                releases[row["name"]] = found[0]
+                timetable = self._find_timetable(repository, row) if row["enabled"] else None
+                if timetable is not None:
+                    yield self._list_visits(repository, row, timetable, durations.get(row["scenario"]),
+                                            conditions[row["name"]], *found)
             except (ValueError, Conflict) as error:     # does not fire: another program has spoilt it
                 log.warning("schedule %s: %s", row["name"], error)
-        release = find_release(self._period.hold)
+        release, _ = find_release(self._period.hold)
         self._open += [open_visit(repository, row, ticket, durations.get(row["scenario"]), self._begin,
-                                  releases.get(row["schedule"], release)[0]) for row, ticket in opened]
+                                  releases.get(row["schedule"], release)) for row, ticket in opened]
 
-    def _list_visits(self, repository, row, duration, met, release, note):
+    def _list_visits(self, repository, row, timetable, duration, met, release, note):
         """The Visits of a schedule, in order; what it runs after is kept in mind."""
-        period, timetable = self._period, self._find_timetable(repository, row)
-        if timetable is None:
-            return iter(())
+        period = self._period
         schedule = repository.schedule_of(row)
         make = visit_maker(repository, schedule, duration)
         waiting = row["waiting"] and not self._is_past and from_text(row["waiting"])
@@ -8056,8 +8063,9 @@ class Plan:
 
     @staticmethod
     def _gates(visit):
-        own = [] if visit.overlap == "parallel" else [(("schedule",) + visit.schedule, 1)]
-        return own + [(("scenario",) + visit.scenario, visit.limit)]
+        """As of a Ticket."""
+        own = [(("schedule",) + visit.schedule, MAX_QUEUE if visit.overlap == "parallel" else 1)]
+        return own * bool(visit.name) + [(("scenario",) + visit.scenario, visit.limit)]
 
     def _find_full(self, visit):
         return next((gate for gate, limit in self._gates(visit) if self._busy[gate] >= limit), None)
@@ -8081,13 +8089,13 @@ class Plan:
             entry = heapq.heappop(self._ready)
             _, order, visit = entry
             waiting = self._of[visit.schedule][1]
-            if order not in waiting:    # it was replaced
-                for gate, _ in self._gates(visit):
-                    self._let_in(gate)
-                continue
             full = self._find_full(visit)
-            if full:
-                heapq.heappush(self._aside.setdefault(full, []), entry)
+            if full or order not in waiting:    # it was replaced
+                if order in waiting:
+                    heapq.heappush(self._aside.setdefault(full, []), entry)
+                for gate, limit in self._gates(visit):      # its turn is that of the next
+                    if self._busy[gate] < limit:
+                        self._let_in(gate)
                 continue
             visit.begin, visit.end = now, now + visit.duration
             self._occupy(order, waiting.pop(order))
@@ -8801,7 +8809,7 @@ class Agent:
         self.ended_counts = dict.fromkeys(ENDED, 0)
         self.connections = lambda: 0            # set by the server
         self.master = self.places = self.watch = self.schedules = self.queue = self.keeper = None
-        self._started = self.clock.monotonic()
+        self.started = self.clock.monotonic()        # of its steady clock
         self._cleaner = self._output = None
         self._contexts = ()                     # those known so far, also while the master is away
         self._lock = threading.Lock()
@@ -8938,45 +8946,6 @@ class Agent:
 
     def _now(self):
         return to_text(self.clock.now())
-
-    # -- what it says of itself --------------------------------------------------------
-
-    def ping(self):
-        """[(key, value)] from memory alone."""
-        running, queued = self.queue.counts()
-        places = self.places.list_all()
-        usable = sum(not place.reason for place in places)
-        hold = self.hold
-        fields = [("agent", self.name), ("version", VERSION), ("status", self._status(places, usable)),
-                  ("uptime", round(self.clock.monotonic() - self._started, 1)),
-                  ("running", running), ("queued", queued),
-                  ("repositories", "%d/%d" % (usable, len(places))), ("hold", hold is not None)]
-        return fields if hold is None else fields + [
-            ("hold_reason", hold.reason), ("hold_by", hold.by), ("hold_until", to_local(hold.until))]
-
-    def _status(self, places, usable):
-        if self.is_stopping:
-            return "STOPPING"
-        databases = [self.master.db] + [p.repository.db for p in places if p.repository]
-        if any(database.is_read_only for database in databases):
-            return "STANDBY"
-        return "READY" if usable == len(places) and not self.master.db.trouble else "DEGRADED"
-
-    def metrics(self):
-        """Prometheus text lines, from memory alone."""
-        running, queued = self.queue.counts()
-        places = self.places.list_all()
-        gauges = [("uptime_seconds", round(self.clock.monotonic() - self._started, 1)),
-                  ("sessions_running", running), ("sessions_outstanding", queued),
-                  ("connections", self.connections()), ("repositories", len(places)),
-                  ("repositories_usable", sum(not place.reason for place in places)),
-                  ("hold", int(self.hold is not None))]
-        for name, value in gauges:
-            yield "# TYPE agent_%s gauge" % name
-            yield "agent_%s %s" % (name, value)
-        yield "# TYPE agent_sessions_ended_total counter"
-        for status, count in self.ended_counts.items():
-            yield 'agent_sessions_ended_total{status="%s"} %d' % (status, count)
 
     # -- sessions ----------------------------------------------------------------------
 
@@ -9205,6 +9174,46 @@ class Agent:
             self.schedules.released()
 
 
+def ping(agent):
+    """[(key, value)] from memory alone."""
+    running, queued = agent.queue.counts()
+    places = agent.places.list_all()
+    usable = sum(not place.reason for place in places)
+    hold = agent.hold
+    fields = [("agent", agent.name), ("version", VERSION), ("status", _find_status(agent, places, usable)),
+              ("uptime", round(agent.clock.monotonic() - agent.started, 1)),
+              ("running", running), ("queued", queued),
+              ("repositories", "%d/%d" % (usable, len(places))), ("hold", hold is not None)]
+    return fields if hold is None else fields + [
+        ("hold_reason", hold.reason), ("hold_by", hold.by), ("hold_until", to_local(hold.until))]
+
+
+def _find_status(agent, places, usable):
+    if agent.is_stopping:
+        return "STOPPING"
+    databases = [agent.master.db] + [p.repository.db for p in places if p.repository]
+    if any(database.is_read_only for database in databases):
+        return "STANDBY"
+    return "READY" if usable == len(places) and not agent.master.db.trouble else "DEGRADED"
+
+
+def metrics(agent):
+    """Prometheus text lines, from memory alone."""
+    running, queued = agent.queue.counts()
+    places = agent.places.list_all()
+    gauges = [("uptime_seconds", round(agent.clock.monotonic() - agent.started, 1)),
+              ("sessions_running", running), ("sessions_outstanding", queued),
+              ("connections", agent.connections()), ("repositories", len(places)),
+              ("repositories_usable", sum(not place.reason for place in places)),
+              ("hold", int(agent.hold is not None))]
+    for name, value in gauges:
+        yield "# TYPE agent_%s gauge" % name
+        yield "agent_%s %s" % (name, value)
+    yield "# TYPE agent_sessions_ended_total counter"
+    for status, count in agent.ended_counts.items():
+        yield 'agent_sessions_ended_total{status="%s"} %d' % (status, count)
+
+
 def import_into(master, repository, text, agent, now, is_replacing, list_forgotten=None):
     """One transaction in the master, one in the work repository -> (Document, (scenarios,
     schedules) made or changed). BadRequest and Exists carry all the faults. `list_forgotten` as of
@@ -9271,67 +9280,74 @@ FLUSH = object()        # in a reply: send now what there is
 class Option(NamedTuple):
     """An option of a verb: its kind (None: a flag), and how HELP shows its value."""
     kind: Optional[Kind]
-    shown: str = ""
-    is_value_optional: bool = False
+    shown: str
+    is_value_optional: bool
 
 
 class Verb(NamedTuple):
     """One row of the verb table."""
     name: str               # SCHED ADD is one, by its first two words
+    form: str               # of a request, as HELP shows it
     role: Optional[str]     # None: everybody
     help: str
-    arguments: tuple        # (name, Kind) in order
+    arguments: list         # (name, Kind) in order
     required: int           # how many of them must be there
-    options: dict
-    takes_variables: bool
+    options: dict           # `-NAME` -> Option
     run: Callable           # (agent, Request) -> fields, a generator of data lines, or a Pending
 
 
-class Request(NamedTuple):
-    """A checked request."""
-    arguments: list         # as many as the verb can take; None for those left out
-    options: dict           # by name in capitals
-    variables: dict
-    actor: str = ""         # who asks, for the record
-    has_left: Callable = lambda: False      # whether the one who asks has gone for good
-    verb: str = ""
+class Request(dict):
+    """A checked request: its arguments and options by their names in the form of its verb, such as
+    SESSION and -REPO; None for those left out."""
+
+    def __init__(self, verb_name, actor="", has_left=lambda: False):
+        super().__init__()
+        self.verb, self.actor = verb_name, actor    # who asks, for the record
+        self.has_left = has_left                    # whether the one who asks has gone for good
+        self.variables = {}
+
+    def __missing__(self, name):
+        return None
 
 
 VERBS = {}
 NEWEST = "-1"
 
-NUMBERED = number(1, 10 ** 15)
-
 TOKEN = Kind(None, lambda text: text if 0 < len(text) <= 256 else _refuse(
     "must have 1 to 256 characters"))
 ANY = Kind(None, str)
-STATUSES = list_of(choice(*STATES), at_least=1)
-REPO = Option(NAMED, "name")
-JSON = Option(None)
-AS_VERSION = SCHEDULE_FIELDS["version"].kind
+
+# what the words in the forms of verbs may be, as arguments and as values of options
+KINDS = {
+    "AGENT": NAMED, "AT": INSTANT, "CONTEXT": NAMED, "COUNT": number(1, 100000),
+    "DAYS": number(0, 100000, (int, float)), "DOCUMENT": ANY, "FROM": INSTANT, "HOST": LABEL,
+    "KEEP": number(0, 10 ** 9), "KEY": TOKEN, "KEYWORD": LABEL, "KEYWORDS": LABEL,
+    "LEVEL": number(0, 5), "LIMIT": number(1, MAX_LIST), "MAX_WAIT": SECONDS, "NAME": NAMED,
+    "PATH": TOKEN, "PRIORITY": PRIORITY, "REASON": LABEL, "REPO": NAMED, "RULE": ANY,
+    "SCENARIO": NAMED, "SCHEDULE": NAMED, "SECOND": ANY, "SESSION": number(1, 10 ** 15),
+    "SINCE": INSTANT, "STATUS": list_of(choice(*STATES), at_least=1), "SYNC": SECONDS,
+    "TIMEOUT": TIMEOUT, "TO": INSTANT_END, "UNTIL": INSTANT_END, "VERB": ANY,
+    "VERSION": SCHEDULE_FIELDS["version"].kind,
+}
+_FORM_WORD = re.compile(r"(\[?)(-?)([A-Z_]+)(\[?)(?:=([^] ]+))?")
 
 
-def verb(name, role, text, arguments=(), required=None, options=(), takes_variables=False):
-    """Puts a function into the verb table."""
+def verb(name, form, role, text, kinds=()):
+    """Puts a function into the verb table. `form` has the words behind the name as HELP shows them;
+    `kinds` are those of its own, by name (an option's with its -), before KINDS."""
     def register(function):
-        VERBS[name] = Verb(name, role, text, tuple(arguments),
-                           len(arguments) if required is None else required,
-                           dict(options), takes_variables, function)
+        arguments, required, options = [], 0, {}
+        for bracket, dash, word, inner_bracket, shown in _FORM_WORD.findall(form):
+            kind = dict(kinds).get(dash + word) or KINDS.get(word)
+            if dash:
+                options[dash + word] = Option(shown and kind, shown, bool(inner_bracket))
+            elif word != "VARIABLE":
+                arguments.append((word, kind))
+                required += not bracket
+        VERBS[name] = Verb(name, ("%s %s" % (name, form)).strip(), role, text, arguments, required,
+                           options, function)
         return function
     return register
-
-
-def usage(row):
-    """The form of a verb, for HELP and messages."""
-    words = [row.name]
-    for index, (name, _) in enumerate(row.arguments):
-        words.append(name if index < row.required else "[%s]" % name)
-    if row.takes_variables:
-        words.append("[VARIABLE=value ...]")
-    for name, option in row.options.items():
-        value = "=" + option.shown if option.kind else ""
-        words.append("[-%s%s]" % (name, "[%s]" % value if option.is_value_optional else value))
-    return " ".join(words)
 
 
 def find_verb(words):
@@ -9350,41 +9366,41 @@ def find_verb(words):
 
 def check_request(row, words, actor="", has_left=lambda: False):
     """The words behind a verb -> Request; BadRequest names the word that is wrong."""
-    arguments, options, variables = [], {}, {}
+    request, arguments = Request(row.name, actor, has_left), []
     for word in words:
         if word.kind == "option":
-            _take_option(row, word, options)
+            _take_option(row, word, request)
         elif word.kind == "variable":
-            if not row.takes_variables:
+            if "[VARIABLE=" not in row.form:
                 raise BadRequest("word %s: %s takes no variables" % (shorten(str(word)), row.name))
-            if word.name in variables:
+            if word.name in request.variables:
                 raise BadRequest("word %s: the variable stands twice" % shorten(str(word)))
-            variables[word.name] = word.value
+            request.variables[word.name] = word.value
         else:
             arguments.append(word.value)
     if len(arguments) > len(row.arguments):
         raise BadRequest("word %s is one too many: %s"
-                         % (shorten(arguments[len(row.arguments)]), usage(row)))
+                         % (shorten(arguments[len(row.arguments)]), row.form))
     if len(arguments) < row.required:
-        raise BadRequest("%s is missing: %s" % (row.arguments[len(arguments)][0], usage(row)))
-    values = [_parse_word(kind, text, text) for (_, kind), text in zip(row.arguments, arguments)]
-    values += [None] * (len(row.arguments) - len(values))
-    return Request(values, options, variables, actor, has_left, row.name)
+        raise BadRequest("%s is missing: %s" % (row.arguments[len(arguments)][0], row.form))
+    for (name, kind), text in zip(row.arguments, arguments):
+        request[name] = _parse_word(kind, text, text)
+    return request
 
 
-def _take_option(row, word, options):
-    name = capitals(word.name[1:])
+def _take_option(row, word, request):
+    name = capitals(word.name)
     option = row.options.get(name)
     if option is None:
         raise BadRequest("word %s: %s has no such option: %s"
-                         % (shorten(str(word)), row.name, usage(row)))
-    if name in options:
+                         % (shorten(str(word)), row.name, row.form))
+    if name in request:
         raise BadRequest("word %s: the option stands twice" % shorten(str(word)))
-    if option.kind is None and word.value is not None:
-        raise BadRequest("word %s: -%s takes no value" % (shorten(str(word)), name))
-    if option.kind and word.value is None and not option.is_value_optional:
-        raise BadRequest("word %s: must be -%s=%s" % (shorten(str(word)), name, option.shown))
-    options[name] = True if word.value is None else _parse_word(option.kind, word.value, str(word))
+    if not option.shown and word.value is not None:
+        raise BadRequest("word %s: %s takes no value" % (shorten(str(word)), name))
+    if option.shown and word.value is None and not option.is_value_optional:
+        raise BadRequest("word %s: must be %s=%s" % (shorten(str(word)), name, option.shown))
+    request[name] = True if word.value is None else _parse_word(option.kind, word.value, str(word))
 
 
 def _parse_word(kind, text, word):
@@ -9421,7 +9437,7 @@ class Conversation:
             self.is_over = row.name == "QUIT"
             request = check_request(row, words, self._actor, self._has_left)
             run = functools.partial(row.run, self._agent, request)
-            return Reply(run() if row.name == "EXEC" else run, "JSON" in request.options)
+            return Reply(run() if row.name == "EXEC" else run, "-JSON" in request)
         except AgentError as error:
             self._is_first = False
             self.is_over = is_first and not self._is_known_verb(text)
@@ -9550,30 +9566,25 @@ def end_fields(agent, row):
     return [field for field in session_fields(agent, row) if field[0] in wanted]
 
 
-@verb("PING", MONITOR, "how the agent is; never waits for a repository")
+@verb("PING", "", MONITOR, "how the agent is; never waits for a repository")
 def _ping(agent, request):
-    return agent.ping()
+    return ping(agent)
 
 
-@verb("EXEC", OPERATOR, "start a session of a scenario; OK means that it is on disk",
-      (("SCENARIO", NAMED), ("VERSION", AS_VERSION), ("CONTEXT", NAMED)), 1,
-      {"REPO": REPO, "NAME": Option(LABEL, "text"), "KEYWORDS": Option(LABEL, "a,b"),
-       "AT": Option(INSTANT, "time"), "KEY": Option(TOKEN, "token"),
-       "PRIORITY": Option(PRIORITY, "n"), "LEVEL": Option(number(0, 5), "n"),
-       "TIMEOUT": Option(TIMEOUT, "s"), "AGENT": Option(NAMED, "name"),
-       "SYNC": Option(SECONDS, "s", True)}, True)
+@verb("EXEC", "SCENARIO [VERSION] [CONTEXT] [VARIABLE=value ...] [-REPO=name] [-NAME=text] "
+      "[-KEYWORDS=a,b] [-AT=time] [-KEY=token] [-PRIORITY=n] [-LEVEL=n] [-TIMEOUT=s] [-AGENT=name] "
+      "[-SYNC[=s]]", OPERATOR, "start a session of a scenario; OK means that it is on disk",
+      {"-NAME": LABEL})
 def _exec(agent, request):
-    options = request.options
-    scenario, version, context = request.arguments
     wanted = SessionRequest(
-        scenario, options.get("AGENT", agent.name), version or NEWEST, context or DEFAULT_CONTEXT,
-        request.variables, options.get("NAME", ""), options.get("KEYWORDS", ""),
-        options.get("PRIORITY", 0), options.get("LEVEL", 5), options.get("TIMEOUT"),
-        to_text(options["AT"]) if "AT" in options else None, options.get("KEY"))
-    pending = agent.execute(wanted, options.get("REPO"))
-    if "SYNC" not in options:
+        request["SCENARIO"], request["-AGENT"] or agent.name, request["VERSION"] or NEWEST,
+        request["CONTEXT"] or DEFAULT_CONTEXT, request.variables, request["-NAME"] or "",
+        request["-KEYWORDS"] or "", request["-PRIORITY"] or 0, request.get("-LEVEL", 5),
+        request["-TIMEOUT"], to_text(request["-AT"]) if "-AT" in request else None, request["-KEY"])
+    pending = agent.execute(wanted, request["-REPO"])
+    if "-SYNC" not in request:
         return pending
-    timeout_s = None if options["SYNC"] is True else options["SYNC"]
+    timeout_s = None if request["-SYNC"] is True else request["-SYNC"]
     return _exec_sync(agent, pending, timeout_s, request.has_left)
 
 
@@ -9584,78 +9595,66 @@ def _exec_sync(agent, pending, timeout_s, has_left):
     return end_fields(agent, agent.watch.wait(ticket.session, timeout_s, has_left))
 
 
-SESSION = (("SESSION", NUMBERED),)
-
-
-@verb("STOP", OPERATOR, "stop a session after the task now running, or at once", SESSION,
-      options={"IMMEDIATE": Option(None)})
+@verb("STOP", "SESSION [-IMMEDIATE]", OPERATOR,
+      "stop a session after the task now running, or at once")
 def _stop(agent, request):
-    number = request.arguments[0]
-    return [("session", number),
-            ("status", agent.stop_session(number, "IMMEDIATE" in request.options))]
+    status = agent.stop_session(request["SESSION"], "-IMMEDIATE" in request)
+    return [("session", request["SESSION"]), ("status", status)]
 
 
-@verb("RESTART", OPERATOR, "go on with a session that ended in ERROR or STOPPED", SESSION,
-      options={"FROM": Option(NAMED, "step")}, takes_variables=True)
+@verb("RESTART", "SESSION [VARIABLE=value ...] [-FROM=step]", OPERATOR,
+      "go on with a session that ended in ERROR or STOPPED", {"-FROM": NAMED})
 def _restart(agent, request):
-    return ticket_fields(agent.restart(request.arguments[0], request.variables,
-                                       request.options.get("FROM")))
+    return ticket_fields(agent.restart(request["SESSION"], request.variables, request["-FROM"]))
 
 
-@verb("CLEAN", OPERATOR, "clean stale sessions now",
-      options={"HOST": Option(LABEL, "id")})
+@verb("CLEAN", "[-HOST=id]", OPERATOR, "clean stale sessions now")
 def _clean(agent, request):
-    return [("cleaned", agent.keeper.clean(request.options.get("HOST")))]
+    return [("cleaned", agent.keeper.clean(request["-HOST"]))]
 
 
-@verb("HOLD", OPERATOR, "begin nothing new, or nothing of one schedule, until RELEASE",
-      (("REASON", LABEL),), 0,
-      {"SCHEDULE": Option(NAMED, "name"), "REPO": REPO, "UNTIL": Option(INSTANT_END, "time")})
+@verb("HOLD", "[REASON] [-SCHEDULE=name] [-REPO=name] [-UNTIL=time]", OPERATOR,
+      "begin nothing new, or nothing of one schedule, until RELEASE")
 def _hold(agent, request):
-    now, until = agent.clock.now(), request.options.get("UNTIL")
+    now, until = agent.clock.now(), request["-UNTIL"]
     if until is not None and until <= now:
         raise BadRequest("-UNTIL lies in the past")
-    _set_hold(agent, request, Hold(request.arguments[0] or "", request.actor, to_text(now),
+    _set_hold(agent, request, Hold(request["REASON"] or "", request.actor, to_text(now),
                                    until and to_text(until)))
 
 
-@verb("RELEASE", OPERATOR, "end a hold", options={"SCHEDULE": Option(NAMED, "name"), "REPO": REPO})
+@verb("RELEASE", "[-SCHEDULE=name] [-REPO=name]", OPERATOR, "end a hold")
 def _release(agent, request):
     _set_hold(agent, request, None)
 
 
 def _set_hold(agent, request, hold):
-    if "SCHEDULE" in request.options:
-        agent.schedules.hold(request.options["SCHEDULE"], hold, request.options.get("REPO"))
+    if "-SCHEDULE" in request:
+        agent.schedules.hold(request["-SCHEDULE"], hold, request["-REPO"])
     else:
         agent.set_hold(hold)
 
 
-@verb("SHUTDOWN", ADMINISTRATOR, "stop the agent: running sessions may end, are stopped, or are "
-      "left to the next start",
-      options={"IMMEDIATE": Option(None), "MAX_WAIT": Option(SECONDS, "s"), "LEAVE": Option(None)})
+@verb("SHUTDOWN", "[-IMMEDIATE] [-MAX_WAIT=s] [-LEAVE]", ADMINISTRATOR, "stop the agent: running "
+      "sessions may end, are stopped, or are left to the next start")
 def _shutdown(agent, request):
-    agent.request_stop("IMMEDIATE" in request.options, request.options.get("MAX_WAIT", STOP_S),
-                       "LEAVE" in request.options)
+    agent.request_stop("-IMMEDIATE" in request, request.get("-MAX_WAIT", STOP_S),
+                       "-LEAVE" in request)
 
 
-@verb("SESSIONS", MONITOR, "list sessions, newest first", options={
-    "STATUS": Option(STATUSES, "a,b"), "SCENARIO": Option(NAMED, "name"),
-    "SCHEDULE": Option(NAMED, "name"), "REPO": REPO, "KEYWORD": Option(LABEL, "word"),
-    "SINCE": Option(INSTANT, "time"), "LIMIT": Option(number(1, MAX_LIST), "n"), "JSON": JSON})
+@verb("SESSIONS", "[-STATUS=a,b] [-SCENARIO=name] [-SCHEDULE=name] [-REPO=name] [-KEYWORD=word] "
+      "[-SINCE=time] [-LIMIT=n] [-JSON]", MONITOR, "list sessions, newest first")
 def _sessions(agent, request):
-    options = request.options
-    filters = SessionFilter(tuple(options.get("STATUS", ())), options.get("SCENARIO"),
-                            options.get("SCHEDULE"), options.get("KEYWORD"),
-                            to_text(options["SINCE"]) if "SINCE" in options else None)
-    for row in agent.list_sessions(filters, options.get("REPO"), options.get("LIMIT", 50)):
+    filters = SessionFilter(tuple(request["-STATUS"] or ()), request["-SCENARIO"],
+                            request["-SCHEDULE"], request["-KEYWORD"],
+                            to_text(request["-SINCE"]) if "-SINCE" in request else None)
+    for row in agent.list_sessions(filters, request["-REPO"], request["-LIMIT"] or 50):
         yield session_fields(agent, row)
 
 
-@verb("STATUS", MONITOR, "a session with its steps, tasks and variables", SESSION,
-      options={"JSON": JSON})
+@verb("STATUS", "SESSION [-JSON]", MONITOR, "a session with its steps, tasks and variables")
 def _status(agent, request):
-    number = request.arguments[0]
+    number = request["SESSION"]
     row, steps, tasks, secrets = agent.places.of_session(number).session_history(number)
     yield session_fields(agent, row)
     for step in steps:
@@ -9671,25 +9670,23 @@ def _status(agent, request):
         yield [("variable", name), ("value", MASK)]
 
 
-@verb("LOG", MONITOR, "what the tasks of a session printed; -FOLLOW as they print it", SESSION,
-      options={"FOLLOW": Option(None)})
+@verb("LOG", "SESSION [-FOLLOW]", MONITOR,
+      "what the tasks of a session printed; -FOLLOW as they print it")
 def _log(agent, request):
-    for row in agent.watch.list_log(request.arguments[0], "FOLLOW" in request.options,
-                                    request.has_left):
+    for row in agent.watch.list_log(request["SESSION"], "-FOLLOW" in request, request.has_left):
         yield FLUSH if row is None else "%s %s/%s %s %s" % (
             to_local(row["time"]), row["step"], row["task"], row["stream"], row["line"])
 
 
-@verb("WAIT", MONITOR, "wait for the end of a session", SESSION,
-      options={"TIMEOUT": Option(SECONDS, "s")})
+@verb("WAIT", "SESSION [-TIMEOUT=s]", MONITOR, "wait for the end of a session", {"-TIMEOUT": SECONDS})
 def _wait(agent, request):
-    return end_fields(agent, agent.watch.wait(request.arguments[0], request.options.get("TIMEOUT"),
+    return end_fields(agent, agent.watch.wait(request["SESSION"], request["-TIMEOUT"],
                                               request.has_left))
 
 
-@verb("SCENARIOS", MONITOR, "list the scenario versions", options={"REPO": REPO, "JSON": JSON})
+@verb("SCENARIOS", "[-REPO=name] [-JSON]", MONITOR, "list the scenario versions")
 def _scenarios(agent, request):
-    for repository in agent.places.readable(request.options.get("REPO")):
+    for repository in agent.places.readable(request["-REPO"]):
         with repository.db.reading() as connection:
             rows = repository.list_scenarios(connection)
         for row in rows:
@@ -9699,7 +9696,7 @@ def _scenarios(agent, request):
                    ("variables", ",".join(scenario.variables))] + columns(row, "imported")
 
 
-@verb("REPOS", MONITOR, "list the attached work repositories", options={"JSON": JSON})
+@verb("REPOS", "[-JSON]", MONITOR, "list the attached work repositories")
 def _repos(agent, request):
     for place in agent.places.list_all():
         number, name, path, _ = place.attachment
@@ -9708,8 +9705,8 @@ def _repos(agent, request):
                ("message", one_line(place.reason))]
 
 
-@verb("CONTEXTS", MONITOR, "list the contexts, and what stands behind logical schemas in them",
-      options={"JSON": JSON})
+@verb("CONTEXTS", "[-JSON]", MONITOR,
+      "list the contexts, and what stands behind logical schemas in them")
 def _contexts(agent, request):
     topology = agent.master.topology()
     for name in topology["contexts"]:
@@ -9718,66 +9715,64 @@ def _contexts(agent, request):
             for schema in topology["logical_schemas"] if name in schema["contexts"]))]
 
 
-@verb("IMPORT", ADMINISTRATOR, "import a definitions document, quoted as one word",
-      (("DOCUMENT", ANY),), options={"REPO": REPO, "REPLACE": Option(None)})
+@verb("IMPORT", "DOCUMENT [-REPO=name] [-REPLACE]", ADMINISTRATOR,
+      "import a definitions document, quoted as one word")
 def _import(agent, request):
-    document, counts = agent.import_document(
-        request.arguments[0], request.options.get("REPO"), "REPLACE" in request.options)
+    document, counts = agent.import_document(request["DOCUMENT"], request["-REPO"],
+                                             "-REPLACE" in request)
     for warning in document.list_warnings():
         yield "%s: %s" % warning
     return list(zip(("scenarios", "schedules"), counts))
 
 
-@verb("EXPORT", MONITOR, "give definitions back, as lines of JSON",
-      (("SCENARIO", NAMED), ("VERSION", AS_VERSION)), 0, {"REPO": REPO})
+@verb("EXPORT", "[SCENARIO] [VERSION] [-REPO=name]", MONITOR,
+      "give definitions back, as lines of JSON")
 def _export(agent, request):
-    document = agent.export(request.options.get("REPO"), *request.arguments)
+    document = agent.export(request["-REPO"], request["SCENARIO"], request["VERSION"])
     return iter(json.dumps(document, indent=1).split("\n"))
 
 
-@verb("DROP", ADMINISTRATOR, "delete a scenario version",
-      (("SCENARIO", NAMED), ("VERSION", AS_VERSION)), options={"REPO": REPO})
+@verb("DROP", "SCENARIO VERSION [-REPO=name]", ADMINISTRATOR, "delete a scenario version")
 def _drop(agent, request):
-    agent.drop_scenario(request.arguments[0], request.arguments[1], request.options.get("REPO"))
+    agent.drop_scenario(request["SCENARIO"], request["VERSION"], request["-REPO"])
 
 
-@verb("ATTACH", ADMINISTRATOR, "attach a work repository; a relative path counts from the master's "
-      "folder", (("NAME", NAMED), ("PATH", TOKEN)), options={"CREATE": Option(None)})
+@verb("ATTACH", "NAME PATH [-CREATE]", ADMINISTRATOR,
+      "attach a work repository; a relative path counts from the master's folder")
 def _attach(agent, request):
-    name, path = request.arguments
-    return [("repository", name), ("id", agent.places.attach(name, path, "CREATE" in request.options))]
+    number = agent.places.attach(request["NAME"], request["PATH"], "-CREATE" in request)
+    return [("repository", request["NAME"]), ("id", number)]
 
 
-@verb("DETACH", ADMINISTRATOR, "detach a work repository; its file stays", (("NAME", NAMED),))
+@verb("DETACH", "NAME", ADMINISTRATOR, "detach a work repository; its file stays")
 def _detach(agent, request):
-    agent.places.detach(request.arguments[0])
+    agent.places.detach(request["NAME"])
 
 
-@verb("PURGE", ADMINISTRATOR, "delete ended sessions older than DAYS, and beyond the newest KEEP",
-      options={"DAYS": Option(number(0, 100000, (int, float)), "n"),
-               "KEEP": Option(number(0, 10 ** 9), "n")})
+@verb("PURGE", "[-DAYS=n] [-KEEP=n]", ADMINISTRATOR,
+      "delete ended sessions older than DAYS, and beyond the newest KEEP")
 def _purge(agent, request):
-    if not request.options:
+    if not request:
         raise BadRequest("-DAYS=n or -KEEP=n is missing: say what to purge")
-    return [("purged", agent.keeper.purge(request.options.get("DAYS"), request.options.get("KEEP")))]
+    return [("purged", agent.keeper.purge(request["-DAYS"], request["-KEEP"]))]
 
 
-@verb("METRICS", MONITOR, "figures in Prometheus' text format")
+@verb("METRICS", "", MONITOR, "figures in Prometheus' text format")
 def _metrics(agent, request):
-    return agent.metrics()
+    return metrics(agent)
 
 
-@verb("HELP", None, "the verbs, or one of them", (("VERB", ANY), ("SECOND", ANY)), 0)
+@verb("HELP", "[VERB] [SECOND]", None, "the verbs, or one of them")
 def _help(agent, request):
-    wanted = " ".join(capitals(word) for word in request.arguments if word)
+    wanted = " ".join(capitals(word) for word in request.values() if word)
     rows = [row for name, row in VERBS.items()
             if not wanted or (name + " ").startswith(wanted + " ")]
     if not rows:
         raise NotFound("%s is no verb" % shorten(wanted))
-    return iter(["%s: %s" % (usage(row), row.help) for row in rows])
+    return iter(["%s: %s" % (row.form, row.help) for row in rows])
 
 
-@verb("QUIT", None, "end the connection")
+@verb("QUIT", "", None, "end the connection")
 def _quit(agent, request):
     return None
 
@@ -9791,10 +9786,10 @@ def _or_default(field):
 
 # options of ADD and SET: the fields of a schedule that are no arguments of ADD. NAME is that of its
 # sessions, for which a document has to have another word.
-SCHEDULE_OPTIONS = {name.replace("session_", "").upper(): Option(_or_default(field), field.shown)
-                    for name, field in SCHEDULE_FIELDS.items()
-                    if name not in ("name", "scenario", "version", "context", "rule", "variables")}
-SCHEDULE_NAME = (("NAME", NAMED),)
+_OPTIONAL = {"-" + name.replace("session_", "").upper(): field for name, field in SCHEDULE_FIELDS.items()
+             if name not in ("name", "scenario", "version", "context", "rule", "variables")}
+SCHEDULE_KINDS = {name: _or_default(field) for name, field in _OPTIONAL.items()}
+SCHEDULE_FORM = " ".join("[%s=%s]" % (name, field.shown) for name, field in _OPTIONAL.items())
 
 
 def schedule_fields(repository, row, due):
@@ -9806,16 +9801,15 @@ def schedule_fields(repository, row, due):
     return fields + (columns(row, "hold_reason hold_until") if row["hold_since"] else [])
 
 
-@verb("SCHED LIST", MONITOR, "list the schedules", options={"REPO": REPO, "JSON": JSON})
+@verb("SCHED LIST", "[-REPO=name] [-JSON]", MONITOR, "list the schedules")
 def _sched_list(agent, request):
-    for found in agent.schedules.list_all(request.options.get("REPO")):
+    for found in agent.schedules.list_all(request["-REPO"]):
         yield schedule_fields(*found)
 
 
-@verb("SCHED SHOW", MONITOR, "one schedule with its variables and hold", SCHEDULE_NAME,
-      options={"REPO": REPO, "JSON": JSON})
+@verb("SCHED SHOW", "NAME [-REPO=name] [-JSON]", MONITOR, "one schedule with its variables and hold")
 def _sched_show(agent, request):
-    for repository, row, due in agent.schedules.get(request.arguments[0], request.options.get("REPO")):
+    for repository, row, due in agent.schedules.get(request["NAME"], request["-REPO"]):
         yield schedule_fields(repository, row, due)
         schedule = repository.schedule_of(row)
         for option, value in schedule.options.items():
@@ -9831,24 +9825,20 @@ def _sched_show(agent, request):
                    ("until", to_local(row["hold_until"])), ("reason", row["hold_reason"])]
 
 
-@verb("SCHED ADD", ADMINISTRATOR, "add a schedule, effective at once",
-      SCHEDULE_NAME + (("SCENARIO", NAMED), ("VERSION", AS_VERSION), ("CONTEXT", NAMED),
-                       ("RULE", ANY)), 4,
-      options=dict(SCHEDULE_OPTIONS, REPO=REPO), takes_variables=True)
+@verb("SCHED ADD", "NAME SCENARIO VERSION CONTEXT [RULE] [VARIABLE=value ...] %s [-REPO=name]"
+      % SCHEDULE_FORM, ADMINISTRATOR, "add a schedule, effective at once", SCHEDULE_KINDS)
 def _sched_add(agent, request):
-    name, scenario, version, context, rule = request.arguments
-    if not rule and "AFTER" not in request.options:
+    if not request["RULE"] and "-AFTER" not in request:
         raise BadRequest("RULE is missing: write one like '%s', or give -AFTER=schedule" % FORMS["daily"])
-    given = dict(name=name, scenario=scenario, version=version, context=context, rule=rule or "",
-                 variables=request.variables)
-    agent.schedules.add(_schedule(agent, given, _schedule_changes(request)),
-                        request.options.get("REPO"))
-    return [("schedule", name)]
+    given = {name: request[name.upper()] for name in ("name", "scenario", "version", "context")}
+    given.update(rule=request["RULE"] or "", variables=request.variables)
+    agent.schedules.add(_schedule(agent, given, _schedule_changes(request)), request["-REPO"])
+    return [("schedule", request["NAME"])]
 
 
 def _schedule_changes(request):
-    return {"session_name" if key == "NAME" else key.lower(): value
-            for key, value in request.options.items() if key != "REPO"}
+    return {"session_name" if key == "-NAME" else key[1:].lower(): value
+            for key, value in request.items() if key.startswith("-") and key != "-REPO"}
 
 
 def _schedule(agent, *changes):
@@ -9859,10 +9849,9 @@ def _schedule(agent, *changes):
     return make_schedule(dict(fields, agent=fields["agent"] or agent.name))
 
 
-@verb("SCHED SET", ADMINISTRATOR, "change a schedule, effective at once; its past is not fired",
-      SCHEDULE_NAME, takes_variables=True, options=dict(
-          SCHEDULE_OPTIONS, SCENARIO=Option(NAMED, "name"), VERSION=Option(AS_VERSION, "version"),
-          CONTEXT=Option(NAMED, "name"), RULE=Option(ANY, "rule"), REPO=REPO))
+@verb("SCHED SET", "NAME [VARIABLE=value ...] %s [-SCENARIO=name] [-VERSION=version] [-CONTEXT=name] "
+      "[-RULE=rule] [-REPO=name]" % SCHEDULE_FORM, ADMINISTRATOR,
+      "change a schedule, effective at once; its past is not fired", SCHEDULE_KINDS)
 def _sched_set(agent, request):
     changes = _schedule_changes(request)
     if not changes and not request.variables:
@@ -9871,61 +9860,57 @@ def _sched_set(agent, request):
     def changed(schedule):
         return _schedule(agent, schedule.options, schedule._asdict(), changes,
                          {"variables": dict(schedule.variables, **request.variables)})
-    agent.schedules.set(request.arguments[0], request.options.get("REPO"), changed)
-    return [("schedule", request.arguments[0])]
+    agent.schedules.set(request["NAME"], request["-REPO"], changed)
+    return [("schedule", request["NAME"])]
 
 
-@verb("SCHED DEL", ADMINISTRATOR, "delete a schedule; what it decided is kept until purged",
-      SCHEDULE_NAME, options={"REPO": REPO})
+@verb("SCHED DEL", "NAME [-REPO=name]", ADMINISTRATOR,
+      "delete a schedule; what it decided is kept until purged")
 def _sched_del(agent, request):
-    agent.schedules.delete(request.arguments[0], request.options.get("REPO"))
-    return [("schedule", request.arguments[0])]
+    agent.schedules.delete(request["NAME"], request["-REPO"])
+    return [("schedule", request["NAME"])]
 
 
-@verb("SCHED OFF", ADMINISTRATOR, "disable a schedule", SCHEDULE_NAME, options={"REPO": REPO})
-@verb("SCHED ON", ADMINISTRATOR, "enable a schedule", SCHEDULE_NAME, options={"REPO": REPO})
+@verb("SCHED OFF", "NAME [-REPO=name]", ADMINISTRATOR, "disable a schedule")
+@verb("SCHED ON", "NAME [-REPO=name]", ADMINISTRATOR, "enable a schedule")
 def _sched_on_off(agent, request):
     is_on = request.verb == "SCHED ON"
-    agent.schedules.set(request.arguments[0], request.options.get("REPO"),
+    agent.schedules.set(request["NAME"], request["-REPO"],
                         lambda schedule: schedule._replace(enabled=is_on))
-    return [("schedule", request.arguments[0]), ("enabled", is_on)]
+    return [("schedule", request["NAME"]), ("enabled", is_on)]
 
 
-@verb("SCHED NEXT", MONITOR, "coming due times, in order; nothing fires", SCHEDULE_NAME, 0, {
-    "COUNT": Option(number(1, 100000), "n"), "FROM": Option(INSTANT, "time"),
-    "TO": Option(INSTANT_END, "time"), "ALL": Option(None), "REPO": REPO, "JSON": JSON})
+@verb("SCHED NEXT", "[NAME] [-COUNT=n] [-FROM=time] [-TO=time] [-ALL] [-REPO=name] [-JSON]", MONITOR,
+      "coming due times, in order; nothing fires")
 def _sched_next(agent, request):
-    options = request.options
-    for due, name, note in agent.schedules.preview(
-            request.arguments[0], options.get("REPO"), options.get("FROM"), options.get("TO"),
-            options.get("COUNT", 10), "ALL" in options):
-        yield [("schedule", name), ("due", local_iso(due)), ("note", note)]
+    for due, name, repository, note in agent.schedules.preview(
+            request["NAME"], request["-REPO"], request["-FROM"], request["-TO"],
+            request["-COUNT"] or 10, "-ALL" in request):
+        yield [("schedule", name), ("due", local_iso(due)), ("note", note), ("repository", repository.name)]
 
 
-@verb("SCHED WHY", MONITOR, "what became of the due times, newest first", SCHEDULE_NAME, 0,
-      {"LIMIT": Option(number(1, MAX_LIST), "n"), "REPO": REPO, "JSON": JSON})
+@verb("SCHED WHY", "[NAME] [-LIMIT=n] [-REPO=name] [-JSON]", MONITOR,
+      "what became of the due times, newest first")
 def _sched_why(agent, request):
-    for row in agent.schedules.list_occurrences(
-            request.arguments[0], request.options.get("REPO"), request.options.get("LIMIT", 50)):
+    for repository, row in agent.schedules.list_occurrences(request["NAME"], request["-REPO"],
+                                                            request["-LIMIT"] or 50):
         yield columns(row, "schedule due last_due count decision reason session status decided") + [
-            ("message", explain(row))]
+            ("message", explain(row)), ("repository", repository.name)]
 
 
-@verb("SCHED PLAN", MONITOR, "play a period (default: a day) against the limits and the median "
-      "durations of past sessions: what would overlap, queue, be skipped, never fit",
-      options={"FROM": Option(INSTANT, "time"), "TO": Option(INSTANT_END, "time"), "ALL": Option(None),
-               "REPO": REPO, "JSON": JSON})
+@verb("SCHED PLAN", "[-FROM=time] [-TO=time] [-ALL] [-REPO=name] [-JSON]", MONITOR,
+      "play a period (default: a day) against the limits and the median durations of past sessions: "
+      "what would overlap, queue, be skipped, never fit")
 def _sched_plan(agent, request):
-    options = request.options
     now = agent.clock.now()
-    begin = options.get("FROM", now)
-    period = Period(begin, options.get("TO", begin + DAY), now, agent.queue.slots, agent.hold)
+    begin = request.get("-FROM", now)
+    period = Period(begin, request.get("-TO", begin + DAY), now, agent.queue.slots, agent.hold)
     if period.end <= begin:
         raise BadRequest("-TO lies before -FROM")
     troubles = []
-    end, visits = agent.schedules.plan(period, options.get("REPO"), troubles)
+    end, visits = agent.schedules.plan(period, request["-REPO"], troubles)
     for visit in visits:
-        if visit.outcome != STARTS or "ALL" in options:
+        if visit.outcome != STARTS or "-ALL" in request:
             yield visit_fields(visit)
     if troubles:
         raise troubles[0]
@@ -9943,33 +9928,35 @@ def visit_fields(visit):
             ("outcome", visit.outcome), ("note", "; ".join(visit.notes))]
 
 
-@verb("SCHED UPDATE", ADMINISTRATOR, "read the schedules from the repositories again")
+@verb("SCHED UPDATE", "", ADMINISTRATOR, "read the schedules from the repositories again")
 def _sched_update(agent, request):
     return [("schedules", agent.schedules.update())]
 
 
 # -- CALENDAR --------------------------------------------------------------------------
 
-CALENDAR = (("NAME", Kind(None, check_calendar_name)), ("DATES", Kind(None, check_dates)))
+CALENDAR_KINDS = {"NAME": Kind(None, check_calendar_name), "DATES": Kind(None, check_dates)}
 
 
-@verb("CALENDAR LIST", MONITOR, "list the calendars that exclude_dates can name", options={"JSON": JSON})
+@verb("CALENDAR LIST", "[-JSON]", MONITOR, "list the calendars that exclude_dates can name")
 def _calendar_list(agent, request):
     for name, dates in sorted(agent.master.calendars().items()):
         yield [("calendar", name), ("dates", dates)]
 
 
-@verb("CALENDAR SET", ADMINISTRATOR, "give a calendar other dates, effective at once", CALENDAR)
-@verb("CALENDAR ADD", ADMINISTRATOR, "add a calendar: dates and ranges a..b between commas", CALENDAR)
+@verb("CALENDAR SET", "NAME DATES", ADMINISTRATOR, "give a calendar other dates, effective at once",
+      CALENDAR_KINDS)
+@verb("CALENDAR ADD", "NAME DATES", ADMINISTRATOR, "add a calendar: dates and ranges a..b between commas",
+      CALENDAR_KINDS)
 def _calendar_put(agent, request):
-    agent.schedules.put_calendar(*request.arguments, is_new=request.verb == "CALENDAR ADD")
-    return [("calendar", request.arguments[0])]
+    agent.schedules.put_calendar(request["NAME"], request["DATES"], request.verb == "CALENDAR ADD")
+    return [("calendar", request["NAME"])]
 
 
-@verb("CALENDAR DEL", ADMINISTRATOR, "delete a calendar that no schedule names", CALENDAR[:1])
+@verb("CALENDAR DEL", "NAME", ADMINISTRATOR, "delete a calendar that no schedule names", CALENDAR_KINDS)
 def _calendar_del(agent, request):
-    agent.schedules.delete_calendar(request.arguments[0])
-    return [("calendar", request.arguments[0])]
+    agent.schedules.delete_calendar(request["NAME"])
+    return [("calendar", request["NAME"])]
 
 
 # ======================================================================================
@@ -10577,7 +10564,7 @@ def run(agent, server, address):
         agent.start(address, server.port)
         server.listen()
         ready = "agent %s ready on %s:%d" % (agent.name, address, server.port)
-        print("%s version=%s repositories=%s" % (ready, VERSION, dict(agent.ping())["repositories"]),
+        print("%s version=%s repositories=%s" % (ready, VERSION, dict(ping(agent))["repositories"]),
               file=sys.stderr, flush=True)
         notify_systemd()
         agent.run_until_stopped(wake_out, wake)

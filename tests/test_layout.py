@@ -163,7 +163,7 @@ def last_line(node):
 def test_readme_tells_every_verb_as_the_table_does():
     import agent
     readme = (TOP / "README.md").read_text(encoding="utf-8")
-    rows = ["| `%s` | %s |" % (agent.usage(row).replace("|", "\\|"), row.help)
+    rows = ["| `%s` | %s |" % (row.form.replace("|", "\\|"), row.help)
             for row in agent.VERBS.values()]
     missing = [row for row in rows if row not in readme]
     assert not missing, "README.md lacks these lines:\n" + "\n".join(missing)
