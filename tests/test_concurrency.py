@@ -6,12 +6,12 @@ import pytest
 from conftest import wait_for
 
 
-def limited(agent, command="sleep 60", **concurrency):
+def limited(agent, command="sleep 1000", **concurrency):
     agent.import_os("L", command, concurrency=dict({"limit": 1}, **concurrency))
 
 
 def test_wait_in_order_of_arrival(agent):
-    limited(agent, "echo $SESSION >> order; sleep 0.2")
+    limited(agent, "echo $SESSION >> order; sleep 0.1")
     for _ in range(4):
         agent.ok("EXEC L")
     for number in (1001, 2001, 3001, 4001):
@@ -59,7 +59,7 @@ def test_skip_is_busy_and_a_schedule_says_so(agent):
 
 
 def test_max_wait(agent):
-    limited(agent, max_wait=1)
+    limited(agent, max_wait=0.5)
     agent.ok("EXEC L")
     agent.ok("EXEC L")
     end = agent.ok("WAIT 2001")
@@ -70,11 +70,12 @@ def test_max_wait(agent):
 
 def test_kept_over_restarts_of_the_agent(make_agent):
     agent = make_agent().start()
-    limited(agent, "echo begin $SESSION >> order; sleep 0.3; echo end $SESSION >> order")
+    limited(agent, "echo begin $SESSION >> order; until [ -e go ]; do sleep 0.05; done; sleep 0.1; echo end $SESSION >> order")
     for _ in range(4):
         agent.ok("EXEC L")
     agent.wait_status(1001, "RUNNING")
     agent.kill()
+    (agent.folder / "go").touch()
     agent.start()
     for number in (2001, 3001, 4001):
         agent.wait_status(number, "DONE")
@@ -109,12 +110,18 @@ def test_a_restart_waits_too(agent):
     agent.ok("STOP 2001 -IMMEDIATE")
 
 
+@pytest.fixture(scope="module")
+def shared(make):
+    """An agent that nothing is done to."""
+    return make("shared")
+
+
 @pytest.mark.parametrize("value, path", [
     ({}, ".concurrency"), ({"limit": 0}, ".concurrency.limit"),
     ({"limit": 1, "on_limit": "queue"}, ".concurrency.on_limit"),
     ({"limit": 1, "max_wait": 0}, ".concurrency.max_wait"), ({"limit": 1, "x": 1}, ".concurrency.x")])
-def test_faults(agent, value, path):
+def test_faults(shared, value, path):
     document = {"scenarios": [{"name": "F", "version": "1", "concurrency": value, "steps": [
         {"name": "s", "tasks": [{"type": "os", "command": "true"}]}]}]}
-    lines = agent.ask("IMPORT '%s'" % json.dumps(document))
+    lines = shared.ask("IMPORT '%s'" % json.dumps(document))
     assert lines[0].startswith("* scenarios[0]%s: " % path), lines

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 
-from conftest import TOP, is_alive, wait_for
+from conftest import TOP, ahead, is_alive, local, wait_for
 
 
 def pid_in(path):
@@ -29,7 +29,7 @@ def locked(path):
 
 def test_all_slots_serve_at_once(make_agent):
     agent = make_agent("--max-sessions", "4").start()
-    agent.import_os("NAP", "sleep 60")
+    agent.import_os("NAP", "sleep 1000")
     agent.ok("EXEC HELLO -SYNC")
     agent.client.send_raw(b"EXEC NAP\n" * 4)
     for _ in range(4):
@@ -41,7 +41,7 @@ def test_all_slots_serve_at_once(make_agent):
 
 def test_all_slots_serve_after_a_hold(make_agent):
     agent = make_agent("--max-sessions", "4").start()
-    agent.import_os("NAP", "sleep 60")
+    agent.import_os("NAP", "sleep 1000")
     agent.ok("HOLD")
     for _ in range(4):
         agent.ok("EXEC NAP")
@@ -52,7 +52,7 @@ def test_all_slots_serve_after_a_hold(make_agent):
 
 def test_an_agent_on_a_copy_leaves_the_live_ones_processes_alone(make_agent):
     agent = make_agent().start()
-    agent.import_os("NAP", "echo $$ > pid; sleep 60")
+    agent.import_os("NAP", "echo $$ > pid; sleep 1000")
     agent.ok("EXEC NAP")
     pid = pid_in(agent.folder / "pid")
     copy = make_agent(folder="copy")
@@ -67,7 +67,7 @@ def test_an_agent_on_a_copy_leaves_the_live_ones_processes_alone(make_agent):
 
 
 def test_a_stop_while_the_output_is_drained_leaves_no_process(agent):
-    agent.import_os("LEAVES", "sleep 60 & echo $! > pid; exit 0")
+    agent.import_os("LEAVES", "sleep 1000 & echo $! > pid; exit 0")
     agent.ok("EXEC LEAVES")
     pid = pid_in(agent.folder / "pid")
     agent.ok("STOP 1001 -IMMEDIATE")
@@ -92,23 +92,21 @@ def test_a_stop_of_what_could_not_begin_yet_is_a_stop(agent):
 
 
 def test_the_hold_of_a_schedule_holds_what_is_queued(agent):
-    agent.import_os("NAP", "sleep 2")
+    agent.import_os("NAP", "until [ -e go ]; do sleep 0.05; done")
     agent.ok("SCHED ADD EVERY NAP -1 GLOBAL 'every 1s'")
     wait_for(lambda: len(agent.rows("SESSIONS")) == 2, "one to run and one to wait")
     agent.ok("HOLD why -SCHEDULE=EVERY")
-    rows = {row["session"]: row["status"] for row in agent.rows("SESSIONS")}
-    first, second = sorted(rows, key=int)[-2:]
+    first, second = sorted((row["session"] for row in agent.rows("SESSIONS")), key=int)
+    (agent.folder / "go").touch()
     agent.wait_status(first, "DONE")
     time.sleep(0.5)
-    if rows[second] != "RUNNING":
-        assert agent.status(second)["begun"] == ""
-        agent.ok("RELEASE -SCHEDULE=EVERY")
-        agent.wait_status(second, "RUNNING", "DONE")
+    assert agent.status(second)["begun"] == ""
+    agent.ok("RELEASE -SCHEDULE=EVERY")
+    agent.wait_status(second, "RUNNING", "DONE")
 
 
 def test_a_hold_ends_at_its_time_though_the_master_is_locked(agent):
-    until = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 2))
-    agent.ok("HOLD why -UNTIL=%s" % until)
+    ahead(lambda until: agent.ask("HOLD why -UNTIL=%s" % local(until)))
     with locked(agent.master):
         wait_for(lambda: agent.ok("PING")["hold"] == "no", "the hold to end")
         assert agent.ok("EXEC HELLO -SYNC")["status"] == "DONE"
@@ -118,11 +116,11 @@ def test_detaching_takes_nothing_more(make_agent):
     agent = make_agent().start()
     agent.ok("ATTACH W2 w2.db -CREATE")
     agent.import_document({"scenarios": [{"name": "ONLY2", "version": "1", "steps": [
-        {"name": "s", "tasks": [{"type": "os", "command": "sleep 60"}]}]}]}, "-REPO=W2")
+        {"name": "s", "tasks": [{"type": "os", "command": "sleep 1000"}]}]}]}, "-REPO=W2")
     with agent.connect() as client:
         with locked(agent.master):
             client.send("DETACH W2")
-            time.sleep(0.5)
+            wait_for(lambda: agent.err("STATUS 9002") == "CONFLICT", "the detaching to begin")
             code = agent.err("EXEC ONLY2")
         assert client.reply()[-1].startswith("OK")
     assert code in ("CONFLICT", "NOT_FOUND", "BUSY")
