@@ -4595,11 +4595,11 @@ class Capture:
     `then()` when that is done. Memory stays within the limit whatever comes.
     """
 
-    def __init__(self, limit, store, clock, captured=None, secrets=()):
+    def __init__(self, limit, store, clock, is_captured=False, secrets=()):
         self._half = max(1, limit // 2)
         self._store, self._clock = store, clock
         self._secrets = [secret.encode() for secret in secrets]     # the longest first
-        self.captured = captured            # bytearray that takes standard output, or None
+        self.captured = bytearray() if is_captured else None        # the beginning of standard output
         self._lock = threading.Lock()
         self._carry = {}                    # stream -> bytes of a line that has no end yet
         self._position = 0
@@ -4721,13 +4721,11 @@ class Output:
         self._thread = threading.Thread(target=self._run, name="output", daemon=True)
         self._thread.start()
 
-    def add(self, capture, pipes):
-        """Reads pipes {fd: stream} into a capture and closes each at its end -> Drain."""
-        drain = Drain(capture, len(pipes))
+    def add(self, process, pipes):
+        """Reads pipes {fd: stream} of a process into its capture and closes each at its end."""
         with self._lock:
-            self._new.append((drain, pipes))
+            self._new.append((process, pipes))
         self._wake()
-        return drain
 
     def forget(self, capture):
         """Stores no more of a capture; what its pipes still bring is read and thrown away."""
@@ -4768,25 +4766,25 @@ class Output:
     def _register(self):
         with self._lock:
             new, self._new = self._new, []
-            self._captures.update(drain.capture for drain, _ in new if not drain.is_over)
-        for drain, pipes in new:
+            self._captures.update(process.capture for process, _ in new if not process.is_over)
+        for process, pipes in new:
             for fd, stream in pipes.items():
                 os.set_blocking(fd, False)
-                self._selector.register(fd, selectors.EVENT_READ, (drain, stream))
+                self._selector.register(fd, selectors.EVENT_READ, (process, stream))
 
-    def _read(self, fd, drain, stream):
+    def _read(self, fd, process, stream):
         try:
             data = os.read(fd, 65536)
         except BlockingIOError:
             return
         except OSError:
             data = b""
-        if data and not drain.is_over:
-            drain.capture.feed(stream, data)
+        if data and not process.is_over:
+            process.capture.feed(stream, data)
         elif not data:
             self._selector.unregister(fd)
             os.close(fd)
-            drain.ended()
+            process.pipe_ended()
 
     def _flush(self):
         with self._lock:            # forget() waits for what is under way
@@ -4794,36 +4792,27 @@ class Output:
                 capture.flush()
 
 
-class Drain:
-    """The pipes of one process: tells when all are at their end."""
-
-    def __init__(self, capture, count):
-        self.capture, self.is_over = capture, False
-        self._left = count
-        self._all = threading.Event()
-
-    def ended(self):
-        """One pipe is at its end."""
-        self._left -= 1
-        if self._left == 0:
-            self._all.set()
-
-    def wait(self, timeout_s):
-        """Waits for the end of all pipes, then takes nothing more."""
-        self._all.wait(timeout_s)
-        self.is_over = True
-
-
 # -- one process -----------------------------------------------------------------------
+
+class Command(NamedTuple):
+    """What a process is started with."""
+    words: list                     # program and arguments
+    environment: dict
+    cwd: Optional[str] = None
+    stdin: Optional[str] = None     # text for its standard input
+    pass_fds: tuple = ()            # descriptors that it has too
+    is_captured: bool = False       # its standard output is for a variable
+
 
 class Process:
     """A started process: in an OS session of its own, its output going to a capture."""
 
-    def __init__(self, command, capture, output, notify, cwd=None, env=None, stdin=None,
-                 pass_fds=()):
+    def __init__(self, command, capture, output, notify):
         """Starts it; OSError when that fails. `notify()` is called when it has ended."""
-        self.rc = None
+        self.rc, self.capture = None, capture
+        self.is_over = False            # what its pipes still bring is thrown away
         self._notify, self._ended = notify, threading.Event()
+        self._open_pipes, self._is_read = 2, threading.Event()
         with contextlib.ExitStack() as ours_on_error, contextlib.ExitStack() as theirs:
             def pipe(is_input=False):
                 ends = os.pipe()
@@ -4833,21 +4822,19 @@ class Process:
                 return our, their
             out, their_out = pipe()
             err, their_err = pipe()
-            feed, their_in = (None, subprocess.DEVNULL) if stdin is None else pipe(True)
-            if isinstance(command, str):
-                command = ["/bin/sh", "-c", command]
+            feed, their_in = (None, subprocess.DEVNULL) if command.stdin is None else pipe(True)
             self._popen = subprocess.Popen(
-                [to_bytes(word) for word in command], cwd=cwd and to_bytes(cwd),
-                env=env and {to_bytes(name): to_bytes(value) for name, value in env.items()},
-                stdin=their_in,
-                stdout=their_out, stderr=their_err, start_new_session=True, pass_fds=pass_fds)
+                [to_bytes(word) for word in command.words], cwd=command.cwd and to_bytes(command.cwd),
+                env={to_bytes(name): to_bytes(text) for name, text in command.environment.items()},
+                stdin=their_in, stdout=their_out, stderr=their_err, start_new_session=True,
+                pass_fds=command.pass_fds)
             ours_on_error.pop_all()
         self.pid = self._popen.pid
         self.started = start_time(self.pid) or ""
-        self._drain = output.add(capture, {out: OUT, err: ERR})
+        output.add(self, {out: OUT, err: ERR})
         threading.Thread(target=self._wait, name="wait %d" % self.pid, daemon=True).start()
         if feed is not None:
-            threading.Thread(target=self._feed, args=(feed, stdin.encode()),
+            threading.Thread(target=self._feed, args=(feed, command.stdin.encode()),
                              name="feed %d" % self.pid, daemon=True).start()
 
     @staticmethod
@@ -4861,6 +4848,12 @@ class Process:
         self._ended.set()
         self._notify()
 
+    def pipe_ended(self):
+        """One of its pipes is at its end."""
+        self._open_pipes -= 1
+        if self._open_pipes == 0:
+            self._is_read.set()
+
     def leave(self):
         """Lets it go on without this agent."""
         self._popen.returncode = 0      # it is nobody's fault that it still runs
@@ -4871,7 +4864,8 @@ class Process:
         What the process left running keeps its pipes; what it prints later is thrown away.
         """
         self._ended.wait(timeout_s)
-        self._drain.wait(DRAIN_S)
+        self._is_read.wait(DRAIN_S)
+        self.is_over = True
 
 
 def to_bytes(text):
@@ -4882,14 +4876,12 @@ def to_bytes(text):
 def run_holder(path):
     """agent.py in the role of a holder: runs one process, its output and exit code going to a
     spool, whether the agent lives or not -> exit code."""
-    given, spool, ended = json.loads(sys.stdin.read()), Spool(path), threading.Event()
+    command, limit, secrets = json.loads(sys.stdin.read())
+    command, spool, ended, output = Command(*command), Spool(path), threading.Event(), Output()
     spool.note(holder=os.getpid(), holder_started=start_time(os.getpid()))
-    captured = bytearray() if given["is_captured"] else None
-    output = Output()
-    capture = Capture(given["limit"], spool.store, Clock(), captured, given["secrets"])
+    capture = Capture(limit, spool.store, Clock(), command.is_captured, secrets)
     try:
-        process = Process(given["command"], capture, output, ended.set, given["cwd"], given["env"],
-                          given["stdin"], given["pass_fds"])
+        process = Process(command, capture, output, ended.set)
     except (OSError, ValueError) as error:
         spool.note(is_over=1, error=start_error(error))
         return EXIT_OK
@@ -4897,7 +4889,7 @@ def run_holder(path):
     process.finish()
     output.forget(capture)
     spool.store(*capture.take(is_end=True))
-    spool.note(is_over=1, rc=process.rc, captured=None if captured is None else bytes(captured))
+    spool.note(is_over=1, rc=process.rc, captured=capture.captured)
     output.close()
     return EXIT_OK
 
@@ -4942,7 +4934,7 @@ def task_type(name):
 
     A class has `fields` (name -> Field) and `run(fields, execution)` -> TaskResult. The
     execution gives `values` (variables and the agent's own), `environment()`, and what waits
-    and is ended by stop and time-outs: `process(command, ...)`, `call(function, interrupt)`,
+    and is ended by stop and time-outs: `process(command)`, `call(function, interrupt)`,
     `wait(seconds)`, `wait_child(session)`.
     """
     def register(cls):
@@ -4995,15 +4987,14 @@ class OsTask:
 
     def run(self, fields, execution):
         """Runs the command; its exit code decides."""
-        return self._process(fields, execution, self._command(fields, execution.values))
+        return self._process(fields, execution, self._words(fields, execution.values))
 
     def resume(self, fields, execution):
         """Goes on with the process that a lost agent has started."""
-        captured = bytearray() if fields["capture"] else None
-        return self._result(fields, execution.adopt(captured), captured)
+        return self._result(fields, execution.adopt(), execution.captured)
 
     @staticmethod
-    def _command(fields, values):
+    def _words(fields, values):
         command = fields["command"]
         words = ["/bin/sh", "-c", shell_command(command)] if isinstance(command, str) else \
             substitute_all(command, values)
@@ -5013,21 +5004,19 @@ class OsTask:
         nice = "" if fields["nice"] is None else "nice -n %d " % fields["nice"]
         return ["/bin/sh", "-c", '%sexec %s"$@"' % (umask, nice), "sh"] + words
 
-    def _process(self, fields, execution, command, pass_fds=()):
+    def _process(self, fields, execution, words, pass_fds=()):
         given = substitute_all({name: fields.get(name) for name in ("env", "cwd", "stdin")},
                                execution.values)
-        environment = execution.environment()
-        environment.update(given["env"])
-        captured = bytearray() if fields["capture"] else None
-        rc = execution.process(command, environment, captured, given["cwd"], given["stdin"],
-                               pass_fds, is_adoptable=True)
-        return self._result(fields, rc, captured)
+        rc = execution.process(Command(
+            words, dict(execution.environment(), **given["env"]), given["cwd"], given["stdin"],
+            pass_fds, is_captured=fields["capture"] is not None), is_adoptable=True)
+        return self._result(fields, rc, execution.captured)
 
     @staticmethod
     def _result(fields, rc, captured):
         """What an exit code, and what was printed, make of the task."""
         values = {}
-        if captured is not None:
+        if fields["capture"]:
             if len(captured) > MAX_CAPTURE:
                 raise TaskError("%s, but it printed over %d bytes, more than a variable takes"
                                 % (exit_text(rc), MAX_CAPTURE))
@@ -5235,10 +5224,10 @@ class HelperTask:
         given = dict(self.prepare(fields, execution), type=self.name)
         with tempfile.TemporaryFile() as result:
             code = compiled_agent()
-            command = [sys.executable, "-u", "-c", HELPER_BOOT, "--task", str(result.fileno()),
-                       str(code), os.path.abspath(__file__)]
-            rc = execution.process(command, execution.environment(), stdin=json.dumps(given),
-                                   pass_fds=(result.fileno(), code))
+            words = [sys.executable, "-u", "-c", HELPER_BOOT, "--task", str(result.fileno()),
+                     str(code), os.path.abspath(__file__)]
+            rc = execution.process(Command(words, execution.environment(), stdin=json.dumps(given),
+                                           pass_fds=(result.fileno(), code)))
             result.seek(0)
             text = result.read().decode()
         if not text:
@@ -6493,7 +6482,7 @@ class Execution:
 
     def __init__(self, session, run, values):
         self.values = values
-        self.rc = None                  # of its process
+        self.rc = self.captured = None  # of its process
         self.rest = ([], None)          # rows of the log not yet handed over
         self._session, self._run, self._around = session, run, session.around
         self._capture = None
@@ -6504,31 +6493,29 @@ class Execution:
         environment.update((environment_name(name), value) for name, value in self.values.items())
         return environment
 
-    def process(self, command, environment, captured=None, cwd=None, stdin=None, pass_fds=(),
-                is_adoptable=False):
-        """Runs a process to its end -> exit code; TaskError when it cannot start."""
-        environment[MARKER] = make_marker(self._session.repository.db.uuid, self._session.number,
-                                          self._run)
+    def process(self, command, is_adoptable=False):
+        """Runs a Command to its end -> exit code; TaskError when it cannot start."""
+        command.environment[MARKER] = make_marker(self._session.repository.db.uuid,
+                                                  self._session.number, self._run)
         if is_adoptable and self._session.is_adoptable:
-            return self._hold(command, environment, captured, cwd, stdin, pass_fds)
-        process = self._start(command, environment, captured, cwd, stdin, pass_fds)
+            return self._hold(command)
+        process = self._start(command)
         try:
             self._session.wait(lambda: process.rc is not None)
         finally:
             process.finish()
             self._session.process_ended()
-            self.rc = process.rc
+            self.rc, self.captured = process.rc, self._capture.captured
         return process.rc
 
-    def _start(self, command, environment, captured, cwd, stdin, pass_fds):
+    def _start(self, command):
         """Starts a process and notes it -> Process. TaskError, Interrupted."""
         session, around = self._session, self._around
         session.interrupt_if_asked()
-        self._capture = Capture(around.max_output, self._store, around.clock, captured,
+        self._capture = Capture(around.max_output, self._store, around.clock, command.is_captured,
                                 session.secrets)
         try:
-            process = Process(command, self._capture, around.output, session.wake, cwd, environment,
-                              stdin, pass_fds)
+            process = Process(command, self._capture, around.output, session.wake)
         except (OSError, ValueError) as error:
             raise TaskError(start_error(error)) from None
         session.roots[process.pid] = process.started
@@ -6546,32 +6533,31 @@ class Execution:
     def _spool(self):
         return Spool(self._session.repository.spool_path(self._session.number, self._run))
 
-    def _hold(self, command, environment, captured, cwd, stdin, pass_fds):
+    def _hold(self, command):
         """As `process`, by way of a holder, so that it outlives the agent."""
         spool = self._spool()
         spool.create()
-        given = {"command": command, "env": environment, "cwd": cwd, "stdin": stdin,
-                 "pass_fds": pass_fds, "is_captured": captured is not None,
-                 "limit": self._around.max_output, "secrets": self._session.secrets}
-        holder = self._start([sys.executable, os.path.abspath(__file__), "--hold", spool.path],
-                             environment, None, None, json.dumps(given), pass_fds)
+        given = json.dumps([command, self._around.max_output, self._session.secrets])
+        holder = self._start(command._replace(
+            words=[sys.executable, os.path.abspath(__file__), "--hold", spool.path], cwd=None,
+            stdin=given, is_captured=False))
         try:
-            return self._follow(spool, captured, lambda: holder.rc is None)
+            return self._follow(spool, lambda: holder.rc is None)
         except Left:
             holder.leave()
             raise
         finally:
             self._session.process_ended()
 
-    def adopt(self, captured):
+    def adopt(self):
         """Goes on with the process of this task that a lost agent has started -> exit code."""
         spool = self._spool()
         state = spool.state()
         pid, started = state["holder"], state["holder_started"]
         self._session.roots[pid] = started
-        return self._follow(spool, captured, lambda: start_time(pid) == started)
+        return self._follow(spool, lambda: start_time(pid) == started)
 
-    def _follow(self, spool, captured, is_alive):
+    def _follow(self, spool, is_alive):
         """Takes what the holder writes, until the end -> exit code. TaskError, Left."""
         progress, was_alive = (-1, None), True
         try:
@@ -6589,14 +6575,12 @@ class Execution:
             self._session.spent.append(spool)
             raise
         self._session.spent.append(spool)
-        self.rc = state["rc"]
+        self.rc, self.captured = state["rc"], state["captured"]
         if not state["is_over"]:
             raise TaskError("the process that held it is gone")
         if state["error"]:
             raise TaskError(state["error"])
-        if captured is not None:
-            captured += state["captured"] or b""
-        return state["rc"]
+        return self.rc
 
     def _take_spool(self, spool, progress):
         """Hands new rows of a spool to the log -> (its state, how far it was read)."""
@@ -9175,7 +9159,7 @@ class Agent:
 
 
 def ping(agent):
-    """[(key, value)] from memory alone."""
+    """What PING says: [(key, value)], from memory alone."""
     running, queued = agent.queue.counts()
     places = agent.places.list_all()
     usable = sum(not place.reason for place in places)
@@ -9886,7 +9870,12 @@ def _sched_next(agent, request):
     for due, name, repository, note in agent.schedules.preview(
             request["NAME"], request["-REPO"], request["-FROM"], request["-TO"],
             request["-COUNT"] or 10, "-ALL" in request):
-        yield [("schedule", name), ("due", local_iso(due)), ("note", note), ("repository", repository.name)]
+        yield [("schedule", name), ("due", local_iso(due)), ("note", note)] + _origin(agent, repository)
+
+
+def _origin(agent, repository):
+    """What tells schedules of one name apart, where several repositories are attached."""
+    return [("repository", repository.name)] if len(agent.places.list_all()) > 1 else []
 
 
 @verb("SCHED WHY", "[NAME] [-LIMIT=n] [-REPO=name] [-JSON]", MONITOR,
@@ -9895,7 +9884,7 @@ def _sched_why(agent, request):
     for repository, row in agent.schedules.list_occurrences(request["NAME"], request["-REPO"],
                                                             request["-LIMIT"] or 50):
         yield columns(row, "schedule due last_due count decision reason session status decided") + [
-            ("message", explain(row)), ("repository", repository.name)]
+            ("message", explain(row))] + _origin(agent, repository)
 
 
 @verb("SCHED PLAN", "[-FROM=time] [-TO=time] [-ALL] [-REPO=name] [-JSON]", MONITOR,

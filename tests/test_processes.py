@@ -11,7 +11,7 @@ import time
 import pytest
 
 import agent
-from agent import ERR, OUT, Capture, Clock, Output, Process, Tree
+from agent import ERR, OUT, Capture, Clock, Command, Output, Process, Tree
 from conftest import is_alive, wait_for
 
 UUID = "11111111-2222-3333-4444-555555555555"
@@ -24,8 +24,8 @@ LEFT_OUT = re.compile(r"\.\.\. (\d+) lines \((\d+) bytes\) are left out here \.\
 class Rows:
     """The log of one task as the table session_log would hold it."""
 
-    def __init__(self, limit=LIMIT, captured=None):
-        self.capture = Capture(limit, self.store, Clock(), captured)
+    def __init__(self, limit=LIMIT, is_captured=False):
+        self.capture = Capture(limit, self.store, Clock(), is_captured)
         self.rows = {}                  # position -> row
         self.stores = 0
 
@@ -240,16 +240,15 @@ def test_at_random_every_line_is_kept_once_or_counted():
 
 
 def test_standard_output_alone_is_captured_for_a_variable():
-    captured = bytearray()
-    rows = Rows(captured=captured)
+    rows = Rows(is_captured=True)
     rows.capture.feed(OUT, b"a\nb")
     rows.capture.feed(ERR, b"not this\n")
     rows.capture.feed(OUT, b"\n")
     rows.end()
-    assert captured == b"a\nb\n"
+    assert rows.capture.captured == b"a\nb\n"
     for _ in range(100):
         rows.capture.feed(OUT, b"x" * 65536)
-    assert len(captured) <= agent.MAX_CAPTURE + 65536 + 4
+    assert len(rows.capture.captured) <= agent.MAX_CAPTURE + 65536 + 4
 
 
 def test_one_store_at_a_time_and_nothing_twice():
@@ -280,13 +279,14 @@ def output():
 
 @pytest.fixture
 def tasks(output):
-    """Starts a process as a session's task does: tasks(command) -> (Process, Rows)."""
+    """Starts a command of the shell as a session's task does: tasks(text) -> (Process, Rows)."""
     made = []
 
     def start(command, session=1001, run=1, **keywords):
         rows = Rows()
         environment = dict(os.environ, **{agent.MARKER: agent.make_marker(UUID, session, run)})
-        process = Process(command, rows.capture, output, lambda: None, env=environment, **keywords)
+        command = Command(["/bin/sh", "-c", command], environment, **keywords)
+        process = Process(command, rows.capture, output, lambda: None)
         made.append((process, rows))
         return process, rows
     yield start
@@ -449,7 +449,7 @@ def test_nothing_is_left_open_when_a_process_cannot_start(output):
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(20):
         with pytest.raises(OSError):
-            Process(["/no/such/program"], Rows().capture, output, lambda: None, stdin="x")
+            Process(Command(["/no/such/program"], {}, stdin="x"), Rows().capture, output, lambda: None)
     assert len(os.listdir("/proc/self/fd")) == before
 
 
