@@ -106,7 +106,7 @@ def commands():
 
 def test_neither_alive_nor_noted_is_an_error(make_agent):
     agent = make_agent().start()
-    adoptable(agent, "echo $$ > pid; sleep 60")
+    adoptable(agent, "echo $$ > pid; sleep 1000")
     agent.ok("EXEC A")
     pid = pid_of(agent)
     with open("/proc/%d/stat" % pid) as file:
@@ -122,8 +122,8 @@ def test_neither_alive_nor_noted_is_an_error(make_agent):
 @pytest.mark.parametrize("how", ["stop", "timeout"])
 def test_a_stop_and_a_timeout_reach_it(make_agent, how):
     agent = make_agent().start()
-    adoptable(agent, "trap '' TERM; (setsid sleep 61 & echo $! > child); echo $$ > pid; sleep 60; sleep 60",
-              **({"timeout": 2} if how == "timeout" else {}))
+    adoptable(agent, "trap '' TERM; (setsid sleep 1000 & echo $! > child); echo $$ > pid; sleep 1000; sleep 1000",
+              **({"timeout": 3} if how == "timeout" else {}))
     agent.ok("EXEC A")
     pids = [pid_of(agent), pid_of(agent, "child")]
     agent.kill()
@@ -140,7 +140,7 @@ def test_a_stop_and_a_timeout_reach_it(make_agent, how):
 def test_shutdown_leave_is_an_upgrade_without_a_stop(make_agent):
     agent = make_agent().start()
     adoptable(agent, "echo early; echo $$ > pid; %s; echo late" % UNTIL_GO)
-    agent.import_os("B", "echo $$ > pid_b; sleep 60")
+    agent.import_os("B", "echo $$ > pid_b; sleep 1000")
     agent.ok("EXEC A")
     agent.ok("EXEC B")
     pid = pid_of(agent)

@@ -119,8 +119,8 @@ def test_kill_at_random_moments_of_running(make_agent):
 
 
 def test_kill_during_the_very_first_start(make_agent):
-    agent = make_agent()
-    for _ in range(6):
+    agent = make_agent(plain=True)
+    for _ in range(5):
         agent.start(is_ready=False)
         time.sleep(random.random() * 0.6)
         agent.kill()
@@ -158,7 +158,7 @@ def test_waiting_queued_stopped_and_reopened_ones_survive(make_agent):
     agent.ok("STOP %s" % stopped)
     far = agent.ok("EXEC MARK -AT=2099-01-01")["session"]
     soon = agent.ok("EXEC MARK -AT=%s" % time.strftime(
-        "%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 4)))["session"]
+        "%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 2)))["session"]
     assert agent.ok("RESTART %s" % bad)["status"] == "QUEUED"
     agent.kill()
     (agent.folder / "go").write_text("")
@@ -249,8 +249,8 @@ def test_a_healthy_session_of_another_agent_is_left_alone(make_agent, pid_of):
     """It waits between two attempts, and one runs: neither is stale for an agent that starts."""
     other = make_agent("--name", "OTHER").start()
     other.import_document({"scenarios": [{"name": "TWICE", "version": "1", "steps": [
-        {"name": "a", "attempts": 2, "retry_delay": 5,
-         "tasks": [{"type": "os", "command": "echo $SESSION >> marks; [ -e tried ] || { touch tried; exit 1; }"}]}]}]})
+        {"name": "a", "attempts": 2, "retry_delay": 3, "tasks": [{"type": "os", "command":
+         "echo $SESSION >> marks; [ -e tried ] || { touch tried; exit 1; }; until [ -e go ]; do sleep 0.1; done"}]}]}]})
     other.import_os("LONG", "echo $$ > long; sleep 1000")
     long = other.ok("EXEC LONG")["session"]
     pid = pid_of(other.folder / "long")
@@ -265,6 +265,7 @@ def test_a_healthy_session_of_another_agent_is_left_alone(make_agent, pid_of):
     assert agent.ok("CLEAN") == {"cleaned": "0"}
     assert "stale" in agent.status(stale)["message"]
     assert agent.status(twice)["status"] == agent.status(long)["status"] == "RUNNING"
+    (other.folder / "go").touch()
     assert other.wait_status(twice, "DONE")
     assert lines(other.folder / "marks") == [twice, twice]
     assert is_alive(pid)

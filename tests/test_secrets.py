@@ -47,7 +47,7 @@ def test_masked_across_reads_and_in_lines_without_end(agent):
 
 
 def test_lies_in_a_private_file_until_the_end(agent):
-    agent.import_document(scenario(os_task("sleep 60")))
+    agent.import_document(scenario(os_task("sleep 1000")))
     agent.ok("EXEC S password=%s" % VALUE)
     agent.wait_status(1001, "RUNNING")
     found = list(agent.folder.glob("*.secret.*"))
@@ -63,13 +63,14 @@ def test_lies_in_a_private_file_until_the_end(agent):
 
 def test_survives_a_kill_and_strays_are_removed(make_agent):
     agent = make_agent().start()
-    agent.import_document(scenario(os_task("sleep 1; test \"${password}\" = %s" % VALUE),
+    agent.import_document(scenario(os_task("until [ -e go ]; do sleep 0.1; done; test \"${password}\" = %s" % VALUE),
                                    on_stale="restart"))
     agent.ok("EXEC S password=%s" % VALUE)
     agent.wait_status(1001, "RUNNING")
     agent.kill()
     (agent.folder / "workrep.db.secret.999001").write_text("{}")
     agent.start()
+    (agent.folder / "go").touch()
     agent.wait_status(1001, "DONE")
     wait_for(lambda: not list(agent.folder.glob("*.secret.*")), "no secret to be left")
 
@@ -89,6 +90,12 @@ def test_read_when_the_session_begins(make_agent, tmp_path):
     assert "under 4" in agent.ok("EXEC S -SYNC")["message"]
 
 
+@pytest.fixture(scope="module")
+def shared(make):
+    """An agent that nothing is done to."""
+    return make("shared")
+
+
 @pytest.mark.parametrize("document, path", [
     (scenario(os_task(["echo", "${password}"])), "scenarios[0].steps[0].tasks[0].command[1]"),
     (scenario({"type": "python", "code": "1", "args": ["${password}"]}),
@@ -100,8 +107,8 @@ def test_read_when_the_session_begins(make_agent, tmp_path):
     (scenario(os_task("true"), variables={"x": {"secret": True, "env": 1}}),
      "scenarios[0].variables.x"),
 ])
-def test_refused_at_import(agent, document, path):
-    lines = agent.ask("IMPORT '%s'" % json.dumps(document))
+def test_refused_at_import(shared, document, path):
+    lines = shared.ask("IMPORT '%s'" % json.dumps(document))
     assert any(line.startswith("* %s: " % path) for line in lines), lines
     assert lines[-1].startswith("ERR BAD_REQUEST")
 
