@@ -3671,6 +3671,17 @@ class SessionViews:
             raise NotFound("no session %d in repository %s" % (session, self.name))
         return row
 
+    def list_above(self, connection, name, below=1 << 62):
+        """The rows of the sessions that led to one of this name, `child of N`, its parent's first."""
+        rows = []
+        while re.fullmatch("child of [0-9]{1,18}", name or ""):
+            row = self.find_session(connection, int(name[9:]))
+            if row is None or row["id"] >= below:       # a name that a user gave
+                break
+            rows.append(row)
+            name, below = row["name"], row["id"]
+        return rows
+
     @staticmethod
     def get_body(connection, definition):
         """The JSON text of a definition."""
@@ -4077,9 +4088,13 @@ class ScheduleTables:
         return True
 
     def meet_conditions(self, connection, row, now):
-        """A session of this row has ended well; whether a schedule has waited for that."""
-        return sum(connection.execute("update schedule_condition set met=? where kind=? and name=?",
-                                      (now, kind, row[kind])).rowcount
+        """A session of this row has ended well; whether a schedule has waited for that. A schedule does
+        not for what its own session starts: it would never end."""
+        above = [parent["schedule"] for parent in self.list_above(connection, row["name"], row["id"])
+                 if parent["schedule"]]
+        return sum(connection.execute(
+            "update schedule_condition set met=? where kind=? and name=? and schedule not in (%s)"
+            % ",".join("?" * len(above)), [now, kind, row[kind]] + above).rowcount
                    for kind in ("schedule", "scenario") if row[kind]) > 0
 
     def decide_after(self, connection, agent, now, is_held):
@@ -7850,18 +7865,22 @@ class Forecast:
 
     def _list_visits(self, repository, row, timetable, duration, met, release, note):
         """The Visits of a schedule, in order; what it runs after is kept in mind."""
-        period = self._period
         schedule = repository.schedule_of(row)
+        decided, begin, end = from_text(row["decided"]), self._period.begin, self._period.end
+        if not self._is_past:
+            if begin == self._begin:    # what jitter delays is still to come
+                begin -= schedule.get("jitter")
+            begin = max(begin, decided + 0.001)
         make = visit_maker(repository, schedule, duration)
         waiting = row["waiting"] and not self._is_past and from_text(row["waiting"])
         if schedule.get("after"):
             self._followers.append(Follower(repository, schedule, make, {
                 key: from_text(ended) for key, ended in met.items()}, release))
-        visits = list_visits(make, timetable, period.begin, period.end)
+        visits = list_visits(make, timetable, begin, end)
         if note:
-            entry = Entry(repository, row["name"], row["revision"], timetable, Policy(*map(
-                schedule.get, Policy._fields)), None, from_text(row["decided"]), release)
-            visits = list_held(make, entry, period.begin, period.end, release, note)
+            entry = Entry(repository, row["name"], row["revision"], timetable,
+                          Policy(*map(schedule.get, Policy._fields)), None, decided, release)
+            visits = list_held(make, entry, begin, end, release, note)
         return itertools.chain([make(waiting)] if waiting else [], visits)
 
     def play(self, streams):
@@ -8754,16 +8773,8 @@ class Children:
     @staticmethod
     def _line(repository, name):
         """The scenarios above a child, its parent's first, by the names that children have."""
-        scenarios, below = [], None
-        with repository.db.reading() as connection, contextlib.suppress(NotFound):
-            while name.startswith("child of ") and name[9:].isdigit():
-                number = int(name[9:])
-                if below is not None and number >= below:       # a name that a user gave
-                    break
-                row = repository.get_session(connection, number)
-                scenarios.append(row["scenario"])
-                name, below = row["name"] or "", number
-        return scenarios
+        with repository.db.reading() as connection:
+            return [row["scenario"] for row in repository.list_above(connection, name)]
 
     def find_end(self, number):
         """The row of a child that has ended, or None."""
@@ -10112,61 +10123,40 @@ def claim_port(host, port):
     return claim
 
 
-class Lines:
-    """Lines of bytes from a socket, bounded: what is too long is not read to its end."""
-
-    def __init__(self, connection):
-        self._connection = connection
-        self._buffer = bytearray()
-        self._searched = 0
-
-    def read(self, get_limit):
-        """The next line without its end, or None at the end of input. TooLong, BadRequest.
-
-        get_limit(beginning of the line) says how many bytes a line may have.
-        """
-        while True:
-            end = self._buffer.find(b"\n", self._searched)
-            if end < 0 and len(self._buffer) > MIN_LINE or end > MIN_LINE:
-                limit = get_limit(bytes(self._buffer[:16]))
-                length = len(self._buffer) if end < 0 else end
-                if length - (self._buffer[length - 1] == 13) > limit:       # a CR may be of the end
-                    raise TooLong("a line has at most %d bytes" % limit)
-            if end >= 0:
-                line = bytes(self._buffer[:end])
-                del self._buffer[:end + 1]
-                self._searched = 0
-                return line[:-1] if line.endswith(b"\r") else line
-            self._searched = len(self._buffer)
-            data = self._connection.recv(65536)
-            if not data:
-                if self._buffer:
-                    self._buffer.clear()
-                    raise BadRequest("the last line has no end (LF), so it may be cut short: it was "
-                                     "not carried out")
-                return None
-            self._buffer += data
-
-
-class Handler(socketserver.BaseRequestHandler):
+class Handler(socketserver.StreamRequestHandler):
     """One connection, in its thread."""
+    disable_nagle_algorithm = True
 
     def handle(self):
-        server, connection = self.server, self.request
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with contextlib.suppress(OSError):          # the client went away
-            self._converse(server.conversation(connection), Lines(connection))
+            self._converse(self.server.conversation(self.request))
 
-    def _limit(self, conversation, beginning):
-        words = beginning.split()
-        is_import = words and words[0].upper() == b"IMPORT" and conversation.is_administrator
-        return MAX_IMPORT_LINE if is_import else self.server.max_line
+    def _read_line(self, conversation):
+        """The next line without its end, or None at the end of input; of one that is too long no more
+        is read. TooLong, BadRequest."""
+        line = self.rfile.readline(MIN_LINE)
+        if not line:
+            return None
+        limit = self.server.max_line
+        if not line.endswith(b"\n"):
+            if line[:16].upper().split()[:1] == [b"IMPORT"] and conversation.is_administrator:
+                limit = MAX_IMPORT_LINE
+            line += self.rfile.readline(limit + 1 - len(line))
+            if line.endswith(b"\r"):                # may be of the end
+                line += self.rfile.readline(1)
+        text = line[:-2] if line.endswith(b"\r\n") else line[:-1] if line.endswith(b"\n") else line
+        if len(text) > limit:
+            raise TooLong("a line has at most %d bytes" % limit)
+        if text is line:
+            raise BadRequest("the last line has no end (LF), so it may be cut short: it was not carried "
+                             "out")
+        return text
 
-    def _converse(self, conversation, lines):
+    def _converse(self, conversation):
         acknowledgements = Acknowledgements(self.request)
         while not conversation.is_over:
             try:
-                line = lines.read(functools.partial(self._limit, conversation))
+                line = self._read_line(conversation)
                 if line is None:
                     break
                 reply = conversation.begin(line)
