@@ -8112,24 +8112,6 @@ class Plan:
 # 13 agent
 # ======================================================================================
 
-class Settings(NamedTuple):
-    """What the command line decides."""
-    master: str
-    name: str = DEFAULT_NAME
-    host: str = "127.0.0.1"
-    port: int = DEFAULT_PORT
-    is_creating: bool = False
-    max_sessions: int = 0               # 0: SESSIONS_PER_CORE a core
-    max_queue: int = MAX_QUEUE
-    max_connections: int = MAX_CONNECTIONS
-    max_line: int = MAX_LINE
-    max_output: int = MAX_OUTPUT
-    keep_days: float = KEEP_DAYS
-    clean_every_s: float = CLEAN_S
-    host_id: str = ""
-    is_insecure_fs: bool = False
-
-
 class NameLock:
     """The lock that makes this the one live agent of its name on its master.
 
@@ -10385,7 +10367,7 @@ class Server(socketserver.ThreadingTCPServer):
 # ======================================================================================
 
 def parse_arguments(arguments):
-    """The command line -> argparse's namespace; exits 2 when it is wrong."""
+    """The command line -> argparse's namespace, the settings; exits 2 when it is wrong."""
     parser = argparse.ArgumentParser(
         prog="agent.py", description="A job-execution and scheduling agent in one file.")
     add = parser.add_argument
@@ -10395,7 +10377,8 @@ def parse_arguments(arguments):
         help="port to listen on, 0 for any (default %(default)s)")
     add("--master", metavar="PATH", help="master repository (default sqlite_repos/master.db beside "
         "agent.py, made when it does not exist)")
-    add("--create", action="store_true", help="make the master of --master when it does not exist")
+    add("--create", dest="is_creating", action="store_true",
+        help="make the master of --master when it does not exist")
     add("--import", dest="files", metavar="FILE", nargs="+",
         help="import definitions, also beside a running agent, and exit")
     add("--repo", metavar="NAME", help="work repository for --import (default: of the lowest id)")
@@ -10412,21 +10395,26 @@ def parse_arguments(arguments):
         help="output kept of a task (default %(default)s)")
     add("--keep-days", type=_between(1, 100000), default=KEEP_DAYS, metavar="DAYS",
         help="how long ended sessions are kept (default %(default)s)")
-    add("--clean-every", type=_between(1, 86400), default=int(CLEAN_S), metavar="SECONDS",
-        help="between two looks for stale sessions (default %(default)s)")
+    add("--clean-every", dest="clean_every_s", type=_between(1, 86400), default=int(CLEAN_S),
+        metavar="SECONDS", help="between two looks for stale sessions (default %(default)s)")
     add("--host-id", default="", metavar="ID", help="identity of this host (default: the system's)")
-    add("--insecure-fs", action="store_true", help="allow repositories on a network file system")
+    add("--insecure-fs", dest="is_insecure_fs", action="store_true",
+        help="allow repositories on a network file system")
     add("--task", type=int, help=argparse.SUPPRESS)     # the role of a helper, for the agent itself
     add("--hold", help=argparse.SUPPRESS)               # the role of a holder, likewise
     add("--version", action="version", version="agent.py " + VERSION)
-    options = parser.parse_args(arguments)
+    settings = parser.parse_args(arguments)
     try:
-        check_name(options.name)
+        check_name(settings.name)
     except ValueError as error:
         parser.error("--name %s" % error)
-    if options.create and options.master is None:
-        parser.error("--create goes with --master")
-    return options
+    if settings.master is None:
+        if settings.is_creating:
+            parser.error("--create goes with --master")
+        beside = os.path.dirname(os.path.abspath(__file__))
+        settings.master = os.path.join(beside, "sqlite_repos", "master.db")
+        settings.is_creating = True
+    return settings
 
 
 def _between(low, high):
@@ -10439,45 +10427,35 @@ def _between(low, high):
     return whole_number
 
 
-def read_settings(options):
-    """argparse's namespace -> Settings."""
-    default = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sqlite_repos", "master.db")
-    return Settings(
-        options.master or default, options.name, options.host, options.port,
-        options.create or options.master is None, options.max_sessions or 0, options.max_queue,
-        options.max_connections, options.max_line, options.max_output, options.keep_days,
-        options.clean_every, options.host_id, options.insecure_fs)
-
-
 def start_logging():
     """The agent's own log: stderr, a line an entry; a broken stderr stops nothing."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     logging.raiseExceptions = False
 
 
-def import_files(settings, options, clock):
+def import_files(settings, clock):
     """--import: exit code 0, or 1 with the faults on stderr; takes no lock. CannotStart."""
     if settings.is_creating:
         make_folder(os.path.dirname(os.path.abspath(settings.master)))
     master = open_master(settings, clock)
     with contextlib.closing(master.db):
-        is_done = all(_import_file(master, path, options, clock) for path in options.files)
+        is_done = all(_import_file(master, path, settings, clock) for path in settings.files)
     return EXIT_OK if is_done else EXIT_CANNOT_START
 
 
-def _import_file(master, path, options, clock):
+def _import_file(master, path, settings, clock):
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
         attachments = [found for found in master.list_attachments()
-                       if options.repo in (None, found.name)]
+                       if settings.repo in (None, found.name)]
         if not attachments:
-            raise NotFound("no work repository %s is attached" % (options.repo or "at all"))
+            raise NotFound("no work repository %s is attached" % (settings.repo or "at all"))
         number, name, work_path, expected = attachments[0]
         repository = WorkRepository(number, name, work_path, clock).open(expected)
         with contextlib.closing(repository.db):
-            document, counts = import_into(master, repository, text, options.name,
-                                           to_text(clock.now()), options.replace)
+            document, counts = import_into(master, repository, text, settings.name,
+                                           to_text(clock.now()), settings.replace)
     except AgentError as error:
         for place, reason in error.faults:
             _say("%s: %s: %s" % (path, place, reason))
@@ -10565,17 +10543,15 @@ def raise_file_limit(settings):
 
 def main(arguments=None, clock=None):
     """The command line -> exit code."""
-    options = parse_arguments(arguments)
-    if options.task is not None:
-        return run_helper(options.task)
-    if options.hold is not None:
-        start_logging()
-        return run_holder(options.hold)
-    settings, clock = read_settings(options), clock or Clock()
+    settings, clock = parse_arguments(arguments), clock or Clock()
+    if settings.task is not None:
+        return run_helper(settings.task)
     start_logging()
+    if settings.hold is not None:
+        return run_holder(settings.hold)
     try:
-        if options.files:
-            return import_files(settings, options, clock)
+        if settings.files:
+            return import_files(settings, clock)
         raise_file_limit(settings)
         return serve(settings, clock)
     except AgentError as error:
