@@ -7,7 +7,7 @@ from datetime import date, datetime, timedelta
 import pytest
 
 from agent import find_jitter, make_timetable
-from conftest import is_alive, wait_for
+from conftest import ahead, is_alive, wait_for
 
 SCENARIOS = {
     "J": "echo $VAR_v $DUE", "K": "true", "R_FIRST": "true", "R_NEVER": "true", "BAD": "exit 3",
@@ -46,13 +46,13 @@ def at(instant):
 
 def import_ahead(agent, define, ahead_s=3):
     """Imports the schedules define(T), T being a whole second that then is still to come -> T."""
-    while True:
-        due = int(time.time()) + ahead_s
-        agent.import_document({"schedules": [dict({"scenario": "J", "timezone": "UTC"}, name=name, **schedule)
-                                             for name, schedule in define(due).items()]})
-        if time.time() < due:
-            return due
-        ahead_s *= 2
+    return ahead(lambda due: import_schedules(agent, define(due)), ahead_s)[0]
+
+
+def import_schedules(agent, schedules):
+    """{name: fields}"""
+    agent.import_document({"schedules": [dict({"scenario": "J", "timezone": "UTC"}, name=name, **schedule)
+                                         for name, schedule in schedules.items()]})
 
 
 def why(agent, name):
@@ -174,31 +174,39 @@ def shared(make):
     return made
 
 
-def define_missed(due):
-    """Every second, and once at an instant that is to be missed by two seconds or more."""
-    return {"TICK": EVERY, "ALL": dict(EVERY, misfire="all"), "SKIP": dict(EVERY, misfire="skip"),
-            "FEW": dict(EVERY, misfire="all", grace=2), "OLD": {"rule": at(due), "grace": 1},
-            "YOUNG": {"rule": at(due), "grace": "1h"}}
+MISSED = {"TICK": EVERY, "ALL": dict(EVERY, misfire="all"), "SKIP": dict(EVERY, misfire="skip"),
+          "FEW": dict(EVERY, misfire="all", grace=2)}
 
 
 @pytest.fixture(scope="module")
 def absent(make):
-    """{reason: an agent that misses due times for it from `since` on}; `due` is when OLD and YOUNG are,
-    `locker` holds the lock of the one for which it is `repository`."""
+    """{reason: an agent that misses due times for it from `since` on}: those of each second, and the one, `due`, of
+    the schedules `old` and `young`; `locker` holds the lock of the one for which it is `repository`."""
     agents = {reason: make(reason, "--max-sessions", "20") for reason in ("misfire", "hold", "repository")}
     for agent in agents.values():
         import_scenarios(agent, "J")
-        agent.due = import_ahead(agent, define_missed)
+        import_schedules(agent, MISSED)
     for agent in agents.values():
-        wait_decided(agent, agent.due - 2)
-    locker = sqlite3.connect(str(agents["repository"].work), timeout=30, isolation_level=None)
-    locker.execute("begin immediate")
-    agents["repository"].locker = locker
-    agents["misfire"].kill()
-    agents["hold"].ok("HOLD")
-    agents["repository"].since = time.time()
+        wait_for(lambda: why(agent, "TICK"), "a first due time")
+    down, held, locked = agents.values()
+    locked.locker = sqlite3.connect(str(locked.work), timeout=30, isolation_level=None)
+
+    def leave(due):
+        if locked.locker.in_transaction:        # it came too late to miss the instant of before
+            locked.locker.execute("commit")
+            down.start()
+            held.ok("RELEASE")
+        for agent in agents.values():
+            agent.due, agent.old, agent.young = due, "OLD%d" % due, "YOUNG%d" % due
+            import_schedules(agent, {agent.old: {"rule": at(due), "grace": 1},
+                                     agent.young: {"rule": at(due), "grace": "1h"}})
+        locked.locker.execute("begin immediate")
+        down.kill()
+        held.ok("HOLD")
+        locked.since = time.time()
+    ahead(leave)
     yield agents
-    locker.close()
+    locked.locker.close()
 
 
 def find_zones(instant):
@@ -213,9 +221,8 @@ def find_zones(instant):
 @pytest.fixture(scope="module")
 def zones(make):
     """[instant, an agent of a system whose clock skips an hour then, another's repeats a minute]"""
-    for ahead_s in (6, 12, 24, 48):
-        change = int(time.time()) + ahead_s
-        agents = [make("%s%d" % (name, ahead_s), env={"TZ": zone})
+    def start(change):
+        agents = [make("%s%d" % (name, change), env={"TZ": zone})
                   for name, zone in zip(("gap", "fold"), find_zones(change))]
         for agent, seconds in zip(agents, (change + 1800, change + 2)):
             import_scenarios(agent, "J")
@@ -223,8 +230,8 @@ def zones(make):
             # a time that does not exist; one of which the first pass was a minute ago
             for name, option in (("DEFAULT", ""), ("OTHER", "-GAP=skip -FOLD=both")):
                 agent.ok("SCHED ADD %s J -1 GLOBAL 'daily at %s' %s" % (name, utc(seconds, "%H:%M:%S"), option))
-        if time.time() < change:
-            break
+        return agents
+    change, agents = ahead(start, 5)
     return [change] + agents
 
 
@@ -501,6 +508,8 @@ def test_attempts_come_to_an_end(shared):
 def test_overlap(shared):
     """Three due times a second apart, the sessions of which are gated; then the gate opens."""
     wait_decided(shared, shared.effects + 4)
+    wait_for(lambda: len(shared.rows("SESSIONS -SCENARIO=GATED -STATUS=RUNNING")) == 5, "those to run that may")
+    wait_for(lambda: shared.rows("SESSIONS -SCENARIO=LIMITED -STATUS=RUNNING"), "the first of the limited ones to run")
     states = {name: [(row["decision"], row["reason"], row["count"], row["status"]) for row in why(shared, name)]
               for name in ("SKIP", "QUEUE", "PARALLEL", "LIMITED")}
     begun = ("started", "", "1", "RUNNING")
@@ -618,10 +627,10 @@ def test_what_was_missed_follows_misfire_and_grace(absent):
         assert counts["SKIP"] >= counts["TICK"] >= counts["FEW"] > 0 and counts["SKIP"] > counts["FEW"]
         assert counts["ALL"] == 0 or counts["SKIP"] > 98, counts
         if agent is not locked:
-            row, = why(agent, "OLD")
+            row, = why(agent, agent.old)
             assert (row["decision"], row["reason"], seconds_of(row["due"])) == ("skipped", reason, agent.due)
-            row, = wait_sessions(agent, "YOUNG", 1)
-            assert seconds_of(row["due"]) == agent.due and why(agent, "YOUNG")[0]["decision"] == "late"
+            row, = wait_sessions(agent, agent.young, 1)
+            assert seconds_of(row["due"]) == agent.due and why(agent, agent.young)[0]["decision"] == "late"
 
 
 # -- the clock of the zone -------------------------------------------------------------
@@ -843,10 +852,13 @@ def test_a_hold_is_shown_with_reason_and_until_over_restarts(make_agent):
     agent.kill()
     agent.start()
     assert check() == by
-    until = int(time.time()) + 2
-    agent.ok("HOLD soon -SCHEDULE=B -UNTIL=%s" % utc(until))
-    agent.ok("HOLD 'the same moment' -UNTIL=%s" % utc(until))
-    assert agent.ok("PING")["hold_reason"] == "the same moment"
+
+    def hold(until):
+        agent.ask("HOLD soon -SCHEDULE=B -UNTIL=%s" % utc(until))
+        agent.ask("HOLD 'the same moment' -UNTIL=%s" % utc(until))
+        return agent.ok("PING")
+    until, row = ahead(hold)
+    assert row["hold_reason"] == "the same moment"
     agent.stop()
     agent.start()
     wait_for(lambda: agent.ok("PING")["hold"] == "no", "the hold of the agent to end")
