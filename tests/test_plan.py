@@ -1,13 +1,16 @@
 """SCHED PLAN and the preview, without a repository: what comes, what would become of it, and how it is told."""
+import contextlib
 import itertools
 import random
+import sqlite3
 import time
 
 import pytest
 
 import agent
 from agent import (OVERLAPS, QUEUES, SKIPS, STARTS, UNFIT, Definitions, Plan, Schedule, Visit, find_jitter, list_coming,
-                   list_earliest, list_notes, list_visits, make_timetable)
+                   list_earliest, list_notes, list_visits, visit_maker)
+from test_scheduler import Site
 
 NOON = 1780315200               # 2026-06-01T12:00:00Z, a Monday
 HOUR, DAY = 3600, 86400
@@ -136,7 +139,8 @@ class Scenarios:
 
 
 def visits_of(schedule, duration=None, begin=0, end=25, **fields):
-    return list(list_visits(Scenarios(**fields), schedule, schedule.timetable({}), duration, NOON + begin + 0.5, NOON + end))
+    make = visit_maker(Scenarios(**fields), schedule, duration)
+    return list(list_visits(make, schedule.timetable({}), NOON + begin + 0.5, NOON + end))
 
 
 def test_visits_of_a_schedule():
@@ -149,8 +153,7 @@ def test_visits_of_a_schedule():
     assert (first.begin, first.end, first.outcome, first.notes) == (None, None, None, [])
     assert visits_of(make_schedule(), begin=20, end=29) == [] and visits_of(make_schedule(rule="startup")) == []
     schedule = make_schedule()                  # what is due at the first instant belongs to the period
-    assert [found.due for found in list_visits(Scenarios(), schedule, schedule.timetable({}), 1, NOON, NOON + 10)] == [
-        NOON, NOON + 10]
+    assert list(list_visits(int, schedule.timetable({}), NOON, NOON + 10)) == [NOON, NOON + 10]
     unknown, _ = visits_of(make_schedule())
     assert "taken as 0 s" in unknown.notes[0]
     assert (unknown.duration, unknown.is_known, unknown.overlap) == (0.0, False, "queue")
@@ -182,7 +185,8 @@ def test_what_takes_longer_than_its_timeout_never_fits(options, fields, limit):
 def test_visits_of_a_scenario_that_is_not_there():
     schedule, repository = make_schedule(), Scenarios()
     repository.scenario = None
-    assert len(list(list_visits(repository, schedule, schedule.timetable({}), None, NOON + 1, NOON + 25))) == 2
+    make = visit_maker(repository, schedule, None)
+    assert len(list(list_visits(make, schedule.timetable({}), NOON + 1, NOON + 25))) == 2
 
 
 def test_what_runs_after_others_is_played_too():
@@ -316,80 +320,324 @@ def test_what_does_not_fit_its_timeout_keeps_that_outcome():
     assert played(*visits) == [(UNFIT, 0, 10), (OVERLAPS, 10, 20), (SKIPS, None, None)]
 
 
-class SlowPlan:
-    """The same by looking at everything, instant by instant."""
+# -- what is open when a plan begins ---------------------------------------------------
 
-    def __init__(self, slots):
-        self.slots, self.running, self.waiting = slots, [], []
+def opened(at, duration=10.0, begun=None, **fields):
+    """The Visit of a session that runs since `begun`, or may begin from `at` on."""
+    made = visit(at, duration, **dict({"overlap": "queue"}, **fields))
+    if begun is not None:
+        made.begin, made.end = NOON + begun, NOON + max(0, begun + duration)
+    return made
+
+
+def played_with(sessions, *visits, slots=10, end=1000):
+    """played() of a plan that begins at noon with these sessions."""
+    plan = Plan(slots, (), NOON)
+    plan.take_up(sessions)
+    return [(made.outcome, made.begin and made.begin - NOON, made.end and made.end - NOON)
+            for made in plan.play(list(visits), NOON + end)]
+
+
+def test_what_runs_has_a_slot_until_it_ends():
+    assert played_with([opened(0, 100.0, -40, name="A"), opened(0, 10.0, -40, name="B")], visit(5), visit(5, name="C"),
+                       slots=2) == [(STARTS, 5, 15), (QUEUES, 15, 25)]
+    assert played_with([opened(0, 100.0, -40)], visit(5, limit=1, name="C", scenario="S")) == [(QUEUES, 60, 70)]
+    assert played_with([opened(0, 100.0, -40, limit=1)], visit(5, limit=1, on_limit="skip", name="C", scenario="S")) == [
+        (SKIPS, None, None)]
+    lent = [opened(0, 100.0, -10, name="A"), opened(0, 50.0, -10, name="B")]        # more than there are slots
+    assert played_with(lent, visit(5), slots=1) == [(QUEUES, 90, 100)]
+
+
+@pytest.mark.parametrize("overlap, row", [
+    ("queue", (OVERLAPS, 60, 70)), ("skip", (SKIPS, None, None)), ("parallel", (OVERLAPS, 5, 15)), ("stop", (STARTS, 5, 15))])
+def test_a_session_that_runs_is_one_of_its_schedule(overlap, row):
+    session = opened(0, 100.0, -40)
+    assert played_with([session], visit(5, overlap=overlap)) == [row]
+    assert session.end == NOON + (5 if overlap == "stop" else 60)
+
+
+def test_what_waits_begins_before_what_comes_due():
+    sessions = [opened(0, 100.0, -40, name="R"), opened(0, 10.0, name="A"), opened(0, 20.0, name="B", priority=5)]
+    assert played_with(sessions, visit(0, name="C"), visit(1, name="D", priority=9), slots=1) == [
+        (QUEUES, 100, 110), (QUEUES, 60, 70)]
+    assert [session.begin - NOON for session in sessions] == [-40, 90, 70]
+    assert played_with([opened(0, name="A"), opened(0, name="B", priority=5)], visit(0, name="C"), slots=1) == [
+        (QUEUES, 20, 30)]
+    assert played_with([opened(0), opened(0, 100.0, -10)], visit(5)) == [(SKIPS, None, None)]     # one waits already
+
+
+def test_what_is_to_start_later_arrives_then():
+    sessions = [opened(50, 10.0, name="A"), opened(50, 10.0, name="B", priority=1)]
+    assert played_with(sessions, visit(45, 7.0, "C"), visit(50, 7.0, "D", priority=9), slots=1) == [
+        (STARTS, 45, 52), (QUEUES, 52, 59)]
+    assert [session.begin - NOON for session in sessions] == [69, 59]
+    retry = [opened(50)]
+    assert played_with(retry, visit(5, overlap="skip"), visit(8), visit(55)) == [
+        (SKIPS, None, None), (SKIPS, None, None), (OVERLAPS, 60, 70)]
+    assert retry[0].begin == NOON + 50
+    replaced = opened(50)
+    assert played_with([replaced], visit(5, overlap="stop")) == [(STARTS, 5, 15)] and replaced.begin is None
+    never = opened(0)
+    never.at = agent.NEVER_RELEASED
+    assert played_with([never], visit(5), visit(5, name="C")) == [(SKIPS, None, None), (STARTS, 5, 15)]
+
+
+# -- after, with due times -------------------------------------------------------------
+
+def follower(after, name="B", rule="every 10s", met=(), release=0, made=Scenarios()):
+    schedule = make_schedule(name, rule, after=after)
+    return agent.Follower(made, schedule, visit_maker(made, schedule, 3.0), {
+        (kind, 7, other): NOON + ended for kind, other, ended in met}, NOON + release)
+
+
+def followed(followers, *visits, sessions=(), end=100):
+    """[(name, due, outcome, begin)] in seconds after noon."""
+    plan = Plan(9, followers, NOON)
+    plan.take_up(sessions)
+    return [(made.name, made.due - NOON, made.outcome, made.begin and made.begin - NOON)
+            for made in plan.play(sorted(visits, key=lambda visit: visit.at), NOON + end)]
+
+
+def in_seven(*args, **fields):
+    return visit(*args, repository=7, **fields)
+
+
+def test_a_due_time_waits_for_the_end_of_others():
+    waits = in_seven(10, 3.0, "B")
+    assert followed([follower("A")], in_seven(5, 20.0, "A"), waits) == [("A", 5, STARTS, 5), ("B", 10, QUEUES, 25)]
+    assert waits.notes == ["waits 15 s"]
+    assert followed([follower("A")], in_seven(5, 5.0, "A"), in_seven(10, 3.0, "B")) == [
+        ("A", 5, STARTS, 5), ("B", 10, STARTS, 10)]
+    never = in_seven(10, 3.0, "B")
+    assert followed([follower("A")], in_seven(5, 20.0, "A", outcome=UNFIT), never)[1] == ("B", 10, UNFIT, None)
+    assert never.notes == ["has not begun by the end of the period"]
+
+
+def test_the_next_due_time_replaces_one_that_waits():
+    first = in_seven(10, 3.0, "B")
+    assert followed([follower("A,C")], in_seven(0, 5.0, "A"), first, in_seven(20, 3.0, "B"), in_seven(22, 5.0, "C"),
+                    in_seven(30, 3.0, "B"), in_seven(31, 5.0, "C")) == [
+        ("A", 0, STARTS, 0), ("B", 10, SKIPS, None), ("B", 20, QUEUES, 27), ("C", 22, STARTS, 22),
+        ("B", 30, UNFIT, None), ("C", 31, STARTS, 31)]      # A has not ended since the second
+    assert first.notes == ["what it runs after had not ended well by the next due time"]
+
+
+def test_what_has_ended_before_the_period_counts():
+    met = [("schedule", "A", -5), ("scenario", "X", -50)]
+    assert followed([follower("A,scenario:X", met=met)], in_seven(10, 3.0, "B"), in_seven(20, 3.0, "B")) == [
+        ("B", 10, STARTS, 10), ("B", 20, UNFIT, None)]
+    assert followed([follower("A/20,scenario:X/55", met=met)], in_seven(10, 3.0, "B"))[0][2] == UNFIT
+    running = opened(0, 30.0, -10, name="Q", scenario="X", repository=7)
+    assert followed([follower("A/20,scenario:X/55", met=met)], in_seven(10, 3.0, "B"), in_seven(12, 1.0, "A"),
+                    sessions=[running]) == [("B", 10, QUEUES, 20), ("A", 12, STARTS, 12)]
+    assert followed([follower("A", rule="")], sessions=[opened(0, 30.0, -10, name="A", repository=7)]) == [
+        ("B", 20, STARTS, 20)]
+
+
+def test_nothing_follows_while_it_is_held():
+    for rule, expected in (("", [("B", 50, STARTS, 50)]), ("every 10s", [])):
+        assert followed([follower("A", rule=rule, release=50)], in_seven(5, 5.0, "A"))[1:] == expected
+    assert followed([follower("A", release=50)], in_seven(5, 5.0, "A"), in_seven(10, 3.0, "B"))[1] == (
+        "B", 10, QUEUES, 50)
+    assert len(followed([follower("A", rule="", release=agent.NEVER_RELEASED)], in_seven(5, 5.0, "A"))) == 1
+    assert len(followed([follower("A/20", rule="", release=50)], in_seven(5, 5.0, "A"))) == 1
+
+
+# -- a hold ----------------------------------------------------------------------------
+
+def held(release, begin=0, end=100, decided=0, misfire="once", grace=None, jitter=0, rule="every 10s"):
+    """[(due, at, outcome, is_held)] of list_held, in seconds after noon; is_held without an outcome: it never comes."""
+    schedule = make_schedule(rule=rule, jitter=jitter)
+    entry = agent.Entry(None, "S", 1, schedule.timetable({}), agent.Policy(misfire, grace, jitter), None, NOON + decided, 0)
+    found = list(agent.list_held(visit_maker(Scenarios(), schedule, 1.0), entry, NOON + begin, NOON + end,
+                                 NOON + release, "held"))
+    assert all(made.notes == ["held"] * (NOON + decided < made.due and made.due <= NOON + release) for made in found if not jitter)
+    return [(made.due - NOON, made.at - NOON, made.outcome, made.is_held) for made in found]
+
+
+def test_due_times_within_a_hold_are_decided_at_its_release():
+    after = [(at, at, None, False) for at in (40, 50)]
+    assert held(35, 1, 50, misfire="skip") == [(at, at, SKIPS, True) for at in (10, 20, 30)] + after
+    assert held(35, 1, 50) == [(10, 10, SKIPS, True), (20, 20, SKIPS, True), (30, 35, QUEUES, False)] + after
+    assert held(35, 1, 50, grace=4) == held(35, 1, 50, misfire="skip")
+    assert held(35, 1, 50, misfire="all") == [(at, 35, QUEUES, False) for at in (10, 20, 30)] + after
+    assert held(35, 1, 50, misfire="all", grace=20)[:2] == [(10, 10, SKIPS, True), (20, 35, QUEUES, False)]
+    found = held(1505, 1, 2000, misfire="all")
+    assert [made[0] for made in found if made[2] == QUEUES] == list(range(510, 1501, 10))
+    assert len([made for made in found if made[2] == SKIPS]) == 50
+
+
+def test_what_a_hold_kept_before_the_period_runs_at_its_release():
+    assert held(35, 25, 40, decided=-95) == [(30, 35, QUEUES, False), (40, 40, None, False)]
+    assert held(35, 31, 40, decided=-95) == [(30, 35, QUEUES, False), (40, 40, None, False)]
+    assert held(35, 31, 40, decided=-95, misfire="skip") == [(40, 40, None, False)]
+    assert [made[:2] for made in held(35, 31, 40, decided=-25, misfire="all")] == [
+        (due, 35) for due in (-20, -10, 0, 10, 20, 30)] + [(40, 40)]
+
+
+def test_a_hold_without_an_end_in_the_period():
+    assert held(101, 1, 30) == held(agent.NEVER_RELEASED, 1, 30) == [(at, at, None, True) for at in (10, 20, 30)]
+    assert held(agent.NEVER_RELEASED, -25, 10, decided=-15) == [
+        (-20, -20, None, False), (-10, -10, None, True), (0, 0, None, True), (10, 10, None, True)]
+    visits = [visit(5), visit(15)]
+    visits[1].is_held = True
+    visits[1].notes.append("held")
+    assert played(*visits, visit(20)) == [(STARTS, 5, 15), (UNFIT, None, None), (STARTS, 20, 30)]
+    assert visits[1].notes == ["held", "has not begun by the end of the period"]
+
+
+def test_a_hold_and_jitter():
+    late = find_jitter("S", NOON + 800, 600)
+    assert held(800 + late, 1, 1500, jitter=600, rule="every 1000s") == [(800, 800 + late, QUEUES, False)]
+    assert held(799 + late, 1, 1500, jitter=600, rule="every 1000s") == [(800, 800 + late, None, False)]
+
+
+def test_all_that_was_held_runs_one_after_the_other():
+    visits = [visit(50, 5.0, due=due) for due in (10, 20, 30)]
+    for made in visits:
+        made.is_backlog, made.outcome = True, QUEUES
+    assert played(*visits) == [(QUEUES, 50, 55), (QUEUES, 55, 60), (QUEUES, 60, 65)]
+
+
+def test_the_words_of_a_hold():
+    def hold(reason, until=None):
+        return agent.Hold(reason, "me", agent.to_text(NOON), until and agent.to_text(NOON + until))
+    assert agent.find_release(None, None) == (0, None)
+    assert agent.find_release(hold("", 60), None) == (
+        NOON + 60, "held since 2026-06-01T12:00:00+00:00 until 2026-06-01T12:01:00+00:00")
+    assert agent.find_release(hold("x", 60), hold("repair"))[1] == "held since 2026-06-01T12:00:00+00:00: repair"
+    assert agent.find_release(hold("x", 60), hold("y", 50))[1].endswith(": x")
+
+
+class SlowPlan:
+    """The same by looking at everything, instant by instant. `after` is {schedule: {(kind, repository, name): within}}."""
+
+    def __init__(self, slots, after, sessions):
+        self.slots, self.after, self.running, self.waiting, self.later = slots, after, [], [], []
+        self.met, self.due, self.result = {name: {} for name in after}, {}, {}
+        for number, made in enumerate(sessions, -len(sessions)):
+            if made.begin is not None:
+                self.running.append((made.end, number, made))
+            else:
+                (self.later if made.at > NOON else self.waiting).append((number, made))
+                self.result[number] = UNFIT, None, None
+        self.begin(NOON)
 
     def play(self, visits, end):
-        visits, result = list(visits), {}
+        visits = list(visits)
         for at, together in itertools.groupby(enumerate(visits), key=lambda entry: entry[1].at):
-            self.go_to(at, result)
-            for number, made in together:
-                self.arrive(number, made, result)
-            self.begin(at, result)
-        self.go_to(end, result)
-        for number, made in self.waiting:
-            result[number] = UNFIT, None, None
-        return [result[number] for number in range(len(visits))]
+            self.go_to(at)
+            for number, made in [came for entry in together for came in self.come(*entry, at)]:
+                self.arrive(number, made, at)
+            self.begin(at)
+        self.go_to(end)
+        for number, made in self.waiting + list(self.due.values()):
+            self.result[number] = UNFIT, None, None
+        return [self.result[number] for number in range(len(visits))]
 
-    def go_to(self, now, result):
-        while self.running and min(until for until, _, _ in self.running) <= now:
-            first = min(range(len(self.running)), key=lambda place: self.running[place][:2])
-            until = self.running.pop(first)[0]
-            self.begin(until, result)
+    def go_to(self, now):
+        while True:
+            now_due = min([until for until, _, _ in self.running] + [made.at for _, made in self.later], default=now + 1)
+            if now_due > now:
+                return
+            self.waiting += [entry for entry in self.later if entry[1].at == now_due]
+            self.later = [entry for entry in self.later if entry[1].at > now_due]
+            over = [entry for entry in self.running if entry[0] == now_due]
+            self.running = [entry for entry in self.running if entry[0] > now_due]
+            came = [came for _, _, made in over for came in self.end(made, now_due)]
+            for number, made in came:
+                self.arrive(number, made, now_due)
+            self.begin(now_due)
 
-    def arrive(self, number, made, result):
+    def come(self, number, made, now):
+        if made.name not in self.after:
+            return [(number, made)]
+        if made.name in self.due:
+            self.result[self.due[made.name][0]] = SKIPS, None, None
+        self.due[made.name] = number, made
+        return self.take(made.name, now)
+
+    def end(self, made, now):
+        keys = {("schedule",) + made.schedule, ("scenario",) + made.scenario}
+        for name, conditions in self.after.items():
+            self.met[name].update({key: now for key in keys & set(conditions)})
+        order = sorted(self.after, key=lambda name: ("schedule",) + made.schedule not in self.after[name])
+        return [came for name in order for came in self.take(name, now)]
+
+    def take(self, name, now):
+        if name not in self.due or not all(now - self.met[name].get(key, -1e9) <= (within or 1e8)
+                                           for key, within in self.after[name].items()):
+            return []
+        self.met[name] = {}
+        return [self.due.pop(name)]
+
+    def arrive(self, number, made, now):
         mine = [other for _, _, other in self.running if other.schedule == made.schedule]
-        queued = [other for _, other in self.waiting if other.schedule == made.schedule]
-        rivals = [other for other in [o for _, _, o in self.running] + [o for _, o in self.waiting]
+        queued = [other for _, other in self.waiting + self.later if other.schedule == made.schedule]
+        rivals = [other for other in [o for _, _, o in self.running] + [o for _, o in self.waiting + self.later]
                   if other.scenario == made.scenario and not (made.overlap == "stop" and other.schedule == made.schedule)]
         if made.overlap == "skip" and mine + queued or made.overlap == "queue" and queued \
                 or made.on_limit != "wait" and len(rivals) >= made.limit:
-            result[number] = SKIPS, None, None
+            self.result[number] = SKIPS, None, None
             return
         if made.overlap == "stop":
             for entry in [entry for entry in self.running if entry[2] in mine]:
                 self.running.remove(entry)
-                result[entry[1]] = OVERLAPS, result[entry[1]][1], made.at
-            for entry in [entry for entry in self.waiting if entry[1] in queued]:
-                self.waiting.remove(entry)
-                result[entry[0]] = OVERLAPS, None, made.at
+                self.result[entry[1]] = OVERLAPS, self.result.get(entry[1], (0, 0))[1], now
+            for entries in (self.waiting, self.later):
+                for entry in [entry for entry in entries if entry[1] in queued]:
+                    entries.remove(entry)
+                    self.result[entry[0]] = OVERLAPS, None, now
         elif mine:
-            result[number] = OVERLAPS, None, None
+            self.result[number] = OVERLAPS, None, None
         self.waiting.append((number, made))
 
-    def begin(self, now, result):
+    def begin(self, now):
         for number, made in sorted(self.waiting, key=lambda entry: -entry[1].priority):
             own = [other for _, _, other in self.running if other.schedule == made.schedule]
             rivals = [other for _, _, other in self.running if other.scenario == made.scenario]
             if len(self.running) < self.slots and (made.overlap == "parallel" or not own) and len(rivals) < made.limit:
                 self.waiting.remove((number, made))
                 self.running.append((now + made.duration, number, made))
-                outcome = result.get(number, (None,))[0] or (STARTS if now == made.at else QUEUES)
-                result[number] = outcome, now, now + made.duration
+                outcome = self.result.get(number, (None,))[0]
+                if outcome in (None, UNFIT):
+                    outcome = STARTS if now == made.at else QUEUES
+                self.result[number] = outcome, now, now + made.duration
+
+
+def make_plan(rng):
+    """(visits, sessions that are open at noon, {schedule: its conditions}) at random."""
+    kinds, at, visits = {}, 0, []
+    limits = {scenario: (rng.choice((1, 1, 2, 100)), rng.choice(("wait", "wait", "skip"))) for scenario in "JKL"}
+    for name in "ABCDEF"[:rng.randint(1, 6)]:
+        scenario = rng.choice("JKL")
+        kinds[name] = dict(name=name, scenario=scenario, overlap=rng.choice(("queue", "skip", "parallel", "stop")),
+                           priority=rng.choice((0, 0, 0, 5, -5)), duration=float(rng.choice((0, 1, 5, 20, 60))),
+                           limit=limits[scenario][0], on_limit=limits[scenario][1], repository=7)
+    for _ in range(rng.randint(1, 60)):
+        at += rng.choice((0, 0, 1, 3, 10))
+        visits.append(visit(at, **kinds[rng.choice(sorted(kinds))]))
+    sessions = []
+    for _ in range(rng.choice((0, 0, 3, 9))):
+        kind = dict(kinds[rng.choice(sorted(kinds))], overlap=rng.choice(("queue", "parallel")))
+        sessions.append(opened(rng.choice((0, 0, 5, 30)), begun=rng.choice((None, None, -1, -30)), **kind))
+    after = {name: {rng.choice((("schedule", 7, "A"), ("scenario", 7, rng.choice("JKL")))): rng.choice((None, 7))
+                    for _ in range(2)} for name in sorted(kinds) if name > "A" and rng.random() < 0.3}
+    return visits, sessions, after
 
 
 def test_plans_against_one_that_looks_at_everything():
     rng = random.Random(8)
-    for _ in range(400):
-        kinds = {}
-        for name in "ABCDEF"[:rng.randint(1, 6)]:
-            scenario = rng.choice("JKL")
-            kinds[name] = dict(name=name, scenario=scenario, overlap=rng.choice(("queue", "skip", "parallel", "stop")),
-                               priority=rng.choice((0, 0, 0, 5, -5)), duration=float(rng.choice((0, 1, 5, 20, 60))))
-        limits = {scenario: (rng.choice((1, 1, 2, 100)), rng.choice(("wait", "wait", "skip"))) for scenario in "JKL"}
-        at, visits = 0, []
-        for _ in range(rng.randint(1, 60)):
-            at += rng.choice((0, 0, 1, 3, 10))
-            kind = kinds[rng.choice(sorted(kinds))]
-            limit, on_limit = limits[kind["scenario"]]
-            visits.append(visit(at, limit=limit, on_limit=on_limit, **kind))
-        slots, end = rng.randint(1, 5), at + rng.choice((0, 10, 1000))
-        expected = [(outcome, begin and begin - NOON, until and until - NOON)
-                    for outcome, begin, until in SlowPlan(slots).play(visits, NOON + end)]
-        found = played(*visits, slots=slots, end=end)
+    for _ in range(600):
+        visits, sessions, after = make_plan(rng)
+        slots, end = rng.randint(1, 5), NOON + int(visits[-1].at - NOON) + rng.choice((0, 10, 1000))
+        expected = SlowPlan(slots, after, sessions).play(visits, end)
+        followers = [follower(",".join("%s:%s%s" % (kind, other, "/%d" % within_s if within_s else "")
+                                       for (kind, _, other), within_s in conditions.items()), name)
+                     for name, conditions in sorted(after.items())]
+        plan = Plan(slots, followers, NOON)
+        plan.take_up(sessions)
+        found = [(made.outcome, made.begin, made.end) for made in plan.play(visits, end)]
         assert [row if row[1] is not None or row[0] != UNFIT else (UNFIT, None, None) for row in found] == expected
 
 
@@ -403,3 +651,192 @@ def test_a_plan_of_many_is_quick(make):
     begun = time.process_time()
     Plan(8).play(visits, NOON + DAY)
     assert time.process_time() - begun < 5
+
+
+# -- all of it, read from repositories -------------------------------------------------
+
+@pytest.fixture
+def site(tmp_path):
+    made = Site(tmp_path)
+    yield made
+    made.stop()
+
+
+def hold_of(since, until=None, reason=""):
+    return agent.Hold(reason, "me", agent.to_text(NOON + since), until and agent.to_text(NOON + until))
+
+
+def planned(site, begin, end, hold=None, slots=10):
+    """[(name, due, outcome, begin)] in seconds after noon, of a period that begins at noon plus this; the site's now."""
+    period = agent.Period(NOON + begin, NOON + end, site.clock.time, slots, hold)
+    site.upto, site.visits = site.schedules.plan(period, None, [])
+    return [(made.name, made.due - NOON, made.outcome, made.begin and made.begin - NOON) for made in site.visits]
+
+
+def open_session(site, begun=None, at=0, duration=None, **fields):
+    """A session of HELLO that was made at a time, runs since `begun`, or has ended after its duration -> number."""
+    def work(connection):
+        made = site.repository.add_session(connection, agent.SessionRequest(
+            "HELLO", fields.pop("agent", "AGENT"), **fields), agent.to_text(NOON + at)).session
+        if begun is not None:
+            site.repository.begin_session(connection, made, "me", False, agent.to_text(NOON + begun))
+        if duration is not None:
+            site.repository.end_session(connection, made, agent.DONE, "", 5, agent.to_text(NOON + begun + duration))
+        return made
+    return site.repository.db.write(work)
+
+
+def test_a_plan_knows_what_runs_and_waits(site):
+    site.add("A", "every 60s")
+    open_session(site, begun=-500, at=-500, duration=40)
+    assert planned(site, 0, 120) == [("A", 60, STARTS, 60), ("A", 120, STARTS, 120)]     # at 0 it was added
+    open_session(site, begun=30, schedule="A", due=agent.to_text(NOON))
+    open_session(site, begun=0, agent="OTHER", schedule="A", due=agent.to_text(NOON - 5))
+    open_session(site, start_at=agent.to_text(NOON + 125))
+    site.clock.move(50)
+    open_session(site, priority=3)
+    assert planned(site, 50, 120, slots=2) == [("A", 60, OVERLAPS, 70), ("A", 120, STARTS, 120)]
+    assert site.visits[0].notes == ["the one due 2026-06-01T12:00:00+00:00 still runs", "waits 10 s"]
+    assert planned(site, 50, 150, slots=1) == [("A", 60, OVERLAPS, 110), ("A", 120, OVERLAPS, 150)]     # priority first
+    assert planned(site, 49, 119) == [("A", 60, STARTS, 60)]            # a period that is past begins empty
+    assert planned(site, 60, 150, slots=1) == [("A", 60, OVERLAPS, 110), ("A", 120, OVERLAPS, 150)]
+    assert planned(site, 120, 180, slots=1)[0] == ("A", 120, STARTS, 120)       # up to now, and then what is open alone
+    site.clock.move(950)                # longer than ever before: until now, at least
+    site.sql("update schedule set decided='%s'" % agent.to_text(NOON + 1000))
+    assert planned(site, 1000, 1020) == [("A", 1020, STARTS, 1020)]
+
+
+def test_a_plan_knows_holds(site):
+    site.add("A", "every 10s")
+    site.add("B", "every 20s", misfire="skip")
+    site.add("C", "every 20s", misfire="all")
+    site.hold_one(True, "C", until=45)
+    open_session(site, begun=-500, at=-500, duration=4)
+    site.clock.move(30)
+    assert site.row("A")["decided"] <= agent.to_text(NOON)
+    assert planned(site, 30, 60, hold_of(0, 35, "repair"))[:3] == [
+        ("A", 30, QUEUES, 35), ("A", 40, STARTS, 40), ("B", 40, STARTS, 40)]
+    assert "held since 2026-06-01T12:00:00+00:00 until 2026-06-01T12:00:35+00:00: repair" in site.visits[0].notes
+    rows = planned(site, 30, 60)
+    assert [row for row in rows if row[0] == "C"] == [("C", 20, QUEUES, 45), ("C", 40, QUEUES, 49), ("C", 60, STARTS, 60)]
+    assert [row for row in rows if row[0] == "A"] == [("A", at, STARTS, at) for at in (30, 40, 50, 60)]
+    assert planned(site, 30, 60, hold_of(0)) == [
+        ("A", 30, UNFIT, None), ("A", 40, UNFIT, None), ("B", 40, UNFIT, None), ("C", 40, UNFIT, None),
+        ("A", 50, UNFIT, None), ("A", 60, UNFIT, None), ("B", 60, UNFIT, None), ("C", 60, UNFIT, None)]
+    assert planned(site, 30, 50, hold_of(0, 51))[0][2] == UNFIT
+    assert planned(site, 41, 60, hold_of(0, 43))[0] == ("A", 40, QUEUES, 43)        # of -FROM after now
+    assert planned(site, 46, 60)[0] == ("C", 40, QUEUES, 49)
+    assert ("A", 60, STARTS, 60) in planned(site, 51, 60, hold_of(0, 43)) and min(site.visits, key=lambda made: made.due).due == NOON + 60
+    site.clock.move(-20)                                                        # and one that is past
+    site.sql("update schedule set hold_until = 'soon' where name = 'C'")
+    assert {row[0] for row in planned(site, 30, 60)} == {"A", "B"}
+
+
+def test_what_waits_goes_on_at_the_release(site):
+    site.add("A", "every 20s")
+    open_session(site, begun=-500, at=-500, duration=40)
+    open_session(site, is_held=True, priority=-5)
+    open_session(site, is_held=True, schedule="A", due=agent.to_text(NOON - 60))
+    assert planned(site, 0, 50, hold_of(0, 30), slots=1) == [("A", 20, UNFIT, None), ("A", 40, SKIPS, None)]
+    assert site.visits[0].notes[1:] == [
+        "the one due 2026-06-01T11:59:00+00:00 still runs", "has not begun by the end of the period"]
+    site.hold_one(True, "A", until=10)
+    assert planned(site, 0, 50, hold_of(0, 5), slots=2) == [("A", 20, OVERLAPS, 50), ("A", 40, SKIPS, None)]
+    assert planned(site, 0, 50, slots=1) == [("A", 20, SKIPS, None), ("A", 40, UNFIT, None)]
+    assert [made.notes for made in site.visits] == [["the one due 2026-06-01T11:59:00+00:00 waits already"], [
+        "the one due 2026-06-01T11:59:00+00:00 still runs", "has not begun by the end of the period"]]
+
+
+def test_a_plan_knows_what_has_ended_well(site):
+    site.add("A", "every 60s")
+    site.add("B", "every 20s", after="A/50")
+    site.add("C", "", after="A,B")
+    open_session(site, begun=-500, at=-500, duration=5)
+    met = "update schedule_condition set met='%s' where schedule='B'"
+    site.sql(met % agent.to_text(NOON - 35))
+    assert planned(site, 0, 79) == [
+        ("B", 20, SKIPS, None), ("B", 40, SKIPS, None), ("B", 60, QUEUES, 65), ("A", 60, STARTS, 60), ("C", 70, STARTS, 70)]
+    site.sql(met % agent.to_text(NOON - 30))
+    assert planned(site, 0, 79) == [
+        ("B", 20, STARTS, 20), ("B", 40, SKIPS, None), ("B", 60, QUEUES, 65), ("A", 60, STARTS, 60), ("C", 65, STARTS, 65)]
+    site.sql("update schedule set waiting='%s' where name='B'" % agent.to_text(NOON - 20))
+    site.clock.move(1)
+    open_session(site, begun=1, schedule="A")
+    assert planned(site, 1, 25) == [("B", -20, QUEUES, 1), ("C", 6, STARTS, 6), ("B", 20, STARTS, 20)]
+    site.sql("update schedule_condition set met=null")
+    assert planned(site, 1, 25) == [("B", -20, QUEUES, 6), ("C", 11, STARTS, 11), ("B", 20, UNFIT, None)]
+    site.sql("update session set status='STOPPED' where status='RUNNING'")
+    assert planned(site, 1, 25) == [("B", -20, SKIPS, None), ("B", 20, UNFIT, None)]
+    assert planned(site, 0, 25) == [            # one that is past
+        ("A", 0, STARTS, 0), ("B", 0, QUEUES, 5), ("C", 10, STARTS, 10), ("B", 20, UNFIT, None)]
+
+
+def test_more_kept_by_a_hold_than_a_plan_plays(site, monkeypatch):
+    monkeypatch.setattr(agent, "MAX_VISITS", 3)
+    site.add("A", "every 10s", misfire="all")
+    site.clock.move(100)
+    planned(site, 100, 500, hold_of(0, 200))
+    assert site.upto == NOON + 100 and len(site.visits) == 3
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_is_planned_for_a_hold_is_what_happens(site, seed):
+    rng = random.Random(seed)
+    site.add("S", "every %ds" % rng.choice((7, 10, 45)), misfire=rng.choice(("once", "skip", "all")),
+             overlap="parallel", jitter=rng.choice((0, 0, 6)), **{"grace": 50} if seed % 3 == 0 else {})
+    until, of_agent = rng.randint(1, 200), rng.random() < 0.5
+    site.hold_agent(True) if of_agent else site.hold_one(True, until=until)
+    site.at(rng.randint(0, until))
+    rows = planned(site, site.clock.time - NOON, until + 50, hold_of(0, until) if of_agent else None)
+    for second in range(int(site.clock.time - NOON) + 1, until + 51):
+        site.at(second)
+        if of_agent and second == until:
+            site.hold_agent(False)
+            site.tick()
+    happened = [due for due in site.of() if not isinstance(due, tuple)]
+    assert [row[1] for row in sorted(rows, key=lambda row: row[1]) if row[3] is not None and row[3] <= until + 50] == happened
+    rows = [row[1] for row in rows if row[2] == SKIPS]
+    skipped = sum(row[2] for row in site.of() if isinstance(row, tuple))
+    assert len(rows) <= skipped and len(rows) + len(happened) > 0
+
+
+# -- as a user asks --------------------------------------------------------------------
+
+def in_seconds(seconds):
+    """The time after so many seconds, as an argument."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + seconds))
+
+
+def test_a_plan_of_an_agent_that_is_busy_and_held(make_agent):
+    """What runs takes the slot; a hold with and without an end; a due time with after."""
+    one = make_agent("--max-sessions", "1").start()
+    one.import_os("J", "sleep ${seconds}", variables={"seconds": "0"})
+    one.ok("EXEC J -SYNC=50")
+    due, plan = in_seconds(7200), "SCHED PLAN -ALL -TO=%s" % in_seconds(10000)
+    one.ok("SCHED ADD FAR J -1 GLOBAL 'at %s' -TIMEZONE=UTC" % due.replace("T", " ").rstrip("Z"))
+    assert [row["outcome"] for row in one.rows(plan)] == ["starts"]
+    one.ok("HOLD 'the disk is full'")
+    found, = one.rows(plan)
+    assert (found["outcome"], found["begin"]) == ("never", "") and found["note"].startswith("held since ")
+    assert found["note"].endswith(": the disk is full; has not begun by the end of the period")
+    assert one.ok(plan)["never"] == "1"
+    one.ok("RELEASE")
+    until = in_seconds(9000)
+    one.ok("HOLD repair -SCHEDULE=FAR -UNTIL=%s" % until)
+    found, = one.rows(plan)
+    assert found["outcome"] == "queues" and agent.parse_time(found["begin"]) == agent.parse_time(until)
+    one.ok("RELEASE -SCHEDULE=FAR")
+    one.ok("SCHED ADD LAST J -1 GLOBAL 'at %s' -TIMEZONE=UTC -AFTER=FAR" % due.replace("T", " ").rstrip("Z"))
+    assert [row["outcome"] for row in one.rows(plan)] == ["starts", "queues"]
+    with contextlib.closing(sqlite3.connect(str(one.work), timeout=30, isolation_level=None)) as other:
+        other.execute("update session set begun=strftime('%Y-%m-%dT%H:%M:%fZ', ended, '-4000 seconds')")
+    session = one.ok("EXEC J seconds=300")["session"]
+    one.wait_status(session, "RUNNING")
+    begun = agent.parse_time(one.status(session)["begun"])
+    one.ok("SCHED ADD SOON J -1 GLOBAL 'at %s' -TIMEZONE=UTC" % in_seconds(1800).replace("T", " ").rstrip("Z"))
+    soon, far, last = one.rows(plan)
+    assert (soon["schedule"], soon["outcome"]) == ("SOON", "queues") and soon["note"].startswith("waits for a free slot")
+    assert abs(agent.parse_time(soon["begin"]) - begun - 4000) <= 1
+    assert [(row["schedule"], row["outcome"]) for row in (far, last)] == [("FAR", "queues"), ("LAST", "never")]
+    one.ok("STOP %s -IMMEDIATE" % session)
+    assert one.rows(plan)[0]["outcome"] == "starts"
