@@ -690,6 +690,24 @@ def test_after_waits_for_all_and_begins_anew(shared):
     assert len(wait_sessions(shared, "CH_B", 2)) == 2
 
 
+def test_a_schedule_does_not_run_after_what_its_own_session_starts(shared):
+    shared.import_os("LOOP_BASE", "true")
+    shared.import_document({"scenarios": [
+        {"name": name, "version": "1", "steps": [{"name": "a", "tasks": [{"type": "scenario", "name": below}]}]}
+        for name, below in (("LOOP_MIDDLE", "LOOP_BASE"), ("LOOP_TOP", "LOOP_MIDDLE"))]})
+    shared.ok("SCHED ADD LOOP LOOP_TOP -1 GLOBAL -AFTER=scenario:LOOP_BASE")
+    shared.ok("SCHED ADD LOOP_CANARY J -1 GLOBAL -AFTER=scenario:LOOP_BASE -OVERLAP=parallel")
+    shared.ok("EXEC LOOP_BASE -SYNC")
+    wait_for(lambda: [row["status"] for row in sessions_of(shared, "LOOP")] == ["DONE"], "the session after it")
+    wait_sessions(shared, "LOOP_CANARY", 2)     # the one below it counts for others
+    assert conditions(shared, "LOOP") == {"LOOP_BASE": False}
+    shared.ok("EXEC LOOP_BASE -SYNC")
+    wait_sessions(shared, "LOOP_CANARY", 4)
+    assert len(sessions_of(shared, "LOOP")) == 2
+    for name in ("LOOP", "LOOP_CANARY"):
+        shared.ok("SCHED DEL %s" % name)
+
+
 def test_after_with_a_period_lets_what_is_older_not_count(shared):
     for name in ("P_OLD", "P_NEW"):
         shared.import_os(name, "true")
@@ -945,6 +963,23 @@ def test_a_broken_repository_keeps_nobody_from_the_calendars(make_agent):
     agent.ok("SCHED ADD S HELLO -1 GLOBAL 'daily at 02:00' -REPO=WORKREP -EXCLUDE_DATES=HOLIDAYS")
     last = agent.ask("CALENDAR DEL HOLIDAYS")[-1]       # what cannot be read may use it
     assert last.startswith("ERR CONFLICT") or last.startswith("ERR REPOSITORY"), last
+
+
+def test_schedules_of_one_name_in_two_repositories_are_told_apart(make_agent):
+    agent = make_agent().start()
+    agent.ok("ATTACH SECOND second.db -CREATE")
+    for repository, rule in (("WORKREP", "daily at 02:00"), ("SECOND", "startup")):
+        agent.ok("SCHED ADD S HELLO -1 GLOBAL '%s' -TIMEZONE=UTC -REPO=%s" % (rule, repository))
+    assert [row["repository"] for row in agent.rows("SCHED LIST")] == ["WORKREP", "SECOND"]
+    assert [row["repository"] for row in agent.rows("SCHED NEXT S -COUNT=3")] == ["WORKREP"] * 3
+    agent.stop()
+    agent.start()
+    rows = wait_for(lambda: agent.rows("SCHED WHY S"), "the start to be decided")
+    assert [row["repository"] for row in rows] == ["SECOND"]
+    agent.ok("SCHED DEL S -REPO=SECOND")
+    assert agent.rows("SCHED WHY S -REPO=WORKREP") == [] != agent.rows("SCHED WHY S -REPO=SECOND")
+    agent.ok("DETACH SECOND")
+    assert list(agent.rows("SCHED NEXT S -COUNT=1")[0]) == ["schedule", "due", "note"]
 
 
 def test_another_agent_of_the_master_follows_the_calendars(shared):

@@ -270,7 +270,7 @@ def test_a_copy_without_the_online_backup(tmp_path):
     repository.db.write(lambda connection: repository.add_session(
         connection, agent.SessionRequest("HELLO", "AGENT", variables={"who": "it's \u00e9 \n \"x\""}), to_text(0)))
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        repository.db._copy(Plain(connection), 2)
+        agent._copy_beside(Plain(connection), path, 2)
         with closing(sqlite3.connect(path + ".v2")) as copy:
             for table in ("session", "scenario", "definition", "repository", "sqlite_master"):
                 query = "select * from %s" % table if table != "sqlite_master" else \

@@ -2736,7 +2736,7 @@ def test_the_preview_of_all_and_of_one(site):
     site.add("LAST", rule="", after="A")
 
     def preview(name, end, count=9, with_excluded=False):
-        return [(due - NOON, who, note) for due, who, note in site.schedules.preview(
+        return [(due - NOON, who, note) for due, who, _, note in site.schedules.preview(
             name, None, None, NOON + end, count, with_excluded)]
     assert preview(None, 60) == [(20, "A", ""), (30, "B", "waits for A"), (40, "A", ""), (60, "A", ""),
                                  (60, "B", "waits for A")]
