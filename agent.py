@@ -3818,7 +3818,7 @@ class Span(NamedTuple):
 
 
 class ScheduleTables:
-    """Schedules and their ledger; a part of WorkRepository."""
+    """Schedules and what they run after; a part of WorkRepository."""
 
     def put_schedule(self, connection, schedule, now, list_forgotten=None):
         """Adds a schedule or sets it to a new definition; its ledger and hold stay.
@@ -4025,6 +4025,10 @@ class ScheduleTables:
         schedules = filter(None, map(self._readable, rows))
         return [schedule.name for schedule in schedules if calendar in schedule.list_calendars()]
 
+
+class OccurrenceTables:
+    """The ledger of due times, and the sessions that they make; a part of WorkRepository."""
+
     def list_occurrences(self, name, limit):
         """Rows of occurrences, newest first; of all schedules when no name is given."""
         newest = "select * from (select * from occurrence %s order by due desc limit ?1)"
@@ -4035,8 +4039,6 @@ class ScheduleTables:
                 "select o.*, s.status as status from (%s) o left join session s on s.id = o.session"
                 " order by o.due desc, o.schedule limit ?1" % rows,
                 (limit, name)[:1 if name is None else 2]).fetchall()
-
-    # -- decisions ---------------------------------------------------------------------
 
     def decide(self, connection, name, revision, upto, spans, now, is_held):
         """Decides due times of a schedule, all up to `upto`: sessions and occurrences in one
@@ -4221,7 +4223,7 @@ class ScheduleTables:
                            (ALL_SCHEDULES, now, now, now, message))
 
 
-class WorkRepository(ScenarioTables, SessionTables, SessionViews, ScheduleTables):
+class WorkRepository(ScenarioTables, SessionTables, SessionViews, ScheduleTables, OccurrenceTables):
     """One attached work repository. Methods that take a connection run inside its writer."""
 
     def __init__(self, number, name, path, clock):
