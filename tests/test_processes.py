@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
@@ -125,7 +124,7 @@ def test_interleaved_streams_keep_their_lines_whole():
 @pytest.mark.parametrize("size", [16 * 1024, 16 * 1024 + 1, 100000])
 @pytest.mark.parametrize("chunk", [1000, 16384, 65536])
 def test_a_line_over_16_kib_is_split_and_none_of_it_lost(size, chunk):
-    line = bytes(random.Random(size).choice(b"abcdefgh") for _ in range(size))
+    line = bytes(random.Random(size).choices(b"abcdefgh", k=size))
     data = b"before\n" + line + b"\nafter\n"
     texts = printed(*(data[i:i + chunk] for i in range(0, len(data), chunk)), limit=1 << 20)
     assert texts[0] == "before" and texts[-1] == "after"
@@ -454,12 +453,11 @@ def test_nothing_is_left_open_when_a_process_cannot_start(output):
 
 
 def test_what_a_process_leaves_running_does_not_hold_its_end(tasks, output):
-    process, rows = tasks("echo before; sleep 300 & echo after")
+    process, rows = tasks("echo before; sleep 1000 & echo $!")
     wait_for(lambda: process.rc is not None)
-    begun = time.monotonic()
     process.finish()
-    assert time.monotonic() - begun < 60      # sleep holds the pipes for 300 s
-    assert rows.end().texts == ["before", "after"]
+    before, left = rows.end().texts
+    assert before == "before" and is_alive(int(left))       # and holds the pipes
 
 
 def test_a_pipe_of_each_task_is_closed_at_its_end(tasks):

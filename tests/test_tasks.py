@@ -553,7 +553,7 @@ def test_scenario(shared):
 
 def test_scenario_in_another_context_and_not_waited_for(shared):
     shared.import_document({"contexts": ["CHILD"]})
-    child = add(shared, {"type": "os", "command": "echo in $CONTEXT; sleep 1"})
+    child = add(shared, {"type": "os", "command": "echo in $CONTEXT; sleep 0.3"})
     done = run(shared, {"type": "scenario", "name": child, "context": "CHILD", "wait": False})
     row = child_of(shared, done.session)
     assert done.status == "DONE" and row["status"] in ("QUEUED", "RUNNING", "DONE")
