@@ -210,11 +210,11 @@ def test_what_runs_after_others_is_played_too():
 # -- a plan ----------------------------------------------------------------------------
 
 def visit(at, duration=10.0, name="S", scenario=None, overlap="queue", priority=0, limit=agent.MAX_QUEUE, on_limit="wait",
-          repository=1, due=None, outcome=None):
+          repository=1, due=None, outcome=None, is_backlog=False):
     """A Visit; times in seconds after noon."""
     made = Visit(name=name, scenario=(repository, scenario or name), due=NOON + (at if due is None else due), at=NOON + at,
                  duration=duration, is_known=True, overlap=overlap, priority=priority, limit=limit, on_limit=on_limit)
-    made.outcome = outcome
+    made.outcome, made.is_backlog = outcome, is_backlog
     return made
 
 
@@ -364,6 +364,13 @@ def test_what_waits_begins_before_what_comes_due():
     assert played_with([opened(0, name="A"), opened(0, name="B", priority=5)], visit(0, name="C"), slots=1) == [
         (QUEUES, 20, 30)]
     assert played_with([opened(0), opened(0, 100.0, -10)], visit(5)) == [(SKIPS, None, None)]     # one waits already
+
+
+def test_what_its_schedule_holds_up_leaves_the_limit_to_the_next():
+    """The second of S is first in line for a place of J, but S runs: T takes it."""
+    sessions = [opened(0, 10.0, -1, name="R", scenario="J", limit=2), opened(0, 10.0, -1, name="Q", scenario="J", limit=2)] + [
+        opened(0, 50.0, name=name, scenario="J", limit=2) for name in ("S", "S", "T")]
+    assert played_with(sessions) == [] and [session.begin - NOON for session in sessions] == [-1, -1, 9, 59, 9]
 
 
 def test_what_is_to_start_later_arrives_then():
@@ -645,7 +652,8 @@ def test_plans_against_one_that_looks_at_everything():
     lambda n: visit(4 * n, 3600.0, overlap="parallel"), lambda n: visit(4 * n, 3600.0, "S%d" % (n % 100), overlap="parallel"),
     lambda n: visit(0, 60.0, "S%d" % n), lambda n: visit(0, 60.0, "S%d" % n, "J", limit=1),
     lambda n: visit(n // 100, 60.0, "S%d" % (n % 3000), "J%d" % (n % 7), limit=3, priority=n % 5),
-    lambda n: visit(4 * n, 3600.0, "S%d" % (n % 100), overlap="stop")])
+    lambda n: visit(4 * n, 3600.0, "S%d" % (n % 100), overlap="stop"),
+    lambda n: visit(0, 60.0, "S%d" % (n % 200), "J", limit=2, is_backlog=True)])
 def test_a_plan_of_many_is_quick(make):
     visits = [make(n) for n in range(agent.MAX_VISITS)]
     begun = time.process_time()
