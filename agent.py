@@ -2747,6 +2747,11 @@ class Hold(NamedTuple):
     until: Optional[str]
 
 
+def hold_of(row):
+    """The Hold of a row of agent or schedule, or None."""
+    return Hold(*(row["hold_" + name] for name in Hold._fields)) if row["hold_since"] else None
+
+
 class Master:
     """The master repository of one agent."""
 
@@ -2920,7 +2925,7 @@ class Master:
         with self.db.reading() as connection:
             row = connection.execute("select hold_reason, hold_by, hold_since, hold_until from agent"
                                      " where name=?", (name,)).fetchone()
-        return Hold(*row) if row and row["hold_since"] else None
+        return row and hold_of(row)
 
     def set_hold(self, name, hold, within_s=None):
         """Keeps a hold of an agent, or its release (None); does not wait for the commit."""
@@ -3962,12 +3967,6 @@ class ScheduleTables:
                         row["rule"], row["timezone"], bool(row["enabled"]),
                         *({} if row[name] == "{}" else read_stored(name, row[name])
                           for name in ("variables", "options")))
-
-    @staticmethod
-    def hold_of(row):
-        """The Hold of a row, or None."""
-        return Hold(row["hold_reason"], row["hold_by"], row["hold_since"], row["hold_until"]
-                    ) if row["hold_since"] else None
 
     def _readable(self, row):
         """schedule_of a row, or None for what cannot be read, or is none."""
@@ -7285,7 +7284,7 @@ class Schedules:
         except ValueError:
             trouble = "a time in its row is none; SCHED SET or RELEASE writes it anew"
         if not trouble:
-            hold = repository.hold_of(row)
+            hold = hold_of(row)
         before = self.scheduler.find((repository.id, row["name"]))
         if before is not None and before.hold and not hold:
             why = ON_HOLD
@@ -7847,7 +7846,7 @@ class Forecast:
             if row["agent"] != self._agent:
                 continue
             try:
-                found = find_release(self._period.hold, repository.hold_of(row))
+                found = find_release(self._period.hold, hold_of(row))
                 releases[row["name"]] = found[0]
                 timetable = self._find_timetable(repository, row) if row["enabled"] else None
                 if timetable is not None:
