@@ -5618,7 +5618,8 @@ class LoadCsvTask(DatabaseTask):
                 quote_name(given["table"]), ", ".join(quote_name_alone(name) for name in names),
                 placeholders(target, len(names)))
             cursor, rows = target.connection.cursor(), 0
-            for piece in cls._pieces(reader, names, given["types"], bad):
+            fitting = cls._fitting(reader, names, given["types"], bad)
+            for piece in iter(lambda: list(itertools.islice(fitting, 1000)), []):
                 cursor.executemany(insert, piece)
                 rows += len(piece)
             target.commit()
@@ -5645,67 +5646,22 @@ class LoadCsvTask(DatabaseTask):
         return names
 
     @staticmethod
-    def _pieces(reader, names, types, bad, size=1000):
-        """Lists of rows that fit; the others go to `bad`."""
+    def _fitting(reader, names, types, bad):
+        """Yields the rows that fit; the others go to `bad`."""
         converters = [(index, CSV_TYPES[types[name]], types[name])
                       for index, name in enumerate(names) if types.get(name, "text") != "text"]
         while True:
-            line, rows, fault = reader.line_num, [], None
             try:
-                rows.extend(itertools.islice(reader, size))
-            except csv.Error as error:      # the rows before it stay in the list
-                fault = error
-            if rows:
-                yield convert_all(rows, converters, len(names)) or \
-                    list(fitting(rows, converters, names, bad, line))
-            if fault:
-                bad.add(reader.line_num, str(fault), [])
-            elif len(rows) < size:
+                for row in reader:
+                    values = row[:]
+                    reason = convert(values, converters, names)
+                    if not reason:
+                        yield values
+                    elif row:           # a blank line is none
+                        bad.add(reader.line_num, reason, row)
                 return
-
-
-def convert_all(rows, converters, width):
-    """A piece of rows by whole columns, which is fast -> rows; None when one may not fit."""
-    if set(map(len, rows)) != {width}:
-        return None
-    columns = list(zip(*rows))
-    try:
-        text = "".join(map("".join, columns))
-        if "\0" in text:
-            return None
-        text.encode()
-        for index, kind, _ in converters:
-            columns[index] = convert_column(columns[index], kind)
-    except ValueError:              # no number, or bytes that the encoding does not have
-        return None
-    return list(zip(*columns))
-
-
-def convert_column(column, kind):
-    """A column of texts -> numbers, by Python's own int or float while nothing about them is
-    peculiar: empty, an underscore, out of range, no number in IEEE's sense. ValueError."""
-    with contextlib.suppress(ValueError):
-        values = list(map({to_integer: int, to_real: float}[kind], column))
-        total = sum(values)
-        if total - total == 0 and -1 << 63 <= min(values) and max(values) < 1 << 63 and \
-                "_" not in "".join(column):
-            return values
-    return [kind(text) if text else None for text in column]
-
-
-_LINE_END = re.compile("\r\n?|\n")
-
-
-def fitting(rows, converters, names, bad, line):
-    """The rows of a piece that fit, one by one; `line` is the last one before them."""
-    for row in rows:
-        line += 1 + sum(len(_LINE_END.findall(text)) for text in row)
-        values = list(row)
-        reason = convert(values, converters, names)
-        if not reason:
-            yield values
-        elif row:                       # a blank line is none
-            bad.add(line, reason, row)
+            except csv.Error as error:
+                bad.add(reader.line_num, str(error), [])
 
 
 def convert(row, converters, names):
@@ -5713,15 +5669,16 @@ def convert(row, converters, names):
     if len(row) != len(names):
         return "%d columns, not %d" % (len(row), len(names))
     text = "".join(row)
-    if _SURROGATE.search(text):
-        return "bytes that the encoding does not have"
     if "\0" in text:                # csv refuses it itself before Python 3.11
         return "line contains NUL"
-    for index, kind, told in converters:
-        try:
-            row[index] = kind(row[index]) if row[index] != "" else None
-        except ValueError:
-            return "%s: %s is no %s" % (names[index], shorten(row[index]), told)
+    try:
+        text.encode()
+        for index, kind, told in converters:
+            row[index] = kind(row[index]) if row[index] else None
+    except UnicodeEncodeError:
+        return "bytes that the encoding does not have"
+    except ValueError:
+        return "%s: %s is no %s" % (names[index], shorten(row[index]), told)
     return None
 
 
