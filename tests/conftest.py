@@ -3,6 +3,7 @@
 A transcript reads `agent.send("PING")` and `agent.expect("OK agent=AGENT *")`; `*` stands for any text.
 """
 import fnmatch
+import functools
 import importlib.machinery
 import os
 import pathlib
@@ -67,18 +68,24 @@ def local(instant):
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(instant))
 
 
-def loops_of(work):
-    """(its value, its cost in turns of an empty loop): processor time, whatever the machine and who shares it."""
-    def spent(call):
+@functools.lru_cache(None)
+def turn_s():
+    """Processor time of one turn of an empty loop here."""
+    found = []
+    for _ in range(5):
         begun = time.process_time()
-        return call(), time.process_time() - begun
-
-    def turn():
-        for _ in range(500000):
+        for _ in range(200000):
             pass
-    before = spent(turn)[1]
-    value, cost_s = spent(work)
-    return value, cost_s / max(before, spent(turn)[1]) * 500000
+        found.append((time.process_time() - begun) / 200000)
+    return max(found)
+
+
+def turns_of(work):
+    """(its value, its cost in turns of an empty loop): as much as it does, however fast the machine is."""
+    turn_s()
+    begun = time.process_time()
+    value = work()
+    return value, (time.process_time() - begun) / turn_s()
 
 
 def is_alive(pid):
