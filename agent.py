@@ -4577,19 +4577,11 @@ class _Block:
         self.size, self.lines = len(data), max(1, data.count(b"\n"))
         self.cost = self.size + LINE_COST * self.lines
 
-    def keep_from(self, end):
-        """Gives up the first bytes."""
+    def split(self, end):
+        """The block of its first bytes, which it gives up."""
+        first = _Block(self.position, self.time, self.stream, self.data[:end])
         self.__init__(self.position + end, self.time, self.stream, self.data[end:])
-
-    def cut(self, excess):
-        """Gives up at least the first `excess` of its cost; whether anything worth keeping is left."""
-        if self.data is None or excess >= self.cost:
-            return False
-        end = self.data.find(b"\n", int(excess * self.size / self.cost)) + 1
-        if not 0 < end < self.size:
-            return False
-        self.keep_from(end)
-        return True
+        return first
 
     def rows(self):
         """The lines as rows of the log: (position, time, stream, text)."""
@@ -4668,20 +4660,22 @@ class Capture:
 
     def _fill_head(self, block):
         """The block in which the head becomes full gives it the lines that still fit."""
-        first = int(self._head_left * block.size / block.cost)
-        end = block.data.rfind(b"\n", 0, first) + 1
+        end = block.data.rfind(b"\n", 0, int(self._head_left * block.size / block.cost)) + 1
         if end:
-            head = _Block(block.position, block.time, block.stream, block.data[:end])
-            self._waiting.append(head)
-            block.keep_from(end)
+            self._waiting.append(block.split(end))
         self._head_left, self._head_end = 0, block.position
 
     def _leave_out(self):
-        block, excess = self._tail.popleft(), self._tail_cost - self._half
+        """The tail gives up lines at its beginning, or its first block where no line can be kept."""
+        block, excess, end = self._tail[0], self._tail_cost - self._half, 0
+        if block.data is not None and excess < block.cost:
+            end = block.data.find(b"\n", int(excess * block.size / block.cost)) + 1
         self._tail_cost -= block.cost
-        if block.cut(excess):
-            self._tail.appendleft(block)
+        if 0 < end < block.size:
+            block.split(end)
             self._tail_cost += block.cost
+        else:
+            self._tail.popleft()
         self._has_left_out = True
 
     def take(self, is_end=False):
@@ -4985,6 +4979,13 @@ def substitute_all(value, values):
     return value
 
 
+def as_value(data, told):
+    """Bytes as the value of a variable. TaskError when it takes no more than their beginning."""
+    if len(data) > MAX_CAPTURE:
+        raise TaskError("%s over %d bytes, more than a variable takes" % (told, MAX_CAPTURE))
+    return data.decode("utf-8", "replace").replace("\0", "")
+
+
 @task_type("os")
 class OsTask:
     """A command of the operating system: a string by the shell, a list without one."""
@@ -5033,10 +5034,7 @@ class OsTask:
         """What an exit code, and what was printed, make of the task."""
         values = {}
         if fields["capture"]:
-            if len(captured) > MAX_CAPTURE:
-                raise TaskError("%s, but it printed over %d bytes, more than a variable takes"
-                                % (exit_text(rc), MAX_CAPTURE))
-            text = captured.decode("utf-8", "replace").replace("\0", "")
+            text = as_value(captured, "%s, but it printed" % exit_text(rc))
             values[fields["capture"]] = text[:-1] if text.endswith("\n") else text
         if rc in fields.get("ok_codes", [0]):
             return TaskResult(DONE, rc, values=values)
@@ -5938,22 +5936,18 @@ class HttpTask(HelperTask):
         if status not in given["expect"]:
             raise TaskError("%s: status %d, expected %s" % (
                 given["url"], status, ", ".join(str(code) for code in given["expect"])))
-        values, text = {}, b""
+        values, taken = {given["capture"]: ""} if given["capture"] else {}, b""
         with contextlib.ExitStack() as stack:
             file = stack.enter_context(written_beside(given["save"])) if given["save"] else None
             for piece in iter(lambda: response.read(1 << 16), b""):
                 if file:
                     file.write(piece)
                 if given["capture"]:
-                    text += piece
-                    if len(text) > MAX_CAPTURE:
-                        raise TaskError("the answer has over %d bytes, more than a variable takes"
-                                        % MAX_CAPTURE)
+                    taken += piece
+                    values[given["capture"]] = as_value(taken, "the answer has")
             if getattr(response, "length", None):       # http.client does not tell
                 raise TaskError("%s: the answer ended early, %d bytes are missing"
                                 % (given["url"], response.length))
-        if given["capture"]:
-            values[given["capture"]] = text.decode("utf-8", "replace").replace("\0", "")
         return {"status": DONE, "rc": status, "values": values}
 
 
@@ -9295,48 +9289,45 @@ def find_verb(words):
 
 def check_request(row, words, actor="", has_left=lambda: False):
     """The words behind a verb -> Request; BadRequest names the word that is wrong."""
-    request, arguments = Request(row.name, actor, has_left), []
+    request, missing = Request(row.name, actor, has_left), list(row.arguments)
     for word in words:
-        if word.kind == "option":
-            _take_option(row, word, request)
-        elif word.kind == "variable":
-            if "[VARIABLE=" not in row.form:
-                raise BadRequest("word %s: %s takes no variables" % (shorten(str(word)), row.name))
-            if word.name in request.variables:
-                raise BadRequest("word %s: the variable stands twice" % shorten(str(word)))
-            request.variables[word.name] = word.value
-        else:
-            arguments.append(word.value)
-    if len(arguments) > len(row.arguments):
-        raise BadRequest("word %s is one too many: %s"
-                         % (shorten(arguments[len(row.arguments)]), row.form))
-    if len(arguments) < row.required:
-        raise BadRequest("%s is missing: %s" % (row.arguments[len(arguments)][0], row.form))
-    for (name, kind), text in zip(row.arguments, arguments):
-        request[name] = _parse_word(kind, text, text)
+        try:
+            if word.kind == "option":
+                _take_option(row, word, request)
+            elif word.kind == "variable":
+                _take_variable(row, word, request)
+            elif missing:
+                name, kind = missing.pop(0)
+                request[name] = kind.parse(word.value)
+            else:
+                raise BadRequest("word %s is one too many: %s" % (shorten(word.value), row.form))
+        except (ValueError, OverflowError) as error:
+            raise BadRequest("word %s: %s" % (shorten(str(word)), error)) from None
+    if len(missing) > len(row.arguments) - row.required:
+        raise BadRequest("%s is missing: %s" % (missing[0][0], row.form))
     return request
+
+
+def _take_variable(row, word, request):
+    if "[VARIABLE=" not in row.form:
+        raise ValueError("%s takes no variables" % row.name)
+    if word.name in request.variables:
+        raise ValueError("the variable stands twice")
+    request.variables[word.name] = word.value
 
 
 def _take_option(row, word, request):
     name = capitals(word.name)
     option = row.options.get(name)
     if option is None:
-        raise BadRequest("word %s: %s has no such option: %s"
-                         % (shorten(str(word)), row.name, row.form))
+        raise ValueError("%s has no such option: %s" % (row.name, row.form))
     if name in request:
-        raise BadRequest("word %s: the option stands twice" % shorten(str(word)))
+        raise ValueError("the option stands twice")
     if not option.shown and word.value is not None:
-        raise BadRequest("word %s: %s takes no value" % (shorten(str(word)), name))
+        raise ValueError("%s takes no value" % name)
     if option.shown and word.value is None and not option.is_value_optional:
-        raise BadRequest("word %s: must be %s=%s" % (shorten(str(word)), name, option.shown))
-    request[name] = True if word.value is None else _parse_word(option.kind, word.value, str(word))
-
-
-def _parse_word(kind, text, word):
-    try:
-        return kind.parse(text)
-    except (ValueError, OverflowError) as error:
-        raise BadRequest("word %s: %s" % (shorten(word), error)) from None
+        raise ValueError("must be %s=%s" % (name, option.shown))
+    request[name] = True if word.value is None else option.kind.parse(word.value)
 
 
 class Conversation:
