@@ -5058,12 +5058,19 @@ class SetTask:
         return TaskResult(DONE, values={fields["variable"]: value})
 
 
+def to_number(kind, text):
+    """A text as an int or float. ValueError for what Python alone takes for one."""
+    value = kind(text)
+    if "_" in text or value != value:
+        raise ValueError
+    return value
+
+
 def as_number(text):
     """A text as a number where it is one, else None."""
     for kind in (int, float):           # whole numbers of any length are exact
         with contextlib.suppress(ValueError):
-            value = kind(text)
-            return value if value == value and "_" not in text else None
+            return to_number(kind, text)
     return None
 
 
@@ -5073,6 +5080,10 @@ OPERATORS = {
 }
 
 
+def _check_compared(value):
+    return check_items(_check_value, value) if isinstance(value, list) else _check_value(value)
+
+
 @task_type("evaluate")
 class EvaluateTask:
     """Compares a variable: false sends the step to its on_false and is no error."""
@@ -5080,7 +5091,7 @@ class EvaluateTask:
     fields = {
         "variable": Field(VARIABLE_NAME, required=True),
         "operator": Field(choice(*(list(OPERATORS) + ["in", "matches"])), required=True),
-        "value": Field(Kind(lambda value: _check_compared(value), _refuse), required=True),
+        "value": Field(Kind(_check_compared, _refuse), required=True),
     }
 
     @staticmethod
@@ -5117,17 +5128,17 @@ class EvaluateTask:
         return OPERATORS[operator](*(numbers if None not in numbers else (left, right)))
 
 
-def _check_compared(value):
-    if isinstance(value, list):
-        return check_items(_check_value, value)
-    return _check_value(value)
+def _check_delay(value):
+    """Seconds, or a text with references, which is checked when it is run."""
+    is_template = isinstance(value, str) and _REFERENCE.search(value)
+    return TEXT.check(value) if is_template else _check_seconds(value)
 
 
 @task_type("sleep")
 class SleepTask:
     """Waits a while."""
 
-    fields = {"seconds": Field(Kind(lambda value: _check_delay(value), _refuse), required=True)}
+    fields = {"seconds": Field(Kind(_check_delay, _refuse), required=True)}
 
     def run(self, fields, execution):
         """A number, a duration, or a reference to one."""
@@ -5137,12 +5148,6 @@ class SleepTask:
             raise TaskError(str(error)) from None
         execution.wait(seconds)
         return TaskResult(DONE)
-
-
-def _check_delay(value):
-    """Seconds, or a text with references, which is checked when it is run."""
-    is_template = isinstance(value, str) and _REFERENCE.search(value)
-    return TEXT.check(value) if is_template else _check_seconds(value)
 
 
 def file_size(path):
@@ -5234,8 +5239,12 @@ class HelperTask:
     """
 
     def run(self, fields, execution):
-        """Hands over to the helper and takes its result."""
+        """Has the work done."""
         given = dict(self.prepare(fields, execution), type=self.name)
+        return TaskResult(**self._outcome(given, execution))
+
+    def _outcome(self, given, execution):
+        """Hands over to the helper -> the fields of its result."""
         with tempfile.TemporaryFile() as result:
             code = compiled_agent()
             words = [sys.executable, "-u", "-c", HELPER_BOOT, "--task", str(result.fileno()),
@@ -5246,7 +5255,7 @@ class HelperTask:
             text = result.read().decode()
         if not text:
             raise TaskError("its helper process ended early: %s" % exit_text(rc))
-        return TaskResult(**json.loads(text))
+        return json.loads(text)
 
     def prepare(self, fields, execution):
         """All texts with their references replaced."""
@@ -5359,22 +5368,26 @@ class Target(NamedTuple):
         self.connection.interrupt()
 
 
+@contextlib.contextmanager
 def open_target(server):
-    """Connects to a data server {driver, database, connect}. TaskError."""
-    if server["driver"] == "sqlite3":
-        path = server["database"]
-        try:
-            connection = sqlite3.connect(path, timeout=0.2, isolation_level=None,
-                                         check_same_thread=False)
-        except sqlite3.Error as error:
-            raise TaskError("data server %s: %s: %s" % (server["name"], path, error)) from None
-        return Target(connection, "named", True, [])
+    """The Target of a data server {driver, database, connect}; what it has not committed when it is
+    closed is not kept. TaskError."""
+    is_sqlite, arguments = server["driver"] == "sqlite3", server["connect"]
+    if is_sqlite:
+        arguments = {"database": server["database"], "timeout": 0.2, "isolation_level": None,
+                     "check_same_thread": False}
     try:
         module = importlib.import_module(server["driver"])
     except ImportError:
         raise TaskError("data server %s: this host's Python has no module %s"
                         % (server["name"], server["driver"])) from None
-    return Target(module.connect(**server["connect"]), module.paramstyle, False, [])
+    try:
+        connection = module.connect(**arguments)
+    except sqlite3.Error as error:
+        raise TaskError("data server %s: %s: %s"
+                        % (server["name"], server["database"], error)) from None
+    with contextlib.closing(connection):
+        yield Target(connection, "named" if is_sqlite else module.paramstyle, is_sqlite, [])
 
 
 _OWN_TRANSACTION = re.compile(r"(commit|rollback(?!\s+(?:\w+\s+)?to\b)|start\s+transaction)\b", re.I)
@@ -5389,14 +5402,16 @@ def check_statement(statement, is_sqlite):
                         % shorten(text))
 
 
+def pieces(cursor, size=5000):
+    """The rows of a query, so many at a time."""
+    return iter(lambda: list(cursor.fetchmany(size)), [])
+
+
 def count_rows(target, statement, values):
     """Runs a statement -> how many rows it changed or gave."""
     before = target.connection.total_changes if target.is_sqlite else 0
     cursor = target.run(statement, values)
-    rows, piece = 0, cursor.description
-    while piece:
-        piece = cursor.fetchmany(1000)
-        rows += len(piece)
+    rows = sum(map(len, pieces(cursor))) if cursor.description else 0
     if cursor.description or not target.is_sqlite:
         return rows or max(0, cursor.rowcount)
     if target.connection.total_changes == before:
@@ -5420,18 +5435,15 @@ class DatabaseTask(HelperTask):
         """The variables that SQL text binds."""
         return [match.group(2) for match in _SQL_PART.finditer(text) if match.group(2)]
 
-    def run(self, fields, execution):
+    def _outcome(self, given, execution):
         """Runs `on(target, given)` here or in the helper."""
-        given = self.prepare(fields, execution)
         if self.is_heavy or given["server"]["driver"] != "sqlite3":
-            return super().run(fields, execution)
-        target = open_target(given["server"])
-        with contextlib.closing(target.connection):
+            return super()._outcome(given, execution)
+        with open_target(given["server"]) as target:
             try:
-                outcome = execution.call(lambda: self.on(target, given), target.interrupt)
+                return execution.call(lambda: self.on(target, given), target.interrupt)
             except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
                 raise TaskError(str(error)) from None
-        return TaskResult(**outcome)
 
     def prepare(self, fields, execution):
         """The data server of the session's context, and the values to bind."""
@@ -5443,8 +5455,7 @@ class DatabaseTask(HelperTask):
     @classmethod
     def work(cls, given):
         """In the helper."""
-        target = open_target(given["server"])
-        with contextlib.closing(target.connection):
+        with open_target(given["server"]) as target:
             return cls.on(target, given)
 
 
@@ -5464,13 +5475,8 @@ class SqlTask(DatabaseTask):
         for statement in statements:
             check_statement(statement, target.is_sqlite)
         target.begin()
-        try:
-            rows = sum(count_rows(target, statement, given["values"]) for statement in statements)
-            target.commit()
-        except Exception:
-            with contextlib.suppress(Exception):
-                target.connection.rollback()
-            raise
+        rows = sum(count_rows(target, statement, given["values"]) for statement in statements)
+        target.commit()
         return {"status": DONE, "rows": rows}
 
 
@@ -5513,21 +5519,13 @@ def placeholders(target, count):
 
 def to_integer(text):
     """A whole number that a database takes. ValueError."""
-    value = int(text)
-    if "_" in text or not -1 << 63 <= value < 1 << 63:
+    value = to_number(int, text)
+    if not -1 << 63 <= value < 1 << 63:
         raise ValueError
     return value
 
 
-def to_real(text):
-    """A number. ValueError for what Python alone takes for one."""
-    value = float(text)
-    if "_" in text or value != value:
-        raise ValueError
-    return value
-
-
-CSV_TYPES = {"integer": to_integer, "real": to_real, "text": str}
+CSV_TYPES = {"integer": to_integer, "real": functools.partial(to_number, float), "text": str}
 
 
 def _check_delimiter(value):
@@ -5716,12 +5714,10 @@ class UnloadCsvTask(DatabaseTask):
             writer = csv.writer(file, delimiter=given["delimiter"])
             if given["header"]:
                 writer.writerow([column[0] for column in cursor.description])
-            while True:
-                piece = cursor.fetchmany(5000)
-                if not piece:
-                    return {"status": DONE, "rows": rows}
+            for piece in pieces(cursor):
                 writer.writerows(piece)
                 rows += len(piece)
+        return {"status": DONE, "rows": rows}
 
 
 # -- files -----------------------------------------------------------------------------
@@ -6555,27 +6551,24 @@ class Execution:
 
     def call(self, function, interrupt):
         """Runs function() in a thread of its own; interrupt() ends it early -> its value."""
-        outcome = []
+        outcome = Pending(function)
 
         def work():
             try:
-                outcome.append((function(), None))
+                outcome.finish(function())
             except BaseException as error:
-                outcome.append((None, error))
+                outcome.finish(error=error)
             self._session.wake()
         thread = threading.Thread(target=work, name="task %d" % self._session.number, daemon=True)
         thread.start()
         try:
-            self._session.wait(lambda: outcome)
+            self._session.wait(lambda: outcome.is_done)
         finally:
             while thread.is_alive():
-                if not outcome:
+                if not outcome.is_done:
                     interrupt()
                 thread.join(0.05)
-        value, error = outcome[0]
-        if error is not None:
-            raise error
-        return value
+        return outcome.result()
 
     def wait(self, seconds):
         """Waits; an immediate stop and time-outs end it."""
