@@ -1,5 +1,6 @@
 """tools/agentcli.py: a real client process against a real agent; what it sends, shows, and ends with."""
 import collections
+import contextlib
 import json
 import os
 import re
@@ -13,6 +14,10 @@ import threading
 import pytest
 
 from conftest import LIMIT_S, TOP, wait_for
+
+sys.path.insert(0, str(TOP / "tools"))
+
+import agentcli     # noqa: E402
 
 PATH = str(TOP / "tools" / "agentcli.py")
 NOT_OFFERED = {"QUIT", "AUTH"}         # verbs that mean something only on a connection that lasts
@@ -36,10 +41,17 @@ def run(port, *words, input=b"", **keywords):
     return Result(process.returncode, out.decode(), err.decode())
 
 
+@pytest.fixture(scope="module")
+def shared(make):
+    """One agent for the tests that leave nothing behind."""
+    return make("shared")
+
+
 @pytest.fixture
-def cli(agent):
-    """cli("exec", "HELLO") -> Result, with the agent's port."""
-    return lambda *words, **keywords: run(agent.port, *words, **keywords)
+def cli(request):
+    """cli("exec", "HELLO") -> Result, with the port of the test's `agent`, or else of the `shared` one."""
+    served = request.getfixturevalue("agent" if "agent" in request.fixturenames else "shared")
+    return lambda *words, **keywords: run(served.port, *words, **keywords)
 
 
 def objects(result):
@@ -55,7 +67,7 @@ def status_rows(agent, session):
 
 # ---- the connection --------------------------------------------------------------------------------------------------
 
-def test_ping(agent, cli):
+def test_ping(cli):
     result = cli("ping")
     assert re.match(r"agent=AGENT version=\S+ status=READY .*repositories=1/1 hold=no\n$", result.out), result
     assert (result.status, result.err) == (0, "")
@@ -94,7 +106,7 @@ def test_what_answers_is_no_agent(said, told):
 
 
 def test_the_agent_is_gone_while_the_client_waits(agent):
-    agent.import_os("LONG", "sleep 100")
+    agent.import_os("LONG", "sleep 1000")
     waiting = spawn(agent.port, "exec", "LONG", "--wait")
     assert waiting.stdout.readline() == b"session=1001 status=QUEUED\n"
     agent.wait_status(1001, "RUNNING")
@@ -105,12 +117,12 @@ def test_the_agent_is_gone_while_the_client_waits(agent):
     agent.wait_status(1001, "ERROR")
 
 
-def test_one_file_is_enough(agent, tmp_path):
+def test_one_file_is_enough(shared, tmp_path):
     alone = tmp_path / "alone"
     alone.mkdir()
     shutil.copy(PATH, str(alone))
     done = subprocess.run([sys.executable, "-I", "-S", str(alone / "agentcli.py"), "ping", "--host", "localhost",
-                           "--port=%d" % agent.port], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=LIMIT_S)
+                           "--port=%d" % shared.port], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=LIMIT_S)
     assert done.returncode == 0 and done.stdout.startswith(b"agent=AGENT "), done
 
 
@@ -138,7 +150,7 @@ def test_what_the_agent_refuses(cli):
         assert result.err.startswith("agentcli: " + told), result
 
 
-def test_the_table_offers_what_the_agent_has(agent, cli):
+def test_the_table_offers_what_the_agent_has(cli, capsys):
     """A verb or option that is new in agent.py gets its word in COMMANDS."""
     theirs, ours = {}, {}
     for line in cli("help").out.splitlines():
@@ -148,7 +160,9 @@ def test_the_table_offers_what_the_agent_has(agent, cli):
         if name in NOT_OFFERED:
             del theirs[name]
             continue
-        help_text = run(1, *(name.lower().split() + ["-h"])).out
+        with contextlib.suppress(SystemExit):
+            agentcli.main(name.lower().split() + ["-h"])
+        help_text = capsys.readouterr().out
         found = {word.upper().replace("-", "_") for word in re.findall(r"^  --([a-z-]+)", help_text, re.MULTILINE)}
         ours[name] = found - OWN_OPTIONS | ({"HOST"} if "-HOST=" in help_text else set())
     assert ours == theirs
@@ -178,7 +192,7 @@ def test_exit_status_is_the_sessions(agent, cli):
 
 def test_stop_restart_and_wait(agent, cli, tmp_path):
     gate = tmp_path / "gate"
-    agent.import_os("LONG", "test -e '%s' || sleep 100" % gate)
+    agent.import_os("LONG", "test -e '%s' || sleep 1000" % gate)
     assert objects(cli("exec", "LONG", "--json")) == [{"session": 1001, "status": "QUEUED"}]
     agent.wait_status(1001, "RUNNING")
     result = cli("wait", "1001", "--timeout", "0.1")
@@ -211,7 +225,7 @@ def test_everything_typed_arrives_as_it_is(agent, cli):
     assert result.status == 4 and "BAD_REQUEST" in result.err, result
 
 
-def test_arguments_that_look_like_something_else(agent, cli):
+def test_arguments_that_look_like_something_else(cli):
     for reason in ("a=b c", "-x y", "plain"):
         assert cli("hold", reason) == Result(0, "OK\n", "")
         assert cli("release").status == 0
@@ -219,6 +233,7 @@ def test_arguments_that_look_like_something_else(agent, cli):
     assert objects(cli("ping", "--json"))[0]["hold"] is True
     result = cli("exec", "HELLO", "--", "who=x")
     assert result.status == 4 and "who=x" in result.err, result
+    assert cli("release").status == 0
 
 
 def test_options_of_the_protocols_own_form(agent, cli):
@@ -366,7 +381,7 @@ def test_shutdown(agent, cli):
 # ---- ends ------------------------------------------------------------------------------------------------------------
 
 def test_ctrl_c(agent):
-    agent.import_os("LONG", "sleep 100")
+    agent.import_os("LONG", "sleep 1000")
     process = spawn(agent.port, "exec", "LONG", "--wait")
     assert process.stdout.readline() == b"session=1001 status=QUEUED\n"
     process.send_signal(signal.SIGINT)
@@ -390,10 +405,10 @@ def test_nobody_reads_the_output(agent, form):
     wait_for(lambda: "* agent_connections 1" in agent.ask("METRICS"), "the agent to notice")
 
 
-def test_output_that_cannot_be_written(agent):
+def test_output_that_cannot_be_written(shared):
     if not os.path.exists("/dev/full"):
         pytest.skip("no /dev/full")
     with open("/dev/full", "wb") as full:
-        done = subprocess.run([sys.executable, PATH, "--port", str(agent.port), "ping"], stdout=full,
+        done = subprocess.run([sys.executable, PATH, "--port", str(shared.port), "ping"], stdout=full,
                               stderr=subprocess.PIPE, timeout=LIMIT_S)
     assert (done.returncode, done.stderr.count(b"\n")) == (141, 1) and b"cannot write" in done.stderr
