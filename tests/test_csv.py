@@ -94,13 +94,16 @@ def test_types_and_empty_is_null(load):
     assert done.rows == [(-12, 1500.0, "007"), (None, None, ""), (9223372036854775807, -0.5, "x")]
 
 
-@pytest.mark.parametrize("kind, text", [
-    ("integer", "x"), ("integer", "1.5"), ("integer", "1_000"), ("integer", "9223372036854775808"), ("integer", "0x10"),
-    ("real", "1,5"), ("real", "x"), ("real", "1_0.0"), ("real", "nan"), ("integer", "1" * 5000)])
-def test_a_value_that_does_not_fit_its_type_is_a_bad_row(load, kind, text):
-    data = 'a,b\n1,2\n3,"%s"\n4,5\n' % text
-    done = load(data, types={"a": "integer", "b": kind}, max_errors=1)
+@pytest.mark.parametrize("kind, texts", [
+    ("integer", ["x", "1.5", "1_000", "9223372036854775808", "0x10", "1" * 5000]),
+    ("real", ["1,5", "x", "1_0.0", "nan"])])
+def test_a_value_that_does_not_fit_its_type_is_a_bad_row(load, shared, kind, texts):
+    data = "a,b\n1,2\n" + "".join('3,"%s"\n' % text for text in texts) + "4,5\n"
+    done = load(data, types={"a": "integer", "b": kind}, max_errors=len(texts), error_table="bad_" + kind)
     assert (done.status, len(done.rows)) == ("WARNING", 2), (done.message, done.rows)
+    found = query(shared.dwh, "select line, reason from bad_%s order by line" % kind)
+    assert [line for line, _ in found] == list(range(3, 3 + len(texts))), found
+    assert all("b: " in reason for _, reason in found), found
     done = load(data, types={"a": "integer", "b": kind})
     assert done.status == "ERROR" and "line 3" in done.message and "b: " in done.message
 

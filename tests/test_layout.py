@@ -131,13 +131,16 @@ def test_every_section_class_and_public_function_has_a_docstring():
     assert not missing, missing
 
 
+NESTED = {inner for node in ast.walk(TREE) if isinstance(node, ast.FunctionDef)
+          for inner in ast.walk(node) if inner is not node}
+
+
 def is_nested(wanted):
     """Whether a function stands inside another, or overrides a method of the standard library."""
     if wanted.name in ("handle", "verify_request", "process_request_thread", "handle_error", "shutdown_request",
                        "get_request"):
         return True
-    return any(wanted is not node and wanted in ast.walk(node) for node in ast.walk(TREE)
-               if isinstance(node, ast.FunctionDef))
+    return wanted in NESTED
 
 
 def test_sizes(capsys):
