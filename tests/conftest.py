@@ -285,7 +285,7 @@ class AgentProcess:
             if self.client:
                 try:
                     self.connect().ask("SHUTDOWN -IMMEDIATE")
-                    self.process.wait(20)
+                    self.process.wait(LIMIT_S)
                 except (OSError, AssertionError, subprocess.TimeoutExpired):
                     pass
             if self.process.poll() is None:

@@ -291,11 +291,17 @@ def test_http(shared, web, tmp_path):
     assert [task["rc"] for task in done.tasks] == ["200", "200", "404", "200"]
 
 
-def test_http_that_is_not_as_expected(shared, web, tmp_path):
+@pytest.fixture
+def closed_port():
+    """One that nobody listens on, nor can."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+def test_http_that_is_not_as_expected(shared, web, closed_port, tmp_path):
     (tmp_path / "out").write_text("old")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        closed = "http://127.0.0.1:%d/" % free.getsockname()[1]
+    closed = "http://127.0.0.1:%d/" % closed_port
     for task, reason in [(get(web, "status/500", save=str(tmp_path / "out")), "status 500, expected 200"),
                          (get(web, "echo", expect=[201]), "status 200, expected 201"),
                          (get(web, "large/100000", capture="v"), "more than a variable takes"),
@@ -378,7 +384,7 @@ def test_mail(shared, serving, tmp_path):
     assert attached.get_filename() == "1.csv" and attached.get_payload(decode=True) == b"a,b\n\xff\n"
 
 
-def test_mail_that_fails(shared, serving):
+def test_mail_that_fails(shared, serving, closed_port):
     post = serving(Post)
     server = {"name": "MAIL", "driver": "smtp", "connect": {"host": "127.0.0.1", "port": post.port, "sender": "agent@example.org"}}
     shared.import_document({"data_servers": [server]})
@@ -391,9 +397,7 @@ def test_mail_that_fails(shared, serving):
     assert not post.seen or "Bcc" not in post.seen.pop()[2]
     done = run(shared, dict(task, to=["${v}"]), variables={"v": "a@example.org\nBcc: evil@example.org"})
     assert done.status == "ERROR" and "header" in done.message and not post.seen
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        server["connect"]["port"] = free.getsockname()[1]
+    server["connect"]["port"] = closed_port
     shared.import_document({"data_servers": [server]})
     done = run(shared, task)
     assert done.status == "ERROR" and "refused" in done.message.lower() and "127.0.0.1" in done.message

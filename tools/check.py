@@ -6,7 +6,7 @@
 The environment lies in .venv-check/MAJOR.MINOR and is made by the interpreter it is for: this one, or the one named.
 It is made again when it is broken or tests/requirements.txt has changed; one that fits asks nothing of the network.
 
-Each test file gets a pytest process, N at once (default: two a core), the slowest of last time first
+Each test file gets a pytest process, N at once (default: three a core), the slowest of last time first
 (those never seen before them, by size). What a file
 printed appears in one piece when it ends. The last line is the total: `123 passed, 0 failed, 4 skipped`.
 
@@ -251,7 +251,7 @@ def main(arguments=None):
                                      usage="%(prog)s [-h] [--python PATH] [-j N] [pytest arguments]")
     parser.add_argument("--python", metavar="PATH", default=sys.executable, help="the interpreter to test with")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    parser.add_argument("-j", metavar="N", type=int, default=2 * cores,
+    parser.add_argument("-j", metavar="N", type=int, default=3 * cores,
                         help="test files at once; most of their time they wait (default: %(default)s)")
     own, rest = parser.parse_known_args(arguments)
     for each in (signal.SIGINT, signal.SIGTERM):
