@@ -4725,14 +4725,14 @@ class Output:
         self._new = []
         self._captures = set()
         self._is_closing = False
-        self._wake_out, self._wake_in = os.pipe()
+        wake_out, self._wake_in = os.pipe()
         os.set_blocking(self._wake_in, False)
-        self._selector.register(self._wake_out, selectors.EVENT_READ, None)
+        self._selector.register(open(wake_out, "rb", 0), selectors.EVENT_READ, None)
         self._thread = threading.Thread(target=self._run, name="output", daemon=True)
         self._thread.start()
 
     def add(self, process, pipes):
-        """Reads pipes {fd: stream} of a process into its capture and closes each at its end."""
+        """Reads pipes {file: stream} of a process into its capture and closes each at its end."""
         with self._lock:
             self._new.append((process, pipes))
         self._wake()
@@ -4748,7 +4748,7 @@ class Output:
         self._wake()
         self._thread.join()
         for key in list(self._selector.get_map().values()):
-            os.close(key.fd)
+            key.fileobj.close()
         self._selector.close()
         os.close(self._wake_in)
 
@@ -4763,10 +4763,10 @@ class Output:
             ready = self._selector.select(timeout)
             for key, _ in ready:
                 if key.data is None:
-                    os.read(self._wake_out, 4096)
+                    os.read(key.fd, 4096)
                     self._register()
                 else:
-                    self._read(key.fd, *key.data)
+                    self._read(key.fileobj, *key.data)
             if len(ready) > NOISY_PIPES:
                 time.sleep(NOISY_S)     # tasks that print without end leave the others their turn
             if time.monotonic() >= flush_at:
@@ -4778,13 +4778,13 @@ class Output:
             new, self._new = self._new, []
             self._captures.update(process.capture for process, _ in new if not process.is_over)
         for process, pipes in new:
-            for fd, stream in pipes.items():
-                os.set_blocking(fd, False)
-                self._selector.register(fd, selectors.EVENT_READ, (process, stream))
+            for pipe, stream in pipes.items():
+                os.set_blocking(pipe.fileno(), False)
+                self._selector.register(pipe, selectors.EVENT_READ, (process, stream))
 
-    def _read(self, fd, process, stream):
+    def _read(self, pipe, process, stream):
         try:
-            data = os.read(fd, 65536)
+            data = os.read(pipe.fileno(), 65536)
         except BlockingIOError:
             return
         except OSError:
@@ -4792,8 +4792,8 @@ class Output:
         if data and not process.is_over:
             process.capture.feed(stream, data)
         elif not data:
-            self._selector.unregister(fd)
-            os.close(fd)
+            self._selector.unregister(pipe)
+            pipe.close()
             process.pipe_ended()
 
     def _flush(self):
@@ -4823,34 +4823,23 @@ class Process:
         self.is_over = False            # what its pipes still bring is thrown away
         self._notify, self._ended = notify, threading.Event()
         self._open_pipes, self._is_read = 2, threading.Event()
-        with contextlib.ExitStack() as ours_on_error, contextlib.ExitStack() as theirs:
-            def pipe(is_input=False):
-                ends = os.pipe()
-                our, their = reversed(ends) if is_input else ends
-                ours_on_error.callback(os.close, our)
-                theirs.callback(os.close, their)
-                return our, their
-            out, their_out = pipe()
-            err, their_err = pipe()
-            feed, their_in = (None, subprocess.DEVNULL) if command.stdin is None else pipe(True)
-            self._popen = subprocess.Popen(
-                [to_bytes(word) for word in command.words], cwd=command.cwd and to_bytes(command.cwd),
-                env={to_bytes(name): to_bytes(text) for name, text in command.environment.items()},
-                stdin=their_in, stdout=their_out, stderr=their_err, start_new_session=True,
-                pass_fds=command.pass_fds)
-            ours_on_error.pop_all()
+        self._popen = subprocess.Popen(
+            [to_bytes(word) for word in command.words], cwd=command.cwd and to_bytes(command.cwd),
+            env={to_bytes(name): to_bytes(text) for name, text in command.environment.items()},
+            stdin=subprocess.DEVNULL if command.stdin is None else subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+            pass_fds=command.pass_fds)
         self.pid = self._popen.pid
         self.started = start_time(self.pid) or ""
-        output.add(self, {out: OUT, err: ERR})
+        output.add(self, {self._popen.stdout: OUT, self._popen.stderr: ERR})
         threading.Thread(target=self._wait, name="wait %d" % self.pid, daemon=True).start()
-        if feed is not None:
-            threading.Thread(target=self._feed, args=(feed, command.stdin.encode()),
+        if command.stdin is not None:
+            threading.Thread(target=self._feed, args=(command.stdin.encode(),),
                              name="feed %d" % self.pid, daemon=True).start()
 
-    @staticmethod
-    def _feed(fd, data):
+    def _feed(self, data):
         with contextlib.suppress(OSError):      # a process need not read its standard input
-            with open(fd, "wb") as pipe:
+            with self._popen.stdin as pipe:
                 pipe.write(data)
 
     def _wait(self):
@@ -4863,10 +4852,6 @@ class Process:
         self._open_pipes -= 1
         if self._open_pipes == 0:
             self._is_read.set()
-
-    def leave(self):
-        """Lets it go on without this agent."""
-        self._popen.returncode = 0      # it is nobody's fault that it still runs
 
     def finish(self, timeout_s=KILL_S):
         """Takes the exit code and the rest of the output.
@@ -6224,13 +6209,12 @@ class Session:
             target = step.on_false if self._is_false else step.on_ok if is_ok else step.on_error
             if self._stop == IMMEDIATE:
                 self.interrupt_if_asked()
+            self._is_warned = self._is_warned or not is_ok
             if target == END:
-                self._is_warned = self._is_warned or not is_ok or self._was_warned()
-                return (WARNING if self._is_warned else DONE), ""
+                return (WARNING if self._is_warned or self._was_warned() else DONE), ""
             if target == FAIL:
                 told = self._told_false or "step %s ends in FAIL" % step.name
                 return ERROR, self._failure[2] if self._failure else told
-            self._is_warned = self._is_warned or not is_ok
             index, task = self._scenario.step_index(target), 0
         return ERROR, "more than max_steps (%d) steps" % self._scenario.max_steps
 
@@ -6500,9 +6484,6 @@ class Execution:
             stdin=given, is_captured=False))
         try:
             return self._follow(spool, lambda: holder.rc is None)
-        except Left:
-            holder.leave()
-            raise
         finally:
             self._session.process_ended()
 
