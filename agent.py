@@ -4821,7 +4821,7 @@ class Process:
         """Starts it; OSError when that fails. `notify()` is called when it has ended."""
         self.rc, self.capture = None, capture
         self.is_over = False            # what its pipes still bring is thrown away
-        self._notify, self._ended = notify, threading.Event()
+        self._notify = notify
         self._open_pipes, self._is_read = 2, threading.Event()
         self._popen = subprocess.Popen(
             [to_bytes(word) for word in command.words], cwd=command.cwd and to_bytes(command.cwd),
@@ -4832,7 +4832,8 @@ class Process:
         self.pid = self._popen.pid
         self.started = start_time(self.pid) or ""
         output.add(self, {self._popen.stdout: OUT, self._popen.stderr: ERR})
-        threading.Thread(target=self._wait, name="wait %d" % self.pid, daemon=True).start()
+        self._waiter = threading.Thread(target=self._wait, name="wait %d" % self.pid, daemon=True)
+        self._waiter.start()
         if command.stdin is not None:
             threading.Thread(target=self._feed, args=(command.stdin.encode(),),
                              name="feed %d" % self.pid, daemon=True).start()
@@ -4844,7 +4845,6 @@ class Process:
 
     def _wait(self):
         self.rc = self._popen.wait()
-        self._ended.set()
         self._notify()
 
     def pipe_ended(self):
@@ -4854,11 +4854,11 @@ class Process:
             self._is_read.set()
 
     def finish(self, timeout_s=KILL_S):
-        """Takes the exit code and the rest of the output.
+        """Waits for the exit code and the rest of the output.
 
         What the process left running keeps its pipes; what it prints later is thrown away.
         """
-        self._ended.wait(timeout_s)
+        self._waiter.join(timeout_s)
         self._is_read.wait(DRAIN_S)
         self.is_over = True
 
@@ -4872,16 +4872,15 @@ def run_holder(path):
     """agent.py in the role of a holder: runs one process, its output and exit code going to a
     spool, whether the agent lives or not -> exit code."""
     command, limit, secrets = json.loads(sys.stdin.read())
-    command, spool, ended, output = Command(*command), Spool(path), threading.Event(), Output()
+    command, spool, output = Command(*command), Spool(path), Output()
     spool.note(holder=os.getpid(), holder_started=start_time(os.getpid()))
     capture = Capture(limit, spool.store, Clock(), command.is_captured, secrets)
     try:
-        process = Process(command, capture, output, ended.set)
+        process = Process(command, capture, output, lambda: None)
     except (OSError, ValueError) as error:
         spool.note(is_over=1, error=start_error(error))
         return EXIT_OK
-    ended.wait()
-    process.finish()
+    process.finish(timeout_s=None)
     output.forget(capture)
     spool.store(*capture.take(is_end=True))
     spool.note(is_over=1, rc=process.rc, captured=capture.captured)
