@@ -6505,8 +6505,8 @@ class Execution:
                 if self._session.is_leaving:
                     raise Left()
                 was_alive = is_alive()
-                if was_alive:
-                    self._session.wait(lambda: not is_alive(), 0.05)
+                if was_alive:       # who is to leave does so, also when the time for stopping is over
+                    self._session.wait(lambda: self._session.is_leaving or not is_alive(), 0.05)
         except Interrupted:
             self._take_spool(spool, progress)
             self._session.spent.append(spool)

@@ -145,7 +145,7 @@ def test_shutdown_leave_is_an_upgrade_without_a_stop(make_agent):
     agent.ok("EXEC B")
     pid = pid_of(agent)
     other = pid_of(agent, "pid_b")
-    agent.ok("SHUTDOWN -LEAVE -MAX_WAIT=1")
+    agent.ok("SHUTDOWN -LEAVE -MAX_WAIT=0")
     assert agent.wait() == 0
     assert is_alive(pid) and not is_alive(other)
     agent.start()

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import uuid
 
 import pytest
 
@@ -13,7 +14,7 @@ import agent
 from agent import ERR, OUT, Capture, Clock, Command, Output, Process, Tree
 from conftest import is_alive, wait_for
 
-UUID = "11111111-2222-3333-4444-555555555555"
+UUID = str(uuid.uuid4())       # of this run alone: another one on this host must not end its processes
 LIMIT = 64 * 1024
 LEFT_OUT = re.compile(r"\.\.\. (\d+) lines \((\d+) bytes\) are left out here \.\.\.$")
 
