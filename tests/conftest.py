@@ -25,7 +25,8 @@ LIMIT_S = 60            # generous: the machine may be slow and noisy
 # `python FILE ...`, but that the byte-code of __pycache__ is taken where it is the file's, as an import takes it: to
 # compile agent.py is most of what its start costs.
 BOOT = ("import importlib.machinery as m, sys; del sys.argv[0]; __file__ = sys.argv[0]; "
-        "sys.path[0] = __file__.rpartition('/')[0]; exec(m.SourceFileLoader('__main__', __file__).get_code('__main__'))")
+        "sys.path[0] = __file__.rpartition('/')[0]; "
+        "exec(m.SourceFileLoader('__main__', __file__).get_code('__main__'))")
 
 
 def keep_byte_code():

@@ -70,7 +70,8 @@ def test_max_wait(agent):
 
 def test_kept_over_restarts_of_the_agent(make_agent):
     agent = make_agent().start()
-    limited(agent, "echo begin $SESSION >> order; until [ -e go ]; do sleep 0.05; done; sleep 0.1; echo end $SESSION >> order")
+    limited(agent, "echo begin $SESSION >> order; until [ -e go ]; do sleep 0.05; done; sleep 0.1;"
+                   " echo end $SESSION >> order")
     for _ in range(4):
         agent.ok("EXEC L")
     agent.wait_status(1001, "RUNNING")

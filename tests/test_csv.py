@@ -273,7 +273,8 @@ def test_a_stopped_load_leaves_nothing(shared, tmp_path):
                     fed.append(1000)
     feeder = threading.Thread(target=feed, daemon=True)
     feeder.start()
-    session = begin(shared, {"type": "load_csv", "file": str(pipe), "schema": "DWH", "table": "stopped", "mode": "create"})
+    session = begin(shared, {"type": "load_csv", "file": str(pipe), "schema": "DWH", "table": "stopped",
+                             "mode": "create"})
     wait_for(lambda: helper_of(shared), "the helper")
     wait_for(lambda: sum(fed) > 50000, "many rows to be loaded")
     done = stop(shared, session)

@@ -978,6 +978,7 @@ def test_schedules_of_one_name_in_two_repositories_are_told_apart(make_agent):
     assert [row["repository"] for row in rows] == ["SECOND"]
     agent.ok("SCHED DEL S -REPO=SECOND")
     assert agent.rows("SCHED WHY S -REPO=WORKREP") == [] != agent.rows("SCHED WHY S -REPO=SECOND")
+    wait_sessions(agent, "S", 1)
     agent.ok("DETACH SECOND")
     assert list(agent.rows("SCHED NEXT S -COUNT=1")[0]) == ["schedule", "due", "note"]
 
