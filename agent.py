@@ -9236,7 +9236,7 @@ def verb(name, form, role, text, kinds=()):
         for bracket, dash, word, inner_bracket, shown in _FORM_WORD.findall(form):
             kind = dict(kinds).get(dash + word) or KINDS.get(word)
             if dash:
-                options[dash + word] = Option(shown and kind, shown, bool(inner_bracket))
+                options[dash + word] = Option(kind if shown else None, shown, bool(inner_bracket))
             elif word != "VARIABLE":
                 arguments.append((word, kind))
                 required += not bracket
