@@ -6663,7 +6663,7 @@ class SessionQueue:
     def adopt(self, ticket, repository):
         """A session whose process lives on goes on at once, whatever the limits."""
         with self._changed:
-            if ticket.session in self._running:
+            if self._is_closing or ticket.session in self._running:     # it may have just been left
                 return
             thread = threading.Thread(target=self._run, args=(self._begin(ticket, repository),),
                                       daemon=True, name="adopted %d" % ticket.session)

@@ -875,6 +875,16 @@ def test_a_ticket_that_comes_while_its_session_still_runs_is_not_lost():
         queue.join()
 
 
+def test_a_queue_that_closes_adopts_nothing():
+    """What SHUTDOWN -LEAVE has left looks stale to a cleaning that comes before the agent has ended."""
+    begun = []
+    queue = agent_module.SessionQueue(1, lambda ticket, repository: begun.append(ticket), lambda: 0)
+    queue.close()
+    queue.adopt(agent_module.Ticket(1001, "RUNNING", "AGENT"), None)
+    queue.join()
+    assert (begun, queue.counts()) == ([], (0, 0))
+
+
 # -- waiting and keys ------------------------------------------------------------------
 
 def test_sync_and_wait_with_their_time_outs(shared):
