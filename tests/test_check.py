@@ -85,10 +85,11 @@ def test_interrupted_it_lets_fixtures_tear_down(write, tmp_path, number):
         HERE = pathlib.Path(__file__).parent
         @pytest.fixture
         def thing():
-            (HERE / "begun").touch()
             yield
             (HERE / "ended").touch()
-        def test_a(thing): time.sleep(60)
+        def test_a(thing):
+            (HERE / "begun").touch()
+            time.sleep(1000)
         """)
     code = ("import importlib.util, signal, sys; spec = importlib.util.spec_from_file_location('check', %r); "
             "check = importlib.util.module_from_spec(spec); spec.loader.exec_module(check); "
