@@ -3464,8 +3464,8 @@ class SessionTables:
             self._change(connection, row["id"], state)
 
     def set_queued(self, connection, session):
-        """A session whose start time has come."""
-        self._change(connection, session, QUEUED)
+        """A session whose start time has come; one that has ended meanwhile stays so."""
+        self._change(connection, session, QUEUED, is_only_outstanding=True)
 
     def reopen(self, connection, session, variables, from_step, now, is_held):
         """RESTART -> Ticket; NotFound, Conflict, BadRequest."""
@@ -6693,6 +6693,10 @@ class SessionQueue:
         self._later[number] = repository
         return is_new
 
+    def is_put_off(self, number, repository):
+        """Whether a session still waits for its start time."""
+        return self._later.get(number) is repository
+
     def discard(self, number):
         """A session that will not begin."""
         with self._changed:
@@ -8895,8 +8899,8 @@ class Agent:
             return                      # let go meanwhile: read anew when it is back
         if ticket.start_at is not None and from_text(ticket.start_at) > self.clock.now():
             if self.queue.put_off(ticket.session, repository):      # otherwise it was only read again
-                self.schedules.scheduler.call_at(from_text(ticket.start_at), lambda: self._queue_ticket(
-                    repository, ticket._replace(start_at=None)))
+                self.schedules.scheduler.call_at(from_text(ticket.start_at),
+                                                 lambda: self._start_time(repository, ticket))
             return
         if ticket.wait_until is not None:
             self.schedules.scheduler.call_at(ticket.wait_until,
@@ -8904,6 +8908,11 @@ class Agent:
         if not self.queue.add(ticket, repository) and ticket.status == WAITING and not self.hold:
             repository.db.submit(lambda connection: repository.set_queued(
                 connection, ticket.session), is_lazy=True)
+
+    def _start_time(self, repository, ticket):
+        """The start time of a session has come, if it still waits for it."""
+        if self.queue.is_put_off(ticket.session, repository):
+            self._queue_ticket(repository, ticket._replace(start_at=None))
 
     def _waited(self, repository, ticket):
         """The max_wait of a session's scenario is over; a hold stops that clock."""
