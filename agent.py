@@ -1309,10 +1309,13 @@ class Timetable:
         return None, None
 
 
-def find_jitter(name, due, jitter_s):
-    """Seconds 0..jitter_s by which a schedule's due time is delayed: a hash, the same on every host and start."""
+def find_jitter(name, due, jitter_s, timetable=None):
+    """Seconds 0..jitter_s by which a schedule's due time is delayed, never up to its next: a hash, the same on every
+    host and start."""
+    following = timetable.next_after(due) if timetable and jitter_s else None
+    most = jitter_s if following is None else min(jitter_s, following - int(due) - 1)
     digest = hashlib.sha256(("%s@%d" % (name, due)).encode("utf-8")).digest()
-    return int.from_bytes(digest[:8], "big") % (jitter_s + 1)
+    return int.from_bytes(digest[:8], "big") % (most + 1)
 
 
 # ======================================================================================
@@ -3206,7 +3209,7 @@ class ScenarioTables:
 
         Returns the counts (scenarios, schedules) that were made or changed.
         """
-        conflicts, faults, count = [], [], 0
+        conflicts, faults, count, changed = [], [], 0, 0
         for index, scenario in enumerate(document.scenarios):
             if scenario is None:
                 continue
@@ -3232,8 +3235,8 @@ class ScenarioTables:
             faults += [("schedules[%d].variables.%s" % (index, name), "is secret, a schedule cannot "
                         "give it") for name, source in known.secrets.items()
                        if name in schedule.variables or not source]
-            self.put_schedule(connection, schedule._replace(agent=schedule.agent or agent), now,
-                              list_forgotten)
+            changed += self.put_schedule(connection, schedule._replace(agent=schedule.agent or agent),
+                                         now, list_forgotten)
         for index, schedule in enumerate(document.schedules):
             try:
                 if schedule is not None:
@@ -3244,7 +3247,7 @@ class ScenarioTables:
             raise Exists("nothing was imported: %s: %s" % conflicts[0], conflicts + faults)
         if faults:
             raise faulty(faults)
-        return count, len(document.schedules)
+        return count, changed
 
     def _import_scenario(self, connection, scenario, now, is_replacing):
         """True when made, False when it was there, None when another one is."""
@@ -3826,7 +3829,7 @@ class ScheduleTables:
     """Schedules and what they run after; a part of WorkRepository."""
 
     def put_schedule(self, connection, schedule, now, list_forgotten=None):
-        """Adds a schedule or sets it to a new definition; its ledger and hold stay.
+        """Adds a schedule or sets it to a new definition, its ledger and hold stay -> whether it did.
 
         The same again changes nothing. New times, or ON, begin now: what had come by the old ones
         and was not decided is list_forgotten(name, decided) -> [Span]. `after` that changes, or is
@@ -3835,7 +3838,7 @@ class ScheduleTables:
         row = self.find_schedule(connection, schedule.name)
         before = self._readable(row)
         if before == schedule:
-            return
+            return False
         connection.execute("update repository set last_revision = last_revision + 1")
         revision = connection.execute("select last_revision from repository").fetchone()[0]
         is_moved = before is None or before.timing != schedule.timing
@@ -3863,6 +3866,7 @@ class ScheduleTables:
                 values)
         if before is None or before.get("after") != schedule.get("after") or not before.enabled:
             self._put_conditions(connection, schedule)
+        return True
 
     @staticmethod
     def _begin_anew(connection, name, now):
@@ -4010,6 +4014,20 @@ class ScheduleTables:
             return [tuple(row) for row in connection.execute(
                 "select kind, name, met from schedule_condition where schedule=?", (schedule.name,))]
 
+    def mend_conditions(self):
+        """What another program has written into `after` is waited for from now on. RepositoryError."""
+        with self.db.reading() as connection:
+            conditions = collections.defaultdict(set)
+            for schedule, *condition in connection.execute("select schedule, kind, name from"
+                                                           " schedule_condition"):
+                conditions[schedule].add(tuple(condition))
+            rows = connection.execute("select * from schedule where instr(options, '\"after\"') or name in"
+                                      " (select schedule from schedule_condition)").fetchall()
+        for schedule in filter(None, map(self._readable, rows)):
+            with contextlib.suppress(ValueError):       # spoilt: it does not fire
+                if conditions[schedule.name] != {condition[:2] for condition in schedule.list_conditions()}:
+                    self.db.write(functools.partial(self._put_conditions, schedule=schedule))
+
     @staticmethod
     def list_met(connection):
         """[(schedule, kind, name, when)] of the conditions that are met."""
@@ -4035,7 +4053,8 @@ class OccurrenceTables:
             newest % "where schedule=?2", newest % "where schedule=''")
         with self.db.reading() as connection:
             return connection.execute(
-                "select o.*, s.status as status from (%s) o left join session s on s.id = o.session"
+                "select o.*, s.status as status, s.begun, s.start_at, s.attempt, s.message as outcome"
+                " from (%s) o left join session s on s.id = o.session"
                 " order by o.due desc, o.schedule limit ?1" % rows,
                 (limit, name)[:1 if name is None else 2]).fetchall()
 
@@ -6138,7 +6157,8 @@ class Session:
     def _begin(self):
         row, now = self._row, self.around.clock.now()
         planned = row["due"] and (row["start_at"] or row["due"])
-        is_late = planned is not None and now - from_text(planned) > LATE_S
+        is_first = row["begun"] is None and row["attempt"] == 1     # neither restarted nor another attempt
+        is_late = is_first and planned is not None and now - from_text(planned) > LATE_S
         identity = self.around.identity
         self.repository.db.write(lambda connection: self.repository.begin_session(
             connection, self.number, identity, is_late, to_text(now), self._scenario), within_s=2.0)
@@ -6915,22 +6935,17 @@ class Entry:
 
     def _find_missed(self, cursor, since):
         """The newest due time that was to run by `since`, as all before it were, or None."""
-        until, jitter = int(since // 1), self.policy.jitter
-        if until <= cursor:
-            return None
-        if jitter:
-            due = self.timetable.next_after(max(cursor, until - jitter - 1))
-            while due is not None and due <= until and self.plan(due) <= since:
-                due = self.timetable.next_after(due)
-            until = until if due is None else min(until, due - 1)
-        return self.timetable.last_until(cursor, until)
+        newest = self.timetable.last_until(cursor, int(since // 1))
+        if newest is not None and self.plan(newest) > since:
+            newest = self.timetable.last_until(cursor, newest - 1)
+        return newest
 
     def _judge_missed(self, cursor, newest, now, why):
         """The part of judge() for what was missed after `cursor`, up to `newest`."""
         runs = self._list_runs(cursor, newest, now)
         before = runs[0] if runs else newest + 1
-        spans = [self._run(due)._replace(message=why[1], is_backlog=self.policy.misfire == "all")
-                 for due in runs]
+        spans = [span._replace(message="; ".join(filter(None, (why[1], span.message))),
+                               is_backlog=self.policy.misfire == "all") for span in map(self._run, runs)]
         spans += self.list_skipped(cursor, before - 1, why) + self._excluded(cursor, newest)
         return newest, sorted(spans, key=lambda span: span.first)
 
@@ -6968,12 +6983,13 @@ class Entry:
         return self.timetable.last + 1 if due is None else due
 
     def _run(self, due):
-        return Span(due, due, 1, "", "", self.plan(due) if self.policy.jitter else None)
+        return Span(due, due, 1, "", "; ".join(self.timetable.notes(due)),
+                    self.plan(due) if self.policy.jitter else None)
 
     def plan(self, due):
         """When a due time is to run."""
         jitter = self.policy.jitter
-        return due + find_jitter(self.name, due, jitter) if jitter else due
+        return due + find_jitter(self.name, due, jitter, self.timetable) if jitter else due
 
     def find_event(self):
         """When it is to be looked at next, or None."""
@@ -7192,7 +7208,7 @@ class Schedules:
         self._queue, self._agent_is_held = queue, agent_is_held
         self._queue_ticket, self._end_replaced = queue_ticket, end_replaced
         self._started = clock.now()
-        self._startups = set()                  # keys of what this start fires and has not yet
+        self._startups = {}                     # key of what this start fires and has not yet -> as ON_HOLD
         self._calendars = master.calendars()
         self.scheduler = Scheduler(clock, self._decide, self._stepped)
 
@@ -7245,6 +7261,7 @@ class Schedules:
                    or known[name].repository is not repository
                    or [known[name].revision, known[name].hold and known[name].hold.since] != state]
         if changed:
+            repository.mend_conditions()
             with contextlib.suppress(RepositoryError):      # another agent may have added some
                 self.read_calendars()
         with uncollected():
@@ -7253,7 +7270,7 @@ class Schedules:
         for name in set(known) - set(states):
             self._remove(known[name].key)
         newest = max((entry.decided for entry in self.scheduler.list_entries(repository.id)), default=now)
-        for note in list_ahead(newest, now) if not place.has_started else ():
+        for note in list_ahead(newest, self._clock.now()) if not place.has_started else ():
             log.warning("schedules of repository %s: %s", repository.name, note)
         place.has_started, place.loaded = True, repository
         self.fire_startups()
@@ -7276,17 +7293,20 @@ class Schedules:
         if entry.hold and entry.hold.until and not (before and before.hold == entry.hold):
             self.scheduler.call_at(from_text(entry.hold.until), lambda: self._hold_over(entry))
         if is_start and entry.timetable and entry.timetable.rule.kind == "startup":
-            self._startups.add(entry.key)
+            self._startups[entry.key] = "", ""
 
     def fire_startups(self):
         """Decides what a start of the agent fires; what is held then, at the release."""
         for key in list(self._startups):
             entry = self.scheduler.find(key)
-            if entry is None or not entry.hold and not self._agent_is_held():
-                self._startups.discard(key)
-                if entry:       # the clock may have been ahead of it, or a change since
-                    due = max(self._started, entry.decided + 0.001)
-                    self._decide(entry, due, [Span(due, due, 1, "")])
+            if entry and (entry.hold or self._agent_is_held()):
+                self._startups[key] = ON_HOLD
+                continue
+            reason, text = self._startups.pop(key)
+            if entry:           # the clock may have been ahead of it, or a change since
+                due, (misfire, grace, _) = max(self._started, entry.decided + 0.001), entry.policy
+                is_over = misfire == "skip" or grace is not None and self._clock.now() - due > grace
+                self._decide(entry, due, [Span(due, due, 1, reason if is_over else "", text)])
 
     def refresh(self, repository, name):
         """Makes a change of a schedule effective at once."""
@@ -7337,7 +7357,7 @@ class Schedules:
 
     def _take(self, repository, pending):
         """Sessions that a decision has made are queued, those that they replace are stopped."""
-        if pending.error is not None:
+        if pending.error is not None and not isinstance(pending.error, RepositoryGone):
             log.error("schedules of repository %s: %s", repository.name, pending.error)
         for ticket, replaced in pending.value or ():
             self._end_replaced(repository, replaced)
@@ -7550,6 +7570,7 @@ class Schedules:
             with found.db.reading() as connection:
                 row = found.get_schedule(connection, name)
             notes = list_notes(found.schedule_of(row), timetable, due, before)
+            notes += list_holds(hold_of(row))
             if before == self._undecided(row):
                 notes += list_ahead(before, self._clock.now())
             yield due, name, found, "; ".join(notes)
@@ -7584,10 +7605,30 @@ def explain(row):
     if row["schedule"] == ALL_SCHEDULES:
         return row["message"]
     if row["decision"] in (STARTED, LATE):
-        begun = "session %d" % row["session"] + (" began late" if row["decision"] == LATE else "")
+        begun = "session %d" % row["session"]
+        if row["decision"] == LATE:
+            late_s = row["begun"] and from_text(row["begun"]) - from_text(row["start_at"] or row["due"])
+            is_known = late_s and late_s > LATE_S and row["attempt"] == 1      # neither purged nor run again
+            begun += " began %.0f s late" % late_s if is_known else " began late"
+            told = told or "it had waited for a free slot, a limit or the one before it"
         state = row["status"] and "it is %s" % row["status"]
+        if row["outcome"] and row["status"] in (ERROR, STOPPED):
+            state += " (%s)" % row["outcome"]
         return ", ".join(part for part in (begun, told, state) if part)
     return "%s %s: %s" % (count, row["decision"], told)
+
+
+def list_state(repository, row, due, hold):
+    """What stands in the way of a schedule now, and when it is due next; `hold` is that of the agent."""
+    notes = [] if row["enabled"] else ["disabled"]
+    notes += ["%s; what comes due is decided at the release" % held
+              for held in list_holds(hold, hold_of(row))]
+    for kind, name, met in repository.list_conditions(repository.schedule_of(row)):
+        if not met:
+            newest = repository.list_sessions(SessionFilter(**{kind: name}), 1 << 62, 1)
+            notes.append("waits for %s %s%s" % (kind, name, "".join(
+                ", whose newest session %d is %s" % (last["id"], last["status"]) for last in newest)))
+    return notes + (["next due %s" % local_iso(due)] if due else [])
 
 
 def list_earliest(streams, count, key):
@@ -7624,7 +7665,7 @@ def list_notes(schedule, timetable, due, before):
     if schedule.get("after"):
         notes.append("waits for %s" % schedule.get("after"))
     if schedule.get("jitter"):
-        late = find_jitter(schedule.name, due, schedule.get("jitter"))
+        late = find_jitter(schedule.name, due, schedule.get("jitter"), timetable)
         notes.append("jitter %d s: runs at %s" % (late, local_iso(due + late)))
     return notes
 
@@ -7683,7 +7724,7 @@ class Visit:
         return self
 
 
-def visit_maker(repository, schedule, duration):
+def visit_maker(repository, schedule, duration, timetable=None):
     """make(due) -> Visit of a schedule. `duration` of past sessions, s, or None."""
     @functools.lru_cache(maxsize=1)         # asked when there is a due time at all
     def bounds():
@@ -7694,7 +7735,7 @@ def visit_maker(repository, schedule, duration):
     def make(due):
         timeout, concurrency = bounds()
         visit = Visit(name=schedule.name, scenario=(repository.id, schedule.scenario), due=due, at=due + (
-            find_jitter(schedule.name, int(due), schedule.get("jitter"))),
+            find_jitter(schedule.name, int(due), schedule.get("jitter"), timetable)),
             overlap=schedule.get("overlap"), priority=schedule.get("priority"),
             limit=concurrency["limit"], on_limit=concurrency["on_limit"]).estimate(duration, timeout)
         if schedule.get("after"):
@@ -7751,6 +7792,13 @@ def find_release(*holds):
         hold.reason and ": " + hold.reason)
 
 
+def list_holds(*holds):
+    """[The words of find_release], or none."""
+    with contextlib.suppress(ValueError):       # another program has spoilt it
+        return list(filter(None, find_release(*holds)[1:]))
+    return []
+
+
 class Forecast:
     """What a plan is made of: due times, and for a period that is to come what is open now, and which
     conditions are met."""
@@ -7794,7 +7842,7 @@ class Forecast:
             if begin == self._begin:    # what jitter delays is still to come
                 begin -= schedule.get("jitter")
             begin = max(begin, decided + 0.001)
-        make = visit_maker(repository, schedule, duration)
+        make = visit_maker(repository, schedule, duration, timetable)
         waiting = row["waiting"] and not self._is_past and from_text(row["waiting"])
         if schedule.get("after"):
             self._followers.append(Follower(repository, schedule, make, {
@@ -8246,11 +8294,13 @@ class Places:
             raise trouble
 
     def attach_all(self):
-        """Attaches every repository, each in a thread of its own; a slow one goes on alone."""
+        """Attaches every repository, each in a thread of its own. One that cannot be opened or written
+        goes on alone; one that is only large is waited for."""
         until = self._clock.monotonic() + WRITE_S
-        threads = [self.in_background(place, self._attach) for place in self._places.values()]
-        for thread in threads:
-            thread.join(max(0.0, until - self._clock.monotonic()))
+        places = list(self._places.values())
+        for place, thread in [(place, self.in_background(place, self._attach)) for place in places]:
+            while thread.is_alive() and (self._clock.monotonic() < until or not place.reason):
+                thread.join(0.05)
 
     @staticmethod
     def in_background(place, function):
@@ -9521,20 +9571,21 @@ def _hold(agent, request):
     now, until = agent.clock.now(), request["-UNTIL"]
     if until is not None and until <= now:
         raise BadRequest("-UNTIL lies in the past")
-    _set_hold(agent, request, Hold(request["REASON"] or "", request.actor, to_text(now),
-                                   until and to_text(until)))
+    return _set_hold(agent, request, Hold(request["REASON"] or "", request.actor, to_text(now),
+                                          until and to_text(until)))
 
 
 @verb("RELEASE", "[-SCHEDULE=name] [-REPO=name]", OPERATOR, "end a hold")
 def _release(agent, request):
-    _set_hold(agent, request, None)
+    return _set_hold(agent, request, None)
 
 
 def _set_hold(agent, request, hold):
     if "-SCHEDULE" in request:
         agent.schedules.hold(request["-SCHEDULE"], hold, request["-REPO"])
-    else:
-        agent.set_hold(hold)
+        return [("schedule", request["-SCHEDULE"]), ("hold", hold is not None)]
+    agent.set_hold(hold)
+    return [("agent", agent.name), ("hold", hold is not None)]
 
 
 @verb("SHUTDOWN", "[-IMMEDIATE] [-MAX_WAIT=s] [-LEAVE]", ADMINISTRATOR, "stop the agent: running "
@@ -9788,12 +9839,13 @@ def _sched_next(agent, request):
     for due, name, repository, note in agent.schedules.preview(
             request["NAME"], request["-REPO"], request["-FROM"], request["-TO"],
             request["-COUNT"] or 10, "-ALL" in request):
-        yield [("schedule", name), ("due", local_iso(due)), ("note", note)] + _origin(agent, repository)
+        yield [("schedule", name), ("due", local_iso(due)), ("note", note)] + _origin(agent, repository.id)
 
 
-def _origin(agent, repository):
+def _origin(agent, number):
     """What tells schedules of one name apart, where several repositories are attached."""
-    return [("repository", repository.name)] if len(agent.places.list_all()) > 1 else []
+    names = {place.attachment.id: place.attachment.name for place in agent.places.list_all()}
+    return [("repository", names.get(number))] if len(names) > 1 else []
 
 
 @verb("SCHED WHY", "[NAME] [-LIMIT=n] [-REPO=name] [-JSON]", MONITOR,
@@ -9802,7 +9854,11 @@ def _sched_why(agent, request):
     for repository, row in agent.schedules.list_occurrences(request["NAME"], request["-REPO"],
                                                             request["-LIMIT"] or 50):
         yield columns(row, "schedule due last_due count decision reason session status decided") + [
-            ("message", explain(row))] + _origin(agent, repository)
+            ("message", explain(row))] + _origin(agent, repository.id)
+    with contextlib.suppress(NotFound):         # deleted since
+        notes = [note for found in agent.schedules.get(request["NAME"], request["-REPO"])
+                 for note in list_state(*found, hold=agent.hold)]
+        return [("note", "; ".join(notes))] if notes else None
 
 
 @verb("SCHED PLAN", "[-FROM=time] [-TO=time] [-ALL] [-REPO=name] [-JSON]", MONITOR,
@@ -9818,7 +9874,7 @@ def _sched_plan(agent, request):
     end, visits = agent.schedules.plan(period, request["-REPO"], troubles)
     for visit in visits:
         if visit.outcome != STARTS or "-ALL" in request:
-            yield visit_fields(visit)
+            yield visit_fields(visit) + _origin(agent, visit.schedule[0])
     if troubles:
         raise troubles[0]
     counts = collections.Counter(visit.outcome for visit in visits)

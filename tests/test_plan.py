@@ -98,7 +98,7 @@ def test_what_is_told_of_a_due_time():
     assert notes(10) == []
     assert notes(10, enabled=False) == ["disabled"]
     assert notes(10, after="A,B/2h") == ["waits for A,B/2h"]
-    late = find_jitter("S", NOON + 10, 600)
+    late = find_jitter("S", NOON + 10, 9)       # never up to the next
     assert notes(10, jitter=600) == ["jitter %d s: runs at %s" % (late, agent.local_iso(NOON + 10 + late))]
     assert notes(24 * HOUR, HOUR, rule="every 1h", hours="12:00-13:00") == ["22 excluded before (outside hours)"]
     assert notes(HOUR, 0, rule="every 1h", hours="12:00-13:00") == []

@@ -238,12 +238,14 @@ def test_all_with_jitter_makes_each_with_its_planned_time():
         (NOON + each, NOON + each + late(each, 600)) for each in range(due - 3000, due + 1, 1000)]
 
 
-def test_what_is_due_later_waits_behind_what_its_jitter_delays():
+def test_a_jitter_of_more_than_the_interval_delays_never_up_to_the_next_due_time():
     entry = make_entry("every 10s", jitter=600)
-    firsts = late(10, 600)
-    assert judged(entry, 10 + firsts - 1, since=-1) == (0, [])
-    upto, spans = judged(entry, 10 + firsts, since=-1)
-    assert spans[0] == 10 and spans == list(range(10, upto + 1, 10))
+    planned = [entry.plan(NOON + due) - NOON for due in range(10, 2001, 10)]
+    assert all(due <= at < due + 10 for due, at in zip(range(10, 2001, 10), planned))
+    assert len({at % 10 for at in planned}) == 10       # spread all over
+    assert judged(entry, planned[0] - 1, since=-1) == (0, [])
+    assert judged(entry, planned[0], since=-1) == (10, [10])
+    assert judged(entry, planned[2], since=-1) == (30, [10, 20, 30])
 
 
 def test_a_late_tick_hands_over_a_batch_at_a_time():
@@ -311,7 +313,8 @@ class Reference:
     def judge(self, decided, since, now, misfire, grace, jitter):
         """(upto, spans) as judged() gives them."""
         def plan(due):
-            return due + late(due, jitter)
+            following = next((s for s in self.due if s > due), due + jitter + 1)
+            return due + late(due, min(jitter, following - due - 1))
         due = [s for s in self.due if s > decided]
         missed = list(itertools.takewhile(lambda s: plan(s) <= min(since, now), due))
         runs, spans, cursor = [], [], int(decided // 1)
@@ -1556,7 +1559,8 @@ def test_what_is_told_of_an_occurrence(ledger):
     ledger.write(lambda connection: ledger.repository.note_failed(connection, "S", text(120), "no scenario J", text(120)))
     told = [agent.explain(row) for row in reversed(ledger.repository.list_occurrences("S", 99))]
     assert told == [
-        "session 1007, it is DONE", "session 2007 began late, it is DONE",
+        "session 1007, it is DONE",
+        "session 2007 began late, it had waited for a free slot, a limit or the one before it, it is DONE",
         "1 due time skipped: missed: the agent was down", "2 due times skipped: held at that time",
         "1 due time skipped: the repository could not be used",
         "1 due time skipped: that local time did not exist: 02:30 does not exist",
@@ -2764,7 +2768,7 @@ def test_a_plan_of_what_is_there(site, monkeypatch):
         ("A", due) for due in range(20, 101, 20)] + [("B", due) for due in (30, 60, 90)]
     assert {visit.duration for visit in visits} == {45}
     assert [visit.outcome for visit in visits if visit.name == "B"] == [agent.STARTS, agent.SKIPS, agent.STARTS]
-    assert [visit.begin == visit.at == visit.due + late(visit.due - NOON, 30, "A") for visit in visits
+    assert [visit.begin == visit.at == visit.due + late(visit.due - NOON, 19, "A") for visit in visits
             if visit.name == "A"] == [True] * 5
     monkeypatch.setattr(agent, "MAX_VISITS", 4)
     end, visits = site.schedules.plan(agent.Period(NOON + 1, NOON + 100, NOON, 10), None, [])
@@ -2871,7 +2875,8 @@ class Life(Site):
         assert now < 4000
         assert found == dict.fromkeys({s for s in reference.due + excluded if 0 < s <= decided}, 1)
         left = [s for s in reference.due if decided < s < now]
-        assert not left or left[0] + late(left[0], jitter, name) > now
+        following = [s for s in reference.due if left and s > left[0]][:1] or [left and left[0] + jitter + 1]
+        assert not left or left[0] + late(left[0], min(jitter, following[0] - left[0] - 1), name) > now
         assert not [s for s in excluded if decided < s < min(left + [now - EXCLUDED_S - 1])]
         with self.repository.db.reading() as connection:
             twice = connection.execute("select due from session where schedule=? and attempt=1 group by due"
