@@ -976,6 +976,8 @@ def test_schedules_of_one_name_in_two_repositories_are_told_apart(make_agent):
     agent.start()
     rows = wait_for(lambda: agent.rows("SCHED WHY S"), "the start to be decided")
     assert [row["repository"] for row in rows] == ["SECOND"]
+    planned = agent.rows("SCHED PLAN -ALL -TO=%s" % utc(time.time() + 2 * 86400))
+    assert {row["repository"] for row in planned} == {"WORKREP"}
     agent.ok("SCHED DEL S -REPO=SECOND")
     assert agent.rows("SCHED WHY S -REPO=WORKREP") == [] != agent.rows("SCHED WHY S -REPO=SECOND")
     wait_sessions(agent, "S", 1)
@@ -998,3 +1000,99 @@ def test_another_agent_of_the_master_follows_the_calendars(shared):
     shared.ok("SCHED ADD NEWEST J -1 GLOBAL 'daily at 12:00' -TIMEZONE=UTC -EXCLUDE_DATES=NEWEST")
     assert shared.rows("SCHED NEXT NEWEST -FROM=2026-12-24T13:00Z -COUNT=1")[0]["due"][:10] == "2026-12-26"
     assert shared.other.err("CALENDAR DEL NEWEST") == "CONFLICT"
+
+
+# -- why it does not run now -----------------------------------------------------------
+
+def test_why_ends_with_what_stands_in_the_way_now(make_agent):
+    agent = make_agent().start()
+    import_scenarios(agent, "J", "K", "BAD")
+    agent.ok("SCHED ADD NIGHT J -1 GLOBAL 'daily at 02:00'")
+    agent.ok("SCHED ADD FIRST BAD -1 GLOBAL startup")
+    agent.ok("SCHED ADD NEXT J -1 GLOBAL -AFTER=FIRST,scenario:K")
+
+    def note(name):
+        return agent.ok("SCHED WHY %s" % name).get("note", "")
+    assert note("NIGHT").startswith("next due ")
+    assert note("NEXT") == "waits for scenario K; waits for schedule FIRST"
+    agent.ok("SCHED OFF NIGHT")
+    assert note("NIGHT").startswith("disabled")
+    agent.ok("SCHED ON NIGHT")
+    assert agent.ok("HOLD 'disk full' -SCHEDULE=NIGHT -UNTIL=2098-01-01") == {"schedule": "NIGHT", "hold": "yes"}
+    assert "held since " in note("NIGHT") and "until 2098-01-01" in note("NIGHT") and "disk full" in note("NIGHT")
+    assert "disk full" in agent.rows("SCHED NEXT NIGHT -COUNT=1")[0]["note"]
+    assert agent.ok("HOLD 'back-up'") == {"agent": "AGENT", "hold": "yes"}
+    assert "back-up" in note("FIRST") and "the release" in note("FIRST")
+    assert agent.ok("RELEASE") == {"agent": "AGENT", "hold": "no"}
+    assert agent.ok("RELEASE -SCHEDULE=NIGHT") == {"schedule": "NIGHT", "hold": "no"}
+    agent.stop()
+    agent.start()
+    row = wait_for(lambda: [row for row in why(agent, "FIRST") if row["status"] == "ERROR"], "the end of FIRST")[0]
+    assert row["message"].startswith("session %s, it is ERROR (step a" % row["session"])
+    assert ", whose newest session %s is ERROR" % row["session"] in note("NEXT")
+    agent.ok("SCHED DEL NEXT")
+    agent.ok("SCHED DEL FIRST")
+    assert len(why(agent, "FIRST")) == 1 and note("FIRST") == ""
+    assert agent.ask("SCHED WHY")[-1] == "OK"
+
+
+@pytest.mark.parametrize("hold", ["HOLD", "HOLD -SCHEDULE=SKIPPED;HOLD -SCHEDULE=ONCE"])
+def test_a_start_that_was_held_is_decided_by_misfire(make_agent, hold):
+    agent = make_agent().start()
+    import_scenarios(agent, "J")
+    agent.ok("SCHED ADD SKIPPED J -1 GLOBAL startup -MISFIRE=skip")
+    agent.ok("SCHED ADD ONCE J -1 GLOBAL startup")
+    for line in hold.split(";"):
+        agent.ok(line)
+    agent.stop()
+    agent.start()
+    assert why(agent, "SKIPPED") == why(agent, "ONCE") == []
+    for line in hold.split(";"):
+        agent.ok(line.replace("HOLD", "RELEASE"))
+    skipped, = wait_for(lambda: why(agent, "SKIPPED"), "what was skipped")
+    once, = wait_for(lambda: why(agent, "ONCE"), "what runs")
+    assert (skipped["decision"], skipped["reason"], skipped["session"]) == ("skipped", "hold", "")
+    assert once["session"] and "held at that time" in once["message"]
+    agent.stop()
+    agent.start()
+    wait_for(lambda: len(why(agent, "SKIPPED")) == 2, "a start that is not held fires all the same")
+    assert why(agent, "SKIPPED")[-1]["session"]
+
+
+def test_what_another_program_writes_into_after_is_waited_for(shared):
+    for name in ("F_OLD", "F_NEW"):
+        shared.import_os(name, "true")
+    shared.ok("SCHED ADD F J -1 GLOBAL -AFTER=scenario:F_OLD")
+    with sqlite3.connect(str(shared.work), timeout=30) as other:
+        other.execute("update schedule set options=replace(options, 'F_OLD', 'F_NEW') where name='F'")
+    other.close()
+    wait_for(lambda: conditions(shared, "F") == {"F_NEW": False}, "the change to be noticed")
+    shared.ok("EXEC F_OLD -SYNC")
+    shared.ok("EXEC F_NEW -SYNC")
+    assert "after scenario:F_NEW" in wait_for(lambda: why(shared, "F"), "the session after it")[0]["message"]
+    assert len(why(shared, "F")) == 1
+    shared.ok("SCHED DEL F")
+
+
+def test_an_import_counts_what_it_changes(shared):
+    document = {"schedules": [dict(name="I_%d" % number, scenario="J", version="-1", context="GLOBAL",
+                                   rule="daily at 02:00") for number in (1, 2)]}
+    assert shared.import_document(document)["schedules"] == "2"
+    document["schedules"][0]["rule"] = "daily at 03:00"
+    assert shared.import_document(document)["schedules"] == "1"
+    assert shared.import_document(document)["schedules"] == "0"
+
+
+def test_how_late_a_session_began_is_told(make_agent):
+    agent = make_agent("--max-sessions", "1").start()
+    import_scenarios(agent, "J", "GATED")
+    agent.ok("EXEC GATED")
+    due = import_ahead(agent, lambda due: {"LATE": {"rule": at(due)}})
+    wait_for(lambda: why(agent, "LATE"), "it to be due")
+    wait_for(lambda: time.time() > due + 2.6, "it to be late")
+    (agent.folder / "go").touch()
+    row, = wait_for(lambda: [row for row in why(agent, "LATE") if row["status"] == "DONE"], "its end")
+    begun = agent.status(row["session"])["begun"]
+    assert row["decision"] == "late" and row["message"] == (
+        "session %s began %.0f s late, it had waited for a free slot, a limit or the one before it, it is DONE"
+        % (row["session"], seconds_of(begun) - due))
