@@ -3,6 +3,7 @@ import collections
 import contextlib
 import json
 import os
+import pty
 import re
 import shutil
 import signal
@@ -132,7 +133,10 @@ def test_one_file_is_enough(shared, tmp_path):
     ((), "COMMAND"), (("nonsense",), "nonsense"), (("sched",), "COMMAND"), (("stop",), "SESSION is missing"),
     (("stop", "1", "2"), "'2' is one too many"), (("stop", "1", "--imediate"), "unknown option --imediate"),
     (("sched", "add", "A", "HELLO", "-1"), "CONTEXT is missing"), (("sessions", "--limit"), "--limit"),
-    (("import",), "FILE... is missing"), (("ping", "--port", "70000"), "--port"), (("sessions", "-x"), "-x"),
+    (("import",), "FILE... is missing"), (("sessions", "-x"), "-x"),
+    (("ping", "--port", "70000"), "--port: must be a number from 1 to 65535, not '70000'"),
+    (("--port", "x", "ping"), "--port: must be a number from 1 to 65535, not 'x'"),
+    (("sched", "set", "A", "--exclude_date", "x"), "unknown option --exclude-date"),
     (("import", "no such file"), "cannot read 'no such file'")])
 def test_usage(words, told):
     with socket.socket() as free:               # nothing of this is asked of an agent
@@ -227,9 +231,9 @@ def test_everything_typed_arrives_as_it_is(agent, cli):
 
 def test_arguments_that_look_like_something_else(cli):
     for reason in ("a=b c", "-x y", "plain"):
-        assert cli("hold", reason) == Result(0, "OK\n", "")
+        assert cli("hold", reason) == Result(0, "agent=AGENT hold=yes\n", "")
         assert cli("release").status == 0
-    assert objects(cli("hold", "--json", "--", "-IMMEDIATE")) == [{}]
+    assert objects(cli("hold", "--json", "--", "-IMMEDIATE")) == [{"agent": "AGENT", "hold": True}]
     assert objects(cli("ping", "--json"))[0]["hold"] is True
     result = cli("exec", "HELLO", "--", "who=x")
     assert result.status == 4 and "who=x" in result.err, result
@@ -263,6 +267,66 @@ def test_listings(agent, cli):
         assert heading.isupper() and shown in row.split()
         found, = objects(cli(listing, "--json"))
         assert shown in found.values()
+
+
+def on_terminal(port, *words):
+    """What a client whose stdout is a terminal writes there, and on stderr."""
+    ours, theirs = pty.openpty()
+    done = subprocess.run([sys.executable, PATH, "--port", str(port)] + list(words), stdin=subprocess.DEVNULL,
+                          stdout=theirs, stderr=subprocess.PIPE, timeout=LIMIT_S)
+    os.write(theirs, b"END\n")          # so that something can be read
+    shown = b""
+    while not shown.endswith(b"END\r\n"):
+        shown += os.read(ours, 10000)
+    os.close(ours)
+    os.close(theirs)
+    assert done.returncode == 0, done
+    return shown[:-len(b"END\r\n")], done.stderr
+
+
+def test_nothing_to_list(shared):
+    for words in (("sessions", "--status", "ERROR"), ("calendar", "list")):
+        assert run(shared.port, *words) == Result(0, "", "")
+        assert run(shared.port, "--json", *words) == Result(0, "", "")
+        assert on_terminal(shared.port, *words) == (b"", b"none\n")
+    assert on_terminal(shared.port, "sessions", "--json") == (b"", b"")
+    shown, told = on_terminal(shared.port, "sched", "plan")
+    assert shown.startswith(b"FROM ") and told == b""
+
+
+def test_the_fields_of_a_listings_ok(make_agent):
+    agent = make_agent(env={"TZ": "UTC0"}).start()
+    agent.ok('SCHED ADD A HELLO -1 GLOBAL "daily at 12:00"')
+    words = ("sched", "plan", "--from", "2099-01-01", "--to", "2099-01-03T00:00")
+    counts = {"slots": objects(run(agent.port, *words, "--json"))[-1]["slots"], "due": 2, "starts": 2, "overlaps": 0,
+              "queues": 0, "skipped": 0, "never": 0}
+    times = {"from": "2099-01-01T00:00:00+00:00", "to": "2099-01-03T00:00:00+00:00"}
+    assert objects(run(agent.port, *words, "--json")) == [dict(times, **counts)]
+    rows = objects(run(agent.port, *words, "--all", "--json"))
+    assert [row.get("schedule") for row in rows] == ["A", "A", None] and rows[-1] == dict(times, **counts)
+    env = dict(os.environ, TZ="XXX-1")
+    heading, line = run(agent.port, *words, env=env).out.splitlines()
+    assert heading.split() == "FROM TO SLOTS DUE STARTS OVERLAPS QUEUES SKIPPED NEVER".split()
+    assert line.split("  ")[:2] == ["2099-01-01 01:00:00", "2099-01-03 01:00:00"]
+    assert line.split()[4:] == [str(counts["slots"])] + "2 2 0 0 0 0".split()
+    listed, fields = run(agent.port, *words, "--all", env=env).out.split("\n\n")
+    assert listed.startswith("SCHEDULE ") and len(listed.splitlines()) == 3
+    assert fields.splitlines() == [heading, line]
+
+
+def test_whatever_fields_a_listings_ok_has(capfdbinary):
+    """Those of a newer agent too: a listing of nothing that says why."""
+    class Said:
+        def __init__(self):
+            self.lines = ['OK note="held since 2026-11-24T02:00"']
+
+        def read_line(self):
+            return self.lines.pop(0)
+    for is_json, shown in ((False, b"NOTE\nheld since 2026-11-24T02:00\n"),
+                           (True, b'{"note": "held since 2026-11-24T02:00"}\n')):
+        agentcli.show_listing(agentcli.Reply(Said()), is_json)
+        sys.stdout.flush()
+        assert capfdbinary.readouterr() == (shown, b"")
 
 
 def test_times_are_the_readers(make_agent):
@@ -317,8 +381,10 @@ def test_import_and_export(cli, tmp_path):
     assert cli("import", str(one), str(two)).out == "scenarios=1 schedules=0\n" * 2
     result = cli("import", str(bad), str(one))
     assert (result.status, result.out) == (4, "")
-    assert "scenarios[0].name: missing\n" in result.err and "bad.json" in result.err
-    assert "agentcli: ERR BAD_REQUEST " in result.err
+    lines = result.err.splitlines()
+    assert lines[0] == "agentcli: %s: scenarios[0].name: missing" % bad
+    assert lines[-1].startswith("agentcli: %s: ERR BAD_REQUEST " % bad) and "--crontab" not in result.err
+    assert cli("import", "-", input=b"{}x").err.startswith("agentcli: standard input: document: Extra data: ")
     exported = cli("export", "TWO")
     assert json.loads(exported.out) == document("TWO") == objects(cli("export", "TWO", "--json"))[0]
     changed = json.dumps(document("TWO", "x")).encode()
@@ -327,6 +393,17 @@ def test_import_and_export(cli, tmp_path):
     assert cli("import", "-", input=b"\xff").status == 2
     assert cli("drop", "TWO", "1").out == "OK\n"
     assert cli("export", "TWO").status == 4
+
+
+def test_what_is_no_document(cli, tmp_path):
+    path = tmp_path / "e2scrub_all"
+    path.write_text("30 3 * * 0 root x\n")
+    first, hint, last = cli("import", str(path)).err.splitlines()
+    assert first.startswith("agentcli: %s: document: Extra data: " % path)
+    assert hint == "agentcli: %s: a document begins with {; crontabs are imported with --crontab" % path
+    assert last.startswith("agentcli: %s: ERR BAD_REQUEST " % path)
+    path.write_text("[]")
+    assert hint in cli("import", str(path)).err
 
 
 def test_a_large_document_and_one_too_large(cli):
@@ -352,6 +429,11 @@ def test_schedules(cli):
     assert [row["schedule"] for row in objects(cli("sched", "next", "--count", "2", "--json"))] == ["NIGHT"] * 2
     assert objects(cli("sched", "off", "NIGHT", "--json")) == [{"schedule": "NIGHT", "enabled": False}]
     assert cli("sched", "on", "NIGHT").out == "schedule=NIGHT enabled=yes\n"
+    for words in (["--exclude_dates", "2026-12-25"], ["--exclude_dates=2026-12-25"], ["--exclude-dates=2026-12-25"]):
+        assert cli("sched", "set", "NIGHT", "--exclude-dates=").status == 0
+        assert "2026-12-25" not in cli("sched", "show", "NIGHT").out
+        assert cli("sched", "set", "NIGHT", *words) == Result(0, "schedule=NIGHT\n", "")
+        assert "2026-12-25" in cli("sched", "show", "NIGHT").out
     assert cli("hold", "not now", "--schedule", "NIGHT").status == 0
     assert "not now" in cli("sched", "show", "NIGHT").out
     assert cli("release", "--schedule=NIGHT").status == 0

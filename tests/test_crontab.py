@@ -3,11 +3,12 @@ import json
 import os
 import re
 import sys
+import time
 
 import pytest
 
 import agent as agent_module
-from conftest import TOP
+from conftest import TOP, wait_for
 from test_agentcli import objects, run
 
 sys.path.insert(0, str(TOP / "tools"))
@@ -272,6 +273,19 @@ def test_the_crontab_of_another_user(folder):
     assert told(read("* * * * * x", folder + "/you")) == ["1 is of user you, and the agent does not change users"]
 
 
+def test_a_user_before_the_command():
+    def found(text, path="nightly", is_system=None):
+        field = read(text, path, is_system).find_user_field(("root", "me").__contains__)
+        return field and "%d %s" % (field[0].number, field[1])
+    assert found("A=1\n17 * * * * root cd /\n") == "2 root"
+    assert found("@daily me:wheel x\n@daily root/daemon x\n") == "1 me:wheel"
+    assert found("@daily x\n@daily me x\n@daily root x\n") == "2 me"
+    assert found("@daily x\n@daily me x\n") is None               # as many as not
+    for text in ("", "@daily me\n", "@daily /me x\n", "@daily x me\n", "1~2 * * * * me x\n"):
+        assert found(text) is None
+    assert found("@daily me x\n", "/etc/cron.d/a") is None and found("@daily me x\n", is_system=True) is None
+
+
 # ---- names -----------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("command, name", [
@@ -332,7 +346,7 @@ def test_shipped_crontabs_in_an_agent(agent, tmp_path):
     assert set(rows) == {name for _, carried, _ in SHIPPED.values() for name in carried.split()}
     assert [name for name, row in rows.items() if not row["next"]] == ["munin.bash"]        # @reboot
     again = run(agent.port, "import", "--crontab", *paths)
-    assert again.out == re.sub("scenarios=[0-9]+", "scenarios=0", result.out) and again.err == result.err
+    assert again.out == re.sub("(scenarios|schedules)=[0-9]+", r"\1=0", result.out) and again.err == result.err
 
 
 # ---- with an agent ---------------------------------------------------------------------------------------------------
@@ -358,7 +372,8 @@ def test_lines_that_the_agent_refuses(agent):
             b"HOME=/\n@daily f")
     result = run(agent.port, "import", "--crontab", "-", "--json", input=text)
     assert result.status == 0 and json.loads(result.out) == {"scenarios": 2, "schedules": 2, "left_out": 4}
-    found = [re.match(r"agentcli: CRON:(\d+): .*: (.+)$", line).groups() for line in result.err.splitlines()]
+    found = [re.match(r"agentcli: CRON:(\d+): .*: (.+)$", line).groups() for line in result.err.splitlines()[:-1]]
+    assert result.err.endswith("\nagentcli: CRON: lines left out: 4; carried over: 2\n")
     assert found == [("2", "61 1 * * * b"), ("3", "@sometimes c"), ("5", "0 2 * * * d"), ("8", "@daily e")]
     assert "CRON:2: rule 'cron 61 1 * * *': minute '61' is not 0-59: 61" in result.err and "Mars" in result.err
     assert "CRON:8: cwd must not be empty: @daily e" in result.err
@@ -377,7 +392,7 @@ def test_a_crontab_that_has_changed(agent):
     def load(text, *options):
         return run(agent.port, "import", "--crontab", "-", *options, input=text.encode())
     assert load("0 1 * * * a 1\n0 2 * * * b\n").status == 0
-    assert load("0 3 * * * a 1\n0 2 * * * b\n").out == "scenarios=0 schedules=2 left_out=0\n"       # another time only
+    assert load("0 3 * * * a 1\n0 2 * * * b\n").out == "scenarios=0 schedules=1 left_out=0\n"       # another time only
     changed = "# more\n0 3 * * * a 2\n0 2 * * * c\n61 * * * * d\n"
     result = load(changed)
     assert (result.status, result.out) == (4, "")
@@ -386,9 +401,72 @@ def test_a_crontab_that_has_changed(agent):
     assert second.startswith("agentcli: CRON:4: ")
     assert last == "agentcli: ERR EXISTS nothing was imported; --replace takes the lines as they are now"
     result = load(changed, "--replace")
-    assert (result.status, result.out) == (0, "scenarios=2 schedules=2 left_out=1\n")
+    assert (result.status, result.out) == (0, "scenarios=2 schedules=1 left_out=1\n")
     assert result.err.splitlines()[1:] == ["agentcli: CRON: schedule CRON.b stands for none of the lines: "
-                                           "sched del CRON.b, if it is not wanted any more"]
+                                           "sched del CRON.b, if it is not wanted any more",
+                                           "agentcli: CRON: lines left out: 1; carried over: 2"]
+
+
+def test_a_dry_run_ends_as_the_import(agent):
+    def load(text, *options):
+        return run(agent.port, "import", "--crontab", "-", *options, input=text.encode())
+    text = "0 0 30 2 * a\n61 * * * * b\n0 1 * * * c\n* * * *\nCRON_TZ=Mars\n@daily d\n"
+    dry = load(text, "--dry-run", "--json")
+    assert [row["name"] for row in objects(dry)[0]["schedules"]] == ["CRON.c"]
+    assert agent.rows("SCHED LIST") == agent.rows("SCENARIOS")[1:] == []
+    assert "CRON:1: rule 'cron 0 0 30 2 *': can never fire" in dry.err and "CRON:2: rule 'cron 61" in dry.err
+    assert dry.err.endswith("\nagentcli: CRON: lines left out: 4; carried over: 1\n")
+    result = load(text)
+    assert (result.status, result.out, result.err) == (0, "scenarios=1 schedules=1 left_out=4\n", dry.err)
+    for changed, options, status in ((text, (), 0), ("0 1 * * * c 2\n", (), 4), ("0 1 * * * c 2\n", ("--replace",), 0)):
+        before = agent.rows("SCHED LIST"), agent.rows("SCENARIOS"), agent.ask("EXPORT")
+        dry = load(changed, "--dry-run", *options)
+        assert (agent.rows("SCHED LIST"), agent.rows("SCENARIOS"), agent.ask("EXPORT")) == before
+        result = load(changed, *options)
+        assert (dry.status, dry.err) == (result.status, result.err) and result.status == status
+    assert load("", "--dry-run") == (0, '{\n  "scenarios": [],\n  "schedules": []\n}\n', "")
+    assert load(text, "--dry-run", "--repo", "NONE").status == 4
+
+
+def test_from_cron_to_the_agent_under_a_hold(agent):
+    """README's order: what comes due until the release is cron's, or skipped; nothing is executed twice."""
+    agent.ok("HOLD")
+    assert run(agent.port, "import", "--crontab", "-", input=b"@every_second true\n").status == 0
+    begun = time.time()
+    wait_for(lambda: time.time() > begun + 1.2)
+    agent.ok("RELEASE")
+    rows = wait_for(lambda: [row for row in agent.rows("SCHED WHY") if row["decision"] == "started"] and
+                    agent.rows("SCHED WHY"))
+    agent.ok("SCHED OFF CRON.true")
+    assert [(row["decision"], row["reason"]) for row in rows[-1:]] == [("skipped", "hold")]
+    assert all(row["decision"] == "started" and row["due"] > rows[-1]["last_due"] for row in rows[:-1])
+
+
+def test_imported_again(agent):
+    """A schedule is what its line says, whatever it was set to since."""
+    def load():
+        assert run(agent.port, "import", "--crontab", "-", input=b"0 1 * * * a\n").status == 0
+        row, = agent.rows("SCHED LIST")
+        return row["enabled"], agent.ask("SCHED SHOW CRON.a")
+    before = load()
+    assert before[0] == "yes"
+    agent.ok("SCHED SET CRON.a -HOURS=00:00-18:00")
+    agent.ok("SCHED OFF CRON.a")
+    assert load() == before
+
+
+def test_a_systems_crontab_taken_for_a_users(agent, tmp_path):
+    path = tmp_path / "copy"
+    path.write_text("SHELL=/bin/sh\n17 * * * * root cd / && x\n0 1 * * * root y z\n0 2 * * * nobodyatall x y\n")
+    for options in ((), ("--dry-run",)):
+        result = run(agent.port, "import", "--crontab", str(path), *options)
+        assert (result.status, result.out) == (2, "")
+        assert result.err.startswith("agentcli: copy:2: root is a user of this host, ") and "--system yes" in result.err
+        assert result.err.endswith(": 17 * * * * root cd / && x\n") and result.err.count("\n") == 1
+    assert agent.rows("SCHED LIST") == []
+    for system, count in (("yes", 2 * (USER == "root")), ("no", 3)):
+        found, = objects(run(agent.port, "import", "--crontab", str(path), "--system", system, "--dry-run", "--json"))
+        assert len(found["schedules"]) == count
 
 
 def test_into_another_repository(agent, tmp_path):
@@ -405,8 +483,11 @@ def test_dry_run(tmp_path):
     path = tmp_path / "nightly"
     path.write_text("0 2 * * * load\n* * * *\n")
     result = run(1, "import", "--crontab", str(path), "--dry-run")
-    assert (result.status, result.err) == (
-        0, "agentcli: nightly:2: is no entry: five fields or an @ word, a command: * * * *\n")
+    assert result.status == 0
+    unchecked, *others = result.err.splitlines()
+    assert unchecked.startswith("agentcli: the rules are not checked, which the agent does at the import: cannot conn")
+    assert others == ["agentcli: nightly:2: is no entry: five fields or an @ word, a command: * * * *",
+                      "agentcli: nightly: lines left out: 1; carried over: 1"]
     assert [row["name"] for row in json.loads(result.out)["scenarios"]] == ["nightly.load"]
     document, = objects(run(1, "import", "--crontab", str(path), "--dry-run", "--json"))
     assert document == json.loads(result.out)

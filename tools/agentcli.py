@@ -10,12 +10,15 @@ Options stand before or behind the other words. One in the protocol's own form, 
 as it is, so that a newer agent's are within reach; what follows `--` is neither option nor variable.
 
 Listings are tables (no column that is empty throughout; times are the reader's, to the second); with --json each data
-line is one JSON object on a line of its own, and the fields of the agent's OK are the last one.
+line is one JSON object on a line of its own, and the fields of the agent's OK are the last one. Without, they are a
+table below the listing. That there is nothing to list is said on a terminal alone.
 
 `import --crontab` makes a scenario and a schedule of each entry of a user's or (--system yes; the default for
-/etc/crontab and what lies in a cron.d) a system's crontab. Lines that cannot be carried over are told and left out.
-The names follow from the file's and the program's, so that the same crontab again changes nothing; where a command has
-changed, --replace takes the new one. --dry-run shows the definitions and asks no agent.
+/etc/crontab and what lies in a cron.d) a system's crontab. Lines that cannot be carried over are told and left out,
+and counted (left_out); the exit status is 0. The names follow from the file's and the program's, so that the same
+crontab again changes nothing; where a command has changed, --replace takes the new one. --dry-run shows the definitions
+and ends as the import would: it asks the agent what it would refuse, which changes nothing; without an agent it says
+that the rules are not checked.
 
 Exit status: 0 all is well, and the session that exec or wait told about has not ended badly; 1 it ended in ERROR or
 STOPPED; 2 usage; 3 no connection, or it was lost; 4 refused by the agent, whose ERR is on stderr; 130 Ctrl-C;
@@ -28,6 +31,7 @@ import calendar
 import json
 import os
 import re
+import shutil
 import socket
 import sys
 import time
@@ -40,7 +44,8 @@ BAD_ENDS = ("ERROR", "STOPPED")
 CONNECT_S = 10
 PING_S = 30             # an agent that hangs is to be noticed; other verbs may take as long as they want
 # what the fields of an OK line hold, apart from text; the data lines of a listing tell it themselves
-NUMBERS = frozenset("session duration uptime running queued id cleaned purged scenarios schedules".split())
+NUMBERS = frozenset("session duration uptime running queued id cleaned purged scenarios schedules slots due starts "
+                    "overlaps queues skipped never".split())
 BOOLEANS = frozenset("hold duplicate enabled".split())
 # left out of a table that has both columns of FROM_TO: what they say follows from those, and lines stay short
 FROM_TO, LEFT_OUT = {"begun", "duration"}, {"created", "ended"}
@@ -156,6 +161,13 @@ class Crontab:
         for place, reason in reasons.items():
             self.leave_out(self.entries[place].line, reason)
         self.entries = [entry for place, entry in enumerate(self.entries) if place not in reasons]
+
+    def find_user_field(self, is_user):
+        """Where most entries of a user's crontab begin with a user, as those of a system's do: the first (Line, user),
+        or None. `is_user`(word) knows the users."""
+        words = [(entry.line, _ENTRY.fullmatch(entry.line.text).group(2).split(None, 1)) for entry in self.entries]
+        found = [(line, rest[0]) for line, rest in words if len(rest) > 1 and is_user(re.split("[:/]", rest[0])[0])]
+        return found[0] if self._owner is not None and 2 * len(found) > len(words) else None
 
     def document(self):
         """The definitions of what is carried over; a scenario and its schedule have the same place."""
@@ -419,24 +431,32 @@ def put_record(row):
         put("%s  %s" % (name.ljust(width), text))
 
 
-def show_acknowledgement(reply, is_json):
-    """A reply of fields. Data lines that are no fields are the faults that stand before an ERR."""
+def show_acknowledgement(reply, is_json, origin=""):
+    """A reply of fields. Data lines that are no fields are the faults that stand before an ERR; `origin`: in what."""
     write = put_json if is_json else put_fields
     for line in reply:
         if _FIELD.match(line):
             write(parse_fields(line))
         else:
-            complain(line)
+            complain(origin + line)
     write(reply.fields)
 
 
 def show_listing(reply, is_json, is_record=False):
-    """A reply of JSON objects: a table for each kind of row, told by its first key; a record's first is no table."""
+    """A reply of JSON objects: a table for each kind of row, told by its first key; a record's first is no table. The
+    fields of the OK are one more."""
     if is_json:
-        return show_text(reply)
+        show_text(reply)
+        if reply.fields:
+            put_json(reply.fields)
+        return
     kinds = {}
     for row in [json.loads(line) for line in list(reply)]:
         kinds.setdefault(next(iter(row), ""), []).append(row)
+    if reply.fields:
+        kinds[None] = [reply.fields]
+    if not kinds and sys.stderr is not None and sys.stdout is not None and sys.stdout.isatty():
+        print("none", file=sys.stderr)
     for number, rows in enumerate(kinds.values()):
         if number:
             put("")
@@ -535,7 +555,8 @@ COMMANDS = [Command(*row) for row in (
     ("purge", "", "DAYS=n KEEP=n", show_acknowledgement, "delete ended sessions that are old, or beyond the newest"),
     ("scenarios", "", "REPO=name", show_listing, "list the scenario versions"),
     ("import", "FILE...", "REPO=name REPLACE CRONTAB SYSTEM=yes|no DRY_RUN", show_acknowledgement,
-     "import definitions documents, or crontabs; - is standard input; ends at the first that is refused"),
+     "import definitions documents, or crontabs; - is standard input; ends at the first that is refused; --dry-run "
+     "shows what crontabs become, and asks the agent, where there is one, which lines it would refuse"),
     ("export", "[SCENARIO] [VERSION]", "REPO=name", show_document, "give definitions back as a document"),
     ("drop", "SCENARIO VERSION", "REPO=name", show_acknowledgement, "delete a scenario version"),
     ("repos", "", "", show_listing, "list the attached work repositories"),
@@ -551,9 +572,9 @@ COMMANDS = [Command(*row) for row in (
 
 
 def port_number(text):
-    """The value of --port. Raises ValueError."""
-    if not 0 < int(text) < 65536:
-        raise ValueError
+    """The value of --port. Raises ArgumentTypeError."""
+    if not re.fullmatch("[0-9]{1,5}", text) or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError("must be a number from 1 to 65535, not %s" % ascii(text))
     return int(text)
 
 
@@ -600,7 +621,7 @@ def parse_command_line(words):
     """The words of a command line -> (Namespace with host, port, json and command, arguments, the options and variables
     as words of a request). Wrong ones end the client with a message and status 2."""
     end = words.index("--") if "--" in words else len(words)
-    before, literal = words[:end], words[end + 1:]
+    before, literal = [with_dashes(word) for word in words[:end]], words[end + 1:]
     raw = [match for match in map(_OPTION.fullmatch, before) if match]
     parsed, others = make_parser().parse_known_args([word for word in before if not _OPTION.fullmatch(word)])
     unknown = [word for word in others if re.fullmatch(r"-[^\d\s]\S*", word)]
@@ -623,6 +644,12 @@ def parse_command_line(words):
     request += ["%s=%s" % (match.group(1), quote(as_typed(match.group(2))))
                 for match in map(is_variable, others) if match]
     return parsed, arguments, request
+
+
+def with_dashes(word):
+    """A word of the command line; an option written with _, as fields of definitions are, as it is offered."""
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value if re.fullmatch("--[a-z_-]+", name) else word
 
 
 def check_arguments(parser, form, arguments):
@@ -662,6 +689,15 @@ def get_user():
         return str(os.geteuid())
 
 
+def is_user(name):
+    """Whether a user of this host has a name, and no program has it too."""
+    import pwd
+    try:
+        return bool(pwd.getpwnam(name)) and not shutil.which(name)
+    except KeyError:
+        return False
+
+
 # ---- main ------------------------------------------------------------------------------------------------------------
 
 def perform(wanted, arguments, words):
@@ -669,21 +705,31 @@ def perform(wanted, arguments, words):
     if wanted.crontab:
         return import_crontabs(wanted, arguments, words)
     command = wanted.command
-    is_import = command.name == "import"
+    if command.name == "import":
+        return import_documents(wanted, arguments, words)
     words = words + ["-JSON"] * (command.show in (show_listing, show_record))
-    rounds = [[read_document(path)] for path in arguments] if is_import else [list(map(as_typed, arguments))]
+    request = command.name.upper().split() + [quote(as_typed(argument)) for argument in arguments] + words
     with Connection(wanted.host, wanted.port) as connection:
-        for number, texts in enumerate(rounds):
-            request = command.name.upper().split() + list(map(quote, texts)) + words
-            reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None)
-            try:
-                command.show(reply, wanted.json)
-            except ClientError:
-                if len(rounds) > 1:
-                    complain("%s:" % ascii(arguments[number]))
-                raise
+        reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None)
+        command.show(reply, wanted.json)
     is_bad = command.name in ("exec", "wait") and reply.fields.get("status") in BAD_ENDS
     return ENDED_BADLY if is_bad else WELL
+
+
+def import_documents(wanted, paths, words):
+    """Imports definitions documents, one after the other -> exit status. Raises ClientError, OSError of stdout."""
+    texts = [read_document(path) for path in paths]
+    with Connection(wanted.host, wanted.port) as connection:
+        for path, text in zip(paths, texts):
+            origin = "standard input: " if path == "-" else printable(path) + ": "
+            reply = connection.ask(" ".join(["IMPORT", quote(text)] + words))
+            try:
+                show_acknowledgement(reply, wanted.json, origin)
+            except ClientError as error:
+                if error.status == REFUSED and not text.lstrip().startswith("{"):
+                    complain(origin + "a document begins with {; crontabs are imported with --crontab")
+                raise ClientError(error.status, origin + str(error) if error.status == REFUSED else error)
+    return WELL
 
 
 def import_crontabs(wanted, paths, words):
@@ -691,10 +737,17 @@ def import_crontabs(wanted, paths, words):
     is_system = {"yes": True, "no": False}.get(wanted.crontab.get("SYSTEM"))
     crontabs = [make_crontab(path, is_system, get_user(), os.path.expanduser("~")).read(read_bytes(path))
                 for path in paths]
+    if is_system is None:
+        check_user_fields(crontabs)
     if "DRY_RUN" in wanted.crontab:
+        try:
+            rehearse(wanted, crontabs, words)
+        finally:
+            for crontab in crontabs:
+                tell_notes(crontab)
         for crontab in crontabs:
-            tell_notes(crontab)
             show_document(json.dumps(crontab.document(), indent=2).split("\n"), wanted.json)
+            tell_left_out(crontab)
         return WELL
     with Connection(wanted.host, wanted.port) as connection:
         for crontab in crontabs:
@@ -704,13 +757,42 @@ def import_crontabs(wanted, paths, words):
                 tell_notes(crontab)
             (put_json if wanted.json else put_fields)(dict(fields, left_out=crontab.left_out))
             tell_others(connection, crontab, [word for word in words if word.startswith("-REPO=")])
+            tell_left_out(crontab)
     return WELL
 
 
-def send_crontab(connection, crontab, words):
-    """Imports the entries, without those that the agent finds faulty -> the fields of its OK. Raises ClientError."""
+def check_user_fields(crontabs):
+    """Whether a system's crontab would pass for a user's, and its users for programs. Raises ClientError."""
+    for crontab in crontabs:
+        line, user = crontab.find_user_field(is_user) or (None, None)
+        if line:
+            raise ClientError(USAGE, "%s:%d: %s is a user of this host, as before the commands of a system's crontab: "
+                              "say --system yes, or --system no if it is a program: %s"
+                              % (crontab.name, line.number, printable(user), printable(line.text)))
+
+
+def rehearse(wanted, crontabs, words):
+    """Leaves out the entries that the agent would refuse; says so where no agent can tell. Raises ClientError where
+    all would be refused."""
+    try:
+        with Connection(wanted.host, wanted.port) as connection:
+            for crontab in crontabs:
+                send_crontab(connection, crontab, words, is_rehearsal=True)
+    except ClientError as error:
+        if error.status != NO_CONNECTION:
+            raise
+        complain("the rules are not checked, which the agent does at the import: %s" % error)
+
+
+def send_crontab(connection, crontab, words, is_rehearsal=False):
+    """Imports the entries, without those that the agent finds faulty -> the fields of its OK. Raises ClientError.
+
+    A rehearsal has one scenario more, which no agent can take: it tells all faults, and imports nothing.
+    """
     while True:
-        reply = connection.ask(" ".join(["IMPORT", quote(json.dumps(crontab.document()))] + words))
+        document, extra = crontab.document(), len(crontab.entries)
+        document["scenarios"] += [{}] * is_rehearsal
+        reply = connection.ask(" ".join(["IMPORT", quote(json.dumps(document))] + words))
         faults = {}
         try:
             for line in reply:
@@ -721,6 +803,9 @@ def send_crontab(connection, crontab, words):
                     faults.setdefault(int(place), reason.replace("-REPLACE", "--replace"))
             return reply.fields
         except ClientError as error:
+            if is_rehearsal and list(faults) == [extra]:
+                return {}
+            faults.pop(extra, None)
             if not faults:
                 raise
             crontab.refuse(faults)
@@ -732,6 +817,12 @@ def tell_notes(crontab):
     """Says what of a crontab is not carried over."""
     for line, reason in sorted(crontab.notes):
         complain("%s:%d: %s: %s" % (crontab.name, line.number, reason, printable(line.text)))
+
+
+def tell_left_out(crontab):
+    """Says, below all else about a crontab, that something is missing."""
+    if crontab.left_out:
+        complain("%s: lines left out: %d; carried over: %d" % (crontab.name, crontab.left_out, len(crontab.entries)))
 
 
 def tell_others(connection, crontab, words):
