@@ -4082,7 +4082,7 @@ class OccurrenceTables:
     def _come_due(self, connection, row, span, now, is_held):
         """A due time has come: it runs, or waits for what `after` names."""
         name, schedule = row["name"], self.schedule_of(row)
-        if self._is_recorded(connection, name, span.first):     # fired before the clock stepped back
+        if self.is_recorded(connection, name, span.first):     # fired before the clock stepped back
             return []
         if not schedule.get("after") and not row["waiting"]:
             return self._start(connection, schedule, span, now, is_held)
@@ -4133,7 +4133,7 @@ class OccurrenceTables:
             if not is_met:
                 continue
             due = row["waiting"] or now
-            while self._is_recorded(connection, schedule.name, due):    # twice in a millisecond
+            while self.is_recorded(connection, schedule.name, due):    # twice in a millisecond
                 due = to_text(from_text(due) + 0.001)
             connection.execute("update schedule set waiting=null, decided=max(decided, ?) where name=?",
                                (due, schedule.name))
@@ -4198,7 +4198,7 @@ class OccurrenceTables:
         return self.ticket(connection, self.get_session(connection, session))
 
     @staticmethod
-    def _is_recorded(connection, name, due):
+    def is_recorded(connection, name, due):
         return connection.execute("select 1 from occurrence where schedule=? and due=?",
                                   (name, due)).fetchone() is not None
 
@@ -7569,6 +7569,8 @@ class Schedules:
                 continue
             with found.db.reading() as connection:
                 row = found.get_schedule(connection, name)
+                if due > self._clock.now() and found.is_recorded(connection, name, to_text(due)):
+                    continue            # it has fired, by a clock that was ahead
             notes = list_notes(found.schedule_of(row), timetable, due, before)
             notes += list_holds(hold_of(row))
             if before == self._undecided(row):
@@ -10477,6 +10479,7 @@ def serve(settings, clock):
         lock.note("pid %d on %s:%d since %s" % (
             os.getpid(), address, server.port, local_iso(clock.now())))
         run(agent, server, address)
+        log.info("stopped")
     finally:
         lock.release()
         if is_new_folder:

@@ -2745,6 +2745,11 @@ def test_the_preview_of_all_and_of_one(site):
         (120, "B", "excluded (window): outside hours")]
     site.clock.move(25)
     assert preview("A", 60) == [(40, "A", ""), (60, "A", "")]       # from now on
+    site.tick()
+    site.clock.step(-15)
+    for enabled in (False, True):
+        site.set("A", enabled=enabled)
+    assert site.of("A") == [20] and preview("A", 60) == [(40, "A", ""), (60, "A", "")]      # 20 does not fire again
     with pytest.raises(agent.NotFound):
         preview("NO_SUCH", 60)
     with pytest.raises(agent.NotFound):
