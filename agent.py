@@ -669,8 +669,9 @@ class DayTimes:
 
 @functools.lru_cache(maxsize=64)
 def _cut_times(starts, within, spans):
-    seconds = [start + second for start in starts for second in within]
-    return DayTimes((0,), tuple(second for second in seconds if any(low <= second <= high for low, high in spans)))
+    seconds = tuple(second for second in (start + second for start in starts for second in within)
+                    if any(low <= second <= high for low, high in spans))
+    return DayTimes((0,), seconds) if seconds else NEVER
 
 
 EVERY_DAY = Days(((1 << 32) - 2,) * 12, 127, (), False)
@@ -682,7 +683,6 @@ class Rule(NamedTuple):
     """A parsed rule, without zone and window."""
 
     kind: str                  # a key of FORMS
-    text: str
     days: Days = EVERY_DAY
     times: DayTimes = DayTimes((0,), (0,))
     real: bool = False         # matches the local clock of each real hour: no gap to fill, both passes of a fold
@@ -692,6 +692,14 @@ class Rule(NamedTuple):
 
 _COMMA, _ON_AT, _NUMBER = re.compile(" ?, ?"), re.compile("(?:on (.+) )?at (.+)"), re.compile("[0-9]{1,4}")
 _CLOCK = re.compile("([01]?[0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9]))?")
+_MINUTE = re.compile("([0-5]?[0-9]):([0-5][0-9])")
+_LIKE_CRON = re.compile(r"[-0-9*/,]+(\s+[^\s:]+){4,5}")
+# what is incomplete in an item of a field of cron, and what would be right
+_INCOMPLETE = ((re.compile("$"), "an item is empty; leave out the comma"),
+               (re.compile("/"), "before / comes * or a range, like */5"),
+               (re.compile("-"), "a range lacks its start; it is like 1-5"),
+               (re.compile("[^/]*-(/|$)"), "a range lacks its end; it is like 1-5"),
+               (re.compile("[^/]*/(?!0*[1-9][0-9]{0,5}$)"), "after / comes a step from 1 up, like */5"))
 
 
 @functools.lru_cache(maxsize=8192)
@@ -702,30 +710,35 @@ def parse_rule(text):
         kind, rest = "cron", kind
     try:
         if kind not in FORMS:
+            if _LIKE_CRON.fullmatch(text.strip()):
+                raise CalendarError("write 'cron %s'" % text.strip())
             raise CalendarError("'%s' is no kind of rule; one of: %s" % (kind, " ".join(FORMS)))
-        return _parse_cron(text, rest) if kind == "cron" else _parse_words(kind, text, rest)
+        return _parse_cron(rest) if kind == "cron" else _parse_words(sys.intern(kind), rest)
     except CalendarError as error:
         raise CalendarError("rule '%s': %s" % (text[:200], error)) from None
 
 
-def _parse_words(kind, text, rest):
+def _parse_words(kind, rest):
     if kind == "startup" and not rest:
-        return Rule(kind, text, times=NEVER)
+        return Rule(kind, times=NEVER)
+    if kind == "every" and rest[:1].isalpha():
+        raise CalendarError("'%s' is no duration, like 15m; for days or times of day write '%s' or '%s'"
+                            % (rest, FORMS["daily"], FORMS["weekly"]))
     if kind == "every" and rest:
         if not parse_seconds(rest):
             raise CalendarError("duration '%s' is below 1s" % rest)
-        return Rule(kind, text, step=parse_seconds(rest))
+        return Rule(kind, step=parse_seconds(rest))
     if kind == "at" and re.fullmatch("[^ t]+[ t][^ t]+", rest):
         day, clock = re.split("[ t]", rest)
-        return Rule(kind, text, day=parse_day(day), days=_parse_yearly(day[5:]), times=_parse_times(clock, parse_clock))
+        return Rule(kind, day=parse_day(day), days=_parse_yearly(day[5:]), times=_parse_times(clock, parse_clock))
     match = _ON_AT.fullmatch(rest)
     parse_days = {"weekly": _parse_weekly, "monthly": _parse_monthly, "yearly": _parse_yearly}.get(kind)
     if kind in ("startup", "every", "at") or not match or bool(match.group(1)) != bool(parse_days):
         raise CalendarError("write '%s'" % FORMS[kind])
     if kind == "hourly":
-        return Rule(kind, text, times=_parse_times(match.group(2), _parse_minute, HOURS), real=True)
+        return Rule(kind, times=_parse_times(match.group(2), _parse_minute, HOURS), real=True)
     days = _share(parse_days(match.group(1))) if parse_days else EVERY_DAY
-    return Rule(kind, text, days, _parse_times(match.group(2), parse_clock))
+    return Rule(kind, days, _parse_times(match.group(2), parse_clock))
 
 
 def _parse_times(text, parse, starts=(0,)):
@@ -741,9 +754,10 @@ def parse_clock(text):
 
 
 def _parse_minute(text):
-    if not re.fullmatch("[0-5]?[0-9]:[0-5][0-9]", text):
+    match = _MINUTE.fullmatch(text)
+    if not match:
         raise CalendarError("time '%s' is not minute:second of the hour, 00:00 to 59:59" % text)
-    return parse_clock("00:" + text)
+    return int(match.group(1)) * 60 + int(match.group(2))
 
 
 def parse_day(text):
@@ -775,7 +789,8 @@ def _parse_monthly(text):
             nth.append(name + ORDINALS[ordinal])
         else:
             plain.append(item)
-    return _parse_days(",".join(plain) or "*", "*", ",".join(nth) or "*", "last", ", last or like 'first mon'")
+    return _parse_days(",".join(plain) or "*", "*", ",".join(nth) or "*", "last",
+                       ", last or first to fourth or last with a week day, like 'first mon'")
 
 
 def _parse_yearly(text):
@@ -790,9 +805,9 @@ def _parse_yearly(text):
     return EVERY_DAY._replace(months=tuple(months))
 
 
-def _parse_cron(text, rest):
+def _parse_cron(rest):
     if rest == "@reboot":
-        return Rule("startup", text, times=NEVER)
+        return Rule("startup", times=NEVER)
     if rest.startswith("@") and rest not in MACROS:
         raise CalendarError("'%s' is none of %s @reboot" % (rest, " ".join(MACROS)))
     fields = MACROS.get(rest, rest).split()
@@ -805,10 +820,10 @@ def _parse_cron(text, rest):
     days = _share(_parse_days(day, month, weekday))
     if not _is_possible(days):
         raise CalendarError("can never fire: no month of '%s' has a day '%s'" % (month, day))
-    return Rule("cron", text, days, DayTimes(starts, within), hour.startswith("*"))
+    return Rule("cron", days, DayTimes(starts, within), hour.startswith("*"))
 
 
-def _parse_days(day, month, weekday, last="l", hint=" or L"):
+def _parse_days(day, month, weekday, last="L", hint=" or L"):
     """Days from the last three fields of cron; `last` is the word for the last day."""
     months, mask = _parse_field("month", month, 1, 12, MONTH_NUMBERS), _parse_monthdays(day, last, hint)
     nth, plain = set(), []
@@ -820,16 +835,19 @@ def _parse_days(day, month, weekday, last="l", hint=" or L"):
         else:
             plain.append(item)
     return Days(tuple(mask if number in months else 0 for number in range(1, 13)),
-                _parse_weekdays(",".join(plain)) if plain else 0, tuple(sorted(nth)),
+                _parse_weekdays(",".join(plain), ", alone, with #1 to #5 or with L") if plain else 0, tuple(sorted(nth)),
                 not day.startswith("*") and not weekday.startswith("*"))
 
 
-def _parse_weekdays(text):
-    return sum({1 << (number - 1) % 7 for number in _parse_field("week day", text, 0, 7, WEEKDAY_NUMBERS)})
+def _parse_weekdays(text, hint=""):
+    return sum({1 << (number - 1) % 7 for number in _parse_field("week day", text, 0, 7, WEEKDAY_NUMBERS, hint)})
 
 
 def _parse_monthdays(text, last="last", hint=" or last"):
-    plain = [item for item in text.split(",") if item != last]
+    plain = [item for item in text.split(",") if item != last.lower()]
+    for item in plain:
+        if last.lower() in re.split("[-/]", item):
+            raise CalendarError("day of month '%s': %s stands alone, in no range and without a step" % (item, last))
     numbers = _parse_field("day of month", ",".join(plain), 1, 31, hint=hint) if plain else []
     return sum(1 << number for number in numbers) | (len(plain) <= text.count(","))
 
@@ -839,16 +857,17 @@ def _parse_field(what, text, low, high, names=(), hint=""):
     def read(word):
         if word in names:
             return names[word]
-        if word in ("", "?"):
+        if word == "?":
             raise CalendarError("%s: '%s' is no part of '%s'; every one is *" % (what, word, text))
         if not _NUMBER.fullmatch(word) or not low <= int(word) <= high:
-            raise CalendarError("%s '%s' is not %d-%d%s" % (what, word, low, high, hint or " ".join(["", *names])))
+            raise CalendarError("%s '%s' is not %d-%d%s" % (what, word, low, high, " ".join(["", *names]) + hint))
         return int(word)
     top, numbers = 6 if high == 7 else high, set()
     for item in text.split(","):
+        for pattern, reason in _INCOMPLETE:
+            if pattern.match(item):
+                raise CalendarError("%s '%s': %s" % (what, item or text, reason))
         body, slash, step = item.partition("/")
-        if slash and not re.fullmatch("0*[1-9][0-9]{0,5}", step):
-            raise CalendarError("%s '%s': after / comes a step from 1 up, like */5" % (what, item))
         left, dash, right = body.partition("-")
         first = low if body == "*" else read(left)
         last = top if slash or body == "*" else first
@@ -998,7 +1017,7 @@ def parse_moment(text, zone, newest=False):
     if not match:
         raise CalendarError("'%s' is not YYYY-MM-DD or YYYY-MM-DD HH:MM[:SS], with Z or +HH:MM if not local" % text)
     day, clock, suffix = match.groups()
-    rule = _parse_words("at", str(text), "%s %s" % (day, clock or ("23:59:59" if newest else "00:00")))
+    rule = _parse_words("at", "%s %s" % (day, clock or ("23:59:59" if newest else "00:00")))
     table = Timetable(rule, find_zone("UTC") if suffix else zone, BARE_WINDOW if newest else OPEN_WINDOW)
     instant = table.last_until(-1, table.last) if newest else table.next_after(-1)
     if instant is None:
@@ -1016,8 +1035,9 @@ def make_timetable(rule, timezone="", options=None, calendars=None):
     zone = find_zone(timezone)
     if not options or MOVING_FIELDS.isdisjoint(options):
         return _make_plain(rule, zone)
-    texts = [_join(options.get(name)) for name in WINDOW_FIELDS]
-    texts[2] = ",".join(_join((calendars or {}).get(item, item)) for item in texts[2].split(","))
+    texts = [_join(options[name]) if name in options else "" for name in WINDOW_FIELDS]
+    if texts[2]:
+        texts[2] = ",".join(_join((calendars or {}).get(item, item)) for item in texts[2].split(","))
     window = _parse_window(*texts)
     first = _read("from", lambda text: parse_moment(text, zone), options.get("from"), None)
     last = _read("to", lambda text: parse_moment(text, zone, newest=True), options.get("to"), None)
@@ -1051,12 +1071,14 @@ class Timetable:
         self.anchor, self.times = first if anchor is None else anchor, rule.times
         if rule.day is not None:  # the one date of `at` lies within, in any zone
             self.first, self.last = max(first, (rule.day - 2) * DAY), min(last, (rule.day + 3) * DAY)
-        if window is not OPEN_WINDOW:
+        if window not in (OPEN_WINDOW, BARE_WINDOW):
             self._narrow(rule, window)
 
     def _narrow(self, rule, window):
         if window.spans != OPEN_WINDOW.spans and not rule.step:
-            self.times = _cut_times(rule.times.starts, rule.times.within, window.spans)
+            times = _cut_times(rule.times.starts, rule.times.within, window.spans)
+            if times.size < rule.times.size:        # many have one list with their rule
+                self.times = times
         if not _is_possible(rule.days, window.weekdays, window.monthdays):
             self.times = NEVER
         span, per_day = window.every * window.repeats, DAY // rule.step + 1 if rule.step else self.times.size
@@ -1798,6 +1820,10 @@ class Schedule(NamedTuple):
                 attempt(field, make_timetable, "daily at 00:00", zone,
                         {field: self.options[field]}, calendars)
         attempt("after", self._check_after)
+        if not faults and parse_rule(self.rule or "startup").kind == "startup":
+            faults = [(name, "is for due times by the clock, like 'daily at 02:00'; there are none without "
+                       "a rule or with 'startup'") for name in self.options
+                      if name in MOVING_FIELDS or name == "jitter"]
         if not faults:
             attempt("repeat_every", self.timetable, calendars)
         return faults
@@ -1805,11 +1831,6 @@ class Schedule(NamedTuple):
     def _check_after(self):
         if ("schedule", self.name) in [condition[:2] for condition in self.list_conditions()]:
             raise ValueError("a schedule cannot wait for itself")
-        if not self.rule or self.rule.lower().split() in (["startup"], ["cron", "@reboot"], ["@reboot"]):
-            for name in self.options:
-                if name in MOVING_FIELDS or name == "jitter":
-                    raise ValueError("without due times by the clock there is nothing that %s could change"
-                                     % name)
 
 
 class Document(NamedTuple):
@@ -3170,9 +3191,13 @@ class ScenarioTables:
         """find_version, or NotFound."""
         row = self.find_version(connection, name, version)
         if row is None:
-            what = name if version == "-1" else "%s %s" % (name, version)
-            raise NotFound("no scenario %s in repository %s" % (what, self.name))
+            raise NotFound("%s in repository %s" % (self._tell_missing(connection, name, version), self.name))
         return row
+
+    def _tell_missing(self, connection, name, version):
+        if self.find_version(connection, name, "-1"):
+            return "scenario %s has no version %s" % (name, version)
+        return "no scenario %s" % name
 
     def parsed(self, definition, body):
         """The Scenario of a definition; after a rollback or purge its id may get another body."""
@@ -3216,7 +3241,7 @@ class ScenarioTables:
             made = self._import_scenario(connection, scenario, now, is_replacing)
             if made is None:
                 conflicts.append(("scenarios[%d]" % index, "%s %s exists with another definition; "
-                                  "give it a new version, or use -REPLACE"
+                                  "give it a new version, or replace it with -REPLACE (from a shell --replace)"
                                   % (scenario.name, scenario.version)))
             count += bool(made)
         for index, schedule in enumerate(document.schedules):
@@ -3224,8 +3249,8 @@ class ScenarioTables:
                 continue
             row = self.find_version(connection, schedule.scenario, schedule.version)
             if row is None:
-                faults.append(("schedules[%d].scenario" % index, "no scenario %s %s"
-                               % (schedule.scenario, schedule.version)))
+                faults.append(("schedules[%d].scenario" % index, self._tell_missing(
+                    connection, schedule.scenario, schedule.version)))
                 continue
             known = self.parsed(row["definition"], row["body"])
             faults += [("schedules[%d].variables.%s" % (index, name), "scenario %s %s has no variable "
@@ -3886,10 +3911,12 @@ class ScheduleTables:
     def check_conditions(self, connection, schedule):
         """What `after` names must be there (NotFound), and must not wait for it (Conflict)."""
         for condition in schedule.list_conditions():
-            query = "select 1 from %s where name=? limit 1" % condition.kind
-            if connection.execute(query, (condition.name,)).fetchone() is None:
-                raise NotFound("no %s %s in repository %s, after which it is to run"
-                               % (condition.kind, condition.name, self.name))
+            query = "select 1 from %s where name=? limit 1"
+            if connection.execute(query % condition.kind, (condition.name,)).fetchone() is None:
+                is_scenario = connection.execute(query % "scenario", (condition.name,)).fetchone()
+                raise NotFound("no %s %s in repository %s, after which it is to run%s" % (
+                    condition.kind, condition.name, self.name,
+                    is_scenario and "; a scenario is written scenario:%s" % condition.name or ""))
         if self._leads_back(connection, schedule):
             raise Conflict("schedule %s would wait for itself by way of its after" % schedule.name)
 
@@ -3994,10 +4021,10 @@ class ScheduleTables:
             after = rows[-1]["name"]
 
     def list_revisions(self, agent):
-        """{name: (revision, since when it is held)} of an agent's schedules."""
+        """Yields (name, revision, since when it is held) of an agent's schedules."""
         with self.db.reading() as connection:
-            return {name: state for name, *state in connection.execute(
-                "select name, revision, hold_since from schedule where agent=?", (agent,))}
+            yield from connection.execute(
+                "select name, revision, hold_since from schedule where agent=?", (agent,))
 
     def read_schedules(self, names):
         """Yields the rows of these schedules, a page at a time."""
@@ -4012,7 +4039,7 @@ class ScheduleTables:
         """[(kind, name, when it was met or None)] of a schedule's `after`."""
         with self.db.reading() as connection:
             return [tuple(row) for row in connection.execute(
-                "select kind, name, met from schedule_condition where schedule=?", (schedule.name,))]
+                "select kind, name, met from schedule_condition where schedule=?", (schedule,))]
 
     def mend_conditions(self):
         """What another program has written into `after` is waited for from now on. RepositoryError."""
@@ -4199,6 +4226,7 @@ class OccurrenceTables:
 
     @staticmethod
     def is_recorded(connection, name, due):
+        """Whether a due time (UTC text) stands in the ledger, as the first of its row."""
         return connection.execute("select 1 from occurrence where schedule=? and due=?",
                                   (name, due)).fetchone() is not None
 
@@ -7255,11 +7283,12 @@ class Schedules:
         """Reads the schedules of this agent's name and arms what is new or has changed."""
         repository, now = place.repository, self._clock.now()
         why = DOWN if not place.has_started else None if place.loaded is repository else AWAY
-        known = {entry.name: entry for entry in self.scheduler.list_entries(repository.id)}
-        states = repository.list_revisions(self._name)
-        changed = [name for name, state in states.items() if name not in known
-                   or known[name].repository is not repository
-                   or [known[name].revision, known[name].hold and known[name].hold.since] != state]
+        gone, changed = {entry.name: entry for entry in self.scheduler.list_entries(repository.id)}, []
+        for name, *state in repository.list_revisions(self._name):
+            entry = gone.pop(name, None)
+            if entry is None or entry.repository is not repository \
+                    or [entry.revision, entry.hold and entry.hold.since] != state:
+                changed.append(name)
         if changed:
             repository.mend_conditions()
             with contextlib.suppress(RepositoryError):      # another agent may have added some
@@ -7267,8 +7296,8 @@ class Schedules:
         with uncollected():
             for row in repository.read_schedules(changed):
                 self._put(self._entry(repository, row, now, why), not place.has_started)
-        for name in set(known) - set(states):
-            self._remove(known[name].key)
+        for entry in gone.values():
+            self._remove(entry.key)
         newest = max((entry.decided for entry in self.scheduler.list_entries(repository.id)), default=now)
         for note in list_ahead(newest, self._clock.now()) if not place.has_started else ():
             log.warning("schedules of repository %s: %s", repository.name, note)
@@ -7278,7 +7307,7 @@ class Schedules:
 
     def keep_held(self, repository):
         """Before the sessions of a repository are queued: those of held schedules do not begin."""
-        for name, (_, held_since) in repository.list_revisions(self._name).items():
+        for name, _, held_since in repository.list_revisions(self._name):
             if held_since:
                 self._queue.hold_schedule((repository.id, name), True)
 
@@ -7625,7 +7654,7 @@ def list_state(repository, row, due, hold):
     notes = [] if row["enabled"] else ["disabled"]
     notes += ["%s; what comes due is decided at the release" % held
               for held in list_holds(hold, hold_of(row))]
-    for kind, name, met in repository.list_conditions(repository.schedule_of(row)):
+    for kind, name, met in repository.list_conditions(row["name"]):
         if not met:
             newest = repository.list_sessions(SessionFilter(**{kind: name}), 1 << 62, 1)
             notes.append("waits for %s %s%s" % (kind, name, "".join(
@@ -8269,8 +8298,9 @@ class Places:
         for place in places:
             if self._usable(place).has_scenario(name, version):
                 return place.repository
-        raise NotFound("no attached repository has a scenario %s%s"
-                       % (name, "" if version == "-1" else " " + version))
+        is_known = any(self._usable(place).has_scenario(name, "-1") for place in places)
+        raise NotFound("no attached repository has %s"
+                       % ("version %s of scenario %s" % (version, name) if is_known else "a scenario " + name))
 
     def with_schedule(self, name, repository):
         """The repository that is named or, without a name, has this schedule."""
@@ -9325,6 +9355,7 @@ def check_request(row, words, actor="", has_left=lambda: False):
     """The words behind a verb -> Request; BadRequest names the word that is wrong."""
     request, missing = Request(row.name, actor, has_left), list(row.arguments)
     for word in words:
+        place = ""
         try:
             if word.kind == "option":
                 _take_option(row, word, request)
@@ -9332,11 +9363,13 @@ def check_request(row, words, actor="", has_left=lambda: False):
                 _take_variable(row, word, request)
             elif missing:
                 name, kind = missing.pop(0)
+                place = " for %s" % name
                 request[name] = kind.parse(word.value)
             else:
-                raise BadRequest("word %s is one too many: %s" % (shorten(word.value), row.form))
+                raise ValueError("one too many: %s" % row.form)
         except (ValueError, OverflowError) as error:
-            raise BadRequest("word %s: %s" % (shorten(str(word)), error)) from None
+            dashes = "; an option has one dash" if str(word).startswith("--") else ""
+            raise BadRequest("word %s%s: %s%s" % (shorten(str(word)), place, error, dashes)) from None
     if len(missing) > len(row.arguments) - row.required:
         raise BadRequest("%s is missing: %s" % (missing[0][0], row.form))
     return request
@@ -9771,7 +9804,7 @@ def _sched_show(agent, request):
             yield [("option", option.replace("session_", "").upper()), ("value", value)]
         for variable, value in schedule.variables.items():
             yield [("variable", variable), ("value", value)]
-        for kind, name, met in repository.list_conditions(schedule):
+        for kind, name, met in repository.list_conditions(schedule.name):
             yield [("after", name), ("kind", kind), ("met", to_local(met))]
         if row["waiting"]:
             yield [("waiting", to_local(row["waiting"]))]

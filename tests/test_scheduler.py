@@ -1113,8 +1113,7 @@ class Ledger:
 
     def conditions(self, name="S"):
         """{name: when it was met, or None}"""
-        return {name: met and from_text(met) - NOON for _, name, met in self.repository.list_conditions(
-            self.repository.schedule_of(self.row(name)))}
+        return {name: met and from_text(met) - NOON for _, name, met in self.repository.list_conditions(name)}
 
     def sql(self, *statements):
         """What another program does to the file."""
@@ -1262,7 +1261,7 @@ def test_any_other_change_loses_no_due_time(ledger, change):
     revision = ledger.row()["revision"]
     ledger.set(now=100, **change)
     assert ledger.row()["decided"] == text(0) and ledger.row()["revision"] > revision
-    assert [revision for revision, _ in ledger.repository.list_revisions("AGENT").values()] == [
+    assert [revision for _, revision, _ in ledger.repository.list_revisions("AGENT")] == [
         ledger.row()["revision"]] * ("agent" not in change)
 
 
