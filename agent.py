@@ -7708,6 +7708,7 @@ def list_ahead(decided, now):
 
 
 MAX_VISITS = 20000      # due times that a plan plays
+NO_LIMIT = {"limit": MAX_QUEUE, "on_limit": "wait"}
 NEVER_RELEASED = float("inf")
 OUTCOMES = STARTS, OVERLAPS, QUEUES, SKIPS, UNFIT = "starts", "overlaps", "queues", "skipped", "never"
 
@@ -7757,14 +7758,14 @@ class Visit:
 
 def visit_maker(repository, schedule, duration, timetable=None):
     """make(due) -> Visit of a schedule. `duration` of past sessions, s, or None."""
-    @functools.lru_cache(maxsize=1)         # asked when there is a due time at all
-    def bounds():
-        scenario = repository.find_parsed(schedule.scenario, schedule.version)
-        return (schedule.get("timeout") or (scenario and scenario.timeout),
-                scenario and scenario.concurrency or {"limit": MAX_QUEUE, "on_limit": "wait"})
+    bounds = []                             # timeout and concurrency, when there is a due time at all
 
     def make(due):
-        timeout, concurrency = bounds()
+        if not bounds:
+            scenario = repository.find_parsed(schedule.scenario, schedule.version)
+            bounds.extend((schedule.get("timeout") or (scenario and scenario.timeout),
+                           scenario and scenario.concurrency or NO_LIMIT))
+        timeout, concurrency = bounds
         visit = Visit(name=schedule.name, scenario=(repository.id, schedule.scenario), due=due, at=due + (
             find_jitter(schedule.name, int(due), schedule.get("jitter"), timetable)),
             overlap=schedule.get("overlap"), priority=schedule.get("priority"),
@@ -7854,11 +7855,12 @@ class Forecast:
                 continue
             try:
                 found = find_release(self._period.hold, hold_of(row))
-                releases[row["name"]] = found[0]
+                if row["hold_since"]:
+                    releases[row["name"]] = found[0]
                 timetable = self._find_timetable(repository, row) if row["enabled"] else None
                 if timetable is not None:
                     yield self._list_visits(repository, row, timetable, durations.get(row["scenario"]),
-                                            conditions[row["name"]], *found)
+                                            conditions.get(row["name"], {}), *found)
             except (ValueError, Conflict) as error:     # does not fire: another program has spoilt it
                 log.warning("schedule %s: %s", row["name"], error)
         release, _ = find_release(self._period.hold)
@@ -7971,6 +7973,7 @@ class Plan:
             self._arrive_all([visit for each in together if not each.is_held
                               for visit in self._come_due(each, at)], at)
         self._advance(end)
+        self._events.clear()            # what is still to come would hold the plan, and be held by it
         visits = sorted(visits + self._made, key=lambda visit: visit.at) if self._made else visits
         for visit in visits:
             if visit.begin is None and visit.end is None and visit.outcome != SKIPS:

@@ -179,7 +179,9 @@ def test_a_sound_document_has_no_faults():
     (schedule(jitter=86401), "schedules[0].jitter", "one day"), (schedule(jitter=-1), "schedules[0].jitter", ""),
     (schedule(after="S"), "schedules[0].after", "itself"), (schedule(after=["A/soon"]), "schedules[0].after", "soon"),
     (schedule(after="A,B,A/2h"), "schedules[0].after", "A stands twice"), (schedule(after="job:A"), "schedules[0].after", "job:A"),
-    (schedule(rule="", after="A", hours="08:00-18:00"), "schedules[0].after", "hours"),
+    (schedule(rule="", after="A", hours="08:00-18:00"), "schedules[0].hours", "due times by the clock"),
+    (schedule(rule="startup", hours="08:00-18:00"), "schedules[0].hours", "due times by the clock"),
+    (schedule(rule="@reboot", jitter=3), "schedules[0].jitter", "due times by the clock"),
     (schedule(session_name="x" * 1001), "schedules[0].session_name", "1000"), (schedule(keywords={}), "schedules[0].keywords", "words"),
     (schedule(priority="high"), "schedules[0].priority", "number"), (schedule(attempts=0), "schedules[0].attempts", "from 1"),
     (schedule(retry_delay="soon"), "schedules[0].retry_delay", "duration"), (schedule(timeout=0), "schedules[0].timeout", "more than 0"),
@@ -351,7 +353,8 @@ def test_import_of_the_same_another_and_replace(agent):
     turned = json.loads(json.dumps(first), object_pairs_hook=lambda pairs: dict(reversed(pairs)))
     assert agent.ok("IMPORT " + word(turned))["scenarios"] == "0"           # the order of fields means nothing
     assert told(agent, "IMPORT " + word(second)) == (
-        {"scenarios[0]": "A 1 exists with another definition; give it a new version, or use -REPLACE"}, "EXISTS")
+        {"scenarios[0]": "A 1 exists with another definition; give it a new version, or replace it with -REPLACE "
+         "(from a shell --replace)"}, "EXISTS")
     assert scenarios_of(export(agent))["A", "1"] == first["scenarios"][0]
     agent.ok("IMPORT %s -REPLACE" % word(second))
     assert scenarios_of(export(agent))["A", "1"] == second["scenarios"][0]

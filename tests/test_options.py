@@ -342,6 +342,7 @@ def test_what_a_schedule_always_has_is_cleared_too(shared):
     ("-JITTER=2d", "BAD_REQUEST *-JITTER=2d*one day*"),
     ("-JITTER=-5", "BAD_REQUEST *-JITTER=-5*"),
     ("-AFTER=NO_SUCH", "NOT_FOUND no schedule NO_SUCH *"),
+    ("-AFTER=J", "NOT_FOUND no schedule J *; a scenario is written scenario:J"),
     ("-AFTER=scenario:NO_SUCH", "NOT_FOUND no scenario NO_SUCH *"),
     ("-AFTER=table:J", "BAD_REQUEST after: *table:J*"),
     ("-AFTER=R1", "BAD_REQUEST after: *itself*"),
@@ -359,8 +360,9 @@ def test_what_a_schedule_always_has_is_cleared_too(shared):
     ("-MISFIRE=maybe", "BAD_REQUEST *-MISFIRE=maybe*once or skip or all*"),
     ("-GRACE=0", "BAD_REQUEST *-GRACE=0*more than 0*"),
     ("-GRACE", "BAD_REQUEST *-GRACE*"),
-    ("-RULE= -AFTER=TICK -JITTER=5", "BAD_REQUEST after: *without*jitter*"),
-    ("-RULE= -AFTER=TICK -HOURS=08:00-10:00", "BAD_REQUEST after: *without*hours*"),
+    ("-RULE= -AFTER=TICK -JITTER=5", "BAD_REQUEST jitter: is for due times by the clock*"),
+    ("-RULE= -AFTER=TICK -HOURS=08:00-10:00", "BAD_REQUEST hours: is for due times by the clock*"),
+    ("-RULE=startup -REPEAT_EVERY=5m", "BAD_REQUEST repeat_every: is for due times by the clock*"),
     ("-RULE=", "BAD_REQUEST *rule*"),
 ])
 def test_a_refusal_names_the_option_and_changes_nothing(shared, options, told):

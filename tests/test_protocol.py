@@ -248,6 +248,21 @@ def test_bad_forms(shared, line, code):
     assert shared.err(line) == code
 
 
+@pytest.mark.parametrize("line, told", [
+    ("EXEC HELLO who=data people", "NOT_FOUND scenario HELLO has no version people in repository WORKREP"),
+    ("EXEC HELLO who", "NOT_FOUND scenario HELLO has no version who in *"), ("EXEC NOPE who", "NOT_FOUND no scenario NOPE in *"),
+    ("EXPORT HELLO 9", "NOT_FOUND scenario HELLO has no version 9 in *"),
+    ("""IMPORT '{"schedules": [{"name": "S", "scenario": "HELLO", "version": "9", "rule": "startup"}]}'""",
+     "BAD_REQUEST *schedules[[]0].scenario: scenario HELLO has no version 9"),
+    ("""IMPORT '{"schedules": [{"name": "S", "scenario": "NOPE", "rule": "startup"}]}'""",
+     "BAD_REQUEST *schedules[[]0].scenario: no scenario NOPE"),
+    ("EXEC HELLO --sync", 'BAD_REQUEST word "--sync" for VERSION: must be a name*; an option has one dash'),
+    ("SCHED ADD S HELLO GLOBAL 'daily at 02:00'", 'BAD_REQUEST word "daily at 02:00" for CONTEXT: must be a name*'),
+])
+def test_a_slip_is_plain_from_the_message(shared, line, told):
+    assert fnmatch.fnmatchcase(shared.ask(line)[-1], "ERR " + told)
+
+
 def test_stop_and_restart(shared):
     shared.import_document({"scenarios": [{
         "name": "A", "version": "1", "variables": {"rc": "3"}, "steps": [

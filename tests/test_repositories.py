@@ -36,6 +36,8 @@ def test_attach_and_detach(agent):
     path = attach_second(agent)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert agent.ok("PING")["repositories"] == "2/2"
+    assert agent.ask("EXEC SECOND who") == ["ERR NOT_FOUND no attached repository has version who of scenario SECOND"]
+    assert agent.ask("EXEC THIRD who") == ["ERR NOT_FOUND no attached repository has a scenario THIRD"]
     assert agent.ok("EXEC SECOND -SYNC")["session"] == "1002"
     for line, code in (("ATTACH two other.db -CREATE", "EXISTS"), ("ATTACH three two.db", "EXISTS"),
                        ("ATTACH three two.db -CREATE", "EXISTS"), ("ATTACH three none.db", "NOT_FOUND"),

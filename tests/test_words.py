@@ -195,9 +195,14 @@ def test_other_letters_are_no_capitals_of_ascii():
     ("SCHED ON", "NAME"), ("SCHED NEXT S -COUNT=x", '"-COUNT=x"'),
     ("PURGE -DAYS=x", '"-DAYS=x"'), ("PURGE -KEEP=-1", '"-KEEP=-1"'), ("PURGE -KEEP=1.5", '"-KEEP=1.5"'),
     ("SHUTDOWN -MAX_WAIT=", '"-MAX_WAIT="'), ("IMPORT {} {}", '"{}"'), ("DROP A", "VERSION"),
+    ("SCHED ADD S A GLOBAL 'daily at 02:00'", 'word "daily at 02:00" for CONTEXT: must be a name: '),
+    ("STOP x", 'word "x" for SESSION: must be a whole number'), ("STOP 1 2", 'word "2": one too many: STOP SESSION'),
+    ("EXEC A x=--y -NOPE=--y", 'word "-NOPE=--y": EXEC has no such option'),
+    ("EXEC A --sync", 'word "--sync" for VERSION: must be a name'), ("PING --json", '"--json": one too many'),
 ])
 def test_bad_requests_name_the_word(line, named):
     assert named in fault(request, line)
+    assert fault(request, line).endswith("; an option has one dash") == (" --" in line)
 
 
 @pytest.mark.parametrize("line", ["SCHED", "SCHED FOO", "SCHED -LIST", "SCHED NEXT=1"])

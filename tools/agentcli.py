@@ -800,7 +800,7 @@ def send_crontab(connection, crontab, words, is_rehearsal=False):
                 if match:
                     place, field, reason = match.groups()
                     reason = reason if reason.startswith(field) else "%s %s" % (field, reason)
-                    faults.setdefault(int(place), reason.replace("-REPLACE", "--replace"))
+                    faults.setdefault(int(place), reason)
             return reply.fields
         except ClientError as error:
             if is_rehearsal and list(faults) == [extra]:
