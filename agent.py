@@ -7579,7 +7579,6 @@ class Schedules:
             log.warning("schedule %s: %s", row["name"], error)
             return None
 
-
     def preview(self, name, repository, begin, end, count, with_excluded=False):
         """Yields (due, schedule, repository, note) of coming due times, in order; nothing fires."""
         self.get(name, repository)
