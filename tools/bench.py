@@ -14,10 +14,11 @@ neighbour changes from minute to minute:
     load_csv        rows a second of a session that loads a file, its helper's start included, to a bare loop of
                     csv.reader and executemany on the same file; unload_csv the same, to csv.writer
     ... memory      of the helper process at its peak, while it loads a file of 200 MB
-    schedules       with 100,000 of them, all different: the start until ready, to a bare loop that reads the same rows;
-                    memory, and processor time while nothing is due; SCHED ADD, SET, OFF, DEL, and how long after
-                    its due time a session is on disk as begun, both to the time of two single-row commits (a due
-                    time takes two: decided, begun); and when the last of 1,000 due in one second has begun
+    schedules       with 100,000 of them, all different: the start until ready, to a bare loop that reads the same rows,
+                    also when each has options (hours, jitter, a variable, ..); memory, and processor time while
+                    nothing is due; SCHED ADD, SET, OFF, DEL, and how long after its due time a session is on disk as
+                    begun, both to the time of two single-row commits (a due time takes two: decided, begun); and when
+                    the last of 1,000 due in one second has begun
     task output     lines a second of a session whose command prints 300,000 lines as fast as it can (most of which is
                     left out), and of one that prints 10,000 a second (all kept), to the same with `> file`
 """
@@ -325,7 +326,7 @@ def measure_output(folder):
 
 # -- schedules -----------------------------------------------------------------------------
 
-def write_schedules(path):
+def write_schedules(path, has_options=False):
     """A document with SCHEDULES schedules, each with a rule of its own, none due soon, and a quick scenario."""
     far = time.gmtime(time.time() + 12 * 3600).tm_hour
     zones = ("UTC", "Europe/Zurich", "America/New_York", "") if sys.version_info >= (3, 9) else ("UTC", "")
@@ -334,8 +335,12 @@ def write_schedules(path):
     schedules = [{"name": "S%06d" % i, "scenario": "QUICK", "timezone": zones[i % len(zones)], "rule": rules[
         i % len(rules)] % {"h": far, "m": i // 5 % 60, "s": i // 300 % 60, "d": 1 + i // 18000 % 28, "y": 1 + i % 9}}
         for i in range(SCHEDULES)]
-    for i in range(0, SCHEDULES, 10):
+    for i in range(0, SCHEDULES, 1 if has_options else 10):
         schedules[i]["exclude_weekdays"] = "sat"
+        if has_options:
+            schedules[i].update(hours="%02d:00-%02d:00" % (i % 7, 18 + i % 5), jitter=i % 3000, priority=i % 10,
+                                variables={"x": "value %d" % i}, rule="daily at %02d:%02d:%02d" % (
+                                    i // 3600 % 24, i // 60 % 60, i % 60))
     task = {"type": "set", "variable": "x", "value": "1"}
     scenario = {"name": "QUICK", "version": "001", "variables": {"x": "0"}, "steps": [{"name": "a", "tasks": [task]}]}
     with open(path, "w") as file:
@@ -407,23 +412,34 @@ def measure_firing(connection, path, commit_ms):
         "1,000 due in one second", delays[-1], len(delays), delays[500]))
 
 
-def measure_schedules(folder):
-    """Prints what many schedules cost."""
+def start_with_schedules(folder, name, has_options=False):
+    """As start_agent, with an import of many schedules before it; prints what both cost."""
     document, path = os.path.join(folder, "schedules.json"), os.path.join(folder, "agent", "workrep.db")
-    write_schedules(document)
+    write_schedules(document, has_options)
     os.mkdir(os.path.join(folder, "agent"))
     master = os.path.join(folder, "agent", "master.db")
     begun = time.monotonic()
     subprocess.check_call([sys.executable, os.path.join(TOP, "agent.py"), "--master", master, "--create", "--import",
                            document], stdout=subprocess.DEVNULL)
-    print("%-24s %6.1f s for %d schedules" % ("--import", time.monotonic() - begun, SCHEDULES))
+    print("%-24s %6.1f s for %d schedules" % ("--import" + name, time.monotonic() - begun, SCHEDULES))
     bare, begun = bare_read(path), time.monotonic()
     process, port = start_agent(folder)
+    ready = time.monotonic() - begun
+    memory = "%.0f MB" % memory_mb(process.pid) if os.path.isdir("/proc/self") else "?"
+    print("%-24s %6.1f x a bare read of the rows (%.2f s to %.2f s; memory %s)" % (
+        "start, 100,000" + name, ready / bare, ready, bare, memory))
+    return process, port
+
+
+def measure_schedules(folder):
+    """Prints what many schedules cost."""
+    path = os.path.join(folder, "agent", "workrep.db")
+    process, _ = start_with_schedules(folder, ", options", has_options=True)
+    process.kill()
+    process.wait()
+    shutil.rmtree(os.path.join(folder, "agent"))
+    process, port = start_with_schedules(folder, "")
     try:
-        ready = time.monotonic() - begun
-        memory = "%.0f MB" % memory_mb(process.pid) if os.path.isdir("/proc/self") else "?"
-        print("%-24s %6.1f x a bare read of the rows (%.2f s to %.2f s; memory %s)" % (
-            "start, 100,000", ready / bare, ready, bare, memory))
         if os.path.isdir("/proc/self"):
             time.sleep(1)
             before = processor_s(process.pid)
