@@ -10,7 +10,8 @@ def adoptable(agent, *commands, **fields):
     agent.import_os("A", *commands, **dict(fields, on_stale="adopt"))
 
 
-UNTIL_GO = "until [ -e go ]; do sleep 0.1; done"
+# for five minutes at most: what a failed test leaves behind ends, too
+UNTIL_GO = "i=0; until [ -e go ] || [ $i -gt 3000 ]; do i=$((i+1)); sleep 0.1; done"
 
 
 def go(agent):
