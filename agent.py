@@ -3895,11 +3895,14 @@ class ScheduleTables:
 
     @staticmethod
     def _begin_anew(connection, name, now):
-        """Takes back what was skipped by a clock that was ahead; what has fired then stays."""
+        """Takes back what was skipped by a clock that was ahead; what has fired then stays. Of a long
+        ledger only the newest rows can reach beyond now."""
         connection.execute("delete from occurrence where schedule=? and due>? and session is null",
                            (name, now))
         connection.execute("update occurrence set message=message || '; begun anew at ' || ?2 where"
-                           " schedule=?1 and last_due>?2 and session is null", (name, now))
+                           " schedule=?1 and last_due>?2 and session is null and due in (select due from"
+                           " occurrence where schedule=?1 and due<=?2 order by due desc limit 50)",
+                           (name, now))
 
     @staticmethod
     def _put_conditions(connection, schedule):

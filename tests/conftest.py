@@ -53,6 +53,16 @@ def wait_for(condition, what="the condition", limit_s=LIMIT_S):
         pause_s = min(pause_s * 1.3, 0.1)
 
 
+def why(agent, name):
+    """The occurrences, oldest first."""
+    return agent.rows("SCHED WHY %s -LIMIT=10000" % name)[::-1]
+
+
+def sessions_of(agent, name):
+    """The sessions of a schedule, oldest first."""
+    return agent.rows("SESSIONS -SCHEDULE=%s -LIMIT=10000" % name)[::-1]
+
+
 def ahead(request, ahead_s=2):
     """request(instant), again with a later one until it has come back before its whole second: the machine may be
     slow. -> (instant, what it gave)"""

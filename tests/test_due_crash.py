@@ -16,7 +16,7 @@ from datetime import datetime
 import pytest
 
 from agent import make_timetable
-from conftest import LIMIT_S, ahead, wait_for
+from conftest import LIMIT_S, ahead, sessions_of, wait_for, why
 
 OPEN = "SESSIONS -STATUS=WAITING,QUEUED,RUNNING -LIMIT=1"
 
@@ -46,16 +46,6 @@ def import_schedules(agent, schedules):
     """{name: fields}"""
     agent.import_document({"schedules": [dict({"scenario": "TICK", "timezone": "UTC"}, name=name, **fields)
                                          for name, fields in schedules.items()]})
-
-
-def why(agent, name):
-    """The occurrences, oldest first."""
-    return agent.rows("SCHED WHY %s -LIMIT=10000" % name)[::-1]
-
-
-def sessions_of(agent, name):
-    """The sessions of a schedule, oldest first."""
-    return agent.rows("SESSIONS -SCHEDULE=%s -LIMIT=10000" % name)[::-1]
 
 
 def wait_decided(agent, name, instant):

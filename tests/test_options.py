@@ -7,7 +7,7 @@ from datetime import date, datetime, timedelta
 import pytest
 
 from agent import find_jitter, make_timetable
-from conftest import ahead, is_alive, wait_for
+from conftest import ahead, is_alive, sessions_of, wait_for, why
 
 SCENARIOS = {
     "J": "echo $VAR_v $DUE", "K": "true", "R_FIRST": "true", "R_NEVER": "true", "BAD": "exit 3",
@@ -53,16 +53,6 @@ def import_schedules(agent, schedules):
     """{name: fields}"""
     agent.import_document({"schedules": [dict({"scenario": "J", "timezone": "UTC"}, name=name, **schedule)
                                          for name, schedule in schedules.items()]})
-
-
-def why(agent, name):
-    """The occurrences, oldest first."""
-    return agent.rows("SCHED WHY %s -LIMIT=10000" % name)[::-1]
-
-
-def sessions_of(agent, name):
-    """The sessions of a schedule, oldest first."""
-    return agent.rows("SESSIONS -SCHEDULE=%s -LIMIT=10000" % name)[::-1]
 
 
 def wait_sessions(agent, name, count, *statuses):

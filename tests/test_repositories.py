@@ -22,6 +22,16 @@ def copy_repository(path, target):
     shutil.copy(str(path), str(target))
 
 
+def replace_work(agent, copy):
+    """Puts a copy in the place of the work repository, and waits until the agent works with it."""
+    os.rename(str(copy), str(agent.work))
+    for name in ("-wal", "-shm"):
+        with contextlib.suppress(OSError):
+            os.unlink(str(agent.work) + name)
+    wait_for(lambda: "replaced" in agent.log(), "the agent to see it")
+    wait_ping(agent, status="READY")
+
+
 # -- repositories that come and go ------------------------------------------------------
 
 def attach_second(agent):
@@ -251,12 +261,7 @@ def test_a_work_repository_replaced_by_a_copy_under_the_agent(make_agent):
     queued, later = agent.ok("EXEC W")["session"], agent.ok("EXEC W -AT=2099-01-01")["session"]
     copy_repository(agent.work, agent.folder / "copy.db")
     lost = agent.ok("EXEC HELLO")["session"]            # only in the old file
-    os.rename(str(agent.folder / "copy.db"), str(agent.work))
-    for name in ("-wal", "-shm"):
-        with contextlib.suppress(OSError):
-            os.unlink(str(agent.work) + name)
-    wait_for(lambda: "replaced" in agent.log(), "the agent to see it")
-    wait_ping(agent, status="READY")
+    replace_work(agent, agent.folder / "copy.db")
     assert agent.err("STATUS %s" % lost) == "NOT_FOUND"
     assert agent.status(queued)["status"] == "QUEUED"
     go(agent)
@@ -275,12 +280,7 @@ def test_a_replaced_file_gives_a_running_sessions_number_again(make_agent):
     copy_repository(agent.work, agent.folder / "copy.db")
     running = agent.ok("EXEC W")["session"]
     wait_begun(agent, running)
-    os.rename(str(agent.folder / "copy.db"), str(agent.work))
-    for name in ("-wal", "-shm"):
-        with contextlib.suppress(OSError):
-            os.unlink(str(agent.work) + name)
-    wait_for(lambda: "replaced" in agent.log(), "the agent to see it")
-    wait_ping(agent, status="READY")
+    replace_work(agent, agent.folder / "copy.db")
     assert agent.ok("EXEC HELLO")["session"] == running
     go(agent)
     assert agent.wait_status(running, "DONE")["scenario"] == "HELLO"

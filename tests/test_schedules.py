@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from agent import make_timetable
-from conftest import ahead, local, wait_for
+from conftest import ahead, local, wait_for, why
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +35,6 @@ def when(text):
 def shown(agent, name):
     """The first line of SCHED SHOW."""
     return agent.rows("SCHED SHOW %s" % name)[0]
-
-
-def why(agent, name):
-    """The occurrences, oldest first."""
-    return agent.rows("SCHED WHY %s -LIMIT=10000" % name)[::-1]
 
 
 def import_job(agent, name="J", command="true"):
