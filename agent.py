@@ -155,6 +155,7 @@ WRITE_S = 5.0           # a request that cannot be written for so long is refuse
 TERM_S = 2.0            # between SIGTERM and SIGKILL
 KILL_S = 10.0           # how long what got SIGKILL is waited for
 DRAIN_S = 0.5           # how long after its exit a task's pipes are read
+LINGER, LINGER_S = 64 * 1024, 1.0       # bytes and seconds read of what follows the last request
 STRANGER_S = 30.0       # how long one whom the agent does not know may be silent
 STOP_S = 60.0           # default of SHUTDOWN -MAX_WAIT
 LATE_S = 1.0            # begun so long after its due time is late
@@ -375,11 +376,10 @@ class Word(NamedTuple):
     name: str
     value: Optional[str]        # None: an option without =value
 
-    def __str__(self):
-        if self.kind == "variable":     # its value may be a secret
-            return self.name + "=..."
-        return self.name if self.value is None else "%s=%s" % (self.name, self.value) \
-            if self.name else self.value
+    @property
+    def has_value(self):
+        """Whether it holds what may be the value of a variable, by wrong quoting too."""
+        return self.kind == "variable" or "=" in (self.value or "")
 
 
 _PART = re.compile(r"""[^ \t"']+|"(?:[^"\\]|\\.)*"|'[^']*'""")
@@ -395,18 +395,70 @@ def split_words(line):
         if line[position] in " \t":
             position += 1
             continue
-        word, position = _quoted_word(line, position)
+        try:
+            word, after = _quoted_word(line, position)
+        except ValueError as error:
+            raise BadRequest("%s: %s" % (_tell_start(line[position:], words), error)) from None
         words.append(word)
+        position = after
     return words
 
 
+def _tell_start(text, words):
+    """How an error names a word that cannot be read: by what stands before its first quote, if that
+    cannot be a piece of a value."""
+    bare = re.match("[^ \t\"']*", text).group()
+    variable = VARIABLE.match(bare)
+    if variable and bare[variable.end():variable.end() + 1] == "=":
+        return "word %s" % shorten(variable.group() + "=...")
+    is_safe = bare and not any(word.has_value for word in words) and bare.count("=") < 2
+    return "word %s" % (shorten(bare + "...") if is_safe else len(words) + 1)
+
+
+def tell_word(words, index, number, options=()):
+    """How an error names words[index], the `number`-th of its request, whose verb has these options.
+
+    A value of a variable is never shown, nor what wrong quoting or a dash too many may have made of
+    one: an argument behind a value is told by its number.
+    """
+    word = words[index]
+    if word.kind == "variable":
+        return "word %s" % shorten(word.name + "=...")
+    if word.kind == "option":
+        is_safe = capitals(word.name) in options and not word.has_value
+        return "word %s" % shorten(word.name if word.value is None else "%s=%s" % (
+            word.name, word.value if is_safe else "..."))
+    is_safe = not re.search("[={]", word.value) and not any(before.has_value for before in words[:index])
+    return "word %s" % (shorten(word.value) if is_safe else number)
+
+
+def list_hidden(words):
+    """The texts of a request that no error and no log may repeat, in each form that a message may give
+    them, the longest first: values of variables, and what stands behind one and may belong to it."""
+    hidden, is_behind = set(), False
+    for word in words:
+        is_behind = is_behind or word.has_value
+        if word.has_value or is_behind and word.kind == "argument":
+            value = word.value
+            for text in (value, " ".join(value.split()), json.dumps(value)[1:-1]):
+                hidden |= {text, text[:SHORT]}
+    return sorted((text for text in hidden if len(text) >= MIN_SECRET), key=len, reverse=True)
+
+
+def mask_all(text, hidden):
+    """A text with MASK in place of each of these."""
+    for value in hidden:
+        text = text.replace(value, MASK)
+    return text
+
+
 def _quoted_word(line, position):
-    """The word that begins at `position`, and where the next may begin."""
+    """The word that begins at `position`, and where the next may begin. ValueError."""
     start, text, bare, is_quoted, has_brace = position, [], None, False, False
     while position < len(line) and line[position] not in " \t":
         match = _PART.match(line, position)
         if not match:
-            raise BadRequest("word %s: the quote has no end" % shorten(line[start:]))
+            raise ValueError("the quote has no end")
         part, position = match.group(), match.end()
         if part[0] == '"':
             part, is_quoted = _json_string(part), True
@@ -417,11 +469,10 @@ def _quoted_word(line, position):
             bare = part if start == match.start() else bare
         text.append(part)
     if is_quoted and has_brace:
-        raise BadRequest("word %s: quote the document as one word" % shorten(line[start:position]))
+        raise ValueError("quote the document as one word")
     text = "".join(text)
     if "\0" in text or _SURROGATE.search(text):
-        raise BadRequest("word %s: U+0000 and lone surrogates are not taken"
-                         % shorten(line[start:position]))
+        raise ValueError("U+0000 and lone surrogates are not taken")
     return _classify(bare or "", text), position
 
 
@@ -429,7 +480,7 @@ def _json_string(part):
     try:
         return json.loads(part)
     except ValueError:
-        raise BadRequest("word %s: not a JSON string" % shorten(part)) from None
+        raise ValueError("not a JSON string") from None
 
 
 def _classify(bare, text):
@@ -452,7 +503,10 @@ def capitals(text):
     return text.translate(_CAPITALS)
 
 
-def shorten(text, limit=60):
+SHORT = 60              # characters of a user's text in a message
+
+
+def shorten(text, limit=SHORT):
     """A text of a user for a message: on one line, ASCII, cut."""
     text = text if len(text) <= limit else text[:limit] + "..."
     return json.dumps(text)
@@ -474,6 +528,11 @@ def render_value(value):
 def render_fields(fields):
     """[(key, value)] -> `key=value key=value`."""
     return " ".join("%s=%s" % (key, render_value(value)) for key, value in fields)
+
+
+def tell_traceback(error):
+    """An exception with the lines of code that led to it."""
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__))
 
 
 @contextlib.contextmanager
@@ -1850,17 +1909,25 @@ class Document(NamedTuple):
     def list_warnings(self):
         """[(path, reason)] of what this host lacks; it is the task's error if it still does then."""
         own = ("sqlite3", "smtp")
-        return [("data_servers[%d].driver" % index, "warning: this host's Python has no module %s"
-                 % server["driver"]) for index, server in enumerate(self.data_servers)
-                if server["driver"] not in own and not has_module(server["driver"])]
+        warnings = [("data_servers[%d].driver" % index, "warning: this host's Python has no module %s"
+                     % server["driver"]) for index, server in enumerate(self.data_servers)
+                    if server["driver"] not in own and not has_module(server["driver"])]
+        for path, task in self._list_tasks():
+            warnings += [("%s.%s" % (path, place), "warning: " + reason)
+                         for place, reason in getattr(TASK_TYPES[task.type], "warn", lambda _: ())(task.fields)]
+        return warnings
 
     def list_schemas(self):
         """[(path, logical schema)] that its tasks name."""
-        return [("scenarios[%d].steps[%d].tasks[%d].schema" % (index, number, place),
-                 task.fields["schema"])
+        return [(path + ".schema", task.fields["schema"]) for path, task in self._list_tasks()
+                if "schema" in task.fields]
+
+    def _list_tasks(self):
+        """[(path, Task)] of its scenarios without faults."""
+        return [("scenarios[%d].steps[%d].tasks[%d]" % (index, number, place), task)
                 for index, scenario in enumerate(self.scenarios) if scenario
                 for number, step in enumerate(scenario.steps)
-                for place, task in enumerate(step.tasks) if "schema" in task.fields]
+                for place, task in enumerate(step.tasks)]
 
 
 def has_module(name):
@@ -1883,6 +1950,16 @@ def shell_command(text):
     """A string command: `${name}` becomes `${VAR_name}`, so no value can become shell text."""
     return _REFERENCE.sub(lambda match: match.group() if not match.group(1) else
                           "${%s}" % environment_name(match.group(1)), text).replace("$${", "${")
+
+
+def find_code_fault(code):
+    """Why code of a program cannot be run: it has a reference, by which a value would become code. None
+    when it has none."""
+    names = [match.group(1) for match in _REFERENCE.finditer(code) if match.group(1)]
+    if not names:
+        return None
+    return ("${%s} is not replaced in code, for a value must never become code: write os.environ[\"%s\"]"
+            " (for a literal ${%s} write $${%s})" % (names[0], environment_name(names[0]), names[0], names[0]))
 
 
 def environment_name(name):
@@ -1908,10 +1985,15 @@ def canonical(document):
 
 
 class Definitions:
-    """Reads a definitions document and collects every fault of it as (path, reason)."""
+    """Reads a definitions document and collects every fault of it as (path, reason).
 
-    def __init__(self):
+    What is `is_stored` was imported by an earlier version, too: what that took and this one refuses
+    for safety's sake is told when it runs.
+    """
+
+    def __init__(self, is_stored=False):
         self.faults = []
+        self._is_stored = is_stored
 
     def read(self, text):
         """JSON text -> Document; BadRequest carries all the faults."""
@@ -2106,9 +2188,14 @@ class Definitions:
             self._fault(path + ".type", "must be one of %s" % ", ".join(sorted(TASK_TYPES)))
         if not is_known or known is None:       # without variables no reference can be judged
             return None
-        bound = getattr(TASK_TYPES[kind], "sql", ())
-        for place, text in strings_in({name: fields[name] for name in own if name not in bound}, path):
+        bound, literal = (getattr(TASK_TYPES[kind], name, ()) for name in ("sql", "literal"))
+        for place, text in strings_in({name: fields[name] for name in own
+                                       if name not in bound + literal}, path):
             self._references(place, text, known)
+        for name in literal if not self._is_stored else ():
+            reason = find_code_fault(fields[name] or "")
+            if reason:
+                self._fault("%s.%s" % (path, name), reason)
         for name in bound:
             for used in TASK_TYPES[kind].names_in(fields[name] or ""):
                 if used not in known:
@@ -2156,7 +2243,8 @@ def read_stored(column, text):
             return VALUES.check(values)
         return {name: SCHEDULE_FIELDS[name].kind.check(value) for name, value in values.items()}
     except (ValueError, KeyError, AttributeError) as error:
-        raise Conflict("%s '%s' cannot be read: %s" % (column, shorten(text), error)) from None
+        told = "" if column == "variables" else " %s" % shorten(text)     # no value of a variable
+        raise Conflict("%s%s cannot be read: %s" % (column, told, error)) from None
 
 
 def check_calendar_name(name):
@@ -2183,7 +2271,7 @@ def faulty(faults):
 
 def parse_scenario(document):
     """A stored definition -> Scenario; it was checked when it was imported."""
-    return Definitions()._scenario("scenario", document)
+    return Definitions(is_stored=True)._scenario("scenario", document)
 
 
 def schedule_document(schedule):
@@ -5020,6 +5108,10 @@ def as_value(data, told):
     return data.decode("utf-8", "replace").replace("\0", "")
 
 
+_INTERPRETER = re.compile(r"(^|/)(\w*sh|python[0-9.]*|perl|ruby|node)$")
+_PROGRAM_FLAG = re.compile("-[A-Za-z]*[ce]")       # the next argument is a program: -c, -lc, -e
+
+
 @task_type("os")
 class OsTask:
     """A command of the operating system: a string by the shell, a list without one."""
@@ -5035,6 +5127,16 @@ class OsTask:
         "nice": Field(number(-20, 19)),
         "umask": Field(Kind(_check_umask, _check_umask)),
     }
+
+    @staticmethod
+    def warn(fields):
+        """[(field, reason)] of what is allowed but looks wrong: a value that becomes a program."""
+        command = fields.get("command")
+        for index, word in enumerate(command[2:] if isinstance(command, list) else (), 2):
+            if _INTERPRETER.search(command[index - 2]) and _PROGRAM_FLAG.fullmatch(command[index - 1]) \
+                    and any(match.group(1) for match in _REFERENCE.finditer(word)):
+                yield "command[%d]" % index, "a value would become a part of this program: give it as " \
+                    "an argument behind it, or read it from the environment"
 
     def run(self, fields, execution):
         """Runs the command; its exit code decides."""
@@ -5235,16 +5337,20 @@ class PythonTask(OsTask):
         "cwd": Field(FILLED), "env": ENVIRONMENT, "capture": Field(VARIABLE_NAME),
     }
     one_of = ("code", "file")
+    literal = ("code",)                 # in which nothing is replaced
 
     def run(self, fields, execution):
         """The exit code decides, as with `os`. The code is read from a file, not an argument."""
         values = execution.values
+        reason = find_code_fault(fields["code"] or "")
+        if reason:                      # an earlier version took it
+            raise TaskError("code: %s" % reason)
         words = [sys.executable, "-u"]
         args = substitute_all(fields["args"], values)
         if fields["file"]:
             return self._process(fields, execution, words + [substitute(fields["file"], values)] + args)
         with tempfile.TemporaryFile() as source:
-            source.write(substitute(fields["code"], values).encode())
+            source.write(substitute(fields["code"], {}).encode())
             source.seek(0)
             fd = source.fileno()
             return self._process(fields, execution, words + ["-c", PYTHON_BOOT, str(fd)] + args, (fd,))
@@ -6176,7 +6282,7 @@ class Session:
         except RepositoryError as error:
             return self._report_loss(error)
         except Exception as error:          # a fault of the agent's own
-            log.exception("session %d", self.number)
+            log.error("session %d\n%s", self.number, self.mask(tell_traceback(error)))
             status, message = ERROR, "fault of the agent: %s" % one_line(error)
         self._end(status, message)
 
@@ -6222,9 +6328,7 @@ class Session:
 
     def mask(self, text):
         """A text without secrets."""
-        for secret in self.secrets:
-            text = text.replace(secret, MASK)
-        return text
+        return mask_all(text, self.secrets)
 
     def _end(self, status, message):
         self.note(self.repository.end_session, status, self._told(message), self._row["level"],
@@ -6834,8 +6938,8 @@ class SessionQueue:
         except RepositoryError as error:
             log.warning("session %d does not begin yet: %s", session.number, error)
             session.repository.is_behind = True
-        except Exception:
-            log.exception("session %d", session.number)
+        except Exception as error:
+            log.error("session %d\n%s", session.number, session.mask(tell_traceback(error)))
         self._finished(session)
 
     def _give_way(self):
@@ -9267,6 +9371,7 @@ def export_from(master, repository, name, version):
 # ======================================================================================
 
 FLUSH = object()        # in a reply: send now what there is
+_HTTP_LINE = re.compile("[ \t]HTTP/[0-9][0-9.]*$", re.I)       # a request of HTTP ends so
 
 
 class Option(NamedTuple):
@@ -9344,12 +9449,13 @@ def verb(name, form, role, text, kinds=()):
 
 def find_verb(words):
     """The row of a request and the words behind its name. UnknownVerb, BadRequest."""
-    first = capitals(words[0].value) if words[0].kind == "argument" else str(words[0])
+    first = capitals(words[0].value) if words[0].kind == "argument" else ""
     if first in VERBS and " " not in first:
         return VERBS[first], words[1:]
     subs = [name.split()[1] for name in VERBS if name.split()[0] == first and " " in name]
     if not subs:
-        raise UnknownVerb("%s is no verb; HELP lists them" % shorten(str(words[0])))
+        raise UnknownVerb("%s is no verb; HELP lists them"
+                          % tell_word(words, 0, 1).replace("word ", "", 1))
     second = capitals(words[1].value) if len(words) > 1 and words[1].kind == "argument" else ""
     if second not in subs:
         raise BadRequest("%s takes one of %s" % (first, " ".join(subs)))
@@ -9359,7 +9465,7 @@ def find_verb(words):
 def check_request(row, words, actor="", has_left=lambda: False):
     """The words behind a verb -> Request; BadRequest names the word that is wrong."""
     request, missing = Request(row.name, actor, has_left), list(row.arguments)
-    for word in words:
+    for index, word in enumerate(words):
         place = ""
         try:
             if word.kind == "option":
@@ -9373,8 +9479,10 @@ def check_request(row, words, actor="", has_left=lambda: False):
             else:
                 raise ValueError("one too many: %s" % row.form)
         except (ValueError, OverflowError) as error:
-            dashes = "; an option has one dash" if str(word).startswith("--") else ""
-            raise BadRequest("word %s%s: %s%s" % (shorten(str(word)), place, error, dashes)) from None
+            told = tell_word(words, index, len(row.name.split()) + index + 1, row.options)
+            dashes = "; an option has one dash" if word.kind == "argument" \
+                and word.value.startswith("--") else ""
+            raise BadRequest("%s%s: %s%s" % (told, place, error, dashes)) from None
     if len(missing) > len(row.arguments) - row.required:
         raise BadRequest("%s is missing: %s" % (missing[0][0], row.form))
     return request
@@ -9415,45 +9523,54 @@ class Conversation:
         self.is_over = False
 
     def begin(self, data):
-        """Bytes of a line -> Reply, or None for a blank one."""
-        is_first, text = self._is_first, None
+        """Bytes of a line -> Reply, or None for a blank one.
+
+        A first line that is no well-formed request ends the conversation, and so does any line of
+        HTTP: a browser, or whatever else was led here, has nothing of the rest carried out.
+        """
+        words = []
         try:
-            text = self._decode(data, is_first)
+            text = self._decode(data)
+            self.is_over = _HTTP_LINE.search(text.rstrip(" \t")[-40:]) is not None
             words = split_words(text)
             if not words:
                 return None
+            row, rest = find_verb(words)
+            if self.is_over:
+                raise BadRequest("a line of HTTP; this port speaks the agent's own protocol, which HELP "
+                                 "tells")
+            request = self._check(row, rest)
             self._is_first = False
-            row, words = find_verb(words)
-            is_first = False
-            self._check_role(row)
             self.is_over = row.name == "QUIT"
-            request = check_request(row, words, self._actor, self._has_left)
-            run = functools.partial(row.run, self._agent, request)
-            return Reply(run() if row.name == "EXEC" else run, "-JSON" in request)
-        except AgentError as error:
-            self._is_first = False
-            self.is_over = is_first and not self._is_known_verb(text)
-            return Reply(error)
+            self._check_role(row)
         except Exception as error:
-            return Reply(internal(error))
+            self.is_over = self.is_over or self._is_first
+            self._is_first = False
+            return Reply(error, words=words)
+        try:
+            run = functools.partial(row.run, self._agent, request)
+            return Reply(run() if row.name == "EXEC" else run, "-JSON" in request, words)
+        except Exception as error:
+            return Reply(error, words=words)
 
-    @staticmethod
-    def _decode(data, is_first):
+    def _check(self, row, words):
+        """The words behind a verb -> Request. Who may not ask is told that before what is wrong."""
+        try:
+            return check_request(row, words, self._actor, self._has_left)
+        except BadRequest:
+            self._check_role(row)
+            raise
+
+    def _decode(self, data):
         try:
             text = data.decode("utf-8")
         except UnicodeDecodeError:
             raise BadRequest("the line is not UTF-8") from None
         if "\0" in text:
             raise BadRequest("the line has a NUL")
-        if is_first and _CONTROL.search(text):
+        if self._is_first and _CONTROL.search(text):
             raise BadRequest("the first line has control characters")
         return text
-
-    @staticmethod
-    def _is_known_verb(text):
-        """Whether a line that could not be answered at least begins with a verb."""
-        first = re.split("[ \t]", (text or "").strip(" \t"))[0]
-        return any(capitals(first) == name.split()[0] for name in VERBS)
 
     def refuse(self, error):
         """A Reply for what is no request; the connection ends with it."""
@@ -9478,8 +9595,8 @@ class Conversation:
 class Reply:
     """The reply to one request, as it comes. `pending`: the commit that it waits for, or None."""
 
-    def __init__(self, outcome, is_json=False):
-        self._outcome, self._is_json = outcome, is_json
+    def __init__(self, outcome, is_json=False, words=()):
+        self._outcome, self._is_json, self._words = outcome, is_json, words
         self.pending = outcome if isinstance(outcome, Pending) else None
 
     def chunks(self):
@@ -9488,11 +9605,15 @@ class Reply:
             fields = yield from self._data()
             yield "OK " + render_fields(fields) if fields else "OK"
         except Exception as error:
+            hidden = list_hidden(self._words)
             if not isinstance(error, AgentError):
-                error = internal(error)
+                error = internal(error, hidden)
             for path, reason in error.faults:
-                yield "* %s: %s" % (one_line(path), one_line(reason))
-            yield "ERR %s %s" % (error.code, one_line(error.message))
+                yield "* " + mask_all("%s: %s" % (one_line(path), one_line(reason)), hidden)
+            message = one_line(error.message)
+            masked = mask_all(message, hidden)
+            yield "ERR %s %s" % (error.code, masked if masked == message else masked + (
+                "; *** may belong to the value before it, which is quoted when it has spaces"))
 
     def _data(self):
         outcome = self._outcome
@@ -9517,11 +9638,10 @@ class Reply:
                 yield "* " + (json.dumps(dict(line)) if self._is_json else render_fields(line))
 
 
-def internal(error):
-    """What nobody expected: logged with an id that the user is told."""
+def internal(error, hidden):
+    """What nobody expected: logged with an id that the user is told, without the texts in `hidden`."""
     name = uuid.uuid4().hex[:8]
-    log.error("fault %s\n%s", name, "".join(traceback.format_exception(
-        type(error), error, error.__traceback__)))
+    log.error("fault %s\n%s", name, mask_all(tell_traceback(error), hidden))
     return AgentError("fault %s of the agent, told in its log" % name)
 
 
@@ -10156,7 +10276,7 @@ class Handler(socketserver.StreamRequestHandler):
         return text
 
     def _converse(self, conversation):
-        acknowledgements = Acknowledgements(self.request)
+        acknowledgements, rest = Acknowledgements(self.request), LINGER
         while not conversation.is_over:
             try:
                 line = self._read_line(conversation)
@@ -10164,14 +10284,14 @@ class Handler(socketserver.StreamRequestHandler):
                     break
                 reply = conversation.begin(line)
             except (TooLong, BadRequest) as error:
-                reply = conversation.refuse(error)
+                reply, rest = conversation.refuse(error), MAX_IMPORT_LINE   # most of a long line
             if reply is not None and reply.pending:
                 acknowledgements.add(reply)
             elif reply is not None:
                 acknowledgements.drain()
                 self._send(reply)
         acknowledgements.drain()
-        self._linger()
+        self._linger(rest)
 
     def _send(self, reply):
         parts, size = [], 0
@@ -10184,14 +10304,18 @@ class Handler(socketserver.StreamRequestHandler):
                 parts, size = [], 0
         self.request.sendall(encode(parts))
 
-    def _linger(self):
-        """What the client has still sent is thrown away, so that the close does not cut a reply."""
+    def _linger(self, most):
+        """What the client has still sent is read and thrown away, so that the close does not cut the
+        reply: `most` bytes for LINGER_S at most."""
+        until, size = time.monotonic() + LINGER_S, 0
         with contextlib.suppress(OSError):
             self.request.shutdown(socket.SHUT_WR)
-            self.request.settimeout(1.0)
-            for _ in range(64):
-                if not self.request.recv(65536):
+            while size < most and time.monotonic() < until:
+                self.request.settimeout(max(0.01, until - time.monotonic()))
+                data = self.request.recv(65536)
+                if not data:
                     return
+                size += len(data)
 
 
 def has_left(connection):

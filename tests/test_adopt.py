@@ -37,12 +37,12 @@ def test_as_any_other_when_nothing_happens(agent):
         "name": "C", "version": "1", "on_stale": "adopt", "variables": {"v": ""},
         "steps": [{"name": "s", "tasks": [
             {"type": "os", "command": "echo taken", "capture": "v"},
-            {"type": "python", "code": "import os; print(os.environ['VAR_v'], '${v}')"},
+            {"type": "python", "code": "import os; print(os.environ['VAR_v'], '$${v}')"},
             {"type": "os", "command": ["./no-such"]}]}]}]})
     assert adoptable_again["scenarios"] == "1"
     end = agent.ok("EXEC C -SYNC")
     assert end["status"] == "ERROR" and "No such file or directory" in end["message"]
-    assert "taken taken" in agent.log_texts(2001)
+    assert "taken ${v}" in agent.log_texts(2001)
     assert spools(agent) == []
 
 

@@ -605,7 +605,7 @@ def test_children_of_one_slot(make_agent):
     ({"type": "python", "code": "x", "args": "y"}, "args", "must be a list"),
     ({"type": "python", "code": "x", "env": {"A=": "y"}}, "env", "without ="),
     ({"type": "python", "code": "x", "capture": "zz"}, "capture", "no variable is named zz"),
-    ({"type": "python", "code": "${zz}"}, "code", "no variable is named zz"),
+    ({"type": "python", "code": "${zz}"}, "code", 'write os.environ["VAR_zz"]'),
     ({"type": "python", "code": "x", "command": "y"}, "command", "unknown field"),
     ({"type": "sql", "statement": "x"}, "schema", "missing"),
     ({"type": "sql", "schema": "DWH"}, "", "must have one of"),

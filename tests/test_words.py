@@ -84,19 +84,17 @@ def test_options_and_variables(line, expected):
 
 
 @pytest.mark.parametrize("line, named, reason", [
-    ('a "b', '"b', "no end"), ("a 'b c", "'b c", "no end"), ('a x"', 'x"', "no end"), ('"\\"', '"\\"', "no end"),
-    (r'"\x"', r'"\x"', "not a JSON string"), (r'"\u12"', r'"\u12"', "not a JSON string"),
-    ('"a\tb"', '"a\tb"', "not a JSON string"), ('"a\x01b"', '"a\x01b"', "not a JSON string"),
-    (r'a "\u0000"', r'"\u0000"', "U+0000"), (r'v="x\u0000"', r'v="x\u0000"', "U+0000"),
-    (r'"\ud800"', r'"\ud800"', "lone surrogates"), (r'"\udc00\ud800"', r'"\udc00\ud800"', "lone surrogates"),
-    (r'-x="\udfff"', r'-x="\udfff"', "lone surrogates"),
-    ('x {"a":1}', '{"a":1}', "quote the document as one word"), ("v={'a'}", "v={'a'}", "quote the document"),
-    ("'a'{", "'a'{", "quote the document"),
+    ('a "b', "2", "no end"), ("a 'b c", "2", "no end"), ('a x"', '"x..."', "no end"), ('"\\"', "1", "no end"),
+    (r'"\x"', "1", "not a JSON string"), (r'"\u12"', "1", "not a JSON string"),
+    ('"a\tb"', "1", "not a JSON string"), ('"a\x01b"', "1", "not a JSON string"),
+    (r'a "\u0000"', "2", "U+0000"), (r'v="x\u0000"', '"v=..."', "U+0000"),
+    (r'"\ud800"', "1", "lone surrogates"), (r'"\udc00\ud800"', "1", "lone surrogates"),
+    (r'-x="\udfff"', '"-x=..."', "lone surrogates"),
+    ('x {"a":1}', '"{..."', "quote the document as one word"), ("v={'a'}", '"v=..."', "quote the document"),
+    ("'a'{", "1", "quote the document"),
 ])
 def test_faults_name_the_word(line, named, reason):
-    message = fault(words, line)
-    assert reason in message
-    assert json.dumps(named) in message
+    assert fault(words, line).startswith("word %s: " % named) and reason in fault(words, line)
 
 
 def test_long_word_is_cut_in_the_message():
@@ -168,7 +166,7 @@ def test_other_letters_are_no_capitals_of_ascii():
 
 @pytest.mark.parametrize("line, named", [
     ("PING x", '"x"'), ("EXEC", "SCENARIO"), ("EXEC A 1 C d", '"d"'), ("STOP", "SESSION"), ("STOP 1 2", '"2"'),
-    ("EXEC A -NOPE", '"-NOPE"'), ("EXEC A -NOPE=1", '"-NOPE=1"'), ("PING -JSON", '"-JSON"'),
+    ("EXEC A -NOPE", '"-NOPE"'), ("EXEC A -NOPE=1", '"-NOPE=..."'), ("PING -JSON", '"-JSON"'),
     ("EXEC A -SYNC -SYNC=1", '"-SYNC=1"'), ("EXEC A -LEVEL=1 -level=1", '"-level=1"'),
     ("STOP 1001 -IMMEDIATE=yes", '"-IMMEDIATE=yes"'), ("EXEC A -NAME", '"-NAME"'),
     ("EXEC A -LEVEL=6", '"-LEVEL=6"'), ("EXEC A -LEVEL=-1", '"-LEVEL=-1"'), ("EXEC A -LEVEL=", '"-LEVEL="'),
@@ -194,10 +192,10 @@ def test_other_letters_are_no_capitals_of_ascii():
     ("SCHED ADD S A 1 GLOBAL 'every 90s' -ENABLED=true", '"-ENABLED=true"'),
     ("SCHED ON", "NAME"), ("SCHED NEXT S -COUNT=x", '"-COUNT=x"'),
     ("PURGE -DAYS=x", '"-DAYS=x"'), ("PURGE -KEEP=-1", '"-KEEP=-1"'), ("PURGE -KEEP=1.5", '"-KEEP=1.5"'),
-    ("SHUTDOWN -MAX_WAIT=", '"-MAX_WAIT="'), ("IMPORT {} {}", '"{}"'), ("DROP A", "VERSION"),
+    ("SHUTDOWN -MAX_WAIT=", '"-MAX_WAIT="'), ("IMPORT {} {}", "word 3: one too many"), ("DROP A", "VERSION"),
     ("SCHED ADD S A GLOBAL 'daily at 02:00'", 'word "daily at 02:00" for CONTEXT: must be a name: '),
     ("STOP x", 'word "x" for SESSION: must be a whole number'), ("STOP 1 2", 'word "2": one too many: STOP SESSION'),
-    ("EXEC A x=--y -NOPE=--y", 'word "-NOPE=--y": EXEC has no such option'),
+    ("EXEC A x=--y -NOPE=--y", 'word "-NOPE=...": EXEC has no such option'),
     ("EXEC A --sync", 'word "--sync" for VERSION: must be a name'), ("PING --json", '"--json": one too many'),
 ])
 def test_bad_requests_name_the_word(line, named):

@@ -626,7 +626,7 @@ def parse_command_line(words):
     parsed, others = make_parser().parse_known_args([word for word in before if not _OPTION.fullmatch(word)])
     unknown = [word for word in others if re.fullmatch(r"-[^\d\s]\S*", word)]
     if unknown:
-        parsed.parser.error("unknown option %s" % unknown[0])
+        parsed.parser.error("unknown option %s" % unknown[0].partition("=")[0])     # no value is repeated
     form = re.findall(r"\[.*?\]|\S+", parsed.command.arguments)
     is_variable = _VARIABLE.fullmatch if any("=" in name for name in form) else lambda word: None
     arguments = [word for word in others if not is_variable(word)] + literal
@@ -658,7 +658,8 @@ def check_arguments(parser, form, arguments):
     if len(arguments) < len(required):
         parser.error("%s is missing" % required[len(arguments)])
     if len(arguments) > len(form) and not any(name.endswith("...") for name in form):
-        parser.error("%s is one too many" % ascii(arguments[len(form)]))
+        name, equals, _ = arguments[len(form)].partition("=")
+        parser.error("%s is one too many" % ascii(name + (equals and "=...")))
 
 
 def read_bytes(path):
