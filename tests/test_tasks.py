@@ -1,5 +1,5 @@
-"""Section 10 on a real agent: each task type's good, bad and stopped course (CSV: test_csv.py; files and network:
-test_task_io.py)."""
+"""Section 10 on a real agent: each task type's good, bad and stopped course (CSV: test_csv.py; files:
+test_task_io.py; network: test_network.py)."""
 import itertools
 import json
 import sqlite3
