@@ -1,49 +1,123 @@
 #!/usr/bin/env python3
-"""agent.py: a job-execution and scheduling agent in one file, on the standard library alone.
+r"""agent.py: a job-execution and scheduling agent in one file, on the standard library alone.
 
 It keeps scenarios, schedules and sessions in SQLite files (a master repository and the work
 repositories attached to it), listens on a port for a line-based text protocol, runs what it
 acknowledged, and can say afterwards what ran, what did not, and why.
 
-    python agent.py --port 20910          then, elsewhere:    printf 'EXEC HELLO\n' | nc localhost 20910
+    python agent.py --port 20910     then, elsewhere:     printf 'EXEC HELLO\n' | nc localhost 20910
 
+This file is built: tools/build.py joins the modules of tools/src, which are what people change.
 Sections, each using only those above it:
 
-     1 vocabulary          states, transitions, limits, exit codes, as data
-     2 errors              AgentError and one class a wire code
-     3 small helpers       clock, timestamps, words and quoting
-     4 calendar            rule, zone, after -> next; pure
-     5 definitions         JSON -> scenario, every fault with its path
-     6 database            one door to SQLite, and the writer that shares commits
-     7 master repository   agents, attached work repositories, contexts, hold
-     8 work repository     scenarios, schedules, sessions and their log
-     9 processes           start, read, watch and end a whole tree; who is alive
-    10 task types          one small class each
-    11 session runtime     steps, tasks, attempts, stop, restart, roll-up; the queue of sessions
-    12 scheduler           tick(now) does what is due and returns the seconds until the next
-    13 agent               the life cycle, and an API in domain words
-    14 protocol            the verb table; parse, check, render
-    15 server              connections, bounded lines, who is at the other end
-    17 main                the command line
+    base/errors               What can go wrong, one class for each code that a user is told.
+    base/program              What this program is: its version, its own file and its own log.
+    base/times                The clock, and every form of an instant or a duration as text.
+    base/vocabulary           The words and limits of the contract, as data: states, transitions,
+                              roles, sizes, times.
+    base/words                Words of requests and replies: names, splitting, quoting, and what
+                              makes a text one line.
+    timetable/days            Days and times of day as bit masks and lists, and the zones that place
+                              them in time.
+    timetable/rules           A rule of a schedule, from its text to days and times of day.
+    timetable/windows         What restricts a rule: hours, dates, weekdays, and repetitions.
+    timetable/timetable       The due times of a rule in its window and zone: next, last, count, and
+                              what is excluded.
+    definitions/kinds         What a field of a definition may hold: each kind checks a JSON value
+                              or the text of an option.
+    definitions/fields        The fields of every definition, as tables, and the checks that belong
+                              to one field alone.
+    definitions/model         Scenarios, schedules and documents as values that are checked already.
+    definitions/references    References to variables in texts: found, replaced, and handed to a
+                              shell.
+    definitions/reader        From the JSON of a document to its definitions, with every fault and
+                              its path.
+    store/files               What lies beside a repository: copies before a migration, secrets,
+                              spools, the lock of a name.
+    store/pending             A write that is under way, for the one who waits for its commit.
+    store/database            The one door to SQLite: readers, and one writer that lets waiting
+                              requests share a commit.
+    store/records             What goes into the store and comes out of it, as values.
+    store/ledger              The ledger of due times: what was decided of each, with the session it
+                              started.
+    store/master              The master repository: agents, what is attached, contexts, data
+                              servers, calendars, holds.
+    store/scenarios           Scenario versions of a work repository, and the import of a document.
+    store/schedules           Schedules of a work repository, their holds and what they run after.
+    store/sessions            Sessions of a work repository: added, begun, recorded, ended,
+                              restarted.
+    store/views               What is read of sessions: listings, history, logs, durations, and what
+                              is purged.
+    store/work                A work repository: its tables, and all that is kept in them behind one
+                              name.
+    processes/tree            Who is alive: processes, their marker, and the tree of a task that
+                              ends as a whole.
+    processes/output          What the processes of tasks print: read, cut into lines, masked,
+                              limited, captured.
+    processes/process         One process of a task, from its start to its exit code.
+    processes/minder          agent.py in the role that keeps an adoptable task alive beside the
+                              agent.
+    tasks/task                What all task types share: their table, results, texts, and work done
+                              in a helper process.
+    tasks/commands            Commands, code and the small types: os, set, evaluate, sleep,
+                              wait_file, python, scenario.
+    tasks/data                Statements on data servers: sql and refresh.
+    tasks/csvfiles            CSV files into tables and out of queries: load_csv and unload_csv.
+    tasks/files               Files copied, moved, deleted, made, packed and unpacked.
+    tasks/network             The types that speak to other hosts: http and mail.
+    runtime/execution         One task under way: how it reaches its process, its data servers, and
+                              its session's values.
+    runtime/session           The course of a session: steps, tasks, attempts, stop, restart, and
+                              what is recorded of them.
+    runtime/slots             The queue of sessions and the slots that run them.
+    scheduling/entry          A schedule in memory: what is decided, what comes next, and what of
+                              its past may still run.
+    scheduling/preview        What is told of a schedule: why, what stands in its way, and what
+                              comes.
+    scheduling/visits         Due times as a plan sees them: estimated, held, outstanding.
+    scheduling/forecast       A period played against the limits: what would overlap, queue, be
+                              skipped, never fit.
+    scheduling/scheduler      What is due now, and the seconds until something is due again.
+    scheduling/schedules      The schedules of all repositories: loaded, changed, fired, listed.
+    agent/places              The attached work repositories: made, found, attached, watched,
+                              detached.
+    agent/housekeeping        What is done from time to time: heartbeat, cleaning, purging,
+                              attaching again.
+    agent/watch               What other sessions, clients and tasks may see: topology, ends of
+                              sessions, logs, children.
+    agent/exchange            Definitions in and out: import with all its checks, and export.
+    agent/agent               The agent: its life cycle, and what it can do in domain words.
+    agent/figures             How the agent is, in figures: PING and METRICS.
+    protocol/table            The verb table: the form of each request, and the check of one against
+                              it.
+    protocol/lines            The lines of replies: their fields and their order.
+    protocol/conversation     The requests of one connection in order, and their replies; knows no
+                              sockets.
+    protocol/schedule_verbs   The verbs on schedules and calendars.
+    protocol/verbs            The verbs on sessions, definitions, repositories and the agent itself.
+    server/peer               Who is at the other end of a loopback connection, as the kernel knows
+                              it.
+    server/server             The port: connections, bounded lines, and replies as fast as they are
+                              taken.
+    main                      The command line, signals, and the order of start and stop.
 
 Threads, and what ends each:
 
-    MainThread        waits for a signal or SHUTDOWN, then stops the others in order
-    writer NAME       one a repository file; ends when its Database is closed and drained
-    attach NAME       one try to attach a work repository; ends with it
-    output            reads the pipes of all tasks; ends at Output.close()
-    slot N            runs one session after the other; ends at SessionQueue.close()
-    adopted N         runs session N, whose process outlived an agent; ends with it
-    wait PID          waits for the exit of one process of a task, and ends with it
-    feed PID          writes one process's standard input, and ends with it
-    scheduler         calls Scheduler.tick(); ends at Agent.stop()
-    keeper            heartbeat, clean-up, re-attaching; ends at Keeper.stop()
-    server            accepts connections; ends at Server.close()
-    client N          serves one connection; ends with it, or at Server.close()
-    task N            one statement of SQL of session N; ends with it, or is interrupted
-    rest N            sends what a client was too slow to take; ends with its connection
+    writer NAME   writes to one repository file; ends when its Database is closed and drained.
+    output        reads the pipes of all tasks; ends at Output.close().
+    wait PID      waits for the exit of one process of a task, and ends with it.
+    feed PID      writes one process's standard input, and ends with it.
+    task N        one statement of SQL of session N; ends with it, or is interrupted.
+    slot N        runs one session after the other; ends at SessionQueue.close().
+    adopted N     runs session N, whose process outlived an agent; ends with it.
+    scheduler     calls Scheduler.tick(); ends at Agent.stop().
+    attach NAME   tries to attach a work repository once, and ends with that.
+    keeper        does what is due of it; ends at Keeper.stop().
+    server        accepts connections; ends at Server.close().
+    client N      serves one connection; ends with it, or at Server.close().
+    rest N        sends what a client was too slow to take; ends with its connection.
+    MainThread    waits for a signal or SHUTDOWN, then stops the others in order.
 """
-
 import argparse
 import codecs
 import collections
@@ -89,93 +163,10 @@ from calendar import timegm
 from datetime import date, datetime, timedelta, timezone
 from typing import Any, Callable, List, NamedTuple, Optional, Tuple
 
-# ======================================================================================
-# 1 vocabulary
-# ======================================================================================
-
-VERSION = "1.0.0"
-DEFAULT_NAME = "AGENT"
-DEFAULT_PORT = 20910
-DEFAULT_CONTEXT = "GLOBAL"
-DEFAULT_REPOSITORY = "WORKREP"
-
-WAITING, QUEUED, RUNNING = "WAITING", "QUEUED", "RUNNING"
-DONE, WARNING, ERROR, STOPPED = "DONE", "WARNING", "ERROR", "STOPPED"
-OUTSTANDING = (WAITING, QUEUED)
-OPEN = OUTSTANDING + (RUNNING,)
-ENDED = (DONE, WARNING, ERROR, STOPPED)
-STATES = OPEN + ENDED
-RESTARTABLE = (ERROR, STOPPED)
-
-# new state of a session -> the states it may come from
-TRANSITIONS = {
-    WAITING: (QUEUED,),                             # a hold
-    QUEUED: (WAITING, RUNNING, ERROR, STOPPED),     # its time, on_stale=restart, RESTART
-    RUNNING: OUTSTANDING,
-    DONE: (RUNNING,),
-    WARNING: (RUNNING,),
-    ERROR: OPEN,
-    STOPPED: OPEN,
-}
-
-STARTED, LATE, SKIPPED, FAILED = "started", "late", "skipped", "failed"     # of an occurrence
-MISFIRE, HELD, LOST = "misfire", "hold", "repository"                       # reasons of one: it was
-OVERLAP, LIMIT = "overlap", "limit"                                         # missed, or had no room
-ALL_SCHEDULES = ""                  # in the ledger: what concerns all of them, a step of the clock
-END, FAIL = "END", "FAIL"                                                   # targets of a step
-WAKE = b"!"             # to the main thread: a request to stop; a signal's byte is its number
-NORMAL, IMMEDIATE = "normal", "immediate"                                   # ways to stop
-ADOPT = "adopt"                                                             # on_stale
-OUT, ERR = "out", "err"                                                     # streams of a task
-
-MONITOR, OPERATOR, ADMINISTRATOR = "monitor", "operator", "administrator"
-ROLES = (MONITOR, OPERATOR, ADMINISTRATOR)          # each may do what those before it may
-
-RESERVED_VARIABLES = ("SESSION", "SCENARIO", "CONTEXT", "DUE")
-MARKER = "AGENT_MARKER"             # environment variable of every process of a task
-
-MAX_NAME = 128                      # characters
-MIN_LINE = 1024                     # bytes: the least that --max-line takes
-MAX_LINE = 64 * 1024                # bytes of a request
-MAX_IMPORT_LINE = 4 * 1024 * 1024   # bytes of an IMPORT by an administrator
-MIN_SECRET = 4                      # characters; a shorter value cannot be masked sensibly
-MASK = "***"
-MAX_LOG_LINE = 16 * 1024            # bytes; a longer line of output is split
-MAX_CAPTURE = 64 * 1024             # bytes of standard output that a variable takes
-MAX_OUTPUT = 1024 * 1024            # bytes kept of one task's output
-MAX_CONNECTIONS = 1000
-MAX_QUEUE = 100000                  # outstanding sessions of an agent
-MAX_LIST = 1000000                  # rows of a listing
-MAX_BATCH = 500                     # requests that share a commit
-MAX_REPOSITORIES = 999
-SESSIONS_PER_CORE = 4
-KEEP_DAYS = 90
-
-WRITE_S = 5.0           # a request that cannot be written for so long is refused
-TERM_S = 2.0            # between SIGTERM and SIGKILL
-KILL_S = 10.0           # how long what got SIGKILL is waited for
-DRAIN_S = 0.5           # how long after its exit a task's pipes are read
-LINGER, LINGER_S = 64 * 1024, 1.0       # bytes and seconds read of what follows the last request
-STRANGER_S = 30.0       # how long one whom the agent does not know may be silent
-STOP_S = 60.0           # default of SHUTDOWN -MAX_WAIT
-LATE_S = 1.0            # begun so long after its due time is late
-STEP_S = 0.5            # the clock of the day and the steady one differ by more: one has stepped
-MAX_MISSED = 100        # sessions that misfire=all makes at most
-MISSED_S = 86400.0      # and for no due time older than this, unless grace says so
-EXCLUDED_S = 60.0       # between two records of what a schedule's window excludes
-HEARTBEAT_S = 10.0
-YIELD_S = 0.2           # how long a session's begin gives way to requests that wait for their OK
-YIELD_REQUESTS = 3      # as many at once make it give way
-FLOOD_S = 0.05          # and so long after they did
-FOLLOW_S = 0.05         # between two looks for new lines of a log
-ATTACH_S = 2.0          # between tries to attach a repository, and looks at one's health
-CLEAN_S = 60.0          # between two cleanings
-
-EXIT_OK, EXIT_CANNOT_START, EXIT_USAGE = 0, 1, 2
-
 
 # ======================================================================================
-# 2 errors
+# base/errors.py
+# What can go wrong, one class for each code that a user is told.
 # ======================================================================================
 
 class AgentError(Exception):
@@ -261,11 +252,29 @@ class CalendarError(ValueError):
 
 
 # ======================================================================================
-# 3 small helpers
+# base/program.py
+# What this program is: its version, its own file and its own log.
 # ======================================================================================
+
+VERSION = "1.0.0"
 
 log = logging.getLogger("agent")
 
+
+def program_path():
+    """The absolute path of this program's own file, which starts helpers and minders."""
+    return os.path.abspath(__file__)
+
+
+def tell_traceback(error):
+    """An exception with the lines of code that led to it."""
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__))
+
+
+# ======================================================================================
+# base/times.py
+# The clock, and every form of an instant or a duration as text.
+# ======================================================================================
 
 class Clock:
     """The one place that reads the time: of day in epoch seconds, and one that never steps."""
@@ -294,7 +303,8 @@ def from_text(text):
 
 
 def to_local(text):
-    """UTC text of the tables -> the agent's local time with its offset; what is none stays as it is."""
+    """UTC text of the tables -> the agent's local time with its offset;
+    what is none stays as it is."""
     try:
         return text and local_iso(from_text(text), "milliseconds")
     except ValueError:                  # another program has written it
@@ -349,6 +359,96 @@ def parse_duration(text):
         raise ValueError("must be a duration such as 90, 90s, 15m, 2h or 1d")
     return float(match.group(1)) * _UNITS_S[match.group(2)]
 
+
+# ======================================================================================
+# base/vocabulary.py
+# The words and limits of the contract, as data: states, transitions, roles, sizes, times.
+# ======================================================================================
+
+DEFAULT_NAME = "AGENT"
+DEFAULT_PORT = 20910
+DEFAULT_CONTEXT = "GLOBAL"
+DEFAULT_REPOSITORY = "WORKREP"
+
+WAITING, QUEUED, RUNNING = "WAITING", "QUEUED", "RUNNING"
+DONE, WARNING, ERROR, STOPPED = "DONE", "WARNING", "ERROR", "STOPPED"
+OUTSTANDING = (WAITING, QUEUED)
+OPEN = OUTSTANDING + (RUNNING,)
+ENDED = (DONE, WARNING, ERROR, STOPPED)
+STATES = OPEN + ENDED
+RESTARTABLE = (ERROR, STOPPED)
+
+# new state of a session -> the states it may come from
+TRANSITIONS = {
+    WAITING: (QUEUED,),                             # a hold
+    QUEUED: (WAITING, RUNNING, ERROR, STOPPED),     # its time, on_stale=restart, RESTART
+    RUNNING: OUTSTANDING,
+    DONE: (RUNNING,),
+    WARNING: (RUNNING,),
+    ERROR: OPEN,
+    STOPPED: OPEN,
+}
+
+STARTED, LATE, SKIPPED, FAILED = "started", "late", "skipped", "failed"     # of an occurrence
+MISFIRE, HELD, LOST = "misfire", "hold", "repository"                       # reasons of one: it was
+OVERLAP, LIMIT = "overlap", "limit"                                         # missed, or had no room
+ALL_SCHEDULES = ""                  # in the ledger: what concerns all of them, a step of the clock
+END, FAIL = "END", "FAIL"                                                   # targets of a step
+WAKE = b"!"             # to the main thread: a request to stop; a signal's byte is its number
+NORMAL, IMMEDIATE = "normal", "immediate"                                   # ways to stop
+ADOPT = "adopt"                                                             # on_stale
+OUT, ERR = "out", "err"                                                     # streams of a task
+
+MONITOR, OPERATOR, ADMINISTRATOR = "monitor", "operator", "administrator"
+ROLES = (MONITOR, OPERATOR, ADMINISTRATOR)          # each may do what those before it may
+
+RESERVED_VARIABLES = ("SESSION", "SCENARIO", "CONTEXT", "DUE")
+MARKER = "AGENT_MARKER"             # environment variable of every process of a task
+
+MAX_NAME = 128                      # characters
+MIN_LINE = 1024                     # bytes: the least that --max-line takes
+MAX_LINE = 64 * 1024                # bytes of a request
+MAX_IMPORT_LINE = 4 * 1024 * 1024   # bytes of an IMPORT by an administrator
+MIN_SECRET = 4                      # characters; a shorter value cannot be masked sensibly
+MASK = "***"
+MAX_LOG_LINE = 16 * 1024            # bytes; a longer line of output is split
+MAX_CAPTURE = 64 * 1024             # bytes of standard output that a variable takes
+MAX_OUTPUT = 1024 * 1024            # bytes kept of one task's output
+MAX_CONNECTIONS = 1000
+MAX_QUEUE = 100000                  # outstanding sessions of an agent
+MAX_LIST = 1000000                  # rows of a listing
+MAX_BATCH = 500                     # requests that share a commit
+MAX_REPOSITORIES = 999
+SESSIONS_PER_CORE = 4
+KEEP_DAYS = 90
+
+WRITE_S = 5.0           # a request that cannot be written for so long is refused
+TERM_S = 2.0            # between SIGTERM and SIGKILL
+KILL_S = 10.0           # how long what got SIGKILL is waited for
+DRAIN_S = 0.5           # how long after its exit a task's pipes are read
+LINGER, LINGER_S = 64 * 1024, 1.0       # bytes and seconds read of what follows the last request
+STRANGER_S = 30.0       # how long one whom the agent does not know may be silent
+STOP_S = 60.0           # default of SHUTDOWN -MAX_WAIT
+LATE_S = 1.0            # begun so long after its due time is late
+STEP_S = 0.5            # the clock of the day and the steady one differ by more: one has stepped
+MAX_MISSED = 100        # sessions that misfire=all makes at most
+MISSED_S = 86400.0      # and for no due time older than this, unless grace says so
+EXCLUDED_S = 60.0       # between two records of what a schedule's window excludes
+HEARTBEAT_S = 10.0
+YIELD_S = 0.2           # how long a session's begin gives way to requests that wait for their OK
+YIELD_REQUESTS = 3      # as many at once make it give way
+FLOOD_S = 0.05          # and so long after they did
+FOLLOW_S = 0.05         # between two looks for new lines of a log
+ATTACH_S = 2.0          # between tries to attach a repository, and looks at one's health
+CLEAN_S = 60.0          # between two cleanings
+
+EXIT_OK, EXIT_CANNOT_START, EXIT_USAGE = 0, 1, 2
+
+
+# ======================================================================================
+# base/words.py
+# Words of requests and replies: names, splitting, quoting, and what makes a text one line.
+# ======================================================================================
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -416,7 +516,8 @@ def _tell_start(text, words):
 
 
 def tell_word(words, index, number, options=()):
-    """How an error names words[index], the `number`-th of its request, whose verb has these options.
+    """How an error names words[index], the `number`-th of its request,
+    whose verb has these options.
 
     A value of a variable is never shown, nor what wrong quoting or a dash too many may have made of
     one: an argument behind a value is told by its number.
@@ -428,13 +529,15 @@ def tell_word(words, index, number, options=()):
         is_safe = capitals(word.name) in options and not word.has_value
         return "word %s" % shorten(word.name if word.value is None else "%s=%s" % (
             word.name, word.value if is_safe else "..."))
-    is_safe = not re.search("[={]", word.value) and not any(before.has_value for before in words[:index])
+    is_safe = not re.search("[={]", word.value) and not any(before.has_value
+                                                            for before in words[:index])
     return "word %s" % (shorten(word.value) if is_safe else number)
 
 
 def list_hidden(words):
-    """The texts of a request that no error and no log may repeat, in each form that a message may give
-    them, the longest first: values of variables, and what stands behind one and may belong to it."""
+    """The texts of a request that no error and no log may repeat, in each form that a message may
+    give them, the longest first: values of variables, and what stands behind one and may belong to
+    it."""
     hidden, is_behind = set(), False
     for word in words:
         is_behind = is_behind or word.has_value
@@ -499,7 +602,8 @@ _CAPITALS = {small: small - 32 for small in range(ord("a"), ord("z") + 1)}
 
 
 def capitals(text):
-    """ASCII letters in capitals and nothing else, so that no other letter passes for one of them."""
+    """ASCII letters in capitals and nothing else, so that no other letter passes for one of
+    them."""
     return text.translate(_CAPITALS)
 
 
@@ -530,38 +634,26 @@ def render_fields(fields):
     return " ".join("%s=%s" % (key, render_value(value)) for key, value in fields)
 
 
-def tell_traceback(error):
-    """An exception with the lines of code that led to it."""
-    return "".join(traceback.format_exception(type(error), error, error.__traceback__))
-
-
-@contextlib.contextmanager
-def uncollected():
-    """Makes many objects that stay: they are not searched for garbage meanwhile, nor later."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        if hasattr(gc, "freeze"):       # Python 3.7
-            gc.freeze()
-        gc.enable()
-
-
 def one_line(text):
     """A message as it may stand in a reply or table: no line ends, no control characters."""
     return "".join(c if c.isprintable() else " " for c in str(text))[:1000].strip()
 
 
+_CONTROL = re.compile("[\0-\x08\x0a-\x1f\x7f-\x9f]")
+
+
 # ======================================================================================
-# 4 calendar
+# timetable/days.py
+# Days and times of day as bit masks and lists, and the zones that place them in time.
 # ======================================================================================
-#
+
 # Pure: rule, zone and window, after -> next. Instants are whole seconds since 1970-01-01 UTC.
 #
-# Local time is counted likewise, as if the wall clock were UTC ("local seconds"); a "day" is local seconds // 86400.
-# A rule is a pattern of days (one bit mask a month) and an ordered list of times of day; both can be ranked, so next
-# and count are arithmetic. A zone is cut into pieces of one offset, and in each the rule is looked up in local
-# seconds: a gap is local time between two pieces that neither has, a fold is local time that both have.
+# Local time is counted likewise, as if the wall clock were UTC ("local seconds"); a "day" is local
+# seconds // 86400. A rule is a pattern of days (one bit mask a month) and an ordered list of times
+# of day; both can be ranked, so next and count are arithmetic. A zone is cut into pieces of one
+# offset, and in each the rule is looked up in local seconds: a gap is local time between two pieces
+# that neither has, a fold is local time that both have.
 
 DAY = 86400
 EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
@@ -569,20 +661,25 @@ END_DAY = date(9998, 1, 1).toordinal() - EPOCH_ORDINAL  # datetime ends with the
 LAST_INSTANT = END_DAY * DAY
 CHUNK_BITS = 24             # pieces of a zone are found, and kept, for 194 days at a time
 PROBE_S = 1 << 19           # six days: since 1970 no zone keeps an offset for less
-EVERY_TRIES = 4000          # stretches tried for steps that the window leaves seldom: ten years of days at least
+# stretches tried for steps that the window leaves seldom: ten years of days at least
+EVERY_TRIES = 4000
 MAX_OVERLAP = 2000          # firings whose repetitions may overlap
 MAX_SPANS = 50              # due times that are excluded, told one by one
 MAX_SECONDS = 999999999     # of a duration, as parse_seconds reads it
 
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-WEEKDAY_NUMBERS = {"sun": 0, "mon": 1, "tue": 2, "wed": 3, "thu": 4, "fri": 5, "sat": 6}  # as in cron
-MONTH_NUMBERS = {name: i + 1 for i, name in enumerate("jan feb mar apr may jun jul aug sep oct nov dec".split())}
+# as in cron
+WEEKDAY_NUMBERS = {"sun": 0, "mon": 1, "tue": 2, "wed": 3, "thu": 4, "fri": 5, "sat": 6}
+MONTH_NUMBERS = {name: i + 1 for i, name in enumerate(
+    "jan feb mar apr may jun jul aug sep oct nov dec".split())}
 MONTH_LENGTHS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 ORDINALS = {"first": "#1", "second": "#2", "third": "#3", "fourth": "#4", "last": "l"}
-MACROS = {"@hourly": "0 * * * *", "@daily": "0 0 * * *", "@midnight": "0 0 * * *", "@weekly": "0 0 * * 0",
+MACROS = {"@hourly": "0 * * * *", "@daily": "0 0 * * *", "@midnight": "0 0 * * *",
+          "@weekly": "0 0 * * 0",
           "@monthly": "0 0 1 * *", "@yearly": "0 0 1 1 *", "@annually": "0 0 1 1 *"}
-FORMS = {"startup": "startup", "at": "at 2026-12-01 02:00", "every": "every 15m", "hourly": "hourly at 05:00",
-         "daily": "daily at 02:00,14:00", "weekly": "weekly on mon,wed at 02:00",
+FORMS = {"startup": "startup", "at": "at 2026-12-01 02:00", "every": "every 15m",
+         "hourly": "hourly at 05:00", "daily": "daily at 02:00,14:00",
+         "weekly": "weekly on mon,wed at 02:00",
          "monthly": "monthly on 1,15,last at 02:00' or 'monthly on last fri at 18:00",
          "yearly": "yearly on 12-31 at 23:00", "cron": "cron 0 2 * * mon-fri"}
 WINDOW_FIELDS = ("exclude_weekdays", "exclude_monthdays", "exclude_dates", "hours", "gap", "fold",
@@ -605,7 +702,8 @@ def _share(value):
 
 
 class Zone:
-    """Offsets of local time, found with `probe(instant) -> seconds east of UTC`. Threads may share one."""
+    """Offsets of local time, found with `probe(instant) -> seconds east of UTC`.
+    Threads may share one."""
 
     __slots__ = ("_probe", "_chunks")
 
@@ -615,7 +713,8 @@ class Zone:
     def get_piece(self, instant):
         """(start, end, offset, offset before start) of the stretch of one offset around `instant`.
 
-        A start or end that is no change of offset lies two days off or more, and has the same offset before it.
+        A start or end that is no change of offset lies two days off or more,
+        and has the same offset before it.
         """
         pieces = self._chunks.get(instant >> CHUNK_BITS)
         if pieces is None:  # two threads may both look: what they find is equal
@@ -639,9 +738,11 @@ class Zone:
 
 
 def find_zone(name):
-    """The zone called `name`: '' is the system's, 'UTC' needs nothing, others are IANA names (CalendarError)."""
+    """The zone called `name`: '' is the system's, 'UTC' needs nothing,
+    others are IANA names (CalendarError)."""
     # tzset() shows in the names and the offset, and TZ tells zones apart that agree in both.
-    return _make_zone(name) if name else _make_zone("", os.environ.get("TZ"), time.tzname, time.timezone)
+    return (_make_zone(name) if name
+            else _make_zone("", os.environ.get("TZ"), time.tzname, time.timezone))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -655,14 +756,15 @@ def _make_zone(name, *_system):
         import zoneinfo
         info = zoneinfo.ZoneInfo(name)
     except ImportError:
-        raise CalendarError("timezone '%s': the time-zone database needs Python 3.9 or newer, this is %s; %s"
-                            % (name, sys.version.split()[0], only)) from None
+        raise CalendarError("timezone '%s': the time-zone database needs Python 3.9 or newer, "
+                            "this is %s; %s" % (name, sys.version.split()[0], only)) from None
     except (KeyError, ValueError, OSError, TypeError):
         right = "no such zone; write a name like Europe/Zurich, or UTC"
         if not zoneinfo.available_timezones():
             right = "this host has no time-zone data (tzdata); " + only
         raise CalendarError("timezone '%s': %s" % (name, right)) from None
-    return Zone(lambda instant: int(datetime.fromtimestamp(instant, info).utcoffset().total_seconds()))
+    return Zone(
+        lambda instant: int(datetime.fromtimestamp(instant, info).utcoffset().total_seconds()))
 
 
 class Days(NamedTuple):
@@ -693,7 +795,8 @@ def _week_bits(weekdays, first):
 @functools.lru_cache(maxsize=8192)
 def _find_month(month):
     """(first day, its week day, length) of the month numbered year * 12 + month - 1."""
-    first, following = (date(m // 12, m % 12 + 1, 1).toordinal() - EPOCH_ORDINAL for m in (month, month + 1))
+    first, following = (date(m // 12, m % 12 + 1, 1).toordinal() - EPOCH_ORDINAL
+                        for m in (month, month + 1))
     return first, (first + 3) % 7, following - first
 
 
@@ -701,11 +804,13 @@ def _find_month(month):
 def _is_possible(days, weekdays=0, monthdays=0):
     """Whether any day remains when these week days and days of the month (bits) are excluded.
 
-    Exact: in the 400 years of the Gregorian cycle every month begins on each week day, a leap February too.
+    Exact: in the 400 years of the Gregorian cycle every month begins on each week day,
+    a leap February too.
     """
     return any(days.get_mask(month, first, length) & ~(monthdays | (monthdays & 1) << length)
                & ~_week_bits(weekdays, first)
-               for month, length in [(1, 28)] + list(enumerate(MONTH_LENGTHS)) for first in range(7))
+               for month, length in [(1, 28)] + list(enumerate(MONTH_LENGTHS))
+               for first in range(7))
 
 
 class DayTimes:
@@ -719,18 +824,12 @@ class DayTimes:
     def count_before(self, second):
         """How many come before this second of the day."""
         place = bisect_right(self.starts, second) - 1
-        return place * len(self.within) + bisect_left(self.within, second - self.starts[place]) if place >= 0 else 0
+        return (place * len(self.within) + bisect_left(self.within, second - self.starts[place])
+                if place >= 0 else 0)
 
     def get_nth(self, n):
         """The n-th, from 0."""
         return self.starts[n // len(self.within)] + self.within[n % len(self.within)]
-
-
-@functools.lru_cache(maxsize=64)
-def _cut_times(starts, within, spans):
-    seconds = tuple(second for second in (start + second for start in starts for second in within)
-                    if any(low <= second <= high for low, high in spans))
-    return DayTimes((0,), seconds) if seconds else NEVER
 
 
 EVERY_DAY = Days(((1 << 32) - 2,) * 12, 127, (), False)
@@ -738,18 +837,25 @@ HOURS = tuple(range(0, DAY, 3600))
 NEVER = DayTimes((), ())
 
 
+# ======================================================================================
+# timetable/rules.py
+# A rule of a schedule, from its text to days and times of day.
+# ======================================================================================
+
 class Rule(NamedTuple):
     """A parsed rule, without zone and window."""
 
     kind: str                  # a key of FORMS
     days: Days = EVERY_DAY
     times: DayTimes = DayTimes((0,), (0,))
-    real: bool = False         # matches the local clock of each real hour: no gap to fill, both passes of a fold
+    # matches the local clock of each real hour: no gap to fill, both passes of a fold
+    real: bool = False
     step: int = 0              # seconds, of `every`
     day: int = None            # of `at`
 
 
-_COMMA, _ON_AT, _NUMBER = re.compile(" ?, ?"), re.compile("(?:on (.+) )?at (.+)"), re.compile("[0-9]{1,4}")
+_COMMA, _ON_AT, _NUMBER = (re.compile(" ?, ?"), re.compile("(?:on (.+) )?at (.+)"),
+                           re.compile("[0-9]{1,4}"))
 _CLOCK = re.compile("([01]?[0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9]))?")
 _MINUTE = re.compile("([0-5]?[0-9]):([0-5][0-9])")
 _LIKE_CRON = re.compile(r"[-0-9*/,]+(\s+[^\s:]+){4,5}")
@@ -758,7 +864,8 @@ _INCOMPLETE = ((re.compile("$"), "an item is empty; leave out the comma"),
                (re.compile("/"), "before / comes * or a range, like */5"),
                (re.compile("-"), "a range lacks its start; it is like 1-5"),
                (re.compile("[^/]*-(/|$)"), "a range lacks its end; it is like 1-5"),
-               (re.compile("[^/]*/(?!0*[1-9][0-9]{0,5}$)"), "after / comes a step from 1 up, like */5"))
+               (re.compile("[^/]*/(?!0*[1-9][0-9]{0,5}$)"),
+                "after / comes a step from 1 up, like */5"))
 
 
 @functools.lru_cache(maxsize=8192)
@@ -781,17 +888,19 @@ def _parse_words(kind, rest):
     if kind == "startup" and not rest:
         return Rule(kind, times=NEVER)
     if kind == "every" and rest[:1].isalpha():
-        raise CalendarError("'%s' is no duration, like 15m; for days or times of day write '%s' or '%s'"
-                            % (rest, FORMS["daily"], FORMS["weekly"]))
+        raise CalendarError("'%s' is no duration, like 15m; for days or times of day write "
+                            "'%s' or '%s'" % (rest, FORMS["daily"], FORMS["weekly"]))
     if kind == "every" and rest:
         if not parse_seconds(rest):
             raise CalendarError("duration '%s' is below 1s" % rest)
         return Rule(kind, step=parse_seconds(rest))
     if kind == "at" and re.fullmatch("[^ t]+[ t][^ t]+", rest):
         day, clock = re.split("[ t]", rest)
-        return Rule(kind, day=parse_day(day), days=_parse_yearly(day[5:]), times=_parse_times(clock, parse_clock))
+        return Rule(kind, day=parse_day(day), days=_parse_yearly(day[5:]),
+                    times=_parse_times(clock, parse_clock))
     match = _ON_AT.fullmatch(rest)
-    parse_days = {"weekly": _parse_weekly, "monthly": _parse_monthly, "yearly": _parse_yearly}.get(kind)
+    parse_days = {"weekly": _parse_weekly, "monthly": _parse_monthly,
+                  "yearly": _parse_yearly}.get(kind)
     if kind in ("startup", "every", "at") or not match or bool(match.group(1)) != bool(parse_days):
         raise CalendarError("write '%s'" % FORMS[kind])
     if kind == "hourly":
@@ -832,7 +941,8 @@ def parse_seconds(text):
     """Seconds of `90s`, `15m`, `2h`, `1d` or a bare number of seconds (text or int)."""
     match = re.fullmatch("([0-9]{1,9})([smhd]?)", str(text).strip().lower())
     if not match:
-        raise CalendarError("duration '%s' is not a number with s, m, h or d, like 90s, 15m, 2h, 1d" % text)
+        raise CalendarError("duration '%s' is not a number with s, m, h or d, like 90s, 15m, 2h, 1d"
+                            % text)
     return int(match.group(1)) * {"m": 60, "h": 3600, "d": DAY}.get(match.group(2), 1)
 
 
@@ -871,7 +981,8 @@ def _parse_cron(rest):
         raise CalendarError("'%s' is none of %s @reboot" % (rest, " ".join(MACROS)))
     fields = MACROS.get(rest, rest).split()
     if len(fields) not in (5, 6):
-        raise CalendarError("%d fields; cron has 5 (minute hour day month weekday) or 6 (second first)" % len(fields))
+        raise CalendarError("%d fields; cron has 5 (minute hour day month weekday) "
+                            "or 6 (second first)" % len(fields))
     second, minute, hour, day, month, weekday = fields if len(fields) == 6 else ["0"] + fields
     seconds, minutes = _parse_field("second", second, 0, 59), _parse_field("minute", minute, 0, 59)
     within = _share(tuple(60 * minute + second for minute in minutes for second in seconds))
@@ -884,7 +995,8 @@ def _parse_cron(rest):
 
 def _parse_days(day, month, weekday, last="L", hint=" or L"):
     """Days from the last three fields of cron; `last` is the word for the last day."""
-    months, mask = _parse_field("month", month, 1, 12, MONTH_NUMBERS), _parse_monthdays(day, last, hint)
+    months, mask = (_parse_field("month", month, 1, 12, MONTH_NUMBERS),
+                    _parse_monthdays(day, last, hint))
     nth, plain = set(), []
     for item in weekday.split(","):
         match = re.fullmatch("([^#]+)(?:#([1-5])|l)", item)
@@ -894,32 +1006,37 @@ def _parse_days(day, month, weekday, last="L", hint=" or L"):
         else:
             plain.append(item)
     return Days(tuple(mask if number in months else 0 for number in range(1, 13)),
-                _parse_weekdays(",".join(plain), ", alone, with #1 to #5 or with L") if plain else 0, tuple(sorted(nth)),
-                not day.startswith("*") and not weekday.startswith("*"))
+                _parse_weekdays(",".join(plain), ", alone, with #1 to #5 or with L")
+                if plain else 0,
+                tuple(sorted(nth)), not day.startswith("*") and not weekday.startswith("*"))
 
 
 def _parse_weekdays(text, hint=""):
-    return sum({1 << (number - 1) % 7 for number in _parse_field("week day", text, 0, 7, WEEKDAY_NUMBERS, hint)})
+    return sum({1 << (number - 1) % 7
+                for number in _parse_field("week day", text, 0, 7, WEEKDAY_NUMBERS, hint)})
 
 
 def _parse_monthdays(text, last="last", hint=" or last"):
     plain = [item for item in text.split(",") if item != last.lower()]
     for item in plain:
         if last.lower() in re.split("[-/]", item):
-            raise CalendarError("day of month '%s': %s stands alone, in no range and without a step" % (item, last))
+            raise CalendarError("day of month '%s': %s stands alone, in no range and without a step"
+                                % (item, last))
     numbers = _parse_field("day of month", ",".join(plain), 1, 31, hint=hint) if plain else []
     return sum(1 << number for number in numbers) | (len(plain) <= text.count(","))
 
 
 def _parse_field(what, text, low, high, names=(), hint=""):
-    """The numbers, in order, of a list of `*`, `a`, `a-b`, each with `/step`; high 7 is Sunday once more."""
+    """The numbers, in order, of a list of `*`, `a`, `a-b`, each with `/step`;
+    high 7 is Sunday once more."""
     def read(word):
         if word in names:
             return names[word]
         if word == "?":
             raise CalendarError("%s: '%s' is no part of '%s'; every one is *" % (what, word, text))
         if not _NUMBER.fullmatch(word) or not low <= int(word) <= high:
-            raise CalendarError("%s '%s' is not %d-%d%s" % (what, word, low, high, " ".join(["", *names]) + hint))
+            raise CalendarError("%s '%s' is not %d-%d%s"
+                                % (what, word, low, high, " ".join(["", *names]) + hint))
         return int(word)
     top, numbers = 6 if high == 7 else high, set()
     for item in text.split(","):
@@ -939,6 +1056,11 @@ def _parse_field(what, text, low, high, names=(), hint=""):
     return sorted(numbers)
 
 
+# ======================================================================================
+# timetable/windows.py
+# What restricts a rule: hours, dates, weekdays, and repetitions.
+# ======================================================================================
+
 class Window(NamedTuple):
     """What the fields of a schedule take away or add, but for `from` and `to`."""
 
@@ -957,16 +1079,19 @@ class Window(NamedTuple):
         first, weekday, length = _find_month(month)
         mask = days.get_mask(month % 12, weekday, length)
         if mask and (self.weekdays or self.monthdays):
-            mask &= ~(self.monthdays | (self.monthdays & 1) << length | _week_bits(self.weekdays, weekday))
+            mask &= ~(self.monthdays | (self.monthdays & 1) << length
+                      | _week_bits(self.weekdays, weekday))
         place = bisect_left(self.ends, first)
         while mask and place < len(self.starts) and self.starts[place] < first + length:
-            low, high = max(self.starts[place] - first, 0) + 1, min(self.ends[place] - first, length) + 1
+            low, high = (max(self.starts[place] - first, 0) + 1,
+                         min(self.ends[place] - first, length) + 1)
             mask &= ~((2 << high) - (1 << low))
             place += 1
         return mask
 
     def next_day(self, days, day):
-        """The first day from `day` on, or None. Tries months, no more than the 40 years that may lie between."""
+        """The first day from `day` on, or None.
+        Tries months, no more than the 40 years that may lie between."""
         while day < END_DAY:
             when = date.fromordinal(day + EPOCH_ORDINAL)
             month = when.year * 12 + when.month - 1
@@ -995,7 +1120,8 @@ class Window(NamedTuple):
         """Why this local time is excluded, in words, or ''."""
         day, second = divmod(local, DAY)
         if not self.count_days(EVERY_DAY, day, day + 1):
-            return "excluded day %s %s" % (WEEKDAYS[(day + 3) % 7], date.fromordinal(day + EPOCH_ORDINAL))
+            return "excluded day %s %s" % (WEEKDAYS[(day + 3) % 7],
+                                           date.fromordinal(day + EPOCH_ORDINAL))
         return "" if any(low <= second <= high for low, high in self.spans) else "outside hours"
 
 
@@ -1006,7 +1132,8 @@ def format_clock(local):
 
 
 def _join(value):
-    items = value if isinstance(value, (list, tuple)) else str("" if value is None else value).split(",")
+    items = (value if isinstance(value, (list, tuple))
+             else str("" if value is None else value).split(","))
     return ",".join(str(item).strip() for item in items)
 
 
@@ -1028,7 +1155,8 @@ def _parse_window(weekdays, monthdays, dates, hours, gap, fold, *repetition):
     limits = [limit for limit in (count, duration if duration is None else duration // (every or 1))
               if limit is not None]
     if bool(every) != bool(limits):
-        raise CalendarError("repeat_every (from 1s up) needs repeat_count or repeat_for, and they need it")
+        raise CalendarError("repeat_every (from 1s up) needs repeat_count or repeat_for, and they "
+                            "need it")
     if limits and not min(limits):
         raise CalendarError("repeat_for is shorter than repeat_every: nothing would be repeated")
     return Window(_read("exclude_weekdays", _parse_weekdays, weekdays.lower()),
@@ -1052,7 +1180,8 @@ def _parse_dates(text):
     starts, ends, found = [], [], []
     for item in filter(None, text.split(",")):
         if not item[0].isdigit():
-            raise CalendarError("'%s' is neither a date YYYY-MM-DD, a range a..b, nor a calendar that exists" % item)
+            raise CalendarError("'%s' is neither a date YYYY-MM-DD, a range a..b, nor a calendar "
+                                "that exists" % item)
         first, dots, last = item.partition("..")
         found.append((parse_day(first.strip()), parse_day(last.strip() if dots else first)))
         if found[-1][1] < found[-1][0]:
@@ -1066,43 +1195,62 @@ def _parse_dates(text):
     return tuple(starts), tuple(ends)
 
 
+# ======================================================================================
+# timetable/timetable.py
+# The due times of a rule in its window and zone: next, last, count, and what is excluded.
+# ======================================================================================
+
+@functools.lru_cache(maxsize=64)
+def _cut_times(starts, within, spans):
+    seconds = tuple(second for second in (start + second for start in starts for second in within)
+                    if any(low <= second <= high for low, high in spans))
+    return DayTimes((0,), seconds) if seconds else NEVER
+
+
 def parse_moment(text, zone, newest=False):
     """The instant of an ISO date or time, local in `zone` unless it ends in Z or an offset.
 
-    With `newest` a date alone is its last second, and a time that exists twice the second one (for `to`).
+    With `newest` a date alone is its last second, and a time that exists twice the second one
+    (for `to`).
     """
-    match = re.fullmatch(r"([0-9-]{10})(?:[ Tt]([0-9:]+)(?:\.[0-9]+)?)?([Zz]|[+-](?:[01][0-9]|2[0-3]):?[0-5][0-9])?",
+    match = re.fullmatch(r"([0-9-]{10})(?:[ Tt]([0-9:]+)(?:\.[0-9]+)?)?"
+                         r"([Zz]|[+-](?:[01][0-9]|2[0-3]):?[0-5][0-9])?",
                          str(text))
     if not match:
-        raise CalendarError("'%s' is not YYYY-MM-DD or YYYY-MM-DD HH:MM[:SS], with Z or +HH:MM if not local" % text)
+        raise CalendarError("'%s' is not YYYY-MM-DD or YYYY-MM-DD HH:MM[:SS], with Z or +HH:MM if "
+                            "not local" % text)
     day, clock, suffix = match.groups()
     rule = _parse_words("at", "%s %s" % (day, clock or ("23:59:59" if newest else "00:00")))
-    table = Timetable(rule, find_zone("UTC") if suffix else zone, BARE_WINDOW if newest else OPEN_WINDOW)
+    table = Timetable(rule, find_zone("UTC") if suffix else zone,
+                      BARE_WINDOW if newest else OPEN_WINDOW)
     instant = table.last_until(-1, table.last) if newest else table.next_after(-1)
     if instant is None:
         return -1 if day < "1970" else LAST_INSTANT
     east = suffix and suffix[1:].replace(":", "")
-    return instant - int(suffix[0] + "1") * (int(east[:2]) * 3600 + int(east[2:]) * 60) if east else instant
+    return (instant - int(suffix[0] + "1") * (int(east[:2]) * 3600 + int(east[2:]) * 60)
+            if east else instant)
 
 
 def make_timetable(rule, timezone="", options=None, calendars=None):
     """The Timetable of a schedule. Raises CalendarError.
 
-    rule: its text; timezone: a name for find_zone; options: a mapping that may hold, among others, from, to and
-    WINDOW_FIELDS; calendars: name -> dates (text or list), for exclude_dates.
+    rule: its text; timezone: a name for find_zone; options: a mapping that may hold, among others,
+    from, to and WINDOW_FIELDS; calendars: name -> dates (text or list), for exclude_dates.
     """
     zone = find_zone(timezone)
     if not options or MOVING_FIELDS.isdisjoint(options):
         return _make_plain(rule, zone)
     texts = [_join(options[name]) if name in options else "" for name in WINDOW_FIELDS]
     if texts[2]:
-        texts[2] = ",".join(_join((calendars or {}).get(item, item)) for item in texts[2].split(","))
+        texts[2] = ",".join(_join((calendars or {}).get(item, item))
+                            for item in texts[2].split(","))
     window = _parse_window(*texts)
     first = _read("from", lambda text: parse_moment(text, zone), options.get("from"), None)
     last = _read("to", lambda text: parse_moment(text, zone, newest=True), options.get("to"), None)
     if None not in (first, last) and last < first:
         raise CalendarError("to: '%s' is before from '%s'" % (options["to"], options["from"]))
-    return Timetable(parse_rule(rule), zone, window, max(first or 0, 0), LAST_INSTANT if last is None else last)
+    return Timetable(parse_rule(rule), zone, window, max(first or 0, 0),
+                     LAST_INSTANT if last is None else last)
 
 
 @functools.lru_cache(maxsize=8192)
@@ -1118,8 +1266,9 @@ BARE_WINDOW = OPEN_WINDOW._replace(fold="both")
 class Timetable:
     """When a rule is due in a zone and a window, from `first` to `last`. Immutable.
 
-    Nothing is due before 1970 or after 9997. Dates and hours of the window are those of the local time that the rule
-    names; for `every` and for repetitions, those of the instant. `anchor` is an instant at which `every` is due.
+    Nothing is due before 1970 or after 9997. Dates and hours of the window are those of the local
+    time that the rule names; for `every` and for repetitions, those of the instant. `anchor` is an
+    instant at which `every` is due.
     """
 
     __slots__ = ("rule", "zone", "window", "times", "first", "last", "anchor", "_known")
@@ -1129,7 +1278,8 @@ class Timetable:
         self._known = (0, 0)        # an instant and its next due time
         self.anchor, self.times = first if anchor is None else anchor, rule.times
         if rule.day is not None:  # the one date of `at` lies within, in any zone
-            self.first, self.last = max(first, (rule.day - 2) * DAY), min(last, (rule.day + 3) * DAY)
+            self.first, self.last = (max(first, (rule.day - 2) * DAY),
+                                     min(last, (rule.day + 3) * DAY))
         if window not in (OPEN_WINDOW, BARE_WINDOW):
             self._narrow(rule, window)
 
@@ -1140,9 +1290,11 @@ class Timetable:
                 self.times = times
         if not _is_possible(rule.days, window.weekdays, window.monthdays):
             self.times = NEVER
-        span, per_day = window.every * window.repeats, DAY // rule.step + 1 if rule.step else self.times.size
+        span, per_day = (window.every * window.repeats,
+                         DAY // rule.step + 1 if rule.step else self.times.size)
         if min(per_day * (span // DAY + 1), span) > MAX_OVERLAP:
-            raise CalendarError("repetitions of over %d firings might overlap; repeat for less time" % MAX_OVERLAP)
+            raise CalendarError("repetitions of over %d firings might overlap; repeat for less time"
+                                % MAX_OVERLAP)
 
     def next_after(self, instant):
         """The first due time after `instant`, or None."""
@@ -1155,7 +1307,8 @@ class Timetable:
         return due
 
     def _find_next(self, instant):
-        after, span = max(int(instant // 1), self.first - 1), self.window.every * self.window.repeats
+        after, span = (max(int(instant // 1), self.first - 1),
+                       self.window.every * self.window.repeats)
         following = self._next_firing(after)
         firing = self._next_firing(after - span - 1) if span else following
         while firing is not None and firing <= after:
@@ -1176,7 +1329,8 @@ class Timetable:
         while firing is not None and firing <= until:
             following = self._next_firing(firing)
             if firing > reach and (following is None or following > firing + span):
-                count += (firing > after) + self._count_steps(firing, every, max(after, firing), firing + span, until)
+                count += (firing > after) + self._count_steps(firing, every, max(after, firing),
+                                                              firing + span, until)
             else:  # overlapping repetitions: an instant that two of them share counts once
                 again = firing
                 while again is not None and again <= until:
@@ -1196,7 +1350,8 @@ class Timetable:
         return _find_first(low, until, lambda instant: not self.count(instant, until))
 
     def notes(self, due):
-        """Short texts about a due time for the preview: what the zone's changes of offset mean for it."""
+        """Short texts about a due time for the preview:
+        what the zone's changes of offset mean for it."""
         start, end, offset, before = self.zone.get_piece(due)
         local, missing = due + offset, self._find_missing(due)
         if self.rule.step:
@@ -1209,7 +1364,8 @@ class Timetable:
         return notes
 
     def excluded_between(self, after, until, limit=100):
-        """[(instant, reason, text)] of at most `limit` due times in (after, until] that the rule alone would have.
+        """[(instant, reason, text)] of at most `limit` due times in (after, until] that the rule
+        alone would have.
 
         The reason is window, gap or fold. What the window takes from repetitions is not listed.
         """
@@ -1231,9 +1387,11 @@ class Timetable:
         return instant if instant is not None and instant < before else None
 
     def excluded_spans(self, after, until):
-        """excluded_between as [(first, last, count, reason, text)], those that follow each other as one.
+        """excluded_between as [(first, last, count, reason, text)],
+        those that follow each other as one.
 
-        Many are told as few: after the first MAX_SPANS the rest is one, with the reason of its first.
+        Many are told as few: after the first MAX_SPANS the rest is one,
+        with the reason of its first.
         """
         spans, bare = [], self._bare()
         for instant, reason, text in self.excluded_between(after, until, MAX_SPANS):
@@ -1246,7 +1404,8 @@ class Timetable:
                 return bare._count_firings(after, until) - self._count_firings(after, until)
             first, last, have, reason, text = spans.pop()
             have += count(last)
-            spans.append((first, _find_first(last - 1, until, lambda instant: not count(instant)), have, reason, text))
+            spans.append((first, _find_first(last - 1, until, lambda instant: not count(instant)),
+                          have, reason, text))
         return spans
 
     def _bare(self):
@@ -1290,7 +1449,8 @@ class Timetable:
             if local is None:
                 return None
             if local < end + offset:
-                due = max(local - offset, start)  # local time that a gap swallowed would be before start
+                # local time that a gap swallowed would be before start
+                due = max(local - offset, start)
                 return due if due <= self.last else None
             # Far off nothing in between can match: a fold sets the clock back by a day at most.
             instant = end if end - instant < 2 * DAY else max(end, local - offset - 2 * DAY)
@@ -1323,14 +1483,17 @@ class Timetable:
         return instant + offset
 
     def _find_missing(self, instant):
-        """The first local time of the rule that a gap swallowed and for which `instant` is due, or None."""
+        """The first local time of the rule that a gap swallowed and for which `instant` is due,
+        or None."""
         start, _, offset, before = self.zone.get_piece(instant)
         begin = self._begin_local(instant, start, offset, before)
-        local = self._next_local(begin) if begin < start + offset and self.times.size and not self.rule.step else None
+        local = (self._next_local(begin)
+                 if begin < start + offset and self.times.size and not self.rule.step else None)
         return local if local is not None and local < start + offset else None
 
     def _next_local(self, local):
-        """The first local time of the rule from `local` on, as if the zone never changed, or None."""
+        """The first local time of the rule from `local` on, as if the zone never changed,
+        or None."""
         day, second = divmod(local, DAY)
         found = self.window.next_day(self.rule.days, day)
         if found == day:
@@ -1344,7 +1507,8 @@ class Timetable:
         """How many local times of the rule are in [low, high)."""
         def count_before(local):
             day, second = divmod(local, DAY)
-            today = self.times.count_before(second) if second and count_days(days, day, day + 1) else 0
+            today = (self.times.count_before(second)
+                     if second and count_days(days, day, day + 1) else 0)
             return today + (count_days(days, first, day) * self.times.size if first < day else 0)
         count_days, days, first = self.window.count_days, self.rule.days, low // DAY
         return count_before(high) - count_before(low) if low < high else 0
@@ -1374,7 +1538,8 @@ class Timetable:
         return count
 
     def _find_open(self, instant):
-        """(first, last) instant of the next stretch from `instant` on that the window leaves, or (None, None)."""
+        """(first, last) instant of the next stretch from `instant` on that the window leaves,
+        or (None, None)."""
         if self.window[:5] == OPEN_WINDOW[:5]:
             return instant, self.last
         while instant <= self.last:
@@ -1391,8 +1556,8 @@ class Timetable:
 
 
 def find_jitter(name, due, jitter_s, timetable=None):
-    """Seconds 0..jitter_s by which a schedule's due time is delayed, never up to its next: a hash, the same on every
-    host and start."""
+    """Seconds 0..jitter_s by which a schedule's due time is delayed, never up to its next: a hash,
+    the same on every host and start."""
     following = timetable.next_after(due) if timetable and jitter_s else None
     most = jitter_s if following is None else min(jitter_s, following - int(due) - 1)
     digest = hashlib.sha256(("%s@%d" % (name, due)).encode("utf-8")).digest()
@@ -1400,7 +1565,8 @@ def find_jitter(name, due, jitter_s, timetable=None):
 
 
 # ======================================================================================
-# 5 definitions
+# definitions/kinds.py
+# What a field of a definition may hold: each kind checks a JSON value or the text of an option.
 # ======================================================================================
 
 class Kind(NamedTuple):
@@ -1523,13 +1689,6 @@ def _check_whole_seconds(value):
     return value
 
 
-def _check_jitter(value):
-    value = _check_whole_seconds(value)
-    if value > DAY:
-        raise ValueError("must be at most one day")
-    return value
-
-
 def _check_joined(value):
     """Words between commas, or a list of them -> words between commas."""
     items = value if isinstance(value, list) else [value]
@@ -1567,6 +1726,65 @@ def _check_values(value):
     return {name: _check_value(item) for name, item in value.items()}
 
 
+def _check_variable(name):
+    if not isinstance(name, str) or not VARIABLE.fullmatch(name) or len(name) > MAX_NAME:
+        raise ValueError("must be a name of letters, digits and _, at most %d characters"
+                         % MAX_NAME)
+    if name in RESERVED_VARIABLES:
+        raise ValueError("%s is the agent's own variable" % name)
+    return name
+
+
+TEXT = _of_type((str,), "must be text")
+FILLED = Kind(lambda value: TEXT.check(value) or _refuse("must not be empty"),
+              lambda text: text or _refuse("must not be empty"))
+BOOLEAN = _of_type((bool,), "must be true or false", _parse_boolean)
+NAMED = Kind(check_name, check_name)
+SECONDS = Kind(_check_seconds, _check_seconds)
+TIMEOUT = Kind(_check_positive_seconds, _check_positive_seconds)
+VALUES = Kind(_check_values, _check_values)
+VARIABLE_NAME = Kind(_check_variable, _check_variable)
+INSTANT = Kind(parse_time, parse_time)
+INSTANT_END = Kind(lambda text: parse_time(text, True), lambda text: parse_time(text, True))
+WHOLE_SECONDS = Kind(_check_whole_seconds, _check_whole_seconds)
+JOINED = Kind(_check_joined, _check_joined)
+LABEL = Kind(lambda value: TEXT.check(value) if len(str(value)) <= 1000 else
+             _refuse("must have at most 1000 characters"),
+             lambda text: text if len(text) <= 1000 else _refuse("at most 1000 characters"))
+PRIORITY = number(-1000000, 1000000)
+
+
+def _refuse(reason):
+    raise ValueError(reason)
+
+
+def check_calendar_name(name):
+    """The name of a calendar, which no date can be taken for, or ValueError."""
+    if check_name(name)[0].isdigit():
+        raise ValueError("the name of a calendar does not begin with a digit")
+    return name
+
+
+def check_dates(text):
+    """The dates of a calendar, at least one, or ValueError."""
+    text = _check_joined(text)
+    if not _parse_dates(text)[0]:
+        raise ValueError("must be dates such as 2026-12-25 or 2026-12-24..2026-12-31")
+    return text
+
+
+# ======================================================================================
+# definitions/fields.py
+# The fields of every definition, as tables, and the checks that belong to one field alone.
+# ======================================================================================
+
+def _check_jitter(value):
+    value = _check_whole_seconds(value)
+    if value > DAY:
+        raise ValueError("must be at most one day")
+    return value
+
+
 def _check_declared(value):
     """Variables of a scenario: a default, or {"secret": true} with where it is read from."""
     if not isinstance(value, dict):
@@ -1596,28 +1814,6 @@ def _check_concurrency(value):
     items = check_each([("." + name, fields.get(name, unknown), item)
                         for name, item in value.items()])
     return dict({"on_limit": "wait", "max_wait": None}, **dict(zip(value, items)))
-
-
-def _check_variable(name):
-    if not isinstance(name, str) or not VARIABLE.fullmatch(name) or len(name) > MAX_NAME:
-        raise ValueError("must be a name of letters, digits and _, at most %d characters" % MAX_NAME)
-    if name in RESERVED_VARIABLES:
-        raise ValueError("%s is the agent's own variable" % name)
-    return name
-
-
-def _check_command(value):
-    if isinstance(value, str) and value.strip():
-        return TEXT.check(value)
-    if isinstance(value, list) and value and value[0] != "":
-        return check_items(TEXT.check, value)
-    raise ValueError("must be a string for the shell, or a list of program and arguments")
-
-
-def _check_umask(value):
-    if not isinstance(value, str) or not re.fullmatch("[0-7]{3,4}", value):
-        raise ValueError('must be octal digits in quotes, such as "027"')
-    return value
 
 
 def _check_schema_contexts(value):
@@ -1652,29 +1848,6 @@ def _check_mail_connect(connect):
         if name == "tls" and not isinstance(connect[name], dict):
             choice(*MAIL_TLS).check(connect[name])
     check_each([("." + name, check, name) for name in connect])
-
-
-TEXT = _of_type((str,), "must be text")
-FILLED = Kind(lambda value: TEXT.check(value) or _refuse("must not be empty"),
-              lambda text: text or _refuse("must not be empty"))
-BOOLEAN = _of_type((bool,), "must be true or false", _parse_boolean)
-NAMED = Kind(check_name, check_name)
-SECONDS = Kind(_check_seconds, _check_seconds)
-TIMEOUT = Kind(_check_positive_seconds, _check_positive_seconds)
-VALUES = Kind(_check_values, _check_values)
-VARIABLE_NAME = Kind(_check_variable, _check_variable)
-INSTANT = Kind(parse_time, parse_time)
-INSTANT_END = Kind(lambda text: parse_time(text, True), lambda text: parse_time(text, True))
-WHOLE_SECONDS = Kind(_check_whole_seconds, _check_whole_seconds)
-JOINED = Kind(_check_joined, _check_joined)
-LABEL = Kind(lambda value: TEXT.check(value) if len(str(value)) <= 1000 else
-             _refuse("must have at most 1000 characters"),
-             lambda text: text if len(text) <= 1000 else _refuse("at most 1000 characters"))
-PRIORITY = number(-1000000, 1000000)
-
-
-def _refuse(reason):
-    raise ValueError(reason)
 
 
 # fields that the sections on task types add to: type -> its class (fields, run)
@@ -1738,7 +1911,8 @@ SCHEDULE_FIELDS = {
     "attempts": Field(number(1, 1000), default=1, shown="n"),
     "retry_delay": Field(SECONDS, default=0, shown="s"),
     "timeout": Field(TIMEOUT, shown="s"),
-    "overlap": Field(choice("queue", "skip", "parallel", "stop"), default="queue", shown="queue|skip|parallel|stop"),
+    "overlap": Field(choice("queue", "skip", "parallel", "stop"), default="queue",
+                     shown="queue|skip|parallel|stop"),
     "misfire": Field(choice("once", "skip", "all"), default="once", shown="once|all|skip"),
     "grace": Field(TIMEOUT, shown="s"),
 }
@@ -1762,6 +1936,11 @@ LOGICAL_SCHEMA_FIELDS = {
 DOCUMENT_FIELDS = ("scenarios", "schedules", "contexts", "data_servers", "logical_schemas",
                    "calendars")
 
+
+# ======================================================================================
+# definitions/model.py
+# Scenarios, schedules and documents as values that are checked already.
+# ======================================================================================
 
 class Task(NamedTuple):
     """One task of a step: `fields` are those of its type."""
@@ -1892,8 +2071,8 @@ class Schedule(NamedTuple):
                         {field: self.options[field]}, calendars)
         attempt("after", self._check_after)
         if not faults and parse_rule(self.rule or "startup").kind == "startup":
-            faults = [(name, "is for due times by the clock, like 'daily at 02:00'; there are none without "
-                       "a rule or with 'startup'") for name in self.options
+            faults = [(name, "is for due times by the clock, like 'daily at 02:00'; there are none "
+                       "without a rule or with 'startup'") for name in self.options
                       if name in MOVING_FIELDS or name == "jitter"]
         if not faults:
             attempt("repeat_every", self.timetable, calendars)
@@ -1919,14 +2098,17 @@ class Document(NamedTuple):
         return bool(self.contexts or self.data_servers or self.logical_schemas or self.calendars)
 
     def list_warnings(self):
-        """[(path, reason)] of what this host lacks; it is the task's error if it still does then."""
+        """[(path, reason)] of what this host lacks; it is the task's error if it still does
+        then."""
         own = ("sqlite3", "smtp")
-        warnings = [("data_servers[%d].driver" % index, "warning: this host's Python has no module %s"
+        warnings = [("data_servers[%d].driver" % index,
+                     "warning: this host's Python has no module %s"
                      % server["driver"]) for index, server in enumerate(self.data_servers)
                     if server["driver"] not in own and not has_module(server["driver"])]
         for path, task in self._list_tasks():
             warnings += [("%s.%s" % (path, place), "warning: " + reason)
-                         for place, reason in getattr(TASK_TYPES[task.type], "warn", lambda _: ())(task.fields)]
+                         for place, reason in getattr(TASK_TYPES[task.type], "warn", lambda _: ())(
+                             task.fields)]
         return warnings
 
     def list_schemas(self):
@@ -1950,6 +2132,45 @@ def has_module(name):
         return False
 
 
+def canonical(document):
+    """The one JSON text of a document: equal definitions have equal text."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"))
+
+
+def make_schedule(fields):
+    """The values of SCHEDULE_FIELDS by name -> Schedule."""
+    own = Schedule._fields[:-1]
+    return Schedule(*[fields[name] for name in own], options={
+        name: fields[name] for name, field in SCHEDULE_FIELDS.items()
+        if name not in own and fields[name] not in (None, "", field.default)})
+
+
+@functools.lru_cache(maxsize=8192)
+def read_stored(column, text):
+    """The variables or options of a schedule as a repository has them, one dict for all that have
+    the same. Conflict: another program has spoilt them."""
+    try:
+        values = json.loads(text)
+        if column == "variables":
+            return VALUES.check(values)
+        return {name: SCHEDULE_FIELDS[name].kind.check(value) for name, value in values.items()}
+    except (ValueError, KeyError, AttributeError) as error:
+        told = "" if column == "variables" else " %s" % shorten(text)     # no value of a variable
+        raise Conflict("%s%s cannot be read: %s" % (column, told, error)) from None
+
+
+def schedule_document(schedule):
+    """A schedule -> its JSON object, without what is default."""
+    own = {name: value for name, value in zip(schedule._fields[:-1], schedule)
+           if value != SCHEDULE_FIELDS[name].default}
+    return dict(own, **schedule.options)
+
+
+# ======================================================================================
+# definitions/references.py
+# References to variables in texts: found, replaced, and handed to a shell.
+# ======================================================================================
+
 _REFERENCE = re.compile(r"\$\$(?=\{)|\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -1965,13 +2186,15 @@ def shell_command(text):
 
 
 def find_code_fault(code):
-    """Why code of a program cannot be run: it has a reference, by which a value would become code. None
-    when it has none."""
+    """Why code of a program cannot be run: it has a reference,
+    by which a value would become code. None when it has none."""
     names = [match.group(1) for match in _REFERENCE.finditer(code) if match.group(1)]
     if not names:
         return None
-    return ("${%s} is not replaced in code, for a value must never become code: write os.environ[\"%s\"]"
-            " (for a literal ${%s} write $${%s})" % (names[0], environment_name(names[0]), names[0], names[0]))
+    return ("${%s} is not replaced in code, for a value must never become code: write "
+            "os.environ[\"%s\"]"
+            " (for a literal ${%s} write $${%s})" % (names[0], environment_name(names[0]), names[0],
+                                                     names[0]))
 
 
 def environment_name(name):
@@ -1991,10 +2214,10 @@ def strings_in(value, path=""):
             yield from strings_in(item, "%s.%s" % (path, key))
 
 
-def canonical(document):
-    """The one JSON text of a document: equal definitions have equal text."""
-    return json.dumps(document, sort_keys=True, separators=(",", ":"))
-
+# ======================================================================================
+# definitions/reader.py
+# From the JSON of a document to its definitions, with every fault and its path.
+# ======================================================================================
 
 class Definitions:
     """Reads a definitions document and collects every fault of it as (path, reason).
@@ -2157,8 +2380,8 @@ class Definitions:
                         for inner, text in strings_in(task.fields[name], "%s.%s" % (place, name)):
                             used = {m.group(1) for m in _REFERENCE.finditer(text)}
                             if used & set(scenario.secrets):
-                                self._fault(inner, "a secret in an argument is seen by every user of "
-                                            "the host; read it from the environment")
+                                self._fault(inner, "a secret in an argument is seen by every "
+                                            "user of the host; read it from the environment")
                 for name in ("variable", "capture"):
                     if task.type != "evaluate" and task.fields.get(name) in scenario.secrets:
                         self._fault("%s.%s" % (place, name), "a secret is not set by a task")
@@ -2180,7 +2403,8 @@ class Definitions:
         for index, step in enumerate(steps):
             below = steps[index + 1]["name"] if index + 1 < len(steps) else END
             handler = on_error if on_error and on_error != step["name"] else FAIL
-            yield Step(**dict(step, on_ok=step["on_ok"] or below, on_false=step["on_false"] or below,
+            yield Step(**dict(step, on_ok=step["on_ok"] or below,
+                              on_false=step["on_false"] or below,
                               on_error=step["on_error"] or handler))
 
     def _step(self, path, value, known):
@@ -2239,43 +2463,6 @@ class Definitions:
         return None if len(self.faults) > before else make_schedule(fields)
 
 
-def make_schedule(fields):
-    """The values of SCHEDULE_FIELDS by name -> Schedule."""
-    own = Schedule._fields[:-1]
-    return Schedule(*[fields[name] for name in own], options={
-        name: fields[name] for name, field in SCHEDULE_FIELDS.items()
-        if name not in own and fields[name] not in (None, "", field.default)})
-
-
-@functools.lru_cache(maxsize=8192)
-def read_stored(column, text):
-    """The variables or options of a schedule as a repository has them, one dict for all that have the
-    same. Conflict: another program has spoilt them."""
-    try:
-        values = json.loads(text)
-        if column == "variables":
-            return VALUES.check(values)
-        return {name: SCHEDULE_FIELDS[name].kind.check(value) for name, value in values.items()}
-    except (ValueError, KeyError, AttributeError) as error:
-        told = "" if column == "variables" else " %s" % shorten(text)     # no value of a variable
-        raise Conflict("%s%s cannot be read: %s" % (column, told, error)) from None
-
-
-def check_calendar_name(name):
-    """The name of a calendar, which no date can be taken for, or ValueError."""
-    if check_name(name)[0].isdigit():
-        raise ValueError("the name of a calendar does not begin with a digit")
-    return name
-
-
-def check_dates(text):
-    """The dates of a calendar, at least one, or ValueError."""
-    text = _check_joined(text)
-    if not _parse_dates(text)[0]:
-        raise ValueError("must be dates such as 2026-12-25 or 2026-12-24..2026-12-31")
-    return text
-
-
 def faulty(faults):
     """The BadRequest for a document with these faults."""
     count = len(faults)
@@ -2288,27 +2475,256 @@ def parse_scenario(document):
     return Definitions(is_stored=True)._scenario("scenario", document)
 
 
-def schedule_document(schedule):
-    """A schedule -> its JSON object, without what is default."""
-    own = {name: value for name, value in zip(schedule._fields[:-1], schedule)
-           if value != SCHEDULE_FIELDS[name].default}
-    return dict(own, **schedule.options)
-
-
 # ======================================================================================
-# 6 database
+# store/files.py
+# What lies beside a repository: copies before a migration, secrets, spools, the lock of a name.
 # ======================================================================================
 
 NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs",
                         "lustre", "gpfs", "beegfs", "ncpfs", "fuse.sshfs", "fuse.glusterfs",
                         "fuse.s3fs", "fuse.rclone", "virtiofs", "webdav", "afpfs", "fuse.ceph")
-LAZY_S = 0.05           # how long a record that nobody waits for may wait for company
-GATHER_S = 0.001        # how long a commit waits for those that asked together last time
-OPEN_S = 1.0            # how long an opening waits for another program
-RETRY_S = 0.02          # between tries while another program holds the file's lock
-READERS = 8             # idle reading connections kept a file
-_WRONG_SQL = re.compile("no such |has no column|syntax error")      # the request's own fault
 
+
+def migrate(connection, path, kind, label, migrations):
+    """Brings a file's schema to this agent's version in one transaction,
+    after a copy. RepositoryError."""
+    newest = len(migrations)
+    version = connection.execute("pragma user_version").fetchone()[0]
+    tables = connection.execute("select count(*) from sqlite_master").fetchone()[0]
+    if version > newest:
+        raise RepositoryError("%s: the file has schema version %d, this agent knows up to %d: "
+                              "use a newer agent.py" % (label, version, newest))
+    if version == 0 and tables:
+        raise RepositoryError("%s: a SQLite file, but no repository" % label)
+    connection.execute("pragma journal_mode=wal")       # a file refused stays as it is
+    if version:
+        found = connection.execute("select kind from repository").fetchone()
+        if found is None or found[0] != kind:
+            raise RepositoryError("%s: is no %s repository" % (label, kind))
+    if 0 < version < newest:
+        _copy_beside(connection, path, version)
+    if version < newest:
+        connection.execute("begin immediate")
+        if connection.execute("pragma user_version").fetchone()[0] == version:
+            for script in migrations[version:]:
+                for statement in filter(str.strip, script.split(";\n")):
+                    connection.execute(statement)
+            if version == 0:
+                connection.execute("insert into repository(kind, uuid) values (?, ?)",
+                                   (kind, str(uuid.uuid4())))
+            connection.execute("pragma user_version=%d" % newest)
+        connection.execute("commit")
+
+
+def _copy_beside(connection, path, version):
+    """The file as it is, before a migration: FILE.vN, or FILE.vN.2 after one that went back
+    once."""
+    names = ["%s.v%d" % (path, version)]
+    names += ["%s.%d" % (names[0], number) for number in range(2, 100)]
+    target = next(name for name in names if not os.path.exists(name))
+    part = target + ".part"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(part)
+    make_private(part)
+    with contextlib.closing(sqlite3.connect(part, isolation_level=None)) as copy:
+        if hasattr(connection, "backup"):
+            connection.backup(copy)
+        else:                           # Python 3.6
+            connection.execute("begin")
+            copy.executescript("\n".join(connection.iterdump()))
+            connection.execute("rollback")
+            copy.execute("pragma user_version=%d" % version)
+    os.rename(part, target)
+
+
+def make_folder(path):
+    """Makes a folder with mode 0700 when it is not there; tells whether it did."""
+    try:
+        os.makedirs(path, 0o700)
+        return True
+    except FileExistsError:
+        return False
+
+
+def make_private(path):
+    """Makes an empty file with mode 0600; FileExistsError when there is one."""
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+
+def network_file_system(path):
+    """The type of the network file system that holds `path`, or None (Linux: mountinfo)."""
+    folder = os.path.realpath(os.path.dirname(os.path.abspath(path)))
+    best, kind = "", None
+    with contextlib.suppress(OSError):
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+            for line in mounts:
+                fields, _, tail = line.partition(" - ")
+                point = fields.split()[4].encode().decode("unicode_escape")
+                if (folder + "/").startswith(point.rstrip("/") + "/") and len(point) >= len(best):
+                    best, kind = point, tail.split()[0]
+    return kind if kind in NETWORK_FILE_SYSTEMS else None
+
+
+class SecretFiles:
+    """Secrets that came with EXEC: files of mode 0600 beside the repository, never in it."""
+
+    def __init__(self, path):
+        self._path = path
+
+    def _path_of(self, session):
+        return "%s.secret.%d" % (self._path, session)
+
+    def write(self, session, secrets):
+        """On disk before the commit that acknowledges the session."""
+        fd = os.open(self._path_of(session), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(fd, "w", encoding="utf-8") as file:
+            json.dump(secrets, file)
+            file.flush()
+            os.fsync(fd)
+
+    def read(self, session):
+        """Those that came with EXEC or RESTART, by name."""
+        try:
+            with open(self._path_of(session), encoding="utf-8") as file:
+                return json.load(file)
+        except FileNotFoundError:
+            return {}
+
+    def forget(self, session):
+        """After its end nothing of them is left."""
+        with contextlib.suppress(OSError):
+            os.unlink(self._path_of(session))
+
+
+SPOOL_SCHEMA = ("""
+create table log (position integer primary key, time text, stream text, line text);
+create table omitted (id integer primary key, first integer, end integer);
+create table state (
+    id integer primary key,
+    holder integer, holder_started text,        -- the process that writes here
+    is_over integer not null default 0,
+    rc integer, error text, captured blob       -- exit code, or why it could not start
+);
+insert into state(id) values (1)
+""")
+
+
+class Spool:
+    """What a process of an adoptable session printed and how it ended: a small SQLite file that
+    its holder writes, and that outlives the agent."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def _connect(self):
+        connection = sqlite3.connect(self.path, timeout=30, isolation_level=None,
+                                     check_same_thread=False)
+        connection.row_factory = sqlite3.Row
+        return contextlib.closing(connection)
+
+    def create(self):
+        """Makes the file, mode 0600."""
+        self.remove()
+        make_private(self.path)
+        with self._connect() as connection:
+            connection.execute("pragma journal_mode=wal")
+            for statement in SPOOL_SCHEMA.split(";\n"):
+                connection.execute(statement)
+
+    def note(self, **columns):
+        """Sets columns of the state; on disk when it returns."""
+        with self._connect() as connection:
+            connection.execute("pragma synchronous=full")
+            connection.execute("update state set %s" % ", ".join(name + "=?" for name in columns),
+                               tuple(columns.values()))
+
+    def store(self, rows, omitted, then=lambda: None):
+        """As WorkRepository.add_log; then() when it is done."""
+        with self._connect() as connection:
+            connection.execute("begin immediate")
+            if omitted:
+                connection.execute("delete from log where position>=? and position<?", omitted)
+                connection.execute("replace into omitted values (1, ?, ?)", omitted)
+            connection.executemany("replace into log values (?, ?, ?, ?)", rows)
+            connection.execute("commit")
+        then()
+
+    def state(self):
+        """The row of the state."""
+        with self._connect() as connection:
+            return connection.execute("select * from state").fetchone()
+
+    def read(self, after, omitted_before):
+        """(state, rows after a position and what is left out, the range left out or None)."""
+        with self._connect() as connection:
+            connection.execute("begin")
+            state = connection.execute("select * from state").fetchone()
+            omitted = connection.execute("select first, end from omitted").fetchone()
+            omitted = omitted and tuple(omitted)
+            first = omitted[0] if omitted and omitted != omitted_before else -1
+            rows = connection.execute("select * from log where position > ? or position = ?"
+                                      " order by position", (after, first)).fetchall()
+            connection.execute("rollback")
+        return state, [tuple(row) for row in rows], omitted
+
+    def remove(self):
+        """Deletes the file and what SQLite keeps beside it."""
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            with contextlib.suppress(OSError):
+                os.unlink(self.path + suffix)
+
+
+class NameLock:
+    """The lock that makes this the one live agent of its name on its master.
+
+    It is the kernel's (flock on a file beside the master), so a crash gives it back.
+    """
+
+    def __init__(self, master, name):
+        self._path = "%s.%s.lock" % (os.path.realpath(master), name)
+        self._name = name
+        self._fd = None
+
+    def take(self):
+        """CannotStart says who holds it."""
+        while self._fd is None:
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                holder = os.read(fd, 200).decode("utf-8", "replace").strip()
+                os.close(fd)
+                raise CannotStart("an agent named %s is running on this master: %s" % (
+                    self._name, holder or "it is starting")) from None
+            if self._is_the_file(fd):
+                self._fd = fd
+            else:                       # its holder removed it when it stopped
+                os.close(fd)
+        return self
+
+    def _is_the_file(self, fd):
+        with contextlib.suppress(OSError):
+            return os.path.samestat(os.fstat(fd), os.stat(self._path))
+        return False
+
+    def note(self, text):
+        """Who holds it, for a second one to tell."""
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, text.encode(), 0)
+
+    def release(self):
+        """Gives it back and leaves no file."""
+        if self._fd is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+            os.close(self._fd)
+            self._fd = None
+
+
+# ======================================================================================
+# store/pending.py
+# A write that is under way, for the one who waits for its commit.
+# ======================================================================================
 
 class Pending:
     """One request to a writer: work(connection) -> value inside the shared transaction.
@@ -2344,6 +2760,21 @@ class Pending:
         if self.error is not None:
             raise self.error
         return self.value
+
+
+# ======================================================================================
+# store/database.py
+# The one door to SQLite: readers, and one writer that lets waiting requests share a commit.
+#
+# Thread writer NAME: writes to one repository file; ends when its Database is closed and drained.
+# ======================================================================================
+
+LAZY_S = 0.05           # how long a record that nobody waits for may wait for company
+GATHER_S = 0.001        # how long a commit waits for those that asked together last time
+OPEN_S = 1.0            # how long an opening waits for another program
+RETRY_S = 0.02          # between tries while another program holds the file's lock
+READERS = 8             # idle reading connections kept a file
+_WRONG_SQL = re.compile("no such |has no column|syntax error")      # the request's own fault
 
 
 class Database:
@@ -2625,7 +3056,8 @@ class Database:
         return outcome
 
     def _set_mark(self, connection):
-        """What tells after a failed commit whether it is on disk: a row a writer, the newest kept."""
+        """What tells after a failed commit whether it is on disk: a row a writer,
+        the newest kept."""
         if self._mark == 0:
             connection.execute("delete from commit_mark where writer not in"
                                " (select writer from commit_mark order by time desc limit 30)")
@@ -2717,56 +3149,6 @@ class Database:
                 return
 
 
-def migrate(connection, path, kind, label, migrations):
-    """Brings a file's schema to this agent's version in one transaction, after a copy. RepositoryError."""
-    newest = len(migrations)
-    version = connection.execute("pragma user_version").fetchone()[0]
-    tables = connection.execute("select count(*) from sqlite_master").fetchone()[0]
-    if version > newest:
-        raise RepositoryError("%s: the file has schema version %d, this agent knows up to %d: "
-                              "use a newer agent.py" % (label, version, newest))
-    if version == 0 and tables:
-        raise RepositoryError("%s: a SQLite file, but no repository" % label)
-    connection.execute("pragma journal_mode=wal")       # a file refused stays as it is
-    if version:
-        found = connection.execute("select kind from repository").fetchone()
-        if found is None or found[0] != kind:
-            raise RepositoryError("%s: is no %s repository" % (label, kind))
-    if 0 < version < newest:
-        _copy_beside(connection, path, version)
-    if version < newest:
-        connection.execute("begin immediate")
-        if connection.execute("pragma user_version").fetchone()[0] == version:
-            for script in migrations[version:]:
-                for statement in filter(str.strip, script.split(";\n")):
-                    connection.execute(statement)
-            if version == 0:
-                connection.execute("insert into repository(kind, uuid) values (?, ?)",
-                                   (kind, str(uuid.uuid4())))
-            connection.execute("pragma user_version=%d" % newest)
-        connection.execute("commit")
-
-
-def _copy_beside(connection, path, version):
-    """The file as it is, before a migration: FILE.vN, or FILE.vN.2 after one that went back once."""
-    names = ["%s.v%d" % (path, version)]
-    names += ["%s.%d" % (names[0], number) for number in range(2, 100)]
-    target = next(name for name in names if not os.path.exists(name))
-    part = target + ".part"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(part)
-    make_private(part)
-    with contextlib.closing(sqlite3.connect(part, isolation_level=None)) as copy:
-        if hasattr(connection, "backup"):
-            connection.backup(copy)
-        else:                           # Python 3.6
-            connection.execute("begin")
-            copy.executescript("\n".join(connection.iterdump()))
-            connection.execute("rollback")
-            copy.execute("pragma user_version=%d" % version)
-    os.rename(part, target)
-
-
 def _is_locked(error):
     return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
 
@@ -2781,36 +3163,323 @@ def data_version(connection):
     return connection.execute("pragma data_version").fetchone()[0]
 
 
-def make_folder(path):
-    """Makes a folder with mode 0700 when it is not there; tells whether it did."""
-    try:
-        os.makedirs(path, 0o700)
-        return True
-    except FileExistsError:
-        return False
+# ======================================================================================
+# store/records.py
+# What goes into the store and comes out of it, as values.
+# ======================================================================================
+
+class Attachment(NamedTuple):
+    """A work repository as the master knows it."""
+    id: int
+    name: str
+    path: str       # absolute
+    uuid: Optional[str]
 
 
-def make_private(path):
-    """Makes an empty file with mode 0600; FileExistsError when there is one."""
-    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+class Hold(NamedTuple):
+    """Why nothing new begins, who said so, since when, and until when (UTC text) if ever."""
+    reason: str
+    by: str
+    since: str
+    until: Optional[str]
 
 
-def network_file_system(path):
-    """The type of the network file system that holds `path`, or None (Linux: mountinfo)."""
-    folder = os.path.realpath(os.path.dirname(os.path.abspath(path)))
-    best, kind = "", None
-    with contextlib.suppress(OSError):
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
-            for line in mounts:
-                fields, _, tail = line.partition(" - ")
-                point = fields.split()[4].encode().decode("unicode_escape")
-                if (folder + "/").startswith(point.rstrip("/") + "/") and len(point) >= len(best):
-                    best, kind = point, tail.split()[0]
-    return kind if kind in NETWORK_FILE_SYSTEMS else None
+def hold_of(row):
+    """The Hold of a row of agent or schedule, or None."""
+    return Hold(*(row["hold_" + name] for name in Hold._fields)) if row["hold_since"] else None
+
+
+class SessionRequest(NamedTuple):
+    """What EXEC or a schedule asks for; times are UTC text, durations seconds."""
+    scenario: str
+    agent: str
+    version: str = "-1"
+    context: str = DEFAULT_CONTEXT
+    variables: dict = {}
+    name: str = ""
+    keywords: str = ""
+    priority: int = 0
+    level: int = 5
+    timeout: Optional[float] = None
+    start_at: Optional[str] = None
+    key: Optional[str] = None
+    schedule: Optional[str] = None
+    due: Optional[str] = None
+    is_held: bool = False
+    hidden: Tuple[str, ...] = ()        # values that must not be stored
+    is_parallel: bool = False           # beside others of its schedule
+    replaces: Tuple[int, ...] = ()      # sessions that end for it
+
+
+class Ticket(NamedTuple):
+    """An acknowledged session, as the queue needs it."""
+    session: int
+    status: str
+    agent: str
+    priority: int = 0
+    start_at: Optional[str] = None
+    schedule: Optional[str] = None
+    is_duplicate: bool = False
+    scenario: str = ""
+    limit: Optional[int] = None         # sessions of the scenario at once
+    wait_until: Optional[float] = None  # epoch seconds until which it may wait for that
+    is_adopted: bool = False            # its process lives on, or its exit code was noted
+    is_parallel: bool = False
+
+    def gates(self, repository):
+        """[(what it shares with others, how many of them at once)]."""
+        gates = []
+        if self.schedule:
+            gates = [(("schedule", repository.id, self.schedule),
+                      MAX_QUEUE if self.is_parallel else 1)]
+        return gates + [(("scenario", repository.id, self.scenario), self.limit)] * bool(self.limit)
+
+
+class Aftermath(NamedTuple):
+    """What the end of a session brings about."""
+    retry: Optional[Ticket] = None      # the next attempt of its schedule
+    is_awaited: bool = False            # a schedule runs after it
+
+
+class SessionFilter(NamedTuple):
+    """Which sessions a listing shows."""
+    statuses: Tuple[str, ...] = ()
+    scenario: Optional[str] = None
+    schedule: Optional[str] = None
+    keyword: Optional[str] = None
+    since: Optional[str] = None
+
+
+class Span(NamedTuple):
+    """Due times of a schedule that share a decision; times are UTC text in the tables' sections,
+    epoch seconds in the scheduler's."""
+    first: Any
+    last: Any
+    count: int
+    reason: str             # why they are skipped; empty: the one is to run
+    message: str = ""
+    planned: Any = None     # when it was to run, if later than due (jitter)
+    is_backlog: bool = False        # one of many that were missed: waits, however many wait already
 
 
 # ======================================================================================
-# 7 master repository
+# store/ledger.py
+# The ledger of due times: what was decided of each, with the session it started.
+# ======================================================================================
+
+class OccurrenceTables:
+    """The ledger of due times, and the sessions that they make; a part of WorkRepository."""
+
+    def list_occurrences(self, name, limit):
+        """Rows of occurrences, newest first; of all schedules when no name is given."""
+        newest = "select * from (select * from occurrence %s order by due desc limit ?1)"
+        rows = newest % "" if name is None else "%s union all %s" % (
+            newest % "where schedule=?2", newest % "where schedule=''")
+        with self.db.reading() as connection:
+            return connection.execute(
+                "select o.*, s.status as status, s.begun, s.start_at, s.attempt,"
+                " s.message as outcome from (%s) o left join session s on s.id = o.session"
+                " order by o.due desc, o.schedule limit ?1" % rows,
+                (limit, name)[:1 if name is None else 2]).fetchall()
+
+    def decide(self, connection, name, revision, upto, spans, now, is_held):
+        """Decides due times of a schedule, all up to `upto`: sessions and occurrences in one
+        transaction -> [(Ticket, sessions that it replaces)].
+
+        Nothing is decided twice, nor for a schedule that has changed since it was read.
+        """
+        row = self.find_schedule(connection, name)
+        if row is None or row["revision"] != revision or not row["enabled"]:
+            self.is_behind = True       # what is in memory is read again
+            return []
+        connection.execute("update schedule set decided=max(decided, ?) where name=?", (upto, name))
+        made = []
+        for span in spans:
+            if span.last <= row["decided"]:
+                continue
+            if span.reason:
+                self._skip(connection, name, span, now)
+            else:
+                made += self._come_due(connection, row, span, now, is_held)
+        return made
+
+    def _come_due(self, connection, row, span, now, is_held):
+        """A due time has come: it runs, or waits for what `after` names."""
+        name, schedule = row["name"], self.schedule_of(row)
+        if self.is_recorded(connection, name, span.first):     # fired before the clock stepped back
+            return []
+        if not schedule.get("after") and not row["waiting"]:
+            return self._start(connection, schedule, span, now, is_held)
+        waiting = self.find_schedule(connection, name)["waiting"]
+        if waiting:
+            self._skip(connection, name, Span(
+                waiting, waiting, 1, MISFIRE,
+                "what it runs after had not ended well by the next due time"), now)
+        is_met = self._take_conditions(connection, schedule, now)
+        connection.execute("update schedule set waiting=? where name=?",
+                           (None if is_met else span.first, name))
+        return self._start(connection, schedule, span, now, is_held) if is_met else []
+
+    def _take_conditions(self, connection, schedule, now):
+        """Whether all of `after` have ended well since this was last true; then it begins anew."""
+        met = {tuple(row[:2]): row[2] for row in connection.execute(
+            "select kind, name, met from schedule_condition where schedule=?", (schedule.name,))}
+        for kind, name, within_s in schedule.list_conditions():
+            ended = met.get((kind, name))
+            if ended is None or within_s and from_text(ended) < from_text(now) - within_s:
+                return False
+        connection.execute("update schedule_condition set met=null where schedule=?",
+                           (schedule.name,))
+        return True
+
+    def meet_conditions(self, connection, row, now):
+        """A session of this row has ended well; whether a schedule has waited for that. A schedule
+        does not for what its own session starts: it would never end."""
+        above = [parent["schedule"]
+                 for parent in self.list_above(connection, row["name"], row["id"])
+                 if parent["schedule"]]
+        return sum(connection.execute(
+            "update schedule_condition set met=? where kind=? and name=? and schedule not in (%s)"
+            % ",".join("?" * len(above)), [now, kind, row[kind]] + above).rowcount
+                   for kind in ("schedule", "scenario") if row[kind]) > 0
+
+    def decide_after(self, connection, agent, now, is_held):
+        """Decides the schedules of an agent whose conditions are met, as decide()."""
+        made = []
+        for row in connection.execute(
+                "select * from schedule where agent=? and enabled and hold_since is null and"
+                " (rule='' or waiting is not null) and name in (select schedule from"
+                " schedule_condition where met is not null)", (agent,)).fetchall():
+            try:
+                schedule = self.schedule_of(row)
+                is_met = self._take_conditions(connection, schedule, now)
+            except (ValueError, Conflict) as error:     # costs the others nothing
+                log.warning("schedule %s: %s", row["name"], error)
+                continue
+            if not is_met:
+                continue
+            due = row["waiting"] or now
+            while self.is_recorded(connection, schedule.name, due):    # twice in a millisecond
+                due = to_text(from_text(due) + 0.001)
+            connection.execute("update schedule set waiting=null, decided=max(decided, ?)"
+                               " where name=?",
+                               (due, schedule.name))
+            told = "after %s" % schedule.get("after") if schedule.get("after") else ""
+            made += self._start(connection, schedule, Span(due, due, 1, "", told), now, is_held)
+        return made
+
+    def _start(self, connection, schedule, span, now, is_held):
+        """Makes the session of a due time, as far as `overlap` lets it -> [(Ticket, replaced)]."""
+        overlap, name = schedule.get("overlap"), schedule.name
+        rows = connection.execute("select id, status from session where schedule=? and status in"
+                                  " ('WAITING', 'QUEUED', 'RUNNING')", (name,)).fetchall()
+        in_the_way = [row for row in rows if overlap == "skip"
+                      or overlap == "queue" and row["status"] in OUTSTANDING
+                      and not span.is_backlog]
+        if in_the_way:
+            return self._skip(connection, name, Span(
+                span.first, span.last, 1, OVERLAP,
+                "session %d of it is %s" % tuple(in_the_way[0])), now)
+        replaced = [row["id"] for row in rows] if overlap == "stop" else []
+        for session in replaced:
+            self._change(connection, session, STOPPED, is_only_outstanding=True, ended=now,
+                         message="stopped before it began: the next due time had come")
+        request = SessionRequest(
+            schedule.scenario, schedule.agent, schedule.version, schedule.context,
+            schedule.variables,
+            schedule.get("session_name"), schedule.get("keywords"), schedule.get("priority"),
+            timeout=schedule.get("timeout"), start_at=span.planned, schedule=name, due=span.first,
+            is_held=is_held, is_parallel=overlap == "parallel", replaces=tuple(replaced))
+        try:
+            ticket = self.add_session(connection, request, now)
+        except Busy as error:
+            return self._skip(connection, name,
+                              Span(span.first, span.last, 1, LIMIT, error.message), now)
+        except AgentError as error:
+            return self.note_failed(connection, name, span.first, error.message, now)
+        self._record(connection, name, span, STARTED, ticket.session, now)
+        retry = None
+        if ticket.status == ERROR:      # the limit of its scenario
+            retry = self.retry(connection, self.get_session(connection, ticket.session), now)
+        return [(ticket, replaced)] + ([(retry, [])] if retry else [])
+
+    def retry(self, connection, row, now):
+        """After a session ended in ERROR: the next run of the whole, when its schedule has attempts
+        left -> Ticket, or None."""
+        schedule = (row["schedule"]
+                    and self._readable(self.find_schedule(connection, row["schedule"])))
+        if not schedule or row["attempt"] >= schedule.get("attempts") or connection.execute(
+                "select 1 from session where schedule=? and id>? and due=?",
+                (schedule.name, row["id"], row["due"])).fetchone():
+            return None
+        scenario = self.parsed_of(connection, row)
+        start_at = to_text(from_text(now) + schedule.get("retry_delay"))
+        variables = json.dumps(dict(scenario.variables, **json.loads(row["given"])))
+        session = connection.execute(
+            "insert into session(id, agent, scenario, version, definition, context, status, name,"
+            " keywords, priority, level, timeout, created, start_at, variables, given, schedule,"
+            " due, attempt, is_parallel) select (select (last_session + 1) * 1000 + id from"
+            " repository),"
+            " agent, scenario, version, definition, context, 'WAITING', name, keywords, priority,"
+            " level, timeout, ?, ?, ?, given, schedule, due, attempt + 1, is_parallel from session"
+            " where id=?", (now, start_at, variables, row["id"])).lastrowid
+        told = "attempt %d of %d" % (row["attempt"] + 1, schedule.get("attempts"))
+        connection.execute("update session set message=message || ? where id=?",
+                           ("; %s is session %d" % (told, session), row["id"]))
+        connection.execute("update occurrence set session=?, message=? where session=?",
+                           (session, "%s, before it session %d" % (told, row["id"]), row["id"]))
+        return self.ticket(connection, self.get_session(connection, session))
+
+    @staticmethod
+    def is_recorded(connection, name, due):
+        """Whether a due time (UTC text) stands in the ledger, as the first of its row."""
+        return connection.execute("select 1 from occurrence where schedule=? and due=?",
+                                  (name, due)).fetchone() is not None
+
+    @staticmethod
+    def _newest_occurrence(connection, name, upto):
+        return connection.execute("select * from occurrence where schedule=? and due<=?"
+                                  " order by due desc limit 1", (name, upto)).fetchone()
+
+    @staticmethod
+    def _record(connection, name, span, decision, session, now):
+        connection.execute(
+            "insert into occurrence(schedule, due, last_due, count, decision, reason, session,"
+            " decided, message) values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (name, span.first, span.last, span.count, decision, span.reason, session, now,
+             span.message))
+
+    def _skip(self, connection, name, span, now, decision=SKIPPED):
+        """Consecutive due times that are skipped, or fail, for one reason are one row."""
+        # one that waited may be older
+        row = self._newest_occurrence(connection, name, span.first)
+        if row is not None and (row["decision"], row["reason"]) == (decision, span.reason) and (
+                decision == SKIPPED or row["message"] == span.message) and not connection.execute(
+                    "select 1 from schedule where name=? and waiting>? and waiting<?",
+                    (name, row["last_due"], span.first)).fetchone():
+            connection.execute(
+                "update occurrence set last_due=max(last_due, ?), count=count+?, decided=?,"
+                " message=? where schedule=? and due=?",
+                (span.last, span.count, now, span.message, name, row["due"]))
+        else:
+            self._record(connection, name, span, decision, None, now)
+        return []
+
+    def note_failed(self, connection, name, due, message, now):
+        """A due time could not make its session, and why."""
+        return self._skip(connection, name, Span(due, due, 1, "", message), now, FAILED)
+
+    def note_step(self, connection, message, now):
+        """A step of the clock stands in the ledger too."""
+        connection.execute("insert or ignore into occurrence(schedule, due, last_due, count,"
+                           " decision, reason, decided, message)"
+                           " values (?, ?, ?, 0, 'skipped', 'misfire', ?, ?)",
+                           (ALL_SCHEDULES, now, now, now, message))
+
+
+# ======================================================================================
+# store/master.py
+# The master repository: agents, what is attached, contexts, data servers, calendars, holds.
 # ======================================================================================
 
 MASTER_MIGRATIONS = ("""
@@ -2855,27 +3524,6 @@ create table calendar (
     dates text not null                 -- 2026-12-25,2026-12-27..2026-12-31
 );
 """)
-
-
-class Attachment(NamedTuple):
-    """A work repository as the master knows it."""
-    id: int
-    name: str
-    path: str       # absolute
-    uuid: Optional[str]
-
-
-class Hold(NamedTuple):
-    """Why nothing new begins, who said so, since when, and until when (UTC text) if ever."""
-    reason: str
-    by: str
-    since: str
-    until: Optional[str]
-
-
-def hold_of(row):
-    """The Hold of a row of agent or schedule, or None."""
-    return Hold(*(row["hold_" + name] for name in Hold._fields)) if row["hold_since"] else None
 
 
 class Master:
@@ -3009,10 +3657,12 @@ class Master:
         """Contexts, data servers and logical schemas as a document has them."""
         with self.db.reading() as connection:
             servers = connection.execute("select * from data_server order by name").fetchall()
-            rows = connection.execute("select * from logical_schema order by name, context").fetchall()
+            rows = connection.execute(
+                "select * from logical_schema order by name, context").fetchall()
         schemas = {}
         for row in rows:
-            target = row["data_server"] + ("." + row["physical_schema"]) * bool(row["physical_schema"])
+            target = (row["data_server"]
+                      + ("." + row["physical_schema"]) * bool(row["physical_schema"]))
             schemas.setdefault(row["name"], {})[row["context"]] = target
         calendars = [{"name": name, "dates": dates.split(",")}
                      for name, dates in sorted(self.calendars().items())]
@@ -3049,8 +3699,8 @@ class Master:
     def find_hold(self, name):
         """The hold of an agent, or None."""
         with self.db.reading() as connection:
-            row = connection.execute("select hold_reason, hold_by, hold_since, hold_until from agent"
-                                     " where name=?", (name,)).fetchone()
+            row = connection.execute("select hold_reason, hold_by, hold_since, hold_until"
+                                     " from agent where name=?", (name,)).fetchone()
         return row and hold_of(row)
 
     def set_hold(self, name, hold, within_s=None):
@@ -3061,221 +3711,9 @@ class Master:
 
 
 # ======================================================================================
-# 8 work repository
+# store/scenarios.py
+# Scenario versions of a work repository, and the import of a document.
 # ======================================================================================
-
-WORK_MIGRATIONS = ("""
-create table repository (
-    kind text primary key,              -- work
-    uuid text not null,
-    id integer,                         -- 1..999, the last three digits of its session numbers
-    last_session integer not null default 0,
-    last_revision integer not null default 0            -- of schedules
-);
-create table commit_mark (
-    writer integer primary key, mark integer not null, time text not null
-);
-create table definition (
-    id integer primary key,
-    digest text not null unique,        -- sha256 of the body
-    body text not null                  -- a scenario version as JSON; never changed
-);
-create table scenario (
-    name text not null, version text not null,
-    version_key text not null,          -- sorts in natural order
-    definition integer not null references definition(id),
-    imported text not null,
-    primary key (name, version)
-);
-create table session (
-    id integer primary key,             -- n * 1000 + id of the repository
-    agent text not null,
-    scenario text not null, version text not null,
-    definition integer not null references definition(id),
-    context text not null,
-    status text not null,
-    name text not null default '', keywords text not null default '',
-    priority integer not null default 0, level integer not null default 5,
-    timeout real,                       -- seconds
-    created text not null, start_at text, begun text, ended text,
-    message text not null default '',
-    variables text not null,            -- JSON: values as they stand
-    given text not null,                -- JSON: those that came with EXEC
-    key text,                           -- of EXEC -KEY
-    schedule text, due text,
-    ran_by text,                        -- identity of the agent that runs or ran it
-    restart_step integer, restart_task integer      -- where RESTART goes on, from 0
-);
-create trigger session_number after insert on session begin
-    update repository set last_session = max(last_session, new.id / 1000); end;
-create index session_open on session(agent, status)
-    where status in ('WAITING', 'QUEUED', 'RUNNING');
-create unique index session_key on session(key) where key is not null;
-create index session_schedule on session(schedule, id) where schedule is not null;
-create table session_step (
-    session integer not null, run integer not null,     -- run counts in the session
-    step integer not null, name text not null, attempt integer not null,
-    status text not null, begun text not null, ended text, message text not null default '',
-    primary key (session, run)
-) without rowid;
-create table session_task (
-    session integer not null, run integer not null,
-    step_run integer not null, step integer not null, task integer not null,
-    name text not null, type text not null, attempt integer not null,
-    status text not null, begun text not null, ended text,
-    rc integer, row_count integer, message text not null default '',
-    pid integer, pid_started text,
-    primary key (session, run)
-) without rowid;
-create table session_log (
-    session integer not null, task_run integer not null,
-    position integer not null,          -- bytes printed by the task before this line
-    time text not null, stream text not null, line text not null,
-    primary key (session, task_run, position)
-) without rowid;
-create table schedule (
-    name text primary key,
-    agent text not null,
-    scenario text not null, version text not null, context text not null,
-    rule text not null, timezone text not null,
-    enabled integer not null,
-    variables text not null,            -- JSON
-    created text not null,
-    revision integer not null,          -- tells an entry in memory that it is out of date
-    decided text not null,              -- due times up to here have their decision
-    hold_reason text, hold_by text, hold_since text, hold_until text
-);
-create table occurrence (
-    schedule text not null, due text not null,          -- of several, the first
-    last_due text not null, count integer not null default 1,
-    decision text not null,             -- started late skipped failed
-    reason text not null default '',    -- overlap misfire gap fold hold window limit repository
-    session integer, decided text not null, message text not null default '',
-    primary key (schedule, due)
-) without rowid;
-create index occurrence_session on occurrence(session) where session is not null;
-""", """
--- JSON: the fields that are not default
-alter table schedule add column options text not null default '{}';
--- a due time that waits for what `after` names
-alter table schedule add column waiting text;
--- of the attempts of its schedule
-alter table session add column attempt integer not null default 1;
-alter table session add column is_parallel integer not null default 0;
-create table schedule_condition (                   -- what `after` names
-    schedule text not null, kind text not null,     -- schedule, scenario
-    name text not null,
-    met text,                           -- when a session of it ended well since the schedule fired
-    primary key (schedule, kind, name)
-) without rowid;
-create index condition_name on schedule_condition(kind, name);
-create index occurrence_due on occurrence(due);
-create index session_schedule_open on session(schedule)
-    where schedule is not null and status in ('WAITING', 'QUEUED', 'RUNNING');
-create trigger schedule_changed
-    after update of agent, scenario, version, context, rule, timezone, enabled, variables, options
-    on schedule when new.revision = old.revision begin  -- by another program
-    update repository set last_revision = last_revision + 1; update schedule set
-    revision = (select last_revision from repository),
-    decided = max(decided, strftime('%Y-%m-%dT%H:%M:%fZ', 'now')) where name = new.name; end;
-""")
-
-HELLO = {"scenarios": [{
-    "name": "HELLO", "version": "001", "variables": {"who": "world"},
-    "steps": [{"name": "greet", "tasks": [
-        {"type": "os", "command": 'echo "Hello, ${who}! This is session $SESSION."'}]}]}]}
-
-
-class SessionRequest(NamedTuple):
-    """What EXEC or a schedule asks for; times are UTC text, durations seconds."""
-    scenario: str
-    agent: str
-    version: str = "-1"
-    context: str = DEFAULT_CONTEXT
-    variables: dict = {}
-    name: str = ""
-    keywords: str = ""
-    priority: int = 0
-    level: int = 5
-    timeout: Optional[float] = None
-    start_at: Optional[str] = None
-    key: Optional[str] = None
-    schedule: Optional[str] = None
-    due: Optional[str] = None
-    is_held: bool = False
-    hidden: Tuple[str, ...] = ()        # values that must not be stored
-    is_parallel: bool = False           # beside others of its schedule
-    replaces: Tuple[int, ...] = ()      # sessions that end for it
-
-
-class Ticket(NamedTuple):
-    """An acknowledged session, as the queue needs it."""
-    session: int
-    status: str
-    agent: str
-    priority: int = 0
-    start_at: Optional[str] = None
-    schedule: Optional[str] = None
-    is_duplicate: bool = False
-    scenario: str = ""
-    limit: Optional[int] = None         # sessions of the scenario at once
-    wait_until: Optional[float] = None  # epoch seconds until which it may wait for that
-    is_adopted: bool = False            # its process lives on, or its exit code was noted
-    is_parallel: bool = False
-
-    def gates(self, repository):
-        """[(what it shares with others, how many of them at once)]."""
-        gates = []
-        if self.schedule:
-            gates = [(("schedule", repository.id, self.schedule), MAX_QUEUE if self.is_parallel else 1)]
-        return gates + [(("scenario", repository.id, self.scenario), self.limit)] * bool(self.limit)
-
-
-class Aftermath(NamedTuple):
-    """What the end of a session brings about."""
-    retry: Optional[Ticket] = None      # the next attempt of its schedule
-    is_awaited: bool = False            # a schedule runs after it
-
-
-class SessionFilter(NamedTuple):
-    """Which sessions a listing shows."""
-    statuses: Tuple[str, ...] = ()
-    scenario: Optional[str] = None
-    schedule: Optional[str] = None
-    keyword: Optional[str] = None
-    since: Optional[str] = None
-
-
-class SecretFiles:
-    """Secrets that came with EXEC: files of mode 0600 beside the repository, never in it."""
-
-    def __init__(self, path):
-        self._path = path
-
-    def _path_of(self, session):
-        return "%s.secret.%d" % (self._path, session)
-
-    def write(self, session, secrets):
-        """On disk before the commit that acknowledges the session."""
-        fd = os.open(self._path_of(session), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(fd, "w", encoding="utf-8") as file:
-            json.dump(secrets, file)
-            file.flush()
-            os.fsync(fd)
-
-    def read(self, session):
-        """Those that came with EXEC or RESTART, by name."""
-        try:
-            with open(self._path_of(session), encoding="utf-8") as file:
-                return json.load(file)
-        except FileNotFoundError:
-            return {}
-
-    def forget(self, session):
-        """After its end nothing of them is left."""
-        with contextlib.suppress(OSError):
-            os.unlink(self._path_of(session))
-
 
 class ScenarioTables:
     """Scenarios and their definitions; a part of WorkRepository."""
@@ -3285,15 +3723,17 @@ class ScenarioTables:
         query = ("select s.name, s.version, s.definition, d.body from scenario s"
                  " join definition d on d.id = s.definition where s.name=?")
         if version == "-1":
-            return connection.execute(query + " order by s.version_key desc, s.version desc limit 1",
-                                      (name,)).fetchone()
+            return connection.execute(
+                query + " order by s.version_key desc, s.version desc limit 1",
+                (name,)).fetchone()
         return connection.execute(query + " and s.version=?", (name, version)).fetchone()
 
     def get_version(self, connection, name, version):
         """find_version, or NotFound."""
         row = self.find_version(connection, name, version)
         if row is None:
-            raise NotFound("%s in repository %s" % (self._tell_missing(connection, name, version), self.name))
+            raise NotFound("%s in repository %s" % (self._tell_missing(connection, name, version),
+                                                    self.name))
         return row
 
     def _tell_missing(self, connection, name, version):
@@ -3330,7 +3770,8 @@ class ScenarioTables:
             "select s.*, d.body from scenario s join definition d on d.id = s.definition"
             " where 1" + where + " order by s.name, s.version_key, s.version", values).fetchall()
 
-    def import_document(self, connection, document, agent, now, is_replacing=False, list_forgotten=None):
+    def import_document(self, connection, document, agent, now, is_replacing=False,
+                        list_forgotten=None):
         """Puts scenarios and schedules in (put_schedule); BadRequest or Exists with faults, nothing
         half done.
 
@@ -3343,7 +3784,8 @@ class ScenarioTables:
             made = self._import_scenario(connection, scenario, now, is_replacing)
             if made is None:
                 conflicts.append(("scenarios[%d]" % index, "%s %s exists with another definition; "
-                                  "give it a new version, or replace it with -REPLACE (from a shell --replace)"
+                                  "give it a new version, or replace it with -REPLACE (from a "
+                                  "shell --replace)"
                                   % (scenario.name, scenario.version)))
             count += bool(made)
         for index, schedule in enumerate(document.schedules):
@@ -3355,14 +3797,17 @@ class ScenarioTables:
                     connection, schedule.scenario, schedule.version)))
                 continue
             known = self.parsed(row["definition"], row["body"])
-            faults += [("schedules[%d].variables.%s" % (index, name), "scenario %s %s has no variable "
-                        "of that name" % (schedule.scenario, row["version"]))
+            faults += [("schedules[%d].variables.%s" % (index, name),
+                        "scenario %s %s has no variable of that name"
+                        % (schedule.scenario, row["version"]))
                        for name in schedule.variables
                        if name not in known.variables and name not in known.secrets]
-            faults += [("schedules[%d].variables.%s" % (index, name), "is secret, a schedule cannot "
+            faults += [("schedules[%d].variables.%s" % (index, name),
+                        "is secret, a schedule cannot "
                         "give it") for name, source in known.secrets.items()
                        if name in schedule.variables or not source]
-            changed += self.put_schedule(connection, schedule._replace(agent=schedule.agent or agent),
+            changed += self.put_schedule(connection,
+                                         schedule._replace(agent=schedule.agent or agent),
                                          now, list_forgotten)
         for index, schedule in enumerate(document.schedules):
             try:
@@ -3417,9 +3862,252 @@ class ScenarioTables:
         self._forget_definitions(connection)
 
     def _forget_definitions(self, connection):
-        connection.execute("delete from definition where id not in (select definition from scenario)"
+        connection.execute("delete from definition where id not in"
+                           " (select definition from scenario)"
                            " and id not in (select definition from session)")
 
+
+# ======================================================================================
+# store/schedules.py
+# Schedules of a work repository, their holds and what they run after.
+# ======================================================================================
+
+class ScheduleTables:
+    """Schedules and what they run after; a part of WorkRepository."""
+
+    def put_schedule(self, connection, schedule, now, list_forgotten=None):
+        """Adds a schedule or sets it to a new definition,
+        its ledger and hold stay -> whether it did.
+
+        The same again changes nothing. New times, or ON, begin now: what had come by the old ones
+        and was not decided is list_forgotten(name, decided) -> [Span]. `after` that changes, or is
+        enabled, looks at what ends from now on.
+        """
+        row = self.find_schedule(connection, schedule.name)
+        before = self._readable(row)
+        if before == schedule:
+            return False
+        connection.execute("update repository set last_revision = last_revision + 1")
+        revision = connection.execute("select last_revision from repository").fetchone()[0]
+        is_moved = before is None or before.timing != schedule.timing
+        waiting = row and row["waiting"]
+        if waiting and (is_moved or not schedule.get("after")):
+            self._skip(connection, schedule.name, Span(
+                waiting, waiting, 1, MISFIRE,
+                "the schedule was changed before what it ran after had ended well"), now)
+            waiting = None
+        if is_moved:
+            for span in (list_forgotten(schedule.name, row["decided"])
+                         if row and list_forgotten else ()):
+                self._skip(connection, schedule.name, span, now)
+            self._begin_anew(connection, schedule.name, now)
+        values = schedule[1:8] + (
+            json.dumps(schedule.variables), json.dumps(schedule.options), revision,
+            now if is_moved else row["decided"], waiting, schedule.name)
+        if row is None:
+            connection.execute(
+                "insert into schedule(agent, scenario, version, context, rule, timezone, enabled,"
+                " variables, options, revision, decided, waiting, name, created)"
+                " values (?,?,?,?,?,?,?,?,?,?,?,?,?,?)", values + (now,))
+        else:
+            connection.execute(
+                "update schedule set agent=?, scenario=?, version=?, context=?, rule=?, timezone=?,"
+                " enabled=?, variables=?, options=?, revision=?, decided=?, waiting=? where name=?",
+                values)
+        if before is None or before.get("after") != schedule.get("after") or not before.enabled:
+            self._put_conditions(connection, schedule)
+        return True
+
+    @staticmethod
+    def _begin_anew(connection, name, now):
+        """Takes back what was skipped by a clock that was ahead; what has fired then stays. Of a
+        long ledger only the newest rows can reach beyond now."""
+        connection.execute("delete from occurrence where schedule=? and due>? and session is null",
+                           (name, now))
+        connection.execute("update occurrence set message=message || '; begun anew at ' || ?2 where"
+                           " schedule=?1 and last_due>?2 and session is null and due in"
+                           " (select due from"
+                           " occurrence where schedule=?1 and due<=?2 order by due desc limit 50)",
+                           (name, now))
+
+    @staticmethod
+    def _put_conditions(connection, schedule):
+        connection.execute("delete from schedule_condition where schedule=?", (schedule.name,))
+        connection.executemany("insert into schedule_condition(schedule, kind, name)"
+                               " values (?, ?, ?)",
+                               [(schedule.name,) + condition[:2]
+                                for condition in schedule.list_conditions()])
+
+    def check_conditions(self, connection, schedule):
+        """What `after` names must be there (NotFound), and must not wait for it (Conflict)."""
+        for condition in schedule.list_conditions():
+            query = "select 1 from %s where name=? limit 1"
+            if connection.execute(query % condition.kind, (condition.name,)).fetchone() is None:
+                is_scenario = connection.execute(query % "scenario", (condition.name,)).fetchone()
+                raise NotFound("no %s %s in repository %s, after which it is to run%s" % (
+                    condition.kind, condition.name, self.name,
+                    is_scenario and "; a scenario is written scenario:%s" % condition.name or ""))
+        if self._leads_back(connection, schedule):
+            raise Conflict("schedule %s would wait for itself by way of its after" % schedule.name)
+
+    @staticmethod
+    def _leads_back(connection, schedule):
+        """Whether it runs after its own sessions, by way of others.
+
+        With a rule a scenario leads nowhere: others start it as well, and its own session of the
+        last due time may be what the next waits for.
+        """
+        seen, left = set(), [schedule.name]
+        while left:
+            for kind, name in connection.execute(
+                    "select c.kind, c.name from schedule_condition c join schedule s on"
+                    " s.name=c.schedule where s.name=? and (s.rule='' or c.kind='schedule')",
+                    (left.pop(),)).fetchall():
+                if name == (schedule.name if kind == "schedule" else schedule.scenario):
+                    return True
+                found = connection.execute(
+                    "select name from schedule where name=?" if kind == "schedule" else
+                    "select distinct s.name from schedule_condition c join schedule s on"
+                    " s.name=c.schedule where s.rule='' and s.scenario=?", (name,)).fetchall()
+                new = {row[0] for row in found} - seen
+                seen |= new
+                left += new
+        return False
+
+    def add_schedule(self, connection, schedule, now):
+        """Exists, NotFound (scenario, after), BadRequest (variable)."""
+        if self.find_schedule(connection, schedule.name) is not None:
+            raise Exists("a schedule %s exists in repository %s" % (schedule.name, self.name))
+        self._put_checked(connection, schedule, now)
+
+    def set_schedule(self, connection, name, changes, now, list_forgotten=None):
+        """Changes fields of a schedule: changes(Schedule) -> Schedule. As put_schedule."""
+        before = self.schedule_of(self.get_schedule(connection, name))
+        schedule = changes(before)
+        if schedule == before._replace(enabled=False):      # whatever else is wrong with it
+            self.put_schedule(connection, schedule, now, list_forgotten)
+        else:
+            self._put_checked(connection, schedule, now, list_forgotten)
+
+    def _put_checked(self, connection, schedule, now, list_forgotten=None):
+        self._check_variables(connection, schedule)
+        self.put_schedule(connection, schedule, now, list_forgotten)
+        self.check_conditions(connection, schedule)
+
+    def delete_schedule(self, connection, name):
+        """Deletes a schedule; its occurrences stay until they are purged. Conflict."""
+        self.get_schedule(connection, name)
+        waiting = connection.execute("select schedule from schedule_condition where kind='schedule'"
+                                     " and name=?", (name,)).fetchone()
+        if waiting:
+            raise Conflict("schedule %s runs after it" % waiting[0])
+        connection.execute("delete from schedule where name=?", (name,))
+        connection.execute("delete from schedule_condition where schedule=?", (name,))
+
+    def hold_schedule(self, connection, name, hold):
+        """Keeps a hold of a schedule, or its release (None)."""
+        self.get_schedule(connection, name)
+        connection.execute("update schedule set hold_reason=?, hold_by=?, hold_since=?,"
+                           " hold_until=? where name=?", tuple(hold or (None,) * 4) + (name,))
+
+    def find_schedule(self, connection, name):
+        """The row of a schedule, or None."""
+        return connection.execute("select * from schedule where name=?", (name,)).fetchone()
+
+    def get_schedule(self, connection, name):
+        """The row of a schedule, or NotFound."""
+        row = self.find_schedule(connection, name)
+        if row is None:
+            raise NotFound("no schedule %s in repository %s" % (name, self.name))
+        return row
+
+    @staticmethod
+    def schedule_of(row):
+        """A row -> Schedule. Conflict: another program has spoilt it."""
+        return Schedule(row["name"], row["agent"], row["scenario"], row["version"], row["context"],
+                        row["rule"], row["timezone"], bool(row["enabled"]),
+                        *({} if row[name] == "{}" else read_stored(name, row[name])
+                          for name in ("variables", "options")))
+
+    def _readable(self, row):
+        """schedule_of a row, or None for what cannot be read, or is none."""
+        with contextlib.suppress(Conflict):
+            return row and self.schedule_of(row)
+
+    def list_schedules(self, name=None):
+        """Yields rows of schedules by name, a page at a time, with `last`: the newest due time that
+        made a session."""
+        after = ""
+        while True:
+            with self.db.reading() as connection:
+                rows = connection.execute(
+                    "select s.*, (select due from occurrence o where o.schedule = s.name and"
+                    " o.session is not null order by due desc limit 1) as last from schedule s"
+                    " where %s order by name limit 500"
+                    % ("name > ?" if name is None else "name=?"),
+                    (after if name is None else name,)).fetchall()
+            yield from rows
+            if len(rows) < 500:
+                return
+            after = rows[-1]["name"]
+
+    def list_revisions(self, agent):
+        """Yields (name, revision, since when it is held) of an agent's schedules."""
+        with self.db.reading() as connection:
+            yield from connection.execute(
+                "select name, revision, hold_since from schedule where agent=?", (agent,))
+
+    def read_schedules(self, names):
+        """Yields the rows of these schedules, a page at a time."""
+        for start in range(0, len(names), 500):
+            page = names[start:start + 500]
+            with self.db.reading() as connection:
+                rows = connection.execute("select * from schedule where name in (%s)"
+                                          % ",".join("?" * len(page)), page).fetchall()
+            yield from rows
+
+    def list_conditions(self, schedule):
+        """[(kind, name, when it was met or None)] of a schedule's `after`."""
+        with self.db.reading() as connection:
+            return [tuple(row) for row in connection.execute(
+                "select kind, name, met from schedule_condition where schedule=?", (schedule,))]
+
+    def mend_conditions(self):
+        """What another program has written into `after` is waited for from now on.
+        RepositoryError."""
+        with self.db.reading() as connection:
+            conditions = collections.defaultdict(set)
+            for schedule, *condition in connection.execute("select schedule, kind, name from"
+                                                           " schedule_condition"):
+                conditions[schedule].add(tuple(condition))
+            rows = connection.execute(
+                "select * from schedule where instr(options, '\"after\"') or name in"
+                " (select schedule from schedule_condition)").fetchall()
+        for schedule in filter(None, map(self._readable, rows)):
+            with contextlib.suppress(ValueError):       # spoilt: it does not fire
+                if conditions[schedule.name] != {condition[:2]
+                                                 for condition in schedule.list_conditions()}:
+                    self.db.write(functools.partial(self._put_conditions, schedule=schedule))
+
+    @staticmethod
+    def list_met(connection):
+        """[(schedule, kind, name, when)] of the conditions that are met."""
+        return connection.execute("select schedule, kind, name, met from schedule_condition"
+                                  " where met is not null").fetchall()
+
+    def list_users(self, calendar):
+        """The names of the schedules that a calendar excludes dates from."""
+        with self.db.reading() as connection:
+            rows = connection.execute("select * from schedule where instr(options, ?)",
+                                      (calendar,)).fetchall()
+        schedules = filter(None, map(self._readable, rows))
+        return [schedule.name for schedule in schedules if calendar in schedule.list_calendars()]
+
+
+# ======================================================================================
+# store/sessions.py
+# Sessions of a work repository: added, begun, recorded, ended, restarted.
+# ======================================================================================
 
 class SessionTables:
     """Sessions from their acknowledgement to their end; a part of WorkRepository."""
@@ -3488,14 +4176,14 @@ class SessionTables:
             status, message = self._limited(connection, scenario, status, request.replaces)
         session = connection.execute(
             "insert into session(id, agent, scenario, version, definition, context, status, name,"
-            " keywords, priority, level, timeout, created, start_at, ended, message, variables, given,"
-            " key, schedule, due, is_parallel)"
+            " keywords, priority, level, timeout, created, start_at, ended, message, variables,"
+            " given, key, schedule, due, is_parallel)"
             " values ((select (last_session + 1) * 1000 + id from repository),"
             " ?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (request.agent, scenario.name, scenario.version, row["definition"],
              request.context, status, request.name, request.keywords, request.priority,
-             request.level, timeout, now, request.start_at, now if status == ERROR else None, message,
-             variables, given, request.key, request.schedule, request.due,
+             request.level, timeout, now, request.start_at, now if status == ERROR else None,
+             message, variables, given, request.key, request.schedule, request.due,
              request.is_parallel)).lastrowid
         if secrets:
             self.secrets.write(session, secrets)
@@ -3504,7 +4192,8 @@ class SessionTables:
         return self._with_limit(ticket, scenario, request.start_at or now)
 
     def _find_by_key(self, connection, request):
-        """The row of the session that this key has made, or None. Conflict for another use of it."""
+        """The row of the session that this key has made, or None.
+        Conflict for another use of it."""
         row = connection.execute("select * from session where key=?", (request.key,)).fetchone()
         if row is None:
             return None
@@ -3528,7 +4217,8 @@ class SessionTables:
         limit, on_limit = scenario.concurrency["limit"], scenario.concurrency["on_limit"]
         is_full = connection.execute(
             "select count(*) from (select 1 from session where scenario=? and status in"
-            " ('WAITING', 'QUEUED', 'RUNNING') and id not in (%s) limit ?)" % ",".join("?" * len(replaces)),
+            " ('WAITING', 'QUEUED', 'RUNNING') and id not in (%s) limit ?)"
+            % ",".join("?" * len(replaces)),
             (scenario.name,) + tuple(replaces) + (limit,)).fetchone()[0] >= limit
         text = "%d sessions of scenario %s are open, its limit" % (limit, scenario.name)
         if is_full and on_limit == "skip":
@@ -3714,8 +4404,8 @@ class SessionTables:
                                   (agent,)).fetchall()
 
     def close_stale(self, connection, row, now):
-        """Ends a stale session in ERROR, or queues it again as its on_stale says -> [Ticket], its own
-        and that of the next attempt.
+        """Ends a stale session in ERROR, or queues it again as its on_stale says -> [Ticket], its
+        own and that of the next attempt.
 
         The guard on `ran_by` leaves alone what was begun anew meanwhile.
         """
@@ -3747,8 +4437,9 @@ class SessionTables:
             task = connection.execute("select * from session_task where session=? and"
                                       " status='RUNNING' order by run desc limit 1",
                                       (session,)).fetchone()
-            step = task and connection.execute("select * from session_step where session=? and run=?",
-                                               (session, task["step_run"])).fetchone()
+            step = task and connection.execute(
+                "select * from session_step where session=? and run=?",
+                (session, task["step_run"])).fetchone()
         return (step, task) if step else None
 
     def find_adoptable(self, row, is_alive):
@@ -3777,8 +4468,8 @@ class SessionTables:
         return "%s.spool.%d.%d" % (self.path, session, task_run)
 
     def fail_waiting(self, connection, session, message, now):
-        """A session that has waited too long for its scenario's limit ends in ERROR -> Aftermath, or
-        None when it is not outstanding."""
+        """A session that has waited too long for its scenario's limit ends in ERROR -> Aftermath,
+        or None when it is not outstanding."""
         row = self.find_session(connection, session)
         if row is None or row["status"] not in OUTSTANDING:
             return None
@@ -3791,6 +4482,11 @@ class SessionTables:
         return row["status"] in OUTSTANDING and self._change(
             connection, session, STOPPED, ended=now, message="stopped before it began")
 
+
+# ======================================================================================
+# store/views.py
+# What is read of sessions: listings, history, logs, durations, and what is purged.
+# ======================================================================================
 
 class SessionViews:
     """Sessions as they are looked at; a part of WorkRepository."""
@@ -3807,7 +4503,8 @@ class SessionViews:
         return row
 
     def list_above(self, connection, name, below=1 << 62):
-        """The rows of the sessions that led to one of this name, `child of N`, its parent's first."""
+        """The rows of the sessions that led to one of this name, `child of N`,
+        its parent's first."""
         rows = []
         while re.fullmatch("child of [0-9]{1,18}", name or ""):
             row = self.find_session(connection, int(name[9:]))
@@ -3851,10 +4548,13 @@ class SessionViews:
             try:
                 row = self.get_session(connection, session)
                 return (row,
-                        connection.execute("select * from session_step where session=? order by run",
-                                           (session,)).fetchall(),
-                        connection.execute("select * from session_task where session=? order by run",
-                                           (session,)).fetchall(), self._secret_names(connection, row))
+                        connection.execute(
+                            "select * from session_step where session=? order by run",
+                            (session,)).fetchall(),
+                        connection.execute(
+                            "select * from session_task where session=? order by run",
+                            (session,)).fetchall(),
+                        self._secret_names(connection, row))
             finally:
                 connection.execute("rollback")
 
@@ -3875,14 +4575,15 @@ class SessionViews:
         return {scenario: sorted(found)[len(found) // 2] for scenario, found in durations.items()}
 
     def list_open(self, connection, agent):
-        """[(row, Ticket)] of an agent's sessions that run or are outstanding, in order of creation."""
+        """[(row, Ticket)] of an agent's sessions that run or are outstanding,
+        in order of creation."""
         return [(row, self.ticket(connection, row)) for row in connection.execute(
             "select * from session where agent=? and status in ('WAITING', 'QUEUED', 'RUNNING')"
             " order by id", (agent,)).fetchall()]
 
     def session_resume(self, session):
-        """What a run needs: (session row, Scenario, runs so far, {step: (attempts so far, status)}),
-        the status being that of the newest attempt."""
+        """What a run needs: (session row, Scenario, runs so far, {step: (attempts so far,
+        status)}), the status being that of the newest attempt."""
         with self.db.reading() as connection:
             row = self.get_session(connection, session)
             scenario = self.parsed(row["definition"], self.get_body(connection, row["definition"]))
@@ -3906,7 +4607,8 @@ class SessionViews:
                 " from session_log l join session_task t on t.session = l.session"
                 " and t.run = l.task_run join session_step s on s.session = t.session"
                 " and s.run = t.step_run where l.session=? and (l.task_run, l.position) > (?, ?)"
-                " order by l.task_run, l.position limit ?", (session,) + after + (limit,)).fetchall()
+                " order by l.task_run, l.position limit ?",
+                (session,) + after + (limit,)).fetchall()
 
     def has_open(self, connection):
         """Whether any agent has an open session here."""
@@ -3914,11 +4616,13 @@ class SessionViews:
                                   " 'RUNNING') limit 1").fetchone() is not None
 
     def purge(self, connection, before, keep, limit=200):
-        """Deletes at most `limit` sessions that ended before (UTC text) or beyond the newest `keep`.
+        """Deletes at most `limit` sessions that ended before (UTC text) or beyond the newest
+        `keep`.
 
         Returns how many; 0 means that nothing is left to purge.
         """
-        where, values = ["ended is not null", "status in ('DONE', 'WARNING', 'ERROR', 'STOPPED')"], []
+        where, values = ["ended is not null",
+                         "status in ('DONE', 'WARNING', 'ERROR', 'STOPPED')"], []
         if before is not None:
             where.append("ended < ?")
             values.append(before)
@@ -3940,438 +4644,131 @@ class SessionViews:
         return len(ids)
 
 
-class Span(NamedTuple):
-    """Due times of a schedule that share a decision; times are UTC text in the tables' sections,
-    epoch seconds in the scheduler's."""
-    first: Any
-    last: Any
-    count: int
-    reason: str             # why they are skipped; empty: the one is to run
-    message: str = ""
-    planned: Any = None     # when it was to run, if later than due (jitter)
-    is_backlog: bool = False        # one of many that were missed: waits, however many wait already
+# ======================================================================================
+# store/work.py
+# A work repository: its tables, and all that is kept in them behind one name.
+# ======================================================================================
 
+WORK_MIGRATIONS = ("""
+create table repository (
+    kind text primary key,              -- work
+    uuid text not null,
+    id integer,                         -- 1..999, the last three digits of its session numbers
+    last_session integer not null default 0,
+    last_revision integer not null default 0            -- of schedules
+);
+create table commit_mark (
+    writer integer primary key, mark integer not null, time text not null
+);
+create table definition (
+    id integer primary key,
+    digest text not null unique,        -- sha256 of the body
+    body text not null                  -- a scenario version as JSON; never changed
+);
+create table scenario (
+    name text not null, version text not null,
+    version_key text not null,          -- sorts in natural order
+    definition integer not null references definition(id),
+    imported text not null,
+    primary key (name, version)
+);
+create table session (
+    id integer primary key,             -- n * 1000 + id of the repository
+    agent text not null,
+    scenario text not null, version text not null,
+    definition integer not null references definition(id),
+    context text not null,
+    status text not null,
+    name text not null default '', keywords text not null default '',
+    priority integer not null default 0, level integer not null default 5,
+    timeout real,                       -- seconds
+    created text not null, start_at text, begun text, ended text,
+    message text not null default '',
+    variables text not null,            -- JSON: values as they stand
+    given text not null,                -- JSON: those that came with EXEC
+    key text,                           -- of EXEC -KEY
+    schedule text, due text,
+    ran_by text,                        -- identity of the agent that runs or ran it
+    restart_step integer, restart_task integer      -- where RESTART goes on, from 0
+);
+create trigger session_number after insert on session begin
+    update repository set last_session = max(last_session, new.id / 1000); end;
+create index session_open on session(agent, status)
+    where status in ('WAITING', 'QUEUED', 'RUNNING');
+create unique index session_key on session(key) where key is not null;
+create index session_schedule on session(schedule, id) where schedule is not null;
+create table session_step (
+    session integer not null, run integer not null,     -- run counts in the session
+    step integer not null, name text not null, attempt integer not null,
+    status text not null, begun text not null, ended text, message text not null default '',
+    primary key (session, run)
+) without rowid;
+create table session_task (
+    session integer not null, run integer not null,
+    step_run integer not null, step integer not null, task integer not null,
+    name text not null, type text not null, attempt integer not null,
+    status text not null, begun text not null, ended text,
+    rc integer, row_count integer, message text not null default '',
+    pid integer, pid_started text,
+    primary key (session, run)
+) without rowid;
+create table session_log (
+    session integer not null, task_run integer not null,
+    position integer not null,          -- bytes printed by the task before this line
+    time text not null, stream text not null, line text not null,
+    primary key (session, task_run, position)
+) without rowid;
+create table schedule (
+    name text primary key,
+    agent text not null,
+    scenario text not null, version text not null, context text not null,
+    rule text not null, timezone text not null,
+    enabled integer not null,
+    variables text not null,            -- JSON
+    created text not null,
+    revision integer not null,          -- tells an entry in memory that it is out of date
+    decided text not null,              -- due times up to here have their decision
+    hold_reason text, hold_by text, hold_since text, hold_until text
+);
+create table occurrence (
+    schedule text not null, due text not null,          -- of several, the first
+    last_due text not null, count integer not null default 1,
+    decision text not null,             -- started late skipped failed
+    reason text not null default '',    -- overlap misfire gap fold hold window limit repository
+    session integer, decided text not null, message text not null default '',
+    primary key (schedule, due)
+) without rowid;
+create index occurrence_session on occurrence(session) where session is not null;
+""", """
+-- JSON: the fields that are not default
+alter table schedule add column options text not null default '{}';
+-- a due time that waits for what `after` names
+alter table schedule add column waiting text;
+-- of the attempts of its schedule
+alter table session add column attempt integer not null default 1;
+alter table session add column is_parallel integer not null default 0;
+create table schedule_condition (                   -- what `after` names
+    schedule text not null, kind text not null,     -- schedule, scenario
+    name text not null,
+    met text,                           -- when a session of it ended well since the schedule fired
+    primary key (schedule, kind, name)
+) without rowid;
+create index condition_name on schedule_condition(kind, name);
+create index occurrence_due on occurrence(due);
+create index session_schedule_open on session(schedule)
+    where schedule is not null and status in ('WAITING', 'QUEUED', 'RUNNING');
+create trigger schedule_changed
+    after update of agent, scenario, version, context, rule, timezone, enabled, variables, options
+    on schedule when new.revision = old.revision begin  -- by another program
+    update repository set last_revision = last_revision + 1; update schedule set
+    revision = (select last_revision from repository),
+    decided = max(decided, strftime('%Y-%m-%dT%H:%M:%fZ', 'now')) where name = new.name; end;
+""")
 
-class ScheduleTables:
-    """Schedules and what they run after; a part of WorkRepository."""
-
-    def put_schedule(self, connection, schedule, now, list_forgotten=None):
-        """Adds a schedule or sets it to a new definition, its ledger and hold stay -> whether it did.
-
-        The same again changes nothing. New times, or ON, begin now: what had come by the old ones
-        and was not decided is list_forgotten(name, decided) -> [Span]. `after` that changes, or is
-        enabled, looks at what ends from now on.
-        """
-        row = self.find_schedule(connection, schedule.name)
-        before = self._readable(row)
-        if before == schedule:
-            return False
-        connection.execute("update repository set last_revision = last_revision + 1")
-        revision = connection.execute("select last_revision from repository").fetchone()[0]
-        is_moved = before is None or before.timing != schedule.timing
-        waiting = row and row["waiting"]
-        if waiting and (is_moved or not schedule.get("after")):
-            self._skip(connection, schedule.name, Span(waiting, waiting, 1, MISFIRE, "the schedule was "
-                       "changed before what it ran after had ended well"), now)
-            waiting = None
-        if is_moved:
-            for span in list_forgotten(schedule.name, row["decided"]) if row and list_forgotten else ():
-                self._skip(connection, schedule.name, span, now)
-            self._begin_anew(connection, schedule.name, now)
-        values = schedule[1:8] + (
-            json.dumps(schedule.variables), json.dumps(schedule.options), revision,
-            now if is_moved else row["decided"], waiting, schedule.name)
-        if row is None:
-            connection.execute(
-                "insert into schedule(agent, scenario, version, context, rule, timezone, enabled,"
-                " variables, options, revision, decided, waiting, name, created)"
-                " values (?,?,?,?,?,?,?,?,?,?,?,?,?,?)", values + (now,))
-        else:
-            connection.execute(
-                "update schedule set agent=?, scenario=?, version=?, context=?, rule=?, timezone=?,"
-                " enabled=?, variables=?, options=?, revision=?, decided=?, waiting=? where name=?",
-                values)
-        if before is None or before.get("after") != schedule.get("after") or not before.enabled:
-            self._put_conditions(connection, schedule)
-        return True
-
-    @staticmethod
-    def _begin_anew(connection, name, now):
-        """Takes back what was skipped by a clock that was ahead; what has fired then stays. Of a long
-        ledger only the newest rows can reach beyond now."""
-        connection.execute("delete from occurrence where schedule=? and due>? and session is null",
-                           (name, now))
-        connection.execute("update occurrence set message=message || '; begun anew at ' || ?2 where"
-                           " schedule=?1 and last_due>?2 and session is null and due in (select due from"
-                           " occurrence where schedule=?1 and due<=?2 order by due desc limit 50)",
-                           (name, now))
-
-    @staticmethod
-    def _put_conditions(connection, schedule):
-        connection.execute("delete from schedule_condition where schedule=?", (schedule.name,))
-        connection.executemany("insert into schedule_condition(schedule, kind, name) values (?, ?, ?)",
-                               [(schedule.name,) + condition[:2]
-                                for condition in schedule.list_conditions()])
-
-    def check_conditions(self, connection, schedule):
-        """What `after` names must be there (NotFound), and must not wait for it (Conflict)."""
-        for condition in schedule.list_conditions():
-            query = "select 1 from %s where name=? limit 1"
-            if connection.execute(query % condition.kind, (condition.name,)).fetchone() is None:
-                is_scenario = connection.execute(query % "scenario", (condition.name,)).fetchone()
-                raise NotFound("no %s %s in repository %s, after which it is to run%s" % (
-                    condition.kind, condition.name, self.name,
-                    is_scenario and "; a scenario is written scenario:%s" % condition.name or ""))
-        if self._leads_back(connection, schedule):
-            raise Conflict("schedule %s would wait for itself by way of its after" % schedule.name)
-
-    @staticmethod
-    def _leads_back(connection, schedule):
-        """Whether it runs after its own sessions, by way of others.
-
-        With a rule a scenario leads nowhere: others start it as well, and its own session of the
-        last due time may be what the next waits for.
-        """
-        seen, left = set(), [schedule.name]
-        while left:
-            for kind, name in connection.execute(
-                    "select c.kind, c.name from schedule_condition c join schedule s on"
-                    " s.name=c.schedule where s.name=? and (s.rule='' or c.kind='schedule')",
-                    (left.pop(),)).fetchall():
-                if name == (schedule.name if kind == "schedule" else schedule.scenario):
-                    return True
-                found = connection.execute(
-                    "select name from schedule where name=?" if kind == "schedule" else
-                    "select distinct s.name from schedule_condition c join schedule s on"
-                    " s.name=c.schedule where s.rule='' and s.scenario=?", (name,)).fetchall()
-                new = {row[0] for row in found} - seen
-                seen |= new
-                left += new
-        return False
-
-    def add_schedule(self, connection, schedule, now):
-        """Exists, NotFound (scenario, after), BadRequest (variable)."""
-        if self.find_schedule(connection, schedule.name) is not None:
-            raise Exists("a schedule %s exists in repository %s" % (schedule.name, self.name))
-        self._put_checked(connection, schedule, now)
-
-    def set_schedule(self, connection, name, changes, now, list_forgotten=None):
-        """Changes fields of a schedule: changes(Schedule) -> Schedule. As put_schedule."""
-        before = self.schedule_of(self.get_schedule(connection, name))
-        schedule = changes(before)
-        if schedule == before._replace(enabled=False):      # whatever else is wrong with it
-            self.put_schedule(connection, schedule, now, list_forgotten)
-        else:
-            self._put_checked(connection, schedule, now, list_forgotten)
-
-    def _put_checked(self, connection, schedule, now, list_forgotten=None):
-        self._check_variables(connection, schedule)
-        self.put_schedule(connection, schedule, now, list_forgotten)
-        self.check_conditions(connection, schedule)
-
-    def delete_schedule(self, connection, name):
-        """Deletes a schedule; its occurrences stay until they are purged. Conflict."""
-        self.get_schedule(connection, name)
-        waiting = connection.execute("select schedule from schedule_condition where kind='schedule'"
-                                     " and name=?", (name,)).fetchone()
-        if waiting:
-            raise Conflict("schedule %s runs after it" % waiting[0])
-        connection.execute("delete from schedule where name=?", (name,))
-        connection.execute("delete from schedule_condition where schedule=?", (name,))
-
-    def hold_schedule(self, connection, name, hold):
-        """Keeps a hold of a schedule, or its release (None)."""
-        self.get_schedule(connection, name)
-        connection.execute("update schedule set hold_reason=?, hold_by=?, hold_since=?, hold_until=?"
-                           " where name=?", tuple(hold or (None,) * 4) + (name,))
-
-    def find_schedule(self, connection, name):
-        """The row of a schedule, or None."""
-        return connection.execute("select * from schedule where name=?", (name,)).fetchone()
-
-    def get_schedule(self, connection, name):
-        """The row of a schedule, or NotFound."""
-        row = self.find_schedule(connection, name)
-        if row is None:
-            raise NotFound("no schedule %s in repository %s" % (name, self.name))
-        return row
-
-    @staticmethod
-    def schedule_of(row):
-        """A row -> Schedule. Conflict: another program has spoilt it."""
-        return Schedule(row["name"], row["agent"], row["scenario"], row["version"], row["context"],
-                        row["rule"], row["timezone"], bool(row["enabled"]),
-                        *({} if row[name] == "{}" else read_stored(name, row[name])
-                          for name in ("variables", "options")))
-
-    def _readable(self, row):
-        """schedule_of a row, or None for what cannot be read, or is none."""
-        with contextlib.suppress(Conflict):
-            return row and self.schedule_of(row)
-
-    def list_schedules(self, name=None):
-        """Yields rows of schedules by name, a page at a time, with `last`: the newest due time that
-        made a session."""
-        after = ""
-        while True:
-            with self.db.reading() as connection:
-                rows = connection.execute(
-                    "select s.*, (select due from occurrence o where o.schedule = s.name and"
-                    " o.session is not null order by due desc limit 1) as last from schedule s"
-                    " where %s order by name limit 500" % ("name > ?" if name is None else "name=?"),
-                    (after if name is None else name,)).fetchall()
-            yield from rows
-            if len(rows) < 500:
-                return
-            after = rows[-1]["name"]
-
-    def list_revisions(self, agent):
-        """Yields (name, revision, since when it is held) of an agent's schedules."""
-        with self.db.reading() as connection:
-            yield from connection.execute(
-                "select name, revision, hold_since from schedule where agent=?", (agent,))
-
-    def read_schedules(self, names):
-        """Yields the rows of these schedules, a page at a time."""
-        for start in range(0, len(names), 500):
-            page = names[start:start + 500]
-            with self.db.reading() as connection:
-                rows = connection.execute("select * from schedule where name in (%s)"
-                                          % ",".join("?" * len(page)), page).fetchall()
-            yield from rows
-
-    def list_conditions(self, schedule):
-        """[(kind, name, when it was met or None)] of a schedule's `after`."""
-        with self.db.reading() as connection:
-            return [tuple(row) for row in connection.execute(
-                "select kind, name, met from schedule_condition where schedule=?", (schedule,))]
-
-    def mend_conditions(self):
-        """What another program has written into `after` is waited for from now on. RepositoryError."""
-        with self.db.reading() as connection:
-            conditions = collections.defaultdict(set)
-            for schedule, *condition in connection.execute("select schedule, kind, name from"
-                                                           " schedule_condition"):
-                conditions[schedule].add(tuple(condition))
-            rows = connection.execute("select * from schedule where instr(options, '\"after\"') or name in"
-                                      " (select schedule from schedule_condition)").fetchall()
-        for schedule in filter(None, map(self._readable, rows)):
-            with contextlib.suppress(ValueError):       # spoilt: it does not fire
-                if conditions[schedule.name] != {condition[:2] for condition in schedule.list_conditions()}:
-                    self.db.write(functools.partial(self._put_conditions, schedule=schedule))
-
-    @staticmethod
-    def list_met(connection):
-        """[(schedule, kind, name, when)] of the conditions that are met."""
-        return connection.execute("select schedule, kind, name, met from schedule_condition"
-                                  " where met is not null").fetchall()
-
-    def list_users(self, calendar):
-        """The names of the schedules that a calendar excludes dates from."""
-        with self.db.reading() as connection:
-            rows = connection.execute("select * from schedule where instr(options, ?)",
-                                      (calendar,)).fetchall()
-        schedules = filter(None, map(self._readable, rows))
-        return [schedule.name for schedule in schedules if calendar in schedule.list_calendars()]
-
-
-class OccurrenceTables:
-    """The ledger of due times, and the sessions that they make; a part of WorkRepository."""
-
-    def list_occurrences(self, name, limit):
-        """Rows of occurrences, newest first; of all schedules when no name is given."""
-        newest = "select * from (select * from occurrence %s order by due desc limit ?1)"
-        rows = newest % "" if name is None else "%s union all %s" % (
-            newest % "where schedule=?2", newest % "where schedule=''")
-        with self.db.reading() as connection:
-            return connection.execute(
-                "select o.*, s.status as status, s.begun, s.start_at, s.attempt, s.message as outcome"
-                " from (%s) o left join session s on s.id = o.session"
-                " order by o.due desc, o.schedule limit ?1" % rows,
-                (limit, name)[:1 if name is None else 2]).fetchall()
-
-    def decide(self, connection, name, revision, upto, spans, now, is_held):
-        """Decides due times of a schedule, all up to `upto`: sessions and occurrences in one
-        transaction -> [(Ticket, sessions that it replaces)].
-
-        Nothing is decided twice, nor for a schedule that has changed since it was read.
-        """
-        row = self.find_schedule(connection, name)
-        if row is None or row["revision"] != revision or not row["enabled"]:
-            self.is_behind = True       # what is in memory is read again
-            return []
-        connection.execute("update schedule set decided=max(decided, ?) where name=?", (upto, name))
-        made = []
-        for span in spans:
-            if span.last <= row["decided"]:
-                continue
-            if span.reason:
-                self._skip(connection, name, span, now)
-            else:
-                made += self._come_due(connection, row, span, now, is_held)
-        return made
-
-    def _come_due(self, connection, row, span, now, is_held):
-        """A due time has come: it runs, or waits for what `after` names."""
-        name, schedule = row["name"], self.schedule_of(row)
-        if self.is_recorded(connection, name, span.first):     # fired before the clock stepped back
-            return []
-        if not schedule.get("after") and not row["waiting"]:
-            return self._start(connection, schedule, span, now, is_held)
-        waiting = self.find_schedule(connection, name)["waiting"]
-        if waiting:
-            self._skip(connection, name, Span(waiting, waiting, 1, MISFIRE, "what it runs after had not "
-                                              "ended well by the next due time"), now)
-        is_met = self._take_conditions(connection, schedule, now)
-        connection.execute("update schedule set waiting=? where name=?",
-                           (None if is_met else span.first, name))
-        return self._start(connection, schedule, span, now, is_held) if is_met else []
-
-    def _take_conditions(self, connection, schedule, now):
-        """Whether all of `after` have ended well since this was last true; then it begins anew."""
-        met = {tuple(row[:2]): row[2] for row in connection.execute(
-            "select kind, name, met from schedule_condition where schedule=?", (schedule.name,))}
-        for kind, name, within_s in schedule.list_conditions():
-            ended = met.get((kind, name))
-            if ended is None or within_s and from_text(ended) < from_text(now) - within_s:
-                return False
-        connection.execute("update schedule_condition set met=null where schedule=?",
-                           (schedule.name,))
-        return True
-
-    def meet_conditions(self, connection, row, now):
-        """A session of this row has ended well; whether a schedule has waited for that. A schedule does
-        not for what its own session starts: it would never end."""
-        above = [parent["schedule"] for parent in self.list_above(connection, row["name"], row["id"])
-                 if parent["schedule"]]
-        return sum(connection.execute(
-            "update schedule_condition set met=? where kind=? and name=? and schedule not in (%s)"
-            % ",".join("?" * len(above)), [now, kind, row[kind]] + above).rowcount
-                   for kind in ("schedule", "scenario") if row[kind]) > 0
-
-    def decide_after(self, connection, agent, now, is_held):
-        """Decides the schedules of an agent whose conditions are met, as decide()."""
-        made = []
-        for row in connection.execute(
-                "select * from schedule where agent=? and enabled and hold_since is null and"
-                " (rule='' or waiting is not null) and name in (select schedule from"
-                " schedule_condition where met is not null)", (agent,)).fetchall():
-            try:
-                schedule = self.schedule_of(row)
-                is_met = self._take_conditions(connection, schedule, now)
-            except (ValueError, Conflict) as error:     # costs the others nothing
-                log.warning("schedule %s: %s", row["name"], error)
-                continue
-            if not is_met:
-                continue
-            due = row["waiting"] or now
-            while self.is_recorded(connection, schedule.name, due):    # twice in a millisecond
-                due = to_text(from_text(due) + 0.001)
-            connection.execute("update schedule set waiting=null, decided=max(decided, ?) where name=?",
-                               (due, schedule.name))
-            told = "after %s" % schedule.get("after") if schedule.get("after") else ""
-            made += self._start(connection, schedule, Span(due, due, 1, "", told), now, is_held)
-        return made
-
-    def _start(self, connection, schedule, span, now, is_held):
-        """Makes the session of a due time, as far as `overlap` lets it -> [(Ticket, replaced)]."""
-        overlap, name = schedule.get("overlap"), schedule.name
-        rows = connection.execute("select id, status from session where schedule=? and status in"
-                                  " ('WAITING', 'QUEUED', 'RUNNING')", (name,)).fetchall()
-        in_the_way = [row for row in rows if overlap == "skip"
-                      or overlap == "queue" and row["status"] in OUTSTANDING and not span.is_backlog]
-        if in_the_way:
-            return self._skip(connection, name, Span(
-                span.first, span.last, 1, OVERLAP, "session %d of it is %s" % tuple(in_the_way[0])), now)
-        replaced = [row["id"] for row in rows] if overlap == "stop" else []
-        for session in replaced:
-            self._change(connection, session, STOPPED, is_only_outstanding=True, ended=now,
-                         message="stopped before it began: the next due time had come")
-        request = SessionRequest(
-            schedule.scenario, schedule.agent, schedule.version, schedule.context, schedule.variables,
-            schedule.get("session_name"), schedule.get("keywords"), schedule.get("priority"),
-            timeout=schedule.get("timeout"), start_at=span.planned, schedule=name, due=span.first,
-            is_held=is_held, is_parallel=overlap == "parallel", replaces=tuple(replaced))
-        try:
-            ticket = self.add_session(connection, request, now)
-        except Busy as error:
-            return self._skip(connection, name, Span(span.first, span.last, 1, LIMIT, error.message), now)
-        except AgentError as error:
-            return self.note_failed(connection, name, span.first, error.message, now)
-        self._record(connection, name, span, STARTED, ticket.session, now)
-        retry = None
-        if ticket.status == ERROR:      # the limit of its scenario
-            retry = self.retry(connection, self.get_session(connection, ticket.session), now)
-        return [(ticket, replaced)] + ([(retry, [])] if retry else [])
-
-    def retry(self, connection, row, now):
-        """After a session ended in ERROR: the next run of the whole, when its schedule has attempts
-        left -> Ticket, or None."""
-        schedule = row["schedule"] and self._readable(self.find_schedule(connection, row["schedule"]))
-        if not schedule or row["attempt"] >= schedule.get("attempts") or connection.execute(
-                "select 1 from session where schedule=? and id>? and due=?",
-                (schedule.name, row["id"], row["due"])).fetchone():
-            return None
-        scenario = self.parsed_of(connection, row)
-        start_at = to_text(from_text(now) + schedule.get("retry_delay"))
-        variables = json.dumps(dict(scenario.variables, **json.loads(row["given"])))
-        session = connection.execute(
-            "insert into session(id, agent, scenario, version, definition, context, status, name,"
-            " keywords, priority, level, timeout, created, start_at, variables, given, schedule, due,"
-            " attempt, is_parallel) select (select (last_session + 1) * 1000 + id from repository),"
-            " agent, scenario, version, definition, context, 'WAITING', name, keywords, priority,"
-            " level, timeout, ?, ?, ?, given, schedule, due, attempt + 1, is_parallel from session"
-            " where id=?", (now, start_at, variables, row["id"])).lastrowid
-        told = "attempt %d of %d" % (row["attempt"] + 1, schedule.get("attempts"))
-        connection.execute("update session set message=message || ? where id=?",
-                           ("; %s is session %d" % (told, session), row["id"]))
-        connection.execute("update occurrence set session=?, message=? where session=?",
-                           (session, "%s, before it session %d" % (told, row["id"]), row["id"]))
-        return self.ticket(connection, self.get_session(connection, session))
-
-    @staticmethod
-    def is_recorded(connection, name, due):
-        """Whether a due time (UTC text) stands in the ledger, as the first of its row."""
-        return connection.execute("select 1 from occurrence where schedule=? and due=?",
-                                  (name, due)).fetchone() is not None
-
-    @staticmethod
-    def _newest_occurrence(connection, name, upto):
-        return connection.execute("select * from occurrence where schedule=? and due<=? order by due desc"
-                                  " limit 1", (name, upto)).fetchone()
-
-    @staticmethod
-    def _record(connection, name, span, decision, session, now):
-        connection.execute(
-            "insert into occurrence(schedule, due, last_due, count, decision, reason, session,"
-            " decided, message) values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (name, span.first, span.last, span.count, decision, span.reason, session, now,
-             span.message))
-
-    def _skip(self, connection, name, span, now, decision=SKIPPED):
-        """Consecutive due times that are skipped, or fail, for one reason are one row."""
-        row = self._newest_occurrence(connection, name, span.first)     # one that waited may be older
-        if row is not None and (row["decision"], row["reason"]) == (decision, span.reason) and (
-                decision == SKIPPED or row["message"] == span.message) and not connection.execute(
-                    "select 1 from schedule where name=? and waiting>? and waiting<?",
-                    (name, row["last_due"], span.first)).fetchone():
-            connection.execute(
-                "update occurrence set last_due=max(last_due, ?), count=count+?, decided=?, message=?"
-                " where schedule=? and due=?",
-                (span.last, span.count, now, span.message, name, row["due"]))
-        else:
-            self._record(connection, name, span, decision, None, now)
-        return []
-
-    def note_failed(self, connection, name, due, message, now):
-        """A due time could not make its session, and why."""
-        return self._skip(connection, name, Span(due, due, 1, "", message), now, FAILED)
-
-    def note_step(self, connection, message, now):
-        """A step of the clock stands in the ledger too."""
-        connection.execute("insert or ignore into occurrence(schedule, due, last_due, count, decision,"
-                           " reason, decided, message) values (?, ?, ?, 0, 'skipped', 'misfire', ?, ?)",
-                           (ALL_SCHEDULES, now, now, now, message))
+HELLO = {"scenarios": [{
+    "name": "HELLO", "version": "001", "variables": {"who": "world"},
+    "steps": [{"name": "greet", "tasks": [
+        {"type": "os", "command": 'echo "Hello, ${who}! This is session $SESSION."'}]}]}]}
 
 
 class WorkRepository(ScenarioTables, SessionTables, SessionViews, ScheduleTables, OccurrenceTables):
@@ -4421,86 +4818,9 @@ class WorkRepository(ScenarioTables, SessionTables, SessionViews, ScheduleTables
         return connection.execute("select id from repository").fetchone()[0]
 
 
-SPOOL_SCHEMA = ("""
-create table log (position integer primary key, time text, stream text, line text);
-create table omitted (id integer primary key, first integer, end integer);
-create table state (
-    id integer primary key,
-    holder integer, holder_started text,        -- the process that writes here
-    is_over integer not null default 0,
-    rc integer, error text, captured blob       -- exit code, or why it could not start
-);
-insert into state(id) values (1)
-""")
-
-
-class Spool:
-    """What a process of an adoptable session printed and how it ended: a small SQLite file that
-    its holder writes, and that outlives the agent."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def _connect(self):
-        connection = sqlite3.connect(self.path, timeout=30, isolation_level=None,
-                                     check_same_thread=False)
-        connection.row_factory = sqlite3.Row
-        return contextlib.closing(connection)
-
-    def create(self):
-        """Makes the file, mode 0600."""
-        self.remove()
-        make_private(self.path)
-        with self._connect() as connection:
-            connection.execute("pragma journal_mode=wal")
-            for statement in SPOOL_SCHEMA.split(";\n"):
-                connection.execute(statement)
-
-    def note(self, **columns):
-        """Sets columns of the state; on disk when it returns."""
-        with self._connect() as connection:
-            connection.execute("pragma synchronous=full")
-            connection.execute("update state set %s" % ", ".join(name + "=?" for name in columns),
-                               tuple(columns.values()))
-
-    def store(self, rows, omitted, then=lambda: None):
-        """As WorkRepository.add_log; then() when it is done."""
-        with self._connect() as connection:
-            connection.execute("begin immediate")
-            if omitted:
-                connection.execute("delete from log where position>=? and position<?", omitted)
-                connection.execute("replace into omitted values (1, ?, ?)", omitted)
-            connection.executemany("replace into log values (?, ?, ?, ?)", rows)
-            connection.execute("commit")
-        then()
-
-    def state(self):
-        """The row of the state."""
-        with self._connect() as connection:
-            return connection.execute("select * from state").fetchone()
-
-    def read(self, after, omitted_before):
-        """(state, rows after a position and what is left out, the range left out or None)."""
-        with self._connect() as connection:
-            connection.execute("begin")
-            state = connection.execute("select * from state").fetchone()
-            omitted = connection.execute("select first, end from omitted").fetchone()
-            omitted = omitted and tuple(omitted)
-            first = omitted[0] if omitted and omitted != omitted_before else -1
-            rows = connection.execute("select * from log where position > ? or position = ?"
-                                      " order by position", (after, first)).fetchall()
-            connection.execute("rollback")
-        return state, [tuple(row) for row in rows], omitted
-
-    def remove(self):
-        """Deletes the file and what SQLite keeps beside it."""
-        for suffix in ("", "-wal", "-shm", "-journal"):
-            with contextlib.suppress(OSError):
-                os.unlink(self.path + suffix)
-
-
 # ======================================================================================
-# 9 processes
+# processes/tree.py
+# Who is alive: processes, their marker, and the tree of a task that ends as a whole.
 # ======================================================================================
 
 HAS_PROC = os.path.exists("/proc/self/stat")
@@ -4693,9 +5013,13 @@ def _signal(send, target, number):
         return 0
 
 
-# -- output of tasks -------------------------------------------------------------------
+# ======================================================================================
+# processes/output.py
+# What the processes of tasks print: read, cut into lines, masked, limited, captured.
+#
+# Thread output: reads the pipes of all tasks; ends at Output.close().
+# ======================================================================================
 
-_CONTROL = re.compile("[\0-\x08\x0a-\x1f\x7f-\x9f]")
 # what ends lines or turns their direction for some readers is shown like control characters
 _HIDDEN = re.compile("[\0-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 LINE_COST = 40          # bytes that a row of the log takes beside its text
@@ -4759,7 +5083,8 @@ class Capture:
         self._half = max(1, limit // 2)
         self._store, self._clock = store, clock
         self._secrets = [secret.encode() for secret in secrets]     # the longest first
-        self.captured = bytearray() if is_captured else None        # the beginning of standard output
+        # the beginning of standard output
+        self.captured = bytearray() if is_captured else None
         self._lock = threading.Lock()
         self._carry = {}                    # stream -> bytes of a line that has no end yet
         self._position = 0
@@ -4818,7 +5143,8 @@ class Capture:
         self._head_left, self._head_end = 0, block.position
 
     def _leave_out(self):
-        """The tail gives up lines at its beginning, or its first block where no line can be kept."""
+        """The tail gives up lines at its beginning, or its first block where no line can be
+        kept."""
         block, excess, end = self._tail[0], self._tail_cost - self._half, 0
         if block.data is not None and excess < block.cost:
             end = block.data.find(b"\n", int(excess * block.size / block.cost)) + 1
@@ -4954,7 +5280,13 @@ class Output:
                 capture.flush()
 
 
-# -- one process -----------------------------------------------------------------------
+# ======================================================================================
+# processes/process.py
+# One process of a task, from its start to its exit code.
+#
+# Thread wait PID: waits for the exit of one process of a task, and ends with it.
+# Thread feed PID: writes one process's standard input, and ends with it.
+# ======================================================================================
 
 class Command(NamedTuple):
     """What a process is started with."""
@@ -5020,6 +5352,28 @@ def to_bytes(text):
     return text.encode("utf-8", "surrogateescape")
 
 
+def start_error(error):
+    """Why a process cannot start, in the system's words."""
+    name, number = getattr(error, "filename", None), getattr(error, "errno", None)
+    return "cannot start: %s%s" % (      # strerror of Python 3.6 has the name too
+        os.strerror(number) if number else error, ": %s" % os.fsdecode(name) if name else "")
+
+
+def exit_text(rc):
+    """An exit code in words."""
+    if rc >= 0:
+        return "exit code %d" % rc
+    try:
+        return "ended by signal %d (%s)" % (-rc, signal.Signals(-rc).name)
+    except ValueError:
+        return "ended by signal %d" % -rc
+
+
+# ======================================================================================
+# processes/minder.py
+# agent.py in the role that keeps an adoptable task alive beside the agent.
+# ======================================================================================
+
 def run_holder(path):
     """agent.py in the role of a holder: runs one process, its output and exit code going to a
     spool, whether the agent lives or not -> exit code."""
@@ -5040,25 +5394,9 @@ def run_holder(path):
     return EXIT_OK
 
 
-def start_error(error):
-    """Why a process cannot start, in the system's words."""
-    name, number = getattr(error, "filename", None), getattr(error, "errno", None)
-    return "cannot start: %s%s" % (      # strerror of Python 3.6 has the name too
-        os.strerror(number) if number else error, ": %s" % os.fsdecode(name) if name else "")
-
-
-def exit_text(rc):
-    """An exit code in words."""
-    if rc >= 0:
-        return "exit code %d" % rc
-    try:
-        return "ended by signal %d (%s)" % (-rc, signal.Signals(-rc).name)
-    except ValueError:
-        return "ended by signal %d" % -rc
-
-
 # ======================================================================================
-# 10 task types
+# tasks/task.py
+# What all task types share: their table, results, texts, and work done in a helper process.
 # ======================================================================================
 
 class TaskResult(NamedTuple):
@@ -5122,6 +5460,124 @@ def as_value(data, told):
     return data.decode("utf-8", "replace").replace("\0", "")
 
 
+def to_number(kind, text):
+    """A text as an int or float. ValueError for what Python alone takes for one."""
+    value = kind(text)
+    if "_" in text or value != value:
+        raise ValueError
+    return value
+
+
+def as_number(text):
+    """A text as a number where it is one, else None."""
+    for kind in (int, float):           # whole numbers of any length are exact
+        with contextlib.suppress(ValueError):
+            return to_number(kind, text)
+    return None
+
+
+HELPER_BOOT = ("import marshal,os,sys;__file__=sys.argv.pop();fd=int(sys.argv.pop());"
+               "exec(marshal.loads(os.pread(fd,os.fstat(fd).st_size,0)))")
+
+
+@functools.lru_cache(maxsize=None)
+def compiled_agent():
+    """A descriptor of a file without a name that has the code of agent.py: to compile it takes
+    most of the time and memory that the start of a helper needs."""
+    with open(program_path(), "rb") as source, tempfile.TemporaryFile() as file:
+        file.write(marshal.dumps(compile(source.read(), source.name, "exec", dont_inherit=True)))
+        file.flush()
+        return os.dup(file.fileno())
+
+
+class HelperTask:
+    """A task whose work is done by agent.py in another role, in a process that can be ended.
+
+    `prepare(fields, execution)` gives what the helper needs as JSON; `work(given)`, in the
+    helper, does it, prints what the log is to have, and returns the fields of a TaskResult.
+    Where that is all there is to a task type, helper_task makes it of the function.
+    """
+
+    def run(self, fields, execution):
+        """Has the work done."""
+        given = dict(self.prepare(fields, execution), type=self.name)
+        return TaskResult(**self._outcome(given, execution))
+
+    def _outcome(self, given, execution):
+        """Hands over to the helper -> the fields of its result."""
+        with tempfile.TemporaryFile() as result:
+            code = compiled_agent()
+            words = [sys.executable, "-u", "-c", HELPER_BOOT, "--task", str(result.fileno()),
+                     str(code), program_path()]
+            rc = execution.process(Command(words, execution.environment(), stdin=json.dumps(given),
+                                           pass_fds=(result.fileno(), code)))
+            result.seek(0)
+            text = result.read().decode()
+        if not text:
+            raise TaskError("its helper process ended early: %s" % exit_text(rc))
+        return json.loads(text)
+
+    def prepare(self, fields, execution):
+        """All texts with their references replaced."""
+        return substitute_all(fields, execution.values)
+
+
+def helper_task(name, fields):
+    """Puts a function work(given) into the table of task types, as a HelperTask."""
+    def register(work):
+        task_type(name)(type(name, (HelperTask,), {"fields": fields, "work": staticmethod(work)}))
+        return work
+    return register
+
+
+def run_helper(fd):
+    """agent.py in the role of a helper: does one task, whose result goes to a file -> exit code."""
+    given = json.loads(sys.stdin.read())
+    try:
+        result = TASK_TYPES[given["type"]].work(given)
+    except TaskError as error:
+        result = {"status": ERROR, "message": str(error)}
+    except Exception as error:          # what the task met: a line, no traceback
+        name = "" if isinstance(error, OSError) else type(error).__name__ + ": "
+        result = {"status": ERROR, "message": one_line("%s%s" % (name, error))}
+    with open(fd, "w", encoding="utf-8") as file:
+        json.dump(result, file)
+    return EXIT_OK
+
+
+@contextlib.contextmanager
+def written_beside(path, mode="wb", **keywords):
+    """A file that appears under its name when it is whole, and not at all otherwise."""
+    part = path + ".part"
+    try:
+        with open(part, mode, **keywords) as file:
+            yield file
+        os.replace(part, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(part)
+        raise
+
+
+# ======================================================================================
+# tasks/commands.py
+# Commands, code and the small types: os, set, evaluate, sleep, wait_file, python, scenario.
+# ======================================================================================
+
+def _check_command(value):
+    if isinstance(value, str) and value.strip():
+        return TEXT.check(value)
+    if isinstance(value, list) and value and value[0] != "":
+        return check_items(TEXT.check, value)
+    raise ValueError("must be a string for the shell, or a list of program and arguments")
+
+
+def _check_umask(value):
+    if not isinstance(value, str) or not re.fullmatch("[0-7]{3,4}", value):
+        raise ValueError('must be octal digits in quotes, such as "027"')
+    return value
+
+
 _INTERPRETER = re.compile(r"(^|/)(\w*sh|python[0-9.]*|perl|ruby|node)$")
 _PROGRAM_FLAG = re.compile("-[A-Za-z]*[ce]")       # the next argument is a program: -c, -lc, -e
 
@@ -5147,10 +5603,12 @@ class OsTask:
         """[(field, reason)] of what is allowed but looks wrong: a value that becomes a program."""
         command = fields.get("command")
         for index, word in enumerate(command[2:] if isinstance(command, list) else (), 2):
-            if _INTERPRETER.search(command[index - 2]) and _PROGRAM_FLAG.fullmatch(command[index - 1]) \
-                    and any(match.group(1) for match in _REFERENCE.finditer(word)):
-                yield "command[%d]" % index, "a value would become a part of this program: give it as " \
-                    "an argument behind it, or read it from the environment"
+            if (_INTERPRETER.search(command[index - 2])
+                    and _PROGRAM_FLAG.fullmatch(command[index - 1])
+                    and any(match.group(1) for match in _REFERENCE.finditer(word))):
+                yield "command[%d]" % index, (
+                    "a value would become a part of this program: give it as an argument behind "
+                    "it, or read it from the environment")
 
     def run(self, fields, execution):
         """Runs the command; its exit code decides."""
@@ -5193,8 +5651,6 @@ class OsTask:
         return TaskResult(ERROR, rc, message=exit_text(rc))
 
 
-# -- the small ones --------------------------------------------------------------------
-
 @task_type("set")
 class SetTask:
     """Gives a variable a value."""
@@ -5206,22 +5662,6 @@ class SetTask:
         """The value may refer to other variables."""
         value = substitute(fields["value"], execution.values)
         return TaskResult(DONE, values={fields["variable"]: value})
-
-
-def to_number(kind, text):
-    """A text as an int or float. ValueError for what Python alone takes for one."""
-    value = kind(text)
-    if "_" in text or value != value:
-        raise ValueError
-    return value
-
-
-def as_number(text):
-    """A text as a number where it is one, else None."""
-    for kind in (int, float):           # whole numbers of any length are exact
-        with contextlib.suppress(ValueError):
-            return to_number(kind, text)
-    return None
 
 
 OPERATORS = {
@@ -5270,9 +5710,11 @@ class EvaluateTask:
             try:
                 return re.search(right, left) is not None
             except re.error as error:
-                raise TaskError("%s is no regular expression: %s" % (shorten(right), error)) from None
+                raise TaskError("%s is no regular expression: %s"
+                                % (shorten(right), error)) from None
         if operator == "in":
-            items = right if isinstance(right, list) else [item.strip() for item in right.split(",")]
+            items = (right if isinstance(right, list)
+                     else [item.strip() for item in right.split(",")])
             return any(EvaluateTask._compare(left, "=", item) for item in items)
         numbers = as_number(left), as_number(right)
         return OPERATORS[operator](*(numbers if None not in numbers else (left, right)))
@@ -5336,9 +5778,8 @@ class WaitFileTask:
             execution.wait(min(0.5, max(0.05, fields["stable_s"] / 4)))
 
 
-# -- interpreter processes of their own ------------------------------------------------
-
-PYTHON_BOOT = "import os,sys;exec(compile(open(int(sys.argv.pop(1)),encoding='utf-8').read(),'<task>','exec'))"
+PYTHON_BOOT = ("import os,sys;"
+               "exec(compile(open(int(sys.argv.pop(1)),encoding='utf-8').read(),'<task>','exec'))")
 
 
 @task_type("python")
@@ -5362,87 +5803,45 @@ class PythonTask(OsTask):
         words = [sys.executable, "-u"]
         args = substitute_all(fields["args"], values)
         if fields["file"]:
-            return self._process(fields, execution, words + [substitute(fields["file"], values)] + args)
+            return self._process(
+                fields, execution, words + [substitute(fields["file"], values)] + args)
         with tempfile.TemporaryFile() as source:
             source.write(substitute(fields["code"], {}).encode())
             source.seek(0)
             fd = source.fileno()
-            return self._process(fields, execution, words + ["-c", PYTHON_BOOT, str(fd)] + args, (fd,))
+            return self._process(fields, execution, words + ["-c", PYTHON_BOOT, str(fd)] + args,
+                                 (fd,))
 
 
-HELPER_BOOT = ("import marshal,os,sys;__file__=sys.argv.pop();fd=int(sys.argv.pop());"
-               "exec(marshal.loads(os.pread(fd,os.fstat(fd).st_size,0)))")
+@task_type("scenario")
+class ScenarioTask:
+    """Starts a session of another scenario, and waits for it unless told otherwise."""
 
-
-@functools.lru_cache(maxsize=None)
-def compiled_agent():
-    """A descriptor of a file without a name that has the code of agent.py: to compile it takes
-    most of the time and memory that the start of a helper needs."""
-    with open(os.path.abspath(__file__), "rb") as source, tempfile.TemporaryFile() as file:
-        file.write(marshal.dumps(compile(source.read(), source.name, "exec", dont_inherit=True)))
-        file.flush()
-        return os.dup(file.fileno())
-
-
-class HelperTask:
-    """A task whose work is done by agent.py in another role, in a process that can be ended.
-
-    `prepare(fields, execution)` gives what the helper needs as JSON; `work(given)`, in the
-    helper, does it, prints what the log is to have, and returns the fields of a TaskResult.
-    Where that is all there is to a task type, helper_task makes it of the function.
-    """
+    fields = {
+        "name": Field(NAMED, required=True), "version": SCHEDULE_FIELDS["version"],
+        "context": Field(NAMED), "variables": Field(VALUES, default={}),
+        "wait": Field(BOOLEAN, default=True),
+    }
 
     def run(self, fields, execution):
-        """Has the work done."""
-        given = dict(self.prepare(fields, execution), type=self.name)
-        return TaskResult(**self._outcome(given, execution))
-
-    def _outcome(self, given, execution):
-        """Hands over to the helper -> the fields of its result."""
-        with tempfile.TemporaryFile() as result:
-            code = compiled_agent()
-            words = [sys.executable, "-u", "-c", HELPER_BOOT, "--task", str(result.fileno()),
-                     str(code), os.path.abspath(__file__)]
-            rc = execution.process(Command(words, execution.environment(), stdin=json.dumps(given),
-                                           pass_fds=(result.fileno(), code)))
-            result.seek(0)
-            text = result.read().decode()
-        if not text:
-            raise TaskError("its helper process ended early: %s" % exit_text(rc))
-        return json.loads(text)
-
-    def prepare(self, fields, execution):
-        """All texts with their references replaced."""
-        return substitute_all(fields, execution.values)
+        """A stop goes down to the child; its end decides."""
+        number = execution.start_child(fields["name"], fields["version"], fields["context"],
+                                       substitute_all(fields["variables"], execution.values))
+        if not fields["wait"]:
+            return TaskResult(DONE, message="session %d started" % number)
+        status, message = execution.wait_child(number)
+        text = "session %d: %s%s" % (number, status, ": " + message if message else "")
+        return TaskResult({DONE: DONE, WARNING: WARNING}.get(status, ERROR), message=text)
 
 
-def helper_task(name, fields):
-    """Puts a function work(given) into the table of task types, as a HelperTask."""
-    def register(work):
-        task_type(name)(type(name, (HelperTask,), {"fields": fields, "work": staticmethod(work)}))
-        return work
-    return register
-
-
-def run_helper(fd):
-    """agent.py in the role of a helper: does one task, whose result goes to a file -> exit code."""
-    given = json.loads(sys.stdin.read())
-    try:
-        result = TASK_TYPES[given["type"]].work(given)
-    except TaskError as error:
-        result = {"status": ERROR, "message": str(error)}
-    except Exception as error:          # what the task met: a line, no traceback
-        name = "" if isinstance(error, OSError) else type(error).__name__ + ": "
-        result = {"status": ERROR, "message": one_line("%s%s" % (name, error))}
-    with open(fd, "w", encoding="utf-8") as file:
-        json.dump(result, file)
-    return EXIT_OK
-
-
-# -- SQL -------------------------------------------------------------------------------
+# ======================================================================================
+# tasks/data.py
+# Statements on data servers: sql and refresh.
+# ======================================================================================
 
 # a literal, quoted name, comment or cast is passed over; what is left may be `:name`, or `;`
-_SQL_PART = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|--[^\n]*|/\*.*?\*/|\$(\w*)\$.*?\$\1\$"""
+_SQL_PART = re.compile(
+    r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|--[^\n]*|/\*.*?\*/|\$(\w*)\$.*?\$\1\$"""
                        r"""|::|:([A-Za-z_][A-Za-z0-9_]*)|;|\?|%""", re.S)
 
 
@@ -5544,8 +5943,10 @@ def open_target(server):
         yield Target(connection, "named" if is_sqlite else module.paramstyle, is_sqlite, [])
 
 
-_OWN_TRANSACTION = re.compile(r"(commit|rollback(?!\s+(?:\w+\s+)?to\b)|start\s+transaction)\b", re.I)
-_OWN_BLOCK = re.compile(r"(begin|end)\b", re.I)        # of SQLite; elsewhere it may be a block of code
+_OWN_TRANSACTION = re.compile(r"(commit|rollback(?!\s+(?:\w+\s+)?to\b)|start\s+transaction)\b",
+                              re.I)
+# of SQLite; elsewhere it may be a block of code
+_OWN_BLOCK = re.compile(r"(begin|end)\b", re.I)
 
 
 def check_statement(statement, is_sqlite):
@@ -5569,7 +5970,8 @@ def count_rows(target, statement, values):
     if cursor.description or not target.is_sqlite:
         return rows or max(0, cursor.rowcount)
     if target.connection.total_changes == before:
-        return 0        # rowcount of Python before 3.7 knows nothing of `with ... insert`, or a comment
+        # rowcount of Python before 3.7 knows nothing of `with ... insert`, or a comment
+        return 0
     return target.connection.execute("select changes()").fetchone()[0]
 
 
@@ -5652,7 +6054,10 @@ class RefreshTask(DatabaseTask):
         return {"status": DONE, "rows": 1, "values": {given["variable"]: value}}
 
 
-# -- CSV -------------------------------------------------------------------------------
+# ======================================================================================
+# tasks/csvfiles.py
+# CSV files into tables and out of queries: load_csv and unload_csv.
+# ======================================================================================
 
 def quote_name_alone(name):
     """An SQL name of a column, dots and all."""
@@ -5759,7 +6164,8 @@ class LoadCsvTask(DatabaseTask):
         schema, table = given["server"]["physical_schema"], given["table"]
         given["table"] = "%s.%s" % (schema, table) if schema and "." not in table else table
         with open(given["file"], newline="", errors="surrogateescape",      # a BOM is no text
-                  encoding="utf-8-sig" if given["encoding"] == "utf-8" else given["encoding"]) as file:
+                  encoding=("utf-8-sig" if given["encoding"] == "utf-8"
+                            else given["encoding"])) as file:
             target.begin()
             reader = csv.reader(file, delimiter=given["delimiter"])
             names = cls._columns(reader, given, target)
@@ -5832,20 +6238,6 @@ def convert(row, converters, names):
     return None
 
 
-@contextlib.contextmanager
-def written_beside(path, mode="wb", **keywords):
-    """A file that appears under its name when it is whole, and not at all otherwise."""
-    part = path + ".part"
-    try:
-        with open(part, mode, **keywords) as file:
-            yield file
-        os.replace(part, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(part)
-        raise
-
-
 @task_type("unload_csv")
 class UnloadCsvTask(DatabaseTask):
     """Writes the rows of a query to a CSV file."""
@@ -5874,7 +6266,10 @@ class UnloadCsvTask(DatabaseTask):
         return {"status": DONE, "rows": rows}
 
 
-# -- files -----------------------------------------------------------------------------
+# ======================================================================================
+# tasks/files.py
+# Files copied, moved, deleted, made, packed and unpacked.
+# ======================================================================================
 
 def matching(pattern):
     """What a pattern, or a plain path, matches. TaskError when that is nothing."""
@@ -5900,7 +6295,8 @@ def destinations(pattern, to, overwrite):
             raise TaskError("%s exists" % target)
         if os.path.lexists(target) and os.path.samefile(path, target):
             raise TaskError("%s would be written onto itself" % path)
-        if os.path.isdir(path) and (os.path.realpath(target) + "/").startswith(os.path.realpath(path) + "/"):
+        if (os.path.isdir(path)
+                and (os.path.realpath(target) + "/").startswith(os.path.realpath(path) + "/")):
             raise TaskError("%s would be written into itself" % path)
     return pairs
 
@@ -6027,7 +6423,10 @@ def _extract(archive, member, folder):
         shutil.copyfileobj(source, file)
 
 
-# -- the network -----------------------------------------------------------------------
+# ======================================================================================
+# tasks/network.py
+# The types that speak to other hosts: http and mail.
+# ======================================================================================
 
 SILENCE_S = 60              # the other end may be silent for so long
 ANSWER_S = 600              # from the first request to the head of the answer, by all redirects
@@ -6393,31 +6792,11 @@ class MailTask(HelperTask):
         return message
 
 
-# -- other scenarios -------------------------------------------------------------------
-
-@task_type("scenario")
-class ScenarioTask:
-    """Starts a session of another scenario, and waits for it unless told otherwise."""
-
-    fields = {
-        "name": Field(NAMED, required=True), "version": SCHEDULE_FIELDS["version"],
-        "context": Field(NAMED), "variables": Field(VALUES, default={}),
-        "wait": Field(BOOLEAN, default=True),
-    }
-
-    def run(self, fields, execution):
-        """A stop goes down to the child; its end decides."""
-        number = execution.start_child(fields["name"], fields["version"], fields["context"],
-                                       substitute_all(fields["variables"], execution.values))
-        if not fields["wait"]:
-            return TaskResult(DONE, message="session %d started" % number)
-        status, message = execution.wait_child(number)
-        text = "session %d: %s%s" % (number, status, ": " + message if message else "")
-        return TaskResult({DONE: DONE, WARNING: WARNING}.get(status, ERROR), message=text)
-
-
 # ======================================================================================
-# 11 session runtime
+# runtime/execution.py
+# One task under way: how it reaches its process, its data servers, and its session's values.
+#
+# Thread task N: one statement of SQL of session N; ends with it, or is interrupted.
 # ======================================================================================
 
 class Interrupted(Exception):
@@ -6454,8 +6833,198 @@ class Surroundings(NamedTuple):
     on_end: Callable                # on_end(session number, status), after its end is on disk
     on_aftermath: Callable          # on_aftermath(repository, Aftermath), likewise
     topology: Any                   # the Topology: data_server(schema, context), mail_server()
-    children: Any                   # the Children: start(request, repository), find_end(session) ...
+    # the Children: start(request, repository), find_end(session) ...
+    children: Any
 
+
+class Execution:
+    """What a task type sees of the session that runs it."""
+
+    def __init__(self, session, run, values):
+        self.values = values
+        self.rc = self.captured = None  # of its process
+        self.rest = ([], None)          # rows of the log not yet handed over
+        self._session, self._run, self._around = session, run, session.around
+        self._capture = None
+
+    def environment(self):
+        """The agent's environment and the variables."""
+        environment = dict(os.environ)
+        environment.update((environment_name(name), value) for name, value in self.values.items())
+        return environment
+
+    def process(self, command, is_adoptable=False):
+        """Runs a Command to its end -> exit code; TaskError when it cannot start."""
+        command.environment[MARKER] = make_marker(self._session.repository.db.uuid,
+                                                  self._session.number, self._run)
+        if is_adoptable and self._session.is_adoptable:
+            return self._hold(command)
+        process = self._start(command)
+        try:
+            self._session.wait(lambda: process.rc is not None)
+        finally:
+            process.finish()
+            self._session.process_ended()
+            self.rc, self.captured = process.rc, self._capture.captured
+        return process.rc
+
+    def _start(self, command):
+        """Starts a process and notes it -> Process. TaskError, Interrupted."""
+        session, around = self._session, self._around
+        session.interrupt_if_asked()
+        self._capture = Capture(around.max_output, self._store, around.clock, command.is_captured,
+                                session.secrets)
+        try:
+            process = Process(command, self._capture, around.output, session.wake)
+        except (OSError, ValueError) as error:
+            raise TaskError(start_error(error)) from None
+        session.roots[process.pid] = process.started
+        session.note(session.repository.started_task, self._run, process.pid, process.started)
+        session.flush(is_waiting=False)
+        return process
+
+    def _store(self, rows, omitted, then):
+        """What the capture hands to the log."""
+        repository = self._session.repository
+        repository.db.submit(lambda connection: repository.add_log(
+            connection, self._session.number, self._run, rows, omitted), then=lambda _: then(),
+            is_lazy=True)
+
+    def _spool(self):
+        return Spool(self._session.repository.spool_path(self._session.number, self._run))
+
+    def _hold(self, command):
+        """As `process`, by way of a holder, so that it outlives the agent."""
+        spool = self._spool()
+        spool.create()
+        given = json.dumps([command, self._around.max_output, self._session.secrets])
+        holder = self._start(command._replace(
+            words=[sys.executable, program_path(), "--hold", spool.path], cwd=None,
+            stdin=given, is_captured=False))
+        try:
+            return self._follow(spool, lambda: holder.rc is None)
+        finally:
+            self._session.process_ended()
+
+    def adopt(self):
+        """Goes on with the process of this task that a lost agent has started -> exit code."""
+        spool = self._spool()
+        state = spool.state()
+        pid, started = state["holder"], state["holder_started"]
+        self._session.roots[pid] = started
+        return self._follow(spool, lambda: start_time(pid) == started)
+
+    def _follow(self, spool, is_alive):
+        """Takes what the holder writes, until the end -> exit code. TaskError, Left."""
+        progress, was_alive = (-1, None), True
+        try:
+            while True:
+                state, progress = self._take_spool(spool, progress)
+                if state["is_over"] or not was_alive:
+                    break
+                if self._session.is_leaving:
+                    raise Left()
+                was_alive = is_alive()
+                # who is to leave does so, also when the time for stopping is over
+                if was_alive:
+                    self._session.wait(lambda: self._session.is_leaving or not is_alive(), 0.05)
+        except Interrupted:
+            self._take_spool(spool, progress)
+            self._session.spent.append(spool)
+            raise
+        self._session.spent.append(spool)
+        self.rc, self.captured = state["rc"], state["captured"]
+        if not state["is_over"]:
+            raise TaskError("the process that held it is gone")
+        if state["error"]:
+            raise TaskError(state["error"])
+        return self.rc
+
+    def _take_spool(self, spool, progress):
+        """Hands new rows of a spool to the log -> (its state, how far it was read)."""
+        after, omitted = progress
+        state, rows, now_omitted = spool.read(after, omitted)
+        if rows or now_omitted != omitted:
+            self._session.note(self._session.repository.add_log, self._run, rows,
+                               None if now_omitted == omitted else now_omitted)
+            self._session.flush(is_waiting=False)
+        return state, (max([after] + [row[0] for row in rows]), now_omitted)
+
+    def call(self, function, interrupt):
+        """Runs function() in a thread of its own; interrupt() ends it early -> its value."""
+        outcome = Pending(function)
+
+        def work():
+            try:
+                outcome.finish(function())
+            except BaseException as error:
+                outcome.finish(error=error)
+            self._session.wake()
+        thread = threading.Thread(target=work, name="task %d" % self._session.number, daemon=True)
+        thread.start()
+        try:
+            self._session.wait(lambda: outcome.is_done)
+        finally:
+            while thread.is_alive():
+                if not outcome.is_done:
+                    interrupt()
+                thread.join(0.05)
+        return outcome.result()
+
+    def wait(self, seconds):
+        """Waits; an immediate stop and time-outs end it."""
+        self._session.wait(lambda: False, seconds)
+
+    def monotonic(self):
+        """Seconds that only ever go forward."""
+        return self._around.clock.monotonic()
+
+    def data_server(self, schema):
+        """The data server behind a logical schema in the session's context. TaskError."""
+        return self._hidden(self._around.topology.data_server(schema, self.values["CONTEXT"]))
+
+    def mail_server(self):
+        """The data server MAIL. TaskError."""
+        return self._hidden(self._around.topology.mail_server())
+
+    def _hidden(self, server):
+        for secret in server["secrets"]:
+            self._session.hide(secret)
+        return server
+
+    def start_child(self, name, version, context, variables):
+        """Starts a session of another scenario of the repository -> its number."""
+        return self._around.children.start(
+            SessionRequest(name, "", version, context or self.values["CONTEXT"], variables,
+                           name="child of %d" % self._session.number,
+                           hidden=self._session.secrets), self._session.repository)
+
+    def wait_child(self, number):
+        """Waits for the end of a child, which does without this session's slot meanwhile ->
+        (status, message). What ends the waiting ends the child."""
+        children = self._around.children
+        with children.lent_slot():
+            try:
+                while True:
+                    row = children.find_end(number)
+                    if row is not None:
+                        return row["status"], row["message"]
+                    self.wait(0.1)
+            except Interrupted:
+                children.stop(number)
+                raise
+
+    def close(self):
+        """Ends the capture; `rest` is what it still held."""
+        if self._capture:
+            self._around.output.forget(self._capture)       # it stores no more by itself
+            self.rest = self._capture.take(is_end=True)
+
+
+# ======================================================================================
+# runtime/session.py
+# The course of a session: steps, tasks, attempts, stop, restart, and what is recorded of them.
+# ======================================================================================
 
 class Session:
     """One execution of a scenario, in the thread of a slot.
@@ -6484,7 +7053,8 @@ class Session:
         self._is_warned = False
         self.secrets = ()               # what must not be stored or shown, the longest first
         self._resumed = None            # (step row, task row) of an adopted session's process
-        self.is_leaving = False         # the process that it waits for, or starts next, goes on alone
+        # the process that it waits for, or starts next, goes on alone
+        self.is_leaving = False
         self.is_begun = False           # on disk
         self.spent = []                 # spools whose content is recorded with the next commit
 
@@ -6542,7 +7112,8 @@ class Session:
     def _begin(self):
         row, now = self._row, self.around.clock.now()
         planned = row["due"] and (row["start_at"] or row["due"])
-        is_first = row["begun"] is None and row["attempt"] == 1     # neither restarted nor another attempt
+        # neither restarted nor another attempt
+        is_first = row["begun"] is None and row["attempt"] == 1
         is_late = is_first and planned is not None and now - from_text(planned) > LATE_S
         identity = self.around.identity
         self.repository.db.write(lambda connection: self.repository.begin_session(
@@ -6697,7 +7268,8 @@ class Session:
         run = self._begin_run(resumed and resumed[1], self.repository.begin_task, step_run, index,
                               number, task.name or "", task.type, attempt)
         interrupt, kind = None, TASK_TYPES[task.type]()
-        if not resumed and not (getattr(kind, "is_instant", False) and len(self._records) < MAX_BATCH):
+        if not resumed and not (getattr(kind, "is_instant", False)
+                                and len(self._records) < MAX_BATCH):
             self.flush()
         execution = Execution(self, run, self._values)
         try:
@@ -6820,188 +7392,13 @@ class Session:
                       if _signal(os.killpg, pid, 0)}
 
 
-class Execution:
-    """What a task type sees of the session that runs it."""
-
-    def __init__(self, session, run, values):
-        self.values = values
-        self.rc = self.captured = None  # of its process
-        self.rest = ([], None)          # rows of the log not yet handed over
-        self._session, self._run, self._around = session, run, session.around
-        self._capture = None
-
-    def environment(self):
-        """The agent's environment and the variables."""
-        environment = dict(os.environ)
-        environment.update((environment_name(name), value) for name, value in self.values.items())
-        return environment
-
-    def process(self, command, is_adoptable=False):
-        """Runs a Command to its end -> exit code; TaskError when it cannot start."""
-        command.environment[MARKER] = make_marker(self._session.repository.db.uuid,
-                                                  self._session.number, self._run)
-        if is_adoptable and self._session.is_adoptable:
-            return self._hold(command)
-        process = self._start(command)
-        try:
-            self._session.wait(lambda: process.rc is not None)
-        finally:
-            process.finish()
-            self._session.process_ended()
-            self.rc, self.captured = process.rc, self._capture.captured
-        return process.rc
-
-    def _start(self, command):
-        """Starts a process and notes it -> Process. TaskError, Interrupted."""
-        session, around = self._session, self._around
-        session.interrupt_if_asked()
-        self._capture = Capture(around.max_output, self._store, around.clock, command.is_captured,
-                                session.secrets)
-        try:
-            process = Process(command, self._capture, around.output, session.wake)
-        except (OSError, ValueError) as error:
-            raise TaskError(start_error(error)) from None
-        session.roots[process.pid] = process.started
-        session.note(session.repository.started_task, self._run, process.pid, process.started)
-        session.flush(is_waiting=False)
-        return process
-
-    def _store(self, rows, omitted, then):
-        """What the capture hands to the log."""
-        repository = self._session.repository
-        repository.db.submit(lambda connection: repository.add_log(
-            connection, self._session.number, self._run, rows, omitted), then=lambda _: then(),
-            is_lazy=True)
-
-    def _spool(self):
-        return Spool(self._session.repository.spool_path(self._session.number, self._run))
-
-    def _hold(self, command):
-        """As `process`, by way of a holder, so that it outlives the agent."""
-        spool = self._spool()
-        spool.create()
-        given = json.dumps([command, self._around.max_output, self._session.secrets])
-        holder = self._start(command._replace(
-            words=[sys.executable, os.path.abspath(__file__), "--hold", spool.path], cwd=None,
-            stdin=given, is_captured=False))
-        try:
-            return self._follow(spool, lambda: holder.rc is None)
-        finally:
-            self._session.process_ended()
-
-    def adopt(self):
-        """Goes on with the process of this task that a lost agent has started -> exit code."""
-        spool = self._spool()
-        state = spool.state()
-        pid, started = state["holder"], state["holder_started"]
-        self._session.roots[pid] = started
-        return self._follow(spool, lambda: start_time(pid) == started)
-
-    def _follow(self, spool, is_alive):
-        """Takes what the holder writes, until the end -> exit code. TaskError, Left."""
-        progress, was_alive = (-1, None), True
-        try:
-            while True:
-                state, progress = self._take_spool(spool, progress)
-                if state["is_over"] or not was_alive:
-                    break
-                if self._session.is_leaving:
-                    raise Left()
-                was_alive = is_alive()
-                if was_alive:       # who is to leave does so, also when the time for stopping is over
-                    self._session.wait(lambda: self._session.is_leaving or not is_alive(), 0.05)
-        except Interrupted:
-            self._take_spool(spool, progress)
-            self._session.spent.append(spool)
-            raise
-        self._session.spent.append(spool)
-        self.rc, self.captured = state["rc"], state["captured"]
-        if not state["is_over"]:
-            raise TaskError("the process that held it is gone")
-        if state["error"]:
-            raise TaskError(state["error"])
-        return self.rc
-
-    def _take_spool(self, spool, progress):
-        """Hands new rows of a spool to the log -> (its state, how far it was read)."""
-        after, omitted = progress
-        state, rows, now_omitted = spool.read(after, omitted)
-        if rows or now_omitted != omitted:
-            self._session.note(self._session.repository.add_log, self._run, rows,
-                               None if now_omitted == omitted else now_omitted)
-            self._session.flush(is_waiting=False)
-        return state, (max([after] + [row[0] for row in rows]), now_omitted)
-
-    def call(self, function, interrupt):
-        """Runs function() in a thread of its own; interrupt() ends it early -> its value."""
-        outcome = Pending(function)
-
-        def work():
-            try:
-                outcome.finish(function())
-            except BaseException as error:
-                outcome.finish(error=error)
-            self._session.wake()
-        thread = threading.Thread(target=work, name="task %d" % self._session.number, daemon=True)
-        thread.start()
-        try:
-            self._session.wait(lambda: outcome.is_done)
-        finally:
-            while thread.is_alive():
-                if not outcome.is_done:
-                    interrupt()
-                thread.join(0.05)
-        return outcome.result()
-
-    def wait(self, seconds):
-        """Waits; an immediate stop and time-outs end it."""
-        self._session.wait(lambda: False, seconds)
-
-    def monotonic(self):
-        """Seconds that only ever go forward."""
-        return self._around.clock.monotonic()
-
-    def data_server(self, schema):
-        """The data server behind a logical schema in the session's context. TaskError."""
-        return self._hidden(self._around.topology.data_server(schema, self.values["CONTEXT"]))
-
-    def mail_server(self):
-        """The data server MAIL. TaskError."""
-        return self._hidden(self._around.topology.mail_server())
-
-    def _hidden(self, server):
-        for secret in server["secrets"]:
-            self._session.hide(secret)
-        return server
-
-    def start_child(self, name, version, context, variables):
-        """Starts a session of another scenario of the repository -> its number."""
-        return self._around.children.start(
-            SessionRequest(name, "", version, context or self.values["CONTEXT"], variables,
-                           name="child of %d" % self._session.number,
-                           hidden=self._session.secrets), self._session.repository)
-
-    def wait_child(self, number):
-        """Waits for the end of a child, which does without this session's slot meanwhile ->
-        (status, message). What ends the waiting ends the child."""
-        children = self._around.children
-        with children.lent_slot():
-            try:
-                while True:
-                    row = children.find_end(number)
-                    if row is not None:
-                        return row["status"], row["message"]
-                    self.wait(0.1)
-            except Interrupted:
-                children.stop(number)
-                raise
-
-    def close(self):
-        """Ends the capture; `rest` is what it still held."""
-        if self._capture:
-            self._around.output.forget(self._capture)       # it stores no more by itself
-            self.rest = self._capture.take(is_end=True)
-
+# ======================================================================================
+# runtime/slots.py
+# The queue of sessions and the slots that run them.
+#
+# Thread slot N: runs one session after the other; ends at SessionQueue.close().
+# Thread adopted N: runs session N, whose process outlived an agent; ends with it.
+# ======================================================================================
 
 class SessionQueue:
     """Outstanding sessions in the order they begin, and the slots that run them.
@@ -7020,7 +7417,8 @@ class SessionQueue:
         self._outstanding = set()               # numbers that may begin
         self._later = {}                        # number that waits for its start time -> repository
         self._running = {}                      # number -> Session
-        self._again = {}                        # number -> Ticket that came before its slot was free
+        # number -> Ticket that came before its slot was free
+        self._again = {}
         self._gates = collections.Counter()     # gate -> how many run in it
         self._aside = {}                        # gate -> entries that wait for it
         self._held = set()                      # gates of schedules that are held
@@ -7257,7 +7655,8 @@ class SessionQueue:
 
 
 # ======================================================================================
-# 12 scheduler
+# scheduling/entry.py
+# A schedule in memory: what is decided, what comes next, and what of its past may still run.
 # ======================================================================================
 
 DOWN = MISFIRE, "the agent was down"
@@ -7281,10 +7680,12 @@ class Policy(NamedTuple):
 
 class Entry:
     """One schedule in memory. It is replaced, never changed, when its row changes."""
-    __slots__ = ("repository", "name", "revision", "timetable", "policy", "hold", "decided", "since",
+    __slots__ = ("repository", "name", "revision", "timetable", "policy", "hold", "decided",
+                 "since",
                  "why", "due", "quiet", "asked")
 
-    def __init__(self, repository, name, revision, timetable, policy, hold, decided, since, why=DOWN):
+    def __init__(self, repository, name, revision, timetable, policy, hold, decided, since,
+                 why=DOWN):
         self.repository, self.name, self.revision = repository, name, revision
         self.timetable = timetable      # None: never fires by itself
         self.policy, self.hold = policy, hold       # Policy, and a Hold or None
@@ -7328,18 +7729,21 @@ class Entry:
         runs = self._list_runs(cursor, newest, now)
         before = runs[0] if runs else newest + 1
         spans = [span._replace(message="; ".join(filter(None, (why[1], span.message))),
-                               is_backlog=self.policy.misfire == "all") for span in map(self._run, runs)]
+                               is_backlog=self.policy.misfire == "all")
+                 for span in map(self._run, runs)]
         spans += self.list_skipped(cursor, before - 1, why) + self._excluded(cursor, newest)
         return newest, sorted(spans, key=lambda span: span.first)
 
     def list_skipped(self, after, until, why):
-        """The due times of a stretch as one Span that says why they are skipped, or none: [Span]."""
+        """The due times of a stretch as one Span that says why they are skipped,
+        or none: [Span]."""
         count = self.timetable.count(after, until)
-        return [Span(self.timetable.next_after(after), self.timetable.last_until(after, until), count,
-                     *why)] if count else []
+        return [Span(self.timetable.next_after(after), self.timetable.last_until(after, until),
+                     count, *why)] if count else []
 
     def _list_runs(self, cursor, newest, now):
-        """Those of the missed due times that `misfire` lets run; grace begins when they were planned."""
+        """Those of the missed due times that `misfire` lets run;
+        grace begins when they were planned."""
         misfire, grace, jitter = self.policy
         if misfire == "skip":
             return []
@@ -7382,8 +7786,549 @@ class Entry:
         due = self.timetable.next_after(cursor)
         excluded = self.timetable.next_excluded(cursor, self._limit(due))
         events = [] if due is None else [self.plan(due)]
-        return min(events if excluded is None else events + [max(excluded, self.quiet)], default=None)
+        return min(events if excluded is None else events + [max(excluded, self.quiet)],
+                   default=None)
 
+
+# ======================================================================================
+# scheduling/preview.py
+# What is told of a schedule: why, what stands in its way, and what comes.
+# ======================================================================================
+
+def explain(row):
+    """An occurrence in the words of a person."""
+    count = "1 due time" if row["count"] == 1 else "%d due times" % row["count"]
+    reason = {OVERLAP: "one session of it is enough at a time", MISFIRE: "missed",
+              "gap": "that local time did not exist", "fold": "that local time came a second time",
+              "window": "outside its window"}.get(row["reason"], "")
+    told = ": ".join(part for part in (reason, row["message"]) if part) or row["reason"]
+    if row["schedule"] == ALL_SCHEDULES:
+        return row["message"]
+    if row["decision"] in (STARTED, LATE):
+        begun = "session %d" % row["session"]
+        if row["decision"] == LATE:
+            late_s = (row["begun"]
+                      and from_text(row["begun"]) - from_text(row["start_at"] or row["due"]))
+            # neither purged nor run again
+            is_known = late_s and late_s > LATE_S and row["attempt"] == 1
+            begun += " began %.0f s late" % late_s if is_known else " began late"
+            told = told or "it had waited for a free slot, a limit or the one before it"
+        state = row["status"] and "it is %s" % row["status"]
+        if row["outcome"] and row["status"] in (ERROR, STOPPED):
+            state += " (%s)" % row["outcome"]
+        return ", ".join(part for part in (begun, told, state) if part)
+    return "%s %s: %s" % (count, row["decision"], told)
+
+
+def list_state(repository, row, due, hold):
+    """What stands in the way of a schedule now, and when it is due next;
+    `hold` is that of the agent."""
+    notes = [] if row["enabled"] else ["disabled"]
+    notes += ["%s; what comes due is decided at the release" % held
+              for held in list_holds(hold, hold_of(row))]
+    for kind, name, met in repository.list_conditions(row["name"]):
+        if not met:
+            newest = repository.list_sessions(SessionFilter(**{kind: name}), 1 << 62, 1)
+            notes.append("waits for %s %s%s" % (kind, name, "".join(
+                ", whose newest session %d is %s" % (last["id"], last["status"])
+                for last in newest)))
+    return notes + (["next due %s" % local_iso(due)] if due else [])
+
+
+def list_earliest(streams, count, key):
+    """The first `count` items of many ordered streams, in order;
+    keeps no more streams than that."""
+    heads = ((next(stream, None), stream) for stream in streams)
+    kept = heapq.nsmallest(count, (head for head in heads if head[0] is not None),
+                           key=lambda head: key(head[0]))
+    return itertools.islice(heapq.merge(*(itertools.chain([first], rest) for first, rest in kept),
+                                        key=key), count)
+
+
+def list_coming(timetable, begin, end, with_excluded, words):
+    """Yields (due, *words, the due time before, None, timetable) of the due times after `begin`,
+    for ever or up to `end`; for what is excluded (reason, text) stands in place of None."""
+    def list_excluded(after, until):
+        for instant, *excluded in timetable.iter_excluded(after, until) if with_excluded else ():
+            yield (instant,) + words + (after, tuple(excluded), timetable)
+    before, due = int(begin // 1), timetable.next_after(int(begin // 1))
+    while due is not None and (end is None or due <= end):
+        yield from list_excluded(before, due - 1)
+        yield (due,) + words + (before, None, timetable)
+        before, due = due, timetable.next_after(due)
+    if end is not None:
+        yield from list_excluded(before, int(end // 1))
+
+
+def list_notes(schedule, timetable, due, before):
+    """What is to be said of a due time, and of those since the one `before` it."""
+    notes = [] if schedule.enabled else ["disabled"]
+    notes += timetable.notes(due)
+    if timetable.next_excluded(before, due) is not None:
+        notes += ["%d excluded before (%s)" % (count, text)
+                  for _, _, count, _, text in timetable.excluded_spans(before, due - 1)]
+    if schedule.get("after"):
+        notes.append("waits for %s" % schedule.get("after"))
+    if schedule.get("jitter"):
+        late = find_jitter(schedule.name, due, schedule.get("jitter"), timetable)
+        notes.append("jitter %d s: runs at %s" % (late, local_iso(due + late)))
+    return notes
+
+
+def list_ahead(decided, now):
+    """What is to be said when due times are decided that have not come yet."""
+    return [] if decided <= now + STEP_S else [
+        "the clock was ahead: nothing is due before %s; SCHED OFF and SCHED ON begin anew"
+        % local_iso(decided)]
+
+
+NEVER_RELEASED = float("inf")
+
+
+def find_release(*holds):
+    """(when the last of these holds ends, NEVER_RELEASED if it does not, and its words);
+    0 without any."""
+    release, hold = max(((from_text(hold.until) if hold.until else NEVER_RELEASED, hold)
+                         for hold in holds if hold), key=lambda found: found[0],
+                        default=(0.0, None))
+    return release, hold and "held since %s%s%s" % (
+        local_iso(from_text(hold.since)), " until %s" % local_iso(release) if hold.until else "",
+        hold.reason and ": " + hold.reason)
+
+
+def list_holds(*holds):
+    """[The words of find_release], or none."""
+    with contextlib.suppress(ValueError):       # another program has spoilt it
+        return list(filter(None, find_release(*holds)[1:]))
+    return []
+
+
+# ======================================================================================
+# scheduling/visits.py
+# Due times as a plan sees them: estimated, held, outstanding.
+# ======================================================================================
+
+MAX_VISITS = 20000      # due times that a plan plays
+NO_LIMIT = {"limit": MAX_QUEUE, "on_limit": "wait"}
+OUTCOMES = STARTS, OVERLAPS, QUEUES, SKIPS, UNFIT = (
+    "starts", "overlaps", "queues", "skipped", "never")
+
+
+class Period(NamedTuple):
+    """What a plan is played for; epoch seconds."""
+    begin: float
+    end: float
+    now: float
+    slots: int
+    hold: Optional[Hold] = None         # of the agent
+
+
+class Visit:
+    """A due time in a plan, or a session that is open: what it wants, and what became of it."""
+    __slots__ = ("name", "scenario", "due", "at", "duration", "is_known", "overlap", "priority",
+                 "limit", "on_limit", "begin", "end", "outcome", "notes", "is_backlog", "is_held")
+
+    def __init__(self, **fields):
+        self.begin = self.end = self.outcome = None
+        self.is_backlog = False         # as of a Span
+        self.is_held = False            # it does not come: its hold has decided that
+        self.notes = []
+        for name, value in fields.items():
+            setattr(self, name, value)
+
+    @property
+    def schedule(self):
+        """What tells its schedule from all others: repository id, name (None: it has none)."""
+        return self.scenario[0], self.name
+
+    def skip(self, note):
+        """It makes no session, and why."""
+        self.outcome = SKIPS
+        self.notes.append(note)
+
+    def estimate(self, duration, timeout):
+        """How long it takes: the median of past sessions, s, or None; and its time-out."""
+        self.duration, self.is_known = duration or 0.0, duration is not None
+        if duration is None:
+            self.notes.append("no session of its scenario has ended well yet: taken as 0 s")
+        elif timeout and duration > timeout:
+            self.outcome, self.duration = UNFIT, timeout
+            self.notes.append("takes %g s, its timeout is %g s" % (duration, timeout))
+        return self
+
+
+def visit_maker(repository, schedule, duration, timetable=None):
+    """make(due) -> Visit of a schedule. `duration` of past sessions, s, or None."""
+    # timeout and concurrency, when there is a due time at all
+    bounds = []
+
+    def make(due):
+        if not bounds:
+            scenario = repository.find_parsed(schedule.scenario, schedule.version)
+            bounds.extend((schedule.get("timeout") or (scenario and scenario.timeout),
+                           scenario and scenario.concurrency or NO_LIMIT))
+        timeout, concurrency = bounds
+        visit = Visit(
+            name=schedule.name, scenario=(repository.id, schedule.scenario), due=due,
+            at=due + find_jitter(schedule.name, int(due), schedule.get("jitter"), timetable),
+            overlap=schedule.get("overlap"), priority=schedule.get("priority"),
+            limit=concurrency["limit"],
+            on_limit=concurrency["on_limit"]).estimate(duration, timeout)
+        if schedule.get("after"):
+            visit.notes.append("after %s" % schedule.get("after"))
+        return visit
+    return make
+
+
+def open_visit(repository, row, ticket, duration, now, release):
+    """The Visit of a session that is open: until when it runs, or from when on it may begin."""
+    planned = from_text(row["start_at"] or row["created"])
+    visit = Visit(name=row["schedule"], scenario=(repository.id, row["scenario"]),
+                  due=from_text(row["due"]) if row["due"] else planned,
+                  at=max(now, planned, release),
+                  overlap="queue" if row["schedule"] and not ticket.is_parallel else "parallel",
+                  priority=ticket.priority, limit=ticket.limit or MAX_QUEUE, on_limit="wait"
+                  ).estimate(duration, row["timeout"])
+    if row["status"] == RUNNING:
+        visit.begin = from_text(row["begun"])
+        visit.end = max(now, visit.begin + visit.duration)
+    return visit
+
+
+def list_visits(make, timetable, begin, end):
+    """Yields make(due) for each due time from begin to end."""
+    due = timetable.next_after(int(-(-begin // 1)) - 1)
+    while due is not None and due <= end:
+        yield make(due)
+        due = timetable.next_after(due)
+
+
+def list_held(make, entry, begin, end, release, note):
+    """list_visits of an Entry that is held until its release: what `misfire` makes of them then,
+    and before them those that came due before the period and run at the release."""
+    upto, spans = (NEVER_RELEASED, []) if release > end else entry.judge(release, release, ON_HOLD)
+    runs = {span.first: span for span in spans if not span.reason}
+    earlier = map(make, [due for due in runs if due < begin])
+    for visit in itertools.chain(earlier, list_visits(make, entry.timetable, begin, end)):
+        if entry.decided < visit.due <= upto:
+            visit.notes.append(note)
+            if visit.due in runs:
+                visit.at, visit.outcome = release, visit.outcome or QUEUES
+                visit.is_backlog = runs[visit.due].is_backlog
+            else:
+                visit.is_held, visit.outcome = True, None if release > end else SKIPS
+        yield visit
+
+
+# ======================================================================================
+# scheduling/forecast.py
+# A period played against the limits: what would overlap, queue, be skipped, never fit.
+# ======================================================================================
+
+class Forecast:
+    """What a plan is made of: due times, and for a period that is to come what is open now,
+    and which conditions are met."""
+
+    def __init__(self, agent, period, find_timetable):
+        self._agent, self._period, self._find_timetable = agent, period, find_timetable
+        self._is_past = period.begin < period.now       # played from an empty start
+        self._begin = min(period.begin, period.now)
+        self._followers, self._open = [], []
+
+    def list_streams(self, repository):
+        """Yields the Visits of one schedule of a repository after the other;
+        what is open comes last."""
+        with repository.db.reading() as connection:
+            durations = repository.median_durations(connection)
+            opened = [] if self._is_past else repository.list_open(connection, self._agent)
+            met = [] if self._is_past else repository.list_met(connection)
+        conditions, releases = collections.defaultdict(dict), {}
+        for schedule, kind, name, ended in met:
+            conditions[schedule][kind, repository.id, name] = ended
+        for row in repository.list_schedules():
+            if row["agent"] != self._agent:
+                continue
+            try:
+                found = find_release(self._period.hold, hold_of(row))
+                if row["hold_since"]:
+                    releases[row["name"]] = found[0]
+                timetable = self._find_timetable(repository, row) if row["enabled"] else None
+                if timetable is not None:
+                    yield self._list_visits(
+                        repository, row, timetable, durations.get(row["scenario"]),
+                        conditions.get(row["name"], {}), *found)
+            # does not fire: another program has spoilt it
+            except (ValueError, Conflict) as error:
+                log.warning("schedule %s: %s", row["name"], error)
+        release, _ = find_release(self._period.hold)
+        self._open += [open_visit(repository, row, ticket, durations.get(row["scenario"]),
+                                  self._begin, releases.get(row["schedule"], release))
+                       for row, ticket in opened]
+
+    def _list_visits(self, repository, row, timetable, duration, met, release, note):
+        """The Visits of a schedule, in order; what it runs after is kept in mind."""
+        schedule = repository.schedule_of(row)
+        decided, begin, end = from_text(row["decided"]), self._period.begin, self._period.end
+        if not self._is_past:
+            if begin == self._begin:    # what jitter delays is still to come
+                begin -= schedule.get("jitter")
+            begin = max(begin, decided + 0.001)
+        make = visit_maker(repository, schedule, duration, timetable)
+        waiting = row["waiting"] and not self._is_past and from_text(row["waiting"])
+        if schedule.get("after"):
+            self._followers.append(Follower(repository, schedule, make, {
+                key: from_text(ended) for key, ended in met.items()}, release))
+        visits = list_visits(make, timetable, begin, end)
+        if note:
+            entry = Entry(repository, row["name"], row["revision"], timetable,
+                          Policy(*map(schedule.get, Policy._fields)), None, decided, release)
+            visits = list_held(make, entry, begin, end, release, note)
+        return itertools.chain([make(waiting)] if waiting else [], visits)
+
+    def play(self, streams):
+        """Plays what list_streams has given of all repositories, as Schedules.plan says."""
+        begin, end = self._period.begin, self._period.end
+        visits = list(list_earliest(streams, MAX_VISITS + 1, lambda visit: visit.due))
+        if len(visits) > MAX_VISITS:
+            end = max(begin, visits.pop().due)
+        plan = Plan(self._period.slots, self._followers, self._begin)
+        plan.take_up(self._open)
+        visits = plan.play(sorted(visits, key=lambda visit: visit.at), end)
+        return end, [visit for visit in visits
+                     if visit.due >= begin or visit.begin is None or visit.begin >= begin]
+
+
+class Follower:
+    """A schedule with `after` in a plan: what it waits for, and its due time that waits. make(due)
+    -> Visit, when it has no due times of its own. `met` is {(kind, repository id, name): when}."""
+
+    def __init__(self, repository, schedule, make, met=(), release=0.0):
+        self.schedule = repository.id, schedule.name
+        self.conditions = {(kind, repository.id, name): within_s
+                           for kind, name, within_s in schedule.list_conditions()}
+        self.release = release          # until then it is held
+        self.make = None if schedule.rule else make
+        self._met, self._waiting = dict(met), None
+
+    def wait(self, visit):
+        """A due time waits from now on; the one before it does no more."""
+        if self._waiting:
+            self._waiting.skip("what it runs after had not ended well by the next due time")
+        self._waiting = visit
+
+    def meet(self, key, now):
+        """A session of this key has ended well."""
+        self._met[key] = now
+
+    def take(self, now):
+        """[the Visit that may begin since all is met], or []."""
+        if now < self.release or not (self.make or self._waiting) or not all(
+                key in self._met and now - self._met[key] <= (within_s or now)
+                for key, within_s in self.conditions.items()):
+            return []
+        visit, self._waiting, self._met = self._waiting or self.make(now), None, {}
+        return [visit]
+
+
+class Plan:
+    """Plays sessions against the slots of the agent and the limits of schedules and scenarios."""
+
+    def __init__(self, slots, followers=(), begin=0.0):
+        self._free, self._now = slots, begin
+        self._followers = {follower.schedule: follower for follower in followers}
+        self._awaiting = collections.defaultdict(list)      # condition -> Followers
+        self._made = []                 # visits of followers that have no due times
+        # heap of (when, order, what to do then -> visits that come by it)
+        self._events = []
+        # heaps of (-priority, order, Visit); gate -> what waits for it
+        self._ready, self._aside = [], {}
+        self._busy = collections.Counter()      # gate -> how many run in it
+        self._open = collections.Counter()      # scenario -> its sessions, those that wait too
+        self._of = {}                   # schedule -> ({order: Visit} that run, and that wait)
+        self._order = itertools.count()         # that of arrival
+        for follower in followers:
+            self._call_at(max(begin, follower.release), self._take, follower)
+            for condition in follower.conditions:
+                self._awaiting[condition].append(follower)
+
+    def take_up(self, visits):
+        """Sessions that are open when the play begins, in the order of their creation."""
+        for visit in visits:
+            self._open[visit.scenario] += 1
+            self._of.setdefault(visit.schedule, ({}, {}))
+            if visit.begin is not None:
+                self._occupy(next(self._order), visit)
+            elif visit.at <= self._now:
+                self._wait(visit)
+            else:
+                order = next(self._order)
+                self._of[visit.schedule][1][order] = visit
+                self._call_at(visit.at, self._come_up, order, visit)
+        self._begin(self._now)
+
+    def play(self, visits, end):
+        """Visits in the order of their times -> these and those of followers,
+        with what becomes of them."""
+        for at, together in itertools.groupby(visits, key=lambda visit: max(visit.at, self._now)):
+            self._advance(at)
+            self._arrive_all([visit for each in together if not each.is_held
+                              for visit in self._come_due(each, at)], at)
+        self._advance(end)
+        # what is still to come would hold the plan, and be held by it
+        self._events.clear()
+        visits = sorted(visits + self._made, key=lambda visit: visit.at) if self._made else visits
+        for visit in visits:
+            if visit.begin is None and visit.end is None and visit.outcome != SKIPS:
+                visit.outcome = UNFIT
+                visit.notes.append("has not begun by the end of the period")
+        return visits
+
+    def _call_at(self, when, function, *arguments):
+        heapq.heappush(self._events,
+                       (when, next(self._order), functools.partial(function, *arguments)))
+
+    def _advance(self, now):
+        while self._events and self._events[0][0] <= now:
+            when, following = self._events[0][0], []
+            while self._events and self._events[0][0] == when:
+                following += heapq.heappop(self._events)[-1](when)
+            self._arrive_all(following, when)
+
+    def _come_due(self, visit, now):
+        """What comes with a due time: it, unless that waits for the end of others."""
+        follower = self._followers.get(visit.schedule)
+        if follower is None:
+            return [visit]
+        follower.wait(visit)
+        return self._take(follower, now)
+
+    def _come_up(self, order, visit, now):
+        """The start time of an open session has come, or the release of what holds it."""
+        if self._of[visit.schedule][1].pop(order, None):
+            self._wait(visit)
+        return []
+
+    def _take(self, follower, now):
+        visits = follower.take(now)
+        if follower.make:
+            self._made += visits
+        return visits
+
+    def _end(self, order, visit, now):
+        """A visit has ended -> what comes by that."""
+        if order not in self._of[visit.schedule][0]:        # it was replaced
+            return []
+        self._leave(order, visit)
+        if visit.outcome == UNFIT or len(self._made) >= MAX_VISITS:
+            return []
+        met = [(follower, key) for key in (("schedule",) + visit.schedule,
+                                           ("scenario",) + visit.scenario)
+               for follower in self._awaiting.get(key, ())]
+        for follower, key in met:
+            follower.meet(key, now)
+        return [visit for follower, _ in met for visit in self._take(follower, now)]
+
+    def _arrive_all(self, visits, now):
+        for visit in visits:
+            self._arrive(visit, now)
+        self._begin(now)
+        for visit in visits:
+            if visit.begin is None and visit.outcome is None:
+                full = self._find_full(visit)
+                visit.notes.append("waits for " + (
+                    "a free slot" if self._free <= 0 else "the limit of its scenario"
+                    if full and full[0] == "scenario" else "the end of the one before"))
+
+    def _arrive(self, visit, now):
+        running, waiting = self._of.setdefault(visit.schedule, ({}, {}))
+        before = next(itertools.chain(running.values(), waiting.values()), None)
+        replaced = len(running) + len(waiting) if visit.overlap == "stop" else 0
+        if visit.overlap == "skip" and before or visit.overlap == "queue" and waiting \
+                and not visit.is_backlog:
+            other = next(iter((waiting or running).values()))
+            visit.skip("the one due %s %s" % (local_iso(other.due),
+                                              "waits already" if waiting else "still runs"))
+        elif self._open[visit.scenario] - replaced >= visit.limit and visit.on_limit != "wait":
+            visit.skip("the limit of its scenario, %d" % visit.limit)
+        else:
+            if replaced:
+                self._replace(visit, running, waiting, now)
+            elif running:
+                visit.outcome = visit.outcome or OVERLAPS
+                visit.notes.append("the one due %s still runs" % local_iso(before.due))
+            self._open[visit.scenario] += 1
+            self._wait(visit)
+
+    def _wait(self, visit):
+        order = next(self._order)
+        self._of[visit.schedule][1][order] = visit
+        heapq.heappush(self._ready, (-visit.priority, order, visit))
+
+    def _replace(self, visit, running, waiting, now):
+        for other in itertools.chain(running.values(), waiting.values()):
+            other.outcome, other.end = OVERLAPS, now
+            other.notes.append("stopped by the one due %s" % local_iso(visit.due))
+        for order in list(running):
+            self._leave(order, running[order])
+        self._open[visit.scenario] -= len(waiting)
+        waiting.clear()
+
+    @staticmethod
+    def _gates(visit):
+        """As of a Ticket."""
+        own = [(("schedule",) + visit.schedule, MAX_QUEUE if visit.overlap == "parallel" else 1)]
+        return own * bool(visit.name) + [(("scenario",) + visit.scenario, visit.limit)]
+
+    def _find_full(self, visit):
+        return next((gate for gate, limit in self._gates(visit) if self._busy[gate] >= limit), None)
+
+    def _leave(self, order, visit):
+        del self._of[visit.schedule][0][order]
+        self._free += 1
+        self._open[visit.scenario] -= 1
+        for gate, _ in self._gates(visit):
+            self._busy[gate] -= 1
+            self._let_in(gate)
+
+    def _let_in(self, gate):
+        """The first of those that wait for a gate may look again."""
+        if self._aside.get(gate):
+            heapq.heappush(self._ready, heapq.heappop(self._aside[gate]))
+
+    def _begin(self, now):
+        """Begins what may: the highest priority first, then in the order of arrival."""
+        while self._free > 0 and self._ready:
+            entry = heapq.heappop(self._ready)
+            _, order, visit = entry
+            waiting = self._of[visit.schedule][1]
+            full = self._find_full(visit)
+            if full or order not in waiting:    # it was replaced
+                if order in waiting:
+                    heapq.heappush(self._aside.setdefault(full, []), entry)
+                for gate, limit in self._gates(visit):      # its turn is that of the next
+                    if self._busy[gate] < limit:
+                        self._let_in(gate)
+                continue
+            visit.begin, visit.end = now, now + visit.duration
+            self._occupy(order, waiting.pop(order))
+            visit.outcome = visit.outcome or (STARTS if now == visit.at else QUEUES)
+            if now > visit.at:
+                visit.notes.append("waits %.3g s" % (now - visit.at))
+
+    def _occupy(self, order, visit):
+        self._of[visit.schedule][0][order] = visit
+        self._free -= 1
+        for gate, _ in self._gates(visit):
+            self._busy[gate] += 1
+        self._call_at(visit.end, self._end, order, visit)
+
+
+# ======================================================================================
+# scheduling/scheduler.py
+# What is due now, and the seconds until something is due again.
+#
+# Thread scheduler: calls Scheduler.tick(); ends at Agent.stop().
+# ======================================================================================
 
 class Scheduler:
     """Fires what is due, by the standard library's sched: one event a schedule, its next due time.
@@ -7402,7 +8347,8 @@ class Scheduler:
         self._is_stopping = self._is_held = False
         self._is_woken = False
         self._sleeps_until = float("inf")       # what comes before then wakes it
-        self._ahead = None                      # the clock of the day before the steady one, seconds
+        # the clock of the day before the steady one, seconds
+        self._ahead = None
         self._since, self._why = 0.0, DOWN      # as of an Entry, for all
         self._outdated = 0                      # events whose entry was replaced
         self._look, self._no_words = self._come_up, {}      # the same objects for all events
@@ -7492,7 +8438,8 @@ class Scheduler:
             return
         with self._changed:
             if step > 0:
-                self._since, self._why = now, (MISFIRE, "the clock stepped forward by %.1f s" % step)
+                self._since, self._why = now, (
+                    MISFIRE, "the clock stepped forward by %.1f s" % step)
             else:                               # what is due from now on is not missed
                 self._since = min(self._since, now)
                 for entry in self._entries.values():
@@ -7501,7 +8448,8 @@ class Scheduler:
 
     def _forget_outdated(self):
         with self._changed:
-            events, self._events = self._events.queue, sched.scheduler(self._clock.now, lambda _: None)
+            events, self._events = (self._events.queue,
+                                    sched.scheduler(self._clock.now, lambda _: None))
             for event in events:
                 if event.action is not self._look or self._is_current(*event.argument):
                     self._events.enterabs(*event[:2], *event[-3:])
@@ -7538,8 +8486,8 @@ class Scheduler:
         return upto
 
     def decide_now(self, key):
-        """Decides what has come by now, before another entry takes the place of this one: up to where.
-        What is held is not decided: None."""
+        """Decides what has come by now, before another entry takes the place of this one: up to
+        where. What is held is not decided: None."""
         with self._changed:
             entry = self._entries.get(key)
             if entry is None or entry.hold or self._is_held or self._is_stopping:
@@ -7579,6 +8527,23 @@ class Scheduler:
             self._wake(0.0)
 
 
+# ======================================================================================
+# scheduling/schedules.py
+# The schedules of all repositories: loaded, changed, fired, listed.
+# ======================================================================================
+
+@contextlib.contextmanager
+def uncollected():
+    """Makes many objects that stay: they are not searched for garbage meanwhile, nor later."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        if hasattr(gc, "freeze"):       # Python 3.7
+            gc.freeze()
+        gc.enable()
+
+
 class Schedules:
     """The schedules of an agent's name: what the repositories hold, and what the scheduler fires.
 
@@ -7586,12 +8551,14 @@ class Schedules:
     sessions)` those that it replaces.
     """
 
-    def __init__(self, name, places, master, clock, queue, agent_is_held, queue_ticket, end_replaced):
+    def __init__(self, name, places, master, clock, queue, agent_is_held, queue_ticket,
+                 end_replaced):
         self._name, self._places, self._master, self._clock = name, places, master, clock
         self._queue, self._agent_is_held = queue, agent_is_held
         self._queue_ticket, self._end_replaced = queue_ticket, end_replaced
         self._started = clock.now()
-        self._startups = {}                     # key of what this start fires and has not yet -> as ON_HOLD
+        # key of what this start fires and has not yet -> as ON_HOLD
+        self._startups = {}
         self._calendars = master.calendars()
         self.scheduler = Scheduler(clock, self._decide, self._stepped)
 
@@ -7601,7 +8568,8 @@ class Schedules:
             self.scheduler.remove(entry.key)
 
     def _entry(self, repository, row, now, why=None):
-        """The Entry of a row. `why` due times since its last decision were missed; None: nothing was away."""
+        """The Entry of a row. `why` due times since its last decision were missed; None:
+        nothing was away."""
         since, decided, hold, trouble = now, now, None, ""
         try:
             decided = from_text(row["decided"])
@@ -7624,7 +8592,8 @@ class Schedules:
             if trouble:
                 raise CalendarError(trouble)
             schedule = repository.schedule_of(row)
-            policy = _share(Policy(schedule.get("misfire"), schedule.get("grace"), schedule.get("jitter")))
+            policy = _share(Policy(schedule.get("misfire"), schedule.get("grace"),
+                                   schedule.get("jitter")))
             if schedule.enabled and schedule.rule:
                 timetable = schedule.timetable(self._calendars)
         except (CalendarError, Conflict) as error:
@@ -7632,13 +8601,15 @@ class Schedules:
             log.warning("schedule %s %s", row["name"], message)
             repository.db.submit(lambda connection: repository.note_failed(     # at no due time
                 connection, row["name"], to_text(int(now) + 0.5), message, to_text(now)))
-        return Entry(repository, row["name"], row["revision"], timetable, policy, hold, decided, since, why)
+        return Entry(repository, row["name"], row["revision"], timetable, policy, hold, decided,
+                     since, why)
 
     def load(self, place):
         """Reads the schedules of this agent's name and arms what is new or has changed."""
         repository, now = place.repository, self._clock.now()
         why = DOWN if not place.has_started else None if place.loaded is repository else AWAY
-        gone, changed = {entry.name: entry for entry in self.scheduler.list_entries(repository.id)}, []
+        gone, changed = {entry.name: entry
+                         for entry in self.scheduler.list_entries(repository.id)}, []
         for name, *state in repository.list_revisions(self._name):
             entry = gone.pop(name, None)
             if entry is None or entry.repository is not repository \
@@ -7653,7 +8624,8 @@ class Schedules:
                 self._put(self._entry(repository, row, now, why), not place.has_started)
         for entry in gone.values():
             self._remove(entry.key)
-        newest = max((entry.decided for entry in self.scheduler.list_entries(repository.id)), default=now)
+        newest = max((entry.decided for entry in self.scheduler.list_entries(repository.id)),
+                     default=now)
         for note in list_ahead(newest, self._clock.now()) if not place.has_started else ():
             log.warning("schedules of repository %s: %s", repository.name, note)
         place.has_started, place.loaded = True, repository
@@ -7705,8 +8677,8 @@ class Schedules:
                 self.decide_after(repository)
 
     def read_calendars(self):
-        """Takes over what has changed in the calendars. What has come by now is decided by the old ones,
-        unless it is held."""
+        """Takes over what has changed in the calendars.
+        What has come by now is decided by the old ones, unless it is held."""
         before, self._calendars = self._calendars, self._master.calendars()
         changed = [name for name in set(before) | set(self._calendars)
                    if before.get(name) != self._calendars.get(name)]
@@ -7733,7 +8705,8 @@ class Schedules:
         def then(pending):
             self._take(repository, pending)
             if not isinstance(pending.error, RepositoryError):
-                is_long = self._clock.monotonic() - began > WRITE_S     # a paused agent fails at nothing
+                # a paused agent fails at nothing
+                is_long = self._clock.monotonic() - began > WRITE_S
                 self.scheduler.decided(entry, upto, is_long and repository.db.failures > failures)
         repository.db.submit(lambda connection: repository.decide(
             connection, entry.name, entry.revision, upto_text, spans, to_text(self._clock.now()),
@@ -7879,7 +8852,8 @@ class Schedules:
     def list_all(self, repository=None, name=None):
         """Yields (repository, row, next due time or None) of schedules."""
         troubles = []
-        for found, row in self._read_all(repository, troubles, lambda found: found.list_schedules(name)):
+        for found, row in self._read_all(repository, troubles,
+                                         lambda found: found.list_schedules(name)):
             yield found, row, self._next_due(found, row)
         if troubles:
             raise troubles[0]
@@ -7899,8 +8873,8 @@ class Schedules:
         return found
 
     def _read_all(self, repository, troubles, read):
-        """Yields (repository, item) for each of read(repository); why another could not be read is told
-        in `troubles`, for the end."""
+        """Yields (repository, item) for each of read(repository); why another could not be read is
+        told in `troubles`, for the end."""
         try:
             for found in self._places.readable(repository):
                 try:
@@ -7940,7 +8914,8 @@ class Schedules:
         troubles = []
 
         def streams():
-            for found, row in self._read_all(repository, troubles, lambda found: found.list_schedules(name)):
+            for found, row in self._read_all(repository, troubles,
+                                             lambda found: found.list_schedules(name)):
                 timetable = self._timetable(found, row) if name or row["enabled"] else None
                 if timetable is not None:
                     yield list_coming(timetable, self._undecided(row, begin), end, with_excluded,
@@ -7963,8 +8938,8 @@ class Schedules:
             raise troubles[0]
 
     def plan(self, period, repository, troubles):
-        """Plays a Period -> (the instant up to which, [Visit] in the order of their times). What could
-        not be read is told in `troubles`."""
+        """Plays a Period -> (the instant up to which, [Visit] in the order of their times). What
+        could not be read is told in `troubles`."""
         forecast = Forecast(self._name, period, self._timetable)
         return forecast.play(visits for _, visits in self._read_all(
             repository, troubles, forecast.list_streams))
@@ -7972,7 +8947,8 @@ class Schedules:
     def list_occurrences(self, name, repository, limit):
         """(repository, row) of occurrences, newest first."""
         troubles = []
-        rows = list(self._read_all(repository, troubles, lambda found: found.list_occurrences(name, limit)))
+        rows = list(self._read_all(repository, troubles,
+                                   lambda found: found.list_occurrences(name, limit)))
         if not any(row["schedule"] == name for _, row in rows):
             self.get(name, repository)
         yield from sorted(rows, key=lambda found: found[1]["due"], reverse=True)[:limit]
@@ -7980,549 +8956,12 @@ class Schedules:
             raise troubles[0]
 
 
-def explain(row):
-    """An occurrence in the words of a person."""
-    count = "1 due time" if row["count"] == 1 else "%d due times" % row["count"]
-    reason = {OVERLAP: "one session of it is enough at a time", MISFIRE: "missed",
-              "gap": "that local time did not exist", "fold": "that local time came a second time",
-              "window": "outside its window"}.get(row["reason"], "")
-    told = ": ".join(part for part in (reason, row["message"]) if part) or row["reason"]
-    if row["schedule"] == ALL_SCHEDULES:
-        return row["message"]
-    if row["decision"] in (STARTED, LATE):
-        begun = "session %d" % row["session"]
-        if row["decision"] == LATE:
-            late_s = row["begun"] and from_text(row["begun"]) - from_text(row["start_at"] or row["due"])
-            is_known = late_s and late_s > LATE_S and row["attempt"] == 1      # neither purged nor run again
-            begun += " began %.0f s late" % late_s if is_known else " began late"
-            told = told or "it had waited for a free slot, a limit or the one before it"
-        state = row["status"] and "it is %s" % row["status"]
-        if row["outcome"] and row["status"] in (ERROR, STOPPED):
-            state += " (%s)" % row["outcome"]
-        return ", ".join(part for part in (begun, told, state) if part)
-    return "%s %s: %s" % (count, row["decision"], told)
-
-
-def list_state(repository, row, due, hold):
-    """What stands in the way of a schedule now, and when it is due next; `hold` is that of the agent."""
-    notes = [] if row["enabled"] else ["disabled"]
-    notes += ["%s; what comes due is decided at the release" % held
-              for held in list_holds(hold, hold_of(row))]
-    for kind, name, met in repository.list_conditions(row["name"]):
-        if not met:
-            newest = repository.list_sessions(SessionFilter(**{kind: name}), 1 << 62, 1)
-            notes.append("waits for %s %s%s" % (kind, name, "".join(
-                ", whose newest session %d is %s" % (last["id"], last["status"]) for last in newest)))
-    return notes + (["next due %s" % local_iso(due)] if due else [])
-
-
-def list_earliest(streams, count, key):
-    """The first `count` items of many ordered streams, in order; keeps no more streams than that."""
-    heads = ((next(stream, None), stream) for stream in streams)
-    kept = heapq.nsmallest(count, (head for head in heads if head[0] is not None),
-                           key=lambda head: key(head[0]))
-    return itertools.islice(heapq.merge(*(itertools.chain([first], rest) for first, rest in kept),
-                                        key=key), count)
-
-
-def list_coming(timetable, begin, end, with_excluded, words):
-    """Yields (due, *words, the due time before, None, timetable) of the due times after `begin`, for
-    ever or up to `end`; for what is excluded (reason, text) stands in place of None."""
-    def list_excluded(after, until):
-        for instant, *excluded in timetable.iter_excluded(after, until) if with_excluded else ():
-            yield (instant,) + words + (after, tuple(excluded), timetable)
-    before, due = int(begin // 1), timetable.next_after(int(begin // 1))
-    while due is not None and (end is None or due <= end):
-        yield from list_excluded(before, due - 1)
-        yield (due,) + words + (before, None, timetable)
-        before, due = due, timetable.next_after(due)
-    if end is not None:
-        yield from list_excluded(before, int(end // 1))
-
-
-def list_notes(schedule, timetable, due, before):
-    """What is to be said of a due time, and of those since the one `before` it."""
-    notes = [] if schedule.enabled else ["disabled"]
-    notes += timetable.notes(due)
-    if timetable.next_excluded(before, due) is not None:
-        notes += ["%d excluded before (%s)" % (count, text)
-                  for _, _, count, _, text in timetable.excluded_spans(before, due - 1)]
-    if schedule.get("after"):
-        notes.append("waits for %s" % schedule.get("after"))
-    if schedule.get("jitter"):
-        late = find_jitter(schedule.name, due, schedule.get("jitter"), timetable)
-        notes.append("jitter %d s: runs at %s" % (late, local_iso(due + late)))
-    return notes
-
-
-def list_ahead(decided, now):
-    """What is to be said when due times are decided that have not come yet."""
-    return [] if decided <= now + STEP_S else [
-        "the clock was ahead: nothing is due before %s; SCHED OFF and SCHED ON begin anew" % local_iso(decided)]
-
-
-MAX_VISITS = 20000      # due times that a plan plays
-NO_LIMIT = {"limit": MAX_QUEUE, "on_limit": "wait"}
-NEVER_RELEASED = float("inf")
-OUTCOMES = STARTS, OVERLAPS, QUEUES, SKIPS, UNFIT = "starts", "overlaps", "queues", "skipped", "never"
-
-
-class Period(NamedTuple):
-    """What a plan is played for; epoch seconds."""
-    begin: float
-    end: float
-    now: float
-    slots: int
-    hold: Optional[Hold] = None         # of the agent
-
-
-class Visit:
-    """A due time in a plan, or a session that is open: what it wants, and what became of it."""
-    __slots__ = ("name", "scenario", "due", "at", "duration", "is_known", "overlap", "priority",
-                 "limit", "on_limit", "begin", "end", "outcome", "notes", "is_backlog", "is_held")
-
-    def __init__(self, **fields):
-        self.begin = self.end = self.outcome = None
-        self.is_backlog = False         # as of a Span
-        self.is_held = False            # it does not come: its hold has decided that
-        self.notes = []
-        for name, value in fields.items():
-            setattr(self, name, value)
-
-    @property
-    def schedule(self):
-        """What tells its schedule from all others: repository id, name (None: it has none)."""
-        return self.scenario[0], self.name
-
-    def skip(self, note):
-        """It makes no session, and why."""
-        self.outcome = SKIPS
-        self.notes.append(note)
-
-    def estimate(self, duration, timeout):
-        """How long it takes: the median of past sessions, s, or None; and its time-out."""
-        self.duration, self.is_known = duration or 0.0, duration is not None
-        if duration is None:
-            self.notes.append("no session of its scenario has ended well yet: taken as 0 s")
-        elif timeout and duration > timeout:
-            self.outcome, self.duration = UNFIT, timeout
-            self.notes.append("takes %g s, its timeout is %g s" % (duration, timeout))
-        return self
-
-
-def visit_maker(repository, schedule, duration, timetable=None):
-    """make(due) -> Visit of a schedule. `duration` of past sessions, s, or None."""
-    bounds = []                             # timeout and concurrency, when there is a due time at all
-
-    def make(due):
-        if not bounds:
-            scenario = repository.find_parsed(schedule.scenario, schedule.version)
-            bounds.extend((schedule.get("timeout") or (scenario and scenario.timeout),
-                           scenario and scenario.concurrency or NO_LIMIT))
-        timeout, concurrency = bounds
-        visit = Visit(name=schedule.name, scenario=(repository.id, schedule.scenario), due=due, at=due + (
-            find_jitter(schedule.name, int(due), schedule.get("jitter"), timetable)),
-            overlap=schedule.get("overlap"), priority=schedule.get("priority"),
-            limit=concurrency["limit"], on_limit=concurrency["on_limit"]).estimate(duration, timeout)
-        if schedule.get("after"):
-            visit.notes.append("after %s" % schedule.get("after"))
-        return visit
-    return make
-
-
-def open_visit(repository, row, ticket, duration, now, release):
-    """The Visit of a session that is open: until when it runs, or from when on it may begin."""
-    planned = from_text(row["start_at"] or row["created"])
-    visit = Visit(name=row["schedule"], scenario=(repository.id, row["scenario"]),
-                  due=from_text(row["due"]) if row["due"] else planned, at=max(now, planned, release),
-                  overlap="queue" if row["schedule"] and not ticket.is_parallel else "parallel",
-                  priority=ticket.priority, limit=ticket.limit or MAX_QUEUE, on_limit="wait"
-                  ).estimate(duration, row["timeout"])
-    if row["status"] == RUNNING:
-        visit.begin = from_text(row["begun"])
-        visit.end = max(now, visit.begin + visit.duration)
-    return visit
-
-
-def list_visits(make, timetable, begin, end):
-    """Yields make(due) for each due time from begin to end."""
-    due = timetable.next_after(int(-(-begin // 1)) - 1)
-    while due is not None and due <= end:
-        yield make(due)
-        due = timetable.next_after(due)
-
-
-def list_held(make, entry, begin, end, release, note):
-    """list_visits of an Entry that is held until its release: what `misfire` makes of them then, and
-    before them those that came due before the period and run at the release."""
-    upto, spans = (NEVER_RELEASED, []) if release > end else entry.judge(release, release, ON_HOLD)
-    runs = {span.first: span for span in spans if not span.reason}
-    earlier = map(make, [due for due in runs if due < begin])
-    for visit in itertools.chain(earlier, list_visits(make, entry.timetable, begin, end)):
-        if entry.decided < visit.due <= upto:
-            visit.notes.append(note)
-            if visit.due in runs:
-                visit.at, visit.outcome = release, visit.outcome or QUEUES
-                visit.is_backlog = runs[visit.due].is_backlog
-            else:
-                visit.is_held, visit.outcome = True, None if release > end else SKIPS
-        yield visit
-
-
-def find_release(*holds):
-    """(when the last of these holds ends, NEVER_RELEASED if it does not, and its words); 0 without any."""
-    release, hold = max(((from_text(hold.until) if hold.until else NEVER_RELEASED, hold)
-                         for hold in holds if hold), key=lambda found: found[0], default=(0.0, None))
-    return release, hold and "held since %s%s%s" % (
-        local_iso(from_text(hold.since)), " until %s" % local_iso(release) if hold.until else "",
-        hold.reason and ": " + hold.reason)
-
-
-def list_holds(*holds):
-    """[The words of find_release], or none."""
-    with contextlib.suppress(ValueError):       # another program has spoilt it
-        return list(filter(None, find_release(*holds)[1:]))
-    return []
-
-
-class Forecast:
-    """What a plan is made of: due times, and for a period that is to come what is open now, and which
-    conditions are met."""
-
-    def __init__(self, agent, period, find_timetable):
-        self._agent, self._period, self._find_timetable = agent, period, find_timetable
-        self._is_past = period.begin < period.now       # played from an empty start
-        self._begin = min(period.begin, period.now)
-        self._followers, self._open = [], []
-
-    def list_streams(self, repository):
-        """Yields the Visits of one schedule of a repository after the other; what is open comes last."""
-        with repository.db.reading() as connection:
-            durations = repository.median_durations(connection)
-            opened = [] if self._is_past else repository.list_open(connection, self._agent)
-            met = [] if self._is_past else repository.list_met(connection)
-        conditions, releases = collections.defaultdict(dict), {}
-        for schedule, kind, name, ended in met:
-            conditions[schedule][kind, repository.id, name] = ended
-        for row in repository.list_schedules():
-            if row["agent"] != self._agent:
-                continue
-            try:
-                found = find_release(self._period.hold, hold_of(row))
-                if row["hold_since"]:
-                    releases[row["name"]] = found[0]
-                timetable = self._find_timetable(repository, row) if row["enabled"] else None
-                if timetable is not None:
-                    yield self._list_visits(repository, row, timetable, durations.get(row["scenario"]),
-                                            conditions.get(row["name"], {}), *found)
-            except (ValueError, Conflict) as error:     # does not fire: another program has spoilt it
-                log.warning("schedule %s: %s", row["name"], error)
-        release, _ = find_release(self._period.hold)
-        self._open += [open_visit(repository, row, ticket, durations.get(row["scenario"]), self._begin,
-                                  releases.get(row["schedule"], release)) for row, ticket in opened]
-
-    def _list_visits(self, repository, row, timetable, duration, met, release, note):
-        """The Visits of a schedule, in order; what it runs after is kept in mind."""
-        schedule = repository.schedule_of(row)
-        decided, begin, end = from_text(row["decided"]), self._period.begin, self._period.end
-        if not self._is_past:
-            if begin == self._begin:    # what jitter delays is still to come
-                begin -= schedule.get("jitter")
-            begin = max(begin, decided + 0.001)
-        make = visit_maker(repository, schedule, duration, timetable)
-        waiting = row["waiting"] and not self._is_past and from_text(row["waiting"])
-        if schedule.get("after"):
-            self._followers.append(Follower(repository, schedule, make, {
-                key: from_text(ended) for key, ended in met.items()}, release))
-        visits = list_visits(make, timetable, begin, end)
-        if note:
-            entry = Entry(repository, row["name"], row["revision"], timetable,
-                          Policy(*map(schedule.get, Policy._fields)), None, decided, release)
-            visits = list_held(make, entry, begin, end, release, note)
-        return itertools.chain([make(waiting)] if waiting else [], visits)
-
-    def play(self, streams):
-        """Plays what list_streams has given of all repositories, as Schedules.plan says."""
-        begin, end = self._period.begin, self._period.end
-        visits = list(list_earliest(streams, MAX_VISITS + 1, lambda visit: visit.due))
-        if len(visits) > MAX_VISITS:
-            end = max(begin, visits.pop().due)
-        plan = Plan(self._period.slots, self._followers, self._begin)
-        plan.take_up(self._open)
-        visits = plan.play(sorted(visits, key=lambda visit: visit.at), end)
-        return end, [visit for visit in visits
-                     if visit.due >= begin or visit.begin is None or visit.begin >= begin]
-
-
-class Follower:
-    """A schedule with `after` in a plan: what it waits for, and its due time that waits. make(due) ->
-    Visit, when it has no due times of its own. `met` is {(kind, repository id, name): when}."""
-
-    def __init__(self, repository, schedule, make, met=(), release=0.0):
-        self.schedule = repository.id, schedule.name
-        self.conditions = {(kind, repository.id, name): within_s
-                           for kind, name, within_s in schedule.list_conditions()}
-        self.release = release          # until then it is held
-        self.make = None if schedule.rule else make
-        self._met, self._waiting = dict(met), None
-
-    def wait(self, visit):
-        """A due time waits from now on; the one before it does no more."""
-        if self._waiting:
-            self._waiting.skip("what it runs after had not ended well by the next due time")
-        self._waiting = visit
-
-    def meet(self, key, now):
-        """A session of this key has ended well."""
-        self._met[key] = now
-
-    def take(self, now):
-        """[the Visit that may begin since all is met], or []."""
-        if now < self.release or not (self.make or self._waiting) or not all(
-                key in self._met and now - self._met[key] <= (within_s or now)
-                for key, within_s in self.conditions.items()):
-            return []
-        visit, self._waiting, self._met = self._waiting or self.make(now), None, {}
-        return [visit]
-
-
-class Plan:
-    """Plays sessions against the slots of the agent and the limits of schedules and scenarios."""
-
-    def __init__(self, slots, followers=(), begin=0.0):
-        self._free, self._now = slots, begin
-        self._followers = {follower.schedule: follower for follower in followers}
-        self._awaiting = collections.defaultdict(list)      # condition -> Followers
-        self._made = []                 # visits of followers that have no due times
-        self._events = []               # heap of (when, order, what to do then -> visits that come by it)
-        self._ready, self._aside = [], {}       # heaps of (-priority, order, Visit); gate -> what waits for it
-        self._busy = collections.Counter()      # gate -> how many run in it
-        self._open = collections.Counter()      # scenario -> its sessions, those that wait too
-        self._of = {}                   # schedule -> ({order: Visit} that run, and that wait)
-        self._order = itertools.count()         # that of arrival
-        for follower in followers:
-            self._call_at(max(begin, follower.release), self._take, follower)
-            for condition in follower.conditions:
-                self._awaiting[condition].append(follower)
-
-    def take_up(self, visits):
-        """Sessions that are open when the play begins, in the order of their creation."""
-        for visit in visits:
-            self._open[visit.scenario] += 1
-            self._of.setdefault(visit.schedule, ({}, {}))
-            if visit.begin is not None:
-                self._occupy(next(self._order), visit)
-            elif visit.at <= self._now:
-                self._wait(visit)
-            else:
-                order = next(self._order)
-                self._of[visit.schedule][1][order] = visit
-                self._call_at(visit.at, self._come_up, order, visit)
-        self._begin(self._now)
-
-    def play(self, visits, end):
-        """Visits in the order of their times -> these and those of followers, with what becomes of them."""
-        for at, together in itertools.groupby(visits, key=lambda visit: max(visit.at, self._now)):
-            self._advance(at)
-            self._arrive_all([visit for each in together if not each.is_held
-                              for visit in self._come_due(each, at)], at)
-        self._advance(end)
-        self._events.clear()            # what is still to come would hold the plan, and be held by it
-        visits = sorted(visits + self._made, key=lambda visit: visit.at) if self._made else visits
-        for visit in visits:
-            if visit.begin is None and visit.end is None and visit.outcome != SKIPS:
-                visit.outcome = UNFIT
-                visit.notes.append("has not begun by the end of the period")
-        return visits
-
-    def _call_at(self, when, function, *arguments):
-        heapq.heappush(self._events, (when, next(self._order), functools.partial(function, *arguments)))
-
-    def _advance(self, now):
-        while self._events and self._events[0][0] <= now:
-            when, following = self._events[0][0], []
-            while self._events and self._events[0][0] == when:
-                following += heapq.heappop(self._events)[-1](when)
-            self._arrive_all(following, when)
-
-    def _come_due(self, visit, now):
-        """What comes with a due time: it, unless that waits for the end of others."""
-        follower = self._followers.get(visit.schedule)
-        if follower is None:
-            return [visit]
-        follower.wait(visit)
-        return self._take(follower, now)
-
-    def _come_up(self, order, visit, now):
-        """The start time of an open session has come, or the release of what holds it."""
-        if self._of[visit.schedule][1].pop(order, None):
-            self._wait(visit)
-        return []
-
-    def _take(self, follower, now):
-        visits = follower.take(now)
-        if follower.make:
-            self._made += visits
-        return visits
-
-    def _end(self, order, visit, now):
-        """A visit has ended -> what comes by that."""
-        if order not in self._of[visit.schedule][0]:        # it was replaced
-            return []
-        self._leave(order, visit)
-        if visit.outcome == UNFIT or len(self._made) >= MAX_VISITS:
-            return []
-        met = [(follower, key) for key in (("schedule",) + visit.schedule, ("scenario",) + visit.scenario)
-               for follower in self._awaiting.get(key, ())]
-        for follower, key in met:
-            follower.meet(key, now)
-        return [visit for follower, _ in met for visit in self._take(follower, now)]
-
-    def _arrive_all(self, visits, now):
-        for visit in visits:
-            self._arrive(visit, now)
-        self._begin(now)
-        for visit in visits:
-            if visit.begin is None and visit.outcome is None:
-                full = self._find_full(visit)
-                visit.notes.append("waits for " + (
-                    "a free slot" if self._free <= 0 else "the limit of its scenario"
-                    if full and full[0] == "scenario" else "the end of the one before"))
-
-    def _arrive(self, visit, now):
-        running, waiting = self._of.setdefault(visit.schedule, ({}, {}))
-        before = next(itertools.chain(running.values(), waiting.values()), None)
-        replaced = len(running) + len(waiting) if visit.overlap == "stop" else 0
-        if visit.overlap == "skip" and before or visit.overlap == "queue" and waiting \
-                and not visit.is_backlog:
-            other = next(iter((waiting or running).values()))
-            visit.skip("the one due %s %s" % (local_iso(other.due),
-                                              "waits already" if waiting else "still runs"))
-        elif self._open[visit.scenario] - replaced >= visit.limit and visit.on_limit != "wait":
-            visit.skip("the limit of its scenario, %d" % visit.limit)
-        else:
-            if replaced:
-                self._replace(visit, running, waiting, now)
-            elif running:
-                visit.outcome = visit.outcome or OVERLAPS
-                visit.notes.append("the one due %s still runs" % local_iso(before.due))
-            self._open[visit.scenario] += 1
-            self._wait(visit)
-
-    def _wait(self, visit):
-        order = next(self._order)
-        self._of[visit.schedule][1][order] = visit
-        heapq.heappush(self._ready, (-visit.priority, order, visit))
-
-    def _replace(self, visit, running, waiting, now):
-        for other in itertools.chain(running.values(), waiting.values()):
-            other.outcome, other.end = OVERLAPS, now
-            other.notes.append("stopped by the one due %s" % local_iso(visit.due))
-        for order in list(running):
-            self._leave(order, running[order])
-        self._open[visit.scenario] -= len(waiting)
-        waiting.clear()
-
-    @staticmethod
-    def _gates(visit):
-        """As of a Ticket."""
-        own = [(("schedule",) + visit.schedule, MAX_QUEUE if visit.overlap == "parallel" else 1)]
-        return own * bool(visit.name) + [(("scenario",) + visit.scenario, visit.limit)]
-
-    def _find_full(self, visit):
-        return next((gate for gate, limit in self._gates(visit) if self._busy[gate] >= limit), None)
-
-    def _leave(self, order, visit):
-        del self._of[visit.schedule][0][order]
-        self._free += 1
-        self._open[visit.scenario] -= 1
-        for gate, _ in self._gates(visit):
-            self._busy[gate] -= 1
-            self._let_in(gate)
-
-    def _let_in(self, gate):
-        """The first of those that wait for a gate may look again."""
-        if self._aside.get(gate):
-            heapq.heappush(self._ready, heapq.heappop(self._aside[gate]))
-
-    def _begin(self, now):
-        """Begins what may: the highest priority first, then in the order of arrival."""
-        while self._free > 0 and self._ready:
-            entry = heapq.heappop(self._ready)
-            _, order, visit = entry
-            waiting = self._of[visit.schedule][1]
-            full = self._find_full(visit)
-            if full or order not in waiting:    # it was replaced
-                if order in waiting:
-                    heapq.heappush(self._aside.setdefault(full, []), entry)
-                for gate, limit in self._gates(visit):      # its turn is that of the next
-                    if self._busy[gate] < limit:
-                        self._let_in(gate)
-                continue
-            visit.begin, visit.end = now, now + visit.duration
-            self._occupy(order, waiting.pop(order))
-            visit.outcome = visit.outcome or (STARTS if now == visit.at else QUEUES)
-            if now > visit.at:
-                visit.notes.append("waits %.3g s" % (now - visit.at))
-
-    def _occupy(self, order, visit):
-        self._of[visit.schedule][0][order] = visit
-        self._free -= 1
-        for gate, _ in self._gates(visit):
-            self._busy[gate] += 1
-        self._call_at(visit.end, self._end, order, visit)
-
-
 # ======================================================================================
-# 13 agent
+# agent/places.py
+# The attached work repositories: made, found, attached, watched, detached.
+#
+# Thread attach NAME: tries to attach a work repository once, and ends with that.
 # ======================================================================================
-
-class NameLock:
-    """The lock that makes this the one live agent of its name on its master.
-
-    It is the kernel's (flock on a file beside the master), so a crash gives it back.
-    """
-
-    def __init__(self, master, name):
-        self._path = "%s.%s.lock" % (os.path.realpath(master), name)
-        self._name = name
-        self._fd = None
-
-    def take(self):
-        """CannotStart says who holds it."""
-        while self._fd is None:
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                holder = os.read(fd, 200).decode("utf-8", "replace").strip()
-                os.close(fd)
-                raise CannotStart("an agent named %s is running on this master: %s" % (
-                    self._name, holder or "it is starting")) from None
-            if self._is_the_file(fd):
-                self._fd = fd
-            else:                       # its holder removed it when it stopped
-                os.close(fd)
-        return self
-
-    def _is_the_file(self, fd):
-        with contextlib.suppress(OSError):
-            return os.path.samestat(os.fstat(fd), os.stat(self._path))
-        return False
-
-    def note(self, text):
-        """Who holds it, for a second one to tell."""
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, text.encode(), 0)
-
-    def release(self):
-        """Gives it back and leaves no file."""
-        if self._fd is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(self._path)
-            os.close(self._fd)
-            self._fd = None
-
 
 class Place:
     """An attached work repository: open, or why it is not."""
@@ -8657,7 +9096,8 @@ class Places:
                 return place.repository
         is_known = any(self._usable(place).has_scenario(name, "-1") for place in places)
         raise NotFound("no attached repository has %s"
-                       % ("version %s of scenario %s" % (version, name) if is_known else "a scenario " + name))
+                       % ("version %s of scenario %s" % (version, name) if is_known
+                          else "a scenario " + name))
 
     def with_schedule(self, name, repository):
         """The repository that is named or, without a name, has this schedule."""
@@ -8683,8 +9123,8 @@ class Places:
             raise trouble
 
     def attach_all(self):
-        """Attaches every repository, each in a thread of its own. One that cannot be opened or written
-        goes on alone; one that is only large is waited for."""
+        """Attaches every repository, each in a thread of its own. One that cannot be opened or
+        written goes on alone; one that is only large is waited for."""
         until = self._clock.monotonic() + WRITE_S
         places = list(self._places.values())
         for place, thread in [(place, self.in_background(place, self._attach)) for place in places]:
@@ -8717,7 +9157,8 @@ class Places:
                 raise RepositoryError("work repository %s: %s does not exist"
                                       % (attachment.name, attachment.path))
             check_file_system(attachment.path, self._is_insecure_fs)
-            repository = WorkRepository(attachment.id, attachment.name, attachment.path, self._clock)
+            repository = WorkRepository(attachment.id, attachment.name, attachment.path,
+                                        self._clock)
             repository.open(attachment.uuid)
             place.repository = repository
             self._take_over(place)
@@ -8841,6 +9282,13 @@ class Places:
                 place.repository.db.close()
 
 
+# ======================================================================================
+# agent/housekeeping.py
+# What is done from time to time: heartbeat, cleaning, purging, attaching again.
+#
+# Thread keeper: does what is due of it; ends at Keeper.stop().
+# ======================================================================================
+
 class Cleaner:
     """Finds stale sessions by fact, ends what they left running, and closes or queues them."""
 
@@ -8852,7 +9300,8 @@ class Cleaner:
 
     def clean(self, repository, host=None):
         """Ends what stale sessions left running, then closes or queues them -> how many."""
-        with self._locks[repository.id]:        # a second one would end what the first has begun anew
+        # a second one would end what the first has begun anew
+        with self._locks[repository.id]:
             with repository.db.reading() as connection:
                 rows = repository.list_running(connection, self._name)
             stale = [row for row in rows if self._is_stale(repository, row, host)
@@ -8863,7 +9312,8 @@ class Cleaner:
             if left:
                 log.error("%d processes of stale sessions cannot be ended", left)
             closed = repository.db.write(lambda connection: [
-                repository.close_stale(connection, row, to_text(self._clock.now())) for row in stale])
+                repository.close_stale(connection, row, to_text(self._clock.now()))
+                for row in stale])
             closed = [tickets for tickets in closed if tickets]
             for ticket, *retry in closed:
                 log.warning("session %d was stale: now %s", ticket.session, ticket.status)
@@ -8895,8 +9345,8 @@ class Cleaner:
         if it.host != me.host:
             if it.host == gone_host:
                 return True
-            return self._report(row, "runs on another host, %s; CLEAN -HOST= closes those of a host "
-                                "that is gone" % it.host)
+            return self._report(row, "runs on another host, %s; CLEAN -HOST= closes those "
+                                "of a host that is gone" % it.host)
         if it.boot != me.boot:
             return True
         if it.pid_ns == me.pid_ns:      # a copy of the master has another lock: ask the kernel
@@ -8913,7 +9363,8 @@ class Cleaner:
 
 
 class Keeper:
-    """Housekeeping: does what is due of heartbeat, attaching, reading again, cleaning and purging."""
+    """Housekeeping: does what is due of heartbeat, attaching, reading again,
+    cleaning and purging."""
 
     def __init__(self, agent, cleaner):
         self._agent, self._cleaner = agent, cleaner
@@ -8973,6 +9424,11 @@ class Keeper:
             connection, before, keep)), 0))     # some at a time, until there are no more
 
 
+# ======================================================================================
+# agent/watch.py
+# What other sessions, clients and tasks may see: topology, ends of sessions, logs, children.
+# ======================================================================================
+
 class Topology:
     """What stands behind a logical schema, its secrets read when a task asks."""
 
@@ -8983,7 +9439,8 @@ class Topology:
         """{name, driver, database, connect, physical_schema} of a schema. TaskError."""
         found = self._master.find_physical(schema, context)
         if found is None:
-            raise TaskError("logical schema %s has no data server in context %s" % (schema, context))
+            raise TaskError("logical schema %s has no data server in context %s"
+                            % (schema, context))
         server, physical = found
         return dict(self._resolved(server), physical_schema=physical)
 
@@ -9004,7 +9461,8 @@ class Topology:
                 try:
                     connect[key] = read_secret(source)
                 except (OSError, ValueError) as error:
-                    raise TaskError("data server %s: %s: %s" % (name, key, one_line(error))) from None
+                    raise TaskError("data server %s: %s: %s"
+                                    % (name, key, one_line(error))) from None
                 secrets.append(connect[key])
         return dict(server, connect=connect, secrets=secrets)
 
@@ -9133,6 +9591,72 @@ class Children:
         """While it is waited for, the parent's slot serves another."""
         return self._agent.queue.lent_slot()
 
+
+# ======================================================================================
+# agent/exchange.py
+# Definitions in and out: import with all its checks, and export.
+# ======================================================================================
+
+def import_into(master, repository, text, agent, now, is_replacing, list_forgotten=None):
+    """One transaction in the master, one in the work repository -> (Document, (scenarios,
+    schedules) made or changed). BadRequest and Exists carry all the faults. `list_forgotten` as of
+    put_schedule."""
+    definitions = Definitions()
+    document = definitions.collect(text)
+
+    def work(connection):
+        return repository.import_document(connection, document, agent, now, is_replacing,
+                                          list_forgotten)
+
+    def rehearse(connection):
+        work(connection)
+        raise _Rehearsed
+    faults = definitions.faults + master.topology_faults(document)
+    try:                                        # every fault is found before anything is written
+        repository.db.write(rehearse)
+    except _Rehearsed:
+        pass
+    except BadRequest as error:
+        faults += error.faults
+    except Exists as error:
+        error.faults += faults
+        raise
+    if faults:
+        raise faulty(faults)
+    master.put_topology(document)
+    try:
+        return document, repository.db.write(work)
+    except RepositoryError as error:
+        if document.has_topology:
+            raise RepositoryError("%s; the master has its part, the same IMPORT completes it"
+                                  % error) from None
+        raise
+
+
+class _Rehearsed(Exception):
+    """An import was tried and taken back."""
+
+
+def export_from(master, repository, name, version):
+    """The definitions of a repository, or of a scenario or one version of it, as a document."""
+    with repository.db.reading() as connection:
+        if name is not None:
+            latest = repository.get_version(connection, name, version or "-1")["version"]
+            version = latest if version == "-1" else version
+        scenarios = repository.list_scenarios(connection, name, version)
+    schedules = [repository.schedule_of(row) for row in repository.list_schedules()]
+    document = {"scenarios": [json.loads(row["body"]) for row in scenarios],
+                "schedules": [schedule_document(schedule) for schedule in schedules
+                              if name is None or schedule.scenario == name]}
+    if name is None:
+        document.update(master.topology())
+    return {key: value for key, value in document.items() if value}
+
+
+# ======================================================================================
+# agent/agent.py
+# The agent: its life cycle, and what it can do in domain words.
+# ======================================================================================
 
 class Agent:
     """The agent in domain words, for any thread; it knows no sockets.
@@ -9337,7 +9861,8 @@ class Agent:
         if self.places.find(repository) is None:
             return                      # let go meanwhile: read anew when it is back
         if ticket.start_at is not None and from_text(ticket.start_at) > self.clock.now():
-            if self.queue.put_off(ticket.session, repository):      # otherwise it was only read again
+            # otherwise it was only read again
+            if self.queue.put_off(ticket.session, repository):
                 self.schedules.scheduler.call_at(from_text(ticket.start_at),
                                                  lambda: self._start_time(repository, ticket))
             return
@@ -9500,7 +10025,8 @@ class Agent:
         self._change_hold(hold)
 
     def _hold_over(self, hold):
-        """The end of a hold has come, if it is still this one; a locked master delays its record."""
+        """The end of a hold has come, if it is still this one;
+        a locked master delays its record."""
         if self.hold is hold:
             self.master.set_hold(self.name, None)
             self._change_hold(None)
@@ -9518,13 +10044,19 @@ class Agent:
             self.schedules.released()
 
 
+# ======================================================================================
+# agent/figures.py
+# How the agent is, in figures: PING and METRICS.
+# ======================================================================================
+
 def ping(agent):
     """What PING says: [(key, value)], from memory alone."""
     running, queued = agent.queue.counts()
     places = agent.places.list_all()
     usable = sum(not place.reason for place in places)
     hold = agent.hold
-    fields = [("agent", agent.name), ("version", VERSION), ("status", _find_status(agent, places, usable)),
+    fields = [("agent", agent.name), ("version", VERSION),
+              ("status", _find_status(agent, places, usable)),
               ("uptime", round(agent.clock.monotonic() - agent.started, 1)),
               ("running", running), ("queued", queued),
               ("repositories", "%d/%d" % (usable, len(places))), ("hold", hold is not None)]
@@ -9558,69 +10090,10 @@ def metrics(agent):
         yield 'agent_sessions_ended_total{status="%s"} %d' % (status, count)
 
 
-def import_into(master, repository, text, agent, now, is_replacing, list_forgotten=None):
-    """One transaction in the master, one in the work repository -> (Document, (scenarios,
-    schedules) made or changed). BadRequest and Exists carry all the faults. `list_forgotten` as of
-    put_schedule."""
-    definitions = Definitions()
-    document = definitions.collect(text)
-
-    def work(connection):
-        return repository.import_document(connection, document, agent, now, is_replacing,
-                                          list_forgotten)
-
-    def rehearse(connection):
-        work(connection)
-        raise _Rehearsed
-    faults = definitions.faults + master.topology_faults(document)
-    try:                                        # every fault is found before anything is written
-        repository.db.write(rehearse)
-    except _Rehearsed:
-        pass
-    except BadRequest as error:
-        faults += error.faults
-    except Exists as error:
-        error.faults += faults
-        raise
-    if faults:
-        raise faulty(faults)
-    master.put_topology(document)
-    try:
-        return document, repository.db.write(work)
-    except RepositoryError as error:
-        if document.has_topology:
-            raise RepositoryError("%s; the master has its part, the same IMPORT completes it"
-                                  % error) from None
-        raise
-
-
-class _Rehearsed(Exception):
-    """An import was tried and taken back."""
-
-
-def export_from(master, repository, name, version):
-    """The definitions of a repository, or of a scenario or one version of it, as a document."""
-    with repository.db.reading() as connection:
-        if name is not None:
-            latest = repository.get_version(connection, name, version or "-1")["version"]
-            version = latest if version == "-1" else version
-        scenarios = repository.list_scenarios(connection, name, version)
-    schedules = [repository.schedule_of(row) for row in repository.list_schedules()]
-    document = {"scenarios": [json.loads(row["body"]) for row in scenarios],
-                "schedules": [schedule_document(schedule) for schedule in schedules
-                              if name is None or schedule.scenario == name]}
-    if name is None:
-        document.update(master.topology())
-    return {key: value for key, value in document.items() if value}
-
-
 # ======================================================================================
-# 14 protocol
+# protocol/table.py
+# The verb table: the form of each request, and the check of one against it.
 # ======================================================================================
-
-FLUSH = object()        # in a reply: send now what there is
-_HTTP_LINE = re.compile("[ \t]HTTP/[0-9][0-9.]*$", re.I)       # a request of HTTP ends so
-
 
 class Option(NamedTuple):
     """An option of a verb: its kind (None: a flag), and how HELP shows its value."""
@@ -9758,6 +10231,53 @@ def _take_option(row, word, request):
     request[name] = True if word.value is None else option.kind.parse(word.value)
 
 
+# ======================================================================================
+# protocol/lines.py
+# The lines of replies: their fields and their order.
+# ======================================================================================
+
+FLUSH = object()        # in a reply: send now what there is
+
+_TIMES = ("due", "last_due", "created", "begun", "ended", "decided", "last", "imported",
+          "hold_until")
+
+
+def columns(row, names):
+    """Fields of a row by the names of its columns; times in the agent's zone."""
+    return [(name, to_local(row[name]) if name in _TIMES else row[name]) for name in names.split()]
+
+
+def ticket_fields(ticket):
+    """The OK fields of an acknowledged session."""
+    fields = [("session", ticket.session), ("status", ticket.status)]
+    return fields + [("duplicate", True)] if ticket.is_duplicate else fields
+
+
+def session_fields(agent, row):
+    """The line of a session."""
+    duration = None
+    if row["begun"]:
+        end = from_text(row["ended"]) if row["ended"] else agent.clock.now()
+        duration = round(max(0.0, end - from_text(row["begun"])), 3)
+    return [("session", row["id"])] + columns(
+        row, "scenario version context status name keywords schedule due created begun ended") + [
+            ("duration", duration), ("message", row["message"])]
+
+
+def end_fields(agent, row):
+    """The OK fields of a session that has ended."""
+    wanted = ("session", "status", "duration", "message")
+    return [field for field in session_fields(agent, row) if field[0] in wanted]
+
+
+# ======================================================================================
+# protocol/conversation.py
+# The requests of one connection in order, and their replies; knows no sockets.
+# ======================================================================================
+
+_HTTP_LINE = re.compile("[ \t]HTTP/[0-9][0-9.]*$", re.I)       # a request of HTTP ends so
+
+
 class Conversation:
     """One connection's requests in order; it knows no sockets.
 
@@ -9785,8 +10305,8 @@ class Conversation:
                 return None
             row, rest = find_verb(words)
             if self.is_over:
-                raise BadRequest("a line of HTTP; this port speaks the agent's own protocol, which HELP "
-                                 "tells")
+                raise BadRequest("a line of HTTP; this port speaks the agent's own protocol, which "
+                                 "HELP tells")
             request = self._check(row, rest)
             self._is_first = False
             self.is_over = row.name == "QUIT"
@@ -9887,44 +10407,218 @@ class Reply:
 
 
 def internal(error, hidden):
-    """What nobody expected: logged with an id that the user is told, without the texts in `hidden`."""
+    """What nobody expected: logged with an id that the user is told,
+    without the texts in `hidden`."""
     name = uuid.uuid4().hex[:8]
     log.error("fault %s\n%s", name, mask_all(tell_traceback(error), hidden))
     return AgentError("fault %s of the agent, told in its log" % name)
 
 
-# -- the verbs -------------------------------------------------------------------------
+# ======================================================================================
+# protocol/schedule_verbs.py
+# The verbs on schedules and calendars.
+# ======================================================================================
 
-_TIMES = ("due", "last_due", "created", "begun", "ended", "decided", "last", "imported", "hold_until")
-
-
-def columns(row, names):
-    """Fields of a row by the names of its columns; times in the agent's zone."""
-    return [(name, to_local(row[name]) if name in _TIMES else row[name]) for name in names.split()]
-
-
-def ticket_fields(ticket):
-    """The OK fields of an acknowledged session."""
-    fields = [("session", ticket.session), ("status", ticket.status)]
-    return fields + [("duplicate", True)] if ticket.is_duplicate else fields
+def _or_default(field):
+    """The kind of a field as an option: without a value behind the = it is the default again."""
+    return Kind(None, lambda text: (field.kind.parse(text) if text or field.kind is BOOLEAN
+                                    else field.default))
 
 
-def session_fields(agent, row):
-    """The line of a session."""
-    duration = None
-    if row["begun"]:
-        end = from_text(row["ended"]) if row["ended"] else agent.clock.now()
-        duration = round(max(0.0, end - from_text(row["begun"])), 3)
-    return [("session", row["id"])] + columns(
-        row, "scenario version context status name keywords schedule due created begun ended") + [
-            ("duration", duration), ("message", row["message"])]
+# options of ADD and SET: the fields of a schedule that are no arguments of ADD. NAME is that of its
+# sessions, for which a document has to have another word.
+_OPTIONAL = {"-" + name.replace("session_", "").upper(): field
+             for name, field in SCHEDULE_FIELDS.items()
+             if name not in ("name", "scenario", "version", "context", "rule", "variables")}
+SCHEDULE_KINDS = {name: _or_default(field) for name, field in _OPTIONAL.items()}
+SCHEDULE_FORM = " ".join("[%s=%s]" % (name, field.shown) for name, field in _OPTIONAL.items())
 
 
-def end_fields(agent, row):
-    """The OK fields of a session that has ended."""
-    wanted = ("session", "status", "duration", "message")
-    return [field for field in session_fields(agent, row) if field[0] in wanted]
+def schedule_fields(repository, row, due):
+    """The line of a schedule."""
+    fields = columns(row, "name agent scenario version context rule timezone") + [
+        ("enabled", bool(row["enabled"])), ("hold", row["hold_since"] is not None),
+        ("next", due and local_iso(due)), ("last", to_local(row["last"])),
+        ("repository", repository.name)]
+    return fields + (columns(row, "hold_reason hold_until") if row["hold_since"] else [])
 
+
+@verb("SCHED LIST", "[-REPO=name] [-JSON]", MONITOR, "list the schedules")
+def _sched_list(agent, request):
+    for found in agent.schedules.list_all(request["-REPO"]):
+        yield schedule_fields(*found)
+
+
+@verb("SCHED SHOW", "NAME [-REPO=name] [-JSON]", MONITOR,
+      "one schedule with its variables and hold")
+def _sched_show(agent, request):
+    for repository, row, due in agent.schedules.get(request["NAME"], request["-REPO"]):
+        yield schedule_fields(repository, row, due)
+        schedule = repository.schedule_of(row)
+        for option, value in schedule.options.items():
+            yield [("option", option.replace("session_", "").upper()), ("value", value)]
+        for variable, value in schedule.variables.items():
+            yield [("variable", variable), ("value", value)]
+        for kind, name, met in repository.list_conditions(schedule.name):
+            yield [("after", name), ("kind", kind), ("met", to_local(met))]
+        if row["waiting"]:
+            yield [("waiting", to_local(row["waiting"]))]
+        if row["hold_since"]:
+            yield [("held", to_local(row["hold_since"])), ("by", row["hold_by"]),
+                   ("until", to_local(row["hold_until"])), ("reason", row["hold_reason"])]
+
+
+@verb("SCHED ADD", "NAME SCENARIO VERSION CONTEXT [RULE] [VARIABLE=value ...] %s [-REPO=name]"
+      % SCHEDULE_FORM, ADMINISTRATOR, "add a schedule, effective at once", SCHEDULE_KINDS)
+def _sched_add(agent, request):
+    if not request["RULE"] and "-AFTER" not in request:
+        raise BadRequest("RULE is missing: write one like '%s', or give -AFTER=schedule"
+                         % FORMS["daily"])
+    given = {name: request[name.upper()] for name in ("name", "scenario", "version", "context")}
+    given.update(rule=request["RULE"] or "", variables=request.variables)
+    agent.schedules.add(_schedule(agent, given, _schedule_changes(request)), request["-REPO"])
+    return [("schedule", request["NAME"])]
+
+
+def _schedule_changes(request):
+    return {"session_name" if key == "-NAME" else key[1:].lower(): value
+            for key, value in request.items() if key.startswith("-") and key != "-REPO"}
+
+
+def _schedule(agent, *changes):
+    """The Schedule of default fields and what changes them, one after the other."""
+    fields = {key: field.default for key, field in SCHEDULE_FIELDS.items()}
+    for fields_changed in changes:
+        fields.update(fields_changed)
+    return make_schedule(dict(fields, agent=fields["agent"] or agent.name))
+
+
+@verb("SCHED SET", "NAME [VARIABLE=value ...] %s [-SCENARIO=name] [-VERSION=version] "
+      "[-CONTEXT=name] [-RULE=rule] [-REPO=name]" % SCHEDULE_FORM, ADMINISTRATOR,
+      "change a schedule, effective at once; its past is not fired", SCHEDULE_KINDS)
+def _sched_set(agent, request):
+    changes = _schedule_changes(request)
+    if not changes and not request.variables:
+        raise BadRequest("nothing to change: give a field or a variable")
+
+    def changed(schedule):
+        return _schedule(agent, schedule.options, schedule._asdict(), changes,
+                         {"variables": dict(schedule.variables, **request.variables)})
+    agent.schedules.set(request["NAME"], request["-REPO"], changed)
+    return [("schedule", request["NAME"])]
+
+
+@verb("SCHED DEL", "NAME [-REPO=name]", ADMINISTRATOR,
+      "delete a schedule; what it decided is kept until purged")
+def _sched_del(agent, request):
+    agent.schedules.delete(request["NAME"], request["-REPO"])
+    return [("schedule", request["NAME"])]
+
+
+@verb("SCHED OFF", "NAME [-REPO=name]", ADMINISTRATOR, "disable a schedule")
+@verb("SCHED ON", "NAME [-REPO=name]", ADMINISTRATOR, "enable a schedule")
+def _sched_on_off(agent, request):
+    is_on = request.verb == "SCHED ON"
+    agent.schedules.set(request["NAME"], request["-REPO"],
+                        lambda schedule: schedule._replace(enabled=is_on))
+    return [("schedule", request["NAME"]), ("enabled", is_on)]
+
+
+@verb("SCHED NEXT", "[NAME] [-COUNT=n] [-FROM=time] [-TO=time] [-ALL] [-REPO=name] [-JSON]",
+      MONITOR,
+      "coming due times, in order; nothing fires")
+def _sched_next(agent, request):
+    for due, name, repository, note in agent.schedules.preview(
+            request["NAME"], request["-REPO"], request["-FROM"], request["-TO"],
+            request["-COUNT"] or 10, "-ALL" in request):
+        yield [("schedule", name), ("due", local_iso(due)), ("note", note)] + _origin(
+            agent, repository.id)
+
+
+def _origin(agent, number):
+    """What tells schedules of one name apart, where several repositories are attached."""
+    names = {place.attachment.id: place.attachment.name for place in agent.places.list_all()}
+    return [("repository", names.get(number))] if len(names) > 1 else []
+
+
+@verb("SCHED WHY", "[NAME] [-LIMIT=n] [-REPO=name] [-JSON]", MONITOR,
+      "what became of the due times, newest first")
+def _sched_why(agent, request):
+    for repository, row in agent.schedules.list_occurrences(request["NAME"], request["-REPO"],
+                                                            request["-LIMIT"] or 50):
+        yield columns(row, "schedule due last_due count decision reason session status decided") + [
+            ("message", explain(row))] + _origin(agent, repository.id)
+    with contextlib.suppress(NotFound):         # deleted since
+        notes = [note for found in agent.schedules.get(request["NAME"], request["-REPO"])
+                 for note in list_state(*found, hold=agent.hold)]
+        return [("note", "; ".join(notes))] if notes else None
+
+
+@verb("SCHED PLAN", "[-FROM=time] [-TO=time] [-ALL] [-REPO=name] [-JSON]", MONITOR,
+      "play a period (default: a day) against the limits and the median durations of past "
+      "sessions: what would overlap, queue, be skipped, never fit")
+def _sched_plan(agent, request):
+    now = agent.clock.now()
+    begin = request.get("-FROM", now)
+    period = Period(begin, request.get("-TO", begin + DAY), now, agent.queue.slots, agent.hold)
+    if period.end <= begin:
+        raise BadRequest("-TO lies before -FROM")
+    troubles = []
+    end, visits = agent.schedules.plan(period, request["-REPO"], troubles)
+    for visit in visits:
+        if visit.outcome != STARTS or "-ALL" in request:
+            yield visit_fields(visit) + _origin(agent, visit.schedule[0])
+    if troubles:
+        raise troubles[0]
+    counts = collections.Counter(visit.outcome for visit in visits)
+    return [("from", local_iso(begin)), ("to", local_iso(end)), ("slots", agent.queue.slots),
+            ("due", len(visits))] + [(outcome, counts[outcome]) for outcome in OUTCOMES]
+
+
+def visit_fields(visit):
+    """The line of a due time in a plan."""
+    return [("schedule", visit.name), ("due", local_iso(visit.due)),
+            ("begin", visit.begin and local_iso(visit.begin)),
+            ("end", visit.begin and local_iso(visit.end)),
+            ("duration", round(visit.duration, 3) if visit.is_known else None),
+            ("outcome", visit.outcome), ("note", "; ".join(visit.notes))]
+
+
+@verb("SCHED UPDATE", "", ADMINISTRATOR, "read the schedules from the repositories again")
+def _sched_update(agent, request):
+    return [("schedules", agent.schedules.update())]
+
+
+CALENDAR_KINDS = {"NAME": Kind(None, check_calendar_name), "DATES": Kind(None, check_dates)}
+
+
+@verb("CALENDAR LIST", "[-JSON]", MONITOR, "list the calendars that exclude_dates can name")
+def _calendar_list(agent, request):
+    for name, dates in sorted(agent.master.calendars().items()):
+        yield [("calendar", name), ("dates", dates)]
+
+
+@verb("CALENDAR SET", "NAME DATES", ADMINISTRATOR, "give a calendar other dates, effective at once",
+      CALENDAR_KINDS)
+@verb("CALENDAR ADD", "NAME DATES", ADMINISTRATOR,
+      "add a calendar: dates and ranges a..b between commas",
+      CALENDAR_KINDS)
+def _calendar_put(agent, request):
+    agent.schedules.put_calendar(request["NAME"], request["DATES"], request.verb == "CALENDAR ADD")
+    return [("calendar", request["NAME"])]
+
+
+@verb("CALENDAR DEL", "NAME", ADMINISTRATOR, "delete a calendar that no schedule names",
+      CALENDAR_KINDS)
+def _calendar_del(agent, request):
+    agent.schedules.delete_calendar(request["NAME"])
+    return [("calendar", request["NAME"])]
+
+
+# ======================================================================================
+# protocol/verbs.py
+# The verbs on sessions, definitions, repositories and the agent itself.
+# ======================================================================================
 
 @verb("PING", "", MONITOR, "how the agent is; never waits for a repository")
 def _ping(agent, request):
@@ -10019,7 +10713,8 @@ def _status(agent, request):
     row, steps, tasks, secrets = agent.places.of_session(number).session_history(number)
     yield session_fields(agent, row)
     for step in steps:
-        yield [("step", step["step"] + 1)] + columns(step, "name attempt status begun ended message")
+        yield [("step", step["step"] + 1)] + columns(
+            step, "name attempt status begun ended message")
         for task in tasks:
             if task["step_run"] == step["run"]:
                 yield [("task", "%d.%d" % (task["step"] + 1, task["task"] + 1))] + columns(
@@ -10039,7 +10734,8 @@ def _log(agent, request):
             to_local(row["time"]), row["step"], row["task"], row["stream"], row["line"])
 
 
-@verb("WAIT", "SESSION [-TIMEOUT=s]", MONITOR, "wait for the end of a session", {"-TIMEOUT": SECONDS})
+@verb("WAIT", "SESSION [-TIMEOUT=s]", MONITOR, "wait for the end of a session",
+      {"-TIMEOUT": SECONDS})
 def _wait(agent, request):
     return end_fields(agent, agent.watch.wait(request["SESSION"], request["-TIMEOUT"],
                                               request.has_left))
@@ -10138,211 +10834,24 @@ def _quit(agent, request):
     return None
 
 
-# -- SCHED -----------------------------------------------------------------------------
-
-def _or_default(field):
-    """The kind of a field as an option: without a value behind the = it is the default again."""
-    return Kind(None, lambda text: field.kind.parse(text) if text or field.kind is BOOLEAN else field.default)
-
-
-# options of ADD and SET: the fields of a schedule that are no arguments of ADD. NAME is that of its
-# sessions, for which a document has to have another word.
-_OPTIONAL = {"-" + name.replace("session_", "").upper(): field for name, field in SCHEDULE_FIELDS.items()
-             if name not in ("name", "scenario", "version", "context", "rule", "variables")}
-SCHEDULE_KINDS = {name: _or_default(field) for name, field in _OPTIONAL.items()}
-SCHEDULE_FORM = " ".join("[%s=%s]" % (name, field.shown) for name, field in _OPTIONAL.items())
-
-
-def schedule_fields(repository, row, due):
-    """The line of a schedule."""
-    fields = columns(row, "name agent scenario version context rule timezone") + [
-        ("enabled", bool(row["enabled"])), ("hold", row["hold_since"] is not None),
-        ("next", due and local_iso(due)), ("last", to_local(row["last"])),
-        ("repository", repository.name)]
-    return fields + (columns(row, "hold_reason hold_until") if row["hold_since"] else [])
-
-
-@verb("SCHED LIST", "[-REPO=name] [-JSON]", MONITOR, "list the schedules")
-def _sched_list(agent, request):
-    for found in agent.schedules.list_all(request["-REPO"]):
-        yield schedule_fields(*found)
-
-
-@verb("SCHED SHOW", "NAME [-REPO=name] [-JSON]", MONITOR, "one schedule with its variables and hold")
-def _sched_show(agent, request):
-    for repository, row, due in agent.schedules.get(request["NAME"], request["-REPO"]):
-        yield schedule_fields(repository, row, due)
-        schedule = repository.schedule_of(row)
-        for option, value in schedule.options.items():
-            yield [("option", option.replace("session_", "").upper()), ("value", value)]
-        for variable, value in schedule.variables.items():
-            yield [("variable", variable), ("value", value)]
-        for kind, name, met in repository.list_conditions(schedule.name):
-            yield [("after", name), ("kind", kind), ("met", to_local(met))]
-        if row["waiting"]:
-            yield [("waiting", to_local(row["waiting"]))]
-        if row["hold_since"]:
-            yield [("held", to_local(row["hold_since"])), ("by", row["hold_by"]),
-                   ("until", to_local(row["hold_until"])), ("reason", row["hold_reason"])]
-
-
-@verb("SCHED ADD", "NAME SCENARIO VERSION CONTEXT [RULE] [VARIABLE=value ...] %s [-REPO=name]"
-      % SCHEDULE_FORM, ADMINISTRATOR, "add a schedule, effective at once", SCHEDULE_KINDS)
-def _sched_add(agent, request):
-    if not request["RULE"] and "-AFTER" not in request:
-        raise BadRequest("RULE is missing: write one like '%s', or give -AFTER=schedule" % FORMS["daily"])
-    given = {name: request[name.upper()] for name in ("name", "scenario", "version", "context")}
-    given.update(rule=request["RULE"] or "", variables=request.variables)
-    agent.schedules.add(_schedule(agent, given, _schedule_changes(request)), request["-REPO"])
-    return [("schedule", request["NAME"])]
-
-
-def _schedule_changes(request):
-    return {"session_name" if key == "-NAME" else key[1:].lower(): value
-            for key, value in request.items() if key.startswith("-") and key != "-REPO"}
-
-
-def _schedule(agent, *changes):
-    """The Schedule of default fields and what changes them, one after the other."""
-    fields = {key: field.default for key, field in SCHEDULE_FIELDS.items()}
-    for fields_changed in changes:
-        fields.update(fields_changed)
-    return make_schedule(dict(fields, agent=fields["agent"] or agent.name))
-
-
-@verb("SCHED SET", "NAME [VARIABLE=value ...] %s [-SCENARIO=name] [-VERSION=version] [-CONTEXT=name] "
-      "[-RULE=rule] [-REPO=name]" % SCHEDULE_FORM, ADMINISTRATOR,
-      "change a schedule, effective at once; its past is not fired", SCHEDULE_KINDS)
-def _sched_set(agent, request):
-    changes = _schedule_changes(request)
-    if not changes and not request.variables:
-        raise BadRequest("nothing to change: give a field or a variable")
-
-    def changed(schedule):
-        return _schedule(agent, schedule.options, schedule._asdict(), changes,
-                         {"variables": dict(schedule.variables, **request.variables)})
-    agent.schedules.set(request["NAME"], request["-REPO"], changed)
-    return [("schedule", request["NAME"])]
-
-
-@verb("SCHED DEL", "NAME [-REPO=name]", ADMINISTRATOR,
-      "delete a schedule; what it decided is kept until purged")
-def _sched_del(agent, request):
-    agent.schedules.delete(request["NAME"], request["-REPO"])
-    return [("schedule", request["NAME"])]
-
-
-@verb("SCHED OFF", "NAME [-REPO=name]", ADMINISTRATOR, "disable a schedule")
-@verb("SCHED ON", "NAME [-REPO=name]", ADMINISTRATOR, "enable a schedule")
-def _sched_on_off(agent, request):
-    is_on = request.verb == "SCHED ON"
-    agent.schedules.set(request["NAME"], request["-REPO"],
-                        lambda schedule: schedule._replace(enabled=is_on))
-    return [("schedule", request["NAME"]), ("enabled", is_on)]
-
-
-@verb("SCHED NEXT", "[NAME] [-COUNT=n] [-FROM=time] [-TO=time] [-ALL] [-REPO=name] [-JSON]", MONITOR,
-      "coming due times, in order; nothing fires")
-def _sched_next(agent, request):
-    for due, name, repository, note in agent.schedules.preview(
-            request["NAME"], request["-REPO"], request["-FROM"], request["-TO"],
-            request["-COUNT"] or 10, "-ALL" in request):
-        yield [("schedule", name), ("due", local_iso(due)), ("note", note)] + _origin(agent, repository.id)
-
-
-def _origin(agent, number):
-    """What tells schedules of one name apart, where several repositories are attached."""
-    names = {place.attachment.id: place.attachment.name for place in agent.places.list_all()}
-    return [("repository", names.get(number))] if len(names) > 1 else []
-
-
-@verb("SCHED WHY", "[NAME] [-LIMIT=n] [-REPO=name] [-JSON]", MONITOR,
-      "what became of the due times, newest first")
-def _sched_why(agent, request):
-    for repository, row in agent.schedules.list_occurrences(request["NAME"], request["-REPO"],
-                                                            request["-LIMIT"] or 50):
-        yield columns(row, "schedule due last_due count decision reason session status decided") + [
-            ("message", explain(row))] + _origin(agent, repository.id)
-    with contextlib.suppress(NotFound):         # deleted since
-        notes = [note for found in agent.schedules.get(request["NAME"], request["-REPO"])
-                 for note in list_state(*found, hold=agent.hold)]
-        return [("note", "; ".join(notes))] if notes else None
-
-
-@verb("SCHED PLAN", "[-FROM=time] [-TO=time] [-ALL] [-REPO=name] [-JSON]", MONITOR,
-      "play a period (default: a day) against the limits and the median durations of past sessions: "
-      "what would overlap, queue, be skipped, never fit")
-def _sched_plan(agent, request):
-    now = agent.clock.now()
-    begin = request.get("-FROM", now)
-    period = Period(begin, request.get("-TO", begin + DAY), now, agent.queue.slots, agent.hold)
-    if period.end <= begin:
-        raise BadRequest("-TO lies before -FROM")
-    troubles = []
-    end, visits = agent.schedules.plan(period, request["-REPO"], troubles)
-    for visit in visits:
-        if visit.outcome != STARTS or "-ALL" in request:
-            yield visit_fields(visit) + _origin(agent, visit.schedule[0])
-    if troubles:
-        raise troubles[0]
-    counts = collections.Counter(visit.outcome for visit in visits)
-    return [("from", local_iso(begin)), ("to", local_iso(end)), ("slots", agent.queue.slots),
-            ("due", len(visits))] + [(outcome, counts[outcome]) for outcome in OUTCOMES]
-
-
-def visit_fields(visit):
-    """The line of a due time in a plan."""
-    return [("schedule", visit.name), ("due", local_iso(visit.due)),
-            ("begin", visit.begin and local_iso(visit.begin)),
-            ("end", visit.begin and local_iso(visit.end)),
-            ("duration", round(visit.duration, 3) if visit.is_known else None),
-            ("outcome", visit.outcome), ("note", "; ".join(visit.notes))]
-
-
-@verb("SCHED UPDATE", "", ADMINISTRATOR, "read the schedules from the repositories again")
-def _sched_update(agent, request):
-    return [("schedules", agent.schedules.update())]
-
-
-# -- CALENDAR --------------------------------------------------------------------------
-
-CALENDAR_KINDS = {"NAME": Kind(None, check_calendar_name), "DATES": Kind(None, check_dates)}
-
-
-@verb("CALENDAR LIST", "[-JSON]", MONITOR, "list the calendars that exclude_dates can name")
-def _calendar_list(agent, request):
-    for name, dates in sorted(agent.master.calendars().items()):
-        yield [("calendar", name), ("dates", dates)]
-
-
-@verb("CALENDAR SET", "NAME DATES", ADMINISTRATOR, "give a calendar other dates, effective at once",
-      CALENDAR_KINDS)
-@verb("CALENDAR ADD", "NAME DATES", ADMINISTRATOR, "add a calendar: dates and ranges a..b between commas",
-      CALENDAR_KINDS)
-def _calendar_put(agent, request):
-    agent.schedules.put_calendar(request["NAME"], request["DATES"], request.verb == "CALENDAR ADD")
-    return [("calendar", request["NAME"])]
-
-
-@verb("CALENDAR DEL", "NAME", ADMINISTRATOR, "delete a calendar that no schedule names", CALENDAR_KINDS)
-def _calendar_del(agent, request):
-    agent.schedules.delete_calendar(request["NAME"])
-    return [("calendar", request["NAME"])]
-
-
 # ======================================================================================
-# 15 server
+# server/peer.py
+# Who is at the other end of a loopback connection, as the kernel knows it.
 # ======================================================================================
 
-NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST = 4, 20, 1    # linux/netlink.h, linux/sock_diag.h
-# The device of a look-up, always 1 (net/flow.h): without it the kernel misses clients bound to it by SO_BINDTODEVICE.
+# linux/netlink.h, linux/sock_diag.h
+NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST = 4, 20, 1
+# The device of a look-up, always 1 (net/flow.h): without it the kernel misses clients bound to it
+# by SO_BINDTODEVICE.
 LOOPBACK_IFINDEX = 1
-# ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING (net/tcp_states.h). Not SYN_SENT: that is a newcomer
-# with the port of a client that is gone.
+# ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING (net/tcp_states.h). Not SYN_SENT:
+# that is a newcomer with the port of a client that is gone.
 CONNECTED_STATES = frozenset((1, 4, 5, 8, 9, 11))
-OVERFLOW_UID = 65534        # linux/highuid.h: how a user namespace shows every user that it does not map
+# linux/highuid.h: how a user namespace shows every user that it does not map
+OVERFLOW_UID = 65534
 MAPPED_PREFIX = bytes(10) + b"\xff\xff"
-PROC_ROW = r"^ *\d+: (?:%s) (\w\w) \S+ \S+ \S+ +(\d+) +\d+ (\d+) "  # state (hex), uid, inode: net/ipv4/tcp_ipv4.c
+# state (hex), uid, inode: net/ipv4/tcp_ipv4.c
+PROC_ROW = r"^ *\d+: (?:%s) (\w\w) \S+ \S+ \S+ +(\d+) +\d+ (\d+) "
 
 
 def shorten_address(packed):
@@ -10351,28 +10860,35 @@ def shorten_address(packed):
 
 
 def find_packed_loopback(address):
-    """The 4 or 16 bytes (network order) of a numeric loopback address, IPv4-mapped as IPv4; None for all else."""
+    """The 4 or 16 bytes (network order) of a numeric loopback address, IPv4-mapped as IPv4;
+    None for all else."""
     try:
-        packed = shorten_address(socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address))
+        packed = shorten_address(socket.inet_pton(
+            socket.AF_INET6 if ":" in address else socket.AF_INET, address))
     except (OSError, ValueError):
         return None
-    return packed if packed[0] == 127 and len(packed) == 4 or packed == bytes(15) + b"\x01" else None
+    return (packed if packed[0] == 127 and len(packed) == 4 or packed == bytes(15) + b"\x01"
+            else None)
 
 
 def is_loopback(address):
-    """Is this numeric address in 127.0.0.0/8, ::1 or ::ffff:127.0.0.0/104? A name (localhost) is not."""
+    """Is this numeric address in 127.0.0.0/8, ::1 or ::ffff:127.0.0.0/104? A name (localhost) is
+    not."""
     return find_packed_loopback(address) is not None
 
 
 def find_peer_uid(connection):
-    """The uid of the OS user who owns the client's end of an accepted loopback TCP connection; None when in doubt:
-    not loopback, the client has closed, the kernel cannot tell, not Linux. Never raises, keeps nothing open.
+    """The uid of the OS user who owns the client's end of an accepted loopback TCP connection; None
+    when in doubt: not loopback, the client has closed, the kernel cannot tell, not Linux. Never
+    raises, keeps nothing open.
 
-    The address that accept() gave proves nothing: the client may have reset, and its port be another user's by now,
-    with the first one's bytes still to be read here. So a second, equal answer must still show our own end, by inode:
-    until then nobody else could be connected to it. The inode also tells this network namespace from others.
+    The address that accept() gave proves nothing: the client may have reset, and its port be
+    another user's by now, with the first one's bytes still to be read here. So a second, equal
+    answer must still show our own end, by inode: until then nobody else could be connected to it.
+    The inode also tells this network namespace from others.
     """
-    if not sys.platform.startswith("linux") or connection.family not in (socket.AF_INET, socket.AF_INET6):
+    if (not sys.platform.startswith("linux")
+            or connection.family not in (socket.AF_INET, socket.AF_INET6)):
         return None
     try:
         client, own = [(find_packed_loopback(name[0]), name[1])
@@ -10382,7 +10898,8 @@ def find_peer_uid(connection):
         inode = os.fstat(connection.fileno()).st_ino
         for list_owners in (list_owners_by_netlink, list_owners_by_proc):
             owners = list_owners(client, own)
-            if [owner[1] for owner in owners[1]] == [inode]:        # otherwise this source does not see our sockets
+            # otherwise this source does not see our sockets
+            if [owner[1] for owner in owners[1]] == [inode]:
                 return choose_uid(owners[0]) if list_owners(client, own) == owners else None
     except (OSError, ValueError, struct.error):
         pass
@@ -10390,7 +10907,8 @@ def find_peer_uid(connection):
 
 
 def choose_uid(owners):
-    """The uid of the one (uid, inode) in a list; None when there are more or fewer, or nobody holds that socket."""
+    """The uid of the one (uid, inode) in a list; None when there are more or fewer,
+    or nobody holds that socket."""
     if len(owners) != 1 or owners[0][1] == 0:
         return None
     uid = owners[0][0]
@@ -10401,10 +10919,11 @@ def choose_uid(owners):
 
 
 def list_owners_by_netlink(client, own):
-    """Whom the kernel shows at the client's end and at ours, each (packed address, port): two lists of (uid, inode).
+    """Whom the kernel shows at the client's end and at ours, each (packed address, port):
+    two lists of (uid, inode).
 
-    Both empty where netlink is refused or lacks tcp_diag (the kernel says ENOENT then, as for an end not found).
-    A socket for each call: no stale answers, no lock; it costs 10 us.
+    Both empty where netlink is refused or lacks tcp_diag (the kernel says ENOENT then, as for an
+    end not found). A socket for each call: no stale answers, no lock; it costs 10 us.
     """
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as netlink:
@@ -10414,33 +10933,41 @@ def list_owners_by_netlink(client, own):
 
 
 def ask_netlink(netlink, local, remote):
-    """Ask for the one TCP socket with these ends, by struct inet_diag_req_v2 (linux/inet_diag.h). Raises OSError."""
+    """Ask for the one TCP socket with these ends, by struct inet_diag_req_v2 (linux/inet_diag.h).
+    Raises OSError."""
     family = socket.AF_INET if len(local[0]) == 4 else socket.AF_INET6
     request = (struct.pack("=BBBBI", family, socket.IPPROTO_TCP, 0, 0, 0xFFFFFFFF)
                + struct.pack("!HH16s16s", local[1], remote[1], local[0], remote[0])
-               + struct.pack("=IQ", LOOPBACK_IFINDEX, 0xFFFFFFFFFFFFFFFF))      # INET_DIAG_NOCOOKIE, twice
-    header = struct.pack("=IHHII", 16 + len(request), SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, local[1], 0)
+               # INET_DIAG_NOCOOKIE, twice
+               + struct.pack("=IQ", LOOPBACK_IFINDEX, 0xFFFFFFFFFFFFFFFF))
+    header = struct.pack("=IHHII", 16 + len(request), SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST,
+                         local[1], 0)
     netlink.sendto(header + request, (0, 0))
-    reply, sender = netlink.recvfrom(8192, socket.MSG_DONTWAIT)     # the kernel has answered within sendto()
+    # the kernel has answered within sendto()
+    reply, sender = netlink.recvfrom(8192, socket.MSG_DONTWAIT)
     return read_diag_reply(reply, local, remote) if sender[0] == 0 else []
 
 
 def read_diag_reply(reply, local, remote):
-    """[(uid, inode)] of a struct inet_diag_msg about exactly these ends, else []: the kernel may offer a listener."""
+    """[(uid, inode)] of a struct inet_diag_msg about exactly these ends, else []:
+    the kernel may offer a listener."""
     length, kind, _, sequence, _ = struct.unpack_from("=IHHII", reply)
     if (kind, sequence) != (SOCK_DIAG_BY_FAMILY, local[1]) or not 88 <= length <= len(reply):
         return []
     family, state, *ports_and_addresses = struct.unpack_from("!BBxxHH16s16s", reply, 16)
     ports, addresses = ports_and_addresses[:2], ports_and_addresses[2:]
-    addresses = [address[:4] if family == socket.AF_INET else shorten_address(address) for address in addresses]
+    addresses = [address[:4] if family == socket.AF_INET else shorten_address(address)
+                 for address in addresses]
     uid, inode = struct.unpack_from("=II", reply, 80)
-    return [(uid, inode if state in CONNECTED_STATES else 0)] if list(zip(addresses, ports)) == [local, remote] else []
+    return ([(uid, inode if state in CONNECTED_STATES else 0)]
+            if list(zip(addresses, ports)) == [local, remote] else [])
 
 
 def list_owners_by_proc(client, own):
     """The same from /proc/net/tcp and tcp6, in some 10 ms. Raises OSError when they cannot be read.
 
-    One reading is no proof: the kernel may note the inode before, and the uid (0) after the client closed its socket.
+    One reading is no proof: the kernel may note the inode before,
+    and the uid (0) after the client closed its socket.
     """
     text = ""
     for path in ("/proc/net/tcp", "/proc/net/tcp6"):
@@ -10453,10 +10980,38 @@ def list_owners_by_proc(client, own):
 
 
 def format_proc_ends(local, remote):
-    """A pattern of these ends in /proc/net/tcp or tcp6, where addresses are words in the host's byte order."""
+    """A pattern of these ends in /proc/net/tcp or tcp6,
+    where addresses are words in the host's byte order."""
     prefixes = (b"", MAPPED_PREFIX) if len(local[0]) == 4 else (b"",)
-    return "|".join(" ".join("".join("%08X" % word for word, in struct.iter_unpack("=I", prefix + address))
-                             + ":%04X" % port for address, port in (local, remote)) for prefix in prefixes)
+    return "|".join(
+        " ".join("".join("%08X" % word for word, in struct.iter_unpack("=I", prefix + address))
+                 + ":%04X" % port for address, port in (local, remote))
+        for prefix in prefixes)
+
+
+def has_left(connection):
+    """Whether a client has closed its end for good; half-closed, it still waits for its reply.
+
+    Only Linux can tell: the kernel shows nobody at that end then.
+    """
+    try:
+        if connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+            return False
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return sys.platform.startswith("linux") and find_peer_uid(connection) is None
+
+
+# ======================================================================================
+# server/server.py
+# The port: connections, bounded lines, and replies as fast as they are taken.
+#
+# Thread server: accepts connections; ends at Server.close().
+# Thread client N: serves one connection; ends with it, or at Server.close().
+# Thread rest N: sends what a client was too slow to take; ends with its connection.
+# ======================================================================================
 
 def check_host(host):
     """Until there are users and TLS only loopback is served: CannotStart for all else."""
@@ -10503,8 +11058,8 @@ class Handler(socketserver.StreamRequestHandler):
             self._converse(self.server.conversation(self.request))
 
     def _read_line(self, conversation):
-        """The next line without its end, or None at the end of input; of one that is too long no more
-        is read. TooLong, BadRequest."""
+        """The next line without its end, or None at the end of input; of one that is too long no
+        more is read. TooLong, BadRequest."""
         line = self.rfile.readline(MIN_LINE)
         if not line:
             return None
@@ -10519,8 +11074,8 @@ class Handler(socketserver.StreamRequestHandler):
         if len(text) > limit:
             raise TooLong("a line has at most %d bytes" % limit)
         if text is line:
-            raise BadRequest("the last line has no end (LF), so it may be cut short: it was not carried "
-                             "out")
+            raise BadRequest("the last line has no end (LF), so it may be cut short: it was not "
+                             "carried out")
         return text
 
     def _converse(self, conversation):
@@ -10553,8 +11108,8 @@ class Handler(socketserver.StreamRequestHandler):
         self.request.sendall(encode(parts))
 
     def _linger(self, most):
-        """What the client has still sent is read and thrown away, so that the close does not cut the
-        reply: `most` bytes for LINGER_S at most."""
+        """What the client has still sent is read and thrown away, so that the close does not cut
+        the reply: `most` bytes for LINGER_S at most."""
         until, size = time.monotonic() + LINGER_S, 0
         with contextlib.suppress(OSError):
             self.request.shutdown(socket.SHUT_WR)
@@ -10564,21 +11119,6 @@ class Handler(socketserver.StreamRequestHandler):
                 if not data:
                     return
                 size += len(data)
-
-
-def has_left(connection):
-    """Whether a client has closed its end for good; half-closed, it still waits for its reply.
-
-    Only Linux can tell: the kernel shows nobody at that end then.
-    """
-    try:
-        if connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
-            return False
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    return sys.platform.startswith("linux") and find_peer_uid(connection) is None
 
 
 def encode(lines):
@@ -10762,7 +11302,10 @@ class Server(socketserver.ThreadingTCPServer):
 
 
 # ======================================================================================
-# 17 main
+# main.py
+# The command line, signals, and the order of start and stop.
+#
+# Thread MainThread: waits for a signal or SHUTDOWN, then stops the others in order.
 # ======================================================================================
 
 def parse_arguments(arguments):
@@ -10810,7 +11353,7 @@ def parse_arguments(arguments):
     if settings.master is None:
         if settings.is_creating:
             parser.error("--create goes with --master")
-        beside = os.path.dirname(os.path.abspath(__file__))
+        beside = os.path.dirname(program_path())
         settings.master = os.path.join(beside, "sqlite_repos", "master.db")
         settings.is_creating = True
     return settings
@@ -10898,7 +11441,6 @@ def serve(settings, clock):
     return EXIT_OK
 
 
-
 def run(agent, server, address):
     """Starts the agent, listens, and waits until it is to stop."""
     wake_out, wake_in = os.pipe()
@@ -10937,8 +11479,8 @@ def raise_file_limit(settings):
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     if most < wanted:
-        log.warning("the host allows %d open files; the limits on connections and sessions may need "
-                    "%d (ulimit -n)", most, wanted)
+        log.warning("the host allows %d open files; the limits on connections and sessions may "
+                    "need %d (ulimit -n)", most, wanted)
 
 
 def main(arguments=None, clock=None):

@@ -1,0 +1,44 @@
+"""How the agent is, in figures: PING and METRICS."""
+from ..base.program import VERSION
+from ..base.times import to_local
+
+
+def ping(agent):
+    """What PING says: [(key, value)], from memory alone."""
+    running, queued = agent.queue.counts()
+    places = agent.places.list_all()
+    usable = sum(not place.reason for place in places)
+    hold = agent.hold
+    fields = [("agent", agent.name), ("version", VERSION),
+              ("status", _find_status(agent, places, usable)),
+              ("uptime", round(agent.clock.monotonic() - agent.started, 1)),
+              ("running", running), ("queued", queued),
+              ("repositories", "%d/%d" % (usable, len(places))), ("hold", hold is not None)]
+    return fields if hold is None else fields + [
+        ("hold_reason", hold.reason), ("hold_by", hold.by), ("hold_until", to_local(hold.until))]
+
+
+def _find_status(agent, places, usable):
+    if agent.is_stopping:
+        return "STOPPING"
+    databases = [agent.master.db] + [p.repository.db for p in places if p.repository]
+    if any(database.is_read_only for database in databases):
+        return "STANDBY"
+    return "READY" if usable == len(places) and not agent.master.db.trouble else "DEGRADED"
+
+
+def metrics(agent):
+    """Prometheus text lines, from memory alone."""
+    running, queued = agent.queue.counts()
+    places = agent.places.list_all()
+    gauges = [("uptime_seconds", round(agent.clock.monotonic() - agent.started, 1)),
+              ("sessions_running", running), ("sessions_outstanding", queued),
+              ("connections", agent.connections()), ("repositories", len(places)),
+              ("repositories_usable", sum(not place.reason for place in places)),
+              ("hold", int(agent.hold is not None))]
+    for name, value in gauges:
+        yield "# TYPE agent_%s gauge" % name
+        yield "agent_%s %s" % (name, value)
+    yield "# TYPE agent_sessions_ended_total counter"
+    for status, count in agent.ended_counts.items():
+        yield 'agent_sessions_ended_total{status="%s"} %d' % (status, count)

@@ -1,0 +1,148 @@
+"""What is done from time to time: heartbeat, cleaning, purging, attaching again.
+
+Thread keeper: does what is due of it; ends at Keeper.stop().
+"""
+import collections
+import contextlib
+import threading
+
+from ..base.vocabulary import ATTACH_S, HEARTBEAT_S, RUNNING
+from ..base.errors import AgentError, RepositoryError
+from ..base.program import log
+from ..base.times import to_text
+from ..processes.tree import Identity, Tree, start_time
+
+
+class Cleaner:
+    """Finds stale sessions by fact, ends what they left running, and closes or queues them."""
+
+    def __init__(self, name, identity, queue, clock, on_closed):
+        self._name, self._identity, self._queue, self._clock = name, identity, queue, clock
+        self._on_closed = on_closed     # on_closed(repository, Ticket) after the commit
+        self._reported = set()          # sessions of other hosts
+        self._locks = collections.defaultdict(threading.Lock)       # repository id -> one at a time
+
+    def clean(self, repository, host=None):
+        """Ends what stale sessions left running, then closes or queues them -> how many."""
+        # a second one would end what the first has begun anew
+        with self._locks[repository.id]:
+            with repository.db.reading() as connection:
+                rows = repository.list_running(connection, self._name)
+            stale = [row for row in rows if self._is_stale(repository, row, host)
+                     and not self._adopt(repository, row)]
+            if not stale:
+                return 0
+            left = Tree("%s/%d" % (repository.db.uuid, row["id"]) for row in stale).end()
+            if left:
+                log.error("%d processes of stale sessions cannot be ended", left)
+            closed = repository.db.write(lambda connection: [
+                repository.close_stale(connection, row, to_text(self._clock.now()))
+                for row in stale])
+            closed = [tickets for tickets in closed if tickets]
+            for ticket, *retry in closed:
+                log.warning("session %d was stale: now %s", ticket.session, ticket.status)
+                for ticket in [ticket] + retry:
+                    self._on_closed(repository, ticket)
+            return len(closed)
+
+    def _adopt(self, repository, row):
+        """Takes up a session whose process lived on, or ended with its exit code noted."""
+        it, me = Identity.parse(row["ran_by"]), self._identity
+        is_here = it is not None and (it.host, it.boot) == (me.host, me.boot)
+        ticket = repository.find_adoptable(
+            row, lambda pid, started: is_here and start_time(pid) == started)
+        if ticket is not None:
+            self._queue.adopt(ticket, repository)
+        return ticket is not None
+
+    def _is_stale(self, repository, row, gone_host):
+        """Whether nothing runs a session that its repository shows as running: by fact."""
+        it, me = Identity.parse(row["ran_by"]), self._identity
+        if it is None:
+            return True
+        if it == me:
+            if self._queue.has(row["id"]):
+                return False
+            with repository.db.reading() as connection:     # it may have ended since it was read
+                now = repository.find_session(connection, row["id"])
+            return now is not None and now["status"] == RUNNING and now["ran_by"] == row["ran_by"]
+        if it.host != me.host:
+            if it.host == gone_host:
+                return True
+            return self._report(row, "runs on another host, %s; CLEAN -HOST= closes those "
+                                "of a host that is gone" % it.host)
+        if it.boot != me.boot:
+            return True
+        if it.pid_ns == me.pid_ns:      # a copy of the master has another lock: ask the kernel
+            return start_time(it.pid) != it.started
+        if it.master == me.master:      # a container before this one: this agent has its lock
+            return True
+        return self._report(row, "runs in another pid namespace of this host")
+
+    def _report(self, row, text):
+        if row["id"] not in self._reported:
+            self._reported.add(row["id"])
+            log.warning("session %d %s: left alone", row["id"], text)
+        return False
+
+
+class Keeper:
+    """Housekeeping: does what is due of heartbeat, attaching, reading again,
+    cleaning and purging."""
+
+    def __init__(self, agent, cleaner):
+        self._agent, self._cleaner = agent, cleaner
+        self._due = {}                  # what -> monotonic seconds
+        self._is_over = threading.Event()
+
+    def run(self):
+        """The keeper's thread: until stop()."""
+        while not self._is_over.wait(ATTACH_S):
+            try:
+                self.keep()
+            except AgentError as error:
+                log.warning("%s", error)
+            except Exception:
+                log.exception("keeper")
+
+    def stop(self):
+        """Ends run()."""
+        self._is_over.set()
+
+    def keep(self):
+        """Does what is due now."""
+        agent, settings = self._agent, self._agent.settings
+        for place in agent.places.list_all():
+            is_due = self._is_due(("clean", place.attachment.id), settings.clean_every_s)
+            agent.places.look_after(place, self._cleaner.clean if is_due else None)
+        if self._is_due("heartbeat", HEARTBEAT_S):
+            agent.master.heartbeat(agent.name, to_text(agent.clock.now()))
+            agent.places.follow_master()
+            agent.schedules.read_calendars()
+        if self._is_due("purge", 3600.0):
+            for place in agent.places.list_all():
+                if place.repository and not place.reason:
+                    with contextlib.suppress(RepositoryError):      # the next hour's turn
+                        self._purge(place.repository, settings.keep_days, None)
+
+    def _is_due(self, what, every_s):
+        now = self._agent.clock.monotonic()
+        if now < self._due.get(what, 0.0):
+            return False
+        self._due[what] = now + every_s
+        return True
+
+    def clean(self, host=None):
+        """Cleans stale sessions everywhere -> how many; `host` closes those of a host gone."""
+        return sum(self._cleaner.clean(repository, host)
+                   for repository in self._agent.places.readable())
+
+    def purge(self, days, keep):
+        """Deletes ended sessions, their log and old occurrences -> how many sessions."""
+        return sum(self._purge(repository, days, keep)
+                   for repository in self._agent.places.readable())
+
+    def _purge(self, repository, days, keep):
+        before = None if days is None else to_text(self._agent.clock.now() - days * 86400)
+        return sum(iter(lambda: repository.db.write(lambda connection: repository.purge(
+            connection, before, keep)), 0))     # some at a time, until there are no more

@@ -1,0 +1,237 @@
+"""Scenarios, schedules and documents as values that are checked already."""
+import functools
+import importlib.util
+import json
+from typing import List, NamedTuple, Optional, Tuple
+
+from ..base.errors import Conflict, NotFound
+from ..base.words import check_name, shorten
+from ..timetable.days import MOVING_FIELDS, find_zone
+from ..timetable.rules import parse_rule, parse_seconds
+from ..timetable.timetable import make_timetable
+from .kinds import VALUES
+from .fields import SCHEDULE_FIELDS, TASK_TYPES
+
+
+class Task(NamedTuple):
+    """One task of a step: `fields` are those of its type."""
+    type: str
+    name: Optional[str]
+    timeout: Optional[float]
+    fields: dict
+
+
+class Step(NamedTuple):
+    """One step: its targets are names of steps, END or FAIL."""
+    name: str
+    tasks: Tuple[Task, ...]
+    attempts: int
+    retry_delay: float
+    retry_factor: float
+    timeout: Optional[float]
+    on_ok: str
+    on_error: str
+    on_false: str
+
+
+class Scenario(NamedTuple):
+    """A parsed scenario version; `document` is its definition as it was given."""
+    name: str
+    version: str
+    variables: dict
+    timeout: Optional[float]
+    max_steps: int
+    on_stale: str
+    steps: Tuple[Step, ...]
+    document: dict
+    secrets: dict           # name -> {}, {"env": name} or {"file": path}: never in `variables`
+    concurrency: Optional[dict]
+
+    def step_index(self, name):
+        """The place of a step, from 0; NotFound when the scenario has none of that name."""
+        for index, step in enumerate(self.steps):
+            if step.name == name:
+                return index
+        raise NotFound("scenario %s %s has no step %s" % (self.name, self.version, name))
+
+
+class Condition(NamedTuple):
+    """A part of `after`: the good end of a session of a schedule or scenario."""
+    kind: str                       # schedule, scenario
+    name: str
+    within_s: Optional[int]         # how long it counts
+
+
+def parse_after(text):
+    """`A,B/2h,scenario:C` -> [Condition]. ValueError."""
+    found = []
+    if text and not text.strip(","):
+        raise ValueError("'%s' names nothing; write schedules, like A,B" % text)
+    for item in filter(None, text.split(",")):
+        name, slash, period = item.partition("/")
+        kind, colon, rest = name.partition(":")
+        if colon and kind not in ("schedule", "scenario"):
+            raise ValueError("'%s' is neither a schedule, like A, nor a scenario, like scenario:A, "
+                             "with a period if it is to count no longer, like A/2h" % item)
+        condition = Condition(kind if colon else "schedule", check_name(rest if colon else name),
+                              parse_seconds(period) if slash else None)
+        if condition.within_s == 0:
+            raise ValueError("'%s': the period is 1s at least" % item)
+        if condition[:2] in [other[:2] for other in found]:
+            raise ValueError("%s stands twice" % condition.name)
+        found.append(condition)
+    return found
+
+
+class Schedule(NamedTuple):
+    """A checked schedule."""
+    name: str
+    agent: Optional[str]
+    scenario: str
+    version: str
+    context: str
+    rule: str                       # empty: by `after` alone
+    timezone: str
+    enabled: bool
+    variables: dict
+    options: dict = {}              # the other SCHEDULE_FIELDS, those that are not default
+
+    def get(self, name):
+        """The value of one of the options."""
+        return self.options.get(name, SCHEDULE_FIELDS[name].default)
+
+    @property
+    def timing(self):
+        """What its due times follow from."""
+        return self.rule, self.timezone, self.enabled, {
+            name: value for name, value in self.options.items() if name in MOVING_FIELDS}
+
+    def list_conditions(self):
+        """The Conditions of `after`."""
+        return parse_after(self.get("after") or "")
+
+    def list_calendars(self):
+        """The names of calendars in exclude_dates."""
+        dates = self.get("exclude_dates") or ""
+        return [item for item in dates.split(",") if item and not item[0].isdigit()]
+
+    def timetable(self, calendars):
+        """Its Timetable. CalendarError."""
+        return make_timetable(self.rule or "startup", self.timezone, self.options, calendars)
+
+    def list_faults(self):
+        """[(field, reason)] of what cannot be, apart from names that must exist."""
+        faults, calendars = [], dict.fromkeys(self.list_calendars(), "")
+
+        def attempt(field, check, *arguments):
+            try:
+                check(*arguments)
+            except ValueError as error:
+                head, _, rest = str(error).partition(": ")
+                faults.append((head, rest) if head in MOVING_FIELDS else (field, str(error)))
+        if self.rule:
+            attempt("rule", parse_rule, self.rule)
+        elif not self.get("after"):
+            faults.append(("rule", "missing"))
+        if self.timezone:
+            attempt("timezone", find_zone, self.timezone)
+        zone = "" if any(field == "timezone" for field, _ in faults) else self.timezone
+        for field in self.options:
+            if field in MOVING_FIELDS and not field.startswith("repeat"):
+                attempt(field, make_timetable, "daily at 00:00", zone,
+                        {field: self.options[field]}, calendars)
+        attempt("after", self._check_after)
+        if not faults and parse_rule(self.rule or "startup").kind == "startup":
+            faults = [(name, "is for due times by the clock, like 'daily at 02:00'; there are none "
+                       "without a rule or with 'startup'") for name in self.options
+                      if name in MOVING_FIELDS or name == "jitter"]
+        if not faults:
+            attempt("repeat_every", self.timetable, calendars)
+        return faults
+
+    def _check_after(self):
+        if ("schedule", self.name) in [condition[:2] for condition in self.list_conditions()]:
+            raise ValueError("a schedule cannot wait for itself")
+
+
+class Document(NamedTuple):
+    """A definitions document, checked."""
+    scenarios: List[Scenario]
+    schedules: List[Schedule]
+    contexts: List[str]
+    data_servers: List[dict]
+    logical_schemas: List[dict]
+    calendars: List[dict]
+
+    @property
+    def has_topology(self):
+        """Whether it has a part for the master."""
+        return bool(self.contexts or self.data_servers or self.logical_schemas or self.calendars)
+
+    def list_warnings(self):
+        """[(path, reason)] of what this host lacks; it is the task's error if it still does
+        then."""
+        own = ("sqlite3", "smtp")
+        warnings = [("data_servers[%d].driver" % index,
+                     "warning: this host's Python has no module %s"
+                     % server["driver"]) for index, server in enumerate(self.data_servers)
+                    if server["driver"] not in own and not has_module(server["driver"])]
+        for path, task in self._list_tasks():
+            warnings += [("%s.%s" % (path, place), "warning: " + reason)
+                         for place, reason in getattr(TASK_TYPES[task.type], "warn", lambda _: ())(
+                             task.fields)]
+        return warnings
+
+    def list_schemas(self):
+        """[(path, logical schema)] that its tasks name."""
+        return [(path + ".schema", task.fields["schema"]) for path, task in self._list_tasks()
+                if "schema" in task.fields]
+
+    def _list_tasks(self):
+        """[(path, Task)] of its scenarios without faults."""
+        return [("scenarios[%d].steps[%d].tasks[%d]" % (index, number, place), task)
+                for index, scenario in enumerate(self.scenarios) if scenario
+                for number, step in enumerate(scenario.steps)
+                for place, task in enumerate(step.tasks)]
+
+
+def has_module(name):
+    """Whether this Python has a module."""
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def canonical(document):
+    """The one JSON text of a document: equal definitions have equal text."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"))
+
+
+def make_schedule(fields):
+    """The values of SCHEDULE_FIELDS by name -> Schedule."""
+    own = Schedule._fields[:-1]
+    return Schedule(*[fields[name] for name in own], options={
+        name: fields[name] for name, field in SCHEDULE_FIELDS.items()
+        if name not in own and fields[name] not in (None, "", field.default)})
+
+
+@functools.lru_cache(maxsize=8192)
+def read_stored(column, text):
+    """The variables or options of a schedule as a repository has them, one dict for all that have
+    the same. Conflict: another program has spoilt them."""
+    try:
+        values = json.loads(text)
+        if column == "variables":
+            return VALUES.check(values)
+        return {name: SCHEDULE_FIELDS[name].kind.check(value) for name, value in values.items()}
+    except (ValueError, KeyError, AttributeError) as error:
+        told = "" if column == "variables" else " %s" % shorten(text)     # no value of a variable
+        raise Conflict("%s%s cannot be read: %s" % (column, told, error)) from None
+
+
+def schedule_document(schedule):
+    """A schedule -> its JSON object, without what is default."""
+    own = {name: value for name, value in zip(schedule._fields[:-1], schedule)
+           if value != SCHEDULE_FIELDS[name].default}
+    return dict(own, **schedule.options)

@@ -1,0 +1,268 @@
+"""From the JSON of a document to its definitions, with every fault and its path."""
+import json
+
+from ..base.vocabulary import END, FAIL, RESERVED_VARIABLES
+from ..base.errors import BadRequest
+from ..base.words import check_name
+from .kinds import InnerFaults, _refuse, check_calendar_name, check_dates
+from .fields import (CALENDAR_FIELDS, DATA_SERVER_FIELDS, DOCUMENT_FIELDS, LOGICAL_SCHEMA_FIELDS,
+                     SCENARIO_FIELDS, SCHEDULE_FIELDS, STEP_FIELDS, TASK_FIELDS, TASK_TYPES,
+                     _check_mail_connect)
+from .references import _REFERENCE, find_code_fault, strings_in
+from .model import Document, Scenario, Step, Task, make_schedule
+
+
+class Definitions:
+    """Reads a definitions document and collects every fault of it as (path, reason).
+
+    What is `is_stored` was imported by an earlier version, too: what that took and this one refuses
+    for safety's sake is told when it runs.
+    """
+
+    def __init__(self, is_stored=False):
+        self.faults = []
+        self._is_stored = is_stored
+
+    def read(self, text):
+        """JSON text -> Document; BadRequest carries all the faults."""
+        document = self.collect(text)
+        if self.faults:
+            raise faulty(self.faults)
+        return document
+
+    def collect(self, text):
+        """JSON text -> Document, None standing for what is faulty; `faults` has the reasons."""
+        document = self._parse(text)
+        if not isinstance(document, dict):
+            raise BadRequest("the definitions must be one JSON object",
+                             [("document", "must be an object")])
+        lists = {}
+        for key, value in document.items():
+            if key not in DOCUMENT_FIELDS:
+                self._fault(key, "unknown field")
+            elif not isinstance(value, list):
+                self._fault(key, "must be a list")
+            else:
+                lists[key] = value
+        contexts = [self._try("contexts[%d]" % index, check_name, name)
+                    for index, name in enumerate(lists.get("contexts", []))]
+        scenarios = [self._scenario("scenarios[%d]" % index, value)
+                     for index, value in enumerate(lists.get("scenarios", []))]
+        schedules = [self._schedule("schedules[%d]" % index, value)
+                     for index, value in enumerate(lists.get("schedules", []))]
+        servers = [self._data_server("data_servers[%d]" % index, value)
+                   for index, value in enumerate(lists.get("data_servers", []))]
+        schemas = [self._object("logical_schemas[%d]" % index, value, LOGICAL_SCHEMA_FIELDS)
+                   for index, value in enumerate(lists.get("logical_schemas", []))]
+        calendars = [self._calendar("calendars[%d]" % index, value)
+                     for index, value in enumerate(lists.get("calendars", []))]
+        self._repeated("scenarios", [s and (s.name, s.version) for s in scenarios])
+        for key, items in (("data_servers", servers), ("logical_schemas", schemas),
+                           ("calendars", calendars)):
+            self._repeated(key, [item["name"] for item in items])
+        self._repeated("schedules", [s and s.name for s in schedules])
+        return Document(scenarios, schedules, contexts, servers, schemas, calendars)
+
+    def _calendar(self, path, value):
+        fields = self._object(path, value, CALENDAR_FIELDS)
+        for name, check in (("name", check_calendar_name), ("dates", check_dates)):
+            if fields[name] is not None:
+                self._try("%s.%s" % (path, name), check, fields[name])
+        return fields
+
+    def _data_server(self, path, value):
+        fields = self._object(path, value, DATA_SERVER_FIELDS)
+        if fields["driver"] == "sqlite3" and not fields["database"]:
+            self._fault(path + ".database", "missing")
+        if fields["driver"] not in (None, "sqlite3") and fields["database"]:
+            self._fault(path + ".database", "is for the driver sqlite3; others take connect")
+        if fields["driver"] == "smtp":
+            self._try(path + ".connect", _check_mail_connect, fields["connect"] or {})
+        return fields
+
+    def _parse(self, text):
+        def pairs(items):
+            result = dict(items)
+            if len(result) < len(items):
+                seen = [key for key, _ in items]
+                _refuse("field %s stands twice" % next(k for k in seen if seen.count(k) > 1))
+            return result
+        try:
+            return json.loads(text, object_pairs_hook=pairs, parse_constant=lambda word:
+                              _refuse("%s is not JSON" % word))
+        except RecursionError:
+            reason = "is nested too deeply"
+        except ValueError as error:
+            reason = str(error)
+        raise BadRequest("the definitions are not JSON: %s" % reason, [("document", reason)])
+
+    def _fault(self, path, reason):
+        self.faults.append((path, reason))
+
+    def _try(self, path, check, value):
+        try:
+            return check(value)
+        except InnerFaults as error:
+            self.faults.extend((path + inner, reason) for inner, reason in error.faults)
+        except (ValueError, OverflowError) as error:
+            self._fault(path, str(error))
+        return None
+
+    def _object(self, path, value, fields):
+        """The values of an object by name, defaults filled in; faults are noted."""
+        if not isinstance(value, dict):
+            self._fault(path, "must be an object")
+            value = None
+        result = {}
+        for name in value or ():
+            if name not in fields:
+                self._fault("%s.%s" % (path, name), "unknown field")
+        for name, field in fields.items():
+            result[name] = field.default
+            if value is None:
+                continue
+            if name in value:
+                result[name] = self._try("%s.%s" % (path, name), field.kind.check, value[name])
+            elif field.required:
+                self._fault("%s.%s" % (path, name), "missing")
+        return result
+
+    def _repeated(self, path, keys):
+        seen = set()
+        for index, key in enumerate(keys):
+            if key and key in seen:
+                self._fault("%s[%d]" % (path, index), "stands here a second time")
+            seen.add(key)
+
+    def _scenario(self, path, value):
+        before = len(self.faults)
+        fields = self._object(path, value, SCENARIO_FIELDS)
+        if fields["version"] == "-1":
+            self._fault(path + ".version", "-1 means the latest; a scenario needs its own")
+        known = None if fields["variables"] is None else \
+            set(fields["variables"]) | set(RESERVED_VARIABLES)
+        steps = [self._step("%s.steps[%d]" % (path, index), step, known)
+                 for index, step in enumerate(fields["steps"] or ())]
+        if fields["steps"] == []:
+            self._fault(path + ".steps", "must have at least one step")
+        names = [step["name"] for step in steps]
+        self._repeated(path + ".steps", names)
+        self._targets(path, fields, steps, set(names))
+        if len(self.faults) > before:
+            return None
+        plain, secrets = {}, {}
+        for name, item in fields["variables"].items():
+            if isinstance(item, dict):
+                secrets[name] = {key: item[key] for key in item if key != "secret"}
+            else:
+                plain[name] = item
+        scenario = Scenario(fields["name"], fields["version"], plain, fields["timeout"],
+                            fields["max_steps"], fields["on_stale"],
+                            tuple(self._with_targets(fields["on_error"], steps)), value, secrets,
+                            fields["concurrency"])
+        self._secrets(path, scenario)
+        return scenario if len(self.faults) == before else None
+
+    def _secrets(self, path, scenario):
+        """What would show a secret: an argument of a process, a variable that is stored."""
+        for index, step in enumerate(scenario.steps):
+            for number, task in enumerate(step.tasks):
+                place = "%s.steps[%d].tasks[%d]" % (path, index, number)
+                for name in ("command", "args"):
+                    if isinstance(task.fields.get(name), list):
+                        for inner, text in strings_in(task.fields[name], "%s.%s" % (place, name)):
+                            used = {m.group(1) for m in _REFERENCE.finditer(text)}
+                            if used & set(scenario.secrets):
+                                self._fault(inner, "a secret in an argument is seen by every "
+                                            "user of the host; read it from the environment")
+                for name in ("variable", "capture"):
+                    if task.type != "evaluate" and task.fields.get(name) in scenario.secrets:
+                        self._fault("%s.%s" % (place, name), "a secret is not set by a task")
+
+    def _targets(self, path, fields, steps, names):
+        places = [(path + ".on_error", fields["on_error"])]
+        for index, step in enumerate(steps):
+            for key in ("on_ok", "on_error", "on_false"):
+                places.append(("%s.steps[%d].%s" % (path, index, key), step[key]))
+            if step["name"] in (END, FAIL):
+                self._fault("%s.steps[%d].name" % (path, index), "END and FAIL are targets")
+        for place, target in places:
+            if target and target not in (END, FAIL) and target not in names:
+                self._fault(place, "no step is named %s" % target)
+
+    @staticmethod
+    def _with_targets(on_error, steps):
+        """The steps, their targets settled: below, END, FAIL, or the scenario's handler."""
+        for index, step in enumerate(steps):
+            below = steps[index + 1]["name"] if index + 1 < len(steps) else END
+            handler = on_error if on_error and on_error != step["name"] else FAIL
+            yield Step(**dict(step, on_ok=step["on_ok"] or below,
+                              on_false=step["on_false"] or below,
+                              on_error=step["on_error"] or handler))
+
+    def _step(self, path, value, known):
+        fields = self._object(path, value, STEP_FIELDS)
+        if fields["tasks"] == []:
+            self._fault(path + ".tasks", "must have at least one task")
+        fields["tasks"] = tuple(self._task("%s.tasks[%d]" % (path, index), task, known)
+                                for index, task in enumerate(fields["tasks"] or ()))
+        return fields
+
+    def _task(self, path, value, known):
+        kind = value.get("type") if isinstance(value, dict) else None
+        is_known = isinstance(kind, str) and kind in TASK_TYPES
+        own = TASK_TYPES[kind].fields if is_known else {}
+        if isinstance(value, dict) and not is_known:    # what else it may have is not known
+            value = {name: value[name] for name in TASK_FIELDS if name in value}
+        fields = self._object(path, value, dict(TASK_FIELDS, **own))
+        if fields["type"] is not None and not is_known:
+            self._fault(path + ".type", "must be one of %s" % ", ".join(sorted(TASK_TYPES)))
+        if not is_known or known is None:       # without variables no reference can be judged
+            return None
+        bound, literal = (getattr(TASK_TYPES[kind], name, ()) for name in ("sql", "literal"))
+        for place, text in strings_in({name: fields[name] for name in own
+                                       if name not in bound + literal}, path):
+            self._references(place, text, known)
+        for name in literal if not self._is_stored else ():
+            reason = find_code_fault(fields[name] or "")
+            if reason:
+                self._fault("%s.%s" % (path, name), reason)
+        for name in bound:
+            for used in TASK_TYPES[kind].names_in(fields[name] or ""):
+                if used not in known:
+                    self._fault("%s.%s" % (path, name), "no variable is named %s" % used)
+        for name in ("capture", "variable"):
+            if fields.get(name) and fields[name] not in known.difference(RESERVED_VARIABLES):
+                self._fault("%s.%s" % (path, name), "no variable is named %s" % fields[name])
+        either = getattr(TASK_TYPES[kind], "one_of", None)
+        if either and sum(fields[name] is not None for name in either) != 1:
+            self._fault(path, "must have one of %s" % " and ".join(either))
+        for name, reason in getattr(TASK_TYPES[kind], "judge", lambda _: ())(fields):
+            self._fault("%s.%s" % (path, name), reason)
+        return Task(kind, fields["name"], fields["timeout"], {name: fields[name] for name in own})
+
+    def _references(self, path, text, known):
+        for match in _REFERENCE.finditer(text):
+            if match.group(1) and match.group(1) not in known:
+                self._fault(path, "no variable is named %s (for a literal ${%s} write $${%s})"
+                            % ((match.group(1),) * 3))
+
+    def _schedule(self, path, value):
+        before = len(self.faults)
+        fields = self._object(path, value, SCHEDULE_FIELDS)
+        if isinstance(value, dict) and fields["rule"] is not None:
+            for name, reason in make_schedule(fields).list_faults():
+                self._fault("%s.%s" % (path, name), reason)
+        return None if len(self.faults) > before else make_schedule(fields)
+
+
+def faulty(faults):
+    """The BadRequest for a document with these faults."""
+    count = len(faults)
+    return BadRequest("the definitions have %d fault%s, nothing was imported: %s: %s"
+                      % ((count, "" if count == 1 else "s") + tuple(faults[0])), faults)
+
+
+def parse_scenario(document):
+    """A stored definition -> Scenario; it was checked when it was imported."""
+    return Definitions(is_stored=True)._scenario("scenario", document)

@@ -1,0 +1,273 @@
+"""What the processes of tasks print: read, cut into lines, masked, limited, captured.
+
+Thread output: reads the pipes of all tasks; ends at Output.close().
+"""
+import collections
+import contextlib
+import os
+import re
+import selectors
+import threading
+import time
+
+from ..base.vocabulary import ERR, MASK, MAX_CAPTURE, MAX_LOG_LINE, OUT
+from ..base.times import to_text
+
+# what ends lines or turns their direction for some readers is shown like control characters
+_HIDDEN = re.compile("[\0-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+LINE_COST = 40          # bytes that a row of the log takes beside its text
+NOISY_PIPES, NOISY_S = 2, 0.001     # as many pipes with something at once are read with a pause
+FLUSH_S = 0.05          # between two looks at whose output is to be written down
+TAIL_ROWS_S = 2000      # rows a second that a last half may take while it still changes
+TAIL_S = 5.0            # but it is written down at least so often
+
+
+def visible(data):
+    """Bytes of a line -> text in which nothing can imitate a reply or drive a terminal."""
+    text = data.decode("utf-8", "backslashreplace")
+    return _HIDDEN.sub(lambda match: "\\x%02x" % ord(match.group()) if match.group() < "\u0100" else
+                       "".join("\\x%02x" % byte for byte in match.group().encode()), text)
+
+
+def _piece_end(line, start):
+    """Where a piece of a line that is too long ends: not inside a character."""
+    end = start + MAX_LOG_LINE
+    while end > start + MAX_LOG_LINE - 4 and line[end] & 0xC0 == 0x80:
+        end -= 1
+    return end
+
+
+class _Block:
+    """Whole lines of one stream, read at one time; `data` is None once it is written down."""
+    __slots__ = ("position", "time", "stream", "data", "cost", "lines", "size")
+
+    def __init__(self, position, when, stream, data):
+        self.position, self.time, self.stream, self.data = position, when, stream, data
+        self.size, self.lines = len(data), max(1, data.count(b"\n"))
+        self.cost = self.size + LINE_COST * self.lines
+
+    def split(self, end):
+        """The block of its first bytes, which it gives up."""
+        first = _Block(self.position, self.time, self.stream, self.data[:end])
+        self.__init__(self.position + end, self.time, self.stream, self.data[end:])
+        return first
+
+    def rows(self):
+        """The lines as rows of the log: (position, time, stream, text)."""
+        position = self.position
+        for line in self.data[:-1 if self.data.endswith(b"\n") else None].split(b"\n"):
+            start = 0
+            while len(line) - start > MAX_LOG_LINE:
+                end = _piece_end(line, start)
+                yield position + start, self.time, self.stream, visible(line[start:end])
+                start = end
+            yield position + start, self.time, self.stream, visible(line[start:])
+            position += len(line) + 1
+
+
+class Capture:
+    """The output of one task: its first and its last half of `limit` bytes, and a count between.
+
+    The output thread feeds it; `store(rows, omitted, then)` writes rows down and calls
+    `then()` when that is done. Memory stays within the limit whatever comes.
+    """
+
+    def __init__(self, limit, store, clock, is_captured=False, secrets=()):
+        self._half = max(1, limit // 2)
+        self._store, self._clock = store, clock
+        self._secrets = [secret.encode() for secret in secrets]     # the longest first
+        # the beginning of standard output
+        self.captured = bytearray() if is_captured else None
+        self._lock = threading.Lock()
+        self._carry = {}                    # stream -> bytes of a line that has no end yet
+        self._position = 0
+        self._head_left = self._half
+        self._head_end = None               # where the head ends, once it is full
+        self._waiting = []                  # blocks of the head not yet written down
+        self._tail = collections.deque()
+        self._tail_cost = 0
+        self._bytes_after = self._lines_after = 0       # that came after the head
+        self._has_left_out = False          # since the last rows were taken
+        self._is_storing = False
+        self._store_at = 0.0                # not before, on the clock that never steps
+
+    def feed(self, stream, data):
+        """Takes what a task printed; no data means the end of the stream."""
+        with self._lock:
+            if stream == OUT and self.captured is not None and \
+                    len(self.captured) <= MAX_CAPTURE:
+                self.captured += data
+            carry = self._carry.pop(stream, b"")
+            whole = carry + data if carry else data
+            for secret in self._secrets:        # lines are whole here, so are secrets in them
+                whole = whole.replace(secret, MASK.encode())
+            cut = whole.rfind(b"\n") + 1 if data else len(whole)
+            self._add(stream, whole[:cut])
+            kept = len(self._secrets[0]) if self._secrets else 0    # may be the half of one
+            while len(whole) - cut - kept > MAX_LOG_LINE:
+                start, cut = cut, _piece_end(whole, cut)
+                self._add(stream, whole[start:cut])
+            if cut < len(whole):
+                self._carry[stream] = whole[cut:]
+
+    def _add(self, stream, data):
+        if not data:
+            return
+        block = _Block(self._position, to_text(self._clock.now()), stream, data)
+        self._position += len(data) + (not data.endswith(b"\n"))
+        if block.cost <= self._head_left:
+            self._head_left -= block.cost
+            self._waiting.append(block)
+            return
+        if self._head_end is None:
+            self._fill_head(block)
+        self._tail.append(block)
+        self._bytes_after += block.size
+        self._lines_after += block.lines
+        self._tail_cost += block.cost
+        while self._tail_cost > self._half:
+            self._leave_out()
+
+    def _fill_head(self, block):
+        """The block in which the head becomes full gives it the lines that still fit."""
+        end = block.data.rfind(b"\n", 0, int(self._head_left * block.size / block.cost)) + 1
+        if end:
+            self._waiting.append(block.split(end))
+        self._head_left, self._head_end = 0, block.position
+
+    def _leave_out(self):
+        """The tail gives up lines at its beginning, or its first block where no line can be
+        kept."""
+        block, excess, end = self._tail[0], self._tail_cost - self._half, 0
+        if block.data is not None and excess < block.cost:
+            end = block.data.find(b"\n", int(excess * block.size / block.cost)) + 1
+        self._tail_cost -= block.cost
+        if 0 < end < block.size:
+            block.split(end)
+            self._tail_cost += block.cost
+        else:
+            self._tail.popleft()
+        self._has_left_out = True
+
+    def take(self, is_end=False):
+        """Rows to be written down and the range of positions to be left out, or None."""
+        if is_end:
+            for stream in (OUT, ERR):
+                self.feed(stream, b"")
+        with self._lock:
+            blocks, self._waiting = self._waiting, []
+            blocks += [block for block in self._tail if block.data is not None]
+            rows = [row for block in blocks for row in block.rows()]
+            for block in blocks:
+                block.data = None
+            omitted = None
+            if self._has_left_out:
+                self._has_left_out = False
+                end = self._tail[0].position if self._tail else self._position
+                omitted = self._head_end, end
+                rows.append((self._head_end, to_text(self._clock.now()), ERR,
+                             "... %d lines (%d bytes) are left out here ..." % (
+                                 self._lines_after - sum(block.lines for block in self._tail),
+                                 self._bytes_after - sum(block.size for block in self._tail))))
+            return rows, omitted
+
+    def flush(self):
+        """Hands what is new to the store, unless the last rows are still on their way."""
+        now = self._clock.monotonic()
+        if self._is_storing or now < self._store_at:
+            return
+        rows, omitted = self.take()
+        if rows or omitted:
+            self._is_storing = True
+            if omitted:         # what prints without end must not keep the writer busy with it
+                self._store_at = now + min(TAIL_S, len(rows) / TAIL_ROWS_S)
+            self._store(rows, omitted, self._stored)
+
+    def _stored(self):
+        self._is_storing = False
+
+
+class Output:
+    """The one thread that reads the pipes of all tasks, by selectors."""
+
+    def __init__(self):
+        self._selector = selectors.DefaultSelector()
+        self._lock = threading.Lock()
+        self._new = []
+        self._captures = set()
+        self._is_closing = False
+        wake_out, self._wake_in = os.pipe()
+        os.set_blocking(self._wake_in, False)
+        self._selector.register(open(wake_out, "rb", 0), selectors.EVENT_READ, None)
+        self._thread = threading.Thread(target=self._run, name="output", daemon=True)
+        self._thread.start()
+
+    def add(self, process, pipes):
+        """Reads pipes {file: stream} of a process into its capture and closes each at its end."""
+        with self._lock:
+            self._new.append((process, pipes))
+        self._wake()
+
+    def forget(self, capture):
+        """Stores no more of a capture; what its pipes still bring is read and thrown away."""
+        with self._lock:
+            self._captures.discard(capture)
+
+    def close(self):
+        """Ends the thread; pipes that are still open are closed."""
+        self._is_closing = True
+        self._wake()
+        self._thread.join()
+        for key in list(self._selector.get_map().values()):
+            key.fileobj.close()
+        self._selector.close()
+        os.close(self._wake_in)
+
+    def _wake(self):
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake_in, b"w")
+
+    def _run(self):
+        flush_at = 0.0
+        while not self._is_closing:
+            timeout = None if not self._captures else max(0.0, flush_at - time.monotonic())
+            ready = self._selector.select(timeout)
+            for key, _ in ready:
+                if key.data is None:
+                    os.read(key.fd, 4096)
+                    self._register()
+                else:
+                    self._read(key.fileobj, *key.data)
+            if len(ready) > NOISY_PIPES:
+                time.sleep(NOISY_S)     # tasks that print without end leave the others their turn
+            if time.monotonic() >= flush_at:
+                flush_at = time.monotonic() + FLUSH_S
+                self._flush()
+
+    def _register(self):
+        with self._lock:
+            new, self._new = self._new, []
+            self._captures.update(process.capture for process, _ in new if not process.is_over)
+        for process, pipes in new:
+            for pipe, stream in pipes.items():
+                os.set_blocking(pipe.fileno(), False)
+                self._selector.register(pipe, selectors.EVENT_READ, (process, stream))
+
+    def _read(self, pipe, process, stream):
+        try:
+            data = os.read(pipe.fileno(), 65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data and not process.is_over:
+            process.capture.feed(stream, data)
+        elif not data:
+            self._selector.unregister(pipe)
+            pipe.close()
+            process.pipe_ended()
+
+    def _flush(self):
+        with self._lock:            # forget() waits for what is under way
+            for capture in self._captures:
+                capture.flush()

@@ -1,0 +1,151 @@
+"""The requests of one connection in order, and their replies; knows no sockets."""
+import functools
+import json
+import re
+import uuid
+
+from ..base.vocabulary import ADMINISTRATOR, ROLES
+from ..base.errors import AgentError, AuthError, BadRequest, Denied
+from ..base.program import log, tell_traceback
+from ..base.words import _CONTROL, list_hidden, mask_all, one_line, render_fields, split_words
+from ..store.pending import Pending
+from .table import check_request, find_verb
+from .lines import FLUSH, ticket_fields
+
+_HTTP_LINE = re.compile("[ \t]HTTP/[0-9][0-9.]*$", re.I)       # a request of HTTP ends so
+
+
+class Conversation:
+    """One connection's requests in order; it knows no sockets.
+
+    `begin` starts a request, `Reply.chunks` finishes it: an EXEC is under way to its commit
+    while the next request of the same connection is already read.
+    """
+
+    def __init__(self, agent, role, actor, has_left=lambda: False):
+        self._agent, self._role, self._actor, self._has_left = agent, role, actor, has_left
+        self._is_first = True
+        self.is_over = False
+
+    def begin(self, data):
+        """Bytes of a line -> Reply, or None for a blank one.
+
+        A first line that is no well-formed request ends the conversation, and so does any line of
+        HTTP: a browser, or whatever else was led here, has nothing of the rest carried out.
+        """
+        words = []
+        try:
+            text = self._decode(data)
+            self.is_over = _HTTP_LINE.search(text.rstrip(" \t")[-40:]) is not None
+            words = split_words(text)
+            if not words:
+                return None
+            row, rest = find_verb(words)
+            if self.is_over:
+                raise BadRequest("a line of HTTP; this port speaks the agent's own protocol, which "
+                                 "HELP tells")
+            request = self._check(row, rest)
+            self._is_first = False
+            self.is_over = row.name == "QUIT"
+            self._check_role(row)
+        except Exception as error:
+            self.is_over = self.is_over or self._is_first
+            self._is_first = False
+            return Reply(error, words=words)
+        try:
+            run = functools.partial(row.run, self._agent, request)
+            return Reply(run() if row.name == "EXEC" else run, "-JSON" in request, words)
+        except Exception as error:
+            return Reply(error, words=words)
+
+    def _check(self, row, words):
+        """The words behind a verb -> Request. Who may not ask is told that before what is wrong."""
+        try:
+            return check_request(row, words, self._actor, self._has_left)
+        except BadRequest:
+            self._check_role(row)
+            raise
+
+    def _decode(self, data):
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError:
+            raise BadRequest("the line is not UTF-8") from None
+        if "\0" in text:
+            raise BadRequest("the line has a NUL")
+        if self._is_first and _CONTROL.search(text):
+            raise BadRequest("the first line has control characters")
+        return text
+
+    def refuse(self, error):
+        """A Reply for what is no request; the connection ends with it."""
+        self.is_over = True
+        return Reply(error)
+
+    @property
+    def is_administrator(self):
+        """Whether it may do everything."""
+        return self._role == ADMINISTRATOR
+
+    def _check_role(self, row):
+        if row.role is None:
+            return
+        if self._role is None:
+            raise AuthError("only the operating-system user that runs the agent, and root, are "
+                            "served; this version knows no other users")
+        if ROLES.index(self._role) < ROLES.index(row.role):
+            raise Denied("%s is for the role %s" % (row.name, row.role))
+
+
+class Reply:
+    """The reply to one request, as it comes. `pending`: the commit that it waits for, or None."""
+
+    def __init__(self, outcome, is_json=False, words=()):
+        self._outcome, self._is_json, self._words = outcome, is_json, words
+        self.pending = outcome if isinstance(outcome, Pending) else None
+
+    def chunks(self):
+        """Yields lines of text without their ends, and FLUSH; the last begins with OK or ERR."""
+        try:
+            fields = yield from self._data()
+            yield "OK " + render_fields(fields) if fields else "OK"
+        except Exception as error:
+            hidden = list_hidden(self._words)
+            if not isinstance(error, AgentError):
+                error = internal(error, hidden)
+            for path, reason in error.faults:
+                yield "* " + mask_all("%s: %s" % (one_line(path), one_line(reason)), hidden)
+            message = one_line(error.message)
+            masked = mask_all(message, hidden)
+            yield "ERR %s %s" % (error.code, masked if masked == message else masked + (
+                "; *** may belong to the value before it, which is quoted when it has spaces"))
+
+    def _data(self):
+        outcome = self._outcome
+        if isinstance(outcome, Exception):
+            raise outcome
+        if isinstance(outcome, Pending):
+            return ticket_fields(outcome.result())
+        if callable(outcome):
+            outcome = outcome()
+        if isinstance(outcome, (list, tuple)) or outcome is None:
+            return outcome
+        while True:
+            try:
+                line = next(outcome)
+            except StopIteration as stop:
+                return stop.value
+            if line is FLUSH:
+                yield FLUSH
+            elif isinstance(line, str):
+                yield "* " + line if line else "*"
+            else:
+                yield "* " + (json.dumps(dict(line)) if self._is_json else render_fields(line))
+
+
+def internal(error, hidden):
+    """What nobody expected: logged with an id that the user is told,
+    without the texts in `hidden`."""
+    name = uuid.uuid4().hex[:8]
+    log.error("fault %s\n%s", name, mask_all(tell_traceback(error), hidden))
+    return AgentError("fault %s of the agent, told in its log" % name)

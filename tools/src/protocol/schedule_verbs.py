@@ -1,0 +1,211 @@
+"""The verbs on schedules and calendars."""
+import collections
+import contextlib
+
+from ..base.vocabulary import ADMINISTRATOR, MONITOR
+from ..base.errors import BadRequest, NotFound
+from ..base.times import local_iso, to_local
+from ..timetable.days import DAY, FORMS
+from ..definitions.kinds import BOOLEAN, Kind, check_calendar_name, check_dates
+from ..definitions.fields import SCHEDULE_FIELDS
+from ..definitions.model import make_schedule
+from ..scheduling.preview import explain, list_state
+from ..scheduling.visits import OUTCOMES, Period, STARTS
+from .table import verb
+from .lines import columns
+
+
+def _or_default(field):
+    """The kind of a field as an option: without a value behind the = it is the default again."""
+    return Kind(None, lambda text: (field.kind.parse(text) if text or field.kind is BOOLEAN
+                                    else field.default))
+
+
+# options of ADD and SET: the fields of a schedule that are no arguments of ADD. NAME is that of its
+# sessions, for which a document has to have another word.
+_OPTIONAL = {"-" + name.replace("session_", "").upper(): field
+             for name, field in SCHEDULE_FIELDS.items()
+             if name not in ("name", "scenario", "version", "context", "rule", "variables")}
+SCHEDULE_KINDS = {name: _or_default(field) for name, field in _OPTIONAL.items()}
+SCHEDULE_FORM = " ".join("[%s=%s]" % (name, field.shown) for name, field in _OPTIONAL.items())
+
+
+def schedule_fields(repository, row, due):
+    """The line of a schedule."""
+    fields = columns(row, "name agent scenario version context rule timezone") + [
+        ("enabled", bool(row["enabled"])), ("hold", row["hold_since"] is not None),
+        ("next", due and local_iso(due)), ("last", to_local(row["last"])),
+        ("repository", repository.name)]
+    return fields + (columns(row, "hold_reason hold_until") if row["hold_since"] else [])
+
+
+@verb("SCHED LIST", "[-REPO=name] [-JSON]", MONITOR, "list the schedules")
+def _sched_list(agent, request):
+    for found in agent.schedules.list_all(request["-REPO"]):
+        yield schedule_fields(*found)
+
+
+@verb("SCHED SHOW", "NAME [-REPO=name] [-JSON]", MONITOR,
+      "one schedule with its variables and hold")
+def _sched_show(agent, request):
+    for repository, row, due in agent.schedules.get(request["NAME"], request["-REPO"]):
+        yield schedule_fields(repository, row, due)
+        schedule = repository.schedule_of(row)
+        for option, value in schedule.options.items():
+            yield [("option", option.replace("session_", "").upper()), ("value", value)]
+        for variable, value in schedule.variables.items():
+            yield [("variable", variable), ("value", value)]
+        for kind, name, met in repository.list_conditions(schedule.name):
+            yield [("after", name), ("kind", kind), ("met", to_local(met))]
+        if row["waiting"]:
+            yield [("waiting", to_local(row["waiting"]))]
+        if row["hold_since"]:
+            yield [("held", to_local(row["hold_since"])), ("by", row["hold_by"]),
+                   ("until", to_local(row["hold_until"])), ("reason", row["hold_reason"])]
+
+
+@verb("SCHED ADD", "NAME SCENARIO VERSION CONTEXT [RULE] [VARIABLE=value ...] %s [-REPO=name]"
+      % SCHEDULE_FORM, ADMINISTRATOR, "add a schedule, effective at once", SCHEDULE_KINDS)
+def _sched_add(agent, request):
+    if not request["RULE"] and "-AFTER" not in request:
+        raise BadRequest("RULE is missing: write one like '%s', or give -AFTER=schedule"
+                         % FORMS["daily"])
+    given = {name: request[name.upper()] for name in ("name", "scenario", "version", "context")}
+    given.update(rule=request["RULE"] or "", variables=request.variables)
+    agent.schedules.add(_schedule(agent, given, _schedule_changes(request)), request["-REPO"])
+    return [("schedule", request["NAME"])]
+
+
+def _schedule_changes(request):
+    return {"session_name" if key == "-NAME" else key[1:].lower(): value
+            for key, value in request.items() if key.startswith("-") and key != "-REPO"}
+
+
+def _schedule(agent, *changes):
+    """The Schedule of default fields and what changes them, one after the other."""
+    fields = {key: field.default for key, field in SCHEDULE_FIELDS.items()}
+    for fields_changed in changes:
+        fields.update(fields_changed)
+    return make_schedule(dict(fields, agent=fields["agent"] or agent.name))
+
+
+@verb("SCHED SET", "NAME [VARIABLE=value ...] %s [-SCENARIO=name] [-VERSION=version] "
+      "[-CONTEXT=name] [-RULE=rule] [-REPO=name]" % SCHEDULE_FORM, ADMINISTRATOR,
+      "change a schedule, effective at once; its past is not fired", SCHEDULE_KINDS)
+def _sched_set(agent, request):
+    changes = _schedule_changes(request)
+    if not changes and not request.variables:
+        raise BadRequest("nothing to change: give a field or a variable")
+
+    def changed(schedule):
+        return _schedule(agent, schedule.options, schedule._asdict(), changes,
+                         {"variables": dict(schedule.variables, **request.variables)})
+    agent.schedules.set(request["NAME"], request["-REPO"], changed)
+    return [("schedule", request["NAME"])]
+
+
+@verb("SCHED DEL", "NAME [-REPO=name]", ADMINISTRATOR,
+      "delete a schedule; what it decided is kept until purged")
+def _sched_del(agent, request):
+    agent.schedules.delete(request["NAME"], request["-REPO"])
+    return [("schedule", request["NAME"])]
+
+
+@verb("SCHED OFF", "NAME [-REPO=name]", ADMINISTRATOR, "disable a schedule")
+@verb("SCHED ON", "NAME [-REPO=name]", ADMINISTRATOR, "enable a schedule")
+def _sched_on_off(agent, request):
+    is_on = request.verb == "SCHED ON"
+    agent.schedules.set(request["NAME"], request["-REPO"],
+                        lambda schedule: schedule._replace(enabled=is_on))
+    return [("schedule", request["NAME"]), ("enabled", is_on)]
+
+
+@verb("SCHED NEXT", "[NAME] [-COUNT=n] [-FROM=time] [-TO=time] [-ALL] [-REPO=name] [-JSON]",
+      MONITOR,
+      "coming due times, in order; nothing fires")
+def _sched_next(agent, request):
+    for due, name, repository, note in agent.schedules.preview(
+            request["NAME"], request["-REPO"], request["-FROM"], request["-TO"],
+            request["-COUNT"] or 10, "-ALL" in request):
+        yield [("schedule", name), ("due", local_iso(due)), ("note", note)] + _origin(
+            agent, repository.id)
+
+
+def _origin(agent, number):
+    """What tells schedules of one name apart, where several repositories are attached."""
+    names = {place.attachment.id: place.attachment.name for place in agent.places.list_all()}
+    return [("repository", names.get(number))] if len(names) > 1 else []
+
+
+@verb("SCHED WHY", "[NAME] [-LIMIT=n] [-REPO=name] [-JSON]", MONITOR,
+      "what became of the due times, newest first")
+def _sched_why(agent, request):
+    for repository, row in agent.schedules.list_occurrences(request["NAME"], request["-REPO"],
+                                                            request["-LIMIT"] or 50):
+        yield columns(row, "schedule due last_due count decision reason session status decided") + [
+            ("message", explain(row))] + _origin(agent, repository.id)
+    with contextlib.suppress(NotFound):         # deleted since
+        notes = [note for found in agent.schedules.get(request["NAME"], request["-REPO"])
+                 for note in list_state(*found, hold=agent.hold)]
+        return [("note", "; ".join(notes))] if notes else None
+
+
+@verb("SCHED PLAN", "[-FROM=time] [-TO=time] [-ALL] [-REPO=name] [-JSON]", MONITOR,
+      "play a period (default: a day) against the limits and the median durations of past "
+      "sessions: what would overlap, queue, be skipped, never fit")
+def _sched_plan(agent, request):
+    now = agent.clock.now()
+    begin = request.get("-FROM", now)
+    period = Period(begin, request.get("-TO", begin + DAY), now, agent.queue.slots, agent.hold)
+    if period.end <= begin:
+        raise BadRequest("-TO lies before -FROM")
+    troubles = []
+    end, visits = agent.schedules.plan(period, request["-REPO"], troubles)
+    for visit in visits:
+        if visit.outcome != STARTS or "-ALL" in request:
+            yield visit_fields(visit) + _origin(agent, visit.schedule[0])
+    if troubles:
+        raise troubles[0]
+    counts = collections.Counter(visit.outcome for visit in visits)
+    return [("from", local_iso(begin)), ("to", local_iso(end)), ("slots", agent.queue.slots),
+            ("due", len(visits))] + [(outcome, counts[outcome]) for outcome in OUTCOMES]
+
+
+def visit_fields(visit):
+    """The line of a due time in a plan."""
+    return [("schedule", visit.name), ("due", local_iso(visit.due)),
+            ("begin", visit.begin and local_iso(visit.begin)),
+            ("end", visit.begin and local_iso(visit.end)),
+            ("duration", round(visit.duration, 3) if visit.is_known else None),
+            ("outcome", visit.outcome), ("note", "; ".join(visit.notes))]
+
+
+@verb("SCHED UPDATE", "", ADMINISTRATOR, "read the schedules from the repositories again")
+def _sched_update(agent, request):
+    return [("schedules", agent.schedules.update())]
+
+
+CALENDAR_KINDS = {"NAME": Kind(None, check_calendar_name), "DATES": Kind(None, check_dates)}
+
+
+@verb("CALENDAR LIST", "[-JSON]", MONITOR, "list the calendars that exclude_dates can name")
+def _calendar_list(agent, request):
+    for name, dates in sorted(agent.master.calendars().items()):
+        yield [("calendar", name), ("dates", dates)]
+
+
+@verb("CALENDAR SET", "NAME DATES", ADMINISTRATOR, "give a calendar other dates, effective at once",
+      CALENDAR_KINDS)
+@verb("CALENDAR ADD", "NAME DATES", ADMINISTRATOR,
+      "add a calendar: dates and ranges a..b between commas",
+      CALENDAR_KINDS)
+def _calendar_put(agent, request):
+    agent.schedules.put_calendar(request["NAME"], request["DATES"], request.verb == "CALENDAR ADD")
+    return [("calendar", request["NAME"])]
+
+
+@verb("CALENDAR DEL", "NAME", ADMINISTRATOR, "delete a calendar that no schedule names",
+      CALENDAR_KINDS)
+def _calendar_del(agent, request):
+    agent.schedules.delete_calendar(request["NAME"])
+    return [("calendar", request["NAME"])]

@@ -1,0 +1,146 @@
+"""The verb table: the form of each request, and the check of one against it."""
+import re
+from typing import Callable, NamedTuple, Optional
+
+from ..base.vocabulary import MAX_LIST, STATES
+from ..base.errors import BadRequest, UnknownVerb
+from ..base.words import capitals, tell_word
+from ..definitions.kinds import (INSTANT, INSTANT_END, Kind, LABEL, NAMED, PRIORITY, SECONDS,
+                                 TIMEOUT, _refuse, choice, list_of, number)
+from ..definitions.fields import SCHEDULE_FIELDS
+
+
+class Option(NamedTuple):
+    """An option of a verb: its kind (None: a flag), and how HELP shows its value."""
+    kind: Optional[Kind]
+    shown: str
+    is_value_optional: bool
+
+
+class Verb(NamedTuple):
+    """One row of the verb table."""
+    name: str               # SCHED ADD is one, by its first two words
+    form: str               # of a request, as HELP shows it
+    role: Optional[str]     # None: everybody
+    help: str
+    arguments: list         # (name, Kind) in order
+    required: int           # how many of them must be there
+    options: dict           # `-NAME` -> Option
+    run: Callable           # (agent, Request) -> fields, a generator of data lines, or a Pending
+
+
+class Request(dict):
+    """A checked request: its arguments and options by their names in the form of its verb, such as
+    SESSION and -REPO; None for those left out."""
+
+    def __init__(self, verb_name, actor="", has_left=lambda: False):
+        super().__init__()
+        self.verb, self.actor = verb_name, actor    # who asks, for the record
+        self.has_left = has_left                    # whether the one who asks has gone for good
+        self.variables = {}
+
+    def __missing__(self, name):
+        return None
+
+
+VERBS = {}
+NEWEST = "-1"
+
+TOKEN = Kind(None, lambda text: text if 0 < len(text) <= 256 else _refuse(
+    "must have 1 to 256 characters"))
+ANY = Kind(None, str)
+
+# what the words in the forms of verbs may be, as arguments and as values of options
+KINDS = {
+    "AGENT": NAMED, "AT": INSTANT, "CONTEXT": NAMED, "COUNT": number(1, 100000),
+    "DAYS": number(0, 100000, (int, float)), "DOCUMENT": ANY, "FROM": INSTANT, "HOST": LABEL,
+    "KEEP": number(0, 10 ** 9), "KEY": TOKEN, "KEYWORD": LABEL, "KEYWORDS": LABEL,
+    "LEVEL": number(0, 5), "LIMIT": number(1, MAX_LIST), "MAX_WAIT": SECONDS, "NAME": NAMED,
+    "PATH": TOKEN, "PRIORITY": PRIORITY, "REASON": LABEL, "REPO": NAMED, "RULE": ANY,
+    "SCENARIO": NAMED, "SCHEDULE": NAMED, "SECOND": ANY, "SESSION": number(1, 10 ** 15),
+    "SINCE": INSTANT, "STATUS": list_of(choice(*STATES), at_least=1), "SYNC": SECONDS,
+    "TIMEOUT": TIMEOUT, "TO": INSTANT_END, "UNTIL": INSTANT_END, "VERB": ANY,
+    "VERSION": SCHEDULE_FIELDS["version"].kind,
+}
+_FORM_WORD = re.compile(r"(\[?)(-?)([A-Z_]+)(\[?)(?:=([^] ]+))?")
+
+
+def verb(name, form, role, text, kinds=()):
+    """Puts a function into the verb table. `form` has the words behind the name as HELP shows them;
+    `kinds` are those of its own, by name (an option's with its -), before KINDS."""
+    def register(function):
+        arguments, required, options = [], 0, {}
+        for bracket, dash, word, inner_bracket, shown in _FORM_WORD.findall(form):
+            kind = dict(kinds).get(dash + word) or KINDS.get(word)
+            if dash:
+                options[dash + word] = Option(kind if shown else None, shown, bool(inner_bracket))
+            elif word != "VARIABLE":
+                arguments.append((word, kind))
+                required += not bracket
+        VERBS[name] = Verb(name, ("%s %s" % (name, form)).strip(), role, text, arguments, required,
+                           options, function)
+        return function
+    return register
+
+
+def find_verb(words):
+    """The row of a request and the words behind its name. UnknownVerb, BadRequest."""
+    first = capitals(words[0].value) if words[0].kind == "argument" else ""
+    if first in VERBS and " " not in first:
+        return VERBS[first], words[1:]
+    subs = [name.split()[1] for name in VERBS if name.split()[0] == first and " " in name]
+    if not subs:
+        raise UnknownVerb("%s is no verb; HELP lists them"
+                          % tell_word(words, 0, 1).replace("word ", "", 1))
+    second = capitals(words[1].value) if len(words) > 1 and words[1].kind == "argument" else ""
+    if second not in subs:
+        raise BadRequest("%s takes one of %s" % (first, " ".join(subs)))
+    return VERBS["%s %s" % (first, second)], words[2:]
+
+
+def check_request(row, words, actor="", has_left=lambda: False):
+    """The words behind a verb -> Request; BadRequest names the word that is wrong."""
+    request, missing = Request(row.name, actor, has_left), list(row.arguments)
+    for index, word in enumerate(words):
+        place = ""
+        try:
+            if word.kind == "option":
+                _take_option(row, word, request)
+            elif word.kind == "variable":
+                _take_variable(row, word, request)
+            elif missing:
+                name, kind = missing.pop(0)
+                place = " for %s" % name
+                request[name] = kind.parse(word.value)
+            else:
+                raise ValueError("one too many: %s" % row.form)
+        except (ValueError, OverflowError) as error:
+            told = tell_word(words, index, len(row.name.split()) + index + 1, row.options)
+            dashes = "; an option has one dash" if word.kind == "argument" \
+                and word.value.startswith("--") else ""
+            raise BadRequest("%s%s: %s%s" % (told, place, error, dashes)) from None
+    if len(missing) > len(row.arguments) - row.required:
+        raise BadRequest("%s is missing: %s" % (missing[0][0], row.form))
+    return request
+
+
+def _take_variable(row, word, request):
+    if "[VARIABLE=" not in row.form:
+        raise ValueError("%s takes no variables" % row.name)
+    if word.name in request.variables:
+        raise ValueError("the variable stands twice")
+    request.variables[word.name] = word.value
+
+
+def _take_option(row, word, request):
+    name = capitals(word.name)
+    option = row.options.get(name)
+    if option is None:
+        raise ValueError("%s has no such option: %s" % (row.name, row.form))
+    if name in request:
+        raise ValueError("the option stands twice")
+    if not option.shown and word.value is not None:
+        raise ValueError("%s takes no value" % name)
+    if option.shown and word.value is None and not option.is_value_optional:
+        raise ValueError("must be %s=%s" % (name, option.shown))
+    request[name] = True if word.value is None else option.kind.parse(word.value)

@@ -1,0 +1,207 @@
+"""What is due now, and the seconds until something is due again.
+
+Thread scheduler: calls Scheduler.tick(); ends at Agent.stop().
+"""
+import sched
+import threading
+
+from ..base.vocabulary import EXCLUDED_S, MISFIRE, STEP_S
+from ..base.program import log
+from .entry import AWAY, DOWN, ON_HOLD
+
+
+class Scheduler:
+    """Fires what is due, by the standard library's sched: one event a schedule, its next due time.
+
+    Nothing is cancelled by search: an event whose entry was replaced or armed anew is
+    recognised when it comes up. `decide(entry, upto, spans)` hands due times to the
+    repository; when that is written, `decided(entry, upto)` arms the next.
+    `on_step(seconds)` is told when the clock of the day has stepped.
+    """
+
+    def __init__(self, clock, decide, on_step=lambda seconds: None):
+        self._clock, self._decide, self._on_step = clock, decide, on_step
+        self._events = sched.scheduler(clock.now, lambda seconds: None)
+        self._entries = {}
+        self._changed = threading.Condition()
+        self._is_stopping = self._is_held = False
+        self._is_woken = False
+        self._sleeps_until = float("inf")       # what comes before then wakes it
+        # the clock of the day before the steady one, seconds
+        self._ahead = None
+        self._since, self._why = 0.0, DOWN      # as of an Entry, for all
+        self._outdated = 0                      # events whose entry was replaced
+        self._look, self._no_words = self._come_up, {}      # the same objects for all events
+
+    # -- what it knows -----------------------------------------------------------------
+
+    def put(self, entry):
+        """Takes a schedule in, or in place of the one of its key, at once."""
+        with self._changed:
+            before = self._entries.get(entry.key)
+            if before is not None and before.repository is entry.repository \
+                    and before.revision > entry.revision:
+                return                  # of two changes at once, the later was quicker
+            self._drop(entry.key)
+            self._entries[entry.key] = entry
+            self._arm(entry)
+
+    def remove(self, key):
+        """Forgets a schedule."""
+        with self._changed:
+            self._drop(key)
+
+    def _drop(self, key):
+        before = self._entries.pop(key, None)
+        self._outdated += before is not None and before.due is not None
+
+    def find(self, key):
+        """The Entry of a key, or None."""
+        return self._entries.get(key)
+
+    def list_entries(self, repository_id):
+        """The Entries of a repository."""
+        with self._changed:
+            return [entry for entry in self._entries.values()
+                    if entry.repository.id == repository_id]
+
+    def call_at(self, when, function):
+        """Calls function() in the scheduler's thread at a time (epoch seconds)."""
+        with self._changed:
+            self._events.enterabs(when, 0, function)
+            self._wake(when)
+
+    def decided(self, entry, upto, was_slow=False):
+        """Due times are decided and written: arms the next. What came due while a slow repository
+        was waited for was missed."""
+        with self._changed:
+            entry.decided, entry.asked = max(entry.decided, upto), None
+            if was_slow:
+                entry.since, entry.why = self._clock.now(), AWAY
+            if self._entries.get(entry.key) is entry:
+                self._arm(entry)
+
+    def hold(self, is_held):
+        """Held, nothing is decided; the release decides what was due meanwhile."""
+        with self._changed:
+            if self._is_held and not is_held:
+                self._since, self._why = self._clock.now(), ON_HOLD
+                for entry in list(self._entries.values()):
+                    if entry.due is None and entry.asked is None:
+                        self._arm(entry)
+            self._is_held = is_held
+
+    def _arm(self, entry):
+        entry.due = entry.find_event()
+        if entry.due is not None:
+            self._events.enterabs(entry.due, 1, self._look, (entry, entry.due), self._no_words)
+            self._wake(entry.due)
+
+    # -- time --------------------------------------------------------------------------
+
+    def tick(self):
+        """Does everything that is due; seconds until the next, or None."""
+        self._watch_clock()
+        if self._outdated > len(self._entries) + 1000:
+            self._forget_outdated()
+        return self._events.run(blocking=False)
+
+    def _watch_clock(self):
+        before = self._clock.monotonic()
+        now = self._clock.now()
+        after = self._clock.monotonic()
+        if after - before > STEP_S / 2:         # interrupted between the two: says nothing
+            return
+        step = 0.0 if self._ahead is None else now - after - self._ahead
+        self._ahead = now - after
+        if abs(step) < STEP_S:
+            return
+        with self._changed:
+            if step > 0:
+                self._since, self._why = now, (
+                    MISFIRE, "the clock stepped forward by %.1f s" % step)
+            else:                               # what is due from now on is not missed
+                self._since = min(self._since, now)
+                for entry in self._entries.values():
+                    entry.since = min(entry.since, now)
+        self._on_step(step)
+
+    def _forget_outdated(self):
+        with self._changed:
+            events, self._events = (self._events.queue,
+                                    sched.scheduler(self._clock.now, lambda _: None))
+            for event in events:
+                if event.action is not self._look or self._is_current(*event.argument):
+                    self._events.enterabs(*event[:2], *event[-3:])
+            self._outdated = 0
+
+    def _is_current(self, entry, due):
+        return entry.due == due and self._entries.get(entry.key) is entry
+
+    def _come_up(self, entry, due):
+        with self._changed:
+            if not self._is_current(entry, due):
+                self._outdated -= 1
+                return
+            if self._is_stopping:
+                return
+            entry.due = None
+            if self._is_held or entry.hold or entry.asked is not None:
+                return                  # decided at the release, armed when it is written
+            entry.asked = entry.decided
+        self._judge(entry)
+
+    def _judge(self, entry):
+        with self._changed:
+            since, why = max((self._since, self._why), (entry.since, entry.why))
+        now = self._clock.now()
+        upto, spans = entry.judge(now, since, why)
+        if not any(not span.reason for span in spans):
+            entry.quiet = now + EXCLUDED_S
+        entry.asked = upto
+        if spans:
+            self._decide(entry, upto, spans)
+        else:
+            self.decided(entry, upto)
+        return upto
+
+    def decide_now(self, key):
+        """Decides what has come by now, before another entry takes the place of this one: up to
+        where. What is held is not decided: None."""
+        with self._changed:
+            entry = self._entries.get(key)
+            if entry is None or entry.hold or self._is_held or self._is_stopping:
+                return None
+            if entry.asked is not None or entry.timetable is None:
+                return self._clock.now() if entry.asked is None else entry.asked
+            self._outdated += entry.due is not None
+            entry.due, entry.asked = None, entry.decided
+        return self._judge(entry)
+
+    def run(self):
+        """The scheduler's thread: until stop()."""
+        while not self._is_stopping:
+            try:
+                seconds = self.tick()
+            except Exception:           # one action's fault; its event is gone, the others stay
+                log.exception("scheduler")
+                continue
+            with self._changed:
+                # at most a second, so that a step of the clock is noticed in time
+                seconds = 1.0 if seconds is None else max(0.0, min(seconds, 1.0))
+                if not self._is_woken and not self._is_stopping:
+                    self._sleeps_until = self._clock.now() + seconds
+                    self._changed.wait(seconds)
+                    self._sleeps_until = float("inf")
+                self._is_woken = False
+
+    def _wake(self, when):
+        if when < self._sleeps_until:
+            self._is_woken = True
+            self._changed.notify_all()
+
+    def stop(self):
+        """Ends run(); nothing more is decided."""
+        with self._changed:
+            self._is_stopping = True
+            self._wake(0.0)

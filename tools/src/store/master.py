@@ -1,0 +1,237 @@
+"""The master repository: agents, what is attached, contexts, data servers, calendars, holds."""
+import json
+import os
+import sqlite3
+
+from ..base.vocabulary import DEFAULT_CONTEXT, WRITE_S
+from ..base.errors import Exists, NotFound
+from ..base.program import VERSION
+from .database import Database
+from .records import Attachment, hold_of
+
+MASTER_MIGRATIONS = ("""
+create table repository (
+    kind text primary key,              -- master
+    uuid text not null
+);
+create table commit_mark (
+    writer integer primary key, mark integer not null, time text not null
+);
+create table agent (
+    name text primary key,
+    host text not null, port integer not null, version text not null,
+    identity text not null,             -- host id/boot id/pid namespace/pid/start time/master
+    started text not null, heartbeat text not null, stopped text,
+    hold_reason text, hold_by text, hold_since text, hold_until text
+);
+create table work_repository (
+    id integer primary key,
+    name text not null unique,
+    path text not null,                 -- relative to the master's folder when below it
+    uuid text
+);
+create table context (name text primary key);
+insert into context(name) values ('GLOBAL');
+""", """
+create table data_server (
+    name text primary key,
+    driver text not null,               -- sqlite3, smtp, or a DB-API module
+    database text,                      -- of sqlite3: the file
+    connect text not null               -- JSON: arguments of connect(); secrets told by env or file
+);
+create table logical_schema (
+    name text not null, context text not null,
+    data_server text not null references data_server(name),
+    physical_schema text not null default '',
+    primary key (name, context)
+);
+""", """
+create table calendar (
+    name text primary key,
+    dates text not null                 -- 2026-12-25,2026-12-27..2026-12-31
+);
+""")
+
+
+class Master:
+    """The master repository of one agent."""
+
+    def __init__(self, path, clock):
+        self.path = os.path.abspath(path)
+        self.db = Database(self.path, "master", "master repository", MASTER_MIGRATIONS, clock,
+                           is_replaceable=True)
+
+    def open(self):
+        """Opens the file; RepositoryError."""
+        self.db.open()
+        return self
+
+    def _relative(self, path):
+        folder = os.path.dirname(self.path)
+        path = os.path.abspath(path)
+        return os.path.relpath(path, folder) if path.startswith(folder + os.sep) else path
+
+    def register(self, name, host, port, identity, now):
+        """Notes that the agent of this name is this process."""
+        def work(connection):
+            connection.execute("insert or ignore into agent(name, host, port, version, identity,"
+                               " started, heartbeat) values (?, '', 0, '', '', '', '')", (name,))
+            connection.execute("update agent set host=?, port=?, version=?, identity=?, started=?,"
+                               " heartbeat=?, stopped=null where name=?",
+                               (host, port, VERSION, identity, now, now, name))
+        self.db.write(work)
+
+    def heartbeat(self, name, now, is_stopped=False):
+        """Notes that the agent lives, or has stopped; does not wait for the commit."""
+        return self.db.submit(lambda connection: connection.execute(
+            "update agent set heartbeat=?, stopped=? where name=?",
+            (now, now if is_stopped else None, name)), within_s=WRITE_S)
+
+    def list_attachments(self):
+        """The attached work repositories by id."""
+        folder = os.path.dirname(self.path)
+        with self.db.reading() as connection:
+            rows = connection.execute("select * from work_repository order by id").fetchall()
+        return [Attachment(row["id"], row["name"], os.path.join(folder, row["path"]), row["uuid"])
+                for row in rows]
+
+    def attach_as(self, number, name, path, repository_uuid):
+        """Notes a work repository that has its id; Exists when the id or name is taken."""
+        def work(connection):
+            try:
+                connection.execute("insert into work_repository values (?, ?, ?, ?)",
+                                   (number, name, self._relative(path), repository_uuid))
+            except sqlite3.IntegrityError:
+                raise Exists("a work repository of id %d or name %s is attached"
+                             % (number, name)) from None
+        self.db.write(work)
+
+    def detach(self, number):
+        """Forgets a work repository; its file stays."""
+        self.db.write(lambda connection: connection.execute(
+            "delete from work_repository where id=?", (number,)))
+
+    def list_contexts(self):
+        """The names of the contexts."""
+        with self.db.reading() as connection:
+            return [row[0] for row in connection.execute("select name from context order by name")]
+
+    def put_topology(self, document):
+        """Contexts, data servers and logical schemas of a document, in one transaction."""
+        def work(connection):
+            connection.executemany("insert or ignore into context(name) values (?)",
+                                   [(name,) for name in document.contexts])
+            connection.executemany(
+                "replace into data_server values (?, ?, ?, ?)",
+                [(server["name"], server["driver"], server["database"],
+                  json.dumps(server["connect"])) for server in document.data_servers])
+            for schema in document.logical_schemas:
+                connection.execute("delete from logical_schema where name=?", (schema["name"],))
+                connection.executemany(
+                    "insert into logical_schema values (?, ?, ?, ?)",
+                    [(schema["name"], context) + tuple((target + ".").split(".")[:2])
+                     for context, target in schema["contexts"].items()])
+            connection.executemany("replace into calendar values (?, ?)", [
+                (calendar["name"], calendar["dates"]) for calendar in document.calendars])
+        if document.has_topology:
+            self.db.write(work)
+
+    def topology_faults(self, document):
+        """[(path, reason)] of what a document names that neither it nor the master has."""
+        with self.db.reading() as connection:
+            def names(table):
+                return {row[0] for row in connection.execute("select name from " + table)}
+            contexts = names("context") | set(document.contexts)
+            servers = names("data_server") | {item["name"] for item in document.data_servers}
+            schemas = names("logical_schema") | {item["name"] for item in document.logical_schemas}
+            calendars = names("calendar") | {item["name"] for item in document.calendars}
+        faults = [("schedules[%d].context" % index, "no context %s" % schedule.context)
+                  for index, schedule in enumerate(document.schedules)
+                  if schedule and schedule.context not in contexts]
+        faults += [("schedules[%d].exclude_dates" % index, "no calendar %s" % name)
+                   for index, schedule in enumerate(document.schedules) if schedule
+                   for name in schedule.list_calendars() if name not in calendars]
+        faults += [(path, "no logical schema %s" % schema)
+                   for path, schema in document.list_schemas() if schema not in schemas]
+        for index, schema in enumerate(document.logical_schemas):
+            for context, target in (schema["contexts"] or {}).items():
+                path = "logical_schemas[%d].contexts.%s" % (index, context)
+                if context not in contexts:
+                    faults.append((path, "no context %s" % context))
+                if target.split(".")[0] not in servers:
+                    faults.append((path, "no data server %s" % target.split(".")[0]))
+        return faults
+
+    def find_data_server(self, name):
+        """{name, driver, database, connect} as it was defined, or None."""
+        with self.db.reading() as connection:
+            row = connection.execute("select * from data_server where name=?", (name,)).fetchone()
+        return row and dict(row, connect=json.loads(row["connect"]))
+
+    def find_physical(self, schema, context):
+        """(data server, physical schema) behind a logical schema, or None.
+
+        A context without a word of its own about the schema takes GLOBAL's.
+        """
+        with self.db.reading() as connection:
+            row = connection.execute(
+                "select data_server, physical_schema from logical_schema where name=?"
+                " and context in (?, ?) order by context=? desc limit 1",
+                (schema, context, DEFAULT_CONTEXT, context)).fetchone()
+        return row and tuple(row)
+
+    def topology(self):
+        """Contexts, data servers and logical schemas as a document has them."""
+        with self.db.reading() as connection:
+            servers = connection.execute("select * from data_server order by name").fetchall()
+            rows = connection.execute(
+                "select * from logical_schema order by name, context").fetchall()
+        schemas = {}
+        for row in rows:
+            target = (row["data_server"]
+                      + ("." + row["physical_schema"]) * bool(row["physical_schema"]))
+            schemas.setdefault(row["name"], {})[row["context"]] = target
+        calendars = [{"name": name, "dates": dates.split(",")}
+                     for name, dates in sorted(self.calendars().items())]
+        return {"calendars": calendars, "contexts": self.list_contexts(),
+                "data_servers": [{key: value for key, value in
+                                  dict(row, connect=json.loads(row["connect"])).items() if value}
+                                 for row in servers],
+                "logical_schemas": [{"name": name, "contexts": contexts}
+                                    for name, contexts in schemas.items()]}
+
+    def calendars(self):
+        """{name: dates} of the calendars."""
+        with self.db.reading() as connection:
+            return dict(map(tuple, connection.execute("select name, dates from calendar")))
+
+    def put_calendar(self, name, dates, is_new):
+        """Adds a calendar or sets its dates. Exists, NotFound."""
+        def work(connection):
+            known = connection.execute("select 1 from calendar where name=?", (name,)).fetchone()
+            if known and is_new:
+                raise Exists("a calendar %s exists; CALENDAR SET changes it" % name)
+            if not known and not is_new:
+                raise NotFound("no calendar %s" % name)
+            connection.execute("replace into calendar values (?, ?)", (name, dates))
+        self.db.write(work)
+
+    def delete_calendar(self, name):
+        """Deletes a calendar. NotFound."""
+        def work(connection):
+            if not connection.execute("delete from calendar where name=?", (name,)).rowcount:
+                raise NotFound("no calendar %s" % name)
+        self.db.write(work)
+
+    def find_hold(self, name):
+        """The hold of an agent, or None."""
+        with self.db.reading() as connection:
+            row = connection.execute("select hold_reason, hold_by, hold_since, hold_until"
+                                     " from agent where name=?", (name,)).fetchone()
+        return row and hold_of(row)
+
+    def set_hold(self, name, hold, within_s=None):
+        """Keeps a hold of an agent, or its release (None); does not wait for the commit."""
+        return self.db.submit(lambda connection: connection.execute(
+            "update agent set hold_reason=?, hold_by=?, hold_since=?, hold_until=? where name=?",
+            tuple(hold or (None,) * 4) + (name,)), within_s)

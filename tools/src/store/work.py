@@ -1,0 +1,182 @@
+"""A work repository: its tables, and all that is kept in them behind one name."""
+import json
+
+from ..base.vocabulary import DEFAULT_NAME
+from ..base.errors import AgentError, RepositoryError
+from ..base.times import to_text
+from ..definitions.reader import Definitions
+from .files import SecretFiles, make_private
+from .database import Database
+from .scenarios import ScenarioTables
+from .sessions import SessionTables
+from .views import SessionViews
+from .schedules import ScheduleTables
+from .ledger import OccurrenceTables
+
+WORK_MIGRATIONS = ("""
+create table repository (
+    kind text primary key,              -- work
+    uuid text not null,
+    id integer,                         -- 1..999, the last three digits of its session numbers
+    last_session integer not null default 0,
+    last_revision integer not null default 0            -- of schedules
+);
+create table commit_mark (
+    writer integer primary key, mark integer not null, time text not null
+);
+create table definition (
+    id integer primary key,
+    digest text not null unique,        -- sha256 of the body
+    body text not null                  -- a scenario version as JSON; never changed
+);
+create table scenario (
+    name text not null, version text not null,
+    version_key text not null,          -- sorts in natural order
+    definition integer not null references definition(id),
+    imported text not null,
+    primary key (name, version)
+);
+create table session (
+    id integer primary key,             -- n * 1000 + id of the repository
+    agent text not null,
+    scenario text not null, version text not null,
+    definition integer not null references definition(id),
+    context text not null,
+    status text not null,
+    name text not null default '', keywords text not null default '',
+    priority integer not null default 0, level integer not null default 5,
+    timeout real,                       -- seconds
+    created text not null, start_at text, begun text, ended text,
+    message text not null default '',
+    variables text not null,            -- JSON: values as they stand
+    given text not null,                -- JSON: those that came with EXEC
+    key text,                           -- of EXEC -KEY
+    schedule text, due text,
+    ran_by text,                        -- identity of the agent that runs or ran it
+    restart_step integer, restart_task integer      -- where RESTART goes on, from 0
+);
+create trigger session_number after insert on session begin
+    update repository set last_session = max(last_session, new.id / 1000); end;
+create index session_open on session(agent, status)
+    where status in ('WAITING', 'QUEUED', 'RUNNING');
+create unique index session_key on session(key) where key is not null;
+create index session_schedule on session(schedule, id) where schedule is not null;
+create table session_step (
+    session integer not null, run integer not null,     -- run counts in the session
+    step integer not null, name text not null, attempt integer not null,
+    status text not null, begun text not null, ended text, message text not null default '',
+    primary key (session, run)
+) without rowid;
+create table session_task (
+    session integer not null, run integer not null,
+    step_run integer not null, step integer not null, task integer not null,
+    name text not null, type text not null, attempt integer not null,
+    status text not null, begun text not null, ended text,
+    rc integer, row_count integer, message text not null default '',
+    pid integer, pid_started text,
+    primary key (session, run)
+) without rowid;
+create table session_log (
+    session integer not null, task_run integer not null,
+    position integer not null,          -- bytes printed by the task before this line
+    time text not null, stream text not null, line text not null,
+    primary key (session, task_run, position)
+) without rowid;
+create table schedule (
+    name text primary key,
+    agent text not null,
+    scenario text not null, version text not null, context text not null,
+    rule text not null, timezone text not null,
+    enabled integer not null,
+    variables text not null,            -- JSON
+    created text not null,
+    revision integer not null,          -- tells an entry in memory that it is out of date
+    decided text not null,              -- due times up to here have their decision
+    hold_reason text, hold_by text, hold_since text, hold_until text
+);
+create table occurrence (
+    schedule text not null, due text not null,          -- of several, the first
+    last_due text not null, count integer not null default 1,
+    decision text not null,             -- started late skipped failed
+    reason text not null default '',    -- overlap misfire gap fold hold window limit repository
+    session integer, decided text not null, message text not null default '',
+    primary key (schedule, due)
+) without rowid;
+create index occurrence_session on occurrence(session) where session is not null;
+""", """
+-- JSON: the fields that are not default
+alter table schedule add column options text not null default '{}';
+-- a due time that waits for what `after` names
+alter table schedule add column waiting text;
+-- of the attempts of its schedule
+alter table session add column attempt integer not null default 1;
+alter table session add column is_parallel integer not null default 0;
+create table schedule_condition (                   -- what `after` names
+    schedule text not null, kind text not null,     -- schedule, scenario
+    name text not null,
+    met text,                           -- when a session of it ended well since the schedule fired
+    primary key (schedule, kind, name)
+) without rowid;
+create index condition_name on schedule_condition(kind, name);
+create index occurrence_due on occurrence(due);
+create index session_schedule_open on session(schedule)
+    where schedule is not null and status in ('WAITING', 'QUEUED', 'RUNNING');
+create trigger schedule_changed
+    after update of agent, scenario, version, context, rule, timezone, enabled, variables, options
+    on schedule when new.revision = old.revision begin  -- by another program
+    update repository set last_revision = last_revision + 1; update schedule set
+    revision = (select last_revision from repository),
+    decided = max(decided, strftime('%Y-%m-%dT%H:%M:%fZ', 'now')) where name = new.name; end;
+""")
+
+HELLO = {"scenarios": [{
+    "name": "HELLO", "version": "001", "variables": {"who": "world"},
+    "steps": [{"name": "greet", "tasks": [
+        {"type": "os", "command": 'echo "Hello, ${who}! This is session $SESSION."'}]}]}]}
+
+
+class WorkRepository(ScenarioTables, SessionTables, SessionViews, ScheduleTables, OccurrenceTables):
+    """One attached work repository. Methods that take a connection run inside its writer."""
+
+    def __init__(self, number, name, path, clock):
+        self.id, self.name, self.path = number, name, path
+        self.db = Database(path, "work", "work repository %s" % name, WORK_MIGRATIONS, clock)
+        self.secrets = SecretFiles(path)
+        self.is_behind = False  # outstanding sessions and schedules must be read again
+        self._parsed = {}       # definition id -> (body, Scenario)
+        self._defaults = None, ""      # (Scenario, JSON of its variables) used last
+        self._versions = {}     # (name, version) -> (row, Scenario), as of _versions_at
+        self._versions_at = None
+        self._imports = 0       # changes of scenarios by this agent
+
+    @classmethod
+    def create(cls, number, name, path, clock):
+        """Makes a new file with the scenario HELLO and opens it."""
+        make_private(path)
+        repository = cls(number, name, path, clock).open()
+        document = Definitions().read(json.dumps(HELLO))
+        repository.db.write(lambda connection: repository.import_document(
+            connection, document, DEFAULT_NAME, to_text(clock.now())))
+        return repository
+
+    def open(self, expected_uuid=None):
+        """Opens the file and checks that it is the one of this id; RepositoryError."""
+        self.db.open()
+        try:
+            number = self.db.write(self._claim)
+            self.id = self.id or number         # ATTACH takes the id that the file has
+            if number is None or number != self.id:
+                raise RepositoryError("%s: the file is a work repository of id %s, not %s"
+                                      % (self.db.label, number, self.id))
+            if expected_uuid not in (None, self.db.uuid):
+                raise RepositoryError("%s: the file carries another UUID than the one attached; "
+                                      "DETACH and ATTACH it if that is meant" % self.db.label)
+        except AgentError:
+            self.db.close()
+            raise
+        return self
+
+    def _claim(self, connection):
+        """The id that the file carries; a new file takes this one."""
+        connection.execute("update repository set id=? where id is null", (self.id,))
+        return connection.execute("select id from repository").fetchone()[0]

@@ -1,0 +1,226 @@
+"""Statements on data servers: sql and refresh."""
+import contextlib
+import importlib
+import re
+import sqlite3
+import time
+from typing import Any, NamedTuple
+
+from ..base.vocabulary import DONE
+from ..base.words import shorten
+from ..definitions.kinds import FILLED, Field, NAMED, VARIABLE_NAME
+from .task import HelperTask, REQUIRED, TaskError, task_type
+
+# a literal, quoted name, comment or cast is passed over; what is left may be `:name`, or `;`
+_SQL_PART = re.compile(
+    r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|--[^\n]*|/\*.*?\*/|\$(\w*)\$.*?\$\1\$"""
+                       r"""|::|:([A-Za-z_][A-Za-z0-9_]*)|;|\?|%""", re.S)
+
+
+def bare_sql(text):
+    """SQL without its comments and what separates statements."""
+    bare = _SQL_PART.sub(lambda m: "" if m.group()[:2] in ("--", "/*") else m.group(), text)
+    return bare.strip("; \t\r\n")
+
+
+def split_script(text, is_sqlite):
+    """The statements of a script that say something; SQLite itself knows the ends of triggers."""
+    start, text = 0, text + "\n;"
+    for match in _SQL_PART.finditer(text):
+        statement = text[start:match.end()] if match.group() == ";" else ""
+        if statement and (not is_sqlite or sqlite3.complete_statement(statement)):
+            if bare_sql(statement):
+                yield statement if is_sqlite else statement[:-1].strip()
+            start = match.end()
+    if text[start:].strip("; \t\r\n"):
+        yield text[start:]
+
+
+def bind(text, values, style):
+    """SQL with `:name` and the values -> SQL and parameters of a DB-API parameter style."""
+    by_name = {name: values[name] for name in DatabaseTask.names_in(text)}
+    if style == "named":
+        return text, by_name
+    order = []
+
+    def put(match):
+        name = match.group(2)
+        if not name:
+            return match.group().replace("%", "%%") if "format" in style else match.group()
+        order.append(values[name])
+        return {"qmark": "?", "format": "%s", "numeric": ":%d" % len(order),
+                "pyformat": "%%(%s)s" % name}[style]
+    text = _SQL_PART.sub(put, text)
+    return text, by_name if style == "pyformat" else order
+
+
+class Target(NamedTuple):
+    """An open connection to a data server, and what its module wants to know."""
+    connection: Any
+    style: str              # of parameters
+    is_sqlite: bool
+    given_up: list          # holds something when nobody waits for it any more
+
+    def run(self, text, values):
+        """One statement -> its cursor."""
+        cursor = self.connection.cursor()
+        self.patiently(lambda: cursor.execute(*bind(text, values, self.style)))
+        return cursor
+
+    def patiently(self, function):
+        """function(), again while a lock of SQLite is in its way, for as long as it takes."""
+        while True:
+            try:
+                return function()
+            except sqlite3.OperationalError as error:
+                if str(error) != "database is locked" or not self.is_sqlite or self.given_up:
+                    raise
+                time.sleep(0.05)
+
+    def begin(self, how="immediate"):
+        """Begins the one transaction of a task, which DB-API has begun already; a `deferred` one is
+        for a query, and nobody commits it: what that would change is not kept."""
+        if self.is_sqlite:
+            self.patiently(lambda: self.connection.execute("begin " + how))
+
+    def commit(self):
+        """Ends it."""
+        self.patiently(self.connection.commit)
+
+    def interrupt(self):
+        """From another thread: ends the statement under way, and the waiting for a lock."""
+        self.given_up.append(True)
+        self.connection.interrupt()
+
+
+@contextlib.contextmanager
+def open_target(server):
+    """The Target of a data server {driver, database, connect}; what it has not committed when it is
+    closed is not kept. TaskError."""
+    is_sqlite, arguments = server["driver"] == "sqlite3", server["connect"]
+    if is_sqlite:
+        arguments = {"database": server["database"], "timeout": 0.2, "isolation_level": None,
+                     "check_same_thread": False}
+    try:
+        module = importlib.import_module(server["driver"])
+    except ImportError:
+        raise TaskError("data server %s: this host's Python has no module %s"
+                        % (server["name"], server["driver"])) from None
+    try:
+        connection = module.connect(**arguments)
+    except sqlite3.Error as error:
+        raise TaskError("data server %s: %s: %s"
+                        % (server["name"], server["database"], error)) from None
+    with contextlib.closing(connection):
+        yield Target(connection, "named" if is_sqlite else module.paramstyle, is_sqlite, [])
+
+
+_OWN_TRANSACTION = re.compile(r"(commit|rollback(?!\s+(?:\w+\s+)?to\b)|start\s+transaction)\b",
+                              re.I)
+# of SQLite; elsewhere it may be a block of code
+_OWN_BLOCK = re.compile(r"(begin|end)\b", re.I)
+
+
+def check_statement(statement, is_sqlite):
+    """TaskError for a statement that would begin or end the transaction, which is the task's."""
+    text = bare_sql(statement)
+    if _OWN_TRANSACTION.match(text) or is_sqlite and _OWN_BLOCK.match(text):
+        raise TaskError("%s: the task is one transaction, which the agent begins and ends"
+                        % shorten(text))
+
+
+def pieces(cursor, size=5000):
+    """The rows of a query, so many at a time."""
+    return iter(lambda: list(cursor.fetchmany(size)), [])
+
+
+def count_rows(target, statement, values):
+    """Runs a statement -> how many rows it changed or gave."""
+    before = target.connection.total_changes if target.is_sqlite else 0
+    cursor = target.run(statement, values)
+    rows = sum(map(len, pieces(cursor))) if cursor.description else 0
+    if cursor.description or not target.is_sqlite:
+        return rows or max(0, cursor.rowcount)
+    if target.connection.total_changes == before:
+        # rowcount of Python before 3.7 knows nothing of `with ... insert`, or a comment
+        return 0
+    return target.connection.execute("select changes()").fetchone()[0]
+
+
+SCHEMA = Field(NAMED, required=True)
+
+
+class DatabaseTask(HelperTask):
+    """A task on a data server: SQLite in this process, where a stop interrupts the statement;
+    other drivers, and what weighs, in a helper, which is ended. `sql` names the fields that bind
+    variables; in the others references are replaced."""
+
+    sql = ()
+    is_heavy = False
+
+    @staticmethod
+    def names_in(text):
+        """The variables that SQL text binds."""
+        return [match.group(2) for match in _SQL_PART.finditer(text) if match.group(2)]
+
+    def _outcome(self, given, execution):
+        """Runs `on(target, given)` here or in the helper."""
+        if self.is_heavy or given["server"]["driver"] != "sqlite3":
+            return super()._outcome(given, execution)
+        with open_target(given["server"]) as target:
+            try:
+                return execution.call(lambda: self.on(target, given), target.interrupt)
+            except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
+                raise TaskError(str(error)) from None
+
+    def prepare(self, fields, execution):
+        """The data server of the session's context, and the values to bind."""
+        bound = {name: fields[name] for name in self.sql}
+        given = super().prepare(dict(fields, **dict.fromkeys(bound)), execution)
+        return dict(given, server=execution.data_server(fields["schema"]), values=execution.values,
+                    **bound)
+
+    @classmethod
+    def work(cls, given):
+        """In the helper."""
+        with open_target(given["server"]) as target:
+            return cls.on(target, given)
+
+
+@task_type("sql")
+class SqlTask(DatabaseTask):
+    """A statement or a script, in one transaction; `:name` binds variables."""
+
+    fields = {"schema": SCHEMA, "statement": Field(FILLED), "script": Field(FILLED)}
+    one_of = ("statement", "script")
+    sql = ("statement", "script")
+
+    @staticmethod
+    def on(target, given):
+        """The whole of it, or nothing."""
+        statements = list(split_script(given["script"], target.is_sqlite)) if given["script"] else \
+            [given["statement"]]
+        for statement in statements:
+            check_statement(statement, target.is_sqlite)
+        target.begin()
+        rows = sum(count_rows(target, statement, given["values"]) for statement in statements)
+        target.commit()
+        return {"status": DONE, "rows": rows}
+
+
+@task_type("refresh")
+class RefreshTask(DatabaseTask):
+    """Takes a variable's value from a query."""
+
+    fields = {"variable": Field(VARIABLE_NAME, required=True), "schema": SCHEMA, "query": REQUIRED}
+    sql = ("query",)
+
+    @staticmethod
+    def on(target, given):
+        """First column of the first row, as text."""
+        target.begin("deferred")
+        row = target.run(given["query"], given["values"]).fetchone()
+        if row is None:
+            raise TaskError("the query gives no row")
+        value = "" if row[0] is None else str(row[0]).replace("\0", "")
+        return {"status": DONE, "rows": 1, "values": {given["variable"]: value}}

@@ -1,0 +1,164 @@
+"""Files copied, moved, deleted, made, packed and unpacked."""
+import errno
+import glob
+import os
+import shutil
+import sys
+import zipfile
+
+from ..base.vocabulary import DONE
+from ..base.words import shorten
+from ..definitions.kinds import BOOLEAN, Field, number
+from .task import REQUIRED, TaskError, helper_task, written_beside
+
+
+def matching(pattern):
+    """What a pattern, or a plain path, matches. TaskError when that is nothing."""
+    found = [pattern] if os.path.lexists(pattern) else sorted(glob.glob(pattern, recursive=True))
+    if not found:
+        raise TaskError("no file matches %s" % pattern)
+    return found
+
+
+def destinations(pattern, to, overwrite):
+    """[(from, to)]: into a folder when `to` is one, ends in a slash, or several files match."""
+    found = matching(pattern)
+    is_folder = os.path.isdir(to) or to.endswith("/") or len(found) > 1
+    if is_folder:
+        os.makedirs(to, exist_ok=True)
+    pairs = [(path, os.path.join(to, os.path.basename(path.rstrip("/"))) if is_folder else to)
+             for path in found]
+    targets = [target for _, target in pairs]
+    for path, target in pairs:
+        if targets.count(target) > 1:
+            raise TaskError("several files would be written to %s" % target)
+        if os.path.lexists(target) and not overwrite:
+            raise TaskError("%s exists" % target)
+        if os.path.lexists(target) and os.path.samefile(path, target):
+            raise TaskError("%s would be written onto itself" % path)
+        if (os.path.isdir(path)
+                and (os.path.realpath(target) + "/").startswith(os.path.realpath(path) + "/")):
+            raise TaskError("%s would be written into itself" % path)
+    return pairs
+
+
+def copy_one(path, target):
+    """Copies a file, by way of one beside the target, or a folder with all that is in it."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.copytree(path, target, symlinks=True)
+        return
+    part = target + ".part"
+    shutil.copy2(path, part)
+    os.replace(part, target)
+
+
+def move_one(path, target):
+    """Moves a file or folder: at once in one file system, by a copy between two."""
+    try:
+        os.replace(path, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        copy_one(path, target)
+        remove(path)
+
+
+def remove(path):
+    """Deletes a file, a link, or a folder with all that is in it."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    else:
+        os.unlink(path)
+
+
+@helper_task("copy", {"from": REQUIRED, "to": REQUIRED, "overwrite": Field(BOOLEAN, default=True)})
+@helper_task("move", {"from": REQUIRED, "to": REQUIRED, "overwrite": Field(BOOLEAN, default=True)})
+def copy_or_move(given):
+    """Copies or moves what a pattern matches."""
+    pairs = destinations(given["from"], given["to"], given["overwrite"])
+    for path, target in pairs:
+        (copy_one if given["type"] == "copy" else move_one)(path, target)
+    return {"status": DONE, "rows": len(pairs)}
+
+
+@helper_task("delete", {"path": REQUIRED})
+def delete(given):
+    """Deletes what a pattern matches; nothing to delete is no error."""
+    found = [given["path"]] if os.path.lexists(given["path"]) else glob.glob(given["path"])
+    for path in found:
+        remove(path)
+    return {"status": DONE, "rows": len(found)}
+
+
+@helper_task("mkdir", {"path": REQUIRED})
+def make_folders(given):
+    """Makes a folder and those above it; one that is there is no error."""
+    os.makedirs(given["path"], exist_ok=True)
+    return {"status": DONE}
+
+
+# a file from before 1980 is one of 1980 in an archive, where Python can do that
+ZIP_OPTIONS = {"strict_timestamps": False} if sys.version_info >= (3, 8) else {}
+
+
+@helper_task("zip", {"from": REQUIRED, "to": REQUIRED})
+def pack(given):
+    """Packs what a pattern matches; names in the archive count from the pattern's folder."""
+    names = []
+    for found in matching(given["from"]):
+        base = os.path.dirname(found.rstrip("/")) or "."
+        names += [(path, os.path.relpath(path, base)) for path in files_below(found)
+                  if os.path.realpath(path) != os.path.realpath(given["to"])]
+    with written_beside(given["to"]) as file, \
+            zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, **ZIP_OPTIONS) as archive:
+        for path, name in names:
+            archive.write(path, name)
+    return {"status": DONE, "rows": len(names)}
+
+
+def files_below(path):
+    """A file itself, or all files in a folder."""
+    if not os.path.isdir(path):
+        yield path
+    for folder, _, names in os.walk(path):
+        for name in sorted(names):
+            yield os.path.join(folder, name)
+
+
+@helper_task("unzip", {"from": REQUIRED, "to": REQUIRED,
+                       "max_bytes": Field(number(1, 1 << 50), default=1 << 40)})
+def unpack(given):
+    """Unpacks an archive; nothing when a name would leave the folder or it is too large: all names
+    and sizes are checked before anything is written, and zipfile takes no more than a size says."""
+    with zipfile.ZipFile(given["from"]) as archive:
+        members = archive.infolist()
+        for member in members:
+            _check_member(member)
+        if sum(member.file_size for member in members) > given["max_bytes"]:
+            raise TaskError("%s would unpack to more than max_bytes (%d)"
+                            % (given["from"], given["max_bytes"]))
+        for member in members:
+            _extract(archive, member, given["to"])
+    return {"status": DONE, "rows": len(members)}
+
+
+def _check_member(member):
+    parts = member.filename.replace("\\", "/").split("/")
+    if member.filename.startswith(("/", "\\")) or ".." in parts or parts[0][1:2] == ":":
+        raise TaskError("%s would leave the target folder; nothing was unpacked"
+                        % shorten(member.filename))
+    if member.external_attr >> 28 == 0xA:
+        raise TaskError("%s is a symbolic link; nothing was unpacked" % shorten(member.filename))
+
+
+def _extract(archive, member, folder):
+    target = os.path.join(folder, *member.filename.split("/"))
+    real, root = os.path.realpath(target), os.path.realpath(folder)
+    if os.path.commonpath([real, root]) != root:
+        raise TaskError("%s would leave the target folder by a link" % shorten(member.filename))
+    if member.filename.endswith("/"):
+        os.makedirs(target, exist_ok=True)
+        return
+    os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
+    with archive.open(member) as source, written_beside(target) as file:
+        shutil.copyfileobj(source, file)

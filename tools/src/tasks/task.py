@@ -1,0 +1,177 @@
+"""What all task types share: their table, results, texts, and work done in a helper process."""
+import contextlib
+import functools
+import json
+import marshal
+import os
+import sys
+import tempfile
+from typing import NamedTuple, Optional
+
+from ..base.vocabulary import ERROR, EXIT_OK, MAX_CAPTURE
+from ..base.program import program_path
+from ..base.words import one_line, shorten
+from ..definitions.kinds import FILLED, Field, Kind, TEXT, _refuse
+from ..definitions.fields import TASK_TYPES
+from ..definitions.references import substitute
+from ..processes.process import Command, exit_text
+
+
+class TaskResult(NamedTuple):
+    """How a task ended: status, exit code, rows touched, why, and variables it set."""
+    status: str
+    rc: Optional[int] = None
+    rows: Optional[int] = None
+    message: str = ""
+    values: dict = {}
+    is_false: bool = False          # of an evaluate: the step goes to its on_false
+
+
+class TaskError(Exception):
+    """A task failed for a reason that it can tell."""
+
+
+def task_type(name):
+    """Puts a class into the table of task types.
+
+    A class has `fields` (name -> Field) and `run(fields, execution)` -> TaskResult. The
+    execution gives `values` (variables and the agent's own), `environment()`, and what waits
+    and is ended by stop and time-outs: `process(command)`, `call(function, interrupt)`,
+    `wait(seconds)`, `wait_child(session)`.
+    """
+    def register(cls):
+        cls.name = name
+        TASK_TYPES[name] = cls
+        return cls
+    return register
+
+
+def _check_environment(value):
+    if not isinstance(value, dict):
+        raise ValueError("must be an object of names and text")
+    for name, text in value.items():
+        if not TEXT.check(name) or "=" in name or not isinstance(text, str):
+            raise ValueError("%s: must be a name without = and a text" % shorten(str(name)))
+        TEXT.check(text)
+    return value
+
+
+REQUIRED = Field(FILLED, required=True)         # a text
+ENVIRONMENT = Field(Kind(_check_environment, _refuse), default={})
+
+
+def substitute_all(value, values):
+    """substitute in every text of a JSON value."""
+    if isinstance(value, str):
+        return substitute(value, values)
+    if isinstance(value, list):
+        return [substitute_all(item, values) for item in value]
+    if isinstance(value, dict):
+        return {key: substitute_all(item, values) for key, item in value.items()}
+    return value
+
+
+def as_value(data, told):
+    """Bytes as the value of a variable. TaskError when it takes no more than their beginning."""
+    if len(data) > MAX_CAPTURE:
+        raise TaskError("%s over %d bytes, more than a variable takes" % (told, MAX_CAPTURE))
+    return data.decode("utf-8", "replace").replace("\0", "")
+
+
+def to_number(kind, text):
+    """A text as an int or float. ValueError for what Python alone takes for one."""
+    value = kind(text)
+    if "_" in text or value != value:
+        raise ValueError
+    return value
+
+
+def as_number(text):
+    """A text as a number where it is one, else None."""
+    for kind in (int, float):           # whole numbers of any length are exact
+        with contextlib.suppress(ValueError):
+            return to_number(kind, text)
+    return None
+
+
+HELPER_BOOT = ("import marshal,os,sys;__file__=sys.argv.pop();fd=int(sys.argv.pop());"
+               "exec(marshal.loads(os.pread(fd,os.fstat(fd).st_size,0)))")
+
+
+@functools.lru_cache(maxsize=None)
+def compiled_agent():
+    """A descriptor of a file without a name that has the code of agent.py: to compile it takes
+    most of the time and memory that the start of a helper needs."""
+    with open(program_path(), "rb") as source, tempfile.TemporaryFile() as file:
+        file.write(marshal.dumps(compile(source.read(), source.name, "exec", dont_inherit=True)))
+        file.flush()
+        return os.dup(file.fileno())
+
+
+class HelperTask:
+    """A task whose work is done by agent.py in another role, in a process that can be ended.
+
+    `prepare(fields, execution)` gives what the helper needs as JSON; `work(given)`, in the
+    helper, does it, prints what the log is to have, and returns the fields of a TaskResult.
+    Where that is all there is to a task type, helper_task makes it of the function.
+    """
+
+    def run(self, fields, execution):
+        """Has the work done."""
+        given = dict(self.prepare(fields, execution), type=self.name)
+        return TaskResult(**self._outcome(given, execution))
+
+    def _outcome(self, given, execution):
+        """Hands over to the helper -> the fields of its result."""
+        with tempfile.TemporaryFile() as result:
+            code = compiled_agent()
+            words = [sys.executable, "-u", "-c", HELPER_BOOT, "--task", str(result.fileno()),
+                     str(code), program_path()]
+            rc = execution.process(Command(words, execution.environment(), stdin=json.dumps(given),
+                                           pass_fds=(result.fileno(), code)))
+            result.seek(0)
+            text = result.read().decode()
+        if not text:
+            raise TaskError("its helper process ended early: %s" % exit_text(rc))
+        return json.loads(text)
+
+    def prepare(self, fields, execution):
+        """All texts with their references replaced."""
+        return substitute_all(fields, execution.values)
+
+
+def helper_task(name, fields):
+    """Puts a function work(given) into the table of task types, as a HelperTask."""
+    def register(work):
+        task_type(name)(type(name, (HelperTask,), {"fields": fields, "work": staticmethod(work)}))
+        return work
+    return register
+
+
+def run_helper(fd):
+    """agent.py in the role of a helper: does one task, whose result goes to a file -> exit code."""
+    given = json.loads(sys.stdin.read())
+    try:
+        result = TASK_TYPES[given["type"]].work(given)
+    except TaskError as error:
+        result = {"status": ERROR, "message": str(error)}
+    except Exception as error:          # what the task met: a line, no traceback
+        name = "" if isinstance(error, OSError) else type(error).__name__ + ": "
+        result = {"status": ERROR, "message": one_line("%s%s" % (name, error))}
+    with open(fd, "w", encoding="utf-8") as file:
+        json.dump(result, file)
+    return EXIT_OK
+
+
+@contextlib.contextmanager
+def written_beside(path, mode="wb", **keywords):
+    """A file that appears under its name when it is whole, and not at all otherwise."""
+    part = path + ".part"
+    try:
+        with open(part, mode, **keywords) as file:
+            yield file
+        os.replace(part, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(part)
+        raise
