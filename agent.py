@@ -32,20 +32,28 @@ Sections, each using only those above it:
                               shell.
     definitions/reader        From the JSON of a document to its definitions, with every fault and
                               its path.
+    store/pending             A write that is under way, for the one who waits for its commit.
+    store/records             What goes into the store and comes out of it, as values.
+    store/arrivals            How a session comes to be, and comes back: EXEC and RESTART, with all
+                              that is checked of them.
     store/files               What lies beside a repository: copies before a migration, secrets,
                               spools, the lock of a name.
-    store/pending             A write that is under way, for the one who waits for its commit.
     store/database            The one door to SQLite: readers, and one writer that lets waiting
                               requests share a commit.
-    store/records             What goes into the store and comes out of it, as values.
+    store/decisions           What is decided of due times, and the sessions that are made by it.
+    store/endings             The end of a session, whoever ends it: one update, and all that
+                              follows from it.
+    store/imports             A document of definitions put into a work repository, all of it or
+                              nothing.
     store/ledger              The ledger of due times: what was decided of each, with the session it
                               started.
     store/master              The master repository: agents, what is attached, contexts, data
                               servers, calendars, holds.
-    store/scenarios           Scenario versions of a work repository, and the import of a document.
+    store/progress            What a session records as it goes: steps, tasks, output, variables.
+    store/scenarios           Scenario versions of a work repository, and their definitions.
     store/schedules           Schedules of a work repository, their holds and what they run after.
-    store/sessions            Sessions of a work repository: added, begun, recorded, ended,
-                              restarted.
+    store/sessions            Sessions of a work repository, one by one: their rows, their states,
+                              their tickets.
     store/views               What is read of sessions: listings, history, logs, durations, and what
                               is purged.
     store/work                A work repository: its tables, and all that is kept in them behind one
@@ -85,6 +93,8 @@ Sections, each using only those above it:
                               attaching again.
     agent/watch               What other sessions, clients and tasks may see: topology, ends of
                               sessions, logs, children.
+    agent/desk                Where sessions are asked for: EXEC, STOP, RESTART, and what follows
+                              the end of each.
     agent/exchange            Definitions in and out: import with all its checks, and export.
     agent/agent               The agent: its life cycle, and what it can do in domain words.
     agent/figures             How the agent is, in figures: PING and METRICS.
@@ -115,7 +125,6 @@ Threads, and what ends each:
     keeper        does what is due of it; ends at Keeper.stop().
     server        accepts connections; ends at Server.close().
     client N      serves one connection; ends with it, or at Server.close().
-    rest N        sends what a client was too slow to take; ends with its connection.
     MainThread    waits for a signal or SHUTDOWN, then stops the others in order.
 """
 import argparse
@@ -231,6 +240,14 @@ class RepositoryError(AgentError):
 
 class RepositoryGone(RepositoryError):
     """The file was replaced or detached: what belonged to it can never be written."""
+
+
+class Unreadable(RepositoryError):
+    """What is stored there cannot be read by this version: said of one definition."""
+
+
+class Changed(Conflict):
+    """What a change was made from is another by now: whoever made it looks again."""
 
 
 class TooLong(AgentError):
@@ -1976,6 +1993,32 @@ class Scenario(NamedTuple):
     secrets: dict           # name -> {}, {"env": name} or {"file": path}: never in `variables`
     concurrency: Optional[dict]
 
+    def check_variables(self, given):
+        """BadRequest when values are given for variables that it does not have, or that no secret
+        can be."""
+        for name, value in given.items():
+            if name not in self.variables and name not in self.secrets:
+                raise BadRequest("%s: scenario %s %s has no variable of that name"
+                                 % (name, self.name, self.version))
+            if name in self.secrets and len(value) < MIN_SECRET:
+                raise BadRequest("%s: a secret has at least %d characters" % (name, MIN_SECRET))
+
+    def check_schedule(self, given):
+        """`check_variables` for a schedule, which can give no secret."""
+        self.check_variables(given)
+        for name, source in self.secrets.items():
+            if name in given or not source:
+                raise BadRequest("%s: is secret, a schedule cannot give it" % name)
+
+    def split_secrets(self, given):
+        """Variables that are given -> (plain ones, secrets). BadRequest when a secret is
+        missing."""
+        for name, source in self.secrets.items():
+            if not source and name not in given:
+                raise BadRequest("%s: the secret must be given" % name)
+        return ({name: value for name, value in given.items() if name not in self.secrets},
+                {name: value for name, value in given.items() if name in self.secrets})
+
     def step_index(self, name):
         """The place of a step, from 0; NotFound when the scenario has none of that name."""
         for index, step in enumerate(self.steps):
@@ -2471,8 +2514,334 @@ def faulty(faults):
 
 
 def parse_scenario(document):
-    """A stored definition -> Scenario; it was checked when it was imported."""
-    return Definitions(is_stored=True)._scenario("scenario", document)
+    """A stored definition -> Scenario. It was checked when it was imported, but by another version,
+    or another program has changed it since: ValueError says what is wrong."""
+    definitions = Definitions(is_stored=True)
+    scenario = definitions._scenario("scenario", document)
+    if scenario is None:
+        raise ValueError("%s: %s" % definitions.faults[0])
+    return scenario
+
+
+# ======================================================================================
+# store/pending.py
+# A write that is under way, for the one who waits for its commit.
+# ======================================================================================
+
+def atomic(method):
+    """Says of a writing method that it changes by one statement alone, so it needs no savepoint."""
+    method.is_atomic = True
+    return method
+
+
+def lazy(method):
+    """Says of a writing method that nobody waits for it, so it may wait for company."""
+    method.is_lazy = True
+    return method
+
+
+class Pending:
+    """One request to a writer: method(connection, *arguments) inside the shared transaction.
+
+    `then(pending)` is called in the writer's thread after the commit, before `result` returns.
+    """
+    __slots__ = ("method", "arguments", "deadline", "then", "is_atomic", "is_lazy", "value",
+                 "error", "is_done", "listener", "_lock")
+
+    def __init__(self, method, arguments=(), deadline=None, then=None):
+        self.method, self.arguments, self.deadline, self.then = method, arguments, deadline, then
+        self.is_atomic = getattr(method, "is_atomic", False)
+        self.is_lazy = getattr(method, "is_lazy", False)
+        self.listener = None            # called without arguments once its batch is answered
+        self.value = self.error = None
+        self.is_done = False
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def finish(self, value=None, error=None):
+        """Done, well or badly: called once, by the writer."""
+        self.value, self.error, self.is_done = value, error, True
+        if self.then:
+            try:
+                self.then(self)
+            except Exception:               # the commit stands whatever a callback does
+                log.exception("after a commit")
+        self._lock.release()
+
+    def result(self):
+        """The value once it is on disk; raises what the work or the commit raised."""
+        with self._lock:
+            pass
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+# ======================================================================================
+# store/records.py
+# What goes into the store and comes out of it, as values.
+# ======================================================================================
+
+class Attachment(NamedTuple):
+    """A work repository as the master knows it."""
+    id: int
+    name: str
+    path: str       # absolute
+    uuid: Optional[str]
+
+
+class Hold(NamedTuple):
+    """Why nothing new begins, who said so, since when, and until when (UTC text) if ever."""
+    reason: str
+    by: str
+    since: str
+    until: Optional[str]
+
+
+def hold_of(row):
+    """The Hold of a row of agent or schedule, or None."""
+    return Hold(*(row["hold_" + name] for name in Hold._fields)) if row["hold_since"] else None
+
+
+class SessionRequest(NamedTuple):
+    """What EXEC or a schedule asks for; times are UTC text, durations seconds."""
+    scenario: str
+    agent: str
+    version: str = "-1"
+    context: str = DEFAULT_CONTEXT
+    variables: dict = {}
+    name: str = ""
+    keywords: str = ""
+    priority: int = 0
+    level: int = 5
+    timeout: Optional[float] = None
+    start_at: Optional[str] = None
+    key: Optional[str] = None
+    schedule: Optional[str] = None
+    due: Optional[str] = None
+    is_held: bool = False
+    hidden: Tuple[str, ...] = ()        # values that must not be stored
+    is_parallel: bool = False           # beside others of its schedule
+    replaces: Tuple[int, ...] = ()      # sessions that end for it
+    parent: Optional[int] = None        # the session whose task asks for it
+    secret_file: Optional[str] = None   # where the secrets among the variables lie: of SecretFiles
+
+
+class Ticket(NamedTuple):
+    """An acknowledged session, as the queue needs it."""
+    session: int
+    status: str
+    agent: str
+    priority: int = 0
+    start_at: Optional[str] = None
+    schedule: Optional[str] = None
+    is_duplicate: bool = False
+    scenario: str = ""
+    limit: Optional[int] = None         # sessions of the scenario at once
+    wait_until: Optional[float] = None  # epoch seconds until which it may wait for that
+    is_adopted: bool = False            # its process lives on, or its exit code was noted
+    is_parallel: bool = False
+    excess: str = ""                    # why the limit of its scenario ends it at once
+    ending: Any = None                  # its Ending, when that has been so
+    spent_file: str = ""                # of SecretFiles: what a RESTART had before and replaces
+    has_secrets: bool = False           # the secret file of its request is its own now
+
+    def gates(self, repository):
+        """[(what it shares with others, how many of them at once)]."""
+        gates = []
+        if self.schedule:
+            gates = [(("schedule", repository.id, self.schedule),
+                      MAX_QUEUE if self.is_parallel else 1)]
+        return gates + [(("scenario", repository.id, self.scenario), self.limit)] * bool(self.limit)
+
+
+class Ending(NamedTuple):
+    """The end of a session, and what that brings about."""
+    session: int
+    status: str                         # QUEUED: it does not end, but goes on
+    tickets: Tuple[Ticket, ...] = ()    # to be queued: the next attempt of its schedule, or itself
+    is_awaited: bool = False            # a schedule runs after it
+    secret_file: str = ""               # of SecretFiles: not needed any more
+
+
+class Made(NamedTuple):
+    """What a due time has made."""
+    ticket: Optional[Ticket]            # None: its scenario's limit, or an error, let it make none
+    endings: Tuple[Ending, ...] = ()    # of outstanding sessions that it replaces
+    replaced: Tuple[int, ...] = ()      # running sessions that are to be stopped for it
+
+
+class SessionFilter(NamedTuple):
+    """Which sessions a listing shows."""
+    statuses: Tuple[str, ...] = ()
+    scenario: Optional[str] = None
+    schedule: Optional[str] = None
+    keyword: Optional[str] = None
+    since: Optional[str] = None
+
+
+class Origin(NamedTuple):
+    """What a change of a schedule was made from, to tell whether that still stands."""
+    revision: int
+    decided: str                        # UTC text
+    spans: Tuple[Any, ...] = ()         # Spans of what had come by then and was not decided
+
+
+class Span(NamedTuple):
+    """Due times of a schedule that share a decision; times are UTC text in the tables' sections,
+    epoch seconds in the scheduler's."""
+    first: Any
+    last: Any
+    count: int
+    reason: str             # why they are skipped; empty: the one is to run
+    message: str = ""
+    planned: Any = None     # when it was to run, if later than due (jitter)
+    is_backlog: bool = False        # one of many that were missed: waits, however many wait already
+
+
+# ======================================================================================
+# store/arrivals.py
+# How a session comes to be, and comes back: EXEC and RESTART, with all that is checked of them.
+# ======================================================================================
+
+class Arrivals:
+    """Sessions that are asked for, by EXEC, a schedule, a task or RESTART."""
+
+    def __init__(self, database, scenarios, sessions, endings):
+        self._database, self._scenarios = database, scenarios
+        self._sessions, self._endings = sessions, endings
+        self._defaults = None, ""       # (Scenario, JSON of its variables) used last
+        self._versions = {}     # (name, version) -> (row, Scenario), as of _versions_at
+        self._versions_at = None
+
+    @atomic
+    def add(self, connection, request, now):
+        """Makes a session -> Ticket. NotFound, BadRequest, Unreadable, Conflict for another use of
+        its key, Busy at a limit. One that its scenario's limit lets not even wait has ended:
+        `ending`.
+
+        It is the insert that can go wrong: what follows it is without conditions.
+        """
+        ticket = self.insert(connection, request, now)
+        return self.end_excess(connection, ticket, now) if ticket.excess else ticket
+
+    def end_excess(self, connection, ticket, now):
+        """The Ticket of a session that the limit of its scenario ends at once."""
+        ending = self._endings.end(connection, ticket.session, ERROR, ticket.excess, now)
+        return ticket._replace(status=ERROR, ending=ending)
+
+    def insert(self, connection, request, now):
+        """The first half of `add`: what is in excess is still to end."""
+        if request.key is not None:
+            found = self._find_by_key(connection, request)
+            if found is not None:
+                return self._sessions.make_ticket(connection, found)._replace(is_duplicate=True)
+        row, scenario = self._find_version(connection, request)
+        plain, secrets = request.variables, {}
+        if scenario.secrets:
+            plain, secrets = scenario.split_secrets(request.variables)
+        if secrets and not request.secret_file:
+            raise Changed("scenario %s was replaced at the same time; try again" % scenario.name)
+        for name, value in plain.items():
+            if any(hidden in value for hidden in request.hidden):
+                raise BadRequest("%s: would store a secret; declare it secret in scenario %s"
+                                 % (name, scenario.name))
+        if plain:
+            variables, given = json.dumps(dict(scenario.variables, **plain)), canonical(plain)
+        else:
+            variables, given = self._text_of_defaults(scenario), "{}"
+        timeout = scenario.timeout if request.timeout is None else request.timeout
+        is_waiting = request.is_held or request.start_at is not None and request.start_at > now
+        status, excess = WAITING if is_waiting else QUEUED, ""
+        if scenario.concurrency:
+            status, excess = self._limited(connection, scenario, status, request.replaces)
+        session = connection.execute(
+            "insert into session(id, agent, scenario, version, definition, context, status, name,"
+            " keywords, priority, level, timeout, created, start_at, variables, given, key,"
+            " schedule, due, is_parallel, parent, secret_file)"
+            " values ((select (last_session + 1) * 1000 + id from repository),"
+            " ?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            (request.agent, scenario.name, scenario.version, row["definition"],
+             request.context, status, request.name, request.keywords, request.priority,
+             request.level, timeout, now, request.start_at, variables, given, request.key,
+             request.schedule, request.due, request.is_parallel, request.parent,
+             request.secret_file if secrets else None)).lastrowid
+        ticket = Ticket(session, status, request.agent, request.priority, request.start_at,
+                        request.schedule, is_parallel=request.is_parallel, excess=excess,
+                        has_secrets=bool(secrets))
+        return self._sessions.with_limit(ticket, scenario, request.start_at or now)
+
+    def _find_by_key(self, connection, request):
+        """The row of the session that this key has made, or None.
+        Conflict for another use of it."""
+        row = connection.execute("select * from session where key=?", (request.key,)).fetchone()
+        if row is None:
+            return None
+        hidden = self._sessions.get_scenario(connection, row).secrets
+        plain = {name: value for name, value in request.variables.items() if name not in hidden}
+        if row["scenario"] != request.scenario or row["given"] != canonical(plain):
+            raise Conflict("key %s was used for session %d with another scenario or other variables"
+                           % (shorten(request.key), row["id"]))
+        return row
+
+    def _text_of_defaults(self, scenario):
+        """The JSON of a scenario's variables, kept with the parsed scenario that it is of."""
+        if self._defaults[0] is not scenario:
+            self._defaults = scenario, json.dumps(scenario.variables)
+        return self._defaults[1]
+
+    @staticmethod
+    def _limited(connection, scenario, status, replaces):
+        """What the limit of its scenario makes of a new session: (status, why it is to end at once,
+        or nothing). Busy."""
+        limit, on_limit = scenario.concurrency["limit"], scenario.concurrency["on_limit"]
+        is_full = connection.execute(
+            "select count(*) from (select 1 from session where scenario=? and status in"
+            " ('WAITING', 'QUEUED', 'RUNNING') and id not in (%s) limit ?)"
+            % ",".join("?" * len(replaces)),
+            (scenario.name,) + tuple(replaces) + (limit,)).fetchone()[0] >= limit
+        text = "%d sessions of scenario %s are open, its limit" % (limit, scenario.name)
+        if is_full and on_limit == "skip":
+            raise Busy(text)
+        return WAITING if is_full else status, text if is_full and on_limit == "error" else ""
+
+    def _find_version(self, connection, request):
+        """(row, Scenario) of what is asked for, its variables checked: for the flood, the file is
+        asked again only when something has changed."""
+        at = self._database.version, self._database.failures, self._scenarios.changes
+        if at != self._versions_at:
+            self._versions, self._versions_at = {}, at
+        key = request.scenario, request.version
+        known = self._versions.get(key)
+        if known is None:
+            known = self._versions[key] = self._scenarios.get_scenario(connection, *key)
+        known[1].check_variables(request.variables)
+        return known
+
+    def reopen(self, connection, session, variables, secret_file, from_step, now, is_held):
+        """RESTART -> Ticket; NotFound, Conflict, BadRequest. Secrets among the variables lie in
+        `secret_file`; that of before is not needed any more when this is committed."""
+        row = self._sessions.get(connection, session)
+        if row["status"] not in RESTARTABLE:
+            raise Conflict("session %d is %s; only one that ended in ERROR or STOPPED is restarted"
+                           % (session, row["status"]))
+        scenario = self._sessions.get_scenario(connection, row)
+        scenario.check_variables(variables)
+        variables, secrets = scenario.split_secrets(variables)
+        values = dict(json.loads(row["variables"]), **variables)
+        columns = {"variables": json.dumps(values), "ended": None, "message": ""}
+        if row["begun"] is None:
+            columns["start_at"] = None      # it begins now; of one that has begun it is its DUE
+        if from_step is not None:
+            columns.update(restart_step=scenario.step_index(from_step), restart_task=0)
+        if secrets:
+            columns["secret_file"] = secret_file
+        self._sessions.change(connection, session, QUEUED, **columns)
+        if is_held:
+            self._sessions.change(connection, session, WAITING)
+        ticket = self._sessions.make_ticket(connection, self._sessions.get(connection, session))
+        return ticket._replace(has_secrets=True, spent_file=row["secret_file"] or "") \
+            if secrets else ticket
 
 
 # ======================================================================================
@@ -2566,34 +2935,61 @@ def network_file_system(path):
 
 
 class SecretFiles:
-    """Secrets that came with EXEC: files of mode 0600 beside the repository, never in it."""
+    """Secrets that came with EXEC: files of mode 0600 beside the repository, never in it.
+
+    A file has a name of its own, which the row of its session holds; before there were such names
+    it was the session's number.
+    """
 
     def __init__(self, path):
         self._path = path
+        self._fresh = set()             # names of files whose session is not committed yet
 
-    def _path_of(self, session):
-        return "%s.secret.%d" % (self._path, session)
+    def _path_of(self, name):
+        return "%s.secret.%s" % (self._path, name)
 
-    def write(self, session, secrets):
-        """On disk before the commit that acknowledges the session."""
-        fd = os.open(self._path_of(session), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(fd, "w", encoding="utf-8") as file:
-            json.dump(secrets, file)
-            file.flush()
-            os.fsync(fd)
-
-    def read(self, session):
-        """Those that came with EXEC or RESTART, by name."""
+    def write(self, secrets):
+        """On disk before the session that they are for -> the file's name. OSError: nothing
+        stays."""
+        name = uuid.uuid4().hex
+        self._fresh.add(name)
         try:
-            with open(self._path_of(session), encoding="utf-8") as file:
+            make_private(self._path_of(name))
+            with open(self._path_of(name), "w", encoding="utf-8") as file:
+                json.dump(secrets, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            self.forget(name)
+            raise
+        return name
+
+    def settle(self, name, is_used):
+        """The request of a file was answered: its session's row has the name now, or nothing
+        will."""
+        if not is_used:
+            self.forget(name)
+        self._fresh.discard(name)
+
+    def read(self, name):
+        """The secrets of a file, by the names of their variables."""
+        try:
+            with open(self._path_of(name), encoding="utf-8") as file:
                 return json.load(file)
         except FileNotFoundError:
             return {}
 
-    def forget(self, session):
-        """After its end nothing of them is left."""
+    def forget(self, name):
+        """After the end of its session nothing of them is left."""
+        self._fresh.discard(name)
         with contextlib.suppress(OSError):
-            os.unlink(self._path_of(session))
+            os.unlink(self._path_of(name))
+
+    def list_names(self):
+        """The names of all files that are not fresh."""
+        start = len(self._path_of(""))
+        found = {path[start:] for path in glob.glob(glob.escape(self._path_of("")) + "*")}
+        return found - self._fresh
 
 
 SPOOL_SCHEMA = ("""
@@ -2719,47 +3115,6 @@ class NameLock:
                 os.unlink(self._path)
             os.close(self._fd)
             self._fd = None
-
-
-# ======================================================================================
-# store/pending.py
-# A write that is under way, for the one who waits for its commit.
-# ======================================================================================
-
-class Pending:
-    """One request to a writer: work(connection) -> value inside the shared transaction.
-
-    `then(pending)` is called in the writer's thread after the commit, before `result` returns.
-    """
-    __slots__ = ("work", "deadline", "then", "is_single", "value", "error", "is_done", "listener",
-                 "_lock")
-
-    def __init__(self, work, deadline=None, then=None, is_single=False):
-        self.work, self.deadline, self.then = work, deadline, then
-        self.is_single = is_single      # writes by one statement, which needs no savepoint
-        self.listener = None            # called without arguments once its batch is answered
-        self.value = self.error = None
-        self.is_done = False
-        self._lock = threading.Lock()
-        self._lock.acquire()
-
-    def finish(self, value=None, error=None):
-        """Done, well or badly: called once, by the writer."""
-        self.value, self.error, self.is_done = value, error, True
-        if self.then:
-            try:
-                self.then(self)
-            except Exception:               # the commit stands whatever a callback does
-                log.exception("after a commit")
-        self._lock.release()
-
-    def result(self):
-        """The value once it is on disk; raises what the work or the commit raised."""
-        with self._lock:
-            pass
-        if self.error is not None:
-            raise self.error
-        return self.value
 
 
 # ======================================================================================
@@ -2917,31 +3272,42 @@ class Database:
                 else:
                     connection.close()
 
+    def read(self, method, *arguments):
+        """method(connection, *arguments) of a store with a reading connection. RepositoryError."""
+        with self.reading() as connection:
+            return method(connection, *arguments)
+
+    def read_version(self, within_s=WRITE_S):
+        """`version` as the writer sees it now: it changes when another program has written."""
+        self.write(do_nothing, within_s=within_s)
+        return self.version
+
     # -- writing -----------------------------------------------------------------------
 
-    def submit(self, work, within_s=None, then=None, is_lazy=False, is_single=False):
-        """Hands work(connection) to the writer and returns a Pending.
+    def submit(self, method, *arguments, within_s=None, then=None):
+        """Hands method(connection, *arguments) of a store to the writer and returns a Pending.
 
         What cannot be written `within_s` seconds is withdrawn and fails; without it, it is
-        tried until it can be, or the database is closed. A lazy request waits for company.
-        One that writes by a single statement has SQLite's own savepoint and says so.
+        tried until it can be, or the database is closed. The method itself says whether it is
+        `lazy` or `atomic`.
         """
         deadline = None if within_s is None else self._clock.monotonic() + within_s
-        pending = Pending(work, deadline, then, is_single)
+        pending = Pending(method, arguments, deadline, then)
         with self._ready:
             if not self.is_gone and self._closing is None:
                 self._queue.append(pending)
-                if not is_lazy:
+                if not pending.is_lazy:
                     self._urgent += 1
-                if len(self._queue) == 1 or not is_lazy and len(self._queue) >= self._wanted:
+                if len(self._queue) == 1 or (not pending.is_lazy
+                                             and len(self._queue) >= self._wanted):
                     self._ready.notify()
                 return pending
         pending.finish(error=RepositoryGone("%s: %s" % (self.label, self.trouble or "is closed")))
         return pending
 
-    def write(self, work, within_s=WRITE_S):
+    def write(self, method, *arguments, within_s=WRITE_S):
         """submit, and wait for the commit."""
-        return self.submit(work, within_s).result()
+        return self.submit(method, *arguments, within_s=within_s).result()
 
     def close(self, within_s=10.0):
         """Writes down what is waiting, ends the writer, checkpoints. What is left fails."""
@@ -3037,11 +3403,10 @@ class Database:
 
     @staticmethod
     def _savepoint(connection, pending):
-        work, is_single = pending.work, pending.is_single
-        if not is_single:
+        if not pending.is_atomic:
             connection.execute("savepoint request")
         try:
-            outcome = work(connection), None
+            outcome = pending.method(connection, *pending.arguments), None
         except sqlite3.Error as error:
             if type(error) is sqlite3.DatabaseError or isinstance(error, sqlite3.OperationalError) \
                     and not _WRONG_SQL.search(str(error)):
@@ -3049,7 +3414,7 @@ class Database:
             outcome = None, error
         except Exception as error:
             outcome = None, error
-        if not is_single:
+        if not pending.is_atomic:
             if outcome[1] is not None:
                 connection.execute("rollback to request")
             connection.execute("release request")
@@ -3149,6 +3514,16 @@ class Database:
                 return
 
 
+@atomic
+def execute(connection, statement, values):
+    """One statement, for the writer -> how many rows it has changed."""
+    return connection.execute(statement, values).rowcount
+
+
+def do_nothing(connection):
+    """For the writer, to look at the file."""
+
+
 def _is_locked(error):
     return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
 
@@ -3164,155 +3539,47 @@ def data_version(connection):
 
 
 # ======================================================================================
-# store/records.py
-# What goes into the store and comes out of it, as values.
+# store/decisions.py
+# What is decided of due times, and the sessions that are made by it.
 # ======================================================================================
 
-class Attachment(NamedTuple):
-    """A work repository as the master knows it."""
-    id: int
-    name: str
-    path: str       # absolute
-    uuid: Optional[str]
+class Decisions:
+    """Due times that have come, and conditions that are met."""
 
-
-class Hold(NamedTuple):
-    """Why nothing new begins, who said so, since when, and until when (UTC text) if ever."""
-    reason: str
-    by: str
-    since: str
-    until: Optional[str]
-
-
-def hold_of(row):
-    """The Hold of a row of agent or schedule, or None."""
-    return Hold(*(row["hold_" + name] for name in Hold._fields)) if row["hold_since"] else None
-
-
-class SessionRequest(NamedTuple):
-    """What EXEC or a schedule asks for; times are UTC text, durations seconds."""
-    scenario: str
-    agent: str
-    version: str = "-1"
-    context: str = DEFAULT_CONTEXT
-    variables: dict = {}
-    name: str = ""
-    keywords: str = ""
-    priority: int = 0
-    level: int = 5
-    timeout: Optional[float] = None
-    start_at: Optional[str] = None
-    key: Optional[str] = None
-    schedule: Optional[str] = None
-    due: Optional[str] = None
-    is_held: bool = False
-    hidden: Tuple[str, ...] = ()        # values that must not be stored
-    is_parallel: bool = False           # beside others of its schedule
-    replaces: Tuple[int, ...] = ()      # sessions that end for it
-
-
-class Ticket(NamedTuple):
-    """An acknowledged session, as the queue needs it."""
-    session: int
-    status: str
-    agent: str
-    priority: int = 0
-    start_at: Optional[str] = None
-    schedule: Optional[str] = None
-    is_duplicate: bool = False
-    scenario: str = ""
-    limit: Optional[int] = None         # sessions of the scenario at once
-    wait_until: Optional[float] = None  # epoch seconds until which it may wait for that
-    is_adopted: bool = False            # its process lives on, or its exit code was noted
-    is_parallel: bool = False
-
-    def gates(self, repository):
-        """[(what it shares with others, how many of them at once)]."""
-        gates = []
-        if self.schedule:
-            gates = [(("schedule", repository.id, self.schedule),
-                      MAX_QUEUE if self.is_parallel else 1)]
-        return gates + [(("scenario", repository.id, self.scenario), self.limit)] * bool(self.limit)
-
-
-class Aftermath(NamedTuple):
-    """What the end of a session brings about."""
-    retry: Optional[Ticket] = None      # the next attempt of its schedule
-    is_awaited: bool = False            # a schedule runs after it
-
-
-class SessionFilter(NamedTuple):
-    """Which sessions a listing shows."""
-    statuses: Tuple[str, ...] = ()
-    scenario: Optional[str] = None
-    schedule: Optional[str] = None
-    keyword: Optional[str] = None
-    since: Optional[str] = None
-
-
-class Span(NamedTuple):
-    """Due times of a schedule that share a decision; times are UTC text in the tables' sections,
-    epoch seconds in the scheduler's."""
-    first: Any
-    last: Any
-    count: int
-    reason: str             # why they are skipped; empty: the one is to run
-    message: str = ""
-    planned: Any = None     # when it was to run, if later than due (jitter)
-    is_backlog: bool = False        # one of many that were missed: waits, however many wait already
-
-
-# ======================================================================================
-# store/ledger.py
-# The ledger of due times: what was decided of each, with the session it started.
-# ======================================================================================
-
-class OccurrenceTables:
-    """The ledger of due times, and the sessions that they make; a part of WorkRepository."""
-
-    def list_occurrences(self, name, limit):
-        """Rows of occurrences, newest first; of all schedules when no name is given."""
-        newest = "select * from (select * from occurrence %s order by due desc limit ?1)"
-        rows = newest % "" if name is None else "%s union all %s" % (
-            newest % "where schedule=?2", newest % "where schedule=''")
-        with self.db.reading() as connection:
-            return connection.execute(
-                "select o.*, s.status as status, s.begun, s.start_at, s.attempt,"
-                " s.message as outcome from (%s) o left join session s on s.id = o.session"
-                " order by o.due desc, o.schedule limit ?1" % rows,
-                (limit, name)[:1 if name is None else 2]).fetchall()
+    def __init__(self, schedules, arrivals, endings, ledger):
+        self._schedules, self._arrivals = schedules, arrivals
+        self._endings, self._ledger = endings, ledger
 
     def decide(self, connection, name, revision, upto, spans, now, is_held):
         """Decides due times of a schedule, all up to `upto`: sessions and occurrences in one
-        transaction -> [(Ticket, sessions that it replaces)].
+        transaction -> [Made]. Nothing is decided twice.
 
-        Nothing is decided twice, nor for a schedule that has changed since it was read.
+        Changed: the schedule is another than when it was read, and nothing of this is decided.
         """
-        row = self.find_schedule(connection, name)
+        row = self._schedules.find(connection, name)
         if row is None or row["revision"] != revision or not row["enabled"]:
-            self.is_behind = True       # what is in memory is read again
-            return []
+            raise Changed("schedule %s has changed since it was read" % name)
         connection.execute("update schedule set decided=max(decided, ?) where name=?", (upto, name))
         made = []
         for span in spans:
             if span.last <= row["decided"]:
                 continue
             if span.reason:
-                self._skip(connection, name, span, now)
+                self._ledger.skip(connection, name, span, now)
             else:
                 made += self._come_due(connection, row, span, now, is_held)
         return made
 
     def _come_due(self, connection, row, span, now, is_held):
         """A due time has come: it runs, or waits for what `after` names."""
-        name, schedule = row["name"], self.schedule_of(row)
-        if self.is_recorded(connection, name, span.first):     # fired before the clock stepped back
-            return []
+        name, schedule = row["name"], self._schedules.read(row)
+        if self._ledger.is_recorded(connection, name, span.first):
+            return []                   # fired before the clock stepped back
         if not schedule.get("after") and not row["waiting"]:
             return self._start(connection, schedule, span, now, is_held)
-        waiting = self.find_schedule(connection, name)["waiting"]
+        waiting = self._schedules.find(connection, name)["waiting"]
         if waiting:
-            self._skip(connection, name, Span(
+            self._ledger.skip(connection, name, Span(
                 waiting, waiting, 1, MISFIRE,
                 "what it runs after had not ended well by the next due time"), now)
         is_met = self._take_conditions(connection, schedule, now)
@@ -3332,17 +3599,7 @@ class OccurrenceTables:
                            (schedule.name,))
         return True
 
-    def meet_conditions(self, connection, row, now):
-        """A session of this row has ended well; whether a schedule has waited for that. A schedule
-        does not for what its own session starts: it would never end."""
-        above = [parent["schedule"]
-                 for parent in self.list_above(connection, row["name"], row["id"])
-                 if parent["schedule"]]
-        return sum(connection.execute(
-            "update schedule_condition set met=? where kind=? and name=? and schedule not in (%s)"
-            % ",".join("?" * len(above)), [now, kind, row[kind]] + above).rowcount
-                   for kind in ("schedule", "scenario") if row[kind]) > 0
-
+    @lazy
     def decide_after(self, connection, agent, now, is_held):
         """Decides the schedules of an agent whose conditions are met, as decide()."""
         made = []
@@ -3351,7 +3608,7 @@ class OccurrenceTables:
                 " (rule='' or waiting is not null) and name in (select schedule from"
                 " schedule_condition where met is not null)", (agent,)).fetchall():
             try:
-                schedule = self.schedule_of(row)
+                schedule = self._schedules.read(row)
                 is_met = self._take_conditions(connection, schedule, now)
             except (ValueError, Conflict) as error:     # costs the others nothing
                 log.warning("schedule %s: %s", row["name"], error)
@@ -3359,17 +3616,17 @@ class OccurrenceTables:
             if not is_met:
                 continue
             due = row["waiting"] or now
-            while self.is_recorded(connection, schedule.name, due):    # twice in a millisecond
+            while self._ledger.is_recorded(connection, schedule.name, due):
+                # twice in a millisecond
                 due = to_text(from_text(due) + 0.001)
             connection.execute("update schedule set waiting=null, decided=max(decided, ?)"
-                               " where name=?",
-                               (due, schedule.name))
+                               " where name=?", (due, schedule.name))
             told = "after %s" % schedule.get("after") if schedule.get("after") else ""
             made += self._start(connection, schedule, Span(due, due, 1, "", told), now, is_held)
         return made
 
     def _start(self, connection, schedule, span, now, is_held):
-        """Makes the session of a due time, as far as `overlap` lets it -> [(Ticket, replaced)]."""
+        """Makes the session of a due time, as far as `overlap` lets it -> [Made]."""
         overlap, name = schedule.get("overlap"), schedule.name
         rows = connection.execute("select id, status from session where schedule=? and status in"
                                   " ('WAITING', 'QUEUED', 'RUNNING')", (name,)).fetchall()
@@ -3377,42 +3634,115 @@ class OccurrenceTables:
                       or overlap == "queue" and row["status"] in OUTSTANDING
                       and not span.is_backlog]
         if in_the_way:
-            return self._skip(connection, name, Span(
+            self._ledger.skip(connection, name, Span(
                 span.first, span.last, 1, OVERLAP,
                 "session %d of it is %s" % tuple(in_the_way[0])), now)
+            return []
         replaced = [row["id"] for row in rows] if overlap == "stop" else []
-        for session in replaced:
-            self._change(connection, session, STOPPED, is_only_outstanding=True, ended=now,
-                         message="stopped before it began: the next due time had come")
+        message = "stopped before it began: the next due time had come"
+        endings = [self._endings.end_outstanding(connection, session, STOPPED, message, now)
+                   for session in replaced]
         request = SessionRequest(
             schedule.scenario, schedule.agent, schedule.version, schedule.context,
-            schedule.variables,
-            schedule.get("session_name"), schedule.get("keywords"), schedule.get("priority"),
-            timeout=schedule.get("timeout"), start_at=span.planned, schedule=name, due=span.first,
-            is_held=is_held, is_parallel=overlap == "parallel", replaces=tuple(replaced))
+            schedule.variables, schedule.get("session_name"), schedule.get("keywords"),
+            schedule.get("priority"), timeout=schedule.get("timeout"), start_at=span.planned,
+            schedule=name, due=span.first, is_held=is_held, is_parallel=overlap == "parallel",
+            replaces=tuple(replaced))
         try:
-            ticket = self.add_session(connection, request, now)
+            ticket = self._arrivals.insert(connection, request, now)
         except Busy as error:
-            return self._skip(connection, name,
-                              Span(span.first, span.last, 1, LIMIT, error.message), now)
+            self._ledger.skip(connection, name, Span(span.first, span.last, 1, LIMIT,
+                                                     error.message), now)
+            ticket = None
         except AgentError as error:
-            return self.note_failed(connection, name, span.first, error.message, now)
-        self._record(connection, name, span, STARTED, ticket.session, now)
-        retry = None
-        if ticket.status == ERROR:      # the limit of its scenario
-            retry = self.retry(connection, self.get_session(connection, ticket.session), now)
-        return [(ticket, replaced)] + ([(retry, [])] if retry else [])
+            self._ledger.note_failed(connection, name, span.first, error.message, now)
+            ticket = None
+        else:
+            self._ledger.record(connection, name, span, STARTED, ticket.session, now)
+            if ticket.excess:           # now that its occurrence can take the next attempt
+                ticket = self._arrivals.end_excess(connection, ticket, now)
+        return [Made(ticket, tuple(filter(None, endings)), tuple(
+            session for session, ending in zip(replaced, endings) if ending is None))]
 
-    def retry(self, connection, row, now):
+
+# ======================================================================================
+# store/endings.py
+# The end of a session, whoever ends it: one update, and all that follows from it.
+# ======================================================================================
+
+class Endings:
+    """How sessions end, and what their end brings about."""
+
+    def __init__(self, sessions, progress, schedules):
+        self._sessions, self._progress, self._schedules = sessions, progress, schedules
+
+    def end(self, connection, session, status, message, now, states=None):
+        """Ends a session, if it is in one of these states (None: those from which it may) ->
+        Ending, or None when it is not. One that ended well keeps what its level says."""
+        row = self._sessions.get(connection, session)
+        if not self._sessions.change(connection, session, status, states, ended=now,
+                                     message=message):
+            return None
+        ending = Ending(session, status, secret_file=row["secret_file"] or "")
+        if status == ERROR:
+            retry = self._retry(connection, row, now)
+            return ending._replace(tickets=(retry,)) if retry else ending
+        if status == STOPPED:
+            return ending
+        if row["level"] < 5:
+            connection.execute("delete from session_log where session=?", (session,))
+        if row["level"] < 3:
+            connection.execute("delete from session_task where session=?", (session,))
+            connection.execute("delete from session_step where session=?", (session,))
+        return ending._replace(is_awaited=self._meet_conditions(connection, row, now))
+
+    def end_outstanding(self, connection, session, status, message, now):
+        """`end` of a session that has not begun."""
+        return self.end(connection, session, status, message, now, OUTSTANDING)
+
+    def close_all_stale(self, connection, rows, now):
+        """`close_stale` of each row -> [Ending]."""
+        return list(filter(None, [self.close_stale(connection, row, now) for row in rows]))
+
+    def close_stale(self, connection, row, now):
+        """Ends a stale session in ERROR, or queues it again as its on_stale says -> Ending, or None
+        for what was begun anew since its row was read."""
+        session = row["id"]
+        if not connection.execute("select 1 from session where id=? and status='RUNNING' and"
+                                  " ran_by is ?", (session, row["ran_by"])).fetchone():
+            return None
+        interrupted = connection.execute(
+            "select step, task from session_task where session=? and status='RUNNING'"
+            " order by run desc limit 1", (session,)).fetchone()
+        if interrupted:
+            self._progress.set_restart(connection, session, *interrupted)
+        message = "stale: the agent that ran it is gone"
+        for table in ("session_task", "session_step"):
+            connection.execute("update %s set status='ERROR', message=?, ended=? where session=?"
+                               " and status='RUNNING'" % table, (message, now, session))
+        try:
+            on_stale = self._sessions.get_scenario(connection, row).on_stale
+        except Unreadable as error:
+            on_stale, message = "error", "%s; %s" % (message, error.message)
+        if on_stale != "restart":
+            return self.end(connection, session, ERROR, message, now)
+        self._sessions.change(connection, session, QUEUED, message=message + "; it goes on")
+        return Ending(session, QUEUED, (self._sessions.make_ticket(
+            connection, self._sessions.get(connection, session)),))
+
+    def _retry(self, connection, row, now):
         """After a session ended in ERROR: the next run of the whole, when its schedule has attempts
-        left -> Ticket, or None."""
-        schedule = (row["schedule"]
-                    and self._readable(self.find_schedule(connection, row["schedule"])))
+        left, and it can be read -> Ticket, or None."""
+        schedule = row["schedule"] and self._schedules.find_readable(
+            self._schedules.find(connection, row["schedule"]))
         if not schedule or row["attempt"] >= schedule.get("attempts") or connection.execute(
                 "select 1 from session where schedule=? and id>? and due=?",
                 (schedule.name, row["id"], row["due"])).fetchone():
             return None
-        scenario = self.parsed_of(connection, row)
+        try:
+            scenario = self._sessions.get_scenario(connection, row)
+        except Unreadable:
+            return None
         start_at = to_text(from_text(now) + schedule.get("retry_delay"))
         variables = json.dumps(dict(scenario.variables, **json.loads(row["given"])))
         session = connection.execute(
@@ -3428,7 +3758,100 @@ class OccurrenceTables:
                            ("; %s is session %d" % (told, session), row["id"]))
         connection.execute("update occurrence set session=?, message=? where session=?",
                            (session, "%s, before it session %d" % (told, row["id"]), row["id"]))
-        return self.ticket(connection, self.get_session(connection, session))
+        return self._sessions.make_ticket(connection, self._sessions.get(connection, session))
+
+    def _meet_conditions(self, connection, row, now):
+        """A session of this row has ended well; whether a schedule has waited for that. A schedule
+        does not for what its own session starts: it would never end."""
+        above = [parent["schedule"]
+                 for parent in self._sessions.list_above(connection, row["parent"])
+                 if parent["schedule"]]
+        return sum(connection.execute(
+            "update schedule_condition set met=? where kind=? and name=? and schedule not in (%s)"
+            % ",".join("?" * len(above)), [now, kind, row[kind]] + above).rowcount
+                   for kind in ("schedule", "scenario") if row[kind]) > 0
+
+
+# ======================================================================================
+# store/imports.py
+# A document of definitions put into a work repository, all of it or nothing.
+# ======================================================================================
+
+class Imports:
+    """Scenarios and schedules of documents."""
+
+    def __init__(self, scenarios, schedules):
+        self._scenarios, self._schedules = scenarios, schedules
+
+    def put(self, connection, document, agent, now, is_replacing=False, origins=None):
+        """Puts scenarios and schedules in -> (scenarios, schedules) that were made or changed.
+
+        `origins` has the Origin of each schedule of the document that is there by its name; None
+        where nobody has looked. BadRequest or Exists with all faults, and Changed: nothing stays.
+        """
+        conflicts, faults, scenarios, schedules = [], [], 0, 0
+        for index, scenario in enumerate(document.scenarios):
+            if scenario is None:
+                continue
+            is_new = self._scenarios.put(connection, scenario, now, is_replacing)
+            if is_new is None:
+                conflicts.append(("scenarios[%d]" % index, "%s %s exists with another definition; "
+                                  "give it a new version, or replace it with -REPLACE (from a "
+                                  "shell --replace)" % (scenario.name, scenario.version)))
+            scenarios += bool(is_new)
+        for index, schedule in enumerate(document.schedules):
+            wrong = self._list_faults(connection, schedule) if schedule else []
+            faults += [("schedules[%d].%s" % (index, field), reason) for field, reason in wrong]
+            if schedule and not any(field == "scenario" for field, _ in wrong):
+                origin = (origins or {}).get(schedule.name)
+                schedules += self._schedules.put(
+                    connection, schedule._replace(agent=schedule.agent or agent), now, origin)
+        for index, schedule in enumerate(document.schedules):
+            try:
+                if schedule is not None:
+                    self._schedules.check_conditions(connection, schedule)
+            except AgentError as error:
+                faults.append(("schedules[%d].after" % index, error.message))
+        if conflicts:
+            raise Exists("nothing was imported: %s: %s" % conflicts[0], conflicts + faults)
+        if faults:
+            raise faulty(faults)
+        return scenarios, schedules
+
+    def rehearse(self, connection, *arguments):
+        """`put` that is taken back: raises Rehearsed when it would go well, else as `put`."""
+        self.put(connection, *arguments)
+        raise Rehearsed()
+
+    def _list_faults(self, connection, schedule):
+        """[(field, reason)] of what the scenario of a schedule does not take."""
+        name, version = schedule.scenario, schedule.version
+        row = self._scenarios.find(connection, name, version)
+        if row is None:
+            return [("scenario", self._scenarios.tell_missing(connection, name, version))]
+        try:
+            known = self._scenarios.parse(row["definition"], row["body"])
+        except Unreadable as error:
+            return [("scenario", error.message)]
+        faults = [("variables." + given, "scenario %s %s has no variable of that name"
+                   % (name, row["version"])) for given in schedule.variables
+                  if given not in known.variables and given not in known.secrets]
+        return faults + [("variables." + secret, "is secret, a schedule cannot give it")
+                         for secret, source in known.secrets.items()
+                         if secret in schedule.variables or not source]
+
+
+class Rehearsed(Exception):
+    """An import was tried, and taken back."""
+
+
+# ======================================================================================
+# store/ledger.py
+# The ledger of due times: what was decided of each, with the session it started.
+# ======================================================================================
+
+class Ledger:
+    """The due times of schedules, and what became of each."""
 
     @staticmethod
     def is_recorded(connection, name, due):
@@ -3437,22 +3860,22 @@ class OccurrenceTables:
                                   (name, due)).fetchone() is not None
 
     @staticmethod
-    def _newest_occurrence(connection, name, upto):
+    def _find_newest(connection, name, upto):
         return connection.execute("select * from occurrence where schedule=? and due<=?"
                                   " order by due desc limit 1", (name, upto)).fetchone()
 
     @staticmethod
-    def _record(connection, name, span, decision, session, now):
+    def record(connection, name, span, decision, session, now):
         connection.execute(
             "insert into occurrence(schedule, due, last_due, count, decision, reason, session,"
             " decided, message) values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (name, span.first, span.last, span.count, decision, span.reason, session, now,
              span.message))
 
-    def _skip(self, connection, name, span, now, decision=SKIPPED):
+    def skip(self, connection, name, span, now, decision=SKIPPED):
         """Consecutive due times that are skipped, or fail, for one reason are one row."""
         # one that waited may be older
-        row = self._newest_occurrence(connection, name, span.first)
+        row = self._find_newest(connection, name, span.first)
         if row is not None and (row["decision"], row["reason"]) == (decision, span.reason) and (
                 decision == SKIPPED or row["message"] == span.message) and not connection.execute(
                     "select 1 from schedule where name=? and waiting>? and waiting<?",
@@ -3462,19 +3885,31 @@ class OccurrenceTables:
                 " message=? where schedule=? and due=?",
                 (span.last, span.count, now, span.message, name, row["due"]))
         else:
-            self._record(connection, name, span, decision, None, now)
-        return []
+            self.record(connection, name, span, decision, None, now)
 
     def note_failed(self, connection, name, due, message, now):
         """A due time could not make its session, and why."""
-        return self._skip(connection, name, Span(due, due, 1, "", message), now, FAILED)
+        self.skip(connection, name, Span(due, due, 1, "", message), now, FAILED)
 
-    def note_step(self, connection, message, now):
+    @staticmethod
+    def note_step(connection, message, now):
         """A step of the clock stands in the ledger too."""
         connection.execute("insert or ignore into occurrence(schedule, due, last_due, count,"
                            " decision, reason, decided, message)"
                            " values (?, ?, ?, 0, 'skipped', 'misfire', ?, ?)",
                            (ALL_SCHEDULES, now, now, now, message))
+
+    @staticmethod
+    def list_occurrences(connection, name, limit):
+        """Rows of occurrences, newest first; of all schedules when no name is given."""
+        newest = "select * from (select * from occurrence %s order by due desc limit ?1)"
+        rows = newest % "" if name is None else "%s union all %s" % (
+            newest % "where schedule=?2", newest % "where schedule=''")
+        return connection.execute(
+            "select o.*, s.status as status, s.begun, s.start_at, s.attempt,"
+            " s.message as outcome from (%s) o left join session s on s.id = o.session"
+            " order by o.due desc, o.schedule limit ?1" % rows,
+            (limit, name)[:1 if name is None else 2]).fetchall()
 
 
 # ======================================================================================
@@ -3546,19 +3981,19 @@ class Master:
 
     def register(self, name, host, port, identity, now):
         """Notes that the agent of this name is this process."""
-        def work(connection):
-            connection.execute("insert or ignore into agent(name, host, port, version, identity,"
-                               " started, heartbeat) values (?, '', 0, '', '', '', '')", (name,))
-            connection.execute("update agent set host=?, port=?, version=?, identity=?, started=?,"
-                               " heartbeat=?, stopped=null where name=?",
-                               (host, port, VERSION, identity, now, now, name))
-        self.db.write(work)
+        self.db.write(self._put_agent, name, (host, port, VERSION, identity, now, now, name))
+
+    @staticmethod
+    def _put_agent(connection, name, values):
+        connection.execute("insert or ignore into agent(name, host, port, version, identity,"
+                           " started, heartbeat) values (?, '', 0, '', '', '', '')", (name,))
+        connection.execute("update agent set host=?, port=?, version=?, identity=?, started=?,"
+                           " heartbeat=?, stopped=null where name=?", values)
 
     def heartbeat(self, name, now, is_stopped=False):
         """Notes that the agent lives, or has stopped; does not wait for the commit."""
-        return self.db.submit(lambda connection: connection.execute(
-            "update agent set heartbeat=?, stopped=? where name=?",
-            (now, now if is_stopped else None, name)), within_s=WRITE_S)
+        return self.db.submit(execute, "update agent set heartbeat=?, stopped=? where name=?",
+                              (now, now if is_stopped else None, name), within_s=WRITE_S)
 
     def list_attachments(self):
         """The attached work repositories by id."""
@@ -3570,19 +4005,16 @@ class Master:
 
     def attach_as(self, number, name, path, repository_uuid):
         """Notes a work repository that has its id; Exists when the id or name is taken."""
-        def work(connection):
-            try:
-                connection.execute("insert into work_repository values (?, ?, ?, ?)",
-                                   (number, name, self._relative(path), repository_uuid))
-            except sqlite3.IntegrityError:
-                raise Exists("a work repository of id %d or name %s is attached"
-                             % (number, name)) from None
-        self.db.write(work)
+        try:
+            self.db.write(execute, "insert into work_repository values (?, ?, ?, ?)",
+                          (number, name, self._relative(path), repository_uuid))
+        except sqlite3.IntegrityError:
+            raise Exists("a work repository of id %d or name %s is attached"
+                         % (number, name)) from None
 
     def detach(self, number):
         """Forgets a work repository; its file stays."""
-        self.db.write(lambda connection: connection.execute(
-            "delete from work_repository where id=?", (number,)))
+        self.db.write(execute, "delete from work_repository where id=?", (number,))
 
     def list_contexts(self):
         """The names of the contexts."""
@@ -3591,23 +4023,25 @@ class Master:
 
     def put_topology(self, document):
         """Contexts, data servers and logical schemas of a document, in one transaction."""
-        def work(connection):
-            connection.executemany("insert or ignore into context(name) values (?)",
-                                   [(name,) for name in document.contexts])
-            connection.executemany(
-                "replace into data_server values (?, ?, ?, ?)",
-                [(server["name"], server["driver"], server["database"],
-                  json.dumps(server["connect"])) for server in document.data_servers])
-            for schema in document.logical_schemas:
-                connection.execute("delete from logical_schema where name=?", (schema["name"],))
-                connection.executemany(
-                    "insert into logical_schema values (?, ?, ?, ?)",
-                    [(schema["name"], context) + tuple((target + ".").split(".")[:2])
-                     for context, target in schema["contexts"].items()])
-            connection.executemany("replace into calendar values (?, ?)", [
-                (calendar["name"], calendar["dates"]) for calendar in document.calendars])
         if document.has_topology:
-            self.db.write(work)
+            self.db.write(self._put_topology, document)
+
+    @staticmethod
+    def _put_topology(connection, document):
+        connection.executemany("insert or ignore into context(name) values (?)",
+                               [(name,) for name in document.contexts])
+        connection.executemany(
+            "replace into data_server values (?, ?, ?, ?)",
+            [(server["name"], server["driver"], server["database"],
+              json.dumps(server["connect"])) for server in document.data_servers])
+        for schema in document.logical_schemas:
+            connection.execute("delete from logical_schema where name=?", (schema["name"],))
+            connection.executemany(
+                "insert into logical_schema values (?, ?, ?, ?)",
+                [(schema["name"], context) + tuple((target + ".").split(".")[:2])
+                 for context, target in schema["contexts"].items()])
+        connection.executemany("replace into calendar values (?, ?)", [
+            (calendar["name"], calendar["dates"]) for calendar in document.calendars])
 
     def topology_faults(self, document):
         """[(path, reason)] of what a document names that neither it nor the master has."""
@@ -3680,21 +4114,21 @@ class Master:
 
     def put_calendar(self, name, dates, is_new):
         """Adds a calendar or sets its dates. Exists, NotFound."""
-        def work(connection):
-            known = connection.execute("select 1 from calendar where name=?", (name,)).fetchone()
-            if known and is_new:
-                raise Exists("a calendar %s exists; CALENDAR SET changes it" % name)
-            if not known and not is_new:
-                raise NotFound("no calendar %s" % name)
-            connection.execute("replace into calendar values (?, ?)", (name, dates))
-        self.db.write(work)
+        self.db.write(self._put_calendar, name, dates, is_new)
+
+    @staticmethod
+    def _put_calendar(connection, name, dates, is_new):
+        known = connection.execute("select 1 from calendar where name=?", (name,)).fetchone()
+        if known and is_new:
+            raise Exists("a calendar %s exists; CALENDAR SET changes it" % name)
+        if not known and not is_new:
+            raise NotFound("no calendar %s" % name)
+        connection.execute("replace into calendar values (?, ?)", (name, dates))
 
     def delete_calendar(self, name):
         """Deletes a calendar. NotFound."""
-        def work(connection):
-            if not connection.execute("delete from calendar where name=?", (name,)).rowcount:
-                raise NotFound("no calendar %s" % name)
-        self.db.write(work)
+        if not self.db.write(execute, "delete from calendar where name=?", (name,)):
+            raise NotFound("no calendar %s" % name)
 
     def find_hold(self, name):
         """The hold of an agent, or None."""
@@ -3705,643 +4139,19 @@ class Master:
 
     def set_hold(self, name, hold, within_s=None):
         """Keeps a hold of an agent, or its release (None); does not wait for the commit."""
-        return self.db.submit(lambda connection: connection.execute(
+        return self.db.submit(
+            execute,
             "update agent set hold_reason=?, hold_by=?, hold_since=?, hold_until=? where name=?",
-            tuple(hold or (None,) * 4) + (name,)), within_s)
+            tuple(hold or (None,) * 4) + (name,), within_s=within_s)
 
 
 # ======================================================================================
-# store/scenarios.py
-# Scenario versions of a work repository, and the import of a document.
+# store/progress.py
+# What a session records as it goes: steps, tasks, output, variables.
 # ======================================================================================
 
-class ScenarioTables:
-    """Scenarios and their definitions; a part of WorkRepository."""
-
-    def find_version(self, connection, name, version):
-        """The row of a scenario version (-1: the latest), or None."""
-        query = ("select s.name, s.version, s.definition, d.body from scenario s"
-                 " join definition d on d.id = s.definition where s.name=?")
-        if version == "-1":
-            return connection.execute(
-                query + " order by s.version_key desc, s.version desc limit 1",
-                (name,)).fetchone()
-        return connection.execute(query + " and s.version=?", (name, version)).fetchone()
-
-    def get_version(self, connection, name, version):
-        """find_version, or NotFound."""
-        row = self.find_version(connection, name, version)
-        if row is None:
-            raise NotFound("%s in repository %s" % (self._tell_missing(connection, name, version),
-                                                    self.name))
-        return row
-
-    def _tell_missing(self, connection, name, version):
-        if self.find_version(connection, name, "-1"):
-            return "scenario %s has no version %s" % (name, version)
-        return "no scenario %s" % name
-
-    def parsed(self, definition, body):
-        """The Scenario of a definition; after a rollback or purge its id may get another body."""
-        found = self._parsed.get(definition)
-        if found is None or found[0] != body:
-            found = self._parsed[definition] = body, parse_scenario(json.loads(body))
-        return found[1]
-
-    def find_parsed(self, name, version):
-        """The Scenario of a version (-1: the latest), or None; RepositoryError."""
-        with self.db.reading() as connection:
-            row = self.find_version(connection, name, version)
-        return row and self.parsed(row["definition"], row["body"])
-
-    def has_scenario(self, name, version):
-        """Whether the repository has this scenario version; RepositoryError."""
-        with self.db.reading() as connection:
-            return self.find_version(connection, name, version) is not None
-
-    def list_scenarios(self, connection, name=None, version=None):
-        """Rows of scenario versions with their body, in natural order."""
-        where, values = "", []
-        for column, value in (("s.name", name), ("s.version", version)):
-            if value is not None:
-                where += " and %s=?" % column
-                values.append(value)
-        return connection.execute(
-            "select s.*, d.body from scenario s join definition d on d.id = s.definition"
-            " where 1" + where + " order by s.name, s.version_key, s.version", values).fetchall()
-
-    def import_document(self, connection, document, agent, now, is_replacing=False,
-                        list_forgotten=None):
-        """Puts scenarios and schedules in (put_schedule); BadRequest or Exists with faults, nothing
-        half done.
-
-        Returns the counts (scenarios, schedules) that were made or changed.
-        """
-        conflicts, faults, count, changed = [], [], 0, 0
-        for index, scenario in enumerate(document.scenarios):
-            if scenario is None:
-                continue
-            made = self._import_scenario(connection, scenario, now, is_replacing)
-            if made is None:
-                conflicts.append(("scenarios[%d]" % index, "%s %s exists with another definition; "
-                                  "give it a new version, or replace it with -REPLACE (from a "
-                                  "shell --replace)"
-                                  % (scenario.name, scenario.version)))
-            count += bool(made)
-        for index, schedule in enumerate(document.schedules):
-            if schedule is None:
-                continue
-            row = self.find_version(connection, schedule.scenario, schedule.version)
-            if row is None:
-                faults.append(("schedules[%d].scenario" % index, self._tell_missing(
-                    connection, schedule.scenario, schedule.version)))
-                continue
-            known = self.parsed(row["definition"], row["body"])
-            faults += [("schedules[%d].variables.%s" % (index, name),
-                        "scenario %s %s has no variable of that name"
-                        % (schedule.scenario, row["version"]))
-                       for name in schedule.variables
-                       if name not in known.variables and name not in known.secrets]
-            faults += [("schedules[%d].variables.%s" % (index, name),
-                        "is secret, a schedule cannot "
-                        "give it") for name, source in known.secrets.items()
-                       if name in schedule.variables or not source]
-            changed += self.put_schedule(connection,
-                                         schedule._replace(agent=schedule.agent or agent),
-                                         now, list_forgotten)
-        for index, schedule in enumerate(document.schedules):
-            try:
-                if schedule is not None:
-                    self.check_conditions(connection, schedule)
-            except AgentError as error:
-                faults.append(("schedules[%d].after" % index, error.message))
-        if conflicts:
-            raise Exists("nothing was imported: %s: %s" % conflicts[0], conflicts + faults)
-        if faults:
-            raise faulty(faults)
-        return count, changed
-
-    def _import_scenario(self, connection, scenario, now, is_replacing):
-        """True when made, False when it was there, None when another one is."""
-        self._imports += 1
-        body = json.dumps(scenario.document)
-        digest = hashlib.sha256(canonical(scenario.document).encode()).hexdigest()
-        row = connection.execute(
-            "select d.digest from scenario s join definition d on d.id = s.definition"
-            " where s.name=? and s.version=?", (scenario.name, scenario.version)).fetchone()
-        if row and row["digest"] == digest:
-            return False
-        if row and not is_replacing:
-            return None
-        connection.execute("insert or ignore into definition(digest, body) values (?, ?)",
-                           (digest, body))
-        definition = connection.execute("select id from definition where digest=?",
-                                        (digest,)).fetchone()[0]
-        connection.execute("replace into scenario values (?, ?, ?, ?, ?)",
-                           (scenario.name, scenario.version, version_key(scenario.version),
-                            definition, now))
-        return True
-
-    def drop_scenario(self, connection, name, version):
-        """Deletes a version; NotFound, or Conflict while a schedule names it."""
-        self._imports += 1
-        row = self.get_version(connection, name, version)
-        is_last = connection.execute("select count(*) from scenario where name=?",
-                                     (name,)).fetchone()[0] == 1
-        for schedule in connection.execute("select name, version from schedule where scenario=?",
-                                           (name,)):
-            if schedule["version"] == row["version"] or schedule["version"] == "-1" and is_last:
-                raise Conflict("schedule %s names scenario %s %s"
-                               % (schedule["name"], name, row["version"]))
-        waiting = connection.execute("select schedule from schedule_condition where kind='scenario'"
-                                     " and name=?", (name,)).fetchone()
-        if waiting and is_last:
-            raise Conflict("schedule %s runs after scenario %s" % (waiting[0], name))
-        connection.execute("delete from scenario where name=? and version=?",
-                           (name, row["version"]))
-        self._forget_definitions(connection)
-
-    def _forget_definitions(self, connection):
-        connection.execute("delete from definition where id not in"
-                           " (select definition from scenario)"
-                           " and id not in (select definition from session)")
-
-
-# ======================================================================================
-# store/schedules.py
-# Schedules of a work repository, their holds and what they run after.
-# ======================================================================================
-
-class ScheduleTables:
-    """Schedules and what they run after; a part of WorkRepository."""
-
-    def put_schedule(self, connection, schedule, now, list_forgotten=None):
-        """Adds a schedule or sets it to a new definition,
-        its ledger and hold stay -> whether it did.
-
-        The same again changes nothing. New times, or ON, begin now: what had come by the old ones
-        and was not decided is list_forgotten(name, decided) -> [Span]. `after` that changes, or is
-        enabled, looks at what ends from now on.
-        """
-        row = self.find_schedule(connection, schedule.name)
-        before = self._readable(row)
-        if before == schedule:
-            return False
-        connection.execute("update repository set last_revision = last_revision + 1")
-        revision = connection.execute("select last_revision from repository").fetchone()[0]
-        is_moved = before is None or before.timing != schedule.timing
-        waiting = row and row["waiting"]
-        if waiting and (is_moved or not schedule.get("after")):
-            self._skip(connection, schedule.name, Span(
-                waiting, waiting, 1, MISFIRE,
-                "the schedule was changed before what it ran after had ended well"), now)
-            waiting = None
-        if is_moved:
-            for span in (list_forgotten(schedule.name, row["decided"])
-                         if row and list_forgotten else ()):
-                self._skip(connection, schedule.name, span, now)
-            self._begin_anew(connection, schedule.name, now)
-        values = schedule[1:8] + (
-            json.dumps(schedule.variables), json.dumps(schedule.options), revision,
-            now if is_moved else row["decided"], waiting, schedule.name)
-        if row is None:
-            connection.execute(
-                "insert into schedule(agent, scenario, version, context, rule, timezone, enabled,"
-                " variables, options, revision, decided, waiting, name, created)"
-                " values (?,?,?,?,?,?,?,?,?,?,?,?,?,?)", values + (now,))
-        else:
-            connection.execute(
-                "update schedule set agent=?, scenario=?, version=?, context=?, rule=?, timezone=?,"
-                " enabled=?, variables=?, options=?, revision=?, decided=?, waiting=? where name=?",
-                values)
-        if before is None or before.get("after") != schedule.get("after") or not before.enabled:
-            self._put_conditions(connection, schedule)
-        return True
-
-    @staticmethod
-    def _begin_anew(connection, name, now):
-        """Takes back what was skipped by a clock that was ahead; what has fired then stays. Of a
-        long ledger only the newest rows can reach beyond now."""
-        connection.execute("delete from occurrence where schedule=? and due>? and session is null",
-                           (name, now))
-        connection.execute("update occurrence set message=message || '; begun anew at ' || ?2 where"
-                           " schedule=?1 and last_due>?2 and session is null and due in"
-                           " (select due from"
-                           " occurrence where schedule=?1 and due<=?2 order by due desc limit 50)",
-                           (name, now))
-
-    @staticmethod
-    def _put_conditions(connection, schedule):
-        connection.execute("delete from schedule_condition where schedule=?", (schedule.name,))
-        connection.executemany("insert into schedule_condition(schedule, kind, name)"
-                               " values (?, ?, ?)",
-                               [(schedule.name,) + condition[:2]
-                                for condition in schedule.list_conditions()])
-
-    def check_conditions(self, connection, schedule):
-        """What `after` names must be there (NotFound), and must not wait for it (Conflict)."""
-        for condition in schedule.list_conditions():
-            query = "select 1 from %s where name=? limit 1"
-            if connection.execute(query % condition.kind, (condition.name,)).fetchone() is None:
-                is_scenario = connection.execute(query % "scenario", (condition.name,)).fetchone()
-                raise NotFound("no %s %s in repository %s, after which it is to run%s" % (
-                    condition.kind, condition.name, self.name,
-                    is_scenario and "; a scenario is written scenario:%s" % condition.name or ""))
-        if self._leads_back(connection, schedule):
-            raise Conflict("schedule %s would wait for itself by way of its after" % schedule.name)
-
-    @staticmethod
-    def _leads_back(connection, schedule):
-        """Whether it runs after its own sessions, by way of others.
-
-        With a rule a scenario leads nowhere: others start it as well, and its own session of the
-        last due time may be what the next waits for.
-        """
-        seen, left = set(), [schedule.name]
-        while left:
-            for kind, name in connection.execute(
-                    "select c.kind, c.name from schedule_condition c join schedule s on"
-                    " s.name=c.schedule where s.name=? and (s.rule='' or c.kind='schedule')",
-                    (left.pop(),)).fetchall():
-                if name == (schedule.name if kind == "schedule" else schedule.scenario):
-                    return True
-                found = connection.execute(
-                    "select name from schedule where name=?" if kind == "schedule" else
-                    "select distinct s.name from schedule_condition c join schedule s on"
-                    " s.name=c.schedule where s.rule='' and s.scenario=?", (name,)).fetchall()
-                new = {row[0] for row in found} - seen
-                seen |= new
-                left += new
-        return False
-
-    def add_schedule(self, connection, schedule, now):
-        """Exists, NotFound (scenario, after), BadRequest (variable)."""
-        if self.find_schedule(connection, schedule.name) is not None:
-            raise Exists("a schedule %s exists in repository %s" % (schedule.name, self.name))
-        self._put_checked(connection, schedule, now)
-
-    def set_schedule(self, connection, name, changes, now, list_forgotten=None):
-        """Changes fields of a schedule: changes(Schedule) -> Schedule. As put_schedule."""
-        before = self.schedule_of(self.get_schedule(connection, name))
-        schedule = changes(before)
-        if schedule == before._replace(enabled=False):      # whatever else is wrong with it
-            self.put_schedule(connection, schedule, now, list_forgotten)
-        else:
-            self._put_checked(connection, schedule, now, list_forgotten)
-
-    def _put_checked(self, connection, schedule, now, list_forgotten=None):
-        self._check_variables(connection, schedule)
-        self.put_schedule(connection, schedule, now, list_forgotten)
-        self.check_conditions(connection, schedule)
-
-    def delete_schedule(self, connection, name):
-        """Deletes a schedule; its occurrences stay until they are purged. Conflict."""
-        self.get_schedule(connection, name)
-        waiting = connection.execute("select schedule from schedule_condition where kind='schedule'"
-                                     " and name=?", (name,)).fetchone()
-        if waiting:
-            raise Conflict("schedule %s runs after it" % waiting[0])
-        connection.execute("delete from schedule where name=?", (name,))
-        connection.execute("delete from schedule_condition where schedule=?", (name,))
-
-    def hold_schedule(self, connection, name, hold):
-        """Keeps a hold of a schedule, or its release (None)."""
-        self.get_schedule(connection, name)
-        connection.execute("update schedule set hold_reason=?, hold_by=?, hold_since=?,"
-                           " hold_until=? where name=?", tuple(hold or (None,) * 4) + (name,))
-
-    def find_schedule(self, connection, name):
-        """The row of a schedule, or None."""
-        return connection.execute("select * from schedule where name=?", (name,)).fetchone()
-
-    def get_schedule(self, connection, name):
-        """The row of a schedule, or NotFound."""
-        row = self.find_schedule(connection, name)
-        if row is None:
-            raise NotFound("no schedule %s in repository %s" % (name, self.name))
-        return row
-
-    @staticmethod
-    def schedule_of(row):
-        """A row -> Schedule. Conflict: another program has spoilt it."""
-        return Schedule(row["name"], row["agent"], row["scenario"], row["version"], row["context"],
-                        row["rule"], row["timezone"], bool(row["enabled"]),
-                        *({} if row[name] == "{}" else read_stored(name, row[name])
-                          for name in ("variables", "options")))
-
-    def _readable(self, row):
-        """schedule_of a row, or None for what cannot be read, or is none."""
-        with contextlib.suppress(Conflict):
-            return row and self.schedule_of(row)
-
-    def list_schedules(self, name=None):
-        """Yields rows of schedules by name, a page at a time, with `last`: the newest due time that
-        made a session."""
-        after = ""
-        while True:
-            with self.db.reading() as connection:
-                rows = connection.execute(
-                    "select s.*, (select due from occurrence o where o.schedule = s.name and"
-                    " o.session is not null order by due desc limit 1) as last from schedule s"
-                    " where %s order by name limit 500"
-                    % ("name > ?" if name is None else "name=?"),
-                    (after if name is None else name,)).fetchall()
-            yield from rows
-            if len(rows) < 500:
-                return
-            after = rows[-1]["name"]
-
-    def list_revisions(self, agent):
-        """Yields (name, revision, since when it is held) of an agent's schedules."""
-        with self.db.reading() as connection:
-            yield from connection.execute(
-                "select name, revision, hold_since from schedule where agent=?", (agent,))
-
-    def read_schedules(self, names):
-        """Yields the rows of these schedules, a page at a time."""
-        for start in range(0, len(names), 500):
-            page = names[start:start + 500]
-            with self.db.reading() as connection:
-                rows = connection.execute("select * from schedule where name in (%s)"
-                                          % ",".join("?" * len(page)), page).fetchall()
-            yield from rows
-
-    def list_conditions(self, schedule):
-        """[(kind, name, when it was met or None)] of a schedule's `after`."""
-        with self.db.reading() as connection:
-            return [tuple(row) for row in connection.execute(
-                "select kind, name, met from schedule_condition where schedule=?", (schedule,))]
-
-    def mend_conditions(self):
-        """What another program has written into `after` is waited for from now on.
-        RepositoryError."""
-        with self.db.reading() as connection:
-            conditions = collections.defaultdict(set)
-            for schedule, *condition in connection.execute("select schedule, kind, name from"
-                                                           " schedule_condition"):
-                conditions[schedule].add(tuple(condition))
-            rows = connection.execute(
-                "select * from schedule where instr(options, '\"after\"') or name in"
-                " (select schedule from schedule_condition)").fetchall()
-        for schedule in filter(None, map(self._readable, rows)):
-            with contextlib.suppress(ValueError):       # spoilt: it does not fire
-                if conditions[schedule.name] != {condition[:2]
-                                                 for condition in schedule.list_conditions()}:
-                    self.db.write(functools.partial(self._put_conditions, schedule=schedule))
-
-    @staticmethod
-    def list_met(connection):
-        """[(schedule, kind, name, when)] of the conditions that are met."""
-        return connection.execute("select schedule, kind, name, met from schedule_condition"
-                                  " where met is not null").fetchall()
-
-    def list_users(self, calendar):
-        """The names of the schedules that a calendar excludes dates from."""
-        with self.db.reading() as connection:
-            rows = connection.execute("select * from schedule where instr(options, ?)",
-                                      (calendar,)).fetchall()
-        schedules = filter(None, map(self._readable, rows))
-        return [schedule.name for schedule in schedules if calendar in schedule.list_calendars()]
-
-
-# ======================================================================================
-# store/sessions.py
-# Sessions of a work repository: added, begun, recorded, ended, restarted.
-# ======================================================================================
-
-class SessionTables:
-    """Sessions from their acknowledgement to their end; a part of WorkRepository."""
-
-    def _check_variables(self, connection, request):
-        row = self.get_version(connection, request.scenario, request.version)
-        scenario = self.parsed(row["definition"], row["body"])
-        self._check_given(scenario, request.variables)
-        if isinstance(request, Schedule) and scenario.secrets:
-            wanted = [name for name, source in scenario.secrets.items()
-                      if name in request.variables or not source]
-            if wanted:
-                raise BadRequest("%s: is secret, a schedule cannot give it" % wanted[0])
-        return row, scenario
-
-    @staticmethod
-    def _check_given(scenario, variables):
-        for name, value in variables.items():
-            if name not in scenario.variables and name not in scenario.secrets:
-                raise BadRequest("%s: scenario %s %s has no variable of that name"
-                                 % (name, scenario.name, scenario.version))
-            if name in scenario.secrets and len(value) < MIN_SECRET:
-                raise BadRequest("%s: a secret has at least %d characters" % (name, MIN_SECRET))
-
-    def _split_secrets(self, scenario, variables):
-        """(plain variables, secrets that came with the request). BadRequest when one is missing."""
-        secrets = {name: variables[name] for name in scenario.secrets if name in variables}
-        for name, source in scenario.secrets.items():
-            if not source and name not in secrets:
-                raise BadRequest("%s: the secret must be given" % name)
-        return {name: variables[name] for name in variables if name not in secrets}, secrets
-
-    def _checked_version(self, connection, request):
-        """_check_variables for the flood: asks the file again only when something has changed."""
-        at = self.db.version, self.db.failures, self._imports
-        if at != self._versions_at:
-            self._versions, self._versions_at = {}, at
-        key = request.scenario, request.version
-        found = self._versions.get(key)
-        if found is None or request.variables:
-            found = self._versions[key] = self._check_variables(connection, request)
-        return found
-
-    def add_session(self, connection, request, now):
-        """Makes a session -> Ticket. NotFound, BadRequest, Conflict for another use of its key."""
-        if request.key is not None:
-            found = self._find_by_key(connection, request)
-            if found is not None:
-                return self.ticket(connection, found)._replace(is_duplicate=True)
-        row, scenario = self._checked_version(connection, request)
-        plain, secrets = request.variables, {}
-        if scenario.secrets:
-            plain, secrets = self._split_secrets(scenario, request.variables)
-        for name, value in plain.items():
-            if any(hidden in value for hidden in request.hidden):
-                raise BadRequest("%s: would store a secret; declare it secret in scenario %s"
-                                 % (name, scenario.name))
-        if plain:
-            variables, given = json.dumps(dict(scenario.variables, **plain)), canonical(plain)
-        else:
-            variables, given = self._text_of_defaults(scenario), "{}"
-        timeout = scenario.timeout if request.timeout is None else request.timeout
-        is_waiting = request.is_held or request.start_at is not None and request.start_at > now
-        status, message = WAITING if is_waiting else QUEUED, ""
-        if scenario.concurrency:
-            status, message = self._limited(connection, scenario, status, request.replaces)
-        session = connection.execute(
-            "insert into session(id, agent, scenario, version, definition, context, status, name,"
-            " keywords, priority, level, timeout, created, start_at, ended, message, variables,"
-            " given, key, schedule, due, is_parallel)"
-            " values ((select (last_session + 1) * 1000 + id from repository),"
-            " ?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-            (request.agent, scenario.name, scenario.version, row["definition"],
-             request.context, status, request.name, request.keywords, request.priority,
-             request.level, timeout, now, request.start_at, now if status == ERROR else None,
-             message, variables, given, request.key, request.schedule, request.due,
-             request.is_parallel)).lastrowid
-        if secrets:
-            self.secrets.write(session, secrets)
-        ticket = Ticket(session, status, request.agent, request.priority, request.start_at,
-                        request.schedule, is_parallel=request.is_parallel)
-        return self._with_limit(ticket, scenario, request.start_at or now)
-
-    def _find_by_key(self, connection, request):
-        """The row of the session that this key has made, or None.
-        Conflict for another use of it."""
-        row = connection.execute("select * from session where key=?", (request.key,)).fetchone()
-        if row is None:
-            return None
-        scenario = self.parsed_of(connection, row)
-        hidden = scenario.secrets if scenario else ()
-        plain = {name: value for name, value in request.variables.items() if name not in hidden}
-        if row["scenario"] != request.scenario or row["given"] != canonical(plain):
-            raise Conflict("key %s was used for session %d with another scenario or other variables"
-                           % (shorten(request.key), row["id"]))
-        return row
-
-    def _text_of_defaults(self, scenario):
-        """The JSON of a scenario's variables, kept with the parsed scenario that it is of."""
-        if self._defaults[0] is not scenario:
-            self._defaults = scenario, json.dumps(scenario.variables)
-        return self._defaults[1]
-
-    @staticmethod
-    def _limited(connection, scenario, status, replaces):
-        """What the limit of its scenario makes of a new session: (status, message). Busy."""
-        limit, on_limit = scenario.concurrency["limit"], scenario.concurrency["on_limit"]
-        is_full = connection.execute(
-            "select count(*) from (select 1 from session where scenario=? and status in"
-            " ('WAITING', 'QUEUED', 'RUNNING') and id not in (%s) limit ?)"
-            % ",".join("?" * len(replaces)),
-            (scenario.name,) + tuple(replaces) + (limit,)).fetchone()[0] >= limit
-        text = "%d sessions of scenario %s are open, its limit" % (limit, scenario.name)
-        if is_full and on_limit == "skip":
-            raise Busy(text)
-        if is_full and on_limit == "error":
-            return ERROR, text
-        return (WAITING if is_full else status), ""
-
-    @staticmethod
-    def _with_limit(ticket, scenario, since):
-        if not scenario or not scenario.concurrency:
-            return ticket
-        wait = scenario.concurrency["max_wait"]
-        return ticket._replace(scenario=scenario.name, limit=scenario.concurrency["limit"],
-                               wait_until=wait and from_text(since) + wait)
-
-    def ticket(self, connection, row):
-        """A row of session -> Ticket."""
-        scenario = self.parsed_of(connection, row)
-        return self._with_limit(
-            Ticket(row["id"], row["status"], row["agent"], row["priority"], row["start_at"],
-                   row["schedule"], is_parallel=bool(row["is_parallel"])),
-            scenario, row["start_at"] or row["created"])
-
-    def parsed_of(self, connection, row):
-        """The Scenario of a row of session."""
-        return self.parsed(row["definition"], self.get_body(connection, row["definition"]))
-
-    def forget_strays(self):
-        """Secrets and spools of sessions that have ended, or never were: left by a crash."""
-        beside = glob.glob(glob.escape(self.path) + ".secret.*") \
-            + glob.glob(glob.escape(self.path) + ".spool.*")
-        for path in beside:
-            number = path[len(self.path):].split(".")[2]
-            with self.db.reading() as connection:
-                row = self.find_session(connection, int(number)) if number.isdigit() else None
-            if row is None or row["status"] in ENDED:
-                with contextlib.suppress(OSError):
-                    os.unlink(path)
-
-    def list_outstanding(self, connection, agent):
-        """Tickets of what an agent has acknowledged and not begun, in order of arrival."""
-        return [self.ticket(connection, row) for row in connection.execute(
-            "select * from session where agent=? and status in ('WAITING', 'QUEUED') order by id",
-            (agent,)).fetchall()]
-
-    def _change(self, connection, session, status, is_only_outstanding=False, **columns):
-        """The one place where the state of a session changes; False when it may not."""
-        columns["status"] = status
-        sql = "update session set %s where id=? and status in (%s)" % (
-            ", ".join("%s=?" % name for name in columns),
-            ", ".join("'%s'" % state for state in TRANSITIONS[status]
-                      if not is_only_outstanding or state in OUTSTANDING))
-        return connection.execute(sql, tuple(columns.values()) + (session,)).rowcount == 1
-
-    def set_waiting(self, connection, agent, is_held, now):
-        """A hold makes what is QUEUED wait; its release queues what waited only for it."""
-        state, where = (WAITING, "status='QUEUED'") if is_held else (
-            QUEUED, "status='WAITING' and (start_at is null or start_at <= '%s')" % now)
-        rows = connection.execute("select id from session where agent=? and status in ('WAITING',"
-                                  " 'QUEUED') and " + where, (agent,)).fetchall()
-        for row in rows:
-            self._change(connection, row["id"], state)
-
-    def set_queued(self, connection, session):
-        """A session whose start time has come; one that has ended meanwhile stays so."""
-        self._change(connection, session, QUEUED, is_only_outstanding=True)
-
-    def reopen(self, connection, session, variables, from_step, now, is_held):
-        """RESTART -> Ticket; NotFound, Conflict, BadRequest."""
-        row = self.get_session(connection, session)
-        if row["status"] not in RESTARTABLE:
-            raise Conflict("session %d is %s; only one that ended in ERROR or STOPPED is restarted"
-                           % (session, row["status"]))
-        scenario = self.parsed(row["definition"], self.get_body(connection, row["definition"]))
-        self._check_given(scenario, variables)
-        variables, secrets = self._split_secrets(scenario, variables)
-        values = dict(json.loads(row["variables"]), **variables)
-        columns = {"variables": json.dumps(values), "ended": None, "message": ""}
-        if row["begun"] is None:
-            columns["start_at"] = None      # it begins now; of one that has begun it is its DUE
-        if from_step is not None:
-            columns.update(restart_step=scenario.step_index(from_step), restart_task=0)
-        if secrets:
-            self.secrets.write(session, secrets)
-        self._change(connection, session, QUEUED, **columns)
-        if is_held:
-            self._change(connection, session, WAITING)
-        return self.ticket(connection, self.get_session(connection, session))
-
-    # -- sessions: running -------------------------------------------------------------
-
-    def begin_session(self, connection, session, identity, is_late, now, scenario=None):
-        """QUEUED or WAITING -> RUNNING, or Conflict when it is neither any more.
-
-        RepositoryError: sessions of other agents fill the scenario's limit.
-        """
-        if scenario and scenario.concurrency:
-            running = connection.execute(
-                "select count(*) from session where scenario=? and status='RUNNING' and id<>?",
-                (scenario.name, session)).fetchone()[0]
-            if running >= scenario.concurrency["limit"]:
-                raise RepositoryError("%d sessions of scenario %s run, its limit"
-                                      % (running, scenario.name))
-        if not self._change(connection, session, RUNNING, begun=now, ran_by=identity):
-            raise Conflict("session %d is not outstanding" % session)
-        if is_late:
-            connection.execute("update occurrence set decision='late' where session=?"
-                               " and decision='started'", (session,))
-
-    def end_session(self, connection, session, status, message, level, now):
-        """Ends a session; one that ended well keeps what its level says -> Aftermath."""
-        row = self.get_session(connection, session)
-        if not self._change(connection, session, status, ended=now, message=message):
-            return Aftermath()          # was no more open
-        if status not in (DONE, WARNING):
-            return Aftermath(self.retry(connection, row, now) if status == ERROR else None)
-        if level < 5:
-            connection.execute("delete from session_log where session=?", (session,))
-        if level < 3:
-            connection.execute("delete from session_task where session=?", (session,))
-            connection.execute("delete from session_step where session=?", (session,))
-        return Aftermath(is_awaited=self.meet_conditions(connection, row, now))
+class Progress:
+    """Rows below a session. All take the session's number behind the connection."""
 
     @staticmethod
     def begin_step(connection, session, run, step, name, attempt, now):
@@ -4365,7 +4175,7 @@ class SessionTables:
             (session, run, step_run, step, task, name, kind, attempt, now))
 
     @staticmethod
-    def started_task(connection, session, run, pid, pid_started):
+    def note_process(connection, session, run, pid, pid_started):
         """A task's process has started."""
         connection.execute("update session_task set pid=?, pid_started=? where session=? and run=?",
                            (pid, pid_started, session, run))
@@ -4398,121 +4208,104 @@ class SessionTables:
         connection.executemany("replace into session_log values (?, ?, ?, ?, ?, ?)",
                                [(session, task_run) + line for line in lines])
 
-    def list_running(self, connection, agent):
-        """Rows of an agent's sessions that the repository shows as running."""
-        return connection.execute("select * from session where agent=? and status='RUNNING'",
-                                  (agent,)).fetchall()
-
-    def close_stale(self, connection, row, now):
-        """Ends a stale session in ERROR, or queues it again as its on_stale says -> [Ticket], its
-        own and that of the next attempt.
-
-        The guard on `ran_by` leaves alone what was begun anew meanwhile.
-        """
-        session = row["id"]
-        if not connection.execute("select 1 from session where id=? and status='RUNNING' and"
-                                  " ran_by is ?", (session, row["ran_by"])).fetchone():
-            return []
-        interrupted = connection.execute(
-            "select step, task from session_task where session=? and status='RUNNING'"
-            " order by run desc limit 1", (session,)).fetchone()
-        if interrupted:
-            self.set_restart(connection, session, *interrupted)
-        message = "stale: the agent that ran it is gone"
-        for table in ("session_task", "session_step"):
-            connection.execute("update %s set status='ERROR', message=?, ended=? where session=?"
-                               " and status='RUNNING'" % table, (message, now, session))
-        scenario = self.parsed(row["definition"], self.get_body(connection, row["definition"]))
-        if scenario and scenario.on_stale == "restart":     # None: this version cannot read it
-            self._change(connection, session, QUEUED, message=message + "; it goes on")
-        else:
-            self._change(connection, session, ERROR, ended=now, message=message)
-        row = self.get_session(connection, session)
-        retry = self.retry(connection, row, now) if scenario and row["status"] == ERROR else None
-        return [self.ticket(connection, row)] + ([retry] if retry else [])
-
-    def list_interrupted(self, session):
+    @staticmethod
+    def find_interrupted(connection, session):
         """(step row, task row) of what ran when the agent was lost, or None."""
-        with self.db.reading() as connection:
-            task = connection.execute("select * from session_task where session=? and"
-                                      " status='RUNNING' order by run desc limit 1",
-                                      (session,)).fetchone()
-            step = task and connection.execute(
-                "select * from session_step where session=? and run=?",
-                (session, task["step_run"])).fetchone()
+        task = connection.execute("select * from session_task where session=? and"
+                                  " status='RUNNING' order by run desc limit 1",
+                                  (session,)).fetchone()
+        step = task and connection.execute("select * from session_step where session=? and run=?",
+                                           (session, task["step_run"])).fetchone()
         return (step, task) if step else None
 
-    def find_adoptable(self, row, is_alive):
-        """The Ticket of a stale session whose process can be taken up again, or None.
+    @staticmethod
+    def record(connection, session, records):
+        """What a session has noted, [(method, arguments)], in order -> what the last one gives."""
+        value = None
+        for method, arguments in records:
+            value = method(connection, session, *arguments)
+        return value
 
-        is_alive(pid, start time) tells whether the holder still lives.
-        """
-        with self.db.reading() as connection:
-            scenario = self.parsed_of(connection, row)
-            ticket = self.ticket(connection, row)
-        found = scenario and scenario.on_stale == ADOPT and self.list_interrupted(row["id"])
-        if not found or not os.path.exists(self.spool_path(row["id"], found[1]["run"])):
-            return None
-        state = Spool(self.spool_path(row["id"], found[1]["run"])).state()
-        lives = state["holder"] is not None and is_alive(state["holder"], state["holder_started"])
-        return ticket._replace(is_adopted=True) if lives or state["is_over"] else None
+    @lazy
+    def record_later(self, connection, session, records):
+        """`record`, for which nobody waits."""
+        self.record(connection, session, records)
 
-    def adopt_session(self, connection, session, before, identity):
-        """A running session changes the agent that runs it, or Conflict."""
-        if connection.execute("update session set ran_by=? where id=? and status='RUNNING' and"
-                              " ran_by is ?", (identity, session, before)).rowcount != 1:
-            raise Conflict("session %d is not as it was" % session)
-
-    def spool_path(self, session, task_run):
-        """Where the holder of a task's process writes."""
-        return "%s.spool.%d.%d" % (self.path, session, task_run)
-
-    def fail_waiting(self, connection, session, message, now):
-        """A session that has waited too long for its scenario's limit ends in ERROR -> Aftermath,
-        or None when it is not outstanding."""
-        row = self.find_session(connection, session)
-        if row is None or row["status"] not in OUTSTANDING:
-            return None
-        self._change(connection, session, ERROR, ended=now, message=message)
-        return Aftermath(self.retry(connection, row, now))
-
-    def stop_outstanding(self, connection, session, now):
-        """A session that has not begun ends in STOPPED; False when it is not outstanding."""
-        row = self.get_session(connection, session)
-        return row["status"] in OUTSTANDING and self._change(
-            connection, session, STOPPED, ended=now, message="stopped before it began")
+    @lazy
+    def add_log_later(self, connection, session, task_run, lines, omitted):
+        """`add_log`, for which nobody waits."""
+        self.add_log(connection, session, task_run, lines, omitted)
 
 
 # ======================================================================================
-# store/views.py
-# What is read of sessions: listings, history, logs, durations, and what is purged.
+# store/scenarios.py
+# Scenario versions of a work repository, and their definitions.
 # ======================================================================================
 
-class SessionViews:
-    """Sessions as they are looked at; a part of WorkRepository."""
+class Scenarios:
+    """Scenario versions and their definitions; `name` is that of the repository."""
 
-    def find_session(self, connection, session):
-        """The row of a session, or None."""
-        return connection.execute("select * from session where id=?", (session,)).fetchone()
+    def __init__(self, name):
+        # of scenarios by this agent: what was read before may be out of date
+        self.changes = 0
+        self._name = name
+        self._parsed = {}       # definition id -> (body, Scenario)
 
-    def get_session(self, connection, session):
-        """The row of a session, or NotFound."""
-        row = self.find_session(connection, session)
+    def find(self, connection, name, version):
+        """The row of a scenario version (-1: the latest), or None."""
+        query = ("select s.name, s.version, s.definition, d.body from scenario s"
+                 " join definition d on d.id = s.definition where s.name=?")
+        if version == "-1":
+            return connection.execute(
+                query + " order by s.version_key desc, s.version desc limit 1",
+                (name,)).fetchone()
+        return connection.execute(query + " and s.version=?", (name, version)).fetchone()
+
+    def get(self, connection, name, version):
+        """find_version, or NotFound."""
+        row = self.find(connection, name, version)
         if row is None:
-            raise NotFound("no session %d in repository %s" % (session, self.name))
+            raise NotFound("%s in repository %s" % (self.tell_missing(connection, name, version),
+                                                    self._name))
         return row
 
-    def list_above(self, connection, name, below=1 << 62):
-        """The rows of the sessions that led to one of this name, `child of N`,
-        its parent's first."""
-        rows = []
-        while re.fullmatch("child of [0-9]{1,18}", name or ""):
-            row = self.find_session(connection, int(name[9:]))
-            if row is None or row["id"] >= below:       # a name that a user gave
-                break
-            rows.append(row)
-            name, below = row["name"], row["id"]
-        return rows
+    def tell_missing(self, connection, name, version):
+        if self.find(connection, name, "-1"):
+            return "scenario %s has no version %s" % (name, version)
+        return "no scenario %s" % name
+
+    def get_scenario(self, connection, name, version):
+        """(row, Scenario) of a version (-1: the latest). NotFound, Unreadable."""
+        row = self.get(connection, name, version)
+        return row, self.parse(row["definition"], row["body"])
+
+    def parse(self, definition, body):
+        """The Scenario of a definition, by its id and its JSON text. Unreadable.
+
+        After a rollback or a purge an id may get another text.
+        """
+        known = self._parsed.get(definition)
+        if known is None or known[0] != body:
+            try:
+                known = self._parsed[definition] = body, parse_scenario(load_body(body))
+            except ValueError as error:
+                raise Unreadable("the stored definition %d cannot be read: %s"
+                                 % (definition, error)) from None
+        return known[1]
+
+    def parse_stored(self, connection, definition):
+        """`parse` by the id alone."""
+        return self.parse(definition, self.get_body(connection, definition))
+
+    def find_secrets(self, connection, name, version):
+        """The names of the secret variables of a version (-1: the latest); none when there is none.
+        Unreadable."""
+        row = self.find(connection, name, version)
+        return () if row is None else tuple(self.parse(row["definition"], row["body"]).secrets)
+
+    def has(self, connection, name, version):
+        """Whether the repository has this scenario version."""
+        return self.find(connection, name, version) is not None
 
     @staticmethod
     def get_body(connection, definition):
@@ -4520,7 +4313,444 @@ class SessionViews:
         return connection.execute("select body from definition where id=?",
                                   (definition,)).fetchone()[0]
 
-    def list_sessions(self, filters, below, limit):
+    def list_versions(self, connection, name=None, version=None):
+        """Rows of scenario versions with their body, in natural order."""
+        where, values = "", []
+        for column, value in (("s.name", name), ("s.version", version)):
+            if value is not None:
+                where += " and %s=?" % column
+                values.append(value)
+        return connection.execute(
+            "select s.*, d.body from scenario s join definition d on d.id = s.definition"
+            " where 1" + where + " order by s.name, s.version_key, s.version", values).fetchall()
+
+    def put(self, connection, scenario, now, is_replacing):
+        """True when made, False when it was there, None when another one is."""
+        self.changes += 1
+        body = json.dumps(scenario.document)
+        digest = hashlib.sha256(canonical(scenario.document).encode()).hexdigest()
+        row = connection.execute(
+            "select d.digest from scenario s join definition d on d.id = s.definition"
+            " where s.name=? and s.version=?", (scenario.name, scenario.version)).fetchone()
+        if row and row["digest"] == digest:
+            return False
+        if row and not is_replacing:
+            return None
+        connection.execute("insert or ignore into definition(digest, body) values (?, ?)",
+                           (digest, body))
+        definition = connection.execute("select id from definition where digest=?",
+                                        (digest,)).fetchone()[0]
+        connection.execute("replace into scenario values (?, ?, ?, ?, ?)",
+                           (scenario.name, scenario.version, version_key(scenario.version),
+                            definition, now))
+        return True
+
+    def drop(self, connection, name, version):
+        """Deletes a version; NotFound, or Conflict while a schedule names it."""
+        self.changes += 1
+        row = self.get(connection, name, version)
+        is_last = connection.execute("select count(*) from scenario where name=?",
+                                     (name,)).fetchone()[0] == 1
+        for schedule in connection.execute("select name, version from schedule where scenario=?",
+                                           (name,)):
+            if schedule["version"] == row["version"] or schedule["version"] == "-1" and is_last:
+                raise Conflict("schedule %s names scenario %s %s"
+                               % (schedule["name"], name, row["version"]))
+        waiting = connection.execute("select schedule from schedule_condition where kind='scenario'"
+                                     " and name=?", (name,)).fetchone()
+        if waiting and is_last:
+            raise Conflict("schedule %s runs after scenario %s" % (waiting[0], name))
+        connection.execute("delete from scenario where name=? and version=?",
+                           (name, row["version"]))
+        self.forget_unused(connection)
+
+    def forget_unused(self, connection):
+        connection.execute("delete from definition where id not in"
+                           " (select definition from scenario)"
+                           " and id not in (select definition from session)")
+
+
+def load_body(body):
+    """The JSON text of a definition -> the object. Unreadable when another program has spoilt
+    it."""
+    try:
+        return json.loads(body)
+    except ValueError as error:
+        raise Unreadable("a stored definition is not JSON: %s" % error) from None
+
+
+# ======================================================================================
+# store/schedules.py
+# Schedules of a work repository, their holds and what they run after.
+# ======================================================================================
+
+PAGE = 500              # rows that are read at once
+
+
+class StoredSchedules:
+    """Schedules, their holds and what they run after; `name` is that of the repository."""
+
+    def __init__(self, name, scenarios, ledger):
+        self._name, self._scenarios, self._ledger = name, scenarios, ledger
+
+    def put(self, connection, schedule, now, origin=None):
+        """Adds a schedule or sets it to a new definition, its ledger and hold stay -> whether it
+        did.
+
+        The same again changes nothing. New times, or ON, begin now: what had come by the old ones
+        and was not decided is that of the Origin. `after` that changes, or is enabled, looks at
+        what ends from now on. Changed: the row is not that of the Origin any more.
+        """
+        row = self.find(connection, schedule.name)
+        if origin and (row is None or origin[:2] != (row["revision"], row["decided"])):
+            raise Changed("schedule %s was changed at the same time; try again" % schedule.name)
+        before = self.find_readable(row)
+        if before == schedule:
+            return False
+        connection.execute("update repository set last_revision = last_revision + 1")
+        revision = connection.execute("select last_revision from repository").fetchone()[0]
+        is_moved = before is None or before.timing != schedule.timing
+        waiting = row and row["waiting"]
+        if waiting and (is_moved or not schedule.get("after")):
+            self._ledger.skip(connection, schedule.name, Span(
+                waiting, waiting, 1, MISFIRE,
+                "the schedule was changed before what it ran after had ended well"), now)
+            waiting = None
+        if is_moved:
+            for span in origin.spans if origin else ():
+                self._ledger.skip(connection, schedule.name, span, now)
+            self._begin_anew(connection, schedule.name, now)
+        values = schedule[1:8] + (
+            json.dumps(schedule.variables), json.dumps(schedule.options), revision,
+            now if is_moved else row["decided"], waiting, schedule.name)
+        if row is None:
+            connection.execute(
+                "insert into schedule(agent, scenario, version, context, rule, timezone, enabled,"
+                " variables, options, revision, decided, waiting, name, created)"
+                " values (?,?,?,?,?,?,?,?,?,?,?,?,?,?)", values + (now,))
+        else:
+            connection.execute(
+                "update schedule set agent=?, scenario=?, version=?, context=?, rule=?, timezone=?,"
+                " enabled=?, variables=?, options=?, revision=?, decided=?, waiting=? where name=?",
+                values)
+        if before is None or before.get("after") != schedule.get("after") or not before.enabled:
+            self.put_conditions(connection, schedule)
+        return True
+
+    @staticmethod
+    def _begin_anew(connection, name, now):
+        """Takes back what was skipped by a clock that was ahead; what has fired then stays. Of a
+        long ledger only the newest rows can reach beyond now."""
+        connection.execute("delete from occurrence where schedule=? and due>? and session is null",
+                           (name, now))
+        connection.execute("update occurrence set message=message || '; begun anew at ' || ?2 where"
+                           " schedule=?1 and last_due>?2 and session is null and due in"
+                           " (select due from"
+                           " occurrence where schedule=?1 and due<=?2 order by due desc limit 50)",
+                           (name, now))
+
+    @staticmethod
+    def put_conditions(connection, schedule):
+        """What its `after` names is waited for from now on."""
+        connection.execute("delete from schedule_condition where schedule=?", (schedule.name,))
+        connection.executemany("insert into schedule_condition(schedule, kind, name)"
+                               " values (?, ?, ?)",
+                               [(schedule.name,) + condition[:2]
+                                for condition in schedule.list_conditions()])
+
+    def check_conditions(self, connection, schedule):
+        """What `after` names must be there (NotFound), and must not wait for it (Conflict)."""
+        for condition in schedule.list_conditions():
+            query = "select 1 from %s where name=? limit 1"
+            if connection.execute(query % condition.kind, (condition.name,)).fetchone() is None:
+                is_scenario = connection.execute(query % "scenario", (condition.name,)).fetchone()
+                raise NotFound("no %s %s in repository %s, after which it is to run%s" % (
+                    condition.kind, condition.name, self._name,
+                    is_scenario and "; a scenario is written scenario:%s" % condition.name or ""))
+        if self._leads_back(connection, schedule):
+            raise Conflict("schedule %s would wait for itself by way of its after" % schedule.name)
+
+    @staticmethod
+    def _leads_back(connection, schedule):
+        """Whether it runs after its own sessions, by way of others.
+
+        With a rule a scenario leads nowhere: others start it as well, and its own session of the
+        last due time may be what the next waits for.
+        """
+        seen, left = set(), [schedule.name]
+        while left:
+            for kind, name in connection.execute(
+                    "select c.kind, c.name from schedule_condition c join schedule s on"
+                    " s.name=c.schedule where s.name=? and (s.rule='' or c.kind='schedule')",
+                    (left.pop(),)).fetchall():
+                if name == (schedule.name if kind == "schedule" else schedule.scenario):
+                    return True
+                found = connection.execute(
+                    "select name from schedule where name=?" if kind == "schedule" else
+                    "select distinct s.name from schedule_condition c join schedule s on"
+                    " s.name=c.schedule where s.rule='' and s.scenario=?", (name,)).fetchall()
+                new = {row[0] for row in found} - seen
+                seen |= new
+                left += new
+        return False
+
+    def add(self, connection, schedule, now):
+        """Exists, NotFound (scenario, after), BadRequest (variable), Unreadable."""
+        if self.find(connection, schedule.name) is not None:
+            raise Exists("a schedule %s exists in repository %s" % (schedule.name, self._name))
+        self.set(connection, schedule, now, None)
+
+    def set(self, connection, schedule, now, origin):
+        """`put` of one whose scenario and conditions are checked. NotFound, BadRequest,
+        Conflict."""
+        _, scenario = self._scenarios.get_scenario(connection, schedule.scenario, schedule.version)
+        scenario.check_schedule(schedule.variables)
+        self.put(connection, schedule, now, origin)
+        self.check_conditions(connection, schedule)
+
+    def delete(self, connection, name):
+        """Deletes a schedule; its occurrences stay until they are purged. Conflict."""
+        self.get(connection, name)
+        waiting = connection.execute("select schedule from schedule_condition where kind='schedule'"
+                                     " and name=?", (name,)).fetchone()
+        if waiting:
+            raise Conflict("schedule %s runs after it" % waiting[0])
+        connection.execute("delete from schedule where name=?", (name,))
+        connection.execute("delete from schedule_condition where schedule=?", (name,))
+
+    def hold(self, connection, name, hold):
+        """Keeps a hold of a schedule, or its release (None)."""
+        self.get(connection, name)
+        connection.execute("update schedule set hold_reason=?, hold_by=?, hold_since=?,"
+                           " hold_until=? where name=?", tuple(hold or (None,) * 4) + (name,))
+
+    def find(self, connection, name):
+        """The row of a schedule, or None."""
+        return connection.execute("select * from schedule where name=?", (name,)).fetchone()
+
+    def get(self, connection, name):
+        """The row of a schedule, or NotFound."""
+        row = self.find(connection, name)
+        if row is None:
+            raise NotFound("no schedule %s in repository %s" % (name, self._name))
+        return row
+
+    @staticmethod
+    def read(row):
+        """A row -> Schedule. Conflict: another program has spoilt it."""
+        return Schedule(row["name"], row["agent"], row["scenario"], row["version"], row["context"],
+                        row["rule"], row["timezone"], bool(row["enabled"]),
+                        *({} if row[name] == "{}" else read_stored(name, row[name])
+                          for name in ("variables", "options")))
+
+    def find_readable(self, row):
+        """`read` of a row, or None for what another program has spoilt, or is none."""
+        with contextlib.suppress(Conflict):
+            return row and self.read(row)
+
+    @staticmethod
+    def list_page(connection, name, after):
+        """At most PAGE rows of schedules by name, those behind `after`, or the one of a name; with
+        `last`: the newest due time that made a session."""
+        return connection.execute(
+            "select s.*, (select due from occurrence o where o.schedule = s.name and"
+            " o.session is not null order by due desc limit 1) as last from schedule s"
+            " where %s order by name limit ?" % ("name > ?" if name is None else "name=?"),
+            (after if name is None else name, PAGE)).fetchall()
+
+    @staticmethod
+    def list_revisions(connection, agent):
+        """[(name, revision, since when it is held)] of an agent's schedules."""
+        return connection.execute("select name, revision, hold_since from schedule where agent=?",
+                                  (agent,)).fetchall()
+
+    @staticmethod
+    def list_named(connection, names):
+        """The rows of these schedules, at most PAGE."""
+        return connection.execute("select * from schedule where name in (%s)"
+                                  % ",".join("?" * len(names)), names).fetchall()
+
+    @staticmethod
+    def list_conditions(connection, schedule):
+        """[(kind, name, when it was met or None)] of a schedule's `after`."""
+        return [tuple(row) for row in connection.execute(
+            "select kind, name, met from schedule_condition where schedule=?", (schedule,))]
+
+    def list_stray(self, connection):
+        """The Schedules whose `after` another program has written: it is not waited for yet."""
+        conditions = collections.defaultdict(set)
+        for schedule, *condition in connection.execute("select schedule, kind, name from"
+                                                       " schedule_condition"):
+            conditions[schedule].add(tuple(condition))
+        rows = connection.execute(
+            "select * from schedule where instr(options, '\"after\"') or name in"
+            " (select schedule from schedule_condition)").fetchall()
+        stray = []
+        for schedule in filter(None, map(self.find_readable, rows)):
+            with contextlib.suppress(ValueError):       # spoilt: it does not fire
+                if conditions[schedule.name] != {condition[:2]
+                                                 for condition in schedule.list_conditions()}:
+                    stray.append(schedule)
+        return stray
+
+    @staticmethod
+    def list_met(connection):
+        """[(schedule, kind, name, when)] of the conditions that are met."""
+        return connection.execute("select schedule, kind, name, met from schedule_condition"
+                                  " where met is not null").fetchall()
+
+    def list_users(self, connection, calendar):
+        """The names of the schedules that a calendar excludes dates from."""
+        rows = connection.execute("select * from schedule where instr(options, ?)",
+                                  (calendar,)).fetchall()
+        schedules = filter(None, map(self.find_readable, rows))
+        return [schedule.name for schedule in schedules if calendar in schedule.list_calendars()]
+
+
+# ======================================================================================
+# store/sessions.py
+# Sessions of a work repository, one by one: their rows, their states, their tickets.
+# ======================================================================================
+
+class Sessions:
+    """The rows of sessions, and the one place where their state changes."""
+
+    def __init__(self, name, scenarios):
+        self._name, self._scenarios = name, scenarios
+
+    @staticmethod
+    def find(connection, session):
+        """The row of a session, or None."""
+        return connection.execute("select * from session where id=?", (session,)).fetchone()
+
+    def get(self, connection, session):
+        """The row of a session, or NotFound."""
+        row = self.find(connection, session)
+        if row is None:
+            raise NotFound("no session %d in repository %s" % (session, self._name))
+        return row
+
+    def list_above(self, connection, parent):
+        """The rows of the sessions that led to one whose parent is this (None: to one that has
+        none), the parent's first."""
+        rows = []
+        while parent is not None:
+            row = self.find(connection, parent)
+            if row is None:             # purged
+                break
+            rows.append(row)
+            parent = row["parent"]
+        return rows
+
+    def get_scenario(self, connection, row):
+        """The Scenario of a row of session. Unreadable."""
+        return self._scenarios.parse_stored(connection, row["definition"])
+
+    def find_secrets(self, connection, session):
+        """The names of the secret variables of a session. NotFound, Unreadable."""
+        return tuple(self.get_scenario(connection, self.get(connection, session)).secrets)
+
+    def make_ticket(self, connection, row):
+        """A row of session -> Ticket. That its definition cannot be read is told when it begins."""
+        try:
+            scenario = self.get_scenario(connection, row)
+        except Unreadable:
+            scenario = None
+        return self.with_limit(
+            Ticket(row["id"], row["status"], row["agent"], row["priority"], row["start_at"],
+                   row["schedule"], is_parallel=bool(row["is_parallel"])),
+            scenario, row["start_at"] or row["created"])
+
+    @staticmethod
+    def with_limit(ticket, scenario, since):
+        if not scenario or not scenario.concurrency:
+            return ticket
+        wait = scenario.concurrency["max_wait"]
+        return ticket._replace(scenario=scenario.name, limit=scenario.concurrency["limit"],
+                               wait_until=wait and from_text(since) + wait)
+
+    @staticmethod
+    def list_secret_files(connection):
+        """The names of the secret files of open sessions."""
+        return {row[0] or str(row[1]) for row in connection.execute(
+            "select secret_file, id from session where status in ('WAITING', 'QUEUED', 'RUNNING')")}
+
+    def list_outstanding(self, connection, agent):
+        """Tickets of what an agent has acknowledged and not begun, in order of arrival."""
+        return [self.make_ticket(connection, row) for row in connection.execute(
+            "select * from session where agent=? and status in ('WAITING', 'QUEUED') order by id",
+            (agent,)).fetchall()]
+
+    @staticmethod
+    def list_running(connection, agent):
+        """Rows of an agent's sessions that the repository shows as running."""
+        return connection.execute("select * from session where agent=? and status='RUNNING'",
+                                  (agent,)).fetchall()
+
+    @staticmethod
+    def change(connection, session, status, states=None, **columns):
+        """The one place where the state of a session changes: only from those that TRANSITIONS
+        names, and of these only from `states`; False when it is in none of them."""
+        columns["status"] = status
+        sql = "update session set %s where id=? and status in (%s)" % (
+            ", ".join("%s=?" % name for name in columns),
+            ", ".join("'%s'" % state for state in TRANSITIONS[status]
+                      if states is None or state in states))
+        return connection.execute(sql, tuple(columns.values()) + (session,)).rowcount == 1
+
+    def set_waiting(self, connection, agent, is_held, now):
+        """A hold makes what is QUEUED wait; its release queues what waited only for it."""
+        state, where = (WAITING, "status='QUEUED'") if is_held else (
+            QUEUED, "status='WAITING' and (start_at is null or start_at <= '%s')" % now)
+        rows = connection.execute("select id from session where agent=? and status in ('WAITING',"
+                                  " 'QUEUED') and " + where, (agent,)).fetchall()
+        for row in rows:
+            self.change(connection, row["id"], state)
+
+    @lazy
+    def set_queued(self, connection, session):
+        """A session whose start time has come; one that has ended meanwhile stays so."""
+        self.change(connection, session, QUEUED, OUTSTANDING)
+
+    def begin(self, connection, session, identity, is_late, now, scenario=None):
+        """QUEUED or WAITING -> RUNNING, or Conflict when it is neither any more.
+
+        RepositoryError: sessions of other agents fill the scenario's limit.
+        """
+        if scenario and scenario.concurrency:
+            running = connection.execute(
+                "select count(*) from session where scenario=? and status='RUNNING' and id<>?",
+                (scenario.name, session)).fetchone()[0]
+            if running >= scenario.concurrency["limit"]:
+                raise RepositoryError("%d sessions of scenario %s run, its limit"
+                                      % (running, scenario.name))
+        if not self.change(connection, session, RUNNING, begun=now, ran_by=identity):
+            raise Conflict("session %d is not outstanding" % session)
+        if is_late:
+            connection.execute("update occurrence set decision='late' where session=?"
+                               " and decision='started'", (session,))
+
+    @staticmethod
+    def adopt(connection, session, before, identity):
+        """A running session changes the agent that runs it, or Conflict."""
+        if connection.execute("update session set ran_by=? where id=? and status='RUNNING' and"
+                              " ran_by is ?", (identity, session, before)).rowcount != 1:
+            raise Conflict("session %d is not as it was" % session)
+
+
+# ======================================================================================
+# store/views.py
+# What is read of sessions: listings, history, logs, durations, and what is purged.
+# ======================================================================================
+
+class Views:
+    """Sessions as they are looked at, and how they are purged."""
+
+    def __init__(self, scenarios, sessions):
+        self._scenarios, self._sessions = scenarios, sessions
+
+    @staticmethod
+    def list_sessions(connection, filters, below, limit):
         """Rows of at most `limit` sessions with a number under `below`, newest first."""
         where, values = ["id < ?"], [below]
         if filters.statuses:
@@ -4536,34 +4766,33 @@ class SessionViews:
         if filters.keyword is not None:
             where.append("instr(',' || keywords || ',', ',' || ? || ',')")
             values.append(filters.keyword)
-        with self.db.reading() as connection:
-            return connection.execute("select * from session where %s order by id desc limit ?"
-                                      % " and ".join(where), values + [limit]).fetchall()
+        return connection.execute("select * from session where %s order by id desc limit ?"
+                                  % " and ".join(where), values + [limit]).fetchall()
 
-    def session_history(self, session):
+    def get_history(self, connection, session):
         """(session row, step rows, task rows, names of secrets) of one moment; NotFound,
         RepositoryError."""
-        with self.db.reading() as connection:
-            connection.execute("begin")
-            try:
-                row = self.get_session(connection, session)
-                return (row,
-                        connection.execute(
-                            "select * from session_step where session=? order by run",
-                            (session,)).fetchall(),
-                        connection.execute(
-                            "select * from session_task where session=? order by run",
-                            (session,)).fetchall(),
-                        self._secret_names(connection, row))
-            finally:
-                connection.execute("rollback")
+        connection.execute("begin")
+        try:
+            row = self._sessions.get(connection, session)
+            return (row,
+                    connection.execute(
+                        "select * from session_step where session=? order by run",
+                        (session,)).fetchall(),
+                    connection.execute(
+                        "select * from session_task where session=? order by run",
+                        (session,)).fetchall(),
+                    self._secret_names(connection, row))
+        finally:
+            connection.execute("rollback")
 
     def _secret_names(self, connection, row):
-        scenario = self.parsed_of(connection, row)      # None: this version cannot read it
-        return tuple(scenario.secrets) if scenario else ()
+        with contextlib.suppress(Unreadable):       # what is secret was never stored
+            return tuple(self._sessions.get_scenario(connection, row).secrets)
+        return ()
 
     @staticmethod
-    def median_durations(connection):
+    def get_durations(connection):
         """{scenario: seconds}, of its newest sessions that ended well."""
         durations = {}
         for scenario, begun, ended in connection.execute(
@@ -4577,40 +4806,40 @@ class SessionViews:
     def list_open(self, connection, agent):
         """[(row, Ticket)] of an agent's sessions that run or are outstanding,
         in order of creation."""
-        return [(row, self.ticket(connection, row)) for row in connection.execute(
+        return [(row, self._sessions.make_ticket(connection, row)) for row in connection.execute(
             "select * from session where agent=? and status in ('WAITING', 'QUEUED', 'RUNNING')"
             " order by id", (agent,)).fetchall()]
 
-    def session_resume(self, session):
+    def get_resume(self, connection, session):
         """What a run needs: (session row, Scenario, runs so far, {step: (attempts so far,
         status)}), the status being that of the newest attempt."""
-        with self.db.reading() as connection:
-            row = self.get_session(connection, session)
-            scenario = self.parsed(row["definition"], self.get_body(connection, row["definition"]))
-            if row["begun"] is None:
-                return row, scenario, 0, {}
-            attempts = {step: (attempt, status) for step, attempt, status in connection.execute(
-                "select step, max(attempt), status from session_step where session=? group by step",
-                (session,))}
-            runs = connection.execute(
-                "select max(ifnull((select max(run) from session_step where session=?1), 0),"
-                " ifnull((select max(run) from session_task where session=?1), 0))",
-                (session,)).fetchone()[0]
-            return row, scenario, runs, attempts
+        row = self._sessions.get(connection, session)
+        scenario = self._sessions.get_scenario(connection, row)
+        if row["begun"] is None:
+            return row, scenario, 0, {}
+        attempts = {step: (attempt, status) for step, attempt, status in connection.execute(
+            "select step, max(attempt), status from session_step where session=? group by step",
+            (session,))}
+        runs = connection.execute(
+            "select max(ifnull((select max(run) from session_step where session=?1), 0),"
+            " ifnull((select max(run) from session_task where session=?1), 0))",
+            (session,)).fetchone()[0]
+        return row, scenario, runs, attempts
 
-    def list_log(self, session, after, limit):
+    @staticmethod
+    def list_log(connection, session, after, limit):
         """At most `limit` log rows with the names of step and task, after (task_run, position)."""
-        with self.db.reading() as connection:
-            return connection.execute(
-                "select l.task_run, l.position, l.time, l.stream, l.line, s.name as step,"
-                " case t.name when '' then t.task + 1 else t.name end as task"
-                " from session_log l join session_task t on t.session = l.session"
-                " and t.run = l.task_run join session_step s on s.session = t.session"
-                " and s.run = t.step_run where l.session=? and (l.task_run, l.position) > (?, ?)"
-                " order by l.task_run, l.position limit ?",
-                (session,) + after + (limit,)).fetchall()
+        return connection.execute(
+            "select l.task_run, l.position, l.time, l.stream, l.line, s.name as step,"
+            " case t.name when '' then t.task + 1 else t.name end as task"
+            " from session_log l join session_task t on t.session = l.session"
+            " and t.run = l.task_run join session_step s on s.session = t.session"
+            " and s.run = t.step_run where l.session=? and (l.task_run, l.position) > (?, ?)"
+            " order by l.task_run, l.position limit ?",
+            (session,) + after + (limit,)).fetchall()
 
-    def has_open(self, connection):
+    @staticmethod
+    def has_open(connection):
         """Whether any agent has an open session here."""
         return connection.execute("select 1 from session where status in ('WAITING', 'QUEUED',"
                                   " 'RUNNING') limit 1").fetchone() is not None
@@ -4640,7 +4869,7 @@ class SessionViews:
             connection.execute("delete from occurrence where session is null and last_due < ?",
                                (before,))
         if ids:
-            self._forget_definitions(connection)
+            self._scenarios.forget_unused(connection)
         return len(ids)
 
 
@@ -4763,6 +4992,11 @@ create trigger schedule_changed
     update repository set last_revision = last_revision + 1; update schedule set
     revision = (select last_revision from repository),
     decided = max(decided, strftime('%Y-%m-%dT%H:%M:%fZ', 'now')) where name = new.name; end;
+""", """
+-- the session whose task has started it
+alter table session add column parent integer;
+-- where the secrets lie that came with EXEC
+alter table session add column secret_file text;
 """)
 
 HELLO = {"scenarios": [{
@@ -4771,19 +5005,23 @@ HELLO = {"scenarios": [{
         {"type": "os", "command": 'echo "Hello, ${who}! This is session $SESSION."'}]}]}]}
 
 
-class WorkRepository(ScenarioTables, SessionTables, SessionViews, ScheduleTables, OccurrenceTables):
-    """One attached work repository. Methods that take a connection run inside its writer."""
+class WorkRepository:
+    """One attached work repository: its file, and a store for each of its parts. Every method of a
+    store takes a connection first: a reading one by `db.read`, or the writer's by `db.write`."""
 
     def __init__(self, number, name, path, clock):
         self.id, self.name, self.path = number, name, path
         self.db = Database(path, "work", "work repository %s" % name, WORK_MIGRATIONS, clock)
         self.secrets = SecretFiles(path)
         self.is_behind = False  # outstanding sessions and schedules must be read again
-        self._parsed = {}       # definition id -> (body, Scenario)
-        self._defaults = None, ""      # (Scenario, JSON of its variables) used last
-        self._versions = {}     # (name, version) -> (row, Scenario), as of _versions_at
-        self._versions_at = None
-        self._imports = 0       # changes of scenarios by this agent
+        self.scenarios, self.ledger, self.progress = Scenarios(name), Ledger(), Progress()
+        self.sessions = Sessions(name, self.scenarios)
+        self.views = Views(self.scenarios, self.sessions)
+        self.schedules = StoredSchedules(name, self.scenarios, self.ledger)
+        self.imports = Imports(self.scenarios, self.schedules)
+        self.endings = Endings(self.sessions, self.progress, self.schedules)
+        self.arrivals = Arrivals(self.db, self.scenarios, self.sessions, self.endings)
+        self.decisions = Decisions(self.schedules, self.arrivals, self.endings, self.ledger)
 
     @classmethod
     def create(cls, number, name, path, clock):
@@ -4791,15 +5029,14 @@ class WorkRepository(ScenarioTables, SessionTables, SessionViews, ScheduleTables
         make_private(path)
         repository = cls(number, name, path, clock).open()
         document = Definitions().read(json.dumps(HELLO))
-        repository.db.write(lambda connection: repository.import_document(
-            connection, document, DEFAULT_NAME, to_text(clock.now())))
+        repository.db.write(repository.imports.put, document, DEFAULT_NAME, to_text(clock.now()))
         return repository
 
     def open(self, expected_uuid=None):
         """Opens the file and checks that it is the one of this id; RepositoryError."""
         self.db.open()
         try:
-            number = self.db.write(self._claim)
+            number = self.db.write(claim_id, self.id)
             self.id = self.id or number         # ATTACH takes the id that the file has
             if number is None or number != self.id:
                 raise RepositoryError("%s: the file is a work repository of id %s, not %s"
@@ -4812,10 +5049,69 @@ class WorkRepository(ScenarioTables, SessionTables, SessionViews, ScheduleTables
             raise
         return self
 
-    def _claim(self, connection):
-        """The id that the file carries; a new file takes this one."""
-        connection.execute("update repository set id=? where id is null", (self.id,))
-        return connection.execute("select id from repository").fetchone()[0]
+    # -- a page at a time: nothing stays open between ----------------------------------
+
+    def list_schedules(self, name=None):
+        """Yields the rows of schedules by name, as Schedules.list_page gives them."""
+        after = ""
+        while True:
+            rows = self.db.read(self.schedules.list_page, name, after)
+            yield from rows
+            if len(rows) < PAGE:
+                return
+            after = rows[-1]["name"]
+
+    def read_schedules(self, names):
+        """Yields the rows of these schedules."""
+        for start in range(0, len(names), PAGE):
+            yield from self.db.read(self.schedules.list_named, names[start:start + PAGE])
+
+    # -- files beside ------------------------------------------------------------------
+
+    def spool_path(self, session, task_run):
+        """Where the minder of a task's process writes."""
+        return "%s.spool.%d.%d" % (self.path, session, task_run)
+
+    def find_adoptable(self, row, is_alive):
+        """The Ticket of a stale session whose process can be taken up again, or None.
+
+        is_alive(pid, start time) tells whether the minder still lives.
+        """
+        if self.db.read(self._get_on_stale, row) != ADOPT:
+            return None
+        interrupted = self.db.read(self.progress.find_interrupted, row["id"])
+        path = interrupted and self.spool_path(row["id"], interrupted[1]["run"])
+        if not path or not os.path.exists(path):
+            return None
+        state = Spool(path).state()
+        lives = state["holder"] is not None and is_alive(state["holder"], state["holder_started"])
+        if not lives and not state["is_over"]:
+            return None
+        return self.db.read(self.sessions.make_ticket, row)._replace(is_adopted=True)
+
+    def _get_on_stale(self, connection, row):
+        try:
+            return self.sessions.get_scenario(connection, row).on_stale
+        except Unreadable:              # what its closing will say
+            return "error"
+
+    def forget_strays(self):
+        """Secrets and spools of sessions that have ended, or never were: left by a crash."""
+        names = self.secrets.list_names()       # before the rows: a file is there before its row
+        for name in names - self.db.read(self.sessions.list_secret_files):
+            self.secrets.forget(name)
+        for path in glob.glob(glob.escape(self.path) + ".spool.*"):
+            number = path[len(self.path):].split(".")[2]
+            row = self.db.read(self.sessions.find, int(number)) if number.isdigit() else None
+            if row is None or row["status"] in ENDED:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+
+
+def claim_id(connection, number):
+    """The id that the file carries; a new file takes this one."""
+    connection.execute("update repository set id=? where id is null", (number,))
+    return connection.execute("select id from repository").fetchone()[0]
 
 
 # ======================================================================================
@@ -6830,8 +7126,8 @@ class Surroundings(NamedTuple):
     identity: str                   # text of the agent's Identity
     output: Output
     max_output: int                 # bytes kept of a task's output
-    on_end: Callable                # on_end(session number, status), after its end is on disk
-    on_aftermath: Callable          # on_aftermath(repository, Aftermath), likewise
+    on_end: Callable                # on_end(repository, Ending), once that is on disk
+    on_loss: Callable               # on_loss(session number): its end cannot be recorded
     topology: Any                   # the Topology: data_server(schema, context), mail_server()
     # the Children: start(request, repository), find_end(session) ...
     children: Any
@@ -6879,16 +7175,16 @@ class Execution:
         except (OSError, ValueError) as error:
             raise TaskError(start_error(error)) from None
         session.roots[process.pid] = process.started
-        session.note(session.repository.started_task, self._run, process.pid, process.started)
+        session.note(session.repository.progress.note_process, self._run, process.pid,
+                     process.started)
         session.flush(is_waiting=False)
         return process
 
     def _store(self, rows, omitted, then):
         """What the capture hands to the log."""
         repository = self._session.repository
-        repository.db.submit(lambda connection: repository.add_log(
-            connection, self._session.number, self._run, rows, omitted), then=lambda _: then(),
-            is_lazy=True)
+        repository.db.submit(repository.progress.add_log_later, self._session.number, self._run,
+                             rows, omitted, then=lambda _: then())
 
     def _spool(self):
         return Spool(self._session.repository.spool_path(self._session.number, self._run))
@@ -6945,7 +7241,7 @@ class Execution:
         after, omitted = progress
         state, rows, now_omitted = spool.read(after, omitted)
         if rows or now_omitted != omitted:
-            self._session.note(self._session.repository.add_log, self._run, rows,
+            self._session.note(self._session.repository.progress.add_log, self._run, rows,
                                None if now_omitted == omitted else now_omitted)
             self._session.flush(is_waiting=False)
         return state, (max([after] + [row[0] for row in rows]), now_omitted)
@@ -6997,6 +7293,7 @@ class Execution:
         return self._around.children.start(
             SessionRequest(name, "", version, context or self.values["CONTEXT"], variables,
                            name="child of %d" % self._session.number,
+                           parent=self._session.number,
                            hidden=self._session.secrets), self._session.repository)
 
     def wait_child(self, number):
@@ -7037,6 +7334,7 @@ class Session:
     def __init__(self, ticket, repository, around):
         self.number, self.ticket, self.repository = ticket.session, ticket, repository
         self.around = around
+        self._progress = repository.progress
         self._changed = threading.Condition()
         self._stop = None               # None, NORMAL, IMMEDIATE
         self._stop_message = ""
@@ -7080,13 +7378,15 @@ class Session:
         """Runs it to its end. RepositoryError: not begun, it stays outstanding."""
         try:
             self._row, self._scenario, self._run, self._attempts = \
-                self.repository.session_resume(self.number)
+                self.repository.db.read(self.repository.views.get_resume, self.number)
             self._values = dict(json.loads(self._row["variables"]), **self._own_values())
             self._adopt() if self.ticket.is_adopted else self._begin()
             self.is_begun = True
             unread = self._read_secrets()
         except (Conflict, NotFound):        # stopped or purged since it was queued
             return
+        except Unreadable as error:
+            return self._end_unread(error.message)
         try:
             with self._deadline(self._row["timeout"], "session"):
                 status, message = (ERROR, unread) if unread else self._steps()
@@ -7115,20 +7415,21 @@ class Session:
         # neither restarted nor another attempt
         is_first = row["begun"] is None and row["attempt"] == 1
         is_late = is_first and planned is not None and now - from_text(planned) > LATE_S
-        identity = self.around.identity
-        self.repository.db.write(lambda connection: self.repository.begin_session(
-            connection, self.number, identity, is_late, to_text(now), self._scenario), within_s=2.0)
+        self.repository.db.write(self.repository.sessions.begin, self.number, self.around.identity,
+                                 is_late, to_text(now), self._scenario, within_s=2.0)
 
     def _adopt(self):
-        before, identity = self._row["ran_by"], self.around.identity
-        self.repository.db.write(lambda connection: self.repository.adopt_session(
-            connection, self.number, before, identity))
-        self._resumed = self.repository.list_interrupted(self.number)
+        repository = self.repository
+        repository.db.write(repository.sessions.adopt, self.number, self._row["ran_by"],
+                            self.around.identity)
+        self._resumed = repository.db.read(repository.progress.find_interrupted, self.number)
         log.warning("session %d is adopted", self.number)
 
     def _read_secrets(self):
         """Takes the values of secret variables -> why that fails, or nothing."""
-        given = self.repository.secrets.read(self.number) if self._scenario.secrets else {}
+        given = {}
+        if self._scenario.secrets:
+            given = self.repository.secrets.read(self._row["secret_file"] or str(self.number))
         for name, source in self._scenario.secrets.items():
             try:
                 value = given[name] if name in given else read_secret(source)
@@ -7150,16 +7451,23 @@ class Session:
         return mask_all(text, self.secrets)
 
     def _end(self, status, message):
-        self.note(self.repository.end_session, status, self._told(message), self._row["level"],
-                   self._now())
+        self.note(self.repository.endings.end, status, self._told(message), self._now())
         try:
-            aftermath = self.flush()
+            ending = self.flush()
         except RepositoryError as error:
             return self._report_loss(error)
-        if self._scenario.secrets:
-            self.repository.secrets.forget(self.number)
-        self.around.on_end(self.number, status)
-        self.around.on_aftermath(self.repository, aftermath)
+        if ending is None:              # it was no more open
+            self.around.on_loss(self.number)
+        else:
+            self.around.on_end(self.repository, ending)
+
+    def _end_unread(self, reason):
+        """It cannot begin: its definition cannot be read."""
+        repository = self.repository
+        ending = repository.db.write(repository.endings.end_outstanding, self.number, ERROR,
+                                     one_line(reason), self._now())
+        if ending is not None:
+            self.around.on_end(repository, ending)
 
     def _told(self, message):
         return one_line(self.mask(message))
@@ -7167,7 +7475,7 @@ class Session:
     def _report_loss(self, error):
         log.error("session %d ended in memory alone, its end is not recorded: %s",
                   self.number, error)
-        self.around.on_end(self.number, None)
+        self.around.on_loss(self.number)
 
     def _steps(self):
         """Runs step after step -> (status, message) of the session."""
@@ -7198,7 +7506,7 @@ class Session:
     def _stop_between(self, step, task):
         """A normal stop takes effect here; a RESTART goes on at this place."""
         if self._stop:
-            self.note(self.repository.set_restart, step, task)
+            self.note(self._progress.set_restart, step, task)
             self.interrupt_if_asked(is_between=True)
 
     def _step(self, index, step, first_task):
@@ -7214,7 +7522,7 @@ class Session:
             task, message = failure
             if self._failure is None or step.on_ok != FAIL:     # not that of a mere handler
                 self._failure = index, task, "step %s: %s" % (step.name, message)
-                self.note(self.repository.set_restart, index, task)
+                self.note(self._progress.set_restart, index, task)
             if attempt + 1 < step.attempts or step.on_error != FAIL:
                 self.interrupt_if_asked(is_between=True)
         return False
@@ -7223,7 +7531,7 @@ class Session:
         """Runs the tasks of a step once -> None, or (task, message) of the failure."""
         attempt = self._attempts.get(index, (0, None))[0] + (not self._resumed)
         self._attempts[index] = attempt, None
-        run = self._begin_run(self._resumed and self._resumed[0], self.repository.begin_step,
+        run = self._begin_run(self._resumed and self._resumed[0], self._progress.begin_step,
                               index, step.name, attempt)
         interrupt = None
         try:
@@ -7231,7 +7539,7 @@ class Session:
                 status, failure = self._tasks(index, step, first_task, run, attempt)
         except Interrupted as error:
             interrupt, status, failure = error, error.status, (self._at, error.message)
-        self.note(self.repository.end_step, run, status, self._told(failure[1] if failure else ""),
+        self.note(self._progress.end_step, run, status, self._told(failure[1] if failure else ""),
                   self._now())
         if interrupt and interrupt.scope != "step":
             raise interrupt
@@ -7265,7 +7573,7 @@ class Session:
     def _task(self, index, number, task, step_run, attempt):
         """Runs one task and notes how it ended -> TaskResult."""
         resumed, self._resumed = self._resumed, None
-        run = self._begin_run(resumed and resumed[1], self.repository.begin_task, step_run, index,
+        run = self._begin_run(resumed and resumed[1], self._progress.begin_task, step_run, index,
                               number, task.name or "", task.type, attempt)
         interrupt, kind = None, TASK_TYPES[task.type]()
         if not resumed and not (getattr(kind, "is_instant", False)
@@ -7285,13 +7593,13 @@ class Session:
             result = TaskResult(error.status, execution.rc, message=error.message)
         execution.close()
         self._values.update((name, self.mask(value)) for name, value in result.values.items())
-        self.note(self.repository.add_log, run, *execution.rest)
-        self.note(self.repository.end_task, run, result.status, result.rc, result.rows,
+        self.note(self._progress.add_log, run, *execution.rest)
+        self.note(self._progress.end_task, run, result.status, result.rc, result.rows,
                    self._told(result.message), self._now())
         if result.values:
-            self.note(self.repository.set_variables, self._variables())
+            self.note(self._progress.set_variables, self._variables())
         if interrupt and interrupt.scope != "task":
-            self.note(self.repository.set_restart, index, number)
+            self.note(self._progress.set_restart, index, number)
             raise interrupt
         return result
 
@@ -7312,15 +7620,11 @@ class Session:
         """Hands over what was noted; waits for the commit unless told otherwise -> what the last of
         it gave back."""
         records, self._records = self._records, []
-
-        def work(connection):
-            value = None
-            for method, arguments in records:
-                value = method(connection, self.number, *arguments)
-            return value
-        pending = self.repository.db.submit(work, is_lazy=not is_waiting)
+        progress, submit = self.repository.progress, self.repository.db.submit
         if not is_waiting:
+            submit(progress.record_later, self.number, records)
             return None
+        pending = submit(progress.record, self.number, records)
         value = pending.result()
         while self.spent:
             self.spent.pop().remove()
@@ -7826,9 +8130,11 @@ def list_state(repository, row, due, hold):
     notes = [] if row["enabled"] else ["disabled"]
     notes += ["%s; what comes due is decided at the release" % held
               for held in list_holds(hold, hold_of(row))]
-    for kind, name, met in repository.list_conditions(row["name"]):
+    for kind, name, met in repository.db.read(
+            repository.schedules.list_conditions, row["name"]):
         if not met:
-            newest = repository.list_sessions(SessionFilter(**{kind: name}), 1 << 62, 1)
+            newest = repository.db.read(repository.views.list_sessions,
+                                        SessionFilter(**{kind: name}), 1 << 62, 1)
             notes.append("waits for %s %s%s" % (kind, name, "".join(
                 ", whose newest session %d is %s" % (last["id"], last["status"])
                 for last in newest)))
@@ -7964,7 +8270,11 @@ def visit_maker(repository, schedule, duration, timetable=None):
 
     def make(due):
         if not bounds:
-            scenario = repository.find_parsed(schedule.scenario, schedule.version)
+            try:
+                _, scenario = repository.db.read(repository.scenarios.get_scenario,
+                                                 schedule.scenario, schedule.version)
+            except (NotFound, Unreadable):      # its due times will say so
+                scenario = None
             bounds.extend((schedule.get("timeout") or (scenario and scenario.timeout),
                            scenario and scenario.concurrency or NO_LIMIT))
         timeout, concurrency = bounds
@@ -8039,9 +8349,9 @@ class Forecast:
         """Yields the Visits of one schedule of a repository after the other;
         what is open comes last."""
         with repository.db.reading() as connection:
-            durations = repository.median_durations(connection)
-            opened = [] if self._is_past else repository.list_open(connection, self._agent)
-            met = [] if self._is_past else repository.list_met(connection)
+            durations = repository.views.get_durations(connection)
+            opened = [] if self._is_past else repository.views.list_open(connection, self._agent)
+            met = [] if self._is_past else repository.schedules.list_met(connection)
         conditions, releases = collections.defaultdict(dict), {}
         for schedule, kind, name, ended in met:
             conditions[schedule][kind, repository.id, name] = ended
@@ -8067,7 +8377,7 @@ class Forecast:
 
     def _list_visits(self, repository, row, timetable, duration, met, release, note):
         """The Visits of a schedule, in order; what it runs after is kept in mind."""
-        schedule = repository.schedule_of(row)
+        schedule = repository.schedules.read(row)
         decided, begin, end = from_text(row["decided"]), self._period.begin, self._period.end
         if not self._is_past:
             if begin == self._begin:    # what jitter delays is still to come
@@ -8532,6 +8842,9 @@ class Scheduler:
 # The schedules of all repositories: loaded, changed, fired, listed.
 # ======================================================================================
 
+CHANGE_TRIES = 20       # of a change that others come before
+
+
 @contextlib.contextmanager
 def uncollected():
     """Makes many objects that stay: they are not searched for garbage meanwhile, nor later."""
@@ -8547,15 +8860,13 @@ def uncollected():
 class Schedules:
     """The schedules of an agent's name: what the repositories hold, and what the scheduler fires.
 
-    `queue_ticket(repository, Ticket)` takes a session that was made, `end_replaced(repository,
-    sessions)` those that it replaces.
+    `take_made(repository, Made)` takes the session of a due time, and those that it replaces.
     """
 
-    def __init__(self, name, places, master, clock, queue, agent_is_held, queue_ticket,
-                 end_replaced):
+    def __init__(self, name, places, master, clock, queue, agent_is_held, take_made):
         self._name, self._places, self._master, self._clock = name, places, master, clock
         self._queue, self._agent_is_held = queue, agent_is_held
-        self._queue_ticket, self._end_replaced = queue_ticket, end_replaced
+        self._take_made = take_made
         self._started = clock.now()
         # key of what this start fires and has not yet -> as ON_HOLD
         self._startups = {}
@@ -8591,7 +8902,7 @@ class Schedules:
         try:
             if trouble:
                 raise CalendarError(trouble)
-            schedule = repository.schedule_of(row)
+            schedule = repository.schedules.read(row)
             policy = _share(Policy(schedule.get("misfire"), schedule.get("grace"),
                                    schedule.get("jitter")))
             if schedule.enabled and schedule.rule:
@@ -8599,8 +8910,8 @@ class Schedules:
         except (CalendarError, Conflict) as error:
             message = "does not fire: %s" % error
             log.warning("schedule %s %s", row["name"], message)
-            repository.db.submit(lambda connection: repository.note_failed(     # at no due time
-                connection, row["name"], to_text(int(now) + 0.5), message, to_text(now)))
+            repository.db.submit(repository.ledger.note_failed, row["name"],
+                                 to_text(int(now) + 0.5), message, to_text(now))  # at no due time
         return Entry(repository, row["name"], row["revision"], timetable, policy, hold, decided,
                      since, why)
 
@@ -8610,13 +8921,14 @@ class Schedules:
         why = DOWN if not place.has_started else None if place.loaded is repository else AWAY
         gone, changed = {entry.name: entry
                          for entry in self.scheduler.list_entries(repository.id)}, []
-        for name, *state in repository.list_revisions(self._name):
+        for name, *state in repository.db.read(repository.schedules.list_revisions, self._name):
             entry = gone.pop(name, None)
             if entry is None or entry.repository is not repository \
                     or [entry.revision, entry.hold and entry.hold.since] != state:
                 changed.append(name)
         if changed:
-            repository.mend_conditions()
+            for schedule in repository.db.read(repository.schedules.list_stray):
+                repository.db.write(repository.schedules.put_conditions, schedule)
             with contextlib.suppress(RepositoryError):      # another agent may have added some
                 self.read_calendars()
         with uncollected():
@@ -8634,7 +8946,8 @@ class Schedules:
 
     def keep_held(self, repository):
         """Before the sessions of a repository are queued: those of held schedules do not begin."""
-        for name, _, held_since in repository.list_revisions(self._name):
+        for name, _, held_since in repository.db.read(repository.schedules.list_revisions,
+                                                      self._name):
             if held_since:
                 self._queue.hold_schedule((repository.id, name), True)
 
@@ -8666,8 +8979,7 @@ class Schedules:
 
     def refresh(self, repository, name):
         """Makes a change of a schedule effective at once."""
-        with repository.db.reading() as connection:
-            row = repository.find_schedule(connection, name)
+        row = repository.db.read(repository.schedules.find, name)
         if row is None or row["agent"] != self._name:
             self._remove((repository.id, name))
         else:
@@ -8686,7 +8998,8 @@ class Schedules:
         places = [place for place in self._places.list_all() if place.repository] if changed else ()
         for repository in [place.repository for place in places]:
             with contextlib.suppress(RepositoryError):      # it is read when it comes back
-                names = {user for name in changed for user in repository.list_users(name)}
+                names = {user for name in changed
+                         for user in repository.db.read(repository.schedules.list_users, name)}
                 for row in repository.read_schedules(sorted(names)):
                     if row["agent"] == self._name:
                         upto = self.scheduler.decide_now((repository.id, row["name"]))
@@ -8708,25 +9021,24 @@ class Schedules:
                 # a paused agent fails at nothing
                 is_long = self._clock.monotonic() - began > WRITE_S
                 self.scheduler.decided(entry, upto, is_long and repository.db.failures > failures)
-        repository.db.submit(lambda connection: repository.decide(
-            connection, entry.name, entry.revision, upto_text, spans, to_text(self._clock.now()),
-            self._agent_is_held()), then=then)
+        repository.db.submit(repository.decisions.decide, entry.name, entry.revision, upto_text,
+                             spans, to_text(self._clock.now()), self._agent_is_held(), then=then)
 
     def _take(self, repository, pending):
         """Sessions that a decision has made are queued, those that they replace are stopped."""
-        if pending.error is not None and not isinstance(pending.error, RepositoryGone):
+        if isinstance(pending.error, Changed):
+            repository.is_behind = True         # what is in memory is read again
+        elif pending.error is not None and not isinstance(pending.error, RepositoryGone):
             log.error("schedules of repository %s: %s", repository.name, pending.error)
-        for ticket, replaced in pending.value or ():
-            self._end_replaced(repository, replaced)
-            if ticket.status in OUTSTANDING:
-                self._queue_ticket(repository, ticket)
+        for made in pending.value or ():
+            self._take_made(repository, made)
 
     def decide_after(self, repository):
         """Decides the schedules whose conditions are met, unless the agent is held."""
         if not self._agent_is_held():
-            repository.db.submit(lambda connection: repository.decide_after(
-                connection, self._name, to_text(self._clock.now()), False),
-                then=lambda pending: self._take(repository, pending), is_lazy=True)
+            repository.db.submit(repository.decisions.decide_after, self._name,
+                                 to_text(self._clock.now()), False,
+                                 then=lambda pending: self._take(repository, pending))
 
     def released(self):
         """The hold of the agent is over: what it held back is decided."""
@@ -8744,8 +9056,7 @@ class Schedules:
         now = to_text(self._clock.now())
         for place in self._places.list_all():
             if place.repository:
-                place.repository.db.submit(functools.partial(
-                    place.repository.note_step, message=message, now=now))
+                place.repository.db.submit(place.repository.ledger.note_step, message, now)
 
     # -- changes -----------------------------------------------------------------------
 
@@ -8754,32 +9065,43 @@ class Schedules:
         self._check(schedule)
         found = self._places.get(repository) if repository else \
             self._places.with_scenario(schedule.scenario, schedule.version)
-        found.db.write(lambda connection: found.add_schedule(connection, schedule,
-                                                             to_text(self._clock.now())))
+        found.db.write(found.schedules.add, schedule, to_text(self._clock.now()))
         self.refresh(found, schedule.name)
 
     def set(self, name, repository, changes):
         """Changes a schedule, effective at once; changes(Schedule) -> Schedule. As add()."""
-        def checked(schedule):
-            changed = changes(schedule)
-            if changed != schedule._replace(enabled=False):     # SCHED OFF: whatever else is wrong
-                self._check(changed, is_moved=changed.timing != schedule.timing)
-            return changed
-        found, now = self._places.with_schedule(name, repository), to_text(self._clock.now())
-        found.db.write(lambda connection: found.set_schedule(
-            connection, name, checked, now, self.forgotten(found, now)))
+        found = self._places.with_schedule(name, repository)
+        for is_last in [False] * (CHANGE_TRIES - 1) + [True]:
+            row, now = found.db.read(found.schedules.get, name), to_text(self._clock.now())
+            before = found.schedules.read(row)
+            schedule = changes(before)
+            if schedule == before._replace(enabled=False):      # whatever else is wrong with it
+                method = found.schedules.put
+            else:
+                method = found.schedules.set
+                self._check(schedule, is_moved=schedule.timing != before.timing)
+            try:
+                found.db.write(method, schedule, now, self.find_origin(found, row, now))
+                break
+            except Changed:             # by another client, or by a due time that has come
+                if is_last:
+                    raise
         self.refresh(found, name)
 
-    def forgotten(self, repository, now):
-        """For put_schedule: what had come by now (UTC text) and was not decided, held or delayed by
-        jitter."""
-        def list_forgotten(name, decided):
-            entry = self.scheduler.find((repository.id, name))
-            if entry is None or entry.timetable is None or entry.repository is not repository:
-                return []
-            return [in_text(span) for span in entry.list_skipped(
-                *(int(from_text(moment) // 1) for moment in (decided, now)), why=CHANGED)]
-        return list_forgotten
+    def find_origins(self, repository, schedules, now):
+        """{name: Origin} of those of these Schedules that are there."""
+        rows = [repository.db.read(repository.schedules.find, schedule.name)
+                for schedule in schedules]
+        return {row["name"]: self.find_origin(repository, row, now) for row in rows if row}
+
+    def find_origin(self, repository, row, now):
+        """The Origin of a change of this row: with what had come by now (UTC text) and was not
+        decided, held or delayed by jitter."""
+        entry, spans = self.scheduler.find((repository.id, row["name"])), ()
+        if entry is not None and entry.timetable is not None and entry.repository is repository:
+            spans = tuple(in_text(span) for span in entry.list_skipped(
+                *(int(from_text(moment) // 1) for moment in (row["decided"], now)), why=CHANGED))
+        return Origin(row["revision"], row["decided"], spans)
 
     def _check(self, schedule, is_moved=True):
         faults = schedule.list_faults()
@@ -8804,13 +9126,13 @@ class Schedules:
     def delete(self, name, repository):
         """Deletes a schedule; what it started goes on. NotFound, Conflict."""
         found = self._places.with_schedule(name, repository)
-        found.db.write(lambda connection: found.delete_schedule(connection, name))
+        found.db.write(found.schedules.delete, name)
         self.refresh(found, name)
 
     def hold(self, name, hold, repository=None):
         """Holds one schedule, or releases it (None). NotFound."""
         found = self._places.with_schedule(name, repository)
-        found.db.write(lambda connection: found.hold_schedule(connection, name, hold))
+        found.db.write(found.schedules.hold, name, hold)
         self.refresh(found, name)
 
     def _hold_over(self, entry):
@@ -8820,8 +9142,7 @@ class Schedules:
             def then(pending):
                 if pending.error is None:
                     self.refresh(found, entry.name)
-            found.db.submit(lambda connection: found.hold_schedule(connection, entry.name, None),
-                            then=then)
+            found.db.submit(found.schedules.hold, entry.name, None, then=then)
 
     def put_calendar(self, name, dates, is_new):
         """Adds a calendar or sets its dates, effective at once. Exists, NotFound."""
@@ -8831,7 +9152,7 @@ class Schedules:
     def delete_calendar(self, name):
         """Deletes a calendar. NotFound; Conflict while a schedule names it."""
         for repository in self._places.readable():
-            for user in repository.list_users(name):
+            for user in repository.db.read(repository.schedules.list_users, name):
                 raise Conflict("schedule %s in repository %s uses calendar %s"
                                % (user, repository.name, name))
         self._master.delete_calendar(name)
@@ -8903,7 +9224,7 @@ class Schedules:
                 and entry.repository is repository:
             return entry.timetable
         try:
-            return repository.schedule_of(row).timetable(self._calendars)
+            return repository.schedules.read(row).timetable(self._calendars)
         except (CalendarError, Conflict) as error:
             log.warning("schedule %s: %s", row["name"], error)
             return None
@@ -8926,10 +9247,11 @@ class Schedules:
                 yield due, name, found, "excluded (%s): %s" % excluded
                 continue
             with found.db.reading() as connection:
-                row = found.get_schedule(connection, name)
-                if due > self._clock.now() and found.is_recorded(connection, name, to_text(due)):
+                row = found.schedules.get(connection, name)
+                if due > self._clock.now() and found.ledger.is_recorded(connection, name,
+                                                                        to_text(due)):
                     continue            # it has fired, by a clock that was ahead
-            notes = list_notes(found.schedule_of(row), timetable, due, before)
+            notes = list_notes(found.schedules.read(row), timetable, due, before)
             notes += list_holds(hold_of(row))
             if before == self._undecided(row):
                 notes += list_ahead(before, self._clock.now())
@@ -8948,7 +9270,8 @@ class Schedules:
         """(repository, row) of occurrences, newest first."""
         troubles = []
         rows = list(self._read_all(repository, troubles,
-                                   lambda found: found.list_occurrences(name, limit)))
+                                   lambda found: found.db.read(found.ledger.list_occurrences,
+                                                               name, limit)))
         if not any(row["schedule"] == name for _, row in rows):
             self.get(name, repository)
         yield from sorted(rows, key=lambda found: found[1]["due"], reverse=True)[:limit]
@@ -9092,9 +9415,11 @@ class Places:
         if len(places) == 1:
             return self._usable(places[0])
         for place in places:
-            if self._usable(place).has_scenario(name, version):
+            found = self._usable(place)
+            if found.db.read(found.scenarios.has, name, version):
                 return place.repository
-        is_known = any(self._usable(place).has_scenario(name, "-1") for place in places)
+        is_known = any(found.db.read(found.scenarios.has, name, "-1")
+                       for found in map(self._usable, places))
         raise NotFound("no attached repository has %s"
                        % ("version %s of scenario %s" % (version, name) if is_known
                           else "a scenario " + name))
@@ -9106,9 +9431,8 @@ class Places:
         places = self.list_all()
         for place in places:
             found = self._usable(place)
-            with found.db.reading() as connection:
-                if len(places) == 1 or found.find_schedule(connection, name) is not None:
-                    return found
+            if len(places) == 1 or found.db.read(found.schedules.find, name) is not None:
+                return found
         raise NotFound("no attached repository has a schedule %s" % name)
 
     def readable(self, name=None):
@@ -9188,7 +9512,7 @@ class Places:
         if repository is None:
             self.in_background(place, self._attach)
             return
-        repository.db.submit(lambda connection: repository.db.version, within_s=1.0,
+        repository.db.submit(do_nothing, within_s=1.0,
                              then=lambda pending: self._saw(place, repository, pending))
         if repository.db.trouble:
             return
@@ -9201,9 +9525,9 @@ class Places:
     def _saw(place, repository, pending):
         """Another program has written to the file: it is read again."""
         if pending.error is None and place.repository is repository:
-            if place.version not in (None, pending.value):
+            if place.version not in (None, repository.db.version):
                 repository.is_behind = True
-            place.version = pending.value
+            place.version = repository.db.version
 
     def follow_master(self):
         """Another agent on this master may have attached or detached repositories."""
@@ -9213,7 +9537,7 @@ class Places:
                 self._places[number] = Place(attachment)
         for number in set(self._places) - set(attached):
             repository = self._places[number].repository
-            if repository is None or not repository.db.write(repository.has_open):
+            if repository is None or not repository.db.write(repository.views.has_open):
                 self._let_go(self._places.pop(number), "detached")
 
     def attach(self, name, path, is_creating):
@@ -9263,7 +9587,7 @@ class Places:
         place.is_detaching = True
         try:
             # by the writer, so behind every session that was taken before
-            if place.repository and place.repository.db.write(place.repository.has_open):
+            if place.repository and place.repository.db.write(place.repository.views.has_open):
                 raise Conflict("work repository %s has open sessions" % name)
             self._master.detach(place.attachment.id)
         except AgentError:
@@ -9294,7 +9618,7 @@ class Cleaner:
 
     def __init__(self, name, identity, queue, clock, on_closed):
         self._name, self._identity, self._queue, self._clock = name, identity, queue, clock
-        self._on_closed = on_closed     # on_closed(repository, Ticket) after the commit
+        self._on_closed = on_closed     # on_closed(repository, Ending) after the commit
         self._reported = set()          # sessions of other hosts
         self._locks = collections.defaultdict(threading.Lock)       # repository id -> one at a time
 
@@ -9302,8 +9626,7 @@ class Cleaner:
         """Ends what stale sessions left running, then closes or queues them -> how many."""
         # a second one would end what the first has begun anew
         with self._locks[repository.id]:
-            with repository.db.reading() as connection:
-                rows = repository.list_running(connection, self._name)
+            rows = repository.db.read(repository.sessions.list_running, self._name)
             stale = [row for row in rows if self._is_stale(repository, row, host)
                      and not self._adopt(repository, row)]
             if not stale:
@@ -9311,15 +9634,12 @@ class Cleaner:
             left = Tree("%s/%d" % (repository.db.uuid, row["id"]) for row in stale).end()
             if left:
                 log.error("%d processes of stale sessions cannot be ended", left)
-            closed = repository.db.write(lambda connection: [
-                repository.close_stale(connection, row, to_text(self._clock.now()))
-                for row in stale])
-            closed = [tickets for tickets in closed if tickets]
-            for ticket, *retry in closed:
-                log.warning("session %d was stale: now %s", ticket.session, ticket.status)
-                for ticket in [ticket] + retry:
-                    self._on_closed(repository, ticket)
-            return len(closed)
+            endings = repository.db.write(repository.endings.close_all_stale, stale,
+                                          to_text(self._clock.now()))
+            for ending in endings:
+                log.warning("session %d was stale: now %s", ending.session, ending.status)
+                self._on_closed(repository, ending)
+            return len(endings)
 
     def _adopt(self, repository, row):
         """Takes up a session whose process lived on, or ended with its exit code noted."""
@@ -9339,8 +9659,8 @@ class Cleaner:
         if it == me:
             if self._queue.has(row["id"]):
                 return False
-            with repository.db.reading() as connection:     # it may have ended since it was read
-                now = repository.find_session(connection, row["id"])
+            # it may have ended since it was read
+            now = repository.db.read(repository.sessions.find, row["id"])
             return now is not None and now["status"] == RUNNING and now["ran_by"] == row["ran_by"]
         if it.host != me.host:
             if it.host == gone_host:
@@ -9420,8 +9740,8 @@ class Keeper:
 
     def _purge(self, repository, days, keep):
         before = None if days is None else to_text(self._agent.clock.now() - days * 86400)
-        return sum(iter(lambda: repository.db.write(lambda connection: repository.purge(
-            connection, before, keep)), 0))     # some at a time, until there are no more
+        # some at a time, until there are no more
+        return sum(iter(lambda: repository.db.write(repository.views.purge, before, keep), 0))
 
 
 # ======================================================================================
@@ -9521,6 +9841,25 @@ class Watch:
                 if not self._events[number]:
                     del self._events[number]
 
+    def list_sessions(self, filters, repository, limit):
+        """Yields rows of sessions, newest first, a page at a time: nothing stays open between."""
+        def pages(found):
+            below, size = 1 << 62, min(limit, 500)
+            while below:
+                rows = found.db.read(found.views.list_sessions, filters, below, size)
+                yield from rows
+                below = rows[-1]["id"] if len(rows) == size else None
+        trouble, streams = None, []
+        try:
+            for found in self._places.readable(repository):
+                streams.append(pages(found))
+        except RepositoryError as error:
+            trouble = error
+        yield from itertools.islice(heapq.merge(*streams, reverse=True, key=lambda row:
+                                                (row["created"], row["id"])), limit)
+        if trouble:
+            raise trouble
+
     def find_end(self, number):
         """The row of a session that has ended, or None. NotFound, RepositoryError."""
         return self._find_end(self._places.of_session(number), number)
@@ -9528,8 +9867,7 @@ class Watch:
     @staticmethod
     def _find_end(repository, number):
         try:
-            with repository.db.reading() as connection:
-                row = repository.get_session(connection, number)
+            row = repository.db.read(repository.sessions.get, number)
         except RepositoryGone:
             raise
         except RepositoryError:
@@ -9540,12 +9878,11 @@ class Watch:
         """Yields the rows of a session's log, a page at a time; following, None when there are no
         more yet, until the session ends."""
         repository, after = self._places.of_session(number), (0, -1)
-        with repository.db.reading() as connection:
-            repository.get_session(connection, number)
+        repository.db.read(repository.sessions.get, number)
         while True:
             is_over = not is_following or self._is_over or has_left() \
                 or self.find_end(number) is not None        # asked before the rows are read
-            rows = repository.list_log(number, after, 500)
+            rows = repository.db.read(repository.views.list_log, number, after, 500)
             yield from rows
             if rows:
                 after = rows[-1]["task_run"], rows[-1]["position"]
@@ -9564,19 +9901,19 @@ class Children:
 
     def start(self, request, repository):
         """Starts one in the repository of its parent -> its number."""
-        self._agent.check_context(request.context)
-        line = self._line(repository, request.name)
+        self._agent.desk.check_context(request.context)
+        line = self._line(repository, request.parent)
         if request.scenario in line:
             raise TaskError("scenario %s would start itself: %s"
                             % (request.scenario, " > ".join(line[::-1] + [request.scenario])))
         request = request._replace(agent=self._agent.name)
-        return self._agent.submit(request, repository).result().session
+        return self._agent.desk.submit(request, repository).result().session
 
     @staticmethod
-    def _line(repository, name):
-        """The scenarios above a child, its parent's first, by the names that children have."""
-        with repository.db.reading() as connection:
-            return [row["scenario"] for row in repository.list_above(connection, name)]
+    def _line(repository, parent):
+        """The scenarios above a child, its parent's first."""
+        rows = repository.db.read(repository.sessions.list_above, parent)
+        return [row["scenario"] for row in rows]
 
     def find_end(self, number):
         """The row of a child that has ended, or None."""
@@ -9585,7 +9922,7 @@ class Children:
     def stop(self, number):
         """Ends a child at once, if it has not ended."""
         with contextlib.suppress(AgentError):
-            self._agent.stop_session(number, True)
+            self._agent.desk.stop(number, True)
 
     def lent_slot(self):
         """While it is waited for, the parent's slot serves another."""
@@ -9593,28 +9930,275 @@ class Children:
 
 
 # ======================================================================================
+# agent/desk.py
+# Where sessions are asked for: EXEC, STOP, RESTART, and what follows the end of each.
+# ======================================================================================
+
+TRIES = 3               # an EXEC whose scenario is replaced at the same time is tried anew
+
+
+class Acknowledgement:
+    """An EXEC on its way to its commit: `request` is what is asked for, with its secrets put
+    aside."""
+
+    def __init__(self, desk, repository, request):
+        self._desk, self._repository, self._asked = desk, repository, request
+        self._try()
+
+    def _try(self):
+        self.request = self._desk.prepare(self._repository, self._asked)
+        self.pending = self._desk.write_down(self._repository, self.request)
+
+    def result(self):
+        """Waits for the commit and queues the session -> its Ticket. What the writer refuses."""
+        for _ in range(TRIES - 1):
+            try:
+                return self._desk.acknowledge(self._repository, self)
+            except Changed:
+                self._try()
+        return self._desk.acknowledge(self._repository, self)
+
+
+class Desk:
+    """Takes what is asked of sessions, for any thread, and follows each of them up."""
+
+    def __init__(self, agent):
+        self.ended_counts = dict.fromkeys(ENDED, 0)
+        self._agent, self._clock = agent, agent.clock
+        self._contexts = frozenset(agent.master.list_contexts())    # also while the master is away
+        self._lock = threading.Lock()
+        self._requests = 0              # EXECs that wait for their commit
+        self._flooded = -FLOOD_S        # when there were many at once (monotonic seconds)
+
+    def _now(self):
+        return to_text(self._clock.now())
+
+    def is_flooded(self):
+        """Whether many requests wait for their OK."""
+        return self._clock.monotonic() - self._flooded < FLOOD_S
+
+    # -- EXEC --------------------------------------------------------------------------
+
+    def _check_accepting(self):
+        agent = self._agent
+        if agent.is_stopping:
+            raise Stopping("the agent is stopping and begins nothing new")
+        if agent.queue.counts()[1] + self._requests >= agent.settings.max_queue:
+            raise Busy("%d sessions are outstanding, the limit" % agent.settings.max_queue)
+
+    def execute(self, request, repository=None):
+        """Hands an EXEC to its repository -> Acknowledgement."""
+        self._check_accepting()         # before anything is looked up
+        self.check_context(request.context)
+        return self.submit(request, self._agent.places.with_scenario(
+            request.scenario, request.version, repository))
+
+    def read_contexts(self):
+        """Takes over the contexts that there are now."""
+        self._contexts = frozenset(self._agent.master.list_contexts())
+
+    def check_context(self, name):
+        """NotFound when there is no context of this name."""
+        if name not in self._contexts:
+            self.read_contexts()
+            if name not in self._contexts:
+                raise NotFound("no context %s" % name)
+
+    def submit(self, request, repository):
+        """`execute` when the repository is known."""
+        self._check_accepting()
+        return Acknowledgement(self, repository, request)
+
+    def prepare(self, repository, request):
+        """What has to be done for a request before it is written. RepositoryError."""
+        if self._agent.hold is not None:
+            request = request._replace(is_held=True)
+        if request.variables:
+            request = request._replace(secret_file=self._put_aside(
+                repository, request.variables, repository.scenarios.find_secrets,
+                request.scenario, request.version))
+        return request
+
+    @staticmethod
+    def _put_aside(repository, variables, find_secrets, *place):
+        """Writes the secrets among variables to a file -> its name, or None. RepositoryError."""
+        names = repository.db.read(find_secrets, *place)
+        secrets = {name: variables[name] for name in names if name in variables}
+        try:
+            return repository.secrets.write(secrets) if secrets else None
+        except OSError as error:
+            raise RepositoryError("the secrets cannot be kept beside work repository %s: %s"
+                                  % (repository.name, error.strerror)) from None
+
+    def write_down(self, repository, request):
+        """Hands a request to the writer -> Pending of a Ticket."""
+        with self._lock:
+            self._requests += 1
+            if self._requests >= YIELD_REQUESTS:
+                self._flooded = self._clock.monotonic()
+        return repository.db.submit(repository.arrivals.add, request, self._now(), within_s=WRITE_S)
+
+    def acknowledge(self, repository, acknowledgement):
+        """Waits for the commit of a request and queues its session -> its Ticket."""
+        ticket, secret_file = None, acknowledgement.request.secret_file
+        try:
+            ticket = acknowledgement.pending.result()
+            if ticket.ending is not None:
+                self.ended(repository, ticket.ending)
+            elif not ticket.is_duplicate and ticket.agent == self._agent.name \
+                    and ticket.status in OUTSTANDING:
+                self.queue_ticket(repository, ticket)
+        finally:
+            with self._lock:
+                self._requests -= 1
+            if secret_file:
+                is_used = ticket is not None and ticket.has_secrets and ticket.ending is None
+                repository.secrets.settle(secret_file, is_used)
+        return ticket
+
+    def queue_ticket(self, repository, ticket):
+        """Queues a session now, or when its start time comes."""
+        agent, scheduler = self._agent, self._agent.schedules.scheduler
+        if agent.places.find(repository) is None:
+            return                      # let go meanwhile: read anew when it is back
+        if ticket.start_at is not None and from_text(ticket.start_at) > self._clock.now():
+            # otherwise it was only read again
+            if agent.queue.put_off(ticket.session, repository):
+                scheduler.call_at(from_text(ticket.start_at),
+                                  lambda: self._start_time(repository, ticket))
+            return
+        if ticket.wait_until is not None:
+            scheduler.call_at(ticket.wait_until, lambda: self._waited(repository, ticket))
+        if not agent.queue.add(ticket, repository) and ticket.status == WAITING \
+                and not agent.hold:
+            repository.db.submit(repository.sessions.set_queued, ticket.session)
+
+    def _start_time(self, repository, ticket):
+        """The start time of a session has come, if it still waits for it."""
+        if self._agent.queue.is_put_off(ticket.session, repository):
+            self.queue_ticket(repository, ticket._replace(start_at=None))
+
+    def _waited(self, repository, ticket):
+        """The max_wait of a session's scenario is over; a hold stops that clock."""
+        if self._agent.hold is not None:
+            self._agent.schedules.scheduler.call_at(self._clock.now() + 1.0,
+                                                    lambda: self._waited(repository, ticket))
+        elif not self._agent.queue.find(ticket.session):
+            def then(pending):
+                if pending.value:
+                    self.ended(repository, pending.value)
+            repository.db.submit(repository.endings.end_outstanding, ticket.session, ERROR,
+                                 "waited max_wait for the limit of its scenario", self._now(),
+                                 then=then)
+
+    # -- ends --------------------------------------------------------------------------
+
+    def ended(self, repository, ending):
+        """All that follows the end of a session once it is on disk, whoever has ended it."""
+        if ending.status in ENDED:
+            self._agent.queue.discard(ending.session)
+            if ending.secret_file:
+                repository.secrets.forget(ending.secret_file)
+            with self._lock:
+                self.ended_counts[ending.status] += 1
+            self._agent.watch.ended(ending.session)
+        for ticket in ending.tickets:
+            self.queue_ticket(repository, ticket)
+        if ending.is_awaited:
+            self._agent.schedules.decide_after(repository)
+
+    def take_made(self, repository, made):
+        """Takes what a due time has made: its session, and the ends of those that it replaces.
+        Waits for nothing."""
+        for ending in made.endings:
+            self.ended(repository, ending)
+        for number in made.replaced:
+            session = self._agent.queue.find(number)
+            if session is not None and session.repository is repository:
+                session.stop(IMMEDIATE, "stopped: the next due time of its schedule had come")
+        if made.ticket is not None and made.ticket.ending is not None:
+            self.ended(repository, made.ticket.ending)
+        elif made.ticket is not None:
+            self.queue_ticket(repository, made.ticket)
+
+    # -- STOP and RESTART --------------------------------------------------------------
+
+    def _get_own(self, number):
+        """The repository of a session that this agent may stop or restart. NotFound, Conflict."""
+        repository = self._agent.places.of_session(number)
+        row = repository.db.read(repository.sessions.get, number)
+        if row["agent"] != self._agent.name:
+            raise Conflict("session %d belongs to agent %s" % (number, row["agent"]))
+        return repository
+
+    def stop(self, number, is_immediate):
+        """Stops a session -> its status then; an immediate stop is waited for. Conflict."""
+        repository = self._get_own(number)
+        for _ in range(100):            # it may begin or end between two looks
+            session = self._agent.queue.find(number)
+            if session is not None and session.repository is repository and session.is_begun:
+                session.stop(IMMEDIATE if is_immediate else NORMAL)
+                if not is_immediate:
+                    return RUNNING
+                with contextlib.suppress(WaitTimeout):
+                    return self._agent.watch.wait(number, TERM_S + KILL_S + WRITE_S)["status"]
+                return RUNNING
+            ending = repository.db.write(repository.endings.end_outstanding, number, STOPPED,
+                                         "stopped before it began", self._now())
+            if ending is not None:
+                self.ended(repository, ending)
+                return STOPPED
+            if session is None:
+                break
+            time.sleep(0.02)
+        status = repository.db.read(repository.sessions.get, number)["status"]
+        if status == RUNNING:
+            raise Conflict("session %d is shown as running, but nothing runs it here; CLEAN mends "
+                           "that" % number)
+        raise Conflict("session %d has ended: %s" % (number, status))
+
+    def restart(self, number, variables, from_step):
+        """Re-opens a session that ended badly -> Ticket. Conflict, NotFound, BadRequest."""
+        self._check_accepting()
+        repository, secret_file, ticket = self._get_own(number), None, None
+        if variables:
+            secret_file = self._put_aside(repository, variables, repository.sessions.find_secrets,
+                                          number)
+        try:
+            ticket = repository.db.write(
+                repository.arrivals.reopen, number, variables, secret_file, from_step, self._now(),
+                self._agent.hold is not None)
+        finally:
+            if secret_file:
+                repository.secrets.settle(secret_file, ticket is not None)
+        if ticket.spent_file:
+            repository.secrets.forget(ticket.spent_file)
+        self.queue_ticket(repository, ticket)
+        return ticket
+
+
+# ======================================================================================
 # agent/exchange.py
 # Definitions in and out: import with all its checks, and export.
 # ======================================================================================
 
-def import_into(master, repository, text, agent, now, is_replacing, list_forgotten=None):
+IMPORT_TRIES = 20       # of a document whose schedules come due meanwhile
+
+
+def import_into(master, repository, text, agent, now, is_replacing, find_origins=None):
     """One transaction in the master, one in the work repository -> (Document, (scenarios,
-    schedules) made or changed). BadRequest and Exists carry all the faults. `list_forgotten` as of
-    put_schedule."""
+    schedules) made or changed). BadRequest and Exists carry all the faults.
+
+    `find_origins(Document)` gives Imports.put what it wants to know, as often as it has to be
+    tried.
+    """
     definitions = Definitions()
     document = definitions.collect(text)
-
-    def work(connection):
-        return repository.import_document(connection, document, agent, now, is_replacing,
-                                          list_forgotten)
-
-    def rehearse(connection):
-        work(connection)
-        raise _Rehearsed
     faults = definitions.faults + master.topology_faults(document)
+    arguments = document, agent, now, is_replacing
     try:                                        # every fault is found before anything is written
-        repository.db.write(rehearse)
-    except _Rehearsed:
+        repository.db.write(repository.imports.rehearse, *arguments)
+    except Rehearsed:
         pass
     except BadRequest as error:
         faults += error.faults
@@ -9625,7 +10209,7 @@ def import_into(master, repository, text, agent, now, is_replacing, list_forgott
         raise faulty(faults)
     master.put_topology(document)
     try:
-        return document, repository.db.write(work)
+        return document, _write(repository, find_origins, arguments)
     except RepositoryError as error:
         if document.has_topology:
             raise RepositoryError("%s; the master has its part, the same IMPORT completes it"
@@ -9633,19 +10217,26 @@ def import_into(master, repository, text, agent, now, is_replacing, list_forgott
         raise
 
 
-class _Rehearsed(Exception):
-    """An import was tried and taken back."""
+def _write(repository, find_origins, arguments):
+    """Puts a document in; anew when a due time of one of its schedules has come before."""
+    for is_last in [False] * (IMPORT_TRIES - 1) + [True]:
+        origins = find_origins(arguments[0]) if find_origins else None
+        try:
+            return repository.db.write(repository.imports.put, *arguments, origins)
+        except Changed:
+            if is_last:
+                raise
 
 
 def export_from(master, repository, name, version):
     """The definitions of a repository, or of a scenario or one version of it, as a document."""
     with repository.db.reading() as connection:
         if name is not None:
-            latest = repository.get_version(connection, name, version or "-1")["version"]
+            latest = repository.scenarios.get(connection, name, version or "-1")["version"]
             version = latest if version == "-1" else version
-        scenarios = repository.list_scenarios(connection, name, version)
-    schedules = [repository.schedule_of(row) for row in repository.list_schedules()]
-    document = {"scenarios": [json.loads(row["body"]) for row in scenarios],
+        scenarios = repository.scenarios.list_versions(connection, name, version)
+    schedules = [repository.schedules.read(row) for row in repository.list_schedules()]
+    document = {"scenarios": [load_body(row["body"]) for row in scenarios],
                 "schedules": [schedule_document(schedule) for schedule in schedules
                               if name is None or schedule.scenario == name]}
     if name is None:
@@ -9669,15 +10260,11 @@ class Agent:
         self.clock = clock or Clock()
         self.hold = None
         self.is_stopping = False
-        self.ended_counts = dict.fromkeys(ENDED, 0)
         self.connections = lambda: 0            # set by the server
         self.master = self.places = self.watch = self.schedules = self.queue = self.keeper = None
+        self.desk = None
         self.started = self.clock.monotonic()        # of its steady clock
         self._cleaner = self._output = None
-        self._contexts = ()                     # those known so far, also while the master is away
-        self._lock = threading.Lock()
-        self._requests = 0                      # EXECs that wait for their commit
-        self._flooded = -FLOOD_S                # when there were many at once (monotonic seconds)
         self._threads = []
         self._stop_request = None
         self._is_leaving = False                # what can be adopted goes on without the agent
@@ -9692,22 +10279,21 @@ class Agent:
         identity = own_identity(settings.host_id, self.master.db.uuid)
         self.master.register(self.name, host, port, str(identity), self._now())
         self.hold = self.master.find_hold(self.name)
-        self._contexts = frozenset(self.master.list_contexts())
+        self.desk = Desk(self)
         self._output = Output()
         around = Surroundings(clock, str(identity), self._output, settings.max_output,
-                              self._session_ended, self._follow_up, Topology(self.master),
-                              Children(self))
+                              self.desk.ended, lambda number: self.watch.ended(number),
+                              Topology(self.master), Children(self))
         self.queue = SessionQueue(
             settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1),
             lambda ticket, repository: Session(ticket, repository, around),
-            lambda: self.clock.monotonic() - self._flooded < FLOOD_S)
-        self._cleaner = Cleaner(self.name, identity, self.queue, clock, self._closed_stale)
+            self.desk.is_flooded)
+        self._cleaner = Cleaner(self.name, identity, self.queue, clock, self.desk.ended)
         self.places = Places(self.master, clock, settings.is_insecure_fs, self._take_over,
                              self._let_go)
         self.watch = Watch(self.places, clock)
         self.schedules = Schedules(self.name, self.places, self.master, clock, self.queue,
-                                   lambda: self.hold is not None, self._queue_ticket,
-                                   self._end_replaced)
+                                   lambda: self.hold is not None, self.desk.take_made)
         self.keeper = Keeper(self, self._cleaner)
         self._apply_hold()
         self.places.attach_all()
@@ -9722,15 +10308,14 @@ class Agent:
         repository.is_behind = False
         try:
             # what comes later is seen
-            place.version = repository.db.write(lambda connection: repository.db.version)
+            place.version = repository.db.read_version()
             self._cleaner.clean(repository)
             repository.forget_strays()
-            with repository.db.reading() as connection:
-                tickets = repository.list_outstanding(connection, self.name)
+            tickets = repository.db.read(repository.sessions.list_outstanding, self.name)
             self.schedules.keep_held(repository)
             for ticket in tickets:
                 if not self.queue.has(ticket.session):
-                    self._queue_ticket(repository, ticket)
+                    self.desk.queue_ticket(repository, ticket)
             self.schedules.load(place)
         except Exception:
             repository.is_behind = True
@@ -9739,12 +10324,6 @@ class Agent:
     def _let_go(self, repository):
         self.schedules.forget(repository)
         self.queue.forget(repository)
-
-    def _closed_stale(self, repository, ticket):
-        if ticket.status in OUTSTANDING:
-            self._queue_ticket(repository, ticket)
-        else:
-            self._ended_unbegun(repository, ticket.session, ticket.status)
 
     def request_stop(self, is_immediate=False, max_wait_s=STOP_S, is_leaving=False):
         """Asks the main thread to stop the agent in good order; a later request may hurry it."""
@@ -9810,187 +10389,16 @@ class Agent:
     def _now(self):
         return to_text(self.clock.now())
 
-    # -- sessions ----------------------------------------------------------------------
-
-    def _check_accepting(self):
-        if self.is_stopping:
-            raise Stopping("the agent is stopping and begins nothing new")
-        if self.queue.counts()[1] + self._requests >= self.settings.max_queue:
-            raise Busy("%d sessions are outstanding, the limit" % self.settings.max_queue)
-
-    def execute(self, request, repository=None):
-        """Hands an EXEC to its repository -> Pending of a Ticket, done when it is on disk."""
-        self._check_accepting()         # before anything is looked up
-        self.check_context(request.context)
-        return self.submit(request, self.places.with_scenario(request.scenario, request.version,
-                                                              repository))
-
-    def check_context(self, name):
-        """NotFound when there is no context of this name."""
-        if name not in self._contexts:
-            self._contexts = frozenset(self.master.list_contexts())
-            if name not in self._contexts:
-                raise NotFound("no context %s" % name)
-
-    def submit(self, request, found):
-        """`execute` when the repository is known."""
-        self._check_accepting()
-        if self.hold is not None:
-            request = request._replace(is_held=True)
-        now = self._now()
-        with self._lock:
-            self._requests += 1
-            if self._requests >= YIELD_REQUESTS:
-                self._flooded = self.clock.monotonic()
-        return found.db.submit(lambda connection: found.add_session(connection, request, now),
-                               WRITE_S, lambda pending: self._acknowledged(found, pending),
-                               is_single=True)
-
-    def _acknowledged(self, repository, pending):
-        ticket = pending.value
-        try:
-            if pending.error is None and not ticket.is_duplicate and ticket.agent == self.name \
-                    and ticket.status in OUTSTANDING:
-                self._queue_ticket(repository, ticket)
-        finally:
-            with self._lock:
-                self._requests -= 1
-
-    def _queue_ticket(self, repository, ticket):
-        """Queues a session now, or when its start time comes."""
-        if self.places.find(repository) is None:
-            return                      # let go meanwhile: read anew when it is back
-        if ticket.start_at is not None and from_text(ticket.start_at) > self.clock.now():
-            # otherwise it was only read again
-            if self.queue.put_off(ticket.session, repository):
-                self.schedules.scheduler.call_at(from_text(ticket.start_at),
-                                                 lambda: self._start_time(repository, ticket))
-            return
-        if ticket.wait_until is not None:
-            self.schedules.scheduler.call_at(ticket.wait_until,
-                                             lambda: self._waited(repository, ticket))
-        if not self.queue.add(ticket, repository) and ticket.status == WAITING and not self.hold:
-            repository.db.submit(lambda connection: repository.set_queued(
-                connection, ticket.session), is_lazy=True)
-
-    def _start_time(self, repository, ticket):
-        """The start time of a session has come, if it still waits for it."""
-        if self.queue.is_put_off(ticket.session, repository):
-            self._queue_ticket(repository, ticket._replace(start_at=None))
-
-    def _waited(self, repository, ticket):
-        """The max_wait of a session's scenario is over; a hold stops that clock."""
-        if self.hold is not None:
-            self.schedules.scheduler.call_at(self.clock.now() + 1.0,
-                                             lambda: self._waited(repository, ticket))
-        elif not self.queue.find(ticket.session):
-            def then(pending):
-                if pending.value:
-                    self._ended_unbegun(repository, ticket.session, ERROR)
-                    self._follow_up(repository, pending.value)
-            repository.db.submit(lambda connection: repository.fail_waiting(
-                connection, ticket.session, "waited max_wait for the limit of its scenario",
-                self._now()), then=then)
-
-    def _follow_up(self, repository, aftermath):
-        """What the end of a session brings about: its next attempt, schedules that run after it."""
-        if aftermath.retry:
-            self._queue_ticket(repository, aftermath.retry)
-        if aftermath.is_awaited:
-            self.schedules.decide_after(repository)
-
-    def _end_replaced(self, repository, numbers):
-        """Stops sessions in favour of the next due time of their schedule; waits for nothing."""
-        for number in numbers:
-            session = self.queue.find(number)
-            if session is not None and session.repository is repository:
-                session.stop(IMMEDIATE, "stopped: the next due time of its schedule had come")
-            elif self.queue.has(number):            # on disk it is STOPPED already
-                self._ended_unbegun(repository, number, STOPPED)
-
-    def _ended_unbegun(self, repository, number, status):
-        """A session has ended on disk that nothing runs here."""
-        self.queue.discard(number)
-        repository.secrets.forget(number)
-        self._session_ended(number, status)
-
-    def _session_ended(self, number, status):
-        if status in self.ended_counts:
-            self.ended_counts[status] += 1
-        self.watch.ended(number)
-
-    def _get_own(self, number):
-        """The repository of a session that this agent may stop or restart. NotFound, Conflict."""
-        repository = self.places.of_session(number)
-        with repository.db.reading() as connection:
-            row = repository.get_session(connection, number)
-        if row["agent"] != self.name:
-            raise Conflict("session %d belongs to agent %s" % (number, row["agent"]))
-        return repository
-
-    def stop_session(self, number, is_immediate):
-        """Stops a session -> its status then; an immediate stop is waited for. Conflict."""
-        repository = self._get_own(number)
-        for _ in range(100):            # it may begin or end between two looks
-            session = self.queue.find(number)
-            if session is not None and session.repository is repository and session.is_begun:
-                session.stop(IMMEDIATE if is_immediate else NORMAL)
-                if not is_immediate:
-                    return RUNNING
-                with contextlib.suppress(WaitTimeout):
-                    return self.watch.wait(number, TERM_S + KILL_S + WRITE_S)["status"]
-                return RUNNING
-            if repository.db.write(lambda connection: repository.stop_outstanding(
-                    connection, number, self._now())):
-                self._ended_unbegun(repository, number, STOPPED)
-                return STOPPED
-            if session is None:
-                break
-            time.sleep(0.02)
-        with repository.db.reading() as connection:
-            status = repository.get_session(connection, number)["status"]
-        if status == RUNNING:
-            raise Conflict("session %d is shown as running, but nothing runs it here; CLEAN mends "
-                           "that" % number)
-        raise Conflict("session %d has ended: %s" % (number, status))
-
-    def restart(self, number, variables, from_step):
-        """Re-opens a session that ended badly -> Ticket. Conflict, NotFound, BadRequest."""
-        self._check_accepting()
-        repository = self._get_own(number)
-        ticket = repository.db.write(lambda connection: repository.reopen(
-            connection, number, variables, from_step, self._now(), self.hold is not None))
-        self._queue_ticket(repository, ticket)
-        return ticket
-
-    def list_sessions(self, filters, repository, limit):
-        """Yields rows of sessions, newest first, a page at a time: nothing stays open between."""
-        def pages(found):
-            below, size = 1 << 62, min(limit, 500)
-            while below:
-                rows = found.list_sessions(filters, below, size)
-                yield from rows
-                below = rows[-1]["id"] if len(rows) == size else None
-        trouble, streams = None, []
-        try:
-            for found in self.places.readable(repository):
-                streams.append(pages(found))
-        except RepositoryError as error:
-            trouble = error
-        yield from itertools.islice(heapq.merge(*streams, reverse=True, key=lambda row:
-                                                (row["created"], row["id"])), limit)
-        if trouble:
-            raise trouble
-
     # -- definitions -------------------------------------------------------------------
 
     def import_document(self, text, repository, is_replacing):
         """Imports a definitions document -> (Document, (scenarios, schedules) made or changed)."""
         found = self.places.get(repository)
         now = self._now()
-        document, counts = import_into(self.master, found, text, self.name, now, is_replacing,
-                                       self.schedules.forgotten(found, now))
-        self._contexts = frozenset(self.master.list_contexts())
+        document, counts = import_into(
+            self.master, found, text, self.name, now, is_replacing,
+            lambda document: self.schedules.find_origins(found, document.schedules, now))
+        self.desk.read_contexts()
         if document.calendars or document.schedules:
             self.schedules.read_calendars()
         for schedule in document.schedules:
@@ -10006,7 +10414,7 @@ class Agent:
     def drop_scenario(self, name, version, repository):
         """Deletes a scenario version. NotFound, Conflict."""
         found = self.places.with_scenario(name, version, repository)
-        found.db.write(lambda connection: found.drop_scenario(connection, name, version))
+        found.db.write(found.scenarios.drop, name, version)
 
     # -- hold --------------------------------------------------------------------------
 
@@ -10036,9 +10444,8 @@ class Agent:
         for place in self.places.list_all():
             repository = place.repository
             if repository:
-                repository.db.submit(functools.partial(
-                    repository.set_waiting, agent=self.name, is_held=hold is not None,
-                    now=self._now()))
+                repository.db.submit(repository.sessions.set_waiting, self.name,
+                                     hold is not None, self._now())
         self._apply_hold()
         if hold is None:
             self.schedules.released()
@@ -10086,7 +10493,7 @@ def metrics(agent):
         yield "# TYPE agent_%s gauge" % name
         yield "agent_%s %s" % (name, value)
     yield "# TYPE agent_sessions_ended_total counter"
-    for status, count in agent.ended_counts.items():
+    for status, count in agent.desk.ended_counts.items():
         yield 'agent_sessions_ended_total{status="%s"} %d' % (status, count)
 
 
@@ -10361,11 +10768,12 @@ class Conversation:
 
 
 class Reply:
-    """The reply to one request, as it comes. `pending`: the commit that it waits for, or None."""
+    """The reply to one request, as it comes. It `is_under_way` when it waits for a commit alone:
+    other requests of its connection can be begun meanwhile."""
 
     def __init__(self, outcome, is_json=False, words=()):
         self._outcome, self._is_json, self._words = outcome, is_json, words
-        self.pending = outcome if isinstance(outcome, Pending) else None
+        self.is_under_way = isinstance(outcome, Acknowledgement)
 
     def chunks(self):
         """Yields lines of text without their ends, and FLUSH; the last begins with OK or ERR."""
@@ -10387,7 +10795,7 @@ class Reply:
         outcome = self._outcome
         if isinstance(outcome, Exception):
             raise outcome
-        if isinstance(outcome, Pending):
+        if self.is_under_way:
             return ticket_fields(outcome.result())
         if callable(outcome):
             outcome = outcome()
@@ -10454,12 +10862,13 @@ def _sched_list(agent, request):
 def _sched_show(agent, request):
     for repository, row, due in agent.schedules.get(request["NAME"], request["-REPO"]):
         yield schedule_fields(repository, row, due)
-        schedule = repository.schedule_of(row)
+        schedule = repository.schedules.read(row)
         for option, value in schedule.options.items():
             yield [("option", option.replace("session_", "").upper()), ("value", value)]
         for variable, value in schedule.variables.items():
             yield [("variable", variable), ("value", value)]
-        for kind, name, met in repository.list_conditions(schedule.name):
+        for kind, name, met in repository.db.read(
+                repository.schedules.list_conditions, schedule.name):
             yield [("after", name), ("kind", kind), ("met", to_local(met))]
         if row["waiting"]:
             yield [("waiting", to_local(row["waiting"]))]
@@ -10635,7 +11044,7 @@ def _exec(agent, request):
         request["CONTEXT"] or DEFAULT_CONTEXT, request.variables, request["-NAME"] or "",
         request["-KEYWORDS"] or "", request["-PRIORITY"] or 0, request.get("-LEVEL", 5),
         request["-TIMEOUT"], to_text(request["-AT"]) if "-AT" in request else None, request["-KEY"])
-    pending = agent.execute(wanted, request["-REPO"])
+    pending = agent.desk.execute(wanted, request["-REPO"])
     if "-SYNC" not in request:
         return pending
     timeout_s = None if request["-SYNC"] is True else request["-SYNC"]
@@ -10652,14 +11061,15 @@ def _exec_sync(agent, pending, timeout_s, has_left):
 @verb("STOP", "SESSION [-IMMEDIATE]", OPERATOR,
       "stop a session after the task now running, or at once")
 def _stop(agent, request):
-    status = agent.stop_session(request["SESSION"], "-IMMEDIATE" in request)
+    status = agent.desk.stop(request["SESSION"], "-IMMEDIATE" in request)
     return [("session", request["SESSION"]), ("status", status)]
 
 
 @verb("RESTART", "SESSION [VARIABLE=value ...] [-FROM=step]", OPERATOR,
       "go on with a session that ended in ERROR or STOPPED", {"-FROM": NAMED})
 def _restart(agent, request):
-    return ticket_fields(agent.restart(request["SESSION"], request.variables, request["-FROM"]))
+    return ticket_fields(agent.desk.restart(request["SESSION"], request.variables,
+                                            request["-FROM"]))
 
 
 @verb("CLEAN", "[-HOST=id]", OPERATOR, "clean stale sessions now")
@@ -10703,14 +11113,15 @@ def _sessions(agent, request):
     filters = SessionFilter(tuple(request["-STATUS"] or ()), request["-SCENARIO"],
                             request["-SCHEDULE"], request["-KEYWORD"],
                             to_text(request["-SINCE"]) if "-SINCE" in request else None)
-    for row in agent.list_sessions(filters, request["-REPO"], request["-LIMIT"] or 50):
+    for row in agent.watch.list_sessions(filters, request["-REPO"], request["-LIMIT"] or 50):
         yield session_fields(agent, row)
 
 
 @verb("STATUS", "SESSION [-JSON]", MONITOR, "a session with its steps, tasks and variables")
 def _status(agent, request):
     number = request["SESSION"]
-    row, steps, tasks, secrets = agent.places.of_session(number).session_history(number)
+    repository = agent.places.of_session(number)
+    row, steps, tasks, secrets = repository.db.read(repository.views.get_history, number)
     yield session_fields(agent, row)
     for step in steps:
         yield [("step", step["step"] + 1)] + columns(
@@ -10744,13 +11155,16 @@ def _wait(agent, request):
 @verb("SCENARIOS", "[-REPO=name] [-JSON]", MONITOR, "list the scenario versions")
 def _scenarios(agent, request):
     for repository in agent.places.readable(request["-REPO"]):
-        with repository.db.reading() as connection:
-            rows = repository.list_scenarios(connection)
-        for row in rows:
-            scenario = repository.parsed(row["definition"], row["body"])
+        for row in repository.db.read(repository.scenarios.list_versions):
+            scenario, message = None, ""
+            try:
+                scenario = repository.scenarios.parse(row["definition"], row["body"])
+            except Unreadable as error:
+                message = error.message
             yield [("repository", repository.name), ("scenario", row["name"]),
-                   ("version", row["version"]), ("steps", len(scenario.steps)),
-                   ("variables", ",".join(scenario.variables))] + columns(row, "imported")
+                   ("version", row["version"]), ("steps", scenario and len(scenario.steps)),
+                   ("variables", ",".join(scenario.variables if scenario else ()))] + columns(
+                       row, "imported") + [("message", message)]
 
 
 @verb("REPOS", "[-JSON]", MONITOR, "list the attached work repositories")
@@ -11010,7 +11424,6 @@ def has_left(connection):
 #
 # Thread server: accepts connections; ends at Server.close().
 # Thread client N: serves one connection; ends with it, or at Server.close().
-# Thread rest N: sends what a client was too slow to take; ends with its connection.
 # ======================================================================================
 
 def check_host(host):
@@ -11049,56 +11462,87 @@ def claim_port(host, port):
     return claim
 
 
-class Handler(socketserver.StreamRequestHandler):
+class Lines:
+    """The lines that come in by a connection, bounded, and what of them is here already."""
+
+    def __init__(self, connection):
+        self._connection, self._data, self._is_over = connection, bytearray(), False
+
+    @property
+    def has_next(self):
+        """Whether a whole line is here, so that nobody has to be waited for."""
+        return b"\n" in self._data
+
+    def read(self, find_limit):
+        """The next line without its end, or None at the end of input. TooLong, BadRequest.
+
+        find_limit(its first bytes) gives the most bytes that it may have; of one that is longer
+        no more is read.
+        """
+        searched = 0
+        while True:
+            end = self._data.find(b"\n", searched)
+            size = len(self._data) if end < 0 else end
+            limit = find_limit(bytes(self._data[:16]))
+            if size - self._data.endswith(b"\r", 0, size) > limit:
+                raise TooLong("a line has at most %d bytes" % limit)
+            if end >= 0:
+                break
+            if self._is_over and size:
+                raise BadRequest("the last line has no end (LF), so it may be cut short: it was "
+                                 "not carried out")
+            if self._is_over:
+                return None
+            searched = size
+            received = self._connection.recv(65536)
+            self._is_over = not received
+            self._data += received
+        line = bytes(self._data[:end])
+        del self._data[:end + 1]
+        return line[:-1] if line.endswith(b"\r") else line
+
+
+class Handler(socketserver.BaseRequestHandler):
     """One connection, in its thread."""
-    disable_nagle_algorithm = True
 
     def handle(self):
         with contextlib.suppress(OSError):          # the client went away
+            self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
             self._converse(self.server.conversation(self.request))
 
-    def _read_line(self, conversation):
-        """The next line without its end, or None at the end of input; of one that is too long no
-        more is read. TooLong, BadRequest."""
-        line = self.rfile.readline(MIN_LINE)
-        if not line:
-            return None
-        limit = self.server.max_line
-        if not line.endswith(b"\n"):
-            if line[:16].upper().split()[:1] == [b"IMPORT"] and conversation.is_administrator:
-                limit = MAX_IMPORT_LINE
-            line += self.rfile.readline(limit + 1 - len(line))
-            if line.endswith(b"\r"):                # may be of the end
-                line += self.rfile.readline(1)
-        text = line[:-2] if line.endswith(b"\r\n") else line[:-1] if line.endswith(b"\n") else line
-        if len(text) > limit:
-            raise TooLong("a line has at most %d bytes" % limit)
-        if text is line:
-            raise BadRequest("the last line has no end (LF), so it may be cut short: it was not "
-                             "carried out")
-        return text
-
     def _converse(self, conversation):
-        acknowledgements, rest = Acknowledgements(self.request), LINGER
+        def find_limit(start):
+            is_import = start.upper().split()[:1] == [b"IMPORT"]
+            return MAX_IMPORT_LINE if is_import and conversation.is_administrator \
+                else self.server.max_line
+        lines, replies, rest = Lines(self.request), [], LINGER
         while not conversation.is_over:
+            if replies and not (lines.has_next and len(replies) < MAX_BATCH):
+                self._send(replies)     # the client waits for them
+                replies = []
             try:
-                line = self._read_line(conversation)
+                line = lines.read(find_limit)
                 if line is None:
                     break
                 reply = conversation.begin(line)
             except (TooLong, BadRequest) as error:
-                reply, rest = conversation.refuse(error), MAX_IMPORT_LINE   # most of a long line
-            if reply is not None and reply.pending:
-                acknowledgements.add(reply)
-            elif reply is not None:
-                acknowledgements.drain()
-                self._send(reply)
-        acknowledgements.drain()
+                # most of a long line
+                reply, rest = conversation.refuse(error), MAX_IMPORT_LINE
+            if reply is not None:
+                replies.append(reply)
+                if not reply.is_under_way:
+                    self._send(replies)
+                    replies = []
+        self._send(replies)
         self._linger(rest)
 
-    def _send(self, reply):
+    def _send(self, replies):
+        """Sends replies in their order. All that are under way are waited for first, so that a
+        client that has gone costs no session its place in the queue."""
+        waited = [list(reply.chunks()) for reply in replies if reply.is_under_way]
+        last = [reply.chunks() for reply in replies if not reply.is_under_way]
         parts, size = [], 0
-        for chunk in reply.chunks():
+        for chunk in itertools.chain.from_iterable(waited + last):
             if chunk is not FLUSH:
                 parts.append(chunk)
                 size += len(chunk)
@@ -11124,69 +11568,6 @@ class Handler(socketserver.StreamRequestHandler):
 def encode(lines):
     """Lines of text -> bytes with their ends."""
     return ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace") if lines else b""
-
-
-class Acknowledgements:
-    """The replies of one connection that wait for their commit, sent in their order.
-
-    The writer sends them after the commit without waiting (a client that does not read gets a
-    thread of its own), so that the thread of the connection can read on meanwhile.
-    """
-
-    def __init__(self, connection):
-        self._connection = connection
-        self._waiting = collections.deque()
-        self._changed = threading.Condition()
-        self._is_sending = False
-
-    def add(self, reply):
-        """Sends a reply when it is complete and those before it are sent."""
-        with self._changed:
-            self._waiting.append(reply)
-        reply.pending.listener = self.advance
-        self.advance()
-        if len(self._waiting) >= MAX_BATCH:
-            self.drain()
-
-    def drain(self):
-        """Waits until all are sent."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._waiting and not self._is_sending)
-
-    def advance(self):
-        """Sends what is complete, without waiting."""
-        while True:
-            with self._changed:
-                if self._is_sending:
-                    return
-                done = list(itertools.takewhile(lambda reply: reply.pending.is_done,
-                                                self._waiting))
-                if not done:
-                    self._changed.notify_all()
-                    return
-                for _ in done:
-                    self._waiting.popleft()
-                self._is_sending = True
-            rest = self._send(encode([line for reply in done for line in reply.chunks()]))
-            if rest:
-                threading.Thread(target=self._send_rest, args=(rest,), daemon=True,
-                                 name="rest %d" % self._connection.fileno()).start()
-                return
-            self._is_sending = False
-
-    def _send(self, data):
-        try:
-            return data[self._connection.send(data, socket.MSG_DONTWAIT):]
-        except BlockingIOError:
-            return data
-        except OSError:                 # the client went away
-            return b""
-
-    def _send_rest(self, data):
-        with contextlib.suppress(OSError):
-            self._connection.sendall(data)
-        self._is_sending = False
-        self.advance()
 
 
 class Server(socketserver.ThreadingTCPServer):

@@ -1,29 +1,27 @@
 """Definitions in and out: import with all its checks, and export."""
-import json
-
-from ..base.errors import BadRequest, Exists, RepositoryError
+from ..base.errors import BadRequest, Changed, Exists, RepositoryError
 from ..definitions.model import schedule_document
 from ..definitions.reader import Definitions, faulty
+from ..store.imports import Rehearsed
+from ..store.scenarios import load_body
+
+IMPORT_TRIES = 20       # of a document whose schedules come due meanwhile
 
 
-def import_into(master, repository, text, agent, now, is_replacing, list_forgotten=None):
+def import_into(master, repository, text, agent, now, is_replacing, find_origins=None):
     """One transaction in the master, one in the work repository -> (Document, (scenarios,
-    schedules) made or changed). BadRequest and Exists carry all the faults. `list_forgotten` as of
-    put_schedule."""
+    schedules) made or changed). BadRequest and Exists carry all the faults.
+
+    `find_origins(Document)` gives Imports.put what it wants to know, as often as it has to be
+    tried.
+    """
     definitions = Definitions()
     document = definitions.collect(text)
-
-    def work(connection):
-        return repository.import_document(connection, document, agent, now, is_replacing,
-                                          list_forgotten)
-
-    def rehearse(connection):
-        work(connection)
-        raise _Rehearsed
     faults = definitions.faults + master.topology_faults(document)
+    arguments = document, agent, now, is_replacing
     try:                                        # every fault is found before anything is written
-        repository.db.write(rehearse)
-    except _Rehearsed:
+        repository.db.write(repository.imports.rehearse, *arguments)
+    except Rehearsed:
         pass
     except BadRequest as error:
         faults += error.faults
@@ -34,7 +32,7 @@ def import_into(master, repository, text, agent, now, is_replacing, list_forgott
         raise faulty(faults)
     master.put_topology(document)
     try:
-        return document, repository.db.write(work)
+        return document, _write(repository, find_origins, arguments)
     except RepositoryError as error:
         if document.has_topology:
             raise RepositoryError("%s; the master has its part, the same IMPORT completes it"
@@ -42,19 +40,26 @@ def import_into(master, repository, text, agent, now, is_replacing, list_forgott
         raise
 
 
-class _Rehearsed(Exception):
-    """An import was tried and taken back."""
+def _write(repository, find_origins, arguments):
+    """Puts a document in; anew when a due time of one of its schedules has come before."""
+    for is_last in [False] * (IMPORT_TRIES - 1) + [True]:
+        origins = find_origins(arguments[0]) if find_origins else None
+        try:
+            return repository.db.write(repository.imports.put, *arguments, origins)
+        except Changed:
+            if is_last:
+                raise
 
 
 def export_from(master, repository, name, version):
     """The definitions of a repository, or of a scenario or one version of it, as a document."""
     with repository.db.reading() as connection:
         if name is not None:
-            latest = repository.get_version(connection, name, version or "-1")["version"]
+            latest = repository.scenarios.get(connection, name, version or "-1")["version"]
             version = latest if version == "-1" else version
-        scenarios = repository.list_scenarios(connection, name, version)
-    schedules = [repository.schedule_of(row) for row in repository.list_schedules()]
-    document = {"scenarios": [json.loads(row["body"]) for row in scenarios],
+        scenarios = repository.scenarios.list_versions(connection, name, version)
+    schedules = [repository.schedules.read(row) for row in repository.list_schedules()]
+    document = {"scenarios": [load_body(row["body"]) for row in scenarios],
                 "schedules": [schedule_document(schedule) for schedule in schedules
                               if name is None or schedule.scenario == name]}
     if name is None:

@@ -40,5 +40,5 @@ def metrics(agent):
         yield "# TYPE agent_%s gauge" % name
         yield "agent_%s %s" % (name, value)
     yield "# TYPE agent_sessions_ended_total counter"
-    for status, count in agent.ended_counts.items():
+    for status, count in agent.desk.ended_counts.items():
         yield 'agent_sessions_ended_total{status="%s"} %d' % (status, count)

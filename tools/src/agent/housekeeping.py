@@ -18,7 +18,7 @@ class Cleaner:
 
     def __init__(self, name, identity, queue, clock, on_closed):
         self._name, self._identity, self._queue, self._clock = name, identity, queue, clock
-        self._on_closed = on_closed     # on_closed(repository, Ticket) after the commit
+        self._on_closed = on_closed     # on_closed(repository, Ending) after the commit
         self._reported = set()          # sessions of other hosts
         self._locks = collections.defaultdict(threading.Lock)       # repository id -> one at a time
 
@@ -26,8 +26,7 @@ class Cleaner:
         """Ends what stale sessions left running, then closes or queues them -> how many."""
         # a second one would end what the first has begun anew
         with self._locks[repository.id]:
-            with repository.db.reading() as connection:
-                rows = repository.list_running(connection, self._name)
+            rows = repository.db.read(repository.sessions.list_running, self._name)
             stale = [row for row in rows if self._is_stale(repository, row, host)
                      and not self._adopt(repository, row)]
             if not stale:
@@ -35,15 +34,12 @@ class Cleaner:
             left = Tree("%s/%d" % (repository.db.uuid, row["id"]) for row in stale).end()
             if left:
                 log.error("%d processes of stale sessions cannot be ended", left)
-            closed = repository.db.write(lambda connection: [
-                repository.close_stale(connection, row, to_text(self._clock.now()))
-                for row in stale])
-            closed = [tickets for tickets in closed if tickets]
-            for ticket, *retry in closed:
-                log.warning("session %d was stale: now %s", ticket.session, ticket.status)
-                for ticket in [ticket] + retry:
-                    self._on_closed(repository, ticket)
-            return len(closed)
+            endings = repository.db.write(repository.endings.close_all_stale, stale,
+                                          to_text(self._clock.now()))
+            for ending in endings:
+                log.warning("session %d was stale: now %s", ending.session, ending.status)
+                self._on_closed(repository, ending)
+            return len(endings)
 
     def _adopt(self, repository, row):
         """Takes up a session whose process lived on, or ended with its exit code noted."""
@@ -63,8 +59,8 @@ class Cleaner:
         if it == me:
             if self._queue.has(row["id"]):
                 return False
-            with repository.db.reading() as connection:     # it may have ended since it was read
-                now = repository.find_session(connection, row["id"])
+            # it may have ended since it was read
+            now = repository.db.read(repository.sessions.find, row["id"])
             return now is not None and now["status"] == RUNNING and now["ran_by"] == row["ran_by"]
         if it.host != me.host:
             if it.host == gone_host:
@@ -144,5 +140,5 @@ class Keeper:
 
     def _purge(self, repository, days, keep):
         before = None if days is None else to_text(self._agent.clock.now() - days * 86400)
-        return sum(iter(lambda: repository.db.write(lambda connection: repository.purge(
-            connection, before, keep)), 0))     # some at a time, until there are no more
+        # some at a time, until there are no more
+        return sum(iter(lambda: repository.db.write(repository.views.purge, before, keep), 0))

@@ -13,6 +13,7 @@ from ..base.program import log
 from ..store.files import make_private, network_file_system
 from ..store.records import Attachment
 from ..store.master import Master
+from ..store.database import do_nothing
 from ..store.work import WorkRepository
 
 
@@ -145,9 +146,11 @@ class Places:
         if len(places) == 1:
             return self._usable(places[0])
         for place in places:
-            if self._usable(place).has_scenario(name, version):
+            found = self._usable(place)
+            if found.db.read(found.scenarios.has, name, version):
                 return place.repository
-        is_known = any(self._usable(place).has_scenario(name, "-1") for place in places)
+        is_known = any(found.db.read(found.scenarios.has, name, "-1")
+                       for found in map(self._usable, places))
         raise NotFound("no attached repository has %s"
                        % ("version %s of scenario %s" % (version, name) if is_known
                           else "a scenario " + name))
@@ -159,9 +162,8 @@ class Places:
         places = self.list_all()
         for place in places:
             found = self._usable(place)
-            with found.db.reading() as connection:
-                if len(places) == 1 or found.find_schedule(connection, name) is not None:
-                    return found
+            if len(places) == 1 or found.db.read(found.schedules.find, name) is not None:
+                return found
         raise NotFound("no attached repository has a schedule %s" % name)
 
     def readable(self, name=None):
@@ -241,7 +243,7 @@ class Places:
         if repository is None:
             self.in_background(place, self._attach)
             return
-        repository.db.submit(lambda connection: repository.db.version, within_s=1.0,
+        repository.db.submit(do_nothing, within_s=1.0,
                              then=lambda pending: self._saw(place, repository, pending))
         if repository.db.trouble:
             return
@@ -254,9 +256,9 @@ class Places:
     def _saw(place, repository, pending):
         """Another program has written to the file: it is read again."""
         if pending.error is None and place.repository is repository:
-            if place.version not in (None, pending.value):
+            if place.version not in (None, repository.db.version):
                 repository.is_behind = True
-            place.version = pending.value
+            place.version = repository.db.version
 
     def follow_master(self):
         """Another agent on this master may have attached or detached repositories."""
@@ -266,7 +268,7 @@ class Places:
                 self._places[number] = Place(attachment)
         for number in set(self._places) - set(attached):
             repository = self._places[number].repository
-            if repository is None or not repository.db.write(repository.has_open):
+            if repository is None or not repository.db.write(repository.views.has_open):
                 self._let_go(self._places.pop(number), "detached")
 
     def attach(self, name, path, is_creating):
@@ -316,7 +318,7 @@ class Places:
         place.is_detaching = True
         try:
             # by the writer, so behind every session that was taken before
-            if place.repository and place.repository.db.write(place.repository.has_open):
+            if place.repository and place.repository.db.write(place.repository.views.has_open):
                 raise Conflict("work repository %s has open sessions" % name)
             self._master.detach(place.attachment.id)
         except AgentError:

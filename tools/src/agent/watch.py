@@ -1,5 +1,7 @@
 """What other sessions, clients and tasks may see: topology, ends of sessions, logs, children."""
 import contextlib
+import heapq
+import itertools
 import threading
 import time
 
@@ -102,6 +104,25 @@ class Watch:
                 if not self._events[number]:
                     del self._events[number]
 
+    def list_sessions(self, filters, repository, limit):
+        """Yields rows of sessions, newest first, a page at a time: nothing stays open between."""
+        def pages(found):
+            below, size = 1 << 62, min(limit, 500)
+            while below:
+                rows = found.db.read(found.views.list_sessions, filters, below, size)
+                yield from rows
+                below = rows[-1]["id"] if len(rows) == size else None
+        trouble, streams = None, []
+        try:
+            for found in self._places.readable(repository):
+                streams.append(pages(found))
+        except RepositoryError as error:
+            trouble = error
+        yield from itertools.islice(heapq.merge(*streams, reverse=True, key=lambda row:
+                                                (row["created"], row["id"])), limit)
+        if trouble:
+            raise trouble
+
     def find_end(self, number):
         """The row of a session that has ended, or None. NotFound, RepositoryError."""
         return self._find_end(self._places.of_session(number), number)
@@ -109,8 +130,7 @@ class Watch:
     @staticmethod
     def _find_end(repository, number):
         try:
-            with repository.db.reading() as connection:
-                row = repository.get_session(connection, number)
+            row = repository.db.read(repository.sessions.get, number)
         except RepositoryGone:
             raise
         except RepositoryError:
@@ -121,12 +141,11 @@ class Watch:
         """Yields the rows of a session's log, a page at a time; following, None when there are no
         more yet, until the session ends."""
         repository, after = self._places.of_session(number), (0, -1)
-        with repository.db.reading() as connection:
-            repository.get_session(connection, number)
+        repository.db.read(repository.sessions.get, number)
         while True:
             is_over = not is_following or self._is_over or has_left() \
                 or self.find_end(number) is not None        # asked before the rows are read
-            rows = repository.list_log(number, after, 500)
+            rows = repository.db.read(repository.views.list_log, number, after, 500)
             yield from rows
             if rows:
                 after = rows[-1]["task_run"], rows[-1]["position"]
@@ -145,19 +164,19 @@ class Children:
 
     def start(self, request, repository):
         """Starts one in the repository of its parent -> its number."""
-        self._agent.check_context(request.context)
-        line = self._line(repository, request.name)
+        self._agent.desk.check_context(request.context)
+        line = self._line(repository, request.parent)
         if request.scenario in line:
             raise TaskError("scenario %s would start itself: %s"
                             % (request.scenario, " > ".join(line[::-1] + [request.scenario])))
         request = request._replace(agent=self._agent.name)
-        return self._agent.submit(request, repository).result().session
+        return self._agent.desk.submit(request, repository).result().session
 
     @staticmethod
-    def _line(repository, name):
-        """The scenarios above a child, its parent's first, by the names that children have."""
-        with repository.db.reading() as connection:
-            return [row["scenario"] for row in repository.list_above(connection, name)]
+    def _line(repository, parent):
+        """The scenarios above a child, its parent's first."""
+        rows = repository.db.read(repository.sessions.list_above, parent)
+        return [row["scenario"] for row in rows]
 
     def find_end(self, number):
         """The row of a child that has ended, or None."""
@@ -166,7 +185,7 @@ class Children:
     def stop(self, number):
         """Ends a child at once, if it has not ended."""
         with contextlib.suppress(AgentError):
-            self._agent.stop_session(number, True)
+            self._agent.desk.stop(number, True)
 
     def lent_slot(self):
         """While it is waited for, the parent's slot serves another."""

@@ -65,6 +65,14 @@ class RepositoryGone(RepositoryError):
     """The file was replaced or detached: what belonged to it can never be written."""
 
 
+class Unreadable(RepositoryError):
+    """What is stored there cannot be read by this version: said of one definition."""
+
+
+class Changed(Conflict):
+    """What a change was made from is another by now: whoever made it looks again."""
+
+
 class TooLong(AgentError):
     """A line is longer than the limit."""
     code = "TOO_LONG"

@@ -4,7 +4,8 @@ import importlib.util
 import json
 from typing import List, NamedTuple, Optional, Tuple
 
-from ..base.errors import Conflict, NotFound
+from ..base.errors import BadRequest, Conflict, NotFound
+from ..base.vocabulary import MIN_SECRET
 from ..base.words import check_name, shorten
 from ..timetable.days import MOVING_FIELDS, find_zone
 from ..timetable.rules import parse_rule, parse_seconds
@@ -46,6 +47,32 @@ class Scenario(NamedTuple):
     document: dict
     secrets: dict           # name -> {}, {"env": name} or {"file": path}: never in `variables`
     concurrency: Optional[dict]
+
+    def check_variables(self, given):
+        """BadRequest when values are given for variables that it does not have, or that no secret
+        can be."""
+        for name, value in given.items():
+            if name not in self.variables and name not in self.secrets:
+                raise BadRequest("%s: scenario %s %s has no variable of that name"
+                                 % (name, self.name, self.version))
+            if name in self.secrets and len(value) < MIN_SECRET:
+                raise BadRequest("%s: a secret has at least %d characters" % (name, MIN_SECRET))
+
+    def check_schedule(self, given):
+        """`check_variables` for a schedule, which can give no secret."""
+        self.check_variables(given)
+        for name, source in self.secrets.items():
+            if name in given or not source:
+                raise BadRequest("%s: is secret, a schedule cannot give it" % name)
+
+    def split_secrets(self, given):
+        """Variables that are given -> (plain ones, secrets). BadRequest when a secret is
+        missing."""
+        for name, source in self.secrets.items():
+            if not source and name not in given:
+                raise BadRequest("%s: the secret must be given" % name)
+        return ({name: value for name, value in given.items() if name not in self.secrets},
+                {name: value for name, value in given.items() if name in self.secrets})
 
     def step_index(self, name):
         """The place of a step, from 0; NotFound when the scenario has none of that name."""

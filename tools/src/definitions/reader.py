@@ -264,5 +264,10 @@ def faulty(faults):
 
 
 def parse_scenario(document):
-    """A stored definition -> Scenario; it was checked when it was imported."""
-    return Definitions(is_stored=True)._scenario("scenario", document)
+    """A stored definition -> Scenario. It was checked when it was imported, but by another version,
+    or another program has changed it since: ValueError says what is wrong."""
+    definitions = Definitions(is_stored=True)
+    scenario = definitions._scenario("scenario", document)
+    if scenario is None:
+        raise ValueError("%s: %s" % definitions.faults[0])
+    return scenario

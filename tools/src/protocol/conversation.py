@@ -8,7 +8,7 @@ from ..base.vocabulary import ADMINISTRATOR, ROLES
 from ..base.errors import AgentError, AuthError, BadRequest, Denied
 from ..base.program import log, tell_traceback
 from ..base.words import _CONTROL, list_hidden, mask_all, one_line, render_fields, split_words
-from ..store.pending import Pending
+from ..agent.desk import Acknowledgement
 from .table import check_request, find_verb
 from .lines import FLUSH, ticket_fields
 
@@ -98,11 +98,12 @@ class Conversation:
 
 
 class Reply:
-    """The reply to one request, as it comes. `pending`: the commit that it waits for, or None."""
+    """The reply to one request, as it comes. It `is_under_way` when it waits for a commit alone:
+    other requests of its connection can be begun meanwhile."""
 
     def __init__(self, outcome, is_json=False, words=()):
         self._outcome, self._is_json, self._words = outcome, is_json, words
-        self.pending = outcome if isinstance(outcome, Pending) else None
+        self.is_under_way = isinstance(outcome, Acknowledgement)
 
     def chunks(self):
         """Yields lines of text without their ends, and FLUSH; the last begins with OK or ERR."""
@@ -124,7 +125,7 @@ class Reply:
         outcome = self._outcome
         if isinstance(outcome, Exception):
             raise outcome
-        if isinstance(outcome, Pending):
+        if self.is_under_way:
             return ticket_fields(outcome.result())
         if callable(outcome):
             outcome = outcome()

@@ -50,12 +50,13 @@ def _sched_list(agent, request):
 def _sched_show(agent, request):
     for repository, row, due in agent.schedules.get(request["NAME"], request["-REPO"]):
         yield schedule_fields(repository, row, due)
-        schedule = repository.schedule_of(row)
+        schedule = repository.schedules.read(row)
         for option, value in schedule.options.items():
             yield [("option", option.replace("session_", "").upper()), ("value", value)]
         for variable, value in schedule.variables.items():
             yield [("variable", variable), ("value", value)]
-        for kind, name, met in repository.list_conditions(schedule.name):
+        for kind, name, met in repository.db.read(
+                repository.schedules.list_conditions, schedule.name):
             yield [("after", name), ("kind", kind), ("met", to_local(met))]
         if row["waiting"]:
             yield [("waiting", to_local(row["waiting"]))]

@@ -2,7 +2,7 @@
 import json
 
 from ..base.vocabulary import ADMINISTRATOR, DEFAULT_CONTEXT, MASK, MONITOR, OPERATOR, STOP_S
-from ..base.errors import BadRequest, NotFound
+from ..base.errors import BadRequest, NotFound, Unreadable
 from ..base.times import to_local, to_text
 from ..base.words import capitals, one_line, shorten
 from ..definitions.kinds import LABEL, NAMED, SECONDS
@@ -27,7 +27,7 @@ def _exec(agent, request):
         request["CONTEXT"] or DEFAULT_CONTEXT, request.variables, request["-NAME"] or "",
         request["-KEYWORDS"] or "", request["-PRIORITY"] or 0, request.get("-LEVEL", 5),
         request["-TIMEOUT"], to_text(request["-AT"]) if "-AT" in request else None, request["-KEY"])
-    pending = agent.execute(wanted, request["-REPO"])
+    pending = agent.desk.execute(wanted, request["-REPO"])
     if "-SYNC" not in request:
         return pending
     timeout_s = None if request["-SYNC"] is True else request["-SYNC"]
@@ -44,14 +44,15 @@ def _exec_sync(agent, pending, timeout_s, has_left):
 @verb("STOP", "SESSION [-IMMEDIATE]", OPERATOR,
       "stop a session after the task now running, or at once")
 def _stop(agent, request):
-    status = agent.stop_session(request["SESSION"], "-IMMEDIATE" in request)
+    status = agent.desk.stop(request["SESSION"], "-IMMEDIATE" in request)
     return [("session", request["SESSION"]), ("status", status)]
 
 
 @verb("RESTART", "SESSION [VARIABLE=value ...] [-FROM=step]", OPERATOR,
       "go on with a session that ended in ERROR or STOPPED", {"-FROM": NAMED})
 def _restart(agent, request):
-    return ticket_fields(agent.restart(request["SESSION"], request.variables, request["-FROM"]))
+    return ticket_fields(agent.desk.restart(request["SESSION"], request.variables,
+                                            request["-FROM"]))
 
 
 @verb("CLEAN", "[-HOST=id]", OPERATOR, "clean stale sessions now")
@@ -95,14 +96,15 @@ def _sessions(agent, request):
     filters = SessionFilter(tuple(request["-STATUS"] or ()), request["-SCENARIO"],
                             request["-SCHEDULE"], request["-KEYWORD"],
                             to_text(request["-SINCE"]) if "-SINCE" in request else None)
-    for row in agent.list_sessions(filters, request["-REPO"], request["-LIMIT"] or 50):
+    for row in agent.watch.list_sessions(filters, request["-REPO"], request["-LIMIT"] or 50):
         yield session_fields(agent, row)
 
 
 @verb("STATUS", "SESSION [-JSON]", MONITOR, "a session with its steps, tasks and variables")
 def _status(agent, request):
     number = request["SESSION"]
-    row, steps, tasks, secrets = agent.places.of_session(number).session_history(number)
+    repository = agent.places.of_session(number)
+    row, steps, tasks, secrets = repository.db.read(repository.views.get_history, number)
     yield session_fields(agent, row)
     for step in steps:
         yield [("step", step["step"] + 1)] + columns(
@@ -136,13 +138,16 @@ def _wait(agent, request):
 @verb("SCENARIOS", "[-REPO=name] [-JSON]", MONITOR, "list the scenario versions")
 def _scenarios(agent, request):
     for repository in agent.places.readable(request["-REPO"]):
-        with repository.db.reading() as connection:
-            rows = repository.list_scenarios(connection)
-        for row in rows:
-            scenario = repository.parsed(row["definition"], row["body"])
+        for row in repository.db.read(repository.scenarios.list_versions):
+            scenario, message = None, ""
+            try:
+                scenario = repository.scenarios.parse(row["definition"], row["body"])
+            except Unreadable as error:
+                message = error.message
             yield [("repository", repository.name), ("scenario", row["name"]),
-                   ("version", row["version"]), ("steps", len(scenario.steps)),
-                   ("variables", ",".join(scenario.variables))] + columns(row, "imported")
+                   ("version", row["version"]), ("steps", scenario and len(scenario.steps)),
+                   ("variables", ",".join(scenario.variables if scenario else ()))] + columns(
+                       row, "imported") + [("message", message)]
 
 
 @verb("REPOS", "[-JSON]", MONITOR, "list the attached work repositories")

@@ -52,8 +52,8 @@ class Surroundings(NamedTuple):
     identity: str                   # text of the agent's Identity
     output: Output
     max_output: int                 # bytes kept of a task's output
-    on_end: Callable                # on_end(session number, status), after its end is on disk
-    on_aftermath: Callable          # on_aftermath(repository, Aftermath), likewise
+    on_end: Callable                # on_end(repository, Ending), once that is on disk
+    on_loss: Callable               # on_loss(session number): its end cannot be recorded
     topology: Any                   # the Topology: data_server(schema, context), mail_server()
     # the Children: start(request, repository), find_end(session) ...
     children: Any
@@ -101,16 +101,16 @@ class Execution:
         except (OSError, ValueError) as error:
             raise TaskError(start_error(error)) from None
         session.roots[process.pid] = process.started
-        session.note(session.repository.started_task, self._run, process.pid, process.started)
+        session.note(session.repository.progress.note_process, self._run, process.pid,
+                     process.started)
         session.flush(is_waiting=False)
         return process
 
     def _store(self, rows, omitted, then):
         """What the capture hands to the log."""
         repository = self._session.repository
-        repository.db.submit(lambda connection: repository.add_log(
-            connection, self._session.number, self._run, rows, omitted), then=lambda _: then(),
-            is_lazy=True)
+        repository.db.submit(repository.progress.add_log_later, self._session.number, self._run,
+                             rows, omitted, then=lambda _: then())
 
     def _spool(self):
         return Spool(self._session.repository.spool_path(self._session.number, self._run))
@@ -167,7 +167,7 @@ class Execution:
         after, omitted = progress
         state, rows, now_omitted = spool.read(after, omitted)
         if rows or now_omitted != omitted:
-            self._session.note(self._session.repository.add_log, self._run, rows,
+            self._session.note(self._session.repository.progress.add_log, self._run, rows,
                                None if now_omitted == omitted else now_omitted)
             self._session.flush(is_waiting=False)
         return state, (max([after] + [row[0] for row in rows]), now_omitted)
@@ -219,6 +219,7 @@ class Execution:
         return self._around.children.start(
             SessionRequest(name, "", version, context or self.values["CONTEXT"], variables,
                            name="child of %d" % self._session.number,
+                           parent=self._session.number,
                            hidden=self._session.secrets), self._session.repository)
 
     def wait_child(self, number):

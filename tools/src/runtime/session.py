@@ -6,7 +6,7 @@ import threading
 
 from ..base.vocabulary import (ADOPT, DONE, END, ERROR, FAIL, IMMEDIATE, LATE_S, MAX_BATCH,
                                MIN_SECRET, NORMAL, RESERVED_VARIABLES, STOPPED, WARNING)
-from ..base.errors import AgentError, Conflict, NotFound, RepositoryError
+from ..base.errors import AgentError, Conflict, NotFound, RepositoryError, Unreadable
 from ..base.program import log, tell_traceback
 from ..base.times import from_text, to_local, to_text
 from ..base.words import mask_all, one_line
@@ -27,6 +27,7 @@ class Session:
     def __init__(self, ticket, repository, around):
         self.number, self.ticket, self.repository = ticket.session, ticket, repository
         self.around = around
+        self._progress = repository.progress
         self._changed = threading.Condition()
         self._stop = None               # None, NORMAL, IMMEDIATE
         self._stop_message = ""
@@ -70,13 +71,15 @@ class Session:
         """Runs it to its end. RepositoryError: not begun, it stays outstanding."""
         try:
             self._row, self._scenario, self._run, self._attempts = \
-                self.repository.session_resume(self.number)
+                self.repository.db.read(self.repository.views.get_resume, self.number)
             self._values = dict(json.loads(self._row["variables"]), **self._own_values())
             self._adopt() if self.ticket.is_adopted else self._begin()
             self.is_begun = True
             unread = self._read_secrets()
         except (Conflict, NotFound):        # stopped or purged since it was queued
             return
+        except Unreadable as error:
+            return self._end_unread(error.message)
         try:
             with self._deadline(self._row["timeout"], "session"):
                 status, message = (ERROR, unread) if unread else self._steps()
@@ -105,20 +108,21 @@ class Session:
         # neither restarted nor another attempt
         is_first = row["begun"] is None and row["attempt"] == 1
         is_late = is_first and planned is not None and now - from_text(planned) > LATE_S
-        identity = self.around.identity
-        self.repository.db.write(lambda connection: self.repository.begin_session(
-            connection, self.number, identity, is_late, to_text(now), self._scenario), within_s=2.0)
+        self.repository.db.write(self.repository.sessions.begin, self.number, self.around.identity,
+                                 is_late, to_text(now), self._scenario, within_s=2.0)
 
     def _adopt(self):
-        before, identity = self._row["ran_by"], self.around.identity
-        self.repository.db.write(lambda connection: self.repository.adopt_session(
-            connection, self.number, before, identity))
-        self._resumed = self.repository.list_interrupted(self.number)
+        repository = self.repository
+        repository.db.write(repository.sessions.adopt, self.number, self._row["ran_by"],
+                            self.around.identity)
+        self._resumed = repository.db.read(repository.progress.find_interrupted, self.number)
         log.warning("session %d is adopted", self.number)
 
     def _read_secrets(self):
         """Takes the values of secret variables -> why that fails, or nothing."""
-        given = self.repository.secrets.read(self.number) if self._scenario.secrets else {}
+        given = {}
+        if self._scenario.secrets:
+            given = self.repository.secrets.read(self._row["secret_file"] or str(self.number))
         for name, source in self._scenario.secrets.items():
             try:
                 value = given[name] if name in given else read_secret(source)
@@ -140,16 +144,23 @@ class Session:
         return mask_all(text, self.secrets)
 
     def _end(self, status, message):
-        self.note(self.repository.end_session, status, self._told(message), self._row["level"],
-                   self._now())
+        self.note(self.repository.endings.end, status, self._told(message), self._now())
         try:
-            aftermath = self.flush()
+            ending = self.flush()
         except RepositoryError as error:
             return self._report_loss(error)
-        if self._scenario.secrets:
-            self.repository.secrets.forget(self.number)
-        self.around.on_end(self.number, status)
-        self.around.on_aftermath(self.repository, aftermath)
+        if ending is None:              # it was no more open
+            self.around.on_loss(self.number)
+        else:
+            self.around.on_end(self.repository, ending)
+
+    def _end_unread(self, reason):
+        """It cannot begin: its definition cannot be read."""
+        repository = self.repository
+        ending = repository.db.write(repository.endings.end_outstanding, self.number, ERROR,
+                                     one_line(reason), self._now())
+        if ending is not None:
+            self.around.on_end(repository, ending)
 
     def _told(self, message):
         return one_line(self.mask(message))
@@ -157,7 +168,7 @@ class Session:
     def _report_loss(self, error):
         log.error("session %d ended in memory alone, its end is not recorded: %s",
                   self.number, error)
-        self.around.on_end(self.number, None)
+        self.around.on_loss(self.number)
 
     def _steps(self):
         """Runs step after step -> (status, message) of the session."""
@@ -188,7 +199,7 @@ class Session:
     def _stop_between(self, step, task):
         """A normal stop takes effect here; a RESTART goes on at this place."""
         if self._stop:
-            self.note(self.repository.set_restart, step, task)
+            self.note(self._progress.set_restart, step, task)
             self.interrupt_if_asked(is_between=True)
 
     def _step(self, index, step, first_task):
@@ -204,7 +215,7 @@ class Session:
             task, message = failure
             if self._failure is None or step.on_ok != FAIL:     # not that of a mere handler
                 self._failure = index, task, "step %s: %s" % (step.name, message)
-                self.note(self.repository.set_restart, index, task)
+                self.note(self._progress.set_restart, index, task)
             if attempt + 1 < step.attempts or step.on_error != FAIL:
                 self.interrupt_if_asked(is_between=True)
         return False
@@ -213,7 +224,7 @@ class Session:
         """Runs the tasks of a step once -> None, or (task, message) of the failure."""
         attempt = self._attempts.get(index, (0, None))[0] + (not self._resumed)
         self._attempts[index] = attempt, None
-        run = self._begin_run(self._resumed and self._resumed[0], self.repository.begin_step,
+        run = self._begin_run(self._resumed and self._resumed[0], self._progress.begin_step,
                               index, step.name, attempt)
         interrupt = None
         try:
@@ -221,7 +232,7 @@ class Session:
                 status, failure = self._tasks(index, step, first_task, run, attempt)
         except Interrupted as error:
             interrupt, status, failure = error, error.status, (self._at, error.message)
-        self.note(self.repository.end_step, run, status, self._told(failure[1] if failure else ""),
+        self.note(self._progress.end_step, run, status, self._told(failure[1] if failure else ""),
                   self._now())
         if interrupt and interrupt.scope != "step":
             raise interrupt
@@ -255,7 +266,7 @@ class Session:
     def _task(self, index, number, task, step_run, attempt):
         """Runs one task and notes how it ended -> TaskResult."""
         resumed, self._resumed = self._resumed, None
-        run = self._begin_run(resumed and resumed[1], self.repository.begin_task, step_run, index,
+        run = self._begin_run(resumed and resumed[1], self._progress.begin_task, step_run, index,
                               number, task.name or "", task.type, attempt)
         interrupt, kind = None, TASK_TYPES[task.type]()
         if not resumed and not (getattr(kind, "is_instant", False)
@@ -275,13 +286,13 @@ class Session:
             result = TaskResult(error.status, execution.rc, message=error.message)
         execution.close()
         self._values.update((name, self.mask(value)) for name, value in result.values.items())
-        self.note(self.repository.add_log, run, *execution.rest)
-        self.note(self.repository.end_task, run, result.status, result.rc, result.rows,
+        self.note(self._progress.add_log, run, *execution.rest)
+        self.note(self._progress.end_task, run, result.status, result.rc, result.rows,
                    self._told(result.message), self._now())
         if result.values:
-            self.note(self.repository.set_variables, self._variables())
+            self.note(self._progress.set_variables, self._variables())
         if interrupt and interrupt.scope != "task":
-            self.note(self.repository.set_restart, index, number)
+            self.note(self._progress.set_restart, index, number)
             raise interrupt
         return result
 
@@ -302,15 +313,11 @@ class Session:
         """Hands over what was noted; waits for the commit unless told otherwise -> what the last of
         it gave back."""
         records, self._records = self._records, []
-
-        def work(connection):
-            value = None
-            for method, arguments in records:
-                value = method(connection, self.number, *arguments)
-            return value
-        pending = self.repository.db.submit(work, is_lazy=not is_waiting)
+        progress, submit = self.repository.progress, self.repository.db.submit
         if not is_waiting:
+            submit(progress.record_later, self.number, records)
             return None
+        pending = submit(progress.record, self.number, records)
         value = pending.result()
         while self.spent:
             self.spent.pop().remove()

@@ -29,9 +29,9 @@ class Forecast:
         """Yields the Visits of one schedule of a repository after the other;
         what is open comes last."""
         with repository.db.reading() as connection:
-            durations = repository.median_durations(connection)
-            opened = [] if self._is_past else repository.list_open(connection, self._agent)
-            met = [] if self._is_past else repository.list_met(connection)
+            durations = repository.views.get_durations(connection)
+            opened = [] if self._is_past else repository.views.list_open(connection, self._agent)
+            met = [] if self._is_past else repository.schedules.list_met(connection)
         conditions, releases = collections.defaultdict(dict), {}
         for schedule, kind, name, ended in met:
             conditions[schedule][kind, repository.id, name] = ended
@@ -57,7 +57,7 @@ class Forecast:
 
     def _list_visits(self, repository, row, timetable, duration, met, release, note):
         """The Visits of a schedule, in order; what it runs after is kept in mind."""
-        schedule = repository.schedule_of(row)
+        schedule = repository.schedules.read(row)
         decided, begin, end = from_text(row["decided"]), self._period.begin, self._period.end
         if not self._is_past:
             if begin == self._begin:    # what jitter delays is still to come

@@ -41,9 +41,11 @@ def list_state(repository, row, due, hold):
     notes = [] if row["enabled"] else ["disabled"]
     notes += ["%s; what comes due is decided at the release" % held
               for held in list_holds(hold, hold_of(row))]
-    for kind, name, met in repository.list_conditions(row["name"]):
+    for kind, name, met in repository.db.read(
+            repository.schedules.list_conditions, row["name"]):
         if not met:
-            newest = repository.list_sessions(SessionFilter(**{kind: name}), 1 << 62, 1)
+            newest = repository.db.read(repository.views.list_sessions,
+                                        SessionFilter(**{kind: name}), 1 << 62, 1)
             notes.append("waits for %s %s%s" % (kind, name, "".join(
                 ", whose newest session %d is %s" % (last["id"], last["status"])
                 for last in newest)))

@@ -1,20 +1,21 @@
 """The schedules of all repositories: loaded, changed, fired, listed."""
 import contextlib
-import functools
 import gc
 
-from ..base.vocabulary import OUTSTANDING, WRITE_S
-from ..base.errors import (BadRequest, CalendarError, Conflict, NotFound, RepositoryError,
+from ..base.vocabulary import WRITE_S
+from ..base.errors import (BadRequest, CalendarError, Changed, Conflict, NotFound, RepositoryError,
                            RepositoryGone)
 from ..base.program import log
 from ..base.times import from_text, to_text
 from ..base.words import shorten
 from ..timetable.days import MOVING_FIELDS, _share
-from ..store.records import Span, hold_of
+from ..store.records import Origin, Span, hold_of
 from .entry import AWAY, CHANGED, DOWN, Entry, ON_HOLD, Policy, in_text
 from .scheduler import Scheduler
 from .preview import list_ahead, list_coming, list_earliest, list_holds, list_notes
 from .forecast import Forecast
+
+CHANGE_TRIES = 20       # of a change that others come before
 
 
 @contextlib.contextmanager
@@ -32,15 +33,13 @@ def uncollected():
 class Schedules:
     """The schedules of an agent's name: what the repositories hold, and what the scheduler fires.
 
-    `queue_ticket(repository, Ticket)` takes a session that was made, `end_replaced(repository,
-    sessions)` those that it replaces.
+    `take_made(repository, Made)` takes the session of a due time, and those that it replaces.
     """
 
-    def __init__(self, name, places, master, clock, queue, agent_is_held, queue_ticket,
-                 end_replaced):
+    def __init__(self, name, places, master, clock, queue, agent_is_held, take_made):
         self._name, self._places, self._master, self._clock = name, places, master, clock
         self._queue, self._agent_is_held = queue, agent_is_held
-        self._queue_ticket, self._end_replaced = queue_ticket, end_replaced
+        self._take_made = take_made
         self._started = clock.now()
         # key of what this start fires and has not yet -> as ON_HOLD
         self._startups = {}
@@ -76,7 +75,7 @@ class Schedules:
         try:
             if trouble:
                 raise CalendarError(trouble)
-            schedule = repository.schedule_of(row)
+            schedule = repository.schedules.read(row)
             policy = _share(Policy(schedule.get("misfire"), schedule.get("grace"),
                                    schedule.get("jitter")))
             if schedule.enabled and schedule.rule:
@@ -84,8 +83,8 @@ class Schedules:
         except (CalendarError, Conflict) as error:
             message = "does not fire: %s" % error
             log.warning("schedule %s %s", row["name"], message)
-            repository.db.submit(lambda connection: repository.note_failed(     # at no due time
-                connection, row["name"], to_text(int(now) + 0.5), message, to_text(now)))
+            repository.db.submit(repository.ledger.note_failed, row["name"],
+                                 to_text(int(now) + 0.5), message, to_text(now))  # at no due time
         return Entry(repository, row["name"], row["revision"], timetable, policy, hold, decided,
                      since, why)
 
@@ -95,13 +94,14 @@ class Schedules:
         why = DOWN if not place.has_started else None if place.loaded is repository else AWAY
         gone, changed = {entry.name: entry
                          for entry in self.scheduler.list_entries(repository.id)}, []
-        for name, *state in repository.list_revisions(self._name):
+        for name, *state in repository.db.read(repository.schedules.list_revisions, self._name):
             entry = gone.pop(name, None)
             if entry is None or entry.repository is not repository \
                     or [entry.revision, entry.hold and entry.hold.since] != state:
                 changed.append(name)
         if changed:
-            repository.mend_conditions()
+            for schedule in repository.db.read(repository.schedules.list_stray):
+                repository.db.write(repository.schedules.put_conditions, schedule)
             with contextlib.suppress(RepositoryError):      # another agent may have added some
                 self.read_calendars()
         with uncollected():
@@ -119,7 +119,8 @@ class Schedules:
 
     def keep_held(self, repository):
         """Before the sessions of a repository are queued: those of held schedules do not begin."""
-        for name, _, held_since in repository.list_revisions(self._name):
+        for name, _, held_since in repository.db.read(repository.schedules.list_revisions,
+                                                      self._name):
             if held_since:
                 self._queue.hold_schedule((repository.id, name), True)
 
@@ -151,8 +152,7 @@ class Schedules:
 
     def refresh(self, repository, name):
         """Makes a change of a schedule effective at once."""
-        with repository.db.reading() as connection:
-            row = repository.find_schedule(connection, name)
+        row = repository.db.read(repository.schedules.find, name)
         if row is None or row["agent"] != self._name:
             self._remove((repository.id, name))
         else:
@@ -171,7 +171,8 @@ class Schedules:
         places = [place for place in self._places.list_all() if place.repository] if changed else ()
         for repository in [place.repository for place in places]:
             with contextlib.suppress(RepositoryError):      # it is read when it comes back
-                names = {user for name in changed for user in repository.list_users(name)}
+                names = {user for name in changed
+                         for user in repository.db.read(repository.schedules.list_users, name)}
                 for row in repository.read_schedules(sorted(names)):
                     if row["agent"] == self._name:
                         upto = self.scheduler.decide_now((repository.id, row["name"]))
@@ -193,25 +194,24 @@ class Schedules:
                 # a paused agent fails at nothing
                 is_long = self._clock.monotonic() - began > WRITE_S
                 self.scheduler.decided(entry, upto, is_long and repository.db.failures > failures)
-        repository.db.submit(lambda connection: repository.decide(
-            connection, entry.name, entry.revision, upto_text, spans, to_text(self._clock.now()),
-            self._agent_is_held()), then=then)
+        repository.db.submit(repository.decisions.decide, entry.name, entry.revision, upto_text,
+                             spans, to_text(self._clock.now()), self._agent_is_held(), then=then)
 
     def _take(self, repository, pending):
         """Sessions that a decision has made are queued, those that they replace are stopped."""
-        if pending.error is not None and not isinstance(pending.error, RepositoryGone):
+        if isinstance(pending.error, Changed):
+            repository.is_behind = True         # what is in memory is read again
+        elif pending.error is not None and not isinstance(pending.error, RepositoryGone):
             log.error("schedules of repository %s: %s", repository.name, pending.error)
-        for ticket, replaced in pending.value or ():
-            self._end_replaced(repository, replaced)
-            if ticket.status in OUTSTANDING:
-                self._queue_ticket(repository, ticket)
+        for made in pending.value or ():
+            self._take_made(repository, made)
 
     def decide_after(self, repository):
         """Decides the schedules whose conditions are met, unless the agent is held."""
         if not self._agent_is_held():
-            repository.db.submit(lambda connection: repository.decide_after(
-                connection, self._name, to_text(self._clock.now()), False),
-                then=lambda pending: self._take(repository, pending), is_lazy=True)
+            repository.db.submit(repository.decisions.decide_after, self._name,
+                                 to_text(self._clock.now()), False,
+                                 then=lambda pending: self._take(repository, pending))
 
     def released(self):
         """The hold of the agent is over: what it held back is decided."""
@@ -229,8 +229,7 @@ class Schedules:
         now = to_text(self._clock.now())
         for place in self._places.list_all():
             if place.repository:
-                place.repository.db.submit(functools.partial(
-                    place.repository.note_step, message=message, now=now))
+                place.repository.db.submit(place.repository.ledger.note_step, message, now)
 
     # -- changes -----------------------------------------------------------------------
 
@@ -239,32 +238,43 @@ class Schedules:
         self._check(schedule)
         found = self._places.get(repository) if repository else \
             self._places.with_scenario(schedule.scenario, schedule.version)
-        found.db.write(lambda connection: found.add_schedule(connection, schedule,
-                                                             to_text(self._clock.now())))
+        found.db.write(found.schedules.add, schedule, to_text(self._clock.now()))
         self.refresh(found, schedule.name)
 
     def set(self, name, repository, changes):
         """Changes a schedule, effective at once; changes(Schedule) -> Schedule. As add()."""
-        def checked(schedule):
-            changed = changes(schedule)
-            if changed != schedule._replace(enabled=False):     # SCHED OFF: whatever else is wrong
-                self._check(changed, is_moved=changed.timing != schedule.timing)
-            return changed
-        found, now = self._places.with_schedule(name, repository), to_text(self._clock.now())
-        found.db.write(lambda connection: found.set_schedule(
-            connection, name, checked, now, self.forgotten(found, now)))
+        found = self._places.with_schedule(name, repository)
+        for is_last in [False] * (CHANGE_TRIES - 1) + [True]:
+            row, now = found.db.read(found.schedules.get, name), to_text(self._clock.now())
+            before = found.schedules.read(row)
+            schedule = changes(before)
+            if schedule == before._replace(enabled=False):      # whatever else is wrong with it
+                method = found.schedules.put
+            else:
+                method = found.schedules.set
+                self._check(schedule, is_moved=schedule.timing != before.timing)
+            try:
+                found.db.write(method, schedule, now, self.find_origin(found, row, now))
+                break
+            except Changed:             # by another client, or by a due time that has come
+                if is_last:
+                    raise
         self.refresh(found, name)
 
-    def forgotten(self, repository, now):
-        """For put_schedule: what had come by now (UTC text) and was not decided, held or delayed by
-        jitter."""
-        def list_forgotten(name, decided):
-            entry = self.scheduler.find((repository.id, name))
-            if entry is None or entry.timetable is None or entry.repository is not repository:
-                return []
-            return [in_text(span) for span in entry.list_skipped(
-                *(int(from_text(moment) // 1) for moment in (decided, now)), why=CHANGED)]
-        return list_forgotten
+    def find_origins(self, repository, schedules, now):
+        """{name: Origin} of those of these Schedules that are there."""
+        rows = [repository.db.read(repository.schedules.find, schedule.name)
+                for schedule in schedules]
+        return {row["name"]: self.find_origin(repository, row, now) for row in rows if row}
+
+    def find_origin(self, repository, row, now):
+        """The Origin of a change of this row: with what had come by now (UTC text) and was not
+        decided, held or delayed by jitter."""
+        entry, spans = self.scheduler.find((repository.id, row["name"])), ()
+        if entry is not None and entry.timetable is not None and entry.repository is repository:
+            spans = tuple(in_text(span) for span in entry.list_skipped(
+                *(int(from_text(moment) // 1) for moment in (row["decided"], now)), why=CHANGED))
+        return Origin(row["revision"], row["decided"], spans)
 
     def _check(self, schedule, is_moved=True):
         faults = schedule.list_faults()
@@ -289,13 +299,13 @@ class Schedules:
     def delete(self, name, repository):
         """Deletes a schedule; what it started goes on. NotFound, Conflict."""
         found = self._places.with_schedule(name, repository)
-        found.db.write(lambda connection: found.delete_schedule(connection, name))
+        found.db.write(found.schedules.delete, name)
         self.refresh(found, name)
 
     def hold(self, name, hold, repository=None):
         """Holds one schedule, or releases it (None). NotFound."""
         found = self._places.with_schedule(name, repository)
-        found.db.write(lambda connection: found.hold_schedule(connection, name, hold))
+        found.db.write(found.schedules.hold, name, hold)
         self.refresh(found, name)
 
     def _hold_over(self, entry):
@@ -305,8 +315,7 @@ class Schedules:
             def then(pending):
                 if pending.error is None:
                     self.refresh(found, entry.name)
-            found.db.submit(lambda connection: found.hold_schedule(connection, entry.name, None),
-                            then=then)
+            found.db.submit(found.schedules.hold, entry.name, None, then=then)
 
     def put_calendar(self, name, dates, is_new):
         """Adds a calendar or sets its dates, effective at once. Exists, NotFound."""
@@ -316,7 +325,7 @@ class Schedules:
     def delete_calendar(self, name):
         """Deletes a calendar. NotFound; Conflict while a schedule names it."""
         for repository in self._places.readable():
-            for user in repository.list_users(name):
+            for user in repository.db.read(repository.schedules.list_users, name):
                 raise Conflict("schedule %s in repository %s uses calendar %s"
                                % (user, repository.name, name))
         self._master.delete_calendar(name)
@@ -388,7 +397,7 @@ class Schedules:
                 and entry.repository is repository:
             return entry.timetable
         try:
-            return repository.schedule_of(row).timetable(self._calendars)
+            return repository.schedules.read(row).timetable(self._calendars)
         except (CalendarError, Conflict) as error:
             log.warning("schedule %s: %s", row["name"], error)
             return None
@@ -411,10 +420,11 @@ class Schedules:
                 yield due, name, found, "excluded (%s): %s" % excluded
                 continue
             with found.db.reading() as connection:
-                row = found.get_schedule(connection, name)
-                if due > self._clock.now() and found.is_recorded(connection, name, to_text(due)):
+                row = found.schedules.get(connection, name)
+                if due > self._clock.now() and found.ledger.is_recorded(connection, name,
+                                                                        to_text(due)):
                     continue            # it has fired, by a clock that was ahead
-            notes = list_notes(found.schedule_of(row), timetable, due, before)
+            notes = list_notes(found.schedules.read(row), timetable, due, before)
             notes += list_holds(hold_of(row))
             if before == self._undecided(row):
                 notes += list_ahead(before, self._clock.now())
@@ -433,7 +443,8 @@ class Schedules:
         """(repository, row) of occurrences, newest first."""
         troubles = []
         rows = list(self._read_all(repository, troubles,
-                                   lambda found: found.list_occurrences(name, limit)))
+                                   lambda found: found.db.read(found.ledger.list_occurrences,
+                                                               name, limit)))
         if not any(row["schedule"] == name for _, row in rows):
             self.get(name, repository)
         yield from sorted(rows, key=lambda found: found[1]["due"], reverse=True)[:limit]

@@ -3,6 +3,7 @@ import itertools
 from typing import NamedTuple, Optional
 
 from ..base.vocabulary import MAX_QUEUE, RUNNING
+from ..base.errors import NotFound, Unreadable
 from ..base.times import from_text
 from ..timetable.timetable import find_jitter
 from ..store.records import Hold
@@ -65,7 +66,11 @@ def visit_maker(repository, schedule, duration, timetable=None):
 
     def make(due):
         if not bounds:
-            scenario = repository.find_parsed(schedule.scenario, schedule.version)
+            try:
+                _, scenario = repository.db.read(repository.scenarios.get_scenario,
+                                                 schedule.scenario, schedule.version)
+            except (NotFound, Unreadable):      # its due times will say so
+                scenario = None
             bounds.extend((schedule.get("timeout") or (scenario and scenario.timeout),
                            scenario and scenario.concurrency or NO_LIMIT))
         timeout, concurrency = bounds

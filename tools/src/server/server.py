@@ -2,9 +2,7 @@
 
 Thread server: accepts connections; ends at Server.close().
 Thread client N: serves one connection; ends with it, or at Server.close().
-Thread rest N: sends what a client was too slow to take; ends with its connection.
 """
-import collections
 import contextlib
 import functools
 import itertools
@@ -16,7 +14,7 @@ import threading
 import time
 
 from ..base.vocabulary import (ADMINISTRATOR, LINGER, LINGER_S, MAX_BATCH, MAX_IMPORT_LINE,
-                               MIN_LINE, STRANGER_S)
+                               STRANGER_S)
 from ..base.errors import BadRequest, CannotStart, TooLong
 from ..base.program import log
 from ..protocol.lines import FLUSH
@@ -60,56 +58,87 @@ def claim_port(host, port):
     return claim
 
 
-class Handler(socketserver.StreamRequestHandler):
+class Lines:
+    """The lines that come in by a connection, bounded, and what of them is here already."""
+
+    def __init__(self, connection):
+        self._connection, self._data, self._is_over = connection, bytearray(), False
+
+    @property
+    def has_next(self):
+        """Whether a whole line is here, so that nobody has to be waited for."""
+        return b"\n" in self._data
+
+    def read(self, find_limit):
+        """The next line without its end, or None at the end of input. TooLong, BadRequest.
+
+        find_limit(its first bytes) gives the most bytes that it may have; of one that is longer
+        no more is read.
+        """
+        searched = 0
+        while True:
+            end = self._data.find(b"\n", searched)
+            size = len(self._data) if end < 0 else end
+            limit = find_limit(bytes(self._data[:16]))
+            if size - self._data.endswith(b"\r", 0, size) > limit:
+                raise TooLong("a line has at most %d bytes" % limit)
+            if end >= 0:
+                break
+            if self._is_over and size:
+                raise BadRequest("the last line has no end (LF), so it may be cut short: it was "
+                                 "not carried out")
+            if self._is_over:
+                return None
+            searched = size
+            received = self._connection.recv(65536)
+            self._is_over = not received
+            self._data += received
+        line = bytes(self._data[:end])
+        del self._data[:end + 1]
+        return line[:-1] if line.endswith(b"\r") else line
+
+
+class Handler(socketserver.BaseRequestHandler):
     """One connection, in its thread."""
-    disable_nagle_algorithm = True
 
     def handle(self):
         with contextlib.suppress(OSError):          # the client went away
+            self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
             self._converse(self.server.conversation(self.request))
 
-    def _read_line(self, conversation):
-        """The next line without its end, or None at the end of input; of one that is too long no
-        more is read. TooLong, BadRequest."""
-        line = self.rfile.readline(MIN_LINE)
-        if not line:
-            return None
-        limit = self.server.max_line
-        if not line.endswith(b"\n"):
-            if line[:16].upper().split()[:1] == [b"IMPORT"] and conversation.is_administrator:
-                limit = MAX_IMPORT_LINE
-            line += self.rfile.readline(limit + 1 - len(line))
-            if line.endswith(b"\r"):                # may be of the end
-                line += self.rfile.readline(1)
-        text = line[:-2] if line.endswith(b"\r\n") else line[:-1] if line.endswith(b"\n") else line
-        if len(text) > limit:
-            raise TooLong("a line has at most %d bytes" % limit)
-        if text is line:
-            raise BadRequest("the last line has no end (LF), so it may be cut short: it was not "
-                             "carried out")
-        return text
-
     def _converse(self, conversation):
-        acknowledgements, rest = Acknowledgements(self.request), LINGER
+        def find_limit(start):
+            is_import = start.upper().split()[:1] == [b"IMPORT"]
+            return MAX_IMPORT_LINE if is_import and conversation.is_administrator \
+                else self.server.max_line
+        lines, replies, rest = Lines(self.request), [], LINGER
         while not conversation.is_over:
+            if replies and not (lines.has_next and len(replies) < MAX_BATCH):
+                self._send(replies)     # the client waits for them
+                replies = []
             try:
-                line = self._read_line(conversation)
+                line = lines.read(find_limit)
                 if line is None:
                     break
                 reply = conversation.begin(line)
             except (TooLong, BadRequest) as error:
-                reply, rest = conversation.refuse(error), MAX_IMPORT_LINE   # most of a long line
-            if reply is not None and reply.pending:
-                acknowledgements.add(reply)
-            elif reply is not None:
-                acknowledgements.drain()
-                self._send(reply)
-        acknowledgements.drain()
+                # most of a long line
+                reply, rest = conversation.refuse(error), MAX_IMPORT_LINE
+            if reply is not None:
+                replies.append(reply)
+                if not reply.is_under_way:
+                    self._send(replies)
+                    replies = []
+        self._send(replies)
         self._linger(rest)
 
-    def _send(self, reply):
+    def _send(self, replies):
+        """Sends replies in their order. All that are under way are waited for first, so that a
+        client that has gone costs no session its place in the queue."""
+        waited = [list(reply.chunks()) for reply in replies if reply.is_under_way]
+        last = [reply.chunks() for reply in replies if not reply.is_under_way]
         parts, size = [], 0
-        for chunk in reply.chunks():
+        for chunk in itertools.chain.from_iterable(waited + last):
             if chunk is not FLUSH:
                 parts.append(chunk)
                 size += len(chunk)
@@ -135,69 +164,6 @@ class Handler(socketserver.StreamRequestHandler):
 def encode(lines):
     """Lines of text -> bytes with their ends."""
     return ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace") if lines else b""
-
-
-class Acknowledgements:
-    """The replies of one connection that wait for their commit, sent in their order.
-
-    The writer sends them after the commit without waiting (a client that does not read gets a
-    thread of its own), so that the thread of the connection can read on meanwhile.
-    """
-
-    def __init__(self, connection):
-        self._connection = connection
-        self._waiting = collections.deque()
-        self._changed = threading.Condition()
-        self._is_sending = False
-
-    def add(self, reply):
-        """Sends a reply when it is complete and those before it are sent."""
-        with self._changed:
-            self._waiting.append(reply)
-        reply.pending.listener = self.advance
-        self.advance()
-        if len(self._waiting) >= MAX_BATCH:
-            self.drain()
-
-    def drain(self):
-        """Waits until all are sent."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._waiting and not self._is_sending)
-
-    def advance(self):
-        """Sends what is complete, without waiting."""
-        while True:
-            with self._changed:
-                if self._is_sending:
-                    return
-                done = list(itertools.takewhile(lambda reply: reply.pending.is_done,
-                                                self._waiting))
-                if not done:
-                    self._changed.notify_all()
-                    return
-                for _ in done:
-                    self._waiting.popleft()
-                self._is_sending = True
-            rest = self._send(encode([line for reply in done for line in reply.chunks()]))
-            if rest:
-                threading.Thread(target=self._send_rest, args=(rest,), daemon=True,
-                                 name="rest %d" % self._connection.fileno()).start()
-                return
-            self._is_sending = False
-
-    def _send(self, data):
-        try:
-            return data[self._connection.send(data, socket.MSG_DONTWAIT):]
-        except BlockingIOError:
-            return data
-        except OSError:                 # the client went away
-            return b""
-
-    def _send_rest(self, data):
-        with contextlib.suppress(OSError):
-            self._connection.sendall(data)
-        self._is_sending = False
-        self.advance()
 
 
 class Server(socketserver.ThreadingTCPServer):

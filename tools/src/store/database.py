@@ -17,7 +17,7 @@ from ..base.errors import AgentError, RepositoryError, RepositoryGone
 from ..base.program import log
 from ..base.times import to_text
 from .files import migrate
-from .pending import Pending
+from .pending import Pending, atomic
 
 LAZY_S = 0.05           # how long a record that nobody waits for may wait for company
 GATHER_S = 0.001        # how long a commit waits for those that asked together last time
@@ -167,31 +167,42 @@ class Database:
                 else:
                     connection.close()
 
+    def read(self, method, *arguments):
+        """method(connection, *arguments) of a store with a reading connection. RepositoryError."""
+        with self.reading() as connection:
+            return method(connection, *arguments)
+
+    def read_version(self, within_s=WRITE_S):
+        """`version` as the writer sees it now: it changes when another program has written."""
+        self.write(do_nothing, within_s=within_s)
+        return self.version
+
     # -- writing -----------------------------------------------------------------------
 
-    def submit(self, work, within_s=None, then=None, is_lazy=False, is_single=False):
-        """Hands work(connection) to the writer and returns a Pending.
+    def submit(self, method, *arguments, within_s=None, then=None):
+        """Hands method(connection, *arguments) of a store to the writer and returns a Pending.
 
         What cannot be written `within_s` seconds is withdrawn and fails; without it, it is
-        tried until it can be, or the database is closed. A lazy request waits for company.
-        One that writes by a single statement has SQLite's own savepoint and says so.
+        tried until it can be, or the database is closed. The method itself says whether it is
+        `lazy` or `atomic`.
         """
         deadline = None if within_s is None else self._clock.monotonic() + within_s
-        pending = Pending(work, deadline, then, is_single)
+        pending = Pending(method, arguments, deadline, then)
         with self._ready:
             if not self.is_gone and self._closing is None:
                 self._queue.append(pending)
-                if not is_lazy:
+                if not pending.is_lazy:
                     self._urgent += 1
-                if len(self._queue) == 1 or not is_lazy and len(self._queue) >= self._wanted:
+                if len(self._queue) == 1 or (not pending.is_lazy
+                                             and len(self._queue) >= self._wanted):
                     self._ready.notify()
                 return pending
         pending.finish(error=RepositoryGone("%s: %s" % (self.label, self.trouble or "is closed")))
         return pending
 
-    def write(self, work, within_s=WRITE_S):
+    def write(self, method, *arguments, within_s=WRITE_S):
         """submit, and wait for the commit."""
-        return self.submit(work, within_s).result()
+        return self.submit(method, *arguments, within_s=within_s).result()
 
     def close(self, within_s=10.0):
         """Writes down what is waiting, ends the writer, checkpoints. What is left fails."""
@@ -287,11 +298,10 @@ class Database:
 
     @staticmethod
     def _savepoint(connection, pending):
-        work, is_single = pending.work, pending.is_single
-        if not is_single:
+        if not pending.is_atomic:
             connection.execute("savepoint request")
         try:
-            outcome = work(connection), None
+            outcome = pending.method(connection, *pending.arguments), None
         except sqlite3.Error as error:
             if type(error) is sqlite3.DatabaseError or isinstance(error, sqlite3.OperationalError) \
                     and not _WRONG_SQL.search(str(error)):
@@ -299,7 +309,7 @@ class Database:
             outcome = None, error
         except Exception as error:
             outcome = None, error
-        if not is_single:
+        if not pending.is_atomic:
             if outcome[1] is not None:
                 connection.execute("rollback to request")
             connection.execute("release request")
@@ -397,6 +407,16 @@ class Database:
                 self._readers.pop().close()
             except IndexError:
                 return
+
+
+@atomic
+def execute(connection, statement, values):
+    """One statement, for the writer -> how many rows it has changed."""
+    return connection.execute(statement, values).rowcount
+
+
+def do_nothing(connection):
+    """For the writer, to look at the file."""
 
 
 def _is_locked(error):

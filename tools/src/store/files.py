@@ -1,6 +1,7 @@
 """What lies beside a repository: copies before a migration, secrets, spools, the lock of a name."""
 import contextlib
 import fcntl
+import glob
 import json
 import os
 import sqlite3
@@ -94,34 +95,61 @@ def network_file_system(path):
 
 
 class SecretFiles:
-    """Secrets that came with EXEC: files of mode 0600 beside the repository, never in it."""
+    """Secrets that came with EXEC: files of mode 0600 beside the repository, never in it.
+
+    A file has a name of its own, which the row of its session holds; before there were such names
+    it was the session's number.
+    """
 
     def __init__(self, path):
         self._path = path
+        self._fresh = set()             # names of files whose session is not committed yet
 
-    def _path_of(self, session):
-        return "%s.secret.%d" % (self._path, session)
+    def _path_of(self, name):
+        return "%s.secret.%s" % (self._path, name)
 
-    def write(self, session, secrets):
-        """On disk before the commit that acknowledges the session."""
-        fd = os.open(self._path_of(session), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(fd, "w", encoding="utf-8") as file:
-            json.dump(secrets, file)
-            file.flush()
-            os.fsync(fd)
-
-    def read(self, session):
-        """Those that came with EXEC or RESTART, by name."""
+    def write(self, secrets):
+        """On disk before the session that they are for -> the file's name. OSError: nothing
+        stays."""
+        name = uuid.uuid4().hex
+        self._fresh.add(name)
         try:
-            with open(self._path_of(session), encoding="utf-8") as file:
+            make_private(self._path_of(name))
+            with open(self._path_of(name), "w", encoding="utf-8") as file:
+                json.dump(secrets, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            self.forget(name)
+            raise
+        return name
+
+    def settle(self, name, is_used):
+        """The request of a file was answered: its session's row has the name now, or nothing
+        will."""
+        if not is_used:
+            self.forget(name)
+        self._fresh.discard(name)
+
+    def read(self, name):
+        """The secrets of a file, by the names of their variables."""
+        try:
+            with open(self._path_of(name), encoding="utf-8") as file:
                 return json.load(file)
         except FileNotFoundError:
             return {}
 
-    def forget(self, session):
-        """After its end nothing of them is left."""
+    def forget(self, name):
+        """After the end of its session nothing of them is left."""
+        self._fresh.discard(name)
         with contextlib.suppress(OSError):
-            os.unlink(self._path_of(session))
+            os.unlink(self._path_of(name))
+
+    def list_names(self):
+        """The names of all files that are not fresh."""
+        start = len(self._path_of(""))
+        found = {path[start:] for path in glob.glob(glob.escape(self._path_of("")) + "*")}
+        return found - self._fresh
 
 
 SPOOL_SCHEMA = ("""

@@ -6,7 +6,7 @@ import sqlite3
 from ..base.vocabulary import DEFAULT_CONTEXT, WRITE_S
 from ..base.errors import Exists, NotFound
 from ..base.program import VERSION
-from .database import Database
+from .database import Database, execute
 from .records import Attachment, hold_of
 
 MASTER_MIGRATIONS = ("""
@@ -73,19 +73,19 @@ class Master:
 
     def register(self, name, host, port, identity, now):
         """Notes that the agent of this name is this process."""
-        def work(connection):
-            connection.execute("insert or ignore into agent(name, host, port, version, identity,"
-                               " started, heartbeat) values (?, '', 0, '', '', '', '')", (name,))
-            connection.execute("update agent set host=?, port=?, version=?, identity=?, started=?,"
-                               " heartbeat=?, stopped=null where name=?",
-                               (host, port, VERSION, identity, now, now, name))
-        self.db.write(work)
+        self.db.write(self._put_agent, name, (host, port, VERSION, identity, now, now, name))
+
+    @staticmethod
+    def _put_agent(connection, name, values):
+        connection.execute("insert or ignore into agent(name, host, port, version, identity,"
+                           " started, heartbeat) values (?, '', 0, '', '', '', '')", (name,))
+        connection.execute("update agent set host=?, port=?, version=?, identity=?, started=?,"
+                           " heartbeat=?, stopped=null where name=?", values)
 
     def heartbeat(self, name, now, is_stopped=False):
         """Notes that the agent lives, or has stopped; does not wait for the commit."""
-        return self.db.submit(lambda connection: connection.execute(
-            "update agent set heartbeat=?, stopped=? where name=?",
-            (now, now if is_stopped else None, name)), within_s=WRITE_S)
+        return self.db.submit(execute, "update agent set heartbeat=?, stopped=? where name=?",
+                              (now, now if is_stopped else None, name), within_s=WRITE_S)
 
     def list_attachments(self):
         """The attached work repositories by id."""
@@ -97,19 +97,16 @@ class Master:
 
     def attach_as(self, number, name, path, repository_uuid):
         """Notes a work repository that has its id; Exists when the id or name is taken."""
-        def work(connection):
-            try:
-                connection.execute("insert into work_repository values (?, ?, ?, ?)",
-                                   (number, name, self._relative(path), repository_uuid))
-            except sqlite3.IntegrityError:
-                raise Exists("a work repository of id %d or name %s is attached"
-                             % (number, name)) from None
-        self.db.write(work)
+        try:
+            self.db.write(execute, "insert into work_repository values (?, ?, ?, ?)",
+                          (number, name, self._relative(path), repository_uuid))
+        except sqlite3.IntegrityError:
+            raise Exists("a work repository of id %d or name %s is attached"
+                         % (number, name)) from None
 
     def detach(self, number):
         """Forgets a work repository; its file stays."""
-        self.db.write(lambda connection: connection.execute(
-            "delete from work_repository where id=?", (number,)))
+        self.db.write(execute, "delete from work_repository where id=?", (number,))
 
     def list_contexts(self):
         """The names of the contexts."""
@@ -118,23 +115,25 @@ class Master:
 
     def put_topology(self, document):
         """Contexts, data servers and logical schemas of a document, in one transaction."""
-        def work(connection):
-            connection.executemany("insert or ignore into context(name) values (?)",
-                                   [(name,) for name in document.contexts])
-            connection.executemany(
-                "replace into data_server values (?, ?, ?, ?)",
-                [(server["name"], server["driver"], server["database"],
-                  json.dumps(server["connect"])) for server in document.data_servers])
-            for schema in document.logical_schemas:
-                connection.execute("delete from logical_schema where name=?", (schema["name"],))
-                connection.executemany(
-                    "insert into logical_schema values (?, ?, ?, ?)",
-                    [(schema["name"], context) + tuple((target + ".").split(".")[:2])
-                     for context, target in schema["contexts"].items()])
-            connection.executemany("replace into calendar values (?, ?)", [
-                (calendar["name"], calendar["dates"]) for calendar in document.calendars])
         if document.has_topology:
-            self.db.write(work)
+            self.db.write(self._put_topology, document)
+
+    @staticmethod
+    def _put_topology(connection, document):
+        connection.executemany("insert or ignore into context(name) values (?)",
+                               [(name,) for name in document.contexts])
+        connection.executemany(
+            "replace into data_server values (?, ?, ?, ?)",
+            [(server["name"], server["driver"], server["database"],
+              json.dumps(server["connect"])) for server in document.data_servers])
+        for schema in document.logical_schemas:
+            connection.execute("delete from logical_schema where name=?", (schema["name"],))
+            connection.executemany(
+                "insert into logical_schema values (?, ?, ?, ?)",
+                [(schema["name"], context) + tuple((target + ".").split(".")[:2])
+                 for context, target in schema["contexts"].items()])
+        connection.executemany("replace into calendar values (?, ?)", [
+            (calendar["name"], calendar["dates"]) for calendar in document.calendars])
 
     def topology_faults(self, document):
         """[(path, reason)] of what a document names that neither it nor the master has."""
@@ -207,21 +206,21 @@ class Master:
 
     def put_calendar(self, name, dates, is_new):
         """Adds a calendar or sets its dates. Exists, NotFound."""
-        def work(connection):
-            known = connection.execute("select 1 from calendar where name=?", (name,)).fetchone()
-            if known and is_new:
-                raise Exists("a calendar %s exists; CALENDAR SET changes it" % name)
-            if not known and not is_new:
-                raise NotFound("no calendar %s" % name)
-            connection.execute("replace into calendar values (?, ?)", (name, dates))
-        self.db.write(work)
+        self.db.write(self._put_calendar, name, dates, is_new)
+
+    @staticmethod
+    def _put_calendar(connection, name, dates, is_new):
+        known = connection.execute("select 1 from calendar where name=?", (name,)).fetchone()
+        if known and is_new:
+            raise Exists("a calendar %s exists; CALENDAR SET changes it" % name)
+        if not known and not is_new:
+            raise NotFound("no calendar %s" % name)
+        connection.execute("replace into calendar values (?, ?)", (name, dates))
 
     def delete_calendar(self, name):
         """Deletes a calendar. NotFound."""
-        def work(connection):
-            if not connection.execute("delete from calendar where name=?", (name,)).rowcount:
-                raise NotFound("no calendar %s" % name)
-        self.db.write(work)
+        if not self.db.write(execute, "delete from calendar where name=?", (name,)):
+            raise NotFound("no calendar %s" % name)
 
     def find_hold(self, name):
         """The hold of an agent, or None."""
@@ -232,6 +231,7 @@ class Master:
 
     def set_hold(self, name, hold, within_s=None):
         """Keeps a hold of an agent, or its release (None); does not wait for the commit."""
-        return self.db.submit(lambda connection: connection.execute(
+        return self.db.submit(
+            execute,
             "update agent set hold_reason=?, hold_by=?, hold_since=?, hold_until=? where name=?",
-            tuple(hold or (None,) * 4) + (name,)), within_s)
+            tuple(hold or (None,) * 4) + (name,), within_s=within_s)

@@ -4,17 +4,30 @@ import threading
 from ..base.program import log
 
 
+def atomic(method):
+    """Says of a writing method that it changes by one statement alone, so it needs no savepoint."""
+    method.is_atomic = True
+    return method
+
+
+def lazy(method):
+    """Says of a writing method that nobody waits for it, so it may wait for company."""
+    method.is_lazy = True
+    return method
+
+
 class Pending:
-    """One request to a writer: work(connection) -> value inside the shared transaction.
+    """One request to a writer: method(connection, *arguments) inside the shared transaction.
 
     `then(pending)` is called in the writer's thread after the commit, before `result` returns.
     """
-    __slots__ = ("work", "deadline", "then", "is_single", "value", "error", "is_done", "listener",
-                 "_lock")
+    __slots__ = ("method", "arguments", "deadline", "then", "is_atomic", "is_lazy", "value",
+                 "error", "is_done", "listener", "_lock")
 
-    def __init__(self, work, deadline=None, then=None, is_single=False):
-        self.work, self.deadline, self.then = work, deadline, then
-        self.is_single = is_single      # writes by one statement, which needs no savepoint
+    def __init__(self, method, arguments=(), deadline=None, then=None):
+        self.method, self.arguments, self.deadline, self.then = method, arguments, deadline, then
+        self.is_atomic = getattr(method, "is_atomic", False)
+        self.is_lazy = getattr(method, "is_lazy", False)
         self.listener = None            # called without arguments once its batch is answered
         self.value = self.error = None
         self.is_done = False

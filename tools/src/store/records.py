@@ -45,6 +45,8 @@ class SessionRequest(NamedTuple):
     hidden: Tuple[str, ...] = ()        # values that must not be stored
     is_parallel: bool = False           # beside others of its schedule
     replaces: Tuple[int, ...] = ()      # sessions that end for it
+    parent: Optional[int] = None        # the session whose task asks for it
+    secret_file: Optional[str] = None   # where the secrets among the variables lie: of SecretFiles
 
 
 class Ticket(NamedTuple):
@@ -61,6 +63,10 @@ class Ticket(NamedTuple):
     wait_until: Optional[float] = None  # epoch seconds until which it may wait for that
     is_adopted: bool = False            # its process lives on, or its exit code was noted
     is_parallel: bool = False
+    excess: str = ""                    # why the limit of its scenario ends it at once
+    ending: Any = None                  # its Ending, when that has been so
+    spent_file: str = ""                # of SecretFiles: what a RESTART had before and replaces
+    has_secrets: bool = False           # the secret file of its request is its own now
 
     def gates(self, repository):
         """[(what it shares with others, how many of them at once)]."""
@@ -71,10 +77,20 @@ class Ticket(NamedTuple):
         return gates + [(("scenario", repository.id, self.scenario), self.limit)] * bool(self.limit)
 
 
-class Aftermath(NamedTuple):
-    """What the end of a session brings about."""
-    retry: Optional[Ticket] = None      # the next attempt of its schedule
+class Ending(NamedTuple):
+    """The end of a session, and what that brings about."""
+    session: int
+    status: str                         # QUEUED: it does not end, but goes on
+    tickets: Tuple[Ticket, ...] = ()    # to be queued: the next attempt of its schedule, or itself
     is_awaited: bool = False            # a schedule runs after it
+    secret_file: str = ""               # of SecretFiles: not needed any more
+
+
+class Made(NamedTuple):
+    """What a due time has made."""
+    ticket: Optional[Ticket]            # None: its scenario's limit, or an error, let it make none
+    endings: Tuple[Ending, ...] = ()    # of outstanding sessions that it replaces
+    replaced: Tuple[int, ...] = ()      # running sessions that are to be stopped for it
 
 
 class SessionFilter(NamedTuple):
@@ -84,6 +100,13 @@ class SessionFilter(NamedTuple):
     schedule: Optional[str] = None
     keyword: Optional[str] = None
     since: Optional[str] = None
+
+
+class Origin(NamedTuple):
+    """What a change of a schedule was made from, to tell whether that still stands."""
+    revision: int
+    decided: str                        # UTC text
+    spans: Tuple[Any, ...] = ()         # Spans of what had come by then and was not decided
 
 
 class Span(NamedTuple):

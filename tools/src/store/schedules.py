@@ -1,28 +1,34 @@
 """Schedules of a work repository, their holds and what they run after."""
 import collections
 import contextlib
-import functools
 import json
 
 from ..base.vocabulary import MISFIRE
-from ..base.errors import Conflict, Exists, NotFound
+from ..base.errors import Changed, Conflict, Exists, NotFound
 from ..definitions.model import Schedule, read_stored
 from .records import Span
 
+PAGE = 500              # rows that are read at once
 
-class ScheduleTables:
-    """Schedules and what they run after; a part of WorkRepository."""
 
-    def put_schedule(self, connection, schedule, now, list_forgotten=None):
-        """Adds a schedule or sets it to a new definition,
-        its ledger and hold stay -> whether it did.
+class StoredSchedules:
+    """Schedules, their holds and what they run after; `name` is that of the repository."""
+
+    def __init__(self, name, scenarios, ledger):
+        self._name, self._scenarios, self._ledger = name, scenarios, ledger
+
+    def put(self, connection, schedule, now, origin=None):
+        """Adds a schedule or sets it to a new definition, its ledger and hold stay -> whether it
+        did.
 
         The same again changes nothing. New times, or ON, begin now: what had come by the old ones
-        and was not decided is list_forgotten(name, decided) -> [Span]. `after` that changes, or is
-        enabled, looks at what ends from now on.
+        and was not decided is that of the Origin. `after` that changes, or is enabled, looks at
+        what ends from now on. Changed: the row is not that of the Origin any more.
         """
-        row = self.find_schedule(connection, schedule.name)
-        before = self._readable(row)
+        row = self.find(connection, schedule.name)
+        if origin and (row is None or origin[:2] != (row["revision"], row["decided"])):
+            raise Changed("schedule %s was changed at the same time; try again" % schedule.name)
+        before = self.find_readable(row)
         if before == schedule:
             return False
         connection.execute("update repository set last_revision = last_revision + 1")
@@ -30,14 +36,13 @@ class ScheduleTables:
         is_moved = before is None or before.timing != schedule.timing
         waiting = row and row["waiting"]
         if waiting and (is_moved or not schedule.get("after")):
-            self._skip(connection, schedule.name, Span(
+            self._ledger.skip(connection, schedule.name, Span(
                 waiting, waiting, 1, MISFIRE,
                 "the schedule was changed before what it ran after had ended well"), now)
             waiting = None
         if is_moved:
-            for span in (list_forgotten(schedule.name, row["decided"])
-                         if row and list_forgotten else ()):
-                self._skip(connection, schedule.name, span, now)
+            for span in origin.spans if origin else ():
+                self._ledger.skip(connection, schedule.name, span, now)
             self._begin_anew(connection, schedule.name, now)
         values = schedule[1:8] + (
             json.dumps(schedule.variables), json.dumps(schedule.options), revision,
@@ -53,7 +58,7 @@ class ScheduleTables:
                 " enabled=?, variables=?, options=?, revision=?, decided=?, waiting=? where name=?",
                 values)
         if before is None or before.get("after") != schedule.get("after") or not before.enabled:
-            self._put_conditions(connection, schedule)
+            self.put_conditions(connection, schedule)
         return True
 
     @staticmethod
@@ -69,7 +74,8 @@ class ScheduleTables:
                            (name, now))
 
     @staticmethod
-    def _put_conditions(connection, schedule):
+    def put_conditions(connection, schedule):
+        """What its `after` names is waited for from now on."""
         connection.execute("delete from schedule_condition where schedule=?", (schedule.name,))
         connection.executemany("insert into schedule_condition(schedule, kind, name)"
                                " values (?, ?, ?)",
@@ -83,7 +89,7 @@ class ScheduleTables:
             if connection.execute(query % condition.kind, (condition.name,)).fetchone() is None:
                 is_scenario = connection.execute(query % "scenario", (condition.name,)).fetchone()
                 raise NotFound("no %s %s in repository %s, after which it is to run%s" % (
-                    condition.kind, condition.name, self.name,
+                    condition.kind, condition.name, self._name,
                     is_scenario and "; a scenario is written scenario:%s" % condition.name or ""))
         if self._leads_back(connection, schedule):
             raise Conflict("schedule %s would wait for itself by way of its after" % schedule.name)
@@ -112,29 +118,23 @@ class ScheduleTables:
                 left += new
         return False
 
-    def add_schedule(self, connection, schedule, now):
-        """Exists, NotFound (scenario, after), BadRequest (variable)."""
-        if self.find_schedule(connection, schedule.name) is not None:
-            raise Exists("a schedule %s exists in repository %s" % (schedule.name, self.name))
-        self._put_checked(connection, schedule, now)
+    def add(self, connection, schedule, now):
+        """Exists, NotFound (scenario, after), BadRequest (variable), Unreadable."""
+        if self.find(connection, schedule.name) is not None:
+            raise Exists("a schedule %s exists in repository %s" % (schedule.name, self._name))
+        self.set(connection, schedule, now, None)
 
-    def set_schedule(self, connection, name, changes, now, list_forgotten=None):
-        """Changes fields of a schedule: changes(Schedule) -> Schedule. As put_schedule."""
-        before = self.schedule_of(self.get_schedule(connection, name))
-        schedule = changes(before)
-        if schedule == before._replace(enabled=False):      # whatever else is wrong with it
-            self.put_schedule(connection, schedule, now, list_forgotten)
-        else:
-            self._put_checked(connection, schedule, now, list_forgotten)
-
-    def _put_checked(self, connection, schedule, now, list_forgotten=None):
-        self._check_variables(connection, schedule)
-        self.put_schedule(connection, schedule, now, list_forgotten)
+    def set(self, connection, schedule, now, origin):
+        """`put` of one whose scenario and conditions are checked. NotFound, BadRequest,
+        Conflict."""
+        _, scenario = self._scenarios.get_scenario(connection, schedule.scenario, schedule.version)
+        scenario.check_schedule(schedule.variables)
+        self.put(connection, schedule, now, origin)
         self.check_conditions(connection, schedule)
 
-    def delete_schedule(self, connection, name):
+    def delete(self, connection, name):
         """Deletes a schedule; its occurrences stay until they are purged. Conflict."""
-        self.get_schedule(connection, name)
+        self.get(connection, name)
         waiting = connection.execute("select schedule from schedule_condition where kind='schedule'"
                                      " and name=?", (name,)).fetchone()
         if waiting:
@@ -142,90 +142,80 @@ class ScheduleTables:
         connection.execute("delete from schedule where name=?", (name,))
         connection.execute("delete from schedule_condition where schedule=?", (name,))
 
-    def hold_schedule(self, connection, name, hold):
+    def hold(self, connection, name, hold):
         """Keeps a hold of a schedule, or its release (None)."""
-        self.get_schedule(connection, name)
+        self.get(connection, name)
         connection.execute("update schedule set hold_reason=?, hold_by=?, hold_since=?,"
                            " hold_until=? where name=?", tuple(hold or (None,) * 4) + (name,))
 
-    def find_schedule(self, connection, name):
+    def find(self, connection, name):
         """The row of a schedule, or None."""
         return connection.execute("select * from schedule where name=?", (name,)).fetchone()
 
-    def get_schedule(self, connection, name):
+    def get(self, connection, name):
         """The row of a schedule, or NotFound."""
-        row = self.find_schedule(connection, name)
+        row = self.find(connection, name)
         if row is None:
-            raise NotFound("no schedule %s in repository %s" % (name, self.name))
+            raise NotFound("no schedule %s in repository %s" % (name, self._name))
         return row
 
     @staticmethod
-    def schedule_of(row):
+    def read(row):
         """A row -> Schedule. Conflict: another program has spoilt it."""
         return Schedule(row["name"], row["agent"], row["scenario"], row["version"], row["context"],
                         row["rule"], row["timezone"], bool(row["enabled"]),
                         *({} if row[name] == "{}" else read_stored(name, row[name])
                           for name in ("variables", "options")))
 
-    def _readable(self, row):
-        """schedule_of a row, or None for what cannot be read, or is none."""
+    def find_readable(self, row):
+        """`read` of a row, or None for what another program has spoilt, or is none."""
         with contextlib.suppress(Conflict):
-            return row and self.schedule_of(row)
+            return row and self.read(row)
 
-    def list_schedules(self, name=None):
-        """Yields rows of schedules by name, a page at a time, with `last`: the newest due time that
-        made a session."""
-        after = ""
-        while True:
-            with self.db.reading() as connection:
-                rows = connection.execute(
-                    "select s.*, (select due from occurrence o where o.schedule = s.name and"
-                    " o.session is not null order by due desc limit 1) as last from schedule s"
-                    " where %s order by name limit 500"
-                    % ("name > ?" if name is None else "name=?"),
-                    (after if name is None else name,)).fetchall()
-            yield from rows
-            if len(rows) < 500:
-                return
-            after = rows[-1]["name"]
+    @staticmethod
+    def list_page(connection, name, after):
+        """At most PAGE rows of schedules by name, those behind `after`, or the one of a name; with
+        `last`: the newest due time that made a session."""
+        return connection.execute(
+            "select s.*, (select due from occurrence o where o.schedule = s.name and"
+            " o.session is not null order by due desc limit 1) as last from schedule s"
+            " where %s order by name limit ?" % ("name > ?" if name is None else "name=?"),
+            (after if name is None else name, PAGE)).fetchall()
 
-    def list_revisions(self, agent):
-        """Yields (name, revision, since when it is held) of an agent's schedules."""
-        with self.db.reading() as connection:
-            yield from connection.execute(
-                "select name, revision, hold_since from schedule where agent=?", (agent,))
+    @staticmethod
+    def list_revisions(connection, agent):
+        """[(name, revision, since when it is held)] of an agent's schedules."""
+        return connection.execute("select name, revision, hold_since from schedule where agent=?",
+                                  (agent,)).fetchall()
 
-    def read_schedules(self, names):
-        """Yields the rows of these schedules, a page at a time."""
-        for start in range(0, len(names), 500):
-            page = names[start:start + 500]
-            with self.db.reading() as connection:
-                rows = connection.execute("select * from schedule where name in (%s)"
-                                          % ",".join("?" * len(page)), page).fetchall()
-            yield from rows
+    @staticmethod
+    def list_named(connection, names):
+        """The rows of these schedules, at most PAGE."""
+        return connection.execute("select * from schedule where name in (%s)"
+                                  % ",".join("?" * len(names)), names).fetchall()
 
-    def list_conditions(self, schedule):
+    @staticmethod
+    def list_conditions(connection, schedule):
         """[(kind, name, when it was met or None)] of a schedule's `after`."""
-        with self.db.reading() as connection:
-            return [tuple(row) for row in connection.execute(
-                "select kind, name, met from schedule_condition where schedule=?", (schedule,))]
+        return [tuple(row) for row in connection.execute(
+            "select kind, name, met from schedule_condition where schedule=?", (schedule,))]
 
-    def mend_conditions(self):
-        """What another program has written into `after` is waited for from now on.
-        RepositoryError."""
-        with self.db.reading() as connection:
-            conditions = collections.defaultdict(set)
-            for schedule, *condition in connection.execute("select schedule, kind, name from"
-                                                           " schedule_condition"):
-                conditions[schedule].add(tuple(condition))
-            rows = connection.execute(
-                "select * from schedule where instr(options, '\"after\"') or name in"
-                " (select schedule from schedule_condition)").fetchall()
-        for schedule in filter(None, map(self._readable, rows)):
+    def list_stray(self, connection):
+        """The Schedules whose `after` another program has written: it is not waited for yet."""
+        conditions = collections.defaultdict(set)
+        for schedule, *condition in connection.execute("select schedule, kind, name from"
+                                                       " schedule_condition"):
+            conditions[schedule].add(tuple(condition))
+        rows = connection.execute(
+            "select * from schedule where instr(options, '\"after\"') or name in"
+            " (select schedule from schedule_condition)").fetchall()
+        stray = []
+        for schedule in filter(None, map(self.find_readable, rows)):
             with contextlib.suppress(ValueError):       # spoilt: it does not fire
                 if conditions[schedule.name] != {condition[:2]
                                                  for condition in schedule.list_conditions()}:
-                    self.db.write(functools.partial(self._put_conditions, schedule=schedule))
+                    stray.append(schedule)
+        return stray
 
     @staticmethod
     def list_met(connection):
@@ -233,10 +223,9 @@ class ScheduleTables:
         return connection.execute("select schedule, kind, name, met from schedule_condition"
                                   " where met is not null").fetchall()
 
-    def list_users(self, calendar):
+    def list_users(self, connection, calendar):
         """The names of the schedules that a calendar excludes dates from."""
-        with self.db.reading() as connection:
-            rows = connection.execute("select * from schedule where instr(options, ?)",
-                                      (calendar,)).fetchall()
-        schedules = filter(None, map(self._readable, rows))
+        rows = connection.execute("select * from schedule where instr(options, ?)",
+                                  (calendar,)).fetchall()
+        schedules = filter(None, map(self.find_readable, rows))
         return [schedule.name for schedule in schedules if calendar in schedule.list_calendars()]

@@ -1,17 +1,25 @@
 """A work repository: its tables, and all that is kept in them behind one name."""
+import contextlib
+import glob
 import json
+import os
 
-from ..base.vocabulary import DEFAULT_NAME
-from ..base.errors import AgentError, RepositoryError
+from ..base.vocabulary import ADOPT, DEFAULT_NAME, ENDED
+from ..base.errors import AgentError, RepositoryError, Unreadable
 from ..base.times import to_text
 from ..definitions.reader import Definitions
-from .files import SecretFiles, make_private
+from .arrivals import Arrivals
 from .database import Database
-from .scenarios import ScenarioTables
-from .sessions import SessionTables
-from .views import SessionViews
-from .schedules import ScheduleTables
-from .ledger import OccurrenceTables
+from .decisions import Decisions
+from .endings import Endings
+from .files import SecretFiles, Spool, make_private
+from .imports import Imports
+from .ledger import Ledger
+from .progress import Progress
+from .scenarios import Scenarios
+from .schedules import PAGE, StoredSchedules
+from .sessions import Sessions
+from .views import Views
 
 WORK_MIGRATIONS = ("""
 create table repository (
@@ -127,6 +135,11 @@ create trigger schedule_changed
     update repository set last_revision = last_revision + 1; update schedule set
     revision = (select last_revision from repository),
     decided = max(decided, strftime('%Y-%m-%dT%H:%M:%fZ', 'now')) where name = new.name; end;
+""", """
+-- the session whose task has started it
+alter table session add column parent integer;
+-- where the secrets lie that came with EXEC
+alter table session add column secret_file text;
 """)
 
 HELLO = {"scenarios": [{
@@ -135,19 +148,23 @@ HELLO = {"scenarios": [{
         {"type": "os", "command": 'echo "Hello, ${who}! This is session $SESSION."'}]}]}]}
 
 
-class WorkRepository(ScenarioTables, SessionTables, SessionViews, ScheduleTables, OccurrenceTables):
-    """One attached work repository. Methods that take a connection run inside its writer."""
+class WorkRepository:
+    """One attached work repository: its file, and a store for each of its parts. Every method of a
+    store takes a connection first: a reading one by `db.read`, or the writer's by `db.write`."""
 
     def __init__(self, number, name, path, clock):
         self.id, self.name, self.path = number, name, path
         self.db = Database(path, "work", "work repository %s" % name, WORK_MIGRATIONS, clock)
         self.secrets = SecretFiles(path)
         self.is_behind = False  # outstanding sessions and schedules must be read again
-        self._parsed = {}       # definition id -> (body, Scenario)
-        self._defaults = None, ""      # (Scenario, JSON of its variables) used last
-        self._versions = {}     # (name, version) -> (row, Scenario), as of _versions_at
-        self._versions_at = None
-        self._imports = 0       # changes of scenarios by this agent
+        self.scenarios, self.ledger, self.progress = Scenarios(name), Ledger(), Progress()
+        self.sessions = Sessions(name, self.scenarios)
+        self.views = Views(self.scenarios, self.sessions)
+        self.schedules = StoredSchedules(name, self.scenarios, self.ledger)
+        self.imports = Imports(self.scenarios, self.schedules)
+        self.endings = Endings(self.sessions, self.progress, self.schedules)
+        self.arrivals = Arrivals(self.db, self.scenarios, self.sessions, self.endings)
+        self.decisions = Decisions(self.schedules, self.arrivals, self.endings, self.ledger)
 
     @classmethod
     def create(cls, number, name, path, clock):
@@ -155,15 +172,14 @@ class WorkRepository(ScenarioTables, SessionTables, SessionViews, ScheduleTables
         make_private(path)
         repository = cls(number, name, path, clock).open()
         document = Definitions().read(json.dumps(HELLO))
-        repository.db.write(lambda connection: repository.import_document(
-            connection, document, DEFAULT_NAME, to_text(clock.now())))
+        repository.db.write(repository.imports.put, document, DEFAULT_NAME, to_text(clock.now()))
         return repository
 
     def open(self, expected_uuid=None):
         """Opens the file and checks that it is the one of this id; RepositoryError."""
         self.db.open()
         try:
-            number = self.db.write(self._claim)
+            number = self.db.write(claim_id, self.id)
             self.id = self.id or number         # ATTACH takes the id that the file has
             if number is None or number != self.id:
                 raise RepositoryError("%s: the file is a work repository of id %s, not %s"
@@ -176,7 +192,66 @@ class WorkRepository(ScenarioTables, SessionTables, SessionViews, ScheduleTables
             raise
         return self
 
-    def _claim(self, connection):
-        """The id that the file carries; a new file takes this one."""
-        connection.execute("update repository set id=? where id is null", (self.id,))
-        return connection.execute("select id from repository").fetchone()[0]
+    # -- a page at a time: nothing stays open between ----------------------------------
+
+    def list_schedules(self, name=None):
+        """Yields the rows of schedules by name, as Schedules.list_page gives them."""
+        after = ""
+        while True:
+            rows = self.db.read(self.schedules.list_page, name, after)
+            yield from rows
+            if len(rows) < PAGE:
+                return
+            after = rows[-1]["name"]
+
+    def read_schedules(self, names):
+        """Yields the rows of these schedules."""
+        for start in range(0, len(names), PAGE):
+            yield from self.db.read(self.schedules.list_named, names[start:start + PAGE])
+
+    # -- files beside ------------------------------------------------------------------
+
+    def spool_path(self, session, task_run):
+        """Where the minder of a task's process writes."""
+        return "%s.spool.%d.%d" % (self.path, session, task_run)
+
+    def find_adoptable(self, row, is_alive):
+        """The Ticket of a stale session whose process can be taken up again, or None.
+
+        is_alive(pid, start time) tells whether the minder still lives.
+        """
+        if self.db.read(self._get_on_stale, row) != ADOPT:
+            return None
+        interrupted = self.db.read(self.progress.find_interrupted, row["id"])
+        path = interrupted and self.spool_path(row["id"], interrupted[1]["run"])
+        if not path or not os.path.exists(path):
+            return None
+        state = Spool(path).state()
+        lives = state["holder"] is not None and is_alive(state["holder"], state["holder_started"])
+        if not lives and not state["is_over"]:
+            return None
+        return self.db.read(self.sessions.make_ticket, row)._replace(is_adopted=True)
+
+    def _get_on_stale(self, connection, row):
+        try:
+            return self.sessions.get_scenario(connection, row).on_stale
+        except Unreadable:              # what its closing will say
+            return "error"
+
+    def forget_strays(self):
+        """Secrets and spools of sessions that have ended, or never were: left by a crash."""
+        names = self.secrets.list_names()       # before the rows: a file is there before its row
+        for name in names - self.db.read(self.sessions.list_secret_files):
+            self.secrets.forget(name)
+        for path in glob.glob(glob.escape(self.path) + ".spool.*"):
+            number = path[len(self.path):].split(".")[2]
+            row = self.db.read(self.sessions.find, int(number)) if number.isdigit() else None
+            if row is None or row["status"] in ENDED:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+
+
+def claim_id(connection, number):
+    """The id that the file carries; a new file takes this one."""
+    connection.execute("update repository set id=? where id is null", (number,))
+    return connection.execute("select id from repository").fetchone()[0]

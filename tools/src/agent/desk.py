@@ -1,0 +1,252 @@
+"""Where sessions are asked for: EXEC, STOP, RESTART, and what follows the end of each."""
+import contextlib
+import threading
+import time
+
+from ..base.vocabulary import (ENDED, FLOOD_S, IMMEDIATE, KILL_S, NORMAL, OUTSTANDING, RUNNING,
+                               STOPPED, TERM_S, WAITING, WRITE_S, YIELD_REQUESTS, ERROR)
+from ..base.errors import (Busy, Changed, Conflict, NotFound, RepositoryError, Stopping,
+                           WaitTimeout)
+from ..base.times import from_text, to_text
+
+TRIES = 3               # an EXEC whose scenario is replaced at the same time is tried anew
+
+
+class Acknowledgement:
+    """An EXEC on its way to its commit: `request` is what is asked for, with its secrets put
+    aside."""
+
+    def __init__(self, desk, repository, request):
+        self._desk, self._repository, self._asked = desk, repository, request
+        self._try()
+
+    def _try(self):
+        self.request = self._desk.prepare(self._repository, self._asked)
+        self.pending = self._desk.write_down(self._repository, self.request)
+
+    def result(self):
+        """Waits for the commit and queues the session -> its Ticket. What the writer refuses."""
+        for _ in range(TRIES - 1):
+            try:
+                return self._desk.acknowledge(self._repository, self)
+            except Changed:
+                self._try()
+        return self._desk.acknowledge(self._repository, self)
+
+
+class Desk:
+    """Takes what is asked of sessions, for any thread, and follows each of them up."""
+
+    def __init__(self, agent):
+        self.ended_counts = dict.fromkeys(ENDED, 0)
+        self._agent, self._clock = agent, agent.clock
+        self._contexts = frozenset(agent.master.list_contexts())    # also while the master is away
+        self._lock = threading.Lock()
+        self._requests = 0              # EXECs that wait for their commit
+        self._flooded = -FLOOD_S        # when there were many at once (monotonic seconds)
+
+    def _now(self):
+        return to_text(self._clock.now())
+
+    def is_flooded(self):
+        """Whether many requests wait for their OK."""
+        return self._clock.monotonic() - self._flooded < FLOOD_S
+
+    # -- EXEC --------------------------------------------------------------------------
+
+    def _check_accepting(self):
+        agent = self._agent
+        if agent.is_stopping:
+            raise Stopping("the agent is stopping and begins nothing new")
+        if agent.queue.counts()[1] + self._requests >= agent.settings.max_queue:
+            raise Busy("%d sessions are outstanding, the limit" % agent.settings.max_queue)
+
+    def execute(self, request, repository=None):
+        """Hands an EXEC to its repository -> Acknowledgement."""
+        self._check_accepting()         # before anything is looked up
+        self.check_context(request.context)
+        return self.submit(request, self._agent.places.with_scenario(
+            request.scenario, request.version, repository))
+
+    def read_contexts(self):
+        """Takes over the contexts that there are now."""
+        self._contexts = frozenset(self._agent.master.list_contexts())
+
+    def check_context(self, name):
+        """NotFound when there is no context of this name."""
+        if name not in self._contexts:
+            self.read_contexts()
+            if name not in self._contexts:
+                raise NotFound("no context %s" % name)
+
+    def submit(self, request, repository):
+        """`execute` when the repository is known."""
+        self._check_accepting()
+        return Acknowledgement(self, repository, request)
+
+    def prepare(self, repository, request):
+        """What has to be done for a request before it is written. RepositoryError."""
+        if self._agent.hold is not None:
+            request = request._replace(is_held=True)
+        if request.variables:
+            request = request._replace(secret_file=self._put_aside(
+                repository, request.variables, repository.scenarios.find_secrets,
+                request.scenario, request.version))
+        return request
+
+    @staticmethod
+    def _put_aside(repository, variables, find_secrets, *place):
+        """Writes the secrets among variables to a file -> its name, or None. RepositoryError."""
+        names = repository.db.read(find_secrets, *place)
+        secrets = {name: variables[name] for name in names if name in variables}
+        try:
+            return repository.secrets.write(secrets) if secrets else None
+        except OSError as error:
+            raise RepositoryError("the secrets cannot be kept beside work repository %s: %s"
+                                  % (repository.name, error.strerror)) from None
+
+    def write_down(self, repository, request):
+        """Hands a request to the writer -> Pending of a Ticket."""
+        with self._lock:
+            self._requests += 1
+            if self._requests >= YIELD_REQUESTS:
+                self._flooded = self._clock.monotonic()
+        return repository.db.submit(repository.arrivals.add, request, self._now(), within_s=WRITE_S)
+
+    def acknowledge(self, repository, acknowledgement):
+        """Waits for the commit of a request and queues its session -> its Ticket."""
+        ticket, secret_file = None, acknowledgement.request.secret_file
+        try:
+            ticket = acknowledgement.pending.result()
+            if ticket.ending is not None:
+                self.ended(repository, ticket.ending)
+            elif not ticket.is_duplicate and ticket.agent == self._agent.name \
+                    and ticket.status in OUTSTANDING:
+                self.queue_ticket(repository, ticket)
+        finally:
+            with self._lock:
+                self._requests -= 1
+            if secret_file:
+                is_used = ticket is not None and ticket.has_secrets and ticket.ending is None
+                repository.secrets.settle(secret_file, is_used)
+        return ticket
+
+    def queue_ticket(self, repository, ticket):
+        """Queues a session now, or when its start time comes."""
+        agent, scheduler = self._agent, self._agent.schedules.scheduler
+        if agent.places.find(repository) is None:
+            return                      # let go meanwhile: read anew when it is back
+        if ticket.start_at is not None and from_text(ticket.start_at) > self._clock.now():
+            # otherwise it was only read again
+            if agent.queue.put_off(ticket.session, repository):
+                scheduler.call_at(from_text(ticket.start_at),
+                                  lambda: self._start_time(repository, ticket))
+            return
+        if ticket.wait_until is not None:
+            scheduler.call_at(ticket.wait_until, lambda: self._waited(repository, ticket))
+        if not agent.queue.add(ticket, repository) and ticket.status == WAITING \
+                and not agent.hold:
+            repository.db.submit(repository.sessions.set_queued, ticket.session)
+
+    def _start_time(self, repository, ticket):
+        """The start time of a session has come, if it still waits for it."""
+        if self._agent.queue.is_put_off(ticket.session, repository):
+            self.queue_ticket(repository, ticket._replace(start_at=None))
+
+    def _waited(self, repository, ticket):
+        """The max_wait of a session's scenario is over; a hold stops that clock."""
+        if self._agent.hold is not None:
+            self._agent.schedules.scheduler.call_at(self._clock.now() + 1.0,
+                                                    lambda: self._waited(repository, ticket))
+        elif not self._agent.queue.find(ticket.session):
+            def then(pending):
+                if pending.value:
+                    self.ended(repository, pending.value)
+            repository.db.submit(repository.endings.end_outstanding, ticket.session, ERROR,
+                                 "waited max_wait for the limit of its scenario", self._now(),
+                                 then=then)
+
+    # -- ends --------------------------------------------------------------------------
+
+    def ended(self, repository, ending):
+        """All that follows the end of a session once it is on disk, whoever has ended it."""
+        if ending.status in ENDED:
+            self._agent.queue.discard(ending.session)
+            if ending.secret_file:
+                repository.secrets.forget(ending.secret_file)
+            with self._lock:
+                self.ended_counts[ending.status] += 1
+            self._agent.watch.ended(ending.session)
+        for ticket in ending.tickets:
+            self.queue_ticket(repository, ticket)
+        if ending.is_awaited:
+            self._agent.schedules.decide_after(repository)
+
+    def take_made(self, repository, made):
+        """Takes what a due time has made: its session, and the ends of those that it replaces.
+        Waits for nothing."""
+        for ending in made.endings:
+            self.ended(repository, ending)
+        for number in made.replaced:
+            session = self._agent.queue.find(number)
+            if session is not None and session.repository is repository:
+                session.stop(IMMEDIATE, "stopped: the next due time of its schedule had come")
+        if made.ticket is not None and made.ticket.ending is not None:
+            self.ended(repository, made.ticket.ending)
+        elif made.ticket is not None:
+            self.queue_ticket(repository, made.ticket)
+
+    # -- STOP and RESTART --------------------------------------------------------------
+
+    def _get_own(self, number):
+        """The repository of a session that this agent may stop or restart. NotFound, Conflict."""
+        repository = self._agent.places.of_session(number)
+        row = repository.db.read(repository.sessions.get, number)
+        if row["agent"] != self._agent.name:
+            raise Conflict("session %d belongs to agent %s" % (number, row["agent"]))
+        return repository
+
+    def stop(self, number, is_immediate):
+        """Stops a session -> its status then; an immediate stop is waited for. Conflict."""
+        repository = self._get_own(number)
+        for _ in range(100):            # it may begin or end between two looks
+            session = self._agent.queue.find(number)
+            if session is not None and session.repository is repository and session.is_begun:
+                session.stop(IMMEDIATE if is_immediate else NORMAL)
+                if not is_immediate:
+                    return RUNNING
+                with contextlib.suppress(WaitTimeout):
+                    return self._agent.watch.wait(number, TERM_S + KILL_S + WRITE_S)["status"]
+                return RUNNING
+            ending = repository.db.write(repository.endings.end_outstanding, number, STOPPED,
+                                         "stopped before it began", self._now())
+            if ending is not None:
+                self.ended(repository, ending)
+                return STOPPED
+            if session is None:
+                break
+            time.sleep(0.02)
+        status = repository.db.read(repository.sessions.get, number)["status"]
+        if status == RUNNING:
+            raise Conflict("session %d is shown as running, but nothing runs it here; CLEAN mends "
+                           "that" % number)
+        raise Conflict("session %d has ended: %s" % (number, status))
+
+    def restart(self, number, variables, from_step):
+        """Re-opens a session that ended badly -> Ticket. Conflict, NotFound, BadRequest."""
+        self._check_accepting()
+        repository, secret_file, ticket = self._get_own(number), None, None
+        if variables:
+            secret_file = self._put_aside(repository, variables, repository.sessions.find_secrets,
+                                          number)
+        try:
+            ticket = repository.db.write(
+                repository.arrivals.reopen, number, variables, secret_file, from_step, self._now(),
+                self._agent.hold is not None)
+        finally:
+            if secret_file:
+                repository.secrets.settle(secret_file, ticket is not None)
+        if ticket.spent_file:
+            repository.secrets.forget(ticket.spent_file)
+        self.queue_ticket(repository, ticket)
+        return ticket

@@ -1,0 +1,149 @@
+"""How a session comes to be, and comes back: EXEC and RESTART, with all that is checked of them."""
+import json
+
+from ..base.vocabulary import ERROR, QUEUED, RESTARTABLE, WAITING
+from ..base.errors import BadRequest, Busy, Changed, Conflict
+from ..base.words import shorten
+from ..definitions.model import canonical
+from .pending import atomic
+from .records import Ticket
+
+
+class Arrivals:
+    """Sessions that are asked for, by EXEC, a schedule, a task or RESTART."""
+
+    def __init__(self, database, scenarios, sessions, endings):
+        self._database, self._scenarios = database, scenarios
+        self._sessions, self._endings = sessions, endings
+        self._defaults = None, ""       # (Scenario, JSON of its variables) used last
+        self._versions = {}     # (name, version) -> (row, Scenario), as of _versions_at
+        self._versions_at = None
+
+    @atomic
+    def add(self, connection, request, now):
+        """Makes a session -> Ticket. NotFound, BadRequest, Unreadable, Conflict for another use of
+        its key, Busy at a limit. One that its scenario's limit lets not even wait has ended:
+        `ending`.
+
+        It is the insert that can go wrong: what follows it is without conditions.
+        """
+        ticket = self.insert(connection, request, now)
+        return self.end_excess(connection, ticket, now) if ticket.excess else ticket
+
+    def end_excess(self, connection, ticket, now):
+        """The Ticket of a session that the limit of its scenario ends at once."""
+        ending = self._endings.end(connection, ticket.session, ERROR, ticket.excess, now)
+        return ticket._replace(status=ERROR, ending=ending)
+
+    def insert(self, connection, request, now):
+        """The first half of `add`: what is in excess is still to end."""
+        if request.key is not None:
+            found = self._find_by_key(connection, request)
+            if found is not None:
+                return self._sessions.make_ticket(connection, found)._replace(is_duplicate=True)
+        row, scenario = self._find_version(connection, request)
+        plain, secrets = request.variables, {}
+        if scenario.secrets:
+            plain, secrets = scenario.split_secrets(request.variables)
+        if secrets and not request.secret_file:
+            raise Changed("scenario %s was replaced at the same time; try again" % scenario.name)
+        for name, value in plain.items():
+            if any(hidden in value for hidden in request.hidden):
+                raise BadRequest("%s: would store a secret; declare it secret in scenario %s"
+                                 % (name, scenario.name))
+        if plain:
+            variables, given = json.dumps(dict(scenario.variables, **plain)), canonical(plain)
+        else:
+            variables, given = self._text_of_defaults(scenario), "{}"
+        timeout = scenario.timeout if request.timeout is None else request.timeout
+        is_waiting = request.is_held or request.start_at is not None and request.start_at > now
+        status, excess = WAITING if is_waiting else QUEUED, ""
+        if scenario.concurrency:
+            status, excess = self._limited(connection, scenario, status, request.replaces)
+        session = connection.execute(
+            "insert into session(id, agent, scenario, version, definition, context, status, name,"
+            " keywords, priority, level, timeout, created, start_at, variables, given, key,"
+            " schedule, due, is_parallel, parent, secret_file)"
+            " values ((select (last_session + 1) * 1000 + id from repository),"
+            " ?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            (request.agent, scenario.name, scenario.version, row["definition"],
+             request.context, status, request.name, request.keywords, request.priority,
+             request.level, timeout, now, request.start_at, variables, given, request.key,
+             request.schedule, request.due, request.is_parallel, request.parent,
+             request.secret_file if secrets else None)).lastrowid
+        ticket = Ticket(session, status, request.agent, request.priority, request.start_at,
+                        request.schedule, is_parallel=request.is_parallel, excess=excess,
+                        has_secrets=bool(secrets))
+        return self._sessions.with_limit(ticket, scenario, request.start_at or now)
+
+    def _find_by_key(self, connection, request):
+        """The row of the session that this key has made, or None.
+        Conflict for another use of it."""
+        row = connection.execute("select * from session where key=?", (request.key,)).fetchone()
+        if row is None:
+            return None
+        hidden = self._sessions.get_scenario(connection, row).secrets
+        plain = {name: value for name, value in request.variables.items() if name not in hidden}
+        if row["scenario"] != request.scenario or row["given"] != canonical(plain):
+            raise Conflict("key %s was used for session %d with another scenario or other variables"
+                           % (shorten(request.key), row["id"]))
+        return row
+
+    def _text_of_defaults(self, scenario):
+        """The JSON of a scenario's variables, kept with the parsed scenario that it is of."""
+        if self._defaults[0] is not scenario:
+            self._defaults = scenario, json.dumps(scenario.variables)
+        return self._defaults[1]
+
+    @staticmethod
+    def _limited(connection, scenario, status, replaces):
+        """What the limit of its scenario makes of a new session: (status, why it is to end at once,
+        or nothing). Busy."""
+        limit, on_limit = scenario.concurrency["limit"], scenario.concurrency["on_limit"]
+        is_full = connection.execute(
+            "select count(*) from (select 1 from session where scenario=? and status in"
+            " ('WAITING', 'QUEUED', 'RUNNING') and id not in (%s) limit ?)"
+            % ",".join("?" * len(replaces)),
+            (scenario.name,) + tuple(replaces) + (limit,)).fetchone()[0] >= limit
+        text = "%d sessions of scenario %s are open, its limit" % (limit, scenario.name)
+        if is_full and on_limit == "skip":
+            raise Busy(text)
+        return WAITING if is_full else status, text if is_full and on_limit == "error" else ""
+
+    def _find_version(self, connection, request):
+        """(row, Scenario) of what is asked for, its variables checked: for the flood, the file is
+        asked again only when something has changed."""
+        at = self._database.version, self._database.failures, self._scenarios.changes
+        if at != self._versions_at:
+            self._versions, self._versions_at = {}, at
+        key = request.scenario, request.version
+        known = self._versions.get(key)
+        if known is None:
+            known = self._versions[key] = self._scenarios.get_scenario(connection, *key)
+        known[1].check_variables(request.variables)
+        return known
+
+    def reopen(self, connection, session, variables, secret_file, from_step, now, is_held):
+        """RESTART -> Ticket; NotFound, Conflict, BadRequest. Secrets among the variables lie in
+        `secret_file`; that of before is not needed any more when this is committed."""
+        row = self._sessions.get(connection, session)
+        if row["status"] not in RESTARTABLE:
+            raise Conflict("session %d is %s; only one that ended in ERROR or STOPPED is restarted"
+                           % (session, row["status"]))
+        scenario = self._sessions.get_scenario(connection, row)
+        scenario.check_variables(variables)
+        variables, secrets = scenario.split_secrets(variables)
+        values = dict(json.loads(row["variables"]), **variables)
+        columns = {"variables": json.dumps(values), "ended": None, "message": ""}
+        if row["begun"] is None:
+            columns["start_at"] = None      # it begins now; of one that has begun it is its DUE
+        if from_step is not None:
+            columns.update(restart_step=scenario.step_index(from_step), restart_task=0)
+        if secrets:
+            columns["secret_file"] = secret_file
+        self._sessions.change(connection, session, QUEUED, **columns)
+        if is_held:
+            self._sessions.change(connection, session, WAITING)
+        ticket = self._sessions.make_ticket(connection, self._sessions.get(connection, session))
+        return ticket._replace(has_secrets=True, spent_file=row["secret_file"] or "") \
+            if secrets else ticket

@@ -1,0 +1,109 @@
+"""The end of a session, whoever ends it: one update, and all that follows from it."""
+import json
+
+from ..base.vocabulary import ERROR, OUTSTANDING, QUEUED, STOPPED
+from ..base.errors import Unreadable
+from ..base.times import from_text, to_text
+from .records import Ending
+
+
+class Endings:
+    """How sessions end, and what their end brings about."""
+
+    def __init__(self, sessions, progress, schedules):
+        self._sessions, self._progress, self._schedules = sessions, progress, schedules
+
+    def end(self, connection, session, status, message, now, states=None):
+        """Ends a session, if it is in one of these states (None: those from which it may) ->
+        Ending, or None when it is not. One that ended well keeps what its level says."""
+        row = self._sessions.get(connection, session)
+        if not self._sessions.change(connection, session, status, states, ended=now,
+                                     message=message):
+            return None
+        ending = Ending(session, status, secret_file=row["secret_file"] or "")
+        if status == ERROR:
+            retry = self._retry(connection, row, now)
+            return ending._replace(tickets=(retry,)) if retry else ending
+        if status == STOPPED:
+            return ending
+        if row["level"] < 5:
+            connection.execute("delete from session_log where session=?", (session,))
+        if row["level"] < 3:
+            connection.execute("delete from session_task where session=?", (session,))
+            connection.execute("delete from session_step where session=?", (session,))
+        return ending._replace(is_awaited=self._meet_conditions(connection, row, now))
+
+    def end_outstanding(self, connection, session, status, message, now):
+        """`end` of a session that has not begun."""
+        return self.end(connection, session, status, message, now, OUTSTANDING)
+
+    def close_all_stale(self, connection, rows, now):
+        """`close_stale` of each row -> [Ending]."""
+        return list(filter(None, [self.close_stale(connection, row, now) for row in rows]))
+
+    def close_stale(self, connection, row, now):
+        """Ends a stale session in ERROR, or queues it again as its on_stale says -> Ending, or None
+        for what was begun anew since its row was read."""
+        session = row["id"]
+        if not connection.execute("select 1 from session where id=? and status='RUNNING' and"
+                                  " ran_by is ?", (session, row["ran_by"])).fetchone():
+            return None
+        interrupted = connection.execute(
+            "select step, task from session_task where session=? and status='RUNNING'"
+            " order by run desc limit 1", (session,)).fetchone()
+        if interrupted:
+            self._progress.set_restart(connection, session, *interrupted)
+        message = "stale: the agent that ran it is gone"
+        for table in ("session_task", "session_step"):
+            connection.execute("update %s set status='ERROR', message=?, ended=? where session=?"
+                               " and status='RUNNING'" % table, (message, now, session))
+        try:
+            on_stale = self._sessions.get_scenario(connection, row).on_stale
+        except Unreadable as error:
+            on_stale, message = "error", "%s; %s" % (message, error.message)
+        if on_stale != "restart":
+            return self.end(connection, session, ERROR, message, now)
+        self._sessions.change(connection, session, QUEUED, message=message + "; it goes on")
+        return Ending(session, QUEUED, (self._sessions.make_ticket(
+            connection, self._sessions.get(connection, session)),))
+
+    def _retry(self, connection, row, now):
+        """After a session ended in ERROR: the next run of the whole, when its schedule has attempts
+        left, and it can be read -> Ticket, or None."""
+        schedule = row["schedule"] and self._schedules.find_readable(
+            self._schedules.find(connection, row["schedule"]))
+        if not schedule or row["attempt"] >= schedule.get("attempts") or connection.execute(
+                "select 1 from session where schedule=? and id>? and due=?",
+                (schedule.name, row["id"], row["due"])).fetchone():
+            return None
+        try:
+            scenario = self._sessions.get_scenario(connection, row)
+        except Unreadable:
+            return None
+        start_at = to_text(from_text(now) + schedule.get("retry_delay"))
+        variables = json.dumps(dict(scenario.variables, **json.loads(row["given"])))
+        session = connection.execute(
+            "insert into session(id, agent, scenario, version, definition, context, status, name,"
+            " keywords, priority, level, timeout, created, start_at, variables, given, schedule,"
+            " due, attempt, is_parallel) select (select (last_session + 1) * 1000 + id from"
+            " repository),"
+            " agent, scenario, version, definition, context, 'WAITING', name, keywords, priority,"
+            " level, timeout, ?, ?, ?, given, schedule, due, attempt + 1, is_parallel from session"
+            " where id=?", (now, start_at, variables, row["id"])).lastrowid
+        told = "attempt %d of %d" % (row["attempt"] + 1, schedule.get("attempts"))
+        connection.execute("update session set message=message || ? where id=?",
+                           ("; %s is session %d" % (told, session), row["id"]))
+        connection.execute("update occurrence set session=?, message=? where session=?",
+                           (session, "%s, before it session %d" % (told, row["id"]), row["id"]))
+        return self._sessions.make_ticket(connection, self._sessions.get(connection, session))
+
+    def _meet_conditions(self, connection, row, now):
+        """A session of this row has ended well; whether a schedule has waited for that. A schedule
+        does not for what its own session starts: it would never end."""
+        above = [parent["schedule"]
+                 for parent in self._sessions.list_above(connection, row["parent"])
+                 if parent["schedule"]]
+        return sum(connection.execute(
+            "update schedule_condition set met=? where kind=? and name=? and schedule not in (%s)"
+            % ",".join("?" * len(above)), [now, kind, row[kind]] + above).rowcount
+                   for kind in ("schedule", "scenario") if row[kind]) > 0
