@@ -31,6 +31,9 @@ SMALL = {
                       '    if zipfile.is_zipfile(path):\n        raise Bad\n    return os.path.abspath(word(path))\n',
     "main.py": '"""The command line."""\nimport sys\n\nfrom .store.files import find\n\n\ndef main():\n    """Runs."""\n'
                '    print(find("x"))\n\n\nif __name__ == "__main__":\n    sys.exit(main())\n',
+    "client/main.py": '"""The client."""\nfrom ..base.words import word\n\nif __name__ == "__main__":\n'
+                      '    print(word("x"))\n',
+    "client/agentcli.txt": "agentcli.py: small.\n",
 }
 
 
@@ -74,6 +77,7 @@ def test_what_is_built(house, tmp_path):
     assert places == sorted(places) and "from ." not in code
     assert "\n# Files.\n# ====" in code and "\n\nKINDS = (Any, List)\n\n\ndef find(path):\n" in code
     assert code.endswith('\n\nif __name__ == "__main__":\n    sys.exit(main())\n')
+    assert "base/errors" not in house.built("tools/agentcli.py") and "# base/words.py" in house.built("tools/agentcli.py")
     done = subprocess.run([str(tmp_path / "agent.py")], stdout=subprocess.PIPE, cwd=str(tmp_path))
     assert done.stdout.decode().strip() == os.path.join(os.path.realpath(str(tmp_path)), "y")
 
@@ -110,7 +114,7 @@ def test_where(house, capfd, build):
     source = SMALL["store/files.py"].split("\n").index("    return os.path.abspath(word(path))") + 1
     assert house.run("--where", str(number)) == 0
     assert house.run("--where", "agent", str(lines.index("# Words.") + 1)) == 0
-    assert house.run("--where", "2") == 0
+    assert house.run("--where", "agentcli", "2") == 0
     assert capfd.readouterr().out == "tools/src/store/files.py:%d\ntools/src/base/words.py:1\nmade by build.py\n" % source
     assert house.run("--where", "100000") == 1 and "no line 100000" in capfd.readouterr().err
     with pytest.raises(SystemExit):

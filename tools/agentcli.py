@@ -1,30 +1,46 @@
 #!/usr/bin/env python3
-"""The client of agent.py: its verbs as commands. One file, only the standard library, Python 3.6 and newer.
+r"""The client of agent.py: its verbs as commands. One file, only the standard library, Python 3.6
+and newer.
 
     python agentcli.py [--host HOST] [--port PORT] [--json] COMMAND ...
     python agentcli.py exec HELLO who=you --name "a first try" --wait
     python agentcli.py sched add NIGHT HELLO -1 GLOBAL "daily at 02:00"
     crontab -l | python agentcli.py import --crontab - --dry-run
 
-Options stand before or behind the other words. One in the protocol's own form, -NAME[=value] in capitals, is handed on
-as it is, so that a newer agent's are within reach; what follows `--` is neither option nor variable.
+Options stand before or behind the other words. One in the protocol's own form, -NAME[=value] in
+capitals, is handed on as it is, so that a newer agent's are within reach; what follows `--` is
+neither option nor variable.
 
-Listings are tables (no column that is empty throughout; times are the reader's, to the second); with --json each data
-line is one JSON object on a line of its own, and the fields of the agent's OK are the last one. Without, they are a
-table below the listing. That there is nothing to list is said on a terminal alone.
+Listings are tables (no column that is empty throughout; times are the reader's, to the second);
+with --json each data line is one JSON object on a line of its own, and the fields of the agent's OK
+are the last one. Without, they are a table below the listing. That there is nothing to list is said
+on a terminal alone.
 
-`import --crontab` makes a scenario and a schedule of each entry of a user's or (--system yes; the default for
-/etc/crontab and what lies in a cron.d) a system's crontab. Lines that cannot be carried over are told and left out,
-and counted (left_out); the exit status is 0. The names follow from the file's and the program's, so that the same
-crontab again changes nothing; where a command has changed, --replace takes the new one. --dry-run shows the definitions
-and ends as the import would: it asks the agent what it would refuse, which changes nothing; without an agent it says
-that the rules are not checked.
+`import --crontab` makes a scenario and a schedule of each entry of a user's or (--system yes; the
+default for /etc/crontab and what lies in a cron.d) a system's crontab. Lines that cannot be carried
+over are told and left out, and counted (left_out); the exit status is 0. The names follow from the
+file's and the program's, so that the same crontab again changes nothing; where a command has
+changed, --replace takes the new one. --dry-run shows the definitions and ends as the import would:
+it asks the agent what it would refuse, which changes nothing; without an agent it says that the
+rules are not checked.
 
-Exit status: 0 all is well, and the session that exec or wait told about has not ended badly; 1 it ended in ERROR or
-STOPPED; 2 usage; 3 no connection, or it was lost; 4 refused by the agent, whose ERR is on stderr; 130 Ctrl-C;
-141 nobody reads the output.
+Exit status: 0 all is well, and the session that exec or wait told about has not ended badly; 1 it
+ended in ERROR or STOPPED; 2 usage; 3 no connection, or it was lost; 4 refused by the agent, whose
+ERR is on stderr; 130 Ctrl-C; 141 nobody reads the output.
 
-Sections: vocabulary, errors, words and fields, crontab, connection, what is shown, the command line, main.
+This file is built: tools/build.py joins the modules of tools/src/client, which are what people
+change. Sections, each using only those above it:
+
+    client/words        Words of requests and fields of replies, as the client writes and reads
+                        them.
+    client/shown        What is shown of a reply: tables, records, text, or JSON.
+    client/commands     The verbs as commands, and the command line that names one.
+    client/errors       What ends the client, and with which exit status.
+    client/connection   One connection to an agent, and a reply as it comes.
+    client/crontab      A crontab, and what becomes of its lines as scenarios and schedules; asks
+                        nobody.
+    client/imports      Documents and crontabs handed to the agent, and what is told of them.
+    client/main         One command: the request, its reply, the exit status.
 """
 import argparse
 import calendar
@@ -37,38 +53,20 @@ import sys
 import time
 from typing import Callable, NamedTuple
 
-# ---- vocabulary ------------------------------------------------------------------------------------------------------
 
-WELL, ENDED_BADLY, USAGE, NO_CONNECTION, REFUSED, INTERRUPTED, OUTPUT_LOST = 0, 1, 2, 3, 4, 130, 141
-BAD_ENDS = ("ERROR", "STOPPED")
-CONNECT_S = 10
-PING_S = 30             # an agent that hangs is to be noticed; other verbs may take as long as they want
-# what the fields of an OK line hold, apart from text; the data lines of a listing tell it themselves
-NUMBERS = frozenset("session duration uptime running queued id cleaned purged scenarios schedules slots due starts "
-                    "overlaps queues skipped never".split())
+# ======================================================================================
+# client/words.py
+# Words of requests and fields of replies, as the client writes and reads them.
+# ======================================================================================
+
+# what the fields of an OK line hold, apart from text; the data lines of a listing tell it
+# themselves
+NUMBERS = frozenset("session duration uptime running queued id cleaned purged scenarios schedules "
+                    "slots due starts overlaps queues skipped never".split())
 BOOLEANS = frozenset("hold duplicate enabled".split())
-# left out of a table that has both columns of FROM_TO: what they say follows from those, and lines stay short
-FROM_TO, LEFT_OUT = {"begun", "duration"}, {"created", "ended"}
-
-
-# ---- errors ----------------------------------------------------------------------------------------------------------
-
-class ClientError(Exception):
-    """What ends the client with its text on stderr and this exit status."""
-
-    def __init__(self, status, message):
-        super().__init__(message)
-        self.status = status
-
-
-# ---- words and fields ------------------------------------------------------------------------------------------------
 
 _BARE = re.compile(r"[A-Za-z0-9_.:/,+@%#-]+")
 _FIELD = re.compile(r'([A-Za-z_]\w*)=("(?:[^"\\]|\\.)*"|[^ ]*)')
-_FAULT = re.compile(r"(?:scenarios|schedules)\[(\d+)\](?:\S*\.)?(\S*): (.*)")         # place, field, reason
-_VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
-_OPTION = re.compile(r"-([A-Z][A-Z_]+)(?:=(.*))?", re.DOTALL)
-_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?([+-])(\d\d):(\d\d)")
 
 
 def quote(text):
@@ -87,7 +85,8 @@ def as_typed(text):
 
 
 def parse_fields(text):
-    """`session=1001 message="x y"` -> {"session": 1001, "message": "x y"}; a number that is not there is None."""
+    """`session=1001 message="x y"` -> {"session": 1001, "message": "x y"};
+    a number that is not there is None."""
     fields = {}
     for name, value in _FIELD.findall(text):
         value = json.loads(value) if value.startswith('"') else value
@@ -99,273 +98,22 @@ def parse_fields(text):
     return fields
 
 
-# ---- crontab ---------------------------------------------------------------------------------------------------------
+# ======================================================================================
+# client/shown.py
+# What is shown of a reply: tables, records, text, or JSON.
+# ======================================================================================
 
-CRON_WORDS = {"@reboot": "startup", "@every_minute": "every 1m", "@every_second": "every 1s"}       # others are cron's
-# what a command is not named after: a guard with its arguments, and what only leads to the program
-SEPARATORS = frozenset("; | & ( ) if then elif else fi while do done".split())
-GUARDS = frozenset("test [ [[ cd command which type for . source export set umask sleep echo true : exit".split())
-LEADERS = frozenset("exec nice ionice nohup env time timeout chronic setsid run-parts sh bash dash ksh zsh perl php "
-                    "python python2 python3 ruby".split())
-_SYSTEM_CRONTAB = re.compile("/etc/crontab|.*/cron[.]d/[^/]+")
-_OF_USER = re.compile("/var/(?:spool/)?cron/(?:crontabs/|tabs/)?([^/]+)")       # where cron keeps those of users
-_ENTRY = re.compile(r"-?(@\S+|\S+(?:\s+\S+){4})\s+(.*)", re.ASCII)              # SUSE's - only means: do not log
-_SETTING = re.compile(r"""(["']?)([^\s"'=]+)\1\s*=\s*(?:(["'])((?:(?!\3).)*)\3|([^"'].*?)?)\s*""", re.ASCII)
-_BEFORE_INPUT = re.compile(r"((?:\\.|[^%])*)%?(.*)")
-_SHELL_WORD = re.compile(r"""[;|&()]|(?:"[^"]*"|'[^']*'|[^\s;|&()"'])+""")
-_NO_PROGRAM = re.compile(r"[-<>]|\d+(?:[<>]|[smhd]?$)|\w+=|.*\s")     # an option, redirection, number, assignment, text
+# left out of a table that has both columns of FROM_TO: what they say follows from those, and lines
+# stay short
+FROM_TO, LEFT_OUT = {"begun", "duration"}, {"created", "ended"}
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?([+-])(\d\d):(\d\d)")
 
-
-class Line(NamedTuple):
-    """A line of a crontab."""
-    number: int
-    text: str
-
-
-class Entry(NamedTuple):
-    """What becomes of one that is carried over."""
-    line: Line
-    scenario: dict
-    schedule: dict
-
-
-class Crontab:
-    """What becomes of a crontab: `entries` are carried over, `notes` [(Line, reason)] say what is not, or not quite;
-    of `left_out` lines nothing is carried over."""
-
-    def __init__(self, name, user, home, owner):
-        """`owner` is whose it is, None where every line names a user; only what is of `user` can be carried over."""
-        self.name, self._user, self._owner = name, user, owner
-        self.entries, self.notes, self.left_out = [], [], 0
-        self._settings = {"SHELL": "/bin/sh", "HOME": home, "LOGNAME": user, "USER": user}
-        self._names = set()
-
-    def read(self, data):
-        """Takes in its bytes -> itself."""
-        for number, raw in enumerate(data.split(b"\n"), 1):
-            line = Line(number, raw.decode("utf-8-sig", "backslashreplace").lstrip(" \t").rstrip("\r"))
-            if line.text and not line.text.startswith("#"):
-                try:
-                    self._take(line, raw)
-                except ValueError as error:
-                    self.leave_out(line, str(error))
-        return self
-
-    def leave_out(self, line, reason):
-        """Notes a line that is not carried over."""
-        self.notes.append((line, reason))
-        self.left_out += 1
-
-    def refuse(self, reasons):
-        """Leaves out entries: {their place among them: reason}."""
-        for place, reason in reasons.items():
-            self.leave_out(self.entries[place].line, reason)
-        self.entries = [entry for place, entry in enumerate(self.entries) if place not in reasons]
-
-    def find_user_field(self, is_user):
-        """Where most entries of a user's crontab begin with a user, as those of a system's do: the first (Line, user),
-        or None. `is_user`(word) knows the users."""
-        words = [(entry.line, _ENTRY.fullmatch(entry.line.text).group(2).split(None, 1)) for entry in self.entries]
-        found = [(line, rest[0]) for line, rest in words if len(rest) > 1 and is_user(re.split("[:/]", rest[0])[0])]
-        return found[0] if self._owner is not None and 2 * len(found) > len(words) else None
-
-    def document(self):
-        """The definitions of what is carried over; a scenario and its schedule have the same place."""
-        return {"scenarios": [entry.scenario for entry in self.entries],
-                "schedules": [entry.schedule for entry in self.entries]}
-
-    def _take(self, line, raw):
-        if raw.decode("utf-8", "ignore").encode() != raw:
-            raise ValueError("is not UTF-8")
-        setting = _SETTING.fullmatch(line.text)
-        if setting:
-            self._set(line, setting.group(2), setting.group(4) or setting.group(5) or "")
-        else:
-            self._add(line)
-
-    def _set(self, line, name, value):
-        """A setting holds for the entries below it."""
-        if name == "RANDOM_DELAY" and not re.fullmatch("[0-9]{0,4}", value):
-            raise ValueError("must be whole minutes")
-        if name == "MAILTO" and value:
-            self.notes.append((line, "nothing is mailed; what a command prints is kept in its session's log"))
-        if name not in ("LOGNAME", "USER"):             # cron lets nobody change these
-            self._settings[name] = value
-
-    def _add(self, line):
-        match = _ENTRY.fullmatch(line.text)
-        when, rest = match.groups() if match else ("", "")
-        owner, text = (re.split("[ \t]+", rest, maxsplit=1) + [""])[:2] if self._owner is None else (self._owner, rest)
-        command, data = split_input(text)
-        if not command.strip():
-            raise ValueError("is no entry: five fields or an @ word, %sa command"
-                             % ("a user, " if self._owner is None else ""))
-        if owner != self._user:
-            raise ValueError("is of user %s, and the agent does not change users" % owner)
-        if re.match(r"[*]|-[nqs]+\s", command):
-            raise ValueError("has a sixth field, or options, before its command")
-        schedule, name = self._schedule(when), self._unique_name(program_of(command))
-        steps = [{"name": "main", "tasks": [self._task(command, data)]}]
-        self.entries.append(Entry(line, {"name": name, "version": "001", "steps": steps},
-                                  dict({"name": name, "scenario": name}, **schedule)))
-
-    def _task(self, command, data):
-        shell = self._settings["SHELL"]
-        task = {"type": "os", "command": literal(command) if shell == "/bin/sh" else
-                [literal(word) for word in (shell, "-c", command)], "cwd": literal(self._settings["HOME"]),
-                "env": {name: literal(value) for name, value in self._settings.items()}}
-        return dict(task, stdin=literal(data)) if data else task
-
-    def _schedule(self, when):
-        """As cron does: an entry waits for nothing, and what was missed is gone."""
-        seconds = re.fullmatch("@([0-9]+)", when)       # FreeBSD: counted from the end of the one before
-        schedule = {"version": "001", "rule": "every %ss" % seconds.group(1) if seconds else cron_rule(when),
-                    "keywords": "cron", "overlap": "skip" if seconds else "parallel"}
-        if when != "@reboot":
-            schedule["misfire"] = "skip"
-        if self._settings.get("CRON_TZ"):
-            schedule["timezone"] = self._settings["CRON_TZ"]
-        if self._settings.get("RANDOM_DELAY") and when != "@reboot":
-            schedule["jitter"] = 60 * int(self._settings["RANDOM_DELAY"])
-        return schedule
-
-    def _unique_name(self, program):
-        """Repeated names are numbered in order: imported again with --replace, no earlier entry stays behind."""
-        name = plain = ".".join(dict.fromkeys((self.name, program)))
-        number = 1
-        while name in self._names:
-            number += 1
-            name = "%s-%d" % (plain, number)
-        self._names.add(name)
-        return name
-
-
-def make_crontab(path, is_system, user, home):
-    """The Crontab for a path that is not read yet; `is_system` None: as the path tells."""
-    path = os.path.abspath(path) if path != "-" else "CRON"
-    if is_system is None:
-        is_system = bool(_SYSTEM_CRONTAB.fullmatch(path))
-    of_user = _OF_USER.fullmatch(path)
-    owner = None if is_system else of_user.group(1) if of_user else user
-    return Crontab(to_name(path) or "CRON", user, home, owner)
-
-
-def cron_rule(when):
-    """Five fields, or an @ word, of cron as a rule of the agent, which checks it. Raises ValueError."""
-    if "~" in when:
-        raise ValueError("a random time (~) cannot be carried over")
-    return CRON_WORDS.get(when) or "cron " + " ".join(when.split())
-
-
-def split_input(text):
-    """A command of cron -> (command, its standard input): behind the first % stands input, and each further % is a new
-    line; \\% is a %."""
-    command, data = _BEFORE_INPUT.fullmatch(text).groups()
-    data = re.sub(r"\\?%", lambda match: "\n" if match.group() == "%" else "%", data)
-    return command.replace("\\%", "%"), data + "\n" * (data[-1:] not in ("", "\n"))
-
-
-def literal(text):
-    """A text that the agent takes for nothing but this text."""
-    return text.replace("${", "$${")
-
-
-def program_of(command):
-    """What a command goes by: `test -x /opt/a || nice /opt/b.sh 1` -> b.sh."""
-    is_guard, names = False, []
-    for word in _SHELL_WORD.findall(re.sub(r"\$\([^()]*\)|`[^`]*`", "", command)):
-        bare = word.replace('"', "").replace("'", "")
-        if word in SEPARATORS:
-            is_guard = False
-        elif not is_guard and not _NO_PROGRAM.match(bare):
-            names.append(to_name(bare))
-            is_guard = bool(GUARDS.intersection((bare, names[-1])))
-            if names[-1] and not is_guard and names[-1] not in LEADERS:
-                return names[-1]
-    return next(filter(None, names), "command")
-
-
-def to_name(path):
-    """The last part of a path as (part of) a name of the agent's, or nothing."""
-    return re.sub("[^A-Za-z0-9_.-]+", "_", path.rpartition("/")[2]).strip("_.-")[:50]
-
-
-# ---- connection ------------------------------------------------------------------------------------------------------
-
-class Connection:
-    """One TCP connection to an agent. Raises ClientError when there is none, or when it is lost."""
-
-    def __init__(self, host, port):
-        self.place = "%s:%d" % (host, port)
-        try:
-            self._socket = socket.create_connection((host, port), timeout=CONNECT_S)
-        except (OSError, UnicodeError) as error:
-            raise ClientError(NO_CONNECTION, "cannot connect to %s: %s" % (self.place, reason_of(error)))
-        self._file = self._socket.makefile("rb")
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._file.close()
-        self._socket.close()
-
-    def ask(self, request, limit_s=None):
-        """Sends a request -> Reply. The agent may be silent for `limit_s` seconds; None: for ever."""
-        self._socket.settimeout(limit_s)
-        try:
-            self._socket.sendall(request.encode() + b"\n")
-        except OSError:
-            pass        # what refuses a request before its end has said why: that is read now
-        return Reply(self)
-
-    def read_line(self):
-        """The next line without its end."""
-        try:
-            line = self._file.readline()
-        except OSError as error:
-            raise ClientError(NO_CONNECTION, "lost the agent at %s: %s" % (self.place, reason_of(error)))
-        if not line.endswith(b"\n"):
-            raise ClientError(NO_CONNECTION, "lost the agent at %s before its reply was complete" % self.place)
-        return line.decode("utf-8", "replace").rstrip("\r\n")
-
-
-def reason_of(error):
-    """The text of an OSError without its number."""
-    return getattr(error, "strerror", None) or str(error)
-
-
-class Reply:
-    """Iterates over the data lines of one reply as they come; `fields` are those of its OK, afterwards.
-
-    Raises ClientError for an ERR and for what no agent says.
-    """
-
-    def __init__(self, connection):
-        self._connection = connection
-        self.fields = {}
-
-    def __iter__(self):
-        while True:
-            line = self._connection.read_line()
-            first, _, rest = line.partition(" ")
-            if first == "*":
-                yield rest
-            elif first == "OK":
-                self.fields = parse_fields(rest)
-                return
-            elif first == "ERR":
-                raise ClientError(REFUSED, line)
-            else:
-                raise ClientError(NO_CONNECTION, "what answers at %s is no agent" % self._connection.place)
-
-
-# ---- what is shown ---------------------------------------------------------------------------------------------------
 
 def put(line, is_flushed=False):
     """Writes a line to stdout; what its encoding lacks is shown as \\xNN. Raises OSError."""
     if sys.stdout is not None:
-        sys.stdout.buffer.write((line + "\n").encode(sys.stdout.encoding or "ascii", "backslashreplace"))
+        sys.stdout.buffer.write(
+            (line + "\n").encode(sys.stdout.encoding or "ascii", "backslashreplace"))
         if is_flushed:
             sys.stdout.buffer.flush()
 
@@ -385,13 +133,15 @@ def printable(value):
     """A value for people, on one line and without control characters."""
     if value is None or isinstance(value, bool):
         return {None: "", True: "yes", False: "no"}[value]
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode()
+                   for c in str(value))
 
 
 def put_fields(fields):
     """Writes what the agent acknowledged on one line, without the fields that are empty."""
     shown = [(name, printable(value)) for name, value in fields.items() if value not in (None, "")]
-    put(" ".join("%s=%s" % (name, json.dumps(text, ensure_ascii=False) if " " in text or text[:1] == '"' else text)
+    put(" ".join("%s=%s" % (
+        name, json.dumps(text, ensure_ascii=False) if " " in text or text[:1] == '"' else text)
                  for name, text in shown) or "OK", is_flushed=True)
 
 
@@ -418,7 +168,8 @@ def put_table(rows):
             cells = [name.upper()] + [to_reader(value) for value in values]
             width = max(map(len, cells))
             is_number = all(type(value) in (int, float) for value in present)
-            columns.append([cell.rjust(width) if is_number else cell.ljust(width) for cell in cells])
+            columns.append([cell.rjust(width) if is_number else cell.ljust(width)
+                            for cell in cells])
     for cells in zip(*columns):
         put("  ".join(cells).rstrip())
 
@@ -432,7 +183,8 @@ def put_record(row):
 
 
 def show_acknowledgement(reply, is_json, origin=""):
-    """A reply of fields. Data lines that are no fields are the faults that stand before an ERR; `origin`: in what."""
+    """A reply of fields. Data lines that are no fields are the faults that stand before an ERR;
+    `origin`: in what."""
     write = put_json if is_json else put_fields
     for line in reply:
         if _FIELD.match(line):
@@ -443,8 +195,8 @@ def show_acknowledgement(reply, is_json, origin=""):
 
 
 def show_listing(reply, is_json, is_record=False):
-    """A reply of JSON objects: a table for each kind of row, told by its first key; a record's first is no table. The
-    fields of the OK are one more."""
+    """A reply of JSON objects: a table for each kind of row, told by its first key; a record's
+    first is no table. The fields of the OK are one more."""
     if is_json:
         show_text(reply)
         if reply.fields:
@@ -470,7 +222,8 @@ def show_listing(reply, is_json, is_record=False):
 
 
 def show_record(reply, is_json):
-    """A reply of JSON objects, of which the first is what was asked for and the others belong to it."""
+    """A reply of JSON objects, of which the first is what was asked for and the others belong to
+    it."""
     show_listing(reply, is_json, is_record=True)
 
 
@@ -494,11 +247,19 @@ def show_log(reply, is_json):
         if is_json:
             when, place, stream, text = (line.split(" ", 3) + [""] * 3)[:4]
             step, _, task = place.partition("/")
-            line = json.dumps({"time": when, "step": step, "task": task, "stream": stream, "text": text})
+            line = json.dumps({"time": when, "step": step, "task": task, "stream": stream,
+                               "text": text})
         put(line, is_flushed=True)
 
 
-# ---- the command line ------------------------------------------------------------------------------------------------
+# ======================================================================================
+# client/commands.py
+# The verbs as commands, and the command line that names one.
+# ======================================================================================
+
+_VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
+_OPTION = re.compile(r"-([A-Z][A-Z_]+)(?:=(.*))?", re.DOTALL)
+
 
 class Command(NamedTuple):
     """One row of the command table."""
@@ -511,29 +272,39 @@ class Command(NamedTuple):
 
 CRONTAB_OPTIONS = ("CRONTAB", "SYSTEM", "DRY_RUN")        # the client's own
 SCHEDULE_FIELDS = (
-    "AGENT=name TIMEZONE=zone ENABLED=yes|no FROM=time TO=time HOURS=08:00-18:00 EXCLUDE_WEEKDAYS=sat,sun "
-    "EXCLUDE_MONTHDAYS=1,last EXCLUDE_DATES=a,b..c,calendar REPEAT_EVERY=s REPEAT_COUNT=n REPEAT_FOR=s "
-    "GAP=run|skip FOLD=first|both JITTER=s AFTER=a,b/2h,scenario:c NAME=text KEYWORDS=a,b PRIORITY=n "
-    "ATTEMPTS=n RETRY_DELAY=s TIMEOUT=s OVERLAP=queue|skip|parallel|stop MISFIRE=once|all|skip GRACE=s "
-    "REPO=name")
+    "AGENT=name TIMEZONE=zone ENABLED=yes|no FROM=time TO=time HOURS=08:00-18:00 "
+    "EXCLUDE_WEEKDAYS=sat,sun "
+    "EXCLUDE_MONTHDAYS=1,last EXCLUDE_DATES=a,b..c,calendar REPEAT_EVERY=s REPEAT_COUNT=n "
+    "REPEAT_FOR=s "
+    "GAP=run|skip FOLD=first|both JITTER=s AFTER=a,b/2h,scenario:c NAME=text KEYWORDS=a,b "
+    "PRIORITY=n "
+    "ATTEMPTS=n RETRY_DELAY=s TIMEOUT=s OVERLAP=queue|skip|parallel|stop MISFIRE=once|all|skip "
+    "GRACE=s REPO=name")
 COMMANDS = [Command(*row) for row in (
     ("ping", "", "", show_acknowledgement, "how the agent is"),
-    ("exec", "SCENARIO [VERSION] [CONTEXT] [VARIABLE=value ...]", "REPO=name NAME=text KEYWORDS=a,b AT=time KEY=token "
+    ("exec", "SCENARIO [VERSION] [CONTEXT] [VARIABLE=value ...]",
+     "REPO=name NAME=text KEYWORDS=a,b AT=time KEY=token "
      "PRIORITY=n LEVEL=n TIMEOUT=s AGENT=name WAIT", show_acknowledgement,
      "start a session of a scenario; with --wait the exit status is the session's"),
-    ("stop", "SESSION", "IMMEDIATE", show_acknowledgement, "stop a session after the task now running, or at once"),
+    ("stop", "SESSION", "IMMEDIATE", show_acknowledgement,
+     "stop a session after the task now running, or at once"),
     ("restart", "SESSION [VARIABLE=value ...]", "FROM=step", show_acknowledgement,
      "go on with a session that ended in ERROR or STOPPED"),
-    ("wait", "SESSION", "TIMEOUT=s", show_acknowledgement, "wait for the end of a session; its exit status"),
-    ("sessions", "", "STATUS=a,b SCENARIO=name SCHEDULE=name REPO=name KEYWORD=word SINCE=time LIMIT=n", show_listing,
+    ("wait", "SESSION", "TIMEOUT=s", show_acknowledgement,
+     "wait for the end of a session; its exit status"),
+    ("sessions", "", "STATUS=a,b SCENARIO=name SCHEDULE=name REPO=name KEYWORD=word SINCE=time "
+                     "LIMIT=n", show_listing,
      "list sessions, newest first"),
     ("status", "SESSION", "", show_record, "a session with its steps, tasks and variables"),
-    ("log", "SESSION", "FOLLOW", show_log, "what the tasks of a session printed; --follow as they print it"),
+    ("log", "SESSION", "FOLLOW", show_log,
+     "what the tasks of a session printed; --follow as they print it"),
     ("sched list", "", "REPO=name", show_listing, "list the schedules"),
     ("sched show", "NAME", "REPO=name", show_record, "one schedule with its variables and hold"),
-    ("sched add", "NAME SCENARIO VERSION CONTEXT [RULE] [VARIABLE=value ...]", SCHEDULE_FIELDS, show_acknowledgement,
+    ("sched add", "NAME SCENARIO VERSION CONTEXT [RULE] [VARIABLE=value ...]", SCHEDULE_FIELDS,
+     show_acknowledgement,
      "add a schedule; VERSION -1 is the latest"),
-    ("sched set", "NAME [VARIABLE=value ...]", "SCENARIO=name VERSION=version CONTEXT=name RULE=rule "
+    ("sched set", "NAME [VARIABLE=value ...]",
+     "SCENARIO=name VERSION=version CONTEXT=name RULE=rule "
      + SCHEDULE_FIELDS, show_acknowledgement, "change a schedule"),
     ("sched del", "NAME", "REPO=name", show_acknowledgement, "delete a schedule"),
     ("sched on", "NAME", "REPO=name", show_acknowledgement, "enable a schedule"),
@@ -542,22 +313,30 @@ COMMANDS = [Command(*row) for row in (
      "coming due times, with --all what is excluded too; nothing fires"),
     ("sched plan", "", "FROM=time TO=time ALL REPO=name", show_listing,
      "play a period: what would overlap, queue, be skipped, never fit"),
-    ("sched why", "[NAME]", "LIMIT=n REPO=name", show_listing, "what became of the due times, newest first"),
-    ("sched update", "", "", show_acknowledgement, "read the schedules from the repositories again"),
+    ("sched why", "[NAME]", "LIMIT=n REPO=name", show_listing,
+     "what became of the due times, newest first"),
+    ("sched update", "", "", show_acknowledgement,
+     "read the schedules from the repositories again"),
     ("calendar list", "", "", show_listing, "list the calendars that exclude_dates can name"),
-    ("calendar add", "NAME DATES", "", show_acknowledgement, "add a calendar: 2026-12-25,2026-12-27..2026-12-31"),
+    ("calendar add", "NAME DATES", "", show_acknowledgement,
+     "add a calendar: 2026-12-25,2026-12-27..2026-12-31"),
     ("calendar set", "NAME DATES", "", show_acknowledgement, "give a calendar other dates"),
     ("calendar del", "NAME", "", show_acknowledgement, "delete a calendar that no schedule names"),
     ("hold", "[REASON]", "SCHEDULE=name REPO=name UNTIL=time", show_acknowledgement,
      "begin nothing new, or nothing of one schedule"),
     ("release", "", "SCHEDULE=name REPO=name", show_acknowledgement, "end a hold"),
-    ("clean", "", "", show_acknowledgement, "clean stale sessions now; -HOST=id: those of a host that is gone"),
-    ("purge", "", "DAYS=n KEEP=n", show_acknowledgement, "delete ended sessions that are old, or beyond the newest"),
+    ("clean", "", "", show_acknowledgement,
+     "clean stale sessions now; -HOST=id: those of a host that is gone"),
+    ("purge", "", "DAYS=n KEEP=n", show_acknowledgement,
+     "delete ended sessions that are old, or beyond the newest"),
     ("scenarios", "", "REPO=name", show_listing, "list the scenario versions"),
     ("import", "FILE...", "REPO=name REPLACE CRONTAB SYSTEM=yes|no DRY_RUN", show_acknowledgement,
-     "import definitions documents, or crontabs; - is standard input; ends at the first that is refused; --dry-run "
-     "shows what crontabs become, and asks the agent, where there is one, which lines it would refuse"),
-    ("export", "[SCENARIO] [VERSION]", "REPO=name", show_document, "give definitions back as a document"),
+     "import definitions documents, or crontabs; - is standard input; ends at the first that is "
+     "refused; --dry-run "
+     "shows what crontabs become, and asks the agent, where there is one, which lines it would "
+     "refuse"),
+    ("export", "[SCENARIO] [VERSION]", "REPO=name", show_document,
+     "give definitions back as a document"),
     ("drop", "SCENARIO VERSION", "REPO=name", show_acknowledgement, "delete a scenario version"),
     ("repos", "", "", show_listing, "list the attached work repositories"),
     ("attach", "NAME PATH", "CREATE", show_acknowledgement,
@@ -588,8 +367,10 @@ def add_common(parser, **defaults):
 
 
 def make_parser():
-    """The parser of everything but the arguments of a command, which may stand between its options."""
-    parser = argparse.ArgumentParser(prog="agentcli.py", description="The client of agent.py.", allow_abbrev=False)
+    """The parser of everything but the arguments of a command,
+    which may stand between its options."""
+    parser = argparse.ArgumentParser(prog="agentcli.py", description="The client of agent.py.",
+                                     allow_abbrev=False)
     add_common(parser, host="127.0.0.1", port=20910, json=False)
     places = {"": add_subparsers(parser)}
     for command in COMMANDS:
@@ -598,12 +379,15 @@ def make_parser():
             places[group] = add_subparsers(places[""].add_parser(group, help="%ss: %s %s -h" % (
                 {"sched": "schedule"}.get(group, group), parser.prog, group), allow_abbrev=False))
         usage = " ".join([parser.prog, command.name] + command.arguments.split() + ["[options]"])
-        sub = places[group].add_parser(name, help=command.help, description=command.help, usage=usage,
+        sub = places[group].add_parser(name, help=command.help, description=command.help,
+                                       usage=usage,
                                        allow_abbrev=False)
         for option in command.options.split():
             key, equals, value = option.partition("=")
-            keywords = {"metavar": value.upper()} if equals else {"action": "store_const", "const": True}
-            sub.add_argument("--" + key.lower().replace("_", "-"), dest="-" + key, default=argparse.SUPPRESS,
+            keywords = {"metavar": value.upper()} if equals else {"action": "store_const",
+                                                                  "const": True}
+            sub.add_argument("--" + key.lower().replace("_", "-"), dest="-" + key,
+                             default=argparse.SUPPRESS,
                              **keywords)
         add_common(sub)
         sub.set_defaults(command=command, parser=sub)
@@ -618,15 +402,18 @@ def add_subparsers(parser):
 
 
 def parse_command_line(words):
-    """The words of a command line -> (Namespace with host, port, json and command, arguments, the options and variables
-    as words of a request). Wrong ones end the client with a message and status 2."""
+    """The words of a command line -> (Namespace with host, port, json and command, arguments, the
+    options and variables as words of a request). Wrong ones end the client with a message and
+    status 2."""
     end = words.index("--") if "--" in words else len(words)
     before, literal = [with_dashes(word) for word in words[:end]], words[end + 1:]
     raw = [match for match in map(_OPTION.fullmatch, before) if match]
-    parsed, others = make_parser().parse_known_args([word for word in before if not _OPTION.fullmatch(word)])
+    parsed, others = make_parser().parse_known_args([word for word in before
+                                                     if not _OPTION.fullmatch(word)])
     unknown = [word for word in others if re.fullmatch(r"-[^\d\s]\S*", word)]
     if unknown:
-        parsed.parser.error("unknown option %s" % unknown[0].partition("=")[0])     # no value is repeated
+        # no value is repeated
+        parsed.parser.error("unknown option %s" % unknown[0].partition("=")[0])
     form = re.findall(r"\[.*?\]|\S+", parsed.command.arguments)
     is_variable = _VARIABLE.fullmatch if any("=" in name for name in form) else lambda word: None
     arguments = [word for word in others if not is_variable(word)] + literal
@@ -639,7 +426,8 @@ def parse_command_line(words):
         parsed.parser.error("--system and --dry-run are for --crontab")
     if parsed.crontab.get("SYSTEM", "yes") not in ("yes", "no"):
         parsed.parser.error("--system takes yes or no")
-    request = [render_option(name, None if value is True else value) for name, value in found.items()]
+    request = [render_option(name, None if value is True else value)
+               for name, value in found.items()]
     request += [render_option(*match.groups()) for match in raw]
     request += ["%s=%s" % (match.group(1), quote(as_typed(match.group(2))))
                 for match in map(is_variable, others) if match]
@@ -647,19 +435,341 @@ def parse_command_line(words):
 
 
 def with_dashes(word):
-    """A word of the command line; an option written with _, as fields of definitions are, as it is offered."""
+    """A word of the command line; an option written with _, as fields of definitions are,
+    as it is offered."""
     name, equals, value = word.partition("=")
     return name.replace("_", "-") + equals + value if re.fullmatch("--[a-z_-]+", name) else word
 
 
 def check_arguments(parser, form, arguments):
-    """Whether there are too few or too many of them; `form` is their names, [] for what may be left out."""
+    """Whether there are too few or too many of them; `form` is their names,
+    [] for what may be left out."""
     required = [name for name in form if not name.startswith("[")]
     if len(arguments) < len(required):
         parser.error("%s is missing" % required[len(arguments)])
     if len(arguments) > len(form) and not any(name.endswith("...") for name in form):
         name, equals, _ = arguments[len(form)].partition("=")
         parser.error("%s is one too many" % ascii(name + (equals and "=...")))
+
+
+# ======================================================================================
+# client/errors.py
+# What ends the client, and with which exit status.
+# ======================================================================================
+
+WELL, ENDED_BADLY, USAGE, NO_CONNECTION, REFUSED, INTERRUPTED, OUTPUT_LOST = 0, 1, 2, 3, 4, 130, 141
+
+
+class ClientError(Exception):
+    """What ends the client with its text on stderr and this exit status."""
+
+    def __init__(self, status, message):
+        super().__init__(message)
+        self.status = status
+
+
+def reason_of(error):
+    """The text of an OSError without its number."""
+    return getattr(error, "strerror", None) or str(error)
+
+
+# ======================================================================================
+# client/connection.py
+# One connection to an agent, and a reply as it comes.
+# ======================================================================================
+
+CONNECT_S = 10
+
+
+class Connection:
+    """One TCP connection to an agent. Raises ClientError when there is none, or when it is lost."""
+
+    def __init__(self, host, port):
+        self.place = "%s:%d" % (host, port)
+        try:
+            self._socket = socket.create_connection((host, port), timeout=CONNECT_S)
+        except (OSError, UnicodeError) as error:
+            raise ClientError(NO_CONNECTION, "cannot connect to %s: %s"
+                              % (self.place, reason_of(error)))
+        self._file = self._socket.makefile("rb")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._file.close()
+        self._socket.close()
+
+    def ask(self, request, limit_s=None):
+        """Sends a request -> Reply.
+        The agent may be silent for `limit_s` seconds; None: for ever."""
+        self._socket.settimeout(limit_s)
+        try:
+            self._socket.sendall(request.encode() + b"\n")
+        except OSError:
+            pass        # what refuses a request before its end has said why: that is read now
+        return Reply(self)
+
+    def read_line(self):
+        """The next line without its end."""
+        try:
+            line = self._file.readline()
+        except OSError as error:
+            raise ClientError(NO_CONNECTION, "lost the agent at %s: %s"
+                              % (self.place, reason_of(error)))
+        if not line.endswith(b"\n"):
+            raise ClientError(NO_CONNECTION, "lost the agent at %s before its reply was complete"
+                              % self.place)
+        return line.decode("utf-8", "replace").rstrip("\r\n")
+
+
+class Reply:
+    """Iterates over the data lines of one reply as they come;
+    `fields` are those of its OK, afterwards.
+
+    Raises ClientError for an ERR and for what no agent says.
+    """
+
+    def __init__(self, connection):
+        self._connection = connection
+        self.fields = {}
+
+    def __iter__(self):
+        while True:
+            line = self._connection.read_line()
+            first, _, rest = line.partition(" ")
+            if first == "*":
+                yield rest
+            elif first == "OK":
+                self.fields = parse_fields(rest)
+                return
+            elif first == "ERR":
+                raise ClientError(REFUSED, line)
+            else:
+                raise ClientError(NO_CONNECTION, "what answers at %s is no agent"
+                                  % self._connection.place)
+
+
+# ======================================================================================
+# client/crontab.py
+# A crontab, and what becomes of its lines as scenarios and schedules; asks nobody.
+# ======================================================================================
+
+# other words that begin with @ are cron's own
+CRON_WORDS = {"@reboot": "startup", "@every_minute": "every 1m", "@every_second": "every 1s"}
+# what a command is not named after: a guard with its arguments, and what only leads to the program
+SEPARATORS = frozenset("; | & ( ) if then elif else fi while do done".split())
+GUARDS = frozenset("test [ [[ cd command which type for . source export set umask sleep echo true "
+                   ": exit".split())
+LEADERS = frozenset("exec nice ionice nohup env time timeout chronic setsid run-parts sh bash dash "
+                    "ksh zsh perl php python python2 python3 ruby".split())
+_SYSTEM_CRONTAB = re.compile("/etc/crontab|.*/cron[.]d/[^/]+")
+# where cron keeps those of users
+_OF_USER = re.compile("/var/(?:spool/)?cron/(?:crontabs/|tabs/)?([^/]+)")
+# a - before an entry, as SUSE has it, only means: do not log
+_ENTRY = re.compile(r"-?(@\S+|\S+(?:\s+\S+){4})\s+(.*)", re.ASCII)
+_SETTING = re.compile(r"""(["']?)([^\s"'=]+)\1\s*=\s*(?:(["'])((?:(?!\3).)*)\3|([^"'].*?)?)\s*""",
+                      re.ASCII)
+_BEFORE_INPUT = re.compile(r"((?:\\.|[^%])*)%?(.*)")
+_SHELL_WORD = re.compile(r"""[;|&()]|(?:"[^"]*"|'[^']*'|[^\s;|&()"'])+""")
+# an option, redirection, number, assignment, text
+_NO_PROGRAM = re.compile(r"[-<>]|\d+(?:[<>]|[smhd]?$)|\w+=|.*\s")
+
+
+class Line(NamedTuple):
+    """A line of a crontab."""
+    number: int
+    text: str
+
+
+class Entry(NamedTuple):
+    """What becomes of one that is carried over."""
+    line: Line
+    scenario: dict
+    schedule: dict
+
+
+class Crontab:
+    """What becomes of a crontab: `entries` are carried over, `notes` [(Line, reason)] say what is
+    not, or not quite; of `left_out` lines nothing is carried over."""
+
+    def __init__(self, name, user, home, owner):
+        """`owner` is whose it is, None where every line names a user;
+        only what is of `user` can be carried over."""
+        self.name, self._user, self._owner = name, user, owner
+        self.entries, self.notes, self.left_out = [], [], 0
+        self._settings = {"SHELL": "/bin/sh", "HOME": home, "LOGNAME": user, "USER": user}
+        self._names = set()
+
+    def read(self, data):
+        """Takes in its bytes -> itself."""
+        for number, raw in enumerate(data.split(b"\n"), 1):
+            line = Line(number,
+                        raw.decode("utf-8-sig", "backslashreplace").lstrip(" \t").rstrip("\r"))
+            if line.text and not line.text.startswith("#"):
+                try:
+                    self._take(line, raw)
+                except ValueError as error:
+                    self.leave_out(line, str(error))
+        return self
+
+    def leave_out(self, line, reason):
+        """Notes a line that is not carried over."""
+        self.notes.append((line, reason))
+        self.left_out += 1
+
+    def refuse(self, reasons):
+        """Leaves out entries: {their place among them: reason}."""
+        for place, reason in reasons.items():
+            self.leave_out(self.entries[place].line, reason)
+        self.entries = [entry for place, entry in enumerate(self.entries) if place not in reasons]
+
+    def find_user_field(self, is_user):
+        """Where most entries of a user's crontab begin with a user, as those of a system's do: the
+        first (Line, user), or None. `is_user`(word) knows the users."""
+        words = [(entry.line, _ENTRY.fullmatch(entry.line.text).group(2).split(None, 1))
+                 for entry in self.entries]
+        found = [(line, rest[0]) for line, rest in words
+                 if len(rest) > 1 and is_user(re.split("[:/]", rest[0])[0])]
+        return found[0] if self._owner is not None and 2 * len(found) > len(words) else None
+
+    def document(self):
+        """The definitions of what is carried over; a scenario and its schedule have the same
+        place."""
+        return {"scenarios": [entry.scenario for entry in self.entries],
+                "schedules": [entry.schedule for entry in self.entries]}
+
+    def _take(self, line, raw):
+        if raw.decode("utf-8", "ignore").encode() != raw:
+            raise ValueError("is not UTF-8")
+        setting = _SETTING.fullmatch(line.text)
+        if setting:
+            self._set(line, setting.group(2), setting.group(4) or setting.group(5) or "")
+        else:
+            self._add(line)
+
+    def _set(self, line, name, value):
+        """A setting holds for the entries below it."""
+        if name == "RANDOM_DELAY" and not re.fullmatch("[0-9]{0,4}", value):
+            raise ValueError("must be whole minutes")
+        if name == "MAILTO" and value:
+            self.notes.append((line, "nothing is mailed; what a command prints is kept in "
+                               "its session's log"))
+        if name not in ("LOGNAME", "USER"):             # cron lets nobody change these
+            self._settings[name] = value
+
+    def _add(self, line):
+        match = _ENTRY.fullmatch(line.text)
+        when, rest = match.groups() if match else ("", "")
+        owner, text = ((re.split("[ \t]+", rest, maxsplit=1) + [""])[:2] if self._owner is None
+                       else (self._owner, rest))
+        command, data = split_input(text)
+        if not command.strip():
+            raise ValueError("is no entry: five fields or an @ word, %sa command"
+                             % ("a user, " if self._owner is None else ""))
+        if owner != self._user:
+            raise ValueError("is of user %s, and the agent does not change users" % owner)
+        if re.match(r"[*]|-[nqs]+\s", command):
+            raise ValueError("has a sixth field, or options, before its command")
+        schedule, name = self._schedule(when), self._unique_name(program_of(command))
+        steps = [{"name": "main", "tasks": [self._task(command, data)]}]
+        self.entries.append(Entry(line, {"name": name, "version": "001", "steps": steps},
+                                  dict({"name": name, "scenario": name}, **schedule)))
+
+    def _task(self, command, data):
+        shell = self._settings["SHELL"]
+        task = {"type": "os",
+                "command": (literal(command) if shell == "/bin/sh"
+                            else [literal(word) for word in (shell, "-c", command)]),
+                "cwd": literal(self._settings["HOME"]),
+                "env": {name: literal(value) for name, value in self._settings.items()}}
+        return dict(task, stdin=literal(data)) if data else task
+
+    def _schedule(self, when):
+        """As cron does: an entry waits for nothing, and what was missed is gone."""
+        # FreeBSD: counted from the end of the one before
+        seconds = re.fullmatch("@([0-9]+)", when)
+        schedule = {"version": "001",
+                    "rule": "every %ss" % seconds.group(1) if seconds else cron_rule(when),
+                    "keywords": "cron", "overlap": "skip" if seconds else "parallel"}
+        if when != "@reboot":
+            schedule["misfire"] = "skip"
+        if self._settings.get("CRON_TZ"):
+            schedule["timezone"] = self._settings["CRON_TZ"]
+        if self._settings.get("RANDOM_DELAY") and when != "@reboot":
+            schedule["jitter"] = 60 * int(self._settings["RANDOM_DELAY"])
+        return schedule
+
+    def _unique_name(self, program):
+        """Repeated names are numbered in order: imported again with --replace,
+        no earlier entry stays behind."""
+        name = plain = ".".join(dict.fromkeys((self.name, program)))
+        number = 1
+        while name in self._names:
+            number += 1
+            name = "%s-%d" % (plain, number)
+        self._names.add(name)
+        return name
+
+
+def make_crontab(path, is_system, user, home):
+    """The Crontab for a path that is not read yet; `is_system` None: as the path tells."""
+    path = os.path.abspath(path) if path != "-" else "CRON"
+    if is_system is None:
+        is_system = bool(_SYSTEM_CRONTAB.fullmatch(path))
+    of_user = _OF_USER.fullmatch(path)
+    owner = None if is_system else of_user.group(1) if of_user else user
+    return Crontab(to_name(path) or "CRON", user, home, owner)
+
+
+def cron_rule(when):
+    """Five fields, or an @ word, of cron as a rule of the agent, which checks it.
+    Raises ValueError."""
+    if "~" in when:
+        raise ValueError("a random time (~) cannot be carried over")
+    return CRON_WORDS.get(when) or "cron " + " ".join(when.split())
+
+
+def split_input(text):
+    """A command of cron -> (command, its standard input): behind the first % stands input, and each
+    further % is a new line; \\% is a %."""
+    command, data = _BEFORE_INPUT.fullmatch(text).groups()
+    data = re.sub(r"\\?%", lambda match: "\n" if match.group() == "%" else "%", data)
+    return command.replace("\\%", "%"), data + "\n" * (data[-1:] not in ("", "\n"))
+
+
+def literal(text):
+    """A text that the agent takes for nothing but this text."""
+    return text.replace("${", "$${")
+
+
+def program_of(command):
+    """What a command goes by: `test -x /opt/a || nice /opt/b.sh 1` -> b.sh."""
+    is_guard, names = False, []
+    for word in _SHELL_WORD.findall(re.sub(r"\$\([^()]*\)|`[^`]*`", "", command)):
+        bare = word.replace('"', "").replace("'", "")
+        if word in SEPARATORS:
+            is_guard = False
+        elif not is_guard and not _NO_PROGRAM.match(bare):
+            names.append(to_name(bare))
+            is_guard = bool(GUARDS.intersection((bare, names[-1])))
+            if names[-1] and not is_guard and names[-1] not in LEADERS:
+                return names[-1]
+    return next(filter(None, names), "command")
+
+
+def to_name(path):
+    """The last part of a path as (part of) a name of the agent's, or nothing."""
+    return re.sub("[^A-Za-z0-9_.-]+", "_", path.rpartition("/")[2]).strip("_.-")[:50]
+
+
+# ======================================================================================
+# client/imports.py
+# Documents and crontabs handed to the agent, and what is told of them.
+# ======================================================================================
+
+# a fault of a document: place, field, reason
+_FAULT = re.compile(r"(?:scenarios|schedules)\[(\d+)\](?:\S*\.)?(\S*): (.*)")
 
 
 def read_bytes(path):
@@ -699,26 +809,9 @@ def is_user(name):
         return False
 
 
-# ---- main ------------------------------------------------------------------------------------------------------------
-
-def perform(wanted, arguments, words):
-    """Asks the agent for what is wanted and shows its reply -> exit status. Raises ClientError, OSError of stdout."""
-    if wanted.crontab:
-        return import_crontabs(wanted, arguments, words)
-    command = wanted.command
-    if command.name == "import":
-        return import_documents(wanted, arguments, words)
-    words = words + ["-JSON"] * (command.show in (show_listing, show_record))
-    request = command.name.upper().split() + [quote(as_typed(argument)) for argument in arguments] + words
-    with Connection(wanted.host, wanted.port) as connection:
-        reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None)
-        command.show(reply, wanted.json)
-    is_bad = command.name in ("exec", "wait") and reply.fields.get("status") in BAD_ENDS
-    return ENDED_BADLY if is_bad else WELL
-
-
 def import_documents(wanted, paths, words):
-    """Imports definitions documents, one after the other -> exit status. Raises ClientError, OSError of stdout."""
+    """Imports definitions documents, one after the other -> exit status.
+    Raises ClientError, OSError of stdout."""
     texts = [read_document(path) for path in paths]
     with Connection(wanted.host, wanted.port) as connection:
         for path, text in zip(paths, texts):
@@ -728,16 +821,19 @@ def import_documents(wanted, paths, words):
                 show_acknowledgement(reply, wanted.json, origin)
             except ClientError as error:
                 if error.status == REFUSED and not text.lstrip().startswith("{"):
-                    complain(origin + "a document begins with {; crontabs are imported with --crontab")
-                raise ClientError(error.status, origin + str(error) if error.status == REFUSED else error)
+                    complain(origin + "a document begins with {; crontabs are imported "
+                             "with --crontab")
+                raise ClientError(error.status,
+                                  origin + str(error) if error.status == REFUSED else error)
     return WELL
 
 
 def import_crontabs(wanted, paths, words):
-    """Imports crontabs, or shows what they become -> exit status. Raises ClientError, OSError of stdout."""
+    """Imports crontabs, or shows what they become -> exit status. Raises ClientError,
+    OSError of stdout."""
     is_system = {"yes": True, "no": False}.get(wanted.crontab.get("SYSTEM"))
-    crontabs = [make_crontab(path, is_system, get_user(), os.path.expanduser("~")).read(read_bytes(path))
-                for path in paths]
+    user, home = get_user(), os.path.expanduser("~")
+    crontabs = [make_crontab(path, is_system, user, home).read(read_bytes(path)) for path in paths]
     if is_system is None:
         check_user_fields(crontabs)
     if "DRY_RUN" in wanted.crontab:
@@ -763,18 +859,20 @@ def import_crontabs(wanted, paths, words):
 
 
 def check_user_fields(crontabs):
-    """Whether a system's crontab would pass for a user's, and its users for programs. Raises ClientError."""
+    """Whether a system's crontab would pass for a user's, and its users for programs.
+    Raises ClientError."""
     for crontab in crontabs:
         line, user = crontab.find_user_field(is_user) or (None, None)
         if line:
-            raise ClientError(USAGE, "%s:%d: %s is a user of this host, as before the commands of a system's crontab: "
-                              "say --system yes, or --system no if it is a program: %s"
-                              % (crontab.name, line.number, printable(user), printable(line.text)))
+            raise ClientError(USAGE, "%s:%d: %s is a user of this host, as before the commands "
+                              "of a system's crontab: say --system yes, or --system no if it is "
+                              "a program: %s" % (crontab.name, line.number, printable(user),
+                                                 printable(line.text)))
 
 
 def rehearse(wanted, crontabs, words):
-    """Leaves out the entries that the agent would refuse; says so where no agent can tell. Raises ClientError where
-    all would be refused."""
+    """Leaves out the entries that the agent would refuse; says so where no agent can tell. Raises
+    ClientError where all would be refused."""
     try:
         with Connection(wanted.host, wanted.port) as connection:
             for crontab in crontabs:
@@ -786,9 +884,11 @@ def rehearse(wanted, crontabs, words):
 
 
 def send_crontab(connection, crontab, words, is_rehearsal=False):
-    """Imports the entries, without those that the agent finds faulty -> the fields of its OK. Raises ClientError.
+    """Imports the entries, without those that the agent finds faulty -> the fields of its OK.
+    Raises ClientError.
 
-    A rehearsal has one scenario more, which no agent can take: it tells all faults, and imports nothing.
+    A rehearsal has one scenario more, which no agent can take: it tells all faults,
+    and imports nothing.
     """
     while True:
         document, extra = crontab.document(), len(crontab.entries)
@@ -811,7 +911,8 @@ def send_crontab(connection, crontab, words, is_rehearsal=False):
                 raise
             crontab.refuse(faults)
             if str(error).startswith("ERR EXISTS "):
-                raise ClientError(REFUSED, "ERR EXISTS nothing was imported; --replace takes the lines as they are now")
+                raise ClientError(REFUSED, "ERR EXISTS nothing was imported; --replace takes "
+                                  "the lines as they are now")
 
 
 def tell_notes(crontab):
@@ -823,7 +924,8 @@ def tell_notes(crontab):
 def tell_left_out(crontab):
     """Says, below all else about a crontab, that something is missing."""
     if crontab.left_out:
-        complain("%s: lines left out: %d; carried over: %d" % (crontab.name, crontab.left_out, len(crontab.entries)))
+        complain("%s: lines left out: %d; carried over: %d"
+                 % (crontab.name, crontab.left_out, len(crontab.entries)))
 
 
 def tell_others(connection, crontab, words):
@@ -831,9 +933,39 @@ def tell_others(connection, crontab, words):
     names = [entry.schedule["name"] for entry in crontab.entries]
     for row in map(json.loads, connection.ask(" ".join(["SCHED LIST -JSON"] + words))):
         name = row["name"]
-        if name == row["scenario"] and (name + ".").startswith(crontab.name + ".") and name not in names:
-            complain("%s: schedule %s stands for none of the lines: sched del %s, if it is not wanted any more"
+        if name == row["scenario"] and (name
+                                        + ".").startswith(crontab.name + ".") and name not in names:
+            complain("%s: schedule %s stands for none of the lines: sched del %s, if it is not "
+                     "wanted any more"
                      % (crontab.name, name, name))
+
+
+# ======================================================================================
+# client/main.py
+# One command: the request, its reply, the exit status.
+# ======================================================================================
+
+BAD_ENDS = ("ERROR", "STOPPED")
+# an agent that hangs is to be noticed; other verbs may take as long as they want
+PING_S = 30
+
+
+def perform(wanted, arguments, words):
+    """Asks the agent for what is wanted and shows its reply -> exit status.
+    Raises ClientError, OSError of stdout."""
+    if wanted.crontab:
+        return import_crontabs(wanted, arguments, words)
+    command = wanted.command
+    if command.name == "import":
+        return import_documents(wanted, arguments, words)
+    words = words + ["-JSON"] * (command.show in (show_listing, show_record))
+    request = (command.name.upper().split()
+               + [quote(as_typed(argument)) for argument in arguments] + words)
+    with Connection(wanted.host, wanted.port) as connection:
+        reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None)
+        command.show(reply, wanted.json)
+    is_bad = command.name in ("exec", "wait") and reply.fields.get("status") in BAD_ENDS
+    return ENDED_BADLY if is_bad else WELL
 
 
 def main(words=None):
@@ -851,7 +983,7 @@ def main(words=None):
     except OSError as error:            # of stdout: those of the connection are ClientErrors
         if not isinstance(error, BrokenPipeError):
             complain("cannot write: %s" % reason_of(error))
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)        # so that the interpreter's last flush succeeds
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)    # the interpreter's last flush succeeds
         return OUTPUT_LOST
 
 

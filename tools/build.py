@@ -49,7 +49,8 @@ FLOORS["client"] = ("base",)
 
 # `head` has the docstring; every module of `floors` belongs to it, imported or not
 Product = collections.namedtuple("Product", "main head floors")
-PRODUCTS = {"agent.py": Product("main.py", "agent.txt", FLOORS[""] + ("",))}
+PRODUCTS = {"agent.py": Product("main.py", "agent.txt", FLOORS[""] + ("",)),
+            "tools/agentcli.py": Product("client/main.py", "client/agentcli.txt", ("client",))}
 
 Import = collections.namedtuple("Import", "line source names")  # `import x` has no source
 Line = collections.namedtuple("Line", "text path number")       # no path: it is made here
