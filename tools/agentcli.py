@@ -31,6 +31,10 @@ ERR is on stderr; 130 Ctrl-C; 141 nobody reads the output.
 This file is built: tools/build.py joins the modules of tools/src/client, which are what people
 change. Sections, each using only those above it:
 
+    base/vocabulary     The words and limits of the contract, as data: states, transitions, roles,
+                        sizes, times.
+    base/forms          The forms of all requests, as data: words, kinds, roles, help, and what
+                        their replies are.
     client/words        Words of requests and fields of replies, as the client writes and reads
                         them.
     client/shown        What is shown of a reply: tables, records, text, or JSON.
@@ -51,19 +55,268 @@ import shutil
 import socket
 import sys
 import time
-from typing import Callable, NamedTuple
+from typing import Callable, NamedTuple, Optional
+
+
+# ======================================================================================
+# base/vocabulary.py
+# The words and limits of the contract, as data: states, transitions, roles, sizes, times.
+# ======================================================================================
+
+DEFAULT_NAME = "AGENT"
+DEFAULT_PORT = 20910
+DEFAULT_CONTEXT = "GLOBAL"
+DEFAULT_REPOSITORY = "WORKREP"
+
+WAITING, QUEUED, RUNNING = "WAITING", "QUEUED", "RUNNING"
+DONE, WARNING, ERROR, STOPPED = "DONE", "WARNING", "ERROR", "STOPPED"
+OUTSTANDING = (WAITING, QUEUED)
+OPEN = OUTSTANDING + (RUNNING,)
+ENDED = (DONE, WARNING, ERROR, STOPPED)
+STATES = OPEN + ENDED
+RESTARTABLE = (ERROR, STOPPED)
+
+# new state of a session -> the states it may come from
+TRANSITIONS = {
+    WAITING: (QUEUED,),                             # a hold
+    QUEUED: (WAITING, RUNNING, ERROR, STOPPED),     # its time, on_stale=restart, RESTART
+    RUNNING: OUTSTANDING,
+    DONE: (RUNNING,),
+    WARNING: (RUNNING,),
+    ERROR: OPEN,
+    STOPPED: OPEN,
+}
+
+STARTED, LATE, SKIPPED, FAILED = "started", "late", "skipped", "failed"     # of an occurrence
+MISFIRE, HELD, LOST = "misfire", "hold", "repository"                       # reasons of one: it was
+OVERLAP, LIMIT = "overlap", "limit"                                         # missed, or had no room
+ALL_SCHEDULES = ""                  # in the ledger: what concerns all of them, a step of the clock
+END, FAIL = "END", "FAIL"                                                   # targets of a step
+WAKE = b"!"             # to the main thread: a request to stop; a signal's byte is its number
+NORMAL, IMMEDIATE = "normal", "immediate"                                   # ways to stop
+ADOPT = "adopt"                                                             # on_stale
+OUT, ERR = "out", "err"                                                     # streams of a task
+
+MONITOR, OPERATOR, ADMINISTRATOR = "monitor", "operator", "administrator"
+ROLES = (MONITOR, OPERATOR, ADMINISTRATOR)          # each may do what those before it may
+
+RESERVED_VARIABLES = ("SESSION", "SCENARIO", "CONTEXT", "DUE")
+MARKER = "AGENT_MARKER"             # environment variable of every process of a task
+
+MAX_NAME = 128                      # characters
+MIN_LINE = 1024                     # bytes: the least that --max-line takes
+MAX_LINE = 64 * 1024                # bytes of a request
+MAX_IMPORT_LINE = 4 * 1024 * 1024   # bytes of an IMPORT by an administrator
+MIN_SECRET = 4                      # characters; a shorter value cannot be masked sensibly
+MASK = "***"
+MAX_LOG_LINE = 16 * 1024            # bytes; a longer line of output is split
+MAX_CAPTURE = 64 * 1024             # bytes of standard output that a variable takes
+MAX_OUTPUT = 1024 * 1024            # bytes kept of one task's output
+MAX_CONNECTIONS = 1000
+MAX_QUEUE = 100000                  # outstanding sessions of an agent
+MAX_LIST = 1000000                  # rows of a listing
+MAX_BATCH = 500                     # requests that share a commit
+MAX_REPOSITORIES = 999
+SESSIONS_PER_CORE = 4
+KEEP_DAYS = 90
+
+WRITE_S = 5.0           # a request that cannot be written for so long is refused
+TERM_S = 2.0            # between SIGTERM and SIGKILL
+KILL_S = 10.0           # how long what got SIGKILL is waited for
+DRAIN_S = 0.5           # how long after its exit a task's pipes are read
+LINGER, LINGER_S = 64 * 1024, 1.0       # bytes and seconds read of what follows the last request
+STRANGER_S = 30.0       # how long one whom the agent does not know may be silent
+STOP_S = 60.0           # default of SHUTDOWN -MAX_WAIT
+LATE_S = 1.0            # begun so long after its due time is late
+STEP_S = 0.5            # the clock of the day and the steady one differ by more: one has stepped
+MAX_MISSED = 100        # sessions that misfire=all makes at most
+MISSED_S = 86400.0      # and for no due time older than this, unless grace says so
+EXCLUDED_S = 60.0       # between two records of what a schedule's window excludes
+HEARTBEAT_S = 10.0
+YIELD_S = 0.2           # how long a session's begin gives way to requests that wait for their OK
+YIELD_REQUESTS = 3      # as many at once make it give way
+FLOOD_S = 0.05          # and so long after they did
+FOLLOW_S = 0.05         # between two looks for new lines of a log
+ATTACH_S = 2.0          # between tries to attach a repository, and looks at one's health
+CLEAN_S = 60.0          # between two cleanings
+
+EXIT_OK, EXIT_CANNOT_START, EXIT_USAGE = 0, 1, 2
+
+
+# ======================================================================================
+# base/forms.py
+# The forms of all requests, as data: words, kinds, roles, help, and what their replies are.
+# ======================================================================================
+
+# what the data lines of a reply are
+AS_FIELDS = "fields"        # there are none, or they are fields as those of the OK
+AS_ROWS = "rows"            # rows of a table; JSON objects with -JSON
+AS_RECORD = "record"        # likewise, and the first is what the others belong to
+AS_TEXT = "text"
+AS_DOCUMENT = "document"    # one JSON document over many lines
+AS_LOG = "log"              # TIME STEP/TASK out|err TEXT
+
+# what fields of an OK hold, where that is no text; a number that is not known is empty
+NUMBER_FIELDS = frozenset("session duration uptime running queued id cleaned purged scenarios "
+                          "schedules slots due starts overlaps queues skipped never".split())
+FLAG_FIELDS = frozenset("hold duplicate enabled".split())      # yes or no
+
+
+class Form(NamedTuple):
+    """One verb. Its words are those behind the name, as HELP shows them: arguments, then options;
+    [] may be left out."""
+    name: str               # SCHED ADD is one, by its first two words
+    words: str
+    role: Optional[str]     # None: everybody
+    help: str
+    reply: str = AS_FIELDS
+    kinds: dict = {}        # word -> its kind, where that is not the one of KIND_WORDS
+
+    @property
+    def text(self):
+        """The whole request."""
+        return ("%s %s" % (self.name, self.words)).strip()
+
+    @property
+    def usage(self):
+        """The words without the options."""
+        return re.split(r" ?\[-", self.words)[0]
+
+
+class Part(NamedTuple):
+    """One argument or option of a form; an option's name begins with its dash."""
+    name: str
+    kind: Optional[str]     # None: a flag, which has no value
+    shown: str              # a value as HELP shows it; nothing for an argument or a flag
+    is_required: bool
+    is_value_optional: bool
+
+
+# the usual kinds of words: what a kind means is protocol/table's to say
+KIND_WORDS = {
+    "AGENT": "name", "AT": "time", "CONTEXT": "name", "COUNT": "count", "DAYS": "days",
+    "DOCUMENT": "text", "FROM": "time", "HOST": "label", "KEEP": "amount", "KEY": "token",
+    "KEYWORD": "label", "KEYWORDS": "label", "LEVEL": "level", "LIMIT": "limit",
+    "MAX_WAIT": "seconds", "NAME": "name", "PATH": "token", "PRIORITY": "priority",
+    "REASON": "label", "REPO": "name", "RULE": "text", "SCENARIO": "name", "SCHEDULE": "name",
+    "SECOND": "text", "SESSION": "session", "SINCE": "time", "STATUS": "states",
+    "SYNC": "seconds", "TIMEOUT": "timeout", "TO": "end", "UNTIL": "end", "VERB": "text",
+    "VERSION": "version",
+}
+
+# the options of SCHED ADD and SET that are fields of a schedule -> a value as HELP shows it
+SCHEDULE_OPTIONS = {
+    "-AGENT": "name", "-TIMEZONE": "zone", "-ENABLED": "yes|no", "-FROM": "time", "-TO": "time",
+    "-HOURS": "08:00-18:00", "-EXCLUDE_WEEKDAYS": "sat,sun", "-EXCLUDE_MONTHDAYS": "1,last",
+    "-EXCLUDE_DATES": "a,b..c,calendar", "-REPEAT_EVERY": "s", "-REPEAT_COUNT": "n",
+    "-REPEAT_FOR": "s", "-GAP": "run|skip", "-FOLD": "first|both", "-JITTER": "s",
+    "-AFTER": "a,b/2h,scenario:c", "-NAME": "text", "-KEYWORDS": "a,b", "-PRIORITY": "n",
+    "-ATTEMPTS": "n", "-RETRY_DELAY": "s", "-TIMEOUT": "s",
+    "-OVERLAP": "queue|skip|parallel|stop", "-MISFIRE": "once|all|skip", "-GRACE": "s",
+}
+
+
+def schedule_field(option):
+    """The field of a schedule that an option sets. NAME is the sessions' name, for which a
+    definition needs another word."""
+    return "session_name" if option == "-NAME" else option[1:].lower()
+
+
+_SCHEDULE_WORDS = " ".join("[%s=%s]" % item for item in SCHEDULE_OPTIONS.items())
+_SCHEDULE_KINDS = {option: "field " + schedule_field(option) for option in SCHEDULE_OPTIONS}
+_CALENDAR_KINDS = {"NAME": "calendar", "DATES": "dates"}
+
+VERB_FORMS = (
+    Form("PING", "", MONITOR, "how the agent is; never waits for a repository"),
+    Form("EXEC", "SCENARIO [VERSION] [CONTEXT] [VARIABLE=value ...] [-REPO=name] [-NAME=text] "
+         "[-KEYWORDS=a,b] [-AT=time] [-KEY=token] [-PRIORITY=n] [-LEVEL=n] [-TIMEOUT=s] "
+         "[-AGENT=name] [-SYNC[=s]]", OPERATOR,
+         "start a session of a scenario; OK means that it is on disk",
+         kinds={"-NAME": "label"}),
+    Form("STOP", "SESSION [-IMMEDIATE]", OPERATOR,
+         "stop a session after the task now running, or at once"),
+    Form("RESTART", "SESSION [VARIABLE=value ...] [-FROM=step]", OPERATOR,
+         "go on with a session that ended in ERROR or STOPPED", kinds={"-FROM": "name"}),
+    Form("CLEAN", "[-HOST=id]", OPERATOR, "clean stale sessions now"),
+    Form("HOLD", "[REASON] [-SCHEDULE=name] [-REPO=name] [-UNTIL=time]", OPERATOR,
+         "begin nothing new, or nothing of one schedule, until RELEASE"),
+    Form("RELEASE", "[-SCHEDULE=name] [-REPO=name]", OPERATOR, "end a hold"),
+    Form("SHUTDOWN", "[-IMMEDIATE] [-MAX_WAIT=s] [-LEAVE]", ADMINISTRATOR,
+         "stop the agent: running sessions may end, are stopped, or are left to the next start"),
+    Form("SESSIONS", "[-STATUS=a,b] [-SCENARIO=name] [-SCHEDULE=name] [-REPO=name] "
+         "[-KEYWORD=word] [-SINCE=time] [-LIMIT=n] [-JSON]", MONITOR,
+         "list sessions, newest first", AS_ROWS),
+    Form("STATUS", "SESSION [-JSON]", MONITOR, "a session with its steps, tasks and variables",
+         AS_RECORD),
+    Form("LOG", "SESSION [-FOLLOW]", MONITOR,
+         "what the tasks of a session printed; -FOLLOW as they print it", AS_LOG),
+    Form("WAIT", "SESSION [-TIMEOUT=s]", MONITOR, "wait for the end of a session",
+         kinds={"-TIMEOUT": "seconds"}),
+    Form("SCENARIOS", "[-REPO=name] [-JSON]", MONITOR, "list the scenario versions", AS_ROWS),
+    Form("REPOS", "[-JSON]", MONITOR, "list the attached work repositories", AS_ROWS),
+    Form("CONTEXTS", "[-JSON]", MONITOR,
+         "list the contexts, and what stands behind logical schemas in them", AS_ROWS),
+    Form("IMPORT", "DOCUMENT [-REPO=name] [-REPLACE]", ADMINISTRATOR,
+         "import a definitions document, quoted as one word"),
+    Form("EXPORT", "[SCENARIO] [VERSION] [-REPO=name]", MONITOR,
+         "give definitions back, as lines of JSON", AS_DOCUMENT),
+    Form("DROP", "SCENARIO VERSION [-REPO=name]", ADMINISTRATOR, "delete a scenario version"),
+    Form("ATTACH", "NAME PATH [-CREATE]", ADMINISTRATOR,
+         "attach a work repository; a relative path counts from the master's folder"),
+    Form("DETACH", "NAME", ADMINISTRATOR, "detach a work repository; its file stays"),
+    Form("PURGE", "[-DAYS=n] [-KEEP=n]", ADMINISTRATOR,
+         "delete ended sessions older than DAYS, and beyond the newest KEEP"),
+    Form("METRICS", "", MONITOR, "figures in Prometheus' text format", AS_TEXT),
+    Form("HELP", "[VERB] [SECOND]", None, "the verbs, or one of them", AS_TEXT),
+    Form("QUIT", "", None, "end the connection"),
+    Form("SCHED LIST", "[-REPO=name] [-JSON]", MONITOR, "list the schedules", AS_ROWS),
+    Form("SCHED SHOW", "NAME [-REPO=name] [-JSON]", MONITOR,
+         "one schedule with its variables and hold", AS_RECORD),
+    Form("SCHED ADD", "NAME SCENARIO VERSION CONTEXT [RULE] [VARIABLE=value ...] %s [-REPO=name]"
+         % _SCHEDULE_WORDS, ADMINISTRATOR, "add a schedule, effective at once",
+         kinds=_SCHEDULE_KINDS),
+    Form("SCHED SET", "NAME [VARIABLE=value ...] %s [-SCENARIO=name] [-VERSION=version] "
+         "[-CONTEXT=name] [-RULE=rule] [-REPO=name]" % _SCHEDULE_WORDS, ADMINISTRATOR,
+         "change a schedule, effective at once; its past is not fired", kinds=_SCHEDULE_KINDS),
+    Form("SCHED DEL", "NAME [-REPO=name]", ADMINISTRATOR,
+         "delete a schedule; what it decided is kept until purged"),
+    Form("SCHED ON", "NAME [-REPO=name]", ADMINISTRATOR, "enable a schedule"),
+    Form("SCHED OFF", "NAME [-REPO=name]", ADMINISTRATOR, "disable a schedule"),
+    Form("SCHED NEXT", "[NAME] [-COUNT=n] [-FROM=time] [-TO=time] [-ALL] [-REPO=name] [-JSON]",
+         MONITOR, "coming due times, in order; nothing fires", AS_ROWS),
+    Form("SCHED WHY", "[NAME] [-LIMIT=n] [-REPO=name] [-JSON]", MONITOR,
+         "what became of the due times, newest first", AS_ROWS),
+    Form("SCHED PLAN", "[-FROM=time] [-TO=time] [-ALL] [-REPO=name] [-JSON]", MONITOR,
+         "play a period (default: a day) against the limits and the median durations of past "
+         "sessions: what would overlap, queue, be skipped, never fit", AS_ROWS),
+    Form("SCHED UPDATE", "", ADMINISTRATOR, "read the schedules from the repositories again"),
+    Form("CALENDAR LIST", "[-JSON]", MONITOR, "list the calendars that exclude_dates can name",
+         AS_ROWS),
+    Form("CALENDAR ADD", "NAME DATES", ADMINISTRATOR,
+         "add a calendar: dates and ranges a..b between commas", kinds=_CALENDAR_KINDS),
+    Form("CALENDAR SET", "NAME DATES", ADMINISTRATOR,
+         "give a calendar other dates, effective at once", kinds=_CALENDAR_KINDS),
+    Form("CALENDAR DEL", "NAME", ADMINISTRATOR, "delete a calendar that no schedule names",
+         kinds={"NAME": "calendar"}),
+)
+_WORD = re.compile(r"(\[?)(-?)([A-Z_]+)(\[?)(?:=([^] ]+))?")
+
+
+def list_parts(form):
+    """The arguments and options of a form, in order: [Part]; VARIABLE=value is neither."""
+    parts = []
+    for bracket, dash, word, inner_bracket, shown in _WORD.findall(form.words):
+        if word != "VARIABLE":
+            is_flag = dash and not shown
+            kind = None if is_flag else form.kinds.get(dash + word) or KIND_WORDS[word]
+            parts.append(Part(dash + word, kind, shown, not bracket, bool(inner_bracket)))
+    return parts
 
 
 # ======================================================================================
 # client/words.py
 # Words of requests and fields of replies, as the client writes and reads them.
 # ======================================================================================
-
-# what the fields of an OK line hold, apart from text; the data lines of a listing tell it
-# themselves
-NUMBERS = frozenset("session duration uptime running queued id cleaned purged scenarios schedules "
-                    "slots due starts overlaps queues skipped never".split())
-BOOLEANS = frozenset("hold duplicate enabled".split())
 
 _BARE = re.compile(r"[A-Za-z0-9_.:/,+@%#-]+")
 _FIELD = re.compile(r'([A-Za-z_]\w*)=("(?:[^"\\]|\\.)*"|[^ ]*)')
@@ -90,9 +343,9 @@ def parse_fields(text):
     fields = {}
     for name, value in _FIELD.findall(text):
         value = json.loads(value) if value.startswith('"') else value
-        if name in NUMBERS and re.fullmatch(r"-?\d*\.?\d*", value):
+        if name in NUMBER_FIELDS and re.fullmatch(r"-?\d*\.?\d*", value):
             value = None if value == "" else float(value) if "." in value else int(value)
-        elif name in BOOLEANS and value in ("yes", "no"):
+        elif name in FLAG_FIELDS and value in ("yes", "no"):
             value = value == "yes"
         fields[name] = value
     return fields
@@ -265,89 +518,46 @@ class Command(NamedTuple):
     """One row of the command table."""
     name: str               # the verb in lower case; `sched add` is one
     arguments: str          # as usage shows them; [] may be left out
-    options: str            # as the protocol names them; a flag has no `=value`
+    options: list           # [(name in the protocol, its value as shown)]; a flag shows none
     show: Callable          # (Reply, is_json)
     help: str
 
 
+SHOWS = {AS_FIELDS: show_acknowledgement, AS_ROWS: show_listing, AS_RECORD: show_record,
+         AS_TEXT: show_text, AS_DOCUMENT: show_document, AS_LOG: show_log}
+NO_COMMANDS = ("QUIT",)             # they mean something on a connection that lasts
+# the client's own words stand for these: --json, --wait; and --host is where the agent is
+NO_OPTIONS = ("-JSON", "-HOST", "-SYNC")
 CRONTAB_OPTIONS = ("CRONTAB", "SYSTEM", "DRY_RUN")        # the client's own
-SCHEDULE_FIELDS = (
-    "AGENT=name TIMEZONE=zone ENABLED=yes|no FROM=time TO=time HOURS=08:00-18:00 "
-    "EXCLUDE_WEEKDAYS=sat,sun "
-    "EXCLUDE_MONTHDAYS=1,last EXCLUDE_DATES=a,b..c,calendar REPEAT_EVERY=s REPEAT_COUNT=n "
-    "REPEAT_FOR=s "
-    "GAP=run|skip FOLD=first|both JITTER=s AFTER=a,b/2h,scenario:c NAME=text KEYWORDS=a,b "
-    "PRIORITY=n "
-    "ATTEMPTS=n RETRY_DELAY=s TIMEOUT=s OVERLAP=queue|skip|parallel|stop MISFIRE=once|all|skip "
-    "GRACE=s REPO=name")
-COMMANDS = [Command(*row) for row in (
-    ("ping", "", "", show_acknowledgement, "how the agent is"),
-    ("exec", "SCENARIO [VERSION] [CONTEXT] [VARIABLE=value ...]",
-     "REPO=name NAME=text KEYWORDS=a,b AT=time KEY=token "
-     "PRIORITY=n LEVEL=n TIMEOUT=s AGENT=name WAIT", show_acknowledgement,
-     "start a session of a scenario; with --wait the exit status is the session's"),
-    ("stop", "SESSION", "IMMEDIATE", show_acknowledgement,
-     "stop a session after the task now running, or at once"),
-    ("restart", "SESSION [VARIABLE=value ...]", "FROM=step", show_acknowledgement,
-     "go on with a session that ended in ERROR or STOPPED"),
-    ("wait", "SESSION", "TIMEOUT=s", show_acknowledgement,
-     "wait for the end of a session; its exit status"),
-    ("sessions", "", "STATUS=a,b SCENARIO=name SCHEDULE=name REPO=name KEYWORD=word SINCE=time "
-                     "LIMIT=n", show_listing,
-     "list sessions, newest first"),
-    ("status", "SESSION", "", show_record, "a session with its steps, tasks and variables"),
-    ("log", "SESSION", "FOLLOW", show_log,
-     "what the tasks of a session printed; --follow as they print it"),
-    ("sched list", "", "REPO=name", show_listing, "list the schedules"),
-    ("sched show", "NAME", "REPO=name", show_record, "one schedule with its variables and hold"),
-    ("sched add", "NAME SCENARIO VERSION CONTEXT [RULE] [VARIABLE=value ...]", SCHEDULE_FIELDS,
-     show_acknowledgement,
-     "add a schedule; VERSION -1 is the latest"),
-    ("sched set", "NAME [VARIABLE=value ...]",
-     "SCENARIO=name VERSION=version CONTEXT=name RULE=rule "
-     + SCHEDULE_FIELDS, show_acknowledgement, "change a schedule"),
-    ("sched del", "NAME", "REPO=name", show_acknowledgement, "delete a schedule"),
-    ("sched on", "NAME", "REPO=name", show_acknowledgement, "enable a schedule"),
-    ("sched off", "NAME", "REPO=name", show_acknowledgement, "disable a schedule"),
-    ("sched next", "[NAME]", "COUNT=n FROM=time TO=time ALL REPO=name", show_listing,
-     "coming due times, with --all what is excluded too; nothing fires"),
-    ("sched plan", "", "FROM=time TO=time ALL REPO=name", show_listing,
-     "play a period: what would overlap, queue, be skipped, never fit"),
-    ("sched why", "[NAME]", "LIMIT=n REPO=name", show_listing,
-     "what became of the due times, newest first"),
-    ("sched update", "", "", show_acknowledgement,
-     "read the schedules from the repositories again"),
-    ("calendar list", "", "", show_listing, "list the calendars that exclude_dates can name"),
-    ("calendar add", "NAME DATES", "", show_acknowledgement,
-     "add a calendar: 2026-12-25,2026-12-27..2026-12-31"),
-    ("calendar set", "NAME DATES", "", show_acknowledgement, "give a calendar other dates"),
-    ("calendar del", "NAME", "", show_acknowledgement, "delete a calendar that no schedule names"),
-    ("hold", "[REASON]", "SCHEDULE=name REPO=name UNTIL=time", show_acknowledgement,
-     "begin nothing new, or nothing of one schedule"),
-    ("release", "", "SCHEDULE=name REPO=name", show_acknowledgement, "end a hold"),
-    ("clean", "", "", show_acknowledgement,
-     "clean stale sessions now; -HOST=id: those of a host that is gone"),
-    ("purge", "", "DAYS=n KEEP=n", show_acknowledgement,
-     "delete ended sessions that are old, or beyond the newest"),
-    ("scenarios", "", "REPO=name", show_listing, "list the scenario versions"),
-    ("import", "FILE...", "REPO=name REPLACE CRONTAB SYSTEM=yes|no DRY_RUN", show_acknowledgement,
-     "import definitions documents, or crontabs; - is standard input; ends at the first that is "
-     "refused; --dry-run "
-     "shows what crontabs become, and asks the agent, where there is one, which lines it would "
-     "refuse"),
-    ("export", "[SCENARIO] [VERSION]", "REPO=name", show_document,
-     "give definitions back as a document"),
-    ("drop", "SCENARIO VERSION", "REPO=name", show_acknowledgement, "delete a scenario version"),
-    ("repos", "", "", show_listing, "list the attached work repositories"),
-    ("attach", "NAME PATH", "CREATE", show_acknowledgement,
-     "attach a work repository; a relative PATH counts from the master's folder"),
-    ("detach", "NAME", "", show_acknowledgement, "detach a work repository; its file stays"),
-    ("contexts", "", "", show_listing, "list the contexts"),
-    ("metrics", "", "", show_text, "figures in Prometheus' text format"),
-    ("shutdown", "", "IMMEDIATE MAX_WAIT=s LEAVE", show_acknowledgement,
-     "stop the agent: running sessions may end, or are stopped"),
-    ("help", "[VERB] [SECOND]", "", show_text, "the agent's own help on its verbs"),
-)]
+OWN_OPTIONS = {"EXEC": [("WAIT", "")],
+               "IMPORT": [("CRONTAB", ""), ("SYSTEM", "yes|no"), ("DRY_RUN", "")]}
+OWN_ARGUMENTS = {"IMPORT": "FILE..."}
+OWN_HELP = {
+    "EXEC": "start a session of a scenario; with --wait the exit status is the session's",
+    "WAIT": "wait for the end of a session; its exit status",
+    "CLEAN": "clean stale sessions now; -HOST=id: those of a host that is gone",
+    "SCHED ADD": "add a schedule, effective at once; VERSION -1 is the latest",
+    "IMPORT": "import definitions documents, or crontabs; - is standard input; ends at the first "
+              "that is refused; --dry-run shows what crontabs become, and asks the agent, where "
+              "there is one, which lines it would refuse",
+}
+
+
+def make_command(form):
+    """The command of a verb."""
+    options = [(part.name[1:], part.shown) for part in list_parts(form)
+               if part.name.startswith("-") and part.name not in NO_OPTIONS]
+    return Command(form.name.lower(), OWN_ARGUMENTS.get(form.name, form.usage),
+                   options + OWN_OPTIONS.get(form.name, []), SHOWS[form.reply],
+                   OWN_HELP.get(form.name) or re.sub("-[A-Z_]{2,}", as_offered, form.help))
+
+
+def as_offered(match):
+    """An option in a text of the protocol, as the client offers it."""
+    return "-" + match.group().lower().replace("_", "-")
+
+
+COMMANDS = [make_command(form) for form in VERB_FORMS if form.name not in NO_COMMANDS]
 
 
 def port_number(text):
@@ -362,7 +572,7 @@ def add_common(parser, **defaults):
     def add(name, **keywords):
         parser.add_argument("--" + name, default=defaults.get(name, argparse.SUPPRESS), **keywords)
     add("host", metavar="HOST", help="where the agent is (127.0.0.1)")
-    add("port", metavar="PORT", help="its port (20910)", type=port_number)
+    add("port", metavar="PORT", help="its port (%d)" % DEFAULT_PORT, type=port_number)
     add("json", action="store_true", help="JSON objects, one a line")
 
 
@@ -371,7 +581,7 @@ def make_parser():
     which may stand between its options."""
     parser = argparse.ArgumentParser(prog="agentcli.py", description="The client of agent.py.",
                                      allow_abbrev=False)
-    add_common(parser, host="127.0.0.1", port=20910, json=False)
+    add_common(parser, host="127.0.0.1", port=DEFAULT_PORT, json=False)
     places = {"": add_subparsers(parser)}
     for command in COMMANDS:
         group, _, name = command.name.rpartition(" ")
@@ -380,15 +590,12 @@ def make_parser():
                 {"sched": "schedule"}.get(group, group), parser.prog, group), allow_abbrev=False))
         usage = " ".join([parser.prog, command.name] + command.arguments.split() + ["[options]"])
         sub = places[group].add_parser(name, help=command.help, description=command.help,
-                                       usage=usage,
-                                       allow_abbrev=False)
-        for option in command.options.split():
-            key, equals, value = option.partition("=")
-            keywords = {"metavar": value.upper()} if equals else {"action": "store_const",
-                                                                  "const": True}
+                                       usage=usage, allow_abbrev=False)
+        for key, shown in command.options:
+            keywords = ({"metavar": shown.upper()} if shown
+                        else {"action": "store_const", "const": True})
             sub.add_argument("--" + key.lower().replace("_", "-"), dest="-" + key,
-                             default=argparse.SUPPRESS,
-                             **keywords)
+                             default=argparse.SUPPRESS, **keywords)
         add_common(sub)
         sub.set_defaults(command=command, parser=sub)
     return parser
@@ -945,7 +1152,6 @@ def tell_others(connection, crontab, words):
 # One command: the request, its reply, the exit status.
 # ======================================================================================
 
-BAD_ENDS = ("ERROR", "STOPPED")
 # an agent that hangs is to be noticed; other verbs may take as long as they want
 PING_S = 30
 
@@ -964,7 +1170,7 @@ def perform(wanted, arguments, words):
     with Connection(wanted.host, wanted.port) as connection:
         reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None)
         command.show(reply, wanted.json)
-    is_bad = command.name in ("exec", "wait") and reply.fields.get("status") in BAD_ENDS
+    is_bad = command.name in ("exec", "wait") and reply.fields.get("status") in RESTARTABLE
     return ENDED_BADLY if is_bad else WELL
 
 

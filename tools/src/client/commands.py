@@ -3,6 +3,9 @@ import argparse
 import re
 from typing import Callable, NamedTuple
 
+from ..base.vocabulary import DEFAULT_PORT
+from ..base.forms import (AS_DOCUMENT, AS_FIELDS, AS_LOG, AS_RECORD, AS_ROWS, AS_TEXT, VERB_FORMS,
+                          list_parts)
 from .words import as_typed, quote, render_option
 from .shown import (show_acknowledgement, show_document, show_listing, show_log, show_record,
                     show_text)
@@ -15,89 +18,46 @@ class Command(NamedTuple):
     """One row of the command table."""
     name: str               # the verb in lower case; `sched add` is one
     arguments: str          # as usage shows them; [] may be left out
-    options: str            # as the protocol names them; a flag has no `=value`
+    options: list           # [(name in the protocol, its value as shown)]; a flag shows none
     show: Callable          # (Reply, is_json)
     help: str
 
 
+SHOWS = {AS_FIELDS: show_acknowledgement, AS_ROWS: show_listing, AS_RECORD: show_record,
+         AS_TEXT: show_text, AS_DOCUMENT: show_document, AS_LOG: show_log}
+NO_COMMANDS = ("QUIT",)             # they mean something on a connection that lasts
+# the client's own words stand for these: --json, --wait; and --host is where the agent is
+NO_OPTIONS = ("-JSON", "-HOST", "-SYNC")
 CRONTAB_OPTIONS = ("CRONTAB", "SYSTEM", "DRY_RUN")        # the client's own
-SCHEDULE_FIELDS = (
-    "AGENT=name TIMEZONE=zone ENABLED=yes|no FROM=time TO=time HOURS=08:00-18:00 "
-    "EXCLUDE_WEEKDAYS=sat,sun "
-    "EXCLUDE_MONTHDAYS=1,last EXCLUDE_DATES=a,b..c,calendar REPEAT_EVERY=s REPEAT_COUNT=n "
-    "REPEAT_FOR=s "
-    "GAP=run|skip FOLD=first|both JITTER=s AFTER=a,b/2h,scenario:c NAME=text KEYWORDS=a,b "
-    "PRIORITY=n "
-    "ATTEMPTS=n RETRY_DELAY=s TIMEOUT=s OVERLAP=queue|skip|parallel|stop MISFIRE=once|all|skip "
-    "GRACE=s REPO=name")
-COMMANDS = [Command(*row) for row in (
-    ("ping", "", "", show_acknowledgement, "how the agent is"),
-    ("exec", "SCENARIO [VERSION] [CONTEXT] [VARIABLE=value ...]",
-     "REPO=name NAME=text KEYWORDS=a,b AT=time KEY=token "
-     "PRIORITY=n LEVEL=n TIMEOUT=s AGENT=name WAIT", show_acknowledgement,
-     "start a session of a scenario; with --wait the exit status is the session's"),
-    ("stop", "SESSION", "IMMEDIATE", show_acknowledgement,
-     "stop a session after the task now running, or at once"),
-    ("restart", "SESSION [VARIABLE=value ...]", "FROM=step", show_acknowledgement,
-     "go on with a session that ended in ERROR or STOPPED"),
-    ("wait", "SESSION", "TIMEOUT=s", show_acknowledgement,
-     "wait for the end of a session; its exit status"),
-    ("sessions", "", "STATUS=a,b SCENARIO=name SCHEDULE=name REPO=name KEYWORD=word SINCE=time "
-                     "LIMIT=n", show_listing,
-     "list sessions, newest first"),
-    ("status", "SESSION", "", show_record, "a session with its steps, tasks and variables"),
-    ("log", "SESSION", "FOLLOW", show_log,
-     "what the tasks of a session printed; --follow as they print it"),
-    ("sched list", "", "REPO=name", show_listing, "list the schedules"),
-    ("sched show", "NAME", "REPO=name", show_record, "one schedule with its variables and hold"),
-    ("sched add", "NAME SCENARIO VERSION CONTEXT [RULE] [VARIABLE=value ...]", SCHEDULE_FIELDS,
-     show_acknowledgement,
-     "add a schedule; VERSION -1 is the latest"),
-    ("sched set", "NAME [VARIABLE=value ...]",
-     "SCENARIO=name VERSION=version CONTEXT=name RULE=rule "
-     + SCHEDULE_FIELDS, show_acknowledgement, "change a schedule"),
-    ("sched del", "NAME", "REPO=name", show_acknowledgement, "delete a schedule"),
-    ("sched on", "NAME", "REPO=name", show_acknowledgement, "enable a schedule"),
-    ("sched off", "NAME", "REPO=name", show_acknowledgement, "disable a schedule"),
-    ("sched next", "[NAME]", "COUNT=n FROM=time TO=time ALL REPO=name", show_listing,
-     "coming due times, with --all what is excluded too; nothing fires"),
-    ("sched plan", "", "FROM=time TO=time ALL REPO=name", show_listing,
-     "play a period: what would overlap, queue, be skipped, never fit"),
-    ("sched why", "[NAME]", "LIMIT=n REPO=name", show_listing,
-     "what became of the due times, newest first"),
-    ("sched update", "", "", show_acknowledgement,
-     "read the schedules from the repositories again"),
-    ("calendar list", "", "", show_listing, "list the calendars that exclude_dates can name"),
-    ("calendar add", "NAME DATES", "", show_acknowledgement,
-     "add a calendar: 2026-12-25,2026-12-27..2026-12-31"),
-    ("calendar set", "NAME DATES", "", show_acknowledgement, "give a calendar other dates"),
-    ("calendar del", "NAME", "", show_acknowledgement, "delete a calendar that no schedule names"),
-    ("hold", "[REASON]", "SCHEDULE=name REPO=name UNTIL=time", show_acknowledgement,
-     "begin nothing new, or nothing of one schedule"),
-    ("release", "", "SCHEDULE=name REPO=name", show_acknowledgement, "end a hold"),
-    ("clean", "", "", show_acknowledgement,
-     "clean stale sessions now; -HOST=id: those of a host that is gone"),
-    ("purge", "", "DAYS=n KEEP=n", show_acknowledgement,
-     "delete ended sessions that are old, or beyond the newest"),
-    ("scenarios", "", "REPO=name", show_listing, "list the scenario versions"),
-    ("import", "FILE...", "REPO=name REPLACE CRONTAB SYSTEM=yes|no DRY_RUN", show_acknowledgement,
-     "import definitions documents, or crontabs; - is standard input; ends at the first that is "
-     "refused; --dry-run "
-     "shows what crontabs become, and asks the agent, where there is one, which lines it would "
-     "refuse"),
-    ("export", "[SCENARIO] [VERSION]", "REPO=name", show_document,
-     "give definitions back as a document"),
-    ("drop", "SCENARIO VERSION", "REPO=name", show_acknowledgement, "delete a scenario version"),
-    ("repos", "", "", show_listing, "list the attached work repositories"),
-    ("attach", "NAME PATH", "CREATE", show_acknowledgement,
-     "attach a work repository; a relative PATH counts from the master's folder"),
-    ("detach", "NAME", "", show_acknowledgement, "detach a work repository; its file stays"),
-    ("contexts", "", "", show_listing, "list the contexts"),
-    ("metrics", "", "", show_text, "figures in Prometheus' text format"),
-    ("shutdown", "", "IMMEDIATE MAX_WAIT=s LEAVE", show_acknowledgement,
-     "stop the agent: running sessions may end, or are stopped"),
-    ("help", "[VERB] [SECOND]", "", show_text, "the agent's own help on its verbs"),
-)]
+OWN_OPTIONS = {"EXEC": [("WAIT", "")],
+               "IMPORT": [("CRONTAB", ""), ("SYSTEM", "yes|no"), ("DRY_RUN", "")]}
+OWN_ARGUMENTS = {"IMPORT": "FILE..."}
+OWN_HELP = {
+    "EXEC": "start a session of a scenario; with --wait the exit status is the session's",
+    "WAIT": "wait for the end of a session; its exit status",
+    "CLEAN": "clean stale sessions now; -HOST=id: those of a host that is gone",
+    "SCHED ADD": "add a schedule, effective at once; VERSION -1 is the latest",
+    "IMPORT": "import definitions documents, or crontabs; - is standard input; ends at the first "
+              "that is refused; --dry-run shows what crontabs become, and asks the agent, where "
+              "there is one, which lines it would refuse",
+}
+
+
+def make_command(form):
+    """The command of a verb."""
+    options = [(part.name[1:], part.shown) for part in list_parts(form)
+               if part.name.startswith("-") and part.name not in NO_OPTIONS]
+    return Command(form.name.lower(), OWN_ARGUMENTS.get(form.name, form.usage),
+                   options + OWN_OPTIONS.get(form.name, []), SHOWS[form.reply],
+                   OWN_HELP.get(form.name) or re.sub("-[A-Z_]{2,}", as_offered, form.help))
+
+
+def as_offered(match):
+    """An option in a text of the protocol, as the client offers it."""
+    return "-" + match.group().lower().replace("_", "-")
+
+
+COMMANDS = [make_command(form) for form in VERB_FORMS if form.name not in NO_COMMANDS]
 
 
 def port_number(text):
@@ -112,7 +72,7 @@ def add_common(parser, **defaults):
     def add(name, **keywords):
         parser.add_argument("--" + name, default=defaults.get(name, argparse.SUPPRESS), **keywords)
     add("host", metavar="HOST", help="where the agent is (127.0.0.1)")
-    add("port", metavar="PORT", help="its port (20910)", type=port_number)
+    add("port", metavar="PORT", help="its port (%d)" % DEFAULT_PORT, type=port_number)
     add("json", action="store_true", help="JSON objects, one a line")
 
 
@@ -121,7 +81,7 @@ def make_parser():
     which may stand between its options."""
     parser = argparse.ArgumentParser(prog="agentcli.py", description="The client of agent.py.",
                                      allow_abbrev=False)
-    add_common(parser, host="127.0.0.1", port=20910, json=False)
+    add_common(parser, host="127.0.0.1", port=DEFAULT_PORT, json=False)
     places = {"": add_subparsers(parser)}
     for command in COMMANDS:
         group, _, name = command.name.rpartition(" ")
@@ -130,15 +90,12 @@ def make_parser():
                 {"sched": "schedule"}.get(group, group), parser.prog, group), allow_abbrev=False))
         usage = " ".join([parser.prog, command.name] + command.arguments.split() + ["[options]"])
         sub = places[group].add_parser(name, help=command.help, description=command.help,
-                                       usage=usage,
-                                       allow_abbrev=False)
-        for option in command.options.split():
-            key, equals, value = option.partition("=")
-            keywords = {"metavar": value.upper()} if equals else {"action": "store_const",
-                                                                  "const": True}
+                                       usage=usage, allow_abbrev=False)
+        for key, shown in command.options:
+            keywords = ({"metavar": shown.upper()} if shown
+                        else {"action": "store_const", "const": True})
             sub.add_argument("--" + key.lower().replace("_", "-"), dest="-" + key,
-                             default=argparse.SUPPRESS,
-                             **keywords)
+                             default=argparse.SUPPRESS, **keywords)
         add_common(sub)
         sub.set_defaults(command=command, parser=sub)
     return parser

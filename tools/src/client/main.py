@@ -2,6 +2,7 @@
 import os
 import sys
 
+from ..base.vocabulary import RESTARTABLE
 from .errors import ClientError, ENDED_BADLY, INTERRUPTED, OUTPUT_LOST, WELL, reason_of
 from .words import as_typed, quote
 from .connection import Connection
@@ -9,7 +10,6 @@ from .shown import complain, show_listing, show_record
 from .commands import parse_command_line
 from .imports import import_crontabs, import_documents
 
-BAD_ENDS = ("ERROR", "STOPPED")
 # an agent that hangs is to be noticed; other verbs may take as long as they want
 PING_S = 30
 
@@ -28,7 +28,7 @@ def perform(wanted, arguments, words):
     with Connection(wanted.host, wanted.port) as connection:
         reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None)
         command.show(reply, wanted.json)
-    is_bad = command.name in ("exec", "wait") and reply.fields.get("status") in BAD_ENDS
+    is_bad = command.name in ("exec", "wait") and reply.fields.get("status") in RESTARTABLE
     return ENDED_BADLY if is_bad else WELL
 
 

@@ -3,11 +3,7 @@ import json
 import os
 import re
 
-# what the fields of an OK line hold, apart from text; the data lines of a listing tell it
-# themselves
-NUMBERS = frozenset("session duration uptime running queued id cleaned purged scenarios schedules "
-                    "slots due starts overlaps queues skipped never".split())
-BOOLEANS = frozenset("hold duplicate enabled".split())
+from ..base.forms import FLAG_FIELDS, NUMBER_FIELDS
 
 _BARE = re.compile(r"[A-Za-z0-9_.:/,+@%#-]+")
 _FIELD = re.compile(r'([A-Za-z_]\w*)=("(?:[^"\\]|\\.)*"|[^ ]*)')
@@ -34,9 +30,9 @@ def parse_fields(text):
     fields = {}
     for name, value in _FIELD.findall(text):
         value = json.loads(value) if value.startswith('"') else value
-        if name in NUMBERS and re.fullmatch(r"-?\d*\.?\d*", value):
+        if name in NUMBER_FIELDS and re.fullmatch(r"-?\d*\.?\d*", value):
             value = None if value == "" else float(value) if "." in value else int(value)
-        elif name in BOOLEANS and value in ("yes", "no"):
+        elif name in FLAG_FIELDS and value in ("yes", "no"):
             value = value == "yes"
         fields[name] = value
     return fields
