@@ -23,7 +23,8 @@ sys.path.insert(0, str(TOP / "tools"))
 import agentcli     # noqa: E402
 
 PATH = str(TOP / "tools" / "agentcli.py")
-OWN_OPTIONS = {"-HOST", "-PORT", "-JSON", "-WAIT", "-CRONTAB", "-SYSTEM", "-DRY_RUN"}        # which no verb has
+# which no verb has
+OWN_OPTIONS = {"-HOST", "-PORT", "-JSON", "-WAIT", "-CRONTAB", "-SYSTEM", "-DRY_RUN"}
 
 Result = collections.namedtuple("Result", "status out err")
 
@@ -173,22 +174,25 @@ def test_what_the_fields_of_an_ok_hold(agent):
     """Numbers and flags are what base/forms says, in the OK of every verb that has fields."""
     agent.import_os("SLOW", "sleep 1000")
     later = time.strftime("%Y-%m-%dT%H:%M", time.localtime(time.time() + 86400))
-    requests = ["PING", "EXEC HELLO -KEY=a", "EXEC HELLO -KEY=a", "EXEC HELLO -SYNC", "EXEC SLOW -AT=" + later,
-                "STOP 3001 -IMMEDIATE", "RESTART 3001", "STOP 3001 -IMMEDIATE", "WAIT 1001", "CLEAN", "HOLD", "RELEASE",
-                "SCHED ADD A HELLO -1 GLOBAL 'daily at 02:00'", "HOLD x -SCHEDULE=A", "RELEASE -SCHEDULE=A",
-                "SCHED SET A -PRIORITY=1", "SCHED OFF A", "SCHED ON A", "SCHED PLAN", "SCHED WHY A", "SCHED UPDATE",
-                "SCHED DEL A", "CALENDAR ADD C 2099-12-25", "CALENDAR SET C 2099-12-26", "CALENDAR DEL C",
-                "ATTACH SECOND second.db -CREATE", "DETACH SECOND", "PURGE -DAYS=9", "IMPORT '{}'"]
-    seen = set()
+    requests = [
+        "PING", "EXEC HELLO -KEY=a", "EXEC HELLO -KEY=a", "EXEC HELLO -SYNC",
+        "EXEC SLOW -AT=" + later, "STOP 3001 -IMMEDIATE", "RESTART 3001", "STOP 3001 -IMMEDIATE",
+        "WAIT 1001", "CLEAN", "HOLD", "RELEASE", "SCHED ADD A HELLO -1 GLOBAL 'daily at 02:00'",
+        "HOLD x -SCHEDULE=A", "RELEASE -SCHEDULE=A", "SCHED SET A -PRIORITY=1", "SCHED OFF A",
+        "SCHED ON A", "SCHED PLAN", "SCHED WHY A", "SCHED UPDATE", "SCHED DEL A",
+        "CALENDAR ADD C 2099-12-25", "CALENDAR SET C 2099-12-26", "CALENDAR DEL C",
+        "ATTACH SECOND second.db -CREATE", "DETACH SECOND", "PURGE -DAYS=9", "IMPORT '{}'"]
+    names = set()
     for request in requests:
         last = agent.ask(request)[-1]
         assert last.startswith("OK"), (request, last)
         for name, value in re.findall(r'(\w+)=("(?:[^"\\]|\\.)*"|[^ ]*)', last):
-            seen.add(name)
+            names.add(name)
             if value:
-                assert (name in agent_module.NUMBER_FIELDS) == bool(re.fullmatch(r"-?\d+(\.\d+)?", value)), last
-                assert (name in agent_module.FLAG_FIELDS) == (value in ("yes", "no")), last
-    assert seen >= agent_module.NUMBER_FIELDS | agent_module.FLAG_FIELDS
+                is_number = bool(re.fullmatch(r"-?\d+(\.\d+)?", value))
+                assert is_number == (name in agent_module.NUMBER_FIELDS), last
+                assert (value in ("yes", "no")) == (name in agent_module.FLAG_FIELDS), last
+    assert names >= agent_module.NUMBER_FIELDS | agent_module.FLAG_FIELDS
 
 
 # ---- sessions --------------------------------------------------------------------------------------------------------

@@ -7,8 +7,9 @@ BY_NAME = {form.name: form for form in program.VERB_FORMS}
 
 
 def test_a_form_is_read_into_its_parts():
-    form = program.Form("X", "SESSION [REASON] [VARIABLE=value ...] [-ALL] [-LIMIT=n] [-SYNC[=s]] [-UNTIL=a,b..c]", None,
-                        "what it does", kinds={"-UNTIL": "label"})
+    form = program.Form(
+        "X", "SESSION [REASON] [VARIABLE=value ...] [-ALL] [-LIMIT=n] [-SYNC[=s]] [-UNTIL=a,b..c]",
+        None, "what it does", kinds={"-UNTIL": "label"})
     assert form.usage == "SESSION [REASON] [VARIABLE=value ...]" and form.text == "X " + form.words
     assert [tuple(part) for part in program.list_parts(form)] == [
         ("SESSION", "session", "", True, False), ("REASON", "label", "", False, False),
@@ -39,8 +40,9 @@ def test_every_field_of_a_schedule_has_its_option():
     words = {part.name.strip("-") for part in program.list_parts(BY_NAME["SCHED SET"])}
     for name in program.SCHEDULE_FIELDS:
         assert name.replace("session_name", "name").upper() in words | {"VARIABLES"}
-    assert {program.schedule_field(option) for option in program.SCHEDULE_OPTIONS} == \
-        set(program.SCHEDULE_FIELDS) - {"name", "scenario", "version", "context", "rule", "variables"}
+    fields = {program.schedule_field(option) for option in program.SCHEDULE_OPTIONS}
+    assert fields == set(program.SCHEDULE_FIELDS) - {"name", "scenario", "version", "context",
+                                                     "rule", "variables"}
 
 
 def test_a_verb_has_one_function(monkeypatch):
