@@ -80,8 +80,8 @@ def _check_mail_connect(connect):
     check_each([("." + name, check, name) for name in connect])
 
 
-# fields that the sections on task types add to: type -> its class (fields, run)
-TASK_TYPES = {}     
+# filled by the floor of tasks: type -> its class (fields, run)
+TASK_TYPES = {}
 
 TASK_FIELDS = {
     "type": Field(TEXT, required=True),
