@@ -11,10 +11,12 @@ This file is built: tools/build.py joins the modules of tools/src, which are wha
 Sections, each using only those above it:
 
     base/errors               What can go wrong, one class for each code that a user is told.
-    base/program              What this program is: its version, its own file and its own log.
-    base/times                The clock, and every form of an instant or a duration as text.
     base/vocabulary           The words and limits of the contract, as data: states, transitions,
                               roles, sizes, times.
+    base/forms                The forms of all requests, as data: words, kinds, roles, help, and
+                              what their replies are.
+    base/program              What this program is: its version, its own file and its own log.
+    base/times                The clock, and every form of an instant or a duration as text.
     base/words                Words of requests and replies: names, splitting, quoting, and what
                               makes a text one line.
     timetable/days            Days and times of day as bit masks and lists, and the zones that place
@@ -98,8 +100,8 @@ Sections, each using only those above it:
     agent/exchange            Definitions in and out: import with all its checks, and export.
     agent/agent               The agent: its life cycle, and what it can do in domain words.
     agent/figures             How the agent is, in figures: PING and METRICS.
-    protocol/table            The verb table: the form of each request, and the check of one against
-                              it.
+    protocol/table            The verb table: a function for each form of a request, and the check
+                              of one against it.
     protocol/lines            The lines of replies: their fields and their order.
     protocol/conversation     The requests of one connection in order, and their replies; knows no
                               sockets.
@@ -269,6 +271,261 @@ class CalendarError(ValueError):
 
 
 # ======================================================================================
+# base/vocabulary.py
+# The words and limits of the contract, as data: states, transitions, roles, sizes, times.
+# ======================================================================================
+
+DEFAULT_NAME = "AGENT"
+DEFAULT_PORT = 20910
+DEFAULT_CONTEXT = "GLOBAL"
+DEFAULT_REPOSITORY = "WORKREP"
+
+WAITING, QUEUED, RUNNING = "WAITING", "QUEUED", "RUNNING"
+DONE, WARNING, ERROR, STOPPED = "DONE", "WARNING", "ERROR", "STOPPED"
+OUTSTANDING = (WAITING, QUEUED)
+OPEN = OUTSTANDING + (RUNNING,)
+ENDED = (DONE, WARNING, ERROR, STOPPED)
+STATES = OPEN + ENDED
+RESTARTABLE = (ERROR, STOPPED)
+
+# new state of a session -> the states it may come from
+TRANSITIONS = {
+    WAITING: (QUEUED,),                             # a hold
+    QUEUED: (WAITING, RUNNING, ERROR, STOPPED),     # its time, on_stale=restart, RESTART
+    RUNNING: OUTSTANDING,
+    DONE: (RUNNING,),
+    WARNING: (RUNNING,),
+    ERROR: OPEN,
+    STOPPED: OPEN,
+}
+
+STARTED, LATE, SKIPPED, FAILED = "started", "late", "skipped", "failed"     # of an occurrence
+MISFIRE, HELD, LOST = "misfire", "hold", "repository"                       # reasons of one: it was
+OVERLAP, LIMIT = "overlap", "limit"                                         # missed, or had no room
+ALL_SCHEDULES = ""                  # in the ledger: what concerns all of them, a step of the clock
+END, FAIL = "END", "FAIL"                                                   # targets of a step
+WAKE = b"!"             # to the main thread: a request to stop; a signal's byte is its number
+NORMAL, IMMEDIATE = "normal", "immediate"                                   # ways to stop
+ADOPT = "adopt"                                                             # on_stale
+OUT, ERR = "out", "err"                                                     # streams of a task
+
+MONITOR, OPERATOR, ADMINISTRATOR = "monitor", "operator", "administrator"
+ROLES = (MONITOR, OPERATOR, ADMINISTRATOR)          # each may do what those before it may
+
+RESERVED_VARIABLES = ("SESSION", "SCENARIO", "CONTEXT", "DUE")
+MARKER = "AGENT_MARKER"             # environment variable of every process of a task
+
+MAX_NAME = 128                      # characters
+MIN_LINE = 1024                     # bytes: the least that --max-line takes
+MAX_LINE = 64 * 1024                # bytes of a request
+MAX_IMPORT_LINE = 4 * 1024 * 1024   # bytes of an IMPORT by an administrator
+MIN_SECRET = 4                      # characters; a shorter value cannot be masked sensibly
+MASK = "***"
+MAX_LOG_LINE = 16 * 1024            # bytes; a longer line of output is split
+MAX_CAPTURE = 64 * 1024             # bytes of standard output that a variable takes
+MAX_OUTPUT = 1024 * 1024            # bytes kept of one task's output
+MAX_CONNECTIONS = 1000
+MAX_QUEUE = 100000                  # outstanding sessions of an agent
+MAX_LIST = 1000000                  # rows of a listing
+MAX_BATCH = 500                     # requests that share a commit
+MAX_REPOSITORIES = 999
+SESSIONS_PER_CORE = 4
+KEEP_DAYS = 90
+
+WRITE_S = 5.0           # a request that cannot be written for so long is refused
+TERM_S = 2.0            # between SIGTERM and SIGKILL
+KILL_S = 10.0           # how long what got SIGKILL is waited for
+DRAIN_S = 0.5           # how long after its exit a task's pipes are read
+LINGER, LINGER_S = 64 * 1024, 1.0       # bytes and seconds read of what follows the last request
+STRANGER_S = 30.0       # how long one whom the agent does not know may be silent
+STOP_S = 60.0           # default of SHUTDOWN -MAX_WAIT
+LATE_S = 1.0            # begun so long after its due time is late
+STEP_S = 0.5            # the clock of the day and the steady one differ by more: one has stepped
+MAX_MISSED = 100        # sessions that misfire=all makes at most
+MISSED_S = 86400.0      # and for no due time older than this, unless grace says so
+EXCLUDED_S = 60.0       # between two records of what a schedule's window excludes
+HEARTBEAT_S = 10.0
+YIELD_S = 0.2           # how long a session's begin gives way to requests that wait for their OK
+YIELD_REQUESTS = 3      # as many at once make it give way
+FLOOD_S = 0.05          # and so long after they did
+FOLLOW_S = 0.05         # between two looks for new lines of a log
+ATTACH_S = 2.0          # between tries to attach a repository, and looks at one's health
+CLEAN_S = 60.0          # between two cleanings
+
+EXIT_OK, EXIT_CANNOT_START, EXIT_USAGE = 0, 1, 2
+
+
+# ======================================================================================
+# base/forms.py
+# The forms of all requests, as data: words, kinds, roles, help, and what their replies are.
+# ======================================================================================
+
+# what the data lines of a reply are
+AS_FIELDS = "fields"        # there are none, or they are fields as those of the OK
+AS_ROWS = "rows"            # rows of a table; JSON objects with -JSON
+AS_RECORD = "record"        # likewise, and the first is what the others belong to
+AS_TEXT = "text"
+AS_DOCUMENT = "document"    # one JSON document over many lines
+AS_LOG = "log"              # TIME STEP/TASK out|err TEXT
+
+# what fields of an OK hold, where that is no text; a number that is not known is empty
+NUMBER_FIELDS = frozenset("session duration uptime running queued id cleaned purged scenarios "
+                          "schedules slots due starts overlaps queues skipped never".split())
+FLAG_FIELDS = frozenset("hold duplicate enabled".split())      # yes or no
+
+
+class Form(NamedTuple):
+    """One verb. Its words are those behind the name, as HELP shows them: arguments, then options;
+    [] may be left out."""
+    name: str               # SCHED ADD is one, by its first two words
+    words: str
+    role: Optional[str]     # None: everybody
+    help: str
+    reply: str = AS_FIELDS
+    kinds: dict = {}        # word -> its kind, where that is not the one of KIND_WORDS
+
+    @property
+    def text(self):
+        """The whole request."""
+        return ("%s %s" % (self.name, self.words)).strip()
+
+    @property
+    def usage(self):
+        """The words without the options."""
+        return re.split(r" ?\[-", self.words)[0]
+
+
+class Part(NamedTuple):
+    """One argument or option of a form; an option's name begins with its dash."""
+    name: str
+    kind: Optional[str]     # None: a flag, which has no value
+    shown: str              # a value as HELP shows it; nothing for an argument or a flag
+    is_required: bool
+    is_value_optional: bool
+
+
+# the usual kinds of words: what a kind means is protocol/table's to say
+KIND_WORDS = {
+    "AGENT": "name", "AT": "time", "CONTEXT": "name", "COUNT": "count", "DAYS": "days",
+    "DOCUMENT": "text", "FROM": "time", "HOST": "label", "KEEP": "amount", "KEY": "token",
+    "KEYWORD": "label", "KEYWORDS": "label", "LEVEL": "level", "LIMIT": "limit",
+    "MAX_WAIT": "seconds", "NAME": "name", "PATH": "token", "PRIORITY": "priority",
+    "REASON": "label", "REPO": "name", "RULE": "text", "SCENARIO": "name", "SCHEDULE": "name",
+    "SECOND": "text", "SESSION": "session", "SINCE": "time", "STATUS": "states",
+    "SYNC": "seconds", "TIMEOUT": "timeout", "TO": "end", "UNTIL": "end", "VERB": "text",
+    "VERSION": "version",
+}
+
+# the options of SCHED ADD and SET that are fields of a schedule -> a value as HELP shows it
+SCHEDULE_OPTIONS = {
+    "-AGENT": "name", "-TIMEZONE": "zone", "-ENABLED": "yes|no", "-FROM": "time", "-TO": "time",
+    "-HOURS": "08:00-18:00", "-EXCLUDE_WEEKDAYS": "sat,sun", "-EXCLUDE_MONTHDAYS": "1,last",
+    "-EXCLUDE_DATES": "a,b..c,calendar", "-REPEAT_EVERY": "s", "-REPEAT_COUNT": "n",
+    "-REPEAT_FOR": "s", "-GAP": "run|skip", "-FOLD": "first|both", "-JITTER": "s",
+    "-AFTER": "a,b/2h,scenario:c", "-NAME": "text", "-KEYWORDS": "a,b", "-PRIORITY": "n",
+    "-ATTEMPTS": "n", "-RETRY_DELAY": "s", "-TIMEOUT": "s",
+    "-OVERLAP": "queue|skip|parallel|stop", "-MISFIRE": "once|all|skip", "-GRACE": "s",
+}
+
+
+def schedule_field(option):
+    """The field of a schedule that an option sets. NAME is the sessions' name, for which a
+    definition needs another word."""
+    return "session_name" if option == "-NAME" else option[1:].lower()
+
+
+_SCHEDULE_WORDS = " ".join("[%s=%s]" % item for item in SCHEDULE_OPTIONS.items())
+_SCHEDULE_KINDS = {option: "field " + schedule_field(option) for option in SCHEDULE_OPTIONS}
+_CALENDAR_KINDS = {"NAME": "calendar", "DATES": "dates"}
+
+VERB_FORMS = (
+    Form("PING", "", MONITOR, "how the agent is; never waits for a repository"),
+    Form("EXEC", "SCENARIO [VERSION] [CONTEXT] [VARIABLE=value ...] [-REPO=name] [-NAME=text] "
+         "[-KEYWORDS=a,b] [-AT=time] [-KEY=token] [-PRIORITY=n] [-LEVEL=n] [-TIMEOUT=s] "
+         "[-AGENT=name] [-SYNC[=s]]", OPERATOR,
+         "start a session of a scenario; OK means that it is on disk",
+         kinds={"-NAME": "label"}),
+    Form("STOP", "SESSION [-IMMEDIATE]", OPERATOR,
+         "stop a session after the task now running, or at once"),
+    Form("RESTART", "SESSION [VARIABLE=value ...] [-FROM=step]", OPERATOR,
+         "go on with a session that ended in ERROR or STOPPED", kinds={"-FROM": "name"}),
+    Form("CLEAN", "[-HOST=id]", OPERATOR, "clean stale sessions now"),
+    Form("HOLD", "[REASON] [-SCHEDULE=name] [-REPO=name] [-UNTIL=time]", OPERATOR,
+         "begin nothing new, or nothing of one schedule, until RELEASE"),
+    Form("RELEASE", "[-SCHEDULE=name] [-REPO=name]", OPERATOR, "end a hold"),
+    Form("SHUTDOWN", "[-IMMEDIATE] [-MAX_WAIT=s] [-LEAVE]", ADMINISTRATOR,
+         "stop the agent: running sessions may end, are stopped, or are left to the next start"),
+    Form("SESSIONS", "[-STATUS=a,b] [-SCENARIO=name] [-SCHEDULE=name] [-REPO=name] "
+         "[-KEYWORD=word] [-SINCE=time] [-LIMIT=n] [-JSON]", MONITOR,
+         "list sessions, newest first", AS_ROWS),
+    Form("STATUS", "SESSION [-JSON]", MONITOR, "a session with its steps, tasks and variables",
+         AS_RECORD),
+    Form("LOG", "SESSION [-FOLLOW]", MONITOR,
+         "what the tasks of a session printed; -FOLLOW as they print it", AS_LOG),
+    Form("WAIT", "SESSION [-TIMEOUT=s]", MONITOR, "wait for the end of a session",
+         kinds={"-TIMEOUT": "seconds"}),
+    Form("SCENARIOS", "[-REPO=name] [-JSON]", MONITOR, "list the scenario versions", AS_ROWS),
+    Form("REPOS", "[-JSON]", MONITOR, "list the attached work repositories", AS_ROWS),
+    Form("CONTEXTS", "[-JSON]", MONITOR,
+         "list the contexts, and what stands behind logical schemas in them", AS_ROWS),
+    Form("IMPORT", "DOCUMENT [-REPO=name] [-REPLACE]", ADMINISTRATOR,
+         "import a definitions document, quoted as one word"),
+    Form("EXPORT", "[SCENARIO] [VERSION] [-REPO=name]", MONITOR,
+         "give definitions back, as lines of JSON", AS_DOCUMENT),
+    Form("DROP", "SCENARIO VERSION [-REPO=name]", ADMINISTRATOR, "delete a scenario version"),
+    Form("ATTACH", "NAME PATH [-CREATE]", ADMINISTRATOR,
+         "attach a work repository; a relative path counts from the master's folder"),
+    Form("DETACH", "NAME", ADMINISTRATOR, "detach a work repository; its file stays"),
+    Form("PURGE", "[-DAYS=n] [-KEEP=n]", ADMINISTRATOR,
+         "delete ended sessions older than DAYS, and beyond the newest KEEP"),
+    Form("METRICS", "", MONITOR, "figures in Prometheus' text format", AS_TEXT),
+    Form("HELP", "[VERB] [SECOND]", None, "the verbs, or one of them", AS_TEXT),
+    Form("QUIT", "", None, "end the connection"),
+    Form("SCHED LIST", "[-REPO=name] [-JSON]", MONITOR, "list the schedules", AS_ROWS),
+    Form("SCHED SHOW", "NAME [-REPO=name] [-JSON]", MONITOR,
+         "one schedule with its variables and hold", AS_RECORD),
+    Form("SCHED ADD", "NAME SCENARIO VERSION CONTEXT [RULE] [VARIABLE=value ...] %s [-REPO=name]"
+         % _SCHEDULE_WORDS, ADMINISTRATOR, "add a schedule, effective at once",
+         kinds=_SCHEDULE_KINDS),
+    Form("SCHED SET", "NAME [VARIABLE=value ...] %s [-SCENARIO=name] [-VERSION=version] "
+         "[-CONTEXT=name] [-RULE=rule] [-REPO=name]" % _SCHEDULE_WORDS, ADMINISTRATOR,
+         "change a schedule, effective at once; its past is not fired", kinds=_SCHEDULE_KINDS),
+    Form("SCHED DEL", "NAME [-REPO=name]", ADMINISTRATOR,
+         "delete a schedule; what it decided is kept until purged"),
+    Form("SCHED ON", "NAME [-REPO=name]", ADMINISTRATOR, "enable a schedule"),
+    Form("SCHED OFF", "NAME [-REPO=name]", ADMINISTRATOR, "disable a schedule"),
+    Form("SCHED NEXT", "[NAME] [-COUNT=n] [-FROM=time] [-TO=time] [-ALL] [-REPO=name] [-JSON]",
+         MONITOR, "coming due times, in order; nothing fires", AS_ROWS),
+    Form("SCHED WHY", "[NAME] [-LIMIT=n] [-REPO=name] [-JSON]", MONITOR,
+         "what became of the due times, newest first", AS_ROWS),
+    Form("SCHED PLAN", "[-FROM=time] [-TO=time] [-ALL] [-REPO=name] [-JSON]", MONITOR,
+         "play a period (default: a day) against the limits and the median durations of past "
+         "sessions: what would overlap, queue, be skipped, never fit", AS_ROWS),
+    Form("SCHED UPDATE", "", ADMINISTRATOR, "read the schedules from the repositories again"),
+    Form("CALENDAR LIST", "[-JSON]", MONITOR, "list the calendars that exclude_dates can name",
+         AS_ROWS),
+    Form("CALENDAR ADD", "NAME DATES", ADMINISTRATOR,
+         "add a calendar: dates and ranges a..b between commas", kinds=_CALENDAR_KINDS),
+    Form("CALENDAR SET", "NAME DATES", ADMINISTRATOR,
+         "give a calendar other dates, effective at once", kinds=_CALENDAR_KINDS),
+    Form("CALENDAR DEL", "NAME", ADMINISTRATOR, "delete a calendar that no schedule names",
+         kinds={"NAME": "calendar"}),
+)
+_WORD = re.compile(r"(\[?)(-?)([A-Z_]+)(\[?)(?:=([^] ]+))?")
+
+
+def list_parts(form):
+    """The arguments and options of a form, in order: [Part]; VARIABLE=value is neither."""
+    parts = []
+    for bracket, dash, word, inner_bracket, shown in _WORD.findall(form.words):
+        if word != "VARIABLE":
+            is_flag = dash and not shown
+            kind = None if is_flag else form.kinds.get(dash + word) or KIND_WORDS[word]
+            parts.append(Part(dash + word, kind, shown, not bracket, bool(inner_bracket)))
+    return parts
+
+
+# ======================================================================================
 # base/program.py
 # What this program is: its version, its own file and its own log.
 # ======================================================================================
@@ -375,91 +632,6 @@ def parse_duration(text):
     if not match or len(text) > 15:
         raise ValueError("must be a duration such as 90, 90s, 15m, 2h or 1d")
     return float(match.group(1)) * _UNITS_S[match.group(2)]
-
-
-# ======================================================================================
-# base/vocabulary.py
-# The words and limits of the contract, as data: states, transitions, roles, sizes, times.
-# ======================================================================================
-
-DEFAULT_NAME = "AGENT"
-DEFAULT_PORT = 20910
-DEFAULT_CONTEXT = "GLOBAL"
-DEFAULT_REPOSITORY = "WORKREP"
-
-WAITING, QUEUED, RUNNING = "WAITING", "QUEUED", "RUNNING"
-DONE, WARNING, ERROR, STOPPED = "DONE", "WARNING", "ERROR", "STOPPED"
-OUTSTANDING = (WAITING, QUEUED)
-OPEN = OUTSTANDING + (RUNNING,)
-ENDED = (DONE, WARNING, ERROR, STOPPED)
-STATES = OPEN + ENDED
-RESTARTABLE = (ERROR, STOPPED)
-
-# new state of a session -> the states it may come from
-TRANSITIONS = {
-    WAITING: (QUEUED,),                             # a hold
-    QUEUED: (WAITING, RUNNING, ERROR, STOPPED),     # its time, on_stale=restart, RESTART
-    RUNNING: OUTSTANDING,
-    DONE: (RUNNING,),
-    WARNING: (RUNNING,),
-    ERROR: OPEN,
-    STOPPED: OPEN,
-}
-
-STARTED, LATE, SKIPPED, FAILED = "started", "late", "skipped", "failed"     # of an occurrence
-MISFIRE, HELD, LOST = "misfire", "hold", "repository"                       # reasons of one: it was
-OVERLAP, LIMIT = "overlap", "limit"                                         # missed, or had no room
-ALL_SCHEDULES = ""                  # in the ledger: what concerns all of them, a step of the clock
-END, FAIL = "END", "FAIL"                                                   # targets of a step
-WAKE = b"!"             # to the main thread: a request to stop; a signal's byte is its number
-NORMAL, IMMEDIATE = "normal", "immediate"                                   # ways to stop
-ADOPT = "adopt"                                                             # on_stale
-OUT, ERR = "out", "err"                                                     # streams of a task
-
-MONITOR, OPERATOR, ADMINISTRATOR = "monitor", "operator", "administrator"
-ROLES = (MONITOR, OPERATOR, ADMINISTRATOR)          # each may do what those before it may
-
-RESERVED_VARIABLES = ("SESSION", "SCENARIO", "CONTEXT", "DUE")
-MARKER = "AGENT_MARKER"             # environment variable of every process of a task
-
-MAX_NAME = 128                      # characters
-MIN_LINE = 1024                     # bytes: the least that --max-line takes
-MAX_LINE = 64 * 1024                # bytes of a request
-MAX_IMPORT_LINE = 4 * 1024 * 1024   # bytes of an IMPORT by an administrator
-MIN_SECRET = 4                      # characters; a shorter value cannot be masked sensibly
-MASK = "***"
-MAX_LOG_LINE = 16 * 1024            # bytes; a longer line of output is split
-MAX_CAPTURE = 64 * 1024             # bytes of standard output that a variable takes
-MAX_OUTPUT = 1024 * 1024            # bytes kept of one task's output
-MAX_CONNECTIONS = 1000
-MAX_QUEUE = 100000                  # outstanding sessions of an agent
-MAX_LIST = 1000000                  # rows of a listing
-MAX_BATCH = 500                     # requests that share a commit
-MAX_REPOSITORIES = 999
-SESSIONS_PER_CORE = 4
-KEEP_DAYS = 90
-
-WRITE_S = 5.0           # a request that cannot be written for so long is refused
-TERM_S = 2.0            # between SIGTERM and SIGKILL
-KILL_S = 10.0           # how long what got SIGKILL is waited for
-DRAIN_S = 0.5           # how long after its exit a task's pipes are read
-LINGER, LINGER_S = 64 * 1024, 1.0       # bytes and seconds read of what follows the last request
-STRANGER_S = 30.0       # how long one whom the agent does not know may be silent
-STOP_S = 60.0           # default of SHUTDOWN -MAX_WAIT
-LATE_S = 1.0            # begun so long after its due time is late
-STEP_S = 0.5            # the clock of the day and the steady one differ by more: one has stepped
-MAX_MISSED = 100        # sessions that misfire=all makes at most
-MISSED_S = 86400.0      # and for no due time older than this, unless grace says so
-EXCLUDED_S = 60.0       # between two records of what a schedule's window excludes
-HEARTBEAT_S = 10.0
-YIELD_S = 0.2           # how long a session's begin gives way to requests that wait for their OK
-YIELD_REQUESTS = 3      # as many at once make it give way
-FLOOD_S = 0.05          # and so long after they did
-FOLLOW_S = 0.05         # between two looks for new lines of a log
-ATTACH_S = 2.0          # between tries to attach a repository, and looks at one's health
-CLEAN_S = 60.0          # between two cleanings
-
-EXIT_OK, EXIT_CANNOT_START, EXIT_USAGE = 0, 1, 2
 
 
 # ======================================================================================
@@ -1600,7 +1772,6 @@ class Field(NamedTuple):
     kind: Kind
     required: bool = False
     default: Any = None
-    shown: str = "value"            # what HELP shows for it, where it is an option
 
 
 def _of_type(types, reason, parse=None):
@@ -1867,8 +2038,8 @@ def _check_mail_connect(connect):
     check_each([("." + name, check, name) for name in connect])
 
 
-# fields that the sections on task types add to: type -> its class (fields, run)
-TASK_TYPES = {}     
+# filled by the floor of tasks: type -> its class (fields, run)
+TASK_TYPES = {}
 
 TASK_FIELDS = {
     "type": Field(TEXT, required=True),
@@ -1899,39 +2070,38 @@ SCENARIO_FIELDS = {
 }
 SCHEDULE_FIELDS = {
     "name": Field(NAMED, required=True),
-    "agent": Field(NAMED, shown="name"),
+    "agent": Field(NAMED),
     "scenario": Field(NAMED, required=True),
     "version": Field(Kind(lambda value: value if value == "-1" else check_name(value),
                           lambda text: text if text == "-1" else check_name(text)), default="-1"),
     "context": Field(NAMED, default=DEFAULT_CONTEXT),
     "rule": Field(TEXT, default=""),
-    "timezone": Field(TEXT, default="", shown="zone"),
-    "enabled": Field(BOOLEAN, default=True, shown="yes|no"),
+    "timezone": Field(TEXT, default=""),
+    "enabled": Field(BOOLEAN, default=True),
     "variables": Field(VALUES, default={}),
     # those below may be missing: Schedule.options
-    "from": Field(TEXT, shown="time"),
-    "to": Field(TEXT, shown="time"),
-    "hours": Field(TEXT, shown="08:00-18:00"),
-    "exclude_weekdays": Field(JOINED, shown="sat,sun"),
-    "exclude_monthdays": Field(JOINED, shown="1,last"),
-    "exclude_dates": Field(JOINED, shown="a,b..c,calendar"),
-    "repeat_every": Field(WHOLE_SECONDS, shown="s"),
-    "repeat_count": Field(number(1, 1000000), shown="n"),
-    "repeat_for": Field(WHOLE_SECONDS, shown="s"),
-    "gap": Field(choice("run", "skip"), default="run", shown="run|skip"),
-    "fold": Field(choice("first", "both"), default="first", shown="first|both"),
-    "jitter": Field(Kind(_check_jitter, _check_jitter), default=0, shown="s"),
-    "after": Field(JOINED, shown="a,b/2h,scenario:c"),
-    "session_name": Field(LABEL, default="", shown="text"),
-    "keywords": Field(JOINED, default="", shown="a,b"),
-    "priority": Field(PRIORITY, default=0, shown="n"),
-    "attempts": Field(number(1, 1000), default=1, shown="n"),
-    "retry_delay": Field(SECONDS, default=0, shown="s"),
-    "timeout": Field(TIMEOUT, shown="s"),
-    "overlap": Field(choice("queue", "skip", "parallel", "stop"), default="queue",
-                     shown="queue|skip|parallel|stop"),
-    "misfire": Field(choice("once", "skip", "all"), default="once", shown="once|all|skip"),
-    "grace": Field(TIMEOUT, shown="s"),
+    "from": Field(TEXT),
+    "to": Field(TEXT),
+    "hours": Field(TEXT),
+    "exclude_weekdays": Field(JOINED),
+    "exclude_monthdays": Field(JOINED),
+    "exclude_dates": Field(JOINED),
+    "repeat_every": Field(WHOLE_SECONDS),
+    "repeat_count": Field(number(1, 1000000)),
+    "repeat_for": Field(WHOLE_SECONDS),
+    "gap": Field(choice("run", "skip"), default="run"),
+    "fold": Field(choice("first", "both"), default="first"),
+    "jitter": Field(Kind(_check_jitter, _check_jitter), default=0),
+    "after": Field(JOINED),
+    "session_name": Field(LABEL, default=""),
+    "keywords": Field(JOINED, default=""),
+    "priority": Field(PRIORITY, default=0),
+    "attempts": Field(number(1, 1000), default=1),
+    "retry_delay": Field(SECONDS, default=0),
+    "timeout": Field(TIMEOUT),
+    "overlap": Field(choice("queue", "skip", "parallel", "stop"), default="queue"),
+    "misfire": Field(choice("once", "skip", "all"), default="once"),
+    "grace": Field(TIMEOUT),
 }
 
 CALENDAR_FIELDS = {
@@ -10499,7 +10669,7 @@ def metrics(agent):
 
 # ======================================================================================
 # protocol/table.py
-# The verb table: the form of each request, and the check of one against it.
+# The verb table: a function for each form of a request, and the check of one against it.
 # ======================================================================================
 
 class Option(NamedTuple):
@@ -10518,7 +10688,7 @@ class Verb(NamedTuple):
     arguments: list         # (name, Kind) in order
     required: int           # how many of them must be there
     options: dict           # `-NAME` -> Option
-    run: Callable           # (agent, Request) -> fields, a generator of data lines, or a Pending
+    run: Optional[Callable]  # (agent, Request) -> fields, a generator of data lines, or a Pending
 
 
 class Request(dict):
@@ -10535,44 +10705,64 @@ class Request(dict):
         return None
 
 
-VERBS = {}
 NEWEST = "-1"
 
 TOKEN = Kind(None, lambda text: text if 0 < len(text) <= 256 else _refuse(
     "must have 1 to 256 characters"))
-ANY = Kind(None, str)
 
-# what the words in the forms of verbs may be, as arguments and as values of options
+# what the kinds of words in the forms of verbs take, besides `field NAME`: one of a schedule
 KINDS = {
-    "AGENT": NAMED, "AT": INSTANT, "CONTEXT": NAMED, "COUNT": number(1, 100000),
-    "DAYS": number(0, 100000, (int, float)), "DOCUMENT": ANY, "FROM": INSTANT, "HOST": LABEL,
-    "KEEP": number(0, 10 ** 9), "KEY": TOKEN, "KEYWORD": LABEL, "KEYWORDS": LABEL,
-    "LEVEL": number(0, 5), "LIMIT": number(1, MAX_LIST), "MAX_WAIT": SECONDS, "NAME": NAMED,
-    "PATH": TOKEN, "PRIORITY": PRIORITY, "REASON": LABEL, "REPO": NAMED, "RULE": ANY,
-    "SCENARIO": NAMED, "SCHEDULE": NAMED, "SECOND": ANY, "SESSION": number(1, 10 ** 15),
-    "SINCE": INSTANT, "STATUS": list_of(choice(*STATES), at_least=1), "SYNC": SECONDS,
-    "TIMEOUT": TIMEOUT, "TO": INSTANT_END, "UNTIL": INSTANT_END, "VERB": ANY,
-    "VERSION": SCHEDULE_FIELDS["version"].kind,
+    "amount": number(0, 10 ** 9), "calendar": Kind(None, check_calendar_name),
+    "count": number(1, 100000), "dates": Kind(None, check_dates),
+    "days": number(0, 100000, (int, float)), "end": INSTANT_END, "label": LABEL,
+    "level": number(0, 5), "limit": number(1, MAX_LIST), "name": NAMED, "priority": PRIORITY,
+    "seconds": SECONDS, "session": number(1, 10 ** 15),
+    "states": list_of(choice(*STATES), at_least=1), "text": Kind(None, str), "time": INSTANT,
+    "timeout": TIMEOUT, "token": TOKEN, "version": SCHEDULE_FIELDS["version"].kind,
 }
-_FORM_WORD = re.compile(r"(\[?)(-?)([A-Z_]+)(\[?)(?:=([^] ]+))?")
 
 
-def verb(name, form, role, text, kinds=()):
-    """Puts a function into the verb table. `form` has the words behind the name as HELP shows them;
-    `kinds` are those of its own, by name (an option's with its -), before KINDS."""
+def find_kind(word):
+    """The Kind of a word for one, None for that of a flag. A field of a schedule is an option that
+    without a value behind its = makes it the default again."""
+    if word is None or not word.startswith("field "):
+        return word and KINDS[word]
+    field = SCHEDULE_FIELDS[word[6:]]
+    return Kind(None, lambda text: (field.kind.parse(text) if text or field.kind is BOOLEAN
+                                    else field.default))
+
+
+def make_row(form):
+    """The row of a Form, to which no function is bound yet."""
+    parts = list_parts(form)
+    arguments = [part for part in parts if not part.name.startswith("-")]
+    options = {part.name: Option(find_kind(part.kind), part.shown, part.is_value_optional)
+               for part in parts if part not in arguments}
+    return Verb(form.name, form.text, form.role, form.help,
+                [(part.name, find_kind(part.kind)) for part in arguments],
+                len([part for part in arguments if part.is_required]), options, None)
+
+
+VERBS = {form.name: make_row(form) for form in VERB_FORMS}
+
+
+def verb(name):
+    """Binds a function to the verb of this name. LookupError: it has one, or no form."""
     def register(function):
-        arguments, required, options = [], 0, {}
-        for bracket, dash, word, inner_bracket, shown in _FORM_WORD.findall(form):
-            kind = dict(kinds).get(dash + word) or KINDS.get(word)
-            if dash:
-                options[dash + word] = Option(kind if shown else None, shown, bool(inner_bracket))
-            elif word != "VARIABLE":
-                arguments.append((word, kind))
-                required += not bracket
-        VERBS[name] = Verb(name, ("%s %s" % (name, form)).strip(), role, text, arguments, required,
-                           options, function)
+        row = VERBS[name]
+        if row.run is not None:
+            raise LookupError("the verb %s has two functions" % name)
+        VERBS[name] = row._replace(run=function)
         return function
     return register
+
+
+def list_help():
+    """What HELP tells: {name: line}, when all are bound. LookupError: a verb has no function."""
+    for row in VERBS.values():
+        if row.run is None:
+            raise LookupError("the verb %s has no function" % row.name)
+    return {row.name: "%s: %s" % (row.form, row.help) for row in VERBS.values()}
 
 
 def find_verb(words):
@@ -10827,21 +11017,6 @@ def internal(error, hidden):
 # The verbs on schedules and calendars.
 # ======================================================================================
 
-def _or_default(field):
-    """The kind of a field as an option: without a value behind the = it is the default again."""
-    return Kind(None, lambda text: (field.kind.parse(text) if text or field.kind is BOOLEAN
-                                    else field.default))
-
-
-# options of ADD and SET: the fields of a schedule that are no arguments of ADD. NAME is that of its
-# sessions, for which a document has to have another word.
-_OPTIONAL = {"-" + name.replace("session_", "").upper(): field
-             for name, field in SCHEDULE_FIELDS.items()
-             if name not in ("name", "scenario", "version", "context", "rule", "variables")}
-SCHEDULE_KINDS = {name: _or_default(field) for name, field in _OPTIONAL.items()}
-SCHEDULE_FORM = " ".join("[%s=%s]" % (name, field.shown) for name, field in _OPTIONAL.items())
-
-
 def schedule_fields(repository, row, due):
     """The line of a schedule."""
     fields = columns(row, "name agent scenario version context rule timezone") + [
@@ -10851,14 +11026,13 @@ def schedule_fields(repository, row, due):
     return fields + (columns(row, "hold_reason hold_until") if row["hold_since"] else [])
 
 
-@verb("SCHED LIST", "[-REPO=name] [-JSON]", MONITOR, "list the schedules")
+@verb("SCHED LIST")
 def _sched_list(agent, request):
     for found in agent.schedules.list_all(request["-REPO"]):
         yield schedule_fields(*found)
 
 
-@verb("SCHED SHOW", "NAME [-REPO=name] [-JSON]", MONITOR,
-      "one schedule with its variables and hold")
+@verb("SCHED SHOW")
 def _sched_show(agent, request):
     for repository, row, due in agent.schedules.get(request["NAME"], request["-REPO"]):
         yield schedule_fields(repository, row, due)
@@ -10877,8 +11051,7 @@ def _sched_show(agent, request):
                    ("until", to_local(row["hold_until"])), ("reason", row["hold_reason"])]
 
 
-@verb("SCHED ADD", "NAME SCENARIO VERSION CONTEXT [RULE] [VARIABLE=value ...] %s [-REPO=name]"
-      % SCHEDULE_FORM, ADMINISTRATOR, "add a schedule, effective at once", SCHEDULE_KINDS)
+@verb("SCHED ADD")
 def _sched_add(agent, request):
     if not request["RULE"] and "-AFTER" not in request:
         raise BadRequest("RULE is missing: write one like '%s', or give -AFTER=schedule"
@@ -10890,7 +11063,7 @@ def _sched_add(agent, request):
 
 
 def _schedule_changes(request):
-    return {"session_name" if key == "-NAME" else key[1:].lower(): value
+    return {schedule_field(key): value
             for key, value in request.items() if key.startswith("-") and key != "-REPO"}
 
 
@@ -10902,9 +11075,7 @@ def _schedule(agent, *changes):
     return make_schedule(dict(fields, agent=fields["agent"] or agent.name))
 
 
-@verb("SCHED SET", "NAME [VARIABLE=value ...] %s [-SCENARIO=name] [-VERSION=version] "
-      "[-CONTEXT=name] [-RULE=rule] [-REPO=name]" % SCHEDULE_FORM, ADMINISTRATOR,
-      "change a schedule, effective at once; its past is not fired", SCHEDULE_KINDS)
+@verb("SCHED SET")
 def _sched_set(agent, request):
     changes = _schedule_changes(request)
     if not changes and not request.variables:
@@ -10917,15 +11088,14 @@ def _sched_set(agent, request):
     return [("schedule", request["NAME"])]
 
 
-@verb("SCHED DEL", "NAME [-REPO=name]", ADMINISTRATOR,
-      "delete a schedule; what it decided is kept until purged")
+@verb("SCHED DEL")
 def _sched_del(agent, request):
     agent.schedules.delete(request["NAME"], request["-REPO"])
     return [("schedule", request["NAME"])]
 
 
-@verb("SCHED OFF", "NAME [-REPO=name]", ADMINISTRATOR, "disable a schedule")
-@verb("SCHED ON", "NAME [-REPO=name]", ADMINISTRATOR, "enable a schedule")
+@verb("SCHED OFF")
+@verb("SCHED ON")
 def _sched_on_off(agent, request):
     is_on = request.verb == "SCHED ON"
     agent.schedules.set(request["NAME"], request["-REPO"],
@@ -10933,9 +11103,7 @@ def _sched_on_off(agent, request):
     return [("schedule", request["NAME"]), ("enabled", is_on)]
 
 
-@verb("SCHED NEXT", "[NAME] [-COUNT=n] [-FROM=time] [-TO=time] [-ALL] [-REPO=name] [-JSON]",
-      MONITOR,
-      "coming due times, in order; nothing fires")
+@verb("SCHED NEXT")
 def _sched_next(agent, request):
     for due, name, repository, note in agent.schedules.preview(
             request["NAME"], request["-REPO"], request["-FROM"], request["-TO"],
@@ -10950,8 +11118,7 @@ def _origin(agent, number):
     return [("repository", names.get(number))] if len(names) > 1 else []
 
 
-@verb("SCHED WHY", "[NAME] [-LIMIT=n] [-REPO=name] [-JSON]", MONITOR,
-      "what became of the due times, newest first")
+@verb("SCHED WHY")
 def _sched_why(agent, request):
     for repository, row in agent.schedules.list_occurrences(request["NAME"], request["-REPO"],
                                                             request["-LIMIT"] or 50):
@@ -10963,9 +11130,7 @@ def _sched_why(agent, request):
         return [("note", "; ".join(notes))] if notes else None
 
 
-@verb("SCHED PLAN", "[-FROM=time] [-TO=time] [-ALL] [-REPO=name] [-JSON]", MONITOR,
-      "play a period (default: a day) against the limits and the median durations of past "
-      "sessions: what would overlap, queue, be skipped, never fit")
+@verb("SCHED PLAN")
 def _sched_plan(agent, request):
     now = agent.clock.now()
     begin = request.get("-FROM", now)
@@ -10993,32 +11158,25 @@ def visit_fields(visit):
             ("outcome", visit.outcome), ("note", "; ".join(visit.notes))]
 
 
-@verb("SCHED UPDATE", "", ADMINISTRATOR, "read the schedules from the repositories again")
+@verb("SCHED UPDATE")
 def _sched_update(agent, request):
     return [("schedules", agent.schedules.update())]
 
 
-CALENDAR_KINDS = {"NAME": Kind(None, check_calendar_name), "DATES": Kind(None, check_dates)}
-
-
-@verb("CALENDAR LIST", "[-JSON]", MONITOR, "list the calendars that exclude_dates can name")
+@verb("CALENDAR LIST")
 def _calendar_list(agent, request):
     for name, dates in sorted(agent.master.calendars().items()):
         yield [("calendar", name), ("dates", dates)]
 
 
-@verb("CALENDAR SET", "NAME DATES", ADMINISTRATOR, "give a calendar other dates, effective at once",
-      CALENDAR_KINDS)
-@verb("CALENDAR ADD", "NAME DATES", ADMINISTRATOR,
-      "add a calendar: dates and ranges a..b between commas",
-      CALENDAR_KINDS)
+@verb("CALENDAR SET")
+@verb("CALENDAR ADD")
 def _calendar_put(agent, request):
     agent.schedules.put_calendar(request["NAME"], request["DATES"], request.verb == "CALENDAR ADD")
     return [("calendar", request["NAME"])]
 
 
-@verb("CALENDAR DEL", "NAME", ADMINISTRATOR, "delete a calendar that no schedule names",
-      CALENDAR_KINDS)
+@verb("CALENDAR DEL")
 def _calendar_del(agent, request):
     agent.schedules.delete_calendar(request["NAME"])
     return [("calendar", request["NAME"])]
@@ -11029,15 +11187,12 @@ def _calendar_del(agent, request):
 # The verbs on sessions, definitions, repositories and the agent itself.
 # ======================================================================================
 
-@verb("PING", "", MONITOR, "how the agent is; never waits for a repository")
+@verb("PING")
 def _ping(agent, request):
     return ping(agent)
 
 
-@verb("EXEC", "SCENARIO [VERSION] [CONTEXT] [VARIABLE=value ...] [-REPO=name] [-NAME=text] "
-      "[-KEYWORDS=a,b] [-AT=time] [-KEY=token] [-PRIORITY=n] [-LEVEL=n] [-TIMEOUT=s] [-AGENT=name] "
-      "[-SYNC[=s]]", OPERATOR, "start a session of a scenario; OK means that it is on disk",
-      {"-NAME": LABEL})
+@verb("EXEC")
 def _exec(agent, request):
     wanted = SessionRequest(
         request["SCENARIO"], request["-AGENT"] or agent.name, request["VERSION"] or NEWEST,
@@ -11058,27 +11213,24 @@ def _exec_sync(agent, pending, timeout_s, has_left):
     return end_fields(agent, agent.watch.wait(ticket.session, timeout_s, has_left))
 
 
-@verb("STOP", "SESSION [-IMMEDIATE]", OPERATOR,
-      "stop a session after the task now running, or at once")
+@verb("STOP")
 def _stop(agent, request):
     status = agent.desk.stop(request["SESSION"], "-IMMEDIATE" in request)
     return [("session", request["SESSION"]), ("status", status)]
 
 
-@verb("RESTART", "SESSION [VARIABLE=value ...] [-FROM=step]", OPERATOR,
-      "go on with a session that ended in ERROR or STOPPED", {"-FROM": NAMED})
+@verb("RESTART")
 def _restart(agent, request):
     return ticket_fields(agent.desk.restart(request["SESSION"], request.variables,
                                             request["-FROM"]))
 
 
-@verb("CLEAN", "[-HOST=id]", OPERATOR, "clean stale sessions now")
+@verb("CLEAN")
 def _clean(agent, request):
     return [("cleaned", agent.keeper.clean(request["-HOST"]))]
 
 
-@verb("HOLD", "[REASON] [-SCHEDULE=name] [-REPO=name] [-UNTIL=time]", OPERATOR,
-      "begin nothing new, or nothing of one schedule, until RELEASE")
+@verb("HOLD")
 def _hold(agent, request):
     now, until = agent.clock.now(), request["-UNTIL"]
     if until is not None and until <= now:
@@ -11087,7 +11239,7 @@ def _hold(agent, request):
                                           until and to_text(until)))
 
 
-@verb("RELEASE", "[-SCHEDULE=name] [-REPO=name]", OPERATOR, "end a hold")
+@verb("RELEASE")
 def _release(agent, request):
     return _set_hold(agent, request, None)
 
@@ -11100,15 +11252,13 @@ def _set_hold(agent, request, hold):
     return [("agent", agent.name), ("hold", hold is not None)]
 
 
-@verb("SHUTDOWN", "[-IMMEDIATE] [-MAX_WAIT=s] [-LEAVE]", ADMINISTRATOR, "stop the agent: running "
-      "sessions may end, are stopped, or are left to the next start")
+@verb("SHUTDOWN")
 def _shutdown(agent, request):
     agent.request_stop("-IMMEDIATE" in request, request.get("-MAX_WAIT", STOP_S),
                        "-LEAVE" in request)
 
 
-@verb("SESSIONS", "[-STATUS=a,b] [-SCENARIO=name] [-SCHEDULE=name] [-REPO=name] [-KEYWORD=word] "
-      "[-SINCE=time] [-LIMIT=n] [-JSON]", MONITOR, "list sessions, newest first")
+@verb("SESSIONS")
 def _sessions(agent, request):
     filters = SessionFilter(tuple(request["-STATUS"] or ()), request["-SCENARIO"],
                             request["-SCHEDULE"], request["-KEYWORD"],
@@ -11117,7 +11267,7 @@ def _sessions(agent, request):
         yield session_fields(agent, row)
 
 
-@verb("STATUS", "SESSION [-JSON]", MONITOR, "a session with its steps, tasks and variables")
+@verb("STATUS")
 def _status(agent, request):
     number = request["SESSION"]
     repository = agent.places.of_session(number)
@@ -11137,22 +11287,20 @@ def _status(agent, request):
         yield [("variable", name), ("value", MASK)]
 
 
-@verb("LOG", "SESSION [-FOLLOW]", MONITOR,
-      "what the tasks of a session printed; -FOLLOW as they print it")
+@verb("LOG")
 def _log(agent, request):
     for row in agent.watch.list_log(request["SESSION"], "-FOLLOW" in request, request.has_left):
         yield FLUSH if row is None else "%s %s/%s %s %s" % (
             to_local(row["time"]), row["step"], row["task"], row["stream"], row["line"])
 
 
-@verb("WAIT", "SESSION [-TIMEOUT=s]", MONITOR, "wait for the end of a session",
-      {"-TIMEOUT": SECONDS})
+@verb("WAIT")
 def _wait(agent, request):
     return end_fields(agent, agent.watch.wait(request["SESSION"], request["-TIMEOUT"],
                                               request.has_left))
 
 
-@verb("SCENARIOS", "[-REPO=name] [-JSON]", MONITOR, "list the scenario versions")
+@verb("SCENARIOS")
 def _scenarios(agent, request):
     for repository in agent.places.readable(request["-REPO"]):
         for row in repository.db.read(repository.scenarios.list_versions):
@@ -11167,7 +11315,7 @@ def _scenarios(agent, request):
                        row, "imported") + [("message", message)]
 
 
-@verb("REPOS", "[-JSON]", MONITOR, "list the attached work repositories")
+@verb("REPOS")
 def _repos(agent, request):
     for place in agent.places.list_all():
         number, name, path, _ = place.attachment
@@ -11176,8 +11324,7 @@ def _repos(agent, request):
                ("message", one_line(place.reason))]
 
 
-@verb("CONTEXTS", "[-JSON]", MONITOR,
-      "list the contexts, and what stands behind logical schemas in them")
+@verb("CONTEXTS")
 def _contexts(agent, request):
     topology = agent.master.topology()
     for name in topology["contexts"]:
@@ -11186,8 +11333,7 @@ def _contexts(agent, request):
             for schema in topology["logical_schemas"] if name in schema["contexts"]))]
 
 
-@verb("IMPORT", "DOCUMENT [-REPO=name] [-REPLACE]", ADMINISTRATOR,
-      "import a definitions document, quoted as one word")
+@verb("IMPORT")
 def _import(agent, request):
     document, counts = agent.import_document(request["DOCUMENT"], request["-REPO"],
                                              "-REPLACE" in request)
@@ -11196,56 +11342,57 @@ def _import(agent, request):
     return list(zip(("scenarios", "schedules"), counts))
 
 
-@verb("EXPORT", "[SCENARIO] [VERSION] [-REPO=name]", MONITOR,
-      "give definitions back, as lines of JSON")
+@verb("EXPORT")
 def _export(agent, request):
     document = agent.export(request["-REPO"], request["SCENARIO"], request["VERSION"])
     return iter(json.dumps(document, indent=1).split("\n"))
 
 
-@verb("DROP", "SCENARIO VERSION [-REPO=name]", ADMINISTRATOR, "delete a scenario version")
+@verb("DROP")
 def _drop(agent, request):
     agent.drop_scenario(request["SCENARIO"], request["VERSION"], request["-REPO"])
 
 
-@verb("ATTACH", "NAME PATH [-CREATE]", ADMINISTRATOR,
-      "attach a work repository; a relative path counts from the master's folder")
+@verb("ATTACH")
 def _attach(agent, request):
     number = agent.places.attach(request["NAME"], request["PATH"], "-CREATE" in request)
     return [("repository", request["NAME"]), ("id", number)]
 
 
-@verb("DETACH", "NAME", ADMINISTRATOR, "detach a work repository; its file stays")
+@verb("DETACH")
 def _detach(agent, request):
     agent.places.detach(request["NAME"])
 
 
-@verb("PURGE", "[-DAYS=n] [-KEEP=n]", ADMINISTRATOR,
-      "delete ended sessions older than DAYS, and beyond the newest KEEP")
+@verb("PURGE")
 def _purge(agent, request):
     if not request:
         raise BadRequest("-DAYS=n or -KEEP=n is missing: say what to purge")
     return [("purged", agent.keeper.purge(request["-DAYS"], request["-KEEP"]))]
 
 
-@verb("METRICS", "", MONITOR, "figures in Prometheus' text format")
+@verb("METRICS")
 def _metrics(agent, request):
     return metrics(agent)
 
 
-@verb("HELP", "[VERB] [SECOND]", None, "the verbs, or one of them")
+@verb("HELP")
 def _help(agent, request):
     wanted = " ".join(capitals(word) for word in request.values() if word)
-    rows = [row for name, row in VERBS.items()
-            if not wanted or (name + " ").startswith(wanted + " ")]
-    if not rows:
+    lines = [line for name, line in _HELP.items()
+             if not wanted or (name + " ").startswith(wanted + " ")]
+    if not lines:
         raise NotFound("%s is no verb" % shorten(wanted))
-    return iter(["%s: %s" % (row.form, row.help) for row in rows])
+    return iter(lines)
 
 
-@verb("QUIT", "", None, "end the connection")
+@verb("QUIT")
 def _quit(agent, request):
     return None
+
+
+# here all functions are bound, or the import ends with what is missing
+_HELP = list_help()
 
 
 # ======================================================================================

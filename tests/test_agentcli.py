@@ -11,9 +11,11 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
+import agent as agent_module
 from conftest import LIMIT_S, TOP, wait_for
 
 sys.path.insert(0, str(TOP / "tools"))
@@ -21,8 +23,8 @@ sys.path.insert(0, str(TOP / "tools"))
 import agentcli     # noqa: E402
 
 PATH = str(TOP / "tools" / "agentcli.py")
-NOT_OFFERED = {"QUIT", "AUTH"}         # verbs that mean something only on a connection that lasts
-OWN_OPTIONS = {"HOST", "PORT", "JSON", "WAIT", "CRONTAB", "SYSTEM", "DRY_RUN"}         # which no verb has
+# which no verb has
+OWN_OPTIONS = {"-HOST", "-PORT", "-JSON", "-WAIT", "-CRONTAB", "-SYSTEM", "-DRY_RUN"}
 
 Result = collections.namedtuple("Result", "status out err")
 
@@ -154,22 +156,43 @@ def test_what_the_agent_refuses(cli):
         assert result.err.startswith("agentcli: " + told), result
 
 
-def test_the_table_offers_what_the_agent_has(cli, capsys):
-    """A verb or option that is new in agent.py gets its word in COMMANDS."""
-    theirs, ours = {}, {}
-    for line in cli("help").out.splitlines():
-        form = line.partition(": ")[0]
-        name = re.match(r"[A-Z]+( [A-Z]+)?(?= |$)", form).group() if form.startswith(("SCHED", "CALENDAR")) else form.split()[0]
-        theirs[name] = set(re.findall(r"\[-([A-Z_]+)", form)) - {"JSON", "SYNC"}
-        if name in NOT_OFFERED:
-            del theirs[name]
+def test_every_verb_is_a_command(cli, capsys):
+    for row in agent_module.VERBS.values():
+        if row.name == "QUIT":              # it means something on a connection that lasts
             continue
         with contextlib.suppress(SystemExit):
-            agentcli.main(name.lower().split() + ["-h"])
+            agentcli.main(row.name.lower().split() + ["-h"])
         help_text = capsys.readouterr().out
-        found = {word.upper().replace("-", "_") for word in re.findall(r"^  --([a-z-]+)", help_text, re.MULTILINE)}
-        ours[name] = found - OWN_OPTIONS | ({"HOST"} if "-HOST=" in help_text else set())
-    assert ours == theirs
+        found = {"-" + word.upper().replace("-", "_")
+                 for word in re.findall(r"^  --([a-z-]+)", help_text, re.MULTILINE)}
+        assert set(row.options) - {"-SYNC"} <= found, row.name
+        assert found - set(row.options) <= OWN_OPTIONS, row.name
+        assert "HOST=" not in help_text or row.name == "CLEAN"
+
+
+def test_what_the_fields_of_an_ok_hold(agent):
+    """Numbers and flags are what base/forms says, in the OK of every verb that has fields."""
+    agent.import_os("SLOW", "sleep 1000")
+    later = time.strftime("%Y-%m-%dT%H:%M", time.localtime(time.time() + 86400))
+    requests = [
+        "PING", "EXEC HELLO -KEY=a", "EXEC HELLO -KEY=a", "EXEC HELLO -SYNC",
+        "EXEC SLOW -AT=" + later, "STOP 3001 -IMMEDIATE", "RESTART 3001", "STOP 3001 -IMMEDIATE",
+        "WAIT 1001", "CLEAN", "HOLD", "RELEASE", "SCHED ADD A HELLO -1 GLOBAL 'daily at 02:00'",
+        "HOLD x -SCHEDULE=A", "RELEASE -SCHEDULE=A", "SCHED SET A -PRIORITY=1", "SCHED OFF A",
+        "SCHED ON A", "SCHED PLAN", "SCHED WHY A", "SCHED UPDATE", "SCHED DEL A",
+        "CALENDAR ADD C 2099-12-25", "CALENDAR SET C 2099-12-26", "CALENDAR DEL C",
+        "ATTACH SECOND second.db -CREATE", "DETACH SECOND", "PURGE -DAYS=9", "IMPORT '{}'"]
+    names = set()
+    for request in requests:
+        last = agent.ask(request)[-1]
+        assert last.startswith("OK"), (request, last)
+        for name, value in re.findall(r'(\w+)=("(?:[^"\\]|\\.)*"|[^ ]*)', last):
+            names.add(name)
+            if value:
+                is_number = bool(re.fullmatch(r"-?\d+(\.\d+)?", value))
+                assert is_number == (name in agent_module.NUMBER_FIELDS), last
+                assert (value in ("yes", "no")) == (name in agent_module.FLAG_FIELDS), last
+    assert names >= agent_module.NUMBER_FIELDS | agent_module.FLAG_FIELDS
 
 
 # ---- sessions --------------------------------------------------------------------------------------------------------

@@ -109,3 +109,14 @@ def test_mistakes_are_one_line(write):
         done = subprocess.run([sys.executable, PATH] + arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert done.returncode == 2
         assert says in done.stderr and done.stderr.count(b"\n") == 1
+
+
+def test_the_build_is_checked_with_the_interpreter_of_the_tests(check, tmp_path, monkeypatch, capfd):
+    (tmp_path / "tools").mkdir()
+    monkeypatch.setattr(check, "TOP", str(tmp_path))
+    build = tmp_path / "tools" / "build.py"
+    build.write_text("import sys; assert sys.argv[1:] == ['--check']")
+    assert check.is_built(sys.executable)
+    build.write_text("import sys; sys.exit('agent.py is not what tools/src says')")
+    assert not check.is_built(sys.executable)
+    assert capfd.readouterr().err == "agent.py is not what tools/src says\n"

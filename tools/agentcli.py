@@ -1,30 +1,50 @@
 #!/usr/bin/env python3
-"""The client of agent.py: its verbs as commands. One file, only the standard library, Python 3.6 and newer.
+r"""The client of agent.py: its verbs as commands. One file, only the standard library, Python 3.6
+and newer.
 
     python agentcli.py [--host HOST] [--port PORT] [--json] COMMAND ...
     python agentcli.py exec HELLO who=you --name "a first try" --wait
     python agentcli.py sched add NIGHT HELLO -1 GLOBAL "daily at 02:00"
     crontab -l | python agentcli.py import --crontab - --dry-run
 
-Options stand before or behind the other words. One in the protocol's own form, -NAME[=value] in capitals, is handed on
-as it is, so that a newer agent's are within reach; what follows `--` is neither option nor variable.
+Options stand before or behind the other words. One in the protocol's own form, -NAME[=value] in
+capitals, is handed on as it is, so that a newer agent's are within reach; what follows `--` is
+neither option nor variable.
 
-Listings are tables (no column that is empty throughout; times are the reader's, to the second); with --json each data
-line is one JSON object on a line of its own, and the fields of the agent's OK are the last one. Without, they are a
-table below the listing. That there is nothing to list is said on a terminal alone.
+Listings are tables (no column that is empty throughout; times are the reader's, to the second);
+with --json each data line is one JSON object on a line of its own, and the fields of the agent's OK
+are the last one. Without, they are a table below the listing. That there is nothing to list is said
+on a terminal alone.
 
-`import --crontab` makes a scenario and a schedule of each entry of a user's or (--system yes; the default for
-/etc/crontab and what lies in a cron.d) a system's crontab. Lines that cannot be carried over are told and left out,
-and counted (left_out); the exit status is 0. The names follow from the file's and the program's, so that the same
-crontab again changes nothing; where a command has changed, --replace takes the new one. --dry-run shows the definitions
-and ends as the import would: it asks the agent what it would refuse, which changes nothing; without an agent it says
-that the rules are not checked.
+`import --crontab` makes a scenario and a schedule of each entry of a user's or (--system yes; the
+default for /etc/crontab and what lies in a cron.d) a system's crontab. Lines that cannot be carried
+over are told and left out, and counted (left_out); the exit status is 0. The names follow from the
+file's and the program's, so that the same crontab again changes nothing; where a command has
+changed, --replace takes the new one. --dry-run shows the definitions and ends as the import would:
+it asks the agent what it would refuse, which changes nothing; without an agent it says that the
+rules are not checked.
 
-Exit status: 0 all is well, and the session that exec or wait told about has not ended badly; 1 it ended in ERROR or
-STOPPED; 2 usage; 3 no connection, or it was lost; 4 refused by the agent, whose ERR is on stderr; 130 Ctrl-C;
-141 nobody reads the output.
+Exit status: 0 all is well, and the session that exec or wait told about has not ended badly; 1 it
+ended in ERROR or STOPPED; 2 usage; 3 no connection, or it was lost; 4 refused by the agent, whose
+ERR is on stderr; 130 Ctrl-C; 141 nobody reads the output.
 
-Sections: vocabulary, errors, words and fields, crontab, connection, what is shown, the command line, main.
+This file is built: tools/build.py joins the modules of tools/src/client, which are what people
+change. Sections, each using only those above it:
+
+    base/vocabulary     The words and limits of the contract, as data: states, transitions, roles,
+                        sizes, times.
+    base/forms          The forms of all requests, as data: words, kinds, roles, help, and what
+                        their replies are.
+    client/words        Words of requests and fields of replies, as the client writes and reads
+                        them.
+    client/shown        What is shown of a reply: tables, records, text, or JSON.
+    client/commands     The verbs as commands, and the command line that names one.
+    client/errors       What ends the client, and with which exit status.
+    client/connection   One connection to an agent, and a reply as it comes.
+    client/crontab      A crontab, and what becomes of its lines as scenarios and schedules; asks
+                        nobody.
+    client/imports      Documents and crontabs handed to the agent, and what is told of them.
+    client/main         One command: the request, its reply, the exit status.
 """
 import argparse
 import calendar
@@ -35,40 +55,271 @@ import shutil
 import socket
 import sys
 import time
-from typing import Callable, NamedTuple
-
-# ---- vocabulary ------------------------------------------------------------------------------------------------------
-
-WELL, ENDED_BADLY, USAGE, NO_CONNECTION, REFUSED, INTERRUPTED, OUTPUT_LOST = 0, 1, 2, 3, 4, 130, 141
-BAD_ENDS = ("ERROR", "STOPPED")
-CONNECT_S = 10
-PING_S = 30             # an agent that hangs is to be noticed; other verbs may take as long as they want
-# what the fields of an OK line hold, apart from text; the data lines of a listing tell it themselves
-NUMBERS = frozenset("session duration uptime running queued id cleaned purged scenarios schedules slots due starts "
-                    "overlaps queues skipped never".split())
-BOOLEANS = frozenset("hold duplicate enabled".split())
-# left out of a table that has both columns of FROM_TO: what they say follows from those, and lines stay short
-FROM_TO, LEFT_OUT = {"begun", "duration"}, {"created", "ended"}
+from typing import Callable, NamedTuple, Optional
 
 
-# ---- errors ----------------------------------------------------------------------------------------------------------
+# ======================================================================================
+# base/vocabulary.py
+# The words and limits of the contract, as data: states, transitions, roles, sizes, times.
+# ======================================================================================
 
-class ClientError(Exception):
-    """What ends the client with its text on stderr and this exit status."""
+DEFAULT_NAME = "AGENT"
+DEFAULT_PORT = 20910
+DEFAULT_CONTEXT = "GLOBAL"
+DEFAULT_REPOSITORY = "WORKREP"
 
-    def __init__(self, status, message):
-        super().__init__(message)
-        self.status = status
+WAITING, QUEUED, RUNNING = "WAITING", "QUEUED", "RUNNING"
+DONE, WARNING, ERROR, STOPPED = "DONE", "WARNING", "ERROR", "STOPPED"
+OUTSTANDING = (WAITING, QUEUED)
+OPEN = OUTSTANDING + (RUNNING,)
+ENDED = (DONE, WARNING, ERROR, STOPPED)
+STATES = OPEN + ENDED
+RESTARTABLE = (ERROR, STOPPED)
+
+# new state of a session -> the states it may come from
+TRANSITIONS = {
+    WAITING: (QUEUED,),                             # a hold
+    QUEUED: (WAITING, RUNNING, ERROR, STOPPED),     # its time, on_stale=restart, RESTART
+    RUNNING: OUTSTANDING,
+    DONE: (RUNNING,),
+    WARNING: (RUNNING,),
+    ERROR: OPEN,
+    STOPPED: OPEN,
+}
+
+STARTED, LATE, SKIPPED, FAILED = "started", "late", "skipped", "failed"     # of an occurrence
+MISFIRE, HELD, LOST = "misfire", "hold", "repository"                       # reasons of one: it was
+OVERLAP, LIMIT = "overlap", "limit"                                         # missed, or had no room
+ALL_SCHEDULES = ""                  # in the ledger: what concerns all of them, a step of the clock
+END, FAIL = "END", "FAIL"                                                   # targets of a step
+WAKE = b"!"             # to the main thread: a request to stop; a signal's byte is its number
+NORMAL, IMMEDIATE = "normal", "immediate"                                   # ways to stop
+ADOPT = "adopt"                                                             # on_stale
+OUT, ERR = "out", "err"                                                     # streams of a task
+
+MONITOR, OPERATOR, ADMINISTRATOR = "monitor", "operator", "administrator"
+ROLES = (MONITOR, OPERATOR, ADMINISTRATOR)          # each may do what those before it may
+
+RESERVED_VARIABLES = ("SESSION", "SCENARIO", "CONTEXT", "DUE")
+MARKER = "AGENT_MARKER"             # environment variable of every process of a task
+
+MAX_NAME = 128                      # characters
+MIN_LINE = 1024                     # bytes: the least that --max-line takes
+MAX_LINE = 64 * 1024                # bytes of a request
+MAX_IMPORT_LINE = 4 * 1024 * 1024   # bytes of an IMPORT by an administrator
+MIN_SECRET = 4                      # characters; a shorter value cannot be masked sensibly
+MASK = "***"
+MAX_LOG_LINE = 16 * 1024            # bytes; a longer line of output is split
+MAX_CAPTURE = 64 * 1024             # bytes of standard output that a variable takes
+MAX_OUTPUT = 1024 * 1024            # bytes kept of one task's output
+MAX_CONNECTIONS = 1000
+MAX_QUEUE = 100000                  # outstanding sessions of an agent
+MAX_LIST = 1000000                  # rows of a listing
+MAX_BATCH = 500                     # requests that share a commit
+MAX_REPOSITORIES = 999
+SESSIONS_PER_CORE = 4
+KEEP_DAYS = 90
+
+WRITE_S = 5.0           # a request that cannot be written for so long is refused
+TERM_S = 2.0            # between SIGTERM and SIGKILL
+KILL_S = 10.0           # how long what got SIGKILL is waited for
+DRAIN_S = 0.5           # how long after its exit a task's pipes are read
+LINGER, LINGER_S = 64 * 1024, 1.0       # bytes and seconds read of what follows the last request
+STRANGER_S = 30.0       # how long one whom the agent does not know may be silent
+STOP_S = 60.0           # default of SHUTDOWN -MAX_WAIT
+LATE_S = 1.0            # begun so long after its due time is late
+STEP_S = 0.5            # the clock of the day and the steady one differ by more: one has stepped
+MAX_MISSED = 100        # sessions that misfire=all makes at most
+MISSED_S = 86400.0      # and for no due time older than this, unless grace says so
+EXCLUDED_S = 60.0       # between two records of what a schedule's window excludes
+HEARTBEAT_S = 10.0
+YIELD_S = 0.2           # how long a session's begin gives way to requests that wait for their OK
+YIELD_REQUESTS = 3      # as many at once make it give way
+FLOOD_S = 0.05          # and so long after they did
+FOLLOW_S = 0.05         # between two looks for new lines of a log
+ATTACH_S = 2.0          # between tries to attach a repository, and looks at one's health
+CLEAN_S = 60.0          # between two cleanings
+
+EXIT_OK, EXIT_CANNOT_START, EXIT_USAGE = 0, 1, 2
 
 
-# ---- words and fields ------------------------------------------------------------------------------------------------
+# ======================================================================================
+# base/forms.py
+# The forms of all requests, as data: words, kinds, roles, help, and what their replies are.
+# ======================================================================================
+
+# what the data lines of a reply are
+AS_FIELDS = "fields"        # there are none, or they are fields as those of the OK
+AS_ROWS = "rows"            # rows of a table; JSON objects with -JSON
+AS_RECORD = "record"        # likewise, and the first is what the others belong to
+AS_TEXT = "text"
+AS_DOCUMENT = "document"    # one JSON document over many lines
+AS_LOG = "log"              # TIME STEP/TASK out|err TEXT
+
+# what fields of an OK hold, where that is no text; a number that is not known is empty
+NUMBER_FIELDS = frozenset("session duration uptime running queued id cleaned purged scenarios "
+                          "schedules slots due starts overlaps queues skipped never".split())
+FLAG_FIELDS = frozenset("hold duplicate enabled".split())      # yes or no
+
+
+class Form(NamedTuple):
+    """One verb. Its words are those behind the name, as HELP shows them: arguments, then options;
+    [] may be left out."""
+    name: str               # SCHED ADD is one, by its first two words
+    words: str
+    role: Optional[str]     # None: everybody
+    help: str
+    reply: str = AS_FIELDS
+    kinds: dict = {}        # word -> its kind, where that is not the one of KIND_WORDS
+
+    @property
+    def text(self):
+        """The whole request."""
+        return ("%s %s" % (self.name, self.words)).strip()
+
+    @property
+    def usage(self):
+        """The words without the options."""
+        return re.split(r" ?\[-", self.words)[0]
+
+
+class Part(NamedTuple):
+    """One argument or option of a form; an option's name begins with its dash."""
+    name: str
+    kind: Optional[str]     # None: a flag, which has no value
+    shown: str              # a value as HELP shows it; nothing for an argument or a flag
+    is_required: bool
+    is_value_optional: bool
+
+
+# the usual kinds of words: what a kind means is protocol/table's to say
+KIND_WORDS = {
+    "AGENT": "name", "AT": "time", "CONTEXT": "name", "COUNT": "count", "DAYS": "days",
+    "DOCUMENT": "text", "FROM": "time", "HOST": "label", "KEEP": "amount", "KEY": "token",
+    "KEYWORD": "label", "KEYWORDS": "label", "LEVEL": "level", "LIMIT": "limit",
+    "MAX_WAIT": "seconds", "NAME": "name", "PATH": "token", "PRIORITY": "priority",
+    "REASON": "label", "REPO": "name", "RULE": "text", "SCENARIO": "name", "SCHEDULE": "name",
+    "SECOND": "text", "SESSION": "session", "SINCE": "time", "STATUS": "states",
+    "SYNC": "seconds", "TIMEOUT": "timeout", "TO": "end", "UNTIL": "end", "VERB": "text",
+    "VERSION": "version",
+}
+
+# the options of SCHED ADD and SET that are fields of a schedule -> a value as HELP shows it
+SCHEDULE_OPTIONS = {
+    "-AGENT": "name", "-TIMEZONE": "zone", "-ENABLED": "yes|no", "-FROM": "time", "-TO": "time",
+    "-HOURS": "08:00-18:00", "-EXCLUDE_WEEKDAYS": "sat,sun", "-EXCLUDE_MONTHDAYS": "1,last",
+    "-EXCLUDE_DATES": "a,b..c,calendar", "-REPEAT_EVERY": "s", "-REPEAT_COUNT": "n",
+    "-REPEAT_FOR": "s", "-GAP": "run|skip", "-FOLD": "first|both", "-JITTER": "s",
+    "-AFTER": "a,b/2h,scenario:c", "-NAME": "text", "-KEYWORDS": "a,b", "-PRIORITY": "n",
+    "-ATTEMPTS": "n", "-RETRY_DELAY": "s", "-TIMEOUT": "s",
+    "-OVERLAP": "queue|skip|parallel|stop", "-MISFIRE": "once|all|skip", "-GRACE": "s",
+}
+
+
+def schedule_field(option):
+    """The field of a schedule that an option sets. NAME is the sessions' name, for which a
+    definition needs another word."""
+    return "session_name" if option == "-NAME" else option[1:].lower()
+
+
+_SCHEDULE_WORDS = " ".join("[%s=%s]" % item for item in SCHEDULE_OPTIONS.items())
+_SCHEDULE_KINDS = {option: "field " + schedule_field(option) for option in SCHEDULE_OPTIONS}
+_CALENDAR_KINDS = {"NAME": "calendar", "DATES": "dates"}
+
+VERB_FORMS = (
+    Form("PING", "", MONITOR, "how the agent is; never waits for a repository"),
+    Form("EXEC", "SCENARIO [VERSION] [CONTEXT] [VARIABLE=value ...] [-REPO=name] [-NAME=text] "
+         "[-KEYWORDS=a,b] [-AT=time] [-KEY=token] [-PRIORITY=n] [-LEVEL=n] [-TIMEOUT=s] "
+         "[-AGENT=name] [-SYNC[=s]]", OPERATOR,
+         "start a session of a scenario; OK means that it is on disk",
+         kinds={"-NAME": "label"}),
+    Form("STOP", "SESSION [-IMMEDIATE]", OPERATOR,
+         "stop a session after the task now running, or at once"),
+    Form("RESTART", "SESSION [VARIABLE=value ...] [-FROM=step]", OPERATOR,
+         "go on with a session that ended in ERROR or STOPPED", kinds={"-FROM": "name"}),
+    Form("CLEAN", "[-HOST=id]", OPERATOR, "clean stale sessions now"),
+    Form("HOLD", "[REASON] [-SCHEDULE=name] [-REPO=name] [-UNTIL=time]", OPERATOR,
+         "begin nothing new, or nothing of one schedule, until RELEASE"),
+    Form("RELEASE", "[-SCHEDULE=name] [-REPO=name]", OPERATOR, "end a hold"),
+    Form("SHUTDOWN", "[-IMMEDIATE] [-MAX_WAIT=s] [-LEAVE]", ADMINISTRATOR,
+         "stop the agent: running sessions may end, are stopped, or are left to the next start"),
+    Form("SESSIONS", "[-STATUS=a,b] [-SCENARIO=name] [-SCHEDULE=name] [-REPO=name] "
+         "[-KEYWORD=word] [-SINCE=time] [-LIMIT=n] [-JSON]", MONITOR,
+         "list sessions, newest first", AS_ROWS),
+    Form("STATUS", "SESSION [-JSON]", MONITOR, "a session with its steps, tasks and variables",
+         AS_RECORD),
+    Form("LOG", "SESSION [-FOLLOW]", MONITOR,
+         "what the tasks of a session printed; -FOLLOW as they print it", AS_LOG),
+    Form("WAIT", "SESSION [-TIMEOUT=s]", MONITOR, "wait for the end of a session",
+         kinds={"-TIMEOUT": "seconds"}),
+    Form("SCENARIOS", "[-REPO=name] [-JSON]", MONITOR, "list the scenario versions", AS_ROWS),
+    Form("REPOS", "[-JSON]", MONITOR, "list the attached work repositories", AS_ROWS),
+    Form("CONTEXTS", "[-JSON]", MONITOR,
+         "list the contexts, and what stands behind logical schemas in them", AS_ROWS),
+    Form("IMPORT", "DOCUMENT [-REPO=name] [-REPLACE]", ADMINISTRATOR,
+         "import a definitions document, quoted as one word"),
+    Form("EXPORT", "[SCENARIO] [VERSION] [-REPO=name]", MONITOR,
+         "give definitions back, as lines of JSON", AS_DOCUMENT),
+    Form("DROP", "SCENARIO VERSION [-REPO=name]", ADMINISTRATOR, "delete a scenario version"),
+    Form("ATTACH", "NAME PATH [-CREATE]", ADMINISTRATOR,
+         "attach a work repository; a relative path counts from the master's folder"),
+    Form("DETACH", "NAME", ADMINISTRATOR, "detach a work repository; its file stays"),
+    Form("PURGE", "[-DAYS=n] [-KEEP=n]", ADMINISTRATOR,
+         "delete ended sessions older than DAYS, and beyond the newest KEEP"),
+    Form("METRICS", "", MONITOR, "figures in Prometheus' text format", AS_TEXT),
+    Form("HELP", "[VERB] [SECOND]", None, "the verbs, or one of them", AS_TEXT),
+    Form("QUIT", "", None, "end the connection"),
+    Form("SCHED LIST", "[-REPO=name] [-JSON]", MONITOR, "list the schedules", AS_ROWS),
+    Form("SCHED SHOW", "NAME [-REPO=name] [-JSON]", MONITOR,
+         "one schedule with its variables and hold", AS_RECORD),
+    Form("SCHED ADD", "NAME SCENARIO VERSION CONTEXT [RULE] [VARIABLE=value ...] %s [-REPO=name]"
+         % _SCHEDULE_WORDS, ADMINISTRATOR, "add a schedule, effective at once",
+         kinds=_SCHEDULE_KINDS),
+    Form("SCHED SET", "NAME [VARIABLE=value ...] %s [-SCENARIO=name] [-VERSION=version] "
+         "[-CONTEXT=name] [-RULE=rule] [-REPO=name]" % _SCHEDULE_WORDS, ADMINISTRATOR,
+         "change a schedule, effective at once; its past is not fired", kinds=_SCHEDULE_KINDS),
+    Form("SCHED DEL", "NAME [-REPO=name]", ADMINISTRATOR,
+         "delete a schedule; what it decided is kept until purged"),
+    Form("SCHED ON", "NAME [-REPO=name]", ADMINISTRATOR, "enable a schedule"),
+    Form("SCHED OFF", "NAME [-REPO=name]", ADMINISTRATOR, "disable a schedule"),
+    Form("SCHED NEXT", "[NAME] [-COUNT=n] [-FROM=time] [-TO=time] [-ALL] [-REPO=name] [-JSON]",
+         MONITOR, "coming due times, in order; nothing fires", AS_ROWS),
+    Form("SCHED WHY", "[NAME] [-LIMIT=n] [-REPO=name] [-JSON]", MONITOR,
+         "what became of the due times, newest first", AS_ROWS),
+    Form("SCHED PLAN", "[-FROM=time] [-TO=time] [-ALL] [-REPO=name] [-JSON]", MONITOR,
+         "play a period (default: a day) against the limits and the median durations of past "
+         "sessions: what would overlap, queue, be skipped, never fit", AS_ROWS),
+    Form("SCHED UPDATE", "", ADMINISTRATOR, "read the schedules from the repositories again"),
+    Form("CALENDAR LIST", "[-JSON]", MONITOR, "list the calendars that exclude_dates can name",
+         AS_ROWS),
+    Form("CALENDAR ADD", "NAME DATES", ADMINISTRATOR,
+         "add a calendar: dates and ranges a..b between commas", kinds=_CALENDAR_KINDS),
+    Form("CALENDAR SET", "NAME DATES", ADMINISTRATOR,
+         "give a calendar other dates, effective at once", kinds=_CALENDAR_KINDS),
+    Form("CALENDAR DEL", "NAME", ADMINISTRATOR, "delete a calendar that no schedule names",
+         kinds={"NAME": "calendar"}),
+)
+_WORD = re.compile(r"(\[?)(-?)([A-Z_]+)(\[?)(?:=([^] ]+))?")
+
+
+def list_parts(form):
+    """The arguments and options of a form, in order: [Part]; VARIABLE=value is neither."""
+    parts = []
+    for bracket, dash, word, inner_bracket, shown in _WORD.findall(form.words):
+        if word != "VARIABLE":
+            is_flag = dash and not shown
+            kind = None if is_flag else form.kinds.get(dash + word) or KIND_WORDS[word]
+            parts.append(Part(dash + word, kind, shown, not bracket, bool(inner_bracket)))
+    return parts
+
+
+# ======================================================================================
+# client/words.py
+# Words of requests and fields of replies, as the client writes and reads them.
+# ======================================================================================
 
 _BARE = re.compile(r"[A-Za-z0-9_.:/,+@%#-]+")
 _FIELD = re.compile(r'([A-Za-z_]\w*)=("(?:[^"\\]|\\.)*"|[^ ]*)')
-_FAULT = re.compile(r"(?:scenarios|schedules)\[(\d+)\](?:\S*\.)?(\S*): (.*)")         # place, field, reason
-_VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
-_OPTION = re.compile(r"-([A-Z][A-Z_]+)(?:=(.*))?", re.DOTALL)
-_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?([+-])(\d\d):(\d\d)")
 
 
 def quote(text):
@@ -87,33 +338,449 @@ def as_typed(text):
 
 
 def parse_fields(text):
-    """`session=1001 message="x y"` -> {"session": 1001, "message": "x y"}; a number that is not there is None."""
+    """`session=1001 message="x y"` -> {"session": 1001, "message": "x y"};
+    a number that is not there is None."""
     fields = {}
     for name, value in _FIELD.findall(text):
         value = json.loads(value) if value.startswith('"') else value
-        if name in NUMBERS and re.fullmatch(r"-?\d*\.?\d*", value):
+        if name in NUMBER_FIELDS and re.fullmatch(r"-?\d*\.?\d*", value):
             value = None if value == "" else float(value) if "." in value else int(value)
-        elif name in BOOLEANS and value in ("yes", "no"):
+        elif name in FLAG_FIELDS and value in ("yes", "no"):
             value = value == "yes"
         fields[name] = value
     return fields
 
 
-# ---- crontab ---------------------------------------------------------------------------------------------------------
+# ======================================================================================
+# client/shown.py
+# What is shown of a reply: tables, records, text, or JSON.
+# ======================================================================================
 
-CRON_WORDS = {"@reboot": "startup", "@every_minute": "every 1m", "@every_second": "every 1s"}       # others are cron's
+# left out of a table that has both columns of FROM_TO: what they say follows from those, and lines
+# stay short
+FROM_TO, LEFT_OUT = {"begun", "duration"}, {"created", "ended"}
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?([+-])(\d\d):(\d\d)")
+
+
+def put(line, is_flushed=False):
+    """Writes a line to stdout; what its encoding lacks is shown as \\xNN. Raises OSError."""
+    if sys.stdout is not None:
+        sys.stdout.buffer.write(
+            (line + "\n").encode(sys.stdout.encoding or "ascii", "backslashreplace"))
+        if is_flushed:
+            sys.stdout.buffer.flush()
+
+
+def complain(message):
+    """Writes a line to stderr."""
+    if sys.stderr is not None:
+        print("agentcli: %s" % message, file=sys.stderr)
+
+
+def put_json(value):
+    """Writes a value as one line of JSON."""
+    put(json.dumps(value), is_flushed=True)
+
+
+def printable(value):
+    """A value for people, on one line and without control characters."""
+    if value is None or isinstance(value, bool):
+        return {None: "", True: "yes", False: "no"}[value]
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode()
+                   for c in str(value))
+
+
+def put_fields(fields):
+    """Writes what the agent acknowledged on one line, without the fields that are empty."""
+    shown = [(name, printable(value)) for name, value in fields.items() if value not in (None, "")]
+    put(" ".join("%s=%s" % (
+        name, json.dumps(text, ensure_ascii=False) if " " in text or text[:1] == '"' else text)
+                 for name, text in shown) or "OK", is_flushed=True)
+
+
+def to_reader(value):
+    """A cell of a table: a time of the agent as the reader's local time, to the second."""
+    match = isinstance(value, str) and _TIME.fullmatch(value)
+    if not match:
+        return printable(value)
+    text, sign, hours, minutes = match.groups()
+    offset_s = (int(hours) * 60 + int(minutes)) * 60 * (-1 if sign == "-" else 1)
+    instant = calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%S")) - offset_s
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(instant))
+
+
+def put_table(rows):
+    """Writes rows (dicts) as aligned columns; numbers stand on the right."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    left_out = LEFT_OUT if FROM_TO.issubset(names) else ()
+    columns = []
+    for name in names:
+        values = [row.get(name) for row in rows]
+        present = [value for value in values if value not in (None, "")]
+        if present and name not in left_out:
+            cells = [name.upper()] + [to_reader(value) for value in values]
+            width = max(map(len, cells))
+            is_number = all(type(value) in (int, float) for value in present)
+            columns.append([cell.rjust(width) if is_number else cell.ljust(width)
+                            for cell in cells])
+    for cells in zip(*columns):
+        put("  ".join(cells).rstrip())
+
+
+def put_record(row):
+    """Writes a row as a line a field, without those that are empty."""
+    shown = [(name, printable(value)) for name, value in row.items() if value not in (None, "")]
+    width = max([len(name) for name, _ in shown] or [0])
+    for name, text in shown:
+        put("%s  %s" % (name.ljust(width), text))
+
+
+def show_acknowledgement(reply, is_json, origin=""):
+    """A reply of fields. Data lines that are no fields are the faults that stand before an ERR;
+    `origin`: in what."""
+    write = put_json if is_json else put_fields
+    for line in reply:
+        if _FIELD.match(line):
+            write(parse_fields(line))
+        else:
+            complain(origin + line)
+    write(reply.fields)
+
+
+def show_listing(reply, is_json, is_record=False):
+    """A reply of JSON objects: a table for each kind of row, told by its first key; a record's
+    first is no table. The fields of the OK are one more."""
+    if is_json:
+        show_text(reply)
+        if reply.fields:
+            put_json(reply.fields)
+        return
+    kinds = {}
+    for row in [json.loads(line) for line in list(reply)]:
+        kinds.setdefault(next(iter(row), ""), []).append(row)
+    if reply.fields:
+        kinds[None] = [reply.fields]
+    if not kinds and sys.stderr is not None and sys.stdout is not None and sys.stdout.isatty():
+        print("none", file=sys.stderr)
+    for number, rows in enumerate(kinds.values()):
+        if number:
+            put("")
+        if not is_record or number:
+            put_table(rows)
+            continue
+        for index, row in enumerate(rows):
+            if index:
+                put("")
+            put_record(row)
+
+
+def show_record(reply, is_json):
+    """A reply of JSON objects, of which the first is what was asked for and the others belong to
+    it."""
+    show_listing(reply, is_json, is_record=True)
+
+
+def show_text(reply, is_json=False):
+    """A reply of text."""
+    for line in reply:
+        put(json.dumps({"line": line}) if is_json else line)
+
+
+def show_document(reply, is_json):
+    """A reply that is a JSON document over many lines; with --json it is one line."""
+    if is_json:
+        put_json(json.loads("\n".join(reply)))
+    else:
+        show_text(reply)
+
+
+def show_log(reply, is_json):
+    """A reply of lines `TIME STEP/TASK out|err TEXT`."""
+    for line in reply:
+        if is_json:
+            when, place, stream, text = (line.split(" ", 3) + [""] * 3)[:4]
+            step, _, task = place.partition("/")
+            line = json.dumps({"time": when, "step": step, "task": task, "stream": stream,
+                               "text": text})
+        put(line, is_flushed=True)
+
+
+# ======================================================================================
+# client/commands.py
+# The verbs as commands, and the command line that names one.
+# ======================================================================================
+
+_VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
+_OPTION = re.compile(r"-([A-Z][A-Z_]+)(?:=(.*))?", re.DOTALL)
+
+
+class Command(NamedTuple):
+    """One row of the command table."""
+    name: str               # the verb in lower case; `sched add` is one
+    arguments: str          # as usage shows them; [] may be left out
+    options: list           # [(name in the protocol, its value as shown)]; a flag shows none
+    show: Callable          # (Reply, is_json)
+    help: str
+
+
+SHOWS = {AS_FIELDS: show_acknowledgement, AS_ROWS: show_listing, AS_RECORD: show_record,
+         AS_TEXT: show_text, AS_DOCUMENT: show_document, AS_LOG: show_log}
+NO_COMMANDS = ("QUIT",)             # they mean something on a connection that lasts
+# the client's own words stand for these: --json, --wait; and --host is where the agent is
+NO_OPTIONS = ("-JSON", "-HOST", "-SYNC")
+CRONTAB_OPTIONS = ("CRONTAB", "SYSTEM", "DRY_RUN")        # the client's own
+OWN_OPTIONS = {"EXEC": [("WAIT", "")],
+               "IMPORT": [("CRONTAB", ""), ("SYSTEM", "yes|no"), ("DRY_RUN", "")]}
+OWN_ARGUMENTS = {"IMPORT": "FILE..."}
+OWN_HELP = {
+    "EXEC": "start a session of a scenario; with --wait the exit status is the session's",
+    "WAIT": "wait for the end of a session; its exit status",
+    "CLEAN": "clean stale sessions now; -HOST=id: those of a host that is gone",
+    "SCHED ADD": "add a schedule, effective at once; VERSION -1 is the latest",
+    "IMPORT": "import definitions documents, or crontabs; - is standard input; ends at the first "
+              "that is refused; --dry-run shows what crontabs become, and asks the agent, where "
+              "there is one, which lines it would refuse",
+}
+
+
+def make_command(form):
+    """The command of a verb."""
+    options = [(part.name[1:], part.shown) for part in list_parts(form)
+               if part.name.startswith("-") and part.name not in NO_OPTIONS]
+    return Command(form.name.lower(), OWN_ARGUMENTS.get(form.name, form.usage),
+                   options + OWN_OPTIONS.get(form.name, []), SHOWS[form.reply],
+                   OWN_HELP.get(form.name) or re.sub("-[A-Z_]{2,}", as_offered, form.help))
+
+
+def as_offered(match):
+    """An option in a text of the protocol, as the client offers it."""
+    return "-" + match.group().lower().replace("_", "-")
+
+
+COMMANDS = [make_command(form) for form in VERB_FORMS if form.name not in NO_COMMANDS]
+
+
+def port_number(text):
+    """The value of --port. Raises ArgumentTypeError."""
+    if not re.fullmatch("[0-9]{1,5}", text) or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError("must be a number from 1 to 65535, not %s" % ascii(text))
+    return int(text)
+
+
+def add_common(parser, **defaults):
+    """The options that every command has, before and behind its name."""
+    def add(name, **keywords):
+        parser.add_argument("--" + name, default=defaults.get(name, argparse.SUPPRESS), **keywords)
+    add("host", metavar="HOST", help="where the agent is (127.0.0.1)")
+    add("port", metavar="PORT", help="its port (%d)" % DEFAULT_PORT, type=port_number)
+    add("json", action="store_true", help="JSON objects, one a line")
+
+
+def make_parser():
+    """The parser of everything but the arguments of a command,
+    which may stand between its options."""
+    parser = argparse.ArgumentParser(prog="agentcli.py", description="The client of agent.py.",
+                                     allow_abbrev=False)
+    add_common(parser, host="127.0.0.1", port=DEFAULT_PORT, json=False)
+    places = {"": add_subparsers(parser)}
+    for command in COMMANDS:
+        group, _, name = command.name.rpartition(" ")
+        if group not in places:
+            places[group] = add_subparsers(places[""].add_parser(group, help="%ss: %s %s -h" % (
+                {"sched": "schedule"}.get(group, group), parser.prog, group), allow_abbrev=False))
+        usage = " ".join([parser.prog, command.name] + command.arguments.split() + ["[options]"])
+        sub = places[group].add_parser(name, help=command.help, description=command.help,
+                                       usage=usage, allow_abbrev=False)
+        for key, shown in command.options:
+            keywords = ({"metavar": shown.upper()} if shown
+                        else {"action": "store_const", "const": True})
+            sub.add_argument("--" + key.lower().replace("_", "-"), dest="-" + key,
+                             default=argparse.SUPPRESS, **keywords)
+        add_common(sub)
+        sub.set_defaults(command=command, parser=sub)
+    return parser
+
+
+def add_subparsers(parser):
+    """Makes a parser demand a command."""
+    subparsers = parser.add_subparsers(metavar="COMMAND", dest="missing")
+    subparsers.required = True          # an argument of add_subparsers() from 3.7 on
+    return subparsers
+
+
+def parse_command_line(words):
+    """The words of a command line -> (Namespace with host, port, json and command, arguments, the
+    options and variables as words of a request). Wrong ones end the client with a message and
+    status 2."""
+    end = words.index("--") if "--" in words else len(words)
+    before, literal = [with_dashes(word) for word in words[:end]], words[end + 1:]
+    raw = [match for match in map(_OPTION.fullmatch, before) if match]
+    parsed, others = make_parser().parse_known_args([word for word in before
+                                                     if not _OPTION.fullmatch(word)])
+    unknown = [word for word in others if re.fullmatch(r"-[^\d\s]\S*", word)]
+    if unknown:
+        # no value is repeated
+        parsed.parser.error("unknown option %s" % unknown[0].partition("=")[0])
+    form = re.findall(r"\[.*?\]|\S+", parsed.command.arguments)
+    is_variable = _VARIABLE.fullmatch if any("=" in name for name in form) else lambda word: None
+    arguments = [word for word in others if not is_variable(word)] + literal
+    check_arguments(parsed.parser, [name for name in form if "=" not in name], arguments)
+    found = {name[1:]: value for name, value in vars(parsed).items() if name.startswith("-")}
+    if found.pop("WAIT", None):
+        found["SYNC"] = True
+    parsed.crontab = {name: found.pop(name) for name in CRONTAB_OPTIONS if name in found}
+    if parsed.crontab and "CRONTAB" not in parsed.crontab:
+        parsed.parser.error("--system and --dry-run are for --crontab")
+    if parsed.crontab.get("SYSTEM", "yes") not in ("yes", "no"):
+        parsed.parser.error("--system takes yes or no")
+    request = [render_option(name, None if value is True else value)
+               for name, value in found.items()]
+    request += [render_option(*match.groups()) for match in raw]
+    request += ["%s=%s" % (match.group(1), quote(as_typed(match.group(2))))
+                for match in map(is_variable, others) if match]
+    return parsed, arguments, request
+
+
+def with_dashes(word):
+    """A word of the command line; an option written with _, as fields of definitions are,
+    as it is offered."""
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value if re.fullmatch("--[a-z_-]+", name) else word
+
+
+def check_arguments(parser, form, arguments):
+    """Whether there are too few or too many of them; `form` is their names,
+    [] for what may be left out."""
+    required = [name for name in form if not name.startswith("[")]
+    if len(arguments) < len(required):
+        parser.error("%s is missing" % required[len(arguments)])
+    if len(arguments) > len(form) and not any(name.endswith("...") for name in form):
+        name, equals, _ = arguments[len(form)].partition("=")
+        parser.error("%s is one too many" % ascii(name + (equals and "=...")))
+
+
+# ======================================================================================
+# client/errors.py
+# What ends the client, and with which exit status.
+# ======================================================================================
+
+WELL, ENDED_BADLY, USAGE, NO_CONNECTION, REFUSED, INTERRUPTED, OUTPUT_LOST = 0, 1, 2, 3, 4, 130, 141
+
+
+class ClientError(Exception):
+    """What ends the client with its text on stderr and this exit status."""
+
+    def __init__(self, status, message):
+        super().__init__(message)
+        self.status = status
+
+
+def reason_of(error):
+    """The text of an OSError without its number."""
+    return getattr(error, "strerror", None) or str(error)
+
+
+# ======================================================================================
+# client/connection.py
+# One connection to an agent, and a reply as it comes.
+# ======================================================================================
+
+CONNECT_S = 10
+
+
+class Connection:
+    """One TCP connection to an agent. Raises ClientError when there is none, or when it is lost."""
+
+    def __init__(self, host, port):
+        self.place = "%s:%d" % (host, port)
+        try:
+            self._socket = socket.create_connection((host, port), timeout=CONNECT_S)
+        except (OSError, UnicodeError) as error:
+            raise ClientError(NO_CONNECTION, "cannot connect to %s: %s"
+                              % (self.place, reason_of(error)))
+        self._file = self._socket.makefile("rb")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._file.close()
+        self._socket.close()
+
+    def ask(self, request, limit_s=None):
+        """Sends a request -> Reply.
+        The agent may be silent for `limit_s` seconds; None: for ever."""
+        self._socket.settimeout(limit_s)
+        try:
+            self._socket.sendall(request.encode() + b"\n")
+        except OSError:
+            pass        # what refuses a request before its end has said why: that is read now
+        return Reply(self)
+
+    def read_line(self):
+        """The next line without its end."""
+        try:
+            line = self._file.readline()
+        except OSError as error:
+            raise ClientError(NO_CONNECTION, "lost the agent at %s: %s"
+                              % (self.place, reason_of(error)))
+        if not line.endswith(b"\n"):
+            raise ClientError(NO_CONNECTION, "lost the agent at %s before its reply was complete"
+                              % self.place)
+        return line.decode("utf-8", "replace").rstrip("\r\n")
+
+
+class Reply:
+    """Iterates over the data lines of one reply as they come;
+    `fields` are those of its OK, afterwards.
+
+    Raises ClientError for an ERR and for what no agent says.
+    """
+
+    def __init__(self, connection):
+        self._connection = connection
+        self.fields = {}
+
+    def __iter__(self):
+        while True:
+            line = self._connection.read_line()
+            first, _, rest = line.partition(" ")
+            if first == "*":
+                yield rest
+            elif first == "OK":
+                self.fields = parse_fields(rest)
+                return
+            elif first == "ERR":
+                raise ClientError(REFUSED, line)
+            else:
+                raise ClientError(NO_CONNECTION, "what answers at %s is no agent"
+                                  % self._connection.place)
+
+
+# ======================================================================================
+# client/crontab.py
+# A crontab, and what becomes of its lines as scenarios and schedules; asks nobody.
+# ======================================================================================
+
+# other words that begin with @ are cron's own
+CRON_WORDS = {"@reboot": "startup", "@every_minute": "every 1m", "@every_second": "every 1s"}
 # what a command is not named after: a guard with its arguments, and what only leads to the program
 SEPARATORS = frozenset("; | & ( ) if then elif else fi while do done".split())
-GUARDS = frozenset("test [ [[ cd command which type for . source export set umask sleep echo true : exit".split())
-LEADERS = frozenset("exec nice ionice nohup env time timeout chronic setsid run-parts sh bash dash ksh zsh perl php "
-                    "python python2 python3 ruby".split())
+GUARDS = frozenset("test [ [[ cd command which type for . source export set umask sleep echo true "
+                   ": exit".split())
+LEADERS = frozenset("exec nice ionice nohup env time timeout chronic setsid run-parts sh bash dash "
+                    "ksh zsh perl php python python2 python3 ruby".split())
 _SYSTEM_CRONTAB = re.compile("/etc/crontab|.*/cron[.]d/[^/]+")
-_OF_USER = re.compile("/var/(?:spool/)?cron/(?:crontabs/|tabs/)?([^/]+)")       # where cron keeps those of users
-_ENTRY = re.compile(r"-?(@\S+|\S+(?:\s+\S+){4})\s+(.*)", re.ASCII)              # SUSE's - only means: do not log
-_SETTING = re.compile(r"""(["']?)([^\s"'=]+)\1\s*=\s*(?:(["'])((?:(?!\3).)*)\3|([^"'].*?)?)\s*""", re.ASCII)
+# where cron keeps those of users
+_OF_USER = re.compile("/var/(?:spool/)?cron/(?:crontabs/|tabs/)?([^/]+)")
+# a - before an entry, as SUSE has it, only means: do not log
+_ENTRY = re.compile(r"-?(@\S+|\S+(?:\s+\S+){4})\s+(.*)", re.ASCII)
+_SETTING = re.compile(r"""(["']?)([^\s"'=]+)\1\s*=\s*(?:(["'])((?:(?!\3).)*)\3|([^"'].*?)?)\s*""",
+                      re.ASCII)
 _BEFORE_INPUT = re.compile(r"((?:\\.|[^%])*)%?(.*)")
 _SHELL_WORD = re.compile(r"""[;|&()]|(?:"[^"]*"|'[^']*'|[^\s;|&()"'])+""")
-_NO_PROGRAM = re.compile(r"[-<>]|\d+(?:[<>]|[smhd]?$)|\w+=|.*\s")     # an option, redirection, number, assignment, text
+# an option, redirection, number, assignment, text
+_NO_PROGRAM = re.compile(r"[-<>]|\d+(?:[<>]|[smhd]?$)|\w+=|.*\s")
 
 
 class Line(NamedTuple):
@@ -130,11 +797,12 @@ class Entry(NamedTuple):
 
 
 class Crontab:
-    """What becomes of a crontab: `entries` are carried over, `notes` [(Line, reason)] say what is not, or not quite;
-    of `left_out` lines nothing is carried over."""
+    """What becomes of a crontab: `entries` are carried over, `notes` [(Line, reason)] say what is
+    not, or not quite; of `left_out` lines nothing is carried over."""
 
     def __init__(self, name, user, home, owner):
-        """`owner` is whose it is, None where every line names a user; only what is of `user` can be carried over."""
+        """`owner` is whose it is, None where every line names a user;
+        only what is of `user` can be carried over."""
         self.name, self._user, self._owner = name, user, owner
         self.entries, self.notes, self.left_out = [], [], 0
         self._settings = {"SHELL": "/bin/sh", "HOME": home, "LOGNAME": user, "USER": user}
@@ -143,7 +811,8 @@ class Crontab:
     def read(self, data):
         """Takes in its bytes -> itself."""
         for number, raw in enumerate(data.split(b"\n"), 1):
-            line = Line(number, raw.decode("utf-8-sig", "backslashreplace").lstrip(" \t").rstrip("\r"))
+            line = Line(number,
+                        raw.decode("utf-8-sig", "backslashreplace").lstrip(" \t").rstrip("\r"))
             if line.text and not line.text.startswith("#"):
                 try:
                     self._take(line, raw)
@@ -163,14 +832,17 @@ class Crontab:
         self.entries = [entry for place, entry in enumerate(self.entries) if place not in reasons]
 
     def find_user_field(self, is_user):
-        """Where most entries of a user's crontab begin with a user, as those of a system's do: the first (Line, user),
-        or None. `is_user`(word) knows the users."""
-        words = [(entry.line, _ENTRY.fullmatch(entry.line.text).group(2).split(None, 1)) for entry in self.entries]
-        found = [(line, rest[0]) for line, rest in words if len(rest) > 1 and is_user(re.split("[:/]", rest[0])[0])]
+        """Where most entries of a user's crontab begin with a user, as those of a system's do: the
+        first (Line, user), or None. `is_user`(word) knows the users."""
+        words = [(entry.line, _ENTRY.fullmatch(entry.line.text).group(2).split(None, 1))
+                 for entry in self.entries]
+        found = [(line, rest[0]) for line, rest in words
+                 if len(rest) > 1 and is_user(re.split("[:/]", rest[0])[0])]
         return found[0] if self._owner is not None and 2 * len(found) > len(words) else None
 
     def document(self):
-        """The definitions of what is carried over; a scenario and its schedule have the same place."""
+        """The definitions of what is carried over; a scenario and its schedule have the same
+        place."""
         return {"scenarios": [entry.scenario for entry in self.entries],
                 "schedules": [entry.schedule for entry in self.entries]}
 
@@ -188,14 +860,16 @@ class Crontab:
         if name == "RANDOM_DELAY" and not re.fullmatch("[0-9]{0,4}", value):
             raise ValueError("must be whole minutes")
         if name == "MAILTO" and value:
-            self.notes.append((line, "nothing is mailed; what a command prints is kept in its session's log"))
+            self.notes.append((line, "nothing is mailed; what a command prints is kept in "
+                               "its session's log"))
         if name not in ("LOGNAME", "USER"):             # cron lets nobody change these
             self._settings[name] = value
 
     def _add(self, line):
         match = _ENTRY.fullmatch(line.text)
         when, rest = match.groups() if match else ("", "")
-        owner, text = (re.split("[ \t]+", rest, maxsplit=1) + [""])[:2] if self._owner is None else (self._owner, rest)
+        owner, text = ((re.split("[ \t]+", rest, maxsplit=1) + [""])[:2] if self._owner is None
+                       else (self._owner, rest))
         command, data = split_input(text)
         if not command.strip():
             raise ValueError("is no entry: five fields or an @ word, %sa command"
@@ -211,15 +885,19 @@ class Crontab:
 
     def _task(self, command, data):
         shell = self._settings["SHELL"]
-        task = {"type": "os", "command": literal(command) if shell == "/bin/sh" else
-                [literal(word) for word in (shell, "-c", command)], "cwd": literal(self._settings["HOME"]),
+        task = {"type": "os",
+                "command": (literal(command) if shell == "/bin/sh"
+                            else [literal(word) for word in (shell, "-c", command)]),
+                "cwd": literal(self._settings["HOME"]),
                 "env": {name: literal(value) for name, value in self._settings.items()}}
         return dict(task, stdin=literal(data)) if data else task
 
     def _schedule(self, when):
         """As cron does: an entry waits for nothing, and what was missed is gone."""
-        seconds = re.fullmatch("@([0-9]+)", when)       # FreeBSD: counted from the end of the one before
-        schedule = {"version": "001", "rule": "every %ss" % seconds.group(1) if seconds else cron_rule(when),
+        # FreeBSD: counted from the end of the one before
+        seconds = re.fullmatch("@([0-9]+)", when)
+        schedule = {"version": "001",
+                    "rule": "every %ss" % seconds.group(1) if seconds else cron_rule(when),
                     "keywords": "cron", "overlap": "skip" if seconds else "parallel"}
         if when != "@reboot":
             schedule["misfire"] = "skip"
@@ -230,7 +908,8 @@ class Crontab:
         return schedule
 
     def _unique_name(self, program):
-        """Repeated names are numbered in order: imported again with --replace, no earlier entry stays behind."""
+        """Repeated names are numbered in order: imported again with --replace,
+        no earlier entry stays behind."""
         name = plain = ".".join(dict.fromkeys((self.name, program)))
         number = 1
         while name in self._names:
@@ -251,15 +930,16 @@ def make_crontab(path, is_system, user, home):
 
 
 def cron_rule(when):
-    """Five fields, or an @ word, of cron as a rule of the agent, which checks it. Raises ValueError."""
+    """Five fields, or an @ word, of cron as a rule of the agent, which checks it.
+    Raises ValueError."""
     if "~" in when:
         raise ValueError("a random time (~) cannot be carried over")
     return CRON_WORDS.get(when) or "cron " + " ".join(when.split())
 
 
 def split_input(text):
-    """A command of cron -> (command, its standard input): behind the first % stands input, and each further % is a new
-    line; \\% is a %."""
+    """A command of cron -> (command, its standard input): behind the first % stands input, and each
+    further % is a new line; \\% is a %."""
     command, data = _BEFORE_INPUT.fullmatch(text).groups()
     data = re.sub(r"\\?%", lambda match: "\n" if match.group() == "%" else "%", data)
     return command.replace("\\%", "%"), data + "\n" * (data[-1:] not in ("", "\n"))
@@ -290,376 +970,13 @@ def to_name(path):
     return re.sub("[^A-Za-z0-9_.-]+", "_", path.rpartition("/")[2]).strip("_.-")[:50]
 
 
-# ---- connection ------------------------------------------------------------------------------------------------------
+# ======================================================================================
+# client/imports.py
+# Documents and crontabs handed to the agent, and what is told of them.
+# ======================================================================================
 
-class Connection:
-    """One TCP connection to an agent. Raises ClientError when there is none, or when it is lost."""
-
-    def __init__(self, host, port):
-        self.place = "%s:%d" % (host, port)
-        try:
-            self._socket = socket.create_connection((host, port), timeout=CONNECT_S)
-        except (OSError, UnicodeError) as error:
-            raise ClientError(NO_CONNECTION, "cannot connect to %s: %s" % (self.place, reason_of(error)))
-        self._file = self._socket.makefile("rb")
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._file.close()
-        self._socket.close()
-
-    def ask(self, request, limit_s=None):
-        """Sends a request -> Reply. The agent may be silent for `limit_s` seconds; None: for ever."""
-        self._socket.settimeout(limit_s)
-        try:
-            self._socket.sendall(request.encode() + b"\n")
-        except OSError:
-            pass        # what refuses a request before its end has said why: that is read now
-        return Reply(self)
-
-    def read_line(self):
-        """The next line without its end."""
-        try:
-            line = self._file.readline()
-        except OSError as error:
-            raise ClientError(NO_CONNECTION, "lost the agent at %s: %s" % (self.place, reason_of(error)))
-        if not line.endswith(b"\n"):
-            raise ClientError(NO_CONNECTION, "lost the agent at %s before its reply was complete" % self.place)
-        return line.decode("utf-8", "replace").rstrip("\r\n")
-
-
-def reason_of(error):
-    """The text of an OSError without its number."""
-    return getattr(error, "strerror", None) or str(error)
-
-
-class Reply:
-    """Iterates over the data lines of one reply as they come; `fields` are those of its OK, afterwards.
-
-    Raises ClientError for an ERR and for what no agent says.
-    """
-
-    def __init__(self, connection):
-        self._connection = connection
-        self.fields = {}
-
-    def __iter__(self):
-        while True:
-            line = self._connection.read_line()
-            first, _, rest = line.partition(" ")
-            if first == "*":
-                yield rest
-            elif first == "OK":
-                self.fields = parse_fields(rest)
-                return
-            elif first == "ERR":
-                raise ClientError(REFUSED, line)
-            else:
-                raise ClientError(NO_CONNECTION, "what answers at %s is no agent" % self._connection.place)
-
-
-# ---- what is shown ---------------------------------------------------------------------------------------------------
-
-def put(line, is_flushed=False):
-    """Writes a line to stdout; what its encoding lacks is shown as \\xNN. Raises OSError."""
-    if sys.stdout is not None:
-        sys.stdout.buffer.write((line + "\n").encode(sys.stdout.encoding or "ascii", "backslashreplace"))
-        if is_flushed:
-            sys.stdout.buffer.flush()
-
-
-def complain(message):
-    """Writes a line to stderr."""
-    if sys.stderr is not None:
-        print("agentcli: %s" % message, file=sys.stderr)
-
-
-def put_json(value):
-    """Writes a value as one line of JSON."""
-    put(json.dumps(value), is_flushed=True)
-
-
-def printable(value):
-    """A value for people, on one line and without control characters."""
-    if value is None or isinstance(value, bool):
-        return {None: "", True: "yes", False: "no"}[value]
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
-
-
-def put_fields(fields):
-    """Writes what the agent acknowledged on one line, without the fields that are empty."""
-    shown = [(name, printable(value)) for name, value in fields.items() if value not in (None, "")]
-    put(" ".join("%s=%s" % (name, json.dumps(text, ensure_ascii=False) if " " in text or text[:1] == '"' else text)
-                 for name, text in shown) or "OK", is_flushed=True)
-
-
-def to_reader(value):
-    """A cell of a table: a time of the agent as the reader's local time, to the second."""
-    match = isinstance(value, str) and _TIME.fullmatch(value)
-    if not match:
-        return printable(value)
-    text, sign, hours, minutes = match.groups()
-    offset_s = (int(hours) * 60 + int(minutes)) * 60 * (-1 if sign == "-" else 1)
-    instant = calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%S")) - offset_s
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(instant))
-
-
-def put_table(rows):
-    """Writes rows (dicts) as aligned columns; numbers stand on the right."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    left_out = LEFT_OUT if FROM_TO.issubset(names) else ()
-    columns = []
-    for name in names:
-        values = [row.get(name) for row in rows]
-        present = [value for value in values if value not in (None, "")]
-        if present and name not in left_out:
-            cells = [name.upper()] + [to_reader(value) for value in values]
-            width = max(map(len, cells))
-            is_number = all(type(value) in (int, float) for value in present)
-            columns.append([cell.rjust(width) if is_number else cell.ljust(width) for cell in cells])
-    for cells in zip(*columns):
-        put("  ".join(cells).rstrip())
-
-
-def put_record(row):
-    """Writes a row as a line a field, without those that are empty."""
-    shown = [(name, printable(value)) for name, value in row.items() if value not in (None, "")]
-    width = max([len(name) for name, _ in shown] or [0])
-    for name, text in shown:
-        put("%s  %s" % (name.ljust(width), text))
-
-
-def show_acknowledgement(reply, is_json, origin=""):
-    """A reply of fields. Data lines that are no fields are the faults that stand before an ERR; `origin`: in what."""
-    write = put_json if is_json else put_fields
-    for line in reply:
-        if _FIELD.match(line):
-            write(parse_fields(line))
-        else:
-            complain(origin + line)
-    write(reply.fields)
-
-
-def show_listing(reply, is_json, is_record=False):
-    """A reply of JSON objects: a table for each kind of row, told by its first key; a record's first is no table. The
-    fields of the OK are one more."""
-    if is_json:
-        show_text(reply)
-        if reply.fields:
-            put_json(reply.fields)
-        return
-    kinds = {}
-    for row in [json.loads(line) for line in list(reply)]:
-        kinds.setdefault(next(iter(row), ""), []).append(row)
-    if reply.fields:
-        kinds[None] = [reply.fields]
-    if not kinds and sys.stderr is not None and sys.stdout is not None and sys.stdout.isatty():
-        print("none", file=sys.stderr)
-    for number, rows in enumerate(kinds.values()):
-        if number:
-            put("")
-        if not is_record or number:
-            put_table(rows)
-            continue
-        for index, row in enumerate(rows):
-            if index:
-                put("")
-            put_record(row)
-
-
-def show_record(reply, is_json):
-    """A reply of JSON objects, of which the first is what was asked for and the others belong to it."""
-    show_listing(reply, is_json, is_record=True)
-
-
-def show_text(reply, is_json=False):
-    """A reply of text."""
-    for line in reply:
-        put(json.dumps({"line": line}) if is_json else line)
-
-
-def show_document(reply, is_json):
-    """A reply that is a JSON document over many lines; with --json it is one line."""
-    if is_json:
-        put_json(json.loads("\n".join(reply)))
-    else:
-        show_text(reply)
-
-
-def show_log(reply, is_json):
-    """A reply of lines `TIME STEP/TASK out|err TEXT`."""
-    for line in reply:
-        if is_json:
-            when, place, stream, text = (line.split(" ", 3) + [""] * 3)[:4]
-            step, _, task = place.partition("/")
-            line = json.dumps({"time": when, "step": step, "task": task, "stream": stream, "text": text})
-        put(line, is_flushed=True)
-
-
-# ---- the command line ------------------------------------------------------------------------------------------------
-
-class Command(NamedTuple):
-    """One row of the command table."""
-    name: str               # the verb in lower case; `sched add` is one
-    arguments: str          # as usage shows them; [] may be left out
-    options: str            # as the protocol names them; a flag has no `=value`
-    show: Callable          # (Reply, is_json)
-    help: str
-
-
-CRONTAB_OPTIONS = ("CRONTAB", "SYSTEM", "DRY_RUN")        # the client's own
-SCHEDULE_FIELDS = (
-    "AGENT=name TIMEZONE=zone ENABLED=yes|no FROM=time TO=time HOURS=08:00-18:00 EXCLUDE_WEEKDAYS=sat,sun "
-    "EXCLUDE_MONTHDAYS=1,last EXCLUDE_DATES=a,b..c,calendar REPEAT_EVERY=s REPEAT_COUNT=n REPEAT_FOR=s "
-    "GAP=run|skip FOLD=first|both JITTER=s AFTER=a,b/2h,scenario:c NAME=text KEYWORDS=a,b PRIORITY=n "
-    "ATTEMPTS=n RETRY_DELAY=s TIMEOUT=s OVERLAP=queue|skip|parallel|stop MISFIRE=once|all|skip GRACE=s "
-    "REPO=name")
-COMMANDS = [Command(*row) for row in (
-    ("ping", "", "", show_acknowledgement, "how the agent is"),
-    ("exec", "SCENARIO [VERSION] [CONTEXT] [VARIABLE=value ...]", "REPO=name NAME=text KEYWORDS=a,b AT=time KEY=token "
-     "PRIORITY=n LEVEL=n TIMEOUT=s AGENT=name WAIT", show_acknowledgement,
-     "start a session of a scenario; with --wait the exit status is the session's"),
-    ("stop", "SESSION", "IMMEDIATE", show_acknowledgement, "stop a session after the task now running, or at once"),
-    ("restart", "SESSION [VARIABLE=value ...]", "FROM=step", show_acknowledgement,
-     "go on with a session that ended in ERROR or STOPPED"),
-    ("wait", "SESSION", "TIMEOUT=s", show_acknowledgement, "wait for the end of a session; its exit status"),
-    ("sessions", "", "STATUS=a,b SCENARIO=name SCHEDULE=name REPO=name KEYWORD=word SINCE=time LIMIT=n", show_listing,
-     "list sessions, newest first"),
-    ("status", "SESSION", "", show_record, "a session with its steps, tasks and variables"),
-    ("log", "SESSION", "FOLLOW", show_log, "what the tasks of a session printed; --follow as they print it"),
-    ("sched list", "", "REPO=name", show_listing, "list the schedules"),
-    ("sched show", "NAME", "REPO=name", show_record, "one schedule with its variables and hold"),
-    ("sched add", "NAME SCENARIO VERSION CONTEXT [RULE] [VARIABLE=value ...]", SCHEDULE_FIELDS, show_acknowledgement,
-     "add a schedule; VERSION -1 is the latest"),
-    ("sched set", "NAME [VARIABLE=value ...]", "SCENARIO=name VERSION=version CONTEXT=name RULE=rule "
-     + SCHEDULE_FIELDS, show_acknowledgement, "change a schedule"),
-    ("sched del", "NAME", "REPO=name", show_acknowledgement, "delete a schedule"),
-    ("sched on", "NAME", "REPO=name", show_acknowledgement, "enable a schedule"),
-    ("sched off", "NAME", "REPO=name", show_acknowledgement, "disable a schedule"),
-    ("sched next", "[NAME]", "COUNT=n FROM=time TO=time ALL REPO=name", show_listing,
-     "coming due times, with --all what is excluded too; nothing fires"),
-    ("sched plan", "", "FROM=time TO=time ALL REPO=name", show_listing,
-     "play a period: what would overlap, queue, be skipped, never fit"),
-    ("sched why", "[NAME]", "LIMIT=n REPO=name", show_listing, "what became of the due times, newest first"),
-    ("sched update", "", "", show_acknowledgement, "read the schedules from the repositories again"),
-    ("calendar list", "", "", show_listing, "list the calendars that exclude_dates can name"),
-    ("calendar add", "NAME DATES", "", show_acknowledgement, "add a calendar: 2026-12-25,2026-12-27..2026-12-31"),
-    ("calendar set", "NAME DATES", "", show_acknowledgement, "give a calendar other dates"),
-    ("calendar del", "NAME", "", show_acknowledgement, "delete a calendar that no schedule names"),
-    ("hold", "[REASON]", "SCHEDULE=name REPO=name UNTIL=time", show_acknowledgement,
-     "begin nothing new, or nothing of one schedule"),
-    ("release", "", "SCHEDULE=name REPO=name", show_acknowledgement, "end a hold"),
-    ("clean", "", "", show_acknowledgement, "clean stale sessions now; -HOST=id: those of a host that is gone"),
-    ("purge", "", "DAYS=n KEEP=n", show_acknowledgement, "delete ended sessions that are old, or beyond the newest"),
-    ("scenarios", "", "REPO=name", show_listing, "list the scenario versions"),
-    ("import", "FILE...", "REPO=name REPLACE CRONTAB SYSTEM=yes|no DRY_RUN", show_acknowledgement,
-     "import definitions documents, or crontabs; - is standard input; ends at the first that is refused; --dry-run "
-     "shows what crontabs become, and asks the agent, where there is one, which lines it would refuse"),
-    ("export", "[SCENARIO] [VERSION]", "REPO=name", show_document, "give definitions back as a document"),
-    ("drop", "SCENARIO VERSION", "REPO=name", show_acknowledgement, "delete a scenario version"),
-    ("repos", "", "", show_listing, "list the attached work repositories"),
-    ("attach", "NAME PATH", "CREATE", show_acknowledgement,
-     "attach a work repository; a relative PATH counts from the master's folder"),
-    ("detach", "NAME", "", show_acknowledgement, "detach a work repository; its file stays"),
-    ("contexts", "", "", show_listing, "list the contexts"),
-    ("metrics", "", "", show_text, "figures in Prometheus' text format"),
-    ("shutdown", "", "IMMEDIATE MAX_WAIT=s LEAVE", show_acknowledgement,
-     "stop the agent: running sessions may end, or are stopped"),
-    ("help", "[VERB] [SECOND]", "", show_text, "the agent's own help on its verbs"),
-)]
-
-
-def port_number(text):
-    """The value of --port. Raises ArgumentTypeError."""
-    if not re.fullmatch("[0-9]{1,5}", text) or not 0 < int(text) < 65536:
-        raise argparse.ArgumentTypeError("must be a number from 1 to 65535, not %s" % ascii(text))
-    return int(text)
-
-
-def add_common(parser, **defaults):
-    """The options that every command has, before and behind its name."""
-    def add(name, **keywords):
-        parser.add_argument("--" + name, default=defaults.get(name, argparse.SUPPRESS), **keywords)
-    add("host", metavar="HOST", help="where the agent is (127.0.0.1)")
-    add("port", metavar="PORT", help="its port (20910)", type=port_number)
-    add("json", action="store_true", help="JSON objects, one a line")
-
-
-def make_parser():
-    """The parser of everything but the arguments of a command, which may stand between its options."""
-    parser = argparse.ArgumentParser(prog="agentcli.py", description="The client of agent.py.", allow_abbrev=False)
-    add_common(parser, host="127.0.0.1", port=20910, json=False)
-    places = {"": add_subparsers(parser)}
-    for command in COMMANDS:
-        group, _, name = command.name.rpartition(" ")
-        if group not in places:
-            places[group] = add_subparsers(places[""].add_parser(group, help="%ss: %s %s -h" % (
-                {"sched": "schedule"}.get(group, group), parser.prog, group), allow_abbrev=False))
-        usage = " ".join([parser.prog, command.name] + command.arguments.split() + ["[options]"])
-        sub = places[group].add_parser(name, help=command.help, description=command.help, usage=usage,
-                                       allow_abbrev=False)
-        for option in command.options.split():
-            key, equals, value = option.partition("=")
-            keywords = {"metavar": value.upper()} if equals else {"action": "store_const", "const": True}
-            sub.add_argument("--" + key.lower().replace("_", "-"), dest="-" + key, default=argparse.SUPPRESS,
-                             **keywords)
-        add_common(sub)
-        sub.set_defaults(command=command, parser=sub)
-    return parser
-
-
-def add_subparsers(parser):
-    """Makes a parser demand a command."""
-    subparsers = parser.add_subparsers(metavar="COMMAND", dest="missing")
-    subparsers.required = True          # an argument of add_subparsers() from 3.7 on
-    return subparsers
-
-
-def parse_command_line(words):
-    """The words of a command line -> (Namespace with host, port, json and command, arguments, the options and variables
-    as words of a request). Wrong ones end the client with a message and status 2."""
-    end = words.index("--") if "--" in words else len(words)
-    before, literal = [with_dashes(word) for word in words[:end]], words[end + 1:]
-    raw = [match for match in map(_OPTION.fullmatch, before) if match]
-    parsed, others = make_parser().parse_known_args([word for word in before if not _OPTION.fullmatch(word)])
-    unknown = [word for word in others if re.fullmatch(r"-[^\d\s]\S*", word)]
-    if unknown:
-        parsed.parser.error("unknown option %s" % unknown[0].partition("=")[0])     # no value is repeated
-    form = re.findall(r"\[.*?\]|\S+", parsed.command.arguments)
-    is_variable = _VARIABLE.fullmatch if any("=" in name for name in form) else lambda word: None
-    arguments = [word for word in others if not is_variable(word)] + literal
-    check_arguments(parsed.parser, [name for name in form if "=" not in name], arguments)
-    found = {name[1:]: value for name, value in vars(parsed).items() if name.startswith("-")}
-    if found.pop("WAIT", None):
-        found["SYNC"] = True
-    parsed.crontab = {name: found.pop(name) for name in CRONTAB_OPTIONS if name in found}
-    if parsed.crontab and "CRONTAB" not in parsed.crontab:
-        parsed.parser.error("--system and --dry-run are for --crontab")
-    if parsed.crontab.get("SYSTEM", "yes") not in ("yes", "no"):
-        parsed.parser.error("--system takes yes or no")
-    request = [render_option(name, None if value is True else value) for name, value in found.items()]
-    request += [render_option(*match.groups()) for match in raw]
-    request += ["%s=%s" % (match.group(1), quote(as_typed(match.group(2))))
-                for match in map(is_variable, others) if match]
-    return parsed, arguments, request
-
-
-def with_dashes(word):
-    """A word of the command line; an option written with _, as fields of definitions are, as it is offered."""
-    name, equals, value = word.partition("=")
-    return name.replace("_", "-") + equals + value if re.fullmatch("--[a-z_-]+", name) else word
-
-
-def check_arguments(parser, form, arguments):
-    """Whether there are too few or too many of them; `form` is their names, [] for what may be left out."""
-    required = [name for name in form if not name.startswith("[")]
-    if len(arguments) < len(required):
-        parser.error("%s is missing" % required[len(arguments)])
-    if len(arguments) > len(form) and not any(name.endswith("...") for name in form):
-        name, equals, _ = arguments[len(form)].partition("=")
-        parser.error("%s is one too many" % ascii(name + (equals and "=...")))
+# a fault of a document: place, field, reason
+_FAULT = re.compile(r"(?:scenarios|schedules)\[(\d+)\](?:\S*\.)?(\S*): (.*)")
 
 
 def read_bytes(path):
@@ -699,26 +1016,9 @@ def is_user(name):
         return False
 
 
-# ---- main ------------------------------------------------------------------------------------------------------------
-
-def perform(wanted, arguments, words):
-    """Asks the agent for what is wanted and shows its reply -> exit status. Raises ClientError, OSError of stdout."""
-    if wanted.crontab:
-        return import_crontabs(wanted, arguments, words)
-    command = wanted.command
-    if command.name == "import":
-        return import_documents(wanted, arguments, words)
-    words = words + ["-JSON"] * (command.show in (show_listing, show_record))
-    request = command.name.upper().split() + [quote(as_typed(argument)) for argument in arguments] + words
-    with Connection(wanted.host, wanted.port) as connection:
-        reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None)
-        command.show(reply, wanted.json)
-    is_bad = command.name in ("exec", "wait") and reply.fields.get("status") in BAD_ENDS
-    return ENDED_BADLY if is_bad else WELL
-
-
 def import_documents(wanted, paths, words):
-    """Imports definitions documents, one after the other -> exit status. Raises ClientError, OSError of stdout."""
+    """Imports definitions documents, one after the other -> exit status.
+    Raises ClientError, OSError of stdout."""
     texts = [read_document(path) for path in paths]
     with Connection(wanted.host, wanted.port) as connection:
         for path, text in zip(paths, texts):
@@ -728,16 +1028,19 @@ def import_documents(wanted, paths, words):
                 show_acknowledgement(reply, wanted.json, origin)
             except ClientError as error:
                 if error.status == REFUSED and not text.lstrip().startswith("{"):
-                    complain(origin + "a document begins with {; crontabs are imported with --crontab")
-                raise ClientError(error.status, origin + str(error) if error.status == REFUSED else error)
+                    complain(origin + "a document begins with {; crontabs are imported "
+                             "with --crontab")
+                raise ClientError(error.status,
+                                  origin + str(error) if error.status == REFUSED else error)
     return WELL
 
 
 def import_crontabs(wanted, paths, words):
-    """Imports crontabs, or shows what they become -> exit status. Raises ClientError, OSError of stdout."""
+    """Imports crontabs, or shows what they become -> exit status. Raises ClientError,
+    OSError of stdout."""
     is_system = {"yes": True, "no": False}.get(wanted.crontab.get("SYSTEM"))
-    crontabs = [make_crontab(path, is_system, get_user(), os.path.expanduser("~")).read(read_bytes(path))
-                for path in paths]
+    user, home = get_user(), os.path.expanduser("~")
+    crontabs = [make_crontab(path, is_system, user, home).read(read_bytes(path)) for path in paths]
     if is_system is None:
         check_user_fields(crontabs)
     if "DRY_RUN" in wanted.crontab:
@@ -763,18 +1066,20 @@ def import_crontabs(wanted, paths, words):
 
 
 def check_user_fields(crontabs):
-    """Whether a system's crontab would pass for a user's, and its users for programs. Raises ClientError."""
+    """Whether a system's crontab would pass for a user's, and its users for programs.
+    Raises ClientError."""
     for crontab in crontabs:
         line, user = crontab.find_user_field(is_user) or (None, None)
         if line:
-            raise ClientError(USAGE, "%s:%d: %s is a user of this host, as before the commands of a system's crontab: "
-                              "say --system yes, or --system no if it is a program: %s"
-                              % (crontab.name, line.number, printable(user), printable(line.text)))
+            raise ClientError(USAGE, "%s:%d: %s is a user of this host, as before the commands "
+                              "of a system's crontab: say --system yes, or --system no if it is "
+                              "a program: %s" % (crontab.name, line.number, printable(user),
+                                                 printable(line.text)))
 
 
 def rehearse(wanted, crontabs, words):
-    """Leaves out the entries that the agent would refuse; says so where no agent can tell. Raises ClientError where
-    all would be refused."""
+    """Leaves out the entries that the agent would refuse; says so where no agent can tell. Raises
+    ClientError where all would be refused."""
     try:
         with Connection(wanted.host, wanted.port) as connection:
             for crontab in crontabs:
@@ -786,9 +1091,11 @@ def rehearse(wanted, crontabs, words):
 
 
 def send_crontab(connection, crontab, words, is_rehearsal=False):
-    """Imports the entries, without those that the agent finds faulty -> the fields of its OK. Raises ClientError.
+    """Imports the entries, without those that the agent finds faulty -> the fields of its OK.
+    Raises ClientError.
 
-    A rehearsal has one scenario more, which no agent can take: it tells all faults, and imports nothing.
+    A rehearsal has one scenario more, which no agent can take: it tells all faults,
+    and imports nothing.
     """
     while True:
         document, extra = crontab.document(), len(crontab.entries)
@@ -811,7 +1118,8 @@ def send_crontab(connection, crontab, words, is_rehearsal=False):
                 raise
             crontab.refuse(faults)
             if str(error).startswith("ERR EXISTS "):
-                raise ClientError(REFUSED, "ERR EXISTS nothing was imported; --replace takes the lines as they are now")
+                raise ClientError(REFUSED, "ERR EXISTS nothing was imported; --replace takes "
+                                  "the lines as they are now")
 
 
 def tell_notes(crontab):
@@ -823,7 +1131,8 @@ def tell_notes(crontab):
 def tell_left_out(crontab):
     """Says, below all else about a crontab, that something is missing."""
     if crontab.left_out:
-        complain("%s: lines left out: %d; carried over: %d" % (crontab.name, crontab.left_out, len(crontab.entries)))
+        complain("%s: lines left out: %d; carried over: %d"
+                 % (crontab.name, crontab.left_out, len(crontab.entries)))
 
 
 def tell_others(connection, crontab, words):
@@ -831,9 +1140,38 @@ def tell_others(connection, crontab, words):
     names = [entry.schedule["name"] for entry in crontab.entries]
     for row in map(json.loads, connection.ask(" ".join(["SCHED LIST -JSON"] + words))):
         name = row["name"]
-        if name == row["scenario"] and (name + ".").startswith(crontab.name + ".") and name not in names:
-            complain("%s: schedule %s stands for none of the lines: sched del %s, if it is not wanted any more"
+        if name == row["scenario"] and (name
+                                        + ".").startswith(crontab.name + ".") and name not in names:
+            complain("%s: schedule %s stands for none of the lines: sched del %s, if it is not "
+                     "wanted any more"
                      % (crontab.name, name, name))
+
+
+# ======================================================================================
+# client/main.py
+# One command: the request, its reply, the exit status.
+# ======================================================================================
+
+# an agent that hangs is to be noticed; other verbs may take as long as they want
+PING_S = 30
+
+
+def perform(wanted, arguments, words):
+    """Asks the agent for what is wanted and shows its reply -> exit status.
+    Raises ClientError, OSError of stdout."""
+    if wanted.crontab:
+        return import_crontabs(wanted, arguments, words)
+    command = wanted.command
+    if command.name == "import":
+        return import_documents(wanted, arguments, words)
+    words = words + ["-JSON"] * (command.show in (show_listing, show_record))
+    request = (command.name.upper().split()
+               + [quote(as_typed(argument)) for argument in arguments] + words)
+    with Connection(wanted.host, wanted.port) as connection:
+        reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None)
+        command.show(reply, wanted.json)
+    is_bad = command.name in ("exec", "wait") and reply.fields.get("status") in RESTARTABLE
+    return ENDED_BADLY if is_bad else WELL
 
 
 def main(words=None):
@@ -851,7 +1189,7 @@ def main(words=None):
     except OSError as error:            # of stdout: those of the connection are ClientErrors
         if not isinstance(error, BrokenPipeError):
             complain("cannot write: %s" % reason_of(error))
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)        # so that the interpreter's last flush succeeds
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)    # the interpreter's last flush succeeds
         return OUTPUT_LOST
 
 

@@ -49,7 +49,8 @@ FLOORS["client"] = ("base",)
 
 # `head` has the docstring; every module of `floors` belongs to it, imported or not
 Product = collections.namedtuple("Product", "main head floors")
-PRODUCTS = {"agent.py": Product("main.py", "agent.txt", FLOORS[""] + ("",))}
+PRODUCTS = {"agent.py": Product("main.py", "agent.txt", FLOORS[""] + ("",)),
+            "tools/agentcli.py": Product("client/main.py", "client/agentcli.txt", ("client",))}
 
 Import = collections.namedtuple("Import", "line source names")  # `import x` has no source
 Line = collections.namedtuple("Line", "text path number")       # no path: it is made here
@@ -71,8 +72,8 @@ class Module:
         self.lines = text.split("\n")[:-1]
         self.imports, self.names, self.used = [], {}, set()
         for number, line in enumerate(self.lines, 1):
-            if "\t" in line or "\r" in line or len(line) > WIDTH:
-                self.fault(number, "has a tab, a CR or over %d columns" % WIDTH)
+            if re.search("[\t\r]| $", line) or len(line) > WIDTH:
+                self.fault(number, "has a tab, a CR, a space at its end or over %d columns" % WIDTH)
         match = re.match(r'"""([^"\n]+\.)(\n(?s:.*?))?"""\n', text)
         if not match:
             raise BuildError("%s/%s:1: begins with no sentence as its docstring" % (SOURCES, path))

@@ -10,8 +10,8 @@ Each test file gets a pytest process, N at once (default: three a core), the slo
 (those never seen before them, by size). What a file
 printed appears in one piece when it ends. The last line is the total: `123 passed, 0 failed, 4 skipped`.
 
-First tools/build.py --check, with the same interpreter: sources that break a rule of the house, or a built file that
-is not what they say, count as one test that failed, and nothing else is tested.
+First tools/build.py --check, with the same interpreter: sources that break a rule of the house, or
+a built file that is not what they say, count as one test that failed, and nothing else is tested.
 
 Exit status: 0 all passed, 1 a test failed or none was executed, 2 usage, or no environment, 130 interrupted.
 For --lf and --pdb use pytest itself: .venv-check/3.11/bin/python -m pytest tests
@@ -243,8 +243,8 @@ def check(python, targets, options, slots):
 
 def is_built(python):
     """Whether agent.py and the client are what the sources say; build.py prints why not."""
-    done = subprocess.run([python, os.path.join(TOP, "tools", "build.py"), "--check"], stdin=subprocess.DEVNULL)
-    return done.returncode == 0
+    build = os.path.join(TOP, "tools", "build.py")
+    return subprocess.run([python, build, "--check"], stdin=subprocess.DEVNULL).returncode == 0
 
 
 def on_signal(number, frame):
@@ -270,7 +270,9 @@ def main(arguments=None):
     try:
         targets, options = split_arguments(rest)
         python = get_environment(own.python)
-        passed, failed, skipped = check(python, targets, options, max(1, own.j)) if is_built(python) else (0, 1, 0)
+        passed, failed, skipped = 0, 1, 0
+        if is_built(python):
+            passed, failed, skipped = check(python, targets, options, max(1, own.j))
     except CheckError as error:
         print("check: %s" % error, file=sys.stderr)
         return 2

@@ -80,8 +80,8 @@ def _check_mail_connect(connect):
     check_each([("." + name, check, name) for name in connect])
 
 
-# fields that the sections on task types add to: type -> its class (fields, run)
-TASK_TYPES = {}     
+# filled by the floor of tasks: type -> its class (fields, run)
+TASK_TYPES = {}
 
 TASK_FIELDS = {
     "type": Field(TEXT, required=True),
@@ -112,39 +112,38 @@ SCENARIO_FIELDS = {
 }
 SCHEDULE_FIELDS = {
     "name": Field(NAMED, required=True),
-    "agent": Field(NAMED, shown="name"),
+    "agent": Field(NAMED),
     "scenario": Field(NAMED, required=True),
     "version": Field(Kind(lambda value: value if value == "-1" else check_name(value),
                           lambda text: text if text == "-1" else check_name(text)), default="-1"),
     "context": Field(NAMED, default=DEFAULT_CONTEXT),
     "rule": Field(TEXT, default=""),
-    "timezone": Field(TEXT, default="", shown="zone"),
-    "enabled": Field(BOOLEAN, default=True, shown="yes|no"),
+    "timezone": Field(TEXT, default=""),
+    "enabled": Field(BOOLEAN, default=True),
     "variables": Field(VALUES, default={}),
     # those below may be missing: Schedule.options
-    "from": Field(TEXT, shown="time"),
-    "to": Field(TEXT, shown="time"),
-    "hours": Field(TEXT, shown="08:00-18:00"),
-    "exclude_weekdays": Field(JOINED, shown="sat,sun"),
-    "exclude_monthdays": Field(JOINED, shown="1,last"),
-    "exclude_dates": Field(JOINED, shown="a,b..c,calendar"),
-    "repeat_every": Field(WHOLE_SECONDS, shown="s"),
-    "repeat_count": Field(number(1, 1000000), shown="n"),
-    "repeat_for": Field(WHOLE_SECONDS, shown="s"),
-    "gap": Field(choice("run", "skip"), default="run", shown="run|skip"),
-    "fold": Field(choice("first", "both"), default="first", shown="first|both"),
-    "jitter": Field(Kind(_check_jitter, _check_jitter), default=0, shown="s"),
-    "after": Field(JOINED, shown="a,b/2h,scenario:c"),
-    "session_name": Field(LABEL, default="", shown="text"),
-    "keywords": Field(JOINED, default="", shown="a,b"),
-    "priority": Field(PRIORITY, default=0, shown="n"),
-    "attempts": Field(number(1, 1000), default=1, shown="n"),
-    "retry_delay": Field(SECONDS, default=0, shown="s"),
-    "timeout": Field(TIMEOUT, shown="s"),
-    "overlap": Field(choice("queue", "skip", "parallel", "stop"), default="queue",
-                     shown="queue|skip|parallel|stop"),
-    "misfire": Field(choice("once", "skip", "all"), default="once", shown="once|all|skip"),
-    "grace": Field(TIMEOUT, shown="s"),
+    "from": Field(TEXT),
+    "to": Field(TEXT),
+    "hours": Field(TEXT),
+    "exclude_weekdays": Field(JOINED),
+    "exclude_monthdays": Field(JOINED),
+    "exclude_dates": Field(JOINED),
+    "repeat_every": Field(WHOLE_SECONDS),
+    "repeat_count": Field(number(1, 1000000)),
+    "repeat_for": Field(WHOLE_SECONDS),
+    "gap": Field(choice("run", "skip"), default="run"),
+    "fold": Field(choice("first", "both"), default="first"),
+    "jitter": Field(Kind(_check_jitter, _check_jitter), default=0),
+    "after": Field(JOINED),
+    "session_name": Field(LABEL, default=""),
+    "keywords": Field(JOINED, default=""),
+    "priority": Field(PRIORITY, default=0),
+    "attempts": Field(number(1, 1000), default=1),
+    "retry_delay": Field(SECONDS, default=0),
+    "timeout": Field(TIMEOUT),
+    "overlap": Field(choice("queue", "skip", "parallel", "stop"), default="queue"),
+    "misfire": Field(choice("once", "skip", "all"), default="once"),
+    "grace": Field(TIMEOUT),
 }
 
 CALENDAR_FIELDS = {

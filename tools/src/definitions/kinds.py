@@ -25,7 +25,6 @@ class Field(NamedTuple):
     kind: Kind
     required: bool = False
     default: Any = None
-    shown: str = "value"            # what HELP shows for it, where it is an option
 
 
 def _of_type(types, reason, parse=None):

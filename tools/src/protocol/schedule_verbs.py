@@ -2,32 +2,16 @@
 import collections
 import contextlib
 
-from ..base.vocabulary import ADMINISTRATOR, MONITOR
 from ..base.errors import BadRequest, NotFound
+from ..base.forms import schedule_field
 from ..base.times import local_iso, to_local
 from ..timetable.days import DAY, FORMS
-from ..definitions.kinds import BOOLEAN, Kind, check_calendar_name, check_dates
 from ..definitions.fields import SCHEDULE_FIELDS
 from ..definitions.model import make_schedule
 from ..scheduling.preview import explain, list_state
 from ..scheduling.visits import OUTCOMES, Period, STARTS
 from .table import verb
 from .lines import columns
-
-
-def _or_default(field):
-    """The kind of a field as an option: without a value behind the = it is the default again."""
-    return Kind(None, lambda text: (field.kind.parse(text) if text or field.kind is BOOLEAN
-                                    else field.default))
-
-
-# options of ADD and SET: the fields of a schedule that are no arguments of ADD. NAME is that of its
-# sessions, for which a document has to have another word.
-_OPTIONAL = {"-" + name.replace("session_", "").upper(): field
-             for name, field in SCHEDULE_FIELDS.items()
-             if name not in ("name", "scenario", "version", "context", "rule", "variables")}
-SCHEDULE_KINDS = {name: _or_default(field) for name, field in _OPTIONAL.items()}
-SCHEDULE_FORM = " ".join("[%s=%s]" % (name, field.shown) for name, field in _OPTIONAL.items())
 
 
 def schedule_fields(repository, row, due):
@@ -39,14 +23,13 @@ def schedule_fields(repository, row, due):
     return fields + (columns(row, "hold_reason hold_until") if row["hold_since"] else [])
 
 
-@verb("SCHED LIST", "[-REPO=name] [-JSON]", MONITOR, "list the schedules")
+@verb("SCHED LIST")
 def _sched_list(agent, request):
     for found in agent.schedules.list_all(request["-REPO"]):
         yield schedule_fields(*found)
 
 
-@verb("SCHED SHOW", "NAME [-REPO=name] [-JSON]", MONITOR,
-      "one schedule with its variables and hold")
+@verb("SCHED SHOW")
 def _sched_show(agent, request):
     for repository, row, due in agent.schedules.get(request["NAME"], request["-REPO"]):
         yield schedule_fields(repository, row, due)
@@ -65,8 +48,7 @@ def _sched_show(agent, request):
                    ("until", to_local(row["hold_until"])), ("reason", row["hold_reason"])]
 
 
-@verb("SCHED ADD", "NAME SCENARIO VERSION CONTEXT [RULE] [VARIABLE=value ...] %s [-REPO=name]"
-      % SCHEDULE_FORM, ADMINISTRATOR, "add a schedule, effective at once", SCHEDULE_KINDS)
+@verb("SCHED ADD")
 def _sched_add(agent, request):
     if not request["RULE"] and "-AFTER" not in request:
         raise BadRequest("RULE is missing: write one like '%s', or give -AFTER=schedule"
@@ -78,7 +60,7 @@ def _sched_add(agent, request):
 
 
 def _schedule_changes(request):
-    return {"session_name" if key == "-NAME" else key[1:].lower(): value
+    return {schedule_field(key): value
             for key, value in request.items() if key.startswith("-") and key != "-REPO"}
 
 
@@ -90,9 +72,7 @@ def _schedule(agent, *changes):
     return make_schedule(dict(fields, agent=fields["agent"] or agent.name))
 
 
-@verb("SCHED SET", "NAME [VARIABLE=value ...] %s [-SCENARIO=name] [-VERSION=version] "
-      "[-CONTEXT=name] [-RULE=rule] [-REPO=name]" % SCHEDULE_FORM, ADMINISTRATOR,
-      "change a schedule, effective at once; its past is not fired", SCHEDULE_KINDS)
+@verb("SCHED SET")
 def _sched_set(agent, request):
     changes = _schedule_changes(request)
     if not changes and not request.variables:
@@ -105,15 +85,14 @@ def _sched_set(agent, request):
     return [("schedule", request["NAME"])]
 
 
-@verb("SCHED DEL", "NAME [-REPO=name]", ADMINISTRATOR,
-      "delete a schedule; what it decided is kept until purged")
+@verb("SCHED DEL")
 def _sched_del(agent, request):
     agent.schedules.delete(request["NAME"], request["-REPO"])
     return [("schedule", request["NAME"])]
 
 
-@verb("SCHED OFF", "NAME [-REPO=name]", ADMINISTRATOR, "disable a schedule")
-@verb("SCHED ON", "NAME [-REPO=name]", ADMINISTRATOR, "enable a schedule")
+@verb("SCHED OFF")
+@verb("SCHED ON")
 def _sched_on_off(agent, request):
     is_on = request.verb == "SCHED ON"
     agent.schedules.set(request["NAME"], request["-REPO"],
@@ -121,9 +100,7 @@ def _sched_on_off(agent, request):
     return [("schedule", request["NAME"]), ("enabled", is_on)]
 
 
-@verb("SCHED NEXT", "[NAME] [-COUNT=n] [-FROM=time] [-TO=time] [-ALL] [-REPO=name] [-JSON]",
-      MONITOR,
-      "coming due times, in order; nothing fires")
+@verb("SCHED NEXT")
 def _sched_next(agent, request):
     for due, name, repository, note in agent.schedules.preview(
             request["NAME"], request["-REPO"], request["-FROM"], request["-TO"],
@@ -138,8 +115,7 @@ def _origin(agent, number):
     return [("repository", names.get(number))] if len(names) > 1 else []
 
 
-@verb("SCHED WHY", "[NAME] [-LIMIT=n] [-REPO=name] [-JSON]", MONITOR,
-      "what became of the due times, newest first")
+@verb("SCHED WHY")
 def _sched_why(agent, request):
     for repository, row in agent.schedules.list_occurrences(request["NAME"], request["-REPO"],
                                                             request["-LIMIT"] or 50):
@@ -151,9 +127,7 @@ def _sched_why(agent, request):
         return [("note", "; ".join(notes))] if notes else None
 
 
-@verb("SCHED PLAN", "[-FROM=time] [-TO=time] [-ALL] [-REPO=name] [-JSON]", MONITOR,
-      "play a period (default: a day) against the limits and the median durations of past "
-      "sessions: what would overlap, queue, be skipped, never fit")
+@verb("SCHED PLAN")
 def _sched_plan(agent, request):
     now = agent.clock.now()
     begin = request.get("-FROM", now)
@@ -181,32 +155,25 @@ def visit_fields(visit):
             ("outcome", visit.outcome), ("note", "; ".join(visit.notes))]
 
 
-@verb("SCHED UPDATE", "", ADMINISTRATOR, "read the schedules from the repositories again")
+@verb("SCHED UPDATE")
 def _sched_update(agent, request):
     return [("schedules", agent.schedules.update())]
 
 
-CALENDAR_KINDS = {"NAME": Kind(None, check_calendar_name), "DATES": Kind(None, check_dates)}
-
-
-@verb("CALENDAR LIST", "[-JSON]", MONITOR, "list the calendars that exclude_dates can name")
+@verb("CALENDAR LIST")
 def _calendar_list(agent, request):
     for name, dates in sorted(agent.master.calendars().items()):
         yield [("calendar", name), ("dates", dates)]
 
 
-@verb("CALENDAR SET", "NAME DATES", ADMINISTRATOR, "give a calendar other dates, effective at once",
-      CALENDAR_KINDS)
-@verb("CALENDAR ADD", "NAME DATES", ADMINISTRATOR,
-      "add a calendar: dates and ranges a..b between commas",
-      CALENDAR_KINDS)
+@verb("CALENDAR SET")
+@verb("CALENDAR ADD")
 def _calendar_put(agent, request):
     agent.schedules.put_calendar(request["NAME"], request["DATES"], request.verb == "CALENDAR ADD")
     return [("calendar", request["NAME"])]
 
 
-@verb("CALENDAR DEL", "NAME", ADMINISTRATOR, "delete a calendar that no schedule names",
-      CALENDAR_KINDS)
+@verb("CALENDAR DEL")
 def _calendar_del(agent, request):
     agent.schedules.delete_calendar(request["NAME"])
     return [("calendar", request["NAME"])]

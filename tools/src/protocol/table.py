@@ -1,12 +1,13 @@
-"""The verb table: the form of each request, and the check of one against it."""
-import re
+"""The verb table: a function for each form of a request, and the check of one against it."""
 from typing import Callable, NamedTuple, Optional
 
 from ..base.vocabulary import MAX_LIST, STATES
 from ..base.errors import BadRequest, UnknownVerb
+from ..base.forms import VERB_FORMS, list_parts
 from ..base.words import capitals, tell_word
-from ..definitions.kinds import (INSTANT, INSTANT_END, Kind, LABEL, NAMED, PRIORITY, SECONDS,
-                                 TIMEOUT, _refuse, choice, list_of, number)
+from ..definitions.kinds import (BOOLEAN, INSTANT, INSTANT_END, Kind, LABEL, NAMED, PRIORITY,
+                                 SECONDS, TIMEOUT, _refuse, check_calendar_name, check_dates,
+                                 choice, list_of, number)
 from ..definitions.fields import SCHEDULE_FIELDS
 
 
@@ -26,7 +27,7 @@ class Verb(NamedTuple):
     arguments: list         # (name, Kind) in order
     required: int           # how many of them must be there
     options: dict           # `-NAME` -> Option
-    run: Callable           # (agent, Request) -> fields, a generator of data lines, or a Pending
+    run: Optional[Callable]  # (agent, Request) -> fields, a generator of data lines, or a Pending
 
 
 class Request(dict):
@@ -43,44 +44,64 @@ class Request(dict):
         return None
 
 
-VERBS = {}
 NEWEST = "-1"
 
 TOKEN = Kind(None, lambda text: text if 0 < len(text) <= 256 else _refuse(
     "must have 1 to 256 characters"))
-ANY = Kind(None, str)
 
-# what the words in the forms of verbs may be, as arguments and as values of options
+# what the kinds of words in the forms of verbs take, besides `field NAME`: one of a schedule
 KINDS = {
-    "AGENT": NAMED, "AT": INSTANT, "CONTEXT": NAMED, "COUNT": number(1, 100000),
-    "DAYS": number(0, 100000, (int, float)), "DOCUMENT": ANY, "FROM": INSTANT, "HOST": LABEL,
-    "KEEP": number(0, 10 ** 9), "KEY": TOKEN, "KEYWORD": LABEL, "KEYWORDS": LABEL,
-    "LEVEL": number(0, 5), "LIMIT": number(1, MAX_LIST), "MAX_WAIT": SECONDS, "NAME": NAMED,
-    "PATH": TOKEN, "PRIORITY": PRIORITY, "REASON": LABEL, "REPO": NAMED, "RULE": ANY,
-    "SCENARIO": NAMED, "SCHEDULE": NAMED, "SECOND": ANY, "SESSION": number(1, 10 ** 15),
-    "SINCE": INSTANT, "STATUS": list_of(choice(*STATES), at_least=1), "SYNC": SECONDS,
-    "TIMEOUT": TIMEOUT, "TO": INSTANT_END, "UNTIL": INSTANT_END, "VERB": ANY,
-    "VERSION": SCHEDULE_FIELDS["version"].kind,
+    "amount": number(0, 10 ** 9), "calendar": Kind(None, check_calendar_name),
+    "count": number(1, 100000), "dates": Kind(None, check_dates),
+    "days": number(0, 100000, (int, float)), "end": INSTANT_END, "label": LABEL,
+    "level": number(0, 5), "limit": number(1, MAX_LIST), "name": NAMED, "priority": PRIORITY,
+    "seconds": SECONDS, "session": number(1, 10 ** 15),
+    "states": list_of(choice(*STATES), at_least=1), "text": Kind(None, str), "time": INSTANT,
+    "timeout": TIMEOUT, "token": TOKEN, "version": SCHEDULE_FIELDS["version"].kind,
 }
-_FORM_WORD = re.compile(r"(\[?)(-?)([A-Z_]+)(\[?)(?:=([^] ]+))?")
 
 
-def verb(name, form, role, text, kinds=()):
-    """Puts a function into the verb table. `form` has the words behind the name as HELP shows them;
-    `kinds` are those of its own, by name (an option's with its -), before KINDS."""
+def find_kind(word):
+    """The Kind of a word for one, None for that of a flag. A field of a schedule is an option that
+    without a value behind its = makes it the default again."""
+    if word is None or not word.startswith("field "):
+        return word and KINDS[word]
+    field = SCHEDULE_FIELDS[word[6:]]
+    return Kind(None, lambda text: (field.kind.parse(text) if text or field.kind is BOOLEAN
+                                    else field.default))
+
+
+def make_row(form):
+    """The row of a Form, to which no function is bound yet."""
+    parts = list_parts(form)
+    arguments = [part for part in parts if not part.name.startswith("-")]
+    options = {part.name: Option(find_kind(part.kind), part.shown, part.is_value_optional)
+               for part in parts if part not in arguments}
+    return Verb(form.name, form.text, form.role, form.help,
+                [(part.name, find_kind(part.kind)) for part in arguments],
+                len([part for part in arguments if part.is_required]), options, None)
+
+
+VERBS = {form.name: make_row(form) for form in VERB_FORMS}
+
+
+def verb(name):
+    """Binds a function to the verb of this name. LookupError: it has one, or no form."""
     def register(function):
-        arguments, required, options = [], 0, {}
-        for bracket, dash, word, inner_bracket, shown in _FORM_WORD.findall(form):
-            kind = dict(kinds).get(dash + word) or KINDS.get(word)
-            if dash:
-                options[dash + word] = Option(kind if shown else None, shown, bool(inner_bracket))
-            elif word != "VARIABLE":
-                arguments.append((word, kind))
-                required += not bracket
-        VERBS[name] = Verb(name, ("%s %s" % (name, form)).strip(), role, text, arguments, required,
-                           options, function)
+        row = VERBS[name]
+        if row.run is not None:
+            raise LookupError("the verb %s has two functions" % name)
+        VERBS[name] = row._replace(run=function)
         return function
     return register
+
+
+def list_help():
+    """What HELP tells: {name: line}, when all are bound. LookupError: a verb has no function."""
+    for row in VERBS.values():
+        if row.run is None:
+            raise LookupError("the verb %s has no function" % row.name)
+    return {row.name: "%s: %s" % (row.form, row.help) for row in VERBS.values()}
 
 
 def find_verb(words):

@@ -1,26 +1,22 @@
 """The verbs on sessions, definitions, repositories and the agent itself."""
 import json
 
-from ..base.vocabulary import ADMINISTRATOR, DEFAULT_CONTEXT, MASK, MONITOR, OPERATOR, STOP_S
+from ..base.vocabulary import DEFAULT_CONTEXT, MASK, STOP_S
 from ..base.errors import BadRequest, NotFound, Unreadable
 from ..base.times import to_local, to_text
 from ..base.words import capitals, one_line, shorten
-from ..definitions.kinds import LABEL, NAMED, SECONDS
 from ..store.records import Hold, SessionFilter, SessionRequest
 from ..agent.figures import metrics, ping
-from .table import NEWEST, VERBS, verb
+from .table import NEWEST, list_help, verb
 from .lines import FLUSH, columns, end_fields, session_fields, ticket_fields
 
 
-@verb("PING", "", MONITOR, "how the agent is; never waits for a repository")
+@verb("PING")
 def _ping(agent, request):
     return ping(agent)
 
 
-@verb("EXEC", "SCENARIO [VERSION] [CONTEXT] [VARIABLE=value ...] [-REPO=name] [-NAME=text] "
-      "[-KEYWORDS=a,b] [-AT=time] [-KEY=token] [-PRIORITY=n] [-LEVEL=n] [-TIMEOUT=s] [-AGENT=name] "
-      "[-SYNC[=s]]", OPERATOR, "start a session of a scenario; OK means that it is on disk",
-      {"-NAME": LABEL})
+@verb("EXEC")
 def _exec(agent, request):
     wanted = SessionRequest(
         request["SCENARIO"], request["-AGENT"] or agent.name, request["VERSION"] or NEWEST,
@@ -41,27 +37,24 @@ def _exec_sync(agent, pending, timeout_s, has_left):
     return end_fields(agent, agent.watch.wait(ticket.session, timeout_s, has_left))
 
 
-@verb("STOP", "SESSION [-IMMEDIATE]", OPERATOR,
-      "stop a session after the task now running, or at once")
+@verb("STOP")
 def _stop(agent, request):
     status = agent.desk.stop(request["SESSION"], "-IMMEDIATE" in request)
     return [("session", request["SESSION"]), ("status", status)]
 
 
-@verb("RESTART", "SESSION [VARIABLE=value ...] [-FROM=step]", OPERATOR,
-      "go on with a session that ended in ERROR or STOPPED", {"-FROM": NAMED})
+@verb("RESTART")
 def _restart(agent, request):
     return ticket_fields(agent.desk.restart(request["SESSION"], request.variables,
                                             request["-FROM"]))
 
 
-@verb("CLEAN", "[-HOST=id]", OPERATOR, "clean stale sessions now")
+@verb("CLEAN")
 def _clean(agent, request):
     return [("cleaned", agent.keeper.clean(request["-HOST"]))]
 
 
-@verb("HOLD", "[REASON] [-SCHEDULE=name] [-REPO=name] [-UNTIL=time]", OPERATOR,
-      "begin nothing new, or nothing of one schedule, until RELEASE")
+@verb("HOLD")
 def _hold(agent, request):
     now, until = agent.clock.now(), request["-UNTIL"]
     if until is not None and until <= now:
@@ -70,7 +63,7 @@ def _hold(agent, request):
                                           until and to_text(until)))
 
 
-@verb("RELEASE", "[-SCHEDULE=name] [-REPO=name]", OPERATOR, "end a hold")
+@verb("RELEASE")
 def _release(agent, request):
     return _set_hold(agent, request, None)
 
@@ -83,15 +76,13 @@ def _set_hold(agent, request, hold):
     return [("agent", agent.name), ("hold", hold is not None)]
 
 
-@verb("SHUTDOWN", "[-IMMEDIATE] [-MAX_WAIT=s] [-LEAVE]", ADMINISTRATOR, "stop the agent: running "
-      "sessions may end, are stopped, or are left to the next start")
+@verb("SHUTDOWN")
 def _shutdown(agent, request):
     agent.request_stop("-IMMEDIATE" in request, request.get("-MAX_WAIT", STOP_S),
                        "-LEAVE" in request)
 
 
-@verb("SESSIONS", "[-STATUS=a,b] [-SCENARIO=name] [-SCHEDULE=name] [-REPO=name] [-KEYWORD=word] "
-      "[-SINCE=time] [-LIMIT=n] [-JSON]", MONITOR, "list sessions, newest first")
+@verb("SESSIONS")
 def _sessions(agent, request):
     filters = SessionFilter(tuple(request["-STATUS"] or ()), request["-SCENARIO"],
                             request["-SCHEDULE"], request["-KEYWORD"],
@@ -100,7 +91,7 @@ def _sessions(agent, request):
         yield session_fields(agent, row)
 
 
-@verb("STATUS", "SESSION [-JSON]", MONITOR, "a session with its steps, tasks and variables")
+@verb("STATUS")
 def _status(agent, request):
     number = request["SESSION"]
     repository = agent.places.of_session(number)
@@ -120,22 +111,20 @@ def _status(agent, request):
         yield [("variable", name), ("value", MASK)]
 
 
-@verb("LOG", "SESSION [-FOLLOW]", MONITOR,
-      "what the tasks of a session printed; -FOLLOW as they print it")
+@verb("LOG")
 def _log(agent, request):
     for row in agent.watch.list_log(request["SESSION"], "-FOLLOW" in request, request.has_left):
         yield FLUSH if row is None else "%s %s/%s %s %s" % (
             to_local(row["time"]), row["step"], row["task"], row["stream"], row["line"])
 
 
-@verb("WAIT", "SESSION [-TIMEOUT=s]", MONITOR, "wait for the end of a session",
-      {"-TIMEOUT": SECONDS})
+@verb("WAIT")
 def _wait(agent, request):
     return end_fields(agent, agent.watch.wait(request["SESSION"], request["-TIMEOUT"],
                                               request.has_left))
 
 
-@verb("SCENARIOS", "[-REPO=name] [-JSON]", MONITOR, "list the scenario versions")
+@verb("SCENARIOS")
 def _scenarios(agent, request):
     for repository in agent.places.readable(request["-REPO"]):
         for row in repository.db.read(repository.scenarios.list_versions):
@@ -150,7 +139,7 @@ def _scenarios(agent, request):
                        row, "imported") + [("message", message)]
 
 
-@verb("REPOS", "[-JSON]", MONITOR, "list the attached work repositories")
+@verb("REPOS")
 def _repos(agent, request):
     for place in agent.places.list_all():
         number, name, path, _ = place.attachment
@@ -159,8 +148,7 @@ def _repos(agent, request):
                ("message", one_line(place.reason))]
 
 
-@verb("CONTEXTS", "[-JSON]", MONITOR,
-      "list the contexts, and what stands behind logical schemas in them")
+@verb("CONTEXTS")
 def _contexts(agent, request):
     topology = agent.master.topology()
     for name in topology["contexts"]:
@@ -169,8 +157,7 @@ def _contexts(agent, request):
             for schema in topology["logical_schemas"] if name in schema["contexts"]))]
 
 
-@verb("IMPORT", "DOCUMENT [-REPO=name] [-REPLACE]", ADMINISTRATOR,
-      "import a definitions document, quoted as one word")
+@verb("IMPORT")
 def _import(agent, request):
     document, counts = agent.import_document(request["DOCUMENT"], request["-REPO"],
                                              "-REPLACE" in request)
@@ -179,53 +166,54 @@ def _import(agent, request):
     return list(zip(("scenarios", "schedules"), counts))
 
 
-@verb("EXPORT", "[SCENARIO] [VERSION] [-REPO=name]", MONITOR,
-      "give definitions back, as lines of JSON")
+@verb("EXPORT")
 def _export(agent, request):
     document = agent.export(request["-REPO"], request["SCENARIO"], request["VERSION"])
     return iter(json.dumps(document, indent=1).split("\n"))
 
 
-@verb("DROP", "SCENARIO VERSION [-REPO=name]", ADMINISTRATOR, "delete a scenario version")
+@verb("DROP")
 def _drop(agent, request):
     agent.drop_scenario(request["SCENARIO"], request["VERSION"], request["-REPO"])
 
 
-@verb("ATTACH", "NAME PATH [-CREATE]", ADMINISTRATOR,
-      "attach a work repository; a relative path counts from the master's folder")
+@verb("ATTACH")
 def _attach(agent, request):
     number = agent.places.attach(request["NAME"], request["PATH"], "-CREATE" in request)
     return [("repository", request["NAME"]), ("id", number)]
 
 
-@verb("DETACH", "NAME", ADMINISTRATOR, "detach a work repository; its file stays")
+@verb("DETACH")
 def _detach(agent, request):
     agent.places.detach(request["NAME"])
 
 
-@verb("PURGE", "[-DAYS=n] [-KEEP=n]", ADMINISTRATOR,
-      "delete ended sessions older than DAYS, and beyond the newest KEEP")
+@verb("PURGE")
 def _purge(agent, request):
     if not request:
         raise BadRequest("-DAYS=n or -KEEP=n is missing: say what to purge")
     return [("purged", agent.keeper.purge(request["-DAYS"], request["-KEEP"]))]
 
 
-@verb("METRICS", "", MONITOR, "figures in Prometheus' text format")
+@verb("METRICS")
 def _metrics(agent, request):
     return metrics(agent)
 
 
-@verb("HELP", "[VERB] [SECOND]", None, "the verbs, or one of them")
+@verb("HELP")
 def _help(agent, request):
     wanted = " ".join(capitals(word) for word in request.values() if word)
-    rows = [row for name, row in VERBS.items()
-            if not wanted or (name + " ").startswith(wanted + " ")]
-    if not rows:
+    lines = [line for name, line in _HELP.items()
+             if not wanted or (name + " ").startswith(wanted + " ")]
+    if not lines:
         raise NotFound("%s is no verb" % shorten(wanted))
-    return iter(["%s: %s" % (row.form, row.help) for row in rows])
+    return iter(lines)
 
 
-@verb("QUIT", "", None, "end the connection")
+@verb("QUIT")
 def _quit(agent, request):
     return None
+
+
+# here all functions are bound, or the import ends with what is missing
+_HELP = list_help()

@@ -1,0 +1,76 @@
+"""One connection to an agent, and a reply as it comes."""
+import socket
+
+from .errors import ClientError, NO_CONNECTION, REFUSED, reason_of
+from .words import parse_fields
+
+CONNECT_S = 10
+
+
+class Connection:
+    """One TCP connection to an agent. Raises ClientError when there is none, or when it is lost."""
+
+    def __init__(self, host, port):
+        self.place = "%s:%d" % (host, port)
+        try:
+            self._socket = socket.create_connection((host, port), timeout=CONNECT_S)
+        except (OSError, UnicodeError) as error:
+            raise ClientError(NO_CONNECTION, "cannot connect to %s: %s"
+                              % (self.place, reason_of(error)))
+        self._file = self._socket.makefile("rb")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._file.close()
+        self._socket.close()
+
+    def ask(self, request, limit_s=None):
+        """Sends a request -> Reply.
+        The agent may be silent for `limit_s` seconds; None: for ever."""
+        self._socket.settimeout(limit_s)
+        try:
+            self._socket.sendall(request.encode() + b"\n")
+        except OSError:
+            pass        # what refuses a request before its end has said why: that is read now
+        return Reply(self)
+
+    def read_line(self):
+        """The next line without its end."""
+        try:
+            line = self._file.readline()
+        except OSError as error:
+            raise ClientError(NO_CONNECTION, "lost the agent at %s: %s"
+                              % (self.place, reason_of(error)))
+        if not line.endswith(b"\n"):
+            raise ClientError(NO_CONNECTION, "lost the agent at %s before its reply was complete"
+                              % self.place)
+        return line.decode("utf-8", "replace").rstrip("\r\n")
+
+
+class Reply:
+    """Iterates over the data lines of one reply as they come;
+    `fields` are those of its OK, afterwards.
+
+    Raises ClientError for an ERR and for what no agent says.
+    """
+
+    def __init__(self, connection):
+        self._connection = connection
+        self.fields = {}
+
+    def __iter__(self):
+        while True:
+            line = self._connection.read_line()
+            first, _, rest = line.partition(" ")
+            if first == "*":
+                yield rest
+            elif first == "OK":
+                self.fields = parse_fields(rest)
+                return
+            elif first == "ERR":
+                raise ClientError(REFUSED, line)
+            else:
+                raise ClientError(NO_CONNECTION, "what answers at %s is no agent"
+                                  % self._connection.place)

@@ -1,0 +1,55 @@
+"""One command: the request, its reply, the exit status."""
+import os
+import sys
+
+from ..base.vocabulary import RESTARTABLE
+from .errors import ClientError, ENDED_BADLY, INTERRUPTED, OUTPUT_LOST, WELL, reason_of
+from .words import as_typed, quote
+from .connection import Connection
+from .shown import complain, show_listing, show_record
+from .commands import parse_command_line
+from .imports import import_crontabs, import_documents
+
+# an agent that hangs is to be noticed; other verbs may take as long as they want
+PING_S = 30
+
+
+def perform(wanted, arguments, words):
+    """Asks the agent for what is wanted and shows its reply -> exit status.
+    Raises ClientError, OSError of stdout."""
+    if wanted.crontab:
+        return import_crontabs(wanted, arguments, words)
+    command = wanted.command
+    if command.name == "import":
+        return import_documents(wanted, arguments, words)
+    words = words + ["-JSON"] * (command.show in (show_listing, show_record))
+    request = (command.name.upper().split()
+               + [quote(as_typed(argument)) for argument in arguments] + words)
+    with Connection(wanted.host, wanted.port) as connection:
+        reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None)
+        command.show(reply, wanted.json)
+    is_bad = command.name in ("exec", "wait") and reply.fields.get("status") in RESTARTABLE
+    return ENDED_BADLY if is_bad else WELL
+
+
+def main(words=None):
+    """The client -> exit status."""
+    try:
+        status = perform(*parse_command_line(sys.argv[1:] if words is None else words))
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return status
+    except ClientError as error:
+        complain(error)
+        return error.status
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except OSError as error:            # of stdout: those of the connection are ClientErrors
+        if not isinstance(error, BrokenPipeError):
+            complain("cannot write: %s" % reason_of(error))
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)    # the interpreter's last flush succeeds
+        return OUTPUT_LOST
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""What is shown of a reply: tables, records, text, or JSON."""
+import calendar
+import json
+import re
+import sys
+import time
+
+from .words import _FIELD, parse_fields
+
+# left out of a table that has both columns of FROM_TO: what they say follows from those, and lines
+# stay short
+FROM_TO, LEFT_OUT = {"begun", "duration"}, {"created", "ended"}
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?([+-])(\d\d):(\d\d)")
+
+
+def put(line, is_flushed=False):
+    """Writes a line to stdout; what its encoding lacks is shown as \\xNN. Raises OSError."""
+    if sys.stdout is not None:
+        sys.stdout.buffer.write(
+            (line + "\n").encode(sys.stdout.encoding or "ascii", "backslashreplace"))
+        if is_flushed:
+            sys.stdout.buffer.flush()
+
+
+def complain(message):
+    """Writes a line to stderr."""
+    if sys.stderr is not None:
+        print("agentcli: %s" % message, file=sys.stderr)
+
+
+def put_json(value):
+    """Writes a value as one line of JSON."""
+    put(json.dumps(value), is_flushed=True)
+
+
+def printable(value):
+    """A value for people, on one line and without control characters."""
+    if value is None or isinstance(value, bool):
+        return {None: "", True: "yes", False: "no"}[value]
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode()
+                   for c in str(value))
+
+
+def put_fields(fields):
+    """Writes what the agent acknowledged on one line, without the fields that are empty."""
+    shown = [(name, printable(value)) for name, value in fields.items() if value not in (None, "")]
+    put(" ".join("%s=%s" % (
+        name, json.dumps(text, ensure_ascii=False) if " " in text or text[:1] == '"' else text)
+                 for name, text in shown) or "OK", is_flushed=True)
+
+
+def to_reader(value):
+    """A cell of a table: a time of the agent as the reader's local time, to the second."""
+    match = isinstance(value, str) and _TIME.fullmatch(value)
+    if not match:
+        return printable(value)
+    text, sign, hours, minutes = match.groups()
+    offset_s = (int(hours) * 60 + int(minutes)) * 60 * (-1 if sign == "-" else 1)
+    instant = calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%S")) - offset_s
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(instant))
+
+
+def put_table(rows):
+    """Writes rows (dicts) as aligned columns; numbers stand on the right."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    left_out = LEFT_OUT if FROM_TO.issubset(names) else ()
+    columns = []
+    for name in names:
+        values = [row.get(name) for row in rows]
+        present = [value for value in values if value not in (None, "")]
+        if present and name not in left_out:
+            cells = [name.upper()] + [to_reader(value) for value in values]
+            width = max(map(len, cells))
+            is_number = all(type(value) in (int, float) for value in present)
+            columns.append([cell.rjust(width) if is_number else cell.ljust(width)
+                            for cell in cells])
+    for cells in zip(*columns):
+        put("  ".join(cells).rstrip())
+
+
+def put_record(row):
+    """Writes a row as a line a field, without those that are empty."""
+    shown = [(name, printable(value)) for name, value in row.items() if value not in (None, "")]
+    width = max([len(name) for name, _ in shown] or [0])
+    for name, text in shown:
+        put("%s  %s" % (name.ljust(width), text))
+
+
+def show_acknowledgement(reply, is_json, origin=""):
+    """A reply of fields. Data lines that are no fields are the faults that stand before an ERR;
+    `origin`: in what."""
+    write = put_json if is_json else put_fields
+    for line in reply:
+        if _FIELD.match(line):
+            write(parse_fields(line))
+        else:
+            complain(origin + line)
+    write(reply.fields)
+
+
+def show_listing(reply, is_json, is_record=False):
+    """A reply of JSON objects: a table for each kind of row, told by its first key; a record's
+    first is no table. The fields of the OK are one more."""
+    if is_json:
+        show_text(reply)
+        if reply.fields:
+            put_json(reply.fields)
+        return
+    kinds = {}
+    for row in [json.loads(line) for line in list(reply)]:
+        kinds.setdefault(next(iter(row), ""), []).append(row)
+    if reply.fields:
+        kinds[None] = [reply.fields]
+    if not kinds and sys.stderr is not None and sys.stdout is not None and sys.stdout.isatty():
+        print("none", file=sys.stderr)
+    for number, rows in enumerate(kinds.values()):
+        if number:
+            put("")
+        if not is_record or number:
+            put_table(rows)
+            continue
+        for index, row in enumerate(rows):
+            if index:
+                put("")
+            put_record(row)
+
+
+def show_record(reply, is_json):
+    """A reply of JSON objects, of which the first is what was asked for and the others belong to
+    it."""
+    show_listing(reply, is_json, is_record=True)
+
+
+def show_text(reply, is_json=False):
+    """A reply of text."""
+    for line in reply:
+        put(json.dumps({"line": line}) if is_json else line)
+
+
+def show_document(reply, is_json):
+    """A reply that is a JSON document over many lines; with --json it is one line."""
+    if is_json:
+        put_json(json.loads("\n".join(reply)))
+    else:
+        show_text(reply)
+
+
+def show_log(reply, is_json):
+    """A reply of lines `TIME STEP/TASK out|err TEXT`."""
+    for line in reply:
+        if is_json:
+            when, place, stream, text = (line.split(" ", 3) + [""] * 3)[:4]
+            step, _, task = place.partition("/")
+            line = json.dumps({"time": when, "step": step, "task": task, "stream": stream,
+                               "text": text})
+        put(line, is_flushed=True)
