@@ -47,6 +47,8 @@ Sections, each using only those above it:
                               follows from it.
     store/imports             A document of definitions put into a work repository, all of it or
                               nothing.
+    store/inbox               What is to be done after commits, done by a thread of its own: a
+                              writer only puts it here.
     store/ledger              The ledger of due times: what was decided of each, with the session it
                               started.
     store/master              The master repository: agents, what is attached, contexts, data
@@ -116,6 +118,7 @@ Sections, each using only those above it:
 Threads, and what ends each:
 
     writer NAME   writes to one repository file; ends when its Database is closed and drained.
+    follow-ups    does what commits bring about; ends at Inbox.close().
     output        reads the pipes of all tasks; ends at Output.close().
     wait PID      waits for the exit of one process of a task, and ends with it.
     feed PID      writes one process's standard input, and ends with it.
@@ -148,6 +151,7 @@ import json
 import logging
 import marshal
 import os
+import queue
 import random
 import re
 import resource
@@ -2713,16 +2717,16 @@ def lazy(method):
 class Pending:
     """One request to a writer: method(connection, *arguments) inside the shared transaction.
 
-    `then(pending)` is called in the writer's thread after the commit, before `result` returns.
+    Once it is done, then(pending) goes into the Inbox; without one it is called at once.
     """
-    __slots__ = ("method", "arguments", "deadline", "then", "is_atomic", "is_lazy", "value",
-                 "error", "is_done", "listener", "_lock")
+    __slots__ = ("method", "arguments", "deadline", "is_atomic", "is_lazy", "value", "error",
+                 "is_done", "_then", "_inbox", "_lock")
 
-    def __init__(self, method, arguments=(), deadline=None, then=None):
-        self.method, self.arguments, self.deadline, self.then = method, arguments, deadline, then
+    def __init__(self, method, arguments=(), deadline=None, then=None, inbox=None):
+        self.method, self.arguments, self.deadline = method, arguments, deadline
+        self._then, self._inbox = then, inbox
         self.is_atomic = getattr(method, "is_atomic", False)
         self.is_lazy = getattr(method, "is_lazy", False)
-        self.listener = None            # called without arguments once its batch is answered
         self.value = self.error = None
         self.is_done = False
         self._lock = threading.Lock()
@@ -2731,12 +2735,11 @@ class Pending:
     def finish(self, value=None, error=None):
         """Done, well or badly: called once, by the writer."""
         self.value, self.error, self.is_done = value, error, True
-        if self.then:
-            try:
-                self.then(self)
-            except Exception:               # the commit stands whatever a callback does
-                log.exception("after a commit")
         self._lock.release()
+        if self._then and self._inbox:
+            self._inbox.put(self._then, self)
+        elif self._then:
+            self._then(self)
 
     def result(self):
         """The value once it is on disk; raises what the work or the commit raised."""
@@ -3310,8 +3313,8 @@ class Database:
     for it. `trouble` says in words why the file cannot be used now, or is empty.
     """
 
-    def __init__(self, path, kind, label, migrations, clock, is_replaceable=False):
-        self.path, self.kind, self.label = path, kind, label
+    def __init__(self, path, kind, label, migrations, clock, is_replaceable=False, inbox=None):
+        self.path, self.kind, self.label, self._inbox = path, kind, label, inbox
         self.trouble = ""
         self.is_read_only = False
         self.is_gone = False
@@ -3459,10 +3462,10 @@ class Database:
 
         What cannot be written `within_s` seconds is withdrawn and fails; without it, it is
         tried until it can be, or the database is closed. The method itself says whether it is
-        `lazy` or `atomic`.
+        `lazy` or `atomic`. then(pending) is for the Inbox once it is done, well or badly.
         """
         deadline = None if within_s is None else self._clock.monotonic() + within_s
-        pending = Pending(method, arguments, deadline, then)
+        pending = Pending(method, arguments, deadline, then, self._inbox)
         with self._ready:
             if not self.is_gone and self._closing is None:
                 self._queue.append(pending)
@@ -3535,18 +3538,8 @@ class Database:
             self._company = len(batch) + len(self._queue)
             for pending, (value, error) in zip(batch, outcomes):
                 pending.finish(value, error)
-            self._tell(batch)
             self._answered = self._clock.monotonic()
             return None
-
-    @staticmethod
-    def _tell(batch):
-        """Calls each listener of a finished batch once."""
-        for listener in dict.fromkeys(p.listener for p in batch if p.listener and p.is_done):
-            try:
-                listener()
-            except Exception:
-                log.exception("after a commit")
 
     def _commit(self, batch):
         """One transaction for the whole batch -> [(value, error)]."""
@@ -3649,7 +3642,6 @@ class Database:
     def _fail(self, batch, error):
         for pending in batch:
             pending.finish(error=error)
-        self._tell(batch)
 
     def _note(self, error):
         reason = _reason(error)
@@ -4013,6 +4005,41 @@ class Imports:
 
 class Rehearsed(Exception):
     """An import was tried, and taken back."""
+
+
+# ======================================================================================
+# store/inbox.py
+# What is to be done after commits, done by a thread of its own: a writer only puts it here.
+#
+# Thread follow-ups: does what commits bring about; ends at Inbox.close().
+# ======================================================================================
+
+class Inbox:
+    """Things to be done in their order, each a function and the Pending that it is called with."""
+
+    def __init__(self):
+        self._items = queue.Queue()
+        self._thread = threading.Thread(target=self._run, name="follow-ups", daemon=True)
+        self._thread.start()
+
+    def put(self, function, pending):
+        """Has function(pending) called soon. From any thread; waits for nothing."""
+        self._items.put((function, pending))
+
+    def close(self):
+        """Ends the thread once everything that was put in before is done."""
+        self._items.put((None, None))
+        self._thread.join()
+
+    def _run(self):
+        while True:
+            function, pending = self._items.get()
+            if function is None:
+                return
+            try:
+                function(pending)
+            except Exception as error:      # the commit stands, and the others get their turn
+                log.error("after a commit\n%s", tell_traceback(error))
 
 
 # ======================================================================================
@@ -5179,9 +5206,10 @@ class WorkRepository:
     """One attached work repository: its file, and a store for each of its parts. Every method of a
     store takes a connection first: a reading one by `db.read`, or the writer's by `db.write`."""
 
-    def __init__(self, number, name, path, clock):
+    def __init__(self, number, name, path, clock, inbox=None):
         self.id, self.name, self.path = number, name, path
-        self.db = Database(path, "work", "work repository %s" % name, WORK_MIGRATIONS, clock)
+        self.db = Database(path, "work", "work repository %s" % name, WORK_MIGRATIONS, clock,
+                           inbox=inbox)
         self.secrets = SecretFiles(path)
         self.is_behind = False  # outstanding sessions and schedules must be read again
         self.scenarios, self.ledger, self.progress = Scenarios(name), Ledger(), Progress()
@@ -5194,10 +5222,10 @@ class WorkRepository:
         self.decisions = Decisions(self.schedules, self.arrivals, self.endings, self.ledger)
 
     @classmethod
-    def create(cls, number, name, path, clock):
+    def create(cls, number, name, path, clock, inbox=None):
         """Makes a new file with the scenario HELLO and opens it."""
         make_private(path)
-        repository = cls(number, name, path, clock).open()
+        repository = cls(number, name, path, clock, inbox).open()
         document = Definitions().read(json.dumps(HELLO))
         repository.db.write(repository.imports.put, document, DEFAULT_NAME, to_text(clock.now()))
         return repository
@@ -9536,8 +9564,9 @@ class Places:
     program; `on_let_go(repository)` when one cannot be used any more.
     """
 
-    def __init__(self, master, clock, is_insecure_fs, take_over, on_let_go):
+    def __init__(self, master, clock, inbox, is_insecure_fs, take_over, on_let_go):
         self._master, self._clock, self._is_insecure_fs = master, clock, is_insecure_fs
+        self._inbox = inbox
         self._take_over, self._on_let_go = take_over, on_let_go
         self._places = {attachment.id: Place(attachment)
                         for attachment in master.list_attachments()}
@@ -9723,7 +9752,8 @@ class Places:
         if is_creating:
             repository = self._create_work(name, path, attached)
         elif os.path.exists(path):
-            repository = WorkRepository(None, name, path, self._clock).open()
+            repository = WorkRepository(None, name, path, self._clock,
+                                        self._inbox).open()
         else:
             raise NotFound("%s does not exist; -CREATE makes it" % path)
         try:
@@ -9745,7 +9775,7 @@ class Places:
         if number is None:
             raise Busy("a master has at most %d work repositories" % MAX_REPOSITORIES)
         try:
-            return WorkRepository.create(number, name, path, self._clock)
+            return WorkRepository.create(number, name, path, self._clock, self._inbox)
         except FileExistsError:
             raise Exists("%s exists; ATTACH it without -CREATE" % path) from None
         except OSError as error:
@@ -10434,7 +10464,7 @@ class Agent:
         self.master = self.places = self.watch = self.schedules = self.queue = self.keeper = None
         self.desk = None
         self.started = self.clock.monotonic()        # of its steady clock
-        self._cleaner = self._output = None
+        self._cleaner = self._output = self._inbox = None
         self._threads = []
         self._stop_request = None
         self._is_leaving = False                # what can be adopted goes on without the agent
@@ -10459,8 +10489,9 @@ class Agent:
             lambda ticket, repository: Session(ticket, repository, around),
             self.desk.is_flooded)
         self._cleaner = Cleaner(self.name, identity, self.queue, clock, self.desk.ended)
-        self.places = Places(self.master, clock, settings.is_insecure_fs, self._take_over,
-                             self._let_go)
+        self._inbox = Inbox()
+        self.places = Places(self.master, clock, self._inbox, settings.is_insecure_fs,
+                             self._take_over, self._let_go)
         self.watch = Watch(self.places, clock)
         self.schedules = Schedules(self.name, self.places, self.master, clock, self.queue,
                                    lambda: self.hold is not None, self.desk.take_made)
@@ -10548,6 +10579,7 @@ class Agent:
             thread.join()
         if self.places:
             self.places.close()         # what is still recorded by a session ends here
+            self._inbox.close()
         if self.queue:
             self.queue.join()
         if self._output:

@@ -10,6 +10,7 @@ from ..base.program import log
 from ..base.times import Clock, from_text, to_text
 from ..processes.tree import own_identity
 from ..processes.output import Output
+from ..store.inbox import Inbox
 from ..runtime.execution import Surroundings
 from ..runtime.session import Session
 from ..runtime.slots import SessionQueue
@@ -36,7 +37,7 @@ class Agent:
         self.master = self.places = self.watch = self.schedules = self.queue = self.keeper = None
         self.desk = None
         self.started = self.clock.monotonic()        # of its steady clock
-        self._cleaner = self._output = None
+        self._cleaner = self._output = self._inbox = None
         self._threads = []
         self._stop_request = None
         self._is_leaving = False                # what can be adopted goes on without the agent
@@ -61,8 +62,9 @@ class Agent:
             lambda ticket, repository: Session(ticket, repository, around),
             self.desk.is_flooded)
         self._cleaner = Cleaner(self.name, identity, self.queue, clock, self.desk.ended)
-        self.places = Places(self.master, clock, settings.is_insecure_fs, self._take_over,
-                             self._let_go)
+        self._inbox = Inbox()
+        self.places = Places(self.master, clock, self._inbox, settings.is_insecure_fs,
+                             self._take_over, self._let_go)
         self.watch = Watch(self.places, clock)
         self.schedules = Schedules(self.name, self.places, self.master, clock, self.queue,
                                    lambda: self.hold is not None, self.desk.take_made)
@@ -150,6 +152,7 @@ class Agent:
             thread.join()
         if self.places:
             self.places.close()         # what is still recorded by a session ends here
+            self._inbox.close()
         if self.queue:
             self.queue.join()
         if self._output:

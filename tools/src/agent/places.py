@@ -97,8 +97,9 @@ class Places:
     program; `on_let_go(repository)` when one cannot be used any more.
     """
 
-    def __init__(self, master, clock, is_insecure_fs, take_over, on_let_go):
+    def __init__(self, master, clock, inbox, is_insecure_fs, take_over, on_let_go):
         self._master, self._clock, self._is_insecure_fs = master, clock, is_insecure_fs
+        self._inbox = inbox
         self._take_over, self._on_let_go = take_over, on_let_go
         self._places = {attachment.id: Place(attachment)
                         for attachment in master.list_attachments()}
@@ -284,7 +285,8 @@ class Places:
         if is_creating:
             repository = self._create_work(name, path, attached)
         elif os.path.exists(path):
-            repository = WorkRepository(None, name, path, self._clock).open()
+            repository = WorkRepository(None, name, path, self._clock,
+                                        self._inbox).open()
         else:
             raise NotFound("%s does not exist; -CREATE makes it" % path)
         try:
@@ -306,7 +308,7 @@ class Places:
         if number is None:
             raise Busy("a master has at most %d work repositories" % MAX_REPOSITORIES)
         try:
-            return WorkRepository.create(number, name, path, self._clock)
+            return WorkRepository.create(number, name, path, self._clock, self._inbox)
         except FileExistsError:
             raise Exists("%s exists; ATTACH it without -CREATE" % path) from None
         except OSError as error:

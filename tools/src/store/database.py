@@ -35,8 +35,8 @@ class Database:
     for it. `trouble` says in words why the file cannot be used now, or is empty.
     """
 
-    def __init__(self, path, kind, label, migrations, clock, is_replaceable=False):
-        self.path, self.kind, self.label = path, kind, label
+    def __init__(self, path, kind, label, migrations, clock, is_replaceable=False, inbox=None):
+        self.path, self.kind, self.label, self._inbox = path, kind, label, inbox
         self.trouble = ""
         self.is_read_only = False
         self.is_gone = False
@@ -184,10 +184,10 @@ class Database:
 
         What cannot be written `within_s` seconds is withdrawn and fails; without it, it is
         tried until it can be, or the database is closed. The method itself says whether it is
-        `lazy` or `atomic`.
+        `lazy` or `atomic`. then(pending) is for the Inbox once it is done, well or badly.
         """
         deadline = None if within_s is None else self._clock.monotonic() + within_s
-        pending = Pending(method, arguments, deadline, then)
+        pending = Pending(method, arguments, deadline, then, self._inbox)
         with self._ready:
             if not self.is_gone and self._closing is None:
                 self._queue.append(pending)
@@ -260,18 +260,8 @@ class Database:
             self._company = len(batch) + len(self._queue)
             for pending, (value, error) in zip(batch, outcomes):
                 pending.finish(value, error)
-            self._tell(batch)
             self._answered = self._clock.monotonic()
             return None
-
-    @staticmethod
-    def _tell(batch):
-        """Calls each listener of a finished batch once."""
-        for listener in dict.fromkeys(p.listener for p in batch if p.listener and p.is_done):
-            try:
-                listener()
-            except Exception:
-                log.exception("after a commit")
 
     def _commit(self, batch):
         """One transaction for the whole batch -> [(value, error)]."""
@@ -374,7 +364,6 @@ class Database:
     def _fail(self, batch, error):
         for pending in batch:
             pending.finish(error=error)
-        self._tell(batch)
 
     def _note(self, error):
         reason = _reason(error)

@@ -1,8 +1,6 @@
 """A write that is under way, for the one who waits for its commit."""
 import threading
 
-from ..base.program import log
-
 
 def atomic(method):
     """Says of a writing method that it changes by one statement alone, so it needs no savepoint."""
@@ -19,16 +17,16 @@ def lazy(method):
 class Pending:
     """One request to a writer: method(connection, *arguments) inside the shared transaction.
 
-    `then(pending)` is called in the writer's thread after the commit, before `result` returns.
+    Once it is done, then(pending) goes into the Inbox; without one it is called at once.
     """
-    __slots__ = ("method", "arguments", "deadline", "then", "is_atomic", "is_lazy", "value",
-                 "error", "is_done", "listener", "_lock")
+    __slots__ = ("method", "arguments", "deadline", "is_atomic", "is_lazy", "value", "error",
+                 "is_done", "_then", "_inbox", "_lock")
 
-    def __init__(self, method, arguments=(), deadline=None, then=None):
-        self.method, self.arguments, self.deadline, self.then = method, arguments, deadline, then
+    def __init__(self, method, arguments=(), deadline=None, then=None, inbox=None):
+        self.method, self.arguments, self.deadline = method, arguments, deadline
+        self._then, self._inbox = then, inbox
         self.is_atomic = getattr(method, "is_atomic", False)
         self.is_lazy = getattr(method, "is_lazy", False)
-        self.listener = None            # called without arguments once its batch is answered
         self.value = self.error = None
         self.is_done = False
         self._lock = threading.Lock()
@@ -37,12 +35,11 @@ class Pending:
     def finish(self, value=None, error=None):
         """Done, well or badly: called once, by the writer."""
         self.value, self.error, self.is_done = value, error, True
-        if self.then:
-            try:
-                self.then(self)
-            except Exception:               # the commit stands whatever a callback does
-                log.exception("after a commit")
         self._lock.release()
+        if self._then and self._inbox:
+            self._inbox.put(self._then, self)
+        elif self._then:
+            self._then(self)
 
     def result(self):
         """The value once it is on disk; raises what the work or the commit raised."""

@@ -152,9 +152,10 @@ class WorkRepository:
     """One attached work repository: its file, and a store for each of its parts. Every method of a
     store takes a connection first: a reading one by `db.read`, or the writer's by `db.write`."""
 
-    def __init__(self, number, name, path, clock):
+    def __init__(self, number, name, path, clock, inbox=None):
         self.id, self.name, self.path = number, name, path
-        self.db = Database(path, "work", "work repository %s" % name, WORK_MIGRATIONS, clock)
+        self.db = Database(path, "work", "work repository %s" % name, WORK_MIGRATIONS, clock,
+                           inbox=inbox)
         self.secrets = SecretFiles(path)
         self.is_behind = False  # outstanding sessions and schedules must be read again
         self.scenarios, self.ledger, self.progress = Scenarios(name), Ledger(), Progress()
@@ -167,10 +168,10 @@ class WorkRepository:
         self.decisions = Decisions(self.schedules, self.arrivals, self.endings, self.ledger)
 
     @classmethod
-    def create(cls, number, name, path, clock):
+    def create(cls, number, name, path, clock, inbox=None):
         """Makes a new file with the scenario HELLO and opens it."""
         make_private(path)
-        repository = cls(number, name, path, clock).open()
+        repository = cls(number, name, path, clock, inbox).open()
         document = Definitions().read(json.dumps(HELLO))
         repository.db.write(repository.imports.put, document, DEFAULT_NAME, to_text(clock.now()))
         return repository
