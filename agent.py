@@ -15,7 +15,8 @@ Sections, each using only those above it:
                               roles, sizes, times.
     base/forms                The forms of all requests, as data: words, kinds, roles, help, and
                               what their replies are.
-    base/program              What this program is: its version, its own file and its own log.
+    base/program              What this program is: its version, its own file, its code and its own
+                              log.
     base/times                The clock, and every form of an instant or a duration as text.
     base/words                Words of requests and replies: names, splitting, quoting, and what
                               makes a text one line.
@@ -531,17 +532,69 @@ def list_parts(form):
 
 # ======================================================================================
 # base/program.py
-# What this program is: its version, its own file and its own log.
+# What this program is: its version, its own file, its code and its own log.
 # ======================================================================================
 
 VERSION = "1.0.0"
 
 log = logging.getLogger("agent")
 
+# Python code that runs this program from an open file with its byte-code; the command line behind
+# it is that file's descriptor, the path of the program, and its arguments. The working folder,
+# which `-c` would search for modules, is none of them.
+BOOT = ("import sys;sys.path[:1]==['']and sys.path.pop(0);import marshal,os;"
+        "CODE_FD=int(sys.argv[1]);__file__=sys.argv[2];del sys.argv[:2];"
+        "exec(marshal.loads(os.pread(CODE_FD,os.fstat(CODE_FD).st_size,0)))")
+
 
 def program_path():
-    """The absolute path of this program's own file, which starts helpers and minders."""
+    """The absolute path of this program's own file."""
     return os.path.abspath(__file__)
+
+
+@functools.lru_cache(maxsize=None)
+def open_code():
+    """A descriptor of a file without a name that has the byte-code of this program: helpers and
+    minders start from it fast, and from the code that the agent began with."""
+    code = globals().get("CODE_FD")
+    if code is not None:
+        os.set_inheritable(code, False)
+        return code
+    with tempfile.TemporaryFile() as file:
+        file.write(marshal.dumps(_find_code()))
+        file.flush()
+        return os.dup(file.fileno())
+
+
+def _find_code():
+    """The code of the whole program: that which runs, or compiled anew when it was imported."""
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_name == "<module>" and frame.f_globals is globals():
+            return frame.f_code
+        frame = frame.f_back
+    with open(program_path(), "rb") as source:
+        return compile(source.read(), source.name, "exec", dont_inherit=True)
+
+
+def program_command(*flags):
+    """The words that run this program again, with these flags of Python; its arguments go behind
+    them. The process must have the descriptor of open_code()."""
+    return [sys.executable] + list(flags) + ["-c", BOOT, str(open_code()), program_path()]
+
+
+def start_over_lean():
+    """Starts over as the same process from byte-code: Python keeps all that it needed to compile a
+    main program until that ends, some 25 MB. Returns where that is done, or cannot be."""
+    if "CODE_FD" in globals() or not sys.executable:
+        return
+    try:
+        flags = subprocess._args_from_interpreter_flags()
+        command = program_command(*flags) + sys.argv[1:]
+        os.set_inheritable(open_code(), True)
+        os.execv(sys.executable, command)
+    except OSError as error:
+        log.warning("memory for the compiling is kept: %s", error)
 
 
 def tell_traceback(error):
@@ -5970,20 +6023,6 @@ def as_number(text):
     return None
 
 
-HELPER_BOOT = ("import marshal,os,sys;__file__=sys.argv.pop();fd=int(sys.argv.pop());"
-               "exec(marshal.loads(os.pread(fd,os.fstat(fd).st_size,0)))")
-
-
-@functools.lru_cache(maxsize=None)
-def compiled_agent():
-    """A descriptor of a file without a name that has the code of agent.py: to compile it takes
-    most of the time and memory that the start of a helper needs."""
-    with open(program_path(), "rb") as source, tempfile.TemporaryFile() as file:
-        file.write(marshal.dumps(compile(source.read(), source.name, "exec", dont_inherit=True)))
-        file.flush()
-        return os.dup(file.fileno())
-
-
 class HelperTask:
     """A task whose work is done by agent.py in another role, in a process that can be ended.
 
@@ -6000,11 +6039,9 @@ class HelperTask:
     def _outcome(self, given, execution):
         """Hands over to the helper -> the fields of its result."""
         with tempfile.TemporaryFile() as result:
-            code = compiled_agent()
-            words = [sys.executable, "-u", "-c", HELPER_BOOT, "--task", str(result.fileno()),
-                     str(code), program_path()]
+            words = program_command("-u") + ["--task", str(result.fileno())]
             rc = execution.process(Command(words, execution.environment(), stdin=json.dumps(given),
-                                           pass_fds=(result.fileno(), code)))
+                                           pass_fds=(result.fileno(), open_code())))
             result.seek(0)
             text = result.read().decode()
         if not text:
@@ -7393,7 +7430,8 @@ class Execution:
         spool.create()
         given = json.dumps([command, self._around.max_output, self._session.secrets])
         holder = self._start(command._replace(
-            words=[sys.executable, program_path(), "--hold", spool.path], cwd=None,
+            words=program_command() + ["--hold", spool.path], cwd=None,
+            pass_fds=command.pass_fds + (open_code(),),
             stdin=given, is_captured=False))
         try:
             return self._follow(spool, lambda: holder.rc is None)
@@ -12046,6 +12084,9 @@ def raise_file_limit(settings):
 def main(arguments=None, clock=None):
     """The command line -> exit code."""
     settings, clock = parse_arguments(arguments), clock or Clock()
+    is_serving = settings.task is None and settings.hold is None and not settings.files
+    if is_serving and arguments is None:
+        start_over_lean()
     if settings.task is not None:
         return run_helper(settings.task)
     start_logging()

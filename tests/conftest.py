@@ -23,8 +23,8 @@ AGENT = TOP / "agent.py"
 LIMIT_S = 60            # generous: the machine may be slow and noisy
 
 # `python FILE ...`, but that the byte-code of __pycache__ is taken where it is the file's, as an import takes it: to
-# compile agent.py is most of what its start costs.
-BOOT = ("import importlib.machinery as m, sys; del sys.argv[0]; __file__ = sys.argv[0]; "
+# compile agent.py is most of what its start costs. CODE_FD says that it need not start over to be lean.
+BOOT = ("import importlib.machinery as m, sys; del sys.argv[0]; __file__ = sys.argv[0]; CODE_FD = None; "
         "sys.path[0] = __file__.rpartition('/')[0]; "
         "exec(m.SourceFileLoader('__main__', __file__).get_code('__main__'))")
 

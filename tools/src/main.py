@@ -14,7 +14,7 @@ from .base.vocabulary import (CLEAN_S, DEFAULT_NAME, DEFAULT_PORT, EXIT_CANNOT_S
                               KEEP_DAYS, MAX_CONNECTIONS, MAX_IMPORT_LINE, MAX_LINE, MAX_OUTPUT,
                               MAX_QUEUE, MIN_LINE, SESSIONS_PER_CORE, WAKE)
 from .base.errors import AgentError, CannotStart, NotFound
-from .base.program import VERSION, log, program_path
+from .base.program import VERSION, log, program_path, start_over_lean
 from .base.times import Clock, local_iso, to_text
 from .base.words import check_name
 from .store.files import NameLock, make_folder
@@ -207,6 +207,9 @@ def raise_file_limit(settings):
 def main(arguments=None, clock=None):
     """The command line -> exit code."""
     settings, clock = parse_arguments(arguments), clock or Clock()
+    is_serving = settings.task is None and settings.hold is None and not settings.files
+    if is_serving and arguments is None:
+        start_over_lean()
     if settings.task is not None:
         return run_helper(settings.task)
     start_logging()

@@ -4,12 +4,11 @@ Thread task N: one statement of SQL of session N; ends with it, or is interrupte
 """
 import json
 import os
-import sys
 import threading
 from typing import Any, Callable, NamedTuple
 
 from ..base.vocabulary import MARKER
-from ..base.program import program_path
+from ..base.program import open_code, program_command
 from ..base.times import Clock
 from ..definitions.references import environment_name
 from ..store.files import Spool
@@ -121,7 +120,8 @@ class Execution:
         spool.create()
         given = json.dumps([command, self._around.max_output, self._session.secrets])
         holder = self._start(command._replace(
-            words=[sys.executable, program_path(), "--hold", spool.path], cwd=None,
+            words=program_command() + ["--hold", spool.path], cwd=None,
+            pass_fds=command.pass_fds + (open_code(),),
             stdin=given, is_captured=False))
         try:
             return self._follow(spool, lambda: holder.rc is None)
