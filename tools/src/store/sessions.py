@@ -65,6 +65,12 @@ class Sessions:
                                wait_until=wait and from_text(since) + wait)
 
     @staticmethod
+    def put_keywords(connection, session, keywords):
+        """Makes a new session known by its keywords, words between commas."""
+        connection.executemany("insert or ignore into session_keyword values (?, ?)",
+                               [(word, session) for word in keywords.split(",") if word])
+
+    @staticmethod
     def list_secret_files(connection):
         """The names of the secret files of open sessions."""
         return {row[0] or str(row[1]) for row in connection.execute(
