@@ -48,8 +48,6 @@ Sections, each using only those above it:
                               follows from it.
     store/imports             A document of definitions put into a work repository, all of it or
                               nothing.
-    store/inbox               What is to be done after commits, done by a thread of its own: a
-                              writer only puts it here.
     store/ledger              The ledger of due times: what was decided of each, with the session it
                               started.
     store/master              The master repository: agents, what is attached, contexts, data
@@ -100,6 +98,8 @@ Sections, each using only those above it:
                               sessions, logs, children.
     agent/desk                Where sessions are asked for: EXEC, STOP, RESTART, and what follows
                               the end of each.
+    agent/inbox               What is to be done after commits, done by a thread of its own: a
+                              writer only puts it here.
     agent/exchange            Definitions in and out: import with all its checks, and export.
     agent/agent               The agent: its life cycle, and what it can do in domain words.
     agent/figures             How the agent is, in figures: PING and METRICS.
@@ -119,7 +119,6 @@ Sections, each using only those above it:
 Threads, and what ends each:
 
     writer NAME   writes to one repository file; ends when its Database is closed and drained.
-    follow-ups    does what commits bring about; ends at Inbox.close().
     output        reads the pipes of all tasks; ends at Output.close().
     wait PID      waits for the exit of one process of a task, and ends with it.
     feed PID      writes one process's standard input, and ends with it.
@@ -129,6 +128,7 @@ Threads, and what ends each:
     scheduler     calls Scheduler.tick(); ends at Agent.stop().
     attach NAME   tries to attach a work repository once, and ends with that.
     keeper        does what is due of it; ends at Keeper.stop().
+    follow-ups    does what commits bring about; ends at Inbox.close().
     server        accepts connections; ends at Server.close().
     client N      serves one connection; ends with it, or at Server.close().
     MainThread    waits for a signal or SHUTDOWN, then stops the others in order.
@@ -2770,7 +2770,7 @@ def lazy(method):
 class Pending:
     """One request to a writer: method(connection, *arguments) inside the shared transaction.
 
-    Once it is done, then(pending) goes into the Inbox; without one it is called at once.
+    Once it is done, then(pending) goes into the Inbox.
     """
     __slots__ = ("method", "arguments", "deadline", "is_atomic", "is_lazy", "value", "error",
                  "is_done", "_then", "_inbox", "_lock")
@@ -2789,10 +2789,8 @@ class Pending:
         """Done, well or badly: called once, by the writer."""
         self.value, self.error, self.is_done = value, error, True
         self._lock.release()
-        if self._then and self._inbox:
+        if self._then:
             self._inbox.put(self._then, self)
-        elif self._then:
-            self._then(self)
 
     def result(self):
         """The value once it is on disk; raises what the work or the commit raised."""
@@ -4061,41 +4059,6 @@ class Imports:
 
 class Rehearsed(Exception):
     """An import was tried, and taken back."""
-
-
-# ======================================================================================
-# store/inbox.py
-# What is to be done after commits, done by a thread of its own: a writer only puts it here.
-#
-# Thread follow-ups: does what commits bring about; ends at Inbox.close().
-# ======================================================================================
-
-class Inbox:
-    """Things to be done in their order, each a function and the Pending that it is called with."""
-
-    def __init__(self):
-        self._items = queue.Queue()
-        self._thread = threading.Thread(target=self._run, name="follow-ups", daemon=True)
-        self._thread.start()
-
-    def put(self, function, pending):
-        """Has function(pending) called soon. From any thread; waits for nothing."""
-        self._items.put((function, pending))
-
-    def close(self):
-        """Ends the thread once everything that was put in before is done."""
-        self._items.put((None, None))
-        self._thread.join()
-
-    def _run(self):
-        while True:
-            function, pending = self._items.get()
-            if function is None:
-                return
-            try:
-                function(pending)
-            except Exception as error:      # the commit stands, and the others get their turn
-                log.error("after a commit\n%s", tell_traceback(error))
 
 
 # ======================================================================================
@@ -9787,7 +9750,7 @@ class Places:
                                       % (attachment.name, attachment.path))
             check_file_system(attachment.path, self._is_insecure_fs)
             repository = WorkRepository(attachment.id, attachment.name, attachment.path,
-                                        self._clock)
+                                        self._clock, self._inbox)
             repository.open(attachment.uuid)
             place.repository = repository
             self._take_over(place)
@@ -10481,6 +10444,41 @@ class Desk:
             repository.secrets.forget(ticket.spent_file)
         self.queue_ticket(repository, ticket)
         return ticket
+
+
+# ======================================================================================
+# agent/inbox.py
+# What is to be done after commits, done by a thread of its own: a writer only puts it here.
+#
+# Thread follow-ups: does what commits bring about; ends at Inbox.close().
+# ======================================================================================
+
+class Inbox:
+    """Things to be done in their order, each a function and the Pending that it is called with."""
+
+    def __init__(self):
+        self._items = queue.Queue()
+        self._thread = threading.Thread(target=self._run, name="follow-ups", daemon=True)
+        self._thread.start()
+
+    def put(self, function, pending):
+        """Has function(pending) called soon. From any thread; waits for nothing."""
+        self._items.put((function, pending))
+
+    def close(self):
+        """Ends the thread once everything that was put in before is done."""
+        self._items.put((None, None))
+        self._thread.join()
+
+    def _run(self):
+        while True:
+            function, pending = self._items.get()
+            if function is None:
+                return
+            try:
+                function(pending)
+            except Exception as error:      # the commit stands, and the others get their turn
+                log.error("after a commit\n%s", tell_traceback(error))
 
 
 # ======================================================================================
