@@ -6049,7 +6049,8 @@ def task_type(name):
     A class has `fields` (name -> Field) and `run(fields, execution)` -> TaskResult. The
     execution gives `values` (variables and the agent's own), `environment()`, and what waits
     and is ended by stop and time-outs: `process(command)`, `call(function, interrupt)`,
-    `wait(seconds)`, `wait_child(session)`.
+    `wait(seconds)`, `wait_child(session)`. One whose process may outlive the agent has `resume`,
+    too, which goes on by `adopt()`.
     """
     def register(cls):
         cls.name = name
@@ -7659,6 +7660,8 @@ class Execution:
         except (TaskError, Interrupted):
             spool.remove()              # nobody writes to it
             raise
+        # the minder does so too, but maybe not before the agent is gone
+        spool.note(holder=minder.pid, holder_started=minder.started)
         return self._follow(spool, lambda: minder.rc is None)
 
     def adopt(self):
@@ -7905,7 +7908,7 @@ class Journal:
 #       |
 #     its end is noted and committed          the repository is gone: told in the log alone
 #       |
-#     on_end(): what follows the end          (the next attempt of its schedule, who waits for it)
+#     on_end(): what follows an end           the next attempt of its schedule, those who wait for it
 #
 # What comes from outside goes up this tree as an exception:
 #
@@ -7975,15 +7978,21 @@ class Session:
             return
         self.is_begun = True
         try:
-            self._end(self._run_course(course, place))
+            outcome = self._run_course(course, place)
+            self._journal.note_end(self.repository.endings.end, outcome.status,
+                                   message=outcome.message)
+            ending = self._journal.flush()
         except Left:
-            log.info("session %d is left to the next start", self.number)
-            with contextlib.suppress(RepositoryError):      # its spool has what is not recorded
-                self._journal.flush()
+            self._leave_off()
+            return
         except RepositoryError as error:
             log.error("session %d ended in memory alone, its end is not recorded: %s",
                       self.number, error)
+            ending = None
+        if ending is None:                  # or it was no more open
             self._around.on_loss(self.number)
+        else:
+            self._around.on_end(self.repository, ending)
 
     def _begin(self):
         """Has it on disk that this agent runs it -> (Course, TaskPlace). Conflict, NotFound: it
@@ -8022,15 +8031,10 @@ class Session:
         self._control.sweep_last(interrupt)
         return Outcome(interrupt.status, interrupt.message)
 
-    def _end(self, outcome):
-        """Records the end, and has done what follows it. RepositoryError."""
-        self._journal.note_end(self.repository.endings.end, outcome.status,
-                               message=outcome.message)
-        ending = self._journal.flush()
-        if ending is None:                  # it was no more open
-            self._around.on_loss(self.number)
-        else:
-            self._around.on_end(self.repository, ending)
+    def _leave_off(self):
+        log.info("session %d is left to the next start", self.number)
+        with contextlib.suppress(RepositoryError):      # its spool has what is not recorded
+            self._journal.flush()
 
     def _end_unread(self, reason):
         """Ends it before it begins: its definition cannot be read. RepositoryError."""
@@ -8050,8 +8054,9 @@ class Course:
         self._progress = journal.repository.progress
         self._values = dict(json.loads(row["variables"]), **own_values(row))
         self._attempts = {step: count for step, (count, _) in attempts.items()}
-        # steps that ended badly before a RESTART, and were not run again since
-        self._bad = {step for step, (_, status) in attempts.items() if status in (WARNING, ERROR)}
+        # those that ended badly before a RESTART, and were not run again since
+        self._bad_steps = {step for step, (_, status) in attempts.items()
+                           if status in (WARNING, ERROR)}
 
     def run(self, place):
         """Runs it from a place on -> Outcome. Interrupted, Left, RepositoryError."""
@@ -8093,7 +8098,7 @@ class Course:
             is_warned = is_warned or outcome.is_warned or outcome.status == ERROR
             target = target_after(step, outcome)
             if target == END:
-                return Outcome(WARNING if is_warned or self._bad else DONE)
+                return Outcome(WARNING if is_warned or self._bad_steps else DONE)
             if target == FAIL:
                 return Outcome(ERROR, cause or falsehood or "step %s ends in FAIL" % step.name)
             place = TaskPlace(self._scenario.step_index(target))
@@ -8140,7 +8145,7 @@ class Course:
             run = self._journal.note_begin(self._progress.begin_step, place.step, step.name,
                                            attempt)
         self._attempts[place.step] = attempt
-        self._bad.discard(place.step)
+        self._bad_steps.discard(place.step)
         end = functools.partial(self._journal.note_end, self._progress.end_step, run)
         try:
             with self._control.deadline(step.timeout, "step"):

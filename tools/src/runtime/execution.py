@@ -128,6 +128,8 @@ class Execution:
         except (TaskError, Interrupted):
             spool.remove()              # nobody writes to it
             raise
+        # the minder does so too, but maybe not before the agent is gone
+        spool.note(holder=minder.pid, holder_started=minder.started)
         return self._follow(spool, lambda: minder.rc is None)
 
     def adopt(self):
