@@ -4091,6 +4091,7 @@ class Ledger:
 
     @staticmethod
     def record(connection, name, span, decision, session, now):
+        """Notes a decision on the due times of a Span, with the session that it made, or None."""
         connection.execute(
             "insert into occurrence(schedule, due, last_due, count, decision, reason, session,"
             " decided, message) values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -4495,6 +4496,7 @@ class Scenarios:
         return row
 
     def tell_missing(self, connection, name, version):
+        """In words, what is not there: the scenario, or this version of it."""
         if self.find(connection, name, "-1"):
             return "scenario %s has no version %s" % (name, version)
         return "no scenario %s" % name
@@ -4590,6 +4592,7 @@ class Scenarios:
         self.forget_unused(connection)
 
     def forget_unused(self, connection):
+        """Deletes the definitions that no version and no session has any more."""
         connection.execute("delete from definition where id not in"
                            " (select definition from scenario)"
                            " and id not in (select definition from session)")
@@ -4888,6 +4891,7 @@ class Sessions:
 
     @staticmethod
     def with_limit(ticket, scenario, since):
+        """A Ticket with the limit of its Scenario (or None), for which it waits since then."""
         if not scenario or not scenario.concurrency:
             return ticket
         wait = scenario.concurrency["max_wait"]

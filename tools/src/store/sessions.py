@@ -58,7 +58,7 @@ class Sessions:
 
     @staticmethod
     def with_limit(ticket, scenario, since):
-        """The Ticket with the limit of its scenario, which it waits for from `since` (UTC text) on."""
+        """A Ticket with the limit of its Scenario (or None), for which it waits since then."""
         if not scenario or not scenario.concurrency:
             return ticket
         wait = scenario.concurrency["max_wait"]
