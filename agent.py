@@ -12400,9 +12400,6 @@ def raise_file_limit(settings):
 def main(arguments=None, clock=None):
     """The command line -> exit code."""
     settings, clock = parse_arguments(arguments), clock or Clock()
-    is_serving = settings.task is None and settings.spool is None and not settings.files
-    if is_serving and arguments is None:
-        start_over_lean()
     if settings.task is not None:
         return run_helper(settings.task)
     start_logging()
@@ -12420,4 +12417,5 @@ def main(arguments=None, clock=None):
 
 
 if __name__ == "__main__":
+    start_over_lean()
     sys.exit(main())
