@@ -178,7 +178,7 @@ def run(agent, server, address):
         agent.start(address, server.port)
         server.listen()
         ready = "agent %s ready on %s:%d" % (agent.name, address, server.port)
-        print("%s version=%s repositories=%s" % (ready, VERSION, dict(ping(agent))["repositories"]),
+        print("%s version=%s repositories=%s" % (ready, VERSION, ping(agent)["repositories"]),
               file=sys.stderr, flush=True)
         notify_systemd()
         agent.run_until_stopped(wake_out, wake)

@@ -54,7 +54,7 @@ class Conversation:
             return Reply(error, words=words)
         try:
             run = functools.partial(row.run, self._agent, request)
-            return Reply(run() if row.name == "EXEC" else run, "-JSON" in request, words)
+            return Reply(run() if row.is_pipelined else run, request.is_json, words)
         except Exception as error:
             return Reply(error, words=words)
 

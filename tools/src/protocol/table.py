@@ -28,20 +28,42 @@ class Verb(NamedTuple):
     required: int           # how many of them must be there
     options: dict           # `-NAME` -> Option
     run: Optional[Callable]  # (agent, Request) -> fields, a generator of data lines, or a Pending
+    is_pipelined: bool      # as of its Form
 
 
 class Request(dict):
     """A checked request: its arguments and options by their names in the form of its verb, such as
-    SESSION and -REPO; None for those left out."""
+    SESSION and -REPO; None for those left out. KeyError for what the form does not have: a fault of
+    the program."""
 
-    def __init__(self, verb_name, actor="", has_left=lambda: False):
+    def __init__(self, row, actor="", has_left=lambda: False):
         super().__init__()
-        self.verb, self.actor = verb_name, actor    # who asks, for the record
+        self.verb, self.actor = row.name, actor     # who asks, for the record
         self.has_left = has_left                    # whether the one who asks has gone for good
         self.variables = {}
+        self._known = row.options.keys() | {name for name, _ in row.arguments}
+
+    def _check(self, name):
+        if name not in self._known:
+            raise KeyError("%s has no %s" % (self.verb, name))
 
     def __missing__(self, name):
+        self._check(name)
         return None
+
+    def __contains__(self, name):
+        self._check(name)
+        return super().__contains__(name)
+
+    def get(self, name, default=None):
+        """The value of an argument or option, or this when it was left out."""
+        self._check(name)
+        return super().get(name, default)
+
+    @property
+    def is_json(self):
+        """Whether the data lines are wanted as JSON."""
+        return "-JSON" in self._known and "-JSON" in self
 
 
 NEWEST = "-1"
@@ -79,7 +101,8 @@ def make_row(form):
                for part in parts if part not in arguments}
     return Verb(form.name, form.text, form.role, form.help,
                 [(part.name, find_kind(part.kind)) for part in arguments],
-                len([part for part in arguments if part.is_required]), options, None)
+                len([part for part in arguments if part.is_required]), options, None,
+                form.is_pipelined)
 
 
 VERBS = {form.name: make_row(form) for form in VERB_FORMS}
@@ -121,7 +144,7 @@ def find_verb(words):
 
 def check_request(row, words, actor="", has_left=lambda: False):
     """The words behind a verb -> Request; BadRequest names the word that is wrong."""
-    request, missing = Request(row.name, actor, has_left), list(row.arguments)
+    request, missing = Request(row, actor, has_left), list(row.arguments)
     for index, word in enumerate(words):
         place = ""
         try:
