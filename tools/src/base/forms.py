@@ -72,19 +72,13 @@ KIND_WORDS = {
 # what words mean, where the form does not say it
 WORD_MEANINGS = {
     "CONTEXT": "context, GLOBAL if left out",
-    "DATES": "dates and ranges a..b, between commas: 2026-12-25,2026-12-27..2027-01-03",
+    "DATES": "dates and ranges, between commas: 2026-12-25,2026-12-27..2027-01-03",
     "NAME": "name of the schedule",
     "SCENARIO": "name of the scenario",
     "SESSION": "number of the session",
     "VERSION": "version of the scenario; -1 is the latest",
-    "-ALL": "show also what is left out without it",
-    "-COUNT": "how many due times (10, or as many as -TO allows)",
-    "-FROM": "begin of the period (now)",
-    "-TO": "end of the period",
     "-JSON": "each data line is a JSON object",
     "-LIMIT": "how many lines at most (50)",
-    "-REPO": "name of the work repository",
-    "-SCHEDULE": "name of a schedule",
 }
 
 # the options of SCHED ADD and SET that are fields of a schedule -> a value as HELP shows it

@@ -5,7 +5,7 @@ import re
 import uuid
 
 from ..base.vocabulary import ADMINISTRATOR, ROLES
-from ..base.errors import AgentError, AuthError, BadRequest, Denied
+from ..base.errors import AgentError, AuthError, BadRequest, Denied, Internal
 from ..base.program import log, tell_traceback
 from ..base.words import _CONTROL, list_hidden, mask_all, one_line, render_fields, split_words
 from ..agent.desk import Acknowledgement
@@ -149,4 +149,4 @@ def internal(error, hidden):
     without the texts in `hidden`."""
     name = uuid.uuid4().hex[:8]
     log.error("fault %s\n%s", name, mask_all(tell_traceback(error), hidden))
-    return AgentError("fault %s of the agent, told in its log" % name)
+    return Internal("fault %s of the agent, told in its log" % name)

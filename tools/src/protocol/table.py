@@ -69,17 +69,18 @@ class Request(dict):
 NEWEST = "-1"
 
 TOKEN = Kind(None, lambda text: text if 0 < len(text) <= 256 else _refuse(
-    "must have 1 to 256 characters"))
+    "must have 1 to 256 characters"), "1 to 256 characters")
 
 # what the kinds of words in the forms of verbs take, besides `field NAME`: one of a schedule
 KINDS = {
-    "amount": number(0, 10 ** 9), "calendar": Kind(None, check_calendar_name),
-    "count": number(1, 100000), "dates": Kind(None, check_dates),
+    "amount": number(0, 10 ** 9), "calendar": Kind(None, check_calendar_name, "a name"),
+    "count": number(1, 100000), "dates": Kind(None, check_dates, "dates"),
     "days": number(0, 100000, (int, float)), "end": INSTANT_END, "label": LABEL,
     "level": number(0, 5), "limit": number(1, MAX_LIST), "name": NAMED, "priority": PRIORITY,
     "seconds": SECONDS, "session": number(1, 10 ** 15),
-    "states": list_of(choice(*STATES), at_least=1), "text": Kind(None, str), "time": INSTANT,
-    "timeout": TIMEOUT, "token": TOKEN, "version": SCHEDULE_FIELDS["version"].kind,
+    "states": list_of(choice(*STATES), at_least=1), "text": Kind(None, str, "text"),
+    "time": INSTANT, "timeout": TIMEOUT, "token": TOKEN,
+    "version": SCHEDULE_FIELDS["version"].kind,
 }
 
 
@@ -90,7 +91,7 @@ def find_kind(word):
         return word and KINDS[word]
     field = SCHEDULE_FIELDS[word[6:]]
     return Kind(None, lambda text: (field.kind.parse(text) if text or field.kind is BOOLEAN
-                                    else field.default))
+                                    else field.default), field.kind.told)
 
 
 def make_row(form):
