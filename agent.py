@@ -11770,6 +11770,63 @@ import it, and run it:
 The next topics: `definitions` and `tasks` for more jobs, `schedules` for more times, `client`
 for a command line instead of `nc`, `operating` for an agent that stays.
 """
+MANUAL_EXAMPLE = r"""
+## example: weather, from a file to a report
+
+The project has an example: `sqlite_repos/examples/weather.json`, and four years of daily
+weather observations to it. Its files are named from the folder where the agent was started.
+From elsewhere say `EXEC WEATHER folder=/path/of/sqlite_repos/examples`.
+
+    $ python agent.py --import sqlite_repos/examples/weather.json
+    sqlite_repos/examples/weather.json: 2 scenarios and 1 schedules imported
+
+`WEATHER` uses the host's own tools: it checks the file, splits it by year, and computes monthly
+means with `sort` and `awk`.
+
+    EXEC WEATHER -SYNC
+    * session=3001 status=QUEUED
+    OK session=3001 status=DONE duration=0.27 message=
+    LOG 3001
+    ...
+    * 2026-11-24T09:58:02.031+00:00 report/warmest out warmest month: 2015-07, 28.1 C by day
+    OK
+
+`WEATHER_MART` is a small data mart. It loads the file into a table of SQLite, checks that there
+are enough days and none is missing, aggregates by SQL, and writes a report. The contexts
+`GLOBAL` and `PROD` have a database each, so one definition serves both. It may be run again at
+any time.
+
+    EXEC WEATHER_MART -SYNC
+    EXEC WEATHER_MART -1 PROD warm=30 -SYNC
+    * session=5001 status=QUEUED
+    OK session=5001 status=DONE duration=0.679 message=
+    $ head -n 3 /tmp/weather/mart-PROD.csv
+    month,days,temp_max,temp_min,precipitation,warm_days
+    2012-01,31,7.1,1.5,173.3,0
+    2012-02,29,9.3,3.2,92.3,0
+
+Now break a line of a copy. Nothing is loaded, the step `alert` says what is wrong, and the
+session ends in `ERROR`:
+
+    $ mkdir /tmp/broken
+    $ sed '17s/,[0-9.]*/,wet/' sqlite_repos/examples/seattle-weather.csv \
+        > /tmp/broken/seattle-weather.csv
+    EXEC WEATHER_MART -1 PROD folder=/tmp/broken -SYNC
+    * session=6001 status=QUEUED
+    OK session=6001 status=ERROR duration=0.575 message="step load: task 1: line 17: precipitation:
+      \"wet\" is no real (bad row 1, at most 0 are allowed); nothing was loaded"
+
+Mend the file, and go on with the load:
+
+    $ cp sqlite_repos/examples/seattle-weather.csv /tmp/broken
+    RESTART 6001
+    OK session=6001 status=QUEUED
+    WAIT 6001
+    OK session=6001 status=DONE duration=0.374 message=
+
+Kill the agent with `kill -9` in the middle of anything, and start it again: `SESSIONS` tells
+what became of what ran.
+"""
 MANUAL_SESSIONS = r"""
 ## sessions: one execution of a scenario
 
@@ -11831,9 +11888,9 @@ ended first. Then the session's scenario decides, by `on_stale`:
 
 - `error` (default): the session ends in `ERROR`, and its message says `stale`.
 - `restart`: it is queued again and goes on with the task that was interrupted.
-- `adopt`: its process lived on, or ended and left its exit code. The session goes on with it:
-  its output, its exit code, and then the next task. This is for `os` and `python` tasks. Where
-  nothing is left to take up, it is as `error`.
+- `adopt`: its process lived on, kept by a small process of its own, or ended and left its exit
+  code. The session goes on with it: its output, its exit code, and then the next task. This is
+  for `os` and `python` tasks. Where nothing is left to take up, it is as `error`.
 
 A session that another host runs is left alone, and the log says so. `CLEAN -HOST=ID` closes
 those of a host that is gone for good. The agent also looks while it runs: every <<CLEAN_S>>
@@ -12274,8 +12331,7 @@ system's zone; `TZ=Europe/Zurich python agent.py` chooses that.
 A due time fires once. Its session and the record of it are one transaction. Neither a crash nor
 a clock that steps back makes a second one.
 
-`late` means: begun over <<LATE_S>> after it was due. With `jitter`, that counts from the
-delayed time.
+`late` means: begun over <<LATE_S>> after it was due.
 
 ### What was missed
 
@@ -12295,7 +12351,8 @@ done:
   <<MAX_MISSED>> newest. With `overlap=queue` they run one after the other.
 - `skip`: none.
 
-Those that are skipped are one row of the record: the first, the last, how many, and why.
+Those that are skipped are one row of the record: the first, the last, how many, and why. So are
+those that a window excluded while the agent did not run.
 
 A `startup` under a hold fires at the release, unless `misfire` is `skip` or `grace` is over.
 
@@ -12323,6 +12380,13 @@ session has started, by a `scenario` task, does not count.
   then on.
 - What is named by an `after` cannot be deleted.
 
+### Jitter
+
+`jitter=300` delays each start by up to 300 seconds, so that many schedules of one rule do not
+begin in the same second. The delay follows from the schedule's name and the due time: it is the
+same at every start of the agent. It never reaches the next due time. `due` is the time without
+it; `late` and `missed` count from the delayed time.
+
 ### Attempts
 
 With `attempts`, a session that ends in `ERROR` is followed by another one, after `retry_delay`.
@@ -12334,8 +12398,8 @@ sees it.
 
 - A change works at once. What is past does not fire.
 - A change of rule, zone or window, and `SCHED OFF`, skip what had come due and was held or
-  delayed. Other changes leave that alone. From then on due times are counted anew; what has
-  fired does not fire again.
+  delayed; it is recorded as `misfire` (not when `--import` made the change). Other changes
+  leave that alone. From then on due times are counted anew; what has fired does not fire again.
 - A schedule that is not enabled has no due times.
 - `SCHED OFF` works whatever else is wrong with a schedule, unless another program has spoilt
   what is stored of it.
@@ -12744,9 +12808,9 @@ What is carried over:
 - `%` as standard input,
 - cron's ways: sessions may overlap, and what was missed is skipped.
 
-What is not carried over is told on standard error, with its line, and counted as `left_out`:
-lines of another user, `~`, a rule that the agent refuses. The exit status is 0 all the same.
-`MAILTO` sends no mail: what a command prints is in `LOG`.
+What is not carried over is told on standard error, with its line, and counted as `left_out` in
+the line on standard output: lines of another user, `~`, a rule that the agent refuses. The exit
+status is 0 all the same. `MAILTO` sends no mail: what a command prints is in `LOG`.
 
 A system's crontab names a user in each line: `/etc/crontab` and files of a `cron.d` are taken
 for such. For others say `--system yes`, or `no`; a file that could be either is refused.
@@ -12890,6 +12954,11 @@ file: to go back, put the copies in place.
 have scenarios of the same name: without `-REPO` the one of the lowest id is taken. Files are
 made with mode 0600. On a network file system they are refused, unless `--insecure-fs` is given.
 
+Beside a work repository `workrep.db` there may be: `workrep.db-wal` and `-shm` (SQLite's own,
+while it is open), `workrep.db.secret.*` (secrets of open sessions), `workrep.db.spool.*` (what
+`adopt` sessions have printed and is not recorded yet), `workrep.db.vN` (copies from upgrades).
+Leave all but the last alone.
+
 They are plain SQLite files. Other programs may read them while the agent runs, and may have
 tables of their own in them. Do not replace a file under a running agent; should it happen, the
 agent opens the new one and says so in its log.
@@ -12983,9 +13052,10 @@ zone out, and start the agent with `TZ=Europe/Zurich`.
 
 **ERR INTERNAL fault ID.** A fault of the agent. Its log has the ID and what led there.
 """
-MANUAL_FILES = (MANUAL_START, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS, MANUAL_SCHEDULES,
-                MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CLIENT, MANUAL_CRONTAB, MANUAL_OPTIONS,
-                MANUAL_OPERATING, MANUAL_LIMITS, MANUAL_GUARANTEES, MANUAL_TROUBLES)
+MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
+                MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CLIENT, MANUAL_CRONTAB,
+                MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_LIMITS, MANUAL_GUARANTEES,
+                MANUAL_TROUBLES)
 
 _PLACE = re.compile("<<([^<>\n]+)>>")
 _HEADING = re.compile("^(##+) ([^:\n]+)(?:: .*)?$", re.M)

@@ -25,6 +25,7 @@ from .table import find_kind
 WIDTH = 100
 
 MANUAL_START = ""  # embedded: manual/start.md
+MANUAL_EXAMPLE = ""  # embedded: manual/example.md
 MANUAL_SESSIONS = ""  # embedded: manual/sessions.md
 MANUAL_DEFINITIONS = ""  # embedded: manual/definitions.md
 MANUAL_TASKS = ""  # embedded: manual/tasks.md
@@ -38,9 +39,10 @@ MANUAL_OPERATING = ""  # embedded: manual/operating.md
 MANUAL_LIMITS = ""  # embedded: manual/limits.md
 MANUAL_GUARANTEES = ""  # embedded: manual/guarantees.md
 MANUAL_TROUBLES = ""  # embedded: manual/troubleshooting.md
-MANUAL_FILES = (MANUAL_START, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS, MANUAL_SCHEDULES,
-                MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CLIENT, MANUAL_CRONTAB, MANUAL_OPTIONS,
-                MANUAL_OPERATING, MANUAL_LIMITS, MANUAL_GUARANTEES, MANUAL_TROUBLES)
+MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
+                MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CLIENT, MANUAL_CRONTAB,
+                MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_LIMITS, MANUAL_GUARANTEES,
+                MANUAL_TROUBLES)
 
 _PLACE = re.compile("<<([^<>\n]+)>>")
 _HEADING = re.compile("^(##+) ([^:\n]+)(?:: .*)?$", re.M)
