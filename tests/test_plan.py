@@ -130,13 +130,18 @@ class Scenarios:
     """What list_visits asks a repository for."""
 
     def __init__(self, **fields):
-        self.id = 7
+        self.id, self.db, self.scenarios = 7, self, self
         document = {"name": "J", "version": "1", "steps": [{"name": "a", "tasks": [{"type": "os", "command": "true"}]}]}
         self.scenario = Definitions().read(agent.json.dumps({"scenarios": [dict(document, **fields)]})).scenarios[0]
 
-    def find_parsed(self, name, version):
+    def read(self, method, *arguments):
+        return method(None, *arguments)
+
+    def get_scenario(self, connection, name, version):
         assert (name, version) == ("J", "-1")
-        return self.scenario
+        if self.scenario is None:
+            raise agent.NotFound("no scenario J")
+        return None, self.scenario
 
 
 def visits_of(schedule, duration=None, begin=0, end=25, **fields):
@@ -684,12 +689,12 @@ def planned(site, begin, end, hold=None, slots=10):
 def open_session(site, begun=None, at=0, duration=None, **fields):
     """A session of HELLO that was made at a time, runs since `begun`, or has ended after its duration -> number."""
     def work(connection):
-        made = site.repository.add_session(connection, agent.SessionRequest(
+        made = site.repository.arrivals.add(connection, agent.SessionRequest(
             "HELLO", fields.pop("agent", "AGENT"), **fields), agent.to_text(NOON + at)).session
         if begun is not None:
-            site.repository.begin_session(connection, made, "me", False, agent.to_text(NOON + begun))
+            site.repository.sessions.begin(connection, made, "me", False, agent.to_text(NOON + begun))
         if duration is not None:
-            site.repository.end_session(connection, made, agent.DONE, "", 5, agent.to_text(NOON + begun + duration))
+            site.repository.endings.end(connection, made, agent.DONE, "", agent.to_text(NOON + begun + duration))
         return made
     return site.repository.db.write(work)
 

@@ -1030,6 +1030,20 @@ def run(due, planned=None):
     return Span(text(due), text(due), 1, "", "", None if planned is None else text(planned))
 
 
+def list_sessions(made):
+    """What a Made has made: [session, or (session, those that it replaces), and the next attempt]."""
+    replaced = sorted([ending.session for ending in made.endings] + list(made.replaced))
+    sessions = [] if made.ticket is None else [made.ticket.session]
+    ending = made.ticket and made.ticket.ending
+    return [(session, replaced) if replaced else session for session in sessions] + [
+        ticket.session for ticket in (ending.tickets if ending else ())]
+
+
+def next_attempt(ending):
+    """The Ticket of the next attempt that the end of a session has made, or None."""
+    return ending.tickets[0] if ending.tickets else None
+
+
 def make_scenario(name="J", version="1", **fields):
     task = {"type": "os", "command": "true"}
     return dict({"name": name, "version": version, "variables": {"day": "x", "n": "1"},
@@ -1048,13 +1062,13 @@ class Ledger:
 
     def put_scenarios(self, *scenarios, is_replacing=False):
         document = Definitions().read(json.dumps({"scenarios": scenarios}))
-        self.write(lambda connection: self.repository.import_document(
+        self.write(lambda connection: self.repository.imports.put(
             connection, document, "AGENT", text(0), is_replacing))
 
     def add(self, name="S", rule="every 10s", now=0, scenario="J", variables=None, enabled=True, **options):
         options = {key.rstrip("_"): value for key, value in options.items()}
         schedule = Schedule(name, "AGENT", scenario, "-1", "GLOBAL", rule, "UTC", enabled, variables or {}, options)
-        self.write(lambda connection: self.repository.add_schedule(connection, schedule, text(now)))
+        self.write(lambda connection: self.repository.schedules.add(connection, schedule, text(now)))
 
     def set(self, name="S", now=0, **changes):
         """Options by keyword too; None takes one away."""
@@ -1062,14 +1076,15 @@ class Ledger:
             own = {key: value for key, value in changes.items() if key in Schedule._fields}
             options = dict(schedule.options, **{key.rstrip("_"): value for key, value in changes.items() if key not in own})
             return schedule._replace(options={key: value for key, value in options.items() if value is not None}, **own)
-        self.write(lambda connection: self.repository.set_schedule(connection, name, change, text(now)))
+        self.write(lambda connection: self.repository.schedules.set(
+            connection, change(self.repository.schedules.read(self.row(name))), text(now), None))
 
     def delete(self, name="S"):
-        self.write(lambda connection: self.repository.delete_schedule(connection, name))
+        self.write(lambda connection: self.repository.schedules.delete(connection, name))
 
     def row(self, name="S"):
         with self.repository.db.reading() as connection:
-            return self.repository.get_schedule(connection, name)
+            return self.repository.schedules.get(connection, name)
 
     def decide(self, *spans, name="S", revision=None, is_held=False, now=None, upto=None):
         """-> [session, or (session, those it replaces)] that were made; a number is a due time that is to run."""
@@ -1077,43 +1092,45 @@ class Ledger:
         revision = self.row(name)["revision"] if revision is None else revision
         now = max(span.last for span in spans) if now is None else text(now)
         upto = max(span.last for span in spans) if upto is None else text(upto)
-        made = self.write(lambda connection: self.repository.decide(
-            connection, name, revision, upto, spans, now, is_held))
-        return [(ticket.session, replaced) if replaced else ticket.session for ticket, replaced in made]
+        try:
+            made = self.write(lambda connection: self.repository.decisions.decide(
+                connection, name, revision, upto, spans, now, is_held))
+        except agent.Changed:
+            made = []
+        return [session for each in made for session in list_sessions(each)]
 
     def decide_after(self, now, name="AGENT"):
-        return [ticket.session for ticket, _ in self.write(lambda connection: self.repository.decide_after(
-            connection, name, text(now), False))]
+        return [session for each in self.write(lambda connection: self.repository.decisions.decide_after(
+            connection, name, text(now), False)) for session in list_sessions(each)]
 
     def begin(self, session, now=0, is_late=False):
-        self.write(lambda connection: self.repository.begin_session(connection, session, "me", is_late, text(now)))
+        self.write(lambda connection: self.repository.sessions.begin(connection, session, "me", is_late, text(now)))
 
     def end(self, session, status=DONE, now=0, is_late=False):
-        """Runs a session -> Aftermath."""
+        """Runs a session -> Ending."""
         if self.session(session)["status"] in agent.OUTSTANDING:
             self.begin(session, now, is_late)
-        return self.write(lambda connection: self.repository.end_session(
-            connection, session, status, "", 5, text(now)))
+        return self.write(lambda connection: self.repository.endings.end(connection, session, status, "", text(now)))
 
     def occurrences(self, name=None):
         """Oldest first: (due, last due, count, decision, reason, session)."""
         return [(from_text(row["due"]) - NOON, from_text(row["last_due"]) - NOON, row["count"], row["decision"],
-                 row["reason"], row["session"]) for row in reversed(self.repository.list_occurrences(name, 1000))]
+                 row["reason"], row["session"]) for row in reversed(self.repository.db.read(self.repository.ledger.list_occurrences, name, 1000))]
 
     def newest(self, name="S"):
-        return self.repository.list_occurrences(name, 1)[0]
+        return self.repository.db.read(self.repository.ledger.list_occurrences, name, 1)[0]
 
     def sessions(self):
         """Newest first."""
-        return self.repository.list_sessions(agent.SessionFilter(), 1 << 62, 1000)
+        return self.repository.db.read(self.repository.views.list_sessions, agent.SessionFilter(), 1 << 62, 1000)
 
     def session(self, number):
         with self.repository.db.reading() as connection:
-            return self.repository.get_session(connection, number)
+            return self.repository.sessions.get(connection, number)
 
     def conditions(self, name="S"):
         """{name: when it was met, or None}"""
-        return {name: met and from_text(met) - NOON for _, name, met in self.repository.list_conditions(name)}
+        return {name: met and from_text(met) - NOON for _, name, met in self.repository.db.read(self.repository.schedules.list_conditions, name)}
 
     def sql(self, *statements):
         """What another program does to the file."""
@@ -1168,7 +1185,7 @@ def test_a_crash_between_leaves_neither_session_nor_occurrence(ledger):
         pass
 
     def work(connection):
-        assert ledger.repository.decide(connection, "S", revision, text(10), [run(10)], text(10), False)
+        assert ledger.repository.decisions.decide(connection, "S", revision, text(10), [run(10)], text(10), False)
         raise Crash
     with pytest.raises(Crash):
         ledger.write(work)
@@ -1186,8 +1203,9 @@ def test_out_of_date_decides_nothing(ledger):
     assert ledger.decide(40) == [] and ledger.row()["decided"] == text(25)
     revision = ledger.row()["revision"]
     ledger.delete()
-    assert ledger.write(lambda connection: ledger.repository.decide(
-        connection, "S", revision, text(60), [run(60)], text(60), False)) == []
+    with pytest.raises(agent.Changed):
+        ledger.write(lambda connection: ledger.repository.decisions.decide(
+            connection, "S", revision, text(60), [run(60)], text(60), False))
     assert len(ledger.sessions()) == 1
 
 
@@ -1261,7 +1279,7 @@ def test_any_other_change_loses_no_due_time(ledger, change):
     revision = ledger.row()["revision"]
     ledger.set(now=100, **change)
     assert ledger.row()["decided"] == text(0) and ledger.row()["revision"] > revision
-    assert [revision for _, revision, _ in ledger.repository.list_revisions("AGENT")] == [
+    assert [revision for _, revision, _ in ledger.repository.db.read(ledger.repository.schedules.list_revisions, "AGENT")] == [
         ledger.row()["revision"]] * ("agent" not in change)
 
 
@@ -1288,7 +1306,7 @@ def test_what_another_program_changes_is_noticed(ledger):
 def test_hold_and_decision_are_no_change(ledger):
     ledger.add(after="scenario:K")
     revision = ledger.row()["revision"]
-    ledger.write(lambda connection: ledger.repository.hold_schedule(connection, "S", HELD))
+    ledger.write(lambda connection: ledger.repository.schedules.hold(connection, "S", HELD))
     ledger.decide(10)
     ledger.sql("update schedule set hold_since=null")
     assert ledger.row()["waiting"] == text(10)
@@ -1300,18 +1318,18 @@ def test_hold_and_decision_are_no_change(ledger):
 def test_what_a_change_of_its_times_forgets_is_told(ledger):
     ledger.add()
     ledger.decide(10)
-    asked = []
 
-    def change(now, **changes):
-        def list_forgotten(name, decided):
-            asked.append(decided)
-            return [skip(20, 40, 3)]
-        ledger.write(lambda connection: ledger.repository.set_schedule(
-            connection, "S", lambda schedule: schedule._replace(**changes), text(now), list_forgotten))
+    def change(now, decided=10, **changes):
+        row = ledger.row()
+        origin = agent.Origin(row["revision"], text(decided), (skip(20, 40, 3),))
+        ledger.write(lambda connection: ledger.repository.schedules.set(
+            connection, ledger.repository.schedules.read(row)._replace(**changes), text(now), origin))
     change(44, scenario="K")
-    assert asked == [] and len(ledger.occurrences()) == 1
+    assert len(ledger.occurrences()) == 1
+    with pytest.raises(agent.Changed):          # a due time was decided since the row was read
+        change(45, 5, rule="every 7s")
     change(45, rule="every 7s")
-    assert asked == [text(10)] and ledger.row()["decided"] == text(45)
+    assert ledger.row()["decided"] == text(45)
     assert [row[:5] for row in ledger.occurrences()] == [(10, 10, 1, STARTED, ""), (20, 40, 3, SKIPPED, "misfire")]
 
 
@@ -1375,7 +1393,7 @@ def test_overlap_is_of_the_same_schedule_alone(ledger):
     ledger.add("OTHER", overlap="stop")
     ledger.decide(10)
     assert ledger.decide(10, name="OTHER") == [2007]
-    ledger.write(lambda connection: ledger.repository.add_session(
+    ledger.write(lambda connection: ledger.repository.arrivals.add(
         connection, agent.SessionRequest("J", "AGENT"), text(0)))
     ledger.end(1007)
     assert ledger.decide(20) == [4007]
@@ -1513,7 +1531,7 @@ def test_a_session_that_cannot_be_made_is_a_failure_and_repeated_ones_are_merged
 def test_failures_of_different_causes_are_not_merged(ledger):
     ledger.add()
     for due, message in ((10, "one"), (20, "one"), (30, "two")):
-        ledger.write(lambda connection: ledger.repository.note_failed(connection, "S", text(due), message, text(due)))
+        ledger.write(lambda connection: ledger.repository.ledger.note_failed(connection, "S", text(due), message, text(due)))
     assert [row[:4] for row in ledger.occurrences()] == [(10, 20, 2, FAILED), (30, 30, 1, FAILED)]
     assert ledger.newest()["message"] == "two"
 
@@ -1540,10 +1558,10 @@ def test_a_step_of_the_clock_stands_in_the_ledger(ledger):
     ledger.add()
     ledger.decide(10)
     for _ in range(2):
-        ledger.write(lambda connection: ledger.repository.note_step(connection, "the clock stepped", text(20)))
+        ledger.write(lambda connection: ledger.repository.ledger.note_step(connection, "the clock stepped", text(20)))
     assert [row[:5] for row in ledger.occurrences()] == [(10, 10, 1, STARTED, ""), (20, 20, 0, SKIPPED, "misfire")]
-    assert [row["schedule"] for row in ledger.repository.list_occurrences("S", 9)] == ["", "S"]
-    assert agent.explain(ledger.repository.list_occurrences(None, 1)[0]) == "the clock stepped"
+    assert [row["schedule"] for row in ledger.repository.db.read(ledger.repository.ledger.list_occurrences, "S", 9)] == ["", "S"]
+    assert agent.explain(ledger.repository.db.read(ledger.repository.ledger.list_occurrences, None, 1)[0]) == "the clock stepped"
     assert ledger.decide(15) == []          # 1007 waits; it is no row of S that this is merged into
     assert ledger.occurrences("S")[1] == (15, 15, 1, SKIPPED, "overlap", None)
 
@@ -1555,8 +1573,8 @@ def test_what_is_told_of_an_occurrence(ledger):
     ledger.decide(skip(30, 30, 1, "misfire", "the agent was down"), skip(40, 50, 2, *agent.ON_HOLD), skip(60, 60, 1, *agent.AWAY),
                   skip(70, 70, 1, "gap", "02:30 does not exist"), skip(80, 80, 1, "fold"), skip(90, 90, 1, "window"),
                   skip(100, 100, 1, "overlap"), skip(110, 110, 1, "limit", "2 sessions are open"))
-    ledger.write(lambda connection: ledger.repository.note_failed(connection, "S", text(120), "no scenario J", text(120)))
-    told = [agent.explain(row) for row in reversed(ledger.repository.list_occurrences("S", 99))]
+    ledger.write(lambda connection: ledger.repository.ledger.note_failed(connection, "S", text(120), "no scenario J", text(120)))
+    told = [agent.explain(row) for row in reversed(ledger.repository.db.read(ledger.repository.ledger.list_occurrences, "S", 99))]
     assert told == [
         "session 1007, it is DONE",
         "session 2007 began late, it had waited for a free slot, a limit or the one before it, it is DONE",
@@ -1605,15 +1623,15 @@ def test_what_has_not_ended_well_meets_no_condition(chain):
         session, = chain.decide(10 if status == ERROR else 20, name="A")
         assert not chain.end(session, status, now=21).is_awaited
     assert chain.conditions() == {"A": None, "B": None}
-    aftermath = chain.end(*chain.decide(30, name="B"), now=31)
-    assert aftermath.is_awaited and aftermath.retry is None
+    ending = chain.end(*chain.decide(30, name="B"), now=31)
+    assert ending.is_awaited and not ending.tickets
     assert chain.conditions() == {"A": None, "B": 31}
 
 
 def test_an_end_that_came_already_meets_nothing(chain):
     session, = chain.decide(10, name="A")
     chain.end(session, STOPPED, now=11)
-    assert not chain.end(session, DONE, now=12).is_awaited and chain.conditions()["A"] is None
+    assert chain.end(session, DONE, now=12) is None and chain.conditions()["A"] is None
 
 
 def test_the_condition_is_met_in_the_transaction_of_the_end(chain):
@@ -1624,7 +1642,7 @@ def test_the_condition_is_met_in_the_transaction_of_the_end(chain):
         pass
 
     def work(connection):
-        chain.repository.end_session(connection, session, DONE, "", 5, text(11))
+        chain.repository.endings.end(connection, session, DONE, "", text(11))
         raise Crash
     with pytest.raises(Crash):
         chain.write(work)
@@ -1636,7 +1654,7 @@ def test_the_condition_is_met_in_the_transaction_of_the_end(chain):
 def test_after_a_scenario_whoever_started_it(ledger):
     ledger.add(rule="", after="scenario:K")
     request = agent.SessionRequest("K", "AGENT")
-    ticket = ledger.write(lambda connection: ledger.repository.add_session(connection, request, text(0)))
+    ticket = ledger.write(lambda connection: ledger.repository.arrivals.add(connection, request, text(0)))
     assert ledger.end(ticket.session, now=5).is_awaited
     assert ledger.decide_after(6) == [2007]
     ledger.add("K")                                             # a schedule of that name is another thing
@@ -1657,9 +1675,9 @@ def test_a_period_says_how_long_an_end_counts(ledger):
 def test_who_is_held_disabled_or_another_agents_waits(chain):
     for name in "AB":
         chain.end(*chain.decide(10, name=name), now=10)
-    chain.write(lambda connection: chain.repository.hold_schedule(connection, "S", HELD))
+    chain.write(lambda connection: chain.repository.schedules.hold(connection, "S", HELD))
     assert chain.decide_after(11) == []
-    chain.write(lambda connection: chain.repository.hold_schedule(connection, "S", None))
+    chain.write(lambda connection: chain.repository.schedules.hold(connection, "S", None))
     chain.sql("update schedule set enabled=0 where name='S'")
     assert chain.decide_after(11) == []
     chain.sql("update schedule set enabled=1 where name='S'")
@@ -1858,8 +1876,8 @@ def test_attempts_are_new_sessions_of_the_same_due_time(ledger):
                overlap="parallel")
     first, = ledger.decide(10)
     ledger.begin(first, 11)
-    ledger.write(lambda connection: ledger.repository.set_variables(connection, first, {"day": "changed", "n": "9"}))
-    ticket = ledger.end(first, ERROR, now=20).retry
+    ledger.write(lambda connection: ledger.repository.progress.set_variables(connection, first, {"day": "changed", "n": "9"}))
+    ticket = next_attempt(ledger.end(first, ERROR, now=20))
     assert (ticket.session, ticket.status, ticket.start_at, ticket.schedule) == (2007, "WAITING", text(80), "S")
     assert (ticket.priority, ticket.is_parallel) == (4, True)
     old, new = ledger.session(first), ledger.session(2007)
@@ -1873,26 +1891,26 @@ def test_attempts_are_new_sessions_of_the_same_due_time(ledger):
     assert ledger.occurrences() == [(10, 10, 1, STARTED, "", 2007)]
     assert ledger.newest()["message"] == "attempt 2 of 3, before it session 1007"
     ledger.begin(2007, 80)
-    assert ledger.end(2007, ERROR, now=90).retry.start_at == text(150)
+    assert next_attempt(ledger.end(2007, ERROR, now=90)).start_at == text(150)
     assert ledger.occurrences() == [(10, 10, 1, STARTED, "", 3007)]
-    aftermath = ledger.end(3007, ERROR, now=160)
-    assert aftermath == agent.Aftermath() and len(ledger.sessions()) == 3
+    ending = ledger.end(3007, ERROR, now=160)
+    assert ending == agent.Ending(3007, ERROR) and len(ledger.sessions()) == 3
 
 
 def test_a_good_attempt_meets_the_condition_a_bad_one_does_not(ledger):
     ledger.add("A", attempts=2)
     ledger.add(rule="", after="A")
     first, = ledger.decide(10, name="A")
-    aftermath = ledger.end(first, ERROR, now=11)
-    assert aftermath.retry.start_at == text(11) and not aftermath.is_awaited
+    ending = ledger.end(first, ERROR, now=11)
+    assert next_attempt(ending).start_at == text(11) and not ending.is_awaited
     assert ledger.conditions() == {"A": None}
-    assert ledger.end(aftermath.retry.session, now=12).is_awaited and ledger.conditions() == {"A": 12}
+    assert ledger.end(next_attempt(ending).session, now=12).is_awaited and ledger.conditions() == {"A": 12}
 
 
 @pytest.mark.parametrize("status", [DONE, "WARNING", STOPPED])
 def test_only_an_error_is_tried_again(ledger, status):
     ledger.add(attempts=3)
-    assert ledger.end(*ledger.decide(10), status, now=11).retry is None and len(ledger.sessions()) == 1
+    assert not ledger.end(*ledger.decide(10), status, now=11).tickets and len(ledger.sessions()) == 1
 
 
 def test_the_definition_of_an_attempt_is_that_of_the_first(ledger):
@@ -1900,7 +1918,7 @@ def test_the_definition_of_an_attempt_is_that_of_the_first(ledger):
     first, = ledger.decide(10)
     ledger.put_scenarios(make_scenario(timeout=5), is_replacing=True)
     ledger.put_scenarios(make_scenario(version="2"))
-    second = ledger.end(first, ERROR, now=11).retry.session
+    second = next_attempt(ledger.end(first, ERROR, now=11)).session
     assert (ledger.session(second)["version"], ledger.session(second)["definition"]) == (
         "1", ledger.session(first)["definition"])
 
@@ -1915,32 +1933,33 @@ def test_no_attempt_of_a_schedule_that_is_gone_or_wants_no_more(ledger):
     ledger.set("LESS", attempts=1)
     ledger.set("MORE", attempts=2)
     ledger.set("OFF", enabled=False)
-    assert [ledger.end(session, ERROR, now=11).retry is not None for session in sessions] == [False, False, True, True]
+    assert [bool(ledger.end(session, ERROR, now=11).tickets) for session in sessions] == [False, False, True, True]
 
 
 def test_a_restart_of_one_that_has_a_later_attempt_makes_none(ledger):
     ledger.add(attempts=3, overlap="parallel")
     first, = ledger.decide(10)
-    second = ledger.end(first, ERROR, now=11).retry.session
-    ledger.write(lambda connection: ledger.repository.reopen(connection, first, {}, None, text(12), False))
-    assert ledger.end(first, ERROR, now=13).retry is None
+    second = next_attempt(ledger.end(first, ERROR, now=11)).session
+    ledger.write(lambda connection: ledger.repository.arrivals.reopen(connection, first, {}, None, None, text(12), False))
+    assert not ledger.end(first, ERROR, now=13).tickets
     ledger.end(second, ERROR, now=14)
-    ledger.write(lambda connection: ledger.repository.reopen(connection, second, {}, None, text(15), False))
-    assert ledger.end(second, ERROR, now=16).retry is None and len(ledger.sessions()) == 3
+    ledger.write(lambda connection: ledger.repository.arrivals.reopen(connection, second, {}, None, None, text(15), False))
+    assert not ledger.end(second, ERROR, now=16).tickets and len(ledger.sessions()) == 3
     other, = ledger.decide(20)                  # a later session of another due time is none of it
-    assert ledger.end(3007, ERROR, now=21).retry is None and ledger.session(3007)["attempt"] == 3
+    assert not ledger.end(3007, ERROR, now=21).tickets and ledger.session(3007)["attempt"] == 3
     ledger.decide(30)
-    assert ledger.end(other, ERROR, now=31).retry is not None
+    assert bool(ledger.end(other, ERROR, now=31).tickets)
 
 
 def test_a_stale_session_is_tried_again_too(ledger):
     ledger.add(attempts=2, retry_delay=5)
     first, = ledger.decide(10)
     ledger.begin(first, 10)
-    tickets = ledger.write(lambda connection: ledger.repository.close_stale(
-        connection, ledger.repository.get_session(connection, first), text(20)))
-    assert [(ticket.session, ticket.status, ticket.start_at) for ticket in tickets] == [
-        (1007, ERROR, None), (2007, "WAITING", text(25))]
+    ending = ledger.write(lambda connection: ledger.repository.endings.close_stale(
+        connection, ledger.repository.sessions.get(connection, first), text(20)))
+    assert (ending.session, ending.status) == (1007, ERROR)
+    assert [(ticket.session, ticket.status, ticket.start_at) for ticket in ending.tickets] == [
+        (2007, "WAITING", text(25))]
     assert ledger.occurrences() == [(10, 10, 1, STARTED, "", 2007)]
 
 
@@ -1953,7 +1972,7 @@ def test_an_attempt_and_the_end_of_the_one_before_are_one_transaction(ledger):
         pass
 
     def work(connection):
-        assert ledger.repository.end_session(connection, first, ERROR, "", 5, text(11)).retry
+        assert ledger.repository.endings.end(connection, first, ERROR, "", text(11)).tickets
         raise Crash
     with pytest.raises(Crash):
         ledger.write(work)
@@ -1980,20 +1999,30 @@ def test_one_that_the_limit_of_its_scenario_ends_is_tried_again_too(ledger):
     assert [ledger.session(number)["status"] for number in (2007, 3007)] == [ERROR, "WAITING"]
     assert ledger.session(3007)["start_at"] == text(80) and ledger.newest()["session"] == 3007
     waiting, = ledger.decide(10, name="W")
-    aftermath = ledger.write(lambda connection: ledger.repository.fail_waiting(connection, waiting, "too long", text(20)))
-    assert aftermath.retry.session == 5007 and ledger.session(waiting)["status"] == ERROR
+    ending = ledger.write(lambda connection: ledger.repository.endings.end_outstanding(
+        connection, waiting, ERROR, "too long", text(20)))
+    assert next_attempt(ending).session == 5007 and ledger.session(waiting)["status"] == ERROR
     assert ledger.session(waiting)["message"] == "too long; attempt 2 of 2 is session 5007"
-    assert ledger.write(lambda connection: ledger.repository.fail_waiting(connection, waiting, "x", text(21))) is None
+    assert ledger.write(lambda connection: ledger.repository.endings.end_outstanding(
+        connection, waiting, ERROR, "x", text(21))) is None
 
 
 def test_a_session_with_no_schedule_has_one_attempt(ledger):
     ledger.add(attempts=5)
-    ticket = ledger.write(lambda connection: ledger.repository.add_session(
+    ticket = ledger.write(lambda connection: ledger.repository.arrivals.add(
         connection, agent.SessionRequest("J", "AGENT"), text(0)))
-    assert ledger.end(ticket.session, ERROR).retry is None
+    assert not ledger.end(ticket.session, ERROR).tickets
 
 
 # -- both together: Schedules, with repositories and without threads of its own --------
+
+class Direct:
+    """An Inbox whose things are done at once: a Site has no threads of its own."""
+
+    @staticmethod
+    def put(function, pending):
+        function(pending)
+
 
 class Site:
     """The schedules of an agent, its repositories real, over starts and crashes. Nothing runs by itself: sessions end
@@ -2011,15 +2040,20 @@ class Site:
         self.master = agent.Master(self.path, agent.Clock()).open()
         queue = agent.SessionQueue(4, None, lambda: False)
         queue.hold(True)
-        self.places = agent.Places(self.master, agent.Clock(), True, lambda place: self.schedules.load(place),
+        self.places = agent.Places(self.master, agent.Clock(), Direct(), True, lambda place: self.schedules.load(place),
                                    lambda repository: self.schedules.forget(repository))
         self.schedules = agent.Schedules("AGENT", self.places, self.master, self.clock, queue, lambda: self.hold,
-                                         lambda repository, ticket: self.tickets.append(ticket),
-                                         lambda repository, numbers: self.replaced.extend(numbers))
+                                         lambda repository, made: self.take(made))
         self.scheduler = self.schedules.scheduler
         self.scheduler.hold(self.hold)
         self.is_running = True
         self.attach()
+
+    def take(self, made):
+        """What a due time has made."""
+        self.replaced.extend([ending.session for ending in made.endings] + list(made.replaced))
+        if made.ticket is not None:
+            self.tickets.extend(made.ticket.ending.tickets if made.ticket.ending else [made.ticket])
 
     def attach(self):
         place, = self.places.list_all()
@@ -2083,24 +2117,23 @@ class Site:
     def end(self, session, status=DONE):
         """A session runs, in no time."""
         def work(connection):
-            self.repository.begin_session(connection, session, "me", False, to_text(self.clock.time))
-            return self.repository.end_session(connection, session, status, "", 5, to_text(self.clock.time))
-        aftermath = self.repository.db.write(work)
-        if aftermath.retry:
-            self.tickets.append(aftermath.retry)
-        if aftermath.is_awaited:
+            self.repository.sessions.begin(connection, session, "me", False, to_text(self.clock.time))
+            return self.repository.endings.end(connection, session, status, "", to_text(self.clock.time))
+        ending = self.repository.db.write(work)
+        self.tickets.extend(ending.tickets)
+        if ending.is_awaited:
             self.schedules.decide_after(self.repository)
         self.settle()
 
     def outstanding(self, name=None):
         """The sessions that have not begun."""
         with self.repository.db.reading() as connection:
-            return [ticket.session for ticket in self.repository.list_outstanding(connection, "AGENT")
+            return [ticket.session for ticket in self.repository.sessions.list_outstanding(connection, "AGENT")
                     if name in (None, ticket.schedule)]
 
     def of(self, name="S", is_brief=True):
         """Occurrences, oldest first, as brief() has them: (reason told in words of decision when there is none)."""
-        rows = [row for row in reversed(self.repository.list_occurrences(name, 10000)) if row["schedule"] == name]
+        rows = [row for row in reversed(self.repository.db.read(self.repository.ledger.list_occurrences, name, 10000)) if row["schedule"] == name]
         if not is_brief:
             return rows
         return [from_text(row["due"]) - NOON if row["session"] else (
@@ -2109,7 +2142,7 @@ class Site:
 
     def row(self, name="S"):
         with self.repository.db.reading() as connection:
-            return self.repository.get_schedule(connection, name)
+            return self.repository.schedules.get(connection, name)
 
     def sql(self, *statements):
         with closing(sqlite3.connect(self.repository.path, timeout=30, isolation_level=None)) as other:
@@ -2304,11 +2337,7 @@ def test_a_change_of_its_times_while_due_times_are_being_decided(site):
         site.clock.move(10)
         site.scheduler.tick()
         site.clock.move(25)
-        pending = site.repository.db.submit(lambda connection: site.repository.set_schedule(
-            connection, "S", lambda schedule: schedule._replace(timezone=""), text(35),
-            site.schedules.forgotten(site.repository, text(35))))
-    pending.result()
-    site.schedules.refresh(site.repository, "S")
+    site.set(timezone="")
     site.at(45)
     assert site.of() == [10, (20, 30, 2, "misfire"), 40]
 
@@ -2455,8 +2484,8 @@ def test_after_fires_once_over_starts(site):
     site.at(20)
     session, = site.outstanding("A")
     site.repository.db.write(lambda connection: (
-        site.repository.begin_session(connection, session, "me", False, text(20)),
-        site.repository.end_session(connection, session, DONE, "", 5, text(20))))   # .. and the agent is killed
+        site.repository.sessions.begin(connection, session, "me", False, text(20)),
+        site.repository.endings.end(connection, session, DONE, "", text(20))))   # .. and the agent is killed
     site.end(*site.outstanding("S"))
     site.stop()
     site.clock.move(3)
@@ -2601,7 +2630,7 @@ def test_a_step_of_the_clock_is_noticed_and_noted(site):
     assert site.of() == [(10, 40, 4, "misfire"), 50] and site.of("NEW") == [30, 40]
     site.at(60)
     assert site.of()[2:] == [60] and site.of("NEW")[2:] == [50, 60]
-    steps = [row for row in site.repository.list_occurrences(None, 99) if row["schedule"] == ""]
+    steps = [row for row in site.repository.db.read(site.repository.ledger.list_occurrences, None, 99) if row["schedule"] == ""]
     assert [(row["count"], from_text(row["due"]) - NOON) for row in steps] == [(0, 52), (0, 23)]
     assert steps[0]["message"].startswith("the clock stepped forward by 50.0 s: ")
     assert steps[1]["message"].startswith("the clock stepped back by 30.0 s: ")
@@ -2693,7 +2722,7 @@ def test_a_calendar_that_comes_late(site):
 def test_a_schedule_added_by_another_program_is_not_judged_as_missed(site):
     """What comes due between its commit and its reading, as of an IMPORT of many, is a little late."""
     schedule = Schedule("S", "AGENT", "HELLO", "-1", "GLOBAL", "every 10s", "UTC", True, {}, {"misfire": "skip"})
-    site.repository.db.write(lambda connection: site.repository.add_schedule(connection, schedule, text(9)))
+    site.repository.db.write(lambda connection: site.repository.schedules.add(connection, schedule, text(9)))
     site.clock.move(11)
     site.schedules.refresh(site.repository, "S")
     site.tick()
@@ -2761,11 +2790,11 @@ def test_a_plan_of_what_is_there(site, monkeypatch):
     site.add("B", "every 30s", overlap="skip")
     site.add("OFF", "every 10s", enabled=False)
     site.schedules.set("A", None, lambda schedule: schedule)
-    session = site.repository.db.write(lambda connection: site.repository.add_session(
+    session = site.repository.db.write(lambda connection: site.repository.arrivals.add(
         connection, agent.SessionRequest("HELLO", "AGENT"), text(0))).session
     site.repository.db.write(lambda connection: (
-        site.repository.begin_session(connection, session, "me", False, text(0)),
-        site.repository.end_session(connection, session, DONE, "", 5, text(45))))
+        site.repository.sessions.begin(connection, session, "me", False, text(0)),
+        site.repository.endings.end(connection, session, DONE, "", text(45))))
     end, visits = site.schedules.plan(agent.Period(NOON + 1, NOON + 100, NOON, 10), None, [])
     assert end == NOON + 100 and [visit.at for visit in visits] == sorted(visit.at for visit in visits)
     assert sorted((visit.name, visit.due - NOON) for visit in visits) == [

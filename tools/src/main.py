@@ -19,7 +19,7 @@ from .base.words import check_name
 from .store.files import NameLock, make_folder
 from .store.work import WorkRepository
 from .processes.process import start_error
-from .processes.minder import run_holder
+from .processes.minder import run_minder
 from .tasks.task import run_helper
 from .agent.places import open_master
 from .agent.agent import Agent
@@ -36,7 +36,7 @@ def parse_arguments(arguments):
     for option in COMMAND_OPTIONS:
         _add_option(parser, option)
     parser.add_argument("--task", type=int, help=argparse.SUPPRESS)     # the role of a helper
-    parser.add_argument("--hold", help=argparse.SUPPRESS)               # the role of a holder
+    parser.add_argument("--hold", dest="spool", help=argparse.SUPPRESS)         # of a minder
     settings = parser.parse_args(arguments)
     try:
         check_name(settings.name)
@@ -156,7 +156,7 @@ def serve(settings, clock):
         server = Server(agent, address, settings.port, settings.max_connections, settings.max_line)
         lock.note("pid %d on %s:%d since %s" % (
             os.getpid(), address, server.port, local_iso(clock.now())))
-        run(agent, server, address)
+        run_to_end(agent, server, address)
         log.info("stopped")
     finally:
         lock.release()
@@ -166,7 +166,7 @@ def serve(settings, clock):
     return EXIT_OK
 
 
-def run(agent, server, address):
+def run_to_end(agent, server, address):
     """Starts the agent, listens, and waits until it is to stop."""
     wake_out, wake_in = os.pipe()
     os.set_blocking(wake_in, False)
@@ -213,14 +213,11 @@ def main(arguments=None, clock=None):
     settings, clock = parse_arguments(arguments), clock or Clock()
     if settings.manual is not None:
         return print_manual(" ".join(settings.manual))
-    is_serving = settings.task is None and settings.hold is None and not settings.files
-    if is_serving and arguments is None:
-        start_over_lean()
     if settings.task is not None:
         return run_helper(settings.task)
     start_logging()
-    if settings.hold is not None:
-        return run_holder(settings.hold)
+    if settings.spool is not None:
+        return run_minder(settings.spool)
     try:
         if settings.files:
             return import_files(settings, clock)
@@ -233,4 +230,5 @@ def main(arguments=None, clock=None):
 
 
 if __name__ == "__main__":
+    start_over_lean()
     sys.exit(main())

@@ -10,15 +10,15 @@ from ..base.program import log
 from ..base.times import Clock, from_text, to_text
 from ..processes.tree import own_identity
 from ..processes.output import Output
-from ..store.inbox import Inbox
+from ..runtime.course import Session
 from ..runtime.execution import Surroundings
-from ..runtime.session import Session
 from ..runtime.slots import SessionQueue
 from ..scheduling.schedules import Schedules
 from .places import Places, open_master
 from .housekeeping import Cleaner, Keeper
 from .watch import Children, Topology, Watch
 from .desk import Desk
+from .inbox import Inbox
 from .exchange import export_from, import_into
 
 

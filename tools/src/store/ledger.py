@@ -20,6 +20,7 @@ class Ledger:
 
     @staticmethod
     def record(connection, name, span, decision, session, now):
+        """Notes a decision on the due times of a Span, with the session that it made, or None."""
         connection.execute(
             "insert into occurrence(schedule, due, last_due, count, decision, reason, session,"
             " decided, message) values (?, ?, ?, ?, ?, ?, ?, ?, ?)",

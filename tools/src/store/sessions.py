@@ -58,6 +58,7 @@ class Sessions:
 
     @staticmethod
     def with_limit(ticket, scenario, since):
+        """A Ticket with the limit of its Scenario (or None), for which it waits since then."""
         if not scenario or not scenario.concurrency:
             return ticket
         wait = scenario.concurrency["max_wait"]

@@ -35,7 +35,8 @@ def task_type(name):
     A class has `fields` (name -> Field) and `run(fields, execution)` -> TaskResult. The
     execution gives `values` (variables and the agent's own), `environment()`, and what waits
     and is ended by stop and time-outs: `process(command)`, `call(function, interrupt)`,
-    `wait(seconds)`, `wait_child(session)`.
+    `wait(seconds)`, `wait_child(session)`. One whose process may outlive the agent has `resume`,
+    too, which goes on by `adopt()`.
     """
     def register(cls):
         cls.name = name
