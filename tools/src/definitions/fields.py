@@ -112,7 +112,7 @@ SCENARIO_FIELDS = {
                             "an object: name to default value, or to a secret"), default={},
                        meaning="all variables that its tasks may use"),
     "concurrency": Field(Kind(_check_concurrency, _refuse, "an object"),
-                         meaning="how many of its sessions may be open at once"),
+                         meaning="how many of its sessions may run at once"),
     "timeout": Field(TIMEOUT, meaning="a session ends in ERROR after so long"),
     "max_steps": Field(number(1, 1000000), default=10000,
                        meaning="a session ends in ERROR after so many steps, as a loop without "
