@@ -11,6 +11,8 @@ This file is built: tools/build.py joins the modules of tools/src, which are wha
 Sections, each using only those above it:
 
     base/errors               What can go wrong, one class for each code that a user is told.
+    base/files                Files that are made, opened and replaced where others may write: under
+                              names and checks of ours.
     base/replies              The lines of replies, as data: their fields in order, and what each
                               holds, in which unit.
     base/vocabulary           The words and limits of the contract, as data: states, transitions,
@@ -42,8 +44,8 @@ Sections, each using only those above it:
     store/records             What goes into the store and comes out of it, as values.
     store/arrivals            How a session comes to be, and comes back: EXEC and RESTART, with all
                               that is checked of them.
-    store/files               What lies beside a repository: copies before a migration, secrets,
-                              spools, the lock of a name.
+    store/files               Repository files as a whole: made, migrated after a copy, told of when
+                              others may write there.
     store/database            The one door to SQLite: readers, and one writer that lets waiting
                               requests share a commit.
     store/decisions           What is decided of due times, and the sessions that are made by it.
@@ -53,13 +55,19 @@ Sections, each using only those above it:
                               nothing.
     store/ledger              The ledger of due times: what was decided of each, with the session it
                               started.
+    store/locks               Locks that the kernel holds on files beside a master: the one live
+                              agent of a name.
     store/master              The master repository: agents, what is attached, contexts, data
                               servers, calendars, holds.
     store/progress            What a session records as it goes: steps, tasks, output, variables.
     store/scenarios           Scenario versions of a work repository, and their definitions.
     store/schedules           Schedules of a work repository, their holds and what they run after.
+    store/secrets             Secrets that came with EXEC or RESTART: files beside a repository,
+                              never in it.
     store/sessions            Sessions of a work repository, one by one: their rows, their states,
                               their tickets.
+    store/spool               What the process of an adoptable task leaves for whoever takes it up:
+                              a small file of its own.
     store/views               What is read of sessions: listings, history, logs, durations, and what
                               is purged.
     store/work                A work repository: its tables, and all that is kept in them behind one
@@ -286,6 +294,204 @@ class CannotStart(AgentError):
 
 class CalendarError(ValueError):
     """A rule or one of its options is wrong: says which part and what would be right."""
+
+
+# ======================================================================================
+# base/files.py
+# Files that are made, opened and replaced where others may write: under names and checks of ours.
+#
+# In a folder that others may write, a name that can be foreseen may be a link to a file of ours, or a
+# file that somebody wants us to take for ours. So what is made beside a file has a name that nobody
+# can foresee; where another process must find it, what is found is checked.
+# ======================================================================================
+
+BESIDE_DATABASE = ("-wal", "-shm", "-journal")      # what SQLite keeps beside a file
+OF_ANOTHER = ("%s belongs to another user (uid %d), so it is not used: delete it if nobody needs "
+              "it, or chown it if it is yours")
+MOVE_IT = "move the repository to a folder of your own"
+NAME_KEPT = 100         # bytes of a file's name in that of one beside it: no system takes fewer
+
+
+def unforeseen():
+    """16 hexadecimal digits that nobody can foresee."""
+    return os.urandom(8).hex()
+
+
+def name_beside(path, ending):
+    """A new name in the folder of `path`: .NAME.UNFORESEEN.ENDING, where a long NAME is cut."""
+    folder, name = os.path.split(path)
+    name = os.fsencode(name)[:NAME_KEPT].decode("utf-8", "ignore").encode()    # cuts no character
+    return os.path.join(folder, ".%s.%s.%s" % (os.fsdecode(name), unforeseen(), ending))
+
+
+def open_new(path, mode=0o600):
+    """A descriptor of a file that it makes, never through a link. FileExistsError."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+
+
+def make_private(path):
+    """Makes an empty file with mode 0600; FileExistsError when there is one."""
+    os.close(open_new(path))
+
+
+def make_folder(path):
+    """Makes a folder, and those missing above it, with mode 0700; tells whether it was missing."""
+    above = os.path.dirname(path)
+    if above and not os.path.exists(above):
+        make_folder(above)              # makedirs of Python 3.7 gives these another mode
+    try:
+        os.mkdir(path, 0o700)
+        return True
+    except FileExistsError:
+        return False
+
+
+def own_users(path):
+    """Whose files beside a repository are taken for ours: those of this process's user, of root,
+    and of the repository's owner, who can do with it what he likes anyway."""
+    users = {os.geteuid(), 0}
+    with contextlib.suppress(OSError):
+        users.add(os.stat(path).st_uid)
+    return users
+
+
+def find_fault(path, status, owners=None, mask=0):
+    """Why a file of this status is not to be taken for ours, and what to do; or None.
+
+    `owners`: the users whose it may be, None for any. `mask`: bits that its mode must not have.
+    """
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "no regular file"
+        return "%s is %s, so it is not used: delete it" % (path, kind)
+    if owners is not None and status.st_uid not in owners:
+        return OF_ANOTHER % (path, status.st_uid)
+    if status.st_nlink > 1 and list_doors(path):
+        return "%s has another name, too (a hard link), so it is not used: delete one of " \
+               "the names" % path
+    if status.st_mode & mask:
+        return "%s is open to other users (mode %04o), so it is not used: delete it" % (
+            path, stat.S_IMODE(status.st_mode))
+    return None
+
+
+def find_fault_beside(path):
+    """find_fault for what SQLite keeps beside a file; or None.
+
+    SQLite takes a -wal or -journal that it finds for its own, and before 3.31 follows links there.
+    Whoever may write the file itself may have made one.
+    """
+    try:
+        is_shared = os.stat(path).st_mode & 0o022
+    except OSError:
+        return None                     # the opening tells what is wrong
+    real, owners = os.path.realpath(path), None if is_shared else own_users(path)
+    for suffix in BESIDE_DATABASE:
+        with contextlib.suppress(FileNotFoundError):
+            fault = find_fault(real + suffix, os.lstat(real + suffix), owners)
+            if fault:
+                return fault
+    return None
+
+
+def open_own(path, flags, owners, mask=0):
+    """A descriptor of a file that is there and is ours. RepositoryError (find_fault), OSError."""
+    try:        # a pipe that somebody has put there must not make us wait
+        fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        fault = find_fault(path, os.lstat(path), owners, mask)
+        if fault:
+            raise RepositoryError(fault) from None
+        raise
+    fault = find_fault(path, os.fstat(fd), owners, mask)
+    if fault:
+        os.close(fd)
+        raise RepositoryError(fault)
+    return fd
+
+
+def is_own(path, owners):
+    """Whether there is a regular file of one of these users."""
+    with contextlib.suppress(OSError):
+        status = os.lstat(path)
+        return stat.S_ISREG(status.st_mode) and status.st_uid in owners
+    return False
+
+
+def remove_own(path, owners):
+    """Deletes a regular file of one of these users; what is somebody else's stays."""
+    if is_own(path, owners):
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+@contextlib.contextmanager
+def naming(path):
+    """An OSError of a name that was made up is one of the name that the user knows."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from None
+
+
+@contextlib.contextmanager
+def written_beside(path, mode="wb", access=0o666, **keywords):
+    """A file that appears under its name when it is whole, and not at all otherwise. `access` is
+    its mode, less the umask."""
+    part = name_beside(path, "part")
+    try:
+        with naming(path):
+            file = open(part, mode, opener=lambda name, _: open_new(name, access), **keywords)
+        with file:
+            yield file
+        with naming(path):
+            os.replace(part, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(part)
+        raise
+
+
+def list_doors(path):
+    """Where users other than this process's, and root, may replace a file or put one beside it:
+    [what is wrong, and the command that mends it], the nearest first."""
+    doors = [_find_door(path, False)] if os.path.exists(path) else []
+    for start in (os.path.abspath(path), os.path.realpath(path)):
+        above = start
+        while above != os.path.dirname(above):
+            above = os.path.dirname(above)
+            doors.append(_find_door(above, above != os.path.dirname(start)))
+    return list(dict.fromkeys(door for door in doors if door))
+
+
+def _find_door(path, is_above):
+    """list_doors for one file or folder; in a folder above, a sticky bit protects what is ours."""
+    with contextlib.suppress(OSError):
+        status = os.stat(path)
+        if status.st_uid not in (os.geteuid(), 0):
+            return "%s belongs to uid %d (%s, or run as that user)" % (path, status.st_uid, MOVE_IT)
+        is_sticky = status.st_mode & stat.S_ISVTX
+        if status.st_mode & 0o022 and not (is_above and is_sticky):
+            return "%s may be written by others (chmod go-w %s%s)" % (
+                path, path, "; if it is there for all, " + MOVE_IT if is_sticky else "")
+    return None
+
+
+def mtime_ns(path):
+    """When a file was written last: nanoseconds since the epoch, 0 when it is gone."""
+    try:
+        return os.lstat(path).st_mtime_ns
+    except OSError:
+        return 0
+
+
+def sync_folder(path):
+    """Puts on disk that a file has its name."""
+    fd = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):      # some systems cannot
+            os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 # ======================================================================================
@@ -3520,7 +3726,7 @@ class Arrivals:
 
 # ======================================================================================
 # store/files.py
-# What lies beside a repository: copies before a migration, secrets, spools, the lock of a name.
+# Repository files as a whole: made, migrated after a copy, told of when others may write there.
 # ======================================================================================
 
 NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs",
@@ -3562,14 +3768,12 @@ def migrate(connection, path, kind, label, migrations):
 def _copy_beside(connection, path, version):
     """The file as it is, before a migration: FILE.vN, or FILE.vN.2 after one that went back
     once."""
-    names = ["%s.v%d" % (path, version)]
-    names += ["%s.%d" % (names[0], number) for number in range(2, 100)]
-    target = next(name for name in names if not os.path.exists(name))
-    part = target + ".part"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(part)
-    make_private(part)
-    with contextlib.closing(sqlite3.connect(part, isolation_level=None)) as copy:
+    first = "%s.v%d" % (path, version)
+    names = itertools.chain([first], ("%s.%d" % (first, number) for number in itertools.count(2)))
+    target = next(name for name in names if not os.path.lexists(name))
+    remove_own(target + ".part", own_users(path))       # of an older agent that a crash cut short
+    with whole_database(target, "part") as part, \
+            contextlib.closing(connect_file(part)) as copy:
         if hasattr(connection, "backup"):
             connection.backup(copy)
         else:                           # Python 3.6
@@ -3577,21 +3781,45 @@ def _copy_beside(connection, path, version):
             copy.executescript("\n".join(connection.iterdump()))
             connection.execute("rollback")
             copy.execute("pragma user_version=%d" % version)
-    os.rename(part, target)
 
 
-def make_folder(path):
-    """Makes a folder with mode 0700 when it is not there; tells whether it did."""
+def connect_file(path, timeout_s=30):
+    """A connection to a SQLite file that is there; it makes none."""
+    uri = "file:%s?mode=rw" % urllib.parse.quote(os.path.abspath(path))
+    connection = sqlite3.connect(uri, uri=True, timeout=timeout_s, isolation_level=None,
+                                 check_same_thread=False)
+    connection.row_factory = sqlite3.Row
+    return connection
+
+
+def remove_database(path):
+    """Deletes a SQLite file and what is kept beside it."""
+    for suffix in ("",) + BESIDE_DATABASE:
+        with contextlib.suppress(OSError):
+            os.unlink(path + suffix)
+
+
+@contextlib.contextmanager
+def whole_database(path, ending):
+    """The name of a new empty file, mode 0600, that gets the name `path` when it is whole."""
+    new = name_beside(path, ending)
+    with naming(path):
+        make_private(new)
     try:
-        os.makedirs(path, 0o700)
-        return True
-    except FileExistsError:
-        return False
+        yield new
+        with naming(path):
+            os.rename(new, path)
+    except BaseException:
+        remove_database(new)
+        raise
 
 
-def make_private(path):
-    """Makes an empty file with mode 0600; FileExistsError when there is one."""
-    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+def tell_doors(label, path):
+    """Warns, in one line, of a repository that others may replace or put files beside."""
+    doors = list_doors(path)
+    if doors:
+        log.warning("%s: other users can replace %s or put files beside it: %s",
+                    label, path, "; ".join(doors))
 
 
 def network_file_system(path):
@@ -3606,194 +3834,6 @@ def network_file_system(path):
                 if (folder + "/").startswith(point.rstrip("/") + "/") and len(point) >= len(best):
                     best, kind = point, tail.split()[0]
     return kind if kind in NETWORK_FILE_SYSTEMS else None
-
-
-class SecretFiles:
-    """Secrets that came with EXEC: files of mode 0600 beside the repository, never in it.
-
-    A file has a name of its own, which the row of its session holds; before there were such names
-    it was the session's number.
-    """
-
-    def __init__(self, path):
-        self._path = path
-        self._fresh = set()             # names of files whose session is not committed yet
-
-    def _path_of(self, name):
-        return "%s.secret.%s" % (self._path, name)
-
-    def write(self, secrets):
-        """On disk before the session that they are for -> the file's name. OSError: nothing
-        stays."""
-        name = uuid.uuid4().hex
-        self._fresh.add(name)
-        try:
-            make_private(self._path_of(name))
-            with open(self._path_of(name), "w", encoding="utf-8") as file:
-                json.dump(secrets, file)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError:
-            self.forget(name)
-            raise
-        return name
-
-    def settle(self, name, is_used):
-        """The request of a file was answered: its session's row has the name now, or nothing
-        will."""
-        if not is_used:
-            self.forget(name)
-        self._fresh.discard(name)
-
-    def read(self, name):
-        """The secrets of a file, by the names of their variables."""
-        try:
-            with open(self._path_of(name), encoding="utf-8") as file:
-                return json.load(file)
-        except FileNotFoundError:
-            return {}
-
-    def forget(self, name):
-        """After the end of its session nothing of them is left."""
-        self._fresh.discard(name)
-        with contextlib.suppress(OSError):
-            os.unlink(self._path_of(name))
-
-    def list_names(self):
-        """The names of all files that are not fresh."""
-        start = len(self._path_of(""))
-        found = {path[start:] for path in glob.glob(glob.escape(self._path_of("")) + "*")}
-        return found - self._fresh
-
-
-SPOOL_SCHEMA = ("""
-create table log (position integer primary key, time text, stream text, line text);
-create table omitted (id integer primary key, first integer, end integer);
-create table state (
-    id integer primary key,
-    holder integer, holder_started text,        -- the minder, which writes here
-    is_over integer not null default 0,
-    rc integer, error text, captured blob       -- exit code, or why it could not start
-);
-insert into state(id) values (1)
-""")
-
-
-class Spool:
-    """What a process of an adoptable session printed and how it ended: a small SQLite file that
-    its minder writes, and that outlives the agent."""
-
-    def __init__(self, path):
-        self.path = path
-        self._position, self._omitted = -1, None    # how far it was read; what was left out then
-
-    def _connect(self):
-        connection = sqlite3.connect(self.path, timeout=30, isolation_level=None,
-                                     check_same_thread=False)
-        connection.row_factory = sqlite3.Row
-        return contextlib.closing(connection)
-
-    def create(self):
-        """Makes the file, mode 0600."""
-        self.remove()
-        make_private(self.path)
-        with self._connect() as connection:
-            connection.execute("pragma journal_mode=wal")
-            for statement in SPOOL_SCHEMA.split(";\n"):
-                connection.execute(statement)
-
-    def note(self, **columns):
-        """Sets columns of the state; on disk when it returns."""
-        with self._connect() as connection:
-            connection.execute("pragma synchronous=full")
-            connection.execute("update state set %s" % ", ".join(name + "=?" for name in columns),
-                               tuple(columns.values()))
-
-    def store(self, rows, omitted, on_stored=lambda: None):
-        """As Progress.add_log; on_stored() when it is done."""
-        with self._connect() as connection:
-            connection.execute("begin immediate")
-            if omitted:
-                connection.execute("delete from log where position>=? and position<?", omitted)
-                connection.execute("replace into omitted values (1, ?, ?)", omitted)
-            connection.executemany("replace into log values (?, ?, ?, ?)", rows)
-            connection.execute("commit")
-        on_stored()
-
-    def state(self):
-        """The row of the state."""
-        with self._connect() as connection:
-            return connection.execute("select * from state").fetchone()
-
-    def read_new(self):
-        """What came since it was read last -> (row of the state, rows of the log, the range now
-        left out or None where that is as it was)."""
-        before = self._omitted
-        with self._connect() as connection:
-            connection.execute("begin")
-            state = connection.execute("select * from state").fetchone()
-            omitted = connection.execute("select first, end from omitted").fetchone()
-            self._omitted = omitted and tuple(omitted)
-            is_other = self._omitted != before
-            rows = connection.execute(
-                "select * from log where position > ? or position = ? order by position",
-                (self._position, self._omitted[0] if is_other else -1)).fetchall()
-            connection.execute("rollback")
-        self._position = max([self._position] + [row["position"] for row in rows])
-        return state, [tuple(row) for row in rows], self._omitted if is_other else None
-
-    def remove(self):
-        """Deletes the file and what SQLite keeps beside it."""
-        for suffix in ("", "-wal", "-shm", "-journal"):
-            with contextlib.suppress(OSError):
-                os.unlink(self.path + suffix)
-
-
-class NameLock:
-    """The lock that makes this the one live agent of its name on its master.
-
-    It is the kernel's (flock on a file beside the master), so a crash gives it back.
-    """
-
-    def __init__(self, master, name):
-        self._path = "%s.%s.lock" % (os.path.realpath(master), name)
-        self._name = name
-        self._fd = None
-
-    def take(self):
-        """CannotStart says who holds it."""
-        while self._fd is None:
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                holder = os.read(fd, 200).decode("utf-8", "replace").strip()
-                os.close(fd)
-                raise CannotStart("an agent named %s is running on this master: %s" % (
-                    self._name, holder or "it is starting")) from None
-            if self._is_the_file(fd):
-                self._fd = fd
-            else:                       # its holder removed it when it stopped
-                os.close(fd)
-        return self
-
-    def _is_the_file(self, fd):
-        with contextlib.suppress(OSError):
-            return os.path.samestat(os.fstat(fd), os.stat(self._path))
-        return False
-
-    def note(self, text):
-        """Who holds it, for a second one to tell."""
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, text.encode(), 0)
-
-    def release(self):
-        """Gives it back and leaves no file."""
-        if self._fd is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(self._path)
-            os.close(self._fd)
-            self._fd = None
 
 
 # ======================================================================================
@@ -3868,11 +3908,10 @@ class Database:
             raise RepositoryError("%s: %s" % (self.label, _reason(error))) from None
 
     def _connect(self):
-        uri = "file:%s?mode=rw" % urllib.parse.quote(os.path.abspath(self.path))
-        connection = sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None,
-                                     check_same_thread=False)
-        connection.row_factory = sqlite3.Row
-        return connection
+        fault = find_fault_beside(self.path)
+        if fault:
+            raise RepositoryError("%s: %s" % (self.label, fault))
+        return connect_file(self.path, timeout_s=0)
 
     def _connect_with(self, *pragmas):
         connection = self._connect()
@@ -4583,6 +4622,74 @@ class Ledger:
 
 
 # ======================================================================================
+# store/locks.py
+# Locks that the kernel holds on files beside a master: the one live agent of a name.
+# ======================================================================================
+
+def open_lock(path, master):
+    """A descriptor of a file to lock beside a master, made when it is not there. CannotStart."""
+    while True:
+        try:
+            return open_new(path)
+        except FileExistsError:
+            pass
+        try:
+            return open_own(path, os.O_RDWR, own_users(master))
+        except FileNotFoundError:       # its holder has just removed it
+            continue
+        except RepositoryError as error:
+            raise CannotStart(error.message) from None
+
+
+class NameLock:
+    """The lock that makes this the one live agent of its name on its master.
+
+    It is the kernel's (flock on a file beside the master), so a crash gives it back.
+    """
+
+    def __init__(self, master, name):
+        self._master = os.path.realpath(master)
+        self._path = "%s.%s.lock" % (self._master, name)
+        self._name = name
+        self._fd = None
+
+    def take(self):
+        """CannotStart says who holds it, or that the file is not ours."""
+        while self._fd is None:
+            fd = open_lock(self._path, self._master)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                holder = os.read(fd, 200).decode("utf-8", "replace").strip()
+                os.close(fd)
+                raise CannotStart("an agent named %s is running on this master: %s" % (
+                    self._name, holder or "it is starting")) from None
+            if self._is_the_file(fd):
+                self._fd = fd
+            else:                       # its holder removed it when it stopped
+                os.close(fd)
+        return self
+
+    def _is_the_file(self, fd):
+        with contextlib.suppress(OSError):
+            return os.path.samestat(os.fstat(fd), os.lstat(self._path))
+        return False
+
+    def note(self, text):
+        """Who holds it, for a second one to tell."""
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, text.encode(), 0)
+
+    def release(self):
+        """Gives it back and leaves no file."""
+        if self._fd is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+            os.close(self._fd)
+            self._fd = None
+
+
+# ======================================================================================
 # store/master.py
 # The master repository: agents, what is attached, contexts, data servers, calendars, holds.
 # ======================================================================================
@@ -5280,6 +5387,72 @@ class StoredSchedules:
 
 
 # ======================================================================================
+# store/secrets.py
+# Secrets that came with EXEC or RESTART: files beside a repository, never in it.
+# ======================================================================================
+
+class SecretFiles:
+    """Files of mode 0600, FILE.secret.UNFORESEEN, whose name the row of their session holds; of an
+    agent before there were such names it is FILE.secret.SESSION."""
+
+    def __init__(self, path):
+        self._path = path
+        self._fresh = set()             # names of files whose session is not committed yet
+
+    def _path_of(self, name):
+        return "%s.secret.%s" % (self._path, name)
+
+    def write(self, secrets):
+        """On disk before the session that they are for -> the file's name. RepositoryError: nothing
+        stays."""
+        name = unforeseen()
+        self._fresh.add(name)
+        path = self._path_of(name)
+        try:
+            with open(path, "w", encoding="utf-8", opener=lambda name, _: open_new(name)) as file:
+                json.dump(secrets, file)
+                file.flush()
+                os.fsync(file.fileno())
+            sync_folder(path)
+        except OSError as error:
+            self.forget(name)
+            raise RepositoryError("the secret cannot be kept beside %s: %s"
+                                  % (self._path, error.strerror)) from None
+        return name
+
+    def settle(self, name, is_used):
+        """The request of a file was answered: its session's row has the name now, or nothing
+        will."""
+        if not is_used:
+            self.forget(name)
+        self._fresh.discard(name)
+
+    def read(self, name):
+        """The secrets of a file, by the names of their variables; what is not ours is told and not
+        taken."""
+        try:
+            fd = open_own(self._path_of(name), os.O_RDONLY, own_users(self._path), mask=0o077)
+            with open(fd, encoding="utf-8") as file:
+                return dict(json.load(file))
+        except FileNotFoundError:
+            return {}
+        except (RepositoryError, OSError, ValueError, TypeError) as error:
+            log.warning("a secret is not taken: %s", error)
+            return {}
+
+    def forget(self, name):
+        """After the end of its session nothing of them is left."""
+        remove_own(self._path_of(name), own_users(self._path))
+        self._fresh.discard(name)
+
+    def list_names(self):
+        """The names of all files that are not fresh."""
+        start = len(self._path_of(""))
+        names = {path[start:] for path in glob.glob(glob.escape(self._path_of("")) + "*")}
+        return names - self._fresh
+
+
+# ======================================================================================
 # store/sessions.py
 # Sessions of a work repository, one by one: their rows, their states, their tickets.
 # ======================================================================================
@@ -5348,11 +5521,14 @@ class Sessions:
         connection.executemany("insert or ignore into session_keyword values (?, ?)",
                                [(word, session) for word in keywords.split(",") if word])
 
-    @staticmethod
-    def list_secret_files(connection):
-        """The names of the secret files of open sessions."""
-        return {row[0] or str(row[1]) for row in connection.execute(
+    def list_strays(self, connection, names, spools):
+        """Of names of secret files and [(path, session)] of spools, those that no open session
+        needs."""
+        needed = {row[0] or str(row[1]) for row in connection.execute(
             "select secret_file, id from session where status in ('WAITING', 'QUEUED', 'RUNNING')")}
+        rows = [(path, self.find(connection, session)) for path, session in spools]
+        return (set(names) - needed,
+                [path for path, row in rows if row is None or row["status"] in ENDED])
 
     def list_outstanding(self, connection, agent):
         """Tickets of what an agent has acknowledged and not begun, in order of arrival."""
@@ -5415,6 +5591,144 @@ class Sessions:
         if connection.execute("update session set ran_by=? where id=? and status='RUNNING' and"
                               " ran_by is ?", (identity, session, before)).rowcount != 1:
             raise Conflict("session %d is not as it was" % session)
+
+
+# ======================================================================================
+# store/spool.py
+# What the process of an adoptable task leaves for whoever takes it up: a small file of its own.
+# ======================================================================================
+
+SPOOL_SCHEMA = ("""
+create table log (position integer primary key, time text, stream text, line text);
+create table omitted (id integer primary key, first integer, end integer);
+create table state (
+    id integer primary key,
+    holder integer, holder_started text,        -- the minder, which writes here
+    is_over integer not null default 0,
+    rc integer, error text, captured blob       -- exit code, or why it could not start
+);
+insert into state(id) values (1)
+""")
+
+
+class Spool:
+    """What a process of an adoptable session printed and how it ended: a small SQLite file that
+    its minder writes, and that outlives the agent."""
+
+    def __init__(self, path):
+        self.path = path
+        self._position, self._omitted = -1, None    # how far it was read; what was left out then
+
+    def _connect(self):
+        return contextlib.closing(connect_file(self.path))
+
+    def create(self):
+        """Makes the file, mode 0600 -> itself. RepositoryError."""
+        try:
+            make_private(self.path)
+            with self._connect() as connection:
+                connection.execute("pragma journal_mode=wal")
+                for statement in SPOOL_SCHEMA.split(";\n"):
+                    connection.execute(statement)
+        except (OSError, sqlite3.Error) as error:
+            raise RepositoryError("%s cannot be made: %s" % (
+                self.path, getattr(error, "strerror", None) or error)) from None
+        return self
+
+    def note(self, **columns):
+        """Sets columns of the state; on disk when it returns."""
+        with self._connect() as connection:
+            connection.execute("pragma synchronous=full")
+            connection.execute("update state set %s" % ", ".join(name + "=?" for name in columns),
+                               tuple(columns.values()))
+
+    def store(self, rows, omitted, on_stored=lambda: None):
+        """As Progress.add_log; on_stored() when it is done."""
+        with self._connect() as connection:
+            connection.execute("begin immediate")
+            if omitted:
+                connection.execute("delete from log where position>=? and position<?", omitted)
+                connection.execute("replace into omitted values (1, ?, ?)", omitted)
+            connection.executemany("replace into log values (?, ?, ?, ?)", rows)
+            connection.execute("commit")
+        on_stored()
+
+    def state(self):
+        """The row of the state."""
+        with self._connect() as connection:
+            return connection.execute("select * from state").fetchone()
+
+    def read_new(self):
+        """What came since it was read last -> (row of the state, rows of the log, the range now
+        left out or None where that is as it was)."""
+        before = self._omitted
+        with self._connect() as connection:
+            connection.execute("begin")
+            state = connection.execute("select * from state").fetchone()
+            omitted = connection.execute("select first, end from omitted").fetchone()
+            self._omitted = omitted and tuple(omitted)
+            is_other = self._omitted != before
+            rows = connection.execute(
+                "select * from log where position > ? or position = ? order by position",
+                (self._position, self._omitted[0] if is_other else -1)).fetchall()
+            connection.execute("rollback")
+        self._position = max([self._position] + [row["position"] for row in rows])
+        return state, [tuple(row) for row in rows], self._omitted if is_other else None
+
+    def remove(self):
+        """Deletes the file and what SQLite keeps beside it."""
+        remove_database(self.path)
+
+
+class Spools:
+    """The Spools beside a repository: FILE.spool.SESSION.RUN.UNFORESEEN; without its last part it
+    is of an agent before these names."""
+
+    def __init__(self, path):
+        self._path = path
+
+    def _path_of(self, session, task_run):
+        return "%s.spool.%d.%d" % (self._path, session, task_run)
+
+    def _list_paths(self, session, task_run):
+        path = self._path_of(session, task_run)
+        return [each for each in [path] + glob.glob(glob.escape(path) + ".*")
+                if os.path.lexists(each) and not each.endswith(BESIDE_DATABASE)]
+
+    def make(self, session, task_run):
+        """A new Spool for the minder of a task's process. RepositoryError."""
+        for path in self._list_paths(session, task_run):        # older than a copy put back
+            if is_own(path, own_users(self._path)):
+                Spool(path).remove()
+        return Spool("%s.%s" % (self._path_of(session, task_run), unforeseen())).create()
+
+    def find(self, session, task_run):
+        """The Spool of a task's process, or None; what is not ours is told and not taken."""
+        owners = own_users(self._path)
+        for path in sorted(self._list_paths(session, task_run), key=mtime_ns, reverse=True):
+            with contextlib.suppress(FileNotFoundError):
+                fault = find_fault(path, os.lstat(path), owners) or find_fault_beside(path)
+                if not fault:
+                    return Spool(path)
+                log.warning("session %d: what its process wrote is not taken: %s", session, fault)
+        return None
+
+    def find_state(self, session, task_run):
+        """The row of the state of a Spool, or None when there is none that can be read."""
+        spool = self.find(session, task_run)
+        try:
+            return spool and spool.state()
+        except sqlite3.Error as error:
+            log.warning("%s cannot be read: %s", spool.path, error)
+            return None
+
+    def list_all(self):
+        """[(path, session)] of all that are ours."""
+        owners, start = own_users(self._path), len(self._path) + len(".spool.")
+        found = [(path, path[start:].partition(".")[0])
+                 for path in glob.glob(glob.escape(self._path) + ".spool.*")]
+        return [(path, int(session)) for path, session in found
+                if session.isdigit() and is_own(path, owners)]
 
 
 # ======================================================================================
@@ -5751,7 +6065,7 @@ class WorkRepository:
         self.id, self.name, self.path = number, name, path
         self.db = Database(path, "work", "work repository %s" % name, WORK_MIGRATIONS, clock,
                            inbox=inbox)
-        self.secrets = SecretFiles(path)
+        self.secrets, self.spools = SecretFiles(path), Spools(path)
         self.is_behind = False  # outstanding sessions and schedules must be read again
         self.scenarios, self.ledger, self.progress = Scenarios(name), Ledger(), Progress()
         self.sessions = Sessions(name, self.scenarios)
@@ -5766,7 +6080,15 @@ class WorkRepository:
     def create(cls, number, name, path, clock, inbox=None):
         """Makes a new file with the scenario HELLO and opens it."""
         make_private(path)
-        repository = cls(number, name, path, clock, inbox).open()
+        try:
+            return cls(number, name, path, clock, inbox).fill(clock)
+        except AgentError:
+            os.unlink(path)
+            raise
+
+    def fill(self, clock):
+        """Opens a new empty file and puts the scenario HELLO into it -> itself."""
+        repository = self.open()
         document = Definitions().read(json.dumps(HELLO))
         repository.db.write(repository.imports.put, document, DEFAULT_NAME, to_text(clock.now()))
         return repository
@@ -5807,10 +6129,6 @@ class WorkRepository:
 
     # -- files beside ------------------------------------------------------------------
 
-    def spool_path(self, session, task_run):
-        """Where the minder of a task's process writes."""
-        return "%s.spool.%d.%d" % (self.path, session, task_run)
-
     def find_adoptable(self, row, is_alive):
         """The Ticket of a stale session whose process can be taken up again, or None.
 
@@ -5819,10 +6137,9 @@ class WorkRepository:
         if self.db.read(self._get_on_stale, row) != ADOPT:
             return None
         interrupted = self.db.read(self.progress.find_interrupted, row["id"])
-        path = interrupted and self.spool_path(row["id"], interrupted[1]["run"])
-        if not path or not os.path.exists(path):
+        state = interrupted and self.spools.find_state(row["id"], interrupted[1]["run"])
+        if not state:
             return None
-        state = Spool(path).state()
         lives = state["holder"] is not None and is_alive(state["holder"], state["holder_started"])
         if not lives and not state["is_over"]:
             return None
@@ -5835,16 +6152,16 @@ class WorkRepository:
             return "error"
 
     def forget_strays(self):
-        """Secrets and spools of sessions that have ended, or never were: left by a crash."""
-        names = self.secrets.list_names()       # before the rows: a file is there before its row
-        for name in names - self.db.read(self.sessions.list_secret_files):
+        """Deletes secrets and spools of sessions that have ended, or never were: left by a crash,
+        or by a request that could not be written."""
+        names, spools = self.secrets.list_names(), self.spools.list_all()
+        if names or spools:
+            # by the writer, so behind what was being written when they were listed
+            names, spools = self.db.write(self.sessions.list_strays, names, spools)
+        for name in names:              # no name is ever used again
             self.secrets.forget(name)
-        for path in glob.glob(glob.escape(self.path) + ".spool.*"):
-            number = path[len(self.path):].split(".")[2]
-            row = self.db.read(self.sessions.find, int(number)) if number.isdigit() else None
-            if row is None or row["status"] in ENDED:
-                with contextlib.suppress(OSError):
-                    os.unlink(path)
+        for path in spools:
+            remove_own(path, own_users(self.path))
 
 
 def claim_id(connection, number):
@@ -6581,20 +6898,6 @@ def run_helper(fd):
     return EXIT_OK
 
 
-@contextlib.contextmanager
-def written_beside(path, mode="wb", **keywords):
-    """A file that appears under its name when it is whole, and not at all otherwise."""
-    part = path + ".part"
-    try:
-        with open(part, mode, **keywords) as file:
-            yield file
-        os.replace(part, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(part)
-        raise
-
-
 # ======================================================================================
 # tasks/commands.py
 # Commands, code and the small types: os, set, evaluate, sleep, wait_file, python, scenario.
@@ -6982,6 +7285,9 @@ def open_target(server):
     if is_sqlite:
         arguments = {"database": server["database"], "timeout": 0.2, "isolation_level": None,
                      "check_same_thread": False}
+        fault = find_fault_beside(server["database"])
+        if fault:
+            raise TaskError("data server %s: %s" % (server["name"], fault))
     try:
         module = importlib.import_module(server["driver"])
     except ImportError:
@@ -7373,13 +7679,31 @@ def destinations(pattern, to, overwrite):
 
 
 def copy_one(path, target):
-    """Copies a file, by way of one beside the target, or a folder with all that is in it."""
+    """Copies a file, or a folder with all that is in it, by way of one beside the target."""
     if os.path.isdir(path) and not os.path.islink(path):
-        shutil.copytree(path, target, symlinks=True)
+        copy_folder(path, target)
         return
-    part = target + ".part"
-    shutil.copy2(path, part)
-    os.replace(part, target)
+    if stat.S_ISFIFO(os.stat(path).st_mode):
+        raise TaskError("%s is a named pipe" % path)
+    with open(path, "rb") as source, written_beside(target, access=0o600) as file:
+        shutil.copyfileobj(source, file, 1 << 20)
+        file.flush()
+        # by the descriptor, which stays the file's; BSD and macOS have flags that need a name
+        shutil.copystat(path, file.name if hasattr(os, "chflags") else file.fileno())
+
+
+def copy_folder(path, target):
+    """copy_one for a folder; FileExistsError when the target is there."""
+    if os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
+    part = name_beside(target, "part")
+    try:
+        shutil.copytree(path, part, symlinks=True)
+        with naming(target):
+            os.rename(part, target)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
 
 
 def move_one(path, target):
@@ -8122,8 +8446,7 @@ class Execution:
 
     def _run_minded(self, command):
         """As `process`, by way of a minder, so that it outlives the agent."""
-        spool = self._journal.spool(self._run)
-        spool.create()
+        spool = self._journal.make_spool(self._run)
         given = json.dumps([command, self._around.max_output, self._journal.secrets])
         try:
             minder = self._start(command._replace(
@@ -8139,7 +8462,9 @@ class Execution:
     def adopt(self):
         """Goes on with the process of this task that a lost agent has started -> exit code.
         TaskError, Left."""
-        spool = self._journal.spool(self._run)
+        spool = self._journal.find_spool(self._run)
+        if spool is None:
+            raise TaskError("what its process wrote is gone")
         state = spool.state()
         pid, started = state["holder"], state["holder_started"]     # the minder
         self._control.add_root(pid, started)
@@ -8340,9 +8665,13 @@ class Journal:
 
     # -- spools ------------------------------------------------------------------------
 
-    def spool(self, run):
-        """The Spool of a run's minder."""
-        return Spool(self.repository.spool_path(self.session, run))
+    def make_spool(self, run):
+        """A new Spool for a run's minder. RepositoryError."""
+        return self.repository.spools.make(self.session, run)
+
+    def find_spool(self, run):
+        """The Spool that a run's minder has, or None."""
+        return self.repository.spools.find(self.session, run)
 
     def spend(self, spool):
         """All of a spool is handed over or noted: it goes when that is on disk."""
@@ -10318,6 +10647,7 @@ class Place:
         self.is_busy = False            # a thread takes care of it
         self.is_detaching = False       # nothing new is taken
         self.has_started = False        # schedules with the rule startup have fired
+        self.is_told = False            # who else may write its folder
         self.loaded = None              # the repository of which they were read last
         self.version = None             # data_version last seen
 
@@ -10331,31 +10661,37 @@ def make_repositories(master_path, clock):
     """Makes a master with the work repository WORKREP beside it; what is there is kept.
 
     Each appears whole under its name, and one process makes them: agent and --import may come
-    at once.
+    at once. CannotStart when what is there is somebody else's.
     """
     work_path = os.path.join(os.path.dirname(os.path.abspath(master_path)), "workrep.db")
     lock_path = master_path + ".create.lock"
-    lock = os.open(lock_path, os.O_RDWR | os.O_CREAT, 0o600)
+    lock = open_lock(lock_path, master_path)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if os.path.exists(master_path):
             return
-        new = "%s.new%d" % (work_path, os.getpid())
-        if not os.path.exists(work_path):
-            WorkRepository.create(1, DEFAULT_REPOSITORY, new, clock).db.close()
-            os.rename(new, work_path)
+        if os.path.exists(work_path):
+            check_owner(work_path)
+        else:
+            with whole_database(work_path, "new") as new:
+                WorkRepository(1, DEFAULT_REPOSITORY, new, clock).fill(clock).db.close()
         work = WorkRepository(1, DEFAULT_REPOSITORY, work_path, clock).open()
         work.db.close()
-        new = "%s.new%d" % (master_path, os.getpid())
-        make_private(new)
-        master = Master(new, clock).open()
-        master.attach_as(1, DEFAULT_REPOSITORY, work_path, work.db.uuid)
-        master.db.close()
-        os.rename(new, master_path)
+        with whole_database(master_path, "new") as new:
+            master = Master(new, clock).open()
+            master.attach_as(1, DEFAULT_REPOSITORY, work_path, work.db.uuid)
+            master.db.close()
     finally:
         with contextlib.suppress(OSError):
             os.unlink(lock_path)
         os.close(lock)
+
+
+def check_owner(path):
+    """CannotStart when a file, or the link to it, that nobody has named is another user's."""
+    for status in (os.lstat(path), os.stat(path)):
+        if status.st_uid not in (os.geteuid(), 0):
+            raise CannotStart(OF_ANOTHER % (path, status.st_uid))
 
 
 def open_master(settings, clock):
@@ -10368,7 +10704,9 @@ def open_master(settings, clock):
         check_file_system(path, settings.is_insecure_fs)
         if not is_there:
             make_repositories(path, clock)
-        return Master(path, clock).open()
+        master = Master(path, clock).open()
+        tell_doors(master.db.label, path)
+        return master
     except (OSError, AgentError) as error:
         raise CannotStart(str(error)) from None
 
@@ -10507,12 +10845,20 @@ class Places:
             repository = WorkRepository(attachment.id, attachment.name, attachment.path,
                                         self._clock, self._inbox)
             repository.open(attachment.uuid)
+            self._tell_doors(place, repository)
             place.repository = repository
             self._take_over(place)
             place.trouble = ""
             log.info("work repository %s is attached", attachment.name)
         except RepositoryError as error:
             self._let_go(place, error.message)
+
+    @staticmethod
+    def _tell_doors(place, repository):
+        """Warns once of a repository that others may replace or put files beside."""
+        if not place.is_told:
+            place.is_told = True
+            tell_doors(repository.db.label, repository.path)
 
     def _let_go(self, place, reason):
         """A repository that cannot be used: its schedules stop, it is tried again."""
@@ -10589,6 +10935,7 @@ class Places:
             raise
         place = Place(Attachment(repository.id, name, path, repository.db.uuid))
         place.repository, place.trouble, place.has_started = repository, "", True
+        self._tell_doors(place, repository)
         self._places[repository.id] = place
         self._take_over(place)
         return repository.id
@@ -10734,7 +11081,7 @@ class Keeper:
         agent, settings = self._agent, self._agent.settings
         for place in agent.places.list_all():
             is_due = self._is_due(("clean", place.attachment.id), settings.clean_every_s)
-            agent.places.look_after(place, self._cleaner.clean if is_due else None)
+            agent.places.look_after(place, self._clean if is_due else None)
         if self._is_due("heartbeat", HEARTBEAT_S):
             agent.master.heartbeat(agent.name, to_text(agent.clock.now()))
             agent.places.follow_master()
@@ -10744,6 +11091,10 @@ class Keeper:
                 if place.repository and not place.reason:
                     with contextlib.suppress(RepositoryError):      # the next hour's turn
                         self._purge(place.repository, settings.keep_days, None)
+
+    def _clean(self, repository):
+        self._cleaner.clean(repository)
+        repository.forget_strays()
 
     def _is_due(self, what, every_s):
         now = self._agent.clock.monotonic()
@@ -11048,11 +11399,7 @@ class Desk:
         """Writes the secrets among variables to a file -> its name, or None. RepositoryError."""
         names = repository.db.read(find_secrets, *place)
         secrets = {name: variables[name] for name in names if name in variables}
-        try:
-            return repository.secrets.write(secrets) if secrets else None
-        except OSError as error:
-            raise RepositoryError("the secrets cannot be kept beside work repository %s: %s"
-                                  % (repository.name, error.strerror)) from None
+        return repository.secrets.write(secrets) if secrets else None
 
     def write_down(self, repository, request):
         """Hands a request to the writer -> Pending of a Ticket."""
@@ -12346,7 +12693,8 @@ A task ends `DONE`, `WARNING` or `ERROR`. Every text of it may use `${name}` (to
   what is printed by it later is thrown away.
 - SQL on SQLite runs inside the agent, and a stop interrupts it. Other drivers, CSV, files,
   `http` and `mail` run in a process of their own each, which a stop ends.
-- A file is written under another name beside its target, and renamed when it is whole.
+- A file, or a copy of a folder, is written beside its target, as `.NAME.HEX.part`, and renamed
+  when it is whole. HEX are 16 digits that nobody can foresee.
 
 ### os
 
@@ -13202,10 +13550,20 @@ file: to go back, put the copies in place.
 have scenarios of the same name: without `-REPO` the one of the lowest id is taken. Files are
 made with mode 0600. On a network file system they are refused, unless `--insecure-fs` is given.
 
-Beside a work repository `workrep.db` there may be: `workrep.db-wal` and `-shm` (SQLite's own,
-while it is open), `workrep.db.secret.*` (secrets of open sessions), `workrep.db.spool.*` (what
-`adopt` sessions have printed and is not recorded yet), `workrep.db.vN` (copies from upgrades).
-Leave all but the last alone.
+Beside a work repository `workrep.db` there may be:
+
+- `workrep.db-wal` and `-shm`: SQLite's own, while it is open,
+- `workrep.db.secret.HEX`: secrets of an open session,
+- `workrep.db.spool.SESSION.RUN.HEX`: what an `adopt` session has printed and is not recorded
+  yet,
+- `workrep.db.vN`: copies from upgrades,
+- `.workrep.db.HEX.part` and `.new`: a file that is being made. One that is days old was left by
+  a crash and may be deleted.
+
+HEX are 16 digits that nobody can foresee. The name of a repository's file has under 230 bytes.
+
+Keep repositories in a folder that no other user may write (`chmod go-w`). One that others may
+replace, or put files beside, is told at the start.
 
 They are plain SQLite files. Other programs may read them while the agent runs, and may have
 tables of their own in them. Do not replace a file under a running agent; should it happen, the
@@ -13244,6 +13602,10 @@ MANUAL_GUARANTEES = r"""
   PING says `DEGRADED`, and it comes back by itself. A listing gives the lines of the others,
   then `ERR REPOSITORY`.
 - **Secrets are shown nowhere**, and no value of a variable becomes a command, SQL or code.
+- **Nobody else's file is taken for the agent's.** What it makes beside another file has a name
+  that nobody can foresee, and is never written through a link. Locks, secrets, spools and
+  SQLite's own files that are links, or belong to somebody else than the agent's user, root or
+  the repository's owner, are not used: a line names the file and says what to do.
 - **Nobody else is served** but root and the agent's own user.
 - **Output is kept as it came**, by pipes: also what is printed to `/dev/stderr`. Nothing
   printed can imitate a reply or drive a terminal.
@@ -14430,6 +14792,7 @@ def _import_file(master, path, settings, clock):
             raise NotFound("no work repository %s is attached" % (settings.repo or "at all"))
         number, name, work_path, expected = attachments[0]
         repository = WorkRepository(number, name, work_path, clock).open(expected)
+        tell_doors(repository.db.label, work_path)
         with contextlib.closing(repository.db):
             document, counts = import_into(master, repository, text, settings.name,
                                            to_text(clock.now()), settings.replace)

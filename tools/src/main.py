@@ -16,7 +16,9 @@ from .base.errors import AgentError, CannotStart, NotFound
 from .base.program import VERSION, log, program_path, start_over_lean
 from .base.times import Clock, local_iso, to_text
 from .base.words import check_name
-from .store.files import NameLock, make_folder
+from .base.files import make_folder
+from .store.files import tell_doors
+from .store.locks import NameLock
 from .store.work import WorkRepository
 from .processes.process import start_error
 from .processes.minder import run_minder
@@ -106,6 +108,7 @@ def _import_file(master, path, settings, clock):
             raise NotFound("no work repository %s is attached" % (settings.repo or "at all"))
         number, name, work_path, expected = attachments[0]
         repository = WorkRepository(number, name, work_path, clock).open(expected)
+        tell_doors(repository.db.label, work_path)
         with contextlib.closing(repository.db):
             document, counts = import_into(master, repository, text, settings.name,
                                            to_text(clock.now()), settings.replace)

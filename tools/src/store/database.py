@@ -10,13 +10,13 @@ import re
 import sqlite3
 import threading
 import time
-import urllib.parse
 
 from ..base.vocabulary import MAX_BATCH, WRITE_S
 from ..base.errors import AgentError, RepositoryError, RepositoryGone
+from ..base.files import find_fault_beside
 from ..base.program import log
 from ..base.times import to_text
-from .files import migrate
+from .files import connect_file, migrate
 from .pending import Pending, atomic
 
 LAZY_S = 0.05           # how long a record that nobody waits for may wait for company
@@ -84,11 +84,10 @@ class Database:
             raise RepositoryError("%s: %s" % (self.label, _reason(error))) from None
 
     def _connect(self):
-        uri = "file:%s?mode=rw" % urllib.parse.quote(os.path.abspath(self.path))
-        connection = sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None,
-                                     check_same_thread=False)
-        connection.row_factory = sqlite3.Row
-        return connection
+        fault = find_fault_beside(self.path)
+        if fault:
+            raise RepositoryError("%s: %s" % (self.label, fault))
+        return connect_file(self.path, timeout_s=0)
 
     def _connect_with(self, *pragmas):
         connection = self._connect()

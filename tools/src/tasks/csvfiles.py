@@ -8,7 +8,8 @@ import sys
 from ..base.vocabulary import DONE, WARNING
 from ..base.words import shorten
 from ..definitions.kinds import BOOLEAN, FILLED, Field, Kind, TEXT, _refuse, choice, list_of, number
-from .task import TaskError, needed, task_type, to_number, written_beside
+from ..base.files import written_beside
+from .task import TaskError, needed, task_type, to_number
 from .data import DatabaseTask, SCHEMA, pieces
 
 

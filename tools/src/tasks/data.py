@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from ..base.vocabulary import DONE
 from ..base.words import shorten
 from ..definitions.kinds import FILLED, Field, NAMED, VARIABLE_NAME
+from ..base.files import find_fault_beside
 from .task import HelperTask, TaskError, needed, task_type
 
 # a literal, quoted name, comment or cast is passed over; what is left may be `:name`, or `;`
@@ -101,6 +102,9 @@ def open_target(server):
     if is_sqlite:
         arguments = {"database": server["database"], "timeout": 0.2, "isolation_level": None,
                      "check_same_thread": False}
+        fault = find_fault_beside(server["database"])
+        if fault:
+            raise TaskError("data server %s: %s" % (server["name"], fault))
     try:
         module = importlib.import_module(server["driver"])
     except ImportError:

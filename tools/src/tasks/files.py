@@ -3,13 +3,15 @@ import errno
 import glob
 import os
 import shutil
+import stat
 import sys
 import zipfile
 
 from ..base.vocabulary import DONE
 from ..base.words import shorten
 from ..definitions.kinds import BOOLEAN, Field, number
-from .task import TaskError, helper_task, needed, written_beside
+from ..base.files import name_beside, naming, written_beside
+from .task import TaskError, helper_task, needed
 
 
 def matching(pattern):
@@ -43,13 +45,31 @@ def destinations(pattern, to, overwrite):
 
 
 def copy_one(path, target):
-    """Copies a file, by way of one beside the target, or a folder with all that is in it."""
+    """Copies a file, or a folder with all that is in it, by way of one beside the target."""
     if os.path.isdir(path) and not os.path.islink(path):
-        shutil.copytree(path, target, symlinks=True)
+        copy_folder(path, target)
         return
-    part = target + ".part"
-    shutil.copy2(path, part)
-    os.replace(part, target)
+    if stat.S_ISFIFO(os.stat(path).st_mode):
+        raise TaskError("%s is a named pipe" % path)
+    with open(path, "rb") as source, written_beside(target, access=0o600) as file:
+        shutil.copyfileobj(source, file, 1 << 20)
+        file.flush()
+        # by the descriptor, which stays the file's; BSD and macOS have flags that need a name
+        shutil.copystat(path, file.name if hasattr(os, "chflags") else file.fileno())
+
+
+def copy_folder(path, target):
+    """copy_one for a folder; FileExistsError when the target is there."""
+    if os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
+    part = name_beside(target, "part")
+    try:
+        shutil.copytree(path, part, symlinks=True)
+        with naming(target):
+            os.rename(part, target)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
 
 
 def move_one(path, target):

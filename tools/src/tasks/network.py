@@ -12,7 +12,8 @@ from ..base.vocabulary import DONE, WARNING
 from ..base.words import one_line
 from ..definitions.kinds import FILLED, Field, TEXT, VARIABLE_NAME, list_of, number
 from ..definitions.fields import MAIL_TLS
-from .task import ENVIRONMENT, HelperTask, TaskError, as_value, needed, task_type, written_beside
+from ..base.files import written_beside
+from .task import ENVIRONMENT, HelperTask, TaskError, as_value, needed, task_type
 
 SILENCE_S = 60              # the other end may be silent for so long
 ANSWER_S = 600              # from the first request to the head of the answer, by all redirects

@@ -1,7 +1,6 @@
 """What all task types share: their table, results, texts, and work done in a helper process."""
 import contextlib
 import json
-import os
 import sys
 import tempfile
 from typing import NamedTuple, Optional
@@ -154,17 +153,3 @@ def run_helper(fd):
     with open(fd, "w", encoding="utf-8") as file:
         json.dump(result, file)
     return EXIT_OK
-
-
-@contextlib.contextmanager
-def written_beside(path, mode="wb", **keywords):
-    """A file that appears under its name when it is whole, and not at all otherwise."""
-    part = path + ".part"
-    try:
-        with open(part, mode, **keywords) as file:
-            yield file
-        os.replace(part, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(part)
-        raise
