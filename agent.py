@@ -46,8 +46,11 @@ Sections, each using only those above it:
                               that is checked of them.
     store/files               Repository files as a whole: made, migrated after a copy, told of when
                               others may write there.
-    store/database            The one door to SQLite: readers, and one writer that lets waiting
-                              requests share a commit.
+    store/connections         Connections to one SQLite file: one that writes, those that read, and
+                              whether it is the same.
+    store/writer              The one writer of a file: what is waiting shares a transaction, and is
+                              answered after the commit.
+    store/database            The one door to SQLite: a file with its writer and its readers.
     store/decisions           What is decided of due times, and the sessions that are made by it.
     store/endings             The end of a session, whoever ends it: one update, and all that
                               follows from it.
@@ -3837,75 +3840,30 @@ def network_file_system(path):
 
 
 # ======================================================================================
-# store/database.py
-# The one door to SQLite: readers, and one writer that lets waiting requests share a commit.
-#
-# Thread writer NAME: writes to one repository file; ends when its Database is closed and drained.
+# store/connections.py
+# Connections to one SQLite file: one that writes, those that read, and whether it is the same.
 # ======================================================================================
 
-LAZY_S = 0.05           # how long a record that nobody waits for may wait for company
-GATHER_S = 0.001        # how long a commit waits for those that asked together last time
-OPEN_S = 1.0            # how long an opening waits for another program
-RETRY_S = 0.02          # between tries while another program holds the file's lock
 READERS = 8             # idle reading connections kept a file
-_WRONG_SQL = re.compile("no such |has no column|syntax error")      # the request's own fault
 
 
-class Database:
-    """The one door to a SQLite file.
+class Connections:
+    """All connections to a file. The writing one is used by one thread at a time; a reader belongs
+    to whoever reads with it.
 
-    Writes go through one thread, which runs what is waiting in one transaction, a savepoint
-    each, and answers after the commit. Readers have connections of their own and never wait
-    for it. `trouble` says in words why the file cannot be used now, or is empty.
+    `is_gone` says that the path leads to another file by now, `gone_reason` how, unless that is
+    `is_replaceable`: then the new one is used.
     """
 
-    def __init__(self, path, kind, label, migrations, clock, is_replaceable=False, inbox=None):
-        self.path, self.kind, self.label, self._inbox = path, kind, label, inbox
-        self.trouble = ""
-        self.is_read_only = False
-        self.is_gone = False
-        self.uuid = None
-        self._migrations, self._clock, self._is_replaceable = migrations, clock, is_replaceable
+    def __init__(self, path, label, is_replaceable):
+        self.path, self.label = path, label
+        self.uuid = None                # of the repository, once it was opened
+        self.is_gone, self.gone_reason = False, ""
+        self.count = 0                  # writing connections that there have been
+        self._is_replaceable = is_replaceable
         self._inode = None
-        self._readers = collections.deque()
+        self._readers, self._is_closing = collections.deque(), False
         self._writer = None
-        self._ready = threading.Condition()
-        self._queue = collections.deque()
-        self._urgent = 0
-        self._wanted = 1                # requests in the queue that wake the writer
-        self._company, self._answered = 1, 0.0
-        self._closing = None            # monotonic seconds until which a closing may take
-        self.version = None             # of the data: changes when others have written
-        self._connections = 0
-        self.failures = 0
-        self._writer_id, self._mark = random.getrandbits(60), 0
-        self._locked_since = None
-        self._thread = threading.Thread(target=self._run, name="writer " + label, daemon=True)
-
-    # -- opening -----------------------------------------------------------------------
-
-    def open(self):
-        """Connects, migrates, and starts the writer; RepositoryError says what is wrong."""
-        until = self._clock.monotonic() + OPEN_S
-        while not self._try_open(self._clock.monotonic() >= until):
-            time.sleep(RETRY_S)
-        self._thread.start()
-        return self
-
-    def _try_open(self, is_last):
-        """Whether the file is open now; another program may just be closing or making it."""
-        try:
-            migrate(self._connect_writer(), self.path, self.kind, self.label, self._migrations)
-            self.uuid = self._read_uuid(self._writer)
-            return True
-        except AgentError:
-            self._drop_writer()
-            raise
-        except (sqlite3.Error, OSError) as error:
-            self._drop_writer()
-            if _is_locked(error) and not is_last:
-                return False
-            raise RepositoryError("%s: %s" % (self.label, _reason(error))) from None
 
     def _connect(self):
         fault = find_fault_beside(self.path)
@@ -3923,20 +3881,22 @@ class Database:
             raise
         return connection
 
-    def _connect_writer(self):
+    def get_writer(self):
         """The writing connection, opened when there is none and the file is the one known."""
         self._check_file()
         if self._writer is None:
             self._writer = self._connect_with("synchronous=full", "fullfsync=on")
-            self._connections += 1
+            self.count += 1
             if self.uuid is not None:
-                if self._read_uuid(self._writer) != self.uuid:
+                if read_uuid(self._writer) != self.uuid:
                     self._lose("the file was replaced by another repository")
                 self._writer.execute("pragma journal_mode=wal")
         return self._writer
 
-    def _read_uuid(self, connection):
-        return connection.execute("select uuid from repository").fetchone()[0]
+    def note_uuid(self):
+        """The file is open for the first time: from now on only the repository of this UUID is
+        taken for it."""
+        self.uuid = read_uuid(self._writer)
 
     def _find_inode(self):
         try:
@@ -3951,27 +3911,25 @@ class Database:
         if self._inode not in (None, inode):
             if not self._is_replaceable:
                 self._lose("the file was replaced by another")
-            self._drop_writer()
-            self._drop_readers()
+            self.drop_writer()
+            self.drop_readers()
         self._inode = inode
 
     def _lose(self, reason):
-        self.is_gone, self.trouble = True, reason
+        self.is_gone, self.gone_reason = True, reason
         raise RepositoryGone("%s: %s" % (self.label, reason))
-
-    # -- reading -----------------------------------------------------------------------
 
     @contextlib.contextmanager
     def reading(self):
         """A connection to read with; nobody else uses it meanwhile. RepositoryError."""
         if self.is_gone:
-            raise RepositoryGone("%s: %s" % (self.label, self.trouble))
+            raise RepositoryGone("%s: %s" % (self.label, self.gone_reason))
         connection = None
         try:
             if self._inode not in (None, self._find_inode()):
                 if not self._is_replaceable:
                     raise RepositoryError("%s: the file was replaced by another" % self.label)
-                self._drop_readers()
+                self.drop_readers()
             try:
                 connection = self._readers.pop()
             except IndexError:
@@ -3982,53 +3940,104 @@ class Database:
             if connection:
                 connection.close()
                 connection = None
-            raise RepositoryError("%s cannot be read: %s" % (self.label, _reason(error))) from None
+            raise RepositoryError("%s cannot be read: %s"
+                                  % (self.label, tell_reason(error))) from None
         finally:
             if connection:
-                if len(self._readers) < READERS and not self.is_gone and not self._closing:
+                if len(self._readers) < READERS and not self.is_gone and not self._is_closing:
                     self._readers.append(connection)
                 else:
                     connection.close()
 
-    def read(self, method, *arguments):
-        """method(connection, *arguments) of a store with a reading connection. RepositoryError."""
-        with self.reading() as connection:
-            return method(connection, *arguments)
+    def drop_writer(self):
+        """Closes the writing connection, if there is one."""
+        connection, self._writer = self._writer, None
+        if connection:
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
 
-    def read_version(self, within_s=WRITE_S):
-        """`version` as the writer sees it now: it changes when another program has written."""
-        self.write(do_nothing, within_s=within_s)
-        return self.version
+    def drop_readers(self):
+        """Closes the connections that nobody reads with now."""
+        while True:
+            try:
+                self._readers.pop().close()
+            except IndexError:
+                return
 
-    # -- writing -----------------------------------------------------------------------
+    def close(self):
+        """Closes them; what is still read with is closed when that is over."""
+        self._is_closing = True
+        self.drop_readers()
+        self.drop_writer()
 
-    def submit(self, method, *arguments, within_s=None, then=None):
-        """Hands method(connection, *arguments) of a store to the writer and returns a Pending.
 
-        What cannot be written `within_s` seconds is withdrawn and fails; without it, it is
-        tried until it can be, or the database is closed. The method itself says whether it is
-        `lazy` or `atomic`. then(pending) is for the Inbox once it is done, well or badly.
-        """
-        deadline = None if within_s is None else self._clock.monotonic() + within_s
-        pending = Pending(method, arguments, deadline, then, self._inbox)
+def read_uuid(connection):
+    """The UUID of a repository file."""
+    return connection.execute("select uuid from repository").fetchone()[0]
+
+
+def is_locked(error):
+    """Whether another program holds the file's lock."""
+    return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
+
+
+def tell_reason(error):
+    """A database or system error in the words of a message."""
+    return getattr(error, "strerror", None) or getattr(error, "message", None) or str(error)
+
+
+# ======================================================================================
+# store/writer.py
+# The one writer of a file: what is waiting shares a transaction, and is answered after the commit.
+#
+# Thread writer NAME: writes to one repository file; ends when its Database is closed and drained.
+# ======================================================================================
+
+LAZY_S = 0.05           # how long a record that nobody waits for may wait for company
+GATHER_S = 0.001        # how long a commit waits for those that asked together last time
+RETRY_S = 0.02          # between tries while another program holds the file's lock
+_WRONG_SQL = re.compile("no such |has no column|syntax error")      # the request's own fault
+
+
+class Writer:
+    """A thread that runs what is waiting in one transaction, a savepoint each.
+
+    `trouble` says in words why the file cannot be written now, or is empty; `failures` counts the
+    commits that failed; `version` is of the data: it changes when others have written.
+    """
+
+    def __init__(self, connections, clock):
+        self.trouble, self.is_read_only = "", False
+        self.failures, self.version = 0, None
+        self._connections, self._label, self._clock = connections, connections.label, clock
+        self._ready = threading.Condition()
+        self._queue = collections.deque()
+        self._urgent = 0                # whether somebody waits for what is in the queue
+        self._wanted = 1                # requests in the queue that wake the writer
+        self._company, self._answered = 1, 0.0
+        self._closing = None            # monotonic seconds until which a closing may take
+        self._writer_id, self._mark = random.getrandbits(60), 0
+        self._locked_since = None
+        self._thread = threading.Thread(target=self._run, name="writer " + self._label, daemon=True)
+
+    def start(self):
+        """Begins to write."""
+        self._thread.start()
+
+    def put(self, pending):
+        """Takes a Pending in; False when nothing is written any more."""
         with self._ready:
-            if not self.is_gone and self._closing is None:
-                self._queue.append(pending)
-                if not pending.is_lazy:
-                    self._urgent += 1
-                if len(self._queue) == 1 or (not pending.is_lazy
-                                             and len(self._queue) >= self._wanted):
-                    self._ready.notify()
-                return pending
-        pending.finish(error=RepositoryGone("%s: %s" % (self.label, self.trouble or "is closed")))
-        return pending
+            if self._connections.is_gone or self._closing is not None:
+                return False
+            self._queue.append(pending)
+            if not pending.is_lazy:
+                self._urgent += 1
+            if len(self._queue) == 1 or (not pending.is_lazy and len(self._queue) >= self._wanted):
+                self._ready.notify()
+        return True
 
-    def write(self, method, *arguments, within_s=WRITE_S):
-        """submit, and wait for the commit."""
-        return self.submit(method, *arguments, within_s=within_s).result()
-
-    def close(self, within_s=10.0):
-        """Writes down what is waiting, ends the writer, checkpoints. What is left fails."""
+    def close(self, within_s):
+        """Writes down what is waiting, checkpoints, and ends. What is left then fails."""
         with self._ready:
             self._closing = self._clock.monotonic() + within_s
             self._ready.notify()
@@ -4041,8 +4050,7 @@ class Database:
             if not batch:
                 break
             self._complete(batch)
-        self._drop_readers()
-        self._drop_writer()
+        self._connections.close()
 
     def _take(self):
         """Waits for requests; an empty list means that the database is closing."""
@@ -4070,8 +4078,8 @@ class Database:
             try:
                 outcomes = self._commit(batch)
             except RepositoryGone as error:
-                self._drop_writer()
-                self._drop_readers()
+                self._connections.drop_writer()
+                self._connections.drop_readers()
                 with self._ready:
                     batch += self._take_now(len(self._queue))
                 return self._fail(batch, error)
@@ -4088,10 +4096,10 @@ class Database:
 
     def _commit(self, batch):
         """One transaction for the whole batch -> [(value, error)]."""
-        connection = self._connect_writer()
+        connection = self._connections.get_writer()
         connection.execute("begin immediate")
         before = connection.total_changes
-        self.version = data_version(connection), self._connections
+        self.version = data_version(connection), self._connections.count
         try:
             outcomes = [self._savepoint(connection, pending) for pending in batch]
             if connection.total_changes == before:
@@ -4140,11 +4148,11 @@ class Database:
 
     def _read_back(self, error):
         """After a commit that failed: whether it is on disk after all, as often as it takes."""
-        log.warning("%s: a commit failed (%s), reading it back", self.label, error)
+        log.warning("%s: a commit failed (%s), reading it back", self._label, error)
         while True:
-            self._drop_writer()
+            self._connections.drop_writer()
             try:
-                row = self._connect_writer().execute(
+                row = self._connections.get_writer().execute(
                     "select mark from commit_mark where writer=?", (self._writer_id,)).fetchone()
                 return row is not None and row[0] == self._mark
             except (sqlite3.Error, RepositoryError):
@@ -4165,18 +4173,18 @@ class Database:
         """Fails what can wait no longer -> the rest."""
         now = self._clock.monotonic()
         self._fail([p for p in batch if self._is_overdue() or p.deadline and p.deadline <= now],
-                   RepositoryError("%s cannot be written: %s" % (self.label, _reason(error))))
+                   RepositoryError("%s cannot be written: %s" % (self._label, tell_reason(error))))
         return [pending for pending in batch if not pending.is_done]
 
     def _not_written(self, batch, error):
         """Notes the trouble and fails what is overdue; the rest, and what came, is tried again."""
         self._note(error)
         self.failures += 1
-        if not _is_locked(error):
-            self._drop_writer()
+        if not is_locked(error):
+            self._connections.drop_writer()
         rest = self._fail_overdue(batch, error)
         if rest:
-            time.sleep(RETRY_S if _is_locked(error) else RETRY_S * 5)
+            time.sleep(RETRY_S if is_locked(error) else RETRY_S * 5)
         with self._ready:
             rest += self._take_now(max(0, MAX_BATCH - len(rest)))
         return rest
@@ -4189,36 +4197,144 @@ class Database:
             pending.finish(error=error)
 
     def _note(self, error):
-        reason = _reason(error)
-        if _is_locked(error):
+        reason = tell_reason(error)
+        if is_locked(error):
             now = self._clock.monotonic()
             self._locked_since = self._locked_since or now
             if now - self._locked_since < 1.0:
                 return
             reason = "another program holds its lock"
         if not self.trouble:
-            log.warning("%s cannot be written: %s", self.label, reason)
+            log.warning("%s cannot be written: %s", self._label, reason)
         self.trouble = reason
         self.is_read_only = "readonly" in reason
 
     def _trouble_over(self):
         self._locked_since = None
         if self.trouble:
-            log.info("%s can be written again", self.label)
+            log.info("%s can be written again", self._label)
             self.trouble, self.is_read_only = "", False
 
-    def _drop_writer(self):
-        connection, self._writer = self._writer, None
-        if connection:
-            with contextlib.suppress(sqlite3.Error):
-                connection.close()
 
-    def _drop_readers(self):
-        while True:
-            try:
-                self._readers.pop().close()
-            except IndexError:
-                return
+def data_version(connection):
+    """A number that changes when another program commits to the file."""
+    return connection.execute("pragma data_version").fetchone()[0]
+
+
+# ======================================================================================
+# store/database.py
+# The one door to SQLite: a file with its writer and its readers.
+# ======================================================================================
+
+OPEN_S = 1.0            # how long an opening waits for another program
+
+
+class Database:
+    """The one door to a SQLite file.
+
+    Writes go through one thread, which runs what is waiting in one transaction, a savepoint each,
+    and answers after the commit. Readers have connections of their own and never wait for it.
+    What follows a commit (`then`) is for the Inbox.
+    """
+
+    def __init__(self, path, kind, label, migrations, clock, is_replaceable=False, inbox=None):
+        self.path, self.kind, self.label = path, kind, label
+        self._migrations, self._clock, self._inbox = migrations, clock, inbox
+        self._connections = Connections(path, label, is_replaceable)
+        self._writer = Writer(self._connections, clock)
+
+    @property
+    def trouble(self):
+        """Why the file cannot be used now, in words, or nothing."""
+        return self._connections.gone_reason or self._writer.trouble
+
+    @property
+    def is_read_only(self):
+        """Whether that is so since the file is read-only."""
+        return self._writer.is_read_only
+
+    @property
+    def is_gone(self):
+        """Whether the path leads to another file by now: what belonged to this one can never be
+        written."""
+        return self._connections.is_gone
+
+    @property
+    def uuid(self):
+        """That of the repository."""
+        return self._connections.uuid
+
+    @property
+    def version(self):
+        """Of the data, as the writer saw it last: it changes when others have written."""
+        return self._writer.version
+
+    @property
+    def failures(self):
+        """How many commits have failed."""
+        return self._writer.failures
+
+    def open(self):
+        """Connects, migrates, and starts the writer; RepositoryError says what is wrong."""
+        until = self._clock.monotonic() + OPEN_S
+        while not self._try_open(self._clock.monotonic() >= until):
+            time.sleep(RETRY_S)
+        self._writer.start()
+        return self
+
+    def _try_open(self, is_last):
+        """Whether the file is open now; another program may just be closing or making it."""
+        connections = self._connections
+        try:
+            migrate(connections.get_writer(), self.path, self.kind, self.label, self._migrations)
+            connections.note_uuid()
+            return True
+        except AgentError:
+            connections.drop_writer()
+            raise
+        except (sqlite3.Error, OSError) as error:
+            connections.drop_writer()
+            if is_locked(error) and not is_last:
+                return False
+            raise RepositoryError("%s: %s" % (self.label, tell_reason(error))) from None
+
+    def reading(self):
+        """A connection to read with, as a context; nobody else uses it meanwhile. RepositoryError.
+        """
+        return self._connections.reading()
+
+    def read(self, method, *arguments):
+        """method(connection, *arguments) of a store with a reading connection. RepositoryError."""
+        with self.reading() as connection:
+            return method(connection, *arguments)
+
+    def read_version(self, within_s=WRITE_S):
+        """`version` as the writer sees it now: it changes when another program has written."""
+        self.write(do_nothing, within_s=within_s)
+        return self.version
+
+    def submit(self, method, *arguments, within_s=None, then=None):
+        """Hands method(connection, *arguments) of a store to the writer and returns a Pending.
+
+        What cannot be written `within_s` seconds is withdrawn and fails; without it, it is
+        tried until it can be, or the database is closed. The method itself says whether it is
+        `lazy` or `atomic`. then(pending) is for the Inbox once it is done, well or badly.
+        """
+        deadline = None if within_s is None else self._clock.monotonic() + within_s
+        pending = Pending(method, arguments, deadline, then, self._inbox)
+        if not self._writer.put(pending):
+            pending.finish(error=RepositoryGone("%s: %s" % (self.label,
+                                                            self.trouble or "is closed")))
+        return pending
+
+    def write(self, method, *arguments, within_s=WRITE_S):
+        """submit, and wait for the commit."""
+        return self.submit(method, *arguments, within_s=within_s).result()
+
+    def close(self, within_s=10.0):
+        """Writes down what is waiting, ends the writer, checkpoints. What is left fails."""
+        self._writer.close(within_s)
+        self._connections.close()
 
 
 @atomic
@@ -4229,20 +4345,6 @@ def execute(connection, statement, values):
 
 def do_nothing(connection):
     """For the writer, to look at the file."""
-
-
-def _is_locked(error):
-    return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
-
-
-def _reason(error):
-    """A database or system error in the words of a message."""
-    return getattr(error, "strerror", None) or getattr(error, "message", None) or str(error)
-
-
-def data_version(connection):
-    """A number that changes when another program commits to the file."""
-    return connection.execute("pragma data_version").fetchone()[0]
 
 
 # ======================================================================================
