@@ -11,7 +11,7 @@ from ..base.vocabulary import DONE
 from ..base.words import shorten
 from ..definitions.kinds import BOOLEAN, Field, number
 from ..base.files import name_beside, naming, written_beside
-from .task import REQUIRED, TaskError, helper_task
+from .task import TaskError, helper_task, needed
 
 
 def matching(pattern):
@@ -91,8 +91,16 @@ def remove(path):
         os.unlink(path)
 
 
-@helper_task("copy", {"from": REQUIRED, "to": REQUIRED, "overwrite": Field(BOOLEAN, default=True)})
-@helper_task("move", {"from": REQUIRED, "to": REQUIRED, "overwrite": Field(BOOLEAN, default=True)})
+FROM = needed("a file or folder, or a pattern with * ? [...] or **")
+COPY_FIELDS = {
+    "from": FROM,
+    "to": needed("its new name, or the folder that it is put into"),
+    "overwrite": Field(BOOLEAN, default=True, meaning="false: what is there already is an error"),
+}
+
+
+@helper_task("copy", COPY_FIELDS)
+@helper_task("move", COPY_FIELDS)
 def copy_or_move(given):
     """Copies or moves what a pattern matches."""
     pairs = destinations(given["from"], given["to"], given["overwrite"])
@@ -101,7 +109,7 @@ def copy_or_move(given):
     return {"status": DONE, "rows": len(pairs)}
 
 
-@helper_task("delete", {"path": REQUIRED})
+@helper_task("delete", {"path": needed("a file or folder, or a pattern")})
 def delete(given):
     """Deletes what a pattern matches; nothing to delete is no error."""
     found = [given["path"]] if os.path.lexists(given["path"]) else glob.glob(given["path"])
@@ -110,7 +118,7 @@ def delete(given):
     return {"status": DONE, "rows": len(found)}
 
 
-@helper_task("mkdir", {"path": REQUIRED})
+@helper_task("mkdir", {"path": needed("the folder")})
 def make_folders(given):
     """Makes a folder and those above it; one that is there is no error."""
     os.makedirs(given["path"], exist_ok=True)
@@ -121,7 +129,7 @@ def make_folders(given):
 ZIP_OPTIONS = {"strict_timestamps": False} if sys.version_info >= (3, 8) else {}
 
 
-@helper_task("zip", {"from": REQUIRED, "to": REQUIRED})
+@helper_task("zip", {"from": FROM, "to": needed("the archive")})
 def pack(given):
     """Packs what a pattern matches; names in the archive count from the pattern's folder."""
     names = []
@@ -145,8 +153,10 @@ def files_below(path):
             yield os.path.join(folder, name)
 
 
-@helper_task("unzip", {"from": REQUIRED, "to": REQUIRED,
-                       "max_bytes": Field(number(1, 1 << 50), default=1 << 40)})
+@helper_task("unzip", {
+    "from": needed("the archive"), "to": needed("the folder that it is unpacked into"),
+    "max_bytes": Field(number(1, 1 << 50), default=1 << 40,
+                       meaning="one that would become larger is not unpacked")})
 def unpack(given):
     """Unpacks an archive; nothing when a name would leave the folder or it is too large: all names
     and sizes are checked before anything is written, and zipfile takes no more than a size says."""
