@@ -16,12 +16,14 @@ Sections, each using only those above it:
     base/forms                The forms of all requests, as data: words, kinds, roles, help, and
                               what their replies are.
     base/program              What this program is: its version, its own file and its own log.
-    base/times                The clock, and every form of an instant or a duration as text.
+    base/times                The clock, instants as text, and the one parser of durations.
     base/words                Words of requests and replies: names, splitting, quoting, and what
                               makes a text one line.
     timetable/days            Days and times of day as bit masks and lists, and the zones that place
                               them in time.
     timetable/rules           A rule of a schedule, from its text to days and times of day.
+    timetable/moments         A time of day on a date, as people write it, placed in a zone: the one
+                              parser of times.
     timetable/windows         What restricts a rule: hours, dates, weekdays, and repetitions.
     timetable/timetable       The due times of a rule in its window and zone: next, last, count, and
                               what is excluded.
@@ -150,6 +152,7 @@ import itertools
 import json
 import logging
 import marshal
+import math
 import os
 import queue
 import random
@@ -175,7 +178,7 @@ import uuid
 import zipfile
 from bisect import bisect_left, bisect_right
 from calendar import timegm
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, datetime, timezone
 from typing import Any, Callable, List, NamedTuple, Optional, Tuple
 
 
@@ -551,7 +554,7 @@ def tell_traceback(error):
 
 # ======================================================================================
 # base/times.py
-# The clock, and every form of an instant or a duration as text.
+# The clock, instants as text, and the one parser of durations.
 # ======================================================================================
 
 class Clock:
@@ -595,47 +598,18 @@ def local_iso(instant, timespec="seconds"):
     return moment.isoformat(timespec=timespec)
 
 
-_TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)"
-                   r"(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,6}))?)?(Z|[+-]\d\d:?\d\d)?)?",
-                   re.ASCII | re.I)
-
-
-def parse_time(text, is_end=False):
-    """ISO 8601 text of a request -> epoch seconds; ValueError when it is none.
-
-    Without offset it is in the agent's zone; a date alone is its first instant, with
-    `is_end` its last millisecond.
-    """
-    match = _TIME.fullmatch(text)
-    if not match:
-        raise ValueError("must be a time such as 2026-12-01T02:00 or 2026-12-01")
-    year, month, day, hour, minute, second, fraction, offset = match.groups()
-    if not 1 < int(year) < 9999:        # so that no offset leads out of the years 1 to 9999
-        raise ValueError("must lie in the years 2 to 9998")
-    moment = datetime(int(year), int(month), int(day), int(hour or 0), int(minute or 0),
-                      int(second or 0), int((fraction or "0").ljust(6, "0")))
-    if hour is None and is_end:
-        moment += timedelta(days=1, milliseconds=-1)
-    if offset:
-        sign = -1 if offset[0] == "-" else 1
-        ahead = 0 if offset in "Zz" else sign * (int(offset[1:3]) * 60 + int(offset[-2:]))
-        moment = moment.replace(tzinfo=timezone(timedelta(minutes=ahead)))
-    try:
-        return moment.timestamp()
-    except OverflowError:
-        raise ValueError("is outside the years that this host can handle") from None
-
-
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)")
 _UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def parse_duration(text):
-    """`90`, `90s`, `15m`, `2h`, `1d` -> seconds as float; ValueError when it is none."""
+def parse_duration(text, is_whole=False):
+    """`90`, `90s`, `1.5m`, `2h`, `1d` -> seconds; with `is_whole` an int of at most 9 digits before
+    its unit, without a fraction. CalendarError."""
     match = _DURATION.fullmatch(text)
-    if not match or len(text) > 15:
-        raise ValueError("must be a duration such as 90, 90s, 15m, 2h or 1d")
-    return float(match.group(1)) * _UNITS_S[match.group(2)]
+    if not match or len(text) > 15 or is_whole and not re.fullmatch("[0-9]{1,9}", match.group(1)):
+        raise CalendarError("duration '%s' is not a %s with s, m, h or d, like 90s, 15m, 2h, 1d"
+                            % (text[:60], "whole number" if is_whole else "number"))
+    return (int if is_whole else float)(match.group(1)) * _UNITS_S[match.group(2)]
 
 
 # ======================================================================================
@@ -858,7 +832,7 @@ PROBE_S = 1 << 19           # six days: since 1970 no zone keeps an offset for l
 EVERY_TRIES = 4000
 MAX_OVERLAP = 2000          # firings whose repetitions may overlap
 MAX_SPANS = 50              # due times that are excluded, told one by one
-MAX_SECONDS = 999999999     # of a duration, as parse_seconds reads it
+MAX_SECONDS = 999999999     # of a duration in whole seconds
 
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 # as in cron
@@ -1084,9 +1058,10 @@ def _parse_words(kind, rest):
         raise CalendarError("'%s' is no duration, like 15m; for days or times of day write "
                             "'%s' or '%s'" % (rest, FORMS["daily"], FORMS["weekly"]))
     if kind == "every" and rest:
-        if not parse_seconds(rest):
+        step = parse_duration(rest, is_whole=True)
+        if not step:
             raise CalendarError("duration '%s' is below 1s" % rest)
-        return Rule(kind, step=parse_seconds(rest))
+        return Rule(kind, step=step)
     if kind == "at" and re.fullmatch("[^ t]+[ t][^ t]+", rest):
         day, clock = re.split("[ t]", rest)
         return Rule(kind, day=parse_day(day), days=_parse_yearly(day[5:]),
@@ -1128,15 +1103,6 @@ def parse_day(text):
         return date(int(year), int(month), int(day)).toordinal() - EPOCH_ORDINAL
     except (AttributeError, ValueError):
         raise CalendarError("'%s' is not a date of the calendar, YYYY-MM-DD" % text) from None
-
-
-def parse_seconds(text):
-    """Seconds of `90s`, `15m`, `2h`, `1d` or a bare number of seconds (text or int)."""
-    match = re.fullmatch("([0-9]{1,9})([smhd]?)", str(text).strip().lower())
-    if not match:
-        raise CalendarError("duration '%s' is not a number with s, m, h or d, like 90s, 15m, 2h, 1d"
-                            % text)
-    return int(match.group(1)) * {"m": 60, "h": 3600, "d": DAY}.get(match.group(2), 1)
 
 
 def _parse_weekly(text):
@@ -1250,6 +1216,56 @@ def _parse_field(what, text, low, high, names=(), hint=""):
 
 
 # ======================================================================================
+# timetable/moments.py
+# A time of day on a date, as people write it, placed in a zone: the one parser of times.
+# ======================================================================================
+
+_MOMENT = re.compile(r"([0-9-]{10})(?:[ Tt]([0-9:]+)(\.[0-9]+)?)?"
+                     r"([Zz]|[+-](?:[01][0-9]|2[0-3]):?[0-5][0-9])?")
+
+_FIRST_DAY, _LAST_DAY = (date(year, 1, 1).toordinal() - EPOCH_ORDINAL for year in (2, 9999))
+
+
+def parse_moment(text, zone, is_end=False, is_second=False):
+    """An ISO 8601 date or time -> epoch seconds. CalendarError.
+
+    Without Z or an offset it is local in `zone`: in a gap the instant after it, in a fold the
+    first, or with `is_second` the second. A date alone is its first instant, with `is_end` its last
+    millisecond. The first year and the last are taken as UTC: no zone reaches beyond.
+    """
+    match = _MOMENT.fullmatch(str(text))
+    if not match:
+        raise CalendarError("'%s' is not YYYY-MM-DD or YYYY-MM-DD HH:MM[:SS], with Z or +HH:MM if "
+                            "not local" % text)
+    day, clock, fraction, offset = match.groups()
+    day, second, part = parse_day(day), parse_clock(clock or "00:00"), float(fraction or 0)
+    if clock is None and is_end:
+        second, part = DAY - 1, 0.999
+    if offset:
+        return day * DAY + second - _east(offset) + part
+    if not _FIRST_DAY <= day < _LAST_DAY:
+        return day * DAY + second + part
+    return _place(day * DAY + second, zone, is_second) + part
+
+
+def _east(offset):
+    """Seconds east of UTC of Z, +05:30 or -0130."""
+    if offset in "Zz":
+        return 0
+    seconds = int(offset[1:3]) * 3600 + int(offset[-2:]) * 60
+    return -seconds if offset[0] == "-" else seconds
+
+
+def _place(local, zone, is_second):
+    """The instant of local seconds in a zone."""
+    start, end, offset, _ = zone.get_piece(local - DAY)         # no zone is a day from UTC
+    while local - offset >= end:
+        start, end, offset, _ = zone.get_piece(end)
+    again = local - zone.get_piece(end)[2]
+    return again if is_second and again >= end else max(local - offset, start)
+
+
+# ======================================================================================
 # timetable/windows.py
 # What restricts a rule: hours, dates, weekdays, and repetitions.
 # ======================================================================================
@@ -1343,7 +1359,7 @@ def _parse_window(weekdays, monthdays, dates, hours, gap, fold, *repetition):
     for name, text, choices in (("gap", gap, ("run", "skip")), ("fold", fold, ("first", "both"))):
         if text not in choices + ("",):
             raise CalendarError("%s: '%s' is not %s or %s" % ((name, text) + choices))
-    every, count, duration = (_read(name, parse_seconds, text, None)
+    every, count, duration = (_read(name, _parse_whole, text.lower(), None)
                               for name, text in zip(WINDOW_FIELDS[6:], repetition))
     limits = [limit for limit in (count, duration if duration is None else duration // (every or 1))
               if limit is not None]
@@ -1357,6 +1373,10 @@ def _parse_window(weekdays, monthdays, dates, hours, gap, fold, *repetition):
                   *_read("exclude_dates", _parse_dates, dates, ((), ())),
                   _read("hours", _parse_hours, hours, ((0, DAY - 1),)),
                   gap or "run", fold or "first", every or 0, min(limits, default=0))
+
+
+def _parse_whole(text):
+    return parse_duration(text, is_whole=True)
 
 
 def _parse_hours(text):
@@ -1400,30 +1420,6 @@ def _cut_times(starts, within, spans):
     return DayTimes((0,), seconds) if seconds else NEVER
 
 
-def parse_moment(text, zone, newest=False):
-    """The instant of an ISO date or time, local in `zone` unless it ends in Z or an offset.
-
-    With `newest` a date alone is its last second, and a time that exists twice the second one
-    (for `to`).
-    """
-    match = re.fullmatch(r"([0-9-]{10})(?:[ Tt]([0-9:]+)(?:\.[0-9]+)?)?"
-                         r"([Zz]|[+-](?:[01][0-9]|2[0-3]):?[0-5][0-9])?",
-                         str(text))
-    if not match:
-        raise CalendarError("'%s' is not YYYY-MM-DD or YYYY-MM-DD HH:MM[:SS], with Z or +HH:MM if "
-                            "not local" % text)
-    day, clock, suffix = match.groups()
-    rule = _parse_words("at", "%s %s" % (day, clock or ("23:59:59" if newest else "00:00")))
-    table = Timetable(rule, find_zone("UTC") if suffix else zone,
-                      BARE_WINDOW if newest else OPEN_WINDOW)
-    instant = table.last_until(-1, table.last) if newest else table.next_after(-1)
-    if instant is None:
-        return -1 if day < "1970" else LAST_INSTANT
-    east = suffix and suffix[1:].replace(":", "")
-    return (instant - int(suffix[0] + "1") * (int(east[:2]) * 3600 + int(east[2:]) * 60)
-            if east else instant)
-
-
 def make_timetable(rule, timezone="", options=None, calendars=None):
     """The Timetable of a schedule. Raises CalendarError.
 
@@ -1438,12 +1434,13 @@ def make_timetable(rule, timezone="", options=None, calendars=None):
         texts[2] = ",".join(_join((calendars or {}).get(item, item))
                             for item in texts[2].split(","))
     window = _parse_window(*texts)
-    first = _read("from", lambda text: parse_moment(text, zone), options.get("from"), None)
-    last = _read("to", lambda text: parse_moment(text, zone, newest=True), options.get("to"), None)
-    if None not in (first, last) and last < first:
+    first = _read("from", lambda text: parse_moment(text, zone), options.get("from"), 0)
+    last = _read("to", lambda text: parse_moment(text, zone, is_end=True, is_second=True),
+                 options.get("to"), LAST_INSTANT)
+    if last < first:
         raise CalendarError("to: '%s' is before from '%s'" % (options["to"], options["from"]))
-    return Timetable(parse_rule(rule), zone, window, max(first or 0, 0),
-                     LAST_INSTANT if last is None else last)
+    return Timetable(parse_rule(rule), zone, window, max(math.floor(first), 0),
+                     max(-1, min(math.floor(last), LAST_INSTANT)))
 
 
 @functools.lru_cache(maxsize=8192)
@@ -1875,7 +1872,7 @@ def _check_seconds(value):
 def _check_whole_seconds(value):
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise ValueError("must be whole seconds, or a duration such as 90s, 15m, 2h or 1d")
-    value = parse_seconds(value)
+    value = parse_duration(str(value).strip().lower(), is_whole=True)
     if value > MAX_SECONDS:
         raise ValueError("must be at most %d seconds" % MAX_SECONDS)
     return value
@@ -1927,6 +1924,21 @@ def _check_variable(name):
     return name
 
 
+def parse_time(text, is_end=False):
+    """parse_moment of a request: in the agent's zone, within the years that replies can show."""
+    try:
+        instant = parse_moment(text, find_zone(""), is_end)
+    except (OverflowError, OSError):
+        raise ValueError("is outside the years that this host can handle") from None
+    if not 2 <= int(text[:4]) <= 9998:      # no offset leads out of the years 1 to 9999
+        raise ValueError("must lie in the years 2 to 9998")
+    return instant
+
+
+def _parse_end(text):
+    return parse_time(text, is_end=True)
+
+
 TEXT = _of_type((str,), "must be text")
 FILLED = Kind(lambda value: TEXT.check(value) or _refuse("must not be empty"),
               lambda text: text or _refuse("must not be empty"))
@@ -1937,7 +1949,7 @@ TIMEOUT = Kind(_check_positive_seconds, _check_positive_seconds)
 VALUES = Kind(_check_values, _check_values)
 VARIABLE_NAME = Kind(_check_variable, _check_variable)
 INSTANT = Kind(parse_time, parse_time)
-INSTANT_END = Kind(lambda text: parse_time(text, True), lambda text: parse_time(text, True))
+INSTANT_END = Kind(_parse_end, _parse_end)
 WHOLE_SECONDS = Kind(_check_whole_seconds, _check_whole_seconds)
 JOINED = Kind(_check_joined, _check_joined)
 LABEL = Kind(lambda value: TEXT.check(value) if len(str(value)) <= 1000 else
@@ -2220,7 +2232,7 @@ def parse_after(text):
             raise ValueError("'%s' is neither a schedule, like A, nor a scenario, like scenario:A, "
                              "with a period if it is to count no longer, like A/2h" % item)
         condition = Condition(kind if colon else "schedule", check_name(rest if colon else name),
-                              parse_seconds(period) if slash else None)
+                              parse_duration(period.lower(), is_whole=True) if slash else None)
         if condition.within_s == 0:
             raise ValueError("'%s': the period is 1s at least" % item)
         if condition[:2] in [other[:2] for other in found]:
