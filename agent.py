@@ -86,13 +86,17 @@ Sections, each using only those above it:
     runtime/slots             The queue of sessions and the slots that run them.
     scheduling/entry          A schedule in memory: what is decided, what comes next, and what of
                               its past may still run.
+    scheduling/changes        Changes of schedules and calendars, effective at once.
     scheduling/preview        What is told of a schedule: why, what stands in its way, and what
                               comes.
     scheduling/visits         Due times as a plan sees them: estimated, held, outstanding.
     scheduling/forecast       A period played against the limits: what would overlap, queue, be
                               skipped, never fit.
+    scheduling/listing        What is shown of schedules: how they stand, what comes, what was, and
+                              what a plan foresees.
     scheduling/scheduler      What is due now, and the seconds until something is due again.
-    scheduling/schedules      The schedules of all repositories: loaded, changed, fired, listed.
+    scheduling/schedules      The schedules of an agent's name in all repositories: loaded, armed,
+                              fired.
     agent/places              The attached work repositories: made, found, attached, watched,
                               detached.
     agent/housekeeping        What is done from time to time: heartbeat, cleaning, purging,
@@ -581,6 +585,14 @@ def from_text(text):
     fields = (int(text[0:4]), int(text[5:7]), int(text[8:10]),
               int(text[11:13]), int(text[14:16]), int(text[17:19]))
     return timegm(fields) + int(text[20:23] or 0) / 1000.0      # as SQLite itself writes it: none
+
+
+def find_time(text):
+    """`from_text`, or None of what is none: another program has written it."""
+    try:
+        return from_text(text) if text else None
+    except (ValueError, TypeError):
+        return None
 
 
 def to_local(text):
@@ -2765,6 +2777,8 @@ class Pending:
 # ======================================================================================
 # store/records.py
 # What goes into the store and comes out of it, as values.
+#
+# Times are epoch seconds, durations seconds; the store alone knows them as text.
 # ======================================================================================
 
 class Attachment(NamedTuple):
@@ -2776,20 +2790,28 @@ class Attachment(NamedTuple):
 
 
 class Hold(NamedTuple):
-    """Why nothing new begins, who said so, since when, and until when (UTC text) if ever."""
+    """Why nothing new begins, who said so, since when, and until when if ever."""
     reason: str
     by: str
-    since: str
-    until: Optional[str]
+    since: float
+    until: Optional[float]
 
 
-def hold_of(row):
-    """The Hold of a row of agent or schedule, or None."""
-    return Hold(*(row["hold_" + name] for name in Hold._fields)) if row["hold_since"] else None
+def read_hold(row):
+    """The Hold of a row of agent or schedule, or None. A time of it that another program has
+    spoilt is as none: it has always been, or never ends."""
+    return Hold(row["hold_reason"], row["hold_by"], find_time(row["hold_since"]) or 0.0,
+                find_time(row["hold_until"])) if row["hold_since"] else None
+
+
+def hold_columns(hold):
+    """The four columns that keep a Hold, or its release (None)."""
+    return (None,) * 4 if hold is None else (
+        hold.reason, hold.by, to_text(hold.since), hold.until and to_text(hold.until))
 
 
 class SessionRequest(NamedTuple):
-    """What EXEC or a schedule asks for; times are UTC text, durations seconds."""
+    """What EXEC or a schedule asks for."""
     scenario: str
     agent: str
     version: str = "-1"
@@ -2800,10 +2822,10 @@ class SessionRequest(NamedTuple):
     priority: int = 0
     level: int = 5
     timeout: Optional[float] = None
-    start_at: Optional[str] = None
+    start_at: Optional[float] = None
     key: Optional[str] = None
     schedule: Optional[str] = None
-    due: Optional[str] = None
+    due: Optional[float] = None
     is_held: bool = False
     hidden: Tuple[str, ...] = ()        # values that must not be stored
     is_parallel: bool = False           # beside others of its schedule
@@ -2818,12 +2840,12 @@ class Ticket(NamedTuple):
     status: str
     agent: str
     priority: int = 0
-    start_at: Optional[str] = None
+    start_at: Optional[float] = None
     schedule: Optional[str] = None
     is_duplicate: bool = False
     scenario: str = ""
     limit: Optional[int] = None         # sessions of the scenario at once
-    wait_until: Optional[float] = None  # epoch seconds until which it may wait for that
+    wait_until: Optional[float] = None  # until when it may wait for that
     is_adopted: bool = False            # its process lives on, or its exit code was noted
     is_parallel: bool = False
     excess: str = ""                    # why the limit of its scenario ends it at once
@@ -2838,6 +2860,16 @@ class Ticket(NamedTuple):
             gates = [(("schedule", repository.id, self.schedule),
                       MAX_QUEUE if self.is_parallel else 1)]
         return gates + [(("scenario", repository.id, self.scenario), self.limit)] * bool(self.limit)
+
+
+class OpenSession(NamedTuple):
+    """A session that runs or is outstanding, as a plan begins with it."""
+    ticket: Ticket
+    scenario: str
+    created: float
+    begun: Optional[float]              # None: it is outstanding
+    due: Optional[float]                # of its schedule
+    timeout: Optional[float]
 
 
 class Ending(NamedTuple):
@@ -2862,26 +2894,50 @@ class SessionFilter(NamedTuple):
     scenario: Optional[str] = None
     schedule: Optional[str] = None
     keyword: Optional[str] = None
-    since: Optional[str] = None
+    since: Optional[float] = None
 
 
 class Origin(NamedTuple):
     """What a change of a schedule was made from, to tell whether that still stands."""
     revision: int
-    decided: str                        # UTC text
+    decided: Optional[float]            # None: another program has spoilt it
     spans: Tuple[Any, ...] = ()         # Spans of what had come by then and was not decided
 
 
 class Span(NamedTuple):
-    """Due times of a schedule that share a decision; times are UTC text in the tables' sections,
-    epoch seconds in the scheduler's."""
-    first: Any
-    last: Any
+    """Due times of a schedule that share a decision."""
+    first: float
+    last: float
     count: int
     reason: str             # why they are skipped; empty: the one is to run
     message: str = ""
-    planned: Any = None     # when it was to run, if later than due (jitter)
+    planned: Optional[float] = None     # when it was to run, if later than due (jitter)
     is_backlog: bool = False        # one of many that were missed: waits, however many wait already
+
+
+class StoredSchedule(NamedTuple):
+    """A schedule as its repository has it: what fires, LIST, NEXT, WHY and PLAN look at."""
+    schedule: Schedule
+    revision: int                       # tells that it has changed
+    decided: float                      # due times up to here have their decision
+    waiting: Optional[float]            # the due time that waits for what `after` names
+    hold: Optional[Hold]
+    timetable: Any                      # a Timetable; None: it cannot fire
+    # why it cannot: another program has spoilt its row, or what it names is not there any more
+    trouble: str = ""
+    is_spoilt: bool = False             # so that its variables and options cannot be told
+    last: Optional[float] = None        # in a listing: the newest due time that made a session
+
+    @property
+    def firing(self):
+        """The Timetable by which it fires; None when it is off, or runs after others alone."""
+        return self.timetable if self.schedule.enabled and self.schedule.rule else None
+
+    def check(self):
+        """Conflict when its row is spoilt."""
+        if self.is_spoilt:
+            raise Conflict(self.trouble)
+        return self
 
 
 # ======================================================================================
@@ -2912,7 +2968,8 @@ class Arrivals:
 
     def end_excess(self, connection, ticket, now):
         """The Ticket of a session that the limit of its scenario ends at once."""
-        ending = self._endings.end(connection, ticket.session, ERROR, ticket.excess, now)
+        ending = self._endings.end(connection, ticket.session, ERROR, ticket.excess,
+                                    to_text(now))
         return ticket._replace(status=ERROR, ending=ending)
 
     def insert(self, connection, request, now):
@@ -2940,6 +2997,7 @@ class Arrivals:
         status, excess = WAITING if is_waiting else QUEUED, ""
         if scenario.concurrency:
             status, excess = self._limited(connection, scenario, status, request.replaces)
+        start_at, due = (moment and to_text(moment) for moment in (request.start_at, request.due))
         session = connection.execute(
             "insert into session(id, agent, scenario, version, definition, context, status, name,"
             " keywords, priority, level, timeout, created, start_at, variables, given, key,"
@@ -2948,8 +3006,8 @@ class Arrivals:
             " ?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (request.agent, scenario.name, scenario.version, row["definition"],
              request.context, status, request.name, request.keywords, request.priority,
-             request.level, timeout, now, request.start_at, variables, given, request.key,
-             request.schedule, request.due, request.is_parallel, request.parent,
+             request.level, timeout, to_text(now), start_at, variables, given, request.key,
+             request.schedule, due, request.is_parallel, request.parent,
              request.secret_file if secrets else None)).lastrowid
         ticket = Ticket(session, status, request.agent, request.priority, request.start_at,
                         request.schedule, is_parallel=request.is_parallel, excess=excess,
@@ -3733,10 +3791,11 @@ class Decisions:
         row = self._schedules.find(connection, name)
         if row is None or row["revision"] != revision or not row["enabled"]:
             raise Changed("schedule %s has changed since it was read" % name)
-        connection.execute("update schedule set decided=max(decided, ?) where name=?", (upto, name))
+        connection.execute("update schedule set decided=max(decided, ?) where name=?",
+                           (to_text(upto), name))
         made = []
         for span in spans:
-            if span.last <= row["decided"]:
+            if to_text(span.last) <= row["decided"]:
                 continue
             if span.reason:
                 self._ledger.skip(connection, name, span, now)
@@ -3746,28 +3805,25 @@ class Decisions:
 
     def _come_due(self, connection, row, span, now, is_held):
         """A due time has come: it runs, or waits for what `after` names."""
-        name, schedule = row["name"], self._schedules.read(row)
+        name, schedule = row["name"], self._schedules.read_definition(row)
         if self._ledger.is_recorded(connection, name, span.first):
             return []                   # fired before the clock stepped back
         if not schedule.get("after") and not row["waiting"]:
             return self._start(connection, schedule, span, now, is_held)
-        waiting = self._schedules.find(connection, name)["waiting"]
-        if waiting:
-            self._ledger.skip(connection, name, Span(
-                waiting, waiting, 1, MISFIRE,
-                "what it runs after had not ended well by the next due time"), now)
+        self._schedules.skip_waiting(connection, self._schedules.find(connection, name), now,
+                                     "what it runs after had not ended well by the next due time")
         is_met = self._take_conditions(connection, schedule, now)
         connection.execute("update schedule set waiting=? where name=?",
-                           (None if is_met else span.first, name))
+                           (None if is_met else to_text(span.first), name))
         return self._start(connection, schedule, span, now, is_held) if is_met else []
 
     def _take_conditions(self, connection, schedule, now):
         """Whether all of `after` have ended well since this was last true; then it begins anew."""
-        met = {tuple(row[:2]): row[2] for row in connection.execute(
-            "select kind, name, met from schedule_condition where schedule=?", (schedule.name,))}
+        met = {(kind, name): ended for kind, name, ended
+               in self._schedules.list_conditions(connection, schedule.name)}
         for kind, name, within_s in schedule.list_conditions():
             ended = met.get((kind, name))
-            if ended is None or within_s and from_text(ended) < from_text(now) - within_s:
+            if ended is None or within_s and ended < now - within_s:
                 return False
         connection.execute("update schedule_condition set met=null where schedule=?",
                            (schedule.name,))
@@ -3782,19 +3838,18 @@ class Decisions:
                 " (rule='' or waiting is not null) and name in (select schedule from"
                 " schedule_condition where met is not null)", (agent,)).fetchall():
             try:
-                schedule = self._schedules.read(row)
+                schedule = self._schedules.read_definition(row)
+                due = from_text(row["waiting"]) if row["waiting"] else now
                 is_met = self._take_conditions(connection, schedule, now)
             except (ValueError, Conflict) as error:     # costs the others nothing
                 log.warning("schedule %s: %s", row["name"], error)
                 continue
             if not is_met:
                 continue
-            due = row["waiting"] or now
             while self._ledger.is_recorded(connection, schedule.name, due):
-                # twice in a millisecond
-                due = to_text(from_text(due) + 0.001)
+                due += 0.001            # twice in a millisecond
             connection.execute("update schedule set waiting=null, decided=max(decided, ?)"
-                               " where name=?", (due, schedule.name))
+                               " where name=?", (to_text(due), schedule.name))
             told = "after %s" % schedule.get("after") if schedule.get("after") else ""
             made += self._start(connection, schedule, Span(due, due, 1, "", told), now, is_held)
         return made
@@ -3814,8 +3869,8 @@ class Decisions:
             return []
         replaced = [row["id"] for row in rows] if overlap == "stop" else []
         message = "stopped before it began: the next due time had come"
-        endings = [self._endings.end_outstanding(connection, session, STOPPED, message, now)
-                   for session in replaced]
+        endings = [self._endings.end_outstanding(connection, session, STOPPED, message,
+                                                 to_text(now)) for session in replaced]
         request = SessionRequest(
             schedule.scenario, schedule.agent, schedule.version, schedule.context,
             schedule.variables, schedule.get("session_name"), schedule.get("keywords"),
@@ -3907,7 +3962,7 @@ class Endings:
     def _retry(self, connection, row, now):
         """After a session ended in ERROR: the next run of the whole, when its schedule has attempts
         left, and it can be read -> Ticket, or None."""
-        schedule = row["schedule"] and self._schedules.find_readable(
+        schedule = row["schedule"] and self._schedules.find_definition(
             self._schedules.find(connection, row["schedule"]))
         if not schedule or row["attempt"] >= schedule.get("attempts") or connection.execute(
                 "select 1 from session where schedule=? and id>? and due=?",
@@ -4064,22 +4119,23 @@ class Ledger:
 
     @staticmethod
     def is_recorded(connection, name, due):
-        """Whether a due time (UTC text) stands in the ledger, as the first of its row."""
+        """Whether a due time stands in the ledger, as the first of its row."""
         return connection.execute("select 1 from occurrence where schedule=? and due=?",
-                                  (name, due)).fetchone() is not None
+                                  (name, to_text(due))).fetchone() is not None
 
     @staticmethod
     def _find_newest(connection, name, upto):
         return connection.execute("select * from occurrence where schedule=? and due<=?"
-                                  " order by due desc limit 1", (name, upto)).fetchone()
+                                  " order by due desc limit 1", (name, to_text(upto))).fetchone()
 
     @staticmethod
     def record(connection, name, span, decision, session, now):
+        """A row of its own for a Span, with the session that it made, or None."""
         connection.execute(
             "insert into occurrence(schedule, due, last_due, count, decision, reason, session,"
             " decided, message) values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (name, span.first, span.last, span.count, decision, span.reason, session, now,
-             span.message))
+            (name, to_text(span.first), to_text(span.last), span.count, decision, span.reason,
+             session, to_text(now), span.message))
 
     def skip(self, connection, name, span, now, decision=SKIPPED):
         """Consecutive due times that are skipped, or fail, for one reason are one row."""
@@ -4088,11 +4144,11 @@ class Ledger:
         if row is not None and (row["decision"], row["reason"]) == (decision, span.reason) and (
                 decision == SKIPPED or row["message"] == span.message) and not connection.execute(
                     "select 1 from schedule where name=? and waiting>? and waiting<?",
-                    (name, row["last_due"], span.first)).fetchone():
+                    (name, row["last_due"], to_text(span.first))).fetchone():
             connection.execute(
                 "update occurrence set last_due=max(last_due, ?), count=count+?, decided=?,"
                 " message=? where schedule=? and due=?",
-                (span.last, span.count, now, span.message, name, row["due"]))
+                (to_text(span.last), span.count, to_text(now), span.message, name, row["due"]))
         else:
             self.record(connection, name, span, decision, None, now)
 
@@ -4103,6 +4159,7 @@ class Ledger:
     @staticmethod
     def note_step(connection, message, now):
         """A step of the clock stands in the ledger too."""
+        now = to_text(now)
         connection.execute("insert or ignore into occurrence(schedule, due, last_due, count,"
                            " decision, reason, decided, message)"
                            " values (?, ?, ?, 0, 'skipped', 'misfire', ?, ?)",
@@ -4190,7 +4247,8 @@ class Master:
 
     def register(self, name, host, port, identity, now):
         """Notes that the agent of this name is this process."""
-        self.db.write(self._put_agent, name, (host, port, VERSION, identity, now, now, name))
+        self.db.write(self._put_agent, name,
+                      (host, port, VERSION, identity, to_text(now), to_text(now), name))
 
     @staticmethod
     def _put_agent(connection, name, values):
@@ -4202,7 +4260,8 @@ class Master:
     def heartbeat(self, name, now, is_stopped=False):
         """Notes that the agent lives, or has stopped; does not wait for the commit."""
         return self.db.submit(execute, "update agent set heartbeat=?, stopped=? where name=?",
-                              (now, now if is_stopped else None, name), within_s=WRITE_S)
+                              (to_text(now), to_text(now) if is_stopped else None, name),
+                              within_s=WRITE_S)
 
     def list_attachments(self):
         """The attached work repositories by id."""
@@ -4344,14 +4403,14 @@ class Master:
         with self.db.reading() as connection:
             row = connection.execute("select hold_reason, hold_by, hold_since, hold_until"
                                      " from agent where name=?", (name,)).fetchone()
-        return row and hold_of(row)
+        return row and read_hold(row)
 
     def set_hold(self, name, hold, within_s=None):
         """Keeps a hold of an agent, or its release (None); does not wait for the commit."""
         return self.db.submit(
             execute,
             "update agent set hold_reason=?, hold_by=?, hold_since=?, hold_until=? where name=?",
-            tuple(hold or (None,) * 4) + (name,), within_s=within_s)
+            hold_columns(hold) + (name,), within_s=within_s)
 
 
 # ======================================================================================
@@ -4551,7 +4610,7 @@ class Scenarios:
                                         (digest,)).fetchone()[0]
         connection.execute("replace into scenario values (?, ?, ?, ?, ?)",
                            (scenario.name, scenario.version, version_key(scenario.version),
-                            definition, now))
+                            definition, to_text(now)))
         return True
 
     def drop(self, connection, name, version):
@@ -4594,6 +4653,13 @@ def load_body(body):
 # ======================================================================================
 
 PAGE = 500              # rows that are read at once
+_ROW_TIMES = ("waiting", "hold_since", "hold_until")        # beside that up to where it is decided
+
+
+def _words(row):
+    """The fields of a Schedule that every row has, but its variables."""
+    return (row["name"], row["agent"], row["scenario"], row["version"], row["context"],
+            row["rule"], row["timezone"], bool(row["enabled"]))
 
 
 class StoredSchedules:
@@ -4611,9 +4677,9 @@ class StoredSchedules:
         what ends from now on. Changed: the row is not that of the Origin any more.
         """
         row = self.find(connection, schedule.name)
-        if origin and (row is None or origin[:2] != (row["revision"], row["decided"])):
+        if origin and (row is None or origin[:2] != self.make_origin(row)[:2]):
             raise Changed("schedule %s was changed at the same time; try again" % schedule.name)
-        before = self.find_readable(row)
+        before = self.find_definition(row)
         if before == schedule:
             return False
         connection.execute("update repository set last_revision = last_revision + 1")
@@ -4621,9 +4687,8 @@ class StoredSchedules:
         is_moved = before is None or before.timing != schedule.timing
         waiting = row and row["waiting"]
         if waiting and (is_moved or not schedule.get("after")):
-            self._ledger.skip(connection, schedule.name, Span(
-                waiting, waiting, 1, MISFIRE,
-                "the schedule was changed before what it ran after had ended well"), now)
+            self.skip_waiting(connection, row, now, "the schedule was changed before what it ran"
+                              " after had ended well")
             waiting = None
         if is_moved:
             for span in origin.spans if origin else ():
@@ -4631,12 +4696,12 @@ class StoredSchedules:
             self._begin_anew(connection, schedule.name, now)
         values = schedule[1:8] + (
             json.dumps(schedule.variables), json.dumps(schedule.options), revision,
-            now if is_moved else row["decided"], waiting, schedule.name)
+            to_text(now) if is_moved else row["decided"], waiting, schedule.name)
         if row is None:
             connection.execute(
                 "insert into schedule(agent, scenario, version, context, rule, timezone, enabled,"
                 " variables, options, revision, decided, waiting, name, created)"
-                " values (?,?,?,?,?,?,?,?,?,?,?,?,?,?)", values + (now,))
+                " values (?,?,?,?,?,?,?,?,?,?,?,?,?,?)", values + (to_text(now),))
         else:
             connection.execute(
                 "update schedule set agent=?, scenario=?, version=?, context=?, rule=?, timezone=?,"
@@ -4647,9 +4712,22 @@ class StoredSchedules:
         return True
 
     @staticmethod
+    def make_origin(row):
+        """The Origin of a change that is made from this row."""
+        return Origin(row["revision"], find_time(row["decided"]))
+
+    def skip_waiting(self, connection, row, now, message):
+        """The due time of a row that waits for what `after` names does so in vain, and why."""
+        waiting = find_time(row["waiting"])
+        if waiting is not None:
+            self._ledger.skip(connection, row["name"],
+                              Span(waiting, waiting, 1, MISFIRE, message), now)
+
+    @staticmethod
     def _begin_anew(connection, name, now):
         """Takes back what was skipped by a clock that was ahead; what has fired then stays. Of a
         long ledger only the newest rows can reach beyond now."""
+        now = to_text(now)
         connection.execute("delete from occurrence where schedule=? and due>? and session is null",
                            (name, now))
         connection.execute("update occurrence set message=message || '; begun anew at ' || ?2 where"
@@ -4731,7 +4809,7 @@ class StoredSchedules:
         """Keeps a hold of a schedule, or its release (None)."""
         self.get(connection, name)
         connection.execute("update schedule set hold_reason=?, hold_by=?, hold_since=?,"
-                           " hold_until=? where name=?", tuple(hold or (None,) * 4) + (name,))
+                           " hold_until=? where name=?", hold_columns(hold) + (name,))
 
     def find(self, connection, name):
         """The row of a schedule, or None."""
@@ -4745,17 +4823,38 @@ class StoredSchedules:
         return row
 
     @staticmethod
-    def read(row):
+    def read_definition(row):
         """A row -> Schedule. Conflict: another program has spoilt it."""
-        return Schedule(row["name"], row["agent"], row["scenario"], row["version"], row["context"],
-                        row["rule"], row["timezone"], bool(row["enabled"]),
-                        *({} if row[name] == "{}" else read_stored(name, row[name])
-                          for name in ("variables", "options")))
+        return Schedule(*_words(row), *({} if row[name] == "{}" else read_stored(name, row[name])
+                                        for name in ("variables", "options")))
 
-    def find_readable(self, row):
-        """`read` of a row, or None for what another program has spoilt, or is none."""
+    def find_definition(self, row):
+        """`read_definition`, or None for what another program has spoilt, or is none."""
         with contextlib.suppress(Conflict):
-            return row and self.read(row)
+            return row and self.read_definition(row)
+
+    def read(self, row, calendars, timetable=None):
+        """A row -> StoredSchedule: what is wrong with it stands in its trouble. `timetable` is
+        that of this revision and these calendars where it is known."""
+        trouble, is_spoilt = "", False
+        decided = find_time(row["decided"])
+        spoilt = [name for name in _ROW_TIMES if row[name] and find_time(row[name]) is None]
+        if decided is None or spoilt:
+            trouble = "a time in its row is none; SCHED SET or RELEASE writes it anew"
+        try:
+            schedule = self.read_definition(row)
+        except Conflict as error:
+            schedule, is_spoilt = Schedule(*_words(row), variables={}), True
+            trouble = trouble or error.message
+        try:
+            if not trouble and timetable is None:
+                timetable = schedule.timetable(calendars)
+        except CalendarError as error:
+            trouble = str(error)
+        return StoredSchedule(
+            schedule, row["revision"], decided or 0.0, find_time(row["waiting"]), read_hold(row),
+            None if trouble else timetable, trouble, is_spoilt,
+            find_time(row["last"]) if "last" in row.keys() else None)
 
     @staticmethod
     def list_page(connection, name, after):
@@ -4769,9 +4868,10 @@ class StoredSchedules:
 
     @staticmethod
     def list_revisions(connection, agent):
-        """[(name, revision, since when it is held)] of an agent's schedules."""
-        return connection.execute("select name, revision, hold_since from schedule where agent=?",
-                                  (agent,)).fetchall()
+        """[(name, revision, since when it is held or None)] of an agent's schedules."""
+        return [(name, revision, since and (find_time(since) or 0.0))
+                for name, revision, since in connection.execute(
+                    "select name, revision, hold_since from schedule where agent=?", (agent,))]
 
     @staticmethod
     def list_named(connection, names):
@@ -4782,7 +4882,7 @@ class StoredSchedules:
     @staticmethod
     def list_conditions(connection, schedule):
         """[(kind, name, when it was met or None)] of a schedule's `after`."""
-        return [tuple(row) for row in connection.execute(
+        return [(kind, name, find_time(met)) for kind, name, met in connection.execute(
             "select kind, name, met from schedule_condition where schedule=?", (schedule,))]
 
     def list_stray(self, connection):
@@ -4795,7 +4895,7 @@ class StoredSchedules:
             "select * from schedule where instr(options, '\"after\"') or name in"
             " (select schedule from schedule_condition)").fetchall()
         stray = []
-        for schedule in filter(None, map(self.find_readable, rows)):
+        for schedule in filter(None, map(self.find_definition, rows)):
             with contextlib.suppress(ValueError):       # spoilt: it does not fire
                 if conditions[schedule.name] != {condition[:2]
                                                  for condition in schedule.list_conditions()}:
@@ -4805,14 +4905,15 @@ class StoredSchedules:
     @staticmethod
     def list_met(connection):
         """[(schedule, kind, name, when)] of the conditions that are met."""
-        return connection.execute("select schedule, kind, name, met from schedule_condition"
-                                  " where met is not null").fetchall()
+        rows = [(schedule, kind, name, find_time(met)) for schedule, kind, name, met
+                in connection.execute("select * from schedule_condition where met is not null")]
+        return [row for row in rows if row[-1] is not None]
 
     def list_users(self, connection, calendar):
         """The names of the schedules that a calendar excludes dates from."""
         rows = connection.execute("select * from schedule where instr(options, ?)",
                                   (calendar,)).fetchall()
-        schedules = filter(None, map(self.find_readable, rows))
+        schedules = filter(None, map(self.find_definition, rows))
         return [schedule.name for schedule in schedules if calendar in schedule.list_calendars()]
 
 
@@ -4865,18 +4966,20 @@ class Sessions:
             scenario = self.get_scenario(connection, row)
         except Unreadable:
             scenario = None
+        start_at = row["start_at"] and from_text(row["start_at"])
         return self.with_limit(
-            Ticket(row["id"], row["status"], row["agent"], row["priority"], row["start_at"],
+            Ticket(row["id"], row["status"], row["agent"], row["priority"], start_at,
                    row["schedule"], is_parallel=bool(row["is_parallel"])),
-            scenario, row["start_at"] or row["created"])
+            scenario, start_at or from_text(row["created"]))
 
     @staticmethod
     def with_limit(ticket, scenario, since):
+        """A Ticket with what the limit of its Scenario (or None) says; it waits since then."""
         if not scenario or not scenario.concurrency:
             return ticket
         wait = scenario.concurrency["max_wait"]
         return ticket._replace(scenario=scenario.name, limit=scenario.concurrency["limit"],
-                               wait_until=wait and from_text(since) + wait)
+                               wait_until=wait and since + wait)
 
     @staticmethod
     def list_secret_files(connection):
@@ -4910,7 +5013,7 @@ class Sessions:
     def set_waiting(self, connection, agent, is_held, now):
         """A hold makes what is QUEUED wait; its release queues what waited only for it."""
         state, where = (WAITING, "status='QUEUED'") if is_held else (
-            QUEUED, "status='WAITING' and (start_at is null or start_at <= '%s')" % now)
+            QUEUED, "status='WAITING' and (start_at is null or start_at <= '%s')" % to_text(now))
         rows = connection.execute("select id from session where agent=? and status in ('WAITING',"
                                   " 'QUEUED') and " + where, (agent,)).fetchall()
         for row in rows:
@@ -4971,7 +5074,7 @@ class Views:
                 values.append(value)
         if filters.since is not None:
             where.append("created >= ?")
-            values.append(filters.since)
+            values.append(to_text(filters.since))
         if filters.keyword is not None:
             where.append("instr(',' || keywords || ',', ',' || ? || ',')")
             values.append(filters.keyword)
@@ -5013,11 +5116,14 @@ class Views:
         return {scenario: sorted(found)[len(found) // 2] for scenario, found in durations.items()}
 
     def list_open(self, connection, agent):
-        """[(row, Ticket)] of an agent's sessions that run or are outstanding,
-        in order of creation."""
-        return [(row, self._sessions.make_ticket(connection, row)) for row in connection.execute(
-            "select * from session where agent=? and status in ('WAITING', 'QUEUED', 'RUNNING')"
-            " order by id", (agent,)).fetchall()]
+        """[OpenSession] of an agent's sessions that run or are outstanding, in order of
+        creation."""
+        return [OpenSession(
+            self._sessions.make_ticket(connection, row), row["scenario"], from_text(row["created"]),
+            from_text(row["begun"]) if row["status"] == RUNNING else None, find_time(row["due"]),
+            row["timeout"]) for row in connection.execute(
+                "select * from session where agent=? and status in ('WAITING', 'QUEUED',"
+                " 'RUNNING') order by id", (agent,)).fetchall()]
 
     def get_resume(self, connection, session):
         """What a run needs: (session row, Scenario, runs so far, {step: (attempts so far,
@@ -5054,8 +5160,7 @@ class Views:
                                   " 'RUNNING') limit 1").fetchone() is not None
 
     def purge(self, connection, before, keep, limit=200):
-        """Deletes at most `limit` sessions that ended before (UTC text) or beyond the newest
-        `keep`.
+        """Deletes at most `limit` sessions that ended before then or beyond the newest `keep`.
 
         Returns how many; 0 means that nothing is left to purge.
         """
@@ -5063,7 +5168,7 @@ class Views:
                          "status in ('DONE', 'WARNING', 'ERROR', 'STOPPED')"], []
         if before is not None:
             where.append("ended < ?")
-            values.append(before)
+            values.append(to_text(before))
         if keep is not None:
             where.append("id <= ifnull((select id from session where ended is not null"
                          " order by id desc limit 1 offset ?), -1)")
@@ -5076,7 +5181,7 @@ class Views:
             connection.execute("delete from session where id=?", (session,))
         if before is not None and len(ids) < limit:
             connection.execute("delete from occurrence where session is null and last_due < ?",
-                               (before,))
+                               (to_text(before),))
         if ids:
             self._scenarios.forget_unused(connection)
         return len(ids)
@@ -5239,7 +5344,7 @@ class WorkRepository:
         make_private(path)
         repository = cls(number, name, path, clock, inbox).open()
         document = Definitions().read(json.dumps(HELLO))
-        repository.db.write(repository.imports.put, document, DEFAULT_NAME, to_text(clock.now()))
+        repository.db.write(repository.imports.put, document, DEFAULT_NAME, clock.now())
         return repository
 
     def open(self, expected_uuid=None):
@@ -8173,16 +8278,18 @@ class SessionQueue:
 # A schedule in memory: what is decided, what comes next, and what of its past may still run.
 # ======================================================================================
 
+# why due times were missed: the reason that their occurrences get, and the words
 DOWN = MISFIRE, "the agent was down"
 AWAY = LOST, "the repository could not be used"
 ON_HOLD = HELD, "held at that time"
 CHANGED = MISFIRE, "the schedule was changed before it ran"
 
 
-def in_text(span):
-    """A Span as the tables have it."""
-    return span._replace(first=to_text(span.first), last=to_text(span.last),
-                         planned=span.planned and to_text(span.planned))
+class Missed(NamedTuple):
+    """The due times up to an instant (epoch seconds) were missed, and why."""
+    until: float
+    reason: str
+    text: str
 
 
 class Policy(NamedTuple):
@@ -8193,67 +8300,98 @@ class Policy(NamedTuple):
 
 
 class Entry:
-    """One schedule in memory. It is replaced, never changed, when its row changes."""
+    """One schedule in memory, made of its StoredSchedule; times are epoch seconds. When its row
+    changes, another takes its place."""
     __slots__ = ("repository", "name", "revision", "timetable", "policy", "hold", "decided",
-                 "since",
-                 "why", "due", "quiet", "asked")
+                 "missed", "due", "quiet", "asked")
 
-    def __init__(self, repository, name, revision, timetable, policy, hold, decided, since,
-                 why=DOWN):
-        self.repository, self.name, self.revision = repository, name, revision
-        self.timetable = timetable      # None: never fires by itself
-        self.policy, self.hold = policy, hold       # Policy, and a Hold or None
-        self.decided = decided          # epoch seconds: due times up to here have their decision
-        self.since, self.why = since, why           # due times up to here were missed, and why
+    def __init__(self, repository, stored, missed):
+        schedule = stored.schedule
+        self.repository, self.name, self.revision = repository, schedule.name, stored.revision
+        self.timetable = stored.firing  # None: never fires by itself
+        self.policy = _share(Policy(*map(schedule.get, Policy._fields)))
+        self.hold = stored.hold         # None: it is not held
+        self.decided = stored.decided   # due times up to here have their decision
+        self.missed = missed            # those that were Missed
         self.due = None                 # the instant that is armed
-        self.quiet = 0.0                # until then what is excluded is not recorded
         self.asked = None               # up to where it is being decided: not written yet
+        self.quiet = 0.0                # until then what is excluded is not recorded
 
     @property
     def key(self):
         """What tells it from all others of the agent."""
         return self.repository.id, self.name
 
-    def judge(self, now, since, why):
-        """What becomes of the due times whose time has come: (instant, [Span] up to it).
+    # -- its life, as the Scheduler's docstring shows it -------------------------------
 
-        Those up to `since` (epoch seconds) were missed, `why` being (reason, text).
-        """
-        cursor = int(self.decided // 1)
-        newest, spans = self._find_missed(cursor, min(since, now)), []
+    def arm(self):
+        """Waits for its next instant -> that, or None: there is none."""
+        self.due = self.find_event()
+        return self.due
+
+    def come_up(self):
+        """Its instant has come, or it is looked at before: it waits no more."""
+        self.due = None
+
+    def ask(self, upto=None):
+        """It is being decided, up to an instant where that is known."""
+        self.asked = self.decided if upto is None else upto
+
+    def settle(self, upto, missed=None):
+        """All up to an instant is decided and written; what came due meanwhile may be Missed."""
+        self.decided, self.asked = max(self.decided, upto), None
+        self.missed = missed or self.missed
+
+    def keep_quiet(self, until):
+        """Due times that are excluded are not recorded before then."""
+        self.quiet = until
+
+    def step_back(self, now):
+        """The clock has: what is due from now on is not missed."""
+        if self.missed.until > now:
+            self.missed = self.missed._replace(until=now)
+
+    # -- what becomes of its due times -------------------------------------------------
+
+    def judge(self, now, missed):
+        """What becomes of the due times whose time has come, up to now (epoch seconds): (the
+        instant up to which all is decided, [Span])."""
+        cursor = math.floor(self.decided)
+        newest, spans = self._find_missed(cursor, min(missed.until, now)), []
         if newest is not None:
-            cursor, spans = self._judge_missed(cursor, newest, now, why)
+            cursor, spans = self._judge_missed(cursor, newest, now, missed)
         due = self.timetable.next_after(cursor)
         while due is not None and self.plan(due) <= now and len(spans) < MAX_BATCH:
             spans += self._excluded(cursor, due)
             spans.append(self._run(due))
             cursor, due = due, self.timetable.next_after(due)
-        excluded = self._excluded(cursor, min(self._limit(due), int(now // 1) + 1))
+        excluded = self._excluded(cursor, min(self._limit(due), math.floor(now) + 1))
         return excluded[-1].last if excluded else cursor, spans + excluded
 
-    def _find_missed(self, cursor, since):
-        """The newest due time that was to run by `since`, as all before it were, or None."""
-        newest = self.timetable.last_until(cursor, int(since // 1))
-        if newest is not None and self.plan(newest) > since:
+    def _find_missed(self, cursor, until):
+        """The newest due time that was to run by then, as all before it were, or None."""
+        newest = self.timetable.last_until(cursor, math.floor(until))
+        if newest is not None and self.plan(newest) > until:
             newest = self.timetable.last_until(cursor, newest - 1)
         return newest
 
-    def _judge_missed(self, cursor, newest, now, why):
+    def _judge_missed(self, cursor, newest, now, missed):
         """The part of judge() for what was missed after `cursor`, up to `newest`."""
         runs = self._list_runs(cursor, newest, now)
         before = runs[0] if runs else newest + 1
-        spans = [span._replace(message="; ".join(filter(None, (why[1], span.message))),
+        spans = [span._replace(message="; ".join(filter(None, (missed.text, span.message))),
                                is_backlog=self.policy.misfire == "all")
                  for span in map(self._run, runs)]
-        spans += self.list_skipped(cursor, before - 1, why) + self._excluded(cursor, newest)
+        spans += self.list_skipped(cursor, before - 1, *missed[1:])
+        spans += self._excluded(cursor, newest)
         return newest, sorted(spans, key=lambda span: span.first)
 
-    def list_skipped(self, after, until, why):
+    def list_skipped(self, after, until, reason, text):
         """The due times of a stretch as one Span that says why they are skipped,
         or none: [Span]."""
         count = self.timetable.count(after, until)
         return [Span(self.timetable.next_after(after), self.timetable.last_until(after, until),
-                     count, *why)] if count else []
+                     count, reason, text)] if count else []
 
     def _list_runs(self, cursor, newest, now):
         """Those of the missed due times that `misfire` lets run;
@@ -8264,7 +8402,7 @@ class Entry:
         if misfire == "once":
             return [newest] if grace is None or now - self.plan(newest) <= grace else []
         patience_s = (MISSED_S if grace is None else grace) + jitter
-        oldest = max(cursor, int(-((patience_s - now) // 1)) - 1)
+        oldest = max(cursor, math.ceil(now - patience_s) - 1)
         if newest <= oldest:
             return []
         after = oldest if self.timetable.count(oldest, newest) <= MAX_MISSED else _find_first(
@@ -8275,9 +8413,10 @@ class Entry:
         return runs
 
     def _excluded(self, after, before):
+        """[Span] of the due times between the two that its window, a gap or a fold excludes."""
         if self.timetable.next_excluded(after, before) is None:
             return []
-        return [Span(*found) for found in self.timetable.excluded_spans(after, before - 1)]
+        return [Span(*excluded) for excluded in self.timetable.excluded_spans(after, before - 1)]
 
     def _limit(self, due):
         """Before which nothing else is due than `due`; at the end of the rule this is None."""
@@ -8296,12 +8435,122 @@ class Entry:
         """When it is to be looked at next, or None."""
         if self.timetable is None:
             return None
-        cursor = int(self.decided // 1)
+        cursor = math.floor(self.decided)
         due = self.timetable.next_after(cursor)
         excluded = self.timetable.next_excluded(cursor, self._limit(due))
         events = [] if due is None else [self.plan(due)]
         return min(events if excluded is None else events + [max(excluded, self.quiet)],
                    default=None)
+
+
+# ======================================================================================
+# scheduling/changes.py
+# Changes of schedules and calendars, effective at once.
+# ======================================================================================
+
+CHANGE_TRIES = 20       # of a change that others come before
+
+
+class ScheduleChanges:
+    """What clients change of schedules: checked here, written by their repository, taken up by
+    Schedules."""
+
+    def __init__(self, schedules, places, master, clock):
+        self._schedules, self._places, self._master = schedules, places, master
+        self._clock = clock
+
+    def add(self, schedule, repository):
+        """Adds a schedule, effective at once. Exists, NotFound, BadRequest, Conflict."""
+        self._check(schedule)
+        owner = self._places.get(repository) if repository else \
+            self._places.with_scenario(schedule.scenario, schedule.version)
+        owner.db.write(owner.schedules.add, schedule, self._clock.now())
+        self._schedules.refresh(owner, schedule.name)
+
+    def set(self, name, repository, changes):
+        """Changes a schedule, effective at once; changes(Schedule) -> Schedule. As add()."""
+        owner = self._places.with_schedule(name, repository)
+        for is_last in [False] * (CHANGE_TRIES - 1) + [True]:
+            row, now = owner.db.read(owner.schedules.get, name), self._clock.now()
+            before = owner.schedules.read_definition(row)
+            schedule = changes(before)
+            if schedule == before._replace(enabled=False):      # whatever else is wrong with it
+                method = owner.schedules.put
+            else:
+                method = owner.schedules.set
+                self._check(schedule, is_moved=schedule.timing != before.timing)
+            try:
+                owner.db.write(method, schedule, now, self.find_origin(owner, row, now))
+                break
+            except Changed:             # by another client, or by a due time that has come
+                if is_last:
+                    raise
+        self._schedules.refresh(owner, name)
+
+    def find_origins(self, repository, schedules, now):
+        """{name: Origin} of those of these Schedules that are there."""
+        rows = [repository.db.read(repository.schedules.find, schedule.name)
+                for schedule in schedules]
+        return {row["name"]: self.find_origin(repository, row, now) for row in rows if row}
+
+    def find_origin(self, repository, row, now):
+        """The Origin of a change of this row: with what had come by now and was not decided, held
+        or delayed by jitter."""
+        origin = repository.schedules.make_origin(row)
+        entry = self._schedules.find(repository, row["name"])
+        if entry is None or entry.timetable is None or origin.decided is None:
+            return origin
+        return origin._replace(spans=tuple(entry.list_skipped(
+            math.floor(origin.decided), math.floor(now), *CHANGED)))
+
+    def _check(self, schedule, is_moved=True):
+        """BadRequest, NotFound: what is wrong of a schedule; `is_moved`: its due times are others
+        than before."""
+        faults = schedule.list_faults()
+        if faults:
+            field, reason = faults[0]
+            message = reason if reason.startswith(field + " ") else "%s: %s" % (field, reason)
+            raise BadRequest(message, faults if len(faults) > 1 else ())
+        if not set(schedule.list_calendars()) <= set(self._schedules.calendars):
+            self._schedules.read_calendars()        # another agent may have added it
+        calendars = self._schedules.calendars
+        unknown = [name for name in schedule.list_calendars() if name not in calendars]
+        if unknown:
+            raise NotFound("no calendar %s" % unknown[0])
+        if schedule.context not in self._master.list_contexts():
+            raise NotFound("no context %s" % schedule.context)
+        timetable = schedule.timetable(calendars)
+        if is_moved and schedule.enabled and timetable.rule.kind != "startup" \
+                and timetable.next_after(self._clock.now()) is None:
+            within = [name for name in schedule.options if name in MOVING_FIELDS]
+            raise BadRequest("the rule %s never fires any more%s" % (
+                shorten(schedule.rule), " within its " + ", ".join(within) if within else ""))
+
+    def delete(self, name, repository):
+        """Deletes a schedule; what it started goes on. NotFound, Conflict."""
+        owner = self._places.with_schedule(name, repository)
+        owner.db.write(owner.schedules.delete, name)
+        self._schedules.refresh(owner, name)
+
+    def hold(self, name, hold, repository=None):
+        """Holds one schedule, or releases it (None). NotFound."""
+        owner = self._places.with_schedule(name, repository)
+        owner.db.write(owner.schedules.hold, name, hold)
+        self._schedules.refresh(owner, name)
+
+    def put_calendar(self, name, dates, is_new):
+        """Adds a calendar or sets its dates, effective at once. Exists, NotFound."""
+        self._master.put_calendar(name, dates, is_new)
+        self._schedules.read_calendars()
+
+    def delete_calendar(self, name):
+        """Deletes a calendar. NotFound; Conflict while a schedule names it."""
+        for repository in self._places.readable():
+            for user in repository.db.read(repository.schedules.list_users, name):
+                raise Conflict("schedule %s in repository %s uses calendar %s"
+                               % (user, repository.name, name))
+        self._master.delete_calendar(name)
+        self._schedules.read_calendars()
 
 
 # ======================================================================================
@@ -8315,7 +8564,7 @@ def explain(row):
     reason = {OVERLAP: "one session of it is enough at a time", MISFIRE: "missed",
               "gap": "that local time did not exist", "fold": "that local time came a second time",
               "window": "outside its window"}.get(row["reason"], "")
-    told = ": ".join(part for part in (reason, row["message"]) if part) or row["reason"]
+    text = ": ".join(part for part in (reason, row["message"]) if part) or row["reason"]
     if row["schedule"] == ALL_SCHEDULES:
         return row["message"]
     if row["decision"] in (STARTED, LATE):
@@ -8326,22 +8575,22 @@ def explain(row):
             # neither purged nor run again
             is_known = late_s and late_s > LATE_S and row["attempt"] == 1
             begun += " began %.0f s late" % late_s if is_known else " began late"
-            told = told or "it had waited for a free slot, a limit or the one before it"
+            text = text or "it had waited for a free slot, a limit or the one before it"
         state = row["status"] and "it is %s" % row["status"]
         if row["outcome"] and row["status"] in (ERROR, STOPPED):
             state += " (%s)" % row["outcome"]
-        return ", ".join(part for part in (begun, told, state) if part)
-    return "%s %s: %s" % (count, row["decision"], told)
+        return ", ".join(part for part in (begun, text, state) if part)
+    return "%s %s: %s" % (count, row["decision"], text)
 
 
-def list_state(repository, row, due, hold):
+def list_state(repository, stored, due, hold):
     """What stands in the way of a schedule now, and when it is due next;
     `hold` is that of the agent."""
-    notes = [] if row["enabled"] else ["disabled"]
+    notes = [] if stored.schedule.enabled else ["disabled"]
     notes += ["%s; what comes due is decided at the release" % held
-              for held in list_holds(hold, hold_of(row))]
+              for held in list_holds(hold, stored.hold)]
     for kind, name, met in repository.db.read(
-            repository.schedules.list_conditions, row["name"]):
+            repository.schedules.list_conditions, stored.schedule.name):
         if not met:
             newest = repository.db.read(repository.views.list_sessions,
                                         SessionFilter(**{kind: name}), 1 << 62, 1)
@@ -8404,19 +8653,16 @@ NEVER_RELEASED = float("inf")
 def find_release(*holds):
     """(when the last of these holds ends, NEVER_RELEASED if it does not, and its words);
     0 without any."""
-    release, hold = max(((from_text(hold.until) if hold.until else NEVER_RELEASED, hold)
-                         for hold in holds if hold), key=lambda found: found[0],
-                        default=(0.0, None))
+    release, hold = max(((hold.until or NEVER_RELEASED, hold) for hold in holds if hold),
+                        key=lambda pair: pair[0], default=(0.0, None))
     return release, hold and "held since %s%s%s" % (
-        local_iso(from_text(hold.since)), " until %s" % local_iso(release) if hold.until else "",
+        local_iso(hold.since), " until %s" % local_iso(release) if hold.until else "",
         hold.reason and ": " + hold.reason)
 
 
 def list_holds(*holds):
     """[The words of find_release], or none."""
-    with contextlib.suppress(ValueError):       # another program has spoilt it
-        return list(filter(None, find_release(*holds)[1:]))
-    return []
+    return list(filter(None, find_release(*holds)[1:]))
 
 
 # ======================================================================================
@@ -8500,17 +8746,17 @@ def visit_maker(repository, schedule, duration, timetable=None):
     return make
 
 
-def open_visit(repository, row, ticket, duration, now, release):
-    """The Visit of a session that is open: until when it runs, or from when on it may begin."""
-    planned = from_text(row["start_at"] or row["created"])
-    visit = Visit(name=row["schedule"], scenario=(repository.id, row["scenario"]),
-                  due=from_text(row["due"]) if row["due"] else planned,
-                  at=max(now, planned, release),
-                  overlap="queue" if row["schedule"] and not ticket.is_parallel else "parallel",
+def open_visit(repository, session, duration, now, release):
+    """The Visit of an OpenSession: until when it runs, or from when on it may begin."""
+    ticket = session.ticket
+    planned = ticket.start_at or session.created
+    visit = Visit(name=ticket.schedule, scenario=(repository.id, session.scenario),
+                  due=session.due or planned, at=max(now, planned, release),
+                  overlap="queue" if ticket.schedule and not ticket.is_parallel else "parallel",
                   priority=ticket.priority, limit=ticket.limit or MAX_QUEUE, on_limit="wait"
-                  ).estimate(duration, row["timeout"])
-    if row["status"] == RUNNING:
-        visit.begin = from_text(row["begun"])
+                  ).estimate(duration, session.timeout)
+    if session.begun is not None:
+        visit.begin = session.begun
         visit.end = max(now, visit.begin + visit.duration)
     return visit
 
@@ -8526,7 +8772,7 @@ def list_visits(make, timetable, begin, end):
 def list_held(make, entry, begin, end, release, note):
     """list_visits of an Entry that is held until its release: what `misfire` makes of them then,
     and before them those that came due before the period and run at the release."""
-    upto, spans = (NEVER_RELEASED, []) if release > end else entry.judge(release, release, ON_HOLD)
+    upto, spans = (NEVER_RELEASED, []) if release > end else entry.judge(release, entry.missed)
     runs = {span.first: span for span in spans if not span.reason}
     earlier = map(make, [due for due in runs if due < begin])
     for visit in itertools.chain(earlier, list_visits(make, entry.timetable, begin, end)):
@@ -8549,15 +8795,15 @@ class Forecast:
     """What a plan is made of: due times, and for a period that is to come what is open now,
     and which conditions are met."""
 
-    def __init__(self, agent, period, find_timetable):
-        self._agent, self._period, self._find_timetable = agent, period, find_timetable
+    def __init__(self, agent, period):
+        self._agent, self._period = agent, period
         self._is_past = period.begin < period.now       # played from an empty start
         self._begin = min(period.begin, period.now)
         self._followers, self._open = [], []
 
-    def list_streams(self, repository):
-        """Yields the Visits of one schedule of a repository after the other;
-        what is open comes last."""
+    def list_streams(self, repository, schedules):
+        """Yields the Visits of one of the StoredSchedules of a repository after the other; what is
+        open is taken up last."""
         with repository.db.reading() as connection:
             durations = repository.views.get_durations(connection)
             opened = [] if self._is_past else repository.views.list_open(connection, self._agent)
@@ -8565,44 +8811,37 @@ class Forecast:
         conditions, releases = collections.defaultdict(dict), {}
         for schedule, kind, name, ended in met:
             conditions[schedule][kind, repository.id, name] = ended
-        for row in repository.list_schedules():
-            if row["agent"] != self._agent:
+        for stored in schedules:
+            schedule = stored.schedule
+            if schedule.agent != self._agent:
                 continue
-            try:
-                found = find_release(self._period.hold, hold_of(row))
-                if row["hold_since"]:
-                    releases[row["name"]] = found[0]
-                timetable = self._find_timetable(repository, row) if row["enabled"] else None
-                if timetable is not None:
-                    yield self._list_visits(
-                        repository, row, timetable, durations.get(row["scenario"]),
-                        conditions.get(row["name"], {}), *found)
-            # does not fire: another program has spoilt it
-            except (ValueError, Conflict) as error:
-                log.warning("schedule %s: %s", row["name"], error)
+            release, note = find_release(self._period.hold, stored.hold)
+            if stored.hold:
+                releases[schedule.name] = release
+            if stored.timetable is not None and schedule.enabled:
+                yield self._list_visits(
+                    repository, stored, durations.get(schedule.scenario),
+                    conditions.get(schedule.name, {}), release, note)
         release, _ = find_release(self._period.hold)
-        self._open += [open_visit(repository, row, ticket, durations.get(row["scenario"]),
-                                  self._begin, releases.get(row["schedule"], release))
-                       for row, ticket in opened]
+        self._open += [open_visit(repository, session, durations.get(session.scenario),
+                                  self._begin, releases.get(session.ticket.schedule, release))
+                       for session in opened]
 
-    def _list_visits(self, repository, row, timetable, duration, met, release, note):
+    def _list_visits(self, repository, stored, duration, met, release, note):
         """The Visits of a schedule, in order; what it runs after is kept in mind."""
-        schedule = repository.schedules.read(row)
-        decided, begin, end = from_text(row["decided"]), self._period.begin, self._period.end
+        schedule, begin, end = stored.schedule, self._period.begin, self._period.end
         if not self._is_past:
             if begin == self._begin:    # what jitter delays is still to come
                 begin -= schedule.get("jitter")
-            begin = max(begin, decided + 0.001)
-        make = visit_maker(repository, schedule, duration, timetable)
-        waiting = row["waiting"] and not self._is_past and from_text(row["waiting"])
+            begin = max(begin, stored.decided + 0.001)
+        make = visit_maker(repository, schedule, duration, stored.timetable)
         if schedule.get("after"):
-            self._followers.append(Follower(repository, schedule, make, {
-                key: from_text(ended) for key, ended in met.items()}, release))
-        visits = list_visits(make, timetable, begin, end)
+            self._followers.append(Follower(repository, schedule, make, met, release))
+        visits = list_visits(make, stored.timetable, begin, end)
         if note:
-            entry = Entry(repository, row["name"], row["revision"], timetable,
-                          Policy(*map(schedule.get, Policy._fields)), None, decided, release)
-            visits = list_held(make, entry, begin, end, release, note)
+            visits = list_held(make, Entry(repository, stored, Missed(release, *ON_HOLD)),
+                               begin, end, release, note)
+        waiting = None if self._is_past else stored.waiting
         return itertools.chain([make(waiting)] if waiting else [], visits)
 
     def play(self, streams):
@@ -8844,6 +9083,127 @@ class Plan:
 
 
 # ======================================================================================
+# scheduling/listing.py
+# What is shown of schedules: how they stand, what comes, what was, and what a plan foresees.
+# ======================================================================================
+
+class ScheduleListing:
+    """Looks at the schedules of all repositories, those of other agents too; nothing fires."""
+
+    def __init__(self, schedules, places, clock):
+        self._schedules, self._places, self._clock = schedules, places, clock
+
+    def list_all(self, repository=None, name=None):
+        """Yields (repository, StoredSchedule, next due time or None) of schedules."""
+        troubles = []
+        for owner, stored in self._read_all(repository, troubles, self._lister(name)):
+            yield owner, stored, self._find_next(stored)
+        if troubles:
+            raise troubles[0]
+
+    def get(self, name, repository):
+        """[as list_all] of a schedule: each repository has its own. NotFound; without a name
+        nothing."""
+        schedules = []
+        try:
+            for schedule in self.list_all(repository, name) if name is not None else ():
+                schedules.append(schedule)
+        except RepositoryError:
+            if not schedules:
+                raise
+        if name is not None and not schedules:
+            raise NotFound("no schedule %s" % name)
+        return schedules
+
+    def _lister(self, name=None):
+        """What gives the StoredSchedules of a repository by name, or the one of a name."""
+        return lambda repository: (self._read(repository, row)
+                                   for row in repository.list_schedules(name))
+
+    def _read(self, repository, row):
+        """A row -> StoredSchedule, with the Timetable that its Entry has already."""
+        entry = self._schedules.find(repository, row["name"])
+        is_current = entry is not None and entry.revision == row["revision"]
+        return repository.schedules.read(row, self._schedules.calendars,
+                                         entry.timetable if is_current else None)
+
+    def _read_all(self, repository, troubles, read):
+        """Yields (repository, item) for each of read(repository); why another could not be read is
+        told in `troubles`, for the end."""
+        try:
+            for owner in self._places.readable(repository):
+                try:
+                    for item in read(owner):
+                        yield owner, item
+                except RepositoryError as error:
+                    troubles.append(error)
+        except RepositoryError as error:
+            troubles.append(error)
+
+    def _find_next(self, stored):
+        timetable = stored.timetable if stored.schedule.enabled else None
+        return timetable and timetable.next_after(self._find_undecided(stored))
+
+    def _find_undecided(self, stored, begin=None):
+        """From where on due times can still come: now, or later when the clock was ahead once."""
+        now = self._clock.now()
+        ahead = stored.decided if stored.decided > now else 0.0
+        return int(max(now if begin is None else begin, ahead) // 1)
+
+    def preview(self, name, repository, begin, end, count, with_excluded=False):
+        """Yields (due, schedule, repository, note) of coming due times, in order; nothing fires."""
+        self.get(name, repository)
+        troubles = []
+
+        def list_streams():
+            for owner, stored in self._read_all(repository, troubles, self._lister(name)):
+                if stored.timetable is not None and (name or stored.schedule.enabled):
+                    yield list_coming(stored.timetable, self._find_undecided(stored, begin), end,
+                                      with_excluded, (stored.schedule.name, owner.id, owner))
+        for due, schedule, _, owner, before, excluded, timetable in list_earliest(
+                list_streams(), count, lambda coming: coming[:3]):
+            note = "excluded (%s): %s" % excluded if excluded is not None else \
+                self._tell(owner, schedule, due, before, timetable)
+            if note is not None:
+                yield due, schedule, owner, note
+        if troubles:
+            raise troubles[0]
+
+    def _tell(self, repository, name, due, before, timetable):
+        """What is to be said of a due time, the one before it being `before`; None: it has fired
+        already, by a clock that was ahead."""
+        now = self._clock.now()
+        with repository.db.reading() as connection:
+            row = repository.schedules.get(connection, name)
+            if due > now and repository.ledger.is_recorded(connection, name, due):
+                return None
+        stored = self._read(repository, row).check()
+        notes = list_notes(stored.schedule, timetable, due, before) + list_holds(stored.hold)
+        if before == self._find_undecided(stored):
+            notes += list_ahead(before, now)
+        return "; ".join(notes)
+
+    def plan(self, period, repository, troubles):
+        """Plays a Period -> (the instant up to which, [Visit] in the order of their times). What
+        could not be read is told in `troubles`."""
+        forecast = Forecast(self._schedules.name, period)
+        return forecast.play(visits for _, visits in self._read_all(
+            repository, troubles,
+            lambda owner: forecast.list_streams(owner, self._lister()(owner))))
+
+    def list_occurrences(self, name, repository, limit):
+        """(repository, row) of occurrences, newest first."""
+        troubles = []
+        rows = list(self._read_all(repository, troubles, lambda owner: owner.db.read(
+            owner.ledger.list_occurrences, name, limit)))
+        if not any(row["schedule"] == name for _, row in rows):
+            self.get(name, repository)
+        yield from sorted(rows, key=lambda occurrence: occurrence[1]["due"], reverse=True)[:limit]
+        if troubles:
+            raise troubles[0]
+
+
+# ======================================================================================
 # scheduling/scheduler.py
 # What is due now, and the seconds until something is due again.
 #
@@ -8851,25 +9211,44 @@ class Plan:
 # ======================================================================================
 
 class Scheduler:
-    """Fires what is due, by the standard library's sched: one event a schedule, its next due time.
+    """Decides the due times of schedules as they come, by the standard library's sched.
 
-    Nothing is cancelled by search: an event whose entry was replaced or armed anew is
-    recognised when it comes up. `decide(entry, upto, spans)` hands due times to the
-    repository; when that is written, `decided(entry, upto)` arms the next.
-    `on_step(seconds)` is told when the clock of the day has stepped.
+    The life of an Entry, from its row until another takes its place:
+
+        put() ----> ARMED: `due` is the instant at which it is to be looked at, and an event of
+                      |    sched waits for it; without due times it rests for ever
+                      |    tick(): that instant has come
+                      v
+                   held? ---yes--> RESTS: neither `due` nor `asked`; the release of the agent
+                      | no         arms it again, that of its own hold puts another in its place
+                      v
+                   judge(): which due times have come, and what becomes of each: Spans
+                      |    none that is to be written: straight to decided()
+                      v
+                   ASKED: `asked` is up to where; decide(entry, upto, spans) hands them to its
+                      |    repository, which makes sessions and occurrences in one transaction
+                      v
+                   decided(entry, upto): written; `decided` moves on, and it is ARMED again
+
+    A repository that cannot be written leaves it ASKED until it can. What came due while the agent
+    was down or held, the clock was stepped, or a repository was slow, is Missed: for all entries at
+    once or for one of them; judge() gets the one that reaches further. Nothing is cancelled by
+    search: an event whose entry was replaced or armed anew is recognised when it comes up.
+
+    `decide` is handed down, since only who holds the repositories can write; so is
+    `on_step(seconds)`, told when the clock of the day has stepped.
     """
 
     def __init__(self, clock, decide, on_step=lambda seconds: None):
         self._clock, self._decide, self._on_step = clock, decide, on_step
         self._events = sched.scheduler(clock.now, lambda seconds: None)
-        self._entries = {}
+        self._entries = {}                      # key -> Entry
         self._changed = threading.Condition()
         self._is_stopping = self._is_held = False
         self._is_woken = False
         self._sleeps_until = float("inf")       # what comes before then wakes it
-        # the clock of the day before the steady one, seconds
-        self._ahead = None
-        self._since, self._why = 0.0, DOWN      # as of an Entry, for all
+        self._ahead = None              # the clock of the day before the steady one, seconds
+        self._missed = Missed(0.0, *DOWN)       # by all
         self._outdated = 0                      # events whose entry was replaced
         self._look, self._no_words = self._come_up, {}      # the same objects for all events
 
@@ -8915,9 +9294,7 @@ class Scheduler:
         """Due times are decided and written: arms the next. What came due while a slow repository
         was waited for was missed."""
         with self._changed:
-            entry.decided, entry.asked = max(entry.decided, upto), None
-            if was_slow:
-                entry.since, entry.why = self._clock.now(), AWAY
+            entry.settle(upto, Missed(self._clock.now(), *AWAY) if was_slow else None)
             if self._entries.get(entry.key) is entry:
                 self._arm(entry)
 
@@ -8925,17 +9302,17 @@ class Scheduler:
         """Held, nothing is decided; the release decides what was due meanwhile."""
         with self._changed:
             if self._is_held and not is_held:
-                self._since, self._why = self._clock.now(), ON_HOLD
+                self._missed = Missed(self._clock.now(), *ON_HOLD)
                 for entry in list(self._entries.values()):
                     if entry.due is None and entry.asked is None:
                         self._arm(entry)
             self._is_held = is_held
 
     def _arm(self, entry):
-        entry.due = entry.find_event()
-        if entry.due is not None:
-            self._events.enterabs(entry.due, 1, self._look, (entry, entry.due), self._no_words)
-            self._wake(entry.due)
+        due = entry.arm()
+        if due is not None:
+            self._events.enterabs(due, 1, self._look, (entry, due), self._no_words)
+            self._wake(due)
 
     # -- time --------------------------------------------------------------------------
 
@@ -8947,6 +9324,7 @@ class Scheduler:
         return self._events.run(blocking=False)
 
     def _watch_clock(self):
+        """Notices that the clock of the day has gone otherwise than the steady one."""
         before = self._clock.monotonic()
         now = self._clock.now()
         after = self._clock.monotonic()
@@ -8958,15 +9336,15 @@ class Scheduler:
             return
         with self._changed:
             if step > 0:
-                self._since, self._why = now, (
-                    MISFIRE, "the clock stepped forward by %.1f s" % step)
+                self._missed = Missed(now, MISFIRE, "the clock stepped forward by %.1f s" % step)
             else:                               # what is due from now on is not missed
-                self._since = min(self._since, now)
+                self._missed = self._missed._replace(until=min(self._missed.until, now))
                 for entry in self._entries.values():
-                    entry.since = min(entry.since, now)
+                    entry.step_back(now)
         self._on_step(step)
 
     def _forget_outdated(self):
+        """Makes the queue of events anew without those whose entry was replaced."""
         with self._changed:
             events, self._events = (self._events.queue,
                                     sched.scheduler(self._clock.now, lambda _: None))
@@ -8979,26 +9357,28 @@ class Scheduler:
         return entry.due == due and self._entries.get(entry.key) is entry
 
     def _come_up(self, entry, due):
+        """The event of an Entry has come up: it is judged, if it is still this one."""
         with self._changed:
             if not self._is_current(entry, due):
                 self._outdated -= 1
                 return
             if self._is_stopping:
                 return
-            entry.due = None
+            entry.come_up()
             if self._is_held or entry.hold or entry.asked is not None:
                 return                  # decided at the release, armed when it is written
-            entry.asked = entry.decided
+            entry.ask()
         self._judge(entry)
 
     def _judge(self, entry):
+        """Hands on what becomes of what has come by now -> up to where."""
         with self._changed:
-            since, why = max((self._since, self._why), (entry.since, entry.why))
+            missed = max(self._missed, entry.missed)
         now = self._clock.now()
-        upto, spans = entry.judge(now, since, why)
-        if not any(not span.reason for span in spans):
-            entry.quiet = now + EXCLUDED_S
-        entry.asked = upto
+        upto, spans = entry.judge(now, missed)
+        if all(span.reason for span in spans):
+            entry.keep_quiet(now + EXCLUDED_S)
+        entry.ask(upto)
         if spans:
             self._decide(entry, upto, spans)
         else:
@@ -9015,7 +9395,8 @@ class Scheduler:
             if entry.asked is not None or entry.timetable is None:
                 return self._clock.now() if entry.asked is None else entry.asked
             self._outdated += entry.due is not None
-            entry.due, entry.asked = None, entry.decided
+            entry.come_up()
+            entry.ask()
         return self._judge(entry)
 
     def run(self):
@@ -9049,11 +9430,8 @@ class Scheduler:
 
 # ======================================================================================
 # scheduling/schedules.py
-# The schedules of all repositories: loaded, changed, fired, listed.
+# The schedules of an agent's name in all repositories: loaded, armed, fired.
 # ======================================================================================
-
-CHANGE_TRIES = 20       # of a change that others come before
-
 
 @contextlib.contextmanager
 def uncollected():
@@ -9068,62 +9446,58 @@ def uncollected():
 
 
 class Schedules:
-    """The schedules of an agent's name: what the repositories hold, and what the scheduler fires.
+    """What the repositories hold of an agent's schedules, kept in its Scheduler, and what that
+    decides, handed to them.
 
     `take_made(repository, Made)` takes the session of a due time, and those that it replaces.
     """
 
     def __init__(self, name, places, master, clock, queue, agent_is_held, take_made):
-        self._name, self._places, self._master, self._clock = name, places, master, clock
+        self.name = name
+        self._places, self._master, self._clock = places, master, clock
         self._queue, self._agent_is_held = queue, agent_is_held
         self._take_made = take_made
         self._started = clock.now()
-        # key of what this start fires and has not yet -> as ON_HOLD
+        # key of what this start fires and has not yet -> (reason, text) of what is missed by then
         self._startups = {}
-        self._calendars = master.calendars()
+        self.calendars = master.calendars()     # name -> dates; replaced, never changed
         self.scheduler = Scheduler(clock, self._decide, self._stepped)
+
+    # -- loading -----------------------------------------------------------------------
 
     def forget(self, repository):
         """A repository is let go: its schedules do not fire until it is back."""
         for entry in self.scheduler.list_entries(repository.id):
             self.scheduler.remove(entry.key)
 
-    def _entry(self, repository, row, now, why=None):
-        """The Entry of a row. `why` due times since its last decision were missed; None:
-        nothing was away."""
-        since, decided, hold, trouble = now, now, None, ""
-        try:
-            decided = from_text(row["decided"])
-            for moment in (row["hold_since"], row["hold_until"], row["waiting"]):
-                if moment:
-                    from_text(moment)
-        except ValueError:
-            trouble = "a time in its row is none; SCHED SET or RELEASE writes it anew"
-        if not trouble:
-            hold = hold_of(row)
-        before = self.scheduler.find((repository.id, row["name"]))
-        if before is not None and before.hold and not hold:
-            why = ON_HOLD
-        elif why is None and before is not None:
-            since, why = before.since, before.why
-        elif why is None:       # new here: what came due while that was written is not missed
-            since, why = decided if now - decided < WRITE_S else now, DOWN
-        timetable, policy = None, Policy("skip", None, 0)
-        try:
-            if trouble:
-                raise CalendarError(trouble)
-            schedule = repository.schedules.read(row)
-            policy = _share(Policy(schedule.get("misfire"), schedule.get("grace"),
-                                   schedule.get("jitter")))
-            if schedule.enabled and schedule.rule:
-                timetable = schedule.timetable(self._calendars)
-        except (CalendarError, Conflict) as error:
-            message = "does not fire: %s" % error
+    def find(self, repository, name):
+        """The Entry of a schedule of this repository as it is now, or None."""
+        entry = self.scheduler.find((repository.id, name))
+        return entry if entry is not None and entry.repository is repository else None
+
+    def _make_entry(self, repository, row, now, why=None):
+        """The Entry of a row. `why` (reason, text) due times since its last decision were missed;
+        None: nothing was away. What it does not fire for is told."""
+        stored = repository.schedules.read(row, self.calendars)
+        if stored.trouble and stored.schedule.enabled:
+            message = "does not fire: %s" % stored.trouble
             log.warning("schedule %s %s", row["name"], message)
             repository.db.submit(repository.ledger.note_failed, row["name"],
-                                 to_text(int(now) + 0.5), message, to_text(now))  # at no due time
-        return Entry(repository, row["name"], row["revision"], timetable, policy, hold, decided,
-                     since, why)
+                                 int(now) + 0.5, message, now)      # at no due time
+        before = self.scheduler.find((repository.id, row["name"]))
+        return Entry(repository, stored, self._find_missed(stored, before, now, why))
+
+    @staticmethod
+    def _find_missed(stored, before, now, why):
+        """What a new Entry has Missed, `before` being the one in whose place it comes, or None."""
+        if before is not None and before.hold and not stored.hold:
+            return Missed(now, *ON_HOLD)
+        if why is not None:
+            return Missed(now, *why)
+        if before is not None:
+            return before.missed
+        # new here: what came due while that was written is not missed
+        return Missed(stored.decided if now - stored.decided < WRITE_S else now, *DOWN)
 
     def load(self, place):
         """Reads the schedules of this agent's name and arms what is new or has changed."""
@@ -9131,7 +9505,7 @@ class Schedules:
         why = DOWN if not place.has_started else None if place.loaded is repository else AWAY
         gone, changed = {entry.name: entry
                          for entry in self.scheduler.list_entries(repository.id)}, []
-        for name, *state in repository.db.read(repository.schedules.list_revisions, self._name):
+        for name, *state in repository.db.read(repository.schedules.list_revisions, self.name):
             entry = gone.pop(name, None)
             if entry is None or entry.repository is not repository \
                     or [entry.revision, entry.hold and entry.hold.since] != state:
@@ -9143,7 +9517,7 @@ class Schedules:
                 self.read_calendars()
         with uncollected():
             for row in repository.read_schedules(changed):
-                self._put(self._entry(repository, row, now, why), not place.has_started)
+                self._put(self._make_entry(repository, row, now, why), not place.has_started)
         for entry in gone.values():
             self._remove(entry.key)
         newest = max((entry.decided for entry in self.scheduler.list_entries(repository.id)),
@@ -9157,8 +9531,8 @@ class Schedules:
     def keep_held(self, repository):
         """Before the sessions of a repository are queued: those of held schedules do not begin."""
         for name, _, held_since in repository.db.read(repository.schedules.list_revisions,
-                                                      self._name):
-            if held_since:
+                                                      self.name):
+            if held_since is not None:
                 self._queue.hold_schedule((repository.id, name), True)
 
     def _remove(self, key):
@@ -9166,13 +9540,79 @@ class Schedules:
         self._queue.hold_schedule(key, False)       # what it started goes on
 
     def _put(self, entry, is_start=False):
+        """Takes an Entry in; `is_start`: its rule may be that of a start of the agent."""
         self._queue.hold_schedule(entry.key, entry.hold is not None)
         before = self.scheduler.find(entry.key)
         self.scheduler.put(entry)
         if entry.hold and entry.hold.until and not (before and before.hold == entry.hold):
-            self.scheduler.call_at(from_text(entry.hold.until), lambda: self._hold_over(entry))
+            self.scheduler.call_at(entry.hold.until, lambda: self._hold_over(entry))
         if is_start and entry.timetable and entry.timetable.rule.kind == "startup":
             self._startups[entry.key] = "", ""
+
+    def refresh(self, repository, name):
+        """Makes a change of a schedule effective at once."""
+        row = repository.db.read(repository.schedules.find, name)
+        if row is None or row["agent"] != self.name:
+            self._remove((repository.id, name))
+        else:
+            self._put(self._make_entry(repository, row, self._clock.now()))
+            self.fire_startups()
+            if '"after"' in row["options"]:
+                self.decide_after(repository)
+
+    def read_calendars(self):
+        """Takes over what has changed in the calendars.
+        What has come by now is decided by the old ones, unless it is held."""
+        before, self.calendars = self.calendars, self._master.calendars()
+        changed = [name for name in set(before) | set(self.calendars)
+                   if before.get(name) != self.calendars.get(name)]
+        now = self._clock.now()
+        places = [place for place in self._places.list_all() if place.repository] if changed else ()
+        for repository in [place.repository for place in places]:
+            with contextlib.suppress(RepositoryError):      # it is read when it comes back
+                names = {user for name in changed
+                         for user in repository.db.read(repository.schedules.list_users, name)}
+                for row in repository.read_schedules(sorted(names)):
+                    if row["agent"] == self.name:
+                        upto = self.scheduler.decide_now((repository.id, row["name"]))
+                        entry = self._make_entry(repository, row, now)
+                        entry.settle(upto or 0.0)
+                        self._put(entry)
+
+    def update(self):
+        """Reads the schedules and calendars again -> how many schedules are loaded."""
+        self.read_calendars()
+        for repository in self._places.readable():
+            place = self._places.find(repository)
+            if place:
+                self.load(place)
+        return sum(len(self.scheduler.list_entries(place.attachment.id))
+                   for place in self._places.list_all())
+
+    # -- firing ---------------------------------------------------------------------
+
+    def _decide(self, entry, upto, spans):
+        """Hands due times to the repository; the next is armed when they are written."""
+        repository, began = entry.repository, self._clock.monotonic()
+        failures = repository.db.failures
+
+        def then(pending):
+            self._take(repository, pending)
+            if not isinstance(pending.error, RepositoryError):
+                # a paused agent fails at nothing
+                is_long = self._clock.monotonic() - began > WRITE_S
+                self.scheduler.decided(entry, upto, is_long and repository.db.failures > failures)
+        repository.db.submit(repository.decisions.decide, entry.name, entry.revision, upto,
+                             spans, self._clock.now(), self._agent_is_held(), then=then)
+
+    def _take(self, repository, pending):
+        """Sessions that a decision has made are queued, those that they replace are stopped."""
+        if isinstance(pending.error, Changed):
+            repository.is_behind = True         # what is in memory is read again
+        elif pending.error is not None and not isinstance(pending.error, RepositoryGone):
+            log.error("schedules of repository %s: %s", repository.name, pending.error)
+        for made in pending.value or ():
+            self._take_made(repository, made)
 
     def fire_startups(self):
         """Decides what a start of the agent fires; what is held then, at the release."""
@@ -9187,67 +9627,11 @@ class Schedules:
                 is_over = misfire == "skip" or grace is not None and self._clock.now() - due > grace
                 self._decide(entry, due, [Span(due, due, 1, reason if is_over else "", text)])
 
-    def refresh(self, repository, name):
-        """Makes a change of a schedule effective at once."""
-        row = repository.db.read(repository.schedules.find, name)
-        if row is None or row["agent"] != self._name:
-            self._remove((repository.id, name))
-        else:
-            self._put(self._entry(repository, row, self._clock.now()))
-            self.fire_startups()
-            if '"after"' in row["options"]:
-                self.decide_after(repository)
-
-    def read_calendars(self):
-        """Takes over what has changed in the calendars.
-        What has come by now is decided by the old ones, unless it is held."""
-        before, self._calendars = self._calendars, self._master.calendars()
-        changed = [name for name in set(before) | set(self._calendars)
-                   if before.get(name) != self._calendars.get(name)]
-        now = self._clock.now()
-        places = [place for place in self._places.list_all() if place.repository] if changed else ()
-        for repository in [place.repository for place in places]:
-            with contextlib.suppress(RepositoryError):      # it is read when it comes back
-                names = {user for name in changed
-                         for user in repository.db.read(repository.schedules.list_users, name)}
-                for row in repository.read_schedules(sorted(names)):
-                    if row["agent"] == self._name:
-                        upto = self.scheduler.decide_now((repository.id, row["name"]))
-                        entry = self._entry(repository, row, now)
-                        entry.decided = max(entry.decided, upto or 0.0)
-                        self._put(entry)
-
-    # -- decisions ---------------------------------------------------------------------
-
-    def _decide(self, entry, upto, spans):
-        """Hands due times to the repository; the next is armed when they are written."""
-        repository, began = entry.repository, self._clock.monotonic()
-        upto_text, failures = to_text(upto), repository.db.failures
-        spans = [in_text(span) for span in spans]
-
-        def then(pending):
-            self._take(repository, pending)
-            if not isinstance(pending.error, RepositoryError):
-                # a paused agent fails at nothing
-                is_long = self._clock.monotonic() - began > WRITE_S
-                self.scheduler.decided(entry, upto, is_long and repository.db.failures > failures)
-        repository.db.submit(repository.decisions.decide, entry.name, entry.revision, upto_text,
-                             spans, to_text(self._clock.now()), self._agent_is_held(), then=then)
-
-    def _take(self, repository, pending):
-        """Sessions that a decision has made are queued, those that they replace are stopped."""
-        if isinstance(pending.error, Changed):
-            repository.is_behind = True         # what is in memory is read again
-        elif pending.error is not None and not isinstance(pending.error, RepositoryGone):
-            log.error("schedules of repository %s: %s", repository.name, pending.error)
-        for made in pending.value or ():
-            self._take_made(repository, made)
-
     def decide_after(self, repository):
         """Decides the schedules whose conditions are met, unless the agent is held."""
         if not self._agent_is_held():
-            repository.db.submit(repository.decisions.decide_after, self._name,
-                                 to_text(self._clock.now()), False,
+            repository.db.submit(repository.decisions.decide_after, self.name,
+                                 self._clock.now(), False,
                                  then=lambda pending: self._take(repository, pending))
 
     def released(self):
@@ -9263,230 +9647,19 @@ class Schedules:
             ("forward", seconds, "what was due between counts as missed") if seconds > 0 else
             ("back", -seconds, "what was due in that time does not fire again"))
         log.warning("%s", message)
-        now = to_text(self._clock.now())
+        now = self._clock.now()
         for place in self._places.list_all():
             if place.repository:
                 place.repository.db.submit(place.repository.ledger.note_step, message, now)
 
-    # -- changes -----------------------------------------------------------------------
-
-    def add(self, schedule, repository):
-        """Adds a schedule, effective at once. Exists, NotFound, BadRequest, Conflict."""
-        self._check(schedule)
-        found = self._places.get(repository) if repository else \
-            self._places.with_scenario(schedule.scenario, schedule.version)
-        found.db.write(found.schedules.add, schedule, to_text(self._clock.now()))
-        self.refresh(found, schedule.name)
-
-    def set(self, name, repository, changes):
-        """Changes a schedule, effective at once; changes(Schedule) -> Schedule. As add()."""
-        found = self._places.with_schedule(name, repository)
-        for is_last in [False] * (CHANGE_TRIES - 1) + [True]:
-            row, now = found.db.read(found.schedules.get, name), to_text(self._clock.now())
-            before = found.schedules.read(row)
-            schedule = changes(before)
-            if schedule == before._replace(enabled=False):      # whatever else is wrong with it
-                method = found.schedules.put
-            else:
-                method = found.schedules.set
-                self._check(schedule, is_moved=schedule.timing != before.timing)
-            try:
-                found.db.write(method, schedule, now, self.find_origin(found, row, now))
-                break
-            except Changed:             # by another client, or by a due time that has come
-                if is_last:
-                    raise
-        self.refresh(found, name)
-
-    def find_origins(self, repository, schedules, now):
-        """{name: Origin} of those of these Schedules that are there."""
-        rows = [repository.db.read(repository.schedules.find, schedule.name)
-                for schedule in schedules]
-        return {row["name"]: self.find_origin(repository, row, now) for row in rows if row}
-
-    def find_origin(self, repository, row, now):
-        """The Origin of a change of this row: with what had come by now (UTC text) and was not
-        decided, held or delayed by jitter."""
-        entry, spans = self.scheduler.find((repository.id, row["name"])), ()
-        if entry is not None and entry.timetable is not None and entry.repository is repository:
-            spans = tuple(in_text(span) for span in entry.list_skipped(
-                *(int(from_text(moment) // 1) for moment in (row["decided"], now)), why=CHANGED))
-        return Origin(row["revision"], row["decided"], spans)
-
-    def _check(self, schedule, is_moved=True):
-        faults = schedule.list_faults()
-        if faults:
-            field, reason = faults[0]
-            told = reason if reason.startswith(field + " ") else "%s: %s" % (field, reason)
-            raise BadRequest(told, faults if len(faults) > 1 else ())
-        if not set(schedule.list_calendars()) <= set(self._calendars):
-            self.read_calendars()           # another agent may have added it
-        unknown = [name for name in schedule.list_calendars() if name not in self._calendars]
-        if unknown:
-            raise NotFound("no calendar %s" % unknown[0])
-        if schedule.context not in self._master.list_contexts():
-            raise NotFound("no context %s" % schedule.context)
-        timetable = schedule.timetable(self._calendars)
-        if is_moved and schedule.enabled and timetable.rule.kind != "startup" \
-                and timetable.next_after(int(self._clock.now())) is None:
-            within = [name for name in schedule.options if name in MOVING_FIELDS]
-            raise BadRequest("the rule %s never fires any more%s" % (
-                shorten(schedule.rule), " within its " + ", ".join(within) if within else ""))
-
-    def delete(self, name, repository):
-        """Deletes a schedule; what it started goes on. NotFound, Conflict."""
-        found = self._places.with_schedule(name, repository)
-        found.db.write(found.schedules.delete, name)
-        self.refresh(found, name)
-
-    def hold(self, name, hold, repository=None):
-        """Holds one schedule, or releases it (None). NotFound."""
-        found = self._places.with_schedule(name, repository)
-        found.db.write(found.schedules.hold, name, hold)
-        self.refresh(found, name)
-
     def _hold_over(self, entry):
         """A schedule's hold has come to its end, if it is still this one."""
-        now, found = self.scheduler.find(entry.key), entry.repository
-        if now is not None and now.hold == entry.hold:
+        current, repository = self.scheduler.find(entry.key), entry.repository
+        if current is not None and current.hold == entry.hold:
             def then(pending):
                 if pending.error is None:
-                    self.refresh(found, entry.name)
-            found.db.submit(found.schedules.hold, entry.name, None, then=then)
-
-    def put_calendar(self, name, dates, is_new):
-        """Adds a calendar or sets its dates, effective at once. Exists, NotFound."""
-        self._master.put_calendar(name, dates, is_new)
-        self.read_calendars()
-
-    def delete_calendar(self, name):
-        """Deletes a calendar. NotFound; Conflict while a schedule names it."""
-        for repository in self._places.readable():
-            for user in repository.db.read(repository.schedules.list_users, name):
-                raise Conflict("schedule %s in repository %s uses calendar %s"
-                               % (user, repository.name, name))
-        self._master.delete_calendar(name)
-        self.read_calendars()
-
-    def update(self):
-        """Reads the schedules and calendars again -> how many schedules are loaded."""
-        self.read_calendars()
-        for repository in self._places.readable():
-            place = self._places.find(repository)
-            if place:
-                self.load(place)
-        return sum(len(self.scheduler.list_entries(place.attachment.id))
-                   for place in self._places.list_all())
-
-    # -- what is to come, and what was -------------------------------------------------
-
-    def list_all(self, repository=None, name=None):
-        """Yields (repository, row, next due time or None) of schedules."""
-        troubles = []
-        for found, row in self._read_all(repository, troubles,
-                                         lambda found: found.list_schedules(name)):
-            yield found, row, self._next_due(found, row)
-        if troubles:
-            raise troubles[0]
-
-    def get(self, name, repository):
-        """[(repository, row, next due time or None)] of a schedule: each repository has its own.
-        NotFound; without a name nothing."""
-        found = []
-        try:
-            for schedule in self.list_all(repository, name) if name is not None else ():
-                found.append(schedule)
-        except RepositoryError:
-            if not found:
-                raise
-        if name is not None and not found:
-            raise NotFound("no schedule %s" % name)
-        return found
-
-    def _read_all(self, repository, troubles, read):
-        """Yields (repository, item) for each of read(repository); why another could not be read is
-        told in `troubles`, for the end."""
-        try:
-            for found in self._places.readable(repository):
-                try:
-                    for item in read(found):
-                        yield found, item
-                except RepositoryError as error:
-                    troubles.append(error)
-        except RepositoryError as error:
-            troubles.append(error)
-
-    def _next_due(self, repository, row):
-        timetable = self._timetable(repository, row) if row["enabled"] else None
-        return timetable and timetable.next_after(self._undecided(row))
-
-    def _undecided(self, row, begin=0.0):
-        """From where on due times can still come: now, or later when the clock was ahead once."""
-        now = decided = self._clock.now()
-        with contextlib.suppress(ValueError):       # another program has written it
-            decided = from_text(row["decided"])
-        return int(max(begin or now, decided if decided > now else 0.0) // 1)
-
-    def _timetable(self, repository, row):
-        """The Timetable of a row, that of its entry when it has one; None when it can have none."""
-        entry = self.scheduler.find((repository.id, row["name"]))
-        if entry is not None and entry.timetable is not None and entry.revision == row["revision"] \
-                and entry.repository is repository:
-            return entry.timetable
-        try:
-            return repository.schedules.read(row).timetable(self._calendars)
-        except (CalendarError, Conflict) as error:
-            log.warning("schedule %s: %s", row["name"], error)
-            return None
-
-    def preview(self, name, repository, begin, end, count, with_excluded=False):
-        """Yields (due, schedule, repository, note) of coming due times, in order; nothing fires."""
-        self.get(name, repository)
-        troubles = []
-
-        def streams():
-            for found, row in self._read_all(repository, troubles,
-                                             lambda found: found.list_schedules(name)):
-                timetable = self._timetable(found, row) if name or row["enabled"] else None
-                if timetable is not None:
-                    yield list_coming(timetable, self._undecided(row, begin), end, with_excluded,
-                                      (row["name"], found.id, found))
-        for due, name, _, found, before, excluded, timetable in list_earliest(
-                streams(), count, lambda coming: coming[:3]):
-            if excluded is not None:
-                yield due, name, found, "excluded (%s): %s" % excluded
-                continue
-            with found.db.reading() as connection:
-                row = found.schedules.get(connection, name)
-                if due > self._clock.now() and found.ledger.is_recorded(connection, name,
-                                                                        to_text(due)):
-                    continue            # it has fired, by a clock that was ahead
-            notes = list_notes(found.schedules.read(row), timetable, due, before)
-            notes += list_holds(hold_of(row))
-            if before == self._undecided(row):
-                notes += list_ahead(before, self._clock.now())
-            yield due, name, found, "; ".join(notes)
-        if troubles:
-            raise troubles[0]
-
-    def plan(self, period, repository, troubles):
-        """Plays a Period -> (the instant up to which, [Visit] in the order of their times). What
-        could not be read is told in `troubles`."""
-        forecast = Forecast(self._name, period, self._timetable)
-        return forecast.play(visits for _, visits in self._read_all(
-            repository, troubles, forecast.list_streams))
-
-    def list_occurrences(self, name, repository, limit):
-        """(repository, row) of occurrences, newest first."""
-        troubles = []
-        rows = list(self._read_all(repository, troubles,
-                                   lambda found: found.db.read(found.ledger.list_occurrences,
-                                                               name, limit)))
-        if not any(row["schedule"] == name for _, row in rows):
-            self.get(name, repository)
-        yield from sorted(rows, key=lambda found: found[1]["due"], reverse=True)[:limit]
-        if troubles:
-            raise troubles[0]
+                    self.refresh(repository, entry.name)
+            repository.db.submit(repository.schedules.hold, entry.name, None, then=then)
 
 
 # ======================================================================================
@@ -9924,7 +10097,7 @@ class Keeper:
             is_due = self._is_due(("clean", place.attachment.id), settings.clean_every_s)
             agent.places.look_after(place, self._cleaner.clean if is_due else None)
         if self._is_due("heartbeat", HEARTBEAT_S):
-            agent.master.heartbeat(agent.name, to_text(agent.clock.now()))
+            agent.master.heartbeat(agent.name, agent.clock.now())
             agent.places.follow_master()
             agent.schedules.read_calendars()
         if self._is_due("purge", 3600.0):
@@ -9951,7 +10124,7 @@ class Keeper:
                    for repository in self._agent.places.readable())
 
     def _purge(self, repository, days, keep):
-        before = None if days is None else to_text(self._agent.clock.now() - days * 86400)
+        before = None if days is None else self._agent.clock.now() - days * 86400
         # some at a time, until there are no more
         return sum(iter(lambda: repository.db.write(repository.views.purge, before, keep), 0))
 
@@ -10248,7 +10421,8 @@ class Desk:
             self._requests += 1
             if self._requests >= YIELD_REQUESTS:
                 self._flooded = self._clock.monotonic()
-        return repository.db.submit(repository.arrivals.add, request, self._now(), within_s=WRITE_S)
+        return repository.db.submit(repository.arrivals.add, request, self._clock.now(),
+                                    within_s=WRITE_S)
 
     def acknowledge(self, repository, acknowledgement):
         """Waits for the commit of a request and queues its session -> its Ticket."""
@@ -10273,10 +10447,10 @@ class Desk:
         agent, scheduler = self._agent, self._agent.schedules.scheduler
         if agent.places.find(repository) is None:
             return                      # let go meanwhile: read anew when it is back
-        if ticket.start_at is not None and from_text(ticket.start_at) > self._clock.now():
+        if ticket.start_at is not None and ticket.start_at > self._clock.now():
             # otherwise it was only read again
             if agent.queue.put_off(ticket.session, repository):
-                scheduler.call_at(from_text(ticket.start_at),
+                scheduler.call_at(ticket.start_at,
                                   lambda: self._start_time(repository, ticket))
             return
         if ticket.wait_until is not None:
@@ -10378,8 +10552,8 @@ class Desk:
                                           number)
         try:
             ticket = repository.db.write(
-                repository.arrivals.reopen, number, variables, secret_file, from_step, self._now(),
-                self._agent.hold is not None)
+                repository.arrivals.reopen, number, variables, secret_file, from_step,
+                self._clock.now(), self._agent.hold is not None)
         finally:
             if secret_file:
                 repository.secrets.settle(secret_file, ticket is not None)
@@ -10447,7 +10621,7 @@ def export_from(master, repository, name, version):
             latest = repository.scenarios.get(connection, name, version or "-1")["version"]
             version = latest if version == "-1" else version
         scenarios = repository.scenarios.list_versions(connection, name, version)
-    schedules = [repository.schedules.read(row) for row in repository.list_schedules()]
+    schedules = [repository.schedules.read_definition(row) for row in repository.list_schedules()]
     document = {"scenarios": [load_body(row["body"]) for row in scenarios],
                 "schedules": [schedule_document(schedule) for schedule in schedules
                               if name is None or schedule.scenario == name]}
@@ -10474,7 +10648,7 @@ class Agent:
         self.is_stopping = False
         self.connections = lambda: 0            # set by the server
         self.master = self.places = self.watch = self.schedules = self.queue = self.keeper = None
-        self.desk = None
+        self.desk = self.changes = self.listing = None
         self.started = self.clock.monotonic()        # of its steady clock
         self._cleaner = self._output = self._inbox = None
         self._threads = []
@@ -10489,7 +10663,7 @@ class Agent:
         settings, clock = self.settings, self.clock
         self.master = open_master(settings, clock)
         identity = own_identity(settings.host_id, self.master.db.uuid)
-        self.master.register(self.name, host, port, str(identity), self._now())
+        self.master.register(self.name, host, port, str(identity), self.clock.now())
         self.hold = self.master.find_hold(self.name)
         self.desk = Desk(self)
         self._output = Output()
@@ -10507,6 +10681,8 @@ class Agent:
         self.watch = Watch(self.places, clock)
         self.schedules = Schedules(self.name, self.places, self.master, clock, self.queue,
                                    lambda: self.hold is not None, self.desk.take_made)
+        self.changes = ScheduleChanges(self.schedules, self.places, self.master, clock)
+        self.listing = ScheduleListing(self.schedules, self.places, clock)
         self.keeper = Keeper(self, self._cleaner)
         self._apply_hold()
         self.places.attach_all()
@@ -10597,21 +10773,18 @@ class Agent:
         if self._output:
             self._output.close()
         if self.master:
-            self.master.heartbeat(self.name, self._now(), is_stopped=True)
+            self.master.heartbeat(self.name, self.clock.now(), is_stopped=True)
             self.master.db.close()
-
-    def _now(self):
-        return to_text(self.clock.now())
 
     # -- definitions -------------------------------------------------------------------
 
     def import_document(self, text, repository, is_replacing):
         """Imports a definitions document -> (Document, (scenarios, schedules) made or changed)."""
         found = self.places.get(repository)
-        now = self._now()
+        now = self.clock.now()
         document, counts = import_into(
             self.master, found, text, self.name, now, is_replacing,
-            lambda document: self.schedules.find_origins(found, document.schedules, now))
+            lambda document: self.changes.find_origins(found, document.schedules, now))
         self.desk.read_contexts()
         if document.calendars or document.schedules:
             self.schedules.read_calendars()
@@ -10638,7 +10811,7 @@ class Agent:
         self.schedules.scheduler.hold(is_held)
         if is_held and self.hold.until:
             hold = self.hold
-            self.schedules.scheduler.call_at(from_text(hold.until), lambda: self._hold_over(hold))
+            self.schedules.scheduler.call_at(hold.until, lambda: self._hold_over(hold))
 
     def set_hold(self, hold):
         """Begins nothing new until the release (None), which decides what was due meanwhile; kept
@@ -10659,7 +10832,7 @@ class Agent:
             repository = place.repository
             if repository:
                 repository.db.submit(repository.sessions.set_waiting, self.name,
-                                     hold is not None, self._now())
+                                     hold is not None, self.clock.now())
         self._apply_hold()
         if hold is None:
             self.schedules.released()
@@ -10682,7 +10855,8 @@ def ping(agent):
               ("running", running), ("queued", queued),
               ("repositories", "%d/%d" % (usable, len(places))), ("hold", hold is not None)]
     return fields if hold is None else fields + [
-        ("hold_reason", hold.reason), ("hold_by", hold.by), ("hold_until", to_local(hold.until))]
+        ("hold_reason", hold.reason), ("hold_by", hold.by),
+        ("hold_until", hold.until and local_iso(hold.until, "milliseconds"))]
 
 
 def _find_status(agent, places, usable):
@@ -10879,13 +11053,18 @@ def _take_option(row, word, request):
 
 FLUSH = object()        # in a reply: send now what there is
 
-_TIMES = ("due", "last_due", "created", "begun", "ended", "decided", "last", "imported",
-          "hold_until")
+_TIMES = ("due", "last_due", "created", "begun", "ended", "decided", "imported")
 
 
 def columns(row, names):
-    """Fields of a row by the names of its columns; times in the agent's zone."""
+    """Fields of a row by the names of its columns; times in the agent's zone. Rows that are only
+    shown come as the tables have them."""
     return [(name, to_local(row[name]) if name in _TIMES else row[name]) for name in names.split()]
+
+
+def instant(when):
+    """Epoch seconds, or None -> the value of a field."""
+    return None if when is None else local_iso(when, "milliseconds")
 
 
 def ticket_fields(ticket):
@@ -11061,38 +11240,40 @@ def internal(error, hidden):
 # The verbs on schedules and calendars.
 # ======================================================================================
 
-def schedule_fields(repository, row, due):
-    """The line of a schedule."""
-    fields = columns(row, "name agent scenario version context rule timezone") + [
-        ("enabled", bool(row["enabled"])), ("hold", row["hold_since"] is not None),
-        ("next", due and local_iso(due)), ("last", to_local(row["last"])),
-        ("repository", repository.name)]
-    return fields + (columns(row, "hold_reason hold_until") if row["hold_since"] else [])
+def schedule_fields(repository, stored, due):
+    """The line of a StoredSchedule."""
+    schedule, hold = stored.schedule, stored.hold
+    names = "name agent scenario version context rule timezone enabled".split()
+    fields = [(name, getattr(schedule, name)) for name in names] + [
+        ("hold", hold is not None), ("next", due and local_iso(due)),
+        ("last", instant(stored.last)), ("repository", repository.name)]
+    return fields + ([("hold_reason", hold.reason), ("hold_until", instant(hold.until))]
+                     if hold else [])
 
 
 @verb("SCHED LIST")
 def _sched_list(agent, request):
-    for found in agent.schedules.list_all(request["-REPO"]):
-        yield schedule_fields(*found)
+    for schedule in agent.listing.list_all(request["-REPO"]):
+        yield schedule_fields(*schedule)
 
 
 @verb("SCHED SHOW")
 def _sched_show(agent, request):
-    for repository, row, due in agent.schedules.get(request["NAME"], request["-REPO"]):
-        yield schedule_fields(repository, row, due)
-        schedule = repository.schedules.read(row)
+    for repository, stored, due in agent.listing.get(request["NAME"], request["-REPO"]):
+        yield schedule_fields(repository, stored, due)
+        schedule, hold = stored.check().schedule, stored.hold
         for option, value in schedule.options.items():
             yield [("option", option.replace("session_", "").upper()), ("value", value)]
         for variable, value in schedule.variables.items():
             yield [("variable", variable), ("value", value)]
         for kind, name, met in repository.db.read(
                 repository.schedules.list_conditions, schedule.name):
-            yield [("after", name), ("kind", kind), ("met", to_local(met))]
-        if row["waiting"]:
-            yield [("waiting", to_local(row["waiting"]))]
-        if row["hold_since"]:
-            yield [("held", to_local(row["hold_since"])), ("by", row["hold_by"]),
-                   ("until", to_local(row["hold_until"])), ("reason", row["hold_reason"])]
+            yield [("after", name), ("kind", kind), ("met", instant(met))]
+        if stored.waiting is not None:
+            yield [("waiting", instant(stored.waiting))]
+        if hold:
+            yield [("held", instant(hold.since)), ("by", hold.by), ("until", instant(hold.until)),
+                   ("reason", hold.reason)]
 
 
 @verb("SCHED ADD")
@@ -11102,7 +11283,7 @@ def _sched_add(agent, request):
                          % FORMS["daily"])
     given = {name: request[name.upper()] for name in ("name", "scenario", "version", "context")}
     given.update(rule=request["RULE"] or "", variables=request.variables)
-    agent.schedules.add(_schedule(agent, given, _schedule_changes(request)), request["-REPO"])
+    agent.changes.add(_schedule(agent, given, _schedule_changes(request)), request["-REPO"])
     return [("schedule", request["NAME"])]
 
 
@@ -11128,13 +11309,13 @@ def _sched_set(agent, request):
     def changed(schedule):
         return _schedule(agent, schedule.options, schedule._asdict(), changes,
                          {"variables": dict(schedule.variables, **request.variables)})
-    agent.schedules.set(request["NAME"], request["-REPO"], changed)
+    agent.changes.set(request["NAME"], request["-REPO"], changed)
     return [("schedule", request["NAME"])]
 
 
 @verb("SCHED DEL")
 def _sched_del(agent, request):
-    agent.schedules.delete(request["NAME"], request["-REPO"])
+    agent.changes.delete(request["NAME"], request["-REPO"])
     return [("schedule", request["NAME"])]
 
 
@@ -11142,14 +11323,14 @@ def _sched_del(agent, request):
 @verb("SCHED ON")
 def _sched_on_off(agent, request):
     is_on = request.verb == "SCHED ON"
-    agent.schedules.set(request["NAME"], request["-REPO"],
-                        lambda schedule: schedule._replace(enabled=is_on))
+    agent.changes.set(request["NAME"], request["-REPO"],
+                      lambda schedule: schedule._replace(enabled=is_on))
     return [("schedule", request["NAME"]), ("enabled", is_on)]
 
 
 @verb("SCHED NEXT")
 def _sched_next(agent, request):
-    for due, name, repository, note in agent.schedules.preview(
+    for due, name, repository, note in agent.listing.preview(
             request["NAME"], request["-REPO"], request["-FROM"], request["-TO"],
             request["-COUNT"] or 10, "-ALL" in request):
         yield [("schedule", name), ("due", local_iso(due)), ("note", note)] + _origin(
@@ -11164,13 +11345,13 @@ def _origin(agent, number):
 
 @verb("SCHED WHY")
 def _sched_why(agent, request):
-    for repository, row in agent.schedules.list_occurrences(request["NAME"], request["-REPO"],
-                                                            request["-LIMIT"] or 50):
+    for repository, row in agent.listing.list_occurrences(request["NAME"], request["-REPO"],
+                                                          request["-LIMIT"] or 50):
         yield columns(row, "schedule due last_due count decision reason session status decided") + [
             ("message", explain(row))] + _origin(agent, repository.id)
     with contextlib.suppress(NotFound):         # deleted since
-        notes = [note for found in agent.schedules.get(request["NAME"], request["-REPO"])
-                 for note in list_state(*found, hold=agent.hold)]
+        notes = [note for schedule in agent.listing.get(request["NAME"], request["-REPO"])
+                 for note in list_state(*schedule, hold=agent.hold)]
         return [("note", "; ".join(notes))] if notes else None
 
 
@@ -11182,7 +11363,7 @@ def _sched_plan(agent, request):
     if period.end <= begin:
         raise BadRequest("-TO lies before -FROM")
     troubles = []
-    end, visits = agent.schedules.plan(period, request["-REPO"], troubles)
+    end, visits = agent.listing.plan(period, request["-REPO"], troubles)
     for visit in visits:
         if visit.outcome != STARTS or "-ALL" in request:
             yield visit_fields(visit) + _origin(agent, visit.schedule[0])
@@ -11216,13 +11397,13 @@ def _calendar_list(agent, request):
 @verb("CALENDAR SET")
 @verb("CALENDAR ADD")
 def _calendar_put(agent, request):
-    agent.schedules.put_calendar(request["NAME"], request["DATES"], request.verb == "CALENDAR ADD")
+    agent.changes.put_calendar(request["NAME"], request["DATES"], request.verb == "CALENDAR ADD")
     return [("calendar", request["NAME"])]
 
 
 @verb("CALENDAR DEL")
 def _calendar_del(agent, request):
-    agent.schedules.delete_calendar(request["NAME"])
+    agent.changes.delete_calendar(request["NAME"])
     return [("calendar", request["NAME"])]
 
 
@@ -11242,7 +11423,7 @@ def _exec(agent, request):
         request["SCENARIO"], request["-AGENT"] or agent.name, request["VERSION"] or NEWEST,
         request["CONTEXT"] or DEFAULT_CONTEXT, request.variables, request["-NAME"] or "",
         request["-KEYWORDS"] or "", request["-PRIORITY"] or 0, request.get("-LEVEL", 5),
-        request["-TIMEOUT"], to_text(request["-AT"]) if "-AT" in request else None, request["-KEY"])
+        request["-TIMEOUT"], request["-AT"], request["-KEY"])
     pending = agent.desk.execute(wanted, request["-REPO"])
     if "-SYNC" not in request:
         return pending
@@ -11279,8 +11460,7 @@ def _hold(agent, request):
     now, until = agent.clock.now(), request["-UNTIL"]
     if until is not None and until <= now:
         raise BadRequest("-UNTIL lies in the past")
-    return _set_hold(agent, request, Hold(request["REASON"] or "", request.actor, to_text(now),
-                                          until and to_text(until)))
+    return _set_hold(agent, request, Hold(request["REASON"] or "", request.actor, now, until))
 
 
 @verb("RELEASE")
@@ -11290,7 +11470,7 @@ def _release(agent, request):
 
 def _set_hold(agent, request, hold):
     if "-SCHEDULE" in request:
-        agent.schedules.hold(request["-SCHEDULE"], hold, request["-REPO"])
+        agent.changes.hold(request["-SCHEDULE"], hold, request["-REPO"])
         return [("schedule", request["-SCHEDULE"]), ("hold", hold is not None)]
     agent.set_hold(hold)
     return [("agent", agent.name), ("hold", hold is not None)]
@@ -11306,7 +11486,7 @@ def _shutdown(agent, request):
 def _sessions(agent, request):
     filters = SessionFilter(tuple(request["-STATUS"] or ()), request["-SCENARIO"],
                             request["-SCHEDULE"], request["-KEYWORD"],
-                            to_text(request["-SINCE"]) if "-SINCE" in request else None)
+                            request["-SINCE"])
     for row in agent.watch.list_sessions(filters, request["-REPO"], request["-LIMIT"] or 50):
         yield session_fields(agent, row)
 
@@ -11969,7 +12149,7 @@ def _import_file(master, path, settings, clock):
         repository = WorkRepository(number, name, work_path, clock).open(expected)
         with contextlib.closing(repository.db):
             document, counts = import_into(master, repository, text, settings.name,
-                                           to_text(clock.now()), settings.replace)
+                                           clock.now(), settings.replace)
     except AgentError as error:
         for place, reason in error.faults:
             _say("%s: %s: %s" % (path, place, reason))

@@ -15,7 +15,7 @@ from .base.vocabulary import (CLEAN_S, DEFAULT_NAME, DEFAULT_PORT, EXIT_CANNOT_S
                               MAX_QUEUE, MIN_LINE, SESSIONS_PER_CORE, WAKE)
 from .base.errors import AgentError, CannotStart, NotFound
 from .base.program import VERSION, log, program_path
-from .base.times import Clock, local_iso, to_text
+from .base.times import Clock, local_iso
 from .base.words import check_name
 from .store.files import NameLock, make_folder
 from .store.work import WorkRepository
@@ -118,7 +118,7 @@ def _import_file(master, path, settings, clock):
         repository = WorkRepository(number, name, work_path, clock).open(expected)
         with contextlib.closing(repository.db):
             document, counts = import_into(master, repository, text, settings.name,
-                                           to_text(clock.now()), settings.replace)
+                                           clock.now(), settings.replace)
     except AgentError as error:
         for place, reason in error.faults:
             _say("%s: %s: %s" % (path, place, reason))

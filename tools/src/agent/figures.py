@@ -1,6 +1,6 @@
 """How the agent is, in figures: PING and METRICS."""
 from ..base.program import VERSION
-from ..base.times import to_local
+from ..base.times import local_iso
 
 
 def ping(agent):
@@ -15,7 +15,8 @@ def ping(agent):
               ("running", running), ("queued", queued),
               ("repositories", "%d/%d" % (usable, len(places))), ("hold", hold is not None)]
     return fields if hold is None else fields + [
-        ("hold_reason", hold.reason), ("hold_by", hold.by), ("hold_until", to_local(hold.until))]
+        ("hold_reason", hold.reason), ("hold_by", hold.by),
+        ("hold_until", hold.until and local_iso(hold.until, "milliseconds"))]
 
 
 def _find_status(agent, places, usable):

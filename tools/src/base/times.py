@@ -33,6 +33,14 @@ def from_text(text):
     return timegm(fields) + int(text[20:23] or 0) / 1000.0      # as SQLite itself writes it: none
 
 
+def find_time(text):
+    """`from_text`, or None of what is none: another program has written it."""
+    try:
+        return from_text(text) if text else None
+    except (ValueError, TypeError):
+        return None
+
+
 def to_local(text):
     """UTC text of the tables -> the agent's local time with its offset;
     what is none stays as it is."""

@@ -1,15 +1,20 @@
 """The lines of replies: their fields and their order."""
-from ..base.times import from_text, to_local
+from ..base.times import from_text, local_iso, to_local
 
 FLUSH = object()        # in a reply: send now what there is
 
-_TIMES = ("due", "last_due", "created", "begun", "ended", "decided", "last", "imported",
-          "hold_until")
+_TIMES = ("due", "last_due", "created", "begun", "ended", "decided", "imported")
 
 
 def columns(row, names):
-    """Fields of a row by the names of its columns; times in the agent's zone."""
+    """Fields of a row by the names of its columns; times in the agent's zone. Rows that are only
+    shown come as the tables have them."""
     return [(name, to_local(row[name]) if name in _TIMES else row[name]) for name in names.split()]
+
+
+def instant(when):
+    """Epoch seconds, or None -> the value of a field."""
+    return None if when is None else local_iso(when, "milliseconds")
 
 
 def ticket_fields(ticket):

@@ -4,48 +4,50 @@ import contextlib
 
 from ..base.errors import BadRequest, NotFound
 from ..base.forms import schedule_field
-from ..base.times import local_iso, to_local
+from ..base.times import local_iso
 from ..timetable.days import DAY, FORMS
 from ..definitions.fields import SCHEDULE_FIELDS
 from ..definitions.model import make_schedule
 from ..scheduling.preview import explain, list_state
 from ..scheduling.visits import OUTCOMES, Period, STARTS
 from .table import verb
-from .lines import columns
+from .lines import columns, instant
 
 
-def schedule_fields(repository, row, due):
-    """The line of a schedule."""
-    fields = columns(row, "name agent scenario version context rule timezone") + [
-        ("enabled", bool(row["enabled"])), ("hold", row["hold_since"] is not None),
-        ("next", due and local_iso(due)), ("last", to_local(row["last"])),
-        ("repository", repository.name)]
-    return fields + (columns(row, "hold_reason hold_until") if row["hold_since"] else [])
+def schedule_fields(repository, stored, due):
+    """The line of a StoredSchedule."""
+    schedule, hold = stored.schedule, stored.hold
+    names = "name agent scenario version context rule timezone enabled".split()
+    fields = [(name, getattr(schedule, name)) for name in names] + [
+        ("hold", hold is not None), ("next", due and local_iso(due)),
+        ("last", instant(stored.last)), ("repository", repository.name)]
+    return fields + ([("hold_reason", hold.reason), ("hold_until", instant(hold.until))]
+                     if hold else [])
 
 
 @verb("SCHED LIST")
 def _sched_list(agent, request):
-    for found in agent.schedules.list_all(request["-REPO"]):
-        yield schedule_fields(*found)
+    for schedule in agent.listing.list_all(request["-REPO"]):
+        yield schedule_fields(*schedule)
 
 
 @verb("SCHED SHOW")
 def _sched_show(agent, request):
-    for repository, row, due in agent.schedules.get(request["NAME"], request["-REPO"]):
-        yield schedule_fields(repository, row, due)
-        schedule = repository.schedules.read(row)
+    for repository, stored, due in agent.listing.get(request["NAME"], request["-REPO"]):
+        yield schedule_fields(repository, stored, due)
+        schedule, hold = stored.check().schedule, stored.hold
         for option, value in schedule.options.items():
             yield [("option", option.replace("session_", "").upper()), ("value", value)]
         for variable, value in schedule.variables.items():
             yield [("variable", variable), ("value", value)]
         for kind, name, met in repository.db.read(
                 repository.schedules.list_conditions, schedule.name):
-            yield [("after", name), ("kind", kind), ("met", to_local(met))]
-        if row["waiting"]:
-            yield [("waiting", to_local(row["waiting"]))]
-        if row["hold_since"]:
-            yield [("held", to_local(row["hold_since"])), ("by", row["hold_by"]),
-                   ("until", to_local(row["hold_until"])), ("reason", row["hold_reason"])]
+            yield [("after", name), ("kind", kind), ("met", instant(met))]
+        if stored.waiting is not None:
+            yield [("waiting", instant(stored.waiting))]
+        if hold:
+            yield [("held", instant(hold.since)), ("by", hold.by), ("until", instant(hold.until)),
+                   ("reason", hold.reason)]
 
 
 @verb("SCHED ADD")
@@ -55,7 +57,7 @@ def _sched_add(agent, request):
                          % FORMS["daily"])
     given = {name: request[name.upper()] for name in ("name", "scenario", "version", "context")}
     given.update(rule=request["RULE"] or "", variables=request.variables)
-    agent.schedules.add(_schedule(agent, given, _schedule_changes(request)), request["-REPO"])
+    agent.changes.add(_schedule(agent, given, _schedule_changes(request)), request["-REPO"])
     return [("schedule", request["NAME"])]
 
 
@@ -81,13 +83,13 @@ def _sched_set(agent, request):
     def changed(schedule):
         return _schedule(agent, schedule.options, schedule._asdict(), changes,
                          {"variables": dict(schedule.variables, **request.variables)})
-    agent.schedules.set(request["NAME"], request["-REPO"], changed)
+    agent.changes.set(request["NAME"], request["-REPO"], changed)
     return [("schedule", request["NAME"])]
 
 
 @verb("SCHED DEL")
 def _sched_del(agent, request):
-    agent.schedules.delete(request["NAME"], request["-REPO"])
+    agent.changes.delete(request["NAME"], request["-REPO"])
     return [("schedule", request["NAME"])]
 
 
@@ -95,14 +97,14 @@ def _sched_del(agent, request):
 @verb("SCHED ON")
 def _sched_on_off(agent, request):
     is_on = request.verb == "SCHED ON"
-    agent.schedules.set(request["NAME"], request["-REPO"],
-                        lambda schedule: schedule._replace(enabled=is_on))
+    agent.changes.set(request["NAME"], request["-REPO"],
+                      lambda schedule: schedule._replace(enabled=is_on))
     return [("schedule", request["NAME"]), ("enabled", is_on)]
 
 
 @verb("SCHED NEXT")
 def _sched_next(agent, request):
-    for due, name, repository, note in agent.schedules.preview(
+    for due, name, repository, note in agent.listing.preview(
             request["NAME"], request["-REPO"], request["-FROM"], request["-TO"],
             request["-COUNT"] or 10, "-ALL" in request):
         yield [("schedule", name), ("due", local_iso(due)), ("note", note)] + _origin(
@@ -117,13 +119,13 @@ def _origin(agent, number):
 
 @verb("SCHED WHY")
 def _sched_why(agent, request):
-    for repository, row in agent.schedules.list_occurrences(request["NAME"], request["-REPO"],
-                                                            request["-LIMIT"] or 50):
+    for repository, row in agent.listing.list_occurrences(request["NAME"], request["-REPO"],
+                                                          request["-LIMIT"] or 50):
         yield columns(row, "schedule due last_due count decision reason session status decided") + [
             ("message", explain(row))] + _origin(agent, repository.id)
     with contextlib.suppress(NotFound):         # deleted since
-        notes = [note for found in agent.schedules.get(request["NAME"], request["-REPO"])
-                 for note in list_state(*found, hold=agent.hold)]
+        notes = [note for schedule in agent.listing.get(request["NAME"], request["-REPO"])
+                 for note in list_state(*schedule, hold=agent.hold)]
         return [("note", "; ".join(notes))] if notes else None
 
 
@@ -135,7 +137,7 @@ def _sched_plan(agent, request):
     if period.end <= begin:
         raise BadRequest("-TO lies before -FROM")
     troubles = []
-    end, visits = agent.schedules.plan(period, request["-REPO"], troubles)
+    end, visits = agent.listing.plan(period, request["-REPO"], troubles)
     for visit in visits:
         if visit.outcome != STARTS or "-ALL" in request:
             yield visit_fields(visit) + _origin(agent, visit.schedule[0])
@@ -169,11 +171,11 @@ def _calendar_list(agent, request):
 @verb("CALENDAR SET")
 @verb("CALENDAR ADD")
 def _calendar_put(agent, request):
-    agent.schedules.put_calendar(request["NAME"], request["DATES"], request.verb == "CALENDAR ADD")
+    agent.changes.put_calendar(request["NAME"], request["DATES"], request.verb == "CALENDAR ADD")
     return [("calendar", request["NAME"])]
 
 
 @verb("CALENDAR DEL")
 def _calendar_del(agent, request):
-    agent.schedules.delete_calendar(request["NAME"])
+    agent.changes.delete_calendar(request["NAME"])
     return [("calendar", request["NAME"])]

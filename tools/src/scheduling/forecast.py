@@ -5,11 +5,8 @@ import heapq
 import itertools
 
 from ..base.vocabulary import MAX_QUEUE
-from ..base.errors import Conflict
-from ..base.program import log
-from ..base.times import from_text, local_iso
-from ..store.records import hold_of
-from .entry import Entry, Policy
+from ..base.times import local_iso
+from .entry import Entry, Missed, ON_HOLD
 from .preview import find_release, list_earliest
 from .visits import (MAX_VISITS, OVERLAPS, QUEUES, SKIPS, STARTS, UNFIT, list_held, list_visits,
                      open_visit, visit_maker)
@@ -19,15 +16,15 @@ class Forecast:
     """What a plan is made of: due times, and for a period that is to come what is open now,
     and which conditions are met."""
 
-    def __init__(self, agent, period, find_timetable):
-        self._agent, self._period, self._find_timetable = agent, period, find_timetable
+    def __init__(self, agent, period):
+        self._agent, self._period = agent, period
         self._is_past = period.begin < period.now       # played from an empty start
         self._begin = min(period.begin, period.now)
         self._followers, self._open = [], []
 
-    def list_streams(self, repository):
-        """Yields the Visits of one schedule of a repository after the other;
-        what is open comes last."""
+    def list_streams(self, repository, schedules):
+        """Yields the Visits of one of the StoredSchedules of a repository after the other; what is
+        open is taken up last."""
         with repository.db.reading() as connection:
             durations = repository.views.get_durations(connection)
             opened = [] if self._is_past else repository.views.list_open(connection, self._agent)
@@ -35,44 +32,37 @@ class Forecast:
         conditions, releases = collections.defaultdict(dict), {}
         for schedule, kind, name, ended in met:
             conditions[schedule][kind, repository.id, name] = ended
-        for row in repository.list_schedules():
-            if row["agent"] != self._agent:
+        for stored in schedules:
+            schedule = stored.schedule
+            if schedule.agent != self._agent:
                 continue
-            try:
-                found = find_release(self._period.hold, hold_of(row))
-                if row["hold_since"]:
-                    releases[row["name"]] = found[0]
-                timetable = self._find_timetable(repository, row) if row["enabled"] else None
-                if timetable is not None:
-                    yield self._list_visits(
-                        repository, row, timetable, durations.get(row["scenario"]),
-                        conditions.get(row["name"], {}), *found)
-            # does not fire: another program has spoilt it
-            except (ValueError, Conflict) as error:
-                log.warning("schedule %s: %s", row["name"], error)
+            release, note = find_release(self._period.hold, stored.hold)
+            if stored.hold:
+                releases[schedule.name] = release
+            if stored.timetable is not None and schedule.enabled:
+                yield self._list_visits(
+                    repository, stored, durations.get(schedule.scenario),
+                    conditions.get(schedule.name, {}), release, note)
         release, _ = find_release(self._period.hold)
-        self._open += [open_visit(repository, row, ticket, durations.get(row["scenario"]),
-                                  self._begin, releases.get(row["schedule"], release))
-                       for row, ticket in opened]
+        self._open += [open_visit(repository, session, durations.get(session.scenario),
+                                  self._begin, releases.get(session.ticket.schedule, release))
+                       for session in opened]
 
-    def _list_visits(self, repository, row, timetable, duration, met, release, note):
+    def _list_visits(self, repository, stored, duration, met, release, note):
         """The Visits of a schedule, in order; what it runs after is kept in mind."""
-        schedule = repository.schedules.read(row)
-        decided, begin, end = from_text(row["decided"]), self._period.begin, self._period.end
+        schedule, begin, end = stored.schedule, self._period.begin, self._period.end
         if not self._is_past:
             if begin == self._begin:    # what jitter delays is still to come
                 begin -= schedule.get("jitter")
-            begin = max(begin, decided + 0.001)
-        make = visit_maker(repository, schedule, duration, timetable)
-        waiting = row["waiting"] and not self._is_past and from_text(row["waiting"])
+            begin = max(begin, stored.decided + 0.001)
+        make = visit_maker(repository, schedule, duration, stored.timetable)
         if schedule.get("after"):
-            self._followers.append(Follower(repository, schedule, make, {
-                key: from_text(ended) for key, ended in met.items()}, release))
-        visits = list_visits(make, timetable, begin, end)
+            self._followers.append(Follower(repository, schedule, make, met, release))
+        visits = list_visits(make, stored.timetable, begin, end)
         if note:
-            entry = Entry(repository, row["name"], row["revision"], timetable,
-                          Policy(*map(schedule.get, Policy._fields)), None, decided, release)
-            visits = list_held(make, entry, begin, end, release, note)
+            visits = list_held(make, Entry(repository, stored, Missed(release, *ON_HOLD)),
+                               begin, end, release, note)
+        waiting = None if self._is_past else stored.waiting
         return itertools.chain([make(waiting)] if waiting else [], visits)
 
     def play(self, streams):

@@ -2,12 +2,10 @@
 import itertools
 from typing import NamedTuple, Optional
 
-from ..base.vocabulary import MAX_QUEUE, RUNNING
+from ..base.vocabulary import MAX_QUEUE
 from ..base.errors import NotFound, Unreadable
-from ..base.times import from_text
 from ..timetable.timetable import find_jitter
 from ..store.records import Hold
-from .entry import ON_HOLD
 from .preview import NEVER_RELEASED
 
 MAX_VISITS = 20000      # due times that a plan plays
@@ -86,17 +84,17 @@ def visit_maker(repository, schedule, duration, timetable=None):
     return make
 
 
-def open_visit(repository, row, ticket, duration, now, release):
-    """The Visit of a session that is open: until when it runs, or from when on it may begin."""
-    planned = from_text(row["start_at"] or row["created"])
-    visit = Visit(name=row["schedule"], scenario=(repository.id, row["scenario"]),
-                  due=from_text(row["due"]) if row["due"] else planned,
-                  at=max(now, planned, release),
-                  overlap="queue" if row["schedule"] and not ticket.is_parallel else "parallel",
+def open_visit(repository, session, duration, now, release):
+    """The Visit of an OpenSession: until when it runs, or from when on it may begin."""
+    ticket = session.ticket
+    planned = ticket.start_at or session.created
+    visit = Visit(name=ticket.schedule, scenario=(repository.id, session.scenario),
+                  due=session.due or planned, at=max(now, planned, release),
+                  overlap="queue" if ticket.schedule and not ticket.is_parallel else "parallel",
                   priority=ticket.priority, limit=ticket.limit or MAX_QUEUE, on_limit="wait"
-                  ).estimate(duration, row["timeout"])
-    if row["status"] == RUNNING:
-        visit.begin = from_text(row["begun"])
+                  ).estimate(duration, session.timeout)
+    if session.begun is not None:
+        visit.begin = session.begun
         visit.end = max(now, visit.begin + visit.duration)
     return visit
 
@@ -112,7 +110,7 @@ def list_visits(make, timetable, begin, end):
 def list_held(make, entry, begin, end, release, note):
     """list_visits of an Entry that is held until its release: what `misfire` makes of them then,
     and before them those that came due before the period and run at the release."""
-    upto, spans = (NEVER_RELEASED, []) if release > end else entry.judge(release, release, ON_HOLD)
+    upto, spans = (NEVER_RELEASED, []) if release > end else entry.judge(release, entry.missed)
     runs = {span.first: span for span in spans if not span.reason}
     earlier = map(make, [due for due in runs if due < begin])
     for visit in itertools.chain(earlier, list_visits(make, entry.timetable, begin, end)):

@@ -3,6 +3,7 @@ import json
 
 from ..base.vocabulary import ERROR, QUEUED, RESTARTABLE, WAITING
 from ..base.errors import BadRequest, Busy, Changed, Conflict
+from ..base.times import to_text
 from ..base.words import shorten
 from ..definitions.model import canonical
 from .pending import atomic
@@ -32,7 +33,8 @@ class Arrivals:
 
     def end_excess(self, connection, ticket, now):
         """The Ticket of a session that the limit of its scenario ends at once."""
-        ending = self._endings.end(connection, ticket.session, ERROR, ticket.excess, now)
+        ending = self._endings.end(connection, ticket.session, ERROR, ticket.excess,
+                                    to_text(now))
         return ticket._replace(status=ERROR, ending=ending)
 
     def insert(self, connection, request, now):
@@ -60,6 +62,7 @@ class Arrivals:
         status, excess = WAITING if is_waiting else QUEUED, ""
         if scenario.concurrency:
             status, excess = self._limited(connection, scenario, status, request.replaces)
+        start_at, due = (moment and to_text(moment) for moment in (request.start_at, request.due))
         session = connection.execute(
             "insert into session(id, agent, scenario, version, definition, context, status, name,"
             " keywords, priority, level, timeout, created, start_at, variables, given, key,"
@@ -68,8 +71,8 @@ class Arrivals:
             " ?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (request.agent, scenario.name, scenario.version, row["definition"],
              request.context, status, request.name, request.keywords, request.priority,
-             request.level, timeout, now, request.start_at, variables, given, request.key,
-             request.schedule, request.due, request.is_parallel, request.parent,
+             request.level, timeout, to_text(now), start_at, variables, given, request.key,
+             request.schedule, due, request.is_parallel, request.parent,
              request.secret_file if secrets else None)).lastrowid
         ticket = Ticket(session, status, request.agent, request.priority, request.start_at,
                         request.schedule, is_parallel=request.is_parallel, excess=excess,

@@ -2,7 +2,7 @@
 
 from ..base.vocabulary import OUTSTANDING, QUEUED, RUNNING, TRANSITIONS, WAITING
 from ..base.errors import Conflict, NotFound, RepositoryError, Unreadable
-from ..base.times import from_text
+from ..base.times import from_text, to_text
 from .pending import lazy
 from .records import Ticket
 
@@ -51,18 +51,20 @@ class Sessions:
             scenario = self.get_scenario(connection, row)
         except Unreadable:
             scenario = None
+        start_at = row["start_at"] and from_text(row["start_at"])
         return self.with_limit(
-            Ticket(row["id"], row["status"], row["agent"], row["priority"], row["start_at"],
+            Ticket(row["id"], row["status"], row["agent"], row["priority"], start_at,
                    row["schedule"], is_parallel=bool(row["is_parallel"])),
-            scenario, row["start_at"] or row["created"])
+            scenario, start_at or from_text(row["created"]))
 
     @staticmethod
     def with_limit(ticket, scenario, since):
+        """A Ticket with what the limit of its Scenario (or None) says; it waits since then."""
         if not scenario or not scenario.concurrency:
             return ticket
         wait = scenario.concurrency["max_wait"]
         return ticket._replace(scenario=scenario.name, limit=scenario.concurrency["limit"],
-                               wait_until=wait and from_text(since) + wait)
+                               wait_until=wait and since + wait)
 
     @staticmethod
     def list_secret_files(connection):
@@ -96,7 +98,7 @@ class Sessions:
     def set_waiting(self, connection, agent, is_held, now):
         """A hold makes what is QUEUED wait; its release queues what waited only for it."""
         state, where = (WAITING, "status='QUEUED'") if is_held else (
-            QUEUED, "status='WAITING' and (start_at is null or start_at <= '%s')" % now)
+            QUEUED, "status='WAITING' and (start_at is null or start_at <= '%s')" % to_text(now))
         rows = connection.execute("select id from session where agent=? and status in ('WAITING',"
                                   " 'QUEUED') and " + where, (agent,)).fetchall()
         for row in rows:

@@ -2,7 +2,9 @@
 import contextlib
 
 from ..base.errors import Unreadable
-from ..base.times import from_text
+from ..base.times import find_time, from_text, to_text
+from ..base.vocabulary import RUNNING
+from .records import OpenSession
 
 
 class Views:
@@ -24,7 +26,7 @@ class Views:
                 values.append(value)
         if filters.since is not None:
             where.append("created >= ?")
-            values.append(filters.since)
+            values.append(to_text(filters.since))
         if filters.keyword is not None:
             where.append("instr(',' || keywords || ',', ',' || ? || ',')")
             values.append(filters.keyword)
@@ -66,11 +68,14 @@ class Views:
         return {scenario: sorted(found)[len(found) // 2] for scenario, found in durations.items()}
 
     def list_open(self, connection, agent):
-        """[(row, Ticket)] of an agent's sessions that run or are outstanding,
-        in order of creation."""
-        return [(row, self._sessions.make_ticket(connection, row)) for row in connection.execute(
-            "select * from session where agent=? and status in ('WAITING', 'QUEUED', 'RUNNING')"
-            " order by id", (agent,)).fetchall()]
+        """[OpenSession] of an agent's sessions that run or are outstanding, in order of
+        creation."""
+        return [OpenSession(
+            self._sessions.make_ticket(connection, row), row["scenario"], from_text(row["created"]),
+            from_text(row["begun"]) if row["status"] == RUNNING else None, find_time(row["due"]),
+            row["timeout"]) for row in connection.execute(
+                "select * from session where agent=? and status in ('WAITING', 'QUEUED',"
+                " 'RUNNING') order by id", (agent,)).fetchall()]
 
     def get_resume(self, connection, session):
         """What a run needs: (session row, Scenario, runs so far, {step: (attempts so far,
@@ -107,8 +112,7 @@ class Views:
                                   " 'RUNNING') limit 1").fetchone() is not None
 
     def purge(self, connection, before, keep, limit=200):
-        """Deletes at most `limit` sessions that ended before (UTC text) or beyond the newest
-        `keep`.
+        """Deletes at most `limit` sessions that ended before then or beyond the newest `keep`.
 
         Returns how many; 0 means that nothing is left to purge.
         """
@@ -116,7 +120,7 @@ class Views:
                          "status in ('DONE', 'WARNING', 'ERROR', 'STOPPED')"], []
         if before is not None:
             where.append("ended < ?")
-            values.append(before)
+            values.append(to_text(before))
         if keep is not None:
             where.append("id <= ifnull((select id from session where ended is not null"
                          " order by id desc limit 1 offset ?), -1)")
@@ -129,7 +133,7 @@ class Views:
             connection.execute("delete from session where id=?", (session,))
         if before is not None and len(ids) < limit:
             connection.execute("delete from occurrence where session is null and last_due < ?",
-                               (before,))
+                               (to_text(before),))
         if ids:
             self._scenarios.forget_unused(connection)
         return len(ids)

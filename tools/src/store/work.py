@@ -6,7 +6,6 @@ import os
 
 from ..base.vocabulary import ADOPT, DEFAULT_NAME, ENDED
 from ..base.errors import AgentError, RepositoryError, Unreadable
-from ..base.times import to_text
 from ..definitions.reader import Definitions
 from .arrivals import Arrivals
 from .database import Database
@@ -173,7 +172,7 @@ class WorkRepository:
         make_private(path)
         repository = cls(number, name, path, clock, inbox).open()
         document = Definitions().read(json.dumps(HELLO))
-        repository.db.write(repository.imports.put, document, DEFAULT_NAME, to_text(clock.now()))
+        repository.db.write(repository.imports.put, document, DEFAULT_NAME, clock.now())
         return repository
 
     def open(self, expected_uuid=None):
