@@ -36,6 +36,8 @@ Sections, each using only those above it:
                               shell.
     definitions/reader        From the JSON of a document to its definitions, with every fault and
                               its path.
+    store/admission           Who may come to be, and who may begin: the ledger, the queue and SCHED
+                              PLAN decide it here.
     store/pending             A write that is under way, for the one who waits for its commit.
     store/records             What goes into the store and comes out of it, as values.
     store/arrivals            How a session comes to be, and comes back: EXEC and RESTART, with all
@@ -89,7 +91,10 @@ Sections, each using only those above it:
     scheduling/changes        Changes of schedules and calendars, effective at once.
     scheduling/preview        What is told of a schedule: why, what stands in its way, and what
                               comes.
-    scheduling/visits         Due times as a plan sees them: estimated, held, outstanding.
+    scheduling/visits         Due times as a plan sees them: estimated, held, outstanding, and what
+                              became of each.
+    scheduling/play           Sessions played on a clock of its own, by the decisions that the
+                              ledger and the queue make.
     scheduling/forecast       A period played against the limits: what would overlap, queue, be
                               skipped, never fit.
     scheduling/listing        What is shown of schedules: how they stand, what comes, what was, and
@@ -585,6 +590,11 @@ def from_text(text):
     fields = (int(text[0:4]), int(text[5:7]), int(text[8:10]),
               int(text[11:13]), int(text[14:16]), int(text[17:19]))
     return timegm(fields) + int(text[20:23] or 0) / 1000.0      # as SQLite itself writes it: none
+
+
+def as_stored(instant):
+    """Epoch seconds as the tables will have them: to the millisecond."""
+    return from_text(to_text(instant))
 
 
 def find_time(text):
@@ -2722,6 +2732,167 @@ def parse_scenario(document):
 
 
 # ======================================================================================
+# store/admission.py
+# Who may come to be, and who may begin: the ledger, the queue and SCHED PLAN decide it here.
+#
+# Pure: no clock, no table, no thread.
+# ======================================================================================
+
+def find_overlap(overlap, sessions, is_backlog=False):
+    """What a due time does while sessions of its schedule are open -> (the one for which it makes
+    none, or None; those that end for it).
+
+    `sessions` yields (session, whether it has begun), the oldest first. `is_backlog`: one of many
+    that were missed, which waits however many wait already.
+    """
+    if overlap == "stop":
+        return None, [session for session, _ in sessions]
+    if overlap == "skip":
+        return next((session for session, _ in sessions), None), []
+    if overlap == "queue" and not is_backlog:
+        return next((session for session, is_begun in sessions if not is_begun), None), []
+    return None, []
+
+
+def weigh_limit(limit, on_limit, count):
+    """What the limit of its scenario makes of a new session, while so many of it are open: nothing
+    (""), or its `on_limit`: wait, error, skip. A limit of None is none."""
+    return "" if limit is None or count < limit else on_limit
+
+
+def are_met(conditions, met, now):
+    """Whether all of [(condition, how many seconds it counts or None)] are met; `met` has when each
+    was last, epoch seconds."""
+    return all(met.get(condition) is not None
+               and (not within_s or met[condition] >= now - within_s)
+               for condition, within_s in conditions)
+
+
+def schedule_gate(repository_id, name):
+    """The gate that the sessions of a schedule share."""
+    return "schedule", repository_id, name
+
+
+def list_gates(repository_id, schedule, is_parallel, scenario, limit):
+    """[(gate that a session shares with others, how many of them run at once)]: that of its
+    scenario, and that of its schedule, where it has one. Who knows no limit counts for those that
+    do."""
+    gates = [(("scenario", repository_id, scenario), limit or MAX_QUEUE)]
+    if schedule:
+        gates.insert(0, (schedule_gate(repository_id, schedule), MAX_QUEUE if is_parallel else 1))
+    return gates
+
+
+class Admission:
+    """Who waits for a slot, and who begins next: of those that may the highest priority, then the
+    first that came.
+
+    What runs takes a slot, and a place at each of its gates. Whoever finds a gate full or held
+    waits aside for it, and the first there is looked at again when it has a place: so an end costs
+    the same however many wait. A key tells one that waits or runs from all others.
+    """
+
+    def __init__(self, slots):
+        self.slots = slots              # how many run at once
+        self._is_held = False           # nothing begins
+        self._order = itertools.count()         # of arrival
+        # key -> its entry (-priority, order, key, gates)
+        self._waiting = {}
+        self._running = {}              # key -> gates
+        self._ready = []                # heap of entries; those that wait no more are passed over
+        self._aside = {}                # gate -> {limit: heap of the entries that wait for it}
+        self._places = collections.Counter()    # gate -> how many run there
+        self._held = set()              # gates that are held
+
+    @property
+    def has_room(self):
+        """Whether a slot is free, and nothing is held."""
+        return not self._is_held and len(self._running) < self.slots
+
+    def count_ready(self):
+        """How many are to be looked at when there is room."""
+        return len(self._ready)
+
+    def add(self, key, priority, gates):
+        """It waits from now on."""
+        entry = self._waiting[key] = -priority, next(self._order), key, gates
+        heapq.heappush(self._ready, entry)
+
+    def discard(self, key):
+        """It will not begin, if it waits."""
+        self._waiting.pop(key, None)
+
+    def take(self):
+        """The key of the one that runs from now on, or None: nobody may begin."""
+        while self._ready and self.has_room:
+            entry = heapq.heappop(self._ready)
+            _, _, key, gates = entry
+            is_waiting = self._waiting.get(key) is entry
+            closed = self.find_closed(gates) if is_waiting else None
+            if is_waiting and closed is None:
+                del self._waiting[key]
+                self.occupy(key, gates)
+            elif closed is not None:
+                gate, limit = closed
+                heapq.heappush(self._aside.setdefault(gate, {}).setdefault(limit, []), entry)
+            self._look_again(gates)     # the places that it has left are the next's
+            if is_waiting and closed is None:
+                return key
+        return None
+
+    def occupy(self, key, gates):
+        """It runs from now on, whatever the limits."""
+        self._running[key] = gates
+        self._places.update(gate for gate, _ in gates)
+
+    def leave(self, key):
+        """It runs no more -> whether another may begin by that, but for the slot itself."""
+        gates = self._running.pop(key)
+        self._places.subtract(gate for gate, _ in gates)
+        for gate, _ in gates:
+            if not self._places[gate]:
+                del self._places[gate]
+        return self._look_again(gates)
+
+    def find_closed(self, gates):
+        """The first of [(gate, limit)] that is full or held, or None."""
+        return next((pair for pair in gates if not self._is_open(*pair)), None)
+
+    def _is_open(self, gate, limit):
+        return self._places[gate] < limit and gate not in self._held
+
+    def _look_again(self, gates):
+        """The first of those that wait for a place at these gates is looked at again, where there
+        is one -> whether anybody is."""
+        count = len(self._ready)
+        for gate, _ in gates:
+            heaps = self._aside.get(gate, {})
+            for limit in [limit for limit in heaps if self._is_open(gate, limit)]:
+                heapq.heappush(self._ready, heapq.heappop(heaps[limit]))
+                if not heaps[limit]:
+                    del heaps[limit]
+            if not heaps:
+                self._aside.pop(gate, None)
+        return len(self._ready) > count
+
+    def hold(self, is_held):
+        """Held, nothing begins."""
+        self._is_held = is_held
+
+    def hold_gate(self, gate, is_held):
+        """Held, nobody passes this gate -> whether another may begin by its release."""
+        if is_held:
+            self._held.add(gate)
+            return False
+        self._held.discard(gate)
+        return self._look_again([(gate, None)])
+
+    def lend(self, count):
+        """So many slots more, or with a number below 0 less."""
+        self.slots += count
+
+
+# ======================================================================================
 # store/pending.py
 # A write that is under way, for the one who waits for its commit.
 # ======================================================================================
@@ -2854,18 +3025,13 @@ class Ticket(NamedTuple):
     has_secrets: bool = False           # the secret file of its request is its own now
 
     def gates(self, repository):
-        """[(what it shares with others, how many of them at once)]."""
-        gates = []
-        if self.schedule:
-            gates = [(("schedule", repository.id, self.schedule),
-                      MAX_QUEUE if self.is_parallel else 1)]
-        return gates + [(("scenario", repository.id, self.scenario), self.limit)] * bool(self.limit)
+        """Its list_gates."""
+        return list_gates(repository.id, self.schedule, self.is_parallel, self.scenario, self.limit)
 
 
 class OpenSession(NamedTuple):
     """A session that runs or is outstanding, as a plan begins with it."""
     ticket: Ticket
-    scenario: str
     created: float
     begun: Optional[float]              # None: it is outstanding
     due: Optional[float]                # of its schedule
@@ -3010,8 +3176,8 @@ class Arrivals:
              request.schedule, due, request.is_parallel, request.parent,
              request.secret_file if secrets else None)).lastrowid
         ticket = Ticket(session, status, request.agent, request.priority, request.start_at,
-                        request.schedule, is_parallel=request.is_parallel, excess=excess,
-                        has_secrets=bool(secrets))
+                        request.schedule, scenario=scenario.name,
+                        is_parallel=request.is_parallel, excess=excess, has_secrets=bool(secrets))
         return self._sessions.with_limit(ticket, scenario, request.start_at or now)
 
     def _find_by_key(self, connection, request):
@@ -3037,16 +3203,17 @@ class Arrivals:
     def _limited(connection, scenario, status, replaces):
         """What the limit of its scenario makes of a new session: (status, why it is to end at once,
         or nothing). Busy."""
-        limit, on_limit = scenario.concurrency["limit"], scenario.concurrency["on_limit"]
-        is_full = connection.execute(
+        limit = scenario.concurrency["limit"]
+        count = connection.execute(
             "select count(*) from (select 1 from session where scenario=? and status in"
             " ('WAITING', 'QUEUED', 'RUNNING') and id not in (%s) limit ?)"
             % ",".join("?" * len(replaces)),
-            (scenario.name,) + tuple(replaces) + (limit,)).fetchone()[0] >= limit
+            (scenario.name,) + tuple(replaces) + (limit,)).fetchone()[0]
+        outcome = weigh_limit(limit, scenario.concurrency["on_limit"], count)
         text = "%d sessions of scenario %s are open, its limit" % (limit, scenario.name)
-        if is_full and on_limit == "skip":
+        if outcome == "skip":
             raise Busy(text)
-        return WAITING if is_full else status, text if is_full and on_limit == "error" else ""
+        return WAITING if outcome else status, text if outcome == "error" else ""
 
     def _find_version(self, connection, request):
         """(row, Scenario) of what is asked for, its variables checked: for the flood, the file is
@@ -3821,10 +3988,9 @@ class Decisions:
         """Whether all of `after` have ended well since this was last true; then it begins anew."""
         met = {(kind, name): ended for kind, name, ended
                in self._schedules.list_conditions(connection, schedule.name)}
-        for kind, name, within_s in schedule.list_conditions():
-            ended = met.get((kind, name))
-            if ended is None or within_s and ended < now - within_s:
-                return False
+        if not are_met([((kind, name), within_s) for kind, name, within_s
+                        in schedule.list_conditions()], met, now):
+            return False
         connection.execute("update schedule_condition set met=null where schedule=?",
                            (schedule.name,))
         return True
@@ -3836,7 +4002,7 @@ class Decisions:
         for row in connection.execute(
                 "select * from schedule where agent=? and enabled and hold_since is null and"
                 " (rule='' or waiting is not null) and name in (select schedule from"
-                " schedule_condition where met is not null)", (agent,)).fetchall():
+                " schedule_condition where met is not null) order by name", (agent,)).fetchall():
             try:
                 schedule = self._schedules.read_definition(row)
                 due = from_text(row["waiting"]) if row["waiting"] else now
@@ -3857,17 +4023,17 @@ class Decisions:
     def _start(self, connection, schedule, span, now, is_held):
         """Makes the session of a due time, as far as `overlap` lets it -> [Made]."""
         overlap, name = schedule.get("overlap"), schedule.name
-        rows = connection.execute("select id, status from session where schedule=? and status in"
-                                  " ('WAITING', 'QUEUED', 'RUNNING')", (name,)).fetchall()
-        in_the_way = [row for row in rows if overlap == "skip"
-                      or overlap == "queue" and row["status"] in OUTSTANDING
-                      and not span.is_backlog]
+        rows = connection.execute(
+            "select id, status from session where schedule=? and status in"
+            " ('WAITING', 'QUEUED', 'RUNNING') order by id", (name,)).fetchall()
+        in_the_way, replaced = find_overlap(
+            overlap, [(row, row["status"] == RUNNING) for row in rows], span.is_backlog)
         if in_the_way:
             self._ledger.skip(connection, name, Span(
                 span.first, span.last, 1, OVERLAP,
-                "session %d of it is %s" % tuple(in_the_way[0])), now)
+                "session %d of it is %s" % tuple(in_the_way)), now)
             return []
-        replaced = [row["id"] for row in rows] if overlap == "stop" else []
+        replaced = [row["id"] for row in replaced]
         message = "stopped before it began: the next due time had come"
         endings = [self._endings.end_outstanding(connection, session, STOPPED, message,
                                                  to_text(now)) for session in replaced]
@@ -4922,6 +5088,10 @@ class StoredSchedules:
 # Sessions of a work repository, one by one: their rows, their states, their tickets.
 # ======================================================================================
 
+# a session arrives when it is made, or at its start time
+BY_ARRIVAL = " order by max(created, ifnull(start_at, created)), id"
+
+
 class Sessions:
     """The rows of sessions, and the one place where their state changes."""
 
@@ -4969,7 +5139,8 @@ class Sessions:
         start_at = row["start_at"] and from_text(row["start_at"])
         return self.with_limit(
             Ticket(row["id"], row["status"], row["agent"], row["priority"], start_at,
-                   row["schedule"], is_parallel=bool(row["is_parallel"])),
+                   row["schedule"], scenario=row["scenario"],
+                   is_parallel=bool(row["is_parallel"])),
             scenario, start_at or from_text(row["created"]))
 
     @staticmethod
@@ -4978,7 +5149,7 @@ class Sessions:
         if not scenario or not scenario.concurrency:
             return ticket
         wait = scenario.concurrency["max_wait"]
-        return ticket._replace(scenario=scenario.name, limit=scenario.concurrency["limit"],
+        return ticket._replace(limit=scenario.concurrency["limit"],
                                wait_until=wait and since + wait)
 
     @staticmethod
@@ -4990,8 +5161,8 @@ class Sessions:
     def list_outstanding(self, connection, agent):
         """Tickets of what an agent has acknowledged and not begun, in order of arrival."""
         return [self.make_ticket(connection, row) for row in connection.execute(
-            "select * from session where agent=? and status in ('WAITING', 'QUEUED') order by id",
-            (agent,)).fetchall()]
+            "select * from session where agent=? and status in ('WAITING', 'QUEUED')"
+            + BY_ARRIVAL, (agent,)).fetchall()]
 
     @staticmethod
     def list_running(connection, agent):
@@ -5117,13 +5288,13 @@ class Views:
 
     def list_open(self, connection, agent):
         """[OpenSession] of an agent's sessions that run or are outstanding, in order of
-        creation."""
+        arrival."""
         return [OpenSession(
-            self._sessions.make_ticket(connection, row), row["scenario"], from_text(row["created"]),
+            self._sessions.make_ticket(connection, row), from_text(row["created"]),
             from_text(row["begun"]) if row["status"] == RUNNING else None, find_time(row["due"]),
             row["timeout"]) for row in connection.execute(
                 "select * from session where agent=? and status in ('WAITING', 'QUEUED',"
-                " 'RUNNING') order by id", (agent,)).fetchall()]
+                " 'RUNNING')" + BY_ARRIVAL, (agent,)).fetchall()]
 
     def get_resume(self, connection, session):
         """What a run needs: (session row, Scenario, runs so far, {step: (attempts so far,
@@ -8022,27 +8193,21 @@ class Session:
 class SessionQueue:
     """Outstanding sessions in the order they begin, and the slots that run them.
 
-    A session shares gates with others (its schedule, its scenario's limit): while one is full,
-    it waits aside.
+    Which of them begins next is the matter of its Admission.
     """
 
     def __init__(self, slots, make, is_flooded):
-        self.slots = self._slots = slots        # how many sessions at once; and with those lent
+        self.slots = slots                      # how many sessions at once
         self._make = make                       # make(ticket, repository) -> Session
         self._is_flooded = is_flooded           # whether many requests wait for their OK
-        self._changed = threading.Condition()
-        self._ready = []                        # heap of (-priority, order, ticket, repository)
-        self._order = itertools.count()
-        self._outstanding = set()               # numbers that may begin
+        self._changed = threading.Condition()   # guards all that follows
+        self._admission = Admission(slots)      # of numbers: who begins next
+        self._outstanding = {}                  # number that may begin -> (Ticket, repository)
         self._later = {}                        # number that waits for its start time -> repository
         self._running = {}                      # number -> Session
-        # number -> Ticket that came before its slot was free
-        self._again = {}
-        self._gates = collections.Counter()     # gate -> how many run in it
-        self._aside = {}                        # gate -> entries that wait for it
-        self._held = set()                      # gates of schedules that are held
+        self._again = {}                # number -> Ticket that came before its slot was free
         self._threads, self._adopted = [], []
-        self._is_held = self._is_closing = False
+        self._is_closing = False
 
     def add(self, ticket, repository):
         """Queues a session once; whether a slot is free for it."""
@@ -8055,9 +8220,9 @@ class SessionQueue:
                 self._again[ticket.session] = ticket
             if self._is_closing or running or ticket.session in self._outstanding:
                 return True
-            self._outstanding.add(ticket.session)
-            heapq.heappush(self._ready, (-ticket.priority, next(self._order), ticket, repository))
-            is_free = not self._is_held and len(self._running) < self._slots
+            self._outstanding[ticket.session] = ticket, repository
+            self._admission.add(ticket.session, ticket.priority, ticket.gates(repository))
+            is_free = self._admission.has_room
             if is_free:                 # otherwise a thread looks for itself when it can
                 self._ensure_thread()
                 self._changed.notify()
@@ -8065,7 +8230,8 @@ class SessionQueue:
 
     def _ensure_thread(self):
         """A thread for each session that runs or may begin, as far as there are slots."""
-        while len(self._threads) < min(self._slots, len(self._running) + len(self._ready)):
+        wanted = len(self._running) + self._admission.count_ready()
+        while len(self._threads) < min(self._admission.slots, wanted):
             thread = threading.Thread(target=self._serve, daemon=True,
                                       name="slot %d" % (len(self._threads) + 1))
             try:
@@ -8074,17 +8240,21 @@ class SessionQueue:
                 log.error("no further thread can be started for sessions")
                 break
             self._threads.append(thread)
-        if self._ready and not self._threads:
-            for _, _, ticket, repository in self._ready:
+        if self._admission.count_ready() and not self._threads:
+            for number, (_, repository) in list(self._outstanding.items()):
                 repository.is_behind = True     # read again, and tried again
-                self._outstanding.discard(ticket.session)
-            self._ready = []
+                self._forget(number)
+
+    def _forget(self, number):
+        self._outstanding.pop(number, None)
+        self._admission.discard(number)
 
     def adopt(self, ticket, repository):
         """A session whose process lives on goes on at once, whatever the limits."""
         with self._changed:
             if self._is_closing or ticket.session in self._running:     # it may have just been left
                 return
+            self._admission.occupy(ticket.session, ticket.gates(repository))
             thread = threading.Thread(target=self._run, args=(self._begin(ticket, repository),),
                                       daemon=True, name="adopted %d" % ticket.session)
             self._adopted.append(thread)
@@ -8093,19 +8263,9 @@ class SessionQueue:
     def hold_schedule(self, key, is_held):
         """Held, no session of a schedule (repository id, name) begins."""
         with self._changed:
-            gate = ("schedule",) + key
-            if is_held:
-                self._held.add(gate)
-            elif gate in self._held:
-                self._held.discard(gate)
-                self._open(gate)
+            if self._admission.hold_gate(schedule_gate(*key), is_held):
                 self._ensure_thread()
                 self._changed.notify_all()
-
-    def _open(self, gate):
-        """What waited aside for a gate tries again."""
-        for entry in self._aside.pop(gate, ()):
-            heapq.heappush(self._ready, entry)
 
     def put_off(self, number, repository):
         """Notes a session whose start time is to come; False when it was noted before."""
@@ -8120,19 +8280,18 @@ class SessionQueue:
     def discard(self, number):
         """A session that will not begin."""
         with self._changed:
-            self._outstanding.discard(number)
+            self._forget(number)
             self._later.pop(number, None)
 
     def forget(self, repository):
         """What is queued of a repository that was let go is read anew when it comes back."""
         with self._changed:
-            for number in [n for n, found in list(self._later.items()) if found is repository]:
-                self._later.pop(number, None)
-            for entries in [self._ready] + list(self._aside.values()):
-                self._outstanding.difference_update(
-                    entry[2].session for entry in entries if entry[3] is repository)
-                entries[:] = [entry for entry in entries if entry[3] is not repository]
-            heapq.heapify(self._ready)
+            for number, owner in list(self._later.items()):
+                if owner is repository:
+                    self._later.pop(number, None)
+            for number, (_, owner) in list(self._outstanding.items()):
+                if owner is repository:
+                    self._forget(number)
 
     def find(self, number):
         """The running Session of a number, or None."""
@@ -8155,7 +8314,7 @@ class SessionQueue:
     def hold(self, is_held):
         """Held, nothing begins."""
         with self._changed:
-            self._is_held = is_held
+            self._admission.hold(is_held)
             if not is_held:
                 self._ensure_thread()
             self._changed.notify_all()
@@ -8164,14 +8323,14 @@ class SessionQueue:
     def lent_slot(self):
         """While a session waits for its child, its slot serves another."""
         with self._changed:
-            self._slots += 1
+            self._admission.lend(1)
             self._ensure_thread()
             self._changed.notify()
         try:
             yield
         finally:
             with self._changed:
-                self._slots -= 1
+                self._admission.lend(-1)
 
     def wait_idle(self, timeout_s):
         """Waits until nothing runs; whether that is so."""
@@ -8205,7 +8364,7 @@ class SessionQueue:
             session.repository.is_behind = True
         except Exception as error:
             log.error("session %d\n%s", session.number, session.mask(tell_traceback(error)))
-        self._finished(session)
+        self.finish(session)
 
     def _give_way(self):
         """Acknowledging goes before beginning: a flood of requests is answered first."""
@@ -8215,57 +8374,45 @@ class SessionQueue:
             time.sleep(0.01)
 
     def _take(self):
+        """The Session that the thread of a slot runs next; None when the queue is closing."""
         with self._changed:
             while not self._is_closing:
-                is_full = len(self._running) >= self._slots     # a lent slot was taken back
-                session = None if self._is_held or is_full else self._pop()
+                session = self.take_next()
                 if session:
+                    if self._admission.has_room and self._admission.count_ready():
+                        self._ensure_thread()       # what came up by that is another's
+                        self._changed.notify()
                     return session
                 self._changed.wait()
         return None
 
-    def _pop(self):
-        """The next Session that may begin, or None.
+    def take_next(self):
+        """The Session that runs from now on, or None: nothing may begin.
 
-        What its schedule holds back waits aside; what a repository in trouble holds back is
-        read from it again when it has recovered.
+        What a repository in trouble holds back is read from it again when it has recovered.
         """
-        while self._ready:
-            entry = heapq.heappop(self._ready)
-            _, _, ticket, repository = entry
-            if ticket.session not in self._outstanding:
-                continue
-            if repository.db.trouble:
+        with self._changed:
+            while True:
+                number = self._admission.take()
+                if number is None:
+                    return None
+                ticket, repository = self._outstanding.pop(number)
+                if not repository.db.trouble:
+                    return self._begin(ticket, repository)
                 repository.is_behind = True
-                self._outstanding.discard(ticket.session)
-                continue
-            full = next((gate for gate, limit in ticket.gates(repository)
-                         if self._gates[gate] >= limit or gate in self._held), None)
-            if full:                    # a held schedule is one as well
-                self._aside.setdefault(full, []).append(entry)
-                continue
-            self._outstanding.discard(ticket.session)
-            return self._begin(ticket, repository)
-        return None
+                self._admission.leave(number)
 
     def _begin(self, ticket, repository):
-        """The Session that runs from now on."""
-        self._gates.update(gate for gate, _ in ticket.gates(repository))
         session = self._running[ticket.session] = self._make(ticket, repository)
         return session
 
-    def _finished(self, session):
+    def finish(self, session):
+        """A session runs no more: its slot and its gates are free."""
         with self._changed:
             self._running.pop(session.number, None)
             # the thread of a slot looks for itself what it can run next
-            is_for_others = not self._running or session.ticket.is_adopted
-            for gate, _ in session.ticket.gates(session.repository):
-                self._gates[gate] -= 1
-                if not self._gates[gate]:
-                    del self._gates[gate]
-                if gate not in self._held:
-                    is_for_others = is_for_others or gate in self._aside
-                    self._open(gate)
+            is_for_others = self._admission.leave(session.number) or not self._running \
+                or session.ticket.is_adopted
             if is_for_others:
                 self._changed.notify_all()
             again = self._again.pop(session.number, None)
@@ -8302,12 +8449,13 @@ class Policy(NamedTuple):
 class Entry:
     """One schedule in memory, made of its StoredSchedule; times are epoch seconds. When its row
     changes, another takes its place."""
-    __slots__ = ("repository", "name", "revision", "timetable", "policy", "hold", "decided",
+    __slots__ = ("repository", "name", "key", "revision", "timetable", "policy", "hold", "decided",
                  "missed", "due", "quiet", "asked")
 
     def __init__(self, repository, stored, missed):
         schedule = stored.schedule
         self.repository, self.name, self.revision = repository, schedule.name, stored.revision
+        self.key = repository.id, self.name     # what tells it from all others of the agent
         self.timetable = stored.firing  # None: never fires by itself
         self.policy = _share(Policy(*map(schedule.get, Policy._fields)))
         self.hold = stored.hold         # None: it is not held
@@ -8316,11 +8464,6 @@ class Entry:
         self.due = None                 # the instant that is armed
         self.asked = None               # up to where it is being decided: not written yet
         self.quiet = 0.0                # until then what is excluded is not recorded
-
-    @property
-    def key(self):
-        """What tells it from all others of the agent."""
-        return self.repository.id, self.name
 
     # -- its life, as the Scheduler's docstring shows it -------------------------------
 
@@ -8501,7 +8644,7 @@ class ScheduleChanges:
         if entry is None or entry.timetable is None or origin.decided is None:
             return origin
         return origin._replace(spans=tuple(entry.list_skipped(
-            math.floor(origin.decided), math.floor(now), *CHANGED)))
+            math.floor(origin.decided), math.floor(as_stored(now)), *CHANGED)))
 
     def _check(self, schedule, is_moved=True):
         """BadRequest, NotFound: what is wrong of a schedule; `is_moved`: its due times are others
@@ -8667,11 +8810,11 @@ def list_holds(*holds):
 
 # ======================================================================================
 # scheduling/visits.py
-# Due times as a plan sees them: estimated, held, outstanding.
+# Due times as a plan sees them: estimated, held, outstanding, and what became of each.
 # ======================================================================================
 
 MAX_VISITS = 20000      # due times that a plan plays
-NO_LIMIT = {"limit": MAX_QUEUE, "on_limit": "wait"}
+NO_LIMIT = {"limit": None, "on_limit": "wait"}
 OUTCOMES = STARTS, OVERLAPS, QUEUES, SKIPS, UNFIT = (
     "starts", "overlaps", "queues", "skipped", "never")
 
@@ -8688,10 +8831,12 @@ class Period(NamedTuple):
 class Visit:
     """A due time in a plan, or a session that is open: what it wants, and what became of it."""
     __slots__ = ("name", "scenario", "due", "at", "duration", "is_known", "overlap", "priority",
-                 "limit", "on_limit", "begin", "end", "outcome", "notes", "is_backlog", "is_held")
+                 "limit", "on_limit", "begin", "end", "outcome", "notes", "is_backlog", "is_held",
+                 "event")
 
     def __init__(self, **fields):
         self.begin = self.end = self.outcome = None
+        self.event = 0.0               # when its Entry comes up, if before it
         self.is_backlog = False         # as of a Span
         self.is_held = False            # it does not come: its hold has decided that
         self.notes = []
@@ -8703,10 +8848,59 @@ class Visit:
         """What tells its schedule from all others: repository id, name (None: it has none)."""
         return self.scenario[0], self.name
 
+    def list_gates(self):
+        """As those of a Ticket."""
+        return list_gates(self.scenario[0], self.name, self.overlap == "parallel",
+                          self.scenario[1], self.limit)
+
+    # -- what becomes of it ------------------------------------------------------------
+
+    def note(self, text):
+        """A person is told this of it."""
+        self.notes.append(text)
+
     def skip(self, note):
         """It makes no session, and why."""
         self.outcome = SKIPS
         self.notes.append(note)
+
+    @property
+    def turn(self):
+        """What comes at one instant comes in this order, as in the Scheduler."""
+        return self.at, self.event or self.at, self.schedule
+
+    def hold_back(self, note, release, run, event):
+        """It lies within a hold, which decides it: `run` is what that lets run for it, a Span, or
+        None; then it comes at the release, else never (release None: not in the period)."""
+        self.notes.append(note)
+        if run is not None:
+            self.at, self.outcome, self.is_backlog = release, self.outcome or QUEUES, run.is_backlog
+            self.event = event
+        else:
+            self.is_held, self.outcome = True, None if release is None else SKIPS
+
+    def overlap_with(self, other):
+        """A session of its schedule still runs when it comes."""
+        self.outcome = self.outcome or OVERLAPS
+        self.notes.append("the one due %s still runs" % local_iso(other.due))
+
+    def replace(self, following, now):
+        """It ends now, for the next due time of its schedule."""
+        self.outcome, self.end = OVERLAPS, now
+        self.notes.append("stopped by the one due %s" % local_iso(following.due))
+
+    def start(self, now):
+        """It begins."""
+        self.begin, self.end = now, now + self.duration
+        self.outcome = self.outcome or (STARTS if now == self.at else QUEUES)
+        if now > self.at:
+            self.notes.append("waits %.3g s" % (now - self.at))
+
+    def close(self):
+        """The play is over."""
+        if self.begin is None and self.end is None and self.outcome != SKIPS:
+            self.outcome = UNFIT
+            self.notes.append("has not begun by the end of the period")
 
     def estimate(self, duration, timeout):
         """How long it takes: the median of past sessions, s, or None; and its time-out."""
@@ -8746,18 +8940,17 @@ def visit_maker(repository, schedule, duration, timetable=None):
     return make
 
 
-def open_visit(repository, session, duration, now, release):
+def open_visit(repository, session, duration, now):
     """The Visit of an OpenSession: until when it runs, or from when on it may begin."""
     ticket = session.ticket
     planned = ticket.start_at or session.created
-    visit = Visit(name=ticket.schedule, scenario=(repository.id, session.scenario),
-                  due=session.due or planned, at=max(now, planned, release),
+    visit = Visit(name=ticket.schedule, scenario=(repository.id, ticket.scenario),
+                  due=session.due or planned, at=max(now, planned),
                   overlap="queue" if ticket.schedule and not ticket.is_parallel else "parallel",
-                  priority=ticket.priority, limit=ticket.limit or MAX_QUEUE, on_limit="wait"
+                  priority=ticket.priority, limit=ticket.limit, on_limit="wait", begin=session.begun
                   ).estimate(duration, session.timeout)
     if session.begun is not None:
-        visit.begin = session.begun
-        visit.end = max(now, visit.begin + visit.duration)
+        visit.end = max(now, session.begun + visit.duration)
     return visit
 
 
@@ -8777,13 +8970,240 @@ def list_held(make, entry, begin, end, release, note):
     earlier = map(make, [due for due in runs if due < begin])
     for visit in itertools.chain(earlier, list_visits(make, entry.timetable, begin, end)):
         if entry.decided < visit.due <= upto:
-            visit.notes.append(note)
-            if visit.due in runs:
-                visit.at, visit.outcome = release, visit.outcome or QUEUES
-                visit.is_backlog = runs[visit.due].is_backlog
-            else:
-                visit.is_held, visit.outcome = True, None if release > end else SKIPS
+            visit.hold_back(note, None if release > end else release, runs.get(visit.due),
+                            entry.find_event())
         yield visit
+
+
+# ======================================================================================
+# scheduling/play.py
+# Sessions played on a clock of its own, by the decisions that the ledger and the queue make.
+# ======================================================================================
+
+class Follower:
+    """A schedule with `after` in a plan: what it waits for, and its due time that waits. make(due)
+    -> Visit, when it has no due times of its own. `met` is {(kind, repository id, name): when};
+    until `release` it is held."""
+
+    def __init__(self, repository, schedule, make, met=(), release=0.0):
+        self.schedule = repository.id, schedule.name
+        self.conditions = [((kind, repository.id, name), within_s)
+                           for kind, name, within_s in schedule.list_conditions()]
+        self.release = release
+        self.make = None if schedule.rule else make
+        self._met, self._waiting = dict(met), None
+
+    def wait(self, visit):
+        """A due time waits from now on; the one before it does no more."""
+        if self._waiting:
+            self._waiting.skip("what it runs after had not ended well by the next due time")
+        self._waiting = visit
+
+    def meet(self, condition, now):
+        """A session of this condition has ended well."""
+        self._met[condition] = now
+
+    def take(self, now):
+        """[the Visit that may begin since all is met], or []."""
+        if now < self.release or not (self.make or self._waiting) \
+                or not are_met(self.conditions, self._met, now):
+            return []
+        visit, self._waiting, self._met = self._waiting or self.make(now), None, {}
+        return [visit]
+
+
+class Play:
+    """Visits from their due time to their end, as the agent's slots, the limits of schedules and
+    scenarios, and holds let them.
+
+    `holds` are [(gate of a schedule, or None for all, Hold)]; `followers` those in whose turn a
+    Visit comes that has to wait for the end of others.
+    """
+
+    def __init__(self, slots, begin=0.0, followers=(), holds=()):
+        self._admission, self._now = Admission(slots), begin
+        self._order = itertools.count()
+        # heap of (when, order, what to do then -> Visits that come by it)
+        self._events = []
+        self._followers = {follower.schedule: follower for follower in followers}
+        self._awaiting = collections.defaultdict(list)      # condition -> Followers
+        self._stopping = []             # Visits that are stopped at this instant
+        self._made = []                 # Visits of Followers that have no due times
+        self._count = collections.Counter()     # scenario -> its open sessions
+        # schedule -> the Visits of it that run, and that wait, in the order of their coming
+        self._running = collections.defaultdict(dict)
+        self._waiting = collections.defaultdict(dict)
+        for gate, hold in holds:
+            self._hold(gate, hold)
+        for follower in sorted(followers, key=lambda follower: follower.schedule):
+            self._call_at(max(begin, follower.release), self._take, follower)
+            for condition, _ in follower.conditions:
+                self._awaiting[condition].append(follower)
+
+    def _hold(self, gate, hold):
+        """Holds a gate, or all, from the time on that a Hold says, until its release."""
+        def change(is_held, _):
+            if gate is None:
+                self._admission.hold(is_held)
+            else:
+                self._admission.hold_gate(gate, is_held)
+            return []
+        if hold.since <= self._now:
+            change(True, None)
+        else:
+            self._call_at(hold.since, change, True)
+        if hold.until is not None:
+            self._call_at(max(self._now, hold.until), change, False)
+
+    def take_up(self, visits):
+        """Sessions that are open when the play begins, in the order of their arrival."""
+        for visit in visits:
+            self._count[visit.scenario] += 1
+            if visit.begin is not None:
+                self._admission.occupy(visit, visit.list_gates())
+                self._occupy(visit)
+                continue
+            self._waiting[visit.schedule][visit] = None
+            if visit.at > self._now:
+                self._call_at(visit.at, self._come_up, visit)
+            else:
+                self._admission.add(visit, visit.priority, visit.list_gates())
+        self._begin(self._now)
+
+    def run(self, visits, end):
+        """Visits in the order of their times -> these and those of Followers,
+        with what becomes of them."""
+        within = (visit for visit in visits if visit.at <= end)
+        for at, together in itertools.groupby(within, key=lambda visit: max(visit.at, self._now)):
+            self._advance(at)
+            self._arrive_all((visit for each in together if not each.is_held
+                              for visit in self._come_due(each, at)), at)
+        self._advance(end)
+        self._events.clear()            # what is still to come would hold the play, and be held
+        visits = sorted(visits + self._made, key=lambda visit: visit.turn) if self._made else visits
+        for visit in visits:
+            visit.close()
+        return visits
+
+    def _call_at(self, when, function, *arguments):
+        heapq.heappush(self._events,
+                       (when, next(self._order), functools.partial(function, *arguments)))
+
+    def _advance(self, now):
+        """Lets happen what happens until then."""
+        while self._events and self._events[0][0] <= now:
+            when = self._events[0][0]
+            self._arrive_all(self._happen(when), when)
+
+    def _happen(self, when):
+        """Yields the Visits that come by what happens at an instant, one thing after the other."""
+        while self._events and self._events[0][0] == when:
+            yield from heapq.heappop(self._events)[-1](when)
+
+    def _come_due(self, visit, now):
+        """What comes with a due time: it, unless that waits for the end of others."""
+        follower = self._followers.get(visit.schedule)
+        if follower is None:
+            return [visit]
+        follower.wait(visit)
+        return self._take(follower, now)
+
+    def _come_up(self, visit, _):
+        """The start time of an open session has come, if that was not replaced."""
+        if visit in self._waiting[visit.schedule]:
+            self._admission.add(visit, visit.priority, visit.list_gates())
+        return []
+
+    def _take(self, follower, now):
+        visits = follower.take(now)
+        if follower.make:
+            self._made += visits
+        return visits
+
+    def _end(self, visit, now):
+        """A visit has ended -> what comes by that."""
+        if visit in self._stopping or visit not in self._running[visit.schedule]:
+            return []                   # it was replaced
+        self._leave(visit)
+        if visit.outcome == UNFIT or len(self._made) >= MAX_VISITS:
+            return []
+        followers = {}
+        for condition in (("schedule",) + visit.schedule, ("scenario",) + visit.scenario):
+            for follower in self._awaiting.get(condition, ()):
+                follower.meet(condition, now)
+                followers[follower.schedule] = follower
+        return [other for schedule in sorted(followers)
+                for other in self._take(followers[schedule], now)]
+
+    def _arrive_all(self, visits, now):
+        """Visits become sessions, as they come; then begins what may."""
+        arrived = []
+        for visit in visits:
+            self._arrive(visit, now)
+            arrived.append(visit)
+        for visit in self._stopping:
+            self._leave(visit)
+        self._stopping = []
+        self._begin(now)
+        for visit in arrived:
+            if visit.begin is None and visit.outcome is None:
+                closed = self._admission.find_closed(visit.list_gates())
+                visit.note("waits for " + (
+                    "a free slot" if not self._admission.has_room else "the limit of its scenario"
+                    if closed and closed[0][0] == "scenario" else "the end of the one before"))
+
+    def _arrive(self, visit, now):
+        """What becomes of a due time: as Decisions and Arrivals decide it."""
+        running, waiting = self._running[visit.schedule], self._waiting[visit.schedule]
+        other, replaced = find_overlap(visit.overlap, itertools.chain(
+            zip(running, itertools.repeat(True)), zip(waiting, itertools.repeat(False))),
+            visit.is_backlog)
+        count = self._count[visit.scenario] - len(replaced)
+        if other is not None:
+            visit.skip("the one due %s %s" % (local_iso(other.due), "still runs"
+                                              if other in running else "waits already"))
+        elif weigh_limit(visit.limit, visit.on_limit, count) not in ("", "wait"):
+            visit.skip("the limit of its scenario, %d" % visit.limit)
+        else:
+            if running and not replaced:
+                visit.overlap_with(next(iter(running)))
+            for other in replaced:
+                self._replace(other, visit, now)
+            self._count[visit.scenario] += 1
+            waiting[visit] = None
+            self._admission.add(visit, visit.priority, visit.list_gates())
+
+    def _replace(self, visit, following, now):
+        """A visit is stopped for the next due time of its schedule; one that runs is over when all
+        that come at this instant have come."""
+        if visit in self._stopping:
+            return
+        visit.replace(following, now)
+        if visit in self._running[visit.schedule]:
+            self._stopping.append(visit)
+        else:
+            del self._waiting[visit.schedule][visit]
+            self._admission.discard(visit)
+            self._count[visit.scenario] -= 1
+
+    def _leave(self, visit):
+        del self._running[visit.schedule][visit]
+        self._count[visit.scenario] -= 1
+        self._admission.leave(visit)
+
+    def _begin(self, now):
+        """Begins what may."""
+        while True:
+            visit = self._admission.take()
+            if visit is None:
+                return
+            del self._waiting[visit.schedule][visit]
+            visit.start(now)
+            self._occupy(visit)
+
+    def _occupy(self, visit):
+        self._running[visit.schedule][visit] = None
+        self._call_at(visit.end, self._end, visit)
 
 
 # ======================================================================================
@@ -8800,6 +9220,7 @@ class Forecast:
         self._is_past = period.begin < period.now       # played from an empty start
         self._begin = min(period.begin, period.now)
         self._followers, self._open = [], []
+        self._holds = [(None, period.hold)] if period.hold else []      # [(gate, Hold)]
 
     def list_streams(self, repository, schedules):
         """Yields the Visits of one of the StoredSchedules of a repository after the other; what is
@@ -8808,28 +9229,25 @@ class Forecast:
             durations = repository.views.get_durations(connection)
             opened = [] if self._is_past else repository.views.list_open(connection, self._agent)
             met = [] if self._is_past else repository.schedules.list_met(connection)
-        conditions, releases = collections.defaultdict(dict), {}
-        for schedule, kind, name, ended in met:
-            conditions[schedule][kind, repository.id, name] = ended
+        conditions = collections.defaultdict(dict)
+        for name, kind, other, ended in met:
+            conditions[name][kind, repository.id, other] = ended
         for stored in schedules:
             schedule = stored.schedule
             if schedule.agent != self._agent:
                 continue
-            release, note = find_release(self._period.hold, stored.hold)
             if stored.hold:
-                releases[schedule.name] = release
+                self._holds.append((schedule_gate(repository.id, schedule.name), stored.hold))
             if stored.timetable is not None and schedule.enabled:
-                yield self._list_visits(
-                    repository, stored, durations.get(schedule.scenario),
-                    conditions.get(schedule.name, {}), release, note)
-        release, _ = find_release(self._period.hold)
-        self._open += [open_visit(repository, session, durations.get(session.scenario),
-                                  self._begin, releases.get(session.ticket.schedule, release))
-                       for session in opened]
+                yield self._list_visits(repository, stored, durations.get(schedule.scenario),
+                                        conditions.get(schedule.name, {}))
+        self._open += [open_visit(repository, session, durations.get(session.ticket.scenario),
+                                  self._begin) for session in opened]
 
-    def _list_visits(self, repository, stored, duration, met, release, note):
+    def _list_visits(self, repository, stored, duration, met):
         """The Visits of a schedule, in order; what it runs after is kept in mind."""
         schedule, begin, end = stored.schedule, self._period.begin, self._period.end
+        release, note = find_release(self._period.hold, stored.hold)
         if not self._is_past:
             if begin == self._begin:    # what jitter delays is still to come
                 begin -= schedule.get("jitter")
@@ -8838,248 +9256,23 @@ class Forecast:
         if schedule.get("after"):
             self._followers.append(Follower(repository, schedule, make, met, release))
         visits = list_visits(make, stored.timetable, begin, end)
-        if note:
+        if note and stored.firing is not None:
             visits = list_held(make, Entry(repository, stored, Missed(release, *ON_HOLD)),
                                begin, end, release, note)
         waiting = None if self._is_past else stored.waiting
         return itertools.chain([make(waiting)] if waiting else [], visits)
 
     def play(self, streams):
-        """Plays what list_streams has given of all repositories, as Schedules.plan says."""
+        """Plays what list_streams has given of all repositories, as ScheduleListing.plan says."""
         begin, end = self._period.begin, self._period.end
         visits = list(list_earliest(streams, MAX_VISITS + 1, lambda visit: visit.due))
         if len(visits) > MAX_VISITS:
             end = max(begin, visits.pop().due)
-        plan = Plan(self._period.slots, self._followers, self._begin)
-        plan.take_up(self._open)
-        visits = plan.play(sorted(visits, key=lambda visit: visit.at), end)
+        play = Play(self._period.slots, self._begin, self._followers, self._holds)
+        play.take_up(self._open)
+        visits = play.run(sorted(visits, key=lambda visit: visit.turn), end)
         return end, [visit for visit in visits
                      if visit.due >= begin or visit.begin is None or visit.begin >= begin]
-
-
-class Follower:
-    """A schedule with `after` in a plan: what it waits for, and its due time that waits. make(due)
-    -> Visit, when it has no due times of its own. `met` is {(kind, repository id, name): when}."""
-
-    def __init__(self, repository, schedule, make, met=(), release=0.0):
-        self.schedule = repository.id, schedule.name
-        self.conditions = {(kind, repository.id, name): within_s
-                           for kind, name, within_s in schedule.list_conditions()}
-        self.release = release          # until then it is held
-        self.make = None if schedule.rule else make
-        self._met, self._waiting = dict(met), None
-
-    def wait(self, visit):
-        """A due time waits from now on; the one before it does no more."""
-        if self._waiting:
-            self._waiting.skip("what it runs after had not ended well by the next due time")
-        self._waiting = visit
-
-    def meet(self, key, now):
-        """A session of this key has ended well."""
-        self._met[key] = now
-
-    def take(self, now):
-        """[the Visit that may begin since all is met], or []."""
-        if now < self.release or not (self.make or self._waiting) or not all(
-                key in self._met and now - self._met[key] <= (within_s or now)
-                for key, within_s in self.conditions.items()):
-            return []
-        visit, self._waiting, self._met = self._waiting or self.make(now), None, {}
-        return [visit]
-
-
-class Plan:
-    """Plays sessions against the slots of the agent and the limits of schedules and scenarios."""
-
-    def __init__(self, slots, followers=(), begin=0.0):
-        self._free, self._now = slots, begin
-        self._followers = {follower.schedule: follower for follower in followers}
-        self._awaiting = collections.defaultdict(list)      # condition -> Followers
-        self._made = []                 # visits of followers that have no due times
-        # heap of (when, order, what to do then -> visits that come by it)
-        self._events = []
-        # heaps of (-priority, order, Visit); gate -> what waits for it
-        self._ready, self._aside = [], {}
-        self._busy = collections.Counter()      # gate -> how many run in it
-        self._open = collections.Counter()      # scenario -> its sessions, those that wait too
-        self._of = {}                   # schedule -> ({order: Visit} that run, and that wait)
-        self._order = itertools.count()         # that of arrival
-        for follower in followers:
-            self._call_at(max(begin, follower.release), self._take, follower)
-            for condition in follower.conditions:
-                self._awaiting[condition].append(follower)
-
-    def take_up(self, visits):
-        """Sessions that are open when the play begins, in the order of their creation."""
-        for visit in visits:
-            self._open[visit.scenario] += 1
-            self._of.setdefault(visit.schedule, ({}, {}))
-            if visit.begin is not None:
-                self._occupy(next(self._order), visit)
-            elif visit.at <= self._now:
-                self._wait(visit)
-            else:
-                order = next(self._order)
-                self._of[visit.schedule][1][order] = visit
-                self._call_at(visit.at, self._come_up, order, visit)
-        self._begin(self._now)
-
-    def play(self, visits, end):
-        """Visits in the order of their times -> these and those of followers,
-        with what becomes of them."""
-        for at, together in itertools.groupby(visits, key=lambda visit: max(visit.at, self._now)):
-            self._advance(at)
-            self._arrive_all([visit for each in together if not each.is_held
-                              for visit in self._come_due(each, at)], at)
-        self._advance(end)
-        # what is still to come would hold the plan, and be held by it
-        self._events.clear()
-        visits = sorted(visits + self._made, key=lambda visit: visit.at) if self._made else visits
-        for visit in visits:
-            if visit.begin is None and visit.end is None and visit.outcome != SKIPS:
-                visit.outcome = UNFIT
-                visit.notes.append("has not begun by the end of the period")
-        return visits
-
-    def _call_at(self, when, function, *arguments):
-        heapq.heappush(self._events,
-                       (when, next(self._order), functools.partial(function, *arguments)))
-
-    def _advance(self, now):
-        while self._events and self._events[0][0] <= now:
-            when, following = self._events[0][0], []
-            while self._events and self._events[0][0] == when:
-                following += heapq.heappop(self._events)[-1](when)
-            self._arrive_all(following, when)
-
-    def _come_due(self, visit, now):
-        """What comes with a due time: it, unless that waits for the end of others."""
-        follower = self._followers.get(visit.schedule)
-        if follower is None:
-            return [visit]
-        follower.wait(visit)
-        return self._take(follower, now)
-
-    def _come_up(self, order, visit, now):
-        """The start time of an open session has come, or the release of what holds it."""
-        if self._of[visit.schedule][1].pop(order, None):
-            self._wait(visit)
-        return []
-
-    def _take(self, follower, now):
-        visits = follower.take(now)
-        if follower.make:
-            self._made += visits
-        return visits
-
-    def _end(self, order, visit, now):
-        """A visit has ended -> what comes by that."""
-        if order not in self._of[visit.schedule][0]:        # it was replaced
-            return []
-        self._leave(order, visit)
-        if visit.outcome == UNFIT or len(self._made) >= MAX_VISITS:
-            return []
-        met = [(follower, key) for key in (("schedule",) + visit.schedule,
-                                           ("scenario",) + visit.scenario)
-               for follower in self._awaiting.get(key, ())]
-        for follower, key in met:
-            follower.meet(key, now)
-        return [visit for follower, _ in met for visit in self._take(follower, now)]
-
-    def _arrive_all(self, visits, now):
-        for visit in visits:
-            self._arrive(visit, now)
-        self._begin(now)
-        for visit in visits:
-            if visit.begin is None and visit.outcome is None:
-                full = self._find_full(visit)
-                visit.notes.append("waits for " + (
-                    "a free slot" if self._free <= 0 else "the limit of its scenario"
-                    if full and full[0] == "scenario" else "the end of the one before"))
-
-    def _arrive(self, visit, now):
-        running, waiting = self._of.setdefault(visit.schedule, ({}, {}))
-        before = next(itertools.chain(running.values(), waiting.values()), None)
-        replaced = len(running) + len(waiting) if visit.overlap == "stop" else 0
-        if visit.overlap == "skip" and before or visit.overlap == "queue" and waiting \
-                and not visit.is_backlog:
-            other = next(iter((waiting or running).values()))
-            visit.skip("the one due %s %s" % (local_iso(other.due),
-                                              "waits already" if waiting else "still runs"))
-        elif self._open[visit.scenario] - replaced >= visit.limit and visit.on_limit != "wait":
-            visit.skip("the limit of its scenario, %d" % visit.limit)
-        else:
-            if replaced:
-                self._replace(visit, running, waiting, now)
-            elif running:
-                visit.outcome = visit.outcome or OVERLAPS
-                visit.notes.append("the one due %s still runs" % local_iso(before.due))
-            self._open[visit.scenario] += 1
-            self._wait(visit)
-
-    def _wait(self, visit):
-        order = next(self._order)
-        self._of[visit.schedule][1][order] = visit
-        heapq.heappush(self._ready, (-visit.priority, order, visit))
-
-    def _replace(self, visit, running, waiting, now):
-        for other in itertools.chain(running.values(), waiting.values()):
-            other.outcome, other.end = OVERLAPS, now
-            other.notes.append("stopped by the one due %s" % local_iso(visit.due))
-        for order in list(running):
-            self._leave(order, running[order])
-        self._open[visit.scenario] -= len(waiting)
-        waiting.clear()
-
-    @staticmethod
-    def _gates(visit):
-        """As of a Ticket."""
-        own = [(("schedule",) + visit.schedule, MAX_QUEUE if visit.overlap == "parallel" else 1)]
-        return own * bool(visit.name) + [(("scenario",) + visit.scenario, visit.limit)]
-
-    def _find_full(self, visit):
-        return next((gate for gate, limit in self._gates(visit) if self._busy[gate] >= limit), None)
-
-    def _leave(self, order, visit):
-        del self._of[visit.schedule][0][order]
-        self._free += 1
-        self._open[visit.scenario] -= 1
-        for gate, _ in self._gates(visit):
-            self._busy[gate] -= 1
-            self._let_in(gate)
-
-    def _let_in(self, gate):
-        """The first of those that wait for a gate may look again."""
-        if self._aside.get(gate):
-            heapq.heappush(self._ready, heapq.heappop(self._aside[gate]))
-
-    def _begin(self, now):
-        """Begins what may: the highest priority first, then in the order of arrival."""
-        while self._free > 0 and self._ready:
-            entry = heapq.heappop(self._ready)
-            _, order, visit = entry
-            waiting = self._of[visit.schedule][1]
-            full = self._find_full(visit)
-            if full or order not in waiting:    # it was replaced
-                if order in waiting:
-                    heapq.heappush(self._aside.setdefault(full, []), entry)
-                for gate, limit in self._gates(visit):      # its turn is that of the next
-                    if self._busy[gate] < limit:
-                        self._let_in(gate)
-                continue
-            visit.begin, visit.end = now, now + visit.duration
-            self._occupy(order, waiting.pop(order))
-            visit.outcome = visit.outcome or (STARTS if now == visit.at else QUEUES)
-            if now > visit.at:
-                visit.notes.append("waits %.3g s" % (now - visit.at))
-
-    def _occupy(self, order, visit):
-        self._of[visit.schedule][0][order] = visit
-        self._free -= 1
-        for gate, _ in self._gates(visit):
-            self._busy[gate] += 1
-        self._call_at(visit.end, self._end, order, visit)
 
 
 # ======================================================================================
@@ -9210,6 +9403,9 @@ class ScheduleListing:
 # Thread scheduler: calls Scheduler.tick(); ends at Agent.stop().
 # ======================================================================================
 
+FIRST = 0, ""           # before the key of every Entry, for what comes up at one instant
+
+
 class Scheduler:
     """Decides the due times of schedules as they come, by the standard library's sched.
 
@@ -9232,8 +9428,9 @@ class Scheduler:
 
     A repository that cannot be written leaves it ASKED until it can. What came due while the agent
     was down or held, the clock was stepped, or a repository was slow, is Missed: for all entries at
-    once or for one of them; judge() gets the one that reaches further. Nothing is cancelled by
-    search: an event whose entry was replaced or armed anew is recognised when it comes up.
+    once or for one of them; judge() gets the one that reaches further. What comes up at one instant
+    does so by the id of its repository, then by name. Nothing is cancelled by search: an event
+    whose entry was replaced or armed anew is recognised when it comes up.
 
     `decide` is handed down, since only who holds the repositories can write; so is
     `on_step(seconds)`, told when the clock of the day has stepped.
@@ -9287,7 +9484,7 @@ class Scheduler:
     def call_at(self, when, function):
         """Calls function() in the scheduler's thread at a time (epoch seconds)."""
         with self._changed:
-            self._events.enterabs(when, 0, function)
+            self._events.enterabs(when, FIRST, function)
             self._wake(when)
 
     def decided(self, entry, upto, was_slow=False):
@@ -9311,7 +9508,7 @@ class Scheduler:
     def _arm(self, entry):
         due = entry.arm()
         if due is not None:
-            self._events.enterabs(due, 1, self._look, (entry, due), self._no_words)
+            self._events.enterabs(due, entry.key, self._look, (entry, due), self._no_words)
             self._wake(due)
 
     # -- time --------------------------------------------------------------------------
@@ -9866,7 +10063,7 @@ class Places:
                                       % (attachment.name, attachment.path))
             check_file_system(attachment.path, self._is_insecure_fs)
             repository = WorkRepository(attachment.id, attachment.name, attachment.path,
-                                        self._clock)
+                                        self._clock, self._inbox)
             repository.open(attachment.uuid)
             place.repository = repository
             self._take_over(place)

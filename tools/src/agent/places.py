@@ -214,7 +214,7 @@ class Places:
                                       % (attachment.name, attachment.path))
             check_file_system(attachment.path, self._is_insecure_fs)
             repository = WorkRepository(attachment.id, attachment.name, attachment.path,
-                                        self._clock)
+                                        self._clock, self._inbox)
             repository.open(attachment.uuid)
             place.repository = repository
             self._take_over(place)

@@ -33,6 +33,11 @@ def from_text(text):
     return timegm(fields) + int(text[20:23] or 0) / 1000.0      # as SQLite itself writes it: none
 
 
+def as_stored(instant):
+    """Epoch seconds as the tables will have them: to the millisecond."""
+    return from_text(to_text(instant))
+
+
 def find_time(text):
     """`from_text`, or None of what is none: another program has written it."""
     try:

@@ -2,6 +2,7 @@
 import math
 
 from ..base.errors import BadRequest, Changed, Conflict, NotFound
+from ..base.times import as_stored
 from ..base.words import shorten
 from ..timetable.days import MOVING_FIELDS
 from .entry import CHANGED
@@ -59,7 +60,7 @@ class ScheduleChanges:
         if entry is None or entry.timetable is None or origin.decided is None:
             return origin
         return origin._replace(spans=tuple(entry.list_skipped(
-            math.floor(origin.decided), math.floor(now), *CHANGED)))
+            math.floor(origin.decided), math.floor(as_stored(now)), *CHANGED)))
 
     def _check(self, schedule, is_moved=True):
         """BadRequest, NotFound: what is wrong of a schedule; `is_moved`: its due times are others

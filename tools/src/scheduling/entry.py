@@ -31,12 +31,13 @@ class Policy(NamedTuple):
 class Entry:
     """One schedule in memory, made of its StoredSchedule; times are epoch seconds. When its row
     changes, another takes its place."""
-    __slots__ = ("repository", "name", "revision", "timetable", "policy", "hold", "decided",
+    __slots__ = ("repository", "name", "key", "revision", "timetable", "policy", "hold", "decided",
                  "missed", "due", "quiet", "asked")
 
     def __init__(self, repository, stored, missed):
         schedule = stored.schedule
         self.repository, self.name, self.revision = repository, schedule.name, stored.revision
+        self.key = repository.id, self.name     # what tells it from all others of the agent
         self.timetable = stored.firing  # None: never fires by itself
         self.policy = _share(Policy(*map(schedule.get, Policy._fields)))
         self.hold = stored.hold         # None: it is not held
@@ -45,11 +46,6 @@ class Entry:
         self.due = None                 # the instant that is armed
         self.asked = None               # up to where it is being decided: not written yet
         self.quiet = 0.0                # until then what is excluded is not recorded
-
-    @property
-    def key(self):
-        """What tells it from all others of the agent."""
-        return self.repository.id, self.name
 
     # -- its life, as the Scheduler's docstring shows it -------------------------------
 

@@ -9,6 +9,8 @@ from ..base.vocabulary import EXCLUDED_S, MISFIRE, STEP_S
 from ..base.program import log
 from .entry import AWAY, DOWN, Missed, ON_HOLD
 
+FIRST = 0, ""           # before the key of every Entry, for what comes up at one instant
+
 
 class Scheduler:
     """Decides the due times of schedules as they come, by the standard library's sched.
@@ -32,8 +34,9 @@ class Scheduler:
 
     A repository that cannot be written leaves it ASKED until it can. What came due while the agent
     was down or held, the clock was stepped, or a repository was slow, is Missed: for all entries at
-    once or for one of them; judge() gets the one that reaches further. Nothing is cancelled by
-    search: an event whose entry was replaced or armed anew is recognised when it comes up.
+    once or for one of them; judge() gets the one that reaches further. What comes up at one instant
+    does so by the id of its repository, then by name. Nothing is cancelled by search: an event
+    whose entry was replaced or armed anew is recognised when it comes up.
 
     `decide` is handed down, since only who holds the repositories can write; so is
     `on_step(seconds)`, told when the clock of the day has stepped.
@@ -87,7 +90,7 @@ class Scheduler:
     def call_at(self, when, function):
         """Calls function() in the scheduler's thread at a time (epoch seconds)."""
         with self._changed:
-            self._events.enterabs(when, 0, function)
+            self._events.enterabs(when, FIRST, function)
             self._wake(when)
 
     def decided(self, entry, upto, was_slow=False):
@@ -111,7 +114,7 @@ class Scheduler:
     def _arm(self, entry):
         due = entry.arm()
         if due is not None:
-            self._events.enterabs(due, 1, self._look, (entry, due), self._no_words)
+            self._events.enterabs(due, entry.key, self._look, (entry, due), self._no_words)
             self._wake(due)
 
     # -- time --------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from ..base.errors import BadRequest, Busy, Changed, Conflict
 from ..base.times import to_text
 from ..base.words import shorten
 from ..definitions.model import canonical
+from .admission import weigh_limit
 from .pending import atomic
 from .records import Ticket
 
@@ -75,8 +76,8 @@ class Arrivals:
              request.schedule, due, request.is_parallel, request.parent,
              request.secret_file if secrets else None)).lastrowid
         ticket = Ticket(session, status, request.agent, request.priority, request.start_at,
-                        request.schedule, is_parallel=request.is_parallel, excess=excess,
-                        has_secrets=bool(secrets))
+                        request.schedule, scenario=scenario.name,
+                        is_parallel=request.is_parallel, excess=excess, has_secrets=bool(secrets))
         return self._sessions.with_limit(ticket, scenario, request.start_at or now)
 
     def _find_by_key(self, connection, request):
@@ -102,16 +103,17 @@ class Arrivals:
     def _limited(connection, scenario, status, replaces):
         """What the limit of its scenario makes of a new session: (status, why it is to end at once,
         or nothing). Busy."""
-        limit, on_limit = scenario.concurrency["limit"], scenario.concurrency["on_limit"]
-        is_full = connection.execute(
+        limit = scenario.concurrency["limit"]
+        count = connection.execute(
             "select count(*) from (select 1 from session where scenario=? and status in"
             " ('WAITING', 'QUEUED', 'RUNNING') and id not in (%s) limit ?)"
             % ",".join("?" * len(replaces)),
-            (scenario.name,) + tuple(replaces) + (limit,)).fetchone()[0] >= limit
+            (scenario.name,) + tuple(replaces) + (limit,)).fetchone()[0]
+        outcome = weigh_limit(limit, scenario.concurrency["on_limit"], count)
         text = "%d sessions of scenario %s are open, its limit" % (limit, scenario.name)
-        if is_full and on_limit == "skip":
+        if outcome == "skip":
             raise Busy(text)
-        return WAITING if is_full else status, text if is_full and on_limit == "error" else ""
+        return WAITING if outcome else status, text if outcome == "error" else ""
 
     def _find_version(self, connection, request):
         """(row, Scenario) of what is asked for, its variables checked: for the flood, the file is

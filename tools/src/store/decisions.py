@@ -1,9 +1,10 @@
 """What is decided of due times, and the sessions that are made by it."""
 
-from ..base.vocabulary import LIMIT, OUTSTANDING, OVERLAP, STARTED, STOPPED
+from ..base.vocabulary import LIMIT, OVERLAP, RUNNING, STARTED, STOPPED
 from ..base.errors import AgentError, Busy, Changed, Conflict
 from ..base.program import log
 from ..base.times import from_text, to_text
+from .admission import are_met, find_overlap
 from .pending import lazy
 from .records import Made, SessionRequest, Span
 
@@ -54,10 +55,9 @@ class Decisions:
         """Whether all of `after` have ended well since this was last true; then it begins anew."""
         met = {(kind, name): ended for kind, name, ended
                in self._schedules.list_conditions(connection, schedule.name)}
-        for kind, name, within_s in schedule.list_conditions():
-            ended = met.get((kind, name))
-            if ended is None or within_s and ended < now - within_s:
-                return False
+        if not are_met([((kind, name), within_s) for kind, name, within_s
+                        in schedule.list_conditions()], met, now):
+            return False
         connection.execute("update schedule_condition set met=null where schedule=?",
                            (schedule.name,))
         return True
@@ -69,7 +69,7 @@ class Decisions:
         for row in connection.execute(
                 "select * from schedule where agent=? and enabled and hold_since is null and"
                 " (rule='' or waiting is not null) and name in (select schedule from"
-                " schedule_condition where met is not null)", (agent,)).fetchall():
+                " schedule_condition where met is not null) order by name", (agent,)).fetchall():
             try:
                 schedule = self._schedules.read_definition(row)
                 due = from_text(row["waiting"]) if row["waiting"] else now
@@ -90,17 +90,17 @@ class Decisions:
     def _start(self, connection, schedule, span, now, is_held):
         """Makes the session of a due time, as far as `overlap` lets it -> [Made]."""
         overlap, name = schedule.get("overlap"), schedule.name
-        rows = connection.execute("select id, status from session where schedule=? and status in"
-                                  " ('WAITING', 'QUEUED', 'RUNNING')", (name,)).fetchall()
-        in_the_way = [row for row in rows if overlap == "skip"
-                      or overlap == "queue" and row["status"] in OUTSTANDING
-                      and not span.is_backlog]
+        rows = connection.execute(
+            "select id, status from session where schedule=? and status in"
+            " ('WAITING', 'QUEUED', 'RUNNING') order by id", (name,)).fetchall()
+        in_the_way, replaced = find_overlap(
+            overlap, [(row, row["status"] == RUNNING) for row in rows], span.is_backlog)
         if in_the_way:
             self._ledger.skip(connection, name, Span(
                 span.first, span.last, 1, OVERLAP,
-                "session %d of it is %s" % tuple(in_the_way[0])), now)
+                "session %d of it is %s" % tuple(in_the_way)), now)
             return []
-        replaced = [row["id"] for row in rows] if overlap == "stop" else []
+        replaced = [row["id"] for row in replaced]
         message = "stopped before it began: the next due time had come"
         endings = [self._endings.end_outstanding(connection, session, STOPPED, message,
                                                  to_text(now)) for session in replaced]

@@ -3,10 +3,11 @@
 Times are epoch seconds, durations seconds; the store alone knows them as text."""
 from typing import Any, NamedTuple, Optional, Tuple
 
-from ..base.vocabulary import DEFAULT_CONTEXT, MAX_QUEUE
+from ..base.vocabulary import DEFAULT_CONTEXT
 from ..base.errors import Conflict
 from ..base.times import find_time, to_text
 from ..definitions.model import Schedule
+from .admission import list_gates
 
 
 class Attachment(NamedTuple):
@@ -82,18 +83,13 @@ class Ticket(NamedTuple):
     has_secrets: bool = False           # the secret file of its request is its own now
 
     def gates(self, repository):
-        """[(what it shares with others, how many of them at once)]."""
-        gates = []
-        if self.schedule:
-            gates = [(("schedule", repository.id, self.schedule),
-                      MAX_QUEUE if self.is_parallel else 1)]
-        return gates + [(("scenario", repository.id, self.scenario), self.limit)] * bool(self.limit)
+        """Its list_gates."""
+        return list_gates(repository.id, self.schedule, self.is_parallel, self.scenario, self.limit)
 
 
 class OpenSession(NamedTuple):
     """A session that runs or is outstanding, as a plan begins with it."""
     ticket: Ticket
-    scenario: str
     created: float
     begun: Optional[float]              # None: it is outstanding
     due: Optional[float]                # of its schedule

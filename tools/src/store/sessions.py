@@ -6,6 +6,9 @@ from ..base.times import from_text, to_text
 from .pending import lazy
 from .records import Ticket
 
+# a session arrives when it is made, or at its start time
+BY_ARRIVAL = " order by max(created, ifnull(start_at, created)), id"
+
 
 class Sessions:
     """The rows of sessions, and the one place where their state changes."""
@@ -54,7 +57,8 @@ class Sessions:
         start_at = row["start_at"] and from_text(row["start_at"])
         return self.with_limit(
             Ticket(row["id"], row["status"], row["agent"], row["priority"], start_at,
-                   row["schedule"], is_parallel=bool(row["is_parallel"])),
+                   row["schedule"], scenario=row["scenario"],
+                   is_parallel=bool(row["is_parallel"])),
             scenario, start_at or from_text(row["created"]))
 
     @staticmethod
@@ -63,7 +67,7 @@ class Sessions:
         if not scenario or not scenario.concurrency:
             return ticket
         wait = scenario.concurrency["max_wait"]
-        return ticket._replace(scenario=scenario.name, limit=scenario.concurrency["limit"],
+        return ticket._replace(limit=scenario.concurrency["limit"],
                                wait_until=wait and since + wait)
 
     @staticmethod
@@ -75,8 +79,8 @@ class Sessions:
     def list_outstanding(self, connection, agent):
         """Tickets of what an agent has acknowledged and not begun, in order of arrival."""
         return [self.make_ticket(connection, row) for row in connection.execute(
-            "select * from session where agent=? and status in ('WAITING', 'QUEUED') order by id",
-            (agent,)).fetchall()]
+            "select * from session where agent=? and status in ('WAITING', 'QUEUED')"
+            + BY_ARRIVAL, (agent,)).fetchall()]
 
     @staticmethod
     def list_running(connection, agent):

@@ -5,6 +5,7 @@ from ..base.errors import Unreadable
 from ..base.times import find_time, from_text, to_text
 from ..base.vocabulary import RUNNING
 from .records import OpenSession
+from .sessions import BY_ARRIVAL
 
 
 class Views:
@@ -69,13 +70,13 @@ class Views:
 
     def list_open(self, connection, agent):
         """[OpenSession] of an agent's sessions that run or are outstanding, in order of
-        creation."""
+        arrival."""
         return [OpenSession(
-            self._sessions.make_ticket(connection, row), row["scenario"], from_text(row["created"]),
+            self._sessions.make_ticket(connection, row), from_text(row["created"]),
             from_text(row["begun"]) if row["status"] == RUNNING else None, find_time(row["due"]),
             row["timeout"]) for row in connection.execute(
                 "select * from session where agent=? and status in ('WAITING', 'QUEUED',"
-                " 'RUNNING') order by id", (agent,)).fetchall()]
+                " 'RUNNING')" + BY_ARRIVAL, (agent,)).fetchall()]
 
     def get_resume(self, connection, session):
         """What a run needs: (session row, Scenario, runs so far, {step: (attempts so far,
