@@ -15,7 +15,8 @@ Sections, each using only those above it:
                               roles, sizes, times.
     base/forms                The forms of all requests, as data: words, kinds, roles, help, and
                               what their replies are.
-    base/program              What this program is: its version, its own file and its own log.
+    base/program              What this program is: its version, its own file, its code and its own
+                              log.
     base/times                The clock, instants as text, and the one parser of durations.
     base/words                Words of requests and replies: names, splitting, quoting, and what
                               makes a text one line.
@@ -51,8 +52,6 @@ Sections, each using only those above it:
                               follows from it.
     store/imports             A document of definitions put into a work repository, all of it or
                               nothing.
-    store/inbox               What is to be done after commits, done by a thread of its own: a
-                              writer only puts it here.
     store/ledger              The ledger of due times: what was decided of each, with the session it
                               started.
     store/master              The master repository: agents, what is attached, contexts, data
@@ -71,8 +70,8 @@ Sections, each using only those above it:
     processes/output          What the processes of tasks print: read, cut into lines, masked,
                               limited, captured.
     processes/process         One process of a task, from its start to its exit code.
-    processes/minder          agent.py in the role that keeps an adoptable task alive beside the
-                              agent.
+    processes/minder          The minder: agent.py in the role that keeps an adoptable task alive
+                              beside the agent.
     tasks/task                What all task types share: their table, results, texts, and work done
                               in a helper process.
     tasks/commands            Commands, code and the small types: os, set, evaluate, sleep,
@@ -81,10 +80,14 @@ Sections, each using only those above it:
     tasks/csvfiles            CSV files into tables and out of queries: load_csv and unload_csv.
     tasks/files               Files copied, moved, deleted, made, packed and unpacked.
     tasks/network             The types that speak to other hosts: http and mail.
+    runtime/control           What reaches a session while it runs: a stop, time-outs, that it is
+                              left, ends of its processes.
     runtime/execution         One task under way: how it reaches its process, its data servers, and
                               its session's values.
-    runtime/session           The course of a session: steps, tasks, attempts, stop, restart, and
-                              what is recorded of them.
+    runtime/journal           What a session has to record: collected, masked, and handed to its
+                              repository in order.
+    runtime/course            The course of a session, from its ticket to its end: steps, attempts,
+                              tasks.
     runtime/slots             The queue of sessions and the slots that run them.
     scheduling/entry          A schedule in memory: what is decided, what comes next, and what of
                               its past may still run.
@@ -110,6 +113,8 @@ Sections, each using only those above it:
                               sessions, logs, children.
     agent/desk                Where sessions are asked for: EXEC, STOP, RESTART, and what follows
                               the end of each.
+    agent/inbox               What is to be done after commits, done by a thread of its own: a
+                              writer only puts it here.
     agent/exchange            Definitions in and out: import with all its checks, and export.
     agent/agent               The agent: its life cycle, and what it can do in domain words.
     agent/figures             How the agent is, in figures: PING and METRICS.
@@ -129,7 +134,6 @@ Sections, each using only those above it:
 Threads, and what ends each:
 
     writer NAME   writes to one repository file; ends when its Database is closed and drained.
-    follow-ups    does what commits bring about; ends at Inbox.close().
     output        reads the pipes of all tasks; ends at Output.close().
     wait PID      waits for the exit of one process of a task, and ends with it.
     feed PID      writes one process's standard input, and ends with it.
@@ -139,6 +143,7 @@ Threads, and what ends each:
     scheduler     calls Scheduler.tick(); ends at Agent.stop().
     attach NAME   tries to attach a work repository once, and ends with that.
     keeper        does what is due of it; ends at Keeper.stop().
+    follow-ups    does what commits bring about; ends at Inbox.close().
     server        accepts connections; ends at Server.close().
     client N      serves one connection; ends with it, or at Server.close().
     MainThread    waits for a signal or SHUTDOWN, then stops the others in order.
@@ -543,17 +548,69 @@ def list_parts(form):
 
 # ======================================================================================
 # base/program.py
-# What this program is: its version, its own file and its own log.
+# What this program is: its version, its own file, its code and its own log.
 # ======================================================================================
 
 VERSION = "1.0.0"
 
 log = logging.getLogger("agent")
 
+# Python code that runs this program from an open file with its byte-code; the command line behind
+# it is that file's descriptor, the path of the program, and its arguments. The working folder,
+# which `-c` would search for modules, is none of them.
+BOOT = ("import sys;sys.path[:1]==['']and sys.path.pop(0);import marshal,os;"
+        "CODE_FD=int(sys.argv[1]);__file__=sys.argv[2];del sys.argv[:2];"
+        "exec(marshal.loads(os.pread(CODE_FD,os.fstat(CODE_FD).st_size,0)))")
+
 
 def program_path():
-    """The absolute path of this program's own file, which starts helpers and minders."""
+    """The absolute path of this program's own file."""
     return os.path.abspath(__file__)
+
+
+@functools.lru_cache(maxsize=None)
+def open_code():
+    """A descriptor of a file without a name that has the byte-code of this program: helpers and
+    minders start from it fast, and from the code that the agent began with."""
+    code = globals().get("CODE_FD")
+    if code is not None:
+        os.set_inheritable(code, False)
+        return code
+    with tempfile.TemporaryFile() as file:
+        file.write(marshal.dumps(_find_code()))
+        file.flush()
+        return os.dup(file.fileno())
+
+
+def _find_code():
+    """The code of the whole program: that which runs, or compiled anew when it was imported."""
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_name == "<module>" and frame.f_globals is globals():
+            return frame.f_code
+        frame = frame.f_back
+    with open(program_path(), "rb") as source:
+        return compile(source.read(), source.name, "exec", dont_inherit=True)
+
+
+def program_command(*flags):
+    """The words that run this program again, with these flags of Python; its arguments go behind
+    them. The process must have the descriptor of open_code()."""
+    return [sys.executable] + list(flags) + ["-c", BOOT, str(open_code()), program_path()]
+
+
+def start_over_lean():
+    """Starts over as the same process from byte-code: Python keeps all that it needed to compile a
+    main program until that ends, some 25 MB. Returns where that is done, or cannot be."""
+    if "CODE_FD" in globals() or not sys.executable:
+        return
+    try:
+        flags = subprocess._args_from_interpreter_flags()
+        command = program_command(*flags) + sys.argv[1:]
+        os.set_inheritable(open_code(), True)
+        os.execv(sys.executable, command)
+    except OSError as error:
+        log.warning("memory for the compiling is kept: %s", error)
 
 
 def tell_traceback(error):
@@ -2912,7 +2969,7 @@ def lazy(method):
 class Pending:
     """One request to a writer: method(connection, *arguments) inside the shared transaction.
 
-    Once it is done, then(pending) goes into the Inbox; without one it is called at once.
+    Once it is done, then(pending) goes into the Inbox.
     """
     __slots__ = ("method", "arguments", "deadline", "is_atomic", "is_lazy", "value", "error",
                  "is_done", "_then", "_inbox", "_lock")
@@ -2931,10 +2988,8 @@ class Pending:
         """Done, well or badly: called once, by the writer."""
         self.value, self.error, self.is_done = value, error, True
         self._lock.release()
-        if self._then and self._inbox:
+        if self._then:
             self._inbox.put(self._then, self)
-        elif self._then:
-            self._then(self)
 
     def result(self):
         """The value once it is on disk; raises what the work or the commit raised."""
@@ -3175,6 +3230,8 @@ class Arrivals:
              request.level, timeout, to_text(now), start_at, variables, given, request.key,
              request.schedule, due, request.is_parallel, request.parent,
              request.secret_file if secrets else None)).lastrowid
+        if request.keywords:
+            self._sessions.put_keywords(connection, session, request.keywords)
         ticket = Ticket(session, status, request.agent, request.priority, request.start_at,
                         request.schedule, scenario=scenario.name,
                         is_parallel=request.is_parallel, excess=excess, has_secrets=bool(secrets))
@@ -3407,7 +3464,7 @@ create table log (position integer primary key, time text, stream text, line tex
 create table omitted (id integer primary key, first integer, end integer);
 create table state (
     id integer primary key,
-    holder integer, holder_started text,        -- the process that writes here
+    holder integer, holder_started text,        -- the minder, which writes here
     is_over integer not null default 0,
     rc integer, error text, captured blob       -- exit code, or why it could not start
 );
@@ -3417,10 +3474,11 @@ insert into state(id) values (1)
 
 class Spool:
     """What a process of an adoptable session printed and how it ended: a small SQLite file that
-    its holder writes, and that outlives the agent."""
+    its minder writes, and that outlives the agent."""
 
     def __init__(self, path):
         self.path = path
+        self._position, self._omitted = -1, None    # how far it was read; what was left out then
 
     def _connect(self):
         connection = sqlite3.connect(self.path, timeout=30, isolation_level=None,
@@ -3444,8 +3502,8 @@ class Spool:
             connection.execute("update state set %s" % ", ".join(name + "=?" for name in columns),
                                tuple(columns.values()))
 
-    def store(self, rows, omitted, then=lambda: None):
-        """As WorkRepository.add_log; then() when it is done."""
+    def store(self, rows, omitted, on_stored=lambda: None):
+        """As Progress.add_log; on_stored() when it is done."""
         with self._connect() as connection:
             connection.execute("begin immediate")
             if omitted:
@@ -3453,25 +3511,29 @@ class Spool:
                 connection.execute("replace into omitted values (1, ?, ?)", omitted)
             connection.executemany("replace into log values (?, ?, ?, ?)", rows)
             connection.execute("commit")
-        then()
+        on_stored()
 
     def state(self):
         """The row of the state."""
         with self._connect() as connection:
             return connection.execute("select * from state").fetchone()
 
-    def read(self, after, omitted_before):
-        """(state, rows after a position and what is left out, the range left out or None)."""
+    def read_new(self):
+        """What came since it was read last -> (row of the state, rows of the log, the range now
+        left out or None where that is as it was)."""
+        before = self._omitted
         with self._connect() as connection:
             connection.execute("begin")
             state = connection.execute("select * from state").fetchone()
             omitted = connection.execute("select first, end from omitted").fetchone()
-            omitted = omitted and tuple(omitted)
-            first = omitted[0] if omitted and omitted != omitted_before else -1
-            rows = connection.execute("select * from log where position > ? or position = ?"
-                                      " order by position", (after, first)).fetchall()
+            self._omitted = omitted and tuple(omitted)
+            is_other = self._omitted != before
+            rows = connection.execute(
+                "select * from log where position > ? or position = ? order by position",
+                (self._position, self._omitted[0] if is_other else -1)).fetchall()
             connection.execute("rollback")
-        return state, [tuple(row) for row in rows], omitted
+        self._position = max([self._position] + [row["position"] for row in rows])
+        return state, [tuple(row) for row in rows], self._omitted if is_other else None
 
     def remove(self):
         """Deletes the file and what SQLite keeps beside it."""
@@ -4148,6 +4210,7 @@ class Endings:
             " agent, scenario, version, definition, context, 'WAITING', name, keywords, priority,"
             " level, timeout, ?, ?, ?, given, schedule, due, attempt + 1, is_parallel from session"
             " where id=?", (now, start_at, variables, row["id"])).lastrowid
+        self._sessions.put_keywords(connection, session, row["keywords"])
         told = "attempt %d of %d" % (row["attempt"] + 1, schedule.get("attempts"))
         connection.execute("update session set message=message || ? where id=?",
                            ("; %s is session %d" % (told, session), row["id"]))
@@ -4241,41 +4304,6 @@ class Rehearsed(Exception):
 
 
 # ======================================================================================
-# store/inbox.py
-# What is to be done after commits, done by a thread of its own: a writer only puts it here.
-#
-# Thread follow-ups: does what commits bring about; ends at Inbox.close().
-# ======================================================================================
-
-class Inbox:
-    """Things to be done in their order, each a function and the Pending that it is called with."""
-
-    def __init__(self):
-        self._items = queue.Queue()
-        self._thread = threading.Thread(target=self._run, name="follow-ups", daemon=True)
-        self._thread.start()
-
-    def put(self, function, pending):
-        """Has function(pending) called soon. From any thread; waits for nothing."""
-        self._items.put((function, pending))
-
-    def close(self):
-        """Ends the thread once everything that was put in before is done."""
-        self._items.put((None, None))
-        self._thread.join()
-
-    def _run(self):
-        while True:
-            function, pending = self._items.get()
-            if function is None:
-                return
-            try:
-                function(pending)
-            except Exception as error:      # the commit stands, and the others get their turn
-                log.error("after a commit\n%s", tell_traceback(error))
-
-
-# ======================================================================================
 # store/ledger.py
 # The ledger of due times: what was decided of each, with the session it started.
 # ======================================================================================
@@ -4296,7 +4324,7 @@ class Ledger:
 
     @staticmethod
     def record(connection, name, span, decision, session, now):
-        """A row of its own for a Span, with the session that it made, or None."""
+        """Notes a decision on the due times of a Span, with the session that it made, or None."""
         connection.execute(
             "insert into occurrence(schedule, due, last_due, count, decision, reason, session,"
             " decided, message) values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -4704,6 +4732,7 @@ class Scenarios:
         return row
 
     def tell_missing(self, connection, name, version):
+        """In words, what is not there: the scenario, or this version of it."""
         if self.find(connection, name, "-1"):
             return "scenario %s has no version %s" % (name, version)
         return "no scenario %s" % name
@@ -4799,6 +4828,7 @@ class Scenarios:
         self.forget_unused(connection)
 
     def forget_unused(self, connection):
+        """Deletes the definitions that no version and no session has any more."""
         connection.execute("delete from definition where id not in"
                            " (select definition from scenario)"
                            " and id not in (select definition from session)")
@@ -5145,12 +5175,18 @@ class Sessions:
 
     @staticmethod
     def with_limit(ticket, scenario, since):
-        """A Ticket with what the limit of its Scenario (or None) says; it waits since then."""
+        """A Ticket with the limit of its Scenario (or None), for which it waits since then."""
         if not scenario or not scenario.concurrency:
             return ticket
         wait = scenario.concurrency["max_wait"]
         return ticket._replace(limit=scenario.concurrency["limit"],
                                wait_until=wait and since + wait)
+
+    @staticmethod
+    def put_keywords(connection, session, keywords):
+        """Makes a new session known by its keywords, words between commas."""
+        connection.executemany("insert or ignore into session_keyword values (?, ?)",
+                               [(word, session) for word in keywords.split(",") if word])
 
     @staticmethod
     def list_secret_files(connection):
@@ -5226,31 +5262,75 @@ class Sessions:
 # What is read of sessions: listings, history, logs, durations, and what is purged.
 # ======================================================================================
 
+OPEN_ROWS = " and status in ('WAITING', 'QUEUED', 'RUNNING')"
+ENDED_ROWS = " and status in ('DONE', 'WARNING', 'ERROR', 'STOPPED')"
+MANY = 100000           # sessions that are looked through for the oldest
+
+
 class Views:
     """Sessions as they are looked at, and how they are purged."""
 
     def __init__(self, scenarios, sessions):
         self._scenarios, self._sessions = scenarios, sessions
 
-    @staticmethod
-    def list_sessions(connection, filters, below, limit):
-        """Rows of at most `limit` sessions with a number under `below`, newest first."""
-        where, values = ["id < ?"], [below]
-        if filters.statuses:
-            where.append("status in (%s)" % ", ".join("?" * len(filters.statuses)))
-            values.extend(filters.statuses)
-        for column, value in (("scenario", filters.scenario), ("schedule", filters.schedule)):
+    def list_sessions(self, connection, filters, below, limit):
+        """Rows of at most `limit` sessions with a number under `below`, newest first.
+
+        Each state is looked up on its own: so an index gives its newest rows, however many rows
+        there are.
+        """
+        since = filters.since and to_text(filters.since)
+        above = self._find_oldest(connection, since) if since else 0
+        if above is None:
+            return []
+        where, values = [], [filters.keyword] if filters.keyword is not None else []
+        values += [above, below - 1]
+        for column, value in (("scenario=?", filters.scenario), ("schedule=?", filters.schedule),
+                              ("created >= ?", since)):
             if value is not None:
-                where.append(column + "=?")
+                where.append(" and " + column)
                 values.append(value)
-        if filters.since is not None:
-            where.append("created >= ?")
-            values.append(to_text(filters.since))
-        if filters.keyword is not None:
-            where.append("instr(',' || keywords || ',', ',' || ? || ',')")
-            values.append(filters.keyword)
-        return connection.execute("select * from session where %s order by id desc limit ?"
-                                  % " and ".join(where), values + [limit]).fetchall()
+        parts = ["select * from (select session.* from %s%s order by %s desc limit ?)"
+                 % (source, "".join(where), order)
+                 for source, order in self._list_sources(filters)]
+        return connection.execute(
+            " union all ".join(parts) + " order by id desc limit ?",
+            (values + [limit]) * len(parts) + [limit]).fetchall()
+
+    @staticmethod
+    def _list_sources(filters):
+        """[(tables by the index that serves best, with what is to be true of their rows; order)],
+        together all that is wanted. Their values are the keyword, if any, and the numbers."""
+        has_keyword = filters.keyword is not None
+        by_id = "where id between ? and ?"
+        if has_keyword:
+            ended = ("session_keyword k cross join session on id = k.session"
+                     " where k.keyword=? and k.session between ? and ?")
+        elif filters.schedule is not None:
+            ended = "session " + by_id
+        else:
+            ended = "session indexed by session_%s %s" % (
+                "ended" if filters.scenario is None else "scenario", by_id)
+        order = "k.session" if has_keyword else "id"
+        if not filters.statuses and (has_keyword or filters.scenario is None):
+            return [(ended if has_keyword else "session " + by_id, order)]
+        running = "session indexed by session_open " + by_id
+        if has_keyword:
+            running = running.replace("where", "where exists (select 1 from session_keyword"
+                                      " where keyword=? and session=id) and", 1)
+        # an index of some rows serves where its own condition stands in the query, word by word
+        return [(running + OPEN_ROWS + " and status='%s'" % state, "id") if state in OPEN else
+                (ended + ENDED_ROWS + " and status='%s'" % state, order)
+                for state in filters.statuses or STATES]
+
+    @staticmethod
+    def _find_oldest(connection, since):
+        """A number under which no session was created since then (UTC text), or None when none
+        was. A clock may have stepped, so numbers are no order of time; of very many it is 0."""
+        oldest, count = connection.execute(
+            "select min(id), count(*) from (select id from session where created >= ? limit ?)",
+            (since, MANY + 1)).fetchone()
+        return oldest if count <= MANY else 0
 
     def get_history(self, connection, session):
         """(session row, step rows, task rows, names of secrets) of one moment; NotFound,
@@ -5347,7 +5427,8 @@ class Views:
         ids = [row[0] for row in connection.execute(
             "select id from session where %s limit ?" % " and ".join(where), values + [limit])]
         for session in ids:
-            for table in ("session_log", "session_task", "session_step", "occurrence"):
+            for table in ("session_log", "session_task", "session_step", "session_keyword",
+                          "occurrence"):
                 connection.execute("delete from %s where session=?" % table, (session,))
             connection.execute("delete from session where id=?", (session,))
         if before is not None and len(ids) < limit:
@@ -5482,6 +5563,21 @@ create trigger schedule_changed
 alter table session add column parent integer;
 -- where the secrets lie that came with EXEC
 alter table session add column secret_file text;
+-- what listings ask for
+create index session_created on session(created);
+create index session_ended on session(status)
+    where status in ('DONE', 'WARNING', 'ERROR', 'STOPPED');
+create index session_scenario on session(scenario, status)
+    where status in ('DONE', 'WARNING', 'ERROR', 'STOPPED');
+create table session_keyword (                      -- what stands between the commas of keywords
+    keyword text not null, session integer not null,
+    primary key (keyword, session)
+) without rowid;
+with recursive part(session, keyword, rest) as (
+    select id, '', keywords || ',' from session where keywords <> ''
+    union all select session, substr(rest, 1, instr(rest, ',') - 1),
+        substr(rest, instr(rest, ',') + 1) from part where rest <> '')
+    insert or ignore into session_keyword select keyword, session from part where keyword <> '';
 """)
 
 HELLO = {"scenarios": [{
@@ -5624,8 +5720,8 @@ class Identity(NamedTuple):
     def parse(cls, text):
         """The text of the tables -> Identity, or None when it is none."""
         parts = (text or "").split("/")
-        is_one = len(parts) == 6 and parts[3].isdigit()
-        return cls(*parts)._replace(pid=int(parts[3])) if is_one else None
+        is_identity = len(parts) == 6 and parts[3].isdigit()
+        return cls(*parts)._replace(pid=int(parts[3])) if is_identity else None
 
 
 def _first_line(path):
@@ -5701,10 +5797,10 @@ def read_marker(pid):
             environment = b"\0" + file.read()
     except OSError:
         return None
-    found = environment.find(b"\0" + MARKER.encode() + b"=")
-    if found < 0:
+    start = environment.find(b"\0" + MARKER.encode() + b"=")
+    if start < 0:
         return None
-    return environment[found + len(MARKER) + 2:].split(b"\0", 1)[0].decode("ascii", "replace")
+    return environment[start + len(MARKER) + 2:].split(b"\0", 1)[0].decode("ascii", "replace")
 
 
 def make_marker(repository_uuid, session, task_run):
@@ -5762,34 +5858,40 @@ class Tree:
         marker = read_marker(pid)
         return marker is not None and session_of_marker(marker) in self._sessions
 
-    def send(self, number):
+    def send(self, signal_number):
         """Signals every member that lives; how many there were."""
         if not HAS_PROC:
-            return sum(_signal(os.killpg, root, number) for root in self._known)
+            return sum(_signal(os.killpg, root, signal_number) for root in self._known)
         members = self.find()
         for pid in members:
-            _signal(os.kill, pid, number)
+            _signal(os.kill, pid, signal_number)
         return len(members)
 
     def end(self, grace_s=TERM_S):
-        """SIGTERM, after `grace_s` SIGKILL, sweeping until nothing is found -> how many are left.
+        """SIGTERM, after `grace_s` SIGKILL, sweeping until nothing is found -> how many live on.
 
-        What is left after KILL_S (in an uninterruptible call of the kernel) cannot be ended.
+        What lives KILL_S later (in an uninterruptible call of the kernel) cannot be ended.
         """
         self.send(signal.SIGTERM)
         begun, empty = time.monotonic(), 0
         while True:
             is_kill = time.monotonic() - begun >= grace_s
-            left = self.send(signal.SIGKILL if is_kill else 0)
-            empty = 0 if left else empty + 1
+            count = self.send(signal.SIGKILL if is_kill else 0)
+            empty = 0 if count else empty + 1
             if empty == 2 or time.monotonic() - begun > grace_s + KILL_S:
-                return left
-            time.sleep(0.02 if left else 0.005)
+                return count
+            time.sleep(0.02 if count else 0.005)
 
 
-def _signal(send, target, number):
+def has_group(leader):
+    """Whether a process group has a member that lives."""
+    return _signal(os.killpg, leader, 0) == 1
+
+
+def _signal(send, target, signal_number):
+    """Sends a signal by os.kill or os.killpg -> 1, or 0 where nothing takes it."""
     try:
-        send(target, number)
+        send(target, signal_number)
         return 1
     except OSError:
         return 0
@@ -5857,8 +5959,8 @@ class _Block:
 class Capture:
     """The output of one task: its first and its last half of `limit` bytes, and a count between.
 
-    The output thread feeds it; `store(rows, omitted, then)` writes rows down and calls
-    `then()` when that is done. Memory stays within the limit whatever comes.
+    The output thread feeds it; `store(rows, omitted, on_stored)` writes rows down and calls
+    `on_stored()` when that is done. Memory stays within the limit whatever comes.
     """
 
     def __init__(self, limit, store, clock, is_captured=False, secrets=()):
@@ -6153,12 +6255,12 @@ def exit_text(rc):
 
 # ======================================================================================
 # processes/minder.py
-# agent.py in the role that keeps an adoptable task alive beside the agent.
+# The minder: agent.py in the role that keeps an adoptable task alive beside the agent.
 # ======================================================================================
 
-def run_holder(path):
-    """agent.py in the role of a holder: runs one process, its output and exit code going to a
-    spool, whether the agent lives or not -> exit code."""
+def run_minder(path):
+    """agent.py in the role of a minder: runs one process, its output and exit code going to the
+    spool at `path`, whether the agent lives or not -> exit code."""
     command, limit, secrets = json.loads(sys.stdin.read())
     command, spool, output = Command(*command), Spool(path), Output()
     spool.note(holder=os.getpid(), holder_started=start_time(os.getpid()))
@@ -6201,7 +6303,8 @@ def task_type(name):
     A class has `fields` (name -> Field) and `run(fields, execution)` -> TaskResult. The
     execution gives `values` (variables and the agent's own), `environment()`, and what waits
     and is ended by stop and time-outs: `process(command)`, `call(function, interrupt)`,
-    `wait(seconds)`, `wait_child(session)`.
+    `wait(seconds)`, `wait_child(session)`. One whose process may outlive the agent has `resume`,
+    too, which goes on by `adopt()`.
     """
     def register(cls):
         cls.name = name
@@ -6258,20 +6361,6 @@ def as_number(text):
     return None
 
 
-HELPER_BOOT = ("import marshal,os,sys;__file__=sys.argv.pop();fd=int(sys.argv.pop());"
-               "exec(marshal.loads(os.pread(fd,os.fstat(fd).st_size,0)))")
-
-
-@functools.lru_cache(maxsize=None)
-def compiled_agent():
-    """A descriptor of a file without a name that has the code of agent.py: to compile it takes
-    most of the time and memory that the start of a helper needs."""
-    with open(program_path(), "rb") as source, tempfile.TemporaryFile() as file:
-        file.write(marshal.dumps(compile(source.read(), source.name, "exec", dont_inherit=True)))
-        file.flush()
-        return os.dup(file.fileno())
-
-
 class HelperTask:
     """A task whose work is done by agent.py in another role, in a process that can be ended.
 
@@ -6288,11 +6377,9 @@ class HelperTask:
     def _outcome(self, given, execution):
         """Hands over to the helper -> the fields of its result."""
         with tempfile.TemporaryFile() as result:
-            code = compiled_agent()
-            words = [sys.executable, "-u", "-c", HELPER_BOOT, "--task", str(result.fileno()),
-                     str(code), program_path()]
+            words = program_command("-u") + ["--task", str(result.fileno())]
             rc = execution.process(Command(words, execution.environment(), stdin=json.dumps(given),
-                                           pass_fds=(result.fileno(), code)))
+                                           pass_fds=(result.fileno(), open_code())))
             result.seek(0)
             text = result.read().decode()
         if not text:
@@ -7575,19 +7662,150 @@ class MailTask(HelperTask):
 
 
 # ======================================================================================
+# runtime/control.py
+# What reaches a session while it runs: a stop, time-outs, that it is left, ends of its processes.
+#
+# A session's own thread waits in Control.wait() alone, so whatever reaches it takes effect at once.
+# Nothing of this is on disk.
+# ======================================================================================
+
+class Interrupted(Exception):
+    """A stop or a time-out ends what is under way.
+
+    `scope` is how far that reaches: "task", "step" or "session"; `status` what it makes of what it
+    ends: STOPPED, or ERROR for a time-out; `message` why, and what could not be ended.
+    """
+
+    def __init__(self, scope, status, reason):
+        super().__init__(reason)
+        self.scope, self.status, self.reason, self.message = scope, status, reason, reason
+
+
+class Left(Exception):
+    """A session is left to the next start of the agent: its process goes on without it."""
+
+
+class Control:
+    """A session's stop and time-outs, and the processes that end with them.
+
+    stop(), leave() and wake() may be called from any thread at any moment, also before the session
+    begins and after it ended. All else is for the session's own thread.
+    """
+
+    def __init__(self, clock, session):
+        self.is_leaving = False         # the process that it waits for, or starts next, goes on
+        self._clock = clock
+        self._session = session         # `uuid/number`, as the markers of its processes begin
+        self._changed = threading.Condition()
+        self._mode, self._message = None, ""    # of a stop: None, NORMAL or IMMEDIATE; why
+        self._deadlines = []            # [(monotonic, scope, seconds given)], the outermost first
+        self._roots = {}                # pid -> start time, of processes whose group lives on
+
+    # -- from any thread ---------------------------------------------------------------
+
+    def stop(self, mode, message="stopped"):
+        """Asks for a stop, NORMAL: between two tasks, or IMMEDIATE, which no NORMAL takes back."""
+        with self._changed:
+            if self._mode != IMMEDIATE:
+                self._mode, self._message = mode, message
+            self._changed.notify_all()
+
+    def leave(self):
+        """A process that can be adopted, the one waited for or the next, goes on by itself."""
+        with self._changed:
+            self.is_leaving = True
+            self._changed.notify_all()
+
+    def wake(self):
+        """Makes wait() look again whether it is over."""
+        with self._changed:
+            self._changed.notify_all()
+
+    # -- stop and time-outs ------------------------------------------------------------
+
+    @property
+    def has_stop(self):
+        """Whether a stop was asked for, of either mode."""
+        return self._mode is not None
+
+    @contextlib.contextmanager
+    def deadline(self, seconds, scope):
+        """What is done inside may take so many seconds (None: any time); then it is interrupted,
+        together with the whole task, step or session that `scope` names."""
+        if seconds is None:
+            yield
+            return
+        self._deadlines.append((self._clock.monotonic() + seconds, scope, seconds))
+        try:
+            yield
+        finally:
+            self._deadlines.pop()
+
+    def check_stop(self, is_between=False):
+        """Raises Interrupted for an immediate stop; between two tasks for a normal one too."""
+        if self._mode == IMMEDIATE or self._mode == NORMAL and is_between:
+            raise Interrupted("session", STOPPED, self._message)
+
+    def interrupt_if_asked(self, is_between=False):
+        """`check_stop`, and Interrupted when a deadline has passed: of several, the outermost."""
+        self.check_stop(is_between)
+        now = self._clock.monotonic()
+        for deadline, scope, seconds in self._deadlines:
+            if deadline <= now:
+                raise Interrupted(scope, ERROR, "time-out of the %s after %g s" % (scope, seconds))
+
+    def wait(self, is_over, timeout_s=None, is_between=False):
+        """Waits until is_over(), or for so many seconds; Interrupted after all processes are ended.
+
+        is_over() is asked at the start, after wake(), and when the time is up. It goes before a
+        stop. Between tasks a normal stop ends the waiting too.
+        """
+        until = [] if timeout_s is None else [self._clock.monotonic() + timeout_s]
+        try:
+            with self._changed:
+                while not is_over():
+                    self.interrupt_if_asked(is_between)
+                    now = self._clock.monotonic()
+                    if until and now >= until[0]:
+                        return
+                    limits = until + [deadline for deadline, _, _ in self._deadlines]
+                    self._changed.wait(max(0.0, min(limits) - now) if limits else None)
+        except Interrupted as interrupt:
+            if self._roots:
+                self.sweep(interrupt)
+            raise
+
+    # -- processes ---------------------------------------------------------------------
+
+    def add_root(self, pid, started):
+        """A process of the session: it leads a group. `started` is its start time."""
+        self._roots[pid] = started
+
+    def drop_ended_roots(self):
+        """A group stays the session's to end while there is something left of it, and no longer:
+        the pid may then become another's."""
+        self._roots = {pid: started for pid, started in self._roots.items() if has_group(pid)}
+
+    def sweep(self, interrupt):
+        """Ends every process of the session, whatever has become of it; the message of what made
+        it so says how many cannot be ended."""
+        count = Tree([self._session], self._roots).end()
+        if count:
+            interrupt.message = "%s; %d of its processes cannot be ended" % (interrupt.reason,
+                                                                             count)
+
+    def sweep_last(self, interrupt):
+        """`sweep` at the session's end; a normal stop spares what tasks that had ended left."""
+        if interrupt.status == ERROR or self._mode == IMMEDIATE:
+            self.sweep(interrupt)
+
+
+# ======================================================================================
 # runtime/execution.py
 # One task under way: how it reaches its process, its data servers, and its session's values.
 #
 # Thread task N: one statement of SQL of session N; ends with it, or is interrupted.
 # ======================================================================================
-
-class Interrupted(Exception):
-    """A stop or a time-out: how far it reaches, and what it makes of what it ends."""
-
-    def __init__(self, scope, status, message):
-        super().__init__(message)
-        self.scope, self.status, self.message = scope, status, message
-
 
 def read_secret(source):
     """The value that {"env": name} or {"file": path} tells. ValueError."""
@@ -7602,8 +7820,19 @@ def read_secret(source):
         raise ValueError("%s: %s" % (source["file"], error.strerror)) from None
 
 
-class Left(Exception):
-    """A session is left to the next start of the agent."""
+def read_secrets(sources, given):
+    """Yields (name, value) of secret variables {name: source}, of which some were given as
+    {name: value}. ValueError says which cannot be had, and why."""
+    for name, source in sources.items():
+        if name not in given and not source:
+            raise ValueError("secret %s: must be given" % name)
+        try:
+            value = given[name] if name in given else read_secret(source)
+        except ValueError as error:
+            raise ValueError("secret %s: %s" % (name, error)) from None
+        if len(value) < MIN_SECRET:
+            raise ValueError("secret %s: has under %d characters" % (name, MIN_SECRET))
+        yield name, value
 
 
 class Surroundings(NamedTuple):
@@ -7620,13 +7849,17 @@ class Surroundings(NamedTuple):
 
 
 class Execution:
-    """What a task type sees of the session that runs it."""
+    """What a task type sees of the session that runs it, for one run of a task.
 
-    def __init__(self, session, run, values):
+    `values` are the session's variables and the agent's own; `rc` and `captured` the exit code of
+    its process and the beginning of its standard output (bytes), once it has ended.
+    """
+
+    def __init__(self, run, values, control, journal, around, is_adoptable):
         self.values = values
-        self.rc = self.captured = None  # of its process
-        self.rest = ([], None)          # rows of the log not yet handed over
-        self._session, self._run, self._around = session, run, session.around
+        self.rc = self.captured = None
+        self._run, self._control, self._journal, self._around = run, control, journal, around
+        self._is_adoptable = is_adoptable       # whether the session's processes outlive the agent
         self._capture = None
 
     def environment(self):
@@ -7635,86 +7868,77 @@ class Execution:
         environment.update((environment_name(name), value) for name, value in self.values.items())
         return environment
 
+    # -- processes ---------------------------------------------------------------------
+
     def process(self, command, is_adoptable=False):
-        """Runs a Command to its end -> exit code; TaskError when it cannot start."""
-        command.environment[MARKER] = make_marker(self._session.repository.db.uuid,
-                                                  self._session.number, self._run)
-        if is_adoptable and self._session.is_adoptable:
-            return self._hold(command)
+        """Runs a Command to its end -> exit code; TaskError when it cannot start. `is_adoptable`
+        says that the task's type can take it up again by adopt()."""
+        command.environment[MARKER] = make_marker(self._journal.repository.db.uuid,
+                                                  self._journal.session, self._run)
+        if is_adoptable and self._is_adoptable:
+            return self._run_minded(command)
         process = self._start(command)
         try:
-            self._session.wait(lambda: process.rc is not None)
+            self._control.wait(lambda: process.rc is not None)
         finally:
             process.finish()
-            self._session.process_ended()
+            self._control.drop_ended_roots()
             self.rc, self.captured = process.rc, self._capture.captured
         return process.rc
 
     def _start(self, command):
         """Starts a process and notes it -> Process. TaskError, Interrupted."""
-        session, around = self._session, self._around
-        session.interrupt_if_asked()
-        self._capture = Capture(around.max_output, self._store, around.clock, command.is_captured,
-                                session.secrets)
+        control, journal, around = self._control, self._journal, self._around
+        control.interrupt_if_asked()
+        self._capture = Capture(around.max_output, functools.partial(journal.add_log, self._run),
+                                around.clock, command.is_captured, journal.secrets)
         try:
-            process = Process(command, self._capture, around.output, session.wake)
+            process = Process(command, self._capture, around.output, control.wake)
         except (OSError, ValueError) as error:
             raise TaskError(start_error(error)) from None
-        session.roots[process.pid] = process.started
-        session.note(session.repository.progress.note_process, self._run, process.pid,
+        control.add_root(process.pid, process.started)
+        journal.note(journal.repository.progress.note_process, self._run, process.pid,
                      process.started)
-        session.flush(is_waiting=False)
+        journal.flush_later()
         return process
 
-    def _store(self, rows, omitted, then):
-        """What the capture hands to the log."""
-        repository = self._session.repository
-        repository.db.submit(repository.progress.add_log_later, self._session.number, self._run,
-                             rows, omitted, then=lambda _: then())
-
-    def _spool(self):
-        return Spool(self._session.repository.spool_path(self._session.number, self._run))
-
-    def _hold(self, command):
-        """As `process`, by way of a holder, so that it outlives the agent."""
-        spool = self._spool()
+    def _run_minded(self, command):
+        """As `process`, by way of a minder, so that it outlives the agent."""
+        spool = self._journal.spool(self._run)
         spool.create()
-        given = json.dumps([command, self._around.max_output, self._session.secrets])
-        holder = self._start(command._replace(
-            words=[sys.executable, program_path(), "--hold", spool.path], cwd=None,
-            stdin=given, is_captured=False))
+        given = json.dumps([command, self._around.max_output, self._journal.secrets])
         try:
-            return self._follow(spool, lambda: holder.rc is None)
-        finally:
-            self._session.process_ended()
+            minder = self._start(command._replace(
+                words=program_command() + ["--hold", spool.path], cwd=None, stdin=given,
+                pass_fds=command.pass_fds + (open_code(),), is_captured=False))
+        except (TaskError, Interrupted):
+            spool.remove()              # nobody writes to it
+            raise
+        # the minder does so too, but maybe not before the agent is gone
+        spool.note(holder=minder.pid, holder_started=minder.started)
+        return self._follow(spool, lambda: minder.rc is None)
 
     def adopt(self):
-        """Goes on with the process of this task that a lost agent has started -> exit code."""
-        spool = self._spool()
+        """Goes on with the process of this task that a lost agent has started -> exit code.
+        TaskError, Left."""
+        spool = self._journal.spool(self._run)
         state = spool.state()
-        pid, started = state["holder"], state["holder_started"]
-        self._session.roots[pid] = started
+        pid, started = state["holder"], state["holder_started"]     # the minder
+        self._control.add_root(pid, started)
         return self._follow(spool, lambda: start_time(pid) == started)
 
     def _follow(self, spool, is_alive):
-        """Takes what the holder writes, until the end -> exit code. TaskError, Left."""
-        progress, was_alive = (-1, None), True
+        """Takes what the minder writes, until the end -> exit code. TaskError, Interrupted, Left.
+        """
         try:
-            while True:
-                state, progress = self._take_spool(spool, progress)
-                if state["is_over"] or not was_alive:
-                    break
-                if self._session.is_leaving:
-                    raise Left()
-                was_alive = is_alive()
-                # who is to leave does so, also when the time for stopping is over
-                if was_alive:
-                    self._session.wait(lambda: self._session.is_leaving or not is_alive(), 0.05)
+            state = self._take_until_end(spool, is_alive)
         except Interrupted:
-            self._take_spool(spool, progress)
-            self._session.spent.append(spool)
+            self._take_new(spool)
+            self._journal.spend(spool)
             raise
-        self._session.spent.append(spool)
+        finally:
+            self._control.drop_ended_roots()
+        self._journal.spend(spool)
         self.rc, self.captured = state["rc"], state["captured"]
         if not state["is_over"]:
             raise TaskError("the process that held it is gone")
@@ -7722,44 +7946,67 @@ class Execution:
             raise TaskError(state["error"])
         return self.rc
 
-    def _take_spool(self, spool, progress):
-        """Hands new rows of a spool to the log -> (its state, how far it was read)."""
-        after, omitted = progress
-        state, rows, now_omitted = spool.read(after, omitted)
-        if rows or now_omitted != omitted:
-            self._session.note(self._session.repository.progress.add_log, self._run, rows,
-                               None if now_omitted == omitted else now_omitted)
-            self._session.flush(is_waiting=False)
-        return state, (max([after] + [row[0] for row in rows]), now_omitted)
+    def _take_until_end(self, spool, is_alive):
+        """Hands on what the minder writes, until it says the end or is gone -> its last state.
+        Interrupted; Left, which goes before a stop: also when the time for stopping is over."""
+        control, was_alive = self._control, True
+        while True:
+            state = self._take_new(spool)
+            if state["is_over"] or not was_alive:
+                return state
+            if control.is_leaving:
+                raise Left()
+            was_alive = is_alive()
+            if was_alive:
+                control.wait(lambda: control.is_leaving or not is_alive(), 0.05)
+
+    def _take_new(self, spool):
+        """Hands over what is new in a spool -> its state."""
+        state, rows, omitted = spool.read_new()
+        if rows or omitted:
+            self._journal.note(self._journal.repository.progress.add_log, self._run, rows, omitted)
+            self._journal.flush_later()
+        return state
+
+    def close(self):
+        """Ends the capture -> (rows, omitted): what of the log was not handed over."""
+        if self._capture is None:
+            return [], None
+        self._around.output.forget(self._capture)       # it stores no more by itself
+        return self._capture.take(is_end=True)
+
+    # -- waiting -----------------------------------------------------------------------
 
     def call(self, function, interrupt):
         """Runs function() in a thread of its own; interrupt() ends it early -> its value."""
-        outcome = Pending(function)
+        pending = Pending(function)
 
         def work():
             try:
-                outcome.finish(function())
+                pending.finish(function())
             except BaseException as error:
-                outcome.finish(error=error)
-            self._session.wake()
-        thread = threading.Thread(target=work, name="task %d" % self._session.number, daemon=True)
+                pending.finish(error=error)
+            self._control.wake()
+        thread = threading.Thread(target=work, name="task %d" % self._journal.session, daemon=True)
         thread.start()
         try:
-            self._session.wait(lambda: outcome.is_done)
+            self._control.wait(lambda: pending.is_done)
         finally:
             while thread.is_alive():
-                if not outcome.is_done:
+                if not pending.is_done:
                     interrupt()
                 thread.join(0.05)
-        return outcome.result()
+        return pending.result()
 
     def wait(self, seconds):
         """Waits; an immediate stop and time-outs end it."""
-        self._session.wait(lambda: False, seconds)
+        self._control.wait(lambda: False, seconds)
 
     def monotonic(self):
         """Seconds that only ever go forward."""
         return self._around.clock.monotonic()
+
+    # -- topology and children ---------------------------------------------------------
 
     def data_server(self, schema):
         """The data server behind a logical schema in the session's context. TaskError."""
@@ -7771,161 +8018,119 @@ class Execution:
 
     def _hidden(self, server):
         for secret in server["secrets"]:
-            self._session.hide(secret)
+            self._journal.hide(secret)
         return server
 
     def start_child(self, name, version, context, variables):
         """Starts a session of another scenario of the repository -> its number."""
+        journal = self._journal
         return self._around.children.start(
             SessionRequest(name, "", version, context or self.values["CONTEXT"], variables,
-                           name="child of %d" % self._session.number,
-                           parent=self._session.number,
-                           hidden=self._session.secrets), self._session.repository)
+                           name="child of %d" % journal.session, parent=journal.session,
+                           hidden=journal.secrets), journal.repository)
 
-    def wait_child(self, number):
+    def wait_child(self, session):
         """Waits for the end of a child, which does without this session's slot meanwhile ->
         (status, message). What ends the waiting ends the child."""
         children = self._around.children
         with children.lent_slot():
             try:
                 while True:
-                    row = children.find_end(number)
+                    row = children.find_end(session)
                     if row is not None:
                         return row["status"], row["message"]
                     self.wait(0.1)
             except Interrupted:
-                children.stop(number)
+                children.stop(session)
                 raise
 
-    def close(self):
-        """Ends the capture; `rest` is what it still held."""
-        if self._capture:
-            self._around.output.forget(self._capture)       # it stores no more by itself
-            self.rest = self._capture.take(is_end=True)
-
 
 # ======================================================================================
-# runtime/session.py
-# The course of a session: steps, tasks, attempts, stop, restart, and what is recorded of them.
+# runtime/journal.py
+# What a session has to record: collected, masked, and handed to its repository in order.
 # ======================================================================================
 
-class Session:
-    """One execution of a scenario, in the thread of a slot.
+class Journal:
+    """The records of one session on their way to its repository.
 
-    What is to be recorded is collected in `_records` and goes to the repository in one
-    transaction, at the latest before the next task begins: a task's process starts only
-    after the commit that says so.
+    What is noted goes there in one transaction, at the latest before the next task begins: so
+    `begun` is on disk before a process starts. While the repository cannot be written, its writer
+    keeps what it was handed, and flush() waits. All but add_log() is for the session's own thread.
     """
 
-    def __init__(self, ticket, repository, around):
-        self.number, self.ticket, self.repository = ticket.session, ticket, repository
-        self.around = around
-        self._progress = repository.progress
-        self._changed = threading.Condition()
-        self._stop = None               # None, NORMAL, IMMEDIATE
-        self._stop_message = ""
-        self._deadlines = []            # [(monotonic, scope, seconds)]
-        self._records = []
-        self._row = self._scenario = None
-        self._values = {}
-        self._run = 0                   # number of the newest step or task run
-        self._attempts = {}             # step -> (attempts so far, how the newest ended before)
-        self.roots = {}                 # pid -> start time, of processes whose group lives on
-        self._is_false = False          # an evaluate of the step said so
-        self._told_false = None         # what the newest one compared
-        self._failure = None            # (step, task, message) that decides the session's end
-        self._is_warned = False
+    def __init__(self, repository, session, clock):
+        self.repository, self.session = repository, session
         self.secrets = ()               # what must not be stored or shown, the longest first
-        self._resumed = None            # (step row, task row) of an adopted session's process
-        # the process that it waits for, or starts next, goes on alone
-        self.is_leaving = False
-        self.is_begun = False           # on disk
-        self.spent = []                 # spools whose content is recorded with the next commit
+        self._clock = clock
+        self._progress = repository.progress
+        self._run = 0                   # number of the newest step or task run
+        self._records = []              # [(method, arguments)] not handed over yet
+        self._spent = []                # Spools whose content is recorded with the next commit
+
+    # -- records -----------------------------------------------------------------------
+
+    def now(self):
+        """The time of day as the tables hold it."""
+        return to_text(self._clock.now())
+
+    def count_from(self, run):
+        """The next run is the one after this: those up to it are on disk."""
+        self._run = run
+
+    def note(self, method, *arguments):
+        """Adds method(connection, session, *arguments) to what goes to the repository next."""
+        self._records.append((method, arguments))
+
+    def note_begin(self, method, *arguments):
+        """Notes that a step or task begins, by method(connection, session, run, ..., now) -> the
+        number of its run, which counts both in the session."""
+        self._run += 1
+        self.note(method, self._run, *arguments, self.now())
+        return self._run
+
+    def note_end(self, method, *arguments, message):
+        """Notes an end, by method(connection, session, *arguments, message, now). The message is
+        put on one line, without secrets."""
+        self.note(method, *arguments, one_line(self.mask(message)), self.now())
 
     @property
-    def is_adoptable(self):
-        """Whether its processes outlive the agent."""
-        return self._scenario is not None and self._scenario.on_stale == ADOPT
+    def is_full(self):
+        """Whether what was noted is enough for a transaction."""
+        return len(self._records) >= MAX_BATCH
 
-    def leave(self):
-        """Lets the process that it waits for, or starts next, go on without the agent."""
-        self.is_leaving = self.is_adoptable
+    def flush(self):
+        """Hands over what was noted and waits for the commit, however long -> what the last of it
+        gave back. RepositoryError: the repository was closed, or is gone."""
+        value = self._submit(self._progress.record).result()
+        while self._spent:
+            self._spent.pop().remove()
+        return value
 
-    def stop(self, mode, message="stopped"):
-        """Asks it to stop; from any thread. An immediate stop is not taken back by a normal."""
-        with self._changed:
-            if self._stop != IMMEDIATE:
-                self._stop, self._stop_message = mode, message
-            self._changed.notify_all()
+    def flush_later(self):
+        """Hands over what was noted; nobody waits for its commit."""
+        self._submit(self._progress.record_later)
 
-    # -- the course of a session -------------------------------------------------------
+    def _submit(self, method):
+        records, self._records = self._records, []
+        return self.repository.db.submit(method, self.session, records)
 
-    def run(self):
-        """Runs it to its end. RepositoryError: not begun, it stays outstanding."""
-        try:
-            self._row, self._scenario, self._run, self._attempts = \
-                self.repository.db.read(self.repository.views.get_resume, self.number)
-            self._values = dict(json.loads(self._row["variables"]), **self._own_values())
-            self._adopt() if self.ticket.is_adopted else self._begin()
-            self.is_begun = True
-            unread = self._read_secrets()
-        except (Conflict, NotFound):        # stopped or purged since it was queued
-            return
-        except Unreadable as error:
-            return self._end_unread(error.message)
-        try:
-            with self._deadline(self._row["timeout"], "session"):
-                status, message = (ERROR, unread) if unread else self._steps()
-        except Interrupted as interrupt:
-            if self._stop != NORMAL:
-                self._sweep(interrupt)
-            status, message = interrupt.status, interrupt.message
-        except Left:
-            log.info("session %d is left to the next start", self.number)
-            return self.flush()
-        except RepositoryError as error:
-            return self._report_loss(error)
-        except Exception as error:          # a fault of the agent's own
-            log.error("session %d\n%s", self.number, self.mask(tell_traceback(error)))
-            status, message = ERROR, "fault of the agent: %s" % one_line(error)
-        self._end(status, message)
+    def add_log(self, run, rows, omitted, on_stored):
+        """Hands over rows of the log past what was noted; on_stored() once they are on disk, or
+        never can be. From any thread."""
+        self.repository.db.submit(self._progress.add_log_later, self.session, run, rows, omitted,
+                                  then=lambda _: on_stored())
 
-    def _own_values(self):
-        due = self._row["due"] or self._row["start_at"] or self._row["created"]
-        return {"SESSION": str(self.number), "SCENARIO": self._row["scenario"],
-                "CONTEXT": self._row["context"], "DUE": to_local(due)}
+    # -- spools ------------------------------------------------------------------------
 
-    def _begin(self):
-        row, now = self._row, self.around.clock.now()
-        planned = row["due"] and (row["start_at"] or row["due"])
-        # neither restarted nor another attempt
-        is_first = row["begun"] is None and row["attempt"] == 1
-        is_late = is_first and planned is not None and now - from_text(planned) > LATE_S
-        self.repository.db.write(self.repository.sessions.begin, self.number, self.around.identity,
-                                 is_late, to_text(now), self._scenario, within_s=2.0)
+    def spool(self, run):
+        """The Spool of a run's minder."""
+        return Spool(self.repository.spool_path(self.session, run))
 
-    def _adopt(self):
-        repository = self.repository
-        repository.db.write(repository.sessions.adopt, self.number, self._row["ran_by"],
-                            self.around.identity)
-        self._resumed = repository.db.read(repository.progress.find_interrupted, self.number)
-        log.warning("session %d is adopted", self.number)
+    def spend(self, spool):
+        """All of a spool is handed over or noted: it goes when that is on disk."""
+        self._spent.append(spool)
 
-    def _read_secrets(self):
-        """Takes the values of secret variables -> why that fails, or nothing."""
-        given = {}
-        if self._scenario.secrets:
-            given = self.repository.secrets.read(self._row["secret_file"] or str(self.number))
-        for name, source in self._scenario.secrets.items():
-            try:
-                value = given[name] if name in given else read_secret(source)
-            except (OSError, ValueError, KeyError) as error:
-                return "secret %s: %s" % (name, getattr(error, "strerror", None) or error)
-            if len(value) < MIN_SECRET:
-                return "secret %s: has under %d characters" % (name, MIN_SECRET)
-            self._values[name] = value
-            self.hide(value)
-        return None
+    # -- secrets -----------------------------------------------------------------------
 
     def hide(self, value):
         """From now on a value, and each line of it, is shown nowhere."""
@@ -7936,250 +8141,363 @@ class Session:
         """A text without secrets."""
         return mask_all(text, self.secrets)
 
-    def _end(self, status, message):
-        self.note(self.repository.endings.end, status, self._told(message), self._now())
+
+# ======================================================================================
+# runtime/course.py
+# The course of a session, from its ticket to its end: steps, attempts, tasks.
+#
+# The thread of a slot calls Session.run():
+#
+#     its row and definition are read         unreadable: it ends in ERROR, never begun
+#       |                                     stopped or purged since it was queued: nothing to do
+#     `begun` is committed, or `adopted`      cannot be now: RepositoryError, it stays outstanding
+#       |
+#     Course.run(): secrets, then the steps, each to where the Outcome of the one before leads
+#       |
+#       +-- step: its attempts, with a pause between, until one ends well
+#       |     +-- attempt: noted as begun; its tasks, one after the other
+#       |           +-- task: noted as begun, and all that was noted is committed;
+#       |               then its process starts; its output is handed over as it comes;
+#       |               its end and its variables are noted
+#       |
+#     its end is noted and committed          the repository is gone: told in the log alone
+#       |
+#     on_end(): what follows an end           the next attempt of its schedule, those who wait for it
+#
+# What comes from outside goes up this tree as an exception:
+#
+#     Interrupted         a stop or a time-out: up to the task, step or session that it names. What
+#                         was under way is ended and noted, with the place where a RESTART goes on.
+#     Left                SHUTDOWN -LEAVE while a process runs that can be adopted: to the top. The
+#                         session stays RUNNING on disk, and the next start adopts it: it goes on
+#                         at the task that was under way, whose runs it continues.
+#     RepositoryError     nothing can be recorded any more: to the top.
+#     any other           a fault of the agent's own: the session ends in ERROR.
+#
+# What is ordinary comes back as an Outcome, from task to attempt to step to session.
+# ======================================================================================
+
+class TaskPlace(NamedTuple):
+    """A task of the course: the places of its step and of itself, from 0. The runs are given where
+    an adopted session goes on with what a lost agent has begun."""
+    step: int
+    task: int = 0
+    step_run: Optional[int] = None
+    task_run: Optional[int] = None
+
+
+class Outcome(NamedTuple):
+    """How a task, an attempt, a step or a session ended."""
+    status: str                     # DONE, WARNING, ERROR or STOPPED
+    message: str = ""               # why, where it is ERROR, STOPPED or false
+    place: Optional[TaskPlace] = None   # the task that decided it
+    is_false: bool = False          # an evaluate said so: the step goes to its on_false
+    is_warned: bool = False         # a task ended in WARNING, whatever came of the rest
+
+
+class Session:
+    """One execution of a scenario, as the queue and the desk know it.
+
+    stop() and leave() may come from any thread at any moment; run() is called once.
+    """
+
+    def __init__(self, ticket, repository, around):
+        self.number, self.ticket, self.repository = ticket.session, ticket, repository
+        self.is_begun = False           # on disk
+        self._around = around
+        self._control = Control(around.clock, "%s/%d" % (repository.db.uuid, self.number))
+        self._journal = Journal(repository, self.number, around.clock)
+
+    def stop(self, mode, message="stopped"):
+        """Asks it to stop, NORMAL after the task now running, or IMMEDIATE."""
+        self._control.stop(mode, message)
+
+    def leave(self):
+        """Lets the process that it waits for, or starts next, go on without the agent, if it can
+        be adopted."""
+        self._control.leave()
+
+    def mask(self, text):
+        """A text without its secrets."""
+        return self._journal.mask(text)
+
+    def run(self):
+        """Runs it to its end. RepositoryError: not begun, it stays outstanding."""
         try:
-            ending = self.flush()
+            course, place = self._begin()
+        except (Conflict, NotFound):        # stopped or purged since it was queued
+            return
+        except Unreadable as error:
+            self._end_unread(error.message)
+            return
+        self.is_begun = True
+        try:
+            outcome = self._run_course(course, place)
+            self._journal.note_end(self.repository.endings.end, outcome.status,
+                                   message=outcome.message)
+            ending = self._journal.flush()
+        except Left:
+            self._leave_off()
+            return
         except RepositoryError as error:
-            return self._report_loss(error)
-        if ending is None:              # it was no more open
-            self.around.on_loss(self.number)
+            log.error("session %d ended in memory alone, its end is not recorded: %s",
+                      self.number, error)
+            ending = None
+        if ending is None:                  # or it was no more open
+            self._around.on_loss(self.number)
         else:
-            self.around.on_end(self.repository, ending)
+            self._around.on_end(self.repository, ending)
 
-    def _end_unread(self, reason):
-        """It cannot begin: its definition cannot be read."""
-        repository = self.repository
-        ending = repository.db.write(repository.endings.end_outstanding, self.number, ERROR,
-                                     one_line(reason), self._now())
-        if ending is not None:
-            self.around.on_end(repository, ending)
+    def _begin(self):
+        """Has it on disk that this agent runs it -> (Course, TaskPlace). Conflict, NotFound: it
+        is not as its ticket says any more. Unreadable. RepositoryError: it cannot begin now."""
+        repository, identity = self.repository, self._around.identity
+        row, scenario, runs, attempts = repository.db.read(repository.views.get_resume,
+                                                           self.number)
+        self._journal.count_from(runs)
+        course = Course(row, scenario, attempts, self._control, self._journal, self._around)
+        if not self.ticket.is_adopted:
+            repository.db.write(repository.sessions.begin, self.number, identity,
+                                self._is_late(row), self._journal.now(), scenario, within_s=2.0)
+            return course, TaskPlace(row["restart_step"] or 0, row["restart_task"] or 0)
+        repository.db.write(repository.sessions.adopt, self.number, row["ran_by"], identity)
+        step, task = repository.db.read(repository.progress.find_interrupted, self.number)
+        log.warning("session %d is adopted", self.number)
+        return course, TaskPlace(task["step"], task["task"], step["run"], task["run"])
 
-    def _told(self, message):
-        return one_line(self.mask(message))
+    def _is_late(self, row):
+        """Whether it begins later than planned, and is neither restarted nor another attempt."""
+        planned = row["due"] and (row["start_at"] or row["due"])
+        return bool(planned) and row["begun"] is None and row["attempt"] == 1 \
+            and self._around.clock.now() - from_text(planned) > LATE_S
 
-    def _report_loss(self, error):
-        log.error("session %d ended in memory alone, its end is not recorded: %s",
-                  self.number, error)
-        self.around.on_loss(self.number)
-
-    def _steps(self):
-        """Runs step after step -> (status, message) of the session."""
-        index, task = self._row["restart_step"] or 0, self._row["restart_task"] or 0
-        if self._resumed:
-            index, task = self._resumed[1]["step"], self._resumed[1]["task"]
-        for _ in range(self._scenario.max_steps):
-            self._stop_between(index, task)
-            step = self._scenario.steps[index]
-            self._is_false = False
-            is_ok = self._step(index, step, task)
-            target = step.on_false if self._is_false else step.on_ok if is_ok else step.on_error
-            if self._stop == IMMEDIATE:
-                self.interrupt_if_asked()
-            self._is_warned = self._is_warned or not is_ok
-            if target == END:
-                return (WARNING if self._is_warned or self._was_warned() else DONE), ""
-            if target == FAIL:
-                told = self._told_false or "step %s ends in FAIL" % step.name
-                return ERROR, self._failure[2] if self._failure else told
-            index, task = self._scenario.step_index(target), 0
-        return ERROR, "more than max_steps (%d) steps" % self._scenario.max_steps
-
-    def _was_warned(self):
-        """Whether before a RESTART a step ended badly, and has not been run again since."""
-        return any(status in (WARNING, ERROR) for _, status in self._attempts.values())
-
-    def _stop_between(self, step, task):
-        """A normal stop takes effect here; a RESTART goes on at this place."""
-        if self._stop:
-            self.note(self._progress.set_restart, step, task)
-            self.interrupt_if_asked(is_between=True)
-
-    def _step(self, index, step, first_task):
-        """Runs the attempts of a step -> whether it ended well."""
-        delay = step.retry_delay
-        for attempt in range(step.attempts):
-            if attempt:
-                self._pause(delay)
-                delay = min(delay * step.retry_factor, 1e9)
-            failure = self._attempt(index, step, first_task if attempt == 0 else 0)
-            if failure is None:
-                return True
-            task, message = failure
-            if self._failure is None or step.on_ok != FAIL:     # not that of a mere handler
-                self._failure = index, task, "step %s: %s" % (step.name, message)
-                self.note(self._progress.set_restart, index, task)
-            if attempt + 1 < step.attempts or step.on_error != FAIL:
-                self.interrupt_if_asked(is_between=True)
-        return False
-
-    def _attempt(self, index, step, first_task):
-        """Runs the tasks of a step once -> None, or (task, message) of the failure."""
-        attempt = self._attempts.get(index, (0, None))[0] + (not self._resumed)
-        self._attempts[index] = attempt, None
-        run = self._begin_run(self._resumed and self._resumed[0], self._progress.begin_step,
-                              index, step.name, attempt)
-        interrupt = None
+    def _run_course(self, course, place):
+        """Runs what there is to run -> Outcome. Left, RepositoryError."""
         try:
-            with self._deadline(step.timeout, "step"):
-                status, failure = self._tasks(index, step, first_task, run, attempt)
-        except Interrupted as error:
-            interrupt, status, failure = error, error.status, (self._at, error.message)
-        self.note(self._progress.end_step, run, status, self._told(failure[1] if failure else ""),
-                  self._now())
-        if interrupt and interrupt.scope != "step":
-            raise interrupt
-        return failure
-
-    def _begin_run(self, resumed, method, *arguments):
-        """The number of a run that begins, or goes on when its row is given as `resumed`."""
-        if resumed:
-            return resumed["run"]
-        self._run += 1
-        self.note(method, self._run, *arguments, self._now())
-        return self._run
-
-    def _tasks(self, index, step, first_task, step_run, attempt):
-        status = DONE
-        for number in range(first_task, len(step.tasks)):
-            self._at = number
-            if number > first_task:
-                self._stop_between(index, number)
-            result = self._task(index, number, step.tasks[number], step_run, attempt)
-            if result.status == ERROR:
-                return ERROR, (number, "task %d: %s" % (number + 1, result.message))
-            if result.status == WARNING:
-                status, self._is_warned = WARNING, True
-            if result.is_false:
-                self._is_false = True
-                self._told_false = "step %s: %s" % (step.name, result.message)
-                break
-        return status, None
-
-    def _task(self, index, number, task, step_run, attempt):
-        """Runs one task and notes how it ended -> TaskResult."""
-        resumed, self._resumed = self._resumed, None
-        run = self._begin_run(resumed and resumed[1], self._progress.begin_task, step_run, index,
-                              number, task.name or "", task.type, attempt)
-        interrupt, kind = None, TASK_TYPES[task.type]()
-        if not resumed and not (getattr(kind, "is_instant", False)
-                                and len(self._records) < MAX_BATCH):
-            self.flush()
-        execution = Execution(self, run, self._values)
-        try:
-            with self._deadline(task.timeout, "task"):
-                result = (kind.resume if resumed else kind.run)(task.fields, execution)
-        except (TaskError, AgentError) as error:
-            result = TaskResult(ERROR, execution.rc, message=str(error))
-        except OSError as error:
-            result = TaskResult(ERROR, execution.rc, message="%s: %s" % (error.strerror,
-                                                                         error.filename))
+            return course.run(place)
+        except (Left, RepositoryError):
+            raise
         except Interrupted as error:
             interrupt = error
-            result = TaskResult(error.status, execution.rc, message=error.message)
-        execution.close()
-        self._values.update((name, self.mask(value)) for name, value in result.values.items())
-        self.note(self._progress.add_log, run, *execution.rest)
-        self.note(self._progress.end_task, run, result.status, result.rc, result.rows,
-                   self._told(result.message), self._now())
-        if result.values:
-            self.note(self._progress.set_variables, self._variables())
-        if interrupt and interrupt.scope != "task":
-            self.note(self._progress.set_restart, index, number)
-            raise interrupt
-        return result
+        except Exception as error:          # a fault of the agent's own
+            log.error("session %d\n%s", self.number, self.mask(tell_traceback(error)))
+            interrupt = Interrupted("session", ERROR, "fault of the agent: %s" % one_line(error))
+        self._control.sweep_last(interrupt)
+        return Outcome(interrupt.status, interrupt.message)
 
-    def _variables(self):
-        return {name: value for name, value in self._values.items()
-                if name not in RESERVED_VARIABLES and name not in self._scenario.secrets}
+    def _leave_off(self):
+        log.info("session %d is left to the next start", self.number)
+        with contextlib.suppress(RepositoryError):      # its spool has what is not recorded
+            self._journal.flush()
 
-    # -- records -----------------------------------------------------------------------
+    def _end_unread(self, reason):
+        """Ends it before it begins: its definition cannot be read. RepositoryError."""
+        repository = self.repository
+        ending = repository.db.write(repository.endings.end_outstanding, self.number, ERROR,
+                                     one_line(reason), self._journal.now())
+        if ending is not None:
+            self._around.on_end(repository, ending)
 
-    def _now(self):
-        return to_text(self.around.clock.now())
 
-    def note(self, method, *arguments):
-        """Adds method(connection, session, ...) to what goes to the repository next."""
-        self._records.append((method, arguments))
+class Course:
+    """What a session does between its begin and its end."""
 
-    def flush(self, is_waiting=True):
-        """Hands over what was noted; waits for the commit unless told otherwise -> what the last of
-        it gave back."""
-        records, self._records = self._records, []
-        progress, submit = self.repository.progress, self.repository.db.submit
-        if not is_waiting:
-            submit(progress.record_later, self.number, records)
-            return None
-        pending = submit(progress.record, self.number, records)
-        value = pending.result()
-        while self.spent:
-            self.spent.pop().remove()
-        return value
+    def __init__(self, row, scenario, attempts, control, journal, around):
+        self._row, self._scenario = row, scenario
+        self._control, self._journal, self._around = control, journal, around
+        self._progress = journal.repository.progress
+        self._values = dict(json.loads(row["variables"]), **own_values(row))
+        self._attempts = {step: count for step, (count, _) in attempts.items()}
+        # those that ended badly before a RESTART, and were not run again since
+        self._bad_steps = {step for step, (_, status) in attempts.items()
+                           if status in (WARNING, ERROR)}
 
-    # -- waiting, stop and time-outs ---------------------------------------------------
+    def run(self, place):
+        """Runs it from a place on -> Outcome. Interrupted, Left, RepositoryError."""
+        try:
+            self._take_secrets()
+        except (OSError, ValueError) as error:
+            return Outcome(ERROR, str(error))
+        with self._control.deadline(self._row["timeout"], "session"):
+            return self._steps(place)
 
-    @contextlib.contextmanager
-    def _deadline(self, seconds, scope):
-        if seconds is None:
-            yield
+    def _take_secrets(self):
+        """Gives the secret variables their values. ValueError, OSError."""
+        if not self._scenario.secrets:
             return
-        self._deadlines.append((self.around.clock.monotonic() + seconds, scope, seconds))
-        try:
-            yield
-        finally:
-            self._deadlines.pop()
+        given = self._journal.repository.secrets.read(
+            self._row["secret_file"] or str(self._journal.session))
+        for name, value in read_secrets(self._scenario.secrets, given):
+            self._journal.hide(value)
+            self._values[name] = value
 
-    def interrupt_if_asked(self, is_between=False):
-        """Raises Interrupted for an immediate stop (between tasks for any) or a deadline."""
-        if self._stop == IMMEDIATE or self._stop and is_between:
-            raise Interrupted("session", STOPPED, self._stop_message)
-        now = self.around.clock.monotonic()
-        for deadline, scope, seconds in self._deadlines:        # the outermost first
-            if deadline <= now:
-                raise Interrupted(scope, ERROR, "time-out of the %s after %g s" % (scope, seconds))
+    # -- steps -------------------------------------------------------------------------
 
-    def wait(self, is_over, timeout_s=None, is_between=False):
-        """Waits until is_over(), or the time is up; Interrupted after all processes are ended.
+    def _steps(self, place):
+        """Runs step after step, from a place on -> Outcome of the session."""
+        cause = falsehood = ""          # of the newest failure, of the newest evaluate
+        is_warned = False
+        for _ in range(self._scenario.max_steps):
+            self._stop_between(place)
+            step = self._scenario.steps[place.step]
+            # a mere handler: not its failure decides, but the one that led to it
+            is_handler = step.on_ok == FAIL and cause != ""
+            outcome = self._step(place, step, is_handler)
+            self._control.check_stop()
+            text = "step %s: %s" % (step.name, outcome.message)
+            if outcome.is_false:
+                falsehood = text
+            elif outcome.status == ERROR and not is_handler:
+                cause = text
+            is_warned = is_warned or outcome.is_warned or outcome.status == ERROR
+            target = target_after(step, outcome)
+            if target == END:
+                return Outcome(WARNING if is_warned or self._bad_steps else DONE)
+            if target == FAIL:
+                return Outcome(ERROR, cause or falsehood or "step %s ends in FAIL" % step.name)
+            place = TaskPlace(self._scenario.step_index(target))
+        return Outcome(ERROR, "more than max_steps (%d) steps" % self._scenario.max_steps)
 
-        Between tasks a normal stop ends it too.
-        """
-        until = None if timeout_s is None else self.around.clock.monotonic() + timeout_s
-        try:
-            with self._changed:
-                while not is_over():
-                    self.interrupt_if_asked(is_between)
-                    now = self.around.clock.monotonic()
-                    if until is not None and now >= until:
-                        return
-                    limits = [deadline for deadline, _, _ in self._deadlines]
-                    limits += [] if until is None else [until]
-                    self._changed.wait(max(0.0, min(limits) - now) if limits else None)
-        except Interrupted as interrupt:
-            if self.roots:
-                self._sweep(interrupt)
-            raise
+    def _stop_between(self, place):
+        """A normal stop takes effect here; a RESTART goes on at this place."""
+        if self._control.has_stop:
+            self._note_restart(place)
+            self._control.check_stop(is_between=True)
 
-    def _sweep(self, interrupt):
-        """Ends every process of the session; says how many could not be ended."""
-        left = Tree(["%s/%d" % (self.repository.db.uuid, self.number)], self.roots).end()
-        if left:
-            interrupt.message += "; %d of its processes cannot be ended" % left
+    def _note_restart(self, place):
+        self._journal.note(self._progress.set_restart, place.step, place.task)
 
-    def wake(self):
-        """Makes wait() look again."""
-        with self._changed:
-            self._changed.notify_all()
+    def _step(self, place, step, is_handler):
+        """Runs the attempts of a step, the first from a place on -> Outcome of the last, which is
+        warned if one of them was. The failure of a mere handler moves no RESTART."""
+        delay, is_warned = step.retry_delay, False
+        for remaining in reversed(range(step.attempts)):
+            outcome = self._attempt(place, step)
+            is_warned = is_warned or outcome.is_warned
+            if outcome.status != ERROR:
+                break
+            if not is_handler:
+                self._note_restart(outcome.place)
+            if remaining or step.on_error != FAIL:
+                self._control.interrupt_if_asked(is_between=True)
+            if remaining:
+                self._pause(delay)
+                delay = min(delay * step.retry_factor, 1e9)
+                place = TaskPlace(place.step)
+        return outcome._replace(is_warned=is_warned)
 
     def _pause(self, seconds):
         """The delay before a retry; any stop ends it."""
-        self.flush(is_waiting=False)
-        self.wait(lambda: False, seconds, is_between=True)
+        self._journal.flush_later()
+        self._control.wait(lambda: False, seconds, is_between=True)
 
-    def process_ended(self):
-        """Its group stays the session's to end while there is something left of it, and no longer:
-        the pid may then become another's."""
-        self.roots = {pid: started for pid, started in self.roots.items()
-                      if _signal(os.killpg, pid, 0)}
+    def _attempt(self, place, step):
+        """Runs the tasks of a step once, from a place on, and notes how that ended -> Outcome."""
+        attempt, run = self._attempts.get(place.step, 0), place.step_run
+        if run is None:
+            attempt += 1
+            run = self._journal.note_begin(self._progress.begin_step, place.step, step.name,
+                                           attempt)
+        self._attempts[place.step] = attempt
+        self._bad_steps.discard(place.step)
+        end = functools.partial(self._journal.note_end, self._progress.end_step, run)
+        try:
+            with self._control.deadline(step.timeout, "step"):
+                outcome = self._tasks(place, step, run, attempt)
+        except Interrupted as interrupt:
+            end(interrupt.status, message=interrupt.message)
+            raise
+        end(outcome.status, message=outcome.message if outcome.status == ERROR else "")
+        return outcome
+
+    # -- tasks -------------------------------------------------------------------------
+
+    def _tasks(self, place, step, run, attempt):
+        """Runs the tasks of a step, from a place on, until one fails or is false -> Outcome of
+        the attempt."""
+        outcome, is_warned = Outcome(DONE), False
+        for index in range(place.task, len(step.tasks)):
+            if index > place.task:
+                place = TaskPlace(place.step, index)
+                self._stop_between(place)
+            outcome = self._task(place, step.tasks[index], run, attempt)
+            is_warned = is_warned or outcome.is_warned
+            if outcome.status == ERROR or outcome.is_false:
+                break
+        if is_warned and outcome.status == DONE:
+            outcome = outcome._replace(status=WARNING)
+        return outcome._replace(is_warned=is_warned)
+
+    def _task(self, place, task, step_run, attempt):
+        """Runs one task, and notes how it ended -> Outcome. Interrupted: of the session."""
+        run = place.task_run
+        if run is None:
+            run = self._begin_task(place, task, step_run, attempt)
+        execution = Execution(run, self._values, self._control, self._journal, self._around,
+                              self._scenario.on_stale == ADOPT)
+        result, interrupt = self._work(task, execution, is_resumed=place.task_run is not None)
+        self._end_task(run, result, *execution.close())
+        if interrupt is not None and interrupt.scope != "task":
+            self._note_restart(place)
+            if interrupt.scope == "session":
+                raise interrupt
+            return Outcome(ERROR, interrupt.message, place)
+        message = result.message
+        if result.status == ERROR:
+            message = "task %d: %s" % (place.task + 1, message)
+        return Outcome(result.status, message, place, result.is_false, result.status == WARNING)
+
+    def _begin_task(self, place, task, step_run, attempt):
+        """Notes that a task begins -> the number of its run. That is on disk then, unless the task
+        starts no process and can share the commit of the next. RepositoryError."""
+        run = self._journal.note_begin(self._progress.begin_task, step_run, place.step, place.task,
+                                       task.name or "", task.type, attempt)
+        is_instant = getattr(TASK_TYPES[task.type], "is_instant", False)
+        if not is_instant or self._journal.is_full:
+            self._journal.flush()
+        return run
+
+    def _work(self, task, execution, is_resumed):
+        """Has a task's type do what it does -> (TaskResult, the Interrupted that ended it or
+        None). Left."""
+        kind = TASK_TYPES[task.type]()
+        work = kind.resume if is_resumed else kind.run
+        try:
+            with self._control.deadline(task.timeout, "task"):
+                return work(task.fields, execution), None
+        except Interrupted as interrupt:
+            return TaskResult(interrupt.status, execution.rc, message=interrupt.message), interrupt
+        except (TaskError, AgentError) as error:
+            message = str(error)
+        except OSError as error:
+            message = "%s: %s" % (error.strerror, error.filename)
+        return TaskResult(ERROR, execution.rc, message=message), None
+
+    def _end_task(self, run, result, rows, omitted):
+        """Notes the end of a task with the last of its log, and what it gave variables."""
+        journal, progress = self._journal, self._progress
+        self._values.update((name, journal.mask(value)) for name, value in result.values.items())
+        journal.note(progress.add_log, run, rows, omitted)
+        journal.note_end(progress.end_task, run, result.status, result.rc, result.rows,
+                         message=result.message)
+        if result.values:
+            journal.note(progress.set_variables, {
+                name: value for name, value in self._values.items()
+                if name not in RESERVED_VARIABLES and name not in self._scenario.secrets})
+
+
+def own_values(row):
+    """The RESERVED_VARIABLES of a row of session."""
+    due = row["due"] or row["start_at"] or row["created"]
+    return {"SESSION": str(row["id"]), "SCENARIO": row["scenario"], "CONTEXT": row["context"],
+            "DUE": to_local(due)}
+
+
+def target_after(step, outcome):
+    """Where a Step leads when it has ended so: the name of a step, END or FAIL."""
+    if outcome.is_false:
+        return step.on_false
+    return step.on_error if outcome.status == ERROR else step.on_ok
 
 
 # ======================================================================================
@@ -10761,6 +11079,41 @@ class Desk:
 
 
 # ======================================================================================
+# agent/inbox.py
+# What is to be done after commits, done by a thread of its own: a writer only puts it here.
+#
+# Thread follow-ups: does what commits bring about; ends at Inbox.close().
+# ======================================================================================
+
+class Inbox:
+    """Things to be done in their order, each a function and the Pending that it is called with."""
+
+    def __init__(self):
+        self._items = queue.Queue()
+        self._thread = threading.Thread(target=self._run, name="follow-ups", daemon=True)
+        self._thread.start()
+
+    def put(self, function, pending):
+        """Has function(pending) called soon. From any thread; waits for nothing."""
+        self._items.put((function, pending))
+
+    def close(self):
+        """Ends the thread once everything that was put in before is done."""
+        self._items.put((None, None))
+        self._thread.join()
+
+    def _run(self):
+        while True:
+            function, pending = self._items.get()
+            if function is None:
+                return
+            try:
+                function(pending)
+            except Exception as error:      # the commit stands, and the others get their turn
+                log.error("after a commit\n%s", tell_traceback(error))
+
+
+# ======================================================================================
 # agent/exchange.py
 # Definitions in and out: import with all its checks, and export.
 # ======================================================================================
@@ -12292,7 +12645,7 @@ def parse_arguments(arguments):
     add("--insecure-fs", dest="is_insecure_fs", action="store_true",
         help="allow repositories on a network file system")
     add("--task", type=int, help=argparse.SUPPRESS)     # the role of a helper, for the agent itself
-    add("--hold", help=argparse.SUPPRESS)               # the role of a holder, likewise
+    add("--hold", dest="spool", help=argparse.SUPPRESS)         # the role of a minder, likewise
     add("--version", action="version", version="agent.py " + VERSION)
     settings = parser.parse_args(arguments)
     try:
@@ -12380,7 +12733,7 @@ def serve(settings, clock):
         server = Server(agent, address, settings.port, settings.max_connections, settings.max_line)
         lock.note("pid %d on %s:%d since %s" % (
             os.getpid(), address, server.port, local_iso(clock.now())))
-        run(agent, server, address)
+        run_to_end(agent, server, address)
         log.info("stopped")
     finally:
         lock.release()
@@ -12390,7 +12743,7 @@ def serve(settings, clock):
     return EXIT_OK
 
 
-def run(agent, server, address):
+def run_to_end(agent, server, address):
     """Starts the agent, listens, and waits until it is to stop."""
     wake_out, wake_in = os.pipe()
     os.set_blocking(wake_in, False)
@@ -12438,8 +12791,8 @@ def main(arguments=None, clock=None):
     if settings.task is not None:
         return run_helper(settings.task)
     start_logging()
-    if settings.hold is not None:
-        return run_holder(settings.hold)
+    if settings.spool is not None:
+        return run_minder(settings.spool)
     try:
         if settings.files:
             return import_files(settings, clock)
@@ -12452,4 +12805,5 @@ def main(arguments=None, clock=None):
 
 
 if __name__ == "__main__":
+    start_over_lean()
     sys.exit(main())

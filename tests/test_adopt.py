@@ -89,7 +89,7 @@ def test_one_that_ended_while_no_agent_was_there(make_agent):
     go(agent)
     wait_for(lambda: not is_alive(pid), "the task to end")
     wait_for(lambda: not any("agent.py" in command and "--hold" in command and str(agent.folder) in command
-                             for command in commands()), "its holder to end")
+                             for command in commands()), "its minder to end")
     agent.start()
     assert agent.ok("WAIT 1001")["status"] == "DONE"
     assert agent.log_texts(1001) == ["done"]
@@ -111,9 +111,9 @@ def test_neither_alive_nor_noted_is_an_error(make_agent):
     agent.ok("EXEC A")
     pid = pid_of(agent)
     with open("/proc/%d/stat" % pid) as file:
-        holder = int(file.read().rpartition(")")[2].split()[1])
+        minder = int(file.read().rpartition(")")[2].split()[1])
     agent.kill()
-    os.kill(holder, 9)
+    os.kill(minder, 9)
     agent.start()
     end = agent.ok("WAIT 1001")
     assert end["status"] == "ERROR" and "stale" in end["message"]
@@ -156,7 +156,7 @@ def test_shutdown_leave_is_an_upgrade_without_a_stop(make_agent):
     assert agent.status(2001)["status"] == "STOPPED"
 
 
-def test_output_is_capped_and_secrets_are_masked_by_the_holder(make_agent):
+def test_output_is_capped_and_secrets_are_masked_by_the_minder(make_agent):
     agent = make_agent("--max-output", "20000").start()
     agent.import_document({"scenarios": [{
         "name": "A", "version": "1", "on_stale": "adopt", "variables": {"key": {"secret": True}}, "steps": [

@@ -17,6 +17,7 @@ import pytest
 
 import agent
 from conftest import LIMIT_S, TOP, wait_for
+from support import foreign_lock
 
 TABLES = """
 create table repository (kind text primary key, uuid text not null);
@@ -70,18 +71,9 @@ def adding(text):
                                                  (text,)).lastrowid
 
 
-@contextlib.contextmanager
-def foreign_lock(path, how="immediate"):
-    """Another connection holds the file's write lock."""
-    connection = sqlite3.connect(str(path), isolation_level=None, timeout=20,
-                                 check_same_thread=False)
-    try:
-        connection.execute("begin " + how)
-        yield connection
-        if connection.in_transaction:
-            connection.execute("rollback")
-    finally:
-        connection.close()
+def adding_later(text):
+    """`adding` for which nobody waits."""
+    return agent.lazy(adding(text))
 
 
 def count_commits(path):
@@ -308,31 +300,33 @@ def test_a_bad_request_does_not_spoil_its_neighbours(shelf, db, bad, error):
     assert not db.trouble
 
 
-def test_a_callback_that_fails_takes_nothing_back(shelf, db):
+def test_what_follows_a_commit_is_done_in_order_by_a_thread_of_its_own(shelf):
+    """What fails there takes nothing back and keeps none from its turn."""
+    inbox, seen = agent.Inbox(), []
+
     def fail(pending):
         raise ValueError("callback")
-    assert db.submit(adding("a"), then=fail).result() == 1
-    assert db.write(adding("b")) == 2
-    assert shelf.texts() == ["a", "b"]
-
-
-def test_then_is_called_after_the_commit_and_before_the_answer(shelf, db):
-    seen = []
-    pending = db.submit(adding("a"), then=lambda pending: seen.append((pending.value, shelf.texts())))
-    pending.result()
-    assert seen == [(1, ["a"])]
+    db = shelf.open(inbox=inbox)
+    for text in ("a", "b"):
+        db.submit(adding(text), then=fail)
+        db.submit(adding(text * 2), then=lambda pending: seen.append(
+            (pending.value, len(shelf.texts()), threading.current_thread().name)))
+    assert db.write(adding("c")) == 5
+    inbox.close()
+    assert [(value, name) for value, _, name in seen] == [(2, "follow-ups"), (4, "follow-ups")]
+    assert all(count >= value for value, count, _ in seen)      # they are on disk by then
 
 
 def test_lazy_requests_are_written_too(shelf, db):
     for number in range(30):
-        db.submit(adding(str(number)), is_lazy=True)
+        db.submit(adding_later(str(number)))
         time.sleep(0.003)
     wait_for(lambda: len(shelf.texts()) == 30, "the lazy requests")
     assert shelf.texts() == [str(number) for number in range(30)]
 
 
 def test_order_is_kept_with_lazy_ones_between(shelf, db):
-    waiting = [db.submit(adding(str(number)), is_lazy=number % 3 == 0) for number in range(60)]
+    waiting = [db.submit((adding if number % 3 else adding_later)(str(number))) for number in range(60)]
     for pending in waiting:
         pending.result()
     assert shelf.texts() == [str(number) for number in range(60)]
@@ -608,7 +602,7 @@ def test_a_replaceable_file_of_another_uuid_is_gone(shelf, tmp_path):
 # -- closing ---------------------------------------------------------------------------
 
 def test_close_writes_down_what_is_waiting(shelf, db):
-    waiting = [db.submit(adding(str(number)), is_lazy=number % 2 == 0) for number in range(1200)]
+    waiting = [db.submit((adding if number % 2 else adding_later)(str(number))) for number in range(1200)]
     db.close()
     assert all(pending.is_done for pending in waiting)
     assert [pending.result() for pending in waiting] == list(range(1, 1201))

@@ -545,6 +545,17 @@ def test_a_stop_during_a_retry_delay(shared, how):
     assert shared.log_texts(session) == ["try"]
 
 
+def test_a_time_out_behind_a_normal_stop_ends_also_what_earlier_tasks_left(shared):
+    name = add(shared, step("a", "(setsid sh -c 'echo $$ > left.pid; exec sleep 300' &); until [ -s left.pid ]; do "
+                                 "sleep 0.05; done", {"type": "sleep", "seconds": 300}), timeout=3)
+    session = begin(shared, name)
+    wait_for(lambda: len([row for row in shared.rows("STATUS %s" % session) if "task" in row]) == 2, "the second task")
+    assert shared.ok("STOP %s" % session)["status"] == "RUNNING"
+    assert "time-out of the session" in shared.ok("WAIT %s" % session)["message"]
+    pid = int((shared.folder / "left.pid").read_text())
+    wait_for(lambda: not is_alive(pid), "what was left to be ended")
+
+
 def test_what_ignores_everything_is_gone_after_shutdown_immediate(make_agent):
     agent = make_agent().start()
     agent.import_os("S", stubborn("shutdown"))

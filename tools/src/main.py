@@ -14,13 +14,13 @@ from .base.vocabulary import (CLEAN_S, DEFAULT_NAME, DEFAULT_PORT, EXIT_CANNOT_S
                               KEEP_DAYS, MAX_CONNECTIONS, MAX_IMPORT_LINE, MAX_LINE, MAX_OUTPUT,
                               MAX_QUEUE, MIN_LINE, SESSIONS_PER_CORE, WAKE)
 from .base.errors import AgentError, CannotStart, NotFound
-from .base.program import VERSION, log, program_path
+from .base.program import VERSION, log, program_path, start_over_lean
 from .base.times import Clock, local_iso
 from .base.words import check_name
 from .store.files import NameLock, make_folder
 from .store.work import WorkRepository
 from .processes.process import start_error
-from .processes.minder import run_holder
+from .processes.minder import run_minder
 from .tasks.task import run_helper
 from .agent.places import open_master
 from .agent.agent import Agent
@@ -64,7 +64,7 @@ def parse_arguments(arguments):
     add("--insecure-fs", dest="is_insecure_fs", action="store_true",
         help="allow repositories on a network file system")
     add("--task", type=int, help=argparse.SUPPRESS)     # the role of a helper, for the agent itself
-    add("--hold", help=argparse.SUPPRESS)               # the role of a holder, likewise
+    add("--hold", dest="spool", help=argparse.SUPPRESS)         # the role of a minder, likewise
     add("--version", action="version", version="agent.py " + VERSION)
     settings = parser.parse_args(arguments)
     try:
@@ -152,7 +152,7 @@ def serve(settings, clock):
         server = Server(agent, address, settings.port, settings.max_connections, settings.max_line)
         lock.note("pid %d on %s:%d since %s" % (
             os.getpid(), address, server.port, local_iso(clock.now())))
-        run(agent, server, address)
+        run_to_end(agent, server, address)
         log.info("stopped")
     finally:
         lock.release()
@@ -162,7 +162,7 @@ def serve(settings, clock):
     return EXIT_OK
 
 
-def run(agent, server, address):
+def run_to_end(agent, server, address):
     """Starts the agent, listens, and waits until it is to stop."""
     wake_out, wake_in = os.pipe()
     os.set_blocking(wake_in, False)
@@ -210,8 +210,8 @@ def main(arguments=None, clock=None):
     if settings.task is not None:
         return run_helper(settings.task)
     start_logging()
-    if settings.hold is not None:
-        return run_holder(settings.hold)
+    if settings.spool is not None:
+        return run_minder(settings.spool)
     try:
         if settings.files:
             return import_files(settings, clock)
@@ -224,4 +224,5 @@ def main(arguments=None, clock=None):
 
 
 if __name__ == "__main__":
+    start_over_lean()
     sys.exit(main())

@@ -10,9 +10,8 @@ from ..base.program import log
 from ..base.times import Clock
 from ..processes.tree import own_identity
 from ..processes.output import Output
-from ..store.inbox import Inbox
+from ..runtime.course import Session
 from ..runtime.execution import Surroundings
-from ..runtime.session import Session
 from ..runtime.slots import SessionQueue
 from ..scheduling.changes import ScheduleChanges
 from ..scheduling.listing import ScheduleListing
@@ -21,6 +20,7 @@ from .places import Places, open_master
 from .housekeeping import Cleaner, Keeper
 from .watch import Children, Topology, Watch
 from .desk import Desk
+from .inbox import Inbox
 from .exchange import export_from, import_into
 
 

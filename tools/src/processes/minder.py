@@ -1,4 +1,4 @@
-"""agent.py in the role that keeps an adoptable task alive beside the agent."""
+"""The minder: agent.py in the role that keeps an adoptable task alive beside the agent."""
 import json
 import os
 import sys
@@ -11,9 +11,9 @@ from .output import Capture, Output
 from .process import Command, Process, start_error
 
 
-def run_holder(path):
-    """agent.py in the role of a holder: runs one process, its output and exit code going to a
-    spool, whether the agent lives or not -> exit code."""
+def run_minder(path):
+    """agent.py in the role of a minder: runs one process, its output and exit code going to the
+    spool at `path`, whether the agent lives or not -> exit code."""
     command, limit, secrets = json.loads(sys.stdin.read())
     command, spool, output = Command(*command), Spool(path), Output()
     spool.note(holder=os.getpid(), holder_started=start_time(os.getpid()))

@@ -68,8 +68,8 @@ class _Block:
 class Capture:
     """The output of one task: its first and its last half of `limit` bytes, and a count between.
 
-    The output thread feeds it; `store(rows, omitted, then)` writes rows down and calls
-    `then()` when that is done. Memory stays within the limit whatever comes.
+    The output thread feeds it; `store(rows, omitted, on_stored)` writes rows down and calls
+    `on_stored()` when that is done. Memory stays within the limit whatever comes.
     """
 
     def __init__(self, limit, store, clock, is_captured=False, secrets=()):

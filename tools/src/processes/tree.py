@@ -28,8 +28,8 @@ class Identity(NamedTuple):
     def parse(cls, text):
         """The text of the tables -> Identity, or None when it is none."""
         parts = (text or "").split("/")
-        is_one = len(parts) == 6 and parts[3].isdigit()
-        return cls(*parts)._replace(pid=int(parts[3])) if is_one else None
+        is_identity = len(parts) == 6 and parts[3].isdigit()
+        return cls(*parts)._replace(pid=int(parts[3])) if is_identity else None
 
 
 def _first_line(path):
@@ -105,10 +105,10 @@ def read_marker(pid):
             environment = b"\0" + file.read()
     except OSError:
         return None
-    found = environment.find(b"\0" + MARKER.encode() + b"=")
-    if found < 0:
+    start = environment.find(b"\0" + MARKER.encode() + b"=")
+    if start < 0:
         return None
-    return environment[found + len(MARKER) + 2:].split(b"\0", 1)[0].decode("ascii", "replace")
+    return environment[start + len(MARKER) + 2:].split(b"\0", 1)[0].decode("ascii", "replace")
 
 
 def make_marker(repository_uuid, session, task_run):
@@ -166,34 +166,40 @@ class Tree:
         marker = read_marker(pid)
         return marker is not None and session_of_marker(marker) in self._sessions
 
-    def send(self, number):
+    def send(self, signal_number):
         """Signals every member that lives; how many there were."""
         if not HAS_PROC:
-            return sum(_signal(os.killpg, root, number) for root in self._known)
+            return sum(_signal(os.killpg, root, signal_number) for root in self._known)
         members = self.find()
         for pid in members:
-            _signal(os.kill, pid, number)
+            _signal(os.kill, pid, signal_number)
         return len(members)
 
     def end(self, grace_s=TERM_S):
-        """SIGTERM, after `grace_s` SIGKILL, sweeping until nothing is found -> how many are left.
+        """SIGTERM, after `grace_s` SIGKILL, sweeping until nothing is found -> how many live on.
 
-        What is left after KILL_S (in an uninterruptible call of the kernel) cannot be ended.
+        What lives KILL_S later (in an uninterruptible call of the kernel) cannot be ended.
         """
         self.send(signal.SIGTERM)
         begun, empty = time.monotonic(), 0
         while True:
             is_kill = time.monotonic() - begun >= grace_s
-            left = self.send(signal.SIGKILL if is_kill else 0)
-            empty = 0 if left else empty + 1
+            count = self.send(signal.SIGKILL if is_kill else 0)
+            empty = 0 if count else empty + 1
             if empty == 2 or time.monotonic() - begun > grace_s + KILL_S:
-                return left
-            time.sleep(0.02 if left else 0.005)
+                return count
+            time.sleep(0.02 if count else 0.005)
 
 
-def _signal(send, target, number):
+def has_group(leader):
+    """Whether a process group has a member that lives."""
+    return _signal(os.killpg, leader, 0) == 1
+
+
+def _signal(send, target, signal_number):
+    """Sends a signal by os.kill or os.killpg -> 1, or 0 where nothing takes it."""
     try:
-        send(target, number)
+        send(target, signal_number)
         return 1
     except OSError:
         return 0

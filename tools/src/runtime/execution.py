@@ -2,31 +2,23 @@
 
 Thread task N: one statement of SQL of session N; ends with it, or is interrupted.
 """
+import functools
 import json
 import os
-import sys
 import threading
 from typing import Any, Callable, NamedTuple
 
-from ..base.vocabulary import MARKER
-from ..base.program import program_path
+from ..base.vocabulary import MARKER, MIN_SECRET
+from ..base.program import open_code, program_command
 from ..base.times import Clock
 from ..definitions.references import environment_name
-from ..store.files import Spool
 from ..store.pending import Pending
 from ..store.records import SessionRequest
 from ..processes.tree import make_marker, start_time
 from ..processes.output import Capture, Output
 from ..processes.process import Process, start_error
 from ..tasks.task import TaskError
-
-
-class Interrupted(Exception):
-    """A stop or a time-out: how far it reaches, and what it makes of what it ends."""
-
-    def __init__(self, scope, status, message):
-        super().__init__(message)
-        self.scope, self.status, self.message = scope, status, message
+from .control import Interrupted, Left
 
 
 def read_secret(source):
@@ -42,8 +34,19 @@ def read_secret(source):
         raise ValueError("%s: %s" % (source["file"], error.strerror)) from None
 
 
-class Left(Exception):
-    """A session is left to the next start of the agent."""
+def read_secrets(sources, given):
+    """Yields (name, value) of secret variables {name: source}, of which some were given as
+    {name: value}. ValueError says which cannot be had, and why."""
+    for name, source in sources.items():
+        if name not in given and not source:
+            raise ValueError("secret %s: must be given" % name)
+        try:
+            value = given[name] if name in given else read_secret(source)
+        except ValueError as error:
+            raise ValueError("secret %s: %s" % (name, error)) from None
+        if len(value) < MIN_SECRET:
+            raise ValueError("secret %s: has under %d characters" % (name, MIN_SECRET))
+        yield name, value
 
 
 class Surroundings(NamedTuple):
@@ -60,13 +63,17 @@ class Surroundings(NamedTuple):
 
 
 class Execution:
-    """What a task type sees of the session that runs it."""
+    """What a task type sees of the session that runs it, for one run of a task.
 
-    def __init__(self, session, run, values):
+    `values` are the session's variables and the agent's own; `rc` and `captured` the exit code of
+    its process and the beginning of its standard output (bytes), once it has ended.
+    """
+
+    def __init__(self, run, values, control, journal, around, is_adoptable):
         self.values = values
-        self.rc = self.captured = None  # of its process
-        self.rest = ([], None)          # rows of the log not yet handed over
-        self._session, self._run, self._around = session, run, session.around
+        self.rc = self.captured = None
+        self._run, self._control, self._journal, self._around = run, control, journal, around
+        self._is_adoptable = is_adoptable       # whether the session's processes outlive the agent
         self._capture = None
 
     def environment(self):
@@ -75,86 +82,77 @@ class Execution:
         environment.update((environment_name(name), value) for name, value in self.values.items())
         return environment
 
+    # -- processes ---------------------------------------------------------------------
+
     def process(self, command, is_adoptable=False):
-        """Runs a Command to its end -> exit code; TaskError when it cannot start."""
-        command.environment[MARKER] = make_marker(self._session.repository.db.uuid,
-                                                  self._session.number, self._run)
-        if is_adoptable and self._session.is_adoptable:
-            return self._hold(command)
+        """Runs a Command to its end -> exit code; TaskError when it cannot start. `is_adoptable`
+        says that the task's type can take it up again by adopt()."""
+        command.environment[MARKER] = make_marker(self._journal.repository.db.uuid,
+                                                  self._journal.session, self._run)
+        if is_adoptable and self._is_adoptable:
+            return self._run_minded(command)
         process = self._start(command)
         try:
-            self._session.wait(lambda: process.rc is not None)
+            self._control.wait(lambda: process.rc is not None)
         finally:
             process.finish()
-            self._session.process_ended()
+            self._control.drop_ended_roots()
             self.rc, self.captured = process.rc, self._capture.captured
         return process.rc
 
     def _start(self, command):
         """Starts a process and notes it -> Process. TaskError, Interrupted."""
-        session, around = self._session, self._around
-        session.interrupt_if_asked()
-        self._capture = Capture(around.max_output, self._store, around.clock, command.is_captured,
-                                session.secrets)
+        control, journal, around = self._control, self._journal, self._around
+        control.interrupt_if_asked()
+        self._capture = Capture(around.max_output, functools.partial(journal.add_log, self._run),
+                                around.clock, command.is_captured, journal.secrets)
         try:
-            process = Process(command, self._capture, around.output, session.wake)
+            process = Process(command, self._capture, around.output, control.wake)
         except (OSError, ValueError) as error:
             raise TaskError(start_error(error)) from None
-        session.roots[process.pid] = process.started
-        session.note(session.repository.progress.note_process, self._run, process.pid,
+        control.add_root(process.pid, process.started)
+        journal.note(journal.repository.progress.note_process, self._run, process.pid,
                      process.started)
-        session.flush(is_waiting=False)
+        journal.flush_later()
         return process
 
-    def _store(self, rows, omitted, then):
-        """What the capture hands to the log."""
-        repository = self._session.repository
-        repository.db.submit(repository.progress.add_log_later, self._session.number, self._run,
-                             rows, omitted, then=lambda _: then())
-
-    def _spool(self):
-        return Spool(self._session.repository.spool_path(self._session.number, self._run))
-
-    def _hold(self, command):
-        """As `process`, by way of a holder, so that it outlives the agent."""
-        spool = self._spool()
+    def _run_minded(self, command):
+        """As `process`, by way of a minder, so that it outlives the agent."""
+        spool = self._journal.spool(self._run)
         spool.create()
-        given = json.dumps([command, self._around.max_output, self._session.secrets])
-        holder = self._start(command._replace(
-            words=[sys.executable, program_path(), "--hold", spool.path], cwd=None,
-            stdin=given, is_captured=False))
+        given = json.dumps([command, self._around.max_output, self._journal.secrets])
         try:
-            return self._follow(spool, lambda: holder.rc is None)
-        finally:
-            self._session.process_ended()
+            minder = self._start(command._replace(
+                words=program_command() + ["--hold", spool.path], cwd=None, stdin=given,
+                pass_fds=command.pass_fds + (open_code(),), is_captured=False))
+        except (TaskError, Interrupted):
+            spool.remove()              # nobody writes to it
+            raise
+        # the minder does so too, but maybe not before the agent is gone
+        spool.note(holder=minder.pid, holder_started=minder.started)
+        return self._follow(spool, lambda: minder.rc is None)
 
     def adopt(self):
-        """Goes on with the process of this task that a lost agent has started -> exit code."""
-        spool = self._spool()
+        """Goes on with the process of this task that a lost agent has started -> exit code.
+        TaskError, Left."""
+        spool = self._journal.spool(self._run)
         state = spool.state()
-        pid, started = state["holder"], state["holder_started"]
-        self._session.roots[pid] = started
+        pid, started = state["holder"], state["holder_started"]     # the minder
+        self._control.add_root(pid, started)
         return self._follow(spool, lambda: start_time(pid) == started)
 
     def _follow(self, spool, is_alive):
-        """Takes what the holder writes, until the end -> exit code. TaskError, Left."""
-        progress, was_alive = (-1, None), True
+        """Takes what the minder writes, until the end -> exit code. TaskError, Interrupted, Left.
+        """
         try:
-            while True:
-                state, progress = self._take_spool(spool, progress)
-                if state["is_over"] or not was_alive:
-                    break
-                if self._session.is_leaving:
-                    raise Left()
-                was_alive = is_alive()
-                # who is to leave does so, also when the time for stopping is over
-                if was_alive:
-                    self._session.wait(lambda: self._session.is_leaving or not is_alive(), 0.05)
+            state = self._take_until_end(spool, is_alive)
         except Interrupted:
-            self._take_spool(spool, progress)
-            self._session.spent.append(spool)
+            self._take_new(spool)
+            self._journal.spend(spool)
             raise
-        self._session.spent.append(spool)
+        finally:
+            self._control.drop_ended_roots()
+        self._journal.spend(spool)
         self.rc, self.captured = state["rc"], state["captured"]
         if not state["is_over"]:
             raise TaskError("the process that held it is gone")
@@ -162,44 +160,67 @@ class Execution:
             raise TaskError(state["error"])
         return self.rc
 
-    def _take_spool(self, spool, progress):
-        """Hands new rows of a spool to the log -> (its state, how far it was read)."""
-        after, omitted = progress
-        state, rows, now_omitted = spool.read(after, omitted)
-        if rows or now_omitted != omitted:
-            self._session.note(self._session.repository.progress.add_log, self._run, rows,
-                               None if now_omitted == omitted else now_omitted)
-            self._session.flush(is_waiting=False)
-        return state, (max([after] + [row[0] for row in rows]), now_omitted)
+    def _take_until_end(self, spool, is_alive):
+        """Hands on what the minder writes, until it says the end or is gone -> its last state.
+        Interrupted; Left, which goes before a stop: also when the time for stopping is over."""
+        control, was_alive = self._control, True
+        while True:
+            state = self._take_new(spool)
+            if state["is_over"] or not was_alive:
+                return state
+            if control.is_leaving:
+                raise Left()
+            was_alive = is_alive()
+            if was_alive:
+                control.wait(lambda: control.is_leaving or not is_alive(), 0.05)
+
+    def _take_new(self, spool):
+        """Hands over what is new in a spool -> its state."""
+        state, rows, omitted = spool.read_new()
+        if rows or omitted:
+            self._journal.note(self._journal.repository.progress.add_log, self._run, rows, omitted)
+            self._journal.flush_later()
+        return state
+
+    def close(self):
+        """Ends the capture -> (rows, omitted): what of the log was not handed over."""
+        if self._capture is None:
+            return [], None
+        self._around.output.forget(self._capture)       # it stores no more by itself
+        return self._capture.take(is_end=True)
+
+    # -- waiting -----------------------------------------------------------------------
 
     def call(self, function, interrupt):
         """Runs function() in a thread of its own; interrupt() ends it early -> its value."""
-        outcome = Pending(function)
+        pending = Pending(function)
 
         def work():
             try:
-                outcome.finish(function())
+                pending.finish(function())
             except BaseException as error:
-                outcome.finish(error=error)
-            self._session.wake()
-        thread = threading.Thread(target=work, name="task %d" % self._session.number, daemon=True)
+                pending.finish(error=error)
+            self._control.wake()
+        thread = threading.Thread(target=work, name="task %d" % self._journal.session, daemon=True)
         thread.start()
         try:
-            self._session.wait(lambda: outcome.is_done)
+            self._control.wait(lambda: pending.is_done)
         finally:
             while thread.is_alive():
-                if not outcome.is_done:
+                if not pending.is_done:
                     interrupt()
                 thread.join(0.05)
-        return outcome.result()
+        return pending.result()
 
     def wait(self, seconds):
         """Waits; an immediate stop and time-outs end it."""
-        self._session.wait(lambda: False, seconds)
+        self._control.wait(lambda: False, seconds)
 
     def monotonic(self):
         """Seconds that only ever go forward."""
         return self._around.clock.monotonic()
+
+    # -- topology and children ---------------------------------------------------------
 
     def data_server(self, schema):
         """The data server behind a logical schema in the session's context. TaskError."""
@@ -211,34 +232,28 @@ class Execution:
 
     def _hidden(self, server):
         for secret in server["secrets"]:
-            self._session.hide(secret)
+            self._journal.hide(secret)
         return server
 
     def start_child(self, name, version, context, variables):
         """Starts a session of another scenario of the repository -> its number."""
+        journal = self._journal
         return self._around.children.start(
             SessionRequest(name, "", version, context or self.values["CONTEXT"], variables,
-                           name="child of %d" % self._session.number,
-                           parent=self._session.number,
-                           hidden=self._session.secrets), self._session.repository)
+                           name="child of %d" % journal.session, parent=journal.session,
+                           hidden=journal.secrets), journal.repository)
 
-    def wait_child(self, number):
+    def wait_child(self, session):
         """Waits for the end of a child, which does without this session's slot meanwhile ->
         (status, message). What ends the waiting ends the child."""
         children = self._around.children
         with children.lent_slot():
             try:
                 while True:
-                    row = children.find_end(number)
+                    row = children.find_end(session)
                     if row is not None:
                         return row["status"], row["message"]
                     self.wait(0.1)
             except Interrupted:
-                children.stop(number)
+                children.stop(session)
                 raise
-
-    def close(self):
-        """Ends the capture; `rest` is what it still held."""
-        if self._capture:
-            self._around.output.forget(self._capture)       # it stores no more by itself
-            self.rest = self._capture.take(is_end=True)

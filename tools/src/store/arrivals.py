@@ -75,6 +75,8 @@ class Arrivals:
              request.level, timeout, to_text(now), start_at, variables, given, request.key,
              request.schedule, due, request.is_parallel, request.parent,
              request.secret_file if secrets else None)).lastrowid
+        if request.keywords:
+            self._sessions.put_keywords(connection, session, request.keywords)
         ticket = Ticket(session, status, request.agent, request.priority, request.start_at,
                         request.schedule, scenario=scenario.name,
                         is_parallel=request.is_parallel, excess=excess, has_secrets=bool(secrets))

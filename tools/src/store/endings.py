@@ -90,6 +90,7 @@ class Endings:
             " agent, scenario, version, definition, context, 'WAITING', name, keywords, priority,"
             " level, timeout, ?, ?, ?, given, schedule, due, attempt + 1, is_parallel from session"
             " where id=?", (now, start_at, variables, row["id"])).lastrowid
+        self._sessions.put_keywords(connection, session, row["keywords"])
         told = "attempt %d of %d" % (row["attempt"] + 1, schedule.get("attempts"))
         connection.execute("update session set message=message || ? where id=?",
                            ("; %s is session %d" % (told, session), row["id"]))

@@ -157,7 +157,7 @@ create table log (position integer primary key, time text, stream text, line tex
 create table omitted (id integer primary key, first integer, end integer);
 create table state (
     id integer primary key,
-    holder integer, holder_started text,        -- the process that writes here
+    holder integer, holder_started text,        -- the minder, which writes here
     is_over integer not null default 0,
     rc integer, error text, captured blob       -- exit code, or why it could not start
 );
@@ -167,10 +167,11 @@ insert into state(id) values (1)
 
 class Spool:
     """What a process of an adoptable session printed and how it ended: a small SQLite file that
-    its holder writes, and that outlives the agent."""
+    its minder writes, and that outlives the agent."""
 
     def __init__(self, path):
         self.path = path
+        self._position, self._omitted = -1, None    # how far it was read; what was left out then
 
     def _connect(self):
         connection = sqlite3.connect(self.path, timeout=30, isolation_level=None,
@@ -194,8 +195,8 @@ class Spool:
             connection.execute("update state set %s" % ", ".join(name + "=?" for name in columns),
                                tuple(columns.values()))
 
-    def store(self, rows, omitted, then=lambda: None):
-        """As WorkRepository.add_log; then() when it is done."""
+    def store(self, rows, omitted, on_stored=lambda: None):
+        """As Progress.add_log; on_stored() when it is done."""
         with self._connect() as connection:
             connection.execute("begin immediate")
             if omitted:
@@ -203,25 +204,29 @@ class Spool:
                 connection.execute("replace into omitted values (1, ?, ?)", omitted)
             connection.executemany("replace into log values (?, ?, ?, ?)", rows)
             connection.execute("commit")
-        then()
+        on_stored()
 
     def state(self):
         """The row of the state."""
         with self._connect() as connection:
             return connection.execute("select * from state").fetchone()
 
-    def read(self, after, omitted_before):
-        """(state, rows after a position and what is left out, the range left out or None)."""
+    def read_new(self):
+        """What came since it was read last -> (row of the state, rows of the log, the range now
+        left out or None where that is as it was)."""
+        before = self._omitted
         with self._connect() as connection:
             connection.execute("begin")
             state = connection.execute("select * from state").fetchone()
             omitted = connection.execute("select first, end from omitted").fetchone()
-            omitted = omitted and tuple(omitted)
-            first = omitted[0] if omitted and omitted != omitted_before else -1
-            rows = connection.execute("select * from log where position > ? or position = ?"
-                                      " order by position", (after, first)).fetchall()
+            self._omitted = omitted and tuple(omitted)
+            is_other = self._omitted != before
+            rows = connection.execute(
+                "select * from log where position > ? or position = ? order by position",
+                (self._position, self._omitted[0] if is_other else -1)).fetchall()
             connection.execute("rollback")
-        return state, [tuple(row) for row in rows], omitted
+        self._position = max([self._position] + [row["position"] for row in rows])
+        return state, [tuple(row) for row in rows], self._omitted if is_other else None
 
     def remove(self):
         """Deletes the file and what SQLite keeps beside it."""

@@ -21,7 +21,7 @@ class Ledger:
 
     @staticmethod
     def record(connection, name, span, decision, session, now):
-        """A row of its own for a Span, with the session that it made, or None."""
+        """Notes a decision on the due times of a Span, with the session that it made, or None."""
         connection.execute(
             "insert into occurrence(schedule, due, last_due, count, decision, reason, session,"
             " decided, message) values (?, ?, ?, ?, ?, ?, ?, ?, ?)",

@@ -17,7 +17,7 @@ def lazy(method):
 class Pending:
     """One request to a writer: method(connection, *arguments) inside the shared transaction.
 
-    Once it is done, then(pending) goes into the Inbox; without one it is called at once.
+    Once it is done, then(pending) goes into the Inbox.
     """
     __slots__ = ("method", "arguments", "deadline", "is_atomic", "is_lazy", "value", "error",
                  "is_done", "_then", "_inbox", "_lock")
@@ -36,10 +36,8 @@ class Pending:
         """Done, well or badly: called once, by the writer."""
         self.value, self.error, self.is_done = value, error, True
         self._lock.release()
-        if self._then and self._inbox:
+        if self._then:
             self._inbox.put(self._then, self)
-        elif self._then:
-            self._then(self)
 
     def result(self):
         """The value once it is on disk; raises what the work or the commit raised."""

@@ -37,6 +37,7 @@ class Scenarios:
         return row
 
     def tell_missing(self, connection, name, version):
+        """In words, what is not there: the scenario, or this version of it."""
         if self.find(connection, name, "-1"):
             return "scenario %s has no version %s" % (name, version)
         return "no scenario %s" % name
@@ -132,6 +133,7 @@ class Scenarios:
         self.forget_unused(connection)
 
     def forget_unused(self, connection):
+        """Deletes the definitions that no version and no session has any more."""
         connection.execute("delete from definition where id not in"
                            " (select definition from scenario)"
                            " and id not in (select definition from session)")

@@ -63,12 +63,18 @@ class Sessions:
 
     @staticmethod
     def with_limit(ticket, scenario, since):
-        """A Ticket with what the limit of its Scenario (or None) says; it waits since then."""
+        """A Ticket with the limit of its Scenario (or None), for which it waits since then."""
         if not scenario or not scenario.concurrency:
             return ticket
         wait = scenario.concurrency["max_wait"]
         return ticket._replace(limit=scenario.concurrency["limit"],
                                wait_until=wait and since + wait)
+
+    @staticmethod
+    def put_keywords(connection, session, keywords):
+        """Makes a new session known by its keywords, words between commas."""
+        connection.executemany("insert or ignore into session_keyword values (?, ?)",
+                               [(word, session) for word in keywords.split(",") if word])
 
     @staticmethod
     def list_secret_files(connection):

@@ -2,10 +2,14 @@
 import contextlib
 
 from ..base.errors import Unreadable
+from ..base.vocabulary import OPEN, RUNNING, STATES
 from ..base.times import find_time, from_text, to_text
-from ..base.vocabulary import RUNNING
 from .records import OpenSession
 from .sessions import BY_ARRIVAL
+
+OPEN_ROWS = " and status in ('WAITING', 'QUEUED', 'RUNNING')"
+ENDED_ROWS = " and status in ('DONE', 'WARNING', 'ERROR', 'STOPPED')"
+MANY = 100000           # sessions that are looked through for the oldest
 
 
 class Views:
@@ -14,25 +18,64 @@ class Views:
     def __init__(self, scenarios, sessions):
         self._scenarios, self._sessions = scenarios, sessions
 
-    @staticmethod
-    def list_sessions(connection, filters, below, limit):
-        """Rows of at most `limit` sessions with a number under `below`, newest first."""
-        where, values = ["id < ?"], [below]
-        if filters.statuses:
-            where.append("status in (%s)" % ", ".join("?" * len(filters.statuses)))
-            values.extend(filters.statuses)
-        for column, value in (("scenario", filters.scenario), ("schedule", filters.schedule)):
+    def list_sessions(self, connection, filters, below, limit):
+        """Rows of at most `limit` sessions with a number under `below`, newest first.
+
+        Each state is looked up on its own: so an index gives its newest rows, however many rows
+        there are.
+        """
+        since = filters.since and to_text(filters.since)
+        above = self._find_oldest(connection, since) if since else 0
+        if above is None:
+            return []
+        where, values = [], [filters.keyword] if filters.keyword is not None else []
+        values += [above, below - 1]
+        for column, value in (("scenario=?", filters.scenario), ("schedule=?", filters.schedule),
+                              ("created >= ?", since)):
             if value is not None:
-                where.append(column + "=?")
+                where.append(" and " + column)
                 values.append(value)
-        if filters.since is not None:
-            where.append("created >= ?")
-            values.append(to_text(filters.since))
-        if filters.keyword is not None:
-            where.append("instr(',' || keywords || ',', ',' || ? || ',')")
-            values.append(filters.keyword)
-        return connection.execute("select * from session where %s order by id desc limit ?"
-                                  % " and ".join(where), values + [limit]).fetchall()
+        parts = ["select * from (select session.* from %s%s order by %s desc limit ?)"
+                 % (source, "".join(where), order)
+                 for source, order in self._list_sources(filters)]
+        return connection.execute(
+            " union all ".join(parts) + " order by id desc limit ?",
+            (values + [limit]) * len(parts) + [limit]).fetchall()
+
+    @staticmethod
+    def _list_sources(filters):
+        """[(tables by the index that serves best, with what is to be true of their rows; order)],
+        together all that is wanted. Their values are the keyword, if any, and the numbers."""
+        has_keyword = filters.keyword is not None
+        by_id = "where id between ? and ?"
+        if has_keyword:
+            ended = ("session_keyword k cross join session on id = k.session"
+                     " where k.keyword=? and k.session between ? and ?")
+        elif filters.schedule is not None:
+            ended = "session " + by_id
+        else:
+            ended = "session indexed by session_%s %s" % (
+                "ended" if filters.scenario is None else "scenario", by_id)
+        order = "k.session" if has_keyword else "id"
+        if not filters.statuses and (has_keyword or filters.scenario is None):
+            return [(ended if has_keyword else "session " + by_id, order)]
+        running = "session indexed by session_open " + by_id
+        if has_keyword:
+            running = running.replace("where", "where exists (select 1 from session_keyword"
+                                      " where keyword=? and session=id) and", 1)
+        # an index of some rows serves where its own condition stands in the query, word by word
+        return [(running + OPEN_ROWS + " and status='%s'" % state, "id") if state in OPEN else
+                (ended + ENDED_ROWS + " and status='%s'" % state, order)
+                for state in filters.statuses or STATES]
+
+    @staticmethod
+    def _find_oldest(connection, since):
+        """A number under which no session was created since then (UTC text), or None when none
+        was. A clock may have stepped, so numbers are no order of time; of very many it is 0."""
+        oldest, count = connection.execute(
+            "select min(id), count(*) from (select id from session where created >= ? limit ?)",
+            (since, MANY + 1)).fetchone()
+        return oldest if count <= MANY else 0
 
     def get_history(self, connection, session):
         """(session row, step rows, task rows, names of secrets) of one moment; NotFound,
@@ -129,7 +172,8 @@ class Views:
         ids = [row[0] for row in connection.execute(
             "select id from session where %s limit ?" % " and ".join(where), values + [limit])]
         for session in ids:
-            for table in ("session_log", "session_task", "session_step", "occurrence"):
+            for table in ("session_log", "session_task", "session_step", "session_keyword",
+                          "occurrence"):
                 connection.execute("delete from %s where session=?" % table, (session,))
             connection.execute("delete from session where id=?", (session,))
         if before is not None and len(ids) < limit:

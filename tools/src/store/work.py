@@ -139,6 +139,21 @@ create trigger schedule_changed
 alter table session add column parent integer;
 -- where the secrets lie that came with EXEC
 alter table session add column secret_file text;
+-- what listings ask for
+create index session_created on session(created);
+create index session_ended on session(status)
+    where status in ('DONE', 'WARNING', 'ERROR', 'STOPPED');
+create index session_scenario on session(scenario, status)
+    where status in ('DONE', 'WARNING', 'ERROR', 'STOPPED');
+create table session_keyword (                      -- what stands between the commas of keywords
+    keyword text not null, session integer not null,
+    primary key (keyword, session)
+) without rowid;
+with recursive part(session, keyword, rest) as (
+    select id, '', keywords || ',' from session where keywords <> ''
+    union all select session, substr(rest, 1, instr(rest, ',') - 1),
+        substr(rest, instr(rest, ',') + 1) from part where rest <> '')
+    insert or ignore into session_keyword select keyword, session from part where keyword <> '';
 """)
 
 HELLO = {"scenarios": [{

@@ -1,15 +1,13 @@
 """What all task types share: their table, results, texts, and work done in a helper process."""
 import contextlib
-import functools
 import json
-import marshal
 import os
 import sys
 import tempfile
 from typing import NamedTuple, Optional
 
 from ..base.vocabulary import ERROR, EXIT_OK, MAX_CAPTURE
-from ..base.program import program_path
+from ..base.program import open_code, program_command
 from ..base.words import one_line, shorten
 from ..definitions.kinds import FILLED, Field, Kind, TEXT, _refuse
 from ..definitions.fields import TASK_TYPES
@@ -37,7 +35,8 @@ def task_type(name):
     A class has `fields` (name -> Field) and `run(fields, execution)` -> TaskResult. The
     execution gives `values` (variables and the agent's own), `environment()`, and what waits
     and is ended by stop and time-outs: `process(command)`, `call(function, interrupt)`,
-    `wait(seconds)`, `wait_child(session)`.
+    `wait(seconds)`, `wait_child(session)`. One whose process may outlive the agent has `resume`,
+    too, which goes on by `adopt()`.
     """
     def register(cls):
         cls.name = name
@@ -94,20 +93,6 @@ def as_number(text):
     return None
 
 
-HELPER_BOOT = ("import marshal,os,sys;__file__=sys.argv.pop();fd=int(sys.argv.pop());"
-               "exec(marshal.loads(os.pread(fd,os.fstat(fd).st_size,0)))")
-
-
-@functools.lru_cache(maxsize=None)
-def compiled_agent():
-    """A descriptor of a file without a name that has the code of agent.py: to compile it takes
-    most of the time and memory that the start of a helper needs."""
-    with open(program_path(), "rb") as source, tempfile.TemporaryFile() as file:
-        file.write(marshal.dumps(compile(source.read(), source.name, "exec", dont_inherit=True)))
-        file.flush()
-        return os.dup(file.fileno())
-
-
 class HelperTask:
     """A task whose work is done by agent.py in another role, in a process that can be ended.
 
@@ -124,11 +109,9 @@ class HelperTask:
     def _outcome(self, given, execution):
         """Hands over to the helper -> the fields of its result."""
         with tempfile.TemporaryFile() as result:
-            code = compiled_agent()
-            words = [sys.executable, "-u", "-c", HELPER_BOOT, "--task", str(result.fileno()),
-                     str(code), program_path()]
+            words = program_command("-u") + ["--task", str(result.fileno())]
             rc = execution.process(Command(words, execution.environment(), stdin=json.dumps(given),
-                                           pass_fds=(result.fileno(), code)))
+                                           pass_fds=(result.fileno(), open_code())))
             result.seek(0)
             text = result.read().decode()
         if not text:

@@ -1,0 +1,141 @@
+"""What reaches a session while it runs: a stop, time-outs, that it is left, ends of its processes.
+
+A session's own thread waits in Control.wait() alone, so whatever reaches it takes effect at once.
+Nothing of this is on disk.
+"""
+import contextlib
+import threading
+
+from ..base.vocabulary import ERROR, IMMEDIATE, NORMAL, STOPPED
+from ..processes.tree import Tree, has_group
+
+
+class Interrupted(Exception):
+    """A stop or a time-out ends what is under way.
+
+    `scope` is how far that reaches: "task", "step" or "session"; `status` what it makes of what it
+    ends: STOPPED, or ERROR for a time-out; `message` why, and what could not be ended.
+    """
+
+    def __init__(self, scope, status, reason):
+        super().__init__(reason)
+        self.scope, self.status, self.reason, self.message = scope, status, reason, reason
+
+
+class Left(Exception):
+    """A session is left to the next start of the agent: its process goes on without it."""
+
+
+class Control:
+    """A session's stop and time-outs, and the processes that end with them.
+
+    stop(), leave() and wake() may be called from any thread at any moment, also before the session
+    begins and after it ended. All else is for the session's own thread.
+    """
+
+    def __init__(self, clock, session):
+        self.is_leaving = False         # the process that it waits for, or starts next, goes on
+        self._clock = clock
+        self._session = session         # `uuid/number`, as the markers of its processes begin
+        self._changed = threading.Condition()
+        self._mode, self._message = None, ""    # of a stop: None, NORMAL or IMMEDIATE; why
+        self._deadlines = []            # [(monotonic, scope, seconds given)], the outermost first
+        self._roots = {}                # pid -> start time, of processes whose group lives on
+
+    # -- from any thread ---------------------------------------------------------------
+
+    def stop(self, mode, message="stopped"):
+        """Asks for a stop, NORMAL: between two tasks, or IMMEDIATE, which no NORMAL takes back."""
+        with self._changed:
+            if self._mode != IMMEDIATE:
+                self._mode, self._message = mode, message
+            self._changed.notify_all()
+
+    def leave(self):
+        """A process that can be adopted, the one waited for or the next, goes on by itself."""
+        with self._changed:
+            self.is_leaving = True
+            self._changed.notify_all()
+
+    def wake(self):
+        """Makes wait() look again whether it is over."""
+        with self._changed:
+            self._changed.notify_all()
+
+    # -- stop and time-outs ------------------------------------------------------------
+
+    @property
+    def has_stop(self):
+        """Whether a stop was asked for, of either mode."""
+        return self._mode is not None
+
+    @contextlib.contextmanager
+    def deadline(self, seconds, scope):
+        """What is done inside may take so many seconds (None: any time); then it is interrupted,
+        together with the whole task, step or session that `scope` names."""
+        if seconds is None:
+            yield
+            return
+        self._deadlines.append((self._clock.monotonic() + seconds, scope, seconds))
+        try:
+            yield
+        finally:
+            self._deadlines.pop()
+
+    def check_stop(self, is_between=False):
+        """Raises Interrupted for an immediate stop; between two tasks for a normal one too."""
+        if self._mode == IMMEDIATE or self._mode == NORMAL and is_between:
+            raise Interrupted("session", STOPPED, self._message)
+
+    def interrupt_if_asked(self, is_between=False):
+        """`check_stop`, and Interrupted when a deadline has passed: of several, the outermost."""
+        self.check_stop(is_between)
+        now = self._clock.monotonic()
+        for deadline, scope, seconds in self._deadlines:
+            if deadline <= now:
+                raise Interrupted(scope, ERROR, "time-out of the %s after %g s" % (scope, seconds))
+
+    def wait(self, is_over, timeout_s=None, is_between=False):
+        """Waits until is_over(), or for so many seconds; Interrupted after all processes are ended.
+
+        is_over() is asked at the start, after wake(), and when the time is up. It goes before a
+        stop. Between tasks a normal stop ends the waiting too.
+        """
+        until = [] if timeout_s is None else [self._clock.monotonic() + timeout_s]
+        try:
+            with self._changed:
+                while not is_over():
+                    self.interrupt_if_asked(is_between)
+                    now = self._clock.monotonic()
+                    if until and now >= until[0]:
+                        return
+                    limits = until + [deadline for deadline, _, _ in self._deadlines]
+                    self._changed.wait(max(0.0, min(limits) - now) if limits else None)
+        except Interrupted as interrupt:
+            if self._roots:
+                self.sweep(interrupt)
+            raise
+
+    # -- processes ---------------------------------------------------------------------
+
+    def add_root(self, pid, started):
+        """A process of the session: it leads a group. `started` is its start time."""
+        self._roots[pid] = started
+
+    def drop_ended_roots(self):
+        """A group stays the session's to end while there is something left of it, and no longer:
+        the pid may then become another's."""
+        self._roots = {pid: started for pid, started in self._roots.items() if has_group(pid)}
+
+    def sweep(self, interrupt):
+        """Ends every process of the session, whatever has become of it; the message of what made
+        it so says how many cannot be ended."""
+        count = Tree([self._session], self._roots).end()
+        if count:
+            interrupt.message = "%s; %d of its processes cannot be ended" % (interrupt.reason,
+                                                                             count)
+
+    def sweep_last(self, interrupt):
+        """`sweep` at the session's end; a normal stop spares what tasks that had ended left."""
+        if interrupt.status == ERROR or self._mode == IMMEDIATE:
+            self.sweep(interrupt)

@@ -1,0 +1,370 @@
+"""The course of a session, from its ticket to its end: steps, attempts, tasks.
+
+The thread of a slot calls Session.run():
+
+    its row and definition are read         unreadable: it ends in ERROR, never begun
+      |                                     stopped or purged since it was queued: nothing to do
+    `begun` is committed, or `adopted`      cannot be now: RepositoryError, it stays outstanding
+      |
+    Course.run(): secrets, then the steps, each to where the Outcome of the one before leads
+      |
+      +-- step: its attempts, with a pause between, until one ends well
+      |     +-- attempt: noted as begun; its tasks, one after the other
+      |           +-- task: noted as begun, and all that was noted is committed;
+      |               then its process starts; its output is handed over as it comes;
+      |               its end and its variables are noted
+      |
+    its end is noted and committed          the repository is gone: told in the log alone
+      |
+    on_end(): what follows an end           the next attempt of its schedule, those who wait for it
+
+What comes from outside goes up this tree as an exception:
+
+    Interrupted         a stop or a time-out: up to the task, step or session that it names. What
+                        was under way is ended and noted, with the place where a RESTART goes on.
+    Left                SHUTDOWN -LEAVE while a process runs that can be adopted: to the top. The
+                        session stays RUNNING on disk, and the next start adopts it: it goes on
+                        at the task that was under way, whose runs it continues.
+    RepositoryError     nothing can be recorded any more: to the top.
+    any other           a fault of the agent's own: the session ends in ERROR.
+
+What is ordinary comes back as an Outcome, from task to attempt to step to session.
+"""
+import contextlib
+import functools
+import json
+from typing import NamedTuple, Optional
+
+from ..base.vocabulary import (ADOPT, DONE, END, ERROR, FAIL, LATE_S, RESERVED_VARIABLES, WARNING)
+from ..base.errors import AgentError, Conflict, NotFound, RepositoryError, Unreadable
+from ..base.program import log, tell_traceback
+from ..base.times import from_text, to_local
+from ..base.words import one_line
+from ..definitions.fields import TASK_TYPES
+from ..tasks.task import TaskError, TaskResult
+from .control import Control, Interrupted, Left
+from .execution import Execution, read_secrets
+from .journal import Journal
+
+
+class TaskPlace(NamedTuple):
+    """A task of the course: the places of its step and of itself, from 0. The runs are given where
+    an adopted session goes on with what a lost agent has begun."""
+    step: int
+    task: int = 0
+    step_run: Optional[int] = None
+    task_run: Optional[int] = None
+
+
+class Outcome(NamedTuple):
+    """How a task, an attempt, a step or a session ended."""
+    status: str                     # DONE, WARNING, ERROR or STOPPED
+    message: str = ""               # why, where it is ERROR, STOPPED or false
+    place: Optional[TaskPlace] = None   # the task that decided it
+    is_false: bool = False          # an evaluate said so: the step goes to its on_false
+    is_warned: bool = False         # a task ended in WARNING, whatever came of the rest
+
+
+class Session:
+    """One execution of a scenario, as the queue and the desk know it.
+
+    stop() and leave() may come from any thread at any moment; run() is called once.
+    """
+
+    def __init__(self, ticket, repository, around):
+        self.number, self.ticket, self.repository = ticket.session, ticket, repository
+        self.is_begun = False           # on disk
+        self._around = around
+        self._control = Control(around.clock, "%s/%d" % (repository.db.uuid, self.number))
+        self._journal = Journal(repository, self.number, around.clock)
+
+    def stop(self, mode, message="stopped"):
+        """Asks it to stop, NORMAL after the task now running, or IMMEDIATE."""
+        self._control.stop(mode, message)
+
+    def leave(self):
+        """Lets the process that it waits for, or starts next, go on without the agent, if it can
+        be adopted."""
+        self._control.leave()
+
+    def mask(self, text):
+        """A text without its secrets."""
+        return self._journal.mask(text)
+
+    def run(self):
+        """Runs it to its end. RepositoryError: not begun, it stays outstanding."""
+        try:
+            course, place = self._begin()
+        except (Conflict, NotFound):        # stopped or purged since it was queued
+            return
+        except Unreadable as error:
+            self._end_unread(error.message)
+            return
+        self.is_begun = True
+        try:
+            outcome = self._run_course(course, place)
+            self._journal.note_end(self.repository.endings.end, outcome.status,
+                                   message=outcome.message)
+            ending = self._journal.flush()
+        except Left:
+            self._leave_off()
+            return
+        except RepositoryError as error:
+            log.error("session %d ended in memory alone, its end is not recorded: %s",
+                      self.number, error)
+            ending = None
+        if ending is None:                  # or it was no more open
+            self._around.on_loss(self.number)
+        else:
+            self._around.on_end(self.repository, ending)
+
+    def _begin(self):
+        """Has it on disk that this agent runs it -> (Course, TaskPlace). Conflict, NotFound: it
+        is not as its ticket says any more. Unreadable. RepositoryError: it cannot begin now."""
+        repository, identity = self.repository, self._around.identity
+        row, scenario, runs, attempts = repository.db.read(repository.views.get_resume,
+                                                           self.number)
+        self._journal.count_from(runs)
+        course = Course(row, scenario, attempts, self._control, self._journal, self._around)
+        if not self.ticket.is_adopted:
+            repository.db.write(repository.sessions.begin, self.number, identity,
+                                self._is_late(row), self._journal.now(), scenario, within_s=2.0)
+            return course, TaskPlace(row["restart_step"] or 0, row["restart_task"] or 0)
+        repository.db.write(repository.sessions.adopt, self.number, row["ran_by"], identity)
+        step, task = repository.db.read(repository.progress.find_interrupted, self.number)
+        log.warning("session %d is adopted", self.number)
+        return course, TaskPlace(task["step"], task["task"], step["run"], task["run"])
+
+    def _is_late(self, row):
+        """Whether it begins later than planned, and is neither restarted nor another attempt."""
+        planned = row["due"] and (row["start_at"] or row["due"])
+        return bool(planned) and row["begun"] is None and row["attempt"] == 1 \
+            and self._around.clock.now() - from_text(planned) > LATE_S
+
+    def _run_course(self, course, place):
+        """Runs what there is to run -> Outcome. Left, RepositoryError."""
+        try:
+            return course.run(place)
+        except (Left, RepositoryError):
+            raise
+        except Interrupted as error:
+            interrupt = error
+        except Exception as error:          # a fault of the agent's own
+            log.error("session %d\n%s", self.number, self.mask(tell_traceback(error)))
+            interrupt = Interrupted("session", ERROR, "fault of the agent: %s" % one_line(error))
+        self._control.sweep_last(interrupt)
+        return Outcome(interrupt.status, interrupt.message)
+
+    def _leave_off(self):
+        log.info("session %d is left to the next start", self.number)
+        with contextlib.suppress(RepositoryError):      # its spool has what is not recorded
+            self._journal.flush()
+
+    def _end_unread(self, reason):
+        """Ends it before it begins: its definition cannot be read. RepositoryError."""
+        repository = self.repository
+        ending = repository.db.write(repository.endings.end_outstanding, self.number, ERROR,
+                                     one_line(reason), self._journal.now())
+        if ending is not None:
+            self._around.on_end(repository, ending)
+
+
+class Course:
+    """What a session does between its begin and its end."""
+
+    def __init__(self, row, scenario, attempts, control, journal, around):
+        self._row, self._scenario = row, scenario
+        self._control, self._journal, self._around = control, journal, around
+        self._progress = journal.repository.progress
+        self._values = dict(json.loads(row["variables"]), **own_values(row))
+        self._attempts = {step: count for step, (count, _) in attempts.items()}
+        # those that ended badly before a RESTART, and were not run again since
+        self._bad_steps = {step for step, (_, status) in attempts.items()
+                           if status in (WARNING, ERROR)}
+
+    def run(self, place):
+        """Runs it from a place on -> Outcome. Interrupted, Left, RepositoryError."""
+        try:
+            self._take_secrets()
+        except (OSError, ValueError) as error:
+            return Outcome(ERROR, str(error))
+        with self._control.deadline(self._row["timeout"], "session"):
+            return self._steps(place)
+
+    def _take_secrets(self):
+        """Gives the secret variables their values. ValueError, OSError."""
+        if not self._scenario.secrets:
+            return
+        given = self._journal.repository.secrets.read(
+            self._row["secret_file"] or str(self._journal.session))
+        for name, value in read_secrets(self._scenario.secrets, given):
+            self._journal.hide(value)
+            self._values[name] = value
+
+    # -- steps -------------------------------------------------------------------------
+
+    def _steps(self, place):
+        """Runs step after step, from a place on -> Outcome of the session."""
+        cause = falsehood = ""          # of the newest failure, of the newest evaluate
+        is_warned = False
+        for _ in range(self._scenario.max_steps):
+            self._stop_between(place)
+            step = self._scenario.steps[place.step]
+            # a mere handler: not its failure decides, but the one that led to it
+            is_handler = step.on_ok == FAIL and cause != ""
+            outcome = self._step(place, step, is_handler)
+            self._control.check_stop()
+            text = "step %s: %s" % (step.name, outcome.message)
+            if outcome.is_false:
+                falsehood = text
+            elif outcome.status == ERROR and not is_handler:
+                cause = text
+            is_warned = is_warned or outcome.is_warned or outcome.status == ERROR
+            target = target_after(step, outcome)
+            if target == END:
+                return Outcome(WARNING if is_warned or self._bad_steps else DONE)
+            if target == FAIL:
+                return Outcome(ERROR, cause or falsehood or "step %s ends in FAIL" % step.name)
+            place = TaskPlace(self._scenario.step_index(target))
+        return Outcome(ERROR, "more than max_steps (%d) steps" % self._scenario.max_steps)
+
+    def _stop_between(self, place):
+        """A normal stop takes effect here; a RESTART goes on at this place."""
+        if self._control.has_stop:
+            self._note_restart(place)
+            self._control.check_stop(is_between=True)
+
+    def _note_restart(self, place):
+        self._journal.note(self._progress.set_restart, place.step, place.task)
+
+    def _step(self, place, step, is_handler):
+        """Runs the attempts of a step, the first from a place on -> Outcome of the last, which is
+        warned if one of them was. The failure of a mere handler moves no RESTART."""
+        delay, is_warned = step.retry_delay, False
+        for remaining in reversed(range(step.attempts)):
+            outcome = self._attempt(place, step)
+            is_warned = is_warned or outcome.is_warned
+            if outcome.status != ERROR:
+                break
+            if not is_handler:
+                self._note_restart(outcome.place)
+            if remaining or step.on_error != FAIL:
+                self._control.interrupt_if_asked(is_between=True)
+            if remaining:
+                self._pause(delay)
+                delay = min(delay * step.retry_factor, 1e9)
+                place = TaskPlace(place.step)
+        return outcome._replace(is_warned=is_warned)
+
+    def _pause(self, seconds):
+        """The delay before a retry; any stop ends it."""
+        self._journal.flush_later()
+        self._control.wait(lambda: False, seconds, is_between=True)
+
+    def _attempt(self, place, step):
+        """Runs the tasks of a step once, from a place on, and notes how that ended -> Outcome."""
+        attempt, run = self._attempts.get(place.step, 0), place.step_run
+        if run is None:
+            attempt += 1
+            run = self._journal.note_begin(self._progress.begin_step, place.step, step.name,
+                                           attempt)
+        self._attempts[place.step] = attempt
+        self._bad_steps.discard(place.step)
+        end = functools.partial(self._journal.note_end, self._progress.end_step, run)
+        try:
+            with self._control.deadline(step.timeout, "step"):
+                outcome = self._tasks(place, step, run, attempt)
+        except Interrupted as interrupt:
+            end(interrupt.status, message=interrupt.message)
+            raise
+        end(outcome.status, message=outcome.message if outcome.status == ERROR else "")
+        return outcome
+
+    # -- tasks -------------------------------------------------------------------------
+
+    def _tasks(self, place, step, run, attempt):
+        """Runs the tasks of a step, from a place on, until one fails or is false -> Outcome of
+        the attempt."""
+        outcome, is_warned = Outcome(DONE), False
+        for index in range(place.task, len(step.tasks)):
+            if index > place.task:
+                place = TaskPlace(place.step, index)
+                self._stop_between(place)
+            outcome = self._task(place, step.tasks[index], run, attempt)
+            is_warned = is_warned or outcome.is_warned
+            if outcome.status == ERROR or outcome.is_false:
+                break
+        if is_warned and outcome.status == DONE:
+            outcome = outcome._replace(status=WARNING)
+        return outcome._replace(is_warned=is_warned)
+
+    def _task(self, place, task, step_run, attempt):
+        """Runs one task, and notes how it ended -> Outcome. Interrupted: of the session."""
+        run = place.task_run
+        if run is None:
+            run = self._begin_task(place, task, step_run, attempt)
+        execution = Execution(run, self._values, self._control, self._journal, self._around,
+                              self._scenario.on_stale == ADOPT)
+        result, interrupt = self._work(task, execution, is_resumed=place.task_run is not None)
+        self._end_task(run, result, *execution.close())
+        if interrupt is not None and interrupt.scope != "task":
+            self._note_restart(place)
+            if interrupt.scope == "session":
+                raise interrupt
+            return Outcome(ERROR, interrupt.message, place)
+        message = result.message
+        if result.status == ERROR:
+            message = "task %d: %s" % (place.task + 1, message)
+        return Outcome(result.status, message, place, result.is_false, result.status == WARNING)
+
+    def _begin_task(self, place, task, step_run, attempt):
+        """Notes that a task begins -> the number of its run. That is on disk then, unless the task
+        starts no process and can share the commit of the next. RepositoryError."""
+        run = self._journal.note_begin(self._progress.begin_task, step_run, place.step, place.task,
+                                       task.name or "", task.type, attempt)
+        is_instant = getattr(TASK_TYPES[task.type], "is_instant", False)
+        if not is_instant or self._journal.is_full:
+            self._journal.flush()
+        return run
+
+    def _work(self, task, execution, is_resumed):
+        """Has a task's type do what it does -> (TaskResult, the Interrupted that ended it or
+        None). Left."""
+        kind = TASK_TYPES[task.type]()
+        work = kind.resume if is_resumed else kind.run
+        try:
+            with self._control.deadline(task.timeout, "task"):
+                return work(task.fields, execution), None
+        except Interrupted as interrupt:
+            return TaskResult(interrupt.status, execution.rc, message=interrupt.message), interrupt
+        except (TaskError, AgentError) as error:
+            message = str(error)
+        except OSError as error:
+            message = "%s: %s" % (error.strerror, error.filename)
+        return TaskResult(ERROR, execution.rc, message=message), None
+
+    def _end_task(self, run, result, rows, omitted):
+        """Notes the end of a task with the last of its log, and what it gave variables."""
+        journal, progress = self._journal, self._progress
+        self._values.update((name, journal.mask(value)) for name, value in result.values.items())
+        journal.note(progress.add_log, run, rows, omitted)
+        journal.note_end(progress.end_task, run, result.status, result.rc, result.rows,
+                         message=result.message)
+        if result.values:
+            journal.note(progress.set_variables, {
+                name: value for name, value in self._values.items()
+                if name not in RESERVED_VARIABLES and name not in self._scenario.secrets})
+
+
+def own_values(row):
+    """The RESERVED_VARIABLES of a row of session."""
+    due = row["due"] or row["start_at"] or row["created"]
+    return {"SESSION": str(row["id"]), "SCENARIO": row["scenario"], "CONTEXT": row["context"],
+            "DUE": to_local(due)}
+
+
+def target_after(step, outcome):
+    """Where a Step leads when it has ended so: the name of a step, END or FAIL."""
+    if outcome.is_false:
+        return step.on_false
+    return step.on_error if outcome.status == ERROR else step.on_ok

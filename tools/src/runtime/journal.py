@@ -1,0 +1,98 @@
+"""What a session has to record: collected, masked, and handed to its repository in order."""
+
+from ..base.vocabulary import MAX_BATCH, MIN_SECRET
+from ..base.times import to_text
+from ..base.words import mask_all, one_line
+from ..store.files import Spool
+
+
+class Journal:
+    """The records of one session on their way to its repository.
+
+    What is noted goes there in one transaction, at the latest before the next task begins: so
+    `begun` is on disk before a process starts. While the repository cannot be written, its writer
+    keeps what it was handed, and flush() waits. All but add_log() is for the session's own thread.
+    """
+
+    def __init__(self, repository, session, clock):
+        self.repository, self.session = repository, session
+        self.secrets = ()               # what must not be stored or shown, the longest first
+        self._clock = clock
+        self._progress = repository.progress
+        self._run = 0                   # number of the newest step or task run
+        self._records = []              # [(method, arguments)] not handed over yet
+        self._spent = []                # Spools whose content is recorded with the next commit
+
+    # -- records -----------------------------------------------------------------------
+
+    def now(self):
+        """The time of day as the tables hold it."""
+        return to_text(self._clock.now())
+
+    def count_from(self, run):
+        """The next run is the one after this: those up to it are on disk."""
+        self._run = run
+
+    def note(self, method, *arguments):
+        """Adds method(connection, session, *arguments) to what goes to the repository next."""
+        self._records.append((method, arguments))
+
+    def note_begin(self, method, *arguments):
+        """Notes that a step or task begins, by method(connection, session, run, ..., now) -> the
+        number of its run, which counts both in the session."""
+        self._run += 1
+        self.note(method, self._run, *arguments, self.now())
+        return self._run
+
+    def note_end(self, method, *arguments, message):
+        """Notes an end, by method(connection, session, *arguments, message, now). The message is
+        put on one line, without secrets."""
+        self.note(method, *arguments, one_line(self.mask(message)), self.now())
+
+    @property
+    def is_full(self):
+        """Whether what was noted is enough for a transaction."""
+        return len(self._records) >= MAX_BATCH
+
+    def flush(self):
+        """Hands over what was noted and waits for the commit, however long -> what the last of it
+        gave back. RepositoryError: the repository was closed, or is gone."""
+        value = self._submit(self._progress.record).result()
+        while self._spent:
+            self._spent.pop().remove()
+        return value
+
+    def flush_later(self):
+        """Hands over what was noted; nobody waits for its commit."""
+        self._submit(self._progress.record_later)
+
+    def _submit(self, method):
+        records, self._records = self._records, []
+        return self.repository.db.submit(method, self.session, records)
+
+    def add_log(self, run, rows, omitted, on_stored):
+        """Hands over rows of the log past what was noted; on_stored() once they are on disk, or
+        never can be. From any thread."""
+        self.repository.db.submit(self._progress.add_log_later, self.session, run, rows, omitted,
+                                  then=lambda _: on_stored())
+
+    # -- spools ------------------------------------------------------------------------
+
+    def spool(self, run):
+        """The Spool of a run's minder."""
+        return Spool(self.repository.spool_path(self.session, run))
+
+    def spend(self, spool):
+        """All of a spool is handed over or noted: it goes when that is on disk."""
+        self._spent.append(spool)
+
+    # -- secrets -----------------------------------------------------------------------
+
+    def hide(self, value):
+        """From now on a value, and each line of it, is shown nowhere."""
+        lines = {line for line in value.split("\n") if len(line) >= MIN_SECRET}
+        self.secrets = tuple(sorted(lines.union(self.secrets), key=len, reverse=True))
+
+    def mask(self, text):
+        """A text without secrets."""
+        return mask_all(text, self.secrets)
