@@ -22,12 +22,14 @@ Sections, each using only those above it:
     base/options              The options of the agent's command line, as data.
     base/program              What this program is: its version, its own file, its code and its own
                               log.
-    base/times                The clock, and every form of an instant or a duration as text.
+    base/times                The clock, instants as text, and the one parser of durations.
     base/words                Words of requests and replies: names, splitting, quoting, and what
                               makes a text one line.
     timetable/days            Days and times of day as bit masks and lists, and the zones that place
                               them in time.
     timetable/rules           A rule of a schedule, from its text to days and times of day.
+    timetable/moments         A time of day on a date, as people write it, placed in a zone: the one
+                              parser of times.
     timetable/windows         What restricts a rule: hours, dates, weekdays, and repetitions.
     timetable/timetable       The due times of a rule in its window and zone: next, last, count, and
                               what is excluded.
@@ -40,6 +42,8 @@ Sections, each using only those above it:
                               shell.
     definitions/reader        From the JSON of a document to its definitions, with every fault and
                               its path.
+    store/admission           Who may come to be, and who may begin: the ledger, the queue and SCHED
+                              PLAN decide it here.
     store/pending             A write that is under way, for the one who waits for its commit.
     store/records             What goes into the store and comes out of it, as values.
     store/arrivals            How a session comes to be, and comes back: EXEC and RESTART, with all
@@ -101,13 +105,20 @@ Sections, each using only those above it:
     runtime/slots             The queue of sessions and the slots that run them.
     scheduling/entry          A schedule in memory: what is decided, what comes next, and what of
                               its past may still run.
+    scheduling/changes        Changes of schedules and calendars, effective at once.
     scheduling/preview        What is told of a schedule: why, what stands in its way, and what
                               comes.
-    scheduling/visits         Due times as a plan sees them: estimated, held, outstanding.
+    scheduling/visits         Due times as a plan sees them: estimated, held, outstanding, and what
+                              became of each.
+    scheduling/play           Sessions played on a clock of its own, by the decisions that the
+                              ledger and the queue make.
     scheduling/forecast       A period played against the limits: what would overlap, queue, be
                               skipped, never fit.
+    scheduling/listing        What is shown of schedules: how they stand, what comes, what was, and
+                              what a plan foresees.
     scheduling/scheduler      What is due now, and the seconds until something is due again.
-    scheduling/schedules      The schedules of all repositories: loaded, changed, fired, listed.
+    scheduling/schedules      The schedules of an agent's name in all repositories: loaded, armed,
+                              fired.
     agent/places              The attached work repositories: made, found, attached, watched,
                               detached.
     agent/housekeeping        What is done from time to time: heartbeat, cleaning, purging,
@@ -171,6 +182,7 @@ import itertools
 import json
 import logging
 import marshal
+import math
 import os
 import queue
 import random
@@ -196,7 +208,7 @@ import uuid
 import zipfile
 from bisect import bisect_left, bisect_right
 from calendar import timegm
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, datetime, timezone
 from typing import Any, Callable, List, NamedTuple, Optional, Tuple
 
 
@@ -1207,7 +1219,7 @@ def tell_traceback(error):
 
 # ======================================================================================
 # base/times.py
-# The clock, and every form of an instant or a duration as text.
+# The clock, instants as text, and the one parser of durations.
 # ======================================================================================
 
 class Clock:
@@ -1236,6 +1248,19 @@ def from_text(text):
     return timegm(fields) + int(text[20:23] or 0) / 1000.0      # as SQLite itself writes it: none
 
 
+def as_stored(instant):
+    """Epoch seconds as the tables will have them: to the millisecond."""
+    return from_text(to_text(instant))
+
+
+def find_time(text):
+    """`from_text`, or None of what is none: another program has written it."""
+    try:
+        return from_text(text) if text else None
+    except (ValueError, TypeError):
+        return None
+
+
 def to_local(text):
     """UTC text of the tables -> the agent's local time with its offset;
     what is none stays as it is."""
@@ -1251,47 +1276,18 @@ def local_iso(instant, timespec="seconds"):
     return moment.isoformat(timespec=timespec)
 
 
-_TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)"
-                   r"(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,6}))?)?(Z|[+-]\d\d:?\d\d)?)?",
-                   re.ASCII | re.I)
-
-
-def parse_time(text, is_end=False):
-    """ISO 8601 text of a request -> epoch seconds; ValueError when it is none.
-
-    Without offset it is in the agent's zone; a date alone is its first instant, with
-    `is_end` its last millisecond.
-    """
-    match = _TIME.fullmatch(text)
-    if not match:
-        raise ValueError("must be a time such as 2026-12-01T02:00 or 2026-12-01")
-    year, month, day, hour, minute, second, fraction, offset = match.groups()
-    if not 1 < int(year) < 9999:        # so that no offset leads out of the years 1 to 9999
-        raise ValueError("must lie in the years 2 to 9998")
-    moment = datetime(int(year), int(month), int(day), int(hour or 0), int(minute or 0),
-                      int(second or 0), int((fraction or "0").ljust(6, "0")))
-    if hour is None and is_end:
-        moment += timedelta(days=1, milliseconds=-1)
-    if offset:
-        sign = -1 if offset[0] == "-" else 1
-        ahead = 0 if offset in "Zz" else sign * (int(offset[1:3]) * 60 + int(offset[-2:]))
-        moment = moment.replace(tzinfo=timezone(timedelta(minutes=ahead)))
-    try:
-        return moment.timestamp()
-    except OverflowError:
-        raise ValueError("is outside the years that this host can handle") from None
-
-
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)")
 _UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def parse_duration(text):
-    """`90`, `90s`, `15m`, `2h`, `1d` -> seconds as float; ValueError when it is none."""
+def parse_duration(text, is_whole=False):
+    """`90`, `90s`, `1.5m`, `2h`, `1d` -> seconds; with `is_whole` an int of at most 9 digits before
+    its unit, without a fraction. CalendarError."""
     match = _DURATION.fullmatch(text)
-    if not match or len(text) > 15:
-        raise ValueError("must be a duration such as 90, 90s, 15m, 2h or 1d")
-    return float(match.group(1)) * _UNITS_S[match.group(2)]
+    if not match or len(text) > 15 or is_whole and not re.fullmatch("[0-9]{1,9}", match.group(1)):
+        raise CalendarError("duration '%s' is not a %s with s, m, h or d, like 90s, 15m, 2h, 1d"
+                            % (text[:60], "whole number" if is_whole else "number"))
+    return (int if is_whole else float)(match.group(1)) * _UNITS_S[match.group(2)]
 
 
 # ======================================================================================
@@ -1514,7 +1510,7 @@ PROBE_S = 1 << 19           # six days: since 1970 no zone keeps an offset for l
 EVERY_TRIES = 4000
 MAX_OVERLAP = 2000          # firings whose repetitions may overlap
 MAX_SPANS = 50              # due times that are excluded, told one by one
-MAX_SECONDS = 999999999     # of a duration, as parse_seconds reads it
+MAX_SECONDS = 999999999     # of a duration in whole seconds
 
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 # as in cron
@@ -1740,9 +1736,10 @@ def _parse_words(kind, rest):
         raise CalendarError("'%s' is no duration, like 15m; for days or times of day write "
                             "'%s' or '%s'" % (rest, FORMS["daily"], FORMS["weekly"]))
     if kind == "every" and rest:
-        if not parse_seconds(rest):
+        step = parse_duration(rest, is_whole=True)
+        if not step:
             raise CalendarError("duration '%s' is below 1s" % rest)
-        return Rule(kind, step=parse_seconds(rest))
+        return Rule(kind, step=step)
     if kind == "at" and re.fullmatch("[^ t]+[ t][^ t]+", rest):
         day, clock = re.split("[ t]", rest)
         return Rule(kind, day=parse_day(day), days=_parse_yearly(day[5:]),
@@ -1784,15 +1781,6 @@ def parse_day(text):
         return date(int(year), int(month), int(day)).toordinal() - EPOCH_ORDINAL
     except (AttributeError, ValueError):
         raise CalendarError("'%s' is not a date of the calendar, YYYY-MM-DD" % text) from None
-
-
-def parse_seconds(text):
-    """Seconds of `90s`, `15m`, `2h`, `1d` or a bare number of seconds (text or int)."""
-    match = re.fullmatch("([0-9]{1,9})([smhd]?)", str(text).strip().lower())
-    if not match:
-        raise CalendarError("duration '%s' is not a number with s, m, h or d, like 90s, 15m, 2h, 1d"
-                            % text)
-    return int(match.group(1)) * {"m": 60, "h": 3600, "d": DAY}.get(match.group(2), 1)
 
 
 def _parse_weekly(text):
@@ -1906,6 +1894,56 @@ def _parse_field(what, text, low, high, names=(), hint=""):
 
 
 # ======================================================================================
+# timetable/moments.py
+# A time of day on a date, as people write it, placed in a zone: the one parser of times.
+# ======================================================================================
+
+_MOMENT = re.compile(r"([0-9-]{10})(?:[ Tt]([0-9:]+)(\.[0-9]+)?)?"
+                     r"([Zz]|[+-](?:[01][0-9]|2[0-3]):?[0-5][0-9])?")
+
+_FIRST_DAY, _LAST_DAY = (date(year, 1, 1).toordinal() - EPOCH_ORDINAL for year in (2, 9999))
+
+
+def parse_moment(text, zone, is_end=False, is_second=False):
+    """An ISO 8601 date or time -> epoch seconds. CalendarError.
+
+    Without Z or an offset it is local in `zone`: in a gap the instant after it, in a fold the
+    first, or with `is_second` the second. A date alone is its first instant, with `is_end` its last
+    millisecond. The first year and the last are taken as UTC: no zone reaches beyond.
+    """
+    match = _MOMENT.fullmatch(str(text))
+    if not match:
+        raise CalendarError("'%s' is not YYYY-MM-DD or YYYY-MM-DD HH:MM[:SS], with Z or +HH:MM if "
+                            "not local" % text)
+    day, clock, fraction, offset = match.groups()
+    day, second, part = parse_day(day), parse_clock(clock or "00:00"), float(fraction or 0)
+    if clock is None and is_end:
+        second, part = DAY - 1, 0.999
+    if offset:
+        return day * DAY + second - _east(offset) + part
+    if not _FIRST_DAY <= day < _LAST_DAY:
+        return day * DAY + second + part
+    return _place(day * DAY + second, zone, is_second) + part
+
+
+def _east(offset):
+    """Seconds east of UTC of Z, +05:30 or -0130."""
+    if offset in "Zz":
+        return 0
+    seconds = int(offset[1:3]) * 3600 + int(offset[-2:]) * 60
+    return -seconds if offset[0] == "-" else seconds
+
+
+def _place(local, zone, is_second):
+    """The instant of local seconds in a zone."""
+    start, end, offset, _ = zone.get_piece(local - DAY)         # no zone is a day from UTC
+    while local - offset >= end:
+        start, end, offset, _ = zone.get_piece(end)
+    again = local - zone.get_piece(end)[2]
+    return again if is_second and again >= end else max(local - offset, start)
+
+
+# ======================================================================================
 # timetable/windows.py
 # What restricts a rule: hours, dates, weekdays, and repetitions.
 # ======================================================================================
@@ -1999,7 +2037,7 @@ def _parse_window(weekdays, monthdays, dates, hours, gap, fold, *repetition):
     for name, text, choices in (("gap", gap, ("run", "skip")), ("fold", fold, ("first", "both"))):
         if text not in choices + ("",):
             raise CalendarError("%s: '%s' is not %s or %s" % ((name, text) + choices))
-    every, count, duration = (_read(name, parse_seconds, text, None)
+    every, count, duration = (_read(name, _parse_whole, text.lower(), None)
                               for name, text in zip(WINDOW_FIELDS[6:], repetition))
     limits = [limit for limit in (count, duration if duration is None else duration // (every or 1))
               if limit is not None]
@@ -2013,6 +2051,10 @@ def _parse_window(weekdays, monthdays, dates, hours, gap, fold, *repetition):
                   *_read("exclude_dates", _parse_dates, dates, ((), ())),
                   _read("hours", _parse_hours, hours, ((0, DAY - 1),)),
                   gap or "run", fold or "first", every or 0, min(limits, default=0))
+
+
+def _parse_whole(text):
+    return parse_duration(text, is_whole=True)
 
 
 def _parse_hours(text):
@@ -2056,30 +2098,6 @@ def _cut_times(starts, within, spans):
     return DayTimes((0,), seconds) if seconds else NEVER
 
 
-def parse_moment(text, zone, newest=False):
-    """The instant of an ISO date or time, local in `zone` unless it ends in Z or an offset.
-
-    With `newest` a date alone is its last second, and a time that exists twice the second one
-    (for `to`).
-    """
-    match = re.fullmatch(r"([0-9-]{10})(?:[ Tt]([0-9:]+)(?:\.[0-9]+)?)?"
-                         r"([Zz]|[+-](?:[01][0-9]|2[0-3]):?[0-5][0-9])?",
-                         str(text))
-    if not match:
-        raise CalendarError("'%s' is not YYYY-MM-DD or YYYY-MM-DD HH:MM[:SS], with Z or +HH:MM if "
-                            "not local" % text)
-    day, clock, suffix = match.groups()
-    rule = _parse_words("at", "%s %s" % (day, clock or ("23:59:59" if newest else "00:00")))
-    table = Timetable(rule, find_zone("UTC") if suffix else zone,
-                      BARE_WINDOW if newest else OPEN_WINDOW)
-    instant = table.last_until(-1, table.last) if newest else table.next_after(-1)
-    if instant is None:
-        return -1 if day < "1970" else LAST_INSTANT
-    east = suffix and suffix[1:].replace(":", "")
-    return (instant - int(suffix[0] + "1") * (int(east[:2]) * 3600 + int(east[2:]) * 60)
-            if east else instant)
-
-
 def make_timetable(rule, timezone="", options=None, calendars=None):
     """The Timetable of a schedule. Raises CalendarError.
 
@@ -2094,12 +2112,13 @@ def make_timetable(rule, timezone="", options=None, calendars=None):
         texts[2] = ",".join(_join((calendars or {}).get(item, item))
                             for item in texts[2].split(","))
     window = _parse_window(*texts)
-    first = _read("from", lambda text: parse_moment(text, zone), options.get("from"), None)
-    last = _read("to", lambda text: parse_moment(text, zone, newest=True), options.get("to"), None)
-    if None not in (first, last) and last < first:
+    first = _read("from", lambda text: parse_moment(text, zone), options.get("from"), 0)
+    last = _read("to", lambda text: parse_moment(text, zone, is_end=True, is_second=True),
+                 options.get("to"), LAST_INSTANT)
+    if last < first:
         raise CalendarError("to: '%s' is before from '%s'" % (options["to"], options["from"]))
-    return Timetable(parse_rule(rule), zone, window, max(first or 0, 0),
-                     LAST_INSTANT if last is None else last)
+    return Timetable(parse_rule(rule), zone, window, max(math.floor(first), 0),
+                     max(-1, min(math.floor(last), LAST_INSTANT)))
 
 
 @functools.lru_cache(maxsize=8192)
@@ -2535,7 +2554,7 @@ def _check_seconds(value):
 def _check_whole_seconds(value):
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise ValueError("must be whole seconds, or a duration such as 90s, 15m, 2h or 1d")
-    value = parse_seconds(value)
+    value = parse_duration(str(value).strip().lower(), is_whole=True)
     if value > MAX_SECONDS:
         raise ValueError("must be at most %d seconds" % MAX_SECONDS)
     return value
@@ -2587,6 +2606,21 @@ def _check_variable(name):
     return name
 
 
+def parse_time(text, is_end=False):
+    """parse_moment of a request: in the agent's zone, within the years that replies can show."""
+    try:
+        instant = parse_moment(text, find_zone(""), is_end)
+    except (OverflowError, OSError):
+        raise ValueError("is outside the years that this host can handle") from None
+    if not 2 <= int(text[:4]) <= 9998:      # no offset leads out of the years 1 to 9999
+        raise ValueError("must lie in the years 2 to 9998")
+    return instant
+
+
+def _parse_end(text):
+    return parse_time(text, is_end=True)
+
+
 TEXT = _of_type((str,), "text")
 FILLED = Kind(lambda value: TEXT.check(value) or _refuse("must not be empty"),
               lambda text: text or _refuse("must not be empty"), "text, not empty")
@@ -2597,8 +2631,7 @@ TIMEOUT = Kind(_check_positive_seconds, _check_positive_seconds, "a duration abo
 VALUES = Kind(_check_values, _check_values, "an object of variables and values")
 VARIABLE_NAME = Kind(_check_variable, _check_variable, "a variable")
 INSTANT = Kind(parse_time, parse_time, "a time")
-INSTANT_END = Kind(lambda text: parse_time(text, True), lambda text: parse_time(text, True),
-                   "a time; a date alone is its last instant")
+INSTANT_END = Kind(_parse_end, _parse_end, "a time; a date alone is its last instant")
 WHOLE_SECONDS = Kind(_check_whole_seconds, _check_whole_seconds, "a duration of whole seconds")
 JOINED = Kind(_check_joined, _check_joined, "words between commas, or a list of them")
 LABEL = Kind(lambda value: TEXT.check(value) if len(str(value)) <= 1000 else
@@ -2930,7 +2963,7 @@ def parse_after(text):
             raise ValueError("'%s' is neither a schedule, like A, nor a scenario, like scenario:A, "
                              "with a period if it is to count no longer, like A/2h" % item)
         condition = Condition(kind if colon else "schedule", check_name(rest if colon else name),
-                              parse_seconds(period) if slash else None)
+                              parse_duration(period.lower(), is_whole=True) if slash else None)
         if condition.within_s == 0:
             raise ValueError("'%s': the period is 1s at least" % item)
         if condition[:2] in [other[:2] for other in found]:
@@ -3408,6 +3441,167 @@ def parse_scenario(document):
 
 
 # ======================================================================================
+# store/admission.py
+# Who may come to be, and who may begin: the ledger, the queue and SCHED PLAN decide it here.
+#
+# Pure: no clock, no table, no thread.
+# ======================================================================================
+
+def find_overlap(overlap, sessions, is_backlog=False):
+    """What a due time does while sessions of its schedule are open -> (the one for which it makes
+    none, or None; those that end for it).
+
+    `sessions` yields (session, whether it has begun), the oldest first. `is_backlog`: one of many
+    that were missed, which waits however many wait already.
+    """
+    if overlap == "stop":
+        return None, [session for session, _ in sessions]
+    if overlap == "skip":
+        return next((session for session, _ in sessions), None), []
+    if overlap == "queue" and not is_backlog:
+        return next((session for session, is_begun in sessions if not is_begun), None), []
+    return None, []
+
+
+def weigh_limit(limit, on_limit, count):
+    """What the limit of its scenario makes of a new session, while so many of it are open: nothing
+    (""), or its `on_limit`: wait, error, skip. A limit of None is none."""
+    return "" if limit is None or count < limit else on_limit
+
+
+def are_met(conditions, met, now):
+    """Whether all of [(condition, how many seconds it counts or None)] are met; `met` has when each
+    was last, epoch seconds."""
+    return all(met.get(condition) is not None
+               and (not within_s or met[condition] >= now - within_s)
+               for condition, within_s in conditions)
+
+
+def schedule_gate(repository_id, name):
+    """The gate that the sessions of a schedule share."""
+    return "schedule", repository_id, name
+
+
+def list_gates(repository_id, schedule, is_parallel, scenario, limit):
+    """[(gate that a session shares with others, how many of them run at once)]: that of its
+    scenario, and that of its schedule, where it has one. Who knows no limit counts for those that
+    do."""
+    gates = [(("scenario", repository_id, scenario), limit or MAX_QUEUE)]
+    if schedule:
+        gates.insert(0, (schedule_gate(repository_id, schedule), MAX_QUEUE if is_parallel else 1))
+    return gates
+
+
+class Admission:
+    """Who waits for a slot, and who begins next: of those that may the highest priority, then the
+    first that came.
+
+    What runs takes a slot, and a place at each of its gates. Whoever finds a gate full or held
+    waits aside for it, and the first there is looked at again when it has a place: so an end costs
+    the same however many wait. A key tells one that waits or runs from all others.
+    """
+
+    def __init__(self, slots):
+        self.slots = slots              # how many run at once
+        self._is_held = False           # nothing begins
+        self._order = itertools.count()         # of arrival
+        # key -> its entry (-priority, order, key, gates)
+        self._waiting = {}
+        self._running = {}              # key -> gates
+        self._ready = []                # heap of entries; those that wait no more are passed over
+        self._aside = {}                # gate -> {limit: heap of the entries that wait for it}
+        self._places = collections.Counter()    # gate -> how many run there
+        self._held = set()              # gates that are held
+
+    @property
+    def has_room(self):
+        """Whether a slot is free, and nothing is held."""
+        return not self._is_held and len(self._running) < self.slots
+
+    def count_ready(self):
+        """How many are to be looked at when there is room."""
+        return len(self._ready)
+
+    def add(self, key, priority, gates):
+        """It waits from now on."""
+        entry = self._waiting[key] = -priority, next(self._order), key, gates
+        heapq.heappush(self._ready, entry)
+
+    def discard(self, key):
+        """It will not begin, if it waits."""
+        self._waiting.pop(key, None)
+
+    def take(self):
+        """The key of the one that runs from now on, or None: nobody may begin."""
+        while self._ready and self.has_room:
+            entry = heapq.heappop(self._ready)
+            _, _, key, gates = entry
+            is_waiting = self._waiting.get(key) is entry
+            closed = self.find_closed(gates) if is_waiting else None
+            if is_waiting and closed is None:
+                del self._waiting[key]
+                self.occupy(key, gates)
+            elif closed is not None:
+                gate, limit = closed
+                heapq.heappush(self._aside.setdefault(gate, {}).setdefault(limit, []), entry)
+            self._look_again(gates)     # the places that it has left are the next's
+            if is_waiting and closed is None:
+                return key
+        return None
+
+    def occupy(self, key, gates):
+        """It runs from now on, whatever the limits."""
+        self._running[key] = gates
+        self._places.update(gate for gate, _ in gates)
+
+    def leave(self, key):
+        """It runs no more -> whether another may begin by that, but for the slot itself."""
+        gates = self._running.pop(key)
+        self._places.subtract(gate for gate, _ in gates)
+        for gate, _ in gates:
+            if not self._places[gate]:
+                del self._places[gate]
+        return self._look_again(gates)
+
+    def find_closed(self, gates):
+        """The first of [(gate, limit)] that is full or held, or None."""
+        return next((pair for pair in gates if not self._is_open(*pair)), None)
+
+    def _is_open(self, gate, limit):
+        return self._places[gate] < limit and gate not in self._held
+
+    def _look_again(self, gates):
+        """The first of those that wait for a place at these gates is looked at again, where there
+        is one -> whether anybody is."""
+        count = len(self._ready)
+        for gate, _ in gates:
+            heaps = self._aside.get(gate, {})
+            for limit in [limit for limit in heaps if self._is_open(gate, limit)]:
+                heapq.heappush(self._ready, heapq.heappop(heaps[limit]))
+                if not heaps[limit]:
+                    del heaps[limit]
+            if not heaps:
+                self._aside.pop(gate, None)
+        return len(self._ready) > count
+
+    def hold(self, is_held):
+        """Held, nothing begins."""
+        self._is_held = is_held
+
+    def hold_gate(self, gate, is_held):
+        """Held, nobody passes this gate -> whether another may begin by its release."""
+        if is_held:
+            self._held.add(gate)
+            return False
+        self._held.discard(gate)
+        return self._look_again([(gate, None)])
+
+    def lend(self, count):
+        """So many slots more, or with a number below 0 less."""
+        self.slots += count
+
+
+# ======================================================================================
 # store/pending.py
 # A write that is under way, for the one who waits for its commit.
 # ======================================================================================
@@ -3461,6 +3655,8 @@ class Pending:
 # ======================================================================================
 # store/records.py
 # What goes into the store and comes out of it, as values.
+#
+# Times are epoch seconds, durations seconds; the store alone knows them as text.
 # ======================================================================================
 
 class Attachment(NamedTuple):
@@ -3472,20 +3668,28 @@ class Attachment(NamedTuple):
 
 
 class Hold(NamedTuple):
-    """Why nothing new begins, who said so, since when, and until when (UTC text) if ever."""
+    """Why nothing new begins, who said so, since when, and until when if ever."""
     reason: str
     by: str
-    since: str
-    until: Optional[str]
+    since: float
+    until: Optional[float]
 
 
-def hold_of(row):
-    """The Hold of a row of agent or schedule, or None."""
-    return Hold(*(row["hold_" + name] for name in Hold._fields)) if row["hold_since"] else None
+def read_hold(row):
+    """The Hold of a row of agent or schedule, or None. A time of it that another program has
+    spoilt is as none: it has always been, or never ends."""
+    return Hold(row["hold_reason"], row["hold_by"], find_time(row["hold_since"]) or 0.0,
+                find_time(row["hold_until"])) if row["hold_since"] else None
+
+
+def hold_columns(hold):
+    """The four columns that keep a Hold, or its release (None)."""
+    return (None,) * 4 if hold is None else (
+        hold.reason, hold.by, to_text(hold.since), hold.until and to_text(hold.until))
 
 
 class SessionRequest(NamedTuple):
-    """What EXEC or a schedule asks for; times are UTC text, durations seconds."""
+    """What EXEC or a schedule asks for."""
     scenario: str
     agent: str
     version: str = "-1"
@@ -3496,10 +3700,10 @@ class SessionRequest(NamedTuple):
     priority: int = 0
     level: int = 5
     timeout: Optional[float] = None
-    start_at: Optional[str] = None
+    start_at: Optional[float] = None
     key: Optional[str] = None
     schedule: Optional[str] = None
-    due: Optional[str] = None
+    due: Optional[float] = None
     is_held: bool = False
     hidden: Tuple[str, ...] = ()        # values that must not be stored
     is_parallel: bool = False           # beside others of its schedule
@@ -3514,12 +3718,12 @@ class Ticket(NamedTuple):
     status: str
     agent: str
     priority: int = 0
-    start_at: Optional[str] = None
+    start_at: Optional[float] = None
     schedule: Optional[str] = None
     is_duplicate: bool = False
     scenario: str = ""
     limit: Optional[int] = None         # sessions of the scenario at once
-    wait_until: Optional[float] = None  # epoch seconds until which it may wait for that
+    wait_until: Optional[float] = None  # until when it may wait for that
     is_adopted: bool = False            # its process lives on, or its exit code was noted
     is_parallel: bool = False
     excess: str = ""                    # why the limit of its scenario ends it at once
@@ -3528,12 +3732,17 @@ class Ticket(NamedTuple):
     has_secrets: bool = False           # the secret file of its request is its own now
 
     def gates(self, repository):
-        """[(what it shares with others, how many of them at once)]."""
-        gates = []
-        if self.schedule:
-            gates = [(("schedule", repository.id, self.schedule),
-                      MAX_QUEUE if self.is_parallel else 1)]
-        return gates + [(("scenario", repository.id, self.scenario), self.limit)] * bool(self.limit)
+        """Its list_gates."""
+        return list_gates(repository.id, self.schedule, self.is_parallel, self.scenario, self.limit)
+
+
+class OpenSession(NamedTuple):
+    """A session that runs or is outstanding, as a plan begins with it."""
+    ticket: Ticket
+    created: float
+    begun: Optional[float]              # None: it is outstanding
+    due: Optional[float]                # of its schedule
+    timeout: Optional[float]
 
 
 class Ending(NamedTuple):
@@ -3558,26 +3767,50 @@ class SessionFilter(NamedTuple):
     scenario: Optional[str] = None
     schedule: Optional[str] = None
     keyword: Optional[str] = None
-    since: Optional[str] = None
+    since: Optional[float] = None
 
 
 class Origin(NamedTuple):
     """What a change of a schedule was made from, to tell whether that still stands."""
     revision: int
-    decided: str                        # UTC text
+    decided: Optional[float]            # None: another program has spoilt it
     spans: Tuple[Any, ...] = ()         # Spans of what had come by then and was not decided
 
 
 class Span(NamedTuple):
-    """Due times of a schedule that share a decision; times are UTC text in the tables' sections,
-    epoch seconds in the scheduler's."""
-    first: Any
-    last: Any
+    """Due times of a schedule that share a decision."""
+    first: float
+    last: float
     count: int
     reason: str             # why they are skipped; empty: the one is to run
     message: str = ""
-    planned: Any = None     # when it was to run, if later than due (jitter)
+    planned: Optional[float] = None     # when it was to run, if later than due (jitter)
     is_backlog: bool = False        # one of many that were missed: waits, however many wait already
+
+
+class StoredSchedule(NamedTuple):
+    """A schedule as its repository has it: what fires, LIST, NEXT, WHY and PLAN look at."""
+    schedule: Schedule
+    revision: int                       # tells that it has changed
+    decided: float                      # due times up to here have their decision
+    waiting: Optional[float]            # the due time that waits for what `after` names
+    hold: Optional[Hold]
+    timetable: Any                      # a Timetable; None: it cannot fire
+    # why it cannot: another program has spoilt its row, or what it names is not there any more
+    trouble: str = ""
+    is_spoilt: bool = False             # so that its variables and options cannot be told
+    last: Optional[float] = None        # in a listing: the newest due time that made a session
+
+    @property
+    def firing(self):
+        """The Timetable by which it fires; None when it is off, or runs after others alone."""
+        return self.timetable if self.schedule.enabled and self.schedule.rule else None
+
+    def check(self):
+        """Conflict when its row is spoilt."""
+        if self.is_spoilt:
+            raise Conflict(self.trouble)
+        return self
 
 
 # ======================================================================================
@@ -3608,7 +3841,8 @@ class Arrivals:
 
     def end_excess(self, connection, ticket, now):
         """The Ticket of a session that the limit of its scenario ends at once."""
-        ending = self._endings.end(connection, ticket.session, ERROR, ticket.excess, now)
+        ending = self._endings.end(connection, ticket.session, ERROR, ticket.excess,
+                                    to_text(now))
         return ticket._replace(status=ERROR, ending=ending)
 
     def insert(self, connection, request, now):
@@ -3636,6 +3870,7 @@ class Arrivals:
         status, excess = WAITING if is_waiting else QUEUED, ""
         if scenario.concurrency:
             status, excess = self._limited(connection, scenario, status, request.replaces)
+        start_at, due = (moment and to_text(moment) for moment in (request.start_at, request.due))
         session = connection.execute(
             "insert into session(id, agent, scenario, version, definition, context, status, name,"
             " keywords, priority, level, timeout, created, start_at, variables, given, key,"
@@ -3644,14 +3879,14 @@ class Arrivals:
             " ?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (request.agent, scenario.name, scenario.version, row["definition"],
              request.context, status, request.name, request.keywords, request.priority,
-             request.level, timeout, now, request.start_at, variables, given, request.key,
-             request.schedule, request.due, request.is_parallel, request.parent,
+             request.level, timeout, to_text(now), start_at, variables, given, request.key,
+             request.schedule, due, request.is_parallel, request.parent,
              request.secret_file if secrets else None)).lastrowid
         if request.keywords:
             self._sessions.put_keywords(connection, session, request.keywords)
         ticket = Ticket(session, status, request.agent, request.priority, request.start_at,
-                        request.schedule, is_parallel=request.is_parallel, excess=excess,
-                        has_secrets=bool(secrets))
+                        request.schedule, scenario=scenario.name,
+                        is_parallel=request.is_parallel, excess=excess, has_secrets=bool(secrets))
         return self._sessions.with_limit(ticket, scenario, request.start_at or now)
 
     def _find_by_key(self, connection, request):
@@ -3677,16 +3912,17 @@ class Arrivals:
     def _limited(connection, scenario, status, replaces):
         """What the limit of its scenario makes of a new session: (status, why it is to end at once,
         or nothing). Busy."""
-        limit, on_limit = scenario.concurrency["limit"], scenario.concurrency["on_limit"]
-        is_full = connection.execute(
+        limit = scenario.concurrency["limit"]
+        count = connection.execute(
             "select count(*) from (select 1 from session where scenario=? and status in"
             " ('WAITING', 'QUEUED', 'RUNNING') and id not in (%s) limit ?)"
             % ",".join("?" * len(replaces)),
-            (scenario.name,) + tuple(replaces) + (limit,)).fetchone()[0] >= limit
+            (scenario.name,) + tuple(replaces) + (limit,)).fetchone()[0]
+        outcome = weigh_limit(limit, scenario.concurrency["on_limit"], count)
         text = "%d sessions of scenario %s are open, its limit" % (limit, scenario.name)
-        if is_full and on_limit == "skip":
+        if outcome == "skip":
             raise Busy(text)
-        return WAITING if is_full else status, text if is_full and on_limit == "error" else ""
+        return WAITING if outcome else status, text if outcome == "error" else ""
 
     def _find_version(self, connection, request):
         """(row, Scenario) of what is asked for, its variables checked: for the flood, the file is
@@ -4368,10 +4604,11 @@ class Decisions:
         row = self._schedules.find(connection, name)
         if row is None or row["revision"] != revision or not row["enabled"]:
             raise Changed("schedule %s has changed since it was read" % name)
-        connection.execute("update schedule set decided=max(decided, ?) where name=?", (upto, name))
+        connection.execute("update schedule set decided=max(decided, ?) where name=?",
+                           (to_text(upto), name))
         made = []
         for span in spans:
-            if span.last <= row["decided"]:
+            if to_text(span.last) <= row["decided"]:
                 continue
             if span.reason:
                 self._ledger.skip(connection, name, span, now)
@@ -4381,29 +4618,25 @@ class Decisions:
 
     def _come_due(self, connection, row, span, now, is_held):
         """A due time has come: it runs, or waits for what `after` names."""
-        name, schedule = row["name"], self._schedules.read(row)
+        name, schedule = row["name"], self._schedules.read_definition(row)
         if self._ledger.is_recorded(connection, name, span.first):
             return []                   # fired before the clock stepped back
         if not schedule.get("after") and not row["waiting"]:
             return self._start(connection, schedule, span, now, is_held)
-        waiting = self._schedules.find(connection, name)["waiting"]
-        if waiting:
-            self._ledger.skip(connection, name, Span(
-                waiting, waiting, 1, MISFIRE,
-                "what it runs after had not ended well by the next due time"), now)
+        self._schedules.skip_waiting(connection, self._schedules.find(connection, name), now,
+                                     "what it runs after had not ended well by the next due time")
         is_met = self._take_conditions(connection, schedule, now)
         connection.execute("update schedule set waiting=? where name=?",
-                           (None if is_met else span.first, name))
+                           (None if is_met else to_text(span.first), name))
         return self._start(connection, schedule, span, now, is_held) if is_met else []
 
     def _take_conditions(self, connection, schedule, now):
         """Whether all of `after` have ended well since this was last true; then it begins anew."""
-        met = {tuple(row[:2]): row[2] for row in connection.execute(
-            "select kind, name, met from schedule_condition where schedule=?", (schedule.name,))}
-        for kind, name, within_s in schedule.list_conditions():
-            ended = met.get((kind, name))
-            if ended is None or within_s and from_text(ended) < from_text(now) - within_s:
-                return False
+        met = {(kind, name): ended for kind, name, ended
+               in self._schedules.list_conditions(connection, schedule.name)}
+        if not are_met([((kind, name), within_s) for kind, name, within_s
+                        in schedule.list_conditions()], met, now):
+            return False
         connection.execute("update schedule_condition set met=null where schedule=?",
                            (schedule.name,))
         return True
@@ -4415,21 +4648,20 @@ class Decisions:
         for row in connection.execute(
                 "select * from schedule where agent=? and enabled and hold_since is null and"
                 " (rule='' or waiting is not null) and name in (select schedule from"
-                " schedule_condition where met is not null)", (agent,)).fetchall():
+                " schedule_condition where met is not null) order by name", (agent,)).fetchall():
             try:
-                schedule = self._schedules.read(row)
+                schedule = self._schedules.read_definition(row)
+                due = from_text(row["waiting"]) if row["waiting"] else now
                 is_met = self._take_conditions(connection, schedule, now)
             except (ValueError, Conflict) as error:     # costs the others nothing
                 log.warning("schedule %s: %s", row["name"], error)
                 continue
             if not is_met:
                 continue
-            due = row["waiting"] or now
             while self._ledger.is_recorded(connection, schedule.name, due):
-                # twice in a millisecond
-                due = to_text(from_text(due) + 0.001)
+                due += 0.001            # twice in a millisecond
             connection.execute("update schedule set waiting=null, decided=max(decided, ?)"
-                               " where name=?", (due, schedule.name))
+                               " where name=?", (to_text(due), schedule.name))
             told = "after %s" % schedule.get("after") if schedule.get("after") else ""
             made += self._start(connection, schedule, Span(due, due, 1, "", told), now, is_held)
         return made
@@ -4437,20 +4669,20 @@ class Decisions:
     def _start(self, connection, schedule, span, now, is_held):
         """Makes the session of a due time, as far as `overlap` lets it -> [Made]."""
         overlap, name = schedule.get("overlap"), schedule.name
-        rows = connection.execute("select id, status from session where schedule=? and status in"
-                                  " ('WAITING', 'QUEUED', 'RUNNING')", (name,)).fetchall()
-        in_the_way = [row for row in rows if overlap == "skip"
-                      or overlap == "queue" and row["status"] in OUTSTANDING
-                      and not span.is_backlog]
+        rows = connection.execute(
+            "select id, status from session where schedule=? and status in"
+            " ('WAITING', 'QUEUED', 'RUNNING') order by id", (name,)).fetchall()
+        in_the_way, replaced = find_overlap(
+            overlap, [(row, row["status"] == RUNNING) for row in rows], span.is_backlog)
         if in_the_way:
             self._ledger.skip(connection, name, Span(
                 span.first, span.last, 1, OVERLAP,
-                "session %d of it is %s" % tuple(in_the_way[0])), now)
+                "session %d of it is %s" % tuple(in_the_way)), now)
             return []
-        replaced = [row["id"] for row in rows] if overlap == "stop" else []
+        replaced = [row["id"] for row in replaced]
         message = "stopped before it began: the next due time had come"
-        endings = [self._endings.end_outstanding(connection, session, STOPPED, message, now)
-                   for session in replaced]
+        endings = [self._endings.end_outstanding(connection, session, STOPPED, message,
+                                                 to_text(now)) for session in replaced]
         request = SessionRequest(
             schedule.scenario, schedule.agent, schedule.version, schedule.context,
             schedule.variables, schedule.get("session_name"), schedule.get("keywords"),
@@ -4542,7 +4774,7 @@ class Endings:
     def _retry(self, connection, row, now):
         """After a session ended in ERROR: the next run of the whole, when its schedule has attempts
         left, and it can be read -> Ticket, or None."""
-        schedule = row["schedule"] and self._schedules.find_readable(
+        schedule = row["schedule"] and self._schedules.find_definition(
             self._schedules.find(connection, row["schedule"]))
         if not schedule or row["attempt"] >= schedule.get("attempts") or connection.execute(
                 "select 1 from session where schedule=? and id>? and due=?",
@@ -4665,14 +4897,14 @@ class Ledger:
 
     @staticmethod
     def is_recorded(connection, name, due):
-        """Whether a due time (UTC text) stands in the ledger, as the first of its row."""
+        """Whether a due time stands in the ledger, as the first of its row."""
         return connection.execute("select 1 from occurrence where schedule=? and due=?",
-                                  (name, due)).fetchone() is not None
+                                  (name, to_text(due))).fetchone() is not None
 
     @staticmethod
     def _find_newest(connection, name, upto):
         return connection.execute("select * from occurrence where schedule=? and due<=?"
-                                  " order by due desc limit 1", (name, upto)).fetchone()
+                                  " order by due desc limit 1", (name, to_text(upto))).fetchone()
 
     @staticmethod
     def record(connection, name, span, decision, session, now):
@@ -4680,8 +4912,8 @@ class Ledger:
         connection.execute(
             "insert into occurrence(schedule, due, last_due, count, decision, reason, session,"
             " decided, message) values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (name, span.first, span.last, span.count, decision, span.reason, session, now,
-             span.message))
+            (name, to_text(span.first), to_text(span.last), span.count, decision, span.reason,
+             session, to_text(now), span.message))
 
     def skip(self, connection, name, span, now, decision=SKIPPED):
         """Consecutive due times that are skipped, or fail, for one reason are one row."""
@@ -4690,11 +4922,11 @@ class Ledger:
         if row is not None and (row["decision"], row["reason"]) == (decision, span.reason) and (
                 decision == SKIPPED or row["message"] == span.message) and not connection.execute(
                     "select 1 from schedule where name=? and waiting>? and waiting<?",
-                    (name, row["last_due"], span.first)).fetchone():
+                    (name, row["last_due"], to_text(span.first))).fetchone():
             connection.execute(
                 "update occurrence set last_due=max(last_due, ?), count=count+?, decided=?,"
                 " message=? where schedule=? and due=?",
-                (span.last, span.count, now, span.message, name, row["due"]))
+                (to_text(span.last), span.count, to_text(now), span.message, name, row["due"]))
         else:
             self.record(connection, name, span, decision, None, now)
 
@@ -4703,8 +4935,22 @@ class Ledger:
         self.skip(connection, name, Span(due, due, 1, "", message), now, FAILED)
 
     @staticmethod
+    def begin_anew(connection, name, now):
+        """Takes back what was skipped by a clock that was ahead; what has fired then stays. Of a
+        long ledger only the newest rows can reach beyond now."""
+        now = to_text(now)
+        connection.execute("delete from occurrence where schedule=? and due>? and session is null",
+                           (name, now))
+        connection.execute("update occurrence set message=message || '; begun anew at ' || ?2 where"
+                           " schedule=?1 and last_due>?2 and session is null and due in"
+                           " (select due from occurrence"
+                           " where schedule=?1 and due<=?2 order by due desc limit 50)",
+                           (name, now))
+
+    @staticmethod
     def note_step(connection, message, now):
         """A step of the clock stands in the ledger too."""
+        now = to_text(now)
         connection.execute("insert or ignore into occurrence(schedule, due, last_due, count,"
                            " decision, reason, decided, message)"
                            " values (?, ?, ?, 0, 'skipped', 'misfire', ?, ?)",
@@ -4860,7 +5106,8 @@ class Master:
 
     def register(self, name, host, port, identity, now):
         """Notes that the agent of this name is this process."""
-        self.db.write(self._put_agent, name, (host, port, VERSION, identity, now, now, name))
+        self.db.write(self._put_agent, name,
+                      (host, port, VERSION, identity, to_text(now), to_text(now), name))
 
     @staticmethod
     def _put_agent(connection, name, values):
@@ -4872,7 +5119,8 @@ class Master:
     def heartbeat(self, name, now, is_stopped=False):
         """Notes that the agent lives, or has stopped; does not wait for the commit."""
         return self.db.submit(execute, "update agent set heartbeat=?, stopped=? where name=?",
-                              (now, now if is_stopped else None, name), within_s=WRITE_S)
+                              (to_text(now), to_text(now) if is_stopped else None, name),
+                              within_s=WRITE_S)
 
     def list_attachments(self):
         """The attached work repositories by id."""
@@ -5014,14 +5262,14 @@ class Master:
         with self.db.reading() as connection:
             row = connection.execute("select hold_reason, hold_by, hold_since, hold_until"
                                      " from agent where name=?", (name,)).fetchone()
-        return row and hold_of(row)
+        return row and read_hold(row)
 
     def set_hold(self, name, hold, within_s=None):
         """Keeps a hold of an agent, or its release (None); does not wait for the commit."""
         return self.db.submit(
             execute,
             "update agent set hold_reason=?, hold_by=?, hold_since=?, hold_until=? where name=?",
-            tuple(hold or (None,) * 4) + (name,), within_s=within_s)
+            hold_columns(hold) + (name,), within_s=within_s)
 
 
 # ======================================================================================
@@ -5222,7 +5470,7 @@ class Scenarios:
                                         (digest,)).fetchone()[0]
         connection.execute("replace into scenario values (?, ?, ?, ?, ?)",
                            (scenario.name, scenario.version, version_key(scenario.version),
-                            definition, now))
+                            definition, to_text(now)))
         return True
 
     def drop(self, connection, name, version):
@@ -5266,6 +5514,13 @@ def load_body(body):
 # ======================================================================================
 
 PAGE = 500              # rows that are read at once
+_ROW_TIMES = ("waiting", "hold_since", "hold_until")        # beside that up to where it is decided
+
+
+def _words(row):
+    """The fields of a Schedule that every row has, but its variables."""
+    return (row["name"], row["agent"], row["scenario"], row["version"], row["context"],
+            row["rule"], row["timezone"], bool(row["enabled"]))
 
 
 class StoredSchedules:
@@ -5283,9 +5538,9 @@ class StoredSchedules:
         what ends from now on. Changed: the row is not that of the Origin any more.
         """
         row = self.find(connection, schedule.name)
-        if origin and (row is None or origin[:2] != (row["revision"], row["decided"])):
+        if origin and (row is None or origin[:2] != self.make_origin(row)[:2]):
             raise Changed("schedule %s was changed at the same time; try again" % schedule.name)
-        before = self.find_readable(row)
+        before = self.find_definition(row)
         if before == schedule:
             return False
         connection.execute("update repository set last_revision = last_revision + 1")
@@ -5293,22 +5548,21 @@ class StoredSchedules:
         is_moved = before is None or before.timing != schedule.timing
         waiting = row and row["waiting"]
         if waiting and (is_moved or not schedule.get("after")):
-            self._ledger.skip(connection, schedule.name, Span(
-                waiting, waiting, 1, MISFIRE,
-                "the schedule was changed before what it ran after had ended well"), now)
+            self.skip_waiting(connection, row, now, "the schedule was changed before what it ran"
+                              " after had ended well")
             waiting = None
         if is_moved:
             for span in origin.spans if origin else ():
                 self._ledger.skip(connection, schedule.name, span, now)
-            self._begin_anew(connection, schedule.name, now)
+            self._ledger.begin_anew(connection, schedule.name, now)
         values = schedule[1:8] + (
             json.dumps(schedule.variables), json.dumps(schedule.options), revision,
-            now if is_moved else row["decided"], waiting, schedule.name)
+            to_text(now) if is_moved else row["decided"], waiting, schedule.name)
         if row is None:
             connection.execute(
                 "insert into schedule(agent, scenario, version, context, rule, timezone, enabled,"
                 " variables, options, revision, decided, waiting, name, created)"
-                " values (?,?,?,?,?,?,?,?,?,?,?,?,?,?)", values + (now,))
+                " values (?,?,?,?,?,?,?,?,?,?,?,?,?,?)", values + (to_text(now),))
         else:
             connection.execute(
                 "update schedule set agent=?, scenario=?, version=?, context=?, rule=?, timezone=?,"
@@ -5319,16 +5573,16 @@ class StoredSchedules:
         return True
 
     @staticmethod
-    def _begin_anew(connection, name, now):
-        """Takes back what was skipped by a clock that was ahead; what has fired then stays. Of a
-        long ledger only the newest rows can reach beyond now."""
-        connection.execute("delete from occurrence where schedule=? and due>? and session is null",
-                           (name, now))
-        connection.execute("update occurrence set message=message || '; begun anew at ' || ?2 where"
-                           " schedule=?1 and last_due>?2 and session is null and due in"
-                           " (select due from"
-                           " occurrence where schedule=?1 and due<=?2 order by due desc limit 50)",
-                           (name, now))
+    def make_origin(row):
+        """The Origin of a change that is made from this row."""
+        return Origin(row["revision"], find_time(row["decided"]))
+
+    def skip_waiting(self, connection, row, now, message):
+        """The due time of a row that waits for what `after` names does so in vain, and why."""
+        waiting = find_time(row["waiting"])
+        if waiting is not None:
+            self._ledger.skip(connection, row["name"],
+                              Span(waiting, waiting, 1, MISFIRE, message), now)
 
     @staticmethod
     def put_conditions(connection, schedule):
@@ -5403,7 +5657,7 @@ class StoredSchedules:
         """Keeps a hold of a schedule, or its release (None)."""
         self.get(connection, name)
         connection.execute("update schedule set hold_reason=?, hold_by=?, hold_since=?,"
-                           " hold_until=? where name=?", tuple(hold or (None,) * 4) + (name,))
+                           " hold_until=? where name=?", hold_columns(hold) + (name,))
 
     def find(self, connection, name):
         """The row of a schedule, or None."""
@@ -5417,17 +5671,38 @@ class StoredSchedules:
         return row
 
     @staticmethod
-    def read(row):
+    def read_definition(row):
         """A row -> Schedule. Conflict: another program has spoilt it."""
-        return Schedule(row["name"], row["agent"], row["scenario"], row["version"], row["context"],
-                        row["rule"], row["timezone"], bool(row["enabled"]),
-                        *({} if row[name] == "{}" else read_stored(name, row[name])
-                          for name in ("variables", "options")))
+        return Schedule(*_words(row), *({} if row[name] == "{}" else read_stored(name, row[name])
+                                        for name in ("variables", "options")))
 
-    def find_readable(self, row):
-        """`read` of a row, or None for what another program has spoilt, or is none."""
+    def find_definition(self, row):
+        """`read_definition`, or None for what another program has spoilt, or is none."""
         with contextlib.suppress(Conflict):
-            return row and self.read(row)
+            return row and self.read_definition(row)
+
+    def read(self, row, calendars, timetable=None):
+        """A row -> StoredSchedule: what is wrong with it stands in its trouble. `timetable` is
+        that of this revision and these calendars where it is known."""
+        trouble, is_spoilt = "", False
+        decided = find_time(row["decided"])
+        spoilt = [name for name in _ROW_TIMES if row[name] and find_time(row[name]) is None]
+        if decided is None or spoilt:
+            trouble = "a time in its row is none; SCHED SET or RELEASE writes it anew"
+        try:
+            schedule = self.read_definition(row)
+        except Conflict as error:
+            schedule, is_spoilt = Schedule(*_words(row), variables={}), True
+            trouble = trouble or error.message
+        try:
+            if not trouble and timetable is None:
+                timetable = schedule.timetable(calendars)
+        except CalendarError as error:
+            trouble = str(error)
+        return StoredSchedule(
+            schedule, row["revision"], decided or 0.0, find_time(row["waiting"]), read_hold(row),
+            None if trouble else timetable, trouble, is_spoilt,
+            find_time(row["last"]) if "last" in row.keys() else None)
 
     @staticmethod
     def list_page(connection, name, after):
@@ -5441,9 +5716,10 @@ class StoredSchedules:
 
     @staticmethod
     def list_revisions(connection, agent):
-        """[(name, revision, since when it is held)] of an agent's schedules."""
-        return connection.execute("select name, revision, hold_since from schedule where agent=?",
-                                  (agent,)).fetchall()
+        """[(name, revision, since when it is held or None)] of an agent's schedules."""
+        return [(name, revision, since and (find_time(since) or 0.0))
+                for name, revision, since in connection.execute(
+                    "select name, revision, hold_since from schedule where agent=?", (agent,))]
 
     @staticmethod
     def list_named(connection, names):
@@ -5454,7 +5730,7 @@ class StoredSchedules:
     @staticmethod
     def list_conditions(connection, schedule):
         """[(kind, name, when it was met or None)] of a schedule's `after`."""
-        return [tuple(row) for row in connection.execute(
+        return [(kind, name, find_time(met)) for kind, name, met in connection.execute(
             "select kind, name, met from schedule_condition where schedule=?", (schedule,))]
 
     def list_stray(self, connection):
@@ -5467,7 +5743,7 @@ class StoredSchedules:
             "select * from schedule where instr(options, '\"after\"') or name in"
             " (select schedule from schedule_condition)").fetchall()
         stray = []
-        for schedule in filter(None, map(self.find_readable, rows)):
+        for schedule in filter(None, map(self.find_definition, rows)):
             with contextlib.suppress(ValueError):       # spoilt: it does not fire
                 if conditions[schedule.name] != {condition[:2]
                                                  for condition in schedule.list_conditions()}:
@@ -5477,14 +5753,15 @@ class StoredSchedules:
     @staticmethod
     def list_met(connection):
         """[(schedule, kind, name, when)] of the conditions that are met."""
-        return connection.execute("select schedule, kind, name, met from schedule_condition"
-                                  " where met is not null").fetchall()
+        rows = [(schedule, kind, name, find_time(met)) for schedule, kind, name, met
+                in connection.execute("select * from schedule_condition where met is not null")]
+        return [row for row in rows if row[-1] is not None]
 
     def list_users(self, connection, calendar):
         """The names of the schedules that a calendar excludes dates from."""
         rows = connection.execute("select * from schedule where instr(options, ?)",
                                   (calendar,)).fetchall()
-        schedules = filter(None, map(self.find_readable, rows))
+        schedules = filter(None, map(self.find_definition, rows))
         return [schedule.name for schedule in schedules if calendar in schedule.list_calendars()]
 
 
@@ -5559,6 +5836,10 @@ class SecretFiles:
 # Sessions of a work repository, one by one: their rows, their states, their tickets.
 # ======================================================================================
 
+# a session arrives when it is made, or at its start time
+BY_ARRIVAL = " order by max(created, ifnull(start_at, created)), id"
+
+
 class Sessions:
     """The rows of sessions, and the one place where their state changes."""
 
@@ -5603,10 +5884,12 @@ class Sessions:
             scenario = self.get_scenario(connection, row)
         except Unreadable:
             scenario = None
+        start_at = row["start_at"] and from_text(row["start_at"])
         return self.with_limit(
-            Ticket(row["id"], row["status"], row["agent"], row["priority"], row["start_at"],
-                   row["schedule"], is_parallel=bool(row["is_parallel"])),
-            scenario, row["start_at"] or row["created"])
+            Ticket(row["id"], row["status"], row["agent"], row["priority"], start_at,
+                   row["schedule"], scenario=row["scenario"],
+                   is_parallel=bool(row["is_parallel"])),
+            scenario, start_at or from_text(row["created"]))
 
     @staticmethod
     def with_limit(ticket, scenario, since):
@@ -5614,8 +5897,8 @@ class Sessions:
         if not scenario or not scenario.concurrency:
             return ticket
         wait = scenario.concurrency["max_wait"]
-        return ticket._replace(scenario=scenario.name, limit=scenario.concurrency["limit"],
-                               wait_until=wait and from_text(since) + wait)
+        return ticket._replace(limit=scenario.concurrency["limit"],
+                               wait_until=wait and since + wait)
 
     @staticmethod
     def put_keywords(connection, session, keywords):
@@ -5635,8 +5918,8 @@ class Sessions:
     def list_outstanding(self, connection, agent):
         """Tickets of what an agent has acknowledged and not begun, in order of arrival."""
         return [self.make_ticket(connection, row) for row in connection.execute(
-            "select * from session where agent=? and status in ('WAITING', 'QUEUED') order by id",
-            (agent,)).fetchall()]
+            "select * from session where agent=? and status in ('WAITING', 'QUEUED')"
+            + BY_ARRIVAL, (agent,)).fetchall()]
 
     @staticmethod
     def list_running(connection, agent):
@@ -5658,7 +5941,7 @@ class Sessions:
     def set_waiting(self, connection, agent, is_held, now):
         """A hold makes what is QUEUED wait; its release queues what waited only for it."""
         state, where = (WAITING, "status='QUEUED'") if is_held else (
-            QUEUED, "status='WAITING' and (start_at is null or start_at <= '%s')" % now)
+            QUEUED, "status='WAITING' and (start_at is null or start_at <= '%s')" % to_text(now))
         rows = connection.execute("select id from session where agent=? and status in ('WAITING',"
                                   " 'QUEUED') and " + where, (agent,)).fetchall()
         for row in rows:
@@ -5855,13 +6138,14 @@ class Views:
         Each state is looked up on its own: so an index gives its newest rows, however many rows
         there are.
         """
-        above = self._find_oldest(connection, filters.since) if filters.since else 0
+        since = filters.since and to_text(filters.since)
+        above = self._find_oldest(connection, since) if since else 0
         if above is None:
             return []
         where, values = [], [filters.keyword] if filters.keyword is not None else []
         values += [above, below - 1]
         for column, value in (("scenario=?", filters.scenario), ("schedule=?", filters.schedule),
-                              ("created >= ?", filters.since)):
+                              ("created >= ?", since)):
             if value is not None:
                 where.append(" and " + column)
                 values.append(value)
@@ -5942,11 +6226,14 @@ class Views:
         return {scenario: sorted(found)[len(found) // 2] for scenario, found in durations.items()}
 
     def list_open(self, connection, agent):
-        """[(row, Ticket)] of an agent's sessions that run or are outstanding,
-        in order of creation."""
-        return [(row, self._sessions.make_ticket(connection, row)) for row in connection.execute(
-            "select * from session where agent=? and status in ('WAITING', 'QUEUED', 'RUNNING')"
-            " order by id", (agent,)).fetchall()]
+        """[OpenSession] of an agent's sessions that run or are outstanding, in order of
+        arrival."""
+        return [OpenSession(
+            self._sessions.make_ticket(connection, row), from_text(row["created"]),
+            from_text(row["begun"]) if row["status"] == RUNNING else None, find_time(row["due"]),
+            row["timeout"]) for row in connection.execute(
+                "select * from session where agent=? and status in ('WAITING', 'QUEUED',"
+                " 'RUNNING')" + BY_ARRIVAL, (agent,)).fetchall()]
 
     def get_resume(self, connection, session):
         """What a run needs: (session row, Scenario, runs so far, {step: (attempts so far,
@@ -5983,8 +6270,7 @@ class Views:
                                   " 'RUNNING') limit 1").fetchone() is not None
 
     def purge(self, connection, before, keep, limit=200):
-        """Deletes at most `limit` sessions that ended before (UTC text) or beyond the newest
-        `keep`.
+        """Deletes at most `limit` sessions that ended before then or beyond the newest `keep`.
 
         Returns how many; 0 means that nothing is left to purge.
         """
@@ -5992,7 +6278,7 @@ class Views:
                          "status in ('DONE', 'WARNING', 'ERROR', 'STOPPED')"], []
         if before is not None:
             where.append("ended < ?")
-            values.append(before)
+            values.append(to_text(before))
         if keep is not None:
             where.append("id <= ifnull((select id from session where ended is not null"
                          " order by id desc limit 1 offset ?), -1)")
@@ -6006,7 +6292,7 @@ class Views:
             connection.execute("delete from session where id=?", (session,))
         if before is not None and len(ids) < limit:
             connection.execute("delete from occurrence where session is null and last_due < ?",
-                               (before,))
+                               (to_text(before),))
         if ids:
             self._scenarios.forget_unused(connection)
         return len(ids)
@@ -6192,7 +6478,7 @@ class WorkRepository:
         """Opens a new empty file and puts the scenario HELLO into it -> itself."""
         repository = self.open()
         document = Definitions().read(json.dumps(HELLO))
-        repository.db.write(repository.imports.put, document, DEFAULT_NAME, to_text(clock.now()))
+        repository.db.write(repository.imports.put, document, DEFAULT_NAME, clock.now())
         return repository
 
     def open(self, expected_uuid=None):
@@ -9160,27 +9446,21 @@ def target_after(step, outcome):
 class SessionQueue:
     """Outstanding sessions in the order they begin, and the slots that run them.
 
-    A session shares gates with others (its schedule, its scenario's limit): while one is full,
-    it waits aside.
+    Which of them begins next is the matter of its Admission.
     """
 
     def __init__(self, slots, make, is_flooded):
-        self.slots = self._slots = slots        # how many sessions at once; and with those lent
+        self.slots = slots                      # how many sessions at once
         self._make = make                       # make(ticket, repository) -> Session
         self._is_flooded = is_flooded           # whether many requests wait for their OK
-        self._changed = threading.Condition()
-        self._ready = []                        # heap of (-priority, order, ticket, repository)
-        self._order = itertools.count()
-        self._outstanding = set()               # numbers that may begin
+        self._changed = threading.Condition()   # guards all that follows
+        self._admission = Admission(slots)      # of numbers: who begins next
+        self._outstanding = {}                  # number that may begin -> (Ticket, repository)
         self._later = {}                        # number that waits for its start time -> repository
         self._running = {}                      # number -> Session
-        # number -> Ticket that came before its slot was free
-        self._again = {}
-        self._gates = collections.Counter()     # gate -> how many run in it
-        self._aside = {}                        # gate -> entries that wait for it
-        self._held = set()                      # gates of schedules that are held
+        self._again = {}                # number -> Ticket that came before its slot was free
         self._threads, self._adopted = [], []
-        self._is_held = self._is_closing = False
+        self._is_closing = False
 
     def add(self, ticket, repository):
         """Queues a session once; whether a slot is free for it."""
@@ -9193,9 +9473,9 @@ class SessionQueue:
                 self._again[ticket.session] = ticket
             if self._is_closing or running or ticket.session in self._outstanding:
                 return True
-            self._outstanding.add(ticket.session)
-            heapq.heappush(self._ready, (-ticket.priority, next(self._order), ticket, repository))
-            is_free = not self._is_held and len(self._running) < self._slots
+            self._outstanding[ticket.session] = ticket, repository
+            self._admission.add(ticket.session, ticket.priority, ticket.gates(repository))
+            is_free = self._admission.has_room
             if is_free:                 # otherwise a thread looks for itself when it can
                 self._ensure_thread()
                 self._changed.notify()
@@ -9203,7 +9483,8 @@ class SessionQueue:
 
     def _ensure_thread(self):
         """A thread for each session that runs or may begin, as far as there are slots."""
-        while len(self._threads) < min(self._slots, len(self._running) + len(self._ready)):
+        wanted = len(self._running) + self._admission.count_ready()
+        while len(self._threads) < min(self._admission.slots, wanted):
             thread = threading.Thread(target=self._serve, daemon=True,
                                       name="slot %d" % (len(self._threads) + 1))
             try:
@@ -9212,17 +9493,21 @@ class SessionQueue:
                 log.error("no further thread can be started for sessions")
                 break
             self._threads.append(thread)
-        if self._ready and not self._threads:
-            for _, _, ticket, repository in self._ready:
+        if self._admission.count_ready() and not self._threads:
+            for number, (_, repository) in list(self._outstanding.items()):
                 repository.is_behind = True     # read again, and tried again
-                self._outstanding.discard(ticket.session)
-            self._ready = []
+                self._forget(number)
+
+    def _forget(self, number):
+        self._outstanding.pop(number, None)
+        self._admission.discard(number)
 
     def adopt(self, ticket, repository):
         """A session whose process lives on goes on at once, whatever the limits."""
         with self._changed:
             if self._is_closing or ticket.session in self._running:     # it may have just been left
                 return
+            self._admission.occupy(ticket.session, ticket.gates(repository))
             thread = threading.Thread(target=self._run, args=(self._begin(ticket, repository),),
                                       daemon=True, name="adopted %d" % ticket.session)
             self._adopted.append(thread)
@@ -9231,19 +9516,9 @@ class SessionQueue:
     def hold_schedule(self, key, is_held):
         """Held, no session of a schedule (repository id, name) begins."""
         with self._changed:
-            gate = ("schedule",) + key
-            if is_held:
-                self._held.add(gate)
-            elif gate in self._held:
-                self._held.discard(gate)
-                self._open(gate)
+            if self._admission.hold_gate(schedule_gate(*key), is_held):
                 self._ensure_thread()
                 self._changed.notify_all()
-
-    def _open(self, gate):
-        """What waited aside for a gate tries again."""
-        for entry in self._aside.pop(gate, ()):
-            heapq.heappush(self._ready, entry)
 
     def put_off(self, number, repository):
         """Notes a session whose start time is to come; False when it was noted before."""
@@ -9258,19 +9533,18 @@ class SessionQueue:
     def discard(self, number):
         """A session that will not begin."""
         with self._changed:
-            self._outstanding.discard(number)
+            self._forget(number)
             self._later.pop(number, None)
 
     def forget(self, repository):
         """What is queued of a repository that was let go is read anew when it comes back."""
         with self._changed:
-            for number in [n for n, found in list(self._later.items()) if found is repository]:
-                self._later.pop(number, None)
-            for entries in [self._ready] + list(self._aside.values()):
-                self._outstanding.difference_update(
-                    entry[2].session for entry in entries if entry[3] is repository)
-                entries[:] = [entry for entry in entries if entry[3] is not repository]
-            heapq.heapify(self._ready)
+            for number, owner in list(self._later.items()):
+                if owner is repository:
+                    self._later.pop(number, None)
+            for number, (_, owner) in list(self._outstanding.items()):
+                if owner is repository:
+                    self._forget(number)
 
     def find(self, number):
         """The running Session of a number, or None."""
@@ -9293,7 +9567,7 @@ class SessionQueue:
     def hold(self, is_held):
         """Held, nothing begins."""
         with self._changed:
-            self._is_held = is_held
+            self._admission.hold(is_held)
             if not is_held:
                 self._ensure_thread()
             self._changed.notify_all()
@@ -9302,14 +9576,14 @@ class SessionQueue:
     def lent_slot(self):
         """While a session waits for its child, its slot serves another."""
         with self._changed:
-            self._slots += 1
+            self._admission.lend(1)
             self._ensure_thread()
             self._changed.notify()
         try:
             yield
         finally:
             with self._changed:
-                self._slots -= 1
+                self._admission.lend(-1)
 
     def wait_idle(self, timeout_s):
         """Waits until nothing runs; whether that is so."""
@@ -9343,7 +9617,7 @@ class SessionQueue:
             session.repository.is_behind = True
         except Exception as error:
             log.error("session %d\n%s", session.number, session.mask(tell_traceback(error)))
-        self._finished(session)
+        self.finish(session)
 
     def _give_way(self):
         """Acknowledging goes before beginning: a flood of requests is answered first."""
@@ -9353,57 +9627,45 @@ class SessionQueue:
             time.sleep(0.01)
 
     def _take(self):
+        """The Session that the thread of a slot runs next; None when the queue is closing."""
         with self._changed:
             while not self._is_closing:
-                is_full = len(self._running) >= self._slots     # a lent slot was taken back
-                session = None if self._is_held or is_full else self._pop()
+                session = self.take_next()
                 if session:
+                    if self._admission.has_room and self._admission.count_ready():
+                        self._ensure_thread()       # what came up by that is another's
+                        self._changed.notify()
                     return session
                 self._changed.wait()
         return None
 
-    def _pop(self):
-        """The next Session that may begin, or None.
+    def take_next(self):
+        """The Session that runs from now on, or None: nothing may begin.
 
-        What its schedule holds back waits aside; what a repository in trouble holds back is
-        read from it again when it has recovered.
+        What a repository in trouble holds back is read from it again when it has recovered.
         """
-        while self._ready:
-            entry = heapq.heappop(self._ready)
-            _, _, ticket, repository = entry
-            if ticket.session not in self._outstanding:
-                continue
-            if repository.db.trouble:
+        with self._changed:
+            while True:
+                number = self._admission.take()
+                if number is None:
+                    return None
+                ticket, repository = self._outstanding.pop(number)
+                if not repository.db.trouble:
+                    return self._begin(ticket, repository)
                 repository.is_behind = True
-                self._outstanding.discard(ticket.session)
-                continue
-            full = next((gate for gate, limit in ticket.gates(repository)
-                         if self._gates[gate] >= limit or gate in self._held), None)
-            if full:                    # a held schedule is one as well
-                self._aside.setdefault(full, []).append(entry)
-                continue
-            self._outstanding.discard(ticket.session)
-            return self._begin(ticket, repository)
-        return None
+                self._admission.leave(number)
 
     def _begin(self, ticket, repository):
-        """The Session that runs from now on."""
-        self._gates.update(gate for gate, _ in ticket.gates(repository))
         session = self._running[ticket.session] = self._make(ticket, repository)
         return session
 
-    def _finished(self, session):
+    def finish(self, session):
+        """A session runs no more: its slot and its gates are free."""
         with self._changed:
             self._running.pop(session.number, None)
             # the thread of a slot looks for itself what it can run next
-            is_for_others = not self._running or session.ticket.is_adopted
-            for gate, _ in session.ticket.gates(session.repository):
-                self._gates[gate] -= 1
-                if not self._gates[gate]:
-                    del self._gates[gate]
-                if gate not in self._held:
-                    is_for_others = is_for_others or gate in self._aside
-                    self._open(gate)
+            is_for_others = self._admission.leave(session.number) or not self._running \
+                or session.ticket.is_adopted
             if is_for_others:
                 self._changed.notify_all()
             again = self._again.pop(session.number, None)
@@ -9416,16 +9678,18 @@ class SessionQueue:
 # A schedule in memory: what is decided, what comes next, and what of its past may still run.
 # ======================================================================================
 
+# why due times were missed: the reason that their occurrences get, and the words
 DOWN = MISFIRE, "the agent was down"
 AWAY = LOST, "the repository could not be used"
 ON_HOLD = HELD, "held at that time"
 CHANGED = MISFIRE, "the schedule was changed before it ran"
 
 
-def in_text(span):
-    """A Span as the tables have it."""
-    return span._replace(first=to_text(span.first), last=to_text(span.last),
-                         planned=span.planned and to_text(span.planned))
+class Missed(NamedTuple):
+    """The due times up to an instant (epoch seconds) were missed, and why."""
+    until: float
+    reason: str
+    text: str
 
 
 class Policy(NamedTuple):
@@ -9436,67 +9700,94 @@ class Policy(NamedTuple):
 
 
 class Entry:
-    """One schedule in memory. It is replaced, never changed, when its row changes."""
-    __slots__ = ("repository", "name", "revision", "timetable", "policy", "hold", "decided",
-                 "since",
-                 "why", "due", "quiet", "asked")
+    """One schedule in memory, made of its StoredSchedule; times are epoch seconds. When its row
+    changes, another takes its place."""
+    __slots__ = ("repository", "name", "key", "revision", "timetable", "policy", "hold", "decided",
+                 "missed", "due", "quiet", "asked")
 
-    def __init__(self, repository, name, revision, timetable, policy, hold, decided, since,
-                 why=DOWN):
-        self.repository, self.name, self.revision = repository, name, revision
-        self.timetable = timetable      # None: never fires by itself
-        self.policy, self.hold = policy, hold       # Policy, and a Hold or None
-        self.decided = decided          # epoch seconds: due times up to here have their decision
-        self.since, self.why = since, why           # due times up to here were missed, and why
+    def __init__(self, repository, stored, missed):
+        schedule = stored.schedule
+        self.repository, self.name, self.revision = repository, schedule.name, stored.revision
+        self.key = repository.id, self.name     # what tells it from all others of the agent
+        self.timetable = stored.firing  # None: never fires by itself
+        self.policy = _share(Policy(*map(schedule.get, Policy._fields)))
+        self.hold = stored.hold         # None: it is not held
+        self.decided = stored.decided   # due times up to here have their decision
+        self.missed = missed            # those that were Missed
         self.due = None                 # the instant that is armed
-        self.quiet = 0.0                # until then what is excluded is not recorded
         self.asked = None               # up to where it is being decided: not written yet
+        self.quiet = 0.0                # until then what is excluded is not recorded
 
-    @property
-    def key(self):
-        """What tells it from all others of the agent."""
-        return self.repository.id, self.name
+    # -- its life, as the Scheduler's docstring shows it -------------------------------
 
-    def judge(self, now, since, why):
-        """What becomes of the due times whose time has come: (instant, [Span] up to it).
+    def arm(self):
+        """Waits for its next instant -> that, or None: there is none."""
+        self.due = self.find_event()
+        return self.due
 
-        Those up to `since` (epoch seconds) were missed, `why` being (reason, text).
-        """
-        cursor = int(self.decided // 1)
-        newest, spans = self._find_missed(cursor, min(since, now)), []
+    def come_up(self):
+        """Its instant has come, or it is looked at before: it waits no more."""
+        self.due = None
+
+    def ask(self, upto=None):
+        """It is being decided, up to an instant where that is known."""
+        self.asked = self.decided if upto is None else upto
+
+    def settle(self, upto, missed=None):
+        """All up to an instant is decided and written; what came due meanwhile may be Missed."""
+        self.decided, self.asked = max(self.decided, upto), None
+        self.missed = missed or self.missed
+
+    def keep_quiet(self, until):
+        """Due times that are excluded are not recorded before then."""
+        self.quiet = until
+
+    def step_back(self, now):
+        """The clock has: what is due from now on is not missed."""
+        if self.missed.until > now:
+            self.missed = self.missed._replace(until=now)
+
+    # -- what becomes of its due times -------------------------------------------------
+
+    def judge(self, now, missed):
+        """What becomes of the due times whose time has come, up to now (epoch seconds): (the
+        instant up to which all is decided, [Span])."""
+        cursor = math.floor(self.decided)
+        newest, spans = self._find_missed(cursor, min(missed.until, now)), []
         if newest is not None:
-            cursor, spans = self._judge_missed(cursor, newest, now, why)
+            cursor, spans = self._judge_missed(cursor, newest, now, missed)
         due = self.timetable.next_after(cursor)
         while due is not None and self.plan(due) <= now and len(spans) < MAX_BATCH:
             spans += self._excluded(cursor, due)
             spans.append(self._run(due))
             cursor, due = due, self.timetable.next_after(due)
-        excluded = self._excluded(cursor, min(self._limit(due), int(now // 1) + 1))
+        excluded = self._excluded(cursor, min(self._limit(due), math.floor(now) + 1))
         return excluded[-1].last if excluded else cursor, spans + excluded
 
-    def _find_missed(self, cursor, since):
-        """The newest due time that was to run by `since`, as all before it were, or None."""
-        newest = self.timetable.last_until(cursor, int(since // 1))
-        if newest is not None and self.plan(newest) > since:
+    def _find_missed(self, cursor, until):
+        """The newest due time that was to run by then, as all before it were, or None."""
+        newest = self.timetable.last_until(cursor, math.floor(until))
+        if newest is not None and self.plan(newest) > until:
             newest = self.timetable.last_until(cursor, newest - 1)
         return newest
 
-    def _judge_missed(self, cursor, newest, now, why):
+    def _judge_missed(self, cursor, newest, now, missed):
         """The part of judge() for what was missed after `cursor`, up to `newest`."""
         runs = self._list_runs(cursor, newest, now)
         before = runs[0] if runs else newest + 1
-        spans = [span._replace(message="; ".join(filter(None, (why[1], span.message))),
+        spans = [span._replace(message="; ".join(filter(None, (missed.text, span.message))),
                                is_backlog=self.policy.misfire == "all")
                  for span in map(self._run, runs)]
-        spans += self.list_skipped(cursor, before - 1, why) + self._excluded(cursor, newest)
+        spans += self.list_skipped(cursor, before - 1, *missed[1:])
+        spans += self._excluded(cursor, newest)
         return newest, sorted(spans, key=lambda span: span.first)
 
-    def list_skipped(self, after, until, why):
+    def list_skipped(self, after, until, reason, text):
         """The due times of a stretch as one Span that says why they are skipped,
         or none: [Span]."""
         count = self.timetable.count(after, until)
         return [Span(self.timetable.next_after(after), self.timetable.last_until(after, until),
-                     count, *why)] if count else []
+                     count, reason, text)] if count else []
 
     def _list_runs(self, cursor, newest, now):
         """Those of the missed due times that `misfire` lets run;
@@ -9507,7 +9798,7 @@ class Entry:
         if misfire == "once":
             return [newest] if grace is None or now - self.plan(newest) <= grace else []
         patience_s = (MISSED_S if grace is None else grace) + jitter
-        oldest = max(cursor, int(-((patience_s - now) // 1)) - 1)
+        oldest = max(cursor, math.ceil(now - patience_s) - 1)
         if newest <= oldest:
             return []
         after = oldest if self.timetable.count(oldest, newest) <= MAX_MISSED else _find_first(
@@ -9518,9 +9809,10 @@ class Entry:
         return runs
 
     def _excluded(self, after, before):
+        """[Span] of the due times between the two that its window, a gap or a fold excludes."""
         if self.timetable.next_excluded(after, before) is None:
             return []
-        return [Span(*found) for found in self.timetable.excluded_spans(after, before - 1)]
+        return [Span(*excluded) for excluded in self.timetable.excluded_spans(after, before - 1)]
 
     def _limit(self, due):
         """Before which nothing else is due than `due`; at the end of the rule this is None."""
@@ -9539,12 +9831,122 @@ class Entry:
         """When it is to be looked at next, or None."""
         if self.timetable is None:
             return None
-        cursor = int(self.decided // 1)
+        cursor = math.floor(self.decided)
         due = self.timetable.next_after(cursor)
         excluded = self.timetable.next_excluded(cursor, self._limit(due))
         events = [] if due is None else [self.plan(due)]
         return min(events if excluded is None else events + [max(excluded, self.quiet)],
                    default=None)
+
+
+# ======================================================================================
+# scheduling/changes.py
+# Changes of schedules and calendars, effective at once.
+# ======================================================================================
+
+CHANGE_TRIES = 20       # of a change that others come before
+
+
+class ScheduleChanges:
+    """What clients change of schedules: checked here, written by their repository, taken up by
+    Schedules."""
+
+    def __init__(self, schedules, places, master, clock):
+        self._schedules, self._places, self._master = schedules, places, master
+        self._clock = clock
+
+    def add(self, schedule, repository):
+        """Adds a schedule, effective at once. Exists, NotFound, BadRequest, Conflict."""
+        self._check(schedule)
+        owner = self._places.get(repository) if repository else \
+            self._places.with_scenario(schedule.scenario, schedule.version)
+        owner.db.write(owner.schedules.add, schedule, self._clock.now())
+        self._schedules.refresh(owner, schedule.name)
+
+    def set(self, name, repository, changes):
+        """Changes a schedule, effective at once; changes(Schedule) -> Schedule. As add()."""
+        owner = self._places.with_schedule(name, repository)
+        for is_last in [False] * (CHANGE_TRIES - 1) + [True]:
+            row, now = owner.db.read(owner.schedules.get, name), self._clock.now()
+            before = owner.schedules.read_definition(row)
+            schedule = changes(before)
+            if schedule == before._replace(enabled=False):      # whatever else is wrong with it
+                method = owner.schedules.put
+            else:
+                method = owner.schedules.set
+                self._check(schedule, is_moved=schedule.timing != before.timing)
+            try:
+                owner.db.write(method, schedule, now, self.find_origin(owner, row, now))
+                break
+            except Changed:             # by another client, or by a due time that has come
+                if is_last:
+                    raise
+        self._schedules.refresh(owner, name)
+
+    def find_origins(self, repository, schedules, now):
+        """{name: Origin} of those of these Schedules that are there."""
+        rows = [repository.db.read(repository.schedules.find, schedule.name)
+                for schedule in schedules]
+        return {row["name"]: self.find_origin(repository, row, now) for row in rows if row}
+
+    def find_origin(self, repository, row, now):
+        """The Origin of a change of this row: with what had come by now and was not decided, held
+        or delayed by jitter."""
+        origin = repository.schedules.make_origin(row)
+        entry = self._schedules.find(repository, row["name"])
+        if entry is None or entry.timetable is None or origin.decided is None:
+            return origin
+        return origin._replace(spans=tuple(entry.list_skipped(
+            math.floor(origin.decided), math.floor(as_stored(now)), *CHANGED)))
+
+    def _check(self, schedule, is_moved=True):
+        """BadRequest, NotFound: what is wrong of a schedule; `is_moved`: its due times are others
+        than before."""
+        faults = schedule.list_faults()
+        if faults:
+            field, reason = faults[0]
+            message = reason if reason.startswith(field + " ") else "%s: %s" % (field, reason)
+            raise BadRequest(message, faults if len(faults) > 1 else ())
+        if not set(schedule.list_calendars()) <= set(self._schedules.calendars):
+            self._schedules.read_calendars()        # another agent may have added it
+        calendars = self._schedules.calendars
+        unknown = [name for name in schedule.list_calendars() if name not in calendars]
+        if unknown:
+            raise NotFound("no calendar %s" % unknown[0])
+        if schedule.context not in self._master.list_contexts():
+            raise NotFound("no context %s" % schedule.context)
+        timetable = schedule.timetable(calendars)
+        if is_moved and schedule.enabled and timetable.rule.kind != "startup" \
+                and timetable.next_after(self._clock.now()) is None:
+            within = [name for name in schedule.options if name in MOVING_FIELDS]
+            raise BadRequest("the rule %s never fires any more%s" % (
+                shorten(schedule.rule), " within its " + ", ".join(within) if within else ""))
+
+    def delete(self, name, repository):
+        """Deletes a schedule; what it started goes on. NotFound, Conflict."""
+        owner = self._places.with_schedule(name, repository)
+        owner.db.write(owner.schedules.delete, name)
+        self._schedules.refresh(owner, name)
+
+    def hold(self, name, hold, repository=None):
+        """Holds one schedule, or releases it (None). NotFound."""
+        owner = self._places.with_schedule(name, repository)
+        owner.db.write(owner.schedules.hold, name, hold)
+        self._schedules.refresh(owner, name)
+
+    def put_calendar(self, name, dates, is_new):
+        """Adds a calendar or sets its dates, effective at once. Exists, NotFound."""
+        self._master.put_calendar(name, dates, is_new)
+        self._schedules.read_calendars()
+
+    def delete_calendar(self, name):
+        """Deletes a calendar. NotFound; Conflict while a schedule names it."""
+        for repository in self._places.readable():
+            for user in repository.db.read(repository.schedules.list_users, name):
+                raise Conflict("schedule %s in repository %s uses calendar %s"
+                               % (user, repository.name, name))
+        self._master.delete_calendar(name)
+        self._schedules.read_calendars()
 
 
 # ======================================================================================
@@ -9558,7 +9960,7 @@ def explain(row):
     reason = {OVERLAP: "one session of it is enough at a time", MISFIRE: "missed",
               "gap": "that local time did not exist", "fold": "that local time came a second time",
               "window": "outside its window"}.get(row["reason"], "")
-    told = ": ".join(part for part in (reason, row["message"]) if part) or row["reason"]
+    text = ": ".join(part for part in (reason, row["message"]) if part) or row["reason"]
     if row["schedule"] == ALL_SCHEDULES:
         return row["message"]
     if row["decision"] in (STARTED, LATE):
@@ -9569,22 +9971,22 @@ def explain(row):
             # neither purged nor run again
             is_known = late_s and late_s > LATE_S and row["attempt"] == 1
             begun += " began %.0f s late" % late_s if is_known else " began late"
-            told = told or "it had waited for a free slot, a limit or the one before it"
+            text = text or "it had waited for a free slot, a limit or the one before it"
         state = row["status"] and "it is %s" % row["status"]
         if row["outcome"] and row["status"] in (ERROR, STOPPED):
             state += " (%s)" % row["outcome"]
-        return ", ".join(part for part in (begun, told, state) if part)
-    return "%s %s: %s" % (count, row["decision"], told)
+        return ", ".join(part for part in (begun, text, state) if part)
+    return "%s %s: %s" % (count, row["decision"], text)
 
 
-def list_state(repository, row, due, hold):
+def list_state(repository, stored, due, hold):
     """What stands in the way of a schedule now, and when it is due next;
     `hold` is that of the agent."""
-    notes = [] if row["enabled"] else ["disabled"]
+    notes = [] if stored.schedule.enabled else ["disabled"]
     notes += ["%s; what comes due is decided at the release" % held
-              for held in list_holds(hold, hold_of(row))]
+              for held in list_holds(hold, stored.hold)]
     for kind, name, met in repository.db.read(
-            repository.schedules.list_conditions, row["name"]):
+            repository.schedules.list_conditions, stored.schedule.name):
         if not met:
             newest = repository.db.read(repository.views.list_sessions,
                                         SessionFilter(**{kind: name}), 1 << 62, 1)
@@ -9647,28 +10049,25 @@ NEVER_RELEASED = float("inf")
 def find_release(*holds):
     """(when the last of these holds ends, NEVER_RELEASED if it does not, and its words);
     0 without any."""
-    release, hold = max(((from_text(hold.until) if hold.until else NEVER_RELEASED, hold)
-                         for hold in holds if hold), key=lambda found: found[0],
-                        default=(0.0, None))
+    release, hold = max(((hold.until or NEVER_RELEASED, hold) for hold in holds if hold),
+                        key=lambda pair: pair[0], default=(0.0, None))
     return release, hold and "held since %s%s%s" % (
-        local_iso(from_text(hold.since)), " until %s" % local_iso(release) if hold.until else "",
+        local_iso(hold.since), " until %s" % local_iso(release) if hold.until else "",
         hold.reason and ": " + hold.reason)
 
 
 def list_holds(*holds):
     """[The words of find_release], or none."""
-    with contextlib.suppress(ValueError):       # another program has spoilt it
-        return list(filter(None, find_release(*holds)[1:]))
-    return []
+    return list(filter(None, find_release(*holds)[1:]))
 
 
 # ======================================================================================
 # scheduling/visits.py
-# Due times as a plan sees them: estimated, held, outstanding.
+# Due times as a plan sees them: estimated, held, outstanding, and what became of each.
 # ======================================================================================
 
 MAX_VISITS = 20000      # due times that a plan plays
-NO_LIMIT = {"limit": MAX_QUEUE, "on_limit": "wait"}
+NO_LIMIT = {"limit": None, "on_limit": "wait"}
 OUTCOMES = STARTS, OVERLAPS, QUEUES, SKIPS, UNFIT = (
     "starts", "overlaps", "queues", "skipped", "never")
 
@@ -9685,10 +10084,12 @@ class Period(NamedTuple):
 class Visit:
     """A due time in a plan, or a session that is open: what it wants, and what became of it."""
     __slots__ = ("name", "scenario", "due", "at", "duration", "is_known", "overlap", "priority",
-                 "limit", "on_limit", "begin", "end", "outcome", "notes", "is_backlog", "is_held")
+                 "limit", "on_limit", "begin", "end", "outcome", "notes", "is_backlog", "is_held",
+                 "event")
 
     def __init__(self, **fields):
         self.begin = self.end = self.outcome = None
+        self.event = 0.0               # when its Entry comes up, if before it
         self.is_backlog = False         # as of a Span
         self.is_held = False            # it does not come: its hold has decided that
         self.notes = []
@@ -9700,10 +10101,59 @@ class Visit:
         """What tells its schedule from all others: repository id, name (None: it has none)."""
         return self.scenario[0], self.name
 
+    def list_gates(self):
+        """As those of a Ticket."""
+        return list_gates(self.scenario[0], self.name, self.overlap == "parallel",
+                          self.scenario[1], self.limit)
+
+    # -- what becomes of it ------------------------------------------------------------
+
+    def note(self, text):
+        """A person is told this of it."""
+        self.notes.append(text)
+
     def skip(self, note):
         """It makes no session, and why."""
         self.outcome = SKIPS
         self.notes.append(note)
+
+    @property
+    def turn(self):
+        """What comes at one instant comes in this order, as in the Scheduler."""
+        return self.at, self.event or self.at, self.schedule
+
+    def hold_back(self, note, release, run, event):
+        """It lies within a hold, which decides it: `run` is what that lets run for it, a Span, or
+        None; then it comes at the release, else never (release None: not in the period)."""
+        self.notes.append(note)
+        if run is not None:
+            self.at, self.outcome, self.is_backlog = release, self.outcome or QUEUES, run.is_backlog
+            self.event = event
+        else:
+            self.is_held, self.outcome = True, None if release is None else SKIPS
+
+    def overlap_with(self, other):
+        """A session of its schedule still runs when it comes."""
+        self.outcome = self.outcome or OVERLAPS
+        self.notes.append("the one due %s still runs" % local_iso(other.due))
+
+    def replace(self, following, now):
+        """It ends now, for the next due time of its schedule."""
+        self.outcome, self.end = OVERLAPS, now
+        self.notes.append("stopped by the one due %s" % local_iso(following.due))
+
+    def start(self, now):
+        """It begins."""
+        self.begin, self.end = now, now + self.duration
+        self.outcome = self.outcome or (STARTS if now == self.at else QUEUES)
+        if now > self.at:
+            self.notes.append("waits %.3g s" % (now - self.at))
+
+    def close(self):
+        """The play is over."""
+        if self.begin is None and self.end is None and self.outcome != SKIPS:
+            self.outcome = UNFIT
+            self.notes.append("has not begun by the end of the period")
 
     def estimate(self, duration, timeout):
         """How long it takes: the median of past sessions, s, or None; and its time-out."""
@@ -9743,18 +10193,17 @@ def visit_maker(repository, schedule, duration, timetable=None):
     return make
 
 
-def open_visit(repository, row, ticket, duration, now, release):
-    """The Visit of a session that is open: until when it runs, or from when on it may begin."""
-    planned = from_text(row["start_at"] or row["created"])
-    visit = Visit(name=row["schedule"], scenario=(repository.id, row["scenario"]),
-                  due=from_text(row["due"]) if row["due"] else planned,
-                  at=max(now, planned, release),
-                  overlap="queue" if row["schedule"] and not ticket.is_parallel else "parallel",
-                  priority=ticket.priority, limit=ticket.limit or MAX_QUEUE, on_limit="wait"
-                  ).estimate(duration, row["timeout"])
-    if row["status"] == RUNNING:
-        visit.begin = from_text(row["begun"])
-        visit.end = max(now, visit.begin + visit.duration)
+def open_visit(repository, session, duration, now):
+    """The Visit of an OpenSession: until when it runs, or from when on it may begin."""
+    ticket = session.ticket
+    planned = ticket.start_at or session.created
+    visit = Visit(name=ticket.schedule, scenario=(repository.id, ticket.scenario),
+                  due=session.due or planned, at=max(now, planned),
+                  overlap="queue" if ticket.schedule and not ticket.is_parallel else "parallel",
+                  priority=ticket.priority, limit=ticket.limit, on_limit="wait", begin=session.begun
+                  ).estimate(duration, session.timeout)
+    if session.begun is not None:
+        visit.end = max(now, session.begun + visit.duration)
     return visit
 
 
@@ -9769,18 +10218,245 @@ def list_visits(make, timetable, begin, end):
 def list_held(make, entry, begin, end, release, note):
     """list_visits of an Entry that is held until its release: what `misfire` makes of them then,
     and before them those that came due before the period and run at the release."""
-    upto, spans = (NEVER_RELEASED, []) if release > end else entry.judge(release, release, ON_HOLD)
+    upto, spans = (NEVER_RELEASED, []) if release > end else entry.judge(release, entry.missed)
     runs = {span.first: span for span in spans if not span.reason}
     earlier = map(make, [due for due in runs if due < begin])
     for visit in itertools.chain(earlier, list_visits(make, entry.timetable, begin, end)):
         if entry.decided < visit.due <= upto:
-            visit.notes.append(note)
-            if visit.due in runs:
-                visit.at, visit.outcome = release, visit.outcome or QUEUES
-                visit.is_backlog = runs[visit.due].is_backlog
-            else:
-                visit.is_held, visit.outcome = True, None if release > end else SKIPS
+            visit.hold_back(note, None if release > end else release, runs.get(visit.due),
+                            entry.find_event())
         yield visit
+
+
+# ======================================================================================
+# scheduling/play.py
+# Sessions played on a clock of its own, by the decisions that the ledger and the queue make.
+# ======================================================================================
+
+class Follower:
+    """A schedule with `after` in a plan: what it waits for, and its due time that waits. make(due)
+    -> Visit, when it has no due times of its own. `met` is {(kind, repository id, name): when};
+    until `release` it is held."""
+
+    def __init__(self, repository, schedule, make, met=(), release=0.0):
+        self.schedule = repository.id, schedule.name
+        self.conditions = [((kind, repository.id, name), within_s)
+                           for kind, name, within_s in schedule.list_conditions()]
+        self.release = release
+        self.make = None if schedule.rule else make
+        self._met, self._waiting = dict(met), None
+
+    def wait(self, visit):
+        """A due time waits from now on; the one before it does no more."""
+        if self._waiting:
+            self._waiting.skip("what it runs after had not ended well by the next due time")
+        self._waiting = visit
+
+    def meet(self, condition, now):
+        """A session of this condition has ended well."""
+        self._met[condition] = now
+
+    def take(self, now):
+        """[the Visit that may begin since all is met], or []."""
+        if now < self.release or not (self.make or self._waiting) \
+                or not are_met(self.conditions, self._met, now):
+            return []
+        visit, self._waiting, self._met = self._waiting or self.make(now), None, {}
+        return [visit]
+
+
+class Play:
+    """Visits from their due time to their end, as the agent's slots, the limits of schedules and
+    scenarios, and holds let them.
+
+    `holds` are [(gate of a schedule, or None for all, Hold)]; `followers` those in whose turn a
+    Visit comes that has to wait for the end of others.
+    """
+
+    def __init__(self, slots, begin=0.0, followers=(), holds=()):
+        self._admission, self._now = Admission(slots), begin
+        self._order = itertools.count()
+        # heap of (when, order, what to do then -> Visits that come by it)
+        self._events = []
+        self._followers = {follower.schedule: follower for follower in followers}
+        self._awaiting = collections.defaultdict(list)      # condition -> Followers
+        self._stopping = []             # Visits that are stopped at this instant
+        self._made = []                 # Visits of Followers that have no due times
+        self._count = collections.Counter()     # scenario -> its open sessions
+        # schedule -> the Visits of it that run, and that wait, in the order of their coming
+        self._running = collections.defaultdict(dict)
+        self._waiting = collections.defaultdict(dict)
+        for gate, hold in holds:
+            self._hold(gate, hold)
+        for follower in sorted(followers, key=lambda follower: follower.schedule):
+            self._call_at(max(begin, follower.release), self._take, follower)
+            for condition, _ in follower.conditions:
+                self._awaiting[condition].append(follower)
+
+    def _hold(self, gate, hold):
+        """Holds a gate, or all, from the time on that a Hold says, until its release."""
+        def change(is_held, _):
+            if gate is None:
+                self._admission.hold(is_held)
+            else:
+                self._admission.hold_gate(gate, is_held)
+            return []
+        if hold.since <= self._now:
+            change(True, None)
+        else:
+            self._call_at(hold.since, change, True)
+        if hold.until is not None:
+            self._call_at(max(self._now, hold.until), change, False)
+
+    def take_up(self, visits):
+        """Sessions that are open when the play begins, in the order of their arrival."""
+        for visit in visits:
+            self._count[visit.scenario] += 1
+            if visit.begin is not None:
+                self._admission.occupy(visit, visit.list_gates())
+                self._occupy(visit)
+                continue
+            self._waiting[visit.schedule][visit] = None
+            if visit.at > self._now:
+                self._call_at(visit.at, self._come_up, visit)
+            else:
+                self._admission.add(visit, visit.priority, visit.list_gates())
+        self._begin(self._now)
+
+    def run(self, visits, end):
+        """Visits in the order of their times -> these and those of Followers,
+        with what becomes of them."""
+        within = (visit for visit in visits if visit.at <= end)
+        for at, together in itertools.groupby(within, key=lambda visit: max(visit.at, self._now)):
+            self._advance(at)
+            self._arrive_all((visit for each in together if not each.is_held
+                              for visit in self._come_due(each, at)), at)
+        self._advance(end)
+        self._events.clear()            # what is still to come would hold the play, and be held
+        visits = sorted(visits + self._made, key=lambda visit: visit.turn) if self._made else visits
+        for visit in visits:
+            visit.close()
+        return visits
+
+    def _call_at(self, when, function, *arguments):
+        heapq.heappush(self._events,
+                       (when, next(self._order), functools.partial(function, *arguments)))
+
+    def _advance(self, now):
+        """Lets happen what happens until then."""
+        while self._events and self._events[0][0] <= now:
+            when = self._events[0][0]
+            self._arrive_all(self._happen(when), when)
+
+    def _happen(self, when):
+        """Yields the Visits that come by what happens at an instant, one thing after the other."""
+        while self._events and self._events[0][0] == when:
+            yield from heapq.heappop(self._events)[-1](when)
+
+    def _come_due(self, visit, now):
+        """What comes with a due time: it, unless that waits for the end of others."""
+        follower = self._followers.get(visit.schedule)
+        if follower is None:
+            return [visit]
+        follower.wait(visit)
+        return self._take(follower, now)
+
+    def _come_up(self, visit, _):
+        """The start time of an open session has come, if that was not replaced."""
+        if visit in self._waiting[visit.schedule]:
+            self._admission.add(visit, visit.priority, visit.list_gates())
+        return []
+
+    def _take(self, follower, now):
+        visits = follower.take(now)
+        if follower.make:
+            self._made += visits
+        return visits
+
+    def _end(self, visit, now):
+        """A visit has ended -> what comes by that."""
+        if visit in self._stopping or visit not in self._running[visit.schedule]:
+            return []                   # it was replaced
+        self._leave(visit)
+        if visit.outcome == UNFIT or len(self._made) >= MAX_VISITS:
+            return []
+        followers = {}
+        for condition in (("schedule",) + visit.schedule, ("scenario",) + visit.scenario):
+            for follower in self._awaiting.get(condition, ()):
+                follower.meet(condition, now)
+                followers[follower.schedule] = follower
+        return [other for schedule in sorted(followers)
+                for other in self._take(followers[schedule], now)]
+
+    def _arrive_all(self, visits, now):
+        """Visits become sessions, as they come; then begins what may."""
+        arrived = []
+        for visit in visits:
+            self._arrive(visit, now)
+            arrived.append(visit)
+        for visit in self._stopping:
+            self._leave(visit)
+        self._stopping = []
+        self._begin(now)
+        for visit in arrived:
+            if visit.begin is None and visit.outcome is None:
+                closed = self._admission.find_closed(visit.list_gates())
+                visit.note("waits for " + (
+                    "a free slot" if not self._admission.has_room else "the limit of its scenario"
+                    if closed and closed[0][0] == "scenario" else "the end of the one before"))
+
+    def _arrive(self, visit, now):
+        """What becomes of a due time: as Decisions and Arrivals decide it."""
+        running, waiting = self._running[visit.schedule], self._waiting[visit.schedule]
+        other, replaced = find_overlap(visit.overlap, itertools.chain(
+            zip(running, itertools.repeat(True)), zip(waiting, itertools.repeat(False))),
+            visit.is_backlog)
+        count = self._count[visit.scenario] - len(replaced)
+        if other is not None:
+            visit.skip("the one due %s %s" % (local_iso(other.due), "still runs"
+                                              if other in running else "waits already"))
+        elif weigh_limit(visit.limit, visit.on_limit, count) not in ("", "wait"):
+            visit.skip("the limit of its scenario, %d" % visit.limit)
+        else:
+            if running and not replaced:
+                visit.overlap_with(next(iter(running)))
+            for other in replaced:
+                self._replace(other, visit, now)
+            self._count[visit.scenario] += 1
+            waiting[visit] = None
+            self._admission.add(visit, visit.priority, visit.list_gates())
+
+    def _replace(self, visit, following, now):
+        """A visit is stopped for the next due time of its schedule; one that runs is over when all
+        that come at this instant have come."""
+        if visit in self._stopping:
+            return
+        visit.replace(following, now)
+        if visit in self._running[visit.schedule]:
+            self._stopping.append(visit)
+        else:
+            del self._waiting[visit.schedule][visit]
+            self._admission.discard(visit)
+            self._count[visit.scenario] -= 1
+
+    def _leave(self, visit):
+        del self._running[visit.schedule][visit]
+        self._count[visit.scenario] -= 1
+        self._admission.leave(visit)
+
+    def _begin(self, now):
+        """Begins what may."""
+        while True:
+            visit = self._admission.take()
+            if visit is None:
+                return
+            del self._waiting[visit.schedule][visit]
+            visit.start(now)
+            self._occupy(visit)
+
+    def _occupy(self, visit):
+        self._running[visit.schedule][visit] = None
+        self._call_at(visit.end, self._end, visit)
 
 
 # ======================================================================================
@@ -9792,298 +10468,185 @@ class Forecast:
     """What a plan is made of: due times, and for a period that is to come what is open now,
     and which conditions are met."""
 
-    def __init__(self, agent, period, find_timetable):
-        self._agent, self._period, self._find_timetable = agent, period, find_timetable
+    def __init__(self, agent, period):
+        self._agent, self._period = agent, period
         self._is_past = period.begin < period.now       # played from an empty start
         self._begin = min(period.begin, period.now)
         self._followers, self._open = [], []
+        self._holds = [(None, period.hold)] if period.hold else []      # [(gate, Hold)]
 
-    def list_streams(self, repository):
-        """Yields the Visits of one schedule of a repository after the other;
-        what is open comes last."""
+    def list_streams(self, repository, schedules):
+        """Yields the Visits of one of the StoredSchedules of a repository after the other; what is
+        open is taken up last."""
         with repository.db.reading() as connection:
             durations = repository.views.get_durations(connection)
             opened = [] if self._is_past else repository.views.list_open(connection, self._agent)
             met = [] if self._is_past else repository.schedules.list_met(connection)
-        conditions, releases = collections.defaultdict(dict), {}
-        for schedule, kind, name, ended in met:
-            conditions[schedule][kind, repository.id, name] = ended
-        for row in repository.list_schedules():
-            if row["agent"] != self._agent:
+        conditions = collections.defaultdict(dict)
+        for name, kind, other, ended in met:
+            conditions[name][kind, repository.id, other] = ended
+        for stored in schedules:
+            schedule = stored.schedule
+            if schedule.agent != self._agent:
                 continue
-            try:
-                found = find_release(self._period.hold, hold_of(row))
-                if row["hold_since"]:
-                    releases[row["name"]] = found[0]
-                timetable = self._find_timetable(repository, row) if row["enabled"] else None
-                if timetable is not None:
-                    yield self._list_visits(
-                        repository, row, timetable, durations.get(row["scenario"]),
-                        conditions.get(row["name"], {}), *found)
-            # does not fire: another program has spoilt it
-            except (ValueError, Conflict) as error:
-                log.warning("schedule %s: %s", row["name"], error)
-        release, _ = find_release(self._period.hold)
-        self._open += [open_visit(repository, row, ticket, durations.get(row["scenario"]),
-                                  self._begin, releases.get(row["schedule"], release))
-                       for row, ticket in opened]
+            if stored.hold:
+                self._holds.append((schedule_gate(repository.id, schedule.name), stored.hold))
+            if stored.timetable is not None and schedule.enabled:
+                yield self._list_visits(repository, stored, durations.get(schedule.scenario),
+                                        conditions.get(schedule.name, {}))
+        self._open += [open_visit(repository, session, durations.get(session.ticket.scenario),
+                                  self._begin) for session in opened]
 
-    def _list_visits(self, repository, row, timetable, duration, met, release, note):
+    def _list_visits(self, repository, stored, duration, met):
         """The Visits of a schedule, in order; what it runs after is kept in mind."""
-        schedule = repository.schedules.read(row)
-        decided, begin, end = from_text(row["decided"]), self._period.begin, self._period.end
+        schedule, begin, end = stored.schedule, self._period.begin, self._period.end
+        release, note = find_release(self._period.hold, stored.hold)
         if not self._is_past:
             if begin == self._begin:    # what jitter delays is still to come
                 begin -= schedule.get("jitter")
-            begin = max(begin, decided + 0.001)
-        make = visit_maker(repository, schedule, duration, timetable)
-        waiting = row["waiting"] and not self._is_past and from_text(row["waiting"])
+            begin = max(begin, stored.decided + 0.001)
+        make = visit_maker(repository, schedule, duration, stored.timetable)
         if schedule.get("after"):
-            self._followers.append(Follower(repository, schedule, make, {
-                key: from_text(ended) for key, ended in met.items()}, release))
-        visits = list_visits(make, timetable, begin, end)
-        if note:
-            entry = Entry(repository, row["name"], row["revision"], timetable,
-                          Policy(*map(schedule.get, Policy._fields)), None, decided, release)
-            visits = list_held(make, entry, begin, end, release, note)
+            self._followers.append(Follower(repository, schedule, make, met, release))
+        visits = list_visits(make, stored.timetable, begin, end)
+        if note and stored.firing is not None:
+            visits = list_held(make, Entry(repository, stored, Missed(release, *ON_HOLD)),
+                               begin, end, release, note)
+        waiting = None if self._is_past else stored.waiting
         return itertools.chain([make(waiting)] if waiting else [], visits)
 
     def play(self, streams):
-        """Plays what list_streams has given of all repositories, as Schedules.plan says."""
+        """Plays what list_streams has given of all repositories, as ScheduleListing.plan says."""
         begin, end = self._period.begin, self._period.end
         visits = list(list_earliest(streams, MAX_VISITS + 1, lambda visit: visit.due))
         if len(visits) > MAX_VISITS:
             end = max(begin, visits.pop().due)
-        plan = Plan(self._period.slots, self._followers, self._begin)
-        plan.take_up(self._open)
-        visits = plan.play(sorted(visits, key=lambda visit: visit.at), end)
+        play = Play(self._period.slots, self._begin, self._followers, self._holds)
+        play.take_up(self._open)
+        visits = play.run(sorted(visits, key=lambda visit: visit.turn), end)
         return end, [visit for visit in visits
                      if visit.due >= begin or visit.begin is None or visit.begin >= begin]
 
 
-class Follower:
-    """A schedule with `after` in a plan: what it waits for, and its due time that waits. make(due)
-    -> Visit, when it has no due times of its own. `met` is {(kind, repository id, name): when}."""
+# ======================================================================================
+# scheduling/listing.py
+# What is shown of schedules: how they stand, what comes, what was, and what a plan foresees.
+# ======================================================================================
 
-    def __init__(self, repository, schedule, make, met=(), release=0.0):
-        self.schedule = repository.id, schedule.name
-        self.conditions = {(kind, repository.id, name): within_s
-                           for kind, name, within_s in schedule.list_conditions()}
-        self.release = release          # until then it is held
-        self.make = None if schedule.rule else make
-        self._met, self._waiting = dict(met), None
+class ScheduleListing:
+    """Looks at the schedules of all repositories, those of other agents too; nothing fires."""
 
-    def wait(self, visit):
-        """A due time waits from now on; the one before it does no more."""
-        if self._waiting:
-            self._waiting.skip("what it runs after had not ended well by the next due time")
-        self._waiting = visit
+    def __init__(self, schedules, places, clock):
+        self._schedules, self._places, self._clock = schedules, places, clock
 
-    def meet(self, key, now):
-        """A session of this key has ended well."""
-        self._met[key] = now
+    def list_all(self, repository=None, name=None):
+        """Yields (repository, StoredSchedule, next due time or None) of schedules."""
+        troubles = []
+        for owner, stored in self._read_all(repository, troubles, self._lister(name)):
+            yield owner, stored, self._find_next(stored)
+        if troubles:
+            raise troubles[0]
 
-    def take(self, now):
-        """[the Visit that may begin since all is met], or []."""
-        if now < self.release or not (self.make or self._waiting) or not all(
-                key in self._met and now - self._met[key] <= (within_s or now)
-                for key, within_s in self.conditions.items()):
-            return []
-        visit, self._waiting, self._met = self._waiting or self.make(now), None, {}
-        return [visit]
+    def get(self, name, repository):
+        """[as list_all] of a schedule: each repository has its own. NotFound; without a name
+        nothing."""
+        schedules = []
+        try:
+            for schedule in self.list_all(repository, name) if name is not None else ():
+                schedules.append(schedule)
+        except RepositoryError:
+            if not schedules:
+                raise
+        if name is not None and not schedules:
+            raise NotFound("no schedule %s" % name)
+        return schedules
 
+    def _lister(self, name=None):
+        """What gives the StoredSchedules of a repository by name, or the one of a name."""
+        return lambda repository: (self._read(repository, row)
+                                   for row in repository.list_schedules(name))
 
-class Plan:
-    """Plays sessions against the slots of the agent and the limits of schedules and scenarios."""
+    def _read(self, repository, row):
+        """A row -> StoredSchedule, with the Timetable that its Entry has already."""
+        entry = self._schedules.find(repository, row["name"])
+        is_current = entry is not None and entry.revision == row["revision"]
+        return repository.schedules.read(row, self._schedules.calendars,
+                                         entry.timetable if is_current else None)
 
-    def __init__(self, slots, followers=(), begin=0.0):
-        self._free, self._now = slots, begin
-        self._followers = {follower.schedule: follower for follower in followers}
-        self._awaiting = collections.defaultdict(list)      # condition -> Followers
-        self._made = []                 # visits of followers that have no due times
-        # heap of (when, order, what to do then -> visits that come by it)
-        self._events = []
-        # heaps of (-priority, order, Visit); gate -> what waits for it
-        self._ready, self._aside = [], {}
-        self._busy = collections.Counter()      # gate -> how many run in it
-        self._open = collections.Counter()      # scenario -> its sessions, those that wait too
-        self._of = {}                   # schedule -> ({order: Visit} that run, and that wait)
-        self._order = itertools.count()         # that of arrival
-        for follower in followers:
-            self._call_at(max(begin, follower.release), self._take, follower)
-            for condition in follower.conditions:
-                self._awaiting[condition].append(follower)
+    def _read_all(self, repository, troubles, read):
+        """Yields (repository, item) for each of read(repository); why another could not be read is
+        told in `troubles`, for the end."""
+        try:
+            for owner in self._places.readable(repository):
+                try:
+                    for item in read(owner):
+                        yield owner, item
+                except RepositoryError as error:
+                    troubles.append(error)
+        except RepositoryError as error:
+            troubles.append(error)
 
-    def take_up(self, visits):
-        """Sessions that are open when the play begins, in the order of their creation."""
-        for visit in visits:
-            self._open[visit.scenario] += 1
-            self._of.setdefault(visit.schedule, ({}, {}))
-            if visit.begin is not None:
-                self._occupy(next(self._order), visit)
-            elif visit.at <= self._now:
-                self._wait(visit)
-            else:
-                order = next(self._order)
-                self._of[visit.schedule][1][order] = visit
-                self._call_at(visit.at, self._come_up, order, visit)
-        self._begin(self._now)
+    def _find_next(self, stored):
+        timetable = stored.timetable if stored.schedule.enabled else None
+        return timetable and timetable.next_after(self._find_undecided(stored))
 
-    def play(self, visits, end):
-        """Visits in the order of their times -> these and those of followers,
-        with what becomes of them."""
-        for at, together in itertools.groupby(visits, key=lambda visit: max(visit.at, self._now)):
-            self._advance(at)
-            self._arrive_all([visit for each in together if not each.is_held
-                              for visit in self._come_due(each, at)], at)
-        self._advance(end)
-        # what is still to come would hold the plan, and be held by it
-        self._events.clear()
-        visits = sorted(visits + self._made, key=lambda visit: visit.at) if self._made else visits
-        for visit in visits:
-            if visit.begin is None and visit.end is None and visit.outcome != SKIPS:
-                visit.outcome = UNFIT
-                visit.notes.append("has not begun by the end of the period")
-        return visits
+    def _find_undecided(self, stored, begin=None):
+        """From where on due times can still come: now, or later when the clock was ahead once."""
+        now = self._clock.now()
+        ahead = stored.decided if stored.decided > now else 0.0
+        return int(max(now if begin is None else begin, ahead) // 1)
 
-    def _call_at(self, when, function, *arguments):
-        heapq.heappush(self._events,
-                       (when, next(self._order), functools.partial(function, *arguments)))
+    def preview(self, name, repository, begin, end, count, with_excluded=False):
+        """Yields (due, schedule, repository, note) of coming due times, in order; nothing fires."""
+        self.get(name, repository)
+        troubles = []
 
-    def _advance(self, now):
-        while self._events and self._events[0][0] <= now:
-            when, following = self._events[0][0], []
-            while self._events and self._events[0][0] == when:
-                following += heapq.heappop(self._events)[-1](when)
-            self._arrive_all(following, when)
+        def list_streams():
+            for owner, stored in self._read_all(repository, troubles, self._lister(name)):
+                if stored.timetable is not None and (name or stored.schedule.enabled):
+                    yield list_coming(stored.timetable, self._find_undecided(stored, begin), end,
+                                      with_excluded, (stored.schedule.name, owner.id, owner))
+        for due, schedule, _, owner, before, excluded, timetable in list_earliest(
+                list_streams(), count, lambda coming: coming[:3]):
+            note = "excluded (%s): %s" % excluded if excluded is not None else \
+                self._tell(owner, schedule, due, before, timetable)
+            if note is not None:
+                yield due, schedule, owner, note
+        if troubles:
+            raise troubles[0]
 
-    def _come_due(self, visit, now):
-        """What comes with a due time: it, unless that waits for the end of others."""
-        follower = self._followers.get(visit.schedule)
-        if follower is None:
-            return [visit]
-        follower.wait(visit)
-        return self._take(follower, now)
+    def _tell(self, repository, name, due, before, timetable):
+        """What is to be said of a due time, the one before it being `before`; None: it has fired
+        already, by a clock that was ahead."""
+        now = self._clock.now()
+        with repository.db.reading() as connection:
+            row = repository.schedules.get(connection, name)
+            if due > now and repository.ledger.is_recorded(connection, name, due):
+                return None
+        stored = self._read(repository, row).check()
+        notes = list_notes(stored.schedule, timetable, due, before) + list_holds(stored.hold)
+        if before == self._find_undecided(stored):
+            notes += list_ahead(before, now)
+        return "; ".join(notes)
 
-    def _come_up(self, order, visit, now):
-        """The start time of an open session has come, or the release of what holds it."""
-        if self._of[visit.schedule][1].pop(order, None):
-            self._wait(visit)
-        return []
+    def plan(self, period, repository, troubles):
+        """Plays a Period -> (the instant up to which, [Visit] in the order of their times). What
+        could not be read is told in `troubles`."""
+        forecast = Forecast(self._schedules.name, period)
+        return forecast.play(visits for _, visits in self._read_all(
+            repository, troubles,
+            lambda owner: forecast.list_streams(owner, self._lister()(owner))))
 
-    def _take(self, follower, now):
-        visits = follower.take(now)
-        if follower.make:
-            self._made += visits
-        return visits
-
-    def _end(self, order, visit, now):
-        """A visit has ended -> what comes by that."""
-        if order not in self._of[visit.schedule][0]:        # it was replaced
-            return []
-        self._leave(order, visit)
-        if visit.outcome == UNFIT or len(self._made) >= MAX_VISITS:
-            return []
-        met = [(follower, key) for key in (("schedule",) + visit.schedule,
-                                           ("scenario",) + visit.scenario)
-               for follower in self._awaiting.get(key, ())]
-        for follower, key in met:
-            follower.meet(key, now)
-        return [visit for follower, _ in met for visit in self._take(follower, now)]
-
-    def _arrive_all(self, visits, now):
-        for visit in visits:
-            self._arrive(visit, now)
-        self._begin(now)
-        for visit in visits:
-            if visit.begin is None and visit.outcome is None:
-                full = self._find_full(visit)
-                visit.notes.append("waits for " + (
-                    "a free slot" if self._free <= 0 else "the limit of its scenario"
-                    if full and full[0] == "scenario" else "the end of the one before"))
-
-    def _arrive(self, visit, now):
-        running, waiting = self._of.setdefault(visit.schedule, ({}, {}))
-        before = next(itertools.chain(running.values(), waiting.values()), None)
-        replaced = len(running) + len(waiting) if visit.overlap == "stop" else 0
-        if visit.overlap == "skip" and before or visit.overlap == "queue" and waiting \
-                and not visit.is_backlog:
-            other = next(iter((waiting or running).values()))
-            visit.skip("the one due %s %s" % (local_iso(other.due),
-                                              "waits already" if waiting else "still runs"))
-        elif self._open[visit.scenario] - replaced >= visit.limit and visit.on_limit != "wait":
-            visit.skip("the limit of its scenario, %d" % visit.limit)
-        else:
-            if replaced:
-                self._replace(visit, running, waiting, now)
-            elif running:
-                visit.outcome = visit.outcome or OVERLAPS
-                visit.notes.append("the one due %s still runs" % local_iso(before.due))
-            self._open[visit.scenario] += 1
-            self._wait(visit)
-
-    def _wait(self, visit):
-        order = next(self._order)
-        self._of[visit.schedule][1][order] = visit
-        heapq.heappush(self._ready, (-visit.priority, order, visit))
-
-    def _replace(self, visit, running, waiting, now):
-        for other in itertools.chain(running.values(), waiting.values()):
-            other.outcome, other.end = OVERLAPS, now
-            other.notes.append("stopped by the one due %s" % local_iso(visit.due))
-        for order in list(running):
-            self._leave(order, running[order])
-        self._open[visit.scenario] -= len(waiting)
-        waiting.clear()
-
-    @staticmethod
-    def _gates(visit):
-        """As of a Ticket."""
-        own = [(("schedule",) + visit.schedule, MAX_QUEUE if visit.overlap == "parallel" else 1)]
-        return own * bool(visit.name) + [(("scenario",) + visit.scenario, visit.limit)]
-
-    def _find_full(self, visit):
-        return next((gate for gate, limit in self._gates(visit) if self._busy[gate] >= limit), None)
-
-    def _leave(self, order, visit):
-        del self._of[visit.schedule][0][order]
-        self._free += 1
-        self._open[visit.scenario] -= 1
-        for gate, _ in self._gates(visit):
-            self._busy[gate] -= 1
-            self._let_in(gate)
-
-    def _let_in(self, gate):
-        """The first of those that wait for a gate may look again."""
-        if self._aside.get(gate):
-            heapq.heappush(self._ready, heapq.heappop(self._aside[gate]))
-
-    def _begin(self, now):
-        """Begins what may: the highest priority first, then in the order of arrival."""
-        while self._free > 0 and self._ready:
-            entry = heapq.heappop(self._ready)
-            _, order, visit = entry
-            waiting = self._of[visit.schedule][1]
-            full = self._find_full(visit)
-            if full or order not in waiting:    # it was replaced
-                if order in waiting:
-                    heapq.heappush(self._aside.setdefault(full, []), entry)
-                for gate, limit in self._gates(visit):      # its turn is that of the next
-                    if self._busy[gate] < limit:
-                        self._let_in(gate)
-                continue
-            visit.begin, visit.end = now, now + visit.duration
-            self._occupy(order, waiting.pop(order))
-            visit.outcome = visit.outcome or (STARTS if now == visit.at else QUEUES)
-            if now > visit.at:
-                visit.notes.append("waits %.3g s" % (now - visit.at))
-
-    def _occupy(self, order, visit):
-        self._of[visit.schedule][0][order] = visit
-        self._free -= 1
-        for gate, _ in self._gates(visit):
-            self._busy[gate] += 1
-        self._call_at(visit.end, self._end, order, visit)
+    def list_occurrences(self, name, repository, limit):
+        """(repository, row) of occurrences, newest first."""
+        troubles = []
+        rows = list(self._read_all(repository, troubles, lambda owner: owner.db.read(
+            owner.ledger.list_occurrences, name, limit)))
+        if not any(row["schedule"] == name for _, row in rows):
+            self.get(name, repository)
+        yield from sorted(rows, key=lambda occurrence: occurrence[1]["due"], reverse=True)[:limit]
+        if troubles:
+            raise troubles[0]
 
 
 # ======================================================================================
@@ -10093,26 +10656,49 @@ class Plan:
 # Thread scheduler: calls Scheduler.tick(); ends at Agent.stop().
 # ======================================================================================
 
-class Scheduler:
-    """Fires what is due, by the standard library's sched: one event a schedule, its next due time.
+FIRST = 0, ""           # before the key of every Entry, for what comes up at one instant
 
-    Nothing is cancelled by search: an event whose entry was replaced or armed anew is
-    recognised when it comes up. `decide(entry, upto, spans)` hands due times to the
-    repository; when that is written, `decided(entry, upto)` arms the next.
-    `on_step(seconds)` is told when the clock of the day has stepped.
+
+class Scheduler:
+    """Decides the due times of schedules as they come, by the standard library's sched.
+
+    The life of an Entry, from its row until another takes its place:
+
+        put() ----> ARMED: `due` is the instant at which it is to be looked at, and an event of
+                      |    sched waits for it; without due times it rests for ever
+                      |    tick(): that instant has come
+                      v
+                   held? ---yes--> RESTS: neither `due` nor `asked`; the release of the agent
+                      | no         arms it again, that of its own hold puts another in its place
+                      v
+                   judge(): which due times have come, and what becomes of each: Spans
+                      |    none that is to be written: straight to decided()
+                      v
+                   ASKED: `asked` is up to where; decide(entry, upto, spans) hands them to its
+                      |    repository, which makes sessions and occurrences in one transaction
+                      v
+                   decided(entry, upto): written; `decided` moves on, and it is ARMED again
+
+    A repository that cannot be written leaves it ASKED until it can. What came due while the agent
+    was down or held, the clock was stepped, or a repository was slow, is Missed: for all entries at
+    once or for one of them; judge() gets the one that reaches further. What comes up at one instant
+    does so by the id of its repository, then by name. Nothing is cancelled by search: an event
+    whose entry was replaced or armed anew is recognised when it comes up.
+
+    `decide` is handed down, since only who holds the repositories can write; so is
+    `on_step(seconds)`, told when the clock of the day has stepped.
     """
 
     def __init__(self, clock, decide, on_step=lambda seconds: None):
         self._clock, self._decide, self._on_step = clock, decide, on_step
         self._events = sched.scheduler(clock.now, lambda seconds: None)
-        self._entries = {}
+        self._entries = {}                      # key -> Entry
         self._changed = threading.Condition()
         self._is_stopping = self._is_held = False
         self._is_woken = False
         self._sleeps_until = float("inf")       # what comes before then wakes it
-        # the clock of the day before the steady one, seconds
-        self._ahead = None
-        self._since, self._why = 0.0, DOWN      # as of an Entry, for all
+        self._ahead = None              # the clock of the day before the steady one, seconds
+        self._missed = Missed(0.0, *DOWN)       # by all
         self._outdated = 0                      # events whose entry was replaced
         self._look, self._no_words = self._come_up, {}      # the same objects for all events
 
@@ -10151,16 +10737,14 @@ class Scheduler:
     def call_at(self, when, function):
         """Calls function() in the scheduler's thread at a time (epoch seconds)."""
         with self._changed:
-            self._events.enterabs(when, 0, function)
+            self._events.enterabs(when, FIRST, function)
             self._wake(when)
 
     def decided(self, entry, upto, was_slow=False):
         """Due times are decided and written: arms the next. What came due while a slow repository
         was waited for was missed."""
         with self._changed:
-            entry.decided, entry.asked = max(entry.decided, upto), None
-            if was_slow:
-                entry.since, entry.why = self._clock.now(), AWAY
+            entry.settle(upto, Missed(self._clock.now(), *AWAY) if was_slow else None)
             if self._entries.get(entry.key) is entry:
                 self._arm(entry)
 
@@ -10168,17 +10752,17 @@ class Scheduler:
         """Held, nothing is decided; the release decides what was due meanwhile."""
         with self._changed:
             if self._is_held and not is_held:
-                self._since, self._why = self._clock.now(), ON_HOLD
+                self._missed = Missed(self._clock.now(), *ON_HOLD)
                 for entry in list(self._entries.values()):
                     if entry.due is None and entry.asked is None:
                         self._arm(entry)
             self._is_held = is_held
 
     def _arm(self, entry):
-        entry.due = entry.find_event()
-        if entry.due is not None:
-            self._events.enterabs(entry.due, 1, self._look, (entry, entry.due), self._no_words)
-            self._wake(entry.due)
+        due = entry.arm()
+        if due is not None:
+            self._events.enterabs(due, entry.key, self._look, (entry, due), self._no_words)
+            self._wake(due)
 
     # -- time --------------------------------------------------------------------------
 
@@ -10190,6 +10774,7 @@ class Scheduler:
         return self._events.run(blocking=False)
 
     def _watch_clock(self):
+        """Notices that the clock of the day has gone otherwise than the steady one."""
         before = self._clock.monotonic()
         now = self._clock.now()
         after = self._clock.monotonic()
@@ -10201,15 +10786,15 @@ class Scheduler:
             return
         with self._changed:
             if step > 0:
-                self._since, self._why = now, (
-                    MISFIRE, "the clock stepped forward by %.1f s" % step)
+                self._missed = Missed(now, MISFIRE, "the clock stepped forward by %.1f s" % step)
             else:                               # what is due from now on is not missed
-                self._since = min(self._since, now)
+                self._missed = self._missed._replace(until=min(self._missed.until, now))
                 for entry in self._entries.values():
-                    entry.since = min(entry.since, now)
+                    entry.step_back(now)
         self._on_step(step)
 
     def _forget_outdated(self):
+        """Makes the queue of events anew without those whose entry was replaced."""
         with self._changed:
             events, self._events = (self._events.queue,
                                     sched.scheduler(self._clock.now, lambda _: None))
@@ -10222,26 +10807,28 @@ class Scheduler:
         return entry.due == due and self._entries.get(entry.key) is entry
 
     def _come_up(self, entry, due):
+        """The event of an Entry has come up: it is judged, if it is still this one."""
         with self._changed:
             if not self._is_current(entry, due):
                 self._outdated -= 1
                 return
             if self._is_stopping:
                 return
-            entry.due = None
+            entry.come_up()
             if self._is_held or entry.hold or entry.asked is not None:
                 return                  # decided at the release, armed when it is written
-            entry.asked = entry.decided
+            entry.ask()
         self._judge(entry)
 
     def _judge(self, entry):
+        """Hands on what becomes of what has come by now -> up to where."""
         with self._changed:
-            since, why = max((self._since, self._why), (entry.since, entry.why))
+            missed = max(self._missed, entry.missed)
         now = self._clock.now()
-        upto, spans = entry.judge(now, since, why)
-        if not any(not span.reason for span in spans):
-            entry.quiet = now + EXCLUDED_S
-        entry.asked = upto
+        upto, spans = entry.judge(now, missed)
+        if all(span.reason for span in spans):
+            entry.keep_quiet(now + EXCLUDED_S)
+        entry.ask(upto)
         if spans:
             self._decide(entry, upto, spans)
         else:
@@ -10258,7 +10845,8 @@ class Scheduler:
             if entry.asked is not None or entry.timetable is None:
                 return self._clock.now() if entry.asked is None else entry.asked
             self._outdated += entry.due is not None
-            entry.due, entry.asked = None, entry.decided
+            entry.come_up()
+            entry.ask()
         return self._judge(entry)
 
     def run(self):
@@ -10292,11 +10880,8 @@ class Scheduler:
 
 # ======================================================================================
 # scheduling/schedules.py
-# The schedules of all repositories: loaded, changed, fired, listed.
+# The schedules of an agent's name in all repositories: loaded, armed, fired.
 # ======================================================================================
-
-CHANGE_TRIES = 20       # of a change that others come before
-
 
 @contextlib.contextmanager
 def uncollected():
@@ -10311,62 +10896,58 @@ def uncollected():
 
 
 class Schedules:
-    """The schedules of an agent's name: what the repositories hold, and what the scheduler fires.
+    """What the repositories hold of an agent's schedules, kept in its Scheduler, and what that
+    decides, handed to them.
 
     `take_made(repository, Made)` takes the session of a due time, and those that it replaces.
     """
 
     def __init__(self, name, places, master, clock, queue, agent_is_held, take_made):
-        self._name, self._places, self._master, self._clock = name, places, master, clock
+        self.name = name
+        self._places, self._master, self._clock = places, master, clock
         self._queue, self._agent_is_held = queue, agent_is_held
         self._take_made = take_made
         self._started = clock.now()
-        # key of what this start fires and has not yet -> as ON_HOLD
+        # key of what this start fires and has not yet -> (reason, text) of what is missed by then
         self._startups = {}
-        self._calendars = master.calendars()
+        self.calendars = master.calendars()     # name -> dates; replaced, never changed
         self.scheduler = Scheduler(clock, self._decide, self._stepped)
+
+    # -- loading -----------------------------------------------------------------------
 
     def forget(self, repository):
         """A repository is let go: its schedules do not fire until it is back."""
         for entry in self.scheduler.list_entries(repository.id):
             self.scheduler.remove(entry.key)
 
-    def _entry(self, repository, row, now, why=None):
-        """The Entry of a row. `why` due times since its last decision were missed; None:
-        nothing was away."""
-        since, decided, hold, trouble = now, now, None, ""
-        try:
-            decided = from_text(row["decided"])
-            for moment in (row["hold_since"], row["hold_until"], row["waiting"]):
-                if moment:
-                    from_text(moment)
-        except ValueError:
-            trouble = "a time in its row is none; SCHED SET or RELEASE writes it anew"
-        if not trouble:
-            hold = hold_of(row)
-        before = self.scheduler.find((repository.id, row["name"]))
-        if before is not None and before.hold and not hold:
-            why = ON_HOLD
-        elif why is None and before is not None:
-            since, why = before.since, before.why
-        elif why is None:       # new here: what came due while that was written is not missed
-            since, why = decided if now - decided < WRITE_S else now, DOWN
-        timetable, policy = None, Policy("skip", None, 0)
-        try:
-            if trouble:
-                raise CalendarError(trouble)
-            schedule = repository.schedules.read(row)
-            policy = _share(Policy(schedule.get("misfire"), schedule.get("grace"),
-                                   schedule.get("jitter")))
-            if schedule.enabled and schedule.rule:
-                timetable = schedule.timetable(self._calendars)
-        except (CalendarError, Conflict) as error:
-            message = "does not fire: %s" % error
+    def find(self, repository, name):
+        """The Entry of a schedule of this repository as it is now, or None."""
+        entry = self.scheduler.find((repository.id, name))
+        return entry if entry is not None and entry.repository is repository else None
+
+    def _make_entry(self, repository, row, now, why=None):
+        """The Entry of a row. `why` (reason, text) due times since its last decision were missed;
+        None: nothing was away. What it does not fire for is told."""
+        stored = repository.schedules.read(row, self.calendars)
+        if stored.trouble and stored.schedule.enabled:
+            message = "does not fire: %s" % stored.trouble
             log.warning("schedule %s %s", row["name"], message)
             repository.db.submit(repository.ledger.note_failed, row["name"],
-                                 to_text(int(now) + 0.5), message, to_text(now))  # at no due time
-        return Entry(repository, row["name"], row["revision"], timetable, policy, hold, decided,
-                     since, why)
+                                 int(now) + 0.5, message, now)      # at no due time
+        before = self.scheduler.find((repository.id, row["name"]))
+        return Entry(repository, stored, self._find_missed(stored, before, now, why))
+
+    @staticmethod
+    def _find_missed(stored, before, now, why):
+        """What a new Entry has Missed, `before` being the one in whose place it comes, or None."""
+        if before is not None and before.hold and not stored.hold:
+            return Missed(now, *ON_HOLD)
+        if why is not None:
+            return Missed(now, *why)
+        if before is not None:
+            return before.missed
+        # new here: what came due while that was written is not missed
+        return Missed(stored.decided if now - stored.decided < WRITE_S else now, *DOWN)
 
     def load(self, place):
         """Reads the schedules of this agent's name and arms what is new or has changed."""
@@ -10374,7 +10955,7 @@ class Schedules:
         why = DOWN if not place.has_started else None if place.loaded is repository else AWAY
         gone, changed = {entry.name: entry
                          for entry in self.scheduler.list_entries(repository.id)}, []
-        for name, *state in repository.db.read(repository.schedules.list_revisions, self._name):
+        for name, *state in repository.db.read(repository.schedules.list_revisions, self.name):
             entry = gone.pop(name, None)
             if entry is None or entry.repository is not repository \
                     or [entry.revision, entry.hold and entry.hold.since] != state:
@@ -10386,7 +10967,7 @@ class Schedules:
                 self.read_calendars()
         with uncollected():
             for row in repository.read_schedules(changed):
-                self._put(self._entry(repository, row, now, why), not place.has_started)
+                self._put(self._make_entry(repository, row, now, why), not place.has_started)
         for entry in gone.values():
             self._remove(entry.key)
         newest = max((entry.decided for entry in self.scheduler.list_entries(repository.id)),
@@ -10400,8 +10981,8 @@ class Schedules:
     def keep_held(self, repository):
         """Before the sessions of a repository are queued: those of held schedules do not begin."""
         for name, _, held_since in repository.db.read(repository.schedules.list_revisions,
-                                                      self._name):
-            if held_since:
+                                                      self.name):
+            if held_since is not None:
                 self._queue.hold_schedule((repository.id, name), True)
 
     def _remove(self, key):
@@ -10409,13 +10990,79 @@ class Schedules:
         self._queue.hold_schedule(key, False)       # what it started goes on
 
     def _put(self, entry, is_start=False):
+        """Takes an Entry in; `is_start`: its rule may be that of a start of the agent."""
         self._queue.hold_schedule(entry.key, entry.hold is not None)
         before = self.scheduler.find(entry.key)
         self.scheduler.put(entry)
         if entry.hold and entry.hold.until and not (before and before.hold == entry.hold):
-            self.scheduler.call_at(from_text(entry.hold.until), lambda: self._hold_over(entry))
+            self.scheduler.call_at(entry.hold.until, lambda: self._hold_over(entry))
         if is_start and entry.timetable and entry.timetable.rule.kind == "startup":
             self._startups[entry.key] = "", ""
+
+    def refresh(self, repository, name):
+        """Makes a change of a schedule effective at once."""
+        row = repository.db.read(repository.schedules.find, name)
+        if row is None or row["agent"] != self.name:
+            self._remove((repository.id, name))
+        else:
+            self._put(self._make_entry(repository, row, self._clock.now()))
+            self.fire_startups()
+            if '"after"' in row["options"]:
+                self.decide_after(repository)
+
+    def read_calendars(self):
+        """Takes over what has changed in the calendars.
+        What has come by now is decided by the old ones, unless it is held."""
+        before, self.calendars = self.calendars, self._master.calendars()
+        changed = [name for name in set(before) | set(self.calendars)
+                   if before.get(name) != self.calendars.get(name)]
+        now = self._clock.now()
+        places = [place for place in self._places.list_all() if place.repository] if changed else ()
+        for repository in [place.repository for place in places]:
+            with contextlib.suppress(RepositoryError):      # it is read when it comes back
+                names = {user for name in changed
+                         for user in repository.db.read(repository.schedules.list_users, name)}
+                for row in repository.read_schedules(sorted(names)):
+                    if row["agent"] == self.name:
+                        upto = self.scheduler.decide_now((repository.id, row["name"]))
+                        entry = self._make_entry(repository, row, now)
+                        entry.settle(upto or 0.0)
+                        self._put(entry)
+
+    def update(self):
+        """Reads the schedules and calendars again -> how many schedules are loaded."""
+        self.read_calendars()
+        for repository in self._places.readable():
+            place = self._places.find(repository)
+            if place:
+                self.load(place)
+        return sum(len(self.scheduler.list_entries(place.attachment.id))
+                   for place in self._places.list_all())
+
+    # -- firing ---------------------------------------------------------------------
+
+    def _decide(self, entry, upto, spans):
+        """Hands due times to the repository; the next is armed when they are written."""
+        repository, began = entry.repository, self._clock.monotonic()
+        failures = repository.db.failures
+
+        def then(pending):
+            self._take(repository, pending)
+            if not isinstance(pending.error, RepositoryError):
+                # a paused agent fails at nothing
+                is_long = self._clock.monotonic() - began > WRITE_S
+                self.scheduler.decided(entry, upto, is_long and repository.db.failures > failures)
+        repository.db.submit(repository.decisions.decide, entry.name, entry.revision, upto,
+                             spans, self._clock.now(), self._agent_is_held(), then=then)
+
+    def _take(self, repository, pending):
+        """Sessions that a decision has made are queued, those that they replace are stopped."""
+        if isinstance(pending.error, Changed):
+            repository.is_behind = True         # what is in memory is read again
+        elif pending.error is not None and not isinstance(pending.error, RepositoryGone):
+            log.error("schedules of repository %s: %s", repository.name, pending.error)
+        for made in pending.value or ():
+            self._take_made(repository, made)
 
     def fire_startups(self):
         """Decides what a start of the agent fires; what is held then, at the release."""
@@ -10430,67 +11077,11 @@ class Schedules:
                 is_over = misfire == "skip" or grace is not None and self._clock.now() - due > grace
                 self._decide(entry, due, [Span(due, due, 1, reason if is_over else "", text)])
 
-    def refresh(self, repository, name):
-        """Makes a change of a schedule effective at once."""
-        row = repository.db.read(repository.schedules.find, name)
-        if row is None or row["agent"] != self._name:
-            self._remove((repository.id, name))
-        else:
-            self._put(self._entry(repository, row, self._clock.now()))
-            self.fire_startups()
-            if '"after"' in row["options"]:
-                self.decide_after(repository)
-
-    def read_calendars(self):
-        """Takes over what has changed in the calendars.
-        What has come by now is decided by the old ones, unless it is held."""
-        before, self._calendars = self._calendars, self._master.calendars()
-        changed = [name for name in set(before) | set(self._calendars)
-                   if before.get(name) != self._calendars.get(name)]
-        now = self._clock.now()
-        places = [place for place in self._places.list_all() if place.repository] if changed else ()
-        for repository in [place.repository for place in places]:
-            with contextlib.suppress(RepositoryError):      # it is read when it comes back
-                names = {user for name in changed
-                         for user in repository.db.read(repository.schedules.list_users, name)}
-                for row in repository.read_schedules(sorted(names)):
-                    if row["agent"] == self._name:
-                        upto = self.scheduler.decide_now((repository.id, row["name"]))
-                        entry = self._entry(repository, row, now)
-                        entry.decided = max(entry.decided, upto or 0.0)
-                        self._put(entry)
-
-    # -- decisions ---------------------------------------------------------------------
-
-    def _decide(self, entry, upto, spans):
-        """Hands due times to the repository; the next is armed when they are written."""
-        repository, began = entry.repository, self._clock.monotonic()
-        upto_text, failures = to_text(upto), repository.db.failures
-        spans = [in_text(span) for span in spans]
-
-        def then(pending):
-            self._take(repository, pending)
-            if not isinstance(pending.error, RepositoryError):
-                # a paused agent fails at nothing
-                is_long = self._clock.monotonic() - began > WRITE_S
-                self.scheduler.decided(entry, upto, is_long and repository.db.failures > failures)
-        repository.db.submit(repository.decisions.decide, entry.name, entry.revision, upto_text,
-                             spans, to_text(self._clock.now()), self._agent_is_held(), then=then)
-
-    def _take(self, repository, pending):
-        """Sessions that a decision has made are queued, those that they replace are stopped."""
-        if isinstance(pending.error, Changed):
-            repository.is_behind = True         # what is in memory is read again
-        elif pending.error is not None and not isinstance(pending.error, RepositoryGone):
-            log.error("schedules of repository %s: %s", repository.name, pending.error)
-        for made in pending.value or ():
-            self._take_made(repository, made)
-
     def decide_after(self, repository):
         """Decides the schedules whose conditions are met, unless the agent is held."""
         if not self._agent_is_held():
-            repository.db.submit(repository.decisions.decide_after, self._name,
-                                 to_text(self._clock.now()), False,
+            repository.db.submit(repository.decisions.decide_after, self.name,
+                                 self._clock.now(), False,
                                  then=lambda pending: self._take(repository, pending))
 
     def released(self):
@@ -10506,230 +11097,19 @@ class Schedules:
             ("forward", seconds, "what was due between counts as missed") if seconds > 0 else
             ("back", -seconds, "what was due in that time does not fire again"))
         log.warning("%s", message)
-        now = to_text(self._clock.now())
+        now = self._clock.now()
         for place in self._places.list_all():
             if place.repository:
                 place.repository.db.submit(place.repository.ledger.note_step, message, now)
 
-    # -- changes -----------------------------------------------------------------------
-
-    def add(self, schedule, repository):
-        """Adds a schedule, effective at once. Exists, NotFound, BadRequest, Conflict."""
-        self._check(schedule)
-        found = self._places.get(repository) if repository else \
-            self._places.with_scenario(schedule.scenario, schedule.version)
-        found.db.write(found.schedules.add, schedule, to_text(self._clock.now()))
-        self.refresh(found, schedule.name)
-
-    def set(self, name, repository, changes):
-        """Changes a schedule, effective at once; changes(Schedule) -> Schedule. As add()."""
-        found = self._places.with_schedule(name, repository)
-        for is_last in [False] * (CHANGE_TRIES - 1) + [True]:
-            row, now = found.db.read(found.schedules.get, name), to_text(self._clock.now())
-            before = found.schedules.read(row)
-            schedule = changes(before)
-            if schedule == before._replace(enabled=False):      # whatever else is wrong with it
-                method = found.schedules.put
-            else:
-                method = found.schedules.set
-                self._check(schedule, is_moved=schedule.timing != before.timing)
-            try:
-                found.db.write(method, schedule, now, self.find_origin(found, row, now))
-                break
-            except Changed:             # by another client, or by a due time that has come
-                if is_last:
-                    raise
-        self.refresh(found, name)
-
-    def find_origins(self, repository, schedules, now):
-        """{name: Origin} of those of these Schedules that are there."""
-        rows = [repository.db.read(repository.schedules.find, schedule.name)
-                for schedule in schedules]
-        return {row["name"]: self.find_origin(repository, row, now) for row in rows if row}
-
-    def find_origin(self, repository, row, now):
-        """The Origin of a change of this row: with what had come by now (UTC text) and was not
-        decided, held or delayed by jitter."""
-        entry, spans = self.scheduler.find((repository.id, row["name"])), ()
-        if entry is not None and entry.timetable is not None and entry.repository is repository:
-            spans = tuple(in_text(span) for span in entry.list_skipped(
-                *(int(from_text(moment) // 1) for moment in (row["decided"], now)), why=CHANGED))
-        return Origin(row["revision"], row["decided"], spans)
-
-    def _check(self, schedule, is_moved=True):
-        faults = schedule.list_faults()
-        if faults:
-            field, reason = faults[0]
-            told = reason if reason.startswith(field + " ") else "%s: %s" % (field, reason)
-            raise BadRequest(told, faults if len(faults) > 1 else ())
-        if not set(schedule.list_calendars()) <= set(self._calendars):
-            self.read_calendars()           # another agent may have added it
-        unknown = [name for name in schedule.list_calendars() if name not in self._calendars]
-        if unknown:
-            raise NotFound("no calendar %s" % unknown[0])
-        if schedule.context not in self._master.list_contexts():
-            raise NotFound("no context %s" % schedule.context)
-        timetable = schedule.timetable(self._calendars)
-        if is_moved and schedule.enabled and timetable.rule.kind != "startup" \
-                and timetable.next_after(int(self._clock.now())) is None:
-            within = [name for name in schedule.options if name in MOVING_FIELDS]
-            raise BadRequest("the rule %s never fires any more%s" % (
-                shorten(schedule.rule), " within its " + ", ".join(within) if within else ""))
-
-    def delete(self, name, repository):
-        """Deletes a schedule; what it started goes on. NotFound, Conflict."""
-        found = self._places.with_schedule(name, repository)
-        found.db.write(found.schedules.delete, name)
-        self.refresh(found, name)
-
-    def hold(self, name, hold, repository=None):
-        """Holds one schedule, or releases it (None). NotFound."""
-        found = self._places.with_schedule(name, repository)
-        found.db.write(found.schedules.hold, name, hold)
-        self.refresh(found, name)
-
     def _hold_over(self, entry):
         """A schedule's hold has come to its end, if it is still this one."""
-        now, found = self.scheduler.find(entry.key), entry.repository
-        if now is not None and now.hold == entry.hold:
+        current, repository = self.scheduler.find(entry.key), entry.repository
+        if current is not None and current.hold == entry.hold:
             def then(pending):
                 if pending.error is None:
-                    self.refresh(found, entry.name)
-            found.db.submit(found.schedules.hold, entry.name, None, then=then)
-
-    def put_calendar(self, name, dates, is_new):
-        """Adds a calendar or sets its dates, effective at once. Exists, NotFound."""
-        self._master.put_calendar(name, dates, is_new)
-        self.read_calendars()
-
-    def delete_calendar(self, name):
-        """Deletes a calendar. NotFound; Conflict while a schedule names it."""
-        for repository in self._places.readable():
-            for user in repository.db.read(repository.schedules.list_users, name):
-                raise Conflict("schedule %s in repository %s uses calendar %s"
-                               % (user, repository.name, name))
-        self._master.delete_calendar(name)
-        self.read_calendars()
-
-    def update(self):
-        """Reads the schedules and calendars again -> how many schedules are loaded."""
-        self.read_calendars()
-        for repository in self._places.readable():
-            place = self._places.find(repository)
-            if place:
-                self.load(place)
-        return sum(len(self.scheduler.list_entries(place.attachment.id))
-                   for place in self._places.list_all())
-
-    # -- what is to come, and what was -------------------------------------------------
-
-    def list_all(self, repository=None, name=None):
-        """Yields (repository, row, next due time or None) of schedules."""
-        troubles = []
-        for found, row in self._read_all(repository, troubles,
-                                         lambda found: found.list_schedules(name)):
-            yield found, row, self._next_due(found, row)
-        if troubles:
-            raise troubles[0]
-
-    def get(self, name, repository):
-        """[(repository, row, next due time or None)] of a schedule: each repository has its own.
-        NotFound; without a name nothing."""
-        found = []
-        try:
-            for schedule in self.list_all(repository, name) if name is not None else ():
-                found.append(schedule)
-        except RepositoryError:
-            if not found:
-                raise
-        if name is not None and not found:
-            raise NotFound("no schedule %s" % name)
-        return found
-
-    def _read_all(self, repository, troubles, read):
-        """Yields (repository, item) for each of read(repository); why another could not be read is
-        told in `troubles`, for the end."""
-        try:
-            for found in self._places.readable(repository):
-                try:
-                    for item in read(found):
-                        yield found, item
-                except RepositoryError as error:
-                    troubles.append(error)
-        except RepositoryError as error:
-            troubles.append(error)
-
-    def _next_due(self, repository, row):
-        timetable = self._timetable(repository, row) if row["enabled"] else None
-        return timetable and timetable.next_after(self._undecided(row))
-
-    def _undecided(self, row, begin=0.0):
-        """From where on due times can still come: now, or later when the clock was ahead once."""
-        now = decided = self._clock.now()
-        with contextlib.suppress(ValueError):       # another program has written it
-            decided = from_text(row["decided"])
-        return int(max(begin or now, decided if decided > now else 0.0) // 1)
-
-    def _timetable(self, repository, row):
-        """The Timetable of a row, that of its entry when it has one; None when it can have none."""
-        entry = self.scheduler.find((repository.id, row["name"]))
-        if entry is not None and entry.timetable is not None and entry.revision == row["revision"] \
-                and entry.repository is repository:
-            return entry.timetable
-        try:
-            return repository.schedules.read(row).timetable(self._calendars)
-        except (CalendarError, Conflict) as error:
-            log.warning("schedule %s: %s", row["name"], error)
-            return None
-
-    def preview(self, name, repository, begin, end, count, with_excluded=False):
-        """Yields (due, schedule, repository, note) of coming due times, in order; nothing fires."""
-        self.get(name, repository)
-        troubles = []
-
-        def streams():
-            for found, row in self._read_all(repository, troubles,
-                                             lambda found: found.list_schedules(name)):
-                timetable = self._timetable(found, row) if name or row["enabled"] else None
-                if timetable is not None:
-                    yield list_coming(timetable, self._undecided(row, begin), end, with_excluded,
-                                      (row["name"], found.id, found))
-        for due, name, _, found, before, excluded, timetable in list_earliest(
-                streams(), count, lambda coming: coming[:3]):
-            if excluded is not None:
-                yield due, name, found, "excluded (%s): %s" % excluded
-                continue
-            with found.db.reading() as connection:
-                row = found.schedules.get(connection, name)
-                if due > self._clock.now() and found.ledger.is_recorded(connection, name,
-                                                                        to_text(due)):
-                    continue            # it has fired, by a clock that was ahead
-            notes = list_notes(found.schedules.read(row), timetable, due, before)
-            notes += list_holds(hold_of(row))
-            if before == self._undecided(row):
-                notes += list_ahead(before, self._clock.now())
-            yield due, name, found, "; ".join(notes)
-        if troubles:
-            raise troubles[0]
-
-    def plan(self, period, repository, troubles):
-        """Plays a Period -> (the instant up to which, [Visit] in the order of their times). What
-        could not be read is told in `troubles`."""
-        forecast = Forecast(self._name, period, self._timetable)
-        return forecast.play(visits for _, visits in self._read_all(
-            repository, troubles, forecast.list_streams))
-
-    def list_occurrences(self, name, repository, limit):
-        """(repository, row) of occurrences, newest first."""
-        troubles = []
-        rows = list(self._read_all(repository, troubles,
-                                   lambda found: found.db.read(found.ledger.list_occurrences,
-                                                               name, limit)))
-        if not any(row["schedule"] == name for _, row in rows):
-            self.get(name, repository)
-        yield from sorted(rows, key=lambda found: found[1]["due"], reverse=True)[:limit]
-        if troubles:
-            raise troubles[0]
+                    self.refresh(repository, entry.name)
+            repository.db.submit(repository.schedules.hold, entry.name, None, then=then)
 
 
 # ======================================================================================
@@ -11185,7 +11565,7 @@ class Keeper:
             is_due = self._is_due(("clean", place.attachment.id), settings.clean_every_s)
             agent.places.look_after(place, self._clean if is_due else None)
         if self._is_due("heartbeat", HEARTBEAT_S):
-            agent.master.heartbeat(agent.name, to_text(agent.clock.now()))
+            agent.master.heartbeat(agent.name, agent.clock.now())
             agent.places.follow_master()
             agent.schedules.read_calendars()
         if self._is_due("purge", 3600.0):
@@ -11216,7 +11596,7 @@ class Keeper:
                    for repository in self._agent.places.readable())
 
     def _purge(self, repository, days, keep):
-        before = None if days is None else to_text(self._agent.clock.now() - days * 86400)
+        before = None if days is None else self._agent.clock.now() - days * 86400
         # some at a time, until there are no more
         return sum(iter(lambda: repository.db.write(repository.views.purge, before, keep), 0))
 
@@ -11509,7 +11889,8 @@ class Desk:
             self._requests += 1
             if self._requests >= YIELD_REQUESTS:
                 self._flooded = self._clock.monotonic()
-        return repository.db.submit(repository.arrivals.add, request, self._now(), within_s=WRITE_S)
+        return repository.db.submit(repository.arrivals.add, request, self._clock.now(),
+                                    within_s=WRITE_S)
 
     def acknowledge(self, repository, acknowledgement):
         """Waits for the commit of a request and queues its session -> its Ticket."""
@@ -11534,10 +11915,10 @@ class Desk:
         agent, scheduler = self._agent, self._agent.schedules.scheduler
         if agent.places.find(repository) is None:
             return                      # let go meanwhile: read anew when it is back
-        if ticket.start_at is not None and from_text(ticket.start_at) > self._clock.now():
+        if ticket.start_at is not None and ticket.start_at > self._clock.now():
             # otherwise it was only read again
             if agent.queue.put_off(ticket.session, repository):
-                scheduler.call_at(from_text(ticket.start_at),
+                scheduler.call_at(ticket.start_at,
                                   lambda: self._start_time(repository, ticket))
             return
         if ticket.wait_until is not None:
@@ -11639,8 +12020,8 @@ class Desk:
                                           number)
         try:
             ticket = repository.db.write(
-                repository.arrivals.reopen, number, variables, secret_file, from_step, self._now(),
-                self._agent.hold is not None)
+                repository.arrivals.reopen, number, variables, secret_file, from_step,
+                self._clock.now(), self._agent.hold is not None)
         finally:
             if secret_file:
                 repository.secrets.settle(secret_file, ticket is not None)
@@ -11743,7 +12124,7 @@ def export_from(master, repository, name, version):
             latest = repository.scenarios.get(connection, name, version or "-1")["version"]
             version = latest if version == "-1" else version
         scenarios = repository.scenarios.list_versions(connection, name, version)
-    schedules = [repository.schedules.read(row) for row in repository.list_schedules()]
+    schedules = [repository.schedules.read_definition(row) for row in repository.list_schedules()]
     document = {"scenarios": [load_body(row["body"]) for row in scenarios],
                 "schedules": [schedule_document(schedule) for schedule in schedules
                               if name is None or schedule.scenario == name]}
@@ -11770,7 +12151,7 @@ class Agent:
         self.is_stopping = False
         self.connections = lambda: 0            # set by the server
         self.master = self.places = self.watch = self.schedules = self.queue = self.keeper = None
-        self.desk = None
+        self.desk = self.changes = self.listing = None
         self.started = self.clock.monotonic()        # of its steady clock
         self._cleaner = self._output = self._inbox = None
         self._threads = []
@@ -11785,7 +12166,7 @@ class Agent:
         settings, clock = self.settings, self.clock
         self.master = open_master(settings, clock)
         identity = own_identity(settings.host_id, self.master.db.uuid)
-        self.master.register(self.name, host, port, str(identity), self._now())
+        self.master.register(self.name, host, port, str(identity), self.clock.now())
         self.hold = self.master.find_hold(self.name)
         self.desk = Desk(self)
         self._output = Output()
@@ -11803,6 +12184,8 @@ class Agent:
         self.watch = Watch(self.places, clock)
         self.schedules = Schedules(self.name, self.places, self.master, clock, self.queue,
                                    lambda: self.hold is not None, self.desk.take_made)
+        self.changes = ScheduleChanges(self.schedules, self.places, self.master, clock)
+        self.listing = ScheduleListing(self.schedules, self.places, clock)
         self.keeper = Keeper(self, self._cleaner)
         self._apply_hold()
         self.places.attach_all()
@@ -11893,21 +12276,18 @@ class Agent:
         if self._output:
             self._output.close()
         if self.master:
-            self.master.heartbeat(self.name, self._now(), is_stopped=True)
+            self.master.heartbeat(self.name, self.clock.now(), is_stopped=True)
             self.master.db.close()
-
-    def _now(self):
-        return to_text(self.clock.now())
 
     # -- definitions -------------------------------------------------------------------
 
     def import_document(self, text, repository, is_replacing):
         """Imports a definitions document -> (Document, (scenarios, schedules) made or changed)."""
         found = self.places.get(repository)
-        now = self._now()
+        now = self.clock.now()
         document, counts = import_into(
             self.master, found, text, self.name, now, is_replacing,
-            lambda document: self.schedules.find_origins(found, document.schedules, now))
+            lambda document: self.changes.find_origins(found, document.schedules, now))
         self.desk.read_contexts()
         if document.calendars or document.schedules:
             self.schedules.read_calendars()
@@ -11934,7 +12314,7 @@ class Agent:
         self.schedules.scheduler.hold(is_held)
         if is_held and self.hold.until:
             hold = self.hold
-            self.schedules.scheduler.call_at(from_text(hold.until), lambda: self._hold_over(hold))
+            self.schedules.scheduler.call_at(hold.until, lambda: self._hold_over(hold))
 
     def set_hold(self, hold):
         """Begins nothing new until the release (None), which decides what was due meanwhile; kept
@@ -11955,7 +12335,7 @@ class Agent:
             repository = place.repository
             if repository:
                 repository.db.submit(repository.sessions.set_waiting, self.name,
-                                     hold is not None, self._now())
+                                     hold is not None, self.clock.now())
         self._apply_hold()
         if hold is None:
             self.schedules.released()
@@ -14000,25 +14380,25 @@ def _tell_line(begin, line):
 # The verbs on schedules and calendars.
 # ======================================================================================
 
-def schedule_fields(repository, row, due):
-    """The line of a schedule."""
-    values = dict(row, hold=row["hold_since"] is not None, next=due, repository=repository.name)
-    if not values["hold"]:
-        del values["hold_reason"], values["hold_until"]
-    return fill(SCHEDULE_LINE, values)
+def schedule_fields(repository, stored, due):
+    """The line of a StoredSchedule."""
+    hold = stored.hold
+    more = {"hold_reason": hold.reason, "hold_until": hold.until} if hold else {}
+    return fill(SCHEDULE_LINE, stored.schedule._asdict(), hold=hold is not None, next=due,
+                last=stored.last, repository=repository.name, **more)
 
 
 @verb("SCHED LIST")
 def _sched_list(agent, request):
-    for found in agent.schedules.list_all(request["-REPO"]):
-        yield schedule_fields(*found)
+    for schedule in agent.listing.list_all(request["-REPO"]):
+        yield schedule_fields(*schedule)
 
 
 @verb("SCHED SHOW")
 def _sched_show(agent, request):
-    for repository, row, due in agent.schedules.get(request["NAME"], request["-REPO"]):
-        yield schedule_fields(repository, row, due)
-        schedule = repository.schedules.read(row)
+    for repository, stored, due in agent.listing.get(request["NAME"], request["-REPO"]):
+        yield schedule_fields(repository, stored, due)
+        schedule, hold = stored.check().schedule, stored.hold
         for option, value in schedule.options.items():
             yield fill(OPTION_LINE, {"option": option.replace("session_", "").upper(),
                                      "value": value})
@@ -14027,11 +14407,11 @@ def _sched_show(agent, request):
         for kind, name, met in repository.db.read(
                 repository.schedules.list_conditions, schedule.name):
             yield fill(AFTER_LINE, {"after": name, "kind": kind, "met": met})
-        if row["waiting"]:
-            yield fill(DELAYED_LINE, row)
-        if row["hold_since"]:
-            yield fill(HELD_LINE, {"held": row["hold_since"], "by": row["hold_by"],
-                                   "until": row["hold_until"], "reason": row["hold_reason"]})
+        if stored.waiting is not None:
+            yield fill(DELAYED_LINE, {"waiting": stored.waiting})
+        if hold:
+            yield fill(HELD_LINE, {"held": hold.since, "by": hold.by, "until": hold.until,
+                                   "reason": hold.reason})
 
 
 @verb("SCHED ADD")
@@ -14041,7 +14421,7 @@ def _sched_add(agent, request):
                          % FORMS["daily"])
     given = {name: request[name.upper()] for name in ("name", "scenario", "version", "context")}
     given.update(rule=request["RULE"] or "", variables=request.variables)
-    agent.schedules.add(_schedule(agent, given, _schedule_changes(request)), request["-REPO"])
+    agent.changes.add(_schedule(agent, given, _schedule_changes(request)), request["-REPO"])
     return fill(SCHEDULE_NAME_LINE, {"schedule": request["NAME"]})
 
 
@@ -14067,13 +14447,13 @@ def _sched_set(agent, request):
     def changed(schedule):
         return _schedule(agent, schedule.options, schedule._asdict(), changes,
                          {"variables": dict(schedule.variables, **request.variables)})
-    agent.schedules.set(request["NAME"], request["-REPO"], changed)
+    agent.changes.set(request["NAME"], request["-REPO"], changed)
     return fill(SCHEDULE_NAME_LINE, {"schedule": request["NAME"]})
 
 
 @verb("SCHED DEL")
 def _sched_del(agent, request):
-    agent.schedules.delete(request["NAME"], request["-REPO"])
+    agent.changes.delete(request["NAME"], request["-REPO"])
     return fill(SCHEDULE_NAME_LINE, {"schedule": request["NAME"]})
 
 
@@ -14081,14 +14461,14 @@ def _sched_del(agent, request):
 @verb("SCHED ON")
 def _sched_on_off(agent, request):
     is_on = request.verb == "SCHED ON"
-    agent.schedules.set(request["NAME"], request["-REPO"],
-                        lambda schedule: schedule._replace(enabled=is_on))
+    agent.changes.set(request["NAME"], request["-REPO"],
+                      lambda schedule: schedule._replace(enabled=is_on))
     return fill(ENABLED_LINE, {"schedule": request["NAME"], "enabled": is_on})
 
 
 @verb("SCHED NEXT")
 def _sched_next(agent, request):
-    for due, name, repository, note in agent.schedules.preview(
+    for due, name, repository, note in agent.listing.preview(
             request["NAME"], request["-REPO"], request["-FROM"], request["-TO"],
             request["-COUNT"] or 10, "-ALL" in request):
         yield fill(COMING_LINE, {"schedule": name, "due": due, "note": note},
@@ -14103,12 +14483,12 @@ def _origin(agent, number):
 
 @verb("SCHED WHY")
 def _sched_why(agent, request):
-    for repository, row in agent.schedules.list_occurrences(request["NAME"], request["-REPO"],
-                                                            request["-LIMIT"] or 50):
+    for repository, row in agent.listing.list_occurrences(request["NAME"], request["-REPO"],
+                                                          request["-LIMIT"] or 50):
         yield fill(OCCURRENCE_LINE, row, message=explain(row), **_origin(agent, repository.id))
     with contextlib.suppress(NotFound):         # deleted since
-        notes = [note for found in agent.schedules.get(request["NAME"], request["-REPO"])
-                 for note in list_state(*found, hold=agent.hold)]
+        notes = [note for schedule in agent.listing.get(request["NAME"], request["-REPO"])
+                 for note in list_state(*schedule, hold=agent.hold)]
         return fill(OUTLOOK_LINE, {"note": "; ".join(notes)} if notes else {})
 
 
@@ -14120,7 +14500,7 @@ def _sched_plan(agent, request):
     if period.end <= begin:
         raise BadRequest("-TO lies before -FROM")
     troubles = []
-    end, visits = agent.schedules.plan(period, request["-REPO"], troubles)
+    end, visits = agent.listing.plan(period, request["-REPO"], troubles)
     for visit in visits:
         if visit.outcome != STARTS or "-ALL" in request:
             yield visit_fields(visit, **_origin(agent, visit.schedule[0]))
@@ -14155,13 +14535,13 @@ def _calendar_list(agent, request):
 @verb("CALENDAR SET")
 @verb("CALENDAR ADD")
 def _calendar_put(agent, request):
-    agent.schedules.put_calendar(request["NAME"], request["DATES"], request.verb == "CALENDAR ADD")
+    agent.changes.put_calendar(request["NAME"], request["DATES"], request.verb == "CALENDAR ADD")
     return fill(CALENDAR_NAME_LINE, {"calendar": request["NAME"]})
 
 
 @verb("CALENDAR DEL")
 def _calendar_del(agent, request):
-    agent.schedules.delete_calendar(request["NAME"])
+    agent.changes.delete_calendar(request["NAME"])
     return fill(CALENDAR_NAME_LINE, {"calendar": request["NAME"]})
 
 
@@ -14181,7 +14561,7 @@ def _exec(agent, request):
         request["SCENARIO"], request["-AGENT"] or agent.name, request["VERSION"] or NEWEST,
         request["CONTEXT"] or DEFAULT_CONTEXT, request.variables, request["-NAME"] or "",
         request["-KEYWORDS"] or "", request["-PRIORITY"] or 0, request.get("-LEVEL", 5),
-        request["-TIMEOUT"], to_text(request["-AT"]) if "-AT" in request else None, request["-KEY"])
+        request["-TIMEOUT"], request["-AT"], request["-KEY"])
     pending = agent.desk.execute(wanted, request["-REPO"])
     if "-SYNC" not in request:
         return pending
@@ -14218,8 +14598,7 @@ def _hold(agent, request):
     now, until = agent.clock.now(), request["-UNTIL"]
     if until is not None and until <= now:
         raise BadRequest("-UNTIL lies in the past")
-    return _set_hold(agent, request, Hold(request["REASON"] or "", request.actor, to_text(now),
-                                          until and to_text(until)))
+    return _set_hold(agent, request, Hold(request["REASON"] or "", request.actor, now, until))
 
 
 @verb("RELEASE")
@@ -14229,7 +14608,7 @@ def _release(agent, request):
 
 def _set_hold(agent, request, hold):
     if "-SCHEDULE" in request:
-        agent.schedules.hold(request["-SCHEDULE"], hold, request["-REPO"])
+        agent.changes.hold(request["-SCHEDULE"], hold, request["-REPO"])
         return fill(SCHEDULE_HOLD_LINE, {"schedule": request["-SCHEDULE"],
                                          "hold": hold is not None})
     agent.set_hold(hold)
@@ -14246,7 +14625,7 @@ def _shutdown(agent, request):
 def _sessions(agent, request):
     filters = SessionFilter(tuple(request["-STATUS"] or ()), request["-SCENARIO"],
                             request["-SCHEDULE"], request["-KEYWORD"],
-                            to_text(request["-SINCE"]) if "-SINCE" in request else None)
+                            request["-SINCE"])
     for row in agent.watch.list_sessions(filters, request["-REPO"], request["-LIMIT"] or 50):
         yield session_fields(agent, row)
 
@@ -14897,7 +15276,7 @@ def _import_file(master, path, settings, clock):
         tell_doors(repository.db.label, work_path)
         with contextlib.closing(repository.db):
             document, counts = import_into(master, repository, text, settings.name,
-                                           to_text(clock.now()), settings.replace)
+                                           clock.now(), settings.replace)
     except AgentError as error:
         for place, reason in error.faults:
             _say("%s: %s: %s" % (path, place, reason))

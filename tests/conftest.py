@@ -5,6 +5,8 @@ A transcript reads `agent.send("PING")` and `agent.expect("OK agent=AGENT *")`; 
 import fnmatch
 import functools
 import importlib.machinery
+import json
+import logging
 import os
 import pathlib
 import re
@@ -39,6 +41,7 @@ def keep_byte_code():
 
 
 keep_byte_code()
+import agent as program         # noqa: E402 (with its byte-code)
 
 
 def wait_for(condition, what="the condition", limit_s=LIMIT_S):
@@ -110,12 +113,59 @@ def is_alive(pid):
 
 def fields_of(line):
     """`OK a=1 b="x y"` -> {"a": "1", "b": "x y"}."""
-    import json
     found = re.findall(r'(\w+)=("(?:[^"\\]|\\.)*"|\S*)', line)
     return {key: json.loads(value) if value.startswith('"') else value for key, value in found}
 
 
-class Client:
+class Dialogue:
+    """What tests ask of an agent, whatever way ask(line) has to it -> the lines of the reply."""
+
+    def ok(self, line):
+        """The fields of the OK line; fails on ERR."""
+        last = self.ask(line)[-1]
+        assert last.startswith("OK"), "%s -> %s" % (line, last)
+        return fields_of(last)
+
+    def rows(self, line):
+        """The data lines of a reply as dicts of their fields."""
+        lines = self.ask(line)
+        assert lines[-1].startswith("OK"), lines
+        return [fields_of(row) for row in lines[:-1]]
+
+    def err(self, line):
+        """The code of the ERR line; fails on OK."""
+        last = self.ask(line)[-1]
+        assert last.startswith("ERR "), "%s -> %s" % (line, last)
+        return last.split()[1]
+
+    def import_document(self, document, options=""):
+        """IMPORT of a dict."""
+        return self.ok("IMPORT '%s' %s" % (json.dumps(document).replace("'", "\\u0027"), options))
+
+    def import_os(self, name, *commands, **scenario):
+        """Imports scenario NAME 1 with a step of os tasks; further fields by keyword."""
+        steps = [{"name": "main", "tasks": [{"type": "os", "command": c} for c in commands]}]
+        return self.import_document({"scenarios": [dict({"name": name, "version": "1",
+                                                         "steps": steps}, **scenario)]})
+
+    def status(self, session):
+        """The fields of a session's own line."""
+        return self.rows("STATUS %s" % session)[0]
+
+    def wait_status(self, session, *statuses):
+        """Waits until a session has one of these states -> its fields."""
+        def found():
+            row = self.status(session)
+            return row["status"] in statuses and row
+        return wait_for(found, "session %s to be %s" % (session, statuses))
+
+    def log_texts(self, session):
+        """What the tasks of a session printed, without time and place."""
+        return [line.split(" ", 4)[4] if line.count(" ") >= 4 else ""
+                for line in self.ask("LOG %s" % session)[:-1]]
+
+
+class Client(Dialogue):
     """One connection, line by line."""
 
     def __init__(self, port):
@@ -171,7 +221,7 @@ def escape(pattern):
     return pattern.replace("[", "[[]").replace("?", "[?]")
 
 
-class AgentProcess:
+class AgentProcess(Dialogue):
     """An agent as a user runs it: python agent.py ..., in a folder of the test's own. Started with BOOT, unless it
     is to be `plain`."""
 
@@ -223,51 +273,6 @@ class AgentProcess:
         """The lines of the reply to a request."""
         return self.client.ask(line)
 
-    def ok(self, line):
-        """The fields of the OK line; fails on ERR."""
-        last = self.ask(line)[-1]
-        assert last.startswith("OK"), "%s -> %s" % (line, last)
-        return fields_of(last)
-
-    def rows(self, line):
-        """The data lines of a reply as dicts of their fields."""
-        lines = self.ask(line)
-        assert lines[-1].startswith("OK"), lines
-        return [fields_of(row) for row in lines[:-1]]
-
-    def err(self, line):
-        """The code of the ERR line; fails on OK."""
-        last = self.ask(line)[-1]
-        assert last.startswith("ERR "), "%s -> %s" % (line, last)
-        return last.split()[1]
-
-    def import_document(self, document, options=""):
-        """IMPORT of a dict."""
-        import json
-        return self.ok("IMPORT '%s' %s" % (json.dumps(document).replace("'", "\\u0027"), options))
-
-    def import_os(self, name, *commands, **scenario):
-        """Imports scenario NAME 1 with a step of os tasks; further fields by keyword."""
-        steps = [{"name": "main", "tasks": [{"type": "os", "command": c} for c in commands]}]
-        return self.import_document({"scenarios": [dict({"name": name, "version": "1",
-                                                         "steps": steps}, **scenario)]})
-
-    def status(self, session):
-        """The fields of a session's own line."""
-        return self.rows("STATUS %s" % session)[0]
-
-    def wait_status(self, session, *statuses):
-        """Waits until a session has one of these states -> its fields."""
-        def found():
-            row = self.status(session)
-            return row["status"] in statuses and row
-        return wait_for(found, "session %s to be %s" % (session, statuses))
-
-    def log_texts(self, session):
-        """What the tasks of a session printed, without time and place."""
-        return [line.split(" ", 4)[4] if line.count(" ") >= 4 else ""
-                for line in self.ask("LOG %s" % session)[:-1]]
-
     def kill(self):
         """kill -9, at once."""
         self.process.kill()
@@ -305,6 +310,54 @@ class AgentProcess:
         self._close()
 
 
+class AgentInside(Dialogue):
+    """An agent in the test's own process, and one conversation with it: no socket, no start of Python."""
+
+    def __init__(self, folder, *options):
+        self.folder, self.options = pathlib.Path(folder), options
+        self.master, self.work = self.folder / "master.db", self.folder / "workrep.db"
+        self.agent = self._conversation = None
+        self._handler = Recorder()
+        program.log.addHandler(self._handler)
+
+    def start(self):
+        settings = program.parse_arguments(("--master", str(self.master), "--create") + self.options)
+        self.agent = program.Agent(settings)
+        self.agent.start("127.0.0.1", 0)
+        self._conversation = program.Conversation(self.agent, program.ADMINISTRATOR, "test")
+        return self
+
+    def ask(self, line):
+        """The lines of the reply to a request."""
+        return [text for text in self._conversation.begin(line.encode()).chunks() if text is not program.FLUSH]
+
+    def log(self):
+        """All that the agent has told so far."""
+        return "\n".join(self._handler.lines)
+
+    def stop(self):
+        """Ends what runs, leaves what is outstanding, as SHUTDOWN -IMMEDIATE does."""
+        if self.agent is not None:
+            self.agent.close()
+            self.agent = None
+
+    def finish(self):
+        """Whatever the test left."""
+        self.stop()
+        program.log.removeHandler(self._handler)
+
+
+class Recorder(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self):
+        super().__init__()
+        self.lines = []
+
+    def emit(self, record):
+        self.lines.append(self.format(record))
+
+
 @pytest.fixture(scope="module")
 def make(tmp_path_factory):
     """Starts AgentProcesses that last until the last test of this file: make("folder", "--name", "A")."""
@@ -339,3 +392,23 @@ def make_agent(tmp_path):
 def agent(make_agent):
     """A running agent with fresh repositories."""
     return make_agent().start()
+
+
+@pytest.fixture
+def make_inside(tmp_path):
+    """Makes AgentInsides, not yet started: make_inside("--max-sessions", "1")."""
+    made = []
+
+    def make(*options):
+        made.append(AgentInside(tmp_path, *options))
+        return made[-1]
+    yield make
+    for agent in made:
+        agent.finish()
+        assert "Traceback" not in agent.log(), agent.log()
+
+
+@pytest.fixture
+def inside(make_inside):
+    """A running agent in the test's own process, with fresh repositories."""
+    return make_inside().start()

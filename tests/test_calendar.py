@@ -12,7 +12,7 @@ from datetime import date, datetime, timedelta
 import pytest
 
 import agent
-from agent import CalendarError, find_jitter, find_zone, make_timetable, parse_seconds, parse_rule
+from agent import WHOLE_SECONDS, CalendarError, find_jitter, find_zone, make_timetable, parse_moment, parse_rule
 from conftest import turns_of
 
 ZURICH = "CET-1CEST,M3.5.0,M10.5.0/3"
@@ -250,16 +250,34 @@ def test_repetition_that_overlaps_too_often_is_refused():
     assert "might overlap" in str(caught.value)
 
 
-@pytest.mark.parametrize("text, seconds", [("90s", 90), ("15m", 900), ("2h", 7200), ("1d", 86400), ("7", 7), (7, 7),
-                                           ("0", 0), (" 2H ", 7200)])
-def test_durations(text, seconds):
-    assert parse_seconds(text) == seconds
+@pytest.mark.parametrize("value, seconds", [("90s", 90), ("15m", 900), (7, 7), ("0", 0), (" 2H ", 7200)])
+def test_durations_of_fields(value, seconds):
+    assert WHOLE_SECONDS.check(value) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "h", "1h30m", "-1", "1.5", 1.5, None, True, "1w", "\u0661"])
-def test_wrong_durations(text):
-    with pytest.raises(CalendarError):
-        parse_seconds(text)
+@pytest.mark.parametrize("value", ["", "h", "1h30m", "-1", -1, "1.5", 1.5, None, True, "1w", "\u0661", "9999999999"])
+def test_wrong_durations_of_fields(value):
+    with pytest.raises(ValueError):
+        WHOLE_SECONDS.check(value)
+
+
+@pytest.mark.parametrize("zone", sorted(ZONES))
+def test_a_time_is_the_first_or_second_instant_that_has_it_or_the_one_after_its_gap(set_tz, zone):
+    """Against the host's own local time, second by second of the changes of two years."""
+    set_tz(ZONES[zone])
+    here, rng = find_zone(""), random.Random(zone)
+    starts = [here.get_piece(day)[0] for day in range(1767225600, 1830297600, 40 * DAY)]
+    for start in sorted(set(starts)) + [rng.randrange(1767225600, 1830297600) for _ in range(20)]:
+        offsets = {instant: time.localtime(instant).tm_gmtoff for instant in range(start - 3 * HOUR, start + 3 * HOUR, 900)}
+        for local in range(start + here.get_piece(start)[2] - 7200, start + here.get_piece(start)[2] + 7200, 900):
+            having = [instant for instant, offset in offsets.items() if instant + offset == local]
+            text = (EPOCH + timedelta(seconds=local)).strftime("%Y-%m-%d %H:%M:%S")
+            first, second = (parse_moment(text, here, is_second=is_second) for is_second in (False, True))
+            after = start if not having else None
+            assert (first, second) == (having[0] if having else after, having[-1] if having else after), text
+            assert parse_moment(text + "-0130", here) == local + 5400 and parse_moment(text + ".25Z", here) == local + 0.25
+    assert parse_moment("2026-07-01", here, is_end=True) == parse_moment("2026-07-02", here) - 0.001
+    assert parse_moment("0001-01-01", here) < parse_moment("1900-01-01", here) < 0 < parse_moment("9999-12-31", here)
 
 
 # -- window and repetition

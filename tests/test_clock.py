@@ -1,5 +1,4 @@
 """A whole agent on a clock that the test sets: steps while it runs, and a start on a clock that was wrong."""
-import sys
 import time
 from datetime import datetime
 

@@ -3,13 +3,13 @@ import contextlib
 import json
 import os
 import random
-import sqlite3
 import threading
 
 import pytest
 
 import agent as program
 from conftest import is_alive, wait_for
+from support import foreign_lock
 
 
 @pytest.fixture
@@ -134,8 +134,7 @@ def test_what_is_over_is_not_interrupted_and_leaving_ends_a_wait():
 def test_what_is_noted_while_the_repository_is_locked_is_kept_in_its_order(repository):
     ticket = ask(repository, step("a", "true"))
     journal, progress = program.Journal(repository, ticket.session, program.Clock()), repository.progress
-    with contextlib.closing(sqlite3.connect(repository.path, isolation_level=None)) as other:
-        other.execute("begin immediate")
+    with foreign_lock(repository.path) as other:
         run = journal.note_begin(progress.begin_step, 0, "a", 1)
         journal.flush_later()
         journal.note(progress.set_variables, {"v": "1"})

@@ -17,6 +17,7 @@ import pytest
 
 import agent
 from conftest import LIMIT_S, TOP, wait_for
+from support import foreign_lock
 
 TABLES = """
 create table repository (kind text primary key, uuid text not null);
@@ -73,20 +74,6 @@ def adding(text):
 def adding_later(text):
     """`adding` for which nobody waits."""
     return agent.lazy(adding(text))
-
-
-@contextlib.contextmanager
-def foreign_lock(path, how="immediate"):
-    """Another connection holds the file's write lock."""
-    connection = sqlite3.connect(str(path), isolation_level=None, timeout=20,
-                                 check_same_thread=False)
-    try:
-        connection.execute("begin " + how)
-        yield connection
-        if connection.in_transaction:
-            connection.execute("rollback")
-    finally:
-        connection.close()
 
 
 def count_commits(path):

@@ -6,26 +6,17 @@ checked is that none is lost or doubled, never how fast it came.
 import collections
 import random
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
-from datetime import datetime
 
 import pytest
 
 from agent import make_timetable
 from conftest import LIMIT_S, ahead, sessions_of, wait_for, why
+from support import check_ledger, foreign_lock, seconds_of
 
 OPEN = "SESSIONS -STATUS=WAITING,QUEUED,RUNNING -LIMIT=1"
-
-
-def seconds_of(text):
-    """A time of a reply, which here is of UTC -> epoch seconds."""
-    assert text.endswith("+00:00"), text
-    moment = datetime.strptime(text[:19], "%Y-%m-%dT%H:%M:%S") - datetime(1970, 1, 1)
-    return moment.total_seconds() + float("0" + text[19:-6])
 
 
 def at(instant):
@@ -52,24 +43,6 @@ def wait_decided(agent, name, instant):
     """Waits until a schedule has decided what is due up to an instant."""
     wait_for(lambda: [row for row in agent.rows("SCHED WHY %s -LIMIT=1" % name)
                       if seconds_of(row["last_due"]) >= instant], "%s to be decided" % name)
-
-
-def check_ledger(agent, name, rule="every 1s", since=None):
-    """Every due time from the first after `since` to the last stands in the ledger exactly once, and has
-    one session or says why it has none -> rows."""
-    rows, timetable, upto = why(agent, name), make_timetable(rule, "UTC"), since
-    for row in rows:
-        first, last = int(seconds_of(row["due"])), int(seconds_of(row["last_due"]))
-        assert timetable.count(first - 1, last) == int(row["count"]), (name, row)
-        assert upto is None or timetable.next_after(upto) == first, (name, upto, row)
-        upto = last
-        assert (row["decision"] in ("started", "late")) == (row["session"] != "") == (row["reason"] == ""), row
-        assert row["decision"] != "failed" and (not row["session"] or row["count"] == "1"), row
-    dues = {row["session"]: row["due"] for row in sessions_of(agent, name)
-            if upto is None or seconds_of(row["due"]) <= upto}         # later ones came after the ledger was read
-    assert dues == {row["session"]: row["due"] for row in rows if row["session"]}, name
-    assert len(set(dues.values())) == len(dues), name
-    return rows
 
 
 QUEUES = ["QUEUE%d" % number for number in range(20)]
@@ -172,10 +145,8 @@ def change_them(agent, moments):
 
 
 def lock_for_a_moment(agent, moments):
-    with closing(sqlite3.connect(str(agent.work), timeout=30, isolation_level=None)) as locker:
-        locker.execute("begin immediate")
+    with foreign_lock(agent.work):
         time.sleep(moments.random())
-        locker.execute("rollback")
 
 
 def test_killed_again_and_again_around_due_times(make_agent):

@@ -16,24 +16,7 @@ import pytest
 
 import agent as program
 from conftest import LIMIT_S, TOP, Client, is_alive, wait_for
-
-
-@contextlib.contextmanager
-def foreign_lock(path):
-    """Another program holds the write lock of a repository."""
-    connection = sqlite3.connect(str(path), isolation_level=None, timeout=30)
-    try:
-        connection.execute("begin immediate")
-        yield
-        connection.execute("rollback")
-    finally:
-        connection.close()
-
-
-def query(path, sql, *values):
-    """Rows that another program reads."""
-    with contextlib.closing(sqlite3.connect(str(path), timeout=30)) as connection:
-        return connection.execute(sql, values).fetchall()
+from support import foreign_lock, query
 
 
 def names(folder):

@@ -2,12 +2,13 @@
 import json
 import sqlite3
 import time
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 
 import pytest
 
-from agent import find_jitter, make_timetable
+from agent import find_jitter
 from conftest import ahead, is_alive, sessions_of, wait_for, why
+from support import check_complete, seconds_of
 
 SCENARIOS = {
     "J": "echo $VAR_v $DUE", "K": "true", "R_FIRST": "true", "R_NEVER": "true", "BAD": "exit 3",
@@ -24,15 +25,6 @@ def import_scenarios(agent, *names):
         return {"name": name, "version": "1", "variables": {"v": "1"}, "steps": [{"name": "a", "tasks": [task]}]}
     agent.import_document({"scenarios": [scenario(name, {"type": "os", "command": SCENARIOS[name]}) for name in names]
                            + [scenario("TICK", {"type": "set", "variable": "v", "value": "2"})]})
-
-
-def seconds_of(text):
-    """A time of a reply -> epoch seconds."""
-    head, sign, offset = text[:19], text[-6], text[-5:]
-    fraction = float("0" + text[19:-6]) if text[19:-6] else 0.0
-    moment = datetime.strptime(head, "%Y-%m-%dT%H:%M:%S") - datetime(1970, 1, 1)
-    east = (int(offset[:2]) * 3600 + int(offset[3:]) * 60) * (-1 if sign == "-" else 1)
-    return moment.total_seconds() + fraction - east
 
 
 def utc(instant, form="%Y-%m-%dT%H:%M:%SZ"):
@@ -67,17 +59,6 @@ def wait_decided(agent, instant, name="TICK"):
     """Waits until a schedule, due every second, has decided what is due up to an instant."""
     wait_for(lambda: [row for row in agent.rows("SCHED WHY %s -LIMIT=1" % name)
                       if seconds_of(row["last_due"]) >= instant], "%s to be decided" % utc(instant))
-
-
-def check_ledger(rows, rule="every 1s"):
-    """Every due time between the first and the last stands in these rows exactly once."""
-    timetable, upto = make_timetable(rule, "UTC"), None
-    for row in rows:
-        first, last = int(seconds_of(row["due"])), int(seconds_of(row["last_due"]))
-        assert timetable.count(first - 1, last) == int(row["count"]), row
-        assert upto is None or timetable.next_after(upto) == first, (utc(upto), row)
-        upto = last
-    return rows
 
 
 def exported(agent, name=None):
@@ -425,7 +406,7 @@ def test_windows_and_repetitions(shared, name, expected):
     if name not in ("REPEAT", "REPEAT_FOR"):    # a `from` in the future: what is before is excluded, too
         assert (rows[0]["decision"], rows[0]["reason"], rows[0]["session"]) == ("skipped", "window", "")
         assert "outside its window" in rows[0]["message"], rows[0]
-        check_ledger(rows)
+        check_complete(rows)
     else:
         assert {row["reason"] for row in rows} == {""}
     assert len([row for row in rows if row["session"]]) == len(expected)
@@ -608,7 +589,7 @@ def test_what_was_missed_follows_misfire_and_grace(absent):
     for reason, agent in absent.items():
         for name in ("TICK", "ALL", "SKIP", "FEW"):
             wait_decided(agent, ended + 1, name)
-        found = {name: check_ledger(why(agent, name)) for name in ("TICK", "ALL", "SKIP", "FEW")}
+        found = {name: check_complete(why(agent, name)) for name in ("TICK", "ALL", "SKIP", "FEW")}
         counts = {}
         for name, rows in found.items():
             skipped = [row for row in rows if not row["session"]]
@@ -638,7 +619,7 @@ def test_gap_and_fold_as_they_come(zones):
         row, = why(agent, name)
         assert (row["decision"], row["reason"], seconds_of(row["due"])) == ("skipped", reason, due)
         assert sessions_of(agent, name) == []
-        check_ledger(why(agent, "TICK"))
+        check_complete(why(agent, "TICK"))
         begin = utc(change - 1)
         assert "(%s)" % reason in agent.rows("SCHED NEXT %s -FROM=%s -COUNT=1 -ALL" % (name, begin))[0]["note"]
         note = agent.rows("SCHED NEXT %s -FROM=%s -COUNT=1" % (other, begin))[0]["note"]
@@ -736,7 +717,7 @@ def test_after_with_a_rule_fires_for_the_due_time_that_waited(shared):
     row, = wait_sessions(shared, "RULED", 1)
     assert seconds_of(row["due"]) == due and waiting(shared, "RULED") is None
     assert shared.log_texts(row["session"]) == ["1 " + row["due"]]
-    rows = check_ledger(why(shared, "RULED"))
+    rows = check_complete(why(shared, "RULED"))
     assert [row["reason"] for row in rows] == ["misfire", "", "window"]
     assert int(rows[0]["count"]) == due - int(seconds_of(rows[0]["due"]))
 
@@ -831,7 +812,7 @@ def test_after_a_crash_between_what_has_ended_still_counts(make_agent):
     agent.ok("EXEC K -SYNC")
     wait_for(lambda: len([row for row in why(agent, "EVERY") if row["session"]]) > fired)
     agent.ok("SCHED OFF EVERY")
-    check_ledger(why(agent, "EVERY"))
+    check_complete(why(agent, "EVERY"))
     assert agent.stop() == 0
 
 

@@ -1,30 +1,17 @@
 """What happens between two looks: slots, cleaning, holds, detaching and ports under odd timing."""
-import contextlib
 import shutil
-import sqlite3
 import subprocess
 import sys
 import threading
 import time
 
 from conftest import TOP, ahead, is_alive, local, wait_for
+from support import foreign_lock
 
 
 def pid_in(path):
     wait_for(lambda: path.exists() and path.read_text().strip(), str(path))
     return int(path.read_text())
-
-
-@contextlib.contextmanager
-def locked(path):
-    """The write lock of a SQLite file, as another program may hold it."""
-    connection = sqlite3.connect(str(path), isolation_level=None)
-    connection.execute("begin immediate")
-    try:
-        yield
-    finally:
-        connection.execute("rollback")
-        connection.close()
 
 
 def test_all_slots_serve_at_once(make_agent):
@@ -79,7 +66,7 @@ def test_a_stop_of_what_could_not_begin_yet_is_a_stop(agent):
     agent.ok("HOLD")
     agent.ok("EXEC SAYS")
     replies = []
-    with locked(agent.work):
+    with foreign_lock(agent.work):
         agent.ok("RELEASE")
         with agent.connect() as client:
             asker = threading.Thread(target=lambda: replies.append(client.ask("STOP 1001")[-1]))
@@ -107,7 +94,7 @@ def test_the_hold_of_a_schedule_holds_what_is_queued(agent):
 
 def test_a_hold_ends_at_its_time_though_the_master_is_locked(agent):
     ahead(lambda until: agent.ask("HOLD why -UNTIL=%s" % local(until)))
-    with locked(agent.master):
+    with foreign_lock(agent.master):
         wait_for(lambda: agent.ok("PING")["hold"] == "no", "the hold to end")
         assert agent.ok("EXEC HELLO -SYNC")["status"] == "DONE"
 
@@ -118,7 +105,7 @@ def test_detaching_takes_nothing_more(make_agent):
     agent.import_document({"scenarios": [{"name": "ONLY2", "version": "1", "steps": [
         {"name": "s", "tasks": [{"type": "os", "command": "sleep 1000"}]}]}]}, "-REPO=W2")
     with agent.connect() as client:
-        with locked(agent.master):
+        with foreign_lock(agent.master):
             client.send("DETACH W2")
             wait_for(lambda: agent.err("STATUS 9002") == "CONFLICT", "the detaching to begin")
             code = agent.err("EXEC ONLY2")
@@ -129,7 +116,7 @@ def test_detaching_takes_nothing_more(make_agent):
 def test_a_locked_master_at_the_start_is_told(make_agent):
     agent = make_agent().start()
     agent.stop()
-    with locked(agent.master):
+    with foreign_lock(agent.master):
         done = subprocess.run([sys.executable, str(TOP / "agent.py"), "--port", "0", "--master",
                                str(agent.master)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     lines = done.stderr.decode().splitlines()

@@ -11,7 +11,8 @@ import sys
 import time
 
 from conftest import wait_for
-from test_life_cycle import foreign_lock, go, import_waiting, marks, query, wait_begun, wait_ping
+from support import foreign_lock, query
+from test_life_cycle import go, import_waiting, marks, wait_begun, wait_ping
 
 
 def copy_repository(path, target):

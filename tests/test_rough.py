@@ -200,17 +200,17 @@ def test_a_due_time_costs_the_same_whatever_has_run_before(tmp_path):
     """Counted in steps of SQLite's machine, not in time."""
     path = str(tmp_path / "work.db")
     repository = WorkRepository.create(1, "W", path, Clock())
-    now = to_text(1780315200)
+    now = 1780315200.0
 
     def decide(connection, second):
         steps = []
         connection.set_progress_handler(lambda: steps.append(1) and None, 100)
-        due = to_text(1780315200 + second)
+        due = 1780315200.0 + second
         row = repository.schedules.find(connection, "S")
         made = repository.decisions.decide(connection, "S", row["revision"], due, [agent.Span(due, due, 1, "")], due, False)
         connection.set_progress_handler(None, 0)
         for ticket in [each.ticket for each in made]:
-            connection.execute("update session set status='DONE', ended=? where id=?", (due, ticket.session))
+            connection.execute("update session set status='DONE', ended=? where id=?", (to_text(due), ticket.session))
         return len(steps)
 
     def work(connection):
@@ -268,7 +268,7 @@ def test_a_copy_without_the_online_backup(tmp_path):
     path = str(tmp_path / "work.db")
     repository = WorkRepository.create(1, "W", path, Clock())
     repository.db.write(lambda connection: repository.arrivals.add(
-        connection, agent.SessionRequest("HELLO", "AGENT", variables={"who": "it's \u00e9 \n \"x\""}), to_text(0)))
+        connection, agent.SessionRequest("HELLO", "AGENT", variables={"who": "it's \u00e9 \n \"x\""}), 0.0))
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         agent._copy_beside(Plain(connection), path, 2)
         with closing(sqlite3.connect(path + ".v2")) as copy:

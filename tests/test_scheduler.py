@@ -15,14 +15,14 @@ import pytest
 
 import agent
 from agent import (DONE, DOWN, ERROR, EXCLUDED_S, FAILED, LATE, MAX_SPANS, SKIPPED, STARTED, STOPPED, Definitions,
-                   Entry, Hold, Policy, Schedule, Scheduler, Span, WorkRepository, find_jitter, from_text,
+                   Entry, Hold, Missed, Schedule, Scheduler, Span, StoredSchedule, WorkRepository, find_jitter, from_text,
                    make_timetable, to_text)
 from conftest import turns_of, wait_for
 
 NOON = 1780315200               # 2026-06-01T12:00:00Z, a Monday
 HOUR, DAY = 3600, 86400
 Owner = collections.namedtuple("Owner", "id")
-HELD = Hold("", "me", to_text(NOON), None)
+HELD = Hold("", "me", NOON, None)
 
 
 class FakeClock:
@@ -58,15 +58,17 @@ def make_entry(rule, decided=0, since=0, why=DOWN, misfire="once", grace=None, j
     """An Entry; times in seconds after noon, options of the window by keyword (from_ for from)."""
     options = {key.rstrip("_"): value for key, value in options.items()}
     timetable = make_timetable(rule, zone, options) if rule is not None else None
-    return Entry(Owner(repository), name, revision, timetable, Policy(misfire, grace, jitter), hold, NOON + decided,
-                 NOON + since, why)
+    policy = {"misfire": misfire, "grace": grace, "jitter": jitter}
+    schedule = Schedule(name, "AGENT", "J", "-1", "GLOBAL", rule or "", zone, True, {}, policy)
+    stored = StoredSchedule(schedule, revision, NOON + decided, None, hold, timetable)
+    return Entry(Owner(repository), stored, Missed(NOON + since, *why))
 
 
 # -- what becomes of due times: Entry.judge --------------------------------------------
 
 def judged(entry, now, since=None, why=DOWN):
     """(up to where all is decided, what becomes of it), in seconds after noon."""
-    upto, spans = entry.judge(NOON + now, entry.since if since is None else NOON + since, why)
+    upto, spans = entry.judge(NOON + now, entry.missed if since is None else Missed(NOON + since, *why))
     for span in spans:
         assert not span.reason or span.planned is None
     return upto - NOON, [brief(span) for span in spans]
@@ -148,7 +150,7 @@ def test_judge(rule, decided, since, now, options, upto, expected):
 
 def test_the_reason_and_its_words_are_handed_through():
     for why in (DOWN, agent.AWAY, agent.ON_HOLD, ("misfire", "the clock stepped forward by 5.0 s")):
-        _, spans = make_entry("every 10s").judge(NOON + 45, NOON + 25, why)
+        _, spans = make_entry("every 10s").judge(NOON + 45, Missed(NOON + 25, *why))
         assert spans[0] == Span(NOON + 10, NOON + 10, 1, *why)
         assert [brief(span) for span in spans[1:]] == [20, 30, 40]
 
@@ -199,9 +201,9 @@ def test_jitter_moves_the_event_and_not_the_due_time():
     planned = due + late(due, 600)
     assert entry.find_event() == NOON + planned == entry.plan(NOON + due)
     assert judged(entry, planned - 1) == (due - 1, [])
-    upto, spans = entry.judge(NOON + planned, 0, DOWN)
+    upto, spans = entry.judge(NOON + planned, Missed(0, *DOWN))
     assert (upto, spans) == (NOON + due, [Span(NOON + due, NOON + due, 1, "", "", NOON + planned)])
-    assert make_entry("every 1000s", due - 1).judge(NOON + due, 0, DOWN)[1][0].planned is None
+    assert make_entry("every 1000s", due - 1).judge(NOON + due, Missed(0, *DOWN))[1][0].planned is None
 
 
 @pytest.mark.parametrize("misfire", ["once", "all", "skip"])
@@ -233,7 +235,7 @@ def test_grace_counts_from_the_planned_time(misfire):
 def test_all_with_jitter_makes_each_with_its_planned_time():
     due = find_late(300, 500)
     entry = make_entry("every 1000s", due - 3001, jitter=600, misfire="all")
-    _, spans = entry.judge(NOON + due + 600, NOON + due + 600, DOWN)
+    _, spans = entry.judge(NOON + due + 600, Missed(NOON + due + 600, *DOWN))
     assert [(span.first, span.planned) for span in spans] == [
         (NOON + each, NOON + each + late(each, 600)) for each in range(due - 3000, due + 1, 1000)]
 
@@ -269,7 +271,7 @@ def test_a_late_tick_hands_over_a_batch_at_a_time():
 def test_a_year_of_missed_and_excluded_seconds_is_cheap(rule, options, misfire):
     begin = -366 * DAY
     entry = make_entry(rule, begin, misfire=misfire, **options)
-    (upto, spans), turns = turns_of(lambda: entry.judge(NOON, NOON, DOWN))
+    (upto, spans), turns = turns_of(lambda: entry.judge(NOON, Missed(NOON, *DOWN)))
     assert len(spans) <= MAX_SPANS + agent.MAX_MISSED + MAX_SPANS and turns < 366 * DAY
     bare = make_timetable(rule, options.get("zone", "UTC"))
     assert sum(span.count for span in spans) == bare.count(NOON + begin, upto)
@@ -954,7 +956,7 @@ class Story:
             before = self.scheduler.find((1, "S"))
             self.policy = rng.choice(("once", "skip", "all")), rng.choice((None, 0, 20, 500)), self.policy[2]
             self.revision += 1
-            self.put(before.since - NOON, before.why)
+            self.put(before.missed.until - NOON, before.missed[1:])
         elif what in ("slow", "prompt"):
             self.is_slow = what == "slow"
             if not self.is_slow:
@@ -1022,12 +1024,12 @@ def text(seconds):
 
 def skip(first, last, count, reason="misfire", message=""):
     """Due times that are not to run, for Ledger.decide()."""
-    return Span(text(first), text(last), count, reason, message)
+    return Span(NOON + first, NOON + last, count, reason, message)
 
 
 def run(due, planned=None):
     """A due time that is to run; times in seconds after noon."""
-    return Span(text(due), text(due), 1, "", "", None if planned is None else text(planned))
+    return Span(NOON + due, NOON + due, 1, "", "", None if planned is None else NOON + planned)
 
 
 def list_sessions(made):
@@ -1063,12 +1065,12 @@ class Ledger:
     def put_scenarios(self, *scenarios, is_replacing=False):
         document = Definitions().read(json.dumps({"scenarios": scenarios}))
         self.write(lambda connection: self.repository.imports.put(
-            connection, document, "AGENT", text(0), is_replacing))
+            connection, document, "AGENT", NOON, is_replacing))
 
     def add(self, name="S", rule="every 10s", now=0, scenario="J", variables=None, enabled=True, **options):
         options = {key.rstrip("_"): value for key, value in options.items()}
         schedule = Schedule(name, "AGENT", scenario, "-1", "GLOBAL", rule, "UTC", enabled, variables or {}, options)
-        self.write(lambda connection: self.repository.schedules.add(connection, schedule, text(now)))
+        self.write(lambda connection: self.repository.schedules.add(connection, schedule, NOON + now))
 
     def set(self, name="S", now=0, **changes):
         """Options by keyword too; None takes one away."""
@@ -1077,7 +1079,7 @@ class Ledger:
             options = dict(schedule.options, **{key.rstrip("_"): value for key, value in changes.items() if key not in own})
             return schedule._replace(options={key: value for key, value in options.items() if value is not None}, **own)
         self.write(lambda connection: self.repository.schedules.set(
-            connection, change(self.repository.schedules.read(self.row(name))), text(now), None))
+            connection, change(self.repository.schedules.read_definition(self.row(name))), NOON + now, None))
 
     def delete(self, name="S"):
         self.write(lambda connection: self.repository.schedules.delete(connection, name))
@@ -1090,8 +1092,8 @@ class Ledger:
         """-> [session, or (session, those it replaces)] that were made; a number is a due time that is to run."""
         spans = [span if isinstance(span, Span) else run(span) for span in spans]
         revision = self.row(name)["revision"] if revision is None else revision
-        now = max(span.last for span in spans) if now is None else text(now)
-        upto = max(span.last for span in spans) if upto is None else text(upto)
+        now = max(span.last for span in spans) if now is None else NOON + now
+        upto = max(span.last for span in spans) if upto is None else NOON + upto
         try:
             made = self.write(lambda connection: self.repository.decisions.decide(
                 connection, name, revision, upto, spans, now, is_held))
@@ -1101,7 +1103,7 @@ class Ledger:
 
     def decide_after(self, now, name="AGENT"):
         return [session for each in self.write(lambda connection: self.repository.decisions.decide_after(
-            connection, name, text(now), False)) for session in list_sessions(each)]
+            connection, name, NOON + now, False)) for session in list_sessions(each)]
 
     def begin(self, session, now=0, is_late=False):
         self.write(lambda connection: self.repository.sessions.begin(connection, session, "me", is_late, text(now)))
@@ -1130,7 +1132,7 @@ class Ledger:
 
     def conditions(self, name="S"):
         """{name: when it was met, or None}"""
-        return {name: met and from_text(met) - NOON for _, name, met in self.repository.db.read(self.repository.schedules.list_conditions, name)}
+        return {name: met and met - NOON for _, name, met in self.repository.db.read(self.repository.schedules.list_conditions, name)}
 
     def sql(self, *statements):
         """What another program does to the file."""
@@ -1185,7 +1187,7 @@ def test_a_crash_between_leaves_neither_session_nor_occurrence(ledger):
         pass
 
     def work(connection):
-        assert ledger.repository.decisions.decide(connection, "S", revision, text(10), [run(10)], text(10), False)
+        assert ledger.repository.decisions.decide(connection, "S", revision, NOON + 10, [run(10)], NOON + 10, False)
         raise Crash
     with pytest.raises(Crash):
         ledger.write(work)
@@ -1205,7 +1207,7 @@ def test_out_of_date_decides_nothing(ledger):
     ledger.delete()
     with pytest.raises(agent.Changed):
         ledger.write(lambda connection: ledger.repository.decisions.decide(
-            connection, "S", revision, text(60), [run(60)], text(60), False))
+            connection, "S", revision, NOON + 60, [run(60)], NOON + 60, False))
     assert len(ledger.sessions()) == 1
 
 
@@ -1321,9 +1323,9 @@ def test_what_a_change_of_its_times_forgets_is_told(ledger):
 
     def change(now, decided=10, **changes):
         row = ledger.row()
-        origin = agent.Origin(row["revision"], text(decided), (skip(20, 40, 3),))
+        origin = agent.Origin(row["revision"], NOON + decided, (skip(20, 40, 3),))
         ledger.write(lambda connection: ledger.repository.schedules.set(
-            connection, ledger.repository.schedules.read(row)._replace(**changes), text(now), origin))
+            connection, ledger.repository.schedules.read_definition(row)._replace(**changes), NOON + now, origin))
     change(44, scenario="K")
     assert len(ledger.occurrences()) == 1
     with pytest.raises(agent.Changed):          # a due time was decided since the row was read
@@ -1394,7 +1396,7 @@ def test_overlap_is_of_the_same_schedule_alone(ledger):
     ledger.decide(10)
     assert ledger.decide(10, name="OTHER") == [2007]
     ledger.write(lambda connection: ledger.repository.arrivals.add(
-        connection, agent.SessionRequest("J", "AGENT"), text(0)))
+        connection, agent.SessionRequest("J", "AGENT"), NOON))
     ledger.end(1007)
     assert ledger.decide(20) == [4007]
 
@@ -1531,7 +1533,7 @@ def test_a_session_that_cannot_be_made_is_a_failure_and_repeated_ones_are_merged
 def test_failures_of_different_causes_are_not_merged(ledger):
     ledger.add()
     for due, message in ((10, "one"), (20, "one"), (30, "two")):
-        ledger.write(lambda connection: ledger.repository.ledger.note_failed(connection, "S", text(due), message, text(due)))
+        ledger.write(lambda connection: ledger.repository.ledger.note_failed(connection, "S", NOON + due, message, NOON + due))
     assert [row[:4] for row in ledger.occurrences()] == [(10, 20, 2, FAILED), (30, 30, 1, FAILED)]
     assert ledger.newest()["message"] == "two"
 
@@ -1558,7 +1560,7 @@ def test_a_step_of_the_clock_stands_in_the_ledger(ledger):
     ledger.add()
     ledger.decide(10)
     for _ in range(2):
-        ledger.write(lambda connection: ledger.repository.ledger.note_step(connection, "the clock stepped", text(20)))
+        ledger.write(lambda connection: ledger.repository.ledger.note_step(connection, "the clock stepped", NOON + 20))
     assert [row[:5] for row in ledger.occurrences()] == [(10, 10, 1, STARTED, ""), (20, 20, 0, SKIPPED, "misfire")]
     assert [row["schedule"] for row in ledger.repository.db.read(ledger.repository.ledger.list_occurrences, "S", 9)] == ["", "S"]
     assert agent.explain(ledger.repository.db.read(ledger.repository.ledger.list_occurrences, None, 1)[0]) == "the clock stepped"
@@ -1573,7 +1575,7 @@ def test_what_is_told_of_an_occurrence(ledger):
     ledger.decide(skip(30, 30, 1, "misfire", "the agent was down"), skip(40, 50, 2, *agent.ON_HOLD), skip(60, 60, 1, *agent.AWAY),
                   skip(70, 70, 1, "gap", "02:30 does not exist"), skip(80, 80, 1, "fold"), skip(90, 90, 1, "window"),
                   skip(100, 100, 1, "overlap"), skip(110, 110, 1, "limit", "2 sessions are open"))
-    ledger.write(lambda connection: ledger.repository.ledger.note_failed(connection, "S", text(120), "no scenario J", text(120)))
+    ledger.write(lambda connection: ledger.repository.ledger.note_failed(connection, "S", NOON + 120, "no scenario J", NOON + 120))
     told = [agent.explain(row) for row in reversed(ledger.repository.db.read(ledger.repository.ledger.list_occurrences, "S", 99))]
     assert told == [
         "session 1007, it is DONE",
@@ -1654,7 +1656,7 @@ def test_the_condition_is_met_in_the_transaction_of_the_end(chain):
 def test_after_a_scenario_whoever_started_it(ledger):
     ledger.add(rule="", after="scenario:K")
     request = agent.SessionRequest("K", "AGENT")
-    ticket = ledger.write(lambda connection: ledger.repository.arrivals.add(connection, request, text(0)))
+    ticket = ledger.write(lambda connection: ledger.repository.arrivals.add(connection, request, NOON))
     assert ledger.end(ticket.session, now=5).is_awaited
     assert ledger.decide_after(6) == [2007]
     ledger.add("K")                                             # a schedule of that name is another thing
@@ -1878,7 +1880,7 @@ def test_attempts_are_new_sessions_of_the_same_due_time(ledger):
     ledger.begin(first, 11)
     ledger.write(lambda connection: ledger.repository.progress.set_variables(connection, first, {"day": "changed", "n": "9"}))
     ticket = next_attempt(ledger.end(first, ERROR, now=20))
-    assert (ticket.session, ticket.status, ticket.start_at, ticket.schedule) == (2007, "WAITING", text(80), "S")
+    assert (ticket.session, ticket.status, ticket.start_at, ticket.schedule) == (2007, "WAITING", NOON + 80, "S")
     assert (ticket.priority, ticket.is_parallel) == (4, True)
     old, new = ledger.session(first), ledger.session(2007)
     for name in ("agent", "scenario", "version", "definition", "context", "name", "keywords", "priority", "level",
@@ -1891,7 +1893,7 @@ def test_attempts_are_new_sessions_of_the_same_due_time(ledger):
     assert ledger.occurrences() == [(10, 10, 1, STARTED, "", 2007)]
     assert ledger.newest()["message"] == "attempt 2 of 3, before it session 1007"
     ledger.begin(2007, 80)
-    assert next_attempt(ledger.end(2007, ERROR, now=90)).start_at == text(150)
+    assert next_attempt(ledger.end(2007, ERROR, now=90)).start_at == NOON + 150
     assert ledger.occurrences() == [(10, 10, 1, STARTED, "", 3007)]
     ending = ledger.end(3007, ERROR, now=160)
     assert ending == agent.Ending(3007, ERROR) and len(ledger.sessions()) == 3
@@ -1902,7 +1904,7 @@ def test_a_good_attempt_meets_the_condition_a_bad_one_does_not(ledger):
     ledger.add(rule="", after="A")
     first, = ledger.decide(10, name="A")
     ending = ledger.end(first, ERROR, now=11)
-    assert next_attempt(ending).start_at == text(11) and not ending.is_awaited
+    assert next_attempt(ending).start_at == NOON + 11 and not ending.is_awaited
     assert ledger.conditions() == {"A": None}
     assert ledger.end(next_attempt(ending).session, now=12).is_awaited and ledger.conditions() == {"A": 12}
 
@@ -1940,10 +1942,10 @@ def test_a_restart_of_one_that_has_a_later_attempt_makes_none(ledger):
     ledger.add(attempts=3, overlap="parallel")
     first, = ledger.decide(10)
     second = next_attempt(ledger.end(first, ERROR, now=11)).session
-    ledger.write(lambda connection: ledger.repository.arrivals.reopen(connection, first, {}, None, None, text(12), False))
+    ledger.write(lambda connection: ledger.repository.arrivals.reopen(connection, first, {}, None, None, NOON + 12, False))
     assert not ledger.end(first, ERROR, now=13).tickets
     ledger.end(second, ERROR, now=14)
-    ledger.write(lambda connection: ledger.repository.arrivals.reopen(connection, second, {}, None, None, text(15), False))
+    ledger.write(lambda connection: ledger.repository.arrivals.reopen(connection, second, {}, None, None, NOON + 15, False))
     assert not ledger.end(second, ERROR, now=16).tickets and len(ledger.sessions()) == 3
     other, = ledger.decide(20)                  # a later session of another due time is none of it
     assert not ledger.end(3007, ERROR, now=21).tickets and ledger.session(3007)["attempt"] == 3
@@ -1959,7 +1961,7 @@ def test_a_stale_session_is_tried_again_too(ledger):
         connection, ledger.repository.sessions.get(connection, first), text(20)))
     assert (ending.session, ending.status) == (1007, ERROR)
     assert [(ticket.session, ticket.status, ticket.start_at) for ticket in ending.tickets] == [
-        (2007, "WAITING", text(25))]
+        (2007, "WAITING", NOON + 25)]
     assert ledger.occurrences() == [(10, 10, 1, STARTED, "", 2007)]
 
 
@@ -2010,7 +2012,7 @@ def test_one_that_the_limit_of_its_scenario_ends_is_tried_again_too(ledger):
 def test_a_session_with_no_schedule_has_one_attempt(ledger):
     ledger.add(attempts=5)
     ticket = ledger.write(lambda connection: ledger.repository.arrivals.add(
-        connection, agent.SessionRequest("J", "AGENT"), text(0)))
+        connection, agent.SessionRequest("J", "AGENT"), NOON))
     assert not ledger.end(ticket.session, ERROR).tickets
 
 
@@ -2027,6 +2029,7 @@ class Direct:
 class Site:
     """The schedules of an agent, its repositories real, over starts and crashes. Nothing runs by itself: sessions end
     when the test says so, time goes on when it does. Times are seconds after noon."""
+    inbox = Direct()
 
     def __init__(self, folder):
         self.clock, self.hold, self.is_running = FakeClock(), False, False
@@ -2038,12 +2041,13 @@ class Site:
     def start(self):
         """A start of the agent."""
         self.master = agent.Master(self.path, agent.Clock()).open()
-        queue = agent.SessionQueue(4, None, lambda: False)
-        queue.hold(True)
-        self.places = agent.Places(self.master, agent.Clock(), Direct(), True, lambda place: self.schedules.load(place),
+        self.queue = self.make_queue()
+        self.places = agent.Places(self.master, agent.Clock(), self.inbox, True, lambda place: self.schedules.load(place),
                                    lambda repository: self.schedules.forget(repository))
-        self.schedules = agent.Schedules("AGENT", self.places, self.master, self.clock, queue, lambda: self.hold,
+        self.schedules = agent.Schedules("AGENT", self.places, self.master, self.clock, self.queue, lambda: self.hold,
                                          lambda repository, made: self.take(made))
+        self.changes = agent.ScheduleChanges(self.schedules, self.places, self.master, self.clock)
+        self.listing = agent.ScheduleListing(self.schedules, self.places, self.clock)
         self.scheduler = self.schedules.scheduler
         self.scheduler.hold(self.hold)
         self.is_running = True
@@ -2054,6 +2058,12 @@ class Site:
         self.replaced.extend([ending.session for ending in made.endings] + list(made.replaced))
         if made.ticket is not None:
             self.tickets.extend(made.ticket.ending.tickets if made.ticket.ending else [made.ticket])
+
+    def make_queue(self):
+        """Nothing begins there."""
+        queue = agent.SessionQueue(4, None, lambda: False)
+        queue.hold(True)
+        return queue
 
     def attach(self):
         place, = self.places.list_all()
@@ -2093,13 +2103,13 @@ class Site:
 
     def add(self, name="S", rule="every 10s", enabled=True, **options):
         options = {key.rstrip("_"): value for key, value in options.items()}
-        self.schedules.add(Schedule(name, "AGENT", "HELLO", "-1", "GLOBAL", rule, "UTC", enabled, {}, options), None)
+        self.changes.add(Schedule(name, "AGENT", "HELLO", "-1", "GLOBAL", rule, "UTC", enabled, {}, options), None)
         self.settle()
 
     def set(self, name="S", **changes):
         own = {key: value for key, value in changes.items() if key in Schedule._fields}
         options = {key.rstrip("_"): value for key, value in changes.items() if key not in own}
-        self.schedules.set(name, None, lambda schedule: schedule._replace(
+        self.changes.set(name, None, lambda schedule: schedule._replace(
             options=dict(schedule.options, **options), **own))
         self.settle()
 
@@ -2111,7 +2121,7 @@ class Site:
         self.settle()
 
     def hold_one(self, is_held, name="S", until=None):
-        self.schedules.hold(name, Hold("", "me", to_text(self.clock.time), until and text(until)) if is_held else None)
+        self.changes.hold(name, Hold("", "me", self.clock.time, until and NOON + until) if is_held else None)
         self.settle()
 
     def end(self, session, status=DONE):
@@ -2297,7 +2307,7 @@ def test_a_change_does_not_lose_what_its_jitter_delays(site):
     site.at(due + late(due, 600) - 1)
     assert site.of() == []
     site.at(due + late(due, 600))
-    assert site.of() == [due] and site.tickets[-1].start_at == text(due + late(due, 600))
+    assert site.of() == [due] and site.tickets[-1].start_at == NOON + due + late(due, 600)
 
 
 def test_a_change_of_its_times_forgets_what_was_due(site):
@@ -2322,7 +2332,7 @@ def test_what_comes_while_a_change_of_its_times_is_written_is_not_forgotten(site
     def change(schedule):
         site.clock.move(10)
         return schedule._replace(timezone="")
-    site.schedules.set("S", None, change)
+    site.changes.set("S", None, change)
     site.tick()
     assert site.of() == [(10, 10, 1, "misfire"), 20]
     site.clock.time = NOON + 29.999995      # which the tables have as 30
@@ -2593,10 +2603,10 @@ def test_what_another_program_has_spoilt_costs_the_others_nothing(site, spoilt):
     assert site.of(is_brief=False)[0]["message"].startswith("does not fire: ")
     site.end(*site.outstanding("GOOD"))
     assert site.of("AFTER") == [15]
-    assert [(row["name"], due is not None) for _, row, due in site.schedules.list_all()] == [
+    assert [(stored.schedule.name, due is not None) for _, stored, due in site.listing.list_all()] == [
         ("AFTER", False), ("GOOD", True), ("S", False)]
-    site.schedules.put_calendar("C", "2026-12-25", True)
-    site.schedules.delete("S", None)
+    site.changes.put_calendar("C", "2026-12-25", True)
+    site.changes.delete("S", None)
     site.add()
     site.at(20)
     assert site.of()[-1] == 20
@@ -2613,7 +2623,7 @@ def test_what_another_program_writes_in_other_words_is_understood(site):
     site.at(planned)
     assert site.of() == [due]
     site.end(*site.outstanding("S"), status=ERROR)
-    assert site.tickets[-1].start_at == text(planned + 60)
+    assert site.tickets[-1].start_at == NOON + planned + 60
 
 
 def test_a_step_of_the_clock_is_noticed_and_noted(site):
@@ -2641,12 +2651,12 @@ def test_a_step_of_the_clock_is_noticed_and_noted(site):
 
 @pytest.mark.parametrize("is_started_anew", [False, True])
 def test_a_calendar_that_changes_fires_nothing_of_the_past(site, is_started_anew):
-    site.schedules.put_calendar("C", "2026-06-01", True)
+    site.changes.put_calendar("C", "2026-06-01", True)
     site.add(exclude_dates="C", overlap="parallel")
     for second in (10, 20, 30):
         site.at(second)
     assert site.of() == [(10, 10, 1, "window")]
-    site.schedules.put_calendar("C", "2026-06-02", False)
+    site.changes.put_calendar("C", "2026-06-02", False)
     site.settle()
     assert site.of() == [(10, 30, 3, "window")]
     if is_started_anew:
@@ -2654,21 +2664,21 @@ def test_a_calendar_that_changes_fires_nothing_of_the_past(site, is_started_anew
         site.start()
     site.at(40)
     assert site.of() == [(10, 30, 3, "window"), 40] and site.event_count <= 2
-    site.schedules.put_calendar("C", "2026-06-01", False)
+    site.changes.put_calendar("C", "2026-06-01", False)
     site.at(50)
     assert site.of()[1:] == [40, (50, 50, 1, "window")]
     with pytest.raises(agent.Conflict):
-        site.schedules.delete_calendar("C")
+        site.changes.delete_calendar("C")
 
 
 def test_a_calendar_that_changes_loses_nothing_that_is_held(site):
-    site.schedules.put_calendar("C", "2026-01-01", True)
+    site.changes.put_calendar("C", "2026-01-01", True)
     site.add(exclude_dates="C", overlap="parallel")
     site.add("ONE", exclude_dates="C", overlap="parallel")
     site.hold_one(True, "ONE")
     site.hold_agent(True)
     site.at(25)
-    site.schedules.put_calendar("C", "2026-01-02", False)
+    site.changes.put_calendar("C", "2026-01-02", False)
     site.at(35)
     site.hold_agent(False)
     site.hold_one(False, "ONE")
@@ -2677,23 +2687,23 @@ def test_a_calendar_that_changes_loses_nothing_that_is_held(site):
 
 
 def test_a_calendar_that_changes_loses_nothing_that_its_jitter_delays(site):
-    site.schedules.put_calendar("C", "2026-01-01", True)
+    site.changes.put_calendar("C", "2026-01-01", True)
     due = find_late(300, 500)
     site.clock.move(due - 500)
     site.add(rule="every 1000s", jitter=600, misfire="skip", exclude_dates="C")
     site.at(due + 10)
-    site.schedules.put_calendar("C", "2026-01-02", False)
+    site.changes.put_calendar("C", "2026-01-02", False)
     site.at(due + late(due, 600))
     assert site.of() == [due]
 
 
 def test_a_calendar_that_changes_while_the_repository_is_slow(site):
-    site.schedules.put_calendar("C", "2026-01-01", True)
+    site.changes.put_calendar("C", "2026-01-01", True)
     site.add(exclude_dates="C", overlap="parallel")
     with site.lock():
         site.clock.move(10)
         site.scheduler.tick()
-        site.schedules.put_calendar("C", "2026-01-02", False)
+        site.changes.put_calendar("C", "2026-01-02", False)
         site.clock.move(2)
         site.scheduler.tick()
     site.settle()
@@ -2704,7 +2714,7 @@ def test_a_calendar_that_changes_while_the_repository_is_slow(site):
 
 def test_a_calendar_that_comes_late(site):
     """The schedule could not fire without it; what was due meanwhile is past."""
-    site.schedules.put_calendar("C", "2026-01-01", True)
+    site.changes.put_calendar("C", "2026-01-01", True)
     site.add(exclude_dates="C", overlap="parallel")
     site.stop()
     site.start()
@@ -2714,7 +2724,7 @@ def test_a_calendar_that_comes_late(site):
     site.start()
     site.at(35)
     assert site.of()[:1] == [10] and site.of()[-1][3] == "failed"
-    site.schedules.put_calendar("C", "2026-01-01", True)
+    site.changes.put_calendar("C", "2026-01-01", True)
     site.at(40)
     assert [row for row in site.of() if not isinstance(row, tuple)] == [10, 40]
 
@@ -2722,7 +2732,7 @@ def test_a_calendar_that_comes_late(site):
 def test_a_schedule_added_by_another_program_is_not_judged_as_missed(site):
     """What comes due between its commit and its reading, as of an IMPORT of many, is a little late."""
     schedule = Schedule("S", "AGENT", "HELLO", "-1", "GLOBAL", "every 10s", "UTC", True, {}, {"misfire": "skip"})
-    site.repository.db.write(lambda connection: site.repository.schedules.add(connection, schedule, text(9)))
+    site.repository.db.write(lambda connection: site.repository.schedules.add(connection, schedule, NOON + 9))
     site.clock.move(11)
     site.schedules.refresh(site.repository, "S")
     site.tick()
@@ -2738,7 +2748,7 @@ def test_a_due_time_that_stops_the_one_before_says_whom(site):
 
 def test_one_of_another_agent_is_not_decided(site):
     site.add()
-    site.schedules.set("S", None, lambda schedule: schedule._replace(agent="OTHER"))
+    site.changes.set("S", None, lambda schedule: schedule._replace(agent="OTHER"))
     site.at(30)
     assert site.of() == [] and site.scheduler.list_entries(1) == []
 
@@ -2747,7 +2757,7 @@ def test_a_schedule_deleted_and_added_again_decides_nothing_twice(site):
     site.add(overlap="parallel")
     site.at(10)
     site.clock.step(-5)
-    site.schedules.delete("S", None)
+    site.changes.delete("S", None)
     site.add(overlap="parallel")
     for second in (5, 10, 20):
         site.at(second)
@@ -2761,7 +2771,7 @@ def test_the_preview_of_all_and_of_one(site):
     site.add("LAST", rule="", after="A")
 
     def preview(name, end, count=9, with_excluded=False):
-        return [(due - NOON, who, note) for due, who, _, note in site.schedules.preview(
+        return [(due - NOON, who, note) for due, who, _, note in site.listing.preview(
             name, None, None, NOON + end, count, with_excluded)]
     assert preview(None, 60) == [(20, "A", ""), (30, "B", "waits for A"), (40, "A", ""), (60, "A", ""),
                                  (60, "B", "waits for A")]
@@ -2781,30 +2791,31 @@ def test_the_preview_of_all_and_of_one(site):
     with pytest.raises(agent.NotFound):
         preview("NO_SUCH", 60)
     with pytest.raises(agent.NotFound):
-        list(site.schedules.list_occurrences("NO_SUCH", None, 9))
-    assert list(site.schedules.list_occurrences("OFF", None, 9)) == [] and site.of() == []
+        list(site.listing.list_occurrences("NO_SUCH", None, 9))
+    assert list(site.listing.list_occurrences("OFF", None, 9)) == [] and site.of() == []
 
 
 def test_a_plan_of_what_is_there(site, monkeypatch):
     site.add("A", "every 20s", jitter=30, overlap="parallel")
     site.add("B", "every 30s", overlap="skip")
     site.add("OFF", "every 10s", enabled=False)
-    site.schedules.set("A", None, lambda schedule: schedule)
+    site.changes.set("A", None, lambda schedule: schedule)
     session = site.repository.db.write(lambda connection: site.repository.arrivals.add(
-        connection, agent.SessionRequest("HELLO", "AGENT"), text(0))).session
+        connection, agent.SessionRequest("HELLO", "AGENT"), NOON)).session
     site.repository.db.write(lambda connection: (
         site.repository.sessions.begin(connection, session, "me", False, text(0)),
         site.repository.endings.end(connection, session, DONE, "", text(45))))
-    end, visits = site.schedules.plan(agent.Period(NOON + 1, NOON + 100, NOON, 10), None, [])
+    end, visits = site.listing.plan(agent.Period(NOON + 1, NOON + 100, NOON, 10), None, [])
     assert end == NOON + 100 and [visit.at for visit in visits] == sorted(visit.at for visit in visits)
     assert sorted((visit.name, visit.due - NOON) for visit in visits) == [
         ("A", due) for due in range(20, 101, 20)] + [("B", due) for due in (30, 60, 90)]
     assert {visit.duration for visit in visits} == {45}
     assert [visit.outcome for visit in visits if visit.name == "B"] == [agent.STARTS, agent.SKIPS, agent.STARTS]
     assert [visit.begin == visit.at == visit.due + late(visit.due - NOON, 19, "A") for visit in visits
-            if visit.name == "A"] == [True] * 5
+            if visit.name == "A"] == [True] * 4 + [False]
+    assert visits[-1].at > end and visits[-1].outcome == agent.UNFIT       # jitter leads out of the period
     monkeypatch.setattr(agent, "MAX_VISITS", 4)
-    end, visits = site.schedules.plan(agent.Period(NOON + 1, NOON + 100, NOON, 10), None, [])
+    end, visits = site.listing.plan(agent.Period(NOON + 1, NOON + 100, NOON, 10), None, [])
     assert (end, len(visits)) == (NOON + 60, 4) and max(visit.due for visit in visits) <= end
     assert site.of("A") == []
 
@@ -2848,7 +2859,7 @@ class Life(Site):
             self.schedules.update()
         elif what == "times" and self.references[name].due[-1] > self.clock.time - NOON + 5:
             self.moved.add(name)
-            self.schedules.set(name, None, lambda schedule: schedule._replace(
+            self.changes.set(name, None, lambda schedule: schedule._replace(
                 timezone="" if schedule.timezone else "UTC"))
             self.settle()
         elif what == "end":

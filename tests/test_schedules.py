@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from agent import make_timetable
 from conftest import ahead, local, wait_for, why
+from support import check_complete
 
 
 @pytest.fixture(scope="module")
@@ -39,21 +39,6 @@ def shown(agent, name):
 
 def import_job(agent, name="J", command="true"):
     agent.import_os(name, command)
-
-
-def check_ledger(agent, name, rule="every 1s"):
-    """Every due time between the first and the last stands in the ledger exactly once -> rows."""
-    rows, timetable = why(agent, name), make_timetable(rule)
-    upto = None
-    for row in rows:
-        first, last = (int(when(row[key]).timestamp()) for key in ("due", "last_due"))
-        assert timetable.count(first - 1, last) == int(row["count"]), row
-        assert upto is None or timetable.next_after(upto) == first, (rows, row)
-        assert (row["session"] != "") == (row["decision"] in ("started", "late")), row
-        upto = last
-    sessions = [row["session"] for row in rows if row["session"]]
-    assert len(set(sessions)) == len(sessions)
-    return rows
 
 
 def wait_fired(agent, name, count):
@@ -219,7 +204,7 @@ def test_every_second_fires_once_per_due_time(shared):
     shared.ok("SCHED ADD E1 J -1 GLOBAL 'every 1s' v=mine")
     sessions = wait_fired(shared, "E1", 2)
     shared.ok("SCHED OFF E1")
-    rows = check_ledger(shared, "E1")
+    rows = check_complete(why(shared, "E1"))
     assert when(rows[0]["due"]).timestamp() > begun         # not what was due before it was added
     assert {row["decision"] for row in rows} <= {"started", "late", "skipped"}
     for session in sessions[:2]:
@@ -261,7 +246,7 @@ def test_overlap_one_waits_and_further_ones_are_skipped(shared):
     (shared.folder / "slow_go").touch()
     sessions = wait_fired(shared, "V1", 2)
     assert when(sessions[0]["begun"]) >= when(sessions[1]["ended"])
-    rows = check_ledger(shared, "V1")
+    rows = check_complete(why(shared, "V1"))
     assert rows[1]["decision"] == "late"                    # it began over a second after it was due
     shared.ok("SCHED DEL V1")
 
@@ -317,7 +302,7 @@ def test_what_was_missed_while_down_makes_one_session_and_one_row(make_agent):
     for agent in agents:
         wait_for(lambda: why(agent, "S") and when(why(agent, "S")[-1]["due"]).timestamp() > ready)
         agent.ok("SCHED OFF S")
-        rows = check_ledger(agent, "S")
+        rows = check_complete(why(agent, "S"))
         misfires = [row for row in rows if row["reason"] == "misfire"
                     and when(row["last_due"]).timestamp() > before]
         assert [row["decision"] for row in misfires] == ["skipped"] and int(misfires[0]["count"]) >= 2
@@ -342,7 +327,7 @@ def test_no_due_time_is_doubled_over_many_starts(make_agent):
             agent.kill()
         agent.start()
     agent.ok("SCHED OFF S")
-    rows = check_ledger(agent, "S")
+    rows = check_complete(why(agent, "S"))
     dues = [row["due"] for row in agent.rows("SESSIONS -SCHEDULE=S -LIMIT=1000")]
     assert len(set(dues)) == len(dues) == len([row for row in rows if row["session"]])
 
@@ -383,7 +368,7 @@ def test_the_hold_of_a_schedule_ends_at_its_time(shared):
     wait_for(lambda: shown(shared, "H1")["hold"] == "no", "the hold to end")
     assert time.time() >= until - 0.05
     wait_for(lambda: len(why(shared, "H1")) > count)
-    check_ledger(shared, "H1")
+    check_complete(why(shared, "H1"))
     shared.ok("SCHED DEL H1")
 
 
@@ -399,7 +384,7 @@ def test_what_an_import_of_other_times_forgets_while_held_is_told(shared):
     told = why(shared, "IMPORTED")[-1]
     assert told["decision"] == "skipped" and "changed before it ran" in told["message"]
     assert int(told["count"]) >= 2
-    check_ledger(shared, "IMPORTED")
+    check_complete(why(shared, "IMPORTED"))
 
 
 def test_the_hold_of_the_agent_decides_nothing_until_its_release(make_agent):
@@ -418,7 +403,7 @@ def test_the_hold_of_the_agent_decides_nothing_until_its_release(make_agent):
     agent.ok("RELEASE")
     wait_for(lambda: len(why(agent, "S")) >= count + 3)
     agent.ok("SCHED OFF S")
-    rows = check_ledger(agent, "S")
+    rows = check_complete(why(agent, "S"))
     assert rows[count]["reason"] == "hold" and rows[count + 1]["session"]
 
 

@@ -267,8 +267,21 @@ def test_durations(text, seconds):
 @pytest.mark.parametrize("text", ["", "s", "-1", "+1", "1 s", " 1", "1w", "1S", "1ms", "1e3", ".5", "1.", "1,5", "nan",
                                   "inf", "1h30m", "\u0663", "9" * 16, "1s\n"])
 def test_durations_that_are_none(text):
+    for is_whole in (False, True):
+        with pytest.raises(ValueError):
+            agent.parse_duration(text, is_whole)
+
+
+@pytest.mark.parametrize("text, seconds", [("90s", 90), ("15m", 900), ("2h", 7200), ("1d", 86400), ("7", 7), ("0", 0)])
+def test_durations_in_whole_seconds(text, seconds):
+    found = agent.parse_duration(text, True)
+    assert found == seconds and isinstance(found, int)
+
+
+@pytest.mark.parametrize("text", ["1.5", "0.5m", "1.0", "9" * 10])
+def test_durations_that_are_not_whole(text):
     with pytest.raises(ValueError):
-        agent.parse_duration(text)
+        agent.parse_duration(text, True)
 
 
 @pytest.mark.parametrize("name, text, utc", [
@@ -279,9 +292,10 @@ def test_durations_that_are_none(text):
     ("UTC", "2026-12-01T02:03-0130", "2026-12-01T03:33:00.000Z"), ("UTC", "2024-02-29", "2024-02-29T00:00:00.000Z"),
     ("Europe/Zurich", "2026-12-01", "2026-11-30T23:00:00.000Z"), ("Europe/Zurich", "2026-07-01T02:00", "2026-07-01T00:00:00.000Z"),
     ("Europe/Zurich", "2026-07-01T02:00Z", "2026-07-01T02:00:00.000Z"),
-    ("Europe/Zurich", "2026-03-29T02:30", "2026-03-29T01:30:00.000Z"),      # in the gap: goes on by the offset before it
+    ("Europe/Zurich", "2026-03-29T02:30", "2026-03-29T01:00:00.000Z"),      # in the gap: the instant after it
     ("Europe/Zurich", "2026-10-25T02:30", "2026-10-25T00:30:00.000Z"),      # twice: the first time
     ("America/New_York", "2026-12-01", "2026-12-01T05:00:00.000Z"),
+    ("Europe/Zurich", "2026-12-01 2:00", "2026-12-01T01:00:00.000Z"), ("Europe/Zurich", "2026-12-01Z", "2026-12-01T00:00:00.000Z"),
 ])
 def test_times(zone, name, text, utc):
     zone(name)
@@ -296,10 +310,10 @@ def test_a_date_at_the_end_of_a_range_is_its_last_instant(zone):
 
 
 @pytest.mark.parametrize("text", [
-    "", "2026", "2026-12", "2026-12-1", "2026-1-01", "20261201", "2026-12-01T", "2026-12-01T2:00", "2026-12-01T02",
+    "", "2026", "2026-12", "2026-12-1", "2026-1-01", "20261201", "2026-12-01T", "2026-12-01T02",
     "2026-12-01  02:00", "2026-12-01T02:00:00,5", "2026-12-01T02:00 Z", "2026-12-01T24:00", "2026-12-01T02:60",
     "2026-12-01T02:00:60", "2026-00-01", "2026-13-01", "2026-02-29", "2026-12-00", "2026-12-01T02:00+24:00",
-    "2026-12-01T02:00+1", "2026-12-01Z", "\u0662026-12-01", "2026-12-01\n", "0000-01-01", "0001-01-01T00:00+14:00",
+    "2026-12-01T02:00+1", "\u0662026-12-01", "2026-12-01\n", "0000-01-01", "0001-01-01T00:00+14:00",
     "9999-12-31T23:59-14:00", "12026-12-01", "-2026-12-01", "now"])
 def test_times_that_are_none(text):
     with pytest.raises(ValueError):

@@ -14,7 +14,7 @@ from .base.vocabulary import EXIT_CANNOT_START, EXIT_OK, EXIT_USAGE, WAKE
 from .base.options import COMMAND_OPTIONS
 from .base.errors import AgentError, CannotStart, NotFound
 from .base.program import VERSION, log, program_path, start_over_lean
-from .base.times import Clock, local_iso, to_text
+from .base.times import Clock, local_iso
 from .base.words import check_name
 from .base.files import make_folder
 from .store.files import tell_doors
@@ -111,7 +111,7 @@ def _import_file(master, path, settings, clock):
         tell_doors(repository.db.label, work_path)
         with contextlib.closing(repository.db):
             document, counts = import_into(master, repository, text, settings.name,
-                                           to_text(clock.now()), settings.replace)
+                                           clock.now(), settings.replace)
     except AgentError as error:
         for place, reason in error.faults:
             _say("%s: %s: %s" % (path, place, reason))

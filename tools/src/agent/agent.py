@@ -7,12 +7,14 @@ import threading
 from ..base.vocabulary import (IMMEDIATE, KILL_S, SESSIONS_PER_CORE, STOP_S, TERM_S, WAKE,
                                WRITE_S)
 from ..base.program import log
-from ..base.times import Clock, from_text, to_text
+from ..base.times import Clock
 from ..processes.tree import own_identity
 from ..processes.output import Output
 from ..runtime.course import Session
 from ..runtime.execution import Surroundings
 from ..runtime.slots import SessionQueue
+from ..scheduling.changes import ScheduleChanges
+from ..scheduling.listing import ScheduleListing
 from ..scheduling.schedules import Schedules
 from .places import Places, open_master
 from .housekeeping import Cleaner, Keeper
@@ -35,7 +37,7 @@ class Agent:
         self.is_stopping = False
         self.connections = lambda: 0            # set by the server
         self.master = self.places = self.watch = self.schedules = self.queue = self.keeper = None
-        self.desk = None
+        self.desk = self.changes = self.listing = None
         self.started = self.clock.monotonic()        # of its steady clock
         self._cleaner = self._output = self._inbox = None
         self._threads = []
@@ -50,7 +52,7 @@ class Agent:
         settings, clock = self.settings, self.clock
         self.master = open_master(settings, clock)
         identity = own_identity(settings.host_id, self.master.db.uuid)
-        self.master.register(self.name, host, port, str(identity), self._now())
+        self.master.register(self.name, host, port, str(identity), self.clock.now())
         self.hold = self.master.find_hold(self.name)
         self.desk = Desk(self)
         self._output = Output()
@@ -68,6 +70,8 @@ class Agent:
         self.watch = Watch(self.places, clock)
         self.schedules = Schedules(self.name, self.places, self.master, clock, self.queue,
                                    lambda: self.hold is not None, self.desk.take_made)
+        self.changes = ScheduleChanges(self.schedules, self.places, self.master, clock)
+        self.listing = ScheduleListing(self.schedules, self.places, clock)
         self.keeper = Keeper(self, self._cleaner)
         self._apply_hold()
         self.places.attach_all()
@@ -158,21 +162,18 @@ class Agent:
         if self._output:
             self._output.close()
         if self.master:
-            self.master.heartbeat(self.name, self._now(), is_stopped=True)
+            self.master.heartbeat(self.name, self.clock.now(), is_stopped=True)
             self.master.db.close()
-
-    def _now(self):
-        return to_text(self.clock.now())
 
     # -- definitions -------------------------------------------------------------------
 
     def import_document(self, text, repository, is_replacing):
         """Imports a definitions document -> (Document, (scenarios, schedules) made or changed)."""
         found = self.places.get(repository)
-        now = self._now()
+        now = self.clock.now()
         document, counts = import_into(
             self.master, found, text, self.name, now, is_replacing,
-            lambda document: self.schedules.find_origins(found, document.schedules, now))
+            lambda document: self.changes.find_origins(found, document.schedules, now))
         self.desk.read_contexts()
         if document.calendars or document.schedules:
             self.schedules.read_calendars()
@@ -199,7 +200,7 @@ class Agent:
         self.schedules.scheduler.hold(is_held)
         if is_held and self.hold.until:
             hold = self.hold
-            self.schedules.scheduler.call_at(from_text(hold.until), lambda: self._hold_over(hold))
+            self.schedules.scheduler.call_at(hold.until, lambda: self._hold_over(hold))
 
     def set_hold(self, hold):
         """Begins nothing new until the release (None), which decides what was due meanwhile; kept
@@ -220,7 +221,7 @@ class Agent:
             repository = place.repository
             if repository:
                 repository.db.submit(repository.sessions.set_waiting, self.name,
-                                     hold is not None, self._now())
+                                     hold is not None, self.clock.now())
         self._apply_hold()
         if hold is None:
             self.schedules.released()

@@ -6,7 +6,7 @@ import time
 from ..base.vocabulary import (ENDED, FLOOD_S, IMMEDIATE, KILL_S, NORMAL, OUTSTANDING, RUNNING,
                                STOPPED, TERM_S, WAITING, WRITE_S, YIELD_REQUESTS, ERROR)
 from ..base.errors import Busy, Changed, Conflict, NotFound, Stopping, WaitTimeout
-from ..base.times import from_text, to_text
+from ..base.times import to_text
 
 TRIES = 3               # an EXEC whose scenario is replaced at the same time is tried anew
 
@@ -106,7 +106,8 @@ class Desk:
             self._requests += 1
             if self._requests >= YIELD_REQUESTS:
                 self._flooded = self._clock.monotonic()
-        return repository.db.submit(repository.arrivals.add, request, self._now(), within_s=WRITE_S)
+        return repository.db.submit(repository.arrivals.add, request, self._clock.now(),
+                                    within_s=WRITE_S)
 
     def acknowledge(self, repository, acknowledgement):
         """Waits for the commit of a request and queues its session -> its Ticket."""
@@ -131,10 +132,10 @@ class Desk:
         agent, scheduler = self._agent, self._agent.schedules.scheduler
         if agent.places.find(repository) is None:
             return                      # let go meanwhile: read anew when it is back
-        if ticket.start_at is not None and from_text(ticket.start_at) > self._clock.now():
+        if ticket.start_at is not None and ticket.start_at > self._clock.now():
             # otherwise it was only read again
             if agent.queue.put_off(ticket.session, repository):
-                scheduler.call_at(from_text(ticket.start_at),
+                scheduler.call_at(ticket.start_at,
                                   lambda: self._start_time(repository, ticket))
             return
         if ticket.wait_until is not None:
@@ -236,8 +237,8 @@ class Desk:
                                           number)
         try:
             ticket = repository.db.write(
-                repository.arrivals.reopen, number, variables, secret_file, from_step, self._now(),
-                self._agent.hold is not None)
+                repository.arrivals.reopen, number, variables, secret_file, from_step,
+                self._clock.now(), self._agent.hold is not None)
         finally:
             if secret_file:
                 repository.secrets.settle(secret_file, ticket is not None)

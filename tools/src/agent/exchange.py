@@ -58,7 +58,7 @@ def export_from(master, repository, name, version):
             latest = repository.scenarios.get(connection, name, version or "-1")["version"]
             version = latest if version == "-1" else version
         scenarios = repository.scenarios.list_versions(connection, name, version)
-    schedules = [repository.schedules.read(row) for row in repository.list_schedules()]
+    schedules = [repository.schedules.read_definition(row) for row in repository.list_schedules()]
     document = {"scenarios": [load_body(row["body"]) for row in scenarios],
                 "schedules": [schedule_document(schedule) for schedule in schedules
                               if name is None or schedule.scenario == name]}

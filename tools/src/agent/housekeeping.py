@@ -112,7 +112,7 @@ class Keeper:
             is_due = self._is_due(("clean", place.attachment.id), settings.clean_every_s)
             agent.places.look_after(place, self._clean if is_due else None)
         if self._is_due("heartbeat", HEARTBEAT_S):
-            agent.master.heartbeat(agent.name, to_text(agent.clock.now()))
+            agent.master.heartbeat(agent.name, agent.clock.now())
             agent.places.follow_master()
             agent.schedules.read_calendars()
         if self._is_due("purge", 3600.0):
@@ -143,6 +143,6 @@ class Keeper:
                    for repository in self._agent.places.readable())
 
     def _purge(self, repository, days, keep):
-        before = None if days is None else to_text(self._agent.clock.now() - days * 86400)
+        before = None if days is None else self._agent.clock.now() - days * 86400
         # some at a time, until there are no more
         return sum(iter(lambda: repository.db.write(repository.views.purge, before, keep), 0))

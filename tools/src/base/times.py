@@ -1,8 +1,10 @@
-"""The clock, and every form of an instant or a duration as text."""
+"""The clock, instants as text, and the one parser of durations."""
 import re
 import time
 from calendar import timegm
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
+
+from .errors import CalendarError
 
 
 class Clock:
@@ -31,6 +33,19 @@ def from_text(text):
     return timegm(fields) + int(text[20:23] or 0) / 1000.0      # as SQLite itself writes it: none
 
 
+def as_stored(instant):
+    """Epoch seconds as the tables will have them: to the millisecond."""
+    return from_text(to_text(instant))
+
+
+def find_time(text):
+    """`from_text`, or None of what is none: another program has written it."""
+    try:
+        return from_text(text) if text else None
+    except (ValueError, TypeError):
+        return None
+
+
 def to_local(text):
     """UTC text of the tables -> the agent's local time with its offset;
     what is none stays as it is."""
@@ -46,44 +61,15 @@ def local_iso(instant, timespec="seconds"):
     return moment.isoformat(timespec=timespec)
 
 
-_TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)"
-                   r"(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,6}))?)?(Z|[+-]\d\d:?\d\d)?)?",
-                   re.ASCII | re.I)
-
-
-def parse_time(text, is_end=False):
-    """ISO 8601 text of a request -> epoch seconds; ValueError when it is none.
-
-    Without offset it is in the agent's zone; a date alone is its first instant, with
-    `is_end` its last millisecond.
-    """
-    match = _TIME.fullmatch(text)
-    if not match:
-        raise ValueError("must be a time such as 2026-12-01T02:00 or 2026-12-01")
-    year, month, day, hour, minute, second, fraction, offset = match.groups()
-    if not 1 < int(year) < 9999:        # so that no offset leads out of the years 1 to 9999
-        raise ValueError("must lie in the years 2 to 9998")
-    moment = datetime(int(year), int(month), int(day), int(hour or 0), int(minute or 0),
-                      int(second or 0), int((fraction or "0").ljust(6, "0")))
-    if hour is None and is_end:
-        moment += timedelta(days=1, milliseconds=-1)
-    if offset:
-        sign = -1 if offset[0] == "-" else 1
-        ahead = 0 if offset in "Zz" else sign * (int(offset[1:3]) * 60 + int(offset[-2:]))
-        moment = moment.replace(tzinfo=timezone(timedelta(minutes=ahead)))
-    try:
-        return moment.timestamp()
-    except OverflowError:
-        raise ValueError("is outside the years that this host can handle") from None
-
-
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)")
 _UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def parse_duration(text):
-    """`90`, `90s`, `15m`, `2h`, `1d` -> seconds as float; ValueError when it is none."""
+def parse_duration(text, is_whole=False):
+    """`90`, `90s`, `1.5m`, `2h`, `1d` -> seconds; with `is_whole` an int of at most 9 digits before
+    its unit, without a fraction. CalendarError."""
     match = _DURATION.fullmatch(text)
-    if not match or len(text) > 15:
-        raise ValueError("must be a duration such as 90, 90s, 15m, 2h or 1d")
-    return float(match.group(1)) * _UNITS_S[match.group(2)]
+    if not match or len(text) > 15 or is_whole and not re.fullmatch("[0-9]{1,9}", match.group(1)):
+        raise CalendarError("duration '%s' is not a %s with s, m, h or d, like 90s, 15m, 2h, 1d"
+                            % (text[:60], "whole number" if is_whole else "number"))
+    return (int if is_whole else float)(match.group(1)) * _UNITS_S[match.group(2)]

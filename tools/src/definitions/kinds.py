@@ -4,10 +4,10 @@ import re
 from typing import Any, Callable, NamedTuple
 
 from ..base.vocabulary import MAX_NAME, RESERVED_VARIABLES
-from ..base.times import parse_duration, parse_time
+from ..base.times import parse_duration
 from ..base.words import VARIABLE, _SURROGATE, check_name
-from ..timetable.days import MAX_SECONDS
-from ..timetable.rules import parse_seconds
+from ..timetable.days import MAX_SECONDS, find_zone
+from ..timetable.moments import parse_moment
 from ..timetable.windows import _join, _parse_dates
 
 
@@ -128,7 +128,7 @@ def _check_seconds(value):
 def _check_whole_seconds(value):
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise ValueError("must be whole seconds, or a duration such as 90s, 15m, 2h or 1d")
-    value = parse_seconds(value)
+    value = parse_duration(str(value).strip().lower(), is_whole=True)
     if value > MAX_SECONDS:
         raise ValueError("must be at most %d seconds" % MAX_SECONDS)
     return value
@@ -180,6 +180,21 @@ def _check_variable(name):
     return name
 
 
+def parse_time(text, is_end=False):
+    """parse_moment of a request: in the agent's zone, within the years that replies can show."""
+    try:
+        instant = parse_moment(text, find_zone(""), is_end)
+    except (OverflowError, OSError):
+        raise ValueError("is outside the years that this host can handle") from None
+    if not 2 <= int(text[:4]) <= 9998:      # no offset leads out of the years 1 to 9999
+        raise ValueError("must lie in the years 2 to 9998")
+    return instant
+
+
+def _parse_end(text):
+    return parse_time(text, is_end=True)
+
+
 TEXT = _of_type((str,), "text")
 FILLED = Kind(lambda value: TEXT.check(value) or _refuse("must not be empty"),
               lambda text: text or _refuse("must not be empty"), "text, not empty")
@@ -190,8 +205,7 @@ TIMEOUT = Kind(_check_positive_seconds, _check_positive_seconds, "a duration abo
 VALUES = Kind(_check_values, _check_values, "an object of variables and values")
 VARIABLE_NAME = Kind(_check_variable, _check_variable, "a variable")
 INSTANT = Kind(parse_time, parse_time, "a time")
-INSTANT_END = Kind(lambda text: parse_time(text, True), lambda text: parse_time(text, True),
-                   "a time; a date alone is its last instant")
+INSTANT_END = Kind(_parse_end, _parse_end, "a time; a date alone is its last instant")
 WHOLE_SECONDS = Kind(_check_whole_seconds, _check_whole_seconds, "a duration of whole seconds")
 JOINED = Kind(_check_joined, _check_joined, "words between commas, or a list of them")
 LABEL = Kind(lambda value: TEXT.check(value) if len(str(value)) <= 1000 else

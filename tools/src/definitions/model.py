@@ -6,9 +6,10 @@ from typing import List, NamedTuple, Optional, Tuple
 
 from ..base.errors import BadRequest, Conflict, NotFound
 from ..base.vocabulary import MIN_SECRET
+from ..base.times import parse_duration
 from ..base.words import check_name, shorten
 from ..timetable.days import MOVING_FIELDS, find_zone
-from ..timetable.rules import parse_rule, parse_seconds
+from ..timetable.rules import parse_rule
 from ..timetable.timetable import make_timetable
 from .kinds import VALUES
 from .fields import SCHEDULE_FIELDS, TASK_TYPES
@@ -101,7 +102,7 @@ def parse_after(text):
             raise ValueError("'%s' is neither a schedule, like A, nor a scenario, like scenario:A, "
                              "with a period if it is to count no longer, like A/2h" % item)
         condition = Condition(kind if colon else "schedule", check_name(rest if colon else name),
-                              parse_seconds(period) if slash else None)
+                              parse_duration(period.lower(), is_whole=True) if slash else None)
         if condition.within_s == 0:
             raise ValueError("'%s': the period is 1s at least" % item)
         if condition[:2] in [other[:2] for other in found]:

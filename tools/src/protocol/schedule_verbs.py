@@ -17,25 +17,25 @@ from .table import verb
 from .lines import fill
 
 
-def schedule_fields(repository, row, due):
-    """The line of a schedule."""
-    values = dict(row, hold=row["hold_since"] is not None, next=due, repository=repository.name)
-    if not values["hold"]:
-        del values["hold_reason"], values["hold_until"]
-    return fill(SCHEDULE_LINE, values)
+def schedule_fields(repository, stored, due):
+    """The line of a StoredSchedule."""
+    hold = stored.hold
+    more = {"hold_reason": hold.reason, "hold_until": hold.until} if hold else {}
+    return fill(SCHEDULE_LINE, stored.schedule._asdict(), hold=hold is not None, next=due,
+                last=stored.last, repository=repository.name, **more)
 
 
 @verb("SCHED LIST")
 def _sched_list(agent, request):
-    for found in agent.schedules.list_all(request["-REPO"]):
-        yield schedule_fields(*found)
+    for schedule in agent.listing.list_all(request["-REPO"]):
+        yield schedule_fields(*schedule)
 
 
 @verb("SCHED SHOW")
 def _sched_show(agent, request):
-    for repository, row, due in agent.schedules.get(request["NAME"], request["-REPO"]):
-        yield schedule_fields(repository, row, due)
-        schedule = repository.schedules.read(row)
+    for repository, stored, due in agent.listing.get(request["NAME"], request["-REPO"]):
+        yield schedule_fields(repository, stored, due)
+        schedule, hold = stored.check().schedule, stored.hold
         for option, value in schedule.options.items():
             yield fill(OPTION_LINE, {"option": option.replace("session_", "").upper(),
                                      "value": value})
@@ -44,11 +44,11 @@ def _sched_show(agent, request):
         for kind, name, met in repository.db.read(
                 repository.schedules.list_conditions, schedule.name):
             yield fill(AFTER_LINE, {"after": name, "kind": kind, "met": met})
-        if row["waiting"]:
-            yield fill(DELAYED_LINE, row)
-        if row["hold_since"]:
-            yield fill(HELD_LINE, {"held": row["hold_since"], "by": row["hold_by"],
-                                   "until": row["hold_until"], "reason": row["hold_reason"]})
+        if stored.waiting is not None:
+            yield fill(DELAYED_LINE, {"waiting": stored.waiting})
+        if hold:
+            yield fill(HELD_LINE, {"held": hold.since, "by": hold.by, "until": hold.until,
+                                   "reason": hold.reason})
 
 
 @verb("SCHED ADD")
@@ -58,7 +58,7 @@ def _sched_add(agent, request):
                          % FORMS["daily"])
     given = {name: request[name.upper()] for name in ("name", "scenario", "version", "context")}
     given.update(rule=request["RULE"] or "", variables=request.variables)
-    agent.schedules.add(_schedule(agent, given, _schedule_changes(request)), request["-REPO"])
+    agent.changes.add(_schedule(agent, given, _schedule_changes(request)), request["-REPO"])
     return fill(SCHEDULE_NAME_LINE, {"schedule": request["NAME"]})
 
 
@@ -84,13 +84,13 @@ def _sched_set(agent, request):
     def changed(schedule):
         return _schedule(agent, schedule.options, schedule._asdict(), changes,
                          {"variables": dict(schedule.variables, **request.variables)})
-    agent.schedules.set(request["NAME"], request["-REPO"], changed)
+    agent.changes.set(request["NAME"], request["-REPO"], changed)
     return fill(SCHEDULE_NAME_LINE, {"schedule": request["NAME"]})
 
 
 @verb("SCHED DEL")
 def _sched_del(agent, request):
-    agent.schedules.delete(request["NAME"], request["-REPO"])
+    agent.changes.delete(request["NAME"], request["-REPO"])
     return fill(SCHEDULE_NAME_LINE, {"schedule": request["NAME"]})
 
 
@@ -98,14 +98,14 @@ def _sched_del(agent, request):
 @verb("SCHED ON")
 def _sched_on_off(agent, request):
     is_on = request.verb == "SCHED ON"
-    agent.schedules.set(request["NAME"], request["-REPO"],
-                        lambda schedule: schedule._replace(enabled=is_on))
+    agent.changes.set(request["NAME"], request["-REPO"],
+                      lambda schedule: schedule._replace(enabled=is_on))
     return fill(ENABLED_LINE, {"schedule": request["NAME"], "enabled": is_on})
 
 
 @verb("SCHED NEXT")
 def _sched_next(agent, request):
-    for due, name, repository, note in agent.schedules.preview(
+    for due, name, repository, note in agent.listing.preview(
             request["NAME"], request["-REPO"], request["-FROM"], request["-TO"],
             request["-COUNT"] or 10, "-ALL" in request):
         yield fill(COMING_LINE, {"schedule": name, "due": due, "note": note},
@@ -120,12 +120,12 @@ def _origin(agent, number):
 
 @verb("SCHED WHY")
 def _sched_why(agent, request):
-    for repository, row in agent.schedules.list_occurrences(request["NAME"], request["-REPO"],
-                                                            request["-LIMIT"] or 50):
+    for repository, row in agent.listing.list_occurrences(request["NAME"], request["-REPO"],
+                                                          request["-LIMIT"] or 50):
         yield fill(OCCURRENCE_LINE, row, message=explain(row), **_origin(agent, repository.id))
     with contextlib.suppress(NotFound):         # deleted since
-        notes = [note for found in agent.schedules.get(request["NAME"], request["-REPO"])
-                 for note in list_state(*found, hold=agent.hold)]
+        notes = [note for schedule in agent.listing.get(request["NAME"], request["-REPO"])
+                 for note in list_state(*schedule, hold=agent.hold)]
         return fill(OUTLOOK_LINE, {"note": "; ".join(notes)} if notes else {})
 
 
@@ -137,7 +137,7 @@ def _sched_plan(agent, request):
     if period.end <= begin:
         raise BadRequest("-TO lies before -FROM")
     troubles = []
-    end, visits = agent.schedules.plan(period, request["-REPO"], troubles)
+    end, visits = agent.listing.plan(period, request["-REPO"], troubles)
     for visit in visits:
         if visit.outcome != STARTS or "-ALL" in request:
             yield visit_fields(visit, **_origin(agent, visit.schedule[0]))
@@ -172,11 +172,11 @@ def _calendar_list(agent, request):
 @verb("CALENDAR SET")
 @verb("CALENDAR ADD")
 def _calendar_put(agent, request):
-    agent.schedules.put_calendar(request["NAME"], request["DATES"], request.verb == "CALENDAR ADD")
+    agent.changes.put_calendar(request["NAME"], request["DATES"], request.verb == "CALENDAR ADD")
     return fill(CALENDAR_NAME_LINE, {"calendar": request["NAME"]})
 
 
 @verb("CALENDAR DEL")
 def _calendar_del(agent, request):
-    agent.schedules.delete_calendar(request["NAME"])
+    agent.changes.delete_calendar(request["NAME"])
     return fill(CALENDAR_NAME_LINE, {"calendar": request["NAME"]})

@@ -6,7 +6,7 @@ from ..base.errors import BadRequest, NotFound, Unreadable
 from ..base.replies import (AGENT_HOLD_LINE, ATTACHED_LINE, CLEANED_LINE, CONTEXT_LINE,
                             IMPORTED_LINE, PING_LINE, PURGED_LINE, REPOSITORY_LINE, SCENARIO_LINE,
                             SCHEDULE_HOLD_LINE, STATE_LINE, STEP_LINE, TASK_LINE, VARIABLE_LINE)
-from ..base.times import to_local, to_text
+from ..base.times import to_local
 from ..base.words import capitals, one_line, shorten
 from ..store.records import Hold, SessionFilter, SessionRequest
 from ..agent.figures import metrics, ping
@@ -25,7 +25,7 @@ def _exec(agent, request):
         request["SCENARIO"], request["-AGENT"] or agent.name, request["VERSION"] or NEWEST,
         request["CONTEXT"] or DEFAULT_CONTEXT, request.variables, request["-NAME"] or "",
         request["-KEYWORDS"] or "", request["-PRIORITY"] or 0, request.get("-LEVEL", 5),
-        request["-TIMEOUT"], to_text(request["-AT"]) if "-AT" in request else None, request["-KEY"])
+        request["-TIMEOUT"], request["-AT"], request["-KEY"])
     pending = agent.desk.execute(wanted, request["-REPO"])
     if "-SYNC" not in request:
         return pending
@@ -62,8 +62,7 @@ def _hold(agent, request):
     now, until = agent.clock.now(), request["-UNTIL"]
     if until is not None and until <= now:
         raise BadRequest("-UNTIL lies in the past")
-    return _set_hold(agent, request, Hold(request["REASON"] or "", request.actor, to_text(now),
-                                          until and to_text(until)))
+    return _set_hold(agent, request, Hold(request["REASON"] or "", request.actor, now, until))
 
 
 @verb("RELEASE")
@@ -73,7 +72,7 @@ def _release(agent, request):
 
 def _set_hold(agent, request, hold):
     if "-SCHEDULE" in request:
-        agent.schedules.hold(request["-SCHEDULE"], hold, request["-REPO"])
+        agent.changes.hold(request["-SCHEDULE"], hold, request["-REPO"])
         return fill(SCHEDULE_HOLD_LINE, {"schedule": request["-SCHEDULE"],
                                          "hold": hold is not None})
     agent.set_hold(hold)
@@ -90,7 +89,7 @@ def _shutdown(agent, request):
 def _sessions(agent, request):
     filters = SessionFilter(tuple(request["-STATUS"] or ()), request["-SCENARIO"],
                             request["-SCHEDULE"], request["-KEYWORD"],
-                            to_text(request["-SINCE"]) if "-SINCE" in request else None)
+                            request["-SINCE"])
     for row in agent.watch.list_sessions(filters, request["-REPO"], request["-LIMIT"] or 50):
         yield session_fields(agent, row)
 

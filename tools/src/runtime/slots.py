@@ -3,42 +3,34 @@
 Thread slot N: runs one session after the other; ends at SessionQueue.close().
 Thread adopted N: runs session N, whose process outlived an agent; ends with it.
 """
-import collections
 import contextlib
-import heapq
-import itertools
 import threading
 import time
 
 from ..base.vocabulary import YIELD_S
 from ..base.errors import RepositoryError
 from ..base.program import log, tell_traceback
+from ..store.admission import Admission, schedule_gate
 
 
 class SessionQueue:
     """Outstanding sessions in the order they begin, and the slots that run them.
 
-    A session shares gates with others (its schedule, its scenario's limit): while one is full,
-    it waits aside.
+    Which of them begins next is the matter of its Admission.
     """
 
     def __init__(self, slots, make, is_flooded):
-        self.slots = self._slots = slots        # how many sessions at once; and with those lent
+        self.slots = slots                      # how many sessions at once
         self._make = make                       # make(ticket, repository) -> Session
         self._is_flooded = is_flooded           # whether many requests wait for their OK
-        self._changed = threading.Condition()
-        self._ready = []                        # heap of (-priority, order, ticket, repository)
-        self._order = itertools.count()
-        self._outstanding = set()               # numbers that may begin
+        self._changed = threading.Condition()   # guards all that follows
+        self._admission = Admission(slots)      # of numbers: who begins next
+        self._outstanding = {}                  # number that may begin -> (Ticket, repository)
         self._later = {}                        # number that waits for its start time -> repository
         self._running = {}                      # number -> Session
-        # number -> Ticket that came before its slot was free
-        self._again = {}
-        self._gates = collections.Counter()     # gate -> how many run in it
-        self._aside = {}                        # gate -> entries that wait for it
-        self._held = set()                      # gates of schedules that are held
+        self._again = {}                # number -> Ticket that came before its slot was free
         self._threads, self._adopted = [], []
-        self._is_held = self._is_closing = False
+        self._is_closing = False
 
     def add(self, ticket, repository):
         """Queues a session once; whether a slot is free for it."""
@@ -51,9 +43,9 @@ class SessionQueue:
                 self._again[ticket.session] = ticket
             if self._is_closing or running or ticket.session in self._outstanding:
                 return True
-            self._outstanding.add(ticket.session)
-            heapq.heappush(self._ready, (-ticket.priority, next(self._order), ticket, repository))
-            is_free = not self._is_held and len(self._running) < self._slots
+            self._outstanding[ticket.session] = ticket, repository
+            self._admission.add(ticket.session, ticket.priority, ticket.gates(repository))
+            is_free = self._admission.has_room
             if is_free:                 # otherwise a thread looks for itself when it can
                 self._ensure_thread()
                 self._changed.notify()
@@ -61,7 +53,8 @@ class SessionQueue:
 
     def _ensure_thread(self):
         """A thread for each session that runs or may begin, as far as there are slots."""
-        while len(self._threads) < min(self._slots, len(self._running) + len(self._ready)):
+        wanted = len(self._running) + self._admission.count_ready()
+        while len(self._threads) < min(self._admission.slots, wanted):
             thread = threading.Thread(target=self._serve, daemon=True,
                                       name="slot %d" % (len(self._threads) + 1))
             try:
@@ -70,17 +63,21 @@ class SessionQueue:
                 log.error("no further thread can be started for sessions")
                 break
             self._threads.append(thread)
-        if self._ready and not self._threads:
-            for _, _, ticket, repository in self._ready:
+        if self._admission.count_ready() and not self._threads:
+            for number, (_, repository) in list(self._outstanding.items()):
                 repository.is_behind = True     # read again, and tried again
-                self._outstanding.discard(ticket.session)
-            self._ready = []
+                self._forget(number)
+
+    def _forget(self, number):
+        self._outstanding.pop(number, None)
+        self._admission.discard(number)
 
     def adopt(self, ticket, repository):
         """A session whose process lives on goes on at once, whatever the limits."""
         with self._changed:
             if self._is_closing or ticket.session in self._running:     # it may have just been left
                 return
+            self._admission.occupy(ticket.session, ticket.gates(repository))
             thread = threading.Thread(target=self._run, args=(self._begin(ticket, repository),),
                                       daemon=True, name="adopted %d" % ticket.session)
             self._adopted.append(thread)
@@ -89,19 +86,9 @@ class SessionQueue:
     def hold_schedule(self, key, is_held):
         """Held, no session of a schedule (repository id, name) begins."""
         with self._changed:
-            gate = ("schedule",) + key
-            if is_held:
-                self._held.add(gate)
-            elif gate in self._held:
-                self._held.discard(gate)
-                self._open(gate)
+            if self._admission.hold_gate(schedule_gate(*key), is_held):
                 self._ensure_thread()
                 self._changed.notify_all()
-
-    def _open(self, gate):
-        """What waited aside for a gate tries again."""
-        for entry in self._aside.pop(gate, ()):
-            heapq.heappush(self._ready, entry)
 
     def put_off(self, number, repository):
         """Notes a session whose start time is to come; False when it was noted before."""
@@ -116,19 +103,18 @@ class SessionQueue:
     def discard(self, number):
         """A session that will not begin."""
         with self._changed:
-            self._outstanding.discard(number)
+            self._forget(number)
             self._later.pop(number, None)
 
     def forget(self, repository):
         """What is queued of a repository that was let go is read anew when it comes back."""
         with self._changed:
-            for number in [n for n, found in list(self._later.items()) if found is repository]:
-                self._later.pop(number, None)
-            for entries in [self._ready] + list(self._aside.values()):
-                self._outstanding.difference_update(
-                    entry[2].session for entry in entries if entry[3] is repository)
-                entries[:] = [entry for entry in entries if entry[3] is not repository]
-            heapq.heapify(self._ready)
+            for number, owner in list(self._later.items()):
+                if owner is repository:
+                    self._later.pop(number, None)
+            for number, (_, owner) in list(self._outstanding.items()):
+                if owner is repository:
+                    self._forget(number)
 
     def find(self, number):
         """The running Session of a number, or None."""
@@ -151,7 +137,7 @@ class SessionQueue:
     def hold(self, is_held):
         """Held, nothing begins."""
         with self._changed:
-            self._is_held = is_held
+            self._admission.hold(is_held)
             if not is_held:
                 self._ensure_thread()
             self._changed.notify_all()
@@ -160,14 +146,14 @@ class SessionQueue:
     def lent_slot(self):
         """While a session waits for its child, its slot serves another."""
         with self._changed:
-            self._slots += 1
+            self._admission.lend(1)
             self._ensure_thread()
             self._changed.notify()
         try:
             yield
         finally:
             with self._changed:
-                self._slots -= 1
+                self._admission.lend(-1)
 
     def wait_idle(self, timeout_s):
         """Waits until nothing runs; whether that is so."""
@@ -201,7 +187,7 @@ class SessionQueue:
             session.repository.is_behind = True
         except Exception as error:
             log.error("session %d\n%s", session.number, session.mask(tell_traceback(error)))
-        self._finished(session)
+        self.finish(session)
 
     def _give_way(self):
         """Acknowledging goes before beginning: a flood of requests is answered first."""
@@ -211,57 +197,45 @@ class SessionQueue:
             time.sleep(0.01)
 
     def _take(self):
+        """The Session that the thread of a slot runs next; None when the queue is closing."""
         with self._changed:
             while not self._is_closing:
-                is_full = len(self._running) >= self._slots     # a lent slot was taken back
-                session = None if self._is_held or is_full else self._pop()
+                session = self.take_next()
                 if session:
+                    if self._admission.has_room and self._admission.count_ready():
+                        self._ensure_thread()       # what came up by that is another's
+                        self._changed.notify()
                     return session
                 self._changed.wait()
         return None
 
-    def _pop(self):
-        """The next Session that may begin, or None.
+    def take_next(self):
+        """The Session that runs from now on, or None: nothing may begin.
 
-        What its schedule holds back waits aside; what a repository in trouble holds back is
-        read from it again when it has recovered.
+        What a repository in trouble holds back is read from it again when it has recovered.
         """
-        while self._ready:
-            entry = heapq.heappop(self._ready)
-            _, _, ticket, repository = entry
-            if ticket.session not in self._outstanding:
-                continue
-            if repository.db.trouble:
+        with self._changed:
+            while True:
+                number = self._admission.take()
+                if number is None:
+                    return None
+                ticket, repository = self._outstanding.pop(number)
+                if not repository.db.trouble:
+                    return self._begin(ticket, repository)
                 repository.is_behind = True
-                self._outstanding.discard(ticket.session)
-                continue
-            full = next((gate for gate, limit in ticket.gates(repository)
-                         if self._gates[gate] >= limit or gate in self._held), None)
-            if full:                    # a held schedule is one as well
-                self._aside.setdefault(full, []).append(entry)
-                continue
-            self._outstanding.discard(ticket.session)
-            return self._begin(ticket, repository)
-        return None
+                self._admission.leave(number)
 
     def _begin(self, ticket, repository):
-        """The Session that runs from now on."""
-        self._gates.update(gate for gate, _ in ticket.gates(repository))
         session = self._running[ticket.session] = self._make(ticket, repository)
         return session
 
-    def _finished(self, session):
+    def finish(self, session):
+        """A session runs no more: its slot and its gates are free."""
         with self._changed:
             self._running.pop(session.number, None)
             # the thread of a slot looks for itself what it can run next
-            is_for_others = not self._running or session.ticket.is_adopted
-            for gate, _ in session.ticket.gates(session.repository):
-                self._gates[gate] -= 1
-                if not self._gates[gate]:
-                    del self._gates[gate]
-                if gate not in self._held:
-                    is_for_others = is_for_others or gate in self._aside
-                    self._open(gate)
+            is_for_others = self._admission.leave(session.number) or not self._running \
+                or session.ticket.is_adopted
             if is_for_others:
                 self._changed.notify_all()
             again = self._again.pop(session.number, None)

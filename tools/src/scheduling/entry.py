@@ -1,22 +1,24 @@
 """A schedule in memory: what is decided, what comes next, and what of its past may still run."""
+import math
 from typing import NamedTuple, Optional
 
 from ..base.vocabulary import HELD, LOST, MAX_BATCH, MAX_MISSED, MISFIRE, MISSED_S
-from ..base.times import to_text
-from ..timetable.days import _find_first
+from ..timetable.days import _find_first, _share
 from ..timetable.timetable import find_jitter
 from ..store.records import Span
 
+# why due times were missed: the reason that their occurrences get, and the words
 DOWN = MISFIRE, "the agent was down"
 AWAY = LOST, "the repository could not be used"
 ON_HOLD = HELD, "held at that time"
 CHANGED = MISFIRE, "the schedule was changed before it ran"
 
 
-def in_text(span):
-    """A Span as the tables have it."""
-    return span._replace(first=to_text(span.first), last=to_text(span.last),
-                         planned=span.planned and to_text(span.planned))
+class Missed(NamedTuple):
+    """The due times up to an instant (epoch seconds) were missed, and why."""
+    until: float
+    reason: str
+    text: str
 
 
 class Policy(NamedTuple):
@@ -27,67 +29,94 @@ class Policy(NamedTuple):
 
 
 class Entry:
-    """One schedule in memory. It is replaced, never changed, when its row changes."""
-    __slots__ = ("repository", "name", "revision", "timetable", "policy", "hold", "decided",
-                 "since",
-                 "why", "due", "quiet", "asked")
+    """One schedule in memory, made of its StoredSchedule; times are epoch seconds. When its row
+    changes, another takes its place."""
+    __slots__ = ("repository", "name", "key", "revision", "timetable", "policy", "hold", "decided",
+                 "missed", "due", "quiet", "asked")
 
-    def __init__(self, repository, name, revision, timetable, policy, hold, decided, since,
-                 why=DOWN):
-        self.repository, self.name, self.revision = repository, name, revision
-        self.timetable = timetable      # None: never fires by itself
-        self.policy, self.hold = policy, hold       # Policy, and a Hold or None
-        self.decided = decided          # epoch seconds: due times up to here have their decision
-        self.since, self.why = since, why           # due times up to here were missed, and why
+    def __init__(self, repository, stored, missed):
+        schedule = stored.schedule
+        self.repository, self.name, self.revision = repository, schedule.name, stored.revision
+        self.key = repository.id, self.name     # what tells it from all others of the agent
+        self.timetable = stored.firing  # None: never fires by itself
+        self.policy = _share(Policy(*map(schedule.get, Policy._fields)))
+        self.hold = stored.hold         # None: it is not held
+        self.decided = stored.decided   # due times up to here have their decision
+        self.missed = missed            # those that were Missed
         self.due = None                 # the instant that is armed
-        self.quiet = 0.0                # until then what is excluded is not recorded
         self.asked = None               # up to where it is being decided: not written yet
+        self.quiet = 0.0                # until then what is excluded is not recorded
 
-    @property
-    def key(self):
-        """What tells it from all others of the agent."""
-        return self.repository.id, self.name
+    # -- its life, as the Scheduler's docstring shows it -------------------------------
 
-    def judge(self, now, since, why):
-        """What becomes of the due times whose time has come: (instant, [Span] up to it).
+    def arm(self):
+        """Waits for its next instant -> that, or None: there is none."""
+        self.due = self.find_event()
+        return self.due
 
-        Those up to `since` (epoch seconds) were missed, `why` being (reason, text).
-        """
-        cursor = int(self.decided // 1)
-        newest, spans = self._find_missed(cursor, min(since, now)), []
+    def come_up(self):
+        """Its instant has come, or it is looked at before: it waits no more."""
+        self.due = None
+
+    def ask(self, upto=None):
+        """It is being decided, up to an instant where that is known."""
+        self.asked = self.decided if upto is None else upto
+
+    def settle(self, upto, missed=None):
+        """All up to an instant is decided and written; what came due meanwhile may be Missed."""
+        self.decided, self.asked = max(self.decided, upto), None
+        self.missed = missed or self.missed
+
+    def keep_quiet(self, until):
+        """Due times that are excluded are not recorded before then."""
+        self.quiet = until
+
+    def step_back(self, now):
+        """The clock has: what is due from now on is not missed."""
+        if self.missed.until > now:
+            self.missed = self.missed._replace(until=now)
+
+    # -- what becomes of its due times -------------------------------------------------
+
+    def judge(self, now, missed):
+        """What becomes of the due times whose time has come, up to now (epoch seconds): (the
+        instant up to which all is decided, [Span])."""
+        cursor = math.floor(self.decided)
+        newest, spans = self._find_missed(cursor, min(missed.until, now)), []
         if newest is not None:
-            cursor, spans = self._judge_missed(cursor, newest, now, why)
+            cursor, spans = self._judge_missed(cursor, newest, now, missed)
         due = self.timetable.next_after(cursor)
         while due is not None and self.plan(due) <= now and len(spans) < MAX_BATCH:
             spans += self._excluded(cursor, due)
             spans.append(self._run(due))
             cursor, due = due, self.timetable.next_after(due)
-        excluded = self._excluded(cursor, min(self._limit(due), int(now // 1) + 1))
+        excluded = self._excluded(cursor, min(self._limit(due), math.floor(now) + 1))
         return excluded[-1].last if excluded else cursor, spans + excluded
 
-    def _find_missed(self, cursor, since):
-        """The newest due time that was to run by `since`, as all before it were, or None."""
-        newest = self.timetable.last_until(cursor, int(since // 1))
-        if newest is not None and self.plan(newest) > since:
+    def _find_missed(self, cursor, until):
+        """The newest due time that was to run by then, as all before it were, or None."""
+        newest = self.timetable.last_until(cursor, math.floor(until))
+        if newest is not None and self.plan(newest) > until:
             newest = self.timetable.last_until(cursor, newest - 1)
         return newest
 
-    def _judge_missed(self, cursor, newest, now, why):
+    def _judge_missed(self, cursor, newest, now, missed):
         """The part of judge() for what was missed after `cursor`, up to `newest`."""
         runs = self._list_runs(cursor, newest, now)
         before = runs[0] if runs else newest + 1
-        spans = [span._replace(message="; ".join(filter(None, (why[1], span.message))),
+        spans = [span._replace(message="; ".join(filter(None, (missed.text, span.message))),
                                is_backlog=self.policy.misfire == "all")
                  for span in map(self._run, runs)]
-        spans += self.list_skipped(cursor, before - 1, why) + self._excluded(cursor, newest)
+        spans += self.list_skipped(cursor, before - 1, *missed[1:])
+        spans += self._excluded(cursor, newest)
         return newest, sorted(spans, key=lambda span: span.first)
 
-    def list_skipped(self, after, until, why):
+    def list_skipped(self, after, until, reason, text):
         """The due times of a stretch as one Span that says why they are skipped,
         or none: [Span]."""
         count = self.timetable.count(after, until)
         return [Span(self.timetable.next_after(after), self.timetable.last_until(after, until),
-                     count, *why)] if count else []
+                     count, reason, text)] if count else []
 
     def _list_runs(self, cursor, newest, now):
         """Those of the missed due times that `misfire` lets run;
@@ -98,7 +127,7 @@ class Entry:
         if misfire == "once":
             return [newest] if grace is None or now - self.plan(newest) <= grace else []
         patience_s = (MISSED_S if grace is None else grace) + jitter
-        oldest = max(cursor, int(-((patience_s - now) // 1)) - 1)
+        oldest = max(cursor, math.ceil(now - patience_s) - 1)
         if newest <= oldest:
             return []
         after = oldest if self.timetable.count(oldest, newest) <= MAX_MISSED else _find_first(
@@ -109,9 +138,10 @@ class Entry:
         return runs
 
     def _excluded(self, after, before):
+        """[Span] of the due times between the two that its window, a gap or a fold excludes."""
         if self.timetable.next_excluded(after, before) is None:
             return []
-        return [Span(*found) for found in self.timetable.excluded_spans(after, before - 1)]
+        return [Span(*excluded) for excluded in self.timetable.excluded_spans(after, before - 1)]
 
     def _limit(self, due):
         """Before which nothing else is due than `due`; at the end of the rule this is None."""
@@ -130,7 +160,7 @@ class Entry:
         """When it is to be looked at next, or None."""
         if self.timetable is None:
             return None
-        cursor = int(self.decided // 1)
+        cursor = math.floor(self.decided)
         due = self.timetable.next_after(cursor)
         excluded = self.timetable.next_excluded(cursor, self._limit(due))
         events = [] if due is None else [self.plan(due)]

@@ -1,5 +1,4 @@
 """What is told of a schedule: why, what stands in its way, and what comes."""
-import contextlib
 import heapq
 import itertools
 
@@ -7,7 +6,7 @@ from ..base.vocabulary import (ALL_SCHEDULES, ERROR, LATE, LATE_S, MISFIRE, OVER
                                STEP_S, STOPPED)
 from ..base.times import from_text, local_iso
 from ..timetable.timetable import find_jitter
-from ..store.records import SessionFilter, hold_of
+from ..store.records import SessionFilter
 
 
 def explain(row):
@@ -16,7 +15,7 @@ def explain(row):
     reason = {OVERLAP: "one session of it is enough at a time", MISFIRE: "missed",
               "gap": "that local time did not exist", "fold": "that local time came a second time",
               "window": "outside its window"}.get(row["reason"], "")
-    told = ": ".join(part for part in (reason, row["message"]) if part) or row["reason"]
+    text = ": ".join(part for part in (reason, row["message"]) if part) or row["reason"]
     if row["schedule"] == ALL_SCHEDULES:
         return row["message"]
     if row["decision"] in (STARTED, LATE):
@@ -27,22 +26,22 @@ def explain(row):
             # neither purged nor run again
             is_known = late_s and late_s > LATE_S and row["attempt"] == 1
             begun += " began %.0f s late" % late_s if is_known else " began late"
-            told = told or "it had waited for a free slot, a limit or the one before it"
+            text = text or "it had waited for a free slot, a limit or the one before it"
         state = row["status"] and "it is %s" % row["status"]
         if row["outcome"] and row["status"] in (ERROR, STOPPED):
             state += " (%s)" % row["outcome"]
-        return ", ".join(part for part in (begun, told, state) if part)
-    return "%s %s: %s" % (count, row["decision"], told)
+        return ", ".join(part for part in (begun, text, state) if part)
+    return "%s %s: %s" % (count, row["decision"], text)
 
 
-def list_state(repository, row, due, hold):
+def list_state(repository, stored, due, hold):
     """What stands in the way of a schedule now, and when it is due next;
     `hold` is that of the agent."""
-    notes = [] if row["enabled"] else ["disabled"]
+    notes = [] if stored.schedule.enabled else ["disabled"]
     notes += ["%s; what comes due is decided at the release" % held
-              for held in list_holds(hold, hold_of(row))]
+              for held in list_holds(hold, stored.hold)]
     for kind, name, met in repository.db.read(
-            repository.schedules.list_conditions, row["name"]):
+            repository.schedules.list_conditions, stored.schedule.name):
         if not met:
             newest = repository.db.read(repository.views.list_sessions,
                                         SessionFilter(**{kind: name}), 1 << 62, 1)
@@ -105,16 +104,13 @@ NEVER_RELEASED = float("inf")
 def find_release(*holds):
     """(when the last of these holds ends, NEVER_RELEASED if it does not, and its words);
     0 without any."""
-    release, hold = max(((from_text(hold.until) if hold.until else NEVER_RELEASED, hold)
-                         for hold in holds if hold), key=lambda found: found[0],
-                        default=(0.0, None))
+    release, hold = max(((hold.until or NEVER_RELEASED, hold) for hold in holds if hold),
+                        key=lambda pair: pair[0], default=(0.0, None))
     return release, hold and "held since %s%s%s" % (
-        local_iso(from_text(hold.since)), " until %s" % local_iso(release) if hold.until else "",
+        local_iso(hold.since), " until %s" % local_iso(release) if hold.until else "",
         hold.reason and ": " + hold.reason)
 
 
 def list_holds(*holds):
     """[The words of find_release], or none."""
-    with contextlib.suppress(ValueError):       # another program has spoilt it
-        return list(filter(None, find_release(*holds)[1:]))
-    return []
+    return list(filter(None, find_release(*holds)[1:]))

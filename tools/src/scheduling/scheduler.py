@@ -7,29 +7,51 @@ import threading
 
 from ..base.vocabulary import EXCLUDED_S, MISFIRE, STEP_S
 from ..base.program import log
-from .entry import AWAY, DOWN, ON_HOLD
+from .entry import AWAY, DOWN, Missed, ON_HOLD
+
+FIRST = 0, ""           # before the key of every Entry, for what comes up at one instant
 
 
 class Scheduler:
-    """Fires what is due, by the standard library's sched: one event a schedule, its next due time.
+    """Decides the due times of schedules as they come, by the standard library's sched.
 
-    Nothing is cancelled by search: an event whose entry was replaced or armed anew is
-    recognised when it comes up. `decide(entry, upto, spans)` hands due times to the
-    repository; when that is written, `decided(entry, upto)` arms the next.
-    `on_step(seconds)` is told when the clock of the day has stepped.
+    The life of an Entry, from its row until another takes its place:
+
+        put() ----> ARMED: `due` is the instant at which it is to be looked at, and an event of
+                      |    sched waits for it; without due times it rests for ever
+                      |    tick(): that instant has come
+                      v
+                   held? ---yes--> RESTS: neither `due` nor `asked`; the release of the agent
+                      | no         arms it again, that of its own hold puts another in its place
+                      v
+                   judge(): which due times have come, and what becomes of each: Spans
+                      |    none that is to be written: straight to decided()
+                      v
+                   ASKED: `asked` is up to where; decide(entry, upto, spans) hands them to its
+                      |    repository, which makes sessions and occurrences in one transaction
+                      v
+                   decided(entry, upto): written; `decided` moves on, and it is ARMED again
+
+    A repository that cannot be written leaves it ASKED until it can. What came due while the agent
+    was down or held, the clock was stepped, or a repository was slow, is Missed: for all entries at
+    once or for one of them; judge() gets the one that reaches further. What comes up at one instant
+    does so by the id of its repository, then by name. Nothing is cancelled by search: an event
+    whose entry was replaced or armed anew is recognised when it comes up.
+
+    `decide` is handed down, since only who holds the repositories can write; so is
+    `on_step(seconds)`, told when the clock of the day has stepped.
     """
 
     def __init__(self, clock, decide, on_step=lambda seconds: None):
         self._clock, self._decide, self._on_step = clock, decide, on_step
         self._events = sched.scheduler(clock.now, lambda seconds: None)
-        self._entries = {}
+        self._entries = {}                      # key -> Entry
         self._changed = threading.Condition()
         self._is_stopping = self._is_held = False
         self._is_woken = False
         self._sleeps_until = float("inf")       # what comes before then wakes it
-        # the clock of the day before the steady one, seconds
-        self._ahead = None
-        self._since, self._why = 0.0, DOWN      # as of an Entry, for all
+        self._ahead = None              # the clock of the day before the steady one, seconds
+        self._missed = Missed(0.0, *DOWN)       # by all
         self._outdated = 0                      # events whose entry was replaced
         self._look, self._no_words = self._come_up, {}      # the same objects for all events
 
@@ -68,16 +90,14 @@ class Scheduler:
     def call_at(self, when, function):
         """Calls function() in the scheduler's thread at a time (epoch seconds)."""
         with self._changed:
-            self._events.enterabs(when, 0, function)
+            self._events.enterabs(when, FIRST, function)
             self._wake(when)
 
     def decided(self, entry, upto, was_slow=False):
         """Due times are decided and written: arms the next. What came due while a slow repository
         was waited for was missed."""
         with self._changed:
-            entry.decided, entry.asked = max(entry.decided, upto), None
-            if was_slow:
-                entry.since, entry.why = self._clock.now(), AWAY
+            entry.settle(upto, Missed(self._clock.now(), *AWAY) if was_slow else None)
             if self._entries.get(entry.key) is entry:
                 self._arm(entry)
 
@@ -85,17 +105,17 @@ class Scheduler:
         """Held, nothing is decided; the release decides what was due meanwhile."""
         with self._changed:
             if self._is_held and not is_held:
-                self._since, self._why = self._clock.now(), ON_HOLD
+                self._missed = Missed(self._clock.now(), *ON_HOLD)
                 for entry in list(self._entries.values()):
                     if entry.due is None and entry.asked is None:
                         self._arm(entry)
             self._is_held = is_held
 
     def _arm(self, entry):
-        entry.due = entry.find_event()
-        if entry.due is not None:
-            self._events.enterabs(entry.due, 1, self._look, (entry, entry.due), self._no_words)
-            self._wake(entry.due)
+        due = entry.arm()
+        if due is not None:
+            self._events.enterabs(due, entry.key, self._look, (entry, due), self._no_words)
+            self._wake(due)
 
     # -- time --------------------------------------------------------------------------
 
@@ -107,6 +127,7 @@ class Scheduler:
         return self._events.run(blocking=False)
 
     def _watch_clock(self):
+        """Notices that the clock of the day has gone otherwise than the steady one."""
         before = self._clock.monotonic()
         now = self._clock.now()
         after = self._clock.monotonic()
@@ -118,15 +139,15 @@ class Scheduler:
             return
         with self._changed:
             if step > 0:
-                self._since, self._why = now, (
-                    MISFIRE, "the clock stepped forward by %.1f s" % step)
+                self._missed = Missed(now, MISFIRE, "the clock stepped forward by %.1f s" % step)
             else:                               # what is due from now on is not missed
-                self._since = min(self._since, now)
+                self._missed = self._missed._replace(until=min(self._missed.until, now))
                 for entry in self._entries.values():
-                    entry.since = min(entry.since, now)
+                    entry.step_back(now)
         self._on_step(step)
 
     def _forget_outdated(self):
+        """Makes the queue of events anew without those whose entry was replaced."""
         with self._changed:
             events, self._events = (self._events.queue,
                                     sched.scheduler(self._clock.now, lambda _: None))
@@ -139,26 +160,28 @@ class Scheduler:
         return entry.due == due and self._entries.get(entry.key) is entry
 
     def _come_up(self, entry, due):
+        """The event of an Entry has come up: it is judged, if it is still this one."""
         with self._changed:
             if not self._is_current(entry, due):
                 self._outdated -= 1
                 return
             if self._is_stopping:
                 return
-            entry.due = None
+            entry.come_up()
             if self._is_held or entry.hold or entry.asked is not None:
                 return                  # decided at the release, armed when it is written
-            entry.asked = entry.decided
+            entry.ask()
         self._judge(entry)
 
     def _judge(self, entry):
+        """Hands on what becomes of what has come by now -> up to where."""
         with self._changed:
-            since, why = max((self._since, self._why), (entry.since, entry.why))
+            missed = max(self._missed, entry.missed)
         now = self._clock.now()
-        upto, spans = entry.judge(now, since, why)
-        if not any(not span.reason for span in spans):
-            entry.quiet = now + EXCLUDED_S
-        entry.asked = upto
+        upto, spans = entry.judge(now, missed)
+        if all(span.reason for span in spans):
+            entry.keep_quiet(now + EXCLUDED_S)
+        entry.ask(upto)
         if spans:
             self._decide(entry, upto, spans)
         else:
@@ -175,7 +198,8 @@ class Scheduler:
             if entry.asked is not None or entry.timetable is None:
                 return self._clock.now() if entry.asked is None else entry.asked
             self._outdated += entry.due is not None
-            entry.due, entry.asked = None, entry.decided
+            entry.come_up()
+            entry.ask()
         return self._judge(entry)
 
     def run(self):

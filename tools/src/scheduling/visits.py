@@ -1,17 +1,16 @@
-"""Due times as a plan sees them: estimated, held, outstanding."""
+"""Due times as a plan sees them: estimated, held, outstanding, and what became of each."""
 import itertools
 from typing import NamedTuple, Optional
 
-from ..base.vocabulary import MAX_QUEUE, RUNNING
 from ..base.errors import NotFound, Unreadable
-from ..base.times import from_text
+from ..base.times import local_iso
 from ..timetable.timetable import find_jitter
+from ..store.admission import list_gates
 from ..store.records import Hold
-from .entry import ON_HOLD
 from .preview import NEVER_RELEASED
 
 MAX_VISITS = 20000      # due times that a plan plays
-NO_LIMIT = {"limit": MAX_QUEUE, "on_limit": "wait"}
+NO_LIMIT = {"limit": None, "on_limit": "wait"}
 OUTCOMES = STARTS, OVERLAPS, QUEUES, SKIPS, UNFIT = (
     "starts", "overlaps", "queues", "skipped", "never")
 
@@ -28,10 +27,12 @@ class Period(NamedTuple):
 class Visit:
     """A due time in a plan, or a session that is open: what it wants, and what became of it."""
     __slots__ = ("name", "scenario", "due", "at", "duration", "is_known", "overlap", "priority",
-                 "limit", "on_limit", "begin", "end", "outcome", "notes", "is_backlog", "is_held")
+                 "limit", "on_limit", "begin", "end", "outcome", "notes", "is_backlog", "is_held",
+                 "event")
 
     def __init__(self, **fields):
         self.begin = self.end = self.outcome = None
+        self.event = 0.0               # when its Entry comes up, if before it
         self.is_backlog = False         # as of a Span
         self.is_held = False            # it does not come: its hold has decided that
         self.notes = []
@@ -43,10 +44,59 @@ class Visit:
         """What tells its schedule from all others: repository id, name (None: it has none)."""
         return self.scenario[0], self.name
 
+    def list_gates(self):
+        """As those of a Ticket."""
+        return list_gates(self.scenario[0], self.name, self.overlap == "parallel",
+                          self.scenario[1], self.limit)
+
+    # -- what becomes of it ------------------------------------------------------------
+
+    def note(self, text):
+        """A person is told this of it."""
+        self.notes.append(text)
+
     def skip(self, note):
         """It makes no session, and why."""
         self.outcome = SKIPS
         self.notes.append(note)
+
+    @property
+    def turn(self):
+        """What comes at one instant comes in this order, as in the Scheduler."""
+        return self.at, self.event or self.at, self.schedule
+
+    def hold_back(self, note, release, run, event):
+        """It lies within a hold, which decides it: `run` is what that lets run for it, a Span, or
+        None; then it comes at the release, else never (release None: not in the period)."""
+        self.notes.append(note)
+        if run is not None:
+            self.at, self.outcome, self.is_backlog = release, self.outcome or QUEUES, run.is_backlog
+            self.event = event
+        else:
+            self.is_held, self.outcome = True, None if release is None else SKIPS
+
+    def overlap_with(self, other):
+        """A session of its schedule still runs when it comes."""
+        self.outcome = self.outcome or OVERLAPS
+        self.notes.append("the one due %s still runs" % local_iso(other.due))
+
+    def replace(self, following, now):
+        """It ends now, for the next due time of its schedule."""
+        self.outcome, self.end = OVERLAPS, now
+        self.notes.append("stopped by the one due %s" % local_iso(following.due))
+
+    def start(self, now):
+        """It begins."""
+        self.begin, self.end = now, now + self.duration
+        self.outcome = self.outcome or (STARTS if now == self.at else QUEUES)
+        if now > self.at:
+            self.notes.append("waits %.3g s" % (now - self.at))
+
+    def close(self):
+        """The play is over."""
+        if self.begin is None and self.end is None and self.outcome != SKIPS:
+            self.outcome = UNFIT
+            self.notes.append("has not begun by the end of the period")
 
     def estimate(self, duration, timeout):
         """How long it takes: the median of past sessions, s, or None; and its time-out."""
@@ -86,18 +136,17 @@ def visit_maker(repository, schedule, duration, timetable=None):
     return make
 
 
-def open_visit(repository, row, ticket, duration, now, release):
-    """The Visit of a session that is open: until when it runs, or from when on it may begin."""
-    planned = from_text(row["start_at"] or row["created"])
-    visit = Visit(name=row["schedule"], scenario=(repository.id, row["scenario"]),
-                  due=from_text(row["due"]) if row["due"] else planned,
-                  at=max(now, planned, release),
-                  overlap="queue" if row["schedule"] and not ticket.is_parallel else "parallel",
-                  priority=ticket.priority, limit=ticket.limit or MAX_QUEUE, on_limit="wait"
-                  ).estimate(duration, row["timeout"])
-    if row["status"] == RUNNING:
-        visit.begin = from_text(row["begun"])
-        visit.end = max(now, visit.begin + visit.duration)
+def open_visit(repository, session, duration, now):
+    """The Visit of an OpenSession: until when it runs, or from when on it may begin."""
+    ticket = session.ticket
+    planned = ticket.start_at or session.created
+    visit = Visit(name=ticket.schedule, scenario=(repository.id, ticket.scenario),
+                  due=session.due or planned, at=max(now, planned),
+                  overlap="queue" if ticket.schedule and not ticket.is_parallel else "parallel",
+                  priority=ticket.priority, limit=ticket.limit, on_limit="wait", begin=session.begun
+                  ).estimate(duration, session.timeout)
+    if session.begun is not None:
+        visit.end = max(now, session.begun + visit.duration)
     return visit
 
 
@@ -112,15 +161,11 @@ def list_visits(make, timetable, begin, end):
 def list_held(make, entry, begin, end, release, note):
     """list_visits of an Entry that is held until its release: what `misfire` makes of them then,
     and before them those that came due before the period and run at the release."""
-    upto, spans = (NEVER_RELEASED, []) if release > end else entry.judge(release, release, ON_HOLD)
+    upto, spans = (NEVER_RELEASED, []) if release > end else entry.judge(release, entry.missed)
     runs = {span.first: span for span in spans if not span.reason}
     earlier = map(make, [due for due in runs if due < begin])
     for visit in itertools.chain(earlier, list_visits(make, entry.timetable, begin, end)):
         if entry.decided < visit.due <= upto:
-            visit.notes.append(note)
-            if visit.due in runs:
-                visit.at, visit.outcome = release, visit.outcome or QUEUES
-                visit.is_backlog = runs[visit.due].is_backlog
-            else:
-                visit.is_held, visit.outcome = True, None if release > end else SKIPS
+            visit.hold_back(note, None if release > end else release, runs.get(visit.due),
+                            entry.find_event())
         yield visit

@@ -3,8 +3,10 @@ import json
 
 from ..base.vocabulary import ERROR, QUEUED, RESTARTABLE, WAITING
 from ..base.errors import BadRequest, Busy, Changed, Conflict
+from ..base.times import to_text
 from ..base.words import shorten
 from ..definitions.model import canonical
+from .admission import weigh_limit
 from .pending import atomic
 from .records import Ticket
 
@@ -32,7 +34,8 @@ class Arrivals:
 
     def end_excess(self, connection, ticket, now):
         """The Ticket of a session that the limit of its scenario ends at once."""
-        ending = self._endings.end(connection, ticket.session, ERROR, ticket.excess, now)
+        ending = self._endings.end(connection, ticket.session, ERROR, ticket.excess,
+                                    to_text(now))
         return ticket._replace(status=ERROR, ending=ending)
 
     def insert(self, connection, request, now):
@@ -60,6 +63,7 @@ class Arrivals:
         status, excess = WAITING if is_waiting else QUEUED, ""
         if scenario.concurrency:
             status, excess = self._limited(connection, scenario, status, request.replaces)
+        start_at, due = (moment and to_text(moment) for moment in (request.start_at, request.due))
         session = connection.execute(
             "insert into session(id, agent, scenario, version, definition, context, status, name,"
             " keywords, priority, level, timeout, created, start_at, variables, given, key,"
@@ -68,14 +72,14 @@ class Arrivals:
             " ?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (request.agent, scenario.name, scenario.version, row["definition"],
              request.context, status, request.name, request.keywords, request.priority,
-             request.level, timeout, now, request.start_at, variables, given, request.key,
-             request.schedule, request.due, request.is_parallel, request.parent,
+             request.level, timeout, to_text(now), start_at, variables, given, request.key,
+             request.schedule, due, request.is_parallel, request.parent,
              request.secret_file if secrets else None)).lastrowid
         if request.keywords:
             self._sessions.put_keywords(connection, session, request.keywords)
         ticket = Ticket(session, status, request.agent, request.priority, request.start_at,
-                        request.schedule, is_parallel=request.is_parallel, excess=excess,
-                        has_secrets=bool(secrets))
+                        request.schedule, scenario=scenario.name,
+                        is_parallel=request.is_parallel, excess=excess, has_secrets=bool(secrets))
         return self._sessions.with_limit(ticket, scenario, request.start_at or now)
 
     def _find_by_key(self, connection, request):
@@ -101,16 +105,17 @@ class Arrivals:
     def _limited(connection, scenario, status, replaces):
         """What the limit of its scenario makes of a new session: (status, why it is to end at once,
         or nothing). Busy."""
-        limit, on_limit = scenario.concurrency["limit"], scenario.concurrency["on_limit"]
-        is_full = connection.execute(
+        limit = scenario.concurrency["limit"]
+        count = connection.execute(
             "select count(*) from (select 1 from session where scenario=? and status in"
             " ('WAITING', 'QUEUED', 'RUNNING') and id not in (%s) limit ?)"
             % ",".join("?" * len(replaces)),
-            (scenario.name,) + tuple(replaces) + (limit,)).fetchone()[0] >= limit
+            (scenario.name,) + tuple(replaces) + (limit,)).fetchone()[0]
+        outcome = weigh_limit(limit, scenario.concurrency["on_limit"], count)
         text = "%d sessions of scenario %s are open, its limit" % (limit, scenario.name)
-        if is_full and on_limit == "skip":
+        if outcome == "skip":
             raise Busy(text)
-        return WAITING if is_full else status, text if is_full and on_limit == "error" else ""
+        return WAITING if outcome else status, text if outcome == "error" else ""
 
     def _find_version(self, connection, request):
         """(row, Scenario) of what is asked for, its variables checked: for the flood, the file is

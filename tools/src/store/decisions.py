@@ -1,9 +1,10 @@
 """What is decided of due times, and the sessions that are made by it."""
 
-from ..base.vocabulary import LIMIT, MISFIRE, OUTSTANDING, OVERLAP, STARTED, STOPPED
+from ..base.vocabulary import LIMIT, OVERLAP, RUNNING, STARTED, STOPPED
 from ..base.errors import AgentError, Busy, Changed, Conflict
 from ..base.program import log
 from ..base.times import from_text, to_text
+from .admission import are_met, find_overlap
 from .pending import lazy
 from .records import Made, SessionRequest, Span
 
@@ -24,10 +25,11 @@ class Decisions:
         row = self._schedules.find(connection, name)
         if row is None or row["revision"] != revision or not row["enabled"]:
             raise Changed("schedule %s has changed since it was read" % name)
-        connection.execute("update schedule set decided=max(decided, ?) where name=?", (upto, name))
+        connection.execute("update schedule set decided=max(decided, ?) where name=?",
+                           (to_text(upto), name))
         made = []
         for span in spans:
-            if span.last <= row["decided"]:
+            if to_text(span.last) <= row["decided"]:
                 continue
             if span.reason:
                 self._ledger.skip(connection, name, span, now)
@@ -37,29 +39,25 @@ class Decisions:
 
     def _come_due(self, connection, row, span, now, is_held):
         """A due time has come: it runs, or waits for what `after` names."""
-        name, schedule = row["name"], self._schedules.read(row)
+        name, schedule = row["name"], self._schedules.read_definition(row)
         if self._ledger.is_recorded(connection, name, span.first):
             return []                   # fired before the clock stepped back
         if not schedule.get("after") and not row["waiting"]:
             return self._start(connection, schedule, span, now, is_held)
-        waiting = self._schedules.find(connection, name)["waiting"]
-        if waiting:
-            self._ledger.skip(connection, name, Span(
-                waiting, waiting, 1, MISFIRE,
-                "what it runs after had not ended well by the next due time"), now)
+        self._schedules.skip_waiting(connection, self._schedules.find(connection, name), now,
+                                     "what it runs after had not ended well by the next due time")
         is_met = self._take_conditions(connection, schedule, now)
         connection.execute("update schedule set waiting=? where name=?",
-                           (None if is_met else span.first, name))
+                           (None if is_met else to_text(span.first), name))
         return self._start(connection, schedule, span, now, is_held) if is_met else []
 
     def _take_conditions(self, connection, schedule, now):
         """Whether all of `after` have ended well since this was last true; then it begins anew."""
-        met = {tuple(row[:2]): row[2] for row in connection.execute(
-            "select kind, name, met from schedule_condition where schedule=?", (schedule.name,))}
-        for kind, name, within_s in schedule.list_conditions():
-            ended = met.get((kind, name))
-            if ended is None or within_s and from_text(ended) < from_text(now) - within_s:
-                return False
+        met = {(kind, name): ended for kind, name, ended
+               in self._schedules.list_conditions(connection, schedule.name)}
+        if not are_met([((kind, name), within_s) for kind, name, within_s
+                        in schedule.list_conditions()], met, now):
+            return False
         connection.execute("update schedule_condition set met=null where schedule=?",
                            (schedule.name,))
         return True
@@ -71,21 +69,20 @@ class Decisions:
         for row in connection.execute(
                 "select * from schedule where agent=? and enabled and hold_since is null and"
                 " (rule='' or waiting is not null) and name in (select schedule from"
-                " schedule_condition where met is not null)", (agent,)).fetchall():
+                " schedule_condition where met is not null) order by name", (agent,)).fetchall():
             try:
-                schedule = self._schedules.read(row)
+                schedule = self._schedules.read_definition(row)
+                due = from_text(row["waiting"]) if row["waiting"] else now
                 is_met = self._take_conditions(connection, schedule, now)
             except (ValueError, Conflict) as error:     # costs the others nothing
                 log.warning("schedule %s: %s", row["name"], error)
                 continue
             if not is_met:
                 continue
-            due = row["waiting"] or now
             while self._ledger.is_recorded(connection, schedule.name, due):
-                # twice in a millisecond
-                due = to_text(from_text(due) + 0.001)
+                due += 0.001            # twice in a millisecond
             connection.execute("update schedule set waiting=null, decided=max(decided, ?)"
-                               " where name=?", (due, schedule.name))
+                               " where name=?", (to_text(due), schedule.name))
             told = "after %s" % schedule.get("after") if schedule.get("after") else ""
             made += self._start(connection, schedule, Span(due, due, 1, "", told), now, is_held)
         return made
@@ -93,20 +90,20 @@ class Decisions:
     def _start(self, connection, schedule, span, now, is_held):
         """Makes the session of a due time, as far as `overlap` lets it -> [Made]."""
         overlap, name = schedule.get("overlap"), schedule.name
-        rows = connection.execute("select id, status from session where schedule=? and status in"
-                                  " ('WAITING', 'QUEUED', 'RUNNING')", (name,)).fetchall()
-        in_the_way = [row for row in rows if overlap == "skip"
-                      or overlap == "queue" and row["status"] in OUTSTANDING
-                      and not span.is_backlog]
+        rows = connection.execute(
+            "select id, status from session where schedule=? and status in"
+            " ('WAITING', 'QUEUED', 'RUNNING') order by id", (name,)).fetchall()
+        in_the_way, replaced = find_overlap(
+            overlap, [(row, row["status"] == RUNNING) for row in rows], span.is_backlog)
         if in_the_way:
             self._ledger.skip(connection, name, Span(
                 span.first, span.last, 1, OVERLAP,
-                "session %d of it is %s" % tuple(in_the_way[0])), now)
+                "session %d of it is %s" % tuple(in_the_way)), now)
             return []
-        replaced = [row["id"] for row in rows] if overlap == "stop" else []
+        replaced = [row["id"] for row in replaced]
         message = "stopped before it began: the next due time had come"
-        endings = [self._endings.end_outstanding(connection, session, STOPPED, message, now)
-                   for session in replaced]
+        endings = [self._endings.end_outstanding(connection, session, STOPPED, message,
+                                                 to_text(now)) for session in replaced]
         request = SessionRequest(
             schedule.scenario, schedule.agent, schedule.version, schedule.context,
             schedule.variables, schedule.get("session_name"), schedule.get("keywords"),

@@ -70,7 +70,7 @@ class Endings:
     def _retry(self, connection, row, now):
         """After a session ended in ERROR: the next run of the whole, when its schedule has attempts
         left, and it can be read -> Ticket, or None."""
-        schedule = row["schedule"] and self._schedules.find_readable(
+        schedule = row["schedule"] and self._schedules.find_definition(
             self._schedules.find(connection, row["schedule"]))
         if not schedule or row["attempt"] >= schedule.get("attempts") or connection.execute(
                 "select 1 from session where schedule=? and id>? and due=?",

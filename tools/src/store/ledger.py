@@ -1,6 +1,7 @@
 """The ledger of due times: what was decided of each, with the session it started."""
 
 from ..base.vocabulary import ALL_SCHEDULES, FAILED, SKIPPED
+from ..base.times import to_text
 from .records import Span
 
 
@@ -9,14 +10,14 @@ class Ledger:
 
     @staticmethod
     def is_recorded(connection, name, due):
-        """Whether a due time (UTC text) stands in the ledger, as the first of its row."""
+        """Whether a due time stands in the ledger, as the first of its row."""
         return connection.execute("select 1 from occurrence where schedule=? and due=?",
-                                  (name, due)).fetchone() is not None
+                                  (name, to_text(due))).fetchone() is not None
 
     @staticmethod
     def _find_newest(connection, name, upto):
         return connection.execute("select * from occurrence where schedule=? and due<=?"
-                                  " order by due desc limit 1", (name, upto)).fetchone()
+                                  " order by due desc limit 1", (name, to_text(upto))).fetchone()
 
     @staticmethod
     def record(connection, name, span, decision, session, now):
@@ -24,8 +25,8 @@ class Ledger:
         connection.execute(
             "insert into occurrence(schedule, due, last_due, count, decision, reason, session,"
             " decided, message) values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (name, span.first, span.last, span.count, decision, span.reason, session, now,
-             span.message))
+            (name, to_text(span.first), to_text(span.last), span.count, decision, span.reason,
+             session, to_text(now), span.message))
 
     def skip(self, connection, name, span, now, decision=SKIPPED):
         """Consecutive due times that are skipped, or fail, for one reason are one row."""
@@ -34,11 +35,11 @@ class Ledger:
         if row is not None and (row["decision"], row["reason"]) == (decision, span.reason) and (
                 decision == SKIPPED or row["message"] == span.message) and not connection.execute(
                     "select 1 from schedule where name=? and waiting>? and waiting<?",
-                    (name, row["last_due"], span.first)).fetchone():
+                    (name, row["last_due"], to_text(span.first))).fetchone():
             connection.execute(
                 "update occurrence set last_due=max(last_due, ?), count=count+?, decided=?,"
                 " message=? where schedule=? and due=?",
-                (span.last, span.count, now, span.message, name, row["due"]))
+                (to_text(span.last), span.count, to_text(now), span.message, name, row["due"]))
         else:
             self.record(connection, name, span, decision, None, now)
 
@@ -47,8 +48,22 @@ class Ledger:
         self.skip(connection, name, Span(due, due, 1, "", message), now, FAILED)
 
     @staticmethod
+    def begin_anew(connection, name, now):
+        """Takes back what was skipped by a clock that was ahead; what has fired then stays. Of a
+        long ledger only the newest rows can reach beyond now."""
+        now = to_text(now)
+        connection.execute("delete from occurrence where schedule=? and due>? and session is null",
+                           (name, now))
+        connection.execute("update occurrence set message=message || '; begun anew at ' || ?2 where"
+                           " schedule=?1 and last_due>?2 and session is null and due in"
+                           " (select due from occurrence"
+                           " where schedule=?1 and due<=?2 order by due desc limit 50)",
+                           (name, now))
+
+    @staticmethod
     def note_step(connection, message, now):
         """A step of the clock stands in the ledger too."""
+        now = to_text(now)
         connection.execute("insert or ignore into occurrence(schedule, due, last_due, count,"
                            " decision, reason, decided, message)"
                            " values (?, ?, ?, 0, 'skipped', 'misfire', ?, ?)",

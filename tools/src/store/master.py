@@ -6,8 +6,9 @@ import sqlite3
 from ..base.vocabulary import DEFAULT_CONTEXT, WRITE_S
 from ..base.errors import Exists, NotFound
 from ..base.program import VERSION
+from ..base.times import to_text
 from .database import Database, execute
-from .records import Attachment, hold_of
+from .records import Attachment, hold_columns, read_hold
 
 MASTER_MIGRATIONS = ("""
 create table repository (
@@ -73,7 +74,8 @@ class Master:
 
     def register(self, name, host, port, identity, now):
         """Notes that the agent of this name is this process."""
-        self.db.write(self._put_agent, name, (host, port, VERSION, identity, now, now, name))
+        self.db.write(self._put_agent, name,
+                      (host, port, VERSION, identity, to_text(now), to_text(now), name))
 
     @staticmethod
     def _put_agent(connection, name, values):
@@ -85,7 +87,8 @@ class Master:
     def heartbeat(self, name, now, is_stopped=False):
         """Notes that the agent lives, or has stopped; does not wait for the commit."""
         return self.db.submit(execute, "update agent set heartbeat=?, stopped=? where name=?",
-                              (now, now if is_stopped else None, name), within_s=WRITE_S)
+                              (to_text(now), to_text(now) if is_stopped else None, name),
+                              within_s=WRITE_S)
 
     def list_attachments(self):
         """The attached work repositories by id."""
@@ -227,11 +230,11 @@ class Master:
         with self.db.reading() as connection:
             row = connection.execute("select hold_reason, hold_by, hold_since, hold_until"
                                      " from agent where name=?", (name,)).fetchone()
-        return row and hold_of(row)
+        return row and read_hold(row)
 
     def set_hold(self, name, hold, within_s=None):
         """Keeps a hold of an agent, or its release (None); does not wait for the commit."""
         return self.db.submit(
             execute,
             "update agent set hold_reason=?, hold_by=?, hold_since=?, hold_until=? where name=?",
-            tuple(hold or (None,) * 4) + (name,), within_s=within_s)
+            hold_columns(hold) + (name,), within_s=within_s)

@@ -1,7 +1,13 @@
-"""What goes into the store and comes out of it, as values."""
+"""What goes into the store and comes out of it, as values.
+
+Times are epoch seconds, durations seconds; the store alone knows them as text."""
 from typing import Any, NamedTuple, Optional, Tuple
 
-from ..base.vocabulary import DEFAULT_CONTEXT, MAX_QUEUE
+from ..base.vocabulary import DEFAULT_CONTEXT
+from ..base.errors import Conflict
+from ..base.times import find_time, to_text
+from ..definitions.model import Schedule
+from .admission import list_gates
 
 
 class Attachment(NamedTuple):
@@ -13,20 +19,28 @@ class Attachment(NamedTuple):
 
 
 class Hold(NamedTuple):
-    """Why nothing new begins, who said so, since when, and until when (UTC text) if ever."""
+    """Why nothing new begins, who said so, since when, and until when if ever."""
     reason: str
     by: str
-    since: str
-    until: Optional[str]
+    since: float
+    until: Optional[float]
 
 
-def hold_of(row):
-    """The Hold of a row of agent or schedule, or None."""
-    return Hold(*(row["hold_" + name] for name in Hold._fields)) if row["hold_since"] else None
+def read_hold(row):
+    """The Hold of a row of agent or schedule, or None. A time of it that another program has
+    spoilt is as none: it has always been, or never ends."""
+    return Hold(row["hold_reason"], row["hold_by"], find_time(row["hold_since"]) or 0.0,
+                find_time(row["hold_until"])) if row["hold_since"] else None
+
+
+def hold_columns(hold):
+    """The four columns that keep a Hold, or its release (None)."""
+    return (None,) * 4 if hold is None else (
+        hold.reason, hold.by, to_text(hold.since), hold.until and to_text(hold.until))
 
 
 class SessionRequest(NamedTuple):
-    """What EXEC or a schedule asks for; times are UTC text, durations seconds."""
+    """What EXEC or a schedule asks for."""
     scenario: str
     agent: str
     version: str = "-1"
@@ -37,10 +51,10 @@ class SessionRequest(NamedTuple):
     priority: int = 0
     level: int = 5
     timeout: Optional[float] = None
-    start_at: Optional[str] = None
+    start_at: Optional[float] = None
     key: Optional[str] = None
     schedule: Optional[str] = None
-    due: Optional[str] = None
+    due: Optional[float] = None
     is_held: bool = False
     hidden: Tuple[str, ...] = ()        # values that must not be stored
     is_parallel: bool = False           # beside others of its schedule
@@ -55,12 +69,12 @@ class Ticket(NamedTuple):
     status: str
     agent: str
     priority: int = 0
-    start_at: Optional[str] = None
+    start_at: Optional[float] = None
     schedule: Optional[str] = None
     is_duplicate: bool = False
     scenario: str = ""
     limit: Optional[int] = None         # sessions of the scenario at once
-    wait_until: Optional[float] = None  # epoch seconds until which it may wait for that
+    wait_until: Optional[float] = None  # until when it may wait for that
     is_adopted: bool = False            # its process lives on, or its exit code was noted
     is_parallel: bool = False
     excess: str = ""                    # why the limit of its scenario ends it at once
@@ -69,12 +83,17 @@ class Ticket(NamedTuple):
     has_secrets: bool = False           # the secret file of its request is its own now
 
     def gates(self, repository):
-        """[(what it shares with others, how many of them at once)]."""
-        gates = []
-        if self.schedule:
-            gates = [(("schedule", repository.id, self.schedule),
-                      MAX_QUEUE if self.is_parallel else 1)]
-        return gates + [(("scenario", repository.id, self.scenario), self.limit)] * bool(self.limit)
+        """Its list_gates."""
+        return list_gates(repository.id, self.schedule, self.is_parallel, self.scenario, self.limit)
+
+
+class OpenSession(NamedTuple):
+    """A session that runs or is outstanding, as a plan begins with it."""
+    ticket: Ticket
+    created: float
+    begun: Optional[float]              # None: it is outstanding
+    due: Optional[float]                # of its schedule
+    timeout: Optional[float]
 
 
 class Ending(NamedTuple):
@@ -99,23 +118,47 @@ class SessionFilter(NamedTuple):
     scenario: Optional[str] = None
     schedule: Optional[str] = None
     keyword: Optional[str] = None
-    since: Optional[str] = None
+    since: Optional[float] = None
 
 
 class Origin(NamedTuple):
     """What a change of a schedule was made from, to tell whether that still stands."""
     revision: int
-    decided: str                        # UTC text
+    decided: Optional[float]            # None: another program has spoilt it
     spans: Tuple[Any, ...] = ()         # Spans of what had come by then and was not decided
 
 
 class Span(NamedTuple):
-    """Due times of a schedule that share a decision; times are UTC text in the tables' sections,
-    epoch seconds in the scheduler's."""
-    first: Any
-    last: Any
+    """Due times of a schedule that share a decision."""
+    first: float
+    last: float
     count: int
     reason: str             # why they are skipped; empty: the one is to run
     message: str = ""
-    planned: Any = None     # when it was to run, if later than due (jitter)
+    planned: Optional[float] = None     # when it was to run, if later than due (jitter)
     is_backlog: bool = False        # one of many that were missed: waits, however many wait already
+
+
+class StoredSchedule(NamedTuple):
+    """A schedule as its repository has it: what fires, LIST, NEXT, WHY and PLAN look at."""
+    schedule: Schedule
+    revision: int                       # tells that it has changed
+    decided: float                      # due times up to here have their decision
+    waiting: Optional[float]            # the due time that waits for what `after` names
+    hold: Optional[Hold]
+    timetable: Any                      # a Timetable; None: it cannot fire
+    # why it cannot: another program has spoilt its row, or what it names is not there any more
+    trouble: str = ""
+    is_spoilt: bool = False             # so that its variables and options cannot be told
+    last: Optional[float] = None        # in a listing: the newest due time that made a session
+
+    @property
+    def firing(self):
+        """The Timetable by which it fires; None when it is off, or runs after others alone."""
+        return self.timetable if self.schedule.enabled and self.schedule.rule else None
+
+    def check(self):
+        """Conflict when its row is spoilt."""
+        if self.is_spoilt:
+            raise Conflict(self.trouble)
+        return self

@@ -3,6 +3,7 @@ import hashlib
 import json
 
 from ..base.errors import Conflict, NotFound, Unreadable
+from ..base.times import to_text
 from ..base.words import version_key
 from ..definitions.model import canonical
 from ..definitions.reader import parse_scenario
@@ -109,7 +110,7 @@ class Scenarios:
                                         (digest,)).fetchone()[0]
         connection.execute("replace into scenario values (?, ?, ?, ?, ?)",
                            (scenario.name, scenario.version, version_key(scenario.version),
-                            definition, now))
+                            definition, to_text(now)))
         return True
 
     def drop(self, connection, name, version):

@@ -4,11 +4,19 @@ import contextlib
 import json
 
 from ..base.vocabulary import MISFIRE
-from ..base.errors import Changed, Conflict, Exists, NotFound
+from ..base.errors import CalendarError, Changed, Conflict, Exists, NotFound
+from ..base.times import find_time, to_text
 from ..definitions.model import Schedule, read_stored
-from .records import Span
+from .records import Origin, Span, StoredSchedule, hold_columns, read_hold
 
 PAGE = 500              # rows that are read at once
+_ROW_TIMES = ("waiting", "hold_since", "hold_until")        # beside that up to where it is decided
+
+
+def _words(row):
+    """The fields of a Schedule that every row has, but its variables."""
+    return (row["name"], row["agent"], row["scenario"], row["version"], row["context"],
+            row["rule"], row["timezone"], bool(row["enabled"]))
 
 
 class StoredSchedules:
@@ -26,9 +34,9 @@ class StoredSchedules:
         what ends from now on. Changed: the row is not that of the Origin any more.
         """
         row = self.find(connection, schedule.name)
-        if origin and (row is None or origin[:2] != (row["revision"], row["decided"])):
+        if origin and (row is None or origin[:2] != self.make_origin(row)[:2]):
             raise Changed("schedule %s was changed at the same time; try again" % schedule.name)
-        before = self.find_readable(row)
+        before = self.find_definition(row)
         if before == schedule:
             return False
         connection.execute("update repository set last_revision = last_revision + 1")
@@ -36,22 +44,21 @@ class StoredSchedules:
         is_moved = before is None or before.timing != schedule.timing
         waiting = row and row["waiting"]
         if waiting and (is_moved or not schedule.get("after")):
-            self._ledger.skip(connection, schedule.name, Span(
-                waiting, waiting, 1, MISFIRE,
-                "the schedule was changed before what it ran after had ended well"), now)
+            self.skip_waiting(connection, row, now, "the schedule was changed before what it ran"
+                              " after had ended well")
             waiting = None
         if is_moved:
             for span in origin.spans if origin else ():
                 self._ledger.skip(connection, schedule.name, span, now)
-            self._begin_anew(connection, schedule.name, now)
+            self._ledger.begin_anew(connection, schedule.name, now)
         values = schedule[1:8] + (
             json.dumps(schedule.variables), json.dumps(schedule.options), revision,
-            now if is_moved else row["decided"], waiting, schedule.name)
+            to_text(now) if is_moved else row["decided"], waiting, schedule.name)
         if row is None:
             connection.execute(
                 "insert into schedule(agent, scenario, version, context, rule, timezone, enabled,"
                 " variables, options, revision, decided, waiting, name, created)"
-                " values (?,?,?,?,?,?,?,?,?,?,?,?,?,?)", values + (now,))
+                " values (?,?,?,?,?,?,?,?,?,?,?,?,?,?)", values + (to_text(now),))
         else:
             connection.execute(
                 "update schedule set agent=?, scenario=?, version=?, context=?, rule=?, timezone=?,"
@@ -62,16 +69,16 @@ class StoredSchedules:
         return True
 
     @staticmethod
-    def _begin_anew(connection, name, now):
-        """Takes back what was skipped by a clock that was ahead; what has fired then stays. Of a
-        long ledger only the newest rows can reach beyond now."""
-        connection.execute("delete from occurrence where schedule=? and due>? and session is null",
-                           (name, now))
-        connection.execute("update occurrence set message=message || '; begun anew at ' || ?2 where"
-                           " schedule=?1 and last_due>?2 and session is null and due in"
-                           " (select due from"
-                           " occurrence where schedule=?1 and due<=?2 order by due desc limit 50)",
-                           (name, now))
+    def make_origin(row):
+        """The Origin of a change that is made from this row."""
+        return Origin(row["revision"], find_time(row["decided"]))
+
+    def skip_waiting(self, connection, row, now, message):
+        """The due time of a row that waits for what `after` names does so in vain, and why."""
+        waiting = find_time(row["waiting"])
+        if waiting is not None:
+            self._ledger.skip(connection, row["name"],
+                              Span(waiting, waiting, 1, MISFIRE, message), now)
 
     @staticmethod
     def put_conditions(connection, schedule):
@@ -146,7 +153,7 @@ class StoredSchedules:
         """Keeps a hold of a schedule, or its release (None)."""
         self.get(connection, name)
         connection.execute("update schedule set hold_reason=?, hold_by=?, hold_since=?,"
-                           " hold_until=? where name=?", tuple(hold or (None,) * 4) + (name,))
+                           " hold_until=? where name=?", hold_columns(hold) + (name,))
 
     def find(self, connection, name):
         """The row of a schedule, or None."""
@@ -160,17 +167,38 @@ class StoredSchedules:
         return row
 
     @staticmethod
-    def read(row):
+    def read_definition(row):
         """A row -> Schedule. Conflict: another program has spoilt it."""
-        return Schedule(row["name"], row["agent"], row["scenario"], row["version"], row["context"],
-                        row["rule"], row["timezone"], bool(row["enabled"]),
-                        *({} if row[name] == "{}" else read_stored(name, row[name])
-                          for name in ("variables", "options")))
+        return Schedule(*_words(row), *({} if row[name] == "{}" else read_stored(name, row[name])
+                                        for name in ("variables", "options")))
 
-    def find_readable(self, row):
-        """`read` of a row, or None for what another program has spoilt, or is none."""
+    def find_definition(self, row):
+        """`read_definition`, or None for what another program has spoilt, or is none."""
         with contextlib.suppress(Conflict):
-            return row and self.read(row)
+            return row and self.read_definition(row)
+
+    def read(self, row, calendars, timetable=None):
+        """A row -> StoredSchedule: what is wrong with it stands in its trouble. `timetable` is
+        that of this revision and these calendars where it is known."""
+        trouble, is_spoilt = "", False
+        decided = find_time(row["decided"])
+        spoilt = [name for name in _ROW_TIMES if row[name] and find_time(row[name]) is None]
+        if decided is None or spoilt:
+            trouble = "a time in its row is none; SCHED SET or RELEASE writes it anew"
+        try:
+            schedule = self.read_definition(row)
+        except Conflict as error:
+            schedule, is_spoilt = Schedule(*_words(row), variables={}), True
+            trouble = trouble or error.message
+        try:
+            if not trouble and timetable is None:
+                timetable = schedule.timetable(calendars)
+        except CalendarError as error:
+            trouble = str(error)
+        return StoredSchedule(
+            schedule, row["revision"], decided or 0.0, find_time(row["waiting"]), read_hold(row),
+            None if trouble else timetable, trouble, is_spoilt,
+            find_time(row["last"]) if "last" in row.keys() else None)
 
     @staticmethod
     def list_page(connection, name, after):
@@ -184,9 +212,10 @@ class StoredSchedules:
 
     @staticmethod
     def list_revisions(connection, agent):
-        """[(name, revision, since when it is held)] of an agent's schedules."""
-        return connection.execute("select name, revision, hold_since from schedule where agent=?",
-                                  (agent,)).fetchall()
+        """[(name, revision, since when it is held or None)] of an agent's schedules."""
+        return [(name, revision, since and (find_time(since) or 0.0))
+                for name, revision, since in connection.execute(
+                    "select name, revision, hold_since from schedule where agent=?", (agent,))]
 
     @staticmethod
     def list_named(connection, names):
@@ -197,7 +226,7 @@ class StoredSchedules:
     @staticmethod
     def list_conditions(connection, schedule):
         """[(kind, name, when it was met or None)] of a schedule's `after`."""
-        return [tuple(row) for row in connection.execute(
+        return [(kind, name, find_time(met)) for kind, name, met in connection.execute(
             "select kind, name, met from schedule_condition where schedule=?", (schedule,))]
 
     def list_stray(self, connection):
@@ -210,7 +239,7 @@ class StoredSchedules:
             "select * from schedule where instr(options, '\"after\"') or name in"
             " (select schedule from schedule_condition)").fetchall()
         stray = []
-        for schedule in filter(None, map(self.find_readable, rows)):
+        for schedule in filter(None, map(self.find_definition, rows)):
             with contextlib.suppress(ValueError):       # spoilt: it does not fire
                 if conditions[schedule.name] != {condition[:2]
                                                  for condition in schedule.list_conditions()}:
@@ -220,12 +249,13 @@ class StoredSchedules:
     @staticmethod
     def list_met(connection):
         """[(schedule, kind, name, when)] of the conditions that are met."""
-        return connection.execute("select schedule, kind, name, met from schedule_condition"
-                                  " where met is not null").fetchall()
+        rows = [(schedule, kind, name, find_time(met)) for schedule, kind, name, met
+                in connection.execute("select * from schedule_condition where met is not null")]
+        return [row for row in rows if row[-1] is not None]
 
     def list_users(self, connection, calendar):
         """The names of the schedules that a calendar excludes dates from."""
         rows = connection.execute("select * from schedule where instr(options, ?)",
                                   (calendar,)).fetchall()
-        schedules = filter(None, map(self.find_readable, rows))
+        schedules = filter(None, map(self.find_definition, rows))
         return [schedule.name for schedule in schedules if calendar in schedule.list_calendars()]

@@ -2,9 +2,12 @@
 
 from ..base.vocabulary import ENDED, OUTSTANDING, QUEUED, RUNNING, TRANSITIONS, WAITING
 from ..base.errors import Conflict, NotFound, RepositoryError, Unreadable
-from ..base.times import from_text
+from ..base.times import from_text, to_text
 from .pending import lazy
 from .records import Ticket
+
+# a session arrives when it is made, or at its start time
+BY_ARRIVAL = " order by max(created, ifnull(start_at, created)), id"
 
 
 class Sessions:
@@ -51,10 +54,12 @@ class Sessions:
             scenario = self.get_scenario(connection, row)
         except Unreadable:
             scenario = None
+        start_at = row["start_at"] and from_text(row["start_at"])
         return self.with_limit(
-            Ticket(row["id"], row["status"], row["agent"], row["priority"], row["start_at"],
-                   row["schedule"], is_parallel=bool(row["is_parallel"])),
-            scenario, row["start_at"] or row["created"])
+            Ticket(row["id"], row["status"], row["agent"], row["priority"], start_at,
+                   row["schedule"], scenario=row["scenario"],
+                   is_parallel=bool(row["is_parallel"])),
+            scenario, start_at or from_text(row["created"]))
 
     @staticmethod
     def with_limit(ticket, scenario, since):
@@ -62,8 +67,8 @@ class Sessions:
         if not scenario or not scenario.concurrency:
             return ticket
         wait = scenario.concurrency["max_wait"]
-        return ticket._replace(scenario=scenario.name, limit=scenario.concurrency["limit"],
-                               wait_until=wait and from_text(since) + wait)
+        return ticket._replace(limit=scenario.concurrency["limit"],
+                               wait_until=wait and since + wait)
 
     @staticmethod
     def put_keywords(connection, session, keywords):
@@ -83,8 +88,8 @@ class Sessions:
     def list_outstanding(self, connection, agent):
         """Tickets of what an agent has acknowledged and not begun, in order of arrival."""
         return [self.make_ticket(connection, row) for row in connection.execute(
-            "select * from session where agent=? and status in ('WAITING', 'QUEUED') order by id",
-            (agent,)).fetchall()]
+            "select * from session where agent=? and status in ('WAITING', 'QUEUED')"
+            + BY_ARRIVAL, (agent,)).fetchall()]
 
     @staticmethod
     def list_running(connection, agent):
@@ -106,7 +111,7 @@ class Sessions:
     def set_waiting(self, connection, agent, is_held, now):
         """A hold makes what is QUEUED wait; its release queues what waited only for it."""
         state, where = (WAITING, "status='QUEUED'") if is_held else (
-            QUEUED, "status='WAITING' and (start_at is null or start_at <= '%s')" % now)
+            QUEUED, "status='WAITING' and (start_at is null or start_at <= '%s')" % to_text(now))
         rows = connection.execute("select id from session where agent=? and status in ('WAITING',"
                                   " 'QUEUED') and " + where, (agent,)).fetchall()
         for row in rows:

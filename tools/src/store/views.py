@@ -2,8 +2,10 @@
 import contextlib
 
 from ..base.errors import Unreadable
-from ..base.vocabulary import OPEN, STATES
-from ..base.times import from_text
+from ..base.vocabulary import OPEN, RUNNING, STATES
+from ..base.times import find_time, from_text, to_text
+from .records import OpenSession
+from .sessions import BY_ARRIVAL
 
 OPEN_ROWS = " and status in ('WAITING', 'QUEUED', 'RUNNING')"
 ENDED_ROWS = " and status in ('DONE', 'WARNING', 'ERROR', 'STOPPED')"
@@ -22,13 +24,14 @@ class Views:
         Each state is looked up on its own: so an index gives its newest rows, however many rows
         there are.
         """
-        above = self._find_oldest(connection, filters.since) if filters.since else 0
+        since = filters.since and to_text(filters.since)
+        above = self._find_oldest(connection, since) if since else 0
         if above is None:
             return []
         where, values = [], [filters.keyword] if filters.keyword is not None else []
         values += [above, below - 1]
         for column, value in (("scenario=?", filters.scenario), ("schedule=?", filters.schedule),
-                              ("created >= ?", filters.since)):
+                              ("created >= ?", since)):
             if value is not None:
                 where.append(" and " + column)
                 values.append(value)
@@ -109,11 +112,14 @@ class Views:
         return {scenario: sorted(found)[len(found) // 2] for scenario, found in durations.items()}
 
     def list_open(self, connection, agent):
-        """[(row, Ticket)] of an agent's sessions that run or are outstanding,
-        in order of creation."""
-        return [(row, self._sessions.make_ticket(connection, row)) for row in connection.execute(
-            "select * from session where agent=? and status in ('WAITING', 'QUEUED', 'RUNNING')"
-            " order by id", (agent,)).fetchall()]
+        """[OpenSession] of an agent's sessions that run or are outstanding, in order of
+        arrival."""
+        return [OpenSession(
+            self._sessions.make_ticket(connection, row), from_text(row["created"]),
+            from_text(row["begun"]) if row["status"] == RUNNING else None, find_time(row["due"]),
+            row["timeout"]) for row in connection.execute(
+                "select * from session where agent=? and status in ('WAITING', 'QUEUED',"
+                " 'RUNNING')" + BY_ARRIVAL, (agent,)).fetchall()]
 
     def get_resume(self, connection, session):
         """What a run needs: (session row, Scenario, runs so far, {step: (attempts so far,
@@ -150,8 +156,7 @@ class Views:
                                   " 'RUNNING') limit 1").fetchone() is not None
 
     def purge(self, connection, before, keep, limit=200):
-        """Deletes at most `limit` sessions that ended before (UTC text) or beyond the newest
-        `keep`.
+        """Deletes at most `limit` sessions that ended before then or beyond the newest `keep`.
 
         Returns how many; 0 means that nothing is left to purge.
         """
@@ -159,7 +164,7 @@ class Views:
                          "status in ('DONE', 'WARNING', 'ERROR', 'STOPPED')"], []
         if before is not None:
             where.append("ended < ?")
-            values.append(before)
+            values.append(to_text(before))
         if keep is not None:
             where.append("id <= ifnull((select id from session where ended is not null"
                          " order by id desc limit 1 offset ?), -1)")
@@ -173,7 +178,7 @@ class Views:
             connection.execute("delete from session where id=?", (session,))
         if before is not None and len(ids) < limit:
             connection.execute("delete from occurrence where session is null and last_due < ?",
-                               (before,))
+                               (to_text(before),))
         if ids:
             self._scenarios.forget_unused(connection)
         return len(ids)

@@ -5,7 +5,6 @@ import os
 from ..base.vocabulary import ADOPT, DEFAULT_NAME
 from ..base.errors import AgentError, RepositoryError, Unreadable
 from ..base.files import make_private, own_users, remove_own
-from ..base.times import to_text
 from ..definitions.reader import Definitions
 from .arrivals import Arrivals
 from .database import Database
@@ -196,7 +195,7 @@ class WorkRepository:
         """Opens a new empty file and puts the scenario HELLO into it -> itself."""
         repository = self.open()
         document = Definitions().read(json.dumps(HELLO))
-        repository.db.write(repository.imports.put, document, DEFAULT_NAME, to_text(clock.now()))
+        repository.db.write(repository.imports.put, document, DEFAULT_NAME, clock.now())
         return repository
 
     def open(self, expected_uuid=None):

@@ -27,7 +27,7 @@ PROBE_S = 1 << 19           # six days: since 1970 no zone keeps an offset for l
 EVERY_TRIES = 4000
 MAX_OVERLAP = 2000          # firings whose repetitions may overlap
 MAX_SPANS = 50              # due times that are excluded, told one by one
-MAX_SECONDS = 999999999     # of a duration, as parse_seconds reads it
+MAX_SECONDS = 999999999     # of a duration in whole seconds
 
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 # as in cron

@@ -6,7 +6,8 @@ from datetime import date
 from typing import NamedTuple
 
 from ..base.errors import CalendarError
-from .days import (DAY, DayTimes, Days, EPOCH_ORDINAL, EVERY_DAY, FORMS, HOURS, MACROS,
+from ..base.times import parse_duration
+from .days import (DayTimes, Days, EPOCH_ORDINAL, EVERY_DAY, FORMS, HOURS, MACROS,
                    MONTH_LENGTHS, MONTH_NUMBERS, NEVER, ORDINALS, WEEKDAY_NUMBERS, _is_possible,
                    _share)
 
@@ -60,9 +61,10 @@ def _parse_words(kind, rest):
         raise CalendarError("'%s' is no duration, like 15m; for days or times of day write "
                             "'%s' or '%s'" % (rest, FORMS["daily"], FORMS["weekly"]))
     if kind == "every" and rest:
-        if not parse_seconds(rest):
+        step = parse_duration(rest, is_whole=True)
+        if not step:
             raise CalendarError("duration '%s' is below 1s" % rest)
-        return Rule(kind, step=parse_seconds(rest))
+        return Rule(kind, step=step)
     if kind == "at" and re.fullmatch("[^ t]+[ t][^ t]+", rest):
         day, clock = re.split("[ t]", rest)
         return Rule(kind, day=parse_day(day), days=_parse_yearly(day[5:]),
@@ -104,15 +106,6 @@ def parse_day(text):
         return date(int(year), int(month), int(day)).toordinal() - EPOCH_ORDINAL
     except (AttributeError, ValueError):
         raise CalendarError("'%s' is not a date of the calendar, YYYY-MM-DD" % text) from None
-
-
-def parse_seconds(text):
-    """Seconds of `90s`, `15m`, `2h`, `1d` or a bare number of seconds (text or int)."""
-    match = re.fullmatch("([0-9]{1,9})([smhd]?)", str(text).strip().lower())
-    if not match:
-        raise CalendarError("duration '%s' is not a number with s, m, h or d, like 90s, 15m, 2h, 1d"
-                            % text)
-    return int(match.group(1)) * {"m": 60, "h": 3600, "d": DAY}.get(match.group(2), 1)
 
 
 def _parse_weekly(text):

@@ -2,12 +2,13 @@
 import functools
 import hashlib
 import itertools
-import re
+import math
 
 from ..base.errors import CalendarError
 from .days import (DAY, DayTimes, EVERY_DAY, EVERY_TRIES, LAST_INSTANT, MAX_OVERLAP, MAX_SPANS,
                    MOVING_FIELDS, NEVER, WINDOW_FIELDS, _find_first, _is_possible, find_zone)
-from .rules import _parse_words, parse_rule
+from .moments import parse_moment
+from .rules import parse_rule
 from .windows import _join, _parse_window, _read, format_clock
 
 
@@ -16,30 +17,6 @@ def _cut_times(starts, within, spans):
     seconds = tuple(second for second in (start + second for start in starts for second in within)
                     if any(low <= second <= high for low, high in spans))
     return DayTimes((0,), seconds) if seconds else NEVER
-
-
-def parse_moment(text, zone, newest=False):
-    """The instant of an ISO date or time, local in `zone` unless it ends in Z or an offset.
-
-    With `newest` a date alone is its last second, and a time that exists twice the second one
-    (for `to`).
-    """
-    match = re.fullmatch(r"([0-9-]{10})(?:[ Tt]([0-9:]+)(?:\.[0-9]+)?)?"
-                         r"([Zz]|[+-](?:[01][0-9]|2[0-3]):?[0-5][0-9])?",
-                         str(text))
-    if not match:
-        raise CalendarError("'%s' is not YYYY-MM-DD or YYYY-MM-DD HH:MM[:SS], with Z or +HH:MM if "
-                            "not local" % text)
-    day, clock, suffix = match.groups()
-    rule = _parse_words("at", "%s %s" % (day, clock or ("23:59:59" if newest else "00:00")))
-    table = Timetable(rule, find_zone("UTC") if suffix else zone,
-                      BARE_WINDOW if newest else OPEN_WINDOW)
-    instant = table.last_until(-1, table.last) if newest else table.next_after(-1)
-    if instant is None:
-        return -1 if day < "1970" else LAST_INSTANT
-    east = suffix and suffix[1:].replace(":", "")
-    return (instant - int(suffix[0] + "1") * (int(east[:2]) * 3600 + int(east[2:]) * 60)
-            if east else instant)
 
 
 def make_timetable(rule, timezone="", options=None, calendars=None):
@@ -56,12 +33,13 @@ def make_timetable(rule, timezone="", options=None, calendars=None):
         texts[2] = ",".join(_join((calendars or {}).get(item, item))
                             for item in texts[2].split(","))
     window = _parse_window(*texts)
-    first = _read("from", lambda text: parse_moment(text, zone), options.get("from"), None)
-    last = _read("to", lambda text: parse_moment(text, zone, newest=True), options.get("to"), None)
-    if None not in (first, last) and last < first:
+    first = _read("from", lambda text: parse_moment(text, zone), options.get("from"), 0)
+    last = _read("to", lambda text: parse_moment(text, zone, is_end=True, is_second=True),
+                 options.get("to"), LAST_INSTANT)
+    if last < first:
         raise CalendarError("to: '%s' is before from '%s'" % (options["to"], options["from"]))
-    return Timetable(parse_rule(rule), zone, window, max(first or 0, 0),
-                     LAST_INSTANT if last is None else last)
+    return Timetable(parse_rule(rule), zone, window, max(math.floor(first), 0),
+                     max(-1, min(math.floor(last), LAST_INSTANT)))
 
 
 @functools.lru_cache(maxsize=8192)

@@ -5,9 +5,10 @@ from datetime import date
 from typing import NamedTuple
 
 from ..base.errors import CalendarError
+from ..base.times import parse_duration
 from .days import (DAY, END_DAY, EPOCH_ORDINAL, EVERY_DAY, WEEKDAYS, WINDOW_FIELDS, _find_month,
                    _week_bits)
-from .rules import _parse_monthdays, _parse_weekdays, parse_clock, parse_day, parse_seconds
+from .rules import _parse_monthdays, _parse_weekdays, parse_clock, parse_day
 
 
 class Window(NamedTuple):
@@ -99,7 +100,7 @@ def _parse_window(weekdays, monthdays, dates, hours, gap, fold, *repetition):
     for name, text, choices in (("gap", gap, ("run", "skip")), ("fold", fold, ("first", "both"))):
         if text not in choices + ("",):
             raise CalendarError("%s: '%s' is not %s or %s" % ((name, text) + choices))
-    every, count, duration = (_read(name, parse_seconds, text, None)
+    every, count, duration = (_read(name, _parse_whole, text.lower(), None)
                               for name, text in zip(WINDOW_FIELDS[6:], repetition))
     limits = [limit for limit in (count, duration if duration is None else duration // (every or 1))
               if limit is not None]
@@ -113,6 +114,10 @@ def _parse_window(weekdays, monthdays, dates, hours, gap, fold, *repetition):
                   *_read("exclude_dates", _parse_dates, dates, ((), ())),
                   _read("hours", _parse_hours, hours, ((0, DAY - 1),)),
                   gap or "run", fold or "first", every or 0, min(limits, default=0))
+
+
+def _parse_whole(text):
+    return parse_duration(text, is_whole=True)
 
 
 def _parse_hours(text):
