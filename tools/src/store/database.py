@@ -24,7 +24,8 @@ GATHER_S = 0.001        # how long a commit waits for those that asked together 
 OPEN_S = 1.0            # how long an opening waits for another program
 RETRY_S = 0.02          # between tries while another program holds the file's lock
 READERS = 8             # idle reading connections kept a file
-_WRONG_SQL = re.compile("no such |has no column|syntax error")      # the request's own fault
+# the request's own fault, or that of a row that it reads
+_WRONG_SQL = re.compile("no such |has no column|syntax error|Could not decode")
 
 
 class Database:
