@@ -24,8 +24,7 @@ GATHER_S = 0.001        # how long a commit waits for those that asked together 
 OPEN_S = 1.0            # how long an opening waits for another program
 RETRY_S = 0.02          # between tries while another program holds the file's lock
 READERS = 8             # idle reading connections kept a file
-# the request's own fault, or that of a row that it reads
-_WRONG_SQL = re.compile("no such |has no column|syntax error|Could not decode")
+_WRONG_SQL = re.compile("no such |has no column|syntax error|not decode")   # one request's fault
 
 
 class Database:
