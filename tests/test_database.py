@@ -284,9 +284,15 @@ def misspell(connection):
     connection.execute("insert into no_such_table values (1)")
 
 
+def read_what_is_no_text(connection):
+    connection.execute("insert into note(text) values (cast(x'ff' as text))")
+    connection.execute("select text from note order by id desc").fetchone()
+
+
 @pytest.mark.parametrize("bad, error", [
     (refuse, agent.Conflict), (clash, sqlite3.IntegrityError), (overflow, OverflowError),
-    (misspell, sqlite3.OperationalError), (lambda connection: 1 // 0, ZeroDivisionError)])
+    (misspell, sqlite3.OperationalError), (lambda connection: 1 // 0, ZeroDivisionError),
+    (read_what_is_no_text, sqlite3.OperationalError)])
 def test_a_bad_request_does_not_spoil_its_neighbours(shelf, db, bad, error):
     db.write(adding("first"))
     with foreign_lock(shelf.path):

@@ -18,7 +18,7 @@ from .connections import is_locked, tell_reason
 LAZY_S = 0.05           # how long a record that nobody waits for may wait for company
 GATHER_S = 0.001        # how long a commit waits for those that asked together last time
 RETRY_S = 0.02          # between tries while another program holds the file's lock
-_WRONG_SQL = re.compile("no such |has no column|syntax error")      # the request's own fault
+_WRONG_SQL = re.compile("no such |has no column|syntax error|not decode")   # one request's fault
 
 
 class Writer:
