@@ -7649,10 +7649,12 @@ class Target(NamedTuple):
     style: str              # of parameters
     is_sqlite: bool
     given_up: list          # holds something when nobody waits for it any more
+    cursors: list           # the one of the newest statement
 
     def run(self, text, values):
         """One statement -> its cursor."""
         cursor = self.connection.cursor()
+        self.cursors[:] = [cursor]
         self.patiently(lambda: cursor.execute(*bind(text, values, self.style)))
         return cursor
 
@@ -7675,6 +7677,14 @@ class Target(NamedTuple):
     def commit(self):
         """Ends it."""
         self.patiently(self.connection.commit)
+
+    def close(self):
+        """Ends what is not committed. Not the connection's close alone: a statement that failed
+        keeps its lock under Python 3.11 until its cursor, which the exception leads to, is gone."""
+        with contextlib.suppress(Exception):        # of a driver that minds: closing follows
+            for cursor in self.cursors:
+                cursor.close()
+        self.connection.close()
 
     def interrupt(self):
         """From another thread: ends the statement under way, and the waiting for a lock."""
@@ -7703,8 +7713,9 @@ def open_target(server):
     except sqlite3.Error as error:
         raise TaskError("data server %s: %s: %s"
                         % (server["name"], server["database"], error)) from None
-    with contextlib.closing(connection):
-        yield Target(connection, "named" if is_sqlite else module.paramstyle, is_sqlite, [])
+    with contextlib.closing(Target(connection, "named" if is_sqlite else module.paramstyle,
+                                   is_sqlite, [], [])) as target:
+        yield target
 
 
 _OWN_TRANSACTION = re.compile(r"(commit|rollback(?!\s+(?:\w+\s+)?to\b)|start\s+transaction)\b",
@@ -12142,12 +12153,21 @@ def export_from(master, repository, name, version):
             version = latest if version == "-1" else version
         scenarios = repository.scenarios.list_versions(connection, name, version)
     schedules = [repository.schedules.read_definition(row) for row in repository.list_schedules()]
-    document = {"scenarios": [load_body(row["body"]) for row in scenarios],
+    document = {"scenarios": [_read_body(row) for row in scenarios],
                 "schedules": [schedule_document(schedule) for schedule in schedules
                               if name is None or schedule.scenario == name]}
     if name is None:
         document.update(master.topology())
     return {key: value for key, value in document.items() if value}
+
+
+def _read_body(row):
+    """The stored definition of a scenario version. Unreadable says of which."""
+    try:
+        return load_body(row["body"])
+    except Unreadable as error:
+        raise Unreadable("scenario %s %s: %s" % (row["name"], row["version"],
+                                                 error.message)) from None
 
 
 # ======================================================================================

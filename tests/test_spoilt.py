@@ -208,6 +208,7 @@ def test_export_gives_what_is_stored_or_says_why(agent, spoilt):
         lines = agent.ask(line)
         if spoilt[1] == "not JSON":
             check_reason(lines[-1], spoilt[1])
+            assert "scenario BAD 1" in lines[-1]
             continue
         assert lines[-1] == "OK"
         scenarios = json.loads("\n".join(text[2:] for text in lines[:-1]))["scenarios"]

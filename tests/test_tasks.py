@@ -1,5 +1,6 @@
 """Section 10 on a real agent: each task type's good, bad and stopped course (CSV: test_csv.py; files:
 test_task_io.py; network: test_network.py)."""
+import gc
 import itertools
 import json
 import sqlite3
@@ -8,6 +9,7 @@ import time
 import pytest
 
 from conftest import AgentProcess, is_alive, wait_for
+from support import foreign_lock
 
 NUMBERS = itertools.count(1)
 FOR_EVER = ("with recursive c(n) as (select 1 union all select n + 1 from c where n < 1000000000000)"
@@ -283,6 +285,32 @@ def test_a_failing_statement_leaves_nothing(shared):
     done = run(shared, sql("insert into one values (2)"), sql("insert into nowhere values (1)"))
     assert done.status == "ERROR" and "no such table" in done.message
     assert query(shared.dwh, "select * from one") == [(2,)]         # a transaction a task
+
+
+@pytest.mark.parametrize("task", [
+    script("insert into one values (2); insert into one values (1)"),
+    script("insert into one values (2); insert into one select 1 union all select 1"),
+    script("insert into one values (2); insert into one select abs(-9223372036854775808)"),
+    script("insert into one values (2); insert into one " + FOR_EVER, timeout=0.3),
+    script("insert into one values (2); " + FOR_EVER, timeout=0.3),
+    {"type": "refresh", "schema": "DWH", "variable": "v", "query": FOR_EVER, "timeout": 0.3},
+    {"type": "refresh", "schema": "DWH", "variable": "v", "query": "select abs(-9223372036854775808)"}])
+def test_a_failed_task_has_no_lock_left(inside, task):
+    """Whatever still refers to what failed: nobody waits for a garbage collection."""
+    path = inside.folder / "dwh.db"
+    query(path, "create table one (n integer primary key)")
+    query(path, "insert into one values (1)")
+    inside.import_document({"data_servers": [{"name": "DWH_FILE", "driver": "sqlite3", "database": str(path)}],
+                            "logical_schemas": [{"name": "DWH", "contexts": {"GLOBAL": "DWH_FILE"}}]})
+    gc.disable()
+    try:
+        done = run(inside, task, variables={"v": ""})
+        assert done.status == "ERROR", done.message
+        with foreign_lock(path, "exclusive") as other:
+            assert other.execute("select n from one").fetchall() == [(1,)]
+        assert run(inside, sql("insert into one values (3)", timeout=30)).status == "DONE"
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("text", ["insert into own values (1); commit; insert into nowhere values (2)",

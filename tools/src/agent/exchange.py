@@ -1,5 +1,5 @@
 """Definitions in and out: import with all its checks, and export."""
-from ..base.errors import BadRequest, Changed, Exists, RepositoryError
+from ..base.errors import BadRequest, Changed, Exists, RepositoryError, Unreadable
 from ..definitions.model import schedule_document
 from ..definitions.reader import Definitions, faulty
 from ..store.imports import Rehearsed
@@ -59,9 +59,18 @@ def export_from(master, repository, name, version):
             version = latest if version == "-1" else version
         scenarios = repository.scenarios.list_versions(connection, name, version)
     schedules = [repository.schedules.read_definition(row) for row in repository.list_schedules()]
-    document = {"scenarios": [load_body(row["body"]) for row in scenarios],
+    document = {"scenarios": [_read_body(row) for row in scenarios],
                 "schedules": [schedule_document(schedule) for schedule in schedules
                               if name is None or schedule.scenario == name]}
     if name is None:
         document.update(master.topology())
     return {key: value for key, value in document.items() if value}
+
+
+def _read_body(row):
+    """The stored definition of a scenario version. Unreadable says of which."""
+    try:
+        return load_body(row["body"])
+    except Unreadable as error:
+        raise Unreadable("scenario %s %s: %s" % (row["name"], row["version"],
+                                                 error.message)) from None

@@ -61,10 +61,12 @@ class Target(NamedTuple):
     style: str              # of parameters
     is_sqlite: bool
     given_up: list          # holds something when nobody waits for it any more
+    cursors: list           # the one of the newest statement
 
     def run(self, text, values):
         """One statement -> its cursor."""
         cursor = self.connection.cursor()
+        self.cursors[:] = [cursor]
         self.patiently(lambda: cursor.execute(*bind(text, values, self.style)))
         return cursor
 
@@ -87,6 +89,14 @@ class Target(NamedTuple):
     def commit(self):
         """Ends it."""
         self.patiently(self.connection.commit)
+
+    def close(self):
+        """Ends what is not committed. Not the connection's close alone: a statement that failed
+        keeps its lock under Python 3.11 until its cursor, which the exception leads to, is gone."""
+        with contextlib.suppress(Exception):        # of a driver that minds: closing follows
+            for cursor in self.cursors:
+                cursor.close()
+        self.connection.close()
 
     def interrupt(self):
         """From another thread: ends the statement under way, and the waiting for a lock."""
@@ -115,8 +125,9 @@ def open_target(server):
     except sqlite3.Error as error:
         raise TaskError("data server %s: %s: %s"
                         % (server["name"], server["database"], error)) from None
-    with contextlib.closing(connection):
-        yield Target(connection, "named" if is_sqlite else module.paramstyle, is_sqlite, [])
+    with contextlib.closing(Target(connection, "named" if is_sqlite else module.paramstyle,
+                                   is_sqlite, [], [])) as target:
+        yield target
 
 
 _OWN_TRANSACTION = re.compile(r"(commit|rollback(?!\s+(?:\w+\s+)?to\b)|start\s+transaction)\b",
