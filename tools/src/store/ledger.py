@@ -48,6 +48,19 @@ class Ledger:
         self.skip(connection, name, Span(due, due, 1, "", message), now, FAILED)
 
     @staticmethod
+    def begin_anew(connection, name, now):
+        """Takes back what was skipped by a clock that was ahead; what has fired then stays. Of a
+        long ledger only the newest rows can reach beyond now."""
+        now = to_text(now)
+        connection.execute("delete from occurrence where schedule=? and due>? and session is null",
+                           (name, now))
+        connection.execute("update occurrence set message=message || '; begun anew at ' || ?2 where"
+                           " schedule=?1 and last_due>?2 and session is null and due in"
+                           " (select due from occurrence where schedule=?1 and due<=?2"
+                           " order by due desc limit 50)",
+                           (name, now))
+
+    @staticmethod
     def note_step(connection, message, now):
         """A step of the clock stands in the ledger too."""
         now = to_text(now)

@@ -50,7 +50,7 @@ class StoredSchedules:
         if is_moved:
             for span in origin.spans if origin else ():
                 self._ledger.skip(connection, schedule.name, span, now)
-            self._begin_anew(connection, schedule.name, now)
+            self._ledger.begin_anew(connection, schedule.name, now)
         values = schedule[1:8] + (
             json.dumps(schedule.variables), json.dumps(schedule.options), revision,
             to_text(now) if is_moved else row["decided"], waiting, schedule.name)
@@ -79,19 +79,6 @@ class StoredSchedules:
         if waiting is not None:
             self._ledger.skip(connection, row["name"],
                               Span(waiting, waiting, 1, MISFIRE, message), now)
-
-    @staticmethod
-    def _begin_anew(connection, name, now):
-        """Takes back what was skipped by a clock that was ahead; what has fired then stays. Of a
-        long ledger only the newest rows can reach beyond now."""
-        now = to_text(now)
-        connection.execute("delete from occurrence where schedule=? and due>? and session is null",
-                           (name, now))
-        connection.execute("update occurrence set message=message || '; begun anew at ' || ?2 where"
-                           " schedule=?1 and last_due>?2 and session is null and due in"
-                           " (select due from"
-                           " occurrence where schedule=?1 and due<=?2 order by due desc limit 50)",
-                           (name, now))
 
     @staticmethod
     def put_conditions(connection, schedule):
