@@ -11,10 +11,15 @@ This file is built: tools/build.py joins the modules of tools/src, which are wha
 Sections, each using only those above it:
 
     base/errors               What can go wrong, one class for each code that a user is told.
+    base/files                Files that are made, opened and replaced where others may write: under
+                              names and checks of ours.
+    base/replies              The lines of replies, as data: their fields in order, and what each
+                              holds, in which unit.
     base/vocabulary           The words and limits of the contract, as data: states, transitions,
                               roles, sizes, times.
-    base/forms                The forms of all requests, as data: words, kinds, roles, help, and
-                              what their replies are.
+    base/forms                The forms of all requests, as data: words, kinds, roles, help, and the
+                              lines of their replies.
+    base/options              The options of the agent's command line, as data.
     base/program              What this program is: its version, its own file, its code and its own
                               log.
     base/times                The clock, instants as text, and the one parser of durations.
@@ -43,10 +48,13 @@ Sections, each using only those above it:
     store/records             What goes into the store and comes out of it, as values.
     store/arrivals            How a session comes to be, and comes back: EXEC and RESTART, with all
                               that is checked of them.
-    store/files               What lies beside a repository: copies before a migration, secrets,
-                              spools, the lock of a name.
-    store/database            The one door to SQLite: readers, and one writer that lets waiting
-                              requests share a commit.
+    store/files               Repository files as a whole: made, migrated after a copy, told of when
+                              others may write there.
+    store/connections         Connections to one SQLite file: one that writes, those that read, and
+                              whether it is the same.
+    store/writer              The one writer of a file: what is waiting shares a transaction, and is
+                              answered after the commit.
+    store/database            The one door to SQLite: a file with its writer and its readers.
     store/decisions           What is decided of due times, and the sessions that are made by it.
     store/endings             The end of a session, whoever ends it: one update, and all that
                               follows from it.
@@ -54,13 +62,19 @@ Sections, each using only those above it:
                               nothing.
     store/ledger              The ledger of due times: what was decided of each, with the session it
                               started.
+    store/locks               Locks that the kernel holds on files beside a master: the one live
+                              agent of a name.
     store/master              The master repository: agents, what is attached, contexts, data
                               servers, calendars, holds.
     store/progress            What a session records as it goes: steps, tasks, output, variables.
     store/scenarios           Scenario versions of a work repository, and their definitions.
     store/schedules           Schedules of a work repository, their holds and what they run after.
+    store/secrets             Secrets that came with EXEC or RESTART: files beside a repository,
+                              never in it.
     store/sessions            Sessions of a work repository, one by one: their rows, their states,
                               their tickets.
+    store/spool               What the process of an adoptable task leaves for whoever takes it up:
+                              a small file of its own.
     store/views               What is read of sessions: listings, history, logs, durations, and what
                               is purged.
     store/work                A work repository: its tables, and all that is kept in them behind one
@@ -120,9 +134,11 @@ Sections, each using only those above it:
     agent/figures             How the agent is, in figures: PING and METRICS.
     protocol/table            The verb table: a function for each form of a request, and the check
                               of one against it.
-    protocol/lines            The lines of replies: their fields and their order.
+    protocol/lines            The lines of replies, filled by the table of their fields.
     protocol/conversation     The requests of one connection in order, and their replies; knows no
                               sockets.
+    protocol/manual           The manual: prose, with what follows from the program's tables put in
+                              between.
     protocol/schedule_verbs   The verbs on schedules and calendars.
     protocol/verbs            The verbs on sessions, definitions, repositories and the agent itself.
     server/peer               Who is at the other end of a loopback connection, as the kernel knows
@@ -212,7 +228,7 @@ class AgentError(Exception):
 
 
 class BadRequest(AgentError):
-    """The request is not of the form it must have."""
+    """The request is not of the form that it must have; the message says where."""
     code = "BAD_REQUEST"
 
 
@@ -232,7 +248,7 @@ class Exists(AgentError):
 
 
 class Conflict(AgentError):
-    """Not in a state for it."""
+    """It is not in a state for this."""
     code = "CONFLICT"
 
 
@@ -283,12 +299,411 @@ class WaitTimeout(AgentError):
     code = "TIMEOUT"
 
 
+class Internal(AgentError):
+    """A fault of the agent itself; the message names what finds it in the agent's log."""
+
+
 class CannotStart(AgentError):
     """The agent cannot start: one line on stderr, exit code 1."""
 
 
 class CalendarError(ValueError):
     """A rule or one of its options is wrong: says which part and what would be right."""
+
+
+# ======================================================================================
+# base/files.py
+# Files that are made, opened and replaced where others may write: under names and checks of ours.
+#
+# In a folder that others may write, a name that can be foreseen may be a link to a file of ours, or a
+# file that somebody wants us to take for ours. So what is made beside a file has a name that nobody
+# can foresee; where another process must find it, what is found is checked.
+# ======================================================================================
+
+BESIDE_DATABASE = ("-wal", "-shm", "-journal")      # what SQLite keeps beside a file
+OF_ANOTHER = ("%s belongs to another user (uid %d), so it is not used: delete it if nobody needs "
+              "it, or chown it if it is yours")
+MOVE_IT = "move the repository to a folder of your own"
+NAME_KEPT = 100         # bytes of a file's name in that of one beside it: no system takes fewer
+
+
+def unforeseen():
+    """16 hexadecimal digits that nobody can foresee."""
+    return os.urandom(8).hex()
+
+
+def name_beside(path, ending):
+    """A new name in the folder of `path`: .NAME.UNFORESEEN.ENDING, where a long NAME is cut."""
+    folder, name = os.path.split(path)
+    name = os.fsencode(name)[:NAME_KEPT].decode("utf-8", "ignore").encode()    # cuts no character
+    return os.path.join(folder, ".%s.%s.%s" % (os.fsdecode(name), unforeseen(), ending))
+
+
+def open_new(path, mode=0o600):
+    """A descriptor of a file that it makes, never through a link. FileExistsError."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+
+
+def make_private(path):
+    """Makes an empty file with mode 0600; FileExistsError when there is one."""
+    os.close(open_new(path))
+
+
+def make_folder(path):
+    """Makes a folder, and those missing above it, with mode 0700; tells whether it was missing."""
+    above = os.path.dirname(path)
+    if above and not os.path.exists(above):
+        make_folder(above)              # makedirs of Python 3.7 gives these another mode
+    try:
+        os.mkdir(path, 0o700)
+        return True
+    except FileExistsError:
+        return False
+
+
+def own_users(path):
+    """Whose files beside a repository are taken for ours: those of this process's user, of root,
+    and of the repository's owner, who can do with it what he likes anyway."""
+    users = {os.geteuid(), 0}
+    with contextlib.suppress(OSError):
+        users.add(os.stat(path).st_uid)
+    return users
+
+
+def find_fault(path, status, owners=None, mask=0):
+    """Why a file of this status is not to be taken for ours, and what to do; or None.
+
+    `owners`: the users whose it may be, None for any. `mask`: bits that its mode must not have.
+    """
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "no regular file"
+        return "%s is %s, so it is not used: delete it" % (path, kind)
+    if owners is not None and status.st_uid not in owners:
+        return OF_ANOTHER % (path, status.st_uid)
+    if status.st_nlink > 1 and list_doors(path):
+        return "%s has another name, too (a hard link), so it is not used: delete one of " \
+               "the names" % path
+    if status.st_mode & mask:
+        return "%s is open to other users (mode %04o), so it is not used: delete it" % (
+            path, stat.S_IMODE(status.st_mode))
+    return None
+
+
+def find_fault_beside(path):
+    """find_fault for what SQLite keeps beside a file; or None.
+
+    SQLite takes a -wal or -journal that it finds for its own, and before 3.31 follows links there.
+    Whoever may write the file itself may have made one.
+    """
+    try:
+        is_shared = os.stat(path).st_mode & 0o022
+    except OSError:
+        return None                     # the opening tells what is wrong
+    real, owners = os.path.realpath(path), None if is_shared else own_users(path)
+    for suffix in BESIDE_DATABASE:
+        with contextlib.suppress(FileNotFoundError):
+            fault = find_fault(real + suffix, os.lstat(real + suffix), owners)
+            if fault:
+                return fault
+    return None
+
+
+def open_own(path, flags, owners, mask=0):
+    """A descriptor of a file that is there and is ours. RepositoryError (find_fault), OSError."""
+    try:        # a pipe that somebody has put there must not make us wait
+        fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        fault = find_fault(path, os.lstat(path), owners, mask)
+        if fault:
+            raise RepositoryError(fault) from None
+        raise
+    fault = find_fault(path, os.fstat(fd), owners, mask)
+    if fault:
+        os.close(fd)
+        raise RepositoryError(fault)
+    return fd
+
+
+def is_own(path, owners):
+    """Whether there is a regular file of one of these users."""
+    with contextlib.suppress(OSError):
+        status = os.lstat(path)
+        return stat.S_ISREG(status.st_mode) and status.st_uid in owners
+    return False
+
+
+def remove_own(path, owners):
+    """Deletes a regular file of one of these users; what is somebody else's stays."""
+    if is_own(path, owners):
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+@contextlib.contextmanager
+def naming(path):
+    """An OSError of a name that was made up is one of the name that the user knows."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from None
+
+
+@contextlib.contextmanager
+def written_beside(path, mode="wb", access=0o666, **keywords):
+    """A file that appears under its name when it is whole, and not at all otherwise. `access` is
+    its mode, less the umask."""
+    part = name_beside(path, "part")
+    try:
+        with naming(path):
+            file = open(part, mode, opener=lambda name, _: open_new(name, access), **keywords)
+        with file:
+            yield file
+        with naming(path):
+            os.replace(part, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(part)
+        raise
+
+
+def list_doors(path):
+    """Where users other than this process's, and root, may replace a file or put one beside it:
+    [what is wrong, and the command that mends it], the nearest first."""
+    doors = [_find_door(path, False)] if os.path.exists(path) else []
+    for start in (os.path.abspath(path), os.path.realpath(path)):
+        above = start
+        while above != os.path.dirname(above):
+            above = os.path.dirname(above)
+            doors.append(_find_door(above, above != os.path.dirname(start)))
+    return list(dict.fromkeys(door for door in doors if door))
+
+
+def _find_door(path, is_above):
+    """list_doors for one file or folder; in a folder above, a sticky bit protects what is ours."""
+    with contextlib.suppress(OSError):
+        status = os.stat(path)
+        if status.st_uid not in (os.geteuid(), 0):
+            return "%s belongs to uid %d (%s, or run as that user)" % (path, status.st_uid, MOVE_IT)
+        is_sticky = status.st_mode & stat.S_ISVTX
+        if status.st_mode & 0o022 and not (is_above and is_sticky):
+            return "%s may be written by others (chmod go-w %s%s)" % (
+                path, path, "; if it is there for all, " + MOVE_IT if is_sticky else "")
+    return None
+
+
+def mtime_ns(path):
+    """When a file was written last: nanoseconds since the epoch, 0 when it is gone."""
+    try:
+        return os.lstat(path).st_mtime_ns
+    except OSError:
+        return 0
+
+
+def sync_folder(path):
+    """Puts on disk that a file has its name."""
+    fd = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):      # some systems cannot
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+# ======================================================================================
+# base/replies.py
+# The lines of replies, as data: their fields in order, and what each holds, in which unit.
+# ======================================================================================
+
+# what a field holds: text; a whole number; seconds; an instant to the millisecond; one to the
+# second; yes or no. A value that is not there is empty.
+TEXT_KEY, NUMBER_KEY, SECONDS_KEY = "text", "number", "seconds"
+TIME_KEY, SECOND_KEY, FLAG_KEY = "time", "time to the second", "yes or no"
+
+
+class ReplyKey(NamedTuple):
+    """One field of a line."""
+    name: str
+    kind: str
+    meaning: str
+    is_optional: bool = False           # there only when there is something to say
+
+
+class ReplyLine(NamedTuple):
+    """A kind of line: what it tells of, and its fields in their order."""
+    about: str
+    keys: tuple = ()
+
+    @property
+    def form(self):
+        """The line as the manual shows it."""
+        return " ".join("[%s=]" % key.name if key.is_optional else key.name + "="
+                        for key in self.keys)
+
+
+def text_key(name, meaning, is_optional=False):
+    """A field that holds text."""
+    return ReplyKey(name, TEXT_KEY, meaning, is_optional)
+
+
+def number_key(name, meaning, is_optional=False):
+    """A field that holds a whole number."""
+    return ReplyKey(name, NUMBER_KEY, meaning, is_optional)
+
+
+def time_key(name, meaning, is_optional=False):
+    """A field that holds an instant to the millisecond."""
+    return ReplyKey(name, TIME_KEY, meaning, is_optional)
+
+
+NOTHING = ReplyLine("")                 # an OK alone
+
+_SESSION = number_key("session", "number of the session")
+_STATUS = text_key("status", "its state")
+_TOOK = ReplyKey("duration", SECONDS_KEY, "how long its newest start took, or takes so far")
+_BEGUN = time_key("begun", "when it began")
+_ENDED = time_key("ended", "when it ended")
+_MESSAGE = text_key("message", "why it is so, in words")
+_REPOSITORY = text_key("repository", "name of the work repository")
+_NAME = text_key("schedule", "name of the schedule")
+_ORIGIN = text_key("repository", "its work repository, where several are attached", True)
+_HOLD = ReplyKey("hold", FLAG_KEY, "whether it is held")
+_HOLD_REASON = text_key("hold_reason", "why it is held", True)
+_HOLD_UNTIL = time_key("hold_until", "when the hold ends by itself", True)
+_ATTEMPT = number_key("attempt", "which attempt this is, from 1")
+
+PING_LINE = ReplyLine("the agent", (
+    text_key("agent", "name of the agent"),
+    text_key("version", "version of agent.py"),
+    text_key("status", "READY; DEGRADED: a repository cannot be used; STANDBY: one can only be "
+             "read; STOPPING"),
+    ReplyKey("uptime", SECONDS_KEY, "since its start"),
+    number_key("running", "sessions that run"),
+    number_key("queued", "sessions that are outstanding: queued or waiting"),
+    text_key("repositories", "how many can be used / how many are attached"),
+    _HOLD, _HOLD_REASON, text_key("hold_by", "who holds it", True), _HOLD_UNTIL))
+TICKET_LINE = ReplyLine("the session that was made", (
+    _SESSION, _STATUS,
+    ReplyKey("duplicate", FLAG_KEY, "yes: -KEY had made this session before", True)))
+STATE_LINE = ReplyLine("the session", (_SESSION, _STATUS))
+END_LINE = ReplyLine("the session that has ended", (_SESSION, _STATUS, _TOOK, _MESSAGE))
+CLEANED_LINE = ReplyLine("what was cleaned", (
+    number_key("cleaned", "stale sessions that were closed or queued again"),))
+AGENT_HOLD_LINE = ReplyLine("the agent", (text_key("agent", "name of the agent"), _HOLD))
+SCHEDULE_HOLD_LINE = ReplyLine("the schedule (with -SCHEDULE)", (_NAME, _HOLD))
+SESSION_LINE = ReplyLine("a session", (
+    _SESSION,
+    text_key("scenario", "name of its scenario"),
+    text_key("version", "version of its scenario"),
+    text_key("context", "its context"), _STATUS,
+    text_key("name", "its own name, from -NAME or the schedule's session_name"),
+    text_key("keywords", "its keywords, between commas"),
+    text_key("schedule", "the schedule that started it; empty: none did"),
+    time_key("due", "the due time of the schedule that it is for"),
+    time_key("created", "when it was acknowledged"),
+    time_key("begun", "when its newest start began"), _ENDED, _TOOK, _MESSAGE))
+STEP_LINE = ReplyLine("an attempt of a step, in order", (
+    number_key("step", "place of the step in the scenario, from 1"),
+    text_key("name", "name of the step"), _ATTEMPT, _STATUS, _BEGUN, _ENDED, _MESSAGE))
+TASK_LINE = ReplyLine("an attempt of a task, behind its step", (
+    text_key("task", "place of the step, a dot, place of the task in it: 1.2"),
+    text_key("type", "type of the task"),
+    text_key("name", "name of the task, if it has one"), _ATTEMPT, _STATUS,
+    number_key("rc", "exit code of its process (less than 0: ended by that signal), or status of "
+               "HTTP"),
+    number_key("rows", "rows, files or pieces that it dealt with"), _BEGUN, _ENDED, _MESSAGE))
+VARIABLE_LINE = ReplyLine("a variable", (
+    text_key("variable", "name of the variable"),
+    text_key("value", "its value now; *** for a secret")))
+SCENARIO_LINE = ReplyLine("a scenario version", (
+    _REPOSITORY,
+    text_key("scenario", "name of the scenario"),
+    text_key("version", "its version"),
+    number_key("steps", "how many steps it has"),
+    text_key("variables", "names of its variables that are no secrets, between commas"),
+    time_key("imported", "when it was imported"),
+    text_key("message", "why it cannot be read by this version of agent.py; else empty")))
+REPOSITORY_LINE = ReplyLine("a work repository", (
+    _REPOSITORY,
+    number_key("id", "its id, 1 to 999: the last three digits of its session numbers"),
+    text_key("path", "its file"),
+    text_key("status", "ATTACHED, or TROUBLE"),
+    text_key("message", "what is wrong with it")))
+CONTEXT_LINE = ReplyLine("a context", (
+    text_key("context", "name of the context"),
+    text_key("schemas", "SCHEMA:SERVER or SCHEMA:SERVER.PHYSICAL, between commas")))
+IMPORTED_LINE = ReplyLine("what was new or has changed", (
+    number_key("scenarios", "scenario versions"), number_key("schedules", "schedules")))
+ATTACHED_LINE = ReplyLine("the work repository", (
+    _REPOSITORY, number_key("id", "its id, 1 to 999")))
+PURGED_LINE = ReplyLine("what was purged", (number_key("purged", "sessions that were deleted"),))
+SCHEDULE_LINE = ReplyLine("a schedule", (
+    text_key("name", "name of the schedule"),
+    text_key("agent", "the agent that it belongs to"),
+    text_key("scenario", "the scenario that it starts"),
+    text_key("version", "its version; -1: the latest"),
+    text_key("context", "its context"),
+    text_key("rule", "its rule; empty: by `after` alone"),
+    text_key("timezone", "its time zone; empty: that of the agent's host"),
+    ReplyKey("enabled", FLAG_KEY, "whether it has due times"), _HOLD,
+    ReplyKey("next", SECOND_KEY, "its next due time"),
+    time_key("last", "its newest due time that made a session"), _REPOSITORY,
+    _HOLD_REASON, _HOLD_UNTIL))
+OPTION_LINE = ReplyLine("a field that is not default", (
+    text_key("option", "name of the option of SCHED SET, without its dash"),
+    text_key("value", "its value")))
+AFTER_LINE = ReplyLine("what its `after` names", (
+    text_key("after", "name of the schedule or scenario"),
+    text_key("kind", "schedule or scenario"),
+    time_key("met", "when a session of it ended well, since the schedule fired")))
+DELAYED_LINE = ReplyLine("a due time that waits for `after`", (
+    time_key("waiting", "the due time"),))
+HELD_LINE = ReplyLine("its hold", (
+    time_key("held", "since when"), text_key("by", "who holds it"),
+    time_key("until", "when it ends by itself"), text_key("reason", "why")))
+SCHEDULE_NAME_LINE = ReplyLine("the schedule", (_NAME,))
+ENABLED_LINE = ReplyLine("the schedule", (
+    _NAME, ReplyKey("enabled", FLAG_KEY, "whether it has due times from now on")))
+COMING_LINE = ReplyLine("a due time", (
+    _NAME, ReplyKey("due", SECOND_KEY, "the due time"),
+    text_key("note", "what is special about it: hold, jitter, daylight saving, an exclusion"),
+    _ORIGIN))
+OCCURRENCE_LINE = ReplyLine("a due time, or several in a row that were skipped alike", (
+    text_key("schedule", "name of the schedule; empty: the clock has stepped"),
+    time_key("due", "the due time; of several, the first"),
+    time_key("last_due", "of several, the last"),
+    number_key("count", "how many due times"),
+    text_key("decision", "started, late, skipped or failed"),
+    text_key("reason", "of what did not start: overlap, misfire, gap, fold, hold, window, limit, "
+             "repository"),
+    number_key("session", "the session that it made; of several attempts, the newest"),
+    text_key("status", "state of that session"),
+    time_key("decided", "when that was decided"),
+    text_key("message", "the same in a sentence"), _ORIGIN))
+OUTLOOK_LINE = ReplyLine("what there is to say of the present", (
+    text_key("note", "what stands in the way now, and the next due time", True),))
+VISIT_LINE = ReplyLine("a due time that does not simply start", (
+    _NAME, ReplyKey("due", SECOND_KEY, "the due time"),
+    ReplyKey("begin", SECOND_KEY, "when its session would begin"),
+    ReplyKey("end", SECOND_KEY, "when it would end"),
+    ReplyKey("duration", SECONDS_KEY, "median of past sessions that ended well; empty: there is "
+             "none"),
+    text_key("outcome", "starts (with -ALL), overlaps, queues, skipped or never"),
+    text_key("note", "why"), _ORIGIN))
+PLANNED_LINE = ReplyLine("the period and its sums", (
+    ReplyKey("from", SECOND_KEY, "begin of the period"),
+    ReplyKey("to", SECOND_KEY, "its end; earlier than asked where there are too many due times"),
+    number_key("slots", "sessions of this agent that run at once, at most"),
+    number_key("due", "due times in the period"),
+    number_key("starts", "that simply start"),
+    number_key("overlaps", "that run beside, or in place of, an older session of their schedule"),
+    number_key("queues", "that have to wait"),
+    number_key("skipped", "that make no session"),
+    number_key("never", "that do not begin in the period, or reach their timeout")))
+UPDATED_LINE = ReplyLine("what was read", (number_key("schedules", "schedules of this agent"),))
+CALENDAR_LINE = ReplyLine("a calendar", (
+    text_key("calendar", "name of the calendar"),
+    text_key("dates", "dates and ranges a..b, between commas")))
+CALENDAR_NAME_LINE = ReplyLine("the calendar", (text_key("calendar", "name of the calendar"),))
 
 
 # ======================================================================================
@@ -378,7 +793,7 @@ EXIT_OK, EXIT_CANNOT_START, EXIT_USAGE = 0, 1, 2
 
 # ======================================================================================
 # base/forms.py
-# The forms of all requests, as data: words, kinds, roles, help, and what their replies are.
+# The forms of all requests, as data: words, kinds, roles, help, and the lines of their replies.
 # ======================================================================================
 
 # what the data lines of a reply are
@@ -389,11 +804,6 @@ AS_TEXT = "text"
 AS_DOCUMENT = "document"    # one JSON document over many lines
 AS_LOG = "log"              # TIME STEP/TASK out|err TEXT
 
-# what fields of an OK hold, where that is no text; a number that is not known is empty
-NUMBER_FIELDS = frozenset("session duration uptime running queued id cleaned purged scenarios "
-                          "schedules slots due starts overlaps queues skipped never".split())
-FLAG_FIELDS = frozenset("hold duplicate enabled".split())      # yes or no
-
 
 class Form(NamedTuple):
     """One verb. Its words are those behind the name, as HELP shows them: arguments, then options;
@@ -403,7 +813,12 @@ class Form(NamedTuple):
     role: Optional[str]     # None: everybody
     help: str
     reply: str = AS_FIELDS
+    oks: tuple = (NOTHING,)     # the ReplyLines that its OK may be
+    lines: tuple = ()           # those of its data lines, where they are fields
     kinds: dict = {}        # word -> its kind, where that is not the one of KIND_WORDS
+    meanings: dict = {}     # word -> what it means, where WORD_MEANINGS does not say it
+    # whether later requests of its connection are begun while it waits for its commit
+    is_pipelined: bool = False
 
     @property
     def text(self):
@@ -423,6 +838,7 @@ class Part(NamedTuple):
     shown: str              # a value as HELP shows it; nothing for an argument or a flag
     is_required: bool
     is_value_optional: bool
+    meaning: str            # nothing where it is a field of a schedule, which has its own
 
 
 # the usual kinds of words: what a kind means is protocol/table's to say
@@ -435,6 +851,18 @@ KIND_WORDS = {
     "SECOND": "text", "SESSION": "session", "SINCE": "time", "STATUS": "states",
     "SYNC": "seconds", "TIMEOUT": "timeout", "TO": "end", "UNTIL": "end", "VERB": "text",
     "VERSION": "version",
+}
+
+# what words mean, where the form does not say it
+WORD_MEANINGS = {
+    "CONTEXT": "context, GLOBAL if left out",
+    "DATES": "dates and ranges, between commas: 2026-12-25,2026-12-27..2027-01-03",
+    "NAME": "name of the schedule",
+    "SCENARIO": "name of the scenario",
+    "SESSION": "number of the session",
+    "VERSION": "version of the scenario; -1 is the latest",
+    "-JSON": "each data line is a JSON object",
+    "-LIMIT": "how many lines at most (50)",
 }
 
 # the options of SCHED ADD and SET that are fields of a schedule -> a value as HELP shows it
@@ -457,81 +885,183 @@ def schedule_field(option):
 
 _SCHEDULE_WORDS = " ".join("[%s=%s]" % item for item in SCHEDULE_OPTIONS.items())
 _SCHEDULE_KINDS = {option: "field " + schedule_field(option) for option in SCHEDULE_OPTIONS}
+_SCHEDULE_PLACE = {"-REPO": "work repository of the schedule (of the lowest id that has it)"}
 _CALENDAR_KINDS = {"NAME": "calendar", "DATES": "dates"}
+_CALENDAR_NAME = {"NAME": "name of the calendar; it does not begin with a digit"}
 
 VERB_FORMS = (
-    Form("PING", "", MONITOR, "how the agent is; never waits for a repository"),
+    Form("PING", "", MONITOR, "how the agent is; never waits for a repository", oks=(PING_LINE,)),
     Form("EXEC", "SCENARIO [VERSION] [CONTEXT] [VARIABLE=value ...] [-REPO=name] [-NAME=text] "
          "[-KEYWORDS=a,b] [-AT=time] [-KEY=token] [-PRIORITY=n] [-LEVEL=n] [-TIMEOUT=s] "
          "[-AGENT=name] [-SYNC[=s]]", OPERATOR,
          "start a session of a scenario; OK means that it is on disk",
-         kinds={"-NAME": "label"}),
+         oks=(TICKET_LINE, END_LINE._replace(about="with -SYNC, the session that has ended")),
+         lines=(TICKET_LINE._replace(about="with -SYNC, the session that was made, at once"),),
+         kinds={"-NAME": "label"}, is_pipelined=True,
+         meanings={
+             "VERSION": "its version; -1, or nothing, is the latest",
+             "-REPO": "work repository (the one of the lowest id that has the scenario)",
+             "-NAME": "a name for the session, which listings show",
+             "-KEYWORDS": "words between commas, by which SESSIONS can list it",
+             "-AT": "when it begins (at once); until then it is WAITING",
+             "-KEY": "a word that makes a repeated request harmless: the same key again makes no "
+                     "second session",
+             "-PRIORITY": "a higher one leaves the queue first (0)",
+             "-LEVEL": "what is kept of a session that ends well: below 3 its own row alone, below "
+                       "5 its steps and tasks too, 5 their output as well (5)",
+             "-TIMEOUT": "the session is ended after so long (the scenario's timeout)",
+             "-AGENT": "the agent that is to run it (the one that is asked)",
+             "-SYNC": "reply when the session has ended; with a value wait at most so long"}),
     Form("STOP", "SESSION [-IMMEDIATE]", OPERATOR,
-         "stop a session after the task now running, or at once"),
+         "stop a session after the task now running, or at once", oks=(STATE_LINE,),
+         meanings={"-IMMEDIATE": "end it now, with all its processes"}),
     Form("RESTART", "SESSION [VARIABLE=value ...] [-FROM=step]", OPERATOR,
-         "go on with a session that ended in ERROR or STOPPED", kinds={"-FROM": "name"}),
-    Form("CLEAN", "[-HOST=id]", OPERATOR, "clean stale sessions now"),
+         "go on with a session that ended in ERROR or STOPPED", oks=(STATE_LINE,),
+         kinds={"-FROM": "name"},
+         meanings={"-FROM": "go on at this step, from its first task"}),
+    Form("CLEAN", "[-HOST=id]", OPERATOR, "clean stale sessions now", oks=(CLEANED_LINE,),
+         meanings={"-HOST": "those of this host too, which is gone for good"}),
     Form("HOLD", "[REASON] [-SCHEDULE=name] [-REPO=name] [-UNTIL=time]", OPERATOR,
-         "begin nothing new, or nothing of one schedule, until RELEASE"),
-    Form("RELEASE", "[-SCHEDULE=name] [-REPO=name]", OPERATOR, "end a hold"),
+         "begin nothing new, or nothing of one schedule, until RELEASE",
+         oks=(AGENT_HOLD_LINE, SCHEDULE_HOLD_LINE),
+         meanings={"REASON": "why, for those who look; quote it when it has spaces",
+                   "-SCHEDULE": "hold this schedule (the whole agent)",
+                   "-REPO": "work repository of the schedule",
+                   "-UNTIL": "when the hold ends by itself (never); a date alone: at its end"}),
+    Form("RELEASE", "[-SCHEDULE=name] [-REPO=name]", OPERATOR, "end a hold",
+         oks=(AGENT_HOLD_LINE, SCHEDULE_HOLD_LINE),
+         meanings={"-SCHEDULE": "release this schedule (the whole agent)",
+                   "-REPO": "work repository of the schedule"}),
     Form("SHUTDOWN", "[-IMMEDIATE] [-MAX_WAIT=s] [-LEAVE]", ADMINISTRATOR,
-         "stop the agent: running sessions may end, are stopped, or are left to the next start"),
+         "stop the agent: running sessions may end, are stopped, or are left to the next start",
+         meanings={"-IMMEDIATE": "stop what runs at once",
+                   "-MAX_WAIT": "how long running sessions may take to end (60 s); then they are "
+                                "stopped",
+                   "-LEAVE": "sessions whose on_stale is adopt run on, for the next start"}),
     Form("SESSIONS", "[-STATUS=a,b] [-SCENARIO=name] [-SCHEDULE=name] [-REPO=name] "
          "[-KEYWORD=word] [-SINCE=time] [-LIMIT=n] [-JSON]", MONITOR,
-         "list sessions, newest first", AS_ROWS),
+         "list sessions, newest first", AS_ROWS, lines=(SESSION_LINE,),
+         meanings={"-STATUS": "only those in one of these states",
+                   "-SCENARIO": "only those of this scenario",
+                   "-SCHEDULE": "only those of this schedule",
+                   "-REPO": "only those of this work repository",
+                   "-KEYWORD": "only those with this keyword",
+                   "-SINCE": "only those acknowledged from then on"}),
     Form("STATUS", "SESSION [-JSON]", MONITOR, "a session with its steps, tasks and variables",
-         AS_RECORD),
+         AS_RECORD, lines=(SESSION_LINE, STEP_LINE, TASK_LINE, VARIABLE_LINE)),
     Form("LOG", "SESSION [-FOLLOW]", MONITOR,
-         "what the tasks of a session printed; -FOLLOW as they print it", AS_LOG),
+         "what the tasks of a session printed; -FOLLOW as they print it", AS_LOG,
+         meanings={"-FOLLOW": "stay until the session has ended"}),
     Form("WAIT", "SESSION [-TIMEOUT=s]", MONITOR, "wait for the end of a session",
-         kinds={"-TIMEOUT": "seconds"}),
-    Form("SCENARIOS", "[-REPO=name] [-JSON]", MONITOR, "list the scenario versions", AS_ROWS),
-    Form("REPOS", "[-JSON]", MONITOR, "list the attached work repositories", AS_ROWS),
+         oks=(END_LINE,), kinds={"-TIMEOUT": "seconds"},
+         meanings={"-TIMEOUT": "wait at most so long (for ever)"}),
+    Form("SCENARIOS", "[-REPO=name] [-JSON]", MONITOR, "list the scenario versions", AS_ROWS,
+         lines=(SCENARIO_LINE,), meanings={"-REPO": "only those of this work repository"}),
+    Form("REPOS", "[-JSON]", MONITOR, "list the attached work repositories", AS_ROWS,
+         lines=(REPOSITORY_LINE,)),
     Form("CONTEXTS", "[-JSON]", MONITOR,
-         "list the contexts, and what stands behind logical schemas in them", AS_ROWS),
+         "list the contexts, and what stands behind logical schemas in them", AS_ROWS,
+         lines=(CONTEXT_LINE,)),
     Form("IMPORT", "DOCUMENT [-REPO=name] [-REPLACE]", ADMINISTRATOR,
-         "import a definitions document, quoted as one word"),
+         "import a definitions document, quoted as one word", oks=(IMPORTED_LINE,),
+         meanings={"DOCUMENT": "the JSON text, in single quotes or as a JSON string",
+                   "-REPO": "work repository (the one of the lowest id)",
+                   "-REPLACE": "a scenario version that is there and differs is replaced"}),
     Form("EXPORT", "[SCENARIO] [VERSION] [-REPO=name]", MONITOR,
-         "give definitions back, as lines of JSON", AS_DOCUMENT),
-    Form("DROP", "SCENARIO VERSION [-REPO=name]", ADMINISTRATOR, "delete a scenario version"),
+         "give definitions back, as lines of JSON", AS_DOCUMENT,
+         meanings={"SCENARIO": "only this scenario and its schedules (everything)",
+                   "VERSION": "only this version; -1 is the latest (all)",
+                   "-REPO": "work repository (the one of the lowest id)"}),
+    Form("DROP", "SCENARIO VERSION [-REPO=name]", ADMINISTRATOR, "delete a scenario version",
+         meanings={"VERSION": "its version",
+                   "-REPO": "work repository (the one of the lowest id that has it)"}),
     Form("ATTACH", "NAME PATH [-CREATE]", ADMINISTRATOR,
-         "attach a work repository; a relative path counts from the master's folder"),
-    Form("DETACH", "NAME", ADMINISTRATOR, "detach a work repository; its file stays"),
+         "attach a work repository; a relative path counts from the master's folder",
+         oks=(ATTACHED_LINE,),
+         meanings={"NAME": "name of the work repository here", "PATH": "its file",
+                   "-CREATE": "make a new file"}),
+    Form("DETACH", "NAME", ADMINISTRATOR, "detach a work repository; its file stays",
+         meanings={"NAME": "name of the work repository"}),
     Form("PURGE", "[-DAYS=n] [-KEEP=n]", ADMINISTRATOR,
-         "delete ended sessions older than DAYS, and beyond the newest KEEP"),
+         "delete ended sessions older than DAYS, and beyond the newest KEEP", oks=(PURGED_LINE,),
+         meanings={"-DAYS": "only those that ended more than so many days ago",
+                   "-KEEP": "only those that are not among the newest so many of a repository"}),
     Form("METRICS", "", MONITOR, "figures in Prometheus' text format", AS_TEXT),
-    Form("HELP", "[VERB] [SECOND]", None, "the verbs, or one of them", AS_TEXT),
+    Form("HELP", "[VERB] [SECOND]", None, "the verbs, or one of them", AS_TEXT,
+         meanings={"VERB": "a verb (all)", "SECOND": "its second word, as in SCHED ADD"}),
     Form("QUIT", "", None, "end the connection"),
-    Form("SCHED LIST", "[-REPO=name] [-JSON]", MONITOR, "list the schedules", AS_ROWS),
+    Form("SCHED LIST", "[-REPO=name] [-JSON]", MONITOR, "list the schedules", AS_ROWS,
+         lines=(SCHEDULE_LINE,), meanings={"-REPO": "only those of this work repository"}),
     Form("SCHED SHOW", "NAME [-REPO=name] [-JSON]", MONITOR,
-         "one schedule with its variables and hold", AS_RECORD),
+         "one schedule with its variables and hold", AS_RECORD,
+         lines=(SCHEDULE_LINE, OPTION_LINE, VARIABLE_LINE, AFTER_LINE, DELAYED_LINE, HELD_LINE),
+         meanings={"-REPO": "work repository (every one that has such a schedule)"}),
     Form("SCHED ADD", "NAME SCENARIO VERSION CONTEXT [RULE] [VARIABLE=value ...] %s [-REPO=name]"
          % _SCHEDULE_WORDS, ADMINISTRATOR, "add a schedule, effective at once",
-         kinds=_SCHEDULE_KINDS),
+         oks=(SCHEDULE_NAME_LINE,), kinds=_SCHEDULE_KINDS,
+         meanings={"CONTEXT": "context, such as GLOBAL",
+                   "RULE": "when it is due, quoted as one word; without it -AFTER is needed",
+                   "-REPO": "work repository (the one of the lowest id that has the scenario)"}),
     Form("SCHED SET", "NAME [VARIABLE=value ...] %s [-SCENARIO=name] [-VERSION=version] "
          "[-CONTEXT=name] [-RULE=rule] [-REPO=name]" % _SCHEDULE_WORDS, ADMINISTRATOR,
-         "change a schedule, effective at once; its past is not fired", kinds=_SCHEDULE_KINDS),
+         "change a schedule, effective at once; its past is not fired",
+         oks=(SCHEDULE_NAME_LINE,), kinds=_SCHEDULE_KINDS,
+         meanings=dict(_SCHEDULE_PLACE, **{
+             "-SCENARIO": "the scenario that it starts",
+             "-VERSION": "version of the scenario; -1 is the latest",
+             "-CONTEXT": "context of its sessions", "-RULE": "when it is due"})),
     Form("SCHED DEL", "NAME [-REPO=name]", ADMINISTRATOR,
-         "delete a schedule; what it decided is kept until purged"),
-    Form("SCHED ON", "NAME [-REPO=name]", ADMINISTRATOR, "enable a schedule"),
-    Form("SCHED OFF", "NAME [-REPO=name]", ADMINISTRATOR, "disable a schedule"),
+         "delete a schedule; what it decided is kept until purged", oks=(SCHEDULE_NAME_LINE,),
+         meanings=_SCHEDULE_PLACE),
+    Form("SCHED ON", "NAME [-REPO=name]", ADMINISTRATOR, "enable a schedule",
+         oks=(ENABLED_LINE,), meanings=_SCHEDULE_PLACE),
+    Form("SCHED OFF", "NAME [-REPO=name]", ADMINISTRATOR, "disable a schedule",
+         oks=(ENABLED_LINE,), meanings=_SCHEDULE_PLACE),
     Form("SCHED NEXT", "[NAME] [-COUNT=n] [-FROM=time] [-TO=time] [-ALL] [-REPO=name] [-JSON]",
-         MONITOR, "coming due times, in order; nothing fires", AS_ROWS),
+         MONITOR, "coming due times, in order; nothing fires", AS_ROWS, lines=(COMING_LINE,),
+         meanings={"NAME": "name of the schedule (all that are enabled)",
+                   "-COUNT": "how many due times at most (10)",
+                   "-FROM": "due times after this instant (now)",
+                   "-TO": "due times up to this instant",
+                   "-ALL": "show those that are excluded too, and why",
+                   "-REPO": "only those of this work repository"}),
     Form("SCHED WHY", "[NAME] [-LIMIT=n] [-REPO=name] [-JSON]", MONITOR,
-         "what became of the due times, newest first", AS_ROWS),
+         "what became of the due times, newest first", AS_ROWS, oks=(OUTLOOK_LINE,),
+         lines=(OCCURRENCE_LINE,),
+         meanings={"NAME": "name of the schedule (all)",
+                   "-REPO": "only those of this work repository"}),
     Form("SCHED PLAN", "[-FROM=time] [-TO=time] [-ALL] [-REPO=name] [-JSON]", MONITOR,
          "play a period (default: a day) against the limits and the median durations of past "
-         "sessions: what would overlap, queue, be skipped, never fit", AS_ROWS),
-    Form("SCHED UPDATE", "", ADMINISTRATOR, "read the schedules from the repositories again"),
+         "sessions: what would overlap, queue, be skipped, never fit", AS_ROWS,
+         oks=(PLANNED_LINE,), lines=(VISIT_LINE,),
+         meanings={"-FROM": "begin of the period, which belongs to it (now)",
+                   "-TO": "end of the period (a day after its begin)",
+                   "-ALL": "show what simply starts, too",
+                   "-REPO": "play this work repository alone"}),
+    Form("SCHED UPDATE", "", ADMINISTRATOR, "read the schedules from the repositories again",
+         oks=(UPDATED_LINE,)),
     Form("CALENDAR LIST", "[-JSON]", MONITOR, "list the calendars that exclude_dates can name",
-         AS_ROWS),
+         AS_ROWS, lines=(CALENDAR_LINE,)),
     Form("CALENDAR ADD", "NAME DATES", ADMINISTRATOR,
-         "add a calendar: dates and ranges a..b between commas", kinds=_CALENDAR_KINDS),
+         "add a calendar: dates and ranges a..b between commas", oks=(CALENDAR_NAME_LINE,),
+         kinds=_CALENDAR_KINDS, meanings=_CALENDAR_NAME),
     Form("CALENDAR SET", "NAME DATES", ADMINISTRATOR,
-         "give a calendar other dates, effective at once", kinds=_CALENDAR_KINDS),
+         "give a calendar other dates, effective at once", oks=(CALENDAR_NAME_LINE,),
+         kinds=_CALENDAR_KINDS, meanings=_CALENDAR_NAME),
     Form("CALENDAR DEL", "NAME", ADMINISTRATOR, "delete a calendar that no schedule names",
-         kinds={"NAME": "calendar"}),
+         oks=(CALENDAR_NAME_LINE,), kinds={"NAME": "calendar"}, meanings=_CALENDAR_NAME),
 )
+
+
+def _list_ok_names(*kinds):
+    """The fields of these kinds that an OK line has, or a data line of one that is no listing."""
+    return frozenset(key.name for form in VERB_FORMS
+                     for line in form.oks + (form.lines if form.reply == AS_FIELDS else ())
+                     for key in line.keys if key.kind in kinds)
+
+
+# fields that are numbers, and yes or no; a number that is not known is empty
+NUMBER_FIELDS, FLAG_FIELDS = _list_ok_names(NUMBER_KEY, SECONDS_KEY), _list_ok_names(FLAG_KEY)
 _WORD = re.compile(r"(\[?)(-?)([A-Z_]+)(\[?)(?:=([^] ]+))?")
 
 
@@ -541,9 +1071,78 @@ def list_parts(form):
     for bracket, dash, word, inner_bracket, shown in _WORD.findall(form.words):
         if word != "VARIABLE":
             is_flag = dash and not shown
-            kind = None if is_flag else form.kinds.get(dash + word) or KIND_WORDS[word]
-            parts.append(Part(dash + word, kind, shown, not bracket, bool(inner_bracket)))
+            name = dash + word
+            kind = None if is_flag else form.kinds.get(name) or KIND_WORDS[word]
+            is_field = kind is not None and kind.startswith("field ")
+            meaning = "" if is_field else form.meanings.get(name) or WORD_MEANINGS[name]
+            parts.append(Part(name, kind, shown, not bracket, bool(inner_bracket), meaning))
     return parts
+
+
+# ======================================================================================
+# base/options.py
+# The options of the agent's command line, as data.
+# ======================================================================================
+
+class CommandOption(NamedTuple):
+    """One option: it takes no value when none is `shown`."""
+    name: str
+    shown: str              # its value as --help shows it
+    meaning: str
+    default: Any = None
+    limits: Optional[Tuple[int, int]] = None    # its value is a whole number from .. to; else text
+    count: str = ""         # + for one value or more, * for any number; else one
+    attribute: str = ""     # its name in the settings, where that is another
+
+    @property
+    def told(self):
+        """What it means, with its default."""
+        return self.meaning + (" (default %s)" % self.default if self.default else "")
+
+    @property
+    def words(self):
+        """The option as it is written."""
+        more = " ..." if self.count else ""
+        return (self.name + " " + self.shown + more).strip()
+
+
+COMMAND_OPTIONS = (
+    CommandOption("--name", "NAME", "name of the agent; sessions and schedules belong to one",
+                  DEFAULT_NAME),
+    CommandOption("--host", "HOST", "loopback address to listen on", "127.0.0.1"),
+    CommandOption("--port", "PORT", "port to listen on, 0 for any that is free", DEFAULT_PORT,
+                  (0, 65535)),
+    CommandOption("--master", "PATH", "master repository (default sqlite_repos/master.db beside "
+                  "agent.py, made when it does not exist)"),
+    CommandOption("--create", "", "make the master of --master, and workrep.db beside it, when "
+                  "they do not exist", attribute="is_creating"),
+    CommandOption("--import", "FILE", "import definitions documents, also beside a running agent, "
+                  "and exit", count="+", attribute="files"),
+    CommandOption("--repo", "NAME", "work repository for --import (default: of the lowest id)"),
+    CommandOption("--replace", "", "let --import replace scenario versions that differ"),
+    CommandOption("--max-sessions", "N", "sessions that run at once (default %d per core)"
+                  % SESSIONS_PER_CORE, limits=(1, 10000)),
+    CommandOption("--max-queue", "N", "outstanding sessions; one more is BUSY", MAX_QUEUE,
+                  (1, 10 ** 9)),
+    CommandOption("--max-connections", "N", "connections at once; one more is BUSY",
+                  MAX_CONNECTIONS, (1, 100000)),
+    CommandOption("--max-line", "BYTES", "bytes of a request; a longer one is TOO_LONG", MAX_LINE,
+                  (MIN_LINE, MAX_IMPORT_LINE)),
+    CommandOption("--max-output", "BYTES", "bytes kept of what a task prints", MAX_OUTPUT,
+                  (1024, 1 << 30)),
+    CommandOption("--keep-days", "DAYS", "how long ended sessions are kept", KEEP_DAYS,
+                  (1, 100000)),
+    CommandOption("--clean-every", "SECONDS", "between two looks for stale sessions", int(CLEAN_S),
+                  (1, 86400), attribute="clean_every_s"),
+    CommandOption("--host-id", "ID", "identity of this host, by which stale sessions are told "
+                  "(default /etc/machine-id, else its name)", ""),
+    CommandOption("--insecure-fs", "", "allow repositories on a network file system",
+                  attribute="is_insecure_fs"),
+    CommandOption("--manual", "TOPIC", "print the manual, or one topic of it, and exit",
+                  count="*"),
+    CommandOption("--version", "", "print the version and exit"),
+    CommandOption("--help", "", "print these options and exit"),
+)
 
 
 # ======================================================================================
@@ -1845,6 +2444,7 @@ class Kind(NamedTuple):
     """
     check: Callable
     parse: Callable
+    told: str = ""          # what it takes, for the manual
 
 
 class Field(NamedTuple):
@@ -1852,22 +2452,24 @@ class Field(NamedTuple):
     kind: Kind
     required: bool = False
     default: Any = None
+    meaning: str = ""       # for the manual
 
 
-def _of_type(types, reason, parse=None):
+def _of_type(types, told, parse=None):
     def check(value):
         if isinstance(value, bool) and bool not in types or not isinstance(value, types):
-            raise ValueError(reason)
+            raise ValueError("must be " + told)
         if isinstance(value, str) and ("\0" in value or _SURROGATE.search(value)):
             raise ValueError("U+0000 and lone surrogates are not taken")
         return value
-    return Kind(check, parse or check)
+    return Kind(check, parse or check, told)
 
 
 def number(low, high, types=(int,)):
     """A number within limits; as text too where it is an option."""
-    reason = "must be %s from %s to %s" % (
+    told = "%s from %s to %s" % (
         "a whole number" if types == (int,) else "a number", low, high)
+    reason = "must be " + told
 
     def check(value):
         if isinstance(value, bool) or not isinstance(value, types) or not low <= value <= high:
@@ -1879,12 +2481,13 @@ def number(low, high, types=(int,)):
         if not re.fullmatch("[+-]?[0-9]{1,15}" + fraction, text):
             raise ValueError(reason)
         return check(int(text) if types == (int,) else float(text))
-    return Kind(check, parse)
+    return Kind(check, parse, told)
 
 
 def choice(*values):
     """One of some words; an option takes them in any case."""
-    reason = "must be %s" % " or ".join(values)
+    told = " or ".join(values)
+    reason = "must be " + told
     by_fold = {value.lower(): value for value in values}
 
     def parse(text):
@@ -1896,7 +2499,7 @@ def choice(*values):
         if value not in values:
             raise ValueError(reason)
         return value
-    return Kind(check, parse)
+    return Kind(check, parse, told)
 
 
 class InnerFaults(ValueError):
@@ -1937,7 +2540,7 @@ def list_of(kind, at_least=0):
     def parse(text):
         parts = [part for part in text.split(",") if part]
         return [kind.parse(part) for part in parts] if len(parts) >= at_least else _refuse(reason)
-    return Kind(check, parse)
+    return Kind(check, parse, "a list, each part %s" % kind.told)
 
 
 def _check_seconds(value):
@@ -2018,22 +2621,23 @@ def _parse_end(text):
     return parse_time(text, is_end=True)
 
 
-TEXT = _of_type((str,), "must be text")
+TEXT = _of_type((str,), "text")
 FILLED = Kind(lambda value: TEXT.check(value) or _refuse("must not be empty"),
-              lambda text: text or _refuse("must not be empty"))
-BOOLEAN = _of_type((bool,), "must be true or false", _parse_boolean)
-NAMED = Kind(check_name, check_name)
-SECONDS = Kind(_check_seconds, _check_seconds)
-TIMEOUT = Kind(_check_positive_seconds, _check_positive_seconds)
-VALUES = Kind(_check_values, _check_values)
-VARIABLE_NAME = Kind(_check_variable, _check_variable)
-INSTANT = Kind(parse_time, parse_time)
-INSTANT_END = Kind(_parse_end, _parse_end)
-WHOLE_SECONDS = Kind(_check_whole_seconds, _check_whole_seconds)
-JOINED = Kind(_check_joined, _check_joined)
+              lambda text: text or _refuse("must not be empty"), "text, not empty")
+BOOLEAN = _of_type((bool,), "true or false", _parse_boolean)
+NAMED = Kind(check_name, check_name, "a name")
+SECONDS = Kind(_check_seconds, _check_seconds, "a duration")
+TIMEOUT = Kind(_check_positive_seconds, _check_positive_seconds, "a duration above 0")
+VALUES = Kind(_check_values, _check_values, "an object of variables and values")
+VARIABLE_NAME = Kind(_check_variable, _check_variable, "a variable")
+INSTANT = Kind(parse_time, parse_time, "a time")
+INSTANT_END = Kind(_parse_end, _parse_end, "a time; a date alone is its last instant")
+WHOLE_SECONDS = Kind(_check_whole_seconds, _check_whole_seconds, "a duration of whole seconds")
+JOINED = Kind(_check_joined, _check_joined, "words between commas, or a list of them")
 LABEL = Kind(lambda value: TEXT.check(value) if len(str(value)) <= 1000 else
              _refuse("must have at most 1000 characters"),
-             lambda text: text if len(text) <= 1000 else _refuse("at most 1000 characters"))
+             lambda text: text if len(text) <= 1000 else _refuse("at most 1000 characters"),
+             "text of at most 1000 characters")
 PRIORITY = number(-1000000, 1000000)
 
 
@@ -2087,16 +2691,16 @@ def _check_declared(value):
 
 
 def _check_concurrency(value):
-    fields = {"limit": number(1, 100000).check, "on_limit": choice("wait", "error", "skip").check,
-              "max_wait": _check_positive_seconds}
     if not isinstance(value, dict) or "limit" not in value:
         raise ValueError("must be an object with limit, and on_limit or max_wait")
 
     def unknown(_):
         raise ValueError("unknown field")
-    items = check_each([("." + name, fields.get(name, unknown), item)
-                        for name, item in value.items()])
-    return dict({"on_limit": "wait", "max_wait": None}, **dict(zip(value, items)))
+    items = check_each([
+        ("." + name, CONCURRENCY_FIELDS[name].kind.check if name in CONCURRENCY_FIELDS else unknown,
+         item) for name, item in value.items()])
+    defaults = {name: field.default for name, field in CONCURRENCY_FIELDS.items()}
+    return dict(defaults, **dict(zip(value, items)))
 
 
 def _check_schema_contexts(value):
@@ -2137,83 +2741,131 @@ def _check_mail_connect(connect):
 TASK_TYPES = {}
 
 TASK_FIELDS = {
-    "type": Field(TEXT, required=True),
-    "name": Field(NAMED),
-    "timeout": Field(TIMEOUT),
+    "type": Field(TEXT, required=True, meaning="what kind of task it is"),
+    "name": Field(NAMED, meaning="a name that logs and listings show"),
+    "timeout": Field(TIMEOUT, meaning="the task ends in ERROR after so long"),
 }
 STEP_FIELDS = {
-    "name": Field(NAMED, required=True),
-    "tasks": Field(_of_type((list,), "must be a list"), required=True),
-    "attempts": Field(number(1, 1000), default=1),
-    "retry_delay": Field(SECONDS, default=0),
-    "retry_factor": Field(number(1, 100, (int, float)), default=1),
-    "timeout": Field(TIMEOUT),
-    "on_ok": Field(NAMED),
-    "on_error": Field(NAMED),
-    "on_false": Field(NAMED),
+    "name": Field(NAMED, required=True, meaning="its name, once in the scenario; not END or FAIL"),
+    "tasks": Field(_of_type((list,), "a list"), required=True,
+                   meaning="its tasks, at least one, in their order"),
+    "attempts": Field(number(1, 1000), default=1,
+                      meaning="how often it is tried; each attempt begins with the first task"),
+    "retry_delay": Field(SECONDS, default=0, meaning="pause before the next attempt"),
+    "retry_factor": Field(number(1, 100, (int, float)), default=1,
+                          meaning="each pause is the one before times this"),
+    "timeout": Field(TIMEOUT, meaning="an attempt ends in ERROR after so long"),
+    "on_ok": Field(NAMED, meaning="where to go when it ended well: a step, END or FAIL (the step "
+                   "below; END after the last)"),
+    "on_error": Field(NAMED, meaning="where to go when its last attempt failed (the scenario's "
+                      "on_error, else FAIL)"),
+    "on_false": Field(NAMED, meaning="where to go when an evaluate task was false (the step below; "
+                      "END after the last)"),
 }
 SCENARIO_FIELDS = {
-    "name": Field(NAMED, required=True),
-    "version": Field(NAMED, required=True),
-    "variables": Field(Kind(_check_declared, _refuse), default={}),
-    "concurrency": Field(Kind(_check_concurrency, _refuse)),
-    "timeout": Field(TIMEOUT),
-    "max_steps": Field(number(1, 1000000), default=10000),
-    "on_stale": Field(choice("error", "restart", ADOPT), default="error"),
-    "on_error": Field(NAMED),
-    "steps": Field(_of_type((list,), "must be a list"), required=True),
+    "name": Field(NAMED, required=True, meaning="its name"),
+    "version": Field(NAMED, required=True,
+                     meaning="its version; the latest is the last in natural order: 9, 10, 10.1"),
+    "variables": Field(Kind(_check_declared, _refuse,
+                            "an object: name to default value, or to a secret"), default={},
+                       meaning="all variables that its tasks may use"),
+    "concurrency": Field(Kind(_check_concurrency, _refuse, "an object"),
+                         meaning="how many of its sessions may run at once"),
+    "timeout": Field(TIMEOUT, meaning="a session ends in ERROR after so long"),
+    "max_steps": Field(number(1, 1000000), default=10000,
+                       meaning="a session ends in ERROR after so many steps, as a loop without "
+                       "end would"),
+    "on_stale": Field(choice("error", "restart", ADOPT), default="error",
+                      meaning="what becomes of a session that a crash of the agent interrupted"),
+    "on_error": Field(NAMED, meaning="the step that a failure goes to, where the step itself has "
+                      "no on_error (FAIL)"),
+    "steps": Field(_of_type((list,), "a list"), required=True,
+                   meaning="its steps, at least one; a session begins with the first"),
+}
+CONCURRENCY_FIELDS = {
+    "limit": Field(number(1, 100000), required=True, meaning="how many sessions at once"),
+    "on_limit": Field(choice("wait", "error", "skip"), default="wait",
+                      meaning="what becomes of one more: it waits its turn, it ends in ERROR at "
+                      "once, or there is none (EXEC answers BUSY)"),
+    "max_wait": Field(TIMEOUT, meaning="one that waited so long ends in ERROR"),
 }
 SCHEDULE_FIELDS = {
-    "name": Field(NAMED, required=True),
-    "agent": Field(NAMED),
-    "scenario": Field(NAMED, required=True),
+    "name": Field(NAMED, required=True, meaning="its name, once in a work repository"),
+    "agent": Field(NAMED, meaning="the agent that it belongs to (the one that takes the request)"),
+    "scenario": Field(NAMED, required=True, meaning="the scenario that it starts"),
     "version": Field(Kind(lambda value: value if value == "-1" else check_name(value),
-                          lambda text: text if text == "-1" else check_name(text)), default="-1"),
-    "context": Field(NAMED, default=DEFAULT_CONTEXT),
-    "rule": Field(TEXT, default=""),
-    "timezone": Field(TEXT, default=""),
-    "enabled": Field(BOOLEAN, default=True),
-    "variables": Field(VALUES, default={}),
+                          lambda text: text if text == "-1" else check_name(text),
+                          "a name, or -1"), default="-1",
+                     meaning="version of the scenario; -1 is the latest at the time"),
+    "context": Field(NAMED, default=DEFAULT_CONTEXT, meaning="context of its sessions"),
+    "rule": Field(TEXT, default="", meaning="when it is due; without one, by after alone"),
+    "timezone": Field(TEXT, default="", meaning="zone of its local times: UTC or an IANA name "
+                      "(the host's zone)"),
+    "enabled": Field(BOOLEAN, default=True, meaning="a schedule that is not has no due times"),
+    "variables": Field(VALUES, default={}, meaning="values for variables of the scenario"),
     # those below may be missing: Schedule.options
-    "from": Field(TEXT),
-    "to": Field(TEXT),
-    "hours": Field(TEXT),
-    "exclude_weekdays": Field(JOINED),
-    "exclude_monthdays": Field(JOINED),
-    "exclude_dates": Field(JOINED),
-    "repeat_every": Field(WHOLE_SECONDS),
-    "repeat_count": Field(number(1, 1000000)),
-    "repeat_for": Field(WHOLE_SECONDS),
-    "gap": Field(choice("run", "skip"), default="run"),
-    "fold": Field(choice("first", "both"), default="first"),
-    "jitter": Field(Kind(_check_jitter, _check_jitter), default=0),
-    "after": Field(JOINED),
-    "session_name": Field(LABEL, default=""),
-    "keywords": Field(JOINED, default=""),
-    "priority": Field(PRIORITY, default=0),
-    "attempts": Field(number(1, 1000), default=1),
-    "retry_delay": Field(SECONDS, default=0),
-    "timeout": Field(TIMEOUT),
-    "overlap": Field(choice("queue", "skip", "parallel", "stop"), default="queue"),
-    "misfire": Field(choice("once", "skip", "all"), default="once"),
-    "grace": Field(TIMEOUT),
+    "from": Field(TEXT, meaning="first instant, in the schedule's zone; a date alone is its first "
+                  "second"),
+    "to": Field(TEXT, meaning="last instant; a date alone is its last second"),
+    "hours": Field(TEXT, meaning="times of day, both ends in: 08:00-18:00; over midnight too: "
+                   "22:00-06:00"),
+    "exclude_weekdays": Field(JOINED, meaning="days of the week: sat,sun"),
+    "exclude_monthdays": Field(JOINED, meaning="days of the month: 1,15,last"),
+    "exclude_dates": Field(JOINED, meaning="dates, ranges a..b, and names of calendars"),
+    "repeat_every": Field(WHOLE_SECONDS, meaning="each firing is repeated after so long"),
+    "repeat_count": Field(number(1, 1000000), meaning="so many more times"),
+    "repeat_for": Field(WHOLE_SECONDS, meaning="for so long"),
+    "gap": Field(choice("run", "skip"), default="run", meaning="a local time that does not exist "
+                 "runs right after the gap, or is skipped"),
+    "fold": Field(choice("first", "both"), default="first",
+                  meaning="a local time that exists twice runs the first time, or both times"),
+    "jitter": Field(Kind(_check_jitter, _check_jitter, "a duration of at most one day"), default=0,
+                    meaning="each start is delayed by at most so much, always by the same for the "
+                    "same due time"),
+    "after": Field(JOINED, meaning="schedules (A) and scenarios (scenario:B) that have to end well "
+                   "first; A/2h counts for two hours"),
+    "session_name": Field(LABEL, default="", meaning="name of its sessions"),
+    "keywords": Field(JOINED, default="", meaning="keywords of its sessions"),
+    "priority": Field(PRIORITY, default=0, meaning="priority of its sessions in the queue"),
+    "attempts": Field(number(1, 1000), default=1,
+                      meaning="how often a session that ends in ERROR is made, in all"),
+    "retry_delay": Field(SECONDS, default=0, meaning="pause before the next of these sessions"),
+    "timeout": Field(TIMEOUT, meaning="timeout of its sessions (the scenario's)"),
+    "overlap": Field(choice("queue", "skip", "parallel", "stop"), default="queue",
+                     meaning="what is done while a session of the same schedule is open"),
+    "misfire": Field(choice("once", "skip", "all"), default="once",
+                     meaning="what is done about due times that were missed"),
+    "grace": Field(TIMEOUT, meaning="a missed due time older than this does not run"),
 }
 
 CALENDAR_FIELDS = {
-    "name": Field(NAMED, required=True),
-    "dates": Field(JOINED, required=True),
+    "name": Field(NAMED, required=True, meaning="its name; it does not begin with a digit"),
+    "dates": Field(JOINED, required=True,
+                   meaning="dates and ranges: 2026-12-25,2026-12-27..2027-01-03"),
 }
 DATA_SERVER_FIELDS = {
-    "name": Field(NAMED, required=True),
-    "driver": Field(NAMED, required=True),
-    "database": Field(FILLED),
-    "connect": Field(Kind(_check_connect, _refuse), default={}),
+    "name": Field(NAMED, required=True, meaning="its name; MAIL is the one for mail tasks"),
+    "driver": Field(NAMED, required=True, meaning="sqlite3, smtp, or a DB-API module of this "
+                    "host's Python, such as psycopg2 or oracledb"),
+    "database": Field(FILLED, meaning="the file, for sqlite3 alone, which needs it"),
+    "connect": Field(Kind(_check_connect, _refuse, "an object"), default={},
+                     meaning="the arguments of the module's connect(); for smtp those below"),
 }
 MAIL_TLS = ("none", "starttls", "ssl")
-MAIL_FIELDS = ("host", "port", "sender", "user", "password", "tls")     # of connect
+# of connect -> what it means
+MAIL_FIELDS = {
+    "host": "the mail server (localhost)",
+    "port": "its port (25 for none, 587 for starttls, 465 for ssl)",
+    "sender": "address that mails come from (agent@HOST)",
+    "user": "name for the login (no login)",
+    "password": "password for the login",
+    "tls": "none (default on loopback), starttls (default elsewhere) or ssl",
+}
 LOGICAL_SCHEMA_FIELDS = {
-    "name": Field(NAMED, required=True),
-    "contexts": Field(Kind(_check_schema_contexts, _refuse), required=True),
+    "name": Field(NAMED, required=True, meaning="its name, which tasks use"),
+    "contexts": Field(Kind(_check_schema_contexts, _refuse,
+                           "an object: context to SERVER or SERVER.SCHEMA"), required=True,
+                      meaning="what stands behind it in each context"),
 }
 DOCUMENT_FIELDS = ("scenarios", "schedules", "contexts", "data_servers", "logical_schemas",
                    "calendars")
@@ -3313,7 +3965,7 @@ class Arrivals:
 
 # ======================================================================================
 # store/files.py
-# What lies beside a repository: copies before a migration, secrets, spools, the lock of a name.
+# Repository files as a whole: made, migrated after a copy, told of when others may write there.
 # ======================================================================================
 
 NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs",
@@ -3355,14 +4007,12 @@ def migrate(connection, path, kind, label, migrations):
 def _copy_beside(connection, path, version):
     """The file as it is, before a migration: FILE.vN, or FILE.vN.2 after one that went back
     once."""
-    names = ["%s.v%d" % (path, version)]
-    names += ["%s.%d" % (names[0], number) for number in range(2, 100)]
-    target = next(name for name in names if not os.path.exists(name))
-    part = target + ".part"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(part)
-    make_private(part)
-    with contextlib.closing(sqlite3.connect(part, isolation_level=None)) as copy:
+    first = "%s.v%d" % (path, version)
+    names = itertools.chain([first], ("%s.%d" % (first, number) for number in itertools.count(2)))
+    target = next(name for name in names if not os.path.lexists(name))
+    remove_own(target + ".part", own_users(path))       # of an older agent that a crash cut short
+    with whole_database(target, "part") as part, \
+            contextlib.closing(connect_file(part)) as copy:
         if hasattr(connection, "backup"):
             connection.backup(copy)
         else:                           # Python 3.6
@@ -3370,21 +4020,45 @@ def _copy_beside(connection, path, version):
             copy.executescript("\n".join(connection.iterdump()))
             connection.execute("rollback")
             copy.execute("pragma user_version=%d" % version)
-    os.rename(part, target)
 
 
-def make_folder(path):
-    """Makes a folder with mode 0700 when it is not there; tells whether it did."""
+def connect_file(path, timeout_s=30):
+    """A connection to a SQLite file that is there; it makes none."""
+    uri = "file:%s?mode=rw" % urllib.parse.quote(os.path.abspath(path))
+    connection = sqlite3.connect(uri, uri=True, timeout=timeout_s, isolation_level=None,
+                                 check_same_thread=False)
+    connection.row_factory = sqlite3.Row
+    return connection
+
+
+def remove_database(path):
+    """Deletes a SQLite file and what is kept beside it."""
+    for suffix in ("",) + BESIDE_DATABASE:
+        with contextlib.suppress(OSError):
+            os.unlink(path + suffix)
+
+
+@contextlib.contextmanager
+def whole_database(path, ending):
+    """The name of a new empty file, mode 0600, that gets the name `path` when it is whole."""
+    new = name_beside(path, ending)
+    with naming(path):
+        make_private(new)
     try:
-        os.makedirs(path, 0o700)
-        return True
-    except FileExistsError:
-        return False
+        yield new
+        with naming(path):
+            os.rename(new, path)
+    except BaseException:
+        remove_database(new)
+        raise
 
 
-def make_private(path):
-    """Makes an empty file with mode 0600; FileExistsError when there is one."""
-    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+def tell_doors(label, path):
+    """Warns, in one line, of a repository that others may replace or put files beside."""
+    doors = list_doors(path)
+    if doors:
+        log.warning("%s: other users can replace %s or put files beside it: %s",
+                    label, path, "; ".join(doors))
 
 
 def network_file_system(path):
@@ -3401,271 +4075,37 @@ def network_file_system(path):
     return kind if kind in NETWORK_FILE_SYSTEMS else None
 
 
-class SecretFiles:
-    """Secrets that came with EXEC: files of mode 0600 beside the repository, never in it.
-
-    A file has a name of its own, which the row of its session holds; before there were such names
-    it was the session's number.
-    """
-
-    def __init__(self, path):
-        self._path = path
-        self._fresh = set()             # names of files whose session is not committed yet
-
-    def _path_of(self, name):
-        return "%s.secret.%s" % (self._path, name)
-
-    def write(self, secrets):
-        """On disk before the session that they are for -> the file's name. OSError: nothing
-        stays."""
-        name = uuid.uuid4().hex
-        self._fresh.add(name)
-        try:
-            make_private(self._path_of(name))
-            with open(self._path_of(name), "w", encoding="utf-8") as file:
-                json.dump(secrets, file)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError:
-            self.forget(name)
-            raise
-        return name
-
-    def settle(self, name, is_used):
-        """The request of a file was answered: its session's row has the name now, or nothing
-        will."""
-        if not is_used:
-            self.forget(name)
-        self._fresh.discard(name)
-
-    def read(self, name):
-        """The secrets of a file, by the names of their variables."""
-        try:
-            with open(self._path_of(name), encoding="utf-8") as file:
-                return json.load(file)
-        except FileNotFoundError:
-            return {}
-
-    def forget(self, name):
-        """After the end of its session nothing of them is left."""
-        self._fresh.discard(name)
-        with contextlib.suppress(OSError):
-            os.unlink(self._path_of(name))
-
-    def list_names(self):
-        """The names of all files that are not fresh."""
-        start = len(self._path_of(""))
-        found = {path[start:] for path in glob.glob(glob.escape(self._path_of("")) + "*")}
-        return found - self._fresh
-
-
-SPOOL_SCHEMA = ("""
-create table log (position integer primary key, time text, stream text, line text);
-create table omitted (id integer primary key, first integer, end integer);
-create table state (
-    id integer primary key,
-    holder integer, holder_started text,        -- the minder, which writes here
-    is_over integer not null default 0,
-    rc integer, error text, captured blob       -- exit code, or why it could not start
-);
-insert into state(id) values (1)
-""")
-
-
-class Spool:
-    """What a process of an adoptable session printed and how it ended: a small SQLite file that
-    its minder writes, and that outlives the agent."""
-
-    def __init__(self, path):
-        self.path = path
-        self._position, self._omitted = -1, None    # how far it was read; what was left out then
-
-    def _connect(self):
-        connection = sqlite3.connect(self.path, timeout=30, isolation_level=None,
-                                     check_same_thread=False)
-        connection.row_factory = sqlite3.Row
-        return contextlib.closing(connection)
-
-    def create(self):
-        """Makes the file, mode 0600."""
-        self.remove()
-        make_private(self.path)
-        with self._connect() as connection:
-            connection.execute("pragma journal_mode=wal")
-            for statement in SPOOL_SCHEMA.split(";\n"):
-                connection.execute(statement)
-
-    def note(self, **columns):
-        """Sets columns of the state; on disk when it returns."""
-        with self._connect() as connection:
-            connection.execute("pragma synchronous=full")
-            connection.execute("update state set %s" % ", ".join(name + "=?" for name in columns),
-                               tuple(columns.values()))
-
-    def store(self, rows, omitted, on_stored=lambda: None):
-        """As Progress.add_log; on_stored() when it is done."""
-        with self._connect() as connection:
-            connection.execute("begin immediate")
-            if omitted:
-                connection.execute("delete from log where position>=? and position<?", omitted)
-                connection.execute("replace into omitted values (1, ?, ?)", omitted)
-            connection.executemany("replace into log values (?, ?, ?, ?)", rows)
-            connection.execute("commit")
-        on_stored()
-
-    def state(self):
-        """The row of the state."""
-        with self._connect() as connection:
-            return connection.execute("select * from state").fetchone()
-
-    def read_new(self):
-        """What came since it was read last -> (row of the state, rows of the log, the range now
-        left out or None where that is as it was)."""
-        before = self._omitted
-        with self._connect() as connection:
-            connection.execute("begin")
-            state = connection.execute("select * from state").fetchone()
-            omitted = connection.execute("select first, end from omitted").fetchone()
-            self._omitted = omitted and tuple(omitted)
-            is_other = self._omitted != before
-            rows = connection.execute(
-                "select * from log where position > ? or position = ? order by position",
-                (self._position, self._omitted[0] if is_other else -1)).fetchall()
-            connection.execute("rollback")
-        self._position = max([self._position] + [row["position"] for row in rows])
-        return state, [tuple(row) for row in rows], self._omitted if is_other else None
-
-    def remove(self):
-        """Deletes the file and what SQLite keeps beside it."""
-        for suffix in ("", "-wal", "-shm", "-journal"):
-            with contextlib.suppress(OSError):
-                os.unlink(self.path + suffix)
-
-
-class NameLock:
-    """The lock that makes this the one live agent of its name on its master.
-
-    It is the kernel's (flock on a file beside the master), so a crash gives it back.
-    """
-
-    def __init__(self, master, name):
-        self._path = "%s.%s.lock" % (os.path.realpath(master), name)
-        self._name = name
-        self._fd = None
-
-    def take(self):
-        """CannotStart says who holds it."""
-        while self._fd is None:
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                holder = os.read(fd, 200).decode("utf-8", "replace").strip()
-                os.close(fd)
-                raise CannotStart("an agent named %s is running on this master: %s" % (
-                    self._name, holder or "it is starting")) from None
-            if self._is_the_file(fd):
-                self._fd = fd
-            else:                       # its holder removed it when it stopped
-                os.close(fd)
-        return self
-
-    def _is_the_file(self, fd):
-        with contextlib.suppress(OSError):
-            return os.path.samestat(os.fstat(fd), os.stat(self._path))
-        return False
-
-    def note(self, text):
-        """Who holds it, for a second one to tell."""
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, text.encode(), 0)
-
-    def release(self):
-        """Gives it back and leaves no file."""
-        if self._fd is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(self._path)
-            os.close(self._fd)
-            self._fd = None
-
-
 # ======================================================================================
-# store/database.py
-# The one door to SQLite: readers, and one writer that lets waiting requests share a commit.
-#
-# Thread writer NAME: writes to one repository file; ends when its Database is closed and drained.
+# store/connections.py
+# Connections to one SQLite file: one that writes, those that read, and whether it is the same.
 # ======================================================================================
 
-LAZY_S = 0.05           # how long a record that nobody waits for may wait for company
-GATHER_S = 0.001        # how long a commit waits for those that asked together last time
-OPEN_S = 1.0            # how long an opening waits for another program
-RETRY_S = 0.02          # between tries while another program holds the file's lock
 READERS = 8             # idle reading connections kept a file
-_WRONG_SQL = re.compile("no such |has no column|syntax error")      # the request's own fault
 
 
-class Database:
-    """The one door to a SQLite file.
+class Connections:
+    """All connections to a file. The writing one is used by one thread at a time; a reader belongs
+    to whoever reads with it.
 
-    Writes go through one thread, which runs what is waiting in one transaction, a savepoint
-    each, and answers after the commit. Readers have connections of their own and never wait
-    for it. `trouble` says in words why the file cannot be used now, or is empty.
+    `is_gone` says that the path leads to another file by now, `gone_reason` how, unless that is
+    `is_replaceable`: then the new one is used.
     """
 
-    def __init__(self, path, kind, label, migrations, clock, is_replaceable=False, inbox=None):
-        self.path, self.kind, self.label, self._inbox = path, kind, label, inbox
-        self.trouble = ""
-        self.is_read_only = False
-        self.is_gone = False
-        self.uuid = None
-        self._migrations, self._clock, self._is_replaceable = migrations, clock, is_replaceable
+    def __init__(self, path, label, is_replaceable):
+        self.path, self.label = path, label
+        self.uuid = None                # of the repository, once it was opened
+        self.is_gone, self.gone_reason = False, ""
+        self.count = 0                  # writing connections that there have been
+        self._is_replaceable = is_replaceable
         self._inode = None
-        self._readers = collections.deque()
+        self._readers, self._is_closing = collections.deque(), False
         self._writer = None
-        self._ready = threading.Condition()
-        self._queue = collections.deque()
-        self._urgent = 0
-        self._wanted = 1                # requests in the queue that wake the writer
-        self._company, self._answered = 1, 0.0
-        self._closing = None            # monotonic seconds until which a closing may take
-        self.version = None             # of the data: changes when others have written
-        self._connections = 0
-        self.failures = 0
-        self._writer_id, self._mark = random.getrandbits(60), 0
-        self._locked_since = None
-        self._thread = threading.Thread(target=self._run, name="writer " + label, daemon=True)
-
-    # -- opening -----------------------------------------------------------------------
-
-    def open(self):
-        """Connects, migrates, and starts the writer; RepositoryError says what is wrong."""
-        until = self._clock.monotonic() + OPEN_S
-        while not self._try_open(self._clock.monotonic() >= until):
-            time.sleep(RETRY_S)
-        self._thread.start()
-        return self
-
-    def _try_open(self, is_last):
-        """Whether the file is open now; another program may just be closing or making it."""
-        try:
-            migrate(self._connect_writer(), self.path, self.kind, self.label, self._migrations)
-            self.uuid = self._read_uuid(self._writer)
-            return True
-        except AgentError:
-            self._drop_writer()
-            raise
-        except (sqlite3.Error, OSError) as error:
-            self._drop_writer()
-            if _is_locked(error) and not is_last:
-                return False
-            raise RepositoryError("%s: %s" % (self.label, _reason(error))) from None
 
     def _connect(self):
-        uri = "file:%s?mode=rw" % urllib.parse.quote(os.path.abspath(self.path))
-        connection = sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None,
-                                     check_same_thread=False)
-        connection.row_factory = sqlite3.Row
-        return connection
+        fault = find_fault_beside(self.path)
+        if fault:
+            raise RepositoryError("%s: %s" % (self.label, fault))
+        return connect_file(self.path, timeout_s=0)
 
     def _connect_with(self, *pragmas):
         connection = self._connect()
@@ -3677,20 +4117,22 @@ class Database:
             raise
         return connection
 
-    def _connect_writer(self):
+    def get_writer(self):
         """The writing connection, opened when there is none and the file is the one known."""
         self._check_file()
         if self._writer is None:
             self._writer = self._connect_with("synchronous=full", "fullfsync=on")
-            self._connections += 1
+            self.count += 1
             if self.uuid is not None:
-                if self._read_uuid(self._writer) != self.uuid:
+                if read_uuid(self._writer) != self.uuid:
                     self._lose("the file was replaced by another repository")
                 self._writer.execute("pragma journal_mode=wal")
         return self._writer
 
-    def _read_uuid(self, connection):
-        return connection.execute("select uuid from repository").fetchone()[0]
+    def note_uuid(self):
+        """The file is open for the first time: from now on only the repository of this UUID is
+        taken for it."""
+        self.uuid = read_uuid(self._writer)
 
     def _find_inode(self):
         try:
@@ -3705,27 +4147,25 @@ class Database:
         if self._inode not in (None, inode):
             if not self._is_replaceable:
                 self._lose("the file was replaced by another")
-            self._drop_writer()
-            self._drop_readers()
+            self.drop_writer()
+            self.drop_readers()
         self._inode = inode
 
     def _lose(self, reason):
-        self.is_gone, self.trouble = True, reason
+        self.is_gone, self.gone_reason = True, reason
         raise RepositoryGone("%s: %s" % (self.label, reason))
-
-    # -- reading -----------------------------------------------------------------------
 
     @contextlib.contextmanager
     def reading(self):
         """A connection to read with; nobody else uses it meanwhile. RepositoryError."""
         if self.is_gone:
-            raise RepositoryGone("%s: %s" % (self.label, self.trouble))
+            raise RepositoryGone("%s: %s" % (self.label, self.gone_reason))
         connection = None
         try:
             if self._inode not in (None, self._find_inode()):
                 if not self._is_replaceable:
                     raise RepositoryError("%s: the file was replaced by another" % self.label)
-                self._drop_readers()
+                self.drop_readers()
             try:
                 connection = self._readers.pop()
             except IndexError:
@@ -3736,53 +4176,104 @@ class Database:
             if connection:
                 connection.close()
                 connection = None
-            raise RepositoryError("%s cannot be read: %s" % (self.label, _reason(error))) from None
+            raise RepositoryError("%s cannot be read: %s"
+                                  % (self.label, tell_reason(error))) from None
         finally:
             if connection:
-                if len(self._readers) < READERS and not self.is_gone and not self._closing:
+                if len(self._readers) < READERS and not self.is_gone and not self._is_closing:
                     self._readers.append(connection)
                 else:
                     connection.close()
 
-    def read(self, method, *arguments):
-        """method(connection, *arguments) of a store with a reading connection. RepositoryError."""
-        with self.reading() as connection:
-            return method(connection, *arguments)
+    def drop_writer(self):
+        """Closes the writing connection, if there is one."""
+        connection, self._writer = self._writer, None
+        if connection:
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
 
-    def read_version(self, within_s=WRITE_S):
-        """`version` as the writer sees it now: it changes when another program has written."""
-        self.write(do_nothing, within_s=within_s)
-        return self.version
+    def drop_readers(self):
+        """Closes the connections that nobody reads with now."""
+        while True:
+            try:
+                self._readers.pop().close()
+            except IndexError:
+                return
 
-    # -- writing -----------------------------------------------------------------------
+    def close(self):
+        """Closes them; what is still read with is closed when that is over."""
+        self._is_closing = True
+        self.drop_readers()
+        self.drop_writer()
 
-    def submit(self, method, *arguments, within_s=None, then=None):
-        """Hands method(connection, *arguments) of a store to the writer and returns a Pending.
 
-        What cannot be written `within_s` seconds is withdrawn and fails; without it, it is
-        tried until it can be, or the database is closed. The method itself says whether it is
-        `lazy` or `atomic`. then(pending) is for the Inbox once it is done, well or badly.
-        """
-        deadline = None if within_s is None else self._clock.monotonic() + within_s
-        pending = Pending(method, arguments, deadline, then, self._inbox)
+def read_uuid(connection):
+    """The UUID of a repository file."""
+    return connection.execute("select uuid from repository").fetchone()[0]
+
+
+def is_locked(error):
+    """Whether another program holds the file's lock."""
+    return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
+
+
+def tell_reason(error):
+    """A database or system error in the words of a message."""
+    return getattr(error, "strerror", None) or getattr(error, "message", None) or str(error)
+
+
+# ======================================================================================
+# store/writer.py
+# The one writer of a file: what is waiting shares a transaction, and is answered after the commit.
+#
+# Thread writer NAME: writes to one repository file; ends when its Database is closed and drained.
+# ======================================================================================
+
+LAZY_S = 0.05           # how long a record that nobody waits for may wait for company
+GATHER_S = 0.001        # how long a commit waits for those that asked together last time
+RETRY_S = 0.02          # between tries while another program holds the file's lock
+_WRONG_SQL = re.compile("no such |has no column|syntax error|not decode")   # one request's fault
+
+
+class Writer:
+    """A thread that runs what is waiting in one transaction, a savepoint each.
+
+    `trouble` says in words why the file cannot be written now, or is empty; `failures` counts the
+    commits that failed; `version` is of the data: it changes when others have written.
+    """
+
+    def __init__(self, connections, clock):
+        self.trouble, self.is_read_only = "", False
+        self.failures, self.version = 0, None
+        self._connections, self._label, self._clock = connections, connections.label, clock
+        self._ready = threading.Condition()
+        self._queue = collections.deque()
+        self._urgent = 0                # whether somebody waits for what is in the queue
+        self._wanted = 1                # requests in the queue that wake the writer
+        self._company, self._answered = 1, 0.0
+        self._closing = None            # monotonic seconds until which a closing may take
+        self._writer_id, self._mark = random.getrandbits(60), 0
+        self._locked_since = None
+        self._thread = threading.Thread(target=self._run, name="writer " + self._label, daemon=True)
+
+    def start(self):
+        """Begins to write."""
+        self._thread.start()
+
+    def put(self, pending):
+        """Takes a Pending in; False when nothing is written any more."""
         with self._ready:
-            if not self.is_gone and self._closing is None:
-                self._queue.append(pending)
-                if not pending.is_lazy:
-                    self._urgent += 1
-                if len(self._queue) == 1 or (not pending.is_lazy
-                                             and len(self._queue) >= self._wanted):
-                    self._ready.notify()
-                return pending
-        pending.finish(error=RepositoryGone("%s: %s" % (self.label, self.trouble or "is closed")))
-        return pending
+            if self._connections.is_gone or self._closing is not None:
+                return False
+            self._queue.append(pending)
+            if not pending.is_lazy:
+                self._urgent += 1
+            if len(self._queue) == 1 or (not pending.is_lazy and len(self._queue) >= self._wanted):
+                self._ready.notify()
+        return True
 
-    def write(self, method, *arguments, within_s=WRITE_S):
-        """submit, and wait for the commit."""
-        return self.submit(method, *arguments, within_s=within_s).result()
-
-    def close(self, within_s=10.0):
-        """Writes down what is waiting, ends the writer, checkpoints. What is left fails."""
+    def close(self, within_s):
+        """Writes down what is waiting, checkpoints, and ends. What is left then fails."""
         with self._ready:
             self._closing = self._clock.monotonic() + within_s
             self._ready.notify()
@@ -3795,8 +4286,7 @@ class Database:
             if not batch:
                 break
             self._complete(batch)
-        self._drop_readers()
-        self._drop_writer()
+        self._connections.close()
 
     def _take(self):
         """Waits for requests; an empty list means that the database is closing."""
@@ -3824,8 +4314,8 @@ class Database:
             try:
                 outcomes = self._commit(batch)
             except RepositoryGone as error:
-                self._drop_writer()
-                self._drop_readers()
+                self._connections.drop_writer()
+                self._connections.drop_readers()
                 with self._ready:
                     batch += self._take_now(len(self._queue))
                 return self._fail(batch, error)
@@ -3842,10 +4332,10 @@ class Database:
 
     def _commit(self, batch):
         """One transaction for the whole batch -> [(value, error)]."""
-        connection = self._connect_writer()
+        connection = self._connections.get_writer()
         connection.execute("begin immediate")
         before = connection.total_changes
-        self.version = data_version(connection), self._connections
+        self.version = data_version(connection), self._connections.count
         try:
             outcomes = [self._savepoint(connection, pending) for pending in batch]
             if connection.total_changes == before:
@@ -3894,11 +4384,11 @@ class Database:
 
     def _read_back(self, error):
         """After a commit that failed: whether it is on disk after all, as often as it takes."""
-        log.warning("%s: a commit failed (%s), reading it back", self.label, error)
+        log.warning("%s: a commit failed (%s), reading it back", self._label, error)
         while True:
-            self._drop_writer()
+            self._connections.drop_writer()
             try:
-                row = self._connect_writer().execute(
+                row = self._connections.get_writer().execute(
                     "select mark from commit_mark where writer=?", (self._writer_id,)).fetchone()
                 return row is not None and row[0] == self._mark
             except (sqlite3.Error, RepositoryError):
@@ -3919,18 +4409,18 @@ class Database:
         """Fails what can wait no longer -> the rest."""
         now = self._clock.monotonic()
         self._fail([p for p in batch if self._is_overdue() or p.deadline and p.deadline <= now],
-                   RepositoryError("%s cannot be written: %s" % (self.label, _reason(error))))
+                   RepositoryError("%s cannot be written: %s" % (self._label, tell_reason(error))))
         return [pending for pending in batch if not pending.is_done]
 
     def _not_written(self, batch, error):
         """Notes the trouble and fails what is overdue; the rest, and what came, is tried again."""
         self._note(error)
         self.failures += 1
-        if not _is_locked(error):
-            self._drop_writer()
+        if not is_locked(error):
+            self._connections.drop_writer()
         rest = self._fail_overdue(batch, error)
         if rest:
-            time.sleep(RETRY_S if _is_locked(error) else RETRY_S * 5)
+            time.sleep(RETRY_S if is_locked(error) else RETRY_S * 5)
         with self._ready:
             rest += self._take_now(max(0, MAX_BATCH - len(rest)))
         return rest
@@ -3943,36 +4433,144 @@ class Database:
             pending.finish(error=error)
 
     def _note(self, error):
-        reason = _reason(error)
-        if _is_locked(error):
+        reason = tell_reason(error)
+        if is_locked(error):
             now = self._clock.monotonic()
             self._locked_since = self._locked_since or now
             if now - self._locked_since < 1.0:
                 return
             reason = "another program holds its lock"
         if not self.trouble:
-            log.warning("%s cannot be written: %s", self.label, reason)
+            log.warning("%s cannot be written: %s", self._label, reason)
         self.trouble = reason
         self.is_read_only = "readonly" in reason
 
     def _trouble_over(self):
         self._locked_since = None
         if self.trouble:
-            log.info("%s can be written again", self.label)
+            log.info("%s can be written again", self._label)
             self.trouble, self.is_read_only = "", False
 
-    def _drop_writer(self):
-        connection, self._writer = self._writer, None
-        if connection:
-            with contextlib.suppress(sqlite3.Error):
-                connection.close()
 
-    def _drop_readers(self):
-        while True:
-            try:
-                self._readers.pop().close()
-            except IndexError:
-                return
+def data_version(connection):
+    """A number that changes when another program commits to the file."""
+    return connection.execute("pragma data_version").fetchone()[0]
+
+
+# ======================================================================================
+# store/database.py
+# The one door to SQLite: a file with its writer and its readers.
+# ======================================================================================
+
+OPEN_S = 1.0            # how long an opening waits for another program
+
+
+class Database:
+    """The one door to a SQLite file.
+
+    Writes go through one thread, which runs what is waiting in one transaction, a savepoint each,
+    and answers after the commit. Readers have connections of their own and never wait for it.
+    What follows a commit (`then`) is for the Inbox.
+    """
+
+    def __init__(self, path, kind, label, migrations, clock, is_replaceable=False, inbox=None):
+        self.path, self.kind, self.label = path, kind, label
+        self._migrations, self._clock, self._inbox = migrations, clock, inbox
+        self._connections = Connections(path, label, is_replaceable)
+        self._writer = Writer(self._connections, clock)
+
+    @property
+    def trouble(self):
+        """Why the file cannot be used now, in words, or nothing."""
+        return self._connections.gone_reason or self._writer.trouble
+
+    @property
+    def is_read_only(self):
+        """Whether that is so since the file is read-only."""
+        return self._writer.is_read_only
+
+    @property
+    def is_gone(self):
+        """Whether the path leads to another file by now: what belonged to this one can never be
+        written."""
+        return self._connections.is_gone
+
+    @property
+    def uuid(self):
+        """That of the repository."""
+        return self._connections.uuid
+
+    @property
+    def version(self):
+        """Of the data, as the writer saw it last: it changes when others have written."""
+        return self._writer.version
+
+    @property
+    def failures(self):
+        """How many commits have failed."""
+        return self._writer.failures
+
+    def open(self):
+        """Connects, migrates, and starts the writer; RepositoryError says what is wrong."""
+        until = self._clock.monotonic() + OPEN_S
+        while not self._try_open(self._clock.monotonic() >= until):
+            time.sleep(RETRY_S)
+        self._writer.start()
+        return self
+
+    def _try_open(self, is_last):
+        """Whether the file is open now; another program may just be closing or making it."""
+        connections = self._connections
+        try:
+            migrate(connections.get_writer(), self.path, self.kind, self.label, self._migrations)
+            connections.note_uuid()
+            return True
+        except AgentError:
+            connections.drop_writer()
+            raise
+        except (sqlite3.Error, OSError) as error:
+            connections.drop_writer()
+            if is_locked(error) and not is_last:
+                return False
+            raise RepositoryError("%s: %s" % (self.label, tell_reason(error))) from None
+
+    def reading(self):
+        """A connection to read with, as a context; nobody else uses it meanwhile. RepositoryError.
+        """
+        return self._connections.reading()
+
+    def read(self, method, *arguments):
+        """method(connection, *arguments) of a store with a reading connection. RepositoryError."""
+        with self.reading() as connection:
+            return method(connection, *arguments)
+
+    def read_version(self, within_s=WRITE_S):
+        """`version` as the writer sees it now: it changes when another program has written."""
+        self.write(do_nothing, within_s=within_s)
+        return self.version
+
+    def submit(self, method, *arguments, within_s=None, then=None):
+        """Hands method(connection, *arguments) of a store to the writer and returns a Pending.
+
+        What cannot be written `within_s` seconds is withdrawn and fails; without it, it is
+        tried until it can be, or the database is closed. The method itself says whether it is
+        `lazy` or `atomic`. then(pending) is for the Inbox once it is done, well or badly.
+        """
+        deadline = None if within_s is None else self._clock.monotonic() + within_s
+        pending = Pending(method, arguments, deadline, then, self._inbox)
+        if not self._writer.put(pending):
+            pending.finish(error=RepositoryGone("%s: %s" % (self.label,
+                                                            self.trouble or "is closed")))
+        return pending
+
+    def write(self, method, *arguments, within_s=WRITE_S):
+        """submit, and wait for the commit."""
+        return self.submit(method, *arguments, within_s=within_s).result()
+
+    def close(self, within_s=10.0):
+        """Writes down what is waiting, ends the writer, checkpoints. What is left fails."""
+        self._writer.close(within_s)
+        self._connections.close()
 
 
 @atomic
@@ -3983,20 +4581,6 @@ def execute(connection, statement, values):
 
 def do_nothing(connection):
     """For the writer, to look at the file."""
-
-
-def _is_locked(error):
-    return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
-
-
-def _reason(error):
-    """A database or system error in the words of a message."""
-    return getattr(error, "strerror", None) or getattr(error, "message", None) or str(error)
-
-
-def data_version(connection):
-    """A number that changes when another program commits to the file."""
-    return connection.execute("pragma data_version").fetchone()[0]
 
 
 # ======================================================================================
@@ -4359,8 +4943,8 @@ class Ledger:
                            (name, now))
         connection.execute("update occurrence set message=message || '; begun anew at ' || ?2 where"
                            " schedule=?1 and last_due>?2 and session is null and due in"
-                           " (select due from occurrence where schedule=?1 and due<=?2"
-                           " order by due desc limit 50)",
+                           " (select due from occurrence"
+                           " where schedule=?1 and due<=?2 order by due desc limit 50)",
                            (name, now))
 
     @staticmethod
@@ -4383,6 +4967,74 @@ class Ledger:
             " s.message as outcome from (%s) o left join session s on s.id = o.session"
             " order by o.due desc, o.schedule limit ?1" % rows,
             (limit, name)[:1 if name is None else 2]).fetchall()
+
+
+# ======================================================================================
+# store/locks.py
+# Locks that the kernel holds on files beside a master: the one live agent of a name.
+# ======================================================================================
+
+def open_lock(path, master):
+    """A descriptor of a file to lock beside a master, made when it is not there. CannotStart."""
+    while True:
+        try:
+            return open_new(path)
+        except FileExistsError:
+            pass
+        try:
+            return open_own(path, os.O_RDWR, own_users(master))
+        except FileNotFoundError:       # its holder has just removed it
+            continue
+        except RepositoryError as error:
+            raise CannotStart(error.message) from None
+
+
+class NameLock:
+    """The lock that makes this the one live agent of its name on its master.
+
+    It is the kernel's (flock on a file beside the master), so a crash gives it back.
+    """
+
+    def __init__(self, master, name):
+        self._master = os.path.realpath(master)
+        self._path = "%s.%s.lock" % (self._master, name)
+        self._name = name
+        self._fd = None
+
+    def take(self):
+        """CannotStart says who holds it, or that the file is not ours."""
+        while self._fd is None:
+            fd = open_lock(self._path, self._master)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                holder = os.read(fd, 200).decode("utf-8", "replace").strip()
+                os.close(fd)
+                raise CannotStart("an agent named %s is running on this master: %s" % (
+                    self._name, holder or "it is starting")) from None
+            if self._is_the_file(fd):
+                self._fd = fd
+            else:                       # its holder removed it when it stopped
+                os.close(fd)
+        return self
+
+    def _is_the_file(self, fd):
+        with contextlib.suppress(OSError):
+            return os.path.samestat(os.fstat(fd), os.lstat(self._path))
+        return False
+
+    def note(self, text):
+        """Who holds it, for a second one to tell."""
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, text.encode(), 0)
+
+    def release(self):
+        """Gives it back and leaves no file."""
+        if self._fd is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+            os.close(self._fd)
+            self._fd = None
 
 
 # ======================================================================================
@@ -4717,6 +5369,10 @@ class Progress:
 # Scenario versions of a work repository, and their definitions.
 # ======================================================================================
 
+# JSON text as bytes: where they are no UTF-8, that is the trouble of this one definition
+BODY = "cast(d.body as blob) as body"
+
+
 class Scenarios:
     """Scenario versions and their definitions; `name` is that of the repository."""
 
@@ -4728,8 +5384,8 @@ class Scenarios:
 
     def find(self, connection, name, version):
         """The row of a scenario version (-1: the latest), or None."""
-        query = ("select s.name, s.version, s.definition, d.body from scenario s"
-                 " join definition d on d.id = s.definition where s.name=?")
+        query = ("select s.name, s.version, s.definition, %s from scenario s"
+                 " join definition d on d.id = s.definition where s.name=?" % BODY)
         if version == "-1":
             return connection.execute(
                 query + " order by s.version_key desc, s.version desc limit 1",
@@ -4756,7 +5412,7 @@ class Scenarios:
         return row, self.parse(row["definition"], row["body"])
 
     def parse(self, definition, body):
-        """The Scenario of a definition, by its id and its JSON text. Unreadable.
+        """The Scenario of a definition, by its id and its body. Unreadable.
 
         After a rollback or a purge an id may get another text.
         """
@@ -4785,9 +5441,12 @@ class Scenarios:
 
     @staticmethod
     def get_body(connection, definition):
-        """The JSON text of a definition."""
-        return connection.execute("select body from definition where id=?",
-                                  (definition,)).fetchone()[0]
+        """The body of a definition. Unreadable when another program has deleted it."""
+        row = connection.execute("select %s from definition d where id=?" % BODY,
+                                 (definition,)).fetchone()
+        if row is None:
+            raise Unreadable("the stored definition %d is gone" % definition)
+        return row["body"]
 
     def list_versions(self, connection, name=None, version=None):
         """Rows of scenario versions with their body, in natural order."""
@@ -4797,28 +5456,36 @@ class Scenarios:
                 where += " and %s=?" % column
                 values.append(value)
         return connection.execute(
-            "select s.*, d.body from scenario s join definition d on d.id = s.definition"
-            " where 1" + where + " order by s.name, s.version_key, s.version", values).fetchall()
+            "select s.*, %s from scenario s join definition d on d.id = s.definition where 1%s"
+            " order by s.name, s.version_key, s.version" % (BODY, where), values).fetchall()
 
     def put(self, connection, scenario, now, is_replacing):
-        """True when made, False when it was there, None when another one is."""
+        """True when made, or mended since it could not be read; False when it was there, None when
+        another one is. Sessions that share a definition have it mended, too."""
         self.changes += 1
         body = json.dumps(scenario.document)
         digest = hashlib.sha256(canonical(scenario.document).encode()).hexdigest()
         row = connection.execute(
-            "select d.digest from scenario s join definition d on d.id = s.definition"
-            " where s.name=? and s.version=?", (scenario.name, scenario.version)).fetchone()
-        if row and row["digest"] == digest:
+            "select d.id, d.digest, %s from scenario s join definition d on d.id = s.definition"
+            " where s.name=? and s.version=?" % BODY, (scenario.name, scenario.version)).fetchone()
+        if row and row["digest"] == digest and self._is_readable(row):
             return False
-        if row and not is_replacing:
+        if row and row["digest"] != digest and not is_replacing:
             return None
-        connection.execute("insert or ignore into definition(digest, body) values (?, ?)",
-                           (digest, body))
+        connection.execute("insert into definition(digest, body) values (?, ?)"
+                           " on conflict(digest) do update set body=excluded.body", (digest, body))
         definition = connection.execute("select id from definition where digest=?",
                                         (digest,)).fetchone()[0]
         connection.execute("replace into scenario values (?, ?, ?, ?, ?)",
                            (scenario.name, scenario.version, version_key(scenario.version),
                             definition, to_text(now)))
+        return True
+
+    def _is_readable(self, row):
+        try:
+            self.parse(row["id"], row["body"])
+        except Unreadable:
+            return False
         return True
 
     def drop(self, connection, name, version):
@@ -4848,12 +5515,14 @@ class Scenarios:
 
 
 def load_body(body):
-    """The JSON text of a definition -> the object. Unreadable when another program has spoilt
-    it."""
+    """The body of a definition -> the object. Unreadable when another program has spoilt it."""
     try:
         return json.loads(body)
+    except RecursionError:
+        reason = "is nested too deeply"
     except ValueError as error:
-        raise Unreadable("a stored definition is not JSON: %s" % error) from None
+        reason = error
+    raise Unreadable("a stored definition is not JSON: %s" % reason)
 
 
 # ======================================================================================
@@ -5114,6 +5783,72 @@ class StoredSchedules:
 
 
 # ======================================================================================
+# store/secrets.py
+# Secrets that came with EXEC or RESTART: files beside a repository, never in it.
+# ======================================================================================
+
+class SecretFiles:
+    """Files of mode 0600, FILE.secret.UNFORESEEN, whose name the row of their session holds; of an
+    agent before there were such names it is FILE.secret.SESSION."""
+
+    def __init__(self, path):
+        self._path = path
+        self._fresh = set()             # names of files whose session is not committed yet
+
+    def _path_of(self, name):
+        return "%s.secret.%s" % (self._path, name)
+
+    def write(self, secrets):
+        """On disk before the session that they are for -> the file's name. RepositoryError: nothing
+        stays."""
+        name = unforeseen()
+        self._fresh.add(name)
+        path = self._path_of(name)
+        try:
+            with open(path, "w", encoding="utf-8", opener=lambda name, _: open_new(name)) as file:
+                json.dump(secrets, file)
+                file.flush()
+                os.fsync(file.fileno())
+            sync_folder(path)
+        except OSError as error:
+            self.forget(name)
+            raise RepositoryError("the secret cannot be kept beside %s: %s"
+                                  % (self._path, error.strerror)) from None
+        return name
+
+    def settle(self, name, is_used):
+        """The request of a file was answered: its session's row has the name now, or nothing
+        will."""
+        if not is_used:
+            self.forget(name)
+        self._fresh.discard(name)
+
+    def read(self, name):
+        """The secrets of a file, by the names of their variables; what is not ours is told and not
+        taken."""
+        try:
+            fd = open_own(self._path_of(name), os.O_RDONLY, own_users(self._path), mask=0o077)
+            with open(fd, encoding="utf-8") as file:
+                return dict(json.load(file))
+        except FileNotFoundError:
+            return {}
+        except (RepositoryError, OSError, ValueError, TypeError) as error:
+            log.warning("a secret is not taken: %s", error)
+            return {}
+
+    def forget(self, name):
+        """After the end of its session nothing of them is left."""
+        remove_own(self._path_of(name), own_users(self._path))
+        self._fresh.discard(name)
+
+    def list_names(self):
+        """The names of all files that are not fresh."""
+        start = len(self._path_of(""))
+        names = {path[start:] for path in glob.glob(glob.escape(self._path_of("")) + "*")}
+        return names - self._fresh
+
+
+# ======================================================================================
 # store/sessions.py
 # Sessions of a work repository, one by one: their rows, their states, their tickets.
 # ======================================================================================
@@ -5188,11 +5923,14 @@ class Sessions:
         connection.executemany("insert or ignore into session_keyword values (?, ?)",
                                [(word, session) for word in keywords.split(",") if word])
 
-    @staticmethod
-    def list_secret_files(connection):
-        """The names of the secret files of open sessions."""
-        return {row[0] or str(row[1]) for row in connection.execute(
+    def list_strays(self, connection, names, spools):
+        """Of names of secret files and [(path, session)] of spools, those that no open session
+        needs."""
+        needed = {row[0] or str(row[1]) for row in connection.execute(
             "select secret_file, id from session where status in ('WAITING', 'QUEUED', 'RUNNING')")}
+        rows = [(path, self.find(connection, session)) for path, session in spools]
+        return (set(names) - needed,
+                [path for path, row in rows if row is None or row["status"] in ENDED])
 
     def list_outstanding(self, connection, agent):
         """Tickets of what an agent has acknowledged and not begun, in order of arrival."""
@@ -5255,6 +5993,144 @@ class Sessions:
         if connection.execute("update session set ran_by=? where id=? and status='RUNNING' and"
                               " ran_by is ?", (identity, session, before)).rowcount != 1:
             raise Conflict("session %d is not as it was" % session)
+
+
+# ======================================================================================
+# store/spool.py
+# What the process of an adoptable task leaves for whoever takes it up: a small file of its own.
+# ======================================================================================
+
+SPOOL_SCHEMA = ("""
+create table log (position integer primary key, time text, stream text, line text);
+create table omitted (id integer primary key, first integer, end integer);
+create table state (
+    id integer primary key,
+    holder integer, holder_started text,        -- the minder, which writes here
+    is_over integer not null default 0,
+    rc integer, error text, captured blob       -- exit code, or why it could not start
+);
+insert into state(id) values (1)
+""")
+
+
+class Spool:
+    """What a process of an adoptable session printed and how it ended: a small SQLite file that
+    its minder writes, and that outlives the agent."""
+
+    def __init__(self, path):
+        self.path = path
+        self._position, self._omitted = -1, None    # how far it was read; what was left out then
+
+    def _connect(self):
+        return contextlib.closing(connect_file(self.path))
+
+    def create(self):
+        """Makes the file, mode 0600 -> itself. RepositoryError."""
+        try:
+            make_private(self.path)
+            with self._connect() as connection:
+                connection.execute("pragma journal_mode=wal")
+                for statement in SPOOL_SCHEMA.split(";\n"):
+                    connection.execute(statement)
+        except (OSError, sqlite3.Error) as error:
+            raise RepositoryError("%s cannot be made: %s" % (
+                self.path, getattr(error, "strerror", None) or error)) from None
+        return self
+
+    def note(self, **columns):
+        """Sets columns of the state; on disk when it returns."""
+        with self._connect() as connection:
+            connection.execute("pragma synchronous=full")
+            connection.execute("update state set %s" % ", ".join(name + "=?" for name in columns),
+                               tuple(columns.values()))
+
+    def store(self, rows, omitted, on_stored=lambda: None):
+        """As Progress.add_log; on_stored() when it is done."""
+        with self._connect() as connection:
+            connection.execute("begin immediate")
+            if omitted:
+                connection.execute("delete from log where position>=? and position<?", omitted)
+                connection.execute("replace into omitted values (1, ?, ?)", omitted)
+            connection.executemany("replace into log values (?, ?, ?, ?)", rows)
+            connection.execute("commit")
+        on_stored()
+
+    def state(self):
+        """The row of the state."""
+        with self._connect() as connection:
+            return connection.execute("select * from state").fetchone()
+
+    def read_new(self):
+        """What came since it was read last -> (row of the state, rows of the log, the range now
+        left out or None where that is as it was)."""
+        before = self._omitted
+        with self._connect() as connection:
+            connection.execute("begin")
+            state = connection.execute("select * from state").fetchone()
+            omitted = connection.execute("select first, end from omitted").fetchone()
+            self._omitted = omitted and tuple(omitted)
+            is_other = self._omitted != before
+            rows = connection.execute(
+                "select * from log where position > ? or position = ? order by position",
+                (self._position, self._omitted[0] if is_other else -1)).fetchall()
+            connection.execute("rollback")
+        self._position = max([self._position] + [row["position"] for row in rows])
+        return state, [tuple(row) for row in rows], self._omitted if is_other else None
+
+    def remove(self):
+        """Deletes the file and what SQLite keeps beside it."""
+        remove_database(self.path)
+
+
+class Spools:
+    """The Spools beside a repository: FILE.spool.SESSION.RUN.UNFORESEEN; without its last part it
+    is of an agent before these names."""
+
+    def __init__(self, path):
+        self._path = path
+
+    def _path_of(self, session, task_run):
+        return "%s.spool.%d.%d" % (self._path, session, task_run)
+
+    def _list_paths(self, session, task_run):
+        path = self._path_of(session, task_run)
+        return [each for each in [path] + glob.glob(glob.escape(path) + ".*")
+                if os.path.lexists(each) and not each.endswith(BESIDE_DATABASE)]
+
+    def make(self, session, task_run):
+        """A new Spool for the minder of a task's process. RepositoryError."""
+        for path in self._list_paths(session, task_run):        # older than a copy put back
+            if is_own(path, own_users(self._path)):
+                Spool(path).remove()
+        return Spool("%s.%s" % (self._path_of(session, task_run), unforeseen())).create()
+
+    def find(self, session, task_run):
+        """The Spool of a task's process, or None; what is not ours is told and not taken."""
+        owners = own_users(self._path)
+        for path in sorted(self._list_paths(session, task_run), key=mtime_ns, reverse=True):
+            with contextlib.suppress(FileNotFoundError):
+                fault = find_fault(path, os.lstat(path), owners) or find_fault_beside(path)
+                if not fault:
+                    return Spool(path)
+                log.warning("session %d: what its process wrote is not taken: %s", session, fault)
+        return None
+
+    def find_state(self, session, task_run):
+        """The row of the state of a Spool, or None when there is none that can be read."""
+        spool = self.find(session, task_run)
+        try:
+            return spool and spool.state()
+        except sqlite3.Error as error:
+            log.warning("%s cannot be read: %s", spool.path, error)
+            return None
+
+    def list_all(self):
+        """[(path, session)] of all that are ours."""
+        owners, start = own_users(self._path), len(self._path) + len(".spool.")
+        found = [(path, path[start:].partition(".")[0])
+                 for path in glob.glob(glob.escape(self._path) + ".spool.*")]
+        return [(path, int(session)) for path, session in found
+                if session.isdigit() and is_own(path, owners)]
 
 
 # ======================================================================================
@@ -5594,7 +6470,7 @@ class WorkRepository:
         self.id, self.name, self.path = number, name, path
         self.db = Database(path, "work", "work repository %s" % name, WORK_MIGRATIONS, clock,
                            inbox=inbox)
-        self.secrets = SecretFiles(path)
+        self.secrets, self.spools = SecretFiles(path), Spools(path)
         self.is_behind = False  # outstanding sessions and schedules must be read again
         self.scenarios, self.ledger, self.progress = Scenarios(name), Ledger(), Progress()
         self.sessions = Sessions(name, self.scenarios)
@@ -5609,7 +6485,15 @@ class WorkRepository:
     def create(cls, number, name, path, clock, inbox=None):
         """Makes a new file with the scenario HELLO and opens it."""
         make_private(path)
-        repository = cls(number, name, path, clock, inbox).open()
+        try:
+            return cls(number, name, path, clock, inbox).fill(clock)
+        except AgentError:
+            os.unlink(path)
+            raise
+
+    def fill(self, clock):
+        """Opens a new empty file and puts the scenario HELLO into it -> itself."""
+        repository = self.open()
         document = Definitions().read(json.dumps(HELLO))
         repository.db.write(repository.imports.put, document, DEFAULT_NAME, clock.now())
         return repository
@@ -5650,10 +6534,6 @@ class WorkRepository:
 
     # -- files beside ------------------------------------------------------------------
 
-    def spool_path(self, session, task_run):
-        """Where the minder of a task's process writes."""
-        return "%s.spool.%d.%d" % (self.path, session, task_run)
-
     def find_adoptable(self, row, is_alive):
         """The Ticket of a stale session whose process can be taken up again, or None.
 
@@ -5662,10 +6542,9 @@ class WorkRepository:
         if self.db.read(self._get_on_stale, row) != ADOPT:
             return None
         interrupted = self.db.read(self.progress.find_interrupted, row["id"])
-        path = interrupted and self.spool_path(row["id"], interrupted[1]["run"])
-        if not path or not os.path.exists(path):
+        state = interrupted and self.spools.find_state(row["id"], interrupted[1]["run"])
+        if not state:
             return None
-        state = Spool(path).state()
         lives = state["holder"] is not None and is_alive(state["holder"], state["holder_started"])
         if not lives and not state["is_over"]:
             return None
@@ -5678,16 +6557,16 @@ class WorkRepository:
             return "error"
 
     def forget_strays(self):
-        """Secrets and spools of sessions that have ended, or never were: left by a crash."""
-        names = self.secrets.list_names()       # before the rows: a file is there before its row
-        for name in names - self.db.read(self.sessions.list_secret_files):
+        """Deletes secrets and spools of sessions that have ended, or never were: left by a crash,
+        or by a request that could not be written."""
+        names, spools = self.secrets.list_names(), self.spools.list_all()
+        if names or spools:
+            # by the writer, so behind what was being written when they were listed
+            names, spools = self.db.write(self.sessions.list_strays, names, spools)
+        for name in names:              # no name is ever used again
             self.secrets.forget(name)
-        for path in glob.glob(glob.escape(self.path) + ".spool.*"):
-            number = path[len(self.path):].split(".")[2]
-            row = self.db.read(self.sessions.find, int(number)) if number.isdigit() else None
-            if row is None or row["status"] in ENDED:
-                with contextlib.suppress(OSError):
-                    os.unlink(path)
+        for path in spools:
+            remove_own(path, own_users(self.path))
 
 
 def claim_id(connection, number):
@@ -6323,8 +7202,18 @@ def _check_environment(value):
     return value
 
 
-REQUIRED = Field(FILLED, required=True)         # a text
-ENVIRONMENT = Field(Kind(_check_environment, _refuse), default={})
+ENVIRONMENT = Kind(_check_environment, _refuse, "an object of names and text")
+
+
+def needed(meaning):
+    """A Field of a text that must be there."""
+    return Field(FILLED, required=True, meaning=meaning)
+
+
+CWD = Field(FILLED, meaning="working folder of the process (the agent's own)")
+ENV = Field(ENVIRONMENT, default={}, meaning="further environment variables")
+CAPTURE = Field(VARIABLE_NAME, meaning="takes what the process prints on standard output, without "
+                "its last line end")
 
 
 def substitute_all(value, values):
@@ -6414,20 +7303,6 @@ def run_helper(fd):
     return EXIT_OK
 
 
-@contextlib.contextmanager
-def written_beside(path, mode="wb", **keywords):
-    """A file that appears under its name when it is whole, and not at all otherwise."""
-    part = path + ".part"
-    try:
-        with open(part, mode, **keywords) as file:
-            yield file
-        os.replace(part, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(part)
-        raise
-
-
 # ======================================================================================
 # tasks/commands.py
 # Commands, code and the small types: os, set, evaluate, sleep, wait_file, python, scenario.
@@ -6456,15 +7331,20 @@ class OsTask:
     """A command of the operating system: a string by the shell, a list without one."""
 
     fields = {
-        "command": Field(Kind(_check_command, _refuse), required=True),
-        "cwd": Field(FILLED),
-        "env": ENVIRONMENT,
-        "stdin": Field(TEXT),
-        "ok_codes": Field(list_of(number(-64, 255)), default=[0]),
-        "warning_codes": Field(list_of(number(-64, 255)), default=[]),
-        "capture": Field(VARIABLE_NAME),
-        "nice": Field(number(-20, 19)),
-        "umask": Field(Kind(_check_umask, _check_umask)),
+        "command": Field(Kind(_check_command, _refuse, "a text or a list of texts"), required=True,
+                         meaning="a text is run by /bin/sh; a list is a program and its arguments, "
+                         "without a shell"),
+        "cwd": CWD,
+        "env": ENV,
+        "stdin": Field(TEXT, meaning="what the process reads on standard input (nothing)"),
+        "ok_codes": Field(list_of(number(-64, 255)), default=[0],
+                          meaning="exit codes that mean DONE"),
+        "warning_codes": Field(list_of(number(-64, 255)), default=[],
+                               meaning="exit codes that mean WARNING; all others mean ERROR"),
+        "capture": CAPTURE,
+        "nice": Field(number(-20, 19), meaning="added to the process's niceness"),
+        "umask": Field(Kind(_check_umask, _check_umask, 'octal digits, such as "027"'),
+                       meaning="umask of the process (the agent's own)"),
     }
 
     @staticmethod
@@ -6524,7 +7404,10 @@ class OsTask:
 class SetTask:
     """Gives a variable a value."""
 
-    fields = {"variable": Field(VARIABLE_NAME, required=True), "value": Field(TEXT, required=True)}
+    fields = {
+        "variable": Field(VARIABLE_NAME, required=True, meaning="the variable that is set"),
+        "value": Field(TEXT, required=True, meaning="its new value"),
+    }
     is_instant = True                   # starts nothing: needs no commit of its own before
 
     def run(self, fields, execution):
@@ -6548,9 +7431,11 @@ class EvaluateTask:
     """Compares a variable: false sends the step to its on_false and is no error."""
 
     fields = {
-        "variable": Field(VARIABLE_NAME, required=True),
-        "operator": Field(choice(*(list(OPERATORS) + ["in", "matches"])), required=True),
-        "value": Field(Kind(_check_compared, _refuse), required=True),
+        "variable": Field(VARIABLE_NAME, required=True, meaning="the variable that is compared"),
+        "operator": Field(choice(*(list(OPERATORS) + ["in", "matches"])), required=True,
+                          meaning="how it is compared"),
+        "value": Field(Kind(_check_compared, _refuse, "text or a number; a list for in"),
+                       required=True, meaning="what it is compared with"),
     }
 
     @staticmethod
@@ -6599,7 +7484,8 @@ def _check_delay(value):
 class SleepTask:
     """Waits a while."""
 
-    fields = {"seconds": Field(Kind(_check_delay, _refuse), required=True)}
+    fields = {"seconds": Field(Kind(_check_delay, _refuse, "a duration"), required=True,
+                               meaning="how long")}
 
     def run(self, fields, execution):
         """A number, a duration, or a reference to one."""
@@ -6624,8 +7510,11 @@ class WaitFileTask:
     """Waits until files are there and have not grown for a while, or until none is there."""
 
     fields = {
-        "path": REQUIRED, "count": Field(number(1, 1000000), default=1),
-        "stable_s": Field(SECONDS, default=1), "absent": Field(BOOLEAN, default=False),
+        "path": needed("a file, or a pattern with * ? [...] or **"),
+        "count": Field(number(1, 1000000), default=1, meaning="so many files have to be there"),
+        "stable_s": Field(SECONDS, default=1, meaning="and must not have changed their size for so "
+                          "long"),
+        "absent": Field(BOOLEAN, default=False, meaning="true: wait until none is there"),
     }
 
     def run(self, fields, execution):
@@ -6656,9 +7545,10 @@ class PythonTask(OsTask):
     """Python code or a file of it, in an interpreter process of its own."""
 
     fields = {
-        "code": Field(FILLED), "file": Field(FILLED),
-        "args": Field(list_of(TEXT), default=[]),
-        "cwd": Field(FILLED), "env": ENVIRONMENT, "capture": Field(VARIABLE_NAME),
+        "code": Field(FILLED, meaning="the code itself; give either this or file"),
+        "file": Field(FILLED, meaning="a file with the code"),
+        "args": Field(list_of(TEXT), default=[], meaning="what is in sys.argv behind the program"),
+        "cwd": CWD, "env": ENV, "capture": CAPTURE,
     }
     one_of = ("code", "file")
     literal = ("code",)                 # in which nothing is replaced
@@ -6687,9 +7577,11 @@ class ScenarioTask:
     """Starts a session of another scenario, and waits for it unless told otherwise."""
 
     fields = {
-        "name": Field(NAMED, required=True), "version": SCHEDULE_FIELDS["version"],
-        "context": Field(NAMED), "variables": Field(VALUES, default={}),
-        "wait": Field(BOOLEAN, default=True),
+        "name": Field(NAMED, required=True, meaning="the scenario that is started"),
+        "version": SCHEDULE_FIELDS["version"],
+        "context": Field(NAMED, meaning="context of the new session (that of this one)"),
+        "variables": Field(VALUES, default={}, meaning="values for variables of that scenario"),
+        "wait": Field(BOOLEAN, default=True, meaning="false: go on without waiting for its end"),
     }
 
     def run(self, fields, execution):
@@ -6798,6 +7690,9 @@ def open_target(server):
     if is_sqlite:
         arguments = {"database": server["database"], "timeout": 0.2, "isolation_level": None,
                      "check_same_thread": False}
+        fault = find_fault_beside(server["database"])
+        if fault:
+            raise TaskError("data server %s: %s" % (server["name"], fault))
     try:
         module = importlib.import_module(server["driver"])
     except ImportError:
@@ -6844,7 +7739,7 @@ def count_rows(target, statement, values):
     return target.connection.execute("select changes()").fetchone()[0]
 
 
-SCHEMA = Field(NAMED, required=True)
+SCHEMA = Field(NAMED, required=True, meaning="the logical schema")
 
 
 class DatabaseTask(HelperTask):
@@ -6888,7 +7783,11 @@ class DatabaseTask(HelperTask):
 class SqlTask(DatabaseTask):
     """A statement or a script, in one transaction; `:name` binds variables."""
 
-    fields = {"schema": SCHEMA, "statement": Field(FILLED), "script": Field(FILLED)}
+    fields = {
+        "schema": SCHEMA,
+        "statement": Field(FILLED, meaning="one statement; give either this or script"),
+        "script": Field(FILLED, meaning="several statements, with ; between them"),
+    }
     one_of = ("statement", "script")
     sql = ("statement", "script")
 
@@ -6909,7 +7808,11 @@ class SqlTask(DatabaseTask):
 class RefreshTask(DatabaseTask):
     """Takes a variable's value from a query."""
 
-    fields = {"variable": Field(VARIABLE_NAME, required=True), "schema": SCHEMA, "query": REQUIRED}
+    fields = {
+        "variable": Field(VARIABLE_NAME, required=True, meaning="the variable that is set"),
+        "schema": SCHEMA,
+        "query": needed("its first column of the first row is the value"),
+    }
     sql = ("query",)
 
     @staticmethod
@@ -6973,9 +7876,10 @@ def _check_types(value):
     return value
 
 
-DELIMITER = Field(Kind(_check_delimiter, _refuse), default=",")
-ENCODING = Field(Kind(_check_encoding, _refuse), default="utf-8")
-HEADER = Field(BOOLEAN, default=True)
+DELIMITER = Field(Kind(_check_delimiter, _refuse, "one character"), default=",",
+                  meaning="what stands between two columns")
+ENCODING = Field(Kind(_check_encoding, _refuse, "a name that Python knows"), default="utf-8",
+                 meaning="encoding of the file")
 
 
 class BadRows:
@@ -7009,12 +7913,19 @@ class LoadCsvTask(DatabaseTask):
 
     is_heavy = True
     fields = {
-        "file": REQUIRED, "schema": SCHEMA, "table": REQUIRED,
-        "mode": Field(choice("append", "replace", "create"), default="append"),
-        "header": HEADER, "columns": Field(list_of(FILLED)),
-        "types": Field(Kind(_check_types, _refuse), default={}),
+        "file": needed("the file"), "schema": SCHEMA, "table": needed("the table"),
+        "mode": Field(choice("append", "replace", "create"), default="append",
+                      meaning="append adds to the table; replace empties it first; create makes it "
+                      "when it is not there, then adds"),
+        "header": Field(BOOLEAN, default=True,
+                        meaning="whether the first line has the names of the columns"),
+        "columns": Field(list_of(FILLED), meaning="names of the columns (those of the header)"),
+        "types": Field(Kind(_check_types, _refuse, "an object: column to integer, real or text"),
+                       default={}, meaning="types of columns (text)"),
         "delimiter": DELIMITER, "encoding": ENCODING,
-        "max_errors": Field(number(0, 10 ** 9), default=0), "error_table": Field(FILLED),
+        "max_errors": Field(number(0, 10 ** 9), default=0,
+                            meaning="so many bad rows are passed over; one more fails the task"),
+        "error_table": Field(FILLED, meaning="a table that takes the bad rows: line, reason, text"),
     }
 
     @staticmethod
@@ -7113,7 +8024,9 @@ class UnloadCsvTask(DatabaseTask):
 
     is_heavy = True
     fields = {
-        "schema": SCHEMA, "query": REQUIRED, "file": REQUIRED, "header": HEADER,
+        "schema": SCHEMA, "query": needed("what to write"), "file": needed("the file"),
+        "header": Field(BOOLEAN, default=True,
+                        meaning="whether to write a first line with the names of the columns"),
         "delimiter": DELIMITER, "encoding": ENCODING,
     }
     sql = ("query",)
@@ -7171,13 +8084,31 @@ def destinations(pattern, to, overwrite):
 
 
 def copy_one(path, target):
-    """Copies a file, by way of one beside the target, or a folder with all that is in it."""
+    """Copies a file, or a folder with all that is in it, by way of one beside the target."""
     if os.path.isdir(path) and not os.path.islink(path):
-        shutil.copytree(path, target, symlinks=True)
+        copy_folder(path, target)
         return
-    part = target + ".part"
-    shutil.copy2(path, part)
-    os.replace(part, target)
+    if stat.S_ISFIFO(os.stat(path).st_mode):
+        raise TaskError("%s is a named pipe" % path)
+    with open(path, "rb") as source, written_beside(target, access=0o600) as file:
+        shutil.copyfileobj(source, file, 1 << 20)
+        file.flush()
+        # by the descriptor, which stays the file's; BSD and macOS have flags that need a name
+        shutil.copystat(path, file.name if hasattr(os, "chflags") else file.fileno())
+
+
+def copy_folder(path, target):
+    """copy_one for a folder; FileExistsError when the target is there."""
+    if os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
+    part = name_beside(target, "part")
+    try:
+        shutil.copytree(path, part, symlinks=True)
+        with naming(target):
+            os.rename(part, target)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
 
 
 def move_one(path, target):
@@ -7199,8 +8130,16 @@ def remove(path):
         os.unlink(path)
 
 
-@helper_task("copy", {"from": REQUIRED, "to": REQUIRED, "overwrite": Field(BOOLEAN, default=True)})
-@helper_task("move", {"from": REQUIRED, "to": REQUIRED, "overwrite": Field(BOOLEAN, default=True)})
+FROM = needed("a file or folder, or a pattern with * ? [...] or **")
+COPY_FIELDS = {
+    "from": FROM,
+    "to": needed("its new name, or the folder that it is put into"),
+    "overwrite": Field(BOOLEAN, default=True, meaning="false: what is there already is an error"),
+}
+
+
+@helper_task("copy", COPY_FIELDS)
+@helper_task("move", COPY_FIELDS)
 def copy_or_move(given):
     """Copies or moves what a pattern matches."""
     pairs = destinations(given["from"], given["to"], given["overwrite"])
@@ -7209,7 +8148,7 @@ def copy_or_move(given):
     return {"status": DONE, "rows": len(pairs)}
 
 
-@helper_task("delete", {"path": REQUIRED})
+@helper_task("delete", {"path": needed("a file or folder, or a pattern")})
 def delete(given):
     """Deletes what a pattern matches; nothing to delete is no error."""
     found = [given["path"]] if os.path.lexists(given["path"]) else glob.glob(given["path"])
@@ -7218,7 +8157,7 @@ def delete(given):
     return {"status": DONE, "rows": len(found)}
 
 
-@helper_task("mkdir", {"path": REQUIRED})
+@helper_task("mkdir", {"path": needed("the folder")})
 def make_folders(given):
     """Makes a folder and those above it; one that is there is no error."""
     os.makedirs(given["path"], exist_ok=True)
@@ -7229,7 +8168,7 @@ def make_folders(given):
 ZIP_OPTIONS = {"strict_timestamps": False} if sys.version_info >= (3, 8) else {}
 
 
-@helper_task("zip", {"from": REQUIRED, "to": REQUIRED})
+@helper_task("zip", {"from": FROM, "to": needed("the archive")})
 def pack(given):
     """Packs what a pattern matches; names in the archive count from the pattern's folder."""
     names = []
@@ -7253,8 +8192,10 @@ def files_below(path):
             yield os.path.join(folder, name)
 
 
-@helper_task("unzip", {"from": REQUIRED, "to": REQUIRED,
-                       "max_bytes": Field(number(1, 1 << 50), default=1 << 40)})
+@helper_task("unzip", {
+    "from": needed("the archive"), "to": needed("the folder that it is unpacked into"),
+    "max_bytes": Field(number(1, 1 << 50), default=1 << 40,
+                       meaning="one that would become larger is not unpacked")})
 def unpack(given):
     """Unpacks an archive; nothing when a name would leave the folder or it is too large: all names
     and sizes are checked before anything is written, and zipfile takes no more than a size says."""
@@ -7478,11 +8419,16 @@ class HttpTask(HelperTask):
     """A request of HTTP or HTTPS, certificates verified."""
 
     fields = {
-        "url": REQUIRED, "method": Field(FILLED, default="GET"),
-        "headers": ENVIRONMENT,
-        "body": Field(TEXT), "expect": Field(list_of(number(100, 599)), default=[200]),
-        "save": Field(FILLED), "capture": Field(VARIABLE_NAME),
-        "attempts": Field(number(1, 1000), default=1),
+        "url": needed("begins with http:// or https://"),
+        "method": Field(FILLED, default="GET", meaning="method of the request"),
+        "headers": Field(ENVIRONMENT, default={}, meaning="headers of the request"),
+        "body": Field(TEXT, meaning="what is sent (nothing)"),
+        "expect": Field(list_of(number(100, 599)), default=[200],
+                        meaning="statuses that mean DONE; all others mean ERROR"),
+        "save": Field(FILLED, meaning="a file that takes the answer"),
+        "capture": Field(VARIABLE_NAME, meaning="takes the answer"),
+        "attempts": Field(number(1, 1000), default=1,
+                          meaning="how often it is tried, a second apart"),
     }
 
     @staticmethod
@@ -7578,9 +8524,10 @@ class MailTask(HelperTask):
     """A mail by the server that the data server MAIL of the topology names."""
 
     fields = {
-        "to": Field(list_of(FILLED, 1), required=True),
-        "subject": REQUIRED, "body": Field(TEXT, default=""),
-        "attach": Field(list_of(FILLED), default=[]),
+        "to": Field(list_of(FILLED, 1), required=True, meaning="the addresses"),
+        "subject": needed("the subject"),
+        "body": Field(TEXT, default="", meaning="the text"),
+        "attach": Field(list_of(FILLED), default=[], meaning="files that are attached"),
     }
 
     def prepare(self, fields, execution):
@@ -7904,8 +8851,7 @@ class Execution:
 
     def _run_minded(self, command):
         """As `process`, by way of a minder, so that it outlives the agent."""
-        spool = self._journal.spool(self._run)
-        spool.create()
+        spool = self._journal.make_spool(self._run)
         given = json.dumps([command, self._around.max_output, self._journal.secrets])
         try:
             minder = self._start(command._replace(
@@ -7921,7 +8867,9 @@ class Execution:
     def adopt(self):
         """Goes on with the process of this task that a lost agent has started -> exit code.
         TaskError, Left."""
-        spool = self._journal.spool(self._run)
+        spool = self._journal.find_spool(self._run)
+        if spool is None:
+            raise TaskError("what its process wrote is gone")
         state = spool.state()
         pid, started = state["holder"], state["holder_started"]     # the minder
         self._control.add_root(pid, started)
@@ -8122,9 +9070,13 @@ class Journal:
 
     # -- spools ------------------------------------------------------------------------
 
-    def spool(self, run):
-        """The Spool of a run's minder."""
-        return Spool(self.repository.spool_path(self.session, run))
+    def make_spool(self, run):
+        """A new Spool for a run's minder. RepositoryError."""
+        return self.repository.spools.make(self.session, run)
+
+    def find_spool(self, run):
+        """The Spool that a run's minder has, or None."""
+        return self.repository.spools.find(self.session, run)
 
     def spend(self, spool):
         """All of a spool is handed over or noted: it goes when that is on disk."""
@@ -10194,6 +11146,7 @@ class Place:
         self.is_busy = False            # a thread takes care of it
         self.is_detaching = False       # nothing new is taken
         self.has_started = False        # schedules with the rule startup have fired
+        self.is_told = False            # who else may write its folder
         self.loaded = None              # the repository of which they were read last
         self.version = None             # data_version last seen
 
@@ -10207,31 +11160,37 @@ def make_repositories(master_path, clock):
     """Makes a master with the work repository WORKREP beside it; what is there is kept.
 
     Each appears whole under its name, and one process makes them: agent and --import may come
-    at once.
+    at once. CannotStart when what is there is somebody else's.
     """
     work_path = os.path.join(os.path.dirname(os.path.abspath(master_path)), "workrep.db")
     lock_path = master_path + ".create.lock"
-    lock = os.open(lock_path, os.O_RDWR | os.O_CREAT, 0o600)
+    lock = open_lock(lock_path, master_path)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if os.path.exists(master_path):
             return
-        new = "%s.new%d" % (work_path, os.getpid())
-        if not os.path.exists(work_path):
-            WorkRepository.create(1, DEFAULT_REPOSITORY, new, clock).db.close()
-            os.rename(new, work_path)
+        if os.path.exists(work_path):
+            check_owner(work_path)
+        else:
+            with whole_database(work_path, "new") as new:
+                WorkRepository(1, DEFAULT_REPOSITORY, new, clock).fill(clock).db.close()
         work = WorkRepository(1, DEFAULT_REPOSITORY, work_path, clock).open()
         work.db.close()
-        new = "%s.new%d" % (master_path, os.getpid())
-        make_private(new)
-        master = Master(new, clock).open()
-        master.attach_as(1, DEFAULT_REPOSITORY, work_path, work.db.uuid)
-        master.db.close()
-        os.rename(new, master_path)
+        with whole_database(master_path, "new") as new:
+            master = Master(new, clock).open()
+            master.attach_as(1, DEFAULT_REPOSITORY, work_path, work.db.uuid)
+            master.db.close()
     finally:
         with contextlib.suppress(OSError):
             os.unlink(lock_path)
         os.close(lock)
+
+
+def check_owner(path):
+    """CannotStart when a file, or the link to it, that nobody has named is another user's."""
+    for status in (os.lstat(path), os.stat(path)):
+        if status.st_uid not in (os.geteuid(), 0):
+            raise CannotStart(OF_ANOTHER % (path, status.st_uid))
 
 
 def open_master(settings, clock):
@@ -10244,7 +11203,9 @@ def open_master(settings, clock):
         check_file_system(path, settings.is_insecure_fs)
         if not is_there:
             make_repositories(path, clock)
-        return Master(path, clock).open()
+        master = Master(path, clock).open()
+        tell_doors(master.db.label, path)
+        return master
     except (OSError, AgentError) as error:
         raise CannotStart(str(error)) from None
 
@@ -10383,12 +11344,20 @@ class Places:
             repository = WorkRepository(attachment.id, attachment.name, attachment.path,
                                         self._clock, self._inbox)
             repository.open(attachment.uuid)
+            self._tell_doors(place, repository)
             place.repository = repository
             self._take_over(place)
             place.trouble = ""
             log.info("work repository %s is attached", attachment.name)
         except RepositoryError as error:
             self._let_go(place, error.message)
+
+    @staticmethod
+    def _tell_doors(place, repository):
+        """Warns once of a repository that others may replace or put files beside."""
+        if not place.is_told:
+            place.is_told = True
+            tell_doors(repository.db.label, repository.path)
 
     def _let_go(self, place, reason):
         """A repository that cannot be used: its schedules stop, it is tried again."""
@@ -10465,6 +11434,7 @@ class Places:
             raise
         place = Place(Attachment(repository.id, name, path, repository.db.uuid))
         place.repository, place.trouble, place.has_started = repository, "", True
+        self._tell_doors(place, repository)
         self._places[repository.id] = place
         self._take_over(place)
         return repository.id
@@ -10610,7 +11580,7 @@ class Keeper:
         agent, settings = self._agent, self._agent.settings
         for place in agent.places.list_all():
             is_due = self._is_due(("clean", place.attachment.id), settings.clean_every_s)
-            agent.places.look_after(place, self._cleaner.clean if is_due else None)
+            agent.places.look_after(place, self._clean if is_due else None)
         if self._is_due("heartbeat", HEARTBEAT_S):
             agent.master.heartbeat(agent.name, agent.clock.now())
             agent.places.follow_master()
@@ -10620,6 +11590,10 @@ class Keeper:
                 if place.repository and not place.reason:
                     with contextlib.suppress(RepositoryError):      # the next hour's turn
                         self._purge(place.repository, settings.keep_days, None)
+
+    def _clean(self, repository):
+        self._cleaner.clean(repository)
+        repository.forget_strays()
 
     def _is_due(self, what, every_s):
         now = self._agent.clock.monotonic()
@@ -10924,11 +11898,7 @@ class Desk:
         """Writes the secrets among variables to a file -> its name, or None. RepositoryError."""
         names = repository.db.read(find_secrets, *place)
         secrets = {name: variables[name] for name in names if name in variables}
-        try:
-            return repository.secrets.write(secrets) if secrets else None
-        except OSError as error:
-            raise RepositoryError("the secrets cannot be kept beside work repository %s: %s"
-                                  % (repository.name, error.strerror)) from None
+        return repository.secrets.write(secrets) if secrets else None
 
     def write_down(self, repository, request):
         """Hands a request to the writer -> Pending of a Ticket."""
@@ -11394,19 +12364,19 @@ class Agent:
 # ======================================================================================
 
 def ping(agent):
-    """What PING says: [(key, value)], from memory alone."""
+    """What PING says: its values by key, from memory alone."""
     running, queued = agent.queue.counts()
     places = agent.places.list_all()
     usable = sum(not place.reason for place in places)
     hold = agent.hold
-    fields = [("agent", agent.name), ("version", VERSION),
-              ("status", _find_status(agent, places, usable)),
-              ("uptime", round(agent.clock.monotonic() - agent.started, 1)),
-              ("running", running), ("queued", queued),
-              ("repositories", "%d/%d" % (usable, len(places))), ("hold", hold is not None)]
-    return fields if hold is None else fields + [
-        ("hold_reason", hold.reason), ("hold_by", hold.by),
-        ("hold_until", hold.until and local_iso(hold.until, "milliseconds"))]
+    values = {
+        "agent": agent.name, "version": VERSION, "status": _find_status(agent, places, usable),
+        "uptime": round(agent.clock.monotonic() - agent.started, 1), "running": running,
+        "queued": queued, "repositories": "%d/%d" % (usable, len(places)),
+        "hold": hold is not None}
+    if hold is not None:
+        values.update(hold_reason=hold.reason, hold_by=hold.by, hold_until=hold.until)
+    return values
 
 
 def _find_status(agent, places, usable):
@@ -11457,36 +12427,59 @@ class Verb(NamedTuple):
     required: int           # how many of them must be there
     options: dict           # `-NAME` -> Option
     run: Optional[Callable]  # (agent, Request) -> fields, a generator of data lines, or a Pending
+    is_pipelined: bool      # as of its Form
 
 
 class Request(dict):
     """A checked request: its arguments and options by their names in the form of its verb, such as
-    SESSION and -REPO; None for those left out."""
+    SESSION and -REPO; None for those left out. KeyError for what the form does not have: a fault of
+    the program."""
 
-    def __init__(self, verb_name, actor="", has_left=lambda: False):
+    def __init__(self, row, actor="", has_left=lambda: False):
         super().__init__()
-        self.verb, self.actor = verb_name, actor    # who asks, for the record
+        self.verb, self.actor = row.name, actor     # who asks, for the record
         self.has_left = has_left                    # whether the one who asks has gone for good
         self.variables = {}
+        self._known = row.options.keys() | {name for name, _ in row.arguments}
+
+    def _check(self, name):
+        if name not in self._known:
+            raise KeyError("%s has no %s" % (self.verb, name))
 
     def __missing__(self, name):
+        self._check(name)
         return None
+
+    def __contains__(self, name):
+        self._check(name)
+        return super().__contains__(name)
+
+    def get(self, name, default=None):
+        """The value of an argument or option, or this when it was left out."""
+        self._check(name)
+        return super().get(name, default)
+
+    @property
+    def is_json(self):
+        """Whether the data lines are wanted as JSON."""
+        return "-JSON" in self._known and "-JSON" in self
 
 
 NEWEST = "-1"
 
 TOKEN = Kind(None, lambda text: text if 0 < len(text) <= 256 else _refuse(
-    "must have 1 to 256 characters"))
+    "must have 1 to 256 characters"), "1 to 256 characters")
 
 # what the kinds of words in the forms of verbs take, besides `field NAME`: one of a schedule
 KINDS = {
-    "amount": number(0, 10 ** 9), "calendar": Kind(None, check_calendar_name),
-    "count": number(1, 100000), "dates": Kind(None, check_dates),
+    "amount": number(0, 10 ** 9), "calendar": Kind(None, check_calendar_name, "a name"),
+    "count": number(1, 100000), "dates": Kind(None, check_dates, "dates"),
     "days": number(0, 100000, (int, float)), "end": INSTANT_END, "label": LABEL,
     "level": number(0, 5), "limit": number(1, MAX_LIST), "name": NAMED, "priority": PRIORITY,
     "seconds": SECONDS, "session": number(1, 10 ** 15),
-    "states": list_of(choice(*STATES), at_least=1), "text": Kind(None, str), "time": INSTANT,
-    "timeout": TIMEOUT, "token": TOKEN, "version": SCHEDULE_FIELDS["version"].kind,
+    "states": list_of(choice(*STATES), at_least=1), "text": Kind(None, str, "text"),
+    "time": INSTANT, "timeout": TIMEOUT, "token": TOKEN,
+    "version": SCHEDULE_FIELDS["version"].kind,
 }
 
 
@@ -11497,7 +12490,7 @@ def find_kind(word):
         return word and KINDS[word]
     field = SCHEDULE_FIELDS[word[6:]]
     return Kind(None, lambda text: (field.kind.parse(text) if text or field.kind is BOOLEAN
-                                    else field.default))
+                                    else field.default), field.kind.told)
 
 
 def make_row(form):
@@ -11508,7 +12501,8 @@ def make_row(form):
                for part in parts if part not in arguments}
     return Verb(form.name, form.text, form.role, form.help,
                 [(part.name, find_kind(part.kind)) for part in arguments],
-                len([part for part in arguments if part.is_required]), options, None)
+                len([part for part in arguments if part.is_required]), options, None,
+                form.is_pipelined)
 
 
 VERBS = {form.name: make_row(form) for form in VERB_FORMS}
@@ -11550,7 +12544,7 @@ def find_verb(words):
 
 def check_request(row, words, actor="", has_left=lambda: False):
     """The words behind a verb -> Request; BadRequest names the word that is wrong."""
-    request, missing = Request(row.name, actor, has_left), list(row.arguments)
+    request, missing = Request(row, actor, has_left), list(row.arguments)
     for index, word in enumerate(words):
         place = ""
         try:
@@ -11598,46 +12592,54 @@ def _take_option(row, word, request):
 
 # ======================================================================================
 # protocol/lines.py
-# The lines of replies: their fields and their order.
+# The lines of replies, filled by the table of their fields.
 # ======================================================================================
 
 FLUSH = object()        # in a reply: send now what there is
 
-_TIMES = ("due", "last_due", "created", "begun", "ended", "decided", "imported")
+
+def fill(line, values, **more):
+    """The fields of a ReplyLine in its order: [(key, value)].
+
+    `values` is a dict or a row, of which only the line's keys count; `more` wins over it. Instants
+    are UTC text of the tables or epoch seconds, and come out in the agent's zone. An optional
+    field is left out where it has no entry; any other without one is a KeyError, a fault of the
+    program."""
+    values = dict(values, **more)
+    return [(key.name, _as_shown(key.kind, values[key.name])) for key in line.keys
+            if not key.is_optional or key.name in values]
 
 
-def columns(row, names):
-    """Fields of a row by the names of its columns; times in the agent's zone. Rows that are only
-    shown come as the tables have them."""
-    return [(name, to_local(row[name]) if name in _TIMES else row[name]) for name in names.split()]
-
-
-def instant(when):
-    """Epoch seconds, or None -> the value of a field."""
-    return None if when is None else local_iso(when, "milliseconds")
+def _as_shown(kind, value):
+    if value is None:
+        return None
+    if kind == FLAG_KEY:
+        return bool(value)
+    if kind == SECOND_KEY:
+        return local_iso(value)
+    if kind == TIME_KEY:
+        return to_local(value) if isinstance(value, str) else local_iso(value, "milliseconds")
+    return value
 
 
 def ticket_fields(ticket):
     """The OK fields of an acknowledged session."""
-    fields = [("session", ticket.session), ("status", ticket.status)]
-    return fields + [("duplicate", True)] if ticket.is_duplicate else fields
+    more = {"duplicate": True} if ticket.is_duplicate else {}
+    return fill(TICKET_LINE, {"session": ticket.session, "status": ticket.status}, **more)
 
 
-def session_fields(agent, row):
-    """The line of a session."""
+def session_fields(agent, row, line=SESSION_LINE):
+    """The line of a session, from its row."""
     duration = None
     if row["begun"]:
         end = from_text(row["ended"]) if row["ended"] else agent.clock.now()
         duration = round(max(0.0, end - from_text(row["begun"])), 3)
-    return [("session", row["id"])] + columns(
-        row, "scenario version context status name keywords schedule due created begun ended") + [
-            ("duration", duration), ("message", row["message"])]
+    return fill(line, row, session=row["id"], duration=duration)
 
 
 def end_fields(agent, row):
     """The OK fields of a session that has ended."""
-    wanted = ("session", "status", "duration", "message")
-    return [field for field in session_fields(agent, row) if field[0] in wanted]
+    return session_fields(agent, row, END_LINE)
 
 
 # ======================================================================================
@@ -11687,7 +12689,7 @@ class Conversation:
             return Reply(error, words=words)
         try:
             run = functools.partial(row.run, self._agent, request)
-            return Reply(run() if row.name == "EXEC" else run, "-JSON" in request, words)
+            return Reply(run() if row.is_pipelined else run, request.is_json, words)
         except Exception as error:
             return Reply(error, words=words)
 
@@ -11782,7 +12784,1612 @@ def internal(error, hidden):
     without the texts in `hidden`."""
     name = uuid.uuid4().hex[:8]
     log.error("fault %s\n%s", name, mask_all(tell_traceback(error), hidden))
-    return AgentError("fault %s of the agent, told in its log" % name)
+    return Internal("fault %s of the agent, told in its log" % name)
+
+
+# ======================================================================================
+# protocol/manual.py
+# The manual: prose, with what follows from the program's tables put in between.
+# ======================================================================================
+
+WIDTH = 100
+
+MANUAL_START = r"""# agent.py: the manual
+
+agent.py runs jobs, starts them on time, and keeps a record of both. It is one file. It needs
+Python 3.6 or newer and nothing else.
+
+`python agent.py --manual` prints this manual. `python agent.py --manual TOPIC` prints one
+topic:
+
+<<topics>>
+
+Each verb of the protocol is a topic too (`--manual EXEC`, `--manual SCHED ADD`), and so is each
+type of task (`--manual load_csv`) and every other heading (`--manual secrets`).
+
+## start: the first steps
+
+Start the agent in a folder of your own:
+
+    python agent.py
+
+On its first start it makes `sqlite_repos/master.db` and `sqlite_repos/workrep.db` beside
+itself. It says when it is ready, and stays in the foreground. Everything that it says of itself
+goes to standard error.
+
+Speak to it with any program that sends lines. A line is a request. The reply ends with a line
+that begins with `OK` or `ERR`; the lines before it begin with `* `:
+
+    $ nc localhost 20910
+    EXEC HELLO
+    OK session=1001 status=QUEUED
+    LOG 1001
+    * 2026-11-24T09:24:47.293+00:00 greet/1 out Hello, world! This is session 1001.
+    OK
+    EXEC HELLO who="data people" -SYNC
+    * session=2001 status=QUEUED
+    OK session=2001 status=DONE duration=0.018 message=
+    QUIT
+    OK
+
+The words of this example, which the whole manual uses:
+
+- A **scenario** is a job that is defined: steps, and tasks in each step. It has a name and a
+  version. `HELLO` is one; a new repository has it, to try.
+- A **session** is one execution of a scenario. It has a number.
+- A **schedule** starts a scenario on time.
+- A **work repository** is a SQLite file with scenarios, schedules, sessions and what they
+  printed. The **master repository** is another one: it knows the work repositories, and where
+  data lies.
+- A **context** chooses where data lies: `GLOBAL` if you say nothing.
+
+A job of your own: write `first.json`,
+
+    {"scenarios": [{
+      "name": "FIRST", "version": "001",
+      "variables": {"folder": "/tmp"},
+      "steps": [
+        {"name": "look", "tasks": [{"type": "os", "command": "ls -l \"${folder}\" | wc -l"}]},
+        {"name": "tell", "tasks": [{"type": "os", "command": "date"}]}]}]}
+
+import it, and run it:
+
+    $ python agent.py --import first.json
+    first.json: 1 scenarios and 0 schedules imported
+    $ nc localhost 20910
+    EXEC FIRST folder=/etc -SYNC
+    SCHED ADD EVENING FIRST -1 GLOBAL "daily at 18:00" folder=/var
+    SCHED NEXT EVENING -COUNT=2
+
+The next topics: `definitions` and `tasks` for more jobs, `schedules` for more times, `client`
+for a command line instead of `nc`, `operating` for an agent that stays.
+"""
+MANUAL_EXAMPLE = r"""
+## example: weather, from a file to a report
+
+The project has an example: `sqlite_repos/examples/weather.json`, and four years of daily
+weather observations to it. Its files are named from the folder where the agent was started.
+From elsewhere say `EXEC WEATHER folder=/path/of/sqlite_repos/examples`.
+
+    $ python agent.py --import sqlite_repos/examples/weather.json
+    sqlite_repos/examples/weather.json: 2 scenarios and 1 schedules imported
+
+`WEATHER` uses the host's own tools: it checks the file, splits it by year, and computes monthly
+means with `sort` and `awk`.
+
+    EXEC WEATHER -SYNC
+    * session=3001 status=QUEUED
+    OK session=3001 status=DONE duration=0.27 message=
+    LOG 3001
+    ...
+    * 2026-11-24T09:58:02.031+00:00 report/warmest out warmest month: 2015-07, 28.1 C by day
+    OK
+
+`WEATHER_MART` is a small data mart. It loads the file into a table of SQLite, checks that there
+are enough days and none is missing, aggregates by SQL, and writes a report. The contexts
+`GLOBAL` and `PROD` have a database each, so one definition serves both. It may be run again at
+any time.
+
+    EXEC WEATHER_MART -SYNC
+    EXEC WEATHER_MART -1 PROD warm=30 -SYNC
+    * session=5001 status=QUEUED
+    OK session=5001 status=DONE duration=0.679 message=
+    $ head -n 3 /tmp/weather/mart-PROD.csv
+    month,days,temp_max,temp_min,precipitation,warm_days
+    2012-01,31,7.1,1.5,173.3,0
+    2012-02,29,9.3,3.2,92.3,0
+
+Now break a line of a copy. Nothing is loaded, the step `alert` says what is wrong, and the
+session ends in `ERROR`:
+
+    $ mkdir /tmp/broken
+    $ sed '17s/,[0-9.]*/,wet/' sqlite_repos/examples/seattle-weather.csv \
+        > /tmp/broken/seattle-weather.csv
+    EXEC WEATHER_MART -1 PROD folder=/tmp/broken -SYNC
+    * session=6001 status=QUEUED
+    OK session=6001 status=ERROR duration=0.575 message="step load: task 1: line 17: precipitation:
+      \"wet\" is no real (bad row 1, at most 0 are allowed); nothing was loaded"
+
+Mend the file, and go on with the load:
+
+    $ cp sqlite_repos/examples/seattle-weather.csv /tmp/broken
+    RESTART 6001
+    OK session=6001 status=QUEUED
+    WAIT 6001
+    OK session=6001 status=DONE duration=0.374 message=
+
+Kill the agent with `kill -9` in the middle of anything, and start it again: `SESSIONS` tells
+what became of what ran.
+"""
+MANUAL_SESSIONS = r"""
+## sessions: one execution of a scenario
+
+### Numbers
+
+The number of a session is n * 1000 + id of its work repository: 1001, 2001, 3001 are the first
+three of repository 1. So the number alone tells the repository. No number is given twice.
+
+### States
+
+<<states>>
+
+`ERROR`, `STOPPED`, `WARNING` and `DONE` are the ends. A session that ended in `ERROR` or
+`STOPPED` can be restarted. Steps and tasks of a session use the same words.
+
+### From EXEC to the end
+
+- `OK session=` is sent when the session is on disk.
+- It is `WAITING` for its start time (`-AT`), for the limit of its scenario (`concurrency`), or
+  for the end of a hold. Otherwise it is `QUEUED`.
+- The agent runs so many sessions at once: `--max-sessions`. Of the queued ones the highest
+  `-PRIORITY` begins first; among equals, the one that came first.
+- While a session waits for a session that its `scenario` task has started, it gives its place
+  to another one.
+- It runs its steps in order. `definitions` tells how one leads to the next.
+- A session keeps the definition that it was made with, also when the scenario is replaced.
+- While requests wait for their OK, new sessions give way to them, for at most <<YIELD_S>>.
+
+`duration` and `begun` of a session are those of its newest start. Its tasks run in the working
+folder of the agent unless `cwd` says otherwise, and with the agent's environment.
+
+### Stopping
+
+- `STOP N` lets the task that runs now end, and then stops. It answers at once. After the last
+  task the session is simply `DONE`.
+- `STOP N -IMMEDIATE` ends the task. It answers when the session has ended. Every process of the
+  session gets SIGTERM, and SIGKILL after <<TERM_S>>. The agent looks for more of them until it
+  finds none.
+- A session that has not begun is `STOPPED` at once.
+- A stop goes down to the sessions that a `scenario` task waits for.
+- A timeout ends every process of the session, like an immediate stop.
+
+### Restarting
+
+`RESTART N` goes on with the same session: same number, same definition. Everything recorded of
+it so far stays.
+
+- It goes on at the last task that failed. The attempts of that step count anew.
+- A step whose `on_ok` is `FAIL` is there to tell of a failure; it is not the place to go on.
+- `-FROM=STEP` goes on at this step instead, with its first task.
+- Variables stand as they stood at the end; those that are given with RESTART win.
+- Secrets that came with EXEC have to be given again.
+
+### After a crash
+
+When an agent starts it finds what its predecessor left by fact, not by a timeout: it looks
+whether the process that ran a session still lives. Processes of tasks that are left over are
+ended first. Then the session's scenario decides, by `on_stale`:
+
+- `error` (default): the session ends in `ERROR`, and its message says `stale`.
+- `restart`: it is queued again and goes on with the task that was interrupted.
+- `adopt`: its process lived on, kept by a small process of its own, or ended and left its exit
+  code. The session goes on with it: its output, its exit code, and then the next task. This is
+  for `os` and `python` tasks. Where nothing is left to take up, it is as `error`.
+
+A session that another host runs is left alone, and the log says so. `CLEAN -HOST=ID` closes
+those of a host that is gone for good. The agent also looks while it runs: every <<CLEAN_S>>
+(`--clean-every`), and with `CLEAN` at once.
+
+### Holding
+
+`HOLD "reason"` lets nothing new begin: EXEC and RESTART are acknowledged and wait. What runs
+goes on. `RELEASE` ends the hold, and so does the time given with `-UNTIL`. A hold stays over
+restarts of the agent. What schedules have missed is decided at the release, by their `misfire`.
+`HOLD -SCHEDULE=NAME` holds one schedule.
+
+### Two requests, one session
+
+When a reply was lost, nobody knows whether the session was made. With `-KEY=TOKEN` the request
+can simply be sent again: the same key gives the session that it made before, `duplicate=yes`,
+and makes none. With another scenario or other variables it is `CONFLICT`. Other options are not
+compared, and neither are secrets. A key lasts until its session is purged.
+"""
+MANUAL_DEFINITIONS = r"""
+## definitions: the document that is imported
+
+Definitions are JSON. A document is one object; each of its parts is a list and may be left out:
+
+    {"scenarios": [], "schedules": [], "contexts": [], "data_servers": [], "logical_schemas": [],
+     "calendars": []}
+
+`python agent.py --import FILE ...` imports documents, also while an agent runs. The verb
+`IMPORT` does it over the port, and `EXPORT` gives a document back.
+
+- Everything is checked first. All that is wrong is told at once, each with its path:
+  `scenarios[0].steps[2].tasks[0].command: missing`. An unknown field is wrong, too. Then
+  nothing of the document is imported.
+- A scenario version is frozen. The same one again changes nothing. A different one of the same
+  name and version is `EXISTS`, unless `-REPLACE` (`--replace`) is given.
+- A schedule of the same name is set to what the document says, whatever `SCHED SET`, `ON` or
+  `OFF` has made of it since. What became of its due times stays recorded.
+- Contexts, data servers, logical schemas and calendars go to the master repository, the others
+  to a work repository. These are two transactions. When only the second fails, `ERR REPOSITORY`
+  says so, and the same import again completes it.
+- What is allowed but looks wrong is told as a warning, and imported.
+
+A **name** has at most <<MAX_NAME>>: letters, digits, `_`, `.` and `-`, not first `.` or `-`. A
+**duration** is seconds, as a number, or a text such as `90s`, `15m`, `2h`, `1d`.
+
+### A whole example
+
+    {"scenarios": [{
+      "name": "LOAD", "version": "001",
+      "variables": {"day": "2015-01-01"},
+      "timeout": 3600, "on_stale": "restart", "on_error": "alert",
+      "steps": [
+        {"name": "fetch", "attempts": 3, "retry_delay": 10, "timeout": 600,
+         "tasks": [{"type": "os", "command": ["./fetch.sh", "${day}"], "cwd": "/srv/in"}]},
+        {"name": "load", "on_ok": "END",
+         "tasks": [{"type": "os", "command": "gunzip -c \"${day}.gz\" | ./load"}]},
+        {"name": "alert", "on_ok": "FAIL",
+         "tasks": [{"type": "os", "command": "echo \"$SCENARIO failed\" | mail ops"}]}]}],
+     "schedules": [{"name": "LOADING", "scenario": "LOAD", "rule": "daily at 02:00"}]}
+
+`sqlite_repos/examples/weather.json` of the project is a longer one.
+
+### Fields of a scenario
+
+<<fields scenario>>
+
+### Fields of a step
+
+<<fields step>>
+
+### From step to step
+
+A session begins with the first step. A step runs its tasks in order.
+
+- A task that ends in `ERROR` ends the attempt. Then the step is tried again from its first
+  task, as often as `attempts` says. Its first pause is `retry_delay`; each further one is
+  longer by `retry_factor`.
+- When an attempt ends well, the session goes to `on_ok`. Without `on_ok` that is **the step
+  below**: the next one in the list. Behind the last step it is `END`.
+- When the last attempt failed, the session goes to `on_error`. Without it, to the scenario's
+  `on_error`; without that, to `FAIL`.
+- When an `evaluate` task was false, the step ends there, without an error, and the session goes
+  to `on_false`. Without `on_false` that is the step below, and behind the last step `END`.
+
+`END` ends the session `DONE`, or `WARNING` when a step had failed on the way or a task ended in
+`WARNING`. `FAIL` ends it in `ERROR`; its message is that of the step that failed.
+
+A target may be an earlier step, so loops are possible. A loop without an end is ended by
+`max_steps`. A step that tells of failures goes at the end of the list, with `"on_ok": "FAIL"`,
+and the last step before it gets `"on_ok": "END"`, so that a success does not fall into it.
+
+This loop runs three times:
+
+    {"name": "COUNT", "version": "1", "variables": {"n": "0"}, "steps": [
+      {"name": "again", "tasks": [{"type": "os", "command": "echo $((${n} + 1))", "capture": "n"}]},
+      {"name": "enough", "on_ok": "END", "on_false": "again",
+       "tasks": [{"type": "evaluate", "variable": "n", "operator": ">=", "value": "3"}]}]}
+
+### Variables
+
+A scenario declares its variables, each with a default value. EXEC, schedules and `scenario`
+tasks may give others; the tasks `set`, `refresh`, `os`, `python` and `http` can change them.
+Values are text. `STATUS` shows them.
+
+- `${name}` in a text of a task is the variable's value. `$$` before a brace is a dollar. Every
+  other `$` stays as it is.
+- In a **string command** of an `os` task, which the shell runs, `${name}` becomes
+  `${VAR_name}`, and the shell reads that from the environment. So no value can become a
+  command. Put it in double quotes, as always in a shell.
+- In a **list command** `${name}` is replaced by the value, in that argument alone. Do not put
+  it into a program that another program runs (`["sh", "-c", "... ${v}"]`): there a value could
+  become a command. The import warns of it. Give it as an argument behind the program, or read
+  it from the environment.
+- In SQL write `:name`. It is a bind parameter, never text.
+- In `code` of a `python` task write `os.environ["VAR_name"]`. `${name}` is refused there.
+- Every process of a task has all variables in its environment, as `VAR_name`.
+- The agent itself gives `SESSION` (the number), `SCENARIO`, `CONTEXT` and `DUE`, also as
+  `${DUE}`. `DUE` is the time that was planned, not the time of day: a late run has to load the
+  right day. A session without a schedule has its `-AT` there, or the time of EXEC.
+- An unknown variable is an error at the import.
+- Names have letters, digits and `_`, and do not begin with a digit.
+
+### Secrets
+
+    "variables": {"password": {"secret": true}, "token": {"secret": true, "env": "API_TOKEN"},
+                  "key": {"secret": true, "file": "/etc/agent/key"}}
+
+A secret is shown nowhere. It is `***` in logs (also where a task prints it), listings, messages
+and errors. It is never stored in a repository.
+
+- `{"secret": true}` has to be given with EXEC. Until the session has ended it lies in a file
+  beside the repository that only the agent's user may read. RESTART has to give it again.
+- With `"env"` it is read from the agent's environment, with `"file"` from a file, when the
+  session begins. A last line end of the file does not belong to it.
+- It has at least <<MIN_SECRET>>: what is shorter cannot be masked sensibly.
+- It is refused in the arguments of a process, which every user of the host can see, and as a
+  variable of a schedule. No task can set one.
+
+### Concurrency
+
+`"concurrency": {"limit": 1, "on_limit": "wait"}` bounds the sessions of one scenario. Its
+fields:
+
+<<fields concurrency>>
+
+`max_wait` counts from EXEC, or from `-AT`. It does not count while the agent is held. A
+schedule whose due time meets `skip` notes `skipped` with the reason `limit`.
+
+### Topology
+
+Tasks name a **logical schema**. In each **context** it stands for a **data server**: so one
+scenario serves test and production. A context of its own that a schema does not mention takes
+what `GLOBAL` has.
+
+    {"contexts": ["GLOBAL", "PROD"],
+     "data_servers": [
+       {"name": "DWH_FILE", "driver": "sqlite3", "database": "/srv/dwh.db"},
+       {"name": "ORA", "driver": "oracledb",
+        "connect": {"user": "etl", "password": {"env": "ORA_PASSWORD"}, "dsn": "db1/sales"}},
+       {"name": "MAIL", "driver": "smtp",
+        "connect": {"host": "mail.example.org", "sender": "agent@example.org", "user": "agent",
+                    "password": {"file": "/etc/agent/mail"}}}],
+     "logical_schemas": [{"name": "DWH", "contexts": {"GLOBAL": "DWH_FILE", "PROD": "ORA.SALES"}}]}
+
+`ORA.SALES` is the data server `ORA` and its **physical schema** `SALES`. That goes before the
+table of `load_csv` when the table has none of its own. In SQL write it yourself. SQLite has
+none.
+
+A data server:
+
+<<fields data_server>>
+
+A value of `connect` that is secret is `{"env": NAME}` or `{"file": PATH}`. It is read when a
+task needs it, and masked like any secret. A driver that this host's Python lacks is a warning
+at the import, and an error of the task.
+
+A logical schema:
+
+<<fields logical_schema>>
+
+`connect` of the driver `smtp`, for `mail` tasks:
+
+<<mail>>
+
+### Calendars
+
+<<fields calendar>>
+
+Schedules exclude the dates of a calendar by its name (`exclude_dates`). The verbs
+`CALENDAR ADD`, `SET`, `DEL` and `LIST` do the same over the port. One that a schedule names
+cannot be deleted.
+"""
+MANUAL_TASKS = r"""
+## tasks: what steps do
+
+A task is a JSON object with a `type`. Every type has these fields, and its own:
+
+<<fields task>>
+
+A task ends `DONE`, `WARNING` or `ERROR`. Every text of it may use `${name}` (topic
+`variables`); in SQL it is `:name`.
+
+- Each process of a task has its own process group. What it prints goes to the session's log,
+  line by line. A task ends with its process: what that leaves running on purpose stays, and
+  what is printed by it later is thrown away.
+- SQL on SQLite runs inside the agent, and a stop interrupts it. Other drivers, CSV, files,
+  `http` and `mail` run in a process of their own each, which a stop ends.
+- A file, or a copy of a folder, is written beside its target, as `.NAME.HEX.part`, and renamed
+  when it is whole. HEX are 16 digits that nobody can foresee.
+
+### os
+
+Runs a command of the operating system. Its exit code decides.
+
+<<task os>>
+
+A text is run by `/bin/sh -c`. A list is run without a shell: program, then arguments. A code
+below 0 means that the process was ended by that signal. `capture` takes at most
+<<MAX_CAPTURE>>; more is an error. See `variables` for `${name}` in commands.
+
+### python
+
+Runs Python code in an interpreter of its own, the same that runs the agent. Its exit code
+decides.
+
+<<task python>>
+
+### sql
+
+Runs SQL on a data server, in one transaction: all of it or nothing.
+
+<<task sql>>
+
+Variables are bound as text. To compare with a number write `cast(:n as integer)`. The
+statements that begin and end a transaction are the agent's; a task that has one is an error. On
+SQLite a lock of another program is waited for, until the task's timeout.
+
+### set
+
+Gives a variable a value.
+
+<<task set>>
+
+### refresh
+
+Takes a variable's value from a query. No row is an error; null is empty text.
+
+<<task refresh>>
+
+### evaluate
+
+Compares a variable. False is no error: the step ends, and goes to its `on_false`.
+
+<<task evaluate>>
+
+When both sides are numbers they are compared as numbers, else as text. `in` takes a JSON list,
+or text with commas. `matches` searches with a regular expression of Python: write `^...$` for
+the whole value.
+
+### scenario
+
+Starts a session of another scenario, in the same work repository, and waits for its end.
+
+<<task scenario>>
+
+Its end decides: `DONE` and `WARNING` are those of the task, all else is `ERROR`. A stop of this
+session stops that one. A scenario that would start itself, over whatever others, is an error.
+
+### sleep
+
+Waits.
+
+<<task sleep>>
+
+### wait_file
+
+Waits until files are there and complete, or until none is there. Without a timeout it waits for
+ever.
+
+<<task wait_file>>
+
+### copy
+
+Copies a file, a folder, or all that matches a pattern. Nothing to copy is an error.
+
+<<task copy>>
+
+`to` is a folder when it is one, when it ends in a slash, or when several files match.
+
+### move
+
+Moves likewise, also from one file system to another.
+
+<<task move>>
+
+### delete
+
+Deletes a file, a folder with all in it, or all that matches a pattern. Nothing to delete is no
+error.
+
+<<task delete>>
+
+### mkdir
+
+Makes a folder, and those above it. One that is there is no error.
+
+<<task mkdir>>
+
+### zip
+
+Packs a file, a folder, or all that matches a pattern. Names in the archive count from the
+pattern's folder. Nothing to pack is an error.
+
+<<task zip>>
+
+### unzip
+
+Unpacks an archive. One with names or links that would leave the folder is refused, before
+anything is written.
+
+<<task unzip>>
+
+### load_csv
+
+Loads a CSV file into a table: all of it or nothing.
+
+<<task load_csv>>
+
+A bad row has too few or too many columns, or a value that does not fit its type. Up to
+`max_errors` they are passed over, and the task ends in `WARNING`; one more, and it ends in
+`ERROR` and nothing is loaded. Bad rows are in the log; with `error_table` also in that table,
+which is made when it is missing. A blank line is ignored. Nothing at all between two delimiters
+is null in a number column, and empty text in a text column. Without a header `columns` is
+needed.
+
+### unload_csv
+
+Writes the rows of a query to a CSV file.
+
+<<task unload_csv>>
+
+### http
+
+Sends a request of HTTP or HTTPS. Its status decides.
+
+<<task http>>
+
+- Certificates and their names are always verified, by the authorities that this host trusts (or
+  those of `SSL_CERT_FILE`).
+- At most <<MAX_REDIRECTS>> redirects are followed, but none whose status is in `expect`, and
+  none to anything but `http:` and `https:`. 303, and 301 and 302 of a POST, go on as GET.
+- Headers, body and `user:password@` of the url (sent as Basic) go to their own scheme, host and
+  port alone. A redirect elsewhere goes on without them, also when it leads back; one that asks
+  for the body there is an error.
+- Messages show no login and no query.
+- The server may be silent for <<SILENCE_S>>. Its answer begins within <<ANSWER_S>> and ends
+  within <<CONTENT_S>>.
+- `capture` takes at most <<MAX_CAPTURE>>; more is an error. Proxies are those of the
+  environment (`https_proxy`).
+
+### mail
+
+Sends a mail by the data server that is named `MAIL` (topic `topology`).
+
+<<task mail>>
+
+Recipients that the server refuses are told, and the task ends in `WARNING`. With `starttls` and
+`ssl` the server's certificate is verified before anything is sent; a server without TLS is an
+error then. A mail may take <<MAIL_S>>.
+"""
+MANUAL_SCHEDULES = r"""
+## schedules: starting on time
+
+A schedule starts a scenario by itself. `SCHED ADD` makes one, and so does a document:
+
+    SCHED ADD EARLY LOAD -1 GLOBAL "daily at 02:30" -TIMEZONE=Europe/Zurich -ATTEMPTS=3
+    {"schedules": [{"name": "EARLY", "scenario": "LOAD", "rule": "daily at 02:30",
+                    "timezone": "Europe/Zurich", "attempts": 3}]}
+
+Each field is an option of `SCHED ADD` and `SCHED SET`, in capitals. An option without a value
+(`-HOURS=`) makes the field default again. The schedule's field `session_name` is the option
+`-NAME`.
+
+### Fields of a schedule
+
+<<fields schedule>>
+
+### Rules
+
+    startup                              at each start of the agent
+    at 2026-12-01 02:00                  once
+    every 15m                            :00, :15, :30, :45; a bare number is seconds
+    hourly at 05:00                      each hour, at minute:second
+    daily at 02:00,14:00                 each day
+    weekly on mon,wed at 02:00           days of the week
+    monthly on 1,15,last at 02:00        days of the month
+    monthly on last fri at 18:00         first, second, third, fourth or last of a week day
+    yearly on 12-31 at 23:00             dates of the year
+    cron 0 2 * * mon-fri                 minute, hour, day of month, month, day of week
+
+Times are `HH:MM` or `HH:MM:SS`.
+
+- `every` counts from midnight UTC, or from `from` where that is given. So a restart of the
+  agent does not shift it. It is elapsed time, and knows no time zone.
+- `cron` takes five fields, or six with seconds first: names, ranges, steps, lists, `@daily` and
+  its kin, 0 and 7 for Sunday. `L` is the last day, `5#2` the second Friday, `5L` the last one.
+  When both day of month and day of week are restricted, either of them is enough; where one
+  begins with `*`, both have to match. A range does not wrap.
+- A rule that can never be due is refused. `SCHED ADD` also refuses one that is over (`at` in
+  the past); an import takes it, since documents are kept.
+
+### Windows
+
+`from`, `to`, `hours` and the `exclude_` fields take due times away. `repeat_every` adds more to
+each: with `repeat_count` so many, with `repeat_for` for so long.
+
+A rule's own times decide about `hours` and dates. What daylight saving moves keeps the date
+that it was meant for. Repetitions and `every` go by their own instants.
+
+`startup`, and a schedule without a rule, have no due times by the clock: they take no window,
+no repetition and no jitter.
+
+### Daylight saving
+
+A local time that does not exist is run at the first instant after the gap; with `gap=skip` it
+is skipped. One that exists twice runs the first time; with `fold=both` both times. `every` is
+not concerned. `hourly`, and cron whose hour field begins with `*`, go by the minutes of each
+real hour. Several times that fall onto one instant are one. `SCHED NEXT` notes these dates:
+
+    SCHED NEXT EARLY -FROM=2027-03-27 -COUNT=2
+    * schedule=EARLY due=2027-03-27T01:30:00+00:00 note=
+    * schedule=EARLY due=2027-03-28T01:00:00+00:00 note="after gap 02:30 does not exist"
+
+Zones with a name need Python 3.9 and a time-zone database. Before that there are `UTC` and the
+system's zone; `TZ=Europe/Zurich python agent.py` chooses that.
+
+### Once and only once
+
+A due time fires once. Its session and the record of it are one transaction. Neither a crash nor
+a clock that steps back makes a second one.
+
+`late` means: begun over <<LATE_S>> after it was due.
+
+### What was missed
+
+A due time is **missed** when at that time
+
+- the agent did not run (reason `misfire`),
+- the agent or the schedule was held (`hold`),
+- the repository could not be written (`repository`),
+- or the clock stepped over it (`misfire`).
+
+One that is only decided late, on a busy host, is not missed: it runs. `misfire` says what is
+done:
+
+- `once` (default): one session, for the newest one that was missed. With `grace` only when it
+  is not older.
+- `all`: a session for each, within `grace` (default <<MISSED_S>>), and at most for the
+  <<MAX_MISSED>> newest. With `overlap=queue` they run one after the other.
+- `skip`: none.
+
+Those that are skipped are one row of the record: the first, the last, how many, and why. So are
+those that a window excluded while the agent did not run.
+
+A `startup` under a hold fires at the release, unless `misfire` is `skip` or `grace` is over.
+
+### Overlap
+
+What is done at a due time while a session of the same schedule is still open:
+
+- `queue` (default): the new one waits for its end. When one waits already, the due time is
+  skipped.
+- `skip`: the due time is skipped.
+- `parallel`: both run.
+- `stop`: the old one is stopped at once, as `STOP -IMMEDIATE` does it.
+
+### After others
+
+`after=A,scenario:B/2h` waits for others. It names schedules of the same repository, and
+scenarios, whoever started their sessions. A session counts that ended `DONE` or `WARNING` since
+this schedule fired last; with `/2h` it counts for two hours. A session that the schedule's own
+session has started, by a `scenario` task, does not count.
+
+- Without a rule the schedule fires when all that it names have ended well.
+- With a rule, each due time waits for that. When the next due time comes first, the one before
+  it is skipped.
+- A changed `after`, and that of a schedule that is enabled again, looks only at what ends from
+  then on.
+- What is named by an `after` cannot be deleted.
+
+### Jitter
+
+`jitter=300` delays each start by up to 300 seconds, so that many schedules of one rule do not
+begin in the same second. The delay follows from the schedule's name and the due time: it is the
+same at every start of the agent. It never reaches the next due time. `due` is the time without
+it; `late` and `missed` count from the delayed time.
+
+### Attempts
+
+With `attempts`, a session that ends in `ERROR` is followed by another one, after `retry_delay`.
+That is so after a crash, too, but not after a STOP. The record of the due time then shows the
+newest session. A session that is to be tried again is a session of its schedule, so `overlap`
+sees it.
+
+### Changing a schedule
+
+- A change works at once. What is past does not fire.
+- A change of rule, zone or window, and `SCHED OFF`, skip what had come due and was held or
+  delayed; it is recorded as `misfire` (not when `--import` made the change). Other changes
+  leave that alone. From then on due times are counted anew; what has fired does not fire again.
+- A schedule that is not enabled has no due times.
+- `SCHED OFF` works whatever else is wrong with a schedule, unless another program has spoilt
+  what is stored of it.
+- `SCHED DEL` keeps the record until it is purged. The same name added again does not fire a due
+  time twice.
+- What another program changes in the tables is noticed within <<HEARTBEAT_S>>; `SCHED UPDATE`
+  reads it at once.
+- A schedule that cannot fire, because its zone or calendar is missing here, is recorded as
+  `failed` at each start. The others fire.
+
+### Asking why
+
+Every due time of an enabled schedule is recorded with what was decided. `SCHED WHY` tells it,
+newest first:
+
+    SCHED WHY EARLY -LIMIT=2
+    * schedule=EARLY due=2026-11-24T01:30:00.000+00:00 ... decision=late ... message="session 8001
+      began 20921 s late, the agent was down, it is DONE"
+    * schedule=EARLY due=2026-11-21T01:30:00.000+00:00 last_due=2026-11-23T01:30:00.000+00:00
+      count=3 decision=skipped reason=misfire ... message="3 due times skipped: missed: the agent
+      was down"
+    OK note="next due 2026-11-25T01:30:00+00:00"
+
+The note says what stands in the way now: a hold, `disabled`, or what `after` waits for.
+
+- A due time that a window, a gap or a fold excludes is recorded when it passes, with the reason
+  `window`, `gap` or `fold`. This is done at most once in <<EXCLUDED_S>>. Two things are not
+  recorded: repetitions that a window takes away, and what would come behind `to`.
+- A step of the clock by <<STEP_S>> or more is noticed within a second, and so is a time of
+  sleep. It stands in the log, and in the record with no schedule's name.
+- A host whose clock was far ahead for a while has decided due times that are still to come. The
+  log says so at the next start, and `SCHED NEXT` too. `SCHED OFF` and `SCHED ON` begin anew.
+
+### Looking ahead
+
+`SCHED NEXT` lists what comes. Its notes tell of daylight saving, exclusions, jitter and holds.
+With `-ALL` it lists what is excluded too, and why. Nothing fires by it.
+
+`SCHED PLAN` plays a period, by default a day, against the agent's limits. It uses the median
+duration of past sessions that ended well. It tells what would
+
+- `overlaps`: run beside an older session of its schedule, or in its place,
+- `queues`: have to wait,
+- `skipped`: make no session,
+- `never`: not begin in the period, or take longer than its timeout.
+
+What it plays:
+
+- The schedules of this agent, also those that run `after` others, and at most <<MAX_VISITS>>
+  due times.
+- What is open now takes part, without a line of its own. What runs ends after the median, or
+  now when it has run longer. What is outstanding comes first, at its start time or release.
+- What comes due within a hold is decided at the release as `misfire` says. Without a release in
+  the period it is `never`, and the note says since when and why it is held.
+- A `-FROM` that is to come: what is open now and what a hold lets go take part; what comes due
+  until then does not. A `-FROM` in the past is played from an empty start.
+- With `-REPO`, the sessions of other repositories take no place.
+- `SCHED PLAN -FROM` begins with its instant; `SCHED NEXT -FROM` behind it.
+
+Where several repositories are attached, the lines of `SCHED NEXT`, `WHY` and `PLAN` end with
+`repository=`.
+"""
+MANUAL_PROTOCOL = r"""
+## protocol: requests and replies
+
+The agent listens on 127.0.0.1 and port 20910, TCP. A request is one line of UTF-8 that ends
+with LF or CRLF. The agent says nothing before it is asked.
+
+    request = VERB { argument | NAME=value | -OPTION[=value] }
+    reply   = { "* " data line } ( "OK" [ fields ] | "ERR" CODE message )
+
+Each reply ends with exactly one line that begins with `OK` or `ERR`. So a program reads until
+that line, whatever the verb.
+
+- Requests of a connection are answered in order. They may be sent without waiting for replies.
+- End of input after a request still gets its reply. A last line without its LF may have been
+  cut short: it is refused, and not carried out.
+- A blank line is ignored.
+- A client that sends a request and closes at once may be nobody by then (topic `identity`).
+  Read the reply, or close only the sending side.
+
+### Words
+
+Words are split at spaces and tabs.
+
+- A bare word is taken as it is, a backslash too.
+- `"..."` is a JSON string: `\n`, `\"` and `\u00e9` work. `'...'` is taken as it is.
+- What begins with `-` and a letter is an option, so `-1` is an argument. `NAME=` begins a
+  variable. A word that begins with a quote is always an argument.
+- Options and variables may stand anywhere behind the verb.
+- Verbs, option names and codes may be in small letters. Names of scenarios, schedules and
+  variables may not.
+
+What is wrong is `BAD_REQUEST`, and the message names the word: too many or too few arguments,
+an unknown option, one that stands twice, a value of the wrong kind, a variable that the
+scenario does not have. It shows no value of a variable, which could be a secret, and no
+argument behind one: such a word is told by its number, or as `***`.
+
+### Values
+
+- Fields are `key=value`. A value is a JSON string in ASCII, unless it has only printable ASCII
+  without spaces, quotes and backslashes. Without a value it is `key=`.
+- With `-JSON` each data line of a listing is a JSON object.
+- **Times** in replies are ISO 8601 with an offset. In requests they are `2026-12-01T02:00`,
+  `"2026-12-01 02:00:30"`, or with `Z` or an offset behind; without one in the agent's zone. A
+  date alone is its first instant, and its last where a period ends.
+- **Durations** are seconds, or `90s`, `15m`, `2h`, `1d`.
+- **yes or no** is `yes` or `no`.
+
+### Codes
+
+<<codes>>
+
+### Identity
+
+The agent asks the kernel who owns the other end of a connection, before it reads a byte. Root
+and the agent's own OS user may do everything. For everybody else every verb but HELP and QUIT
+is `ERR AUTH`.
+
+- A program that forwards connections as your user (`ssh -L`, `kubectl port-forward`) lends your
+  identity to whoever uses it.
+- A connection of somebody whom the agent does not know may be silent for <<STRANGER_S>>, and a
+  tenth of all connections may be such.
+
+### Closing
+
+- A line over <<MAX_LINE>> (`--max-line`; <<MAX_IMPORT_LINE>> for `IMPORT`) gets `ERR TOO_LONG`,
+  and the connection is closed.
+- When the very first line of a connection is no request of the right form, it is answered and
+  the connection is closed. So is any line that ends like one of HTTP (`HTTP/1.1`). What follows
+  is not carried out. So a browser that is tricked into connecting can do nothing. Later lines
+  that are wrong cost only themselves.
+"""
+MANUAL_VERBS = r"""
+## verbs: each request and its reply
+
+What stands in `[ ]` may be left out. In a reply, a field in `[ ]` is there only when there is
+something to say.
+
+### PING
+
+<<verb PING>>
+
+### EXEC
+
+<<verb EXEC>>
+
+Without `-SYNC` the OK is all. With it, the first line comes when the session is on disk and the
+OK when it has ended, whatever its end. An `ERR` is never the session's own end: `ERR TIMEOUT`
+says that the waiting is over, `ERR STOPPING` that the agent stops; both name the session. The
+session goes on, also when the client goes away.
+
+`ERR REPOSITORY`: the session could not be written within <<WRITE_S>>, and was not made.
+`ERR BUSY`: the queue or the scenario is full, and it was not made. `-LEVEL` matters for
+sessions that end `DONE` or `WARNING` alone: one that ended badly keeps everything.
+
+### STOP
+
+<<verb STOP>>
+
+With `-IMMEDIATE` it answers when the session has ended, else at once (topic `stopping`). One
+that has ended is `CONFLICT`.
+
+### RESTART
+
+<<verb RESTART>>
+
+The topic `restarting` tells where it goes on. A session that did not end in ERROR or STOPPED is
+`CONFLICT`.
+
+### CLEAN
+
+<<verb CLEAN>>
+
+The topic `after a crash` tells what is stale.
+
+### HOLD
+
+<<verb HOLD>>
+
+### RELEASE
+
+<<verb RELEASE>>
+
+### SHUTDOWN
+
+<<verb SHUTDOWN>>
+
+The OK comes at once. From then on EXEC and RESTART are `ERR STOPPING`. The agent has stopped
+when its process has ended; its last line of log is `stopped`. What is outstanding stays so for
+the next start. `SHUTDOWN` again, with other options, hurries one that is under way.
+
+### SESSIONS
+
+<<verb SESSIONS>>
+
+### STATUS
+
+<<verb STATUS>>
+
+Steps and tasks that were never reached have no line. Each attempt has one.
+
+### LOG
+
+<<verb LOG>>
+
+Each data line is `TIME STEP/TASK out|err TEXT`: what a task printed, on standard output or
+standard error. Tabs stay. Other control characters, and bytes that are not UTF-8, are shown as
+`\xNN`. A line over <<MAX_LOG_LINE>> is split. Of a task that prints over <<MAX_OUTPUT>>
+(`--max-output`) the first and the last half are kept, and a line between them says how much is
+left out.
+
+### WAIT
+
+<<verb WAIT>>
+
+It answers as `EXEC -SYNC` does. `ERR TIMEOUT`: the session has not ended yet.
+
+### SCENARIOS
+
+<<verb SCENARIOS>>
+
+### REPOS
+
+<<verb REPOS>>
+
+A repository in trouble is tried again and again, and comes back by itself.
+
+### CONTEXTS
+
+<<verb CONTEXTS>>
+
+### IMPORT
+
+<<verb IMPORT>>
+
+    IMPORT '{"scenarios": [{"name": "A", "version": "1", "steps": [{"name": "s",
+      "tasks": [{"type": "os", "command": "date"}]}]}]}'
+
+(That is one line.) Faults stand before the ERR, a line each: `* PATH: REASON`. Warnings stand
+before the OK: `* PATH: warning: REASON`. The topic `definitions` has the rules.
+
+### EXPORT
+
+<<verb EXPORT>>
+
+The data lines together are one JSON document. Without a scenario it has the topology and the
+calendars, too.
+
+### DROP
+
+<<verb DROP>>
+
+A version that a schedule names is `CONFLICT`. Sessions that were made with it keep it.
+
+### ATTACH
+
+<<verb ATTACH>>
+
+A file keeps the id that it carries; one whose id is taken here is refused.
+
+### DETACH
+
+<<verb DETACH>>
+
+With open sessions it is `CONFLICT`.
+
+### PURGE
+
+<<verb PURGE>>
+
+With both options a session goes that neither keeps: it is older than `-DAYS`, and not among the
+newest. With `-DAYS` old records of due times go, too. The agent itself purges once an hour what
+is older than `--keep-days` (<<KEEP_DAYS>> days).
+
+### METRICS
+
+<<verb METRICS>>
+
+Each data line is one of Prometheus' text format.
+
+### HELP
+
+<<verb HELP>>
+
+### QUIT
+
+<<verb QUIT>>
+
+### SCHED LIST
+
+<<verb SCHED LIST>>
+
+### SCHED SHOW
+
+<<verb SCHED SHOW>>
+
+### SCHED ADD
+
+<<verb SCHED ADD>>
+
+### SCHED SET
+
+<<verb SCHED SET>>
+
+Variables that are not named keep their values.
+
+### SCHED DEL
+
+<<verb SCHED DEL>>
+
+### SCHED ON
+
+<<verb SCHED ON>>
+
+### SCHED OFF
+
+<<verb SCHED OFF>>
+
+### SCHED NEXT
+
+<<verb SCHED NEXT>>
+
+### SCHED WHY
+
+<<verb SCHED WHY>>
+
+### SCHED PLAN
+
+<<verb SCHED PLAN>>
+
+### SCHED UPDATE
+
+<<verb SCHED UPDATE>>
+
+### CALENDAR LIST
+
+<<verb CALENDAR LIST>>
+
+### CALENDAR ADD
+
+<<verb CALENDAR ADD>>
+
+### CALENDAR SET
+
+<<verb CALENDAR SET>>
+
+### CALENDAR DEL
+
+<<verb CALENDAR DEL>>
+"""
+MANUAL_CLIENT = r"""
+## client: the verbs as commands
+
+`agentcli.py` is a file of its own, and needs nothing else either. It has each verb as a
+command, in small letters:
+
+    python agentcli.py ping
+    python agentcli.py exec FIRST folder=/etc --name "a first try" --wait
+    python agentcli.py sessions --status ERROR --limit 20
+    python agentcli.py sched add EVENING FIRST -1 GLOBAL "daily at 18:00"
+    python agentcli.py log 1001 --follow
+    python agentcli.py import weather.json
+
+`python agentcli.py --help` lists the commands, `python agentcli.py exec --help` the options of
+one.
+
+- `--host` and `--port` say where the agent is (127.0.0.1, 20910).
+- `--wait` of `exec` waits for the end of the session.
+- Listings are tables; columns that are empty throughout are left out, and times are those of
+  the reader. Fields of the OK line are a table below. When there is nothing to list, that is
+  said on a terminal alone.
+- With `--json` each data line is a JSON object on one line, and so are the fields of the OK
+  line, as the last one.
+- An option of a newer agent that the client does not know can be given in the protocol's own
+  form: `-OPTION=value`. What stands behind `--` is neither option nor variable.
+- `import` takes several files, and `-` for standard input. It ends at the first that is
+  refused.
+
+Its exit status:
+
+    0    all is well; the session that exec --wait or wait told of has not ended badly
+    1    that session ended in ERROR or STOPPED
+    2    wrong usage, or a file that cannot be read
+    3    no connection, or it was lost
+    4    refused by the agent: its ERR is on standard error
+    130  Ctrl-C
+    141  nobody reads the output
+"""
+MANUAL_CRONTAB = r"""
+## crontab: coming from cron
+
+    crontab -l | python agentcli.py import --crontab - --dry-run
+    crontab -l | python agentcli.py import --crontab -
+
+Each entry becomes a scenario with one `os` task, and a schedule. `--dry-run` shows the
+definitions and imports nothing. It asks the agent which lines it would refuse; without an agent
+it says that the rules are not checked.
+
+What is carried over:
+
+- the five fields, and `@daily` and its kin; `@reboot` becomes `startup`: each start of the
+  agent,
+- the settings above an entry, such as `PATH=` and `SHELL=`; `CRON_TZ` (needs zones with a
+  name); `RANDOM_DELAY` as `jitter`,
+- `%` as standard input,
+- cron's ways: sessions may overlap, and what was missed is skipped.
+
+What is not carried over is told on standard error, with its line, and counted as `left_out` in
+the line on standard output: lines of another user, `~`, a rule that the agent refuses. The exit
+status is 0 all the same. `MAILTO` sends no mail: what a command prints is in `LOG`.
+
+A system's crontab names a user in each line: `/etc/crontab` and files of a `cron.d` are taken
+for such. For others say `--system yes`, or `no`; a file that could be either is refused.
+
+The names follow from the file and the program, so the same crontab again changes nothing. When
+a command has changed, `--replace` takes the new one. Each schedule is set back to its line,
+enabled, whatever `SCHED SET` or `OFF` has made of it. A schedule whose line is gone is told,
+and not deleted.
+
+### Moving over
+
+The schedules are enabled at once. A line that is still in cron would run twice. So:
+
+1. `HOLD "moving from cron"`
+2. import the crontab
+3. take the lines out of cron
+4. `RELEASE`
+
+What comes due between 1 and 4 is left to cron, and is not made up for. A due time between 3 and
+4 runs in neither, so be quick. `SCHED WHY` lists it as skipped. The hold is the whole agent's:
+other schedules run what they have missed at the release, as their `misfire` says.
+"""
+MANUAL_OPTIONS = r"""
+## options: the command line of agent.py
+
+<<options>>
+
+Exit codes: 0 stopped as asked, or done; 1 it cannot start, or a document was refused (why is on
+standard error); 2 wrong usage.
+
+`--max-sessions` bounds what runs at once, whatever it needs. Sessions that wait for others do
+not count.
+
+`--name` tells agents apart that share a master. Each has its own sessions and schedules:
+`EXEC -AGENT=NAME` and a schedule's `agent` leave them to that one, which sees them within 5 s.
+One agent of a name runs on a master at a time; a second one ends with exit code 1 and says who
+holds the name.
+
+In a container, give `--host-id`: its host name changes with each start.
+"""
+MANUAL_OPERATING = r"""
+## operating: an agent that stays
+
+### Starting at boot
+
+Under systemd, `/etc/systemd/system/agent.service`:
+
+    [Unit]
+    Description=agent.py
+
+    [Service]
+    Type=notify
+    User=etl
+    ExecStart=/usr/bin/python3 /opt/agent/agent.py
+    KillMode=mixed
+    TimeoutStopSec=90
+    Restart=on-failure
+
+    [Install]
+    WantedBy=multi-user.target
+
+With `KillMode=mixed` a stop of the unit asks the agent alone to stop. It lets running sessions
+end, for <<STOP_S>>; `TimeoutStopSec` has to be longer. What is still there when the agent has
+ended, is ended by systemd. For `SHUTDOWN -LEAVE` the unit needs `KillMode=process`. If the unit
+has `RestrictAddressFamilies=`, it must include `AF_NETLINK`, or each connection costs tens of
+milliseconds.
+
+Without systemd, a line in the user's crontab:
+
+    @reboot cd /opt/agent && exec python3 agent.py 2>> agent.log
+
+### Its log
+
+The agent's own log is a line an entry on standard error: repositories attached and lost,
+sessions that were stale, schedules that cannot fire, steps of the clock, faults. What tasks
+print is not in it, but in `LOG`. `ERR INTERNAL` names a fault; its id finds the traceback in
+the log.
+
+### Looking
+
+`PING` tells how it is, `METRICS` is for Prometheus, `SESSIONS -STATUS=ERROR` lists what failed,
+`SCHED WHY` what did not run.
+
+    status=READY       all is well
+    status=DEGRADED    a repository cannot be used; it is tried again and again
+    status=STANDBY     a repository can only be read
+    status=STOPPING    SHUTDOWN, or a signal
+
+### Stopping the agent
+
+`SHUTDOWN`, SIGTERM and SIGINT stop it in good order:
+
+1. Nothing new begins. EXEC and RESTART are `ERR STOPPING`.
+2. Running sessions may end: for <<STOP_S>>, or as long as `-MAX_WAIT` says. Then they are
+   stopped, and end `STOPPED`. A second signal, or `-IMMEDIATE`, stops them at once.
+3. What is outstanding stays so, for the next start.
+4. All is written down, and the files are closed.
+
+It has stopped when its process has ended; its last line of log is `stopped`. Only then another
+one may start. A closed terminal (SIGHUP) stops nothing.
+
+### Backup
+
+A copy by `cp` of a live repository may be broken. Let SQLite copy it, also while the agent
+runs:
+
+    sqlite3 sqlite_repos/master.db  ".backup /backup/master.db"
+    sqlite3 sqlite_repos/workrep.db ".backup /backup/workrep.db"
+
+Programs that follow SQLite files work as well. When the agent has stopped, `cp` is right; then
+no `-wal` file is left.
+
+To put copies back: stop the agent, see that no `-wal` and no `-shm` file is left beside the old
+ones, put the copies in their place, and start it. Sessions that ran when the copy was made are
+stale then.
+
+### Moving to another host
+
+1. `SHUTDOWN`, and wait for its end.
+2. Copy `agent.py` and the folder `sqlite_repos`. Paths of work repositories in or below the
+   master's folder move with it.
+3. Start it there. Do not start the old one again.
+
+Sessions that ran when the old host was lost are left alone by the new one: `CLEAN -HOST=ID`
+closes them. The log tells the id.
+
+### Upgrading
+
+1. `SHUTDOWN`, and wait for its end. `SHUTDOWN -LEAVE` lets sessions run on whose `on_stale` is
+   `adopt`; the others are waited for.
+2. Copy the new `agent.py` over the old one.
+3. Start it.
+
+It brings the files to its own form, each in one transaction, and keeps a copy of each as it
+was: `FILE.vN` beside it (`FILE.vN.2` when there is one already). An older agent refuses a newer
+file: to go back, put the copies in place.
+
+### Repositories
+
+`ATTACH NAME PATH -CREATE` makes a further work repository, and `DETACH` lets one go. Two may
+have scenarios of the same name: without `-REPO` the one of the lowest id is taken. Files are
+made with mode 0600. On a network file system they are refused, unless `--insecure-fs` is given.
+
+Beside a work repository `workrep.db` there may be:
+
+- `workrep.db-wal` and `-shm`: SQLite's own, while it is open,
+- `workrep.db.secret.HEX`: secrets of an open session,
+- `workrep.db.spool.SESSION.RUN.HEX`: what an `adopt` session has printed and is not recorded
+  yet,
+- `workrep.db.vN`: copies from upgrades,
+- `.workrep.db.HEX.part` and `.new`: a file that is being made. One that is days old was left by
+  a crash and may be deleted.
+
+HEX are 16 digits that nobody can foresee. The name of a repository's file has under 230 bytes.
+
+Keep repositories in a folder that no other user may write (`chmod go-w`). One that others may
+replace, or put files beside, is told at the start.
+
+They are plain SQLite files. Other programs may read them while the agent runs, and may have
+tables of their own in them. Do not replace a file under a running agent; should it happen, the
+agent opens the new one and says so in its log.
+
+### Keeping
+
+Ended sessions are kept for <<KEEP_DAYS>> days (`--keep-days`), with all that they printed.
+`PURGE` deletes earlier. `EXEC -LEVEL` keeps less of what ends well.
+"""
+MANUAL_LIMITS = r"""
+## limits: how much, how long
+
+<<limits>>
+
+When a limit is reached the answer says so: `ERR BUSY`, `ERR TOO_LONG`, `ERR BAD_REQUEST`, or
+the task's message.
+"""
+MANUAL_GUARANTEES = r"""
+## guarantees: what you can rely on
+
+- **Acknowledged is on disk.** `OK session=` is sent after the commit (WAL, `synchronous=FULL`).
+  The session survives `kill -9` and a power cut. Requests that come together share a commit.
+  What cannot be written within <<WRITE_S>> is `ERR REPOSITORY`, and was not made.
+- **Nothing runs twice in silence.** That a task begins is on disk before its process starts.
+  After a crash its leftovers are ended first, then `on_stale` decides.
+- **A due time fires once**, and every due time has its record.
+- **Stop means stop.** `STOP -IMMEDIATE`, a timeout and `SHUTDOWN -IMMEDIATE` leave no process
+  of the session alive, also none that called `setsid` or ignores SIGTERM. They are found by
+  child relation, process group, OS session and a marker in their environment (`AGENT_MARKER`),
+  and looked for until there are none. Beyond that is what gave away both its parent and its
+  environment, or changed its user: let the unit of systemd end that. Where there is no /proc
+  (macOS), the process group is ended.
+- **A repository in trouble delays nothing else.** When it is locked, full or gone, running
+  sessions go on. What they have to record is kept and written later. What has not begun waits.
+  PING says `DEGRADED`, and it comes back by itself. A listing gives the lines of the others,
+  then `ERR REPOSITORY`.
+- **Secrets are shown nowhere**, and no value of a variable becomes a command, SQL or code.
+- **Nobody else's file is taken for the agent's.** What it makes beside another file has a name
+  that nobody can foresee, and is never written through a link. Locks, secrets, spools and
+  SQLite's own files that are links, or belong to somebody else than the agent's user, root or
+  the repository's owner, are not used: a line names the file and says what to do.
+- **Nobody else is served** but root and the agent's own user.
+- **Output is kept as it came**, by pipes: also what is printed to `/dev/stderr`. Nothing
+  printed can imitate a reply or drive a terminal.
+- **What is asked of the network has a limit in time.** TLS is verified, and no login goes to
+  another place than the one that it was given for.
+- **One bad client, session, schedule or repository costs the others nothing.**
+"""
+MANUAL_TROUBLES = r"""
+## troubleshooting: what went wrong
+
+**It does not start.** One line on standard error says why, and the exit code is 1.
+
+    an agent named X is running on this master       stop that one, or give another --name
+    port N of H cannot be taken                      another program has it: --port
+    the master repository X does not exist           --create makes it
+    the file has schema version N                    a newer agent.py made it: use that one
+    no loopback address                              this version listens on loopback alone
+
+**ERR AUTH.** You are not the agent's user: run the client as that user, or as root. A client
+that closes at once is nobody: let it read the reply. In a container or a sandbox the agent may
+not be able to ask the kernel.
+
+**A session does not begin.** `STATUS N`: its state is `WAITING` or `QUEUED`. `PING` says
+whether the agent is held, and how much runs. It may wait for its `-AT`, for the limit of its
+scenario (`concurrency`), for the hold of its schedule, or for a free place (`--max-sessions`).
+A session of another agent's name (`-AGENT`) waits for that agent.
+
+**A session failed.** `STATUS N` has the message of each step and task, `LOG N` what was
+printed. Mend it, then `RESTART N`.
+
+**A schedule did not run.** `SCHED WHY NAME`. Its OK line tells what stands in the way now. Is
+it enabled? Does it belong to this agent (`SCHED SHOW NAME`)? `SCHED NEXT NAME -ALL` shows what
+its window takes away.
+
+**A command works in my shell, and not here.** A task has the agent's environment, not that of
+your login: give `cwd`, `env`, and full paths. A string command is run by `/bin/sh`. In double
+quotes of JSON a backslash is written twice.
+
+**A variable is empty in a command.** Write `${day}`, with braces, or `$VAR_day`. `$day` is a
+variable of the shell.
+
+**A number compares wrong in SQL.** Variables are text: `cast(:n as integer)`.
+
+**An error says `stale`.** The agent, or its host, stopped without warning while the session
+ran. `RESTART` goes on with it. Its scenario's `on_stale` can say what is to be done the next
+time.
+
+**PING says DEGRADED.** `REPOS` tells which repository, and why. `DEGRADED` goes away by itself
+when the file can be used again. Another program that holds a lock of SQLite for long is a usual
+reason.
+
+**The zone is not known.** Zones with a name need Python 3.9 and a time-zone database. Leave the
+zone out, and start the agent with `TZ=Europe/Zurich`.
+
+**ERR INTERNAL fault ID.** A fault of the agent. Its log has the ID and what led there.
+"""
+MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
+                MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CLIENT, MANUAL_CRONTAB,
+                MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_LIMITS, MANUAL_GUARANTEES,
+                MANUAL_TROUBLES)
+
+_PLACE = re.compile("<<([^<>\n]+)>>")
+_HEADING = re.compile("^(##+) ([^:\n]+)(?:: .*)?$", re.M)
+
+
+class Limit(NamedTuple):
+    """A number that the manual tells: prose names it <<NAME>>."""
+    name: str
+    value: Any
+    unit: str               # bytes, seconds, another plural noun, or nothing
+    meaning: str
+
+
+LIMITS = (
+    Limit("SESSIONS_PER_CORE", SESSIONS_PER_CORE, "",
+          "sessions at once for each core of the host (`--max-sessions`)"),
+    Limit("MAX_QUEUE", MAX_QUEUE, "", "outstanding sessions of an agent (`--max-queue`)"),
+    Limit("MAX_CONNECTIONS", MAX_CONNECTIONS, "", "connections at once (`--max-connections`)"),
+    Limit("MAX_LINE", MAX_LINE, "bytes", "of a request (`--max-line`)"),
+    Limit("MAX_IMPORT_LINE", MAX_IMPORT_LINE, "bytes", "of an IMPORT request"),
+    Limit("MAX_NAME", MAX_NAME, "characters", "of a name"),
+    Limit("MIN_SECRET", MIN_SECRET, "characters", "of a secret, at least"),
+    Limit("MAX_CAPTURE", MAX_CAPTURE, "bytes", "of output or answer that a variable takes"),
+    Limit("MAX_OUTPUT", MAX_OUTPUT, "bytes", "kept of what a task prints (`--max-output`)"),
+    Limit("MAX_LOG_LINE", MAX_LOG_LINE, "bytes", "of a line of output; a longer one is split"),
+    Limit("MAX_LIST", MAX_LIST, "", "lines of a listing, by `-LIMIT`"),
+    Limit("MAX_REPOSITORIES", MAX_REPOSITORIES, "", "work repositories of a master"),
+    Limit("KEEP_DAYS", KEEP_DAYS, "", "days that ended sessions are kept (`--keep-days`)"),
+    Limit("MAX_MISSED", MAX_MISSED, "", "sessions that `misfire=all` makes at most"),
+    Limit("MISSED_S", MISSED_S, "seconds", "how old a due time of `misfire=all` may be, unless "
+          "`grace` says it"),
+    Limit("MAX_VISITS", MAX_VISITS, "", "due times that SCHED PLAN plays"),
+    Limit("WRITE_S", WRITE_S, "seconds", "in which a request has to be on disk"),
+    Limit("TERM_S", TERM_S, "seconds", "between SIGTERM and SIGKILL"),
+    Limit("KILL_S", KILL_S, "seconds", "that the end of a process is waited for, after SIGKILL"),
+    Limit("STOP_S", STOP_S, "seconds", "that SHUTDOWN lets sessions run on (`-MAX_WAIT`)"),
+    Limit("YIELD_S", YIELD_S, "seconds", "that a session's begin gives way to requests"),
+    Limit("LATE_S", LATE_S, "seconds", "after which a begin is late"),
+    Limit("STEP_S", STEP_S, "seconds", "by which the clock has to jump to be told of"),
+    Limit("EXCLUDED_S", EXCLUDED_S, "seconds", "between two records of what a window excludes"),
+    Limit("CLEAN_S", CLEAN_S, "seconds", "between two looks for stale sessions (`--clean-every`)"),
+    Limit("HEARTBEAT_S", HEARTBEAT_S, "seconds", "between two looks at what others have changed"),
+    Limit("STRANGER_S", STRANGER_S, "seconds", "that a client who is not known may be silent"),
+    Limit("LINGER_S", LINGER_S, "seconds", "that is read on, and thrown away, before a connection "
+          "is closed"),
+    Limit("SILENCE_S", SILENCE_S, "seconds", "that a server of `http` or `mail` may be silent"),
+    Limit("ANSWER_S", ANSWER_S, "seconds", "until the answer of `http` begins"),
+    Limit("CONTENT_S", CONTENT_S, "seconds", "that the content of `http` may take"),
+    Limit("MAX_REDIRECTS", MAX_REDIRECTS, "", "redirects of `http`"),
+    Limit("MAIL_S", MAIL_S, "seconds", "that a mail may take"),
+)
+STATE_MEANINGS = {
+    WAITING: "waits for its start time, for a limit, or for the end of a hold",
+    QUEUED: "waits for a free place of the agent",
+    RUNNING: "its tasks run",
+    DONE: "ended well",
+    WARNING: "ended well, but a task warned, or a failure was passed over",
+    ERROR: "ended badly",
+    STOPPED: "was stopped",
+}
+CODES = (BadRequest, UnknownVerb, NotFound, Exists, Conflict, AuthError, Denied, Busy, Stopping,
+         RepositoryError, TooLong, WaitTimeout, Internal)
+FIELD_TABLES = {
+    "scenario": SCENARIO_FIELDS, "step": STEP_FIELDS, "concurrency": CONCURRENCY_FIELDS,
+    "schedule": SCHEDULE_FIELDS, "task": TASK_FIELDS, "data_server": DATA_SERVER_FIELDS,
+    "logical_schema": LOGICAL_SCHEMA_FIELDS, "calendar": CALENDAR_FIELDS,
+}
+
+
+def make_manual(topic=""):
+    """The manual as text, or one topic of it: what stands below a heading, in any case; `sessions`
+    is a chapter and `SESSIONS` a verb. `SCHED` gives all whose name begins so. NotFound names the
+    chapters."""
+    text = "".join(MANUAL_FILES)
+    wanted = " ".join(topic.split())
+    if wanted:
+        text = "\n".join(_find_parts(text, wanted))
+    return _PLACE.sub(_fill_place, text)
+
+
+def list_topics():
+    """The chapters: [(name, what it is about)]."""
+    chapters = re.findall("^## ([^:\n]+): (.*)$", "".join(MANUAL_FILES), re.M)
+    return [(name, about) for name, about in chapters]
+
+
+def _find_parts(text, wanted):
+    """The parts of the manual with this heading; each ends before the next of its rank.
+    NotFound."""
+    headings = list(_HEADING.finditer(text))
+    names, places = [heading.group(2) for heading in headings], []
+    for fits in (lambda name: name == wanted, lambda name: name.lower() == wanted.lower(),
+                 lambda name: name.lower().startswith(wanted.lower() + " ")):
+        places = places or [place for place, name in enumerate(names) if fits(name)]
+    if not places:
+        raise NotFound("the manual has no topic %s; there are %s, each verb, and each type of task"
+                       % (shorten(wanted), ", ".join(name for name, _ in list_topics())))
+    for place in places:
+        rank = len(headings[place].group(1))
+        behind = [other.start() for other in headings[place + 1:] if len(other.group(1)) <= rank]
+        yield text[headings[place].start():behind[0] if behind else len(text)].rstrip() + "\n"
+
+
+def _fill_place(match):
+    """What stands for <<a table>>, <<a table of something>>, or <<A_LIMIT>>."""
+    table, _, name = match.group(1).partition(" ")
+    makers = {"topics": _tell_topics, "states": _tell_states, "codes": _tell_codes,
+              "options": _tell_options, "limits": _tell_limits, "mail": _tell_mail}
+    if table in makers:
+        return makers[table]()
+    if table == "fields":
+        return _tell_fields(FIELD_TABLES[name])
+    if table == "task":
+        return _tell_fields(TASK_TYPES[name].fields)
+    if table == "verb":
+        return _tell_verb(name)
+    return next(_tell_amount(limit) for limit in LIMITS if limit.name == table)
+
+
+def _wrap(text, first="", further=""):
+    """A text in lines that begin with `first` and `further`; what is in backquotes stays whole."""
+    import textwrap
+    text = re.sub("`[^`]*`", lambda match: match.group().replace(" ", "\0"), text)
+    return textwrap.fill(text, WIDTH, initial_indent=first, subsequent_indent=further,
+                         break_long_words=False, break_on_hyphens=False).replace("\0", " ")
+
+
+def _items(texts):
+    return "\n".join(_wrap(text, "- ", "  ") for text in texts)
+
+
+def _capital(text):
+    return text[:1].upper() + text[1:]
+
+
+def _tell_topics():
+    return _items("`%s`: %s" % topic for topic in list_topics())
+
+
+def _tell_states():
+    lines = []
+    for state, meaning in STATE_MEANINGS.items():
+        before = " or ".join("`%s`" % each for each in TRANSITIONS[state])
+        lines.append("`%s`: %s. It comes after %s%s." % (
+            state, meaning, before, ", or is the first" if state in (WAITING, QUEUED) else ""))
+    return _items(lines)
+
+
+def _tell_codes():
+    return _items("`%s`: %s" % (kind.code, " ".join((kind.__doc__ or "").split()))
+                  for kind in CODES)
+
+
+def _tell_options():
+    return _items("`%s`%s: %s." % (
+        option.words, " (%d to %d)" % option.limits if option.limits else "", option.told)
+        for option in COMMAND_OPTIONS)
+
+
+def _tell_limits():
+    return _items("%s: %s" % (_tell_amount(limit), limit.meaning) for limit in LIMITS)
+
+
+def _tell_mail():
+    return _items("`%s`: %s." % item for item in MAIL_FIELDS.items())
+
+
+def _tell_amount(limit):
+    """A number with its unit, as people say it."""
+    if limit.unit == "bytes":
+        for size, name in ((1 << 20, "MiB"), (1 << 10, "KiB")):
+            if limit.value % size == 0:
+                return "%d %s" % (limit.value // size, name)
+    if limit.unit == "seconds":
+        for size, name in ((86400, "day"), (3600, "hour")):
+            if limit.value % size == 0:
+                return "%d %s%s" % (limit.value // size, name, "s" * (limit.value > size))
+        return "%g s" % limit.value
+    return ("{:,} %s" % limit.unit).format(limit.value).strip()
+
+
+def _tell_fields(fields):
+    """The fields of an object of a definition."""
+    return _items("`%s` (%s): %s." % (name, _tell_kind(field), field.meaning)
+                  for name, field in fields.items())
+
+
+def _tell_kind(field):
+    """What a field takes, and what it is when it is left out."""
+    notes = [field.kind.told]
+    if field.required:
+        notes.append("required")
+    elif field.default not in (None, "", [], {}):
+        notes.append("default %s" % json.dumps(field.default))
+    return "; ".join(notes)
+
+
+def _tell_verb(name):
+    """The form of a verb, its words, and its reply."""
+    form = next(form for form in VERB_FORMS if form.name == name)
+    parts = [_wrap(form.text, "    ", "        "), _wrap(_capital(form.help) + ".")]
+    words = [part for part in list_parts(form) if part.meaning]
+    if words:
+        parts.append(_items(map(_tell_word, words)))
+    if any(not part.meaning for part in list_parts(form)):
+        parts.append("The other options are fields of a schedule (topic `fields of a schedule`).")
+    if form.reply in (AS_FIELDS, AS_ROWS, AS_RECORD):
+        parts += [_tell_line("* ", line) for line in form.lines]
+    parts += [_tell_line("OK ", line) for line in form.oks if line.keys]
+    return "\n\n".join(parts)
+
+
+def _tell_word(part):
+    kind = find_kind(part.kind)
+    shown = part.name + ("=" + part.shown if part.shown else "")
+    return "`%s`%s: %s." % (shown, " (%s)" % kind.told if kind else "", part.meaning)
+
+
+def _tell_line(begin, line):
+    """A line of a reply and its fields."""
+    head = "Reply, %s:" % line.about
+    fields = _items("`%s`%s: %s." % (
+        key.name, "" if key.kind == TEXT_KEY else " (%s)" % key.kind, key.meaning)
+        for key in line.keys)
+    return "\n\n".join([head, _wrap(begin + line.form, "    ", "        "), fields])
 
 
 # ======================================================================================
@@ -11792,13 +14399,10 @@ def internal(error, hidden):
 
 def schedule_fields(repository, stored, due):
     """The line of a StoredSchedule."""
-    schedule, hold = stored.schedule, stored.hold
-    names = "name agent scenario version context rule timezone enabled".split()
-    fields = [(name, getattr(schedule, name)) for name in names] + [
-        ("hold", hold is not None), ("next", due and local_iso(due)),
-        ("last", instant(stored.last)), ("repository", repository.name)]
-    return fields + ([("hold_reason", hold.reason), ("hold_until", instant(hold.until))]
-                     if hold else [])
+    hold = stored.hold
+    more = {"hold_reason": hold.reason, "hold_until": hold.until} if hold else {}
+    return fill(SCHEDULE_LINE, stored.schedule._asdict(), hold=hold is not None, next=due,
+                last=stored.last, repository=repository.name, **more)
 
 
 @verb("SCHED LIST")
@@ -11813,17 +14417,18 @@ def _sched_show(agent, request):
         yield schedule_fields(repository, stored, due)
         schedule, hold = stored.check().schedule, stored.hold
         for option, value in schedule.options.items():
-            yield [("option", option.replace("session_", "").upper()), ("value", value)]
+            yield fill(OPTION_LINE, {"option": option.replace("session_", "").upper(),
+                                     "value": value})
         for variable, value in schedule.variables.items():
-            yield [("variable", variable), ("value", value)]
+            yield fill(VARIABLE_LINE, {"variable": variable, "value": value})
         for kind, name, met in repository.db.read(
                 repository.schedules.list_conditions, schedule.name):
-            yield [("after", name), ("kind", kind), ("met", instant(met))]
+            yield fill(AFTER_LINE, {"after": name, "kind": kind, "met": met})
         if stored.waiting is not None:
-            yield [("waiting", instant(stored.waiting))]
+            yield fill(DELAYED_LINE, {"waiting": stored.waiting})
         if hold:
-            yield [("held", instant(hold.since)), ("by", hold.by), ("until", instant(hold.until)),
-                   ("reason", hold.reason)]
+            yield fill(HELD_LINE, {"held": hold.since, "by": hold.by, "until": hold.until,
+                                   "reason": hold.reason})
 
 
 @verb("SCHED ADD")
@@ -11834,7 +14439,7 @@ def _sched_add(agent, request):
     given = {name: request[name.upper()] for name in ("name", "scenario", "version", "context")}
     given.update(rule=request["RULE"] or "", variables=request.variables)
     agent.changes.add(_schedule(agent, given, _schedule_changes(request)), request["-REPO"])
-    return [("schedule", request["NAME"])]
+    return fill(SCHEDULE_NAME_LINE, {"schedule": request["NAME"]})
 
 
 def _schedule_changes(request):
@@ -11860,13 +14465,13 @@ def _sched_set(agent, request):
         return _schedule(agent, schedule.options, schedule._asdict(), changes,
                          {"variables": dict(schedule.variables, **request.variables)})
     agent.changes.set(request["NAME"], request["-REPO"], changed)
-    return [("schedule", request["NAME"])]
+    return fill(SCHEDULE_NAME_LINE, {"schedule": request["NAME"]})
 
 
 @verb("SCHED DEL")
 def _sched_del(agent, request):
     agent.changes.delete(request["NAME"], request["-REPO"])
-    return [("schedule", request["NAME"])]
+    return fill(SCHEDULE_NAME_LINE, {"schedule": request["NAME"]})
 
 
 @verb("SCHED OFF")
@@ -11875,7 +14480,7 @@ def _sched_on_off(agent, request):
     is_on = request.verb == "SCHED ON"
     agent.changes.set(request["NAME"], request["-REPO"],
                       lambda schedule: schedule._replace(enabled=is_on))
-    return [("schedule", request["NAME"]), ("enabled", is_on)]
+    return fill(ENABLED_LINE, {"schedule": request["NAME"], "enabled": is_on})
 
 
 @verb("SCHED NEXT")
@@ -11883,26 +14488,25 @@ def _sched_next(agent, request):
     for due, name, repository, note in agent.listing.preview(
             request["NAME"], request["-REPO"], request["-FROM"], request["-TO"],
             request["-COUNT"] or 10, "-ALL" in request):
-        yield [("schedule", name), ("due", local_iso(due)), ("note", note)] + _origin(
-            agent, repository.id)
+        yield fill(COMING_LINE, {"schedule": name, "due": due, "note": note},
+                   **_origin(agent, repository.id))
 
 
 def _origin(agent, number):
     """What tells schedules of one name apart, where several repositories are attached."""
     names = {place.attachment.id: place.attachment.name for place in agent.places.list_all()}
-    return [("repository", names.get(number))] if len(names) > 1 else []
+    return {"repository": names.get(number)} if len(names) > 1 else {}
 
 
 @verb("SCHED WHY")
 def _sched_why(agent, request):
     for repository, row in agent.listing.list_occurrences(request["NAME"], request["-REPO"],
                                                           request["-LIMIT"] or 50):
-        yield columns(row, "schedule due last_due count decision reason session status decided") + [
-            ("message", explain(row))] + _origin(agent, repository.id)
+        yield fill(OCCURRENCE_LINE, row, message=explain(row), **_origin(agent, repository.id))
     with contextlib.suppress(NotFound):         # deleted since
         notes = [note for schedule in agent.listing.get(request["NAME"], request["-REPO"])
                  for note in list_state(*schedule, hold=agent.hold)]
-        return [("note", "; ".join(notes))] if notes else None
+        return fill(OUTLOOK_LINE, {"note": "; ".join(notes)} if notes else {})
 
 
 @verb("SCHED PLAN")
@@ -11916,45 +14520,46 @@ def _sched_plan(agent, request):
     end, visits = agent.listing.plan(period, request["-REPO"], troubles)
     for visit in visits:
         if visit.outcome != STARTS or "-ALL" in request:
-            yield visit_fields(visit) + _origin(agent, visit.schedule[0])
+            yield visit_fields(visit, **_origin(agent, visit.schedule[0]))
     if troubles:
         raise troubles[0]
     counts = collections.Counter(visit.outcome for visit in visits)
-    return [("from", local_iso(begin)), ("to", local_iso(end)), ("slots", agent.queue.slots),
-            ("due", len(visits))] + [(outcome, counts[outcome]) for outcome in OUTCOMES]
+    sums = {outcome: counts[outcome] for outcome in OUTCOMES}
+    return fill(PLANNED_LINE, dict(sums, to=end, slots=agent.queue.slots, due=len(visits)),
+                **{"from": begin})
 
 
-def visit_fields(visit):
+def visit_fields(visit, **origin):
     """The line of a due time in a plan."""
-    return [("schedule", visit.name), ("due", local_iso(visit.due)),
-            ("begin", visit.begin and local_iso(visit.begin)),
-            ("end", visit.begin and local_iso(visit.end)),
-            ("duration", round(visit.duration, 3) if visit.is_known else None),
-            ("outcome", visit.outcome), ("note", "; ".join(visit.notes))]
+    return fill(VISIT_LINE, {
+        "schedule": visit.name, "due": visit.due, "begin": visit.begin,
+        "end": visit.begin and visit.end,
+        "duration": round(visit.duration, 3) if visit.is_known else None,
+        "outcome": visit.outcome, "note": "; ".join(visit.notes)}, **origin)
 
 
 @verb("SCHED UPDATE")
 def _sched_update(agent, request):
-    return [("schedules", agent.schedules.update())]
+    return fill(UPDATED_LINE, {"schedules": agent.schedules.update()})
 
 
 @verb("CALENDAR LIST")
 def _calendar_list(agent, request):
     for name, dates in sorted(agent.master.calendars().items()):
-        yield [("calendar", name), ("dates", dates)]
+        yield fill(CALENDAR_LINE, {"calendar": name, "dates": dates})
 
 
 @verb("CALENDAR SET")
 @verb("CALENDAR ADD")
 def _calendar_put(agent, request):
     agent.changes.put_calendar(request["NAME"], request["DATES"], request.verb == "CALENDAR ADD")
-    return [("calendar", request["NAME"])]
+    return fill(CALENDAR_NAME_LINE, {"calendar": request["NAME"]})
 
 
 @verb("CALENDAR DEL")
 def _calendar_del(agent, request):
     agent.changes.delete_calendar(request["NAME"])
-    return [("calendar", request["NAME"])]
+    return fill(CALENDAR_NAME_LINE, {"calendar": request["NAME"]})
 
 
 # ======================================================================================
@@ -11964,7 +14569,7 @@ def _calendar_del(agent, request):
 
 @verb("PING")
 def _ping(agent, request):
-    return ping(agent)
+    return fill(PING_LINE, ping(agent))
 
 
 @verb("EXEC")
@@ -11991,18 +14596,18 @@ def _exec_sync(agent, pending, timeout_s, has_left):
 @verb("STOP")
 def _stop(agent, request):
     status = agent.desk.stop(request["SESSION"], "-IMMEDIATE" in request)
-    return [("session", request["SESSION"]), ("status", status)]
+    return fill(STATE_LINE, {"session": request["SESSION"], "status": status})
 
 
 @verb("RESTART")
 def _restart(agent, request):
-    return ticket_fields(agent.desk.restart(request["SESSION"], request.variables,
-                                            request["-FROM"]))
+    ticket = agent.desk.restart(request["SESSION"], request.variables, request["-FROM"])
+    return fill(STATE_LINE, {"session": ticket.session, "status": ticket.status})
 
 
 @verb("CLEAN")
 def _clean(agent, request):
-    return [("cleaned", agent.keeper.clean(request["-HOST"]))]
+    return fill(CLEANED_LINE, {"cleaned": agent.keeper.clean(request["-HOST"])})
 
 
 @verb("HOLD")
@@ -12021,9 +14626,10 @@ def _release(agent, request):
 def _set_hold(agent, request, hold):
     if "-SCHEDULE" in request:
         agent.changes.hold(request["-SCHEDULE"], hold, request["-REPO"])
-        return [("schedule", request["-SCHEDULE"]), ("hold", hold is not None)]
+        return fill(SCHEDULE_HOLD_LINE, {"schedule": request["-SCHEDULE"],
+                                         "hold": hold is not None})
     agent.set_hold(hold)
-    return [("agent", agent.name), ("hold", hold is not None)]
+    return fill(AGENT_HOLD_LINE, {"agent": agent.name, "hold": hold is not None})
 
 
 @verb("SHUTDOWN")
@@ -12048,17 +14654,14 @@ def _status(agent, request):
     row, steps, tasks, secrets = repository.db.read(repository.views.get_history, number)
     yield session_fields(agent, row)
     for step in steps:
-        yield [("step", step["step"] + 1)] + columns(
-            step, "name attempt status begun ended message")
+        yield fill(STEP_LINE, step, step=step["step"] + 1)
         for task in tasks:
             if task["step_run"] == step["run"]:
-                yield [("task", "%d.%d" % (task["step"] + 1, task["task"] + 1))] + columns(
-                    task, "type name attempt status rc") + [("rows", task["row_count"])] + columns(
-                        task, "begun ended message")
-    for name, value in json.loads(row["variables"]).items():
-        yield [("variable", name), ("value", value)]
-    for name in secrets:
-        yield [("variable", name), ("value", MASK)]
+                yield fill(TASK_LINE, task, rows=task["row_count"],
+                           task="%d.%d" % (task["step"] + 1, task["task"] + 1))
+    values = dict(json.loads(row["variables"]), **dict.fromkeys(secrets, MASK))
+    for name, value in values.items():
+        yield fill(VARIABLE_LINE, {"variable": name, "value": value})
 
 
 @verb("LOG")
@@ -12083,28 +14686,28 @@ def _scenarios(agent, request):
                 scenario = repository.scenarios.parse(row["definition"], row["body"])
             except Unreadable as error:
                 message = error.message
-            yield [("repository", repository.name), ("scenario", row["name"]),
-                   ("version", row["version"]), ("steps", scenario and len(scenario.steps)),
-                   ("variables", ",".join(scenario.variables if scenario else ()))] + columns(
-                       row, "imported") + [("message", message)]
+            yield fill(SCENARIO_LINE, row, repository=repository.name, scenario=row["name"],
+                       steps=scenario and len(scenario.steps), message=message,
+                       variables=",".join(scenario.variables if scenario else ()))
 
 
 @verb("REPOS")
 def _repos(agent, request):
     for place in agent.places.list_all():
         number, name, path, _ = place.attachment
-        yield [("repository", name), ("id", number), ("path", path),
-               ("status", "TROUBLE" if place.reason else "ATTACHED"),
-               ("message", one_line(place.reason))]
+        yield fill(REPOSITORY_LINE, {
+            "repository": name, "id": number, "path": path,
+            "status": "TROUBLE" if place.reason else "ATTACHED",
+            "message": one_line(place.reason)})
 
 
 @verb("CONTEXTS")
 def _contexts(agent, request):
     topology = agent.master.topology()
     for name in topology["contexts"]:
-        yield [("context", name), ("schemas", ",".join(
+        yield fill(CONTEXT_LINE, {"context": name, "schemas": ",".join(
             "%s:%s" % (schema["name"], schema["contexts"][name])
-            for schema in topology["logical_schemas"] if name in schema["contexts"]))]
+            for schema in topology["logical_schemas"] if name in schema["contexts"])})
 
 
 @verb("IMPORT")
@@ -12113,7 +14716,7 @@ def _import(agent, request):
                                              "-REPLACE" in request)
     for warning in document.list_warnings():
         yield "%s: %s" % warning
-    return list(zip(("scenarios", "schedules"), counts))
+    return fill(IMPORTED_LINE, zip(("scenarios", "schedules"), counts))
 
 
 @verb("EXPORT")
@@ -12130,7 +14733,7 @@ def _drop(agent, request):
 @verb("ATTACH")
 def _attach(agent, request):
     number = agent.places.attach(request["NAME"], request["PATH"], "-CREATE" in request)
-    return [("repository", request["NAME"]), ("id", number)]
+    return fill(ATTACHED_LINE, {"repository": request["NAME"], "id": number})
 
 
 @verb("DETACH")
@@ -12142,7 +14745,7 @@ def _detach(agent, request):
 def _purge(agent, request):
     if not request:
         raise BadRequest("-DAYS=n or -KEEP=n is missing: say what to purge")
-    return [("purged", agent.keeper.purge(request["-DAYS"], request["-KEEP"]))]
+    return fill(PURGED_LINE, {"purged": agent.keeper.purge(request["-DAYS"], request["-KEEP"])})
 
 
 @verb("METRICS")
@@ -12614,39 +15217,10 @@ def parse_arguments(arguments):
     """The command line -> argparse's namespace, the settings; exits 2 when it is wrong."""
     parser = argparse.ArgumentParser(
         prog="agent.py", description="A job-execution and scheduling agent in one file.")
-    add = parser.add_argument
-    add("--name", default=DEFAULT_NAME, help="name of the agent (default %(default)s)")
-    add("--host", default="127.0.0.1", help="loopback address to listen on (default %(default)s)")
-    add("--port", type=_between(0, 65535), default=DEFAULT_PORT,
-        help="port to listen on, 0 for any (default %(default)s)")
-    add("--master", metavar="PATH", help="master repository (default sqlite_repos/master.db beside "
-        "agent.py, made when it does not exist)")
-    add("--create", dest="is_creating", action="store_true",
-        help="make the master of --master when it does not exist")
-    add("--import", dest="files", metavar="FILE", nargs="+",
-        help="import definitions, also beside a running agent, and exit")
-    add("--repo", metavar="NAME", help="work repository for --import (default: of the lowest id)")
-    add("--replace", action="store_true", help="let --import replace scenario versions")
-    add("--max-sessions", type=_between(1, 10000), metavar="N",
-        help="sessions at once (default %d per core)" % SESSIONS_PER_CORE)
-    add("--max-queue", type=_between(1, 10 ** 9), default=MAX_QUEUE, metavar="N",
-        help="outstanding sessions (default %(default)s)")
-    add("--max-connections", type=_between(1, 100000), default=MAX_CONNECTIONS, metavar="N",
-        help="connections at once (default %(default)s)")
-    add("--max-line", type=_between(MIN_LINE, MAX_IMPORT_LINE), default=MAX_LINE, metavar="BYTES",
-        help="bytes of a request (default %(default)s)")
-    add("--max-output", type=_between(1024, 1 << 30), default=MAX_OUTPUT, metavar="BYTES",
-        help="output kept of a task (default %(default)s)")
-    add("--keep-days", type=_between(1, 100000), default=KEEP_DAYS, metavar="DAYS",
-        help="how long ended sessions are kept (default %(default)s)")
-    add("--clean-every", dest="clean_every_s", type=_between(1, 86400), default=int(CLEAN_S),
-        metavar="SECONDS", help="between two looks for stale sessions (default %(default)s)")
-    add("--host-id", default="", metavar="ID", help="identity of this host (default: the system's)")
-    add("--insecure-fs", dest="is_insecure_fs", action="store_true",
-        help="allow repositories on a network file system")
-    add("--task", type=int, help=argparse.SUPPRESS)     # the role of a helper, for the agent itself
-    add("--hold", dest="spool", help=argparse.SUPPRESS)         # the role of a minder, likewise
-    add("--version", action="version", version="agent.py " + VERSION)
+    for option in COMMAND_OPTIONS:
+        _add_option(parser, option)
+    parser.add_argument("--task", type=int, help=argparse.SUPPRESS)     # the role of a helper
+    parser.add_argument("--hold", dest="spool", help=argparse.SUPPRESS)         # of a minder
     settings = parser.parse_args(arguments)
     try:
         check_name(settings.name)
@@ -12659,6 +15233,25 @@ def parse_arguments(arguments):
         settings.master = os.path.join(beside, "sqlite_repos", "master.db")
         settings.is_creating = True
     return settings
+
+
+def _add_option(parser, option):
+    """Adds a CommandOption; argparse has --help itself."""
+    keywords = {"help": option.told}
+    if option.attribute:
+        keywords["dest"] = option.attribute
+    if option.name == "--help":
+        return
+    if option.name == "--version":
+        keywords.update(action="version", version="agent.py " + VERSION)
+    elif not option.shown:
+        keywords["action"] = "store_true"
+    else:
+        keywords.update(metavar=option.shown, default=option.default,
+                        type=_between(*option.limits) if option.limits else str)
+        if option.count:
+            keywords["nargs"] = option.count
+    parser.add_argument(option.name, **keywords)
 
 
 def _between(low, high):
@@ -12697,6 +15290,7 @@ def _import_file(master, path, settings, clock):
             raise NotFound("no work repository %s is attached" % (settings.repo or "at all"))
         number, name, work_path, expected = attachments[0]
         repository = WorkRepository(number, name, work_path, clock).open(expected)
+        tell_doors(repository.db.label, work_path)
         with contextlib.closing(repository.db):
             document, counts = import_into(master, repository, text, settings.name,
                                            clock.now(), settings.replace)
@@ -12712,6 +15306,20 @@ def _import_file(master, path, settings, clock):
         print("%s: %d scenarios and %d schedules imported" % ((path,) + counts))
         return True
     return False
+
+
+def print_manual(topic):
+    """--manual: exit code 0, or 2 for a topic that there is not."""
+    try:
+        text = make_manual(topic)
+    except NotFound as error:
+        _say(error.message)
+        return EXIT_USAGE
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:             # whoever reads it has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return EXIT_OK
 
 
 def _say(text):
@@ -12759,7 +15367,7 @@ def run_to_end(agent, server, address):
         agent.start(address, server.port)
         server.listen()
         ready = "agent %s ready on %s:%d" % (agent.name, address, server.port)
-        print("%s version=%s repositories=%s" % (ready, VERSION, dict(ping(agent))["repositories"]),
+        print("%s version=%s repositories=%s" % (ready, VERSION, ping(agent)["repositories"]),
               file=sys.stderr, flush=True)
         notify_systemd()
         agent.run_until_stopped(wake_out, wake)
@@ -12788,6 +15396,8 @@ def raise_file_limit(settings):
 def main(arguments=None, clock=None):
     """The command line -> exit code."""
     settings, clock = parse_arguments(arguments), clock or Clock()
+    if settings.manual is not None:
+        return print_manual(" ".join(settings.manual))
     if settings.task is not None:
         return run_helper(settings.task)
     start_logging()

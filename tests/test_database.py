@@ -37,7 +37,7 @@ class Shelf:
         if not self.path.exists():
             agent.make_private(str(self.path))
         keywords.setdefault("kind", "shelf")
-        made = keywords.pop("cls", agent.Database)(
+        made = agent.Database(
             str(self.path), label="shelf", migrations=migrations or (TABLES,), clock=agent.Clock(),
             **keywords)
         self._opened.append(made)
@@ -284,9 +284,15 @@ def misspell(connection):
     connection.execute("insert into no_such_table values (1)")
 
 
+def read_what_is_no_text(connection):
+    connection.execute("insert into note(text) values (cast(x'ff' as text))")
+    connection.execute("select text from note order by id desc").fetchone()
+
+
 @pytest.mark.parametrize("bad, error", [
     (refuse, agent.Conflict), (clash, sqlite3.IntegrityError), (overflow, OverflowError),
-    (misspell, sqlite3.OperationalError), (lambda connection: 1 // 0, ZeroDivisionError)])
+    (misspell, sqlite3.OperationalError), (lambda connection: 1 // 0, ZeroDivisionError),
+    (read_what_is_no_text, sqlite3.OperationalError)])
 def test_a_bad_request_does_not_spoil_its_neighbours(shelf, db, bad, error):
     db.write(adding("first"))
     with foreign_lock(shelf.path):
@@ -490,20 +496,19 @@ class Failing(sqlite3.Connection):
         return cursor
 
 
-class OnFailingDisk(agent.Database):
-    """A Database whose connections are Failing ones."""
-
-    def _connect(self):
-        connection = sqlite3.connect(self.path, timeout=0, isolation_level=None, factory=Failing,
-                                     check_same_thread=False)
-        connection.row_factory = sqlite3.Row
-        return connection
+def connect_failing(path, timeout_s=0):
+    """connect_file whose connections are Failing ones."""
+    connection = sqlite3.connect(path, timeout=timeout_s, isolation_level=None, factory=Failing,
+                                 check_same_thread=False)
+    connection.row_factory = sqlite3.Row
+    return connection
 
 
 @pytest.mark.parametrize("fails", [["before"], ["after"], ["before", "after"], ["before"] * 3,
                                    ["after", "after"]])
-def test_a_commit_of_unknown_outcome_is_read_back_and_never_doubled(shelf, fails):
-    db = shelf.open(cls=OnFailingDisk)
+def test_a_commit_of_unknown_outcome_is_read_back_and_never_doubled(shelf, fails, monkeypatch):
+    monkeypatch.setattr(agent, "connect_file", connect_failing)
+    db = shelf.open()
     db.write(adding("first"))
     with foreign_lock(shelf.path):
         waiting = [db.submit(lambda c, n=number: c.execute(

@@ -9,12 +9,15 @@ BY_NAME = {form.name: form for form in program.VERB_FORMS}
 def test_a_form_is_read_into_its_parts():
     form = program.Form(
         "X", "SESSION [REASON] [VARIABLE=value ...] [-ALL] [-LIMIT=n] [-SYNC[=s]] [-UNTIL=a,b..c]",
-        None, "what it does", kinds={"-UNTIL": "label"})
+        None, "what it does", kinds={"-UNTIL": "label"}, meanings={
+            "REASON": "why", "-ALL": "all", "-SYNC": "wait", "-UNTIL": "its end"})
     assert form.usage == "SESSION [REASON] [VARIABLE=value ...]" and form.text == "X " + form.words
     assert [tuple(part) for part in program.list_parts(form)] == [
-        ("SESSION", "session", "", True, False), ("REASON", "label", "", False, False),
-        ("-ALL", None, "", False, False), ("-LIMIT", "limit", "n", False, False),
-        ("-SYNC", "seconds", "s", False, True), ("-UNTIL", "label", "a,b..c", False, False)]
+        ("SESSION", "session", "", True, False, "number of the session"),
+        ("REASON", "label", "", False, False, "why"), ("-ALL", None, "", False, False, "all"),
+        ("-LIMIT", "limit", "n", False, False, "how many lines at most (50)"),
+        ("-SYNC", "seconds", "s", False, True, "wait"),
+        ("-UNTIL", "label", "a,b..c", False, False, "its end")]
     assert program.Form("X", "", None, "").text == "X"
 
 

@@ -33,8 +33,10 @@ change. Sections, each using only those above it:
 
     base/vocabulary     The words and limits of the contract, as data: states, transitions, roles,
                         sizes, times.
-    base/forms          The forms of all requests, as data: words, kinds, roles, help, and what
-                        their replies are.
+    base/replies        The lines of replies, as data: their fields in order, and what each holds,
+                        in which unit.
+    base/forms          The forms of all requests, as data: words, kinds, roles, help, and the lines
+                        of their replies.
     client/words        Words of requests and fields of replies, as the client writes and reads
                         them.
     client/shown        What is shown of a reply: tables, records, text, or JSON.
@@ -144,8 +146,205 @@ EXIT_OK, EXIT_CANNOT_START, EXIT_USAGE = 0, 1, 2
 
 
 # ======================================================================================
+# base/replies.py
+# The lines of replies, as data: their fields in order, and what each holds, in which unit.
+# ======================================================================================
+
+# what a field holds: text; a whole number; seconds; an instant to the millisecond; one to the
+# second; yes or no. A value that is not there is empty.
+TEXT_KEY, NUMBER_KEY, SECONDS_KEY = "text", "number", "seconds"
+TIME_KEY, SECOND_KEY, FLAG_KEY = "time", "time to the second", "yes or no"
+
+
+class ReplyKey(NamedTuple):
+    """One field of a line."""
+    name: str
+    kind: str
+    meaning: str
+    is_optional: bool = False           # there only when there is something to say
+
+
+class ReplyLine(NamedTuple):
+    """A kind of line: what it tells of, and its fields in their order."""
+    about: str
+    keys: tuple = ()
+
+    @property
+    def form(self):
+        """The line as the manual shows it."""
+        return " ".join("[%s=]" % key.name if key.is_optional else key.name + "="
+                        for key in self.keys)
+
+
+def text_key(name, meaning, is_optional=False):
+    """A field that holds text."""
+    return ReplyKey(name, TEXT_KEY, meaning, is_optional)
+
+
+def number_key(name, meaning, is_optional=False):
+    """A field that holds a whole number."""
+    return ReplyKey(name, NUMBER_KEY, meaning, is_optional)
+
+
+def time_key(name, meaning, is_optional=False):
+    """A field that holds an instant to the millisecond."""
+    return ReplyKey(name, TIME_KEY, meaning, is_optional)
+
+
+NOTHING = ReplyLine("")                 # an OK alone
+
+_SESSION = number_key("session", "number of the session")
+_STATUS = text_key("status", "its state")
+_TOOK = ReplyKey("duration", SECONDS_KEY, "how long its newest start took, or takes so far")
+_BEGUN = time_key("begun", "when it began")
+_ENDED = time_key("ended", "when it ended")
+_MESSAGE = text_key("message", "why it is so, in words")
+_REPOSITORY = text_key("repository", "name of the work repository")
+_NAME = text_key("schedule", "name of the schedule")
+_ORIGIN = text_key("repository", "its work repository, where several are attached", True)
+_HOLD = ReplyKey("hold", FLAG_KEY, "whether it is held")
+_HOLD_REASON = text_key("hold_reason", "why it is held", True)
+_HOLD_UNTIL = time_key("hold_until", "when the hold ends by itself", True)
+_ATTEMPT = number_key("attempt", "which attempt this is, from 1")
+
+PING_LINE = ReplyLine("the agent", (
+    text_key("agent", "name of the agent"),
+    text_key("version", "version of agent.py"),
+    text_key("status", "READY; DEGRADED: a repository cannot be used; STANDBY: one can only be "
+             "read; STOPPING"),
+    ReplyKey("uptime", SECONDS_KEY, "since its start"),
+    number_key("running", "sessions that run"),
+    number_key("queued", "sessions that are outstanding: queued or waiting"),
+    text_key("repositories", "how many can be used / how many are attached"),
+    _HOLD, _HOLD_REASON, text_key("hold_by", "who holds it", True), _HOLD_UNTIL))
+TICKET_LINE = ReplyLine("the session that was made", (
+    _SESSION, _STATUS,
+    ReplyKey("duplicate", FLAG_KEY, "yes: -KEY had made this session before", True)))
+STATE_LINE = ReplyLine("the session", (_SESSION, _STATUS))
+END_LINE = ReplyLine("the session that has ended", (_SESSION, _STATUS, _TOOK, _MESSAGE))
+CLEANED_LINE = ReplyLine("what was cleaned", (
+    number_key("cleaned", "stale sessions that were closed or queued again"),))
+AGENT_HOLD_LINE = ReplyLine("the agent", (text_key("agent", "name of the agent"), _HOLD))
+SCHEDULE_HOLD_LINE = ReplyLine("the schedule (with -SCHEDULE)", (_NAME, _HOLD))
+SESSION_LINE = ReplyLine("a session", (
+    _SESSION,
+    text_key("scenario", "name of its scenario"),
+    text_key("version", "version of its scenario"),
+    text_key("context", "its context"), _STATUS,
+    text_key("name", "its own name, from -NAME or the schedule's session_name"),
+    text_key("keywords", "its keywords, between commas"),
+    text_key("schedule", "the schedule that started it; empty: none did"),
+    time_key("due", "the due time of the schedule that it is for"),
+    time_key("created", "when it was acknowledged"),
+    time_key("begun", "when its newest start began"), _ENDED, _TOOK, _MESSAGE))
+STEP_LINE = ReplyLine("an attempt of a step, in order", (
+    number_key("step", "place of the step in the scenario, from 1"),
+    text_key("name", "name of the step"), _ATTEMPT, _STATUS, _BEGUN, _ENDED, _MESSAGE))
+TASK_LINE = ReplyLine("an attempt of a task, behind its step", (
+    text_key("task", "place of the step, a dot, place of the task in it: 1.2"),
+    text_key("type", "type of the task"),
+    text_key("name", "name of the task, if it has one"), _ATTEMPT, _STATUS,
+    number_key("rc", "exit code of its process (less than 0: ended by that signal), or status of "
+               "HTTP"),
+    number_key("rows", "rows, files or pieces that it dealt with"), _BEGUN, _ENDED, _MESSAGE))
+VARIABLE_LINE = ReplyLine("a variable", (
+    text_key("variable", "name of the variable"),
+    text_key("value", "its value now; *** for a secret")))
+SCENARIO_LINE = ReplyLine("a scenario version", (
+    _REPOSITORY,
+    text_key("scenario", "name of the scenario"),
+    text_key("version", "its version"),
+    number_key("steps", "how many steps it has"),
+    text_key("variables", "names of its variables that are no secrets, between commas"),
+    time_key("imported", "when it was imported"),
+    text_key("message", "why it cannot be read by this version of agent.py; else empty")))
+REPOSITORY_LINE = ReplyLine("a work repository", (
+    _REPOSITORY,
+    number_key("id", "its id, 1 to 999: the last three digits of its session numbers"),
+    text_key("path", "its file"),
+    text_key("status", "ATTACHED, or TROUBLE"),
+    text_key("message", "what is wrong with it")))
+CONTEXT_LINE = ReplyLine("a context", (
+    text_key("context", "name of the context"),
+    text_key("schemas", "SCHEMA:SERVER or SCHEMA:SERVER.PHYSICAL, between commas")))
+IMPORTED_LINE = ReplyLine("what was new or has changed", (
+    number_key("scenarios", "scenario versions"), number_key("schedules", "schedules")))
+ATTACHED_LINE = ReplyLine("the work repository", (
+    _REPOSITORY, number_key("id", "its id, 1 to 999")))
+PURGED_LINE = ReplyLine("what was purged", (number_key("purged", "sessions that were deleted"),))
+SCHEDULE_LINE = ReplyLine("a schedule", (
+    text_key("name", "name of the schedule"),
+    text_key("agent", "the agent that it belongs to"),
+    text_key("scenario", "the scenario that it starts"),
+    text_key("version", "its version; -1: the latest"),
+    text_key("context", "its context"),
+    text_key("rule", "its rule; empty: by `after` alone"),
+    text_key("timezone", "its time zone; empty: that of the agent's host"),
+    ReplyKey("enabled", FLAG_KEY, "whether it has due times"), _HOLD,
+    ReplyKey("next", SECOND_KEY, "its next due time"),
+    time_key("last", "its newest due time that made a session"), _REPOSITORY,
+    _HOLD_REASON, _HOLD_UNTIL))
+OPTION_LINE = ReplyLine("a field that is not default", (
+    text_key("option", "name of the option of SCHED SET, without its dash"),
+    text_key("value", "its value")))
+AFTER_LINE = ReplyLine("what its `after` names", (
+    text_key("after", "name of the schedule or scenario"),
+    text_key("kind", "schedule or scenario"),
+    time_key("met", "when a session of it ended well, since the schedule fired")))
+DELAYED_LINE = ReplyLine("a due time that waits for `after`", (
+    time_key("waiting", "the due time"),))
+HELD_LINE = ReplyLine("its hold", (
+    time_key("held", "since when"), text_key("by", "who holds it"),
+    time_key("until", "when it ends by itself"), text_key("reason", "why")))
+SCHEDULE_NAME_LINE = ReplyLine("the schedule", (_NAME,))
+ENABLED_LINE = ReplyLine("the schedule", (
+    _NAME, ReplyKey("enabled", FLAG_KEY, "whether it has due times from now on")))
+COMING_LINE = ReplyLine("a due time", (
+    _NAME, ReplyKey("due", SECOND_KEY, "the due time"),
+    text_key("note", "what is special about it: hold, jitter, daylight saving, an exclusion"),
+    _ORIGIN))
+OCCURRENCE_LINE = ReplyLine("a due time, or several in a row that were skipped alike", (
+    text_key("schedule", "name of the schedule; empty: the clock has stepped"),
+    time_key("due", "the due time; of several, the first"),
+    time_key("last_due", "of several, the last"),
+    number_key("count", "how many due times"),
+    text_key("decision", "started, late, skipped or failed"),
+    text_key("reason", "of what did not start: overlap, misfire, gap, fold, hold, window, limit, "
+             "repository"),
+    number_key("session", "the session that it made; of several attempts, the newest"),
+    text_key("status", "state of that session"),
+    time_key("decided", "when that was decided"),
+    text_key("message", "the same in a sentence"), _ORIGIN))
+OUTLOOK_LINE = ReplyLine("what there is to say of the present", (
+    text_key("note", "what stands in the way now, and the next due time", True),))
+VISIT_LINE = ReplyLine("a due time that does not simply start", (
+    _NAME, ReplyKey("due", SECOND_KEY, "the due time"),
+    ReplyKey("begin", SECOND_KEY, "when its session would begin"),
+    ReplyKey("end", SECOND_KEY, "when it would end"),
+    ReplyKey("duration", SECONDS_KEY, "median of past sessions that ended well; empty: there is "
+             "none"),
+    text_key("outcome", "starts (with -ALL), overlaps, queues, skipped or never"),
+    text_key("note", "why"), _ORIGIN))
+PLANNED_LINE = ReplyLine("the period and its sums", (
+    ReplyKey("from", SECOND_KEY, "begin of the period"),
+    ReplyKey("to", SECOND_KEY, "its end; earlier than asked where there are too many due times"),
+    number_key("slots", "sessions of this agent that run at once, at most"),
+    number_key("due", "due times in the period"),
+    number_key("starts", "that simply start"),
+    number_key("overlaps", "that run beside, or in place of, an older session of their schedule"),
+    number_key("queues", "that have to wait"),
+    number_key("skipped", "that make no session"),
+    number_key("never", "that do not begin in the period, or reach their timeout")))
+UPDATED_LINE = ReplyLine("what was read", (number_key("schedules", "schedules of this agent"),))
+CALENDAR_LINE = ReplyLine("a calendar", (
+    text_key("calendar", "name of the calendar"),
+    text_key("dates", "dates and ranges a..b, between commas")))
+CALENDAR_NAME_LINE = ReplyLine("the calendar", (text_key("calendar", "name of the calendar"),))
+
+
+# ======================================================================================
 # base/forms.py
-# The forms of all requests, as data: words, kinds, roles, help, and what their replies are.
+# The forms of all requests, as data: words, kinds, roles, help, and the lines of their replies.
 # ======================================================================================
 
 # what the data lines of a reply are
@@ -156,11 +355,6 @@ AS_TEXT = "text"
 AS_DOCUMENT = "document"    # one JSON document over many lines
 AS_LOG = "log"              # TIME STEP/TASK out|err TEXT
 
-# what fields of an OK hold, where that is no text; a number that is not known is empty
-NUMBER_FIELDS = frozenset("session duration uptime running queued id cleaned purged scenarios "
-                          "schedules slots due starts overlaps queues skipped never".split())
-FLAG_FIELDS = frozenset("hold duplicate enabled".split())      # yes or no
-
 
 class Form(NamedTuple):
     """One verb. Its words are those behind the name, as HELP shows them: arguments, then options;
@@ -170,7 +364,12 @@ class Form(NamedTuple):
     role: Optional[str]     # None: everybody
     help: str
     reply: str = AS_FIELDS
+    oks: tuple = (NOTHING,)     # the ReplyLines that its OK may be
+    lines: tuple = ()           # those of its data lines, where they are fields
     kinds: dict = {}        # word -> its kind, where that is not the one of KIND_WORDS
+    meanings: dict = {}     # word -> what it means, where WORD_MEANINGS does not say it
+    # whether later requests of its connection are begun while it waits for its commit
+    is_pipelined: bool = False
 
     @property
     def text(self):
@@ -190,6 +389,7 @@ class Part(NamedTuple):
     shown: str              # a value as HELP shows it; nothing for an argument or a flag
     is_required: bool
     is_value_optional: bool
+    meaning: str            # nothing where it is a field of a schedule, which has its own
 
 
 # the usual kinds of words: what a kind means is protocol/table's to say
@@ -202,6 +402,18 @@ KIND_WORDS = {
     "SECOND": "text", "SESSION": "session", "SINCE": "time", "STATUS": "states",
     "SYNC": "seconds", "TIMEOUT": "timeout", "TO": "end", "UNTIL": "end", "VERB": "text",
     "VERSION": "version",
+}
+
+# what words mean, where the form does not say it
+WORD_MEANINGS = {
+    "CONTEXT": "context, GLOBAL if left out",
+    "DATES": "dates and ranges, between commas: 2026-12-25,2026-12-27..2027-01-03",
+    "NAME": "name of the schedule",
+    "SCENARIO": "name of the scenario",
+    "SESSION": "number of the session",
+    "VERSION": "version of the scenario; -1 is the latest",
+    "-JSON": "each data line is a JSON object",
+    "-LIMIT": "how many lines at most (50)",
 }
 
 # the options of SCHED ADD and SET that are fields of a schedule -> a value as HELP shows it
@@ -224,81 +436,183 @@ def schedule_field(option):
 
 _SCHEDULE_WORDS = " ".join("[%s=%s]" % item for item in SCHEDULE_OPTIONS.items())
 _SCHEDULE_KINDS = {option: "field " + schedule_field(option) for option in SCHEDULE_OPTIONS}
+_SCHEDULE_PLACE = {"-REPO": "work repository of the schedule (of the lowest id that has it)"}
 _CALENDAR_KINDS = {"NAME": "calendar", "DATES": "dates"}
+_CALENDAR_NAME = {"NAME": "name of the calendar; it does not begin with a digit"}
 
 VERB_FORMS = (
-    Form("PING", "", MONITOR, "how the agent is; never waits for a repository"),
+    Form("PING", "", MONITOR, "how the agent is; never waits for a repository", oks=(PING_LINE,)),
     Form("EXEC", "SCENARIO [VERSION] [CONTEXT] [VARIABLE=value ...] [-REPO=name] [-NAME=text] "
          "[-KEYWORDS=a,b] [-AT=time] [-KEY=token] [-PRIORITY=n] [-LEVEL=n] [-TIMEOUT=s] "
          "[-AGENT=name] [-SYNC[=s]]", OPERATOR,
          "start a session of a scenario; OK means that it is on disk",
-         kinds={"-NAME": "label"}),
+         oks=(TICKET_LINE, END_LINE._replace(about="with -SYNC, the session that has ended")),
+         lines=(TICKET_LINE._replace(about="with -SYNC, the session that was made, at once"),),
+         kinds={"-NAME": "label"}, is_pipelined=True,
+         meanings={
+             "VERSION": "its version; -1, or nothing, is the latest",
+             "-REPO": "work repository (the one of the lowest id that has the scenario)",
+             "-NAME": "a name for the session, which listings show",
+             "-KEYWORDS": "words between commas, by which SESSIONS can list it",
+             "-AT": "when it begins (at once); until then it is WAITING",
+             "-KEY": "a word that makes a repeated request harmless: the same key again makes no "
+                     "second session",
+             "-PRIORITY": "a higher one leaves the queue first (0)",
+             "-LEVEL": "what is kept of a session that ends well: below 3 its own row alone, below "
+                       "5 its steps and tasks too, 5 their output as well (5)",
+             "-TIMEOUT": "the session is ended after so long (the scenario's timeout)",
+             "-AGENT": "the agent that is to run it (the one that is asked)",
+             "-SYNC": "reply when the session has ended; with a value wait at most so long"}),
     Form("STOP", "SESSION [-IMMEDIATE]", OPERATOR,
-         "stop a session after the task now running, or at once"),
+         "stop a session after the task now running, or at once", oks=(STATE_LINE,),
+         meanings={"-IMMEDIATE": "end it now, with all its processes"}),
     Form("RESTART", "SESSION [VARIABLE=value ...] [-FROM=step]", OPERATOR,
-         "go on with a session that ended in ERROR or STOPPED", kinds={"-FROM": "name"}),
-    Form("CLEAN", "[-HOST=id]", OPERATOR, "clean stale sessions now"),
+         "go on with a session that ended in ERROR or STOPPED", oks=(STATE_LINE,),
+         kinds={"-FROM": "name"},
+         meanings={"-FROM": "go on at this step, from its first task"}),
+    Form("CLEAN", "[-HOST=id]", OPERATOR, "clean stale sessions now", oks=(CLEANED_LINE,),
+         meanings={"-HOST": "those of this host too, which is gone for good"}),
     Form("HOLD", "[REASON] [-SCHEDULE=name] [-REPO=name] [-UNTIL=time]", OPERATOR,
-         "begin nothing new, or nothing of one schedule, until RELEASE"),
-    Form("RELEASE", "[-SCHEDULE=name] [-REPO=name]", OPERATOR, "end a hold"),
+         "begin nothing new, or nothing of one schedule, until RELEASE",
+         oks=(AGENT_HOLD_LINE, SCHEDULE_HOLD_LINE),
+         meanings={"REASON": "why, for those who look; quote it when it has spaces",
+                   "-SCHEDULE": "hold this schedule (the whole agent)",
+                   "-REPO": "work repository of the schedule",
+                   "-UNTIL": "when the hold ends by itself (never); a date alone: at its end"}),
+    Form("RELEASE", "[-SCHEDULE=name] [-REPO=name]", OPERATOR, "end a hold",
+         oks=(AGENT_HOLD_LINE, SCHEDULE_HOLD_LINE),
+         meanings={"-SCHEDULE": "release this schedule (the whole agent)",
+                   "-REPO": "work repository of the schedule"}),
     Form("SHUTDOWN", "[-IMMEDIATE] [-MAX_WAIT=s] [-LEAVE]", ADMINISTRATOR,
-         "stop the agent: running sessions may end, are stopped, or are left to the next start"),
+         "stop the agent: running sessions may end, are stopped, or are left to the next start",
+         meanings={"-IMMEDIATE": "stop what runs at once",
+                   "-MAX_WAIT": "how long running sessions may take to end (60 s); then they are "
+                                "stopped",
+                   "-LEAVE": "sessions whose on_stale is adopt run on, for the next start"}),
     Form("SESSIONS", "[-STATUS=a,b] [-SCENARIO=name] [-SCHEDULE=name] [-REPO=name] "
          "[-KEYWORD=word] [-SINCE=time] [-LIMIT=n] [-JSON]", MONITOR,
-         "list sessions, newest first", AS_ROWS),
+         "list sessions, newest first", AS_ROWS, lines=(SESSION_LINE,),
+         meanings={"-STATUS": "only those in one of these states",
+                   "-SCENARIO": "only those of this scenario",
+                   "-SCHEDULE": "only those of this schedule",
+                   "-REPO": "only those of this work repository",
+                   "-KEYWORD": "only those with this keyword",
+                   "-SINCE": "only those acknowledged from then on"}),
     Form("STATUS", "SESSION [-JSON]", MONITOR, "a session with its steps, tasks and variables",
-         AS_RECORD),
+         AS_RECORD, lines=(SESSION_LINE, STEP_LINE, TASK_LINE, VARIABLE_LINE)),
     Form("LOG", "SESSION [-FOLLOW]", MONITOR,
-         "what the tasks of a session printed; -FOLLOW as they print it", AS_LOG),
+         "what the tasks of a session printed; -FOLLOW as they print it", AS_LOG,
+         meanings={"-FOLLOW": "stay until the session has ended"}),
     Form("WAIT", "SESSION [-TIMEOUT=s]", MONITOR, "wait for the end of a session",
-         kinds={"-TIMEOUT": "seconds"}),
-    Form("SCENARIOS", "[-REPO=name] [-JSON]", MONITOR, "list the scenario versions", AS_ROWS),
-    Form("REPOS", "[-JSON]", MONITOR, "list the attached work repositories", AS_ROWS),
+         oks=(END_LINE,), kinds={"-TIMEOUT": "seconds"},
+         meanings={"-TIMEOUT": "wait at most so long (for ever)"}),
+    Form("SCENARIOS", "[-REPO=name] [-JSON]", MONITOR, "list the scenario versions", AS_ROWS,
+         lines=(SCENARIO_LINE,), meanings={"-REPO": "only those of this work repository"}),
+    Form("REPOS", "[-JSON]", MONITOR, "list the attached work repositories", AS_ROWS,
+         lines=(REPOSITORY_LINE,)),
     Form("CONTEXTS", "[-JSON]", MONITOR,
-         "list the contexts, and what stands behind logical schemas in them", AS_ROWS),
+         "list the contexts, and what stands behind logical schemas in them", AS_ROWS,
+         lines=(CONTEXT_LINE,)),
     Form("IMPORT", "DOCUMENT [-REPO=name] [-REPLACE]", ADMINISTRATOR,
-         "import a definitions document, quoted as one word"),
+         "import a definitions document, quoted as one word", oks=(IMPORTED_LINE,),
+         meanings={"DOCUMENT": "the JSON text, in single quotes or as a JSON string",
+                   "-REPO": "work repository (the one of the lowest id)",
+                   "-REPLACE": "a scenario version that is there and differs is replaced"}),
     Form("EXPORT", "[SCENARIO] [VERSION] [-REPO=name]", MONITOR,
-         "give definitions back, as lines of JSON", AS_DOCUMENT),
-    Form("DROP", "SCENARIO VERSION [-REPO=name]", ADMINISTRATOR, "delete a scenario version"),
+         "give definitions back, as lines of JSON", AS_DOCUMENT,
+         meanings={"SCENARIO": "only this scenario and its schedules (everything)",
+                   "VERSION": "only this version; -1 is the latest (all)",
+                   "-REPO": "work repository (the one of the lowest id)"}),
+    Form("DROP", "SCENARIO VERSION [-REPO=name]", ADMINISTRATOR, "delete a scenario version",
+         meanings={"VERSION": "its version",
+                   "-REPO": "work repository (the one of the lowest id that has it)"}),
     Form("ATTACH", "NAME PATH [-CREATE]", ADMINISTRATOR,
-         "attach a work repository; a relative path counts from the master's folder"),
-    Form("DETACH", "NAME", ADMINISTRATOR, "detach a work repository; its file stays"),
+         "attach a work repository; a relative path counts from the master's folder",
+         oks=(ATTACHED_LINE,),
+         meanings={"NAME": "name of the work repository here", "PATH": "its file",
+                   "-CREATE": "make a new file"}),
+    Form("DETACH", "NAME", ADMINISTRATOR, "detach a work repository; its file stays",
+         meanings={"NAME": "name of the work repository"}),
     Form("PURGE", "[-DAYS=n] [-KEEP=n]", ADMINISTRATOR,
-         "delete ended sessions older than DAYS, and beyond the newest KEEP"),
+         "delete ended sessions older than DAYS, and beyond the newest KEEP", oks=(PURGED_LINE,),
+         meanings={"-DAYS": "only those that ended more than so many days ago",
+                   "-KEEP": "only those that are not among the newest so many of a repository"}),
     Form("METRICS", "", MONITOR, "figures in Prometheus' text format", AS_TEXT),
-    Form("HELP", "[VERB] [SECOND]", None, "the verbs, or one of them", AS_TEXT),
+    Form("HELP", "[VERB] [SECOND]", None, "the verbs, or one of them", AS_TEXT,
+         meanings={"VERB": "a verb (all)", "SECOND": "its second word, as in SCHED ADD"}),
     Form("QUIT", "", None, "end the connection"),
-    Form("SCHED LIST", "[-REPO=name] [-JSON]", MONITOR, "list the schedules", AS_ROWS),
+    Form("SCHED LIST", "[-REPO=name] [-JSON]", MONITOR, "list the schedules", AS_ROWS,
+         lines=(SCHEDULE_LINE,), meanings={"-REPO": "only those of this work repository"}),
     Form("SCHED SHOW", "NAME [-REPO=name] [-JSON]", MONITOR,
-         "one schedule with its variables and hold", AS_RECORD),
+         "one schedule with its variables and hold", AS_RECORD,
+         lines=(SCHEDULE_LINE, OPTION_LINE, VARIABLE_LINE, AFTER_LINE, DELAYED_LINE, HELD_LINE),
+         meanings={"-REPO": "work repository (every one that has such a schedule)"}),
     Form("SCHED ADD", "NAME SCENARIO VERSION CONTEXT [RULE] [VARIABLE=value ...] %s [-REPO=name]"
          % _SCHEDULE_WORDS, ADMINISTRATOR, "add a schedule, effective at once",
-         kinds=_SCHEDULE_KINDS),
+         oks=(SCHEDULE_NAME_LINE,), kinds=_SCHEDULE_KINDS,
+         meanings={"CONTEXT": "context, such as GLOBAL",
+                   "RULE": "when it is due, quoted as one word; without it -AFTER is needed",
+                   "-REPO": "work repository (the one of the lowest id that has the scenario)"}),
     Form("SCHED SET", "NAME [VARIABLE=value ...] %s [-SCENARIO=name] [-VERSION=version] "
          "[-CONTEXT=name] [-RULE=rule] [-REPO=name]" % _SCHEDULE_WORDS, ADMINISTRATOR,
-         "change a schedule, effective at once; its past is not fired", kinds=_SCHEDULE_KINDS),
+         "change a schedule, effective at once; its past is not fired",
+         oks=(SCHEDULE_NAME_LINE,), kinds=_SCHEDULE_KINDS,
+         meanings=dict(_SCHEDULE_PLACE, **{
+             "-SCENARIO": "the scenario that it starts",
+             "-VERSION": "version of the scenario; -1 is the latest",
+             "-CONTEXT": "context of its sessions", "-RULE": "when it is due"})),
     Form("SCHED DEL", "NAME [-REPO=name]", ADMINISTRATOR,
-         "delete a schedule; what it decided is kept until purged"),
-    Form("SCHED ON", "NAME [-REPO=name]", ADMINISTRATOR, "enable a schedule"),
-    Form("SCHED OFF", "NAME [-REPO=name]", ADMINISTRATOR, "disable a schedule"),
+         "delete a schedule; what it decided is kept until purged", oks=(SCHEDULE_NAME_LINE,),
+         meanings=_SCHEDULE_PLACE),
+    Form("SCHED ON", "NAME [-REPO=name]", ADMINISTRATOR, "enable a schedule",
+         oks=(ENABLED_LINE,), meanings=_SCHEDULE_PLACE),
+    Form("SCHED OFF", "NAME [-REPO=name]", ADMINISTRATOR, "disable a schedule",
+         oks=(ENABLED_LINE,), meanings=_SCHEDULE_PLACE),
     Form("SCHED NEXT", "[NAME] [-COUNT=n] [-FROM=time] [-TO=time] [-ALL] [-REPO=name] [-JSON]",
-         MONITOR, "coming due times, in order; nothing fires", AS_ROWS),
+         MONITOR, "coming due times, in order; nothing fires", AS_ROWS, lines=(COMING_LINE,),
+         meanings={"NAME": "name of the schedule (all that are enabled)",
+                   "-COUNT": "how many due times at most (10)",
+                   "-FROM": "due times after this instant (now)",
+                   "-TO": "due times up to this instant",
+                   "-ALL": "show those that are excluded too, and why",
+                   "-REPO": "only those of this work repository"}),
     Form("SCHED WHY", "[NAME] [-LIMIT=n] [-REPO=name] [-JSON]", MONITOR,
-         "what became of the due times, newest first", AS_ROWS),
+         "what became of the due times, newest first", AS_ROWS, oks=(OUTLOOK_LINE,),
+         lines=(OCCURRENCE_LINE,),
+         meanings={"NAME": "name of the schedule (all)",
+                   "-REPO": "only those of this work repository"}),
     Form("SCHED PLAN", "[-FROM=time] [-TO=time] [-ALL] [-REPO=name] [-JSON]", MONITOR,
          "play a period (default: a day) against the limits and the median durations of past "
-         "sessions: what would overlap, queue, be skipped, never fit", AS_ROWS),
-    Form("SCHED UPDATE", "", ADMINISTRATOR, "read the schedules from the repositories again"),
+         "sessions: what would overlap, queue, be skipped, never fit", AS_ROWS,
+         oks=(PLANNED_LINE,), lines=(VISIT_LINE,),
+         meanings={"-FROM": "begin of the period, which belongs to it (now)",
+                   "-TO": "end of the period (a day after its begin)",
+                   "-ALL": "show what simply starts, too",
+                   "-REPO": "play this work repository alone"}),
+    Form("SCHED UPDATE", "", ADMINISTRATOR, "read the schedules from the repositories again",
+         oks=(UPDATED_LINE,)),
     Form("CALENDAR LIST", "[-JSON]", MONITOR, "list the calendars that exclude_dates can name",
-         AS_ROWS),
+         AS_ROWS, lines=(CALENDAR_LINE,)),
     Form("CALENDAR ADD", "NAME DATES", ADMINISTRATOR,
-         "add a calendar: dates and ranges a..b between commas", kinds=_CALENDAR_KINDS),
+         "add a calendar: dates and ranges a..b between commas", oks=(CALENDAR_NAME_LINE,),
+         kinds=_CALENDAR_KINDS, meanings=_CALENDAR_NAME),
     Form("CALENDAR SET", "NAME DATES", ADMINISTRATOR,
-         "give a calendar other dates, effective at once", kinds=_CALENDAR_KINDS),
+         "give a calendar other dates, effective at once", oks=(CALENDAR_NAME_LINE,),
+         kinds=_CALENDAR_KINDS, meanings=_CALENDAR_NAME),
     Form("CALENDAR DEL", "NAME", ADMINISTRATOR, "delete a calendar that no schedule names",
-         kinds={"NAME": "calendar"}),
+         oks=(CALENDAR_NAME_LINE,), kinds={"NAME": "calendar"}, meanings=_CALENDAR_NAME),
 )
+
+
+def _list_ok_names(*kinds):
+    """The fields of these kinds that an OK line has, or a data line of one that is no listing."""
+    return frozenset(key.name for form in VERB_FORMS
+                     for line in form.oks + (form.lines if form.reply == AS_FIELDS else ())
+                     for key in line.keys if key.kind in kinds)
+
+
+# fields that are numbers, and yes or no; a number that is not known is empty
+NUMBER_FIELDS, FLAG_FIELDS = _list_ok_names(NUMBER_KEY, SECONDS_KEY), _list_ok_names(FLAG_KEY)
 _WORD = re.compile(r"(\[?)(-?)([A-Z_]+)(\[?)(?:=([^] ]+))?")
 
 
@@ -308,8 +622,11 @@ def list_parts(form):
     for bracket, dash, word, inner_bracket, shown in _WORD.findall(form.words):
         if word != "VARIABLE":
             is_flag = dash and not shown
-            kind = None if is_flag else form.kinds.get(dash + word) or KIND_WORDS[word]
-            parts.append(Part(dash + word, kind, shown, not bracket, bool(inner_bracket)))
+            name = dash + word
+            kind = None if is_flag else form.kinds.get(name) or KIND_WORDS[word]
+            is_field = kind is not None and kind.startswith("field ")
+            meaning = "" if is_field else form.meanings.get(name) or WORD_MEANINGS[name]
+            parts.append(Part(name, kind, shown, not bracket, bool(inner_bracket), meaning))
     return parts
 
 
@@ -518,7 +835,8 @@ class Command(NamedTuple):
     """One row of the command table."""
     name: str               # the verb in lower case; `sched add` is one
     arguments: str          # as usage shows them; [] may be left out
-    options: list           # [(name in the protocol, its value as shown)]; a flag shows none
+    # [(name in the protocol, its value as shown, what it means)]; a flag shows none
+    options: list
     show: Callable          # (Reply, is_json)
     help: str
 
@@ -529,8 +847,11 @@ NO_COMMANDS = ("QUIT",)             # they mean something on a connection that l
 # the client's own words stand for these: --json, --wait; and --host is where the agent is
 NO_OPTIONS = ("-JSON", "-HOST", "-SYNC")
 CRONTAB_OPTIONS = ("CRONTAB", "SYSTEM", "DRY_RUN")        # the client's own
-OWN_OPTIONS = {"EXEC": [("WAIT", "")],
-               "IMPORT": [("CRONTAB", ""), ("SYSTEM", "yes|no"), ("DRY_RUN", "")]}
+OWN_OPTIONS = {
+    "EXEC": [("WAIT", "", "reply when the session has ended")],
+    "IMPORT": [("CRONTAB", "", "the files are crontabs"),
+               ("SYSTEM", "yes|no", "whether each line of the crontab names a user"),
+               ("DRY_RUN", "", "show what a crontab becomes, and import nothing")]}
 OWN_ARGUMENTS = {"IMPORT": "FILE..."}
 OWN_HELP = {
     "EXEC": "start a session of a scenario; with --wait the exit status is the session's",
@@ -545,16 +866,16 @@ OWN_HELP = {
 
 def make_command(form):
     """The command of a verb."""
-    options = [(part.name[1:], part.shown) for part in list_parts(form)
+    options = [(part.name[1:], part.shown, offer(part.meaning)) for part in list_parts(form)
                if part.name.startswith("-") and part.name not in NO_OPTIONS]
     return Command(form.name.lower(), OWN_ARGUMENTS.get(form.name, form.usage),
                    options + OWN_OPTIONS.get(form.name, []), SHOWS[form.reply],
-                   OWN_HELP.get(form.name) or re.sub("-[A-Z_]{2,}", as_offered, form.help))
+                   OWN_HELP.get(form.name) or offer(form.help))
 
 
-def as_offered(match):
-    """An option in a text of the protocol, as the client offers it."""
-    return "-" + match.group().lower().replace("_", "-")
+def offer(text):
+    """A text of the protocol, with its options as the client offers them."""
+    return re.sub("-[A-Z_]{2,}", lambda match: "-" + match.group().lower().replace("_", "-"), text)
 
 
 COMMANDS = [make_command(form) for form in VERB_FORMS if form.name not in NO_COMMANDS]
@@ -591,9 +912,10 @@ def make_parser():
         usage = " ".join([parser.prog, command.name] + command.arguments.split() + ["[options]"])
         sub = places[group].add_parser(name, help=command.help, description=command.help,
                                        usage=usage, allow_abbrev=False)
-        for key, shown in command.options:
+        for key, shown, meaning in command.options:
             keywords = ({"metavar": shown.upper()} if shown
                         else {"action": "store_const", "const": True})
+            keywords["help"] = meaning.replace("%", "%%")
             sub.add_argument("--" + key.lower().replace("_", "-"), dest="-" + key,
                              default=argparse.SUPPRESS, **keywords)
         add_common(sub)

@@ -10,14 +10,15 @@ import resource
 import signal
 import sys
 
-from .base.vocabulary import (CLEAN_S, DEFAULT_NAME, DEFAULT_PORT, EXIT_CANNOT_START, EXIT_OK,
-                              KEEP_DAYS, MAX_CONNECTIONS, MAX_IMPORT_LINE, MAX_LINE, MAX_OUTPUT,
-                              MAX_QUEUE, MIN_LINE, SESSIONS_PER_CORE, WAKE)
+from .base.vocabulary import EXIT_CANNOT_START, EXIT_OK, EXIT_USAGE, WAKE
+from .base.options import COMMAND_OPTIONS
 from .base.errors import AgentError, CannotStart, NotFound
 from .base.program import VERSION, log, program_path, start_over_lean
 from .base.times import Clock, local_iso
 from .base.words import check_name
-from .store.files import NameLock, make_folder
+from .base.files import make_folder
+from .store.files import tell_doors
+from .store.locks import NameLock
 from .store.work import WorkRepository
 from .processes.process import start_error
 from .processes.minder import run_minder
@@ -26,6 +27,7 @@ from .agent.places import open_master
 from .agent.agent import Agent
 from .agent.exchange import import_into
 from .agent.figures import ping
+from .protocol.manual import make_manual
 from .server.server import Server, check_host, notify_systemd
 
 
@@ -33,39 +35,10 @@ def parse_arguments(arguments):
     """The command line -> argparse's namespace, the settings; exits 2 when it is wrong."""
     parser = argparse.ArgumentParser(
         prog="agent.py", description="A job-execution and scheduling agent in one file.")
-    add = parser.add_argument
-    add("--name", default=DEFAULT_NAME, help="name of the agent (default %(default)s)")
-    add("--host", default="127.0.0.1", help="loopback address to listen on (default %(default)s)")
-    add("--port", type=_between(0, 65535), default=DEFAULT_PORT,
-        help="port to listen on, 0 for any (default %(default)s)")
-    add("--master", metavar="PATH", help="master repository (default sqlite_repos/master.db beside "
-        "agent.py, made when it does not exist)")
-    add("--create", dest="is_creating", action="store_true",
-        help="make the master of --master when it does not exist")
-    add("--import", dest="files", metavar="FILE", nargs="+",
-        help="import definitions, also beside a running agent, and exit")
-    add("--repo", metavar="NAME", help="work repository for --import (default: of the lowest id)")
-    add("--replace", action="store_true", help="let --import replace scenario versions")
-    add("--max-sessions", type=_between(1, 10000), metavar="N",
-        help="sessions at once (default %d per core)" % SESSIONS_PER_CORE)
-    add("--max-queue", type=_between(1, 10 ** 9), default=MAX_QUEUE, metavar="N",
-        help="outstanding sessions (default %(default)s)")
-    add("--max-connections", type=_between(1, 100000), default=MAX_CONNECTIONS, metavar="N",
-        help="connections at once (default %(default)s)")
-    add("--max-line", type=_between(MIN_LINE, MAX_IMPORT_LINE), default=MAX_LINE, metavar="BYTES",
-        help="bytes of a request (default %(default)s)")
-    add("--max-output", type=_between(1024, 1 << 30), default=MAX_OUTPUT, metavar="BYTES",
-        help="output kept of a task (default %(default)s)")
-    add("--keep-days", type=_between(1, 100000), default=KEEP_DAYS, metavar="DAYS",
-        help="how long ended sessions are kept (default %(default)s)")
-    add("--clean-every", dest="clean_every_s", type=_between(1, 86400), default=int(CLEAN_S),
-        metavar="SECONDS", help="between two looks for stale sessions (default %(default)s)")
-    add("--host-id", default="", metavar="ID", help="identity of this host (default: the system's)")
-    add("--insecure-fs", dest="is_insecure_fs", action="store_true",
-        help="allow repositories on a network file system")
-    add("--task", type=int, help=argparse.SUPPRESS)     # the role of a helper, for the agent itself
-    add("--hold", dest="spool", help=argparse.SUPPRESS)         # the role of a minder, likewise
-    add("--version", action="version", version="agent.py " + VERSION)
+    for option in COMMAND_OPTIONS:
+        _add_option(parser, option)
+    parser.add_argument("--task", type=int, help=argparse.SUPPRESS)     # the role of a helper
+    parser.add_argument("--hold", dest="spool", help=argparse.SUPPRESS)         # of a minder
     settings = parser.parse_args(arguments)
     try:
         check_name(settings.name)
@@ -78,6 +51,25 @@ def parse_arguments(arguments):
         settings.master = os.path.join(beside, "sqlite_repos", "master.db")
         settings.is_creating = True
     return settings
+
+
+def _add_option(parser, option):
+    """Adds a CommandOption; argparse has --help itself."""
+    keywords = {"help": option.told}
+    if option.attribute:
+        keywords["dest"] = option.attribute
+    if option.name == "--help":
+        return
+    if option.name == "--version":
+        keywords.update(action="version", version="agent.py " + VERSION)
+    elif not option.shown:
+        keywords["action"] = "store_true"
+    else:
+        keywords.update(metavar=option.shown, default=option.default,
+                        type=_between(*option.limits) if option.limits else str)
+        if option.count:
+            keywords["nargs"] = option.count
+    parser.add_argument(option.name, **keywords)
 
 
 def _between(low, high):
@@ -116,6 +108,7 @@ def _import_file(master, path, settings, clock):
             raise NotFound("no work repository %s is attached" % (settings.repo or "at all"))
         number, name, work_path, expected = attachments[0]
         repository = WorkRepository(number, name, work_path, clock).open(expected)
+        tell_doors(repository.db.label, work_path)
         with contextlib.closing(repository.db):
             document, counts = import_into(master, repository, text, settings.name,
                                            clock.now(), settings.replace)
@@ -131,6 +124,20 @@ def _import_file(master, path, settings, clock):
         print("%s: %d scenarios and %d schedules imported" % ((path,) + counts))
         return True
     return False
+
+
+def print_manual(topic):
+    """--manual: exit code 0, or 2 for a topic that there is not."""
+    try:
+        text = make_manual(topic)
+    except NotFound as error:
+        _say(error.message)
+        return EXIT_USAGE
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:             # whoever reads it has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return EXIT_OK
 
 
 def _say(text):
@@ -178,7 +185,7 @@ def run_to_end(agent, server, address):
         agent.start(address, server.port)
         server.listen()
         ready = "agent %s ready on %s:%d" % (agent.name, address, server.port)
-        print("%s version=%s repositories=%s" % (ready, VERSION, dict(ping(agent))["repositories"]),
+        print("%s version=%s repositories=%s" % (ready, VERSION, ping(agent)["repositories"]),
               file=sys.stderr, flush=True)
         notify_systemd()
         agent.run_until_stopped(wake_out, wake)
@@ -207,6 +214,8 @@ def raise_file_limit(settings):
 def main(arguments=None, clock=None):
     """The command line -> exit code."""
     settings, clock = parse_arguments(arguments), clock or Clock()
+    if settings.manual is not None:
+        return print_manual(" ".join(settings.manual))
     if settings.task is not None:
         return run_helper(settings.task)
     start_logging()

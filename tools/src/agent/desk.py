@@ -5,8 +5,7 @@ import time
 
 from ..base.vocabulary import (ENDED, FLOOD_S, IMMEDIATE, KILL_S, NORMAL, OUTSTANDING, RUNNING,
                                STOPPED, TERM_S, WAITING, WRITE_S, YIELD_REQUESTS, ERROR)
-from ..base.errors import (Busy, Changed, Conflict, NotFound, RepositoryError, Stopping,
-                           WaitTimeout)
+from ..base.errors import Busy, Changed, Conflict, NotFound, Stopping, WaitTimeout
 from ..base.times import to_text
 
 TRIES = 3               # an EXEC whose scenario is replaced at the same time is tried anew
@@ -99,11 +98,7 @@ class Desk:
         """Writes the secrets among variables to a file -> its name, or None. RepositoryError."""
         names = repository.db.read(find_secrets, *place)
         secrets = {name: variables[name] for name in names if name in variables}
-        try:
-            return repository.secrets.write(secrets) if secrets else None
-        except OSError as error:
-            raise RepositoryError("the secrets cannot be kept beside work repository %s: %s"
-                                  % (repository.name, error.strerror)) from None
+        return repository.secrets.write(secrets) if secrets else None
 
     def write_down(self, repository, request):
         """Hands a request to the writer -> Pending of a Ticket."""

@@ -1,22 +1,21 @@
 """How the agent is, in figures: PING and METRICS."""
 from ..base.program import VERSION
-from ..base.times import local_iso
 
 
 def ping(agent):
-    """What PING says: [(key, value)], from memory alone."""
+    """What PING says: its values by key, from memory alone."""
     running, queued = agent.queue.counts()
     places = agent.places.list_all()
     usable = sum(not place.reason for place in places)
     hold = agent.hold
-    fields = [("agent", agent.name), ("version", VERSION),
-              ("status", _find_status(agent, places, usable)),
-              ("uptime", round(agent.clock.monotonic() - agent.started, 1)),
-              ("running", running), ("queued", queued),
-              ("repositories", "%d/%d" % (usable, len(places))), ("hold", hold is not None)]
-    return fields if hold is None else fields + [
-        ("hold_reason", hold.reason), ("hold_by", hold.by),
-        ("hold_until", hold.until and local_iso(hold.until, "milliseconds"))]
+    values = {
+        "agent": agent.name, "version": VERSION, "status": _find_status(agent, places, usable),
+        "uptime": round(agent.clock.monotonic() - agent.started, 1), "running": running,
+        "queued": queued, "repositories": "%d/%d" % (usable, len(places)),
+        "hold": hold is not None}
+    if hold is not None:
+        values.update(hold_reason=hold.reason, hold_by=hold.by, hold_until=hold.until)
+    return values
 
 
 def _find_status(agent, places, usable):

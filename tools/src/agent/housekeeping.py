@@ -110,7 +110,7 @@ class Keeper:
         agent, settings = self._agent, self._agent.settings
         for place in agent.places.list_all():
             is_due = self._is_due(("clean", place.attachment.id), settings.clean_every_s)
-            agent.places.look_after(place, self._cleaner.clean if is_due else None)
+            agent.places.look_after(place, self._clean if is_due else None)
         if self._is_due("heartbeat", HEARTBEAT_S):
             agent.master.heartbeat(agent.name, agent.clock.now())
             agent.places.follow_master()
@@ -120,6 +120,10 @@ class Keeper:
                 if place.repository and not place.reason:
                     with contextlib.suppress(RepositoryError):      # the next hour's turn
                         self._purge(place.repository, settings.keep_days, None)
+
+    def _clean(self, repository):
+        self._cleaner.clean(repository)
+        repository.forget_strays()
 
     def _is_due(self, what, every_s):
         now = self._agent.clock.monotonic()

@@ -10,7 +10,9 @@ import threading
 from ..base.vocabulary import DEFAULT_REPOSITORY, MAX_REPOSITORIES, WRITE_S
 from ..base.errors import AgentError, Busy, CannotStart, Conflict, Exists, NotFound, RepositoryError
 from ..base.program import log
-from ..store.files import make_private, network_file_system
+from ..base.files import OF_ANOTHER
+from ..store.files import network_file_system, tell_doors, whole_database
+from ..store.locks import open_lock
 from ..store.records import Attachment
 from ..store.master import Master
 from ..store.database import do_nothing
@@ -27,6 +29,7 @@ class Place:
         self.is_busy = False            # a thread takes care of it
         self.is_detaching = False       # nothing new is taken
         self.has_started = False        # schedules with the rule startup have fired
+        self.is_told = False            # who else may write its folder
         self.loaded = None              # the repository of which they were read last
         self.version = None             # data_version last seen
 
@@ -40,31 +43,37 @@ def make_repositories(master_path, clock):
     """Makes a master with the work repository WORKREP beside it; what is there is kept.
 
     Each appears whole under its name, and one process makes them: agent and --import may come
-    at once.
+    at once. CannotStart when what is there is somebody else's.
     """
     work_path = os.path.join(os.path.dirname(os.path.abspath(master_path)), "workrep.db")
     lock_path = master_path + ".create.lock"
-    lock = os.open(lock_path, os.O_RDWR | os.O_CREAT, 0o600)
+    lock = open_lock(lock_path, master_path)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if os.path.exists(master_path):
             return
-        new = "%s.new%d" % (work_path, os.getpid())
-        if not os.path.exists(work_path):
-            WorkRepository.create(1, DEFAULT_REPOSITORY, new, clock).db.close()
-            os.rename(new, work_path)
+        if os.path.exists(work_path):
+            check_owner(work_path)
+        else:
+            with whole_database(work_path, "new") as new:
+                WorkRepository(1, DEFAULT_REPOSITORY, new, clock).fill(clock).db.close()
         work = WorkRepository(1, DEFAULT_REPOSITORY, work_path, clock).open()
         work.db.close()
-        new = "%s.new%d" % (master_path, os.getpid())
-        make_private(new)
-        master = Master(new, clock).open()
-        master.attach_as(1, DEFAULT_REPOSITORY, work_path, work.db.uuid)
-        master.db.close()
-        os.rename(new, master_path)
+        with whole_database(master_path, "new") as new:
+            master = Master(new, clock).open()
+            master.attach_as(1, DEFAULT_REPOSITORY, work_path, work.db.uuid)
+            master.db.close()
     finally:
         with contextlib.suppress(OSError):
             os.unlink(lock_path)
         os.close(lock)
+
+
+def check_owner(path):
+    """CannotStart when a file, or the link to it, that nobody has named is another user's."""
+    for status in (os.lstat(path), os.stat(path)):
+        if status.st_uid not in (os.geteuid(), 0):
+            raise CannotStart(OF_ANOTHER % (path, status.st_uid))
 
 
 def open_master(settings, clock):
@@ -77,7 +86,9 @@ def open_master(settings, clock):
         check_file_system(path, settings.is_insecure_fs)
         if not is_there:
             make_repositories(path, clock)
-        return Master(path, clock).open()
+        master = Master(path, clock).open()
+        tell_doors(master.db.label, path)
+        return master
     except (OSError, AgentError) as error:
         raise CannotStart(str(error)) from None
 
@@ -216,12 +227,20 @@ class Places:
             repository = WorkRepository(attachment.id, attachment.name, attachment.path,
                                         self._clock, self._inbox)
             repository.open(attachment.uuid)
+            self._tell_doors(place, repository)
             place.repository = repository
             self._take_over(place)
             place.trouble = ""
             log.info("work repository %s is attached", attachment.name)
         except RepositoryError as error:
             self._let_go(place, error.message)
+
+    @staticmethod
+    def _tell_doors(place, repository):
+        """Warns once of a repository that others may replace or put files beside."""
+        if not place.is_told:
+            place.is_told = True
+            tell_doors(repository.db.label, repository.path)
 
     def _let_go(self, place, reason):
         """A repository that cannot be used: its schedules stop, it is tried again."""
@@ -298,6 +317,7 @@ class Places:
             raise
         place = Place(Attachment(repository.id, name, path, repository.db.uuid))
         place.repository, place.trouble, place.has_started = repository, "", True
+        self._tell_doors(place, repository)
         self._places[repository.id] = place
         self._take_over(place)
         return repository.id

@@ -12,7 +12,7 @@ class AgentError(Exception):
 
 
 class BadRequest(AgentError):
-    """The request is not of the form it must have."""
+    """The request is not of the form that it must have; the message says where."""
     code = "BAD_REQUEST"
 
 
@@ -32,7 +32,7 @@ class Exists(AgentError):
 
 
 class Conflict(AgentError):
-    """Not in a state for it."""
+    """It is not in a state for this."""
     code = "CONFLICT"
 
 
@@ -81,6 +81,10 @@ class TooLong(AgentError):
 class WaitTimeout(AgentError):
     """The waiting, not the session, has timed out."""
     code = "TIMEOUT"
+
+
+class Internal(AgentError):
+    """A fault of the agent itself; the message names what finds it in the agent's log."""
 
 
 class CannotStart(AgentError):

@@ -1,7 +1,15 @@
-"""The forms of all requests, as data: words, kinds, roles, help, and what their replies are."""
+"""The forms of all requests, as data: words, kinds, roles, help, and the lines of their replies."""
 import re
 from typing import NamedTuple, Optional
 
+from .replies import (AFTER_LINE, AGENT_HOLD_LINE, ATTACHED_LINE, CALENDAR_LINE,
+                      CALENDAR_NAME_LINE, CLEANED_LINE, COMING_LINE, CONTEXT_LINE, DELAYED_LINE,
+                      ENABLED_LINE, END_LINE, FLAG_KEY, HELD_LINE, IMPORTED_LINE, NOTHING,
+                      NUMBER_KEY, OCCURRENCE_LINE, OPTION_LINE, OUTLOOK_LINE, PING_LINE,
+                      PLANNED_LINE, PURGED_LINE, REPOSITORY_LINE, SCENARIO_LINE,
+                      SCHEDULE_HOLD_LINE, SCHEDULE_LINE, SCHEDULE_NAME_LINE, SECONDS_KEY,
+                      SESSION_LINE, STATE_LINE, STEP_LINE, TASK_LINE, TICKET_LINE, UPDATED_LINE,
+                      VARIABLE_LINE, VISIT_LINE)
 from .vocabulary import ADMINISTRATOR, MONITOR, OPERATOR
 
 # what the data lines of a reply are
@@ -12,11 +20,6 @@ AS_TEXT = "text"
 AS_DOCUMENT = "document"    # one JSON document over many lines
 AS_LOG = "log"              # TIME STEP/TASK out|err TEXT
 
-# what fields of an OK hold, where that is no text; a number that is not known is empty
-NUMBER_FIELDS = frozenset("session duration uptime running queued id cleaned purged scenarios "
-                          "schedules slots due starts overlaps queues skipped never".split())
-FLAG_FIELDS = frozenset("hold duplicate enabled".split())      # yes or no
-
 
 class Form(NamedTuple):
     """One verb. Its words are those behind the name, as HELP shows them: arguments, then options;
@@ -26,7 +29,12 @@ class Form(NamedTuple):
     role: Optional[str]     # None: everybody
     help: str
     reply: str = AS_FIELDS
+    oks: tuple = (NOTHING,)     # the ReplyLines that its OK may be
+    lines: tuple = ()           # those of its data lines, where they are fields
     kinds: dict = {}        # word -> its kind, where that is not the one of KIND_WORDS
+    meanings: dict = {}     # word -> what it means, where WORD_MEANINGS does not say it
+    # whether later requests of its connection are begun while it waits for its commit
+    is_pipelined: bool = False
 
     @property
     def text(self):
@@ -46,6 +54,7 @@ class Part(NamedTuple):
     shown: str              # a value as HELP shows it; nothing for an argument or a flag
     is_required: bool
     is_value_optional: bool
+    meaning: str            # nothing where it is a field of a schedule, which has its own
 
 
 # the usual kinds of words: what a kind means is protocol/table's to say
@@ -58,6 +67,18 @@ KIND_WORDS = {
     "SECOND": "text", "SESSION": "session", "SINCE": "time", "STATUS": "states",
     "SYNC": "seconds", "TIMEOUT": "timeout", "TO": "end", "UNTIL": "end", "VERB": "text",
     "VERSION": "version",
+}
+
+# what words mean, where the form does not say it
+WORD_MEANINGS = {
+    "CONTEXT": "context, GLOBAL if left out",
+    "DATES": "dates and ranges, between commas: 2026-12-25,2026-12-27..2027-01-03",
+    "NAME": "name of the schedule",
+    "SCENARIO": "name of the scenario",
+    "SESSION": "number of the session",
+    "VERSION": "version of the scenario; -1 is the latest",
+    "-JSON": "each data line is a JSON object",
+    "-LIMIT": "how many lines at most (50)",
 }
 
 # the options of SCHED ADD and SET that are fields of a schedule -> a value as HELP shows it
@@ -80,81 +101,183 @@ def schedule_field(option):
 
 _SCHEDULE_WORDS = " ".join("[%s=%s]" % item for item in SCHEDULE_OPTIONS.items())
 _SCHEDULE_KINDS = {option: "field " + schedule_field(option) for option in SCHEDULE_OPTIONS}
+_SCHEDULE_PLACE = {"-REPO": "work repository of the schedule (of the lowest id that has it)"}
 _CALENDAR_KINDS = {"NAME": "calendar", "DATES": "dates"}
+_CALENDAR_NAME = {"NAME": "name of the calendar; it does not begin with a digit"}
 
 VERB_FORMS = (
-    Form("PING", "", MONITOR, "how the agent is; never waits for a repository"),
+    Form("PING", "", MONITOR, "how the agent is; never waits for a repository", oks=(PING_LINE,)),
     Form("EXEC", "SCENARIO [VERSION] [CONTEXT] [VARIABLE=value ...] [-REPO=name] [-NAME=text] "
          "[-KEYWORDS=a,b] [-AT=time] [-KEY=token] [-PRIORITY=n] [-LEVEL=n] [-TIMEOUT=s] "
          "[-AGENT=name] [-SYNC[=s]]", OPERATOR,
          "start a session of a scenario; OK means that it is on disk",
-         kinds={"-NAME": "label"}),
+         oks=(TICKET_LINE, END_LINE._replace(about="with -SYNC, the session that has ended")),
+         lines=(TICKET_LINE._replace(about="with -SYNC, the session that was made, at once"),),
+         kinds={"-NAME": "label"}, is_pipelined=True,
+         meanings={
+             "VERSION": "its version; -1, or nothing, is the latest",
+             "-REPO": "work repository (the one of the lowest id that has the scenario)",
+             "-NAME": "a name for the session, which listings show",
+             "-KEYWORDS": "words between commas, by which SESSIONS can list it",
+             "-AT": "when it begins (at once); until then it is WAITING",
+             "-KEY": "a word that makes a repeated request harmless: the same key again makes no "
+                     "second session",
+             "-PRIORITY": "a higher one leaves the queue first (0)",
+             "-LEVEL": "what is kept of a session that ends well: below 3 its own row alone, below "
+                       "5 its steps and tasks too, 5 their output as well (5)",
+             "-TIMEOUT": "the session is ended after so long (the scenario's timeout)",
+             "-AGENT": "the agent that is to run it (the one that is asked)",
+             "-SYNC": "reply when the session has ended; with a value wait at most so long"}),
     Form("STOP", "SESSION [-IMMEDIATE]", OPERATOR,
-         "stop a session after the task now running, or at once"),
+         "stop a session after the task now running, or at once", oks=(STATE_LINE,),
+         meanings={"-IMMEDIATE": "end it now, with all its processes"}),
     Form("RESTART", "SESSION [VARIABLE=value ...] [-FROM=step]", OPERATOR,
-         "go on with a session that ended in ERROR or STOPPED", kinds={"-FROM": "name"}),
-    Form("CLEAN", "[-HOST=id]", OPERATOR, "clean stale sessions now"),
+         "go on with a session that ended in ERROR or STOPPED", oks=(STATE_LINE,),
+         kinds={"-FROM": "name"},
+         meanings={"-FROM": "go on at this step, from its first task"}),
+    Form("CLEAN", "[-HOST=id]", OPERATOR, "clean stale sessions now", oks=(CLEANED_LINE,),
+         meanings={"-HOST": "those of this host too, which is gone for good"}),
     Form("HOLD", "[REASON] [-SCHEDULE=name] [-REPO=name] [-UNTIL=time]", OPERATOR,
-         "begin nothing new, or nothing of one schedule, until RELEASE"),
-    Form("RELEASE", "[-SCHEDULE=name] [-REPO=name]", OPERATOR, "end a hold"),
+         "begin nothing new, or nothing of one schedule, until RELEASE",
+         oks=(AGENT_HOLD_LINE, SCHEDULE_HOLD_LINE),
+         meanings={"REASON": "why, for those who look; quote it when it has spaces",
+                   "-SCHEDULE": "hold this schedule (the whole agent)",
+                   "-REPO": "work repository of the schedule",
+                   "-UNTIL": "when the hold ends by itself (never); a date alone: at its end"}),
+    Form("RELEASE", "[-SCHEDULE=name] [-REPO=name]", OPERATOR, "end a hold",
+         oks=(AGENT_HOLD_LINE, SCHEDULE_HOLD_LINE),
+         meanings={"-SCHEDULE": "release this schedule (the whole agent)",
+                   "-REPO": "work repository of the schedule"}),
     Form("SHUTDOWN", "[-IMMEDIATE] [-MAX_WAIT=s] [-LEAVE]", ADMINISTRATOR,
-         "stop the agent: running sessions may end, are stopped, or are left to the next start"),
+         "stop the agent: running sessions may end, are stopped, or are left to the next start",
+         meanings={"-IMMEDIATE": "stop what runs at once",
+                   "-MAX_WAIT": "how long running sessions may take to end (60 s); then they are "
+                                "stopped",
+                   "-LEAVE": "sessions whose on_stale is adopt run on, for the next start"}),
     Form("SESSIONS", "[-STATUS=a,b] [-SCENARIO=name] [-SCHEDULE=name] [-REPO=name] "
          "[-KEYWORD=word] [-SINCE=time] [-LIMIT=n] [-JSON]", MONITOR,
-         "list sessions, newest first", AS_ROWS),
+         "list sessions, newest first", AS_ROWS, lines=(SESSION_LINE,),
+         meanings={"-STATUS": "only those in one of these states",
+                   "-SCENARIO": "only those of this scenario",
+                   "-SCHEDULE": "only those of this schedule",
+                   "-REPO": "only those of this work repository",
+                   "-KEYWORD": "only those with this keyword",
+                   "-SINCE": "only those acknowledged from then on"}),
     Form("STATUS", "SESSION [-JSON]", MONITOR, "a session with its steps, tasks and variables",
-         AS_RECORD),
+         AS_RECORD, lines=(SESSION_LINE, STEP_LINE, TASK_LINE, VARIABLE_LINE)),
     Form("LOG", "SESSION [-FOLLOW]", MONITOR,
-         "what the tasks of a session printed; -FOLLOW as they print it", AS_LOG),
+         "what the tasks of a session printed; -FOLLOW as they print it", AS_LOG,
+         meanings={"-FOLLOW": "stay until the session has ended"}),
     Form("WAIT", "SESSION [-TIMEOUT=s]", MONITOR, "wait for the end of a session",
-         kinds={"-TIMEOUT": "seconds"}),
-    Form("SCENARIOS", "[-REPO=name] [-JSON]", MONITOR, "list the scenario versions", AS_ROWS),
-    Form("REPOS", "[-JSON]", MONITOR, "list the attached work repositories", AS_ROWS),
+         oks=(END_LINE,), kinds={"-TIMEOUT": "seconds"},
+         meanings={"-TIMEOUT": "wait at most so long (for ever)"}),
+    Form("SCENARIOS", "[-REPO=name] [-JSON]", MONITOR, "list the scenario versions", AS_ROWS,
+         lines=(SCENARIO_LINE,), meanings={"-REPO": "only those of this work repository"}),
+    Form("REPOS", "[-JSON]", MONITOR, "list the attached work repositories", AS_ROWS,
+         lines=(REPOSITORY_LINE,)),
     Form("CONTEXTS", "[-JSON]", MONITOR,
-         "list the contexts, and what stands behind logical schemas in them", AS_ROWS),
+         "list the contexts, and what stands behind logical schemas in them", AS_ROWS,
+         lines=(CONTEXT_LINE,)),
     Form("IMPORT", "DOCUMENT [-REPO=name] [-REPLACE]", ADMINISTRATOR,
-         "import a definitions document, quoted as one word"),
+         "import a definitions document, quoted as one word", oks=(IMPORTED_LINE,),
+         meanings={"DOCUMENT": "the JSON text, in single quotes or as a JSON string",
+                   "-REPO": "work repository (the one of the lowest id)",
+                   "-REPLACE": "a scenario version that is there and differs is replaced"}),
     Form("EXPORT", "[SCENARIO] [VERSION] [-REPO=name]", MONITOR,
-         "give definitions back, as lines of JSON", AS_DOCUMENT),
-    Form("DROP", "SCENARIO VERSION [-REPO=name]", ADMINISTRATOR, "delete a scenario version"),
+         "give definitions back, as lines of JSON", AS_DOCUMENT,
+         meanings={"SCENARIO": "only this scenario and its schedules (everything)",
+                   "VERSION": "only this version; -1 is the latest (all)",
+                   "-REPO": "work repository (the one of the lowest id)"}),
+    Form("DROP", "SCENARIO VERSION [-REPO=name]", ADMINISTRATOR, "delete a scenario version",
+         meanings={"VERSION": "its version",
+                   "-REPO": "work repository (the one of the lowest id that has it)"}),
     Form("ATTACH", "NAME PATH [-CREATE]", ADMINISTRATOR,
-         "attach a work repository; a relative path counts from the master's folder"),
-    Form("DETACH", "NAME", ADMINISTRATOR, "detach a work repository; its file stays"),
+         "attach a work repository; a relative path counts from the master's folder",
+         oks=(ATTACHED_LINE,),
+         meanings={"NAME": "name of the work repository here", "PATH": "its file",
+                   "-CREATE": "make a new file"}),
+    Form("DETACH", "NAME", ADMINISTRATOR, "detach a work repository; its file stays",
+         meanings={"NAME": "name of the work repository"}),
     Form("PURGE", "[-DAYS=n] [-KEEP=n]", ADMINISTRATOR,
-         "delete ended sessions older than DAYS, and beyond the newest KEEP"),
+         "delete ended sessions older than DAYS, and beyond the newest KEEP", oks=(PURGED_LINE,),
+         meanings={"-DAYS": "only those that ended more than so many days ago",
+                   "-KEEP": "only those that are not among the newest so many of a repository"}),
     Form("METRICS", "", MONITOR, "figures in Prometheus' text format", AS_TEXT),
-    Form("HELP", "[VERB] [SECOND]", None, "the verbs, or one of them", AS_TEXT),
+    Form("HELP", "[VERB] [SECOND]", None, "the verbs, or one of them", AS_TEXT,
+         meanings={"VERB": "a verb (all)", "SECOND": "its second word, as in SCHED ADD"}),
     Form("QUIT", "", None, "end the connection"),
-    Form("SCHED LIST", "[-REPO=name] [-JSON]", MONITOR, "list the schedules", AS_ROWS),
+    Form("SCHED LIST", "[-REPO=name] [-JSON]", MONITOR, "list the schedules", AS_ROWS,
+         lines=(SCHEDULE_LINE,), meanings={"-REPO": "only those of this work repository"}),
     Form("SCHED SHOW", "NAME [-REPO=name] [-JSON]", MONITOR,
-         "one schedule with its variables and hold", AS_RECORD),
+         "one schedule with its variables and hold", AS_RECORD,
+         lines=(SCHEDULE_LINE, OPTION_LINE, VARIABLE_LINE, AFTER_LINE, DELAYED_LINE, HELD_LINE),
+         meanings={"-REPO": "work repository (every one that has such a schedule)"}),
     Form("SCHED ADD", "NAME SCENARIO VERSION CONTEXT [RULE] [VARIABLE=value ...] %s [-REPO=name]"
          % _SCHEDULE_WORDS, ADMINISTRATOR, "add a schedule, effective at once",
-         kinds=_SCHEDULE_KINDS),
+         oks=(SCHEDULE_NAME_LINE,), kinds=_SCHEDULE_KINDS,
+         meanings={"CONTEXT": "context, such as GLOBAL",
+                   "RULE": "when it is due, quoted as one word; without it -AFTER is needed",
+                   "-REPO": "work repository (the one of the lowest id that has the scenario)"}),
     Form("SCHED SET", "NAME [VARIABLE=value ...] %s [-SCENARIO=name] [-VERSION=version] "
          "[-CONTEXT=name] [-RULE=rule] [-REPO=name]" % _SCHEDULE_WORDS, ADMINISTRATOR,
-         "change a schedule, effective at once; its past is not fired", kinds=_SCHEDULE_KINDS),
+         "change a schedule, effective at once; its past is not fired",
+         oks=(SCHEDULE_NAME_LINE,), kinds=_SCHEDULE_KINDS,
+         meanings=dict(_SCHEDULE_PLACE, **{
+             "-SCENARIO": "the scenario that it starts",
+             "-VERSION": "version of the scenario; -1 is the latest",
+             "-CONTEXT": "context of its sessions", "-RULE": "when it is due"})),
     Form("SCHED DEL", "NAME [-REPO=name]", ADMINISTRATOR,
-         "delete a schedule; what it decided is kept until purged"),
-    Form("SCHED ON", "NAME [-REPO=name]", ADMINISTRATOR, "enable a schedule"),
-    Form("SCHED OFF", "NAME [-REPO=name]", ADMINISTRATOR, "disable a schedule"),
+         "delete a schedule; what it decided is kept until purged", oks=(SCHEDULE_NAME_LINE,),
+         meanings=_SCHEDULE_PLACE),
+    Form("SCHED ON", "NAME [-REPO=name]", ADMINISTRATOR, "enable a schedule",
+         oks=(ENABLED_LINE,), meanings=_SCHEDULE_PLACE),
+    Form("SCHED OFF", "NAME [-REPO=name]", ADMINISTRATOR, "disable a schedule",
+         oks=(ENABLED_LINE,), meanings=_SCHEDULE_PLACE),
     Form("SCHED NEXT", "[NAME] [-COUNT=n] [-FROM=time] [-TO=time] [-ALL] [-REPO=name] [-JSON]",
-         MONITOR, "coming due times, in order; nothing fires", AS_ROWS),
+         MONITOR, "coming due times, in order; nothing fires", AS_ROWS, lines=(COMING_LINE,),
+         meanings={"NAME": "name of the schedule (all that are enabled)",
+                   "-COUNT": "how many due times at most (10)",
+                   "-FROM": "due times after this instant (now)",
+                   "-TO": "due times up to this instant",
+                   "-ALL": "show those that are excluded too, and why",
+                   "-REPO": "only those of this work repository"}),
     Form("SCHED WHY", "[NAME] [-LIMIT=n] [-REPO=name] [-JSON]", MONITOR,
-         "what became of the due times, newest first", AS_ROWS),
+         "what became of the due times, newest first", AS_ROWS, oks=(OUTLOOK_LINE,),
+         lines=(OCCURRENCE_LINE,),
+         meanings={"NAME": "name of the schedule (all)",
+                   "-REPO": "only those of this work repository"}),
     Form("SCHED PLAN", "[-FROM=time] [-TO=time] [-ALL] [-REPO=name] [-JSON]", MONITOR,
          "play a period (default: a day) against the limits and the median durations of past "
-         "sessions: what would overlap, queue, be skipped, never fit", AS_ROWS),
-    Form("SCHED UPDATE", "", ADMINISTRATOR, "read the schedules from the repositories again"),
+         "sessions: what would overlap, queue, be skipped, never fit", AS_ROWS,
+         oks=(PLANNED_LINE,), lines=(VISIT_LINE,),
+         meanings={"-FROM": "begin of the period, which belongs to it (now)",
+                   "-TO": "end of the period (a day after its begin)",
+                   "-ALL": "show what simply starts, too",
+                   "-REPO": "play this work repository alone"}),
+    Form("SCHED UPDATE", "", ADMINISTRATOR, "read the schedules from the repositories again",
+         oks=(UPDATED_LINE,)),
     Form("CALENDAR LIST", "[-JSON]", MONITOR, "list the calendars that exclude_dates can name",
-         AS_ROWS),
+         AS_ROWS, lines=(CALENDAR_LINE,)),
     Form("CALENDAR ADD", "NAME DATES", ADMINISTRATOR,
-         "add a calendar: dates and ranges a..b between commas", kinds=_CALENDAR_KINDS),
+         "add a calendar: dates and ranges a..b between commas", oks=(CALENDAR_NAME_LINE,),
+         kinds=_CALENDAR_KINDS, meanings=_CALENDAR_NAME),
     Form("CALENDAR SET", "NAME DATES", ADMINISTRATOR,
-         "give a calendar other dates, effective at once", kinds=_CALENDAR_KINDS),
+         "give a calendar other dates, effective at once", oks=(CALENDAR_NAME_LINE,),
+         kinds=_CALENDAR_KINDS, meanings=_CALENDAR_NAME),
     Form("CALENDAR DEL", "NAME", ADMINISTRATOR, "delete a calendar that no schedule names",
-         kinds={"NAME": "calendar"}),
+         oks=(CALENDAR_NAME_LINE,), kinds={"NAME": "calendar"}, meanings=_CALENDAR_NAME),
 )
+
+
+def _list_ok_names(*kinds):
+    """The fields of these kinds that an OK line has, or a data line of one that is no listing."""
+    return frozenset(key.name for form in VERB_FORMS
+                     for line in form.oks + (form.lines if form.reply == AS_FIELDS else ())
+                     for key in line.keys if key.kind in kinds)
+
+
+# fields that are numbers, and yes or no; a number that is not known is empty
+NUMBER_FIELDS, FLAG_FIELDS = _list_ok_names(NUMBER_KEY, SECONDS_KEY), _list_ok_names(FLAG_KEY)
 _WORD = re.compile(r"(\[?)(-?)([A-Z_]+)(\[?)(?:=([^] ]+))?")
 
 
@@ -164,6 +287,9 @@ def list_parts(form):
     for bracket, dash, word, inner_bracket, shown in _WORD.findall(form.words):
         if word != "VARIABLE":
             is_flag = dash and not shown
-            kind = None if is_flag else form.kinds.get(dash + word) or KIND_WORDS[word]
-            parts.append(Part(dash + word, kind, shown, not bracket, bool(inner_bracket)))
+            name = dash + word
+            kind = None if is_flag else form.kinds.get(name) or KIND_WORDS[word]
+            is_field = kind is not None and kind.startswith("field ")
+            meaning = "" if is_field else form.meanings.get(name) or WORD_MEANINGS[name]
+            parts.append(Part(name, kind, shown, not bracket, bool(inner_bracket), meaning))
     return parts

@@ -18,7 +18,8 @@ class Command(NamedTuple):
     """One row of the command table."""
     name: str               # the verb in lower case; `sched add` is one
     arguments: str          # as usage shows them; [] may be left out
-    options: list           # [(name in the protocol, its value as shown)]; a flag shows none
+    # [(name in the protocol, its value as shown, what it means)]; a flag shows none
+    options: list
     show: Callable          # (Reply, is_json)
     help: str
 
@@ -29,8 +30,11 @@ NO_COMMANDS = ("QUIT",)             # they mean something on a connection that l
 # the client's own words stand for these: --json, --wait; and --host is where the agent is
 NO_OPTIONS = ("-JSON", "-HOST", "-SYNC")
 CRONTAB_OPTIONS = ("CRONTAB", "SYSTEM", "DRY_RUN")        # the client's own
-OWN_OPTIONS = {"EXEC": [("WAIT", "")],
-               "IMPORT": [("CRONTAB", ""), ("SYSTEM", "yes|no"), ("DRY_RUN", "")]}
+OWN_OPTIONS = {
+    "EXEC": [("WAIT", "", "reply when the session has ended")],
+    "IMPORT": [("CRONTAB", "", "the files are crontabs"),
+               ("SYSTEM", "yes|no", "whether each line of the crontab names a user"),
+               ("DRY_RUN", "", "show what a crontab becomes, and import nothing")]}
 OWN_ARGUMENTS = {"IMPORT": "FILE..."}
 OWN_HELP = {
     "EXEC": "start a session of a scenario; with --wait the exit status is the session's",
@@ -45,16 +49,16 @@ OWN_HELP = {
 
 def make_command(form):
     """The command of a verb."""
-    options = [(part.name[1:], part.shown) for part in list_parts(form)
+    options = [(part.name[1:], part.shown, offer(part.meaning)) for part in list_parts(form)
                if part.name.startswith("-") and part.name not in NO_OPTIONS]
     return Command(form.name.lower(), OWN_ARGUMENTS.get(form.name, form.usage),
                    options + OWN_OPTIONS.get(form.name, []), SHOWS[form.reply],
-                   OWN_HELP.get(form.name) or re.sub("-[A-Z_]{2,}", as_offered, form.help))
+                   OWN_HELP.get(form.name) or offer(form.help))
 
 
-def as_offered(match):
-    """An option in a text of the protocol, as the client offers it."""
-    return "-" + match.group().lower().replace("_", "-")
+def offer(text):
+    """A text of the protocol, with its options as the client offers them."""
+    return re.sub("-[A-Z_]{2,}", lambda match: "-" + match.group().lower().replace("_", "-"), text)
 
 
 COMMANDS = [make_command(form) for form in VERB_FORMS if form.name not in NO_COMMANDS]
@@ -91,9 +95,10 @@ def make_parser():
         usage = " ".join([parser.prog, command.name] + command.arguments.split() + ["[options]"])
         sub = places[group].add_parser(name, help=command.help, description=command.help,
                                        usage=usage, allow_abbrev=False)
-        for key, shown in command.options:
+        for key, shown, meaning in command.options:
             keywords = ({"metavar": shown.upper()} if shown
                         else {"action": "store_const", "const": True})
+            keywords["help"] = meaning.replace("%", "%%")
             sub.add_argument("--" + key.lower().replace("_", "-"), dest="-" + key,
                              default=argparse.SUPPRESS, **keywords)
         add_common(sub)

@@ -3,9 +3,8 @@ from ..base.vocabulary import ADOPT, DEFAULT_CONTEXT
 from ..base.words import NAME, check_name
 from ..timetable.days import DAY
 from .kinds import (BOOLEAN, FILLED, Field, JOINED, Kind, LABEL, NAMED, PRIORITY, SECONDS, TEXT,
-                    TIMEOUT, VALUES, WHOLE_SECONDS, _check_positive_seconds, _check_value,
-                    _check_variable, _check_whole_seconds, _of_type, _refuse, check_each, choice,
-                    number)
+                    TIMEOUT, VALUES, WHOLE_SECONDS, _check_value, _check_variable,
+                    _check_whole_seconds, _of_type, _refuse, check_each, choice, number)
 
 
 def _check_jitter(value):
@@ -34,16 +33,16 @@ def _check_declared(value):
 
 
 def _check_concurrency(value):
-    fields = {"limit": number(1, 100000).check, "on_limit": choice("wait", "error", "skip").check,
-              "max_wait": _check_positive_seconds}
     if not isinstance(value, dict) or "limit" not in value:
         raise ValueError("must be an object with limit, and on_limit or max_wait")
 
     def unknown(_):
         raise ValueError("unknown field")
-    items = check_each([("." + name, fields.get(name, unknown), item)
-                        for name, item in value.items()])
-    return dict({"on_limit": "wait", "max_wait": None}, **dict(zip(value, items)))
+    items = check_each([
+        ("." + name, CONCURRENCY_FIELDS[name].kind.check if name in CONCURRENCY_FIELDS else unknown,
+         item) for name, item in value.items()])
+    defaults = {name: field.default for name, field in CONCURRENCY_FIELDS.items()}
+    return dict(defaults, **dict(zip(value, items)))
 
 
 def _check_schema_contexts(value):
@@ -84,83 +83,131 @@ def _check_mail_connect(connect):
 TASK_TYPES = {}
 
 TASK_FIELDS = {
-    "type": Field(TEXT, required=True),
-    "name": Field(NAMED),
-    "timeout": Field(TIMEOUT),
+    "type": Field(TEXT, required=True, meaning="what kind of task it is"),
+    "name": Field(NAMED, meaning="a name that logs and listings show"),
+    "timeout": Field(TIMEOUT, meaning="the task ends in ERROR after so long"),
 }
 STEP_FIELDS = {
-    "name": Field(NAMED, required=True),
-    "tasks": Field(_of_type((list,), "must be a list"), required=True),
-    "attempts": Field(number(1, 1000), default=1),
-    "retry_delay": Field(SECONDS, default=0),
-    "retry_factor": Field(number(1, 100, (int, float)), default=1),
-    "timeout": Field(TIMEOUT),
-    "on_ok": Field(NAMED),
-    "on_error": Field(NAMED),
-    "on_false": Field(NAMED),
+    "name": Field(NAMED, required=True, meaning="its name, once in the scenario; not END or FAIL"),
+    "tasks": Field(_of_type((list,), "a list"), required=True,
+                   meaning="its tasks, at least one, in their order"),
+    "attempts": Field(number(1, 1000), default=1,
+                      meaning="how often it is tried; each attempt begins with the first task"),
+    "retry_delay": Field(SECONDS, default=0, meaning="pause before the next attempt"),
+    "retry_factor": Field(number(1, 100, (int, float)), default=1,
+                          meaning="each pause is the one before times this"),
+    "timeout": Field(TIMEOUT, meaning="an attempt ends in ERROR after so long"),
+    "on_ok": Field(NAMED, meaning="where to go when it ended well: a step, END or FAIL (the step "
+                   "below; END after the last)"),
+    "on_error": Field(NAMED, meaning="where to go when its last attempt failed (the scenario's "
+                      "on_error, else FAIL)"),
+    "on_false": Field(NAMED, meaning="where to go when an evaluate task was false (the step below; "
+                      "END after the last)"),
 }
 SCENARIO_FIELDS = {
-    "name": Field(NAMED, required=True),
-    "version": Field(NAMED, required=True),
-    "variables": Field(Kind(_check_declared, _refuse), default={}),
-    "concurrency": Field(Kind(_check_concurrency, _refuse)),
-    "timeout": Field(TIMEOUT),
-    "max_steps": Field(number(1, 1000000), default=10000),
-    "on_stale": Field(choice("error", "restart", ADOPT), default="error"),
-    "on_error": Field(NAMED),
-    "steps": Field(_of_type((list,), "must be a list"), required=True),
+    "name": Field(NAMED, required=True, meaning="its name"),
+    "version": Field(NAMED, required=True,
+                     meaning="its version; the latest is the last in natural order: 9, 10, 10.1"),
+    "variables": Field(Kind(_check_declared, _refuse,
+                            "an object: name to default value, or to a secret"), default={},
+                       meaning="all variables that its tasks may use"),
+    "concurrency": Field(Kind(_check_concurrency, _refuse, "an object"),
+                         meaning="how many of its sessions may run at once"),
+    "timeout": Field(TIMEOUT, meaning="a session ends in ERROR after so long"),
+    "max_steps": Field(number(1, 1000000), default=10000,
+                       meaning="a session ends in ERROR after so many steps, as a loop without "
+                       "end would"),
+    "on_stale": Field(choice("error", "restart", ADOPT), default="error",
+                      meaning="what becomes of a session that a crash of the agent interrupted"),
+    "on_error": Field(NAMED, meaning="the step that a failure goes to, where the step itself has "
+                      "no on_error (FAIL)"),
+    "steps": Field(_of_type((list,), "a list"), required=True,
+                   meaning="its steps, at least one; a session begins with the first"),
+}
+CONCURRENCY_FIELDS = {
+    "limit": Field(number(1, 100000), required=True, meaning="how many sessions at once"),
+    "on_limit": Field(choice("wait", "error", "skip"), default="wait",
+                      meaning="what becomes of one more: it waits its turn, it ends in ERROR at "
+                      "once, or there is none (EXEC answers BUSY)"),
+    "max_wait": Field(TIMEOUT, meaning="one that waited so long ends in ERROR"),
 }
 SCHEDULE_FIELDS = {
-    "name": Field(NAMED, required=True),
-    "agent": Field(NAMED),
-    "scenario": Field(NAMED, required=True),
+    "name": Field(NAMED, required=True, meaning="its name, once in a work repository"),
+    "agent": Field(NAMED, meaning="the agent that it belongs to (the one that takes the request)"),
+    "scenario": Field(NAMED, required=True, meaning="the scenario that it starts"),
     "version": Field(Kind(lambda value: value if value == "-1" else check_name(value),
-                          lambda text: text if text == "-1" else check_name(text)), default="-1"),
-    "context": Field(NAMED, default=DEFAULT_CONTEXT),
-    "rule": Field(TEXT, default=""),
-    "timezone": Field(TEXT, default=""),
-    "enabled": Field(BOOLEAN, default=True),
-    "variables": Field(VALUES, default={}),
+                          lambda text: text if text == "-1" else check_name(text),
+                          "a name, or -1"), default="-1",
+                     meaning="version of the scenario; -1 is the latest at the time"),
+    "context": Field(NAMED, default=DEFAULT_CONTEXT, meaning="context of its sessions"),
+    "rule": Field(TEXT, default="", meaning="when it is due; without one, by after alone"),
+    "timezone": Field(TEXT, default="", meaning="zone of its local times: UTC or an IANA name "
+                      "(the host's zone)"),
+    "enabled": Field(BOOLEAN, default=True, meaning="a schedule that is not has no due times"),
+    "variables": Field(VALUES, default={}, meaning="values for variables of the scenario"),
     # those below may be missing: Schedule.options
-    "from": Field(TEXT),
-    "to": Field(TEXT),
-    "hours": Field(TEXT),
-    "exclude_weekdays": Field(JOINED),
-    "exclude_monthdays": Field(JOINED),
-    "exclude_dates": Field(JOINED),
-    "repeat_every": Field(WHOLE_SECONDS),
-    "repeat_count": Field(number(1, 1000000)),
-    "repeat_for": Field(WHOLE_SECONDS),
-    "gap": Field(choice("run", "skip"), default="run"),
-    "fold": Field(choice("first", "both"), default="first"),
-    "jitter": Field(Kind(_check_jitter, _check_jitter), default=0),
-    "after": Field(JOINED),
-    "session_name": Field(LABEL, default=""),
-    "keywords": Field(JOINED, default=""),
-    "priority": Field(PRIORITY, default=0),
-    "attempts": Field(number(1, 1000), default=1),
-    "retry_delay": Field(SECONDS, default=0),
-    "timeout": Field(TIMEOUT),
-    "overlap": Field(choice("queue", "skip", "parallel", "stop"), default="queue"),
-    "misfire": Field(choice("once", "skip", "all"), default="once"),
-    "grace": Field(TIMEOUT),
+    "from": Field(TEXT, meaning="first instant, in the schedule's zone; a date alone is its first "
+                  "second"),
+    "to": Field(TEXT, meaning="last instant; a date alone is its last second"),
+    "hours": Field(TEXT, meaning="times of day, both ends in: 08:00-18:00; over midnight too: "
+                   "22:00-06:00"),
+    "exclude_weekdays": Field(JOINED, meaning="days of the week: sat,sun"),
+    "exclude_monthdays": Field(JOINED, meaning="days of the month: 1,15,last"),
+    "exclude_dates": Field(JOINED, meaning="dates, ranges a..b, and names of calendars"),
+    "repeat_every": Field(WHOLE_SECONDS, meaning="each firing is repeated after so long"),
+    "repeat_count": Field(number(1, 1000000), meaning="so many more times"),
+    "repeat_for": Field(WHOLE_SECONDS, meaning="for so long"),
+    "gap": Field(choice("run", "skip"), default="run", meaning="a local time that does not exist "
+                 "runs right after the gap, or is skipped"),
+    "fold": Field(choice("first", "both"), default="first",
+                  meaning="a local time that exists twice runs the first time, or both times"),
+    "jitter": Field(Kind(_check_jitter, _check_jitter, "a duration of at most one day"), default=0,
+                    meaning="each start is delayed by at most so much, always by the same for the "
+                    "same due time"),
+    "after": Field(JOINED, meaning="schedules (A) and scenarios (scenario:B) that have to end well "
+                   "first; A/2h counts for two hours"),
+    "session_name": Field(LABEL, default="", meaning="name of its sessions"),
+    "keywords": Field(JOINED, default="", meaning="keywords of its sessions"),
+    "priority": Field(PRIORITY, default=0, meaning="priority of its sessions in the queue"),
+    "attempts": Field(number(1, 1000), default=1,
+                      meaning="how often a session that ends in ERROR is made, in all"),
+    "retry_delay": Field(SECONDS, default=0, meaning="pause before the next of these sessions"),
+    "timeout": Field(TIMEOUT, meaning="timeout of its sessions (the scenario's)"),
+    "overlap": Field(choice("queue", "skip", "parallel", "stop"), default="queue",
+                     meaning="what is done while a session of the same schedule is open"),
+    "misfire": Field(choice("once", "skip", "all"), default="once",
+                     meaning="what is done about due times that were missed"),
+    "grace": Field(TIMEOUT, meaning="a missed due time older than this does not run"),
 }
 
 CALENDAR_FIELDS = {
-    "name": Field(NAMED, required=True),
-    "dates": Field(JOINED, required=True),
+    "name": Field(NAMED, required=True, meaning="its name; it does not begin with a digit"),
+    "dates": Field(JOINED, required=True,
+                   meaning="dates and ranges: 2026-12-25,2026-12-27..2027-01-03"),
 }
 DATA_SERVER_FIELDS = {
-    "name": Field(NAMED, required=True),
-    "driver": Field(NAMED, required=True),
-    "database": Field(FILLED),
-    "connect": Field(Kind(_check_connect, _refuse), default={}),
+    "name": Field(NAMED, required=True, meaning="its name; MAIL is the one for mail tasks"),
+    "driver": Field(NAMED, required=True, meaning="sqlite3, smtp, or a DB-API module of this "
+                    "host's Python, such as psycopg2 or oracledb"),
+    "database": Field(FILLED, meaning="the file, for sqlite3 alone, which needs it"),
+    "connect": Field(Kind(_check_connect, _refuse, "an object"), default={},
+                     meaning="the arguments of the module's connect(); for smtp those below"),
 }
 MAIL_TLS = ("none", "starttls", "ssl")
-MAIL_FIELDS = ("host", "port", "sender", "user", "password", "tls")     # of connect
+# of connect -> what it means
+MAIL_FIELDS = {
+    "host": "the mail server (localhost)",
+    "port": "its port (25 for none, 587 for starttls, 465 for ssl)",
+    "sender": "address that mails come from (agent@HOST)",
+    "user": "name for the login (no login)",
+    "password": "password for the login",
+    "tls": "none (default on loopback), starttls (default elsewhere) or ssl",
+}
 LOGICAL_SCHEMA_FIELDS = {
-    "name": Field(NAMED, required=True),
-    "contexts": Field(Kind(_check_schema_contexts, _refuse), required=True),
+    "name": Field(NAMED, required=True, meaning="its name, which tasks use"),
+    "contexts": Field(Kind(_check_schema_contexts, _refuse,
+                           "an object: context to SERVER or SERVER.SCHEMA"), required=True,
+                      meaning="what stands behind it in each context"),
 }
 DOCUMENT_FIELDS = ("scenarios", "schedules", "contexts", "data_servers", "logical_schemas",
                    "calendars")

@@ -18,6 +18,7 @@ class Kind(NamedTuple):
     """
     check: Callable
     parse: Callable
+    told: str = ""          # what it takes, for the manual
 
 
 class Field(NamedTuple):
@@ -25,22 +26,24 @@ class Field(NamedTuple):
     kind: Kind
     required: bool = False
     default: Any = None
+    meaning: str = ""       # for the manual
 
 
-def _of_type(types, reason, parse=None):
+def _of_type(types, told, parse=None):
     def check(value):
         if isinstance(value, bool) and bool not in types or not isinstance(value, types):
-            raise ValueError(reason)
+            raise ValueError("must be " + told)
         if isinstance(value, str) and ("\0" in value or _SURROGATE.search(value)):
             raise ValueError("U+0000 and lone surrogates are not taken")
         return value
-    return Kind(check, parse or check)
+    return Kind(check, parse or check, told)
 
 
 def number(low, high, types=(int,)):
     """A number within limits; as text too where it is an option."""
-    reason = "must be %s from %s to %s" % (
+    told = "%s from %s to %s" % (
         "a whole number" if types == (int,) else "a number", low, high)
+    reason = "must be " + told
 
     def check(value):
         if isinstance(value, bool) or not isinstance(value, types) or not low <= value <= high:
@@ -52,12 +55,13 @@ def number(low, high, types=(int,)):
         if not re.fullmatch("[+-]?[0-9]{1,15}" + fraction, text):
             raise ValueError(reason)
         return check(int(text) if types == (int,) else float(text))
-    return Kind(check, parse)
+    return Kind(check, parse, told)
 
 
 def choice(*values):
     """One of some words; an option takes them in any case."""
-    reason = "must be %s" % " or ".join(values)
+    told = " or ".join(values)
+    reason = "must be " + told
     by_fold = {value.lower(): value for value in values}
 
     def parse(text):
@@ -69,7 +73,7 @@ def choice(*values):
         if value not in values:
             raise ValueError(reason)
         return value
-    return Kind(check, parse)
+    return Kind(check, parse, told)
 
 
 class InnerFaults(ValueError):
@@ -110,7 +114,7 @@ def list_of(kind, at_least=0):
     def parse(text):
         parts = [part for part in text.split(",") if part]
         return [kind.parse(part) for part in parts] if len(parts) >= at_least else _refuse(reason)
-    return Kind(check, parse)
+    return Kind(check, parse, "a list, each part %s" % kind.told)
 
 
 def _check_seconds(value):
@@ -191,22 +195,23 @@ def _parse_end(text):
     return parse_time(text, is_end=True)
 
 
-TEXT = _of_type((str,), "must be text")
+TEXT = _of_type((str,), "text")
 FILLED = Kind(lambda value: TEXT.check(value) or _refuse("must not be empty"),
-              lambda text: text or _refuse("must not be empty"))
-BOOLEAN = _of_type((bool,), "must be true or false", _parse_boolean)
-NAMED = Kind(check_name, check_name)
-SECONDS = Kind(_check_seconds, _check_seconds)
-TIMEOUT = Kind(_check_positive_seconds, _check_positive_seconds)
-VALUES = Kind(_check_values, _check_values)
-VARIABLE_NAME = Kind(_check_variable, _check_variable)
-INSTANT = Kind(parse_time, parse_time)
-INSTANT_END = Kind(_parse_end, _parse_end)
-WHOLE_SECONDS = Kind(_check_whole_seconds, _check_whole_seconds)
-JOINED = Kind(_check_joined, _check_joined)
+              lambda text: text or _refuse("must not be empty"), "text, not empty")
+BOOLEAN = _of_type((bool,), "true or false", _parse_boolean)
+NAMED = Kind(check_name, check_name, "a name")
+SECONDS = Kind(_check_seconds, _check_seconds, "a duration")
+TIMEOUT = Kind(_check_positive_seconds, _check_positive_seconds, "a duration above 0")
+VALUES = Kind(_check_values, _check_values, "an object of variables and values")
+VARIABLE_NAME = Kind(_check_variable, _check_variable, "a variable")
+INSTANT = Kind(parse_time, parse_time, "a time")
+INSTANT_END = Kind(_parse_end, _parse_end, "a time; a date alone is its last instant")
+WHOLE_SECONDS = Kind(_check_whole_seconds, _check_whole_seconds, "a duration of whole seconds")
+JOINED = Kind(_check_joined, _check_joined, "words between commas, or a list of them")
 LABEL = Kind(lambda value: TEXT.check(value) if len(str(value)) <= 1000 else
              _refuse("must have at most 1000 characters"),
-             lambda text: text if len(text) <= 1000 else _refuse("at most 1000 characters"))
+             lambda text: text if len(text) <= 1000 else _refuse("at most 1000 characters"),
+             "text of at most 1000 characters")
 PRIORITY = number(-1000000, 1000000)
 
 

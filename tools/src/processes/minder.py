@@ -5,7 +5,7 @@ import sys
 
 from ..base.vocabulary import EXIT_OK
 from ..base.times import Clock
-from ..store.files import Spool
+from ..store.spool import Spool
 from .tree import start_time
 from .output import Capture, Output
 from .process import Command, Process, start_error

@@ -5,7 +5,7 @@ import re
 import uuid
 
 from ..base.vocabulary import ADMINISTRATOR, ROLES
-from ..base.errors import AgentError, AuthError, BadRequest, Denied
+from ..base.errors import AgentError, AuthError, BadRequest, Denied, Internal
 from ..base.program import log, tell_traceback
 from ..base.words import _CONTROL, list_hidden, mask_all, one_line, render_fields, split_words
 from ..agent.desk import Acknowledgement
@@ -54,7 +54,7 @@ class Conversation:
             return Reply(error, words=words)
         try:
             run = functools.partial(row.run, self._agent, request)
-            return Reply(run() if row.name == "EXEC" else run, "-JSON" in request, words)
+            return Reply(run() if row.is_pipelined else run, request.is_json, words)
         except Exception as error:
             return Reply(error, words=words)
 
@@ -149,4 +149,4 @@ def internal(error, hidden):
     without the texts in `hidden`."""
     name = uuid.uuid4().hex[:8]
     log.error("fault %s\n%s", name, mask_all(tell_traceback(error), hidden))
-    return AgentError("fault %s of the agent, told in its log" % name)
+    return Internal("fault %s of the agent, told in its log" % name)

@@ -1,40 +1,49 @@
-"""The lines of replies: their fields and their order."""
+"""The lines of replies, filled by the table of their fields."""
+from ..base.replies import (END_LINE, FLAG_KEY, SECOND_KEY, SESSION_LINE, TICKET_LINE, TIME_KEY)
 from ..base.times import from_text, local_iso, to_local
 
 FLUSH = object()        # in a reply: send now what there is
 
-_TIMES = ("due", "last_due", "created", "begun", "ended", "decided", "imported")
+
+def fill(line, values, **more):
+    """The fields of a ReplyLine in its order: [(key, value)].
+
+    `values` is a dict or a row, of which only the line's keys count; `more` wins over it. Instants
+    are UTC text of the tables or epoch seconds, and come out in the agent's zone. An optional
+    field is left out where it has no entry; any other without one is a KeyError, a fault of the
+    program."""
+    values = dict(values, **more)
+    return [(key.name, _as_shown(key.kind, values[key.name])) for key in line.keys
+            if not key.is_optional or key.name in values]
 
 
-def columns(row, names):
-    """Fields of a row by the names of its columns; times in the agent's zone. Rows that are only
-    shown come as the tables have them."""
-    return [(name, to_local(row[name]) if name in _TIMES else row[name]) for name in names.split()]
-
-
-def instant(when):
-    """Epoch seconds, or None -> the value of a field."""
-    return None if when is None else local_iso(when, "milliseconds")
+def _as_shown(kind, value):
+    if value is None:
+        return None
+    if kind == FLAG_KEY:
+        return bool(value)
+    if kind == SECOND_KEY:
+        return local_iso(value)
+    if kind == TIME_KEY:
+        return to_local(value) if isinstance(value, str) else local_iso(value, "milliseconds")
+    return value
 
 
 def ticket_fields(ticket):
     """The OK fields of an acknowledged session."""
-    fields = [("session", ticket.session), ("status", ticket.status)]
-    return fields + [("duplicate", True)] if ticket.is_duplicate else fields
+    more = {"duplicate": True} if ticket.is_duplicate else {}
+    return fill(TICKET_LINE, {"session": ticket.session, "status": ticket.status}, **more)
 
 
-def session_fields(agent, row):
-    """The line of a session."""
+def session_fields(agent, row, line=SESSION_LINE):
+    """The line of a session, from its row."""
     duration = None
     if row["begun"]:
         end = from_text(row["ended"]) if row["ended"] else agent.clock.now()
         duration = round(max(0.0, end - from_text(row["begun"])), 3)
-    return [("session", row["id"])] + columns(
-        row, "scenario version context status name keywords schedule due created begun ended") + [
-            ("duration", duration), ("message", row["message"])]
+    return fill(line, row, session=row["id"], duration=duration)
 
 
 def end_fields(agent, row):
     """The OK fields of a session that has ended."""
-    wanted = ("session", "status", "duration", "message")
-    return [field for field in session_fields(agent, row) if field[0] in wanted]
+    return session_fields(agent, row, END_LINE)

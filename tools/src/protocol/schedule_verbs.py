@@ -4,25 +4,25 @@ import contextlib
 
 from ..base.errors import BadRequest, NotFound
 from ..base.forms import schedule_field
-from ..base.times import local_iso
+from ..base.replies import (AFTER_LINE, CALENDAR_LINE, CALENDAR_NAME_LINE, COMING_LINE,
+                            DELAYED_LINE, ENABLED_LINE, HELD_LINE, OCCURRENCE_LINE, OPTION_LINE,
+                            OUTLOOK_LINE, PLANNED_LINE, SCHEDULE_LINE, SCHEDULE_NAME_LINE,
+                            UPDATED_LINE, VARIABLE_LINE, VISIT_LINE)
 from ..timetable.days import DAY, FORMS
 from ..definitions.fields import SCHEDULE_FIELDS
 from ..definitions.model import make_schedule
 from ..scheduling.preview import explain, list_state
 from ..scheduling.visits import OUTCOMES, Period, STARTS
 from .table import verb
-from .lines import columns, instant
+from .lines import fill
 
 
 def schedule_fields(repository, stored, due):
     """The line of a StoredSchedule."""
-    schedule, hold = stored.schedule, stored.hold
-    names = "name agent scenario version context rule timezone enabled".split()
-    fields = [(name, getattr(schedule, name)) for name in names] + [
-        ("hold", hold is not None), ("next", due and local_iso(due)),
-        ("last", instant(stored.last)), ("repository", repository.name)]
-    return fields + ([("hold_reason", hold.reason), ("hold_until", instant(hold.until))]
-                     if hold else [])
+    hold = stored.hold
+    more = {"hold_reason": hold.reason, "hold_until": hold.until} if hold else {}
+    return fill(SCHEDULE_LINE, stored.schedule._asdict(), hold=hold is not None, next=due,
+                last=stored.last, repository=repository.name, **more)
 
 
 @verb("SCHED LIST")
@@ -37,17 +37,18 @@ def _sched_show(agent, request):
         yield schedule_fields(repository, stored, due)
         schedule, hold = stored.check().schedule, stored.hold
         for option, value in schedule.options.items():
-            yield [("option", option.replace("session_", "").upper()), ("value", value)]
+            yield fill(OPTION_LINE, {"option": option.replace("session_", "").upper(),
+                                     "value": value})
         for variable, value in schedule.variables.items():
-            yield [("variable", variable), ("value", value)]
+            yield fill(VARIABLE_LINE, {"variable": variable, "value": value})
         for kind, name, met in repository.db.read(
                 repository.schedules.list_conditions, schedule.name):
-            yield [("after", name), ("kind", kind), ("met", instant(met))]
+            yield fill(AFTER_LINE, {"after": name, "kind": kind, "met": met})
         if stored.waiting is not None:
-            yield [("waiting", instant(stored.waiting))]
+            yield fill(DELAYED_LINE, {"waiting": stored.waiting})
         if hold:
-            yield [("held", instant(hold.since)), ("by", hold.by), ("until", instant(hold.until)),
-                   ("reason", hold.reason)]
+            yield fill(HELD_LINE, {"held": hold.since, "by": hold.by, "until": hold.until,
+                                   "reason": hold.reason})
 
 
 @verb("SCHED ADD")
@@ -58,7 +59,7 @@ def _sched_add(agent, request):
     given = {name: request[name.upper()] for name in ("name", "scenario", "version", "context")}
     given.update(rule=request["RULE"] or "", variables=request.variables)
     agent.changes.add(_schedule(agent, given, _schedule_changes(request)), request["-REPO"])
-    return [("schedule", request["NAME"])]
+    return fill(SCHEDULE_NAME_LINE, {"schedule": request["NAME"]})
 
 
 def _schedule_changes(request):
@@ -84,13 +85,13 @@ def _sched_set(agent, request):
         return _schedule(agent, schedule.options, schedule._asdict(), changes,
                          {"variables": dict(schedule.variables, **request.variables)})
     agent.changes.set(request["NAME"], request["-REPO"], changed)
-    return [("schedule", request["NAME"])]
+    return fill(SCHEDULE_NAME_LINE, {"schedule": request["NAME"]})
 
 
 @verb("SCHED DEL")
 def _sched_del(agent, request):
     agent.changes.delete(request["NAME"], request["-REPO"])
-    return [("schedule", request["NAME"])]
+    return fill(SCHEDULE_NAME_LINE, {"schedule": request["NAME"]})
 
 
 @verb("SCHED OFF")
@@ -99,7 +100,7 @@ def _sched_on_off(agent, request):
     is_on = request.verb == "SCHED ON"
     agent.changes.set(request["NAME"], request["-REPO"],
                       lambda schedule: schedule._replace(enabled=is_on))
-    return [("schedule", request["NAME"]), ("enabled", is_on)]
+    return fill(ENABLED_LINE, {"schedule": request["NAME"], "enabled": is_on})
 
 
 @verb("SCHED NEXT")
@@ -107,26 +108,25 @@ def _sched_next(agent, request):
     for due, name, repository, note in agent.listing.preview(
             request["NAME"], request["-REPO"], request["-FROM"], request["-TO"],
             request["-COUNT"] or 10, "-ALL" in request):
-        yield [("schedule", name), ("due", local_iso(due)), ("note", note)] + _origin(
-            agent, repository.id)
+        yield fill(COMING_LINE, {"schedule": name, "due": due, "note": note},
+                   **_origin(agent, repository.id))
 
 
 def _origin(agent, number):
     """What tells schedules of one name apart, where several repositories are attached."""
     names = {place.attachment.id: place.attachment.name for place in agent.places.list_all()}
-    return [("repository", names.get(number))] if len(names) > 1 else []
+    return {"repository": names.get(number)} if len(names) > 1 else {}
 
 
 @verb("SCHED WHY")
 def _sched_why(agent, request):
     for repository, row in agent.listing.list_occurrences(request["NAME"], request["-REPO"],
                                                           request["-LIMIT"] or 50):
-        yield columns(row, "schedule due last_due count decision reason session status decided") + [
-            ("message", explain(row))] + _origin(agent, repository.id)
+        yield fill(OCCURRENCE_LINE, row, message=explain(row), **_origin(agent, repository.id))
     with contextlib.suppress(NotFound):         # deleted since
         notes = [note for schedule in agent.listing.get(request["NAME"], request["-REPO"])
                  for note in list_state(*schedule, hold=agent.hold)]
-        return [("note", "; ".join(notes))] if notes else None
+        return fill(OUTLOOK_LINE, {"note": "; ".join(notes)} if notes else {})
 
 
 @verb("SCHED PLAN")
@@ -140,42 +140,43 @@ def _sched_plan(agent, request):
     end, visits = agent.listing.plan(period, request["-REPO"], troubles)
     for visit in visits:
         if visit.outcome != STARTS or "-ALL" in request:
-            yield visit_fields(visit) + _origin(agent, visit.schedule[0])
+            yield visit_fields(visit, **_origin(agent, visit.schedule[0]))
     if troubles:
         raise troubles[0]
     counts = collections.Counter(visit.outcome for visit in visits)
-    return [("from", local_iso(begin)), ("to", local_iso(end)), ("slots", agent.queue.slots),
-            ("due", len(visits))] + [(outcome, counts[outcome]) for outcome in OUTCOMES]
+    sums = {outcome: counts[outcome] for outcome in OUTCOMES}
+    return fill(PLANNED_LINE, dict(sums, to=end, slots=agent.queue.slots, due=len(visits)),
+                **{"from": begin})
 
 
-def visit_fields(visit):
+def visit_fields(visit, **origin):
     """The line of a due time in a plan."""
-    return [("schedule", visit.name), ("due", local_iso(visit.due)),
-            ("begin", visit.begin and local_iso(visit.begin)),
-            ("end", visit.begin and local_iso(visit.end)),
-            ("duration", round(visit.duration, 3) if visit.is_known else None),
-            ("outcome", visit.outcome), ("note", "; ".join(visit.notes))]
+    return fill(VISIT_LINE, {
+        "schedule": visit.name, "due": visit.due, "begin": visit.begin,
+        "end": visit.begin and visit.end,
+        "duration": round(visit.duration, 3) if visit.is_known else None,
+        "outcome": visit.outcome, "note": "; ".join(visit.notes)}, **origin)
 
 
 @verb("SCHED UPDATE")
 def _sched_update(agent, request):
-    return [("schedules", agent.schedules.update())]
+    return fill(UPDATED_LINE, {"schedules": agent.schedules.update()})
 
 
 @verb("CALENDAR LIST")
 def _calendar_list(agent, request):
     for name, dates in sorted(agent.master.calendars().items()):
-        yield [("calendar", name), ("dates", dates)]
+        yield fill(CALENDAR_LINE, {"calendar": name, "dates": dates})
 
 
 @verb("CALENDAR SET")
 @verb("CALENDAR ADD")
 def _calendar_put(agent, request):
     agent.changes.put_calendar(request["NAME"], request["DATES"], request.verb == "CALENDAR ADD")
-    return [("calendar", request["NAME"])]
+    return fill(CALENDAR_NAME_LINE, {"calendar": request["NAME"]})
 
 
 @verb("CALENDAR DEL")
 def _calendar_del(agent, request):
     agent.changes.delete_calendar(request["NAME"])
-    return [("calendar", request["NAME"])]
+    return fill(CALENDAR_NAME_LINE, {"calendar": request["NAME"]})

@@ -28,36 +28,59 @@ class Verb(NamedTuple):
     required: int           # how many of them must be there
     options: dict           # `-NAME` -> Option
     run: Optional[Callable]  # (agent, Request) -> fields, a generator of data lines, or a Pending
+    is_pipelined: bool      # as of its Form
 
 
 class Request(dict):
     """A checked request: its arguments and options by their names in the form of its verb, such as
-    SESSION and -REPO; None for those left out."""
+    SESSION and -REPO; None for those left out. KeyError for what the form does not have: a fault of
+    the program."""
 
-    def __init__(self, verb_name, actor="", has_left=lambda: False):
+    def __init__(self, row, actor="", has_left=lambda: False):
         super().__init__()
-        self.verb, self.actor = verb_name, actor    # who asks, for the record
+        self.verb, self.actor = row.name, actor     # who asks, for the record
         self.has_left = has_left                    # whether the one who asks has gone for good
         self.variables = {}
+        self._known = row.options.keys() | {name for name, _ in row.arguments}
+
+    def _check(self, name):
+        if name not in self._known:
+            raise KeyError("%s has no %s" % (self.verb, name))
 
     def __missing__(self, name):
+        self._check(name)
         return None
+
+    def __contains__(self, name):
+        self._check(name)
+        return super().__contains__(name)
+
+    def get(self, name, default=None):
+        """The value of an argument or option, or this when it was left out."""
+        self._check(name)
+        return super().get(name, default)
+
+    @property
+    def is_json(self):
+        """Whether the data lines are wanted as JSON."""
+        return "-JSON" in self._known and "-JSON" in self
 
 
 NEWEST = "-1"
 
 TOKEN = Kind(None, lambda text: text if 0 < len(text) <= 256 else _refuse(
-    "must have 1 to 256 characters"))
+    "must have 1 to 256 characters"), "1 to 256 characters")
 
 # what the kinds of words in the forms of verbs take, besides `field NAME`: one of a schedule
 KINDS = {
-    "amount": number(0, 10 ** 9), "calendar": Kind(None, check_calendar_name),
-    "count": number(1, 100000), "dates": Kind(None, check_dates),
+    "amount": number(0, 10 ** 9), "calendar": Kind(None, check_calendar_name, "a name"),
+    "count": number(1, 100000), "dates": Kind(None, check_dates, "dates"),
     "days": number(0, 100000, (int, float)), "end": INSTANT_END, "label": LABEL,
     "level": number(0, 5), "limit": number(1, MAX_LIST), "name": NAMED, "priority": PRIORITY,
     "seconds": SECONDS, "session": number(1, 10 ** 15),
-    "states": list_of(choice(*STATES), at_least=1), "text": Kind(None, str), "time": INSTANT,
-    "timeout": TIMEOUT, "token": TOKEN, "version": SCHEDULE_FIELDS["version"].kind,
+    "states": list_of(choice(*STATES), at_least=1), "text": Kind(None, str, "text"),
+    "time": INSTANT, "timeout": TIMEOUT, "token": TOKEN,
+    "version": SCHEDULE_FIELDS["version"].kind,
 }
 
 
@@ -68,7 +91,7 @@ def find_kind(word):
         return word and KINDS[word]
     field = SCHEDULE_FIELDS[word[6:]]
     return Kind(None, lambda text: (field.kind.parse(text) if text or field.kind is BOOLEAN
-                                    else field.default))
+                                    else field.default), field.kind.told)
 
 
 def make_row(form):
@@ -79,7 +102,8 @@ def make_row(form):
                for part in parts if part not in arguments}
     return Verb(form.name, form.text, form.role, form.help,
                 [(part.name, find_kind(part.kind)) for part in arguments],
-                len([part for part in arguments if part.is_required]), options, None)
+                len([part for part in arguments if part.is_required]), options, None,
+                form.is_pipelined)
 
 
 VERBS = {form.name: make_row(form) for form in VERB_FORMS}
@@ -121,7 +145,7 @@ def find_verb(words):
 
 def check_request(row, words, actor="", has_left=lambda: False):
     """The words behind a verb -> Request; BadRequest names the word that is wrong."""
-    request, missing = Request(row.name, actor, has_left), list(row.arguments)
+    request, missing = Request(row, actor, has_left), list(row.arguments)
     for index, word in enumerate(words):
         place = ""
         try:

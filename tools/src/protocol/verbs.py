@@ -3,17 +3,20 @@ import json
 
 from ..base.vocabulary import DEFAULT_CONTEXT, MASK, STOP_S
 from ..base.errors import BadRequest, NotFound, Unreadable
+from ..base.replies import (AGENT_HOLD_LINE, ATTACHED_LINE, CLEANED_LINE, CONTEXT_LINE,
+                            IMPORTED_LINE, PING_LINE, PURGED_LINE, REPOSITORY_LINE, SCENARIO_LINE,
+                            SCHEDULE_HOLD_LINE, STATE_LINE, STEP_LINE, TASK_LINE, VARIABLE_LINE)
 from ..base.times import to_local
 from ..base.words import capitals, one_line, shorten
 from ..store.records import Hold, SessionFilter, SessionRequest
 from ..agent.figures import metrics, ping
 from .table import NEWEST, list_help, verb
-from .lines import FLUSH, columns, end_fields, session_fields, ticket_fields
+from .lines import FLUSH, end_fields, fill, session_fields, ticket_fields
 
 
 @verb("PING")
 def _ping(agent, request):
-    return ping(agent)
+    return fill(PING_LINE, ping(agent))
 
 
 @verb("EXEC")
@@ -40,18 +43,18 @@ def _exec_sync(agent, pending, timeout_s, has_left):
 @verb("STOP")
 def _stop(agent, request):
     status = agent.desk.stop(request["SESSION"], "-IMMEDIATE" in request)
-    return [("session", request["SESSION"]), ("status", status)]
+    return fill(STATE_LINE, {"session": request["SESSION"], "status": status})
 
 
 @verb("RESTART")
 def _restart(agent, request):
-    return ticket_fields(agent.desk.restart(request["SESSION"], request.variables,
-                                            request["-FROM"]))
+    ticket = agent.desk.restart(request["SESSION"], request.variables, request["-FROM"])
+    return fill(STATE_LINE, {"session": ticket.session, "status": ticket.status})
 
 
 @verb("CLEAN")
 def _clean(agent, request):
-    return [("cleaned", agent.keeper.clean(request["-HOST"]))]
+    return fill(CLEANED_LINE, {"cleaned": agent.keeper.clean(request["-HOST"])})
 
 
 @verb("HOLD")
@@ -70,9 +73,10 @@ def _release(agent, request):
 def _set_hold(agent, request, hold):
     if "-SCHEDULE" in request:
         agent.changes.hold(request["-SCHEDULE"], hold, request["-REPO"])
-        return [("schedule", request["-SCHEDULE"]), ("hold", hold is not None)]
+        return fill(SCHEDULE_HOLD_LINE, {"schedule": request["-SCHEDULE"],
+                                         "hold": hold is not None})
     agent.set_hold(hold)
-    return [("agent", agent.name), ("hold", hold is not None)]
+    return fill(AGENT_HOLD_LINE, {"agent": agent.name, "hold": hold is not None})
 
 
 @verb("SHUTDOWN")
@@ -97,17 +101,14 @@ def _status(agent, request):
     row, steps, tasks, secrets = repository.db.read(repository.views.get_history, number)
     yield session_fields(agent, row)
     for step in steps:
-        yield [("step", step["step"] + 1)] + columns(
-            step, "name attempt status begun ended message")
+        yield fill(STEP_LINE, step, step=step["step"] + 1)
         for task in tasks:
             if task["step_run"] == step["run"]:
-                yield [("task", "%d.%d" % (task["step"] + 1, task["task"] + 1))] + columns(
-                    task, "type name attempt status rc") + [("rows", task["row_count"])] + columns(
-                        task, "begun ended message")
-    for name, value in json.loads(row["variables"]).items():
-        yield [("variable", name), ("value", value)]
-    for name in secrets:
-        yield [("variable", name), ("value", MASK)]
+                yield fill(TASK_LINE, task, rows=task["row_count"],
+                           task="%d.%d" % (task["step"] + 1, task["task"] + 1))
+    values = dict(json.loads(row["variables"]), **dict.fromkeys(secrets, MASK))
+    for name, value in values.items():
+        yield fill(VARIABLE_LINE, {"variable": name, "value": value})
 
 
 @verb("LOG")
@@ -132,28 +133,28 @@ def _scenarios(agent, request):
                 scenario = repository.scenarios.parse(row["definition"], row["body"])
             except Unreadable as error:
                 message = error.message
-            yield [("repository", repository.name), ("scenario", row["name"]),
-                   ("version", row["version"]), ("steps", scenario and len(scenario.steps)),
-                   ("variables", ",".join(scenario.variables if scenario else ()))] + columns(
-                       row, "imported") + [("message", message)]
+            yield fill(SCENARIO_LINE, row, repository=repository.name, scenario=row["name"],
+                       steps=scenario and len(scenario.steps), message=message,
+                       variables=",".join(scenario.variables if scenario else ()))
 
 
 @verb("REPOS")
 def _repos(agent, request):
     for place in agent.places.list_all():
         number, name, path, _ = place.attachment
-        yield [("repository", name), ("id", number), ("path", path),
-               ("status", "TROUBLE" if place.reason else "ATTACHED"),
-               ("message", one_line(place.reason))]
+        yield fill(REPOSITORY_LINE, {
+            "repository": name, "id": number, "path": path,
+            "status": "TROUBLE" if place.reason else "ATTACHED",
+            "message": one_line(place.reason)})
 
 
 @verb("CONTEXTS")
 def _contexts(agent, request):
     topology = agent.master.topology()
     for name in topology["contexts"]:
-        yield [("context", name), ("schemas", ",".join(
+        yield fill(CONTEXT_LINE, {"context": name, "schemas": ",".join(
             "%s:%s" % (schema["name"], schema["contexts"][name])
-            for schema in topology["logical_schemas"] if name in schema["contexts"]))]
+            for schema in topology["logical_schemas"] if name in schema["contexts"])})
 
 
 @verb("IMPORT")
@@ -162,7 +163,7 @@ def _import(agent, request):
                                              "-REPLACE" in request)
     for warning in document.list_warnings():
         yield "%s: %s" % warning
-    return list(zip(("scenarios", "schedules"), counts))
+    return fill(IMPORTED_LINE, zip(("scenarios", "schedules"), counts))
 
 
 @verb("EXPORT")
@@ -179,7 +180,7 @@ def _drop(agent, request):
 @verb("ATTACH")
 def _attach(agent, request):
     number = agent.places.attach(request["NAME"], request["PATH"], "-CREATE" in request)
-    return [("repository", request["NAME"]), ("id", number)]
+    return fill(ATTACHED_LINE, {"repository": request["NAME"], "id": number})
 
 
 @verb("DETACH")
@@ -191,7 +192,7 @@ def _detach(agent, request):
 def _purge(agent, request):
     if not request:
         raise BadRequest("-DAYS=n or -KEEP=n is missing: say what to purge")
-    return [("purged", agent.keeper.purge(request["-DAYS"], request["-KEEP"]))]
+    return fill(PURGED_LINE, {"purged": agent.keeper.purge(request["-DAYS"], request["-KEEP"])})
 
 
 @verb("METRICS")

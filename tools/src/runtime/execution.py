@@ -118,8 +118,7 @@ class Execution:
 
     def _run_minded(self, command):
         """As `process`, by way of a minder, so that it outlives the agent."""
-        spool = self._journal.spool(self._run)
-        spool.create()
+        spool = self._journal.make_spool(self._run)
         given = json.dumps([command, self._around.max_output, self._journal.secrets])
         try:
             minder = self._start(command._replace(
@@ -135,7 +134,9 @@ class Execution:
     def adopt(self):
         """Goes on with the process of this task that a lost agent has started -> exit code.
         TaskError, Left."""
-        spool = self._journal.spool(self._run)
+        spool = self._journal.find_spool(self._run)
+        if spool is None:
+            raise TaskError("what its process wrote is gone")
         state = spool.state()
         pid, started = state["holder"], state["holder_started"]     # the minder
         self._control.add_root(pid, started)

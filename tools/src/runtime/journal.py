@@ -3,7 +3,6 @@
 from ..base.vocabulary import MAX_BATCH, MIN_SECRET
 from ..base.times import to_text
 from ..base.words import mask_all, one_line
-from ..store.files import Spool
 
 
 class Journal:
@@ -78,9 +77,13 @@ class Journal:
 
     # -- spools ------------------------------------------------------------------------
 
-    def spool(self, run):
-        """The Spool of a run's minder."""
-        return Spool(self.repository.spool_path(self.session, run))
+    def make_spool(self, run):
+        """A new Spool for a run's minder. RepositoryError."""
+        return self.repository.spools.make(self.session, run)
+
+    def find_spool(self, run):
+        """The Spool that a run's minder has, or None."""
+        return self.repository.spools.find(self.session, run)
 
     def spend(self, spool):
         """All of a spool is handed over or noted: it goes when that is on disk."""

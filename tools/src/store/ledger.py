@@ -56,8 +56,8 @@ class Ledger:
                            (name, now))
         connection.execute("update occurrence set message=message || '; begun anew at ' || ?2 where"
                            " schedule=?1 and last_due>?2 and session is null and due in"
-                           " (select due from occurrence where schedule=?1 and due<=?2"
-                           " order by due desc limit 50)",
+                           " (select due from occurrence"
+                           " where schedule=?1 and due<=?2 order by due desc limit 50)",
                            (name, now))
 
     @staticmethod

@@ -8,6 +8,9 @@ from ..base.words import version_key
 from ..definitions.model import canonical
 from ..definitions.reader import parse_scenario
 
+# JSON text as bytes: where they are no UTF-8, that is the trouble of this one definition
+BODY = "cast(d.body as blob) as body"
+
 
 class Scenarios:
     """Scenario versions and their definitions; `name` is that of the repository."""
@@ -20,8 +23,8 @@ class Scenarios:
 
     def find(self, connection, name, version):
         """The row of a scenario version (-1: the latest), or None."""
-        query = ("select s.name, s.version, s.definition, d.body from scenario s"
-                 " join definition d on d.id = s.definition where s.name=?")
+        query = ("select s.name, s.version, s.definition, %s from scenario s"
+                 " join definition d on d.id = s.definition where s.name=?" % BODY)
         if version == "-1":
             return connection.execute(
                 query + " order by s.version_key desc, s.version desc limit 1",
@@ -48,7 +51,7 @@ class Scenarios:
         return row, self.parse(row["definition"], row["body"])
 
     def parse(self, definition, body):
-        """The Scenario of a definition, by its id and its JSON text. Unreadable.
+        """The Scenario of a definition, by its id and its body. Unreadable.
 
         After a rollback or a purge an id may get another text.
         """
@@ -77,9 +80,12 @@ class Scenarios:
 
     @staticmethod
     def get_body(connection, definition):
-        """The JSON text of a definition."""
-        return connection.execute("select body from definition where id=?",
-                                  (definition,)).fetchone()[0]
+        """The body of a definition. Unreadable when another program has deleted it."""
+        row = connection.execute("select %s from definition d where id=?" % BODY,
+                                 (definition,)).fetchone()
+        if row is None:
+            raise Unreadable("the stored definition %d is gone" % definition)
+        return row["body"]
 
     def list_versions(self, connection, name=None, version=None):
         """Rows of scenario versions with their body, in natural order."""
@@ -89,28 +95,36 @@ class Scenarios:
                 where += " and %s=?" % column
                 values.append(value)
         return connection.execute(
-            "select s.*, d.body from scenario s join definition d on d.id = s.definition"
-            " where 1" + where + " order by s.name, s.version_key, s.version", values).fetchall()
+            "select s.*, %s from scenario s join definition d on d.id = s.definition where 1%s"
+            " order by s.name, s.version_key, s.version" % (BODY, where), values).fetchall()
 
     def put(self, connection, scenario, now, is_replacing):
-        """True when made, False when it was there, None when another one is."""
+        """True when made, or mended since it could not be read; False when it was there, None when
+        another one is. Sessions that share a definition have it mended, too."""
         self.changes += 1
         body = json.dumps(scenario.document)
         digest = hashlib.sha256(canonical(scenario.document).encode()).hexdigest()
         row = connection.execute(
-            "select d.digest from scenario s join definition d on d.id = s.definition"
-            " where s.name=? and s.version=?", (scenario.name, scenario.version)).fetchone()
-        if row and row["digest"] == digest:
+            "select d.id, d.digest, %s from scenario s join definition d on d.id = s.definition"
+            " where s.name=? and s.version=?" % BODY, (scenario.name, scenario.version)).fetchone()
+        if row and row["digest"] == digest and self._is_readable(row):
             return False
-        if row and not is_replacing:
+        if row and row["digest"] != digest and not is_replacing:
             return None
-        connection.execute("insert or ignore into definition(digest, body) values (?, ?)",
-                           (digest, body))
+        connection.execute("insert into definition(digest, body) values (?, ?)"
+                           " on conflict(digest) do update set body=excluded.body", (digest, body))
         definition = connection.execute("select id from definition where digest=?",
                                         (digest,)).fetchone()[0]
         connection.execute("replace into scenario values (?, ?, ?, ?, ?)",
                            (scenario.name, scenario.version, version_key(scenario.version),
                             definition, to_text(now)))
+        return True
+
+    def _is_readable(self, row):
+        try:
+            self.parse(row["id"], row["body"])
+        except Unreadable:
+            return False
         return True
 
     def drop(self, connection, name, version):
@@ -140,9 +154,11 @@ class Scenarios:
 
 
 def load_body(body):
-    """The JSON text of a definition -> the object. Unreadable when another program has spoilt
-    it."""
+    """The body of a definition -> the object. Unreadable when another program has spoilt it."""
     try:
         return json.loads(body)
+    except RecursionError:
+        reason = "is nested too deeply"
     except ValueError as error:
-        raise Unreadable("a stored definition is not JSON: %s" % error) from None
+        reason = error
+    raise Unreadable("a stored definition is not JSON: %s" % reason)

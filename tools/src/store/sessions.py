@@ -1,6 +1,6 @@
 """Sessions of a work repository, one by one: their rows, their states, their tickets."""
 
-from ..base.vocabulary import OUTSTANDING, QUEUED, RUNNING, TRANSITIONS, WAITING
+from ..base.vocabulary import ENDED, OUTSTANDING, QUEUED, RUNNING, TRANSITIONS, WAITING
 from ..base.errors import Conflict, NotFound, RepositoryError, Unreadable
 from ..base.times import from_text, to_text
 from .pending import lazy
@@ -76,11 +76,14 @@ class Sessions:
         connection.executemany("insert or ignore into session_keyword values (?, ?)",
                                [(word, session) for word in keywords.split(",") if word])
 
-    @staticmethod
-    def list_secret_files(connection):
-        """The names of the secret files of open sessions."""
-        return {row[0] or str(row[1]) for row in connection.execute(
+    def list_strays(self, connection, names, spools):
+        """Of names of secret files and [(path, session)] of spools, those that no open session
+        needs."""
+        needed = {row[0] or str(row[1]) for row in connection.execute(
             "select secret_file, id from session where status in ('WAITING', 'QUEUED', 'RUNNING')")}
+        rows = [(path, self.find(connection, session)) for path, session in spools]
+        return (set(names) - needed,
+                [path for path, row in rows if row is None or row["status"] in ENDED])
 
     def list_outstanding(self, connection, agent):
         """Tickets of what an agent has acknowledged and not begun, in order of arrival."""

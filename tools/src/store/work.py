@@ -1,23 +1,23 @@
 """A work repository: its tables, and all that is kept in them behind one name."""
-import contextlib
-import glob
 import json
 import os
 
-from ..base.vocabulary import ADOPT, DEFAULT_NAME, ENDED
+from ..base.vocabulary import ADOPT, DEFAULT_NAME
 from ..base.errors import AgentError, RepositoryError, Unreadable
+from ..base.files import make_private, own_users, remove_own
 from ..definitions.reader import Definitions
 from .arrivals import Arrivals
 from .database import Database
 from .decisions import Decisions
 from .endings import Endings
-from .files import SecretFiles, Spool, make_private
 from .imports import Imports
 from .ledger import Ledger
 from .progress import Progress
 from .scenarios import Scenarios
 from .schedules import PAGE, StoredSchedules
+from .secrets import SecretFiles
 from .sessions import Sessions
+from .spool import Spools
 from .views import Views
 
 WORK_MIGRATIONS = ("""
@@ -170,7 +170,7 @@ class WorkRepository:
         self.id, self.name, self.path = number, name, path
         self.db = Database(path, "work", "work repository %s" % name, WORK_MIGRATIONS, clock,
                            inbox=inbox)
-        self.secrets = SecretFiles(path)
+        self.secrets, self.spools = SecretFiles(path), Spools(path)
         self.is_behind = False  # outstanding sessions and schedules must be read again
         self.scenarios, self.ledger, self.progress = Scenarios(name), Ledger(), Progress()
         self.sessions = Sessions(name, self.scenarios)
@@ -185,7 +185,15 @@ class WorkRepository:
     def create(cls, number, name, path, clock, inbox=None):
         """Makes a new file with the scenario HELLO and opens it."""
         make_private(path)
-        repository = cls(number, name, path, clock, inbox).open()
+        try:
+            return cls(number, name, path, clock, inbox).fill(clock)
+        except AgentError:
+            os.unlink(path)
+            raise
+
+    def fill(self, clock):
+        """Opens a new empty file and puts the scenario HELLO into it -> itself."""
+        repository = self.open()
         document = Definitions().read(json.dumps(HELLO))
         repository.db.write(repository.imports.put, document, DEFAULT_NAME, clock.now())
         return repository
@@ -226,10 +234,6 @@ class WorkRepository:
 
     # -- files beside ------------------------------------------------------------------
 
-    def spool_path(self, session, task_run):
-        """Where the minder of a task's process writes."""
-        return "%s.spool.%d.%d" % (self.path, session, task_run)
-
     def find_adoptable(self, row, is_alive):
         """The Ticket of a stale session whose process can be taken up again, or None.
 
@@ -238,10 +242,9 @@ class WorkRepository:
         if self.db.read(self._get_on_stale, row) != ADOPT:
             return None
         interrupted = self.db.read(self.progress.find_interrupted, row["id"])
-        path = interrupted and self.spool_path(row["id"], interrupted[1]["run"])
-        if not path or not os.path.exists(path):
+        state = interrupted and self.spools.find_state(row["id"], interrupted[1]["run"])
+        if not state:
             return None
-        state = Spool(path).state()
         lives = state["holder"] is not None and is_alive(state["holder"], state["holder_started"])
         if not lives and not state["is_over"]:
             return None
@@ -254,16 +257,16 @@ class WorkRepository:
             return "error"
 
     def forget_strays(self):
-        """Secrets and spools of sessions that have ended, or never were: left by a crash."""
-        names = self.secrets.list_names()       # before the rows: a file is there before its row
-        for name in names - self.db.read(self.sessions.list_secret_files):
+        """Deletes secrets and spools of sessions that have ended, or never were: left by a crash,
+        or by a request that could not be written."""
+        names, spools = self.secrets.list_names(), self.spools.list_all()
+        if names or spools:
+            # by the writer, so behind what was being written when they were listed
+            names, spools = self.db.write(self.sessions.list_strays, names, spools)
+        for name in names:              # no name is ever used again
             self.secrets.forget(name)
-        for path in glob.glob(glob.escape(self.path) + ".spool.*"):
-            number = path[len(self.path):].split(".")[2]
-            row = self.db.read(self.sessions.find, int(number)) if number.isdigit() else None
-            if row is None or row["status"] in ENDED:
-                with contextlib.suppress(OSError):
-                    os.unlink(path)
+        for path in spools:
+            remove_own(path, own_users(self.path))
 
 
 def claim_id(connection, number):

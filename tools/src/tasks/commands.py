@@ -15,7 +15,7 @@ from ..definitions.kinds import (BOOLEAN, FILLED, Field, Kind, NAMED, SECONDS, T
 from ..definitions.fields import SCHEDULE_FIELDS
 from ..definitions.references import _REFERENCE, find_code_fault, shell_command, substitute
 from ..processes.process import Command, exit_text
-from .task import (ENVIRONMENT, REQUIRED, TaskError, TaskResult, as_number, as_value,
+from .task import (CAPTURE, CWD, ENV, TaskError, TaskResult, as_number, as_value, needed,
                    substitute_all, task_type)
 
 
@@ -42,15 +42,20 @@ class OsTask:
     """A command of the operating system: a string by the shell, a list without one."""
 
     fields = {
-        "command": Field(Kind(_check_command, _refuse), required=True),
-        "cwd": Field(FILLED),
-        "env": ENVIRONMENT,
-        "stdin": Field(TEXT),
-        "ok_codes": Field(list_of(number(-64, 255)), default=[0]),
-        "warning_codes": Field(list_of(number(-64, 255)), default=[]),
-        "capture": Field(VARIABLE_NAME),
-        "nice": Field(number(-20, 19)),
-        "umask": Field(Kind(_check_umask, _check_umask)),
+        "command": Field(Kind(_check_command, _refuse, "a text or a list of texts"), required=True,
+                         meaning="a text is run by /bin/sh; a list is a program and its arguments, "
+                         "without a shell"),
+        "cwd": CWD,
+        "env": ENV,
+        "stdin": Field(TEXT, meaning="what the process reads on standard input (nothing)"),
+        "ok_codes": Field(list_of(number(-64, 255)), default=[0],
+                          meaning="exit codes that mean DONE"),
+        "warning_codes": Field(list_of(number(-64, 255)), default=[],
+                               meaning="exit codes that mean WARNING; all others mean ERROR"),
+        "capture": CAPTURE,
+        "nice": Field(number(-20, 19), meaning="added to the process's niceness"),
+        "umask": Field(Kind(_check_umask, _check_umask, 'octal digits, such as "027"'),
+                       meaning="umask of the process (the agent's own)"),
     }
 
     @staticmethod
@@ -110,7 +115,10 @@ class OsTask:
 class SetTask:
     """Gives a variable a value."""
 
-    fields = {"variable": Field(VARIABLE_NAME, required=True), "value": Field(TEXT, required=True)}
+    fields = {
+        "variable": Field(VARIABLE_NAME, required=True, meaning="the variable that is set"),
+        "value": Field(TEXT, required=True, meaning="its new value"),
+    }
     is_instant = True                   # starts nothing: needs no commit of its own before
 
     def run(self, fields, execution):
@@ -134,9 +142,11 @@ class EvaluateTask:
     """Compares a variable: false sends the step to its on_false and is no error."""
 
     fields = {
-        "variable": Field(VARIABLE_NAME, required=True),
-        "operator": Field(choice(*(list(OPERATORS) + ["in", "matches"])), required=True),
-        "value": Field(Kind(_check_compared, _refuse), required=True),
+        "variable": Field(VARIABLE_NAME, required=True, meaning="the variable that is compared"),
+        "operator": Field(choice(*(list(OPERATORS) + ["in", "matches"])), required=True,
+                          meaning="how it is compared"),
+        "value": Field(Kind(_check_compared, _refuse, "text or a number; a list for in"),
+                       required=True, meaning="what it is compared with"),
     }
 
     @staticmethod
@@ -185,7 +195,8 @@ def _check_delay(value):
 class SleepTask:
     """Waits a while."""
 
-    fields = {"seconds": Field(Kind(_check_delay, _refuse), required=True)}
+    fields = {"seconds": Field(Kind(_check_delay, _refuse, "a duration"), required=True,
+                               meaning="how long")}
 
     def run(self, fields, execution):
         """A number, a duration, or a reference to one."""
@@ -210,8 +221,11 @@ class WaitFileTask:
     """Waits until files are there and have not grown for a while, or until none is there."""
 
     fields = {
-        "path": REQUIRED, "count": Field(number(1, 1000000), default=1),
-        "stable_s": Field(SECONDS, default=1), "absent": Field(BOOLEAN, default=False),
+        "path": needed("a file, or a pattern with * ? [...] or **"),
+        "count": Field(number(1, 1000000), default=1, meaning="so many files have to be there"),
+        "stable_s": Field(SECONDS, default=1, meaning="and must not have changed their size for so "
+                          "long"),
+        "absent": Field(BOOLEAN, default=False, meaning="true: wait until none is there"),
     }
 
     def run(self, fields, execution):
@@ -242,9 +256,10 @@ class PythonTask(OsTask):
     """Python code or a file of it, in an interpreter process of its own."""
 
     fields = {
-        "code": Field(FILLED), "file": Field(FILLED),
-        "args": Field(list_of(TEXT), default=[]),
-        "cwd": Field(FILLED), "env": ENVIRONMENT, "capture": Field(VARIABLE_NAME),
+        "code": Field(FILLED, meaning="the code itself; give either this or file"),
+        "file": Field(FILLED, meaning="a file with the code"),
+        "args": Field(list_of(TEXT), default=[], meaning="what is in sys.argv behind the program"),
+        "cwd": CWD, "env": ENV, "capture": CAPTURE,
     }
     one_of = ("code", "file")
     literal = ("code",)                 # in which nothing is replaced
@@ -273,9 +288,11 @@ class ScenarioTask:
     """Starts a session of another scenario, and waits for it unless told otherwise."""
 
     fields = {
-        "name": Field(NAMED, required=True), "version": SCHEDULE_FIELDS["version"],
-        "context": Field(NAMED), "variables": Field(VALUES, default={}),
-        "wait": Field(BOOLEAN, default=True),
+        "name": Field(NAMED, required=True, meaning="the scenario that is started"),
+        "version": SCHEDULE_FIELDS["version"],
+        "context": Field(NAMED, meaning="context of the new session (that of this one)"),
+        "variables": Field(VALUES, default={}, meaning="values for variables of that scenario"),
+        "wait": Field(BOOLEAN, default=True, meaning="false: go on without waiting for its end"),
     }
 
     def run(self, fields, execution):

@@ -8,7 +8,8 @@ import sys
 from ..base.vocabulary import DONE, WARNING
 from ..base.words import shorten
 from ..definitions.kinds import BOOLEAN, FILLED, Field, Kind, TEXT, _refuse, choice, list_of, number
-from .task import REQUIRED, TaskError, task_type, to_number, written_beside
+from ..base.files import written_beside
+from .task import TaskError, needed, task_type, to_number
 from .data import DatabaseTask, SCHEMA, pieces
 
 
@@ -57,9 +58,10 @@ def _check_types(value):
     return value
 
 
-DELIMITER = Field(Kind(_check_delimiter, _refuse), default=",")
-ENCODING = Field(Kind(_check_encoding, _refuse), default="utf-8")
-HEADER = Field(BOOLEAN, default=True)
+DELIMITER = Field(Kind(_check_delimiter, _refuse, "one character"), default=",",
+                  meaning="what stands between two columns")
+ENCODING = Field(Kind(_check_encoding, _refuse, "a name that Python knows"), default="utf-8",
+                 meaning="encoding of the file")
 
 
 class BadRows:
@@ -93,12 +95,19 @@ class LoadCsvTask(DatabaseTask):
 
     is_heavy = True
     fields = {
-        "file": REQUIRED, "schema": SCHEMA, "table": REQUIRED,
-        "mode": Field(choice("append", "replace", "create"), default="append"),
-        "header": HEADER, "columns": Field(list_of(FILLED)),
-        "types": Field(Kind(_check_types, _refuse), default={}),
+        "file": needed("the file"), "schema": SCHEMA, "table": needed("the table"),
+        "mode": Field(choice("append", "replace", "create"), default="append",
+                      meaning="append adds to the table; replace empties it first; create makes it "
+                      "when it is not there, then adds"),
+        "header": Field(BOOLEAN, default=True,
+                        meaning="whether the first line has the names of the columns"),
+        "columns": Field(list_of(FILLED), meaning="names of the columns (those of the header)"),
+        "types": Field(Kind(_check_types, _refuse, "an object: column to integer, real or text"),
+                       default={}, meaning="types of columns (text)"),
         "delimiter": DELIMITER, "encoding": ENCODING,
-        "max_errors": Field(number(0, 10 ** 9), default=0), "error_table": Field(FILLED),
+        "max_errors": Field(number(0, 10 ** 9), default=0,
+                            meaning="so many bad rows are passed over; one more fails the task"),
+        "error_table": Field(FILLED, meaning="a table that takes the bad rows: line, reason, text"),
     }
 
     @staticmethod
@@ -197,7 +206,9 @@ class UnloadCsvTask(DatabaseTask):
 
     is_heavy = True
     fields = {
-        "schema": SCHEMA, "query": REQUIRED, "file": REQUIRED, "header": HEADER,
+        "schema": SCHEMA, "query": needed("what to write"), "file": needed("the file"),
+        "header": Field(BOOLEAN, default=True,
+                        meaning="whether to write a first line with the names of the columns"),
         "delimiter": DELIMITER, "encoding": ENCODING,
     }
     sql = ("query",)

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from ..base.vocabulary import DONE
 from ..base.words import shorten
 from ..definitions.kinds import FILLED, Field, NAMED, VARIABLE_NAME
-from .task import HelperTask, REQUIRED, TaskError, task_type
+from ..base.files import find_fault_beside
+from .task import HelperTask, TaskError, needed, task_type
 
 # a literal, quoted name, comment or cast is passed over; what is left may be `:name`, or `;`
 _SQL_PART = re.compile(
@@ -101,6 +102,9 @@ def open_target(server):
     if is_sqlite:
         arguments = {"database": server["database"], "timeout": 0.2, "isolation_level": None,
                      "check_same_thread": False}
+        fault = find_fault_beside(server["database"])
+        if fault:
+            raise TaskError("data server %s: %s" % (server["name"], fault))
     try:
         module = importlib.import_module(server["driver"])
     except ImportError:
@@ -147,7 +151,7 @@ def count_rows(target, statement, values):
     return target.connection.execute("select changes()").fetchone()[0]
 
 
-SCHEMA = Field(NAMED, required=True)
+SCHEMA = Field(NAMED, required=True, meaning="the logical schema")
 
 
 class DatabaseTask(HelperTask):
@@ -191,7 +195,11 @@ class DatabaseTask(HelperTask):
 class SqlTask(DatabaseTask):
     """A statement or a script, in one transaction; `:name` binds variables."""
 
-    fields = {"schema": SCHEMA, "statement": Field(FILLED), "script": Field(FILLED)}
+    fields = {
+        "schema": SCHEMA,
+        "statement": Field(FILLED, meaning="one statement; give either this or script"),
+        "script": Field(FILLED, meaning="several statements, with ; between them"),
+    }
     one_of = ("statement", "script")
     sql = ("statement", "script")
 
@@ -212,7 +220,11 @@ class SqlTask(DatabaseTask):
 class RefreshTask(DatabaseTask):
     """Takes a variable's value from a query."""
 
-    fields = {"variable": Field(VARIABLE_NAME, required=True), "schema": SCHEMA, "query": REQUIRED}
+    fields = {
+        "variable": Field(VARIABLE_NAME, required=True, meaning="the variable that is set"),
+        "schema": SCHEMA,
+        "query": needed("its first column of the first row is the value"),
+    }
     sql = ("query",)
 
     @staticmethod

@@ -3,13 +3,15 @@ import errno
 import glob
 import os
 import shutil
+import stat
 import sys
 import zipfile
 
 from ..base.vocabulary import DONE
 from ..base.words import shorten
 from ..definitions.kinds import BOOLEAN, Field, number
-from .task import REQUIRED, TaskError, helper_task, written_beside
+from ..base.files import name_beside, naming, written_beside
+from .task import TaskError, helper_task, needed
 
 
 def matching(pattern):
@@ -43,13 +45,31 @@ def destinations(pattern, to, overwrite):
 
 
 def copy_one(path, target):
-    """Copies a file, by way of one beside the target, or a folder with all that is in it."""
+    """Copies a file, or a folder with all that is in it, by way of one beside the target."""
     if os.path.isdir(path) and not os.path.islink(path):
-        shutil.copytree(path, target, symlinks=True)
+        copy_folder(path, target)
         return
-    part = target + ".part"
-    shutil.copy2(path, part)
-    os.replace(part, target)
+    if stat.S_ISFIFO(os.stat(path).st_mode):
+        raise TaskError("%s is a named pipe" % path)
+    with open(path, "rb") as source, written_beside(target, access=0o600) as file:
+        shutil.copyfileobj(source, file, 1 << 20)
+        file.flush()
+        # by the descriptor, which stays the file's; BSD and macOS have flags that need a name
+        shutil.copystat(path, file.name if hasattr(os, "chflags") else file.fileno())
+
+
+def copy_folder(path, target):
+    """copy_one for a folder; FileExistsError when the target is there."""
+    if os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
+    part = name_beside(target, "part")
+    try:
+        shutil.copytree(path, part, symlinks=True)
+        with naming(target):
+            os.rename(part, target)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
 
 
 def move_one(path, target):
@@ -71,8 +91,16 @@ def remove(path):
         os.unlink(path)
 
 
-@helper_task("copy", {"from": REQUIRED, "to": REQUIRED, "overwrite": Field(BOOLEAN, default=True)})
-@helper_task("move", {"from": REQUIRED, "to": REQUIRED, "overwrite": Field(BOOLEAN, default=True)})
+FROM = needed("a file or folder, or a pattern with * ? [...] or **")
+COPY_FIELDS = {
+    "from": FROM,
+    "to": needed("its new name, or the folder that it is put into"),
+    "overwrite": Field(BOOLEAN, default=True, meaning="false: what is there already is an error"),
+}
+
+
+@helper_task("copy", COPY_FIELDS)
+@helper_task("move", COPY_FIELDS)
 def copy_or_move(given):
     """Copies or moves what a pattern matches."""
     pairs = destinations(given["from"], given["to"], given["overwrite"])
@@ -81,7 +109,7 @@ def copy_or_move(given):
     return {"status": DONE, "rows": len(pairs)}
 
 
-@helper_task("delete", {"path": REQUIRED})
+@helper_task("delete", {"path": needed("a file or folder, or a pattern")})
 def delete(given):
     """Deletes what a pattern matches; nothing to delete is no error."""
     found = [given["path"]] if os.path.lexists(given["path"]) else glob.glob(given["path"])
@@ -90,7 +118,7 @@ def delete(given):
     return {"status": DONE, "rows": len(found)}
 
 
-@helper_task("mkdir", {"path": REQUIRED})
+@helper_task("mkdir", {"path": needed("the folder")})
 def make_folders(given):
     """Makes a folder and those above it; one that is there is no error."""
     os.makedirs(given["path"], exist_ok=True)
@@ -101,7 +129,7 @@ def make_folders(given):
 ZIP_OPTIONS = {"strict_timestamps": False} if sys.version_info >= (3, 8) else {}
 
 
-@helper_task("zip", {"from": REQUIRED, "to": REQUIRED})
+@helper_task("zip", {"from": FROM, "to": needed("the archive")})
 def pack(given):
     """Packs what a pattern matches; names in the archive count from the pattern's folder."""
     names = []
@@ -125,8 +153,10 @@ def files_below(path):
             yield os.path.join(folder, name)
 
 
-@helper_task("unzip", {"from": REQUIRED, "to": REQUIRED,
-                       "max_bytes": Field(number(1, 1 << 50), default=1 << 40)})
+@helper_task("unzip", {
+    "from": needed("the archive"), "to": needed("the folder that it is unpacked into"),
+    "max_bytes": Field(number(1, 1 << 50), default=1 << 40,
+                       meaning="one that would become larger is not unpacked")})
 def unpack(given):
     """Unpacks an archive; nothing when a name would leave the folder or it is too large: all names
     and sizes are checked before anything is written, and zipfile takes no more than a size says."""

@@ -12,7 +12,8 @@ from ..base.vocabulary import DONE, WARNING
 from ..base.words import one_line
 from ..definitions.kinds import FILLED, Field, TEXT, VARIABLE_NAME, list_of, number
 from ..definitions.fields import MAIL_TLS
-from .task import ENVIRONMENT, HelperTask, REQUIRED, TaskError, as_value, task_type, written_beside
+from ..base.files import written_beside
+from .task import ENVIRONMENT, HelperTask, TaskError, as_value, needed, task_type
 
 SILENCE_S = 60              # the other end may be silent for so long
 ANSWER_S = 600              # from the first request to the head of the answer, by all redirects
@@ -195,11 +196,16 @@ class HttpTask(HelperTask):
     """A request of HTTP or HTTPS, certificates verified."""
 
     fields = {
-        "url": REQUIRED, "method": Field(FILLED, default="GET"),
-        "headers": ENVIRONMENT,
-        "body": Field(TEXT), "expect": Field(list_of(number(100, 599)), default=[200]),
-        "save": Field(FILLED), "capture": Field(VARIABLE_NAME),
-        "attempts": Field(number(1, 1000), default=1),
+        "url": needed("begins with http:// or https://"),
+        "method": Field(FILLED, default="GET", meaning="method of the request"),
+        "headers": Field(ENVIRONMENT, default={}, meaning="headers of the request"),
+        "body": Field(TEXT, meaning="what is sent (nothing)"),
+        "expect": Field(list_of(number(100, 599)), default=[200],
+                        meaning="statuses that mean DONE; all others mean ERROR"),
+        "save": Field(FILLED, meaning="a file that takes the answer"),
+        "capture": Field(VARIABLE_NAME, meaning="takes the answer"),
+        "attempts": Field(number(1, 1000), default=1,
+                          meaning="how often it is tried, a second apart"),
     }
 
     @staticmethod
@@ -295,9 +301,10 @@ class MailTask(HelperTask):
     """A mail by the server that the data server MAIL of the topology names."""
 
     fields = {
-        "to": Field(list_of(FILLED, 1), required=True),
-        "subject": REQUIRED, "body": Field(TEXT, default=""),
-        "attach": Field(list_of(FILLED), default=[]),
+        "to": Field(list_of(FILLED, 1), required=True, meaning="the addresses"),
+        "subject": needed("the subject"),
+        "body": Field(TEXT, default="", meaning="the text"),
+        "attach": Field(list_of(FILLED), default=[], meaning="files that are attached"),
     }
 
     def prepare(self, fields, execution):

@@ -1,7 +1,6 @@
 """What all task types share: their table, results, texts, and work done in a helper process."""
 import contextlib
 import json
-import os
 import sys
 import tempfile
 from typing import NamedTuple, Optional
@@ -9,7 +8,7 @@ from typing import NamedTuple, Optional
 from ..base.vocabulary import ERROR, EXIT_OK, MAX_CAPTURE
 from ..base.program import open_code, program_command
 from ..base.words import one_line, shorten
-from ..definitions.kinds import FILLED, Field, Kind, TEXT, _refuse
+from ..definitions.kinds import FILLED, Field, Kind, TEXT, VARIABLE_NAME, _refuse
 from ..definitions.fields import TASK_TYPES
 from ..definitions.references import substitute
 from ..processes.process import Command, exit_text
@@ -55,8 +54,18 @@ def _check_environment(value):
     return value
 
 
-REQUIRED = Field(FILLED, required=True)         # a text
-ENVIRONMENT = Field(Kind(_check_environment, _refuse), default={})
+ENVIRONMENT = Kind(_check_environment, _refuse, "an object of names and text")
+
+
+def needed(meaning):
+    """A Field of a text that must be there."""
+    return Field(FILLED, required=True, meaning=meaning)
+
+
+CWD = Field(FILLED, meaning="working folder of the process (the agent's own)")
+ENV = Field(ENVIRONMENT, default={}, meaning="further environment variables")
+CAPTURE = Field(VARIABLE_NAME, meaning="takes what the process prints on standard output, without "
+                "its last line end")
 
 
 def substitute_all(value, values):
@@ -144,17 +153,3 @@ def run_helper(fd):
     with open(fd, "w", encoding="utf-8") as file:
         json.dump(result, file)
     return EXIT_OK
-
-
-@contextlib.contextmanager
-def written_beside(path, mode="wb", **keywords):
-    """A file that appears under its name when it is whole, and not at all otherwise."""
-    part = path + ".part"
-    try:
-        with open(part, mode, **keywords) as file:
-            yield file
-        os.replace(part, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(part)
-        raise

@@ -1,0 +1,270 @@
+"""The manual: prose, with what follows from the program's tables put in between."""
+import json
+import re
+from typing import Any, NamedTuple
+
+from ..base.vocabulary import (CLEAN_S, DONE, ERROR, EXCLUDED_S, HEARTBEAT_S, KEEP_DAYS, KILL_S,
+                               LATE_S, LINGER_S, MAX_CAPTURE, MAX_CONNECTIONS, MAX_IMPORT_LINE,
+                               MAX_LINE, MAX_LIST, MAX_LOG_LINE, MAX_MISSED, MAX_NAME, MAX_OUTPUT,
+                               MAX_QUEUE, MAX_REPOSITORIES, MIN_SECRET, MISSED_S, QUEUED, RUNNING,
+                               SESSIONS_PER_CORE, STEP_S, STOPPED, STOP_S, STRANGER_S, TERM_S,
+                               TRANSITIONS, WAITING, WARNING, WRITE_S, YIELD_S)
+from ..base.errors import (AuthError, BadRequest, Busy, Conflict, Denied, Exists, Internal,
+                           NotFound, RepositoryError, Stopping, TooLong, UnknownVerb, WaitTimeout)
+from ..base.forms import AS_FIELDS, AS_RECORD, AS_ROWS, VERB_FORMS, list_parts
+from ..base.options import COMMAND_OPTIONS
+from ..base.replies import TEXT_KEY
+from ..base.words import shorten
+from ..definitions.fields import (CALENDAR_FIELDS, CONCURRENCY_FIELDS, DATA_SERVER_FIELDS,
+                                  LOGICAL_SCHEMA_FIELDS, MAIL_FIELDS, SCENARIO_FIELDS,
+                                  SCHEDULE_FIELDS, STEP_FIELDS, TASK_FIELDS, TASK_TYPES)
+from ..tasks.network import ANSWER_S, CONTENT_S, MAIL_S, MAX_REDIRECTS, SILENCE_S
+from ..scheduling.visits import MAX_VISITS
+from .table import find_kind
+
+WIDTH = 100
+
+MANUAL_START = ""  # embedded: manual/start.md
+MANUAL_EXAMPLE = ""  # embedded: manual/example.md
+MANUAL_SESSIONS = ""  # embedded: manual/sessions.md
+MANUAL_DEFINITIONS = ""  # embedded: manual/definitions.md
+MANUAL_TASKS = ""  # embedded: manual/tasks.md
+MANUAL_SCHEDULES = ""  # embedded: manual/schedules.md
+MANUAL_PROTOCOL = ""  # embedded: manual/protocol.md
+MANUAL_VERBS = ""  # embedded: manual/verbs.md
+MANUAL_CLIENT = ""  # embedded: manual/client.md
+MANUAL_CRONTAB = ""  # embedded: manual/crontab.md
+MANUAL_OPTIONS = ""  # embedded: manual/options.md
+MANUAL_OPERATING = ""  # embedded: manual/operating.md
+MANUAL_LIMITS = ""  # embedded: manual/limits.md
+MANUAL_GUARANTEES = ""  # embedded: manual/guarantees.md
+MANUAL_TROUBLES = ""  # embedded: manual/troubleshooting.md
+MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
+                MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CLIENT, MANUAL_CRONTAB,
+                MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_LIMITS, MANUAL_GUARANTEES,
+                MANUAL_TROUBLES)
+
+_PLACE = re.compile("<<([^<>\n]+)>>")
+_HEADING = re.compile("^(##+) ([^:\n]+)(?:: .*)?$", re.M)
+
+
+class Limit(NamedTuple):
+    """A number that the manual tells: prose names it <<NAME>>."""
+    name: str
+    value: Any
+    unit: str               # bytes, seconds, another plural noun, or nothing
+    meaning: str
+
+
+LIMITS = (
+    Limit("SESSIONS_PER_CORE", SESSIONS_PER_CORE, "",
+          "sessions at once for each core of the host (`--max-sessions`)"),
+    Limit("MAX_QUEUE", MAX_QUEUE, "", "outstanding sessions of an agent (`--max-queue`)"),
+    Limit("MAX_CONNECTIONS", MAX_CONNECTIONS, "", "connections at once (`--max-connections`)"),
+    Limit("MAX_LINE", MAX_LINE, "bytes", "of a request (`--max-line`)"),
+    Limit("MAX_IMPORT_LINE", MAX_IMPORT_LINE, "bytes", "of an IMPORT request"),
+    Limit("MAX_NAME", MAX_NAME, "characters", "of a name"),
+    Limit("MIN_SECRET", MIN_SECRET, "characters", "of a secret, at least"),
+    Limit("MAX_CAPTURE", MAX_CAPTURE, "bytes", "of output or answer that a variable takes"),
+    Limit("MAX_OUTPUT", MAX_OUTPUT, "bytes", "kept of what a task prints (`--max-output`)"),
+    Limit("MAX_LOG_LINE", MAX_LOG_LINE, "bytes", "of a line of output; a longer one is split"),
+    Limit("MAX_LIST", MAX_LIST, "", "lines of a listing, by `-LIMIT`"),
+    Limit("MAX_REPOSITORIES", MAX_REPOSITORIES, "", "work repositories of a master"),
+    Limit("KEEP_DAYS", KEEP_DAYS, "", "days that ended sessions are kept (`--keep-days`)"),
+    Limit("MAX_MISSED", MAX_MISSED, "", "sessions that `misfire=all` makes at most"),
+    Limit("MISSED_S", MISSED_S, "seconds", "how old a due time of `misfire=all` may be, unless "
+          "`grace` says it"),
+    Limit("MAX_VISITS", MAX_VISITS, "", "due times that SCHED PLAN plays"),
+    Limit("WRITE_S", WRITE_S, "seconds", "in which a request has to be on disk"),
+    Limit("TERM_S", TERM_S, "seconds", "between SIGTERM and SIGKILL"),
+    Limit("KILL_S", KILL_S, "seconds", "that the end of a process is waited for, after SIGKILL"),
+    Limit("STOP_S", STOP_S, "seconds", "that SHUTDOWN lets sessions run on (`-MAX_WAIT`)"),
+    Limit("YIELD_S", YIELD_S, "seconds", "that a session's begin gives way to requests"),
+    Limit("LATE_S", LATE_S, "seconds", "after which a begin is late"),
+    Limit("STEP_S", STEP_S, "seconds", "by which the clock has to jump to be told of"),
+    Limit("EXCLUDED_S", EXCLUDED_S, "seconds", "between two records of what a window excludes"),
+    Limit("CLEAN_S", CLEAN_S, "seconds", "between two looks for stale sessions (`--clean-every`)"),
+    Limit("HEARTBEAT_S", HEARTBEAT_S, "seconds", "between two looks at what others have changed"),
+    Limit("STRANGER_S", STRANGER_S, "seconds", "that a client who is not known may be silent"),
+    Limit("LINGER_S", LINGER_S, "seconds", "that is read on, and thrown away, before a connection "
+          "is closed"),
+    Limit("SILENCE_S", SILENCE_S, "seconds", "that a server of `http` or `mail` may be silent"),
+    Limit("ANSWER_S", ANSWER_S, "seconds", "until the answer of `http` begins"),
+    Limit("CONTENT_S", CONTENT_S, "seconds", "that the content of `http` may take"),
+    Limit("MAX_REDIRECTS", MAX_REDIRECTS, "", "redirects of `http`"),
+    Limit("MAIL_S", MAIL_S, "seconds", "that a mail may take"),
+)
+STATE_MEANINGS = {
+    WAITING: "waits for its start time, for a limit, or for the end of a hold",
+    QUEUED: "waits for a free place of the agent",
+    RUNNING: "its tasks run",
+    DONE: "ended well",
+    WARNING: "ended well, but a task warned, or a failure was passed over",
+    ERROR: "ended badly",
+    STOPPED: "was stopped",
+}
+CODES = (BadRequest, UnknownVerb, NotFound, Exists, Conflict, AuthError, Denied, Busy, Stopping,
+         RepositoryError, TooLong, WaitTimeout, Internal)
+FIELD_TABLES = {
+    "scenario": SCENARIO_FIELDS, "step": STEP_FIELDS, "concurrency": CONCURRENCY_FIELDS,
+    "schedule": SCHEDULE_FIELDS, "task": TASK_FIELDS, "data_server": DATA_SERVER_FIELDS,
+    "logical_schema": LOGICAL_SCHEMA_FIELDS, "calendar": CALENDAR_FIELDS,
+}
+
+
+def make_manual(topic=""):
+    """The manual as text, or one topic of it: what stands below a heading, in any case; `sessions`
+    is a chapter and `SESSIONS` a verb. `SCHED` gives all whose name begins so. NotFound names the
+    chapters."""
+    text = "".join(MANUAL_FILES)
+    wanted = " ".join(topic.split())
+    if wanted:
+        text = "\n".join(_find_parts(text, wanted))
+    return _PLACE.sub(_fill_place, text)
+
+
+def list_topics():
+    """The chapters: [(name, what it is about)]."""
+    chapters = re.findall("^## ([^:\n]+): (.*)$", "".join(MANUAL_FILES), re.M)
+    return [(name, about) for name, about in chapters]
+
+
+def _find_parts(text, wanted):
+    """The parts of the manual with this heading; each ends before the next of its rank.
+    NotFound."""
+    headings = list(_HEADING.finditer(text))
+    names, places = [heading.group(2) for heading in headings], []
+    for fits in (lambda name: name == wanted, lambda name: name.lower() == wanted.lower(),
+                 lambda name: name.lower().startswith(wanted.lower() + " ")):
+        places = places or [place for place, name in enumerate(names) if fits(name)]
+    if not places:
+        raise NotFound("the manual has no topic %s; there are %s, each verb, and each type of task"
+                       % (shorten(wanted), ", ".join(name for name, _ in list_topics())))
+    for place in places:
+        rank = len(headings[place].group(1))
+        behind = [other.start() for other in headings[place + 1:] if len(other.group(1)) <= rank]
+        yield text[headings[place].start():behind[0] if behind else len(text)].rstrip() + "\n"
+
+
+def _fill_place(match):
+    """What stands for <<a table>>, <<a table of something>>, or <<A_LIMIT>>."""
+    table, _, name = match.group(1).partition(" ")
+    makers = {"topics": _tell_topics, "states": _tell_states, "codes": _tell_codes,
+              "options": _tell_options, "limits": _tell_limits, "mail": _tell_mail}
+    if table in makers:
+        return makers[table]()
+    if table == "fields":
+        return _tell_fields(FIELD_TABLES[name])
+    if table == "task":
+        return _tell_fields(TASK_TYPES[name].fields)
+    if table == "verb":
+        return _tell_verb(name)
+    return next(_tell_amount(limit) for limit in LIMITS if limit.name == table)
+
+
+def _wrap(text, first="", further=""):
+    """A text in lines that begin with `first` and `further`; what is in backquotes stays whole."""
+    import textwrap
+    text = re.sub("`[^`]*`", lambda match: match.group().replace(" ", "\0"), text)
+    return textwrap.fill(text, WIDTH, initial_indent=first, subsequent_indent=further,
+                         break_long_words=False, break_on_hyphens=False).replace("\0", " ")
+
+
+def _items(texts):
+    return "\n".join(_wrap(text, "- ", "  ") for text in texts)
+
+
+def _capital(text):
+    return text[:1].upper() + text[1:]
+
+
+def _tell_topics():
+    return _items("`%s`: %s" % topic for topic in list_topics())
+
+
+def _tell_states():
+    lines = []
+    for state, meaning in STATE_MEANINGS.items():
+        before = " or ".join("`%s`" % each for each in TRANSITIONS[state])
+        lines.append("`%s`: %s. It comes after %s%s." % (
+            state, meaning, before, ", or is the first" if state in (WAITING, QUEUED) else ""))
+    return _items(lines)
+
+
+def _tell_codes():
+    return _items("`%s`: %s" % (kind.code, " ".join((kind.__doc__ or "").split()))
+                  for kind in CODES)
+
+
+def _tell_options():
+    return _items("`%s`%s: %s." % (
+        option.words, " (%d to %d)" % option.limits if option.limits else "", option.told)
+        for option in COMMAND_OPTIONS)
+
+
+def _tell_limits():
+    return _items("%s: %s" % (_tell_amount(limit), limit.meaning) for limit in LIMITS)
+
+
+def _tell_mail():
+    return _items("`%s`: %s." % item for item in MAIL_FIELDS.items())
+
+
+def _tell_amount(limit):
+    """A number with its unit, as people say it."""
+    if limit.unit == "bytes":
+        for size, name in ((1 << 20, "MiB"), (1 << 10, "KiB")):
+            if limit.value % size == 0:
+                return "%d %s" % (limit.value // size, name)
+    if limit.unit == "seconds":
+        for size, name in ((86400, "day"), (3600, "hour")):
+            if limit.value % size == 0:
+                return "%d %s%s" % (limit.value // size, name, "s" * (limit.value > size))
+        return "%g s" % limit.value
+    return ("{:,} %s" % limit.unit).format(limit.value).strip()
+
+
+def _tell_fields(fields):
+    """The fields of an object of a definition."""
+    return _items("`%s` (%s): %s." % (name, _tell_kind(field), field.meaning)
+                  for name, field in fields.items())
+
+
+def _tell_kind(field):
+    """What a field takes, and what it is when it is left out."""
+    notes = [field.kind.told]
+    if field.required:
+        notes.append("required")
+    elif field.default not in (None, "", [], {}):
+        notes.append("default %s" % json.dumps(field.default))
+    return "; ".join(notes)
+
+
+def _tell_verb(name):
+    """The form of a verb, its words, and its reply."""
+    form = next(form for form in VERB_FORMS if form.name == name)
+    parts = [_wrap(form.text, "    ", "        "), _wrap(_capital(form.help) + ".")]
+    words = [part for part in list_parts(form) if part.meaning]
+    if words:
+        parts.append(_items(map(_tell_word, words)))
+    if any(not part.meaning for part in list_parts(form)):
+        parts.append("The other options are fields of a schedule (topic `fields of a schedule`).")
+    if form.reply in (AS_FIELDS, AS_ROWS, AS_RECORD):
+        parts += [_tell_line("* ", line) for line in form.lines]
+    parts += [_tell_line("OK ", line) for line in form.oks if line.keys]
+    return "\n\n".join(parts)
+
+
+def _tell_word(part):
+    kind = find_kind(part.kind)
+    shown = part.name + ("=" + part.shown if part.shown else "")
+    return "`%s`%s: %s." % (shown, " (%s)" % kind.told if kind else "", part.meaning)
+
+
+def _tell_line(begin, line):
+    """A line of a reply and its fields."""
+    head = "Reply, %s:" % line.about
+    fields = _items("`%s`%s: %s." % (
+        key.name, "" if key.kind == TEXT_KEY else " (%s)" % key.kind, key.meaning)
+        for key in line.keys)
+    return "\n\n".join([head, _wrap(begin + line.form, "    ", "        "), fields])

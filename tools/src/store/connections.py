@@ -1,0 +1,150 @@
+"""Connections to one SQLite file: one that writes, those that read, and whether it is the same."""
+import collections
+import contextlib
+import os
+import sqlite3
+
+from ..base.errors import RepositoryError, RepositoryGone
+from ..base.files import find_fault_beside
+from .files import connect_file
+
+READERS = 8             # idle reading connections kept a file
+
+
+class Connections:
+    """All connections to a file. The writing one is used by one thread at a time; a reader belongs
+    to whoever reads with it.
+
+    `is_gone` says that the path leads to another file by now, `gone_reason` how, unless that is
+    `is_replaceable`: then the new one is used.
+    """
+
+    def __init__(self, path, label, is_replaceable):
+        self.path, self.label = path, label
+        self.uuid = None                # of the repository, once it was opened
+        self.is_gone, self.gone_reason = False, ""
+        self.count = 0                  # writing connections that there have been
+        self._is_replaceable = is_replaceable
+        self._inode = None
+        self._readers, self._is_closing = collections.deque(), False
+        self._writer = None
+
+    def _connect(self):
+        fault = find_fault_beside(self.path)
+        if fault:
+            raise RepositoryError("%s: %s" % (self.label, fault))
+        return connect_file(self.path, timeout_s=0)
+
+    def _connect_with(self, *pragmas):
+        connection = self._connect()
+        try:
+            for pragma in pragmas:
+                connection.execute("pragma " + pragma)
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
+
+    def get_writer(self):
+        """The writing connection, opened when there is none and the file is the one known."""
+        self._check_file()
+        if self._writer is None:
+            self._writer = self._connect_with("synchronous=full", "fullfsync=on")
+            self.count += 1
+            if self.uuid is not None:
+                if read_uuid(self._writer) != self.uuid:
+                    self._lose("the file was replaced by another repository")
+                self._writer.execute("pragma journal_mode=wal")
+        return self._writer
+
+    def note_uuid(self):
+        """The file is open for the first time: from now on only the repository of this UUID is
+        taken for it."""
+        self.uuid = read_uuid(self._writer)
+
+    def _find_inode(self):
+        try:
+            status = os.stat(self.path)
+        except OSError as error:
+            raise RepositoryError("%s: %s: %s" % (self.label, self.path, error.strerror)) from None
+        return status.st_dev, status.st_ino
+
+    def _check_file(self):
+        """Notes the file's inode at first; later, that the path still leads to the same."""
+        inode = self._find_inode()
+        if self._inode not in (None, inode):
+            if not self._is_replaceable:
+                self._lose("the file was replaced by another")
+            self.drop_writer()
+            self.drop_readers()
+        self._inode = inode
+
+    def _lose(self, reason):
+        self.is_gone, self.gone_reason = True, reason
+        raise RepositoryGone("%s: %s" % (self.label, reason))
+
+    @contextlib.contextmanager
+    def reading(self):
+        """A connection to read with; nobody else uses it meanwhile. RepositoryError."""
+        if self.is_gone:
+            raise RepositoryGone("%s: %s" % (self.label, self.gone_reason))
+        connection = None
+        try:
+            if self._inode not in (None, self._find_inode()):
+                if not self._is_replaceable:
+                    raise RepositoryError("%s: the file was replaced by another" % self.label)
+                self.drop_readers()
+            try:
+                connection = self._readers.pop()
+            except IndexError:
+                connection = self._connect_with("busy_timeout=2000", "query_only=on",
+                                                "wal_autocheckpoint=0")
+            yield connection
+        except sqlite3.Error as error:
+            if connection:
+                connection.close()
+                connection = None
+            raise RepositoryError("%s cannot be read: %s"
+                                  % (self.label, tell_reason(error))) from None
+        finally:
+            if connection:
+                if len(self._readers) < READERS and not self.is_gone and not self._is_closing:
+                    self._readers.append(connection)
+                else:
+                    connection.close()
+
+    def drop_writer(self):
+        """Closes the writing connection, if there is one."""
+        connection, self._writer = self._writer, None
+        if connection:
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
+
+    def drop_readers(self):
+        """Closes the connections that nobody reads with now."""
+        while True:
+            try:
+                self._readers.pop().close()
+            except IndexError:
+                return
+
+    def close(self):
+        """Closes them; what is still read with is closed when that is over."""
+        self._is_closing = True
+        self.drop_readers()
+        self.drop_writer()
+
+
+def read_uuid(connection):
+    """The UUID of a repository file."""
+    return connection.execute("select uuid from repository").fetchone()[0]
+
+
+def is_locked(error):
+    """Whether another program holds the file's lock."""
+    return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
+
+
+def tell_reason(error):
+    """A database or system error in the words of a message."""
+    return getattr(error, "strerror", None) or getattr(error, "message", None) or str(error)
