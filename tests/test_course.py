@@ -40,9 +40,9 @@ def ask(repository, *steps, **fields):
     """Imports a scenario of these steps and asks for a session of it -> its Ticket."""
     scenario = dict({"name": "S", "version": "1", "steps": list(steps)}, **fields)
     document = program.Definitions().read(json.dumps({"scenarios": [scenario]}))
-    repository.db.write(repository.imports.put, document, "AGENT", "2026-11-28T00:00:00.000Z", True)
+    repository.db.write(repository.imports.put, document, "AGENT", 1795824000.0, True)
     return repository.db.write(repository.arrivals.add, program.SessionRequest("S", "AGENT"),
-                               "2026-11-28T00:00:00.000Z")
+                               1795824000.0)
 
 
 def step(name, *commands, **fields):
@@ -171,10 +171,10 @@ def test_a_secret_file_that_cannot_be_read_ends_the_session_in_error(repository,
     secret = repository.secrets.write({"key": "top-secret"})
     document = program.Definitions().read(json.dumps({"scenarios": [{
         "name": "S", "version": "1", "variables": {"key": {"secret": True}}, "steps": [step("a", "true")]}]}))
-    repository.db.write(repository.imports.put, document, "AGENT", "2026-11-28T00:00:00.000Z", True)
+    repository.db.write(repository.imports.put, document, "AGENT", 1795824000.0, True)
     ticket = repository.db.write(
         repository.arrivals.add, program.SessionRequest("S", "AGENT", variables={"key": "top-secret"},
-                                                        secret_file=secret), "2026-11-28T00:00:00.000Z")
+                                                        secret_file=secret), 1795824000.0)
     with open(repository.path + ".secret." + secret, "w") as file:
         file.write("{")
     program.Session(ticket, repository, ends.around).run()

@@ -221,7 +221,7 @@ class Failing:
 def test_a_secret_that_cannot_be_kept_leaves_no_session(tmp_path, monkeypatch, name, number):
     repository = program.WorkRepository.create(1, "WORKREP", str(tmp_path / "work.db"), program.Clock())
     document = program.Definitions().read(json.dumps({"scenarios": [secret_scenario("S")]}))
-    repository.db.write(repository.imports.put, document, "AGENT", program.to_text(0))
+    repository.db.write(repository.imports.put, document, "AGENT", 0.0)
     failing = Failing(name, ".secret.", number)
     monkeypatch.setattr(program, "os", failing)
     with pytest.raises(program.RepositoryError) as caught:

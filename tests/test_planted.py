@@ -331,7 +331,7 @@ def planted_repository(site, text):
     repository = module.WorkRepository.create(1, "WORKREP", path, module.Clock())
     document = module.Definitions().read(json.dumps({"scenarios": [{"name": "HELLO", "version": "999", "steps": [
         {"name": "s", "tasks": [{"type": "os", "command": "echo " + text}]}]}]}))
-    repository.db.write(repository.imports.put, document, "AGENT", module.to_text(0))
+    repository.db.write(repository.imports.put, document, "AGENT", 0.0)
     repository.db.close()
     with open(path, "rb") as file:
         return file.read()
