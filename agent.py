@@ -13572,6 +13572,9 @@ What it plays:
   the period it is `never`, and the note says since when and why it is held.
 - A `-FROM` that is to come: what is open now and what a hold lets go take part; what comes due
   until then does not. A `-FROM` in the past is played from an empty start.
+- A due time that jitter leads out of the period is `never`: it does not begin within it.
+- What comes due at one instant comes in the order in which the agent decides it: by the id of its
+  repository, then by the name of its schedule.
 - With `-REPO`, the sessions of other repositories take no place.
 - `SCHED PLAN -FROM` begins with its instant; `SCHED NEXT -FROM` behind it.
 
@@ -13621,7 +13624,8 @@ argument behind one: such a word is told by its number, or as `***`.
 - With `-JSON` each data line of a listing is a JSON object.
 - **Times** in replies are ISO 8601 with an offset. In requests they are `2026-12-01T02:00`,
   `"2026-12-01 02:00:30"`, or with `Z` or an offset behind; without one in the agent's zone. A
-  date alone is its first instant, and its last where a period ends.
+  date alone is its first instant, and its last where a period ends. A local time that a change
+  of the clock skips is the instant after it; of one that comes twice the first is meant.
 - **Durations** are seconds, or `90s`, `15m`, `2h`, `1d`.
 - **yes or no** is `yes` or `no`.
 
