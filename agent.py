@@ -28,9 +28,11 @@ Sections, each using only those above it:
     timetable/days            Days and times of day as bit masks and lists, and the zones that place
                               them in time.
     timetable/rules           A rule of a schedule, from its text to days and times of day.
+    timetable/windows         What restricts a rule: hours, dates, weekdays, and repetitions.
+    timetable/firings         When a rule fires in its zone and window: next and count, by
+                              arithmetic on local time.
     timetable/moments         A time of day on a date, as people write it, placed in a zone: the one
                               parser of times.
-    timetable/windows         What restricts a rule: hours, dates, weekdays, and repetitions.
     timetable/timetable       The due times of a rule in its window and zone: next, last, count, and
                               what is excluded.
     definitions/kinds         What a field of a definition may hold: each kind checks a JSON value
@@ -1570,6 +1572,7 @@ class Zone:
         return piece
 
     def _find_pieces(self, chunk):
+        """The pieces of a stretch of 2 ** CHUNK_BITS seconds, with two days before and behind."""
         start, end = (chunk << CHUNK_BITS) - 2 * DAY, (chunk + 1 << CHUNK_BITS) + 2 * DAY
         before = offset = self._probe(start)
         pieces = []
@@ -1592,6 +1595,7 @@ def find_zone(name):
 
 @functools.lru_cache(maxsize=1024)
 def _make_zone(name, *_system):
+    """find_zone by name; `_system` tells the system's zones apart. CalendarError."""
     if not name:
         return Zone(lambda instant: time.localtime(instant).tm_gmtoff)
     if name == "UTC":
@@ -1730,6 +1734,7 @@ def parse_rule(text):
 
 
 def _parse_words(kind, rest):
+    """The Rule of a kind but cron, and what stands behind that word. CalendarError."""
     if kind == "startup" and not rest:
         return Rule(kind, times=NEVER)
     if kind == "every" and rest[:1].isalpha():
@@ -1812,6 +1817,7 @@ def _parse_yearly(text):
 
 
 def _parse_cron(rest):
+    """The Rule of the fields of cron, or of a macro like @daily. CalendarError."""
     if rest == "@reboot":
         return Rule("startup", times=NEVER)
     if rest.startswith("@") and rest not in MACROS:
@@ -1891,56 +1897,6 @@ def _parse_field(what, text, low, high, names=(), hint=""):
                                 % (what, item, left, top, low, right))
         numbers.update(range(first, last + 1, int(step or 1)))
     return sorted(numbers)
-
-
-# ======================================================================================
-# timetable/moments.py
-# A time of day on a date, as people write it, placed in a zone: the one parser of times.
-# ======================================================================================
-
-_MOMENT = re.compile(r"([0-9-]{10})(?:[ Tt]([0-9:]+)(\.[0-9]+)?)?"
-                     r"([Zz]|[+-](?:[01][0-9]|2[0-3]):?[0-5][0-9])?")
-
-_FIRST_DAY, _LAST_DAY = (date(year, 1, 1).toordinal() - EPOCH_ORDINAL for year in (2, 9999))
-
-
-def parse_moment(text, zone, is_end=False, is_second=False):
-    """An ISO 8601 date or time -> epoch seconds. CalendarError.
-
-    Without Z or an offset it is local in `zone`: in a gap the instant after it, in a fold the
-    first, or with `is_second` the second. A date alone is its first instant, with `is_end` its last
-    millisecond. The first year and the last are taken as UTC: no zone reaches beyond.
-    """
-    match = _MOMENT.fullmatch(str(text))
-    if not match:
-        raise CalendarError("'%s' is not YYYY-MM-DD or YYYY-MM-DD HH:MM[:SS], with Z or +HH:MM if "
-                            "not local" % text)
-    day, clock, fraction, offset = match.groups()
-    day, second, part = parse_day(day), parse_clock(clock or "00:00"), float(fraction or 0)
-    if clock is None and is_end:
-        second, part = DAY - 1, 0.999
-    if offset:
-        return day * DAY + second - _east(offset) + part
-    if not _FIRST_DAY <= day < _LAST_DAY:
-        return day * DAY + second + part
-    return _place(day * DAY + second, zone, is_second) + part
-
-
-def _east(offset):
-    """Seconds east of UTC of Z, +05:30 or -0130."""
-    if offset in "Zz":
-        return 0
-    seconds = int(offset[1:3]) * 3600 + int(offset[-2:]) * 60
-    return -seconds if offset[0] == "-" else seconds
-
-
-def _place(local, zone, is_second):
-    """The instant of local seconds in a zone."""
-    start, end, offset, _ = zone.get_piece(local - DAY)         # no zone is a day from UTC
-    while local - offset >= end:
-        start, end, offset, _ = zone.get_piece(end)
-    again = local - zone.get_piece(end)[2]
-    return again if is_second and again >= end else max(local - offset, start)
 
 
 # ======================================================================================
@@ -2087,8 +2043,8 @@ def _parse_dates(text):
 
 
 # ======================================================================================
-# timetable/timetable.py
-# The due times of a rule in its window and zone: next, last, count, and what is excluded.
+# timetable/firings.py
+# When a rule fires in its zone and window: next and count, by arithmetic on local time.
 # ======================================================================================
 
 @functools.lru_cache(maxsize=64)
@@ -2097,6 +2053,220 @@ def _cut_times(starts, within, spans):
                     if any(low <= second <= high for low, high in spans))
     return DayTimes((0,), seconds) if seconds else NEVER
 
+
+OPEN_WINDOW = _parse_window(*[""] * 9)
+BARE_WINDOW = OPEN_WINDOW._replace(fold="both")
+
+
+class Firings:
+    """When a rule is due in a zone and a window, but for repetitions, from `first` to `last`.
+    Immutable.
+
+    Nothing is due before 1970 or after 9997. Dates and hours of the window are those of the local
+    time that the rule names; for `every` and for repetitions, those of the instant. `anchor` is an
+    instant at which `every` is due.
+    """
+
+    __slots__ = ("rule", "zone", "window", "times", "first", "last", "anchor")
+
+    def __init__(self, rule, zone, window, first=0, last=LAST_INSTANT, anchor=None):
+        self.rule, self.zone, self.window, self.first, self.last = rule, zone, window, first, last
+        self.anchor, self.times = first if anchor is None else anchor, rule.times
+        if rule.day is not None:  # the one date of `at` lies within, in any zone
+            self.first, self.last = (max(first, (rule.day - 2) * DAY),
+                                     min(last, (rule.day + 3) * DAY))
+        if window not in (OPEN_WINDOW, BARE_WINDOW):
+            self._narrow(rule, window)
+
+    def _narrow(self, rule, window):
+        """Leaves out times of day that the window never lets be. CalendarError."""
+        if window.spans != OPEN_WINDOW.spans and not rule.step:
+            times = _cut_times(rule.times.starts, rule.times.within, window.spans)
+            if times.size < rule.times.size:        # many have one list with their rule
+                self.times = times
+        if not _is_possible(rule.days, window.weekdays, window.monthdays):
+            self.times = NEVER
+        span, per_day = (window.every * window.repeats,
+                         DAY // rule.step + 1 if rule.step else self.times.size)
+        if min(per_day * (span // DAY + 1), span) > MAX_OVERLAP:
+            raise CalendarError("repetitions of over %d firings might overlap; repeat for less time"
+                                % MAX_OVERLAP)
+
+    def _next_firing(self, after):
+        """The first firing after an instant, or None: piece by piece of the zone."""
+        instant = max(after + 1, self.first)
+        if not self.times.size:
+            return None
+        if self.rule.step:
+            return self._next_step(self.anchor, self.rule.step, instant - 1, self.last)
+        while instant <= self.last:
+            start, end, offset, before = self.zone.get_piece(instant)
+            local = self._next_local(self._begin_local(instant, start, offset, before))
+            if local is None:
+                return None
+            if local < end + offset:
+                # local time that a gap swallowed would be before start
+                due = max(local - offset, start)
+                return due if due <= self.last else None
+            # Far off nothing in between can match: a fold sets the clock back by a day at most.
+            instant = end if end - instant < 2 * DAY else max(end, local - offset - 2 * DAY)
+        return None
+
+    def _count_firings(self, after, until):
+        """How many firings there are in (after, until]: piece by piece of the zone."""
+        after, until, count = max(after, self.first - 1), min(until, self.last), 0
+        if not self.times.size:
+            return 0
+        if self.rule.step:
+            return self._count_steps(self.anchor, self.rule.step, after, until, until)
+        instant = after + 1
+        while instant <= until:
+            start, end, offset, before = self.zone.get_piece(instant)
+            end, local = min(end, until + 1), self._begin_local(instant, start, offset, before)
+            if local < instant + offset:  # what the gap swallowed is due once, at its end
+                count += min(self._count_local(local, instant + offset + 1), 1)
+                local = instant + offset + 1
+            count += self._count_local(local, end + offset)
+            instant = end
+        return count
+
+    def _begin_local(self, instant, start, offset, before):
+        """The local time from which on the rule is looked up at `instant`."""
+        if not self.rule.real:
+            if before < offset and instant == start and self.window.gap == "run":
+                return start + before
+            if before > offset and self.window.fold == "first":
+                return max(instant + offset, start + before)
+        return instant + offset
+
+    def _find_missing(self, instant):
+        """The first local time of the rule that a gap swallowed and for which `instant` is due,
+        or None."""
+        start, _, offset, before = self.zone.get_piece(instant)
+        begin = self._begin_local(instant, start, offset, before)
+        local = (self._next_local(begin)
+                 if begin < start + offset and self.times.size and not self.rule.step else None)
+        return local if local is not None and local < start + offset else None
+
+    def _next_local(self, local):
+        """The first local time of the rule from `local` on, as if the zone never changed,
+        or None."""
+        day, second = divmod(local, DAY)
+        found = self.window.next_day(self.rule.days, day)
+        if found == day:
+            place = self.times.count_before(second)
+            if place < self.times.size:
+                return day * DAY + self.times.get_nth(place)
+            found = self.window.next_day(self.rule.days, day + 1)
+        return None if found is None else found * DAY + self.times.get_nth(0)
+
+    def _count_local(self, low, high):
+        """How many local times of the rule are in [low, high)."""
+        def count_before(local):
+            day, second = divmod(local, DAY)
+            today = (self.times.count_before(second)
+                     if second and count_days(days, day, day + 1) else 0)
+            return today + (count_days(days, first, day) * self.times.size if first < day else 0)
+        count_days, days, first = self.window.count_days, self.rule.days, low // DAY
+        return count_before(high) - count_before(low) if low < high else 0
+
+    # Steps are the instants anchor + k * step that the window leaves: `every`, and repetitions.
+
+    def _next_step(self, anchor, step, after, until):
+        """The first step in (after, until], or None: stretch by stretch that the window leaves."""
+        instant, until = after + 1, min(until, self.last)
+        for _ in range(EVERY_TRIES):
+            instant += (anchor - instant) % step
+            low, high = self._find_open(instant) if instant <= until else (None, 0)
+            if low is None:
+                break
+            instant = low + (anchor - low) % step
+            if instant <= high:
+                return instant if instant <= until else None
+        return None
+
+    def _count_steps(self, anchor, step, after, *limits):
+        count, until = 0, min(self.last, *limits)
+        while after < until:
+            low, high = self._find_open(after + 1)
+            if low is None or low > until:
+                break
+            count += (min(high, until) - anchor) // step - (low - 1 - anchor) // step
+            after = high
+        return count
+
+    def _find_open(self, instant):
+        """(first, last) instant of the next stretch from `instant` on that the window leaves,
+        or (None, None)."""
+        if self.window[:5] == OPEN_WINDOW[:5]:
+            return instant, self.last
+        while instant <= self.last:
+            _, end, offset, _ = self.zone.get_piece(instant)
+            day = self.window.next_day(EVERY_DAY, (instant + offset) // DAY)
+            if day is None:
+                break
+            midnight = day * DAY - offset
+            for low, high in self.window.spans:
+                if instant <= midnight + high and midnight + low < end:
+                    return max(midnight + low, instant), min(midnight + high, end - 1, self.last)
+            instant = min(end, midnight + DAY) if midnight + DAY > instant else end
+        return None, None
+
+
+# ======================================================================================
+# timetable/moments.py
+# A time of day on a date, as people write it, placed in a zone: the one parser of times.
+# ======================================================================================
+
+_MOMENT = re.compile(r"([0-9-]{10})(?:[ Tt]([0-9:]+)(\.[0-9]+)?)?"
+                     r"([Zz]|[+-](?:[01][0-9]|2[0-3]):?[0-5][0-9])?")
+
+_FIRST_DAY, _LAST_DAY = (date(year, 1, 1).toordinal() - EPOCH_ORDINAL for year in (2, 9999))
+
+
+def parse_moment(text, zone, is_end=False, is_second=False):
+    """An ISO 8601 date or time -> epoch seconds. CalendarError.
+
+    Without Z or an offset it is local in `zone`: in a gap the instant after it, in a fold the
+    first, or with `is_second` the second. A date alone is its first instant, with `is_end` its last
+    millisecond. The first year and the last are taken as UTC: no zone reaches beyond.
+    """
+    match = _MOMENT.fullmatch(str(text))
+    if not match:
+        raise CalendarError("'%s' is not YYYY-MM-DD or YYYY-MM-DD HH:MM[:SS], with Z or +HH:MM if "
+                            "not local" % text)
+    day, clock, fraction, offset = match.groups()
+    day, second, part = parse_day(day), parse_clock(clock or "00:00"), float(fraction or 0)
+    if clock is None and is_end:
+        second, part = DAY - 1, 0.999
+    if offset:
+        return day * DAY + second - _east(offset) + part
+    if not _FIRST_DAY <= day < _LAST_DAY:
+        return day * DAY + second + part
+    return _place(day * DAY + second, zone, is_second) + part
+
+
+def _east(offset):
+    """Seconds east of UTC of Z, +05:30 or -0130."""
+    if offset in "Zz":
+        return 0
+    seconds = int(offset[1:3]) * 3600 + int(offset[-2:]) * 60
+    return -seconds if offset[0] == "-" else seconds
+
+
+def _place(local, zone, is_second):
+    """The instant of local seconds in a zone."""
+    start, end, offset, _ = zone.get_piece(local - DAY)         # no zone is a day from UTC
+    while local - offset >= end:
+        start, end, offset, _ = zone.get_piece(end)
+    again = local - zone.get_piece(end)[2]
+    return again if is_second and again >= end else max(local - offset, start)
+
+
+# ======================================================================================
+# timetable/timetable.py
+# The due times of a rule in its window and zone: next, last, count, and what is excluded.
+# ======================================================================================
 
 def make_timetable(rule, timezone="", options=None, calendars=None):
     """The Timetable of a schedule. Raises CalendarError.
@@ -2127,42 +2297,14 @@ def _make_plain(rule, zone):
     return Timetable(parse_rule(rule), zone, OPEN_WINDOW)
 
 
-OPEN_WINDOW = _parse_window(*[""] * 9)
-BARE_WINDOW = OPEN_WINDOW._replace(fold="both")
+class Timetable(Firings):
+    """When a schedule is due: the Firings of its rule, each with its repetitions. Immutable."""
 
-
-class Timetable:
-    """When a rule is due in a zone and a window, from `first` to `last`. Immutable.
-
-    Nothing is due before 1970 or after 9997. Dates and hours of the window are those of the local
-    time that the rule names; for `every` and for repetitions, those of the instant. `anchor` is an
-    instant at which `every` is due.
-    """
-
-    __slots__ = ("rule", "zone", "window", "times", "first", "last", "anchor", "_known")
+    __slots__ = ("_known",)
 
     def __init__(self, rule, zone, window, first=0, last=LAST_INSTANT, anchor=None):
-        self.rule, self.zone, self.window, self.first, self.last = rule, zone, window, first, last
+        super().__init__(rule, zone, window, first, last, anchor)
         self._known = (0, 0)        # an instant and its next due time
-        self.anchor, self.times = first if anchor is None else anchor, rule.times
-        if rule.day is not None:  # the one date of `at` lies within, in any zone
-            self.first, self.last = (max(first, (rule.day - 2) * DAY),
-                                     min(last, (rule.day + 3) * DAY))
-        if window not in (OPEN_WINDOW, BARE_WINDOW):
-            self._narrow(rule, window)
-
-    def _narrow(self, rule, window):
-        if window.spans != OPEN_WINDOW.spans and not rule.step:
-            times = _cut_times(rule.times.starts, rule.times.within, window.spans)
-            if times.size < rule.times.size:        # many have one list with their rule
-                self.times = times
-        if not _is_possible(rule.days, window.weekdays, window.monthdays):
-            self.times = NEVER
-        span, per_day = (window.every * window.repeats,
-                         DAY // rule.step + 1 if rule.step else self.times.size)
-        if min(per_day * (span // DAY + 1), span) > MAX_OVERLAP:
-            raise CalendarError("repetitions of over %d firings might overlap; repeat for less time"
-                                % MAX_OVERLAP)
 
     def next_after(self, instant):
         """The first due time after `instant`, or None."""
@@ -2175,6 +2317,7 @@ class Timetable:
         return due
 
     def _find_next(self, instant):
+        """next_after by looking: the next firing, or a repetition of one that began before."""
         after, span = (max(int(instant // 1), self.first - 1),
                        self.window.every * self.window.repeats)
         following = self._next_firing(after)
@@ -2302,125 +2445,6 @@ class Timetable:
         if missing is not None:
             return "gap", "%s does not exist" % format_clock(missing)
         return "fold", "second of two %s" % format_clock(local)
-
-    # A firing is a due time that is no repetition.
-
-    def _next_firing(self, after):
-        instant = max(after + 1, self.first)
-        if not self.times.size:
-            return None
-        if self.rule.step:
-            return self._next_step(self.anchor, self.rule.step, instant - 1, self.last)
-        while instant <= self.last:
-            start, end, offset, before = self.zone.get_piece(instant)
-            local = self._next_local(self._begin_local(instant, start, offset, before))
-            if local is None:
-                return None
-            if local < end + offset:
-                # local time that a gap swallowed would be before start
-                due = max(local - offset, start)
-                return due if due <= self.last else None
-            # Far off nothing in between can match: a fold sets the clock back by a day at most.
-            instant = end if end - instant < 2 * DAY else max(end, local - offset - 2 * DAY)
-        return None
-
-    def _count_firings(self, after, until):
-        after, until, count = max(after, self.first - 1), min(until, self.last), 0
-        if not self.times.size:
-            return 0
-        if self.rule.step:
-            return self._count_steps(self.anchor, self.rule.step, after, until, until)
-        instant = after + 1
-        while instant <= until:
-            start, end, offset, before = self.zone.get_piece(instant)
-            end, local = min(end, until + 1), self._begin_local(instant, start, offset, before)
-            if local < instant + offset:  # what the gap swallowed is due once, at its end
-                count += min(self._count_local(local, instant + offset + 1), 1)
-                local = instant + offset + 1
-            count += self._count_local(local, end + offset)
-            instant = end
-        return count
-
-    def _begin_local(self, instant, start, offset, before):
-        """The local time from which on the rule is looked up at `instant`."""
-        if not self.rule.real:
-            if before < offset and instant == start and self.window.gap == "run":
-                return start + before
-            if before > offset and self.window.fold == "first":
-                return max(instant + offset, start + before)
-        return instant + offset
-
-    def _find_missing(self, instant):
-        """The first local time of the rule that a gap swallowed and for which `instant` is due,
-        or None."""
-        start, _, offset, before = self.zone.get_piece(instant)
-        begin = self._begin_local(instant, start, offset, before)
-        local = (self._next_local(begin)
-                 if begin < start + offset and self.times.size and not self.rule.step else None)
-        return local if local is not None and local < start + offset else None
-
-    def _next_local(self, local):
-        """The first local time of the rule from `local` on, as if the zone never changed,
-        or None."""
-        day, second = divmod(local, DAY)
-        found = self.window.next_day(self.rule.days, day)
-        if found == day:
-            place = self.times.count_before(second)
-            if place < self.times.size:
-                return day * DAY + self.times.get_nth(place)
-            found = self.window.next_day(self.rule.days, day + 1)
-        return None if found is None else found * DAY + self.times.get_nth(0)
-
-    def _count_local(self, low, high):
-        """How many local times of the rule are in [low, high)."""
-        def count_before(local):
-            day, second = divmod(local, DAY)
-            today = (self.times.count_before(second)
-                     if second and count_days(days, day, day + 1) else 0)
-            return today + (count_days(days, first, day) * self.times.size if first < day else 0)
-        count_days, days, first = self.window.count_days, self.rule.days, low // DAY
-        return count_before(high) - count_before(low) if low < high else 0
-
-    # Steps are the instants anchor + k * step that the window leaves: `every`, and repetitions.
-
-    def _next_step(self, anchor, step, after, until):
-        instant, until = after + 1, min(until, self.last)
-        for _ in range(EVERY_TRIES):
-            instant += (anchor - instant) % step
-            low, high = self._find_open(instant) if instant <= until else (None, 0)
-            if low is None:
-                break
-            instant = low + (anchor - low) % step
-            if instant <= high:
-                return instant if instant <= until else None
-        return None
-
-    def _count_steps(self, anchor, step, after, *limits):
-        count, until = 0, min(self.last, *limits)
-        while after < until:
-            low, high = self._find_open(after + 1)
-            if low is None or low > until:
-                break
-            count += (min(high, until) - anchor) // step - (low - 1 - anchor) // step
-            after = high
-        return count
-
-    def _find_open(self, instant):
-        """(first, last) instant of the next stretch from `instant` on that the window leaves,
-        or (None, None)."""
-        if self.window[:5] == OPEN_WINDOW[:5]:
-            return instant, self.last
-        while instant <= self.last:
-            _, end, offset, _ = self.zone.get_piece(instant)
-            day = self.window.next_day(EVERY_DAY, (instant + offset) // DAY)
-            if day is None:
-                break
-            midnight = day * DAY - offset
-            for low, high in self.window.spans:
-                if instant <= midnight + high and midnight + low < end:
-                    return max(midnight + low, instant), min(midnight + high, end - 1, self.last)
-            instant = min(end, midnight + DAY) if midnight + DAY > instant else end
-        return None, None
 
 
 def find_jitter(name, due, jitter_s, timetable=None):
@@ -3841,8 +3865,7 @@ class Arrivals:
 
     def end_excess(self, connection, ticket, now):
         """The Ticket of a session that the limit of its scenario ends at once."""
-        ending = self._endings.end(connection, ticket.session, ERROR, ticket.excess,
-                                    to_text(now))
+        ending = self._endings.end(connection, ticket.session, ERROR, ticket.excess, now)
         return ticket._replace(status=ERROR, ending=ending)
 
     def insert(self, connection, request, now):
@@ -4681,8 +4704,8 @@ class Decisions:
             return []
         replaced = [row["id"] for row in replaced]
         message = "stopped before it began: the next due time had come"
-        endings = [self._endings.end_outstanding(connection, session, STOPPED, message,
-                                                 to_text(now)) for session in replaced]
+        endings = [self._endings.end_outstanding(connection, session, STOPPED, message, now)
+                   for session in replaced]
         request = SessionRequest(
             schedule.scenario, schedule.agent, schedule.version, schedule.context,
             schedule.variables, schedule.get("session_name"), schedule.get("keywords"),
@@ -4721,7 +4744,7 @@ class Endings:
         """Ends a session, if it is in one of these states (None: those from which it may) ->
         Ending, or None when it is not. One that ended well keeps what its level says."""
         row = self._sessions.get(connection, session)
-        if not self._sessions.change(connection, session, status, states, ended=now,
+        if not self._sessions.change(connection, session, status, states, ended=to_text(now),
                                      message=message):
             return None
         ending = Ending(session, status, secret_file=row["secret_file"] or "")
@@ -4760,7 +4783,7 @@ class Endings:
         message = "stale: the agent that ran it is gone"
         for table in ("session_task", "session_step"):
             connection.execute("update %s set status='ERROR', message=?, ended=? where session=?"
-                               " and status='RUNNING'" % table, (message, now, session))
+                               " and status='RUNNING'" % table, (message, to_text(now), session))
         try:
             on_stale = self._sessions.get_scenario(connection, row).on_stale
         except Unreadable as error:
@@ -4784,7 +4807,7 @@ class Endings:
             scenario = self._sessions.get_scenario(connection, row)
         except Unreadable:
             return None
-        start_at = to_text(from_text(now) + schedule.get("retry_delay"))
+        start_at = to_text(now + schedule.get("retry_delay"))
         variables = json.dumps(dict(scenario.variables, **json.loads(row["given"])))
         session = connection.execute(
             "insert into session(id, agent, scenario, version, definition, context, status, name,"
@@ -4793,7 +4816,7 @@ class Endings:
             " repository),"
             " agent, scenario, version, definition, context, 'WAITING', name, keywords, priority,"
             " level, timeout, ?, ?, ?, given, schedule, due, attempt + 1, is_parallel from session"
-            " where id=?", (now, start_at, variables, row["id"])).lastrowid
+            " where id=?", (to_text(now), start_at, variables, row["id"])).lastrowid
         self._sessions.put_keywords(connection, session, row["keywords"])
         told = "attempt %d of %d" % (row["attempt"] + 1, schedule.get("attempts"))
         connection.execute("update session set message=message || ? where id=?",
@@ -4810,7 +4833,7 @@ class Endings:
                  if parent["schedule"]]
         return sum(connection.execute(
             "update schedule_condition set met=? where kind=? and name=? and schedule not in (%s)"
-            % ",".join("?" * len(above)), [now, kind, row[kind]] + above).rowcount
+            % ",".join("?" * len(above)), [to_text(now), kind, row[kind]] + above).rowcount
                    for kind in ("schedule", "scenario") if row[kind]) > 0
 
 
@@ -5285,13 +5308,13 @@ class Progress:
         """The attempt of a step begins."""
         connection.execute("insert into session_step(session, run, step, name, attempt, status,"
                            " begun) values (?, ?, ?, ?, ?, 'RUNNING', ?)",
-                           (session, run, step, name, attempt, now))
+                           (session, run, step, name, attempt, to_text(now)))
 
     @staticmethod
     def end_step(connection, session, run, status, message, now):
         """The attempt of a step ends."""
         connection.execute("update session_step set status=?, message=?, ended=? where session=?"
-                           " and run=?", (status, message, now, session, run))
+                           " and run=?", (status, message, to_text(now), session, run))
 
     @staticmethod
     def begin_task(connection, session, run, step_run, step, task, name, kind, attempt, now):
@@ -5299,7 +5322,7 @@ class Progress:
         connection.execute(
             "insert into session_task(session, run, step_run, step, task, name, type, attempt,"
             " status, begun) values (?, ?, ?, ?, ?, ?, ?, ?, 'RUNNING', ?)",
-            (session, run, step_run, step, task, name, kind, attempt, now))
+            (session, run, step_run, step, task, name, kind, attempt, to_text(now)))
 
     @staticmethod
     def note_process(connection, session, run, pid, pid_started):
@@ -5312,7 +5335,7 @@ class Progress:
         """A task ends."""
         connection.execute(
             "update session_task set status=?, rc=?, row_count=?, message=?, ended=?"
-            " where session=? and run=?", (status, rc, rows, message, now, session, run))
+            " where session=? and run=?", (status, rc, rows, message, to_text(now), session, run))
 
     @staticmethod
     def set_restart(connection, session, step, task):
@@ -5981,7 +6004,7 @@ class Sessions:
             if running >= scenario.concurrency["limit"]:
                 raise RepositoryError("%d sessions of scenario %s run, its limit"
                                       % (running, scenario.name))
-        if not self.change(connection, session, RUNNING, begun=now, ran_by=identity):
+        if not self.change(connection, session, RUNNING, begun=to_text(now), ran_by=identity):
             raise Conflict("session %d is not outstanding" % session)
         if is_late:
             connection.execute("update occurrence set decision='late' where session=?"
@@ -9029,8 +9052,8 @@ class Journal:
     # -- records -----------------------------------------------------------------------
 
     def now(self):
-        """The time of day as the tables hold it."""
-        return to_text(self._clock.now())
+        """The time of day, epoch seconds."""
+        return self._clock.now()
 
     def count_from(self, run):
         """The next run is the one after this: those up to it are on disk."""
@@ -10200,6 +10223,7 @@ def visit_maker(repository, schedule, duration, timetable=None):
     bounds = []
 
     def make(due):
+        """The Visit of a due time."""
         if not bounds:
             try:
                 _, scenario = repository.db.read(repository.scenarios.get_scenario,
@@ -11516,7 +11540,7 @@ class Cleaner:
             if left:
                 log.error("%d processes of stale sessions cannot be ended", left)
             endings = repository.db.write(repository.endings.close_all_stale, stale,
-                                          to_text(self._clock.now()))
+                                          self._clock.now())
             for ending in endings:
                 log.warning("session %d was stale: now %s", ending.session, ending.status)
                 self._on_closed(repository, ending)
@@ -11855,9 +11879,6 @@ class Desk:
         self._requests = 0              # EXECs that wait for their commit
         self._flooded = -FLOOD_S        # when there were many at once (monotonic seconds)
 
-    def _now(self):
-        return to_text(self._clock.now())
-
     def is_flooded(self):
         """Whether many requests wait for their OK."""
         return self._clock.monotonic() - self._flooded < FLOOD_S
@@ -11970,7 +11991,7 @@ class Desk:
                 if pending.value:
                     self.ended(repository, pending.value)
             repository.db.submit(repository.endings.end_outstanding, ticket.session, ERROR,
-                                 "waited max_wait for the limit of its scenario", self._now(),
+                                 "waited max_wait for the limit of its scenario", self._clock.now(),
                                  then=then)
 
     # -- ends --------------------------------------------------------------------------
@@ -12026,7 +12047,7 @@ class Desk:
                     return self._agent.watch.wait(number, TERM_S + KILL_S + WRITE_S)["status"]
                 return RUNNING
             ending = repository.db.write(repository.endings.end_outstanding, number, STOPPED,
-                                         "stopped before it began", self._now())
+                                         "stopped before it began", self._clock.now())
             if ending is not None:
                 self.ended(repository, ending)
                 return STOPPED
@@ -13571,6 +13592,9 @@ What it plays:
   the period it is `never`, and the note says since when and why it is held.
 - A `-FROM` that is to come: what is open now and what a hold lets go take part; what comes due
   until then does not. A `-FROM` in the past is played from an empty start.
+- A due time that jitter leads out of the period is `never`: it does not begin within it.
+- What comes due at one instant comes in the order in which the agent decides it: by the id of its
+  repository, then by the name of its schedule.
 - With `-REPO`, the sessions of other repositories take no place.
 - `SCHED PLAN -FROM` begins with its instant; `SCHED NEXT -FROM` behind it.
 
@@ -13620,7 +13644,8 @@ argument behind one: such a word is told by its number, or as `***`.
 - With `-JSON` each data line of a listing is a JSON object.
 - **Times** in replies are ISO 8601 with an offset. In requests they are `2026-12-01T02:00`,
   `"2026-12-01 02:00:30"`, or with `Z` or an offset behind; without one in the agent's zone. A
-  date alone is its first instant, and its last where a period ends.
+  date alone is its first instant, and its last where a period ends. A local time that a change
+  of the clock skips is the instant after it; of one that comes twice the first is meant.
 - **Durations** are seconds, or `90s`, `15m`, `2h`, `1d`.
 - **yes or no** is `yes` or `no`.
 

@@ -558,9 +558,9 @@ def open_session(site, begun=None, at=0, duration=None, **fields):
         made = site.repository.arrivals.add(connection, agent.SessionRequest(
             "HELLO", fields.pop("agent", "AGENT"), **fields), NOON + at).session
         if begun is not None:
-            site.repository.sessions.begin(connection, made, "me", False, agent.to_text(NOON + begun))
+            site.repository.sessions.begin(connection, made, "me", False, NOON + begun)
         if duration is not None:
-            site.repository.endings.end(connection, made, agent.DONE, "", agent.to_text(NOON + begun + duration))
+            site.repository.endings.end(connection, made, agent.DONE, "", NOON + begun + duration)
         return made
     return site.repository.db.write(work)
 

@@ -1106,13 +1106,13 @@ class Ledger:
             connection, name, NOON + now, False)) for session in list_sessions(each)]
 
     def begin(self, session, now=0, is_late=False):
-        self.write(lambda connection: self.repository.sessions.begin(connection, session, "me", is_late, text(now)))
+        self.write(lambda connection: self.repository.sessions.begin(connection, session, "me", is_late, NOON + now))
 
     def end(self, session, status=DONE, now=0, is_late=False):
         """Runs a session -> Ending."""
         if self.session(session)["status"] in agent.OUTSTANDING:
             self.begin(session, now, is_late)
-        return self.write(lambda connection: self.repository.endings.end(connection, session, status, "", text(now)))
+        return self.write(lambda connection: self.repository.endings.end(connection, session, status, "", NOON + now))
 
     def occurrences(self, name=None):
         """Oldest first: (due, last due, count, decision, reason, session)."""
@@ -1644,7 +1644,7 @@ def test_the_condition_is_met_in_the_transaction_of_the_end(chain):
         pass
 
     def work(connection):
-        chain.repository.endings.end(connection, session, DONE, "", text(11))
+        chain.repository.endings.end(connection, session, DONE, "", NOON + 11)
         raise Crash
     with pytest.raises(Crash):
         chain.write(work)
@@ -1958,7 +1958,7 @@ def test_a_stale_session_is_tried_again_too(ledger):
     first, = ledger.decide(10)
     ledger.begin(first, 10)
     ending = ledger.write(lambda connection: ledger.repository.endings.close_stale(
-        connection, ledger.repository.sessions.get(connection, first), text(20)))
+        connection, ledger.repository.sessions.get(connection, first), NOON + 20))
     assert (ending.session, ending.status) == (1007, ERROR)
     assert [(ticket.session, ticket.status, ticket.start_at) for ticket in ending.tickets] == [
         (2007, "WAITING", NOON + 25)]
@@ -1974,7 +1974,7 @@ def test_an_attempt_and_the_end_of_the_one_before_are_one_transaction(ledger):
         pass
 
     def work(connection):
-        assert ledger.repository.endings.end(connection, first, ERROR, "", text(11)).tickets
+        assert ledger.repository.endings.end(connection, first, ERROR, "", NOON + 11).tickets
         raise Crash
     with pytest.raises(Crash):
         ledger.write(work)
@@ -2002,11 +2002,11 @@ def test_one_that_the_limit_of_its_scenario_ends_is_tried_again_too(ledger):
     assert ledger.session(3007)["start_at"] == text(80) and ledger.newest()["session"] == 3007
     waiting, = ledger.decide(10, name="W")
     ending = ledger.write(lambda connection: ledger.repository.endings.end_outstanding(
-        connection, waiting, ERROR, "too long", text(20)))
+        connection, waiting, ERROR, "too long", NOON + 20))
     assert next_attempt(ending).session == 5007 and ledger.session(waiting)["status"] == ERROR
     assert ledger.session(waiting)["message"] == "too long; attempt 2 of 2 is session 5007"
     assert ledger.write(lambda connection: ledger.repository.endings.end_outstanding(
-        connection, waiting, ERROR, "x", text(21))) is None
+        connection, waiting, ERROR, "x", NOON + 21)) is None
 
 
 def test_a_session_with_no_schedule_has_one_attempt(ledger):
@@ -2127,8 +2127,8 @@ class Site:
     def end(self, session, status=DONE):
         """A session runs, in no time."""
         def work(connection):
-            self.repository.sessions.begin(connection, session, "me", False, to_text(self.clock.time))
-            return self.repository.endings.end(connection, session, status, "", to_text(self.clock.time))
+            self.repository.sessions.begin(connection, session, "me", False, self.clock.time)
+            return self.repository.endings.end(connection, session, status, "", self.clock.time)
         ending = self.repository.db.write(work)
         self.tickets.extend(ending.tickets)
         if ending.is_awaited:
@@ -2494,8 +2494,8 @@ def test_after_fires_once_over_starts(site):
     site.at(20)
     session, = site.outstanding("A")
     site.repository.db.write(lambda connection: (
-        site.repository.sessions.begin(connection, session, "me", False, text(20)),
-        site.repository.endings.end(connection, session, DONE, "", text(20))))   # .. and the agent is killed
+        site.repository.sessions.begin(connection, session, "me", False, NOON + 20),
+        site.repository.endings.end(connection, session, DONE, "", NOON + 20)))   # .. and the agent is killed
     site.end(*site.outstanding("S"))
     site.stop()
     site.clock.move(3)
@@ -2803,8 +2803,8 @@ def test_a_plan_of_what_is_there(site, monkeypatch):
     session = site.repository.db.write(lambda connection: site.repository.arrivals.add(
         connection, agent.SessionRequest("HELLO", "AGENT"), NOON)).session
     site.repository.db.write(lambda connection: (
-        site.repository.sessions.begin(connection, session, "me", False, text(0)),
-        site.repository.endings.end(connection, session, DONE, "", text(45))))
+        site.repository.sessions.begin(connection, session, "me", False, NOON + 0),
+        site.repository.endings.end(connection, session, DONE, "", NOON + 45)))
     end, visits = site.listing.plan(agent.Period(NOON + 1, NOON + 100, NOON, 10), None, [])
     assert end == NOON + 100 and [visit.at for visit in visits] == sorted(visit.at for visit in visits)
     assert sorted((visit.name, visit.due - NOON) for visit in visits) == [

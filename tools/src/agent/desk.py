@@ -6,7 +6,6 @@ import time
 from ..base.vocabulary import (ENDED, FLOOD_S, IMMEDIATE, KILL_S, NORMAL, OUTSTANDING, RUNNING,
                                STOPPED, TERM_S, WAITING, WRITE_S, YIELD_REQUESTS, ERROR)
 from ..base.errors import Busy, Changed, Conflict, NotFound, Stopping, WaitTimeout
-from ..base.times import to_text
 
 TRIES = 3               # an EXEC whose scenario is replaced at the same time is tried anew
 
@@ -43,9 +42,6 @@ class Desk:
         self._lock = threading.Lock()
         self._requests = 0              # EXECs that wait for their commit
         self._flooded = -FLOOD_S        # when there were many at once (monotonic seconds)
-
-    def _now(self):
-        return to_text(self._clock.now())
 
     def is_flooded(self):
         """Whether many requests wait for their OK."""
@@ -159,7 +155,7 @@ class Desk:
                 if pending.value:
                     self.ended(repository, pending.value)
             repository.db.submit(repository.endings.end_outstanding, ticket.session, ERROR,
-                                 "waited max_wait for the limit of its scenario", self._now(),
+                                 "waited max_wait for the limit of its scenario", self._clock.now(),
                                  then=then)
 
     # -- ends --------------------------------------------------------------------------
@@ -215,7 +211,7 @@ class Desk:
                     return self._agent.watch.wait(number, TERM_S + KILL_S + WRITE_S)["status"]
                 return RUNNING
             ending = repository.db.write(repository.endings.end_outstanding, number, STOPPED,
-                                         "stopped before it began", self._now())
+                                         "stopped before it began", self._clock.now())
             if ending is not None:
                 self.ended(repository, ending)
                 return STOPPED

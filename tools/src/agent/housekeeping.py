@@ -9,7 +9,6 @@ import threading
 from ..base.vocabulary import ATTACH_S, HEARTBEAT_S, RUNNING
 from ..base.errors import AgentError, RepositoryError
 from ..base.program import log
-from ..base.times import to_text
 from ..processes.tree import Identity, Tree, start_time
 
 
@@ -35,7 +34,7 @@ class Cleaner:
             if left:
                 log.error("%d processes of stale sessions cannot be ended", left)
             endings = repository.db.write(repository.endings.close_all_stale, stale,
-                                          to_text(self._clock.now()))
+                                          self._clock.now())
             for ending in endings:
                 log.warning("session %d was stale: now %s", ending.session, ending.status)
                 self._on_closed(repository, ending)

@@ -1,7 +1,6 @@
 """What a session has to record: collected, masked, and handed to its repository in order."""
 
 from ..base.vocabulary import MAX_BATCH, MIN_SECRET
-from ..base.times import to_text
 from ..base.words import mask_all, one_line
 
 
@@ -25,8 +24,8 @@ class Journal:
     # -- records -----------------------------------------------------------------------
 
     def now(self):
-        """The time of day as the tables hold it."""
-        return to_text(self._clock.now())
+        """The time of day, epoch seconds."""
+        return self._clock.now()
 
     def count_from(self, run):
         """The next run is the one after this: those up to it are on disk."""

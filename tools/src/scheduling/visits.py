@@ -115,6 +115,7 @@ def visit_maker(repository, schedule, duration, timetable=None):
     bounds = []
 
     def make(due):
+        """The Visit of a due time."""
         if not bounds:
             try:
                 _, scenario = repository.db.read(repository.scenarios.get_scenario,

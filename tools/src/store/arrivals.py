@@ -34,8 +34,7 @@ class Arrivals:
 
     def end_excess(self, connection, ticket, now):
         """The Ticket of a session that the limit of its scenario ends at once."""
-        ending = self._endings.end(connection, ticket.session, ERROR, ticket.excess,
-                                    to_text(now))
+        ending = self._endings.end(connection, ticket.session, ERROR, ticket.excess, now)
         return ticket._replace(status=ERROR, ending=ending)
 
     def insert(self, connection, request, now):

@@ -102,8 +102,8 @@ class Decisions:
             return []
         replaced = [row["id"] for row in replaced]
         message = "stopped before it began: the next due time had come"
-        endings = [self._endings.end_outstanding(connection, session, STOPPED, message,
-                                                 to_text(now)) for session in replaced]
+        endings = [self._endings.end_outstanding(connection, session, STOPPED, message, now)
+                   for session in replaced]
         request = SessionRequest(
             schedule.scenario, schedule.agent, schedule.version, schedule.context,
             schedule.variables, schedule.get("session_name"), schedule.get("keywords"),

@@ -3,7 +3,7 @@ import json
 
 from ..base.vocabulary import ERROR, OUTSTANDING, QUEUED, STOPPED
 from ..base.errors import Unreadable
-from ..base.times import from_text, to_text
+from ..base.times import to_text
 from .records import Ending
 
 
@@ -17,7 +17,7 @@ class Endings:
         """Ends a session, if it is in one of these states (None: those from which it may) ->
         Ending, or None when it is not. One that ended well keeps what its level says."""
         row = self._sessions.get(connection, session)
-        if not self._sessions.change(connection, session, status, states, ended=now,
+        if not self._sessions.change(connection, session, status, states, ended=to_text(now),
                                      message=message):
             return None
         ending = Ending(session, status, secret_file=row["secret_file"] or "")
@@ -56,7 +56,7 @@ class Endings:
         message = "stale: the agent that ran it is gone"
         for table in ("session_task", "session_step"):
             connection.execute("update %s set status='ERROR', message=?, ended=? where session=?"
-                               " and status='RUNNING'" % table, (message, now, session))
+                               " and status='RUNNING'" % table, (message, to_text(now), session))
         try:
             on_stale = self._sessions.get_scenario(connection, row).on_stale
         except Unreadable as error:
@@ -80,7 +80,7 @@ class Endings:
             scenario = self._sessions.get_scenario(connection, row)
         except Unreadable:
             return None
-        start_at = to_text(from_text(now) + schedule.get("retry_delay"))
+        start_at = to_text(now + schedule.get("retry_delay"))
         variables = json.dumps(dict(scenario.variables, **json.loads(row["given"])))
         session = connection.execute(
             "insert into session(id, agent, scenario, version, definition, context, status, name,"
@@ -89,7 +89,7 @@ class Endings:
             " repository),"
             " agent, scenario, version, definition, context, 'WAITING', name, keywords, priority,"
             " level, timeout, ?, ?, ?, given, schedule, due, attempt + 1, is_parallel from session"
-            " where id=?", (now, start_at, variables, row["id"])).lastrowid
+            " where id=?", (to_text(now), start_at, variables, row["id"])).lastrowid
         self._sessions.put_keywords(connection, session, row["keywords"])
         told = "attempt %d of %d" % (row["attempt"] + 1, schedule.get("attempts"))
         connection.execute("update session set message=message || ? where id=?",
@@ -106,5 +106,5 @@ class Endings:
                  if parent["schedule"]]
         return sum(connection.execute(
             "update schedule_condition set met=? where kind=? and name=? and schedule not in (%s)"
-            % ",".join("?" * len(above)), [now, kind, row[kind]] + above).rowcount
+            % ",".join("?" * len(above)), [to_text(now), kind, row[kind]] + above).rowcount
                    for kind in ("schedule", "scenario") if row[kind]) > 0

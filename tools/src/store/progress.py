@@ -1,6 +1,7 @@
 """What a session records as it goes: steps, tasks, output, variables."""
 import json
 
+from ..base.times import to_text
 from .pending import lazy
 
 
@@ -12,13 +13,13 @@ class Progress:
         """The attempt of a step begins."""
         connection.execute("insert into session_step(session, run, step, name, attempt, status,"
                            " begun) values (?, ?, ?, ?, ?, 'RUNNING', ?)",
-                           (session, run, step, name, attempt, now))
+                           (session, run, step, name, attempt, to_text(now)))
 
     @staticmethod
     def end_step(connection, session, run, status, message, now):
         """The attempt of a step ends."""
         connection.execute("update session_step set status=?, message=?, ended=? where session=?"
-                           " and run=?", (status, message, now, session, run))
+                           " and run=?", (status, message, to_text(now), session, run))
 
     @staticmethod
     def begin_task(connection, session, run, step_run, step, task, name, kind, attempt, now):
@@ -26,7 +27,7 @@ class Progress:
         connection.execute(
             "insert into session_task(session, run, step_run, step, task, name, type, attempt,"
             " status, begun) values (?, ?, ?, ?, ?, ?, ?, ?, 'RUNNING', ?)",
-            (session, run, step_run, step, task, name, kind, attempt, now))
+            (session, run, step_run, step, task, name, kind, attempt, to_text(now)))
 
     @staticmethod
     def note_process(connection, session, run, pid, pid_started):
@@ -39,7 +40,7 @@ class Progress:
         """A task ends."""
         connection.execute(
             "update session_task set status=?, rc=?, row_count=?, message=?, ended=?"
-            " where session=? and run=?", (status, rc, rows, message, now, session, run))
+            " where session=? and run=?", (status, rc, rows, message, to_text(now), session, run))
 
     @staticmethod
     def set_restart(connection, session, step, task):

@@ -87,6 +87,7 @@ class Zone:
         return piece
 
     def _find_pieces(self, chunk):
+        """The pieces of a stretch of 2 ** CHUNK_BITS seconds, with two days before and behind."""
         start, end = (chunk << CHUNK_BITS) - 2 * DAY, (chunk + 1 << CHUNK_BITS) + 2 * DAY
         before = offset = self._probe(start)
         pieces = []
@@ -109,6 +110,7 @@ def find_zone(name):
 
 @functools.lru_cache(maxsize=1024)
 def _make_zone(name, *_system):
+    """find_zone by name; `_system` tells the system's zones apart. CalendarError."""
     if not name:
         return Zone(lambda instant: time.localtime(instant).tm_gmtoff)
     if name == "UTC":

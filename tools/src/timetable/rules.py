@@ -55,6 +55,7 @@ def parse_rule(text):
 
 
 def _parse_words(kind, rest):
+    """The Rule of a kind but cron, and what stands behind that word. CalendarError."""
     if kind == "startup" and not rest:
         return Rule(kind, times=NEVER)
     if kind == "every" and rest[:1].isalpha():
@@ -137,6 +138,7 @@ def _parse_yearly(text):
 
 
 def _parse_cron(rest):
+    """The Rule of the fields of cron, or of a macro like @daily. CalendarError."""
     if rest == "@reboot":
         return Rule("startup", times=NEVER)
     if rest.startswith("@") and rest not in MACROS:
