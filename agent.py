@@ -121,10 +121,10 @@ Sections, each using only those above it:
     scheduling/scheduler      What is due now, and the seconds until something is due again.
     scheduling/schedules      The schedules of an agent's name in all repositories: loaded, armed,
                               fired.
-    agent/places              The attached work repositories: made, found, attached, watched,
-                              detached.
-    agent/housekeeping        What is done from time to time: heartbeat, cleaning, purging,
-                              attaching again.
+    agent/opening             Opening the master repository, and making what is not there yet.
+    agent/place               An attached work repository and its owner.
+    agent/places              The attached work repositories: found, attached and detached.
+    agent/housekeeping        What is done from time to time: cleaning, the heartbeat, purging.
     agent/watch               What other sessions, clients and tasks may see: topology, ends of
                               sessions, logs, children.
     agent/desk                Where sessions are asked for: EXEC, STOP, RESTART, and what follows
@@ -151,26 +151,28 @@ Sections, each using only those above it:
 
 Threads, and what ends each:
 
-    writer NAME   writes to one repository file; ends when its Database is closed and drained.
-    output        reads the pipes of all tasks; ends at Output.close().
-    wait PID      waits for the exit of one process of a task, and ends with it.
-    feed PID      writes one process's standard input, and ends with it.
-    task N        one statement of SQL of session N; ends with it, or is interrupted.
-    slot N        runs one session after the other; ends at SessionQueue.close().
-    adopted N     runs session N, whose process outlived an agent; ends with it.
-    scheduler     calls Scheduler.tick(); ends at Agent.stop().
-    attach NAME   tries to attach a work repository once, and ends with that.
-    keeper        does what is due of it; ends at Keeper.stop().
-    follow-ups    does what commits bring about; ends at Inbox.close().
-    server        accepts connections; ends at Server.close().
-    client N      serves one connection; ends with it, or at Server.close().
-    MainThread    waits for a signal or SHUTDOWN, then stops the others in order.
+    writer NAME       writes to one repository file; ends when its Database is closed and drained.
+    output            reads the pipes of all tasks; ends at Output.close().
+    wait PID          waits for the exit of one process of a task, and ends with it.
+    feed PID          writes one process's standard input, and ends with it.
+    task N            one statement of SQL of session N; ends with it, or is interrupted.
+    slot N            runs one session after the other; ends at SessionQueue.close().
+    adopted N         runs session N, whose process outlived an agent; ends with it.
+    scheduler         calls Scheduler.tick(); ends at Agent.stop().
+    repository NAME   the owner; opens the repository, takes it over, looks at it, cleans it and
+    keeper            does what is due of it; ends at Keeper.stop().
+    follow-ups        does what commits bring about; ends at Inbox.close().
+    server            accepts connections; ends at Server.close().
+    client N          serves one connection; ends with it, or at Server.close().
+    MainThread        waits for a signal or SHUTDOWN, then stops the others in order.
 """
 import argparse
 import codecs
 import collections
+import concurrent.futures
 import contextlib
 import csv
+import enum
 import errno
 import fcntl
 import functools
@@ -6538,6 +6540,10 @@ class WorkRepository:
             raise
         return self
 
+    def set_behind(self, is_behind=True):
+        """Its owner reads the outstanding sessions and the schedules again, or has begun to."""
+        self.is_behind = is_behind
+
     # -- a page at a time: nothing stays open between ----------------------------------
 
     def list_schedules(self, name=None):
@@ -9519,7 +9525,7 @@ class SessionQueue:
             self._later.pop(ticket.session, None)
             running = self._running.get(ticket.session)
             if running and running.repository is not repository:
-                repository.is_behind = True     # of a file since replaced: when that has ended
+                repository.set_behind()     # of a file since replaced: when that has ended
             elif running:
                 self._again[ticket.session] = ticket
             if self._is_closing or running or ticket.session in self._outstanding:
@@ -9546,7 +9552,7 @@ class SessionQueue:
             self._threads.append(thread)
         if self._admission.count_ready() and not self._threads:
             for number, (_, repository) in list(self._outstanding.items()):
-                repository.is_behind = True     # read again, and tried again
+                repository.set_behind()     # read again, and tried again
                 self._forget(number)
 
     def _forget(self, number):
@@ -9665,7 +9671,7 @@ class SessionQueue:
             session.run()
         except RepositoryError as error:
             log.warning("session %d does not begin yet: %s", session.number, error)
-            session.repository.is_behind = True
+            session.repository.set_behind()
         except Exception as error:
             log.error("session %d\n%s", session.number, session.mask(tell_traceback(error)))
         self.finish(session)
@@ -9703,7 +9709,7 @@ class SessionQueue:
                 ticket, repository = self._outstanding.pop(number)
                 if not repository.db.trouble:
                     return self._begin(ticket, repository)
-                repository.is_behind = True
+                repository.set_behind()
                 self._admission.leave(number)
 
     def _begin(self, ticket, repository):
@@ -11003,7 +11009,7 @@ class Schedules:
 
     def load(self, place):
         """Reads the schedules of this agent's name and arms what is new or has changed."""
-        repository, now = place.repository, self._clock.now()
+        repository, now = place.get_usable(), self._clock.now()
         why = DOWN if not place.has_started else None if place.loaded is repository else AWAY
         gone, changed = {entry.name: entry
                          for entry in self.scheduler.list_entries(repository.id)}, []
@@ -11026,7 +11032,7 @@ class Schedules:
                      default=now)
         for note in list_ahead(newest, self._clock.now()) if not place.has_started else ():
             log.warning("schedules of repository %s: %s", repository.name, note)
-        place.has_started, place.loaded = True, repository
+        place.note_loaded(repository)
         self.fire_startups()
         self.decide_after(repository)
 
@@ -11069,8 +11075,7 @@ class Schedules:
         changed = [name for name in set(before) | set(self.calendars)
                    if before.get(name) != self.calendars.get(name)]
         now = self._clock.now()
-        places = [place for place in self._places.list_all() if place.repository] if changed else ()
-        for repository in [place.repository for place in places]:
+        for repository in self._places.list_open() if changed else ():
             with contextlib.suppress(RepositoryError):      # it is read when it comes back
                 names = {user for name in changed
                          for user in repository.db.read(repository.schedules.list_users, name)}
@@ -11110,7 +11115,7 @@ class Schedules:
     def _take(self, repository, pending):
         """Sessions that a decision has made are queued, those that they replace are stopped."""
         if isinstance(pending.error, Changed):
-            repository.is_behind = True         # what is in memory is read again
+            repository.set_behind()             # what is in memory is read again
         elif pending.error is not None and not isinstance(pending.error, RepositoryGone):
             log.error("schedules of repository %s: %s", repository.name, pending.error)
         for made in pending.value or ():
@@ -11139,9 +11144,8 @@ class Schedules:
     def released(self):
         """The hold of the agent is over: what it held back is decided."""
         self.fire_startups()
-        for place in self._places.list_all():
-            if place.repository:
-                self.decide_after(place.repository)
+        for repository in self._places.list_open():
+            self.decide_after(repository)
 
     def _stepped(self, seconds):
         """The clock has stepped: that stands in the log and in every ledger."""
@@ -11150,9 +11154,8 @@ class Schedules:
             ("back", -seconds, "what was due in that time does not fire again"))
         log.warning("%s", message)
         now = self._clock.now()
-        for place in self._places.list_all():
-            if place.repository:
-                place.repository.db.submit(place.repository.ledger.note_step, message, now)
+        for repository in self._places.list_open():
+            repository.db.submit(repository.ledger.note_step, message, now)
 
     def _hold_over(self, entry):
         """A schedule's hold has come to its end, if it is still this one."""
@@ -11165,31 +11168,9 @@ class Schedules:
 
 
 # ======================================================================================
-# agent/places.py
-# The attached work repositories: made, found, attached, watched, detached.
-#
-# Thread attach NAME: tries to attach a work repository once, and ends with that.
+# agent/opening.py
+# Opening the master repository, and making what is not there yet.
 # ======================================================================================
-
-class Place:
-    """An attached work repository: open, or why it is not."""
-
-    def __init__(self, attachment):
-        self.attachment = attachment
-        self.repository = None
-        self.trouble = "not attached yet"
-        self.is_busy = False            # a thread takes care of it
-        self.is_detaching = False       # nothing new is taken
-        self.has_started = False        # schedules with the rule startup have fired
-        self.is_told = False            # who else may write its folder
-        self.loaded = None              # the repository of which they were read last
-        self.version = None             # data_version last seen
-
-    @property
-    def reason(self):
-        """Why it cannot be used now, or nothing."""
-        return self.trouble if self.repository is None else self.repository.db.trouble
-
 
 def make_repositories(master_path, clock):
     """Makes a master with the work repository WORKREP beside it; what is there is kept.
@@ -11253,18 +11234,266 @@ def check_file_system(path, is_insecure_fs):
                               "be trusted; --insecure-fs says you know better" % (path, kind))
 
 
-class Places:
-    """The attached work repositories: finds, attaches, watches and lets go of them.
+def open_work(attachment, clock, inbox, is_insecure_fs, is_creating=False):
+    """Opens the work repository of an Attachment, whose id and uuid may be None: those of the
+    file; or makes it, with OSError. RepositoryError."""
+    number, name, path, uuid = attachment
+    check_file_system(path, is_insecure_fs)
+    if is_creating:
+        return WorkRepository.create(number, name, path, clock, inbox)
+    if not os.path.exists(path):
+        raise RepositoryError("work repository %s: %s does not exist" % (name, path))
+    return WorkRepository(number, name, path, clock, inbox).open(uuid)
 
-    `take_over(place)` is called with a repository that has come, or has changed under another
-    program; `on_let_go(repository)` when one cannot be used any more.
+
+# ======================================================================================
+# agent/place.py
+# An attached work repository and its owner.
+#
+# Thread repository NAME: the owner; opens the repository, takes it over, looks at it, cleans it and
+# closes it. Ends with Place.end() or a Place.detach() that succeeds.
+# ======================================================================================
+
+class State(enum.Enum):
+    """What its owner does with a work repository."""
+    AWAY = "away"                   # cannot be used: tries it again from time to time
+    ATTACHING = "attaching"         # opens it, reads what is outstanding and the schedules
+    ATTACHED = "attached"
+    DETACHING = "detaching"         # nothing new is taken
+    DETACHED = "detached"           # has ended
+
+
+class Standing(NamedTuple):
+    """How it is with a work repository. Replaced as a whole, by its owner alone."""
+    state: State
+    repository: Optional[WorkRepository]    # open; None: it cannot be used now
+    reason: str                             # why not
+
+
+class Care(NamedTuple):
+    """What the owner of a work repository does with it."""
+    open: Callable          # open(attachment) -> the open WorkRepository; RepositoryError
+    take_over: Callable     # take_over(place): it has come, or another program has changed it
+    let_go: Callable        # let_go(repository): it cannot be used any more
+    clean: Callable         # clean(repository), every `clean_every_s` seconds of `clock`
+    clean_every_s: float
+    clock: object
+
+
+class Place:
+    """An attached work repository: open, or why it is not.
+
+    Its owner leads it from state to state; others read, or ask the owner and wait.
+
+        away <──> attaching ──> attached ──> detaching ──> detached
+          ^                      │    ^          │
+          └── gone, or replaced ─┘    └──────────┘ open sessions
     """
 
-    def __init__(self, master, clock, inbox, is_insecure_fs, take_over, on_let_go):
-        self._master, self._clock, self._is_insecure_fs = master, clock, is_insecure_fs
-        self._inbox = inbox
-        self._take_over, self._on_let_go = take_over, on_let_go
-        self._places = {attachment.id: Place(attachment)
+    def __init__(self, attachment, care, repository=None):
+        """`repository`: what ATTACH has opened already; its rule `startup` fires nothing."""
+        self.attachment = attachment
+        self.has_started = repository is not None   # schedules with the rule startup have fired
+        self.loaded = None                  # the repository of which they were read last
+        self._care = care
+        self._standing = Standing(State.ATTACHING, repository, "not attached yet")
+        self._version = None                # data_version last seen
+        self._is_told = False               # who else may write its folder
+        self._is_ending = False
+        self._clean_due = 0.0
+        self._asked = queue.Queue()         # functions for the owner
+        self._settled = threading.Event()   # after the first attaching, well or badly
+        self._owner = threading.Thread(target=self._run, daemon=True,
+                                       name="repository " + attachment.name)
+
+    # -- what others read --------------------------------------------------------------
+
+    @property
+    def state(self):
+        """What its owner does with it now."""
+        return self._standing.state
+
+    @property
+    def repository(self):
+        """The open WorkRepository, or None. It may change from one reading to the next."""
+        return self._standing.repository
+
+    @property
+    def reason(self):
+        """Why it cannot be used now, or nothing."""
+        _, repository, reason = self._standing
+        return reason if repository is None else repository.db.trouble
+
+    def get_usable(self):
+        """The open WorkRepository. Conflict while it is being detached, RepositoryError."""
+        state, repository, reason = self._standing
+        name = self.attachment.name
+        if state == State.DETACHING:
+            raise Conflict("work repository %s is being detached" % name)
+        if repository is None:
+            raise RepositoryError(reason if name in reason
+                                  else "work repository %s: %s" % (name, reason))
+        return repository
+
+    def note_loaded(self, repository):
+        """Its schedules have been read, those with the rule startup included."""
+        self.has_started, self.loaded = True, repository
+
+    # -- what others ask of the owner --------------------------------------------------
+
+    def start(self):
+        """Starts the owner."""
+        self._owner.start()
+
+    def wait_settled(self, timeout_s=None):
+        """Whether the first attaching is over, well or badly."""
+        return self._settled.wait(timeout_s)
+
+    def detach(self, leave):
+        """Has the owner let go of it and end; leave() takes it out of the master and the places.
+        Conflict while it has open sessions; what leave() raises: then it stays."""
+        done = concurrent.futures.Future()
+
+        def ask():
+            try:
+                self._detach(leave)
+                done.set_result(None)
+            except Exception as error:
+                done.set_exception(error)
+        self._asked.put(ask)
+        done.result()
+        self._owner.join()
+
+    def end(self):
+        """Closes the repository, what is waiting is written down first, and ends the owner."""
+        self._is_ending = True
+        self._asked.put(lambda: None)
+        repository = self.repository
+        if repository:
+            repository.db.close()       # also ends what the owner waits for
+        if self._owner.ident is not None:
+            self._owner.join()
+
+    # -- the owner ---------------------------------------------------------------------
+
+    def _run(self):
+        """Attaches, then does what is asked, or every ATTACH_S seconds looks, until the end."""
+        self._carefully(self.attach)
+        self._settled.set()
+        while not self._is_ending and self.state != State.DETACHED:
+            try:
+                asked = self._asked.get(timeout=ATTACH_S)
+            except queue.Empty:
+                asked = self.look
+            self._carefully(asked)
+        repository = self.repository
+        if repository:                  # it came when the end had
+            repository.db.close()
+
+    def _carefully(self, function):
+        try:
+            function()
+        except AgentError as error:
+            log.warning("%s: %s", self.attachment.name, error)
+        except Exception:
+            log.exception("work repository %s", self.attachment.name)
+
+    def attach(self):
+        """Opens the repository and takes over what this agent's name owns in it, or is AWAY."""
+        _, repository, reason = self._standing
+        self._standing = Standing(State.ATTACHING, repository, reason)
+        try:
+            repository = repository or self._care.open(self.attachment)
+            self._standing = Standing(State.ATTACHING, repository, "")
+            if not self._is_told:       # once
+                self._is_told = True
+                tell_doors(repository.db.label, repository.path)
+            self._take_over(repository)
+            log.info("work repository %s is attached", self.attachment.name)
+        except RepositoryError as error:
+            if not self._is_ending:
+                self.let_go(error.message)
+
+    def _take_over(self, repository):
+        """Reads what is outstanding and the schedules; if it fails, it stays to be done."""
+        if self._is_ending:
+            return
+        repository.set_behind(False)
+        try:
+            self._version = repository.db.read_version()    # what comes later is seen
+            self._care.take_over(self)
+        except Exception:
+            repository.set_behind()
+            raise
+        self._standing = Standing(State.ATTACHED, repository, "")
+
+    def let_go(self, reason):
+        """The repository cannot be used: its schedules stop. One that is AWAY is tried again."""
+        _, repository, told = self._standing
+        if reason != told:
+            log.warning("%s", reason)
+        self._standing, self._version = Standing(State.AWAY, None, reason), None
+        if repository:
+            self._care.let_go(repository)
+            repository.db.close(0.0)
+
+    def look(self):
+        """Attaches it again, looks at its health, reads it again, or cleans it."""
+        repository = self.repository
+        if repository and repository.db.is_gone:
+            self.let_go("%s: %s" % (repository.db.label, repository.db.trouble))
+            repository = None
+        if repository is None:
+            self.attach()
+            return
+        with contextlib.suppress(RepositoryError):          # then it has trouble, and says it
+            version = repository.db.read_version(within_s=1.0)
+            if version != self._version:                    # another program has written
+                repository.set_behind()
+        if repository.db.trouble:
+            return
+        if repository.is_behind:
+            self._take_over(repository)
+        elif self._care.clock.monotonic() >= self._clean_due:
+            self._clean_due = self._care.clock.monotonic() + self._care.clean_every_s
+            self._care.clean(repository)
+
+    def _detach(self, leave):
+        """Nothing is let go of before leave() has gone well."""
+        before = self._standing
+        self._standing = before._replace(state=State.DETACHING)
+        try:
+            # by the writer, so behind every session that was taken before
+            if before.repository and before.repository.db.write(before.repository.views.has_open):
+                raise Conflict("work repository %s has open sessions" % self.attachment.name)
+            leave()
+        except Exception:
+            self._standing = before
+            raise
+        self._standing = Standing(State.DETACHED, None, "detached")
+        log.info("work repository %s is detached", self.attachment.name)
+        if before.repository:
+            self._care.let_go(before.repository)
+            before.repository.db.close()
+
+
+# ======================================================================================
+# agent/places.py
+# The attached work repositories: found, attached and detached.
+# ======================================================================================
+
+class Places:
+    """The attached work repositories: finds, attaches and lets go of them.
+
+    The set of them is replaced, never changed: who reads it needs no lock. Who replaces it holds
+    `_changing`, from the look at what is attached until that is so no more, or is attached.
+    """
+
+    def __init__(self, master, care):
+        """`care`: the Care that the owners take of each."""
+        self._master, self._care = master, care
+        self._changing = threading.Lock()
+        self._places = {attachment.id: Place(attachment, care)
                         for attachment in master.list_attachments()}
 
     def find(self, repository):
@@ -11274,15 +11503,12 @@ class Places:
 
     def list_all(self):
         """The attached repositories by id."""
-        return [self._places[number] for number in sorted(self._places)]
+        return [place for _, place in sorted(self._places.items())]
 
-    def _usable(self, place):
-        if place.is_detaching:
-            raise Conflict("work repository %s is being detached" % place.attachment.name)
-        if place.repository is None:
-            raise RepositoryError("work repository %s: %s" % (place.attachment.name, place.trouble)
-                                  if place.attachment.name not in place.trouble else place.trouble)
-        return place.repository
+    def list_open(self):
+        """The repositories that are open now, by id."""
+        return [repository for repository in (place.repository for place in self.list_all())
+                if repository is not None]
 
     def _named(self, name):
         """The Place of a name; of the lowest id when it is None. NotFound."""
@@ -11293,7 +11519,7 @@ class Places:
 
     def get(self, name):
         """The repository of a name; of the lowest id when it is None. NotFound, RepositoryError."""
-        return self._usable(self._named(name))
+        return self._named(name).get_usable()
 
     def of_session(self, session):
         """The repository that a session's number tells. NotFound, RepositoryError."""
@@ -11301,20 +11527,20 @@ class Places:
         if place is None:
             raise NotFound("no session %d: no work repository of id %d is attached"
                            % (session, session % 1000))
-        return self._usable(place)
+        return place.get_usable()
 
     def with_scenario(self, name, version, repository=None):
         """The repository that is named or, without a name, the attached one of the lowest id that
         has a scenario. NotFound, RepositoryError."""
         places = [self._named(repository)] if repository else self.list_all()
         if len(places) == 1:
-            return self._usable(places[0])
+            return places[0].get_usable()
         for place in places:
-            found = self._usable(place)
+            found = place.get_usable()
             if found.db.read(found.scenarios.has, name, version):
-                return place.repository
+                return found
         is_known = any(found.db.read(found.scenarios.has, name, "-1")
-                       for found in map(self._usable, places))
+                       for found in map(Place.get_usable, places))
         raise NotFound("no attached repository has %s"
                        % ("version %s of scenario %s" % (version, name) if is_known
                           else "a scenario " + name))
@@ -11325,7 +11551,7 @@ class Places:
             return self.get(repository)
         places = self.list_all()
         for place in places:
-            found = self._usable(place)
+            found = place.get_usable()
             if len(places) == 1 or found.db.read(found.schedules.find, name) is not None:
                 return found
         raise NotFound("no attached repository has a schedule %s" % name)
@@ -11335,144 +11561,77 @@ class Places:
         trouble = None
         for place in self.list_all() if name is None else [self._named(name)]:
             try:
-                yield self._usable(place)
+                yield place.get_usable()
             except RepositoryError as error:
                 trouble = error
         if trouble:
             raise trouble
 
+    # -- the set of them ---------------------------------------------------------------
+
     def attach_all(self):
-        """Attaches every repository, each in a thread of its own. One that cannot be opened or
-        written goes on alone; one that is only large is waited for."""
-        until = self._clock.monotonic() + WRITE_S
-        places = list(self._places.values())
-        for place, thread in [(place, self.in_background(place, self._attach)) for place in places]:
-            while thread.is_alive() and (self._clock.monotonic() < until or not place.reason):
-                thread.join(0.05)
+        """Starts the owner of every repository. One that cannot be opened or written goes on
+        alone; one that is only large is waited for."""
+        until = self._care.clock.monotonic() + WRITE_S
+        for place in self.list_all():
+            place.start()
+        for place in self.list_all():
+            while not place.wait_settled(0.05) \
+                    and (self._care.clock.monotonic() < until or not place.reason):
+                pass
 
-    @staticmethod
-    def in_background(place, function):
-        """Takes care of a place in a thread of its own: function(place)."""
-        place.is_busy = True
-
-        def work():
-            try:
-                function(place)
-            except AgentError as error:
-                log.warning("%s: %s", place.attachment.name, error)
-            except Exception:
-                log.exception("work repository %s", place.attachment.name)
-            finally:
-                place.is_busy = False
-        thread = threading.Thread(target=work, daemon=True, name="attach " + place.attachment.name)
-        thread.start()
-        return thread
-
-    def _attach(self, place):
-        """Opens a repository and takes over what this agent's name owns in it."""
-        attachment = place.attachment
-        try:
-            if not os.path.exists(attachment.path):
-                raise RepositoryError("work repository %s: %s does not exist"
-                                      % (attachment.name, attachment.path))
-            check_file_system(attachment.path, self._is_insecure_fs)
-            repository = WorkRepository(attachment.id, attachment.name, attachment.path,
-                                        self._clock, self._inbox)
-            repository.open(attachment.uuid)
-            self._tell_doors(place, repository)
-            place.repository = repository
-            self._take_over(place)
-            place.trouble = ""
-            log.info("work repository %s is attached", attachment.name)
-        except RepositoryError as error:
-            self._let_go(place, error.message)
-
-    @staticmethod
-    def _tell_doors(place, repository):
-        """Warns once of a repository that others may replace or put files beside."""
-        if not place.is_told:
-            place.is_told = True
-            tell_doors(repository.db.label, repository.path)
-
-    def _let_go(self, place, reason):
-        """A repository that cannot be used: its schedules stop, it is tried again."""
-        repository, place.repository = place.repository, None
-        if reason != place.trouble:
-            log.warning("%s", reason)
-        place.trouble, place.version = reason, None
-        if repository:
-            self._on_let_go(repository)
-            repository.db.close(0.0)
-
-    def look_after(self, place, clean):
-        """Attaches it again, looks at its health, reads it again, or lets clean(repository)."""
-        repository = place.repository
-        if place.is_busy:
-            return
-        if repository and repository.db.is_gone:
-            self._let_go(place, "%s: %s" % (repository.db.label, repository.db.trouble))
-            repository = None
-        if repository is None:
-            self.in_background(place, self._attach)
-            return
-        repository.db.submit(do_nothing, within_s=1.0,
-                             then=lambda pending: self._saw(place, repository, pending))
-        if repository.db.trouble:
-            return
-        if repository.is_behind:
-            self.in_background(place, self._take_over)
-        elif clean:
-            self.in_background(place, lambda _: clean(repository))
-
-    @staticmethod
-    def _saw(place, repository, pending):
-        """Another program has written to the file: it is read again."""
-        if pending.error is None and place.repository is repository:
-            if place.version not in (None, repository.db.version):
-                repository.is_behind = True
-            place.version = repository.db.version
+    def _put(self, *added, without=()):
+        """Another set: with these places, without those of these ids."""
+        places = {number: place for number, place in self._places.items() if number not in without}
+        places.update((place.attachment.id, place) for place in added)
+        self._places = places
 
     def follow_master(self):
         """Another agent on this master may have attached or detached repositories."""
-        attached = {attachment.id: attachment for attachment in self._master.list_attachments()}
-        for number, attachment in attached.items():
-            if number not in self._places:
-                self._places[number] = Place(attachment)
-        for number in set(self._places) - set(attached):
-            repository = self._places[number].repository
-            if repository is None or not repository.db.write(repository.views.has_open):
-                self._let_go(self._places.pop(number), "detached")
+        if not self._changing.acquire(blocking=False):
+            return                      # the next time
+        try:
+            attached = {attachment.id: attachment for attachment in self._master.list_attachments()}
+            added = [Place(attachment, self._care) for number, attachment in attached.items()
+                     if number not in self._places]
+            self._put(*added)
+            for place in added:
+                place.start()
+            for number in set(self._places) - set(attached):
+                with contextlib.suppress(Conflict):         # when its sessions have ended
+                    self._places[number].detach(functools.partial(self._put, without={number}))
+        finally:
+            self._changing.release()
 
     def attach(self, name, path, is_creating):
         """Attaches a work repository -> its id. Exists, NotFound, Conflict, RepositoryError."""
         path = os.path.join(os.path.dirname(self._master.path), path)
-        attached = self._master.list_attachments()
-        if name in (a.name for a in attached):
-            raise Exists("a work repository %s is attached" % name)
-        if any(os.path.exists(path) and os.path.exists(a.path) and os.path.samefile(a.path, path)
-               for a in attached):
-            raise Exists("%s is attached already" % path)
-        check_file_system(path, self._is_insecure_fs)
-        if is_creating:
-            repository = self._create_work(name, path, attached)
-        elif os.path.exists(path):
-            repository = WorkRepository(None, name, path, self._clock,
-                                        self._inbox).open()
-        else:
-            raise NotFound("%s does not exist; -CREATE makes it" % path)
-        try:
-            self._master.attach_as(repository.id, name, path, repository.db.uuid)
-        except AgentError:
-            repository.db.close()
+        with self._changing:
+            attached = self._master.list_attachments()
+            if name in (a.name for a in attached):
+                raise Exists("a work repository %s is attached" % name)
+            if any(os.path.exists(path) and os.path.exists(a.path)
+                   and os.path.samefile(a.path, path) for a in attached):
+                raise Exists("%s is attached already" % path)
             if is_creating:
-                os.unlink(path)
-            raise
-        place = Place(Attachment(repository.id, name, path, repository.db.uuid))
-        place.repository, place.trouble, place.has_started = repository, "", True
-        self._tell_doors(place, repository)
-        self._places[repository.id] = place
-        self._take_over(place)
-        return repository.id
+                repository = self._create_work(name, path, attached)
+            elif os.path.exists(path):
+                repository = self._care.open(Attachment(None, name, path, None))
+            else:
+                raise NotFound("%s does not exist; -CREATE makes it" % path)
+            try:
+                self._master.attach_as(repository.id, name, path, repository.db.uuid)
+            except AgentError:
+                repository.db.close()
+                if is_creating:
+                    os.unlink(path)
+                raise
+            place = Place(Attachment(repository.id, name, path, repository.db.uuid), self._care,
+                          repository)
+            self._put(place)
+            place.start()
+        place.wait_settled()
+        return place.get_usable().id
 
     def _create_work(self, name, path, attached):
         used = [attachment.id for attachment in attached]
@@ -11480,7 +11639,7 @@ class Places:
         if number is None:
             raise Busy("a master has at most %d work repositories" % MAX_REPOSITORIES)
         try:
-            return WorkRepository.create(number, name, path, self._clock, self._inbox)
+            return self._care.open(Attachment(number, name, path, None), is_creating=True)
         except FileExistsError:
             raise Exists("%s exists; ATTACH it without -CREATE" % path) from None
         except OSError as error:
@@ -11488,32 +11647,23 @@ class Places:
 
     def detach(self, name):
         """Detaches a work repository. NotFound; Conflict while it has open sessions."""
-        place = self._named(name)
-        place.is_detaching = True
-        try:
-            # by the writer, so behind every session that was taken before
-            if place.repository and place.repository.db.write(place.repository.views.has_open):
-                raise Conflict("work repository %s has open sessions" % name)
+        def leave():
             self._master.detach(place.attachment.id)
-        except AgentError:
-            place.is_detaching = False
-            raise
-        self._places.pop(place.attachment.id, None)
-        repository = place.repository
-        self._let_go(place, "detached")
-        if repository:
-            repository.db.close()
+            self._put(without={place.attachment.id})
+        with self._changing:
+            place = self._named(name)
+            place.detach(leave)
 
     def close(self):
-        """Closes the repositories; what is waiting is written down first."""
-        for place in self.list_all():
-            if place.repository:
-                place.repository.db.close()
+        """Closes the repositories and ends their owners; what is waiting is written down first."""
+        with self._changing:
+            for place in self.list_all():
+                place.end()
 
 
 # ======================================================================================
 # agent/housekeeping.py
-# What is done from time to time: heartbeat, cleaning, purging, attaching again.
+# What is done from time to time: cleaning, the heartbeat, purging.
 #
 # Thread keeper: does what is due of it; ends at Keeper.stop().
 # ======================================================================================
@@ -11588,8 +11738,7 @@ class Cleaner:
 
 
 class Keeper:
-    """Housekeeping: does what is due of heartbeat, attaching, reading again,
-    cleaning and purging."""
+    """Housekeeping: does what is due of the heartbeat, what the master has anew, and purging."""
 
     def __init__(self, agent, cleaner):
         self._agent, self._cleaner = agent, cleaner
@@ -11613,22 +11762,15 @@ class Keeper:
     def keep(self):
         """Does what is due now."""
         agent, settings = self._agent, self._agent.settings
-        for place in agent.places.list_all():
-            is_due = self._is_due(("clean", place.attachment.id), settings.clean_every_s)
-            agent.places.look_after(place, self._clean if is_due else None)
         if self._is_due("heartbeat", HEARTBEAT_S):
             agent.master.heartbeat(agent.name, agent.clock.now())
             agent.places.follow_master()
             agent.schedules.read_calendars()
         if self._is_due("purge", 3600.0):
-            for place in agent.places.list_all():
-                if place.repository and not place.reason:
+            for repository in agent.places.list_open():
+                if not repository.db.trouble:
                     with contextlib.suppress(RepositoryError):      # the next hour's turn
-                        self._purge(place.repository, settings.keep_days, None)
-
-    def _clean(self, repository):
-        self._cleaner.clean(repository)
-        repository.forget_strays()
+                        self._purge(repository, settings.keep_days, None)
 
     def _is_due(self, what, every_s):
         now = self._agent.clock.monotonic()
@@ -12237,8 +12379,10 @@ class Agent:
             self.desk.is_flooded)
         self._cleaner = Cleaner(self.name, identity, self.queue, clock, self.desk.ended)
         self._inbox = Inbox()
-        self.places = Places(self.master, clock, self._inbox, settings.is_insecure_fs,
-                             self._take_over, self._let_go)
+        self.places = Places(self.master, Care(
+            functools.partial(open_work, clock=clock, inbox=self._inbox,
+                              is_insecure_fs=settings.is_insecure_fs),
+            self._take_over, self._let_go, self._clean, settings.clean_every_s, clock))
         self.watch = Watch(self.places, clock)
         self.schedules = Schedules(self.name, self.places, self.master, clock, self.queue,
                                    lambda: self.hold is not None, self.desk.take_made)
@@ -12255,21 +12399,17 @@ class Agent:
     def _take_over(self, place):
         """Cleans stale sessions, queues outstanding ones, reads the schedules: in this order."""
         repository = place.repository
-        repository.is_behind = False
-        try:
-            # what comes later is seen
-            place.version = repository.db.read_version()
-            self._cleaner.clean(repository)
-            repository.forget_strays()
-            tickets = repository.db.read(repository.sessions.list_outstanding, self.name)
-            self.schedules.keep_held(repository)
-            for ticket in tickets:
-                if not self.queue.has(ticket.session):
-                    self.desk.queue_ticket(repository, ticket)
-            self.schedules.load(place)
-        except Exception:
-            repository.is_behind = True
-            raise
+        self._clean(repository)
+        tickets = repository.db.read(repository.sessions.list_outstanding, self.name)
+        self.schedules.keep_held(repository)
+        for ticket in tickets:
+            if not self.queue.has(ticket.session):
+                self.desk.queue_ticket(repository, ticket)
+        self.schedules.load(place)
+
+    def _clean(self, repository):
+        self._cleaner.clean(repository)
+        repository.forget_strays()
 
     def _let_go(self, repository):
         self.schedules.forget(repository)
@@ -12389,11 +12529,9 @@ class Agent:
 
     def _change_hold(self, hold):
         self.hold = hold
-        for place in self.places.list_all():
-            repository = place.repository
-            if repository:
-                repository.db.submit(repository.sessions.set_waiting, self.name,
-                                     hold is not None, self.clock.now())
+        for repository in self.places.list_open():
+            repository.db.submit(repository.sessions.set_waiting, self.name, hold is not None,
+                                 self.clock.now())
         self._apply_hold()
         if hold is None:
             self.schedules.released()
@@ -12423,7 +12561,7 @@ def ping(agent):
 def _find_status(agent, places, usable):
     if agent.is_stopping:
         return "STOPPING"
-    databases = [agent.master.db] + [p.repository.db for p in places if p.repository]
+    databases = [agent.master.db] + [repository.db for repository in agent.places.list_open()]
     if any(database.is_read_only for database in databases):
         return "STANDBY"
     return "READY" if usable == len(places) and not agent.master.db.trouble else "DEGRADED"

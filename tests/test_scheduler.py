@@ -2042,8 +2042,11 @@ class Site:
         """A start of the agent."""
         self.master = agent.Master(self.path, agent.Clock()).open()
         self.queue = self.make_queue()
-        self.places = agent.Places(self.master, agent.Clock(), self.inbox, True, lambda place: self.schedules.load(place),
-                                   lambda repository: self.schedules.forget(repository))
+        clock = agent.Clock()
+        self.places = agent.Places(self.master, agent.Care(
+            lambda attachment: agent.open_work(attachment, clock, self.inbox, True),
+            lambda place: self.schedules.load(place), lambda repository: self.schedules.forget(repository), None, 60.0,
+            clock))
         self.schedules = agent.Schedules("AGENT", self.places, self.master, self.clock, self.queue, lambda: self.hold,
                                          lambda repository, made: self.take(made))
         self.changes = agent.ScheduleChanges(self.schedules, self.places, self.master, self.clock)
@@ -2067,14 +2070,14 @@ class Site:
 
     def attach(self):
         place, = self.places.list_all()
-        self.places.in_background(place, self.places._attach).join()
+        place.attach()
         self.repository = place.repository
         self.tick()
 
     def detach(self):
         """The repository is lost, as with its disk; attach() brings it back."""
         place, = self.places.list_all()
-        self.places._let_go(place, "gone")
+        place.let_go("gone")
 
     def stop(self, within_s=10.0):
         """What was decided is written, or with 0 is not, where another program holds the file's lock."""

@@ -872,7 +872,7 @@ def test_a_ticket_that_comes_while_its_session_still_runs_is_not_lost():
                 queue.add(self.ticket, self.repository)
 
     class Repository:
-        id, is_behind = 1, False
+        id = 1
 
         class db:
             trouble = ""

@@ -23,7 +23,7 @@ from .store.work import WorkRepository
 from .processes.process import start_error
 from .processes.minder import run_minder
 from .tasks.task import run_helper
-from .agent.places import open_master
+from .agent.opening import open_master
 from .agent.agent import Agent
 from .agent.exchange import import_into
 from .agent.figures import ping

@@ -1,5 +1,6 @@
 """The agent: its life cycle, and what it can do in domain words."""
 import contextlib
+import functools
 import os
 import signal
 import threading
@@ -16,7 +17,9 @@ from ..runtime.slots import SessionQueue
 from ..scheduling.changes import ScheduleChanges
 from ..scheduling.listing import ScheduleListing
 from ..scheduling.schedules import Schedules
-from .places import Places, open_master
+from .opening import open_master, open_work
+from .place import Care
+from .places import Places
 from .housekeeping import Cleaner, Keeper
 from .watch import Children, Topology, Watch
 from .desk import Desk
@@ -65,8 +68,10 @@ class Agent:
             self.desk.is_flooded)
         self._cleaner = Cleaner(self.name, identity, self.queue, clock, self.desk.ended)
         self._inbox = Inbox()
-        self.places = Places(self.master, clock, self._inbox, settings.is_insecure_fs,
-                             self._take_over, self._let_go)
+        self.places = Places(self.master, Care(
+            functools.partial(open_work, clock=clock, inbox=self._inbox,
+                              is_insecure_fs=settings.is_insecure_fs),
+            self._take_over, self._let_go, self._clean, settings.clean_every_s, clock))
         self.watch = Watch(self.places, clock)
         self.schedules = Schedules(self.name, self.places, self.master, clock, self.queue,
                                    lambda: self.hold is not None, self.desk.take_made)
@@ -83,21 +88,17 @@ class Agent:
     def _take_over(self, place):
         """Cleans stale sessions, queues outstanding ones, reads the schedules: in this order."""
         repository = place.repository
-        repository.is_behind = False
-        try:
-            # what comes later is seen
-            place.version = repository.db.read_version()
-            self._cleaner.clean(repository)
-            repository.forget_strays()
-            tickets = repository.db.read(repository.sessions.list_outstanding, self.name)
-            self.schedules.keep_held(repository)
-            for ticket in tickets:
-                if not self.queue.has(ticket.session):
-                    self.desk.queue_ticket(repository, ticket)
-            self.schedules.load(place)
-        except Exception:
-            repository.is_behind = True
-            raise
+        self._clean(repository)
+        tickets = repository.db.read(repository.sessions.list_outstanding, self.name)
+        self.schedules.keep_held(repository)
+        for ticket in tickets:
+            if not self.queue.has(ticket.session):
+                self.desk.queue_ticket(repository, ticket)
+        self.schedules.load(place)
+
+    def _clean(self, repository):
+        self._cleaner.clean(repository)
+        repository.forget_strays()
 
     def _let_go(self, repository):
         self.schedules.forget(repository)
@@ -217,11 +218,9 @@ class Agent:
 
     def _change_hold(self, hold):
         self.hold = hold
-        for place in self.places.list_all():
-            repository = place.repository
-            if repository:
-                repository.db.submit(repository.sessions.set_waiting, self.name,
-                                     hold is not None, self.clock.now())
+        for repository in self.places.list_open():
+            repository.db.submit(repository.sessions.set_waiting, self.name, hold is not None,
+                                 self.clock.now())
         self._apply_hold()
         if hold is None:
             self.schedules.released()

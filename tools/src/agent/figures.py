@@ -21,7 +21,7 @@ def ping(agent):
 def _find_status(agent, places, usable):
     if agent.is_stopping:
         return "STOPPING"
-    databases = [agent.master.db] + [p.repository.db for p in places if p.repository]
+    databases = [agent.master.db] + [repository.db for repository in agent.places.list_open()]
     if any(database.is_read_only for database in databases):
         return "STANDBY"
     return "READY" if usable == len(places) and not agent.master.db.trouble else "DEGRADED"

@@ -1,4 +1,4 @@
-"""What is done from time to time: heartbeat, cleaning, purging, attaching again.
+"""What is done from time to time: cleaning, the heartbeat, purging.
 
 Thread keeper: does what is due of it; ends at Keeper.stop().
 """
@@ -82,8 +82,7 @@ class Cleaner:
 
 
 class Keeper:
-    """Housekeeping: does what is due of heartbeat, attaching, reading again,
-    cleaning and purging."""
+    """Housekeeping: does what is due of the heartbeat, what the master has anew, and purging."""
 
     def __init__(self, agent, cleaner):
         self._agent, self._cleaner = agent, cleaner
@@ -107,22 +106,15 @@ class Keeper:
     def keep(self):
         """Does what is due now."""
         agent, settings = self._agent, self._agent.settings
-        for place in agent.places.list_all():
-            is_due = self._is_due(("clean", place.attachment.id), settings.clean_every_s)
-            agent.places.look_after(place, self._clean if is_due else None)
         if self._is_due("heartbeat", HEARTBEAT_S):
             agent.master.heartbeat(agent.name, agent.clock.now())
             agent.places.follow_master()
             agent.schedules.read_calendars()
         if self._is_due("purge", 3600.0):
-            for place in agent.places.list_all():
-                if place.repository and not place.reason:
+            for repository in agent.places.list_open():
+                if not repository.db.trouble:
                     with contextlib.suppress(RepositoryError):      # the next hour's turn
-                        self._purge(place.repository, settings.keep_days, None)
-
-    def _clean(self, repository):
-        self._cleaner.clean(repository)
-        repository.forget_strays()
+                        self._purge(repository, settings.keep_days, None)
 
     def _is_due(self, what, every_s):
         now = self._agent.clock.monotonic()

@@ -1,118 +1,27 @@
-"""The attached work repositories: made, found, attached, watched, detached.
-
-Thread attach NAME: tries to attach a work repository once, and ends with that.
-"""
+"""The attached work repositories: found, attached and detached."""
 import contextlib
-import fcntl
+import functools
 import os
 import threading
 
-from ..base.vocabulary import DEFAULT_REPOSITORY, MAX_REPOSITORIES, WRITE_S
-from ..base.errors import AgentError, Busy, CannotStart, Conflict, Exists, NotFound, RepositoryError
-from ..base.program import log
-from ..base.files import OF_ANOTHER
-from ..store.files import network_file_system, tell_doors, whole_database
-from ..store.locks import open_lock
+from ..base.vocabulary import MAX_REPOSITORIES, WRITE_S
+from ..base.errors import AgentError, Busy, Conflict, Exists, NotFound, RepositoryError
 from ..store.records import Attachment
-from ..store.master import Master
-from ..store.database import do_nothing
-from ..store.work import WorkRepository
-
-
-class Place:
-    """An attached work repository: open, or why it is not."""
-
-    def __init__(self, attachment):
-        self.attachment = attachment
-        self.repository = None
-        self.trouble = "not attached yet"
-        self.is_busy = False            # a thread takes care of it
-        self.is_detaching = False       # nothing new is taken
-        self.has_started = False        # schedules with the rule startup have fired
-        self.is_told = False            # who else may write its folder
-        self.loaded = None              # the repository of which they were read last
-        self.version = None             # data_version last seen
-
-    @property
-    def reason(self):
-        """Why it cannot be used now, or nothing."""
-        return self.trouble if self.repository is None else self.repository.db.trouble
-
-
-def make_repositories(master_path, clock):
-    """Makes a master with the work repository WORKREP beside it; what is there is kept.
-
-    Each appears whole under its name, and one process makes them: agent and --import may come
-    at once. CannotStart when what is there is somebody else's.
-    """
-    work_path = os.path.join(os.path.dirname(os.path.abspath(master_path)), "workrep.db")
-    lock_path = master_path + ".create.lock"
-    lock = open_lock(lock_path, master_path)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if os.path.exists(master_path):
-            return
-        if os.path.exists(work_path):
-            check_owner(work_path)
-        else:
-            with whole_database(work_path, "new") as new:
-                WorkRepository(1, DEFAULT_REPOSITORY, new, clock).fill(clock).db.close()
-        work = WorkRepository(1, DEFAULT_REPOSITORY, work_path, clock).open()
-        work.db.close()
-        with whole_database(master_path, "new") as new:
-            master = Master(new, clock).open()
-            master.attach_as(1, DEFAULT_REPOSITORY, work_path, work.db.uuid)
-            master.db.close()
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(lock_path)
-        os.close(lock)
-
-
-def check_owner(path):
-    """CannotStart when a file, or the link to it, that nobody has named is another user's."""
-    for status in (os.lstat(path), os.stat(path)):
-        if status.st_uid not in (os.geteuid(), 0):
-            raise CannotStart(OF_ANOTHER % (path, status.st_uid))
-
-
-def open_master(settings, clock):
-    """The Master of these settings, made when that is wanted. CannotStart."""
-    path = settings.master
-    try:
-        is_there = os.path.exists(path)
-        if not is_there and not settings.is_creating:
-            raise CannotStart("the master repository %s does not exist; --create makes it" % path)
-        check_file_system(path, settings.is_insecure_fs)
-        if not is_there:
-            make_repositories(path, clock)
-        master = Master(path, clock).open()
-        tell_doors(master.db.label, path)
-        return master
-    except (OSError, AgentError) as error:
-        raise CannotStart(str(error)) from None
-
-
-def check_file_system(path, is_insecure_fs):
-    """RepositoryError for a network file system, unless the user knows better."""
-    kind = network_file_system(path)
-    if kind and not is_insecure_fs:
-        raise RepositoryError("%s is on a network file system (%s), where SQLite's locks cannot "
-                              "be trusted; --insecure-fs says you know better" % (path, kind))
+from .place import Place
 
 
 class Places:
-    """The attached work repositories: finds, attaches, watches and lets go of them.
+    """The attached work repositories: finds, attaches and lets go of them.
 
-    `take_over(place)` is called with a repository that has come, or has changed under another
-    program; `on_let_go(repository)` when one cannot be used any more.
+    The set of them is replaced, never changed: who reads it needs no lock. Who replaces it holds
+    `_changing`, from the look at what is attached until that is so no more, or is attached.
     """
 
-    def __init__(self, master, clock, inbox, is_insecure_fs, take_over, on_let_go):
-        self._master, self._clock, self._is_insecure_fs = master, clock, is_insecure_fs
-        self._inbox = inbox
-        self._take_over, self._on_let_go = take_over, on_let_go
-        self._places = {attachment.id: Place(attachment)
+    def __init__(self, master, care):
+        """`care`: the Care that the owners take of each."""
+        self._master, self._care = master, care
+        self._changing = threading.Lock()
+        self._places = {attachment.id: Place(attachment, care)
                         for attachment in master.list_attachments()}
 
     def find(self, repository):
@@ -122,15 +31,12 @@ class Places:
 
     def list_all(self):
         """The attached repositories by id."""
-        return [self._places[number] for number in sorted(self._places)]
+        return [place for _, place in sorted(self._places.items())]
 
-    def _usable(self, place):
-        if place.is_detaching:
-            raise Conflict("work repository %s is being detached" % place.attachment.name)
-        if place.repository is None:
-            raise RepositoryError("work repository %s: %s" % (place.attachment.name, place.trouble)
-                                  if place.attachment.name not in place.trouble else place.trouble)
-        return place.repository
+    def list_open(self):
+        """The repositories that are open now, by id."""
+        return [repository for repository in (place.repository for place in self.list_all())
+                if repository is not None]
 
     def _named(self, name):
         """The Place of a name; of the lowest id when it is None. NotFound."""
@@ -141,7 +47,7 @@ class Places:
 
     def get(self, name):
         """The repository of a name; of the lowest id when it is None. NotFound, RepositoryError."""
-        return self._usable(self._named(name))
+        return self._named(name).get_usable()
 
     def of_session(self, session):
         """The repository that a session's number tells. NotFound, RepositoryError."""
@@ -149,20 +55,20 @@ class Places:
         if place is None:
             raise NotFound("no session %d: no work repository of id %d is attached"
                            % (session, session % 1000))
-        return self._usable(place)
+        return place.get_usable()
 
     def with_scenario(self, name, version, repository=None):
         """The repository that is named or, without a name, the attached one of the lowest id that
         has a scenario. NotFound, RepositoryError."""
         places = [self._named(repository)] if repository else self.list_all()
         if len(places) == 1:
-            return self._usable(places[0])
+            return places[0].get_usable()
         for place in places:
-            found = self._usable(place)
+            found = place.get_usable()
             if found.db.read(found.scenarios.has, name, version):
-                return place.repository
+                return found
         is_known = any(found.db.read(found.scenarios.has, name, "-1")
-                       for found in map(self._usable, places))
+                       for found in map(Place.get_usable, places))
         raise NotFound("no attached repository has %s"
                        % ("version %s of scenario %s" % (version, name) if is_known
                           else "a scenario " + name))
@@ -173,7 +79,7 @@ class Places:
             return self.get(repository)
         places = self.list_all()
         for place in places:
-            found = self._usable(place)
+            found = place.get_usable()
             if len(places) == 1 or found.db.read(found.schedules.find, name) is not None:
                 return found
         raise NotFound("no attached repository has a schedule %s" % name)
@@ -183,144 +89,77 @@ class Places:
         trouble = None
         for place in self.list_all() if name is None else [self._named(name)]:
             try:
-                yield self._usable(place)
+                yield place.get_usable()
             except RepositoryError as error:
                 trouble = error
         if trouble:
             raise trouble
 
+    # -- the set of them ---------------------------------------------------------------
+
     def attach_all(self):
-        """Attaches every repository, each in a thread of its own. One that cannot be opened or
-        written goes on alone; one that is only large is waited for."""
-        until = self._clock.monotonic() + WRITE_S
-        places = list(self._places.values())
-        for place, thread in [(place, self.in_background(place, self._attach)) for place in places]:
-            while thread.is_alive() and (self._clock.monotonic() < until or not place.reason):
-                thread.join(0.05)
+        """Starts the owner of every repository. One that cannot be opened or written goes on
+        alone; one that is only large is waited for."""
+        until = self._care.clock.monotonic() + WRITE_S
+        for place in self.list_all():
+            place.start()
+        for place in self.list_all():
+            while not place.wait_settled(0.05) \
+                    and (self._care.clock.monotonic() < until or not place.reason):
+                pass
 
-    @staticmethod
-    def in_background(place, function):
-        """Takes care of a place in a thread of its own: function(place)."""
-        place.is_busy = True
-
-        def work():
-            try:
-                function(place)
-            except AgentError as error:
-                log.warning("%s: %s", place.attachment.name, error)
-            except Exception:
-                log.exception("work repository %s", place.attachment.name)
-            finally:
-                place.is_busy = False
-        thread = threading.Thread(target=work, daemon=True, name="attach " + place.attachment.name)
-        thread.start()
-        return thread
-
-    def _attach(self, place):
-        """Opens a repository and takes over what this agent's name owns in it."""
-        attachment = place.attachment
-        try:
-            if not os.path.exists(attachment.path):
-                raise RepositoryError("work repository %s: %s does not exist"
-                                      % (attachment.name, attachment.path))
-            check_file_system(attachment.path, self._is_insecure_fs)
-            repository = WorkRepository(attachment.id, attachment.name, attachment.path,
-                                        self._clock, self._inbox)
-            repository.open(attachment.uuid)
-            self._tell_doors(place, repository)
-            place.repository = repository
-            self._take_over(place)
-            place.trouble = ""
-            log.info("work repository %s is attached", attachment.name)
-        except RepositoryError as error:
-            self._let_go(place, error.message)
-
-    @staticmethod
-    def _tell_doors(place, repository):
-        """Warns once of a repository that others may replace or put files beside."""
-        if not place.is_told:
-            place.is_told = True
-            tell_doors(repository.db.label, repository.path)
-
-    def _let_go(self, place, reason):
-        """A repository that cannot be used: its schedules stop, it is tried again."""
-        repository, place.repository = place.repository, None
-        if reason != place.trouble:
-            log.warning("%s", reason)
-        place.trouble, place.version = reason, None
-        if repository:
-            self._on_let_go(repository)
-            repository.db.close(0.0)
-
-    def look_after(self, place, clean):
-        """Attaches it again, looks at its health, reads it again, or lets clean(repository)."""
-        repository = place.repository
-        if place.is_busy:
-            return
-        if repository and repository.db.is_gone:
-            self._let_go(place, "%s: %s" % (repository.db.label, repository.db.trouble))
-            repository = None
-        if repository is None:
-            self.in_background(place, self._attach)
-            return
-        repository.db.submit(do_nothing, within_s=1.0,
-                             then=lambda pending: self._saw(place, repository, pending))
-        if repository.db.trouble:
-            return
-        if repository.is_behind:
-            self.in_background(place, self._take_over)
-        elif clean:
-            self.in_background(place, lambda _: clean(repository))
-
-    @staticmethod
-    def _saw(place, repository, pending):
-        """Another program has written to the file: it is read again."""
-        if pending.error is None and place.repository is repository:
-            if place.version not in (None, repository.db.version):
-                repository.is_behind = True
-            place.version = repository.db.version
+    def _put(self, *added, without=()):
+        """Another set: with these places, without those of these ids."""
+        places = {number: place for number, place in self._places.items() if number not in without}
+        places.update((place.attachment.id, place) for place in added)
+        self._places = places
 
     def follow_master(self):
         """Another agent on this master may have attached or detached repositories."""
-        attached = {attachment.id: attachment for attachment in self._master.list_attachments()}
-        for number, attachment in attached.items():
-            if number not in self._places:
-                self._places[number] = Place(attachment)
-        for number in set(self._places) - set(attached):
-            repository = self._places[number].repository
-            if repository is None or not repository.db.write(repository.views.has_open):
-                self._let_go(self._places.pop(number), "detached")
+        if not self._changing.acquire(blocking=False):
+            return                      # the next time
+        try:
+            attached = {attachment.id: attachment for attachment in self._master.list_attachments()}
+            added = [Place(attachment, self._care) for number, attachment in attached.items()
+                     if number not in self._places]
+            self._put(*added)
+            for place in added:
+                place.start()
+            for number in set(self._places) - set(attached):
+                with contextlib.suppress(Conflict):         # when its sessions have ended
+                    self._places[number].detach(functools.partial(self._put, without={number}))
+        finally:
+            self._changing.release()
 
     def attach(self, name, path, is_creating):
         """Attaches a work repository -> its id. Exists, NotFound, Conflict, RepositoryError."""
         path = os.path.join(os.path.dirname(self._master.path), path)
-        attached = self._master.list_attachments()
-        if name in (a.name for a in attached):
-            raise Exists("a work repository %s is attached" % name)
-        if any(os.path.exists(path) and os.path.exists(a.path) and os.path.samefile(a.path, path)
-               for a in attached):
-            raise Exists("%s is attached already" % path)
-        check_file_system(path, self._is_insecure_fs)
-        if is_creating:
-            repository = self._create_work(name, path, attached)
-        elif os.path.exists(path):
-            repository = WorkRepository(None, name, path, self._clock,
-                                        self._inbox).open()
-        else:
-            raise NotFound("%s does not exist; -CREATE makes it" % path)
-        try:
-            self._master.attach_as(repository.id, name, path, repository.db.uuid)
-        except AgentError:
-            repository.db.close()
+        with self._changing:
+            attached = self._master.list_attachments()
+            if name in (a.name for a in attached):
+                raise Exists("a work repository %s is attached" % name)
+            if any(os.path.exists(path) and os.path.exists(a.path)
+                   and os.path.samefile(a.path, path) for a in attached):
+                raise Exists("%s is attached already" % path)
             if is_creating:
-                os.unlink(path)
-            raise
-        place = Place(Attachment(repository.id, name, path, repository.db.uuid))
-        place.repository, place.trouble, place.has_started = repository, "", True
-        self._tell_doors(place, repository)
-        self._places[repository.id] = place
-        self._take_over(place)
-        return repository.id
+                repository = self._create_work(name, path, attached)
+            elif os.path.exists(path):
+                repository = self._care.open(Attachment(None, name, path, None))
+            else:
+                raise NotFound("%s does not exist; -CREATE makes it" % path)
+            try:
+                self._master.attach_as(repository.id, name, path, repository.db.uuid)
+            except AgentError:
+                repository.db.close()
+                if is_creating:
+                    os.unlink(path)
+                raise
+            place = Place(Attachment(repository.id, name, path, repository.db.uuid), self._care,
+                          repository)
+            self._put(place)
+            place.start()
+        place.wait_settled()
+        return place.get_usable().id
 
     def _create_work(self, name, path, attached):
         used = [attachment.id for attachment in attached]
@@ -328,7 +167,7 @@ class Places:
         if number is None:
             raise Busy("a master has at most %d work repositories" % MAX_REPOSITORIES)
         try:
-            return WorkRepository.create(number, name, path, self._clock, self._inbox)
+            return self._care.open(Attachment(number, name, path, None), is_creating=True)
         except FileExistsError:
             raise Exists("%s exists; ATTACH it without -CREATE" % path) from None
         except OSError as error:
@@ -336,24 +175,15 @@ class Places:
 
     def detach(self, name):
         """Detaches a work repository. NotFound; Conflict while it has open sessions."""
-        place = self._named(name)
-        place.is_detaching = True
-        try:
-            # by the writer, so behind every session that was taken before
-            if place.repository and place.repository.db.write(place.repository.views.has_open):
-                raise Conflict("work repository %s has open sessions" % name)
+        def leave():
             self._master.detach(place.attachment.id)
-        except AgentError:
-            place.is_detaching = False
-            raise
-        self._places.pop(place.attachment.id, None)
-        repository = place.repository
-        self._let_go(place, "detached")
-        if repository:
-            repository.db.close()
+            self._put(without={place.attachment.id})
+        with self._changing:
+            place = self._named(name)
+            place.detach(leave)
 
     def close(self):
-        """Closes the repositories; what is waiting is written down first."""
-        for place in self.list_all():
-            if place.repository:
-                place.repository.db.close()
+        """Closes the repositories and ends their owners; what is waiting is written down first."""
+        with self._changing:
+            for place in self.list_all():
+                place.end()

@@ -38,7 +38,7 @@ class SessionQueue:
             self._later.pop(ticket.session, None)
             running = self._running.get(ticket.session)
             if running and running.repository is not repository:
-                repository.is_behind = True     # of a file since replaced: when that has ended
+                repository.set_behind()     # of a file since replaced: when that has ended
             elif running:
                 self._again[ticket.session] = ticket
             if self._is_closing or running or ticket.session in self._outstanding:
@@ -65,7 +65,7 @@ class SessionQueue:
             self._threads.append(thread)
         if self._admission.count_ready() and not self._threads:
             for number, (_, repository) in list(self._outstanding.items()):
-                repository.is_behind = True     # read again, and tried again
+                repository.set_behind()     # read again, and tried again
                 self._forget(number)
 
     def _forget(self, number):
@@ -184,7 +184,7 @@ class SessionQueue:
             session.run()
         except RepositoryError as error:
             log.warning("session %d does not begin yet: %s", session.number, error)
-            session.repository.is_behind = True
+            session.repository.set_behind()
         except Exception as error:
             log.error("session %d\n%s", session.number, session.mask(tell_traceback(error)))
         self.finish(session)
@@ -222,7 +222,7 @@ class SessionQueue:
                 ticket, repository = self._outstanding.pop(number)
                 if not repository.db.trouble:
                     return self._begin(ticket, repository)
-                repository.is_behind = True
+                repository.set_behind()
                 self._admission.leave(number)
 
     def _begin(self, ticket, repository):

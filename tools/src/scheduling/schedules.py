@@ -79,7 +79,7 @@ class Schedules:
 
     def load(self, place):
         """Reads the schedules of this agent's name and arms what is new or has changed."""
-        repository, now = place.repository, self._clock.now()
+        repository, now = place.get_usable(), self._clock.now()
         why = DOWN if not place.has_started else None if place.loaded is repository else AWAY
         gone, changed = {entry.name: entry
                          for entry in self.scheduler.list_entries(repository.id)}, []
@@ -102,7 +102,7 @@ class Schedules:
                      default=now)
         for note in list_ahead(newest, self._clock.now()) if not place.has_started else ():
             log.warning("schedules of repository %s: %s", repository.name, note)
-        place.has_started, place.loaded = True, repository
+        place.note_loaded(repository)
         self.fire_startups()
         self.decide_after(repository)
 
@@ -145,8 +145,7 @@ class Schedules:
         changed = [name for name in set(before) | set(self.calendars)
                    if before.get(name) != self.calendars.get(name)]
         now = self._clock.now()
-        places = [place for place in self._places.list_all() if place.repository] if changed else ()
-        for repository in [place.repository for place in places]:
+        for repository in self._places.list_open() if changed else ():
             with contextlib.suppress(RepositoryError):      # it is read when it comes back
                 names = {user for name in changed
                          for user in repository.db.read(repository.schedules.list_users, name)}
@@ -186,7 +185,7 @@ class Schedules:
     def _take(self, repository, pending):
         """Sessions that a decision has made are queued, those that they replace are stopped."""
         if isinstance(pending.error, Changed):
-            repository.is_behind = True         # what is in memory is read again
+            repository.set_behind()             # what is in memory is read again
         elif pending.error is not None and not isinstance(pending.error, RepositoryGone):
             log.error("schedules of repository %s: %s", repository.name, pending.error)
         for made in pending.value or ():
@@ -215,9 +214,8 @@ class Schedules:
     def released(self):
         """The hold of the agent is over: what it held back is decided."""
         self.fire_startups()
-        for place in self._places.list_all():
-            if place.repository:
-                self.decide_after(place.repository)
+        for repository in self._places.list_open():
+            self.decide_after(repository)
 
     def _stepped(self, seconds):
         """The clock has stepped: that stands in the log and in every ledger."""
@@ -226,9 +224,8 @@ class Schedules:
             ("back", -seconds, "what was due in that time does not fire again"))
         log.warning("%s", message)
         now = self._clock.now()
-        for place in self._places.list_all():
-            if place.repository:
-                place.repository.db.submit(place.repository.ledger.note_step, message, now)
+        for repository in self._places.list_open():
+            repository.db.submit(repository.ledger.note_step, message, now)
 
     def _hold_over(self, entry):
         """A schedule's hold has come to its end, if it is still this one."""

@@ -215,6 +215,10 @@ class WorkRepository:
             raise
         return self
 
+    def set_behind(self, is_behind=True):
+        """Its owner reads the outstanding sessions and the schedules again, or has begun to."""
+        self.is_behind = is_behind
+
     # -- a page at a time: nothing stays open between ----------------------------------
 
     def list_schedules(self, name=None):
