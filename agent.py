@@ -11656,9 +11656,14 @@ class Places:
 
     def close(self):
         """Closes the repositories and ends their owners; what is waiting is written down first."""
-        with self._changing:
+        # who attaches or detaches now may wait long for a locked file: that ends with the file
+        has_waited = self._changing.acquire(timeout=TERM_S)
+        try:
             for place in self.list_all():
                 place.end()
+        finally:
+            if has_waited:
+                self._changing.release()
 
 
 # ======================================================================================

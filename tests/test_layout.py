@@ -17,8 +17,7 @@ TOO_LARGE = {
 }
 # How often a module assigns an attribute of an object that another module defines, likewise.
 REACHES_OVER = {
-    "agent/agent.py": 3, "agent/places.py": 1, "runtime/slots.py": 4,
-    "scheduling/schedules.py": 3, "server/server.py": 1,
+    "server/server.py": 1,
 }
 # How many private functions of more than ten lines have no docstring, likewise.
 UNTOLD = 26

@@ -1,11 +1,11 @@
 """Work repositories that are attached and detached beside all else: one owner each, its file opened once."""
 import functools
+import sys
 import threading
 
 import pytest
 
 import agent as program
-from conftest import wait_for
 
 ROUNDS = 300
 
@@ -64,6 +64,33 @@ def test_nobody_is_told_nonsense_beside_attach_and_detach(agent):
     assert agent.ok("PING")["repositories"] == "1/1"
 
 
+def test_ping_is_answered_between_any_two_steps_of_attach_and_detach(inside):
+    """Threads change as often as they can."""
+    inside.ok("ATTACH two two.db -CREATE")
+    is_over, bad = threading.Event(), []
+
+    def keep_asking():
+        while not is_over.is_set():
+            try:
+                program.ping(inside.agent)
+                list(program.metrics(inside.agent))
+            except Exception as error:
+                bad.append(repr(error))
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [in_thread(keep_asking) for _ in range(3)]
+        for _ in range(30):
+            inside.ok("DETACH two")
+            inside.ok("ATTACH two two.db")
+    finally:
+        is_over.set()
+        for thread, _ in threads:
+            thread.join()
+        sys.setswitchinterval(interval)
+    assert not bad, bad[:5]
+
+
 @pytest.fixture
 def opened(monkeypatch):
     """The paths of the work repositories that are opened, as it happens."""
@@ -83,14 +110,14 @@ def test_the_keeper_that_comes_amid_an_attach_opens_no_second_writer(inside, ope
 
     def attach_and_meet(*arguments):
         attach_as(*arguments)
-        keepers.append(in_thread(agent.places.follow_master))
-        keepers[-1][0].join(1)
-        wait_for(lambda: agent.master.list_attachments()[-1].name == "two")
+        keepers.append(in_thread(lambda: [agent.keeper.keep() for _ in range(2)]))
+        keepers[-1][0].join(2)
+    monkeypatch.setattr(program, "HEARTBEAT_S", 0.0)
     monkeypatch.setattr(agent.master, "attach_as", attach_and_meet)
     inside.ok("ATTACH two two.db -CREATE")
     (thread, got), = keepers
     thread.join()
-    assert got == [None]
+    assert got == [[None, None]]
     agent.places.follow_master()
     path = inside.folder / "two.db"
     assert [str(path)] == [one for one in opened if one.endswith("two.db")]

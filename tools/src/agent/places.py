@@ -4,7 +4,7 @@ import functools
 import os
 import threading
 
-from ..base.vocabulary import MAX_REPOSITORIES, WRITE_S
+from ..base.vocabulary import MAX_REPOSITORIES, TERM_S, WRITE_S
 from ..base.errors import AgentError, Busy, Conflict, Exists, NotFound, RepositoryError
 from ..store.records import Attachment
 from .place import Place
@@ -184,6 +184,11 @@ class Places:
 
     def close(self):
         """Closes the repositories and ends their owners; what is waiting is written down first."""
-        with self._changing:
+        # who attaches or detaches now may wait long for a locked file: that ends with the file
+        has_waited = self._changing.acquire(timeout=TERM_S)
+        try:
             for place in self.list_all():
                 place.end()
+        finally:
+            if has_waited:
+                self._changing.release()
