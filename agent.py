@@ -1889,14 +1889,14 @@ def _parse_field(what, text, low, high, names=(), hint=""):
             if pattern.match(item):
                 raise CalendarError("%s '%s': %s" % (what, item or text, reason))
         body, slash, step = item.partition("/")
-        left, dash, right = body.partition("-")
-        first = low if body == "*" else read(left)
+        start, dash, right = body.partition("-")
+        first = low if body == "*" else read(start)
         last = top if slash or body == "*" else first
         if dash:
             last = 7 if right == "sun" and first else read(right)
         if last < first:
             raise CalendarError("%s '%s': ranges do not wrap; write two, like %s-%s,%s-%s"
-                                % (what, item, left, top, low, right))
+                                % (what, item, start, top, low, right))
         numbers.update(range(first, last + 1, int(step or 1)))
     return sorted(numbers)
 
@@ -2026,16 +2026,16 @@ def _parse_hours(text):
 @functools.lru_cache(maxsize=256)
 def _parse_dates(text):
     """(starts, ends) of the stretches of days in a list of dates and ranges `a..b`."""
-    starts, ends, found = [], [], []
+    starts, ends, spans = [], [], []
     for item in filter(None, text.split(",")):
         if not item[0].isdigit():
             raise CalendarError("'%s' is neither a date YYYY-MM-DD, a range a..b, nor a calendar "
                                 "that exists" % item)
         first, dots, last = item.partition("..")
-        found.append((parse_day(first.strip()), parse_day(last.strip() if dots else first)))
-        if found[-1][1] < found[-1][0]:
+        spans.append((parse_day(first.strip()), parse_day(last.strip() if dots else first)))
+        if spans[-1][1] < spans[-1][0]:
             raise CalendarError("range '%s' ends before it begins" % item)
-    for first, last in sorted(found):
+    for first, last in sorted(spans):
         if ends and first <= ends[-1] + 1:
             ends[-1] = max(ends[-1], last)
         else:
@@ -2154,13 +2154,13 @@ class Firings:
         """The first local time of the rule from `local` on, as if the zone never changed,
         or None."""
         day, second = divmod(local, DAY)
-        found = self.window.next_day(self.rule.days, day)
-        if found == day:
+        due_day = self.window.next_day(self.rule.days, day)
+        if due_day == day:
             place = self.times.count_before(second)
             if place < self.times.size:
                 return day * DAY + self.times.get_nth(place)
-            found = self.window.next_day(self.rule.days, day + 1)
-        return None if found is None else found * DAY + self.times.get_nth(0)
+            due_day = self.window.next_day(self.rule.days, day + 1)
+        return None if due_day is None else due_day * DAY + self.times.get_nth(0)
 
     def _count_local(self, low, high):
         """How many local times of the rule are in [low, high)."""
@@ -2481,21 +2481,21 @@ class Field(NamedTuple):
     meaning: str = ""       # for the manual
 
 
-def _of_type(types, told, parse=None):
+def _of_type(types, wording, parse=None):
     def check(value):
         if isinstance(value, bool) and bool not in types or not isinstance(value, types):
-            raise ValueError("must be " + told)
+            raise ValueError("must be " + wording)
         if isinstance(value, str) and ("\0" in value or _SURROGATE.search(value)):
             raise ValueError("U+0000 and lone surrogates are not taken")
         return value
-    return Kind(check, parse or check, told)
+    return Kind(check, parse or check, wording)
 
 
-def number(low, high, types=(int,)):
+def between(low, high, types=(int,)):
     """A number within limits; as text too where it is an option."""
-    told = "%s from %s to %s" % (
+    wording = "%s from %s to %s" % (
         "a whole number" if types == (int,) else "a number", low, high)
-    reason = "must be " + told
+    reason = "must be " + wording
 
     def check(value):
         if isinstance(value, bool) or not isinstance(value, types) or not low <= value <= high:
@@ -2507,13 +2507,13 @@ def number(low, high, types=(int,)):
         if not re.fullmatch("[+-]?[0-9]{1,15}" + fraction, text):
             raise ValueError(reason)
         return check(int(text) if types == (int,) else float(text))
-    return Kind(check, parse, told)
+    return Kind(check, parse, wording)
 
 
 def choice(*values):
     """One of some words; an option takes them in any case."""
-    told = " or ".join(values)
-    reason = "must be " + told
+    wording = " or ".join(values)
+    reason = "must be " + wording
     by_fold = {value.lower(): value for value in values}
 
     def parse(text):
@@ -2525,7 +2525,7 @@ def choice(*values):
         if value not in values:
             raise ValueError(reason)
         return value
-    return Kind(check, parse, told)
+    return Kind(check, parse, wording)
 
 
 class InnerFaults(ValueError):
@@ -2664,7 +2664,7 @@ LABEL = Kind(lambda value: TEXT.check(value) if len(str(value)) <= 1000 else
              _refuse("must have at most 1000 characters"),
              lambda text: text if len(text) <= 1000 else _refuse("at most 1000 characters"),
              "text of at most 1000 characters")
-PRIORITY = number(-1000000, 1000000)
+PRIORITY = between(-1000000, 1000000)
 
 
 def _refuse(reason):
@@ -2775,10 +2775,10 @@ STEP_FIELDS = {
     "name": Field(NAMED, required=True, meaning="its name, once in the scenario; not END or FAIL"),
     "tasks": Field(_of_type((list,), "a list"), required=True,
                    meaning="its tasks, at least one, in their order"),
-    "attempts": Field(number(1, 1000), default=1,
+    "attempts": Field(between(1, 1000), default=1,
                       meaning="how often it is tried; each attempt begins with the first task"),
     "retry_delay": Field(SECONDS, default=0, meaning="pause before the next attempt"),
-    "retry_factor": Field(number(1, 100, (int, float)), default=1,
+    "retry_factor": Field(between(1, 100, (int, float)), default=1,
                           meaning="each pause is the one before times this"),
     "timeout": Field(TIMEOUT, meaning="an attempt ends in ERROR after so long"),
     "on_ok": Field(NAMED, meaning="where to go when it ended well: a step, END or FAIL (the step "
@@ -2798,7 +2798,7 @@ SCENARIO_FIELDS = {
     "concurrency": Field(Kind(_check_concurrency, _refuse, "an object"),
                          meaning="how many of its sessions may run at once"),
     "timeout": Field(TIMEOUT, meaning="a session ends in ERROR after so long"),
-    "max_steps": Field(number(1, 1000000), default=10000,
+    "max_steps": Field(between(1, 1000000), default=10000,
                        meaning="a session ends in ERROR after so many steps, as a loop without "
                        "end would"),
     "on_stale": Field(choice("error", "restart", ADOPT), default="error",
@@ -2809,7 +2809,7 @@ SCENARIO_FIELDS = {
                    meaning="its steps, at least one; a session begins with the first"),
 }
 CONCURRENCY_FIELDS = {
-    "limit": Field(number(1, 100000), required=True, meaning="how many sessions at once"),
+    "limit": Field(between(1, 100000), required=True, meaning="how many sessions at once"),
     "on_limit": Field(choice("wait", "error", "skip"), default="wait",
                       meaning="what becomes of one more: it waits its turn, it ends in ERROR at "
                       "once, or there is none (EXEC answers BUSY)"),
@@ -2839,7 +2839,7 @@ SCHEDULE_FIELDS = {
     "exclude_monthdays": Field(JOINED, meaning="days of the month: 1,15,last"),
     "exclude_dates": Field(JOINED, meaning="dates, ranges a..b, and names of calendars"),
     "repeat_every": Field(WHOLE_SECONDS, meaning="each firing is repeated after so long"),
-    "repeat_count": Field(number(1, 1000000), meaning="so many more times"),
+    "repeat_count": Field(between(1, 1000000), meaning="so many more times"),
     "repeat_for": Field(WHOLE_SECONDS, meaning="for so long"),
     "gap": Field(choice("run", "skip"), default="run", meaning="a local time that does not exist "
                  "runs right after the gap, or is skipped"),
@@ -2853,7 +2853,7 @@ SCHEDULE_FIELDS = {
     "session_name": Field(LABEL, default="", meaning="name of its sessions"),
     "keywords": Field(JOINED, default="", meaning="keywords of its sessions"),
     "priority": Field(PRIORITY, default=0, meaning="priority of its sessions in the queue"),
-    "attempts": Field(number(1, 1000), default=1,
+    "attempts": Field(between(1, 1000), default=1,
                       meaning="how often a session that ends in ERROR is made, in all"),
     "retry_delay": Field(SECONDS, default=0, meaning="pause before the next of these sessions"),
     "timeout": Field(TIMEOUT, meaning="timeout of its sessions (the scenario's)"),
@@ -2979,7 +2979,7 @@ class Condition(NamedTuple):
 
 def parse_after(text):
     """`A,B/2h,scenario:C` -> [Condition]. ValueError."""
-    found = []
+    conditions = []
     if text and not text.strip(","):
         raise ValueError("'%s' names nothing; write schedules, like A,B" % text)
     for item in filter(None, text.split(",")):
@@ -2992,10 +2992,10 @@ def parse_after(text):
                               parse_duration(period.lower(), is_whole=True) if slash else None)
         if condition.within_s == 0:
             raise ValueError("'%s': the period is 1s at least" % item)
-        if condition[:2] in [other[:2] for other in found]:
+        if condition[:2] in [other[:2] for other in conditions]:
             raise ValueError("%s stands twice" % condition.name)
-        found.append(condition)
-    return found
+        conditions.append(condition)
+    return conditions
 
 
 class Schedule(NamedTuple):
@@ -3141,8 +3141,9 @@ def read_stored(column, text):
             return VALUES.check(values)
         return {name: SCHEDULE_FIELDS[name].kind.check(value) for name, value in values.items()}
     except (ValueError, KeyError, AttributeError) as error:
-        told = "" if column == "variables" else " %s" % shorten(text)     # no value of a variable
-        raise Conflict("%s%s cannot be read: %s" % (column, told, error)) from None
+        # no value of a variable
+        excerpt = "" if column == "variables" else " %s" % shorten(text)
+        raise Conflict("%s%s cannot be read: %s" % (column, excerpt, error)) from None
 
 
 def schedule_document(schedule):
@@ -3647,14 +3648,14 @@ def lazy(method):
 class Pending:
     """One request to a writer: method(connection, *arguments) inside the shared transaction.
 
-    Once it is done, then(pending) goes into the Inbox.
+    Once it is done, on_done(pending) goes into the Inbox.
     """
     __slots__ = ("method", "arguments", "deadline", "is_atomic", "is_lazy", "value", "error",
-                 "is_done", "_then", "_inbox", "_lock")
+                 "is_done", "_on_done", "_inbox", "_lock")
 
-    def __init__(self, method, arguments=(), deadline=None, then=None, inbox=None):
+    def __init__(self, method, arguments=(), deadline=None, on_done=None, inbox=None):
         self.method, self.arguments, self.deadline = method, arguments, deadline
-        self._then, self._inbox = then, inbox
+        self._on_done, self._inbox = on_done, inbox
         self.is_atomic = getattr(method, "is_atomic", False)
         self.is_lazy = getattr(method, "is_lazy", False)
         self.value = self.error = None
@@ -3666,8 +3667,8 @@ class Pending:
         """Done, well or badly: called once, by the writer."""
         self.value, self.error, self.is_done = value, error, True
         self._lock.release()
-        if self._then:
-            self._inbox.put(self._then, self)
+        if self._on_done:
+            self._inbox.put(self._on_done, self)
 
     def result(self):
         """The value once it is on disk; raises what the work or the commit raised."""
@@ -3873,9 +3874,9 @@ class Arrivals:
     def insert(self, connection, request, now):
         """The first half of `add`: what is in excess is still to end."""
         if request.key is not None:
-            found = self._find_by_key(connection, request)
-            if found is not None:
-                return self._sessions.make_ticket(connection, found)._replace(is_duplicate=True)
+            earlier = self._find_by_key(connection, request)
+            if earlier is not None:
+                return self._sessions.make_ticket(connection, earlier)._replace(is_duplicate=True)
         row, scenario = self._find_version(connection, request)
         plain, secrets = request.variables, {}
         if scenario.secrets:
@@ -4011,8 +4012,8 @@ def migrate(connection, path, kind, label, migrations):
         raise RepositoryError("%s: a SQLite file, but no repository" % label)
     connection.execute("pragma journal_mode=wal")       # a file refused stays as it is
     if version:
-        found = connection.execute("select kind from repository").fetchone()
-        if found is None or found[0] != kind:
+        row = connection.execute("select kind from repository").fetchone()
+        if row is None or row[0] != kind:
             raise RepositoryError("%s: is no %s repository" % (label, kind))
     if 0 < version < newest:
         _copy_beside(connection, path, version)
@@ -4495,7 +4496,7 @@ class Database:
 
     Writes go through one thread, which runs what is waiting in one transaction, a savepoint each,
     and answers after the commit. Readers have connections of their own and never wait for it.
-    What follows a commit (`then`) is for the Inbox.
+    What follows a commit (`on_done`) is for the Inbox.
     """
 
     def __init__(self, path, kind, label, migrations, clock, is_replaceable=False, inbox=None):
@@ -4574,15 +4575,15 @@ class Database:
         self.write(do_nothing, within_s=within_s)
         return self.version
 
-    def submit(self, method, *arguments, within_s=None, then=None):
+    def submit(self, method, *arguments, within_s=None, on_done=None):
         """Hands method(connection, *arguments) of a store to the writer and returns a Pending.
 
         What cannot be written `within_s` seconds is withdrawn and fails; without it, it is
         tried until it can be, or the database is closed. The method itself says whether it is
-        `lazy` or `atomic`. then(pending) is for the Inbox once it is done, well or badly.
+        `lazy` or `atomic`. on_done(pending) is for the Inbox once it is done, well or badly.
         """
         deadline = None if within_s is None else self._clock.monotonic() + within_s
-        pending = Pending(method, arguments, deadline, then, self._inbox)
+        pending = Pending(method, arguments, deadline, on_done, self._inbox)
         if not self._writer.put(pending):
             pending.finish(error=RepositoryGone("%s: %s" % (self.label,
                                                             self.trouble or "is closed")))
@@ -4631,15 +4632,15 @@ class Decisions:
             raise Changed("schedule %s has changed since it was read" % name)
         connection.execute("update schedule set decided=max(decided, ?) where name=?",
                            (to_text(upto), name))
-        made = []
+        decisions = []
         for span in spans:
             if to_text(span.last) <= row["decided"]:
                 continue
             if span.reason:
                 self._ledger.skip(connection, name, span, now)
             else:
-                made += self._come_due(connection, row, span, now, is_held)
-        return made
+                decisions += self._come_due(connection, row, span, now, is_held)
+        return decisions
 
     def _come_due(self, connection, row, span, now, is_held):
         """A due time has come: it runs, or waits for what `after` names."""
@@ -4669,7 +4670,7 @@ class Decisions:
     @lazy
     def decide_after(self, connection, agent, now, is_held):
         """Decides the schedules of an agent whose conditions are met, as decide()."""
-        made = []
+        decisions = []
         for row in connection.execute(
                 "select * from schedule where agent=? and enabled and hold_since is null and"
                 " (rule='' or waiting is not null) and name in (select schedule from"
@@ -4687,9 +4688,10 @@ class Decisions:
                 due += 0.001            # twice in a millisecond
             connection.execute("update schedule set waiting=null, decided=max(decided, ?)"
                                " where name=?", (to_text(due), schedule.name))
-            told = "after %s" % schedule.get("after") if schedule.get("after") else ""
-            made += self._start(connection, schedule, Span(due, due, 1, "", told), now, is_held)
-        return made
+            reason = "after %s" % schedule.get("after") if schedule.get("after") else ""
+            decisions += self._start(connection, schedule, Span(due, due, 1, "", reason), now,
+                                     is_held)
+        return decisions
 
     def _start(self, connection, schedule, span, now, is_held):
         """Makes the session of a due time, as far as `overlap` lets it -> [Made]."""
@@ -4820,11 +4822,11 @@ class Endings:
             " level, timeout, ?, ?, ?, given, schedule, due, attempt + 1, is_parallel from session"
             " where id=?", (to_text(now), start_at, variables, row["id"])).lastrowid
         self._sessions.put_keywords(connection, session, row["keywords"])
-        told = "attempt %d of %d" % (row["attempt"] + 1, schedule.get("attempts"))
+        count = "attempt %d of %d" % (row["attempt"] + 1, schedule.get("attempts"))
         connection.execute("update session set message=message || ? where id=?",
-                           ("; %s is session %d" % (told, session), row["id"]))
+                           ("; %s is session %d" % (count, session), row["id"]))
         connection.execute("update occurrence set session=?, message=? where session=?",
-                           (session, "%s, before it session %d" % (told, row["id"]), row["id"]))
+                           (session, "%s, before it session %d" % (count, row["id"]), row["id"]))
         return self._sessions.make_ticket(connection, self._sessions.get(connection, session))
 
     def _meet_conditions(self, connection, row, now):
@@ -5654,21 +5656,21 @@ class StoredSchedules:
         With a rule a scenario leads nowhere: others start it as well, and its own session of the
         last due time may be what the next waits for.
         """
-        seen, left = set(), [schedule.name]
-        while left:
+        seen, to_follow = set(), [schedule.name]
+        while to_follow:
             for kind, name in connection.execute(
                     "select c.kind, c.name from schedule_condition c join schedule s on"
                     " s.name=c.schedule where s.name=? and (s.rule='' or c.kind='schedule')",
-                    (left.pop(),)).fetchall():
+                    (to_follow.pop(),)).fetchall():
                 if name == (schedule.name if kind == "schedule" else schedule.scenario):
                     return True
-                found = connection.execute(
+                rows = connection.execute(
                     "select name from schedule where name=?" if kind == "schedule" else
                     "select distinct s.name from schedule_condition c join schedule s on"
                     " s.name=c.schedule where s.rule='' and s.scenario=?", (name,)).fetchall()
-                new = {row[0] for row in found} - seen
+                new = {row[0] for row in rows} - seen
                 seen |= new
-                left += new
+                to_follow += new
         return False
 
     def add(self, connection, schedule, now):
@@ -6152,9 +6154,9 @@ class Spools:
     def list_all(self):
         """[(path, session)] of all that are ours."""
         owners, start = own_users(self._path), len(self._path) + len(".spool.")
-        found = [(path, path[start:].partition(".")[0])
+        files = [(path, path[start:].partition(".")[0])
                  for path in glob.glob(glob.escape(self._path) + ".spool.*")]
-        return [(path, int(session)) for path, session in found
+        return [(path, int(session)) for path, session in files
                 if session.isdigit() and is_own(path, owners)]
 
 
@@ -6262,10 +6264,11 @@ class Views:
         for scenario, begun, ended in connection.execute(
                 "select scenario, begun, ended from session where status in ('DONE', 'WARNING') and"
                 " begun is not null order by id desc limit 20000"):
-            found = durations.setdefault(scenario, [])
-            if len(found) < 100:
-                found.append(max(0.0, from_text(ended) - from_text(begun)))
-        return {scenario: sorted(found)[len(found) // 2] for scenario, found in durations.items()}
+            newest = durations.setdefault(scenario, [])
+            if len(newest) < 100:
+                newest.append(max(0.0, from_text(ended) - from_text(begun)))
+        return {scenario: sorted(newest)[len(newest) // 2]
+                for scenario, newest in durations.items()}
 
     def list_open(self, connection, agent):
         """[OpenSession] of an agent's sessions that run or are outstanding, in order of
@@ -7256,10 +7259,10 @@ def substitute_all(value, values):
     return value
 
 
-def as_value(data, told):
+def as_value(data, what):
     """Bytes as the value of a variable. TaskError when it takes no more than their beginning."""
     if len(data) > MAX_CAPTURE:
-        raise TaskError("%s over %d bytes, more than a variable takes" % (told, MAX_CAPTURE))
+        raise TaskError("%s over %d bytes, more than a variable takes" % (what, MAX_CAPTURE))
     return data.decode("utf-8", "replace").replace("\0", "")
 
 
@@ -7366,12 +7369,12 @@ class OsTask:
         "cwd": CWD,
         "env": ENV,
         "stdin": Field(TEXT, meaning="what the process reads on standard input (nothing)"),
-        "ok_codes": Field(list_of(number(-64, 255)), default=[0],
+        "ok_codes": Field(list_of(between(-64, 255)), default=[0],
                           meaning="exit codes that mean DONE"),
-        "warning_codes": Field(list_of(number(-64, 255)), default=[],
+        "warning_codes": Field(list_of(between(-64, 255)), default=[],
                                meaning="exit codes that mean WARNING; all others mean ERROR"),
         "capture": CAPTURE,
-        "nice": Field(number(-20, 19), meaning="added to the process's niceness"),
+        "nice": Field(between(-20, 19), meaning="added to the process's niceness"),
         "umask": Field(Kind(_check_umask, _check_umask, 'octal digits, such as "027"'),
                        meaning="umask of the process (the agent's own)"),
     }
@@ -7481,26 +7484,26 @@ class EvaluateTask:
 
     def run(self, fields, execution):
         """Numbers are compared as numbers when both sides are."""
-        left, operator = execution.values[fields["variable"]], fields["operator"]
+        value, operator = execution.values[fields["variable"]], fields["operator"]
         right = substitute_all(fields["value"], execution.values)
-        is_true = self._compare(left, operator, right)
+        is_true = self._compare(value, operator, right)
         return TaskResult(DONE, message="" if is_true else "false: %s %s %s" % (
             fields["variable"], operator, right), is_false=not is_true)
 
     @staticmethod
-    def _compare(left, operator, right):
+    def _compare(value, operator, right):
         if operator == "matches":
             try:
-                return re.search(right, left) is not None
+                return re.search(right, value) is not None
             except re.error as error:
                 raise TaskError("%s is no regular expression: %s"
                                 % (shorten(right), error)) from None
         if operator == "in":
             items = (right if isinstance(right, list)
                      else [item.strip() for item in right.split(",")])
-            return any(EvaluateTask._compare(left, "=", item) for item in items)
-        numbers = as_number(left), as_number(right)
-        return OPERATORS[operator](*(numbers if None not in numbers else (left, right)))
+            return any(EvaluateTask._compare(value, "=", item) for item in items)
+        numbers = as_number(value), as_number(right)
+        return OPERATORS[operator](*(numbers if None not in numbers else (value, right)))
 
 
 def _check_delay(value):
@@ -7540,7 +7543,7 @@ class WaitFileTask:
 
     fields = {
         "path": needed("a file, or a pattern with * ? [...] or **"),
-        "count": Field(number(1, 1000000), default=1, meaning="so many files have to be there"),
+        "count": Field(between(1, 1000000), default=1, meaning="so many files have to be there"),
         "stable_s": Field(SECONDS, default=1, meaning="and must not have changed their size for so "
                           "long"),
         "absent": Field(BOOLEAN, default=False, meaning="true: wait until none is there"),
@@ -7551,10 +7554,10 @@ class WaitFileTask:
         pattern = substitute(fields["path"], execution.values)
         seen, since = None, None
         while True:
-            found = glob.glob(pattern, recursive=True)
-            now = sorted(each for each in zip(found, map(file_size, found)) if each[1] is not None)
+            paths = glob.glob(pattern, recursive=True)
+            now = sorted(each for each in zip(paths, map(file_size, paths)) if each[1] is not None)
             if fields["absent"]:
-                if not found:
+                if not paths:
                     return TaskResult(DONE)
             elif len(now) < fields["count"]:
                 seen = None
@@ -7963,7 +7966,7 @@ class LoadCsvTask(DatabaseTask):
         "types": Field(Kind(_check_types, _refuse, "an object: column to integer, real or text"),
                        default={}, meaning="types of columns (text)"),
         "delimiter": DELIMITER, "encoding": ENCODING,
-        "max_errors": Field(number(0, 10 ** 9), default=0,
+        "max_errors": Field(between(0, 10 ** 9), default=0,
                             meaning="so many bad rows are passed over; one more fails the task"),
         "error_table": Field(FILLED, meaning="a table that takes the bad rows: line, reason, text"),
     }
@@ -8049,12 +8052,12 @@ def convert(row, converters, names):
         return "line contains NUL"
     try:
         text.encode()
-        for index, kind, told in converters:
+        for index, kind, wording in converters:
             row[index] = kind(row[index]) if row[index] else None
     except UnicodeEncodeError:
         return "bytes that the encoding does not have"
     except ValueError:
-        return "%s: %s is no %s" % (names[index], shorten(row[index]), told)
+        return "%s: %s is no %s" % (names[index], shorten(row[index]), wording)
     return None
 
 
@@ -8095,20 +8098,20 @@ class UnloadCsvTask(DatabaseTask):
 
 def matching(pattern):
     """What a pattern, or a plain path, matches. TaskError when that is nothing."""
-    found = [pattern] if os.path.lexists(pattern) else sorted(glob.glob(pattern, recursive=True))
-    if not found:
+    paths = [pattern] if os.path.lexists(pattern) else sorted(glob.glob(pattern, recursive=True))
+    if not paths:
         raise TaskError("no file matches %s" % pattern)
-    return found
+    return paths
 
 
 def destinations(pattern, to, overwrite):
     """[(from, to)]: into a folder when `to` is one, ends in a slash, or several files match."""
-    found = matching(pattern)
-    is_folder = os.path.isdir(to) or to.endswith("/") or len(found) > 1
+    paths = matching(pattern)
+    is_folder = os.path.isdir(to) or to.endswith("/") or len(paths) > 1
     if is_folder:
         os.makedirs(to, exist_ok=True)
     pairs = [(path, os.path.join(to, os.path.basename(path.rstrip("/"))) if is_folder else to)
-             for path in found]
+             for path in paths]
     targets = [target for _, target in pairs]
     for path, target in pairs:
         if targets.count(target) > 1:
@@ -8191,10 +8194,10 @@ def copy_or_move(given):
 @helper_task("delete", {"path": needed("a file or folder, or a pattern")})
 def delete(given):
     """Deletes what a pattern matches; nothing to delete is no error."""
-    found = [given["path"]] if os.path.lexists(given["path"]) else glob.glob(given["path"])
-    for path in found:
+    paths = [given["path"]] if os.path.lexists(given["path"]) else glob.glob(given["path"])
+    for path in paths:
         remove(path)
-    return {"status": DONE, "rows": len(found)}
+    return {"status": DONE, "rows": len(paths)}
 
 
 @helper_task("mkdir", {"path": needed("the folder")})
@@ -8212,9 +8215,9 @@ ZIP_OPTIONS = {"strict_timestamps": False} if sys.version_info >= (3, 8) else {}
 def pack(given):
     """Packs what a pattern matches; names in the archive count from the pattern's folder."""
     names = []
-    for found in matching(given["from"]):
-        base = os.path.dirname(found.rstrip("/")) or "."
-        names += [(path, os.path.relpath(path, base)) for path in files_below(found)
+    for source in matching(given["from"]):
+        base = os.path.dirname(source.rstrip("/")) or "."
+        names += [(path, os.path.relpath(path, base)) for path in files_below(source)
                   if os.path.realpath(path) != os.path.realpath(given["to"])]
     with written_beside(given["to"]) as file, \
             zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, **ZIP_OPTIONS) as archive:
@@ -8234,7 +8237,7 @@ def files_below(path):
 
 @helper_task("unzip", {
     "from": needed("the archive"), "to": needed("the folder that it is unpacked into"),
-    "max_bytes": Field(number(1, 1 << 50), default=1 << 40,
+    "max_bytes": Field(between(1, 1 << 50), default=1 << 40,
                        meaning="one that would become larger is not unpacked")})
 def unpack(given):
     """Unpacks an archive; nothing when a name would leave the folder or it is too large: all names
@@ -8463,11 +8466,11 @@ class HttpTask(HelperTask):
         "method": Field(FILLED, default="GET", meaning="method of the request"),
         "headers": Field(ENVIRONMENT, default={}, meaning="headers of the request"),
         "body": Field(TEXT, meaning="what is sent (nothing)"),
-        "expect": Field(list_of(number(100, 599)), default=[200],
+        "expect": Field(list_of(between(100, 599)), default=[200],
                         meaning="statuses that mean DONE; all others mean ERROR"),
         "save": Field(FILLED, meaning="a file that takes the answer"),
         "capture": Field(VARIABLE_NAME, meaning="takes the answer"),
-        "attempts": Field(number(1, 1000), default=1,
+        "attempts": Field(between(1, 1000), default=1,
                           meaning="how often it is tried, a second apart"),
     }
 
@@ -9106,7 +9109,7 @@ class Journal:
         """Hands over rows of the log past what was noted; on_stored() once they are on disk, or
         never can be. From any thread."""
         self.repository.db.submit(self._progress.add_log_later, self.session, run, rows, omitted,
-                                  then=lambda _: on_stored())
+                                  on_done=lambda _: on_stored())
 
     # -- spools ------------------------------------------------------------------------
 
@@ -11103,14 +11106,14 @@ class Schedules:
         repository, began = entry.repository, self._clock.monotonic()
         failures = repository.db.failures
 
-        def then(pending):
+        def follow(pending):
             self._take(repository, pending)
             if not isinstance(pending.error, RepositoryError):
                 # a paused agent fails at nothing
                 is_long = self._clock.monotonic() - began > WRITE_S
                 self.scheduler.decided(entry, upto, is_long and repository.db.failures > failures)
         repository.db.submit(repository.decisions.decide, entry.name, entry.revision, upto,
-                             spans, self._clock.now(), self._agent_is_held(), then=then)
+                             spans, self._clock.now(), self._agent_is_held(), on_done=follow)
 
     def _take(self, repository, pending):
         """Sessions that a decision has made are queued, those that they replace are stopped."""
@@ -11118,8 +11121,8 @@ class Schedules:
             repository.set_behind()             # what is in memory is read again
         elif pending.error is not None and not isinstance(pending.error, RepositoryGone):
             log.error("schedules of repository %s: %s", repository.name, pending.error)
-        for made in pending.value or ():
-            self._take_made(repository, made)
+        for decision in pending.value or ():
+            self._take_made(repository, decision)
 
     def fire_startups(self):
         """Decides what a start of the agent fires; what is held then, at the release."""
@@ -11139,7 +11142,7 @@ class Schedules:
         if not self._agent_is_held():
             repository.db.submit(repository.decisions.decide_after, self.name,
                                  self._clock.now(), False,
-                                 then=lambda pending: self._take(repository, pending))
+                                 on_done=lambda pending: self._take(repository, pending))
 
     def released(self):
         """The hold of the agent is over: what it held back is decided."""
@@ -11161,10 +11164,10 @@ class Schedules:
         """A schedule's hold has come to its end, if it is still this one."""
         current, repository = self.scheduler.find(entry.key), entry.repository
         if current is not None and current.hold == entry.hold:
-            def then(pending):
+            def follow(pending):
                 if pending.error is None:
                     self.refresh(repository, entry.name)
-            repository.db.submit(repository.schedules.hold, entry.name, None, then=then)
+            repository.db.submit(repository.schedules.hold, entry.name, None, on_done=follow)
 
 
 # ======================================================================================
@@ -11429,8 +11432,8 @@ class Place:
 
     def let_go(self, reason):
         """The repository cannot be used: its schedules stop. One that is AWAY is tried again."""
-        _, repository, told = self._standing
-        if reason != told:
+        _, repository, before = self._standing
+        if reason != before:
             log.warning("%s", reason)
         self._standing, self._version = Standing(State.AWAY, None, reason), None
         if repository:
@@ -11536,11 +11539,11 @@ class Places:
         if len(places) == 1:
             return places[0].get_usable()
         for place in places:
-            found = place.get_usable()
-            if found.db.read(found.scenarios.has, name, version):
-                return found
-        is_known = any(found.db.read(found.scenarios.has, name, "-1")
-                       for found in map(Place.get_usable, places))
+            candidate = place.get_usable()
+            if candidate.db.read(candidate.scenarios.has, name, version):
+                return candidate
+        is_known = any(candidate.db.read(candidate.scenarios.has, name, "-1")
+                       for candidate in map(Place.get_usable, places))
         raise NotFound("no attached repository has %s"
                        % ("version %s of scenario %s" % (version, name) if is_known
                           else "a scenario " + name))
@@ -11551,9 +11554,9 @@ class Places:
             return self.get(repository)
         places = self.list_all()
         for place in places:
-            found = place.get_usable()
-            if len(places) == 1 or found.db.read(found.schedules.find, name) is not None:
-                return found
+            candidate = place.get_usable()
+            if len(places) == 1 or candidate.db.read(candidate.schedules.find, name) is not None:
+                return candidate
         raise NotFound("no attached repository has a schedule %s" % name)
 
     def readable(self, name=None):
@@ -11691,9 +11694,9 @@ class Cleaner:
                      and not self._adopt(repository, row)]
             if not stale:
                 return 0
-            left = Tree("%s/%d" % (repository.db.uuid, row["id"]) for row in stale).end()
-            if left:
-                log.error("%d processes of stale sessions cannot be ended", left)
+            survivors = Tree("%s/%d" % (repository.db.uuid, row["id"]) for row in stale).end()
+            if survivors:
+                log.error("%d processes of stale sessions cannot be ended", survivors)
             endings = repository.db.write(repository.endings.close_all_stale, stale,
                                           self._clock.now())
             for ending in endings:
@@ -11703,8 +11706,8 @@ class Cleaner:
 
     def _adopt(self, repository, row):
         """Takes up a session whose process lived on, or ended with its exit code noted."""
-        it, me = Identity.parse(row["ran_by"]), self._identity
-        is_here = it is not None and (it.host, it.boot) == (me.host, me.boot)
+        runner, me = Identity.parse(row["ran_by"]), self._identity
+        is_here = runner is not None and (runner.host, runner.boot) == (me.host, me.boot)
         ticket = repository.find_adoptable(
             row, lambda pid, started: is_here and start_time(pid) == started)
         if ticket is not None:
@@ -11713,25 +11716,25 @@ class Cleaner:
 
     def _is_stale(self, repository, row, gone_host):
         """Whether nothing runs a session that its repository shows as running: by fact."""
-        it, me = Identity.parse(row["ran_by"]), self._identity
-        if it is None:
+        runner, me = Identity.parse(row["ran_by"]), self._identity
+        if runner is None:
             return True
-        if it == me:
+        if runner == me:
             if self._queue.has(row["id"]):
                 return False
             # it may have ended since it was read
             now = repository.db.read(repository.sessions.find, row["id"])
             return now is not None and now["status"] == RUNNING and now["ran_by"] == row["ran_by"]
-        if it.host != me.host:
-            if it.host == gone_host:
+        if runner.host != me.host:
+            if runner.host == gone_host:
                 return True
             return self._report(row, "runs on another host, %s; CLEAN -HOST= closes those "
-                                "of a host that is gone" % it.host)
-        if it.boot != me.boot:
+                                "of a host that is gone" % runner.host)
+        if runner.boot != me.boot:
             return True
-        if it.pid_ns == me.pid_ns:      # a copy of the master has another lock: ask the kernel
-            return start_time(it.pid) != it.started
-        if it.master == me.master:      # a container before this one: this agent has its lock
+        if runner.pid_ns == me.pid_ns:      # a copy of the master has another lock: ask the kernel
+            return start_time(runner.pid) != runner.started
+        if runner.master == me.master:      # a container before this one: this agent has its lock
             return True
         return self._report(row, "runs in another pid namespace of this host")
 
@@ -11813,11 +11816,11 @@ class Topology:
 
     def data_server(self, schema, context):
         """{name, driver, database, connect, physical_schema} of a schema. TaskError."""
-        found = self._master.find_physical(schema, context)
-        if found is None:
+        row = self._master.find_physical(schema, context)
+        if row is None:
             raise TaskError("logical schema %s has no data server in context %s"
                             % (schema, context))
-        server, physical = found
+        server, physical = row
         return dict(self._resolved(server), physical_schema=physical)
 
     def mail_server(self):
@@ -11884,12 +11887,12 @@ class Watch:
                     return row
                 if self._is_over:
                     raise Stopping("session=%d the agent has stopped before its end" % number)
-                left = 2.0 if until is None else min(2.0, until - self._clock.monotonic())
+                wait_s = 2.0 if until is None else min(2.0, until - self._clock.monotonic())
                 if has_left():
                     raise WaitTimeout("session=%d goes on, nobody waits for it here" % number)
-                if left <= 0:
+                if wait_s <= 0:
                     raise WaitTimeout("session=%d has not ended in %g s" % (number, timeout_s))
-                event.wait(left)
+                event.wait(wait_s)
                 event.clear()
         finally:
             with self._lock:
@@ -11899,16 +11902,16 @@ class Watch:
 
     def list_sessions(self, filters, repository, limit):
         """Yields rows of sessions, newest first, a page at a time: nothing stays open between."""
-        def pages(found):
+        def pages(source):
             below, size = 1 << 62, min(limit, 500)
             while below:
-                rows = found.db.read(found.views.list_sessions, filters, below, size)
+                rows = source.db.read(source.views.list_sessions, filters, below, size)
                 yield from rows
                 below = rows[-1]["id"] if len(rows) == size else None
         trouble, streams = None, []
         try:
-            for found in self._places.readable(repository):
-                streams.append(pages(found))
+            for source in self._places.readable(repository):
+                streams.append(pages(source))
         except RepositoryError as error:
             trouble = error
         yield from itertools.islice(heapq.merge(*streams, reverse=True, key=lambda row:
@@ -12134,12 +12137,12 @@ class Desk:
             self._agent.schedules.scheduler.call_at(self._clock.now() + 1.0,
                                                     lambda: self._waited(repository, ticket))
         elif not self._agent.queue.find(ticket.session):
-            def then(pending):
+            def follow(pending):
                 if pending.value:
                     self.ended(repository, pending.value)
             repository.db.submit(repository.endings.end_outstanding, ticket.session, ERROR,
                                  "waited max_wait for the limit of its scenario", self._clock.now(),
-                                 then=then)
+                                 on_done=follow)
 
     # -- ends --------------------------------------------------------------------------
 
@@ -12157,19 +12160,19 @@ class Desk:
         if ending.is_awaited:
             self._agent.schedules.decide_after(repository)
 
-    def take_made(self, repository, made):
+    def take_made(self, repository, decision):
         """Takes what a due time has made: its session, and the ends of those that it replaces.
         Waits for nothing."""
-        for ending in made.endings:
+        for ending in decision.endings:
             self.ended(repository, ending)
-        for number in made.replaced:
+        for number in decision.replaced:
             session = self._agent.queue.find(number)
             if session is not None and session.repository is repository:
                 session.stop(IMMEDIATE, "stopped: the next due time of its schedule had come")
-        if made.ticket is not None and made.ticket.ending is not None:
-            self.ended(repository, made.ticket.ending)
-        elif made.ticket is not None:
-            self.queue_ticket(repository, made.ticket)
+        if decision.ticket is not None and decision.ticket.ending is not None:
+            self.ended(repository, decision.ticket.ending)
+        elif decision.ticket is not None:
+            self.queue_ticket(repository, decision.ticket)
 
     # -- STOP and RESTART --------------------------------------------------------------
 
@@ -12486,28 +12489,28 @@ class Agent:
 
     def import_document(self, text, repository, is_replacing):
         """Imports a definitions document -> (Document, (scenarios, schedules) made or changed)."""
-        found = self.places.get(repository)
+        target = self.places.get(repository)
         now = self.clock.now()
         document, counts = import_into(
-            self.master, found, text, self.name, now, is_replacing,
-            lambda document: self.changes.find_origins(found, document.schedules, now))
+            self.master, target, text, self.name, now, is_replacing,
+            lambda document: self.changes.find_origins(target, document.schedules, now))
         self.desk.read_contexts()
         if document.calendars or document.schedules:
             self.schedules.read_calendars()
         for schedule in document.schedules:
-            self.schedules.refresh(found, schedule.name)
+            self.schedules.refresh(target, schedule.name)
         return document, counts
 
     def export(self, repository, name, version):
         """The definitions of a repository, of a scenario, or of one version, as a document."""
-        found = self.places.get(repository) if name is None else \
+        source = self.places.get(repository) if name is None else \
             self.places.with_scenario(name, version or "-1", repository)
-        return export_from(self.master, found, name, version)
+        return export_from(self.master, source, name, version)
 
     def drop_scenario(self, name, version, repository):
         """Deletes a scenario version. NotFound, Conflict."""
-        found = self.places.with_scenario(name, version, repository)
-        found.db.write(found.scenarios.drop, name, version)
+        owner = self.places.with_scenario(name, version, repository)
+        owner.db.write(owner.scenarios.drop, name, version)
 
     # -- hold --------------------------------------------------------------------------
 
@@ -12656,11 +12659,11 @@ TOKEN = Kind(None, lambda text: text if 0 < len(text) <= 256 else _refuse(
 
 # what the kinds of words in the forms of verbs take, besides `field NAME`: one of a schedule
 KINDS = {
-    "amount": number(0, 10 ** 9), "calendar": Kind(None, check_calendar_name, "a name"),
-    "count": number(1, 100000), "dates": Kind(None, check_dates, "dates"),
-    "days": number(0, 100000, (int, float)), "end": INSTANT_END, "label": LABEL,
-    "level": number(0, 5), "limit": number(1, MAX_LIST), "name": NAMED, "priority": PRIORITY,
-    "seconds": SECONDS, "session": number(1, 10 ** 15),
+    "amount": between(0, 10 ** 9), "calendar": Kind(None, check_calendar_name, "a name"),
+    "count": between(1, 100000), "dates": Kind(None, check_dates, "dates"),
+    "days": between(0, 100000, (int, float)), "end": INSTANT_END, "label": LABEL,
+    "level": between(0, 5), "limit": between(1, MAX_LIST), "name": NAMED, "priority": PRIORITY,
+    "seconds": SECONDS, "session": between(1, 10 ** 15),
     "states": list_of(choice(*STATES), at_least=1), "text": Kind(None, str, "text"),
     "time": INSTANT, "timeout": TIMEOUT, "token": TOKEN,
     "version": SCHEDULE_FIELDS["version"].kind,
@@ -12743,10 +12746,10 @@ def check_request(row, words, actor="", has_left=lambda: False):
             else:
                 raise ValueError("one too many: %s" % row.form)
         except (ValueError, OverflowError) as error:
-            told = tell_word(words, index, len(row.name.split()) + index + 1, row.options)
+            subject = tell_word(words, index, len(row.name.split()) + index + 1, row.options)
             dashes = "; an option has one dash" if word.kind == "argument" \
                 and word.value.startswith("--") else ""
-            raise BadRequest("%s%s: %s%s" % (told, place, error, dashes)) from None
+            raise BadRequest("%s%s: %s%s" % (subject, place, error, dashes)) from None
     if len(missing) > len(row.arguments) - row.required:
         raise BadRequest("%s is missing: %s" % (missing[0][0], row.form))
     return request
@@ -15472,8 +15475,8 @@ def _import_file(master, path, settings, clock):
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
-        attachments = [found for found in master.list_attachments()
-                       if settings.repo in (None, found.name)]
+        attachments = [attachment for attachment in master.list_attachments()
+                       if settings.repo in (None, attachment.name)]
         if not attachments:
             raise NotFound("no work repository %s is attached" % (settings.repo or "at all"))
         number, name, work_path, expected = attachments[0]

@@ -314,8 +314,8 @@ def test_what_follows_a_commit_is_done_in_order_by_a_thread_of_its_own(shelf):
         raise ValueError("callback")
     db = shelf.open(inbox=inbox)
     for text in ("a", "b"):
-        db.submit(adding(text), then=fail)
-        db.submit(adding(text * 2), then=lambda pending: seen.append(
+        db.submit(adding(text), on_done=fail)
+        db.submit(adding(text * 2), on_done=lambda pending: seen.append(
             (pending.value, len(shelf.texts()), threading.current_thread().name)))
     assert db.write(adding("c")) == 5
     inbox.close()

@@ -947,16 +947,16 @@ def parse_command_line(words):
     is_variable = _VARIABLE.fullmatch if any("=" in name for name in form) else lambda word: None
     arguments = [word for word in others if not is_variable(word)] + literal
     check_arguments(parsed.parser, [name for name in form if "=" not in name], arguments)
-    found = {name[1:]: value for name, value in vars(parsed).items() if name.startswith("-")}
-    if found.pop("WAIT", None):
-        found["SYNC"] = True
-    parsed.crontab = {name: found.pop(name) for name in CRONTAB_OPTIONS if name in found}
+    options = {name[1:]: value for name, value in vars(parsed).items() if name.startswith("-")}
+    if options.pop("WAIT", None):
+        options["SYNC"] = True
+    parsed.crontab = {name: options.pop(name) for name in CRONTAB_OPTIONS if name in options}
     if parsed.crontab and "CRONTAB" not in parsed.crontab:
         parsed.parser.error("--system and --dry-run are for --crontab")
     if parsed.crontab.get("SYSTEM", "yes") not in ("yes", "no"):
         parsed.parser.error("--system takes yes or no")
     request = [render_option(name, None if value is True else value)
-               for name, value in found.items()]
+               for name, value in options.items()]
     request += [render_option(*match.groups()) for match in raw]
     request += ["%s=%s" % (match.group(1), quote(as_typed(match.group(2))))
                 for match in map(is_variable, others) if match]
@@ -1158,9 +1158,9 @@ class Crontab:
         first (Line, user), or None. `is_user`(word) knows the users."""
         words = [(entry.line, _ENTRY.fullmatch(entry.line.text).group(2).split(None, 1))
                  for entry in self.entries]
-        found = [(line, rest[0]) for line, rest in words
+        with_user = [(line, rest[0]) for line, rest in words
                  if len(rest) > 1 and is_user(re.split("[:/]", rest[0])[0])]
-        return found[0] if self._owner is not None and 2 * len(found) > len(words) else None
+        return with_user[0] if self._owner is not None and 2 * len(with_user) > len(words) else None
 
     def document(self):
         """The definitions of what is carried over; a scenario and its schedule have the same

@@ -102,8 +102,8 @@ def _import_file(master, path, settings, clock):
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
-        attachments = [found for found in master.list_attachments()
-                       if settings.repo in (None, found.name)]
+        attachments = [attachment for attachment in master.list_attachments()
+                       if settings.repo in (None, attachment.name)]
         if not attachments:
             raise NotFound("no work repository %s is attached" % (settings.repo or "at all"))
         number, name, work_path, expected = attachments[0]

@@ -170,28 +170,28 @@ class Agent:
 
     def import_document(self, text, repository, is_replacing):
         """Imports a definitions document -> (Document, (scenarios, schedules) made or changed)."""
-        found = self.places.get(repository)
+        target = self.places.get(repository)
         now = self.clock.now()
         document, counts = import_into(
-            self.master, found, text, self.name, now, is_replacing,
-            lambda document: self.changes.find_origins(found, document.schedules, now))
+            self.master, target, text, self.name, now, is_replacing,
+            lambda document: self.changes.find_origins(target, document.schedules, now))
         self.desk.read_contexts()
         if document.calendars or document.schedules:
             self.schedules.read_calendars()
         for schedule in document.schedules:
-            self.schedules.refresh(found, schedule.name)
+            self.schedules.refresh(target, schedule.name)
         return document, counts
 
     def export(self, repository, name, version):
         """The definitions of a repository, of a scenario, or of one version, as a document."""
-        found = self.places.get(repository) if name is None else \
+        source = self.places.get(repository) if name is None else \
             self.places.with_scenario(name, version or "-1", repository)
-        return export_from(self.master, found, name, version)
+        return export_from(self.master, source, name, version)
 
     def drop_scenario(self, name, version, repository):
         """Deletes a scenario version. NotFound, Conflict."""
-        found = self.places.with_scenario(name, version, repository)
-        found.db.write(found.scenarios.drop, name, version)
+        owner = self.places.with_scenario(name, version, repository)
+        owner.db.write(owner.scenarios.drop, name, version)
 
     # -- hold --------------------------------------------------------------------------
 

@@ -151,12 +151,12 @@ class Desk:
             self._agent.schedules.scheduler.call_at(self._clock.now() + 1.0,
                                                     lambda: self._waited(repository, ticket))
         elif not self._agent.queue.find(ticket.session):
-            def then(pending):
+            def follow(pending):
                 if pending.value:
                     self.ended(repository, pending.value)
             repository.db.submit(repository.endings.end_outstanding, ticket.session, ERROR,
                                  "waited max_wait for the limit of its scenario", self._clock.now(),
-                                 then=then)
+                                 on_done=follow)
 
     # -- ends --------------------------------------------------------------------------
 
@@ -174,19 +174,19 @@ class Desk:
         if ending.is_awaited:
             self._agent.schedules.decide_after(repository)
 
-    def take_made(self, repository, made):
+    def take_made(self, repository, decision):
         """Takes what a due time has made: its session, and the ends of those that it replaces.
         Waits for nothing."""
-        for ending in made.endings:
+        for ending in decision.endings:
             self.ended(repository, ending)
-        for number in made.replaced:
+        for number in decision.replaced:
             session = self._agent.queue.find(number)
             if session is not None and session.repository is repository:
                 session.stop(IMMEDIATE, "stopped: the next due time of its schedule had come")
-        if made.ticket is not None and made.ticket.ending is not None:
-            self.ended(repository, made.ticket.ending)
-        elif made.ticket is not None:
-            self.queue_ticket(repository, made.ticket)
+        if decision.ticket is not None and decision.ticket.ending is not None:
+            self.ended(repository, decision.ticket.ending)
+        elif decision.ticket is not None:
+            self.queue_ticket(repository, decision.ticket)
 
     # -- STOP and RESTART --------------------------------------------------------------
 

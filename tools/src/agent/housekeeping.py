@@ -30,9 +30,9 @@ class Cleaner:
                      and not self._adopt(repository, row)]
             if not stale:
                 return 0
-            left = Tree("%s/%d" % (repository.db.uuid, row["id"]) for row in stale).end()
-            if left:
-                log.error("%d processes of stale sessions cannot be ended", left)
+            survivors = Tree("%s/%d" % (repository.db.uuid, row["id"]) for row in stale).end()
+            if survivors:
+                log.error("%d processes of stale sessions cannot be ended", survivors)
             endings = repository.db.write(repository.endings.close_all_stale, stale,
                                           self._clock.now())
             for ending in endings:
@@ -42,8 +42,8 @@ class Cleaner:
 
     def _adopt(self, repository, row):
         """Takes up a session whose process lived on, or ended with its exit code noted."""
-        it, me = Identity.parse(row["ran_by"]), self._identity
-        is_here = it is not None and (it.host, it.boot) == (me.host, me.boot)
+        runner, me = Identity.parse(row["ran_by"]), self._identity
+        is_here = runner is not None and (runner.host, runner.boot) == (me.host, me.boot)
         ticket = repository.find_adoptable(
             row, lambda pid, started: is_here and start_time(pid) == started)
         if ticket is not None:
@@ -52,25 +52,25 @@ class Cleaner:
 
     def _is_stale(self, repository, row, gone_host):
         """Whether nothing runs a session that its repository shows as running: by fact."""
-        it, me = Identity.parse(row["ran_by"]), self._identity
-        if it is None:
+        runner, me = Identity.parse(row["ran_by"]), self._identity
+        if runner is None:
             return True
-        if it == me:
+        if runner == me:
             if self._queue.has(row["id"]):
                 return False
             # it may have ended since it was read
             now = repository.db.read(repository.sessions.find, row["id"])
             return now is not None and now["status"] == RUNNING and now["ran_by"] == row["ran_by"]
-        if it.host != me.host:
-            if it.host == gone_host:
+        if runner.host != me.host:
+            if runner.host == gone_host:
                 return True
             return self._report(row, "runs on another host, %s; CLEAN -HOST= closes those "
-                                "of a host that is gone" % it.host)
-        if it.boot != me.boot:
+                                "of a host that is gone" % runner.host)
+        if runner.boot != me.boot:
             return True
-        if it.pid_ns == me.pid_ns:      # a copy of the master has another lock: ask the kernel
-            return start_time(it.pid) != it.started
-        if it.master == me.master:      # a container before this one: this agent has its lock
+        if runner.pid_ns == me.pid_ns:      # a copy of the master has another lock: ask the kernel
+            return start_time(runner.pid) != runner.started
+        if runner.master == me.master:      # a container before this one: this agent has its lock
             return True
         return self._report(row, "runs in another pid namespace of this host")
 

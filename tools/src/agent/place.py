@@ -192,8 +192,8 @@ class Place:
 
     def let_go(self, reason):
         """The repository cannot be used: its schedules stop. One that is AWAY is tried again."""
-        _, repository, told = self._standing
-        if reason != told:
+        _, repository, before = self._standing
+        if reason != before:
             log.warning("%s", reason)
         self._standing, self._version = Standing(State.AWAY, None, reason), None
         if repository:

@@ -64,11 +64,11 @@ class Places:
         if len(places) == 1:
             return places[0].get_usable()
         for place in places:
-            found = place.get_usable()
-            if found.db.read(found.scenarios.has, name, version):
-                return found
-        is_known = any(found.db.read(found.scenarios.has, name, "-1")
-                       for found in map(Place.get_usable, places))
+            candidate = place.get_usable()
+            if candidate.db.read(candidate.scenarios.has, name, version):
+                return candidate
+        is_known = any(candidate.db.read(candidate.scenarios.has, name, "-1")
+                       for candidate in map(Place.get_usable, places))
         raise NotFound("no attached repository has %s"
                        % ("version %s of scenario %s" % (version, name) if is_known
                           else "a scenario " + name))
@@ -79,9 +79,9 @@ class Places:
             return self.get(repository)
         places = self.list_all()
         for place in places:
-            found = place.get_usable()
-            if len(places) == 1 or found.db.read(found.schedules.find, name) is not None:
-                return found
+            candidate = place.get_usable()
+            if len(places) == 1 or candidate.db.read(candidate.schedules.find, name) is not None:
+                return candidate
         raise NotFound("no attached repository has a schedule %s" % name)
 
     def readable(self, name=None):

@@ -20,11 +20,11 @@ class Topology:
 
     def data_server(self, schema, context):
         """{name, driver, database, connect, physical_schema} of a schema. TaskError."""
-        found = self._master.find_physical(schema, context)
-        if found is None:
+        row = self._master.find_physical(schema, context)
+        if row is None:
             raise TaskError("logical schema %s has no data server in context %s"
                             % (schema, context))
-        server, physical = found
+        server, physical = row
         return dict(self._resolved(server), physical_schema=physical)
 
     def mail_server(self):
@@ -91,12 +91,12 @@ class Watch:
                     return row
                 if self._is_over:
                     raise Stopping("session=%d the agent has stopped before its end" % number)
-                left = 2.0 if until is None else min(2.0, until - self._clock.monotonic())
+                wait_s = 2.0 if until is None else min(2.0, until - self._clock.monotonic())
                 if has_left():
                     raise WaitTimeout("session=%d goes on, nobody waits for it here" % number)
-                if left <= 0:
+                if wait_s <= 0:
                     raise WaitTimeout("session=%d has not ended in %g s" % (number, timeout_s))
-                event.wait(left)
+                event.wait(wait_s)
                 event.clear()
         finally:
             with self._lock:
@@ -106,16 +106,16 @@ class Watch:
 
     def list_sessions(self, filters, repository, limit):
         """Yields rows of sessions, newest first, a page at a time: nothing stays open between."""
-        def pages(found):
+        def pages(source):
             below, size = 1 << 62, min(limit, 500)
             while below:
-                rows = found.db.read(found.views.list_sessions, filters, below, size)
+                rows = source.db.read(source.views.list_sessions, filters, below, size)
                 yield from rows
                 below = rows[-1]["id"] if len(rows) == size else None
         trouble, streams = None, []
         try:
-            for found in self._places.readable(repository):
-                streams.append(pages(found))
+            for source in self._places.readable(repository):
+                streams.append(pages(source))
         except RepositoryError as error:
             trouble = error
         yield from itertools.islice(heapq.merge(*streams, reverse=True, key=lambda row:

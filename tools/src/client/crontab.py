@@ -77,9 +77,9 @@ class Crontab:
         first (Line, user), or None. `is_user`(word) knows the users."""
         words = [(entry.line, _ENTRY.fullmatch(entry.line.text).group(2).split(None, 1))
                  for entry in self.entries]
-        found = [(line, rest[0]) for line, rest in words
+        with_user = [(line, rest[0]) for line, rest in words
                  if len(rest) > 1 and is_user(re.split("[:/]", rest[0])[0])]
-        return found[0] if self._owner is not None and 2 * len(found) > len(words) else None
+        return with_user[0] if self._owner is not None and 2 * len(with_user) > len(words) else None
 
     def document(self):
         """The definitions of what is carried over; a scenario and its schedule have the same

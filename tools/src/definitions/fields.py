@@ -4,7 +4,7 @@ from ..base.words import NAME, check_name
 from ..timetable.days import DAY
 from .kinds import (BOOLEAN, FILLED, Field, JOINED, Kind, LABEL, NAMED, PRIORITY, SECONDS, TEXT,
                     TIMEOUT, VALUES, WHOLE_SECONDS, _check_value, _check_variable,
-                    _check_whole_seconds, _of_type, _refuse, check_each, choice, number)
+                    _check_whole_seconds, _of_type, _refuse, between, check_each, choice)
 
 
 def _check_jitter(value):
@@ -91,10 +91,10 @@ STEP_FIELDS = {
     "name": Field(NAMED, required=True, meaning="its name, once in the scenario; not END or FAIL"),
     "tasks": Field(_of_type((list,), "a list"), required=True,
                    meaning="its tasks, at least one, in their order"),
-    "attempts": Field(number(1, 1000), default=1,
+    "attempts": Field(between(1, 1000), default=1,
                       meaning="how often it is tried; each attempt begins with the first task"),
     "retry_delay": Field(SECONDS, default=0, meaning="pause before the next attempt"),
-    "retry_factor": Field(number(1, 100, (int, float)), default=1,
+    "retry_factor": Field(between(1, 100, (int, float)), default=1,
                           meaning="each pause is the one before times this"),
     "timeout": Field(TIMEOUT, meaning="an attempt ends in ERROR after so long"),
     "on_ok": Field(NAMED, meaning="where to go when it ended well: a step, END or FAIL (the step "
@@ -114,7 +114,7 @@ SCENARIO_FIELDS = {
     "concurrency": Field(Kind(_check_concurrency, _refuse, "an object"),
                          meaning="how many of its sessions may run at once"),
     "timeout": Field(TIMEOUT, meaning="a session ends in ERROR after so long"),
-    "max_steps": Field(number(1, 1000000), default=10000,
+    "max_steps": Field(between(1, 1000000), default=10000,
                        meaning="a session ends in ERROR after so many steps, as a loop without "
                        "end would"),
     "on_stale": Field(choice("error", "restart", ADOPT), default="error",
@@ -125,7 +125,7 @@ SCENARIO_FIELDS = {
                    meaning="its steps, at least one; a session begins with the first"),
 }
 CONCURRENCY_FIELDS = {
-    "limit": Field(number(1, 100000), required=True, meaning="how many sessions at once"),
+    "limit": Field(between(1, 100000), required=True, meaning="how many sessions at once"),
     "on_limit": Field(choice("wait", "error", "skip"), default="wait",
                       meaning="what becomes of one more: it waits its turn, it ends in ERROR at "
                       "once, or there is none (EXEC answers BUSY)"),
@@ -155,7 +155,7 @@ SCHEDULE_FIELDS = {
     "exclude_monthdays": Field(JOINED, meaning="days of the month: 1,15,last"),
     "exclude_dates": Field(JOINED, meaning="dates, ranges a..b, and names of calendars"),
     "repeat_every": Field(WHOLE_SECONDS, meaning="each firing is repeated after so long"),
-    "repeat_count": Field(number(1, 1000000), meaning="so many more times"),
+    "repeat_count": Field(between(1, 1000000), meaning="so many more times"),
     "repeat_for": Field(WHOLE_SECONDS, meaning="for so long"),
     "gap": Field(choice("run", "skip"), default="run", meaning="a local time that does not exist "
                  "runs right after the gap, or is skipped"),
@@ -169,7 +169,7 @@ SCHEDULE_FIELDS = {
     "session_name": Field(LABEL, default="", meaning="name of its sessions"),
     "keywords": Field(JOINED, default="", meaning="keywords of its sessions"),
     "priority": Field(PRIORITY, default=0, meaning="priority of its sessions in the queue"),
-    "attempts": Field(number(1, 1000), default=1,
+    "attempts": Field(between(1, 1000), default=1,
                       meaning="how often a session that ends in ERROR is made, in all"),
     "retry_delay": Field(SECONDS, default=0, meaning="pause before the next of these sessions"),
     "timeout": Field(TIMEOUT, meaning="timeout of its sessions (the scenario's)"),

@@ -29,21 +29,21 @@ class Field(NamedTuple):
     meaning: str = ""       # for the manual
 
 
-def _of_type(types, told, parse=None):
+def _of_type(types, wording, parse=None):
     def check(value):
         if isinstance(value, bool) and bool not in types or not isinstance(value, types):
-            raise ValueError("must be " + told)
+            raise ValueError("must be " + wording)
         if isinstance(value, str) and ("\0" in value or _SURROGATE.search(value)):
             raise ValueError("U+0000 and lone surrogates are not taken")
         return value
-    return Kind(check, parse or check, told)
+    return Kind(check, parse or check, wording)
 
 
-def number(low, high, types=(int,)):
+def between(low, high, types=(int,)):
     """A number within limits; as text too where it is an option."""
-    told = "%s from %s to %s" % (
+    wording = "%s from %s to %s" % (
         "a whole number" if types == (int,) else "a number", low, high)
-    reason = "must be " + told
+    reason = "must be " + wording
 
     def check(value):
         if isinstance(value, bool) or not isinstance(value, types) or not low <= value <= high:
@@ -55,13 +55,13 @@ def number(low, high, types=(int,)):
         if not re.fullmatch("[+-]?[0-9]{1,15}" + fraction, text):
             raise ValueError(reason)
         return check(int(text) if types == (int,) else float(text))
-    return Kind(check, parse, told)
+    return Kind(check, parse, wording)
 
 
 def choice(*values):
     """One of some words; an option takes them in any case."""
-    told = " or ".join(values)
-    reason = "must be " + told
+    wording = " or ".join(values)
+    reason = "must be " + wording
     by_fold = {value.lower(): value for value in values}
 
     def parse(text):
@@ -73,7 +73,7 @@ def choice(*values):
         if value not in values:
             raise ValueError(reason)
         return value
-    return Kind(check, parse, told)
+    return Kind(check, parse, wording)
 
 
 class InnerFaults(ValueError):
@@ -212,7 +212,7 @@ LABEL = Kind(lambda value: TEXT.check(value) if len(str(value)) <= 1000 else
              _refuse("must have at most 1000 characters"),
              lambda text: text if len(text) <= 1000 else _refuse("at most 1000 characters"),
              "text of at most 1000 characters")
-PRIORITY = number(-1000000, 1000000)
+PRIORITY = between(-1000000, 1000000)
 
 
 def _refuse(reason):

@@ -92,7 +92,7 @@ class Condition(NamedTuple):
 
 def parse_after(text):
     """`A,B/2h,scenario:C` -> [Condition]. ValueError."""
-    found = []
+    conditions = []
     if text and not text.strip(","):
         raise ValueError("'%s' names nothing; write schedules, like A,B" % text)
     for item in filter(None, text.split(",")):
@@ -105,10 +105,10 @@ def parse_after(text):
                               parse_duration(period.lower(), is_whole=True) if slash else None)
         if condition.within_s == 0:
             raise ValueError("'%s': the period is 1s at least" % item)
-        if condition[:2] in [other[:2] for other in found]:
+        if condition[:2] in [other[:2] for other in conditions]:
             raise ValueError("%s stands twice" % condition.name)
-        found.append(condition)
-    return found
+        conditions.append(condition)
+    return conditions
 
 
 class Schedule(NamedTuple):
@@ -254,8 +254,9 @@ def read_stored(column, text):
             return VALUES.check(values)
         return {name: SCHEDULE_FIELDS[name].kind.check(value) for name, value in values.items()}
     except (ValueError, KeyError, AttributeError) as error:
-        told = "" if column == "variables" else " %s" % shorten(text)     # no value of a variable
-        raise Conflict("%s%s cannot be read: %s" % (column, told, error)) from None
+        # no value of a variable
+        excerpt = "" if column == "variables" else " %s" % shorten(text)
+        raise Conflict("%s%s cannot be read: %s" % (column, excerpt, error)) from None
 
 
 def schedule_document(schedule):

@@ -6,8 +6,8 @@ from ..base.errors import BadRequest, UnknownVerb
 from ..base.forms import VERB_FORMS, list_parts
 from ..base.words import capitals, tell_word
 from ..definitions.kinds import (BOOLEAN, INSTANT, INSTANT_END, Kind, LABEL, NAMED, PRIORITY,
-                                 SECONDS, TIMEOUT, _refuse, check_calendar_name, check_dates,
-                                 choice, list_of, number)
+                                 SECONDS, TIMEOUT, _refuse, between, check_calendar_name,
+                                 check_dates, choice, list_of)
 from ..definitions.fields import SCHEDULE_FIELDS
 
 
@@ -73,11 +73,11 @@ TOKEN = Kind(None, lambda text: text if 0 < len(text) <= 256 else _refuse(
 
 # what the kinds of words in the forms of verbs take, besides `field NAME`: one of a schedule
 KINDS = {
-    "amount": number(0, 10 ** 9), "calendar": Kind(None, check_calendar_name, "a name"),
-    "count": number(1, 100000), "dates": Kind(None, check_dates, "dates"),
-    "days": number(0, 100000, (int, float)), "end": INSTANT_END, "label": LABEL,
-    "level": number(0, 5), "limit": number(1, MAX_LIST), "name": NAMED, "priority": PRIORITY,
-    "seconds": SECONDS, "session": number(1, 10 ** 15),
+    "amount": between(0, 10 ** 9), "calendar": Kind(None, check_calendar_name, "a name"),
+    "count": between(1, 100000), "dates": Kind(None, check_dates, "dates"),
+    "days": between(0, 100000, (int, float)), "end": INSTANT_END, "label": LABEL,
+    "level": between(0, 5), "limit": between(1, MAX_LIST), "name": NAMED, "priority": PRIORITY,
+    "seconds": SECONDS, "session": between(1, 10 ** 15),
     "states": list_of(choice(*STATES), at_least=1), "text": Kind(None, str, "text"),
     "time": INSTANT, "timeout": TIMEOUT, "token": TOKEN,
     "version": SCHEDULE_FIELDS["version"].kind,
@@ -160,10 +160,10 @@ def check_request(row, words, actor="", has_left=lambda: False):
             else:
                 raise ValueError("one too many: %s" % row.form)
         except (ValueError, OverflowError) as error:
-            told = tell_word(words, index, len(row.name.split()) + index + 1, row.options)
+            subject = tell_word(words, index, len(row.name.split()) + index + 1, row.options)
             dashes = "; an option has one dash" if word.kind == "argument" \
                 and word.value.startswith("--") else ""
-            raise BadRequest("%s%s: %s%s" % (told, place, error, dashes)) from None
+            raise BadRequest("%s%s: %s%s" % (subject, place, error, dashes)) from None
     if len(missing) > len(row.arguments) - row.required:
         raise BadRequest("%s is missing: %s" % (missing[0][0], row.form))
     return request

@@ -72,7 +72,7 @@ class Journal:
         """Hands over rows of the log past what was noted; on_stored() once they are on disk, or
         never can be. From any thread."""
         self.repository.db.submit(self._progress.add_log_later, self.session, run, rows, omitted,
-                                  then=lambda _: on_stored())
+                                  on_done=lambda _: on_stored())
 
     # -- spools ------------------------------------------------------------------------
 

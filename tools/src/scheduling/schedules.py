@@ -173,14 +173,14 @@ class Schedules:
         repository, began = entry.repository, self._clock.monotonic()
         failures = repository.db.failures
 
-        def then(pending):
+        def follow(pending):
             self._take(repository, pending)
             if not isinstance(pending.error, RepositoryError):
                 # a paused agent fails at nothing
                 is_long = self._clock.monotonic() - began > WRITE_S
                 self.scheduler.decided(entry, upto, is_long and repository.db.failures > failures)
         repository.db.submit(repository.decisions.decide, entry.name, entry.revision, upto,
-                             spans, self._clock.now(), self._agent_is_held(), then=then)
+                             spans, self._clock.now(), self._agent_is_held(), on_done=follow)
 
     def _take(self, repository, pending):
         """Sessions that a decision has made are queued, those that they replace are stopped."""
@@ -188,8 +188,8 @@ class Schedules:
             repository.set_behind()             # what is in memory is read again
         elif pending.error is not None and not isinstance(pending.error, RepositoryGone):
             log.error("schedules of repository %s: %s", repository.name, pending.error)
-        for made in pending.value or ():
-            self._take_made(repository, made)
+        for decision in pending.value or ():
+            self._take_made(repository, decision)
 
     def fire_startups(self):
         """Decides what a start of the agent fires; what is held then, at the release."""
@@ -209,7 +209,7 @@ class Schedules:
         if not self._agent_is_held():
             repository.db.submit(repository.decisions.decide_after, self.name,
                                  self._clock.now(), False,
-                                 then=lambda pending: self._take(repository, pending))
+                                 on_done=lambda pending: self._take(repository, pending))
 
     def released(self):
         """The hold of the agent is over: what it held back is decided."""
@@ -231,7 +231,7 @@ class Schedules:
         """A schedule's hold has come to its end, if it is still this one."""
         current, repository = self.scheduler.find(entry.key), entry.repository
         if current is not None and current.hold == entry.hold:
-            def then(pending):
+            def follow(pending):
                 if pending.error is None:
                     self.refresh(repository, entry.name)
-            repository.db.submit(repository.schedules.hold, entry.name, None, then=then)
+            repository.db.submit(repository.schedules.hold, entry.name, None, on_done=follow)

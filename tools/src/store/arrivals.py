@@ -40,9 +40,9 @@ class Arrivals:
     def insert(self, connection, request, now):
         """The first half of `add`: what is in excess is still to end."""
         if request.key is not None:
-            found = self._find_by_key(connection, request)
-            if found is not None:
-                return self._sessions.make_ticket(connection, found)._replace(is_duplicate=True)
+            earlier = self._find_by_key(connection, request)
+            if earlier is not None:
+                return self._sessions.make_ticket(connection, earlier)._replace(is_duplicate=True)
         row, scenario = self._find_version(connection, request)
         plain, secrets = request.variables, {}
         if scenario.secrets:

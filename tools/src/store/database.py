@@ -17,7 +17,7 @@ class Database:
 
     Writes go through one thread, which runs what is waiting in one transaction, a savepoint each,
     and answers after the commit. Readers have connections of their own and never wait for it.
-    What follows a commit (`then`) is for the Inbox.
+    What follows a commit (`on_done`) is for the Inbox.
     """
 
     def __init__(self, path, kind, label, migrations, clock, is_replaceable=False, inbox=None):
@@ -96,15 +96,15 @@ class Database:
         self.write(do_nothing, within_s=within_s)
         return self.version
 
-    def submit(self, method, *arguments, within_s=None, then=None):
+    def submit(self, method, *arguments, within_s=None, on_done=None):
         """Hands method(connection, *arguments) of a store to the writer and returns a Pending.
 
         What cannot be written `within_s` seconds is withdrawn and fails; without it, it is
         tried until it can be, or the database is closed. The method itself says whether it is
-        `lazy` or `atomic`. then(pending) is for the Inbox once it is done, well or badly.
+        `lazy` or `atomic`. on_done(pending) is for the Inbox once it is done, well or badly.
         """
         deadline = None if within_s is None else self._clock.monotonic() + within_s
-        pending = Pending(method, arguments, deadline, then, self._inbox)
+        pending = Pending(method, arguments, deadline, on_done, self._inbox)
         if not self._writer.put(pending):
             pending.finish(error=RepositoryGone("%s: %s" % (self.label,
                                                             self.trouble or "is closed")))

@@ -27,15 +27,15 @@ class Decisions:
             raise Changed("schedule %s has changed since it was read" % name)
         connection.execute("update schedule set decided=max(decided, ?) where name=?",
                            (to_text(upto), name))
-        made = []
+        decisions = []
         for span in spans:
             if to_text(span.last) <= row["decided"]:
                 continue
             if span.reason:
                 self._ledger.skip(connection, name, span, now)
             else:
-                made += self._come_due(connection, row, span, now, is_held)
-        return made
+                decisions += self._come_due(connection, row, span, now, is_held)
+        return decisions
 
     def _come_due(self, connection, row, span, now, is_held):
         """A due time has come: it runs, or waits for what `after` names."""
@@ -65,7 +65,7 @@ class Decisions:
     @lazy
     def decide_after(self, connection, agent, now, is_held):
         """Decides the schedules of an agent whose conditions are met, as decide()."""
-        made = []
+        decisions = []
         for row in connection.execute(
                 "select * from schedule where agent=? and enabled and hold_since is null and"
                 " (rule='' or waiting is not null) and name in (select schedule from"
@@ -83,9 +83,10 @@ class Decisions:
                 due += 0.001            # twice in a millisecond
             connection.execute("update schedule set waiting=null, decided=max(decided, ?)"
                                " where name=?", (to_text(due), schedule.name))
-            told = "after %s" % schedule.get("after") if schedule.get("after") else ""
-            made += self._start(connection, schedule, Span(due, due, 1, "", told), now, is_held)
-        return made
+            reason = "after %s" % schedule.get("after") if schedule.get("after") else ""
+            decisions += self._start(connection, schedule, Span(due, due, 1, "", reason), now,
+                                     is_held)
+        return decisions
 
     def _start(self, connection, schedule, span, now, is_held):
         """Makes the session of a due time, as far as `overlap` lets it -> [Made]."""

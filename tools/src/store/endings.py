@@ -91,11 +91,11 @@ class Endings:
             " level, timeout, ?, ?, ?, given, schedule, due, attempt + 1, is_parallel from session"
             " where id=?", (to_text(now), start_at, variables, row["id"])).lastrowid
         self._sessions.put_keywords(connection, session, row["keywords"])
-        told = "attempt %d of %d" % (row["attempt"] + 1, schedule.get("attempts"))
+        count = "attempt %d of %d" % (row["attempt"] + 1, schedule.get("attempts"))
         connection.execute("update session set message=message || ? where id=?",
-                           ("; %s is session %d" % (told, session), row["id"]))
+                           ("; %s is session %d" % (count, session), row["id"]))
         connection.execute("update occurrence set session=?, message=? where session=?",
-                           (session, "%s, before it session %d" % (told, row["id"]), row["id"]))
+                           (session, "%s, before it session %d" % (count, row["id"]), row["id"]))
         return self._sessions.make_ticket(connection, self._sessions.get(connection, session))
 
     def _meet_conditions(self, connection, row, now):

@@ -29,8 +29,8 @@ def migrate(connection, path, kind, label, migrations):
         raise RepositoryError("%s: a SQLite file, but no repository" % label)
     connection.execute("pragma journal_mode=wal")       # a file refused stays as it is
     if version:
-        found = connection.execute("select kind from repository").fetchone()
-        if found is None or found[0] != kind:
+        row = connection.execute("select kind from repository").fetchone()
+        if row is None or row[0] != kind:
             raise RepositoryError("%s: is no %s repository" % (label, kind))
     if 0 < version < newest:
         _copy_beside(connection, path, version)

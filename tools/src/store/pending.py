@@ -17,14 +17,14 @@ def lazy(method):
 class Pending:
     """One request to a writer: method(connection, *arguments) inside the shared transaction.
 
-    Once it is done, then(pending) goes into the Inbox.
+    Once it is done, on_done(pending) goes into the Inbox.
     """
     __slots__ = ("method", "arguments", "deadline", "is_atomic", "is_lazy", "value", "error",
-                 "is_done", "_then", "_inbox", "_lock")
+                 "is_done", "_on_done", "_inbox", "_lock")
 
-    def __init__(self, method, arguments=(), deadline=None, then=None, inbox=None):
+    def __init__(self, method, arguments=(), deadline=None, on_done=None, inbox=None):
         self.method, self.arguments, self.deadline = method, arguments, deadline
-        self._then, self._inbox = then, inbox
+        self._on_done, self._inbox = on_done, inbox
         self.is_atomic = getattr(method, "is_atomic", False)
         self.is_lazy = getattr(method, "is_lazy", False)
         self.value = self.error = None
@@ -36,8 +36,8 @@ class Pending:
         """Done, well or badly: called once, by the writer."""
         self.value, self.error, self.is_done = value, error, True
         self._lock.release()
-        if self._then:
-            self._inbox.put(self._then, self)
+        if self._on_done:
+            self._inbox.put(self._on_done, self)
 
     def result(self):
         """The value once it is on disk; raises what the work or the commit raised."""

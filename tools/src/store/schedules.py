@@ -108,21 +108,21 @@ class StoredSchedules:
         With a rule a scenario leads nowhere: others start it as well, and its own session of the
         last due time may be what the next waits for.
         """
-        seen, left = set(), [schedule.name]
-        while left:
+        seen, to_follow = set(), [schedule.name]
+        while to_follow:
             for kind, name in connection.execute(
                     "select c.kind, c.name from schedule_condition c join schedule s on"
                     " s.name=c.schedule where s.name=? and (s.rule='' or c.kind='schedule')",
-                    (left.pop(),)).fetchall():
+                    (to_follow.pop(),)).fetchall():
                 if name == (schedule.name if kind == "schedule" else schedule.scenario):
                     return True
-                found = connection.execute(
+                rows = connection.execute(
                     "select name from schedule where name=?" if kind == "schedule" else
                     "select distinct s.name from schedule_condition c join schedule s on"
                     " s.name=c.schedule where s.rule='' and s.scenario=?", (name,)).fetchall()
-                new = {row[0] for row in found} - seen
+                new = {row[0] for row in rows} - seen
                 seen |= new
-                left += new
+                to_follow += new
         return False
 
     def add(self, connection, schedule, now):

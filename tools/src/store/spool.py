@@ -137,7 +137,7 @@ class Spools:
     def list_all(self):
         """[(path, session)] of all that are ours."""
         owners, start = own_users(self._path), len(self._path) + len(".spool.")
-        found = [(path, path[start:].partition(".")[0])
+        files = [(path, path[start:].partition(".")[0])
                  for path in glob.glob(glob.escape(self._path) + ".spool.*")]
-        return [(path, int(session)) for path, session in found
+        return [(path, int(session)) for path, session in files
                 if session.isdigit() and is_own(path, owners)]

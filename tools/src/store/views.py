@@ -106,10 +106,11 @@ class Views:
         for scenario, begun, ended in connection.execute(
                 "select scenario, begun, ended from session where status in ('DONE', 'WARNING') and"
                 " begun is not null order by id desc limit 20000"):
-            found = durations.setdefault(scenario, [])
-            if len(found) < 100:
-                found.append(max(0.0, from_text(ended) - from_text(begun)))
-        return {scenario: sorted(found)[len(found) // 2] for scenario, found in durations.items()}
+            newest = durations.setdefault(scenario, [])
+            if len(newest) < 100:
+                newest.append(max(0.0, from_text(ended) - from_text(begun)))
+        return {scenario: sorted(newest)[len(newest) // 2]
+                for scenario, newest in durations.items()}
 
     def list_open(self, connection, agent):
         """[OpenSession] of an agent's sessions that run or are outstanding, in order of

@@ -10,8 +10,8 @@ import tempfile
 from ..base.vocabulary import DONE, ERROR, WARNING
 from ..base.words import shorten
 from ..definitions.kinds import (BOOLEAN, FILLED, Field, Kind, NAMED, SECONDS, TEXT, VALUES,
-                                 VARIABLE_NAME, _check_seconds, _check_value, _refuse, check_items,
-                                 choice, list_of, number)
+                                 VARIABLE_NAME, _check_seconds, _check_value, _refuse, between,
+                                 check_items, choice, list_of)
 from ..definitions.fields import SCHEDULE_FIELDS
 from ..definitions.references import _REFERENCE, find_code_fault, shell_command, substitute
 from ..processes.process import Command, exit_text
@@ -48,12 +48,12 @@ class OsTask:
         "cwd": CWD,
         "env": ENV,
         "stdin": Field(TEXT, meaning="what the process reads on standard input (nothing)"),
-        "ok_codes": Field(list_of(number(-64, 255)), default=[0],
+        "ok_codes": Field(list_of(between(-64, 255)), default=[0],
                           meaning="exit codes that mean DONE"),
-        "warning_codes": Field(list_of(number(-64, 255)), default=[],
+        "warning_codes": Field(list_of(between(-64, 255)), default=[],
                                meaning="exit codes that mean WARNING; all others mean ERROR"),
         "capture": CAPTURE,
-        "nice": Field(number(-20, 19), meaning="added to the process's niceness"),
+        "nice": Field(between(-20, 19), meaning="added to the process's niceness"),
         "umask": Field(Kind(_check_umask, _check_umask, 'octal digits, such as "027"'),
                        meaning="umask of the process (the agent's own)"),
     }
@@ -163,26 +163,26 @@ class EvaluateTask:
 
     def run(self, fields, execution):
         """Numbers are compared as numbers when both sides are."""
-        left, operator = execution.values[fields["variable"]], fields["operator"]
+        value, operator = execution.values[fields["variable"]], fields["operator"]
         right = substitute_all(fields["value"], execution.values)
-        is_true = self._compare(left, operator, right)
+        is_true = self._compare(value, operator, right)
         return TaskResult(DONE, message="" if is_true else "false: %s %s %s" % (
             fields["variable"], operator, right), is_false=not is_true)
 
     @staticmethod
-    def _compare(left, operator, right):
+    def _compare(value, operator, right):
         if operator == "matches":
             try:
-                return re.search(right, left) is not None
+                return re.search(right, value) is not None
             except re.error as error:
                 raise TaskError("%s is no regular expression: %s"
                                 % (shorten(right), error)) from None
         if operator == "in":
             items = (right if isinstance(right, list)
                      else [item.strip() for item in right.split(",")])
-            return any(EvaluateTask._compare(left, "=", item) for item in items)
-        numbers = as_number(left), as_number(right)
-        return OPERATORS[operator](*(numbers if None not in numbers else (left, right)))
+            return any(EvaluateTask._compare(value, "=", item) for item in items)
+        numbers = as_number(value), as_number(right)
+        return OPERATORS[operator](*(numbers if None not in numbers else (value, right)))
 
 
 def _check_delay(value):
@@ -222,7 +222,7 @@ class WaitFileTask:
 
     fields = {
         "path": needed("a file, or a pattern with * ? [...] or **"),
-        "count": Field(number(1, 1000000), default=1, meaning="so many files have to be there"),
+        "count": Field(between(1, 1000000), default=1, meaning="so many files have to be there"),
         "stable_s": Field(SECONDS, default=1, meaning="and must not have changed their size for so "
                           "long"),
         "absent": Field(BOOLEAN, default=False, meaning="true: wait until none is there"),
@@ -233,10 +233,10 @@ class WaitFileTask:
         pattern = substitute(fields["path"], execution.values)
         seen, since = None, None
         while True:
-            found = glob.glob(pattern, recursive=True)
-            now = sorted(each for each in zip(found, map(file_size, found)) if each[1] is not None)
+            paths = glob.glob(pattern, recursive=True)
+            now = sorted(each for each in zip(paths, map(file_size, paths)) if each[1] is not None)
             if fields["absent"]:
-                if not found:
+                if not paths:
                     return TaskResult(DONE)
             elif len(now) < fields["count"]:
                 seen = None

@@ -7,7 +7,8 @@ import sys
 
 from ..base.vocabulary import DONE, WARNING
 from ..base.words import shorten
-from ..definitions.kinds import BOOLEAN, FILLED, Field, Kind, TEXT, _refuse, choice, list_of, number
+from ..definitions.kinds import (BOOLEAN, FILLED, Field, Kind, TEXT, _refuse, between, choice,
+                                 list_of)
 from ..base.files import written_beside
 from .task import TaskError, needed, task_type, to_number
 from .data import DatabaseTask, SCHEMA, pieces
@@ -105,7 +106,7 @@ class LoadCsvTask(DatabaseTask):
         "types": Field(Kind(_check_types, _refuse, "an object: column to integer, real or text"),
                        default={}, meaning="types of columns (text)"),
         "delimiter": DELIMITER, "encoding": ENCODING,
-        "max_errors": Field(number(0, 10 ** 9), default=0,
+        "max_errors": Field(between(0, 10 ** 9), default=0,
                             meaning="so many bad rows are passed over; one more fails the task"),
         "error_table": Field(FILLED, meaning="a table that takes the bad rows: line, reason, text"),
     }
@@ -191,12 +192,12 @@ def convert(row, converters, names):
         return "line contains NUL"
     try:
         text.encode()
-        for index, kind, told in converters:
+        for index, kind, wording in converters:
             row[index] = kind(row[index]) if row[index] else None
     except UnicodeEncodeError:
         return "bytes that the encoding does not have"
     except ValueError:
-        return "%s: %s is no %s" % (names[index], shorten(row[index]), told)
+        return "%s: %s is no %s" % (names[index], shorten(row[index]), wording)
     return None
 
 

@@ -9,27 +9,27 @@ import zipfile
 
 from ..base.vocabulary import DONE
 from ..base.words import shorten
-from ..definitions.kinds import BOOLEAN, Field, number
+from ..definitions.kinds import BOOLEAN, Field, between
 from ..base.files import name_beside, naming, written_beside
 from .task import TaskError, helper_task, needed
 
 
 def matching(pattern):
     """What a pattern, or a plain path, matches. TaskError when that is nothing."""
-    found = [pattern] if os.path.lexists(pattern) else sorted(glob.glob(pattern, recursive=True))
-    if not found:
+    paths = [pattern] if os.path.lexists(pattern) else sorted(glob.glob(pattern, recursive=True))
+    if not paths:
         raise TaskError("no file matches %s" % pattern)
-    return found
+    return paths
 
 
 def destinations(pattern, to, overwrite):
     """[(from, to)]: into a folder when `to` is one, ends in a slash, or several files match."""
-    found = matching(pattern)
-    is_folder = os.path.isdir(to) or to.endswith("/") or len(found) > 1
+    paths = matching(pattern)
+    is_folder = os.path.isdir(to) or to.endswith("/") or len(paths) > 1
     if is_folder:
         os.makedirs(to, exist_ok=True)
     pairs = [(path, os.path.join(to, os.path.basename(path.rstrip("/"))) if is_folder else to)
-             for path in found]
+             for path in paths]
     targets = [target for _, target in pairs]
     for path, target in pairs:
         if targets.count(target) > 1:
@@ -112,10 +112,10 @@ def copy_or_move(given):
 @helper_task("delete", {"path": needed("a file or folder, or a pattern")})
 def delete(given):
     """Deletes what a pattern matches; nothing to delete is no error."""
-    found = [given["path"]] if os.path.lexists(given["path"]) else glob.glob(given["path"])
-    for path in found:
+    paths = [given["path"]] if os.path.lexists(given["path"]) else glob.glob(given["path"])
+    for path in paths:
         remove(path)
-    return {"status": DONE, "rows": len(found)}
+    return {"status": DONE, "rows": len(paths)}
 
 
 @helper_task("mkdir", {"path": needed("the folder")})
@@ -133,9 +133,9 @@ ZIP_OPTIONS = {"strict_timestamps": False} if sys.version_info >= (3, 8) else {}
 def pack(given):
     """Packs what a pattern matches; names in the archive count from the pattern's folder."""
     names = []
-    for found in matching(given["from"]):
-        base = os.path.dirname(found.rstrip("/")) or "."
-        names += [(path, os.path.relpath(path, base)) for path in files_below(found)
+    for source in matching(given["from"]):
+        base = os.path.dirname(source.rstrip("/")) or "."
+        names += [(path, os.path.relpath(path, base)) for path in files_below(source)
                   if os.path.realpath(path) != os.path.realpath(given["to"])]
     with written_beside(given["to"]) as file, \
             zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, **ZIP_OPTIONS) as archive:
@@ -155,7 +155,7 @@ def files_below(path):
 
 @helper_task("unzip", {
     "from": needed("the archive"), "to": needed("the folder that it is unpacked into"),
-    "max_bytes": Field(number(1, 1 << 50), default=1 << 40,
+    "max_bytes": Field(between(1, 1 << 50), default=1 << 40,
                        meaning="one that would become larger is not unpacked")})
 def unpack(given):
     """Unpacks an archive; nothing when a name would leave the folder or it is too large: all names

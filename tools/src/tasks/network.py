@@ -10,7 +10,7 @@ from typing import NamedTuple, Optional
 
 from ..base.vocabulary import DONE, WARNING
 from ..base.words import one_line
-from ..definitions.kinds import FILLED, Field, TEXT, VARIABLE_NAME, list_of, number
+from ..definitions.kinds import FILLED, Field, TEXT, VARIABLE_NAME, between, list_of
 from ..definitions.fields import MAIL_TLS
 from ..base.files import written_beside
 from .task import ENVIRONMENT, HelperTask, TaskError, as_value, needed, task_type
@@ -200,11 +200,11 @@ class HttpTask(HelperTask):
         "method": Field(FILLED, default="GET", meaning="method of the request"),
         "headers": Field(ENVIRONMENT, default={}, meaning="headers of the request"),
         "body": Field(TEXT, meaning="what is sent (nothing)"),
-        "expect": Field(list_of(number(100, 599)), default=[200],
+        "expect": Field(list_of(between(100, 599)), default=[200],
                         meaning="statuses that mean DONE; all others mean ERROR"),
         "save": Field(FILLED, meaning="a file that takes the answer"),
         "capture": Field(VARIABLE_NAME, meaning="takes the answer"),
-        "attempts": Field(number(1, 1000), default=1,
+        "attempts": Field(between(1, 1000), default=1,
                           meaning="how often it is tried, a second apart"),
     }
 

@@ -79,10 +79,10 @@ def substitute_all(value, values):
     return value
 
 
-def as_value(data, told):
+def as_value(data, what):
     """Bytes as the value of a variable. TaskError when it takes no more than their beginning."""
     if len(data) > MAX_CAPTURE:
-        raise TaskError("%s over %d bytes, more than a variable takes" % (told, MAX_CAPTURE))
+        raise TaskError("%s over %d bytes, more than a variable takes" % (what, MAX_CAPTURE))
     return data.decode("utf-8", "replace").replace("\0", "")
 
 

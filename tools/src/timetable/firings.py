@@ -112,13 +112,13 @@ class Firings:
         """The first local time of the rule from `local` on, as if the zone never changed,
         or None."""
         day, second = divmod(local, DAY)
-        found = self.window.next_day(self.rule.days, day)
-        if found == day:
+        due_day = self.window.next_day(self.rule.days, day)
+        if due_day == day:
             place = self.times.count_before(second)
             if place < self.times.size:
                 return day * DAY + self.times.get_nth(place)
-            found = self.window.next_day(self.rule.days, day + 1)
-        return None if found is None else found * DAY + self.times.get_nth(0)
+            due_day = self.window.next_day(self.rule.days, day + 1)
+        return None if due_day is None else due_day * DAY + self.times.get_nth(0)
 
     def _count_local(self, low, high):
         """How many local times of the rule are in [low, high)."""

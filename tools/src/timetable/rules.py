@@ -208,13 +208,13 @@ def _parse_field(what, text, low, high, names=(), hint=""):
             if pattern.match(item):
                 raise CalendarError("%s '%s': %s" % (what, item or text, reason))
         body, slash, step = item.partition("/")
-        left, dash, right = body.partition("-")
-        first = low if body == "*" else read(left)
+        start, dash, right = body.partition("-")
+        first = low if body == "*" else read(start)
         last = top if slash or body == "*" else first
         if dash:
             last = 7 if right == "sun" and first else read(right)
         if last < first:
             raise CalendarError("%s '%s': ranges do not wrap; write two, like %s-%s,%s-%s"
-                                % (what, item, left, top, low, right))
+                                % (what, item, start, top, low, right))
         numbers.update(range(first, last + 1, int(step or 1)))
     return sorted(numbers)

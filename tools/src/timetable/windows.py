@@ -131,16 +131,16 @@ def _parse_hours(text):
 @functools.lru_cache(maxsize=256)
 def _parse_dates(text):
     """(starts, ends) of the stretches of days in a list of dates and ranges `a..b`."""
-    starts, ends, found = [], [], []
+    starts, ends, spans = [], [], []
     for item in filter(None, text.split(",")):
         if not item[0].isdigit():
             raise CalendarError("'%s' is neither a date YYYY-MM-DD, a range a..b, nor a calendar "
                                 "that exists" % item)
         first, dots, last = item.partition("..")
-        found.append((parse_day(first.strip()), parse_day(last.strip() if dots else first)))
-        if found[-1][1] < found[-1][0]:
+        spans.append((parse_day(first.strip()), parse_day(last.strip() if dots else first)))
+        if spans[-1][1] < spans[-1][0]:
             raise CalendarError("range '%s' ends before it begins" % item)
-    for first, last in sorted(found):
+    for first, last in sorted(spans):
         if ends and first <= ends[-1] + 1:
             ends[-1] = max(ends[-1], last)
         else:
