@@ -4107,6 +4107,7 @@ def network_file_system(path):
 # ======================================================================================
 
 READERS = 8             # idle reading connections kept a file
+READ_S = 5.0            # how long a closing waits for who reads
 
 
 class Connections:
@@ -4124,7 +4125,9 @@ class Connections:
         self.count = 0                  # writing connections that there have been
         self._is_replaceable = is_replaceable
         self._inode = None
-        self._readers, self._is_closing = collections.deque(), False
+        self._readers = collections.deque()         # that nobody reads with now
+        self._reading, self._is_closing = 0, False
+        self._read = threading.Condition()          # for these two
         self._writer = None
 
     def _connect(self):
@@ -4186,6 +4189,10 @@ class Connections:
         """A connection to read with; nobody else uses it meanwhile. RepositoryError."""
         if self.is_gone:
             raise RepositoryGone("%s: %s" % (self.label, self.gone_reason))
+        with self._read:
+            if self._is_closing:
+                raise RepositoryGone("%s: is closed" % self.label)
+            self._reading += 1
         connection = None
         try:
             if self._inode not in (None, self._find_inode()):
@@ -4210,6 +4217,9 @@ class Connections:
                     self._readers.append(connection)
                 else:
                     connection.close()
+            with self._read:
+                self._reading -= 1
+                self._read.notify_all()
 
     def drop_writer(self):
         """Closes the writing connection, if there is one."""
@@ -4227,8 +4237,12 @@ class Connections:
                 return
 
     def close(self):
-        """Closes them; what is still read with is closed when that is over."""
-        self._is_closing = True
+        """Closes them, the writing one last: it takes the -wal along. Who reads now is waited for,
+        READ_S seconds at most; what is read with longer is closed when that is over."""
+        with self._read:
+            if not self._is_closing:
+                self._is_closing = True
+                self._read.wait_for(lambda: not self._reading, READ_S)
         self.drop_readers()
         self.drop_writer()
 

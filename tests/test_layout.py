@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "sqlite3": {"store", "tasks/data.py"},
     "socket": {"server", "client", "tasks/network.py"},
     "socketserver": {"server"},
-    "threading": {"store/writer.py", "store/pending.py", "processes", "runtime", "scheduling",
+    "threading": {"store/writer.py", "store/pending.py", "store/connections.py", "processes", "runtime", "scheduling",
                   "agent", "server"},
 }
 TO_DATA_SERVERS = ("tasks/data.py", "tasks/csvfiles.py")
