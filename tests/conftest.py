@@ -412,3 +412,12 @@ def make_inside(tmp_path):
 def inside(make_inside):
     """A running agent in the test's own process, with fresh repositories."""
     return make_inside().start()
+
+
+@pytest.fixture
+def site(tmp_path):
+    """The schedules of an agent without threads, the clock in the test's hand."""
+    from support.site import Site
+    made = Site(tmp_path)
+    yield made
+    made.stop()

@@ -1,0 +1,504 @@
+"""agentcli.py import --crontab: what lines of crontabs become, and crontabs as they are found in a real agent."""
+import json
+import os
+import re
+import sys
+import time
+
+import pytest
+
+import agent as agent_module
+from conftest import TOP, wait_for
+from support.client import objects, run
+
+sys.path.insert(0, str(TOP / "tools"))
+
+from agentcli import get_user, make_crontab, program_of, split_input, literal     # noqa: E402
+
+USER = get_user()
+PATHS = "PATH=/usr/local/sbin:/usr/local/bin:/sbin:/bin:/usr/sbin:/usr/bin\n"
+# file -> (text, the names of what is carried over for root, numbers of the lines that are not)
+SHIPPED = {
+    "crontab": ("""\
+# /etc/crontab: system-wide crontab
+# Unlike any other crontab you don't have to run the `crontab'
+# command to install the new version when you edit this file
+# and files in /etc/cron.d. These files also have username fields,
+# that none of the other crontabs do.
+
+SHELL=/bin/sh
+PATH=/usr/local/sbin:/usr/local/bin:/sbin:/bin:/usr/sbin:/usr/bin
+
+# .---------------- minute (0 - 59)
+# |  .------------- hour (0 - 23)
+# *  *  *  *  * user-name command to be executed
+17 *\t* * *\troot    cd / && run-parts --report /etc/cron.hourly
+25 6\t* * *\troot\ttest -x /usr/sbin/anacron || ( cd / && run-parts --report /etc/cron.daily )
+47 6\t* * 7\troot\ttest -x /usr/sbin/anacron || { cd / && run-parts --report /etc/cron.weekly; }
+52 6\t1 * *\troot\ttest -x /usr/sbin/anacron || ( cd / && run-parts --report /etc/cron.monthly )
+#
+""", "crontab.cron.hourly crontab.cron.daily crontab.cron.weekly crontab.cron.monthly", ()),
+    "0hourly": ("""\
+# Run the hourly jobs
+SHELL=/bin/bash
+PATH=/sbin:/bin:/usr/sbin:/usr/bin
+MAILTO=root
+01 * * * * root run-parts /etc/cron.hourly
+""", "0hourly.cron.hourly", ()),
+    "e2scrub_all": ("""\
+30 3 * * 0 root test -e /run/systemd/system || SERVICE_MODE=1 /usr/lib/x86_64-linux-gnu/e2fsprogs/e2scrub_all_cron
+10 3 * * * root test -e /run/systemd/system || SERVICE_MODE=1 /sbin/e2scrub_all -A -r
+""", "e2scrub_all.e2scrub_all_cron e2scrub_all", ()),
+    "sysstat": ("""\
+# The first element of the path is a directory where the debian-sa1
+# script is located
+PATH=/usr/lib/sysstat:/usr/sbin:/usr/sbin:/usr/bin:/sbin:/bin
+
+# Activity reports every 10 minutes everyday
+5-55/10 * * * * root command -v debian-sa1 > /dev/null && debian-sa1 1 1
+
+# Additional run at 23:59 to rotate the statistics file
+59 23 * * * root command -v debian-sa1 > /dev/null && debian-sa1 60 2
+""", "sysstat.debian-sa1 sysstat.debian-sa1-2", ()),
+    "php": ("""\
+# Look for and purge old sessions every 30 minutes
+09,39 *     * * *     root   [ -x /usr/lib/php/sessionclean ] && if [ ! -d /run/systemd/system ]; then \
+/usr/lib/php/sessionclean; fi
+""", "php.sessionclean", ()),
+    "certbot": ("SHELL=/bin/sh\n" + PATHS + """
+0 */12 * * * root test -x /usr/bin/certbot -a \\! -d /run/systemd/system && perl -e 'sleep int(rand(43200))' && \
+certbot -q renew --no-random-sleep-on-renew
+""", "certbot", ()),
+    "mdadm": ("""\
+57 0 * * 0 root if [ -x /usr/share/mdadm/checkarray ] && [ $(date +\\%d) -le 7 ]; then \
+/usr/share/mdadm/checkarray --cron --all --idle --quiet; fi
+""", "mdadm.checkarray", ()),
+    "zfsutils-linux": (PATHS + """
+24 0 1-7 * * root if [ $(date +\\%w) -eq 0 ] && [ -x /usr/lib/zfs-linux/trim ]; then /usr/lib/zfs-linux/trim; fi
+24 0 8-14 * * root if [ $(date +\\%w) -eq 0 ] && [ -x /usr/lib/zfs-linux/scrub ]; then /usr/lib/zfs-linux/scrub; fi
+""", "zfsutils-linux.trim zfsutils-linux.scrub", ()),
+    "popularity-contest": ("SHELL=/bin/sh\n" + PATHS + """\
+33 19 * * *   root    test -x /etc/cron.daily/popularity-contest && /etc/cron.daily/popularity-contest --crond
+""", "popularity-contest", ()),
+    "anacron": ("SHELL=/bin/sh\n" + PATHS + """
+30 7-23 * * *   root\t[ -x /etc/init.d/anacron ] && if [ ! -d /run/systemd/system ]; then \
+/usr/sbin/invoke-rc.d anacron start >/dev/null; fi
+""", "anacron.invoke-rc.d", ()),
+    "amavisd-new": ("""\
+#
+#  SpamAssassin maintenance for amavisd-new
+#
+# m h dom mon dow user  command
+18 */3\t* * *\tamavis\ttest -e /usr/sbin/amavisd-new-cronjob && /usr/sbin/amavisd-new-cronjob sa-sync
+24 1\t* * *\tamavis\ttest -e /usr/sbin/amavisd-new-cronjob && /usr/sbin/amavisd-new-cronjob sa-clean
+""", "", (5, 6)),
+    "ntpsec": ("""\
+25 6     * * * root if [ ! -d /run/systemd/system ] && [ -x /usr/libexec/ntpsec/rotate-stats ] ; then \
+/usr/libexec/ntpsec/rotate-stats ; fi
+""", "ntpsec.rotate-stats", ()),
+    "logcheck": (PATHS + """\
+MAILTO=root
+
+@reboot         logcheck    if [ -x /usr/sbin/logcheck ]; then nice -n10 /usr/sbin/logcheck -R; fi
+2 * * * *       logcheck    if [ -x /usr/sbin/logcheck ]; then nice -n10 /usr/sbin/logcheck; fi
+
+# EOF
+""", "", (4, 5)),
+    "munin": ("""\
+MAILTO=root
+
+@reboot         root  if [ ! -d /var/run/munin ]; then /bin/bash -c 'perms=(`/usr/sbin/dpkg-statoverride --list \
+/var/run/munin`); mkdir /var/run/munin; if [ ! -z "$perms" ]; then chown ${perms[0]}:${perms[1]} /var/run/munin; fi'; fi
+*/5 * * * *     munin if [ -x /usr/bin/munin-cron ]; then /usr/bin/munin-cron; fi
+27 03 * * *     root htmldir=${htmldir:-/var/cache/munin/www}; if [ -d "$htmldir" ]; then find "$htmldir/" -type f \
+-name "*.html" -mtime +30 -delete; fi
+""", "munin.bash munin.find", (4,)),
+    "atop": ("""\
+PATH=/bin:/usr/bin:/sbin:/usr/sbin
+# daily restart of atop at midnight
+0 0 * * * root if [ -d "/run/systemd/system" ]; then systemctl restart atop; else /usr/share/atop/atop.daily & : ; fi
+""", "atop.systemctl", ()),
+    "btrfsmaintenance": ("-*/15 * * * *   root  test -x /usr/lib/atsar/atsa1 && /usr/lib/atsar/atsa1\n",
+                         "btrfsmaintenance.atsa1", ()),
+}
+
+
+def read(text, path="nightly", is_system=None, user="me"):
+    """The Crontab of a text, imported by `user`, whose home is /home/me."""
+    data = text if isinstance(text, bytes) else text.encode()
+    return make_crontab(path, is_system, user, "/home/me").read(data)
+
+
+def task_of(text):
+    """The task of the last entry."""
+    return read(text).entries[-1].scenario["steps"][0]["tasks"][0]
+
+
+def schedule_of(text):
+    """The schedule of the last entry."""
+    return read(text).entries[-1].schedule
+
+
+def told(crontab):
+    """What is said about lines: `number reason`."""
+    return ["%d %s" % (line.number, reason) for line, reason in sorted(crontab.notes)]
+
+
+# ---- what a line becomes ---------------------------------------------------------------------------------------------
+
+def test_an_entry_becomes_a_scenario_and_a_schedule():
+    crontab = read("# m h dom mon dow\n\n  0 2 * * mon-fri  /opt/bin/load.sh --all # tonight\n")
+    entry, = crontab.entries
+    assert entry.line == (3, "0 2 * * mon-fri  /opt/bin/load.sh --all # tonight") and crontab.notes == []
+    assert crontab.document() == {
+        "scenarios": [{"name": "nightly.load.sh", "version": "001", "steps": [{"name": "main", "tasks": [
+            {"type": "os", "command": "/opt/bin/load.sh --all # tonight", "cwd": "/home/me",
+             "env": {"SHELL": "/bin/sh", "HOME": "/home/me", "LOGNAME": "me", "USER": "me"}}]}]}],
+        "schedules": [{"name": "nightly.load.sh", "scenario": "nightly.load.sh", "version": "001", "keywords": "cron",
+                       "rule": "cron 0 2 * * mon-fri", "overlap": "parallel", "misfire": "skip"}]}
+
+
+@pytest.mark.parametrize("line, name, value", [
+    ("A=b", "A", "b"), ("A = b c  ", "A", "b c"), ("A=\tb", "A", "b"), ('A="b "', "A", "b "), ("A=' b'  ", "A", " b"),
+    ("A=", "A", ""), ('A=""', "A", ""), ('"A"=b', "A", "b"), ("'A' = b", "A", "b"), ("A=it's", "A", "it's"),
+    ("A=b=c", "A", "b=c"), ("A='say \"b\"'", "A", 'say "b"'), ("A=$HOME/x", "A", "$HOME/x"), ("A=b # c", "A", "b # c"),
+    ("A=${HOME}", "A", "$${HOME}"), ("A=50%", "A", "50%"), ("PATH=/a:/b", "PATH", "/a:/b"), ("A.b-c=1", "A.b-c", "1"),
+    ("LOGNAME=you", "LOGNAME", "me"), ("USER=you", "USER", "me"), ("CRON_TZ=UTC", "CRON_TZ", "UTC")])
+def test_settings(line, name, value):
+    crontab = read(line + "\n* * * * * x\n")
+    assert crontab.notes == [] and len(crontab.entries) == 1
+    assert task_of(line + "\n* * * * * x\n")["env"][name] == value
+
+
+def test_a_setting_holds_for_the_entries_below_it():
+    crontab = read("* * * * * a\nX=1\n* * * * * b\nX=2\n@daily X=3 c\n")
+    environments = [entry.scenario["steps"][0]["tasks"][0]["env"] for entry in crontab.entries]
+    assert [environment.get("X") for environment in environments] == [None, "1", "2"]
+    assert task_of("X=2\n@daily X=3 c")["command"] == "X=3 c"
+
+
+def test_settings_that_mean_something_to_cron():
+    assert task_of("HOME=/srv\n* * * * * x")["cwd"] == "/srv"
+    assert task_of("SHELL=/bin/bash\n* * * * * a ${b}\\%")["command"] == ["/bin/bash", "-c", "a $${b}%"]
+    assert task_of("SHELL=/bin/sh\n* * * * * x")["command"] == "x"
+    assert "timezone" not in schedule_of("* * * * * x")
+    assert schedule_of("CRON_TZ=Europe/Zurich\n* * * * * x")["timezone"] == "Europe/Zurich"
+    assert "timezone" not in schedule_of("CRON_TZ=Europe/Zurich\nCRON_TZ=\n* * * * * x")
+    assert schedule_of("RANDOM_DELAY=5\n* * * * * x")["jitter"] == 300
+    assert "jitter" not in schedule_of("RANDOM_DELAY=5\nRANDOM_DELAY=\n* * * * * x")
+    assert told(read("MAILTO=\"\"\nMAILTO=me\n* * * * * x")) == [
+        "2 nothing is mailed; what a command prints is kept in its session's log"]
+    crontab = read("RANDOM_DELAY=some\n* * * * * x")
+    assert told(crontab) == ["1 must be whole minutes"] and "jitter" not in crontab.entries[0].schedule
+
+
+@pytest.mark.parametrize("text, command, data", [
+    ("cat", "cat", ""), ("cat%", "cat", ""), ("cat%a", "cat", "a\n"), ("cat%a%b", "cat", "a\nb\n"),
+    ("cat%a%", "cat", "a\n"), ("cat%%", "cat", "\n"), ("cat%a%%b", "cat", "a\n\nb\n"), ("cat% a ", "cat", " a \n"),
+    ("date +\\%d", "date +%d", ""), ("date +\\%d%x\\%y", "date +%d", "x%y\n"), ("a\\b", "a\\b", ""),
+    ("a\\", "a\\", ""), ("a\\\\%b", "a\\\\", "b\n"), ("a\\\\\\%b", "a\\\\%b", ""), ("cat%a\\b", "cat", "a\\b\n"),
+    ('mail -s "It\'s 10pm" joe%Joe,%%Where are your kids?%', 'mail -s "It\'s 10pm" joe',
+     "Joe,\n\nWhere are your kids?\n")])
+def test_percent(text, command, data):
+    assert split_input(text) == (command, data)
+    task = task_of("* * * * * " + text)
+    assert (task["command"], task.get("stdin", "")) == (command, data)
+
+
+@pytest.mark.parametrize("text", [
+    "echo $HOME ${HOME} $${HOME} $$${HOME} $$", "${x:-y} ${#x} ${x%.*} ${} ${1} ${a[0]}", "$(x) `y` $${ $ {x} $$ ${x",
+    "${SESSION} $${SESSION} ${VAR_x}"])
+def test_what_the_agent_would_substitute(text):
+    assert agent_module.shell_command(literal(text)) == text
+    assert agent_module.substitute(literal(text), {}) == text
+
+
+@pytest.mark.parametrize("when, rule, others", [
+    ("*/5\t0  1,15 * sun", "cron */5 0 1,15 * sun", {}), ("-*/15 * * * *", "cron */15 * * * *", {}),
+    ("@daily", "cron @daily", {}), ("@midnight", "cron @midnight", {}), ("@reboot", "startup", {"misfire": None}),
+    ("@every_minute", "every 1m", {}), ("@every_second", "every 1s", {}), ("@90", "every 90s", {"overlap": "skip"})])
+def test_rules(when, rule, others):
+    schedule = schedule_of(when + " x")
+    wanted = dict({"rule": rule, "overlap": "parallel", "misfire": "skip"}, **others)
+    assert {name: schedule.get(name) for name in wanted} == wanted
+    agent_module.parse_rule(schedule["rule"])
+
+
+@pytest.mark.parametrize("line, reason", [
+    ("* * * * *", "no entry"), ("* * * * x", "no entry"), ("* * * * * %x", "no entry"), ("@daily", "no entry"),
+    ("x", "no entry"), ("A=\"b", "no entry"), ("* * * * * * x", "sixth field"), ("* * * * * -n x", "options"),
+    ("0~30 * * * * x", "random time"), (b"* * * * * \xfcber", "is not UTF-8"), (b"A=\xff", "is not UTF-8")])
+def test_what_cannot_be_carried_over(line, reason):
+    data = line if isinstance(line, bytes) else line.encode()
+    crontab = read(b"# \xfc\n" + data + b"\n* * * * * y\n")
+    note, = told(crontab)
+    assert note.startswith("2 ") and reason in note
+    assert (crontab.left_out, [entry.line.number for entry in crontab.entries]) == (1, [3])
+
+
+def test_forms_of_the_file():
+    for text in ("", "\n", "# only\n\t \n", "A=1"):
+        assert read(text).document() == {"scenarios": [], "schedules": []} and not read(text).notes
+    assert task_of("A=1\r\n0 0 * * * x\r\n")["env"]["A"] == "1"
+    assert task_of("A=1\r\n0 0 * * * x\r\n")["command"] == "x"
+    assert task_of("\ufeff \t0 0 * * *\tx  y ")["command"] == "x  y "
+    assert task_of("0 0 * * * \u00fcber \u20ac")["command"] == "\u00fcber \u20ac"
+
+
+# ---- whose it is -----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("path, is_system, carried", [
+    ("/etc/crontab", None, True), ("/etc/cron.d/php", None, True), ("/srv/copy/cron.d/php", None, True),
+    ("/etc/crontab", False, False), ("crontab", None, False), ("crontab", True, True), ("-", None, False),
+    ("-", True, True), ("/etc/cron.daily/php", None, False)])
+def test_what_is_a_system_crontab(path, is_system, carried):
+    task = read("* * * * * me x y\n", path, is_system).entries[0].scenario["steps"][0]["tasks"][0]
+    assert task["command"] == ("x y" if carried else "me x y")
+
+
+def test_users():
+    crontab = read("1 * * * * me a\n2 * * * * you b\n3 * * * * me:wheel c\n4 * * * * me/daemon d\n5 * * * * me\n"
+                   "6 * * * *\n@daily me e\n", is_system=True)
+    assert [entry.line.number for entry in crontab.entries] == [1, 7]
+    assert told(crontab) == [
+        "%d is of user %s, and the agent does not change users" % pair
+        for pair in ((2, "you"), (3, "me:wheel"), (4, "me/daemon"))] + [
+            "%d is no entry: five fields or an @ word, a user, a command" % number for number in (5, 6)]
+
+
+@pytest.mark.parametrize("folder", ["/var/spool/cron/crontabs", "/var/spool/cron", "/var/spool/cron/tabs",
+                                    "/var/cron/tabs"])
+def test_the_crontab_of_another_user(folder):
+    assert len(read("* * * * * x", folder + "/me").entries) == 1
+    assert told(read("* * * * * x", folder + "/you")) == ["1 is of user you, and the agent does not change users"]
+
+
+def test_a_user_before_the_command():
+    def found(text, path="nightly", is_system=None):
+        field = read(text, path, is_system).find_user_field(("root", "me").__contains__)
+        return field and "%d %s" % (field[0].number, field[1])
+    assert found("A=1\n17 * * * * root cd /\n") == "2 root"
+    assert found("@daily me:wheel x\n@daily root/daemon x\n") == "1 me:wheel"
+    assert found("@daily x\n@daily me x\n@daily root x\n") == "2 me"
+    assert found("@daily x\n@daily me x\n") is None               # as many as not
+    for text in ("", "@daily me\n", "@daily /me x\n", "@daily x me\n", "1~2 * * * * me x\n"):
+        assert found(text) is None
+    assert found("@daily me x\n", "/etc/cron.d/a") is None and found("@daily me x\n", is_system=True) is None
+
+
+# ---- names -----------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("command, name", [
+    ("backup", "backup"), ("/opt/x/backup.sh -v /data", "backup.sh"), ("$HOME/bin/go", "go"), ("~/bin/go", "go"),
+    ('"$HOME/bin/go" now', "go"), ("A=1 B='2 3' go", "go"), ("nice -n 19 ionice -c3 /usr/bin/go", "go"),
+    ("timeout 60s go", "go"), ("cd /srv/app && ./run.sh 2>&1 | logger", "run.sh"), ("cd /srv/app; go", "go"),
+    ("python3 -u /srv/load.py", "load.py"), ("python3 -m pack.age", "pack.age"), ("/usr/bin/env perl x.pl", "x.pl"),
+    ("cd /srv && php artisan schedule:run >> /dev/null 2>&1", "artisan"), ("wget -q -O - http://x/", "wget"),
+    ("test -x /a && b", "b"), ("[ -x /a ] || exit 0; b", "b"), ("[ `date +x` = y ] && b", "b"),
+    (". ~/.profile; b", "b"), ("for x in 1 2; do b $x; done", "b"), ("if true; then bash -c 'a b'; fi", "true"),
+    (">/dev/null b", "b"), ("(b)", "b"), ("echo hello", "echo"), ("bash -c 'a b'", "bash"), ("'$x", "x"),
+    ("+", "command"), ("m\u00fcll", "m_ll"), ("x" * 200, "x" * 50)])
+def test_what_a_command_goes_by(command, name):
+    assert program_of(command) == name
+
+
+def names(text, path="nightly"):
+    """The names of a crontab's scenarios and schedules."""
+    entries = read(text, path).entries
+    assert all(entry.scenario["name"] == entry.schedule["name"] == entry.schedule["scenario"] for entry in entries)
+    return [entry.schedule["name"] for entry in entries]
+
+
+def test_names():
+    a, b, c = ("0 %d * * * %s\n" % pair for pair in enumerate("abc"))
+    assert names(a + b) == ["nightly.a", "nightly.b"] and names(c + a + b)[1:] == names(a + b)
+    assert names(a + a + b + a) == ["nightly.a", "nightly.a-2", "nightly.b", "nightly.a-3"]
+    assert names(a + "1~2 * * * * a\n" + a) == ["nightly.a", "nightly.a-2"]
+    assert names("* * * * * a\n* * * * * a-2\n* * * * * a\n") == ["nightly.a", "nightly.a-2", "nightly.a-3"]
+    assert names(a, "-") == ["CRON.a"] and names(a, "/x/a") == ["a"] and names(a, "/x/.cron tab") == ["cron_tab.a"]
+    assert all(agent_module.check_name(name) for name in names("* * * * * " + "x" * 200, "y" * 200))
+
+
+# ---- crontabs as they are shipped ------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", sorted(SHIPPED))
+def test_a_shipped_crontab(name):
+    text, carried, left_out = SHIPPED[name]
+    crontab = read(text, "/etc/" + ("" if name == "crontab" else "cron.d/") + name, user="root")
+    assert " ".join(entry.schedule["name"] for entry in crontab.entries) == carried
+    assert [line.number for line, reason in crontab.notes if "is of user" in reason] == list(left_out)
+    assert crontab.left_out == len(left_out)
+    assert len(crontab.notes) == len(left_out) + text.count("MAILTO=root")
+
+
+def test_shipped_crontabs_in_an_agent(agent, tmp_path):
+    folder = tmp_path / "cron.d"
+    folder.mkdir()
+    for name, (text, _, _) in SHIPPED.items():
+        (folder / name).write_text(re.sub(r"\broot\b", USER, text))
+    paths = [str(folder / name) for name in sorted(SHIPPED)]
+    result = run(agent.port, "import", "--crontab", *paths)
+    assert result.status == 0, result
+    counts = [(len(carried.split()), len(left_out)) for _, (_, carried, left_out) in sorted(SHIPPED.items())]
+    assert result.out == "".join("scenarios=%d schedules=%d left_out=%d\n" % (n, n, left) for n, left in counts)
+    assert "amavisd-new:5: is of user amavis, and the agent does not change users: 18 */3\\t* * *" in result.err
+    rows = {row["name"]: row for row in agent.rows("SCHED LIST")}
+    assert set(rows) == {name for _, carried, _ in SHIPPED.values() for name in carried.split()}
+    assert [name for name, row in rows.items() if not row["next"]] == ["munin.bash"]        # @reboot
+    again = run(agent.port, "import", "--crontab", *paths)
+    assert again.out == re.sub("(scenarios|schedules)=[0-9]+", r"\1=0", result.out) and again.err == result.err
+
+
+# ---- with an agent ---------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/../bin/sh"])       # a string, and a list without the agent's shell
+def test_an_entry_is_executed(agent, tmp_path, shell):
+    text = """\
+SHELL = %s
+HOME = "%s"
+WORD="two  words"
+BRACED = ${HOME}
+0 2 * * * cat; pwd; echo "$WORD ${BRACED} ${NO:-none} $LOGNAME"; test "$${X}" = "$$"'{X}' && date +\\%%\\%%%%a%% b \\%%
+""" % (shell, tmp_path)
+    result = run(agent.port, "import", "--crontab", "-", input=text.encode())
+    assert (result.status, result.out, result.err) == (0, "scenarios=1 schedules=1 left_out=0\n", "")
+    assert agent.ok("EXEC CRON.cat -SYNC")["status"] == "DONE"
+    assert agent.log_texts(1001) == ["a", " b %", str(tmp_path), "two  words ${HOME} none " + USER, "%"]
+    assert agent.rows("SCHED LIST")[0]["rule"] == "cron 0 2 * * *"
+
+
+def test_lines_that_the_agent_refuses(agent):
+    text = (b"0 1 * * * a\n61 1 * * * b\n@sometimes c\nCRON_TZ=Mars\n0 2 * * * d\nCRON_TZ=\nHOME=\n@daily e\n"
+            b"HOME=/\n@daily f")
+    result = run(agent.port, "import", "--crontab", "-", "--json", input=text)
+    assert result.status == 0 and json.loads(result.out) == {"scenarios": 2, "schedules": 2, "left_out": 4}
+    found = [re.match(r"agentcli: CRON:(\d+): .*: (.+)$", line).groups() for line in result.err.splitlines()[:-1]]
+    assert result.err.endswith("\nagentcli: CRON: lines left out: 4; carried over: 2\n")
+    assert found == [("2", "61 1 * * * b"), ("3", "@sometimes c"), ("5", "0 2 * * * d"), ("8", "@daily e")]
+    assert "CRON:2: rule 'cron 61 1 * * *': minute '61' is not 0-59: 61" in result.err and "Mars" in result.err
+    assert "CRON:8: cwd must not be empty: @daily e" in result.err
+    assert [row["name"] for row in agent.rows("SCHED LIST")] == ["CRON.a", "CRON.f"]
+
+
+def test_all_fields_are_the_agents(agent):
+    text = b"CRON_TZ=UTC\nRANDOM_DELAY=5\n@reboot a\n@every_minute b\n@60 c\n@midnight d\n"
+    assert run(agent.port, "import", "--crontab", "-", input=text).out == "scenarios=4 schedules=4 left_out=0\n"
+    wanted = {"timezone": "UTC", "jitter": 300, "keywords": "cron", "overlap": "parallel", "misfire": "skip"}
+    exported, = objects(run(agent.port, "export", "CRON.d", "--json"))[0]["schedules"]
+    assert {name: exported[name] for name in wanted} == wanted
+
+
+def test_a_crontab_that_has_changed(agent):
+    def load(text, *options):
+        return run(agent.port, "import", "--crontab", "-", *options, input=text.encode())
+    assert load("0 1 * * * a 1\n0 2 * * * b\n").status == 0
+    assert load("0 3 * * * a 1\n0 2 * * * b\n").out == "scenarios=0 schedules=1 left_out=0\n"       # another time only
+    changed = "# more\n0 3 * * * a 2\n0 2 * * * c\n61 * * * * d\n"
+    result = load(changed)
+    assert (result.status, result.out) == (4, "")
+    first, second, last = result.err.splitlines()
+    assert first.startswith("agentcli: CRON:2: ") and "--replace" in first and first.endswith(": 0 3 * * * a 2")
+    assert second.startswith("agentcli: CRON:4: ")
+    assert last == "agentcli: ERR EXISTS nothing was imported; --replace takes the lines as they are now"
+    result = load(changed, "--replace")
+    assert (result.status, result.out) == (0, "scenarios=2 schedules=1 left_out=1\n")
+    assert result.err.splitlines()[1:] == ["agentcli: CRON: schedule CRON.b stands for none of the lines: "
+                                           "sched del CRON.b, if it is not wanted any more",
+                                           "agentcli: CRON: lines left out: 1; carried over: 2"]
+
+
+def test_a_dry_run_ends_as_the_import(agent):
+    def load(text, *options):
+        return run(agent.port, "import", "--crontab", "-", *options, input=text.encode())
+    text = "0 0 30 2 * a\n61 * * * * b\n0 1 * * * c\n* * * *\nCRON_TZ=Mars\n@daily d\n"
+    dry = load(text, "--dry-run", "--json")
+    assert [row["name"] for row in objects(dry)[0]["schedules"]] == ["CRON.c"]
+    assert agent.rows("SCHED LIST") == agent.rows("SCENARIOS")[1:] == []
+    assert "CRON:1: rule 'cron 0 0 30 2 *': can never fire" in dry.err and "CRON:2: rule 'cron 61" in dry.err
+    assert dry.err.endswith("\nagentcli: CRON: lines left out: 4; carried over: 1\n")
+    result = load(text)
+    assert (result.status, result.out, result.err) == (0, "scenarios=1 schedules=1 left_out=4\n", dry.err)
+    for changed, options, status in ((text, (), 0), ("0 1 * * * c 2\n", (), 4), ("0 1 * * * c 2\n", ("--replace",), 0)):
+        before = agent.rows("SCHED LIST"), agent.rows("SCENARIOS"), agent.ask("EXPORT")
+        dry = load(changed, "--dry-run", *options)
+        assert (agent.rows("SCHED LIST"), agent.rows("SCENARIOS"), agent.ask("EXPORT")) == before
+        result = load(changed, *options)
+        assert (dry.status, dry.err) == (result.status, result.err) and result.status == status
+    assert load("", "--dry-run") == (0, '{\n  "scenarios": [],\n  "schedules": []\n}\n', "")
+    assert load(text, "--dry-run", "--repo", "NONE").status == 4
+
+
+def test_from_cron_to_the_agent_under_a_hold(agent):
+    """README's order: what comes due until the release is cron's, or skipped; nothing is executed twice."""
+    agent.ok("HOLD")
+    assert run(agent.port, "import", "--crontab", "-", input=b"@every_second true\n").status == 0
+    begun = time.time()
+    wait_for(lambda: time.time() > begun + 1.2)
+    agent.ok("RELEASE")
+    rows = wait_for(lambda: [row for row in agent.rows("SCHED WHY") if row["decision"] == "started"] and
+                    agent.rows("SCHED WHY"))
+    agent.ok("SCHED OFF CRON.true")
+    assert [(row["decision"], row["reason"]) for row in rows[-1:]] == [("skipped", "hold")]
+    assert all(row["decision"] == "started" and row["due"] > rows[-1]["last_due"] for row in rows[:-1])
+
+
+def test_imported_again(agent):
+    """A schedule is what its line says, whatever it was set to since."""
+    def load():
+        assert run(agent.port, "import", "--crontab", "-", input=b"0 1 * * * a\n").status == 0
+        row, = agent.rows("SCHED LIST")
+        return row["enabled"], agent.ask("SCHED SHOW CRON.a")
+    before = load()
+    assert before[0] == "yes"
+    agent.ok("SCHED SET CRON.a -HOURS=00:00-18:00")
+    agent.ok("SCHED OFF CRON.a")
+    assert load() == before
+
+
+def test_a_systems_crontab_taken_for_a_users(agent, tmp_path):
+    path = tmp_path / "copy"
+    path.write_text("SHELL=/bin/sh\n17 * * * * root cd / && x\n0 1 * * * root y z\n0 2 * * * nobodyatall x y\n")
+    for options in ((), ("--dry-run",)):
+        result = run(agent.port, "import", "--crontab", str(path), *options)
+        assert (result.status, result.out) == (2, "")
+        assert result.err.startswith("agentcli: copy:2: root is a user of this host, ") and "--system yes" in result.err
+        assert result.err.endswith(": 17 * * * * root cd / && x\n") and result.err.count("\n") == 1
+    assert agent.rows("SCHED LIST") == []
+    for system, count in (("yes", 2 * (USER == "root")), ("no", 3)):
+        found, = objects(run(agent.port, "import", "--crontab", str(path), "--system", system, "--dry-run", "--json"))
+        assert len(found["schedules"]) == count
+
+
+def test_into_another_repository(agent, tmp_path):
+    agent.ok("ATTACH SECOND '%s' -CREATE" % (tmp_path / "second.db"))
+    result = run(agent.port, "import", "--crontab", "-", "--repo", "SECOND", input=b"@daily a\n")
+    assert (result.status, result.err) == (0, "")
+    assert [row["repository"] for row in agent.rows("SCHED LIST")] == ["SECOND"]
+    assert run(agent.port, "import", "--crontab", "-", "--repo", "NONE", input=b"@daily a\n").status == 4
+
+
+# ---- without one -----------------------------------------------------------------------------------------------------
+
+def test_dry_run(tmp_path):
+    path = tmp_path / "nightly"
+    path.write_text("0 2 * * * load\n* * * *\n")
+    result = run(1, "import", "--crontab", str(path), "--dry-run")
+    assert result.status == 0
+    unchecked, *others = result.err.splitlines()
+    assert unchecked.startswith("agentcli: the rules are not checked, which the agent does at the import: cannot conn")
+    assert others == ["agentcli: nightly:2: is no entry: five fields or an @ word, a command: * * * *",
+                      "agentcli: nightly: lines left out: 1; carried over: 1"]
+    assert [row["name"] for row in json.loads(result.out)["scenarios"]] == ["nightly.load"]
+    document, = objects(run(1, "import", "--crontab", str(path), "--dry-run", "--json"))
+    assert document == json.loads(result.out)
+    task = document["scenarios"][0]["steps"][0]["tasks"][0]
+    assert task["cwd"] == os.path.expanduser("~") and task["env"]["LOGNAME"] == USER
+
+
+@pytest.mark.parametrize("words, reason", [
+    (("--dry-run", "x"), "are for --crontab"), (("--crontab", "--system", "maybe", "x"), "yes or no"),
+    (("--crontab", "no such file"), "cannot read 'no such file'"), (("--crontab",), "FILE... is missing")])
+def test_usage(words, reason):
+    result = run(1, "import", *words)
+    assert (result.status, result.out) == (2, "") and reason in result.err
+    assert run(1, "import", "--crontab", "-").status == 3

@@ -1,0 +1,247 @@
+"""The parts of a session in the test's own process: what stops it, what it records, its course; at any moment."""
+import contextlib
+import json
+import os
+import random
+import threading
+
+import pytest
+
+import agent as program
+from conftest import is_alive, wait_for
+from support.outside import foreign_lock
+
+
+@pytest.fixture
+def repository(tmp_path):
+    repository = program.WorkRepository.create(1, "WORKREP", str(tmp_path / "work.db"), program.Clock())
+    yield repository
+    repository.db.close()
+
+
+class Ends:
+    """Surroundings of sessions without an agent, and what is told of their ends."""
+
+    def __init__(self):
+        self.output, self.endings, self.losses = program.Output(), [], []
+        self.around = program.Surroundings(
+            program.Clock(), "here", self.output, 100000, lambda _, ending: self.endings.append(ending),
+            self.losses.append, None, None)
+
+
+@pytest.fixture
+def ends():
+    ends = Ends()
+    yield ends
+    ends.output.close()
+
+
+def ask(repository, *steps, **fields):
+    """Imports a scenario of these steps and asks for a session of it -> its Ticket."""
+    scenario = dict({"name": "S", "version": "1", "steps": list(steps)}, **fields)
+    document = program.Definitions().read(json.dumps({"scenarios": [scenario]}))
+    repository.db.write(repository.imports.put, document, "AGENT", 1795824000.0, True)
+    return repository.db.write(repository.arrivals.add, program.SessionRequest("S", "AGENT"),
+                               1795824000.0)
+
+
+def step(name, *commands, **fields):
+    return dict({"name": name, "tasks": [{"type": "os", "command": command} for command in commands]}, **fields)
+
+
+@contextlib.contextmanager
+def running(session):
+    """Runs a session in a thread, and waits for its end."""
+    thread = threading.Thread(target=session.run)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def rows(repository, sql, *values):
+    with repository.db.reading() as connection:
+        return [tuple(row) for row in connection.execute(sql, values)]
+
+
+def status_of(repository, ticket):
+    return rows(repository, "select status from session where id=?", ticket.session)[0][0]
+
+
+def spools(repository):
+    folder, name = os.path.split(repository.path)
+    return [each for each in os.listdir(folder) if each.startswith(name + ".spool.")]
+
+
+# -- control -----------------------------------------------------------------------------------------------------------
+
+class FakeClock:
+    """A clock that only the test moves on."""
+
+    def __init__(self):
+        self.seconds = 1000.0
+
+    def now(self):
+        return self.seconds
+
+    monotonic = now
+
+
+def test_a_normal_stop_does_not_take_an_immediate_one_back():
+    control = program.Control(FakeClock(), "uuid/1")
+    control.check_stop(is_between=True)
+    control.stop(program.NORMAL, "gently")
+    assert control.has_stop
+    control.check_stop()
+    with pytest.raises(program.Interrupted, match="gently"):
+        control.check_stop(is_between=True)
+    control.stop(program.IMMEDIATE, "now")
+    control.stop(program.NORMAL, "gently")
+    with pytest.raises(program.Interrupted, match="now") as caught:
+        control.check_stop()
+    assert (caught.value.scope, caught.value.status) == ("session", "STOPPED")
+
+
+def test_of_several_time_outs_the_outermost_tells_how_far_it_reaches():
+    clock = FakeClock()
+    control = program.Control(clock, "uuid/1")
+    with control.deadline(50, "session"), control.deadline(20, "step"):
+        with control.deadline(10, "task"), control.deadline(None, "nothing"):
+            control.interrupt_if_asked()
+            for later, scope in ((10, "task"), (10, "step"), (30, "session")):
+                clock.seconds += later
+                with pytest.raises(program.Interrupted, match="time-out of the %s" % scope) as caught:
+                    control.wait(lambda: False)
+                assert (caught.value.scope, caught.value.status) == (scope, "ERROR")
+    control.interrupt_if_asked()            # none is left behind
+
+
+def test_what_is_over_is_not_interrupted_and_leaving_ends_a_wait():
+    control = program.Control(program.Clock(), "uuid/1")
+    control.stop(program.IMMEDIATE)
+    control.wait(lambda: True)
+    control = program.Control(program.Clock(), "uuid/1")
+    thread = threading.Thread(target=control.wait, args=(lambda: control.is_leaving,))
+    thread.start()
+    control.leave()
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+# -- journal -----------------------------------------------------------------------------------------------------------
+
+def test_what_is_noted_while_the_repository_is_locked_is_kept_in_its_order(repository):
+    ticket = ask(repository, step("a", "true"))
+    journal, progress = program.Journal(repository, ticket.session, program.Clock()), repository.progress
+    with foreign_lock(repository.path) as other:
+        run = journal.note_begin(progress.begin_step, 0, "a", 1)
+        journal.flush_later()
+        journal.note(progress.set_variables, {"v": "1"})
+        journal.note_end(progress.end_step, run, "DONE", message="two\nlines")
+        thread = threading.Thread(target=journal.flush)
+        thread.start()
+        wait_for(lambda: repository.db.failures > 2, "tries to write")
+        assert thread.is_alive() and rows(repository, "select * from session_step") == []
+        other.execute("rollback")
+    thread.join(60)
+    assert rows(repository, "select run, status, message from session_step") == [(run, "DONE", "two lines")]
+    assert rows(repository, "select variables from session") == [('{"v": "1"}',)]
+    journal.count_from(7)
+    assert journal.note_begin(progress.begin_step, 1, "b", 1) == 8
+
+
+def test_a_secret_is_masked_with_each_of_its_lines(repository):
+    journal = program.Journal(repository, 1001, program.Clock())
+    journal.hide("first line\nabc\nfirst line and more")
+    assert journal.mask("first line and more, abc, first line") == "***, abc, ***"
+
+
+# -- course ------------------------------------------------------------------------------------------------------------
+
+def test_a_failure_that_an_attempt_made_good_does_not_tell_the_end(repository, ends, tmp_path):
+    once = str(tmp_path / "once")
+    ticket = ask(repository, step("a", "[ -e %s ] || { touch %s; exit 3; }" % (once, once), attempts=2),
+                 step("b", "true", on_ok="FAIL"))
+    program.Session(ticket, repository, ends.around).run()
+    assert rows(repository, "select status, message from session") == [("ERROR", "step b ends in FAIL")]
+
+
+def test_a_secret_file_that_cannot_be_read_ends_the_session_in_error(repository, ends):
+    secret = repository.secrets.write({"key": "top-secret"})
+    document = program.Definitions().read(json.dumps({"scenarios": [{
+        "name": "S", "version": "1", "variables": {"key": {"secret": True}}, "steps": [step("a", "true")]}]}))
+    repository.db.write(repository.imports.put, document, "AGENT", 1795824000.0, True)
+    ticket = repository.db.write(
+        repository.arrivals.add, program.SessionRequest("S", "AGENT", variables={"key": "top-secret"},
+                                                        secret_file=secret), 1795824000.0)
+    with open(repository.path + ".secret." + secret, "w") as file:
+        file.write("{")
+    program.Session(ticket, repository, ends.around).run()
+    assert [ending.status for ending in ends.endings] == ["ERROR"] and status_of(repository, ticket) == "ERROR"
+    assert rows(repository, "select * from session_step") == []
+
+
+def test_a_stop_before_a_minder_starts_leaves_no_spool(repository, ends):
+    ticket = ask(repository, step("a", "true"))
+    control = program.Control(program.Clock(), "%s/%d" % (repository.db.uuid, ticket.session))
+    journal = program.Journal(repository, ticket.session, program.Clock())
+    execution = program.Execution(1, {}, control, journal, ends.around, True)
+    control.stop(program.IMMEDIATE)
+    with pytest.raises(program.Interrupted):
+        execution.process(program.Command(["true"], {}), is_adoptable=True)
+    assert spools(repository) == [] and execution.close() == ([], None)
+
+
+@pytest.mark.parametrize("on_stale", ["error", "adopt"])
+def test_a_stop_at_any_moment_ends_all_that_was_begun(repository, ends, tmp_path, on_stale):
+    dice = random.Random(1)
+    for turn in range(12):
+        pids = tmp_path / ("pids%d" % turn)
+        ticket = ask(repository, step("a", "echo $$ >> %s; sleep 0.03" % pids, "false", attempts=2, retry_delay=0.05,
+                                      on_error="b"),
+                     step("b", "echo $$ >> %s; exec sleep 0.1" % pids, "true"), on_stale=on_stale)
+        session = program.Session(ticket, repository, ends.around)
+        is_gentle = turn % 3 == 0
+        with running(session):
+            timer = threading.Timer(dice.uniform(0, 0.5), session.stop,
+                                    (program.NORMAL if is_gentle else program.IMMEDIATE,))
+            timer.start()
+        timer.join()
+        assert status_of(repository, ticket) in ("WARNING", "STOPPED")
+        assert not [pid for pid in (pids.read_text().split() if pids.exists() else ()) if is_alive(int(pid))]
+        assert spools(repository) == []
+    for table in ("session_step", "session_task"):
+        assert rows(repository, "select * from %s where status='RUNNING'" % table) == []
+    assert {"STOPPED"} <= {ending.status for ending in ends.endings} and len(ends.endings) == 12
+    assert ends.losses == []
+
+
+def test_what_is_left_at_any_moment_is_adopted_and_nothing_is_done_twice(repository, ends, tmp_path):
+    dice = random.Random(2)
+    is_adopted = set()
+    for turn in range(8):
+        marks = tmp_path / ("marks%d" % turn)
+        ticket = ask(repository, step("a", "echo one | tee -a %s; sleep 0.1" % marks, "echo two | tee -a %s" % marks),
+                     step("b", "sleep 0.1; echo three | tee -a %s" % marks), on_stale="adopt")
+        session = program.Session(ticket, repository, ends.around)
+        with running(session):
+            timer = threading.Timer(dice.uniform(0, 0.8), session.leave)
+            timer.start()
+        timer.join()
+        status = status_of(repository, ticket)
+        is_adopted.add(status == "RUNNING")
+        if status == "RUNNING":
+            row = repository.db.read(repository.sessions.get, ticket.session)
+            again = repository.find_adoptable(row, lambda pid, started: program.start_time(pid) == started)
+            assert again.is_adopted
+            program.Session(again, repository, ends.around).run()
+        assert status_of(repository, ticket) == "DONE"
+        assert marks.read_text().split() == ["one", "two", "three"]
+        log = rows(repository, "select line from session_log where session=? order by task_run, position",
+                   ticket.session)
+        assert [line for line, in log] == ["one", "two", "three"]
+        assert rows(repository, "select attempt from session_task where session=? order by run", ticket.session) == \
+            [(1,), (1,), (1,)]
+        assert spools(repository) == []
+    assert True in is_adopted and len(ends.endings) == 8

@@ -1,0 +1,1 @@
+"""What test files share beside the agents of conftest."""

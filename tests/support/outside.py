@@ -1,0 +1,55 @@
+"""Other programs at the repositories' files."""
+import contextlib
+import fcntl
+import sqlite3
+
+READ_LOCKS = 123, 5     # bytes of a -shm file, and how many: who reads locks one (sqlite.org/walformat.html)
+
+
+# -- other programs --------------------------------------------------------------------
+
+@contextlib.contextmanager
+def foreign_lock(path, how="immediate"):
+    """Another connection holds the file's write lock."""
+    connection = sqlite3.connect(str(path), isolation_level=None, timeout=30, check_same_thread=False)
+    try:
+        connection.execute("begin " + how)
+        yield connection
+        if connection.in_transaction:
+            connection.execute("rollback")
+    finally:
+        connection.close()
+
+
+@contextlib.contextmanager
+def slow_to_read(path):
+    """Who reads a repository has to wait, some ten seconds at most: its reading locks are taken. The file must be
+    open already, and this process must have no connection to it."""
+    with open(str(path) + "-shm", "r+b") as index:
+        begin, count = READ_LOCKS
+        fcntl.lockf(index, fcntl.LOCK_EX, count, begin)
+        yield                           # closing gives the locks back
+
+
+def query(path, sql, *values):
+    """Rows that another program reads."""
+    with contextlib.closing(sqlite3.connect(str(path), timeout=30)) as connection:
+        return connection.execute(sql, values).fetchall()
+
+
+def change(path, *statements):
+    """Another program writes: statements, or (statement, values)."""
+    with contextlib.closing(sqlite3.connect(str(path), timeout=30)) as connection:
+        for statement in statements:
+            connection.execute(*((statement,) if isinstance(statement, str) else statement))
+        connection.commit()
+
+
+def no_wal_of(path):
+    """Whether nobody has this SQLite file open, and who had it has closed it well."""
+    return not path.with_name(path.name + "-wal").exists()
+
+
+def list_secrets(agent):
+    """The secret files beside its repository."""
+    return sorted(agent.folder.glob("*.secret.*"))
