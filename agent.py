@@ -5830,11 +5830,15 @@ class StoredSchedules:
 
 class SecretFiles:
     """Files of mode 0600, FILE.secret.UNFORESEEN, whose name the row of their session holds; of an
-    agent before there were such names it is FILE.secret.SESSION."""
+    agent before there were such names it is FILE.secret.SESSION.
+
+    Other agents may have the repository, too. So a file whose session is not committed yet is
+    locked (flock): whoever sweeps leaves it, and a crash gives it free.
+    """
 
     def __init__(self, path):
         self._path = path
-        self._fresh = set()             # names of files whose session is not committed yet
+        self._fresh = {}                # name of a file that is not committed yet: its descriptor
 
     def _path_of(self, name):
         return "%s.secret.%s" % (self._path, name)
@@ -5842,27 +5846,31 @@ class SecretFiles:
     def write(self, secrets):
         """On disk before the session that they are for -> the file's name. RepositoryError: nothing
         stays."""
-        name = unforeseen()
-        self._fresh.add(name)
-        path = self._path_of(name)
+        name, fd = unforeseen(), None
         try:
-            with open(path, "w", encoding="utf-8", opener=lambda name, _: open_new(name)) as file:
+            fd = self._fresh[name] = open_new(self._path_of(name))
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            with open(fd, "w", encoding="utf-8", closefd=False) as file:
                 json.dump(secrets, file)
-                file.flush()
-                os.fsync(file.fileno())
-            sync_folder(path)
+            os.fsync(fd)
+            sync_folder(self._path_of(name))
         except OSError as error:
-            self.forget(name)
+            self.settle(name, False)
             raise RepositoryError("the secret cannot be kept beside %s: %s"
                                   % (self._path, error.strerror)) from None
-        return name
+        if os.fstat(fd).st_nlink:
+            return name
+        self.settle(name, False)        # another agent swept before it was locked
+        return self.write(secrets)
 
     def settle(self, name, is_used):
         """The request of a file was answered: its session's row has the name now, or nothing
         will."""
         if not is_used:
             self.forget(name)
-        self._fresh.discard(name)
+        fd = self._fresh.pop(name, None)
+        if fd is not None:
+            os.close(fd)
 
     def read(self, name):
         """The secrets of a file, by the names of their variables; what is not ours is told and not
@@ -5880,13 +5888,25 @@ class SecretFiles:
     def forget(self, name):
         """After the end of its session nothing of them is left."""
         remove_own(self._path_of(name), own_users(self._path))
-        self._fresh.discard(name)
 
     def list_names(self):
-        """The names of all files that are not fresh."""
+        """The names of all files."""
         start = len(self._path_of(""))
-        names = {path[start:] for path in glob.glob(glob.escape(self._path_of("")) + "*")}
-        return names - self._fresh
+        return {path[start:] for path in glob.glob(glob.escape(self._path_of("")) + "*")}
+
+    @contextlib.contextmanager
+    def settled(self, names):
+        """Those of some files that no agent is about to commit; nobody can begin to before the
+        end of the `with`."""
+        locked, owners = set(), own_users(self._path)
+        with contextlib.ExitStack() as files:
+            for name in names:
+                with contextlib.suppress(RepositoryError, OSError):
+                    fd = open_own(self._path_of(name), os.O_RDONLY, owners)
+                    files.callback(os.close, fd)
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    locked.add(name)
+            yield locked
 
 
 # ======================================================================================
@@ -6362,6 +6382,8 @@ class Views:
 # A work repository: its tables, and all that is kept in them behind one name.
 # ======================================================================================
 
+STRAYS = 100            # so many files are locked at a time
+
 WORK_MIGRATIONS = ("""
 create table repository (
     kind text primary key,              -- work
@@ -6609,10 +6631,14 @@ class WorkRepository:
         if names or spools:
             # by the writer, so behind what was being written when they were listed
             names, spools = self.db.write(self.sessions.list_strays, names, spools)
-        for name in names:              # no name is ever used again
-            self.secrets.forget(name)
         for path in spools:
             remove_own(path, own_users(self.path))
+        names = sorted(names)
+        for start in range(0, len(names), STRAYS):
+            with self.secrets.settled(names[start:start + STRAYS]) as settled:
+                # again, now that none of them can be committed meanwhile
+                for name in self.db.write(self.sessions.list_strays, settled, ())[0]:
+                    self.secrets.forget(name)
 
 
 def claim_id(connection, number):
