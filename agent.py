@@ -166,6 +166,12 @@ Threads, and what ends each:
     client N          serves one connection; ends with it, or at Server.close().
     MainThread        waits for a signal or SHUTDOWN, then stops the others in order.
 """
+import sys
+# The folder of this file is searched first. A csv.py of the user's there must not stand for that of
+# Python. Where CODE_FD is there (base/program.py), this was done already.
+if vars(sys.modules["__main__"]) is globals() and "CODE_FD" not in globals() \
+        and not getattr(sys.flags, "safe_path", sys.flags.isolated):
+    del sys.path[0]
 import argparse
 import codecs
 import collections
@@ -3226,7 +3232,7 @@ class Definitions:
 
     def collect(self, text):
         """JSON text -> Document, None standing for what is faulty; `faults` has the reasons."""
-        document = self._parse(text)
+        document = self._parse(text.lstrip("\ufeff"))     # a byte order mark
         if not isinstance(document, dict):
             raise BadRequest("the definitions must be one JSON object",
                              [("document", "must be an object")])
@@ -7338,7 +7344,7 @@ class HelperTask:
     def _outcome(self, given, execution):
         """Hands over to the helper -> the fields of its result."""
         with tempfile.TemporaryFile() as result:
-            words = program_command("-u") + ["--task", str(result.fileno())]
+            words = program_command("-u", "-s") + ["--task", str(result.fileno())]
             rc = execution.process(Command(words, execution.environment(), stdin=json.dumps(given),
                                            pass_fds=(result.fileno(), open_code())))
             result.seek(0)
@@ -7608,7 +7614,9 @@ class WaitFileTask:
             execution.wait(min(0.5, max(0.05, fields["stable_s"] / 4)))
 
 
-PYTHON_BOOT = ("import os,sys;"
+# neither the working folder, which `-c` searches first, nor the user's site has modules for it
+PYTHON_FLAGS = ["-u", "-s"]
+PYTHON_BOOT = ("import sys;sys.path[:1]==['']and sys.path.pop(0);import os;"
                "exec(compile(open(int(sys.argv.pop(1)),encoding='utf-8').read(),'<task>','exec'))")
 
 
@@ -7631,7 +7639,7 @@ class PythonTask(OsTask):
         reason = find_code_fault(fields["code"] or "")
         if reason:                      # an earlier version took it
             raise TaskError("code: %s" % reason)
-        words = [sys.executable, "-u"]
+        words = [sys.executable] + PYTHON_FLAGS
         args = substitute_all(fields["args"], values)
         if fields["file"]:
             return self._process(
@@ -8938,7 +8946,7 @@ class Execution:
         given = json.dumps([command, self._around.max_output, self._journal.secrets])
         try:
             minder = self._start(command._replace(
-                words=program_command() + ["--hold", spool.path], cwd=None, stdin=given,
+                words=program_command("-s") + ["--hold", spool.path], cwd=None, stdin=given,
                 pass_fds=command.pass_fds + (open_code(),), is_captured=False))
         except (TaskError, Interrupted):
             spool.remove()              # nobody writes to it
@@ -12473,11 +12481,11 @@ class Agent:
     def run_until_stopped(self, wake_fd, wake):
         """The main thread's wait: until a byte in the pipe says signal or SHUTDOWN, then stops.
 
-        A signal while sessions end ends them at once. That of a hang-up says nothing.
+        A signal while sessions end ends them at once. Others than SIGTERM and SIGINT say nothing.
         """
         self._wake_main = wake
-        hang_up = bytes([signal.SIGHUP])
-        while os.read(wake_fd, 1) == hang_up:
+        stops = bytes([signal.SIGTERM]), bytes([signal.SIGINT])
+        while os.read(wake_fd, 1) not in stops + (WAKE,):
             pass
         if self._stop_request is None:
             self.request_stop()
@@ -12491,7 +12499,7 @@ class Agent:
                 session.leave()
         while not is_signalled and not self.queue.wait_idle(0.1):
             with contextlib.suppress(BlockingIOError):
-                is_signalled = os.read(wake_fd, 1) not in (hang_up, WAKE)
+                is_signalled = os.read(wake_fd, 1) in stops
             is_immediate, until = self._stop_request
             is_signalled = is_signalled or is_immediate or self.clock.monotonic() >= until
         self._stop_sessions()
@@ -13417,6 +13425,8 @@ A task ends `DONE`, `WARNING` or `ERROR`. Every text of it may use `${name}` (to
 - Each process of a task has its own process group. What it prints goes to the session's log,
   line by line. A task ends with its process: what that leaves running on purpose stays, and
   what is printed by it later is thrown away.
+- A process begins with the default action for every signal, none blocked, whatever the agent was
+  started with. Modules are not searched in the agent's working folder, nor in the user's site.
 - SQL on SQLite runs inside the agent, and a stop interrupts it. Other drivers, CSV, files,
   `http` and `mail` run in a process of their own each, which a stop ends.
 - A file, or a copy of a folder, is written beside its target, as `.NAME.HEX.part`, and renamed
@@ -13435,7 +13445,8 @@ below 0 means that the process was ended by that signal. `capture` takes at most
 ### python
 
 Runs Python code in an interpreter of its own, the same that runs the agent. Its exit code
-decides.
+decides. Modules of a program's own stand beside its `file`, or in folders that `PYTHONPATH` of
+`env` names; those of the working folder and of the user's site (`~/.local`) are not found.
 
 <<task python>>
 
@@ -15444,6 +15455,10 @@ class Server(socketserver.ThreadingTCPServer):
 # Thread MainThread: waits for a signal or SHUTDOWN, then stops the others in order.
 # ======================================================================================
 
+# which subprocess gives back to every process that it starts
+PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
+
+
 def parse_arguments(arguments):
     """The command line -> argparse's namespace, the settings; exits 2 when it is wrong."""
     parser = argparse.ArgumentParser(
@@ -15624,6 +15639,20 @@ def raise_file_limit(settings):
                     "need %d (ulimit -n)", most, wanted)
 
 
+def restore_signals():
+    """What is ignored or blocked here would be so in every process of a task (exec keeps it).
+
+    SIGCHLD gets its default: while it is ignored, exit codes are lost. What else was ignored by
+    whoever started the agent (nohup, a shell's trap) still does nothing to it, by a handler.
+    """
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    for number in set(range(1, signal.NSIG)).difference(PYTHON_IGNORES):
+        with contextlib.suppress(ValueError, OSError):      # there is no such signal
+            if signal.getsignal(number) == signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD
+                              else lambda *_: None)
+
+
 def main(arguments=None, clock=None):
     """The command line -> exit code."""
     settings, clock = parse_arguments(arguments), clock or Clock()
@@ -15637,6 +15666,7 @@ def main(arguments=None, clock=None):
     try:
         if settings.files:
             return import_files(settings, clock)
+        restore_signals()
         raise_file_limit(settings)
         return serve(settings, clock)
     except AgentError as error:

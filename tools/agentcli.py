@@ -48,6 +48,12 @@ change. Sections, each using only those above it:
     client/imports      Documents and crontabs handed to the agent, and what is told of them.
     client/main         One command: the request, its reply, the exit status.
 """
+import sys
+# The folder of this file is searched first. A csv.py of the user's there must not stand for that of
+# Python. Where CODE_FD is there (base/program.py), this was done already.
+if vars(sys.modules["__main__"]) is globals() and "CODE_FD" not in globals() \
+        and not getattr(sys.flags, "safe_path", sys.flags.isolated):
+    del sys.path[0]
 import argparse
 import calendar
 import json

@@ -52,7 +52,7 @@ def only(document):
     ("\"a\"", "must be an object"), ("{} {}", "Extra data"), ("{'a': 1}", "Expecting"), ('{"scenarios": NaN}', "NaN"),
     ('{"scenarios": [Infinity]}', "Infinity"), ('{"contexts": [], "contexts": []}', "contexts stands twice"),
     ('{"scenarios": [{"name": "A", "name": "B"}]}', "name stands twice"), ("[" * 100000, "nested too deeply"),
-    ('{"a":' * 30000, "nested too deeply"), ("\ufeff{}", "BOM"),
+    ('{"a":' * 30000, "nested too deeply"), ("{}\ufeff", "Extra data"),
 ])
 def test_what_is_no_json_object(text, reason):
     path, told = only(text)

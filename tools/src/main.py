@@ -30,6 +30,9 @@ from .agent.figures import ping
 from .protocol.manual import make_manual
 from .server.server import Server, check_host, notify_systemd
 
+# which subprocess gives back to every process that it starts
+PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
+
 
 def parse_arguments(arguments):
     """The command line -> argparse's namespace, the settings; exits 2 when it is wrong."""
@@ -211,6 +214,20 @@ def raise_file_limit(settings):
                     "need %d (ulimit -n)", most, wanted)
 
 
+def restore_signals():
+    """What is ignored or blocked here would be so in every process of a task (exec keeps it).
+
+    SIGCHLD gets its default: while it is ignored, exit codes are lost. What else was ignored by
+    whoever started the agent (nohup, a shell's trap) still does nothing to it, by a handler.
+    """
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    for number in set(range(1, signal.NSIG)).difference(PYTHON_IGNORES):
+        with contextlib.suppress(ValueError, OSError):      # there is no such signal
+            if signal.getsignal(number) == signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD
+                              else lambda *_: None)
+
+
 def main(arguments=None, clock=None):
     """The command line -> exit code."""
     settings, clock = parse_arguments(arguments), clock or Clock()
@@ -224,6 +241,7 @@ def main(arguments=None, clock=None):
     try:
         if settings.files:
             return import_files(settings, clock)
+        restore_signals()
         raise_file_limit(settings)
         return serve(settings, clock)
     except AgentError as error:

@@ -114,11 +114,11 @@ class Agent:
     def run_until_stopped(self, wake_fd, wake):
         """The main thread's wait: until a byte in the pipe says signal or SHUTDOWN, then stops.
 
-        A signal while sessions end ends them at once. That of a hang-up says nothing.
+        A signal while sessions end ends them at once. Others than SIGTERM and SIGINT say nothing.
         """
         self._wake_main = wake
-        hang_up = bytes([signal.SIGHUP])
-        while os.read(wake_fd, 1) == hang_up:
+        stops = bytes([signal.SIGTERM]), bytes([signal.SIGINT])
+        while os.read(wake_fd, 1) not in stops + (WAKE,):
             pass
         if self._stop_request is None:
             self.request_stop()
@@ -132,7 +132,7 @@ class Agent:
                 session.leave()
         while not is_signalled and not self.queue.wait_idle(0.1):
             with contextlib.suppress(BlockingIOError):
-                is_signalled = os.read(wake_fd, 1) not in (hang_up, WAKE)
+                is_signalled = os.read(wake_fd, 1) in stops
             is_immediate, until = self._stop_request
             is_signalled = is_signalled or is_immediate or self.clock.monotonic() >= until
         self._stop_sessions()

@@ -122,7 +122,7 @@ class Execution:
         given = json.dumps([command, self._around.max_output, self._journal.secrets])
         try:
             minder = self._start(command._replace(
-                words=program_command() + ["--hold", spool.path], cwd=None, stdin=given,
+                words=program_command("-s") + ["--hold", spool.path], cwd=None, stdin=given,
                 pass_fds=command.pass_fds + (open_code(),), is_captured=False))
         except (TaskError, Interrupted):
             spool.remove()              # nobody writes to it

@@ -247,7 +247,9 @@ class WaitFileTask:
             execution.wait(min(0.5, max(0.05, fields["stable_s"] / 4)))
 
 
-PYTHON_BOOT = ("import os,sys;"
+# neither the working folder, which `-c` searches first, nor the user's site has modules for it
+PYTHON_FLAGS = ["-u", "-s"]
+PYTHON_BOOT = ("import sys;sys.path[:1]==['']and sys.path.pop(0);import os;"
                "exec(compile(open(int(sys.argv.pop(1)),encoding='utf-8').read(),'<task>','exec'))")
 
 
@@ -270,7 +272,7 @@ class PythonTask(OsTask):
         reason = find_code_fault(fields["code"] or "")
         if reason:                      # an earlier version took it
             raise TaskError("code: %s" % reason)
-        words = [sys.executable, "-u"]
+        words = [sys.executable] + PYTHON_FLAGS
         args = substitute_all(fields["args"], values)
         if fields["file"]:
             return self._process(

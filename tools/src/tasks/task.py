@@ -118,7 +118,7 @@ class HelperTask:
     def _outcome(self, given, execution):
         """Hands over to the helper -> the fields of its result."""
         with tempfile.TemporaryFile() as result:
-            words = program_command("-u") + ["--task", str(result.fileno())]
+            words = program_command("-u", "-s") + ["--task", str(result.fileno())]
             rc = execution.process(Command(words, execution.environment(), stdin=json.dumps(given),
                                            pass_fds=(result.fileno(), open_code())))
             result.seek(0)
