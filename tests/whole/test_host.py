@@ -1,13 +1,15 @@
 """The host, and how the agent was started: what it inherits is not what its tasks get."""
+import contextlib
 import json
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 
 import pytest
 
-from conftest import AGENT
+from conftest import AGENT, wait_for
 
 NOBODY_LISTENS = 1      # no port that tests take
 
@@ -103,3 +105,41 @@ def test_a_byte_order_mark_is_passed_over(make_agent):
     assert agent.ok("IMPORT '\ufeff%s'" % document.replace('"A"', '"B"'))["scenarios"] == "1"
     for name in "AB":
         assert agent.ok("EXEC %s -SYNC" % name)["status"] == "DONE"
+
+
+def test_the_agent_goes_on_with_the_code_it_began_with(make_agent):
+    """agent.py is moved away, then another version stands there: helpers and minders do not mind."""
+    agent = make_agent(plain=True)
+    agent.folder.mkdir(parents=True)
+    agent.script = agent.folder / "agent.py"
+    shutil.copy(str(AGENT), str(agent.script))
+    agent.start()
+    agent.import_document({"scenarios": [
+        scenario("COPY", {"type": "copy", "from": "agent.log", "to": "copy", "overwrite": True}),
+        scenario("ADOPT", {"type": "os", "command": "echo adopted"}, on_stale="adopt")]})
+    agent.script.rename(agent.folder / "old")
+    for _ in range(2):
+        for name in ("COPY", "ADOPT"):
+            end = agent.ok("EXEC %s -SYNC" % name)
+            assert end["status"] == "DONE", end
+        agent.script.write_text("raise SystemExit('another version')")
+
+
+def test_the_wal_shrinks_when_a_long_reader_has_left(make_agent):
+    agent = make_agent().start()
+    agent.import_document({"scenarios": [scenario("A", {"type": "os", "command": "seq 20000"})]})
+    wal = agent.folder / "workrep.db-wal"
+    with contextlib.closing(sqlite3.connect(str(agent.work))) as reader:
+        rows = reader.execute("select * from sqlite_master")
+        rows.fetchone()                             # a snapshot that is kept
+        reader.execute("begin")
+        reader.execute("select count(*) from session").fetchone()
+        for _ in range(20):
+            assert agent.ok("EXEC A -SYNC")["status"] == "DONE"
+        assert wal.stat().st_size > 8 * 1024 * 1024
+        rows.close()
+
+    def is_small():
+        agent.ok("EXEC HELLO -SYNC")
+        return wal.stat().st_size <= 5 * 1024 * 1024
+    wait_for(is_small, "the -wal to shrink")
