@@ -3430,7 +3430,8 @@ class Definitions:
         for name in bound:
             for used in TASK_TYPES[kind].names_in(fields[name] or ""):
                 if used not in known:
-                    self._fault("%s.%s" % (path, name), "no variable is named %s" % used)
+                    self._fault("%s.%s" % (path, name), "no variable is named %s (for a literal "
+                                ":%s write \\:%s)" % ((used,) * 3))
         for name in ("capture", "variable"):
             if fields.get(name) and fields[name] not in known.difference(RESERVED_VARIABLES):
                 self._fault("%s.%s" % (path, name), "no variable is named %s" % fields[name])
@@ -7317,8 +7318,8 @@ def as_value(data, what):
 def to_number(kind, text):
     """A text as an int or float. ValueError for what Python alone takes for one."""
     value = kind(text)
-    if "_" in text or value != value:
-        raise ValueError
+    if "_" in text or isinstance(value, float) and not math.isfinite(value):
+        raise ValueError                # nan, inf, and 1e999, which would be equal to 1e998
     return value
 
 
@@ -7682,10 +7683,12 @@ class ScenarioTask:
 # Statements on data servers: sql and refresh.
 # ======================================================================================
 
-# a literal, quoted name, comment or cast is passed over; what is left may be `:name`, or `;`
+# a literal, quoted name, comment or cast is passed over; what is left may be `:name`, `;`, or
+# `\:`, `::` for a colon: `::` behind an expression is a cast, `[` there is an index
 _SQL_PART = re.compile(
-    r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|--[^\n]*|/\*.*?\*/|\$(\w*)\$.*?\$\1\$"""
-                       r"""|::|:([A-Za-z_][A-Za-z0-9_]*)|;|\?|%""", re.S)
+    r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|(?<![\w\])])\[[^\]]*\]|--[^\n]*"""
+                       r"""|/\*.*?\*/|\$(\w*)\$.*?\$\1\$"""
+                       r"""|:([A-Za-z_][A-Za-z0-9_]*)|(\\:|(?<![\w)\]"'`])::)|::|;|\?|%""", re.S)
 
 
 def bare_sql(text):
@@ -7710,19 +7713,19 @@ def split_script(text, is_sqlite):
 def bind(text, values, style):
     """SQL with `:name` and the values -> SQL and parameters of a DB-API parameter style."""
     by_name = {name: values[name] for name in DatabaseTask.names_in(text)}
-    if style == "named":
-        return text, by_name
     order = []
 
     def put(match):
-        name = match.group(2)
-        if not name:
+        name, colon = match.group(2), match.group(3)
+        if colon:
+            return ":"
+        if not name or style == "named":
             return match.group().replace("%", "%%") if "format" in style else match.group()
         order.append(values[name])
         return {"qmark": "?", "format": "%s", "numeric": ":%d" % len(order),
                 "pyformat": "%%(%s)s" % name}[style]
     text = _SQL_PART.sub(put, text)
-    return text, by_name if style == "pyformat" else order
+    return text, by_name if style in ("named", "pyformat") else order
 
 
 class Target(NamedTuple):
@@ -7819,6 +7822,18 @@ def pieces(cursor, size=5000):
     return iter(lambda: list(cursor.fetchmany(size)), [])
 
 
+BINARY = {bytes, bytearray, memoryview}     # what drivers give for bytes
+
+
+def refuse_binary(names, rows):
+    """TaskError for bytes in rows of these columns, which are no text: Python's b'...' is none."""
+    for row in rows:
+        for name, value in zip(names, row):
+            if type(value) in BINARY:
+                raise TaskError("column %s has bytes, which are no text: write hex(...) or "
+                                "cast(... as text) in the query" % shorten(name))
+
+
 def count_rows(target, statement, values):
     """Runs a statement -> how many rows it changed or gave."""
     before = target.connection.total_changes if target.is_sqlite else 0
@@ -7912,9 +7927,11 @@ class RefreshTask(DatabaseTask):
     def on(target, given):
         """First column of the first row, as text."""
         target.begin("deferred")
-        row = target.run(given["query"], given["values"]).fetchone()
+        cursor = target.run(given["query"], given["values"])
+        row = cursor.fetchone()
         if row is None:
             raise TaskError("the query gives no row")
+        refuse_binary([cursor.description[0][0]], [row[:1]])
         value = "" if row[0] is None else str(row[0]).replace("\0", "")
         return {"status": DONE, "rows": 1, "values": {given["variable"]: value}}
 
@@ -7969,6 +7986,35 @@ def _check_types(value):
     return value
 
 
+# what the first bytes of a file tell of its encoding, the longest first
+_MARKS = ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
+          (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
+          (codecs.BOM_UTF8, "utf-8"))
+_SEPARATOR = re.compile(r"sep=(.)\r?\n?")      # a first line of Excel's: the delimiter, and no data
+
+
+def guess_encoding(path):
+    """Words on the encoding that a file's first bytes look like, or nothing. OSError."""
+    if not os.path.isfile(path):        # a pipe gives its bytes but once
+        return ""
+    with open(path, "rb") as file:
+        begin = file.read(4)
+    for mark, name in _MARKS:
+        if begin.startswith(mark):
+            return "; the file looks like %s" % name
+    zeros = [byte == 0 for byte in begin]
+    name = {(False, True, False, True): "utf-16-le",
+            (True, False, True, False): "utf-16-be"}.get(tuple(zeros))
+    return "; the file looks like %s" % name if name else ""
+
+
+def check_encoding(path, encoding):
+    """TaskError where bytes that text never begins with say that a file is not in this encoding."""
+    guess = guess_encoding(path) if encoding in ("utf-8", "ascii") else ""
+    if "utf-16" in guess or "utf-32" in guess:
+        raise TaskError("%s is no %s%s" % (path, encoding, guess))
+
+
 DELIMITER = Field(Kind(_check_delimiter, _refuse, "one character"), default=",",
                   meaning="what stands between two columns")
 ENCODING = Field(Kind(_check_encoding, _refuse, "a name that Python knows"), default="utf-8",
@@ -7979,15 +8025,24 @@ class BadRows:
     """Bad rows of a CSV file: counted, and kept in an error table when there is one."""
 
     def __init__(self, target, table, most):
-        self.count, self._target, self._table, self._most = 0, target, table, most
+        self.count, self._first = 0, ""
+        self._target, self._table, self._most = target, table, most
         if table:
             target.connection.cursor().execute(
                 "create table if not exists %s (line integer, reason text, text text)"
                 % quote_name(table))
 
+    @property
+    def message(self):
+        """How many there were, and what was wrong with the first; or nothing."""
+        if self.count > 1:
+            return "%d bad rows, the first in %s" % (self.count, self._first)
+        return "a bad row in " + self._first if self.count else ""
+
     def add(self, line, reason, row):
         """TaskError when there are more than may be."""
         self.count += 1
+        self._first = self._first or "line %d: %s" % (line, reason)
         text = ",".join(row).encode("utf-8", "backslashreplace").decode()
         print("line %d: %s: %s" % (line, reason, text[:200]), file=sys.stderr)
         if self.count > self._most:
@@ -8036,32 +8091,39 @@ class LoadCsvTask(DatabaseTask):
         is in the physical schema."""
         schema, table = given["server"]["physical_schema"], given["table"]
         given["table"] = "%s.%s" % (schema, table) if schema and "." not in table else table
+        check_encoding(given["file"], given["encoding"])
         with open(given["file"], newline="", errors="surrogateescape",      # a BOM is no text
                   encoding=("utf-8-sig" if given["encoding"] == "utf-8"
                             else given["encoding"])) as file:
-            target.begin()
-            reader = csv.reader(file, delimiter=given["delimiter"])
-            names = cls._columns(reader, given, target)
-            bad = BadRows(target, given["error_table"], given["max_errors"])
-            insert = "insert into %s (%s) values (%s)" % (
-                quote_name(given["table"]), ", ".join(quote_name_alone(name) for name in names),
-                placeholders(target, len(names)))
-            cursor, rows = target.connection.cursor(), 0
-            fitting = cls._fitting(reader, names, given["types"], bad)
-            for piece in iter(lambda: list(itertools.islice(fitting, 1000)), []):
-                cursor.executemany(insert, piece)
-                rows += len(piece)
-            target.commit()
-        message = "%d bad rows" % bad.count if bad.count else ""
-        return {"status": WARNING if bad.count else DONE, "rows": rows, "message": message}
+            try:
+                return cls._load(file, target, given)
+            except UnicodeError as error:       # where surrogateescape has no answer
+                raise TaskError("%s is no %s (%s)%s" % (given["file"], given["encoding"], error,
+                                                        guess_encoding(given["file"]))) from None
+
+    @classmethod
+    def _load(cls, file, target, given):
+        """From an open file into the table -> fields of a result. TaskError, UnicodeError."""
+        target.begin()
+        rows, bad = CsvRows(file, given), BadRows(target, given["error_table"], given["max_errors"])
+        names = cls._columns(rows, given, target)
+        insert = "insert into %s (%s) values (%s)" % (
+            quote_name(given["table"]), ", ".join(quote_name_alone(name) for name in names),
+            placeholders(target, len(names)))
+        cursor, count = target.connection.cursor(), 0
+        fitting = rows.fitting(names, given["types"], bad)
+        for piece in iter(lambda: list(itertools.islice(fitting, 1000)), []):
+            cursor.executemany(insert, piece)
+            count += len(piece)
+        target.commit()
+        return {"status": WARNING if bad.count else DONE, "rows": count, "message": bad.message}
 
     @staticmethod
-    def _columns(reader, given, target):
+    def _columns(rows, given, target):
         """The names of the columns; the table is made or emptied."""
-        names = next(reader, None) if given["header"] else given["columns"]
-        if given["header"] and names is None:
-            raise TaskError("%s is empty, it has no header" % given["file"])
-        names = given["columns"] or names
+        header = rows.read_header() if given["header"] else None
+        names = given["columns"] or header
+        check_names(names, target.is_sqlite, "`columns`" if given["columns"] else "the header")
         unknown = sorted(set(given["types"]) - set(names))
         if unknown:
             raise TaskError("types: %s has no column %s" % (given["file"], unknown[0]))
@@ -8074,11 +8136,45 @@ class LoadCsvTask(DatabaseTask):
             cursor.execute("delete from %s" % quote_name(given["table"]))
         return names
 
-    @staticmethod
-    def _fitting(reader, names, types, bad):
+
+class CsvRows:
+    """The rows of a CSV file as RFC 4180 has them, and the lines where they stand."""
+
+    def __init__(self, file, given):
+        self._path, self._encoding = given["file"], given["encoding"]
+        first, self._before = file.readline(), 0    # lines that the reader does not see
+        delimiter, separator = given["delimiter"], _SEPARATOR.fullmatch(first)
+        if separator:
+            delimiter, self._before, first = separator.group(1), 1, file.readline()
+        self._reader = csv.reader(itertools.chain([first] if first else [], file),
+                                  delimiter=delimiter, strict=True)
+
+    def _tell(self, error):
+        """Why what begins at a line is no row."""
+        if "unexpected end of data" not in str(error):
+            return str(error)
+        return "a quote is not closed: all from here to line %d is one row" % (
+            self._reader.line_num + self._before)
+
+    def read_header(self):
+        """The fields of the first row. TaskError."""
+        try:
+            header = next(self._reader, None)
+        except csv.Error as error:
+            raise TaskError("line %d: %s" % (1 + self._before, self._tell(error))) from None
+        if header is None:
+            raise TaskError("%s is empty, it has no header" % self._path)
+        if any("\udc80" <= char <= "\udcff" for char in "".join(header)):
+            raise TaskError("line %d: the header has bytes that %s does not have%s" % (
+                1 + self._before, self._encoding, guess_encoding(self._path)))
+        return header
+
+    def fitting(self, names, types, bad):
         """Yields the rows that fit; the others go to `bad`."""
+        reader, before = self._reader, self._before
         converters = [(index, CSV_TYPES[types[name]], types[name])
                       for index, name in enumerate(names) if types.get(name, "text") != "text"]
+        end = reader.line_num           # of the row before
         while True:
             try:
                 for row in reader:
@@ -8087,10 +8183,24 @@ class LoadCsvTask(DatabaseTask):
                     if not reason:
                         yield values
                     elif row:           # a blank line is none
-                        bad.add(reader.line_num, reason, row)
+                        bad.add(reader.line_num + before, reason, row)
+                    end = reader.line_num
                 return
             except csv.Error as error:
-                bad.add(reader.line_num, str(error), [])
+                bad.add(end + 1 + before, self._tell(error), [])
+                end = reader.line_num
+
+
+def check_names(names, is_sqlite, what):
+    """TaskError for names of columns that a table cannot have. SQLite takes `a` and `A` for one."""
+    places, hint = {}, "" if what == "`columns`" else ": give other names in `columns`"
+    for place, name in enumerate(names, 1):
+        if not name:
+            raise TaskError("column %d of %s has no name%s" % (place, what, hint))
+        before = places.setdefault(name.lower() if is_sqlite else name, place)
+        if before != place:
+            raise TaskError("columns %d and %d of %s have the same name, %s%s" % (
+                before, place, what, shorten(name), hint))
 
 
 def convert(row, converters, names):
@@ -8111,6 +8221,9 @@ def convert(row, converters, names):
     return None
 
 
+LINE_ENDS = {"crlf": "\r\n", "lf": "\n"}
+
+
 @task_type("unload_csv")
 class UnloadCsvTask(DatabaseTask):
     """Writes the rows of a query to a CSV file."""
@@ -8121,6 +8234,8 @@ class UnloadCsvTask(DatabaseTask):
         "header": Field(BOOLEAN, default=True,
                         meaning="whether to write a first line with the names of the columns"),
         "delimiter": DELIMITER, "encoding": ENCODING,
+        "newline": Field(choice("crlf", "lf"), default="crlf",
+                         meaning="what ends a line: crlf is RFC 4180's, lf suits awk"),
     }
     sql = ("query",)
 
@@ -8132,10 +8247,14 @@ class UnloadCsvTask(DatabaseTask):
         if cursor.description is None:
             raise TaskError("the query gives no rows")
         with written_beside(given["file"], "w", newline="", encoding=given["encoding"]) as file:
-            writer = csv.writer(file, delimiter=given["delimiter"])
+            writer = csv.writer(file, delimiter=given["delimiter"],
+                                lineterminator=LINE_ENDS[given["newline"]])
+            names = [column[0] for column in cursor.description]
             if given["header"]:
-                writer.writerow([column[0] for column in cursor.description])
+                writer.writerow(names)
             for piece in pieces(cursor):
+                if not BINARY.isdisjoint(map(type, itertools.chain.from_iterable(piece))):
+                    refuse_binary(names, piece)
                 writer.writerows(piece)
                 rows += len(piece)
         return {"status": DONE, "rows": rows}
@@ -13458,7 +13577,9 @@ Runs SQL on a data server, in one transaction: all of it or nothing.
 
 <<task sql>>
 
-Variables are bound as text. To compare with a number write `cast(:n as integer)`. The
+Variables are bound as text. To compare with a number write `cast(:n as integer)`. Where a colon
+is no variable write `\:` (`\:new.id`); `::` does the same, but behind an expression it stays the
+cast of PostgreSQL. Literals, comments and quoted names (`"a:b"`, `[a:b]`) are left alone. The
 statements that begin and end a transaction are the agent's; a task that has one is an error. On
 SQLite a lock of another program is waited for, until the task's timeout.
 
@@ -13470,7 +13591,8 @@ Gives a variable a value.
 
 ### refresh
 
-Takes a variable's value from a query. No row is an error; null is empty text.
+Takes a variable's value from a query. No row is an error, bytes are one, too (write `hex(...)`);
+null is empty text.
 
 <<task refresh>>
 
@@ -13553,7 +13675,11 @@ Loads a CSV file into a table: all of it or nothing.
 
 <<task load_csv>>
 
-A bad row has too few or too many columns, or a value that does not fit its type. Up to
+Quotes are RFC 4180's: one that begins a field ends with it. A first line `sep=;` gives the
+delimiter, as Excel has it. Columns need names, each its own.
+
+A bad row has too few or too many columns, a value that does not fit its type, or a quote that is
+not closed or closed too early. Up to
 `max_errors` they are passed over, and the task ends in `WARNING`; one more, and it ends in
 `ERROR` and nothing is loaded. Bad rows are in the log; with `error_table` also in that table,
 which is made when it is missing. A blank line is ignored. Nothing at all between two delimiters
@@ -13565,6 +13691,8 @@ needed.
 Writes the rows of a query to a CSV file.
 
 <<task unload_csv>>
+
+Null is empty text. Bytes are an error, for they are no text: write `hex(...)` in the query.
 
 ### http
 

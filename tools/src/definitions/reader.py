@@ -230,7 +230,8 @@ class Definitions:
         for name in bound:
             for used in TASK_TYPES[kind].names_in(fields[name] or ""):
                 if used not in known:
-                    self._fault("%s.%s" % (path, name), "no variable is named %s" % used)
+                    self._fault("%s.%s" % (path, name), "no variable is named %s (for a literal "
+                                ":%s write \\:%s)" % ((used,) * 3))
         for name in ("capture", "variable"):
             if fields.get(name) and fields[name] not in known.difference(RESERVED_VARIABLES):
                 self._fault("%s.%s" % (path, name), "no variable is named %s" % fields[name])

@@ -12,10 +12,12 @@ from ..definitions.kinds import FILLED, Field, NAMED, VARIABLE_NAME
 from ..base.files import find_fault_beside
 from .task import HelperTask, TaskError, needed, task_type
 
-# a literal, quoted name, comment or cast is passed over; what is left may be `:name`, or `;`
+# a literal, quoted name, comment or cast is passed over; what is left may be `:name`, `;`, or
+# `\:`, `::` for a colon: `::` behind an expression is a cast, `[` there is an index
 _SQL_PART = re.compile(
-    r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|--[^\n]*|/\*.*?\*/|\$(\w*)\$.*?\$\1\$"""
-                       r"""|::|:([A-Za-z_][A-Za-z0-9_]*)|;|\?|%""", re.S)
+    r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|(?<![\w\])])\[[^\]]*\]|--[^\n]*"""
+                       r"""|/\*.*?\*/|\$(\w*)\$.*?\$\1\$"""
+                       r"""|:([A-Za-z_][A-Za-z0-9_]*)|(\\:|(?<![\w)\]"'`])::)|::|;|\?|%""", re.S)
 
 
 def bare_sql(text):
@@ -40,19 +42,19 @@ def split_script(text, is_sqlite):
 def bind(text, values, style):
     """SQL with `:name` and the values -> SQL and parameters of a DB-API parameter style."""
     by_name = {name: values[name] for name in DatabaseTask.names_in(text)}
-    if style == "named":
-        return text, by_name
     order = []
 
     def put(match):
-        name = match.group(2)
-        if not name:
+        name, colon = match.group(2), match.group(3)
+        if colon:
+            return ":"
+        if not name or style == "named":
             return match.group().replace("%", "%%") if "format" in style else match.group()
         order.append(values[name])
         return {"qmark": "?", "format": "%s", "numeric": ":%d" % len(order),
                 "pyformat": "%%(%s)s" % name}[style]
     text = _SQL_PART.sub(put, text)
-    return text, by_name if style == "pyformat" else order
+    return text, by_name if style in ("named", "pyformat") else order
 
 
 class Target(NamedTuple):
@@ -149,6 +151,18 @@ def pieces(cursor, size=5000):
     return iter(lambda: list(cursor.fetchmany(size)), [])
 
 
+BINARY = {bytes, bytearray, memoryview}     # what drivers give for bytes
+
+
+def refuse_binary(names, rows):
+    """TaskError for bytes in rows of these columns, which are no text: Python's b'...' is none."""
+    for row in rows:
+        for name, value in zip(names, row):
+            if type(value) in BINARY:
+                raise TaskError("column %s has bytes, which are no text: write hex(...) or "
+                                "cast(... as text) in the query" % shorten(name))
+
+
 def count_rows(target, statement, values):
     """Runs a statement -> how many rows it changed or gave."""
     before = target.connection.total_changes if target.is_sqlite else 0
@@ -242,8 +256,10 @@ class RefreshTask(DatabaseTask):
     def on(target, given):
         """First column of the first row, as text."""
         target.begin("deferred")
-        row = target.run(given["query"], given["values"]).fetchone()
+        cursor = target.run(given["query"], given["values"])
+        row = cursor.fetchone()
         if row is None:
             raise TaskError("the query gives no row")
+        refuse_binary([cursor.description[0][0]], [row[:1]])
         value = "" if row[0] is None else str(row[0]).replace("\0", "")
         return {"status": DONE, "rows": 1, "values": {given["variable"]: value}}

@@ -1,6 +1,7 @@
 """What all task types share: their table, results, texts, and work done in a helper process."""
 import contextlib
 import json
+import math
 import sys
 import tempfile
 from typing import NamedTuple, Optional
@@ -89,8 +90,8 @@ def as_value(data, what):
 def to_number(kind, text):
     """A text as an int or float. ValueError for what Python alone takes for one."""
     value = kind(text)
-    if "_" in text or value != value:
-        raise ValueError
+    if "_" in text or isinstance(value, float) and not math.isfinite(value):
+        raise ValueError                # nan, inf, and 1e999, which would be equal to 1e998
     return value
 
 
