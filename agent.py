@@ -641,8 +641,19 @@ REPOSITORY_LINE = ReplyLine("a work repository", (
 CONTEXT_LINE = ReplyLine("a context", (
     text_key("context", "name of the context"),
     text_key("schemas", "SCHEMA:SERVER or SCHEMA:SERVER.PHYSICAL, between commas")))
-IMPORTED_LINE = ReplyLine("what was new or has changed", (
-    number_key("scenarios", "scenario versions"), number_key("schedules", "schedules")))
+CHANGE_LINE = ReplyLine("a definition of the document", (
+    text_key("kind", "scenario, schedule, context, data_server, logical_schema or calendar"),
+    text_key("name", "its name"), text_key("version", "of a scenario: its version"),
+    text_key("change", "new, changed or same")))
+WARNING_LINE = ReplyLine("what is allowed but looks wrong", (
+    text_key("warning", "what looks wrong"), text_key("path", "where in the document")))
+# what an import counts; the last two there will be
+IMPORTED_KINDS = ("scenario", "schedule", "context", "data_server", "logical_schema", "calendar",
+                  "engine", "notice")
+IMPORTED_LINE = ReplyLine("how many were new or have changed", tuple(
+    number_key(kind + "s", kind.replace("_", " ") + "s") for kind in IMPORTED_KINDS) + (
+        number_key("warnings", "lines with a warning"),
+        ReplyKey("dry_run", FLAG_KEY, "yes: nothing was written", True)))
 ATTACHED_LINE = ReplyLine("the work repository", (
     _REPOSITORY, number_key("id", "its id, 1 to 999")))
 PURGED_LINE = ReplyLine("what was purged", (number_key("purged", "sessions that were deleted"),))
@@ -797,6 +808,9 @@ FLOOD_S = 0.05          # and so long after they did
 FOLLOW_S = 0.05         # between two looks for new lines of a log
 ATTACH_S = 2.0          # between tries to attach a repository, and looks at one's health
 CLEAN_S = 60.0          # between two cleanings
+
+# what an import makes of a definition
+NEW, ALTERED, SAME = "new", "changed", "same"
 
 EXIT_OK, EXIT_CANNOT_START, EXIT_USAGE = 0, 1, 2
 
@@ -972,11 +986,13 @@ VERB_FORMS = (
     Form("CONTEXTS", "[-JSON]", MONITOR,
          "list the contexts, and what stands behind logical schemas in them", AS_ROWS,
          lines=(CONTEXT_LINE,)),
-    Form("IMPORT", "DOCUMENT [-REPO=name] [-REPLACE]", ADMINISTRATOR,
-         "import a definitions document, quoted as one word", oks=(IMPORTED_LINE,),
+    Form("IMPORT", "DOCUMENT [-REPO=name] [-REPLACE] [-DRY_RUN]", ADMINISTRATOR,
+         "import a definitions document, quoted as one word", lines=(CHANGE_LINE, WARNING_LINE),
+         oks=(IMPORTED_LINE,),
          meanings={"DOCUMENT": "the JSON text, in single quotes or as a JSON string",
                    "-REPO": "work repository (the one of the lowest id)",
-                   "-REPLACE": "a scenario version that is there and differs is replaced"}),
+                   "-REPLACE": "a scenario version that is there and differs is replaced",
+                   "-DRY_RUN": "answer the same, and write nothing"}),
     Form("EXPORT", "[SCENARIO] [VERSION] [-REPO=name]", MONITOR,
          "give definitions back, as lines of JSON", AS_DOCUMENT,
          meanings={"SCENARIO": "only this scenario and its schedules (everything)",
@@ -1311,10 +1327,21 @@ VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 def check_name(text):
     """A name of a scenario, schedule, repository or step, or ValueError."""
+    if isinstance(text, (int, float)) and not isinstance(text, bool):
+        raise ValueError('must be a name, which is text: quote it, "%s"' % text)
     if not isinstance(text, str) or not NAME.fullmatch(text) or len(text) > MAX_NAME:
         raise ValueError("must be a name: letters, digits, _ . - (not first: . -), "
                          "at most %d characters" % MAX_NAME)
     return text
+
+
+def tell_near(name, names):
+    """Words on the one of some names (None among them is none) that is nearly this one, or
+    nothing."""
+    import difflib
+    names = [other for other in names if other]
+    near = difflib.get_close_matches(name, names, 1) if len(name) <= MAX_NAME else []
+    return "; do you mean %s?" % near[0] if near else ""
 
 
 def version_key(version):
@@ -2763,7 +2790,8 @@ def _check_mail_connect(connect):
     """What the task type mail takes of a data server; a secret is looked at when it is read."""
     def check(name):
         if name not in MAIL_FIELDS:
-            raise ValueError("unknown field; there are %s" % ", ".join(MAIL_FIELDS))
+            raise ValueError("unknown field; there are %s%s" % (
+                ", ".join(MAIL_FIELDS), tell_near(name, MAIL_FIELDS)))
         if name == "tls" and not isinstance(connect[name], dict):
             choice(*MAIL_TLS).check(connect[name])
     check_each([("." + name, check, name) for name in connect])
@@ -2968,6 +2996,34 @@ class Scenario(NamedTuple):
         return ({name: value for name, value in given.items() if name not in self.secrets},
                 {name: value for name, value in given.items() if name in self.secrets})
 
+    def list_warnings(self):
+        """[(path, reason)] of steps that nothing leads to, and of those that handle an error and
+        that success falls into."""
+        given = self.document["steps"]
+        reached, to_follow = set(), [0]
+        while to_follow:
+            index = to_follow.pop()
+            if index not in reached:
+                reached.add(index)
+                to_follow += self._list_behind(self.steps[index])
+        for index, step in enumerate(self.steps):
+            path, others = "steps[%d]" % index, self.steps[:index - 1] + self.steps[index:]
+            if index not in reached:
+                yield path, "nothing leads to step %s" % step.name
+            elif index and index - 1 in reached and "on_ok" not in given[index - 1] and (
+                    step.on_ok == FAIL or step.name in [each.on_error for each in others]):
+                yield path, ("step %s is for a failure%s, but the success of step %s leads to it, "
+                             "too: give that an on_ok" % (
+                                 step.name, " and ends in FAIL" if step.on_ok == FAIL else "",
+                                 self.steps[index - 1].name))
+
+    def _list_behind(self, step):
+        """The places of the steps that may come after a step."""
+        targets = {step.on_ok, step.on_error}
+        if any(task.type == "evaluate" for task in step.tasks):
+            targets.add(step.on_false)
+        return [self.step_index(name) for name in targets if name not in (END, FAIL)]
+
     def step_index(self, name):
         """The place of a step, from 0; NotFound when the scenario has none of that name."""
         for index, step in enumerate(self.steps):
@@ -3013,7 +3069,7 @@ class Schedule(NamedTuple):
     context: str
     rule: str                       # empty: by `after` alone
     timezone: str
-    enabled: bool
+    enabled: Optional[bool]         # None: a document does not say
     variables: dict
     options: dict = {}              # the other SCHEDULE_FIELDS, those that are not default
 
@@ -3090,18 +3146,25 @@ class Document(NamedTuple):
         return bool(self.contexts or self.data_servers or self.logical_schemas or self.calendars)
 
     def list_warnings(self):
-        """[(path, reason)] of what this host lacks; it is the task's error if it still does
-        then."""
+        """[(path, reason)] of what is allowed but looks wrong, and of what this host lacks: it is
+        the task's error if it still does then."""
         own = ("sqlite3", "smtp")
-        warnings = [("data_servers[%d].driver" % index,
-                     "warning: this host's Python has no module %s"
+        warnings = [("data_servers[%d].driver" % index, "this host's Python has no module %s"
                      % server["driver"]) for index, server in enumerate(self.data_servers)
                     if server["driver"] not in own and not has_module(server["driver"])]
+        for index, scenario in enumerate(self.scenarios):
+            warnings += [("scenarios[%d].%s" % (index, place), reason)
+                         for place, reason in scenario.list_warnings()]
         for path, task in self._list_tasks():
-            warnings += [("%s.%s" % (path, place), "warning: " + reason)
+            warnings += [("%s.%s" % (path, place), reason)
                          for place, reason in getattr(TASK_TYPES[task.type], "warn", lambda _: ())(
                              task.fields)]
         return warnings
+
+    def list_children(self):
+        """[(path, scenario, version)] that its tasks start, where no variable decides it."""
+        return [(path + ".name", task.fields["name"], task.fields["version"])
+                for path, task in self._list_tasks() if task.type == "scenario"]
 
     def list_schemas(self):
         """[(path, logical schema)] that its tasks name."""
@@ -3239,7 +3302,7 @@ class Definitions:
         lists = {}
         for key, value in document.items():
             if key not in DOCUMENT_FIELDS:
-                self._fault(key, "unknown field")
+                self._fault(key, "unknown field" + tell_near(key, DOCUMENT_FIELDS))
             elif not isinstance(value, list):
                 self._fault(key, "must be a list")
             else:
@@ -3316,7 +3379,7 @@ class Definitions:
         result = {}
         for name in value or ():
             if name not in fields:
-                self._fault("%s.%s" % (path, name), "unknown field")
+                self._fault("%s.%s" % (path, name), "unknown field" + tell_near(name, fields))
         for name, field in fields.items():
             result[name] = field.default
             if value is None:
@@ -3388,7 +3451,7 @@ class Definitions:
                 self._fault("%s.steps[%d].name" % (path, index), "END and FAIL are targets")
         for place, target in places:
             if target and target not in (END, FAIL) and target not in names:
-                self._fault(place, "no step is named %s" % target)
+                self._fault(place, "no step is named %s%s" % (target, tell_near(target, names)))
 
     @staticmethod
     def _with_targets(on_error, steps):
@@ -3416,7 +3479,9 @@ class Definitions:
             value = {name: value[name] for name in TASK_FIELDS if name in value}
         fields = self._object(path, value, dict(TASK_FIELDS, **own))
         if fields["type"] is not None and not is_known:
-            self._fault(path + ".type", "must be one of %s" % ", ".join(sorted(TASK_TYPES)))
+            self._fault(path + ".type", "must be one of %s%s" % (
+                ", ".join(sorted(TASK_TYPES)), tell_near(kind, TASK_TYPES)
+                if isinstance(kind, str) else ""))
         if not is_known or known is None:       # without variables no reference can be judged
             return None
         bound, literal = (getattr(TASK_TYPES[kind], name, ()) for name in ("sql", "literal"))
@@ -3431,10 +3496,11 @@ class Definitions:
             for used in TASK_TYPES[kind].names_in(fields[name] or ""):
                 if used not in known:
                     self._fault("%s.%s" % (path, name), "no variable is named %s (for a literal "
-                                ":%s write \\:%s)" % ((used,) * 3))
+                                ":%s write \\:%s)%s" % ((used,) * 3 + (tell_near(used, known),)))
         for name in ("capture", "variable"):
             if fields.get(name) and fields[name] not in known.difference(RESERVED_VARIABLES):
-                self._fault("%s.%s" % (path, name), "no variable is named %s" % fields[name])
+                self._fault("%s.%s" % (path, name), "no variable is named %s%s" % (
+                    fields[name], tell_near(fields[name], known)))
         either = getattr(TASK_TYPES[kind], "one_of", None)
         if either and sum(fields[name] is not None for name in either) != 1:
             self._fault(path, "must have one of %s" % " and ".join(either))
@@ -3444,9 +3510,10 @@ class Definitions:
 
     def _references(self, path, text, known):
         for match in _REFERENCE.finditer(text):
-            if match.group(1) and match.group(1) not in known:
-                self._fault(path, "no variable is named %s (for a literal ${%s} write $${%s})"
-                            % ((match.group(1),) * 3))
+            name = match.group(1)
+            if name and name not in known:
+                self._fault(path, "no variable is named %s (for a literal ${%s} write $${%s})%s"
+                            % (name, name, name, tell_near(name, known)))
 
     def _schedule(self, path, value):
         before = len(self.faults)
@@ -3454,7 +3521,10 @@ class Definitions:
         if isinstance(value, dict) and fields["rule"] is not None:
             for name, reason in make_schedule(fields).list_faults():
                 self._fault("%s.%s" % (path, name), reason)
-        return None if len(self.faults) > before else make_schedule(fields)
+        if len(self.faults) > before:
+            return None
+        schedule = make_schedule(fields)
+        return schedule if "enabled" in value else schedule._replace(enabled=None)
 
 
 def faulty(faults):
@@ -3720,6 +3790,14 @@ def hold_columns(hold):
     """The four columns that keep a Hold, or its release (None)."""
     return (None,) * 4 if hold is None else (
         hold.reason, hold.by, to_text(hold.since), hold.until and to_text(hold.until))
+
+
+class Change(NamedTuple):
+    """What an import makes of one definition of its document."""
+    kind: str               # scenario, schedule, context, data_server, logical_schema, calendar
+    name: str
+    version: Optional[str]  # of a scenario
+    change: str             # new, changed, same
 
 
 class SessionRequest(NamedTuple):
@@ -4876,28 +4954,32 @@ class Imports:
         self._scenarios, self._schedules = scenarios, schedules
 
     def put(self, connection, document, agent, now, is_replacing=False, origins=None):
-        """Puts scenarios and schedules in -> (scenarios, schedules) that were made or changed.
+        """Puts scenarios and schedules in -> (the Changes, [(path, warning)]).
 
         `origins` has the Origin of each schedule of the document that is there by its name; None
         where nobody has looked. BadRequest or Exists with all faults, and Changed: nothing stays.
         """
-        conflicts, faults, scenarios, schedules = [], [], 0, 0
+        conflicts, faults, changes, warnings = [], [], [], []
         for index, scenario in enumerate(document.scenarios):
             if scenario is None:
                 continue
-            is_new = self._scenarios.put(connection, scenario, now, is_replacing)
-            if is_new is None:
+            change = self._scenarios.put(connection, scenario, now, is_replacing)
+            if change is None:
                 conflicts.append(("scenarios[%d]" % index, "%s %s exists with another definition; "
                                   "give it a new version, or replace it with -REPLACE (from a "
                                   "shell --replace)" % (scenario.name, scenario.version)))
-            scenarios += bool(is_new)
+            changes.append(Change("scenario", scenario.name, scenario.version, change))
         for index, schedule in enumerate(document.schedules):
             wrong = self._list_faults(connection, schedule) if schedule else []
             faults += [("schedules[%d].%s" % (index, field), reason) for field, reason in wrong]
             if schedule and not any(field == "scenario" for field, _ in wrong):
-                origin = (origins or {}).get(schedule.name)
-                schedules += self._schedules.put(
-                    connection, schedule._replace(agent=schedule.agent or agent), now, origin)
+                change = self._put_schedule(connection, schedule, agent, now, origins or {})
+                changes.append(Change("schedule", schedule.name, None, change))
+                if schedule.enabled is None and not self._schedules.get(
+                        connection, schedule.name)["enabled"]:
+                    warnings.append(("schedules[%d].enabled" % index, "stays switched off, for "
+                                     "the document does not say; SCHED ON %s switches it on"
+                                     % schedule.name))
         for index, schedule in enumerate(document.schedules):
             try:
                 if schedule is not None:
@@ -4908,12 +4990,23 @@ class Imports:
             raise Exists("nothing was imported: %s: %s" % conflicts[0], conflicts + faults)
         if faults:
             raise faulty(faults)
-        return scenarios, schedules
+        return changes, warnings + self._list_nobodies(connection, document)
+
+    def _put_schedule(self, connection, schedule, agent, now, origins):
+        schedule = self._schedules.keep_switch(connection, schedule)
+        return self._schedules.put(connection, schedule._replace(agent=schedule.agent or agent),
+                                   now, origins.get(schedule.name))
+
+    def _list_nobodies(self, connection, document):
+        """[(path, warning)] of scenarios that tasks name and nobody has."""
+        return [(path, self._scenarios.tell_missing(connection, name, version))
+                for path, name, version in document.list_children()
+                if self._scenarios.find(connection, name, version) is None]
 
     def rehearse(self, connection, *arguments):
-        """`put` that is taken back: raises Rehearsed when it would go well, else as `put`."""
-        self.put(connection, *arguments)
-        raise Rehearsed()
+        """`put` that is taken back: raises Rehearsed with its result when it would go well, else
+        as `put`."""
+        raise Rehearsed(self.put(connection, *arguments))
 
     def _list_faults(self, connection, schedule):
         """[(field, reason)] of what the scenario of a schedule does not take."""
@@ -4934,7 +5027,11 @@ class Imports:
 
 
 class Rehearsed(Exception):
-    """An import was tried, and taken back."""
+    """An import was tried, and taken back; `result` is what it would give."""
+
+    def __init__(self, result):
+        super().__init__()
+        self.result = result
 
 
 # ======================================================================================
@@ -5199,12 +5296,33 @@ class Master:
             return [row[0] for row in connection.execute("select name from context order by name")]
 
     def put_topology(self, document):
-        """Contexts, data servers and logical schemas of a document, in one transaction."""
-        if document.has_topology:
-            self.db.write(self._put_topology, document)
+        """Contexts, data servers, logical schemas and calendars of a document, in one transaction
+        -> the Changes."""
+        return self.db.write(self._put_topology, document) if document.has_topology else []
 
-    @staticmethod
-    def _put_topology(connection, document):
+    def rehearse_topology(self, document):
+        """The Changes that put_topology would make now."""
+        return self.db.read(self._list_changes, document) if document.has_topology else []
+
+    def _list_changes(self, connection, document):
+        """[Change] of the topology of a document: what is there already is the same."""
+        before, after = self._topology(connection), {
+            "contexts": document.contexts, "calendars": [
+                dict(each, dates=each["dates"].split(",")) for each in document.calendars],
+            "data_servers": [_without_nothing(server) for server in document.data_servers],
+            "logical_schemas": document.logical_schemas}
+        changes = []
+        for part in ("contexts", "data_servers", "logical_schemas", "calendars"):
+            there = {_name_of(each): each for each in before[part]}
+            for each in after[part]:
+                name = _name_of(each)
+                change = NEW if name not in there else SAME if there[name] == each else ALTERED
+                changes.append(Change(part[:-1], name, None, change))
+        return changes
+
+    def _put_topology(self, connection, document):
+        """Writes the topology of a document -> [Change]."""
+        changes = self._list_changes(connection, document)
         connection.executemany("insert or ignore into context(name) values (?)",
                                [(name,) for name in document.contexts])
         connection.executemany(
@@ -5219,6 +5337,7 @@ class Master:
                  for context, target in schema["contexts"].items()])
         connection.executemany("replace into calendar values (?, ?)", [
             (calendar["name"], calendar["dates"]) for calendar in document.calendars])
+        return changes
 
     def topology_faults(self, document):
         """[(path, reason)] of what a document names that neither it nor the master has."""
@@ -5265,21 +5384,25 @@ class Master:
         return row and tuple(row)
 
     def topology(self):
-        """Contexts, data servers and logical schemas as a document has them."""
-        with self.db.reading() as connection:
-            servers = connection.execute("select * from data_server order by name").fetchall()
-            rows = connection.execute(
-                "select * from logical_schema order by name, context").fetchall()
+        """Contexts, data servers, logical schemas and calendars as a document has them."""
+        return self.db.read(self._topology)
+
+    @staticmethod
+    def _topology(connection):
+        """{part: [definition]} as a document has them."""
+        servers = connection.execute("select * from data_server order by name").fetchall()
+        rows = connection.execute("select * from logical_schema order by name, context").fetchall()
         schemas = {}
         for row in rows:
             target = (row["data_server"]
                       + ("." + row["physical_schema"]) * bool(row["physical_schema"]))
             schemas.setdefault(row["name"], {})[row["context"]] = target
-        calendars = [{"name": name, "dates": dates.split(",")}
-                     for name, dates in sorted(self.calendars().items())]
-        return {"calendars": calendars, "contexts": self.list_contexts(),
-                "data_servers": [{key: value for key, value in
-                                  dict(row, connect=json.loads(row["connect"])).items() if value}
+        return {"calendars": [
+                    {"name": name, "dates": dates.split(",")} for name, dates in
+                    connection.execute("select name, dates from calendar order by name")],
+                "contexts": [row[0] for row in connection.execute(
+                    "select name from context order by name")],
+                "data_servers": [_without_nothing(dict(row, connect=json.loads(row["connect"])))
                                  for row in servers],
                 "logical_schemas": [{"name": name, "contexts": contexts}
                                     for name, contexts in schemas.items()]}
@@ -5320,6 +5443,16 @@ class Master:
             execute,
             "update agent set hold_reason=?, hold_by=?, hold_since=?, hold_until=? where name=?",
             hold_columns(hold) + (name,), within_s=within_s)
+
+
+def _without_nothing(fields):
+    """A dict without what has no value."""
+    return {key: value for key, value in fields.items() if value}
+
+
+def _name_of(definition):
+    """The name of a context, which is a text, or of another part of the topology."""
+    return definition if isinstance(definition, str) else definition["name"]
 
 
 # ======================================================================================
@@ -5510,8 +5643,9 @@ class Scenarios:
             " order by s.name, s.version_key, s.version" % (BODY, where), values).fetchall()
 
     def put(self, connection, scenario, now, is_replacing):
-        """True when made, or mended since it could not be read; False when it was there, None when
-        another one is. Sessions that share a definition have it mended, too."""
+        """Puts a version in -> new, same, changed (also when it is mended since it could not be
+        read), or None where another one is that is not to be replaced. Sessions that share a
+        definition have it mended, too."""
         self.changes += 1
         body = json.dumps(scenario.document)
         digest = hashlib.sha256(canonical(scenario.document).encode()).hexdigest()
@@ -5519,7 +5653,7 @@ class Scenarios:
             "select d.id, d.digest, %s from scenario s join definition d on d.id = s.definition"
             " where s.name=? and s.version=?" % BODY, (scenario.name, scenario.version)).fetchone()
         if row and row["digest"] == digest and self._is_readable(row):
-            return False
+            return SAME
         if row and row["digest"] != digest and not is_replacing:
             return None
         connection.execute("insert into definition(digest, body) values (?, ?)"
@@ -5529,7 +5663,7 @@ class Scenarios:
         connection.execute("replace into scenario values (?, ?, ?, ?, ?)",
                            (scenario.name, scenario.version, version_key(scenario.version),
                             definition, to_text(now)))
-        return True
+        return ALTERED if row else NEW
 
     def _is_readable(self, row):
         try:
@@ -5597,8 +5731,8 @@ class StoredSchedules:
         self._name, self._scenarios, self._ledger = name, scenarios, ledger
 
     def put(self, connection, schedule, now, origin=None):
-        """Adds a schedule or sets it to a new definition, its ledger and hold stay -> whether it
-        did.
+        """Adds a schedule or sets it to a new definition, its ledger and hold stay -> new,
+        changed or same.
 
         The same again changes nothing. New times, or ON, begin now: what had come by the old ones
         and was not decided is that of the Origin. `after` that changes, or is enabled, looks at
@@ -5609,7 +5743,7 @@ class StoredSchedules:
             raise Changed("schedule %s was changed at the same time; try again" % schedule.name)
         before = self.find_definition(row)
         if before == schedule:
-            return False
+            return SAME
         connection.execute("update repository set last_revision = last_revision + 1")
         revision = connection.execute("select last_revision from repository").fetchone()[0]
         is_moved = before is None or before.timing != schedule.timing
@@ -5637,7 +5771,15 @@ class StoredSchedules:
                 values)
         if before is None or before.get("after") != schedule.get("after") or not before.enabled:
             self.put_conditions(connection, schedule)
-        return True
+        return ALTERED if row else NEW
+
+    def keep_switch(self, connection, schedule):
+        """A Schedule whose definition does not say `enabled` -> as the one of its name that is
+        there, else enabled."""
+        if schedule.enabled is not None:
+            return schedule
+        row = self.find(connection, schedule.name)
+        return schedule._replace(enabled=row is None or bool(row["enabled"]))
 
     @staticmethod
     def make_origin(row):
@@ -12442,9 +12584,21 @@ class Inbox:
 IMPORT_TRIES = 20       # of a document whose schedules come due meanwhile
 
 
-def import_into(master, repository, text, agent, now, is_replacing, find_origins=None):
-    """One transaction in the master, one in the work repository -> (Document, (scenarios,
-    schedules) made or changed). BadRequest and Exists carry all the faults.
+class Imported(NamedTuple):
+    """What came of an import."""
+    document: Document
+    changes: List[Change]       # a definition each
+    warnings: List[tuple]       # (path, reason): what is allowed but looks wrong
+
+    def count(self, kind):
+        """How many definitions of a kind were new or have changed."""
+        return sum(change.kind == kind and change.change != SAME for change in self.changes)
+
+
+def import_into(master, repository, text, agent, now, is_replacing, find_origins=None,
+                is_dry=False):
+    """One transaction in the master, one in the work repository -> Imported; `is_dry`: as if,
+    nothing is written. BadRequest and Exists carry all the faults.
 
     `find_origins(Document)` gives Imports.put what it wants to know, as often as it has to be
     tried.
@@ -12453,10 +12607,11 @@ def import_into(master, repository, text, agent, now, is_replacing, find_origins
     document = definitions.collect(text)
     faults = definitions.faults + master.topology_faults(document)
     arguments = document, agent, now, is_replacing
+    changes = warnings = None
     try:                                        # every fault is found before anything is written
         repository.db.write(repository.imports.rehearse, *arguments)
-    except Rehearsed:
-        pass
+    except Rehearsed as rehearsed:
+        changes, warnings = rehearsed.result
     except BadRequest as error:
         faults += error.faults
     except Exists as error:
@@ -12464,9 +12619,13 @@ def import_into(master, repository, text, agent, now, is_replacing, find_origins
         raise
     if faults:
         raise faulty(faults)
-    master.put_topology(document)
+    if is_dry:
+        return Imported(document, master.rehearse_topology(document) + changes,
+                        document.list_warnings() + warnings)
+    topology = master.put_topology(document)
     try:
-        return document, _write(repository, find_origins, arguments)
+        changes, warnings = _write(repository, find_origins, arguments)
+        return Imported(document, topology + changes, document.list_warnings() + warnings)
     except RepositoryError as error:
         if document.has_topology:
             raise RepositoryError("%s; the master has its part, the same IMPORT completes it"
@@ -12656,19 +12815,22 @@ class Agent:
 
     # -- definitions -------------------------------------------------------------------
 
-    def import_document(self, text, repository, is_replacing):
-        """Imports a definitions document -> (Document, (scenarios, schedules) made or changed)."""
+    def import_document(self, text, repository, is_replacing, is_dry=False):
+        """Imports a definitions document, or does as if -> Imported."""
         target = self.places.get(repository)
         now = self.clock.now()
-        document, counts = import_into(
+        imported = import_into(
             self.master, target, text, self.name, now, is_replacing,
-            lambda document: self.changes.find_origins(target, document.schedules, now))
+            lambda document: self.changes.find_origins(target, document.schedules, now), is_dry)
+        if is_dry:
+            return imported
+        document = imported.document
         self.desk.read_contexts()
         if document.calendars or document.schedules:
             self.schedules.read_calendars()
         for schedule in document.schedules:
             self.schedules.refresh(target, schedule.name)
-        return document, counts
+        return imported
 
     def export(self, repository, name, version):
         """The definitions of a repository, of a scenario, or of one version, as a document."""
@@ -15084,11 +15246,17 @@ def _contexts(agent, request):
 
 @verb("IMPORT")
 def _import(agent, request):
-    document, counts = agent.import_document(request["DOCUMENT"], request["-REPO"],
-                                             "-REPLACE" in request)
-    for warning in document.list_warnings():
-        yield "%s: %s" % warning
-    return fill(IMPORTED_LINE, zip(("scenarios", "schedules"), counts))
+    """A line for each definition of the document, then the warnings, then the counts."""
+    is_dry = "-DRY_RUN" in request
+    imported = agent.import_document(request["DOCUMENT"], request["-REPO"], "-REPLACE" in request,
+                                     is_dry)
+    for change in imported.changes:
+        yield fill(CHANGE_LINE, change._asdict())
+    for path, reason in imported.warnings:
+        yield fill(WARNING_LINE, {"warning": reason, "path": path})
+    counts = {kind + "s": imported.count(kind) for kind in IMPORTED_KINDS}
+    return fill(IMPORTED_LINE, counts, warnings=len(imported.warnings),
+                **{"dry_run": True} if is_dry else {})
 
 
 @verb("EXPORT")
@@ -15668,8 +15836,8 @@ def _import_file(master, path, settings, clock):
         repository = WorkRepository(number, name, work_path, clock).open(expected)
         tell_doors(repository.db.label, work_path)
         with contextlib.closing(repository.db):
-            document, counts = import_into(master, repository, text, settings.name,
-                                           clock.now(), settings.replace)
+            imported = import_into(master, repository, text, settings.name, clock.now(),
+                                   settings.replace)
     except AgentError as error:
         for place, reason in error.faults:
             _say("%s: %s: %s" % (path, place, reason))
@@ -15677,9 +15845,10 @@ def _import_file(master, path, settings, clock):
     except (OSError, UnicodeDecodeError) as error:
         _say("%s: %s" % (path, getattr(error, "strerror", None) or "is not UTF-8"))
     else:
-        for place, reason in document.list_warnings():
-            _say("%s: %s: %s" % (path, place, reason))
-        print("%s: %d scenarios and %d schedules imported" % ((path,) + counts))
+        for place, reason in imported.warnings:
+            _say("%s: %s: warning: %s" % (path, place, reason))
+        print("%s: %d scenarios and %d schedules imported" % (
+            path, imported.count("scenario"), imported.count("schedule")))
         return True
     return False
 

@@ -148,6 +148,9 @@ FOLLOW_S = 0.05         # between two looks for new lines of a log
 ATTACH_S = 2.0          # between tries to attach a repository, and looks at one's health
 CLEAN_S = 60.0          # between two cleanings
 
+# what an import makes of a definition
+NEW, ALTERED, SAME = "new", "changed", "same"
+
 EXIT_OK, EXIT_CANNOT_START, EXIT_USAGE = 0, 1, 2
 
 
@@ -273,8 +276,19 @@ REPOSITORY_LINE = ReplyLine("a work repository", (
 CONTEXT_LINE = ReplyLine("a context", (
     text_key("context", "name of the context"),
     text_key("schemas", "SCHEMA:SERVER or SCHEMA:SERVER.PHYSICAL, between commas")))
-IMPORTED_LINE = ReplyLine("what was new or has changed", (
-    number_key("scenarios", "scenario versions"), number_key("schedules", "schedules")))
+CHANGE_LINE = ReplyLine("a definition of the document", (
+    text_key("kind", "scenario, schedule, context, data_server, logical_schema or calendar"),
+    text_key("name", "its name"), text_key("version", "of a scenario: its version"),
+    text_key("change", "new, changed or same")))
+WARNING_LINE = ReplyLine("what is allowed but looks wrong", (
+    text_key("warning", "what looks wrong"), text_key("path", "where in the document")))
+# what an import counts; the last two there will be
+IMPORTED_KINDS = ("scenario", "schedule", "context", "data_server", "logical_schema", "calendar",
+                  "engine", "notice")
+IMPORTED_LINE = ReplyLine("how many were new or have changed", tuple(
+    number_key(kind + "s", kind.replace("_", " ") + "s") for kind in IMPORTED_KINDS) + (
+        number_key("warnings", "lines with a warning"),
+        ReplyKey("dry_run", FLAG_KEY, "yes: nothing was written", True)))
 ATTACHED_LINE = ReplyLine("the work repository", (
     _REPOSITORY, number_key("id", "its id, 1 to 999")))
 PURGED_LINE = ReplyLine("what was purged", (number_key("purged", "sessions that were deleted"),))
@@ -519,11 +533,13 @@ VERB_FORMS = (
     Form("CONTEXTS", "[-JSON]", MONITOR,
          "list the contexts, and what stands behind logical schemas in them", AS_ROWS,
          lines=(CONTEXT_LINE,)),
-    Form("IMPORT", "DOCUMENT [-REPO=name] [-REPLACE]", ADMINISTRATOR,
-         "import a definitions document, quoted as one word", oks=(IMPORTED_LINE,),
+    Form("IMPORT", "DOCUMENT [-REPO=name] [-REPLACE] [-DRY_RUN]", ADMINISTRATOR,
+         "import a definitions document, quoted as one word", lines=(CHANGE_LINE, WARNING_LINE),
+         oks=(IMPORTED_LINE,),
          meanings={"DOCUMENT": "the JSON text, in single quotes or as a JSON string",
                    "-REPO": "work repository (the one of the lowest id)",
-                   "-REPLACE": "a scenario version that is there and differs is replaced"}),
+                   "-REPLACE": "a scenario version that is there and differs is replaced",
+                   "-DRY_RUN": "answer the same, and write nothing"}),
     Form("EXPORT", "[SCENARIO] [VERSION] [-REPO=name]", MONITOR,
          "give definitions back, as lines of JSON", AS_DOCUMENT,
          meanings={"SCENARIO": "only this scenario and its schedules (everything)",
@@ -856,8 +872,7 @@ CRONTAB_OPTIONS = ("CRONTAB", "SYSTEM", "DRY_RUN")        # the client's own
 OWN_OPTIONS = {
     "EXEC": [("WAIT", "", "reply when the session has ended")],
     "IMPORT": [("CRONTAB", "", "the files are crontabs"),
-               ("SYSTEM", "yes|no", "whether each line of the crontab names a user"),
-               ("DRY_RUN", "", "show what a crontab becomes, and import nothing")]}
+               ("SYSTEM", "yes|no", "whether each line of the crontab names a user")]}
 OWN_ARGUMENTS = {"IMPORT": "FILE..."}
 OWN_HELP = {
     "EXEC": "start a session of a scenario; with --wait the exit status is the session's",
@@ -865,8 +880,7 @@ OWN_HELP = {
     "CLEAN": "clean stale sessions now; -HOST=id: those of a host that is gone",
     "SCHED ADD": "add a schedule, effective at once; VERSION -1 is the latest",
     "IMPORT": "import definitions documents, or crontabs; - is standard input; ends at the first "
-              "that is refused; --dry-run shows what crontabs become, and asks the agent, where "
-              "there is one, which lines it would refuse",
+              "that is refused; --dry-run imports nothing, and shows what crontabs become",
 }
 
 
@@ -956,9 +970,10 @@ def parse_command_line(words):
     options = {name[1:]: value for name, value in vars(parsed).items() if name.startswith("-")}
     if options.pop("WAIT", None):
         options["SYNC"] = True
-    parsed.crontab = {name: options.pop(name) for name in CRONTAB_OPTIONS if name in options}
-    if parsed.crontab and "CRONTAB" not in parsed.crontab:
-        parsed.parser.error("--system and --dry-run are for --crontab")
+    if "SYSTEM" in options and "CRONTAB" not in options:
+        parsed.parser.error("--system is for --crontab")
+    parsed.crontab = {} if "CRONTAB" not in options else {
+        name: options.pop(name) for name in CRONTAB_OPTIONS if name in options}
     if parsed.crontab.get("SYSTEM", "yes") not in ("yes", "no"):
         parsed.parser.error("--system takes yes or no")
     request = [render_option(name, None if value is True else value)
@@ -1437,7 +1452,7 @@ def send_crontab(connection, crontab, words, is_rehearsal=False):
                     place, field, reason = match.groups()
                     reason = reason if reason.startswith(field) else "%s %s" % (field, reason)
                     faults.setdefault(int(place), reason)
-            return reply.fields
+            return {name: reply.fields[name] for name in ("scenarios", "schedules")}
         except ClientError as error:
             if is_rehearsal and list(faults) == [extra]:
                 return {}

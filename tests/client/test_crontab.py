@@ -443,7 +443,7 @@ def test_from_cron_to_the_agent_under_a_hold(agent):
 
 
 def test_imported_again(agent):
-    """A schedule is what its line says, whatever it was set to since."""
+    """A schedule is what its line says, whatever it was set to since; switched off it stays."""
     def load():
         assert run(agent.port, "import", "--crontab", "-", input=b"0 1 * * * a\n").status == 0
         row, = agent.rows("SCHED LIST")
@@ -452,6 +452,8 @@ def test_imported_again(agent):
     assert before[0] == "yes"
     agent.ok("SCHED SET CRON.a -HOURS=00:00-18:00")
     agent.ok("SCHED OFF CRON.a")
+    assert load()[0] == "no"
+    agent.ok("SCHED ON CRON.a")
     assert load() == before
 
 
@@ -496,7 +498,7 @@ def test_dry_run(tmp_path):
 
 
 @pytest.mark.parametrize("words, reason", [
-    (("--dry-run", "x"), "are for --crontab"), (("--crontab", "--system", "maybe", "x"), "yes or no"),
+    (("--system", "yes", "x"), "is for --crontab"), (("--crontab", "--system", "maybe", "x"), "yes or no"),
     (("--crontab", "no such file"), "cannot read 'no such file'"), (("--crontab",), "FILE... is missing")])
 def test_usage(words, reason):
     result = run(1, "import", *words)

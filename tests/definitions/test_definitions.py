@@ -457,7 +457,7 @@ def test_import_of_4_mib_and_not_more(agent):
     limit = 4 * 1024 * 1024
     with agent.connect() as client:
         client.send(padded(limit))
-        client.expect("OK scenarios=1 *")
+        client.expect("* kind=scenario *", "OK scenarios=1 *")
         client.send(padded(limit + 1))
         client.expect("ERR TOO_LONG *")
         assert client.line() == ""

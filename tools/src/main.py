@@ -113,8 +113,8 @@ def _import_file(master, path, settings, clock):
         repository = WorkRepository(number, name, work_path, clock).open(expected)
         tell_doors(repository.db.label, work_path)
         with contextlib.closing(repository.db):
-            document, counts = import_into(master, repository, text, settings.name,
-                                           clock.now(), settings.replace)
+            imported = import_into(master, repository, text, settings.name, clock.now(),
+                                   settings.replace)
     except AgentError as error:
         for place, reason in error.faults:
             _say("%s: %s: %s" % (path, place, reason))
@@ -122,9 +122,10 @@ def _import_file(master, path, settings, clock):
     except (OSError, UnicodeDecodeError) as error:
         _say("%s: %s" % (path, getattr(error, "strerror", None) or "is not UTF-8"))
     else:
-        for place, reason in document.list_warnings():
-            _say("%s: %s: %s" % (path, place, reason))
-        print("%s: %d scenarios and %d schedules imported" % ((path,) + counts))
+        for place, reason in imported.warnings:
+            _say("%s: %s: warning: %s" % (path, place, reason))
+        print("%s: %d scenarios and %d schedules imported" % (
+            path, imported.count("scenario"), imported.count("schedule")))
         return True
     return False
 

@@ -168,19 +168,22 @@ class Agent:
 
     # -- definitions -------------------------------------------------------------------
 
-    def import_document(self, text, repository, is_replacing):
-        """Imports a definitions document -> (Document, (scenarios, schedules) made or changed)."""
+    def import_document(self, text, repository, is_replacing, is_dry=False):
+        """Imports a definitions document, or does as if -> Imported."""
         target = self.places.get(repository)
         now = self.clock.now()
-        document, counts = import_into(
+        imported = import_into(
             self.master, target, text, self.name, now, is_replacing,
-            lambda document: self.changes.find_origins(target, document.schedules, now))
+            lambda document: self.changes.find_origins(target, document.schedules, now), is_dry)
+        if is_dry:
+            return imported
+        document = imported.document
         self.desk.read_contexts()
         if document.calendars or document.schedules:
             self.schedules.read_calendars()
         for schedule in document.schedules:
             self.schedules.refresh(target, schedule.name)
-        return document, counts
+        return imported
 
     def export(self, repository, name, version):
         """The definitions of a repository, of a scenario, or of one version, as a document."""

@@ -33,8 +33,7 @@ CRONTAB_OPTIONS = ("CRONTAB", "SYSTEM", "DRY_RUN")        # the client's own
 OWN_OPTIONS = {
     "EXEC": [("WAIT", "", "reply when the session has ended")],
     "IMPORT": [("CRONTAB", "", "the files are crontabs"),
-               ("SYSTEM", "yes|no", "whether each line of the crontab names a user"),
-               ("DRY_RUN", "", "show what a crontab becomes, and import nothing")]}
+               ("SYSTEM", "yes|no", "whether each line of the crontab names a user")]}
 OWN_ARGUMENTS = {"IMPORT": "FILE..."}
 OWN_HELP = {
     "EXEC": "start a session of a scenario; with --wait the exit status is the session's",
@@ -42,8 +41,7 @@ OWN_HELP = {
     "CLEAN": "clean stale sessions now; -HOST=id: those of a host that is gone",
     "SCHED ADD": "add a schedule, effective at once; VERSION -1 is the latest",
     "IMPORT": "import definitions documents, or crontabs; - is standard input; ends at the first "
-              "that is refused; --dry-run shows what crontabs become, and asks the agent, where "
-              "there is one, which lines it would refuse",
+              "that is refused; --dry-run imports nothing, and shows what crontabs become",
 }
 
 
@@ -133,9 +131,10 @@ def parse_command_line(words):
     options = {name[1:]: value for name, value in vars(parsed).items() if name.startswith("-")}
     if options.pop("WAIT", None):
         options["SYNC"] = True
-    parsed.crontab = {name: options.pop(name) for name in CRONTAB_OPTIONS if name in options}
-    if parsed.crontab and "CRONTAB" not in parsed.crontab:
-        parsed.parser.error("--system and --dry-run are for --crontab")
+    if "SYSTEM" in options and "CRONTAB" not in options:
+        parsed.parser.error("--system is for --crontab")
+    parsed.crontab = {} if "CRONTAB" not in options else {
+        name: options.pop(name) for name in CRONTAB_OPTIONS if name in options}
     if parsed.crontab.get("SYSTEM", "yes") not in ("yes", "no"):
         parsed.parser.error("--system takes yes or no")
     request = [render_option(name, None if value is True else value)

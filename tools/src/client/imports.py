@@ -145,7 +145,7 @@ def send_crontab(connection, crontab, words, is_rehearsal=False):
                     place, field, reason = match.groups()
                     reason = reason if reason.startswith(field) else "%s %s" % (field, reason)
                     faults.setdefault(int(place), reason)
-            return reply.fields
+            return {name: reply.fields[name] for name in ("scenarios", "schedules")}
         except ClientError as error:
             if is_rehearsal and list(faults) == [extra]:
                 return {}

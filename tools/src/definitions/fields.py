@@ -1,6 +1,6 @@
 """The fields of every definition, as tables, and the checks that belong to one field alone."""
 from ..base.vocabulary import ADOPT, DEFAULT_CONTEXT
-from ..base.words import NAME, check_name
+from ..base.words import NAME, check_name, tell_near
 from ..timetable.days import DAY
 from .kinds import (BOOLEAN, FILLED, Field, JOINED, Kind, LABEL, NAMED, PRIORITY, SECONDS, TEXT,
                     TIMEOUT, VALUES, WHOLE_SECONDS, _check_value, _check_variable,
@@ -73,7 +73,8 @@ def _check_mail_connect(connect):
     """What the task type mail takes of a data server; a secret is looked at when it is read."""
     def check(name):
         if name not in MAIL_FIELDS:
-            raise ValueError("unknown field; there are %s" % ", ".join(MAIL_FIELDS))
+            raise ValueError("unknown field; there are %s%s" % (
+                ", ".join(MAIL_FIELDS), tell_near(name, MAIL_FIELDS)))
         if name == "tls" and not isinstance(connect[name], dict):
             choice(*MAIL_TLS).check(connect[name])
     check_each([("." + name, check, name) for name in connect])

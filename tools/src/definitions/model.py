@@ -5,7 +5,7 @@ import json
 from typing import List, NamedTuple, Optional, Tuple
 
 from ..base.errors import BadRequest, Conflict, NotFound
-from ..base.vocabulary import MIN_SECRET
+from ..base.vocabulary import END, FAIL, MIN_SECRET
 from ..base.times import parse_duration
 from ..base.words import check_name, shorten
 from ..timetable.days import MOVING_FIELDS, find_zone
@@ -75,6 +75,34 @@ class Scenario(NamedTuple):
         return ({name: value for name, value in given.items() if name not in self.secrets},
                 {name: value for name, value in given.items() if name in self.secrets})
 
+    def list_warnings(self):
+        """[(path, reason)] of steps that nothing leads to, and of those that handle an error and
+        that success falls into."""
+        given = self.document["steps"]
+        reached, to_follow = set(), [0]
+        while to_follow:
+            index = to_follow.pop()
+            if index not in reached:
+                reached.add(index)
+                to_follow += self._list_behind(self.steps[index])
+        for index, step in enumerate(self.steps):
+            path, others = "steps[%d]" % index, self.steps[:index - 1] + self.steps[index:]
+            if index not in reached:
+                yield path, "nothing leads to step %s" % step.name
+            elif index and index - 1 in reached and "on_ok" not in given[index - 1] and (
+                    step.on_ok == FAIL or step.name in [each.on_error for each in others]):
+                yield path, ("step %s is for a failure%s, but the success of step %s leads to it, "
+                             "too: give that an on_ok" % (
+                                 step.name, " and ends in FAIL" if step.on_ok == FAIL else "",
+                                 self.steps[index - 1].name))
+
+    def _list_behind(self, step):
+        """The places of the steps that may come after a step."""
+        targets = {step.on_ok, step.on_error}
+        if any(task.type == "evaluate" for task in step.tasks):
+            targets.add(step.on_false)
+        return [self.step_index(name) for name in targets if name not in (END, FAIL)]
+
     def step_index(self, name):
         """The place of a step, from 0; NotFound when the scenario has none of that name."""
         for index, step in enumerate(self.steps):
@@ -120,7 +148,7 @@ class Schedule(NamedTuple):
     context: str
     rule: str                       # empty: by `after` alone
     timezone: str
-    enabled: bool
+    enabled: Optional[bool]         # None: a document does not say
     variables: dict
     options: dict = {}              # the other SCHEDULE_FIELDS, those that are not default
 
@@ -197,18 +225,25 @@ class Document(NamedTuple):
         return bool(self.contexts or self.data_servers or self.logical_schemas or self.calendars)
 
     def list_warnings(self):
-        """[(path, reason)] of what this host lacks; it is the task's error if it still does
-        then."""
+        """[(path, reason)] of what is allowed but looks wrong, and of what this host lacks: it is
+        the task's error if it still does then."""
         own = ("sqlite3", "smtp")
-        warnings = [("data_servers[%d].driver" % index,
-                     "warning: this host's Python has no module %s"
+        warnings = [("data_servers[%d].driver" % index, "this host's Python has no module %s"
                      % server["driver"]) for index, server in enumerate(self.data_servers)
                     if server["driver"] not in own and not has_module(server["driver"])]
+        for index, scenario in enumerate(self.scenarios):
+            warnings += [("scenarios[%d].%s" % (index, place), reason)
+                         for place, reason in scenario.list_warnings()]
         for path, task in self._list_tasks():
-            warnings += [("%s.%s" % (path, place), "warning: " + reason)
+            warnings += [("%s.%s" % (path, place), reason)
                          for place, reason in getattr(TASK_TYPES[task.type], "warn", lambda _: ())(
                              task.fields)]
         return warnings
+
+    def list_children(self):
+        """[(path, scenario, version)] that its tasks start, where no variable decides it."""
+        return [(path + ".name", task.fields["name"], task.fields["version"])
+                for path, task in self._list_tasks() if task.type == "scenario"]
 
     def list_schemas(self):
         """[(path, logical schema)] that its tasks name."""

@@ -3,7 +3,7 @@ import json
 
 from ..base.vocabulary import END, FAIL, RESERVED_VARIABLES
 from ..base.errors import BadRequest
-from ..base.words import check_name
+from ..base.words import check_name, tell_near
 from .kinds import InnerFaults, _refuse, check_calendar_name, check_dates
 from .fields import (CALENDAR_FIELDS, DATA_SERVER_FIELDS, DOCUMENT_FIELDS, LOGICAL_SCHEMA_FIELDS,
                      SCENARIO_FIELDS, SCHEDULE_FIELDS, STEP_FIELDS, TASK_FIELDS, TASK_TYPES,
@@ -39,7 +39,7 @@ class Definitions:
         lists = {}
         for key, value in document.items():
             if key not in DOCUMENT_FIELDS:
-                self._fault(key, "unknown field")
+                self._fault(key, "unknown field" + tell_near(key, DOCUMENT_FIELDS))
             elif not isinstance(value, list):
                 self._fault(key, "must be a list")
             else:
@@ -116,7 +116,7 @@ class Definitions:
         result = {}
         for name in value or ():
             if name not in fields:
-                self._fault("%s.%s" % (path, name), "unknown field")
+                self._fault("%s.%s" % (path, name), "unknown field" + tell_near(name, fields))
         for name, field in fields.items():
             result[name] = field.default
             if value is None:
@@ -188,7 +188,7 @@ class Definitions:
                 self._fault("%s.steps[%d].name" % (path, index), "END and FAIL are targets")
         for place, target in places:
             if target and target not in (END, FAIL) and target not in names:
-                self._fault(place, "no step is named %s" % target)
+                self._fault(place, "no step is named %s%s" % (target, tell_near(target, names)))
 
     @staticmethod
     def _with_targets(on_error, steps):
@@ -216,7 +216,9 @@ class Definitions:
             value = {name: value[name] for name in TASK_FIELDS if name in value}
         fields = self._object(path, value, dict(TASK_FIELDS, **own))
         if fields["type"] is not None and not is_known:
-            self._fault(path + ".type", "must be one of %s" % ", ".join(sorted(TASK_TYPES)))
+            self._fault(path + ".type", "must be one of %s%s" % (
+                ", ".join(sorted(TASK_TYPES)), tell_near(kind, TASK_TYPES)
+                if isinstance(kind, str) else ""))
         if not is_known or known is None:       # without variables no reference can be judged
             return None
         bound, literal = (getattr(TASK_TYPES[kind], name, ()) for name in ("sql", "literal"))
@@ -231,10 +233,11 @@ class Definitions:
             for used in TASK_TYPES[kind].names_in(fields[name] or ""):
                 if used not in known:
                     self._fault("%s.%s" % (path, name), "no variable is named %s (for a literal "
-                                ":%s write \\:%s)" % ((used,) * 3))
+                                ":%s write \\:%s)%s" % ((used,) * 3 + (tell_near(used, known),)))
         for name in ("capture", "variable"):
             if fields.get(name) and fields[name] not in known.difference(RESERVED_VARIABLES):
-                self._fault("%s.%s" % (path, name), "no variable is named %s" % fields[name])
+                self._fault("%s.%s" % (path, name), "no variable is named %s%s" % (
+                    fields[name], tell_near(fields[name], known)))
         either = getattr(TASK_TYPES[kind], "one_of", None)
         if either and sum(fields[name] is not None for name in either) != 1:
             self._fault(path, "must have one of %s" % " and ".join(either))
@@ -244,9 +247,10 @@ class Definitions:
 
     def _references(self, path, text, known):
         for match in _REFERENCE.finditer(text):
-            if match.group(1) and match.group(1) not in known:
-                self._fault(path, "no variable is named %s (for a literal ${%s} write $${%s})"
-                            % ((match.group(1),) * 3))
+            name = match.group(1)
+            if name and name not in known:
+                self._fault(path, "no variable is named %s (for a literal ${%s} write $${%s})%s"
+                            % (name, name, name, tell_near(name, known)))
 
     def _schedule(self, path, value):
         before = len(self.faults)
@@ -254,7 +258,10 @@ class Definitions:
         if isinstance(value, dict) and fields["rule"] is not None:
             for name, reason in make_schedule(fields).list_faults():
                 self._fault("%s.%s" % (path, name), reason)
-        return None if len(self.faults) > before else make_schedule(fields)
+        if len(self.faults) > before:
+            return None
+        schedule = make_schedule(fields)
+        return schedule if "enabled" in value else schedule._replace(enabled=None)
 
 
 def faulty(faults):

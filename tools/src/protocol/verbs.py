@@ -3,9 +3,10 @@ import json
 
 from ..base.vocabulary import DEFAULT_CONTEXT, MASK, STOP_S
 from ..base.errors import BadRequest, NotFound, Unreadable
-from ..base.replies import (AGENT_HOLD_LINE, ATTACHED_LINE, CLEANED_LINE, CONTEXT_LINE,
-                            IMPORTED_LINE, PING_LINE, PURGED_LINE, REPOSITORY_LINE, SCENARIO_LINE,
-                            SCHEDULE_HOLD_LINE, STATE_LINE, STEP_LINE, TASK_LINE, VARIABLE_LINE)
+from ..base.replies import (AGENT_HOLD_LINE, ATTACHED_LINE, CHANGE_LINE, CLEANED_LINE,
+                            CONTEXT_LINE, IMPORTED_KINDS, IMPORTED_LINE, PING_LINE, PURGED_LINE,
+                            REPOSITORY_LINE, SCENARIO_LINE, SCHEDULE_HOLD_LINE, STATE_LINE,
+                            STEP_LINE, TASK_LINE, VARIABLE_LINE, WARNING_LINE)
 from ..base.times import to_local
 from ..base.words import capitals, one_line, shorten
 from ..store.records import Hold, SessionFilter, SessionRequest
@@ -159,11 +160,17 @@ def _contexts(agent, request):
 
 @verb("IMPORT")
 def _import(agent, request):
-    document, counts = agent.import_document(request["DOCUMENT"], request["-REPO"],
-                                             "-REPLACE" in request)
-    for warning in document.list_warnings():
-        yield "%s: %s" % warning
-    return fill(IMPORTED_LINE, zip(("scenarios", "schedules"), counts))
+    """A line for each definition of the document, then the warnings, then the counts."""
+    is_dry = "-DRY_RUN" in request
+    imported = agent.import_document(request["DOCUMENT"], request["-REPO"], "-REPLACE" in request,
+                                     is_dry)
+    for change in imported.changes:
+        yield fill(CHANGE_LINE, change._asdict())
+    for path, reason in imported.warnings:
+        yield fill(WARNING_LINE, {"warning": reason, "path": path})
+    counts = {kind + "s": imported.count(kind) for kind in IMPORTED_KINDS}
+    return fill(IMPORTED_LINE, counts, warnings=len(imported.warnings),
+                **{"dry_run": True} if is_dry else {})
 
 
 @verb("EXPORT")

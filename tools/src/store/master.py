@@ -3,12 +3,12 @@ import json
 import os
 import sqlite3
 
-from ..base.vocabulary import DEFAULT_CONTEXT, WRITE_S
+from ..base.vocabulary import ALTERED, DEFAULT_CONTEXT, NEW, SAME, WRITE_S
 from ..base.errors import Exists, NotFound
 from ..base.program import VERSION
 from ..base.times import to_text
 from .database import Database, execute
-from .records import Attachment, hold_columns, read_hold
+from .records import Attachment, Change, hold_columns, read_hold
 
 MASTER_MIGRATIONS = ("""
 create table repository (
@@ -117,12 +117,33 @@ class Master:
             return [row[0] for row in connection.execute("select name from context order by name")]
 
     def put_topology(self, document):
-        """Contexts, data servers and logical schemas of a document, in one transaction."""
-        if document.has_topology:
-            self.db.write(self._put_topology, document)
+        """Contexts, data servers, logical schemas and calendars of a document, in one transaction
+        -> the Changes."""
+        return self.db.write(self._put_topology, document) if document.has_topology else []
 
-    @staticmethod
-    def _put_topology(connection, document):
+    def rehearse_topology(self, document):
+        """The Changes that put_topology would make now."""
+        return self.db.read(self._list_changes, document) if document.has_topology else []
+
+    def _list_changes(self, connection, document):
+        """[Change] of the topology of a document: what is there already is the same."""
+        before, after = self._topology(connection), {
+            "contexts": document.contexts, "calendars": [
+                dict(each, dates=each["dates"].split(",")) for each in document.calendars],
+            "data_servers": [_without_nothing(server) for server in document.data_servers],
+            "logical_schemas": document.logical_schemas}
+        changes = []
+        for part in ("contexts", "data_servers", "logical_schemas", "calendars"):
+            there = {_name_of(each): each for each in before[part]}
+            for each in after[part]:
+                name = _name_of(each)
+                change = NEW if name not in there else SAME if there[name] == each else ALTERED
+                changes.append(Change(part[:-1], name, None, change))
+        return changes
+
+    def _put_topology(self, connection, document):
+        """Writes the topology of a document -> [Change]."""
+        changes = self._list_changes(connection, document)
         connection.executemany("insert or ignore into context(name) values (?)",
                                [(name,) for name in document.contexts])
         connection.executemany(
@@ -137,6 +158,7 @@ class Master:
                  for context, target in schema["contexts"].items()])
         connection.executemany("replace into calendar values (?, ?)", [
             (calendar["name"], calendar["dates"]) for calendar in document.calendars])
+        return changes
 
     def topology_faults(self, document):
         """[(path, reason)] of what a document names that neither it nor the master has."""
@@ -183,21 +205,25 @@ class Master:
         return row and tuple(row)
 
     def topology(self):
-        """Contexts, data servers and logical schemas as a document has them."""
-        with self.db.reading() as connection:
-            servers = connection.execute("select * from data_server order by name").fetchall()
-            rows = connection.execute(
-                "select * from logical_schema order by name, context").fetchall()
+        """Contexts, data servers, logical schemas and calendars as a document has them."""
+        return self.db.read(self._topology)
+
+    @staticmethod
+    def _topology(connection):
+        """{part: [definition]} as a document has them."""
+        servers = connection.execute("select * from data_server order by name").fetchall()
+        rows = connection.execute("select * from logical_schema order by name, context").fetchall()
         schemas = {}
         for row in rows:
             target = (row["data_server"]
                       + ("." + row["physical_schema"]) * bool(row["physical_schema"]))
             schemas.setdefault(row["name"], {})[row["context"]] = target
-        calendars = [{"name": name, "dates": dates.split(",")}
-                     for name, dates in sorted(self.calendars().items())]
-        return {"calendars": calendars, "contexts": self.list_contexts(),
-                "data_servers": [{key: value for key, value in
-                                  dict(row, connect=json.loads(row["connect"])).items() if value}
+        return {"calendars": [
+                    {"name": name, "dates": dates.split(",")} for name, dates in
+                    connection.execute("select name, dates from calendar order by name")],
+                "contexts": [row[0] for row in connection.execute(
+                    "select name from context order by name")],
+                "data_servers": [_without_nothing(dict(row, connect=json.loads(row["connect"])))
                                  for row in servers],
                 "logical_schemas": [{"name": name, "contexts": contexts}
                                     for name, contexts in schemas.items()]}
@@ -238,3 +264,13 @@ class Master:
             execute,
             "update agent set hold_reason=?, hold_by=?, hold_since=?, hold_until=? where name=?",
             hold_columns(hold) + (name,), within_s=within_s)
+
+
+def _without_nothing(fields):
+    """A dict without what has no value."""
+    return {key: value for key, value in fields.items() if value}
+
+
+def _name_of(definition):
+    """The name of a context, which is a text, or of another part of the topology."""
+    return definition if isinstance(definition, str) else definition["name"]

@@ -39,6 +39,14 @@ def hold_columns(hold):
         hold.reason, hold.by, to_text(hold.since), hold.until and to_text(hold.until))
 
 
+class Change(NamedTuple):
+    """What an import makes of one definition of its document."""
+    kind: str               # scenario, schedule, context, data_server, logical_schema, calendar
+    name: str
+    version: Optional[str]  # of a scenario
+    change: str             # new, changed, same
+
+
 class SessionRequest(NamedTuple):
     """What EXEC or a schedule asks for."""
     scenario: str

@@ -3,7 +3,7 @@ import collections
 import contextlib
 import json
 
-from ..base.vocabulary import MISFIRE
+from ..base.vocabulary import ALTERED, MISFIRE, NEW, SAME
 from ..base.errors import CalendarError, Changed, Conflict, Exists, NotFound
 from ..base.times import find_time, to_text
 from ..definitions.model import Schedule, read_stored
@@ -26,8 +26,8 @@ class StoredSchedules:
         self._name, self._scenarios, self._ledger = name, scenarios, ledger
 
     def put(self, connection, schedule, now, origin=None):
-        """Adds a schedule or sets it to a new definition, its ledger and hold stay -> whether it
-        did.
+        """Adds a schedule or sets it to a new definition, its ledger and hold stay -> new,
+        changed or same.
 
         The same again changes nothing. New times, or ON, begin now: what had come by the old ones
         and was not decided is that of the Origin. `after` that changes, or is enabled, looks at
@@ -38,7 +38,7 @@ class StoredSchedules:
             raise Changed("schedule %s was changed at the same time; try again" % schedule.name)
         before = self.find_definition(row)
         if before == schedule:
-            return False
+            return SAME
         connection.execute("update repository set last_revision = last_revision + 1")
         revision = connection.execute("select last_revision from repository").fetchone()[0]
         is_moved = before is None or before.timing != schedule.timing
@@ -66,7 +66,15 @@ class StoredSchedules:
                 values)
         if before is None or before.get("after") != schedule.get("after") or not before.enabled:
             self.put_conditions(connection, schedule)
-        return True
+        return ALTERED if row else NEW
+
+    def keep_switch(self, connection, schedule):
+        """A Schedule whose definition does not say `enabled` -> as the one of its name that is
+        there, else enabled."""
+        if schedule.enabled is not None:
+            return schedule
+        row = self.find(connection, schedule.name)
+        return schedule._replace(enabled=row is None or bool(row["enabled"]))
 
     @staticmethod
     def make_origin(row):
