@@ -3854,6 +3854,25 @@ class Arrivals:
         self._defaults = None, ""       # (Scenario, JSON of its variables) used last
         self._versions = {}     # (name, version) -> (row, Scenario), as of _versions_at
         self._versions_at = None
+        self._is_closed = False         # the repository is about to be detached
+
+    def close_door(self, connection):
+        """For DETACH, by the writer: whether no agent has an open session here. Then none comes
+        after this until open_door()."""
+        self._is_closed = connection.execute(
+            "select 1 from session where status in ('WAITING', 'QUEUED', 'RUNNING')"
+            " limit 1").fetchone() is None
+        return self._is_closed
+
+    def open_door(self):
+        """Sessions may come again -> whether they might not before."""
+        was_closed, self._is_closed = self._is_closed, False
+        return was_closed
+
+    def check_door(self):
+        """RepositoryGone while sessions may not come."""
+        if self._is_closed:
+            raise RepositoryGone("%s: is being detached" % self._database.label)
 
     @atomic
     def add(self, connection, request, now):
@@ -3873,6 +3892,7 @@ class Arrivals:
 
     def insert(self, connection, request, now):
         """The first half of `add`: what is in excess is still to end."""
+        self.check_door()
         if request.key is not None:
             earlier = self._find_by_key(connection, request)
             if earlier is not None:
@@ -3966,6 +3986,7 @@ class Arrivals:
     def reopen(self, connection, session, variables, secret_file, from_step, now, is_held):
         """RESTART -> Ticket; NotFound, Conflict, BadRequest. Secrets among the variables lie in
         `secret_file`; that of before is not needed any more when this is committed."""
+        self.check_door()
         row = self._sessions.get(connection, session)
         if row["status"] not in RESTARTABLE:
             raise Conflict("session %d is %s; only one that ended in ERROR or STOPPED is restarted"
@@ -4639,8 +4660,10 @@ class Decisions:
         """Decides due times of a schedule, all up to `upto`: sessions and occurrences in one
         transaction -> [Made]. Nothing is decided twice.
 
-        Changed: the schedule is another than when it was read, and nothing of this is decided.
+        Changed: the schedule is another than when it was read; RepositoryGone: the repository is
+        being detached. Then nothing of this is decided.
         """
+        self._arrivals.check_door()
         row = self._schedules.find(connection, name)
         if row is None or row["revision"] != revision or not row["enabled"]:
             raise Changed("schedule %s has changed since it was read" % name)
@@ -4684,6 +4707,7 @@ class Decisions:
     @lazy
     def decide_after(self, connection, agent, now, is_held):
         """Decides the schedules of an agent whose conditions are met, as decide()."""
+        self._arrivals.check_door()
         decisions = []
         for row in connection.execute(
                 "select * from schedule where agent=? and enabled and hold_since is null and"
@@ -5165,20 +5189,25 @@ class Master:
 
     def list_attachments(self):
         """The attached work repositories by id."""
-        folder = os.path.dirname(self.path)
         with self.db.reading() as connection:
             rows = connection.execute("select * from work_repository order by id").fetchall()
-        return [Attachment(row["id"], row["name"], os.path.join(folder, row["path"]), row["uuid"])
-                for row in rows]
+        return [self._attachment_of(*row) for row in rows]
+
+    def _attachment_of(self, number, name, path, repository_uuid):
+        """The Attachment of a row of work_repository."""
+        return Attachment(number, name, os.path.join(os.path.dirname(self.path), path),
+                          repository_uuid)
 
     def attach_as(self, number, name, path, repository_uuid):
-        """Notes a work repository that has its id; Exists when the id or name is taken."""
+        """Notes a work repository that has its id -> its Attachment as it is listed from now on.
+        Exists when the id or name is taken."""
+        row = number, name, self._relative(path), repository_uuid
         try:
-            self.db.write(execute, "insert into work_repository values (?, ?, ?, ?)",
-                          (number, name, self._relative(path), repository_uuid))
+            self.db.write(execute, "insert into work_repository values (?, ?, ?, ?)", row)
         except sqlite3.IntegrityError:
             raise Exists("a work repository of id %d or name %s is attached"
                          % (number, name)) from None
+        return self._attachment_of(*row)
 
     def detach(self, number):
         """Forgets a work repository; its file stays."""
@@ -6321,12 +6350,6 @@ class Views:
             " and s.run = t.step_run where l.session=? and (l.task_run, l.position) > (?, ?)"
             " order by l.task_run, l.position limit ?",
             (session,) + after + (limit,)).fetchall()
-
-    @staticmethod
-    def has_open(connection):
-        """Whether any agent has an open session here."""
-        return connection.execute("select 1 from session where status in ('WAITING', 'QUEUED',"
-                                  " 'RUNNING') limit 1").fetchone() is not None
 
     def purge(self, connection, before, keep, limit=200):
         """Deletes at most `limit` sessions that ended before then or beyond the newest `keep`.
@@ -10658,7 +10681,7 @@ class ScheduleListing:
                         yield owner, item
                 except RepositoryError as error:
                     troubles.append(error)
-        except RepositoryError as error:
+        except (Conflict, RepositoryError) as error:        # it may be being detached
             troubles.append(error)
 
     def _find_next(self, stored):
@@ -11032,7 +11055,7 @@ class Schedules:
                          for entry in self.scheduler.list_entries(repository.id)}, []
         for name, *state in repository.db.read(repository.schedules.list_revisions, self.name):
             entry = gone.pop(name, None)
-            if entry is None or entry.repository is not repository \
+            if entry is None or entry.repository is not repository or entry.asked is not None \
                     or [entry.revision, entry.hold and entry.hold.since] != state:
                 changed.append(name)
         if changed:
@@ -11318,7 +11341,9 @@ class Place:
         self._is_told = False               # who else may write its folder
         self._is_ending = False
         self._clean_due = 0.0
+        self._asking = threading.Lock()     # for the next two
         self._asked = queue.Queue()         # functions for the owner
+        self._has_ended = False             # it takes no more of them
         self._settled = threading.Event()   # after the first attaching, well or badly
         self._owner = threading.Thread(target=self._run, daemon=True,
                                        name="repository " + attachment.name)
@@ -11359,8 +11384,12 @@ class Place:
     # -- what others ask of the owner --------------------------------------------------
 
     def start(self):
-        """Starts the owner."""
-        self._owner.start()
+        """Starts the owner. Busy when the host has no thread to give."""
+        try:
+            self._owner.start()
+        except RuntimeError:
+            raise Busy("no further thread can be started for work repository %s"
+                       % self.attachment.name) from None
 
     def wait_settled(self, timeout_s=None):
         """Whether the first attaching is over, well or badly."""
@@ -11368,7 +11397,7 @@ class Place:
 
     def detach(self, leave):
         """Has the owner let go of it and end; leave() takes it out of the master and the places.
-        Conflict while it has open sessions; what leave() raises: then it stays."""
+        Conflict while it has open sessions; Stopping; what leave() raises: then it stays."""
         done = concurrent.futures.Future()
 
         def ask():
@@ -11377,14 +11406,21 @@ class Place:
                 done.set_result(None)
             except Exception as error:
                 done.set_exception(error)
-        self._asked.put(ask)
+        self._ask(ask)
         done.result()
         self._owner.join()
+
+    def _ask(self, function):
+        with self._asking:
+            if self._has_ended:
+                raise Stopping("work repository %s is closed" % self.attachment.name)
+            self._asked.put(function)
 
     def end(self):
         """Closes the repository, what is waiting is written down first, and ends the owner."""
         self._is_ending = True
-        self._asked.put(lambda: None)
+        with contextlib.suppress(Stopping):
+            self._ask(lambda: None)
         repository = self.repository
         if repository:
             repository.db.close()       # also ends what the owner waits for
@@ -11403,6 +11439,10 @@ class Place:
             except queue.Empty:
                 asked = self.look
             self._carefully(asked)
+        with self._asking:
+            self._has_ended = True
+        while not self._asked.empty():  # whoever asked too late has an answer
+            self._carefully(self._asked.get())
         repository = self.repository
         if repository:                  # it came when the end had
             repository.db.close()
@@ -11477,21 +11517,25 @@ class Place:
 
     def _detach(self, leave):
         """Nothing is let go of before leave() has gone well."""
-        before = self._standing
+        if self._is_ending:
+            raise Stopping("the agent is stopping and detaches nothing")
+        before, repository = self._standing, self._standing.repository
         self._standing = before._replace(state=State.DETACHING)
         try:
-            # by the writer, so behind every session that was taken before
-            if before.repository and before.repository.db.write(before.repository.views.has_open):
+            # by the writer, so behind every session that was taken before; none comes after
+            if repository and not repository.db.write(repository.arrivals.close_door):
                 raise Conflict("work repository %s has open sessions" % self.attachment.name)
             leave()
         except Exception:
             self._standing = before
+            if repository and repository.arrivals.open_door():
+                repository.set_behind()     # due times may have come to a closed door
             raise
         self._standing = Standing(State.DETACHED, None, "detached")
         log.info("work repository %s is detached", self.attachment.name)
-        if before.repository:
-            self._care.let_go(before.repository)
-            before.repository.db.close()
+        if repository:
+            self._care.let_go(repository)
+            repository.db.close()
 
 
 # ======================================================================================
@@ -11510,6 +11554,8 @@ class Places:
         """`care`: the Care that the owners take of each."""
         self._master, self._care = master, care
         self._changing = threading.Lock()
+        self._entering = threading.Lock()   # held while a place comes into the set, or none may
+        self._is_closed = False             # none comes any more
         self._places = {attachment.id: Place(attachment, care)
                         for attachment in master.list_attachments()}
 
@@ -11579,7 +11625,7 @@ class Places:
         for place in self.list_all() if name is None else [self._named(name)]:
             try:
                 yield place.get_usable()
-            except RepositoryError as error:
+            except (Conflict, RepositoryError) as error:
                 trouble = error
         if trouble:
             raise trouble
@@ -11603,28 +11649,49 @@ class Places:
         places.update((place.attachment.id, place) for place in added)
         self._places = places
 
+    def _enter(self, place):
+        """Takes a place into the set and starts its owner. Busy, Stopping: then it is not there."""
+        if self._is_closed:
+            raise Stopping("the agent is stopping and attaches nothing")
+        self._put(place)                # first: its owner looks for it there
+        try:
+            place.start()
+        except Busy:
+            self._put(without={place.attachment.id})
+            raise
+
     def follow_master(self):
-        """Another agent on this master may have attached or detached repositories."""
+        """Another agent on this master may have attached or detached repositories, also another
+        one in place of one. AgentError: the first trouble, after all that could be done."""
         if not self._changing.acquire(blocking=False):
             return                      # the next time
+        trouble = None
         try:
             attached = {attachment.id: attachment for attachment in self._master.list_attachments()}
-            added = [Place(attachment, self._care) for number, attachment in attached.items()
-                     if number not in self._places]
-            self._put(*added)
-            for place in added:
-                place.start()
-            for number in set(self._places) - set(attached):
-                with contextlib.suppress(Conflict):         # when its sessions have ended
-                    self._places[number].detach(functools.partial(self._put, without={number}))
+            for number, place in list(self._places.items()):
+                if attached.get(number) != place.attachment:
+                    try:
+                        place.detach(functools.partial(self._put, without={number}))
+                    except Conflict:    # when its sessions have ended
+                        pass
+                    except AgentError as error:
+                        trouble = trouble or error
+            for number in set(attached) - set(self._places):
+                with self._entering:
+                    self._enter(Place(attached[number], self._care))
         finally:
             self._changing.release()
+        if trouble:
+            raise trouble
 
     def attach(self, name, path, is_creating):
-        """Attaches a work repository -> its id. Exists, NotFound, Conflict, RepositoryError."""
+        """Attaches a work repository -> its id, also when it cannot be used by then.
+
+        Exists, NotFound, Busy, Conflict, Stopping, RepositoryError: it is not attached.
+        """
         path = os.path.join(os.path.dirname(self._master.path), path)
         with self._changing:
-            attached = self._master.list_attachments()
+            attached = self._list_attached()
             if name in (a.name for a in attached):
                 raise Exists("a work repository %s is attached" % name)
             if any(os.path.exists(path) and os.path.exists(a.path)
@@ -11637,18 +11704,37 @@ class Places:
             else:
                 raise NotFound("%s does not exist; -CREATE makes it" % path)
             try:
-                self._master.attach_as(repository.id, name, path, repository.db.uuid)
+                place = self._take_in(repository, name, path)
             except AgentError:
                 repository.db.close()
                 if is_creating:
                     os.unlink(path)
                 raise
-            place = Place(Attachment(repository.id, name, path, repository.db.uuid), self._care,
-                          repository)
-            self._put(place)
-            place.start()
         place.wait_settled()
-        return place.get_usable().id
+        return place.attachment.id
+
+    def _list_attached(self):
+        """The Attachments in the master, and those that are gone from there but still open here."""
+        attached = self._master.list_attachments()
+        numbers = [attachment.id for attachment in attached]
+        return attached + [place.attachment for place in self.list_all()
+                           if place.attachment.id not in numbers]
+
+    def _take_in(self, repository, name, path):
+        """Notes an open repository in the master and takes it into the set -> its Place."""
+        with self._entering:
+            if self._is_closed:
+                raise Stopping("the agent is stopping and attaches nothing")
+            if repository.id in self._places:
+                raise Exists("a work repository of id %d is attached" % repository.id)
+            place = Place(self._master.attach_as(repository.id, name, path, repository.db.uuid),
+                          self._care, repository)
+            try:
+                self._enter(place)
+            except AgentError:
+                self._master.detach(repository.id)
+                raise
+        return place
 
     def _create_work(self, name, path, attached):
         used = [attachment.id for attachment in attached]
@@ -11676,6 +11762,8 @@ class Places:
         # who attaches or detaches now may wait long for a locked file: that ends with the file
         has_waited = self._changing.acquire(timeout=TERM_S)
         try:
+            with self._entering:
+                self._is_closed = True
             for place in self.list_all():
                 place.end()
         finally:
@@ -11786,8 +11874,8 @@ class Keeper:
         agent, settings = self._agent, self._agent.settings
         if self._is_due("heartbeat", HEARTBEAT_S):
             agent.master.heartbeat(agent.name, agent.clock.now())
-            agent.places.follow_master()
             agent.schedules.read_calendars()
+            agent.places.follow_master()
         if self._is_due("purge", 3600.0):
             for repository in agent.places.list_open():
                 if not repository.db.trouble:
@@ -11926,7 +12014,7 @@ class Watch:
         try:
             for source in self._places.readable(repository):
                 streams.append(pages(source))
-        except RepositoryError as error:
+        except (Conflict, RepositoryError) as error:        # it may be being detached
             trouble = error
         yield from itertools.islice(heapq.merge(*streams, reverse=True, key=lambda row:
                                                 (row["created"], row["id"])), limit)
@@ -12125,9 +12213,13 @@ class Desk:
 
     def queue_ticket(self, repository, ticket):
         """Queues a session now, or when its start time comes."""
+        self._queue_ticket(repository, ticket)
+        if self._agent.places.find(repository) is None:     # let go: read anew when it is back
+            self._agent.queue.forget(repository)
+
+    def _queue_ticket(self, repository, ticket):
+        """Does so, whether or not the repository is still there."""
         agent, scheduler = self._agent, self._agent.schedules.scheduler
-        if agent.places.find(repository) is None:
-            return                      # let go meanwhile: read anew when it is back
         if ticket.start_at is not None and ticket.start_at > self._clock.now():
             # otherwise it was only read again
             if agent.queue.put_off(ticket.session, repository):

@@ -108,8 +108,8 @@ class Keeper:
         agent, settings = self._agent, self._agent.settings
         if self._is_due("heartbeat", HEARTBEAT_S):
             agent.master.heartbeat(agent.name, agent.clock.now())
-            agent.places.follow_master()
             agent.schedules.read_calendars()
+            agent.places.follow_master()
         if self._is_due("purge", 3600.0):
             for repository in agent.places.list_open():
                 if not repository.db.trouble:

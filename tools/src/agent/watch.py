@@ -6,7 +6,8 @@ import threading
 import time
 
 from ..base.vocabulary import ENDED, FOLLOW_S
-from ..base.errors import AgentError, RepositoryError, RepositoryGone, Stopping, WaitTimeout
+from ..base.errors import (AgentError, Conflict, RepositoryError, RepositoryGone, Stopping,
+                           WaitTimeout)
 from ..base.words import one_line
 from ..tasks.task import TaskError
 from ..runtime.execution import read_secret
@@ -116,7 +117,7 @@ class Watch:
         try:
             for source in self._places.readable(repository):
                 streams.append(pages(source))
-        except RepositoryError as error:
+        except (Conflict, RepositoryError) as error:        # it may be being detached
             trouble = error
         yield from itertools.islice(heapq.merge(*streams, reverse=True, key=lambda row:
                                                 (row["created"], row["id"])), limit)

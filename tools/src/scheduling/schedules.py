@@ -85,7 +85,7 @@ class Schedules:
                          for entry in self.scheduler.list_entries(repository.id)}, []
         for name, *state in repository.db.read(repository.schedules.list_revisions, self.name):
             entry = gone.pop(name, None)
-            if entry is None or entry.repository is not repository \
+            if entry is None or entry.repository is not repository or entry.asked is not None \
                     or [entry.revision, entry.hold and entry.hold.since] != state:
                 changed.append(name)
         if changed:
