@@ -121,16 +121,16 @@ class Place:
     def detach(self, leave):
         """Has the owner let go of it and end; leave() takes it out of the master and the places.
         Conflict while it has open sessions; Stopping; what leave() raises: then it stays."""
-        done = concurrent.futures.Future()
+        answer = concurrent.futures.Future()
 
         def ask():
             try:
                 self._detach(leave)
-                done.set_result(None)
+                answer.set_result(None)
             except Exception as error:
-                done.set_exception(error)
+                answer.set_exception(error)
         self._ask(ask)
-        done.result()
+        answer.result()
         self._owner.join()
 
     def _ask(self, function):
@@ -158,10 +158,10 @@ class Place:
         self._settled.set()
         while not self._is_ending and self.state != State.DETACHED:
             try:
-                asked = self._asked.get(timeout=ATTACH_S)
+                request = self._asked.get(timeout=ATTACH_S)
             except queue.Empty:
-                asked = self.look
-            self._carefully(asked)
+                request = self.look
+            self._carefully(request)
         with self._asking:
             self._has_ended = True
         while not self._asked.empty():  # whoever asked too late has an answer

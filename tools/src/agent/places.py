@@ -204,6 +204,8 @@ class Places:
         return place
 
     def _create_work(self, name, path, attached):
+        """Makes a work repository of the lowest free id -> it, open. Busy, Exists,
+        RepositoryError."""
         used = [attachment.id for attachment in attached]
         number = next((n for n in range(1, MAX_REPOSITORIES + 1) if n not in used), None)
         if number is None:

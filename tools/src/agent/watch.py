@@ -36,6 +36,8 @@ class Topology:
         return server
 
     def _resolved(self, name):
+        """A data server as stored, but for the secrets in `connect`: their values stand there, and
+        all of them in `secrets`. TaskError."""
         server = self._master.find_data_server(name)
         if server is None:
             raise TaskError("no data server %s" % name)

@@ -30,10 +30,10 @@ class Schedules:
     `take_made(repository, Made)` takes the session of a due time, and those that it replaces.
     """
 
-    def __init__(self, name, places, master, clock, queue, agent_is_held, take_made):
+    def __init__(self, name, places, master, clock, session_queue, agent_is_held, take_made):
         self.name = name
         self._places, self._master, self._clock = places, master, clock
-        self._queue, self._agent_is_held = queue, agent_is_held
+        self._queue, self._agent_is_held = session_queue, agent_is_held
         self._take_made = take_made
         self._started = clock.now()
         # key of what this start fires and has not yet -> (reason, text) of what is missed by then

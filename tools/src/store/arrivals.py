@@ -74,9 +74,9 @@ class Arrivals:
                 raise BadRequest("%s: would store a secret; declare it secret in scenario %s"
                                  % (name, scenario.name))
         if plain:
-            variables, given = json.dumps(dict(scenario.variables, **plain)), canonical(plain)
+            variables, plain_text = json.dumps(dict(scenario.variables, **plain)), canonical(plain)
         else:
-            variables, given = self._text_of_defaults(scenario), "{}"
+            variables, plain_text = self._text_of_defaults(scenario), "{}"
         timeout = scenario.timeout if request.timeout is None else request.timeout
         is_waiting = request.is_held or request.start_at is not None and request.start_at > now
         status, excess = WAITING if is_waiting else QUEUED, ""
@@ -91,7 +91,7 @@ class Arrivals:
             " ?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (request.agent, scenario.name, scenario.version, row["definition"],
              request.context, status, request.name, request.keywords, request.priority,
-             request.level, timeout, to_text(now), start_at, variables, given, request.key,
+             request.level, timeout, to_text(now), start_at, variables, plain_text, request.key,
              request.schedule, due, request.is_parallel, request.parent,
              request.secret_file if secrets else None)).lastrowid
         if request.keywords:
@@ -143,11 +143,11 @@ class Arrivals:
         if at != self._versions_at:
             self._versions, self._versions_at = {}, at
         key = request.scenario, request.version
-        known = self._versions.get(key)
-        if known is None:
-            known = self._versions[key] = self._scenarios.get_scenario(connection, *key)
-        known[1].check_variables(request.variables)
-        return known
+        version = self._versions.get(key)
+        if version is None:
+            version = self._versions[key] = self._scenarios.get_scenario(connection, *key)
+        version[1].check_variables(request.variables)
+        return version
 
     def reopen(self, connection, session, variables, secret_file, from_step, now, is_held):
         """RESTART -> Ticket; NotFound, Conflict, BadRequest. Secrets among the variables lie in

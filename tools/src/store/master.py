@@ -128,6 +128,8 @@ class Master:
 
     @staticmethod
     def _put_topology(connection, document):
+        """Adds or replaces what a Document has of contexts, data servers, logical schemas,
+        calendars."""
         connection.executemany("insert or ignore into context(name) values (?)",
                                [(name,) for name in document.contexts])
         connection.executemany(
@@ -218,10 +220,10 @@ class Master:
 
     @staticmethod
     def _put_calendar(connection, name, dates, is_new):
-        known = connection.execute("select 1 from calendar where name=?", (name,)).fetchone()
-        if known and is_new:
+        row = connection.execute("select 1 from calendar where name=?", (name,)).fetchone()
+        if row and is_new:
             raise Exists("a calendar %s exists; CALENDAR SET changes it" % name)
-        if not known and not is_new:
+        if not row and not is_new:
             raise NotFound("no calendar %s" % name)
         connection.execute("replace into calendar values (?, ?)", (name, dates))
 

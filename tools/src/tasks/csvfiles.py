@@ -11,7 +11,7 @@ from ..definitions.kinds import (BOOLEAN, FILLED, Field, Kind, TEXT, _refuse, be
                                  list_of)
 from ..base.files import written_beside
 from .task import TaskError, needed, task_type, to_number
-from .data import DatabaseTask, SCHEMA, pieces
+from .data import DatabaseTask, SCHEMA, list_pieces
 
 
 def quote_name_alone(name):
@@ -121,23 +121,23 @@ class LoadCsvTask(DatabaseTask):
                 yield "types", "%s is none of the columns" % name
 
     @classmethod
-    def on(cls, target, given):
+    def on(cls, target, order):
         """Reads, checks and inserts in pieces, one transaction. A table without a schema of its own
         is in the physical schema."""
-        schema, table = given["server"]["physical_schema"], given["table"]
-        given["table"] = "%s.%s" % (schema, table) if schema and "." not in table else table
-        with open(given["file"], newline="", errors="surrogateescape",      # a BOM is no text
-                  encoding=("utf-8-sig" if given["encoding"] == "utf-8"
-                            else given["encoding"])) as file:
+        schema, table = order["server"]["physical_schema"], order["table"]
+        order["table"] = "%s.%s" % (schema, table) if schema and "." not in table else table
+        with open(order["file"], newline="", errors="surrogateescape",      # a BOM is no text
+                  encoding=("utf-8-sig" if order["encoding"] == "utf-8"
+                            else order["encoding"])) as file:
             target.begin()
-            reader = csv.reader(file, delimiter=given["delimiter"])
-            names = cls._columns(reader, given, target)
-            bad = BadRows(target, given["error_table"], given["max_errors"])
+            reader = csv.reader(file, delimiter=order["delimiter"])
+            names = cls._columns(reader, order, target)
+            bad = BadRows(target, order["error_table"], order["max_errors"])
             insert = "insert into %s (%s) values (%s)" % (
-                quote_name(given["table"]), ", ".join(quote_name_alone(name) for name in names),
+                quote_name(order["table"]), ", ".join(quote_name_alone(name) for name in names),
                 placeholders(target, len(names)))
             cursor, rows = target.connection.cursor(), 0
-            fitting = cls._fitting(reader, names, given["types"], bad)
+            fitting = cls._fitting(reader, names, order["types"], bad)
             for piece in iter(lambda: list(itertools.islice(fitting, 1000)), []):
                 cursor.executemany(insert, piece)
                 rows += len(piece)
@@ -146,22 +146,22 @@ class LoadCsvTask(DatabaseTask):
         return {"status": WARNING if bad.count else DONE, "rows": rows, "message": message}
 
     @staticmethod
-    def _columns(reader, given, target):
+    def _columns(reader, order, target):
         """The names of the columns; the table is made or emptied."""
-        names = next(reader, None) if given["header"] else given["columns"]
-        if given["header"] and names is None:
-            raise TaskError("%s is empty, it has no header" % given["file"])
-        names = given["columns"] or names
-        unknown = sorted(set(given["types"]) - set(names))
+        names = next(reader, None) if order["header"] else order["columns"]
+        if order["header"] and names is None:
+            raise TaskError("%s is empty, it has no header" % order["file"])
+        names = order["columns"] or names
+        unknown = sorted(set(order["types"]) - set(names))
         if unknown:
-            raise TaskError("types: %s has no column %s" % (given["file"], unknown[0]))
+            raise TaskError("types: %s has no column %s" % (order["file"], unknown[0]))
         cursor = target.connection.cursor()
-        if given["mode"] == "create":
+        if order["mode"] == "create":
             cursor.execute("create table if not exists %s (%s)" % (
-                quote_name(given["table"]), ", ".join("%s %s" % (
-                    quote_name_alone(name), given["types"].get(name, "text")) for name in names)))
-        if given["mode"] == "replace":
-            cursor.execute("delete from %s" % quote_name(given["table"]))
+                quote_name(order["table"]), ", ".join("%s %s" % (
+                    quote_name_alone(name), order["types"].get(name, "text")) for name in names)))
+        if order["mode"] == "replace":
+            cursor.execute("delete from %s" % quote_name(order["table"]))
         return names
 
     @staticmethod
@@ -215,17 +215,17 @@ class UnloadCsvTask(DatabaseTask):
     sql = ("query",)
 
     @staticmethod
-    def on(target, given):
-        """A piece of rows at a time."""
+    def on(target, order):
+        """Writes the rows of a query to a file, a piece at a time -> fields of a TaskResult."""
         target.begin("deferred")
-        cursor, rows = target.run(given["query"], given["values"]), 0
+        cursor, rows = target.run(order["query"], order["values"]), 0
         if cursor.description is None:
             raise TaskError("the query gives no rows")
-        with written_beside(given["file"], "w", newline="", encoding=given["encoding"]) as file:
-            writer = csv.writer(file, delimiter=given["delimiter"])
-            if given["header"]:
+        with written_beside(order["file"], "w", newline="", encoding=order["encoding"]) as file:
+            writer = csv.writer(file, delimiter=order["delimiter"])
+            if order["header"]:
                 writer.writerow([column[0] for column in cursor.description])
-            for piece in pieces(cursor):
+            for piece in list_pieces(cursor):
                 writer.writerows(piece)
                 rows += len(piece)
         return {"status": DONE, "rows": rows}
