@@ -551,12 +551,12 @@ class ReplyLine(NamedTuple):
 
 
 def text_key(name, meaning, is_optional=False):
-    """A field that holds text."""
+    """The ReplyKey of a field that holds text."""
     return ReplyKey(name, TEXT_KEY, meaning, is_optional)
 
 
 def number_key(name, meaning, is_optional=False):
-    """A field that holds a whole number."""
+    """The ReplyKey of a field that holds a whole number."""
     return ReplyKey(name, NUMBER_KEY, meaning, is_optional)
 
 
@@ -846,7 +846,7 @@ class Form(NamedTuple):
 
     @property
     def text(self):
-        """The whole request."""
+        """The whole request: the verb and its words, as HELP shows it."""
         return ("%s %s" % (self.name, self.words)).strip()
 
     @property
@@ -1121,13 +1121,13 @@ class CommandOption(NamedTuple):
     attribute: str = ""     # its name in the settings, where that is another
 
     @property
-    def told(self):
+    def help_text(self):
         """What it means, with its default."""
         return self.meaning + (" (default %s)" % self.default if self.default else "")
 
     @property
     def words(self):
-        """The option as it is written."""
+        """The option and its value as they are written on the command line."""
         more = " ..." if self.count else ""
         return (self.name + " " + self.shown + more).strip()
 
@@ -1712,7 +1712,7 @@ class DayTimes:
                 if place >= 0 else 0)
 
     def get_nth(self, n):
-        """The n-th, from 0."""
+        """The n-th of these seconds of the day, from 0."""
         return self.starts[n // len(self.within)] + self.within[n % len(self.within)]
 
 
@@ -2303,13 +2303,13 @@ def _place(local, zone, is_second):
 # The due times of a rule in its window and zone: next, last, count, and what is excluded.
 # ======================================================================================
 
-def make_timetable(rule, timezone="", options=None, calendars=None):
+def make_timetable(rule, zone_name="", options=None, calendars=None):
     """The Timetable of a schedule. Raises CalendarError.
 
-    rule: its text; timezone: a name for find_zone; options: a mapping that may hold, among others,
-    from, to and WINDOW_FIELDS; calendars: name -> dates (text or list), for exclude_dates.
+    rule: its text; zone_name: for find_zone; options: a mapping that may hold, among others, from,
+    to and WINDOW_FIELDS; calendars: name -> dates (text or list), for exclude_dates.
     """
-    zone = find_zone(timezone)
+    zone = find_zone(zone_name)
     if not options or MOVING_FIELDS.isdisjoint(options):
         return _make_plain(rule, zone)
     texts = [_join(options[name]) if name in options else "" for name in WINDOW_FIELDS]
@@ -2343,8 +2343,8 @@ class Timetable(Firings):
 
     def next_after(self, instant):
         """The first due time after `instant`, or None."""
-        known, due = self._known
-        if known <= instant < due:
+        begin, due = self._known
+        if begin <= instant < due:
             return due
         due = self._find_next(instant)
         if due is not None:
@@ -2503,7 +2503,7 @@ class Kind(NamedTuple):
     """
     check: Callable
     parse: Callable
-    told: str = ""          # what it takes, for the manual
+    accepts: str = ""          # what it takes, for the manual
 
 
 class Field(NamedTuple):
@@ -2599,7 +2599,7 @@ def list_of(kind, at_least=0):
     def parse(text):
         parts = [part for part in text.split(",") if part]
         return [kind.parse(part) for part in parts] if len(parts) >= at_least else _refuse(reason)
-    return Kind(check, parse, "a list, each part %s" % kind.told)
+    return Kind(check, parse, "a list, each part %s" % kind.accepts)
 
 
 def _check_seconds(value):
@@ -2750,6 +2750,7 @@ def _check_declared(value):
 
 
 def _check_concurrency(value):
+    """`concurrency` of a scenario with all its fields, defaults filled in. ValueError."""
     if not isinstance(value, dict) or "limit" not in value:
         raise ValueError("must be an object with limit, and on_limit or max_wait")
 
@@ -2970,31 +2971,31 @@ class Scenario(NamedTuple):
     secrets: dict           # name -> {}, {"env": name} or {"file": path}: never in `variables`
     concurrency: Optional[dict]
 
-    def check_variables(self, given):
+    def check_variables(self, variables):
         """BadRequest when values are given for variables that it does not have, or that no secret
         can be."""
-        for name, value in given.items():
+        for name, value in variables.items():
             if name not in self.variables and name not in self.secrets:
                 raise BadRequest("%s: scenario %s %s has no variable of that name"
                                  % (name, self.name, self.version))
             if name in self.secrets and len(value) < MIN_SECRET:
                 raise BadRequest("%s: a secret has at least %d characters" % (name, MIN_SECRET))
 
-    def check_schedule(self, given):
+    def check_schedule(self, variables):
         """`check_variables` for a schedule, which can give no secret."""
-        self.check_variables(given)
+        self.check_variables(variables)
         for name, source in self.secrets.items():
-            if name in given or not source:
+            if name in variables or not source:
                 raise BadRequest("%s: is secret, a schedule cannot give it" % name)
 
-    def split_secrets(self, given):
+    def split_secrets(self, variables):
         """Variables that are given -> (plain ones, secrets). BadRequest when a secret is
         missing."""
         for name, source in self.secrets.items():
-            if not source and name not in given:
+            if not source and name not in variables:
                 raise BadRequest("%s: the secret must be given" % name)
-        return ({name: value for name, value in given.items() if name not in self.secrets},
-                {name: value for name, value in given.items() if name in self.secrets})
+        return ({name: value for name, value in variables.items() if name not in self.secrets},
+                {name: value for name, value in variables.items() if name in self.secrets})
 
     def list_warnings(self):
         """[(path, reason)] of steps that nothing leads to, and of those that handle an error and
@@ -3084,7 +3085,7 @@ class Schedule(NamedTuple):
             name: value for name, value in self.options.items() if name in MOVING_FIELDS}
 
     def list_conditions(self):
-        """The Conditions of `after`."""
+        """The Conditions of `after`, as a list. ValueError."""
         return parse_after(self.get("after") or "")
 
     def list_calendars(self):
@@ -3093,7 +3094,7 @@ class Schedule(NamedTuple):
         return [item for item in dates.split(",") if item and not item[0].isdigit()]
 
     def timetable(self, calendars):
-        """Its Timetable. CalendarError."""
+        """Its Timetable, with these calendars {name: dates}. CalendarError."""
         return make_timetable(self.rule or "startup", self.timezone, self.options, calendars)
 
     def list_faults(self):
@@ -3344,11 +3345,12 @@ class Definitions:
         return fields
 
     def _parse(self, text):
+        """The value of a JSON text, in which no field of an object stands twice. BadRequest."""
         def pairs(items):
             result = dict(items)
             if len(result) < len(items):
-                seen = [key for key, _ in items]
-                _refuse("field %s stands twice" % next(k for k in seen if seen.count(k) > 1))
+                names = [key for key, _ in items]
+                _refuse("field %s stands twice" % next(k for k in names if names.count(k) > 1))
             return result
         try:
             return json.loads(text, object_pairs_hook=pairs, parse_constant=lambda word:
@@ -3391,20 +3393,21 @@ class Definitions:
         return result
 
     def _repeated(self, path, keys):
-        seen = set()
+        earlier = set()
         for index, key in enumerate(keys):
-            if key and key in seen:
+            if key and key in earlier:
                 self._fault("%s[%d]" % (path, index), "stands here a second time")
-            seen.add(key)
+            earlier.add(key)
 
     def _scenario(self, path, value):
+        """The Scenario of a JSON object, or None: then its faults are noted."""
         before = len(self.faults)
         fields = self._object(path, value, SCENARIO_FIELDS)
         if fields["version"] == "-1":
             self._fault(path + ".version", "-1 means the latest; a scenario needs its own")
-        known = None if fields["variables"] is None else \
+        variables = None if fields["variables"] is None else \
             set(fields["variables"]) | set(RESERVED_VARIABLES)
-        steps = [self._step("%s.steps[%d]" % (path, index), step, known)
+        steps = [self._step("%s.steps[%d]" % (path, index), step, variables)
                  for index, step in enumerate(fields["steps"] or ())]
         if fields["steps"] == []:
             self._fault(path + ".steps", "must have at least one step")
@@ -3463,15 +3466,17 @@ class Definitions:
                               on_false=step["on_false"] or below,
                               on_error=step["on_error"] or handler))
 
-    def _step(self, path, value, known):
+    def _step(self, path, value, variables):
         fields = self._object(path, value, STEP_FIELDS)
         if fields["tasks"] == []:
             self._fault(path + ".tasks", "must have at least one task")
-        fields["tasks"] = tuple(self._task("%s.tasks[%d]" % (path, index), task, known)
+        fields["tasks"] = tuple(self._task("%s.tasks[%d]" % (path, index), task, variables)
                                 for index, task in enumerate(fields["tasks"] or ()))
         return fields
 
-    def _task(self, path, value, known):
+    def _task(self, path, value, variables):
+        """The Task of a JSON object; its faults are noted. `variables`: the names that it may use,
+        None when those of the scenario are faulty. None when nothing can be made of it."""
         kind = value.get("type") if isinstance(value, dict) else None
         is_known = isinstance(kind, str) and kind in TASK_TYPES
         own = TASK_TYPES[kind].fields if is_known else {}
@@ -3482,25 +3487,26 @@ class Definitions:
             self._fault(path + ".type", "must be one of %s%s" % (
                 ", ".join(sorted(TASK_TYPES)), tell_near(kind, TASK_TYPES)
                 if isinstance(kind, str) else ""))
-        if not is_known or known is None:       # without variables no reference can be judged
+        if not is_known or variables is None:       # without variables no reference can be judged
             return None
         bound, literal = (getattr(TASK_TYPES[kind], name, ()) for name in ("sql", "literal"))
         for place, text in strings_in({name: fields[name] for name in own
                                        if name not in bound + literal}, path):
-            self._references(place, text, known)
+            self._references(place, text, variables)
         for name in literal if not self._is_stored else ():
             reason = find_code_fault(fields[name] or "")
             if reason:
                 self._fault("%s.%s" % (path, name), reason)
         for name in bound:
             for used in TASK_TYPES[kind].names_in(fields[name] or ""):
-                if used not in known:
+                if used not in variables:
                     self._fault("%s.%s" % (path, name), "no variable is named %s (for a literal "
-                                ":%s write \\:%s)%s" % ((used,) * 3 + (tell_near(used, known),)))
+                                ":%s write \\:%s)%s" % (used, used, used,
+                                                          tell_near(used, variables)))
         for name in ("capture", "variable"):
-            if fields.get(name) and fields[name] not in known.difference(RESERVED_VARIABLES):
+            if fields.get(name) and fields[name] not in variables.difference(RESERVED_VARIABLES):
                 self._fault("%s.%s" % (path, name), "no variable is named %s%s" % (
-                    fields[name], tell_near(fields[name], known)))
+                    fields[name], tell_near(fields[name], variables)))
         either = getattr(TASK_TYPES[kind], "one_of", None)
         if either and sum(fields[name] is not None for name in either) != 1:
             self._fault(path, "must have one of %s" % " and ".join(either))
@@ -3508,12 +3514,12 @@ class Definitions:
             self._fault("%s.%s" % (path, name), reason)
         return Task(kind, fields["name"], fields["timeout"], {name: fields[name] for name in own})
 
-    def _references(self, path, text, known):
+    def _references(self, path, text, variables):
         for match in _REFERENCE.finditer(text):
             name = match.group(1)
-            if name and name not in known:
+            if name and name not in variables:
                 self._fault(path, "no variable is named %s (for a literal ${%s} write $${%s})%s"
-                            % (name, name, name, tell_near(name, known)))
+                            % (name, name, name, tell_near(name, variables)))
 
     def _schedule(self, path, value):
         before = len(self.faults)
@@ -3627,7 +3633,7 @@ class Admission:
         return len(self._ready)
 
     def add(self, key, priority, gates):
-        """It waits from now on."""
+        """A key waits from now on: a higher priority first, then in the order of arrival."""
         entry = self._waiting[key] = -priority, next(self._order), key, gates
         heapq.heappush(self._ready, entry)
 
@@ -3689,7 +3695,7 @@ class Admission:
         return len(self._ready) > count
 
     def hold(self, is_held):
-        """Held, nothing begins."""
+        """Held, has_room is false and take() gives None."""
         self._is_held = is_held
 
     def hold_gate(self, gate, is_held):
@@ -3844,7 +3850,7 @@ class Ticket(NamedTuple):
     has_secrets: bool = False           # the secret file of its request is its own now
 
     def gates(self, repository):
-        """Its list_gates."""
+        """The gates that its session has to pass in a repository, as list_gates() makes them."""
         return list_gates(repository.id, self.schedule, self.is_parallel, self.scenario, self.limit)
 
 
@@ -3939,6 +3945,25 @@ class Arrivals:
         self._defaults = None, ""       # (Scenario, JSON of its variables) used last
         self._versions = {}     # (name, version) -> (row, Scenario), as of _versions_at
         self._versions_at = None
+        self._is_closed = False         # the repository is about to be detached
+
+    def close_door(self, connection):
+        """For DETACH, by the writer: whether no agent has an open session here. Then none comes
+        after this until open_door()."""
+        self._is_closed = connection.execute(
+            "select 1 from session where status in ('WAITING', 'QUEUED', 'RUNNING')"
+            " limit 1").fetchone() is None
+        return self._is_closed
+
+    def open_door(self):
+        """Sessions may come again -> whether they might not before."""
+        was_closed, self._is_closed = self._is_closed, False
+        return was_closed
+
+    def check_door(self):
+        """RepositoryGone while sessions may not come."""
+        if self._is_closed:
+            raise RepositoryGone("%s: is being detached" % self._database.label)
 
     @atomic
     def add(self, connection, request, now):
@@ -3958,6 +3983,7 @@ class Arrivals:
 
     def insert(self, connection, request, now):
         """The first half of `add`: what is in excess is still to end."""
+        self.check_door()
         if request.key is not None:
             earlier = self._find_by_key(connection, request)
             if earlier is not None:
@@ -3973,9 +3999,9 @@ class Arrivals:
                 raise BadRequest("%s: would store a secret; declare it secret in scenario %s"
                                  % (name, scenario.name))
         if plain:
-            variables, given = json.dumps(dict(scenario.variables, **plain)), canonical(plain)
+            variables, plain_text = json.dumps(dict(scenario.variables, **plain)), canonical(plain)
         else:
-            variables, given = self._text_of_defaults(scenario), "{}"
+            variables, plain_text = self._text_of_defaults(scenario), "{}"
         timeout = scenario.timeout if request.timeout is None else request.timeout
         is_waiting = request.is_held or request.start_at is not None and request.start_at > now
         status, excess = WAITING if is_waiting else QUEUED, ""
@@ -3990,7 +4016,7 @@ class Arrivals:
             " ?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (request.agent, scenario.name, scenario.version, row["definition"],
              request.context, status, request.name, request.keywords, request.priority,
-             request.level, timeout, to_text(now), start_at, variables, given, request.key,
+             request.level, timeout, to_text(now), start_at, variables, plain_text, request.key,
              request.schedule, due, request.is_parallel, request.parent,
              request.secret_file if secrets else None)).lastrowid
         if request.keywords:
@@ -4042,15 +4068,16 @@ class Arrivals:
         if at != self._versions_at:
             self._versions, self._versions_at = {}, at
         key = request.scenario, request.version
-        known = self._versions.get(key)
-        if known is None:
-            known = self._versions[key] = self._scenarios.get_scenario(connection, *key)
-        known[1].check_variables(request.variables)
-        return known
+        version = self._versions.get(key)
+        if version is None:
+            version = self._versions[key] = self._scenarios.get_scenario(connection, *key)
+        version[1].check_variables(request.variables)
+        return version
 
     def reopen(self, connection, session, variables, secret_file, from_step, now, is_held):
         """RESTART -> Ticket; NotFound, Conflict, BadRequest. Secrets among the variables lie in
         `secret_file`; that of before is not needed any more when this is committed."""
+        self.check_door()
         row = self._sessions.get(connection, session)
         if row["status"] not in RESTARTABLE:
             raise Conflict("session %d is %s; only one that ended in ERROR or STOPPED is restarted"
@@ -4482,6 +4509,8 @@ class Writer:
 
     @staticmethod
     def _savepoint(connection, pending):
+        """Runs a request so that it changes all or nothing -> (value, error). An error of the file,
+        not of the request, is raised."""
         if not pending.is_atomic:
             connection.execute("savepoint request")
         try:
@@ -4560,6 +4589,8 @@ class Writer:
             pending.finish(error=error)
 
     def _note(self, error):
+        """Notes in `trouble` why a commit has failed: a lock that others hold only after a
+        second."""
         reason = tell_reason(error)
         if is_locked(error):
             now = self._clock.monotonic()
@@ -4624,7 +4655,7 @@ class Database:
 
     @property
     def uuid(self):
-        """That of the repository."""
+        """The UUID of the repository; None before it was opened."""
         return self._connections.uuid
 
     @property
@@ -4726,8 +4757,10 @@ class Decisions:
         """Decides due times of a schedule, all up to `upto`: sessions and occurrences in one
         transaction -> [Made]. Nothing is decided twice.
 
-        Changed: the schedule is another than when it was read, and nothing of this is decided.
+        Changed: the schedule is another than when it was read; RepositoryGone: the repository is
+        being detached. Then nothing of this is decided.
         """
+        self._arrivals.check_door()
         row = self._schedules.find(connection, name)
         if row is None or row["revision"] != revision or not row["enabled"]:
             raise Changed("schedule %s has changed since it was read" % name)
@@ -4771,6 +4804,7 @@ class Decisions:
     @lazy
     def decide_after(self, connection, agent, now, is_held):
         """Decides the schedules of an agent whose conditions are met, as decide()."""
+        self._arrivals.check_door()
         decisions = []
         for row in connection.execute(
                 "select * from schedule where agent=? and enabled and hold_since is null and"
@@ -5015,14 +5049,14 @@ class Imports:
         if row is None:
             return [("scenario", self._scenarios.tell_missing(connection, name, version))]
         try:
-            known = self._scenarios.parse(row["definition"], row["body"])
+            scenario = self._scenarios.parse(row["definition"], row["body"])
         except Unreadable as error:
             return [("scenario", error.message)]
-        faults = [("variables." + given, "scenario %s %s has no variable of that name"
-                   % (name, row["version"])) for given in schedule.variables
-                  if given not in known.variables and given not in known.secrets]
+        faults = [("variables." + variable, "scenario %s %s has no variable of that name"
+                   % (name, row["version"])) for variable in schedule.variables
+                  if variable not in scenario.variables and variable not in scenario.secrets]
         return faults + [("variables." + secret, "is secret, a schedule cannot give it")
-                         for secret, source in known.secrets.items()
+                         for secret, source in scenario.secrets.items()
                          if secret in schedule.variables or not source]
 
 
@@ -5271,20 +5305,25 @@ class Master:
 
     def list_attachments(self):
         """The attached work repositories by id."""
-        folder = os.path.dirname(self.path)
         with self.db.reading() as connection:
             rows = connection.execute("select * from work_repository order by id").fetchall()
-        return [Attachment(row["id"], row["name"], os.path.join(folder, row["path"]), row["uuid"])
-                for row in rows]
+        return [self._attachment_of(*row) for row in rows]
+
+    def _attachment_of(self, number, name, path, repository_uuid):
+        """The Attachment of a row of work_repository."""
+        return Attachment(number, name, os.path.join(os.path.dirname(self.path), path),
+                          repository_uuid)
 
     def attach_as(self, number, name, path, repository_uuid):
-        """Notes a work repository that has its id; Exists when the id or name is taken."""
+        """Notes a work repository that has its id -> its Attachment as it is listed from now on.
+        Exists when the id or name is taken."""
+        row = number, name, self._relative(path), repository_uuid
         try:
-            self.db.write(execute, "insert into work_repository values (?, ?, ?, ?)",
-                          (number, name, self._relative(path), repository_uuid))
+            self.db.write(execute, "insert into work_repository values (?, ?, ?, ?)", row)
         except sqlite3.IntegrityError:
             raise Exists("a work repository of id %d or name %s is attached"
                          % (number, name)) from None
+        return self._attachment_of(*row)
 
     def detach(self, number):
         """Forgets a work repository; its file stays."""
@@ -5418,10 +5457,10 @@ class Master:
 
     @staticmethod
     def _put_calendar(connection, name, dates, is_new):
-        known = connection.execute("select 1 from calendar where name=?", (name,)).fetchone()
-        if known and is_new:
+        row = connection.execute("select 1 from calendar where name=?", (name,)).fetchone()
+        if row and is_new:
             raise Exists("a calendar %s exists; CALENDAR SET changes it" % name)
-        if not known and not is_new:
+        if not row and not is_new:
             raise NotFound("no calendar %s" % name)
         connection.execute("replace into calendar values (?, ?)", (name, dates))
 
@@ -5465,14 +5504,14 @@ class Progress:
 
     @staticmethod
     def begin_step(connection, session, run, step, name, attempt, now):
-        """The attempt of a step begins."""
+        """The attempt of a step begins; `run` counts the attempts of all steps in the session."""
         connection.execute("insert into session_step(session, run, step, name, attempt, status,"
                            " begun) values (?, ?, ?, ?, ?, 'RUNNING', ?)",
                            (session, run, step, name, attempt, to_text(now)))
 
     @staticmethod
     def end_step(connection, session, run, status, message, now):
-        """The attempt of a step ends."""
+        """The attempt `run` of a step ends with a status and a message."""
         connection.execute("update session_step set status=?, message=?, ended=? where session=?"
                            " and run=?", (status, message, to_text(now), session, run))
 
@@ -5486,13 +5525,13 @@ class Progress:
 
     @staticmethod
     def note_process(connection, session, run, pid, pid_started):
-        """A task's process has started."""
+        """A task's process has started: its id, and its start time as the kernel tells it."""
         connection.execute("update session_task set pid=?, pid_started=? where session=? and run=?",
                            (pid, pid_started, session, run))
 
     @staticmethod
     def end_task(connection, session, run, status, rc, rows, message, now):
-        """A task ends."""
+        """The attempt `run` of a task ends; `rc` and `rows` are None where it has none."""
         connection.execute(
             "update session_task set status=?, rc=?, row_count=?, message=?, ended=?"
             " where session=? and run=?", (status, rc, rows, message, to_text(now), session, run))
@@ -5576,7 +5615,7 @@ class Scenarios:
         return connection.execute(query + " and s.version=?", (name, version)).fetchone()
 
     def get(self, connection, name, version):
-        """find_version, or NotFound."""
+        """The row that find() gives, or NotFound."""
         row = self.find(connection, name, version)
         if row is None:
             raise NotFound("%s in repository %s" % (self.tell_missing(connection, name, version),
@@ -5599,17 +5638,17 @@ class Scenarios:
 
         After a rollback or a purge an id may get another text.
         """
-        known = self._parsed.get(definition)
-        if known is None or known[0] != body:
+        parsed = self._parsed.get(definition)
+        if parsed is None or parsed[0] != body:
             try:
-                known = self._parsed[definition] = body, parse_scenario(load_body(body))
+                parsed = self._parsed[definition] = body, parse_scenario(load_body(body))
             except ValueError as error:
                 raise Unreadable("the stored definition %d cannot be read: %s"
                                  % (definition, error)) from None
-        return known[1]
+        return parsed[1]
 
     def parse_stored(self, connection, definition):
-        """`parse` by the id alone."""
+        """The Scenario of a definition, by its id alone. Unreadable."""
         return self.parse(definition, self.get_body(connection, definition))
 
     def find_secrets(self, connection, name, version):
@@ -5821,7 +5860,7 @@ class StoredSchedules:
         With a rule a scenario leads nowhere: others start it as well, and its own session of the
         last due time may be what the next waits for.
         """
-        seen, to_follow = set(), [schedule.name]
+        names, to_follow = set(), [schedule.name]
         while to_follow:
             for kind, name in connection.execute(
                     "select c.kind, c.name from schedule_condition c join schedule s on"
@@ -5833,8 +5872,8 @@ class StoredSchedules:
                     "select name from schedule where name=?" if kind == "schedule" else
                     "select distinct s.name from schedule_condition c join schedule s on"
                     " s.name=c.schedule where s.rule='' and s.scenario=?", (name,)).fetchall()
-                new = {row[0] for row in rows} - seen
-                seen |= new
+                new = {row[0] for row in rows} - names
+                names |= new
                 to_follow += new
         return False
 
@@ -6138,10 +6177,10 @@ class Sessions:
     def list_strays(self, connection, names, spools):
         """Of names of secret files and [(path, session)] of spools, those that no open session
         needs."""
-        needed = {row[0] or str(row[1]) for row in connection.execute(
+        open_files = {row[0] or str(row[1]) for row in connection.execute(
             "select secret_file, id from session where status in ('WAITING', 'QUEUED', 'RUNNING')")}
         rows = [(path, self.find(connection, session)) for path, session in spools]
-        return (set(names) - needed,
+        return (set(names) - open_files,
                 [path for path, row in rows if row is None or row["status"] in ENDED])
 
     def list_outstanding(self, connection, agent):
@@ -6268,7 +6307,7 @@ class Spool:
         on_stored()
 
     def state(self):
-        """The row of the state."""
+        """The row of what the minder has noted of itself and of its process."""
         with self._connect() as connection:
             return connection.execute("select * from state").fetchone()
 
@@ -6492,12 +6531,6 @@ class Views:
             " and s.run = t.step_run where l.session=? and (l.task_run, l.position) > (?, ?)"
             " order by l.task_run, l.position limit ?",
             (session,) + after + (limit,)).fetchall()
-
-    @staticmethod
-    def has_open(connection):
-        """Whether any agent has an open session here."""
-        return connection.execute("select 1 from session where status in ('WAITING', 'QUEUED',"
-                                  " 'RUNNING') limit 1").fetchone() is not None
 
     def purge(self, connection, before, keep, limit=200):
         """Deletes at most `limit` sessions that ended before then or beyond the newest `keep`.
@@ -7096,14 +7129,16 @@ class Capture:
                 whole = whole.replace(secret, MASK.encode())
             cut = whole.rfind(b"\n") + 1 if data else len(whole)
             self._add(stream, whole[:cut])
-            kept = len(self._secrets[0]) if self._secrets else 0    # may be the half of one
-            while len(whole) - cut - kept > MAX_LOG_LINE:
+            overlap = len(self._secrets[0]) if self._secrets else 0    # may be the half of one
+            while len(whole) - cut - overlap > MAX_LOG_LINE:
                 start, cut = cut, _piece_end(whole, cut)
                 self._add(stream, whole[start:cut])
             if cut < len(whole):
                 self._carry[stream] = whole[cut:]
 
     def _add(self, stream, data):
+        """Takes whole lines in: to be written, as long as the first half of the limit lasts, then
+        into the tail, of which the oldest are left out."""
         if not data:
             return
         block = _Block(self._position, to_text(self._clock.now()), stream, data)
@@ -7221,6 +7256,8 @@ class Output:
             os.write(self._wake_in, b"w")
 
     def _run(self):
+        """The thread of Output: reads what pipes have, and has it written down every FLUSH_S
+        seconds."""
         flush_at = 0.0
         while not self._is_closing:
             timeout = None if not self._captures else max(0.0, flush_at - time.monotonic())
@@ -7247,6 +7284,7 @@ class Output:
                 self._selector.register(pipe, selectors.EVENT_READ, (process, stream))
 
     def _read(self, pipe, process, stream):
+        """Reads from a pipe that has something, or has come to its end: then it is closed."""
         try:
             data = os.read(pipe.fileno(), 65536)
         except BlockingIOError:
@@ -7346,7 +7384,7 @@ def start_error(error):
 
 
 def exit_text(rc):
-    """An exit code in words."""
+    """An exit code in words; a negative one is a signal."""
     if rc >= 0:
         return "exit code %d" % rc
     try:
@@ -7476,21 +7514,21 @@ def as_number(text):
 class HelperTask:
     """A task whose work is done by agent.py in another role, in a process that can be ended.
 
-    `prepare(fields, execution)` gives what the helper needs as JSON; `work(given)`, in the
+    `prepare(fields, execution)` gives what the helper needs as JSON; `work(order)`, in the
     helper, does it, prints what the log is to have, and returns the fields of a TaskResult.
     Where that is all there is to a task type, helper_task makes it of the function.
     """
 
     def run(self, fields, execution):
-        """Has the work done."""
-        given = dict(self.prepare(fields, execution), type=self.name)
-        return TaskResult(**self._outcome(given, execution))
+        """Has the work done by the helper -> TaskResult."""
+        order = dict(self.prepare(fields, execution), type=self.name)
+        return TaskResult(**self._outcome(order, execution))
 
-    def _outcome(self, given, execution):
+    def _outcome(self, order, execution):
         """Hands over to the helper -> the fields of its result."""
         with tempfile.TemporaryFile() as result:
             words = program_command("-u", "-s") + ["--task", str(result.fileno())]
-            rc = execution.process(Command(words, execution.environment(), stdin=json.dumps(given),
+            rc = execution.process(Command(words, execution.environment(), stdin=json.dumps(order),
                                            pass_fds=(result.fileno(), open_code())))
             result.seek(0)
             text = result.read().decode()
@@ -7504,7 +7542,7 @@ class HelperTask:
 
 
 def helper_task(name, fields):
-    """Puts a function work(given) into the table of task types, as a HelperTask."""
+    """Puts a function work(order) into the table of task types, as a HelperTask."""
     def register(work):
         task_type(name)(type(name, (HelperTask,), {"fields": fields, "work": staticmethod(work)}))
         return work
@@ -7513,9 +7551,9 @@ def helper_task(name, fields):
 
 def run_helper(fd):
     """agent.py in the role of a helper: does one task, whose result goes to a file -> exit code."""
-    given = json.loads(sys.stdin.read())
+    order = json.loads(sys.stdin.read())
     try:
-        result = TASK_TYPES[given["type"]].work(given)
+        result = TASK_TYPES[order["type"]].work(order)
     except TaskError as error:
         result = {"status": ERROR, "message": str(error)}
     except Exception as error:          # what the task met: a line, no traceback
@@ -7602,11 +7640,12 @@ class OsTask:
         return ["/bin/sh", "-c", '%sexec %s"$@"' % (umask, nice), "sh"] + words
 
     def _process(self, fields, execution, words, pass_fds=()):
-        given = substitute_all({name: fields.get(name) for name in ("env", "cwd", "stdin")},
-                               execution.values)
+        surroundings = substitute_all(
+            {name: fields.get(name) for name in ("env", "cwd", "stdin")}, execution.values)
         rc = execution.process(Command(
-            words, dict(execution.environment(), **given["env"]), given["cwd"], given["stdin"],
-            pass_fds, is_captured=fields["capture"] is not None), is_adoptable=True)
+            words, dict(execution.environment(), **surroundings["env"]), surroundings["cwd"],
+            surroundings["stdin"], pass_fds, is_captured=fields["capture"] is not None),
+            is_adoptable=True)
         return self._result(fields, rc, execution.captured)
 
     @staticmethod
@@ -7683,6 +7722,8 @@ class EvaluateTask:
 
     @staticmethod
     def _compare(value, operator, right):
+        """Whether `value operator right` is true: by number where both are numbers, else by text.
+        TaskError for a wrong regular expression."""
         if operator == "matches":
             try:
                 return re.search(right, value) is not None
@@ -7743,7 +7784,7 @@ class WaitFileTask:
     def run(self, fields, execution):
         """Without a time-out it waits for ever."""
         pattern = substitute(fields["path"], execution.values)
-        seen, since = None, None
+        before, since = None, None
         while True:
             paths = glob.glob(pattern, recursive=True)
             now = sorted(each for each in zip(paths, map(file_size, paths)) if each[1] is not None)
@@ -7751,10 +7792,10 @@ class WaitFileTask:
                 if not paths:
                     return TaskResult(DONE)
             elif len(now) < fields["count"]:
-                seen = None
-            elif now != seen:
-                seen, since = now, execution.monotonic()
-            if seen and execution.monotonic() - since >= fields["stable_s"]:
+                before = None
+            elif now != before:
+                before, since = now, execution.monotonic()
+            if before and execution.monotonic() - since >= fields["stable_s"]:
                 return TaskResult(DONE, rows=len(now))
             execution.wait(min(0.5, max(0.05, fields["stable_s"] / 4)))
 
@@ -7879,7 +7920,7 @@ class Target(NamedTuple):
     cursors: list           # the one of the newest statement
 
     def run(self, text, values):
-        """One statement -> its cursor."""
+        """Executes one statement with the values of its :names -> its cursor."""
         cursor = self.connection.cursor()
         self.cursors[:] = [cursor]
         self.patiently(lambda: cursor.execute(*bind(text, values, self.style)))
@@ -7959,7 +8000,7 @@ def check_statement(statement, is_sqlite):
                         % shorten(text))
 
 
-def pieces(cursor, size=5000):
+def list_pieces(cursor, size=5000):
     """The rows of a query, so many at a time."""
     return iter(lambda: list(cursor.fetchmany(size)), [])
 
@@ -7980,7 +8021,7 @@ def count_rows(target, statement, values):
     """Runs a statement -> how many rows it changed or gave."""
     before = target.connection.total_changes if target.is_sqlite else 0
     cursor = target.run(statement, values)
-    rows = sum(map(len, pieces(cursor))) if cursor.description else 0
+    rows = sum(map(len, list_pieces(cursor))) if cursor.description else 0
     if cursor.description or not target.is_sqlite:
         return rows or max(0, cursor.rowcount)
     if target.connection.total_changes == before:
@@ -8005,28 +8046,28 @@ class DatabaseTask(HelperTask):
         """The variables that SQL text binds."""
         return [match.group(2) for match in _SQL_PART.finditer(text) if match.group(2)]
 
-    def _outcome(self, given, execution):
-        """Runs `on(target, given)` here or in the helper."""
-        if self.is_heavy or given["server"]["driver"] != "sqlite3":
-            return super()._outcome(given, execution)
-        with open_target(given["server"]) as target:
+    def _outcome(self, order, execution):
+        """Runs `on(target, order)` here or in the helper."""
+        if self.is_heavy or order["server"]["driver"] != "sqlite3":
+            return super()._outcome(order, execution)
+        with open_target(order["server"]) as target:
             try:
-                return execution.call(lambda: self.on(target, given), target.interrupt)
+                return execution.call(lambda: self.on(target, order), target.interrupt)
             except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
                 raise TaskError(str(error)) from None
 
     def prepare(self, fields, execution):
         """The data server of the session's context, and the values to bind."""
         bound = {name: fields[name] for name in self.sql}
-        given = super().prepare(dict(fields, **dict.fromkeys(bound)), execution)
-        return dict(given, server=execution.data_server(fields["schema"]), values=execution.values,
+        order = super().prepare(dict(fields, **dict.fromkeys(bound)), execution)
+        return dict(order, server=execution.data_server(fields["schema"]), values=execution.values,
                     **bound)
 
     @classmethod
-    def work(cls, given):
-        """In the helper."""
-        with open_target(given["server"]) as target:
-            return cls.on(target, given)
+    def work(cls, order):
+        """Does it in the helper, with a connection of its own -> fields of a TaskResult."""
+        with open_target(order["server"]) as target:
+            return cls.on(target, order)
 
 
 @task_type("sql")
@@ -8042,14 +8083,14 @@ class SqlTask(DatabaseTask):
     sql = ("statement", "script")
 
     @staticmethod
-    def on(target, given):
-        """The whole of it, or nothing."""
-        statements = list(split_script(given["script"], target.is_sqlite)) if given["script"] else \
-            [given["statement"]]
+    def on(target, order):
+        """Executes all statements or none -> fields of a TaskResult, with the rows."""
+        statements = list(split_script(order["script"], target.is_sqlite)) if order["script"] else \
+            [order["statement"]]
         for statement in statements:
             check_statement(statement, target.is_sqlite)
         target.begin()
-        rows = sum(count_rows(target, statement, given["values"]) for statement in statements)
+        rows = sum(count_rows(target, statement, order["values"]) for statement in statements)
         target.commit()
         return {"status": DONE, "rows": rows}
 
@@ -8066,16 +8107,16 @@ class RefreshTask(DatabaseTask):
     sql = ("query",)
 
     @staticmethod
-    def on(target, given):
+    def on(target, order):
         """First column of the first row, as text."""
         target.begin("deferred")
-        cursor = target.run(given["query"], given["values"])
+        cursor = target.run(order["query"], order["values"])
         row = cursor.fetchone()
         if row is None:
             raise TaskError("the query gives no row")
         refuse_binary([cursor.description[0][0]], [row[:1]])
         value = "" if row[0] is None else str(row[0]).replace("\0", "")
-        return {"status": DONE, "rows": 1, "values": {given["variable"]: value}}
+        return {"status": DONE, "rows": 1, "values": {order["variable"]: value}}
 
 
 # ======================================================================================
@@ -8228,32 +8269,32 @@ class LoadCsvTask(DatabaseTask):
                 yield "types", "%s is none of the columns" % name
 
     @classmethod
-    def on(cls, target, given):
+    def on(cls, target, order):
         """Reads, checks and inserts in pieces, one transaction. A table without a schema of its own
         is in the physical schema."""
-        schema, table = given["server"]["physical_schema"], given["table"]
-        given["table"] = "%s.%s" % (schema, table) if schema and "." not in table else table
-        check_encoding(given["file"], given["encoding"])
-        with open(given["file"], newline="", errors="surrogateescape",      # a BOM is no text
-                  encoding=("utf-8-sig" if given["encoding"] == "utf-8"
-                            else given["encoding"])) as file:
+        schema, table = order["server"]["physical_schema"], order["table"]
+        order["table"] = "%s.%s" % (schema, table) if schema and "." not in table else table
+        check_encoding(order["file"], order["encoding"])
+        with open(order["file"], newline="", errors="surrogateescape",      # a BOM is no text
+                  encoding=("utf-8-sig" if order["encoding"] == "utf-8"
+                            else order["encoding"])) as file:
             try:
-                return cls._load(file, target, given)
+                return cls._load(file, target, order)
             except UnicodeError as error:       # where surrogateescape has no answer
-                raise TaskError("%s is no %s (%s)%s" % (given["file"], given["encoding"], error,
-                                                        guess_encoding(given["file"]))) from None
+                raise TaskError("%s is no %s (%s)%s" % (order["file"], order["encoding"], error,
+                                                        guess_encoding(order["file"]))) from None
 
     @classmethod
-    def _load(cls, file, target, given):
+    def _load(cls, file, target, order):
         """From an open file into the table -> fields of a result. TaskError, UnicodeError."""
         target.begin()
-        rows, bad = CsvRows(file, given), BadRows(target, given["error_table"], given["max_errors"])
-        names = cls._columns(rows, given, target)
+        rows, bad = CsvRows(file, order), BadRows(target, order["error_table"], order["max_errors"])
+        names = cls._columns(rows, order, target)
         insert = "insert into %s (%s) values (%s)" % (
-            quote_name(given["table"]), ", ".join(quote_name_alone(name) for name in names),
+            quote_name(order["table"]), ", ".join(quote_name_alone(name) for name in names),
             placeholders(target, len(names)))
         cursor, count = target.connection.cursor(), 0
-        fitting = rows.fitting(names, given["types"], bad)
+        fitting = rows.fitting(names, order["types"], bad)
         for piece in iter(lambda: list(itertools.islice(fitting, 1000)), []):
             cursor.executemany(insert, piece)
             count += len(piece)
@@ -8261,31 +8302,31 @@ class LoadCsvTask(DatabaseTask):
         return {"status": WARNING if bad.count else DONE, "rows": count, "message": bad.message}
 
     @staticmethod
-    def _columns(rows, given, target):
+    def _columns(rows, order, target):
         """The names of the columns; the table is made or emptied."""
-        header = rows.read_header() if given["header"] else None
-        names = given["columns"] or header
-        check_names(names, target.is_sqlite, "`columns`" if given["columns"] else "the header")
-        unknown = sorted(set(given["types"]) - set(names))
+        header = rows.read_header() if order["header"] else None
+        names = order["columns"] or header
+        check_names(names, target.is_sqlite, "`columns`" if order["columns"] else "the header")
+        unknown = sorted(set(order["types"]) - set(names))
         if unknown:
-            raise TaskError("types: %s has no column %s" % (given["file"], unknown[0]))
+            raise TaskError("types: %s has no column %s" % (order["file"], unknown[0]))
         cursor = target.connection.cursor()
-        if given["mode"] == "create":
+        if order["mode"] == "create":
             cursor.execute("create table if not exists %s (%s)" % (
-                quote_name(given["table"]), ", ".join("%s %s" % (
-                    quote_name_alone(name), given["types"].get(name, "text")) for name in names)))
-        if given["mode"] == "replace":
-            cursor.execute("delete from %s" % quote_name(given["table"]))
+                quote_name(order["table"]), ", ".join("%s %s" % (
+                    quote_name_alone(name), order["types"].get(name, "text")) for name in names)))
+        if order["mode"] == "replace":
+            cursor.execute("delete from %s" % quote_name(order["table"]))
         return names
 
 
 class CsvRows:
     """The rows of a CSV file as RFC 4180 has them, and the lines where they stand."""
 
-    def __init__(self, file, given):
-        self._path, self._encoding = given["file"], given["encoding"]
+    def __init__(self, file, order):
+        self._path, self._encoding = order["file"], order["encoding"]
         first, self._before = file.readline(), 0    # lines that the reader does not see
-        delimiter, separator = given["delimiter"], _SEPARATOR.fullmatch(first)
+        delimiter, separator = order["delimiter"], _SEPARATOR.fullmatch(first)
         if separator:
             delimiter, self._before, first = separator.group(1), 1, file.readline()
         self._reader = csv.reader(itertools.chain([first] if first else [], file),
@@ -8382,19 +8423,19 @@ class UnloadCsvTask(DatabaseTask):
     sql = ("query",)
 
     @staticmethod
-    def on(target, given):
-        """A piece of rows at a time."""
+    def on(target, order):
+        """Writes the rows of a query to a file, a piece at a time -> fields of a TaskResult."""
         target.begin("deferred")
-        cursor, rows = target.run(given["query"], given["values"]), 0
+        cursor, rows = target.run(order["query"], order["values"]), 0
         if cursor.description is None:
             raise TaskError("the query gives no rows")
-        with written_beside(given["file"], "w", newline="", encoding=given["encoding"]) as file:
-            writer = csv.writer(file, delimiter=given["delimiter"],
-                                lineterminator=LINE_ENDS[given["newline"]])
+        with written_beside(order["file"], "w", newline="", encoding=order["encoding"]) as file:
+            writer = csv.writer(file, delimiter=order["delimiter"],
+                                lineterminator=LINE_ENDS[order["newline"]])
             names = [column[0] for column in cursor.description]
-            if given["header"]:
+            if order["header"]:
                 writer.writerow(names)
-            for piece in pieces(cursor):
+            for piece in list_pieces(cursor):
                 if not BINARY.isdisjoint(map(type, itertools.chain.from_iterable(piece))):
                     refuse_binary(names, piece)
                 writer.writerows(piece)
@@ -8494,27 +8535,27 @@ COPY_FIELDS = {
 
 @helper_task("copy", COPY_FIELDS)
 @helper_task("move", COPY_FIELDS)
-def copy_or_move(given):
+def copy_or_move(order):
     """Copies or moves what a pattern matches."""
-    pairs = destinations(given["from"], given["to"], given["overwrite"])
+    pairs = destinations(order["from"], order["to"], order["overwrite"])
     for path, target in pairs:
-        (copy_one if given["type"] == "copy" else move_one)(path, target)
+        (copy_one if order["type"] == "copy" else move_one)(path, target)
     return {"status": DONE, "rows": len(pairs)}
 
 
 @helper_task("delete", {"path": needed("a file or folder, or a pattern")})
-def delete(given):
+def delete(order):
     """Deletes what a pattern matches; nothing to delete is no error."""
-    paths = [given["path"]] if os.path.lexists(given["path"]) else glob.glob(given["path"])
+    paths = [order["path"]] if os.path.lexists(order["path"]) else glob.glob(order["path"])
     for path in paths:
         remove(path)
     return {"status": DONE, "rows": len(paths)}
 
 
 @helper_task("mkdir", {"path": needed("the folder")})
-def make_folders(given):
+def make_folders(order):
     """Makes a folder and those above it; one that is there is no error."""
-    os.makedirs(given["path"], exist_ok=True)
+    os.makedirs(order["path"], exist_ok=True)
     return {"status": DONE}
 
 
@@ -8523,14 +8564,14 @@ ZIP_OPTIONS = {"strict_timestamps": False} if sys.version_info >= (3, 8) else {}
 
 
 @helper_task("zip", {"from": FROM, "to": needed("the archive")})
-def pack(given):
+def pack(order):
     """Packs what a pattern matches; names in the archive count from the pattern's folder."""
     names = []
-    for source in matching(given["from"]):
+    for source in matching(order["from"]):
         base = os.path.dirname(source.rstrip("/")) or "."
         names += [(path, os.path.relpath(path, base)) for path in files_below(source)
-                  if os.path.realpath(path) != os.path.realpath(given["to"])]
-    with written_beside(given["to"]) as file, \
+                  if os.path.realpath(path) != os.path.realpath(order["to"])]
+    with written_beside(order["to"]) as file, \
             zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, **ZIP_OPTIONS) as archive:
         for path, name in names:
             archive.write(path, name)
@@ -8550,18 +8591,18 @@ def files_below(path):
     "from": needed("the archive"), "to": needed("the folder that it is unpacked into"),
     "max_bytes": Field(between(1, 1 << 50), default=1 << 40,
                        meaning="one that would become larger is not unpacked")})
-def unpack(given):
+def unpack(order):
     """Unpacks an archive; nothing when a name would leave the folder or it is too large: all names
     and sizes are checked before anything is written, and zipfile takes no more than a size says."""
-    with zipfile.ZipFile(given["from"]) as archive:
+    with zipfile.ZipFile(order["from"]) as archive:
         members = archive.infolist()
         for member in members:
             _check_member(member)
-        if sum(member.file_size for member in members) > given["max_bytes"]:
+        if sum(member.file_size for member in members) > order["max_bytes"]:
             raise TaskError("%s would unpack to more than max_bytes (%d)"
-                            % (given["from"], given["max_bytes"]))
+                            % (order["from"], order["max_bytes"]))
         for member in members:
-            _extract(archive, member, given["to"])
+            _extract(archive, member, order["to"])
     return {"status": DONE, "rows": len(members)}
 
 
@@ -8575,6 +8616,8 @@ def _check_member(member):
 
 
 def _extract(archive, member, folder):
+    """Unpacks a member of an archive below a folder; TaskError where a link would lead it
+    elsewhere."""
     target = os.path.join(folder, *member.filename.split("/"))
     real, root = os.path.realpath(target), os.path.realpath(folder)
     if os.path.commonpath([real, root]) != root:
@@ -8713,19 +8756,19 @@ class HttpRequest(NamedTuple):
         return "%s, redirected to %s" % (self.start.label, self.url.origin)
 
 
-def first_request(given):
+def first_request(order):
     """The request that a definition asks for; a login in its url becomes a header. TaskError."""
     try:
-        url = parse_url(given["url"])
+        url = parse_url(order["url"])
     except ValueError as error:
         raise TaskError("the url %s" % error) from None
-    headers = {name: _check_header(name, text) for name, text in given["headers"].items()}
+    headers = {name: _check_header(name, text) for name, text in order["headers"].items()}
     if url.login and "authorization" not in map(str.lower, headers):
         import base64
         login = url.login if ":" in url.login else url.login + ":"
         headers["Authorization"] = "Basic " + base64.b64encode(login.encode()).decode()
-    body = None if given["body"] is None else given["body"].encode()
-    return HttpRequest(url, given["method"].upper(), headers, body, url)
+    body = None if order["body"] is None else order["body"].encode()
+    return HttpRequest(url, order["method"].upper(), headers, body, url)
 
 
 def _check_header(name, text):
@@ -8792,41 +8835,41 @@ class HttpTask(HelperTask):
             yield "url", "must begin with http:// or https://"
 
     @classmethod
-    def work(cls, given):
-        """In the helper: attempts a second apart."""
-        first = first_request(given)
-        for attempt in range(given["attempts"]):
+    def work(cls, order):
+        """Asks, in the helper, in attempts a second apart -> fields of a TaskResult. TaskError."""
+        first = first_request(order)
+        for attempt in range(order["attempts"]):
             if attempt:
                 time.sleep(1)
             try:
-                return cls._attempt(given, first)
+                return cls._attempt(order, first)
             except TaskError as error:
                 reason = error
                 print(error, file=sys.stderr)
         raise reason
 
     @classmethod
-    def _attempt(cls, given, first):
+    def _attempt(cls, order, first):
         with time_limit(ANSWER_S, first.place):
-            request, response = cls._answer(first, given["expect"])
+            request, response = cls._answer(first, order["expect"])
         with response, failures_at(request.place), time_limit(CONTENT_S, request.place):
-            return cls._take(given, request.place, response)
+            return cls._take(order, request.place, response)
 
     @classmethod
     def _answer(cls, request, expect):
         """Follows redirects, but those that are expected -> (the last request, its response)."""
-        opener, seen = cls._opener(), set()
+        opener, requests = cls._opener(), set()
         while True:
             response = cls._send(opener, request)
             location = response.headers.get("Location")
             if response.status in expect or response.status not in REDIRECTS or not location:
                 return request, response
             response.close()
-            seen.add((request.method, request.url))
+            requests.add((request.method, request.url))
             request = redirected(request, response.status, location)
-            if (request.method, request.url) in seen:
+            if (request.method, request.url) in requests:
                 raise TaskError("%s: redirected in a circle" % request.place)
-            if len(seen) > MAX_REDIRECTS:
+            if len(requests) > MAX_REDIRECTS:
                 raise TaskError("%s: over %d redirects" % (request.place, MAX_REDIRECTS))
 
     @staticmethod
@@ -8854,19 +8897,21 @@ class HttpTask(HelperTask):
                                        method=request.method), timeout=SILENCE_S)
 
     @staticmethod
-    def _take(given, place, response):
-        if response.status not in given["expect"]:
+    def _take(order, place, response):
+        """What an answer gives: its status as `rc`, its body in a file or a variable, or both ->
+        fields of a TaskResult. TaskError."""
+        if response.status not in order["expect"]:
             raise TaskError("%s: status %d, expected %s" % (
-                place, response.status, ", ".join(str(code) for code in given["expect"])))
-        values, taken = {given["capture"]: ""} if given["capture"] else {}, b""
+                place, response.status, ", ".join(str(code) for code in order["expect"])))
+        values, body = {order["capture"]: ""} if order["capture"] else {}, b""
         with contextlib.ExitStack() as stack:
-            file = stack.enter_context(written_beside(given["save"])) if given["save"] else None
+            file = stack.enter_context(written_beside(order["save"])) if order["save"] else None
             for piece in iter(lambda: response.read(1 << 16), b""):
                 if file:
                     file.write(piece)
-                if given["capture"]:
-                    taken += piece
-                    values[given["capture"]] = as_value(taken, "the answer has")
+                if order["capture"]:
+                    body += piece
+                    values[order["capture"]] = as_value(body, "the answer has")
             if getattr(response, "length", None):       # http.client does not tell
                 raise TaskError("%s: the answer ended early, %d bytes are missing"
                                 % (place, response.length))
@@ -8885,14 +8930,14 @@ class MailTask(HelperTask):
     }
 
     def prepare(self, fields, execution):
-        """With the server."""
+        """The order, with the data server MAIL. TaskError."""
         return dict(super().prepare(fields, execution), server=execution.mail_server())
 
     @classmethod
-    def work(cls, given):
-        """In the helper."""
-        connect = given["server"]["connect"]
-        message = cls._message(given, connect)
+    def work(cls, order):
+        """Sends the mail, in the helper -> fields of a TaskResult. TaskError."""
+        connect = order["server"]["connect"]
+        message = cls._message(order, connect)
         host = connect.get("host", "localhost")
         tls = cls._tls(connect, host)
         port = int(connect.get("port") or {"none": 25, "starttls": 587, "ssl": 465}[tls])
@@ -8943,18 +8988,19 @@ class MailTask(HelperTask):
             smtp.quit()
 
     @staticmethod
-    def _message(given, connect):
+    def _message(order, connect):
+        """The EmailMessage with its headers, text and files. TaskError, OSError."""
         import email.message
         import mimetypes
         message = email.message.EmailMessage()
         try:
             message["From"] = connect.get("sender") or "agent@" + os.uname().nodename
-            message["To"] = ", ".join(given["to"])
-            message["Subject"] = " ".join(given["subject"].split())
+            message["To"] = ", ".join(order["to"])
+            message["Subject"] = " ".join(order["subject"].split())
         except ValueError as error:
             raise TaskError("a header of the mail: %s" % error) from None
-        message.set_content(given["body"])
-        for path in given["attach"]:
+        message.set_content(order["body"])
+        for path in order["attach"]:
             kind = (mimetypes.guess_type(path)[0] or "application/octet-stream").split("/")
             with open(path, "rb") as file:
                 message.add_attachment(file.read(), maintype=kind[0], subtype=kind[1],
@@ -9121,14 +9167,14 @@ def read_secret(source):
         raise ValueError("%s: %s" % (source["file"], error.strerror)) from None
 
 
-def read_secrets(sources, given):
+def read_secrets(sources, values):
     """Yields (name, value) of secret variables {name: source}, of which some were given as
     {name: value}. ValueError says which cannot be had, and why."""
     for name, source in sources.items():
-        if name not in given and not source:
+        if name not in values and not source:
             raise ValueError("secret %s: must be given" % name)
         try:
-            value = given[name] if name in given else read_secret(source)
+            value = values[name] if name in values else read_secret(source)
         except ValueError as error:
             raise ValueError("secret %s: %s" % (name, error)) from None
         if len(value) < MIN_SECRET:
@@ -9206,10 +9252,10 @@ class Execution:
     def _run_minded(self, command):
         """As `process`, by way of a minder, so that it outlives the agent."""
         spool = self._journal.make_spool(self._run)
-        given = json.dumps([command, self._around.max_output, self._journal.secrets])
+        order = json.dumps([command, self._around.max_output, self._journal.secrets])
         try:
             minder = self._start(command._replace(
-                words=program_command("-s") + ["--hold", spool.path], cwd=None, stdin=given,
+                words=program_command("-s") + ["--hold", spool.path], cwd=None, stdin=order,
                 pass_fds=command.pass_fds + (open_code(),), is_captured=False))
         except (TaskError, Interrupted):
             spool.remove()              # nobody writes to it
@@ -9444,7 +9490,7 @@ class Journal:
         self.secrets = tuple(sorted(lines.union(self.secrets), key=len, reverse=True))
 
     def mask(self, text):
-        """A text without secrets."""
+        """A text with *** in place of the secrets of the session."""
         return mask_all(text, self.secrets)
 
 
@@ -9524,7 +9570,7 @@ class Session:
         self._control.leave()
 
     def mask(self, text):
-        """A text without its secrets."""
+        """A text with *** in place of the secrets of the session."""
         return self._journal.mask(text)
 
     def run(self):
@@ -9631,9 +9677,9 @@ class Course:
         """Gives the secret variables their values. ValueError, OSError."""
         if not self._scenario.secrets:
             return
-        given = self._journal.repository.secrets.read(
+        values = self._journal.repository.secrets.read(
             self._row["secret_file"] or str(self._journal.session))
-        for name, value in read_secrets(self._scenario.secrets, given):
+        for name, value in read_secrets(self._scenario.secrets, values):
             self._journal.hide(value)
             self._values[name] = value
 
@@ -9854,8 +9900,8 @@ class SessionQueue:
 
     def _ensure_thread(self):
         """A thread for each session that runs or may begin, as far as there are slots."""
-        wanted = len(self._running) + self._admission.count_ready()
-        while len(self._threads) < min(self._admission.slots, wanted):
+        sessions = len(self._running) + self._admission.count_ready()
+        while len(self._threads) < min(self._admission.slots, sessions):
             thread = threading.Thread(target=self._serve, daemon=True,
                                       name="slot %d" % (len(self._threads) + 1))
             try:
@@ -9932,7 +9978,7 @@ class SessionQueue:
             return list(self._running.values())
 
     def counts(self):
-        """(running, outstanding)"""
+        """How many sessions there are: (running, outstanding), those of later among the last."""
         return len(self._running), len(self._outstanding) + len(self._later)
 
     def hold(self, is_held):
@@ -10194,7 +10240,7 @@ class Entry:
                     self.plan(due) if self.policy.jitter else None)
 
     def plan(self, due):
-        """When a due time is to run."""
+        """When a due time is to run (epoch seconds): then, or after its share of `jitter`."""
         jitter = self.policy.jitter
         return due + find_jitter(self.name, due, jitter, self.timetable) if jitter else due
 
@@ -10371,10 +10417,10 @@ def list_earliest(streams, count, key):
     """The first `count` items of many ordered streams, in order;
     keeps no more streams than that."""
     heads = ((next(stream, None), stream) for stream in streams)
-    kept = heapq.nsmallest(count, (head for head in heads if head[0] is not None),
-                           key=lambda head: key(head[0]))
-    return itertools.islice(heapq.merge(*(itertools.chain([first], rest) for first, rest in kept),
-                                        key=key), count)
+    earliest = heapq.nsmallest(count, (head for head in heads if head[0] is not None),
+                               key=lambda head: key(head[0]))
+    streams = (itertools.chain([first], rest) for first, rest in earliest)
+    return itertools.islice(heapq.merge(*streams, key=key), count)
 
 
 def list_coming(timetable, begin, end, with_excluded, words):
@@ -10473,18 +10519,18 @@ class Visit:
         return self.scenario[0], self.name
 
     def list_gates(self):
-        """As those of a Ticket."""
+        """The gates that it has to pass, as those of a Ticket."""
         return list_gates(self.scenario[0], self.name, self.overlap == "parallel",
                           self.scenario[1], self.limit)
 
     # -- what becomes of it ------------------------------------------------------------
 
     def note(self, text):
-        """A person is told this of it."""
+        """Adds a sentence to what SCHED PLAN says of it."""
         self.notes.append(text)
 
     def skip(self, note):
-        """It makes no session, and why."""
+        """It makes no session; `note` says why."""
         self.outcome = SKIPS
         self.notes.append(note)
 
@@ -10514,7 +10560,7 @@ class Visit:
         self.notes.append("stopped by the one due %s" % local_iso(following.due))
 
     def start(self, now):
-        """It begins."""
+        """It begins now (epoch seconds), and ends after its usual duration."""
         self.begin, self.end = now, now + self.duration
         self.outcome = self.outcome or (STARTS if now == self.at else QUEUES)
         if now > self.at:
@@ -10955,7 +11001,7 @@ class ScheduleListing:
                         yield owner, item
                 except RepositoryError as error:
                     troubles.append(error)
-        except RepositoryError as error:
+        except (Conflict, RepositoryError) as error:        # it may be being detached
             troubles.append(error)
 
     def _find_next(self, stored):
@@ -11051,11 +11097,15 @@ class Scheduler:
                       v
                    decided(entry, upto): written; `decided` moves on, and it is ARMED again
 
-    A repository that cannot be written leaves it ASKED until it can. What came due while the agent
-    was down or held, the clock was stepped, or a repository was slow, is Missed: for all entries at
-    once or for one of them; judge() gets the one that reaches further. What comes up at one instant
-    does so by the id of its repository, then by name. Nothing is cancelled by search: an event
-    whose entry was replaced or armed anew is recognised when it comes up.
+    put() is called by Schedules: when a repository is read, after a change of the row, at the end
+    of a hold. What has no due times, a rule `startup` or `after` alone, is decided by Schedules.
+
+    A repository that cannot be written leaves it ASKED until it can; where a DETACH refuses the
+    decision and then fails, another Entry takes its place. What came due while the agent was down
+    or held, the clock was stepped, or a repository was slow, is Missed: for all entries at once or
+    for one of them; judge() gets the one that reaches further. What comes up at one instant does so
+    by the id of its repository, then by name. Nothing is cancelled by search: an event whose entry
+    was replaced or armed anew is recognised when it comes up.
 
     `decide` is handed down, since only who holds the repositories can write; so is
     `on_step(seconds)`, told when the clock of the day has stepped.
@@ -11088,7 +11138,7 @@ class Scheduler:
             self._arm(entry)
 
     def remove(self, key):
-        """Forgets a schedule."""
+        """Forgets the schedule of a key (repository id, name), if there is one."""
         with self._changed:
             self._drop(key)
 
@@ -11274,10 +11324,10 @@ class Schedules:
     `take_made(repository, Made)` takes the session of a due time, and those that it replaces.
     """
 
-    def __init__(self, name, places, master, clock, queue, agent_is_held, take_made):
+    def __init__(self, name, places, master, clock, session_queue, agent_is_held, take_made):
         self.name = name
         self._places, self._master, self._clock = places, master, clock
-        self._queue, self._agent_is_held = queue, agent_is_held
+        self._queue, self._agent_is_held = session_queue, agent_is_held
         self._take_made = take_made
         self._started = clock.now()
         # key of what this start fires and has not yet -> (reason, text) of what is missed by then
@@ -11329,7 +11379,7 @@ class Schedules:
                          for entry in self.scheduler.list_entries(repository.id)}, []
         for name, *state in repository.db.read(repository.schedules.list_revisions, self.name):
             entry = gone.pop(name, None)
-            if entry is None or entry.repository is not repository \
+            if entry is None or entry.repository is not repository or entry.asked is not None \
                     or [entry.revision, entry.hold and entry.hold.since] != state:
                 changed.append(name)
         if changed:
@@ -11551,13 +11601,13 @@ def check_file_system(path, is_insecure_fs):
 def open_work(attachment, clock, inbox, is_insecure_fs, is_creating=False):
     """Opens the work repository of an Attachment, whose id and uuid may be None: those of the
     file; or makes it, with OSError. RepositoryError."""
-    number, name, path, uuid = attachment
+    number, name, path, expected_uuid = attachment
     check_file_system(path, is_insecure_fs)
     if is_creating:
         return WorkRepository.create(number, name, path, clock, inbox)
     if not os.path.exists(path):
         raise RepositoryError("work repository %s: %s does not exist" % (name, path))
-    return WorkRepository(number, name, path, clock, inbox).open(uuid)
+    return WorkRepository(number, name, path, clock, inbox).open(expected_uuid)
 
 
 # ======================================================================================
@@ -11615,7 +11665,9 @@ class Place:
         self._is_told = False               # who else may write its folder
         self._is_ending = False
         self._clean_due = 0.0
+        self._asking = threading.Lock()     # for the next two
         self._asked = queue.Queue()         # functions for the owner
+        self._has_ended = False             # it takes no more of them
         self._settled = threading.Event()   # after the first attaching, well or badly
         self._owner = threading.Thread(target=self._run, daemon=True,
                                        name="repository " + attachment.name)
@@ -11656,8 +11708,12 @@ class Place:
     # -- what others ask of the owner --------------------------------------------------
 
     def start(self):
-        """Starts the owner."""
-        self._owner.start()
+        """Starts the owner. Busy when the host has no thread to give."""
+        try:
+            self._owner.start()
+        except RuntimeError:
+            raise Busy("no further thread can be started for work repository %s"
+                       % self.attachment.name) from None
 
     def wait_settled(self, timeout_s=None):
         """Whether the first attaching is over, well or badly."""
@@ -11665,23 +11721,30 @@ class Place:
 
     def detach(self, leave):
         """Has the owner let go of it and end; leave() takes it out of the master and the places.
-        Conflict while it has open sessions; what leave() raises: then it stays."""
-        done = concurrent.futures.Future()
+        Conflict while it has open sessions; Stopping; what leave() raises: then it stays."""
+        answer = concurrent.futures.Future()
 
         def ask():
             try:
                 self._detach(leave)
-                done.set_result(None)
+                answer.set_result(None)
             except Exception as error:
-                done.set_exception(error)
-        self._asked.put(ask)
-        done.result()
+                answer.set_exception(error)
+        self._ask(ask)
+        answer.result()
         self._owner.join()
+
+    def _ask(self, function):
+        with self._asking:
+            if self._has_ended:
+                raise Stopping("work repository %s is closed" % self.attachment.name)
+            self._asked.put(function)
 
     def end(self):
         """Closes the repository, what is waiting is written down first, and ends the owner."""
         self._is_ending = True
-        self._asked.put(lambda: None)
+        with contextlib.suppress(Stopping):
+            self._ask(lambda: None)
         repository = self.repository
         if repository:
             repository.db.close()       # also ends what the owner waits for
@@ -11696,10 +11759,14 @@ class Place:
         self._settled.set()
         while not self._is_ending and self.state != State.DETACHED:
             try:
-                asked = self._asked.get(timeout=ATTACH_S)
+                request = self._asked.get(timeout=ATTACH_S)
             except queue.Empty:
-                asked = self.look
-            self._carefully(asked)
+                request = self.look
+            self._carefully(request)
+        with self._asking:
+            self._has_ended = True
+        while not self._asked.empty():  # whoever asked too late has an answer
+            self._carefully(self._asked.get())
         repository = self.repository
         if repository:                  # it came when the end had
             repository.db.close()
@@ -11774,21 +11841,25 @@ class Place:
 
     def _detach(self, leave):
         """Nothing is let go of before leave() has gone well."""
-        before = self._standing
+        if self._is_ending:
+            raise Stopping("the agent is stopping and detaches nothing")
+        before, repository = self._standing, self._standing.repository
         self._standing = before._replace(state=State.DETACHING)
         try:
-            # by the writer, so behind every session that was taken before
-            if before.repository and before.repository.db.write(before.repository.views.has_open):
+            # by the writer, so behind every session that was taken before; none comes after
+            if repository and not repository.db.write(repository.arrivals.close_door):
                 raise Conflict("work repository %s has open sessions" % self.attachment.name)
             leave()
         except Exception:
             self._standing = before
+            if repository and repository.arrivals.open_door():
+                repository.set_behind()     # due times may have come to a closed door
             raise
         self._standing = Standing(State.DETACHED, None, "detached")
         log.info("work repository %s is detached", self.attachment.name)
-        if before.repository:
-            self._care.let_go(before.repository)
-            before.repository.db.close()
+        if repository:
+            self._care.let_go(repository)
+            repository.db.close()
 
 
 # ======================================================================================
@@ -11807,6 +11878,8 @@ class Places:
         """`care`: the Care that the owners take of each."""
         self._master, self._care = master, care
         self._changing = threading.Lock()
+        self._entering = threading.Lock()   # held while a place comes into the set, or none may
+        self._is_closed = False             # none comes any more
         self._places = {attachment.id: Place(attachment, care)
                         for attachment in master.list_attachments()}
 
@@ -11876,7 +11949,7 @@ class Places:
         for place in self.list_all() if name is None else [self._named(name)]:
             try:
                 yield place.get_usable()
-            except RepositoryError as error:
+            except (Conflict, RepositoryError) as error:
                 trouble = error
         if trouble:
             raise trouble
@@ -11900,28 +11973,49 @@ class Places:
         places.update((place.attachment.id, place) for place in added)
         self._places = places
 
+    def _enter(self, place):
+        """Takes a place into the set and starts its owner. Busy, Stopping: then it is not there."""
+        if self._is_closed:
+            raise Stopping("the agent is stopping and attaches nothing")
+        self._put(place)                # first: its owner looks for it there
+        try:
+            place.start()
+        except Busy:
+            self._put(without={place.attachment.id})
+            raise
+
     def follow_master(self):
-        """Another agent on this master may have attached or detached repositories."""
+        """Another agent on this master may have attached or detached repositories, also another
+        one in place of one. AgentError: the first trouble, after all that could be done."""
         if not self._changing.acquire(blocking=False):
             return                      # the next time
+        trouble = None
         try:
             attached = {attachment.id: attachment for attachment in self._master.list_attachments()}
-            added = [Place(attachment, self._care) for number, attachment in attached.items()
-                     if number not in self._places]
-            self._put(*added)
-            for place in added:
-                place.start()
-            for number in set(self._places) - set(attached):
-                with contextlib.suppress(Conflict):         # when its sessions have ended
-                    self._places[number].detach(functools.partial(self._put, without={number}))
+            for number, place in list(self._places.items()):
+                if attached.get(number) != place.attachment:
+                    try:
+                        place.detach(functools.partial(self._put, without={number}))
+                    except Conflict:    # when its sessions have ended
+                        pass
+                    except AgentError as error:
+                        trouble = trouble or error
+            for number in set(attached) - set(self._places):
+                with self._entering:
+                    self._enter(Place(attached[number], self._care))
         finally:
             self._changing.release()
+        if trouble:
+            raise trouble
 
     def attach(self, name, path, is_creating):
-        """Attaches a work repository -> its id. Exists, NotFound, Conflict, RepositoryError."""
+        """Attaches a work repository -> its id, also when it cannot be used by then.
+
+        Exists, NotFound, Busy, Conflict, Stopping, RepositoryError: it is not attached.
+        """
         path = os.path.join(os.path.dirname(self._master.path), path)
         with self._changing:
-            attached = self._master.list_attachments()
+            attached = self._list_attached()
             if name in (a.name for a in attached):
                 raise Exists("a work repository %s is attached" % name)
             if any(os.path.exists(path) and os.path.exists(a.path)
@@ -11934,20 +12028,41 @@ class Places:
             else:
                 raise NotFound("%s does not exist; -CREATE makes it" % path)
             try:
-                self._master.attach_as(repository.id, name, path, repository.db.uuid)
+                place = self._take_in(repository, name, path)
             except AgentError:
                 repository.db.close()
                 if is_creating:
                     os.unlink(path)
                 raise
-            place = Place(Attachment(repository.id, name, path, repository.db.uuid), self._care,
-                          repository)
-            self._put(place)
-            place.start()
         place.wait_settled()
-        return place.get_usable().id
+        return place.attachment.id
+
+    def _list_attached(self):
+        """The Attachments in the master, and those that are gone from there but still open here."""
+        attached = self._master.list_attachments()
+        numbers = [attachment.id for attachment in attached]
+        return attached + [place.attachment for place in self.list_all()
+                           if place.attachment.id not in numbers]
+
+    def _take_in(self, repository, name, path):
+        """Notes an open repository in the master and takes it into the set -> its Place."""
+        with self._entering:
+            if self._is_closed:
+                raise Stopping("the agent is stopping and attaches nothing")
+            if repository.id in self._places:
+                raise Exists("a work repository of id %d is attached" % repository.id)
+            place = Place(self._master.attach_as(repository.id, name, path, repository.db.uuid),
+                          self._care, repository)
+            try:
+                self._enter(place)
+            except AgentError:
+                self._master.detach(repository.id)
+                raise
+        return place
 
     def _create_work(self, name, path, attached):
+        """Makes a work repository of the lowest free id -> it, open. Busy, Exists,
+        RepositoryError."""
         used = [attachment.id for attachment in attached]
         number = next((n for n in range(1, MAX_REPOSITORIES + 1) if n not in used), None)
         if number is None:
@@ -11973,6 +12088,8 @@ class Places:
         # who attaches or detaches now may wait long for a locked file: that ends with the file
         has_waited = self._changing.acquire(timeout=TERM_S)
         try:
+            with self._entering:
+                self._is_closed = True
             for place in self.list_all():
                 place.end()
         finally:
@@ -11990,8 +12107,8 @@ class Places:
 class Cleaner:
     """Finds stale sessions by fact, ends what they left running, and closes or queues them."""
 
-    def __init__(self, name, identity, queue, clock, on_closed):
-        self._name, self._identity, self._queue, self._clock = name, identity, queue, clock
+    def __init__(self, name, identity, session_queue, clock, on_closed):
+        self._name, self._identity, self._queue, self._clock = name, identity, session_queue, clock
         self._on_closed = on_closed     # on_closed(repository, Ending) after the commit
         self._reported = set()          # sessions of other hosts
         self._locks = collections.defaultdict(threading.Lock)       # repository id -> one at a time
@@ -12083,8 +12200,8 @@ class Keeper:
         agent, settings = self._agent, self._agent.settings
         if self._is_due("heartbeat", HEARTBEAT_S):
             agent.master.heartbeat(agent.name, agent.clock.now())
-            agent.places.follow_master()
             agent.schedules.read_calendars()
+            agent.places.follow_master()
         if self._is_due("purge", 3600.0):
             for repository in agent.places.list_open():
                 if not repository.db.trouble:
@@ -12142,6 +12259,8 @@ class Topology:
         return server
 
     def _resolved(self, name):
+        """A data server as stored, but for the secrets in `connect`: their values stand there, and
+        all of them in `secrets`. TaskError."""
         server = self._master.find_data_server(name)
         if server is None:
             raise TaskError("no data server %s" % name)
@@ -12223,7 +12342,7 @@ class Watch:
         try:
             for source in self._places.readable(repository):
                 streams.append(pages(source))
-        except RepositoryError as error:
+        except (Conflict, RepositoryError) as error:        # it may be being detached
             trouble = error
         yield from itertools.islice(heapq.merge(*streams, reverse=True, key=lambda row:
                                                 (row["created"], row["id"])), limit)
@@ -12422,9 +12541,13 @@ class Desk:
 
     def queue_ticket(self, repository, ticket):
         """Queues a session now, or when its start time comes."""
+        self._queue_ticket(repository, ticket)
+        if self._agent.places.find(repository) is None:     # let go: read anew when it is back
+            self._agent.queue.forget(repository)
+
+    def _queue_ticket(self, repository, ticket):
+        """Does so, whether or not the repository is still there."""
         agent, scheduler = self._agent, self._agent.schedules.scheduler
-        if agent.places.find(repository) is None:
-            return                      # let go meanwhile: read anew when it is back
         if ticket.start_at is not None and ticket.start_at > self._clock.now():
             # otherwise it was only read again
             if agent.queue.put_off(ticket.session, repository):
@@ -13008,7 +13131,7 @@ def find_kind(word):
         return word and KINDS[word]
     field = SCHEDULE_FIELDS[word[6:]]
     return Kind(None, lambda text: (field.kind.parse(text) if text or field.kind is BOOLEAN
-                                    else field.default), field.kind.told)
+                                    else field.default), field.kind.accepts)
 
 
 def make_row(form):
@@ -13095,6 +13218,7 @@ def _take_variable(row, word, request):
 
 
 def _take_option(row, word, request):
+    """Puts the value of an option into the Request: True when it has none. ValueError."""
     name = capitals(word.name)
     option = row.options.get(name)
     if option is None:
@@ -13275,6 +13399,8 @@ class Reply:
                 "; *** may belong to the value before it, which is quoted when it has spaces"))
 
     def _data(self):
+        """Yields the data lines of the outcome, and FLUSH where the client waits; returns the
+        fields of the OK line, or None. Raises what goes wrong."""
         outcome = self._outcome
         if isinstance(outcome, Exception):
             raise outcome
@@ -14695,10 +14821,60 @@ zone out, and start the agent with `TZ=Europe/Zurich`.
 
 **ERR INTERNAL fault ID.** A fault of the agent. Its log has the ID and what led there.
 """
+MANUAL_CHANGES = r"""
+## changes: what is different, newest last
+
+- 1.0.0: the agent, its repositories, life cycle, protocol, sessions, tasks, schedules, the client.
+- A browser cannot be made to send a request any more: a first line of a wrong form, and any line
+  of HTTP, closes the connection. No error repeats a value. `${name}` in the `code` of a `python`
+  task is refused at import, as a value became code; an older definition that has it ends in
+  ERROR and says what to write.
+- `mail` over `"tls": "ssl"` verifies the server as `starttls` does: one with a certificate of its
+  own making or of another name no longer gets the password. `http` sends headers, body and login
+  to their own origin alone: a redirect elsewhere no longer carries them away.
+- A process of an `adopt` session that `SHUTDOWN -LEAVE` meets in the moment of its start is
+  adopted, too. A time-out that follows a normal `STOP` ends all processes of its session. A
+  failure that a further attempt made good no longer passes for the cause of a later `FAIL`. A
+  secret file that cannot be read ends its session at once.
+- Files that a stranger has planted in a folder that he may write are neither written through nor
+  taken for the agent's: what is made beside a file has a name that nobody can foresee, and what
+  is found is checked. A repository in such a folder is told at the start. A file that a task
+  writes no longer meets another `.part` of the user's.
+- `SESSIONS` answers in milliseconds whatever has run before. An idle agent holds 26 MB instead of
+  54. A stored definition that cannot be read costs its own sessions alone, and is told where it
+  is asked for. A secret that cannot be kept beside the repository leaves no session behind, and
+  one of a session that its limit ends at once no file.
+- `SCHED PLAN` plays the decisions that the ledger and the queue make: what a release lets go
+  keeps its turn, what is stopped for the next due time still counts for a limit at that instant,
+  and what jitter leads out of the period is `never`. Due times of one instant are decided by the
+  names of their schedules. Sessions of a version without a limit count for the limit of a later
+  one. A time of a request that a change of the clock skips is the instant after it. A schedule
+  that another program has spoilt is told once, and has no next due time.
+- `python agent.py --manual [topic]` prints this manual. `agentcli.py COMMAND --help` says what
+  each option means.
+- Under Python 3.11 an `sql` or `refresh` task that failed could keep the lock of its SQLite file,
+  so that the next one waited for ever; the lock goes with the task.
+- `PING` beside `ATTACH` and `DETACH` is always answered, and a work repository is opened once:
+  `DETACH` waits for what the agent is doing with it, its file is closed when it answers, and of
+  two `DETACH` the second says `NOT_FOUND`. No `EXEC` is acknowledged in a repository that is just
+  being detached. An `ATTACH` that says `OK` has attached it, one that says `ERR` has not. A
+  repository that another agent puts in the place of one is followed; neither keeps a client
+  waiting when the agent ends.
+- No module of the working folder, or beside agent.py, stands for one of Python's any more, and
+  exit codes are known also where SIGCHLD was ignored at the start. Python tasks no longer import
+  from the user's site and, for `code`, from the working folder: name such folders in the task's
+  `env`.
+- CSV files are read as RFC 4180 has them: a quote that is never closed is a bad row, no good one.
+  A first line `sep=;` gives the delimiter. Columns without a name, or with the same, are an error
+  that names them. `unload_csv` has `newline`. Bytes are no value any more (`b'\x00'` was one).
+- In SQL `[a:b]` is a name, and `\:` writes a colon.
+- `IMPORT` answers with a line for each definition and with warnings, and has `-DRY_RUN`. What an
+  operator has switched off stays off.
+"""
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CLIENT, MANUAL_CRONTAB,
                 MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_LIMITS, MANUAL_GUARANTEES,
-                MANUAL_TROUBLES)
+                MANUAL_TROUBLES, MANUAL_CHANGES)
 
 _PLACE = re.compile("<<([^<>\n]+)>>")
 _HEADING = re.compile("^(##+) ([^:\n]+)(?:: .*)?$", re.M)
@@ -14773,9 +14949,9 @@ def make_manual(topic=""):
     is a chapter and `SESSIONS` a verb. `SCHED` gives all whose name begins so. NotFound names the
     chapters."""
     text = "".join(MANUAL_FILES)
-    wanted = " ".join(topic.split())
-    if wanted:
-        text = "\n".join(_find_parts(text, wanted))
+    title = " ".join(topic.split())
+    if title:
+        text = "\n".join(_find_parts(text, title))
     return _PLACE.sub(_fill_place, text)
 
 
@@ -14785,17 +14961,17 @@ def list_topics():
     return [(name, about) for name, about in chapters]
 
 
-def _find_parts(text, wanted):
+def _find_parts(text, title):
     """The parts of the manual with this heading; each ends before the next of its rank.
     NotFound."""
     headings = list(_HEADING.finditer(text))
     names, places = [heading.group(2) for heading in headings], []
-    for fits in (lambda name: name == wanted, lambda name: name.lower() == wanted.lower(),
-                 lambda name: name.lower().startswith(wanted.lower() + " ")):
+    for fits in (lambda name: name == title, lambda name: name.lower() == title.lower(),
+                 lambda name: name.lower().startswith(title.lower() + " ")):
         places = places or [place for place, name in enumerate(names) if fits(name)]
     if not places:
         raise NotFound("the manual has no topic %s; there are %s, each verb, and each type of task"
-                       % (shorten(wanted), ", ".join(name for name, _ in list_topics())))
+                       % (shorten(title), ", ".join(name for name, _ in list_topics())))
     for place in places:
         rank = len(headings[place].group(1))
         behind = [other.start() for other in headings[place + 1:] if len(other.group(1)) <= rank]
@@ -14854,7 +15030,7 @@ def _tell_codes():
 
 def _tell_options():
     return _items("`%s`%s: %s." % (
-        option.words, " (%d to %d)" % option.limits if option.limits else "", option.told)
+        option.words, " (%d to %d)" % option.limits if option.limits else "", option.help_text)
         for option in COMMAND_OPTIONS)
 
 
@@ -14888,7 +15064,7 @@ def _tell_fields(fields):
 
 def _tell_kind(field):
     """What a field takes, and what it is when it is left out."""
-    notes = [field.kind.told]
+    notes = [field.kind.accepts]
     if field.required:
         notes.append("required")
     elif field.default not in (None, "", [], {}):
@@ -14914,7 +15090,7 @@ def _tell_verb(name):
 def _tell_word(part):
     kind = find_kind(part.kind)
     shown = part.name + ("=" + part.shown if part.shown else "")
-    return "`%s`%s: %s." % (shown, " (%s)" % kind.told if kind else "", part.meaning)
+    return "`%s`%s: %s." % (shown, " (%s)" % kind.accepts if kind else "", part.meaning)
 
 
 def _tell_line(begin, line):
@@ -14932,7 +15108,7 @@ def _tell_line(begin, line):
 # ======================================================================================
 
 def schedule_fields(repository, stored, due):
-    """The line of a StoredSchedule."""
+    """The values of the line of a StoredSchedule; `due`: its next due time, or None."""
     hold = stored.hold
     more = {"hold_reason": hold.reason, "hold_until": hold.until} if hold else {}
     return fill(SCHEDULE_LINE, stored.schedule._asdict(), hold=hold is not None, next=due,
@@ -14947,6 +15123,8 @@ def _sched_list(agent, request):
 
 @verb("SCHED SHOW")
 def _sched_show(agent, request):
+    """The line of a schedule, then one for each of its options, variables and conditions, and what
+    it waits for."""
     for repository, stored, due in agent.listing.get(request["NAME"], request["-REPO"]):
         yield schedule_fields(repository, stored, due)
         schedule, hold = stored.check().schedule, stored.hold
@@ -14970,9 +15148,9 @@ def _sched_add(agent, request):
     if not request["RULE"] and "-AFTER" not in request:
         raise BadRequest("RULE is missing: write one like '%s', or give -AFTER=schedule"
                          % FORMS["daily"])
-    given = {name: request[name.upper()] for name in ("name", "scenario", "version", "context")}
-    given.update(rule=request["RULE"] or "", variables=request.variables)
-    agent.changes.add(_schedule(agent, given, _schedule_changes(request)), request["-REPO"])
+    fields = {name: request[name.upper()] for name in ("name", "scenario", "version", "context")}
+    fields.update(rule=request["RULE"] or "", variables=request.variables)
+    agent.changes.add(_schedule(agent, fields, _schedule_changes(request)), request["-REPO"])
     return fill(SCHEDULE_NAME_LINE, {"schedule": request["NAME"]})
 
 
@@ -15045,6 +15223,8 @@ def _sched_why(agent, request):
 
 @verb("SCHED PLAN")
 def _sched_plan(agent, request):
+    """A line for each Visit of the period, 24 hours where none is named; without -ALL only for what
+    does not begin."""
     now = agent.clock.now()
     begin = request.get("-FROM", now)
     period = Period(begin, request.get("-TO", begin + DAY), now, agent.queue.slots, agent.hold)
@@ -15108,12 +15288,13 @@ def _ping(agent, request):
 
 @verb("EXEC")
 def _exec(agent, request):
-    wanted = SessionRequest(
+    """Hands the EXEC to the desk: the reply comes at its commit, or with -SYNC at its end."""
+    session_request = SessionRequest(
         request["SCENARIO"], request["-AGENT"] or agent.name, request["VERSION"] or NEWEST,
         request["CONTEXT"] or DEFAULT_CONTEXT, request.variables, request["-NAME"] or "",
         request["-KEYWORDS"] or "", request["-PRIORITY"] or 0, request.get("-LEVEL", 5),
         request["-TIMEOUT"], request["-AT"], request["-KEY"])
-    pending = agent.desk.execute(wanted, request["-REPO"])
+    pending = agent.desk.execute(session_request, request["-REPO"])
     if "-SYNC" not in request:
         return pending
     timeout_s = None if request["-SYNC"] is True else request["-SYNC"]
@@ -15183,6 +15364,7 @@ def _sessions(agent, request):
 
 @verb("STATUS")
 def _status(agent, request):
+    """The line of a session, those of its steps, each with its tasks, and its variables."""
     number = request["SESSION"]
     repository = agent.places.of_session(number)
     row, steps, tasks, secrets = repository.db.read(repository.views.get_history, number)
@@ -15213,6 +15395,7 @@ def _wait(agent, request):
 
 @verb("SCENARIOS")
 def _scenarios(agent, request):
+    """A line for each version of a scenario; of one that cannot be read it says why."""
     for repository in agent.places.readable(request["-REPO"]):
         for row in repository.db.read(repository.scenarios.list_versions):
             scenario, message = None, ""
@@ -15295,11 +15478,11 @@ def _metrics(agent, request):
 
 @verb("HELP")
 def _help(agent, request):
-    wanted = " ".join(capitals(word) for word in request.values() if word)
+    topic = " ".join(capitals(word) for word in request.values() if word)
     lines = [line for name, line in _HELP.items()
-             if not wanted or (name + " ").startswith(wanted + " ")]
+             if not topic or (name + " ").startswith(topic + " ")]
     if not lines:
-        raise NotFound("%s is no verb" % shorten(wanted))
+        raise NotFound("%s is no verb" % shorten(topic))
     return iter(lines)
 
 
@@ -15467,7 +15650,7 @@ def format_proc_ends(local, remote):
         for prefix in prefixes)
 
 
-def has_left(connection):
+def has_hung_up(connection):
     """Whether a client has closed its end for good; half-closed, it still waits for its reply.
 
     Only Linux can tell: the kernel shows nobody at that end then.
@@ -15575,6 +15758,8 @@ class Handler(socketserver.BaseRequestHandler):
             self._converse(self.server.conversation(self.request))
 
     def _converse(self, conversation):
+        """Answers request after request until one side ends it. Replies that wait for a commit are
+        gathered as long as further requests are there already, so they share it."""
         def find_limit(start):
             is_import = start.upper().split()[:1] == [b"IMPORT"]
             return MAX_IMPORT_LINE if is_import and conversation.is_administrator \
@@ -15661,7 +15846,7 @@ class Server(socketserver.ThreadingTCPServer):
 
     @property
     def port(self):
-        """The port it has."""
+        """The number of its port, also where that was left to the system."""
         return self.server_address[1]
 
     def listen(self):
@@ -15711,7 +15896,7 @@ class Server(socketserver.ThreadingTCPServer):
         uid = find_peer_uid(connection)
         if uid is not None and uid in (0, os.getuid()):
             return Conversation(self._agent, ADMINISTRATOR, "uid %d" % uid,
-                                functools.partial(has_left, connection))
+                                functools.partial(has_hung_up, connection))
         connection.settimeout(STRANGER_S)
         limit = max(1, self._max_connections // 10)
         with self._lock:
@@ -15781,7 +15966,7 @@ def parse_arguments(arguments):
 
 def _add_option(parser, option):
     """Adds a CommandOption; argparse has --help itself."""
-    keywords = {"help": option.told}
+    keywords = {"help": option.help_text}
     if option.attribute:
         keywords["dest"] = option.attribute
     if option.name == "--help":
@@ -15825,6 +16010,7 @@ def import_files(settings, clock):
 
 
 def _import_file(master, path, settings, clock):
+    """Imports one file -> whether that went well; prints what was imported, or what is wrong."""
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
@@ -15928,14 +16114,14 @@ def run_to_end(agent, server, address):
 
 def raise_file_limit(settings):
     """Files and sockets that its own limits may need, as far as the host allows."""
-    wanted = settings.max_connections + 4 * (settings.max_sessions or 64) + 200
+    descriptors = settings.max_connections + 4 * (settings.max_sessions or 64) + 200
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    most = descriptors if hard == resource.RLIM_INFINITY else min(descriptors, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    if most < wanted:
+    if most < descriptors:
         log.warning("the host allows %d open files; the limits on connections and sessions may "
-                    "need %d (ulimit -n)", most, wanted)
+                    "need %d (ulimit -n)", most, descriptors)
 
 
 def restore_signals():

@@ -186,12 +186,12 @@ class ReplyLine(NamedTuple):
 
 
 def text_key(name, meaning, is_optional=False):
-    """A field that holds text."""
+    """The ReplyKey of a field that holds text."""
     return ReplyKey(name, TEXT_KEY, meaning, is_optional)
 
 
 def number_key(name, meaning, is_optional=False):
-    """A field that holds a whole number."""
+    """The ReplyKey of a field that holds a whole number."""
     return ReplyKey(name, NUMBER_KEY, meaning, is_optional)
 
 
@@ -393,7 +393,7 @@ class Form(NamedTuple):
 
     @property
     def text(self):
-        """The whole request."""
+        """The whole request: the verb and its words, as HELP shows it."""
         return ("%s %s" % (self.name, self.words)).strip()
 
     @property
@@ -820,7 +820,7 @@ def show_record(reply, is_json):
 
 
 def show_text(reply, is_json=False):
-    """A reply of text."""
+    """Prints the data lines of a reply as they are, or each as JSON."""
     for line in reply:
         put(json.dumps({"line": line}) if is_json else line)
 
@@ -885,7 +885,7 @@ OWN_HELP = {
 
 
 def make_command(form):
-    """The command of a verb."""
+    """The Command of a verb, from its VerbForm."""
     options = [(part.name[1:], part.shown, offer(part.meaning)) for part in list_parts(form)
                if part.name.startswith("-") and part.name not in NO_OPTIONS]
     return Command(form.name.lower(), OWN_ARGUMENTS.get(form.name, form.usage),
@@ -1152,7 +1152,7 @@ class Crontab:
         self._names = set()
 
     def read(self, data):
-        """Takes in its bytes -> itself."""
+        """Takes in the bytes of its file -> itself; lines that cannot be taken stand in `notes`."""
         for number, raw in enumerate(data.split(b"\n"), 1):
             line = Line(number,
                         raw.decode("utf-8-sig", "backslashreplace").lstrip(" \t").rstrip("\r"))
@@ -1209,6 +1209,8 @@ class Crontab:
             self._settings[name] = value
 
     def _add(self, line):
+        """Takes in the Line of an entry: its scenario and its schedule. ValueError says why it
+        cannot be one here."""
         match = _ENTRY.fullmatch(line.text)
         when, rest = match.groups() if match else ("", "")
         owner, text = ((re.split("[ \t]+", rest, maxsplit=1) + [""])[:2] if self._owner is None
@@ -1229,11 +1231,11 @@ class Crontab:
     def _task(self, command, data):
         shell = self._settings["SHELL"]
         task = {"type": "os",
-                "command": (literal(command) if shell == "/bin/sh"
-                            else [literal(word) for word in (shell, "-c", command)]),
-                "cwd": literal(self._settings["HOME"]),
-                "env": {name: literal(value) for name, value in self._settings.items()}}
-        return dict(task, stdin=literal(data)) if data else task
+                "command": (quote_literal(command) if shell == "/bin/sh"
+                            else [quote_literal(word) for word in (shell, "-c", command)]),
+                "cwd": quote_literal(self._settings["HOME"]),
+                "env": {name: quote_literal(value) for name, value in self._settings.items()}}
+        return dict(task, stdin=quote_literal(data)) if data else task
 
     def _schedule(self, when):
         """As cron does: an entry waits for nothing, and what was missed is gone."""
@@ -1288,7 +1290,7 @@ def split_input(text):
     return command.replace("\\%", "%"), data + "\n" * (data[-1:] not in ("", "\n"))
 
 
-def literal(text):
+def quote_literal(text):
     """A text that the agent takes for nothing but this text."""
     return text.replace("${", "$${")
 
@@ -1350,7 +1352,7 @@ def get_user():
         return str(os.geteuid())
 
 
-def is_user(name):
+def is_only_user(name):
     """Whether a user of this host has a name, and no program has it too."""
     import pwd
     try:
@@ -1359,16 +1361,16 @@ def is_user(name):
         return False
 
 
-def import_documents(wanted, paths, words):
+def import_documents(options, paths, words):
     """Imports definitions documents, one after the other -> exit status.
     Raises ClientError, OSError of stdout."""
     texts = [read_document(path) for path in paths]
-    with Connection(wanted.host, wanted.port) as connection:
+    with Connection(options.host, options.port) as connection:
         for path, text in zip(paths, texts):
             origin = "standard input: " if path == "-" else printable(path) + ": "
             reply = connection.ask(" ".join(["IMPORT", quote(text)] + words))
             try:
-                show_acknowledgement(reply, wanted.json, origin)
+                show_acknowledgement(reply, options.json, origin)
             except ClientError as error:
                 if error.status == REFUSED and not text.lstrip().startswith("{"):
                     complain(origin + "a document begins with {; crontabs are imported "
@@ -1378,31 +1380,31 @@ def import_documents(wanted, paths, words):
     return WELL
 
 
-def import_crontabs(wanted, paths, words):
+def import_crontabs(options, paths, words):
     """Imports crontabs, or shows what they become -> exit status. Raises ClientError,
     OSError of stdout."""
-    is_system = {"yes": True, "no": False}.get(wanted.crontab.get("SYSTEM"))
+    is_system = {"yes": True, "no": False}.get(options.crontab.get("SYSTEM"))
     user, home = get_user(), os.path.expanduser("~")
     crontabs = [make_crontab(path, is_system, user, home).read(read_bytes(path)) for path in paths]
     if is_system is None:
         check_user_fields(crontabs)
-    if "DRY_RUN" in wanted.crontab:
+    if "DRY_RUN" in options.crontab:
         try:
-            rehearse(wanted, crontabs, words)
+            rehearse(options, crontabs, words)
         finally:
             for crontab in crontabs:
                 tell_notes(crontab)
         for crontab in crontabs:
-            show_document(json.dumps(crontab.document(), indent=2).split("\n"), wanted.json)
+            show_document(json.dumps(crontab.document(), indent=2).split("\n"), options.json)
             tell_left_out(crontab)
         return WELL
-    with Connection(wanted.host, wanted.port) as connection:
+    with Connection(options.host, options.port) as connection:
         for crontab in crontabs:
             try:
                 fields = send_crontab(connection, crontab, words)
             finally:
                 tell_notes(crontab)
-            (put_json if wanted.json else put_fields)(dict(fields, left_out=crontab.left_out))
+            (put_json if options.json else put_fields)(dict(fields, left_out=crontab.left_out))
             tell_others(connection, crontab, [word for word in words if word.startswith("-REPO=")])
             tell_left_out(crontab)
     return WELL
@@ -1412,7 +1414,7 @@ def check_user_fields(crontabs):
     """Whether a system's crontab would pass for a user's, and its users for programs.
     Raises ClientError."""
     for crontab in crontabs:
-        line, user = crontab.find_user_field(is_user) or (None, None)
+        line, user = crontab.find_user_field(is_only_user) or (None, None)
         if line:
             raise ClientError(USAGE, "%s:%d: %s is a user of this host, as before the commands "
                               "of a system's crontab: say --system yes, or --system no if it is "
@@ -1420,11 +1422,11 @@ def check_user_fields(crontabs):
                                                  printable(line.text)))
 
 
-def rehearse(wanted, crontabs, words):
+def rehearse(options, crontabs, words):
     """Leaves out the entries that the agent would refuse; says so where no agent can tell. Raises
     ClientError where all would be refused."""
     try:
-        with Connection(wanted.host, wanted.port) as connection:
+        with Connection(options.host, options.port) as connection:
             for crontab in crontabs:
                 send_crontab(connection, crontab, words, is_rehearsal=True)
     except ClientError as error:
@@ -1499,20 +1501,20 @@ def tell_others(connection, crontab, words):
 PING_S = 30
 
 
-def perform(wanted, arguments, words):
+def perform(options, arguments, words):
     """Asks the agent for what is wanted and shows its reply -> exit status.
     Raises ClientError, OSError of stdout."""
-    if wanted.crontab:
-        return import_crontabs(wanted, arguments, words)
-    command = wanted.command
+    if options.crontab:
+        return import_crontabs(options, arguments, words)
+    command = options.command
     if command.name == "import":
-        return import_documents(wanted, arguments, words)
+        return import_documents(options, arguments, words)
     words = words + ["-JSON"] * (command.show in (show_listing, show_record))
     request = (command.name.upper().split()
                + [quote(as_typed(argument)) for argument in arguments] + words)
-    with Connection(wanted.host, wanted.port) as connection:
+    with Connection(options.host, options.port) as connection:
         reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None)
-        command.show(reply, wanted.json)
+        command.show(reply, options.json)
     is_bad = command.name in ("exec", "wait") and reply.fields.get("status") in RESTARTABLE
     return ENDED_BADLY if is_bad else WELL
 

@@ -13,7 +13,7 @@ from support.client import objects, run
 
 sys.path.insert(0, str(TOP / "tools"))
 
-from agentcli import get_user, make_crontab, program_of, split_input, literal     # noqa: E402
+from agentcli import get_user, make_crontab, program_of, split_input, quote_literal     # noqa: E402
 
 USER = get_user()
 PATHS = "PATH=/usr/local/sbin:/usr/local/bin:/sbin:/bin:/usr/sbin:/usr/bin\n"
@@ -209,8 +209,8 @@ def test_percent(text, command, data):
     "echo $HOME ${HOME} $${HOME} $$${HOME} $$", "${x:-y} ${#x} ${x%.*} ${} ${1} ${a[0]}", "$(x) `y` $${ $ {x} $$ ${x",
     "${SESSION} $${SESSION} ${VAR_x}"])
 def test_what_the_agent_would_substitute(text):
-    assert agent_module.shell_command(literal(text)) == text
-    assert agent_module.substitute(literal(text), {}) == text
+    assert agent_module.shell_command(quote_literal(text)) == text
+    assert agent_module.substitute(quote_literal(text), {}) == text
 
 
 @pytest.mark.parametrize("when, rule, others", [

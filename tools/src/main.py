@@ -58,7 +58,7 @@ def parse_arguments(arguments):
 
 def _add_option(parser, option):
     """Adds a CommandOption; argparse has --help itself."""
-    keywords = {"help": option.told}
+    keywords = {"help": option.help_text}
     if option.attribute:
         keywords["dest"] = option.attribute
     if option.name == "--help":
@@ -102,6 +102,7 @@ def import_files(settings, clock):
 
 
 def _import_file(master, path, settings, clock):
+    """Imports one file -> whether that went well; prints what was imported, or what is wrong."""
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
@@ -205,14 +206,14 @@ def run_to_end(agent, server, address):
 
 def raise_file_limit(settings):
     """Files and sockets that its own limits may need, as far as the host allows."""
-    wanted = settings.max_connections + 4 * (settings.max_sessions or 64) + 200
+    descriptors = settings.max_connections + 4 * (settings.max_sessions or 64) + 200
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    most = descriptors if hard == resource.RLIM_INFINITY else min(descriptors, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    if most < wanted:
+    if most < descriptors:
         log.warning("the host allows %d open files; the limits on connections and sessions may "
-                    "need %d (ulimit -n)", most, wanted)
+                    "need %d (ulimit -n)", most, descriptors)
 
 
 def restore_signals():

@@ -38,7 +38,7 @@ class Form(NamedTuple):
 
     @property
     def text(self):
-        """The whole request."""
+        """The whole request: the verb and its words, as HELP shows it."""
         return ("%s %s" % (self.name, self.words)).strip()
 
     @property

@@ -28,12 +28,12 @@ class ReplyLine(NamedTuple):
 
 
 def text_key(name, meaning, is_optional=False):
-    """A field that holds text."""
+    """The ReplyKey of a field that holds text."""
     return ReplyKey(name, TEXT_KEY, meaning, is_optional)
 
 
 def number_key(name, meaning, is_optional=False):
-    """A field that holds a whole number."""
+    """The ReplyKey of a field that holds a whole number."""
     return ReplyKey(name, NUMBER_KEY, meaning, is_optional)
 
 

@@ -46,7 +46,7 @@ OWN_HELP = {
 
 
 def make_command(form):
-    """The command of a verb."""
+    """The Command of a verb, from its VerbForm."""
     options = [(part.name[1:], part.shown, offer(part.meaning)) for part in list_parts(form)
                if part.name.startswith("-") and part.name not in NO_OPTIONS]
     return Command(form.name.lower(), OWN_ARGUMENTS.get(form.name, form.usage),

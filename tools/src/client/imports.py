@@ -43,7 +43,7 @@ def get_user():
         return str(os.geteuid())
 
 
-def is_user(name):
+def is_only_user(name):
     """Whether a user of this host has a name, and no program has it too."""
     import pwd
     try:
@@ -52,16 +52,16 @@ def is_user(name):
         return False
 
 
-def import_documents(wanted, paths, words):
+def import_documents(options, paths, words):
     """Imports definitions documents, one after the other -> exit status.
     Raises ClientError, OSError of stdout."""
     texts = [read_document(path) for path in paths]
-    with Connection(wanted.host, wanted.port) as connection:
+    with Connection(options.host, options.port) as connection:
         for path, text in zip(paths, texts):
             origin = "standard input: " if path == "-" else printable(path) + ": "
             reply = connection.ask(" ".join(["IMPORT", quote(text)] + words))
             try:
-                show_acknowledgement(reply, wanted.json, origin)
+                show_acknowledgement(reply, options.json, origin)
             except ClientError as error:
                 if error.status == REFUSED and not text.lstrip().startswith("{"):
                     complain(origin + "a document begins with {; crontabs are imported "
@@ -71,31 +71,31 @@ def import_documents(wanted, paths, words):
     return WELL
 
 
-def import_crontabs(wanted, paths, words):
+def import_crontabs(options, paths, words):
     """Imports crontabs, or shows what they become -> exit status. Raises ClientError,
     OSError of stdout."""
-    is_system = {"yes": True, "no": False}.get(wanted.crontab.get("SYSTEM"))
+    is_system = {"yes": True, "no": False}.get(options.crontab.get("SYSTEM"))
     user, home = get_user(), os.path.expanduser("~")
     crontabs = [make_crontab(path, is_system, user, home).read(read_bytes(path)) for path in paths]
     if is_system is None:
         check_user_fields(crontabs)
-    if "DRY_RUN" in wanted.crontab:
+    if "DRY_RUN" in options.crontab:
         try:
-            rehearse(wanted, crontabs, words)
+            rehearse(options, crontabs, words)
         finally:
             for crontab in crontabs:
                 tell_notes(crontab)
         for crontab in crontabs:
-            show_document(json.dumps(crontab.document(), indent=2).split("\n"), wanted.json)
+            show_document(json.dumps(crontab.document(), indent=2).split("\n"), options.json)
             tell_left_out(crontab)
         return WELL
-    with Connection(wanted.host, wanted.port) as connection:
+    with Connection(options.host, options.port) as connection:
         for crontab in crontabs:
             try:
                 fields = send_crontab(connection, crontab, words)
             finally:
                 tell_notes(crontab)
-            (put_json if wanted.json else put_fields)(dict(fields, left_out=crontab.left_out))
+            (put_json if options.json else put_fields)(dict(fields, left_out=crontab.left_out))
             tell_others(connection, crontab, [word for word in words if word.startswith("-REPO=")])
             tell_left_out(crontab)
     return WELL
@@ -105,7 +105,7 @@ def check_user_fields(crontabs):
     """Whether a system's crontab would pass for a user's, and its users for programs.
     Raises ClientError."""
     for crontab in crontabs:
-        line, user = crontab.find_user_field(is_user) or (None, None)
+        line, user = crontab.find_user_field(is_only_user) or (None, None)
         if line:
             raise ClientError(USAGE, "%s:%d: %s is a user of this host, as before the commands "
                               "of a system's crontab: say --system yes, or --system no if it is "
@@ -113,11 +113,11 @@ def check_user_fields(crontabs):
                                                  printable(line.text)))
 
 
-def rehearse(wanted, crontabs, words):
+def rehearse(options, crontabs, words):
     """Leaves out the entries that the agent would refuse; says so where no agent can tell. Raises
     ClientError where all would be refused."""
     try:
-        with Connection(wanted.host, wanted.port) as connection:
+        with Connection(options.host, options.port) as connection:
             for crontab in crontabs:
                 send_crontab(connection, crontab, words, is_rehearsal=True)
     except ClientError as error:

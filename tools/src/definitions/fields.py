@@ -33,6 +33,7 @@ def _check_declared(value):
 
 
 def _check_concurrency(value):
+    """`concurrency` of a scenario with all its fields, defaults filled in. ValueError."""
     if not isinstance(value, dict) or "limit" not in value:
         raise ValueError("must be an object with limit, and on_limit or max_wait")
 

@@ -49,31 +49,31 @@ class Scenario(NamedTuple):
     secrets: dict           # name -> {}, {"env": name} or {"file": path}: never in `variables`
     concurrency: Optional[dict]
 
-    def check_variables(self, given):
+    def check_variables(self, variables):
         """BadRequest when values are given for variables that it does not have, or that no secret
         can be."""
-        for name, value in given.items():
+        for name, value in variables.items():
             if name not in self.variables and name not in self.secrets:
                 raise BadRequest("%s: scenario %s %s has no variable of that name"
                                  % (name, self.name, self.version))
             if name in self.secrets and len(value) < MIN_SECRET:
                 raise BadRequest("%s: a secret has at least %d characters" % (name, MIN_SECRET))
 
-    def check_schedule(self, given):
+    def check_schedule(self, variables):
         """`check_variables` for a schedule, which can give no secret."""
-        self.check_variables(given)
+        self.check_variables(variables)
         for name, source in self.secrets.items():
-            if name in given or not source:
+            if name in variables or not source:
                 raise BadRequest("%s: is secret, a schedule cannot give it" % name)
 
-    def split_secrets(self, given):
+    def split_secrets(self, variables):
         """Variables that are given -> (plain ones, secrets). BadRequest when a secret is
         missing."""
         for name, source in self.secrets.items():
-            if not source and name not in given:
+            if not source and name not in variables:
                 raise BadRequest("%s: the secret must be given" % name)
-        return ({name: value for name, value in given.items() if name not in self.secrets},
-                {name: value for name, value in given.items() if name in self.secrets})
+        return ({name: value for name, value in variables.items() if name not in self.secrets},
+                {name: value for name, value in variables.items() if name in self.secrets})
 
     def list_warnings(self):
         """[(path, reason)] of steps that nothing leads to, and of those that handle an error and
@@ -163,7 +163,7 @@ class Schedule(NamedTuple):
             name: value for name, value in self.options.items() if name in MOVING_FIELDS}
 
     def list_conditions(self):
-        """The Conditions of `after`."""
+        """The Conditions of `after`, as a list. ValueError."""
         return parse_after(self.get("after") or "")
 
     def list_calendars(self):
@@ -172,7 +172,7 @@ class Schedule(NamedTuple):
         return [item for item in dates.split(",") if item and not item[0].isdigit()]
 
     def timetable(self, calendars):
-        """Its Timetable. CalendarError."""
+        """Its Timetable, with these calendars {name: dates}. CalendarError."""
         return make_timetable(self.rule or "startup", self.timezone, self.options, calendars)
 
     def list_faults(self):

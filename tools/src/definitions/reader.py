@@ -81,11 +81,12 @@ class Definitions:
         return fields
 
     def _parse(self, text):
+        """The value of a JSON text, in which no field of an object stands twice. BadRequest."""
         def pairs(items):
             result = dict(items)
             if len(result) < len(items):
-                seen = [key for key, _ in items]
-                _refuse("field %s stands twice" % next(k for k in seen if seen.count(k) > 1))
+                names = [key for key, _ in items]
+                _refuse("field %s stands twice" % next(k for k in names if names.count(k) > 1))
             return result
         try:
             return json.loads(text, object_pairs_hook=pairs, parse_constant=lambda word:
@@ -128,20 +129,21 @@ class Definitions:
         return result
 
     def _repeated(self, path, keys):
-        seen = set()
+        earlier = set()
         for index, key in enumerate(keys):
-            if key and key in seen:
+            if key and key in earlier:
                 self._fault("%s[%d]" % (path, index), "stands here a second time")
-            seen.add(key)
+            earlier.add(key)
 
     def _scenario(self, path, value):
+        """The Scenario of a JSON object, or None: then its faults are noted."""
         before = len(self.faults)
         fields = self._object(path, value, SCENARIO_FIELDS)
         if fields["version"] == "-1":
             self._fault(path + ".version", "-1 means the latest; a scenario needs its own")
-        known = None if fields["variables"] is None else \
+        variables = None if fields["variables"] is None else \
             set(fields["variables"]) | set(RESERVED_VARIABLES)
-        steps = [self._step("%s.steps[%d]" % (path, index), step, known)
+        steps = [self._step("%s.steps[%d]" % (path, index), step, variables)
                  for index, step in enumerate(fields["steps"] or ())]
         if fields["steps"] == []:
             self._fault(path + ".steps", "must have at least one step")
@@ -200,15 +202,17 @@ class Definitions:
                               on_false=step["on_false"] or below,
                               on_error=step["on_error"] or handler))
 
-    def _step(self, path, value, known):
+    def _step(self, path, value, variables):
         fields = self._object(path, value, STEP_FIELDS)
         if fields["tasks"] == []:
             self._fault(path + ".tasks", "must have at least one task")
-        fields["tasks"] = tuple(self._task("%s.tasks[%d]" % (path, index), task, known)
+        fields["tasks"] = tuple(self._task("%s.tasks[%d]" % (path, index), task, variables)
                                 for index, task in enumerate(fields["tasks"] or ()))
         return fields
 
-    def _task(self, path, value, known):
+    def _task(self, path, value, variables):
+        """The Task of a JSON object; its faults are noted. `variables`: the names that it may use,
+        None when those of the scenario are faulty. None when nothing can be made of it."""
         kind = value.get("type") if isinstance(value, dict) else None
         is_known = isinstance(kind, str) and kind in TASK_TYPES
         own = TASK_TYPES[kind].fields if is_known else {}
@@ -219,25 +223,26 @@ class Definitions:
             self._fault(path + ".type", "must be one of %s%s" % (
                 ", ".join(sorted(TASK_TYPES)), tell_near(kind, TASK_TYPES)
                 if isinstance(kind, str) else ""))
-        if not is_known or known is None:       # without variables no reference can be judged
+        if not is_known or variables is None:       # without variables no reference can be judged
             return None
         bound, literal = (getattr(TASK_TYPES[kind], name, ()) for name in ("sql", "literal"))
         for place, text in strings_in({name: fields[name] for name in own
                                        if name not in bound + literal}, path):
-            self._references(place, text, known)
+            self._references(place, text, variables)
         for name in literal if not self._is_stored else ():
             reason = find_code_fault(fields[name] or "")
             if reason:
                 self._fault("%s.%s" % (path, name), reason)
         for name in bound:
             for used in TASK_TYPES[kind].names_in(fields[name] or ""):
-                if used not in known:
+                if used not in variables:
                     self._fault("%s.%s" % (path, name), "no variable is named %s (for a literal "
-                                ":%s write \\:%s)%s" % ((used,) * 3 + (tell_near(used, known),)))
+                                ":%s write \\:%s)%s" % (used, used, used,
+                                                          tell_near(used, variables)))
         for name in ("capture", "variable"):
-            if fields.get(name) and fields[name] not in known.difference(RESERVED_VARIABLES):
+            if fields.get(name) and fields[name] not in variables.difference(RESERVED_VARIABLES):
                 self._fault("%s.%s" % (path, name), "no variable is named %s%s" % (
-                    fields[name], tell_near(fields[name], known)))
+                    fields[name], tell_near(fields[name], variables)))
         either = getattr(TASK_TYPES[kind], "one_of", None)
         if either and sum(fields[name] is not None for name in either) != 1:
             self._fault(path, "must have one of %s" % " and ".join(either))
@@ -245,12 +250,12 @@ class Definitions:
             self._fault("%s.%s" % (path, name), reason)
         return Task(kind, fields["name"], fields["timeout"], {name: fields[name] for name in own})
 
-    def _references(self, path, text, known):
+    def _references(self, path, text, variables):
         for match in _REFERENCE.finditer(text):
             name = match.group(1)
-            if name and name not in known:
+            if name and name not in variables:
                 self._fault(path, "no variable is named %s (for a literal ${%s} write $${%s})%s"
-                            % (name, name, name, tell_near(name, known)))
+                            % (name, name, name, tell_near(name, variables)))
 
     def _schedule(self, path, value):
         before = len(self.faults)

@@ -91,7 +91,7 @@ def find_kind(word):
         return word and KINDS[word]
     field = SCHEDULE_FIELDS[word[6:]]
     return Kind(None, lambda text: (field.kind.parse(text) if text or field.kind is BOOLEAN
-                                    else field.default), field.kind.told)
+                                    else field.default), field.kind.accepts)
 
 
 def make_row(form):
@@ -178,6 +178,7 @@ def _take_variable(row, word, request):
 
 
 def _take_option(row, word, request):
+    """Puts the value of an option into the Request: True when it has none. ValueError."""
     name = capitals(word.name)
     option = row.options.get(name)
     if option is None:

@@ -22,12 +22,13 @@ def _ping(agent, request):
 
 @verb("EXEC")
 def _exec(agent, request):
-    wanted = SessionRequest(
+    """Hands the EXEC to the desk: the reply comes at its commit, or with -SYNC at its end."""
+    session_request = SessionRequest(
         request["SCENARIO"], request["-AGENT"] or agent.name, request["VERSION"] or NEWEST,
         request["CONTEXT"] or DEFAULT_CONTEXT, request.variables, request["-NAME"] or "",
         request["-KEYWORDS"] or "", request["-PRIORITY"] or 0, request.get("-LEVEL", 5),
         request["-TIMEOUT"], request["-AT"], request["-KEY"])
-    pending = agent.desk.execute(wanted, request["-REPO"])
+    pending = agent.desk.execute(session_request, request["-REPO"])
     if "-SYNC" not in request:
         return pending
     timeout_s = None if request["-SYNC"] is True else request["-SYNC"]
@@ -97,6 +98,7 @@ def _sessions(agent, request):
 
 @verb("STATUS")
 def _status(agent, request):
+    """The line of a session, those of its steps, each with its tasks, and its variables."""
     number = request["SESSION"]
     repository = agent.places.of_session(number)
     row, steps, tasks, secrets = repository.db.read(repository.views.get_history, number)
@@ -127,6 +129,7 @@ def _wait(agent, request):
 
 @verb("SCENARIOS")
 def _scenarios(agent, request):
+    """A line for each version of a scenario; of one that cannot be read it says why."""
     for repository in agent.places.readable(request["-REPO"]):
         for row in repository.db.read(repository.scenarios.list_versions):
             scenario, message = None, ""
@@ -209,11 +212,11 @@ def _metrics(agent, request):
 
 @verb("HELP")
 def _help(agent, request):
-    wanted = " ".join(capitals(word) for word in request.values() if word)
+    topic = " ".join(capitals(word) for word in request.values() if word)
     lines = [line for name, line in _HELP.items()
-             if not wanted or (name + " ").startswith(wanted + " ")]
+             if not topic or (name + " ").startswith(topic + " ")]
     if not lines:
-        raise NotFound("%s is no verb" % shorten(wanted))
+        raise NotFound("%s is no verb" % shorten(topic))
     return iter(lines)
 
 

@@ -73,14 +73,14 @@ class Imports:
         if row is None:
             return [("scenario", self._scenarios.tell_missing(connection, name, version))]
         try:
-            known = self._scenarios.parse(row["definition"], row["body"])
+            scenario = self._scenarios.parse(row["definition"], row["body"])
         except Unreadable as error:
             return [("scenario", error.message)]
-        faults = [("variables." + given, "scenario %s %s has no variable of that name"
-                   % (name, row["version"])) for given in schedule.variables
-                  if given not in known.variables and given not in known.secrets]
+        faults = [("variables." + variable, "scenario %s %s has no variable of that name"
+                   % (name, row["version"])) for variable in schedule.variables
+                  if variable not in scenario.variables and variable not in scenario.secrets]
         return faults + [("variables." + secret, "is secret, a schedule cannot give it")
-                         for secret, source in known.secrets.items()
+                         for secret, source in scenario.secrets.items()
                          if secret in schedule.variables or not source]
 
 

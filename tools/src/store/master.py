@@ -92,20 +92,25 @@ class Master:
 
     def list_attachments(self):
         """The attached work repositories by id."""
-        folder = os.path.dirname(self.path)
         with self.db.reading() as connection:
             rows = connection.execute("select * from work_repository order by id").fetchall()
-        return [Attachment(row["id"], row["name"], os.path.join(folder, row["path"]), row["uuid"])
-                for row in rows]
+        return [self._attachment_of(*row) for row in rows]
+
+    def _attachment_of(self, number, name, path, repository_uuid):
+        """The Attachment of a row of work_repository."""
+        return Attachment(number, name, os.path.join(os.path.dirname(self.path), path),
+                          repository_uuid)
 
     def attach_as(self, number, name, path, repository_uuid):
-        """Notes a work repository that has its id; Exists when the id or name is taken."""
+        """Notes a work repository that has its id -> its Attachment as it is listed from now on.
+        Exists when the id or name is taken."""
+        row = number, name, self._relative(path), repository_uuid
         try:
-            self.db.write(execute, "insert into work_repository values (?, ?, ?, ?)",
-                          (number, name, self._relative(path), repository_uuid))
+            self.db.write(execute, "insert into work_repository values (?, ?, ?, ?)", row)
         except sqlite3.IntegrityError:
             raise Exists("a work repository of id %d or name %s is attached"
                          % (number, name)) from None
+        return self._attachment_of(*row)
 
     def detach(self, number):
         """Forgets a work repository; its file stays."""
@@ -239,10 +244,10 @@ class Master:
 
     @staticmethod
     def _put_calendar(connection, name, dates, is_new):
-        known = connection.execute("select 1 from calendar where name=?", (name,)).fetchone()
-        if known and is_new:
+        row = connection.execute("select 1 from calendar where name=?", (name,)).fetchone()
+        if row and is_new:
             raise Exists("a calendar %s exists; CALENDAR SET changes it" % name)
-        if not known and not is_new:
+        if not row and not is_new:
             raise NotFound("no calendar %s" % name)
         connection.execute("replace into calendar values (?, ?)", (name, dates))
 

@@ -91,7 +91,7 @@ class Ticket(NamedTuple):
     has_secrets: bool = False           # the secret file of its request is its own now
 
     def gates(self, repository):
-        """Its list_gates."""
+        """The gates that its session has to pass in a repository, as list_gates() makes them."""
         return list_gates(repository.id, self.schedule, self.is_parallel, self.scenario, self.limit)
 
 

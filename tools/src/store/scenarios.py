@@ -33,7 +33,7 @@ class Scenarios:
         return connection.execute(query + " and s.version=?", (name, version)).fetchone()
 
     def get(self, connection, name, version):
-        """find_version, or NotFound."""
+        """The row that find() gives, or NotFound."""
         row = self.find(connection, name, version)
         if row is None:
             raise NotFound("%s in repository %s" % (self.tell_missing(connection, name, version),
@@ -56,17 +56,17 @@ class Scenarios:
 
         After a rollback or a purge an id may get another text.
         """
-        known = self._parsed.get(definition)
-        if known is None or known[0] != body:
+        parsed = self._parsed.get(definition)
+        if parsed is None or parsed[0] != body:
             try:
-                known = self._parsed[definition] = body, parse_scenario(load_body(body))
+                parsed = self._parsed[definition] = body, parse_scenario(load_body(body))
             except ValueError as error:
                 raise Unreadable("the stored definition %d cannot be read: %s"
                                  % (definition, error)) from None
-        return known[1]
+        return parsed[1]
 
     def parse_stored(self, connection, definition):
-        """`parse` by the id alone."""
+        """The Scenario of a definition, by its id alone. Unreadable."""
         return self.parse(definition, self.get_body(connection, definition))
 
     def find_secrets(self, connection, name, version):

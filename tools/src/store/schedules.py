@@ -116,7 +116,7 @@ class StoredSchedules:
         With a rule a scenario leads nowhere: others start it as well, and its own session of the
         last due time may be what the next waits for.
         """
-        seen, to_follow = set(), [schedule.name]
+        names, to_follow = set(), [schedule.name]
         while to_follow:
             for kind, name in connection.execute(
                     "select c.kind, c.name from schedule_condition c join schedule s on"
@@ -128,8 +128,8 @@ class StoredSchedules:
                     "select name from schedule where name=?" if kind == "schedule" else
                     "select distinct s.name from schedule_condition c join schedule s on"
                     " s.name=c.schedule where s.rule='' and s.scenario=?", (name,)).fetchall()
-                new = {row[0] for row in rows} - seen
-                seen |= new
+                new = {row[0] for row in rows} - names
+                names |= new
                 to_follow += new
         return False
 

@@ -13,7 +13,7 @@ from ..definitions.kinds import (BOOLEAN, FILLED, Field, Kind, TEXT, _refuse, be
                                  list_of)
 from ..base.files import written_beside
 from .task import TaskError, needed, task_type, to_number
-from .data import BINARY, DatabaseTask, SCHEMA, pieces, refuse_binary
+from .data import BINARY, DatabaseTask, SCHEMA, list_pieces, refuse_binary
 
 
 def quote_name_alone(name):
@@ -161,32 +161,32 @@ class LoadCsvTask(DatabaseTask):
                 yield "types", "%s is none of the columns" % name
 
     @classmethod
-    def on(cls, target, given):
+    def on(cls, target, order):
         """Reads, checks and inserts in pieces, one transaction. A table without a schema of its own
         is in the physical schema."""
-        schema, table = given["server"]["physical_schema"], given["table"]
-        given["table"] = "%s.%s" % (schema, table) if schema and "." not in table else table
-        check_encoding(given["file"], given["encoding"])
-        with open(given["file"], newline="", errors="surrogateescape",      # a BOM is no text
-                  encoding=("utf-8-sig" if given["encoding"] == "utf-8"
-                            else given["encoding"])) as file:
+        schema, table = order["server"]["physical_schema"], order["table"]
+        order["table"] = "%s.%s" % (schema, table) if schema and "." not in table else table
+        check_encoding(order["file"], order["encoding"])
+        with open(order["file"], newline="", errors="surrogateescape",      # a BOM is no text
+                  encoding=("utf-8-sig" if order["encoding"] == "utf-8"
+                            else order["encoding"])) as file:
             try:
-                return cls._load(file, target, given)
+                return cls._load(file, target, order)
             except UnicodeError as error:       # where surrogateescape has no answer
-                raise TaskError("%s is no %s (%s)%s" % (given["file"], given["encoding"], error,
-                                                        guess_encoding(given["file"]))) from None
+                raise TaskError("%s is no %s (%s)%s" % (order["file"], order["encoding"], error,
+                                                        guess_encoding(order["file"]))) from None
 
     @classmethod
-    def _load(cls, file, target, given):
+    def _load(cls, file, target, order):
         """From an open file into the table -> fields of a result. TaskError, UnicodeError."""
         target.begin()
-        rows, bad = CsvRows(file, given), BadRows(target, given["error_table"], given["max_errors"])
-        names = cls._columns(rows, given, target)
+        rows, bad = CsvRows(file, order), BadRows(target, order["error_table"], order["max_errors"])
+        names = cls._columns(rows, order, target)
         insert = "insert into %s (%s) values (%s)" % (
-            quote_name(given["table"]), ", ".join(quote_name_alone(name) for name in names),
+            quote_name(order["table"]), ", ".join(quote_name_alone(name) for name in names),
             placeholders(target, len(names)))
         cursor, count = target.connection.cursor(), 0
-        fitting = rows.fitting(names, given["types"], bad)
+        fitting = rows.fitting(names, order["types"], bad)
         for piece in iter(lambda: list(itertools.islice(fitting, 1000)), []):
             cursor.executemany(insert, piece)
             count += len(piece)
@@ -194,31 +194,31 @@ class LoadCsvTask(DatabaseTask):
         return {"status": WARNING if bad.count else DONE, "rows": count, "message": bad.message}
 
     @staticmethod
-    def _columns(rows, given, target):
+    def _columns(rows, order, target):
         """The names of the columns; the table is made or emptied."""
-        header = rows.read_header() if given["header"] else None
-        names = given["columns"] or header
-        check_names(names, target.is_sqlite, "`columns`" if given["columns"] else "the header")
-        unknown = sorted(set(given["types"]) - set(names))
+        header = rows.read_header() if order["header"] else None
+        names = order["columns"] or header
+        check_names(names, target.is_sqlite, "`columns`" if order["columns"] else "the header")
+        unknown = sorted(set(order["types"]) - set(names))
         if unknown:
-            raise TaskError("types: %s has no column %s" % (given["file"], unknown[0]))
+            raise TaskError("types: %s has no column %s" % (order["file"], unknown[0]))
         cursor = target.connection.cursor()
-        if given["mode"] == "create":
+        if order["mode"] == "create":
             cursor.execute("create table if not exists %s (%s)" % (
-                quote_name(given["table"]), ", ".join("%s %s" % (
-                    quote_name_alone(name), given["types"].get(name, "text")) for name in names)))
-        if given["mode"] == "replace":
-            cursor.execute("delete from %s" % quote_name(given["table"]))
+                quote_name(order["table"]), ", ".join("%s %s" % (
+                    quote_name_alone(name), order["types"].get(name, "text")) for name in names)))
+        if order["mode"] == "replace":
+            cursor.execute("delete from %s" % quote_name(order["table"]))
         return names
 
 
 class CsvRows:
     """The rows of a CSV file as RFC 4180 has them, and the lines where they stand."""
 
-    def __init__(self, file, given):
-        self._path, self._encoding = given["file"], given["encoding"]
+    def __init__(self, file, order):
+        self._path, self._encoding = order["file"], order["encoding"]
         first, self._before = file.readline(), 0    # lines that the reader does not see
-        delimiter, separator = given["delimiter"], _SEPARATOR.fullmatch(first)
+        delimiter, separator = order["delimiter"], _SEPARATOR.fullmatch(first)
         if separator:
             delimiter, self._before, first = separator.group(1), 1, file.readline()
         self._reader = csv.reader(itertools.chain([first] if first else [], file),
@@ -315,19 +315,19 @@ class UnloadCsvTask(DatabaseTask):
     sql = ("query",)
 
     @staticmethod
-    def on(target, given):
-        """A piece of rows at a time."""
+    def on(target, order):
+        """Writes the rows of a query to a file, a piece at a time -> fields of a TaskResult."""
         target.begin("deferred")
-        cursor, rows = target.run(given["query"], given["values"]), 0
+        cursor, rows = target.run(order["query"], order["values"]), 0
         if cursor.description is None:
             raise TaskError("the query gives no rows")
-        with written_beside(given["file"], "w", newline="", encoding=given["encoding"]) as file:
-            writer = csv.writer(file, delimiter=given["delimiter"],
-                                lineterminator=LINE_ENDS[given["newline"]])
+        with written_beside(order["file"], "w", newline="", encoding=order["encoding"]) as file:
+            writer = csv.writer(file, delimiter=order["delimiter"],
+                                lineterminator=LINE_ENDS[order["newline"]])
             names = [column[0] for column in cursor.description]
-            if given["header"]:
+            if order["header"]:
                 writer.writerow(names)
-            for piece in pieces(cursor):
+            for piece in list_pieces(cursor):
                 if not BINARY.isdisjoint(map(type, itertools.chain.from_iterable(piece))):
                     refuse_binary(names, piece)
                 writer.writerows(piece)
