@@ -3000,7 +3000,7 @@ class Scenario(NamedTuple):
     def list_warnings(self):
         """[(path, reason)] of steps that nothing leads to, and of those that handle an error and
         that success falls into."""
-        given = self.document["steps"]
+        texts = self.document["steps"]
         reached, to_follow = set(), [0]
         while to_follow:
             index = to_follow.pop()
@@ -3011,7 +3011,7 @@ class Scenario(NamedTuple):
             path, others = "steps[%d]" % index, self.steps[:index - 1] + self.steps[index:]
             if index not in reached:
                 yield path, "nothing leads to step %s" % step.name
-            elif index and index - 1 in reached and "on_ok" not in given[index - 1] and (
+            elif index and index - 1 in reached and "on_ok" not in texts[index - 1] and (
                     step.on_ok == FAIL or step.name in [each.on_error for each in others]):
                 yield path, ("step %s is for a failure%s, but the success of step %s leads to it, "
                              "too: give that an on_ok" % (
@@ -3424,7 +3424,7 @@ class Definitions:
                 plain[name] = item
         scenario = Scenario(fields["name"], fields["version"], plain, fields["timeout"],
                             fields["max_steps"], fields["on_stale"],
-                            tuple(self._with_targets(fields["on_error"], steps)), value, secrets,
+                            tuple(settle_targets(fields["on_error"], steps)), value, secrets,
                             fields["concurrency"])
         self._secrets(path, scenario)
         return scenario if len(self.faults) == before else None
@@ -3455,16 +3455,6 @@ class Definitions:
         for place, target in places:
             if target and target not in (END, FAIL) and target not in names:
                 self._fault(place, "no step is named %s%s" % (target, tell_near(target, names)))
-
-    @staticmethod
-    def _with_targets(on_error, steps):
-        """The steps, their targets settled: below, END, FAIL, or the scenario's handler."""
-        for index, step in enumerate(steps):
-            below = steps[index + 1]["name"] if index + 1 < len(steps) else END
-            handler = on_error if on_error and on_error != step["name"] else FAIL
-            yield Step(**dict(step, on_ok=step["on_ok"] or below,
-                              on_false=step["on_false"] or below,
-                              on_error=step["on_error"] or handler))
 
     def _step(self, path, value, variables):
         fields = self._object(path, value, STEP_FIELDS)
@@ -3531,6 +3521,16 @@ class Definitions:
             return None
         schedule = make_schedule(fields)
         return schedule if "enabled" in value else schedule._replace(enabled=None)
+
+
+def settle_targets(on_error, steps):
+    """Yields the Steps of these fields, their targets settled: below, END, FAIL, or the handler
+    that the scenario names."""
+    for index, step in enumerate(steps):
+        below = steps[index + 1]["name"] if index + 1 < len(steps) else END
+        handler = on_error if on_error and on_error != step["name"] else FAIL
+        yield Step(**dict(step, on_ok=step["on_ok"] or below, on_false=step["on_false"] or below,
+                          on_error=step["on_error"] or handler))
 
 
 def faulty(faults):

@@ -78,7 +78,7 @@ class Scenario(NamedTuple):
     def list_warnings(self):
         """[(path, reason)] of steps that nothing leads to, and of those that handle an error and
         that success falls into."""
-        given = self.document["steps"]
+        texts = self.document["steps"]
         reached, to_follow = set(), [0]
         while to_follow:
             index = to_follow.pop()
@@ -89,7 +89,7 @@ class Scenario(NamedTuple):
             path, others = "steps[%d]" % index, self.steps[:index - 1] + self.steps[index:]
             if index not in reached:
                 yield path, "nothing leads to step %s" % step.name
-            elif index and index - 1 in reached and "on_ok" not in given[index - 1] and (
+            elif index and index - 1 in reached and "on_ok" not in texts[index - 1] and (
                     step.on_ok == FAIL or step.name in [each.on_error for each in others]):
                 yield path, ("step %s is for a failure%s, but the success of step %s leads to it, "
                              "too: give that an on_ok" % (

@@ -160,7 +160,7 @@ class Definitions:
                 plain[name] = item
         scenario = Scenario(fields["name"], fields["version"], plain, fields["timeout"],
                             fields["max_steps"], fields["on_stale"],
-                            tuple(self._with_targets(fields["on_error"], steps)), value, secrets,
+                            tuple(settle_targets(fields["on_error"], steps)), value, secrets,
                             fields["concurrency"])
         self._secrets(path, scenario)
         return scenario if len(self.faults) == before else None
@@ -191,16 +191,6 @@ class Definitions:
         for place, target in places:
             if target and target not in (END, FAIL) and target not in names:
                 self._fault(place, "no step is named %s%s" % (target, tell_near(target, names)))
-
-    @staticmethod
-    def _with_targets(on_error, steps):
-        """The steps, their targets settled: below, END, FAIL, or the scenario's handler."""
-        for index, step in enumerate(steps):
-            below = steps[index + 1]["name"] if index + 1 < len(steps) else END
-            handler = on_error if on_error and on_error != step["name"] else FAIL
-            yield Step(**dict(step, on_ok=step["on_ok"] or below,
-                              on_false=step["on_false"] or below,
-                              on_error=step["on_error"] or handler))
 
     def _step(self, path, value, variables):
         fields = self._object(path, value, STEP_FIELDS)
@@ -267,6 +257,16 @@ class Definitions:
             return None
         schedule = make_schedule(fields)
         return schedule if "enabled" in value else schedule._replace(enabled=None)
+
+
+def settle_targets(on_error, steps):
+    """Yields the Steps of these fields, their targets settled: below, END, FAIL, or the handler
+    that the scenario names."""
+    for index, step in enumerate(steps):
+        below = steps[index + 1]["name"] if index + 1 < len(steps) else END
+        handler = on_error if on_error and on_error != step["name"] else FAIL
+        yield Step(**dict(step, on_ok=step["on_ok"] or below, on_false=step["on_false"] or below,
+                          on_error=step["on_error"] or handler))
 
 
 def faulty(faults):
