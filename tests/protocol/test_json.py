@@ -84,7 +84,7 @@ def test_every_verb_takes_it(inside):
             places["bad"] = last["session"]
         elif words[0] == "LOG":
             assert [(row["step"], row["task"], row["stream"], row["text"]) for row in rows] == [
-                ("one", "1", "out", "a b")] and list(rows[0]) == ["time", "step", "task", "stream", "text"]
+                ("one", 1, "out", "a b")] and list(rows[0]) == ["time", "step", "task", "stream", "text"]
         elif words[0] == "EXPORT":
             assert len(rows) == 1 and {each["name"] for each in rows[0]["scenarios"]} >= {"A", "B"}
         elif words[0] == "HELP":
