@@ -111,6 +111,12 @@ def is_alive(pid):
     return text[text.rindex(")") + 2] not in "ZX"
 
 
+def resident_mb(pid):
+    """VmRSS of a process in MB."""
+    text = pathlib.Path("/proc/%d/status" % pid).read_text()
+    return int(re.search(r"VmRSS:\s+(\d+) kB", text).group(1)) / 1024.0
+
+
 def fields_of(line):
     """`OK a=1 b="x y"` -> {"a": "1", "b": "x y"}."""
     found = re.findall(r'(\w+)=("(?:[^"\\]|\\.)*"|\S*)', line)
@@ -371,6 +377,12 @@ def make(tmp_path_factory):
         agent.finish()
     for agent in made:
         assert "Traceback" not in agent.log() and "Warning:" not in agent.log(), agent.log()
+
+
+@pytest.fixture(scope="module")
+def shared(make):
+    """One running agent for the tests of a file that leave nothing behind."""
+    return make("shared")
 
 
 @pytest.fixture

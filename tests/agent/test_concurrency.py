@@ -6,12 +6,12 @@ import pytest
 from conftest import wait_for
 
 
-def limited(agent, command="sleep 1000", **concurrency):
+def import_limited(agent, command="sleep 1000", **concurrency):
     agent.import_os("L", command, concurrency=dict({"limit": 1}, **concurrency))
 
 
 def test_wait_in_order_of_arrival(agent):
-    limited(agent, "echo $SESSION >> order; sleep 0.1")
+    import_limited(agent, "echo $SESSION >> order; sleep 0.1")
     for _ in range(4):
         agent.ok("EXEC L")
     for number in (1001, 2001, 3001, 4001):
@@ -22,7 +22,7 @@ def test_wait_in_order_of_arrival(agent):
 
 
 def test_who_waits_for_the_limit_is_waiting_and_can_be_stopped(agent):
-    limited(agent)
+    import_limited(agent)
     agent.ok("EXEC L")
     agent.wait_status(1001, "RUNNING")
     assert agent.ok("EXEC L")["status"] == "WAITING"
@@ -36,7 +36,7 @@ def test_who_waits_for_the_limit_is_waiting_and_can_be_stopped(agent):
 
 
 def test_error_ends_at_once(agent):
-    limited(agent, on_limit="error")
+    import_limited(agent, on_limit="error")
     agent.ok("EXEC L")
     assert agent.ok("EXEC L")["status"] == "ERROR"
     assert "limit" in agent.status(2001)["message"]
@@ -47,7 +47,7 @@ def test_error_ends_at_once(agent):
 
 
 def test_skip_is_busy_and_a_schedule_says_so(agent):
-    limited(agent, on_limit="skip")
+    import_limited(agent, on_limit="skip")
     agent.ok("EXEC L")
     assert agent.err("EXEC L") == "BUSY"
     agent.ok("SCHED ADD N L -1 GLOBAL 'every 1s'")
@@ -59,7 +59,7 @@ def test_skip_is_busy_and_a_schedule_says_so(agent):
 
 
 def test_max_wait(agent):
-    limited(agent, max_wait=0.5)
+    import_limited(agent, max_wait=0.5)
     agent.ok("EXEC L")
     agent.ok("EXEC L")
     end = agent.ok("WAIT 2001")
@@ -70,7 +70,7 @@ def test_max_wait(agent):
 
 def test_kept_over_restarts_of_the_agent(make_agent):
     agent = make_agent().start()
-    limited(agent, "echo begin $SESSION >> order; until [ -e go ]; do sleep 0.05; done; sleep 0.1;"
+    import_limited(agent, "echo begin $SESSION >> order; until [ -e go ]; do sleep 0.05; done; sleep 0.1;"
                    " echo end $SESSION >> order")
     for _ in range(4):
         agent.ok("EXEC L")
@@ -86,7 +86,7 @@ def test_kept_over_restarts_of_the_agent(make_agent):
 
 def test_over_two_agents_of_one_repository(make_agent):
     first = make_agent().start()
-    limited(first)
+    import_limited(first)
     second = make_agent("--name", "OTHER").start()
     first.ok("EXEC L")
     first.wait_status(1001, "RUNNING")
@@ -99,7 +99,7 @@ def test_over_two_agents_of_one_repository(make_agent):
 
 
 def test_a_restart_waits_too(agent):
-    limited(agent)
+    import_limited(agent)
     for _ in range(2):
         agent.ok("EXEC L")
     agent.wait_status(1001, "RUNNING")
@@ -109,12 +109,6 @@ def test_a_restart_waits_too(agent):
     agent.ok("STOP 1001 -IMMEDIATE")
     agent.wait_status(2001, "RUNNING")
     agent.ok("STOP 2001 -IMMEDIATE")
-
-
-@pytest.fixture(scope="module")
-def shared(make):
-    """An agent that nothing is done to."""
-    return make("shared")
 
 
 @pytest.mark.parametrize("value, path", [

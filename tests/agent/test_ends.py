@@ -5,13 +5,9 @@ import pytest
 
 from conftest import wait_for
 from support.outside import list_secrets
+from support.tasks import import_secret
 
 SECRET = "s3cr3t-Pa55"
-
-
-def import_secret(agent, name, command, password=None, **fields):
-    """Scenario NAME 1, whose secret `password` must be given, unless it has a source."""
-    agent.import_os(name, command, variables={"password": dict({"secret": True}, **password or {})}, **fields)
 
 
 def count_ends(agent):

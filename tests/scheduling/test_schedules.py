@@ -13,7 +13,7 @@ from support.ledger import check_complete
 
 
 @pytest.fixture(scope="module")
-def shared(make):
+def with_slow(make):
     """One agent for the tests that neither stop nor hold it; schedules have names of their own.
 
     V1 is there from the beginning: what it waits for is over when its test comes.
@@ -51,26 +51,26 @@ def wait_fired(agent, name, count):
 
 # -- the verb --------------------------------------------------------------------------
 
-def test_add_show_list_set_del(shared):
+def test_add_show_list_set_del(with_slow):
     zone = "Europe/Zurich" if sys.version_info >= (3, 9) else "UTC"
-    shared.send("SCHED ADD S1 J -1 GLOBAL 'daily at 02:00' v=x -TIMEZONE=" + zone)
-    shared.expect("OK schedule=S1")
-    shared.send("SCHED SHOW S1")
-    shared.expect('* name=S1 agent=AGENT scenario=J version=-1 context=GLOBAL rule="daily at 02:00" '
+    with_slow.send("SCHED ADD S1 J -1 GLOBAL 'daily at 02:00' v=x -TIMEZONE=" + zone)
+    with_slow.expect("OK schedule=S1")
+    with_slow.send("SCHED SHOW S1")
+    with_slow.expect('* name=S1 agent=AGENT scenario=J version=-1 context=GLOBAL rule="daily at 02:00" '
                   'timezone=%s enabled=yes hold=no next=* last= repository=WORKREP' % zone,
                   "* variable=v value=x", "OK")
-    assert shared.err("SCHED ADD S1 J -1 GLOBAL 'daily at 03:00'") == "EXISTS"
-    shared.ok("SCHED SET S1 v=y -RULE='weekly on mon at 10:00' -VERSION=1 -TIMEZONE=UTC")
-    assert shared.rows("SCHED SHOW S1")[1] == {"variable": "v", "value": "y"}
-    row = shown(shared, "S1")
+    assert with_slow.err("SCHED ADD S1 J -1 GLOBAL 'daily at 03:00'") == "EXISTS"
+    with_slow.ok("SCHED SET S1 v=y -RULE='weekly on mon at 10:00' -VERSION=1 -TIMEZONE=UTC")
+    assert with_slow.rows("SCHED SHOW S1")[1] == {"variable": "v", "value": "y"}
+    row = shown(with_slow, "S1")
     assert (row["rule"], row["version"], row["timezone"]) == ("weekly on mon at 10:00", "1", "UTC")
     due = when(row["next"]).astimezone(when("2026-01-01T00:00:00+00:00").tzinfo)
     assert due.weekday() == 0 and (due.hour, due.minute) == (10, 0)
-    assert row == [r for r in shared.rows("SCHED LIST") if r["name"] == "S1"][0]
-    shared.ok("SCHED DEL S1")
-    assert shared.err("SCHED SHOW S1") == "NOT_FOUND"
-    assert shared.err("SCHED DEL S1") == "NOT_FOUND"
-    assert not [row for row in shared.rows("SCHED LIST") if row["name"] == "S1"]
+    assert row == [r for r in with_slow.rows("SCHED LIST") if r["name"] == "S1"][0]
+    with_slow.ok("SCHED DEL S1")
+    assert with_slow.err("SCHED SHOW S1") == "NOT_FOUND"
+    assert with_slow.err("SCHED DEL S1") == "NOT_FOUND"
+    assert not [row for row in with_slow.rows("SCHED LIST") if row["name"] == "S1"]
 
 
 @pytest.mark.parametrize("line, code", [
@@ -106,149 +106,149 @@ def test_add_show_list_set_del(shared):
     ("SCHED", "BAD_REQUEST"),
     ("DROP J 1", "CONFLICT"),
 ])
-def test_what_is_wrong_changes_nothing(shared, line, code):
-    if not [row for row in shared.rows("SCHED LIST") if row["name"] == "KEPT"]:
-        shared.ok("SCHED ADD KEPT J -1 GLOBAL 'daily at 02:00'")
+def test_what_is_wrong_changes_nothing(with_slow, line, code):
+    if not [row for row in with_slow.rows("SCHED LIST") if row["name"] == "KEPT"]:
+        with_slow.ok("SCHED ADD KEPT J -1 GLOBAL 'daily at 02:00'")
 
     def state():
-        return [row for row in shared.rows("SCHED LIST") if row["name"] != "V1"], \
-            shared.ask("SCHED SHOW KEPT")
+        return [row for row in with_slow.rows("SCHED LIST") if row["name"] != "V1"], \
+            with_slow.ask("SCHED SHOW KEPT")
     before = state()
-    assert shared.err(line) == code
+    assert with_slow.err(line) == code
     assert state() == before
 
 
-def test_a_python_without_time_zones_says_so(shared):
-    last = shared.ask("SCHED ADD Z1 J -1 GLOBAL 'daily at 02:00' -TIMEZONE=Europe/Zurich")[-1]
+def test_a_python_without_time_zones_says_so(with_slow):
+    last = with_slow.ask("SCHED ADD Z1 J -1 GLOBAL 'daily at 02:00' -TIMEZONE=Europe/Zurich")[-1]
     assert last == "OK schedule=Z1" or re.match("ERR BAD_REQUEST .*Europe/Zurich.*3.9", last), last
     if last.startswith("OK"):
-        shared.ok("SCHED DEL Z1")
+        with_slow.ok("SCHED DEL Z1")
 
 
-def test_on_and_off(shared):
-    shared.ok("SCHED ADD O1 J -1 GLOBAL 'every 1h' -ENABLED=no")
-    assert (shown(shared, "O1")["enabled"], shown(shared, "O1")["next"]) == ("no", "")
-    assert shared.ok("SCHED ON O1") == {"schedule": "O1", "enabled": "yes"}
-    assert shown(shared, "O1")["next"] != ""
-    assert shared.ok("SCHED ON O1")["enabled"] == "yes"
-    assert shared.ok("SCHED OFF O1")["enabled"] == "no"
-    assert shown(shared, "O1")["next"] == ""
-    shared.ok("SCHED DEL O1")
+def test_on_and_off(with_slow):
+    with_slow.ok("SCHED ADD O1 J -1 GLOBAL 'every 1h' -ENABLED=no")
+    assert (shown(with_slow, "O1")["enabled"], shown(with_slow, "O1")["next"]) == ("no", "")
+    assert with_slow.ok("SCHED ON O1") == {"schedule": "O1", "enabled": "yes"}
+    assert shown(with_slow, "O1")["next"] != ""
+    assert with_slow.ok("SCHED ON O1")["enabled"] == "yes"
+    assert with_slow.ok("SCHED OFF O1")["enabled"] == "no"
+    assert shown(with_slow, "O1")["next"] == ""
+    with_slow.ok("SCHED DEL O1")
 
 
-def test_next_is_a_preview(shared):
-    shared.ok("SCHED ADD N1 J -1 GLOBAL 'daily at 02:00' -TIMEZONE=UTC")
-    shared.ok("SCHED ADD N2 J -1 GLOBAL 'every 6h' -ENABLED=no")
-    rows = shared.rows("SCHED NEXT N1 -FROM=2026-03-01T02:00Z -COUNT=3")
+def test_next_is_a_preview(with_slow):
+    with_slow.ok("SCHED ADD N1 J -1 GLOBAL 'daily at 02:00' -TIMEZONE=UTC")
+    with_slow.ok("SCHED ADD N2 J -1 GLOBAL 'every 6h' -ENABLED=no")
+    rows = with_slow.rows("SCHED NEXT N1 -FROM=2026-03-01T02:00Z -COUNT=3")
     assert [when(row["due"]).timestamp() for row in rows] == [
         when("2026-03-0%dT02:00:00+00:00" % day).timestamp() for day in (2, 3, 4)]
-    assert shared.rows("SCHED NEXT N1 -FROM=2026-03-01T00:00Z -TO=2026-03-02T02:00Z")[1:][0]["note"] == ""
-    assert len(shared.rows("SCHED NEXT N1 -FROM=2026-03-01T00:00Z -TO=2026-03-02T01:59:59Z")) == 1
-    assert len(shared.rows("SCHED NEXT N1")) == 10
-    disabled = shared.rows("SCHED NEXT N2 -COUNT=2")
+    assert with_slow.rows("SCHED NEXT N1 -FROM=2026-03-01T00:00Z -TO=2026-03-02T02:00Z")[1:][0]["note"] == ""
+    assert len(with_slow.rows("SCHED NEXT N1 -FROM=2026-03-01T00:00Z -TO=2026-03-02T01:59:59Z")) == 1
+    assert len(with_slow.rows("SCHED NEXT N1")) == 10
+    disabled = with_slow.rows("SCHED NEXT N2 -COUNT=2")
     assert len(disabled) == 2 and "disabled" in disabled[0]["note"]
-    both = shared.rows("SCHED NEXT -FROM=2026-03-01T00:00Z -TO=2026-03-04T00:00Z")
+    both = with_slow.rows("SCHED NEXT -FROM=2026-03-01T00:00Z -TO=2026-03-04T00:00Z")
     dues = [when(row["due"]) for row in both]
     assert len(dues) == 10 and dues == sorted(dues) and "N2" not in {row["schedule"] for row in both}
-    assert shared.rows("SCHED WHY N1") == [] and shared.rows("SESSIONS -SCHEDULE=N1") == []
-    assert '"schedule": "N1"' in shared.ask("SCHED NEXT N1 -COUNT=1 -JSON")[0]
+    assert with_slow.rows("SCHED WHY N1") == [] and with_slow.rows("SESSIONS -SCHEDULE=N1") == []
+    assert '"schedule": "N1"' in with_slow.ask("SCHED NEXT N1 -COUNT=1 -JSON")[0]
     for name in ("N1", "N2"):
-        shared.ok("SCHED DEL " + name)
+        with_slow.ok("SCHED DEL " + name)
 
 
-def test_an_import_sets_a_schedule_to_its_new_definition(shared):
+def test_an_import_sets_a_schedule_to_its_new_definition(with_slow):
     one = {"name": "I1", "scenario": "J", "version": "-1", "context": "GLOBAL",
            "rule": "daily at 02:00", "variables": {"v": "x"}}
-    shared.import_document({"schedules": [one]})
-    assert shown(shared, "I1")["rule"] == "daily at 02:00"
-    shared.import_document({"schedules": [dict(one, rule="every 2h", enabled=False)]})
-    assert (shown(shared, "I1")["rule"], shown(shared, "I1")["enabled"]) == ("every 2h", "no")
-    assert len([row for row in shared.rows("SCHED LIST") if row["name"] == "I1"]) == 1
-    shared.ok("SCHED DEL I1")
+    with_slow.import_document({"schedules": [one]})
+    assert shown(with_slow, "I1")["rule"] == "daily at 02:00"
+    with_slow.import_document({"schedules": [dict(one, rule="every 2h", enabled=False)]})
+    assert (shown(with_slow, "I1")["rule"], shown(with_slow, "I1")["enabled"]) == ("every 2h", "no")
+    assert len([row for row in with_slow.rows("SCHED LIST") if row["name"] == "I1"]) == 1
+    with_slow.ok("SCHED DEL I1")
 
 
-def test_another_agents_schedule_is_listed_and_not_fired(shared):
-    shared.ok("SCHED ADD A1 J -1 GLOBAL 'every 1s' -AGENT=OTHER")
-    shared.ok("SCHED ADD A2 J -1 GLOBAL 'every 1s'")
-    wait_fired(shared, "A2", 1)
-    shared.ok("SCHED DEL A2")
-    assert shown(shared, "A1")["agent"] == "OTHER" and shared.rows("SCHED WHY A1") == []
-    shared.ok("SCHED SET A1 -AGENT=AGENT")
-    wait_fired(shared, "A1", 1)
-    shared.ok("SCHED DEL A1")
+def test_another_agents_schedule_is_listed_and_not_fired(with_slow):
+    with_slow.ok("SCHED ADD A1 J -1 GLOBAL 'every 1s' -AGENT=OTHER")
+    with_slow.ok("SCHED ADD A2 J -1 GLOBAL 'every 1s'")
+    wait_fired(with_slow, "A2", 1)
+    with_slow.ok("SCHED DEL A2")
+    assert shown(with_slow, "A1")["agent"] == "OTHER" and with_slow.rows("SCHED WHY A1") == []
+    with_slow.ok("SCHED SET A1 -AGENT=AGENT")
+    wait_fired(with_slow, "A1", 1)
+    with_slow.ok("SCHED DEL A1")
 
 
-def test_update_reads_what_another_program_wrote(shared):
-    shared.ok("SCHED ADD U1 J -1 GLOBAL 'daily at 02:00'")
-    number = int(shared.ok("SCHED UPDATE")["schedules"])
-    with closing(sqlite3.connect(str(shared.work), timeout=30, isolation_level=None)) as other:
+def test_update_reads_what_another_program_wrote(with_slow):
+    with_slow.ok("SCHED ADD U1 J -1 GLOBAL 'daily at 02:00'")
+    number = int(with_slow.ok("SCHED UPDATE")["schedules"])
+    with closing(sqlite3.connect(str(with_slow.work), timeout=30, isolation_level=None)) as other:
         other.execute("update schedule set rule='every 1s' where name='U1'")    # a trigger does the rest
         other.execute("insert into schedule(name, agent, scenario, version, context, rule, timezone, enabled,"
                       " variables, created, revision, decided) select 'U2', agent, scenario, version, context,"
                       " 'every 1h', timezone, enabled, variables, created, revision + 1, decided from schedule"
                       " where name='U1'")
-    assert int(shared.ok("SCHED UPDATE")["schedules"]) == number + 1
-    wait_fired(shared, "U1", 1)
-    with closing(sqlite3.connect(str(shared.work), timeout=30, isolation_level=None)) as other:
+    assert int(with_slow.ok("SCHED UPDATE")["schedules"]) == number + 1
+    wait_fired(with_slow, "U1", 1)
+    with closing(sqlite3.connect(str(with_slow.work), timeout=30, isolation_level=None)) as other:
         other.execute("delete from schedule where name in ('U1', 'U2')")
-    assert int(shared.ok("SCHED UPDATE")["schedules"]) == number - 1
-    count = len(why(shared, "U1"))
+    assert int(with_slow.ok("SCHED UPDATE")["schedules"]) == number - 1
+    count = len(why(with_slow, "U1"))
     time.sleep(1.5)
-    assert len(why(shared, "U1")) <= count
+    assert len(why(with_slow, "U1")) <= count
 
 
 # -- firing ----------------------------------------------------------------------------
 
-def test_every_second_fires_once_per_due_time(shared):
+def test_every_second_fires_once_per_due_time(with_slow):
     begun = time.time()
-    shared.ok("SCHED ADD E1 J -1 GLOBAL 'every 1s' v=mine")
-    sessions = wait_fired(shared, "E1", 2)
-    shared.ok("SCHED OFF E1")
-    rows = check_complete(why(shared, "E1"))
+    with_slow.ok("SCHED ADD E1 J -1 GLOBAL 'every 1s' v=mine")
+    sessions = wait_fired(with_slow, "E1", 2)
+    with_slow.ok("SCHED OFF E1")
+    rows = check_complete(why(with_slow, "E1"))
     assert when(rows[0]["due"]).timestamp() > begun         # not what was due before it was added
     assert {row["decision"] for row in rows} <= {"started", "late", "skipped"}
     for session in sessions[:2]:
         assert session["schedule"] == "E1"
         row = next(row for row in rows if row["session"] == session["session"])
         assert row["due"] == session["due"] and row["status"] == "DONE"
-        assert shared.log_texts(session["session"]) == ["mine " + session["due"]]
+        assert with_slow.log_texts(session["session"]) == ["mine " + session["due"]]
         assert when(session["begun"]) >= when(session["due"])
-    assert shown(shared, "E1")["last"] == max(row["due"] for row in rows if row["session"])
-    shared.ok("SCHED DEL E1")
-    assert why(shared, "E1")                                # what it decided is kept
+    assert shown(with_slow, "E1")["last"] == max(row["due"] for row in rows if row["session"])
+    with_slow.ok("SCHED DEL E1")
+    assert why(with_slow, "E1")                                # what it decided is kept
 
 
-def test_on_after_off_does_not_fire_the_time_between(shared):
-    shared.ok("SCHED ADD E2 J -1 GLOBAL 'every 1s'")
-    wait_fired(shared, "E2", 1)
-    shared.ok("SCHED OFF E2")
+def test_on_after_off_does_not_fire_the_time_between(with_slow):
+    with_slow.ok("SCHED ADD E2 J -1 GLOBAL 'every 1s'")
+    wait_fired(with_slow, "E2", 1)
+    with_slow.ok("SCHED OFF E2")
     time.sleep(0.1)
-    count = len(why(shared, "E2"))
+    count = len(why(with_slow, "E2"))
     time.sleep(1.4)
-    assert len(why(shared, "E2")) - count <= 1              # one may have been under way
+    assert len(why(with_slow, "E2")) - count <= 1              # one may have been under way
     on = time.time()
-    shared.ok("SCHED ON E2")
-    before = len(why(shared, "E2"))
-    wait_for(lambda: len(why(shared, "E2")) > before)
-    shared.ok("SCHED DEL E2")
-    rows = why(shared, "E2")
+    with_slow.ok("SCHED ON E2")
+    before = len(why(with_slow, "E2"))
+    wait_for(lambda: len(why(with_slow, "E2")) > before)
+    with_slow.ok("SCHED DEL E2")
+    rows = why(with_slow, "E2")
     assert when(rows[before]["due"]).timestamp() > on - 1 and rows[before]["reason"] != "misfire"
 
 
-def test_overlap_one_waits_and_further_ones_are_skipped(shared):
-    wait_for(lambda: [row for row in why(shared, "V1") if row["reason"] == "overlap"
+def test_overlap_one_waits_and_further_ones_are_skipped(with_slow):
+    wait_for(lambda: [row for row in why(with_slow, "V1") if row["reason"] == "overlap"
                       and int(row["count"]) >= 2], "two skipped due times in a row")
-    rows = why(shared, "V1")
+    rows = why(with_slow, "V1")
     assert [(row["decision"], row["status"]) for row in rows] == [
         ("started", "RUNNING"), ("started", "QUEUED"), ("skipped", "")]
-    assert len(shared.rows("SESSIONS -SCHEDULE=V1")) == 2
-    shared.ok("SCHED OFF V1")
-    (shared.folder / "slow_go").touch()
-    sessions = wait_fired(shared, "V1", 2)
+    assert len(with_slow.rows("SESSIONS -SCHEDULE=V1")) == 2
+    with_slow.ok("SCHED OFF V1")
+    (with_slow.folder / "slow_go").touch()
+    sessions = wait_fired(with_slow, "V1", 2)
     assert when(sessions[0]["begun"]) >= when(sessions[1]["ended"])
-    rows = check_complete(why(shared, "V1"))
+    rows = check_complete(why(with_slow, "V1"))
     assert rows[1]["decision"] == "late"                    # it began over a second after it was due
-    shared.ok("SCHED DEL V1")
+    with_slow.ok("SCHED DEL V1")
 
 
 # -- starts, stops and holds -----------------------------------------------------------
@@ -361,30 +361,30 @@ def test_the_hold_of_one_schedule(make_agent):
     assert shown(agent, "A")["hold"] == "no"
 
 
-def test_the_hold_of_a_schedule_ends_at_its_time(shared):
-    shared.ok("SCHED ADD H1 J -1 GLOBAL 'every 1s'")
-    until, _ = ahead(lambda until: shared.ask("HOLD -SCHEDULE=H1 -UNTIL=%s" % local(until)))
-    count = len(why(shared, "H1"))
-    wait_for(lambda: shown(shared, "H1")["hold"] == "no", "the hold to end")
+def test_the_hold_of_a_schedule_ends_at_its_time(with_slow):
+    with_slow.ok("SCHED ADD H1 J -1 GLOBAL 'every 1s'")
+    until, _ = ahead(lambda until: with_slow.ask("HOLD -SCHEDULE=H1 -UNTIL=%s" % local(until)))
+    count = len(why(with_slow, "H1"))
+    wait_for(lambda: shown(with_slow, "H1")["hold"] == "no", "the hold to end")
     assert time.time() >= until - 0.05
-    wait_for(lambda: len(why(shared, "H1")) > count)
-    check_complete(why(shared, "H1"))
-    shared.ok("SCHED DEL H1")
+    wait_for(lambda: len(why(with_slow, "H1")) > count)
+    check_complete(why(with_slow, "H1"))
+    with_slow.ok("SCHED DEL H1")
 
 
-def test_what_an_import_of_other_times_forgets_while_held_is_told(shared):
+def test_what_an_import_of_other_times_forgets_while_held_is_told(with_slow):
     schedule = {"name": "IMPORTED", "scenario": "J", "version": "-1", "context": "GLOBAL", "rule": "every 1s",
                 "timezone": "UTC", "overlap": "parallel"}
-    shared.import_document({"schedules": [schedule]})
-    wait_for(lambda: why(shared, "IMPORTED"), "a due time")
-    shared.ok("HOLD -SCHEDULE=IMPORTED")
+    with_slow.import_document({"schedules": [schedule]})
+    wait_for(lambda: why(with_slow, "IMPORTED"), "a due time")
+    with_slow.ok("HOLD -SCHEDULE=IMPORTED")
     begun = time.time()
     wait_for(lambda: time.time() > begun + 3, "due times that are held")
-    shared.import_document({"schedules": [dict(schedule, rule="daily at 02:00")]})
-    told = why(shared, "IMPORTED")[-1]
+    with_slow.import_document({"schedules": [dict(schedule, rule="daily at 02:00")]})
+    told = why(with_slow, "IMPORTED")[-1]
     assert told["decision"] == "skipped" and "changed before it ran" in told["message"]
     assert int(told["count"]) >= 2
-    check_complete(why(shared, "IMPORTED"))
+    check_complete(why(with_slow, "IMPORTED"))
 
 
 def test_the_hold_of_the_agent_decides_nothing_until_its_release(make_agent):
