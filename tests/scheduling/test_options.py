@@ -505,8 +505,9 @@ def test_overlap_stop_ends_the_old_session_with_its_children(with_effects):
     assert [row["session"] for row in why(with_effects, "STOP")] == [old["session"], new["session"]]
 
 
-def test_priority_decides_who_leaves_the_queue_first(make_agent):
-    agent = make_agent("--max-sessions", "1").start()
+def test_priority_decides_who_leaves_the_queue_first(make_inside, monkeypatch):
+    agent = make_inside("--max-sessions", "1").start()
+    monkeypatch.chdir(str(agent.folder))        # where its tasks work
     import_scenarios(agent, "J", "K", "GATED")
     for name, priority in (("LOW", -5), ("NORMAL", 0), ("HIGH", 5)):
         agent.ok("SCHED ADD %s J -1 GLOBAL -AFTER=scenario:K -PRIORITY=%d" % (name, priority))
@@ -520,7 +521,6 @@ def test_priority_decides_who_leaves_the_queue_first(make_agent):
     (agent.folder / "go").touch()
     begun = [wait_sessions(agent, name, 1)[0]["begun"] for name in ("HIGH", "NORMAL", "LOW")]
     assert begun == sorted(begun)
-    assert agent.stop() == 0
 
 
 def test_attempts_over_a_crash_and_stop(make_agent):
@@ -907,8 +907,8 @@ def test_a_calendar_is_effective_at_once_and_the_past_is_not_fired(with_effects)
     with_effects.ok("CALENDAR DEL LATELY")
 
 
-def test_a_broken_repository_keeps_nobody_from_the_calendars(make_agent):
-    agent = make_agent().start()
+def test_a_broken_repository_keeps_nobody_from_the_calendars(make_inside):
+    agent = make_inside().start()
     agent.ok("ATTACH SECOND second.db -CREATE")
     agent.stop()
     (agent.folder / "second.db").rename(agent.folder / "away.db")
@@ -921,8 +921,8 @@ def test_a_broken_repository_keeps_nobody_from_the_calendars(make_agent):
     assert last.startswith("ERR CONFLICT") or last.startswith("ERR REPOSITORY"), last
 
 
-def test_schedules_of_one_name_in_two_repositories_are_told_apart(make_agent):
-    agent = make_agent().start()
+def test_schedules_of_one_name_in_two_repositories_are_told_apart(make_inside):
+    agent = make_inside().start()
     agent.ok("ATTACH SECOND second.db -CREATE")
     for repository, rule in (("WORKREP", "daily at 02:00"), ("SECOND", "startup")):
         agent.ok("SCHED ADD S HELLO -1 GLOBAL '%s' -TIMEZONE=UTC -REPO=%s" % (rule, repository))
@@ -960,8 +960,8 @@ def test_another_agent_of_the_master_follows_the_calendars(with_effects):
 
 # -- why it does not run now -----------------------------------------------------------
 
-def test_why_ends_with_what_stands_in_the_way_now(make_agent):
-    agent = make_agent().start()
+def test_why_ends_with_what_stands_in_the_way_now(make_inside):
+    agent = make_inside().start()
     import_scenarios(agent, "J", "K", "BAD")
     agent.ok("SCHED ADD NIGHT J -1 GLOBAL 'daily at 02:00'")
     agent.ok("SCHED ADD FIRST BAD -1 GLOBAL startup")
@@ -993,8 +993,8 @@ def test_why_ends_with_what_stands_in_the_way_now(make_agent):
 
 
 @pytest.mark.parametrize("hold", ["HOLD", "HOLD -SCHEDULE=SKIPPED;HOLD -SCHEDULE=ONCE"])
-def test_a_start_that_was_held_is_decided_by_misfire(make_agent, hold):
-    agent = make_agent().start()
+def test_a_start_that_was_held_is_decided_by_misfire(make_inside, hold):
+    agent = make_inside().start()
     import_scenarios(agent, "J")
     agent.ok("SCHED ADD SKIPPED J -1 GLOBAL startup -MISFIRE=skip")
     agent.ok("SCHED ADD ONCE J -1 GLOBAL startup")
@@ -1039,13 +1039,16 @@ def test_an_import_counts_what_it_changes(with_effects):
     assert with_effects.import_document(document)["schedules"] == "0"
 
 
-def test_how_late_a_session_began_is_told(make_agent):
-    agent = make_agent("--max-sessions", "1").start()
+def test_how_late_a_session_began_is_told(make_inside, monkeypatch):
+    agent = make_inside("--max-sessions", "1").start()
     import_scenarios(agent, "J", "GATED")
+    monkeypatch.chdir(str(agent.folder))        # where its tasks work
     agent.ok("EXEC GATED")
-    due = import_ahead(agent, lambda due: {"LATE": {"rule": rule_at(due)}})
-    wait_for(lambda: why(agent, "LATE"), "it to be due")
-    wait_for(lambda: time.time() > due + 2.6, "it to be late")
+    due = int(agent.now()) + 60
+    import_schedules(agent, {"LATE": {"rule": rule_at(due)}}, "J")
+    agent.let_pass_until(due)
+    assert why(agent, "LATE")
+    agent.let_pass_until(due + 2.6)
     (agent.folder / "go").touch()
     row, = wait_for(lambda: [row for row in why(agent, "LATE") if row["status"] == "DONE"], "its end")
     begun = agent.status(row["session"])["begun"]

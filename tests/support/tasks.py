@@ -129,7 +129,8 @@ def sql(statement, schema="DWH", **fields):
 
 def step(name, *commands, **fields):
     """A step of os tasks: strings, lists, or objects of the task's fields."""
-    tasks = [os_task(**command) if isinstance(command, dict) else os_task(command) for command in commands]
+    tasks = [dict({"type": "os"}, **command) if isinstance(command, dict) else os_task(command)
+             for command in commands]
     return dict({"name": name, "tasks": tasks}, **fields)
 
 

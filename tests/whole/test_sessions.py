@@ -162,44 +162,53 @@ def test_attempts_run_every_task_again_and_wait(roomy):
     assert history(roomy, end["session"]) == [("a", n, "ERROR") for n in (1, 2, 3)]
 
 
-def test_timeouts(roomy):
-    def start(where, seconds=3):        # enough to begin in, on a slow machine
-        slow = step("slow", dict({"command": "echo begun; sleep 300"},
+def test_timeouts(shared_inside):
+    agent = shared_inside
+
+    def start(where, seconds=300):
+        slow = step("slow", dict({"command": "echo begun; sleep 1000"},
                                  **{"timeout": seconds} if where == "task" else {}),
                     "echo never", on_error="after", **{"timeout": seconds} if where == "step" else {})
-        name = add_steps(roomy, slow, step("after", "echo after"),
-                   **{"timeout": "%ds" % seconds} if where == "scenario" else {})
-        return begin_session(roomy, name, "-TIMEOUT=%d" % seconds if where == "exec" else "")
-    for where, session in [(where, start(where)) for where in ("task", "step", "scenario", "exec")]:
-        end = roomy.ok("WAIT %s" % session)
-        line = [row for row in roomy.rows("STATUS %s" % session) if "step" in row][0]
-        assert "time-out" in line["message"] and "3 s" in line["message"]
+        name = add_steps(agent, slow, step("after", "echo after"),
+                         **{"timeout": "%ds" % seconds} if where == "scenario" else {})
+        return begin_session(agent, name, "-TIMEOUT=%d" % seconds if where == "exec" else "")
+    sessions = [(where, start(where)) for where in ("task", "step", "scenario", "exec")]
+    wait_for(lambda: all(agent.log_texts(session) == ["begun"] for _, session in sessions))
+    agent.let_pass(200)
+    assert [agent.status(session)["status"] for _, session in sessions] == ["RUNNING"] * 4
+    agent.let_pass(100)
+    for where, session in sessions:
+        end = agent.ok("WAIT %s" % session)
+        line = [row for row in agent.rows("STATUS %s" % session) if "step" in row][0]
+        assert "time-out" in line["message"] and "300 s" in line["message"]
         if where in ("task", "step"):           # a failure as any other: it has its target
             assert end["status"] == "WARNING"
-            assert roomy.log_texts(session) == ["begun", "after"]
+            assert agent.log_texts(session) == ["begun", "after"]
         else:                                   # the whole session ends
             assert end["status"] == "ERROR" and "time-out" in end["message"]
-            assert roomy.log_texts(session) == ["begun"]
-            assert history(roomy, session) == [("slow", 1, "ERROR")]
+            assert agent.log_texts(session) == ["begun"]
+            assert history(agent, session) == [("slow", 1, "ERROR")]
 
 
-def test_a_timed_out_step_has_its_further_attempts_and_a_session_its_restart(roomy):
-    retried = begin_session(roomy, add_steps(roomy, step(
-        "a", "echo try; [ -e retried ] || { touch retried; sleep 300; }", attempts=2, timeout=4)))
-    wait = "echo b; [ -e interrupted_go ] || sleep 300"
-    name = add_steps(roomy, step("a", "echo a", wait), step("c", "echo c"))
-    stopped, timed_out = begin_session(roomy, name), begin_session(roomy, name, "-TIMEOUT=4")
-    wait_for(lambda: roomy.log_texts(stopped) == ["a", "b"])
-    roomy.ok("STOP %s -IMMEDIATE" % stopped)
+def test_a_timed_out_step_has_its_further_attempts_and_a_session_its_restart(shared_inside, tmp_path):
+    agent, go = shared_inside, tmp_path / "go"
+    retried = begin_session(agent, add_steps(agent, step(
+        "a", "echo try; [ -e %s ] || sleep 1000" % go, attempts=2, timeout=300)))
+    name = add_steps(agent, step("a", "echo a", "echo b; [ -e %s ] || sleep 1000" % go), step("c", "echo c"))
+    stopped, timed_out = begin_session(agent, name), begin_session(agent, name, "-TIMEOUT=300")
+    wait_for(lambda: [agent.log_texts(session) for session in (retried, stopped, timed_out)]
+             == [["try"], ["a", "b"], ["a", "b"]])
+    agent.ok("STOP %s -IMMEDIATE" % stopped)
+    go.touch()
+    agent.let_pass(300)
     for session, status in ((stopped, "STOPPED"), (timed_out, "ERROR")):
-        assert roomy.ok("WAIT %s" % session)["status"] == status
-    (roomy.folder / "interrupted_go").touch()
+        assert agent.ok("WAIT %s" % session)["status"] == status
     for session in (stopped, timed_out):
-        roomy.ok("RESTART %s" % session)
-        roomy.wait_status(session, "DONE")
-        assert roomy.log_texts(session) == ["a", "b", "b", "c"]
-    assert roomy.ok("WAIT %s" % retried)["status"] == "DONE"
-    assert history(roomy, retried) == [("a", 1, "ERROR"), ("a", 2, "DONE")]
+        agent.ok("RESTART %s" % session)
+        agent.wait_status(session, "DONE")
+        assert agent.log_texts(session) == ["a", "b", "b", "c"]
+    assert agent.ok("WAIT %s" % retried)["status"] == "DONE"
+    assert history(agent, retried) == [("a", 1, "ERROR"), ("a", 2, "DONE")]
 
 
 def test_exec_timeout_goes_before_the_scenarios_and_ends_a_retry_delay(roomy):
@@ -482,22 +491,25 @@ def test_a_normal_stop_in_the_last_task_changes_nothing(roomy):
     assert roomy.wait_status(session, "DONE", "STOPPED")["status"] == "DONE"
 
 
-def test_an_immediate_stop_and_a_timeout_leave_no_process(roomy):
+def test_an_immediate_stop_and_a_timeout_leave_no_process(shared_inside, monkeypatch):
+    agent = shared_inside
+    monkeypatch.chdir(str(agent.folder))        # where its tasks work
     timed_out = {
-        "t": begin_session(roomy, add_steps(roomy, step("a", {"command": stubborn("t"), "timeout": 6}))),
-        "s": begin_session(roomy, add_steps(roomy, step("a", stubborn("s"), timeout=6))),
-        "e": begin_session(roomy, add_steps(roomy, step("a", stubborn("e"))), "-TIMEOUT=6")}
-    their_pids = {name: pids_of(roomy, name) for name in timed_out}
-    session = begin_session(roomy, add_steps(roomy, step("a", stubborn("stop"), on_error="b"), step("b", "true")))
-    pids = pids_of(roomy, "stop")
-    assert roomy.ok("STOP %s -IMMEDIATE" % session) == {"session": session, "status": "STOPPED"}
+        "t": begin_session(agent, add_steps(agent, step("a", {"command": stubborn("t"), "timeout": 300}))),
+        "s": begin_session(agent, add_steps(agent, step("a", stubborn("s"), timeout=300))),
+        "e": begin_session(agent, add_steps(agent, step("a", stubborn("e"))), "-TIMEOUT=300")}
+    their_pids = {name: pids_of(agent, name) for name in timed_out}
+    session = begin_session(agent, add_steps(agent, step("a", stubborn("stop"), on_error="b"), step("b", "true")))
+    pids = pids_of(agent, "stop")
+    assert agent.ok("STOP %s -IMMEDIATE" % session) == {"session": session, "status": "STOPPED"}
     assert not [pid for pid in pids if is_alive(pid)]
-    assert roomy.status(session)["status"] == "STOPPED"
-    assert history(roomy, session) == [("a", 1, "STOPPED")]
-    assert tasks_of(roomy, session) == [("1.1", 1, "STOPPED")]
-    assert roomy.err("STOP %s -IMMEDIATE" % session) == "CONFLICT"
+    assert agent.status(session)["status"] == "STOPPED"
+    assert history(agent, session) == [("a", 1, "STOPPED")]
+    assert tasks_of(agent, session) == [("1.1", 1, "STOPPED")]
+    assert agent.err("STOP %s -IMMEDIATE" % session) == "CONFLICT"
+    agent.let_pass(300)
     for name, session in timed_out.items():
-        roomy.wait_status(session, "ERROR")
+        agent.wait_status(session, "ERROR")
         assert not [pid for pid in their_pids[name] if is_alive(pid)]
 
 
@@ -531,15 +543,17 @@ def test_a_stop_during_a_retry_delay(roomy, how):
     assert roomy.log_texts(session) == ["try"]
 
 
-def test_a_time_out_behind_a_normal_stop_ends_also_what_earlier_tasks_left(roomy):
-    name = add_steps(roomy, step("a", "(setsid sh -c 'echo $$ > left.pid; exec sleep 300' &); until [ -s left.pid ]; do "
-                                 "sleep 0.05; done", {"type": "sleep", "seconds": 300}), timeout=3)
-    session = begin_session(roomy, name)
-    wait_for(lambda: len([row for row in roomy.rows("STATUS %s" % session) if "task" in row]) == 2, "the second task")
-    assert roomy.ok("STOP %s" % session)["status"] == "RUNNING"
-    assert "time-out of the session" in roomy.ok("WAIT %s" % session)["message"]
-    pid = int((roomy.folder / "left.pid").read_text())
-    wait_for(lambda: not is_alive(pid), "what was left to be ended")
+def test_a_time_out_behind_a_normal_stop_ends_also_what_earlier_tasks_left(shared_inside, tmp_path):
+    agent, path = shared_inside, tmp_path / "left.pid"
+    name = add_steps(agent, step("a", "(setsid sh -c 'echo $$ > %s; exec sleep 1000' &); until [ -s %s ]; do "
+                                 "sleep 0.05; done" % (path, path), {"type": "sleep", "seconds": 1000}), timeout=300)
+    session = begin_session(agent, name)
+    wait_for(lambda: len([row for row in agent.rows("STATUS %s" % session) if "task" in row]) == 2, "the second task")
+    assert agent.ok("STOP %s" % session)["status"] == "RUNNING"
+    assert is_alive(int(path.read_text()))
+    agent.let_pass(300)
+    assert "time-out of the session" in agent.ok("WAIT %s" % session)["message"]
+    wait_for(lambda: not is_alive(int(path.read_text())), "what was left to be ended")
 
 
 def test_what_ignores_everything_is_gone_after_shutdown_immediate(make_agent):
