@@ -128,6 +128,16 @@ def with_effects(make):
     return made
 
 
+@pytest.fixture(scope="module")
+def quiet(shared_inside):
+    """An agent on which nothing is due by itself; its time passes when the test says so."""
+    import_scenarios(shared_inside, *SCENARIOS)
+    shared_inside.import_document({"calendars": [{"name": "NOW", "dates": ["2020-01-02", "2021-01-01..2099-12-31"]}]})
+    import_schedules(shared_inside, {name: {"rule": "daily at 00:00", "enabled": False} for name in ("TICK", "QUIET")},
+                     "J")
+    return shared_inside
+
+
 MISSED = {"TICK": EVERY, "ALL": dict(EVERY, misfire="all"), "SKIP": dict(EVERY, misfire="skip"),
           "FEW": dict(EVERY, misfire="all", grace=2)}
 
@@ -228,45 +238,45 @@ def field_of(option):
 
 
 @pytest.mark.parametrize("option", sorted(OPTIONS))
-def test_an_option_is_given_shown_exported_and_cleared(with_effects, option):
+def test_an_option_is_given_shown_exported_and_cleared(quiet, option):
     text, value, others = OPTIONS[option]
     name = "W_" + option
-    with_effects.ok("SCHED ADD %s J -1 GLOBAL 'daily at 23:00' v=2 -TIMEZONE=UTC" % name)
-    bare = exported(with_effects, name)
-    with_effects.ok("SCHED SET %s -%s=%s %s" % (name, option, text, others))
-    full = exported(with_effects, name)
+    quiet.ok("SCHED ADD %s J -1 GLOBAL 'daily at 23:00' v=2 -TIMEZONE=UTC" % name)
+    bare = exported(quiet, name)
+    quiet.ok("SCHED SET %s -%s=%s %s" % (name, option, text, others))
+    full = exported(quiet, name)
     assert full[field_of(option)] == value
     assert {key: full[key] for key in bare} == bare and len(full) == len(bare) + 1 + bool(others)
-    told = show_options(with_effects, name)[1][option]
+    told = show_options(quiet, name)[1][option]
     assert (told if isinstance(value, str) else float(told)) == value
-    before = with_effects.ask("SCHED SHOW %s" % name)
-    with_effects.import_document({"schedules": [full]})           # as it was exported: nothing changes
-    assert with_effects.ask("SCHED SHOW %s" % name) == before and exported(with_effects, name) == full
+    before = quiet.ask("SCHED SHOW %s" % name)
+    quiet.import_document({"schedules": [full]})           # as it was exported: nothing changes
+    assert quiet.ask("SCHED SHOW %s" % name) == before and exported(quiet, name) == full
     cleared = [option] + [others[1:].split("=")[0]] * bool(others)
-    with_effects.ok("SCHED SET %s %s" % (name, " ".join("-%s=" % word for word in cleared)))
-    assert exported(with_effects, name) == bare and show_options(with_effects, name)[1] == {}
-    with_effects.ok("SCHED DEL %s" % name)
-    with_effects.ok("SCHED ADD %s J -1 GLOBAL 'daily at 23:00' v=2 -TIMEZONE=UTC -%s=%s %s"
+    quiet.ok("SCHED SET %s %s" % (name, " ".join("-%s=" % word for word in cleared)))
+    assert exported(quiet, name) == bare and show_options(quiet, name)[1] == {}
+    quiet.ok("SCHED DEL %s" % name)
+    quiet.ok("SCHED ADD %s J -1 GLOBAL 'daily at 23:00' v=2 -TIMEZONE=UTC -%s=%s %s"
               % (name, option, text, others))
-    assert exported(with_effects, name) == full                   # ADD and SET come to the same
-    with_effects.ok("SCHED DEL %s" % name)
+    assert exported(quiet, name) == full                   # ADD and SET come to the same
+    quiet.ok("SCHED DEL %s" % name)
 
 
-def test_every_option_of_the_verbs_is_tried_here(with_effects):
+def test_every_option_of_the_verbs_is_tried_here(quiet):
     """HELP lists what ADD takes; beside those above it is what a schedule always has."""
-    usage = with_effects.ask("HELP SCHED ADD")[0]
+    usage = quiet.ask("HELP SCHED ADD")[0]
     named = {word[2:].split("=")[0] for word in usage.split(" ") if word.startswith("[-")}
     assert named == set(OPTIONS) | {"AGENT", "TIMEZONE", "ENABLED", "REPO"}
 
 
-def test_what_a_schedule_always_has_is_cleared_too(with_effects):
-    with_effects.ok("SCHED ADD C1 J -1 GLOBAL 'daily at 02:00'")
-    bare = exported(with_effects, "C1")
-    with_effects.ok("SCHED SET C1 -AGENT=OTHER -TIMEZONE=UTC -ENABLED=no")
-    assert exported(with_effects, "C1") == dict(bare, agent="OTHER", timezone="UTC", enabled=False)
-    with_effects.ok("SCHED SET C1 -AGENT= -TIMEZONE= -ENABLED=yes")
-    assert exported(with_effects, "C1") == bare
-    with_effects.ok("SCHED DEL C1")
+def test_what_a_schedule_always_has_is_cleared_too(quiet):
+    quiet.ok("SCHED ADD C1 J -1 GLOBAL 'daily at 02:00'")
+    bare = exported(quiet, "C1")
+    quiet.ok("SCHED SET C1 -AGENT=OTHER -TIMEZONE=UTC -ENABLED=no")
+    assert exported(quiet, "C1") == dict(bare, agent="OTHER", timezone="UTC", enabled=False)
+    quiet.ok("SCHED SET C1 -AGENT= -TIMEZONE= -ENABLED=yes")
+    assert exported(quiet, "C1") == bare
+    quiet.ok("SCHED DEL C1")
 
 
 @pytest.mark.parametrize("options, told", [
@@ -319,30 +329,30 @@ def test_what_a_schedule_always_has_is_cleared_too(with_effects):
     ("-RULE=startup -REPEAT_EVERY=5m", "BAD_REQUEST repeat_every: is for due times by the clock*"),
     ("-RULE=", "BAD_REQUEST *rule*"),
 ])
-def test_a_refusal_names_the_option_and_changes_nothing(with_effects, options, told):
-    if not [row for row in with_effects.rows("SCHED LIST") if row["name"] == "R1"]:
-        with_effects.ok("SCHED ADD R1 J -1 GLOBAL 'daily at 02:00' -MISFIRE=all")
-    before = exported(with_effects)["schedules"]
-    with_effects.send("SCHED SET R1 " + options)
-    with_effects.expect("ERR " + told)
+def test_a_refusal_names_the_option_and_changes_nothing(quiet, options, told):
+    if not [row for row in quiet.rows("SCHED LIST") if row["name"] == "R1"]:
+        quiet.ok("SCHED ADD R1 J -1 GLOBAL 'daily at 02:00' -MISFIRE=all")
+    before = exported(quiet)["schedules"]
+    quiet.send("SCHED SET R1 " + options)
+    quiet.expect("ERR " + told)
     if "-RULE" not in options and "R1" not in options:
-        with_effects.send("SCHED ADD R2 J -1 GLOBAL 'daily at 02:00' " + options)
-        with_effects.expect("ERR " + told)
-    assert exported(with_effects)["schedules"] == before
+        quiet.send("SCHED ADD R2 J -1 GLOBAL 'daily at 02:00' " + options)
+        quiet.expect("ERR " + told)
+    assert exported(quiet)["schedules"] == before
 
 
-def test_import_tells_the_faults_of_all_options_at_once(with_effects):
+def test_import_tells_the_faults_of_all_options_at_once(quiet):
     wrong = {"from": "x", "to": 5, "hours": "8-18", "exclude_weekdays": "funday", "exclude_monthdays": [32],
              "exclude_dates": ["2026-02-30"], "repeat_every": "often", "repeat_count": 0, "repeat_for": 1.5,
              "gap": "GAP", "fold": "", "jitter": 86401, "after": "a b", "session_name": 5, "keywords": 1.5,
              "priority": "5", "attempts": True, "retry_delay": -1, "timeout": 0, "overlap": "Queue",
              "misfire": None, "grace": "0s"}
-    lines = with_effects.ask("IMPORT '%s'" % json.dumps({"schedules": [
+    lines = quiet.ask("IMPORT '%s'" % json.dumps({"schedules": [
         dict(wrong, name="I1", scenario="J", rule="daily at 02:00", name_="x")]}))
     assert lines[-1].startswith("ERR BAD_REQUEST"), lines
     told = {line[2:].split(": ")[0] for line in lines[:-1]}
     assert told >= {"schedules[0]." + name for name in list(wrong) + ["name_"]}, lines
-    assert not [row for row in with_effects.rows("SCHED LIST") if row["name"] == "I1"]
+    assert not [row for row in quiet.rows("SCHED LIST") if row["name"] == "I1"]
 
 
 def test_options_go_through_export_import_and_every_kind_of_restart(make_agent):
@@ -616,70 +626,66 @@ def conditions(agent, name):
     return {row["after"]: row["met"] != "" for row in agent.rows("SCHED SHOW %s" % name) if "after" in row}
 
 
-def test_after_waits_for_all_and_begins_anew(with_effects):
+def test_after_waits_for_all_and_begins_anew(quiet):
     for name in ("C_FIRST", "C_OTHER", "C_BAD"):
-        with_effects.import_os(name, "exit 1" if name == "C_BAD" else "true")
+        quiet.import_os(name, "exit 1" if name == "C_BAD" else "true")
     for name, after in (("CH_A", "scenario:C_FIRST"), ("CH_B", "CH_A,scenario:C_OTHER"),
                         ("CH_BAD", "scenario:C_BAD"), ("CANARY", "scenario:C_OTHER")):
-        with_effects.ok("SCHED ADD %s J -1 GLOBAL -AFTER=%s" % (name, after))
-    row = show_options(with_effects, "CH_B")[0]
+        quiet.ok("SCHED ADD %s J -1 GLOBAL -AFTER=%s" % (name, after))
+    row = show_options(quiet, "CH_B")[0]
     assert (row["rule"], row["next"]) == ("", "")
-    assert with_effects.rows("SCHED NEXT CH_B") == []
+    assert quiet.rows("SCHED NEXT CH_B") == []
     for count in (1, 2):
-        assert with_effects.ok("EXEC C_FIRST -SYNC")["status"] == "DONE"
-        assert len(wait_sessions(with_effects, "CH_A", count)) == count
-        wait_for(lambda: conditions(with_effects, "CH_B")["CH_A"], "the end of CH_A to count")
-        assert conditions(with_effects, "CH_B") == {"CH_A": True, "C_OTHER": False}
-    before = time.time() - 0.001            # the tables have milliseconds
-    with_effects.ok("EXEC C_OTHER -SYNC")
-    row, = wait_sessions(with_effects, "CH_B", 1)
-    assert before <= seconds_of(row["due"]) <= time.time()
-    found, = why(with_effects, "CH_B")
+        assert quiet.ok("EXEC C_FIRST -SYNC")["status"] == "DONE"
+        assert len(wait_sessions(quiet, "CH_A", count)) == count
+        wait_for(lambda: conditions(quiet, "CH_B")["CH_A"], "the end of CH_A to count")
+        assert conditions(quiet, "CH_B") == {"CH_A": True, "C_OTHER": False}
+    before = quiet.now() - 0.001            # the tables have milliseconds
+    quiet.ok("EXEC C_OTHER -SYNC")
+    row, = wait_sessions(quiet, "CH_B", 1)
+    assert before <= seconds_of(row["due"]) <= quiet.now()
+    found, = why(quiet, "CH_B")
     assert found["session"] == row["session"] and "after CH_A,scenario:C_OTHER" in found["message"]
-    assert conditions(with_effects, "CH_B") == {"CH_A": False, "C_OTHER": False}
-    with_effects.ok("EXEC C_BAD -SYNC")
-    with_effects.ok("EXEC C_OTHER -SYNC")
-    wait_sessions(with_effects, "CANARY", 2)      # it is decided together with CH_B
-    assert len(sessions_of(with_effects, "CH_B")) == 1 and sessions_of(with_effects, "CH_BAD") == []
-    assert conditions(with_effects, "CH_B") == {"CH_A": False, "C_OTHER": True}
-    with_effects.ok("EXEC C_FIRST -SYNC")
-    assert len(wait_sessions(with_effects, "CH_B", 2)) == 2
+    assert conditions(quiet, "CH_B") == {"CH_A": False, "C_OTHER": False}
+    quiet.ok("EXEC C_BAD -SYNC")
+    quiet.ok("EXEC C_OTHER -SYNC")
+    wait_sessions(quiet, "CANARY", 2)      # it is decided together with CH_B
+    assert len(sessions_of(quiet, "CH_B")) == 1 and sessions_of(quiet, "CH_BAD") == []
+    assert conditions(quiet, "CH_B") == {"CH_A": False, "C_OTHER": True}
+    quiet.ok("EXEC C_FIRST -SYNC")
+    assert len(wait_sessions(quiet, "CH_B", 2)) == 2
 
 
-def test_a_schedule_does_not_run_after_what_its_own_session_starts(with_effects):
-    with_effects.import_os("LOOP_BASE", "true")
-    with_effects.import_document({"scenarios": [
+def test_a_schedule_does_not_run_after_what_its_own_session_starts(quiet):
+    quiet.import_os("LOOP_BASE", "true")
+    quiet.import_document({"scenarios": [
         {"name": name, "version": "1", "steps": [{"name": "a", "tasks": [{"type": "scenario", "name": below}]}]}
         for name, below in (("LOOP_MIDDLE", "LOOP_BASE"), ("LOOP_TOP", "LOOP_MIDDLE"))]})
-    with_effects.ok("SCHED ADD LOOP LOOP_TOP -1 GLOBAL -AFTER=scenario:LOOP_BASE")
-    with_effects.ok("SCHED ADD LOOP_CANARY J -1 GLOBAL -AFTER=scenario:LOOP_BASE -OVERLAP=parallel")
-    with_effects.ok("EXEC LOOP_BASE -SYNC")
-    wait_for(lambda: [row["status"] for row in sessions_of(with_effects, "LOOP")] == ["DONE"], "the session after it")
-    wait_sessions(with_effects, "LOOP_CANARY", 2)     # the one below it counts for others
-    assert conditions(with_effects, "LOOP") == {"LOOP_BASE": False}
-    with_effects.ok("EXEC LOOP_BASE -SYNC")
-    wait_sessions(with_effects, "LOOP_CANARY", 4)
-    assert len(sessions_of(with_effects, "LOOP")) == 2
+    quiet.ok("SCHED ADD LOOP LOOP_TOP -1 GLOBAL -AFTER=scenario:LOOP_BASE")
+    quiet.ok("SCHED ADD LOOP_CANARY J -1 GLOBAL -AFTER=scenario:LOOP_BASE -OVERLAP=parallel")
+    quiet.ok("EXEC LOOP_BASE -SYNC")
+    wait_for(lambda: [row["status"] for row in sessions_of(quiet, "LOOP")] == ["DONE"], "the session after it")
+    wait_sessions(quiet, "LOOP_CANARY", 2)     # the one below it counts for others
+    assert conditions(quiet, "LOOP") == {"LOOP_BASE": False}
+    quiet.ok("EXEC LOOP_BASE -SYNC")
+    wait_sessions(quiet, "LOOP_CANARY", 4)
+    assert len(sessions_of(quiet, "LOOP")) == 2
     for name in ("LOOP", "LOOP_CANARY"):
-        with_effects.ok("SCHED DEL %s" % name)
+        quiet.ok("SCHED DEL %s" % name)
 
 
-def test_after_with_a_period_lets_what_is_older_not_count(with_effects):
+def test_after_with_a_period_lets_what_is_older_not_count(quiet):
     for name in ("P_OLD", "P_NEW"):
-        with_effects.import_os(name, "true")
-    with_effects.ok("SCHED ADD PERIOD J -1 GLOBAL -AFTER=scenario:P_OLD/1s,scenario:P_NEW")
-    with_effects.ok("SCHED ADD P_CANARY J -1 GLOBAL -AFTER=scenario:P_NEW")
-    with_effects.ok("EXEC P_OLD -SYNC")
-    time.sleep(1.1)
-    with_effects.ok("EXEC P_NEW -SYNC")
-    wait_sessions(with_effects, "P_CANARY", 1)
-    assert sessions_of(with_effects, "PERIOD") == []
-    for _ in range(30):                     # a slow machine may need more than the second
-        with_effects.ok("EXEC P_OLD -SYNC")
-        time.sleep(0.3)
-        if sessions_of(with_effects, "PERIOD"):
-            break
-    assert len(wait_sessions(with_effects, "PERIOD", 1)) == 1
+        quiet.import_os(name, "true")
+    quiet.ok("SCHED ADD PERIOD J -1 GLOBAL -AFTER=scenario:P_OLD/100s,scenario:P_NEW")
+    quiet.ok("SCHED ADD P_CANARY J -1 GLOBAL -AFTER=scenario:P_NEW")
+    quiet.ok("EXEC P_OLD -SYNC")
+    quiet.let_pass(101)
+    quiet.ok("EXEC P_NEW -SYNC")
+    wait_sessions(quiet, "P_CANARY", 1)
+    assert sessions_of(quiet, "PERIOD") == []
+    quiet.ok("EXEC P_OLD -SYNC")
+    assert len(wait_sessions(quiet, "PERIOD", 1)) == 1
 
 
 def waiting(agent, name):
@@ -721,45 +727,45 @@ def test_a_due_time_that_waits_when_its_schedule_is_changed_is_told(with_effects
         with_effects.ok("SCHED DEL " + name)
 
 
-def test_what_others_run_after_stays(with_effects):
-    with_effects.import_os("D_FIRST", "true")
-    with_effects.ok("SCHED ADD D_A J -1 GLOBAL -AFTER=scenario:D_FIRST")
-    with_effects.ok("SCHED ADD D_B K -1 GLOBAL -AFTER=D_A")
-    with_effects.send("SCHED DEL D_A")
-    with_effects.expect("ERR CONFLICT schedule D_B runs after it")
-    with_effects.send("DROP D_FIRST 1")
-    with_effects.expect("ERR CONFLICT *D_A*")
-    with_effects.import_os("D_FIRST", "true", version="2")
-    with_effects.ok("DROP D_FIRST 1")             # there still is one
-    assert with_effects.err("DROP D_FIRST 2") == "CONFLICT"
-    with_effects.ok("SCHED DEL D_B")
-    with_effects.ok("SCHED DEL D_A")
-    with_effects.ok("DROP D_FIRST 2")
+def test_what_others_run_after_stays(quiet):
+    quiet.import_os("D_FIRST", "true")
+    quiet.ok("SCHED ADD D_A J -1 GLOBAL -AFTER=scenario:D_FIRST")
+    quiet.ok("SCHED ADD D_B K -1 GLOBAL -AFTER=D_A")
+    quiet.send("SCHED DEL D_A")
+    quiet.expect("ERR CONFLICT schedule D_B runs after it")
+    quiet.send("DROP D_FIRST 1")
+    quiet.expect("ERR CONFLICT *D_A*")
+    quiet.import_os("D_FIRST", "true", version="2")
+    quiet.ok("DROP D_FIRST 1")             # there still is one
+    assert quiet.err("DROP D_FIRST 2") == "CONFLICT"
+    quiet.ok("SCHED DEL D_B")
+    quiet.ok("SCHED DEL D_A")
+    quiet.ok("DROP D_FIRST 2")
 
 
-def test_no_schedule_waits_for_itself_by_way_of_others(with_effects):
+def test_no_schedule_waits_for_itself_by_way_of_others(quiet):
     for name in ("L_ONE", "L_TWO"):
-        with_effects.import_os(name, "true")
-    with_effects.ok("SCHED ADD L_A J -1 GLOBAL -AFTER=scenario:L_ONE")
-    with_effects.ok("SCHED ADD L_B J -1 GLOBAL -AFTER=L_A")
-    with_effects.ok("SCHED ADD L_C L_TWO -1 GLOBAL -AFTER=L_B")
-    before = exported(with_effects)["schedules"]
+        quiet.import_os(name, "true")
+    quiet.ok("SCHED ADD L_A J -1 GLOBAL -AFTER=scenario:L_ONE")
+    quiet.ok("SCHED ADD L_B J -1 GLOBAL -AFTER=L_A")
+    quiet.ok("SCHED ADD L_C L_TWO -1 GLOBAL -AFTER=L_B")
+    before = exported(quiet)["schedules"]
     for request in ("SCHED SET L_A -AFTER=scenario:L_ONE,L_C", "SCHED SET L_A -AFTER=scenario:L_TWO",
                     "SCHED SET L_A -AFTER=L_C -RULE='daily at 02:00'",
                     "SCHED SET L_A -SCENARIO=L_ONE", "SCHED ADD L_D L_ONE -1 GLOBAL -AFTER=L_C",
                     "SCHED ADD L_E L_TWO -1 GLOBAL -AFTER=scenario:L_TWO"):
-        assert with_effects.ask(request)[-1].startswith("ERR CONFLICT"), request
-        assert "would wait for itself" in with_effects.ask(request)[-1]
-    lines = with_effects.ask("IMPORT '%s'" % json.dumps({"schedules": [
+        assert quiet.ask(request)[-1].startswith("ERR CONFLICT"), request
+        assert "would wait for itself" in quiet.ask(request)[-1]
+    lines = quiet.ask("IMPORT '%s'" % json.dumps({"schedules": [
         {"name": "L_X", "scenario": "J", "after": "L_Y"}, {"name": "L_Y", "scenario": "J", "after": "L_X"}]}))
     assert lines[0].startswith("* schedules[0].after: ") and lines[-1].startswith("ERR BAD_REQUEST"), lines
-    assert exported(with_effects)["schedules"] == before
+    assert exported(quiet)["schedules"] == before
     # with a rule it is due by that, and others start the scenario too: no circle that turns by itself
-    with_effects.ok("SCHED SET L_A -AFTER=scenario:L_TWO -RULE='daily at 02:00'")
-    assert with_effects.ask("SCHED SET L_A -RULE=")[-1].startswith("ERR CONFLICT")
-    with_effects.ok("SCHED SET L_A -AFTER=")
+    quiet.ok("SCHED SET L_A -AFTER=scenario:L_TWO -RULE='daily at 02:00'")
+    assert quiet.ask("SCHED SET L_A -RULE=")[-1].startswith("ERR CONFLICT")
+    quiet.ok("SCHED SET L_A -AFTER=")
     for name in ("L_C", "L_B", "L_A"):
-        with_effects.ok("SCHED DEL " + name)
+        quiet.ok("SCHED DEL " + name)
 
 
 def test_after_a_crash_between_what_has_ended_still_counts(make_agent):
@@ -851,60 +857,60 @@ def test_a_hold_is_shown_with_reason_and_until_over_restarts(make_agent):
 
 # -- calendars -------------------------------------------------------------------------
 
-def test_calendar_verbs(with_effects):
-    with_effects.send("CALENDAR ADD BANK 2026-12-25,2026-12-27..2026-12-31")
-    with_effects.expect("OK calendar=BANK")
-    assert {"calendar": "BANK", "dates": "2026-12-25,2026-12-27..2026-12-31"} in with_effects.rows("CALENDAR LIST")
-    assert with_effects.err("CALENDAR ADD BANK 2026-12-25") == "EXISTS"
-    with_effects.send("CALENDAR SET NO_SUCH 2026-12-25")
-    with_effects.expect("ERR NOT_FOUND no calendar NO_SUCH")
-    with_effects.send("CALENDAR DEL NO_SUCH")
-    with_effects.expect("ERR NOT_FOUND no calendar NO_SUCH")
+def test_calendar_verbs(quiet):
+    quiet.send("CALENDAR ADD BANK 2026-12-25,2026-12-27..2026-12-31")
+    quiet.expect("OK calendar=BANK")
+    assert {"calendar": "BANK", "dates": "2026-12-25,2026-12-27..2026-12-31"} in quiet.rows("CALENDAR LIST")
+    assert quiet.err("CALENDAR ADD BANK 2026-12-25") == "EXISTS"
+    quiet.send("CALENDAR SET NO_SUCH 2026-12-25")
+    quiet.expect("ERR NOT_FOUND no calendar NO_SUCH")
+    quiet.send("CALENDAR DEL NO_SUCH")
+    quiet.expect("ERR NOT_FOUND no calendar NO_SUCH")
     for dates in ("2026-02-30", "christmas", "''", "2026-12-31..2026-12-24", "2026-12-25..", "NOW"):
-        assert with_effects.err("CALENDAR ADD OTHER " + dates) == "BAD_REQUEST", dates
+        assert quiet.err("CALENDAR ADD OTHER " + dates) == "BAD_REQUEST", dates
     for name in ("2026", "a,b", "''"):
-        assert with_effects.err("CALENDAR ADD %s 2026-12-25" % name) == "BAD_REQUEST", name
-    with_effects.ok("SCHED ADD CAL J -1 GLOBAL 'daily at 12:00' -TIMEZONE=UTC -EXCLUDE_DATES=2026-12-24,BANK")
-    with_effects.send("CALENDAR DEL BANK")
-    with_effects.expect("ERR CONFLICT schedule CAL in repository WORKREP uses calendar BANK")
+        assert quiet.err("CALENDAR ADD %s 2026-12-25" % name) == "BAD_REQUEST", name
+    quiet.ok("SCHED ADD CAL J -1 GLOBAL 'daily at 12:00' -TIMEZONE=UTC -EXCLUDE_DATES=2026-12-24,BANK")
+    quiet.send("CALENDAR DEL BANK")
+    quiet.expect("ERR CONFLICT schedule CAL in repository WORKREP uses calendar BANK")
 
     def coming():
-        return [row["due"][:10] for row in with_effects.rows("SCHED NEXT CAL -FROM=2026-12-23T13:00Z -COUNT=2")]
+        return [row["due"][:10] for row in quiet.rows("SCHED NEXT CAL -FROM=2026-12-23T13:00Z -COUNT=2")]
     assert coming() == ["2026-12-26", "2027-01-01"]
-    with_effects.ok("CALENDAR SET BANK 2026-12-26")
+    quiet.ok("CALENDAR SET BANK 2026-12-26")
     assert coming() == ["2026-12-25", "2026-12-27"]
-    assert [c for c in exported(with_effects)["calendars"] if c["name"] == "BANK"] == [
+    assert [c for c in exported(quiet)["calendars"] if c["name"] == "BANK"] == [
         {"name": "BANK", "dates": ["2026-12-26"]}]
-    with_effects.import_document({"calendars": [{"name": "BANK", "dates": "2026-12-25"}]})
+    quiet.import_document({"calendars": [{"name": "BANK", "dates": "2026-12-25"}]})
     assert coming() == ["2026-12-26", "2026-12-27"]
-    with_effects.ok("SCHED SET CAL -EXCLUDE_DATES=2026-12-24")
-    with_effects.ok("CALENDAR DEL BANK")
-    assert "BANK" not in {row["calendar"] for row in with_effects.rows("CALENDAR LIST")}
-    assert with_effects.err("SCHED SET CAL -EXCLUDE_DATES=BANK") == "NOT_FOUND"
-    with_effects.ok("SCHED DEL CAL")
+    quiet.ok("SCHED SET CAL -EXCLUDE_DATES=2026-12-24")
+    quiet.ok("CALENDAR DEL BANK")
+    assert "BANK" not in {row["calendar"] for row in quiet.rows("CALENDAR LIST")}
+    assert quiet.err("SCHED SET CAL -EXCLUDE_DATES=BANK") == "NOT_FOUND"
+    quiet.ok("SCHED DEL CAL")
 
 
-def test_a_calendar_is_effective_at_once_and_the_past_is_not_fired(with_effects):
+def test_a_calendar_is_effective_at_once_and_the_past_is_not_fired(quiet):
     always = "2020-01-01..2099-12-31"
-    with_effects.ok("CALENDAR ADD LATELY " + always)
-    with_effects.ok("CALENDAR ADD LATE " + always)        # a part of a name is no use of it
-    with_effects.ok("SCHED ADD LATELY J -1 GLOBAL 'every 1s' -OVERLAP=parallel -MISFIRE=all -EXCLUDE_DATES=LATELY")
-    wait_for(lambda: why(with_effects, "LATELY"))
-    assert why(with_effects, "LATELY")[0]["reason"] == "window" and sessions_of(with_effects, "LATELY") == []
-    before = time.time()
-    with_effects.ok("CALENDAR SET LATELY 2020-01-01")
-    after = time.time()
-    wait_for(lambda: sessions_of(with_effects, "LATELY"))
-    first = sessions_of(with_effects, "LATELY")[0]
+    quiet.ok("CALENDAR ADD LATELY " + always)
+    quiet.ok("CALENDAR ADD LATE " + always)        # a part of a name is no use of it
+    quiet.ok("SCHED ADD LATELY J -1 GLOBAL 'every 1s' -OVERLAP=parallel -MISFIRE=all -EXCLUDE_DATES=LATELY")
+    quiet.let_pass(2)
+    assert why(quiet, "LATELY")[0]["reason"] == "window" and sessions_of(quiet, "LATELY") == []
+    before = quiet.now()
+    quiet.ok("CALENDAR SET LATELY 2020-01-01")
+    after = quiet.now()
+    quiet.let_pass(1)
+    first = sessions_of(quiet, "LATELY")[0]
     assert before - 1 < seconds_of(first["due"]) < after + 2.5, first
-    with_effects.ok("CALENDAR SET LATELY " + always)
-    count, begun = len(sessions_of(with_effects, "LATELY")), time.time()
-    wait_decided(with_effects, "TICK", begun + 1)
-    rows = sessions_of(with_effects, "LATELY")
+    quiet.ok("CALENDAR SET LATELY " + always)
+    count, begun = len(sessions_of(quiet, "LATELY")), quiet.now()
+    quiet.let_pass(3)
+    rows = sessions_of(quiet, "LATELY")
     assert len(rows) - count <= 1 and seconds_of(rows[-1]["due"]) <= begun
-    with_effects.ok("CALENDAR DEL LATE")
-    with_effects.ok("SCHED DEL LATELY")
-    with_effects.ok("CALENDAR DEL LATELY")
+    quiet.ok("CALENDAR DEL LATE")
+    quiet.ok("SCHED DEL LATELY")
+    quiet.ok("CALENDAR DEL LATELY")
 
 
 def test_a_broken_repository_keeps_nobody_from_the_calendars(make_inside):
@@ -1030,13 +1036,13 @@ def test_what_another_program_writes_into_after_is_waited_for(with_effects):
     with_effects.ok("SCHED DEL F")
 
 
-def test_an_import_counts_what_it_changes(with_effects):
+def test_an_import_counts_what_it_changes(quiet):
     document = {"schedules": [dict(name="I_%d" % number, scenario="J", version="-1", context="GLOBAL",
                                    rule="daily at 02:00") for number in (1, 2)]}
-    assert with_effects.import_document(document)["schedules"] == "2"
+    assert quiet.import_document(document)["schedules"] == "2"
     document["schedules"][0]["rule"] = "daily at 03:00"
-    assert with_effects.import_document(document)["schedules"] == "1"
-    assert with_effects.import_document(document)["schedules"] == "0"
+    assert quiet.import_document(document)["schedules"] == "1"
+    assert quiet.import_document(document)["schedules"] == "0"
 
 
 def test_how_late_a_session_began_is_told(make_inside, monkeypatch):
