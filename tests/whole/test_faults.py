@@ -174,11 +174,13 @@ def test_every_end_forgets_its_secret_and_is_counted(make_agent):
     assert ended_total(running) == {"DONE": 0, "WARNING": 0, "ERROR": 1, "STOPPED": 0}
 
 
-def test_what_a_due_time_replaces_is_counted_too(agent):
-    agent.import_document({"scenarios": [scenario("LONG", "sleep 300")]})
-    agent.ok("SCHED ADD S LONG -1 GLOBAL 'every 1s' -OVERLAP=stop")
-    wait_for(lambda: ended_total(agent)["STOPPED"] >= 2, "two sessions to be replaced")
-    agent.ok("SCHED OFF S")
+def test_what_a_due_time_replaces_is_counted_too(inside):
+    inside.import_document({"scenarios": [scenario("LONG", "sleep 300")]})
+    inside.ok("SCHED ADD S LONG -1 GLOBAL 'every 1s' -OVERLAP=stop")
+    for _ in range(3):
+        inside.let_pass(1)
+    wait_for(lambda: ended_total(inside)["STOPPED"] >= 2, "two sessions to be replaced")
+    inside.ok("SCHED OFF S")
 
 
 # -- a session that cannot be added leaves nothing -------------------------------------------
