@@ -866,7 +866,7 @@ def test_a_ticket_that_comes_while_its_session_still_runs_is_not_lost():
         def __init__(self, ticket, repository):
             self.number, self.ticket, self.repository = ticket.session, ticket, repository
 
-        def run_steps(self):
+        def run(self):
             begun.append(self.number)
             if len(begun) == 1:
                 queue.add(self.ticket, self.repository)
