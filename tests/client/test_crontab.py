@@ -9,7 +9,7 @@ import pytest
 
 import agent as agent_module
 from conftest import TOP, wait_for
-from support.client import objects, run
+from support.client import objects, run_client
 
 sys.path.insert(0, str(TOP / "tools"))
 
@@ -123,7 +123,7 @@ PATH=/bin:/usr/bin:/sbin:/usr/sbin
 }
 
 
-def read(text, path="nightly", is_system=None, user="me"):
+def read_crontab(text, path="nightly", is_system=None, user="me"):
     """The Crontab of a text, imported by `user`, whose home is /home/me."""
     data = text if isinstance(text, bytes) else text.encode()
     return make_crontab(path, is_system, user, "/home/me").read(data)
@@ -131,15 +131,15 @@ def read(text, path="nightly", is_system=None, user="me"):
 
 def task_of(text):
     """The task of the last entry."""
-    return read(text).entries[-1].scenario["steps"][0]["tasks"][0]
+    return read_crontab(text).entries[-1].scenario["steps"][0]["tasks"][0]
 
 
 def schedule_of(text):
     """The schedule of the last entry."""
-    return read(text).entries[-1].schedule
+    return read_crontab(text).entries[-1].schedule
 
 
-def told(crontab):
+def notes_of(crontab):
     """What is said about lines: `number reason`."""
     return ["%d %s" % (line.number, reason) for line, reason in sorted(crontab.notes)]
 
@@ -147,7 +147,7 @@ def told(crontab):
 # ---- what a line becomes ---------------------------------------------------------------------------------------------
 
 def test_an_entry_becomes_a_scenario_and_a_schedule():
-    crontab = read("# m h dom mon dow\n\n  0 2 * * mon-fri  /opt/bin/load.sh --all # tonight\n")
+    crontab = read_crontab("# m h dom mon dow\n\n  0 2 * * mon-fri  /opt/bin/load.sh --all # tonight\n")
     entry, = crontab.entries
     assert entry.line == (3, "0 2 * * mon-fri  /opt/bin/load.sh --all # tonight") and crontab.notes == []
     assert crontab.document() == {
@@ -165,13 +165,13 @@ def test_an_entry_becomes_a_scenario_and_a_schedule():
     ("A=${HOME}", "A", "$${HOME}"), ("A=50%", "A", "50%"), ("PATH=/a:/b", "PATH", "/a:/b"), ("A.b-c=1", "A.b-c", "1"),
     ("LOGNAME=you", "LOGNAME", "me"), ("USER=you", "USER", "me"), ("CRON_TZ=UTC", "CRON_TZ", "UTC")])
 def test_settings(line, name, value):
-    crontab = read(line + "\n* * * * * x\n")
+    crontab = read_crontab(line + "\n* * * * * x\n")
     assert crontab.notes == [] and len(crontab.entries) == 1
     assert task_of(line + "\n* * * * * x\n")["env"][name] == value
 
 
 def test_a_setting_holds_for_the_entries_below_it():
-    crontab = read("* * * * * a\nX=1\n* * * * * b\nX=2\n@daily X=3 c\n")
+    crontab = read_crontab("* * * * * a\nX=1\n* * * * * b\nX=2\n@daily X=3 c\n")
     environments = [entry.scenario["steps"][0]["tasks"][0]["env"] for entry in crontab.entries]
     assert [environment.get("X") for environment in environments] == [None, "1", "2"]
     assert task_of("X=2\n@daily X=3 c")["command"] == "X=3 c"
@@ -186,10 +186,10 @@ def test_settings_that_mean_something_to_cron():
     assert "timezone" not in schedule_of("CRON_TZ=Europe/Zurich\nCRON_TZ=\n* * * * * x")
     assert schedule_of("RANDOM_DELAY=5\n* * * * * x")["jitter"] == 300
     assert "jitter" not in schedule_of("RANDOM_DELAY=5\nRANDOM_DELAY=\n* * * * * x")
-    assert told(read("MAILTO=\"\"\nMAILTO=me\n* * * * * x")) == [
+    assert notes_of(read_crontab("MAILTO=\"\"\nMAILTO=me\n* * * * * x")) == [
         "2 nothing is mailed; what a command prints is kept in its session's log"]
-    crontab = read("RANDOM_DELAY=some\n* * * * * x")
-    assert told(crontab) == ["1 must be whole minutes"] and "jitter" not in crontab.entries[0].schedule
+    crontab = read_crontab("RANDOM_DELAY=some\n* * * * * x")
+    assert notes_of(crontab) == ["1 must be whole minutes"] and "jitter" not in crontab.entries[0].schedule
 
 
 @pytest.mark.parametrize("text, command, data", [
@@ -230,15 +230,15 @@ def test_rules(when, rule, others):
     ("0~30 * * * * x", "random time"), (b"* * * * * \xfcber", "is not UTF-8"), (b"A=\xff", "is not UTF-8")])
 def test_what_cannot_be_carried_over(line, reason):
     data = line if isinstance(line, bytes) else line.encode()
-    crontab = read(b"# \xfc\n" + data + b"\n* * * * * y\n")
-    note, = told(crontab)
+    crontab = read_crontab(b"# \xfc\n" + data + b"\n* * * * * y\n")
+    note, = notes_of(crontab)
     assert note.startswith("2 ") and reason in note
     assert (crontab.left_out, [entry.line.number for entry in crontab.entries]) == (1, [3])
 
 
 def test_forms_of_the_file():
     for text in ("", "\n", "# only\n\t \n", "A=1"):
-        assert read(text).document() == {"scenarios": [], "schedules": []} and not read(text).notes
+        assert read_crontab(text).document() == {"scenarios": [], "schedules": []} and not read_crontab(text).notes
     assert task_of("A=1\r\n0 0 * * * x\r\n")["env"]["A"] == "1"
     assert task_of("A=1\r\n0 0 * * * x\r\n")["command"] == "x"
     assert task_of("\ufeff \t0 0 * * *\tx  y ")["command"] == "x  y "
@@ -252,15 +252,15 @@ def test_forms_of_the_file():
     ("/etc/crontab", False, False), ("crontab", None, False), ("crontab", True, True), ("-", None, False),
     ("-", True, True), ("/etc/cron.daily/php", None, False)])
 def test_what_is_a_system_crontab(path, is_system, carried):
-    task = read("* * * * * me x y\n", path, is_system).entries[0].scenario["steps"][0]["tasks"][0]
+    task = read_crontab("* * * * * me x y\n", path, is_system).entries[0].scenario["steps"][0]["tasks"][0]
     assert task["command"] == ("x y" if carried else "me x y")
 
 
 def test_users():
-    crontab = read("1 * * * * me a\n2 * * * * you b\n3 * * * * me:wheel c\n4 * * * * me/daemon d\n5 * * * * me\n"
+    crontab = read_crontab("1 * * * * me a\n2 * * * * you b\n3 * * * * me:wheel c\n4 * * * * me/daemon d\n5 * * * * me\n"
                    "6 * * * *\n@daily me e\n", is_system=True)
     assert [entry.line.number for entry in crontab.entries] == [1, 7]
-    assert told(crontab) == [
+    assert notes_of(crontab) == [
         "%d is of user %s, and the agent does not change users" % pair
         for pair in ((2, "you"), (3, "me:wheel"), (4, "me/daemon"))] + [
             "%d is no entry: five fields or an @ word, a user, a command" % number for number in (5, 6)]
@@ -269,13 +269,13 @@ def test_users():
 @pytest.mark.parametrize("folder", ["/var/spool/cron/crontabs", "/var/spool/cron", "/var/spool/cron/tabs",
                                     "/var/cron/tabs"])
 def test_the_crontab_of_another_user(folder):
-    assert len(read("* * * * * x", folder + "/me").entries) == 1
-    assert told(read("* * * * * x", folder + "/you")) == ["1 is of user you, and the agent does not change users"]
+    assert len(read_crontab("* * * * * x", folder + "/me").entries) == 1
+    assert notes_of(read_crontab("* * * * * x", folder + "/you")) == ["1 is of user you, and the agent does not change users"]
 
 
 def test_a_user_before_the_command():
     def found(text, path="nightly", is_system=None):
-        field = read(text, path, is_system).find_user_field(("root", "me").__contains__)
+        field = read_crontab(text, path, is_system).find_user_field(("root", "me").__contains__)
         return field and "%d %s" % (field[0].number, field[1])
     assert found("A=1\n17 * * * * root cd /\n") == "2 root"
     assert found("@daily me:wheel x\n@daily root/daemon x\n") == "1 me:wheel"
@@ -302,21 +302,21 @@ def test_what_a_command_goes_by(command, name):
     assert program_of(command) == name
 
 
-def names(text, path="nightly"):
+def names_of(text, path="nightly"):
     """The names of a crontab's scenarios and schedules."""
-    entries = read(text, path).entries
+    entries = read_crontab(text, path).entries
     assert all(entry.scenario["name"] == entry.schedule["name"] == entry.schedule["scenario"] for entry in entries)
     return [entry.schedule["name"] for entry in entries]
 
 
 def test_names():
     a, b, c = ("0 %d * * * %s\n" % pair for pair in enumerate("abc"))
-    assert names(a + b) == ["nightly.a", "nightly.b"] and names(c + a + b)[1:] == names(a + b)
-    assert names(a + a + b + a) == ["nightly.a", "nightly.a-2", "nightly.b", "nightly.a-3"]
-    assert names(a + "1~2 * * * * a\n" + a) == ["nightly.a", "nightly.a-2"]
-    assert names("* * * * * a\n* * * * * a-2\n* * * * * a\n") == ["nightly.a", "nightly.a-2", "nightly.a-3"]
-    assert names(a, "-") == ["CRON.a"] and names(a, "/x/a") == ["a"] and names(a, "/x/.cron tab") == ["cron_tab.a"]
-    assert all(agent_module.check_name(name) for name in names("* * * * * " + "x" * 200, "y" * 200))
+    assert names_of(a + b) == ["nightly.a", "nightly.b"] and names_of(c + a + b)[1:] == names_of(a + b)
+    assert names_of(a + a + b + a) == ["nightly.a", "nightly.a-2", "nightly.b", "nightly.a-3"]
+    assert names_of(a + "1~2 * * * * a\n" + a) == ["nightly.a", "nightly.a-2"]
+    assert names_of("* * * * * a\n* * * * * a-2\n* * * * * a\n") == ["nightly.a", "nightly.a-2", "nightly.a-3"]
+    assert names_of(a, "-") == ["CRON.a"] and names_of(a, "/x/a") == ["a"] and names_of(a, "/x/.cron tab") == ["cron_tab.a"]
+    assert all(agent_module.check_name(name) for name in names_of("* * * * * " + "x" * 200, "y" * 200))
 
 
 # ---- crontabs as they are shipped ------------------------------------------------------------------------------------
@@ -324,7 +324,7 @@ def test_names():
 @pytest.mark.parametrize("name", sorted(SHIPPED))
 def test_a_shipped_crontab(name):
     text, carried, left_out = SHIPPED[name]
-    crontab = read(text, "/etc/" + ("" if name == "crontab" else "cron.d/") + name, user="root")
+    crontab = read_crontab(text, "/etc/" + ("" if name == "crontab" else "cron.d/") + name, user="root")
     assert " ".join(entry.schedule["name"] for entry in crontab.entries) == carried
     assert [line.number for line, reason in crontab.notes if "is of user" in reason] == list(left_out)
     assert crontab.left_out == len(left_out)
@@ -337,7 +337,7 @@ def test_shipped_crontabs_in_an_agent(agent, tmp_path):
     for name, (text, _, _) in SHIPPED.items():
         (folder / name).write_text(re.sub(r"\broot\b", USER, text))
     paths = [str(folder / name) for name in sorted(SHIPPED)]
-    result = run(agent.port, "import", "--crontab", *paths)
+    result = run_client(agent.port, "import", "--crontab", *paths)
     assert result.status == 0, result
     counts = [(len(carried.split()), len(left_out)) for _, (_, carried, left_out) in sorted(SHIPPED.items())]
     assert result.out == "".join("scenarios=%d schedules=%d left_out=%d\n" % (n, n, left) for n, left in counts)
@@ -345,7 +345,7 @@ def test_shipped_crontabs_in_an_agent(agent, tmp_path):
     rows = {row["name"]: row for row in agent.rows("SCHED LIST")}
     assert set(rows) == {name for _, carried, _ in SHIPPED.values() for name in carried.split()}
     assert [name for name, row in rows.items() if not row["next"]] == ["munin.bash"]        # @reboot
-    again = run(agent.port, "import", "--crontab", *paths)
+    again = run_client(agent.port, "import", "--crontab", *paths)
     assert again.out == re.sub("(scenarios|schedules)=[0-9]+", r"\1=0", result.out) and again.err == result.err
 
 
@@ -360,7 +360,7 @@ WORD="two  words"
 BRACED = ${HOME}
 0 2 * * * cat; pwd; echo "$WORD ${BRACED} ${NO:-none} $LOGNAME"; test "$${X}" = "$$"'{X}' && date +\\%%\\%%%%a%% b \\%%
 """ % (shell, tmp_path)
-    result = run(agent.port, "import", "--crontab", "-", input=text.encode())
+    result = run_client(agent.port, "import", "--crontab", "-", input=text.encode())
     assert (result.status, result.out, result.err) == (0, "scenarios=1 schedules=1 left_out=0\n", "")
     assert agent.ok("EXEC CRON.cat -SYNC")["status"] == "DONE"
     assert agent.log_texts(1001) == ["a", " b %", str(tmp_path), "two  words ${HOME} none " + USER, "%"]
@@ -370,7 +370,7 @@ BRACED = ${HOME}
 def test_lines_that_the_agent_refuses(agent):
     text = (b"0 1 * * * a\n61 1 * * * b\n@sometimes c\nCRON_TZ=Mars\n0 2 * * * d\nCRON_TZ=\nHOME=\n@daily e\n"
             b"HOME=/\n@daily f")
-    result = run(agent.port, "import", "--crontab", "-", "--json", input=text)
+    result = run_client(agent.port, "import", "--crontab", "-", "--json", input=text)
     assert result.status == 0 and json.loads(result.out) == {"scenarios": 2, "schedules": 2, "left_out": 4}
     found = [re.match(r"agentcli: CRON:(\d+): .*: (.+)$", line).groups() for line in result.err.splitlines()[:-1]]
     assert result.err.endswith("\nagentcli: CRON: lines left out: 4; carried over: 2\n")
@@ -382,15 +382,15 @@ def test_lines_that_the_agent_refuses(agent):
 
 def test_all_fields_are_the_agents(agent):
     text = b"CRON_TZ=UTC\nRANDOM_DELAY=5\n@reboot a\n@every_minute b\n@60 c\n@midnight d\n"
-    assert run(agent.port, "import", "--crontab", "-", input=text).out == "scenarios=4 schedules=4 left_out=0\n"
+    assert run_client(agent.port, "import", "--crontab", "-", input=text).out == "scenarios=4 schedules=4 left_out=0\n"
     wanted = {"timezone": "UTC", "jitter": 300, "keywords": "cron", "overlap": "parallel", "misfire": "skip"}
-    exported, = objects(run(agent.port, "export", "CRON.d", "--json"))[0]["schedules"]
+    exported, = objects(run_client(agent.port, "export", "CRON.d", "--json"))[0]["schedules"]
     assert {name: exported[name] for name in wanted} == wanted
 
 
 def test_a_crontab_that_has_changed(agent):
     def load(text, *options):
-        return run(agent.port, "import", "--crontab", "-", *options, input=text.encode())
+        return run_client(agent.port, "import", "--crontab", "-", *options, input=text.encode())
     assert load("0 1 * * * a 1\n0 2 * * * b\n").status == 0
     assert load("0 3 * * * a 1\n0 2 * * * b\n").out == "scenarios=0 schedules=1 left_out=0\n"       # another time only
     changed = "# more\n0 3 * * * a 2\n0 2 * * * c\n61 * * * * d\n"
@@ -409,7 +409,7 @@ def test_a_crontab_that_has_changed(agent):
 
 def test_a_dry_run_ends_as_the_import(agent):
     def load(text, *options):
-        return run(agent.port, "import", "--crontab", "-", *options, input=text.encode())
+        return run_client(agent.port, "import", "--crontab", "-", *options, input=text.encode())
     text = "0 0 30 2 * a\n61 * * * * b\n0 1 * * * c\n* * * *\nCRON_TZ=Mars\n@daily d\n"
     dry = load(text, "--dry-run", "--json")
     assert [row["name"] for row in objects(dry)[0]["schedules"]] == ["CRON.c"]
@@ -431,7 +431,7 @@ def test_a_dry_run_ends_as_the_import(agent):
 def test_from_cron_to_the_agent_under_a_hold(agent):
     """README's order: what comes due until the release is cron's, or skipped; nothing is executed twice."""
     agent.ok("HOLD")
-    assert run(agent.port, "import", "--crontab", "-", input=b"@every_second true\n").status == 0
+    assert run_client(agent.port, "import", "--crontab", "-", input=b"@every_second true\n").status == 0
     begun = time.time()
     wait_for(lambda: time.time() > begun + 1.2)
     agent.ok("RELEASE")
@@ -445,7 +445,7 @@ def test_from_cron_to_the_agent_under_a_hold(agent):
 def test_imported_again(agent):
     """A schedule is what its line says, whatever it was set to since; switched off it stays."""
     def load():
-        assert run(agent.port, "import", "--crontab", "-", input=b"0 1 * * * a\n").status == 0
+        assert run_client(agent.port, "import", "--crontab", "-", input=b"0 1 * * * a\n").status == 0
         row, = agent.rows("SCHED LIST")
         return row["enabled"], agent.ask("SCHED SHOW CRON.a")
     before = load()
@@ -461,22 +461,22 @@ def test_a_systems_crontab_taken_for_a_users(agent, tmp_path):
     path = tmp_path / "copy"
     path.write_text("SHELL=/bin/sh\n17 * * * * root cd / && x\n0 1 * * * root y z\n0 2 * * * nobodyatall x y\n")
     for options in ((), ("--dry-run",)):
-        result = run(agent.port, "import", "--crontab", str(path), *options)
+        result = run_client(agent.port, "import", "--crontab", str(path), *options)
         assert (result.status, result.out) == (2, "")
         assert result.err.startswith("agentcli: copy:2: root is a user of this host, ") and "--system yes" in result.err
         assert result.err.endswith(": 17 * * * * root cd / && x\n") and result.err.count("\n") == 1
     assert agent.rows("SCHED LIST") == []
     for system, count in (("yes", 2 * (USER == "root")), ("no", 3)):
-        found, = objects(run(agent.port, "import", "--crontab", str(path), "--system", system, "--dry-run", "--json"))
+        found, = objects(run_client(agent.port, "import", "--crontab", str(path), "--system", system, "--dry-run", "--json"))
         assert len(found["schedules"]) == count
 
 
 def test_into_another_repository(agent, tmp_path):
     agent.ok("ATTACH SECOND '%s' -CREATE" % (tmp_path / "second.db"))
-    result = run(agent.port, "import", "--crontab", "-", "--repo", "SECOND", input=b"@daily a\n")
+    result = run_client(agent.port, "import", "--crontab", "-", "--repo", "SECOND", input=b"@daily a\n")
     assert (result.status, result.err) == (0, "")
     assert [row["repository"] for row in agent.rows("SCHED LIST")] == ["SECOND"]
-    assert run(agent.port, "import", "--crontab", "-", "--repo", "NONE", input=b"@daily a\n").status == 4
+    assert run_client(agent.port, "import", "--crontab", "-", "--repo", "NONE", input=b"@daily a\n").status == 4
 
 
 # ---- without one -----------------------------------------------------------------------------------------------------
@@ -484,14 +484,14 @@ def test_into_another_repository(agent, tmp_path):
 def test_dry_run(tmp_path):
     path = tmp_path / "nightly"
     path.write_text("0 2 * * * load\n* * * *\n")
-    result = run(1, "import", "--crontab", str(path), "--dry-run")
+    result = run_client(1, "import", "--crontab", str(path), "--dry-run")
     assert result.status == 0
     unchecked, *others = result.err.splitlines()
     assert unchecked.startswith("agentcli: the rules are not checked, which the agent does at the import: cannot conn")
     assert others == ["agentcli: nightly:2: is no entry: five fields or an @ word, a command: * * * *",
                       "agentcli: nightly: lines left out: 1; carried over: 1"]
     assert [row["name"] for row in json.loads(result.out)["scenarios"]] == ["nightly.load"]
-    document, = objects(run(1, "import", "--crontab", str(path), "--dry-run", "--json"))
+    document, = objects(run_client(1, "import", "--crontab", str(path), "--dry-run", "--json"))
     assert document == json.loads(result.out)
     task = document["scenarios"][0]["steps"][0]["tasks"][0]
     assert task["cwd"] == os.path.expanduser("~") and task["env"]["LOGNAME"] == USER
@@ -501,6 +501,6 @@ def test_dry_run(tmp_path):
     (("--system", "yes", "x"), "is for --crontab"), (("--crontab", "--system", "maybe", "x"), "yes or no"),
     (("--crontab", "no such file"), "cannot read 'no such file'"), (("--crontab",), "FILE... is missing")])
 def test_usage(words, reason):
-    result = run(1, "import", *words)
+    result = run_client(1, "import", *words)
     assert (result.status, result.out) == (2, "") and reason in result.err
-    assert run(1, "import", "--crontab", "-").status == 3
+    assert run_client(1, "import", "--crontab", "-").status == 3
