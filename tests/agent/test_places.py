@@ -348,7 +348,7 @@ def test_what_another_agent_puts_in_the_place_of_one_is_followed(inside):
     assert no_wal_of(inside.folder / "two.db") and owners() == ["repository WORKREP", "repository three"]
 
 
-def test_one_detached_elsewhere_that_is_still_open_here_is_not_attached_beside_itself(inside, opened):
+def test_one_detached_elsewhere_that_is_still_open_here_is_not_attached_beside_itself(inside, opened_paths):
     inside.ok("ATTACH two two.db -CREATE")
     agent = inside.agent
     session = inside.ok("EXEC HELLO -REPO=two -AT=2099-01-01")["session"]
@@ -357,7 +357,7 @@ def test_one_detached_elsewhere_that_is_still_open_here_is_not_attached_beside_i
     os.link(str(inside.folder / "two.db"), str(inside.folder / "other.db"))
     for request in ("two two.db", "again two.db", "again ./two.db", "again other.db"):
         assert inside.err("ATTACH %s" % request) == "EXISTS"
-    assert opened.count(str(inside.folder / "two.db")) == 1 and owners().count("repository two") == 1
+    assert opened_paths.count(str(inside.folder / "two.db")) == 1 and owners().count("repository two") == 1
     assert inside.ok("ATTACH three three.db -CREATE")["id"] == "3"
     inside.ok("STOP %s" % session)
     agent.places.follow_master()
