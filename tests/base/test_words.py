@@ -166,7 +166,7 @@ def test_other_letters_are_no_capitals_of_ascii():
 
 @pytest.mark.parametrize("line, named", [
     ("PING x", '"x"'), ("EXEC", "SCENARIO"), ("EXEC A 1 C d", '"d"'), ("STOP", "SESSION"), ("STOP 1 2", '"2"'),
-    ("EXEC A -NOPE", '"-NOPE"'), ("EXEC A -NOPE=1", '"-NOPE=..."'), ("PING -JSON=yes", '"-JSON=..."'),
+    ("EXEC A -NOPE", '"-NOPE"'), ("EXEC A -NOPE=1", '"-NOPE=..."'), ("PING -JSON=yes", '"-JSON=yes"'),
     ("EXEC A -SYNC -SYNC=1", '"-SYNC=1"'), ("EXEC A -LEVEL=1 -level=1", '"-level=1"'),
     ("STOP 1001 -IMMEDIATE=yes", '"-IMMEDIATE=yes"'), ("EXEC A -NAME", '"-NAME"'),
     ("EXEC A -LEVEL=6", '"-LEVEL=6"'), ("EXEC A -LEVEL=-1", '"-LEVEL=-1"'), ("EXEC A -LEVEL=", '"-LEVEL="'),
