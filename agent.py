@@ -145,6 +145,8 @@ Sections, each using only those above it:
     protocol/verbs            The verbs on sessions, definitions, repositories and the agent itself.
     server/peer               Who is at the other end of a loopback connection, as the kernel knows
                               it.
+    server/port               Whose the port is, from before the agent begins anything until it
+                              listens.
     server/server             The port: connections, bounded lines, and replies as fast as they are
                               taken.
     main                      The command line, signals, and the order of start and stop.
@@ -14992,6 +14994,7 @@ LOOPBACK_IFINDEX = 1
 CONNECTED_STATES = frozenset((1, 4, 5, 8, 9, 11))
 # linux/highuid.h: how a user namespace shows every user that it does not map
 OVERFLOW_UID = 65534
+NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 MAPPED_PREFIX = bytes(10) + b"\xff\xff"
 # state (hex), uid, inode: net/ipv4/tcp_ipv4.c
 PROC_ROW = r"^ *\d+: (?:%s) (\w\w) \S+ \S+ \S+ +(\d+) +\d+ (\d+) "
@@ -15030,22 +15033,28 @@ def find_peer_uid(connection):
     answer must still show our own end, by inode: until then nobody else could be connected to it.
     The inode also tells this network namespace from others.
     """
+    try:
+        return ask_peer_uid(connection)
+    except (OSError, ValueError, struct.error):
+        return None
+
+
+def ask_peer_uid(connection):
+    """`find_peer_uid`, which raises what keeps the kernel from being asked: OSError, ValueError,
+    struct.error."""
     if (not sys.platform.startswith("linux")
             or connection.family not in (socket.AF_INET, socket.AF_INET6)):
         return None
-    try:
-        client, own = [(find_packed_loopback(name[0]), name[1])
-                       for name in (connection.getpeername(), connection.getsockname())]
-        if client[0] is None or own[0] is None:
-            return None
-        inode = os.fstat(connection.fileno()).st_ino
-        for list_owners in (list_owners_by_netlink, list_owners_by_proc):
-            owners = list_owners(client, own)
-            # otherwise this source does not see our sockets
-            if [owner[1] for owner in owners[1]] == [inode]:
-                return choose_uid(owners[0]) if list_owners(client, own) == owners else None
-    except (OSError, ValueError, struct.error):
-        pass
+    client, own = [(find_packed_loopback(name[0]), name[1])
+                   for name in (connection.getpeername(), connection.getsockname())]
+    if client[0] is None or own[0] is None:
+        return None
+    inode = os.fstat(connection.fileno()).st_ino
+    for list_owners in (list_owners_by_netlink, list_owners_by_proc):
+        owners = list_owners(client, own)
+        # otherwise this source does not see our sockets
+        if [owner[1] for owner in owners[1]] == [inode]:
+            return choose_uid(owners[0]) if list_owners(client, own) == owners else None
     return None
 
 
@@ -15066,12 +15075,15 @@ def list_owners_by_netlink(client, own):
     two lists of (uid, inode).
 
     Both empty where netlink is refused or lacks tcp_diag (the kernel says ENOENT then, as for an
-    end not found). A socket for each call: no stale answers, no lock; it costs 10 us.
+    end not found). OSError when no descriptor is free. A socket for each call: no stale answers,
+    no lock; it costs 10 us.
     """
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as netlink:
             return ask_netlink(netlink, client, own), ask_netlink(netlink, own, client)
-    except (OSError, AttributeError):
+    except (OSError, AttributeError) as error:
+        if getattr(error, "errno", None) in NO_DESCRIPTOR:
+            raise
         return [], []
 
 
@@ -15144,7 +15156,59 @@ def has_left(connection):
         return False
     except OSError:
         return True
-    return sys.platform.startswith("linux") and find_peer_uid(connection) is None
+    try:
+        return sys.platform.startswith("linux") and ask_peer_uid(connection) is None
+    except OSError as error:
+        return error.errno not in NO_DESCRIPTOR
+
+
+# ======================================================================================
+# server/port.py
+# Whose the port is, from before the agent begins anything until it listens.
+# ======================================================================================
+
+IS_LINUX = sys.platform.startswith("linux")
+# What lets a port be taken although ends of old connections to it are kept for a minute. With
+# SO_REUSEADDR Linux lets any user bind it a second time until one listens; with SO_REUSEPORT only
+# the same user, and old ends that had it too are no hindrance (net/ipv4/inet_connection_sock.c,
+# inet_bind_conflict). Elsewhere SO_REUSEADDR allows no second one.
+SHARING = socket.SO_REUSEPORT if IS_LINUX else socket.SO_REUSEADDR
+_CREDENTIALS = struct.Struct("3i")          # struct ucred: pid, uid, gid (unix(7))
+
+
+def claim_port(host, port):
+    """A socket that no second agent of this user can have while this one has the port, which he
+    could share; None elsewhere, and where a stranger has its name. OSError: there is another."""
+    if not IS_LINUX:
+        return None
+    name, claim = "\0agent.py:%s:%d" % (host, port), socket.socket(socket.AF_UNIX)
+    try:
+        claim.bind(name)
+        claim.listen(128)               # so that others can ask whose it is
+        return claim
+    except OSError as error:
+        claim.close()
+        if error.errno != errno.EADDRINUSE or find_name_owner(name) in (os.getuid(), 0):
+            raise
+    log.warning("another user has taken the name by which agents of one user know each other")
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        if probe.connect_ex((host, port)) == 0:
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    return None
+
+
+def find_name_owner(name):
+    """The uid of the process that listens on an abstract UNIX socket; None when nobody does, or he
+    lets nobody ask."""
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.setblocking(False)
+        try:
+            caller.connect(name)
+            credentials = caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED,
+                                            _CREDENTIALS.size)
+        except OSError:
+            return None
+    return _CREDENTIALS.unpack(credentials)[1]
 
 
 # ======================================================================================
@@ -15154,6 +15218,9 @@ def has_left(connection):
 # Thread server: accepts connections; ends at Server.close().
 # Thread client N: serves one connection; ends with it, or at Server.close().
 # ======================================================================================
+
+NO_FILES = "the host lets the agent open no more files for connections (ulimit -n)"
+
 
 def check_host(host):
     """Until there are users and TLS only loopback is served: CannotStart for all else."""
@@ -15177,25 +15244,13 @@ def notify_systemd():
             notify.sendall(b"READY=1")
 
 
-def claim_port(host, port):
-    """A socket that no second agent can have while this one has bound the port but does not listen
-    yet (Linux lets both bind then); None elsewhere. OSError."""
-    if not sys.platform.startswith("linux"):
-        return None
-    claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        claim.bind("\0agent.py:%s:%d" % (host, port))
-    except OSError:
-        claim.close()
-        raise
-    return claim
-
-
 class Lines:
-    """The lines that come in by a connection, bounded, and what of them is here already."""
+    """The lines that come in by a connection, bounded, and what of them is here already. With
+    `line_s` a line may take so many seconds."""
 
-    def __init__(self, connection):
+    def __init__(self, connection, line_s=None):
         self._connection, self._data, self._is_over = connection, bytearray(), False
+        self._line_s = line_s
 
     @property
     def has_next(self):
@@ -15208,7 +15263,7 @@ class Lines:
         find_limit(its first bytes) gives the most bytes that it may have; of one that is longer
         no more is read.
         """
-        searched = 0
+        searched, begun = 0, time.monotonic()
         while True:
             end = self._data.find(b"\n", searched)
             size = len(self._data) if end < 0 else end
@@ -15223,9 +15278,13 @@ class Lines:
             if self._is_over:
                 return None
             searched = size
+            if self._line_s is not None:
+                self._connection.settimeout(max(0.001, begun + self._line_s - time.monotonic()))
             received = self._connection.recv(65536)
             self._is_over = not received
             self._data += received
+        if self._line_s is not None:
+            self._connection.settimeout(self._line_s)
         line = bytes(self._data[:end])
         del self._data[:end + 1]
         return line[:-1] if line.endswith(b"\r") else line
@@ -15244,7 +15303,8 @@ class Handler(socketserver.BaseRequestHandler):
             is_import = start.upper().split()[:1] == [b"IMPORT"]
             return MAX_IMPORT_LINE if is_import and conversation.is_administrator \
                 else self.server.max_line
-        lines, replies, rest = Lines(self.request), [], LINGER
+        lines = Lines(self.request, None if conversation.is_administrator else STRANGER_S)
+        replies, rest = [], LINGER
         while not conversation.is_over:
             if replies and not (lines.has_next and len(replies) < MAX_BATCH):
                 self._send(replies)     # the client waits for them
@@ -15301,22 +15361,29 @@ def encode(lines):
 
 class Server(socketserver.ThreadingTCPServer):
     """Listens on the agent's port, a thread a connection. It is bound early, so that a taken port
-    is told before anything is touched, and listens last."""
-    allow_reuse_address = True
+    is told before anything is touched, and listens last.
+
+    Who is at the other end is asked when a connection is accepted. Those whom the agent does not
+    know have a tenth of `max_connections` for themselves, and count against nobody else's. Nobody
+    gets a descriptor of the last ones, from `max_files` on: the agent needs them itself.
+    """
     daemon_threads = True
     block_on_close = False
     request_queue_size = 512
 
-    def __init__(self, agent, host, port, max_connections, max_line):
-        self._agent, self.max_line = agent, max_line
-        self._max_connections = max_connections
-        self._connections = set()
-        self._strangers = set()             # those of nobody that the agent knows: a tenth
-        self._lock = threading.Lock()
+    def __init__(self, agent, host, port, max_connections, max_line, max_files=None):
+        self._agent, self.max_line, self._max_files = agent, max_line, max_files
+        self._max_owners = max_connections
+        self._max_strangers = max(1, min(max_connections, max_files or max_connections) // 10)
+        self._connections = {}              # connection -> uid at its other end, or None
+        self._strangers = set()             # those of nobody that the agent knows
+        self._lock = threading.Lock()       # guards these two
         self._thread = self._claim = None
+        self._spare = os.open(os.devnull, os.O_RDONLY)      # for an answer when none is free
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__((host, port), Handler, bind_and_activate=False)
         try:
+            self.socket.setsockopt(socket.SOL_SOCKET, SHARING, 1)
             self.server_bind()
             self._claim = claim_port(host, self.port)
         except OSError as error:
@@ -15329,27 +15396,77 @@ class Server(socketserver.ThreadingTCPServer):
         """The port it has."""
         return self.server_address[1]
 
+    @property
+    def connection_count(self):
+        """How many connections are open."""
+        return len(self._connections)
+
     def listen(self):
         """Serves from now on, in a thread of its own."""
         self.server_activate()
-        self._agent.connections = lambda: len(self._connections)
+        self._agent.connections = lambda: self.connection_count
         self._thread = threading.Thread(target=self.serve_forever, name="server", daemon=True)
         self._thread.start()
+
+    # -- who comes in ------------------------------------------------------------------
 
     def get_request(self):
         try:
             return super().get_request()
-        except OSError:                 # no file descriptor is free: do not spin
-            time.sleep(0.05)
+        except OSError:                 # no file descriptor is free
+            if not self._turn_away():
+                time.sleep(0.05)        # do not spin
             raise
 
+    def _turn_away(self):
+        """Answers a connection that there is no descriptor for, by way of the spare one; whether
+        that was possible."""
+        is_answered = False
+        with contextlib.suppress(OSError):      # another thread was faster, or nobody is there
+            if self._spare is not None:
+                os.close(self._spare)
+                self._spare = None
+                connection, _ = self.socket.accept()
+                _say_busy(connection, NO_FILES)
+                connection.close()
+                is_answered = True
+            self._spare = os.open(os.devnull, os.O_RDONLY)
+        return is_answered
+
     def verify_request(self, request, client_address):
+        uid = find_peer_uid(request)
         with self._lock:
-            if len(self._connections) < self._max_connections:
-                self._connections.add(request)
+            reason = self._find_limit(request, self._is_owner(uid))
+            if reason is None:
+                self._connections[request] = uid
+                if not self._is_owner(uid):
+                    self._strangers.add(request)
                 return True
-        self._say_busy(request, self._max_connections)
+        _say_busy(request, reason)
         return False
+
+    def _find_limit(self, request, is_owner):
+        """The limit that keeps a connection out, in words, or None."""
+        count, limit = len(self._strangers), self._max_strangers
+        if is_owner:
+            count, limit = len(self._connections) - count, self._max_owners
+        if count >= limit:
+            return "%d connections are open, the limit" % limit
+        # a new descriptor has the lowest number that is free
+        if self._max_files is not None and request.fileno() >= self._max_files:
+            return NO_FILES
+        return None
+
+    @staticmethod
+    def _is_owner(uid):
+        return uid is not None and uid in (0, os.getuid())
+
+    def process_request(self, request, client_address):
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:
+            _say_busy(request, "the host has no thread for a further connection")
+            self.shutdown_request(request)
 
     def process_request_thread(self, request, client_address):
         threading.current_thread().name = "client %d" % request.fileno()
@@ -15357,37 +15474,20 @@ class Server(socketserver.ThreadingTCPServer):
 
     def shutdown_request(self, request):
         with self._lock:
-            self._connections.discard(request)
+            self._connections.pop(request, None)
             self._strangers.discard(request)
         super().shutdown_request(request)
 
     def handle_error(self, request, client_address):
         log.exception("connection")
 
-    @staticmethod
-    def _say_busy(connection, limit):
-        with contextlib.suppress(OSError):
-            connection.settimeout(0.0)
-            connection.sendall(b"ERR BUSY %d connections are open, the limit\n" % limit)
-
     def conversation(self, connection):
-        """The Conversation of a connection, by the kernel's word on its other end: asked before
-        a byte of it is read, in its own thread, as /proc takes some 10 ms where netlink is not."""
-        uid = find_peer_uid(connection)
-        if uid is not None and uid in (0, os.getuid()):
+        """The Conversation of a connection, by the kernel's word on its other end."""
+        uid = self._connections.get(connection)
+        if self._is_owner(uid):
             return Conversation(self._agent, ADMINISTRATOR, "uid %d" % uid,
                                 functools.partial(has_left, connection))
-        connection.settimeout(STRANGER_S)
-        limit = max(1, self._max_connections // 10)
-        with self._lock:
-            self._strangers.add(connection)
-            is_one_too_many = len(self._strangers) > limit
-        conversation = Conversation(self._agent, None, "uid %s" % ("unknown" if uid is None
-                                                                   else uid))
-        if is_one_too_many:
-            self._say_busy(connection, limit)
-            conversation.is_over = True
-        return conversation
+        return Conversation(self._agent, None, "uid %s" % ("unknown" if uid is None else uid))
 
     def close(self, within_s=5.0):
         """Ends the connections once the requests under way have their reply."""
@@ -15409,6 +15509,20 @@ class Server(socketserver.ThreadingTCPServer):
             while self._connections and time.monotonic() < until:
                 time.sleep(0.005)
             until += within_s
+
+    def server_close(self):
+        super().server_close()
+        if self._spare is not None:
+            os.close(self._spare)
+            self._spare = None
+
+
+def _say_busy(connection, reason):
+    """Tells a connection that it is one too many."""
+    with contextlib.suppress(OSError):
+        connection.settimeout(0.0)
+        connection.sendall(("ERR BUSY %s\n" % reason).encode())
+        connection.recv(65536)          # unread, what it has sent would cut the answer
 
 
 # ======================================================================================
@@ -15532,8 +15646,9 @@ def _say(text):
     return EXIT_CANNOT_START
 
 
-def serve(settings, clock):
-    """Runs an agent to its end -> exit code. CannotStart."""
+def serve(settings, clock, max_files):
+    """Runs an agent to its end -> exit code. No connection gets the descriptors from `max_files`
+    on, where that is not None. CannotStart."""
     address = check_host(settings.host)
     folder = os.path.dirname(os.path.abspath(settings.master))
     if not os.path.exists(settings.master) and not settings.is_creating:
@@ -15543,7 +15658,8 @@ def serve(settings, clock):
     lock = NameLock(settings.master, settings.name).take()
     try:
         agent = Agent(settings, clock)
-        server = Server(agent, address, settings.port, settings.max_connections, settings.max_line)
+        server = Server(agent, address, settings.port, settings.max_connections, settings.max_line,
+                        max_files)
         lock.note("pid %d on %s:%d since %s" % (
             os.getpid(), address, server.port, local_iso(clock.now())))
         run_to_end(agent, server, address)
@@ -15587,15 +15703,21 @@ def run_to_end(agent, server, address):
 
 
 def raise_file_limit(settings):
-    """Files and sockets that its own limits may need, as far as the host allows."""
-    wanted = settings.max_connections + 4 * (settings.max_sessions or 64) + 200
+    """Files and sockets that its own limits may need, as far as the host allows -> the descriptor
+    from which on they are kept back for what is no connection, or None."""
+    own = 4 * (settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1)) + 200
+    wanted = own + settings.max_connections + settings.max_connections // 10
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return None
     most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < most:
+    if soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    most = max(soft, most)
     if most < wanted:
         log.warning("the host allows %d open files; the limits on connections and sessions may "
                     "need %d (ulimit -n)", most, wanted)
+    return most - min(own, most // 2)
 
 
 def main(arguments=None, clock=None):
@@ -15611,8 +15733,7 @@ def main(arguments=None, clock=None):
     try:
         if settings.files:
             return import_files(settings, clock)
-        raise_file_limit(settings)
-        return serve(settings, clock)
+        return serve(settings, clock, raise_file_limit(settings))
     except AgentError as error:
         return _say(error.message)
     except OSError as error:

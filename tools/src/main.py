@@ -10,7 +10,7 @@ import resource
 import signal
 import sys
 
-from .base.vocabulary import EXIT_CANNOT_START, EXIT_OK, EXIT_USAGE, WAKE
+from .base.vocabulary import EXIT_CANNOT_START, EXIT_OK, EXIT_USAGE, SESSIONS_PER_CORE, WAKE
 from .base.options import COMMAND_OPTIONS
 from .base.errors import AgentError, CannotStart, NotFound
 from .base.program import VERSION, log, program_path, start_over_lean
@@ -145,8 +145,9 @@ def _say(text):
     return EXIT_CANNOT_START
 
 
-def serve(settings, clock):
-    """Runs an agent to its end -> exit code. CannotStart."""
+def serve(settings, clock, max_files):
+    """Runs an agent to its end -> exit code. No connection gets the descriptors from `max_files`
+    on, where that is not None. CannotStart."""
     address = check_host(settings.host)
     folder = os.path.dirname(os.path.abspath(settings.master))
     if not os.path.exists(settings.master) and not settings.is_creating:
@@ -156,7 +157,8 @@ def serve(settings, clock):
     lock = NameLock(settings.master, settings.name).take()
     try:
         agent = Agent(settings, clock)
-        server = Server(agent, address, settings.port, settings.max_connections, settings.max_line)
+        server = Server(agent, address, settings.port, settings.max_connections, settings.max_line,
+                        max_files)
         lock.note("pid %d on %s:%d since %s" % (
             os.getpid(), address, server.port, local_iso(clock.now())))
         run_to_end(agent, server, address)
@@ -200,15 +202,21 @@ def run_to_end(agent, server, address):
 
 
 def raise_file_limit(settings):
-    """Files and sockets that its own limits may need, as far as the host allows."""
-    wanted = settings.max_connections + 4 * (settings.max_sessions or 64) + 200
+    """Files and sockets that its own limits may need, as far as the host allows -> the descriptor
+    from which on they are kept back for what is no connection, or None."""
+    own = 4 * (settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1)) + 200
+    wanted = own + settings.max_connections + settings.max_connections // 10
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return None
     most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < most:
+    if soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    most = max(soft, most)
     if most < wanted:
         log.warning("the host allows %d open files; the limits on connections and sessions may "
                     "need %d (ulimit -n)", most, wanted)
+    return most - min(own, most // 2)
 
 
 def main(arguments=None, clock=None):
@@ -224,8 +232,7 @@ def main(arguments=None, clock=None):
     try:
         if settings.files:
             return import_files(settings, clock)
-        raise_file_limit(settings)
-        return serve(settings, clock)
+        return serve(settings, clock, raise_file_limit(settings))
     except AgentError as error:
         return _say(error.message)
     except OSError as error:
