@@ -134,6 +134,8 @@ Sections, each using only those above it:
     agent/exchange            Definitions in and out: import with all its checks, and export.
     agent/agent               The agent: its life cycle, and what it can do in domain words.
     agent/figures             How the agent is, in figures: PING and METRICS.
+    agent/logwriter           The agent's own log, which stops nothing: whoever logs hands a line
+                              over and goes on.
     protocol/table            The verb table: a function for each form of a request, and the check
                               of one against it.
     protocol/lines            The lines of replies, filled by the table of their fields.
@@ -164,6 +166,8 @@ Threads, and what ends each:
     repository NAME   the owner; opens the repository, takes it over, looks at it, cleans it and
     keeper            does what is due of it; ends at Keeper.stop().
     follow-ups        does what commits bring about; ends at Inbox.close().
+    log               writes the lines; ends at LogWriter.close(), or with the program when nobody
+                      reads.
     server            accepts connections; ends at Server.close().
     client N          serves one connection; ends with it, or at Server.close().
     MainThread        waits for a signal or SHUTDOWN, then stops the others in order.
@@ -1202,6 +1206,16 @@ def program_command(*flags):
     """The words that run this program again, with these flags of Python; its arguments go behind
     them. The process must have the descriptor of open_code()."""
     return [sys.executable] + list(flags) + ["-c", BOOT, str(open_code()), program_path()]
+
+
+def keep_standard_descriptors():
+    """Opens those of 0, 1 and 2 that are closed, so that no other file gets their numbers: what is
+    printed would go there."""
+    descriptor = os.open(os.devnull, os.O_RDWR)
+    while descriptor <= 2:
+        os.set_inheritable(descriptor, True)
+        descriptor = os.open(os.devnull, os.O_RDWR)
+    os.close(descriptor)
 
 
 def start_over_lean():
@@ -12609,6 +12623,115 @@ def metrics(agent):
 
 
 # ======================================================================================
+# agent/logwriter.py
+# The agent's own log, which stops nothing: whoever logs hands a line over and goes on.
+#
+# Thread log: writes the lines; ends at LogWriter.close(), or with the program when nobody reads.
+# ======================================================================================
+
+MAX_LINES = 10000       # that wait for a reader
+CLOSE_S = 2.0           # how long the end of the program waits for one
+
+
+class LogWriter(logging.Handler):
+    """Writes lines to a descriptor; without one (None) there is no log.
+
+    What cannot be written is dropped and counted, and how much that was is told as soon as
+    something can be written again.
+    """
+
+    def __init__(self, descriptor):
+        super().__init__()
+        self.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(message)s"))
+        self._descriptor = descriptor
+        self._changed = threading.Condition()   # guards all that follows
+        self._lines, self._lost = [], 0         # that wait; that could not be written
+        self._is_cut = self._is_failing = False     # the last line ends in its middle; was lost
+        self._is_closing = descriptor is None
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    @property
+    def lost_count(self):
+        """How many lines could not be written, and were not told of yet."""
+        return self._lost
+
+    def emit(self, record):
+        """Hands over an entry."""
+        try:
+            self.say(self.format(record))
+        except Exception:           # as logging.Handler wants it
+            self.handleError(record)
+
+    def say(self, line):
+        """Hands over a line without its end; waits for nothing."""
+        with self._changed:
+            if len(self._lines) >= MAX_LINES or self._is_closing:
+                self._lost += 1
+            else:
+                self._lines.append(line)
+                self._changed.notify()
+
+    def close(self):
+        """Writes what there is, as far as somebody reads it."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify()
+        self._thread.join(CLOSE_S)
+        super().close()
+
+    def _run(self):
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._lines or self._is_closing
+                                       or self._lost and not self._is_failing)
+                if self._is_closing and not self._lines:
+                    return
+                lines, self._lines = self._lines, []
+            for line in lines or [None]:
+                self._write(line)
+
+    def _write(self, line):
+        """Writes a line, or None: only how many were lost."""
+        with self._changed:
+            lost = self._lost
+        texts = [] if line is None else [line]
+        if lost:
+            texts.insert(0, "%d lines of the log could not be written" % lost)
+        data = "\n".join(([""] if self._is_cut else []) + texts + [""])
+        data = data.encode("utf-8", "backslashreplace")
+        try:
+            while data:
+                size = os.write(self._descriptor, data)
+                self._is_cut, data = not data[:size].endswith(b"\n"), data[size:]
+            self._is_failing = False
+        except OSError:
+            self._is_failing = True
+        with self._changed:
+            if not self._is_failing:
+                self._lost -= lost
+            elif line is not None:
+                self._lost += 1
+
+
+class LineFormatter(logging.Formatter):
+    """An entry of the log is one line without control characters, whatever stands in a path or a
+    name; only a traceback has more lines, which are indented."""
+
+    def format(self, record):
+        """The text of an entry."""
+        text = super().format(record)
+        has_lines = record.exc_info or "\n" in str(record.msg)
+        lines = text.split("\n") if has_lines else [text]
+        return "\n  ".join(show_controls(line) for line in lines)
+
+
+def show_controls(text):
+    """A text with its control characters and what else is not printable as \\xNN or \\uNNNN."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+# ======================================================================================
 # protocol/table.py
 # The verb table: a function for each form of a request, and the check of one against it.
 # ======================================================================================
@@ -15584,22 +15707,31 @@ def _between(low, high):
 
 
 def start_logging():
-    """The agent's own log: stderr, a line an entry; a broken stderr stops nothing."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
-    logging.raiseExceptions = False
+    """The agent's own log, on stderr -> its LogWriter."""
+    writer = LogWriter(None if sys.stderr is None else sys.stderr.fileno())
+    log.addHandler(writer)
+    log.setLevel(logging.INFO)
+    return writer
 
 
-def import_files(settings, clock):
+def import_files(settings, clock, writer):
     """--import: exit code 0, or 1 with the faults on stderr; takes no lock. CannotStart."""
     if settings.is_creating:
         make_folder(os.path.dirname(os.path.abspath(settings.master)))
     master = open_master(settings, clock)
     with contextlib.closing(master.db):
-        is_done = all(_import_file(master, path, settings, clock) for path in settings.files)
+        is_done = all(_import_file(master, path, settings, clock, writer)
+                      for path in settings.files)
+    reason = _print()
+    if reason is not None:
+        writer.say(tell_failure("what was imported could not be told: %s" % os.strerror(reason)))
     return EXIT_OK if is_done else EXIT_CANNOT_START
 
 
-def _import_file(master, path, settings, clock):
+def _import_file(master, path, settings, clock, writer):
+    """Imports one file, and tells what came of it -> whether it was imported."""
+    def tell(text):
+        writer.say(tell_failure("%s: %s" % (path, text)))
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
@@ -15614,39 +15746,68 @@ def _import_file(master, path, settings, clock):
             document, counts = import_into(master, repository, text, settings.name,
                                            clock.now(), settings.replace)
     except AgentError as error:
-        for place, reason in error.faults:
-            _say("%s: %s: %s" % (path, place, reason))
-        _say("%s: %s" % (path, error.message))
+        for fault in error.faults:
+            tell("%s: %s" % fault)
+        tell(error.message)
     except (OSError, UnicodeDecodeError) as error:
-        _say("%s: %s" % (path, getattr(error, "strerror", None) or "is not UTF-8"))
+        tell(getattr(error, "strerror", None) or "is not UTF-8")
     else:
-        for place, reason in document.list_warnings():
-            _say("%s: %s: %s" % (path, place, reason))
-        print("%s: %d scenarios and %d schedules imported" % ((path,) + counts))
+        for warning in document.list_warnings():
+            tell("%s: %s" % warning)
+        _print("%s: %d scenarios and %d schedules imported\n"
+               % ((show_controls(path),) + counts))
         return True
     return False
 
 
 def print_manual(topic):
-    """--manual: exit code 0, or 2 for a topic that there is not."""
+    """--manual: exit code 0, or 2 for a topic that there is not, or 1 for a full disk."""
     try:
         text = make_manual(topic)
     except NotFound as error:
-        _say(error.message)
-        return EXIT_USAGE
+        return _complain(error.message, EXIT_USAGE)
+    reason = _print(text)
+    if reason in (None, errno.EPIPE):       # whoever reads it may have read enough
+        return EXIT_OK
+    return _complain("the manual cannot be written: %s" % os.strerror(reason), EXIT_CANNOT_START)
+
+
+def _complain(text, code):
+    """Tells on stderr what is wrong, as far as that can be -> this exit code."""
+    with contextlib.suppress(OSError):
+        if sys.stderr is not None:
+            print(tell_failure(text), file=sys.stderr)
+    return code
+
+
+def tell_failure(text):
+    """The line that says why the program ends, or what it has not done."""
+    return "agent.py: %s" % show_controls(text)
+
+
+def _print(text=""):
+    """Prints a text, and what could not be printed before -> the errno of what keeps it from
+    that, or None. It stops nothing."""
     try:
-        print(text, end="", flush=True)
-    except BrokenPipeError:             # whoever reads it has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    return EXIT_OK
+        if sys.stdout is not None:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+    except OSError as error:
+        return error.errno
+    return None
 
 
-def _say(text):
-    print("agent.py: %s" % text, file=sys.stderr)
-    return EXIT_CANNOT_START
+def settle_streams():
+    """What cannot be printed is given up, so that the end of the interpreter does not fail."""
+    for stream, descriptor in ((sys.stdout, 1), (sys.stderr, 2)):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
-def serve(settings, clock, max_files):
+def serve(settings, clock, max_files, writer):
     """Runs an agent to its end -> exit code. No connection gets the descriptors from `max_files`
     on, where that is not None. CannotStart."""
     address = check_host(settings.host)
@@ -15662,7 +15823,7 @@ def serve(settings, clock, max_files):
                         max_files)
         lock.note("pid %d on %s:%d since %s" % (
             os.getpid(), address, server.port, local_iso(clock.now())))
-        run_to_end(agent, server, address)
+        run_to_end(agent, server, address, writer)
         log.info("stopped")
     finally:
         lock.release()
@@ -15672,7 +15833,7 @@ def serve(settings, clock, max_files):
     return EXIT_OK
 
 
-def run_to_end(agent, server, address):
+def run_to_end(agent, server, address, writer):
     """Starts the agent, listens, and waits until it is to stop."""
     wake_out, wake_in = os.pipe()
     os.set_blocking(wake_in, False)
@@ -15688,8 +15849,8 @@ def run_to_end(agent, server, address):
         agent.start(address, server.port)
         server.listen()
         ready = "agent %s ready on %s:%d" % (agent.name, address, server.port)
-        print("%s version=%s repositories=%s" % (ready, VERSION, ping(agent)["repositories"]),
-              file=sys.stderr, flush=True)
+        writer.say("%s version=%s repositories=%s" % (ready, VERSION,
+                                                      ping(agent)["repositories"]))
         notify_systemd()
         agent.run_until_stopped(wake_out, wake)
     finally:
@@ -15727,19 +15888,26 @@ def main(arguments=None, clock=None):
         return print_manual(" ".join(settings.manual))
     if settings.task is not None:
         return run_helper(settings.task)
-    start_logging()
     if settings.spool is not None:
         return run_minder(settings.spool)
+    writer = start_logging()
     try:
         if settings.files:
-            return import_files(settings, clock)
-        return serve(settings, clock, raise_file_limit(settings))
+            return import_files(settings, clock, writer)
+        return serve(settings, clock, raise_file_limit(settings), writer)
     except AgentError as error:
-        return _say(error.message)
+        writer.say(tell_failure(error.message))
     except OSError as error:
-        return _say(start_error(error))
+        writer.say(tell_failure(start_error(error)))
+    finally:
+        writer.close()
+    return EXIT_CANNOT_START
 
 
 if __name__ == "__main__":
+    keep_standard_descriptors()
     start_over_lean()
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    finally:
+        settle_streams()
