@@ -794,7 +794,6 @@ HEARTBEAT_S = 10.0
 YIELD_S = 0.2           # how long a session's begin gives way to requests that wait for their OK
 YIELD_REQUESTS = 3      # as many at once make it give way
 FLOOD_S = 0.05          # and so long after they did
-FOLLOW_S = 0.05         # between two looks for new lines of a log
 ATTACH_S = 2.0          # between tries to attach a repository, and looks at one's health
 CLEAN_S = 60.0          # between two cleanings
 
@@ -5932,6 +5931,17 @@ class Sessions:
             raise NotFound("no session %d in repository %s" % (session, self._name))
         return row
 
+    @staticmethod
+    def list_ended(connection, sessions):
+        """The numbers of those among these sessions that have ended."""
+        ended = set()
+        for first in range(0, len(sessions), 500):
+            page = sessions[first:first + 500]
+            ended.update(row[0] for row in connection.execute(
+                "select id from session where id in (%s) and status in"
+                " ('DONE', 'WARNING', 'ERROR', 'STOPPED')" % ",".join("?" * len(page)), page))
+        return ended
+
     def list_above(self, connection, parent):
         """The rows of the sessions that led to one whose parent is this (None: to one that has
         none), the parent's first."""
@@ -8864,8 +8874,8 @@ class Surroundings(NamedTuple):
     on_end: Callable                # on_end(repository, Ending), once that is on disk
     on_loss: Callable               # on_loss(session number): its end cannot be recorded
     topology: Any                   # the Topology: data_server(schema, context), mail_server()
-    # the Children: start(request, repository), find_end(session) ...
-    children: Any
+    children: Any                   # the Children: start(request, repository), bell(session) ...
+    on_log: Callable                # on_log(session number): new lines of its log are on disk
 
 
 class Execution:
@@ -9053,14 +9063,14 @@ class Execution:
     def wait_child(self, session):
         """Waits for the end of a child, which does without this session's slot meanwhile ->
         (status, message). What ends the waiting ends the child."""
-        children = self._around.children
-        with children.lent_slot():
+        children, control = self._around.children, self._control
+        with children.bell(session, control.wake) as bell, children.lent_slot():
             try:
                 while True:
-                    row = children.find_end(session)
+                    row = bell.find_end()
                     if row is not None:
                         return row["status"], row["message"]
-                    self.wait(0.1)
+                    control.wait(lambda: bell.has_rung, bell.patience_s)
             except Interrupted:
                 children.stop(session)
                 raise
@@ -9077,12 +9087,13 @@ class Journal:
     What is noted goes there in one transaction, at the latest before the next task begins: so
     `begun` is on disk before a process starts. While the repository cannot be written, its writer
     keeps what it was handed, and flush() waits. All but add_log() is for the session's own thread.
+    on_log(session) is called when lines of its log are on disk.
     """
 
-    def __init__(self, repository, session, clock):
+    def __init__(self, repository, session, clock, on_log=lambda session: None):
         self.repository, self.session = repository, session
         self.secrets = ()               # what must not be stored or shown, the longest first
-        self._clock = clock
+        self._clock, self._on_log = clock, on_log
         self._progress = repository.progress
         self._run = 0                   # number of the newest step or task run
         self._records = []              # [(method, arguments)] not handed over yet
@@ -9122,24 +9133,37 @@ class Journal:
     def flush(self):
         """Hands over what was noted and waits for the commit, however long -> what the last of it
         gave back. RepositoryError: the repository was closed, or is gone."""
-        value = self._submit(self._progress.record).result()
+        has_log, pending = self._has_log, self._submit(self._progress.record)
+        value = pending.result()
+        if has_log:
+            self._on_log(self.session)
         while self._spent:
             self._spent.pop().remove()
         return value
 
     def flush_later(self):
         """Hands over what was noted; nobody waits for its commit."""
-        self._submit(self._progress.record_later)
+        self._submit(self._progress.record_later, self._logged if self._has_log else None)
 
-    def _submit(self, method):
+    @property
+    def _has_log(self):
+        return any(method == self._progress.add_log for method, _ in self._records)
+
+    def _logged(self, _):
+        self._on_log(self.session)
+
+    def _submit(self, method, on_done=None):
         records, self._records = self._records, []
-        return self.repository.db.submit(method, self.session, records)
+        return self.repository.db.submit(method, self.session, records, on_done=on_done)
 
     def add_log(self, run, rows, omitted, on_stored):
         """Hands over rows of the log past what was noted; on_stored() once they are on disk, or
         never can be. From any thread."""
+        def follow(pending):
+            on_stored()
+            self._logged(pending)
         self.repository.db.submit(self._progress.add_log_later, self.session, run, rows, omitted,
-                                  on_done=lambda _: on_stored())
+                                  on_done=follow)
 
     # -- spools ------------------------------------------------------------------------
 
@@ -9231,7 +9255,7 @@ class Session:
         self.is_begun = False           # on disk
         self._around = around
         self._control = Control(around.clock, "%s/%d" % (repository.db.uuid, self.number))
-        self._journal = Journal(repository, self.number, around.clock)
+        self._journal = Journal(repository, self.number, around.clock, around.on_log)
 
     def stop(self, mode, message="stopped"):
         """Asks it to stop, NORMAL after the task now running, or IMMEDIATE."""
@@ -9502,7 +9526,8 @@ class Course:
         """Notes the end of a task with the last of its log, and what it gave variables."""
         journal, progress = self._journal, self._progress
         self._values.update((name, journal.mask(value)) for name, value in result.values.items())
-        journal.note(progress.add_log, run, rows, omitted)
+        if rows or omitted:
+            journal.note(progress.add_log, run, rows, omitted)
         journal.note_end(progress.end_task, run, result.status, result.rc, result.rows,
                          message=result.message)
         if result.values:
@@ -11838,6 +11863,10 @@ class Keeper:
 # What other sessions, clients and tasks may see: topology, ends of sessions, logs, children.
 # ======================================================================================
 
+LOOK_S = 2.0            # between two looks whether a client is still there
+LOG_PAGE = 500          # lines of a log that are read at once
+
+
 class Topology:
     """What stands behind a logical schema, its secrets read when a task asks."""
 
@@ -11876,59 +11905,140 @@ class Topology:
         return dict(server, connect=connect, secrets=secrets)
 
 
+class Bell:
+    """Wakes one who waits for what becomes of a session, by whoever knows that something has.
+
+    on_ring() is called at each ringing, by the thread that rings.
+    """
+
+    def __init__(self, number, repository, on_ring=lambda: None):
+        self.number, self.repository = number, repository
+        self._on_ring, self._event, self._may_have_ended = on_ring, threading.Event(), True
+
+    def ring(self, may_have_ended=True):
+        """Something is new: maybe the end of the session, else lines of its log."""
+        if may_have_ended:
+            self._may_have_ended = True
+        self._event.set()
+        self._on_ring()
+
+    @property
+    def has_rung(self):
+        """Whether it has rung since the last look at the session."""
+        return self._event.is_set()
+
+    @property
+    def patience_s(self):
+        """How long to wait for it at most: the session is looked at again when it could not be
+        read. None: until it rings."""
+        return LOOK_S if self._may_have_ended else None
+
+    def wait(self, timeout_s):
+        """Waits until it rings, so many seconds at most."""
+        self._event.wait(timeout_s)
+
+    def find_end(self):
+        """The row of the session when it has ended, else None. Nothing is read while nothing says
+        that it may have. NotFound, RepositoryGone."""
+        self._event.clear()
+        may_have_ended, self._may_have_ended = self._may_have_ended, False
+        if not may_have_ended:
+            return None
+        try:
+            row = self.repository.db.read(self.repository.sessions.get, self.number)
+        except RepositoryGone:
+            raise
+        except RepositoryError:         # it cannot be read now: the waiting goes on
+            self._may_have_ended = True
+            return None
+        return row if row["status"] in ENDED else None
+
+
 class Watch:
-    """Waits for the ends of sessions and follows their logs, for those who ask."""
+    """Waits for the ends of sessions and follows their logs, for those who ask: each waits for his
+    Bell, and reads nothing until it rings."""
 
     def __init__(self, places, clock):
         self._places, self._clock = places, clock
-        self._events = {}               # session -> [Event] of those who wait for its end
+        self._bells = {}                # session -> [Bell]
         self._lock = threading.Lock()
         self._is_over = False           # the agent has stopped
+
+    # -- bells -------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def bell(self, number, on_ring=lambda: None):
+        """A Bell of a session, while somebody waits for it. NotFound, RepositoryError."""
+        bell = Bell(number, self._places.of_session(number), on_ring)
+        with self._lock:
+            self._bells.setdefault(number, []).append(bell)
+        try:
+            yield bell
+        finally:
+            with self._lock:
+                self._bells[number].remove(bell)
+                if not self._bells[number]:
+                    del self._bells[number]
 
     def close(self):
         """Who waits for what is outstanding has its answer now."""
         self._is_over = True
         with self._lock:
-            numbers = list(self._events)
+            numbers = list(self._bells)
         for number in numbers:
             self.ended(number)
 
-    def ended(self, number):
+    def ended(self, number, may_have_ended=True):
         """A session has ended, or will not: whoever waits for that looks again."""
         with self._lock:
-            events = list(self._events.get(number, ()))
-        for event in events:
-            event.set()
+            bells = list(self._bells.get(number, ()))
+        for bell in bells:
+            bell.ring(may_have_ended)
+
+    def logged(self, number):
+        """New lines of a session's log are on disk."""
+        self.ended(number, may_have_ended=False)
+
+    def look(self, repository):
+        """Another program has written to a repository: what is waited for may have ended there, or
+        have new lines. RepositoryError."""
+        with self._lock:
+            numbers = [number for number, bells in self._bells.items()
+                       if bells[0].repository is repository]
+        if numbers:
+            ended = repository.db.read(repository.sessions.list_ended, numbers)
+            for number in numbers:
+                self.ended(number, number in ended)
+
+    def let_go(self, repository):
+        """A repository is used no more: who waits for a session of it is told that."""
+        with self._lock:
+            bells = [bell for bells in self._bells.values() for bell in bells
+                     if bell.repository is repository]
+        for bell in bells:
+            bell.ring()
+
+    # -- sessions ----------------------------------------------------------------------
 
     def wait(self, number, timeout_s=None, has_left=lambda: False):
         """Waits for the end of a session -> its row. WaitTimeout, Stopping, NotFound.
 
         has_left() tells that nobody waits for the answer any more.
         """
-        repository = self._places.of_session(number)
         until = None if timeout_s is None else self._clock.monotonic() + timeout_s
-        event = threading.Event()
-        with self._lock:
-            self._events.setdefault(number, []).append(event)
-        try:
+        with self.bell(number) as bell:
             while True:
-                row = self._find_end(repository, number)
+                row = bell.find_end()
                 if row is not None:
                     return row
                 if self._is_over:
                     raise Stopping("session=%d the agent has stopped before its end" % number)
-                wait_s = 2.0 if until is None else min(2.0, until - self._clock.monotonic())
+                wait_s = LOOK_S if until is None else min(LOOK_S, until - self._clock.monotonic())
                 if has_left():
                     raise WaitTimeout("session=%d goes on, nobody waits for it here" % number)
                 if wait_s <= 0:
                     raise WaitTimeout("session=%d has not ended in %g s" % (number, timeout_s))
-                event.wait(wait_s)
-                event.clear()
-        finally:
-            with self._lock:
-                self._events[number].remove(event)
-                if not self._events[number]:
-                    del self._events[number]
+                bell.wait(wait_s)
 
     def list_sessions(self, filters, repository, limit):
         """Yields rows of sessions, newest first, a page at a time: nothing stays open between."""
@@ -11949,37 +12059,28 @@ class Watch:
         if trouble:
             raise trouble
 
-    def find_end(self, number):
-        """The row of a session that has ended, or None. NotFound, RepositoryError."""
-        return self._find_end(self._places.of_session(number), number)
-
-    @staticmethod
-    def _find_end(repository, number):
-        try:
-            row = repository.db.read(repository.sessions.get, number)
-        except RepositoryGone:
-            raise
-        except RepositoryError:
-            return None                 # it cannot be read now: the waiting goes on
-        return row if row["status"] in ENDED else None
-
     def list_log(self, number, is_following=False, has_left=lambda: False):
         """Yields the rows of a session's log, a page at a time; following, None when there are no
         more yet, until the session ends."""
-        repository, after = self._places.of_session(number), (0, -1)
-        repository.db.read(repository.sessions.get, number)
-        while True:
-            is_over = not is_following or self._is_over or has_left() \
-                or self.find_end(number) is not None        # asked before the rows are read
-            rows = repository.db.read(repository.views.list_log, number, after, 500)
-            yield from rows
-            if rows:
-                after = rows[-1]["task_run"], rows[-1]["position"]
-            elif is_over:
-                return
-            else:
+        with self.bell(number) as bell:
+            repository, after = bell.repository, (0, -1)
+            repository.db.read(repository.sessions.get, number)
+            while True:
+                is_over = not is_following or self._is_over or has_left() \
+                    or bell.find_end() is not None          # asked before the rows are read
+                rows = [None] * LOG_PAGE
+                while len(rows) == LOG_PAGE:
+                    rows = repository.db.read(repository.views.list_log, number, after, LOG_PAGE)
+                    yield from rows
+                    if rows:
+                        after = rows[-1]["task_run"], rows[-1]["position"]
+                if is_over:
+                    return
                 yield None
-                time.sleep(FOLLOW_S)
+                while not (bell.has_rung or has_left()):
+                    bell.wait(LOOK_S)
+                    if bell.patience_s is not None:
+                        break
 
 
 class Children:
@@ -12004,9 +12105,9 @@ class Children:
         rows = repository.db.read(repository.sessions.list_above, parent)
         return [row["scenario"] for row in rows]
 
-    def find_end(self, number):
-        """The row of a child that has ended, or None."""
-        return self._agent.watch.find_end(number)
+    def bell(self, number, on_ring):
+        """The Bell of a child, while it is waited for."""
+        return self._agent.watch.bell(number, on_ring)
 
     def stop(self, number):
         """Ends a child at once, if it has not ended."""
@@ -12410,7 +12511,8 @@ class Agent:
         self._output = Output()
         around = Surroundings(clock, str(identity), self._output, settings.max_output,
                               self.desk.ended, lambda number: self.watch.ended(number),
-                              Topology(self.master), Children(self))
+                              Topology(self.master), Children(self),
+                              lambda number: self.watch.logged(number))
         self.queue = SessionQueue(
             settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1),
             lambda ticket, repository: Session(ticket, repository, around),
@@ -12444,6 +12546,7 @@ class Agent:
             if not self.queue.has(ticket.session):
                 self.desk.queue_ticket(repository, ticket)
         self.schedules.load(place)
+        self.watch.look(repository)
 
     def _clean(self, repository):
         self._cleaner.clean(repository)
@@ -12452,6 +12555,7 @@ class Agent:
     def _let_go(self, repository):
         self.schedules.forget(repository)
         self.queue.forget(repository)
+        self.watch.let_go(repository)
 
     def request_stop(self, is_immediate=False, max_wait_s=STOP_S, is_leaving=False):
         """Asks the main thread to stop the agent in good order; a later request may hurry it."""
@@ -15883,7 +15987,11 @@ def raise_file_limit(settings):
 
 def main(arguments=None, clock=None):
     """The command line -> exit code."""
-    settings, clock = parse_arguments(arguments), clock or Clock()
+    try:
+        settings, clock = parse_arguments(arguments), clock or Clock()
+    except OSError as error:            # of printing: before 3.9 argparse lets it through
+        return EXIT_OK if error.errno == errno.EPIPE else _complain(
+            "cannot write: %s" % error.strerror, EXIT_CANNOT_START)
     if settings.manual is not None:
         return print_manual(" ".join(settings.manual))
     if settings.task is not None:

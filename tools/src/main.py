@@ -261,7 +261,11 @@ def raise_file_limit(settings):
 
 def main(arguments=None, clock=None):
     """The command line -> exit code."""
-    settings, clock = parse_arguments(arguments), clock or Clock()
+    try:
+        settings, clock = parse_arguments(arguments), clock or Clock()
+    except OSError as error:            # of printing: before 3.9 argparse lets it through
+        return EXIT_OK if error.errno == errno.EPIPE else _complain(
+            "cannot write: %s" % error.strerror, EXIT_CANNOT_START)
     if settings.manual is not None:
         return print_manual(" ".join(settings.manual))
     if settings.task is not None:

@@ -28,6 +28,17 @@ class Sessions:
             raise NotFound("no session %d in repository %s" % (session, self._name))
         return row
 
+    @staticmethod
+    def list_ended(connection, sessions):
+        """The numbers of those among these sessions that have ended."""
+        ended = set()
+        for first in range(0, len(sessions), 500):
+            page = sessions[first:first + 500]
+            ended.update(row[0] for row in connection.execute(
+                "select id from session where id in (%s) and status in"
+                " ('DONE', 'WARNING', 'ERROR', 'STOPPED')" % ",".join("?" * len(page)), page))
+        return ended
+
     def list_above(self, connection, parent):
         """The rows of the sessions that led to one whose parent is this (None: to one that has
         none), the parent's first."""
