@@ -3535,8 +3535,8 @@ def list_gates(repository_id, schedule, is_parallel, scenario, limit):
 
 
 class Admission:
-    """Who waits for a slot, and who begins next: of those that may the highest priority, then the
-    first that came.
+    """Who waits for a slot, and who begins next: of those that may the highest priority, of these
+    the children of sessions that have begun, then the first that came.
 
     What runs takes a slot, and a place at each of its gates. Whoever finds a gate full or held
     waits aside for it, and the first there is looked at again when it has a place: so an end costs
@@ -3547,7 +3547,7 @@ class Admission:
         self.slots = slots              # how many run at once
         self._is_held = False           # nothing begins
         self._order = itertools.count()         # of arrival
-        # key -> its entry (-priority, order, key, gates)
+        # key -> its entry (-priority, whether it is no child, order, key, gates)
         self._waiting = {}
         self._running = {}              # key -> gates
         self._ready = []                # heap of entries; those that wait no more are passed over
@@ -3564,9 +3564,9 @@ class Admission:
         """How many are to be looked at when there is room."""
         return len(self._ready)
 
-    def add(self, key, priority, gates):
+    def add(self, key, priority, gates, is_child=False):
         """It waits from now on."""
-        entry = self._waiting[key] = -priority, next(self._order), key, gates
+        entry = self._waiting[key] = -priority, not is_child, next(self._order), key, gates
         heapq.heappush(self._ready, entry)
 
     def discard(self, key):
@@ -3577,7 +3577,7 @@ class Admission:
         """The key of the one that runs from now on, or None: nobody may begin."""
         while self._ready and self.has_room:
             entry = heapq.heappop(self._ready)
-            _, _, key, gates = entry
+            key, gates = entry[-2:]
             is_waiting = self._waiting.get(key) is entry
             closed = self.find_closed(gates) if is_waiting else None
             if is_waiting and closed is None:
@@ -3772,6 +3772,7 @@ class Ticket(NamedTuple):
     ending: Any = None                  # its Ending, when that has been so
     spent_file: str = ""                # of SecretFiles: what a RESTART had before and replaces
     has_secrets: bool = False           # the secret file of its request is its own now
+    is_child: bool = False              # a session has asked for it, and may wait for its end
 
     def gates(self, repository):
         """Its list_gates."""
@@ -3927,7 +3928,8 @@ class Arrivals:
             self._sessions.put_keywords(connection, session, request.keywords)
         ticket = Ticket(session, status, request.agent, request.priority, request.start_at,
                         request.schedule, scenario=scenario.name,
-                        is_parallel=request.is_parallel, excess=excess, has_secrets=bool(secrets))
+                        is_parallel=request.is_parallel, excess=excess, has_secrets=bool(secrets),
+                        is_child=request.parent is not None)
         return self._sessions.with_limit(ticket, scenario, request.start_at or now)
 
     def _find_by_key(self, connection, request):
@@ -5972,7 +5974,7 @@ class Sessions:
         return self.with_limit(
             Ticket(row["id"], row["status"], row["agent"], row["priority"], start_at,
                    row["schedule"], scenario=row["scenario"],
-                   is_parallel=bool(row["is_parallel"])),
+                   is_parallel=bool(row["is_parallel"]), is_child=row["parent"] is not None),
             scenario, start_at or from_text(row["created"]))
 
     @staticmethod
@@ -9589,7 +9591,8 @@ class SessionQueue:
             if self._is_closing or running or ticket.session in self._outstanding:
                 return True
             self._outstanding[ticket.session] = ticket, repository
-            self._admission.add(ticket.session, ticket.priority, ticket.gates(repository))
+            self._admission.add(ticket.session, ticket.priority, ticket.gates(repository),
+                                ticket.is_child)
             is_free = self._admission.has_room
             if is_free:                 # otherwise a thread looks for itself when it can
                 self._ensure_thread()
@@ -11864,6 +11867,7 @@ class Keeper:
 # ======================================================================================
 
 LOOK_S = 2.0            # between two looks whether a client is still there
+READERS_AT_ONCE = 2     # of those who follow logs of a repository
 LOG_PAGE = 500          # lines of a log that are read at once
 
 
@@ -11963,6 +11967,7 @@ class Watch:
         self._bells = {}                # session -> [Bell]
         self._lock = threading.Lock()
         self._is_over = False           # the agent has stopped
+        self._turns = {}                # repository id -> Semaphore of those who read logs there
 
     # -- bells -------------------------------------------------------------------------
 
@@ -12064,13 +12069,16 @@ class Watch:
         more yet, until the session ends."""
         with self.bell(number) as bell:
             repository, after = bell.repository, (0, -1)
+            turns = self._turns.setdefault(repository.id, threading.Semaphore(READERS_AT_ONCE))
             repository.db.read(repository.sessions.get, number)
             while True:
                 is_over = not is_following or self._is_over or has_left() \
                     or bell.find_end() is not None          # asked before the rows are read
                 rows = [None] * LOG_PAGE
                 while len(rows) == LOG_PAGE:
-                    rows = repository.db.read(repository.views.list_log, number, after, LOG_PAGE)
+                    with turns:     # one line wakes all who follow it, and others want their turn
+                        rows = repository.db.read(repository.views.list_log, number, after,
+                                                  LOG_PAGE)
                     yield from rows
                     if rows:
                         after = rows[-1]["task_run"], rows[-1]["position"]
@@ -12092,18 +12100,14 @@ class Children:
     def start(self, request, repository):
         """Starts one in the repository of its parent -> its number."""
         self._agent.desk.check_context(request.context)
-        line = self._line(repository, request.parent)
+        above = repository.db.read(repository.sessions.list_above, request.parent)
+        line = [row["scenario"] for row in above]
         if request.scenario in line:
             raise TaskError("scenario %s would start itself: %s"
                             % (request.scenario, " > ".join(line[::-1] + [request.scenario])))
-        request = request._replace(agent=self._agent.name)
+        # or what has a higher priority would go before what its parent, which has begun, waits for
+        request = request._replace(agent=self._agent.name, priority=above[0]["priority"])
         return self._agent.desk.submit(request, repository).result().session
-
-    @staticmethod
-    def _line(repository, parent):
-        """The scenarios above a child, its parent's first."""
-        rows = repository.db.read(repository.sessions.list_above, parent)
-        return [row["scenario"] for row in rows]
 
     def bell(self, number, on_ring):
         """The Bell of a child, while it is waited for."""

@@ -11,6 +11,7 @@ from ..tasks.task import TaskError
 from ..runtime.execution import read_secret
 
 LOOK_S = 2.0            # between two looks whether a client is still there
+READERS_AT_ONCE = 2     # of those who follow logs of a repository
 LOG_PAGE = 500          # lines of a log that are read at once
 
 
@@ -110,6 +111,7 @@ class Watch:
         self._bells = {}                # session -> [Bell]
         self._lock = threading.Lock()
         self._is_over = False           # the agent has stopped
+        self._turns = {}                # repository id -> Semaphore of those who read logs there
 
     # -- bells -------------------------------------------------------------------------
 
@@ -211,13 +213,16 @@ class Watch:
         more yet, until the session ends."""
         with self.bell(number) as bell:
             repository, after = bell.repository, (0, -1)
+            turns = self._turns.setdefault(repository.id, threading.Semaphore(READERS_AT_ONCE))
             repository.db.read(repository.sessions.get, number)
             while True:
                 is_over = not is_following or self._is_over or has_left() \
                     or bell.find_end() is not None          # asked before the rows are read
                 rows = [None] * LOG_PAGE
                 while len(rows) == LOG_PAGE:
-                    rows = repository.db.read(repository.views.list_log, number, after, LOG_PAGE)
+                    with turns:     # one line wakes all who follow it, and others want their turn
+                        rows = repository.db.read(repository.views.list_log, number, after,
+                                                  LOG_PAGE)
                     yield from rows
                     if rows:
                         after = rows[-1]["task_run"], rows[-1]["position"]
@@ -239,18 +244,14 @@ class Children:
     def start(self, request, repository):
         """Starts one in the repository of its parent -> its number."""
         self._agent.desk.check_context(request.context)
-        line = self._line(repository, request.parent)
+        above = repository.db.read(repository.sessions.list_above, request.parent)
+        line = [row["scenario"] for row in above]
         if request.scenario in line:
             raise TaskError("scenario %s would start itself: %s"
                             % (request.scenario, " > ".join(line[::-1] + [request.scenario])))
-        request = request._replace(agent=self._agent.name)
+        # or what has a higher priority would go before what its parent, which has begun, waits for
+        request = request._replace(agent=self._agent.name, priority=above[0]["priority"])
         return self._agent.desk.submit(request, repository).result().session
-
-    @staticmethod
-    def _line(repository, parent):
-        """The scenarios above a child, its parent's first."""
-        rows = repository.db.read(repository.sessions.list_above, parent)
-        return [row["scenario"] for row in rows]
 
     def bell(self, number, on_ring):
         """The Bell of a child, while it is waited for."""

@@ -44,7 +44,8 @@ class SessionQueue:
             if self._is_closing or running or ticket.session in self._outstanding:
                 return True
             self._outstanding[ticket.session] = ticket, repository
-            self._admission.add(ticket.session, ticket.priority, ticket.gates(repository))
+            self._admission.add(ticket.session, ticket.priority, ticket.gates(repository),
+                                ticket.is_child)
             is_free = self._admission.has_room
             if is_free:                 # otherwise a thread looks for itself when it can
                 self._ensure_thread()

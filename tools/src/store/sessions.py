@@ -69,7 +69,7 @@ class Sessions:
         return self.with_limit(
             Ticket(row["id"], row["status"], row["agent"], row["priority"], start_at,
                    row["schedule"], scenario=row["scenario"],
-                   is_parallel=bool(row["is_parallel"])),
+                   is_parallel=bool(row["is_parallel"]), is_child=row["parent"] is not None),
             scenario, start_at or from_text(row["created"]))
 
     @staticmethod
