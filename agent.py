@@ -4288,6 +4288,7 @@ def tell_reason(error):
 
 LAZY_S = 0.05           # how long a record that nobody waits for may wait for company
 GATHER_S = 0.001        # how long a commit waits for those that asked together last time
+DOUBT_S = 60.0          # between two tellings of commits that only seem to fail
 RETRY_S = 0.02          # between tries while another program holds the file's lock
 _WRONG_SQL = re.compile("no such |has no column|syntax error|not decode")   # one request's fault
 
@@ -4310,7 +4311,7 @@ class Writer:
         self._company, self._answered = 1, 0.0
         self._closing = None            # monotonic seconds until which a closing may take
         self._writer_id, self._mark = random.getrandbits(60), 0
-        self._locked_since = None
+        self._locked_since, self._tell_at = None, 0.0
         self._thread = threading.Thread(target=self._run, name="writer " + self._label, daemon=True)
 
     def start(self):
@@ -4408,6 +4409,7 @@ class Writer:
         except sqlite3.Error as error:
             if not self._read_back(error):
                 raise
+            self._tell_doubt(error)
         return outcomes
 
     @staticmethod
@@ -4441,7 +4443,6 @@ class Writer:
 
     def _read_back(self, error):
         """After a commit that failed: whether it is on disk after all, as often as it takes."""
-        log.warning("%s: a commit failed (%s), reading it back", self._label, error)
         while True:
             self._connections.drop_writer()
             try:
@@ -4449,10 +4450,18 @@ class Writer:
                     "select mark from commit_mark where writer=?", (self._writer_id,)).fetchone()
                 return row is not None and row[0] == self._mark
             except (sqlite3.Error, RepositoryError):
+                self._note(error)
                 if self._is_overdue():
                     return False
                 self._expire_queue(error)
                 time.sleep(RETRY_S * 10)
+
+    def _tell_doubt(self, error):
+        """Tells of a commit that is on disk, whatever was said; now and then, if that goes on."""
+        now = self._clock.monotonic()
+        if now >= self._tell_at:
+            log.warning("%s: a commit failed (%s), but is on disk", self._label, error)
+            self._tell_at = now + DOUBT_S
 
     def _expire_queue(self, error):
         """Fails what is overdue in the queue while the writer is busy with an older matter."""
@@ -9731,7 +9740,8 @@ class SessionQueue:
         try:
             session.run()
         except RepositoryError as error:
-            log.warning("session %d does not begin yet: %s", session.number, error)
+            if not session.repository.db.trouble:       # or that is told for all of them
+                log.warning("session %d does not begin yet: %s", session.number, error)
             session.repository.set_behind()
         except Exception as error:
             log.error("session %d\n%s", session.number, session.mask(tell_traceback(error)))
@@ -11809,6 +11819,7 @@ class Keeper:
     def __init__(self, agent, cleaner):
         self._agent, self._cleaner = agent, cleaner
         self._due = {}                  # what -> monotonic seconds
+        self._trouble = ""              # why the last heartbeat failed, in words
         self._is_over = threading.Event()
 
     def run(self):
@@ -11817,7 +11828,9 @@ class Keeper:
             try:
                 self.keep()
             except AgentError as error:
-                log.warning("%s", error)
+                if error.message != self._trouble:
+                    log.warning("%s", error)
+                self._trouble = error.message
             except Exception:
                 log.exception("keeper")
 
@@ -11832,6 +11845,7 @@ class Keeper:
             agent.master.heartbeat(agent.name, agent.clock.now())
             agent.places.follow_master()
             agent.schedules.read_calendars()
+            self._trouble = ""
         if self._is_due("purge", 3600.0):
             for repository in agent.places.list_open():
                 if not repository.db.trouble:

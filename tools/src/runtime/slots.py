@@ -184,7 +184,8 @@ class SessionQueue:
         try:
             session.run()
         except RepositoryError as error:
-            log.warning("session %d does not begin yet: %s", session.number, error)
+            if not session.repository.db.trouble:       # or that is told for all of them
+                log.warning("session %d does not begin yet: %s", session.number, error)
             session.repository.set_behind()
         except Exception as error:
             log.error("session %d\n%s", session.number, session.mask(tell_traceback(error)))
