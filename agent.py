@@ -134,6 +134,8 @@ Sections, each using only those above it:
     agent/exchange            Definitions in and out: import with all its checks, and export.
     agent/agent               The agent: its life cycle, and what it can do in domain words.
     agent/figures             How the agent is, in figures: PING and METRICS.
+    agent/logwriter           The agent's own log, which stops nothing: whoever logs hands a line
+                              over and goes on.
     protocol/table            The verb table: a function for each form of a request, and the check
                               of one against it.
     protocol/lines            The lines of replies, filled by the table of their fields.
@@ -145,6 +147,8 @@ Sections, each using only those above it:
     protocol/verbs            The verbs on sessions, definitions, repositories and the agent itself.
     server/peer               Who is at the other end of a loopback connection, as the kernel knows
                               it.
+    server/port               Whose the port is, from before the agent begins anything until it
+                              listens.
     server/server             The port: connections, bounded lines, and replies as fast as they are
                               taken.
     main                      The command line, signals, and the order of start and stop.
@@ -162,6 +166,8 @@ Threads, and what ends each:
     repository NAME   the owner; opens the repository, takes it over, looks at it, cleans it and
     keeper            does what is due of it; ends at Keeper.stop().
     follow-ups        does what commits bring about; ends at Inbox.close().
+    log               writes the lines; ends at LogWriter.close(), or with the program when nobody
+                      reads.
     server            accepts connections; ends at Server.close().
     client N          serves one connection; ends with it, or at Server.close().
     MainThread        waits for a signal or SHUTDOWN, then stops the others in order.
@@ -805,7 +811,6 @@ HEARTBEAT_S = 10.0
 YIELD_S = 0.2           # how long a session's begin gives way to requests that wait for their OK
 YIELD_REQUESTS = 3      # as many at once make it give way
 FLOOD_S = 0.05          # and so long after they did
-FOLLOW_S = 0.05         # between two looks for new lines of a log
 ATTACH_S = 2.0          # between tries to attach a repository, and looks at one's health
 CLEAN_S = 60.0          # between two cleanings
 
@@ -1222,6 +1227,16 @@ def program_command(*flags):
     """The words that run this program again, with these flags of Python; its arguments go behind
     them. The process must have the descriptor of open_code()."""
     return [sys.executable] + list(flags) + ["-c", BOOT, str(open_code()), program_path()]
+
+
+def keep_standard_descriptors():
+    """Opens those of 0, 1 and 2 that are closed, so that no other file gets their numbers: what is
+    printed would go there."""
+    descriptor = os.open(os.devnull, os.O_RDWR)
+    while descriptor <= 2:
+        os.set_inheritable(descriptor, True)
+        descriptor = os.open(os.devnull, os.O_RDWR)
+    os.close(descriptor)
 
 
 def start_over_lean():
@@ -3603,8 +3618,8 @@ def list_gates(repository_id, schedule, is_parallel, scenario, limit):
 
 
 class Admission:
-    """Who waits for a slot, and who begins next: of those that may the highest priority, then the
-    first that came.
+    """Who waits for a slot, and who begins next: of those that may the highest priority, of these
+    the children of sessions that have begun, then the first that came.
 
     What runs takes a slot, and a place at each of its gates. Whoever finds a gate full or held
     waits aside for it, and the first there is looked at again when it has a place: so an end costs
@@ -3615,7 +3630,7 @@ class Admission:
         self.slots = slots              # how many run at once
         self._is_held = False           # nothing begins
         self._order = itertools.count()         # of arrival
-        # key -> its entry (-priority, order, key, gates)
+        # key -> its entry (-priority, whether it is no child, order, key, gates)
         self._waiting = {}
         self._running = {}              # key -> gates
         self._ready = []                # heap of entries; those that wait no more are passed over
@@ -3632,9 +3647,10 @@ class Admission:
         """How many are to be looked at when there is room."""
         return len(self._ready)
 
-    def add(self, key, priority, gates):
-        """A key waits from now on: a higher priority first, then in the order of arrival."""
-        entry = self._waiting[key] = -priority, next(self._order), key, gates
+    def add(self, key, priority, gates, is_child=False):
+        """A key waits from now on: a higher priority first, then children, then in the order of
+        arrival."""
+        entry = self._waiting[key] = -priority, not is_child, next(self._order), key, gates
         heapq.heappush(self._ready, entry)
 
     def discard(self, key):
@@ -3645,7 +3661,7 @@ class Admission:
         """The key of the one that runs from now on, or None: nobody may begin."""
         while self._ready and self.has_room:
             entry = heapq.heappop(self._ready)
-            _, _, key, gates = entry
+            key, gates = entry[-2:]
             is_waiting = self._waiting.get(key) is entry
             closed = self.find_closed(gates) if is_waiting else None
             if is_waiting and closed is None:
@@ -3848,6 +3864,7 @@ class Ticket(NamedTuple):
     ending: Any = None                  # its Ending, when that has been so
     spent_file: str = ""                # of SecretFiles: what a RESTART had before and replaces
     has_secrets: bool = False           # the secret file of its request is its own now
+    is_child: bool = False              # a session has asked for it, and may wait for its end
 
     def gates(self, repository):
         """The gates that its session has to pass in a repository, as list_gates() makes them."""
@@ -4023,7 +4040,8 @@ class Arrivals:
             self._sessions.put_keywords(connection, session, request.keywords)
         ticket = Ticket(session, status, request.agent, request.priority, request.start_at,
                         request.schedule, scenario=scenario.name,
-                        is_parallel=request.is_parallel, excess=excess, has_secrets=bool(secrets))
+                        is_parallel=request.is_parallel, excess=excess, has_secrets=bool(secrets),
+                        is_child=request.parent is not None)
         return self._sessions.with_limit(ticket, scenario, request.start_at or now)
 
     def _find_by_key(self, connection, request):
@@ -4385,6 +4403,7 @@ def tell_reason(error):
 
 LAZY_S = 0.05           # how long a record that nobody waits for may wait for company
 GATHER_S = 0.001        # how long a commit waits for those that asked together last time
+DOUBT_S = 60.0          # between two tellings of commits that only seem to fail
 RETRY_S = 0.02          # between tries while another program holds the file's lock
 _WRONG_SQL = re.compile("no such |has no column|syntax error|not decode")   # one request's fault
 
@@ -4407,7 +4426,7 @@ class Writer:
         self._company, self._answered = 1, 0.0
         self._closing = None            # monotonic seconds until which a closing may take
         self._writer_id, self._mark = random.getrandbits(60), 0
-        self._locked_since = None
+        self._locked_since, self._tell_at = None, 0.0
         self._thread = threading.Thread(target=self._run, name="writer " + self._label, daemon=True)
 
     def start(self):
@@ -4505,6 +4524,7 @@ class Writer:
         except sqlite3.Error as error:
             if not self._read_back(error):
                 raise
+            self._tell_doubt(error)
         return outcomes
 
     @staticmethod
@@ -4540,7 +4560,6 @@ class Writer:
 
     def _read_back(self, error):
         """After a commit that failed: whether it is on disk after all, as often as it takes."""
-        log.warning("%s: a commit failed (%s), reading it back", self._label, error)
         while True:
             self._connections.drop_writer()
             try:
@@ -4548,10 +4567,18 @@ class Writer:
                     "select mark from commit_mark where writer=?", (self._writer_id,)).fetchone()
                 return row is not None and row[0] == self._mark
             except (sqlite3.Error, RepositoryError):
+                self._note(error)
                 if self._is_overdue():
                     return False
                 self._expire_queue(error)
                 time.sleep(RETRY_S * 10)
+
+    def _tell_doubt(self, error):
+        """Tells of a commit that is on disk, whatever was said; now and then, if that goes on."""
+        now = self._clock.monotonic()
+        if now >= self._tell_at:
+            log.warning("%s: a commit failed (%s), but is on disk", self._label, error)
+            self._tell_at = now + DOUBT_S
 
     def _expire_queue(self, error):
         """Fails what is overdue in the queue while the writer is busy with an older matter."""
@@ -6126,6 +6153,17 @@ class Sessions:
             raise NotFound("no session %d in repository %s" % (session, self._name))
         return row
 
+    @staticmethod
+    def list_ended(connection, sessions):
+        """The numbers of those among these sessions that have ended."""
+        ended = set()
+        for first in range(0, len(sessions), 500):
+            page = sessions[first:first + 500]
+            ended.update(row[0] for row in connection.execute(
+                "select id from session where id in (%s) and status in"
+                " ('DONE', 'WARNING', 'ERROR', 'STOPPED')" % ",".join("?" * len(page)), page))
+        return ended
+
     def list_above(self, connection, parent):
         """The rows of the sessions that led to one whose parent is this (None: to one that has
         none), the parent's first."""
@@ -6156,7 +6194,7 @@ class Sessions:
         return self.with_limit(
             Ticket(row["id"], row["status"], row["agent"], row["priority"], start_at,
                    row["schedule"], scenario=row["scenario"],
-                   is_parallel=bool(row["is_parallel"])),
+                   is_parallel=bool(row["is_parallel"]), is_child=row["parent"] is not None),
             scenario, start_at or from_text(row["created"]))
 
     @staticmethod
@@ -9191,8 +9229,8 @@ class Surroundings(NamedTuple):
     on_end: Callable                # on_end(repository, Ending), once that is on disk
     on_loss: Callable               # on_loss(session number): its end cannot be recorded
     topology: Any                   # the Topology: data_server(schema, context), mail_server()
-    # the Children: start(request, repository), find_end(session) ...
-    children: Any
+    children: Any                   # the Children: start(request, repository), bell(session) ...
+    on_log: Callable                # on_log(session number): new lines of its log are on disk
 
 
 class Execution:
@@ -9380,14 +9418,14 @@ class Execution:
     def wait_child(self, session):
         """Waits for the end of a child, which does without this session's slot meanwhile ->
         (status, message). What ends the waiting ends the child."""
-        children = self._around.children
-        with children.lent_slot():
+        children, control = self._around.children, self._control
+        with children.bell(session, control.wake) as bell, children.lent_slot():
             try:
                 while True:
-                    row = children.find_end(session)
+                    row = bell.find_end()
                     if row is not None:
                         return row["status"], row["message"]
-                    self.wait(0.1)
+                    control.wait(lambda: bell.has_rung, bell.patience_s)
             except Interrupted:
                 children.stop(session)
                 raise
@@ -9404,12 +9442,13 @@ class Journal:
     What is noted goes there in one transaction, at the latest before the next task begins: so
     `begun` is on disk before a process starts. While the repository cannot be written, its writer
     keeps what it was handed, and flush() waits. All but add_log() is for the session's own thread.
+    on_log(session) is called when lines of its log are on disk.
     """
 
-    def __init__(self, repository, session, clock):
+    def __init__(self, repository, session, clock, on_log=lambda session: None):
         self.repository, self.session = repository, session
         self.secrets = ()               # what must not be stored or shown, the longest first
-        self._clock = clock
+        self._clock, self._on_log = clock, on_log
         self._progress = repository.progress
         self._run = 0                   # number of the newest step or task run
         self._records = []              # [(method, arguments)] not handed over yet
@@ -9449,24 +9488,37 @@ class Journal:
     def flush(self):
         """Hands over what was noted and waits for the commit, however long -> what the last of it
         gave back. RepositoryError: the repository was closed, or is gone."""
-        value = self._submit(self._progress.record).result()
+        has_log, pending = self._has_log, self._submit(self._progress.record)
+        value = pending.result()
+        if has_log:
+            self._on_log(self.session)
         while self._spent:
             self._spent.pop().remove()
         return value
 
     def flush_later(self):
         """Hands over what was noted; nobody waits for its commit."""
-        self._submit(self._progress.record_later)
+        self._submit(self._progress.record_later, self._logged if self._has_log else None)
 
-    def _submit(self, method):
+    @property
+    def _has_log(self):
+        return any(method == self._progress.add_log for method, _ in self._records)
+
+    def _logged(self, _):
+        self._on_log(self.session)
+
+    def _submit(self, method, on_done=None):
         records, self._records = self._records, []
-        return self.repository.db.submit(method, self.session, records)
+        return self.repository.db.submit(method, self.session, records, on_done=on_done)
 
     def add_log(self, run, rows, omitted, on_stored):
         """Hands over rows of the log past what was noted; on_stored() once they are on disk, or
         never can be. From any thread."""
+        def follow(pending):
+            on_stored()
+            self._logged(pending)
         self.repository.db.submit(self._progress.add_log_later, self.session, run, rows, omitted,
-                                  on_done=lambda _: on_stored())
+                                  on_done=follow)
 
     # -- spools ------------------------------------------------------------------------
 
@@ -9558,7 +9610,7 @@ class Session:
         self.is_begun = False           # on disk
         self._around = around
         self._control = Control(around.clock, "%s/%d" % (repository.db.uuid, self.number))
-        self._journal = Journal(repository, self.number, around.clock)
+        self._journal = Journal(repository, self.number, around.clock, around.on_log)
 
     def stop(self, mode, message="stopped"):
         """Asks it to stop, NORMAL after the task now running, or IMMEDIATE."""
@@ -9829,7 +9881,8 @@ class Course:
         """Notes the end of a task with the last of its log, and what it gave variables."""
         journal, progress = self._journal, self._progress
         self._values.update((name, journal.mask(value)) for name, value in result.values.items())
-        journal.note(progress.add_log, run, rows, omitted)
+        if rows or omitted:
+            journal.note(progress.add_log, run, rows, omitted)
         journal.note_end(progress.end_task, run, result.status, result.rc, result.rows,
                          message=result.message)
         if result.values:
@@ -9891,7 +9944,8 @@ class SessionQueue:
             if self._is_closing or running or ticket.session in self._outstanding:
                 return True
             self._outstanding[ticket.session] = ticket, repository
-            self._admission.add(ticket.session, ticket.priority, ticket.gates(repository))
+            self._admission.add(ticket.session, ticket.priority, ticket.gates(repository),
+                                ticket.is_child)
             is_free = self._admission.has_room
             if is_free:                 # otherwise a thread looks for itself when it can
                 self._ensure_thread()
@@ -10030,7 +10084,8 @@ class SessionQueue:
         try:
             session.run()
         except RepositoryError as error:
-            log.warning("session %d does not begin yet: %s", session.number, error)
+            if not session.repository.db.trouble:       # or that is told for all of them
+                log.warning("session %d does not begin yet: %s", session.number, error)
             session.repository.set_behind()
         except Exception as error:
             log.error("session %d\n%s", session.number, session.mask(tell_traceback(error)))
@@ -12179,6 +12234,7 @@ class Keeper:
     def __init__(self, agent, cleaner):
         self._agent, self._cleaner = agent, cleaner
         self._due = {}                  # what -> monotonic seconds
+        self._trouble = ""              # why the last heartbeat failed, in words
         self._is_over = threading.Event()
 
     def run(self):
@@ -12187,7 +12243,9 @@ class Keeper:
             try:
                 self.keep()
             except AgentError as error:
-                log.warning("%s", error)
+                if error.message != self._trouble:
+                    log.warning("%s", error)
+                self._trouble = error.message
             except Exception:
                 log.exception("keeper")
 
@@ -12202,6 +12260,7 @@ class Keeper:
             agent.master.heartbeat(agent.name, agent.clock.now())
             agent.schedules.read_calendars()
             agent.places.follow_master()
+            self._trouble = ""
         if self._is_due("purge", 3600.0):
             for repository in agent.places.list_open():
                 if not repository.db.trouble:
@@ -12235,6 +12294,11 @@ class Keeper:
 # agent/watch.py
 # What other sessions, clients and tasks may see: topology, ends of sessions, logs, children.
 # ======================================================================================
+
+LOOK_S = 2.0            # between two looks whether a client is still there
+READERS_AT_ONCE = 2     # of those who follow logs of a repository
+LOG_PAGE = 500          # lines of a log that are read at once
+
 
 class Topology:
     """What stands behind a logical schema, its secrets read when a task asks."""
@@ -12276,59 +12340,141 @@ class Topology:
         return dict(server, connect=connect, secrets=secrets)
 
 
+class Bell:
+    """Wakes one who waits for what becomes of a session, by whoever knows that something has.
+
+    on_ring() is called at each ringing, by the thread that rings.
+    """
+
+    def __init__(self, number, repository, on_ring=lambda: None):
+        self.number, self.repository = number, repository
+        self._on_ring, self._event, self._may_have_ended = on_ring, threading.Event(), True
+
+    def ring(self, may_have_ended=True):
+        """Something is new: maybe the end of the session, else lines of its log."""
+        if may_have_ended:
+            self._may_have_ended = True
+        self._event.set()
+        self._on_ring()
+
+    @property
+    def has_rung(self):
+        """Whether it has rung since the last look at the session."""
+        return self._event.is_set()
+
+    @property
+    def patience_s(self):
+        """How long to wait for it at most: the session is looked at again when it could not be
+        read. None: until it rings."""
+        return LOOK_S if self._may_have_ended else None
+
+    def wait(self, timeout_s):
+        """Waits until it rings, so many seconds at most."""
+        self._event.wait(timeout_s)
+
+    def find_end(self):
+        """The row of the session when it has ended, else None. Nothing is read while nothing says
+        that it may have. NotFound, RepositoryGone."""
+        self._event.clear()
+        may_have_ended, self._may_have_ended = self._may_have_ended, False
+        if not may_have_ended:
+            return None
+        try:
+            row = self.repository.db.read(self.repository.sessions.get, self.number)
+        except RepositoryGone:
+            raise
+        except RepositoryError:         # it cannot be read now: the waiting goes on
+            self._may_have_ended = True
+            return None
+        return row if row["status"] in ENDED else None
+
+
 class Watch:
-    """Waits for the ends of sessions and follows their logs, for those who ask."""
+    """Waits for the ends of sessions and follows their logs, for those who ask: each waits for his
+    Bell, and reads nothing until it rings."""
 
     def __init__(self, places, clock):
         self._places, self._clock = places, clock
-        self._events = {}               # session -> [Event] of those who wait for its end
+        self._bells = {}                # session -> [Bell]
         self._lock = threading.Lock()
         self._is_over = False           # the agent has stopped
+        self._turns = {}                # repository id -> Semaphore of those who read logs there
+
+    # -- bells -------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def bell(self, number, on_ring=lambda: None):
+        """A Bell of a session, while somebody waits for it. NotFound, RepositoryError."""
+        bell = Bell(number, self._places.of_session(number), on_ring)
+        with self._lock:
+            self._bells.setdefault(number, []).append(bell)
+        try:
+            yield bell
+        finally:
+            with self._lock:
+                self._bells[number].remove(bell)
+                if not self._bells[number]:
+                    del self._bells[number]
 
     def close(self):
         """Who waits for what is outstanding has its answer now."""
         self._is_over = True
         with self._lock:
-            numbers = list(self._events)
+            numbers = list(self._bells)
         for number in numbers:
             self.ended(number)
 
-    def ended(self, number):
+    def ended(self, number, may_have_ended=True):
         """A session has ended, or will not: whoever waits for that looks again."""
         with self._lock:
-            events = list(self._events.get(number, ()))
-        for event in events:
-            event.set()
+            bells = list(self._bells.get(number, ()))
+        for bell in bells:
+            bell.ring(may_have_ended)
+
+    def logged(self, number):
+        """New lines of a session's log are on disk."""
+        self.ended(number, may_have_ended=False)
+
+    def look(self, repository):
+        """Another program has written to a repository: what is waited for may have ended there, or
+        have new lines. RepositoryError."""
+        with self._lock:
+            numbers = [number for number, bells in self._bells.items()
+                       if bells[0].repository is repository]
+        if numbers:
+            ended = repository.db.read(repository.sessions.list_ended, numbers)
+            for number in numbers:
+                self.ended(number, number in ended)
+
+    def let_go(self, repository):
+        """A repository is used no more: who waits for a session of it is told that."""
+        with self._lock:
+            bells = [bell for bells in self._bells.values() for bell in bells
+                     if bell.repository is repository]
+        for bell in bells:
+            bell.ring()
+
+    # -- sessions ----------------------------------------------------------------------
 
     def wait(self, number, timeout_s=None, has_left=lambda: False):
         """Waits for the end of a session -> its row. WaitTimeout, Stopping, NotFound.
 
         has_left() tells that nobody waits for the answer any more.
         """
-        repository = self._places.of_session(number)
         until = None if timeout_s is None else self._clock.monotonic() + timeout_s
-        event = threading.Event()
-        with self._lock:
-            self._events.setdefault(number, []).append(event)
-        try:
+        with self.bell(number) as bell:
             while True:
-                row = self._find_end(repository, number)
+                row = bell.find_end()
                 if row is not None:
                     return row
                 if self._is_over:
                     raise Stopping("session=%d the agent has stopped before its end" % number)
-                wait_s = 2.0 if until is None else min(2.0, until - self._clock.monotonic())
+                wait_s = LOOK_S if until is None else min(LOOK_S, until - self._clock.monotonic())
                 if has_left():
                     raise WaitTimeout("session=%d goes on, nobody waits for it here" % number)
                 if wait_s <= 0:
                     raise WaitTimeout("session=%d has not ended in %g s" % (number, timeout_s))
-                event.wait(wait_s)
-                event.clear()
-        finally:
-            with self._lock:
-                self._events[number].remove(event)
-                if not self._events[number]:
-                    del self._events[number]
+                bell.wait(wait_s)
 
     def list_sessions(self, filters, repository, limit):
         """Yields rows of sessions, newest first, a page at a time: nothing stays open between."""
@@ -12349,37 +12495,31 @@ class Watch:
         if trouble:
             raise trouble
 
-    def find_end(self, number):
-        """The row of a session that has ended, or None. NotFound, RepositoryError."""
-        return self._find_end(self._places.of_session(number), number)
-
-    @staticmethod
-    def _find_end(repository, number):
-        try:
-            row = repository.db.read(repository.sessions.get, number)
-        except RepositoryGone:
-            raise
-        except RepositoryError:
-            return None                 # it cannot be read now: the waiting goes on
-        return row if row["status"] in ENDED else None
-
     def list_log(self, number, is_following=False, has_left=lambda: False):
         """Yields the rows of a session's log, a page at a time; following, None when there are no
         more yet, until the session ends."""
-        repository, after = self._places.of_session(number), (0, -1)
-        repository.db.read(repository.sessions.get, number)
-        while True:
-            is_over = not is_following or self._is_over or has_left() \
-                or self.find_end(number) is not None        # asked before the rows are read
-            rows = repository.db.read(repository.views.list_log, number, after, 500)
-            yield from rows
-            if rows:
-                after = rows[-1]["task_run"], rows[-1]["position"]
-            elif is_over:
-                return
-            else:
+        with self.bell(number) as bell:
+            repository, after = bell.repository, (0, -1)
+            turns = self._turns.setdefault(repository.id, threading.Semaphore(READERS_AT_ONCE))
+            repository.db.read(repository.sessions.get, number)
+            while True:
+                is_over = not is_following or self._is_over or has_left() \
+                    or bell.find_end() is not None          # asked before the rows are read
+                rows = [None] * LOG_PAGE
+                while len(rows) == LOG_PAGE:
+                    with turns:     # one line wakes all who follow it, and others want their turn
+                        rows = repository.db.read(repository.views.list_log, number, after,
+                                                  LOG_PAGE)
+                    yield from rows
+                    if rows:
+                        after = rows[-1]["task_run"], rows[-1]["position"]
+                if is_over:
+                    return
                 yield None
-                time.sleep(FOLLOW_S)
+                while not (bell.has_rung or has_left()):
+                    bell.wait(LOOK_S)
+                    if bell.patience_s is not None:
+                        break
 
 
 class Children:
@@ -12391,22 +12531,18 @@ class Children:
     def start(self, request, repository):
         """Starts one in the repository of its parent -> its number."""
         self._agent.desk.check_context(request.context)
-        line = self._line(repository, request.parent)
+        above = repository.db.read(repository.sessions.list_above, request.parent)
+        line = [row["scenario"] for row in above]
         if request.scenario in line:
             raise TaskError("scenario %s would start itself: %s"
                             % (request.scenario, " > ".join(line[::-1] + [request.scenario])))
-        request = request._replace(agent=self._agent.name)
+        # or what has a higher priority would go before what its parent, which has begun, waits for
+        request = request._replace(agent=self._agent.name, priority=above[0]["priority"])
         return self._agent.desk.submit(request, repository).result().session
 
-    @staticmethod
-    def _line(repository, parent):
-        """The scenarios above a child, its parent's first."""
-        rows = repository.db.read(repository.sessions.list_above, parent)
-        return [row["scenario"] for row in rows]
-
-    def find_end(self, number):
-        """The row of a child that has ended, or None."""
-        return self._agent.watch.find_end(number)
+    def bell(self, number, on_ring):
+        """The Bell of a child, while it is waited for."""
+        return self._agent.watch.bell(number, on_ring)
 
     def stop(self, number):
         """Ends a child at once, if it has not ended."""
@@ -12831,7 +12967,8 @@ class Agent:
         self._output = Output()
         around = Surroundings(clock, str(identity), self._output, settings.max_output,
                               self.desk.ended, lambda number: self.watch.ended(number),
-                              Topology(self.master), Children(self))
+                              Topology(self.master), Children(self),
+                              lambda number: self.watch.logged(number))
         self.queue = SessionQueue(
             settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1),
             lambda ticket, repository: Session(ticket, repository, around),
@@ -12865,6 +13002,7 @@ class Agent:
             if not self.queue.has(ticket.session):
                 self.desk.queue_ticket(repository, ticket)
         self.schedules.load(place)
+        self.watch.look(repository)
 
     def _clean(self, repository):
         self._cleaner.clean(repository)
@@ -12873,6 +13011,7 @@ class Agent:
     def _let_go(self, repository):
         self.schedules.forget(repository)
         self.queue.forget(repository)
+        self.watch.let_go(repository)
 
     def request_stop(self, is_immediate=False, max_wait_s=STOP_S, is_leaving=False):
         """Asks the main thread to stop the agent in good order; a later request may hurry it."""
@@ -13044,6 +13183,115 @@ def metrics(agent):
     yield "# TYPE agent_sessions_ended_total counter"
     for status, count in agent.desk.ended_counts.items():
         yield 'agent_sessions_ended_total{status="%s"} %d' % (status, count)
+
+
+# ======================================================================================
+# agent/logwriter.py
+# The agent's own log, which stops nothing: whoever logs hands a line over and goes on.
+#
+# Thread log: writes the lines; ends at LogWriter.close(), or with the program when nobody reads.
+# ======================================================================================
+
+MAX_LINES = 10000       # that wait for a reader
+CLOSE_S = 2.0           # how long the end of the program waits for one
+
+
+class LogWriter(logging.Handler):
+    """Writes lines to a descriptor; without one (None) there is no log.
+
+    What cannot be written is dropped and counted, and how much that was is told as soon as
+    something can be written again.
+    """
+
+    def __init__(self, descriptor):
+        super().__init__()
+        self.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(message)s"))
+        self._descriptor = descriptor
+        self._changed = threading.Condition()   # guards all that follows
+        self._lines, self._lost = [], 0         # that wait; that could not be written
+        self._is_cut = self._is_failing = False     # the last line ends in its middle; was lost
+        self._is_closing = descriptor is None
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    @property
+    def lost_count(self):
+        """How many lines could not be written, and were not told of yet."""
+        return self._lost
+
+    def emit(self, record):
+        """Hands over an entry."""
+        try:
+            self.say(self.format(record))
+        except Exception:           # as logging.Handler wants it
+            self.handleError(record)
+
+    def say(self, line):
+        """Hands over a line without its end; waits for nothing."""
+        with self._changed:
+            if len(self._lines) >= MAX_LINES or self._is_closing:
+                self._lost += 1
+            else:
+                self._lines.append(line)
+                self._changed.notify()
+
+    def close(self):
+        """Writes what there is, as far as somebody reads it."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify()
+        self._thread.join(CLOSE_S)
+        super().close()
+
+    def _run(self):
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._lines or self._is_closing
+                                       or self._lost and not self._is_failing)
+                if self._is_closing and not self._lines:
+                    return
+                lines, self._lines = self._lines, []
+            for line in lines or [None]:
+                self._write(line)
+
+    def _write(self, line):
+        """Writes a line, or None: only how many were lost."""
+        with self._changed:
+            lost = self._lost
+        texts = [] if line is None else [line]
+        if lost:
+            texts.insert(0, "%d lines of the log could not be written" % lost)
+        data = "\n".join(([""] if self._is_cut else []) + texts + [""])
+        data = data.encode("utf-8", "backslashreplace")
+        try:
+            while data:
+                size = os.write(self._descriptor, data)
+                self._is_cut, data = not data[:size].endswith(b"\n"), data[size:]
+            self._is_failing = False
+        except OSError:
+            self._is_failing = True
+        with self._changed:
+            if not self._is_failing:
+                self._lost -= lost
+            elif line is not None:
+                self._lost += 1
+
+
+class LineFormatter(logging.Formatter):
+    """An entry of the log is one line without control characters, whatever stands in a path or a
+    name; only a traceback has more lines, which are indented."""
+
+    def format(self, record):
+        """The text of an entry."""
+        text = super().format(record)
+        has_lines = record.exc_info or "\n" in str(record.msg)
+        lines = text.split("\n") if has_lines else [text]
+        return "\n  ".join(show_controls(line) for line in lines)
+
+
+def show_controls(text):
+    """A text with its control characters and what else is not printable as \\xNN or \\uNNNN."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 # ======================================================================================
@@ -15561,6 +15809,7 @@ LOOPBACK_IFINDEX = 1
 CONNECTED_STATES = frozenset((1, 4, 5, 8, 9, 11))
 # linux/highuid.h: how a user namespace shows every user that it does not map
 OVERFLOW_UID = 65534
+NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 MAPPED_PREFIX = bytes(10) + b"\xff\xff"
 # state (hex), uid, inode: net/ipv4/tcp_ipv4.c
 PROC_ROW = r"^ *\d+: (?:%s) (\w\w) \S+ \S+ \S+ +(\d+) +\d+ (\d+) "
@@ -15599,22 +15848,28 @@ def find_peer_uid(connection):
     answer must still show our own end, by inode: until then nobody else could be connected to it.
     The inode also tells this network namespace from others.
     """
+    try:
+        return ask_peer_uid(connection)
+    except (OSError, ValueError, struct.error):
+        return None
+
+
+def ask_peer_uid(connection):
+    """`find_peer_uid`, which raises what keeps the kernel from being asked: OSError, ValueError,
+    struct.error."""
     if (not sys.platform.startswith("linux")
             or connection.family not in (socket.AF_INET, socket.AF_INET6)):
         return None
-    try:
-        client, own = [(find_packed_loopback(name[0]), name[1])
-                       for name in (connection.getpeername(), connection.getsockname())]
-        if client[0] is None or own[0] is None:
-            return None
-        inode = os.fstat(connection.fileno()).st_ino
-        for list_owners in (list_owners_by_netlink, list_owners_by_proc):
-            owners = list_owners(client, own)
-            # otherwise this source does not see our sockets
-            if [owner[1] for owner in owners[1]] == [inode]:
-                return choose_uid(owners[0]) if list_owners(client, own) == owners else None
-    except (OSError, ValueError, struct.error):
-        pass
+    client, own = [(find_packed_loopback(name[0]), name[1])
+                   for name in (connection.getpeername(), connection.getsockname())]
+    if client[0] is None or own[0] is None:
+        return None
+    inode = os.fstat(connection.fileno()).st_ino
+    for list_owners in (list_owners_by_netlink, list_owners_by_proc):
+        owners = list_owners(client, own)
+        # otherwise this source does not see our sockets
+        if [owner[1] for owner in owners[1]] == [inode]:
+            return choose_uid(owners[0]) if list_owners(client, own) == owners else None
     return None
 
 
@@ -15635,12 +15890,15 @@ def list_owners_by_netlink(client, own):
     two lists of (uid, inode).
 
     Both empty where netlink is refused or lacks tcp_diag (the kernel says ENOENT then, as for an
-    end not found). A socket for each call: no stale answers, no lock; it costs 10 us.
+    end not found). OSError when no descriptor is free. A socket for each call: no stale answers,
+    no lock; it costs 10 us.
     """
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as netlink:
             return ask_netlink(netlink, client, own), ask_netlink(netlink, own, client)
-    except (OSError, AttributeError):
+    except (OSError, AttributeError) as error:
+        if getattr(error, "errno", None) in NO_DESCRIPTOR:
+            raise
         return [], []
 
 
@@ -15713,7 +15971,59 @@ def has_hung_up(connection):
         return False
     except OSError:
         return True
-    return sys.platform.startswith("linux") and find_peer_uid(connection) is None
+    try:
+        return sys.platform.startswith("linux") and ask_peer_uid(connection) is None
+    except OSError as error:
+        return error.errno not in NO_DESCRIPTOR
+
+
+# ======================================================================================
+# server/port.py
+# Whose the port is, from before the agent begins anything until it listens.
+# ======================================================================================
+
+IS_LINUX = sys.platform.startswith("linux")
+# What lets a port be taken although ends of old connections to it are kept for a minute. With
+# SO_REUSEADDR Linux lets any user bind it a second time until one listens; with SO_REUSEPORT only
+# the same user, and old ends that had it too are no hindrance (net/ipv4/inet_connection_sock.c,
+# inet_bind_conflict). Elsewhere SO_REUSEADDR allows no second one.
+SHARING = socket.SO_REUSEPORT if IS_LINUX else socket.SO_REUSEADDR
+_CREDENTIALS = struct.Struct("3i")          # struct ucred: pid, uid, gid (unix(7))
+
+
+def claim_port(host, port):
+    """A socket that no second agent of this user can have while this one has the port, which he
+    could share; None elsewhere, and where a stranger has its name. OSError: there is another."""
+    if not IS_LINUX:
+        return None
+    name, claim = "\0agent.py:%s:%d" % (host, port), socket.socket(socket.AF_UNIX)
+    try:
+        claim.bind(name)
+        claim.listen(128)               # so that others can ask whose it is
+        return claim
+    except OSError as error:
+        claim.close()
+        if error.errno != errno.EADDRINUSE or find_name_owner(name) in (os.getuid(), 0):
+            raise
+    log.warning("another user has taken the name by which agents of one user know each other")
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        if probe.connect_ex((host, port)) == 0:
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    return None
+
+
+def find_name_owner(name):
+    """The uid of the process that listens on an abstract UNIX socket; None when nobody does, or he
+    lets nobody ask."""
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.setblocking(False)
+        try:
+            caller.connect(name)
+            credentials = caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED,
+                                            _CREDENTIALS.size)
+        except OSError:
+            return None
+    return _CREDENTIALS.unpack(credentials)[1]
 
 
 # ======================================================================================
@@ -15723,6 +16033,9 @@ def has_hung_up(connection):
 # Thread server: accepts connections; ends at Server.close().
 # Thread client N: serves one connection; ends with it, or at Server.close().
 # ======================================================================================
+
+NO_FILES = "the host lets the agent open no more files for connections (ulimit -n)"
+
 
 def check_host(host):
     """Until there are users and TLS only loopback is served: CannotStart for all else."""
@@ -15746,25 +16059,13 @@ def notify_systemd():
             notify.sendall(b"READY=1")
 
 
-def claim_port(host, port):
-    """A socket that no second agent can have while this one has bound the port but does not listen
-    yet (Linux lets both bind then); None elsewhere. OSError."""
-    if not sys.platform.startswith("linux"):
-        return None
-    claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        claim.bind("\0agent.py:%s:%d" % (host, port))
-    except OSError:
-        claim.close()
-        raise
-    return claim
-
-
 class Lines:
-    """The lines that come in by a connection, bounded, and what of them is here already."""
+    """The lines that come in by a connection, bounded, and what of them is here already. With
+    `line_s` a line may take so many seconds."""
 
-    def __init__(self, connection):
+    def __init__(self, connection, line_s=None):
         self._connection, self._data, self._is_over = connection, bytearray(), False
+        self._line_s = line_s
 
     @property
     def has_next(self):
@@ -15777,7 +16078,7 @@ class Lines:
         find_limit(its first bytes) gives the most bytes that it may have; of one that is longer
         no more is read.
         """
-        searched = 0
+        searched, begun = 0, time.monotonic()
         while True:
             end = self._data.find(b"\n", searched)
             size = len(self._data) if end < 0 else end
@@ -15792,9 +16093,13 @@ class Lines:
             if self._is_over:
                 return None
             searched = size
+            if self._line_s is not None:
+                self._connection.settimeout(max(0.001, begun + self._line_s - time.monotonic()))
             received = self._connection.recv(65536)
             self._is_over = not received
             self._data += received
+        if self._line_s is not None:
+            self._connection.settimeout(self._line_s)
         line = bytes(self._data[:end])
         del self._data[:end + 1]
         return line[:-1] if line.endswith(b"\r") else line
@@ -15815,7 +16120,8 @@ class Handler(socketserver.BaseRequestHandler):
             is_import = start.upper().split()[:1] == [b"IMPORT"]
             return MAX_IMPORT_LINE if is_import and conversation.is_administrator \
                 else self.server.max_line
-        lines, replies, rest = Lines(self.request), [], LINGER
+        lines = Lines(self.request, None if conversation.is_administrator else STRANGER_S)
+        replies, rest = [], LINGER
         while not conversation.is_over:
             if replies and not (lines.has_next and len(replies) < MAX_BATCH):
                 self._send(replies)     # the client waits for them
@@ -15872,22 +16178,29 @@ def encode(lines):
 
 class Server(socketserver.ThreadingTCPServer):
     """Listens on the agent's port, a thread a connection. It is bound early, so that a taken port
-    is told before anything is touched, and listens last."""
-    allow_reuse_address = True
+    is told before anything is touched, and listens last.
+
+    Who is at the other end is asked when a connection is accepted. Those whom the agent does not
+    know have a tenth of `max_connections` for themselves, and count against nobody else's. Nobody
+    gets a descriptor of the last ones, from `max_files` on: the agent needs them itself.
+    """
     daemon_threads = True
     block_on_close = False
     request_queue_size = 512
 
-    def __init__(self, agent, host, port, max_connections, max_line):
-        self._agent, self.max_line = agent, max_line
-        self._max_connections = max_connections
-        self._connections = set()
-        self._strangers = set()             # those of nobody that the agent knows: a tenth
-        self._lock = threading.Lock()
+    def __init__(self, agent, host, port, max_connections, max_line, max_files=None):
+        self._agent, self.max_line, self._max_files = agent, max_line, max_files
+        self._max_owners = max_connections
+        self._max_strangers = max(1, min(max_connections, max_files or max_connections) // 10)
+        self._connections = {}              # connection -> uid at its other end, or None
+        self._strangers = set()             # those of nobody that the agent knows
+        self._lock = threading.Lock()       # guards these two
         self._thread = self._claim = None
+        self._spare = os.open(os.devnull, os.O_RDONLY)      # for an answer when none is free
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__((host, port), Handler, bind_and_activate=False)
         try:
+            self.socket.setsockopt(socket.SOL_SOCKET, SHARING, 1)
             self.server_bind()
             self._claim = claim_port(host, self.port)
         except OSError as error:
@@ -15900,27 +16213,77 @@ class Server(socketserver.ThreadingTCPServer):
         """The number of its port, also where that was left to the system."""
         return self.server_address[1]
 
+    @property
+    def connection_count(self):
+        """How many connections are open."""
+        return len(self._connections)
+
     def listen(self):
         """Serves from now on, in a thread of its own."""
         self.server_activate()
-        self._agent.connections = lambda: len(self._connections)
+        self._agent.connections = lambda: self.connection_count
         self._thread = threading.Thread(target=self.serve_forever, name="server", daemon=True)
         self._thread.start()
+
+    # -- who comes in ------------------------------------------------------------------
 
     def get_request(self):
         try:
             return super().get_request()
-        except OSError:                 # no file descriptor is free: do not spin
-            time.sleep(0.05)
+        except OSError:                 # no file descriptor is free
+            if not self._turn_away():
+                time.sleep(0.05)        # do not spin
             raise
 
+    def _turn_away(self):
+        """Answers a connection that there is no descriptor for, by way of the spare one; whether
+        that was possible."""
+        is_answered = False
+        with contextlib.suppress(OSError):      # another thread was faster, or nobody is there
+            if self._spare is not None:
+                os.close(self._spare)
+                self._spare = None
+                connection, _ = self.socket.accept()
+                _say_busy(connection, NO_FILES)
+                connection.close()
+                is_answered = True
+            self._spare = os.open(os.devnull, os.O_RDONLY)
+        return is_answered
+
     def verify_request(self, request, client_address):
+        uid = find_peer_uid(request)
         with self._lock:
-            if len(self._connections) < self._max_connections:
-                self._connections.add(request)
+            reason = self._find_limit(request, self._is_owner(uid))
+            if reason is None:
+                self._connections[request] = uid
+                if not self._is_owner(uid):
+                    self._strangers.add(request)
                 return True
-        self._say_busy(request, self._max_connections)
+        _say_busy(request, reason)
         return False
+
+    def _find_limit(self, request, is_owner):
+        """The limit that keeps a connection out, in words, or None."""
+        count, limit = len(self._strangers), self._max_strangers
+        if is_owner:
+            count, limit = len(self._connections) - count, self._max_owners
+        if count >= limit:
+            return "%d connections are open, the limit" % limit
+        # a new descriptor has the lowest number that is free
+        if self._max_files is not None and request.fileno() >= self._max_files:
+            return NO_FILES
+        return None
+
+    @staticmethod
+    def _is_owner(uid):
+        return uid is not None and uid in (0, os.getuid())
+
+    def process_request(self, request, client_address):
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:
+            _say_busy(request, "the host has no thread for a further connection")
+            self.shutdown_request(request)
 
     def process_request_thread(self, request, client_address):
         threading.current_thread().name = "client %d" % request.fileno()
@@ -15928,37 +16291,20 @@ class Server(socketserver.ThreadingTCPServer):
 
     def shutdown_request(self, request):
         with self._lock:
-            self._connections.discard(request)
+            self._connections.pop(request, None)
             self._strangers.discard(request)
         super().shutdown_request(request)
 
     def handle_error(self, request, client_address):
         log.exception("connection")
 
-    @staticmethod
-    def _say_busy(connection, limit):
-        with contextlib.suppress(OSError):
-            connection.settimeout(0.0)
-            connection.sendall(b"ERR BUSY %d connections are open, the limit\n" % limit)
-
     def conversation(self, connection):
-        """The Conversation of a connection, by the kernel's word on its other end: asked before
-        a byte of it is read, in its own thread, as /proc takes some 10 ms where netlink is not."""
-        uid = find_peer_uid(connection)
-        if uid is not None and uid in (0, os.getuid()):
+        """The Conversation of a connection, by the kernel's word on its other end."""
+        uid = self._connections.get(connection)
+        if self._is_owner(uid):
             return Conversation(self._agent, ADMINISTRATOR, "uid %d" % uid,
                                 functools.partial(has_hung_up, connection))
-        connection.settimeout(STRANGER_S)
-        limit = max(1, self._max_connections // 10)
-        with self._lock:
-            self._strangers.add(connection)
-            is_one_too_many = len(self._strangers) > limit
-        conversation = Conversation(self._agent, None, "uid %s" % ("unknown" if uid is None
-                                                                   else uid))
-        if is_one_too_many:
-            self._say_busy(connection, limit)
-            conversation.is_over = True
-        return conversation
+        return Conversation(self._agent, None, "uid %s" % ("unknown" if uid is None else uid))
 
     def close(self, within_s=5.0):
         """Ends the connections once the requests under way have their reply."""
@@ -15980,6 +16326,20 @@ class Server(socketserver.ThreadingTCPServer):
             while self._connections and time.monotonic() < until:
                 time.sleep(0.005)
             until += within_s
+
+    def server_close(self):
+        super().server_close()
+        if self._spare is not None:
+            os.close(self._spare)
+            self._spare = None
+
+
+def _say_busy(connection, reason):
+    """Tells a connection that it is one too many."""
+    with contextlib.suppress(OSError):
+        connection.settimeout(0.0)
+        connection.sendall(("ERR BUSY %s\n" % reason).encode())
+        connection.recv(65536)          # unread, what it has sent would cut the answer
 
 
 # ======================================================================================
@@ -16045,23 +16405,31 @@ def _between(low, high):
 
 
 def start_logging():
-    """The agent's own log: stderr, a line an entry; a broken stderr stops nothing."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
-    logging.raiseExceptions = False
+    """The agent's own log, on stderr -> its LogWriter."""
+    writer = LogWriter(None if sys.stderr is None else sys.stderr.fileno())
+    log.addHandler(writer)
+    log.setLevel(logging.INFO)
+    return writer
 
 
-def import_files(settings, clock):
+def import_files(settings, clock, writer):
     """--import: exit code 0, or 1 with the faults on stderr; takes no lock. CannotStart."""
     if settings.is_creating:
         make_folder(os.path.dirname(os.path.abspath(settings.master)))
     master = open_master(settings, clock)
     with contextlib.closing(master.db):
-        is_done = all(_import_file(master, path, settings, clock) for path in settings.files)
+        is_done = all(_import_file(master, path, settings, clock, writer)
+                      for path in settings.files)
+    reason = _print()
+    if reason is not None:
+        writer.say(tell_failure("what was imported could not be told: %s" % os.strerror(reason)))
     return EXIT_OK if is_done else EXIT_CANNOT_START
 
 
-def _import_file(master, path, settings, clock):
-    """Imports one file -> whether that went well; prints what was imported, or what is wrong."""
+def _import_file(master, path, settings, clock, writer):
+    """Imports one file, and tells what came of it -> whether it was imported."""
+    def tell(text):
+        writer.say(tell_failure("%s: %s" % (path, text)))
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
@@ -16076,41 +16444,70 @@ def _import_file(master, path, settings, clock):
             imported = import_into(master, repository, text, settings.name, clock.now(),
                                    settings.replace)
     except AgentError as error:
-        for place, reason in error.faults:
-            _say("%s: %s: %s" % (path, place, reason))
-        _say("%s: %s" % (path, error.message))
+        for fault in error.faults:
+            tell("%s: %s" % fault)
+        tell(error.message)
     except (OSError, UnicodeDecodeError) as error:
-        _say("%s: %s" % (path, getattr(error, "strerror", None) or "is not UTF-8"))
+        tell(getattr(error, "strerror", None) or "is not UTF-8")
     else:
         for place, reason in imported.warnings:
-            _say("%s: %s: warning: %s" % (path, place, reason))
-        print("%s: %d scenarios and %d schedules imported" % (
-            path, imported.count("scenario"), imported.count("schedule")))
+            tell("%s: warning: %s" % (place, reason))
+        _print("%s: %d scenarios and %d schedules imported\n" % (
+            show_controls(path), imported.count("scenario"), imported.count("schedule")))
         return True
     return False
 
 
 def print_manual(topic):
-    """--manual: exit code 0, or 2 for a topic that there is not."""
+    """--manual: exit code 0, or 2 for a topic that there is not, or 1 for a full disk."""
     try:
         text = make_manual(topic)
     except NotFound as error:
-        _say(error.message)
-        return EXIT_USAGE
+        return _complain(error.message, EXIT_USAGE)
+    reason = _print(text)
+    if reason in (None, errno.EPIPE):       # whoever reads it may have read enough
+        return EXIT_OK
+    return _complain("the manual cannot be written: %s" % os.strerror(reason), EXIT_CANNOT_START)
+
+
+def _complain(text, code):
+    """Tells on stderr what is wrong, as far as that can be -> this exit code."""
+    with contextlib.suppress(OSError):
+        if sys.stderr is not None:
+            print(tell_failure(text), file=sys.stderr)
+    return code
+
+
+def tell_failure(text):
+    """The line that says why the program ends, or what it has not done."""
+    return "agent.py: %s" % show_controls(text)
+
+
+def _print(text=""):
+    """Prints a text, and what could not be printed before -> the errno of what keeps it from
+    that, or None. It stops nothing."""
     try:
-        print(text, end="", flush=True)
-    except BrokenPipeError:             # whoever reads it has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    return EXIT_OK
+        if sys.stdout is not None:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+    except OSError as error:
+        return error.errno
+    return None
 
 
-def _say(text):
-    print("agent.py: %s" % text, file=sys.stderr)
-    return EXIT_CANNOT_START
+def settle_streams():
+    """What cannot be printed is given up, so that the end of the interpreter does not fail."""
+    for stream, descriptor in ((sys.stdout, 1), (sys.stderr, 2)):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
-def serve(settings, clock):
-    """Runs an agent to its end -> exit code. CannotStart."""
+def serve(settings, clock, max_files, writer):
+    """Runs an agent to its end -> exit code. No connection gets the descriptors from `max_files`
+    on, where that is not None. CannotStart."""
     address = check_host(settings.host)
     folder = os.path.dirname(os.path.abspath(settings.master))
     if not os.path.exists(settings.master) and not settings.is_creating:
@@ -16120,10 +16517,11 @@ def serve(settings, clock):
     lock = NameLock(settings.master, settings.name).take()
     try:
         agent = Agent(settings, clock)
-        server = Server(agent, address, settings.port, settings.max_connections, settings.max_line)
+        server = Server(agent, address, settings.port, settings.max_connections, settings.max_line,
+                        max_files)
         lock.note("pid %d on %s:%d since %s" % (
             os.getpid(), address, server.port, local_iso(clock.now())))
-        run_to_end(agent, server, address)
+        run_to_end(agent, server, address, writer)
         log.info("stopped")
     finally:
         lock.release()
@@ -16133,7 +16531,7 @@ def serve(settings, clock):
     return EXIT_OK
 
 
-def run_to_end(agent, server, address):
+def run_to_end(agent, server, address, writer):
     """Starts the agent, listens, and waits until it is to stop."""
     wake_out, wake_in = os.pipe()
     os.set_blocking(wake_in, False)
@@ -16149,8 +16547,8 @@ def run_to_end(agent, server, address):
         agent.start(address, server.port)
         server.listen()
         ready = "agent %s ready on %s:%d" % (agent.name, address, server.port)
-        print("%s version=%s repositories=%s" % (ready, VERSION, ping(agent)["repositories"]),
-              file=sys.stderr, flush=True)
+        writer.say("%s version=%s repositories=%s" % (ready, VERSION,
+                                                      ping(agent)["repositories"]))
         notify_systemd()
         agent.run_until_stopped(wake_out, wake)
     finally:
@@ -16164,15 +16562,21 @@ def run_to_end(agent, server, address):
 
 
 def raise_file_limit(settings):
-    """Files and sockets that its own limits may need, as far as the host allows."""
-    descriptors = settings.max_connections + 4 * (settings.max_sessions or 64) + 200
+    """Files and sockets that its own limits may need, as far as the host allows -> the descriptor
+    from which on they are kept back for what is no connection, or None."""
+    own = 4 * (settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1)) + 200
+    descriptors = own + settings.max_connections + settings.max_connections // 10
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return None
     most = descriptors if hard == resource.RLIM_INFINITY else min(descriptors, hard)
-    if soft != resource.RLIM_INFINITY and soft < most:
+    if soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    most = max(soft, most)
     if most < descriptors:
         log.warning("the host allows %d open files; the limits on connections and sessions may "
                     "need %d (ulimit -n)", most, descriptors)
+    return most - min(own, most // 2)
 
 
 def restore_signals():
@@ -16191,26 +16595,36 @@ def restore_signals():
 
 def main(arguments=None, clock=None):
     """The command line -> exit code."""
-    settings, clock = parse_arguments(arguments), clock or Clock()
+    try:
+        settings, clock = parse_arguments(arguments), clock or Clock()
+    except OSError as error:            # of printing: before 3.9 argparse lets it through
+        return EXIT_OK if error.errno == errno.EPIPE else _complain(
+            "cannot write: %s" % error.strerror, EXIT_CANNOT_START)
     if settings.manual is not None:
         return print_manual(" ".join(settings.manual))
     if settings.task is not None:
         return run_helper(settings.task)
-    start_logging()
     if settings.spool is not None:
         return run_minder(settings.spool)
+    writer = start_logging()
     try:
         if settings.files:
-            return import_files(settings, clock)
+            return import_files(settings, clock, writer)
         restore_signals()
-        raise_file_limit(settings)
-        return serve(settings, clock)
+        return serve(settings, clock, raise_file_limit(settings), writer)
     except AgentError as error:
-        return _say(error.message)
+        writer.say(tell_failure(error.message))
     except OSError as error:
-        return _say(start_error(error))
+        writer.say(tell_failure(start_error(error)))
+    finally:
+        writer.close()
+    return EXIT_CANNOT_START
 
 
 if __name__ == "__main__":
+    keep_standard_descriptors()
     start_over_lean()
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    finally:
+        settle_streams()

@@ -56,6 +56,7 @@ if vars(sys.modules["__main__"]) is globals() and "CODE_FD" not in globals() \
     del sys.path[0]
 import argparse
 import calendar
+import contextlib
 import json
 import os
 import re
@@ -144,7 +145,6 @@ HEARTBEAT_S = 10.0
 YIELD_S = 0.2           # how long a session's begin gives way to requests that wait for their OK
 YIELD_REQUESTS = 3      # as many at once make it give way
 FLOOD_S = 0.05          # and so long after they did
-FOLLOW_S = 0.05         # between two looks for new lines of a log
 ATTACH_S = 2.0          # between tries to attach a repository, and looks at one's health
 CLEAN_S = 60.0          # between two cleanings
 
@@ -711,9 +711,10 @@ def put(line, is_flushed=False):
 
 
 def complain(message):
-    """Writes a line to stderr."""
-    if sys.stderr is not None:
-        print("agentcli: %s" % message, file=sys.stderr)
+    """Writes a line to stderr, if that can be."""
+    with contextlib.suppress(OSError):
+        if sys.stderr is not None:
+            print("agentcli: %s" % message, file=sys.stderr)
 
 
 def put_json(value):
@@ -800,7 +801,8 @@ def show_listing(reply, is_json, is_record=False):
     if reply.fields:
         kinds[None] = [reply.fields]
     if not kinds and sys.stderr is not None and sys.stdout is not None and sys.stdout.isatty():
-        print("none", file=sys.stderr)
+        with contextlib.suppress(OSError):
+            print("none", file=sys.stderr)
     for number, rows in enumerate(kinds.values()):
         if number:
             put("")

@@ -1,6 +1,8 @@
 """Whose child a session is: by what has started it, whatever it is called."""
 import pytest
 
+import agent as program
+
 from conftest import sessions_of, wait_for
 from support.outside import query
 
@@ -76,3 +78,46 @@ def test_the_line_of_parents_is_followed_to_its_end(with_family):
     wait_ended(with_family, "V", 2)
     assert [row["name"] for row in with_family.rows("SESSIONS -SCENARIO=Q")] == ["nightly"]
     assert not has_met(with_family, "W") and len(sessions_of(with_family, "W")) == 1
+
+
+# -- whose turn it is ------------------------------------------------------------------
+
+def count_at_once(agent, scenario):
+    """How many sessions of a scenario were under way at once, at most; of those that end as another begins, both."""
+    rows = query(agent.work, "select begun, ended from session where scenario=?", scenario)
+    changes = sorted([(begun, 1) for begun, _ in rows] + [(ended, 2) for _, ended in rows])
+    open_now = [0]
+    for _, kind in changes:
+        open_now.append(open_now[-1] + (1 if kind == 1 else -1))
+    return max(open_now)
+
+
+@pytest.mark.parametrize("options", ["", "-PRIORITY=7"])
+def test_children_begin_before_further_parents(make_inside, options):
+    """So what has begun ends soon, and few wait, however many parents have come."""
+    agent = make_inside("--max-sessions", "2").start()
+    agent.import_os("A", "true")
+    agent.import_document({"scenarios": [
+        {"name": "P", "version": "1", "steps": [CALL]},
+        {"name": "Q", "version": "1", "steps": [{"name": "main", "tasks": [{"type": "scenario", "name": "P"}]}]}]})
+    agent.ok("HOLD")
+    for _ in range(40):
+        agent.ok("EXEC Q %s" % options)
+    agent.ok("RELEASE")
+    wait_for(lambda: agent.ok("PING")["queued"] == agent.ok("PING")["running"] == "0", "all to end")
+    assert [row["status"] for row in agent.rows("SESSIONS -LIMIT=1000")] == ["DONE"] * 120
+    assert count_at_once(agent, "Q") <= 12 and count_at_once(agent, "P") <= 12
+    assert {row[0] for row in query(agent.work, "select priority from session")} == {7 if options else 0}
+
+
+def test_of_one_priority_children_go_first():
+    admission = program.Admission(1)
+    admission.add("first", 0, [])
+    admission.add("second", 0, [])
+    admission.add("child", 0, [], True)
+    admission.add("important", 5, [])
+    order = []
+    for _ in range(4):
+        order.append(admission.take())
+        admission.leave(order[-1])
+    assert order == ["important", "child", "first", "second"]

@@ -39,8 +39,8 @@ MAY_IMPORT = {
 TO_DATA_SERVERS = ("tasks/data.py", "tasks/csvfiles.py")
 # the globals that begin empty; VERBS begins with the forms and gets their functions
 TABLES = {"TASK_TYPES"}
-OVERRIDDEN = {"handle", "verify_request", "process_request_thread", "handle_error",
-              "shutdown_request", "get_request"}
+OVERRIDDEN = {"handle", "verify_request", "process_request", "process_request_thread", "handle_error",
+              "shutdown_request", "get_request", "server_close"}
 
 
 def load_build():

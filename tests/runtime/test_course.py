@@ -16,9 +16,11 @@ from support.tasks import step
 
 @pytest.fixture
 def repository(tmp_path):
-    repository = program.WorkRepository.create(1, "WORKREP", str(tmp_path / "work.db"), program.Clock())
+    inbox = program.Inbox()
+    repository = program.WorkRepository.create(1, "WORKREP", str(tmp_path / "work.db"), program.Clock(), inbox)
     yield repository
     repository.db.close()
+    inbox.close()
 
 
 class Ends:
@@ -28,7 +30,7 @@ class Ends:
         self.output, self.endings, self.losses = program.Output(), [], []
         self.around = program.Surroundings(
             program.Clock(), "here", self.output, 100000, lambda _, ending: self.endings.append(ending),
-            self.losses.append, None, None)
+            self.losses.append, None, None, lambda number: None)
 
 
 @pytest.fixture

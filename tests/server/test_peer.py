@@ -1,6 +1,8 @@
 """Who is at the other end of a loopback connection: the kernel's word, asked in both ways, and what an agent makes of it."""
+import contextlib
 import os
 import pathlib
+import resource
 import shutil
 import socket
 import struct
@@ -219,6 +221,28 @@ def test_no_descriptor_is_kept(source):
         for _ in range(5):
             agent.find_peer_uid(connection)
         assert os.listdir("/proc/self/fd") == before
+
+
+def test_without_a_descriptor_to_ask_nobody_has_left(source):
+    """Whoever has closed one half of his connection still waits for his reply."""
+    with listen("127.0.0.1") as listener, connect(listener) as client, listener.accept()[0] as connection:
+        client.shutdown(socket.SHUT_WR)
+        conftest.wait_for(lambda: connection.recv(1, socket.MSG_PEEK) == b"", "the end of input")
+        assert not agent.has_hung_up(connection)
+        taken, limits = [], resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, limits[1]))
+        try:
+            with contextlib.suppress(OSError):
+                while True:
+                    taken.append(os.open(os.devnull, os.O_RDONLY))
+            assert agent.find_peer_uid(connection) is None
+            assert not agent.has_hung_up(connection)
+        finally:
+            for descriptor in taken:
+                os.close(descriptor)
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        client.close()
+        conftest.wait_for(lambda: agent.has_hung_up(connection), "the client to be gone")
 
 
 def test_both_sources_say_the_same(listener):

@@ -524,6 +524,24 @@ def test_a_commit_of_unknown_outcome_is_read_back_and_never_doubled(shelf, fails
     assert shelf.texts()[-1] == "last" and len(shelf.texts()) == 12
 
 
+@pytest.mark.parametrize("how, lines", [("before", ["cannot be written: disk I/O error", "can be written again"]),
+                                        ("after", ["a commit failed (disk I/O error), but is on disk"])])
+def test_commits_that_fail_are_told_once(shelf, how, lines, monkeypatch, caplog):
+    """A line when it begins, and one when it is over, however often it is tried."""
+    monkeypatch.setattr(agent, "connect_file", connect_failing)
+    caplog.set_level("INFO", "agent")
+    db = shelf.open()
+    try:
+        Failing.fails[:] = [how] * 5
+        for number in range(6):
+            db.write(adding("text %d" % number), within_s=None)
+    finally:
+        Failing.fails[:] = []
+    assert shelf.texts() == ["text %d" % number for number in range(6)]
+    assert len(caplog.records) == len(lines)
+    assert all(record.getMessage().endswith(line) for record, line in zip(caplog.records, lines))
+
+
 # -- files that move -------------------------------------------------------------------
 
 def test_a_file_moved_away_and_back(shelf, db, tmp_path):

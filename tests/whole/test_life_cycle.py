@@ -32,6 +32,20 @@ def run_agent(*options, cwd=None, script=None):
     return done.returncode, done.stdout, done.stderr.splitlines()
 
 
+DEAF = """import errno, os, sys
+sys.path.insert(0, %r)
+import agent
+
+
+def refuse(server):
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+
+agent.Server.server_activate = refuse
+sys.exit(agent.main())
+"""
+
+
 def no_wal(agent):
     return not [name for name in file_names(agent.folder) if name.endswith(("-wal", "-shm", ".lock"))]
 
@@ -114,22 +128,19 @@ def test_a_taken_port_leaves_what_is_there(make_agent):
     assert before == {name: (agent.folder / name).read_bytes() for name in file_names(agent.folder)}
 
 
-def test_one_that_cannot_listen_in_the_end_stops_in_good_order(make_agent):
-    """The port is taken between bind and listen: SO_REUSEADDR allows both to bind."""
+def test_one_that_cannot_listen_in_the_end_stops_in_good_order(make_agent, tmp_path):
+    """No other program can take the port meanwhile, but the kernel may still refuse."""
     agent = make_agent().start()
     import_waiting(agent)
     agent.ok("HOLD")
     first = agent.ok("EXEC W")["session"]
     assert agent.stop() == 0
-    with contextlib.closing(socket.socket()) as taken:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.bind(("127.0.0.1", 0))
-        second = make_agent(port=taken.getsockname()[1])
-        with foreign_lock(agent.work):      # it waits for this repository at its start
-            second.start(is_ready=False)
-            wait_for(lambda: second.master.with_name("master.db-wal").exists(), "its start")
-            taken.listen(1)
-            assert second.process.wait(LIMIT_S) == 1
+    deaf = make_agent()
+    deaf.script = tmp_path / "deaf.py"
+    deaf.script.write_text(DEAF % str(TOP))
+    deaf.start(is_ready=False)
+    assert deaf.process.wait(LIMIT_S) == 1
+    assert deaf.log().endswith("agent.py: cannot start: Address already in use\n")
     assert agent.start().status(first)["status"] == "WAITING"
     assert marks(agent) == []
 

@@ -4,16 +4,17 @@ Thread MainThread: waits for a signal or SHUTDOWN, then stops the others in orde
 """
 import argparse
 import contextlib
+import errno
 import logging
 import os
 import resource
 import signal
 import sys
 
-from .base.vocabulary import EXIT_CANNOT_START, EXIT_OK, EXIT_USAGE, WAKE
+from .base.vocabulary import EXIT_CANNOT_START, EXIT_OK, EXIT_USAGE, SESSIONS_PER_CORE, WAKE
 from .base.options import COMMAND_OPTIONS
 from .base.errors import AgentError, CannotStart, NotFound
-from .base.program import VERSION, log, program_path, start_over_lean
+from .base.program import VERSION, keep_standard_descriptors, log, program_path, start_over_lean
 from .base.times import Clock, local_iso
 from .base.words import check_name
 from .base.files import make_folder
@@ -27,6 +28,7 @@ from .agent.opening import open_master
 from .agent.agent import Agent
 from .agent.exchange import import_into
 from .agent.figures import ping
+from .agent.logwriter import LogWriter, show_controls
 from .protocol.manual import make_manual
 from .server.server import Server, check_host, notify_systemd
 
@@ -86,23 +88,31 @@ def _between(low, high):
 
 
 def start_logging():
-    """The agent's own log: stderr, a line an entry; a broken stderr stops nothing."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
-    logging.raiseExceptions = False
+    """The agent's own log, on stderr -> its LogWriter."""
+    writer = LogWriter(None if sys.stderr is None else sys.stderr.fileno())
+    log.addHandler(writer)
+    log.setLevel(logging.INFO)
+    return writer
 
 
-def import_files(settings, clock):
+def import_files(settings, clock, writer):
     """--import: exit code 0, or 1 with the faults on stderr; takes no lock. CannotStart."""
     if settings.is_creating:
         make_folder(os.path.dirname(os.path.abspath(settings.master)))
     master = open_master(settings, clock)
     with contextlib.closing(master.db):
-        is_done = all(_import_file(master, path, settings, clock) for path in settings.files)
+        is_done = all(_import_file(master, path, settings, clock, writer)
+                      for path in settings.files)
+    reason = _print()
+    if reason is not None:
+        writer.say(tell_failure("what was imported could not be told: %s" % os.strerror(reason)))
     return EXIT_OK if is_done else EXIT_CANNOT_START
 
 
-def _import_file(master, path, settings, clock):
-    """Imports one file -> whether that went well; prints what was imported, or what is wrong."""
+def _import_file(master, path, settings, clock, writer):
+    """Imports one file, and tells what came of it -> whether it was imported."""
+    def tell(text):
+        writer.say(tell_failure("%s: %s" % (path, text)))
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
@@ -117,41 +127,70 @@ def _import_file(master, path, settings, clock):
             imported = import_into(master, repository, text, settings.name, clock.now(),
                                    settings.replace)
     except AgentError as error:
-        for place, reason in error.faults:
-            _say("%s: %s: %s" % (path, place, reason))
-        _say("%s: %s" % (path, error.message))
+        for fault in error.faults:
+            tell("%s: %s" % fault)
+        tell(error.message)
     except (OSError, UnicodeDecodeError) as error:
-        _say("%s: %s" % (path, getattr(error, "strerror", None) or "is not UTF-8"))
+        tell(getattr(error, "strerror", None) or "is not UTF-8")
     else:
         for place, reason in imported.warnings:
-            _say("%s: %s: warning: %s" % (path, place, reason))
-        print("%s: %d scenarios and %d schedules imported" % (
-            path, imported.count("scenario"), imported.count("schedule")))
+            tell("%s: warning: %s" % (place, reason))
+        _print("%s: %d scenarios and %d schedules imported\n" % (
+            show_controls(path), imported.count("scenario"), imported.count("schedule")))
         return True
     return False
 
 
 def print_manual(topic):
-    """--manual: exit code 0, or 2 for a topic that there is not."""
+    """--manual: exit code 0, or 2 for a topic that there is not, or 1 for a full disk."""
     try:
         text = make_manual(topic)
     except NotFound as error:
-        _say(error.message)
-        return EXIT_USAGE
+        return _complain(error.message, EXIT_USAGE)
+    reason = _print(text)
+    if reason in (None, errno.EPIPE):       # whoever reads it may have read enough
+        return EXIT_OK
+    return _complain("the manual cannot be written: %s" % os.strerror(reason), EXIT_CANNOT_START)
+
+
+def _complain(text, code):
+    """Tells on stderr what is wrong, as far as that can be -> this exit code."""
+    with contextlib.suppress(OSError):
+        if sys.stderr is not None:
+            print(tell_failure(text), file=sys.stderr)
+    return code
+
+
+def tell_failure(text):
+    """The line that says why the program ends, or what it has not done."""
+    return "agent.py: %s" % show_controls(text)
+
+
+def _print(text=""):
+    """Prints a text, and what could not be printed before -> the errno of what keeps it from
+    that, or None. It stops nothing."""
     try:
-        print(text, end="", flush=True)
-    except BrokenPipeError:             # whoever reads it has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    return EXIT_OK
+        if sys.stdout is not None:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+    except OSError as error:
+        return error.errno
+    return None
 
 
-def _say(text):
-    print("agent.py: %s" % text, file=sys.stderr)
-    return EXIT_CANNOT_START
+def settle_streams():
+    """What cannot be printed is given up, so that the end of the interpreter does not fail."""
+    for stream, descriptor in ((sys.stdout, 1), (sys.stderr, 2)):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
-def serve(settings, clock):
-    """Runs an agent to its end -> exit code. CannotStart."""
+def serve(settings, clock, max_files, writer):
+    """Runs an agent to its end -> exit code. No connection gets the descriptors from `max_files`
+    on, where that is not None. CannotStart."""
     address = check_host(settings.host)
     folder = os.path.dirname(os.path.abspath(settings.master))
     if not os.path.exists(settings.master) and not settings.is_creating:
@@ -161,10 +200,11 @@ def serve(settings, clock):
     lock = NameLock(settings.master, settings.name).take()
     try:
         agent = Agent(settings, clock)
-        server = Server(agent, address, settings.port, settings.max_connections, settings.max_line)
+        server = Server(agent, address, settings.port, settings.max_connections, settings.max_line,
+                        max_files)
         lock.note("pid %d on %s:%d since %s" % (
             os.getpid(), address, server.port, local_iso(clock.now())))
-        run_to_end(agent, server, address)
+        run_to_end(agent, server, address, writer)
         log.info("stopped")
     finally:
         lock.release()
@@ -174,7 +214,7 @@ def serve(settings, clock):
     return EXIT_OK
 
 
-def run_to_end(agent, server, address):
+def run_to_end(agent, server, address, writer):
     """Starts the agent, listens, and waits until it is to stop."""
     wake_out, wake_in = os.pipe()
     os.set_blocking(wake_in, False)
@@ -190,8 +230,8 @@ def run_to_end(agent, server, address):
         agent.start(address, server.port)
         server.listen()
         ready = "agent %s ready on %s:%d" % (agent.name, address, server.port)
-        print("%s version=%s repositories=%s" % (ready, VERSION, ping(agent)["repositories"]),
-              file=sys.stderr, flush=True)
+        writer.say("%s version=%s repositories=%s" % (ready, VERSION,
+                                                      ping(agent)["repositories"]))
         notify_systemd()
         agent.run_until_stopped(wake_out, wake)
     finally:
@@ -205,15 +245,21 @@ def run_to_end(agent, server, address):
 
 
 def raise_file_limit(settings):
-    """Files and sockets that its own limits may need, as far as the host allows."""
-    descriptors = settings.max_connections + 4 * (settings.max_sessions or 64) + 200
+    """Files and sockets that its own limits may need, as far as the host allows -> the descriptor
+    from which on they are kept back for what is no connection, or None."""
+    own = 4 * (settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1)) + 200
+    descriptors = own + settings.max_connections + settings.max_connections // 10
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return None
     most = descriptors if hard == resource.RLIM_INFINITY else min(descriptors, hard)
-    if soft != resource.RLIM_INFINITY and soft < most:
+    if soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    most = max(soft, most)
     if most < descriptors:
         log.warning("the host allows %d open files; the limits on connections and sessions may "
                     "need %d (ulimit -n)", most, descriptors)
+    return most - min(own, most // 2)
 
 
 def restore_signals():
@@ -232,26 +278,36 @@ def restore_signals():
 
 def main(arguments=None, clock=None):
     """The command line -> exit code."""
-    settings, clock = parse_arguments(arguments), clock or Clock()
+    try:
+        settings, clock = parse_arguments(arguments), clock or Clock()
+    except OSError as error:            # of printing: before 3.9 argparse lets it through
+        return EXIT_OK if error.errno == errno.EPIPE else _complain(
+            "cannot write: %s" % error.strerror, EXIT_CANNOT_START)
     if settings.manual is not None:
         return print_manual(" ".join(settings.manual))
     if settings.task is not None:
         return run_helper(settings.task)
-    start_logging()
     if settings.spool is not None:
         return run_minder(settings.spool)
+    writer = start_logging()
     try:
         if settings.files:
-            return import_files(settings, clock)
+            return import_files(settings, clock, writer)
         restore_signals()
-        raise_file_limit(settings)
-        return serve(settings, clock)
+        return serve(settings, clock, raise_file_limit(settings), writer)
     except AgentError as error:
-        return _say(error.message)
+        writer.say(tell_failure(error.message))
     except OSError as error:
-        return _say(start_error(error))
+        writer.say(tell_failure(start_error(error)))
+    finally:
+        writer.close()
+    return EXIT_CANNOT_START
 
 
 if __name__ == "__main__":
+    keep_standard_descriptors()
     start_over_lean()
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    finally:
+        settle_streams()

@@ -61,7 +61,8 @@ class Agent:
         self._output = Output()
         around = Surroundings(clock, str(identity), self._output, settings.max_output,
                               self.desk.ended, lambda number: self.watch.ended(number),
-                              Topology(self.master), Children(self))
+                              Topology(self.master), Children(self),
+                              lambda number: self.watch.logged(number))
         self.queue = SessionQueue(
             settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1),
             lambda ticket, repository: Session(ticket, repository, around),
@@ -95,6 +96,7 @@ class Agent:
             if not self.queue.has(ticket.session):
                 self.desk.queue_ticket(repository, ticket)
         self.schedules.load(place)
+        self.watch.look(repository)
 
     def _clean(self, repository):
         self._cleaner.clean(repository)
@@ -103,6 +105,7 @@ class Agent:
     def _let_go(self, repository):
         self.schedules.forget(repository)
         self.queue.forget(repository)
+        self.watch.let_go(repository)
 
     def request_stop(self, is_immediate=False, max_wait_s=STOP_S, is_leaving=False):
         """Asks the main thread to stop the agent in good order; a later request may hurry it."""

@@ -87,6 +87,7 @@ class Keeper:
     def __init__(self, agent, cleaner):
         self._agent, self._cleaner = agent, cleaner
         self._due = {}                  # what -> monotonic seconds
+        self._trouble = ""              # why the last heartbeat failed, in words
         self._is_over = threading.Event()
 
     def run(self):
@@ -95,7 +96,9 @@ class Keeper:
             try:
                 self.keep()
             except AgentError as error:
-                log.warning("%s", error)
+                if error.message != self._trouble:
+                    log.warning("%s", error)
+                self._trouble = error.message
             except Exception:
                 log.exception("keeper")
 
@@ -110,6 +113,7 @@ class Keeper:
             agent.master.heartbeat(agent.name, agent.clock.now())
             agent.schedules.read_calendars()
             agent.places.follow_master()
+            self._trouble = ""
         if self._is_due("purge", 3600.0):
             for repository in agent.places.list_open():
                 if not repository.db.trouble:

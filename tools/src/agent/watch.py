@@ -3,14 +3,17 @@ import contextlib
 import heapq
 import itertools
 import threading
-import time
 
-from ..base.vocabulary import ENDED, FOLLOW_S
+from ..base.vocabulary import ENDED
 from ..base.errors import (AgentError, Conflict, RepositoryError, RepositoryGone, Stopping,
                            WaitTimeout)
 from ..base.words import one_line
 from ..tasks.task import TaskError
 from ..runtime.execution import read_secret
+
+LOOK_S = 2.0            # between two looks whether a client is still there
+READERS_AT_ONCE = 2     # of those who follow logs of a repository
+LOG_PAGE = 500          # lines of a log that are read at once
 
 
 class Topology:
@@ -53,59 +56,141 @@ class Topology:
         return dict(server, connect=connect, secrets=secrets)
 
 
+class Bell:
+    """Wakes one who waits for what becomes of a session, by whoever knows that something has.
+
+    on_ring() is called at each ringing, by the thread that rings.
+    """
+
+    def __init__(self, number, repository, on_ring=lambda: None):
+        self.number, self.repository = number, repository
+        self._on_ring, self._event, self._may_have_ended = on_ring, threading.Event(), True
+
+    def ring(self, may_have_ended=True):
+        """Something is new: maybe the end of the session, else lines of its log."""
+        if may_have_ended:
+            self._may_have_ended = True
+        self._event.set()
+        self._on_ring()
+
+    @property
+    def has_rung(self):
+        """Whether it has rung since the last look at the session."""
+        return self._event.is_set()
+
+    @property
+    def patience_s(self):
+        """How long to wait for it at most: the session is looked at again when it could not be
+        read. None: until it rings."""
+        return LOOK_S if self._may_have_ended else None
+
+    def wait(self, timeout_s):
+        """Waits until it rings, so many seconds at most."""
+        self._event.wait(timeout_s)
+
+    def find_end(self):
+        """The row of the session when it has ended, else None. Nothing is read while nothing says
+        that it may have. NotFound, RepositoryGone."""
+        self._event.clear()
+        may_have_ended, self._may_have_ended = self._may_have_ended, False
+        if not may_have_ended:
+            return None
+        try:
+            row = self.repository.db.read(self.repository.sessions.get, self.number)
+        except RepositoryGone:
+            raise
+        except RepositoryError:         # it cannot be read now: the waiting goes on
+            self._may_have_ended = True
+            return None
+        return row if row["status"] in ENDED else None
+
+
 class Watch:
-    """Waits for the ends of sessions and follows their logs, for those who ask."""
+    """Waits for the ends of sessions and follows their logs, for those who ask: each waits for his
+    Bell, and reads nothing until it rings."""
 
     def __init__(self, places, clock):
         self._places, self._clock = places, clock
-        self._events = {}               # session -> [Event] of those who wait for its end
+        self._bells = {}                # session -> [Bell]
         self._lock = threading.Lock()
         self._is_over = False           # the agent has stopped
+        self._turns = {}                # repository id -> Semaphore of those who read logs there
+
+    # -- bells -------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def bell(self, number, on_ring=lambda: None):
+        """A Bell of a session, while somebody waits for it. NotFound, RepositoryError."""
+        bell = Bell(number, self._places.of_session(number), on_ring)
+        with self._lock:
+            self._bells.setdefault(number, []).append(bell)
+        try:
+            yield bell
+        finally:
+            with self._lock:
+                self._bells[number].remove(bell)
+                if not self._bells[number]:
+                    del self._bells[number]
 
     def close(self):
         """Who waits for what is outstanding has its answer now."""
         self._is_over = True
         with self._lock:
-            numbers = list(self._events)
+            numbers = list(self._bells)
         for number in numbers:
             self.ended(number)
 
-    def ended(self, number):
+    def ended(self, number, may_have_ended=True):
         """A session has ended, or will not: whoever waits for that looks again."""
         with self._lock:
-            events = list(self._events.get(number, ()))
-        for event in events:
-            event.set()
+            bells = list(self._bells.get(number, ()))
+        for bell in bells:
+            bell.ring(may_have_ended)
+
+    def logged(self, number):
+        """New lines of a session's log are on disk."""
+        self.ended(number, may_have_ended=False)
+
+    def look(self, repository):
+        """Another program has written to a repository: what is waited for may have ended there, or
+        have new lines. RepositoryError."""
+        with self._lock:
+            numbers = [number for number, bells in self._bells.items()
+                       if bells[0].repository is repository]
+        if numbers:
+            ended = repository.db.read(repository.sessions.list_ended, numbers)
+            for number in numbers:
+                self.ended(number, number in ended)
+
+    def let_go(self, repository):
+        """A repository is used no more: who waits for a session of it is told that."""
+        with self._lock:
+            bells = [bell for bells in self._bells.values() for bell in bells
+                     if bell.repository is repository]
+        for bell in bells:
+            bell.ring()
+
+    # -- sessions ----------------------------------------------------------------------
 
     def wait(self, number, timeout_s=None, has_left=lambda: False):
         """Waits for the end of a session -> its row. WaitTimeout, Stopping, NotFound.
 
         has_left() tells that nobody waits for the answer any more.
         """
-        repository = self._places.of_session(number)
         until = None if timeout_s is None else self._clock.monotonic() + timeout_s
-        event = threading.Event()
-        with self._lock:
-            self._events.setdefault(number, []).append(event)
-        try:
+        with self.bell(number) as bell:
             while True:
-                row = self._find_end(repository, number)
+                row = bell.find_end()
                 if row is not None:
                     return row
                 if self._is_over:
                     raise Stopping("session=%d the agent has stopped before its end" % number)
-                wait_s = 2.0 if until is None else min(2.0, until - self._clock.monotonic())
+                wait_s = LOOK_S if until is None else min(LOOK_S, until - self._clock.monotonic())
                 if has_left():
                     raise WaitTimeout("session=%d goes on, nobody waits for it here" % number)
                 if wait_s <= 0:
                     raise WaitTimeout("session=%d has not ended in %g s" % (number, timeout_s))
-                event.wait(wait_s)
-                event.clear()
-        finally:
-            with self._lock:
-                self._events[number].remove(event)
-                if not self._events[number]:
-                    del self._events[number]
+                bell.wait(wait_s)
 
     def list_sessions(self, filters, repository, limit):
         """Yields rows of sessions, newest first, a page at a time: nothing stays open between."""
@@ -126,37 +211,31 @@ class Watch:
         if trouble:
             raise trouble
 
-    def find_end(self, number):
-        """The row of a session that has ended, or None. NotFound, RepositoryError."""
-        return self._find_end(self._places.of_session(number), number)
-
-    @staticmethod
-    def _find_end(repository, number):
-        try:
-            row = repository.db.read(repository.sessions.get, number)
-        except RepositoryGone:
-            raise
-        except RepositoryError:
-            return None                 # it cannot be read now: the waiting goes on
-        return row if row["status"] in ENDED else None
-
     def list_log(self, number, is_following=False, has_left=lambda: False):
         """Yields the rows of a session's log, a page at a time; following, None when there are no
         more yet, until the session ends."""
-        repository, after = self._places.of_session(number), (0, -1)
-        repository.db.read(repository.sessions.get, number)
-        while True:
-            is_over = not is_following or self._is_over or has_left() \
-                or self.find_end(number) is not None        # asked before the rows are read
-            rows = repository.db.read(repository.views.list_log, number, after, 500)
-            yield from rows
-            if rows:
-                after = rows[-1]["task_run"], rows[-1]["position"]
-            elif is_over:
-                return
-            else:
+        with self.bell(number) as bell:
+            repository, after = bell.repository, (0, -1)
+            turns = self._turns.setdefault(repository.id, threading.Semaphore(READERS_AT_ONCE))
+            repository.db.read(repository.sessions.get, number)
+            while True:
+                is_over = not is_following or self._is_over or has_left() \
+                    or bell.find_end() is not None          # asked before the rows are read
+                rows = [None] * LOG_PAGE
+                while len(rows) == LOG_PAGE:
+                    with turns:     # one line wakes all who follow it, and others want their turn
+                        rows = repository.db.read(repository.views.list_log, number, after,
+                                                  LOG_PAGE)
+                    yield from rows
+                    if rows:
+                        after = rows[-1]["task_run"], rows[-1]["position"]
+                if is_over:
+                    return
                 yield None
-                time.sleep(FOLLOW_S)
+                while not (bell.has_rung or has_left()):
+                    bell.wait(LOOK_S)
+                    if bell.patience_s is not None:
+                        break
 
 
 class Children:
@@ -168,22 +247,18 @@ class Children:
     def start(self, request, repository):
         """Starts one in the repository of its parent -> its number."""
         self._agent.desk.check_context(request.context)
-        line = self._line(repository, request.parent)
+        above = repository.db.read(repository.sessions.list_above, request.parent)
+        line = [row["scenario"] for row in above]
         if request.scenario in line:
             raise TaskError("scenario %s would start itself: %s"
                             % (request.scenario, " > ".join(line[::-1] + [request.scenario])))
-        request = request._replace(agent=self._agent.name)
+        # or what has a higher priority would go before what its parent, which has begun, waits for
+        request = request._replace(agent=self._agent.name, priority=above[0]["priority"])
         return self._agent.desk.submit(request, repository).result().session
 
-    @staticmethod
-    def _line(repository, parent):
-        """The scenarios above a child, its parent's first."""
-        rows = repository.db.read(repository.sessions.list_above, parent)
-        return [row["scenario"] for row in rows]
-
-    def find_end(self, number):
-        """The row of a child that has ended, or None."""
-        return self._agent.watch.find_end(number)
+    def bell(self, number, on_ring):
+        """The Bell of a child, while it is waited for."""
+        return self._agent.watch.bell(number, on_ring)
 
     def stop(self, number):
         """Ends a child at once, if it has not ended."""

@@ -56,6 +56,16 @@ def program_command(*flags):
     return [sys.executable] + list(flags) + ["-c", BOOT, str(open_code()), program_path()]
 
 
+def keep_standard_descriptors():
+    """Opens those of 0, 1 and 2 that are closed, so that no other file gets their numbers: what is
+    printed would go there."""
+    descriptor = os.open(os.devnull, os.O_RDWR)
+    while descriptor <= 2:
+        os.set_inheritable(descriptor, True)
+        descriptor = os.open(os.devnull, os.O_RDWR)
+    os.close(descriptor)
+
+
 def start_over_lean():
     """Starts over as the same process from byte-code: Python keeps all that it needed to compile a
     main program until that ends, some 25 MB. Returns where that is done, or cannot be."""

@@ -73,7 +73,6 @@ HEARTBEAT_S = 10.0
 YIELD_S = 0.2           # how long a session's begin gives way to requests that wait for their OK
 YIELD_REQUESTS = 3      # as many at once make it give way
 FLOOD_S = 0.05          # and so long after they did
-FOLLOW_S = 0.05         # between two looks for new lines of a log
 ATTACH_S = 2.0          # between tries to attach a repository, and looks at one's health
 CLEAN_S = 60.0          # between two cleanings
 

@@ -1,5 +1,6 @@
 """What is shown of a reply: tables, records, text, or JSON."""
 import calendar
+import contextlib
 import json
 import re
 import sys
@@ -23,9 +24,10 @@ def put(line, is_flushed=False):
 
 
 def complain(message):
-    """Writes a line to stderr."""
-    if sys.stderr is not None:
-        print("agentcli: %s" % message, file=sys.stderr)
+    """Writes a line to stderr, if that can be."""
+    with contextlib.suppress(OSError):
+        if sys.stderr is not None:
+            print("agentcli: %s" % message, file=sys.stderr)
 
 
 def put_json(value):
@@ -112,7 +114,8 @@ def show_listing(reply, is_json, is_record=False):
     if reply.fields:
         kinds[None] = [reply.fields]
     if not kinds and sys.stderr is not None and sys.stdout is not None and sys.stdout.isatty():
-        print("none", file=sys.stderr)
+        with contextlib.suppress(OSError):
+            print("none", file=sys.stderr)
     for number, rows in enumerate(kinds.values()):
         if number:
             put("")

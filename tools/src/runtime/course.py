@@ -76,7 +76,7 @@ class Session:
         self.is_begun = False           # on disk
         self._around = around
         self._control = Control(around.clock, "%s/%d" % (repository.db.uuid, self.number))
-        self._journal = Journal(repository, self.number, around.clock)
+        self._journal = Journal(repository, self.number, around.clock, around.on_log)
 
     def stop(self, mode, message="stopped"):
         """Asks it to stop, NORMAL after the task now running, or IMMEDIATE."""
@@ -347,7 +347,8 @@ class Course:
         """Notes the end of a task with the last of its log, and what it gave variables."""
         journal, progress = self._journal, self._progress
         self._values.update((name, journal.mask(value)) for name, value in result.values.items())
-        journal.note(progress.add_log, run, rows, omitted)
+        if rows or omitted:
+            journal.note(progress.add_log, run, rows, omitted)
         journal.note_end(progress.end_task, run, result.status, result.rc, result.rows,
                          message=result.message)
         if result.values:

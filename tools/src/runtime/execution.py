@@ -58,8 +58,8 @@ class Surroundings(NamedTuple):
     on_end: Callable                # on_end(repository, Ending), once that is on disk
     on_loss: Callable               # on_loss(session number): its end cannot be recorded
     topology: Any                   # the Topology: data_server(schema, context), mail_server()
-    # the Children: start(request, repository), find_end(session) ...
-    children: Any
+    children: Any                   # the Children: start(request, repository), bell(session) ...
+    on_log: Callable                # on_log(session number): new lines of its log are on disk
 
 
 class Execution:
@@ -247,14 +247,14 @@ class Execution:
     def wait_child(self, session):
         """Waits for the end of a child, which does without this session's slot meanwhile ->
         (status, message). What ends the waiting ends the child."""
-        children = self._around.children
-        with children.lent_slot():
+        children, control = self._around.children, self._control
+        with children.bell(session, control.wake) as bell, children.lent_slot():
             try:
                 while True:
-                    row = children.find_end(session)
+                    row = bell.find_end()
                     if row is not None:
                         return row["status"], row["message"]
-                    self.wait(0.1)
+                    control.wait(lambda: bell.has_rung, bell.patience_s)
             except Interrupted:
                 children.stop(session)
                 raise

@@ -10,12 +10,13 @@ class Journal:
     What is noted goes there in one transaction, at the latest before the next task begins: so
     `begun` is on disk before a process starts. While the repository cannot be written, its writer
     keeps what it was handed, and flush() waits. All but add_log() is for the session's own thread.
+    on_log(session) is called when lines of its log are on disk.
     """
 
-    def __init__(self, repository, session, clock):
+    def __init__(self, repository, session, clock, on_log=lambda session: None):
         self.repository, self.session = repository, session
         self.secrets = ()               # what must not be stored or shown, the longest first
-        self._clock = clock
+        self._clock, self._on_log = clock, on_log
         self._progress = repository.progress
         self._run = 0                   # number of the newest step or task run
         self._records = []              # [(method, arguments)] not handed over yet
@@ -55,24 +56,37 @@ class Journal:
     def flush(self):
         """Hands over what was noted and waits for the commit, however long -> what the last of it
         gave back. RepositoryError: the repository was closed, or is gone."""
-        value = self._submit(self._progress.record).result()
+        has_log, pending = self._has_log, self._submit(self._progress.record)
+        value = pending.result()
+        if has_log:
+            self._on_log(self.session)
         while self._spent:
             self._spent.pop().remove()
         return value
 
     def flush_later(self):
         """Hands over what was noted; nobody waits for its commit."""
-        self._submit(self._progress.record_later)
+        self._submit(self._progress.record_later, self._logged if self._has_log else None)
 
-    def _submit(self, method):
+    @property
+    def _has_log(self):
+        return any(method == self._progress.add_log for method, _ in self._records)
+
+    def _logged(self, _):
+        self._on_log(self.session)
+
+    def _submit(self, method, on_done=None):
         records, self._records = self._records, []
-        return self.repository.db.submit(method, self.session, records)
+        return self.repository.db.submit(method, self.session, records, on_done=on_done)
 
     def add_log(self, run, rows, omitted, on_stored):
         """Hands over rows of the log past what was noted; on_stored() once they are on disk, or
         never can be. From any thread."""
+        def follow(pending):
+            on_stored()
+            self._logged(pending)
         self.repository.db.submit(self._progress.add_log_later, self.session, run, rows, omitted,
-                                  on_done=lambda _: on_stored())
+                                  on_done=follow)
 
     # -- spools ------------------------------------------------------------------------
 

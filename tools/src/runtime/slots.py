@@ -44,7 +44,8 @@ class SessionQueue:
             if self._is_closing or running or ticket.session in self._outstanding:
                 return True
             self._outstanding[ticket.session] = ticket, repository
-            self._admission.add(ticket.session, ticket.priority, ticket.gates(repository))
+            self._admission.add(ticket.session, ticket.priority, ticket.gates(repository),
+                                ticket.is_child)
             is_free = self._admission.has_room
             if is_free:                 # otherwise a thread looks for itself when it can
                 self._ensure_thread()
@@ -183,7 +184,8 @@ class SessionQueue:
         try:
             session.run()
         except RepositoryError as error:
-            log.warning("session %d does not begin yet: %s", session.number, error)
+            if not session.repository.db.trouble:       # or that is told for all of them
+                log.warning("session %d does not begin yet: %s", session.number, error)
             session.repository.set_behind()
         except Exception as error:
             log.error("session %d\n%s", session.number, session.mask(tell_traceback(error)))

@@ -1,4 +1,5 @@
 """Who is at the other end of a loopback connection, as the kernel knows it."""
+import errno
 import os
 import re
 import socket
@@ -15,6 +16,7 @@ LOOPBACK_IFINDEX = 1
 CONNECTED_STATES = frozenset((1, 4, 5, 8, 9, 11))
 # linux/highuid.h: how a user namespace shows every user that it does not map
 OVERFLOW_UID = 65534
+NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 MAPPED_PREFIX = bytes(10) + b"\xff\xff"
 # state (hex), uid, inode: net/ipv4/tcp_ipv4.c
 PROC_ROW = r"^ *\d+: (?:%s) (\w\w) \S+ \S+ \S+ +(\d+) +\d+ (\d+) "
@@ -53,22 +55,28 @@ def find_peer_uid(connection):
     answer must still show our own end, by inode: until then nobody else could be connected to it.
     The inode also tells this network namespace from others.
     """
+    try:
+        return ask_peer_uid(connection)
+    except (OSError, ValueError, struct.error):
+        return None
+
+
+def ask_peer_uid(connection):
+    """`find_peer_uid`, which raises what keeps the kernel from being asked: OSError, ValueError,
+    struct.error."""
     if (not sys.platform.startswith("linux")
             or connection.family not in (socket.AF_INET, socket.AF_INET6)):
         return None
-    try:
-        client, own = [(find_packed_loopback(name[0]), name[1])
-                       for name in (connection.getpeername(), connection.getsockname())]
-        if client[0] is None or own[0] is None:
-            return None
-        inode = os.fstat(connection.fileno()).st_ino
-        for list_owners in (list_owners_by_netlink, list_owners_by_proc):
-            owners = list_owners(client, own)
-            # otherwise this source does not see our sockets
-            if [owner[1] for owner in owners[1]] == [inode]:
-                return choose_uid(owners[0]) if list_owners(client, own) == owners else None
-    except (OSError, ValueError, struct.error):
-        pass
+    client, own = [(find_packed_loopback(name[0]), name[1])
+                   for name in (connection.getpeername(), connection.getsockname())]
+    if client[0] is None or own[0] is None:
+        return None
+    inode = os.fstat(connection.fileno()).st_ino
+    for list_owners in (list_owners_by_netlink, list_owners_by_proc):
+        owners = list_owners(client, own)
+        # otherwise this source does not see our sockets
+        if [owner[1] for owner in owners[1]] == [inode]:
+            return choose_uid(owners[0]) if list_owners(client, own) == owners else None
     return None
 
 
@@ -89,12 +97,15 @@ def list_owners_by_netlink(client, own):
     two lists of (uid, inode).
 
     Both empty where netlink is refused or lacks tcp_diag (the kernel says ENOENT then, as for an
-    end not found). A socket for each call: no stale answers, no lock; it costs 10 us.
+    end not found). OSError when no descriptor is free. A socket for each call: no stale answers,
+    no lock; it costs 10 us.
     """
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as netlink:
             return ask_netlink(netlink, client, own), ask_netlink(netlink, own, client)
-    except (OSError, AttributeError):
+    except (OSError, AttributeError) as error:
+        if getattr(error, "errno", None) in NO_DESCRIPTOR:
+            raise
         return [], []
 
 
@@ -167,4 +178,7 @@ def has_hung_up(connection):
         return False
     except OSError:
         return True
-    return sys.platform.startswith("linux") and find_peer_uid(connection) is None
+    try:
+        return sys.platform.startswith("linux") and ask_peer_uid(connection) is None
+    except OSError as error:
+        return error.errno not in NO_DESCRIPTOR

@@ -9,7 +9,6 @@ import itertools
 import os
 import socket
 import socketserver
-import sys
 import threading
 import time
 
@@ -20,6 +19,9 @@ from ..base.program import log
 from ..protocol.lines import FLUSH
 from ..protocol.conversation import Conversation
 from .peer import find_peer_uid, has_hung_up, is_loopback
+from .port import SHARING, claim_port
+
+NO_FILES = "the host lets the agent open no more files for connections (ulimit -n)"
 
 
 def check_host(host):
@@ -44,25 +46,13 @@ def notify_systemd():
             notify.sendall(b"READY=1")
 
 
-def claim_port(host, port):
-    """A socket that no second agent can have while this one has bound the port but does not listen
-    yet (Linux lets both bind then); None elsewhere. OSError."""
-    if not sys.platform.startswith("linux"):
-        return None
-    claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        claim.bind("\0agent.py:%s:%d" % (host, port))
-    except OSError:
-        claim.close()
-        raise
-    return claim
-
-
 class Lines:
-    """The lines that come in by a connection, bounded, and what of them is here already."""
+    """The lines that come in by a connection, bounded, and what of them is here already. With
+    `line_s` a line may take so many seconds."""
 
-    def __init__(self, connection):
+    def __init__(self, connection, line_s=None):
         self._connection, self._data, self._is_over = connection, bytearray(), False
+        self._line_s = line_s
 
     @property
     def has_next(self):
@@ -75,7 +65,7 @@ class Lines:
         find_limit(its first bytes) gives the most bytes that it may have; of one that is longer
         no more is read.
         """
-        searched = 0
+        searched, begun = 0, time.monotonic()
         while True:
             end = self._data.find(b"\n", searched)
             size = len(self._data) if end < 0 else end
@@ -90,9 +80,13 @@ class Lines:
             if self._is_over:
                 return None
             searched = size
+            if self._line_s is not None:
+                self._connection.settimeout(max(0.001, begun + self._line_s - time.monotonic()))
             received = self._connection.recv(65536)
             self._is_over = not received
             self._data += received
+        if self._line_s is not None:
+            self._connection.settimeout(self._line_s)
         line = bytes(self._data[:end])
         del self._data[:end + 1]
         return line[:-1] if line.endswith(b"\r") else line
@@ -113,7 +107,8 @@ class Handler(socketserver.BaseRequestHandler):
             is_import = start.upper().split()[:1] == [b"IMPORT"]
             return MAX_IMPORT_LINE if is_import and conversation.is_administrator \
                 else self.server.max_line
-        lines, replies, rest = Lines(self.request), [], LINGER
+        lines = Lines(self.request, None if conversation.is_administrator else STRANGER_S)
+        replies, rest = [], LINGER
         while not conversation.is_over:
             if replies and not (lines.has_next and len(replies) < MAX_BATCH):
                 self._send(replies)     # the client waits for them
@@ -170,22 +165,29 @@ def encode(lines):
 
 class Server(socketserver.ThreadingTCPServer):
     """Listens on the agent's port, a thread a connection. It is bound early, so that a taken port
-    is told before anything is touched, and listens last."""
-    allow_reuse_address = True
+    is told before anything is touched, and listens last.
+
+    Who is at the other end is asked when a connection is accepted. Those whom the agent does not
+    know have a tenth of `max_connections` for themselves, and count against nobody else's. Nobody
+    gets a descriptor of the last ones, from `max_files` on: the agent needs them itself.
+    """
     daemon_threads = True
     block_on_close = False
     request_queue_size = 512
 
-    def __init__(self, agent, host, port, max_connections, max_line):
-        self._agent, self.max_line = agent, max_line
-        self._max_connections = max_connections
-        self._connections = set()
-        self._strangers = set()             # those of nobody that the agent knows: a tenth
-        self._lock = threading.Lock()
+    def __init__(self, agent, host, port, max_connections, max_line, max_files=None):
+        self._agent, self.max_line, self._max_files = agent, max_line, max_files
+        self._max_owners = max_connections
+        self._max_strangers = max(1, min(max_connections, max_files or max_connections) // 10)
+        self._connections = {}              # connection -> uid at its other end, or None
+        self._strangers = set()             # those of nobody that the agent knows
+        self._lock = threading.Lock()       # guards these two
         self._thread = self._claim = None
+        self._spare = os.open(os.devnull, os.O_RDONLY)      # for an answer when none is free
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__((host, port), Handler, bind_and_activate=False)
         try:
+            self.socket.setsockopt(socket.SOL_SOCKET, SHARING, 1)
             self.server_bind()
             self._claim = claim_port(host, self.port)
         except OSError as error:
@@ -198,27 +200,77 @@ class Server(socketserver.ThreadingTCPServer):
         """The number of its port, also where that was left to the system."""
         return self.server_address[1]
 
+    @property
+    def connection_count(self):
+        """How many connections are open."""
+        return len(self._connections)
+
     def listen(self):
         """Serves from now on, in a thread of its own."""
         self.server_activate()
-        self._agent.connections = lambda: len(self._connections)
+        self._agent.connections = lambda: self.connection_count
         self._thread = threading.Thread(target=self.serve_forever, name="server", daemon=True)
         self._thread.start()
+
+    # -- who comes in ------------------------------------------------------------------
 
     def get_request(self):
         try:
             return super().get_request()
-        except OSError:                 # no file descriptor is free: do not spin
-            time.sleep(0.05)
+        except OSError:                 # no file descriptor is free
+            if not self._turn_away():
+                time.sleep(0.05)        # do not spin
             raise
 
+    def _turn_away(self):
+        """Answers a connection that there is no descriptor for, by way of the spare one; whether
+        that was possible."""
+        is_answered = False
+        with contextlib.suppress(OSError):      # another thread was faster, or nobody is there
+            if self._spare is not None:
+                os.close(self._spare)
+                self._spare = None
+                connection, _ = self.socket.accept()
+                _say_busy(connection, NO_FILES)
+                connection.close()
+                is_answered = True
+            self._spare = os.open(os.devnull, os.O_RDONLY)
+        return is_answered
+
     def verify_request(self, request, client_address):
+        uid = find_peer_uid(request)
         with self._lock:
-            if len(self._connections) < self._max_connections:
-                self._connections.add(request)
+            reason = self._find_limit(request, self._is_owner(uid))
+            if reason is None:
+                self._connections[request] = uid
+                if not self._is_owner(uid):
+                    self._strangers.add(request)
                 return True
-        self._say_busy(request, self._max_connections)
+        _say_busy(request, reason)
         return False
+
+    def _find_limit(self, request, is_owner):
+        """The limit that keeps a connection out, in words, or None."""
+        count, limit = len(self._strangers), self._max_strangers
+        if is_owner:
+            count, limit = len(self._connections) - count, self._max_owners
+        if count >= limit:
+            return "%d connections are open, the limit" % limit
+        # a new descriptor has the lowest number that is free
+        if self._max_files is not None and request.fileno() >= self._max_files:
+            return NO_FILES
+        return None
+
+    @staticmethod
+    def _is_owner(uid):
+        return uid is not None and uid in (0, os.getuid())
+
+    def process_request(self, request, client_address):
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:
+            _say_busy(request, "the host has no thread for a further connection")
+            self.shutdown_request(request)
 
     def process_request_thread(self, request, client_address):
         threading.current_thread().name = "client %d" % request.fileno()
@@ -226,37 +278,20 @@ class Server(socketserver.ThreadingTCPServer):
 
     def shutdown_request(self, request):
         with self._lock:
-            self._connections.discard(request)
+            self._connections.pop(request, None)
             self._strangers.discard(request)
         super().shutdown_request(request)
 
     def handle_error(self, request, client_address):
         log.exception("connection")
 
-    @staticmethod
-    def _say_busy(connection, limit):
-        with contextlib.suppress(OSError):
-            connection.settimeout(0.0)
-            connection.sendall(b"ERR BUSY %d connections are open, the limit\n" % limit)
-
     def conversation(self, connection):
-        """The Conversation of a connection, by the kernel's word on its other end: asked before
-        a byte of it is read, in its own thread, as /proc takes some 10 ms where netlink is not."""
-        uid = find_peer_uid(connection)
-        if uid is not None and uid in (0, os.getuid()):
+        """The Conversation of a connection, by the kernel's word on its other end."""
+        uid = self._connections.get(connection)
+        if self._is_owner(uid):
             return Conversation(self._agent, ADMINISTRATOR, "uid %d" % uid,
                                 functools.partial(has_hung_up, connection))
-        connection.settimeout(STRANGER_S)
-        limit = max(1, self._max_connections // 10)
-        with self._lock:
-            self._strangers.add(connection)
-            is_one_too_many = len(self._strangers) > limit
-        conversation = Conversation(self._agent, None, "uid %s" % ("unknown" if uid is None
-                                                                   else uid))
-        if is_one_too_many:
-            self._say_busy(connection, limit)
-            conversation.is_over = True
-        return conversation
+        return Conversation(self._agent, None, "uid %s" % ("unknown" if uid is None else uid))
 
     def close(self, within_s=5.0):
         """Ends the connections once the requests under way have their reply."""
@@ -278,3 +313,17 @@ class Server(socketserver.ThreadingTCPServer):
             while self._connections and time.monotonic() < until:
                 time.sleep(0.005)
             until += within_s
+
+    def server_close(self):
+        super().server_close()
+        if self._spare is not None:
+            os.close(self._spare)
+            self._spare = None
+
+
+def _say_busy(connection, reason):
+    """Tells a connection that it is one too many."""
+    with contextlib.suppress(OSError):
+        connection.settimeout(0.0)
+        connection.sendall(("ERR BUSY %s\n" % reason).encode())
+        connection.recv(65536)          # unread, what it has sent would cut the answer

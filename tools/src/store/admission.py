@@ -55,8 +55,8 @@ def list_gates(repository_id, schedule, is_parallel, scenario, limit):
 
 
 class Admission:
-    """Who waits for a slot, and who begins next: of those that may the highest priority, then the
-    first that came.
+    """Who waits for a slot, and who begins next: of those that may the highest priority, of these
+    the children of sessions that have begun, then the first that came.
 
     What runs takes a slot, and a place at each of its gates. Whoever finds a gate full or held
     waits aside for it, and the first there is looked at again when it has a place: so an end costs
@@ -67,7 +67,7 @@ class Admission:
         self.slots = slots              # how many run at once
         self._is_held = False           # nothing begins
         self._order = itertools.count()         # of arrival
-        # key -> its entry (-priority, order, key, gates)
+        # key -> its entry (-priority, whether it is no child, order, key, gates)
         self._waiting = {}
         self._running = {}              # key -> gates
         self._ready = []                # heap of entries; those that wait no more are passed over
@@ -84,9 +84,10 @@ class Admission:
         """How many are to be looked at when there is room."""
         return len(self._ready)
 
-    def add(self, key, priority, gates):
-        """A key waits from now on: a higher priority first, then in the order of arrival."""
-        entry = self._waiting[key] = -priority, next(self._order), key, gates
+    def add(self, key, priority, gates, is_child=False):
+        """A key waits from now on: a higher priority first, then children, then in the order of
+        arrival."""
+        entry = self._waiting[key] = -priority, not is_child, next(self._order), key, gates
         heapq.heappush(self._ready, entry)
 
     def discard(self, key):
@@ -97,7 +98,7 @@ class Admission:
         """The key of the one that runs from now on, or None: nobody may begin."""
         while self._ready and self.has_room:
             entry = heapq.heappop(self._ready)
-            _, _, key, gates = entry
+            key, gates = entry[-2:]
             is_waiting = self._waiting.get(key) is entry
             closed = self.find_closed(gates) if is_waiting else None
             if is_waiting and closed is None:

@@ -98,7 +98,8 @@ class Arrivals:
             self._sessions.put_keywords(connection, session, request.keywords)
         ticket = Ticket(session, status, request.agent, request.priority, request.start_at,
                         request.schedule, scenario=scenario.name,
-                        is_parallel=request.is_parallel, excess=excess, has_secrets=bool(secrets))
+                        is_parallel=request.is_parallel, excess=excess, has_secrets=bool(secrets),
+                        is_child=request.parent is not None)
         return self._sessions.with_limit(ticket, scenario, request.start_at or now)
 
     def _find_by_key(self, connection, request):

@@ -89,6 +89,7 @@ class Ticket(NamedTuple):
     ending: Any = None                  # its Ending, when that has been so
     spent_file: str = ""                # of SecretFiles: what a RESTART had before and replaces
     has_secrets: bool = False           # the secret file of its request is its own now
+    is_child: bool = False              # a session has asked for it, and may wait for its end
 
     def gates(self, repository):
         """The gates that its session has to pass in a repository, as list_gates() makes them."""

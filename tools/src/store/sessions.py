@@ -28,6 +28,17 @@ class Sessions:
             raise NotFound("no session %d in repository %s" % (session, self._name))
         return row
 
+    @staticmethod
+    def list_ended(connection, sessions):
+        """The numbers of those among these sessions that have ended."""
+        ended = set()
+        for first in range(0, len(sessions), 500):
+            page = sessions[first:first + 500]
+            ended.update(row[0] for row in connection.execute(
+                "select id from session where id in (%s) and status in"
+                " ('DONE', 'WARNING', 'ERROR', 'STOPPED')" % ",".join("?" * len(page)), page))
+        return ended
+
     def list_above(self, connection, parent):
         """The rows of the sessions that led to one whose parent is this (None: to one that has
         none), the parent's first."""
@@ -58,7 +69,7 @@ class Sessions:
         return self.with_limit(
             Ticket(row["id"], row["status"], row["agent"], row["priority"], start_at,
                    row["schedule"], scenario=row["scenario"],
-                   is_parallel=bool(row["is_parallel"])),
+                   is_parallel=bool(row["is_parallel"]), is_child=row["parent"] is not None),
             scenario, start_at or from_text(row["created"]))
 
     @staticmethod

@@ -17,6 +17,7 @@ from .connections import is_locked, tell_reason
 
 LAZY_S = 0.05           # how long a record that nobody waits for may wait for company
 GATHER_S = 0.001        # how long a commit waits for those that asked together last time
+DOUBT_S = 60.0          # between two tellings of commits that only seem to fail
 RETRY_S = 0.02          # between tries while another program holds the file's lock
 _WRONG_SQL = re.compile("no such |has no column|syntax error|not decode")   # one request's fault
 
@@ -39,7 +40,7 @@ class Writer:
         self._company, self._answered = 1, 0.0
         self._closing = None            # monotonic seconds until which a closing may take
         self._writer_id, self._mark = random.getrandbits(60), 0
-        self._locked_since = None
+        self._locked_since, self._tell_at = None, 0.0
         self._thread = threading.Thread(target=self._run, name="writer " + self._label, daemon=True)
 
     def start(self):
@@ -137,6 +138,7 @@ class Writer:
         except sqlite3.Error as error:
             if not self._read_back(error):
                 raise
+            self._tell_doubt(error)
         return outcomes
 
     @staticmethod
@@ -172,7 +174,6 @@ class Writer:
 
     def _read_back(self, error):
         """After a commit that failed: whether it is on disk after all, as often as it takes."""
-        log.warning("%s: a commit failed (%s), reading it back", self._label, error)
         while True:
             self._connections.drop_writer()
             try:
@@ -180,10 +181,18 @@ class Writer:
                     "select mark from commit_mark where writer=?", (self._writer_id,)).fetchone()
                 return row is not None and row[0] == self._mark
             except (sqlite3.Error, RepositoryError):
+                self._note(error)
                 if self._is_overdue():
                     return False
                 self._expire_queue(error)
                 time.sleep(RETRY_S * 10)
+
+    def _tell_doubt(self, error):
+        """Tells of a commit that is on disk, whatever was said; now and then, if that goes on."""
+        now = self._clock.monotonic()
+        if now >= self._tell_at:
+            log.warning("%s: a commit failed (%s), but is on disk", self._label, error)
+            self._tell_at = now + DOUBT_S
 
     def _expire_queue(self, error):
         """Fails what is overdue in the queue while the writer is busy with an older matter."""

@@ -1,0 +1,51 @@
+"""Whose the port is, from before the agent begins anything until it listens."""
+import errno
+import os
+import socket
+import struct
+import sys
+
+from ..base.program import log
+
+IS_LINUX = sys.platform.startswith("linux")
+# What lets a port be taken although ends of old connections to it are kept for a minute. With
+# SO_REUSEADDR Linux lets any user bind it a second time until one listens; with SO_REUSEPORT only
+# the same user, and old ends that had it too are no hindrance (net/ipv4/inet_connection_sock.c,
+# inet_bind_conflict). Elsewhere SO_REUSEADDR allows no second one.
+SHARING = socket.SO_REUSEPORT if IS_LINUX else socket.SO_REUSEADDR
+_CREDENTIALS = struct.Struct("3i")          # struct ucred: pid, uid, gid (unix(7))
+
+
+def claim_port(host, port):
+    """A socket that no second agent of this user can have while this one has the port, which he
+    could share; None elsewhere, and where a stranger has its name. OSError: there is another."""
+    if not IS_LINUX:
+        return None
+    name, claim = "\0agent.py:%s:%d" % (host, port), socket.socket(socket.AF_UNIX)
+    try:
+        claim.bind(name)
+        claim.listen(128)               # so that others can ask whose it is
+        return claim
+    except OSError as error:
+        claim.close()
+        if error.errno != errno.EADDRINUSE or find_name_owner(name) in (os.getuid(), 0):
+            raise
+    log.warning("another user has taken the name by which agents of one user know each other")
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        if probe.connect_ex((host, port)) == 0:
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    return None
+
+
+def find_name_owner(name):
+    """The uid of the process that listens on an abstract UNIX socket; None when nobody does, or he
+    lets nobody ask."""
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.setblocking(False)
+        try:
+            caller.connect(name)
+            credentials = caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED,
+                                            _CREDENTIALS.size)
+        except OSError:
+            return None
+    return _CREDENTIALS.unpack(credentials)[1]
