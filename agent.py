@@ -10,6 +10,8 @@ acknowledged, and can say afterwards what ran, what did not, and why.
 This file is built: tools/build.py joins the modules of tools/src, which are what people change.
 Sections, each using only those above it:
 
+    base/encoding             Names of files are UTF-8, whatever the locale says: what a process
+                              needs for it.
     base/errors               What can go wrong, one class for each code that a user is told.
     base/files                Files that are made, opened and replaced where others may write: under
                               names and checks of ours.
@@ -68,6 +70,8 @@ Sections, each using only those above it:
                               agent of a name.
     store/master              The master repository: agents, what is attached, contexts, data
                               servers, calendars, holds.
+    store/parts               Notes of what a task is writing beside its target: so it goes when the
+                              process was killed.
     store/progress            What a session records as it goes: steps, tasks, output, variables.
     store/scenarios           Scenario versions of a work repository, and their definitions.
     store/schedules           Schedules of a work repository, their holds and what they run after.
@@ -88,14 +92,21 @@ Sections, each using only those above it:
     processes/process         One process of a task, from its start to its exit code.
     processes/minder          The minder: agent.py in the role that keeps an adoptable task alive
                               beside the agent.
+    processes/remains         What a task was writing when its process was killed: deleted, by the
+                              notes that were taken of it.
     tasks/task                What all task types share: their table, results, texts, and work done
                               in a helper process.
+    tasks/answers             What an answer of HTTP holds: past what only announces it, without
+                              codings, in a charset.
+    tasks/files               Files copied, moved, deleted and made: copy, move, delete, mkdir.
+    tasks/archives            Files packed and unpacked: zip and unzip.
     tasks/commands            Commands, code and the small types: os, set, evaluate, sleep,
                               wait_file, python, scenario.
     tasks/data                Statements on data servers: sql and refresh.
     tasks/csvfiles            CSV files into tables and out of queries: load_csv and unload_csv.
-    tasks/files               Files copied, moved, deleted, made, packed and unpacked.
-    tasks/network             The types that speak to other hosts: http and mail.
+    tasks/network             What speaks to other hosts: the type http, and what mail shares with
+                              it.
+    tasks/mail                Mail by SMTP.
     runtime/control           What reaches a session while it runs: a stop, time-outs, that it is
                               left, ends of its processes.
     runtime/execution         One task under way: how it reaches its process, its data servers, and
@@ -159,6 +170,8 @@ Threads, and what ends each:
     output            reads the pipes of all tasks; ends at Output.close().
     wait PID          waits for the exit of one process of a task, and ends with it.
     feed PID          writes one process's standard input, and ends with it.
+    remains           deletes what one note tells of, and ends with that; a file system that does
+                      not
     task N            one statement of SQL of session N; ends with it, or is interrupted.
     slot N            runs one session after the other; ends at SessionQueue.close().
     adopted N         runs session N, whose process outlived an agent; ends with it.
@@ -196,6 +209,7 @@ import importlib
 import importlib.util
 import itertools
 import json
+import locale
 import logging
 import marshal
 import math
@@ -226,6 +240,51 @@ from bisect import bisect_left, bisect_right
 from calendar import timegm
 from datetime import date, datetime, timezone
 from typing import Any, Callable, List, NamedTuple, Optional, Tuple
+
+
+# ======================================================================================
+# base/encoding.py
+# Names of files are UTF-8, whatever the locale says: what a process needs for it.
+# ======================================================================================
+
+UTF8_LOCALES = ("C.UTF-8", "C.utf8", "en_US.UTF-8", "en_US.utf8", "UTF-8")
+LOCALE_BEFORE = "AGENT_LC_ALL"          # in the environment: LC_ALL as it was
+
+
+def utf8_flags():
+    """Flags of Python; before 3.7 it takes the locale's word, so see utf8_environment."""
+    return ["-X", "utf8"] if sys.version_info >= (3, 7) else []
+
+
+@functools.lru_cache(maxsize=None)
+def find_utf8_locale():
+    """A locale of UTF-8 that this host has, or None."""
+    before = locale.setlocale(locale.LC_CTYPE)
+    try:
+        for name in UTF8_LOCALES:
+            with contextlib.suppress(locale.Error):
+                return locale.setlocale(locale.LC_CTYPE, name)
+    finally:
+        locale.setlocale(locale.LC_CTYPE, before)
+    return None
+
+
+def utf8_environment(environment):
+    """The environment that a process of this program is started with, for this one."""
+    name = None if utf8_flags() else find_utf8_locale()
+    if name is None:
+        return environment
+    return dict(environment, LC_ALL=name, **{LOCALE_BEFORE: environment.get("LC_ALL", "")})
+
+
+def restore_environment():
+    """Undoes utf8_environment, when Python has taken notice: what a task starts, and the modules
+    of data servers, have the locale that the agent was started with."""
+    before = os.environ.pop(LOCALE_BEFORE, None)
+    if before:
+        os.environ["LC_ALL"] = before
+    elif before is not None:
+        os.environ.pop("LC_ALL", None)
 
 
 # ======================================================================================
@@ -465,21 +524,50 @@ def naming(path):
 
 
 @contextlib.contextmanager
-def written_beside(path, mode="wb", access=0o666, **keywords):
-    """A file that appears under its name when it is whole, and not at all otherwise. `access` is
-    its mode, less the umask."""
+def part_beside(path, note=None):
+    """A name beside `path`: what is made there takes that place at the end, or is gone.
+
+    `note`: the descriptor of a file that tells this name, for whoever has to do it when this
+    process is killed.
+    """
     part = name_beside(path, "part")
+    if note is not None:
+        os.ftruncate(note, 0)
+        os.pwrite(note, json.dumps(os.path.abspath(part)).encode(), 0)
     try:
+        yield part
+        with naming(path):
+            os.replace(part, path)
+    except BaseException:
+        remove_all(part)
+        raise
+    if note is not None:
+        os.ftruncate(note, 0)
+
+
+@contextlib.contextmanager
+def written_beside(path, mode="wb", access=0o666, note=None, **keywords):
+    """A file that appears under its name when it is whole, and not at all otherwise. `access` is
+    its mode, less the umask; `note` as of part_beside."""
+    with part_beside(path, note) as part:
         with naming(path):
             file = open(part, mode, opener=lambda name, _: open_new(name, access), **keywords)
         with file:
             yield file
-        with naming(path):
-            os.replace(part, path)
-    except BaseException:
+
+
+def remove_all(path):
+    """Deletes a file, or a folder with all that is in it, as far as it can be."""
+    if os.path.islink(path) or not os.path.isdir(path):
         with contextlib.suppress(OSError):
-            os.unlink(part)
-        raise
+            os.unlink(path)
+        return
+    for folder, names, _ in os.walk(path):
+        for each in [folder] + [os.path.join(folder, name) for name in names]:
+            if not os.path.islink(each):
+                with contextlib.suppress(OSError):
+                    os.chmod(each, 0o700)       # from one that is read-only nothing can be deleted
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def list_doors(path):
@@ -1226,7 +1314,8 @@ def _find_code():
 def program_command(*flags):
     """The words that run this program again, with these flags of Python; its arguments go behind
     them. The process must have the descriptor of open_code()."""
-    return [sys.executable] + list(flags) + ["-c", BOOT, str(open_code()), program_path()]
+    return ([sys.executable] + utf8_flags() + list(flags)
+            + ["-c", BOOT, str(open_code()), program_path()])
 
 
 def keep_standard_descriptors():
@@ -1241,14 +1330,19 @@ def keep_standard_descriptors():
 
 def start_over_lean():
     """Starts over as the same process from byte-code: Python keeps all that it needed to compile a
-    main program until that ends, some 25 MB. Returns where that is done, or cannot be."""
+    main program until that ends, some 25 MB; and with names of files in UTF-8. Returns where that
+    is done, or cannot be."""
+    restore_environment()
     if "CODE_FD" in globals() or not sys.executable:
         return
+    if not utf8_flags() and find_utf8_locale() is None:
+        log.warning("this host has no locale of UTF-8, so names of files must be ASCII for this "
+                    "Python (from 3.7 on they need not)")
     try:
         flags = subprocess._args_from_interpreter_flags()
         command = program_command(*flags) + sys.argv[1:]
         os.set_inheritable(open_code(), True)
-        os.execv(sys.executable, command)
+        os.execve(sys.executable, command, utf8_environment(os.environ))
     except OSError as error:
         log.warning("memory for the compiling is kept: %s", error)
 
@@ -4180,7 +4274,7 @@ def _copy_beside(connection, path, version):
 
 def connect_file(path, timeout_s=30):
     """A connection to a SQLite file that is there; it makes none."""
-    uri = "file:%s?mode=rw" % urllib.parse.quote(os.path.abspath(path))
+    uri = "file:%s?mode=rw" % urllib.parse.quote(os.fsencode(os.path.abspath(path)))
     connection = sqlite3.connect(uri, uri=True, timeout=timeout_s, isolation_level=None,
                                  check_same_thread=False)
     connection.row_factory = sqlite3.Row
@@ -4207,6 +4301,14 @@ def whole_database(path, ending):
     except BaseException:
         remove_database(new)
         raise
+
+
+def list_numbered(prefix, owners):
+    """[(path, session)] of the files PREFIX SESSION.ANYTHING that belong to one of these users."""
+    files = [(path, path[len(prefix):].partition(".")[0])
+             for path in glob.glob(glob.escape(prefix) + "*")]
+    return [(path, int(session)) for path, session in files
+            if session.isdigit() and is_own(path, owners)]
 
 
 def tell_doors(label, path):
@@ -5522,6 +5624,52 @@ def _name_of(definition):
 
 
 # ======================================================================================
+# store/parts.py
+# Notes of what a task is writing beside its target: so it goes when the process was killed.
+# ======================================================================================
+
+PART = re.compile(r"\.[^/]*\.[0-9a-f]{16}\.part", re.S)      # what part_beside names
+
+
+class PartNotes:
+    """The notes beside a repository: FILE.parts.SESSION.UNFORESEEN, mode 0600, one for each task
+    in a helper that is under way. What is in it is that of part_beside."""
+
+    def __init__(self, path):
+        self._path = path
+
+    def make(self, session):
+        """A new note for a task of a session -> its path. RepositoryError."""
+        path = "%s.parts.%d.%s" % (self._path, session, unforeseen())
+        try:
+            make_private(path)
+        except OSError as error:
+            raise RepositoryError("%s cannot be made: %s" % (path, error.strerror)) from None
+        return path
+
+    def clear(self, path):
+        """Deletes what a note tells of, where that is still there, and the note."""
+        owners = own_users(self._path)
+        try:
+            with open(open_own(path, os.O_RDONLY, owners, mask=0o077), "rb") as file:
+                text = file.read().decode("ascii")
+        except FileNotFoundError:
+            return
+        except (RepositoryError, OSError, ValueError) as error:
+            log.warning("a note of what a task was writing is not taken: %s", error)
+            return
+        with contextlib.suppress(ValueError):       # empty, or cut short: nothing was made yet
+            part = json.loads(text)
+            if isinstance(part, str) and PART.fullmatch(os.path.basename(part)):
+                remove_all(part)
+        remove_own(path, owners)
+
+    def list_all(self):
+        """[(path, session)] of all that are ours."""
+        return list_numbered(self._path + ".parts.", own_users(self._path))
+
+
+# ======================================================================================
 # store/progress.py
 # What a session records as it goes: steps, tasks, output, variables.
 # ======================================================================================
@@ -6213,8 +6361,8 @@ class Sessions:
                                [(word, session) for word in keywords.split(",") if word])
 
     def list_strays(self, connection, names, spools):
-        """Of names of secret files and [(path, session)] of spools, those that no open session
-        needs."""
+        """Of names of secret files and [(path, session)] of spools and notes, those that no open
+        session needs."""
         open_files = {row[0] or str(row[1]) for row in connection.execute(
             "select secret_file, id from session where status in ('WAITING', 'QUEUED', 'RUNNING')")}
         rows = [(path, self.find(connection, session)) for path, session in spools]
@@ -6415,11 +6563,7 @@ class Spools:
 
     def list_all(self):
         """[(path, session)] of all that are ours."""
-        owners, start = own_users(self._path), len(self._path) + len(".spool.")
-        files = [(path, path[start:].partition(".")[0])
-                 for path in glob.glob(glob.escape(self._path) + ".spool.*")]
-        return [(path, int(session)) for path, session in files
-                if session.isdigit() and is_own(path, owners)]
+        return list_numbered(self._path + ".spool.", own_users(self._path))
 
 
 # ======================================================================================
@@ -6756,7 +6900,7 @@ class WorkRepository:
         self.id, self.name, self.path = number, name, path
         self.db = Database(path, "work", "work repository %s" % name, WORK_MIGRATIONS, clock,
                            inbox=inbox)
-        self.secrets, self.spools = SecretFiles(path), Spools(path)
+        self.secrets, self.spools, self.parts = SecretFiles(path), Spools(path), PartNotes(path)
         self.is_behind = False  # outstanding sessions and schedules must be read again
         self.scenarios, self.ledger, self.progress = Scenarios(name), Ledger(), Progress()
         self.sessions = Sessions(name, self.scenarios)
@@ -6848,11 +6992,14 @@ class WorkRepository:
 
     def forget_strays(self):
         """Deletes secrets and spools of sessions that have ended, or never were: left by a crash,
-        or by a request that could not be written."""
-        names, spools = self.secrets.list_names(), self.spools.list_all()
-        if names or spools:
+        or by a request that could not be written -> notes of such, which are the caller's."""
+        names, spools, notes = (self.secrets.list_names(), self.spools.list_all(),
+                                self.parts.list_all())
+        if names or spools or notes:
             # by the writer, so behind what was being written when they were listed
-            names, spools = self.db.write(self.sessions.list_strays, names, spools)
+            names, strays = self.db.write(self.sessions.list_strays, names, spools + notes)
+            spools = [path for path, _ in spools if path in strays]
+            notes = [path for path, _ in notes if path in strays]
         for path in spools:
             remove_own(path, own_users(self.path))
         names = sorted(names)
@@ -6861,6 +7008,7 @@ class WorkRepository:
                 # again, now that none of them can be committed meanwhile
                 for name in self.db.write(self.sessions.list_strays, settled, ())[0]:
                     self.secrets.forget(name)
+        return notes
 
 
 def claim_id(connection, number):
@@ -7457,6 +7605,24 @@ def run_minder(path):
 
 
 # ======================================================================================
+# processes/remains.py
+# What a task was writing when its process was killed: deleted, by the notes that were taken of it.
+#
+# Thread remains: deletes what one note tells of, and ends with that; a file system that does not
+# answer keeps this thread alone.
+# ======================================================================================
+
+def clear_notes(notes, paths):
+    """Deletes what these files of the PartNotes tell of; of what takes long the rest follows."""
+    for path in paths:
+        thread = threading.Thread(target=notes.clear, args=(path,), name="remains", daemon=True)
+        thread.start()
+        thread.join(KILL_S)
+        if thread.is_alive():
+            log.warning("what a task left half written is still being deleted, as %s says", path)
+
+
+# ======================================================================================
 # tasks/task.py
 # What all task types share: their table, results, texts, and work done in a helper process.
 # ======================================================================================
@@ -7564,10 +7730,11 @@ class HelperTask:
 
     def _outcome(self, order, execution):
         """Hands over to the helper -> the fields of its result."""
-        with tempfile.TemporaryFile() as result:
+        with tempfile.TemporaryFile() as result, execution.noting_parts() as note:
             words = program_command("-u", "-s") + ["--task", str(result.fileno())]
-            rc = execution.process(Command(words, execution.environment(), stdin=json.dumps(order),
-                                           pass_fds=(result.fileno(), open_code())))
+            rc = execution.process(Command(words, utf8_environment(execution.environment()),
+                                           stdin=json.dumps(dict(order, note=note)),
+                                           pass_fds=(result.fileno(), note, open_code())))
             result.seek(0)
             text = result.read().decode()
         if not text:
@@ -7600,6 +7767,589 @@ def run_helper(fd):
     with open(fd, "w", encoding="utf-8") as file:
         json.dump(result, file)
     return EXIT_OK
+
+
+# ======================================================================================
+# tasks/answers.py
+# What an answer of HTTP holds: past what only announces it, without codings, in a charset.
+# ======================================================================================
+
+PIECE = 1 << 16             # bytes that are taken at a time
+GZIP_TYPES = ("application/gzip", "application/x-gzip", "application/x-compressed-tar")
+GZIP_NAMES = (".gz", ".tgz", ".svgz")
+GZIP_MAGIC = b"\x1f"
+
+
+def final_answers(handler):
+    """A handler of urllib whose answers are final: http.client takes one of RFC 9110, 15.2, such
+    as 103, for the answer itself."""
+    import http.client
+
+    class FinalResponse(http.client.HTTPResponse):
+        """The answer that follows those that only announce it."""
+
+        def begin(self):
+            super().begin()
+            while 100 < self.status < 200 and self.status != 101:
+                self.headers = None         # or it would not read on
+                super().begin()
+
+    class FinalHandler(handler):
+        """Opens connections whose answers are these."""
+
+        def do_open(self, http_class, request, **keywords):
+            connection = type("Connection", (http_class,), {"response_class": FinalResponse})
+            return super().do_open(connection, request, **keywords)
+    return FinalHandler
+
+
+def pieces_of(response):
+    """The content of an answer as it comes, some of it at a time."""
+    return iter(lambda: response.read(PIECE), b"")
+
+
+def decoded(response, place, save):
+    """The content of an answer, some of it at a time, without its content codings (RFC 9110, 8.4).
+    TaskError for one that is not known.
+
+    A .gz that is fetched to be kept stays one: many servers tell as a coding what the file is.
+    """
+    headers = response.headers
+    codings = ", ".join(headers.get_all("Content-Encoding", [])).lower().split(",")
+    is_gz = headers.get_content_type() in GZIP_TYPES or (save or "").lower().endswith(GZIP_NAMES)
+    pieces = pieces_of(response)
+    for coding in reversed([coding.strip() for coding in codings]):
+        if coding == "deflate" or coding in ("gzip", "x-gzip") and not is_gz:
+            pieces = unpacked(pieces, place)
+        elif coding not in ("", "identity", "gzip", "x-gzip"):
+            raise TaskError("%s: the answer has the content coding %s, which is not known here"
+                            % (place, one_line(coding)[:40]))
+    return pieces
+
+
+def unpacked(pieces, place):
+    """What is packed by gzip or deflate, some of it at a time. TaskError."""
+    import zlib
+    unpacker, is_first = None, True
+    try:
+        for data in pieces:
+            while data:
+                if unpacker is None and not (is_first or data[:1] == GZIP_MAGIC):
+                    break                   # what stands behind the last member is none
+                if unpacker is None:        # some servers leave out the head of deflate
+                    has_head = data[:1] == GZIP_MAGIC or data[0] & 15 == 8 and data[0] < 128
+                    unpacker, is_first = zlib.decompressobj(47 if has_head else -15), False
+                yield unpacker.decompress(data, PIECE)
+                data = unpacker.unconsumed_tail
+                if unpacker.eof:            # another member may follow
+                    data, unpacker = unpacker.unused_data, None
+        while unpacker is not None and not unpacker.eof:
+            rest = unpacker.decompress(b"", PIECE)
+            if not rest:
+                raise TaskError("%s: the answer ended early: the end of what is packed is missing"
+                                % place)
+            yield rest
+    except zlib.error as error:
+        raise TaskError("%s: the answer cannot be unpacked: %s" % (place, error)) from None
+
+
+def to_utf8(data, headers):
+    """Text in the charset that an answer tells, as UTF-8."""
+    charset = headers.get_content_charset() or "utf-8"
+    try:
+        return data.decode(charset, "replace").encode("utf-8", "replace")
+    except LookupError:             # nobody knows it
+        return data
+
+
+# ======================================================================================
+# tasks/files.py
+# Files copied, moved, deleted and made: copy, move, delete, mkdir.
+# ======================================================================================
+
+SPECIAL_KINDS = ((stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"),
+                 (stat.S_ISBLK, "a device"), (stat.S_ISCHR, "a device"))
+
+
+def find_paths(pattern):
+    """What a pattern matches; a plain path that is there is that path, whatever it has of a
+    pattern."""
+    if os.path.lexists(pattern):
+        return [pattern]
+    return sorted(glob.glob(pattern, recursive=True))
+
+
+def matching(pattern):
+    """find_paths; TaskError when that is nothing."""
+    paths = find_paths(pattern)
+    if not paths:
+        raise TaskError("no file matches %s" % pattern)
+    return paths
+
+
+def pattern_folder(pattern):
+    """The folder that names count from: of a plain path that which it is in, of a pattern what
+    stands before its first part with * ? or [."""
+    if os.path.basename(pattern) == "..":
+        return pattern
+    parts = pattern.rstrip("/").split("/")[:-1]
+    if not os.path.lexists(pattern):
+        parts = list(itertools.takewhile(lambda part: not glob.has_magic(part), parts))
+    return "/".join(parts) or ("/" if pattern.startswith("/") else ".")
+
+
+def crosses_link(path, folder):
+    """Whether a link below a folder is on the way to a path that was found from there."""
+    above = os.path.dirname(path)
+    while above not in ("", "/", folder):
+        if os.path.islink(above):
+            return True
+        above = os.path.dirname(above)
+    return False
+
+
+def outermost(paths):
+    """Those that are in none of the others: those go with them."""
+    outer = []
+    for path in sorted(paths, key=lambda path: path.split("/")):
+        if not outer or not path.startswith(outer[-1].rstrip("/") + "/"):
+            outer.append(path)
+    return outer
+
+
+def special_kind(status):
+    """What a thing of this status is when it is neither file, folder nor link; or None."""
+    return next((text for is_one, text in SPECIAL_KINDS if is_one(status.st_mode)), None)
+
+
+def _open_at_once(path, flags):
+    """A descriptor; a pipe that nobody writes does not make it wait."""
+    try:
+        return os.open(path, flags | os.O_NONBLOCK)
+    except BlockingIOError:             # a lease on a file, which Samba takes: never of a pipe
+        return os.open(path, flags)
+
+
+def open_regular(path):
+    """The file, for reading; TaskError for what is none, and might never be read to its end."""
+    source = open(path, "rb", opener=_open_at_once)
+    kind = special_kind(os.fstat(source.fileno()))
+    if kind:
+        source.close()
+        raise TaskError("%s is %s" % (path, kind))
+    return source
+
+
+def is_folder(path):
+    """Whether there is a folder, and no link to one."""
+    return os.path.isdir(path) and not os.path.islink(path)
+
+
+def destinations(pattern, to, overwrite, is_move=False):
+    """[(from, to)]: into a folder when `to` is one, ends in a slash, or several files match.
+    TaskError, before anything is written."""
+    paths = matching(pattern)
+    is_into = os.path.isdir(to) or to.endswith("/") or len(paths) > 1
+    paths = outermost(paths) if is_move else paths
+    pairs = [(path, os.path.join(to, os.path.basename(path.rstrip("/"))) if is_into else to)
+             for path in paths]
+    targets = set()
+    for path, target in pairs:
+        if target in targets:
+            raise TaskError("several files would be written to %s" % target)
+        targets.add(target)
+        if os.path.lexists(target) and not overwrite:
+            raise TaskError("%s exists" % target)
+        if os.path.isdir(path) and os.path.realpath(target).startswith(
+                os.path.realpath(path).rstrip("/") + "/"):
+            raise TaskError("%s would be written into itself" % path)
+    pairs = [(path if is_move else follow(path), target) for path, target in pairs]
+    for path, target in pairs:
+        check_target(path, target)
+        if not is_move:
+            check_kinds(path)
+    if is_into:
+        os.makedirs(to, exist_ok=True)
+    return pairs
+
+
+def follow(path):
+    """Where a link to a folder leads; any other path as it is."""
+    return os.path.realpath(path) if os.path.isdir(path) else path
+
+
+def check_target(path, target):
+    """TaskError when a file would take the place of a folder, or a folder of a file, or
+    something of itself."""
+    if not os.path.lexists(target):
+        return
+    with contextlib.suppress(OSError):          # of a link that leads nowhere
+        if os.path.samefile(path, target) and not (os.path.islink(path)
+                                                   and os.path.islink(target)):
+            raise TaskError("%s would be written onto itself" % path)
+    if is_folder(path) != is_folder(target):
+        raise TaskError("%s is %s folder, and %s is %s" % (
+            (path, "a", target, "none") if is_folder(path) else (path, "no", target, "one")))
+    if is_folder(path):
+        for name in os.listdir(path):
+            check_target(os.path.join(path, name), os.path.join(target, name))
+
+
+def check_kinds(path):
+    """TaskError for a pipe, a socket or a device, also below a folder."""
+    if is_folder(path):
+        for name in os.listdir(path):
+            if not os.path.islink(os.path.join(path, name)):
+                check_kinds(os.path.join(path, name))
+        return
+    kind = special_kind(os.stat(path))
+    if kind:
+        raise TaskError("%s is %s" % (path, kind))
+
+
+def copy_one(path, target, note=None):
+    """Copies a file, or a folder with all that is in it, by way of one beside the target. `note`
+    as of part_beside."""
+    if not is_folder(path):
+        with open_regular(path) as source, \
+                written_beside(target, access=0o600, note=note) as file:
+            copy_content(source, file)
+        return
+    if os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
+    with part_beside(target, note) as part:
+        copy_tree(path, part)
+
+
+def copy_content(source, file):
+    """What is in an open file, and its mode and times."""
+    shutil.copyfileobj(source, file, 1 << 20)
+    file.flush()
+    # by the descriptor, which stays the file's; BSD and macOS have flags that need a name
+    shutil.copystat(source.name, file.name if hasattr(os, "chflags") else file.fileno())
+
+
+def copy_tree(path, target):
+    """A new folder with all that another has; links stay links."""
+    os.mkdir(target, 0o700)
+    for name in os.listdir(path):
+        each, to = os.path.join(path, name), os.path.join(target, name)
+        if os.path.islink(each):
+            copy_link(each, to)
+        elif os.path.isdir(each):
+            copy_tree(each, to)
+        else:
+            with open_regular(each) as source, open(to, "xb") as file:
+                copy_content(source, file)
+    shutil.copystat(path, target)
+
+
+def copy_link(path, target):
+    """A new link that leads where another does."""
+    os.symlink(os.readlink(path), target)
+    shutil.copystat(path, target, follow_symlinks=False)
+
+
+def copy_inner(path, target, note):
+    """copy_one for what is in a folder: a link stays one."""
+    if not os.path.islink(path):
+        copy_one(path, target, note)
+        return
+    with part_beside(target, note) as part:
+        copy_link(path, part)
+
+
+def move_one(path, target, note=None):
+    """Moves a file or folder: at once in one file system, by a copy between two."""
+    try:
+        os.replace(path, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        copy_inner(path, target, note)
+        remove(path)
+
+
+def merge(path, target, put, note):
+    """Puts what is in a folder into another by put(from, to, note), folder by folder where both
+    have one. What the other has alone stays."""
+    for name in os.listdir(path):
+        each, to = os.path.join(path, name), os.path.join(target, name)
+        if is_folder(each) and is_folder(to):
+            merge(each, to, put, note)
+        else:
+            put(each, to, note)
+    if put is move_one:
+        os.rmdir(path)
+
+
+def remove(path):
+    """Deletes a file, a link, or a folder with all that is in it."""
+    if is_folder(path):
+        shutil.rmtree(path)
+    else:
+        os.unlink(path)
+
+
+FROM = needed("a file or folder, or a pattern with * ? [...] or **")
+COPY_FIELDS = {
+    "from": FROM,
+    "to": needed("its new name, or the folder that it is put into"),
+    "overwrite": Field(BOOLEAN, default=True, meaning="false: what is there already is an error"),
+}
+
+
+@helper_task("copy", COPY_FIELDS)
+@helper_task("move", COPY_FIELDS)
+def copy_or_move(order):
+    """Copies or moves what a pattern matches."""
+    is_move = order["type"] == "move"
+    pairs = destinations(order["from"], order["to"], order["overwrite"], is_move)
+    for path, target in pairs:
+        if is_folder(path) and is_folder(target):
+            merge(path, target, move_one if is_move else copy_inner, order["note"])
+        else:
+            (move_one if is_move else copy_one)(path, target, order["note"])
+    return {"status": DONE, "rows": len(pairs)}
+
+
+@helper_task("delete", {"path": needed("a file or folder, or a pattern with * ? [...] or **")})
+def delete(order):
+    """Deletes what a pattern matches; nothing to delete is no error."""
+    pattern = order["path"]
+    # behind a slash a link would be the folder that it leads to
+    paths = outermost([path.rstrip("/") or path for path in find_paths(pattern)])
+    if "**" in pattern:                 # which follows links
+        paths = [path for path in paths if not crosses_link(path, pattern_folder(pattern))]
+    for path in paths:
+        remove(path)
+    return {"status": DONE, "rows": len(paths)}
+
+
+@helper_task("mkdir", {"path": needed("the folder")})
+def make_folders(order):
+    """Makes a folder and those above it; one that is there is no error."""
+    os.makedirs(order["path"], exist_ok=True)
+    return {"status": DONE}
+
+
+# ======================================================================================
+# tasks/archives.py
+# Files packed and unpacked: zip and unzip.
+# ======================================================================================
+
+LEADS_NOWHERE = (errno.ENOENT, errno.ELOOP, errno.ENOTDIR)
+IS_FOLDER = 0x10            # of the attributes that DOS gave files
+# The field of Info-ZIP's extended timestamp (their extrafld.txt): its id, 5 bytes, bit 0 says that
+# the time of change follows, in seconds since the epoch. The archive's own time is local, of 1980
+# to 2107, and has even seconds.
+STAMP = struct.Struct("<HHBl")
+STAMP_ID = 0x5455
+OLDEST = (1980, 1, 1, 0, 0, 0)
+WINDOWS = (0, 6, 10, 14)    # create_system: FAT, HPFS, NTFS, VFAT
+
+
+@helper_task("zip", {"from": FROM, "to": needed("the archive")})
+def pack(order):
+    """Packs what a pattern matches; names in the archive count from the pattern's folder."""
+    folder, skipped = pattern_folder(order["from"]), []
+    members = []
+    for path in outermost(matching(order["from"])):
+        below = Below(os.path.realpath(order["to"]), skipped)
+        members += below.list(path, os.path.relpath(path, folder))
+    for line in skipped:
+        print("left out: " + line, file=sys.stderr)
+    if all(name.endswith("/") for _, name in members):
+        raise TaskError("%s: there is no file to pack" % order["from"])
+    with written_beside(order["to"], note=order["note"]) as file, \
+            zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path, name in members:
+            _add(archive, path, name)
+    return {"status": DONE, "rows": len(members),
+            "message": "%d left out" % len(skipped) if skipped else ""}
+
+
+class Below:
+    """What there is to pack at a path: all files below a folder, and folders with nothing in them.
+    Links are followed. `skipped` takes lines about what cannot be packed."""
+
+    def __init__(self, archive, skipped):
+        self._archive, self._skipped = archive, skipped
+
+    def list(self, path, name, above=()):
+        """[(path, name in the archive)]; that of a folder ends in a slash. `above` is the way
+        here, by which a circle of links is known."""
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            if not os.path.islink(path) or error.errno not in LEADS_NOWHERE:
+                raise
+            return self._skip(path, "a link that leads nowhere")
+        if not stat.S_ISDIR(status.st_mode):
+            kind = special_kind(status)
+            if kind:
+                return self._skip(path, kind)
+            return [] if os.path.realpath(path) == self._archive else [(path, name)]
+        place = status.st_dev, status.st_ino
+        if place in above:
+            return self._skip(path, "a link to a folder that it is in")
+        members = []
+        for each in sorted(os.listdir(path)):
+            members += self.list(os.path.join(path, each), os.path.join(name, each),
+                                 above + (place,))
+        return members or [(path, name + "/")]
+
+    def _skip(self, path, reason):
+        self._skipped.append("%s is %s" % (path, reason))
+        return []
+
+
+def _add(archive, path, name):
+    """Adds a file or an empty folder, with its mode and its time of change."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise TaskError("%s: a name that is not UTF-8 cannot be packed"
+                        % name.encode("utf-8", "backslashreplace").decode()) from None
+    if name.endswith("/"):
+        archive.writestr(_make_member(name, os.stat(path)), b"")
+        return
+    with open_regular(path) as source:
+        status = os.fstat(source.fileno())
+        member = _make_member(name, status)
+        member.file_size, member.compress_type = status.st_size, zipfile.ZIP_DEFLATED
+        with archive.open(member, "w") as file:
+            shutil.copyfileobj(source, file, 1 << 20)
+
+
+def _make_member(name, status):
+    """The ZipInfo of a file or folder of this status."""
+    moment = time.localtime(min(max(status.st_mtime, 0), 1 << 32))[:6]
+    path = os.path.normpath(name)
+    member = zipfile.ZipInfo(path + "/" if name.endswith("/") else path, max(moment, OLDEST))
+    member.external_attr = status.st_mode << 16
+    if stat.S_ISDIR(status.st_mode):
+        member.external_attr |= IS_FOLDER
+    with contextlib.suppress(struct.error):     # beyond 32 bits
+        member.extra = STAMP.pack(STAMP_ID, 5, 1, math.floor(status.st_mtime))
+    return member
+
+
+@helper_task("unzip", {
+    "from": needed("the archive"), "to": needed("the folder that it is unpacked into"),
+    "max_bytes": Field(between(1, 1 << 50), default=1 << 40,
+                       meaning="one that would become larger is not unpacked")})
+def unpack(order):
+    """Unpacks an archive; nothing when a name would leave the folder or it is too large: all names
+    and sizes are checked before anything is written, and zipfile takes no more than a size says."""
+    with open_regular(order["from"]) as source, zipfile.ZipFile(source) as archive:
+        members = archive.infolist()
+        names = list_names(members)
+        for member, name in zip(members, names):
+            _check_member(member, name)
+        if sum(member.file_size for member in members) > order["max_bytes"]:
+            raise TaskError("%s would unpack to more than max_bytes (%d)"
+                            % (order["from"], order["max_bytes"]))
+        _check_places(names, order["to"])
+        fresh = []                      # folders, whose mode and time come last
+        for member, name in zip(members, names):
+            if name.endswith("/"):
+                fresh += _make_folder(member, name, order["to"])
+            else:
+                _extract(archive, member, name, order)
+        for target, member in reversed(fresh):
+            _take_status(member, target)
+    return {"status": DONE, "rows": len(members)}
+
+
+def list_names(members):
+    """The names of an archive's members, where a backslash of Windows is a slash. Programs there
+    may say that they are Unix; but then no name has a slash."""
+    is_windows = not any("/" in member.filename for member in members)
+    return [member.filename.replace("\\", "/")
+            if is_windows or member.create_system in WINDOWS else member.filename
+            for member in members]
+
+
+def _check_member(member, name):
+    parts = name.replace("\\", "/").split("/")
+    if name.startswith(("/", "\\")) or ".." in parts or parts[0][1:2] == ":":
+        raise TaskError("%s would leave the target folder; nothing was unpacked" % shorten(name))
+    if member.external_attr >> 28 == 0xA:
+        raise TaskError("%s is a symbolic link; nothing was unpacked" % shorten(name))
+
+
+def _check_places(names, folder):
+    """TaskError when a file would take the place of a folder, or a folder of a file; also of what
+    is there."""
+    folders = set()
+    for name in names:
+        above = os.path.dirname(name)
+        while above and above not in folders:
+            folders.add(above)
+            above = os.path.dirname(above)
+    for name in names:
+        if not name.endswith("/"):
+            _find_target(name, folder)
+            if name in folders or is_folder(os.path.join(folder, name)):
+                raise TaskError("%s is a file, and there is a folder of this name; nothing was "
+                                "unpacked" % shorten(name))
+    for name in folders:
+        target = os.path.join(folder, name)
+        if os.path.lexists(target) and not os.path.isdir(target):
+            raise TaskError("%s is a folder, and there is a file of this name; nothing was "
+                            "unpacked" % shorten(name))
+
+
+def _find_target(name, folder):
+    """Where a member goes. TaskError when a link would lead it out of the folder."""
+    target = os.path.join(folder, *name.split("/"))
+    real, root = os.path.realpath(target), os.path.realpath(folder)
+    if os.path.commonpath([real, root]) != root:
+        raise TaskError("%s would leave the target folder by a link" % shorten(name))
+    return target
+
+
+def _make_folder(member, name, folder):
+    """Makes the folder of a member -> [(its path, member)] when it was missing."""
+    target = _find_target(name, folder)
+    is_new = not os.path.isdir(target)
+    os.makedirs(target, exist_ok=True)
+    return [(target, member)] if is_new else []
+
+
+def _extract(archive, member, name, order):
+    """Unpacks a file, with its mode and its time of change."""
+    target = _find_target(name, order["to"])
+    os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
+    with archive.open(member) as source, written_beside(target, note=order["note"]) as file:
+        shutil.copyfileobj(source, file, 1 << 20)
+        file.flush()
+        _take_status(member, file.fileno())
+
+
+def _take_status(member, target):
+    """Gives a file or folder the permission bits and the time that its member has."""
+    mode = member.external_attr >> 16
+    if mode:                            # else it was made where files have none
+        os.chmod(target, mode & 0o777)
+    moment = _find_time(member)
+    if moment is not None:
+        os.utime(target, (moment, moment))
+
+
+def _find_time(member):
+    """When a member was changed, epoch seconds; None when its archive does not say."""
+    rest = member.extra
+    while len(rest) >= 4:
+        kind, size = struct.unpack("<HH", rest[:4])
+        if kind == STAMP_ID and 5 <= size and len(rest) >= STAMP.size and rest[4] & 1:
+            return STAMP.unpack(rest[:STAMP.size])[3]
+        rest = rest[4 + size:]
+    with contextlib.suppress(ValueError, OverflowError):
+        if 0 not in member.date_time[:3]:
+            return time.mktime(member.date_time + (0, 0, -1))
+    return None
 
 
 # ======================================================================================
@@ -7799,23 +8549,25 @@ class SleepTask:
         return TaskResult(DONE)
 
 
-def file_size(path):
-    """Bytes of a file, or None where there is none."""
+def file_state(path):
+    """What changes as long as a file is written, of any size: that, and its times of change. None
+    where there is no file."""
     with contextlib.suppress(OSError):
         status = os.stat(path)
-        return status.st_size if stat.S_ISREG(status.st_mode) else None
+        if stat.S_ISREG(status.st_mode):
+            return status.st_size, status.st_mtime_ns, status.st_ctime_ns
     return None
 
 
 @task_type("wait_file")
 class WaitFileTask:
-    """Waits until files are there and have not grown for a while, or until none is there."""
+    """Waits until files are there and have not changed for a while, or until none is there."""
 
     fields = {
         "path": needed("a file, or a pattern with * ? [...] or **"),
         "count": Field(between(1, 1000000), default=1, meaning="so many files have to be there"),
-        "stable_s": Field(SECONDS, default=1, meaning="and must not have changed their size for so "
-                          "long"),
+        "stable_s": Field(SECONDS, default=1, meaning="and their size and time of change must have "
+                          "stood still for so long"),
         "absent": Field(BOOLEAN, default=False, meaning="true: wait until none is there"),
     }
 
@@ -7824,8 +8576,8 @@ class WaitFileTask:
         pattern = substitute(fields["path"], execution.values)
         before, since = None, None
         while True:
-            paths = glob.glob(pattern, recursive=True)
-            now = sorted(each for each in zip(paths, map(file_size, paths)) if each[1] is not None)
+            paths = find_paths(pattern)
+            now = [each for each in zip(paths, map(file_state, paths)) if each[1] is not None]
             if fields["absent"]:
                 if not paths:
                     return TaskResult(DONE)
@@ -8467,7 +9219,8 @@ class UnloadCsvTask(DatabaseTask):
         cursor, rows = target.run(order["query"], order["values"]), 0
         if cursor.description is None:
             raise TaskError("the query gives no rows")
-        with written_beside(order["file"], "w", newline="", encoding=order["encoding"]) as file:
+        with written_beside(order["file"], "w", newline="", encoding=order["encoding"],
+                            note=order["note"]) as file:
             writer = csv.writer(file, delimiter=order["delimiter"],
                                 lineterminator=LINE_ENDS[order["newline"]])
             names = [column[0] for column in cursor.description]
@@ -8482,201 +9235,13 @@ class UnloadCsvTask(DatabaseTask):
 
 
 # ======================================================================================
-# tasks/files.py
-# Files copied, moved, deleted, made, packed and unpacked.
-# ======================================================================================
-
-def matching(pattern):
-    """What a pattern, or a plain path, matches. TaskError when that is nothing."""
-    paths = [pattern] if os.path.lexists(pattern) else sorted(glob.glob(pattern, recursive=True))
-    if not paths:
-        raise TaskError("no file matches %s" % pattern)
-    return paths
-
-
-def destinations(pattern, to, overwrite):
-    """[(from, to)]: into a folder when `to` is one, ends in a slash, or several files match."""
-    paths = matching(pattern)
-    is_folder = os.path.isdir(to) or to.endswith("/") or len(paths) > 1
-    if is_folder:
-        os.makedirs(to, exist_ok=True)
-    pairs = [(path, os.path.join(to, os.path.basename(path.rstrip("/"))) if is_folder else to)
-             for path in paths]
-    targets = [target for _, target in pairs]
-    for path, target in pairs:
-        if targets.count(target) > 1:
-            raise TaskError("several files would be written to %s" % target)
-        if os.path.lexists(target) and not overwrite:
-            raise TaskError("%s exists" % target)
-        if os.path.lexists(target) and os.path.samefile(path, target):
-            raise TaskError("%s would be written onto itself" % path)
-        if (os.path.isdir(path)
-                and (os.path.realpath(target) + "/").startswith(os.path.realpath(path) + "/")):
-            raise TaskError("%s would be written into itself" % path)
-    return pairs
-
-
-def copy_one(path, target):
-    """Copies a file, or a folder with all that is in it, by way of one beside the target."""
-    if os.path.isdir(path) and not os.path.islink(path):
-        copy_folder(path, target)
-        return
-    if stat.S_ISFIFO(os.stat(path).st_mode):
-        raise TaskError("%s is a named pipe" % path)
-    with open(path, "rb") as source, written_beside(target, access=0o600) as file:
-        shutil.copyfileobj(source, file, 1 << 20)
-        file.flush()
-        # by the descriptor, which stays the file's; BSD and macOS have flags that need a name
-        shutil.copystat(path, file.name if hasattr(os, "chflags") else file.fileno())
-
-
-def copy_folder(path, target):
-    """copy_one for a folder; FileExistsError when the target is there."""
-    if os.path.lexists(target):
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
-    part = name_beside(target, "part")
-    try:
-        shutil.copytree(path, part, symlinks=True)
-        with naming(target):
-            os.rename(part, target)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-
-
-def move_one(path, target):
-    """Moves a file or folder: at once in one file system, by a copy between two."""
-    try:
-        os.replace(path, target)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        copy_one(path, target)
-        remove(path)
-
-
-def remove(path):
-    """Deletes a file, a link, or a folder with all that is in it."""
-    if os.path.isdir(path) and not os.path.islink(path):
-        shutil.rmtree(path)
-    else:
-        os.unlink(path)
-
-
-FROM = needed("a file or folder, or a pattern with * ? [...] or **")
-COPY_FIELDS = {
-    "from": FROM,
-    "to": needed("its new name, or the folder that it is put into"),
-    "overwrite": Field(BOOLEAN, default=True, meaning="false: what is there already is an error"),
-}
-
-
-@helper_task("copy", COPY_FIELDS)
-@helper_task("move", COPY_FIELDS)
-def copy_or_move(order):
-    """Copies or moves what a pattern matches."""
-    pairs = destinations(order["from"], order["to"], order["overwrite"])
-    for path, target in pairs:
-        (copy_one if order["type"] == "copy" else move_one)(path, target)
-    return {"status": DONE, "rows": len(pairs)}
-
-
-@helper_task("delete", {"path": needed("a file or folder, or a pattern")})
-def delete(order):
-    """Deletes what a pattern matches; nothing to delete is no error."""
-    paths = [order["path"]] if os.path.lexists(order["path"]) else glob.glob(order["path"])
-    for path in paths:
-        remove(path)
-    return {"status": DONE, "rows": len(paths)}
-
-
-@helper_task("mkdir", {"path": needed("the folder")})
-def make_folders(order):
-    """Makes a folder and those above it; one that is there is no error."""
-    os.makedirs(order["path"], exist_ok=True)
-    return {"status": DONE}
-
-
-# a file from before 1980 is one of 1980 in an archive, where Python can do that
-ZIP_OPTIONS = {"strict_timestamps": False} if sys.version_info >= (3, 8) else {}
-
-
-@helper_task("zip", {"from": FROM, "to": needed("the archive")})
-def pack(order):
-    """Packs what a pattern matches; names in the archive count from the pattern's folder."""
-    names = []
-    for source in matching(order["from"]):
-        base = os.path.dirname(source.rstrip("/")) or "."
-        names += [(path, os.path.relpath(path, base)) for path in files_below(source)
-                  if os.path.realpath(path) != os.path.realpath(order["to"])]
-    with written_beside(order["to"]) as file, \
-            zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, **ZIP_OPTIONS) as archive:
-        for path, name in names:
-            archive.write(path, name)
-    return {"status": DONE, "rows": len(names)}
-
-
-def files_below(path):
-    """A file itself, or all files in a folder."""
-    if not os.path.isdir(path):
-        yield path
-    for folder, _, names in os.walk(path):
-        for name in sorted(names):
-            yield os.path.join(folder, name)
-
-
-@helper_task("unzip", {
-    "from": needed("the archive"), "to": needed("the folder that it is unpacked into"),
-    "max_bytes": Field(between(1, 1 << 50), default=1 << 40,
-                       meaning="one that would become larger is not unpacked")})
-def unpack(order):
-    """Unpacks an archive; nothing when a name would leave the folder or it is too large: all names
-    and sizes are checked before anything is written, and zipfile takes no more than a size says."""
-    with zipfile.ZipFile(order["from"]) as archive:
-        members = archive.infolist()
-        for member in members:
-            _check_member(member)
-        if sum(member.file_size for member in members) > order["max_bytes"]:
-            raise TaskError("%s would unpack to more than max_bytes (%d)"
-                            % (order["from"], order["max_bytes"]))
-        for member in members:
-            _extract(archive, member, order["to"])
-    return {"status": DONE, "rows": len(members)}
-
-
-def _check_member(member):
-    parts = member.filename.replace("\\", "/").split("/")
-    if member.filename.startswith(("/", "\\")) or ".." in parts or parts[0][1:2] == ":":
-        raise TaskError("%s would leave the target folder; nothing was unpacked"
-                        % shorten(member.filename))
-    if member.external_attr >> 28 == 0xA:
-        raise TaskError("%s is a symbolic link; nothing was unpacked" % shorten(member.filename))
-
-
-def _extract(archive, member, folder):
-    """Unpacks a member of an archive below a folder; TaskError where a link would lead it
-    elsewhere."""
-    target = os.path.join(folder, *member.filename.split("/"))
-    real, root = os.path.realpath(target), os.path.realpath(folder)
-    if os.path.commonpath([real, root]) != root:
-        raise TaskError("%s would leave the target folder by a link" % shorten(member.filename))
-    if member.filename.endswith("/"):
-        os.makedirs(target, exist_ok=True)
-        return
-    os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
-    with archive.open(member) as source, written_beside(target) as file:
-        shutil.copyfileobj(source, file)
-
-
-# ======================================================================================
 # tasks/network.py
-# The types that speak to other hosts: http and mail.
+# What speaks to other hosts: the type http, and what mail shares with it.
 # ======================================================================================
 
 SILENCE_S = 60              # the other end may be silent for so long
 ANSWER_S = 600              # from the first request to the head of the answer, by all redirects
 CONTENT_S = 86400           # for what follows the head
-MAIL_S = 3600               # for a mail
 MAX_REDIRECTS = 10
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -8916,9 +9481,9 @@ class HttpTask(HelperTask):
         redirect, and none for file:, ftp: and data:."""
         import urllib.request
         handlers = [urllib.request.ProxyHandler(), urllib.request.UnknownHandler(),
-                    urllib.request.HTTPHandler()]
+                    final_answers(urllib.request.HTTPHandler)()]
         if hasattr(urllib.request, "HTTPSHandler"):     # else _send tells that TLS is missing
-            handlers.append(urllib.request.HTTPSHandler(context=tls_context()))
+            handlers.append(final_answers(urllib.request.HTTPSHandler)(context=tls_context()))
         opener = urllib.request.OpenerDirector()
         for handler in handlers:
             opener.add_handler(handler)
@@ -8941,19 +9506,36 @@ class HttpTask(HelperTask):
         if response.status not in order["expect"]:
             raise TaskError("%s: status %d, expected %s" % (
                 place, response.status, ", ".join(str(code) for code in order["expect"])))
-        values, body = {order["capture"]: ""} if order["capture"] else {}, b""
+        values, body, what = {}, b"", "%s: the answer has" % place
         with contextlib.ExitStack() as stack:
-            file = stack.enter_context(written_beside(order["save"])) if order["save"] else None
-            for piece in iter(lambda: response.read(1 << 16), b""):
+            file = stack.enter_context(written_beside(order["save"], note=order["note"])) \
+                if order["save"] else None
+            is_read = order["save"] or order["capture"]
+            pieces = decoded(response, place, order["save"]) if is_read else pieces_of(response)
+            for piece in pieces:
                 if file:
                     file.write(piece)
                 if order["capture"]:
                     body += piece
-                    values[order["capture"]] = as_value(body, "the answer has")
+                    if len(body) > 4 * MAX_CAPTURE:        # too long in any charset
+                        as_value(body, what)
             if getattr(response, "length", None):       # http.client does not tell
                 raise TaskError("%s: the answer ended early, %d bytes are missing"
                                 % (place, response.length))
+            if order["capture"]:
+                values[order["capture"]] = as_value(to_utf8(body, response.headers), what)
         return {"status": DONE, "rc": response.status, "values": values}
+
+
+# ======================================================================================
+# tasks/mail.py
+# Mail by SMTP.
+# ======================================================================================
+
+MAIL_S = 3600               # for a mail
+# what mimetypes tells of how a file is packed
+PACKED = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz",
+          "compress": "application/x-compress"}
 
 
 @task_type("mail")
@@ -9029,21 +9611,66 @@ class MailTask(HelperTask):
     def _message(order, connect):
         """The EmailMessage with its headers, text and files. TaskError, OSError."""
         import email.message
-        import mimetypes
-        message = email.message.EmailMessage()
+        import email.policy
+        import email.utils
+        # a header of an attached mail that is not ours to change is not folded anew
+        message = email.message.EmailMessage(email.policy.default.clone(refold_source="none"))
+        host = os.uname().nodename
         try:
-            message["From"] = connect.get("sender") or "agent@" + os.uname().nodename
-            message["To"] = ", ".join(order["to"])
+            senders = read_addresses([connect.get("sender") or "agent@" + host])
+            message["From"] = senders
+            message["To"] = read_addresses(order["to"])
             message["Subject"] = " ".join(order["subject"].split())
-        except ValueError as error:
+            message["Date"] = email.utils.formatdate(localtime=True)
+            message["Message-ID"] = email.utils.make_msgid(domain=senders[0].domain or host)
+        except (ValueError, IndexError) as error:
             raise TaskError("a header of the mail: %s" % error) from None
         message.set_content(order["body"])
         for path in order["attach"]:
-            kind = (mimetypes.guess_type(path)[0] or "application/octet-stream").split("/")
-            with open(path, "rb") as file:
-                message.add_attachment(file.read(), maintype=kind[0], subtype=kind[1],
-                                       filename=os.path.basename(path))
+            attach(message, path)
         return message
+
+
+def read_addresses(texts):
+    """Address objects of texts, each of them one address, or several with commas between them;
+    one with a comma in its name has no @ there. ValueError."""
+    import email.headerregistry
+    import email.utils
+    addresses = []
+    for text in map(str.strip, texts):
+        if "\r" in text or "\n" in text:
+            raise ValueError("an address has a line end")
+        pairs = email.utils.getaddresses([text])
+        if "<" in text and not all("@" in address for _, address in pairs):
+            name, _, address = text.rpartition("<")
+            pairs = [(name.strip().strip('"'), address.strip().rstrip(">"))]
+        for name, address in pairs or [("", "")]:
+            if not address or any(c in address for c in " \r\n<>"):
+                raise ValueError("%r is no address" % text)
+            user, domain = address.rsplit("@", 1) if "@" in address else (address, "")
+            addresses.append(email.headerregistry.Address(name, user, domain))
+    return addresses
+
+
+def attach(message, path):
+    """Adds a file to a mail: another mail as such, which RFC 2046 has unpacked, the rest as
+    base64."""
+    import email
+    import mimetypes
+    name = os.path.basename(path)
+    kind, packing = mimetypes.guess_type(path)
+    with open_regular(path) as file:
+        data = file.read()
+    if kind == "message/rfc822" and not packing:
+        message.add_attachment(email.message_from_bytes(data, policy=message.policy),
+                               filename=name)
+        return
+    if packing:
+        kind = PACKED.get(packing)
+    if not kind or kind.startswith(("message/", "multipart/")):
+        kind = "application/octet-stream"
+    group, _, subtype = kind.partition("/")
+    message.add_attachment(data, maintype=group, subtype=subtype, filename=name)
 
 
 # ======================================================================================
@@ -9360,6 +9987,22 @@ class Execution:
             return [], None
         self._around.output.forget(self._capture)       # it stores no more by itself
         return self._capture.take(is_end=True)
+
+    @contextlib.contextmanager
+    def noting_parts(self):
+        """A descriptor for the note of what the task's process writes beside its targets. What it
+        has not put in place when this is over, killed maybe, is deleted."""
+        notes = self._journal.repository.parts
+        path = notes.make(self._journal.session)
+        try:
+            with open(path, "r+b") as note:
+                yield note.fileno()
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.getsize(path):
+                    clear_notes(notes, [path])
+                else:
+                    os.unlink(path)
 
     # -- waiting -----------------------------------------------------------------------
 
@@ -12160,7 +12803,8 @@ class Places:
 # ======================================================================================
 
 class Cleaner:
-    """Finds stale sessions by fact, ends what they left running, and closes or queues them."""
+    """Finds stale sessions by fact, ends what they left running, deletes what they left half
+    written, and closes or queues them."""
 
     def __init__(self, name, identity, session_queue, clock, on_closed):
         self._name, self._identity, self._queue, self._clock = name, identity, session_queue, clock
@@ -12180,6 +12824,9 @@ class Cleaner:
             survivors = Tree("%s/%d" % (repository.db.uuid, row["id"]) for row in stale).end()
             if survivors:
                 log.error("%d processes of stale sessions cannot be ended", survivors)
+            sessions = {row["id"] for row in stale}
+            clear_notes(repository.parts, [path for path, session in repository.parts.list_all()
+                                           if session in sessions])
             endings = repository.db.write(repository.endings.close_all_stale, stale,
                                           self._clock.now())
             for ending in endings:
@@ -13006,7 +13653,7 @@ class Agent:
 
     def _clean(self, repository):
         self._cleaner.clean(repository)
-        repository.forget_strays()
+        clear_notes(repository.parts, repository.forget_strays())
 
     def _let_go(self, repository):
         self.schedules.forget(repository)
@@ -14124,7 +14771,12 @@ A task ends `DONE`, `WARNING` or `ERROR`. Every text of it may use `${name}` (to
 - SQL on SQLite runs inside the agent, and a stop interrupts it. Other drivers, CSV, files,
   `http` and `mail` run in a process of their own each, which a stop ends.
 - A file, or a copy of a folder, is written beside its target, as `.NAME.HEX.part`, and renamed
-  when it is whole. HEX are 16 digits that nobody can foresee.
+  when it is whole. HEX are 16 digits that nobody can foresee. When the task fails or is stopped,
+  or its agent was killed and the session is cleaned, that is deleted. Only a power cut may leave
+  one.
+- Names of files are UTF-8, whatever the locale says. Python 3.6 needs a locale of UTF-8 for that,
+  such as `C.UTF-8`; where the host has none, the agent says so at its start.
+- A path that is there is meant as it is, also `report[1].csv`; else it is a pattern.
 
 ### os
 
@@ -14197,7 +14849,7 @@ Waits.
 ### wait_file
 
 Waits until files are there and complete, or until none is there. Without a timeout it waits for
-ever.
+ever. A file is complete when its size and its times of change have stood still for `stable_s`.
 
 <<task wait_file>>
 
@@ -14207,18 +14859,21 @@ Copies a file, a folder, or all that matches a pattern. Nothing to copy is an er
 
 <<task copy>>
 
-`to` is a folder when it is one, when it ends in a slash, or when several files match.
+`to` is a folder when it is one, when it ends in a slash, or when several files match. A folder
+that is there already is merged with the new one: its files are overwritten one by one, others
+stay. A file where the other has a folder is an error, and so is a pipe, a socket or a device;
+then nothing is copied. Links in a folder stay links; one that is named itself is followed.
 
 ### move
 
-Moves likewise, also from one file system to another.
+Moves likewise, also from one file system to another. A link is moved as such.
 
 <<task move>>
 
 ### delete
 
 Deletes a file, a folder with all in it, or all that matches a pattern. Nothing to delete is no
-error.
+error. A link is deleted itself, and `**` goes through none.
 
 <<task delete>>
 
@@ -14231,16 +14886,25 @@ Makes a folder, and those above it. One that is there is no error.
 ### zip
 
 Packs a file, a folder, or all that matches a pattern. Names in the archive count from the
-pattern's folder. Nothing to pack is an error.
+folder before the pattern's first `*`, `?` or `[`. Nothing to pack, or empty folders alone, is an
+error.
 
 <<task zip>>
+
+Empty folders, permission bits and times are kept, and links are followed. Pipes, sockets, devices
+and links that lead nowhere are left out: each is a line of the log, and their number is the
+task's message.
 
 ### unzip
 
 Unpacks an archive. One with names or links that would leave the folder is refused, before
-anything is written.
+anything is written; so is one with a file where there is a folder, or a folder where there is a
+file.
 
 <<task unzip>>
+
+Permission bits (never setuid) and times are those of the archive. In one that was made on Windows
+a backslash parts folders.
 
 ### load_csv
 
@@ -14283,14 +14947,19 @@ Sends a request of HTTP or HTTPS. Its status decides.
 - Messages show no login and no query.
 - The server may be silent for <<SILENCE_S>>. Its answer begins within <<ANSWER_S>> and ends
   within <<CONTENT_S>>.
-- `capture` takes at most <<MAX_CAPTURE>>; more is an error. Proxies are those of the
-  environment (`https_proxy`).
+- `capture` takes at most <<MAX_CAPTURE>>; more is an error. It is read in the charset that
+  `Content-Type` tells, else as UTF-8. Proxies are those of the environment (`https_proxy`).
+- An answer with a `Content-Encoding` of gzip or deflate is unpacked; any other coding is an error
+  when the answer is captured or saved. What is saved as `.gz`, or has that type, stays packed.
 
 ### mail
 
 Sends a mail by the data server that is named `MAIL` (topic `topology`).
 
 <<task mail>>
+
+Each text of `to` is one address, such as `Doe, Jane <j@x.example>`, or several with commas
+between them. An attached `.eml` is a mail in the mail.
 
 Recipients that the server refuses are told, and the task ends in `WARNING`. With `starttls` and
 `ssl` the server's certificate is verified before anything is sent; a server without TLS is an
@@ -15002,6 +15671,7 @@ Beside a work repository `workrep.db` there may be:
 
 - `workrep.db-wal` and `-shm`: SQLite's own, while it is open,
 - `workrep.db.secret.HEX`: secrets of an open session,
+- `workrep.db.parts.SESSION.HEX`: what a task is writing beside its target just now,
 - `workrep.db.spool.SESSION.RUN.HEX`: what an `adopt` session has printed and is not recorded
   yet,
 - `workrep.db.vN`: copies from upgrades,
@@ -15161,6 +15831,15 @@ MANUAL_CHANGES = r"""
   operator has switched off stays off.
 - Every verb takes `-JSON`, and the last line of its reply is JSON then, too: clients that read the
   fields of an `OK` behind `-JSON` read `OK {...}` now.
+- What a task was writing when it was stopped or killed is deleted, by a note beside the
+  repository. `copy` and `move` merge a folder into one that is there, and tell what cannot be
+  before they begin. `delete` takes `**`. `wait_file` waits until a file's times stand still, too.
+- `zip` keeps empty folders, permission bits and times, and no longer hangs at a pipe; names count
+  from the folder before the first `*`. `unzip` gives bits and times back.
+- `http` passes over answers that only announce one, such as 103; reads a capture in its charset;
+  unpacks gzip and deflate. `mail` has a date and an id; an `.eml` is attached as a mail;
+  `Doe, Jane <j@x.example>` is one address.
+- Without a locale the agent knows names of files as with one, under Python 3.6 too.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CLIENT, MANUAL_CRONTAB,

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from conftest import AgentProcess, wait_for
+from conftest import AgentProcess, program, wait_for
 
 NUMBERS = itertools.count(1)
 
@@ -162,6 +162,13 @@ def run(agent, *tasks, options="", **fields):
     """Runs tasks to their end -> Run."""
     end = agent.ok("EXEC %s -SYNC %s" % (add(agent, *tasks, **fields), options))
     return Run(agent, end["session"], end)
+
+
+def work_of(kind, **fields):
+    """What a task's helper does, here -> the fields of its result. TaskError, OSError."""
+    task_type = program.TASK_TYPES[kind]
+    given = {name: field.default for name, field in task_type.fields.items()}
+    return task_type.work(dict(given, type=kind, note=None, **fields))
 
 
 def begin(agent, *tasks, **fields):

@@ -6,9 +6,12 @@ import base64
 import contextlib
 import email
 import email.policy
+import email.utils
+import gzip
 import itertools
 import json
 import os
+import re
 import shutil
 import socket
 import socketserver
@@ -19,6 +22,7 @@ import sys
 import threading
 import time
 import traceback
+import zlib
 
 import pytest
 
@@ -234,7 +238,7 @@ def work(given, before="", env=None):
 # -- http ------------------------------------------------------------------------------
 
 class Web(Recorded):
-    """Answers as `answers` of the server says for the path (status, Location), else by its first word:
+    """Answers as `answers` of the server says for the path (status, Location; or all bytes), else by its first word:
     /status/N, /echo, /flaky (503 twice), /large/N, /slow, /short (less than its length), /trickle/head, /trickle/body.
     """
 
@@ -256,7 +260,10 @@ class Web(Recorded):
         kind, _, value = path[1:].partition("?")[0].partition("/")
         if kind in ("slow", "trickle"):
             return self.trickle(kind, value)
-        status, location = self.server.answers.get(path, (200, None))
+        answer = self.server.answers.get(path, (200, None))
+        if isinstance(answer, bytes):
+            return self.request.sendall(answer)
+        status, location = answer
         out = b"fine"
         if kind == "status":
             status = int(value)
@@ -355,6 +362,92 @@ def test_an_answer_that_comes_for_ever_byte_by_byte(other, place, limit):
              "expect": [200], "save": None, "capture": None, "attempts": 1}
     result = work(given, "agent.%s = 0.5" % limit)
     assert result["status"] == "ERROR" and "took over 0.5 s" in result["message"], result
+
+
+def answer_of(web, content, *headers, before=b""):
+    """The path of an answer with this content and these lines of its head."""
+    path = "as-it-is/%d" % next(NUMBERS)
+    web.answers["/" + path] = before + "\r\n".join(
+        ("HTTP/1.1 200 because",) + headers + ("Content-Length: %d" % len(content), "", "")).encode() + content
+    return path
+
+
+def test_what_only_announces_the_answer_is_passed_over(trusting, web):
+    early = b"HTTP/1.1 103 early\r\nLink: </a.css>\r\nContent-Length: 7\r\n\r\n"
+    before = [early, early + early, b"HTTP/1.1 100 go on\r\n\r\n" + early, b"HTTP/1.1 102 wait\r\n\r\n" + early]
+    done = run(trusting, *[get(web, answer_of(web, b"fine", before=lines), capture="v") for lines in before],
+               variables={"v": ""})
+    assert done.status == "DONE" and done.values["v"] == "fine", done.message
+    assert [task["rc"] for task in done.tasks] == ["200"] * len(before)
+    done = run(trusting, get(web, answer_of(web, b"", before=early * 3), expect=[103]))
+    assert done.status == "ERROR" and "status 200, expected 103" in done.message
+
+
+@pytest.mark.parametrize("kind, content", [
+    ("text/plain; charset=iso-8859-1", b"caf\xe9"), ('text/plain; charset="UTF-16"', "caf\u00e9".encode("utf-16")),
+    ("text/plain", b"caf\xc3\xa9"), ("text/plain; charset=nobody-knows", b"caf\xc3\xa9"),
+    ("text/plain; charset=base64", b"caf\xc3\xa9")], ids=["latin-1", "utf-16", "none", "unknown", "no charset"])
+def test_an_answer_is_read_in_its_charset(trusting, web, tmp_path, kind, content):
+    path = answer_of(web, content, "Content-Type: " + kind)
+    done = run(trusting, get(web, path, capture="v"), get(web, path, save=str(tmp_path / "out")), variables={"v": ""})
+    assert (done.status, done.values["v"]) == ("DONE", "caf\u00e9"), done.message
+    assert (tmp_path / "out").read_bytes() == content
+
+
+def raw_deflate(data):
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    return packer.compress(data) + packer.flush()
+
+
+LONG = b"caf\xc3\xa9" * 10000
+CODED = [("gzip", gzip.compress(LONG)), ("x-GZIP", gzip.compress(LONG[:100]) + gzip.compress(LONG[100:])),
+         ("gzip", gzip.compress(LONG) + b"\0" * 100), ("deflate", zlib.compress(LONG)), ("deflate", raw_deflate(LONG)),
+         ("identity", LONG), ("deflate, gzip", gzip.compress(zlib.compress(LONG)))]
+
+
+def test_an_answer_is_taken_without_its_content_coding(trusting, web, tmp_path):
+    """By RFC 9110, 8.4."""
+    for coding, content in CODED:
+        path = answer_of(web, content, "Content-Encoding: " + coding)
+        done = run(trusting, get(web, path, capture="v"), get(web, path, save=str(tmp_path / "out")),
+                   get(web, answer_of(web, b"", "Content-Encoding: " + coding), capture="w"), variables={"v": "", "w": "1"})
+        assert (done.status, done.values) == ("DONE", {"v": LONG.decode(), "w": ""}), (coding, done.message)
+        assert (tmp_path / "out").read_bytes() == LONG
+
+
+def test_a_gz_that_is_fetched_stays_one(trusting, web, tmp_path):
+    content = gzip.compress(LONG)
+    for name, kind in (("r.csv.gz", "text/csv"), ("file", "application/gzip")):
+        path = answer_of(web, content, "Content-Encoding: x-gzip", "Content-Type: " + kind)
+        done = run(trusting, get(web, path, save=str(tmp_path / name)))
+        assert done.status == "DONE" and (tmp_path / name).read_bytes() == content, done.message
+
+
+@pytest.mark.parametrize("coding, content, reason", [
+    ("br", b"x", "content coding br, which is not known"), ("gzip", gzip.compress(LONG)[:50], "ended early"),
+    ("gzip", b"no gzip at all", "cannot be unpacked"), ("gzip", gzip.compress(b"0" * 50000000), "more than a variable takes")],
+                         ids=["unknown", "short", "rubbish", "bomb"])
+def test_an_answer_that_cannot_be_unpacked(trusting, web, tmp_path, coding, content, reason):
+    path = answer_of(web, content, "Content-Encoding: " + coding)
+    done = run(trusting, get(web, path, save=str(tmp_path / "out"), capture="v"), variables={"v": "kept"})
+    assert done.status == "ERROR" and reason in done.message and "127.0.0.1" in done.message, done.message
+    assert done.values["v"] == "kept" and list(tmp_path.iterdir()) == []
+    assert run(trusting, get(web, path)).status == "DONE"          # nobody wants to know what is in it
+
+
+def test_a_value_is_as_long_as_it_is_in_utf8(trusting, web):
+    for size, status in ((1 << 16, "DONE"), ((1 << 16) + 1, "ERROR")):
+        content = "\u00e9".encode("utf-16-le") * (size // 2) + b"x\0" * (size % 2)
+        path = answer_of(web, content, "Content-Type: text/plain; charset=utf-16-le")
+        done = run(trusting, get(web, path, capture="v"), variables={"v": ""})
+        assert done.status == status, done.message
+
+
+def test_nothing_stays_of_an_answer_that_is_not_waited_for(trusting, other, tmp_path):
+    session = begin(trusting, get(other, "trickle/body", save=str(tmp_path / "out")))
+    wait_for(lambda: list(tmp_path.iterdir()), "the half of a file")
+    stop(trusting, session)
+    assert list(tmp_path.iterdir()) == []
 
 
 # -- http: where credentials go --------------------------------------------------------
@@ -719,6 +812,86 @@ def test_mail(trusting, serving, tmp_path):
     assert message.get_body().get_content().replace("\r", "").startswith("Line \u00e9 1\n")
     attached = next(message.iter_attachments())
     assert attached.get_filename() == "1.csv" and attached.get_payload(decode=True) == b"a,b\n\xff\n"
+
+
+def sent(trusting, serving, **fields):
+    """(recipients, message) of a mail."""
+    post = serving(Post)
+    mail_by(trusting, post)
+    done = run(trusting, dict(MAIL, **fields))
+    assert done.status == "DONE", (done.message, done.texts)
+    _, to, message = post.seen.pop()
+    return to, message
+
+
+def test_a_mail_has_a_date_and_an_id(trusting, serving):
+    begun = int(time.time())
+    messages = [sent(trusting, serving)[1] for _ in range(2)]
+    for message in messages:
+        assert begun <= email.utils.parsedate_to_datetime(str(message["Date"])).timestamp() <= time.time()
+    ids = {str(message["Message-ID"]).strip() for message in messages}
+    assert len(ids) == 2 and all(re.match(r"<[^<>@ ]+@example\.org>$", text) for text in ids)
+
+
+@pytest.mark.parametrize("to, addresses, names", [
+    (["Doe, Jane <j@x.example>"], ["j@x.example"], ["Doe, Jane"]),
+    (['"Doe, Jane" <j@x.example>'], ["j@x.example"], ["Doe, Jane"]),
+    (["M\u00fcller, J\u00f6rg <j@x.example>", "b@x.example"], ["j@x.example", "b@x.example"], None),
+    (["a@x.example, b@x.example"], ["a@x.example", "b@x.example"], ["", ""]),
+    (["A <a@x.example>, B <b@x.example>"], ["a@x.example", "b@x.example"], ["A", "B"]),
+    (["Jane Doe (ops) <j@x.example>"], ["j@x.example"], None), (["<j@x.example>"], ["j@x.example"], [""]),
+    ([" j@x.example\n"], ["j@x.example"], [""]), (["root"], ["root"], [""])])
+def test_what_is_one_address(trusting, serving, to, addresses, names):
+    seen, message = sent(trusting, serving, to=to)
+    assert seen == addresses
+    assert names is None or [address.display_name for address in message["To"].addresses] == names
+
+
+@pytest.mark.parametrize("to", ["Jane <>", "a b@x.example", "Doe, Jane <>", " "])
+def test_what_is_no_address(trusting, serving, to):
+    post = serving(Post)
+    mail_by(trusting, post)
+    done = run(trusting, dict(MAIL, to=["a@x.example", to]))
+    assert done.status == "ERROR" and "header" in done.message and not post.seen, done.message
+
+
+def test_an_attachment_without_an_end_is_told(trusting, serving, tmp_path):
+    post = serving(Post)
+    mail_by(trusting, post)
+    os.mkfifo(str(tmp_path / "pipe"))
+    done = run(trusting, dict(MAIL, attach=[str(tmp_path / "pipe")]))
+    assert done.status == "ERROR" and "is a named pipe" in done.message and not post.seen
+
+
+EML = (b"Received: from a (a [10.0.0.1]) by b with ESMTP id 0123456789 for <somebody@example.org>; Mon, 2 Jan 2006 00:00:00\r\n"
+       b"From: x@y.example\r\nSubject: =?utf-8?q?caf=C3=A9?=  and a long subject that nobody has folded, though it is"
+       b" over 78 columns\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=\"=b\"\r\n\r\npreamble\r\n--=b\r\n"
+       b"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\ncaf\xc3\xa9\r\n.\r\n--=b--\r\n")
+
+
+def test_a_mail_is_attached_whole(trusting, serving, tmp_path):
+    (tmp_path / "m.eml").write_bytes(EML)
+    (tmp_path / "unix.eml").write_bytes(EML.replace(b"\r\n", b"\n"))
+    post = serving(Post)
+    mail_by(trusting, post)
+    done = run(trusting, dict(MAIL, attach=[str(tmp_path / "m.eml"), str(tmp_path / "unix.eml")]))
+    assert done.status == "DONE", (done.message, done.texts)
+    for part, name in zip(post.seen.pop()[2].iter_attachments(), ("m.eml", "unix.eml")):
+        assert (part.get_content_type(), part.get_filename()) == ("message/rfc822", name)
+        assert part["Content-Transfer-Encoding"] in (None, "7bit", "8bit")
+        assert part.get_payload(0)["Subject"].startswith("caf\u00e9  and a long")
+    assert post.text().encode("latin-1").count(EML.replace(b"\r\n.\r\n", b"\r\n..\r\n")) == 2
+
+
+@pytest.mark.parametrize("name, kind", [
+    ("r.csv", "text/csv"), ("r.csv.gz", "application/gzip"), ("r.tgz", "application/gzip"),
+    ("r.csv.bz2", "application/x-bzip2"), ("r.xz", "application/x-xz"), ("r.eml.gz", "application/gzip"),
+    ("r", "application/octet-stream"), ("r.pdf", "application/pdf")])
+def test_what_kind_an_attachment_is(trusting, serving, tmp_path, name, kind):
+    (tmp_path / name).write_bytes(b"\x1f\x8b\0\xff")
+    part, = sent(trusting, serving, attach=[str(tmp_path / name)])[1].iter_attachments()
+    assert (part.get_content_type(), part.get_filename()) == (kind, name)
+    assert part.get_payload(decode=True) == b"\x1f\x8b\0\xff"
 
 
 def test_mail_that_fails(trusting, serving, closed_port):

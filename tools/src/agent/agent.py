@@ -11,6 +11,7 @@ from ..base.program import log
 from ..base.times import Clock
 from ..processes.tree import own_identity
 from ..processes.output import Output
+from ..processes.remains import clear_notes
 from ..runtime.course import Session
 from ..runtime.execution import Surroundings
 from ..runtime.slots import SessionQueue
@@ -100,7 +101,7 @@ class Agent:
 
     def _clean(self, repository):
         self._cleaner.clean(repository)
-        repository.forget_strays()
+        clear_notes(repository.parts, repository.forget_strays())
 
     def _let_go(self, repository):
         self.schedules.forget(repository)

@@ -9,11 +9,13 @@ import threading
 from ..base.vocabulary import ATTACH_S, HEARTBEAT_S, RUNNING
 from ..base.errors import AgentError, RepositoryError
 from ..base.program import log
+from ..processes.remains import clear_notes
 from ..processes.tree import Identity, Tree, start_time
 
 
 class Cleaner:
-    """Finds stale sessions by fact, ends what they left running, and closes or queues them."""
+    """Finds stale sessions by fact, ends what they left running, deletes what they left half
+    written, and closes or queues them."""
 
     def __init__(self, name, identity, session_queue, clock, on_closed):
         self._name, self._identity, self._queue, self._clock = name, identity, session_queue, clock
@@ -33,6 +35,9 @@ class Cleaner:
             survivors = Tree("%s/%d" % (repository.db.uuid, row["id"]) for row in stale).end()
             if survivors:
                 log.error("%d processes of stale sessions cannot be ended", survivors)
+            sessions = {row["id"] for row in stale}
+            clear_notes(repository.parts, [path for path, session in repository.parts.list_all()
+                                           if session in sessions])
             endings = repository.db.write(repository.endings.close_all_stale, stale,
                                           self._clock.now())
             for ending in endings:

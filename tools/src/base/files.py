@@ -5,7 +5,9 @@ file that somebody wants us to take for ours. So what is made beside a file has 
 can foresee; where another process must find it, what is found is checked.
 """
 import contextlib
+import json
 import os
+import shutil
 import stat
 
 from .errors import RepositoryError
@@ -139,21 +141,50 @@ def naming(path):
 
 
 @contextlib.contextmanager
-def written_beside(path, mode="wb", access=0o666, **keywords):
-    """A file that appears under its name when it is whole, and not at all otherwise. `access` is
-    its mode, less the umask."""
+def part_beside(path, note=None):
+    """A name beside `path`: what is made there takes that place at the end, or is gone.
+
+    `note`: the descriptor of a file that tells this name, for whoever has to do it when this
+    process is killed.
+    """
     part = name_beside(path, "part")
+    if note is not None:
+        os.ftruncate(note, 0)
+        os.pwrite(note, json.dumps(os.path.abspath(part)).encode(), 0)
     try:
+        yield part
+        with naming(path):
+            os.replace(part, path)
+    except BaseException:
+        remove_all(part)
+        raise
+    if note is not None:
+        os.ftruncate(note, 0)
+
+
+@contextlib.contextmanager
+def written_beside(path, mode="wb", access=0o666, note=None, **keywords):
+    """A file that appears under its name when it is whole, and not at all otherwise. `access` is
+    its mode, less the umask; `note` as of part_beside."""
+    with part_beside(path, note) as part:
         with naming(path):
             file = open(part, mode, opener=lambda name, _: open_new(name, access), **keywords)
         with file:
             yield file
-        with naming(path):
-            os.replace(part, path)
-    except BaseException:
+
+
+def remove_all(path):
+    """Deletes a file, or a folder with all that is in it, as far as it can be."""
+    if os.path.islink(path) or not os.path.isdir(path):
         with contextlib.suppress(OSError):
-            os.unlink(part)
-        raise
+            os.unlink(path)
+        return
+    for folder, names, _ in os.walk(path):
+        for each in [folder] + [os.path.join(folder, name) for name in names]:
+            if not os.path.islink(each):
+                with contextlib.suppress(OSError):
+                    os.chmod(each, 0o700)       # from one that is read-only nothing can be deleted
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def list_doors(path):

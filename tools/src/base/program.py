@@ -8,6 +8,8 @@ import sys
 import tempfile
 import traceback
 
+from .encoding import find_utf8_locale, restore_environment, utf8_environment, utf8_flags
+
 VERSION = "1.0.0"
 
 log = logging.getLogger("agent")
@@ -53,7 +55,8 @@ def _find_code():
 def program_command(*flags):
     """The words that run this program again, with these flags of Python; its arguments go behind
     them. The process must have the descriptor of open_code()."""
-    return [sys.executable] + list(flags) + ["-c", BOOT, str(open_code()), program_path()]
+    return ([sys.executable] + utf8_flags() + list(flags)
+            + ["-c", BOOT, str(open_code()), program_path()])
 
 
 def keep_standard_descriptors():
@@ -68,14 +71,19 @@ def keep_standard_descriptors():
 
 def start_over_lean():
     """Starts over as the same process from byte-code: Python keeps all that it needed to compile a
-    main program until that ends, some 25 MB. Returns where that is done, or cannot be."""
+    main program until that ends, some 25 MB; and with names of files in UTF-8. Returns where that
+    is done, or cannot be."""
+    restore_environment()
     if "CODE_FD" in globals() or not sys.executable:
         return
+    if not utf8_flags() and find_utf8_locale() is None:
+        log.warning("this host has no locale of UTF-8, so names of files must be ASCII for this "
+                    "Python (from 3.7 on they need not)")
     try:
         flags = subprocess._args_from_interpreter_flags()
         command = program_command(*flags) + sys.argv[1:]
         os.set_inheritable(open_code(), True)
-        os.execv(sys.executable, command)
+        os.execve(sys.executable, command, utf8_environment(os.environ))
     except OSError as error:
         log.warning("memory for the compiling is kept: %s", error)
 

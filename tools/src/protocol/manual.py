@@ -18,7 +18,8 @@ from ..base.words import shorten
 from ..definitions.fields import (CALENDAR_FIELDS, CONCURRENCY_FIELDS, DATA_SERVER_FIELDS,
                                   LOGICAL_SCHEMA_FIELDS, MAIL_FIELDS, SCENARIO_FIELDS,
                                   SCHEDULE_FIELDS, STEP_FIELDS, TASK_FIELDS, TASK_TYPES)
-from ..tasks.network import ANSWER_S, CONTENT_S, MAIL_S, MAX_REDIRECTS, SILENCE_S
+from ..tasks.mail import MAIL_S
+from ..tasks.network import ANSWER_S, CONTENT_S, MAX_REDIRECTS, SILENCE_S
 from ..scheduling.visits import MAX_VISITS
 from .table import find_kind
 

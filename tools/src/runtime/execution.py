@@ -2,6 +2,7 @@
 
 Thread task N: one statement of SQL of session N; ends with it, or is interrupted.
 """
+import contextlib
 import functools
 import json
 import os
@@ -17,6 +18,7 @@ from ..store.records import SessionRequest
 from ..processes.tree import make_marker, start_time
 from ..processes.output import Capture, Output
 from ..processes.process import Process, start_error
+from ..processes.remains import clear_notes
 from ..tasks.task import TaskError
 from .control import Interrupted, Left
 
@@ -189,6 +191,22 @@ class Execution:
             return [], None
         self._around.output.forget(self._capture)       # it stores no more by itself
         return self._capture.take(is_end=True)
+
+    @contextlib.contextmanager
+    def noting_parts(self):
+        """A descriptor for the note of what the task's process writes beside its targets. What it
+        has not put in place when this is over, killed maybe, is deleted."""
+        notes = self._journal.repository.parts
+        path = notes.make(self._journal.session)
+        try:
+            with open(path, "r+b") as note:
+                yield note.fileno()
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.getsize(path):
+                    clear_notes(notes, [path])
+                else:
+                    os.unlink(path)
 
     # -- waiting -----------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """Repository files as a whole: made, migrated after a copy, told of when others may write there."""
 import contextlib
+import glob
 import itertools
 import os
 import sqlite3
@@ -7,8 +8,8 @@ import urllib.parse
 import uuid
 
 from ..base.errors import RepositoryError
-from ..base.files import (BESIDE_DATABASE, list_doors, make_private, name_beside, naming, own_users,
-                          remove_own)
+from ..base.files import (BESIDE_DATABASE, is_own, list_doors, make_private, name_beside, naming,
+                          own_users, remove_own)
 from ..base.program import log
 
 NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs",
@@ -67,7 +68,7 @@ def _copy_beside(connection, path, version):
 
 def connect_file(path, timeout_s=30):
     """A connection to a SQLite file that is there; it makes none."""
-    uri = "file:%s?mode=rw" % urllib.parse.quote(os.path.abspath(path))
+    uri = "file:%s?mode=rw" % urllib.parse.quote(os.fsencode(os.path.abspath(path)))
     connection = sqlite3.connect(uri, uri=True, timeout=timeout_s, isolation_level=None,
                                  check_same_thread=False)
     connection.row_factory = sqlite3.Row
@@ -94,6 +95,14 @@ def whole_database(path, ending):
     except BaseException:
         remove_database(new)
         raise
+
+
+def list_numbered(prefix, owners):
+    """[(path, session)] of the files PREFIX SESSION.ANYTHING that belong to one of these users."""
+    files = [(path, path[len(prefix):].partition(".")[0])
+             for path in glob.glob(glob.escape(prefix) + "*")]
+    return [(path, int(session)) for path, session in files
+            if session.isdigit() and is_own(path, owners)]
 
 
 def tell_doors(label, path):

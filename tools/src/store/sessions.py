@@ -88,8 +88,8 @@ class Sessions:
                                [(word, session) for word in keywords.split(",") if word])
 
     def list_strays(self, connection, names, spools):
-        """Of names of secret files and [(path, session)] of spools, those that no open session
-        needs."""
+        """Of names of secret files and [(path, session)] of spools and notes, those that no open
+        session needs."""
         open_files = {row[0] or str(row[1]) for row in connection.execute(
             "select secret_file, id from session where status in ('WAITING', 'QUEUED', 'RUNNING')")}
         rows = [(path, self.find(connection, session)) for path, session in spools]

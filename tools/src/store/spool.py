@@ -8,7 +8,7 @@ from ..base.errors import RepositoryError
 from ..base.files import (BESIDE_DATABASE, find_fault, find_fault_beside, is_own, make_private,
                           mtime_ns, own_users, unforeseen)
 from ..base.program import log
-from .files import connect_file, remove_database
+from .files import connect_file, list_numbered, remove_database
 
 SPOOL_SCHEMA = ("""
 create table log (position integer primary key, time text, stream text, line text);
@@ -136,8 +136,4 @@ class Spools:
 
     def list_all(self):
         """[(path, session)] of all that are ours."""
-        owners, start = own_users(self._path), len(self._path) + len(".spool.")
-        files = [(path, path[start:].partition(".")[0])
-                 for path in glob.glob(glob.escape(self._path) + ".spool.*")]
-        return [(path, int(session)) for path, session in files
-                if session.isdigit() and is_own(path, owners)]
+        return list_numbered(self._path + ".spool.", own_users(self._path))

@@ -12,6 +12,7 @@ from .decisions import Decisions
 from .endings import Endings
 from .imports import Imports
 from .ledger import Ledger
+from .parts import PartNotes
 from .progress import Progress
 from .scenarios import Scenarios
 from .schedules import PAGE, StoredSchedules
@@ -172,7 +173,7 @@ class WorkRepository:
         self.id, self.name, self.path = number, name, path
         self.db = Database(path, "work", "work repository %s" % name, WORK_MIGRATIONS, clock,
                            inbox=inbox)
-        self.secrets, self.spools = SecretFiles(path), Spools(path)
+        self.secrets, self.spools, self.parts = SecretFiles(path), Spools(path), PartNotes(path)
         self.is_behind = False  # outstanding sessions and schedules must be read again
         self.scenarios, self.ledger, self.progress = Scenarios(name), Ledger(), Progress()
         self.sessions = Sessions(name, self.scenarios)
@@ -264,11 +265,14 @@ class WorkRepository:
 
     def forget_strays(self):
         """Deletes secrets and spools of sessions that have ended, or never were: left by a crash,
-        or by a request that could not be written."""
-        names, spools = self.secrets.list_names(), self.spools.list_all()
-        if names or spools:
+        or by a request that could not be written -> notes of such, which are the caller's."""
+        names, spools, notes = (self.secrets.list_names(), self.spools.list_all(),
+                                self.parts.list_all())
+        if names or spools or notes:
             # by the writer, so behind what was being written when they were listed
-            names, spools = self.db.write(self.sessions.list_strays, names, spools)
+            names, strays = self.db.write(self.sessions.list_strays, names, spools + notes)
+            spools = [path for path, _ in spools if path in strays]
+            notes = [path for path, _ in notes if path in strays]
         for path in spools:
             remove_own(path, own_users(self.path))
         names = sorted(names)
@@ -277,6 +281,7 @@ class WorkRepository:
                 # again, now that none of them can be committed meanwhile
                 for name in self.db.write(self.sessions.list_strays, settled, ())[0]:
                     self.secrets.forget(name)
+        return notes
 
 
 def claim_id(connection, number):

@@ -1,6 +1,5 @@
 """Commands, code and the small types: os, set, evaluate, sleep, wait_file, python, scenario."""
 import contextlib
-import glob
 import os
 import re
 import stat
@@ -15,6 +14,7 @@ from ..definitions.kinds import (BOOLEAN, FILLED, Field, Kind, NAMED, SECONDS, T
 from ..definitions.fields import SCHEDULE_FIELDS
 from ..definitions.references import _REFERENCE, find_code_fault, shell_command, substitute
 from ..processes.process import Command, exit_text
+from .files import find_paths
 from .task import (CAPTURE, CWD, ENV, TaskError, TaskResult, as_number, as_value, needed,
                    substitute_all, task_type)
 
@@ -211,23 +211,25 @@ class SleepTask:
         return TaskResult(DONE)
 
 
-def file_size(path):
-    """Bytes of a file, or None where there is none."""
+def file_state(path):
+    """What changes as long as a file is written, of any size: that, and its times of change. None
+    where there is no file."""
     with contextlib.suppress(OSError):
         status = os.stat(path)
-        return status.st_size if stat.S_ISREG(status.st_mode) else None
+        if stat.S_ISREG(status.st_mode):
+            return status.st_size, status.st_mtime_ns, status.st_ctime_ns
     return None
 
 
 @task_type("wait_file")
 class WaitFileTask:
-    """Waits until files are there and have not grown for a while, or until none is there."""
+    """Waits until files are there and have not changed for a while, or until none is there."""
 
     fields = {
         "path": needed("a file, or a pattern with * ? [...] or **"),
         "count": Field(between(1, 1000000), default=1, meaning="so many files have to be there"),
-        "stable_s": Field(SECONDS, default=1, meaning="and must not have changed their size for so "
-                          "long"),
+        "stable_s": Field(SECONDS, default=1, meaning="and their size and time of change must have "
+                          "stood still for so long"),
         "absent": Field(BOOLEAN, default=False, meaning="true: wait until none is there"),
     }
 
@@ -236,8 +238,8 @@ class WaitFileTask:
         pattern = substitute(fields["path"], execution.values)
         before, since = None, None
         while True:
-            paths = glob.glob(pattern, recursive=True)
-            now = sorted(each for each in zip(paths, map(file_size, paths)) if each[1] is not None)
+            paths = find_paths(pattern)
+            now = [each for each in zip(paths, map(file_state, paths)) if each[1] is not None]
             if fields["absent"]:
                 if not paths:
                     return TaskResult(DONE)

@@ -321,7 +321,8 @@ class UnloadCsvTask(DatabaseTask):
         cursor, rows = target.run(order["query"], order["values"]), 0
         if cursor.description is None:
             raise TaskError("the query gives no rows")
-        with written_beside(order["file"], "w", newline="", encoding=order["encoding"]) as file:
+        with written_beside(order["file"], "w", newline="", encoding=order["encoding"],
+                            note=order["note"]) as file:
             writer = csv.writer(file, delimiter=order["delimiter"],
                                 lineterminator=LINE_ENDS[order["newline"]])
             names = [column[0] for column in cursor.description]

@@ -1,91 +1,236 @@
-"""Files copied, moved, deleted, made, packed and unpacked."""
+"""Files copied, moved, deleted and made: copy, move, delete, mkdir."""
+import contextlib
 import errno
 import glob
+import itertools
 import os
 import shutil
 import stat
-import sys
-import zipfile
 
 from ..base.vocabulary import DONE
-from ..base.words import shorten
-from ..definitions.kinds import BOOLEAN, Field, between
-from ..base.files import name_beside, naming, written_beside
+from ..definitions.kinds import BOOLEAN, Field
+from ..base.files import part_beside, written_beside
 from .task import TaskError, helper_task, needed
+
+SPECIAL_KINDS = ((stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"),
+                 (stat.S_ISBLK, "a device"), (stat.S_ISCHR, "a device"))
+
+
+def find_paths(pattern):
+    """What a pattern matches; a plain path that is there is that path, whatever it has of a
+    pattern."""
+    if os.path.lexists(pattern):
+        return [pattern]
+    return sorted(glob.glob(pattern, recursive=True))
 
 
 def matching(pattern):
-    """What a pattern, or a plain path, matches. TaskError when that is nothing."""
-    paths = [pattern] if os.path.lexists(pattern) else sorted(glob.glob(pattern, recursive=True))
+    """find_paths; TaskError when that is nothing."""
+    paths = find_paths(pattern)
     if not paths:
         raise TaskError("no file matches %s" % pattern)
     return paths
 
 
-def destinations(pattern, to, overwrite):
-    """[(from, to)]: into a folder when `to` is one, ends in a slash, or several files match."""
+def pattern_folder(pattern):
+    """The folder that names count from: of a plain path that which it is in, of a pattern what
+    stands before its first part with * ? or [."""
+    if os.path.basename(pattern) == "..":
+        return pattern
+    parts = pattern.rstrip("/").split("/")[:-1]
+    if not os.path.lexists(pattern):
+        parts = list(itertools.takewhile(lambda part: not glob.has_magic(part), parts))
+    return "/".join(parts) or ("/" if pattern.startswith("/") else ".")
+
+
+def crosses_link(path, folder):
+    """Whether a link below a folder is on the way to a path that was found from there."""
+    above = os.path.dirname(path)
+    while above not in ("", "/", folder):
+        if os.path.islink(above):
+            return True
+        above = os.path.dirname(above)
+    return False
+
+
+def outermost(paths):
+    """Those that are in none of the others: those go with them."""
+    outer = []
+    for path in sorted(paths, key=lambda path: path.split("/")):
+        if not outer or not path.startswith(outer[-1].rstrip("/") + "/"):
+            outer.append(path)
+    return outer
+
+
+def special_kind(status):
+    """What a thing of this status is when it is neither file, folder nor link; or None."""
+    return next((text for is_one, text in SPECIAL_KINDS if is_one(status.st_mode)), None)
+
+
+def _open_at_once(path, flags):
+    """A descriptor; a pipe that nobody writes does not make it wait."""
+    try:
+        return os.open(path, flags | os.O_NONBLOCK)
+    except BlockingIOError:             # a lease on a file, which Samba takes: never of a pipe
+        return os.open(path, flags)
+
+
+def open_regular(path):
+    """The file, for reading; TaskError for what is none, and might never be read to its end."""
+    source = open(path, "rb", opener=_open_at_once)
+    kind = special_kind(os.fstat(source.fileno()))
+    if kind:
+        source.close()
+        raise TaskError("%s is %s" % (path, kind))
+    return source
+
+
+def is_folder(path):
+    """Whether there is a folder, and no link to one."""
+    return os.path.isdir(path) and not os.path.islink(path)
+
+
+def destinations(pattern, to, overwrite, is_move=False):
+    """[(from, to)]: into a folder when `to` is one, ends in a slash, or several files match.
+    TaskError, before anything is written."""
     paths = matching(pattern)
-    is_folder = os.path.isdir(to) or to.endswith("/") or len(paths) > 1
-    if is_folder:
-        os.makedirs(to, exist_ok=True)
-    pairs = [(path, os.path.join(to, os.path.basename(path.rstrip("/"))) if is_folder else to)
+    is_into = os.path.isdir(to) or to.endswith("/") or len(paths) > 1
+    paths = outermost(paths) if is_move else paths
+    pairs = [(path, os.path.join(to, os.path.basename(path.rstrip("/"))) if is_into else to)
              for path in paths]
-    targets = [target for _, target in pairs]
+    targets = set()
     for path, target in pairs:
-        if targets.count(target) > 1:
+        if target in targets:
             raise TaskError("several files would be written to %s" % target)
+        targets.add(target)
         if os.path.lexists(target) and not overwrite:
             raise TaskError("%s exists" % target)
-        if os.path.lexists(target) and os.path.samefile(path, target):
-            raise TaskError("%s would be written onto itself" % path)
-        if (os.path.isdir(path)
-                and (os.path.realpath(target) + "/").startswith(os.path.realpath(path) + "/")):
+        if os.path.isdir(path) and os.path.realpath(target).startswith(
+                os.path.realpath(path).rstrip("/") + "/"):
             raise TaskError("%s would be written into itself" % path)
+    pairs = [(path if is_move else follow(path), target) for path, target in pairs]
+    for path, target in pairs:
+        check_target(path, target)
+        if not is_move:
+            check_kinds(path)
+    if is_into:
+        os.makedirs(to, exist_ok=True)
     return pairs
 
 
-def copy_one(path, target):
-    """Copies a file, or a folder with all that is in it, by way of one beside the target."""
-    if os.path.isdir(path) and not os.path.islink(path):
-        copy_folder(path, target)
+def follow(path):
+    """Where a link to a folder leads; any other path as it is."""
+    return os.path.realpath(path) if os.path.isdir(path) else path
+
+
+def check_target(path, target):
+    """TaskError when a file would take the place of a folder, or a folder of a file, or
+    something of itself."""
+    if not os.path.lexists(target):
         return
-    if stat.S_ISFIFO(os.stat(path).st_mode):
-        raise TaskError("%s is a named pipe" % path)
-    with open(path, "rb") as source, written_beside(target, access=0o600) as file:
-        shutil.copyfileobj(source, file, 1 << 20)
-        file.flush()
-        # by the descriptor, which stays the file's; BSD and macOS have flags that need a name
-        shutil.copystat(path, file.name if hasattr(os, "chflags") else file.fileno())
+    with contextlib.suppress(OSError):          # of a link that leads nowhere
+        if os.path.samefile(path, target) and not (os.path.islink(path)
+                                                   and os.path.islink(target)):
+            raise TaskError("%s would be written onto itself" % path)
+    if is_folder(path) != is_folder(target):
+        raise TaskError("%s is %s folder, and %s is %s" % (
+            (path, "a", target, "none") if is_folder(path) else (path, "no", target, "one")))
+    if is_folder(path):
+        for name in os.listdir(path):
+            check_target(os.path.join(path, name), os.path.join(target, name))
 
 
-def copy_folder(path, target):
-    """copy_one for a folder; FileExistsError when the target is there."""
+def check_kinds(path):
+    """TaskError for a pipe, a socket or a device, also below a folder."""
+    if is_folder(path):
+        for name in os.listdir(path):
+            if not os.path.islink(os.path.join(path, name)):
+                check_kinds(os.path.join(path, name))
+        return
+    kind = special_kind(os.stat(path))
+    if kind:
+        raise TaskError("%s is %s" % (path, kind))
+
+
+def copy_one(path, target, note=None):
+    """Copies a file, or a folder with all that is in it, by way of one beside the target. `note`
+    as of part_beside."""
+    if not is_folder(path):
+        with open_regular(path) as source, \
+                written_beside(target, access=0o600, note=note) as file:
+            copy_content(source, file)
+        return
     if os.path.lexists(target):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
-    part = name_beside(target, "part")
-    try:
-        shutil.copytree(path, part, symlinks=True)
-        with naming(target):
-            os.rename(part, target)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
+    with part_beside(target, note) as part:
+        copy_tree(path, part)
 
 
-def move_one(path, target):
+def copy_content(source, file):
+    """What is in an open file, and its mode and times."""
+    shutil.copyfileobj(source, file, 1 << 20)
+    file.flush()
+    # by the descriptor, which stays the file's; BSD and macOS have flags that need a name
+    shutil.copystat(source.name, file.name if hasattr(os, "chflags") else file.fileno())
+
+
+def copy_tree(path, target):
+    """A new folder with all that another has; links stay links."""
+    os.mkdir(target, 0o700)
+    for name in os.listdir(path):
+        each, to = os.path.join(path, name), os.path.join(target, name)
+        if os.path.islink(each):
+            copy_link(each, to)
+        elif os.path.isdir(each):
+            copy_tree(each, to)
+        else:
+            with open_regular(each) as source, open(to, "xb") as file:
+                copy_content(source, file)
+    shutil.copystat(path, target)
+
+
+def copy_link(path, target):
+    """A new link that leads where another does."""
+    os.symlink(os.readlink(path), target)
+    shutil.copystat(path, target, follow_symlinks=False)
+
+
+def copy_inner(path, target, note):
+    """copy_one for what is in a folder: a link stays one."""
+    if not os.path.islink(path):
+        copy_one(path, target, note)
+        return
+    with part_beside(target, note) as part:
+        copy_link(path, part)
+
+
+def move_one(path, target, note=None):
     """Moves a file or folder: at once in one file system, by a copy between two."""
     try:
         os.replace(path, target)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        copy_one(path, target)
+        copy_inner(path, target, note)
         remove(path)
+
+
+def merge(path, target, put, note):
+    """Puts what is in a folder into another by put(from, to, note), folder by folder where both
+    have one. What the other has alone stays."""
+    for name in os.listdir(path):
+        each, to = os.path.join(path, name), os.path.join(target, name)
+        if is_folder(each) and is_folder(to):
+            merge(each, to, put, note)
+        else:
+            put(each, to, note)
+    if put is move_one:
+        os.rmdir(path)
 
 
 def remove(path):
     """Deletes a file, a link, or a folder with all that is in it."""
-    if os.path.isdir(path) and not os.path.islink(path):
+    if is_folder(path):
         shutil.rmtree(path)
     else:
         os.unlink(path)
@@ -103,16 +248,24 @@ COPY_FIELDS = {
 @helper_task("move", COPY_FIELDS)
 def copy_or_move(order):
     """Copies or moves what a pattern matches."""
-    pairs = destinations(order["from"], order["to"], order["overwrite"])
+    is_move = order["type"] == "move"
+    pairs = destinations(order["from"], order["to"], order["overwrite"], is_move)
     for path, target in pairs:
-        (copy_one if order["type"] == "copy" else move_one)(path, target)
+        if is_folder(path) and is_folder(target):
+            merge(path, target, move_one if is_move else copy_inner, order["note"])
+        else:
+            (move_one if is_move else copy_one)(path, target, order["note"])
     return {"status": DONE, "rows": len(pairs)}
 
 
-@helper_task("delete", {"path": needed("a file or folder, or a pattern")})
+@helper_task("delete", {"path": needed("a file or folder, or a pattern with * ? [...] or **")})
 def delete(order):
     """Deletes what a pattern matches; nothing to delete is no error."""
-    paths = [order["path"]] if os.path.lexists(order["path"]) else glob.glob(order["path"])
+    pattern = order["path"]
+    # behind a slash a link would be the folder that it leads to
+    paths = outermost([path.rstrip("/") or path for path in find_paths(pattern)])
+    if "**" in pattern:                 # which follows links
+        paths = [path for path in paths if not crosses_link(path, pattern_folder(pattern))]
     for path in paths:
         remove(path)
     return {"status": DONE, "rows": len(paths)}
@@ -123,74 +276,3 @@ def make_folders(order):
     """Makes a folder and those above it; one that is there is no error."""
     os.makedirs(order["path"], exist_ok=True)
     return {"status": DONE}
-
-
-# a file from before 1980 is one of 1980 in an archive, where Python can do that
-ZIP_OPTIONS = {"strict_timestamps": False} if sys.version_info >= (3, 8) else {}
-
-
-@helper_task("zip", {"from": FROM, "to": needed("the archive")})
-def pack(order):
-    """Packs what a pattern matches; names in the archive count from the pattern's folder."""
-    names = []
-    for source in matching(order["from"]):
-        base = os.path.dirname(source.rstrip("/")) or "."
-        names += [(path, os.path.relpath(path, base)) for path in files_below(source)
-                  if os.path.realpath(path) != os.path.realpath(order["to"])]
-    with written_beside(order["to"]) as file, \
-            zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, **ZIP_OPTIONS) as archive:
-        for path, name in names:
-            archive.write(path, name)
-    return {"status": DONE, "rows": len(names)}
-
-
-def files_below(path):
-    """A file itself, or all files in a folder."""
-    if not os.path.isdir(path):
-        yield path
-    for folder, _, names in os.walk(path):
-        for name in sorted(names):
-            yield os.path.join(folder, name)
-
-
-@helper_task("unzip", {
-    "from": needed("the archive"), "to": needed("the folder that it is unpacked into"),
-    "max_bytes": Field(between(1, 1 << 50), default=1 << 40,
-                       meaning="one that would become larger is not unpacked")})
-def unpack(order):
-    """Unpacks an archive; nothing when a name would leave the folder or it is too large: all names
-    and sizes are checked before anything is written, and zipfile takes no more than a size says."""
-    with zipfile.ZipFile(order["from"]) as archive:
-        members = archive.infolist()
-        for member in members:
-            _check_member(member)
-        if sum(member.file_size for member in members) > order["max_bytes"]:
-            raise TaskError("%s would unpack to more than max_bytes (%d)"
-                            % (order["from"], order["max_bytes"]))
-        for member in members:
-            _extract(archive, member, order["to"])
-    return {"status": DONE, "rows": len(members)}
-
-
-def _check_member(member):
-    parts = member.filename.replace("\\", "/").split("/")
-    if member.filename.startswith(("/", "\\")) or ".." in parts or parts[0][1:2] == ":":
-        raise TaskError("%s would leave the target folder; nothing was unpacked"
-                        % shorten(member.filename))
-    if member.external_attr >> 28 == 0xA:
-        raise TaskError("%s is a symbolic link; nothing was unpacked" % shorten(member.filename))
-
-
-def _extract(archive, member, folder):
-    """Unpacks a member of an archive below a folder; TaskError where a link would lead it
-    elsewhere."""
-    target = os.path.join(folder, *member.filename.split("/"))
-    real, root = os.path.realpath(target), os.path.realpath(folder)
-    if os.path.commonpath([real, root]) != root:
-        raise TaskError("%s would leave the target folder by a link" % shorten(member.filename))
-    if member.filename.endswith("/"):
-        os.makedirs(target, exist_ok=True)
-        return
-    os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
-    with archive.open(member) as source, written_beside(target) as file:
-        shutil.copyfileobj(source, file)

@@ -1,6 +1,5 @@
-"""The types that speak to other hosts: http and mail."""
+"""What speaks to other hosts: the type http, and what mail shares with it."""
 import contextlib
-import os
 import re
 import signal
 import sys
@@ -8,17 +7,16 @@ import time
 import urllib.parse
 from typing import NamedTuple, Optional
 
-from ..base.vocabulary import DONE, WARNING
+from ..base.vocabulary import DONE, MAX_CAPTURE
 from ..base.words import one_line
 from ..definitions.kinds import FILLED, Field, TEXT, VARIABLE_NAME, between, list_of
-from ..definitions.fields import MAIL_TLS
 from ..base.files import written_beside
+from .answers import decoded, final_answers, pieces_of, to_utf8
 from .task import ENVIRONMENT, HelperTask, TaskError, as_value, needed, task_type
 
 SILENCE_S = 60              # the other end may be silent for so long
 ANSWER_S = 600              # from the first request to the head of the answer, by all redirects
 CONTENT_S = 86400           # for what follows the head
-MAIL_S = 3600               # for a mail
 MAX_REDIRECTS = 10
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -258,9 +256,9 @@ class HttpTask(HelperTask):
         redirect, and none for file:, ftp: and data:."""
         import urllib.request
         handlers = [urllib.request.ProxyHandler(), urllib.request.UnknownHandler(),
-                    urllib.request.HTTPHandler()]
+                    final_answers(urllib.request.HTTPHandler)()]
         if hasattr(urllib.request, "HTTPSHandler"):     # else _send tells that TLS is missing
-            handlers.append(urllib.request.HTTPSHandler(context=tls_context()))
+            handlers.append(final_answers(urllib.request.HTTPSHandler)(context=tls_context()))
         opener = urllib.request.OpenerDirector()
         for handler in handlers:
             opener.add_handler(handler)
@@ -283,106 +281,22 @@ class HttpTask(HelperTask):
         if response.status not in order["expect"]:
             raise TaskError("%s: status %d, expected %s" % (
                 place, response.status, ", ".join(str(code) for code in order["expect"])))
-        values, body = {order["capture"]: ""} if order["capture"] else {}, b""
+        values, body, what = {}, b"", "%s: the answer has" % place
         with contextlib.ExitStack() as stack:
-            file = stack.enter_context(written_beside(order["save"])) if order["save"] else None
-            for piece in iter(lambda: response.read(1 << 16), b""):
+            file = stack.enter_context(written_beside(order["save"], note=order["note"])) \
+                if order["save"] else None
+            is_read = order["save"] or order["capture"]
+            pieces = decoded(response, place, order["save"]) if is_read else pieces_of(response)
+            for piece in pieces:
                 if file:
                     file.write(piece)
                 if order["capture"]:
                     body += piece
-                    values[order["capture"]] = as_value(body, "the answer has")
+                    if len(body) > 4 * MAX_CAPTURE:        # too long in any charset
+                        as_value(body, what)
             if getattr(response, "length", None):       # http.client does not tell
                 raise TaskError("%s: the answer ended early, %d bytes are missing"
                                 % (place, response.length))
+            if order["capture"]:
+                values[order["capture"]] = as_value(to_utf8(body, response.headers), what)
         return {"status": DONE, "rc": response.status, "values": values}
-
-
-@task_type("mail")
-class MailTask(HelperTask):
-    """A mail by the server that the data server MAIL of the topology names."""
-
-    fields = {
-        "to": Field(list_of(FILLED, 1), required=True, meaning="the addresses"),
-        "subject": needed("the subject"),
-        "body": Field(TEXT, default="", meaning="the text"),
-        "attach": Field(list_of(FILLED), default=[], meaning="files that are attached"),
-    }
-
-    def prepare(self, fields, execution):
-        """The order, with the data server MAIL. TaskError."""
-        return dict(super().prepare(fields, execution), server=execution.mail_server())
-
-    @classmethod
-    def work(cls, order):
-        """Sends the mail, in the helper -> fields of a TaskResult. TaskError."""
-        connect = order["server"]["connect"]
-        message = cls._message(order, connect)
-        host = connect.get("host", "localhost")
-        tls = cls._tls(connect, host)
-        port = int(connect.get("port") or {"none": 25, "starttls": 587, "ssl": 465}[tls])
-        place = "mail by %s:%d" % (host, port)
-        with failures_at(place), time_limit(MAIL_S, place):
-            with contextlib.closing(cls._connect(host, port, tls)) as smtp:
-                cls._login(smtp, connect)
-                refused = smtp.send_message(message)
-                cls._quit(smtp)
-        return {"status": WARNING if refused else DONE,
-                "message": "refused: %s" % ", ".join(refused) if refused else ""}
-
-    @staticmethod
-    def _tls(connect, host):
-        """none, starttls or ssl. TaskError of a definition from before that was checked."""
-        tls = connect.get("tls")
-        if tls is None:
-            return "none" if host in ("localhost", "127.0.0.1", "::1") else "starttls"
-        if tls not in MAIL_TLS:
-            raise TaskError("data server MAIL: connect.tls: must be %s" % " or ".join(MAIL_TLS))
-        return tls
-
-    @staticmethod
-    def _connect(host, port, tls):
-        """A connection, with the certificate verified before anything else where it is TLS."""
-        import smtplib
-        context = None if tls == "none" else tls_context()
-        if tls == "ssl":
-            return smtplib.SMTP_SSL(host, port, timeout=SILENCE_S, context=context)
-        smtp = smtplib.SMTP(host, port, timeout=SILENCE_S)
-        if tls == "starttls":
-            smtp.starttls(context=context)
-        return smtp
-
-    @staticmethod
-    def _login(smtp, connect):
-        user, password = connect.get("user"), connect.get("password", "")
-        if not user:
-            return
-        if any(ord(c) > 127 for c in "%s%s" % (user, password)):    # smtplib would tell which
-            raise TaskError("data server MAIL: user and password must be ASCII")
-        smtp.login(user, password)
-
-    @staticmethod
-    def _quit(smtp):
-        """The mail is sent, whatever the server makes of QUIT."""
-        with contextlib.suppress(OSError, TaskError), time_limit(SILENCE_S, "QUIT"):
-            smtp.quit()
-
-    @staticmethod
-    def _message(order, connect):
-        """The EmailMessage with its headers, text and files. TaskError, OSError."""
-        import email.message
-        import mimetypes
-        message = email.message.EmailMessage()
-        try:
-            message["From"] = connect.get("sender") or "agent@" + os.uname().nodename
-            message["To"] = ", ".join(order["to"])
-            message["Subject"] = " ".join(order["subject"].split())
-        except ValueError as error:
-            raise TaskError("a header of the mail: %s" % error) from None
-        message.set_content(order["body"])
-        for path in order["attach"]:
-            kind = (mimetypes.guess_type(path)[0] or "application/octet-stream").split("/")
-            with open(path, "rb") as file:
-                message.add_attachment(file.read(), maintype=kind[0], subtype=kind[1],
-                                       filename=os.path.basename(path))
-        return message

@@ -7,6 +7,7 @@ import tempfile
 from typing import NamedTuple, Optional
 
 from ..base.vocabulary import ERROR, EXIT_OK, MAX_CAPTURE
+from ..base.encoding import utf8_environment
 from ..base.program import open_code, program_command
 from ..base.words import one_line, shorten
 from ..definitions.kinds import FILLED, Field, Kind, TEXT, VARIABLE_NAME, _refuse
@@ -118,10 +119,11 @@ class HelperTask:
 
     def _outcome(self, order, execution):
         """Hands over to the helper -> the fields of its result."""
-        with tempfile.TemporaryFile() as result:
+        with tempfile.TemporaryFile() as result, execution.noting_parts() as note:
             words = program_command("-u", "-s") + ["--task", str(result.fileno())]
-            rc = execution.process(Command(words, execution.environment(), stdin=json.dumps(order),
-                                           pass_fds=(result.fileno(), open_code())))
+            rc = execution.process(Command(words, utf8_environment(execution.environment()),
+                                           stdin=json.dumps(dict(order, note=note)),
+                                           pass_fds=(result.fileno(), note, open_code())))
             result.seek(0)
             text = result.read().decode()
         if not text:
