@@ -532,11 +532,11 @@ def test_commits_that_fail_are_told_once(shelf, how, lines, monkeypatch, caplog)
     caplog.set_level("INFO", "agent")
     db = shelf.open()
     try:
-        Failing.fails[:] = [how] * 5
+        FailingCommit.fails[:] = [how] * 5
         for number in range(6):
             db.write(adding("text %d" % number), within_s=None)
     finally:
-        Failing.fails[:] = []
+        FailingCommit.fails[:] = []
     assert shelf.texts() == ["text %d" % number for number in range(6)]
     assert len(caplog.records) == len(lines)
     assert all(record.getMessage().endswith(line) for record, line in zip(caplog.records, lines))
