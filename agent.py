@@ -3736,6 +3736,7 @@ class SessionRequest(NamedTuple):
     is_parallel: bool = False           # beside others of its schedule
     replaces: Tuple[int, ...] = ()      # sessions that end for it
     parent: Optional[int] = None        # the session whose task asks for it
+    parent_run: Optional[int] = None    # the run of that task
     secret_file: Optional[str] = None   # where the secrets among the variables lie: of SecretFiles
 
 
@@ -3910,6 +3911,9 @@ class Arrivals:
              request.secret_file if secrets else None)).lastrowid
         if request.keywords:
             self._sessions.put_keywords(connection, session, request.keywords)
+        if request.parent_run is not None:
+            connection.execute("update session_task set child=? where session=? and run=?",
+                               (session, request.parent, request.parent_run))
         ticket = Ticket(session, status, request.agent, request.priority, request.start_at,
                         request.schedule, scenario=scenario.name,
                         is_parallel=request.is_parallel, excess=excess, has_secrets=bool(secrets))
@@ -3981,12 +3985,22 @@ class Arrivals:
             columns.update(restart_step=scenario.step_index(from_step), restart_task=0)
         if secrets:
             columns["secret_file"] = secret_file
+        self._forget_children(connection, session, from_step is not None)
         self._sessions.change(connection, session, QUEUED, **columns)
         if is_held:
             self._sessions.change(connection, session, WAITING)
         ticket = self._sessions.make_ticket(connection, self._sessions.get(connection, session))
         return ticket._replace(has_secrets=True, spent_file=row["secret_file"] or "") \
             if secrets else ticket
+
+    @staticmethod
+    def _forget_children(connection, session, is_all):
+        """A RESTART takes up a child that a crash parted from its task, unless that has ended badly
+        or it goes on elsewhere (`is_all`): then the task starts another."""
+        connection.execute(
+            "update session_task set child=null where session=? and child is not null"
+            " and (? or exists (select 1 from session bad where bad.id=child and bad.status in"
+            " ('ERROR', 'STOPPED')))", (session, is_all))
 
 
 # ======================================================================================
@@ -5352,8 +5366,24 @@ class Progress:
     def end_task(connection, session, run, status, rc, rows, message, now):
         """A task ends."""
         connection.execute(
-            "update session_task set status=?, rc=?, row_count=?, message=?, ended=?"
+            "update session_task set status=?, rc=?, row_count=?, message=?, ended=?, child=null"
             " where session=? and run=?", (status, rc, rows, message, to_text(now), session, run))
+
+    @staticmethod
+    def take_child(connection, session, run):
+        """The session that a task has started before a crash cut its run short -> its number: it is
+        this run's now. None: it has started none, or that is purged."""
+        row = connection.execute(
+            "select old.run, old.child from session_task new join session_task old on"
+            " old.session=new.session and old.step=new.step and old.task=new.task"
+            " and old.run<new.run join session on session.id=old.child"
+            " where new.session=? and new.run=? order by old.run desc limit 1",
+            (session, run)).fetchone()
+        if row is None:
+            return None
+        connection.executemany("update session_task set child=? where session=? and run=?",
+                               [(None, session, row["run"]), (row["child"], session, run)])
+        return row["child"]
 
     @staticmethod
     def set_restart(connection, session, step, task):
@@ -6496,6 +6526,9 @@ with recursive part(session, keyword, rest) as (
     union all select session, substr(rest, 1, instr(rest, ',') - 1),
         substr(rest, instr(rest, ',') + 1) from part where rest <> '')
     insert or ignore into session_keyword select keyword, session from part where keyword <> '';
+""", """
+-- the session that this task has started, until its own end is noted
+alter table session_task add column child integer;
 """)
 
 HELLO = {"scenarios": [{
@@ -9027,12 +9060,17 @@ class Execution:
         return server
 
     def start_child(self, name, version, context, variables):
-        """Starts a session of another scenario of the repository -> its number."""
+        """Starts a session of another scenario of the repository, or takes up the one that this
+        task had when a crash interrupted it -> its number."""
         journal = self._journal
+        db, progress = journal.repository.db, journal.repository.progress
+        child = db.submit(progress.take_child, journal.session, self._run).result()
+        if child is not None:
+            return child
         return self._around.children.start(
             SessionRequest(name, "", version, context or self.values["CONTEXT"], variables,
                            name="child of %d" % journal.session, parent=journal.session,
-                           hidden=journal.secrets), journal.repository)
+                           parent_run=self._run, hidden=journal.secrets), journal.repository)
 
     def wait_child(self, session):
         """Waits for the end of a child, which does without this session's slot meanwhile ->

@@ -44,7 +44,8 @@ import time
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LIMIT_S = 60            # for what takes a second on a quiet machine
 CLIENTS = 3
-SLOTS = 12
+SLOTS = 24
+ENOUGH = 60             # sessions that run or wait: no more is asked for
 SCHEDULES = {"EACH": "ONCE", "BESIDE": "AGAIN", "ALL": "LIMITED"}
 COUNTS = "rounds", "acknowledged", "lost", "doubled", "left alive", "open for ever", "faults"
 # what EXEC is asked for, as often as it stands here; a TREE that a kill leaves costs the next start two seconds
@@ -109,6 +110,7 @@ class Agent:
 
     def __init__(self, folder, program, python):
         self.folder, self.process, self.port = folder, None, None
+        program = shutil.copy(program, folder)      # that which is there now, whatever comes of it meanwhile
         self.work = os.path.join(folder, "workrep.db")
         self._command = [python, "-c", BOOT, program, "--port", "0", "--master", os.path.join(folder, "master.db"),
                          "--create", "--max-sessions", str(SLOTS)]
@@ -243,11 +245,18 @@ class Client(threading.Thread):
         elif self._sessions:
             self._ask_restart(self._moments.choice(self._sessions[-60:]))
 
+    def _is_enough(self):
+        """Whether the agent has enough to do for now."""
+        counts = re.findall(r" (?:running|queued)=(\d+)", self._connection.ask("PING")[-1])
+        return sum(map(int, counts)) > ENOUGH
+
     def _execute(self):
         """EXEC; with a key it is asked again until there is an answer, over a kill of the agent, too."""
         key, moments, ledger = self._key, self._moments, self._ledger
+        if key is None and self._is_enough():
+            return
         if key is None:
-            options = " s=%.2f" % (moments.random() ** 3)
+            options = " s=%.2f" % (moments.random() ** 3 * 0.6)
             if moments.random() < 0.1:
                 options += " -AT=+%ds" % moments.randint(1, 2)
             if moments.random() < 0.3:

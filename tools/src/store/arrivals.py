@@ -76,6 +76,9 @@ class Arrivals:
              request.secret_file if secrets else None)).lastrowid
         if request.keywords:
             self._sessions.put_keywords(connection, session, request.keywords)
+        if request.parent_run is not None:
+            connection.execute("update session_task set child=? where session=? and run=?",
+                               (session, request.parent, request.parent_run))
         ticket = Ticket(session, status, request.agent, request.priority, request.start_at,
                         request.schedule, scenario=scenario.name,
                         is_parallel=request.is_parallel, excess=excess, has_secrets=bool(secrets))
@@ -147,9 +150,19 @@ class Arrivals:
             columns.update(restart_step=scenario.step_index(from_step), restart_task=0)
         if secrets:
             columns["secret_file"] = secret_file
+        self._forget_children(connection, session, from_step is not None)
         self._sessions.change(connection, session, QUEUED, **columns)
         if is_held:
             self._sessions.change(connection, session, WAITING)
         ticket = self._sessions.make_ticket(connection, self._sessions.get(connection, session))
         return ticket._replace(has_secrets=True, spent_file=row["secret_file"] or "") \
             if secrets else ticket
+
+    @staticmethod
+    def _forget_children(connection, session, is_all):
+        """A RESTART takes up a child that a crash parted from its task, unless that has ended badly
+        or it goes on elsewhere (`is_all`): then the task starts another."""
+        connection.execute(
+            "update session_task set child=null where session=? and child is not null"
+            " and (? or exists (select 1 from session bad where bad.id=child and bad.status in"
+            " ('ERROR', 'STOPPED')))", (session, is_all))

@@ -154,6 +154,9 @@ with recursive part(session, keyword, rest) as (
     union all select session, substr(rest, 1, instr(rest, ',') - 1),
         substr(rest, instr(rest, ',') + 1) from part where rest <> '')
     insert or ignore into session_keyword select keyword, session from part where keyword <> '';
+""", """
+-- the session that this task has started, until its own end is noted
+alter table session_task add column child integer;
 """)
 
 HELLO = {"scenarios": [{
