@@ -50,6 +50,8 @@ Sections, each using only those above it:
     store/records             What goes into the store and comes out of it, as values.
     store/arrivals            How a session comes to be, and comes back: EXEC and RESTART, with all
                               that is checked of them.
+    store/beside              What SQLite keeps beside a file that is open: whether that is still
+                              what its connections use.
     store/files               Repository files as a whole: made, migrated after a copy, told of when
                               others may write there.
     store/connections         Connections to one SQLite file: one that writes, those that read, and
@@ -790,7 +792,9 @@ YIELD_REQUESTS = 3      # as many at once make it give way
 FLOOD_S = 0.05          # and so long after they did
 FOLLOW_S = 0.05         # between two looks for new lines of a log
 ATTACH_S = 2.0          # between tries to attach a repository, and looks at one's health
+GLANCE_S = 0.5          # between glances at what SQLite keeps beside it
 CLEAN_S = 60.0          # between two cleanings
+BELIEF_S = 86400.0      # a clock that is further ahead than before is believed after so long
 
 EXIT_OK, EXIT_CANNOT_START, EXIT_USAGE = 0, 1, 2
 
@@ -4004,6 +4008,66 @@ class Arrivals:
 
 
 # ======================================================================================
+# store/beside.py
+# What SQLite keeps beside a file that is open: whether that is still what its connections use.
+# ======================================================================================
+
+REST_S = 1.0            # after it was deleted: whoever did that may have more to do
+
+
+class Beside:
+    """The -wal and -shm of a file. Who deletes them parts the agent from all other programs: what
+    it commits then is in files without a name, and gone with the agent.
+
+    torn ──> part(): all of it is in the file itself ──> REST_S later: may_open() ──> note()
+    """
+
+    def __init__(self, path, clock):
+        self.is_parted = False          # nothing is opened until may_open() and note()
+        self._path, self._clock = path, clock
+        self._inodes = None             # those that the connections use; None: not known
+        self._parted = 0.0
+
+    def _find(self):
+        return [self._inode_of(ending) for ending in ("-wal", "-shm")]
+
+    def _inode_of(self, ending):
+        try:
+            status = os.stat(self._path + ending)
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def note(self):
+        """A connection has been opened: it uses what is there now."""
+        self._inodes, self.is_parted = self._find(), False
+
+    def forget(self):
+        """The connection that used them is closed: they may go."""
+        self._inodes = None
+
+    @property
+    def is_torn(self):
+        """Whether one of them was deleted, or another stands in its place."""
+        return self._inodes is not None and self._find() != self._inodes
+
+    def part(self):
+        """The connections that used them are closed, or will be when they are not read with."""
+        self.is_parted, self._parted = True, self._clock.monotonic()
+
+    def may_open(self):
+        """Whether the file can be opened anew."""
+        return not self.is_parted or self._clock.monotonic() >= self._parted + REST_S
+
+
+def put_in(connection):
+    """Puts all that was committed into the file itself -> (is_safe: on disk there, is_done: and
+    nobody reads what was before). sqlite3.Error."""
+    is_busy, length, count = connection.execute("pragma wal_checkpoint(truncate)").fetchone()
+    return not is_busy or length == count >= 0, not is_busy
+
+
+# ======================================================================================
 # store/files.py
 # Repository files as a whole: made, migrated after a copy, told of when others may write there.
 # ======================================================================================
@@ -4122,6 +4186,7 @@ def network_file_system(path):
 
 READERS = 8             # idle reading connections kept a file
 READ_S = 5.0            # how long a closing waits for who reads
+TORN = "another program has deleted the -wal or -shm beside it"
 
 
 class Connections:
@@ -4132,13 +4197,14 @@ class Connections:
     `is_replaceable`: then the new one is used.
     """
 
-    def __init__(self, path, label, is_replaceable):
+    def __init__(self, path, label, is_replaceable, clock):
         self.path, self.label = path, label
         self.uuid = None                # of the repository, once it was opened
         self.is_gone, self.gone_reason = False, ""
         self.count = 0                  # writing connections that there have been
         self._is_replaceable = is_replaceable
         self._inode = None
+        self._beside = Beside(path, clock)
         self._readers = collections.deque()         # that nobody reads with now
         self._reading, self._is_closing = 0, False
         self._read = threading.Condition()          # for these two
@@ -4163,6 +4229,7 @@ class Connections:
     def get_writer(self):
         """The writing connection, opened when there is none and the file is the one known."""
         self._check_file()
+        self._check_beside()
         if self._writer is None:
             self._writer = self._connect_with("synchronous=full", "fullfsync=on")
             self.count += 1
@@ -4170,12 +4237,44 @@ class Connections:
                 if read_uuid(self._writer) != self.uuid:
                     self._lose("the file was replaced by another repository")
                 self._writer.execute("pragma journal_mode=wal")
+                self._beside.note()
         return self._writer
 
     def note_uuid(self):
         """The file is open for the first time: from now on only the repository of this UUID is
         taken for it."""
         self.uuid = read_uuid(self._writer)
+        self._beside.note()
+
+    @property
+    def is_torn(self):
+        """Whether what SQLite keeps beside the file is not what its connections use."""
+        return self._beside.is_torn
+
+    def secure(self):
+        """Whether what was committed is where the next start finds it: should the -wal have been
+        deleted meanwhile, it is put into the file itself."""
+        if not self.is_torn:
+            return True
+        try:
+            if self._writer.in_transaction:
+                self._writer.execute("rollback")
+            return put_in(self._writer)[0]
+        except sqlite3.Error:
+            return False
+
+    def _check_beside(self):
+        """When the -wal or -shm was deleted: closes all that use it, once the file has all that
+        was in it, and lets nobody in before that is over. RepositoryError until then."""
+        if self.is_torn:
+            if not put_in(self._writer)[1]:
+                raise RepositoryError(TORN)
+            self._beside.part()
+            self.drop_writer()
+        if self._beside.is_parted:
+            self.drop_readers()         # those that read now are closed when that is over
+            if self._reading or not self._beside.may_open():
+                raise RepositoryError(TORN)
 
     def _find_inode(self):
         try:
@@ -4206,6 +4305,8 @@ class Connections:
         with self._read:
             if self._is_closing:
                 raise RepositoryGone("%s: is closed" % self.label)
+            if self._beside.is_parted:
+                raise RepositoryError("%s cannot be read: %s" % (self.label, TORN))
             self._reading += 1
         connection = None
         try:
@@ -4216,6 +4317,8 @@ class Connections:
             try:
                 connection = self._readers.pop()
             except IndexError:
+                if self.is_torn:        # a new one would not see what is in the -wal
+                    raise RepositoryError("%s cannot be read: %s" % (self.label, TORN)) from None
                 connection = self._connect_with("busy_timeout=2000", "query_only=on",
                                                 "wal_autocheckpoint=0")
             yield connection
@@ -4227,7 +4330,8 @@ class Connections:
                                   % (self.label, tell_reason(error))) from None
         finally:
             if connection:
-                if len(self._readers) < READERS and not self.is_gone and not self._is_closing:
+                if len(self._readers) < READERS and not (
+                        self.is_gone or self._is_closing or self._beside.is_parted):
                     self._readers.append(connection)
                 else:
                     connection.close()
@@ -4238,6 +4342,7 @@ class Connections:
     def drop_writer(self):
         """Closes the writing connection, if there is one."""
         connection, self._writer = self._writer, None
+        self._beside.forget()           # the last connection takes them along
         if connection:
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
@@ -4405,7 +4510,18 @@ class Writer:
         except sqlite3.Error as error:
             if not self._read_back(error):
                 raise
+        self._secure()
         return outcomes
+
+    def _secure(self):
+        """Waits until what was committed outlives the agent. RepositoryError when it is closing."""
+        while not self._connections.secure():
+            error = RepositoryError(TORN)
+            self._note(error)
+            if self._is_overdue():
+                raise error
+            self._expire_queue(error)
+            time.sleep(RETRY_S * 10)
 
     @staticmethod
     def _savepoint(connection, pending):
@@ -4440,7 +4556,8 @@ class Writer:
         """After a commit that failed: whether it is on disk after all, as often as it takes."""
         log.warning("%s: a commit failed (%s), reading it back", self._label, error)
         while True:
-            self._connections.drop_writer()
+            if self._connections.secure():
+                self._connections.drop_writer()
             try:
                 row = self._connections.get_writer().execute(
                     "select mark from commit_mark where writer=?", (self._writer_id,)).fetchone()
@@ -4470,7 +4587,7 @@ class Writer:
         """Notes the trouble and fails what is overdue; the rest, and what came, is tried again."""
         self._note(error)
         self.failures += 1
-        if not is_locked(error):
+        if not is_locked(error) and self._connections.secure():
             self._connections.drop_writer()
         rest = self._fail_overdue(batch, error)
         if rest:
@@ -4530,7 +4647,7 @@ class Database:
     def __init__(self, path, kind, label, migrations, clock, is_replaceable=False, inbox=None):
         self.path, self.kind, self.label = path, kind, label
         self._migrations, self._clock, self._inbox = migrations, clock, inbox
-        self._connections = Connections(path, label, is_replaceable)
+        self._connections = Connections(path, label, is_replaceable, clock)
         self._writer = Writer(self._connections, clock)
 
     @property
@@ -4548,6 +4665,12 @@ class Database:
         """Whether the path leads to another file by now: what belonged to this one can never be
         written."""
         return self._connections.is_gone
+
+    @property
+    def is_torn(self):
+        """Whether another program has deleted the -wal or -shm that it uses: the next write, or
+        look, sees to that."""
+        return self._connections.is_torn
 
     @property
     def uuid(self):
@@ -6358,6 +6481,22 @@ class Views:
         return connection.execute("select 1 from session where status in ('WAITING', 'QUEUED',"
                                   " 'RUNNING') limit 1").fetchone() is not None
 
+    @staticmethod
+    def weigh_clock(connection, now):
+        """Whether a purge that nobody asked for may believe the clock -> (that, by how many seconds
+        it is seen for the first time to be ahead, or None). One that is more than a day ahead of
+        the last look, or was never looked at, has to stand for a day."""
+        looked, begin = map(find_time, connection.execute(
+            "select purge_looked, purge_from from repository").fetchone())
+        jump = None
+        if looked is None or now > looked + BELIEF_S:
+            jump, begin = None if looked is None else now - looked, now + BELIEF_S
+        elif begin is not None and not begin - 2 * BELIEF_S <= now < begin:
+            begin = None                # it has stood, or was set back
+        connection.execute("update repository set purge_looked=?, purge_from=?",
+                           (to_text(now), begin and to_text(begin)))
+        return begin is None, jump
+
     def purge(self, connection, before, keep, limit=200):
         """Deletes at most `limit` sessions that ended before then or beyond the newest `keep`.
 
@@ -6529,6 +6668,9 @@ with recursive part(session, keyword, rest) as (
 """, """
 -- the session that this task has started, until its own end is noted
 alter table session_task add column child integer;
+-- when a purge looked at the clock last, and from when on it believes that
+alter table repository add column purge_looked text;
+alter table repository add column purge_from text;
 """)
 
 HELLO = {"scenarios": [{
@@ -11436,14 +11578,21 @@ class Place:
         self._carefully(self.attach)
         self._settled.set()
         while not self._is_ending and self.state != State.DETACHED:
-            try:
-                asked = self._asked.get(timeout=ATTACH_S)
-            except queue.Empty:
-                asked = self.look
-            self._carefully(asked)
+            self._carefully(self._wait_asked())
         repository = self.repository
         if repository:                  # it came when the end had
             repository.db.close()
+
+    def _wait_asked(self):
+        """What is asked next, or look() when it is time for that or something is wrong beside it.
+        """
+        for _ in range(int(ATTACH_S / GLANCE_S)):
+            with contextlib.suppress(queue.Empty):
+                return self._asked.get(timeout=GLANCE_S)
+            repository = self.repository
+            if repository and repository.db.is_torn:
+                break
+        return self.look
 
     def _carefully(self, function):
         try:
@@ -11807,7 +11956,7 @@ class Keeper:
 
     def run(self):
         """The keeper's thread: until stop()."""
-        while not self._is_over.wait(ATTACH_S):
+        while not self._is_over.wait(GLANCE_S):
             try:
                 self.keep()
             except AgentError as error:
@@ -11822,6 +11971,8 @@ class Keeper:
     def keep(self):
         """Does what is due now."""
         agent, settings = self._agent, self._agent.settings
+        if agent.master.db.is_torn:
+            agent.master.db.submit(do_nothing)          # its writer mends that
         if self._is_due("heartbeat", HEARTBEAT_S):
             agent.master.heartbeat(agent.name, agent.clock.now())
             agent.places.follow_master()
@@ -11830,7 +11981,7 @@ class Keeper:
             for repository in agent.places.list_open():
                 if not repository.db.trouble:
                     with contextlib.suppress(RepositoryError):      # the next hour's turn
-                        self._purge(repository, settings.keep_days, None)
+                        self._purge_old(repository, settings.keep_days)
 
     def _is_due(self, what, every_s):
         now = self._agent.clock.monotonic()
@@ -11848,6 +11999,20 @@ class Keeper:
         """Deletes ended sessions, their log and old occurrences -> how many sessions."""
         return sum(self._purge(repository, days, keep)
                    for repository in self._agent.places.readable())
+
+    def _purge_old(self, repository, days):
+        """What nobody asked for, so not on the word of a clock that may be wrong."""
+        is_believed, jump_s = repository.db.write(repository.views.weigh_clock,
+                                                  self._agent.clock.now())
+        if jump_s is not None:
+            log.warning("%s: the clock is %.1f days ahead of the last look at it: nothing is "
+                        "purged before it has stood for a day",
+                        repository.db.label, jump_s / 86400)
+        if is_believed:
+            count = self._purge(repository, days, None)
+            if count:
+                log.info("%s: %d sessions older than %d days are purged",
+                         repository.db.label, count, days)
 
     def _purge(self, repository, days, keep):
         before = None if days is None else self._agent.clock.now() - days * 86400
@@ -13490,7 +13655,9 @@ Starts a session of another scenario, in the same work repository, and waits for
 <<task scenario>>
 
 Its end decides: `DONE` and `WARNING` are those of the task, all else is `ERROR`. A stop of this
-session stops that one. A scenario that would start itself, over whatever others, is an error.
+session stops that one. A session that goes on after a crash takes up the one that it had
+started, whatever has become of that, and starts no second; a RESTART does, too, unless that one
+has ended badly. A scenario that would start itself, over whatever others, is an error.
 
 ### sleep
 
@@ -14011,7 +14178,8 @@ With open sessions it is `CONFLICT`.
 
 With both options a session goes that neither keeps: it is older than `-DAYS`, and not among the
 newest. With `-DAYS` old records of due times go, too. The agent itself purges once an hour what
-is older than `--keep-days` (<<KEEP_DAYS>> days).
+is older than `--keep-days` (<<KEEP_DAYS>> days), once its clock can be believed (see
+`--manual operating`).
 
 ### METRICS
 
@@ -14309,12 +14477,19 @@ replace, or put files beside, is told at the start.
 
 They are plain SQLite files. Other programs may read them while the agent runs, and may have
 tables of their own in them. Do not replace a file under a running agent; should it happen, the
-agent opens the new one and says so in its log.
+agent opens the new one and says so in its log. Do not delete a `-wal` or `-shm` either: the
+agent sees that within a second and is `DEGRADED`, writes what was in it into the file itself,
+opens the file anew, and acknowledges nothing meanwhile.
 
 ### Keeping
 
 Ended sessions are kept for <<KEEP_DAYS>> days (`--keep-days`), with all that they printed.
 `PURGE` deletes earlier. `EXEC -LEVEL` keeps less of what ends well.
+
+The agent deletes nothing by itself on the word of a clock that is suddenly more than <<BELIEF_S>>
+ahead of when it last looked, or of the first time that it looks at a file: it waits until that
+clock has stood for a day. So a wrong clock, or a long time without the agent, costs no history.
+The log says so. `PURGE` believes the clock at once.
 """
 MANUAL_LIMITS = r"""
 ## limits: how much, how long
@@ -14449,6 +14624,8 @@ LIMITS = (
     Limit("STEP_S", STEP_S, "seconds", "by which the clock has to jump to be told of"),
     Limit("EXCLUDED_S", EXCLUDED_S, "seconds", "between two records of what a window excludes"),
     Limit("CLEAN_S", CLEAN_S, "seconds", "between two looks for stale sessions (`--clean-every`)"),
+    Limit("BELIEF_S", BELIEF_S, "seconds", "that a clock which has jumped further ahead has to "
+          "stand before the agent purges by it"),
     Limit("HEARTBEAT_S", HEARTBEAT_S, "seconds", "between two looks at what others have changed"),
     Limit("STRANGER_S", STRANGER_S, "seconds", "that a client who is not known may be silent"),
     Limit("LINGER_S", LINGER_S, "seconds", "that is read on, and thrown away, before a connection "

@@ -316,13 +316,13 @@ class AgentInside(Dialogue):
     def __init__(self, folder, *options):
         self.folder, self.options = pathlib.Path(folder), options
         self.master, self.work = self.folder / "master.db", self.folder / "workrep.db"
-        self.agent = self._conversation = None
+        self.agent = self._conversation = self.clock = None
         self._handler = Recorder()
         program.log.addHandler(self._handler)
 
     def start(self):
         settings = program.parse_arguments(("--master", str(self.master), "--create") + self.options)
-        self.agent = program.Agent(settings)
+        self.agent = program.Agent(settings, self.clock)
         self.agent.start("127.0.0.1", 0)
         self._conversation = program.Conversation(self.agent, program.ADMINISTRATOR, "test")
         return self

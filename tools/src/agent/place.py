@@ -10,7 +10,7 @@ import queue
 import threading
 from typing import Callable, NamedTuple, Optional
 
-from ..base.vocabulary import ATTACH_S
+from ..base.vocabulary import ATTACH_S, GLANCE_S
 from ..base.errors import AgentError, Conflict, RepositoryError
 from ..base.program import log
 from ..store.files import tell_doors
@@ -144,14 +144,21 @@ class Place:
         self._carefully(self.attach)
         self._settled.set()
         while not self._is_ending and self.state != State.DETACHED:
-            try:
-                asked = self._asked.get(timeout=ATTACH_S)
-            except queue.Empty:
-                asked = self.look
-            self._carefully(asked)
+            self._carefully(self._wait_asked())
         repository = self.repository
         if repository:                  # it came when the end had
             repository.db.close()
+
+    def _wait_asked(self):
+        """What is asked next, or look() when it is time for that or something is wrong beside it.
+        """
+        for _ in range(int(ATTACH_S / GLANCE_S)):
+            with contextlib.suppress(queue.Empty):
+                return self._asked.get(timeout=GLANCE_S)
+            repository = self.repository
+            if repository and repository.db.is_torn:
+                break
+        return self.look
 
     def _carefully(self, function):
         try:

@@ -157,6 +157,9 @@ with recursive part(session, keyword, rest) as (
 """, """
 -- the session that this task has started, until its own end is noted
 alter table session_task add column child integer;
+-- when a purge looked at the clock last, and from when on it believes that
+alter table repository add column purge_looked text;
+alter table repository add column purge_from text;
 """)
 
 HELLO = {"scenarios": [{
