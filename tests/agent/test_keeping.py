@@ -1,4 +1,6 @@
 """What the agent purges by itself, and that no wrong clock makes it purge."""
+import logging
+
 import pytest
 
 import agent as program
@@ -67,7 +69,8 @@ def test_a_clock_that_is_ahead_for_a_while_purges_nothing(agent):
     assert agent.log().count("days ahead") == 1 and "are purged" not in agent.log()
 
 
-def test_one_that_has_stood_for_a_day_is_believed(agent):
+def test_one_that_has_stood_for_a_day_is_believed(agent, caplog):
+    caplog.set_level(logging.INFO, "agent")
     agent.clock.of_day += 400 * DAY
     look(agent, HOUR)
     agent.clock.of_day -= 5             # as the network's time service does
