@@ -173,6 +173,7 @@ import codecs
 import collections
 import concurrent.futures
 import contextlib
+import copy
 import csv
 import enum
 import errno
@@ -3669,7 +3670,7 @@ class Pending:
 
     def finish(self, value=None, error=None):
         """Done, well or badly: called once, by the writer."""
-        self.value, self.error, self.is_done = value, error, True
+        self.value, self.error, self.is_done = value, error and detach(error), True
         self._lock.release()
         if self._on_done:
             self._inbox.put(self._on_done, self)
@@ -3679,8 +3680,35 @@ class Pending:
         with self._lock:
             pass
         if self.error is not None:
-            raise self.error
+            raise _renew(self.error)
         return self.value
+
+
+class Elsewhere(Exception):
+    """The traceback of an error that was raised in another thread, as text: its cause."""
+
+
+def detach(error):
+    """The error without the frames that it came through: they would hold the Pending, and so the
+    error itself, until a full search for garbage. Those of a fault stay as text."""
+    if not isinstance(error, AgentError) and error.__traceback__ is not None:
+        error.__cause__ = Elsewhere("\n" + "".join(traceback.format_exception(
+            type(error), error, error.__traceback__)))
+    error.__context__ = None
+    return error.with_traceback(None)
+
+
+def _renew(error):
+    """The same error for one who raises it: the frames that it comes through then are not those of
+    what the Pending has."""
+    try:
+        new = copy.copy(error)
+    except Exception:                   # of a module that knows no copies of its errors
+        return error
+    if type(new) is not type(error):
+        return error
+    new.__cause__ = error.__cause__
+    return new
 
 
 # ======================================================================================
@@ -3850,6 +3878,9 @@ class StoredSchedule(NamedTuple):
 # How a session comes to be, and comes back: EXEC and RESTART, with all that is checked of them.
 # ======================================================================================
 
+KEPT_VERSIONS = 100     # rows of scenario versions that are not asked for again
+
+
 class Arrivals:
     """Sessions that are asked for, by EXEC, a schedule, a task or RESTART."""
 
@@ -3857,7 +3888,7 @@ class Arrivals:
         self._database, self._scenarios = database, scenarios
         self._sessions, self._endings = sessions, endings
         self._defaults = None, ""       # (Scenario, JSON of its variables) used last
-        self._versions = {}     # (name, version) -> (row, Scenario), as of _versions_at
+        self._versions = {}     # (name, version) -> row, as of _versions_at
         self._versions_at = None
 
     @atomic
@@ -3962,14 +3993,15 @@ class Arrivals:
         """(row, Scenario) of what is asked for, its variables checked: for the flood, the file is
         asked again only when something has changed."""
         at = self._database.version, self._database.failures, self._scenarios.changes
-        if at != self._versions_at:
+        if at != self._versions_at or len(self._versions) > KEPT_VERSIONS:
             self._versions, self._versions_at = {}, at
         key = request.scenario, request.version
-        known = self._versions.get(key)
-        if known is None:
-            known = self._versions[key] = self._scenarios.get_scenario(connection, *key)
-        known[1].check_variables(request.variables)
-        return known
+        row = self._versions.get(key)
+        if row is None:
+            row = self._versions[key] = self._scenarios.get(connection, *key)
+        scenario = self._scenarios.parse(row["definition"], row["body"])
+        scenario.check_variables(request.variables)
+        return row, scenario
 
     def reopen(self, connection, session, variables, secret_file, from_step, now, is_held):
         """RESTART -> Ticket; NotFound, Conflict, BadRequest. Secrets among the variables lie in
@@ -5061,8 +5093,11 @@ class Imports:
                          if secret in schedule.variables or not source]
 
 
-class Rehearsed(Exception):
+class Rehearsed(AgentError):
     """An import was tried, and taken back."""
+
+    def __init__(self, message="the import was taken back"):
+        super().__init__(message)
 
 
 # ======================================================================================
@@ -5565,6 +5600,7 @@ class Progress:
 
 # JSON text as bytes: where they are no UTF-8, that is the trouble of this one definition
 BODY = "cast(d.body as blob) as body"
+KEPT_BODIES = 512 * 1024        # bytes of definitions that are kept parsed, twice that at most
 
 
 class Scenarios:
@@ -5574,7 +5610,9 @@ class Scenarios:
         # of scenarios by this agent: what was read before may be out of date
         self.changes = 0
         self._name = name
-        self._parsed = {}       # definition id -> (body, Scenario)
+        # definition id -> (body, Scenario), of those used last, and of those before them
+        self._parsed, self._parsed_before = {}, {}
+        self._size = 0          # bytes of the bodies in _parsed
 
     def find(self, connection, name, version):
         """The row of a scenario version (-1: the latest), or None."""
@@ -5611,12 +5649,19 @@ class Scenarios:
         After a rollback or a purge an id may get another text.
         """
         known = self._parsed.get(definition)
+        if known is not None and known[0] == body:
+            return known[1]
+        known = self._parsed_before.get(definition)
         if known is None or known[0] != body:
             try:
-                known = self._parsed[definition] = body, parse_scenario(load_body(body))
+                known = body, parse_scenario(load_body(body))
             except ValueError as error:
                 raise Unreadable("the stored definition %d cannot be read: %s"
                                  % (definition, error)) from None
+        if self._size > KEPT_BODIES:    # any thread may come here: nothing is changed in two steps
+            self._parsed, self._parsed_before, self._size = {}, self._parsed, 0
+        self._parsed[definition] = known
+        self._size += len(body)
         return known[1]
 
     def parse_stored(self, connection, definition):
@@ -6126,11 +6171,18 @@ class Sessions:
         return (set(names) - needed,
                 [path for path, row in rows if row is None or row["status"] in ENDED])
 
-    def list_outstanding(self, connection, agent):
-        """Tickets of what an agent has acknowledged and not begun, in order of arrival."""
-        return [self.make_ticket(connection, row) for row in connection.execute(
-            "select * from session where agent=? and status in ('WAITING', 'QUEUED')"
-            + BY_ARRIVAL, (agent,)).fetchall()]
+    @staticmethod
+    def list_outstanding(connection, agent):
+        """The numbers of what an agent has acknowledged and not begun, in order of arrival."""
+        return [row[0] for row in connection.execute(
+            "select id from session where agent=? and status in ('WAITING', 'QUEUED')"
+            + BY_ARRIVAL, (agent,))]
+
+    def list_tickets(self, connection, numbers):
+        """Tickets of those of these sessions that are still outstanding, in this order."""
+        rows = map(functools.partial(self.find, connection), numbers)
+        return [self.make_ticket(connection, row) for row in rows
+                if row is not None and row["status"] in OUTSTANDING]
 
     @staticmethod
     def list_running(connection, agent):
@@ -6747,6 +6799,11 @@ class WorkRepository:
             if len(rows) < PAGE:
                 return
             after = rows[-1]["name"]
+
+    def read_tickets(self, numbers):
+        """Yields the Tickets of those of these sessions that are outstanding, in this order."""
+        for start in range(0, len(numbers), PAGE):
+            yield from self.db.read(self.sessions.list_tickets, numbers[start:start + PAGE])
 
     def read_schedules(self, names):
         """Yields the rows of these schedules."""
@@ -9467,10 +9524,14 @@ class Session:
         except (Left, RepositoryError):
             raise
         except Interrupted as error:
-            interrupt = error
+            return self._end_interrupted(error)
         except Exception as error:          # a fault of the agent's own
             log.error("session %d\n%s", self.number, self.mask(tell_traceback(error)))
-            interrupt = Interrupted("session", ERROR, "fault of the agent: %s" % one_line(error))
+            return self._end_interrupted(Interrupted(
+                "session", ERROR, "fault of the agent: %s" % one_line(error)))
+
+    def _end_interrupted(self, interrupt):
+        """No process stays behind -> Outcome."""
         self._control.sweep_last(interrupt)
         return Outcome(interrupt.status, interrupt.message)
 
@@ -9629,7 +9690,10 @@ class Course:
         if interrupt is not None and interrupt.scope != "task":
             self._note_restart(place)
             if interrupt.scope == "session":
-                raise interrupt
+                try:
+                    raise interrupt
+                finally:                # or it would hold itself, by way of this frame
+                    interrupt = None
             return Outcome(ERROR, interrupt.message, place)
         message = result.message
         if result.status == ERROR:
@@ -11138,14 +11202,25 @@ class Scheduler:
 # The schedules of an agent's name in all repositories: loaded, armed, fired.
 # ======================================================================================
 
+MANY_SCHEDULES = 1000   # whose objects are worth setting aside
+
+
 @contextlib.contextmanager
-def uncollected():
-    """Makes many objects that stay: they are not searched for garbage meanwhile, nor later."""
+def uncollected(count):
+    """Makes the objects of so many schedules, which stay: if they are many, they are not searched
+    for garbage meanwhile, nor later. What was set aside so before is searched once more: it may
+    have become garbage."""
+    if count < MANY_SCHEDULES:
+        yield
+        return
+    if hasattr(gc, "freeze"):           # Python 3.7
+        gc.unfreeze()
+    gc.collect()
     gc.disable()
     try:
         yield
     finally:
-        if hasattr(gc, "freeze"):       # Python 3.7
+        if hasattr(gc, "freeze"):
             gc.freeze()
         gc.enable()
 
@@ -11220,7 +11295,7 @@ class Schedules:
                 repository.db.write(repository.schedules.put_conditions, schedule)
             with contextlib.suppress(RepositoryError):      # another agent may have added some
                 self.read_calendars()
-        with uncollected():
+        with uncollected(len(changed)):
             for row in repository.read_schedules(changed):
                 self._put(self._make_entry(repository, row, now, why), not place.has_started)
         for entry in gone.values():
@@ -12625,9 +12700,10 @@ class Agent:
         """Cleans stale sessions, queues outstanding ones, reads the schedules: in this order."""
         repository = place.repository
         self._clean(repository)
-        tickets = repository.db.read(repository.sessions.list_outstanding, self.name)
+        numbers = repository.db.read(repository.sessions.list_outstanding, self.name)
         self.schedules.keep_held(repository)
-        for ticket in tickets:
+        for ticket in repository.read_tickets(
+                [number for number in numbers if not self.queue.has(number)]):
             if not self.queue.has(ticket.session):
                 self.desk.queue_ticket(repository, ticket)
         self.schedules.load(place)
@@ -13141,29 +13217,36 @@ class Reply:
     other requests of its connection can be begun meanwhile."""
 
     def __init__(self, outcome, is_json=False, words=()):
+        if isinstance(outcome, AgentError):     # the frames behind it would hold this Reply
+            outcome = outcome.with_traceback(None)
         self._outcome, self._is_json, self._words = outcome, is_json, words
         self.is_under_way = isinstance(outcome, Acknowledgement)
 
     def chunks(self):
         """Yields lines of text without their ends, and FLUSH; the last begins with OK or ERR."""
+        if isinstance(self._outcome, Exception):
+            yield from self._tell(self._outcome)
+            return
         try:
             fields = yield from self._data()
             yield "OK " + render_fields(fields) if fields else "OK"
         except Exception as error:
-            hidden = list_hidden(self._words)
-            if not isinstance(error, AgentError):
-                error = internal(error, hidden)
-            for path, reason in error.faults:
-                yield "* " + mask_all("%s: %s" % (one_line(path), one_line(reason)), hidden)
-            message = one_line(error.message)
-            masked = mask_all(message, hidden)
-            yield "ERR %s %s" % (error.code, masked if masked == message else masked + (
-                "; *** may belong to the value before it, which is quoted when it has spaces"))
+            yield from self._tell(error)
+
+    def _tell(self, error):
+        """Yields the lines of an error."""
+        hidden = list_hidden(self._words)
+        if not isinstance(error, AgentError):
+            error = internal(error, hidden)
+        for path, reason in error.faults:
+            yield "* " + mask_all("%s: %s" % (one_line(path), one_line(reason)), hidden)
+        message = one_line(error.message)
+        masked = mask_all(message, hidden)
+        yield "ERR %s %s" % (error.code, masked if masked == message else masked + (
+            "; *** may belong to the value before it, which is quoted when it has spaces"))
 
     def _data(self):
         outcome = self._outcome
-        if isinstance(outcome, Exception):
-            raise outcome
         if self.is_under_way:
             return ticket_fields(outcome.result())
         if callable(outcome):

@@ -22,7 +22,7 @@ REACHES_OVER = {
 # How many private functions of more than ten lines have no docstring, likewise.
 UNTOLD = 26
 # attributes of the standard library's own objects
-NOT_OURS = {"__name__", "crontab", "is_creating", "name", "raiseExceptions", "row_factory"}
+NOT_OURS = {"__cause__", "__context__", "__name__", "crontab", "is_creating", "name", "raiseExceptions", "row_factory"}
 
 # who may import a module of the standard library: floors, and single modules
 MAY_IMPORT = {

@@ -102,29 +102,36 @@ class Reply:
     other requests of its connection can be begun meanwhile."""
 
     def __init__(self, outcome, is_json=False, words=()):
+        if isinstance(outcome, AgentError):     # the frames behind it would hold this Reply
+            outcome = outcome.with_traceback(None)
         self._outcome, self._is_json, self._words = outcome, is_json, words
         self.is_under_way = isinstance(outcome, Acknowledgement)
 
     def chunks(self):
         """Yields lines of text without their ends, and FLUSH; the last begins with OK or ERR."""
+        if isinstance(self._outcome, Exception):
+            yield from self._tell(self._outcome)
+            return
         try:
             fields = yield from self._data()
             yield "OK " + render_fields(fields) if fields else "OK"
         except Exception as error:
-            hidden = list_hidden(self._words)
-            if not isinstance(error, AgentError):
-                error = internal(error, hidden)
-            for path, reason in error.faults:
-                yield "* " + mask_all("%s: %s" % (one_line(path), one_line(reason)), hidden)
-            message = one_line(error.message)
-            masked = mask_all(message, hidden)
-            yield "ERR %s %s" % (error.code, masked if masked == message else masked + (
-                "; *** may belong to the value before it, which is quoted when it has spaces"))
+            yield from self._tell(error)
+
+    def _tell(self, error):
+        """Yields the lines of an error."""
+        hidden = list_hidden(self._words)
+        if not isinstance(error, AgentError):
+            error = internal(error, hidden)
+        for path, reason in error.faults:
+            yield "* " + mask_all("%s: %s" % (one_line(path), one_line(reason)), hidden)
+        message = one_line(error.message)
+        masked = mask_all(message, hidden)
+        yield "ERR %s %s" % (error.code, masked if masked == message else masked + (
+            "; *** may belong to the value before it, which is quoted when it has spaces"))
 
     def _data(self):
         outcome = self._outcome
-        if isinstance(outcome, Exception):
-            raise outcome
         if self.is_under_way:
             return ticket_fields(outcome.result())
         if callable(outcome):

@@ -10,6 +10,8 @@ from .admission import weigh_limit
 from .pending import atomic
 from .records import Ticket
 
+KEPT_VERSIONS = 100     # rows of scenario versions that are not asked for again
+
 
 class Arrivals:
     """Sessions that are asked for, by EXEC, a schedule, a task or RESTART."""
@@ -18,7 +20,7 @@ class Arrivals:
         self._database, self._scenarios = database, scenarios
         self._sessions, self._endings = sessions, endings
         self._defaults = None, ""       # (Scenario, JSON of its variables) used last
-        self._versions = {}     # (name, version) -> (row, Scenario), as of _versions_at
+        self._versions = {}     # (name, version) -> row, as of _versions_at
         self._versions_at = None
 
     @atomic
@@ -123,14 +125,15 @@ class Arrivals:
         """(row, Scenario) of what is asked for, its variables checked: for the flood, the file is
         asked again only when something has changed."""
         at = self._database.version, self._database.failures, self._scenarios.changes
-        if at != self._versions_at:
+        if at != self._versions_at or len(self._versions) > KEPT_VERSIONS:
             self._versions, self._versions_at = {}, at
         key = request.scenario, request.version
-        known = self._versions.get(key)
-        if known is None:
-            known = self._versions[key] = self._scenarios.get_scenario(connection, *key)
-        known[1].check_variables(request.variables)
-        return known
+        row = self._versions.get(key)
+        if row is None:
+            row = self._versions[key] = self._scenarios.get(connection, *key)
+        scenario = self._scenarios.parse(row["definition"], row["body"])
+        scenario.check_variables(request.variables)
+        return row, scenario
 
     def reopen(self, connection, session, variables, secret_file, from_step, now, is_held):
         """RESTART -> Ticket; NotFound, Conflict, BadRequest. Secrets among the variables lie in

@@ -68,5 +68,8 @@ class Imports:
                          if secret in schedule.variables or not source]
 
 
-class Rehearsed(Exception):
+class Rehearsed(AgentError):
     """An import was tried, and taken back."""
+
+    def __init__(self, message="the import was taken back"):
+        super().__init__(message)

@@ -237,6 +237,11 @@ class WorkRepository:
                 return
             after = rows[-1]["name"]
 
+    def read_tickets(self, numbers):
+        """Yields the Tickets of those of these sessions that are outstanding, in this order."""
+        for start in range(0, len(numbers), PAGE):
+            yield from self.db.read(self.sessions.list_tickets, numbers[start:start + PAGE])
+
     def read_schedules(self, names):
         """Yields the rows of these schedules."""
         for start in range(0, len(names), PAGE):
