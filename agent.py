@@ -52,6 +52,8 @@ Sections, each using only those above it:
     store/records             What goes into the store and comes out of it, as values.
     store/arrivals            How a session comes to be, and comes back: EXEC and RESTART, with all
                               that is checked of them.
+    store/beside              What SQLite keeps beside a file that is open: whether that is still
+                              what its connections use.
     store/files               Repository files as a whole: made, migrated after a copy, told of when
                               others may write there.
     store/connections         Connections to one SQLite file: one that writes, those that read, and
@@ -196,6 +198,7 @@ import codecs
 import collections
 import concurrent.futures
 import contextlib
+import copy
 import csv
 import enum
 import errno
@@ -900,7 +903,9 @@ YIELD_S = 0.2           # how long a session's begin gives way to requests that 
 YIELD_REQUESTS = 3      # as many at once make it give way
 FLOOD_S = 0.05          # and so long after they did
 ATTACH_S = 2.0          # between tries to attach a repository, and looks at one's health
+GLANCE_S = 0.5          # between glances at what SQLite keeps beside it
 CLEAN_S = 60.0          # between two cleanings
+BELIEF_S = 86400.0      # a clock that is further ahead than before is believed after so long
 
 # what an import makes of a definition
 NEW, ALTERED, SAME = "new", "changed", "same"
@@ -3858,7 +3863,7 @@ class Pending:
 
     def finish(self, value=None, error=None):
         """Done, well or badly: called once, by the writer."""
-        self.value, self.error, self.is_done = value, error, True
+        self.value, self.error, self.is_done = value, error and detach(error), True
         self._lock.release()
         if self._on_done:
             self._inbox.put(self._on_done, self)
@@ -3868,8 +3873,35 @@ class Pending:
         with self._lock:
             pass
         if self.error is not None:
-            raise self.error
+            raise _renew(self.error)
         return self.value
+
+
+class Elsewhere(Exception):
+    """The traceback of an error that was raised in another thread, as text: its cause."""
+
+
+def detach(error):
+    """The error without the frames that it came through: they would hold the Pending, and so the
+    error itself, until a full search for garbage. Those of a fault stay as text."""
+    if not isinstance(error, AgentError) and error.__traceback__ is not None:
+        error.__cause__ = Elsewhere("\n" + "".join(traceback.format_exception(
+            type(error), error, error.__traceback__)))
+    error.__context__ = None
+    return error.with_traceback(None)
+
+
+def _renew(error):
+    """The same error for one who raises it: the frames that it comes through then are not those of
+    what the Pending has."""
+    try:
+        new = copy.copy(error)
+    except Exception:                   # of a module that knows no copies of its errors
+        return error
+    if type(new) is not type(error):
+        return error
+    new.__cause__ = error.__cause__
+    return new
 
 
 # ======================================================================================
@@ -3937,6 +3969,7 @@ class SessionRequest(NamedTuple):
     is_parallel: bool = False           # beside others of its schedule
     replaces: Tuple[int, ...] = ()      # sessions that end for it
     parent: Optional[int] = None        # the session whose task asks for it
+    parent_run: Optional[int] = None    # the run of that task
     secret_file: Optional[str] = None   # where the secrets among the variables lie: of SecretFiles
 
 
@@ -4047,6 +4080,9 @@ class StoredSchedule(NamedTuple):
 # How a session comes to be, and comes back: EXEC and RESTART, with all that is checked of them.
 # ======================================================================================
 
+KEPT_VERSIONS = 100     # rows of scenario versions that are not asked for again
+
+
 class Arrivals:
     """Sessions that are asked for, by EXEC, a schedule, a task or RESTART."""
 
@@ -4054,7 +4090,7 @@ class Arrivals:
         self._database, self._scenarios = database, scenarios
         self._sessions, self._endings = sessions, endings
         self._defaults = None, ""       # (Scenario, JSON of its variables) used last
-        self._versions = {}     # (name, version) -> (row, Scenario), as of _versions_at
+        self._versions = {}     # (name, version) -> row, as of _versions_at
         self._versions_at = None
         self._is_closed = False         # the repository is about to be detached
 
@@ -4132,6 +4168,9 @@ class Arrivals:
              request.secret_file if secrets else None)).lastrowid
         if request.keywords:
             self._sessions.put_keywords(connection, session, request.keywords)
+        if request.parent_run is not None:
+            connection.execute("update session_task set child=? where session=? and run=?",
+                               (session, request.parent, request.parent_run))
         ticket = Ticket(session, status, request.agent, request.priority, request.start_at,
                         request.schedule, scenario=scenario.name,
                         is_parallel=request.is_parallel, excess=excess, has_secrets=bool(secrets),
@@ -4177,14 +4216,15 @@ class Arrivals:
         """(row, Scenario) of what is asked for, its variables checked: for the flood, the file is
         asked again only when something has changed."""
         at = self._database.version, self._database.failures, self._scenarios.changes
-        if at != self._versions_at:
+        if at != self._versions_at or len(self._versions) > KEPT_VERSIONS:
             self._versions, self._versions_at = {}, at
         key = request.scenario, request.version
-        version = self._versions.get(key)
-        if version is None:
-            version = self._versions[key] = self._scenarios.get_scenario(connection, *key)
-        version[1].check_variables(request.variables)
-        return version
+        row = self._versions.get(key)
+        if row is None:
+            row = self._versions[key] = self._scenarios.get(connection, *key)
+        scenario = self._scenarios.parse(row["definition"], row["body"])
+        scenario.check_variables(request.variables)
+        return row, scenario
 
     def reopen(self, connection, session, variables, secret_file, from_step, now, is_held):
         """RESTART -> Ticket; NotFound, Conflict, BadRequest. Secrets among the variables lie in
@@ -4205,12 +4245,82 @@ class Arrivals:
             columns.update(restart_step=scenario.step_index(from_step), restart_task=0)
         if secrets:
             columns["secret_file"] = secret_file
+        self._forget_children(connection, session, from_step is not None)
         self._sessions.change(connection, session, QUEUED, **columns)
         if is_held:
             self._sessions.change(connection, session, WAITING)
         ticket = self._sessions.make_ticket(connection, self._sessions.get(connection, session))
         return ticket._replace(has_secrets=True, spent_file=row["secret_file"] or "") \
             if secrets else ticket
+
+    @staticmethod
+    def _forget_children(connection, session, is_all):
+        """A RESTART takes up a child that a crash parted from its task, unless that has ended badly
+        or it goes on elsewhere (`is_all`): then the task starts another."""
+        connection.execute(
+            "update session_task set child=null where session=? and child is not null"
+            " and (? or exists (select 1 from session bad where bad.id=child and bad.status in"
+            " ('ERROR', 'STOPPED')))", (session, is_all))
+
+
+# ======================================================================================
+# store/beside.py
+# What SQLite keeps beside a file that is open: whether that is still what its connections use.
+# ======================================================================================
+
+REST_S = 1.0            # after it was deleted: whoever did that may have more to do
+
+
+class Beside:
+    """The -wal and -shm of a file. Who deletes them parts the agent from all other programs: what
+    it commits then is in files without a name, and gone with the agent.
+
+    torn ──> part(): all of it is in the file itself ──> REST_S later: may_open() ──> note()
+    """
+
+    def __init__(self, path, clock):
+        self.is_parted = False          # nothing is opened until may_open() and note()
+        self._path, self._clock = path, clock
+        self._inodes = None             # those that the connections use; None: not known
+        self._parted = 0.0
+
+    def _find(self):
+        return [self._inode_of(ending) for ending in ("-wal", "-shm")]
+
+    def _inode_of(self, ending):
+        try:
+            status = os.stat(self._path + ending)
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def note(self):
+        """A connection has been opened: it uses what is there now."""
+        self._inodes, self.is_parted = self._find(), False
+
+    def forget(self):
+        """The connection that used them is closed: they may go."""
+        self._inodes = None
+
+    @property
+    def is_torn(self):
+        """Whether one of them was deleted, or another stands in its place."""
+        return self._inodes is not None and self._find() != self._inodes
+
+    def part(self):
+        """The connections that used them are closed, or will be when they are not read with."""
+        self.is_parted, self._parted = True, self._clock.monotonic()
+
+    def may_open(self):
+        """Whether the file can be opened anew."""
+        return not self.is_parted or self._clock.monotonic() >= self._parted + REST_S
+
+
+def put_in(connection):
+    """Puts all that was committed into the file itself -> (is_safe: on disk there, is_done: and
+    nobody reads what was before). sqlite3.Error."""
+    is_busy, length, count = connection.execute("pragma wal_checkpoint(truncate)").fetchone()
+    return not is_busy or length == count >= 0, not is_busy
 
 
 # ======================================================================================
@@ -4341,6 +4451,7 @@ def network_file_system(path):
 READERS = 8             # idle reading connections kept a file
 READ_S = 5.0            # how long a closing waits for who reads
 WAL_BYTES = 4 * 1024 * 1024     # what a -wal keeps when it begins anew: a long reader lets it grow
+TORN = "another program has deleted the -wal or -shm beside it"
 
 
 class Connections:
@@ -4351,13 +4462,14 @@ class Connections:
     `is_replaceable`: then the new one is used.
     """
 
-    def __init__(self, path, label, is_replaceable):
+    def __init__(self, path, label, is_replaceable, clock):
         self.path, self.label = path, label
         self.uuid = None                # of the repository, once it was opened
         self.is_gone, self.gone_reason = False, ""
         self.count = 0                  # writing connections that there have been
         self._is_replaceable = is_replaceable
         self._inode = None
+        self._beside = Beside(path, clock)
         self._readers = collections.deque()         # that nobody reads with now
         self._reading, self._is_closing = 0, False
         self._read = threading.Condition()          # for these two
@@ -4382,6 +4494,7 @@ class Connections:
     def get_writer(self):
         """The writing connection, opened when there is none and the file is the one known."""
         self._check_file()
+        self._check_beside()
         if self._writer is None:
             self._writer = self._connect_with("synchronous=full", "fullfsync=on",
                                               "journal_size_limit=%d" % WAL_BYTES)
@@ -4390,12 +4503,44 @@ class Connections:
                 if read_uuid(self._writer) != self.uuid:
                     self._lose("the file was replaced by another repository")
                 self._writer.execute("pragma journal_mode=wal")
+                self._beside.note()
         return self._writer
 
     def note_uuid(self):
         """The file is open for the first time: from now on only the repository of this UUID is
         taken for it."""
         self.uuid = read_uuid(self._writer)
+        self._beside.note()
+
+    @property
+    def is_torn(self):
+        """Whether what SQLite keeps beside the file is not what its connections use."""
+        return self._beside.is_torn
+
+    def secure(self):
+        """Whether what was committed is where the next start finds it: should the -wal have been
+        deleted meanwhile, it is put into the file itself."""
+        if not self.is_torn:
+            return True
+        try:
+            if self._writer.in_transaction:
+                self._writer.execute("rollback")
+            return put_in(self._writer)[0]
+        except sqlite3.Error:
+            return False
+
+    def _check_beside(self):
+        """When the -wal or -shm was deleted: closes all that use it, once the file has all that
+        was in it, and lets nobody in before that is over. RepositoryError until then."""
+        if self.is_torn:
+            if not put_in(self._writer)[1]:
+                raise RepositoryError(TORN)
+            self._beside.part()
+            self.drop_writer()
+        if self._beside.is_parted:
+            self.drop_readers()         # those that read now are closed when that is over
+            if self._reading or not self._beside.may_open():
+                raise RepositoryError(TORN)
 
     def _find_inode(self):
         try:
@@ -4426,6 +4571,8 @@ class Connections:
         with self._read:
             if self._is_closing:
                 raise RepositoryGone("%s: is closed" % self.label)
+            if self._beside.is_parted:
+                raise RepositoryError("%s cannot be read: %s" % (self.label, TORN))
             self._reading += 1
         connection = None
         try:
@@ -4436,6 +4583,8 @@ class Connections:
             try:
                 connection = self._readers.pop()
             except IndexError:
+                if self.is_torn:        # a new one would not see what is in the -wal
+                    raise RepositoryError("%s cannot be read: %s" % (self.label, TORN)) from None
                 connection = self._connect_with("busy_timeout=2000", "query_only=on",
                                                 "wal_autocheckpoint=0")
             yield connection
@@ -4447,7 +4596,8 @@ class Connections:
                                   % (self.label, tell_reason(error))) from None
         finally:
             if connection:
-                if len(self._readers) < READERS and not self.is_gone and not self._is_closing:
+                if len(self._readers) < READERS and not (
+                        self.is_gone or self._is_closing or self._beside.is_parted):
                     self._readers.append(connection)
                 else:
                     connection.close()
@@ -4458,6 +4608,7 @@ class Connections:
     def drop_writer(self):
         """Closes the writing connection, if there is one."""
         connection, self._writer = self._writer, None
+        self._beside.forget()           # the last connection takes them along
         if connection:
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
@@ -4627,7 +4778,18 @@ class Writer:
             if not self._read_back(error):
                 raise
             self._tell_doubt(error)
+        self._secure()
         return outcomes
+
+    def _secure(self):
+        """Waits until what was committed outlives the agent. RepositoryError when it is closing."""
+        while not self._connections.secure():
+            error = RepositoryError(TORN)
+            self._note(error)
+            if self._is_overdue():
+                raise error
+            self._expire_queue(error)
+            time.sleep(RETRY_S * 10)
 
     @staticmethod
     def _savepoint(connection, pending):
@@ -4663,7 +4825,8 @@ class Writer:
     def _read_back(self, error):
         """After a commit that failed: whether it is on disk after all, as often as it takes."""
         while True:
-            self._connections.drop_writer()
+            if self._connections.secure():
+                self._connections.drop_writer()
             try:
                 row = self._connections.get_writer().execute(
                     "select mark from commit_mark where writer=?", (self._writer_id,)).fetchone()
@@ -4701,7 +4864,7 @@ class Writer:
         """Notes the trouble and fails what is overdue; the rest, and what came, is tried again."""
         self._note(error)
         self.failures += 1
-        if not is_locked(error):
+        if not is_locked(error) and self._connections.secure():
             self._connections.drop_writer()
         rest = self._fail_overdue(batch, error)
         if rest:
@@ -4763,7 +4926,7 @@ class Database:
     def __init__(self, path, kind, label, migrations, clock, is_replaceable=False, inbox=None):
         self.path, self.kind, self.label = path, kind, label
         self._migrations, self._clock, self._inbox = migrations, clock, inbox
-        self._connections = Connections(path, label, is_replaceable)
+        self._connections = Connections(path, label, is_replaceable, clock)
         self._writer = Writer(self._connections, clock)
 
     @property
@@ -4781,6 +4944,12 @@ class Database:
         """Whether the path leads to another file by now: what belonged to this one can never be
         written."""
         return self._connections.is_gone
+
+    @property
+    def is_torn(self):
+        """Whether another program has deleted the -wal or -shm that it uses: the next write, or
+        look, sees to that."""
+        return self._connections.is_torn
 
     @property
     def uuid(self):
@@ -5189,11 +5358,11 @@ class Imports:
                          if secret in schedule.variables or not source]
 
 
-class Rehearsed(Exception):
+class Rehearsed(AgentError):
     """An import was tried, and taken back; `result` is what it would give."""
 
     def __init__(self, result):
-        super().__init__()
+        super().__init__("the import was taken back")
         self.result = result
 
 
@@ -5708,8 +5877,24 @@ class Progress:
     def end_task(connection, session, run, status, rc, rows, message, now):
         """The attempt `run` of a task ends; `rc` and `rows` are None where it has none."""
         connection.execute(
-            "update session_task set status=?, rc=?, row_count=?, message=?, ended=?"
+            "update session_task set status=?, rc=?, row_count=?, message=?, ended=?, child=null"
             " where session=? and run=?", (status, rc, rows, message, to_text(now), session, run))
+
+    @staticmethod
+    def take_child(connection, session, run):
+        """The session that a task has started before a crash cut its run short -> its number: it is
+        this run's now. None: it has started none, or that is purged."""
+        row = connection.execute(
+            "select old.run, old.child from session_task new join session_task old on"
+            " old.session=new.session and old.step=new.step and old.task=new.task"
+            " and old.run<new.run join session on session.id=old.child"
+            " where new.session=? and new.run=? order by old.run desc limit 1",
+            (session, run)).fetchone()
+        if row is None:
+            return None
+        connection.executemany("update session_task set child=? where session=? and run=?",
+                               [(None, session, row["run"]), (row["child"], session, run)])
+        return row["child"]
 
     @staticmethod
     def set_restart(connection, session, step, task):
@@ -5768,6 +5953,7 @@ class Progress:
 
 # JSON text as bytes: where they are no UTF-8, that is the trouble of this one definition
 BODY = "cast(d.body as blob) as body"
+KEPT_BODIES = 512 * 1024        # bytes of definitions that are kept parsed, twice that at most
 
 
 class Scenarios:
@@ -5777,7 +5963,9 @@ class Scenarios:
         # of scenarios by this agent: what was read before may be out of date
         self.changes = 0
         self._name = name
-        self._parsed = {}       # definition id -> (body, Scenario)
+        # definition id -> (body, Scenario), of those used last, and of those before them
+        self._parsed, self._parsed_before = {}, {}
+        self._size = 0          # bytes of the bodies in _parsed
 
     def find(self, connection, name, version):
         """The row of a scenario version (-1: the latest), or None."""
@@ -5814,12 +6002,19 @@ class Scenarios:
         After a rollback or a purge an id may get another text.
         """
         parsed = self._parsed.get(definition)
+        if parsed is not None and parsed[0] == body:
+            return parsed[1]
+        parsed = self._parsed_before.get(definition)
         if parsed is None or parsed[0] != body:
             try:
-                parsed = self._parsed[definition] = body, parse_scenario(load_body(body))
+                parsed = body, parse_scenario(load_body(body))
             except ValueError as error:
                 raise Unreadable("the stored definition %d cannot be read: %s"
                                  % (definition, error)) from None
+        if self._size > KEPT_BODIES:    # any thread may come here: nothing is changed in two steps
+            self._parsed, self._parsed_before, self._size = {}, self._parsed, 0
+        self._parsed[definition] = parsed
+        self._size += len(body)
         return parsed[1]
 
     def parse_stored(self, connection, definition):
@@ -6369,11 +6564,18 @@ class Sessions:
         return (set(names) - open_files,
                 [path for path, row in rows if row is None or row["status"] in ENDED])
 
-    def list_outstanding(self, connection, agent):
-        """Tickets of what an agent has acknowledged and not begun, in order of arrival."""
-        return [self.make_ticket(connection, row) for row in connection.execute(
-            "select * from session where agent=? and status in ('WAITING', 'QUEUED')"
-            + BY_ARRIVAL, (agent,)).fetchall()]
+    @staticmethod
+    def list_outstanding(connection, agent):
+        """The numbers of what an agent has acknowledged and not begun, in order of arrival."""
+        return [row[0] for row in connection.execute(
+            "select id from session where agent=? and status in ('WAITING', 'QUEUED')"
+            + BY_ARRIVAL, (agent,))]
+
+    def list_tickets(self, connection, numbers):
+        """Tickets of those of these sessions that are still outstanding, in this order."""
+        rows = map(functools.partial(self.find, connection), numbers)
+        return [self.make_ticket(connection, row) for row in rows
+                if row is not None and row["status"] in OUTSTANDING]
 
     @staticmethod
     def list_running(connection, agent):
@@ -6714,6 +6916,22 @@ class Views:
             " order by l.task_run, l.position limit ?",
             (session,) + after + (limit,)).fetchall()
 
+    @staticmethod
+    def weigh_clock(connection, now):
+        """Whether a purge that nobody asked for may believe the clock -> (that, by how many seconds
+        it is seen for the first time to be ahead, or None). One that is more than a day ahead of
+        the last look, or was never looked at, has to stand for a day."""
+        looked, begin = map(find_time, connection.execute(
+            "select purge_looked, purge_from from repository").fetchone())
+        jump = None
+        if looked is None or now > looked + BELIEF_S:
+            jump, begin = None if looked is None else now - looked, now + BELIEF_S
+        elif begin is not None and not begin - 2 * BELIEF_S <= now < begin:
+            begin = None                # it has stood, or was set back
+        connection.execute("update repository set purge_looked=?, purge_from=?",
+                           (to_text(now), begin and to_text(begin)))
+        return begin is None, jump
+
     def purge(self, connection, before, keep, limit=200):
         """Deletes at most `limit` sessions that ended before then or beyond the newest `keep`.
 
@@ -6884,6 +7102,12 @@ with recursive part(session, keyword, rest) as (
     union all select session, substr(rest, 1, instr(rest, ',') - 1),
         substr(rest, instr(rest, ',') + 1) from part where rest <> '')
     insert or ignore into session_keyword select keyword, session from part where keyword <> '';
+""", """
+-- the session that this task has started, until its own end is noted
+alter table session_task add column child integer;
+-- when a purge looked at the clock last, and from when on it believes that
+alter table repository add column purge_looked text;
+alter table repository add column purge_from text;
 """)
 
 HELLO = {"scenarios": [{
@@ -6960,6 +7184,11 @@ class WorkRepository:
             if len(rows) < PAGE:
                 return
             after = rows[-1]["name"]
+
+    def read_tickets(self, numbers):
+        """Yields the Tickets of those of these sessions that are outstanding, in this order."""
+        for start in range(0, len(numbers), PAGE):
+            yield from self.db.read(self.sessions.list_tickets, numbers[start:start + PAGE])
 
     def read_schedules(self, names):
         """Yields the rows of these schedules."""
@@ -10051,12 +10280,17 @@ class Execution:
         return server
 
     def start_child(self, name, version, context, variables):
-        """Starts a session of another scenario of the repository -> its number."""
+        """Starts a session of another scenario of the repository, or takes up the one that this
+        task had when a crash interrupted it -> its number."""
         journal = self._journal
+        db, progress = journal.repository.db, journal.repository.progress
+        child = db.submit(progress.take_child, journal.session, self._run).result()
+        if child is not None:
+            return child
         return self._around.children.start(
             SessionRequest(name, "", version, context or self.values["CONTEXT"], variables,
                            name="child of %d" % journal.session, parent=journal.session,
-                           hidden=journal.secrets), journal.repository)
+                           parent_run=self._run, hidden=journal.secrets), journal.repository)
 
     def wait_child(self, session):
         """Waits for the end of a child, which does without this session's slot meanwhile ->
@@ -10325,10 +10559,14 @@ class Session:
         except (Left, RepositoryError):
             raise
         except Interrupted as error:
-            interrupt = error
+            return self._end_interrupted(error)
         except Exception as error:          # a fault of the agent's own
             log.error("session %d\n%s", self.number, self.mask(tell_traceback(error)))
-            interrupt = Interrupted("session", ERROR, "fault of the agent: %s" % one_line(error))
+            return self._end_interrupted(Interrupted(
+                "session", ERROR, "fault of the agent: %s" % one_line(error)))
+
+    def _end_interrupted(self, interrupt):
+        """No process stays behind -> Outcome."""
         self._control.sweep_last(interrupt)
         return Outcome(interrupt.status, interrupt.message)
 
@@ -10487,7 +10725,10 @@ class Course:
         if interrupt is not None and interrupt.scope != "task":
             self._note_restart(place)
             if interrupt.scope == "session":
-                raise interrupt
+                try:
+                    raise interrupt
+                finally:                # or it would hold itself, by way of this frame
+                    interrupt = None
             return Outcome(ERROR, interrupt.message, place)
         message = result.message
         if result.status == ERROR:
@@ -12003,14 +12244,25 @@ class Scheduler:
 # The schedules of an agent's name in all repositories: loaded, armed, fired.
 # ======================================================================================
 
+MANY_SCHEDULES = 1000   # whose objects are worth setting aside
+
+
 @contextlib.contextmanager
-def uncollected():
-    """Makes many objects that stay: they are not searched for garbage meanwhile, nor later."""
+def uncollected(count):
+    """Makes the objects of so many schedules, which stay: if they are many, they are not searched
+    for garbage meanwhile, nor later. What was set aside so before is searched once more: it may
+    have become garbage."""
+    if count < MANY_SCHEDULES:
+        yield
+        return
+    if hasattr(gc, "freeze"):           # Python 3.7
+        gc.unfreeze()
+    gc.collect()
     gc.disable()
     try:
         yield
     finally:
-        if hasattr(gc, "freeze"):       # Python 3.7
+        if hasattr(gc, "freeze"):
             gc.freeze()
         gc.enable()
 
@@ -12085,7 +12337,7 @@ class Schedules:
                 repository.db.write(repository.schedules.put_conditions, schedule)
             with contextlib.suppress(RepositoryError):      # another agent may have added some
                 self.read_calendars()
-        with uncollected():
+        with uncollected(len(changed)):
             for row in repository.read_schedules(changed):
                 self._put(self._make_entry(repository, row, now, why), not place.has_started)
         for entry in gone.values():
@@ -12456,11 +12708,7 @@ class Place:
         self._carefully(self.attach)
         self._settled.set()
         while not self._is_ending and self.state != State.DETACHED:
-            try:
-                request = self._asked.get(timeout=ATTACH_S)
-            except queue.Empty:
-                request = self.look
-            self._carefully(request)
+            self._carefully(self._wait_asked())
         with self._asking:
             self._has_ended = True
         while not self._asked.empty():  # whoever asked too late has an answer
@@ -12468,6 +12716,17 @@ class Place:
         repository = self.repository
         if repository:                  # it came when the end had
             repository.db.close()
+
+    def _wait_asked(self):
+        """What is asked next, or look() when it is time for that or something is wrong beside it.
+        """
+        for _ in range(int(ATTACH_S / GLANCE_S)):
+            with contextlib.suppress(queue.Empty):
+                return self._asked.get(timeout=GLANCE_S)
+            repository = self.repository
+            if repository and repository.db.is_torn:
+                break
+        return self.look
 
     def _carefully(self, function):
         try:
@@ -12886,7 +13145,7 @@ class Keeper:
 
     def run(self):
         """The keeper's thread: until stop()."""
-        while not self._is_over.wait(ATTACH_S):
+        while not self._is_over.wait(GLANCE_S):
             try:
                 self.keep()
             except AgentError as error:
@@ -12903,6 +13162,8 @@ class Keeper:
     def keep(self):
         """Does what is due now."""
         agent, settings = self._agent, self._agent.settings
+        if agent.master.db.is_torn:
+            agent.master.db.submit(do_nothing)          # its writer mends that
         if self._is_due("heartbeat", HEARTBEAT_S):
             agent.master.heartbeat(agent.name, agent.clock.now())
             agent.schedules.read_calendars()
@@ -12912,7 +13173,7 @@ class Keeper:
             for repository in agent.places.list_open():
                 if not repository.db.trouble:
                     with contextlib.suppress(RepositoryError):      # the next hour's turn
-                        self._purge(repository, settings.keep_days, None)
+                        self._purge_old(repository, settings.keep_days)
 
     def _is_due(self, what, every_s):
         now = self._agent.clock.monotonic()
@@ -12930,6 +13191,20 @@ class Keeper:
         """Deletes ended sessions, their log and old occurrences -> how many sessions."""
         return sum(self._purge(repository, days, keep)
                    for repository in self._agent.places.readable())
+
+    def _purge_old(self, repository, days):
+        """What nobody asked for, so not on the word of a clock that may be wrong."""
+        is_believed, jump_s = repository.db.write(repository.views.weigh_clock,
+                                                  self._agent.clock.now())
+        if jump_s is not None:
+            log.warning("%s: the clock is %.1f days ahead of the last look at it: nothing is "
+                        "purged before it has stood for a day",
+                        repository.db.label, jump_s / 86400)
+        if is_believed:
+            count = self._purge(repository, days, None)
+            if count:
+                log.info("%s: %d sessions older than %d days are purged",
+                         repository.db.label, count, days)
 
     def _purge(self, repository, days, keep):
         before = None if days is None else self._agent.clock.now() - days * 86400
@@ -13643,9 +13918,10 @@ class Agent:
         """Cleans stale sessions, queues outstanding ones, reads the schedules: in this order."""
         repository = place.repository
         self._clean(repository)
-        tickets = repository.db.read(repository.sessions.list_outstanding, self.name)
+        numbers = repository.db.read(repository.sessions.list_outstanding, self.name)
         self.schedules.keep_held(repository)
-        for ticket in tickets:
+        for ticket in repository.read_tickets(
+                [number for number in numbers if not self.queue.has(number)]):
             if not self.queue.has(ticket.session):
                 self.desk.queue_ticket(repository, ticket)
         self.schedules.load(place)
@@ -14291,22 +14567,27 @@ class Reply:
     other requests of its connection can be begun meanwhile."""
 
     def __init__(self, outcome, is_json=False, words=()):
+        if isinstance(outcome, AgentError):     # the frames behind it would hold this Reply
+            outcome = outcome.with_traceback(None)
         self._outcome, self._is_json, self._words = outcome, is_json, words
         self.is_under_way = isinstance(outcome, Acknowledgement)
 
     def chunks(self):
         """Yields lines of text without their ends, and FLUSH; the last begins with OK or ERR."""
+        if isinstance(self._outcome, Exception):
+            yield from self._tell(self._outcome)
+            return
         try:
             fields = yield from self._data()
             yield "OK " + self._render(fields or ()) if fields or self._is_json else "OK"
         except Exception as error:
-            hidden = list_hidden(self._words)
-            if not isinstance(error, AgentError):
-                error = internal(error, hidden)
-            yield from self._tell(error, hidden)
+            yield from self._tell(error)
 
-    def _tell(self, error, hidden):
-        """The lines of an AgentError, without the texts in `hidden`."""
+    def _tell(self, error):
+        """Yields the lines of an error, without what no error may repeat."""
+        hidden = list_hidden(self._words)
+        if not isinstance(error, AgentError):
+            error = internal(error, hidden)
         faults = [(mask_all(one_line(path), hidden), mask_all(one_line(reason), hidden))
                   for path, reason in error.faults]
         message = one_line(error.message)
@@ -14333,8 +14614,6 @@ class Reply:
         """Yields the data lines of the outcome, and FLUSH where the client waits; returns the
         fields of the OK line, or None. Raises what goes wrong."""
         outcome = self._outcome
-        if isinstance(outcome, Exception):
-            raise outcome
         if self.is_under_way:
             return ticket_fields(outcome.result())
         if callable(outcome):
@@ -14838,7 +15117,9 @@ Starts a session of another scenario, in the same work repository, and waits for
 <<task scenario>>
 
 Its end decides: `DONE` and `WARNING` are those of the task, all else is `ERROR`. A stop of this
-session stops that one. A scenario that would start itself, over whatever others, is an error.
+session stops that one. A session that goes on after a crash takes up the one that it had
+started, whatever has become of that, and starts no second; a RESTART does, too, unless that one
+has ended badly. A scenario that would start itself, over whatever others, is an error.
 
 ### sleep
 
@@ -15386,7 +15667,8 @@ With open sessions it is `CONFLICT`.
 
 With both options a session goes that neither keeps: it is older than `-DAYS`, and not among the
 newest. With `-DAYS` old records of due times go, too. The agent itself purges once an hour what
-is older than `--keep-days` (<<KEEP_DAYS>> days).
+is older than `--keep-days` (<<KEEP_DAYS>> days), once its clock can be believed (see
+`--manual operating`).
 
 ### METRICS
 
@@ -15685,12 +15967,19 @@ replace, or put files beside, is told at the start.
 
 They are plain SQLite files. Other programs may read them while the agent runs, and may have
 tables of their own in them. Do not replace a file under a running agent; should it happen, the
-agent opens the new one and says so in its log.
+agent opens the new one and says so in its log. Do not delete a `-wal` or `-shm` either: the
+agent sees that within a second and is `DEGRADED`, writes what was in it into the file itself,
+opens the file anew, and acknowledges nothing meanwhile.
 
 ### Keeping
 
 Ended sessions are kept for <<KEEP_DAYS>> days (`--keep-days`), with all that they printed.
 `PURGE` deletes earlier. `EXEC -LEVEL` keeps less of what ends well.
+
+The agent deletes nothing by itself on the word of a clock that is suddenly more than <<BELIEF_S>>
+ahead of when it last looked, or of the first time that it looks at a file: it waits until that
+clock has stood for a day. So a wrong clock, or a long time without the agent, costs no history.
+The log says so. `PURGE` believes the clock at once.
 """
 MANUAL_LIMITS = r"""
 ## limits: how much, how long
@@ -15886,6 +16175,8 @@ LIMITS = (
     Limit("STEP_S", STEP_S, "seconds", "by which the clock has to jump to be told of"),
     Limit("EXCLUDED_S", EXCLUDED_S, "seconds", "between two records of what a window excludes"),
     Limit("CLEAN_S", CLEAN_S, "seconds", "between two looks for stale sessions (`--clean-every`)"),
+    Limit("BELIEF_S", BELIEF_S, "seconds", "that a clock which has jumped further ahead has to "
+          "stand before the agent purges by it"),
     Limit("HEARTBEAT_S", HEARTBEAT_S, "seconds", "between two looks at what others have changed"),
     Limit("STRANGER_S", STRANGER_S, "seconds", "that a client who is not known may be silent"),
     Limit("LINGER_S", LINGER_S, "seconds", "that is read on, and thrown away, before a connection "

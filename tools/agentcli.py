@@ -146,7 +146,9 @@ YIELD_S = 0.2           # how long a session's begin gives way to requests that 
 YIELD_REQUESTS = 3      # as many at once make it give way
 FLOOD_S = 0.05          # and so long after they did
 ATTACH_S = 2.0          # between tries to attach a repository, and looks at one's health
+GLANCE_S = 0.5          # between glances at what SQLite keeps beside it
 CLEAN_S = 60.0          # between two cleanings
+BELIEF_S = 86400.0      # a clock that is further ahead than before is believed after so long
 
 # what an import makes of a definition
 NEW, ALTERED, SAME = "new", "changed", "same"

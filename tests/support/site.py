@@ -241,7 +241,8 @@ class Site:
     def outstanding(self, name=None):
         """The sessions that have not begun."""
         with self.repository.db.reading() as connection:
-            return [ticket.session for ticket in self.repository.sessions.list_outstanding(connection, "AGENT")
+            numbers = self.repository.sessions.list_outstanding(connection, "AGENT")
+            return [ticket.session for ticket in self.repository.sessions.list_tickets(connection, numbers)
                     if name in (None, ticket.schedule)]
 
     def of(self, name="S", is_brief=True):

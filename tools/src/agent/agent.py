@@ -91,9 +91,10 @@ class Agent:
         """Cleans stale sessions, queues outstanding ones, reads the schedules: in this order."""
         repository = place.repository
         self._clean(repository)
-        tickets = repository.db.read(repository.sessions.list_outstanding, self.name)
+        numbers = repository.db.read(repository.sessions.list_outstanding, self.name)
         self.schedules.keep_held(repository)
-        for ticket in tickets:
+        for ticket in repository.read_tickets(
+                [number for number in numbers if not self.queue.has(number)]):
             if not self.queue.has(ticket.session):
                 self.desk.queue_ticket(repository, ticket)
         self.schedules.load(place)

@@ -6,10 +6,11 @@ import collections
 import contextlib
 import threading
 
-from ..base.vocabulary import ATTACH_S, HEARTBEAT_S, RUNNING
+from ..base.vocabulary import GLANCE_S, HEARTBEAT_S, RUNNING
 from ..base.errors import AgentError, RepositoryError
 from ..base.program import log
 from ..processes.remains import clear_notes
+from ..store.database import do_nothing
 from ..processes.tree import Identity, Tree, start_time
 
 
@@ -97,7 +98,7 @@ class Keeper:
 
     def run(self):
         """The keeper's thread: until stop()."""
-        while not self._is_over.wait(ATTACH_S):
+        while not self._is_over.wait(GLANCE_S):
             try:
                 self.keep()
             except AgentError as error:
@@ -114,6 +115,8 @@ class Keeper:
     def keep(self):
         """Does what is due now."""
         agent, settings = self._agent, self._agent.settings
+        if agent.master.db.is_torn:
+            agent.master.db.submit(do_nothing)          # its writer mends that
         if self._is_due("heartbeat", HEARTBEAT_S):
             agent.master.heartbeat(agent.name, agent.clock.now())
             agent.schedules.read_calendars()
@@ -123,7 +126,7 @@ class Keeper:
             for repository in agent.places.list_open():
                 if not repository.db.trouble:
                     with contextlib.suppress(RepositoryError):      # the next hour's turn
-                        self._purge(repository, settings.keep_days, None)
+                        self._purge_old(repository, settings.keep_days)
 
     def _is_due(self, what, every_s):
         now = self._agent.clock.monotonic()
@@ -141,6 +144,20 @@ class Keeper:
         """Deletes ended sessions, their log and old occurrences -> how many sessions."""
         return sum(self._purge(repository, days, keep)
                    for repository in self._agent.places.readable())
+
+    def _purge_old(self, repository, days):
+        """What nobody asked for, so not on the word of a clock that may be wrong."""
+        is_believed, jump_s = repository.db.write(repository.views.weigh_clock,
+                                                  self._agent.clock.now())
+        if jump_s is not None:
+            log.warning("%s: the clock is %.1f days ahead of the last look at it: nothing is "
+                        "purged before it has stood for a day",
+                        repository.db.label, jump_s / 86400)
+        if is_believed:
+            count = self._purge(repository, days, None)
+            if count:
+                log.info("%s: %d sessions older than %d days are purged",
+                         repository.db.label, count, days)
 
     def _purge(self, repository, days, keep):
         before = None if days is None else self._agent.clock.now() - days * 86400

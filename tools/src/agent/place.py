@@ -10,7 +10,7 @@ import queue
 import threading
 from typing import Callable, NamedTuple, Optional
 
-from ..base.vocabulary import ATTACH_S
+from ..base.vocabulary import ATTACH_S, GLANCE_S
 from ..base.errors import AgentError, Busy, Conflict, RepositoryError, Stopping
 from ..base.program import log
 from ..store.files import tell_doors
@@ -157,11 +157,7 @@ class Place:
         self._carefully(self.attach)
         self._settled.set()
         while not self._is_ending and self.state != State.DETACHED:
-            try:
-                request = self._asked.get(timeout=ATTACH_S)
-            except queue.Empty:
-                request = self.look
-            self._carefully(request)
+            self._carefully(self._wait_asked())
         with self._asking:
             self._has_ended = True
         while not self._asked.empty():  # whoever asked too late has an answer
@@ -169,6 +165,17 @@ class Place:
         repository = self.repository
         if repository:                  # it came when the end had
             repository.db.close()
+
+    def _wait_asked(self):
+        """What is asked next, or look() when it is time for that or something is wrong beside it.
+        """
+        for _ in range(int(ATTACH_S / GLANCE_S)):
+            with contextlib.suppress(queue.Empty):
+                return self._asked.get(timeout=GLANCE_S)
+            repository = self.repository
+            if repository and repository.db.is_torn:
+                break
+        return self.look
 
     def _carefully(self, function):
         try:

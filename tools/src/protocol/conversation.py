@@ -107,22 +107,27 @@ class Reply:
     other requests of its connection can be begun meanwhile."""
 
     def __init__(self, outcome, is_json=False, words=()):
+        if isinstance(outcome, AgentError):     # the frames behind it would hold this Reply
+            outcome = outcome.with_traceback(None)
         self._outcome, self._is_json, self._words = outcome, is_json, words
         self.is_under_way = isinstance(outcome, Acknowledgement)
 
     def chunks(self):
         """Yields lines of text without their ends, and FLUSH; the last begins with OK or ERR."""
+        if isinstance(self._outcome, Exception):
+            yield from self._tell(self._outcome)
+            return
         try:
             fields = yield from self._data()
             yield "OK " + self._render(fields or ()) if fields or self._is_json else "OK"
         except Exception as error:
-            hidden = list_hidden(self._words)
-            if not isinstance(error, AgentError):
-                error = internal(error, hidden)
-            yield from self._tell(error, hidden)
+            yield from self._tell(error)
 
-    def _tell(self, error, hidden):
-        """The lines of an AgentError, without the texts in `hidden`."""
+    def _tell(self, error):
+        """Yields the lines of an error, without what no error may repeat."""
+        hidden = list_hidden(self._words)
+        if not isinstance(error, AgentError):
+            error = internal(error, hidden)
         faults = [(mask_all(one_line(path), hidden), mask_all(one_line(reason), hidden))
                   for path, reason in error.faults]
         message = one_line(error.message)
@@ -149,8 +154,6 @@ class Reply:
         """Yields the data lines of the outcome, and FLUSH where the client waits; returns the
         fields of the OK line, or None. Raises what goes wrong."""
         outcome = self._outcome
-        if isinstance(outcome, Exception):
-            raise outcome
         if self.is_under_way:
             return ticket_fields(outcome.result())
         if callable(outcome):

@@ -3,12 +3,13 @@ import json
 import re
 from typing import Any, NamedTuple
 
-from ..base.vocabulary import (CLEAN_S, DONE, ERROR, EXCLUDED_S, HEARTBEAT_S, KEEP_DAYS, KILL_S,
-                               LATE_S, LINGER_S, MAX_CAPTURE, MAX_CONNECTIONS, MAX_IMPORT_LINE,
-                               MAX_LINE, MAX_LIST, MAX_LOG_LINE, MAX_MISSED, MAX_NAME, MAX_OUTPUT,
-                               MAX_QUEUE, MAX_REPOSITORIES, MIN_SECRET, MISSED_S, QUEUED, RUNNING,
-                               SESSIONS_PER_CORE, STEP_S, STOPPED, STOP_S, STRANGER_S, TERM_S,
-                               TRANSITIONS, WAITING, WARNING, WRITE_S, YIELD_S)
+from ..base.vocabulary import (BELIEF_S, CLEAN_S, DONE, ERROR, EXCLUDED_S, HEARTBEAT_S, KEEP_DAYS,
+                               KILL_S, LATE_S, LINGER_S, MAX_CAPTURE, MAX_CONNECTIONS,
+                               MAX_IMPORT_LINE, MAX_LINE, MAX_LIST, MAX_LOG_LINE, MAX_MISSED,
+                               MAX_NAME, MAX_OUTPUT, MAX_QUEUE, MAX_REPOSITORIES, MIN_SECRET,
+                               MISSED_S, QUEUED, RUNNING, SESSIONS_PER_CORE, STEP_S, STOPPED,
+                               STOP_S, STRANGER_S, TERM_S, TRANSITIONS, WAITING, WARNING, WRITE_S,
+                               YIELD_S)
 from ..base.errors import (AuthError, BadRequest, Busy, Conflict, Denied, Exists, Internal,
                            NotFound, RepositoryError, Stopping, TooLong, UnknownVerb, WaitTimeout)
 from ..base.forms import AS_FIELDS, AS_RECORD, AS_ROWS, VERB_FORMS, list_parts
@@ -86,6 +87,8 @@ LIMITS = (
     Limit("STEP_S", STEP_S, "seconds", "by which the clock has to jump to be told of"),
     Limit("EXCLUDED_S", EXCLUDED_S, "seconds", "between two records of what a window excludes"),
     Limit("CLEAN_S", CLEAN_S, "seconds", "between two looks for stale sessions (`--clean-every`)"),
+    Limit("BELIEF_S", BELIEF_S, "seconds", "that a clock which has jumped further ahead has to "
+          "stand before the agent purges by it"),
     Limit("HEARTBEAT_S", HEARTBEAT_S, "seconds", "between two looks at what others have changed"),
     Limit("STRANGER_S", STRANGER_S, "seconds", "that a client who is not known may be silent"),
     Limit("LINGER_S", LINGER_S, "seconds", "that is read on, and thrown away, before a connection "

@@ -148,10 +148,14 @@ class Session:
         except (Left, RepositoryError):
             raise
         except Interrupted as error:
-            interrupt = error
+            return self._end_interrupted(error)
         except Exception as error:          # a fault of the agent's own
             log.error("session %d\n%s", self.number, self.mask(tell_traceback(error)))
-            interrupt = Interrupted("session", ERROR, "fault of the agent: %s" % one_line(error))
+            return self._end_interrupted(Interrupted(
+                "session", ERROR, "fault of the agent: %s" % one_line(error)))
+
+    def _end_interrupted(self, interrupt):
+        """No process stays behind -> Outcome."""
         self._control.sweep_last(interrupt)
         return Outcome(interrupt.status, interrupt.message)
 
@@ -310,7 +314,10 @@ class Course:
         if interrupt is not None and interrupt.scope != "task":
             self._note_restart(place)
             if interrupt.scope == "session":
-                raise interrupt
+                try:
+                    raise interrupt
+                finally:                # or it would hold itself, by way of this frame
+                    interrupt = None
             return Outcome(ERROR, interrupt.message, place)
         message = result.message
         if result.status == ERROR:

@@ -255,12 +255,17 @@ class Execution:
         return server
 
     def start_child(self, name, version, context, variables):
-        """Starts a session of another scenario of the repository -> its number."""
+        """Starts a session of another scenario of the repository, or takes up the one that this
+        task had when a crash interrupted it -> its number."""
         journal = self._journal
+        db, progress = journal.repository.db, journal.repository.progress
+        child = db.submit(progress.take_child, journal.session, self._run).result()
+        if child is not None:
+            return child
         return self._around.children.start(
             SessionRequest(name, "", version, context or self.values["CONTEXT"], variables,
                            name="child of %d" % journal.session, parent=journal.session,
-                           hidden=journal.secrets), journal.repository)
+                           parent_run=self._run, hidden=journal.secrets), journal.repository)
 
     def wait_child(self, session):
         """Waits for the end of a child, which does without this session's slot meanwhile ->

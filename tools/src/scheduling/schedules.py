@@ -10,15 +10,25 @@ from .entry import AWAY, DOWN, Entry, Missed, ON_HOLD
 from .scheduler import Scheduler
 from .preview import list_ahead
 
+MANY_SCHEDULES = 1000   # whose objects are worth setting aside
+
 
 @contextlib.contextmanager
-def uncollected():
-    """Makes many objects that stay: they are not searched for garbage meanwhile, nor later."""
+def uncollected(count):
+    """Makes the objects of so many schedules, which stay: if they are many, they are not searched
+    for garbage meanwhile, nor later. What was set aside so before is searched once more: it may
+    have become garbage."""
+    if count < MANY_SCHEDULES:
+        yield
+        return
+    if hasattr(gc, "freeze"):           # Python 3.7
+        gc.unfreeze()
+    gc.collect()
     gc.disable()
     try:
         yield
     finally:
-        if hasattr(gc, "freeze"):       # Python 3.7
+        if hasattr(gc, "freeze"):
             gc.freeze()
         gc.enable()
 
@@ -93,7 +103,7 @@ class Schedules:
                 repository.db.write(repository.schedules.put_conditions, schedule)
             with contextlib.suppress(RepositoryError):      # another agent may have added some
                 self.read_calendars()
-        with uncollected():
+        with uncollected(len(changed)):
             for row in repository.read_schedules(changed):
                 self._put(self._make_entry(repository, row, now, why), not place.has_started)
         for entry in gone.values():

@@ -10,6 +10,8 @@ from .admission import weigh_limit
 from .pending import atomic
 from .records import Ticket
 
+KEPT_VERSIONS = 100     # rows of scenario versions that are not asked for again
+
 
 class Arrivals:
     """Sessions that are asked for, by EXEC, a schedule, a task or RESTART."""
@@ -18,7 +20,7 @@ class Arrivals:
         self._database, self._scenarios = database, scenarios
         self._sessions, self._endings = sessions, endings
         self._defaults = None, ""       # (Scenario, JSON of its variables) used last
-        self._versions = {}     # (name, version) -> (row, Scenario), as of _versions_at
+        self._versions = {}     # (name, version) -> row, as of _versions_at
         self._versions_at = None
         self._is_closed = False         # the repository is about to be detached
 
@@ -96,6 +98,9 @@ class Arrivals:
              request.secret_file if secrets else None)).lastrowid
         if request.keywords:
             self._sessions.put_keywords(connection, session, request.keywords)
+        if request.parent_run is not None:
+            connection.execute("update session_task set child=? where session=? and run=?",
+                               (session, request.parent, request.parent_run))
         ticket = Ticket(session, status, request.agent, request.priority, request.start_at,
                         request.schedule, scenario=scenario.name,
                         is_parallel=request.is_parallel, excess=excess, has_secrets=bool(secrets),
@@ -141,14 +146,15 @@ class Arrivals:
         """(row, Scenario) of what is asked for, its variables checked: for the flood, the file is
         asked again only when something has changed."""
         at = self._database.version, self._database.failures, self._scenarios.changes
-        if at != self._versions_at:
+        if at != self._versions_at or len(self._versions) > KEPT_VERSIONS:
             self._versions, self._versions_at = {}, at
         key = request.scenario, request.version
-        version = self._versions.get(key)
-        if version is None:
-            version = self._versions[key] = self._scenarios.get_scenario(connection, *key)
-        version[1].check_variables(request.variables)
-        return version
+        row = self._versions.get(key)
+        if row is None:
+            row = self._versions[key] = self._scenarios.get(connection, *key)
+        scenario = self._scenarios.parse(row["definition"], row["body"])
+        scenario.check_variables(request.variables)
+        return row, scenario
 
     def reopen(self, connection, session, variables, secret_file, from_step, now, is_held):
         """RESTART -> Ticket; NotFound, Conflict, BadRequest. Secrets among the variables lie in
@@ -169,9 +175,19 @@ class Arrivals:
             columns.update(restart_step=scenario.step_index(from_step), restart_task=0)
         if secrets:
             columns["secret_file"] = secret_file
+        self._forget_children(connection, session, from_step is not None)
         self._sessions.change(connection, session, QUEUED, **columns)
         if is_held:
             self._sessions.change(connection, session, WAITING)
         ticket = self._sessions.make_ticket(connection, self._sessions.get(connection, session))
         return ticket._replace(has_secrets=True, spent_file=row["secret_file"] or "") \
             if secrets else ticket
+
+    @staticmethod
+    def _forget_children(connection, session, is_all):
+        """A RESTART takes up a child that a crash parted from its task, unless that has ended badly
+        or it goes on elsewhere (`is_all`): then the task starts another."""
+        connection.execute(
+            "update session_task set child=null where session=? and child is not null"
+            " and (? or exists (select 1 from session bad where bad.id=child and bad.status in"
+            " ('ERROR', 'STOPPED')))", (session, is_all))

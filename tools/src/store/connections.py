@@ -7,11 +7,13 @@ import threading
 
 from ..base.errors import RepositoryError, RepositoryGone
 from ..base.files import find_fault_beside
+from .beside import Beside, put_in
 from .files import connect_file
 
 READERS = 8             # idle reading connections kept a file
 READ_S = 5.0            # how long a closing waits for who reads
 WAL_BYTES = 4 * 1024 * 1024     # what a -wal keeps when it begins anew: a long reader lets it grow
+TORN = "another program has deleted the -wal or -shm beside it"
 
 
 class Connections:
@@ -22,13 +24,14 @@ class Connections:
     `is_replaceable`: then the new one is used.
     """
 
-    def __init__(self, path, label, is_replaceable):
+    def __init__(self, path, label, is_replaceable, clock):
         self.path, self.label = path, label
         self.uuid = None                # of the repository, once it was opened
         self.is_gone, self.gone_reason = False, ""
         self.count = 0                  # writing connections that there have been
         self._is_replaceable = is_replaceable
         self._inode = None
+        self._beside = Beside(path, clock)
         self._readers = collections.deque()         # that nobody reads with now
         self._reading, self._is_closing = 0, False
         self._read = threading.Condition()          # for these two
@@ -53,6 +56,7 @@ class Connections:
     def get_writer(self):
         """The writing connection, opened when there is none and the file is the one known."""
         self._check_file()
+        self._check_beside()
         if self._writer is None:
             self._writer = self._connect_with("synchronous=full", "fullfsync=on",
                                               "journal_size_limit=%d" % WAL_BYTES)
@@ -61,12 +65,44 @@ class Connections:
                 if read_uuid(self._writer) != self.uuid:
                     self._lose("the file was replaced by another repository")
                 self._writer.execute("pragma journal_mode=wal")
+                self._beside.note()
         return self._writer
 
     def note_uuid(self):
         """The file is open for the first time: from now on only the repository of this UUID is
         taken for it."""
         self.uuid = read_uuid(self._writer)
+        self._beside.note()
+
+    @property
+    def is_torn(self):
+        """Whether what SQLite keeps beside the file is not what its connections use."""
+        return self._beside.is_torn
+
+    def secure(self):
+        """Whether what was committed is where the next start finds it: should the -wal have been
+        deleted meanwhile, it is put into the file itself."""
+        if not self.is_torn:
+            return True
+        try:
+            if self._writer.in_transaction:
+                self._writer.execute("rollback")
+            return put_in(self._writer)[0]
+        except sqlite3.Error:
+            return False
+
+    def _check_beside(self):
+        """When the -wal or -shm was deleted: closes all that use it, once the file has all that
+        was in it, and lets nobody in before that is over. RepositoryError until then."""
+        if self.is_torn:
+            if not put_in(self._writer)[1]:
+                raise RepositoryError(TORN)
+            self._beside.part()
+            self.drop_writer()
+        if self._beside.is_parted:
+            self.drop_readers()         # those that read now are closed when that is over
+            if self._reading or not self._beside.may_open():
+                raise RepositoryError(TORN)
 
     def _find_inode(self):
         try:
@@ -97,6 +133,8 @@ class Connections:
         with self._read:
             if self._is_closing:
                 raise RepositoryGone("%s: is closed" % self.label)
+            if self._beside.is_parted:
+                raise RepositoryError("%s cannot be read: %s" % (self.label, TORN))
             self._reading += 1
         connection = None
         try:
@@ -107,6 +145,8 @@ class Connections:
             try:
                 connection = self._readers.pop()
             except IndexError:
+                if self.is_torn:        # a new one would not see what is in the -wal
+                    raise RepositoryError("%s cannot be read: %s" % (self.label, TORN)) from None
                 connection = self._connect_with("busy_timeout=2000", "query_only=on",
                                                 "wal_autocheckpoint=0")
             yield connection
@@ -118,7 +158,8 @@ class Connections:
                                   % (self.label, tell_reason(error))) from None
         finally:
             if connection:
-                if len(self._readers) < READERS and not self.is_gone and not self._is_closing:
+                if len(self._readers) < READERS and not (
+                        self.is_gone or self._is_closing or self._beside.is_parted):
                     self._readers.append(connection)
                 else:
                     connection.close()
@@ -129,6 +170,7 @@ class Connections:
     def drop_writer(self):
         """Closes the writing connection, if there is one."""
         connection, self._writer = self._writer, None
+        self._beside.forget()           # the last connection takes them along
         if connection:
             with contextlib.suppress(sqlite3.Error):
                 connection.close()

@@ -23,7 +23,7 @@ class Database:
     def __init__(self, path, kind, label, migrations, clock, is_replaceable=False, inbox=None):
         self.path, self.kind, self.label = path, kind, label
         self._migrations, self._clock, self._inbox = migrations, clock, inbox
-        self._connections = Connections(path, label, is_replaceable)
+        self._connections = Connections(path, label, is_replaceable, clock)
         self._writer = Writer(self._connections, clock)
 
     @property
@@ -41,6 +41,12 @@ class Database:
         """Whether the path leads to another file by now: what belonged to this one can never be
         written."""
         return self._connections.is_gone
+
+    @property
+    def is_torn(self):
+        """Whether another program has deleted the -wal or -shm that it uses: the next write, or
+        look, sees to that."""
+        return self._connections.is_torn
 
     @property
     def uuid(self):

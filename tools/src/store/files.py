@@ -56,14 +56,14 @@ def _copy_beside(connection, path, version):
     target = next(name for name in names if not os.path.lexists(name))
     remove_own(target + ".part", own_users(path))       # of an older agent that a crash cut short
     with whole_database(target, "part") as part, \
-            contextlib.closing(connect_file(part)) as copy:
+            contextlib.closing(connect_file(part)) as duplicate:
         if hasattr(connection, "backup"):
-            connection.backup(copy)
+            connection.backup(duplicate)
         else:                           # Python 3.6
             connection.execute("begin")
-            copy.executescript("\n".join(connection.iterdump()))
+            duplicate.executescript("\n".join(connection.iterdump()))
             connection.execute("rollback")
-            copy.execute("pragma user_version=%d" % version)
+            duplicate.execute("pragma user_version=%d" % version)
 
 
 def connect_file(path, timeout_s=30):

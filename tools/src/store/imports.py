@@ -84,9 +84,9 @@ class Imports:
                          if secret in schedule.variables or not source]
 
 
-class Rehearsed(Exception):
+class Rehearsed(AgentError):
     """An import was tried, and taken back; `result` is what it would give."""
 
     def __init__(self, result):
-        super().__init__()
+        super().__init__("the import was taken back")
         self.result = result

@@ -1,5 +1,9 @@
 """A write that is under way, for the one who waits for its commit."""
+import copy
 import threading
+import traceback
+
+from ..base.errors import AgentError
 
 
 def atomic(method):
@@ -34,7 +38,7 @@ class Pending:
 
     def finish(self, value=None, error=None):
         """Done, well or badly: called once, by the writer."""
-        self.value, self.error, self.is_done = value, error, True
+        self.value, self.error, self.is_done = value, error and detach(error), True
         self._lock.release()
         if self._on_done:
             self._inbox.put(self._on_done, self)
@@ -44,5 +48,32 @@ class Pending:
         with self._lock:
             pass
         if self.error is not None:
-            raise self.error
+            raise _renew(self.error)
         return self.value
+
+
+class Elsewhere(Exception):
+    """The traceback of an error that was raised in another thread, as text: its cause."""
+
+
+def detach(error):
+    """The error without the frames that it came through: they would hold the Pending, and so the
+    error itself, until a full search for garbage. Those of a fault stay as text."""
+    if not isinstance(error, AgentError) and error.__traceback__ is not None:
+        error.__cause__ = Elsewhere("\n" + "".join(traceback.format_exception(
+            type(error), error, error.__traceback__)))
+    error.__context__ = None
+    return error.with_traceback(None)
+
+
+def _renew(error):
+    """The same error for one who raises it: the frames that it comes through then are not those of
+    what the Pending has."""
+    try:
+        new = copy.copy(error)
+    except Exception:                   # of a module that knows no copies of its errors
+        return error
+    if type(new) is not type(error):
+        return error
+    new.__cause__ = error.__cause__
+    return new

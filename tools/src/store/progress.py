@@ -39,8 +39,24 @@ class Progress:
     def end_task(connection, session, run, status, rc, rows, message, now):
         """The attempt `run` of a task ends; `rc` and `rows` are None where it has none."""
         connection.execute(
-            "update session_task set status=?, rc=?, row_count=?, message=?, ended=?"
+            "update session_task set status=?, rc=?, row_count=?, message=?, ended=?, child=null"
             " where session=? and run=?", (status, rc, rows, message, to_text(now), session, run))
+
+    @staticmethod
+    def take_child(connection, session, run):
+        """The session that a task has started before a crash cut its run short -> its number: it is
+        this run's now. None: it has started none, or that is purged."""
+        row = connection.execute(
+            "select old.run, old.child from session_task new join session_task old on"
+            " old.session=new.session and old.step=new.step and old.task=new.task"
+            " and old.run<new.run join session on session.id=old.child"
+            " where new.session=? and new.run=? order by old.run desc limit 1",
+            (session, run)).fetchone()
+        if row is None:
+            return None
+        connection.executemany("update session_task set child=? where session=? and run=?",
+                               [(None, session, row["run"]), (row["child"], session, run)])
+        return row["child"]
 
     @staticmethod
     def set_restart(connection, session, step, task):

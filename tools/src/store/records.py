@@ -68,6 +68,7 @@ class SessionRequest(NamedTuple):
     is_parallel: bool = False           # beside others of its schedule
     replaces: Tuple[int, ...] = ()      # sessions that end for it
     parent: Optional[int] = None        # the session whose task asks for it
+    parent_run: Optional[int] = None    # the run of that task
     secret_file: Optional[str] = None   # where the secrets among the variables lie: of SecretFiles
 
 

@@ -11,6 +11,7 @@ from ..definitions.reader import parse_scenario
 
 # JSON text as bytes: where they are no UTF-8, that is the trouble of this one definition
 BODY = "cast(d.body as blob) as body"
+KEPT_BODIES = 512 * 1024        # bytes of definitions that are kept parsed, twice that at most
 
 
 class Scenarios:
@@ -20,7 +21,9 @@ class Scenarios:
         # of scenarios by this agent: what was read before may be out of date
         self.changes = 0
         self._name = name
-        self._parsed = {}       # definition id -> (body, Scenario)
+        # definition id -> (body, Scenario), of those used last, and of those before them
+        self._parsed, self._parsed_before = {}, {}
+        self._size = 0          # bytes of the bodies in _parsed
 
     def find(self, connection, name, version):
         """The row of a scenario version (-1: the latest), or None."""
@@ -57,12 +60,19 @@ class Scenarios:
         After a rollback or a purge an id may get another text.
         """
         parsed = self._parsed.get(definition)
+        if parsed is not None and parsed[0] == body:
+            return parsed[1]
+        parsed = self._parsed_before.get(definition)
         if parsed is None or parsed[0] != body:
             try:
-                parsed = self._parsed[definition] = body, parse_scenario(load_body(body))
+                parsed = body, parse_scenario(load_body(body))
             except ValueError as error:
                 raise Unreadable("the stored definition %d cannot be read: %s"
                                  % (definition, error)) from None
+        if self._size > KEPT_BODIES:    # any thread may come here: nothing is changed in two steps
+            self._parsed, self._parsed_before, self._size = {}, self._parsed, 0
+        self._parsed[definition] = parsed
+        self._size += len(body)
         return parsed[1]
 
     def parse_stored(self, connection, definition):

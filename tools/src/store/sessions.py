@@ -1,4 +1,5 @@
 """Sessions of a work repository, one by one: their rows, their states, their tickets."""
+import functools
 
 from ..base.vocabulary import ENDED, OUTSTANDING, QUEUED, RUNNING, TRANSITIONS, WAITING
 from ..base.errors import Conflict, NotFound, RepositoryError, Unreadable
@@ -96,11 +97,18 @@ class Sessions:
         return (set(names) - open_files,
                 [path for path, row in rows if row is None or row["status"] in ENDED])
 
-    def list_outstanding(self, connection, agent):
-        """Tickets of what an agent has acknowledged and not begun, in order of arrival."""
-        return [self.make_ticket(connection, row) for row in connection.execute(
-            "select * from session where agent=? and status in ('WAITING', 'QUEUED')"
-            + BY_ARRIVAL, (agent,)).fetchall()]
+    @staticmethod
+    def list_outstanding(connection, agent):
+        """The numbers of what an agent has acknowledged and not begun, in order of arrival."""
+        return [row[0] for row in connection.execute(
+            "select id from session where agent=? and status in ('WAITING', 'QUEUED')"
+            + BY_ARRIVAL, (agent,))]
+
+    def list_tickets(self, connection, numbers):
+        """Tickets of those of these sessions that are still outstanding, in this order."""
+        rows = map(functools.partial(self.find, connection), numbers)
+        return [self.make_ticket(connection, row) for row in rows
+                if row is not None and row["status"] in OUTSTANDING]
 
     @staticmethod
     def list_running(connection, agent):

@@ -2,7 +2,7 @@
 import contextlib
 
 from ..base.errors import Unreadable
-from ..base.vocabulary import OPEN, RUNNING, STATES
+from ..base.vocabulary import BELIEF_S, OPEN, RUNNING, STATES
 from ..base.times import find_time, from_text, to_text
 from .records import OpenSession
 from .sessions import BY_ARRIVAL
@@ -149,6 +149,22 @@ class Views:
             " and s.run = t.step_run where l.session=? and (l.task_run, l.position) > (?, ?)"
             " order by l.task_run, l.position limit ?",
             (session,) + after + (limit,)).fetchall()
+
+    @staticmethod
+    def weigh_clock(connection, now):
+        """Whether a purge that nobody asked for may believe the clock -> (that, by how many seconds
+        it is seen for the first time to be ahead, or None). One that is more than a day ahead of
+        the last look, or was never looked at, has to stand for a day."""
+        looked, begin = map(find_time, connection.execute(
+            "select purge_looked, purge_from from repository").fetchone())
+        jump = None
+        if looked is None or now > looked + BELIEF_S:
+            jump, begin = None if looked is None else now - looked, now + BELIEF_S
+        elif begin is not None and not begin - 2 * BELIEF_S <= now < begin:
+            begin = None                # it has stood, or was set back
+        connection.execute("update repository set purge_looked=?, purge_from=?",
+                           (to_text(now), begin and to_text(begin)))
+        return begin is None, jump
 
     def purge(self, connection, before, keep, limit=200):
         """Deletes at most `limit` sessions that ended before then or beyond the newest `keep`.

@@ -157,6 +157,12 @@ with recursive part(session, keyword, rest) as (
     union all select session, substr(rest, 1, instr(rest, ',') - 1),
         substr(rest, instr(rest, ',') + 1) from part where rest <> '')
     insert or ignore into session_keyword select keyword, session from part where keyword <> '';
+""", """
+-- the session that this task has started, until its own end is noted
+alter table session_task add column child integer;
+-- when a purge looked at the clock last, and from when on it believes that
+alter table repository add column purge_looked text;
+alter table repository add column purge_from text;
 """)
 
 HELLO = {"scenarios": [{
@@ -233,6 +239,11 @@ class WorkRepository:
             if len(rows) < PAGE:
                 return
             after = rows[-1]["name"]
+
+    def read_tickets(self, numbers):
+        """Yields the Tickets of those of these sessions that are outstanding, in this order."""
+        for start in range(0, len(numbers), PAGE):
+            yield from self.db.read(self.sessions.list_tickets, numbers[start:start + PAGE])
 
     def read_schedules(self, names):
         """Yields the rows of these schedules."""

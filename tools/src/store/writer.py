@@ -13,7 +13,7 @@ from ..base.vocabulary import MAX_BATCH
 from ..base.errors import RepositoryError, RepositoryGone
 from ..base.program import log
 from ..base.times import to_text
-from .connections import is_locked, tell_reason
+from .connections import TORN, is_locked, tell_reason
 
 LAZY_S = 0.05           # how long a record that nobody waits for may wait for company
 GATHER_S = 0.001        # how long a commit waits for those that asked together last time
@@ -139,7 +139,18 @@ class Writer:
             if not self._read_back(error):
                 raise
             self._tell_doubt(error)
+        self._secure()
         return outcomes
+
+    def _secure(self):
+        """Waits until what was committed outlives the agent. RepositoryError when it is closing."""
+        while not self._connections.secure():
+            error = RepositoryError(TORN)
+            self._note(error)
+            if self._is_overdue():
+                raise error
+            self._expire_queue(error)
+            time.sleep(RETRY_S * 10)
 
     @staticmethod
     def _savepoint(connection, pending):
@@ -175,7 +186,8 @@ class Writer:
     def _read_back(self, error):
         """After a commit that failed: whether it is on disk after all, as often as it takes."""
         while True:
-            self._connections.drop_writer()
+            if self._connections.secure():
+                self._connections.drop_writer()
             try:
                 row = self._connections.get_writer().execute(
                     "select mark from commit_mark where writer=?", (self._writer_id,)).fetchone()
@@ -213,7 +225,7 @@ class Writer:
         """Notes the trouble and fails what is overdue; the rest, and what came, is tried again."""
         self._note(error)
         self.failures += 1
-        if not is_locked(error):
+        if not is_locked(error) and self._connections.secure():
             self._connections.drop_writer()
         rest = self._fail_overdue(batch, error)
         if rest:

@@ -1,0 +1,616 @@
+#!/usr/bin/env python3
+"""Kills agent.py again and again under load, and counts what of its promises did not hold.
+
+    python tools/torture.py [--rounds N] [--seconds S] [--seed N] [--folder PATH]
+    python tools/torture.py --load SECONDS [--folder PATH]
+
+A round: the agent is started, works under load for S seconds on average (0.7), and is killed with -9; in one of five
+it is killed while it starts, too. The load: sessions of every `on_stale`, children, a limit, schedules `every 1s`,
+processes that leave their group and ignore SIGTERM, EXEC with keys and for later, STOP, RESTART, and another program
+that locks the files and commits to them. After the last round all that is open has to end, and this is counted:
+
+    acknowledged        requests whose OK was read: EXEC, RESTART, STOP, and commits of the other program
+    lost                what of these is not on disk; due times of schedules that nobody decided
+    doubled             tasks that began more often than is recorded, or beside themselves; a second session for a key,
+                        a due time, or a parent's task
+    left alive          processes of sessions that have ended
+    open for ever       sessions that do not end
+    faults              tracebacks, damaged files, starts and stops that failed
+
+Exit status: 0 all but the first are 0, 1 otherwise: then the folder is kept, and each is told.
+
+With --load nothing is killed: after as many seconds the agent's memory, descriptors, threads and -wal are shown as
+they went.
+"""
+import argparse
+import calendar
+import collections
+import contextlib
+import glob
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+LIMIT_S = 60            # for what takes a second on a quiet machine
+CLIENTS = 3
+SLOTS = 24
+ENOUGH = 60             # sessions that run or wait: no more is asked for
+SCHEDULES = {"EACH": "ONCE", "BESIDE": "AGAIN", "ALL": "LIMITED"}
+COUNTS = "rounds", "acknowledged", "lost", "doubled", "left alive", "open for ever", "faults"
+# what EXEC is asked for, as often as it stands here; a TREE that a kill leaves costs the next start two seconds
+SCENARIOS = 4 * ("ONCE", "AGAIN", "KEPT", "LIMITED", "BAD", "CALLS_AGAIN", "CALLS_KEPT", "CALLS_LIMITED") + ("TREE",)
+
+# `python agent.py ...`, but from the byte-code in __pycache__: to compile it is most of what a start costs
+BOOT = ("import importlib.machinery as m, sys; del sys.argv[0]; __file__ = sys.argv[0]; CODE_FD = None; "
+        "sys.path[0] = __file__.rpartition('/')[0]; "
+        "exec(m.SourceFileLoader('__main__', __file__).get_code('__main__'))")
+
+# A task notes that it begins, and whether what it is alone for (its own run before, or its limit) still lives.
+TASK = """if read p < at.%(alone)s && grep -qz "^AGENT_MARKER=" /proc/$p/environ; then
+echo "beside $SESSION %(place)s" >> marks; fi 2>/dev/null
+echo $$ > at.%(alone)s; echo "begin $SESSION %(place)s" >> marks; %(work)s"""
+WORK = "echo from $SESSION; sleep $VAR_s"
+OWN = "$SESSION.%s"
+TREE = """(setsid sh -c 'trap "" TERM; sleep 301; sleep 302' > /dev/null 2>&1 &); trap '' TERM; sleep 303; sleep 304"""
+
+
+# ---- the load --------------------------------------------------------------------------------------------------------
+
+def make_steps(*steps):
+    """Steps of a scenario; a step is a list of tasks: shell commands, or names of scenarios in a tuple."""
+    rows = []
+    for number, tasks in enumerate(steps):
+        rows.append({"name": "s%d" % number, "tasks": []})
+        for index, task in enumerate(tasks):
+            place = "%d.%d" % (number, index)
+            if isinstance(task, tuple):
+                rows[-1]["tasks"].append({"type": "scenario", "name": task[0], "variables": {"s": "${s}"}})
+            else:
+                alone = "limit" if task.startswith("echo limited") else OWN % place
+                rows[-1]["tasks"].append({"type": "os", "command": TASK % {
+                    "alone": alone, "place": place, "work": task}})
+    return rows
+
+
+def make_document():
+    """The scenarios and schedules of the load."""
+    def scenario(name, steps, **fields):
+        return dict({"name": name, "version": "1", "variables": {"s": "0.1", "rc": "1"}, "steps": steps}, **fields)
+    once, limited = make_steps([WORK]), make_steps(["echo limited; sleep 0.05"])
+    one_at_once = {"limit": 1, "on_limit": "wait"}
+    scenarios = [
+        scenario("ONCE", once),
+        scenario("AGAIN", make_steps([WORK, WORK], [WORK]), on_stale="restart"),
+        scenario("KEPT", make_steps([WORK, WORK]), on_stale="adopt"),
+        scenario("LIMITED", limited, on_stale="restart", concurrency=one_at_once),
+        scenario("BAD", make_steps(["exit $VAR_rc"])),
+        scenario("TREE", make_steps([TREE]), timeout=2)]
+    scenarios += [scenario("CALLS_" + name, make_steps([WORK, (name,)], [WORK]), on_stale="restart")
+                  for name in ("AGAIN", "KEPT", "LIMITED")]
+    schedules = [dict({"name": name, "scenario": scenario, "version": "-1", "context": "GLOBAL", "rule": "every 1s",
+                       "timezone": "UTC"}, **options)
+                 for (name, scenario), options in zip(sorted(SCHEDULES.items()), (
+                     {"misfire": "all", "overlap": "skip"}, {"overlap": "parallel"}, {}))]
+    return {"scenarios": scenarios, "schedules": schedules}
+
+
+class Agent:
+    """agent.py as a process with its repositories in a folder; its log is agent.log there."""
+
+    def __init__(self, folder, program, python):
+        self.folder, self.process, self.port = folder, None, None
+        program = shutil.copy(program, folder)      # that which is there now, whatever comes of it meanwhile
+        self.work = os.path.join(folder, "workrep.db")
+        self._command = [python, "-c", BOOT, program, "--port", "0", "--master", os.path.join(folder, "master.db"),
+                         "--create", "--max-sessions", str(SLOTS)]
+
+    def begin(self):
+        """Starts it and waits for nothing."""
+        self.port = None
+        with open(os.path.join(self.folder, "agent.log"), "ab") as log:
+            self._begun = log.tell()
+            self.process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                            cwd=self.folder)
+
+    def start(self):
+        """Starts it and waits until it is ready."""
+        self.begin()
+
+        def find_port():
+            with open(os.path.join(self.folder, "agent.log"), "rb") as log:
+                log.seek(self._begun)
+                return re.search(br"ready on \S+:(\d+)", log.read()) or self.process.poll() is not None
+        match = wait_for(find_port)
+        if not match or match is True:
+            raise Fault("the agent does not start")
+        self.port = int(match.group(1))
+
+    def kill(self):
+        """kill -9."""
+        self.port = None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self):
+        """In good order -> exit code, or None when it does not end."""
+        self.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: self.process.poll() is not None)
+        return self.process.poll()
+
+    def converse(self):
+        """A connection: ask(line) -> its lines; OSError when the agent is gone."""
+        if self.port is None:
+            raise OSError("there is no agent")
+        return Connection(self.port)
+
+    def query(self, sql, *values):
+        """Rows of the work repository, as another program reads them."""
+        with contextlib.closing(sqlite3.connect(self.work, timeout=LIMIT_S)) as connection:
+            return connection.execute(sql, values).fetchall()
+
+
+class Fault(Exception):
+    """What ends the driving at once."""
+
+
+class Connection:
+    """One connection to an agent."""
+
+    def __init__(self, port):
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S)
+        self._file = self._socket.makefile("rb")
+
+    def ask(self, line):
+        """The lines of the reply."""
+        self._socket.sendall(line.encode() + b"\n")
+        lines = []
+        while not lines or not re.match(r"(OK|ERR)\b", lines[-1]):
+            line = self._file.readline()
+            if not line.endswith(b"\n"):
+                raise OSError("the agent is gone")
+            lines.append(line.decode().rstrip("\n"))
+        return lines
+
+    def close(self):
+        """Closes it."""
+        self._file.close()
+        self._socket.close()
+
+
+def wait_for(condition, limit_s=LIMIT_S):
+    """Polls until condition() is true -> its value; the last one when the time is up."""
+    until = time.monotonic() + limit_s
+    while True:
+        value = condition()
+        if value or time.monotonic() > until:
+            return value
+        time.sleep(0.02)
+
+
+class Ledger:
+    """What the driver knows: what was acknowledged, and what must come of it. Of any thread."""
+
+    def __init__(self):
+        self.acknowledged = 0
+        self.sessions = set()           # acknowledged
+        self.keys = collections.defaultdict(set)    # key -> sessions that were given for it
+        self.stopped = set()            # of which STOP said so, not restarted since
+        self.restarted = {}             # session -> when its newest acknowledged RESTART was asked for
+        self.touched = set()            # RESTART was asked for, acknowledged or not
+        self.notes = set()              # numbers of commits of the other program
+
+
+class Client(threading.Thread):
+    """Asks for sessions, stops and restarts those of its own; goes on at the next start of the agent."""
+
+    def __init__(self, agent, number, ledger, moments, pause_s):
+        super().__init__(daemon=True)
+        self.is_over = False
+        self._agent, self._number, self._ledger, self._moments = agent, number, ledger, moments
+        self._pause_s, self._sessions = pause_s, []
+        self._connection, self._count, self._key = None, 0, None
+
+    def run(self):
+        """Until is_over."""
+        while not self.is_over:
+            try:
+                self._connection = self._connection or self._agent.converse()
+                self._act()
+            except OSError:
+                if self._connection:
+                    self._connection.close()
+                self._connection = None
+                time.sleep(0.02)
+            time.sleep(self._moments.random() * 2 * self._pause_s)
+        if self._connection:
+            self._connection.close()
+
+    def _act(self):
+        draw = self._moments.random()
+        if self._key or draw < 0.7:
+            self._execute()
+        elif self._sessions and draw < 0.9:
+            self._ask_stop(self._moments.choice(self._sessions[-30:]))
+        elif self._sessions:
+            self._ask_restart(self._moments.choice(self._sessions[-60:]))
+
+    def _is_enough(self):
+        """Whether the agent has enough to do for now."""
+        counts = re.findall(r" (?:running|queued)=(\d+)", self._connection.ask("PING")[-1])
+        return sum(map(int, counts)) > ENOUGH
+
+    def _execute(self):
+        """EXEC; with a key it is asked again until there is an answer, over a kill of the agent, too."""
+        key, moments, ledger = self._key, self._moments, self._ledger
+        if key is None and self._is_enough():
+            return
+        if key is None:
+            options = " s=%.2f" % (moments.random() ** 3 * 0.6)
+            if moments.random() < 0.1:
+                options += " -AT=+%ds" % moments.randint(1, 2)
+            if moments.random() < 0.3:
+                self._count += 1
+                options += " -KEY=k%d.%d" % (self._number, self._count)
+            if moments.random() < 0.2:
+                options += " -PRIORITY=%d" % moments.randint(-2, 2)
+            request = "EXEC %s%s" % (moments.choice(SCENARIOS), options)
+        else:
+            request = key
+        self._key = request if "-KEY" in request else None
+        match = re.match(r"OK session=(\d+)", self._connection.ask(request)[-1])
+        self._key = None
+        if match:
+            session = int(match.group(1))
+            ledger.acknowledged += 1
+            ledger.sessions.add(session)
+            if "-KEY" in request:
+                ledger.keys[request].add(session)
+                if moments.random() < 0.3:          # asked once more
+                    self._key = request
+            if session not in self._sessions:
+                self._sessions.append(session)
+
+    def _ask_stop(self, session):
+        line = self._connection.ask("STOP %d%s" % (session, self._moments.choice(("", " -IMMEDIATE"))))[-1]
+        if line.startswith("OK") and "status=STOPPED" in line:
+            self._ledger.acknowledged += 1
+            self._ledger.stopped.add(session)
+
+    def _ask_restart(self, session):
+        ledger, now = self._ledger, time.time()
+        ledger.touched.add(session)
+        was_stopped = session in ledger.stopped
+        ledger.stopped.discard(session)
+        line = self._connection.ask("RESTART %d rc=0" % session)[-1]
+        if line.startswith("OK"):
+            ledger.acknowledged += 1
+            ledger.restarted[session] = now
+        elif was_stopped:
+            ledger.stopped.add(session)
+
+
+class OtherProgram(threading.Thread):
+    """Locks the repositories for up to 0.4 s and commits to them."""
+
+    def __init__(self, agent, ledger, moments):
+        super().__init__(daemon=True)
+        self.is_over = False
+        self._agent, self._ledger, self._moments = agent, ledger, moments
+
+    def run(self):
+        """Until is_over."""
+        number = 0
+        while not self.is_over:
+            time.sleep(self._moments.random() * 0.6)
+            number += 1
+            path = self._moments.choice((self._agent.work, self._agent.work.replace("workrep", "master")))
+            with contextlib.suppress(sqlite3.OperationalError), \
+                    contextlib.closing(sqlite3.connect(path, timeout=2, isolation_level=None)) as connection:
+                connection.execute("begin immediate")
+                if path == self._agent.work:
+                    connection.execute("create table if not exists torture(number integer primary key)")
+                    connection.execute("insert into torture values (?)", (number,))
+                time.sleep(self._moments.random() ** 2 * 0.4)
+                connection.execute("commit")
+                if path == self._agent.work:
+                    self._ledger.acknowledged += 1
+                    self._ledger.notes.add(number)
+
+
+class Load:
+    """All that asks something of an agent, while it is open."""
+
+    def __init__(self, agent, ledger, seed, pause_s=0.03):
+        self._threads = [Client(agent, number, ledger, random.Random("%s.%d" % (seed, number)), pause_s)
+                         for number in range(CLIENTS)]
+        self._threads.append(OtherProgram(agent, ledger, random.Random("%s.other" % seed)))
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+
+    def __exit__(self, *_):
+        for thread in self._threads:
+            thread.is_over = True
+        for thread in self._threads:
+            thread.join()
+
+
+# ---- what became of it -----------------------------------------------------------------------------------------------
+
+def list_processes(uuid):
+    """{pid: session} of the living processes of a repository's sessions."""
+    processes, start = {}, ("AGENT_MARKER=%s/" % uuid).encode()
+    for path in glob.glob("/proc/[0-9]*/environ"):
+        with contextlib.suppress(OSError, ValueError):
+            with open(path, "rb") as file:
+                environment = b"\0" + file.read()
+            place = environment.find(b"\0" + start)
+            if place >= 0:
+                processes[int(path.split("/")[2])] = int(environment[place + 1 + len(start):].split(b"/", 1)[0])
+    return processes
+
+
+def list_left_alive(agent, uuid):
+    """[(pid, session)] of processes whose session has ended; what is just ending gets a second."""
+    suspects, until = None, time.monotonic() + 1.0
+    while suspects != set() and time.monotonic() < until:
+        alive = list_processes(uuid)
+        open_sessions = {row[0] for row in agent.query(
+            "select id from session where status in ('WAITING', 'QUEUED', 'RUNNING')")}
+        now = {(pid, session) for pid, session in alive.items() if session not in open_sessions}
+        suspects = now if suspects is None else suspects & now
+        if suspects:
+            time.sleep(0.1)
+    return sorted(suspects)
+
+
+def list_open(agent):
+    """The sessions that have not ended."""
+    return [row[0] for row in agent.query("select id from session where status in ('WAITING', 'QUEUED', 'RUNNING')")]
+
+
+def find_lost(agent, ledger):
+    """What was acknowledged, or due, and is not on disk."""
+    rows = {row[0]: row[1:] for row in agent.query("select id, status, ended from session")}
+    lost = ["session %d" % session for session in ledger.sessions - set(rows)]
+    lost += ["STOP of session %d" % session for session in ledger.stopped & set(rows)
+             if rows[session][0] != "STOPPED"]
+    lost += ["RESTART of session %d" % session for session, asked in ledger.restarted.items()
+             if session in rows and rows[session][1] is not None and parse_time(rows[session][1]) < asked - 0.01]
+    lost += ["commit %d of the other program" % number for number in ledger.notes - {
+        row[0] for row in agent.query("select number from torture")}] if ledger.notes else []
+    begun = read_marks(agent)["begin"]
+    lost += ["what session %d did" % session for session, in agent.query(
+        "select id from session where status='DONE'") if (session, "0.0") not in begun]
+    return lost + find_lost_due(agent, rows)
+
+
+def find_lost_due(agent, sessions):
+    """Due times without a decision between the first and the last of a schedule, sessions of them that are gone."""
+    lost = []
+    for schedule in SCHEDULES:
+        before = None
+        for due, last, session in agent.query(
+                "select due, last_due, session from occurrence where schedule=? order by due", schedule):
+            due, last = parse_time(due), parse_time(last)
+            if before is not None and due != before + 1:
+                lost.append("%s: due times between %d and %d" % (schedule, before, due))
+            if session is not None and session not in sessions:
+                lost.append("%s: session %d" % (schedule, session))
+            before = last
+    return lost
+
+
+def parse_time(text):
+    """Time of a repository -> epoch seconds."""
+    return calendar.timegm(time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S")) + float("0" + text[19:].rstrip("Z"))
+
+
+def read_marks(agent):
+    """{"begin" or "beside": Counter of (session, place)}: what the tasks have noted."""
+    marks = collections.defaultdict(collections.Counter)
+    with contextlib.suppress(FileNotFoundError):
+        with open(os.path.join(agent.folder, "marks")) as file:
+            for line in file:
+                what, session, place = line.split()
+                marks[what][int(session), place] += 1
+    return marks
+
+
+def find_doubled(agent, ledger):
+    """What was done twice."""
+    marks, recorded = read_marks(agent), {}
+    for session, place, count in agent.query("select session, step || '.' || task, count(*) from session_task"
+                                             " group by 1, 2"):
+        recorded[session, place] = count
+    doubled = ["task %s of session %d: begun %d times, recorded %d times" % (
+        place, session, count, recorded.get((session, place), 0))
+        for (session, place), count in marks["begin"].items() if count > recorded.get((session, place), 0)]
+    doubled += ["task %s of session %d beside another" % (place, session) for session, place in marks["beside"]]
+    doubled += ["%s: sessions %s" % (key, sorted(sessions)) for key, sessions in ledger.keys.items()
+                if len(sessions) > 1]
+    doubled += ["%d sessions of key %s" % (count, key) for key, count in agent.query(
+        "select key, count(*) from session where key is not null group by key having count(*) > 1")]
+    doubled += ["%d children of session %d" % (count, parent) for parent, count in agent.query(
+        "select parent, count(*) from session where parent is not null group by parent having count(*) > 1")
+        if parent not in ledger.touched]
+    doubled += ["%d sessions of %s due %s" % (count, schedule, due) for schedule, due, count in agent.query(
+        "select schedule, due, count(*) from session where schedule is not null group by schedule, due"
+        " having count(*) > 1")]
+    return doubled
+
+
+def find_faults(agent):
+    """What the log and the files show of the agent's own faults."""
+    with open(os.path.join(agent.folder, "agent.log"), encoding="utf-8", errors="replace") as log:
+        faults = [line.strip() for line in log if re.search(r"Traceback|fault of the agent| ERROR keeper", line)]
+    for path in (agent.work, agent.work.replace("workrep", "master")):
+        with contextlib.closing(sqlite3.connect(path, timeout=LIMIT_S)) as connection:
+            for text, in connection.execute("pragma integrity_check").fetchall():
+                if text != "ok":
+                    faults.append("%s: %s" % (path, text))
+    return faults
+
+
+# ---- driving ---------------------------------------------------------------------------------------------------------
+
+class Driver:
+    """Rounds of load and kill in a folder of its own; `report` has what was counted, {count: [what]} or a number."""
+
+    def __init__(self, folder, seed, seconds=0.7, program=os.path.join(TOP, "agent.py"), python=sys.executable):
+        self.seed, self._seconds = seed, seconds
+        self._moments = random.Random(seed)
+        self._agent, self._ledger = Agent(folder, program, python), Ledger()
+        self.report = collections.OrderedDict((count, []) for count in COUNTS)
+        self._uuid = None
+
+    def prepare(self):
+        """The first start, with all definitions."""
+        agent = self._agent
+        agent.start()
+        self._uuid, = agent.query("select uuid from repository")[0]
+        with contextlib.closing(agent.converse()) as connection:
+            word = "'%s'" % json.dumps(make_document()).replace("'", "\\u0027")
+            line = connection.ask("IMPORT " + word)[-1]
+        if not line.startswith("OK"):
+            raise Fault("IMPORT: " + line)
+
+    def run(self, rounds):
+        """So many rounds, then the counting -> the report."""
+        agent, report = self._agent, self.report
+        try:
+            self.prepare()
+            with Load(agent, self._ledger, self.seed):
+                for number in range(rounds):
+                    self._round()
+                    report["rounds"] = number + 1
+            self._settle()
+        except Fault as error:
+            report["faults"].append(str(error))
+        finally:
+            if agent.process is not None and agent.process.poll() is None:
+                agent.kill()
+        report["acknowledged"] = self._ledger.acknowledged
+        report["lost"] += find_lost(agent, self._ledger)
+        report["doubled"] += find_doubled(agent, self._ledger)
+        report["faults"] += find_faults(agent)
+        self._clear()
+        return report
+
+    def _round(self):
+        """Load, kill, start; whether it is killed while it starts is a matter of chance."""
+        agent, moments = self._agent, self._moments
+        time.sleep(moments.random() * 2 * self._seconds)
+        agent.kill()
+        if moments.random() < 0.2:
+            agent.begin()
+            time.sleep(moments.random() * 0.8)
+            agent.kill()
+        agent.start()
+        self._note_left_alive()
+
+    def _note_left_alive(self):
+        self.report["left alive"] += ["process %d of session %d" % process for process in
+                                      list_left_alive(self._agent, self._uuid)]
+
+    def _settle(self):
+        """Nothing new comes: all ends, and the agent stops in good order."""
+        agent, report = self._agent, self.report
+        with contextlib.closing(agent.converse()) as connection:
+            for name in SCHEDULES:
+                connection.ask("SCHED OFF " + name)
+        wait_for(lambda: not list_open(agent), 2 * LIMIT_S)
+        report["open for ever"] += ["session %d" % session for session in list_open(agent)]
+        code = agent.stop()
+        if code != 0:
+            report["faults"].append("the agent does not stop: exit code %s" % code)
+        self._note_left_alive()
+
+    def _clear(self):
+        """Ends what was left alive."""
+        for pid in list_processes(self._uuid):
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def measure(pid, work):
+    """(resident MiB, descriptors, threads, MiB of the -wal) of an agent."""
+    with open("/proc/%d/status" % pid) as file:
+        fields = dict(line.split(":", 1) for line in file)
+    wal = os.path.getsize(work + "-wal") if os.path.exists(work + "-wal") else 0
+    return (int(fields["VmRSS"].split()[0]) / 1024, len(os.listdir("/proc/%d/fd" % pid)),
+            int(fields["Threads"]), wal / 2 ** 20)
+
+
+def run_load(folder, seconds):
+    """Load without kills; prints twenty samples."""
+    driver = Driver(folder, random.randrange(10 ** 6))
+    agent = driver._agent
+    driver.prepare()
+    print("%8s %9s %12s %8s %8s %9s" % ("seconds", "MiB", "descriptors", "threads", "wal MiB", "sessions"))
+    begun = time.monotonic()
+    try:
+        with Load(agent, driver._ledger, driver.seed, pause_s=0.1):
+            for number in range(1, 21):
+                time.sleep(max(0.0, begun + number * seconds / 20 - time.monotonic()))
+                count, = agent.query("select count(*) from session")[0]
+                print("%8d %9.1f %12d %8d %8.1f %9d" % (
+                    (time.monotonic() - begun,) + measure(agent.process.pid, agent.work) + (count,)), flush=True)
+        driver._settle()
+    finally:
+        if agent.process.poll() is None:
+            agent.kill()
+        driver._clear()
+
+
+def show(report):
+    """The report as a table, and what stands behind each count."""
+    for name, value in report.items():
+        print("%-15s %d" % (name, value if isinstance(value, int) else len(value)))
+        for text in value[:20] if isinstance(value, list) else ():
+            print("    %s" % text)
+
+
+def is_bad(report):
+    """Whether something did not hold."""
+    return any(isinstance(value, list) and value for value in report.values())
+
+
+def main():
+    """The command line -> exit status."""
+    parser = argparse.ArgumentParser(description="Kills agent.py under load and counts what does not hold.")
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--seconds", type=float, default=0.7, help="of load a round, on average")
+    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--load", type=float, metavar="SECONDS", help="load without kills, measured")
+    parser.add_argument("--folder", help="where the repositories are made (a temporary folder)")
+    settings = parser.parse_args()
+    folder = tempfile.mkdtemp(prefix="torture", dir=settings.folder)
+    if settings.load:
+        run_load(folder, settings.load)
+        shutil.rmtree(folder)
+        return 0
+    seed = random.randrange(10 ** 6) if settings.seed is None else settings.seed
+    print("seed %d in %s" % (seed, folder), flush=True)
+    report = Driver(folder, seed, settings.seconds).run(settings.rounds)
+    show(report)
+    if is_bad(report):
+        return 1
+    shutil.rmtree(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
