@@ -181,15 +181,18 @@ class Writer:
 
     def _read_back(self, error):
         """After a commit that failed: whether it is on disk after all, as often as it takes."""
-        log.warning("%s: a commit failed (%s), reading it back", self._label, error)
         while True:
             if self._connections.secure():
                 self._connections.drop_writer()
             try:
                 row = self._connections.get_writer().execute(
                     "select mark from commit_mark where writer=?", (self._writer_id,)).fetchone()
-                return row is not None and row[0] == self._mark
+                is_there = row is not None and row[0] == self._mark
+                if is_there:
+                    log.warning("%s: a commit failed (%s), but is on disk", self._label, error)
+                return is_there
             except (sqlite3.Error, RepositoryError):
+                self._note(error)
                 if self._is_overdue():
                     return False
                 self._expire_queue(error)
