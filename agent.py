@@ -4316,6 +4316,20 @@ class Beside:
         return not self.is_parted or self._clock.monotonic() >= self._parted + REST_S
 
 
+def follow_mode(path):
+    """SQLite made the -wal and -shm as the file was: where that can be written again, so can these
+    -> whether one of them could not. OSError."""
+    is_changed = False
+    for ending in ("-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            status = os.lstat(path + ending)
+            if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() \
+                    and not status.st_mode & stat.S_IWUSR and os.access(path, os.W_OK):
+                os.chmod(path + ending, stat.S_IMODE(os.stat(path).st_mode))
+                is_changed = True
+    return is_changed
+
+
 def put_in(connection):
     """Puts all that was committed into the file itself -> (is_safe: on disk there, is_done: and
     nobody reads what was before). sqlite3.Error."""
@@ -4372,14 +4386,14 @@ def _copy_beside(connection, path, version):
     target = next(name for name in names if not os.path.lexists(name))
     remove_own(target + ".part", own_users(path))       # of an older agent that a crash cut short
     with whole_database(target, "part") as part, \
-            contextlib.closing(connect_file(part)) as copy:
+            contextlib.closing(connect_file(part)) as duplicate:
         if hasattr(connection, "backup"):
-            connection.backup(copy)
+            connection.backup(duplicate)
         else:                           # Python 3.6
             connection.execute("begin")
-            copy.executescript("\n".join(connection.iterdump()))
+            duplicate.executescript("\n".join(connection.iterdump()))
             connection.execute("rollback")
-            copy.execute("pragma user_version=%d" % version)
+            duplicate.execute("pragma user_version=%d" % version)
 
 
 def connect_file(path, timeout_s=30):
@@ -4466,6 +4480,7 @@ class Connections:
         self.path, self.label = path, label
         self.uuid = None                # of the repository, once it was opened
         self.is_gone, self.gone_reason = False, ""
+        self.spoilt_reason = ""         # why it is no database any more, or nothing
         self.count = 0                  # writing connections that there have been
         self._is_replaceable = is_replaceable
         self._inode = None
@@ -4496,6 +4511,8 @@ class Connections:
         self._check_file()
         self._check_beside()
         if self._writer is None:
+            if follow_mode(self.path):
+                self.drop_readers()
             self._writer = self._connect_with("synchronous=full", "fullfsync=on",
                                               "journal_size_limit=%d" % WAL_BYTES)
             self.count += 1
@@ -4564,8 +4581,9 @@ class Connections:
         raise RepositoryGone("%s: %s" % (self.label, reason))
 
     @contextlib.contextmanager
-    def reading(self):
-        """A connection to read with; nobody else uses it meanwhile. RepositoryError."""
+    def reading(self, is_new=False):
+        """A connection to read with, a new one where that is wanted; nobody else uses it meanwhile.
+        RepositoryError."""
         if self.is_gone:
             raise RepositoryGone("%s: %s" % (self.label, self.gone_reason))
         with self._read:
@@ -4580,11 +4598,10 @@ class Connections:
                 if not self._is_replaceable:
                     raise RepositoryError("%s: the file was replaced by another" % self.label)
                 self.drop_readers()
-            try:
-                connection = self._readers.pop()
-            except IndexError:
+            connection = None if is_new else self._find_idle()
+            if connection is None:
                 if self.is_torn:        # a new one would not see what is in the -wal
-                    raise RepositoryError("%s cannot be read: %s" % (self.label, TORN)) from None
+                    raise RepositoryError("%s cannot be read: %s" % (self.label, TORN))
                 connection = self._connect_with("busy_timeout=2000", "query_only=on",
                                                 "wal_autocheckpoint=0")
             yield connection
@@ -4604,6 +4621,28 @@ class Connections:
             with self._read:
                 self._reading -= 1
                 self._read.notify_all()
+
+    def _find_idle(self):
+        """A connection that nobody reads with, or None."""
+        with contextlib.suppress(IndexError):
+            return self._readers.pop()
+
+    def probe(self):
+        """Reads the file as one that opens it now: what other connections remember of it is no
+        proof. RepositoryError."""
+        try:
+            with self.reading(is_new=True) as connection:
+                read_uuid(connection)
+        except RepositoryError as error:
+            is_spoilt = isinstance(error.__context__, sqlite3.DatabaseError) and not isinstance(
+                error.__context__, sqlite3.OperationalError)
+            if is_spoilt and not self.spoilt_reason:
+                log.warning("%s", error)
+            self.spoilt_reason = tell_reason(error.__context__) if is_spoilt else ""
+            raise
+        if self.spoilt_reason:
+            log.info("%s can be read again", self.label)
+        self.spoilt_reason = ""
 
     def drop_writer(self):
         """Closes the writing connection, if there is one."""
@@ -4830,7 +4869,10 @@ class Writer:
             try:
                 row = self._connections.get_writer().execute(
                     "select mark from commit_mark where writer=?", (self._writer_id,)).fetchone()
-                return row is not None and row[0] == self._mark
+                is_there = row is not None and row[0] == self._mark
+                if is_there:
+                    log.warning("%s: a commit failed (%s), but is on disk", self._label, error)
+                return is_there
             except (sqlite3.Error, RepositoryError):
                 self._note(error)
                 if self._is_overdue():
@@ -4932,7 +4974,8 @@ class Database:
     @property
     def trouble(self):
         """Why the file cannot be used now, in words, or nothing."""
-        return self._connections.gone_reason or self._writer.trouble
+        connections = self._connections
+        return connections.gone_reason or self._writer.trouble or connections.spoilt_reason
 
     @property
     def is_read_only(self):
@@ -5005,6 +5048,11 @@ class Database:
         self.write(do_nothing, within_s=within_s)
         return self.version
 
+    def probe(self):
+        """Looks whether the file is still a database, to one who opens it now: `trouble` says it.
+        RepositoryError."""
+        self._connections.probe()
+
     def submit(self, method, *arguments, within_s=None, on_done=None):
         """Hands method(connection, *arguments) of a store to the writer and returns a Pending.
 
@@ -5036,7 +5084,9 @@ def execute(connection, statement, values):
 
 
 def do_nothing(connection):
-    """For the writer, to look at the file."""
+    """For the writer, to look at the file: fails where it can only be read, which SQLite tells at a
+    statement that would write alone."""
+    connection.execute("update repository set kind=kind where 0")
 
 
 # ======================================================================================
@@ -5875,10 +5925,13 @@ class Progress:
 
     @staticmethod
     def end_task(connection, session, run, status, rc, rows, message, now):
-        """The attempt `run` of a task ends; `rc` and `rows` are None where it has none."""
+        """The attempt `run` of a task ends; `rc` and `rows` are None where it has none. What it has
+        started and could not end stays its own, for a RESTART."""
         connection.execute(
-            "update session_task set status=?, rc=?, row_count=?, message=?, ended=?, child=null"
-            " where session=? and run=?", (status, rc, rows, message, to_text(now), session, run))
+            "update session_task set status=?1, rc=?, row_count=?, message=?, ended=?,"
+            " child=(select id from session where id=child and ?1 in ('ERROR', 'STOPPED')"
+            " and status in ('WAITING', 'QUEUED', 'RUNNING')) where session=? and run=?",
+            (status, rc, rows, message, to_text(now), session, run))
 
     @staticmethod
     def take_child(connection, session, run):
@@ -7156,7 +7209,9 @@ class WorkRepository:
         """Opens the file and checks that it is the one of this id; RepositoryError."""
         self.db.open()
         try:
-            number = self.db.write(claim_id, self.id)
+            number = self.db.read(find_id)
+            if number is None:
+                number = self.db.write(claim_id, self.id)
             self.id = self.id or number         # ATTACH takes the id that the file has
             if number is None or number != self.id:
                 raise RepositoryError("%s: the file is a work repository of id %s, not %s"
@@ -7240,10 +7295,15 @@ class WorkRepository:
         return notes
 
 
+def find_id(connection):
+    """The id that the file carries, or None: it is new."""
+    return connection.execute("select id from repository").fetchone()[0]
+
+
 def claim_id(connection, number):
     """The id that the file carries; a new file takes this one."""
     connection.execute("update repository set id=? where id is null", (number,))
-    return connection.execute("select id from repository").fetchone()[0]
+    return find_id(connection)
 
 
 # ======================================================================================
@@ -12749,6 +12809,8 @@ class Place:
             self._take_over(repository)
             log.info("work repository %s is attached", self.attachment.name)
         except RepositoryError as error:
+            if repository is not None and repository.db.is_read_only:
+                return                  # look() takes it over when it can be written
             if not self._is_ending:
                 self.let_go(error.message)
 
@@ -12785,6 +12847,7 @@ class Place:
             self.attach()
             return
         with contextlib.suppress(RepositoryError):          # then it has trouble, and says it
+            repository.db.probe()
             version = repository.db.read_version(within_s=1.0)
             if version != self._version:                    # another program has written
                 repository.set_behind()
@@ -13162,6 +13225,9 @@ class Keeper:
     def keep(self):
         """Does what is due now."""
         agent, settings = self._agent, self._agent.settings
+        if self._is_due("look", ATTACH_S):
+            with contextlib.suppress(RepositoryError):      # it has trouble, and says it
+                agent.master.db.probe()
         if agent.master.db.is_torn:
             agent.master.db.submit(do_nothing)          # its writer mends that
         if self._is_due("heartbeat", HEARTBEAT_S):
@@ -16062,7 +16128,8 @@ time.
 
 **PING says DEGRADED.** `REPOS` tells which repository, and why. `DEGRADED` goes away by itself
 when the file can be used again. Another program that holds a lock of SQLite for long is a usual
-reason.
+reason. A file that is no database any more to who opens it now is another: bring back a copy.
+With `STANDBY` a file can be read and not written.
 
 **The zone is not known.** Zones with a name need Python 3.9 and a time-zone database. Leave the
 zone out, and start the agent with `TZ=Europe/Zurich`.
@@ -16129,6 +16196,10 @@ MANUAL_CHANGES = r"""
   unpacks gzip and deflate. `mail` has a date and an id; an `.eml` is attached as a mail;
   `Doe, Jane <j@x.example>` is one address.
 - Without a locale the agent knows names of files as with one, under Python 3.6 too.
+- A parent that a crash parts from its child takes it up instead of starting a second. Nothing is
+  purged on the word of a clock that has jumped ahead. A deleted `-wal` loses nothing and is
+  `DEGRADED`. A repository that can only be read at the start is `STANDBY`. Memory stays flat while
+  others commit.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CLIENT, MANUAL_CRONTAB,

@@ -472,13 +472,13 @@ class Driver:
     def __init__(self, folder, seed, seconds=0.7, program=os.path.join(TOP, "agent.py"), python=sys.executable):
         self.seed, self._seconds = seed, seconds
         self._moments = random.Random(seed)
-        self._agent, self._ledger = Agent(folder, program, python), Ledger()
+        self.agent, self.ledger = Agent(folder, program, python), Ledger()
         self.report = collections.OrderedDict((count, []) for count in COUNTS)
         self._uuid = None
 
     def prepare(self):
         """The first start, with all definitions."""
-        agent = self._agent
+        agent = self.agent
         agent.start()
         self._uuid, = agent.query("select uuid from repository")[0]
         with contextlib.closing(agent.converse()) as connection:
@@ -489,10 +489,10 @@ class Driver:
 
     def run(self, rounds):
         """So many rounds, then the counting -> the report."""
-        agent, report = self._agent, self.report
+        agent, report = self.agent, self.report
         try:
             self.prepare()
-            with Load(agent, self._ledger, self.seed):
+            with Load(agent, self.ledger, self.seed):
                 for number in range(rounds):
                     self._round()
                     report["rounds"] = number + 1
@@ -502,16 +502,16 @@ class Driver:
         finally:
             if agent.process is not None and agent.process.poll() is None:
                 agent.kill()
-        report["acknowledged"] = self._ledger.acknowledged
-        report["lost"] += find_lost(agent, self._ledger)
-        report["doubled"] += find_doubled(agent, self._ledger)
+        report["acknowledged"] = self.ledger.acknowledged
+        report["lost"] += find_lost(agent, self.ledger)
+        report["doubled"] += find_doubled(agent, self.ledger)
         report["faults"] += find_faults(agent)
         self._clear()
         return report
 
     def _round(self):
         """Load, kill, start; whether it is killed while it starts is a matter of chance."""
-        agent, moments = self._agent, self._moments
+        agent, moments = self.agent, self._moments
         time.sleep(moments.random() * 2 * self._seconds)
         agent.kill()
         if moments.random() < 0.2:
@@ -523,11 +523,11 @@ class Driver:
 
     def _note_left_alive(self):
         self.report["left alive"] += ["process %d of session %d" % process for process in
-                                      list_left_alive(self._agent, self._uuid)]
+                                      list_left_alive(self.agent, self._uuid)]
 
     def _settle(self):
         """Nothing new comes: all ends, and the agent stops in good order."""
-        agent, report = self._agent, self.report
+        agent, report = self.agent, self.report
         with contextlib.closing(agent.converse()) as connection:
             for name in SCHEDULES:
                 connection.ask("SCHED OFF " + name)
@@ -557,12 +557,12 @@ def measure(pid, work):
 def run_load(folder, seconds):
     """Load without kills; prints twenty samples."""
     driver = Driver(folder, random.randrange(10 ** 6))
-    agent = driver._agent
+    agent = driver.agent
     driver.prepare()
     print("%8s %9s %12s %8s %8s %9s" % ("seconds", "MiB", "descriptors", "threads", "wal MiB", "sessions"))
     begun = time.monotonic()
     try:
-        with Load(agent, driver._ledger, driver.seed, pause_s=0.1):
+        with Load(agent, driver.ledger, driver.seed, pause_s=0.1):
             for number in range(1, 21):
                 time.sleep(max(0.0, begun + number * seconds / 20 - time.monotonic()))
                 count, = agent.query("select count(*) from session")[0]

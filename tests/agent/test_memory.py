@@ -110,7 +110,7 @@ def test_definitions_that_nobody_uses_are_forgotten(with_ends):
 def test_sessions_that_wait_are_not_read_again_when_another_program_has_written(with_ends):
     count = 2000
     change(with_ends.work, (
-        "with recursive n(n) as (select 100 union all select n + 1 from n where n < ?) insert into session(id, with_ends,"
+        "with recursive n(n) as (select 100 union all select n + 1 from n where n < ?) insert into session(id, agent,"
         " scenario, version, definition, context, status, created, start_at, variables, given) select n * 1000 + 1,"
         " 'AGENT', 'GOOD', '1', (select definition from scenario where name='GOOD'), 'GLOBAL', 'WAITING',"
         " '2026-01-01T00:00:00.000Z', '2099-01-01T00:00:00.000Z', '{}', '{}' from n", (99 + count,)))

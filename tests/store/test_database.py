@@ -653,6 +653,17 @@ def test_after_close_nothing_is_taken_and_closing_again_is_harmless(shelf, db):
     assert shelf.texts() == []
 
 
+def test_a_fault_tells_where_it_came_from_and_holds_nothing(db):
+    def faulty(connection):
+        raise KeyError("nobody expected that")
+    pending = db.submit(faulty)
+    for _ in range(2):
+        with pytest.raises(KeyError) as caught:
+            pending.result()
+        assert "in faulty" in agent.tell_traceback(caught.value)
+    assert pending.error.__traceback__ is None and pending.error.__context__ is None
+
+
 # -- a crash ---------------------------------------------------------------------------
 
 def test_what_a_killed_writer_acknowledged_is_there(shelf):

@@ -65,6 +65,21 @@ def test_a_parent_takes_up_the_child_that_it_had(make_agent):
     assert all(over.count(name) == over.count("after " + name) == 1 for name in PARENTS), over
 
 
+def test_a_child_that_is_left_by_a_shutdown_is_its_parents_still(make_agent):
+    agent = make_agent().start()
+    import_pairs(agent)
+    parent = agent.ok("EXEC CALLS_KEPT")["session"]
+    wait_for(lambda: (agent.folder / "pid.KEPT").exists(), "the child to begin")
+    agent.ok("SHUTDOWN -LEAVE -MAX_WAIT=0")
+    assert agent.wait() == 0
+    assert agent.start().status(parent)["status"] == "STOPPED"
+    agent.ok("RESTART %s" % parent)
+    go(agent)
+    agent.wait_status(parent, "DONE")
+    assert len(children_of(agent)["KEPT"]) == 1
+    assert (agent.folder / "over").read_text().split() == ["KEPT", "after", "KEPT"]
+
+
 def test_each_attempt_and_each_round_of_a_loop_has_a_child_of_its_own(inside):
     """An end that was noted parts them for good; RESTART -FROM a step begins it anew."""
     inside.import_os("BAD", "exit 1")

@@ -6,7 +6,7 @@ import collections
 import contextlib
 import threading
 
-from ..base.vocabulary import GLANCE_S, HEARTBEAT_S, RUNNING
+from ..base.vocabulary import ATTACH_S, GLANCE_S, HEARTBEAT_S, RUNNING
 from ..base.errors import AgentError, RepositoryError
 from ..base.program import log
 from ..processes.remains import clear_notes
@@ -115,6 +115,9 @@ class Keeper:
     def keep(self):
         """Does what is due now."""
         agent, settings = self._agent, self._agent.settings
+        if self._is_due("look", ATTACH_S):
+            with contextlib.suppress(RepositoryError):      # it has trouble, and says it
+                agent.master.db.probe()
         if agent.master.db.is_torn:
             agent.master.db.submit(do_nothing)          # its writer mends that
         if self._is_due("heartbeat", HEARTBEAT_S):

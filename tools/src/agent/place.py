@@ -198,6 +198,8 @@ class Place:
             self._take_over(repository)
             log.info("work repository %s is attached", self.attachment.name)
         except RepositoryError as error:
+            if repository is not None and repository.db.is_read_only:
+                return                  # look() takes it over when it can be written
             if not self._is_ending:
                 self.let_go(error.message)
 
@@ -234,6 +236,7 @@ class Place:
             self.attach()
             return
         with contextlib.suppress(RepositoryError):          # then it has trouble, and says it
+            repository.db.probe()
             version = repository.db.read_version(within_s=1.0)
             if version != self._version:                    # another program has written
                 repository.set_behind()

@@ -1,5 +1,7 @@
 """What SQLite keeps beside a file that is open: whether that is still what its connections use."""
+import contextlib
 import os
+import stat
 
 REST_S = 1.0            # after it was deleted: whoever did that may have more to do
 
@@ -47,6 +49,20 @@ class Beside:
     def may_open(self):
         """Whether the file can be opened anew."""
         return not self.is_parted or self._clock.monotonic() >= self._parted + REST_S
+
+
+def follow_mode(path):
+    """SQLite made the -wal and -shm as the file was: where that can be written again, so can these
+    -> whether one of them could not. OSError."""
+    is_changed = False
+    for ending in ("-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            status = os.lstat(path + ending)
+            if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() \
+                    and not status.st_mode & stat.S_IWUSR and os.access(path, os.W_OK):
+                os.chmod(path + ending, stat.S_IMODE(os.stat(path).st_mode))
+                is_changed = True
+    return is_changed
 
 
 def put_in(connection):

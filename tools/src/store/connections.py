@@ -7,7 +7,8 @@ import threading
 
 from ..base.errors import RepositoryError, RepositoryGone
 from ..base.files import find_fault_beside
-from .beside import Beside, put_in
+from ..base.program import log
+from .beside import Beside, follow_mode, put_in
 from .files import connect_file
 
 READERS = 8             # idle reading connections kept a file
@@ -28,6 +29,7 @@ class Connections:
         self.path, self.label = path, label
         self.uuid = None                # of the repository, once it was opened
         self.is_gone, self.gone_reason = False, ""
+        self.spoilt_reason = ""         # why it is no database any more, or nothing
         self.count = 0                  # writing connections that there have been
         self._is_replaceable = is_replaceable
         self._inode = None
@@ -58,6 +60,8 @@ class Connections:
         self._check_file()
         self._check_beside()
         if self._writer is None:
+            if follow_mode(self.path):
+                self.drop_readers()
             self._writer = self._connect_with("synchronous=full", "fullfsync=on",
                                               "journal_size_limit=%d" % WAL_BYTES)
             self.count += 1
@@ -126,8 +130,9 @@ class Connections:
         raise RepositoryGone("%s: %s" % (self.label, reason))
 
     @contextlib.contextmanager
-    def reading(self):
-        """A connection to read with; nobody else uses it meanwhile. RepositoryError."""
+    def reading(self, is_new=False):
+        """A connection to read with, a new one where that is wanted; nobody else uses it meanwhile.
+        RepositoryError."""
         if self.is_gone:
             raise RepositoryGone("%s: %s" % (self.label, self.gone_reason))
         with self._read:
@@ -142,11 +147,10 @@ class Connections:
                 if not self._is_replaceable:
                     raise RepositoryError("%s: the file was replaced by another" % self.label)
                 self.drop_readers()
-            try:
-                connection = self._readers.pop()
-            except IndexError:
+            connection = None if is_new else self._find_idle()
+            if connection is None:
                 if self.is_torn:        # a new one would not see what is in the -wal
-                    raise RepositoryError("%s cannot be read: %s" % (self.label, TORN)) from None
+                    raise RepositoryError("%s cannot be read: %s" % (self.label, TORN))
                 connection = self._connect_with("busy_timeout=2000", "query_only=on",
                                                 "wal_autocheckpoint=0")
             yield connection
@@ -166,6 +170,28 @@ class Connections:
             with self._read:
                 self._reading -= 1
                 self._read.notify_all()
+
+    def _find_idle(self):
+        """A connection that nobody reads with, or None."""
+        with contextlib.suppress(IndexError):
+            return self._readers.pop()
+
+    def probe(self):
+        """Reads the file as one that opens it now: what other connections remember of it is no
+        proof. RepositoryError."""
+        try:
+            with self.reading(is_new=True) as connection:
+                read_uuid(connection)
+        except RepositoryError as error:
+            is_spoilt = isinstance(error.__context__, sqlite3.DatabaseError) and not isinstance(
+                error.__context__, sqlite3.OperationalError)
+            if is_spoilt and not self.spoilt_reason:
+                log.warning("%s", error)
+            self.spoilt_reason = tell_reason(error.__context__) if is_spoilt else ""
+            raise
+        if self.spoilt_reason:
+            log.info("%s can be read again", self.label)
+        self.spoilt_reason = ""
 
     def drop_writer(self):
         """Closes the writing connection, if there is one."""

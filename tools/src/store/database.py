@@ -29,7 +29,8 @@ class Database:
     @property
     def trouble(self):
         """Why the file cannot be used now, in words, or nothing."""
-        return self._connections.gone_reason or self._writer.trouble
+        connections = self._connections
+        return connections.gone_reason or self._writer.trouble or connections.spoilt_reason
 
     @property
     def is_read_only(self):
@@ -102,6 +103,11 @@ class Database:
         self.write(do_nothing, within_s=within_s)
         return self.version
 
+    def probe(self):
+        """Looks whether the file is still a database, to one who opens it now: `trouble` says it.
+        RepositoryError."""
+        self._connections.probe()
+
     def submit(self, method, *arguments, within_s=None, on_done=None):
         """Hands method(connection, *arguments) of a store to the writer and returns a Pending.
 
@@ -133,4 +139,6 @@ def execute(connection, statement, values):
 
 
 def do_nothing(connection):
-    """For the writer, to look at the file."""
+    """For the writer, to look at the file: fails where it can only be read, which SQLite tells at a
+    statement that would write alone."""
+    connection.execute("update repository set kind=kind where 0")

@@ -37,10 +37,13 @@ class Progress:
 
     @staticmethod
     def end_task(connection, session, run, status, rc, rows, message, now):
-        """The attempt `run` of a task ends; `rc` and `rows` are None where it has none."""
+        """The attempt `run` of a task ends; `rc` and `rows` are None where it has none. What it has
+        started and could not end stays its own, for a RESTART."""
         connection.execute(
-            "update session_task set status=?, rc=?, row_count=?, message=?, ended=?, child=null"
-            " where session=? and run=?", (status, rc, rows, message, to_text(now), session, run))
+            "update session_task set status=?1, rc=?, row_count=?, message=?, ended=?,"
+            " child=(select id from session where id=child and ?1 in ('ERROR', 'STOPPED')"
+            " and status in ('WAITING', 'QUEUED', 'RUNNING')) where session=? and run=?",
+            (status, rc, rows, message, to_text(now), session, run))
 
     @staticmethod
     def take_child(connection, session, run):

@@ -211,7 +211,9 @@ class WorkRepository:
         """Opens the file and checks that it is the one of this id; RepositoryError."""
         self.db.open()
         try:
-            number = self.db.write(claim_id, self.id)
+            number = self.db.read(find_id)
+            if number is None:
+                number = self.db.write(claim_id, self.id)
             self.id = self.id or number         # ATTACH takes the id that the file has
             if number is None or number != self.id:
                 raise RepositoryError("%s: the file is a work repository of id %s, not %s"
@@ -295,7 +297,12 @@ class WorkRepository:
         return notes
 
 
+def find_id(connection):
+    """The id that the file carries, or None: it is new."""
+    return connection.execute("select id from repository").fetchone()[0]
+
+
 def claim_id(connection, number):
     """The id that the file carries; a new file takes this one."""
     connection.execute("update repository set id=? where id is null", (number,))
-    return connection.execute("select id from repository").fetchone()[0]
+    return find_id(connection)

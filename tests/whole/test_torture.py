@@ -1,0 +1,47 @@
+"""Rounds of kill -9 under load: tools/torture.py, and that it sees what it looks for."""
+import contextlib
+import importlib.util
+import sqlite3
+import sys
+
+import pytest
+
+from conftest import TOP
+
+
+@pytest.fixture(scope="module")
+def torture():
+    spec = importlib.util.spec_from_file_location("torture", str(TOP / "tools" / "torture.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.timeout(400)
+def test_thirty_rounds(torture, tmp_path, capsys):
+    seed = torture.random.randrange(10 ** 6)
+    print("seed", seed)
+    report = torture.Driver(str(tmp_path), seed, seconds=0.25, python=sys.executable).run(30)
+    with capsys.disabled():
+        print("\n%d rounds, %d acknowledged" % (report["rounds"], report["acknowledged"]))
+    assert not torture.is_bad(report), report
+    assert report["rounds"] == 30 and report["acknowledged"] > 30
+
+
+def test_it_sees_what_is_lost_and_doubled(torture, tmp_path):
+    """The counting, on what a run of one round has left and another program has spoilt."""
+    driver = torture.Driver(str(tmp_path), 1, seconds=0.5, python=sys.executable)
+    assert not torture.is_bad(driver.run(1))
+    agent, ledger = driver.agent, driver.ledger
+    with contextlib.closing(sqlite3.connect(agent.work)) as connection:
+        session, = connection.execute("select max(id) from session where id in (%s)" % ",".join(
+            map(str, ledger.sessions))).fetchone()
+        begun = connection.execute("select max(session) from session_task where status='DONE' and type='os'").fetchone()
+        connection.execute("delete from session where id=?", (session,))
+        connection.commit()
+    assert ("session %d" % session) in torture.find_lost(agent, ledger)
+    with open(str(tmp_path / "marks"), "a") as marks:
+        marks.write("begin %d 0.0\nbegin %d 0.0\nbeside %d 0.1\n" % (begun * 2 + (session,)))
+    doubled = torture.find_doubled(agent, ledger)
+    assert any("session %d: begun" % begun in text for text in doubled)
+    assert "task 0.1 of session %d beside another" % session in doubled
