@@ -31,8 +31,7 @@ Sections, each using only those above it:
     timetable/windows         What restricts a rule: hours, dates, weekdays, and repetitions.
     timetable/firings         When a rule fires in its zone and window: next and count, by
                               arithmetic on local time.
-    timetable/moments         A time of day on a date, as people write it, placed in a zone: the one
-                              parser of times.
+    timetable/moments         A time as people write it, placed in a zone: the one parser of times.
     timetable/timetable       The due times of a rule in its window and zone: next, last, count, and
                               what is excluded.
     definitions/kinds         What a field of a definition may hold: each kind checks a JSON value
@@ -213,7 +212,7 @@ import zipfile
 from bisect import bisect_left, bisect_right
 from calendar import timegm
 from datetime import date, datetime, timezone
-from typing import Any, Callable, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, List, NamedTuple, Optional, Tuple, Union
 
 
 # ======================================================================================
@@ -852,7 +851,7 @@ KIND_WORDS = {
     "KEYWORD": "label", "KEYWORDS": "label", "LEVEL": "level", "LIMIT": "limit",
     "MAX_WAIT": "seconds", "NAME": "name", "PATH": "token", "PRIORITY": "priority",
     "REASON": "label", "REPO": "name", "RULE": "text", "SCENARIO": "name", "SCHEDULE": "name",
-    "SECOND": "text", "SESSION": "session", "SINCE": "time", "STATUS": "states",
+    "SECOND": "text", "SESSION": "session", "SINCE": "past", "STATUS": "states",
     "SYNC": "seconds", "TIMEOUT": "timeout", "TO": "end", "UNTIL": "end", "VERB": "text",
     "VERSION": "version",
 }
@@ -2217,11 +2216,15 @@ class Firings:
 
 # ======================================================================================
 # timetable/moments.py
-# A time of day on a date, as people write it, placed in a zone: the one parser of times.
+# A time as people write it, placed in a zone: the one parser of times.
 # ======================================================================================
 
 _MOMENT = re.compile(r"([0-9-]{10})(?:[ Tt]([0-9:]+)(\.[0-9]+)?)?"
                      r"([Zz]|[+-](?:[01][0-9]|2[0-3]):?[0-5][0-9])?")
+_DAYS = {"yesterday": -1, "today": 0, "tomorrow": 1}
+# what of a request is meant for a date, however wrong it is; a day by its name; a distance
+_LIKE_DATE, _NAMED_DAY = re.compile("[0-9]{4}-"), re.compile("([a-z]+)(?: +([0-9:]+))?")
+_CLOCK_TIME, _DISTANCE = re.compile("[0-9]+:[0-9:]+"), re.compile("([+-]?)([0-9.]+[smhd]?)")
 
 _FIRST_DAY, _LAST_DAY = (date(year, 1, 1).toordinal() - EPOCH_ORDINAL for year in (2, 9999))
 
@@ -2246,6 +2249,38 @@ def parse_moment(text, zone, is_end=False, is_second=False):
     if not _FIRST_DAY <= day < _LAST_DAY:
         return day * DAY + second + part
     return _place(day * DAY + second, zone, is_second) + part
+
+
+def parse_request_time(text, zone, now, is_back=False, is_end=False):
+    """A time of a request, `now` being epoch seconds -> epoch seconds. CalendarError.
+
+    An ISO 8601 time as parse_moment takes it; `now`; `today`, `yesterday` and `tomorrow`, alone or
+    with a clock time; a clock time: the next one, with `is_back` the last one; a distance with a
+    sign or a unit, which with `is_back` and without a sign lies in the past.
+    """
+    word = text.lower()
+    named, distance = _NAMED_DAY.fullmatch(word), _DISTANCE.fullmatch(word)
+    if word == "now":
+        return now
+    if named and named.group(1) in _DAYS:
+        return _find_clock_time(named.group(2) or "00:00", zone, now, _DAYS[named.group(1)])
+    if _CLOCK_TIME.fullmatch(word):
+        instant = _find_clock_time(word, zone, now)
+        is_wrong_way = instant > now if is_back else instant <= now
+        return _find_clock_time(word, zone, now, -1 if is_back else 1) if is_wrong_way else instant
+    if distance and (distance.group(1) or word[-1].isalpha()):
+        sign = distance.group(1) or "-+"[not is_back]
+        return now + parse_duration(distance.group(2)) * (-1 if sign == "-" else 1)
+    if _LIKE_DATE.match(word):
+        return parse_moment(text, zone, is_end)
+    raise CalendarError("must be a time: 2026-12-01, 2026-12-01T02:00, 02:00, now, today, "
+                        "yesterday, tomorrow, 'tomorrow 02:00', or a distance like 10m or +1d")
+
+
+def _find_clock_time(clock, zone, now, days=0):
+    """The instant of a clock time on the day of `now`, or so many days later. CalendarError."""
+    today = int(now + zone.get_piece(int(now // 1))[2]) // DAY
+    return _place((today + days) * DAY + parse_clock(clock), zone, is_second=False)
 
 
 def _east(offset):
@@ -2632,19 +2667,17 @@ def _check_variable(name):
     return name
 
 
-def parse_time(text, is_end=False):
-    """parse_moment of a request: in the agent's zone, within the years that replies can show."""
+def parse_time(text, is_end=False, now=0.0, is_back=False):
+    """parse_request_time in the agent's zone, within the years that replies can show.
+    ValueError."""
     try:
-        instant = parse_moment(text, find_zone(""), is_end)
+        instant = parse_request_time(text, find_zone(""), now, is_back, is_end)
+        year = int(text[:4]) if text[4:5] == "-" else time.gmtime(instant).tm_year
     except (OverflowError, OSError):
         raise ValueError("is outside the years that this host can handle") from None
-    if not 2 <= int(text[:4]) <= 9998:      # no offset leads out of the years 1 to 9999
+    if not 2 <= year <= 9998:           # no offset leads out of the years 1 to 9999
         raise ValueError("must lie in the years 2 to 9998")
     return instant
-
-
-def _parse_end(text):
-    return parse_time(text, is_end=True)
 
 
 TEXT = _of_type((str,), "text")
@@ -2656,8 +2689,6 @@ SECONDS = Kind(_check_seconds, _check_seconds, "a duration")
 TIMEOUT = Kind(_check_positive_seconds, _check_positive_seconds, "a duration above 0")
 VALUES = Kind(_check_values, _check_values, "an object of variables and values")
 VARIABLE_NAME = Kind(_check_variable, _check_variable, "a variable")
-INSTANT = Kind(parse_time, parse_time, "a time")
-INSTANT_END = Kind(_parse_end, _parse_end, "a time; a date alone is its last instant")
 WHOLE_SECONDS = Kind(_check_whole_seconds, _check_whole_seconds, "a duration of whole seconds")
 JOINED = Kind(_check_joined, _check_joined, "words between commas, or a list of them")
 LABEL = Kind(lambda value: TEXT.check(value) if len(str(value)) <= 1000 else
@@ -12611,9 +12642,20 @@ def metrics(agent):
 # The verb table: a function for each form of a request, and the check of one against it.
 # ======================================================================================
 
+class TimeKind(NamedTuple):
+    """The kind of a word for a time, which may count from the time of its request."""
+    told: str               # what it takes, for the manual
+    is_back: bool = False   # it looks back: a clock time is the last one, a distance is ago
+    is_end: bool = False    # a range ends with it: a date alone is its last instant
+
+    def parse_at(self, text, now):
+        """A text of a request at `now` -> epoch seconds. ValueError."""
+        return parse_time(text, self.is_end, now, self.is_back)
+
+
 class Option(NamedTuple):
-    """An option of a verb: its kind (None: a flag), and how HELP shows its value."""
-    kind: Optional[Kind]
+    """An option of a verb: its kind, and how HELP shows its value."""
+    kind: Union[Kind, TimeKind, None]       # None: a flag
     shown: str
     is_value_optional: bool
 
@@ -12675,11 +12717,13 @@ TOKEN = Kind(None, lambda text: text if 0 < len(text) <= 256 else _refuse(
 KINDS = {
     "amount": between(0, 10 ** 9), "calendar": Kind(None, check_calendar_name, "a name"),
     "count": between(1, 100000), "dates": Kind(None, check_dates, "dates"),
-    "days": between(0, 100000, (int, float)), "end": INSTANT_END, "label": LABEL,
+    "days": between(0, 100000, (int, float)),
+    "end": TimeKind("a time; a date alone is its last instant", is_end=True), "label": LABEL,
     "level": between(0, 5), "limit": between(1, MAX_LIST), "name": NAMED, "priority": PRIORITY,
     "seconds": SECONDS, "session": between(1, 10 ** 15),
     "states": list_of(choice(*STATES), at_least=1), "text": Kind(None, str, "text"),
-    "time": INSTANT, "timeout": TIMEOUT, "token": TOKEN,
+    "past": TimeKind("a time, or how long ago", is_back=True), "time": TimeKind("a time"),
+    "timeout": TIMEOUT, "token": TOKEN,
     "version": SCHEDULE_FIELDS["version"].kind,
 }
 
@@ -12743,14 +12787,15 @@ def find_verb(words):
     return VERBS["%s %s" % (first, second)], words[2:]
 
 
-def check_request(row, words, actor="", has_left=lambda: False):
-    """The words behind a verb -> Request; BadRequest names the word that is wrong."""
+def check_request(row, words, actor="", has_left=lambda: False, find_now=lambda: 0.0):
+    """The words behind a verb -> Request; BadRequest names the word that is wrong. Times that are
+    not absolute count from `find_now()`, epoch seconds."""
     request, missing = Request(row, actor, has_left), list(row.arguments)
     for index, word in enumerate(words):
         place = ""
         try:
             if word.kind == "option":
-                _take_option(row, word, request)
+                _take_option(row, word, request, find_now)
             elif word.kind == "variable":
                 _take_variable(row, word, request)
             elif missing:
@@ -12777,7 +12822,7 @@ def _take_variable(row, word, request):
     request.variables[word.name] = word.value
 
 
-def _take_option(row, word, request):
+def _take_option(row, word, request, find_now):
     name = capitals(word.name)
     option = row.options.get(name)
     if option is None:
@@ -12788,7 +12833,12 @@ def _take_option(row, word, request):
         raise ValueError("%s takes no value" % name)
     if option.shown and word.value is None and not option.is_value_optional:
         raise ValueError("must be %s=%s" % (name, option.shown))
-    request[name] = True if word.value is None else option.kind.parse(word.value)
+    if word.value is None:
+        request[name] = True
+    elif isinstance(option.kind, TimeKind):
+        request[name] = option.kind.parse_at(word.value, find_now())
+    else:
+        request[name] = option.kind.parse(word.value)
 
 
 # ======================================================================================
@@ -12897,7 +12947,8 @@ class Conversation:
     def _check(self, row, words):
         """The words behind a verb -> Request. Who may not ask is told that before what is wrong."""
         try:
-            return check_request(row, words, self._actor, self._has_left)
+            return check_request(row, words, self._actor, self._has_left,
+                                 lambda: self._agent.clock.now())
         except BadRequest:
             self._check_role(row)
             raise
@@ -13802,10 +13853,19 @@ argument behind one: such a word is told by its number, or as `***`.
 - Fields are `key=value`. A value is a JSON string in ASCII, unless it has only printable ASCII
   without spaces, quotes and backslashes. Without a value it is `key=`.
 - With `-JSON` each data line of a listing is a JSON object.
-- **Times** in replies are ISO 8601 with an offset. In requests they are `2026-12-01T02:00`,
-  `"2026-12-01 02:00:30"`, or with `Z` or an offset behind; without one in the agent's zone. A
-  date alone is its first instant, and its last where a period ends. A local time that a change
-  of the clock skips is the instant after it; of one that comes twice the first is meant.
+- **Times** in replies are ISO 8601 with an offset. In requests a time is one of these:
+  - `2026-12-01T02:00`, `"2026-12-01 02:00:30"`, or with `Z` or an offset behind; without one in
+    the agent's zone. A date alone is its first instant, and its last where a period ends.
+  - `now`, `today`, `yesterday`, `tomorrow`: a day alone is its first instant, also where a period
+    ends. With a clock time: `"tomorrow 02:00"`.
+  - A clock time alone, `02:00` or `02:00:30`: the next one; the last one with an option that
+    looks back (`-SINCE`).
+  - A distance, with a unit or a sign: `10m`, `1d`, `+90`, `-1h`. Without a sign it counts from
+    now on; with an option that looks back it is ago.
+
+  A local time that a change of the clock skips is the instant after it; of one that comes twice
+  the first is meant. What is stored must not move: `-FROM` and `-TO` of `SCHED ADD` and `SET`,
+  and definitions, take the first form alone.
 - **Durations** are seconds, or `90s`, `15m`, `2h`, `1d`.
 - **yes or no** is `yes` or `no`.
 

@@ -64,7 +64,7 @@ KIND_WORDS = {
     "KEYWORD": "label", "KEYWORDS": "label", "LEVEL": "level", "LIMIT": "limit",
     "MAX_WAIT": "seconds", "NAME": "name", "PATH": "token", "PRIORITY": "priority",
     "REASON": "label", "REPO": "name", "RULE": "text", "SCENARIO": "name", "SCHEDULE": "name",
-    "SECOND": "text", "SESSION": "session", "SINCE": "time", "STATUS": "states",
+    "SECOND": "text", "SESSION": "session", "SINCE": "past", "STATUS": "states",
     "SYNC": "seconds", "TIMEOUT": "timeout", "TO": "end", "UNTIL": "end", "VERB": "text",
     "VERSION": "version",
 }
