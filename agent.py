@@ -20,8 +20,7 @@ Sections, each using only those above it:
     base/forms                The forms of all requests, as data: words, kinds, roles, help, and the
                               lines of their replies.
     base/options              The options of the agent's command line, as data.
-    base/program              What this program is: its version, its own file, its code and its own
-                              log.
+    base/program              What this program is: its own file, its code and its own log.
     base/times                The clock, instants as text, and the one parser of durations.
     base/words                Words of requests and replies: names, splitting, quoting, and what
                               makes a text one line.
@@ -714,6 +713,8 @@ CALENDAR_NAME_LINE = ReplyLine("the calendar", (text_key("calendar", "name of th
 # The words and limits of the contract, as data: states, transitions, roles, sizes, times.
 # ======================================================================================
 
+VERSION = "1.0.0"
+
 DEFAULT_NAME = "AGENT"
 DEFAULT_PORT = 20910
 DEFAULT_CONTEXT = "GLOBAL"
@@ -841,7 +842,12 @@ class Part(NamedTuple):
     shown: str              # a value as HELP shows it; nothing for an argument or a flag
     is_required: bool
     is_value_optional: bool
-    meaning: str            # nothing where it is a field of a schedule, which has its own
+    meaning: str
+
+    @property
+    def is_field(self):
+        """Whether it sets a field of a schedule."""
+        return self.kind is not None and self.kind.startswith("field ")
 
 
 # the usual kinds of words: what a kind means is protocol/table's to say
@@ -868,15 +874,39 @@ WORD_MEANINGS = {
     "-LIMIT": "how many lines at most (50)",
 }
 
-# the options of SCHED ADD and SET that are fields of a schedule -> a value as HELP shows it
+# the options of SCHED ADD and SET that are fields of a schedule -> a value as HELP shows it, and
+# what the field means
 SCHEDULE_OPTIONS = {
-    "-AGENT": "name", "-TIMEZONE": "zone", "-ENABLED": "yes|no", "-FROM": "time", "-TO": "time",
-    "-HOURS": "08:00-18:00", "-EXCLUDE_WEEKDAYS": "sat,sun", "-EXCLUDE_MONTHDAYS": "1,last",
-    "-EXCLUDE_DATES": "a,b..c,calendar", "-REPEAT_EVERY": "s", "-REPEAT_COUNT": "n",
-    "-REPEAT_FOR": "s", "-GAP": "run|skip", "-FOLD": "first|both", "-JITTER": "s",
-    "-AFTER": "a,b/2h,scenario:c", "-NAME": "text", "-KEYWORDS": "a,b", "-PRIORITY": "n",
-    "-ATTEMPTS": "n", "-RETRY_DELAY": "s", "-TIMEOUT": "s",
-    "-OVERLAP": "queue|skip|parallel|stop", "-MISFIRE": "once|all|skip", "-GRACE": "s",
+    "-AGENT": ("name", "the agent that it belongs to (the one that takes the request)"),
+    "-TIMEZONE": ("zone", "zone of its local times: UTC or an IANA name (the host's zone)"),
+    "-ENABLED": ("yes|no", "a schedule that is not has no due times"),
+    "-FROM": ("time", "first instant, in the schedule's zone; a date alone is its first second"),
+    "-TO": ("time", "last instant; a date alone is its last second"),
+    "-HOURS": (
+        "08:00-18:00", "times of day, both ends in: 08:00-18:00; over midnight too: 22:00-06:00"),
+    "-EXCLUDE_WEEKDAYS": ("sat,sun", "days of the week: sat,sun"),
+    "-EXCLUDE_MONTHDAYS": ("1,last", "days of the month: 1,15,last"),
+    "-EXCLUDE_DATES": ("a,b..c,calendar", "dates, ranges a..b, and names of calendars"),
+    "-REPEAT_EVERY": ("s", "each firing is repeated after so long"),
+    "-REPEAT_COUNT": ("n", "so many more times"),
+    "-REPEAT_FOR": ("s", "for so long"),
+    "-GAP": (
+        "run|skip", "a local time that does not exist runs right after the gap, or is skipped"),
+    "-FOLD": ("first|both", "a local time that exists twice runs the first time, or both times"),
+    "-JITTER": ("s", "each start is delayed by at most so much, always by the same for the same "
+                "due time"),
+    "-AFTER": ("a,b/2h,scenario:c", "schedules (A) and scenarios (scenario:B) that have to end "
+               "well first; A/2h counts for two hours"),
+    "-NAME": ("text", "name of its sessions"),
+    "-KEYWORDS": ("a,b", "keywords of its sessions"),
+    "-PRIORITY": ("n", "priority of its sessions in the queue"),
+    "-ATTEMPTS": ("n", "how often a session that ends in ERROR is made, in all"),
+    "-RETRY_DELAY": ("s", "pause before the next of these sessions"),
+    "-TIMEOUT": ("s", "timeout of its sessions (the scenario's)"),
+    "-OVERLAP": (
+        "queue|skip|parallel|stop", "what is done while a session of the same schedule is open"),
+    "-MISFIRE": ("once|all|skip", "what is done about due times that were missed"),
+    "-GRACE": ("s", "a missed due time older than this does not run"),
 }
 
 
@@ -886,7 +916,11 @@ def schedule_field(option):
     return "session_name" if option == "-NAME" else option[1:].lower()
 
 
-_SCHEDULE_WORDS = " ".join("[%s=%s]" % item for item in SCHEDULE_OPTIONS.items())
+# field of a schedule -> what it means
+SCHEDULE_MEANINGS = {schedule_field(option): meaning
+                     for option, (_, meaning) in SCHEDULE_OPTIONS.items()}
+_SCHEDULE_WORDS = " ".join("[%s=%s]" % (option, shown)
+                           for option, (shown, _) in SCHEDULE_OPTIONS.items())
 _SCHEDULE_KINDS = {option: "field " + schedule_field(option) for option in SCHEDULE_OPTIONS}
 _SCHEDULE_PLACE = {"-REPO": "work repository of the schedule (of the lowest id that has it)"}
 _CALENDAR_KINDS = {"NAME": "calendar", "DATES": "dates"}
@@ -1077,7 +1111,8 @@ def list_parts(form):
             name = dash + word
             kind = None if is_flag else form.kinds.get(name) or KIND_WORDS[word]
             is_field = kind is not None and kind.startswith("field ")
-            meaning = "" if is_field else form.meanings.get(name) or WORD_MEANINGS[name]
+            meaning = (SCHEDULE_OPTIONS[name][1] if is_field
+                       else form.meanings.get(name) or WORD_MEANINGS[name])
             parts.append(Part(name, kind, shown, not bracket, bool(inner_bracket), meaning))
     return parts
 
@@ -1150,10 +1185,8 @@ COMMAND_OPTIONS = (
 
 # ======================================================================================
 # base/program.py
-# What this program is: its version, its own file, its code and its own log.
+# What this program is: its own file, its code and its own log.
 # ======================================================================================
-
-VERSION = "1.0.0"
 
 log = logging.getLogger("agent")
 
@@ -1606,8 +1639,9 @@ def _make_zone(name, *_system):
         import zoneinfo
         info = zoneinfo.ZoneInfo(name)
     except ImportError:
-        raise CalendarError("timezone '%s': the time-zone database needs Python 3.9 or newer, "
-                            "this is %s; %s" % (name, sys.version.split()[0], only)) from None
+        raise CalendarError("timezone '%s': the time-zone database needs Python 3.9 or newer, this "
+                            "is %s; %s; TZ=Europe/Zurich python agent.py starts it in another"
+                            % (name, sys.version.split()[0], only)) from None
     except (KeyError, ValueError, OSError, TypeError):
         right = "no such zone; write a name like Europe/Zurich, or UTC"
         if not zoneinfo.available_timezones():
@@ -2848,7 +2882,7 @@ CONCURRENCY_FIELDS = {
 }
 SCHEDULE_FIELDS = {
     "name": Field(NAMED, required=True, meaning="its name, once in a work repository"),
-    "agent": Field(NAMED, meaning="the agent that it belongs to (the one that takes the request)"),
+    "agent": Field(NAMED, meaning=SCHEDULE_MEANINGS["agent"]),
     "scenario": Field(NAMED, required=True, meaning="the scenario that it starts"),
     "version": Field(Kind(lambda value: value if value == "-1" else check_name(value),
                           lambda text: text if text == "-1" else check_name(text),
@@ -2856,43 +2890,37 @@ SCHEDULE_FIELDS = {
                      meaning="version of the scenario; -1 is the latest at the time"),
     "context": Field(NAMED, default=DEFAULT_CONTEXT, meaning="context of its sessions"),
     "rule": Field(TEXT, default="", meaning="when it is due; without one, by after alone"),
-    "timezone": Field(TEXT, default="", meaning="zone of its local times: UTC or an IANA name "
-                      "(the host's zone)"),
-    "enabled": Field(BOOLEAN, default=True, meaning="a schedule that is not has no due times"),
+    "timezone": Field(TEXT, default="", meaning=SCHEDULE_MEANINGS["timezone"]),
+    "enabled": Field(BOOLEAN, default=True, meaning=SCHEDULE_MEANINGS["enabled"]),
     "variables": Field(VALUES, default={}, meaning="values for variables of the scenario"),
     # those below may be missing: Schedule.options
-    "from": Field(TEXT, meaning="first instant, in the schedule's zone; a date alone is its first "
-                  "second"),
-    "to": Field(TEXT, meaning="last instant; a date alone is its last second"),
-    "hours": Field(TEXT, meaning="times of day, both ends in: 08:00-18:00; over midnight too: "
-                   "22:00-06:00"),
-    "exclude_weekdays": Field(JOINED, meaning="days of the week: sat,sun"),
-    "exclude_monthdays": Field(JOINED, meaning="days of the month: 1,15,last"),
-    "exclude_dates": Field(JOINED, meaning="dates, ranges a..b, and names of calendars"),
-    "repeat_every": Field(WHOLE_SECONDS, meaning="each firing is repeated after so long"),
-    "repeat_count": Field(between(1, 1000000), meaning="so many more times"),
-    "repeat_for": Field(WHOLE_SECONDS, meaning="for so long"),
-    "gap": Field(choice("run", "skip"), default="run", meaning="a local time that does not exist "
-                 "runs right after the gap, or is skipped"),
+    "from": Field(TEXT, meaning=SCHEDULE_MEANINGS["from"]),
+    "to": Field(TEXT, meaning=SCHEDULE_MEANINGS["to"]),
+    "hours": Field(TEXT, meaning=SCHEDULE_MEANINGS["hours"]),
+    "exclude_weekdays": Field(JOINED, meaning=SCHEDULE_MEANINGS["exclude_weekdays"]),
+    "exclude_monthdays": Field(JOINED, meaning=SCHEDULE_MEANINGS["exclude_monthdays"]),
+    "exclude_dates": Field(JOINED, meaning=SCHEDULE_MEANINGS["exclude_dates"]),
+    "repeat_every": Field(WHOLE_SECONDS, meaning=SCHEDULE_MEANINGS["repeat_every"]),
+    "repeat_count": Field(between(1, 1000000), meaning=SCHEDULE_MEANINGS["repeat_count"]),
+    "repeat_for": Field(WHOLE_SECONDS, meaning=SCHEDULE_MEANINGS["repeat_for"]),
+    "gap": Field(choice("run", "skip"), default="run", meaning=SCHEDULE_MEANINGS["gap"]),
     "fold": Field(choice("first", "both"), default="first",
-                  meaning="a local time that exists twice runs the first time, or both times"),
+                  meaning=SCHEDULE_MEANINGS["fold"]),
     "jitter": Field(Kind(_check_jitter, _check_jitter, "a duration of at most one day"), default=0,
-                    meaning="each start is delayed by at most so much, always by the same for the "
-                    "same due time"),
-    "after": Field(JOINED, meaning="schedules (A) and scenarios (scenario:B) that have to end well "
-                   "first; A/2h counts for two hours"),
-    "session_name": Field(LABEL, default="", meaning="name of its sessions"),
-    "keywords": Field(JOINED, default="", meaning="keywords of its sessions"),
-    "priority": Field(PRIORITY, default=0, meaning="priority of its sessions in the queue"),
+                    meaning=SCHEDULE_MEANINGS["jitter"]),
+    "after": Field(JOINED, meaning=SCHEDULE_MEANINGS["after"]),
+    "session_name": Field(LABEL, default="", meaning=SCHEDULE_MEANINGS["session_name"]),
+    "keywords": Field(JOINED, default="", meaning=SCHEDULE_MEANINGS["keywords"]),
+    "priority": Field(PRIORITY, default=0, meaning=SCHEDULE_MEANINGS["priority"]),
     "attempts": Field(between(1, 1000), default=1,
-                      meaning="how often a session that ends in ERROR is made, in all"),
-    "retry_delay": Field(SECONDS, default=0, meaning="pause before the next of these sessions"),
-    "timeout": Field(TIMEOUT, meaning="timeout of its sessions (the scenario's)"),
+                      meaning=SCHEDULE_MEANINGS["attempts"]),
+    "retry_delay": Field(SECONDS, default=0, meaning=SCHEDULE_MEANINGS["retry_delay"]),
+    "timeout": Field(TIMEOUT, meaning=SCHEDULE_MEANINGS["timeout"]),
     "overlap": Field(choice("queue", "skip", "parallel", "stop"), default="queue",
-                     meaning="what is done while a session of the same schedule is open"),
+                     meaning=SCHEDULE_MEANINGS["overlap"]),
     "misfire": Field(choice("once", "skip", "all"), default="once",
-                     meaning="what is done about due times that were missed"),
-    "grace": Field(TIMEOUT, meaning="a missed due time older than this does not run"),
+                     meaning=SCHEDULE_MEANINGS["misfire"]),
+    "grace": Field(TIMEOUT, meaning=SCHEDULE_MEANINGS["grace"]),
 }
 
 CALENDAR_FIELDS = {
@@ -13612,9 +13640,12 @@ MANUAL_SCHEDULES = r"""
 
 A schedule starts a scenario by itself. `SCHED ADD` makes one, and so does a document:
 
-    SCHED ADD EARLY LOAD -1 GLOBAL "daily at 02:30" -TIMEZONE=Europe/Zurich -ATTEMPTS=3
-    {"schedules": [{"name": "EARLY", "scenario": "LOAD", "rule": "daily at 02:30",
-                    "timezone": "Europe/Zurich", "attempts": 3}]}
+    SCHED ADD EARLY HELLO -1 GLOBAL "daily at 02:30" -ATTEMPTS=3
+    {"schedules": [{"name": "EARLY", "scenario": "HELLO", "rule": "daily at 02:30",
+                    "attempts": 3}]}
+
+Local times are those of the host's zone. Another one is `-TIMEZONE=Europe/Zurich` (Python 3.9);
+before that `TZ=Europe/Zurich python agent.py` starts the agent in it.
 
 Each field is an option of `SCHED ADD` and `SCHED SET`, in capitals. An option without a value
 (`-HOURS=`) makes the field default again. The schedule's field `session_name` is the option
@@ -13671,7 +13702,7 @@ real hour. Several times that fall onto one instant are one. `SCHED NEXT` notes 
     * schedule=EARLY due=2027-03-28T01:00:00+00:00 note="after gap 02:30 does not exist"
 
 Zones with a name need Python 3.9 and a time-zone database. Before that there are `UTC` and the
-system's zone; `TZ=Europe/Zurich python agent.py` chooses that.
+system's zone; `TZ=Europe/Zurich python agent.py` starts the agent in another.
 
 ### Once and only once
 
@@ -14124,14 +14155,24 @@ command, in small letters:
     python agentcli.py log 1001 --follow
     python agentcli.py import weather.json
 
-`python agentcli.py --help` lists the commands, `python agentcli.py exec --help` the options of
-one.
+`python agentcli.py --help` lists the commands, `python agentcli.py exec --help` the arguments
+and options of one.
 
-- `--host` and `--port` say where the agent is (127.0.0.1, 20910).
-- `--wait` of `exec` waits for the end of the session.
+- `--host` and `--port` say where the agent is; else the environment does, `AGENT_HOST` and
+  `AGENT_PORT`; else it is 127.0.0.1 and 20910. So `clean --of-host ID` is `CLEAN -HOST=ID`.
+- `--wait` of `exec` waits for the end of the session. When the session has to wait itself, its
+  first line says for what.
+- Times are handed on unread: `--since 1h`, `--since yesterday`, `--until 02:30`, `--at 10m`
+  (topic `values`).
+- An option of `sched add` or `sched set` without a value (`--hours`) makes the field default
+  again.
+- The agent's messages are shown with the options and commands as the client has them.
 - Listings are tables; columns that are empty throughout are left out, and times are those of
   the reader. Fields of the OK line are a table below. When there is nothing to list, that is
   said on a terminal alone.
+- On a terminal a table that is too wide loses columns that say what is usual or always the
+  same; then long texts are cut, which a `~` tells. `COLUMNS=60` does the same where there is no
+  terminal.
 - With `--json` each data line is a JSON object on one line, and so are the fields of the OK
   line, as the last one.
 - An option of a newer agent that the client does not know can be given in the protocol's own
@@ -14146,6 +14187,7 @@ Its exit status:
     2    wrong usage, or a file that cannot be read
     3    no connection, or it was lost
     4    refused by the agent: its ERR is on standard error
+    5    the waiting timed out (`wait --timeout`); the session goes on
     130  Ctrl-C
     141  nobody reads the output
 """
@@ -14631,10 +14673,10 @@ def _tell_verb(name):
     """The form of a verb, its words, and its reply."""
     form = next(form for form in VERB_FORMS if form.name == name)
     parts = [_wrap(form.text, "    ", "        "), _wrap(_capital(form.help) + ".")]
-    words = [part for part in list_parts(form) if part.meaning]
+    words = [part for part in list_parts(form) if not part.is_field]
     if words:
         parts.append(_items(map(_tell_word, words)))
-    if any(not part.meaning for part in list_parts(form)):
+    if any(part.is_field for part in list_parts(form)):
         parts.append("The other options are fields of a schedule (topic `fields of a schedule`).")
     if form.reply in (AS_FIELDS, AS_ROWS, AS_RECORD):
         parts += [_tell_line("* ", line) for line in form.lines]

@@ -11,7 +11,10 @@ Options stand before or behind the other words. One in the protocol's own form, 
 capitals, is handed on as it is, so that a newer agent's are within reach; what follows `--` is
 neither option nor variable.
 
-Listings are tables (no column that is empty throughout; times are the reader's, to the second);
+Where the agent is: --host and --port, else AGENT_HOST and AGENT_PORT, else 127.0.0.1 and 20910.
+
+Listings are tables (no column that is empty throughout; times are the reader's, to the second; on a
+terminal no wider than that);
 with --json each data line is one JSON object on a line of its own, and the fields of the agent's OK
 are the last one. Without, they are a table below the listing. That there is nothing to list is said
 on a terminal alone.
@@ -26,7 +29,7 @@ rules are not checked.
 
 Exit status: 0 all is well, and the session that exec or wait told about has not ended badly; 1 it
 ended in ERROR or STOPPED; 2 usage; 3 no connection, or it was lost; 4 refused by the agent, whose
-ERR is on stderr; 130 Ctrl-C; 141 nobody reads the output.
+ERR is on stderr; 5 the waiting timed out; 130 Ctrl-C; 141 nobody reads the output.
 
 This file is built: tools/build.py joins the modules of tools/src/client, which are what people
 change. Sections, each using only those above it:
@@ -39,6 +42,8 @@ change. Sections, each using only those above it:
                         of their replies.
     client/words        Words of requests and fields of replies, as the client writes and reads
                         them.
+    client/spelling     The words of the protocol as the client spells them: options, verbs, and the
+                        agent's texts.
     client/shown        What is shown of a reply: tables, records, text, or JSON.
     client/commands     The verbs as commands, and the command line that names one.
     client/errors       What ends the client, and with which exit status.
@@ -50,12 +55,14 @@ change. Sections, each using only those above it:
 """
 import argparse
 import calendar
+import functools
 import json
 import os
 import re
 import shutil
 import socket
 import sys
+import textwrap
 import time
 from typing import Callable, NamedTuple, Optional
 
@@ -64,6 +71,8 @@ from typing import Callable, NamedTuple, Optional
 # base/vocabulary.py
 # The words and limits of the contract, as data: states, transitions, roles, sizes, times.
 # ======================================================================================
+
+VERSION = "1.0.0"
 
 DEFAULT_NAME = "AGENT"
 DEFAULT_PORT = 20910
@@ -389,7 +398,12 @@ class Part(NamedTuple):
     shown: str              # a value as HELP shows it; nothing for an argument or a flag
     is_required: bool
     is_value_optional: bool
-    meaning: str            # nothing where it is a field of a schedule, which has its own
+    meaning: str
+
+    @property
+    def is_field(self):
+        """Whether it sets a field of a schedule."""
+        return self.kind is not None and self.kind.startswith("field ")
 
 
 # the usual kinds of words: what a kind means is protocol/table's to say
@@ -416,15 +430,39 @@ WORD_MEANINGS = {
     "-LIMIT": "how many lines at most (50)",
 }
 
-# the options of SCHED ADD and SET that are fields of a schedule -> a value as HELP shows it
+# the options of SCHED ADD and SET that are fields of a schedule -> a value as HELP shows it, and
+# what the field means
 SCHEDULE_OPTIONS = {
-    "-AGENT": "name", "-TIMEZONE": "zone", "-ENABLED": "yes|no", "-FROM": "time", "-TO": "time",
-    "-HOURS": "08:00-18:00", "-EXCLUDE_WEEKDAYS": "sat,sun", "-EXCLUDE_MONTHDAYS": "1,last",
-    "-EXCLUDE_DATES": "a,b..c,calendar", "-REPEAT_EVERY": "s", "-REPEAT_COUNT": "n",
-    "-REPEAT_FOR": "s", "-GAP": "run|skip", "-FOLD": "first|both", "-JITTER": "s",
-    "-AFTER": "a,b/2h,scenario:c", "-NAME": "text", "-KEYWORDS": "a,b", "-PRIORITY": "n",
-    "-ATTEMPTS": "n", "-RETRY_DELAY": "s", "-TIMEOUT": "s",
-    "-OVERLAP": "queue|skip|parallel|stop", "-MISFIRE": "once|all|skip", "-GRACE": "s",
+    "-AGENT": ("name", "the agent that it belongs to (the one that takes the request)"),
+    "-TIMEZONE": ("zone", "zone of its local times: UTC or an IANA name (the host's zone)"),
+    "-ENABLED": ("yes|no", "a schedule that is not has no due times"),
+    "-FROM": ("time", "first instant, in the schedule's zone; a date alone is its first second"),
+    "-TO": ("time", "last instant; a date alone is its last second"),
+    "-HOURS": (
+        "08:00-18:00", "times of day, both ends in: 08:00-18:00; over midnight too: 22:00-06:00"),
+    "-EXCLUDE_WEEKDAYS": ("sat,sun", "days of the week: sat,sun"),
+    "-EXCLUDE_MONTHDAYS": ("1,last", "days of the month: 1,15,last"),
+    "-EXCLUDE_DATES": ("a,b..c,calendar", "dates, ranges a..b, and names of calendars"),
+    "-REPEAT_EVERY": ("s", "each firing is repeated after so long"),
+    "-REPEAT_COUNT": ("n", "so many more times"),
+    "-REPEAT_FOR": ("s", "for so long"),
+    "-GAP": (
+        "run|skip", "a local time that does not exist runs right after the gap, or is skipped"),
+    "-FOLD": ("first|both", "a local time that exists twice runs the first time, or both times"),
+    "-JITTER": ("s", "each start is delayed by at most so much, always by the same for the same "
+                "due time"),
+    "-AFTER": ("a,b/2h,scenario:c", "schedules (A) and scenarios (scenario:B) that have to end "
+               "well first; A/2h counts for two hours"),
+    "-NAME": ("text", "name of its sessions"),
+    "-KEYWORDS": ("a,b", "keywords of its sessions"),
+    "-PRIORITY": ("n", "priority of its sessions in the queue"),
+    "-ATTEMPTS": ("n", "how often a session that ends in ERROR is made, in all"),
+    "-RETRY_DELAY": ("s", "pause before the next of these sessions"),
+    "-TIMEOUT": ("s", "timeout of its sessions (the scenario's)"),
+    "-OVERLAP": (
+        "queue|skip|parallel|stop", "what is done while a session of the same schedule is open"),
+    "-MISFIRE": ("once|all|skip", "what is done about due times that were missed"),
+    "-GRACE": ("s", "a missed due time older than this does not run"),
 }
 
 
@@ -434,7 +472,11 @@ def schedule_field(option):
     return "session_name" if option == "-NAME" else option[1:].lower()
 
 
-_SCHEDULE_WORDS = " ".join("[%s=%s]" % item for item in SCHEDULE_OPTIONS.items())
+# field of a schedule -> what it means
+SCHEDULE_MEANINGS = {schedule_field(option): meaning
+                     for option, (_, meaning) in SCHEDULE_OPTIONS.items()}
+_SCHEDULE_WORDS = " ".join("[%s=%s]" % (option, shown)
+                           for option, (shown, _) in SCHEDULE_OPTIONS.items())
 _SCHEDULE_KINDS = {option: "field " + schedule_field(option) for option in SCHEDULE_OPTIONS}
 _SCHEDULE_PLACE = {"-REPO": "work repository of the schedule (of the lowest id that has it)"}
 _CALENDAR_KINDS = {"NAME": "calendar", "DATES": "dates"}
@@ -625,7 +667,8 @@ def list_parts(form):
             name = dash + word
             kind = None if is_flag else form.kinds.get(name) or KIND_WORDS[word]
             is_field = kind is not None and kind.startswith("field ")
-            meaning = "" if is_field else form.meanings.get(name) or WORD_MEANINGS[name]
+            meaning = (SCHEDULE_OPTIONS[name][1] if is_field
+                       else form.meanings.get(name) or WORD_MEANINGS[name])
             parts.append(Part(name, kind, shown, not bracket, bool(inner_bracket), meaning))
     return parts
 
@@ -669,6 +712,49 @@ def parse_fields(text):
 
 
 # ======================================================================================
+# client/spelling.py
+# The words of the protocol as the client spells them: options, verbs, and the agent's texts.
+# ======================================================================================
+
+# options that have another name here: --host is where the agent is
+OTHER_NAMES = {"-HOST": "--of-host", "-SYNC": "--wait"}
+# behind these stands a name, which may look like a verb
+NOUNS = frozenset("agent calendar context of repository scenario schedule schema server session "
+                  "step task variable".split())
+_OPTIONS = frozenset(part.name for form in VERB_FORMS for part in list_parts(form)
+                     if part.name.startswith("-"))
+_VERBS = sorted((form.name for form in VERB_FORMS), key=len, reverse=True)
+# a quoted text; an option; a verb
+_SPELLED = re.compile(r'"(?:[^"\\]|\\.)*"|(?<![\w-])-[A-Z][A-Z_]+|(?<![\w.=-])(?:%s)(?![\w.=-])'
+                   % "|".join(_VERBS))
+_FROM_A_SHELL = re.compile(r"-[A-Z_]+ \(from a shell (--[a-z-]+)\)")
+
+
+def spell_option(name):
+    """An option of the protocol as the client has it: -MAX_WAIT is --max-wait."""
+    return OTHER_NAMES.get(name) or "-" + name.lower().replace("_", "-")
+
+
+def spell(text):
+    """A text of the protocol, or of the agent, with the options and verbs of the client. What is
+    quoted, and what is a name, stays as it is."""
+    def spell_word(match):
+        word = match.group()
+        if word.startswith('"'):
+            return re.sub('^"(-[A-Z_]+)', lambda option: '"' + spell_known(option.group(1)), word)
+        if word.startswith("-"):
+            return spell_known(word)
+        before = match.string[:match.start()].split()[-1:]
+        return word if NOUNS.intersection(before) else word.lower()
+    return _SPELLED.sub(spell_word, _FROM_A_SHELL.sub(r"\1", text))
+
+
+def spell_known(word):
+    """An option of the protocol as the client has it, any other word as it is."""
+    return spell_option(word) if word in _OPTIONS else word
+
+
+# ======================================================================================
 # client/shown.py
 # What is shown of a reply: tables, records, text, or JSON.
 # ======================================================================================
@@ -676,6 +762,11 @@ def parse_fields(text):
 # left out of a table that has both columns of FROM_TO: what they say follows from those, and lines
 # stay short
 FROM_TO, LEFT_OUT = {"begun", "duration"}, {"created", "ended"}
+# of a table that is too wide: what goes first where it says what is usual, and then whatever it
+# says; text is cut to no less than this
+USUAL = {"enabled": True, "hold": False, "context": "GLOBAL", "version": "-1"}
+SPARED = ("repository", "agent", "context", "version", "timezone", "keywords", "last")
+MIN_CELL = 8
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?([+-])(\d\d):(\d\d)")
 
 
@@ -726,21 +817,69 @@ def to_reader(value):
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(instant))
 
 
+class Column:
+    """One column of a table: a name and its values, as they are shown."""
+
+    def __init__(self, name, values):
+        self.name = name
+        self.cells = [name.upper()] + [to_reader(value) for value in values]
+        present = [value for value in values if value not in (None, "")]
+        self.is_empty = not present
+        self.is_usual = name in USUAL and all(value == USUAL[name] for value in present)
+        self.is_number = all(type(value) in (int, float) for value in present)
+        self.is_time = any(_TIME.fullmatch(str(value)) for value in present)
+        self.width = max(map(len, self.cells))
+
+    @property
+    def can_shrink(self):
+        """Whether its cells may be cut, once more."""
+        return not (self.is_number or self.is_time) and self.width > MIN_CELL
+
+    def render(self):
+        """Its cells, all of one width; what is cut ends in ~."""
+        cells = [cell if len(cell) <= self.width else cell[:self.width - 1] + "~"
+                 for cell in self.cells]
+        return [cell.rjust(self.width) if self.is_number else cell.ljust(self.width)
+                for cell in cells]
+
+
+def find_width():
+    """How wide tables may be: as COLUMNS says, or the terminal; None: there is neither. COLUMNS
+    with LINES is what readline sets, unasked, for all that a program with it starts."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdigit() and "LINES" not in os.environ:
+        return int(columns)
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or None
+    except (OSError, ValueError, AttributeError):       # it is none
+        return None
+
+
+def fit(columns, width):
+    """Columns that fit a width (None: any) as far as they can: some are left out, never the first,
+    then the widest texts are cut."""
+    def is_wide():
+        return width is not None and sum(column.width + 2 for column in columns) - 2 > width
+    spare = [column for column in columns[1:] if column.is_usual]
+    spare += [column for name in SPARED for column in columns[1:]
+              if column.name == name and column not in spare]
+    while is_wide() and spare:
+        columns.remove(spare.pop(0))
+    while is_wide() and any(column.can_shrink for column in columns):
+        widest = max((column for column in columns if column.can_shrink),
+                     key=lambda column: column.width)
+        widest.width -= 1
+    return columns
+
+
 def put_table(rows):
-    """Writes rows (dicts) as aligned columns; numbers stand on the right."""
+    """Writes rows (dicts) as aligned columns that fit the terminal; numbers stand on the right."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     left_out = LEFT_OUT if FROM_TO.issubset(names) else ()
-    columns = []
-    for name in names:
-        values = [row.get(name) for row in rows]
-        present = [value for value in values if value not in (None, "")]
-        if present and name not in left_out:
-            cells = [name.upper()] + [to_reader(value) for value in values]
-            width = max(map(len, cells))
-            is_number = all(type(value) in (int, float) for value in present)
-            columns.append([cell.rjust(width) if is_number else cell.ljust(width)
-                            for cell in cells])
-    for cells in zip(*columns):
+    columns = [Column(name, [row.get(name) for row in rows])
+               for name in names if name not in left_out]
+    columns = fit([column for column in columns if not column.is_empty], find_width())
+    for cells in zip(*(column.render() for column in columns)):
         put("  ".join(cells).rstrip())
 
 
@@ -752,16 +891,16 @@ def put_record(row):
         put("%s  %s" % (name.ljust(width), text))
 
 
-def show_acknowledgement(reply, is_json, origin=""):
+def show_acknowledgement(reply, is_json, origin="", complete=dict):
     """A reply of fields. Data lines that are no fields are the faults that stand before an ERR;
-    `origin`: in what."""
+    `origin`: in what. `complete`(fields) -> those that are shown."""
     write = put_json if is_json else put_fields
     for line in reply:
         if _FIELD.match(line):
-            write(parse_fields(line))
+            write(complete(parse_fields(line)))
         else:
-            complain(origin + line)
-    write(reply.fields)
+            complain(origin + spell(line))
+    write(complete(reply.fields))
 
 
 def show_listing(reply, is_json, is_record=False):
@@ -827,6 +966,7 @@ def show_log(reply, is_json):
 # The verbs as commands, and the command line that names one.
 # ======================================================================================
 
+DEFAULT_HOST = "127.0.0.1"
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _OPTION = re.compile(r"-([A-Z][A-Z_]+)(?:=(.*))?", re.DOTALL)
 
@@ -835,56 +975,71 @@ class Command(NamedTuple):
     """One row of the command table."""
     name: str               # the verb in lower case; `sched add` is one
     arguments: str          # as usage shows them; [] may be left out
-    # [(name in the protocol, its value as shown, what it means)]; a flag shows none
-    options: list
+    meanings: list          # [(argument, what it means)]
+    options: list           # [Choice]
     show: Callable          # (Reply, is_json)
     help: str
+
+
+class Choice(NamedTuple):
+    """One option of a command."""
+    name: str               # in the protocol, without its dash
+    shown: str              # its value; nothing for a flag
+    meaning: str
+    has_default: bool = False       # without a value it makes a field default again
+
+    @property
+    def offered(self):
+        """The option as it is typed."""
+        return spell_option("-" + self.name)
 
 
 SHOWS = {AS_FIELDS: show_acknowledgement, AS_ROWS: show_listing, AS_RECORD: show_record,
          AS_TEXT: show_text, AS_DOCUMENT: show_document, AS_LOG: show_log}
 NO_COMMANDS = ("QUIT",)             # they mean something on a connection that lasts
-# the client's own words stand for these: --json, --wait; and --host is where the agent is
-NO_OPTIONS = ("-JSON", "-HOST", "-SYNC")
-CRONTAB_OPTIONS = ("CRONTAB", "SYSTEM", "DRY_RUN")        # the client's own
+NO_OPTIONS = ("-JSON", "-SYNC")     # the client's own words stand for these: --json, --wait
+CRONTAB_OPTIONS = ("CRONTAB", "SYSTEM", "DRY_RUN", "PRUNE")       # the client's own
 OWN_OPTIONS = {
-    "EXEC": [("WAIT", "", "reply when the session has ended")],
-    "IMPORT": [("CRONTAB", "", "the files are crontabs"),
-               ("SYSTEM", "yes|no", "whether each line of the crontab names a user"),
-               ("DRY_RUN", "", "show what a crontab becomes, and import nothing")]}
+    "EXEC": [Choice("SYNC", "", "reply when the session has ended")],
+    "IMPORT": [Choice("CRONTAB", "", "the files are crontabs"),
+               Choice("SYSTEM", "yes|no", "whether each line of the crontab names a user"),
+               Choice("DRY_RUN", "", "show what a crontab becomes, and import nothing"),
+               Choice("PRUNE", "", "delete the schedules that the crontab no longer has")]}
 OWN_ARGUMENTS = {"IMPORT": "FILE..."}
+OWN_MEANINGS = {"IMPORT": [("FILE", "a definitions document, or a crontab; - is standard input")]}
+VARIABLE_MEANING = ("VARIABLE=value", "a value for a variable of the scenario")
 OWN_HELP = {
     "EXEC": "start a session of a scenario; with --wait the exit status is the session's",
     "WAIT": "wait for the end of a session; its exit status",
-    "CLEAN": "clean stale sessions now; -HOST=id: those of a host that is gone",
     "SCHED ADD": "add a schedule, effective at once; VERSION -1 is the latest",
-    "IMPORT": "import definitions documents, or crontabs; - is standard input; ends at the first "
-              "that is refused; --dry-run shows what crontabs become, and asks the agent, where "
-              "there is one, which lines it would refuse",
+    "IMPORT": "import definitions documents, or crontabs; ends at the first that is refused; "
+              "--dry-run shows what crontabs become, and asks the agent, where there is one, "
+              "which lines it would refuse",
 }
 
 
 def make_command(form):
     """The command of a verb."""
-    options = [(part.name[1:], part.shown, offer(part.meaning)) for part in list_parts(form)
-               if part.name.startswith("-") and part.name not in NO_OPTIONS]
+    parts = list_parts(form)
+    options = [Choice(part.name[1:], part.shown, spell(part.meaning), part.is_field)
+               for part in parts if part.name.startswith("-") and part.name not in NO_OPTIONS]
+    meanings = [(part.name, spell(part.meaning)) for part in parts if part.name[0] != "-"]
+    if "[VARIABLE=" in form.usage:
+        meanings.append(VARIABLE_MEANING)
     return Command(form.name.lower(), OWN_ARGUMENTS.get(form.name, form.usage),
+                   OWN_MEANINGS.get(form.name, meanings),
                    options + OWN_OPTIONS.get(form.name, []), SHOWS[form.reply],
-                   OWN_HELP.get(form.name) or offer(form.help))
-
-
-def offer(text):
-    """A text of the protocol, with its options as the client offers them."""
-    return re.sub("-[A-Z_]{2,}", lambda match: "-" + match.group().lower().replace("_", "-"), text)
+                   OWN_HELP.get(form.name) or spell(form.help))
 
 
 COMMANDS = [make_command(form) for form in VERB_FORMS if form.name not in NO_COMMANDS]
 
 
 def port_number(text):
-    """The value of --port. Raises ArgumentTypeError."""
+    """The value of --port, or of AGENT_PORT. Raises ArgumentTypeError."""
     if not re.fullmatch("[0-9]{1,5}", text) or not 0 < int(text) < 65536:
-        raise argparse.ArgumentTypeError("must be a number from 1 to 65535, not %s" % ascii(text))
+        raise argparse.ArgumentTypeError("must be a number from 1 to 65535, not %s%s" % (
+            ascii(text), " (AGENT_PORT)" if text == os.environ.get("AGENT_PORT") else ""))
     return int(text)
 
 
@@ -892,8 +1047,9 @@ def add_common(parser, **defaults):
     """The options that every command has, before and behind its name."""
     def add(name, **keywords):
         parser.add_argument("--" + name, default=defaults.get(name, argparse.SUPPRESS), **keywords)
-    add("host", metavar="HOST", help="where the agent is (127.0.0.1)")
-    add("port", metavar="PORT", help="its port (%d)" % DEFAULT_PORT, type=port_number)
+    add("host", metavar="HOST", help="where the agent is (AGENT_HOST, else %s)" % DEFAULT_HOST)
+    add("port", metavar="PORT", help="its port (AGENT_PORT, else %d)" % DEFAULT_PORT,
+        type=port_number)
     add("json", action="store_true", help="JSON objects, one a line")
 
 
@@ -902,7 +1058,9 @@ def make_parser():
     which may stand between its options."""
     parser = argparse.ArgumentParser(prog="agentcli.py", description="The client of agent.py.",
                                      allow_abbrev=False)
-    add_common(parser, host="127.0.0.1", port=DEFAULT_PORT, json=False)
+    parser.add_argument("--version", action="version", version="agentcli.py " + VERSION)
+    add_common(parser, host=os.environ.get("AGENT_HOST") or DEFAULT_HOST,
+               port=os.environ.get("AGENT_PORT") or DEFAULT_PORT, json=False)
     places = {"": add_subparsers(parser)}
     for command in COMMANDS:
         group, _, name = command.name.rpartition(" ")
@@ -910,17 +1068,39 @@ def make_parser():
             places[group] = add_subparsers(places[""].add_parser(group, help="%ss: %s %s -h" % (
                 {"sched": "schedule"}.get(group, group), parser.prog, group), allow_abbrev=False))
         usage = " ".join([parser.prog, command.name] + command.arguments.split() + ["[options]"])
-        sub = places[group].add_parser(name, help=command.help, description=command.help,
-                                       usage=usage, allow_abbrev=False)
-        for key, shown, meaning in command.options:
-            keywords = ({"metavar": shown.upper()} if shown
-                        else {"action": "store_const", "const": True})
-            keywords["help"] = meaning.replace("%", "%%")
-            sub.add_argument("--" + key.lower().replace("_", "-"), dest="-" + key,
-                             default=argparse.SUPPRESS, **keywords)
+        sub = places[group].add_parser(
+            name, help=command.help, description=describe(command), usage=usage,
+            allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+        for choice in command.options:
+            add_choice(sub, choice)
         add_common(sub)
         sub.set_defaults(command=command, parser=sub)
     return parser
+
+
+def add_choice(parser, choice):
+    """Adds one option of a command to its parser."""
+    shown = choice.shown.upper() if choice.shown.isalpha() else choice.shown
+    keywords = ({"metavar": shown} if shown
+                else {"action": "store_const", "const": True})
+    if choice.has_default:
+        keywords.update(nargs="?", const="")
+    parser.add_argument(choice.offered, dest="-" + choice.name, default=argparse.SUPPRESS,
+                        help=choice.meaning.replace("%", "%%"), **keywords)
+
+
+def describe(command):
+    """What a command does, and what its arguments mean."""
+    width = shutil.get_terminal_size().columns - 2      # as argparse does it
+    texts = [textwrap.fill(command.help, width)]
+    if command.meanings:
+        texts.append("\n".join(["arguments:"] + [
+            textwrap.fill(meaning, width, initial_indent="  " + name.ljust(22),
+                          subsequent_indent=" " * 24) for name, meaning in command.meanings]))
+    if any(choice.has_default for choice in command.options):
+        texts.append(textwrap.fill("An option that sets a field of the schedule makes it default "
+                                   "again when it stands without a value.", width))
+    return "\n\n".join(texts)
 
 
 def add_subparsers(parser):
@@ -935,7 +1115,7 @@ def parse_command_line(words):
     options and variables as words of a request). Wrong ones end the client with a message and
     status 2."""
     end = words.index("--") if "--" in words else len(words)
-    before, literal = [with_dashes(word) for word in words[:end]], words[end + 1:]
+    before, literal = join_distances(map(with_dashes, words[:end])), words[end + 1:]
     raw = [match for match in map(_OPTION.fullmatch, before) if match]
     parsed, others = make_parser().parse_known_args([word for word in before
                                                      if not _OPTION.fullmatch(word)])
@@ -948,11 +1128,9 @@ def parse_command_line(words):
     arguments = [word for word in others if not is_variable(word)] + literal
     check_arguments(parsed.parser, [name for name in form if "=" not in name], arguments)
     options = {name[1:]: value for name, value in vars(parsed).items() if name.startswith("-")}
-    if options.pop("WAIT", None):
-        options["SYNC"] = True
     parsed.crontab = {name: options.pop(name) for name in CRONTAB_OPTIONS if name in options}
     if parsed.crontab and "CRONTAB" not in parsed.crontab:
-        parsed.parser.error("--system and --dry-run are for --crontab")
+        parsed.parser.error("--system, --dry-run and --prune are for --crontab")
     if parsed.crontab.get("SYSTEM", "yes") not in ("yes", "no"):
         parsed.parser.error("--system takes yes or no")
     request = [render_option(name, None if value is True else value)
@@ -968,6 +1146,18 @@ def with_dashes(word):
     as it is offered."""
     name, equals, value = word.partition("=")
     return name.replace("_", "-") + equals + value if re.fullmatch("--[a-z_-]+", name) else word
+
+
+def join_distances(words):
+    """Words of the command line, a distance such as -1h behind an option joined to that."""
+    joined = []
+    for word in words:
+        is_distance = re.fullmatch(r"-[0-9.]+[smhd]", word.lower())
+        if is_distance and joined and re.fullmatch("--[a-z-]+", joined[-1]):
+            joined[-1] += "=" + word
+        else:
+            joined.append(word)
+    return joined
 
 
 def check_arguments(parser, form, arguments):
@@ -986,7 +1176,8 @@ def check_arguments(parser, form, arguments):
 # What ends the client, and with which exit status.
 # ======================================================================================
 
-WELL, ENDED_BADLY, USAGE, NO_CONNECTION, REFUSED, INTERRUPTED, OUTPUT_LOST = 0, 1, 2, 3, 4, 130, 141
+WELL, ENDED_BADLY, USAGE, NO_CONNECTION, REFUSED, WAITED_OUT = 0, 1, 2, 3, 4, 5
+INTERRUPTED, OUTPUT_LOST = 130, 141
 
 
 class ClientError(Exception):
@@ -1073,7 +1264,9 @@ class Reply:
                 self.fields = parse_fields(rest)
                 return
             elif first == "ERR":
-                raise ClientError(REFUSED, line)
+                code, _, message = rest.partition(" ")
+                raise ClientError(WAITED_OUT if code == "TIMEOUT" else REFUSED,
+                                  "ERR %s %s" % (code, spell(message)))
             else:
                 raise ClientError(NO_CONNECTION, "what answers at %s is no agent"
                                   % self._connection.place)
@@ -1491,9 +1684,26 @@ def perform(wanted, arguments, words):
                + [quote(as_typed(argument)) for argument in arguments] + words)
     with Connection(wanted.host, wanted.port) as connection:
         reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None)
-        command.show(reply, wanted.json)
+        show = command.show
+        if command.name == "exec":
+            show = functools.partial(show, complete=lambda fields: tell_waiting(wanted, fields))
+        show(reply, wanted.json)
     is_bad = command.name in ("exec", "wait") and reply.fields.get("status") in RESTARTABLE
     return ENDED_BADLY if is_bad else WELL
+
+
+def tell_waiting(wanted, fields):
+    """The fields of a session that has been made, and of one that waits for what and until when."""
+    if fields.get("status") != WAITING or "waits_for" in fields:
+        return fields
+    try:
+        with Connection(wanted.host, wanted.port) as connection:
+            rows = list(connection.ask("STATUS %s -JSON" % fields["session"], PING_S))
+    except ClientError:                 # what is known is told
+        return fields
+    row = json.loads(rows[0])
+    more = [(name, row.get(name)) for name in ("start_at", "waits_for", "message")]
+    return dict(fields, **{name: value for name, value in more if value})
 
 
 def main(words=None):

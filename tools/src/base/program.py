@@ -1,4 +1,4 @@
-"""What this program is: its version, its own file, its code and its own log."""
+"""What this program is: its own file, its code and its own log."""
 import functools
 import logging
 import marshal
@@ -7,8 +7,6 @@ import subprocess
 import sys
 import tempfile
 import traceback
-
-VERSION = "1.0.0"
 
 log = logging.getLogger("agent")
 

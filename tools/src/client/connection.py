@@ -1,8 +1,9 @@
 """One connection to an agent, and a reply as it comes."""
 import socket
 
-from .errors import ClientError, NO_CONNECTION, REFUSED, reason_of
+from .errors import ClientError, NO_CONNECTION, REFUSED, WAITED_OUT, reason_of
 from .words import parse_fields
+from .spelling import spell
 
 CONNECT_S = 10
 
@@ -70,7 +71,9 @@ class Reply:
                 self.fields = parse_fields(rest)
                 return
             elif first == "ERR":
-                raise ClientError(REFUSED, line)
+                code, _, message = rest.partition(" ")
+                raise ClientError(WAITED_OUT if code == "TIMEOUT" else REFUSED,
+                                  "ERR %s %s" % (code, spell(message)))
             else:
                 raise ClientError(NO_CONNECTION, "what answers at %s is no agent"
                                   % self._connection.place)

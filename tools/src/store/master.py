@@ -3,9 +3,8 @@ import json
 import os
 import sqlite3
 
-from ..base.vocabulary import DEFAULT_CONTEXT, WRITE_S
+from ..base.vocabulary import DEFAULT_CONTEXT, VERSION, WRITE_S
 from ..base.errors import Exists, NotFound
-from ..base.program import VERSION
 from ..base.times import to_text
 from .database import Database, execute
 from .records import Attachment, hold_columns, read_hold

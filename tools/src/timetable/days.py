@@ -120,8 +120,9 @@ def _make_zone(name, *_system):
         import zoneinfo
         info = zoneinfo.ZoneInfo(name)
     except ImportError:
-        raise CalendarError("timezone '%s': the time-zone database needs Python 3.9 or newer, "
-                            "this is %s; %s" % (name, sys.version.split()[0], only)) from None
+        raise CalendarError("timezone '%s': the time-zone database needs Python 3.9 or newer, this "
+                            "is %s; %s; TZ=Europe/Zurich python agent.py starts it in another"
+                            % (name, sys.version.split()[0], only)) from None
     except (KeyError, ValueError, OSError, TypeError):
         right = "no such zone; write a name like Europe/Zurich, or UTC"
         if not zoneinfo.available_timezones():
