@@ -634,7 +634,11 @@ CONTEXT_LINE = ReplyLine("a context", (
     text_key("context", "name of the context"),
     text_key("schemas", "SCHEMA:SERVER or SCHEMA:SERVER.PHYSICAL, between commas")))
 IMPORTED_LINE = ReplyLine("what was new or has changed", (
-    number_key("scenarios", "scenario versions"), number_key("schedules", "schedules")))
+    number_key("scenarios", "scenario versions"), number_key("schedules", "schedules"),
+    ReplyKey("dry_run", FLAG_KEY, "yes: nothing was written", True)))
+DEFINITION_LINE = ReplyLine("a schedule of the document, with -DRY_RUN", (
+    text_key("kind", "schedule"), text_key("name", "its name"),
+    text_key("version", "nothing"), ReplyKey("next", SECOND_KEY, "its next due time")))
 ATTACHED_LINE = ReplyLine("the work repository", (
     _REPOSITORY, number_key("id", "its id, 1 to 999")))
 PURGED_LINE = ReplyLine("what was purged", (number_key("purged", "sessions that were deleted"),))
@@ -663,6 +667,8 @@ HELD_LINE = ReplyLine("its hold", (
     time_key("held", "since when"), text_key("by", "who holds it"),
     time_key("until", "when it ends by itself"), text_key("reason", "why")))
 SCHEDULE_NAME_LINE = ReplyLine("the schedule", (_NAME,))
+SCHEDULE_SET_LINE = ReplyLine("the schedule", (
+    _NAME, text_key("note", "what its rule means, where that may surprise", True)))
 ENABLED_LINE = ReplyLine("the schedule", (
     _NAME, ReplyKey("enabled", FLAG_KEY, "whether it has due times from now on")))
 COMING_LINE = ReplyLine("a due time", (
@@ -999,11 +1005,13 @@ VERB_FORMS = (
     Form("CONTEXTS", "[-JSON]", MONITOR,
          "list the contexts, and what stands behind logical schemas in them", AS_ROWS,
          lines=(CONTEXT_LINE,)),
-    Form("IMPORT", "DOCUMENT [-REPO=name] [-REPLACE]", ADMINISTRATOR,
+    Form("IMPORT", "DOCUMENT [-REPO=name] [-REPLACE] [-DRY_RUN]", ADMINISTRATOR,
          "import a definitions document, quoted as one word", oks=(IMPORTED_LINE,),
+         lines=(DEFINITION_LINE,),
          meanings={"DOCUMENT": "the JSON text, in single quotes or as a JSON string",
                    "-REPO": "work repository (the one of the lowest id)",
-                   "-REPLACE": "a scenario version that is there and differs is replaced"}),
+                   "-REPLACE": "a scenario version that is there and differs is replaced",
+                   "-DRY_RUN": "check everything and answer the same, but write nothing"}),
     Form("EXPORT", "[SCENARIO] [VERSION] [-REPO=name]", MONITOR,
          "give definitions back, as lines of JSON", AS_DOCUMENT,
          meanings={"SCENARIO": "only this scenario and its schedules (everything)",
@@ -1035,14 +1043,14 @@ VERB_FORMS = (
          meanings={"-REPO": "work repository (every one that has such a schedule)"}),
     Form("SCHED ADD", "NAME SCENARIO VERSION CONTEXT [RULE] [VARIABLE=value ...] %s [-REPO=name]"
          % _SCHEDULE_WORDS, ADMINISTRATOR, "add a schedule, effective at once",
-         oks=(SCHEDULE_NAME_LINE,), kinds=_SCHEDULE_KINDS,
+         oks=(SCHEDULE_SET_LINE,), kinds=_SCHEDULE_KINDS,
          meanings={"CONTEXT": "context, such as GLOBAL",
                    "RULE": "when it is due, quoted as one word; without it -AFTER is needed",
                    "-REPO": "work repository (the one of the lowest id that has the scenario)"}),
     Form("SCHED SET", "NAME [VARIABLE=value ...] %s [-SCENARIO=name] [-VERSION=version] "
          "[-CONTEXT=name] [-RULE=rule] [-REPO=name]" % _SCHEDULE_WORDS, ADMINISTRATOR,
          "change a schedule, effective at once; its past is not fired",
-         oks=(SCHEDULE_NAME_LINE,), kinds=_SCHEDULE_KINDS,
+         oks=(SCHEDULE_SET_LINE,), kinds=_SCHEDULE_KINDS,
          meanings=dict(_SCHEDULE_PLACE, **{
              "-SCENARIO": "the scenario that it starts",
              "-VERSION": "version of the scenario; -1 is the latest",
@@ -1196,6 +1204,25 @@ log = logging.getLogger("agent")
 BOOT = ("import sys;sys.path[:1]==['']and sys.path.pop(0);import marshal,os;"
         "CODE_FD=int(sys.argv[1]);__file__=sys.argv[2];del sys.argv[:2];"
         "exec(marshal.loads(os.pread(CODE_FD,os.fstat(CODE_FD).st_size,0)))")
+
+
+@functools.lru_cache(maxsize=None)
+def own_boot():
+    """What changes with every boot of the host, in a container too, or `unknown`."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii", errors="replace") as file:
+            return file.readline().strip()
+    except OSError:
+        return answer_of("sysctl", "-n", "kern.bootsessionuuid") or "unknown"
+
+
+def answer_of(*command):
+    """What a program of the host prints, or nothing."""
+    try:
+        return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                              stdin=subprocess.DEVNULL, timeout=10).stdout.decode().strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 def program_path():
@@ -1558,7 +1585,7 @@ ORDINALS = {"first": "#1", "second": "#2", "third": "#3", "fourth": "#4", "last"
 MACROS = {"@hourly": "0 * * * *", "@daily": "0 0 * * *", "@midnight": "0 0 * * *",
           "@weekly": "0 0 * * 0",
           "@monthly": "0 0 1 * *", "@yearly": "0 0 1 1 *", "@annually": "0 0 1 1 *"}
-FORMS = {"startup": "startup", "at": "at 2026-12-01 02:00", "every": "every 15m",
+FORMS = {"startup": "startup", "boot": "boot", "at": "at 2026-12-01 02:00", "every": "every 15m",
          "hourly": "hourly at 05:00", "daily": "daily at 02:00,14:00",
          "weekly": "weekly on mon,wed at 02:00",
          "monthly": "monthly on 1,15,last at 02:00' or 'monthly on last fri at 18:00",
@@ -1726,6 +1753,9 @@ NEVER = DayTimes((), ())
 # A rule of a schedule, from its text to days and times of day.
 # ======================================================================================
 
+BY_STARTS = ("startup", "boot")     # kinds that a start of the agent fires
+
+
 class Rule(NamedTuple):
     """A parsed rule, without zone and window."""
 
@@ -1737,12 +1767,22 @@ class Rule(NamedTuple):
     step: int = 0              # seconds, of `every`
     day: int = None            # of `at`
 
+    @property
+    def is_by_clock(self):
+        """Whether it has due times by the clock."""
+        return self.kind not in BY_STARTS
+
 
 _COMMA, _ON_AT, _NUMBER = (re.compile(" ?, ?"), re.compile("(?:on (.+) )?at (.+)"),
                            re.compile("[0-9]{1,4}"))
 _CLOCK = re.compile("([01]?[0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9]))?")
 _MINUTE = re.compile("([0-5]?[0-9]):([0-5][0-9])")
 _LIKE_CRON = re.compile(r"[-0-9*/,]+(\s+[^\s:]+){4,5}")
+# the fields of cron: name, first and last value
+_CRON_FIELDS = (("second", 0, 59), ("minute", 0, 59), ("hour", 0, 23), ("day of month", 1, 31),
+                ("month", 1, 12), ("week day", 0, 6))
+_EACH = {"second": "of each minute", "minute": "of each hour", "hour": "of each day",
+         "day of month": "of each month", "month": "of each year", "week day": "alone"}
 # what is incomplete in an item of a field of cron, and what would be right
 _INCOMPLETE = ((re.compile("$"), "an item is empty; leave out the comma"),
                (re.compile("/"), "before / comes * or a range, like */5"),
@@ -1770,7 +1810,7 @@ def parse_rule(text):
 
 def _parse_words(kind, rest):
     """The Rule of a kind but cron, and what stands behind that word. CalendarError."""
-    if kind == "startup" and not rest:
+    if kind in BY_STARTS and not rest:
         return Rule(kind, times=NEVER)
     if kind == "every" and rest[:1].isalpha():
         raise CalendarError("'%s' is no duration, like 15m; for days or times of day write "
@@ -1787,7 +1827,7 @@ def _parse_words(kind, rest):
     match = _ON_AT.fullmatch(rest)
     parse_days = {"weekly": _parse_weekly, "monthly": _parse_monthly,
                   "yearly": _parse_yearly}.get(kind)
-    if kind in ("startup", "every", "at") or not match or bool(match.group(1)) != bool(parse_days):
+    if kind in BY_STARTS + ("every", "at") or not match or bool(match.group(1)) != bool(parse_days):
         raise CalendarError("write '%s'" % FORMS[kind])
     if kind == "hourly":
         return Rule(kind, times=_parse_times(match.group(2), _parse_minute, HOURS), real=True)
@@ -1854,7 +1894,7 @@ def _parse_yearly(text):
 def _parse_cron(rest):
     """The Rule of the fields of cron, or of a macro like @daily. CalendarError."""
     if rest == "@reboot":
-        return Rule("startup", times=NEVER)
+        return Rule("boot", times=NEVER)
     if rest.startswith("@") and rest not in MACROS:
         raise CalendarError("'%s' is none of %s @reboot" % (rest, " ".join(MACROS)))
     fields = MACROS.get(rest, rest).split()
@@ -1869,6 +1909,32 @@ def _parse_cron(rest):
     if not _is_possible(days):
         raise CalendarError("can never fire: no month of '%s' has a day '%s'" % (month, day))
     return Rule("cron", days, DayTimes(starts, within), hour.startswith("*"))
+
+
+def list_surprises(text):
+    """[what is to be said] of a rule, which is a good one: steps of cron that leave one value."""
+    words = _COMMA.sub(",", " ".join(text.lower().split())).split(" ")
+    fields = words[1:] if words[0] == "cron" else []
+    if len(fields) not in (5, 6):
+        return []
+    return [_tell_step(name, low, item)
+            for (name, low, high), field in zip(_CRON_FIELDS[-len(fields):], fields)
+            for item in field.split(",") if _is_lone_step(item, low, high)]
+
+
+def _is_lone_step(item, low, high):
+    """Whether a step goes over several values and meets the first alone."""
+    match = re.fullmatch(r"(?:\*|([0-9]+)-([0-9]+))/([0-9]+)", item)
+    if not match:
+        return False
+    first, last = (int(match.group(1)), int(match.group(2))) if match.group(1) else (low, high)
+    return first < last < first + int(match.group(3))
+
+
+def _tell_step(name, low, item):
+    first = re.match("[0-9]*", item).group() or low
+    return "'%s' is %s %s %s: the step is larger than what it goes over" % (
+        item, name, first, _EACH[name])
 
 
 def _parse_days(day, month, weekday, last="L", hint=" or L"):
@@ -2857,6 +2923,7 @@ SCENARIO_FIELDS = {
     "name": Field(NAMED, required=True, meaning="its name"),
     "version": Field(NAMED, required=True,
                      meaning="its version; the latest is the last in natural order: 9, 10, 10.1"),
+    "description": Field(TEXT, default="", meaning="what it is for"),
     "variables": Field(Kind(_check_declared, _refuse,
                             "an object: name to default value, or to a secret"), default={},
                        meaning="all variables that its tasks may use"),
@@ -3115,9 +3182,9 @@ class Schedule(NamedTuple):
                 attempt(field, make_timetable, "daily at 00:00", zone,
                         {field: self.options[field]}, calendars)
         attempt("after", self._check_after)
-        if not faults and parse_rule(self.rule or "startup").kind == "startup":
+        if not faults and not parse_rule(self.rule or "startup").is_by_clock:
             faults = [(name, "is for due times by the clock, like 'daily at 02:00'; there are none "
-                       "without a rule or with 'startup'") for name in self.options
+                       "without a rule, with 'startup' and 'boot'") for name in self.options
                       if name in MOVING_FIELDS or name == "jitter"]
         if not faults:
             attempt("repeat_every", self.timetable, calendars)
@@ -3150,6 +3217,9 @@ class Document(NamedTuple):
                      "warning: this host's Python has no module %s"
                      % server["driver"]) for index, server in enumerate(self.data_servers)
                     if server["driver"] not in own and not has_module(server["driver"])]
+        warnings += [("schedules[%d].rule" % index, "warning: " + reason)
+                     for index, schedule in enumerate(self.schedules) if schedule
+                     for reason in list_surprises(schedule.rule)]
         for path, task in self._list_tasks():
             warnings += [("%s.%s" % (path, place), "warning: " + reason)
                          for place, reason in getattr(TASK_TYPES[task.type], "warn", lambda _: ())(
@@ -3886,6 +3956,7 @@ class StoredSchedule(NamedTuple):
     trouble: str = ""
     is_spoilt: bool = False             # so that its variables and options cannot be told
     last: Optional[float] = None        # in a listing: the newest due time that made a session
+    boot: Optional[str] = None          # that its rule `boot` knows; None: it is noted when read
 
     @property
     def firing(self):
@@ -4694,17 +4765,19 @@ class Decisions:
         self._schedules, self._arrivals = schedules, arrivals
         self._endings, self._ledger = endings, ledger
 
-    def decide(self, connection, name, revision, upto, spans, now, is_held):
+    def decide(self, connection, name, revision, upto, spans, now, is_held, boot=None):
         """Decides due times of a schedule, all up to `upto`: sessions and occurrences in one
-        transaction -> [Made]. Nothing is decided twice.
+        transaction -> [Made]. Nothing is decided twice; `boot` is the one that its rule fires for.
 
         Changed: the schedule is another than when it was read, and nothing of this is decided.
         """
         row = self._schedules.find(connection, name)
         if row is None or row["revision"] != revision or not row["enabled"]:
             raise Changed("schedule %s has changed since it was read" % name)
-        connection.execute("update schedule set decided=max(decided, ?) where name=?",
-                           (to_text(upto), name))
+        if boot is not None and row["boot"] == boot:
+            return []
+        connection.execute("update schedule set decided=max(decided, ?), boot=coalesce(?, boot)"
+                           " where name=?", (to_text(upto), boot, name))
         decisions = []
         for span in spans:
             if to_text(span.last) <= row["decided"]:
@@ -4714,6 +4787,11 @@ class Decisions:
             else:
                 decisions += self._come_due(connection, row, span, now, is_held)
         return decisions
+
+    @staticmethod
+    def note_boot(connection, name, boot):
+        """The rule `boot` of a schedule does not fire for this boot of the host."""
+        connection.execute("update schedule set boot=? where name=?", (boot, name))
 
     def _come_due(self, connection, row, span, now, is_held):
         """A due time has come: it runs, or waits for what `after` names."""
@@ -4962,8 +5040,7 @@ class Imports:
 
     def rehearse(self, connection, *arguments):
         """`put` that is taken back: raises Rehearsed when it would go well, else as `put`."""
-        self.put(connection, *arguments)
-        raise Rehearsed()
+        raise Rehearsed(self.put(connection, *arguments))
 
     def _list_faults(self, connection, schedule):
         """[(field, reason)] of what the scenario of a schedule does not take."""
@@ -4984,7 +5061,11 @@ class Imports:
 
 
 class Rehearsed(Exception):
-    """An import was tried, and taken back."""
+    """An import was tried, and taken back; `counts` is what it would have given."""
+
+    def __init__(self, counts):
+        super().__init__()
+        self.counts = counts
 
 
 # ======================================================================================
@@ -5674,17 +5755,18 @@ class StoredSchedules:
             self._ledger.begin_anew(connection, schedule.name, now)
         values = schedule[1:8] + (
             json.dumps(schedule.variables), json.dumps(schedule.options), revision,
-            to_text(now) if is_moved else row["decided"], waiting, schedule.name)
+            to_text(now) if is_moved else row["decided"], waiting,
+            own_boot() if is_moved else row["boot"], schedule.name)
         if row is None:
             connection.execute(
                 "insert into schedule(agent, scenario, version, context, rule, timezone, enabled,"
-                " variables, options, revision, decided, waiting, name, created)"
-                " values (?,?,?,?,?,?,?,?,?,?,?,?,?,?)", values + (to_text(now),))
+                " variables, options, revision, decided, waiting, boot, name, created)"
+                " values (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", values + (to_text(now),))
         else:
             connection.execute(
                 "update schedule set agent=?, scenario=?, version=?, context=?, rule=?, timezone=?,"
-                " enabled=?, variables=?, options=?, revision=?, decided=?, waiting=? where name=?",
-                values)
+                " enabled=?, variables=?, options=?, revision=?, decided=?, waiting=?, boot=?"
+                " where name=?", values)
         if before is None or before.get("after") != schedule.get("after") or not before.enabled:
             self.put_conditions(connection, schedule)
         return True
@@ -5819,7 +5901,7 @@ class StoredSchedules:
         return StoredSchedule(
             schedule, row["revision"], decided or 0.0, find_time(row["waiting"]), read_hold(row),
             None if trouble else timetable, trouble, is_spoilt,
-            find_time(row["last"]) if "last" in row.keys() else None)
+            find_time(row["last"]) if "last" in row.keys() else None, row["boot"])
 
     @staticmethod
     def list_page(connection, name, after):
@@ -6555,6 +6637,9 @@ with recursive part(session, keyword, rest) as (
     union all select session, substr(rest, 1, instr(rest, ',') - 1),
         substr(rest, instr(rest, ',') + 1) from part where rest <> '')
     insert or ignore into session_keyword select keyword, session from part where keyword <> '';
+""", """
+-- the boot of the host at which its rule `boot` has fired, or that it has not to fire for
+alter table schedule add column boot text;
 """)
 
 HELLO = {"scenarios": [{
@@ -6715,25 +6800,15 @@ def _first_line(path):
     return ""
 
 
-def _answer(*command):
-    """What a program of the host prints, or nothing."""
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                              stdin=subprocess.DEVNULL, timeout=10).stdout.decode().strip()
-    return ""
-
-
 def own_identity(host_id, master_uuid):
     """The Identity of this process; `host_id` overrides the host's own."""
     host = host_id or _first_line("/etc/machine-id") or os.uname().nodename
-    boot = _first_line("/proc/sys/kernel/random/boot_id") \
-        or _answer("sysctl", "-n", "kern.bootsessionuuid") or "unknown"
     namespace = ""
     with contextlib.suppress(OSError):
         namespace = re.sub(r"\D", "", os.readlink("/proc/self/ns/pid"))
     pid = os.getpid()
-    return Identity(host.replace("/", "_"), boot, namespace, pid, start_time(pid) or "unknown",
-                    master_uuid)
+    return Identity(host.replace("/", "_"), own_boot(), namespace, pid,
+                    start_time(pid) or "unknown", master_uuid)
 
 
 class ProcessEntry(NamedTuple):
@@ -6763,7 +6838,7 @@ def start_time(pid):
     if HAS_PROC:
         entry = read_process(pid)
         return entry and entry.started
-    return "_".join(_answer("ps", "-o", "lstart=", "-p", str(pid)).split()) or None
+    return "_".join(answer_of("ps", "-o", "lstart=", "-p", str(pid)).split()) or None
 
 
 def list_processes():
@@ -9836,7 +9911,7 @@ class Entry:
     """One schedule in memory, made of its StoredSchedule; times are epoch seconds. When its row
     changes, another takes its place."""
     __slots__ = ("repository", "name", "key", "revision", "timetable", "policy", "hold", "decided",
-                 "missed", "due", "quiet", "asked")
+                 "missed", "due", "quiet", "asked", "boot")
 
     def __init__(self, repository, stored, missed):
         schedule = stored.schedule
@@ -9845,6 +9920,7 @@ class Entry:
         self.timetable = stored.firing  # None: never fires by itself
         self.policy = _share(Policy(*map(schedule.get, Policy._fields)))
         self.hold = stored.hold         # None: it is not held
+        self.boot = stored.boot         # the one that its rule `boot` need not fire for any more
         self.decided = stored.decided   # due times up to here have their decision
         self.missed = missed            # those that were Missed
         self.due = None                 # the instant that is armed
@@ -10049,7 +10125,7 @@ class ScheduleChanges:
         if schedule.context not in self._master.list_contexts():
             raise NotFound("no context %s" % schedule.context)
         timetable = schedule.timetable(calendars)
-        if is_moved and schedule.enabled and timetable.rule.kind != "startup" \
+        if is_moved and schedule.enabled and timetable.rule.is_by_clock \
                 and timetable.next_after(self._clock.now()) is None:
             within = [name for name in schedule.options if name in MOVING_FIELDS]
             raise BadRequest("the rule %s never fires any more%s" % (
@@ -11130,8 +11206,12 @@ class Schedules:
         self.scheduler.put(entry)
         if entry.hold and entry.hold.until and not (before and before.hold == entry.hold):
             self.scheduler.call_at(entry.hold.until, lambda: self._hold_over(entry))
-        if is_start and entry.timetable and entry.timetable.rule.kind == "startup":
+        kind = entry.timetable.rule.kind if entry.timetable else None
+        is_new_boot = kind == "boot" and entry.boot != own_boot()
+        if is_start and (kind == "startup" or is_new_boot and entry.boot is not None):
             self._startups[entry.key] = "", ""
+        elif is_new_boot and entry.key not in self._startups:
+            entry.repository.db.submit(entry.repository.decisions.note_boot, entry.name, own_boot())
 
     def refresh(self, repository, name):
         """Makes a change of a schedule effective at once."""
@@ -11174,19 +11254,22 @@ class Schedules:
 
     # -- firing ---------------------------------------------------------------------
 
-    def _decide(self, entry, upto, spans):
-        """Hands due times to the repository; the next is armed when they are written."""
+    def _decide(self, entry, upto, spans, boot=None):
+        """Hands due times to the repository; the next is armed when they are written. `boot`: the
+        one that they are due for."""
         repository, began = entry.repository, self._clock.monotonic()
         failures = repository.db.failures
 
         def follow(pending):
             self._take(repository, pending)
+            if boot is not None and isinstance(pending.error, Changed):
+                self._startups.setdefault(entry.key, ("", ""))      # once it is read again
             if not isinstance(pending.error, RepositoryError):
                 # a paused agent fails at nothing
                 is_long = self._clock.monotonic() - began > WRITE_S
                 self.scheduler.decided(entry, upto, is_long and repository.db.failures > failures)
         repository.db.submit(repository.decisions.decide, entry.name, entry.revision, upto,
-                             spans, self._clock.now(), self._agent_is_held(), on_done=follow)
+                             spans, self._clock.now(), self._agent_is_held(), boot, on_done=follow)
 
     def _take(self, repository, pending):
         """Sessions that a decision has made are queued, those that they replace are stopped."""
@@ -11208,7 +11291,9 @@ class Schedules:
             if entry:           # the clock may have been ahead of it, or a change since
                 due, (misfire, grace, _) = max(self._started, entry.decided + 0.001), entry.policy
                 is_over = misfire == "skip" or grace is not None and self._clock.now() - due > grace
-                self._decide(entry, due, [Span(due, due, 1, reason if is_over else "", text)])
+                is_boot = entry.timetable is not None and entry.timetable.rule.kind == "boot"
+                self._decide(entry, due, [Span(due, due, 1, reason if is_over else "", text)],
+                             own_boot() if is_boot else None)
 
     def decide_after(self, repository):
         """Decides the schedules whose conditions are met, unless the agent is held."""
@@ -12346,9 +12431,11 @@ class Inbox:
 IMPORT_TRIES = 20       # of a document whose schedules come due meanwhile
 
 
-def import_into(master, repository, text, agent, now, is_replacing, find_origins=None):
+def import_into(master, repository, text, agent, now, is_replacing, find_origins=None,
+                is_dry=False):
     """One transaction in the master, one in the work repository -> (Document, (scenarios,
-    schedules) made or changed). BadRequest and Exists carry all the faults.
+    schedules) made or changed). BadRequest and Exists carry all the faults. With `is_dry`
+    nothing is written.
 
     `find_origins(Document)` gives Imports.put what it wants to know, as often as it has to be
     tried.
@@ -12356,11 +12443,11 @@ def import_into(master, repository, text, agent, now, is_replacing, find_origins
     definitions = Definitions()
     document = definitions.collect(text)
     faults = definitions.faults + master.topology_faults(document)
-    arguments = document, agent, now, is_replacing
+    arguments, counts = (document, agent, now, is_replacing), None
     try:                                        # every fault is found before anything is written
         repository.db.write(repository.imports.rehearse, *arguments)
-    except Rehearsed:
-        pass
+    except Rehearsed as rehearsed:
+        counts = rehearsed.counts
     except BadRequest as error:
         faults += error.faults
     except Exists as error:
@@ -12368,6 +12455,8 @@ def import_into(master, repository, text, agent, now, is_replacing, find_origins
         raise
     if faults:
         raise faulty(faults)
+    if is_dry:
+        return document, counts
     master.put_topology(document)
     try:
         return document, _write(repository, find_origins, arguments)
@@ -12387,6 +12476,17 @@ def _write(repository, find_origins, arguments):
         except Changed:
             if is_last:
                 raise
+
+
+def list_dues(document, calendars, now):
+    """{schedule: when it would be due next, or None} of a document, its own calendars being among
+    those; `now` is epoch seconds."""
+    calendars = dict(calendars, **{each["name"]: each["dates"] for each in document.calendars})
+
+    def find_next(schedule):
+        is_by_clock = schedule.enabled and schedule.rule
+        return schedule.timetable(calendars).next_after(math.floor(now)) if is_by_clock else None
+    return {schedule.name: find_next(schedule) for schedule in document.schedules}
 
 
 def export_from(master, repository, name, version):
@@ -12560,19 +12660,26 @@ class Agent:
 
     # -- definitions -------------------------------------------------------------------
 
-    def import_document(self, text, repository, is_replacing):
-        """Imports a definitions document -> (Document, (scenarios, schedules) made or changed)."""
+    def import_document(self, text, repository, is_replacing, is_dry=False):
+        """Imports a definitions document, or does as if -> (Document, (scenarios, schedules) made
+        or changed)."""
         target = self.places.get(repository)
         now = self.clock.now()
         document, counts = import_into(
             self.master, target, text, self.name, now, is_replacing,
-            lambda document: self.changes.find_origins(target, document.schedules, now))
+            lambda document: self.changes.find_origins(target, document.schedules, now), is_dry)
+        if is_dry:
+            return document, counts
         self.desk.read_contexts()
         if document.calendars or document.schedules:
             self.schedules.read_calendars()
         for schedule in document.schedules:
             self.schedules.refresh(target, schedule.name)
         return document, counts
+
+    def list_dues(self, document):
+        """{schedule: when it would be due next, or None} of a document."""
+        return list_dues(document, self.master.calendars(), self.clock.now())
 
     def export(self, repository, name, version):
         """The definitions of a repository, of a scenario, or of one version, as a document."""
@@ -12851,6 +12958,7 @@ def _take_variable(row, word, request):
 
 
 def _take_option(row, word, request, find_now):
+    """Puts the value of an option into the Request. ValueError."""
     name = capitals(word.name)
     option = row.options.get(name)
     if option is None:
@@ -13658,6 +13766,7 @@ Each field is an option of `SCHED ADD` and `SCHED SET`, in capitals. An option w
 ### Rules
 
     startup                              at each start of the agent
+    boot                                 once after each boot of the host
     at 2026-12-01 02:00                  once
     every 15m                            :00, :15, :30, :45; a bare number is seconds
     hourly at 05:00                      each hour, at minute:second
@@ -13676,6 +13785,11 @@ Times are `HH:MM` or `HH:MM:SS`.
   its kin, 0 and 7 for Sunday. `L` is the last day, `5#2` the second Friday, `5L` the last one.
   When both day of month and day of week are restricted, either of them is enough; where one
   begins with `*`, both have to match. A range does not wrap.
+- `boot` fires at the agent's first start after a boot. A schedule that is added, or that a
+  newer agent reads for the first time, waits for the next boot. In a container it is the host's
+  boot that counts. It is what `@reboot` of a crontab means.
+- A step that is larger than what it goes over leaves one value: `*/90` as the minute is minute
+  0 of each hour. `SCHED ADD` and `SET`, and an import, say so in a `note` or a warning.
 - A rule that can never be due is refused. `SCHED ADD` also refuses one that is over (`at` in
   the past); an import takes it, since documents are kept.
 
@@ -13687,8 +13801,8 @@ each: with `repeat_count` so many, with `repeat_for` for so long.
 A rule's own times decide about `hours` and dates. What daylight saving moves keeps the date
 that it was meant for. Repetitions and `every` go by their own instants.
 
-`startup`, and a schedule without a rule, have no due times by the clock: they take no window,
-no repetition and no jitter.
+`startup`, `boot`, and a schedule without a rule, have no due times by the clock: they take no
+window, no repetition and no jitter.
 
 ### Daylight saving
 
@@ -13732,7 +13846,8 @@ done:
 Those that are skipped are one row of the record: the first, the last, how many, and why. So are
 those that a window excluded while the agent did not run.
 
-A `startup` under a hold fires at the release, unless `misfire` is `skip` or `grace` is over.
+A `startup` or `boot` under a hold fires at the release, unless `misfire` is `skip` or `grace`
+is over.
 
 ### Overlap
 
@@ -14031,7 +14146,8 @@ A repository in trouble is tried again and again, and comes back by itself.
       "tasks": [{"type": "os", "command": "date"}]}]}]}'
 
 (That is one line.) Faults stand before the ERR, a line each: `* PATH: REASON`. Warnings stand
-before the OK: `* PATH: warning: REASON`. The topic `definitions` has the rules.
+before the OK: `* PATH: warning: REASON`. With `-DRY_RUN` a line for each schedule comes before
+them. The topic `definitions` has the rules.
 
 ### EXPORT
 
@@ -14197,30 +14313,47 @@ MANUAL_CRONTAB = r"""
     crontab -l | python agentcli.py import --crontab - --dry-run
     crontab -l | python agentcli.py import --crontab -
 
-Each entry becomes a scenario with one `os` task, and a schedule. `--dry-run` shows the
-definitions and imports nothing. It asks the agent which lines it would refuse; without an agent
-it says that the rules are not checked.
+Each entry becomes a scenario with one `os` task, and a schedule. `--dry-run` shows a line for
+each, with its name, its rule and its next due time, and imports nothing. It asks the agent
+which lines it would refuse; without an agent it says that the rules are not checked.
 
 What is carried over:
 
-- the five fields, and `@daily` and its kin; `@reboot` becomes `startup`: each start of the
-  agent,
+- the five fields, and `@daily` and its kin; `@reboot` becomes `boot`: once after each boot,
 - the settings above an entry, such as `PATH=` and `SHELL=`; `CRON_TZ` (needs zones with a
   name); `RANDOM_DELAY` as `jitter`,
+- the comment directly above an entry, as the `description` of its scenario,
 - `%` as standard input,
 - cron's ways: sessions may overlap, and what was missed is skipped.
 
 What is not carried over is told on standard error, with its line, and counted as `left_out` in
-the line on standard output: lines of another user, `~`, a rule that the agent refuses. The exit
-status is 0 all the same. `MAILTO` sends no mail: what a command prints is in `LOG`.
+the line on standard output: lines of another user, `~`, a sixth field, lines of an anacrontab,
+a rule that the agent refuses. The exit status is 0 all the same. `MAILTO` sends no mail: what a
+command prints is in `LOG`.
+
+Told, too, are lines that are carried over but may surprise:
+
+- `flock -n`, `[ -x PROGRAM ] && PROGRAM`: what cron did not mind is a session in ERROR. The
+  message says how to write it.
+- A first word that is no program of this host, and may be a user.
 
 A system's crontab names a user in each line: `/etc/crontab` and files of a `cron.d` are taken
 for such. For others say `--system yes`, or `no`; a file that could be either is refused.
 
-The names follow from the file and the program, so the same crontab again changes nothing. When
-a command has changed, `--replace` takes the new one. Each schedule is set back to its line,
-enabled, whatever `SCHED SET` or `OFF` has made of it. A schedule whose line is gone is told,
-and not deleted.
+### Names from a crontab
+
+A name is `CRON.` and the command: `backup full` is `CRON.backup_full`. Of any but plain words
+it is the program, with six digits that follow from the whole command: `CRON.load.sh-2bb8c5`. So
+a line more, another time or other settings rename nothing, and neither does another file: the
+same crontab by another way is the same schedules. When one command stands there at several
+times, each keeps the name that it has in the agent; new ones get digits that follow from their
+time.
+
+Imported again, the same crontab changes nothing, and another time is taken over. When the
+settings or the comment of a line have changed, `--replace` takes the new ones. A schedule whose
+line is gone (another command is another line) is told, and fires as before; with `--prune` it
+is deleted, with its scenario. A user has one crontab, and so has the system, whatever the file
+is called; each file of a `cron.d` is one of its own.
 
 ### Moving over
 
@@ -14746,7 +14879,14 @@ def _sched_add(agent, request):
     given = {name: request[name.upper()] for name in ("name", "scenario", "version", "context")}
     given.update(rule=request["RULE"] or "", variables=request.variables)
     agent.changes.add(_schedule(agent, given, _schedule_changes(request)), request["-REPO"])
-    return fill(SCHEDULE_NAME_LINE, {"schedule": request["NAME"]})
+    return _name_line(request)
+
+
+def _name_line(request, rule="RULE"):
+    """The OK of a change, with what is to be said of its rule."""
+    notes = list_surprises(request[rule] or "")
+    return fill(SCHEDULE_SET_LINE, {"schedule": request["NAME"]},
+                **{"note": "; ".join(notes)} if notes else {})
 
 
 def _schedule_changes(request):
@@ -14772,7 +14912,7 @@ def _sched_set(agent, request):
         return _schedule(agent, schedule.options, schedule._asdict(), changes,
                          {"variables": dict(schedule.variables, **request.variables)})
     agent.changes.set(request["NAME"], request["-REPO"], changed)
-    return fill(SCHEDULE_NAME_LINE, {"schedule": request["NAME"]})
+    return _name_line(request, "-RULE")
 
 
 @verb("SCHED DEL")
@@ -15019,11 +15159,16 @@ def _contexts(agent, request):
 
 @verb("IMPORT")
 def _import(agent, request):
+    is_dry = "-DRY_RUN" in request
     document, counts = agent.import_document(request["DOCUMENT"], request["-REPO"],
-                                             "-REPLACE" in request)
+                                             "-REPLACE" in request, is_dry)
+    for name, due in agent.list_dues(document).items() if is_dry else ():
+        yield fill(DEFINITION_LINE, {"kind": "schedule", "name": name, "version": None,
+                                     "next": due})
     for warning in document.list_warnings():
         yield "%s: %s" % warning
-    return fill(IMPORTED_LINE, zip(("scenarios", "schedules"), counts))
+    return fill(IMPORTED_LINE, zip(("scenarios", "schedules"), counts),
+                **{"dry_run": True} if is_dry else {})
 
 
 @verb("EXPORT")

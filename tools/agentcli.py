@@ -22,10 +22,10 @@ on a terminal alone.
 `import --crontab` makes a scenario and a schedule of each entry of a user's or (--system yes; the
 default for /etc/crontab and what lies in a cron.d) a system's crontab. Lines that cannot be carried
 over are told and left out, and counted (left_out); the exit status is 0. The names follow from the
-file's and the program's, so that the same crontab again changes nothing; where a command has
-changed, --replace takes the new one. --dry-run shows the definitions and ends as the import would:
-it asks the agent what it would refuse, which changes nothing; without an agent it says that the
-rules are not checked.
+commands, so that the same crontab again, from whatever file, changes nothing; where settings have
+changed, --replace takes the new ones, and what the crontab no longer has is told, or deleted with
+--prune. --dry-run shows a line for each entry and ends as the import would: it asks the agent what
+it would refuse, which changes nothing; without an agent it says that the rules are not checked.
 
 Exit status: 0 all is well, and the session that exec or wait told about has not ended badly; 1 it
 ended in ERROR or STOPPED; 2 usage; 3 no connection, or it was lost; 4 refused by the agent, whose
@@ -64,6 +64,7 @@ import socket
 import sys
 import textwrap
 import time
+import zlib
 from typing import Callable, NamedTuple, Optional
 
 
@@ -277,7 +278,11 @@ CONTEXT_LINE = ReplyLine("a context", (
     text_key("context", "name of the context"),
     text_key("schemas", "SCHEMA:SERVER or SCHEMA:SERVER.PHYSICAL, between commas")))
 IMPORTED_LINE = ReplyLine("what was new or has changed", (
-    number_key("scenarios", "scenario versions"), number_key("schedules", "schedules")))
+    number_key("scenarios", "scenario versions"), number_key("schedules", "schedules"),
+    ReplyKey("dry_run", FLAG_KEY, "yes: nothing was written", True)))
+DEFINITION_LINE = ReplyLine("a schedule of the document, with -DRY_RUN", (
+    text_key("kind", "schedule"), text_key("name", "its name"),
+    text_key("version", "nothing"), ReplyKey("next", SECOND_KEY, "its next due time")))
 ATTACHED_LINE = ReplyLine("the work repository", (
     _REPOSITORY, number_key("id", "its id, 1 to 999")))
 PURGED_LINE = ReplyLine("what was purged", (number_key("purged", "sessions that were deleted"),))
@@ -306,6 +311,8 @@ HELD_LINE = ReplyLine("its hold", (
     time_key("held", "since when"), text_key("by", "who holds it"),
     time_key("until", "when it ends by itself"), text_key("reason", "why")))
 SCHEDULE_NAME_LINE = ReplyLine("the schedule", (_NAME,))
+SCHEDULE_SET_LINE = ReplyLine("the schedule", (
+    _NAME, text_key("note", "what its rule means, where that may surprise", True)))
 ENABLED_LINE = ReplyLine("the schedule", (
     _NAME, ReplyKey("enabled", FLAG_KEY, "whether it has due times from now on")))
 COMING_LINE = ReplyLine("a due time", (
@@ -555,11 +562,13 @@ VERB_FORMS = (
     Form("CONTEXTS", "[-JSON]", MONITOR,
          "list the contexts, and what stands behind logical schemas in them", AS_ROWS,
          lines=(CONTEXT_LINE,)),
-    Form("IMPORT", "DOCUMENT [-REPO=name] [-REPLACE]", ADMINISTRATOR,
+    Form("IMPORT", "DOCUMENT [-REPO=name] [-REPLACE] [-DRY_RUN]", ADMINISTRATOR,
          "import a definitions document, quoted as one word", oks=(IMPORTED_LINE,),
+         lines=(DEFINITION_LINE,),
          meanings={"DOCUMENT": "the JSON text, in single quotes or as a JSON string",
                    "-REPO": "work repository (the one of the lowest id)",
-                   "-REPLACE": "a scenario version that is there and differs is replaced"}),
+                   "-REPLACE": "a scenario version that is there and differs is replaced",
+                   "-DRY_RUN": "check everything and answer the same, but write nothing"}),
     Form("EXPORT", "[SCENARIO] [VERSION] [-REPO=name]", MONITOR,
          "give definitions back, as lines of JSON", AS_DOCUMENT,
          meanings={"SCENARIO": "only this scenario and its schedules (everything)",
@@ -591,14 +600,14 @@ VERB_FORMS = (
          meanings={"-REPO": "work repository (every one that has such a schedule)"}),
     Form("SCHED ADD", "NAME SCENARIO VERSION CONTEXT [RULE] [VARIABLE=value ...] %s [-REPO=name]"
          % _SCHEDULE_WORDS, ADMINISTRATOR, "add a schedule, effective at once",
-         oks=(SCHEDULE_NAME_LINE,), kinds=_SCHEDULE_KINDS,
+         oks=(SCHEDULE_SET_LINE,), kinds=_SCHEDULE_KINDS,
          meanings={"CONTEXT": "context, such as GLOBAL",
                    "RULE": "when it is due, quoted as one word; without it -AFTER is needed",
                    "-REPO": "work repository (the one of the lowest id that has the scenario)"}),
     Form("SCHED SET", "NAME [VARIABLE=value ...] %s [-SCENARIO=name] [-VERSION=version] "
          "[-CONTEXT=name] [-RULE=rule] [-REPO=name]" % _SCHEDULE_WORDS, ADMINISTRATOR,
          "change a schedule, effective at once; its past is not fired",
-         oks=(SCHEDULE_NAME_LINE,), kinds=_SCHEDULE_KINDS,
+         oks=(SCHEDULE_SET_LINE,), kinds=_SCHEDULE_KINDS,
          meanings=dict(_SCHEDULE_PLACE, **{
              "-SCENARIO": "the scenario that it starts",
              "-VERSION": "version of the scenario; -1 is the latest",
@@ -998,12 +1007,11 @@ SHOWS = {AS_FIELDS: show_acknowledgement, AS_ROWS: show_listing, AS_RECORD: show
          AS_TEXT: show_text, AS_DOCUMENT: show_document, AS_LOG: show_log}
 NO_COMMANDS = ("QUIT",)             # they mean something on a connection that lasts
 NO_OPTIONS = ("-JSON", "-SYNC")     # the client's own words stand for these: --json, --wait
-CRONTAB_OPTIONS = ("CRONTAB", "SYSTEM", "DRY_RUN", "PRUNE")       # the client's own
+CRONTAB_OPTIONS = ("CRONTAB", "SYSTEM", "PRUNE")        # the client's own
 OWN_OPTIONS = {
     "EXEC": [Choice("SYNC", "", "reply when the session has ended")],
     "IMPORT": [Choice("CRONTAB", "", "the files are crontabs"),
                Choice("SYSTEM", "yes|no", "whether each line of the crontab names a user"),
-               Choice("DRY_RUN", "", "show what a crontab becomes, and import nothing"),
                Choice("PRUNE", "", "delete the schedules that the crontab no longer has")]}
 OWN_ARGUMENTS = {"IMPORT": "FILE..."}
 OWN_MEANINGS = {"IMPORT": [("FILE", "a definitions document, or a crontab; - is standard input")]}
@@ -1012,9 +1020,8 @@ OWN_HELP = {
     "EXEC": "start a session of a scenario; with --wait the exit status is the session's",
     "WAIT": "wait for the end of a session; its exit status",
     "SCHED ADD": "add a schedule, effective at once; VERSION -1 is the latest",
-    "IMPORT": "import definitions documents, or crontabs; ends at the first that is refused; "
-              "--dry-run shows what crontabs become, and asks the agent, where there is one, "
-              "which lines it would refuse",
+    "IMPORT": "import definitions documents, or crontabs; ends at the first that is refused; with "
+              "--dry-run nothing is written: it shows what crontabs become, and when it is due",
 }
 
 
@@ -1130,7 +1137,9 @@ def parse_command_line(words):
     options = {name[1:]: value for name, value in vars(parsed).items() if name.startswith("-")}
     parsed.crontab = {name: options.pop(name) for name in CRONTAB_OPTIONS if name in options}
     if parsed.crontab and "CRONTAB" not in parsed.crontab:
-        parsed.parser.error("--system, --dry-run and --prune are for --crontab")
+        parsed.parser.error("--system and --prune are for --crontab")
+    if parsed.crontab and options.pop("DRY_RUN", None):
+        parsed.crontab["DRY_RUN"] = True
     if parsed.crontab.get("SYSTEM", "yes") not in ("yes", "no"):
         parsed.parser.error("--system takes yes or no")
     request = [render_option(name, None if value is True else value)
@@ -1277,15 +1286,17 @@ class Reply:
 # A crontab, and what becomes of its lines as scenarios and schedules; asks nobody.
 # ======================================================================================
 
+PREFIX = "CRON."            # of the names of all that comes from crontabs
 # other words that begin with @ are cron's own
-CRON_WORDS = {"@reboot": "startup", "@every_minute": "every 1m", "@every_second": "every 1s"}
+CRON_WORDS = {"@reboot": "boot", "@every_minute": "every 1m", "@every_second": "every 1s"}
 # what a command is not named after: a guard with its arguments, and what only leads to the program
 SEPARATORS = frozenset("; | & ( ) if then elif else fi while do done".split())
 GUARDS = frozenset("test [ [[ cd command which type for . source export set umask sleep echo true "
                    ": exit".split())
 LEADERS = frozenset("exec nice ionice nohup env time timeout chronic setsid run-parts sh bash dash "
                     "ksh zsh perl php python python2 python3 ruby".split())
-_SYSTEM_CRONTAB = re.compile("/etc/crontab|.*/cron[.]d/[^/]+")
+MAX_STEM = 50               # characters of a command that are a name as they stand
+_CRON_D = re.compile(".*/cron[.]d/([^/]+)")
 # where cron keeps those of users
 _OF_USER = re.compile("/var/(?:spool/)?cron/(?:crontabs/|tabs/)?([^/]+)")
 # a - before an entry, as SUSE has it, only means: do not log
@@ -1294,6 +1305,22 @@ _SETTING = re.compile(r"""(["']?)([^\s"'=]+)\1\s*=\s*(?:(["'])((?:(?!\3).)*)\3|(
                       re.ASCII)
 _BEFORE_INPUT = re.compile(r"((?:\\.|[^%])*)%?(.*)")
 _SHELL_WORD = re.compile(r"""[;|&()]|(?:"[^"]*"|'[^']*'|[^\s;|&()"'])+""")
+# a command of plain words is its own name
+_PLAIN_COMMAND = re.compile("[A-Za-z0-9_][A-Za-z0-9_.-]*(?: +[A-Za-z0-9_.-]+)*")
+# a sixth field where a command is expected; a small word, such as mon, may be a program
+_VALUE = "(?:[0-9]+|sun|mon|tue|wed|thu|fri|sat|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)"
+_SIXTH = re.compile("(?![a-z]+$)(?:[*?]|{0}(?:-{0})?)(?:/[0-9]+)?(?:[,#]{0}(?:-{0})?)*"
+                    .format("(?i:%s)" % _VALUE))
+_OF_ANACRON = re.compile(r"(?:@\S+|[0-9]+)\s+[0-9]+\s+[A-Za-z][\w.-]+\s+\S.*", re.ASCII)
+# a comment that is an entry, or the heading above entries
+_LIKE_ENTRY = re.compile(r"-?@[a-z]+\s|(?:[*0-9][-*/,0-9A-Za-z]*\s+){3}"
+                         r"(?:[-*/,0-9A-Za-z#?]+\s+){2}\S|m\S*\s+h\S*\s+d\S*\s+m\S*\s+d")
+_QUOTED = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'[^']*'")
+_CONDITION = re.compile(r"(?:cd\s+\S+\s*(?:;|&&)\s*)?(?:\[\[?|test|command\s+-v|which|type|pgrep|"
+                        r"grep\s+-\w*q\w*)\s")
+_FLOCK = re.compile(r"\bflock\s+((?:-\S+\s+(?:[0-9.]+\s+)?)+)")
+_NO_WAITING = re.compile(r"(?:^|\s)(?:-[a-z]*[nw]|--(?:nb|nonblock|timeout|wait)\b)")
+_OTHER_CODE = re.compile(r"(?:^|\s)(?:-[a-z]*E|--conflict)")
 # an option, redirection, number, assignment, text
 _NO_PROGRAM = re.compile(r"[-<>]|\d+(?:[<>]|[smhd]?$)|\w+=|.*\s")
 
@@ -1307,37 +1334,65 @@ class Line(NamedTuple):
 class Entry(NamedTuple):
     """What becomes of one that is carried over."""
     line: Line
-    scenario: dict
-    schedule: dict
+    stem: str               # what its command is called; its name too, unless others have the same
+    name: str
+    description: str        # the comment above it
+    task: dict
+    timing: dict            # the schedule, without its names
+
+    @property
+    def scenario(self):
+        """Its scenario, as a definition."""
+        description = {"description": self.description} if self.description else {}
+        return dict({"name": self.name, "version": "001"}, **dict(
+            description, steps=[{"name": "main", "tasks": [self.task]}]))
+
+    @property
+    def schedule(self):
+        """Its schedule, as a definition."""
+        return dict({"name": self.name, "scenario": self.name}, **self.timing)
+
+    @property
+    def when(self):
+        """(rule, zone): what tells it from another entry of the same command."""
+        return self.timing["rule"], self.timing.get("timezone", "")
 
 
 class Crontab:
     """What becomes of a crontab: `entries` are carried over, `notes` [(Line, reason)] say what is
     not, or not quite; of `left_out` lines nothing is carried over."""
 
-    def __init__(self, name, user, home, owner):
+    def __init__(self, name, user, home, owner, keywords):
         """`owner` is whose it is, None where every line names a user;
-        only what is of `user` can be carried over."""
-        self.name, self._user, self._owner = name, user, owner
+        only what is of `user` can be carried over. `keywords` are those of all its schedules."""
+        self.name, self.keywords, self._user, self._owner = name, keywords, user, owner
         self.entries, self.notes, self.left_out = [], [], 0
         self._settings = {"SHELL": "/bin/sh", "HOME": home, "LOGNAME": user, "USER": user}
-        self._names = set()
+        self._comment = []
 
     def read(self, data):
         """Takes in its bytes -> itself."""
         for number, raw in enumerate(data.split(b"\n"), 1):
-            line = Line(number,
-                        raw.decode("utf-8-sig", "backslashreplace").lstrip(" \t").rstrip("\r"))
-            if line.text and not line.text.startswith("#"):
+            text = raw.decode("utf-8-sig", "backslashreplace").lstrip(" \t").rstrip("\r")
+            if text.startswith("#"):
+                self._add_comment(text.strip("# \t").replace("\0", ""))
+                continue
+            if text:
                 try:
-                    self._take(line, raw)
+                    self._take(Line(number, text), raw)
                 except ValueError as error:
-                    self.leave_out(line, str(error))
+                    self.leave_out(Line(number, text), str(error))
+            self._comment = []
+        name_entries([self], {})
         return self
+
+    def note(self, line, reason):
+        """Notes what is to be said of a line."""
+        self.notes.append((line, reason))
 
     def leave_out(self, line, reason):
         """Notes a line that is not carried over."""
-        self.notes.append((line, reason))
+        self.note(line, reason)
         self.left_out += 1
 
     def refuse(self, reasons):
@@ -1346,20 +1401,40 @@ class Crontab:
             self.leave_out(self.entries[place].line, reason)
         self.entries = [entry for place, entry in enumerate(self.entries) if place not in reasons]
 
+    def rename(self, names):
+        """Gives the entries other names, in their order; `names` is an iterator."""
+        self.entries = [entry._replace(name=next(names)) for entry in self.entries]
+
     def find_user_field(self, is_user):
         """Where most entries of a user's crontab begin with a user, as those of a system's do: the
         first (Line, user), or None. `is_user`(word) knows the users."""
+        with_user = [(line, word) for line, word in self.list_first_words()
+                     if is_user(re.split("[:/]", word)[0])]
+        is_most = self._owner is not None and 2 * len(with_user) > len(self.entries)
+        return with_user[0] if is_most else None
+
+    def list_first_words(self):
+        """[(Line, word)]: what stands behind the time of entries, where more follows."""
         words = [(entry.line, _ENTRY.fullmatch(entry.line.text).group(2).split(None, 1))
                  for entry in self.entries]
-        with_user = [(line, rest[0]) for line, rest in words
-                 if len(rest) > 1 and is_user(re.split("[:/]", rest[0])[0])]
-        return with_user[0] if self._owner is not None and 2 * len(with_user) > len(words) else None
+        return [(line, rest[0]) for line, rest in words if len(rest) > 1]
+
+    @property
+    def search_path(self):
+        """Where its commands are looked for, as the last setting has it, or None."""
+        return self._settings.get("PATH")
 
     def document(self):
         """The definitions of what is carried over; a scenario and its schedule have the same
         place."""
         return {"scenarios": [entry.scenario for entry in self.entries],
                 "schedules": [entry.schedule for entry in self.entries]}
+
+    def _add_comment(self, text):
+        if _LIKE_ENTRY.match(text):
+            self._comment = []              # it is of another entry, or of none
+        elif re.search(r"\w", text):
+            self._comment.append(text)
 
     def _take(self, line, raw):
         if raw.decode("utf-8", "ignore").encode() != raw:
@@ -1375,14 +1450,18 @@ class Crontab:
         if name == "RANDOM_DELAY" and not re.fullmatch("[0-9]{0,4}", value):
             raise ValueError("must be whole minutes")
         if name == "MAILTO" and value:
-            self.notes.append((line, "nothing is mailed; what a command prints is kept in "
-                               "its session's log"))
+            self.note(line, "nothing is mailed; what a command prints is kept in its session's log")
         if name not in ("LOGNAME", "USER"):             # cron lets nobody change these
             self._settings[name] = value
 
     def _add(self, line):
+        """Takes in an entry. ValueError says why it cannot be carried over."""
+        if _OF_ANACRON.fullmatch(line.text):
+            raise ValueError("is of an anacrontab: period, delay, name, command; write an entry of "
+                             "cron, such as @monthly and the command")
         match = _ENTRY.fullmatch(line.text)
         when, rest = match.groups() if match else ("", "")
+        check_first_word(rest)
         owner, text = ((re.split("[ \t]+", rest, maxsplit=1) + [""])[:2] if self._owner is None
                        else (self._owner, rest))
         command, data = split_input(text)
@@ -1391,12 +1470,12 @@ class Crontab:
                              % ("a user, " if self._owner is None else ""))
         if owner != self._user:
             raise ValueError("is of user %s, and the agent does not change users" % owner)
-        if re.match(r"[*]|-[nqs]+\s", command):
-            raise ValueError("has a sixth field, or options, before its command")
-        schedule, name = self._schedule(when), self._unique_name(program_of(command))
-        steps = [{"name": "main", "tasks": [self._task(command, data)]}]
-        self.entries.append(Entry(line, {"name": name, "version": "001", "steps": steps},
-                                  dict({"name": name, "scenario": name}, **schedule)))
+        check_first_word(command)
+        stem = PREFIX + stem_of(command.strip(), data)
+        self.entries.append(Entry(line, stem, stem, "\n".join(self._comment),
+                                  self._task(command, data), self._schedule(when)))
+        for reason in list_false_failures(command):
+            self.note(line, reason)
 
     def _task(self, command, data):
         shell = self._settings["SHELL"]
@@ -1413,7 +1492,7 @@ class Crontab:
         seconds = re.fullmatch("@([0-9]+)", when)
         schedule = {"version": "001",
                     "rule": "every %ss" % seconds.group(1) if seconds else cron_rule(when),
-                    "keywords": "cron", "overlap": "skip" if seconds else "parallel"}
+                    "keywords": self.keywords, "overlap": "skip" if seconds else "parallel"}
         if when != "@reboot":
             schedule["misfire"] = "skip"
         if self._settings.get("CRON_TZ"):
@@ -1422,26 +1501,53 @@ class Crontab:
             schedule["jitter"] = 60 * int(self._settings["RANDOM_DELAY"])
         return schedule
 
-    def _unique_name(self, program):
-        """Repeated names are numbered in order: imported again with --replace,
-        no earlier entry stays behind."""
-        name = plain = ".".join(dict.fromkeys((self.name, program)))
-        number = 1
-        while name in self._names:
-            number += 1
-            name = "%s-%d" % (plain, number)
-        self._names.add(name)
-        return name
+
+def name_entries(crontabs, known):
+    """Names the entries of crontabs that are imported together. `known` are the schedules that the
+    agent has: {name: (rule, zone)}.
+
+    A name is that of the command, which nothing around it changes. Among entries of one command
+    each keeps the name that its time has in the agent; then the first has the plain name, and
+    others get a mark of their time.
+    """
+    entries = [entry for crontab in crontabs for entry in crontab.entries]
+    names, taken = [None] * len(entries), set()
+
+    def give(place, name):
+        names[place] = name
+        taken.add(name)
+    for place, entry in enumerate(entries):
+        for name in (entry.stem, mark(entry.stem, *entry.when)):
+            if names[place] is None and known.get(name) == entry.when and name not in taken:
+                give(place, name)
+    for place, entry in enumerate(entries):
+        if names[place] is None:
+            name = entry.stem if entry.stem not in taken else mark(entry.stem, *entry.when)
+            plain, number = name, 1
+            while name in taken:            # the same line twice
+                number += 1
+                name = "%s-%d" % (plain, number)
+            give(place, name)
+    found = iter(names)
+    for crontab in crontabs:
+        crontab.rename(found)
 
 
 def make_crontab(path, is_system, user, home):
-    """The Crontab for a path that is not read yet; `is_system` None: as the path tells."""
+    """The Crontab for a path that is not read yet; `is_system` None: as the path tells.
+
+    A user has one crontab, whatever the file is called, and so has a system, but that each file of
+    a cron.d is one of its own: by these keywords its schedules are found again.
+    """
     path = os.path.abspath(path) if path != "-" else "CRON"
+    of_user, in_cron_d = _OF_USER.fullmatch(path), _CRON_D.fullmatch(path)
     if is_system is None:
-        is_system = bool(_SYSTEM_CRONTAB.fullmatch(path))
-    of_user = _OF_USER.fullmatch(path)
+        is_system = path == "/etc/crontab" or in_cron_d is not None
     owner = None if is_system else of_user.group(1) if of_user else user
-    return Crontab(to_name(path) or "CRON", user, home, owner)
+    keywords = ["cron"] + ["system"] * is_system
+    if is_system and in_cron_d:
+        keywords.append(to_name(in_cron_d.group(1)))
+    return Crontab(to_name(path) or "CRON", user, home, owner, ",".join(keywords))
 
 
 def cron_rule(when):
@@ -1450,6 +1556,29 @@ def cron_rule(when):
     if "~" in when:
         raise ValueError("a random time (~) cannot be carried over")
     return CRON_WORDS.get(when) or "cron " + " ".join(when.split())
+
+
+def check_first_word(command):
+    """Whether a command begins as one does. Raises ValueError."""
+    word = command.split(None, 1)[0] if command.strip() else ""
+    if _SIXTH.fullmatch(word):
+        raise ValueError("has a sixth field, %s, before its command; cron has five" % word)
+    if re.match(r"[*]|-[nqs]+\s", command):
+        raise ValueError("has a sixth field, or options, before its command")
+
+
+def list_false_failures(command):
+    """[what is to be said] of a command whose exit code is not 0 where nothing has failed."""
+    bare = _QUOTED.sub("Q", command)
+    flock, reasons = _FLOCK.search(bare), []
+    if flock and _NO_WAITING.search(flock.group(1)) and not _OTHER_CODE.search(flock.group(1)):
+        reasons.append("while another has its lock, its session ends in ERROR; with flock -E 0 it "
+                       "ends well")
+    is_whole = ";" not in re.sub(r"\bif\b.*\bfi\b", "", bare)     # else something behind decides
+    if _CONDITION.match(bare) and "&&" in bare and "||" not in bare and is_whole:
+        reasons.append("where its condition is not met, its session ends in ERROR; as 'if "
+                       "condition; then command; fi' it ends well")
+    return reasons
 
 
 def split_input(text):
@@ -1463,6 +1592,19 @@ def split_input(text):
 def literal(text):
     """A text that the agent takes for nothing but this text."""
     return text.replace("${", "$${")
+
+
+def stem_of(command, data):
+    """What a command is called: plain words as they stand; any other is called after its program,
+    with a mark of the command and its standard input."""
+    if _PLAIN_COMMAND.fullmatch(command) and len(command) <= MAX_STEM and not data:
+        return "_".join(command.split())
+    return mark(program_of(command), command, data)
+
+
+def mark(name, *texts):
+    """A name with six digits that follow from some texts."""
+    return "%s-%06x" % (name, zlib.crc32("\0".join(texts).encode()) & 0xffffff)
 
 
 def program_of(command):
@@ -1490,6 +1632,10 @@ def to_name(path):
 # Documents and crontabs handed to the agent, and what is told of them.
 # ======================================================================================
 
+# words of a shell that are no programs
+BUILTINS = GUARDS | SEPARATORS | frozenset(
+    "alias bg break case continue eval false fg function getopts hash jobs kill let local printf "
+    "pwd read readonly return select set shift times trap ulimit unalias unset until wait".split())
 # a fault of a document: place, field, reason
 _FAULT = re.compile(r"(?:scenarios|schedules)\[(\d+)\](?:\S*\.)?(\S*): (.*)")
 
@@ -1531,6 +1677,13 @@ def is_user(name):
         return False
 
 
+def is_command(word, search_path):
+    """Whether a word can begin a command here, or is none that could be a user."""
+    paths = os.pathsep.join(filter(None, (search_path, os.environ.get("PATH"), os.defpath)))
+    return (word in BUILTINS or not re.fullmatch("[a-z_][a-z0-9_-]*[$]?", word)
+            or shutil.which(word, path=paths) is not None)
+
+
 def import_documents(wanted, paths, words):
     """Imports definitions documents, one after the other -> exit status.
     Raises ClientError, OSError of stdout."""
@@ -1558,26 +1711,57 @@ def import_crontabs(wanted, paths, words):
     crontabs = [make_crontab(path, is_system, user, home).read(read_bytes(path)) for path in paths]
     if is_system is None:
         check_user_fields(crontabs)
+        for crontab in crontabs:
+            doubt_users(crontab)
+    name_entries(crontabs, {})
     if "DRY_RUN" in wanted.crontab:
         try:
-            rehearse(wanted, crontabs, words)
+            coming = rehearse(wanted, crontabs, words)
         finally:
             for crontab in crontabs:
                 tell_notes(crontab)
-        for crontab in crontabs:
-            show_document(json.dumps(crontab.document(), indent=2).split("\n"), wanted.json)
-            tell_left_out(crontab)
-        return WELL
-    with Connection(wanted.host, wanted.port) as connection:
-        for crontab in crontabs:
-            try:
-                fields = send_crontab(connection, crontab, words)
-            finally:
-                tell_notes(crontab)
-            (put_json if wanted.json else put_fields)(dict(fields, left_out=crontab.left_out))
-            tell_others(connection, crontab, [word for word in words if word.startswith("-REPO=")])
-            tell_left_out(crontab)
+        show_entries(crontabs, coming, wanted.json)
+    else:
+        with Connection(wanted.host, wanted.port) as connection:
+            send_all(connection, wanted, crontabs, words)
+    for crontab in crontabs:
+        tell_left_out(crontab)
     return WELL
+
+
+def send_all(connection, wanted, crontabs, words):
+    """Imports crontabs, tells what is not carried over, and what they no longer have. Raises
+    ClientError, OSError of stdout."""
+    rows = list_known(connection, words)
+    name_entries(crontabs, {row["name"]: (row["rule"], row["timezone"]) for row in rows})
+    kept = list_names(crontabs)
+    for crontab in crontabs:
+        try:
+            fields = send_crontab(connection, crontab, words)
+        finally:
+            tell_notes(crontab)
+        (put_json if wanted.json else put_fields)(dict(fields, left_out=crontab.left_out))
+    tell_gone(connection, crontabs, kept, words, "PRUNE" in wanted.crontab)
+
+
+def show_entries(crontabs, coming, is_json):
+    """A line for each entry: what its line becomes, and when it is due next."""
+    rows = [dict({"crontab": crontab.name} if len(crontabs) > 1 else {}, line=entry.line.number,
+                 name=entry.name, rule=entry.timing["rule"], next=coming.get(entry.name))
+            for crontab in crontabs for entry in crontab.entries]
+    if is_json:
+        for row in rows:
+            put_json(row)
+    elif rows:
+        put_table(rows)
+
+
+def doubt_users(crontab):
+    """Notes entries whose command begins with what is no program here: it may be a user."""
+    for line, word in crontab.list_first_words():
+        if not is_command(word.partition(":")[0], crontab.search_path):
+            crontab.note(line, "%s is no program of this host; if it is a user, as before the "
+                         "commands of a system's crontab, say --system yes" % printable(word))
 
 
 def check_user_fields(crontabs):
@@ -1593,42 +1777,51 @@ def check_user_fields(crontabs):
 
 
 def rehearse(wanted, crontabs, words):
-    """Leaves out the entries that the agent would refuse; says so where no agent can tell. Raises
-    ClientError where all would be refused."""
+    """Leaves out the entries that the agent would refuse, and tells what the crontabs no longer
+    have -> {name: its next due time}; says so where no agent can tell. Raises ClientError where all
+    would be refused."""
+    coming = {}
     try:
         with Connection(wanted.host, wanted.port) as connection:
+            rows = list_known(connection, words)
+            name_entries(crontabs, {row["name"]: (row["rule"], row["timezone"]) for row in rows})
+            kept = list_names(crontabs)
             for crontab in crontabs:
-                send_crontab(connection, crontab, words, is_rehearsal=True)
+                send_crontab(connection, crontab, words + ["-DRY_RUN"], coming)
+            tell_gone(connection, crontabs, kept, words, is_pruning=False)
     except ClientError as error:
         if error.status != NO_CONNECTION:
             raise
         complain("the rules are not checked, which the agent does at the import: %s" % error)
+    return coming
 
 
-def send_crontab(connection, crontab, words, is_rehearsal=False):
-    """Imports the entries, without those that the agent finds faulty -> the fields of its OK.
-    Raises ClientError.
-
-    A rehearsal has one scenario more, which no agent can take: it tells all faults,
-    and imports nothing.
-    """
+def send_crontab(connection, crontab, words, coming=None):
+    """Imports the entries, without those that the agent finds faulty -> the fields of its OK. What
+    it says of coming due times goes into `coming`. Raises ClientError."""
     while True:
-        document, extra = crontab.document(), len(crontab.entries)
-        document["scenarios"] += [{}] * is_rehearsal
-        reply = connection.ask(" ".join(["IMPORT", quote(json.dumps(document))] + words))
-        faults = {}
+        document = json.dumps(crontab.document())
+        reply = connection.ask(" ".join(["IMPORT", quote(document)] + words))
+        faults, warnings = {}, []
         try:
             for line in reply:
+                fields = parse_fields(line) if _FIELD.match(line) else {}
+                if "warning" in fields:
+                    line = "%s: warning: %s" % (fields["path"], fields["warning"])
                 match = _FAULT.fullmatch(line)
                 if match:
                     place, field, reason = match.groups()
+                    if reason.startswith("warning: "):
+                        warnings.append((int(place), reason[len("warning: "):]))
+                        continue
                     reason = reason if reason.startswith(field) else "%s %s" % (field, reason)
-                    faults.setdefault(int(place), reason)
+                    faults.setdefault(int(place), spell(reason))
+                elif fields.get("next") and coming is not None:
+                    coming[fields["name"]] = fields["next"]
+            for place, reason in warnings:
+                crontab.note(crontab.entries[place].line, spell(reason))
             return reply.fields
         except ClientError as error:
-            if is_rehearsal and list(faults) == [extra]:
-                return {}
-            faults.pop(extra, None)
             if not faults:
                 raise
             crontab.refuse(faults)
@@ -1650,16 +1843,41 @@ def tell_left_out(crontab):
                  % (crontab.name, crontab.left_out, len(crontab.entries)))
 
 
-def tell_others(connection, crontab, words):
-    """Says which schedules an earlier state of a crontab has left: they fire as before."""
-    names = [entry.schedule["name"] for entry in crontab.entries]
-    for row in map(json.loads, connection.ask(" ".join(["SCHED LIST -JSON"] + words))):
+def list_repository(words):
+    """Of the options of an IMPORT those that say in which repository."""
+    return [word for word in words if word.startswith("-REPO=")]
+
+
+def list_names(crontabs):
+    """The names of all their entries."""
+    return {entry.name for crontab in crontabs for entry in crontab.entries}
+
+
+def list_known(connection, words):
+    """The rows of the schedules that come from crontabs. Raises ClientError."""
+    request = " ".join(["SCHED LIST -JSON"] + list_repository(words))
+    return [row for row in map(json.loads, connection.ask(request))
+            if row["name"] == row["scenario"] and row["name"].startswith(PREFIX)]
+
+
+def tell_gone(connection, crontabs, kept, words, is_pruning):
+    """Says which schedules an earlier state of these crontabs has left, or deletes them. Raises
+    ClientError."""
+    where = list_repository(words)
+    for row in list_known(connection, words):
         name = row["name"]
-        if name == row["scenario"] and (name
-                                        + ".").startswith(crontab.name + ".") and name not in names:
-            complain("%s: schedule %s stands for none of the lines: sched del %s, if it is not "
-                     "wanted any more"
-                     % (crontab.name, name, name))
+        if name in kept:
+            continue
+        shown = map(json.loads, connection.ask(" ".join(["SCHED SHOW -JSON", name] + where)))
+        keywords = [row["value"] for row in shown if row.get("option") == "KEYWORDS"]
+        for crontab in crontabs:
+            if keywords == [crontab.keywords]:
+                for request in ["SCHED DEL " + name, "DROP %s 001" % name] if is_pruning else ():
+                    list(connection.ask(" ".join([request] + where)))
+                complain("%s: schedule %s stands for none of the lines%s" % (
+                    crontab.name, name, ": deleted" if is_pruning else
+                    ", and fires as before: --prune deletes it"))
+                break
 
 
 # ======================================================================================

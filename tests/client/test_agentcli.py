@@ -501,9 +501,11 @@ def test_import_and_export(cli, tmp_path):
     one.write_text(json.dumps(document("ONE"), indent=2))
     two.write_bytes(b"\xef\xbb\xbf" + json.dumps(document("TWO"), ensure_ascii=False).encode())
     bad.write_text('{"scenarios": [{}]}')
+    assert cli("import", str(one), "--dry-run").out == "scenarios=1 schedules=0 dry_run=yes\n"
     assert cli("import", str(one), str(two)).out == "scenarios=1 schedules=0\n" * 2
-    result = cli("import", str(bad), str(one))
-    assert (result.status, result.out) == (4, "")
+    for options in ((), ("--dry-run",)):
+        result = cli("import", str(bad), str(one), *options)
+        assert (result.status, result.out) == (4, "")
     lines = result.err.splitlines()
     assert lines[0] == "agentcli: %s: scenarios[0].name: missing" % bad
     assert lines[-1].startswith("agentcli: %s: ERR BAD_REQUEST " % bad) and "--crontab" not in result.err

@@ -62,6 +62,8 @@ RELEASE
 SCHED OFF S
 SCHED ON S
 SCHED UPDATE
+IMPORT '{"schedules": [{"name": "S", "scenario": "B", "rule": "every 1h"}]}' -DRY_RUN
+SCHED SET S -RULE='cron */90 * * * *'
 CALENDAR ADD C 2026-12-25
 CALENDAR SET C 2026-12-26
 CALENDAR LIST
@@ -144,7 +146,7 @@ def test_every_key_says_what_it_is():
 
 def test_what_the_client_takes_for_numbers_follows_from_the_forms():
     assert {"session", "duration", "uptime", "slots", "never"} <= program.NUMBER_FIELDS
-    assert program.FLAG_FIELDS == {"hold", "duplicate", "enabled"}
+    assert program.FLAG_FIELDS == {"hold", "duplicate", "enabled", "dry_run"}
     kinds = {}
     for form in BY_NAME.values():
         for line in form.oks:

@@ -24,7 +24,7 @@ from .housekeeping import Cleaner, Keeper
 from .watch import Children, Topology, Watch
 from .desk import Desk
 from .inbox import Inbox
-from .exchange import export_from, import_into
+from .exchange import export_from, import_into, list_dues
 
 
 class Agent:
@@ -168,19 +168,26 @@ class Agent:
 
     # -- definitions -------------------------------------------------------------------
 
-    def import_document(self, text, repository, is_replacing):
-        """Imports a definitions document -> (Document, (scenarios, schedules) made or changed)."""
+    def import_document(self, text, repository, is_replacing, is_dry=False):
+        """Imports a definitions document, or does as if -> (Document, (scenarios, schedules) made
+        or changed)."""
         target = self.places.get(repository)
         now = self.clock.now()
         document, counts = import_into(
             self.master, target, text, self.name, now, is_replacing,
-            lambda document: self.changes.find_origins(target, document.schedules, now))
+            lambda document: self.changes.find_origins(target, document.schedules, now), is_dry)
+        if is_dry:
+            return document, counts
         self.desk.read_contexts()
         if document.calendars or document.schedules:
             self.schedules.read_calendars()
         for schedule in document.schedules:
             self.schedules.refresh(target, schedule.name)
         return document, counts
+
+    def list_dues(self, document):
+        """{schedule: when it would be due next, or None} of a document."""
+        return list_dues(document, self.master.calendars(), self.clock.now())
 
     def export(self, repository, name, version):
         """The definitions of a repository, of a scenario, or of one version, as a document."""

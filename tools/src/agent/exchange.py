@@ -1,4 +1,6 @@
 """Definitions in and out: import with all its checks, and export."""
+import math
+
 from ..base.errors import BadRequest, Changed, Exists, RepositoryError, Unreadable
 from ..definitions.model import schedule_document
 from ..definitions.reader import Definitions, faulty
@@ -8,9 +10,11 @@ from ..store.scenarios import load_body
 IMPORT_TRIES = 20       # of a document whose schedules come due meanwhile
 
 
-def import_into(master, repository, text, agent, now, is_replacing, find_origins=None):
+def import_into(master, repository, text, agent, now, is_replacing, find_origins=None,
+                is_dry=False):
     """One transaction in the master, one in the work repository -> (Document, (scenarios,
-    schedules) made or changed). BadRequest and Exists carry all the faults.
+    schedules) made or changed). BadRequest and Exists carry all the faults. With `is_dry`
+    nothing is written.
 
     `find_origins(Document)` gives Imports.put what it wants to know, as often as it has to be
     tried.
@@ -18,11 +22,11 @@ def import_into(master, repository, text, agent, now, is_replacing, find_origins
     definitions = Definitions()
     document = definitions.collect(text)
     faults = definitions.faults + master.topology_faults(document)
-    arguments = document, agent, now, is_replacing
+    arguments, counts = (document, agent, now, is_replacing), None
     try:                                        # every fault is found before anything is written
         repository.db.write(repository.imports.rehearse, *arguments)
-    except Rehearsed:
-        pass
+    except Rehearsed as rehearsed:
+        counts = rehearsed.counts
     except BadRequest as error:
         faults += error.faults
     except Exists as error:
@@ -30,6 +34,8 @@ def import_into(master, repository, text, agent, now, is_replacing, find_origins
         raise
     if faults:
         raise faulty(faults)
+    if is_dry:
+        return document, counts
     master.put_topology(document)
     try:
         return document, _write(repository, find_origins, arguments)
@@ -49,6 +55,17 @@ def _write(repository, find_origins, arguments):
         except Changed:
             if is_last:
                 raise
+
+
+def list_dues(document, calendars, now):
+    """{schedule: when it would be due next, or None} of a document, its own calendars being among
+    those; `now` is epoch seconds."""
+    calendars = dict(calendars, **{each["name"]: each["dates"] for each in document.calendars})
+
+    def find_next(schedule):
+        is_by_clock = schedule.enabled and schedule.rule
+        return schedule.timetable(calendars).next_after(math.floor(now)) if is_by_clock else None
+    return {schedule.name: find_next(schedule) for schedule in document.schedules}
 
 
 def export_from(master, repository, name, version):

@@ -3,13 +3,13 @@ import re
 from typing import NamedTuple, Optional
 
 from .replies import (AFTER_LINE, AGENT_HOLD_LINE, ATTACHED_LINE, CALENDAR_LINE,
-                      CALENDAR_NAME_LINE, CLEANED_LINE, COMING_LINE, CONTEXT_LINE, DELAYED_LINE,
-                      ENABLED_LINE, END_LINE, FLAG_KEY, HELD_LINE, IMPORTED_LINE, NOTHING,
-                      NUMBER_KEY, OCCURRENCE_LINE, OPTION_LINE, OUTLOOK_LINE, PING_LINE,
+                      CALENDAR_NAME_LINE, CLEANED_LINE, COMING_LINE, CONTEXT_LINE, DEFINITION_LINE,
+                      DELAYED_LINE, ENABLED_LINE, END_LINE, FLAG_KEY, HELD_LINE, IMPORTED_LINE,
+                      NOTHING, NUMBER_KEY, OCCURRENCE_LINE, OPTION_LINE, OUTLOOK_LINE, PING_LINE,
                       PLANNED_LINE, PURGED_LINE, REPOSITORY_LINE, SCENARIO_LINE,
-                      SCHEDULE_HOLD_LINE, SCHEDULE_LINE, SCHEDULE_NAME_LINE, SECONDS_KEY,
-                      SESSION_LINE, STATE_LINE, STEP_LINE, TASK_LINE, TICKET_LINE, UPDATED_LINE,
-                      VARIABLE_LINE, VISIT_LINE)
+                      SCHEDULE_HOLD_LINE, SCHEDULE_LINE, SCHEDULE_NAME_LINE, SCHEDULE_SET_LINE,
+                      SECONDS_KEY, SESSION_LINE, STATE_LINE, STEP_LINE, TASK_LINE, TICKET_LINE,
+                      UPDATED_LINE, VARIABLE_LINE, VISIT_LINE)
 from .vocabulary import ADMINISTRATOR, MONITOR, OPERATOR
 
 # what the data lines of a reply are
@@ -211,11 +211,13 @@ VERB_FORMS = (
     Form("CONTEXTS", "[-JSON]", MONITOR,
          "list the contexts, and what stands behind logical schemas in them", AS_ROWS,
          lines=(CONTEXT_LINE,)),
-    Form("IMPORT", "DOCUMENT [-REPO=name] [-REPLACE]", ADMINISTRATOR,
+    Form("IMPORT", "DOCUMENT [-REPO=name] [-REPLACE] [-DRY_RUN]", ADMINISTRATOR,
          "import a definitions document, quoted as one word", oks=(IMPORTED_LINE,),
+         lines=(DEFINITION_LINE,),
          meanings={"DOCUMENT": "the JSON text, in single quotes or as a JSON string",
                    "-REPO": "work repository (the one of the lowest id)",
-                   "-REPLACE": "a scenario version that is there and differs is replaced"}),
+                   "-REPLACE": "a scenario version that is there and differs is replaced",
+                   "-DRY_RUN": "check everything and answer the same, but write nothing"}),
     Form("EXPORT", "[SCENARIO] [VERSION] [-REPO=name]", MONITOR,
          "give definitions back, as lines of JSON", AS_DOCUMENT,
          meanings={"SCENARIO": "only this scenario and its schedules (everything)",
@@ -247,14 +249,14 @@ VERB_FORMS = (
          meanings={"-REPO": "work repository (every one that has such a schedule)"}),
     Form("SCHED ADD", "NAME SCENARIO VERSION CONTEXT [RULE] [VARIABLE=value ...] %s [-REPO=name]"
          % _SCHEDULE_WORDS, ADMINISTRATOR, "add a schedule, effective at once",
-         oks=(SCHEDULE_NAME_LINE,), kinds=_SCHEDULE_KINDS,
+         oks=(SCHEDULE_SET_LINE,), kinds=_SCHEDULE_KINDS,
          meanings={"CONTEXT": "context, such as GLOBAL",
                    "RULE": "when it is due, quoted as one word; without it -AFTER is needed",
                    "-REPO": "work repository (the one of the lowest id that has the scenario)"}),
     Form("SCHED SET", "NAME [VARIABLE=value ...] %s [-SCENARIO=name] [-VERSION=version] "
          "[-CONTEXT=name] [-RULE=rule] [-REPO=name]" % _SCHEDULE_WORDS, ADMINISTRATOR,
          "change a schedule, effective at once; its past is not fired",
-         oks=(SCHEDULE_NAME_LINE,), kinds=_SCHEDULE_KINDS,
+         oks=(SCHEDULE_SET_LINE,), kinds=_SCHEDULE_KINDS,
          meanings=dict(_SCHEDULE_PLACE, **{
              "-SCENARIO": "the scenario that it starts",
              "-VERSION": "version of the scenario; -1 is the latest",

@@ -18,6 +18,25 @@ BOOT = ("import sys;sys.path[:1]==['']and sys.path.pop(0);import marshal,os;"
         "exec(marshal.loads(os.pread(CODE_FD,os.fstat(CODE_FD).st_size,0)))")
 
 
+@functools.lru_cache(maxsize=None)
+def own_boot():
+    """What changes with every boot of the host, in a container too, or `unknown`."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii", errors="replace") as file:
+            return file.readline().strip()
+    except OSError:
+        return answer_of("sysctl", "-n", "kern.bootsessionuuid") or "unknown"
+
+
+def answer_of(*command):
+    """What a program of the host prints, or nothing."""
+    try:
+        return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                              stdin=subprocess.DEVNULL, timeout=10).stdout.decode().strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
 def program_path():
     """The absolute path of this program's own file."""
     return os.path.abspath(__file__)

@@ -119,7 +119,11 @@ CONTEXT_LINE = ReplyLine("a context", (
     text_key("context", "name of the context"),
     text_key("schemas", "SCHEMA:SERVER or SCHEMA:SERVER.PHYSICAL, between commas")))
 IMPORTED_LINE = ReplyLine("what was new or has changed", (
-    number_key("scenarios", "scenario versions"), number_key("schedules", "schedules")))
+    number_key("scenarios", "scenario versions"), number_key("schedules", "schedules"),
+    ReplyKey("dry_run", FLAG_KEY, "yes: nothing was written", True)))
+DEFINITION_LINE = ReplyLine("a schedule of the document, with -DRY_RUN", (
+    text_key("kind", "schedule"), text_key("name", "its name"),
+    text_key("version", "nothing"), ReplyKey("next", SECOND_KEY, "its next due time")))
 ATTACHED_LINE = ReplyLine("the work repository", (
     _REPOSITORY, number_key("id", "its id, 1 to 999")))
 PURGED_LINE = ReplyLine("what was purged", (number_key("purged", "sessions that were deleted"),))
@@ -148,6 +152,8 @@ HELD_LINE = ReplyLine("its hold", (
     time_key("held", "since when"), text_key("by", "who holds it"),
     time_key("until", "when it ends by itself"), text_key("reason", "why")))
 SCHEDULE_NAME_LINE = ReplyLine("the schedule", (_NAME,))
+SCHEDULE_SET_LINE = ReplyLine("the schedule", (
+    _NAME, text_key("note", "what its rule means, where that may surprise", True)))
 ENABLED_LINE = ReplyLine("the schedule", (
     _NAME, ReplyKey("enabled", FLAG_KEY, "whether it has due times from now on")))
 COMING_LINE = ReplyLine("a due time", (

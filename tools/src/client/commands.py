@@ -46,12 +46,11 @@ SHOWS = {AS_FIELDS: show_acknowledgement, AS_ROWS: show_listing, AS_RECORD: show
          AS_TEXT: show_text, AS_DOCUMENT: show_document, AS_LOG: show_log}
 NO_COMMANDS = ("QUIT",)             # they mean something on a connection that lasts
 NO_OPTIONS = ("-JSON", "-SYNC")     # the client's own words stand for these: --json, --wait
-CRONTAB_OPTIONS = ("CRONTAB", "SYSTEM", "DRY_RUN", "PRUNE")       # the client's own
+CRONTAB_OPTIONS = ("CRONTAB", "SYSTEM", "PRUNE")        # the client's own
 OWN_OPTIONS = {
     "EXEC": [Choice("SYNC", "", "reply when the session has ended")],
     "IMPORT": [Choice("CRONTAB", "", "the files are crontabs"),
                Choice("SYSTEM", "yes|no", "whether each line of the crontab names a user"),
-               Choice("DRY_RUN", "", "show what a crontab becomes, and import nothing"),
                Choice("PRUNE", "", "delete the schedules that the crontab no longer has")]}
 OWN_ARGUMENTS = {"IMPORT": "FILE..."}
 OWN_MEANINGS = {"IMPORT": [("FILE", "a definitions document, or a crontab; - is standard input")]}
@@ -60,9 +59,8 @@ OWN_HELP = {
     "EXEC": "start a session of a scenario; with --wait the exit status is the session's",
     "WAIT": "wait for the end of a session; its exit status",
     "SCHED ADD": "add a schedule, effective at once; VERSION -1 is the latest",
-    "IMPORT": "import definitions documents, or crontabs; ends at the first that is refused; "
-              "--dry-run shows what crontabs become, and asks the agent, where there is one, "
-              "which lines it would refuse",
+    "IMPORT": "import definitions documents, or crontabs; ends at the first that is refused; with "
+              "--dry-run nothing is written: it shows what crontabs become, and when it is due",
 }
 
 
@@ -178,7 +176,9 @@ def parse_command_line(words):
     options = {name[1:]: value for name, value in vars(parsed).items() if name.startswith("-")}
     parsed.crontab = {name: options.pop(name) for name in CRONTAB_OPTIONS if name in options}
     if parsed.crontab and "CRONTAB" not in parsed.crontab:
-        parsed.parser.error("--system, --dry-run and --prune are for --crontab")
+        parsed.parser.error("--system and --prune are for --crontab")
+    if parsed.crontab and options.pop("DRY_RUN", None):
+        parsed.crontab["DRY_RUN"] = True
     if parsed.crontab.get("SYSTEM", "yes") not in ("yes", "no"):
         parsed.parser.error("--system takes yes or no")
     request = [render_option(name, None if value is True else value)

@@ -109,6 +109,7 @@ SCENARIO_FIELDS = {
     "name": Field(NAMED, required=True, meaning="its name"),
     "version": Field(NAMED, required=True,
                      meaning="its version; the latest is the last in natural order: 9, 10, 10.1"),
+    "description": Field(TEXT, default="", meaning="what it is for"),
     "variables": Field(Kind(_check_declared, _refuse,
                             "an object: name to default value, or to a secret"), default={},
                        meaning="all variables that its tasks may use"),

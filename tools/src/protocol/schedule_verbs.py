@@ -7,8 +7,9 @@ from ..base.forms import schedule_field
 from ..base.replies import (AFTER_LINE, CALENDAR_LINE, CALENDAR_NAME_LINE, COMING_LINE,
                             DELAYED_LINE, ENABLED_LINE, HELD_LINE, OCCURRENCE_LINE, OPTION_LINE,
                             OUTLOOK_LINE, PLANNED_LINE, SCHEDULE_LINE, SCHEDULE_NAME_LINE,
-                            UPDATED_LINE, VARIABLE_LINE, VISIT_LINE)
+                            SCHEDULE_SET_LINE, UPDATED_LINE, VARIABLE_LINE, VISIT_LINE)
 from ..timetable.days import DAY, FORMS
+from ..timetable.rules import list_surprises
 from ..definitions.fields import SCHEDULE_FIELDS
 from ..definitions.model import make_schedule
 from ..scheduling.preview import explain, list_state
@@ -59,7 +60,14 @@ def _sched_add(agent, request):
     given = {name: request[name.upper()] for name in ("name", "scenario", "version", "context")}
     given.update(rule=request["RULE"] or "", variables=request.variables)
     agent.changes.add(_schedule(agent, given, _schedule_changes(request)), request["-REPO"])
-    return fill(SCHEDULE_NAME_LINE, {"schedule": request["NAME"]})
+    return _name_line(request)
+
+
+def _name_line(request, rule="RULE"):
+    """The OK of a change, with what is to be said of its rule."""
+    notes = list_surprises(request[rule] or "")
+    return fill(SCHEDULE_SET_LINE, {"schedule": request["NAME"]},
+                **{"note": "; ".join(notes)} if notes else {})
 
 
 def _schedule_changes(request):
@@ -85,7 +93,7 @@ def _sched_set(agent, request):
         return _schedule(agent, schedule.options, schedule._asdict(), changes,
                          {"variables": dict(schedule.variables, **request.variables)})
     agent.changes.set(request["NAME"], request["-REPO"], changed)
-    return fill(SCHEDULE_NAME_LINE, {"schedule": request["NAME"]})
+    return _name_line(request, "-RULE")
 
 
 @verb("SCHED DEL")

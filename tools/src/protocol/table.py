@@ -192,6 +192,7 @@ def _take_variable(row, word, request):
 
 
 def _take_option(row, word, request, find_now):
+    """Puts the value of an option into the Request. ValueError."""
     name = capitals(word.name)
     option = row.options.get(name)
     if option is None:

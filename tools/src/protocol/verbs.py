@@ -4,8 +4,9 @@ import json
 from ..base.vocabulary import DEFAULT_CONTEXT, MASK, STOP_S
 from ..base.errors import BadRequest, NotFound, Unreadable
 from ..base.replies import (AGENT_HOLD_LINE, ATTACHED_LINE, CLEANED_LINE, CONTEXT_LINE,
-                            IMPORTED_LINE, PING_LINE, PURGED_LINE, REPOSITORY_LINE, SCENARIO_LINE,
-                            SCHEDULE_HOLD_LINE, STATE_LINE, STEP_LINE, TASK_LINE, VARIABLE_LINE)
+                            DEFINITION_LINE, IMPORTED_LINE, PING_LINE, PURGED_LINE,
+                            REPOSITORY_LINE, SCENARIO_LINE, SCHEDULE_HOLD_LINE, STATE_LINE,
+                            STEP_LINE, TASK_LINE, VARIABLE_LINE)
 from ..base.times import to_local
 from ..base.words import capitals, one_line, shorten
 from ..store.records import Hold, SessionFilter, SessionRequest
@@ -159,11 +160,16 @@ def _contexts(agent, request):
 
 @verb("IMPORT")
 def _import(agent, request):
+    is_dry = "-DRY_RUN" in request
     document, counts = agent.import_document(request["DOCUMENT"], request["-REPO"],
-                                             "-REPLACE" in request)
+                                             "-REPLACE" in request, is_dry)
+    for name, due in agent.list_dues(document).items() if is_dry else ():
+        yield fill(DEFINITION_LINE, {"kind": "schedule", "name": name, "version": None,
+                                     "next": due})
     for warning in document.list_warnings():
         yield "%s: %s" % warning
-    return fill(IMPORTED_LINE, zip(("scenarios", "schedules"), counts))
+    return fill(IMPORTED_LINE, zip(("scenarios", "schedules"), counts),
+                **{"dry_run": True} if is_dry else {})
 
 
 @verb("EXPORT")

@@ -47,8 +47,7 @@ class Imports:
 
     def rehearse(self, connection, *arguments):
         """`put` that is taken back: raises Rehearsed when it would go well, else as `put`."""
-        self.put(connection, *arguments)
-        raise Rehearsed()
+        raise Rehearsed(self.put(connection, *arguments))
 
     def _list_faults(self, connection, schedule):
         """[(field, reason)] of what the scenario of a schedule does not take."""
@@ -69,4 +68,8 @@ class Imports:
 
 
 class Rehearsed(Exception):
-    """An import was tried, and taken back."""
+    """An import was tried, and taken back; `counts` is what it would have given."""
+
+    def __init__(self, counts):
+        super().__init__()
+        self.counts = counts

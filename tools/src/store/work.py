@@ -154,6 +154,9 @@ with recursive part(session, keyword, rest) as (
     union all select session, substr(rest, 1, instr(rest, ',') - 1),
         substr(rest, instr(rest, ',') + 1) from part where rest <> '')
     insert or ignore into session_keyword select keyword, session from part where keyword <> '';
+""", """
+-- the boot of the host at which its rule `boot` has fired, or that it has not to fire for
+alter table schedule add column boot text;
 """)
 
 HELLO = {"scenarios": [{
