@@ -859,13 +859,12 @@ class Part(NamedTuple):
 # the usual kinds of words: what a kind means is protocol/table's to say
 KIND_WORDS = {
     "AGENT": "name", "AT": "time", "CONTEXT": "name", "COUNT": "count", "DAYS": "days",
-    "DOCUMENT": "text", "FROM": "time", "HOST": "label", "KEEP": "amount", "KEY": "token",
-    "KEYWORD": "label", "KEYWORDS": "label", "LEVEL": "level", "LIMIT": "limit",
+    "DOCUMENT": "text", "DUE": "past", "FROM": "time", "HOST": "label", "KEEP": "amount",
+    "KEY": "token", "KEYWORD": "label", "KEYWORDS": "label", "LEVEL": "level", "LIMIT": "limit",
     "MAX_WAIT": "seconds", "NAME": "name", "PATH": "token", "PRIORITY": "priority",
     "REASON": "label", "REPO": "name", "RULE": "text", "SCENARIO": "name", "SCHEDULE": "name",
-    "SECOND": "text", "SESSION": "session", "SINCE": "past", "STATUS": "states",
-    "SYNC": "seconds", "TIMEOUT": "timeout", "TO": "end", "UNTIL": "end", "VERB": "text",
-    "VERSION": "version",
+    "SECOND": "text", "SESSION": "session", "SINCE": "past", "STATUS": "states", "SYNC": "seconds",
+    "TIMEOUT": "timeout", "TO": "end", "UNTIL": "end", "VERB": "text", "VERSION": "version",
 }
 
 # what words mean, where the form does not say it
@@ -992,9 +991,10 @@ VERB_FORMS = (
                    "-SINCE": "only those acknowledged from then on"}),
     Form("STATUS", "SESSION [-JSON]", MONITOR, "a session with its steps, tasks and variables",
          AS_RECORD, lines=(SESSION_LINE, STEP_LINE, TASK_LINE, VARIABLE_LINE)),
-    Form("LOG", "SESSION [-FOLLOW]", MONITOR,
+    Form("LOG", "SESSION [-FOLLOW] [-SINCE=time]", MONITOR,
          "what the tasks of a session printed; -FOLLOW as they print it", AS_LOG,
-         meanings={"-FOLLOW": "stay until the session has ended"}),
+         meanings={"-FOLLOW": "stay until the session has ended",
+                   "-SINCE": "only what was printed from then on"}),
     Form("WAIT", "SESSION [-TIMEOUT=s]", MONITOR, "wait for the end of a session",
          oks=(END_LINE,), kinds={"-TIMEOUT": "seconds"},
          meanings={"-TIMEOUT": "wait at most so long (for ever)"}),
@@ -1070,10 +1070,12 @@ VERB_FORMS = (
                    "-TO": "due times up to this instant",
                    "-ALL": "show those that are excluded too, and why",
                    "-REPO": "only those of this work repository"}),
-    Form("SCHED WHY", "[NAME] [-LIMIT=n] [-REPO=name] [-JSON]", MONITOR,
+    Form("SCHED WHY", "[NAME] [-DUE=time] [-SINCE=time] [-LIMIT=n] [-REPO=name] [-JSON]", MONITOR,
          "what became of the due times, newest first", AS_ROWS, oks=(OUTLOOK_LINE,),
          lines=(OCCURRENCE_LINE,),
          meanings={"NAME": "name of the schedule (all)",
+                   "-DUE": "only what was due then",
+                   "-SINCE": "only what was due from then on",
                    "-REPO": "only those of this work repository"}),
     Form("SCHED PLAN", "[-FROM=time] [-TO=time] [-ALL] [-REPO=name] [-JSON]", MONITOR,
          "play a period (default: a day) against the limits and the median durations of past "
@@ -5138,11 +5140,15 @@ class Ledger:
                            (ALL_SCHEDULES, now, now, now, message))
 
     @staticmethod
-    def list_occurrences(connection, name, limit):
-        """Rows of occurrences, newest first; of all schedules when no name is given."""
-        newest = "select * from (select * from occurrence %s order by due desc limit ?1)"
-        rows = newest % "" if name is None else "%s union all %s" % (
-            newest % "where schedule=?2", newest % "where schedule=''")
+    def list_occurrences(connection, name, limit, since=0.0, due=None):
+        """Rows of occurrences, newest first; of all schedules when no name is given. `since`: due
+        from this instant on; `due`: at this one, to the second."""
+        newest = "select * from (select * from occurrence where %s%s order by due desc limit ?1)"
+        within = " and last_due>='%s'" % to_text(since) if since else ""
+        if due is not None:
+            within += " and due<='%s' and last_due>='%s'" % (to_text(due + 0.999), to_text(due))
+        rows = newest % ("1", within) if name is None else "%s union all %s" % (
+            newest % ("schedule=?2", within), newest % ("schedule=''", within))
         return connection.execute(
             "select o.*, s.status as status, s.begun, s.start_at, s.attempt,"
             " s.message as outcome from (%s) o left join session s on s.id = o.session"
@@ -10847,11 +10853,12 @@ class ScheduleListing:
             repository, troubles,
             lambda owner: forecast.list_streams(owner, self._lister()(owner))))
 
-    def list_occurrences(self, name, repository, limit):
-        """(repository, row) of occurrences, newest first."""
+    def list_occurrences(self, name, repository, limit, period=(0.0, None)):
+        """(repository, row) of occurrences, newest first: those of a period, which is the instant
+        from which on they were due, and the one at which they were due (None: any)."""
         troubles = []
         rows = list(self._read_all(repository, troubles, lambda owner: owner.db.read(
-            owner.ledger.list_occurrences, name, limit)))
+            owner.ledger.list_occurrences, name, limit, *period)))
         if not any(row["schedule"] == name for _, row in rows):
             self.get(name, repository)
         yield from sorted(rows, key=lambda occurrence: occurrence[1]["due"], reverse=True)[:limit]
@@ -14005,7 +14012,7 @@ argument behind one: such a word is told by its number, or as `***`.
   - `now`, `today`, `yesterday`, `tomorrow`: a day alone is its first instant, also where a period
     ends. With a clock time: `"tomorrow 02:00"`.
   - A clock time alone, `02:00` or `02:00:30`: the next one; the last one with an option that
-    looks back (`-SINCE`).
+    looks back (`-SINCE`, `-DUE`).
   - A distance, with a unit or a sign: `10m`, `1d`, `+90`, `-1h`. Without a sign it counts from
     now on; with an option that looks back it is ago.
 
@@ -14233,6 +14240,9 @@ Variables that are not named keep their values.
 ### SCHED WHY
 
 <<verb SCHED WHY>>
+
+`SCHED WHY NIGHTLY -DUE=02:00` tells of the last 02:00. Several due times that were skipped alike
+are one line, which is there for each of them.
 
 ### SCHED PLAN
 
@@ -14947,8 +14957,9 @@ def _origin(agent, number):
 
 @verb("SCHED WHY")
 def _sched_why(agent, request):
-    for repository, row in agent.listing.list_occurrences(request["NAME"], request["-REPO"],
-                                                          request["-LIMIT"] or 50):
+    for repository, row in agent.listing.list_occurrences(
+            request["NAME"], request["-REPO"], request["-LIMIT"] or 50,
+            (request.get("-SINCE", 0.0), request["-DUE"])):
         yield fill(OCCURRENCE_LINE, row, message=explain(row), **_origin(agent, repository.id))
     with contextlib.suppress(NotFound):         # deleted since
         notes = [note for schedule in agent.listing.get(request["NAME"], request["-REPO"])
@@ -15113,9 +15124,13 @@ def _status(agent, request):
 
 @verb("LOG")
 def _log(agent, request):
+    since = to_text(request.get("-SINCE", 0.0))
     for row in agent.watch.list_log(request["SESSION"], "-FOLLOW" in request, request.has_left):
-        yield FLUSH if row is None else "%s %s/%s %s %s" % (
-            to_local(row["time"]), row["step"], row["task"], row["stream"], row["line"])
+        if row is None:
+            yield FLUSH
+        elif row["time"] >= since:
+            yield "%s %s/%s %s %s" % (to_local(row["time"]), row["step"], row["task"],
+                                      row["stream"], row["line"])
 
 
 @verb("WAIT")

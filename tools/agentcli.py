@@ -416,13 +416,12 @@ class Part(NamedTuple):
 # the usual kinds of words: what a kind means is protocol/table's to say
 KIND_WORDS = {
     "AGENT": "name", "AT": "time", "CONTEXT": "name", "COUNT": "count", "DAYS": "days",
-    "DOCUMENT": "text", "FROM": "time", "HOST": "label", "KEEP": "amount", "KEY": "token",
-    "KEYWORD": "label", "KEYWORDS": "label", "LEVEL": "level", "LIMIT": "limit",
+    "DOCUMENT": "text", "DUE": "past", "FROM": "time", "HOST": "label", "KEEP": "amount",
+    "KEY": "token", "KEYWORD": "label", "KEYWORDS": "label", "LEVEL": "level", "LIMIT": "limit",
     "MAX_WAIT": "seconds", "NAME": "name", "PATH": "token", "PRIORITY": "priority",
     "REASON": "label", "REPO": "name", "RULE": "text", "SCENARIO": "name", "SCHEDULE": "name",
-    "SECOND": "text", "SESSION": "session", "SINCE": "past", "STATUS": "states",
-    "SYNC": "seconds", "TIMEOUT": "timeout", "TO": "end", "UNTIL": "end", "VERB": "text",
-    "VERSION": "version",
+    "SECOND": "text", "SESSION": "session", "SINCE": "past", "STATUS": "states", "SYNC": "seconds",
+    "TIMEOUT": "timeout", "TO": "end", "UNTIL": "end", "VERB": "text", "VERSION": "version",
 }
 
 # what words mean, where the form does not say it
@@ -549,9 +548,10 @@ VERB_FORMS = (
                    "-SINCE": "only those acknowledged from then on"}),
     Form("STATUS", "SESSION [-JSON]", MONITOR, "a session with its steps, tasks and variables",
          AS_RECORD, lines=(SESSION_LINE, STEP_LINE, TASK_LINE, VARIABLE_LINE)),
-    Form("LOG", "SESSION [-FOLLOW]", MONITOR,
+    Form("LOG", "SESSION [-FOLLOW] [-SINCE=time]", MONITOR,
          "what the tasks of a session printed; -FOLLOW as they print it", AS_LOG,
-         meanings={"-FOLLOW": "stay until the session has ended"}),
+         meanings={"-FOLLOW": "stay until the session has ended",
+                   "-SINCE": "only what was printed from then on"}),
     Form("WAIT", "SESSION [-TIMEOUT=s]", MONITOR, "wait for the end of a session",
          oks=(END_LINE,), kinds={"-TIMEOUT": "seconds"},
          meanings={"-TIMEOUT": "wait at most so long (for ever)"}),
@@ -627,10 +627,12 @@ VERB_FORMS = (
                    "-TO": "due times up to this instant",
                    "-ALL": "show those that are excluded too, and why",
                    "-REPO": "only those of this work repository"}),
-    Form("SCHED WHY", "[NAME] [-LIMIT=n] [-REPO=name] [-JSON]", MONITOR,
+    Form("SCHED WHY", "[NAME] [-DUE=time] [-SINCE=time] [-LIMIT=n] [-REPO=name] [-JSON]", MONITOR,
          "what became of the due times, newest first", AS_ROWS, oks=(OUTLOOK_LINE,),
          lines=(OCCURRENCE_LINE,),
          meanings={"NAME": "name of the schedule (all)",
+                   "-DUE": "only what was due then",
+                   "-SINCE": "only what was due from then on",
                    "-REPO": "only those of this work repository"}),
     Form("SCHED PLAN", "[-FROM=time] [-TO=time] [-ALL] [-REPO=name] [-JSON]", MONITOR,
          "play a period (default: a day) against the limits and the median durations of past "
@@ -869,7 +871,8 @@ def fit(columns, width):
     then the widest texts are cut."""
     def is_wide():
         return width is not None and sum(column.width + 2 for column in columns) - 2 > width
-    spare = [column for column in columns[1:] if column.is_usual]
+    spare = [column for column in columns[1:]
+             if column.is_usual or column.cells[1:] == columns[0].cells[1:]]
     spare += [column for name in SPARED for column in columns[1:]
               if column.name == name and column not in spare]
     while is_wide() and spare:
@@ -1293,8 +1296,8 @@ CRON_WORDS = {"@reboot": "boot", "@every_minute": "every 1m", "@every_second": "
 SEPARATORS = frozenset("; | & ( ) if then elif else fi while do done".split())
 GUARDS = frozenset("test [ [[ cd command which type for . source export set umask sleep echo true "
                    ": exit".split())
-LEADERS = frozenset("exec nice ionice nohup env time timeout chronic setsid run-parts sh bash dash "
-                    "ksh zsh perl php python python2 python3 ruby".split())
+LEADERS = frozenset("exec flock nice ionice nohup env time timeout chronic setsid run-parts sh "
+                    "bash dash ksh zsh perl php python python2 python3 ruby".split())
 MAX_STEM = 50               # characters of a command that are a name as they stand
 _CRON_D = re.compile(".*/cron[.]d/([^/]+)")
 # where cron keeps those of users
@@ -1609,14 +1612,17 @@ def mark(name, *texts):
 
 def program_of(command):
     """What a command goes by: `test -x /opt/a || nice /opt/b.sh 1` -> b.sh."""
-    is_guard, names = False, []
+    is_guard, is_lock, names = False, False, []
     for word in _SHELL_WORD.findall(re.sub(r"\$\([^()]*\)|`[^`]*`", "", command)):
         bare = word.replace('"', "").replace("'", "")
         if word in SEPARATORS:
             is_guard = False
+        elif is_lock and not _NO_PROGRAM.match(bare):
+            is_lock = False                 # the file that flock locks
         elif not is_guard and not _NO_PROGRAM.match(bare):
             names.append(to_name(bare))
             is_guard = bool(GUARDS.intersection((bare, names[-1])))
+            is_lock = names[-1] == "flock"
             if names[-1] and not is_guard and names[-1] not in LEADERS:
                 return names[-1]
     return next(filter(None, names), "command")

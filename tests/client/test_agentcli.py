@@ -417,6 +417,24 @@ def test_a_table_fits_the_terminal(agent, cli, columns):
     assert "ENABLED" in on_terminal(agent.port, "sched", "list", columns=columns)[0].decode()
 
 
+def test_what_goes_first_where_a_table_is_too_wide(capfdbinary, monkeypatch):
+    """What is usual, or the same as the first column; then what matters less; then texts are cut."""
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.delenv("LINES", raising=False)
+    rows = [{"name": "A" * 8, "scenario": "A" * 8, "agent": "X", "enabled": True, "hold": False, "rule": "r" * 20}]
+    for changes, shown in (({}, ["NAME", "RULE"]), ({"hold": True}, ["NAME", "HOLD", "RULE"]),
+                           ({"scenario": "B"}, ["NAME", "SCENARIO", "RULE"]), ({"enabled": False}, ["NAME", "ENABLED", "RULE"])):
+        agentcli.put_table([dict(rows[0], **changes)])
+        sys.stdout.flush()
+        heading, line = capfdbinary.readouterr().out.decode().splitlines()
+        assert heading.split() == shown and len(line) <= 30
+        assert line.endswith("r~") == bool(changes)
+    monkeypatch.setenv("COLUMNS", "80")
+    agentcli.put_table(rows)
+    sys.stdout.flush()
+    assert capfdbinary.readouterr().out.split()[:6] == [b"NAME", b"SCENARIO", b"AGENT", b"ENABLED", b"HOLD", b"RULE"]
+
+
 def test_the_fields_of_a_listings_ok(make_agent):
     agent = make_agent(env={"TZ": "UTC0"}).start()
     agent.ok('SCHED ADD A HELLO -1 GLOBAL "daily at 12:00"')

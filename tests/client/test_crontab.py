@@ -293,7 +293,8 @@ def test_a_user_before_the_command():
 @pytest.mark.parametrize("command, name", [
     ("backup", "backup"), ("/opt/x/backup.sh -v /data", "backup.sh"), ("$HOME/bin/go", "go"), ("~/bin/go", "go"),
     ('"$HOME/bin/go" now', "go"), ("A=1 B='2 3' go", "go"), ("nice -n 19 ionice -c3 /usr/bin/go", "go"),
-    ("timeout 60s go", "go"), ("cd /srv/app && ./run.sh 2>&1 | logger", "run.sh"), ("cd /srv/app; go", "go"),
+    ("timeout 60s go", "go"), ("flock -n /run/lock/x go a", "go"), ("nice flock -w 10 /x nice /go", "go"), ("flock /x", "flock"),
+    ("flock -n 9 || exit 1", "flock"), ("cd /srv/app && ./run.sh 2>&1 | logger", "run.sh"), ("cd /srv/app; go", "go"),
     ("python3 -u /srv/load.py", "load.py"), ("python3 -m pack.age", "pack.age"), ("/usr/bin/env perl x.pl", "x.pl"),
     ("cd /srv && php artisan schedule:run >> /dev/null 2>&1", "artisan"), ("wget -q -O - http://x/", "wget"),
     ("test -x /a && b", "b"), ("[ -x /a ] || exit 0; b", "b"), ("[ `date +x` = y ] && b", "b"),

@@ -3,7 +3,9 @@ import time
 
 import agent as program
 import pytest
+from conftest import wait_for
 from support.outside import query
+from support.site import NOON
 
 
 def after_now(text):
@@ -44,3 +46,35 @@ def test_what_is_stored_must_not_move(inside, value):
     inside.ok("SCHED ADD A HELLO -1 GLOBAL 'every 1h'")
     for line in ("SCHED ADD B HELLO -1 GLOBAL 'every 1h' -FROM=", "SCHED SET A -TO=", "SCHED SET A -FROM="):
         assert inside.err(line + value) == "BAD_REQUEST"
+
+
+def test_why_at_a_due_time_or_since(site):
+    site.add(rule="every 10s", overlap="parallel", misfire="skip")
+    for second in (10, 20):
+        site.at(second)
+    site.stop()
+    site.clock.move(35)
+    site.start()                                            # 30, 40 and 50 were missed
+
+    def dues(*period):
+        rows = [row for _, row in site.listing.list_occurrences("S", None, 50, period)]
+        return [(int(program.from_text(row["due"]) - NOON), row["count"]) for row in rows]
+    assert dues(0.0, None) == [(30, 3), (20, 1), (10, 1)]
+    assert dues(NOON + 20.0, None) == [(30, 3), (20, 1)] and dues(NOON + 45.0, None) == [(30, 3)]
+    assert dues(0.0, NOON + 20.0) == [(20, 1)] and dues(0.0, NOON + 40.0) == [(30, 3)] and dues(0.0, NOON + 15.0) == []
+    assert dues(NOON + 30.0, NOON + 20.0) == []
+
+
+def test_why_and_log_look_back(inside):
+    inside.ok("SCHED ADD A HELLO -1 GLOBAL 'every 1s'")
+    wait_for(lambda: len(inside.rows("SCHED WHY A")) > 1)
+    inside.ok("SCHED OFF A")
+    rows = inside.rows("SCHED WHY A")
+    assert inside.rows("SCHED WHY A -SINCE=1h") == inside.rows("SCHED WHY A -SINCE=today") == rows
+    assert inside.rows("SCHED WHY A -SINCE=+1h") == [] == inside.rows("SCHED WHY A -DUE=1h")
+    assert inside.rows("SCHED WHY A -DUE=%s" % rows[-1]["due"]) == rows[-1:]
+    assert inside.rows("SCHED WHY A -DUE=%s" % rows[-1]["due"][11:19]) == rows[-1:]      # the last such clock time
+    session = inside.ok("EXEC HELLO -SYNC")["session"]
+    lines = inside.ask("LOG %s" % session)
+    assert len(lines) == 2 and inside.ask("LOG %s -SINCE=1h" % session) == lines
+    assert inside.ask("LOG %s -SINCE=+1h" % session) == inside.ask("LOG %s -FOLLOW -SINCE=+1h" % session) == lines[1:]

@@ -65,13 +65,12 @@ class Part(NamedTuple):
 # the usual kinds of words: what a kind means is protocol/table's to say
 KIND_WORDS = {
     "AGENT": "name", "AT": "time", "CONTEXT": "name", "COUNT": "count", "DAYS": "days",
-    "DOCUMENT": "text", "FROM": "time", "HOST": "label", "KEEP": "amount", "KEY": "token",
-    "KEYWORD": "label", "KEYWORDS": "label", "LEVEL": "level", "LIMIT": "limit",
+    "DOCUMENT": "text", "DUE": "past", "FROM": "time", "HOST": "label", "KEEP": "amount",
+    "KEY": "token", "KEYWORD": "label", "KEYWORDS": "label", "LEVEL": "level", "LIMIT": "limit",
     "MAX_WAIT": "seconds", "NAME": "name", "PATH": "token", "PRIORITY": "priority",
     "REASON": "label", "REPO": "name", "RULE": "text", "SCENARIO": "name", "SCHEDULE": "name",
-    "SECOND": "text", "SESSION": "session", "SINCE": "past", "STATUS": "states",
-    "SYNC": "seconds", "TIMEOUT": "timeout", "TO": "end", "UNTIL": "end", "VERB": "text",
-    "VERSION": "version",
+    "SECOND": "text", "SESSION": "session", "SINCE": "past", "STATUS": "states", "SYNC": "seconds",
+    "TIMEOUT": "timeout", "TO": "end", "UNTIL": "end", "VERB": "text", "VERSION": "version",
 }
 
 # what words mean, where the form does not say it
@@ -198,9 +197,10 @@ VERB_FORMS = (
                    "-SINCE": "only those acknowledged from then on"}),
     Form("STATUS", "SESSION [-JSON]", MONITOR, "a session with its steps, tasks and variables",
          AS_RECORD, lines=(SESSION_LINE, STEP_LINE, TASK_LINE, VARIABLE_LINE)),
-    Form("LOG", "SESSION [-FOLLOW]", MONITOR,
+    Form("LOG", "SESSION [-FOLLOW] [-SINCE=time]", MONITOR,
          "what the tasks of a session printed; -FOLLOW as they print it", AS_LOG,
-         meanings={"-FOLLOW": "stay until the session has ended"}),
+         meanings={"-FOLLOW": "stay until the session has ended",
+                   "-SINCE": "only what was printed from then on"}),
     Form("WAIT", "SESSION [-TIMEOUT=s]", MONITOR, "wait for the end of a session",
          oks=(END_LINE,), kinds={"-TIMEOUT": "seconds"},
          meanings={"-TIMEOUT": "wait at most so long (for ever)"}),
@@ -276,10 +276,12 @@ VERB_FORMS = (
                    "-TO": "due times up to this instant",
                    "-ALL": "show those that are excluded too, and why",
                    "-REPO": "only those of this work repository"}),
-    Form("SCHED WHY", "[NAME] [-LIMIT=n] [-REPO=name] [-JSON]", MONITOR,
+    Form("SCHED WHY", "[NAME] [-DUE=time] [-SINCE=time] [-LIMIT=n] [-REPO=name] [-JSON]", MONITOR,
          "what became of the due times, newest first", AS_ROWS, oks=(OUTLOOK_LINE,),
          lines=(OCCURRENCE_LINE,),
          meanings={"NAME": "name of the schedule (all)",
+                   "-DUE": "only what was due then",
+                   "-SINCE": "only what was due from then on",
                    "-REPO": "only those of this work repository"}),
     Form("SCHED PLAN", "[-FROM=time] [-TO=time] [-ALL] [-REPO=name] [-JSON]", MONITOR,
          "play a period (default: a day) against the limits and the median durations of past "

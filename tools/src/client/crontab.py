@@ -11,8 +11,8 @@ CRON_WORDS = {"@reboot": "boot", "@every_minute": "every 1m", "@every_second": "
 SEPARATORS = frozenset("; | & ( ) if then elif else fi while do done".split())
 GUARDS = frozenset("test [ [[ cd command which type for . source export set umask sleep echo true "
                    ": exit".split())
-LEADERS = frozenset("exec nice ionice nohup env time timeout chronic setsid run-parts sh bash dash "
-                    "ksh zsh perl php python python2 python3 ruby".split())
+LEADERS = frozenset("exec flock nice ionice nohup env time timeout chronic setsid run-parts sh "
+                    "bash dash ksh zsh perl php python python2 python3 ruby".split())
 MAX_STEM = 50               # characters of a command that are a name as they stand
 _CRON_D = re.compile(".*/cron[.]d/([^/]+)")
 # where cron keeps those of users
@@ -327,14 +327,17 @@ def mark(name, *texts):
 
 def program_of(command):
     """What a command goes by: `test -x /opt/a || nice /opt/b.sh 1` -> b.sh."""
-    is_guard, names = False, []
+    is_guard, is_lock, names = False, False, []
     for word in _SHELL_WORD.findall(re.sub(r"\$\([^()]*\)|`[^`]*`", "", command)):
         bare = word.replace('"', "").replace("'", "")
         if word in SEPARATORS:
             is_guard = False
+        elif is_lock and not _NO_PROGRAM.match(bare):
+            is_lock = False                 # the file that flock locks
         elif not is_guard and not _NO_PROGRAM.match(bare):
             names.append(to_name(bare))
             is_guard = bool(GUARDS.intersection((bare, names[-1])))
+            is_lock = names[-1] == "flock"
             if names[-1] and not is_guard and names[-1] not in LEADERS:
                 return names[-1]
     return next(filter(None, names), "command")

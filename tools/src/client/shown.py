@@ -110,7 +110,8 @@ def fit(columns, width):
     then the widest texts are cut."""
     def is_wide():
         return width is not None and sum(column.width + 2 for column in columns) - 2 > width
-    spare = [column for column in columns[1:] if column.is_usual]
+    spare = [column for column in columns[1:]
+             if column.is_usual or column.cells[1:] == columns[0].cells[1:]]
     spare += [column for name in SPARED for column in columns[1:]
               if column.name == name and column not in spare]
     while is_wide() and spare:

@@ -128,8 +128,9 @@ def _origin(agent, number):
 
 @verb("SCHED WHY")
 def _sched_why(agent, request):
-    for repository, row in agent.listing.list_occurrences(request["NAME"], request["-REPO"],
-                                                          request["-LIMIT"] or 50):
+    for repository, row in agent.listing.list_occurrences(
+            request["NAME"], request["-REPO"], request["-LIMIT"] or 50,
+            (request.get("-SINCE", 0.0), request["-DUE"])):
         yield fill(OCCURRENCE_LINE, row, message=explain(row), **_origin(agent, repository.id))
     with contextlib.suppress(NotFound):         # deleted since
         notes = [note for schedule in agent.listing.get(request["NAME"], request["-REPO"])

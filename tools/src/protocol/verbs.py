@@ -7,7 +7,7 @@ from ..base.replies import (AGENT_HOLD_LINE, ATTACHED_LINE, CLEANED_LINE, CONTEX
                             DEFINITION_LINE, IMPORTED_LINE, PING_LINE, PURGED_LINE,
                             REPOSITORY_LINE, SCENARIO_LINE, SCHEDULE_HOLD_LINE, STATE_LINE,
                             STEP_LINE, TASK_LINE, VARIABLE_LINE)
-from ..base.times import to_local
+from ..base.times import to_local, to_text
 from ..base.words import capitals, one_line, shorten
 from ..store.records import Hold, SessionFilter, SessionRequest
 from ..agent.figures import metrics, ping
@@ -114,9 +114,13 @@ def _status(agent, request):
 
 @verb("LOG")
 def _log(agent, request):
+    since = to_text(request.get("-SINCE", 0.0))
     for row in agent.watch.list_log(request["SESSION"], "-FOLLOW" in request, request.has_left):
-        yield FLUSH if row is None else "%s %s/%s %s %s" % (
-            to_local(row["time"]), row["step"], row["task"], row["stream"], row["line"])
+        if row is None:
+            yield FLUSH
+        elif row["time"] >= since:
+            yield "%s %s/%s %s %s" % (to_local(row["time"]), row["step"], row["task"],
+                                      row["stream"], row["line"])
 
 
 @verb("WAIT")
