@@ -164,6 +164,12 @@ Threads, and what ends each:
     client N          serves one connection; ends with it, or at Server.close().
     MainThread        waits for a signal or SHUTDOWN, then stops the others in order.
 """
+import sys
+# The folder of this file is searched first. A csv.py of the user's there must not stand for that of
+# Python. Where CODE_FD is there (base/program.py), this was done already.
+if vars(sys.modules["__main__"]) is globals() and "CODE_FD" not in globals() \
+        and not getattr(sys.flags, "safe_path", sys.flags.isolated):
+    del sys.path[0]
 import argparse
 import codecs
 import collections
@@ -543,12 +549,12 @@ class ReplyLine(NamedTuple):
 
 
 def text_key(name, meaning, is_optional=False):
-    """A field that holds text."""
+    """The ReplyKey of a field that holds text."""
     return ReplyKey(name, TEXT_KEY, meaning, is_optional)
 
 
 def number_key(name, meaning, is_optional=False):
-    """A field that holds a whole number."""
+    """The ReplyKey of a field that holds a whole number."""
     return ReplyKey(name, NUMBER_KEY, meaning, is_optional)
 
 
@@ -633,12 +639,20 @@ REPOSITORY_LINE = ReplyLine("a work repository", (
 CONTEXT_LINE = ReplyLine("a context", (
     text_key("context", "name of the context"),
     text_key("schemas", "SCHEMA:SERVER or SCHEMA:SERVER.PHYSICAL, between commas")))
-IMPORTED_LINE = ReplyLine("what was new or has changed", (
-    number_key("scenarios", "scenario versions"), number_key("schedules", "schedules"),
-    ReplyKey("dry_run", FLAG_KEY, "yes: nothing was written", True)))
-DEFINITION_LINE = ReplyLine("a schedule of the document, with -DRY_RUN", (
-    text_key("kind", "schedule"), text_key("name", "its name"),
-    text_key("version", "nothing"), ReplyKey("next", SECOND_KEY, "its next due time")))
+CHANGE_LINE = ReplyLine("a definition of the document", (
+    text_key("kind", "scenario, schedule, context, data_server, logical_schema or calendar"),
+    text_key("name", "its name"), text_key("version", "of a scenario: its version"),
+    text_key("change", "new, changed or same"),
+    ReplyKey("next", SECOND_KEY, "with -DRY_RUN, of a schedule: its next due time", True)))
+WARNING_LINE = ReplyLine("what is allowed but looks wrong", (
+    text_key("warning", "what looks wrong"), text_key("path", "where in the document")))
+# what an import counts; the last two there will be
+IMPORTED_KINDS = ("scenario", "schedule", "context", "data_server", "logical_schema", "calendar",
+                  "engine", "notice")
+IMPORTED_LINE = ReplyLine("how many were new or have changed", tuple(
+    number_key(kind + "s", kind.replace("_", " ") + "s") for kind in IMPORTED_KINDS) + (
+        number_key("warnings", "lines with a warning"),
+        ReplyKey("dry_run", FLAG_KEY, "yes: nothing was written", True)))
 ATTACHED_LINE = ReplyLine("the work repository", (
     _REPOSITORY, number_key("id", "its id, 1 to 999")))
 PURGED_LINE = ReplyLine("what was purged", (number_key("purged", "sessions that were deleted"),))
@@ -798,6 +812,9 @@ FOLLOW_S = 0.05         # between two looks for new lines of a log
 ATTACH_S = 2.0          # between tries to attach a repository, and looks at one's health
 CLEAN_S = 60.0          # between two cleanings
 
+# what an import makes of a definition
+NEW, ALTERED, SAME = "new", "changed", "same"
+
 EXIT_OK, EXIT_CANNOT_START, EXIT_USAGE = 0, 1, 2
 
 
@@ -832,7 +849,7 @@ class Form(NamedTuple):
 
     @property
     def text(self):
-        """The whole request."""
+        """The whole request: the verb and its words, as HELP shows it."""
         return ("%s %s" % (self.name, self.words)).strip()
 
     @property
@@ -1006,12 +1023,12 @@ VERB_FORMS = (
          "list the contexts, and what stands behind logical schemas in them", AS_ROWS,
          lines=(CONTEXT_LINE,)),
     Form("IMPORT", "DOCUMENT [-REPO=name] [-REPLACE] [-DRY_RUN]", ADMINISTRATOR,
-         "import a definitions document, quoted as one word", oks=(IMPORTED_LINE,),
-         lines=(DEFINITION_LINE,),
+         "import a definitions document, quoted as one word", lines=(CHANGE_LINE, WARNING_LINE),
+         oks=(IMPORTED_LINE,),
          meanings={"DOCUMENT": "the JSON text, in single quotes or as a JSON string",
                    "-REPO": "work repository (the one of the lowest id)",
                    "-REPLACE": "a scenario version that is there and differs is replaced",
-                   "-DRY_RUN": "check everything and answer the same, but write nothing"}),
+                   "-DRY_RUN": "answer the same, and write nothing"}),
     Form("EXPORT", "[SCENARIO] [VERSION] [-REPO=name]", MONITOR,
          "give definitions back, as lines of JSON", AS_DOCUMENT,
          meanings={"SCENARIO": "only this scenario and its schedules (everything)",
@@ -1143,13 +1160,13 @@ class CommandOption(NamedTuple):
     attribute: str = ""     # its name in the settings, where that is another
 
     @property
-    def told(self):
+    def help_text(self):
         """What it means, with its default."""
         return self.meaning + (" (default %s)" % self.default if self.default else "")
 
     @property
     def words(self):
-        """The option as it is written."""
+        """The option and its value as they are written on the command line."""
         more = " ..." if self.count else ""
         return (self.name + " " + self.shown + more).strip()
 
@@ -1366,10 +1383,21 @@ VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 def check_name(text):
     """A name of a scenario, schedule, repository or step, or ValueError."""
+    if isinstance(text, (int, float)) and not isinstance(text, bool):
+        raise ValueError('must be a name, which is text: quote it, "%s"' % text)
     if not isinstance(text, str) or not NAME.fullmatch(text) or len(text) > MAX_NAME:
         raise ValueError("must be a name: letters, digits, _ . - (not first: . -), "
                          "at most %d characters" % MAX_NAME)
     return text
+
+
+def tell_near(name, names):
+    """Words on the one of some names (None among them is none) that is nearly this one, or
+    nothing."""
+    import difflib
+    names = [other for other in names if other]
+    near = difflib.get_close_matches(name, names, 1) if len(name) <= MAX_NAME else []
+    return "; do you mean %s?" % near[0] if near else ""
 
 
 def version_key(version):
@@ -1741,7 +1769,7 @@ class DayTimes:
                 if place >= 0 else 0)
 
     def get_nth(self, n):
-        """The n-th, from 0."""
+        """The n-th of these seconds of the day, from 0."""
         return self.starts[n // len(self.within)] + self.within[n % len(self.within)]
 
 
@@ -2407,13 +2435,13 @@ def _place(local, zone, is_second):
 # The due times of a rule in its window and zone: next, last, count, and what is excluded.
 # ======================================================================================
 
-def make_timetable(rule, timezone="", options=None, calendars=None):
+def make_timetable(rule, zone_name="", options=None, calendars=None):
     """The Timetable of a schedule. Raises CalendarError.
 
-    rule: its text; timezone: a name for find_zone; options: a mapping that may hold, among others,
-    from, to and WINDOW_FIELDS; calendars: name -> dates (text or list), for exclude_dates.
+    rule: its text; zone_name: for find_zone; options: a mapping that may hold, among others, from,
+    to and WINDOW_FIELDS; calendars: name -> dates (text or list), for exclude_dates.
     """
-    zone = find_zone(timezone)
+    zone = find_zone(zone_name)
     if not options or MOVING_FIELDS.isdisjoint(options):
         return _make_plain(rule, zone)
     texts = [_join(options[name]) if name in options else "" for name in WINDOW_FIELDS]
@@ -2447,8 +2475,8 @@ class Timetable(Firings):
 
     def next_after(self, instant):
         """The first due time after `instant`, or None."""
-        known, due = self._known
-        if known <= instant < due:
+        begin, due = self._known
+        if begin <= instant < due:
             return due
         due = self._find_next(instant)
         if due is not None:
@@ -2607,7 +2635,7 @@ class Kind(NamedTuple):
     """
     check: Callable
     parse: Callable
-    told: str = ""          # what it takes, for the manual
+    accepts: str = ""          # what it takes, for the manual
 
 
 class Field(NamedTuple):
@@ -2703,7 +2731,7 @@ def list_of(kind, at_least=0):
     def parse(text):
         parts = [part for part in text.split(",") if part]
         return [kind.parse(part) for part in parts] if len(parts) >= at_least else _refuse(reason)
-    return Kind(check, parse, "a list, each part %s" % kind.told)
+    return Kind(check, parse, "a list, each part %s" % kind.accepts)
 
 
 def _check_seconds(value):
@@ -2850,6 +2878,7 @@ def _check_declared(value):
 
 
 def _check_concurrency(value):
+    """`concurrency` of a scenario with all its fields, defaults filled in. ValueError."""
     if not isinstance(value, dict) or "limit" not in value:
         raise ValueError("must be an object with limit, and on_limit or max_wait")
 
@@ -2890,7 +2919,8 @@ def _check_mail_connect(connect):
     """What the task type mail takes of a data server; a secret is looked at when it is read."""
     def check(name):
         if name not in MAIL_FIELDS:
-            raise ValueError("unknown field; there are %s" % ", ".join(MAIL_FIELDS))
+            raise ValueError("unknown field; there are %s%s" % (
+                ", ".join(MAIL_FIELDS), tell_near(name, MAIL_FIELDS)))
         if name == "tls" and not isinstance(connect[name], dict):
             choice(*MAIL_TLS).check(connect[name])
     check_each([("." + name, check, name) for name in connect])
@@ -3064,31 +3094,59 @@ class Scenario(NamedTuple):
     secrets: dict           # name -> {}, {"env": name} or {"file": path}: never in `variables`
     concurrency: Optional[dict]
 
-    def check_variables(self, given):
+    def check_variables(self, variables):
         """BadRequest when values are given for variables that it does not have, or that no secret
         can be."""
-        for name, value in given.items():
+        for name, value in variables.items():
             if name not in self.variables and name not in self.secrets:
                 raise BadRequest("%s: scenario %s %s has no variable of that name"
                                  % (name, self.name, self.version))
             if name in self.secrets and len(value) < MIN_SECRET:
                 raise BadRequest("%s: a secret has at least %d characters" % (name, MIN_SECRET))
 
-    def check_schedule(self, given):
+    def check_schedule(self, variables):
         """`check_variables` for a schedule, which can give no secret."""
-        self.check_variables(given)
+        self.check_variables(variables)
         for name, source in self.secrets.items():
-            if name in given or not source:
+            if name in variables or not source:
                 raise BadRequest("%s: is secret, a schedule cannot give it" % name)
 
-    def split_secrets(self, given):
+    def split_secrets(self, variables):
         """Variables that are given -> (plain ones, secrets). BadRequest when a secret is
         missing."""
         for name, source in self.secrets.items():
-            if not source and name not in given:
+            if not source and name not in variables:
                 raise BadRequest("%s: the secret must be given" % name)
-        return ({name: value for name, value in given.items() if name not in self.secrets},
-                {name: value for name, value in given.items() if name in self.secrets})
+        return ({name: value for name, value in variables.items() if name not in self.secrets},
+                {name: value for name, value in variables.items() if name in self.secrets})
+
+    def list_warnings(self):
+        """[(path, reason)] of steps that nothing leads to, and of those that handle an error and
+        that success falls into."""
+        texts = self.document["steps"]
+        reached, to_follow = set(), [0]
+        while to_follow:
+            index = to_follow.pop()
+            if index not in reached:
+                reached.add(index)
+                to_follow += self._list_behind(self.steps[index])
+        for index, step in enumerate(self.steps):
+            path, others = "steps[%d]" % index, self.steps[:index - 1] + self.steps[index:]
+            if index not in reached:
+                yield path, "nothing leads to step %s" % step.name
+            elif index and index - 1 in reached and "on_ok" not in texts[index - 1] and (
+                    step.on_ok == FAIL or step.name in [each.on_error for each in others]):
+                yield path, ("step %s is for a failure%s, but the success of step %s leads to it, "
+                             "too: give that an on_ok" % (
+                                 step.name, " and ends in FAIL" if step.on_ok == FAIL else "",
+                                 self.steps[index - 1].name))
+
+    def _list_behind(self, step):
+        """The places of the steps that may come after a step."""
+        targets = {step.on_ok, step.on_error}
+        if any(task.type == "evaluate" for task in step.tasks):
+            targets.add(step.on_false)
+        return [self.step_index(name) for name in targets if name not in (END, FAIL)]
 
     def step_index(self, name):
         """The place of a step, from 0; NotFound when the scenario has none of that name."""
@@ -3135,7 +3193,7 @@ class Schedule(NamedTuple):
     context: str
     rule: str                       # empty: by `after` alone
     timezone: str
-    enabled: bool
+    enabled: Optional[bool]         # None: a document does not say
     variables: dict
     options: dict = {}              # the other SCHEDULE_FIELDS, those that are not default
 
@@ -3150,7 +3208,7 @@ class Schedule(NamedTuple):
             name: value for name, value in self.options.items() if name in MOVING_FIELDS}
 
     def list_conditions(self):
-        """The Conditions of `after`."""
+        """The Conditions of `after`, as a list. ValueError."""
         return parse_after(self.get("after") or "")
 
     def list_calendars(self):
@@ -3159,7 +3217,7 @@ class Schedule(NamedTuple):
         return [item for item in dates.split(",") if item and not item[0].isdigit()]
 
     def timetable(self, calendars):
-        """Its Timetable. CalendarError."""
+        """Its Timetable, with these calendars {name: dates}. CalendarError."""
         return make_timetable(self.rule or "startup", self.timezone, self.options, calendars)
 
     def list_faults(self):
@@ -3212,21 +3270,28 @@ class Document(NamedTuple):
         return bool(self.contexts or self.data_servers or self.logical_schemas or self.calendars)
 
     def list_warnings(self):
-        """[(path, reason)] of what this host lacks; it is the task's error if it still does
-        then."""
+        """[(path, reason)] of what is allowed but looks wrong, and of what this host lacks: it is
+        the task's error if it still does then."""
         own = ("sqlite3", "smtp")
-        warnings = [("data_servers[%d].driver" % index,
-                     "warning: this host's Python has no module %s"
+        warnings = [("data_servers[%d].driver" % index, "this host's Python has no module %s"
                      % server["driver"]) for index, server in enumerate(self.data_servers)
                     if server["driver"] not in own and not has_module(server["driver"])]
-        warnings += [("schedules[%d].rule" % index, "warning: " + reason)
+        for index, scenario in enumerate(self.scenarios):
+            warnings += [("scenarios[%d].%s" % (index, place), reason)
+                         for place, reason in scenario.list_warnings()]
+        warnings += [("schedules[%d].rule" % index, reason)
                      for index, schedule in enumerate(self.schedules) if schedule
                      for reason in list_surprises(schedule.rule)]
         for path, task in self._list_tasks():
-            warnings += [("%s.%s" % (path, place), "warning: " + reason)
+            warnings += [("%s.%s" % (path, place), reason)
                          for place, reason in getattr(TASK_TYPES[task.type], "warn", lambda _: ())(
                              task.fields)]
         return warnings
+
+    def list_children(self):
+        """[(path, scenario, version)] that its tasks start, where no variable decides it."""
+        return [(path + ".name", task.fields["name"], task.fields["version"])
+                for path, task in self._list_tasks() if task.type == "scenario"]
 
     def list_schemas(self):
         """[(path, logical schema)] that its tasks name."""
@@ -3357,14 +3422,14 @@ class Definitions:
 
     def collect(self, text):
         """JSON text -> Document, None standing for what is faulty; `faults` has the reasons."""
-        document = self._parse(text)
+        document = self._parse(text.lstrip("\ufeff"))     # a byte order mark
         if not isinstance(document, dict):
             raise BadRequest("the definitions must be one JSON object",
                              [("document", "must be an object")])
         lists = {}
         for key, value in document.items():
             if key not in DOCUMENT_FIELDS:
-                self._fault(key, "unknown field")
+                self._fault(key, "unknown field" + tell_near(key, DOCUMENT_FIELDS))
             elif not isinstance(value, list):
                 self._fault(key, "must be a list")
             else:
@@ -3406,11 +3471,12 @@ class Definitions:
         return fields
 
     def _parse(self, text):
+        """The value of a JSON text, in which no field of an object stands twice. BadRequest."""
         def pairs(items):
             result = dict(items)
             if len(result) < len(items):
-                seen = [key for key, _ in items]
-                _refuse("field %s stands twice" % next(k for k in seen if seen.count(k) > 1))
+                names = [key for key, _ in items]
+                _refuse("field %s stands twice" % next(k for k in names if names.count(k) > 1))
             return result
         try:
             return json.loads(text, object_pairs_hook=pairs, parse_constant=lambda word:
@@ -3441,7 +3507,7 @@ class Definitions:
         result = {}
         for name in value or ():
             if name not in fields:
-                self._fault("%s.%s" % (path, name), "unknown field")
+                self._fault("%s.%s" % (path, name), "unknown field" + tell_near(name, fields))
         for name, field in fields.items():
             result[name] = field.default
             if value is None:
@@ -3453,20 +3519,21 @@ class Definitions:
         return result
 
     def _repeated(self, path, keys):
-        seen = set()
+        earlier = set()
         for index, key in enumerate(keys):
-            if key and key in seen:
+            if key and key in earlier:
                 self._fault("%s[%d]" % (path, index), "stands here a second time")
-            seen.add(key)
+            earlier.add(key)
 
     def _scenario(self, path, value):
+        """The Scenario of a JSON object, or None: then its faults are noted."""
         before = len(self.faults)
         fields = self._object(path, value, SCENARIO_FIELDS)
         if fields["version"] == "-1":
             self._fault(path + ".version", "-1 means the latest; a scenario needs its own")
-        known = None if fields["variables"] is None else \
+        variables = None if fields["variables"] is None else \
             set(fields["variables"]) | set(RESERVED_VARIABLES)
-        steps = [self._step("%s.steps[%d]" % (path, index), step, known)
+        steps = [self._step("%s.steps[%d]" % (path, index), step, variables)
                  for index, step in enumerate(fields["steps"] or ())]
         if fields["steps"] == []:
             self._fault(path + ".steps", "must have at least one step")
@@ -3483,7 +3550,7 @@ class Definitions:
                 plain[name] = item
         scenario = Scenario(fields["name"], fields["version"], plain, fields["timeout"],
                             fields["max_steps"], fields["on_stale"],
-                            tuple(self._with_targets(fields["on_error"], steps)), value, secrets,
+                            tuple(settle_targets(fields["on_error"], steps)), value, secrets,
                             fields["concurrency"])
         self._secrets(path, scenario)
         return scenario if len(self.faults) == before else None
@@ -3513,27 +3580,19 @@ class Definitions:
                 self._fault("%s.steps[%d].name" % (path, index), "END and FAIL are targets")
         for place, target in places:
             if target and target not in (END, FAIL) and target not in names:
-                self._fault(place, "no step is named %s" % target)
+                self._fault(place, "no step is named %s%s" % (target, tell_near(target, names)))
 
-    @staticmethod
-    def _with_targets(on_error, steps):
-        """The steps, their targets settled: below, END, FAIL, or the scenario's handler."""
-        for index, step in enumerate(steps):
-            below = steps[index + 1]["name"] if index + 1 < len(steps) else END
-            handler = on_error if on_error and on_error != step["name"] else FAIL
-            yield Step(**dict(step, on_ok=step["on_ok"] or below,
-                              on_false=step["on_false"] or below,
-                              on_error=step["on_error"] or handler))
-
-    def _step(self, path, value, known):
+    def _step(self, path, value, variables):
         fields = self._object(path, value, STEP_FIELDS)
         if fields["tasks"] == []:
             self._fault(path + ".tasks", "must have at least one task")
-        fields["tasks"] = tuple(self._task("%s.tasks[%d]" % (path, index), task, known)
+        fields["tasks"] = tuple(self._task("%s.tasks[%d]" % (path, index), task, variables)
                                 for index, task in enumerate(fields["tasks"] or ()))
         return fields
 
-    def _task(self, path, value, known):
+    def _task(self, path, value, variables):
+        """The Task of a JSON object; its faults are noted. `variables`: the names that it may use,
+        None when those of the scenario are faulty. None when nothing can be made of it."""
         kind = value.get("type") if isinstance(value, dict) else None
         is_known = isinstance(kind, str) and kind in TASK_TYPES
         own = TASK_TYPES[kind].fields if is_known else {}
@@ -3541,24 +3600,29 @@ class Definitions:
             value = {name: value[name] for name in TASK_FIELDS if name in value}
         fields = self._object(path, value, dict(TASK_FIELDS, **own))
         if fields["type"] is not None and not is_known:
-            self._fault(path + ".type", "must be one of %s" % ", ".join(sorted(TASK_TYPES)))
-        if not is_known or known is None:       # without variables no reference can be judged
+            self._fault(path + ".type", "must be one of %s%s" % (
+                ", ".join(sorted(TASK_TYPES)), tell_near(kind, TASK_TYPES)
+                if isinstance(kind, str) else ""))
+        if not is_known or variables is None:       # without variables no reference can be judged
             return None
         bound, literal = (getattr(TASK_TYPES[kind], name, ()) for name in ("sql", "literal"))
         for place, text in strings_in({name: fields[name] for name in own
                                        if name not in bound + literal}, path):
-            self._references(place, text, known)
+            self._references(place, text, variables)
         for name in literal if not self._is_stored else ():
             reason = find_code_fault(fields[name] or "")
             if reason:
                 self._fault("%s.%s" % (path, name), reason)
         for name in bound:
             for used in TASK_TYPES[kind].names_in(fields[name] or ""):
-                if used not in known:
-                    self._fault("%s.%s" % (path, name), "no variable is named %s" % used)
+                if used not in variables:
+                    self._fault("%s.%s" % (path, name), "no variable is named %s (for a literal "
+                                ":%s write \\:%s)%s" % (used, used, used,
+                                                          tell_near(used, variables)))
         for name in ("capture", "variable"):
-            if fields.get(name) and fields[name] not in known.difference(RESERVED_VARIABLES):
-                self._fault("%s.%s" % (path, name), "no variable is named %s" % fields[name])
+            if fields.get(name) and fields[name] not in variables.difference(RESERVED_VARIABLES):
+                self._fault("%s.%s" % (path, name), "no variable is named %s%s" % (
+                    fields[name], tell_near(fields[name], variables)))
         either = getattr(TASK_TYPES[kind], "one_of", None)
         if either and sum(fields[name] is not None for name in either) != 1:
             self._fault(path, "must have one of %s" % " and ".join(either))
@@ -3566,11 +3630,12 @@ class Definitions:
             self._fault("%s.%s" % (path, name), reason)
         return Task(kind, fields["name"], fields["timeout"], {name: fields[name] for name in own})
 
-    def _references(self, path, text, known):
+    def _references(self, path, text, variables):
         for match in _REFERENCE.finditer(text):
-            if match.group(1) and match.group(1) not in known:
-                self._fault(path, "no variable is named %s (for a literal ${%s} write $${%s})"
-                            % ((match.group(1),) * 3))
+            name = match.group(1)
+            if name and name not in variables:
+                self._fault(path, "no variable is named %s (for a literal ${%s} write $${%s})%s"
+                            % (name, name, name, tell_near(name, variables)))
 
     def _schedule(self, path, value):
         before = len(self.faults)
@@ -3578,7 +3643,20 @@ class Definitions:
         if isinstance(value, dict) and fields["rule"] is not None:
             for name, reason in make_schedule(fields).list_faults():
                 self._fault("%s.%s" % (path, name), reason)
-        return None if len(self.faults) > before else make_schedule(fields)
+        if len(self.faults) > before:
+            return None
+        schedule = make_schedule(fields)
+        return schedule if "enabled" in value else schedule._replace(enabled=None)
+
+
+def settle_targets(on_error, steps):
+    """Yields the Steps of these fields, their targets settled: below, END, FAIL, or the handler
+    that the scenario names."""
+    for index, step in enumerate(steps):
+        below = steps[index + 1]["name"] if index + 1 < len(steps) else END
+        handler = on_error if on_error and on_error != step["name"] else FAIL
+        yield Step(**dict(step, on_ok=step["on_ok"] or below, on_false=step["on_false"] or below,
+                          on_error=step["on_error"] or handler))
 
 
 def faulty(faults):
@@ -3681,7 +3759,7 @@ class Admission:
         return len(self._ready)
 
     def add(self, key, priority, gates):
-        """It waits from now on."""
+        """A key waits from now on: a higher priority first, then in the order of arrival."""
         entry = self._waiting[key] = -priority, next(self._order), key, gates
         heapq.heappush(self._ready, entry)
 
@@ -3743,7 +3821,7 @@ class Admission:
         return len(self._ready) > count
 
     def hold(self, is_held):
-        """Held, nothing begins."""
+        """Held, has_room is false and take() gives None."""
         self._is_held = is_held
 
     def hold_gate(self, gate, is_held):
@@ -3846,6 +3924,14 @@ def hold_columns(hold):
         hold.reason, hold.by, to_text(hold.since), hold.until and to_text(hold.until))
 
 
+class Change(NamedTuple):
+    """What an import makes of one definition of its document."""
+    kind: str               # scenario, schedule, context, data_server, logical_schema, calendar
+    name: str
+    version: Optional[str]  # of a scenario
+    change: str             # new, changed, same
+
+
 class SessionRequest(NamedTuple):
     """What EXEC or a schedule asks for."""
     scenario: str
@@ -3890,7 +3976,7 @@ class Ticket(NamedTuple):
     has_secrets: bool = False           # the secret file of its request is its own now
 
     def gates(self, repository):
-        """Its list_gates."""
+        """The gates that its session has to pass in a repository, as list_gates() makes them."""
         return list_gates(repository.id, self.schedule, self.is_parallel, self.scenario, self.limit)
 
 
@@ -3986,6 +4072,25 @@ class Arrivals:
         self._defaults = None, ""       # (Scenario, JSON of its variables) used last
         self._versions = {}     # (name, version) -> (row, Scenario), as of _versions_at
         self._versions_at = None
+        self._is_closed = False         # the repository is about to be detached
+
+    def close_door(self, connection):
+        """For DETACH, by the writer: whether no agent has an open session here. Then none comes
+        after this until open_door()."""
+        self._is_closed = connection.execute(
+            "select 1 from session where status in ('WAITING', 'QUEUED', 'RUNNING')"
+            " limit 1").fetchone() is None
+        return self._is_closed
+
+    def open_door(self):
+        """Sessions may come again -> whether they might not before."""
+        was_closed, self._is_closed = self._is_closed, False
+        return was_closed
+
+    def check_door(self):
+        """RepositoryGone while sessions may not come."""
+        if self._is_closed:
+            raise RepositoryGone("%s: is being detached" % self._database.label)
 
     @atomic
     def add(self, connection, request, now):
@@ -4005,6 +4110,7 @@ class Arrivals:
 
     def insert(self, connection, request, now):
         """The first half of `add`: what is in excess is still to end."""
+        self.check_door()
         if request.key is not None:
             earlier = self._find_by_key(connection, request)
             if earlier is not None:
@@ -4020,9 +4126,9 @@ class Arrivals:
                 raise BadRequest("%s: would store a secret; declare it secret in scenario %s"
                                  % (name, scenario.name))
         if plain:
-            variables, given = json.dumps(dict(scenario.variables, **plain)), canonical(plain)
+            variables, plain_text = json.dumps(dict(scenario.variables, **plain)), canonical(plain)
         else:
-            variables, given = self._text_of_defaults(scenario), "{}"
+            variables, plain_text = self._text_of_defaults(scenario), "{}"
         timeout = scenario.timeout if request.timeout is None else request.timeout
         is_waiting = request.is_held or request.start_at is not None and request.start_at > now
         status, excess = WAITING if is_waiting else QUEUED, ""
@@ -4037,7 +4143,7 @@ class Arrivals:
             " ?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (request.agent, scenario.name, scenario.version, row["definition"],
              request.context, status, request.name, request.keywords, request.priority,
-             request.level, timeout, to_text(now), start_at, variables, given, request.key,
+             request.level, timeout, to_text(now), start_at, variables, plain_text, request.key,
              request.schedule, due, request.is_parallel, request.parent,
              request.secret_file if secrets else None)).lastrowid
         if request.keywords:
@@ -4089,15 +4195,16 @@ class Arrivals:
         if at != self._versions_at:
             self._versions, self._versions_at = {}, at
         key = request.scenario, request.version
-        known = self._versions.get(key)
-        if known is None:
-            known = self._versions[key] = self._scenarios.get_scenario(connection, *key)
-        known[1].check_variables(request.variables)
-        return known
+        version = self._versions.get(key)
+        if version is None:
+            version = self._versions[key] = self._scenarios.get_scenario(connection, *key)
+        version[1].check_variables(request.variables)
+        return version
 
     def reopen(self, connection, session, variables, secret_file, from_step, now, is_held):
         """RESTART -> Ticket; NotFound, Conflict, BadRequest. Secrets among the variables lie in
         `secret_file`; that of before is not needed any more when this is committed."""
+        self.check_door()
         row = self._sessions.get(connection, session)
         if row["status"] not in RESTARTABLE:
             raise Conflict("session %d is %s; only one that ended in ERROR or STOPPED is restarted"
@@ -4240,6 +4347,7 @@ def network_file_system(path):
 
 READERS = 8             # idle reading connections kept a file
 READ_S = 5.0            # how long a closing waits for who reads
+WAL_BYTES = 4 * 1024 * 1024     # what a -wal keeps when it begins anew: a long reader lets it grow
 
 
 class Connections:
@@ -4282,7 +4390,8 @@ class Connections:
         """The writing connection, opened when there is none and the file is the one known."""
         self._check_file()
         if self._writer is None:
-            self._writer = self._connect_with("synchronous=full", "fullfsync=on")
+            self._writer = self._connect_with("synchronous=full", "fullfsync=on",
+                                              "journal_size_limit=%d" % WAL_BYTES)
             self.count += 1
             if self.uuid is not None:
                 if read_uuid(self._writer) != self.uuid:
@@ -4527,6 +4636,8 @@ class Writer:
 
     @staticmethod
     def _savepoint(connection, pending):
+        """Runs a request so that it changes all or nothing -> (value, error). An error of the file,
+        not of the request, is raised."""
         if not pending.is_atomic:
             connection.execute("savepoint request")
         try:
@@ -4605,6 +4716,8 @@ class Writer:
             pending.finish(error=error)
 
     def _note(self, error):
+        """Notes in `trouble` why a commit has failed: a lock that others hold only after a
+        second."""
         reason = tell_reason(error)
         if is_locked(error):
             now = self._clock.monotonic()
@@ -4669,7 +4782,7 @@ class Database:
 
     @property
     def uuid(self):
-        """That of the repository."""
+        """The UUID of the repository; None before it was opened."""
         return self._connections.uuid
 
     @property
@@ -4771,8 +4884,10 @@ class Decisions:
         """Decides due times of a schedule, all up to `upto`: sessions and occurrences in one
         transaction -> [Made]. Nothing is decided twice; `boot` is the one that its rule fires for.
 
-        Changed: the schedule is another than when it was read, and nothing of this is decided.
+        Changed: the schedule is another than when it was read; RepositoryGone: the repository is
+        being detached. Then nothing of this is decided.
         """
+        self._arrivals.check_door()
         row = self._schedules.find(connection, name)
         if row is None or row["revision"] != revision or not row["enabled"]:
             raise Changed("schedule %s has changed since it was read" % name)
@@ -4823,6 +4938,7 @@ class Decisions:
     @lazy
     def decide_after(self, connection, agent, now, is_held):
         """Decides the schedules of an agent whose conditions are met, as decide()."""
+        self._arrivals.check_door()
         decisions = []
         for row in connection.execute(
                 "select * from schedule where agent=? and enabled and hold_since is null and"
@@ -5006,28 +5122,32 @@ class Imports:
         self._scenarios, self._schedules = scenarios, schedules
 
     def put(self, connection, document, agent, now, is_replacing=False, origins=None):
-        """Puts scenarios and schedules in -> (scenarios, schedules) that were made or changed.
+        """Puts scenarios and schedules in -> (the Changes, [(path, warning)]).
 
         `origins` has the Origin of each schedule of the document that is there by its name; None
         where nobody has looked. BadRequest or Exists with all faults, and Changed: nothing stays.
         """
-        conflicts, faults, scenarios, schedules = [], [], 0, 0
+        conflicts, faults, changes, warnings = [], [], [], []
         for index, scenario in enumerate(document.scenarios):
             if scenario is None:
                 continue
-            is_new = self._scenarios.put(connection, scenario, now, is_replacing)
-            if is_new is None:
+            change = self._scenarios.put(connection, scenario, now, is_replacing)
+            if change is None:
                 conflicts.append(("scenarios[%d]" % index, "%s %s exists with another definition; "
                                   "give it a new version, or replace it with -REPLACE (from a "
                                   "shell --replace)" % (scenario.name, scenario.version)))
-            scenarios += bool(is_new)
+            changes.append(Change("scenario", scenario.name, scenario.version, change))
         for index, schedule in enumerate(document.schedules):
             wrong = self._list_faults(connection, schedule) if schedule else []
             faults += [("schedules[%d].%s" % (index, field), reason) for field, reason in wrong]
             if schedule and not any(field == "scenario" for field, _ in wrong):
-                origin = (origins or {}).get(schedule.name)
-                schedules += self._schedules.put(
-                    connection, schedule._replace(agent=schedule.agent or agent), now, origin)
+                change = self._put_schedule(connection, schedule, agent, now, origins or {})
+                changes.append(Change("schedule", schedule.name, None, change))
+                if schedule.enabled is None and not self._schedules.get(
+                        connection, schedule.name)["enabled"]:
+                    warnings.append(("schedules[%d].enabled" % index, "stays switched off, for "
+                                     "the document does not say; SCHED ON %s switches it on"
+                                     % schedule.name))
         for index, schedule in enumerate(document.schedules):
             try:
                 if schedule is not None:
@@ -5038,10 +5158,22 @@ class Imports:
             raise Exists("nothing was imported: %s: %s" % conflicts[0], conflicts + faults)
         if faults:
             raise faulty(faults)
-        return scenarios, schedules
+        return changes, warnings + self._list_nobodies(connection, document)
+
+    def _put_schedule(self, connection, schedule, agent, now, origins):
+        schedule = self._schedules.keep_switch(connection, schedule)
+        return self._schedules.put(connection, schedule._replace(agent=schedule.agent or agent),
+                                   now, origins.get(schedule.name))
+
+    def _list_nobodies(self, connection, document):
+        """[(path, warning)] of scenarios that tasks name and nobody has."""
+        return [(path, self._scenarios.tell_missing(connection, name, version))
+                for path, name, version in document.list_children()
+                if self._scenarios.find(connection, name, version) is None]
 
     def rehearse(self, connection, *arguments):
-        """`put` that is taken back: raises Rehearsed when it would go well, else as `put`."""
+        """`put` that is taken back: raises Rehearsed with its result when it would go well, else
+        as `put`."""
         raise Rehearsed(self.put(connection, *arguments))
 
     def _list_faults(self, connection, schedule):
@@ -5051,23 +5183,23 @@ class Imports:
         if row is None:
             return [("scenario", self._scenarios.tell_missing(connection, name, version))]
         try:
-            known = self._scenarios.parse(row["definition"], row["body"])
+            scenario = self._scenarios.parse(row["definition"], row["body"])
         except Unreadable as error:
             return [("scenario", error.message)]
-        faults = [("variables." + given, "scenario %s %s has no variable of that name"
-                   % (name, row["version"])) for given in schedule.variables
-                  if given not in known.variables and given not in known.secrets]
+        faults = [("variables." + variable, "scenario %s %s has no variable of that name"
+                   % (name, row["version"])) for variable in schedule.variables
+                  if variable not in scenario.variables and variable not in scenario.secrets]
         return faults + [("variables." + secret, "is secret, a schedule cannot give it")
-                         for secret, source in known.secrets.items()
+                         for secret, source in scenario.secrets.items()
                          if secret in schedule.variables or not source]
 
 
 class Rehearsed(Exception):
-    """An import was tried, and taken back; `counts` is what it would have given."""
+    """An import was tried, and taken back; `result` is what it would give."""
 
-    def __init__(self, counts):
+    def __init__(self, result):
         super().__init__()
-        self.counts = counts
+        self.result = result
 
 
 # ======================================================================================
@@ -5311,20 +5443,25 @@ class Master:
 
     def list_attachments(self):
         """The attached work repositories by id."""
-        folder = os.path.dirname(self.path)
         with self.db.reading() as connection:
             rows = connection.execute("select * from work_repository order by id").fetchall()
-        return [Attachment(row["id"], row["name"], os.path.join(folder, row["path"]), row["uuid"])
-                for row in rows]
+        return [self._attachment_of(*row) for row in rows]
+
+    def _attachment_of(self, number, name, path, repository_uuid):
+        """The Attachment of a row of work_repository."""
+        return Attachment(number, name, os.path.join(os.path.dirname(self.path), path),
+                          repository_uuid)
 
     def attach_as(self, number, name, path, repository_uuid):
-        """Notes a work repository that has its id; Exists when the id or name is taken."""
+        """Notes a work repository that has its id -> its Attachment as it is listed from now on.
+        Exists when the id or name is taken."""
+        row = number, name, self._relative(path), repository_uuid
         try:
-            self.db.write(execute, "insert into work_repository values (?, ?, ?, ?)",
-                          (number, name, self._relative(path), repository_uuid))
+            self.db.write(execute, "insert into work_repository values (?, ?, ?, ?)", row)
         except sqlite3.IntegrityError:
             raise Exists("a work repository of id %d or name %s is attached"
                          % (number, name)) from None
+        return self._attachment_of(*row)
 
     def detach(self, number):
         """Forgets a work repository; its file stays."""
@@ -5336,12 +5473,33 @@ class Master:
             return [row[0] for row in connection.execute("select name from context order by name")]
 
     def put_topology(self, document):
-        """Contexts, data servers and logical schemas of a document, in one transaction."""
-        if document.has_topology:
-            self.db.write(self._put_topology, document)
+        """Contexts, data servers, logical schemas and calendars of a document, in one transaction
+        -> the Changes."""
+        return self.db.write(self._put_topology, document) if document.has_topology else []
 
-    @staticmethod
-    def _put_topology(connection, document):
+    def rehearse_topology(self, document):
+        """The Changes that put_topology would make now."""
+        return self.db.read(self._list_changes, document) if document.has_topology else []
+
+    def _list_changes(self, connection, document):
+        """[Change] of the topology of a document: what is there already is the same."""
+        before, after = self._topology(connection), {
+            "contexts": document.contexts, "calendars": [
+                dict(each, dates=each["dates"].split(",")) for each in document.calendars],
+            "data_servers": [_without_nothing(server) for server in document.data_servers],
+            "logical_schemas": document.logical_schemas}
+        changes = []
+        for part in ("contexts", "data_servers", "logical_schemas", "calendars"):
+            there = {_name_of(each): each for each in before[part]}
+            for each in after[part]:
+                name = _name_of(each)
+                change = NEW if name not in there else SAME if there[name] == each else ALTERED
+                changes.append(Change(part[:-1], name, None, change))
+        return changes
+
+    def _put_topology(self, connection, document):
+        """Writes the topology of a document -> [Change]."""
+        changes = self._list_changes(connection, document)
         connection.executemany("insert or ignore into context(name) values (?)",
                                [(name,) for name in document.contexts])
         connection.executemany(
@@ -5356,6 +5514,7 @@ class Master:
                  for context, target in schema["contexts"].items()])
         connection.executemany("replace into calendar values (?, ?)", [
             (calendar["name"], calendar["dates"]) for calendar in document.calendars])
+        return changes
 
     def topology_faults(self, document):
         """[(path, reason)] of what a document names that neither it nor the master has."""
@@ -5402,21 +5561,25 @@ class Master:
         return row and tuple(row)
 
     def topology(self):
-        """Contexts, data servers and logical schemas as a document has them."""
-        with self.db.reading() as connection:
-            servers = connection.execute("select * from data_server order by name").fetchall()
-            rows = connection.execute(
-                "select * from logical_schema order by name, context").fetchall()
+        """Contexts, data servers, logical schemas and calendars as a document has them."""
+        return self.db.read(self._topology)
+
+    @staticmethod
+    def _topology(connection):
+        """{part: [definition]} as a document has them."""
+        servers = connection.execute("select * from data_server order by name").fetchall()
+        rows = connection.execute("select * from logical_schema order by name, context").fetchall()
         schemas = {}
         for row in rows:
             target = (row["data_server"]
                       + ("." + row["physical_schema"]) * bool(row["physical_schema"]))
             schemas.setdefault(row["name"], {})[row["context"]] = target
-        calendars = [{"name": name, "dates": dates.split(",")}
-                     for name, dates in sorted(self.calendars().items())]
-        return {"calendars": calendars, "contexts": self.list_contexts(),
-                "data_servers": [{key: value for key, value in
-                                  dict(row, connect=json.loads(row["connect"])).items() if value}
+        return {"calendars": [
+                    {"name": name, "dates": dates.split(",")} for name, dates in
+                    connection.execute("select name, dates from calendar order by name")],
+                "contexts": [row[0] for row in connection.execute(
+                    "select name from context order by name")],
+                "data_servers": [_without_nothing(dict(row, connect=json.loads(row["connect"])))
                                  for row in servers],
                 "logical_schemas": [{"name": name, "contexts": contexts}
                                     for name, contexts in schemas.items()]}
@@ -5432,10 +5595,10 @@ class Master:
 
     @staticmethod
     def _put_calendar(connection, name, dates, is_new):
-        known = connection.execute("select 1 from calendar where name=?", (name,)).fetchone()
-        if known and is_new:
+        row = connection.execute("select 1 from calendar where name=?", (name,)).fetchone()
+        if row and is_new:
             raise Exists("a calendar %s exists; CALENDAR SET changes it" % name)
-        if not known and not is_new:
+        if not row and not is_new:
             raise NotFound("no calendar %s" % name)
         connection.execute("replace into calendar values (?, ?)", (name, dates))
 
@@ -5459,6 +5622,16 @@ class Master:
             hold_columns(hold) + (name,), within_s=within_s)
 
 
+def _without_nothing(fields):
+    """A dict without what has no value."""
+    return {key: value for key, value in fields.items() if value}
+
+
+def _name_of(definition):
+    """The name of a context, which is a text, or of another part of the topology."""
+    return definition if isinstance(definition, str) else definition["name"]
+
+
 # ======================================================================================
 # store/progress.py
 # What a session records as it goes: steps, tasks, output, variables.
@@ -5469,14 +5642,14 @@ class Progress:
 
     @staticmethod
     def begin_step(connection, session, run, step, name, attempt, now):
-        """The attempt of a step begins."""
+        """The attempt of a step begins; `run` counts the attempts of all steps in the session."""
         connection.execute("insert into session_step(session, run, step, name, attempt, status,"
                            " begun) values (?, ?, ?, ?, ?, 'RUNNING', ?)",
                            (session, run, step, name, attempt, to_text(now)))
 
     @staticmethod
     def end_step(connection, session, run, status, message, now):
-        """The attempt of a step ends."""
+        """The attempt `run` of a step ends with a status and a message."""
         connection.execute("update session_step set status=?, message=?, ended=? where session=?"
                            " and run=?", (status, message, to_text(now), session, run))
 
@@ -5490,13 +5663,13 @@ class Progress:
 
     @staticmethod
     def note_process(connection, session, run, pid, pid_started):
-        """A task's process has started."""
+        """A task's process has started: its id, and its start time as the kernel tells it."""
         connection.execute("update session_task set pid=?, pid_started=? where session=? and run=?",
                            (pid, pid_started, session, run))
 
     @staticmethod
     def end_task(connection, session, run, status, rc, rows, message, now):
-        """A task ends."""
+        """The attempt `run` of a task ends; `rc` and `rows` are None where it has none."""
         connection.execute(
             "update session_task set status=?, rc=?, row_count=?, message=?, ended=?"
             " where session=? and run=?", (status, rc, rows, message, to_text(now), session, run))
@@ -5580,7 +5753,7 @@ class Scenarios:
         return connection.execute(query + " and s.version=?", (name, version)).fetchone()
 
     def get(self, connection, name, version):
-        """find_version, or NotFound."""
+        """The row that find() gives, or NotFound."""
         row = self.find(connection, name, version)
         if row is None:
             raise NotFound("%s in repository %s" % (self.tell_missing(connection, name, version),
@@ -5603,17 +5776,17 @@ class Scenarios:
 
         After a rollback or a purge an id may get another text.
         """
-        known = self._parsed.get(definition)
-        if known is None or known[0] != body:
+        parsed = self._parsed.get(definition)
+        if parsed is None or parsed[0] != body:
             try:
-                known = self._parsed[definition] = body, parse_scenario(load_body(body))
+                parsed = self._parsed[definition] = body, parse_scenario(load_body(body))
             except ValueError as error:
                 raise Unreadable("the stored definition %d cannot be read: %s"
                                  % (definition, error)) from None
-        return known[1]
+        return parsed[1]
 
     def parse_stored(self, connection, definition):
-        """`parse` by the id alone."""
+        """The Scenario of a definition, by its id alone. Unreadable."""
         return self.parse(definition, self.get_body(connection, definition))
 
     def find_secrets(self, connection, name, version):
@@ -5647,8 +5820,9 @@ class Scenarios:
             " order by s.name, s.version_key, s.version" % (BODY, where), values).fetchall()
 
     def put(self, connection, scenario, now, is_replacing):
-        """True when made, or mended since it could not be read; False when it was there, None when
-        another one is. Sessions that share a definition have it mended, too."""
+        """Puts a version in -> new, same, changed (also when it is mended since it could not be
+        read), or None where another one is that is not to be replaced. Sessions that share a
+        definition have it mended, too."""
         self.changes += 1
         body = json.dumps(scenario.document)
         digest = hashlib.sha256(canonical(scenario.document).encode()).hexdigest()
@@ -5656,7 +5830,7 @@ class Scenarios:
             "select d.id, d.digest, %s from scenario s join definition d on d.id = s.definition"
             " where s.name=? and s.version=?" % BODY, (scenario.name, scenario.version)).fetchone()
         if row and row["digest"] == digest and self._is_readable(row):
-            return False
+            return SAME
         if row and row["digest"] != digest and not is_replacing:
             return None
         connection.execute("insert into definition(digest, body) values (?, ?)"
@@ -5666,7 +5840,7 @@ class Scenarios:
         connection.execute("replace into scenario values (?, ?, ?, ?, ?)",
                            (scenario.name, scenario.version, version_key(scenario.version),
                             definition, to_text(now)))
-        return True
+        return ALTERED if row else NEW
 
     def _is_readable(self, row):
         try:
@@ -5734,8 +5908,8 @@ class StoredSchedules:
         self._name, self._scenarios, self._ledger = name, scenarios, ledger
 
     def put(self, connection, schedule, now, origin=None):
-        """Adds a schedule or sets it to a new definition, its ledger and hold stay -> whether it
-        did.
+        """Adds a schedule or sets it to a new definition, its ledger and hold stay -> new,
+        changed or same.
 
         The same again changes nothing. New times, or ON, begin now: what had come by the old ones
         and was not decided is that of the Origin. `after` that changes, or is enabled, looks at
@@ -5746,7 +5920,7 @@ class StoredSchedules:
             raise Changed("schedule %s was changed at the same time; try again" % schedule.name)
         before = self.find_definition(row)
         if before == schedule:
-            return False
+            return SAME
         connection.execute("update repository set last_revision = last_revision + 1")
         revision = connection.execute("select last_revision from repository").fetchone()[0]
         is_moved = before is None or before.timing != schedule.timing
@@ -5775,7 +5949,15 @@ class StoredSchedules:
                 " where name=?", values)
         if before is None or before.get("after") != schedule.get("after") or not before.enabled:
             self.put_conditions(connection, schedule)
-        return True
+        return ALTERED if row else NEW
+
+    def keep_switch(self, connection, schedule):
+        """A Schedule whose definition does not say `enabled` -> as the one of its name that is
+        there, else enabled."""
+        if schedule.enabled is not None:
+            return schedule
+        row = self.find(connection, schedule.name)
+        return schedule._replace(enabled=row is None or bool(row["enabled"]))
 
     @staticmethod
     def make_origin(row):
@@ -5817,7 +5999,7 @@ class StoredSchedules:
         With a rule a scenario leads nowhere: others start it as well, and its own session of the
         last due time may be what the next waits for.
         """
-        seen, to_follow = set(), [schedule.name]
+        names, to_follow = set(), [schedule.name]
         while to_follow:
             for kind, name in connection.execute(
                     "select c.kind, c.name from schedule_condition c join schedule s on"
@@ -5829,8 +6011,8 @@ class StoredSchedules:
                     "select name from schedule where name=?" if kind == "schedule" else
                     "select distinct s.name from schedule_condition c join schedule s on"
                     " s.name=c.schedule where s.rule='' and s.scenario=?", (name,)).fetchall()
-                new = {row[0] for row in rows} - seen
-                seen |= new
+                new = {row[0] for row in rows} - names
+                names |= new
                 to_follow += new
         return False
 
@@ -5977,11 +6159,15 @@ class StoredSchedules:
 
 class SecretFiles:
     """Files of mode 0600, FILE.secret.UNFORESEEN, whose name the row of their session holds; of an
-    agent before there were such names it is FILE.secret.SESSION."""
+    agent before there were such names it is FILE.secret.SESSION.
+
+    Other agents may have the repository, too. So a file whose session is not committed yet is
+    locked (flock): whoever sweeps leaves it, and a crash gives it free.
+    """
 
     def __init__(self, path):
         self._path = path
-        self._fresh = set()             # names of files whose session is not committed yet
+        self._fresh = {}                # name of a file that is not committed yet: its descriptor
 
     def _path_of(self, name):
         return "%s.secret.%s" % (self._path, name)
@@ -5989,27 +6175,31 @@ class SecretFiles:
     def write(self, secrets):
         """On disk before the session that they are for -> the file's name. RepositoryError: nothing
         stays."""
-        name = unforeseen()
-        self._fresh.add(name)
-        path = self._path_of(name)
+        name, fd = unforeseen(), None
         try:
-            with open(path, "w", encoding="utf-8", opener=lambda name, _: open_new(name)) as file:
+            fd = self._fresh[name] = open_new(self._path_of(name))
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            with open(fd, "w", encoding="utf-8", closefd=False) as file:
                 json.dump(secrets, file)
-                file.flush()
-                os.fsync(file.fileno())
-            sync_folder(path)
+            os.fsync(fd)
+            sync_folder(self._path_of(name))
         except OSError as error:
-            self.forget(name)
+            self.settle(name, False)
             raise RepositoryError("the secret cannot be kept beside %s: %s"
                                   % (self._path, error.strerror)) from None
-        return name
+        if os.fstat(fd).st_nlink:
+            return name
+        self.settle(name, False)        # another agent swept before it was locked
+        return self.write(secrets)
 
     def settle(self, name, is_used):
         """The request of a file was answered: its session's row has the name now, or nothing
         will."""
         if not is_used:
             self.forget(name)
-        self._fresh.discard(name)
+        fd = self._fresh.pop(name, None)
+        if fd is not None:
+            os.close(fd)
 
     def read(self, name):
         """The secrets of a file, by the names of their variables; what is not ours is told and not
@@ -6027,13 +6217,25 @@ class SecretFiles:
     def forget(self, name):
         """After the end of its session nothing of them is left."""
         remove_own(self._path_of(name), own_users(self._path))
-        self._fresh.discard(name)
 
     def list_names(self):
-        """The names of all files that are not fresh."""
+        """The names of all files."""
         start = len(self._path_of(""))
-        names = {path[start:] for path in glob.glob(glob.escape(self._path_of("")) + "*")}
-        return names - self._fresh
+        return {path[start:] for path in glob.glob(glob.escape(self._path_of("")) + "*")}
+
+    @contextlib.contextmanager
+    def settled(self, names):
+        """Those of some files that no agent is about to commit; nobody can begin to before the
+        end of the `with`."""
+        locked, owners = set(), own_users(self._path)
+        with contextlib.ExitStack() as files:
+            for name in names:
+                with contextlib.suppress(RepositoryError, OSError):
+                    fd = open_own(self._path_of(name), os.O_RDONLY, owners)
+                    files.callback(os.close, fd)
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    locked.add(name)
+            yield locked
 
 
 # ======================================================================================
@@ -6114,10 +6316,10 @@ class Sessions:
     def list_strays(self, connection, names, spools):
         """Of names of secret files and [(path, session)] of spools, those that no open session
         needs."""
-        needed = {row[0] or str(row[1]) for row in connection.execute(
+        open_files = {row[0] or str(row[1]) for row in connection.execute(
             "select secret_file, id from session where status in ('WAITING', 'QUEUED', 'RUNNING')")}
         rows = [(path, self.find(connection, session)) for path, session in spools]
-        return (set(names) - needed,
+        return (set(names) - open_files,
                 [path for path, row in rows if row is None or row["status"] in ENDED])
 
     def list_outstanding(self, connection, agent):
@@ -6244,7 +6446,7 @@ class Spool:
         on_stored()
 
     def state(self):
-        """The row of the state."""
+        """The row of what the minder has noted of itself and of its process."""
         with self._connect() as connection:
             return connection.execute("select * from state").fetchone()
 
@@ -6469,12 +6671,6 @@ class Views:
             " order by l.task_run, l.position limit ?",
             (session,) + after + (limit,)).fetchall()
 
-    @staticmethod
-    def has_open(connection):
-        """Whether any agent has an open session here."""
-        return connection.execute("select 1 from session where status in ('WAITING', 'QUEUED',"
-                                  " 'RUNNING') limit 1").fetchone() is not None
-
     def purge(self, connection, before, keep, limit=200):
         """Deletes at most `limit` sessions that ended before then or beyond the newest `keep`.
 
@@ -6508,6 +6704,8 @@ class Views:
 # store/work.py
 # A work repository: its tables, and all that is kept in them behind one name.
 # ======================================================================================
+
+STRAYS = 100            # so many files are locked at a time
 
 WORK_MIGRATIONS = ("""
 create table repository (
@@ -6759,10 +6957,14 @@ class WorkRepository:
         if names or spools:
             # by the writer, so behind what was being written when they were listed
             names, spools = self.db.write(self.sessions.list_strays, names, spools)
-        for name in names:              # no name is ever used again
-            self.secrets.forget(name)
         for path in spools:
             remove_own(path, own_users(self.path))
+        names = sorted(names)
+        for start in range(0, len(names), STRAYS):
+            with self.secrets.settled(names[start:start + STRAYS]) as settled:
+                # again, now that none of them can be committed meanwhile
+                for name in self.db.write(self.sessions.list_strays, settled, ())[0]:
+                    self.secrets.forget(name)
 
 
 def claim_id(connection, number):
@@ -7059,14 +7261,16 @@ class Capture:
                 whole = whole.replace(secret, MASK.encode())
             cut = whole.rfind(b"\n") + 1 if data else len(whole)
             self._add(stream, whole[:cut])
-            kept = len(self._secrets[0]) if self._secrets else 0    # may be the half of one
-            while len(whole) - cut - kept > MAX_LOG_LINE:
+            overlap = len(self._secrets[0]) if self._secrets else 0    # may be the half of one
+            while len(whole) - cut - overlap > MAX_LOG_LINE:
                 start, cut = cut, _piece_end(whole, cut)
                 self._add(stream, whole[start:cut])
             if cut < len(whole):
                 self._carry[stream] = whole[cut:]
 
     def _add(self, stream, data):
+        """Takes whole lines in: to be written, as long as the first half of the limit lasts, then
+        into the tail, of which the oldest are left out."""
         if not data:
             return
         block = _Block(self._position, to_text(self._clock.now()), stream, data)
@@ -7184,6 +7388,8 @@ class Output:
             os.write(self._wake_in, b"w")
 
     def _run(self):
+        """The thread of Output: reads what pipes have, and has it written down every FLUSH_S
+        seconds."""
         flush_at = 0.0
         while not self._is_closing:
             timeout = None if not self._captures else max(0.0, flush_at - time.monotonic())
@@ -7210,6 +7416,7 @@ class Output:
                 self._selector.register(pipe, selectors.EVENT_READ, (process, stream))
 
     def _read(self, pipe, process, stream):
+        """Reads from a pipe that has something, or has come to its end: then it is closed."""
         try:
             data = os.read(pipe.fileno(), 65536)
         except BlockingIOError:
@@ -7309,7 +7516,7 @@ def start_error(error):
 
 
 def exit_text(rc):
-    """An exit code in words."""
+    """An exit code in words; a negative one is a signal."""
     if rc >= 0:
         return "exit code %d" % rc
     try:
@@ -7423,8 +7630,8 @@ def as_value(data, what):
 def to_number(kind, text):
     """A text as an int or float. ValueError for what Python alone takes for one."""
     value = kind(text)
-    if "_" in text or value != value:
-        raise ValueError
+    if "_" in text or isinstance(value, float) and not math.isfinite(value):
+        raise ValueError                # nan, inf, and 1e999, which would be equal to 1e998
     return value
 
 
@@ -7439,21 +7646,21 @@ def as_number(text):
 class HelperTask:
     """A task whose work is done by agent.py in another role, in a process that can be ended.
 
-    `prepare(fields, execution)` gives what the helper needs as JSON; `work(given)`, in the
+    `prepare(fields, execution)` gives what the helper needs as JSON; `work(order)`, in the
     helper, does it, prints what the log is to have, and returns the fields of a TaskResult.
     Where that is all there is to a task type, helper_task makes it of the function.
     """
 
     def run(self, fields, execution):
-        """Has the work done."""
-        given = dict(self.prepare(fields, execution), type=self.name)
-        return TaskResult(**self._outcome(given, execution))
+        """Has the work done by the helper -> TaskResult."""
+        order = dict(self.prepare(fields, execution), type=self.name)
+        return TaskResult(**self._outcome(order, execution))
 
-    def _outcome(self, given, execution):
+    def _outcome(self, order, execution):
         """Hands over to the helper -> the fields of its result."""
         with tempfile.TemporaryFile() as result:
-            words = program_command("-u") + ["--task", str(result.fileno())]
-            rc = execution.process(Command(words, execution.environment(), stdin=json.dumps(given),
+            words = program_command("-u", "-s") + ["--task", str(result.fileno())]
+            rc = execution.process(Command(words, execution.environment(), stdin=json.dumps(order),
                                            pass_fds=(result.fileno(), open_code())))
             result.seek(0)
             text = result.read().decode()
@@ -7467,7 +7674,7 @@ class HelperTask:
 
 
 def helper_task(name, fields):
-    """Puts a function work(given) into the table of task types, as a HelperTask."""
+    """Puts a function work(order) into the table of task types, as a HelperTask."""
     def register(work):
         task_type(name)(type(name, (HelperTask,), {"fields": fields, "work": staticmethod(work)}))
         return work
@@ -7476,9 +7683,9 @@ def helper_task(name, fields):
 
 def run_helper(fd):
     """agent.py in the role of a helper: does one task, whose result goes to a file -> exit code."""
-    given = json.loads(sys.stdin.read())
+    order = json.loads(sys.stdin.read())
     try:
-        result = TASK_TYPES[given["type"]].work(given)
+        result = TASK_TYPES[order["type"]].work(order)
     except TaskError as error:
         result = {"status": ERROR, "message": str(error)}
     except Exception as error:          # what the task met: a line, no traceback
@@ -7565,11 +7772,12 @@ class OsTask:
         return ["/bin/sh", "-c", '%sexec %s"$@"' % (umask, nice), "sh"] + words
 
     def _process(self, fields, execution, words, pass_fds=()):
-        given = substitute_all({name: fields.get(name) for name in ("env", "cwd", "stdin")},
-                               execution.values)
+        surroundings = substitute_all(
+            {name: fields.get(name) for name in ("env", "cwd", "stdin")}, execution.values)
         rc = execution.process(Command(
-            words, dict(execution.environment(), **given["env"]), given["cwd"], given["stdin"],
-            pass_fds, is_captured=fields["capture"] is not None), is_adoptable=True)
+            words, dict(execution.environment(), **surroundings["env"]), surroundings["cwd"],
+            surroundings["stdin"], pass_fds, is_captured=fields["capture"] is not None),
+            is_adoptable=True)
         return self._result(fields, rc, execution.captured)
 
     @staticmethod
@@ -7646,6 +7854,8 @@ class EvaluateTask:
 
     @staticmethod
     def _compare(value, operator, right):
+        """Whether `value operator right` is true: by number where both are numbers, else by text.
+        TaskError for a wrong regular expression."""
         if operator == "matches":
             try:
                 return re.search(right, value) is not None
@@ -7706,7 +7916,7 @@ class WaitFileTask:
     def run(self, fields, execution):
         """Without a time-out it waits for ever."""
         pattern = substitute(fields["path"], execution.values)
-        seen, since = None, None
+        before, since = None, None
         while True:
             paths = glob.glob(pattern, recursive=True)
             now = sorted(each for each in zip(paths, map(file_size, paths)) if each[1] is not None)
@@ -7714,15 +7924,17 @@ class WaitFileTask:
                 if not paths:
                     return TaskResult(DONE)
             elif len(now) < fields["count"]:
-                seen = None
-            elif now != seen:
-                seen, since = now, execution.monotonic()
-            if seen and execution.monotonic() - since >= fields["stable_s"]:
+                before = None
+            elif now != before:
+                before, since = now, execution.monotonic()
+            if before and execution.monotonic() - since >= fields["stable_s"]:
                 return TaskResult(DONE, rows=len(now))
             execution.wait(min(0.5, max(0.05, fields["stable_s"] / 4)))
 
 
-PYTHON_BOOT = ("import os,sys;"
+# neither the working folder, which `-c` searches first, nor the user's site has modules for it
+PYTHON_FLAGS = ["-u", "-s"]
+PYTHON_BOOT = ("import sys;sys.path[:1]==['']and sys.path.pop(0);import os;"
                "exec(compile(open(int(sys.argv.pop(1)),encoding='utf-8').read(),'<task>','exec'))")
 
 
@@ -7745,7 +7957,7 @@ class PythonTask(OsTask):
         reason = find_code_fault(fields["code"] or "")
         if reason:                      # an earlier version took it
             raise TaskError("code: %s" % reason)
-        words = [sys.executable, "-u"]
+        words = [sys.executable] + PYTHON_FLAGS
         args = substitute_all(fields["args"], values)
         if fields["file"]:
             return self._process(
@@ -7786,10 +7998,12 @@ class ScenarioTask:
 # Statements on data servers: sql and refresh.
 # ======================================================================================
 
-# a literal, quoted name, comment or cast is passed over; what is left may be `:name`, or `;`
+# a literal, quoted name, comment or cast is passed over; what is left may be `:name`, `;`, or
+# `\:`, `::` for a colon: `::` behind an expression is a cast, `[` there is an index
 _SQL_PART = re.compile(
-    r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|--[^\n]*|/\*.*?\*/|\$(\w*)\$.*?\$\1\$"""
-                       r"""|::|:([A-Za-z_][A-Za-z0-9_]*)|;|\?|%""", re.S)
+    r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|(?<![\w\])])\[[^\]]*\]|--[^\n]*"""
+                       r"""|/\*.*?\*/|\$(\w*)\$.*?\$\1\$"""
+                       r"""|:([A-Za-z_][A-Za-z0-9_]*)|(\\:|(?<![\w)\]"'`])::)|::|;|\?|%""", re.S)
 
 
 def bare_sql(text):
@@ -7814,19 +8028,19 @@ def split_script(text, is_sqlite):
 def bind(text, values, style):
     """SQL with `:name` and the values -> SQL and parameters of a DB-API parameter style."""
     by_name = {name: values[name] for name in DatabaseTask.names_in(text)}
-    if style == "named":
-        return text, by_name
     order = []
 
     def put(match):
-        name = match.group(2)
-        if not name:
+        name, colon = match.group(2), match.group(3)
+        if colon:
+            return ":"
+        if not name or style == "named":
             return match.group().replace("%", "%%") if "format" in style else match.group()
         order.append(values[name])
         return {"qmark": "?", "format": "%s", "numeric": ":%d" % len(order),
                 "pyformat": "%%(%s)s" % name}[style]
     text = _SQL_PART.sub(put, text)
-    return text, by_name if style == "pyformat" else order
+    return text, by_name if style in ("named", "pyformat") else order
 
 
 class Target(NamedTuple):
@@ -7838,7 +8052,7 @@ class Target(NamedTuple):
     cursors: list           # the one of the newest statement
 
     def run(self, text, values):
-        """One statement -> its cursor."""
+        """Executes one statement with the values of its :names -> its cursor."""
         cursor = self.connection.cursor()
         self.cursors[:] = [cursor]
         self.patiently(lambda: cursor.execute(*bind(text, values, self.style)))
@@ -7918,16 +8132,28 @@ def check_statement(statement, is_sqlite):
                         % shorten(text))
 
 
-def pieces(cursor, size=5000):
+def list_pieces(cursor, size=5000):
     """The rows of a query, so many at a time."""
     return iter(lambda: list(cursor.fetchmany(size)), [])
+
+
+BINARY = {bytes, bytearray, memoryview}     # what drivers give for bytes
+
+
+def refuse_binary(names, rows):
+    """TaskError for bytes in rows of these columns, which are no text: Python's b'...' is none."""
+    for row in rows:
+        for name, value in zip(names, row):
+            if type(value) in BINARY:
+                raise TaskError("column %s has bytes, which are no text: write hex(...) or "
+                                "cast(... as text) in the query" % shorten(name))
 
 
 def count_rows(target, statement, values):
     """Runs a statement -> how many rows it changed or gave."""
     before = target.connection.total_changes if target.is_sqlite else 0
     cursor = target.run(statement, values)
-    rows = sum(map(len, pieces(cursor))) if cursor.description else 0
+    rows = sum(map(len, list_pieces(cursor))) if cursor.description else 0
     if cursor.description or not target.is_sqlite:
         return rows or max(0, cursor.rowcount)
     if target.connection.total_changes == before:
@@ -7952,28 +8178,28 @@ class DatabaseTask(HelperTask):
         """The variables that SQL text binds."""
         return [match.group(2) for match in _SQL_PART.finditer(text) if match.group(2)]
 
-    def _outcome(self, given, execution):
-        """Runs `on(target, given)` here or in the helper."""
-        if self.is_heavy or given["server"]["driver"] != "sqlite3":
-            return super()._outcome(given, execution)
-        with open_target(given["server"]) as target:
+    def _outcome(self, order, execution):
+        """Runs `on(target, order)` here or in the helper."""
+        if self.is_heavy or order["server"]["driver"] != "sqlite3":
+            return super()._outcome(order, execution)
+        with open_target(order["server"]) as target:
             try:
-                return execution.call(lambda: self.on(target, given), target.interrupt)
+                return execution.call(lambda: self.on(target, order), target.interrupt)
             except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
                 raise TaskError(str(error)) from None
 
     def prepare(self, fields, execution):
         """The data server of the session's context, and the values to bind."""
         bound = {name: fields[name] for name in self.sql}
-        given = super().prepare(dict(fields, **dict.fromkeys(bound)), execution)
-        return dict(given, server=execution.data_server(fields["schema"]), values=execution.values,
+        order = super().prepare(dict(fields, **dict.fromkeys(bound)), execution)
+        return dict(order, server=execution.data_server(fields["schema"]), values=execution.values,
                     **bound)
 
     @classmethod
-    def work(cls, given):
-        """In the helper."""
-        with open_target(given["server"]) as target:
-            return cls.on(target, given)
+    def work(cls, order):
+        """Does it in the helper, with a connection of its own -> fields of a TaskResult."""
+        with open_target(order["server"]) as target:
+            return cls.on(target, order)
 
 
 @task_type("sql")
@@ -7989,14 +8215,14 @@ class SqlTask(DatabaseTask):
     sql = ("statement", "script")
 
     @staticmethod
-    def on(target, given):
-        """The whole of it, or nothing."""
-        statements = list(split_script(given["script"], target.is_sqlite)) if given["script"] else \
-            [given["statement"]]
+    def on(target, order):
+        """Executes all statements or none -> fields of a TaskResult, with the rows."""
+        statements = list(split_script(order["script"], target.is_sqlite)) if order["script"] else \
+            [order["statement"]]
         for statement in statements:
             check_statement(statement, target.is_sqlite)
         target.begin()
-        rows = sum(count_rows(target, statement, given["values"]) for statement in statements)
+        rows = sum(count_rows(target, statement, order["values"]) for statement in statements)
         target.commit()
         return {"status": DONE, "rows": rows}
 
@@ -8013,14 +8239,16 @@ class RefreshTask(DatabaseTask):
     sql = ("query",)
 
     @staticmethod
-    def on(target, given):
+    def on(target, order):
         """First column of the first row, as text."""
         target.begin("deferred")
-        row = target.run(given["query"], given["values"]).fetchone()
+        cursor = target.run(order["query"], order["values"])
+        row = cursor.fetchone()
         if row is None:
             raise TaskError("the query gives no row")
+        refuse_binary([cursor.description[0][0]], [row[:1]])
         value = "" if row[0] is None else str(row[0]).replace("\0", "")
-        return {"status": DONE, "rows": 1, "values": {given["variable"]: value}}
+        return {"status": DONE, "rows": 1, "values": {order["variable"]: value}}
 
 
 # ======================================================================================
@@ -8073,6 +8301,35 @@ def _check_types(value):
     return value
 
 
+# what the first bytes of a file tell of its encoding, the longest first
+_MARKS = ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
+          (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
+          (codecs.BOM_UTF8, "utf-8"))
+_SEPARATOR = re.compile(r"sep=(.)\r?\n?")      # a first line of Excel's: the delimiter, and no data
+
+
+def guess_encoding(path):
+    """Words on the encoding that a file's first bytes look like, or nothing. OSError."""
+    if not os.path.isfile(path):        # a pipe gives its bytes but once
+        return ""
+    with open(path, "rb") as file:
+        begin = file.read(4)
+    for mark, name in _MARKS:
+        if begin.startswith(mark):
+            return "; the file looks like %s" % name
+    zeros = [byte == 0 for byte in begin]
+    name = {(False, True, False, True): "utf-16-le",
+            (True, False, True, False): "utf-16-be"}.get(tuple(zeros))
+    return "; the file looks like %s" % name if name else ""
+
+
+def check_encoding(path, encoding):
+    """TaskError where bytes that text never begins with say that a file is not in this encoding."""
+    guess = guess_encoding(path) if encoding in ("utf-8", "ascii") else ""
+    if "utf-16" in guess or "utf-32" in guess:
+        raise TaskError("%s is no %s%s" % (path, encoding, guess))
+
+
 DELIMITER = Field(Kind(_check_delimiter, _refuse, "one character"), default=",",
                   meaning="what stands between two columns")
 ENCODING = Field(Kind(_check_encoding, _refuse, "a name that Python knows"), default="utf-8",
@@ -8083,15 +8340,24 @@ class BadRows:
     """Bad rows of a CSV file: counted, and kept in an error table when there is one."""
 
     def __init__(self, target, table, most):
-        self.count, self._target, self._table, self._most = 0, target, table, most
+        self.count, self._first = 0, ""
+        self._target, self._table, self._most = target, table, most
         if table:
             target.connection.cursor().execute(
                 "create table if not exists %s (line integer, reason text, text text)"
                 % quote_name(table))
 
+    @property
+    def message(self):
+        """How many there were, and what was wrong with the first; or nothing."""
+        if self.count > 1:
+            return "%d bad rows, the first in %s" % (self.count, self._first)
+        return "a bad row in " + self._first if self.count else ""
+
     def add(self, line, reason, row):
         """TaskError when there are more than may be."""
         self.count += 1
+        self._first = self._first or "line %d: %s" % (line, reason)
         text = ",".join(row).encode("utf-8", "backslashreplace").decode()
         print("line %d: %s: %s" % (line, reason, text[:200]), file=sys.stderr)
         if self.count > self._most:
@@ -8135,54 +8401,95 @@ class LoadCsvTask(DatabaseTask):
                 yield "types", "%s is none of the columns" % name
 
     @classmethod
-    def on(cls, target, given):
+    def on(cls, target, order):
         """Reads, checks and inserts in pieces, one transaction. A table without a schema of its own
         is in the physical schema."""
-        schema, table = given["server"]["physical_schema"], given["table"]
-        given["table"] = "%s.%s" % (schema, table) if schema and "." not in table else table
-        with open(given["file"], newline="", errors="surrogateescape",      # a BOM is no text
-                  encoding=("utf-8-sig" if given["encoding"] == "utf-8"
-                            else given["encoding"])) as file:
-            target.begin()
-            reader = csv.reader(file, delimiter=given["delimiter"])
-            names = cls._columns(reader, given, target)
-            bad = BadRows(target, given["error_table"], given["max_errors"])
-            insert = "insert into %s (%s) values (%s)" % (
-                quote_name(given["table"]), ", ".join(quote_name_alone(name) for name in names),
-                placeholders(target, len(names)))
-            cursor, rows = target.connection.cursor(), 0
-            fitting = cls._fitting(reader, names, given["types"], bad)
-            for piece in iter(lambda: list(itertools.islice(fitting, 1000)), []):
-                cursor.executemany(insert, piece)
-                rows += len(piece)
-            target.commit()
-        message = "%d bad rows" % bad.count if bad.count else ""
-        return {"status": WARNING if bad.count else DONE, "rows": rows, "message": message}
+        schema, table = order["server"]["physical_schema"], order["table"]
+        order["table"] = "%s.%s" % (schema, table) if schema and "." not in table else table
+        check_encoding(order["file"], order["encoding"])
+        with open(order["file"], newline="", errors="surrogateescape",      # a BOM is no text
+                  encoding=("utf-8-sig" if order["encoding"] == "utf-8"
+                            else order["encoding"])) as file:
+            try:
+                return cls._load(file, target, order)
+            except UnicodeError as error:       # where surrogateescape has no answer
+                raise TaskError("%s is no %s (%s)%s" % (order["file"], order["encoding"], error,
+                                                        guess_encoding(order["file"]))) from None
+
+    @classmethod
+    def _load(cls, file, target, order):
+        """From an open file into the table -> fields of a result. TaskError, UnicodeError."""
+        target.begin()
+        rows, bad = CsvRows(file, order), BadRows(target, order["error_table"], order["max_errors"])
+        names = cls._columns(rows, order, target)
+        insert = "insert into %s (%s) values (%s)" % (
+            quote_name(order["table"]), ", ".join(quote_name_alone(name) for name in names),
+            placeholders(target, len(names)))
+        cursor, count = target.connection.cursor(), 0
+        fitting = rows.fitting(names, order["types"], bad)
+        for piece in iter(lambda: list(itertools.islice(fitting, 1000)), []):
+            cursor.executemany(insert, piece)
+            count += len(piece)
+        target.commit()
+        return {"status": WARNING if bad.count else DONE, "rows": count, "message": bad.message}
 
     @staticmethod
-    def _columns(reader, given, target):
+    def _columns(rows, order, target):
         """The names of the columns; the table is made or emptied."""
-        names = next(reader, None) if given["header"] else given["columns"]
-        if given["header"] and names is None:
-            raise TaskError("%s is empty, it has no header" % given["file"])
-        names = given["columns"] or names
-        unknown = sorted(set(given["types"]) - set(names))
+        header = rows.read_header() if order["header"] else None
+        names = order["columns"] or header
+        check_names(names, target.is_sqlite, "`columns`" if order["columns"] else "the header")
+        unknown = sorted(set(order["types"]) - set(names))
         if unknown:
-            raise TaskError("types: %s has no column %s" % (given["file"], unknown[0]))
+            raise TaskError("types: %s has no column %s" % (order["file"], unknown[0]))
         cursor = target.connection.cursor()
-        if given["mode"] == "create":
+        if order["mode"] == "create":
             cursor.execute("create table if not exists %s (%s)" % (
-                quote_name(given["table"]), ", ".join("%s %s" % (
-                    quote_name_alone(name), given["types"].get(name, "text")) for name in names)))
-        if given["mode"] == "replace":
-            cursor.execute("delete from %s" % quote_name(given["table"]))
+                quote_name(order["table"]), ", ".join("%s %s" % (
+                    quote_name_alone(name), order["types"].get(name, "text")) for name in names)))
+        if order["mode"] == "replace":
+            cursor.execute("delete from %s" % quote_name(order["table"]))
         return names
 
-    @staticmethod
-    def _fitting(reader, names, types, bad):
+
+class CsvRows:
+    """The rows of a CSV file as RFC 4180 has them, and the lines where they stand."""
+
+    def __init__(self, file, order):
+        self._path, self._encoding = order["file"], order["encoding"]
+        first, self._before = file.readline(), 0    # lines that the reader does not see
+        delimiter, separator = order["delimiter"], _SEPARATOR.fullmatch(first)
+        if separator:
+            delimiter, self._before, first = separator.group(1), 1, file.readline()
+        self._reader = csv.reader(itertools.chain([first] if first else [], file),
+                                  delimiter=delimiter, strict=True)
+
+    def _tell(self, error):
+        """Why what begins at a line is no row."""
+        if "unexpected end of data" not in str(error):
+            return str(error)
+        return "a quote is not closed: all from here to line %d is one row" % (
+            self._reader.line_num + self._before)
+
+    def read_header(self):
+        """The fields of the first row. TaskError."""
+        try:
+            header = next(self._reader, None)
+        except csv.Error as error:
+            raise TaskError("line %d: %s" % (1 + self._before, self._tell(error))) from None
+        if header is None:
+            raise TaskError("%s is empty, it has no header" % self._path)
+        if any("\udc80" <= char <= "\udcff" for char in "".join(header)):
+            raise TaskError("line %d: the header has bytes that %s does not have%s" % (
+                1 + self._before, self._encoding, guess_encoding(self._path)))
+        return header
+
+    def fitting(self, names, types, bad):
         """Yields the rows that fit; the others go to `bad`."""
+        reader, before = self._reader, self._before
         converters = [(index, CSV_TYPES[types[name]], types[name])
                       for index, name in enumerate(names) if types.get(name, "text") != "text"]
+        end = reader.line_num           # of the row before
         while True:
             try:
                 for row in reader:
@@ -8191,10 +8498,24 @@ class LoadCsvTask(DatabaseTask):
                     if not reason:
                         yield values
                     elif row:           # a blank line is none
-                        bad.add(reader.line_num, reason, row)
+                        bad.add(reader.line_num + before, reason, row)
+                    end = reader.line_num
                 return
             except csv.Error as error:
-                bad.add(reader.line_num, str(error), [])
+                bad.add(end + 1 + before, self._tell(error), [])
+                end = reader.line_num
+
+
+def check_names(names, is_sqlite, what):
+    """TaskError for names of columns that a table cannot have. SQLite takes `a` and `A` for one."""
+    places, hint = {}, "" if what == "`columns`" else ": give other names in `columns`"
+    for place, name in enumerate(names, 1):
+        if not name:
+            raise TaskError("column %d of %s has no name%s" % (place, what, hint))
+        before = places.setdefault(name.lower() if is_sqlite else name, place)
+        if before != place:
+            raise TaskError("columns %d and %d of %s have the same name, %s%s" % (
+                before, place, what, shorten(name), hint))
 
 
 def convert(row, converters, names):
@@ -8215,6 +8536,9 @@ def convert(row, converters, names):
     return None
 
 
+LINE_ENDS = {"crlf": "\r\n", "lf": "\n"}
+
+
 @task_type("unload_csv")
 class UnloadCsvTask(DatabaseTask):
     """Writes the rows of a query to a CSV file."""
@@ -8225,21 +8549,27 @@ class UnloadCsvTask(DatabaseTask):
         "header": Field(BOOLEAN, default=True,
                         meaning="whether to write a first line with the names of the columns"),
         "delimiter": DELIMITER, "encoding": ENCODING,
+        "newline": Field(choice("crlf", "lf"), default="crlf",
+                         meaning="what ends a line: crlf is RFC 4180's, lf suits awk"),
     }
     sql = ("query",)
 
     @staticmethod
-    def on(target, given):
-        """A piece of rows at a time."""
+    def on(target, order):
+        """Writes the rows of a query to a file, a piece at a time -> fields of a TaskResult."""
         target.begin("deferred")
-        cursor, rows = target.run(given["query"], given["values"]), 0
+        cursor, rows = target.run(order["query"], order["values"]), 0
         if cursor.description is None:
             raise TaskError("the query gives no rows")
-        with written_beside(given["file"], "w", newline="", encoding=given["encoding"]) as file:
-            writer = csv.writer(file, delimiter=given["delimiter"])
-            if given["header"]:
-                writer.writerow([column[0] for column in cursor.description])
-            for piece in pieces(cursor):
+        with written_beside(order["file"], "w", newline="", encoding=order["encoding"]) as file:
+            writer = csv.writer(file, delimiter=order["delimiter"],
+                                lineterminator=LINE_ENDS[order["newline"]])
+            names = [column[0] for column in cursor.description]
+            if order["header"]:
+                writer.writerow(names)
+            for piece in list_pieces(cursor):
+                if not BINARY.isdisjoint(map(type, itertools.chain.from_iterable(piece))):
+                    refuse_binary(names, piece)
                 writer.writerows(piece)
                 rows += len(piece)
         return {"status": DONE, "rows": rows}
@@ -8337,27 +8667,27 @@ COPY_FIELDS = {
 
 @helper_task("copy", COPY_FIELDS)
 @helper_task("move", COPY_FIELDS)
-def copy_or_move(given):
+def copy_or_move(order):
     """Copies or moves what a pattern matches."""
-    pairs = destinations(given["from"], given["to"], given["overwrite"])
+    pairs = destinations(order["from"], order["to"], order["overwrite"])
     for path, target in pairs:
-        (copy_one if given["type"] == "copy" else move_one)(path, target)
+        (copy_one if order["type"] == "copy" else move_one)(path, target)
     return {"status": DONE, "rows": len(pairs)}
 
 
 @helper_task("delete", {"path": needed("a file or folder, or a pattern")})
-def delete(given):
+def delete(order):
     """Deletes what a pattern matches; nothing to delete is no error."""
-    paths = [given["path"]] if os.path.lexists(given["path"]) else glob.glob(given["path"])
+    paths = [order["path"]] if os.path.lexists(order["path"]) else glob.glob(order["path"])
     for path in paths:
         remove(path)
     return {"status": DONE, "rows": len(paths)}
 
 
 @helper_task("mkdir", {"path": needed("the folder")})
-def make_folders(given):
+def make_folders(order):
     """Makes a folder and those above it; one that is there is no error."""
-    os.makedirs(given["path"], exist_ok=True)
+    os.makedirs(order["path"], exist_ok=True)
     return {"status": DONE}
 
 
@@ -8366,14 +8696,14 @@ ZIP_OPTIONS = {"strict_timestamps": False} if sys.version_info >= (3, 8) else {}
 
 
 @helper_task("zip", {"from": FROM, "to": needed("the archive")})
-def pack(given):
+def pack(order):
     """Packs what a pattern matches; names in the archive count from the pattern's folder."""
     names = []
-    for source in matching(given["from"]):
+    for source in matching(order["from"]):
         base = os.path.dirname(source.rstrip("/")) or "."
         names += [(path, os.path.relpath(path, base)) for path in files_below(source)
-                  if os.path.realpath(path) != os.path.realpath(given["to"])]
-    with written_beside(given["to"]) as file, \
+                  if os.path.realpath(path) != os.path.realpath(order["to"])]
+    with written_beside(order["to"]) as file, \
             zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, **ZIP_OPTIONS) as archive:
         for path, name in names:
             archive.write(path, name)
@@ -8393,18 +8723,18 @@ def files_below(path):
     "from": needed("the archive"), "to": needed("the folder that it is unpacked into"),
     "max_bytes": Field(between(1, 1 << 50), default=1 << 40,
                        meaning="one that would become larger is not unpacked")})
-def unpack(given):
+def unpack(order):
     """Unpacks an archive; nothing when a name would leave the folder or it is too large: all names
     and sizes are checked before anything is written, and zipfile takes no more than a size says."""
-    with zipfile.ZipFile(given["from"]) as archive:
+    with zipfile.ZipFile(order["from"]) as archive:
         members = archive.infolist()
         for member in members:
             _check_member(member)
-        if sum(member.file_size for member in members) > given["max_bytes"]:
+        if sum(member.file_size for member in members) > order["max_bytes"]:
             raise TaskError("%s would unpack to more than max_bytes (%d)"
-                            % (given["from"], given["max_bytes"]))
+                            % (order["from"], order["max_bytes"]))
         for member in members:
-            _extract(archive, member, given["to"])
+            _extract(archive, member, order["to"])
     return {"status": DONE, "rows": len(members)}
 
 
@@ -8418,6 +8748,8 @@ def _check_member(member):
 
 
 def _extract(archive, member, folder):
+    """Unpacks a member of an archive below a folder; TaskError where a link would lead it
+    elsewhere."""
     target = os.path.join(folder, *member.filename.split("/"))
     real, root = os.path.realpath(target), os.path.realpath(folder)
     if os.path.commonpath([real, root]) != root:
@@ -8556,19 +8888,19 @@ class HttpRequest(NamedTuple):
         return "%s, redirected to %s" % (self.start.label, self.url.origin)
 
 
-def first_request(given):
+def first_request(order):
     """The request that a definition asks for; a login in its url becomes a header. TaskError."""
     try:
-        url = parse_url(given["url"])
+        url = parse_url(order["url"])
     except ValueError as error:
         raise TaskError("the url %s" % error) from None
-    headers = {name: _check_header(name, text) for name, text in given["headers"].items()}
+    headers = {name: _check_header(name, text) for name, text in order["headers"].items()}
     if url.login and "authorization" not in map(str.lower, headers):
         import base64
         login = url.login if ":" in url.login else url.login + ":"
         headers["Authorization"] = "Basic " + base64.b64encode(login.encode()).decode()
-    body = None if given["body"] is None else given["body"].encode()
-    return HttpRequest(url, given["method"].upper(), headers, body, url)
+    body = None if order["body"] is None else order["body"].encode()
+    return HttpRequest(url, order["method"].upper(), headers, body, url)
 
 
 def _check_header(name, text):
@@ -8635,41 +8967,41 @@ class HttpTask(HelperTask):
             yield "url", "must begin with http:// or https://"
 
     @classmethod
-    def work(cls, given):
-        """In the helper: attempts a second apart."""
-        first = first_request(given)
-        for attempt in range(given["attempts"]):
+    def work(cls, order):
+        """Asks, in the helper, in attempts a second apart -> fields of a TaskResult. TaskError."""
+        first = first_request(order)
+        for attempt in range(order["attempts"]):
             if attempt:
                 time.sleep(1)
             try:
-                return cls._attempt(given, first)
+                return cls._attempt(order, first)
             except TaskError as error:
                 reason = error
                 print(error, file=sys.stderr)
         raise reason
 
     @classmethod
-    def _attempt(cls, given, first):
+    def _attempt(cls, order, first):
         with time_limit(ANSWER_S, first.place):
-            request, response = cls._answer(first, given["expect"])
+            request, response = cls._answer(first, order["expect"])
         with response, failures_at(request.place), time_limit(CONTENT_S, request.place):
-            return cls._take(given, request.place, response)
+            return cls._take(order, request.place, response)
 
     @classmethod
     def _answer(cls, request, expect):
         """Follows redirects, but those that are expected -> (the last request, its response)."""
-        opener, seen = cls._opener(), set()
+        opener, requests = cls._opener(), set()
         while True:
             response = cls._send(opener, request)
             location = response.headers.get("Location")
             if response.status in expect or response.status not in REDIRECTS or not location:
                 return request, response
             response.close()
-            seen.add((request.method, request.url))
+            requests.add((request.method, request.url))
             request = redirected(request, response.status, location)
-            if (request.method, request.url) in seen:
+            if (request.method, request.url) in requests:
                 raise TaskError("%s: redirected in a circle" % request.place)
-            if len(seen) > MAX_REDIRECTS:
+            if len(requests) > MAX_REDIRECTS:
                 raise TaskError("%s: over %d redirects" % (request.place, MAX_REDIRECTS))
 
     @staticmethod
@@ -8697,19 +9029,21 @@ class HttpTask(HelperTask):
                                        method=request.method), timeout=SILENCE_S)
 
     @staticmethod
-    def _take(given, place, response):
-        if response.status not in given["expect"]:
+    def _take(order, place, response):
+        """What an answer gives: its status as `rc`, its body in a file or a variable, or both ->
+        fields of a TaskResult. TaskError."""
+        if response.status not in order["expect"]:
             raise TaskError("%s: status %d, expected %s" % (
-                place, response.status, ", ".join(str(code) for code in given["expect"])))
-        values, taken = {given["capture"]: ""} if given["capture"] else {}, b""
+                place, response.status, ", ".join(str(code) for code in order["expect"])))
+        values, body = {order["capture"]: ""} if order["capture"] else {}, b""
         with contextlib.ExitStack() as stack:
-            file = stack.enter_context(written_beside(given["save"])) if given["save"] else None
+            file = stack.enter_context(written_beside(order["save"])) if order["save"] else None
             for piece in iter(lambda: response.read(1 << 16), b""):
                 if file:
                     file.write(piece)
-                if given["capture"]:
-                    taken += piece
-                    values[given["capture"]] = as_value(taken, "the answer has")
+                if order["capture"]:
+                    body += piece
+                    values[order["capture"]] = as_value(body, "the answer has")
             if getattr(response, "length", None):       # http.client does not tell
                 raise TaskError("%s: the answer ended early, %d bytes are missing"
                                 % (place, response.length))
@@ -8728,14 +9062,14 @@ class MailTask(HelperTask):
     }
 
     def prepare(self, fields, execution):
-        """With the server."""
+        """The order, with the data server MAIL. TaskError."""
         return dict(super().prepare(fields, execution), server=execution.mail_server())
 
     @classmethod
-    def work(cls, given):
-        """In the helper."""
-        connect = given["server"]["connect"]
-        message = cls._message(given, connect)
+    def work(cls, order):
+        """Sends the mail, in the helper -> fields of a TaskResult. TaskError."""
+        connect = order["server"]["connect"]
+        message = cls._message(order, connect)
         host = connect.get("host", "localhost")
         tls = cls._tls(connect, host)
         port = int(connect.get("port") or {"none": 25, "starttls": 587, "ssl": 465}[tls])
@@ -8786,18 +9120,19 @@ class MailTask(HelperTask):
             smtp.quit()
 
     @staticmethod
-    def _message(given, connect):
+    def _message(order, connect):
+        """The EmailMessage with its headers, text and files. TaskError, OSError."""
         import email.message
         import mimetypes
         message = email.message.EmailMessage()
         try:
             message["From"] = connect.get("sender") or "agent@" + os.uname().nodename
-            message["To"] = ", ".join(given["to"])
-            message["Subject"] = " ".join(given["subject"].split())
+            message["To"] = ", ".join(order["to"])
+            message["Subject"] = " ".join(order["subject"].split())
         except ValueError as error:
             raise TaskError("a header of the mail: %s" % error) from None
-        message.set_content(given["body"])
-        for path in given["attach"]:
+        message.set_content(order["body"])
+        for path in order["attach"]:
             kind = (mimetypes.guess_type(path)[0] or "application/octet-stream").split("/")
             with open(path, "rb") as file:
                 message.add_attachment(file.read(), maintype=kind[0], subtype=kind[1],
@@ -8964,14 +9299,14 @@ def read_secret(source):
         raise ValueError("%s: %s" % (source["file"], error.strerror)) from None
 
 
-def read_secrets(sources, given):
+def read_secrets(sources, values):
     """Yields (name, value) of secret variables {name: source}, of which some were given as
     {name: value}. ValueError says which cannot be had, and why."""
     for name, source in sources.items():
-        if name not in given and not source:
+        if name not in values and not source:
             raise ValueError("secret %s: must be given" % name)
         try:
-            value = given[name] if name in given else read_secret(source)
+            value = values[name] if name in values else read_secret(source)
         except ValueError as error:
             raise ValueError("secret %s: %s" % (name, error)) from None
         if len(value) < MIN_SECRET:
@@ -9049,10 +9384,10 @@ class Execution:
     def _run_minded(self, command):
         """As `process`, by way of a minder, so that it outlives the agent."""
         spool = self._journal.make_spool(self._run)
-        given = json.dumps([command, self._around.max_output, self._journal.secrets])
+        order = json.dumps([command, self._around.max_output, self._journal.secrets])
         try:
             minder = self._start(command._replace(
-                words=program_command() + ["--hold", spool.path], cwd=None, stdin=given,
+                words=program_command("-s") + ["--hold", spool.path], cwd=None, stdin=order,
                 pass_fds=command.pass_fds + (open_code(),), is_captured=False))
         except (TaskError, Interrupted):
             spool.remove()              # nobody writes to it
@@ -9287,7 +9622,7 @@ class Journal:
         self.secrets = tuple(sorted(lines.union(self.secrets), key=len, reverse=True))
 
     def mask(self, text):
-        """A text without secrets."""
+        """A text with *** in place of the secrets of the session."""
         return mask_all(text, self.secrets)
 
 
@@ -9367,7 +9702,7 @@ class Session:
         self._control.leave()
 
     def mask(self, text):
-        """A text without its secrets."""
+        """A text with *** in place of the secrets of the session."""
         return self._journal.mask(text)
 
     def run(self):
@@ -9474,9 +9809,9 @@ class Course:
         """Gives the secret variables their values. ValueError, OSError."""
         if not self._scenario.secrets:
             return
-        given = self._journal.repository.secrets.read(
+        values = self._journal.repository.secrets.read(
             self._row["secret_file"] or str(self._journal.session))
-        for name, value in read_secrets(self._scenario.secrets, given):
+        for name, value in read_secrets(self._scenario.secrets, values):
             self._journal.hide(value)
             self._values[name] = value
 
@@ -9697,8 +10032,8 @@ class SessionQueue:
 
     def _ensure_thread(self):
         """A thread for each session that runs or may begin, as far as there are slots."""
-        wanted = len(self._running) + self._admission.count_ready()
-        while len(self._threads) < min(self._admission.slots, wanted):
+        sessions = len(self._running) + self._admission.count_ready()
+        while len(self._threads) < min(self._admission.slots, sessions):
             thread = threading.Thread(target=self._serve, daemon=True,
                                       name="slot %d" % (len(self._threads) + 1))
             try:
@@ -9775,7 +10110,7 @@ class SessionQueue:
             return list(self._running.values())
 
     def counts(self):
-        """(running, outstanding)"""
+        """How many sessions there are: (running, outstanding), those of later among the last."""
         return len(self._running), len(self._outstanding) + len(self._later)
 
     def hold(self, is_held):
@@ -10038,7 +10373,7 @@ class Entry:
                     self.plan(due) if self.policy.jitter else None)
 
     def plan(self, due):
-        """When a due time is to run."""
+        """When a due time is to run (epoch seconds): then, or after its share of `jitter`."""
         jitter = self.policy.jitter
         return due + find_jitter(self.name, due, jitter, self.timetable) if jitter else due
 
@@ -10215,10 +10550,10 @@ def list_earliest(streams, count, key):
     """The first `count` items of many ordered streams, in order;
     keeps no more streams than that."""
     heads = ((next(stream, None), stream) for stream in streams)
-    kept = heapq.nsmallest(count, (head for head in heads if head[0] is not None),
-                           key=lambda head: key(head[0]))
-    return itertools.islice(heapq.merge(*(itertools.chain([first], rest) for first, rest in kept),
-                                        key=key), count)
+    earliest = heapq.nsmallest(count, (head for head in heads if head[0] is not None),
+                               key=lambda head: key(head[0]))
+    streams = (itertools.chain([first], rest) for first, rest in earliest)
+    return itertools.islice(heapq.merge(*streams, key=key), count)
 
 
 def list_coming(timetable, begin, end, with_excluded, words):
@@ -10317,18 +10652,18 @@ class Visit:
         return self.scenario[0], self.name
 
     def list_gates(self):
-        """As those of a Ticket."""
+        """The gates that it has to pass, as those of a Ticket."""
         return list_gates(self.scenario[0], self.name, self.overlap == "parallel",
                           self.scenario[1], self.limit)
 
     # -- what becomes of it ------------------------------------------------------------
 
     def note(self, text):
-        """A person is told this of it."""
+        """Adds a sentence to what SCHED PLAN says of it."""
         self.notes.append(text)
 
     def skip(self, note):
-        """It makes no session, and why."""
+        """It makes no session; `note` says why."""
         self.outcome = SKIPS
         self.notes.append(note)
 
@@ -10358,7 +10693,7 @@ class Visit:
         self.notes.append("stopped by the one due %s" % local_iso(following.due))
 
     def start(self, now):
-        """It begins."""
+        """It begins now (epoch seconds), and ends after its usual duration."""
         self.begin, self.end = now, now + self.duration
         self.outcome = self.outcome or (STARTS if now == self.at else QUEUES)
         if now > self.at:
@@ -10799,7 +11134,7 @@ class ScheduleListing:
                         yield owner, item
                 except RepositoryError as error:
                     troubles.append(error)
-        except RepositoryError as error:
+        except (Conflict, RepositoryError) as error:        # it may be being detached
             troubles.append(error)
 
     def _find_next(self, stored):
@@ -10896,11 +11231,15 @@ class Scheduler:
                       v
                    decided(entry, upto): written; `decided` moves on, and it is ARMED again
 
-    A repository that cannot be written leaves it ASKED until it can. What came due while the agent
-    was down or held, the clock was stepped, or a repository was slow, is Missed: for all entries at
-    once or for one of them; judge() gets the one that reaches further. What comes up at one instant
-    does so by the id of its repository, then by name. Nothing is cancelled by search: an event
-    whose entry was replaced or armed anew is recognised when it comes up.
+    put() is called by Schedules: when a repository is read, after a change of the row, at the end
+    of a hold. What has no due times, a rule `startup` or `after` alone, is decided by Schedules.
+
+    A repository that cannot be written leaves it ASKED until it can; where a DETACH refuses the
+    decision and then fails, another Entry takes its place. What came due while the agent was down
+    or held, the clock was stepped, or a repository was slow, is Missed: for all entries at once or
+    for one of them; judge() gets the one that reaches further. What comes up at one instant does so
+    by the id of its repository, then by name. Nothing is cancelled by search: an event whose entry
+    was replaced or armed anew is recognised when it comes up.
 
     `decide` is handed down, since only who holds the repositories can write; so is
     `on_step(seconds)`, told when the clock of the day has stepped.
@@ -10933,7 +11272,7 @@ class Scheduler:
             self._arm(entry)
 
     def remove(self, key):
-        """Forgets a schedule."""
+        """Forgets the schedule of a key (repository id, name), if there is one."""
         with self._changed:
             self._drop(key)
 
@@ -11119,10 +11458,10 @@ class Schedules:
     `take_made(repository, Made)` takes the session of a due time, and those that it replaces.
     """
 
-    def __init__(self, name, places, master, clock, queue, agent_is_held, take_made):
+    def __init__(self, name, places, master, clock, session_queue, agent_is_held, take_made):
         self.name = name
         self._places, self._master, self._clock = places, master, clock
-        self._queue, self._agent_is_held = queue, agent_is_held
+        self._queue, self._agent_is_held = session_queue, agent_is_held
         self._take_made = take_made
         self._started = clock.now()
         # key of what this start fires and has not yet -> (reason, text) of what is missed by then
@@ -11174,7 +11513,7 @@ class Schedules:
                          for entry in self.scheduler.list_entries(repository.id)}, []
         for name, *state in repository.db.read(repository.schedules.list_revisions, self.name):
             entry = gone.pop(name, None)
-            if entry is None or entry.repository is not repository \
+            if entry is None or entry.repository is not repository or entry.asked is not None \
                     or [entry.revision, entry.hold and entry.hold.since] != state:
                 changed.append(name)
         if changed:
@@ -11405,13 +11744,13 @@ def check_file_system(path, is_insecure_fs):
 def open_work(attachment, clock, inbox, is_insecure_fs, is_creating=False):
     """Opens the work repository of an Attachment, whose id and uuid may be None: those of the
     file; or makes it, with OSError. RepositoryError."""
-    number, name, path, uuid = attachment
+    number, name, path, expected_uuid = attachment
     check_file_system(path, is_insecure_fs)
     if is_creating:
         return WorkRepository.create(number, name, path, clock, inbox)
     if not os.path.exists(path):
         raise RepositoryError("work repository %s: %s does not exist" % (name, path))
-    return WorkRepository(number, name, path, clock, inbox).open(uuid)
+    return WorkRepository(number, name, path, clock, inbox).open(expected_uuid)
 
 
 # ======================================================================================
@@ -11469,7 +11808,9 @@ class Place:
         self._is_told = False               # who else may write its folder
         self._is_ending = False
         self._clean_due = 0.0
+        self._asking = threading.Lock()     # for the next two
         self._asked = queue.Queue()         # functions for the owner
+        self._has_ended = False             # it takes no more of them
         self._settled = threading.Event()   # after the first attaching, well or badly
         self._owner = threading.Thread(target=self._run, daemon=True,
                                        name="repository " + attachment.name)
@@ -11510,8 +11851,12 @@ class Place:
     # -- what others ask of the owner --------------------------------------------------
 
     def start(self):
-        """Starts the owner."""
-        self._owner.start()
+        """Starts the owner. Busy when the host has no thread to give."""
+        try:
+            self._owner.start()
+        except RuntimeError:
+            raise Busy("no further thread can be started for work repository %s"
+                       % self.attachment.name) from None
 
     def wait_settled(self, timeout_s=None):
         """Whether the first attaching is over, well or badly."""
@@ -11519,23 +11864,30 @@ class Place:
 
     def detach(self, leave):
         """Has the owner let go of it and end; leave() takes it out of the master and the places.
-        Conflict while it has open sessions; what leave() raises: then it stays."""
-        done = concurrent.futures.Future()
+        Conflict while it has open sessions; Stopping; what leave() raises: then it stays."""
+        answer = concurrent.futures.Future()
 
         def ask():
             try:
                 self._detach(leave)
-                done.set_result(None)
+                answer.set_result(None)
             except Exception as error:
-                done.set_exception(error)
-        self._asked.put(ask)
-        done.result()
+                answer.set_exception(error)
+        self._ask(ask)
+        answer.result()
         self._owner.join()
+
+    def _ask(self, function):
+        with self._asking:
+            if self._has_ended:
+                raise Stopping("work repository %s is closed" % self.attachment.name)
+            self._asked.put(function)
 
     def end(self):
         """Closes the repository, what is waiting is written down first, and ends the owner."""
         self._is_ending = True
-        self._asked.put(lambda: None)
+        with contextlib.suppress(Stopping):
+            self._ask(lambda: None)
         repository = self.repository
         if repository:
             repository.db.close()       # also ends what the owner waits for
@@ -11550,10 +11902,14 @@ class Place:
         self._settled.set()
         while not self._is_ending and self.state != State.DETACHED:
             try:
-                asked = self._asked.get(timeout=ATTACH_S)
+                request = self._asked.get(timeout=ATTACH_S)
             except queue.Empty:
-                asked = self.look
-            self._carefully(asked)
+                request = self.look
+            self._carefully(request)
+        with self._asking:
+            self._has_ended = True
+        while not self._asked.empty():  # whoever asked too late has an answer
+            self._carefully(self._asked.get())
         repository = self.repository
         if repository:                  # it came when the end had
             repository.db.close()
@@ -11628,21 +11984,25 @@ class Place:
 
     def _detach(self, leave):
         """Nothing is let go of before leave() has gone well."""
-        before = self._standing
+        if self._is_ending:
+            raise Stopping("the agent is stopping and detaches nothing")
+        before, repository = self._standing, self._standing.repository
         self._standing = before._replace(state=State.DETACHING)
         try:
-            # by the writer, so behind every session that was taken before
-            if before.repository and before.repository.db.write(before.repository.views.has_open):
+            # by the writer, so behind every session that was taken before; none comes after
+            if repository and not repository.db.write(repository.arrivals.close_door):
                 raise Conflict("work repository %s has open sessions" % self.attachment.name)
             leave()
         except Exception:
             self._standing = before
+            if repository and repository.arrivals.open_door():
+                repository.set_behind()     # due times may have come to a closed door
             raise
         self._standing = Standing(State.DETACHED, None, "detached")
         log.info("work repository %s is detached", self.attachment.name)
-        if before.repository:
-            self._care.let_go(before.repository)
-            before.repository.db.close()
+        if repository:
+            self._care.let_go(repository)
+            repository.db.close()
 
 
 # ======================================================================================
@@ -11661,6 +12021,8 @@ class Places:
         """`care`: the Care that the owners take of each."""
         self._master, self._care = master, care
         self._changing = threading.Lock()
+        self._entering = threading.Lock()   # held while a place comes into the set, or none may
+        self._is_closed = False             # none comes any more
         self._places = {attachment.id: Place(attachment, care)
                         for attachment in master.list_attachments()}
 
@@ -11730,7 +12092,7 @@ class Places:
         for place in self.list_all() if name is None else [self._named(name)]:
             try:
                 yield place.get_usable()
-            except RepositoryError as error:
+            except (Conflict, RepositoryError) as error:
                 trouble = error
         if trouble:
             raise trouble
@@ -11754,28 +12116,49 @@ class Places:
         places.update((place.attachment.id, place) for place in added)
         self._places = places
 
+    def _enter(self, place):
+        """Takes a place into the set and starts its owner. Busy, Stopping: then it is not there."""
+        if self._is_closed:
+            raise Stopping("the agent is stopping and attaches nothing")
+        self._put(place)                # first: its owner looks for it there
+        try:
+            place.start()
+        except Busy:
+            self._put(without={place.attachment.id})
+            raise
+
     def follow_master(self):
-        """Another agent on this master may have attached or detached repositories."""
+        """Another agent on this master may have attached or detached repositories, also another
+        one in place of one. AgentError: the first trouble, after all that could be done."""
         if not self._changing.acquire(blocking=False):
             return                      # the next time
+        trouble = None
         try:
             attached = {attachment.id: attachment for attachment in self._master.list_attachments()}
-            added = [Place(attachment, self._care) for number, attachment in attached.items()
-                     if number not in self._places]
-            self._put(*added)
-            for place in added:
-                place.start()
-            for number in set(self._places) - set(attached):
-                with contextlib.suppress(Conflict):         # when its sessions have ended
-                    self._places[number].detach(functools.partial(self._put, without={number}))
+            for number, place in list(self._places.items()):
+                if attached.get(number) != place.attachment:
+                    try:
+                        place.detach(functools.partial(self._put, without={number}))
+                    except Conflict:    # when its sessions have ended
+                        pass
+                    except AgentError as error:
+                        trouble = trouble or error
+            for number in set(attached) - set(self._places):
+                with self._entering:
+                    self._enter(Place(attached[number], self._care))
         finally:
             self._changing.release()
+        if trouble:
+            raise trouble
 
     def attach(self, name, path, is_creating):
-        """Attaches a work repository -> its id. Exists, NotFound, Conflict, RepositoryError."""
+        """Attaches a work repository -> its id, also when it cannot be used by then.
+
+        Exists, NotFound, Busy, Conflict, Stopping, RepositoryError: it is not attached.
+        """
         path = os.path.join(os.path.dirname(self._master.path), path)
         with self._changing:
-            attached = self._master.list_attachments()
+            attached = self._list_attached()
             if name in (a.name for a in attached):
                 raise Exists("a work repository %s is attached" % name)
             if any(os.path.exists(path) and os.path.exists(a.path)
@@ -11788,20 +12171,41 @@ class Places:
             else:
                 raise NotFound("%s does not exist; -CREATE makes it" % path)
             try:
-                self._master.attach_as(repository.id, name, path, repository.db.uuid)
+                place = self._take_in(repository, name, path)
             except AgentError:
                 repository.db.close()
                 if is_creating:
                     os.unlink(path)
                 raise
-            place = Place(Attachment(repository.id, name, path, repository.db.uuid), self._care,
-                          repository)
-            self._put(place)
-            place.start()
         place.wait_settled()
-        return place.get_usable().id
+        return place.attachment.id
+
+    def _list_attached(self):
+        """The Attachments in the master, and those that are gone from there but still open here."""
+        attached = self._master.list_attachments()
+        numbers = [attachment.id for attachment in attached]
+        return attached + [place.attachment for place in self.list_all()
+                           if place.attachment.id not in numbers]
+
+    def _take_in(self, repository, name, path):
+        """Notes an open repository in the master and takes it into the set -> its Place."""
+        with self._entering:
+            if self._is_closed:
+                raise Stopping("the agent is stopping and attaches nothing")
+            if repository.id in self._places:
+                raise Exists("a work repository of id %d is attached" % repository.id)
+            place = Place(self._master.attach_as(repository.id, name, path, repository.db.uuid),
+                          self._care, repository)
+            try:
+                self._enter(place)
+            except AgentError:
+                self._master.detach(repository.id)
+                raise
+        return place
 
     def _create_work(self, name, path, attached):
+        """Makes a work repository of the lowest free id -> it, open. Busy, Exists,
+        RepositoryError."""
         used = [attachment.id for attachment in attached]
         number = next((n for n in range(1, MAX_REPOSITORIES + 1) if n not in used), None)
         if number is None:
@@ -11827,6 +12231,8 @@ class Places:
         # who attaches or detaches now may wait long for a locked file: that ends with the file
         has_waited = self._changing.acquire(timeout=TERM_S)
         try:
+            with self._entering:
+                self._is_closed = True
             for place in self.list_all():
                 place.end()
         finally:
@@ -11844,8 +12250,8 @@ class Places:
 class Cleaner:
     """Finds stale sessions by fact, ends what they left running, and closes or queues them."""
 
-    def __init__(self, name, identity, queue, clock, on_closed):
-        self._name, self._identity, self._queue, self._clock = name, identity, queue, clock
+    def __init__(self, name, identity, session_queue, clock, on_closed):
+        self._name, self._identity, self._queue, self._clock = name, identity, session_queue, clock
         self._on_closed = on_closed     # on_closed(repository, Ending) after the commit
         self._reported = set()          # sessions of other hosts
         self._locks = collections.defaultdict(threading.Lock)       # repository id -> one at a time
@@ -11937,8 +12343,8 @@ class Keeper:
         agent, settings = self._agent, self._agent.settings
         if self._is_due("heartbeat", HEARTBEAT_S):
             agent.master.heartbeat(agent.name, agent.clock.now())
-            agent.places.follow_master()
             agent.schedules.read_calendars()
+            agent.places.follow_master()
         if self._is_due("purge", 3600.0):
             for repository in agent.places.list_open():
                 if not repository.db.trouble:
@@ -11996,6 +12402,8 @@ class Topology:
         return server
 
     def _resolved(self, name):
+        """A data server as stored, but for the secrets in `connect`: their values stand there, and
+        all of them in `secrets`. TaskError."""
         server = self._master.find_data_server(name)
         if server is None:
             raise TaskError("no data server %s" % name)
@@ -12077,7 +12485,7 @@ class Watch:
         try:
             for source in self._places.readable(repository):
                 streams.append(pages(source))
-        except RepositoryError as error:
+        except (Conflict, RepositoryError) as error:        # it may be being detached
             trouble = error
         yield from itertools.islice(heapq.merge(*streams, reverse=True, key=lambda row:
                                                 (row["created"], row["id"])), limit)
@@ -12276,9 +12684,13 @@ class Desk:
 
     def queue_ticket(self, repository, ticket):
         """Queues a session now, or when its start time comes."""
+        self._queue_ticket(repository, ticket)
+        if self._agent.places.find(repository) is None:     # let go: read anew when it is back
+            self._agent.queue.forget(repository)
+
+    def _queue_ticket(self, repository, ticket):
+        """Does so, whether or not the repository is still there."""
         agent, scheduler = self._agent, self._agent.schedules.scheduler
-        if agent.places.find(repository) is None:
-            return                      # let go meanwhile: read anew when it is back
         if ticket.start_at is not None and ticket.start_at > self._clock.now():
             # otherwise it was only read again
             if agent.queue.put_off(ticket.session, repository):
@@ -12438,11 +12850,21 @@ class Inbox:
 IMPORT_TRIES = 20       # of a document whose schedules come due meanwhile
 
 
+class Imported(NamedTuple):
+    """What came of an import."""
+    document: Document
+    changes: List[Change]       # a definition each
+    warnings: List[tuple]       # (path, reason): what is allowed but looks wrong
+
+    def count(self, kind):
+        """How many definitions of a kind were new or have changed."""
+        return sum(change.kind == kind and change.change != SAME for change in self.changes)
+
+
 def import_into(master, repository, text, agent, now, is_replacing, find_origins=None,
                 is_dry=False):
-    """One transaction in the master, one in the work repository -> (Document, (scenarios,
-    schedules) made or changed). BadRequest and Exists carry all the faults. With `is_dry`
-    nothing is written.
+    """One transaction in the master, one in the work repository -> Imported; `is_dry`: as if,
+    nothing is written. BadRequest and Exists carry all the faults.
 
     `find_origins(Document)` gives Imports.put what it wants to know, as often as it has to be
     tried.
@@ -12450,11 +12872,12 @@ def import_into(master, repository, text, agent, now, is_replacing, find_origins
     definitions = Definitions()
     document = definitions.collect(text)
     faults = definitions.faults + master.topology_faults(document)
-    arguments, counts = (document, agent, now, is_replacing), None
+    arguments = document, agent, now, is_replacing
+    changes = warnings = None
     try:                                        # every fault is found before anything is written
         repository.db.write(repository.imports.rehearse, *arguments)
     except Rehearsed as rehearsed:
-        counts = rehearsed.counts
+        changes, warnings = rehearsed.result
     except BadRequest as error:
         faults += error.faults
     except Exists as error:
@@ -12463,10 +12886,12 @@ def import_into(master, repository, text, agent, now, is_replacing, find_origins
     if faults:
         raise faulty(faults)
     if is_dry:
-        return document, counts
-    master.put_topology(document)
+        return Imported(document, master.rehearse_topology(document) + changes,
+                        document.list_warnings() + warnings)
+    topology = master.put_topology(document)
     try:
-        return document, _write(repository, find_origins, arguments)
+        changes, warnings = _write(repository, find_origins, arguments)
+        return Imported(document, topology + changes, document.list_warnings() + warnings)
     except RepositoryError as error:
         if document.has_topology:
             raise RepositoryError("%s; the master has its part, the same IMPORT completes it"
@@ -12613,11 +13038,11 @@ class Agent:
     def run_until_stopped(self, wake_fd, wake):
         """The main thread's wait: until a byte in the pipe says signal or SHUTDOWN, then stops.
 
-        A signal while sessions end ends them at once. That of a hang-up says nothing.
+        A signal while sessions end ends them at once. Others than SIGTERM and SIGINT say nothing.
         """
         self._wake_main = wake
-        hang_up = bytes([signal.SIGHUP])
-        while os.read(wake_fd, 1) == hang_up:
+        stops = bytes([signal.SIGTERM]), bytes([signal.SIGINT])
+        while os.read(wake_fd, 1) not in stops + (WAKE,):
             pass
         if self._stop_request is None:
             self.request_stop()
@@ -12631,7 +13056,7 @@ class Agent:
                 session.leave()
         while not is_signalled and not self.queue.wait_idle(0.1):
             with contextlib.suppress(BlockingIOError):
-                is_signalled = os.read(wake_fd, 1) not in (hang_up, WAKE)
+                is_signalled = os.read(wake_fd, 1) in stops
             is_immediate, until = self._stop_request
             is_signalled = is_signalled or is_immediate or self.clock.monotonic() >= until
         self._stop_sessions()
@@ -12668,21 +13093,21 @@ class Agent:
     # -- definitions -------------------------------------------------------------------
 
     def import_document(self, text, repository, is_replacing, is_dry=False):
-        """Imports a definitions document, or does as if -> (Document, (scenarios, schedules) made
-        or changed)."""
+        """Imports a definitions document, or does as if -> Imported."""
         target = self.places.get(repository)
         now = self.clock.now()
-        document, counts = import_into(
+        imported = import_into(
             self.master, target, text, self.name, now, is_replacing,
             lambda document: self.changes.find_origins(target, document.schedules, now), is_dry)
         if is_dry:
-            return document, counts
+            return imported
+        document = imported.document
         self.desk.read_contexts()
         if document.calendars or document.schedules:
             self.schedules.read_calendars()
         for schedule in document.schedules:
             self.schedules.refresh(target, schedule.name)
-        return document, counts
+        return imported
 
     def list_dues(self, document):
         """{schedule: when it would be due next, or None} of a document."""
@@ -12786,7 +13211,7 @@ def metrics(agent):
 
 class TimeKind(NamedTuple):
     """The kind of a word for a time, which may count from the time of its request."""
-    told: str               # what it takes, for the manual
+    accepts: str            # what it takes, for the manual
     is_back: bool = False   # it looks back: a clock time is the last one, a distance is ago
     is_end: bool = False    # a range ends with it: a date alone is its last instant
 
@@ -12877,7 +13302,7 @@ def find_kind(word):
         return word and KINDS[word]
     field = SCHEDULE_FIELDS[word[6:]]
     return Kind(None, lambda text: (field.kind.parse(text) if text or field.kind is BOOLEAN
-                                    else field.default), field.kind.told)
+                                    else field.default), field.kind.accepts)
 
 
 def make_row(form):
@@ -12965,7 +13390,7 @@ def _take_variable(row, word, request):
 
 
 def _take_option(row, word, request, find_now):
-    """Puts the value of an option into the Request. ValueError."""
+    """Puts the value of an option into the Request: True when it has none. ValueError."""
     name = capitals(word.name)
     option = row.options.get(name)
     if option is None:
@@ -13152,6 +13577,8 @@ class Reply:
                 "; *** may belong to the value before it, which is quoted when it has spaces"))
 
     def _data(self):
+        """Yields the data lines of the outcome, and FLUSH where the client waits; returns the
+        fields of the OK line, or None. Raises what goes wrong."""
         outcome = self._outcome
         if isinstance(outcome, Exception):
             raise outcome
@@ -13585,6 +14012,8 @@ A task ends `DONE`, `WARNING` or `ERROR`. Every text of it may use `${name}` (to
 - Each process of a task has its own process group. What it prints goes to the session's log,
   line by line. A task ends with its process: what that leaves running on purpose stays, and
   what is printed by it later is thrown away.
+- A process begins with the default action for every signal, none blocked, whatever the agent was
+  started with. Modules are not searched in the agent's working folder, nor in the user's site.
 - SQL on SQLite runs inside the agent, and a stop interrupts it. Other drivers, CSV, files,
   `http` and `mail` run in a process of their own each, which a stop ends.
 - A file, or a copy of a folder, is written beside its target, as `.NAME.HEX.part`, and renamed
@@ -13603,7 +14032,8 @@ below 0 means that the process was ended by that signal. `capture` takes at most
 ### python
 
 Runs Python code in an interpreter of its own, the same that runs the agent. Its exit code
-decides.
+decides. Modules of a program's own stand beside its `file`, or in folders that `PYTHONPATH` of
+`env` names; those of the working folder and of the user's site (`~/.local`) are not found.
 
 <<task python>>
 
@@ -13613,7 +14043,9 @@ Runs SQL on a data server, in one transaction: all of it or nothing.
 
 <<task sql>>
 
-Variables are bound as text. To compare with a number write `cast(:n as integer)`. The
+Variables are bound as text. To compare with a number write `cast(:n as integer)`. Where a colon
+is no variable write `\:` (`\:new.id`); `::` does the same, but behind an expression it stays the
+cast of PostgreSQL. Literals, comments and quoted names (`"a:b"`, `[a:b]`) are left alone. The
 statements that begin and end a transaction are the agent's; a task that has one is an error. On
 SQLite a lock of another program is waited for, until the task's timeout.
 
@@ -13625,7 +14057,8 @@ Gives a variable a value.
 
 ### refresh
 
-Takes a variable's value from a query. No row is an error; null is empty text.
+Takes a variable's value from a query. No row is an error, bytes are one, too (write `hex(...)`);
+null is empty text.
 
 <<task refresh>>
 
@@ -13708,7 +14141,11 @@ Loads a CSV file into a table: all of it or nothing.
 
 <<task load_csv>>
 
-A bad row has too few or too many columns, or a value that does not fit its type. Up to
+Quotes are RFC 4180's: one that begins a field ends with it. A first line `sep=;` gives the
+delimiter, as Excel has it. Columns need names, each its own.
+
+A bad row has too few or too many columns, a value that does not fit its type, or a quote that is
+not closed or closed too early. Up to
 `max_errors` they are passed over, and the task ends in `WARNING`; one more, and it ends in
 `ERROR` and nothing is loaded. Bad rows are in the log; with `error_table` also in that table,
 which is made when it is missing. A blank line is ignored. Nothing at all between two delimiters
@@ -13720,6 +14157,8 @@ needed.
 Writes the rows of a query to a CSV file.
 
 <<task unload_csv>>
+
+Null is empty text. Bytes are an error, for they are no text: write `hex(...)` in the query.
 
 ### http
 
@@ -14611,10 +15050,71 @@ zone out, and start the agent with `TZ=Europe/Zurich`.
 
 **ERR INTERNAL fault ID.** A fault of the agent. Its log has the ID and what led there.
 """
+MANUAL_CHANGES = r"""
+## changes: what is different, newest last
+
+- 1.0.0: the agent, its repositories, life cycle, protocol, sessions, tasks, schedules, the client.
+- A browser cannot be made to send a request any more: a first line of a wrong form, and any line
+  of HTTP, closes the connection. No error repeats a value. `${name}` in the `code` of a `python`
+  task is refused at import, as a value became code; an older definition that has it ends in
+  ERROR and says what to write.
+- `mail` over `"tls": "ssl"` verifies the server as `starttls` does: one with a certificate of its
+  own making or of another name no longer gets the password. `http` sends headers, body and login
+  to their own origin alone: a redirect elsewhere no longer carries them away.
+- A process of an `adopt` session that `SHUTDOWN -LEAVE` meets in the moment of its start is
+  adopted, too. A time-out that follows a normal `STOP` ends all processes of its session. A
+  failure that a further attempt made good no longer passes for the cause of a later `FAIL`. A
+  secret file that cannot be read ends its session at once.
+- Files that a stranger has planted in a folder that he may write are neither written through nor
+  taken for the agent's: what is made beside a file has a name that nobody can foresee, and what
+  is found is checked. A repository in such a folder is told at the start. A file that a task
+  writes no longer meets another `.part` of the user's.
+- `SESSIONS` answers in milliseconds whatever has run before. An idle agent holds 26 MB instead of
+  54. A stored definition that cannot be read costs its own sessions alone, and is told where it
+  is asked for. A secret that cannot be kept beside the repository leaves no session behind, and
+  one of a session that its limit ends at once no file.
+- `SCHED PLAN` plays the decisions that the ledger and the queue make: what a release lets go
+  keeps its turn, what is stopped for the next due time still counts for a limit at that instant,
+  and what jitter leads out of the period is `never`. Due times of one instant are decided by the
+  names of their schedules. Sessions of a version without a limit count for the limit of a later
+  one. A time of a request that a change of the clock skips is the instant after it. A schedule
+  that another program has spoilt is told once, and has no next due time.
+- `python agent.py --manual [topic]` prints this manual. `agentcli.py COMMAND --help` says what
+  each option means.
+- Under Python 3.11 an `sql` or `refresh` task that failed could keep the lock of its SQLite file,
+  so that the next one waited for ever; the lock goes with the task.
+- `PING` beside `ATTACH` and `DETACH` is always answered, and a work repository is opened once:
+  `DETACH` waits for what the agent is doing with it, its file is closed when it answers, and of
+  two `DETACH` the second says `NOT_FOUND`. No `EXEC` is acknowledged in a repository that is just
+  being detached. An `ATTACH` that says `OK` has attached it, one that says `ERR` has not. A
+  repository that another agent puts in the place of one is followed; neither keeps a client
+  waiting when the agent ends.
+- No module of the working folder, or beside agent.py, stands for one of Python's any more, and
+  exit codes are known also where SIGCHLD was ignored at the start. Python tasks no longer import
+  from the user's site and, for `code`, from the working folder: name such folders in the task's
+  `env`.
+- CSV files are read as RFC 4180 has them: a quote that is never closed is a bad row, no good one.
+  A first line `sep=;` gives the delimiter. Columns without a name, or with the same, are an error
+  that names them. `unload_csv` has `newline`. Bytes are no value any more (`b'\x00'` was one).
+- In SQL `[a:b]` is a name, and `\:` writes a colon.
+- `IMPORT` answers with a line for each definition and with warnings, and has `-DRY_RUN`. What an
+  operator has switched off stays off.
+- Times of requests may count from now: `-SINCE=1h`, `-AT=10m`, `-UNTIL=02:30`, `"tomorrow 02:00"`.
+  `SCHED WHY` has `-DUE` and `-SINCE`, `LOG` has `-SINCE`. A step of cron that leaves one value
+  (`*/90`) is told.
+- The client has help for each argument and option, `AGENT_HOST` and `AGENT_PORT`, `--version`,
+  tables that fit the terminal, the agent's messages with its own options, and exit status 5 when
+  a waiting timed out. `clean --of-host ID` is what `clean -HOST=ID` was, as `--host` is where the
+  agent is.
+- Schedules from a crontab have other names, which follow from the commands: a line more renames
+  nothing. Import a crontab that is there already once with `--replace`, and delete what it tells
+  of. Comments are kept, `--prune` deletes what is gone, `@reboot` is the new rule `boot`, and
+  `--dry-run` is a line for each entry.
+"""
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CLIENT, MANUAL_CRONTAB,
                 MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_LIMITS, MANUAL_GUARANTEES,
-                MANUAL_TROUBLES)
+                MANUAL_TROUBLES, MANUAL_CHANGES)
 
 _PLACE = re.compile("<<([^<>\n]+)>>")
 _HEADING = re.compile("^(##+) ([^:\n]+)(?:: .*)?$", re.M)
@@ -14689,9 +15189,9 @@ def make_manual(topic=""):
     is a chapter and `SESSIONS` a verb. `SCHED` gives all whose name begins so. NotFound names the
     chapters."""
     text = "".join(MANUAL_FILES)
-    wanted = " ".join(topic.split())
-    if wanted:
-        text = "\n".join(_find_parts(text, wanted))
+    title = " ".join(topic.split())
+    if title:
+        text = "\n".join(_find_parts(text, title))
     return _PLACE.sub(_fill_place, text)
 
 
@@ -14701,17 +15201,17 @@ def list_topics():
     return [(name, about) for name, about in chapters]
 
 
-def _find_parts(text, wanted):
+def _find_parts(text, title):
     """The parts of the manual with this heading; each ends before the next of its rank.
     NotFound."""
     headings = list(_HEADING.finditer(text))
     names, places = [heading.group(2) for heading in headings], []
-    for fits in (lambda name: name == wanted, lambda name: name.lower() == wanted.lower(),
-                 lambda name: name.lower().startswith(wanted.lower() + " ")):
+    for fits in (lambda name: name == title, lambda name: name.lower() == title.lower(),
+                 lambda name: name.lower().startswith(title.lower() + " ")):
         places = places or [place for place, name in enumerate(names) if fits(name)]
     if not places:
         raise NotFound("the manual has no topic %s; there are %s, each verb, and each type of task"
-                       % (shorten(wanted), ", ".join(name for name, _ in list_topics())))
+                       % (shorten(title), ", ".join(name for name, _ in list_topics())))
     for place in places:
         rank = len(headings[place].group(1))
         behind = [other.start() for other in headings[place + 1:] if len(other.group(1)) <= rank]
@@ -14770,7 +15270,7 @@ def _tell_codes():
 
 def _tell_options():
     return _items("`%s`%s: %s." % (
-        option.words, " (%d to %d)" % option.limits if option.limits else "", option.told)
+        option.words, " (%d to %d)" % option.limits if option.limits else "", option.help_text)
         for option in COMMAND_OPTIONS)
 
 
@@ -14804,7 +15304,7 @@ def _tell_fields(fields):
 
 def _tell_kind(field):
     """What a field takes, and what it is when it is left out."""
-    notes = [field.kind.told]
+    notes = [field.kind.accepts]
     if field.required:
         notes.append("required")
     elif field.default not in (None, "", [], {}):
@@ -14830,7 +15330,7 @@ def _tell_verb(name):
 def _tell_word(part):
     kind = find_kind(part.kind)
     shown = part.name + ("=" + part.shown if part.shown else "")
-    return "`%s`%s: %s." % (shown, " (%s)" % kind.told if kind else "", part.meaning)
+    return "`%s`%s: %s." % (shown, " (%s)" % kind.accepts if kind else "", part.meaning)
 
 
 def _tell_line(begin, line):
@@ -14848,7 +15348,7 @@ def _tell_line(begin, line):
 # ======================================================================================
 
 def schedule_fields(repository, stored, due):
-    """The line of a StoredSchedule."""
+    """The values of the line of a StoredSchedule; `due`: its next due time, or None."""
     hold = stored.hold
     more = {"hold_reason": hold.reason, "hold_until": hold.until} if hold else {}
     return fill(SCHEDULE_LINE, stored.schedule._asdict(), hold=hold is not None, next=due,
@@ -14863,6 +15363,8 @@ def _sched_list(agent, request):
 
 @verb("SCHED SHOW")
 def _sched_show(agent, request):
+    """The line of a schedule, then one for each of its options, variables and conditions, and what
+    it waits for."""
     for repository, stored, due in agent.listing.get(request["NAME"], request["-REPO"]):
         yield schedule_fields(repository, stored, due)
         schedule, hold = stored.check().schedule, stored.hold
@@ -14886,9 +15388,9 @@ def _sched_add(agent, request):
     if not request["RULE"] and "-AFTER" not in request:
         raise BadRequest("RULE is missing: write one like '%s', or give -AFTER=schedule"
                          % FORMS["daily"])
-    given = {name: request[name.upper()] for name in ("name", "scenario", "version", "context")}
-    given.update(rule=request["RULE"] or "", variables=request.variables)
-    agent.changes.add(_schedule(agent, given, _schedule_changes(request)), request["-REPO"])
+    fields = {name: request[name.upper()] for name in ("name", "scenario", "version", "context")}
+    fields.update(rule=request["RULE"] or "", variables=request.variables)
+    agent.changes.add(_schedule(agent, fields, _schedule_changes(request)), request["-REPO"])
     return _name_line(request)
 
 
@@ -14969,6 +15471,8 @@ def _sched_why(agent, request):
 
 @verb("SCHED PLAN")
 def _sched_plan(agent, request):
+    """A line for each Visit of the period, 24 hours where none is named; without -ALL only for what
+    does not begin."""
     now = agent.clock.now()
     begin = request.get("-FROM", now)
     period = Period(begin, request.get("-TO", begin + DAY), now, agent.queue.slots, agent.hold)
@@ -15032,12 +15536,13 @@ def _ping(agent, request):
 
 @verb("EXEC")
 def _exec(agent, request):
-    wanted = SessionRequest(
+    """Hands the EXEC to the desk: the reply comes at its commit, or with -SYNC at its end."""
+    session_request = SessionRequest(
         request["SCENARIO"], request["-AGENT"] or agent.name, request["VERSION"] or NEWEST,
         request["CONTEXT"] or DEFAULT_CONTEXT, request.variables, request["-NAME"] or "",
         request["-KEYWORDS"] or "", request["-PRIORITY"] or 0, request.get("-LEVEL", 5),
         request["-TIMEOUT"], request["-AT"], request["-KEY"])
-    pending = agent.desk.execute(wanted, request["-REPO"])
+    pending = agent.desk.execute(session_request, request["-REPO"])
     if "-SYNC" not in request:
         return pending
     timeout_s = None if request["-SYNC"] is True else request["-SYNC"]
@@ -15107,6 +15612,7 @@ def _sessions(agent, request):
 
 @verb("STATUS")
 def _status(agent, request):
+    """The line of a session, those of its steps, each with its tasks, and its variables."""
     number = request["SESSION"]
     repository = agent.places.of_session(number)
     row, steps, tasks, secrets = repository.db.read(repository.views.get_history, number)
@@ -15141,6 +15647,7 @@ def _wait(agent, request):
 
 @verb("SCENARIOS")
 def _scenarios(agent, request):
+    """A line for each version of a scenario; of one that cannot be read it says why."""
     for repository in agent.places.readable(request["-REPO"]):
         for row in repository.db.read(repository.scenarios.list_versions):
             scenario, message = None, ""
@@ -15174,15 +15681,19 @@ def _contexts(agent, request):
 
 @verb("IMPORT")
 def _import(agent, request):
+    """A line for each definition of the document, then the warnings, then the counts."""
     is_dry = "-DRY_RUN" in request
-    document, counts = agent.import_document(request["DOCUMENT"], request["-REPO"],
-                                             "-REPLACE" in request, is_dry)
-    for name, due in agent.list_dues(document).items() if is_dry else ():
-        yield fill(DEFINITION_LINE, {"kind": "schedule", "name": name, "version": None,
-                                     "next": due})
-    for warning in document.list_warnings():
-        yield "%s: %s" % warning
-    return fill(IMPORTED_LINE, zip(("scenarios", "schedules"), counts),
+    imported = agent.import_document(request["DOCUMENT"], request["-REPO"], "-REPLACE" in request,
+                                     is_dry)
+    dues = agent.list_dues(imported.document) if is_dry else {}
+    for change in imported.changes:
+        is_due = change.kind == "schedule" and change.name in dues
+        yield fill(CHANGE_LINE, change._asdict(),
+                   **{"next": dues[change.name]} if is_due else {})
+    for path, reason in imported.warnings:
+        yield fill(WARNING_LINE, {"warning": reason, "path": path})
+    counts = {kind + "s": imported.count(kind) for kind in IMPORTED_KINDS}
+    return fill(IMPORTED_LINE, counts, warnings=len(imported.warnings),
                 **{"dry_run": True} if is_dry else {})
 
 
@@ -15222,11 +15733,11 @@ def _metrics(agent, request):
 
 @verb("HELP")
 def _help(agent, request):
-    wanted = " ".join(capitals(word) for word in request.values() if word)
+    topic = " ".join(capitals(word) for word in request.values() if word)
     lines = [line for name, line in _HELP.items()
-             if not wanted or (name + " ").startswith(wanted + " ")]
+             if not topic or (name + " ").startswith(topic + " ")]
     if not lines:
-        raise NotFound("%s is no verb" % shorten(wanted))
+        raise NotFound("%s is no verb" % shorten(topic))
     return iter(lines)
 
 
@@ -15394,7 +15905,7 @@ def format_proc_ends(local, remote):
         for prefix in prefixes)
 
 
-def has_left(connection):
+def has_hung_up(connection):
     """Whether a client has closed its end for good; half-closed, it still waits for its reply.
 
     Only Linux can tell: the kernel shows nobody at that end then.
@@ -15502,6 +16013,8 @@ class Handler(socketserver.BaseRequestHandler):
             self._converse(self.server.conversation(self.request))
 
     def _converse(self, conversation):
+        """Answers request after request until one side ends it. Replies that wait for a commit are
+        gathered as long as further requests are there already, so they share it."""
         def find_limit(start):
             is_import = start.upper().split()[:1] == [b"IMPORT"]
             return MAX_IMPORT_LINE if is_import and conversation.is_administrator \
@@ -15588,7 +16101,7 @@ class Server(socketserver.ThreadingTCPServer):
 
     @property
     def port(self):
-        """The port it has."""
+        """The number of its port, also where that was left to the system."""
         return self.server_address[1]
 
     def listen(self):
@@ -15638,7 +16151,7 @@ class Server(socketserver.ThreadingTCPServer):
         uid = find_peer_uid(connection)
         if uid is not None and uid in (0, os.getuid()):
             return Conversation(self._agent, ADMINISTRATOR, "uid %d" % uid,
-                                functools.partial(has_left, connection))
+                                functools.partial(has_hung_up, connection))
         connection.settimeout(STRANGER_S)
         limit = max(1, self._max_connections // 10)
         with self._lock:
@@ -15680,6 +16193,10 @@ class Server(socketserver.ThreadingTCPServer):
 # Thread MainThread: waits for a signal or SHUTDOWN, then stops the others in order.
 # ======================================================================================
 
+# which subprocess gives back to every process that it starts
+PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
+
+
 def parse_arguments(arguments):
     """The command line -> argparse's namespace, the settings; exits 2 when it is wrong."""
     parser = argparse.ArgumentParser(
@@ -15704,7 +16221,7 @@ def parse_arguments(arguments):
 
 def _add_option(parser, option):
     """Adds a CommandOption; argparse has --help itself."""
-    keywords = {"help": option.told}
+    keywords = {"help": option.help_text}
     if option.attribute:
         keywords["dest"] = option.attribute
     if option.name == "--help":
@@ -15748,6 +16265,7 @@ def import_files(settings, clock):
 
 
 def _import_file(master, path, settings, clock):
+    """Imports one file -> whether that went well; prints what was imported, or what is wrong."""
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
@@ -15759,8 +16277,8 @@ def _import_file(master, path, settings, clock):
         repository = WorkRepository(number, name, work_path, clock).open(expected)
         tell_doors(repository.db.label, work_path)
         with contextlib.closing(repository.db):
-            document, counts = import_into(master, repository, text, settings.name,
-                                           clock.now(), settings.replace)
+            imported = import_into(master, repository, text, settings.name, clock.now(),
+                                   settings.replace)
     except AgentError as error:
         for place, reason in error.faults:
             _say("%s: %s: %s" % (path, place, reason))
@@ -15768,9 +16286,10 @@ def _import_file(master, path, settings, clock):
     except (OSError, UnicodeDecodeError) as error:
         _say("%s: %s" % (path, getattr(error, "strerror", None) or "is not UTF-8"))
     else:
-        for place, reason in document.list_warnings():
-            _say("%s: %s: %s" % (path, place, reason))
-        print("%s: %d scenarios and %d schedules imported" % ((path,) + counts))
+        for place, reason in imported.warnings:
+            _say("%s: %s: warning: %s" % (path, place, reason))
+        print("%s: %d scenarios and %d schedules imported" % (
+            path, imported.count("scenario"), imported.count("schedule")))
         return True
     return False
 
@@ -15850,14 +16369,28 @@ def run_to_end(agent, server, address):
 
 def raise_file_limit(settings):
     """Files and sockets that its own limits may need, as far as the host allows."""
-    wanted = settings.max_connections + 4 * (settings.max_sessions or 64) + 200
+    descriptors = settings.max_connections + 4 * (settings.max_sessions or 64) + 200
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    most = descriptors if hard == resource.RLIM_INFINITY else min(descriptors, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    if most < wanted:
+    if most < descriptors:
         log.warning("the host allows %d open files; the limits on connections and sessions may "
-                    "need %d (ulimit -n)", most, wanted)
+                    "need %d (ulimit -n)", most, descriptors)
+
+
+def restore_signals():
+    """What is ignored or blocked here would be so in every process of a task (exec keeps it).
+
+    SIGCHLD gets its default: while it is ignored, exit codes are lost. What else was ignored by
+    whoever started the agent (nohup, a shell's trap) still does nothing to it, by a handler.
+    """
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    for number in set(range(1, signal.NSIG)).difference(PYTHON_IGNORES):
+        with contextlib.suppress(ValueError, OSError):      # there is no such signal
+            if signal.getsignal(number) == signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD
+                              else lambda *_: None)
 
 
 def main(arguments=None, clock=None):
@@ -15873,6 +16406,7 @@ def main(arguments=None, clock=None):
     try:
         if settings.files:
             return import_files(settings, clock)
+        restore_signals()
         raise_file_limit(settings)
         return serve(settings, clock)
     except AgentError as error:

@@ -223,9 +223,10 @@ def escape(pattern):
 
 class AgentProcess(Dialogue):
     """An agent as a user runs it: python agent.py ..., in a folder of the test's own. Started with BOOT, unless it
-    is to be `plain`."""
+    is to be `plain`; by the words of `launcher`, where there are any."""
 
-    def __init__(self, folder, *options, python=sys.executable, port=0, env=None, is_default=False, plain=False):
+    def __init__(self, folder, *options, python=sys.executable, port=0, env=None, is_default=False, plain=False,
+                 launcher=()):
         self.folder = pathlib.Path(folder)
         self.master = self.folder / "master.db"
         self.work = self.folder / "workrep.db"
@@ -233,7 +234,7 @@ class AgentProcess(Dialogue):
         if not is_default:
             self.options += ["--master", str(self.master), "--create"]
         self.process = self.client = self.port = None
-        self.script, self._is_plain = AGENT, plain
+        self.script, self._is_plain, self._launcher = AGENT, plain, list(launcher)
         self.log_path = self.folder / "agent.log"
 
     def start(self, is_ready=True):
@@ -241,7 +242,7 @@ class AgentProcess(Dialogue):
         self.folder.mkdir(parents=True, exist_ok=True)
         begun = self.log_path.stat().st_size if self.log_path.exists() else 0
         is_plain = self._is_plain or self.script != AGENT
-        command = [self.python] + ["-X", "dev", "-W", "error"] * (sys.version_info >= (3, 7)) + \
+        command = self._launcher + [self.python] + ["-X", "dev", "-W", "error"] * (sys.version_info >= (3, 7)) + \
             ["-c", BOOT] * (not is_plain) + [str(self.script), "--port", str(self._port)] + self.options
         environment = dict(os.environ, **(self.env or {}))
         with open(str(self.log_path), "ab") as log:

@@ -53,6 +53,12 @@ change. Sections, each using only those above it:
     client/imports      Documents and crontabs handed to the agent, and what is told of them.
     client/main         One command: the request, its reply, the exit status.
 """
+import sys
+# The folder of this file is searched first. A csv.py of the user's there must not stand for that of
+# Python. Where CODE_FD is there (base/program.py), this was done already.
+if vars(sys.modules["__main__"]) is globals() and "CODE_FD" not in globals() \
+        and not getattr(sys.flags, "safe_path", sys.flags.isolated):
+    del sys.path[0]
 import argparse
 import calendar
 import functools
@@ -152,6 +158,9 @@ FOLLOW_S = 0.05         # between two looks for new lines of a log
 ATTACH_S = 2.0          # between tries to attach a repository, and looks at one's health
 CLEAN_S = 60.0          # between two cleanings
 
+# what an import makes of a definition
+NEW, ALTERED, SAME = "new", "changed", "same"
+
 EXIT_OK, EXIT_CANNOT_START, EXIT_USAGE = 0, 1, 2
 
 
@@ -187,12 +196,12 @@ class ReplyLine(NamedTuple):
 
 
 def text_key(name, meaning, is_optional=False):
-    """A field that holds text."""
+    """The ReplyKey of a field that holds text."""
     return ReplyKey(name, TEXT_KEY, meaning, is_optional)
 
 
 def number_key(name, meaning, is_optional=False):
-    """A field that holds a whole number."""
+    """The ReplyKey of a field that holds a whole number."""
     return ReplyKey(name, NUMBER_KEY, meaning, is_optional)
 
 
@@ -277,12 +286,20 @@ REPOSITORY_LINE = ReplyLine("a work repository", (
 CONTEXT_LINE = ReplyLine("a context", (
     text_key("context", "name of the context"),
     text_key("schemas", "SCHEMA:SERVER or SCHEMA:SERVER.PHYSICAL, between commas")))
-IMPORTED_LINE = ReplyLine("what was new or has changed", (
-    number_key("scenarios", "scenario versions"), number_key("schedules", "schedules"),
-    ReplyKey("dry_run", FLAG_KEY, "yes: nothing was written", True)))
-DEFINITION_LINE = ReplyLine("a schedule of the document, with -DRY_RUN", (
-    text_key("kind", "schedule"), text_key("name", "its name"),
-    text_key("version", "nothing"), ReplyKey("next", SECOND_KEY, "its next due time")))
+CHANGE_LINE = ReplyLine("a definition of the document", (
+    text_key("kind", "scenario, schedule, context, data_server, logical_schema or calendar"),
+    text_key("name", "its name"), text_key("version", "of a scenario: its version"),
+    text_key("change", "new, changed or same"),
+    ReplyKey("next", SECOND_KEY, "with -DRY_RUN, of a schedule: its next due time", True)))
+WARNING_LINE = ReplyLine("what is allowed but looks wrong", (
+    text_key("warning", "what looks wrong"), text_key("path", "where in the document")))
+# what an import counts; the last two there will be
+IMPORTED_KINDS = ("scenario", "schedule", "context", "data_server", "logical_schema", "calendar",
+                  "engine", "notice")
+IMPORTED_LINE = ReplyLine("how many were new or have changed", tuple(
+    number_key(kind + "s", kind.replace("_", " ") + "s") for kind in IMPORTED_KINDS) + (
+        number_key("warnings", "lines with a warning"),
+        ReplyKey("dry_run", FLAG_KEY, "yes: nothing was written", True)))
 ATTACHED_LINE = ReplyLine("the work repository", (
     _REPOSITORY, number_key("id", "its id, 1 to 999")))
 PURGED_LINE = ReplyLine("what was purged", (number_key("purged", "sessions that were deleted"),))
@@ -389,7 +406,7 @@ class Form(NamedTuple):
 
     @property
     def text(self):
-        """The whole request."""
+        """The whole request: the verb and its words, as HELP shows it."""
         return ("%s %s" % (self.name, self.words)).strip()
 
     @property
@@ -563,12 +580,12 @@ VERB_FORMS = (
          "list the contexts, and what stands behind logical schemas in them", AS_ROWS,
          lines=(CONTEXT_LINE,)),
     Form("IMPORT", "DOCUMENT [-REPO=name] [-REPLACE] [-DRY_RUN]", ADMINISTRATOR,
-         "import a definitions document, quoted as one word", oks=(IMPORTED_LINE,),
-         lines=(DEFINITION_LINE,),
+         "import a definitions document, quoted as one word", lines=(CHANGE_LINE, WARNING_LINE),
+         oks=(IMPORTED_LINE,),
          meanings={"DOCUMENT": "the JSON text, in single quotes or as a JSON string",
                    "-REPO": "work repository (the one of the lowest id)",
                    "-REPLACE": "a scenario version that is there and differs is replaced",
-                   "-DRY_RUN": "check everything and answer the same, but write nothing"}),
+                   "-DRY_RUN": "answer the same, and write nothing"}),
     Form("EXPORT", "[SCENARIO] [VERSION] [-REPO=name]", MONITOR,
          "give definitions back, as lines of JSON", AS_DOCUMENT,
          meanings={"SCENARIO": "only this scenario and its schedules (everything)",
@@ -949,7 +966,7 @@ def show_record(reply, is_json):
 
 
 def show_text(reply, is_json=False):
-    """A reply of text."""
+    """Prints the data lines of a reply as they are, or each as JSON."""
     for line in reply:
         put(json.dumps({"line": line}) if is_json else line)
 
@@ -1029,7 +1046,7 @@ OWN_HELP = {
 
 
 def make_command(form):
-    """The command of a verb."""
+    """The Command of a verb, from its VerbForm."""
     parts = list_parts(form)
     options = [Choice(part.name[1:], part.shown, spell(part.meaning), part.is_field)
                for part in parts if part.name.startswith("-") and part.name not in NO_OPTIONS]
@@ -1374,7 +1391,7 @@ class Crontab:
         self._comment = []
 
     def read(self, data):
-        """Takes in its bytes -> itself."""
+        """Takes in the bytes of its file -> itself; lines that cannot be taken stand in `notes`."""
         for number, raw in enumerate(data.split(b"\n"), 1):
             text = raw.decode("utf-8-sig", "backslashreplace").lstrip(" \t").rstrip("\r")
             if text.startswith("#"):
@@ -1483,11 +1500,11 @@ class Crontab:
     def _task(self, command, data):
         shell = self._settings["SHELL"]
         task = {"type": "os",
-                "command": (literal(command) if shell == "/bin/sh"
-                            else [literal(word) for word in (shell, "-c", command)]),
-                "cwd": literal(self._settings["HOME"]),
-                "env": {name: literal(value) for name, value in self._settings.items()}}
-        return dict(task, stdin=literal(data)) if data else task
+                "command": (quote_literal(command) if shell == "/bin/sh"
+                            else [quote_literal(word) for word in (shell, "-c", command)]),
+                "cwd": quote_literal(self._settings["HOME"]),
+                "env": {name: quote_literal(value) for name, value in self._settings.items()}}
+        return dict(task, stdin=quote_literal(data)) if data else task
 
     def _schedule(self, when):
         """As cron does: an entry waits for nothing, and what was missed is gone."""
@@ -1592,7 +1609,7 @@ def split_input(text):
     return command.replace("\\%", "%"), data + "\n" * (data[-1:] not in ("", "\n"))
 
 
-def literal(text):
+def quote_literal(text):
     """A text that the agent takes for nothing but this text."""
     return text.replace("${", "$${")
 
@@ -1674,7 +1691,7 @@ def get_user():
         return str(os.geteuid())
 
 
-def is_user(name):
+def is_only_user(name):
     """Whether a user of this host has a name, and no program has it too."""
     import pwd
     try:
@@ -1690,16 +1707,16 @@ def is_command(word, search_path):
             or shutil.which(word, path=paths) is not None)
 
 
-def import_documents(wanted, paths, words):
+def import_documents(options, paths, words):
     """Imports definitions documents, one after the other -> exit status.
     Raises ClientError, OSError of stdout."""
     texts = [read_document(path) for path in paths]
-    with Connection(wanted.host, wanted.port) as connection:
+    with Connection(options.host, options.port) as connection:
         for path, text in zip(paths, texts):
             origin = "standard input: " if path == "-" else printable(path) + ": "
             reply = connection.ask(" ".join(["IMPORT", quote(text)] + words))
             try:
-                show_acknowledgement(reply, wanted.json, origin)
+                show_acknowledgement(reply, options.json, origin)
             except ClientError as error:
                 if error.status == REFUSED and not text.lstrip().startswith("{"):
                     complain(origin + "a document begins with {; crontabs are imported "
@@ -1709,10 +1726,10 @@ def import_documents(wanted, paths, words):
     return WELL
 
 
-def import_crontabs(wanted, paths, words):
+def import_crontabs(options, paths, words):
     """Imports crontabs, or shows what they become -> exit status. Raises ClientError,
     OSError of stdout."""
-    is_system = {"yes": True, "no": False}.get(wanted.crontab.get("SYSTEM"))
+    is_system = {"yes": True, "no": False}.get(options.crontab.get("SYSTEM"))
     user, home = get_user(), os.path.expanduser("~")
     crontabs = [make_crontab(path, is_system, user, home).read(read_bytes(path)) for path in paths]
     if is_system is None:
@@ -1720,16 +1737,16 @@ def import_crontabs(wanted, paths, words):
         for crontab in crontabs:
             doubt_users(crontab)
     name_entries(crontabs, {})
-    if "DRY_RUN" in wanted.crontab:
+    if "DRY_RUN" in options.crontab:
         try:
-            coming = rehearse(wanted, crontabs, words)
+            coming = rehearse(options, crontabs, words)
         finally:
             for crontab in crontabs:
                 tell_notes(crontab)
-        show_entries(crontabs, coming, wanted.json)
+        show_entries(crontabs, coming, options.json)
     else:
-        with Connection(wanted.host, wanted.port) as connection:
-            send_all(connection, wanted, crontabs, words)
+        with Connection(options.host, options.port) as connection:
+            send_all(connection, options, crontabs, words)
     for crontab in crontabs:
         tell_left_out(crontab)
     return WELL
@@ -1774,7 +1791,7 @@ def check_user_fields(crontabs):
     """Whether a system's crontab would pass for a user's, and its users for programs.
     Raises ClientError."""
     for crontab in crontabs:
-        line, user = crontab.find_user_field(is_user) or (None, None)
+        line, user = crontab.find_user_field(is_only_user) or (None, None)
         if line:
             raise ClientError(USAGE, "%s:%d: %s is a user of this host, as before the commands "
                               "of a system's crontab: say --system yes, or --system no if it is "
@@ -1782,13 +1799,13 @@ def check_user_fields(crontabs):
                                                  printable(line.text)))
 
 
-def rehearse(wanted, crontabs, words):
+def rehearse(options, crontabs, words):
     """Leaves out the entries that the agent would refuse, and tells what the crontabs no longer
     have -> {name: its next due time}; says so where no agent can tell. Raises ClientError where all
     would be refused."""
     coming = {}
     try:
-        with Connection(wanted.host, wanted.port) as connection:
+        with Connection(options.host, options.port) as connection:
             rows = list_known(connection, words)
             name_entries(crontabs, {row["name"]: (row["rule"], row["timezone"]) for row in rows})
             kept = list_names(crontabs)
@@ -1826,7 +1843,7 @@ def send_crontab(connection, crontab, words, coming=None):
                     coming[fields["name"]] = fields["next"]
             for place, reason in warnings:
                 crontab.note(crontab.entries[place].line, spell(reason))
-            return reply.fields
+            return {name: reply.fields[name] for name in ("scenarios", "schedules")}
         except ClientError as error:
             if not faults:
                 raise
@@ -1895,23 +1912,23 @@ def tell_gone(connection, crontabs, kept, words, is_pruning):
 PING_S = 30
 
 
-def perform(wanted, arguments, words):
+def perform(options, arguments, words):
     """Asks the agent for what is wanted and shows its reply -> exit status.
     Raises ClientError, OSError of stdout."""
-    if wanted.crontab:
-        return import_crontabs(wanted, arguments, words)
-    command = wanted.command
+    if options.crontab:
+        return import_crontabs(options, arguments, words)
+    command = options.command
     if command.name == "import":
-        return import_documents(wanted, arguments, words)
+        return import_documents(options, arguments, words)
     words = words + ["-JSON"] * (command.show in (show_listing, show_record))
     request = (command.name.upper().split()
                + [quote(as_typed(argument)) for argument in arguments] + words)
-    with Connection(wanted.host, wanted.port) as connection:
+    with Connection(options.host, options.port) as connection:
         reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None)
         show = command.show
         if command.name == "exec":
-            show = functools.partial(show, complete=lambda fields: tell_waiting(wanted, fields))
-        show(reply, wanted.json)
+            show = functools.partial(show, complete=lambda fields: tell_waiting(options, fields))
+        show(reply, options.json)
     is_bad = command.name in ("exec", "wait") and reply.fields.get("status") in RESTARTABLE
     return ENDED_BADLY if is_bad else WELL
 

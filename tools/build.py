@@ -47,6 +47,13 @@ FLOORS["server"] = ("base", "protocol", "page")
 FLOORS[""] = tuple(FLOORS)
 FLOORS["client"] = ("base",)
 
+# what a product does before it imports anything else
+FIRST = """import sys
+# The folder of this file is searched first. A csv.py of the user's there must not stand for that of
+# Python. Where CODE_FD is there (base/program.py), this was done already.
+if vars(sys.modules["__main__"]) is globals() and "CODE_FD" not in globals() \\
+        and not getattr(sys.flags, "safe_path", sys.flags.isolated):
+    del sys.path[0]""".split("\n")
 # `head` has the docstring; every module of `floors` belongs to it, imported or not
 Product = collections.namedtuple("Product", "main head floors")
 PRODUCTS = {"agent.py": Product("main.py", "agent.txt", FLOORS[""] + ("",)),
@@ -195,7 +202,7 @@ class House:
         modules = self._sort(product)
         self._check_product(modules)
         parts = ["#!/usr/bin/env python3"] + quote(self._make_docstring(product, modules))
-        lines = [Line(text, None, 0) for text in parts + merge_imports(modules)]
+        lines = [Line(text, None, 0) for text in parts + FIRST + merge_imports(modules)]
         for module in modules:
             lines += [Line(text, module.path, 1) for text in ("", "", RULER, "# " + module.path)]
             lines += [Line(("# " + text).rstrip(), module.path, number)

@@ -170,7 +170,7 @@ def test_what_the_fields_of_an_ok_hold(agent):
         "HOLD x -SCHEDULE=A", "RELEASE -SCHEDULE=A", "SCHED SET A -PRIORITY=1", "SCHED OFF A",
         "SCHED ON A", "SCHED PLAN", "SCHED WHY A", "SCHED UPDATE", "SCHED DEL A",
         "CALENDAR ADD C 2099-12-25", "CALENDAR SET C 2099-12-26", "CALENDAR DEL C",
-        "ATTACH SECOND second.db -CREATE", "DETACH SECOND", "PURGE -DAYS=9", "IMPORT '{}'"]
+        "ATTACH SECOND second.db -CREATE", "DETACH SECOND", "PURGE -DAYS=9", "IMPORT '{}' -DRY_RUN"]
     names = set()
     for request in requests:
         last = agent.ask(request)[-1]
@@ -519,8 +519,11 @@ def test_import_and_export(cli, tmp_path):
     one.write_text(json.dumps(document("ONE"), indent=2))
     two.write_bytes(b"\xef\xbb\xbf" + json.dumps(document("TWO"), ensure_ascii=False).encode())
     bad.write_text('{"scenarios": [{}]}')
-    assert cli("import", str(one), "--dry-run").out == "scenarios=1 schedules=0 dry_run=yes\n"
-    assert cli("import", str(one), str(two)).out == "scenarios=1 schedules=0\n" * 2
+    lines = cli("import", str(one), "--dry-run").out.splitlines()
+    assert lines[0] == "kind=scenario name=ONE version=1 change=new" and lines[1].endswith(" dry_run=yes")
+    lines = cli("import", str(one), str(two)).out.splitlines()
+    assert lines[::2] == ["kind=scenario name=%s version=1 change=new" % name for name in ("ONE", "TWO")]
+    assert [line.split(" contexts=")[0] for line in lines[1::2]] == ["scenarios=1 schedules=0"] * 2
     for options in ((), ("--dry-run",)):
         result = cli("import", str(bad), str(one), *options)
         assert (result.status, result.out) == (4, "")
@@ -532,7 +535,9 @@ def test_import_and_export(cli, tmp_path):
     assert json.loads(exported.out) == document("TWO") == objects(cli("export", "TWO", "--json"))[0]
     changed = json.dumps(document("TWO", "x")).encode()
     assert "ERR EXISTS " in cli("import", "-", input=changed).err
-    assert objects(cli("import", "--replace", "-", "--json", input=changed)) == [{"scenarios": 1, "schedules": 0}]
+    change, counts = objects(cli("import", "--replace", "-", "--json", input=changed))
+    assert change == {"kind": "scenario", "name": "TWO", "version": "1", "change": "changed"}
+    assert (counts["scenarios"], counts["schedules"], counts["warnings"]) == (1, 0, 0)
     assert cli("import", "-", input=b"\xff").status == 2
     assert cli("drop", "TWO", "1").out == "OK\n"
     assert cli("export", "TWO").status == 4

@@ -13,7 +13,8 @@ from support.client import objects, run
 
 sys.path.insert(0, str(TOP / "tools"))
 
-from agentcli import get_user, literal, make_crontab, mark, name_entries, program_of, split_input, stem_of    # noqa: E402
+from agentcli import (get_user, make_crontab, mark, name_entries, program_of, quote_literal, split_input,    # noqa: E402
+                      stem_of)
 
 USER = get_user()
 PATHS = "PATH=/usr/local/sbin:/usr/local/bin:/sbin:/bin:/usr/sbin:/usr/bin\n"
@@ -211,8 +212,8 @@ def test_percent(text, command, data):
     "echo $HOME ${HOME} $${HOME} $$${HOME} $$", "${x:-y} ${#x} ${x%.*} ${} ${1} ${a[0]}", "$(x) `y` $${ $ {x} $$ ${x",
     "${SESSION} $${SESSION} ${VAR_x}"])
 def test_what_the_agent_would_substitute(text):
-    assert agent_module.shell_command(literal(text)) == text
-    assert agent_module.substitute(literal(text), {}) == text
+    assert agent_module.shell_command(quote_literal(text)) == text
+    assert agent_module.substitute(quote_literal(text), {}) == text
 
 
 @pytest.mark.parametrize("when, rule, others", [
@@ -631,7 +632,7 @@ def test_from_cron_to_the_agent_under_a_hold(agent):
 
 
 def test_imported_again(agent):
-    """A schedule is what its line says, whatever it was set to since."""
+    """A schedule is what its line says, whatever it was set to since; switched off it stays."""
     def load():
         assert run(agent.port, "import", "--crontab", "-", input=b"0 1 * * * a\n").status == 0
         row, = agent.rows("SCHED LIST")
@@ -640,6 +641,8 @@ def test_imported_again(agent):
     assert before[0] == "yes"
     agent.ok("SCHED SET CRON.a -HOURS=00:00-18:00")
     agent.ok("SCHED OFF CRON.a")
+    assert load()[0] == "no"
+    agent.ok("SCHED ON CRON.a")
     assert load() == before
 
 

@@ -216,7 +216,10 @@ def test_secrets_are_not_in_the_arguments_of_processes(shared, tmp_path):
 def test_a_missing_module_is_a_warning_of_the_import(agent):
     lines = agent.ask("IMPORT '%s'" % json.dumps({"data_servers": [
         {"name": "X", "driver": "no_such_driver", "connect": {}}]}))
-    assert lines[0].startswith("* data_servers[0].driver: warning: ") and lines[-1].startswith("OK")
+    assert lines[1] == ('* warning="this host\'s Python has no module no_such_driver"'
+                        " path=data_servers[0].driver")
+    assert lines[-1].startswith("OK") and lines[-1].endswith(" data_servers=1 logical_schemas=0 calendars=0 engines=0"
+                                                             " notices=0 warnings=1")
 
 
 def test_all_faults_of_a_document_are_told_at_once(agent):

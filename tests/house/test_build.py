@@ -150,8 +150,9 @@ def test_the_docstring(house):
 
 def test_the_code(house, tmp_path):
     assert house.run() == 0
-    code = house.built().partition('"""\nimport ')[2]
-    assert code.startswith("os\nimport re\nimport sys\nfrom typing import Any, List, Optional\n\n")
+    first, code = house.built().partition('"""\nimport ')[2].split("    del sys.path[0]\n")
+    assert first.startswith("sys\n# The folder of this file is searched first.")
+    assert code.startswith("import os\nimport re\nimport sys\nfrom typing import Any, List, Optional\n\n")
     places = [code.index("\n# %s.py\n" % name)
               for name in ("base/errors", "base/words", "store/files", "main")]
     assert places == sorted(places) and "from ." not in code

@@ -69,7 +69,7 @@ def test_each_topic_is_the_part_below_its_heading():
     topics = [name for name, _ in program.list_topics()]
     assert topics == ["start", "example", "sessions", "definitions", "tasks", "schedules",
                       "protocol", "verbs", "client", "crontab", "options", "operating", "limits",
-                      "guarantees", "troubleshooting"]
+                      "guarantees", "troubleshooting", "changes"]
     for name, about in program.list_topics():
         assert program.make_manual(name).startswith("## %s: %s\n" % (name, about))
         assert "- `%s`: %s" % (name, about) in TEXT
@@ -88,9 +88,9 @@ def test_each_topic_is_the_part_below_its_heading():
 def test_every_field_is_told_with_its_kind_and_meaning(name):
     text = plain(program.make_manual(name[5:]) if name.startswith("type ") else TEXT)
     for field, kind in TABLES[name].items():
-        assert kind.meaning and kind.kind.told, field
+        assert kind.meaning and kind.kind.accepts, field
         match = re.search(r"- `%s` \(%s[;)][^:]*: %s\." % (
-            field, re.escape(kind.kind.told), re.escape(kind.meaning)), text)
+            field, re.escape(kind.kind.accepts), re.escape(kind.meaning)), text)
         assert match, field
         assert ("; required" in match.group().partition("): ")[0]) == kind.required
 
@@ -98,7 +98,7 @@ def test_every_field_is_told_with_its_kind_and_meaning(name):
 def test_every_option_of_the_command_line_is_told_and_taken():
     text = plain(program.make_manual("options"))
     for option in program.COMMAND_OPTIONS:
-        assert "`%s`" % option.words in text and option.told in text
+        assert "`%s`" % option.words in text and option.help_text in text
         if option.name not in ("--help", "--version"):
             words = [option.name] + (["1024"] if option.shown else [])
             words += ["--master", "/tmp/m.db"] * (option.name == "--create")

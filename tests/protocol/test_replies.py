@@ -16,6 +16,9 @@ DOCUMENT = {
     "data_servers": [{"name": "S", "driver": "sqlite3", "database": "/tmp/s.db"}],
     "logical_schemas": [{"name": "L", "contexts": {"GLOBAL": "S", "PROD": "S.P"}}],
     "scenarios": [
+        {"name": "W", "version": "1", "steps": [
+            {"name": "one", "on_ok": "END", "tasks": [{"type": "sleep", "seconds": 0}]},
+            {"name": "lost", "tasks": [{"type": "sleep", "seconds": 0}]}]},
         {"name": "A", "version": "1", "variables": {"v": "1", "s": {"secret": True}},
          "steps": [{"name": "one", "tasks": [{"type": "set", "variable": "v", "value": "2"}]}]},
         {"name": "B", "version": "1", "variables": {"v": "x"},

@@ -537,6 +537,35 @@ def test_a_secret_that_was_not_committed_goes_to_no_other_session(make_agent):
     wait_for(lambda: not list_secrets(agent), "what was left to be deleted while the agent runs")
 
 
+def test_no_other_agent_sweeps_a_secret_that_is_about_to_be_committed(inside):
+    """Two agents have one repository: what one has on disk and not yet in a row, the other leaves."""
+    repository, = inside.agent.places.list_open()
+    other = module.SecretFiles(str(inside.work))
+    name = other.write({"password": VALUE})
+    repository.forget_strays()
+    assert [path.name for path in list_secrets(inside)] == ["workrep.db.secret." + name]
+    other.settle(name, True)                            # as if it were committed; no row has it
+    repository.forget_strays()
+    assert list_secrets(inside) == []
+
+
+def test_a_secret_that_is_swept_before_it_is_locked_is_written_again(inside, monkeypatch):
+    repository, = inside.agent.places.list_open()
+    lock, names = module.fcntl.flock, []
+
+    def sweep_first(fd, how):
+        if not names:
+            names.extend(path.name for path in list_secrets(inside))
+            os.unlink(str(inside.folder / names[0]))
+        lock(fd, how)
+    monkeypatch.setattr(module.fcntl, "flock", sweep_first)
+    name = repository.secrets.write({"password": VALUE})
+    assert repository.secrets.read(name) == {"password": VALUE}
+    assert [path.name for path in list_secrets(inside)] == ["workrep.db.secret." + name] != names
+    repository.secrets.settle(name, False)
+    assert list_secrets(inside) == []
+
+
 def test_restart_replaces_the_secret(make_agent):
     agent = make_agent().start()
     import_secret(agent, "%s; test \"${password}\" = %s" % (UNTIL_GO, VALUE))

@@ -97,7 +97,7 @@ def test_types_and_empty_is_null(load):
 
 @pytest.mark.parametrize("kind, texts", [
     ("integer", ["x", "1.5", "1_000", "9223372036854775808", "0x10", "1" * 5000]),
-    ("real", ["1,5", "x", "1_0.0", "nan"])])
+    ("real", ["1,5", "x", "1_0.0", "nan", "inf", "1e999", "-1e999"])])
 def test_a_value_that_does_not_fit_its_type_is_a_bad_row(load, shared, kind, texts):
     data = "a,b\n1,2\n" + "".join('3,"%s"\n' % text for text in texts) + "4,5\n"
     done = load(data, types={"a": "integer", "b": kind}, max_errors=len(texts), error_table="bad_" + kind)
@@ -160,6 +160,36 @@ def test_line_numbers_after_many_lines_and_lines_in_quotes(load, shared):
     assert query(shared.dwh, "select line from lines") == [(6002,), (9003,)]
 
 
+@pytest.mark.parametrize("data, rows, line", [
+    ('id,note\n1,"first\n2,second\n3,third\n', [], 2),                 # never closed
+    ('id,note\n0,x\n\n1,"first\n2,second\n', [("0", "x")], 4),
+    ('id,note\n1,"a"b\n2,c\n', [("2", "c")], 2), ('id,note\n1,"a" ,\n2,c\n', [("2", "c")], 2),
+    ('sep=,\nid,note\n1,"a"b\n2,c\n', [("2", "c")], 3)])
+def test_quotes_as_rfc_4180_has_them(load, data, rows, line):
+    done = load(data, max_errors=1)
+    assert (done.status, done.rows) == ("WARNING", rows), done.message
+    assert "a bad row in line %d: " % line in done.task["message"]
+    done = load(data)
+    assert done.status == "ERROR" and "line %d: " % line in done.message
+
+
+def test_quotes_inside_a_field_are_text(load):
+    assert load('id,note\n1,5" pipe\n2,"a ""b"""\n').rows == [("1", '5" pipe'), ("2", 'a "b"')]
+
+
+@pytest.mark.parametrize("first", ["sep=;\n", "sep=;\r\n", "\ufeffsep=;\n"])
+def test_the_first_line_of_excel_gives_the_delimiter(load, first):
+    done = load(first + "a;b\n1;2,5\n")
+    assert done.rows == [("1", "2,5")] and done.tasks[0]["rows"] == "1"
+    assert load(first + "1;2\n", header=False, columns=["a", "b"]).rows == [("1", "2")]
+    assert load("sep=x1,b\n1,2\n").rows == [("1", "2")]           # a name like another
+
+
+def test_a_utf_16_file_without_a_header_read_as_utf_8(load):
+    done = load("1,2\n".encode("utf-16"), header=False, columns=["a", "b"])
+    assert done.status == "ERROR" and "looks like utf-16" in done.message
+
+
 def test_nul_bytes_and_fields_beyond_what_csv_takes(load, shared):
     data = b"a,b\n1,x\n2,\0\n3," + b"y" * 200000 + b"\n4,z\n"
     done = load(data, max_errors=2, error_table="nul")
@@ -170,7 +200,18 @@ def test_nul_bytes_and_fields_beyond_what_csv_takes(load, shared):
 
 
 @pytest.mark.parametrize("data, fields, reason", [
-    (b"", {}, "is empty"), (b"a,b\n", {"types": {"c": "text"}}, "no column c"), (b"a,a\n1,2\n", {}, "duplicate"),
+    (b"", {}, "is empty"), (b"a,b\n", {"types": {"c": "text"}}, "no column c"),
+    (b"a,b,a\n1,2,3\n", {}, "columns 1 and 3 of the header have the same name"),
+    (b"a,b,A\n1,2,3\n", {"mode": "append"}, "columns 1 and 3 of the header have the same name"),
+    (b"h1,h2,\n1,2,\n", {}, "column 3 of the header has no name: give other names in `columns`"),
+    (b"h1,h2,,,\n1,2,,,\n", {}, "column 3 of the header has no name"),
+    (b"1,2\n", {"header": False, "columns": ["a", "A"]}, "columns 1 and 2 of `columns` have the same name"),
+    (b'a,"b\n1,2\n', {}, "line 1: a quote is not closed: all from here to line 2 is one row"),
+    (b'sep=;\n"a"b;c\n1;2\n', {}, "line 2: "),
+    (b"caf\xe9,b\n1,2\n", {}, "line 1: the header has bytes that utf-8 does not have"),
+    ("a,b\n1,2\n".encode("utf-16"), {}, "the file looks like utf-16"),
+    ("a,b\n1,2\n".encode("utf-16-le"), {}, "the file looks like utf-16-le"),
+    (b"\xef\xbb\xbfa,b\n1,2\n", {"encoding": "utf-16"}, "the file looks like utf-8"),
     (b"a,b\n\xff\n", {"encoding": "utf-16"}, "BOM")])
 def test_files_that_cannot_be_loaded(load, shared, data, fields, reason):
     done = load(data, **fields)
@@ -334,10 +375,17 @@ def test_unload(shared, tmp_path):
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_unload_with_the_line_ends_that_are_wanted(shared, tmp_path):
+    for fields, end in (({}, b"\r\n"), ({"newline": "crlf"}, b"\r\n"), ({"newline": "lf"}, b"\n")):
+        unload(shared, "select 1 as n, 2 as m", tmp_path / "out.csv", **fields)
+        assert (tmp_path / "out.csv").read_bytes() == b"n,m" + end + b"1,2" + end
+
+
 @pytest.mark.parametrize("sql, fields, reason", [
     ("select nothing", {}, "nothing"), ("select * from nowhere", {}, "nowhere"), ("create table unwanted (a)", {}, "no rows"),
     ("select 1 union all select abs(-9223372036854775807 - 1)", {}, "overflow"),
-    ("select char(8364)", {"encoding": "latin-1"}, "latin-1")])
+    ("select char(8364)", {"encoding": "latin-1"}, "latin-1"),
+    ("select 1 as n, x'00ff41' as photo", {}, "column \"photo\" has bytes, which are no text: write hex(...)")])
 def test_a_failing_unload_leaves_the_old_file(shared, tmp_path, sql, fields, reason):
     (tmp_path / "out.csv").write_text("old")
     done = unload(shared, sql, tmp_path / "out.csv", **fields)

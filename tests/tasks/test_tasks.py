@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+import agent as program
 from conftest import is_alive, wait_for
 from support.outside import change, foreign_lock, query
 from support.tasks import STYLES, Run, add, begin, run, shared, stop     # noqa: F401 (a fixture)
@@ -287,6 +288,47 @@ def test_another_driver_rolls_back_and_is_ended(shared):
 
 
 # -- set, refresh, evaluate ------------------------------------------------------------
+
+@pytest.mark.parametrize("text, names, sent", [
+    ("select [a:b], t.[c:d] from t where n = :n", ["n"], "select [a:b], t.[c:d] from t where n = %s"),
+    ('select "a:b", `c:d` from t', [], None), ("select a[:n], (b)[:n:2], array[:n]", ["n"] * 3, "select a[%s], (b)[%s:2], array[%s]"),
+    (r"create trigger t for each row begin \:new.id = :n; end", ["n"],
+     "create trigger t for each row begin :new.id = %s; end"),
+    ("begin x(::new.id, ::old.id, :n); end", ["n"], "begin x(:new.id, :old.id, %s); end"),
+    ("select :n::int, a::text, (b)::int, 'x'::date, c[1]::int", ["n"],
+     "select %s::int, a::text, (b)::int, 'x'::date, c[1]::int"),
+    (r"select '\:a ::b', 1 -- \:c ::d", [], None)])
+def test_colons_and_quoted_names(text, names, sent):
+    """`:name` binds; a quoted name is a name, `\\:` or `::` writes a colon, and `::` of an expression casts it."""
+    assert program.DatabaseTask.names_in(text) == names
+    values = dict.fromkeys(names, "7")
+    assert program.bind(text, values, "format") == (sent or text, ["7"] * len(names))
+    named = (sent or text).replace("%s", ":n")
+    assert program.bind(text, values, "named") == (named, values)
+
+
+def test_a_name_in_brackets_on_sqlite(shared):
+    done = run(shared, script('create table odd ([a:b] text, "c:d" text); insert into odd ([a:b]) values (:v)'),
+               {"type": "refresh", "schema": "DWH", "variable": "v", "query": "select [a:b] || 'y' from odd"},
+               variables={"v": "x"})
+    assert (done.status, done.values) == ("DONE", {"v": "xy"}), done.message
+    assert faults(shared, sql("select :new.id")) == {
+        "statement": r"no variable is named new (for a literal :new write \:new)"}
+
+
+def test_bytes_are_no_value(shared):
+    refresh = {"type": "refresh", "variable": "v", "schema": "DWH", "query": "select x'00ff41' as photo, 1"}
+    done = run(shared, refresh, variables={"v": "kept"})
+    assert done.status == "ERROR" and 'column "photo" has bytes' in done.message and "hex(" in done.message
+    assert done.values == {"v": "kept"}
+    assert run(shared, dict(refresh, query="select hex(x'00ff41')"), variables={"v": ""}).values["v"] == "00FF41"
+
+
+def test_numbers_beyond_what_floats_hold_are_no_numbers(shared):
+    """1e999 and 1e998 are both infinite for Python, and not equal."""
+    done = run(shared, {"type": "evaluate", "variable": "v", "operator": "=", "value": "1e998"}, variables={"v": "1e999"})
+    assert done.tasks[0]["message"].startswith("false")
+
 
 def test_set_and_refresh(shared):
     change(shared.dwh, "create table source (n integer, text text)")

@@ -30,6 +30,9 @@ from .agent.figures import ping
 from .protocol.manual import make_manual
 from .server.server import Server, check_host, notify_systemd
 
+# which subprocess gives back to every process that it starts
+PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
+
 
 def parse_arguments(arguments):
     """The command line -> argparse's namespace, the settings; exits 2 when it is wrong."""
@@ -55,7 +58,7 @@ def parse_arguments(arguments):
 
 def _add_option(parser, option):
     """Adds a CommandOption; argparse has --help itself."""
-    keywords = {"help": option.told}
+    keywords = {"help": option.help_text}
     if option.attribute:
         keywords["dest"] = option.attribute
     if option.name == "--help":
@@ -99,6 +102,7 @@ def import_files(settings, clock):
 
 
 def _import_file(master, path, settings, clock):
+    """Imports one file -> whether that went well; prints what was imported, or what is wrong."""
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
@@ -110,8 +114,8 @@ def _import_file(master, path, settings, clock):
         repository = WorkRepository(number, name, work_path, clock).open(expected)
         tell_doors(repository.db.label, work_path)
         with contextlib.closing(repository.db):
-            document, counts = import_into(master, repository, text, settings.name,
-                                           clock.now(), settings.replace)
+            imported = import_into(master, repository, text, settings.name, clock.now(),
+                                   settings.replace)
     except AgentError as error:
         for place, reason in error.faults:
             _say("%s: %s: %s" % (path, place, reason))
@@ -119,9 +123,10 @@ def _import_file(master, path, settings, clock):
     except (OSError, UnicodeDecodeError) as error:
         _say("%s: %s" % (path, getattr(error, "strerror", None) or "is not UTF-8"))
     else:
-        for place, reason in document.list_warnings():
-            _say("%s: %s: %s" % (path, place, reason))
-        print("%s: %d scenarios and %d schedules imported" % ((path,) + counts))
+        for place, reason in imported.warnings:
+            _say("%s: %s: warning: %s" % (path, place, reason))
+        print("%s: %d scenarios and %d schedules imported" % (
+            path, imported.count("scenario"), imported.count("schedule")))
         return True
     return False
 
@@ -201,14 +206,28 @@ def run_to_end(agent, server, address):
 
 def raise_file_limit(settings):
     """Files and sockets that its own limits may need, as far as the host allows."""
-    wanted = settings.max_connections + 4 * (settings.max_sessions or 64) + 200
+    descriptors = settings.max_connections + 4 * (settings.max_sessions or 64) + 200
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    most = descriptors if hard == resource.RLIM_INFINITY else min(descriptors, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    if most < wanted:
+    if most < descriptors:
         log.warning("the host allows %d open files; the limits on connections and sessions may "
-                    "need %d (ulimit -n)", most, wanted)
+                    "need %d (ulimit -n)", most, descriptors)
+
+
+def restore_signals():
+    """What is ignored or blocked here would be so in every process of a task (exec keeps it).
+
+    SIGCHLD gets its default: while it is ignored, exit codes are lost. What else was ignored by
+    whoever started the agent (nohup, a shell's trap) still does nothing to it, by a handler.
+    """
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    for number in set(range(1, signal.NSIG)).difference(PYTHON_IGNORES):
+        with contextlib.suppress(ValueError, OSError):      # there is no such signal
+            if signal.getsignal(number) == signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD
+                              else lambda *_: None)
 
 
 def main(arguments=None, clock=None):
@@ -224,6 +243,7 @@ def main(arguments=None, clock=None):
     try:
         if settings.files:
             return import_files(settings, clock)
+        restore_signals()
         raise_file_limit(settings)
         return serve(settings, clock)
     except AgentError as error:

@@ -114,11 +114,11 @@ class Agent:
     def run_until_stopped(self, wake_fd, wake):
         """The main thread's wait: until a byte in the pipe says signal or SHUTDOWN, then stops.
 
-        A signal while sessions end ends them at once. That of a hang-up says nothing.
+        A signal while sessions end ends them at once. Others than SIGTERM and SIGINT say nothing.
         """
         self._wake_main = wake
-        hang_up = bytes([signal.SIGHUP])
-        while os.read(wake_fd, 1) == hang_up:
+        stops = bytes([signal.SIGTERM]), bytes([signal.SIGINT])
+        while os.read(wake_fd, 1) not in stops + (WAKE,):
             pass
         if self._stop_request is None:
             self.request_stop()
@@ -132,7 +132,7 @@ class Agent:
                 session.leave()
         while not is_signalled and not self.queue.wait_idle(0.1):
             with contextlib.suppress(BlockingIOError):
-                is_signalled = os.read(wake_fd, 1) not in (hang_up, WAKE)
+                is_signalled = os.read(wake_fd, 1) in stops
             is_immediate, until = self._stop_request
             is_signalled = is_signalled or is_immediate or self.clock.monotonic() >= until
         self._stop_sessions()
@@ -169,21 +169,21 @@ class Agent:
     # -- definitions -------------------------------------------------------------------
 
     def import_document(self, text, repository, is_replacing, is_dry=False):
-        """Imports a definitions document, or does as if -> (Document, (scenarios, schedules) made
-        or changed)."""
+        """Imports a definitions document, or does as if -> Imported."""
         target = self.places.get(repository)
         now = self.clock.now()
-        document, counts = import_into(
+        imported = import_into(
             self.master, target, text, self.name, now, is_replacing,
             lambda document: self.changes.find_origins(target, document.schedules, now), is_dry)
         if is_dry:
-            return document, counts
+            return imported
+        document = imported.document
         self.desk.read_contexts()
         if document.calendars or document.schedules:
             self.schedules.read_calendars()
         for schedule in document.schedules:
             self.schedules.refresh(target, schedule.name)
-        return document, counts
+        return imported
 
     def list_dues(self, document):
         """{schedule: when it would be due next, or None} of a document."""

@@ -125,9 +125,13 @@ class Desk:
 
     def queue_ticket(self, repository, ticket):
         """Queues a session now, or when its start time comes."""
+        self._queue_ticket(repository, ticket)
+        if self._agent.places.find(repository) is None:     # let go: read anew when it is back
+            self._agent.queue.forget(repository)
+
+    def _queue_ticket(self, repository, ticket):
+        """Does so, whether or not the repository is still there."""
         agent, scheduler = self._agent, self._agent.schedules.scheduler
-        if agent.places.find(repository) is None:
-            return                      # let go meanwhile: read anew when it is back
         if ticket.start_at is not None and ticket.start_at > self._clock.now():
             # otherwise it was only read again
             if agent.queue.put_off(ticket.session, repository):

@@ -1,20 +1,33 @@
 """Definitions in and out: import with all its checks, and export."""
 import math
+from typing import List, NamedTuple
 
 from ..base.errors import BadRequest, Changed, Exists, RepositoryError, Unreadable
-from ..definitions.model import schedule_document
+from ..base.vocabulary import SAME
+from ..definitions.model import Document, schedule_document
 from ..definitions.reader import Definitions, faulty
 from ..store.imports import Rehearsed
+from ..store.records import Change
 from ..store.scenarios import load_body
 
 IMPORT_TRIES = 20       # of a document whose schedules come due meanwhile
 
 
+class Imported(NamedTuple):
+    """What came of an import."""
+    document: Document
+    changes: List[Change]       # a definition each
+    warnings: List[tuple]       # (path, reason): what is allowed but looks wrong
+
+    def count(self, kind):
+        """How many definitions of a kind were new or have changed."""
+        return sum(change.kind == kind and change.change != SAME for change in self.changes)
+
+
 def import_into(master, repository, text, agent, now, is_replacing, find_origins=None,
                 is_dry=False):
-    """One transaction in the master, one in the work repository -> (Document, (scenarios,
-    schedules) made or changed). BadRequest and Exists carry all the faults. With `is_dry`
-    nothing is written.
+    """One transaction in the master, one in the work repository -> Imported; `is_dry`: as if,
+    nothing is written. BadRequest and Exists carry all the faults.
 
     `find_origins(Document)` gives Imports.put what it wants to know, as often as it has to be
     tried.
@@ -22,11 +35,12 @@ def import_into(master, repository, text, agent, now, is_replacing, find_origins
     definitions = Definitions()
     document = definitions.collect(text)
     faults = definitions.faults + master.topology_faults(document)
-    arguments, counts = (document, agent, now, is_replacing), None
+    arguments = document, agent, now, is_replacing
+    changes = warnings = None
     try:                                        # every fault is found before anything is written
         repository.db.write(repository.imports.rehearse, *arguments)
     except Rehearsed as rehearsed:
-        counts = rehearsed.counts
+        changes, warnings = rehearsed.result
     except BadRequest as error:
         faults += error.faults
     except Exists as error:
@@ -35,10 +49,12 @@ def import_into(master, repository, text, agent, now, is_replacing, find_origins
     if faults:
         raise faulty(faults)
     if is_dry:
-        return document, counts
-    master.put_topology(document)
+        return Imported(document, master.rehearse_topology(document) + changes,
+                        document.list_warnings() + warnings)
+    topology = master.put_topology(document)
     try:
-        return document, _write(repository, find_origins, arguments)
+        changes, warnings = _write(repository, find_origins, arguments)
+        return Imported(document, topology + changes, document.list_warnings() + warnings)
     except RepositoryError as error:
         if document.has_topology:
             raise RepositoryError("%s; the master has its part, the same IMPORT completes it"

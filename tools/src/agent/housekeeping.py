@@ -15,8 +15,8 @@ from ..processes.tree import Identity, Tree, start_time
 class Cleaner:
     """Finds stale sessions by fact, ends what they left running, and closes or queues them."""
 
-    def __init__(self, name, identity, queue, clock, on_closed):
-        self._name, self._identity, self._queue, self._clock = name, identity, queue, clock
+    def __init__(self, name, identity, session_queue, clock, on_closed):
+        self._name, self._identity, self._queue, self._clock = name, identity, session_queue, clock
         self._on_closed = on_closed     # on_closed(repository, Ending) after the commit
         self._reported = set()          # sessions of other hosts
         self._locks = collections.defaultdict(threading.Lock)       # repository id -> one at a time
@@ -108,8 +108,8 @@ class Keeper:
         agent, settings = self._agent, self._agent.settings
         if self._is_due("heartbeat", HEARTBEAT_S):
             agent.master.heartbeat(agent.name, agent.clock.now())
-            agent.places.follow_master()
             agent.schedules.read_calendars()
+            agent.places.follow_master()
         if self._is_due("purge", 3600.0):
             for repository in agent.places.list_open():
                 if not repository.db.trouble:

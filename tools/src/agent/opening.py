@@ -77,10 +77,10 @@ def check_file_system(path, is_insecure_fs):
 def open_work(attachment, clock, inbox, is_insecure_fs, is_creating=False):
     """Opens the work repository of an Attachment, whose id and uuid may be None: those of the
     file; or makes it, with OSError. RepositoryError."""
-    number, name, path, uuid = attachment
+    number, name, path, expected_uuid = attachment
     check_file_system(path, is_insecure_fs)
     if is_creating:
         return WorkRepository.create(number, name, path, clock, inbox)
     if not os.path.exists(path):
         raise RepositoryError("work repository %s: %s does not exist" % (name, path))
-    return WorkRepository(number, name, path, clock, inbox).open(uuid)
+    return WorkRepository(number, name, path, clock, inbox).open(expected_uuid)

@@ -11,7 +11,7 @@ import threading
 from typing import Callable, NamedTuple, Optional
 
 from ..base.vocabulary import ATTACH_S
-from ..base.errors import AgentError, Conflict, RepositoryError
+from ..base.errors import AgentError, Busy, Conflict, RepositoryError, Stopping
 from ..base.program import log
 from ..store.files import tell_doors
 from ..store.work import WorkRepository
@@ -64,7 +64,9 @@ class Place:
         self._is_told = False               # who else may write its folder
         self._is_ending = False
         self._clean_due = 0.0
+        self._asking = threading.Lock()     # for the next two
         self._asked = queue.Queue()         # functions for the owner
+        self._has_ended = False             # it takes no more of them
         self._settled = threading.Event()   # after the first attaching, well or badly
         self._owner = threading.Thread(target=self._run, daemon=True,
                                        name="repository " + attachment.name)
@@ -105,8 +107,12 @@ class Place:
     # -- what others ask of the owner --------------------------------------------------
 
     def start(self):
-        """Starts the owner."""
-        self._owner.start()
+        """Starts the owner. Busy when the host has no thread to give."""
+        try:
+            self._owner.start()
+        except RuntimeError:
+            raise Busy("no further thread can be started for work repository %s"
+                       % self.attachment.name) from None
 
     def wait_settled(self, timeout_s=None):
         """Whether the first attaching is over, well or badly."""
@@ -114,23 +120,30 @@ class Place:
 
     def detach(self, leave):
         """Has the owner let go of it and end; leave() takes it out of the master and the places.
-        Conflict while it has open sessions; what leave() raises: then it stays."""
-        done = concurrent.futures.Future()
+        Conflict while it has open sessions; Stopping; what leave() raises: then it stays."""
+        answer = concurrent.futures.Future()
 
         def ask():
             try:
                 self._detach(leave)
-                done.set_result(None)
+                answer.set_result(None)
             except Exception as error:
-                done.set_exception(error)
-        self._asked.put(ask)
-        done.result()
+                answer.set_exception(error)
+        self._ask(ask)
+        answer.result()
         self._owner.join()
+
+    def _ask(self, function):
+        with self._asking:
+            if self._has_ended:
+                raise Stopping("work repository %s is closed" % self.attachment.name)
+            self._asked.put(function)
 
     def end(self):
         """Closes the repository, what is waiting is written down first, and ends the owner."""
         self._is_ending = True
-        self._asked.put(lambda: None)
+        with contextlib.suppress(Stopping):
+            self._ask(lambda: None)
         repository = self.repository
         if repository:
             repository.db.close()       # also ends what the owner waits for
@@ -145,10 +158,14 @@ class Place:
         self._settled.set()
         while not self._is_ending and self.state != State.DETACHED:
             try:
-                asked = self._asked.get(timeout=ATTACH_S)
+                request = self._asked.get(timeout=ATTACH_S)
             except queue.Empty:
-                asked = self.look
-            self._carefully(asked)
+                request = self.look
+            self._carefully(request)
+        with self._asking:
+            self._has_ended = True
+        while not self._asked.empty():  # whoever asked too late has an answer
+            self._carefully(self._asked.get())
         repository = self.repository
         if repository:                  # it came when the end had
             repository.db.close()
@@ -223,18 +240,22 @@ class Place:
 
     def _detach(self, leave):
         """Nothing is let go of before leave() has gone well."""
-        before = self._standing
+        if self._is_ending:
+            raise Stopping("the agent is stopping and detaches nothing")
+        before, repository = self._standing, self._standing.repository
         self._standing = before._replace(state=State.DETACHING)
         try:
-            # by the writer, so behind every session that was taken before
-            if before.repository and before.repository.db.write(before.repository.views.has_open):
+            # by the writer, so behind every session that was taken before; none comes after
+            if repository and not repository.db.write(repository.arrivals.close_door):
                 raise Conflict("work repository %s has open sessions" % self.attachment.name)
             leave()
         except Exception:
             self._standing = before
+            if repository and repository.arrivals.open_door():
+                repository.set_behind()     # due times may have come to a closed door
             raise
         self._standing = Standing(State.DETACHED, None, "detached")
         log.info("work repository %s is detached", self.attachment.name)
-        if before.repository:
-            self._care.let_go(before.repository)
-            before.repository.db.close()
+        if repository:
+            self._care.let_go(repository)
+            repository.db.close()

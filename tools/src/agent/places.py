@@ -1,11 +1,11 @@
 """The attached work repositories: found, attached and detached."""
-import contextlib
 import functools
 import os
 import threading
 
 from ..base.vocabulary import MAX_REPOSITORIES, TERM_S, WRITE_S
-from ..base.errors import AgentError, Busy, Conflict, Exists, NotFound, RepositoryError
+from ..base.errors import (AgentError, Busy, Conflict, Exists, NotFound, RepositoryError,
+                           Stopping)
 from ..store.records import Attachment
 from .place import Place
 
@@ -21,6 +21,8 @@ class Places:
         """`care`: the Care that the owners take of each."""
         self._master, self._care = master, care
         self._changing = threading.Lock()
+        self._entering = threading.Lock()   # held while a place comes into the set, or none may
+        self._is_closed = False             # none comes any more
         self._places = {attachment.id: Place(attachment, care)
                         for attachment in master.list_attachments()}
 
@@ -90,7 +92,7 @@ class Places:
         for place in self.list_all() if name is None else [self._named(name)]:
             try:
                 yield place.get_usable()
-            except RepositoryError as error:
+            except (Conflict, RepositoryError) as error:
                 trouble = error
         if trouble:
             raise trouble
@@ -114,28 +116,49 @@ class Places:
         places.update((place.attachment.id, place) for place in added)
         self._places = places
 
+    def _enter(self, place):
+        """Takes a place into the set and starts its owner. Busy, Stopping: then it is not there."""
+        if self._is_closed:
+            raise Stopping("the agent is stopping and attaches nothing")
+        self._put(place)                # first: its owner looks for it there
+        try:
+            place.start()
+        except Busy:
+            self._put(without={place.attachment.id})
+            raise
+
     def follow_master(self):
-        """Another agent on this master may have attached or detached repositories."""
+        """Another agent on this master may have attached or detached repositories, also another
+        one in place of one. AgentError: the first trouble, after all that could be done."""
         if not self._changing.acquire(blocking=False):
             return                      # the next time
+        trouble = None
         try:
             attached = {attachment.id: attachment for attachment in self._master.list_attachments()}
-            added = [Place(attachment, self._care) for number, attachment in attached.items()
-                     if number not in self._places]
-            self._put(*added)
-            for place in added:
-                place.start()
-            for number in set(self._places) - set(attached):
-                with contextlib.suppress(Conflict):         # when its sessions have ended
-                    self._places[number].detach(functools.partial(self._put, without={number}))
+            for number, place in list(self._places.items()):
+                if attached.get(number) != place.attachment:
+                    try:
+                        place.detach(functools.partial(self._put, without={number}))
+                    except Conflict:    # when its sessions have ended
+                        pass
+                    except AgentError as error:
+                        trouble = trouble or error
+            for number in set(attached) - set(self._places):
+                with self._entering:
+                    self._enter(Place(attached[number], self._care))
         finally:
             self._changing.release()
+        if trouble:
+            raise trouble
 
     def attach(self, name, path, is_creating):
-        """Attaches a work repository -> its id. Exists, NotFound, Conflict, RepositoryError."""
+        """Attaches a work repository -> its id, also when it cannot be used by then.
+
+        Exists, NotFound, Busy, Conflict, Stopping, RepositoryError: it is not attached.
+        """
         path = os.path.join(os.path.dirname(self._master.path), path)
         with self._changing:
-            attached = self._master.list_attachments()
+            attached = self._list_attached()
             if name in (a.name for a in attached):
                 raise Exists("a work repository %s is attached" % name)
             if any(os.path.exists(path) and os.path.exists(a.path)
@@ -148,20 +171,41 @@ class Places:
             else:
                 raise NotFound("%s does not exist; -CREATE makes it" % path)
             try:
-                self._master.attach_as(repository.id, name, path, repository.db.uuid)
+                place = self._take_in(repository, name, path)
             except AgentError:
                 repository.db.close()
                 if is_creating:
                     os.unlink(path)
                 raise
-            place = Place(Attachment(repository.id, name, path, repository.db.uuid), self._care,
-                          repository)
-            self._put(place)
-            place.start()
         place.wait_settled()
-        return place.get_usable().id
+        return place.attachment.id
+
+    def _list_attached(self):
+        """The Attachments in the master, and those that are gone from there but still open here."""
+        attached = self._master.list_attachments()
+        numbers = [attachment.id for attachment in attached]
+        return attached + [place.attachment for place in self.list_all()
+                           if place.attachment.id not in numbers]
+
+    def _take_in(self, repository, name, path):
+        """Notes an open repository in the master and takes it into the set -> its Place."""
+        with self._entering:
+            if self._is_closed:
+                raise Stopping("the agent is stopping and attaches nothing")
+            if repository.id in self._places:
+                raise Exists("a work repository of id %d is attached" % repository.id)
+            place = Place(self._master.attach_as(repository.id, name, path, repository.db.uuid),
+                          self._care, repository)
+            try:
+                self._enter(place)
+            except AgentError:
+                self._master.detach(repository.id)
+                raise
+        return place
 
     def _create_work(self, name, path, attached):
+        """Makes a work repository of the lowest free id -> it, open. Busy, Exists,
+        RepositoryError."""
         used = [attachment.id for attachment in attached]
         number = next((n for n in range(1, MAX_REPOSITORIES + 1) if n not in used), None)
         if number is None:
@@ -187,6 +231,8 @@ class Places:
         # who attaches or detaches now may wait long for a locked file: that ends with the file
         has_waited = self._changing.acquire(timeout=TERM_S)
         try:
+            with self._entering:
+                self._is_closed = True
             for place in self.list_all():
                 place.end()
         finally:

@@ -6,7 +6,8 @@ import threading
 import time
 
 from ..base.vocabulary import ENDED, FOLLOW_S
-from ..base.errors import AgentError, RepositoryError, RepositoryGone, Stopping, WaitTimeout
+from ..base.errors import (AgentError, Conflict, RepositoryError, RepositoryGone, Stopping,
+                           WaitTimeout)
 from ..base.words import one_line
 from ..tasks.task import TaskError
 from ..runtime.execution import read_secret
@@ -35,6 +36,8 @@ class Topology:
         return server
 
     def _resolved(self, name):
+        """A data server as stored, but for the secrets in `connect`: their values stand there, and
+        all of them in `secrets`. TaskError."""
         server = self._master.find_data_server(name)
         if server is None:
             raise TaskError("no data server %s" % name)
@@ -116,7 +119,7 @@ class Watch:
         try:
             for source in self._places.readable(repository):
                 streams.append(pages(source))
-        except RepositoryError as error:
+        except (Conflict, RepositoryError) as error:        # it may be being detached
             trouble = error
         yield from itertools.islice(heapq.merge(*streams, reverse=True, key=lambda row:
                                                 (row["created"], row["id"])), limit)

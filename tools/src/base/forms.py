@@ -3,13 +3,13 @@ import re
 from typing import NamedTuple, Optional
 
 from .replies import (AFTER_LINE, AGENT_HOLD_LINE, ATTACHED_LINE, CALENDAR_LINE,
-                      CALENDAR_NAME_LINE, CLEANED_LINE, COMING_LINE, CONTEXT_LINE, DEFINITION_LINE,
+                      CALENDAR_NAME_LINE, CHANGE_LINE, CLEANED_LINE, COMING_LINE, CONTEXT_LINE,
                       DELAYED_LINE, ENABLED_LINE, END_LINE, FLAG_KEY, HELD_LINE, IMPORTED_LINE,
                       NOTHING, NUMBER_KEY, OCCURRENCE_LINE, OPTION_LINE, OUTLOOK_LINE, PING_LINE,
                       PLANNED_LINE, PURGED_LINE, REPOSITORY_LINE, SCENARIO_LINE,
                       SCHEDULE_HOLD_LINE, SCHEDULE_LINE, SCHEDULE_NAME_LINE, SCHEDULE_SET_LINE,
                       SECONDS_KEY, SESSION_LINE, STATE_LINE, STEP_LINE, TASK_LINE, TICKET_LINE,
-                      UPDATED_LINE, VARIABLE_LINE, VISIT_LINE)
+                      UPDATED_LINE, VARIABLE_LINE, VISIT_LINE, WARNING_LINE)
 from .vocabulary import ADMINISTRATOR, MONITOR, OPERATOR
 
 # what the data lines of a reply are
@@ -38,7 +38,7 @@ class Form(NamedTuple):
 
     @property
     def text(self):
-        """The whole request."""
+        """The whole request: the verb and its words, as HELP shows it."""
         return ("%s %s" % (self.name, self.words)).strip()
 
     @property
@@ -212,12 +212,12 @@ VERB_FORMS = (
          "list the contexts, and what stands behind logical schemas in them", AS_ROWS,
          lines=(CONTEXT_LINE,)),
     Form("IMPORT", "DOCUMENT [-REPO=name] [-REPLACE] [-DRY_RUN]", ADMINISTRATOR,
-         "import a definitions document, quoted as one word", oks=(IMPORTED_LINE,),
-         lines=(DEFINITION_LINE,),
+         "import a definitions document, quoted as one word", lines=(CHANGE_LINE, WARNING_LINE),
+         oks=(IMPORTED_LINE,),
          meanings={"DOCUMENT": "the JSON text, in single quotes or as a JSON string",
                    "-REPO": "work repository (the one of the lowest id)",
                    "-REPLACE": "a scenario version that is there and differs is replaced",
-                   "-DRY_RUN": "check everything and answer the same, but write nothing"}),
+                   "-DRY_RUN": "answer the same, and write nothing"}),
     Form("EXPORT", "[SCENARIO] [VERSION] [-REPO=name]", MONITOR,
          "give definitions back, as lines of JSON", AS_DOCUMENT,
          meanings={"SCENARIO": "only this scenario and its schedules (everything)",

@@ -17,13 +17,13 @@ class CommandOption(NamedTuple):
     attribute: str = ""     # its name in the settings, where that is another
 
     @property
-    def told(self):
+    def help_text(self):
         """What it means, with its default."""
         return self.meaning + (" (default %s)" % self.default if self.default else "")
 
     @property
     def words(self):
-        """The option as it is written."""
+        """The option and its value as they are written on the command line."""
         more = " ..." if self.count else ""
         return (self.name + " " + self.shown + more).strip()
 

@@ -28,12 +28,12 @@ class ReplyLine(NamedTuple):
 
 
 def text_key(name, meaning, is_optional=False):
-    """A field that holds text."""
+    """The ReplyKey of a field that holds text."""
     return ReplyKey(name, TEXT_KEY, meaning, is_optional)
 
 
 def number_key(name, meaning, is_optional=False):
-    """A field that holds a whole number."""
+    """The ReplyKey of a field that holds a whole number."""
     return ReplyKey(name, NUMBER_KEY, meaning, is_optional)
 
 
@@ -118,12 +118,20 @@ REPOSITORY_LINE = ReplyLine("a work repository", (
 CONTEXT_LINE = ReplyLine("a context", (
     text_key("context", "name of the context"),
     text_key("schemas", "SCHEMA:SERVER or SCHEMA:SERVER.PHYSICAL, between commas")))
-IMPORTED_LINE = ReplyLine("what was new or has changed", (
-    number_key("scenarios", "scenario versions"), number_key("schedules", "schedules"),
-    ReplyKey("dry_run", FLAG_KEY, "yes: nothing was written", True)))
-DEFINITION_LINE = ReplyLine("a schedule of the document, with -DRY_RUN", (
-    text_key("kind", "schedule"), text_key("name", "its name"),
-    text_key("version", "nothing"), ReplyKey("next", SECOND_KEY, "its next due time")))
+CHANGE_LINE = ReplyLine("a definition of the document", (
+    text_key("kind", "scenario, schedule, context, data_server, logical_schema or calendar"),
+    text_key("name", "its name"), text_key("version", "of a scenario: its version"),
+    text_key("change", "new, changed or same"),
+    ReplyKey("next", SECOND_KEY, "with -DRY_RUN, of a schedule: its next due time", True)))
+WARNING_LINE = ReplyLine("what is allowed but looks wrong", (
+    text_key("warning", "what looks wrong"), text_key("path", "where in the document")))
+# what an import counts; the last two there will be
+IMPORTED_KINDS = ("scenario", "schedule", "context", "data_server", "logical_schema", "calendar",
+                  "engine", "notice")
+IMPORTED_LINE = ReplyLine("how many were new or have changed", tuple(
+    number_key(kind + "s", kind.replace("_", " ") + "s") for kind in IMPORTED_KINDS) + (
+        number_key("warnings", "lines with a warning"),
+        ReplyKey("dry_run", FLAG_KEY, "yes: nothing was written", True)))
 ATTACHED_LINE = ReplyLine("the work repository", (
     _REPOSITORY, number_key("id", "its id, 1 to 999")))
 PURGED_LINE = ReplyLine("what was purged", (number_key("purged", "sessions that were deleted"),))

@@ -79,4 +79,7 @@ FOLLOW_S = 0.05         # between two looks for new lines of a log
 ATTACH_S = 2.0          # between tries to attach a repository, and looks at one's health
 CLEAN_S = 60.0          # between two cleanings
 
+# what an import makes of a definition
+NEW, ALTERED, SAME = "new", "changed", "same"
+
 EXIT_OK, EXIT_CANNOT_START, EXIT_USAGE = 0, 1, 2

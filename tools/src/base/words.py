@@ -12,10 +12,21 @@ VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 def check_name(text):
     """A name of a scenario, schedule, repository or step, or ValueError."""
+    if isinstance(text, (int, float)) and not isinstance(text, bool):
+        raise ValueError('must be a name, which is text: quote it, "%s"' % text)
     if not isinstance(text, str) or not NAME.fullmatch(text) or len(text) > MAX_NAME:
         raise ValueError("must be a name: letters, digits, _ . - (not first: . -), "
                          "at most %d characters" % MAX_NAME)
     return text
+
+
+def tell_near(name, names):
+    """Words on the one of some names (None among them is none) that is nearly this one, or
+    nothing."""
+    import difflib
+    names = [other for other in names if other]
+    near = difflib.get_close_matches(name, names, 1) if len(name) <= MAX_NAME else []
+    return "; do you mean %s?" % near[0] if near else ""
 
 
 def version_key(version):

@@ -65,7 +65,7 @@ OWN_HELP = {
 
 
 def make_command(form):
-    """The command of a verb."""
+    """The Command of a verb, from its VerbForm."""
     parts = list_parts(form)
     options = [Choice(part.name[1:], part.shown, spell(part.meaning), part.is_field)
                for part in parts if part.name.startswith("-") and part.name not in NO_OPTIONS]

@@ -89,7 +89,7 @@ class Crontab:
         self._comment = []
 
     def read(self, data):
-        """Takes in its bytes -> itself."""
+        """Takes in the bytes of its file -> itself; lines that cannot be taken stand in `notes`."""
         for number, raw in enumerate(data.split(b"\n"), 1):
             text = raw.decode("utf-8-sig", "backslashreplace").lstrip(" \t").rstrip("\r")
             if text.startswith("#"):
@@ -198,11 +198,11 @@ class Crontab:
     def _task(self, command, data):
         shell = self._settings["SHELL"]
         task = {"type": "os",
-                "command": (literal(command) if shell == "/bin/sh"
-                            else [literal(word) for word in (shell, "-c", command)]),
-                "cwd": literal(self._settings["HOME"]),
-                "env": {name: literal(value) for name, value in self._settings.items()}}
-        return dict(task, stdin=literal(data)) if data else task
+                "command": (quote_literal(command) if shell == "/bin/sh"
+                            else [quote_literal(word) for word in (shell, "-c", command)]),
+                "cwd": quote_literal(self._settings["HOME"]),
+                "env": {name: quote_literal(value) for name, value in self._settings.items()}}
+        return dict(task, stdin=quote_literal(data)) if data else task
 
     def _schedule(self, when):
         """As cron does: an entry waits for nothing, and what was missed is gone."""
@@ -307,7 +307,7 @@ def split_input(text):
     return command.replace("\\%", "%"), data + "\n" * (data[-1:] not in ("", "\n"))
 
 
-def literal(text):
+def quote_literal(text):
     """A text that the agent takes for nothing but this text."""
     return text.replace("${", "$${")
 

@@ -48,7 +48,7 @@ def get_user():
         return str(os.geteuid())
 
 
-def is_user(name):
+def is_only_user(name):
     """Whether a user of this host has a name, and no program has it too."""
     import pwd
     try:
@@ -64,16 +64,16 @@ def is_command(word, search_path):
             or shutil.which(word, path=paths) is not None)
 
 
-def import_documents(wanted, paths, words):
+def import_documents(options, paths, words):
     """Imports definitions documents, one after the other -> exit status.
     Raises ClientError, OSError of stdout."""
     texts = [read_document(path) for path in paths]
-    with Connection(wanted.host, wanted.port) as connection:
+    with Connection(options.host, options.port) as connection:
         for path, text in zip(paths, texts):
             origin = "standard input: " if path == "-" else printable(path) + ": "
             reply = connection.ask(" ".join(["IMPORT", quote(text)] + words))
             try:
-                show_acknowledgement(reply, wanted.json, origin)
+                show_acknowledgement(reply, options.json, origin)
             except ClientError as error:
                 if error.status == REFUSED and not text.lstrip().startswith("{"):
                     complain(origin + "a document begins with {; crontabs are imported "
@@ -83,10 +83,10 @@ def import_documents(wanted, paths, words):
     return WELL
 
 
-def import_crontabs(wanted, paths, words):
+def import_crontabs(options, paths, words):
     """Imports crontabs, or shows what they become -> exit status. Raises ClientError,
     OSError of stdout."""
-    is_system = {"yes": True, "no": False}.get(wanted.crontab.get("SYSTEM"))
+    is_system = {"yes": True, "no": False}.get(options.crontab.get("SYSTEM"))
     user, home = get_user(), os.path.expanduser("~")
     crontabs = [make_crontab(path, is_system, user, home).read(read_bytes(path)) for path in paths]
     if is_system is None:
@@ -94,16 +94,16 @@ def import_crontabs(wanted, paths, words):
         for crontab in crontabs:
             doubt_users(crontab)
     name_entries(crontabs, {})
-    if "DRY_RUN" in wanted.crontab:
+    if "DRY_RUN" in options.crontab:
         try:
-            coming = rehearse(wanted, crontabs, words)
+            coming = rehearse(options, crontabs, words)
         finally:
             for crontab in crontabs:
                 tell_notes(crontab)
-        show_entries(crontabs, coming, wanted.json)
+        show_entries(crontabs, coming, options.json)
     else:
-        with Connection(wanted.host, wanted.port) as connection:
-            send_all(connection, wanted, crontabs, words)
+        with Connection(options.host, options.port) as connection:
+            send_all(connection, options, crontabs, words)
     for crontab in crontabs:
         tell_left_out(crontab)
     return WELL
@@ -148,7 +148,7 @@ def check_user_fields(crontabs):
     """Whether a system's crontab would pass for a user's, and its users for programs.
     Raises ClientError."""
     for crontab in crontabs:
-        line, user = crontab.find_user_field(is_user) or (None, None)
+        line, user = crontab.find_user_field(is_only_user) or (None, None)
         if line:
             raise ClientError(USAGE, "%s:%d: %s is a user of this host, as before the commands "
                               "of a system's crontab: say --system yes, or --system no if it is "
@@ -156,13 +156,13 @@ def check_user_fields(crontabs):
                                                  printable(line.text)))
 
 
-def rehearse(wanted, crontabs, words):
+def rehearse(options, crontabs, words):
     """Leaves out the entries that the agent would refuse, and tells what the crontabs no longer
     have -> {name: its next due time}; says so where no agent can tell. Raises ClientError where all
     would be refused."""
     coming = {}
     try:
-        with Connection(wanted.host, wanted.port) as connection:
+        with Connection(options.host, options.port) as connection:
             rows = list_known(connection, words)
             name_entries(crontabs, {row["name"]: (row["rule"], row["timezone"]) for row in rows})
             kept = list_names(crontabs)
@@ -200,7 +200,7 @@ def send_crontab(connection, crontab, words, coming=None):
                     coming[fields["name"]] = fields["next"]
             for place, reason in warnings:
                 crontab.note(crontab.entries[place].line, spell(reason))
-            return reply.fields
+            return {name: reply.fields[name] for name in ("scenarios", "schedules")}
         except ClientError as error:
             if not faults:
                 raise

@@ -188,7 +188,7 @@ def show_record(reply, is_json):
 
 
 def show_text(reply, is_json=False):
-    """A reply of text."""
+    """Prints the data lines of a reply as they are, or each as JSON."""
     for line in reply:
         put(json.dumps({"line": line}) if is_json else line)
 

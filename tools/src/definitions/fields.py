@@ -1,7 +1,7 @@
 """The fields of every definition, as tables, and the checks that belong to one field alone."""
 from ..base.vocabulary import ADOPT, DEFAULT_CONTEXT
 from ..base.forms import SCHEDULE_MEANINGS
-from ..base.words import NAME, check_name
+from ..base.words import NAME, check_name, tell_near
 from ..timetable.days import DAY
 from .kinds import (BOOLEAN, FILLED, Field, JOINED, Kind, LABEL, NAMED, PRIORITY, SECONDS, TEXT,
                     TIMEOUT, VALUES, WHOLE_SECONDS, _check_value, _check_variable,
@@ -34,6 +34,7 @@ def _check_declared(value):
 
 
 def _check_concurrency(value):
+    """`concurrency` of a scenario with all its fields, defaults filled in. ValueError."""
     if not isinstance(value, dict) or "limit" not in value:
         raise ValueError("must be an object with limit, and on_limit or max_wait")
 
@@ -74,7 +75,8 @@ def _check_mail_connect(connect):
     """What the task type mail takes of a data server; a secret is looked at when it is read."""
     def check(name):
         if name not in MAIL_FIELDS:
-            raise ValueError("unknown field; there are %s" % ", ".join(MAIL_FIELDS))
+            raise ValueError("unknown field; there are %s%s" % (
+                ", ".join(MAIL_FIELDS), tell_near(name, MAIL_FIELDS)))
         if name == "tls" and not isinstance(connect[name], dict):
             choice(*MAIL_TLS).check(connect[name])
     check_each([("." + name, check, name) for name in connect])

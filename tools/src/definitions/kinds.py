@@ -19,7 +19,7 @@ class Kind(NamedTuple):
     """
     check: Callable
     parse: Callable
-    told: str = ""          # what it takes, for the manual
+    accepts: str = ""          # what it takes, for the manual
 
 
 class Field(NamedTuple):
@@ -115,7 +115,7 @@ def list_of(kind, at_least=0):
     def parse(text):
         parts = [part for part in text.split(",") if part]
         return [kind.parse(part) for part in parts] if len(parts) >= at_least else _refuse(reason)
-    return Kind(check, parse, "a list, each part %s" % kind.told)
+    return Kind(check, parse, "a list, each part %s" % kind.accepts)
 
 
 def _check_seconds(value):

@@ -5,7 +5,7 @@ import json
 from typing import List, NamedTuple, Optional, Tuple
 
 from ..base.errors import BadRequest, Conflict, NotFound
-from ..base.vocabulary import MIN_SECRET
+from ..base.vocabulary import END, FAIL, MIN_SECRET
 from ..base.times import parse_duration
 from ..base.words import check_name, shorten
 from ..timetable.days import MOVING_FIELDS, find_zone
@@ -49,31 +49,59 @@ class Scenario(NamedTuple):
     secrets: dict           # name -> {}, {"env": name} or {"file": path}: never in `variables`
     concurrency: Optional[dict]
 
-    def check_variables(self, given):
+    def check_variables(self, variables):
         """BadRequest when values are given for variables that it does not have, or that no secret
         can be."""
-        for name, value in given.items():
+        for name, value in variables.items():
             if name not in self.variables and name not in self.secrets:
                 raise BadRequest("%s: scenario %s %s has no variable of that name"
                                  % (name, self.name, self.version))
             if name in self.secrets and len(value) < MIN_SECRET:
                 raise BadRequest("%s: a secret has at least %d characters" % (name, MIN_SECRET))
 
-    def check_schedule(self, given):
+    def check_schedule(self, variables):
         """`check_variables` for a schedule, which can give no secret."""
-        self.check_variables(given)
+        self.check_variables(variables)
         for name, source in self.secrets.items():
-            if name in given or not source:
+            if name in variables or not source:
                 raise BadRequest("%s: is secret, a schedule cannot give it" % name)
 
-    def split_secrets(self, given):
+    def split_secrets(self, variables):
         """Variables that are given -> (plain ones, secrets). BadRequest when a secret is
         missing."""
         for name, source in self.secrets.items():
-            if not source and name not in given:
+            if not source and name not in variables:
                 raise BadRequest("%s: the secret must be given" % name)
-        return ({name: value for name, value in given.items() if name not in self.secrets},
-                {name: value for name, value in given.items() if name in self.secrets})
+        return ({name: value for name, value in variables.items() if name not in self.secrets},
+                {name: value for name, value in variables.items() if name in self.secrets})
+
+    def list_warnings(self):
+        """[(path, reason)] of steps that nothing leads to, and of those that handle an error and
+        that success falls into."""
+        texts = self.document["steps"]
+        reached, to_follow = set(), [0]
+        while to_follow:
+            index = to_follow.pop()
+            if index not in reached:
+                reached.add(index)
+                to_follow += self._list_behind(self.steps[index])
+        for index, step in enumerate(self.steps):
+            path, others = "steps[%d]" % index, self.steps[:index - 1] + self.steps[index:]
+            if index not in reached:
+                yield path, "nothing leads to step %s" % step.name
+            elif index and index - 1 in reached and "on_ok" not in texts[index - 1] and (
+                    step.on_ok == FAIL or step.name in [each.on_error for each in others]):
+                yield path, ("step %s is for a failure%s, but the success of step %s leads to it, "
+                             "too: give that an on_ok" % (
+                                 step.name, " and ends in FAIL" if step.on_ok == FAIL else "",
+                                 self.steps[index - 1].name))
+
+    def _list_behind(self, step):
+        """The places of the steps that may come after a step."""
+        targets = {step.on_ok, step.on_error}
+        if any(task.type == "evaluate" for task in step.tasks):
+            targets.add(step.on_false)
+        return [self.step_index(name) for name in targets if name not in (END, FAIL)]
 
     def step_index(self, name):
         """The place of a step, from 0; NotFound when the scenario has none of that name."""
@@ -120,7 +148,7 @@ class Schedule(NamedTuple):
     context: str
     rule: str                       # empty: by `after` alone
     timezone: str
-    enabled: bool
+    enabled: Optional[bool]         # None: a document does not say
     variables: dict
     options: dict = {}              # the other SCHEDULE_FIELDS, those that are not default
 
@@ -135,7 +163,7 @@ class Schedule(NamedTuple):
             name: value for name, value in self.options.items() if name in MOVING_FIELDS}
 
     def list_conditions(self):
-        """The Conditions of `after`."""
+        """The Conditions of `after`, as a list. ValueError."""
         return parse_after(self.get("after") or "")
 
     def list_calendars(self):
@@ -144,7 +172,7 @@ class Schedule(NamedTuple):
         return [item for item in dates.split(",") if item and not item[0].isdigit()]
 
     def timetable(self, calendars):
-        """Its Timetable. CalendarError."""
+        """Its Timetable, with these calendars {name: dates}. CalendarError."""
         return make_timetable(self.rule or "startup", self.timezone, self.options, calendars)
 
     def list_faults(self):
@@ -197,21 +225,28 @@ class Document(NamedTuple):
         return bool(self.contexts or self.data_servers or self.logical_schemas or self.calendars)
 
     def list_warnings(self):
-        """[(path, reason)] of what this host lacks; it is the task's error if it still does
-        then."""
+        """[(path, reason)] of what is allowed but looks wrong, and of what this host lacks: it is
+        the task's error if it still does then."""
         own = ("sqlite3", "smtp")
-        warnings = [("data_servers[%d].driver" % index,
-                     "warning: this host's Python has no module %s"
+        warnings = [("data_servers[%d].driver" % index, "this host's Python has no module %s"
                      % server["driver"]) for index, server in enumerate(self.data_servers)
                     if server["driver"] not in own and not has_module(server["driver"])]
-        warnings += [("schedules[%d].rule" % index, "warning: " + reason)
+        for index, scenario in enumerate(self.scenarios):
+            warnings += [("scenarios[%d].%s" % (index, place), reason)
+                         for place, reason in scenario.list_warnings()]
+        warnings += [("schedules[%d].rule" % index, reason)
                      for index, schedule in enumerate(self.schedules) if schedule
                      for reason in list_surprises(schedule.rule)]
         for path, task in self._list_tasks():
-            warnings += [("%s.%s" % (path, place), "warning: " + reason)
+            warnings += [("%s.%s" % (path, place), reason)
                          for place, reason in getattr(TASK_TYPES[task.type], "warn", lambda _: ())(
                              task.fields)]
         return warnings
+
+    def list_children(self):
+        """[(path, scenario, version)] that its tasks start, where no variable decides it."""
+        return [(path + ".name", task.fields["name"], task.fields["version"])
+                for path, task in self._list_tasks() if task.type == "scenario"]
 
     def list_schemas(self):
         """[(path, logical schema)] that its tasks name."""

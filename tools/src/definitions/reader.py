@@ -3,7 +3,7 @@ import json
 
 from ..base.vocabulary import END, FAIL, RESERVED_VARIABLES
 from ..base.errors import BadRequest
-from ..base.words import check_name
+from ..base.words import check_name, tell_near
 from .kinds import InnerFaults, _refuse, check_calendar_name, check_dates
 from .fields import (CALENDAR_FIELDS, DATA_SERVER_FIELDS, DOCUMENT_FIELDS, LOGICAL_SCHEMA_FIELDS,
                      SCENARIO_FIELDS, SCHEDULE_FIELDS, STEP_FIELDS, TASK_FIELDS, TASK_TYPES,
@@ -32,14 +32,14 @@ class Definitions:
 
     def collect(self, text):
         """JSON text -> Document, None standing for what is faulty; `faults` has the reasons."""
-        document = self._parse(text)
+        document = self._parse(text.lstrip("\ufeff"))     # a byte order mark
         if not isinstance(document, dict):
             raise BadRequest("the definitions must be one JSON object",
                              [("document", "must be an object")])
         lists = {}
         for key, value in document.items():
             if key not in DOCUMENT_FIELDS:
-                self._fault(key, "unknown field")
+                self._fault(key, "unknown field" + tell_near(key, DOCUMENT_FIELDS))
             elif not isinstance(value, list):
                 self._fault(key, "must be a list")
             else:
@@ -81,11 +81,12 @@ class Definitions:
         return fields
 
     def _parse(self, text):
+        """The value of a JSON text, in which no field of an object stands twice. BadRequest."""
         def pairs(items):
             result = dict(items)
             if len(result) < len(items):
-                seen = [key for key, _ in items]
-                _refuse("field %s stands twice" % next(k for k in seen if seen.count(k) > 1))
+                names = [key for key, _ in items]
+                _refuse("field %s stands twice" % next(k for k in names if names.count(k) > 1))
             return result
         try:
             return json.loads(text, object_pairs_hook=pairs, parse_constant=lambda word:
@@ -116,7 +117,7 @@ class Definitions:
         result = {}
         for name in value or ():
             if name not in fields:
-                self._fault("%s.%s" % (path, name), "unknown field")
+                self._fault("%s.%s" % (path, name), "unknown field" + tell_near(name, fields))
         for name, field in fields.items():
             result[name] = field.default
             if value is None:
@@ -128,20 +129,21 @@ class Definitions:
         return result
 
     def _repeated(self, path, keys):
-        seen = set()
+        earlier = set()
         for index, key in enumerate(keys):
-            if key and key in seen:
+            if key and key in earlier:
                 self._fault("%s[%d]" % (path, index), "stands here a second time")
-            seen.add(key)
+            earlier.add(key)
 
     def _scenario(self, path, value):
+        """The Scenario of a JSON object, or None: then its faults are noted."""
         before = len(self.faults)
         fields = self._object(path, value, SCENARIO_FIELDS)
         if fields["version"] == "-1":
             self._fault(path + ".version", "-1 means the latest; a scenario needs its own")
-        known = None if fields["variables"] is None else \
+        variables = None if fields["variables"] is None else \
             set(fields["variables"]) | set(RESERVED_VARIABLES)
-        steps = [self._step("%s.steps[%d]" % (path, index), step, known)
+        steps = [self._step("%s.steps[%d]" % (path, index), step, variables)
                  for index, step in enumerate(fields["steps"] or ())]
         if fields["steps"] == []:
             self._fault(path + ".steps", "must have at least one step")
@@ -158,7 +160,7 @@ class Definitions:
                 plain[name] = item
         scenario = Scenario(fields["name"], fields["version"], plain, fields["timeout"],
                             fields["max_steps"], fields["on_stale"],
-                            tuple(self._with_targets(fields["on_error"], steps)), value, secrets,
+                            tuple(settle_targets(fields["on_error"], steps)), value, secrets,
                             fields["concurrency"])
         self._secrets(path, scenario)
         return scenario if len(self.faults) == before else None
@@ -188,27 +190,19 @@ class Definitions:
                 self._fault("%s.steps[%d].name" % (path, index), "END and FAIL are targets")
         for place, target in places:
             if target and target not in (END, FAIL) and target not in names:
-                self._fault(place, "no step is named %s" % target)
+                self._fault(place, "no step is named %s%s" % (target, tell_near(target, names)))
 
-    @staticmethod
-    def _with_targets(on_error, steps):
-        """The steps, their targets settled: below, END, FAIL, or the scenario's handler."""
-        for index, step in enumerate(steps):
-            below = steps[index + 1]["name"] if index + 1 < len(steps) else END
-            handler = on_error if on_error and on_error != step["name"] else FAIL
-            yield Step(**dict(step, on_ok=step["on_ok"] or below,
-                              on_false=step["on_false"] or below,
-                              on_error=step["on_error"] or handler))
-
-    def _step(self, path, value, known):
+    def _step(self, path, value, variables):
         fields = self._object(path, value, STEP_FIELDS)
         if fields["tasks"] == []:
             self._fault(path + ".tasks", "must have at least one task")
-        fields["tasks"] = tuple(self._task("%s.tasks[%d]" % (path, index), task, known)
+        fields["tasks"] = tuple(self._task("%s.tasks[%d]" % (path, index), task, variables)
                                 for index, task in enumerate(fields["tasks"] or ()))
         return fields
 
-    def _task(self, path, value, known):
+    def _task(self, path, value, variables):
+        """The Task of a JSON object; its faults are noted. `variables`: the names that it may use,
+        None when those of the scenario are faulty. None when nothing can be made of it."""
         kind = value.get("type") if isinstance(value, dict) else None
         is_known = isinstance(kind, str) and kind in TASK_TYPES
         own = TASK_TYPES[kind].fields if is_known else {}
@@ -216,24 +210,29 @@ class Definitions:
             value = {name: value[name] for name in TASK_FIELDS if name in value}
         fields = self._object(path, value, dict(TASK_FIELDS, **own))
         if fields["type"] is not None and not is_known:
-            self._fault(path + ".type", "must be one of %s" % ", ".join(sorted(TASK_TYPES)))
-        if not is_known or known is None:       # without variables no reference can be judged
+            self._fault(path + ".type", "must be one of %s%s" % (
+                ", ".join(sorted(TASK_TYPES)), tell_near(kind, TASK_TYPES)
+                if isinstance(kind, str) else ""))
+        if not is_known or variables is None:       # without variables no reference can be judged
             return None
         bound, literal = (getattr(TASK_TYPES[kind], name, ()) for name in ("sql", "literal"))
         for place, text in strings_in({name: fields[name] for name in own
                                        if name not in bound + literal}, path):
-            self._references(place, text, known)
+            self._references(place, text, variables)
         for name in literal if not self._is_stored else ():
             reason = find_code_fault(fields[name] or "")
             if reason:
                 self._fault("%s.%s" % (path, name), reason)
         for name in bound:
             for used in TASK_TYPES[kind].names_in(fields[name] or ""):
-                if used not in known:
-                    self._fault("%s.%s" % (path, name), "no variable is named %s" % used)
+                if used not in variables:
+                    self._fault("%s.%s" % (path, name), "no variable is named %s (for a literal "
+                                ":%s write \\:%s)%s" % (used, used, used,
+                                                          tell_near(used, variables)))
         for name in ("capture", "variable"):
-            if fields.get(name) and fields[name] not in known.difference(RESERVED_VARIABLES):
-                self._fault("%s.%s" % (path, name), "no variable is named %s" % fields[name])
+            if fields.get(name) and fields[name] not in variables.difference(RESERVED_VARIABLES):
+                self._fault("%s.%s" % (path, name), "no variable is named %s%s" % (
+                    fields[name], tell_near(fields[name], variables)))
         either = getattr(TASK_TYPES[kind], "one_of", None)
         if either and sum(fields[name] is not None for name in either) != 1:
             self._fault(path, "must have one of %s" % " and ".join(either))
@@ -241,11 +240,12 @@ class Definitions:
             self._fault("%s.%s" % (path, name), reason)
         return Task(kind, fields["name"], fields["timeout"], {name: fields[name] for name in own})
 
-    def _references(self, path, text, known):
+    def _references(self, path, text, variables):
         for match in _REFERENCE.finditer(text):
-            if match.group(1) and match.group(1) not in known:
-                self._fault(path, "no variable is named %s (for a literal ${%s} write $${%s})"
-                            % ((match.group(1),) * 3))
+            name = match.group(1)
+            if name and name not in variables:
+                self._fault(path, "no variable is named %s (for a literal ${%s} write $${%s})%s"
+                            % (name, name, name, tell_near(name, variables)))
 
     def _schedule(self, path, value):
         before = len(self.faults)
@@ -253,7 +253,20 @@ class Definitions:
         if isinstance(value, dict) and fields["rule"] is not None:
             for name, reason in make_schedule(fields).list_faults():
                 self._fault("%s.%s" % (path, name), reason)
-        return None if len(self.faults) > before else make_schedule(fields)
+        if len(self.faults) > before:
+            return None
+        schedule = make_schedule(fields)
+        return schedule if "enabled" in value else schedule._replace(enabled=None)
+
+
+def settle_targets(on_error, steps):
+    """Yields the Steps of these fields, their targets settled: below, END, FAIL, or the handler
+    that the scenario names."""
+    for index, step in enumerate(steps):
+        below = steps[index + 1]["name"] if index + 1 < len(steps) else END
+        handler = on_error if on_error and on_error != step["name"] else FAIL
+        yield Step(**dict(step, on_ok=step["on_ok"] or below, on_false=step["on_false"] or below,
+                          on_error=step["on_error"] or handler))
 
 
 def faulty(faults):

@@ -103,14 +103,16 @@ class Capture:
                 whole = whole.replace(secret, MASK.encode())
             cut = whole.rfind(b"\n") + 1 if data else len(whole)
             self._add(stream, whole[:cut])
-            kept = len(self._secrets[0]) if self._secrets else 0    # may be the half of one
-            while len(whole) - cut - kept > MAX_LOG_LINE:
+            overlap = len(self._secrets[0]) if self._secrets else 0    # may be the half of one
+            while len(whole) - cut - overlap > MAX_LOG_LINE:
                 start, cut = cut, _piece_end(whole, cut)
                 self._add(stream, whole[start:cut])
             if cut < len(whole):
                 self._carry[stream] = whole[cut:]
 
     def _add(self, stream, data):
+        """Takes whole lines in: to be written, as long as the first half of the limit lasts, then
+        into the tail, of which the oldest are left out."""
         if not data:
             return
         block = _Block(self._position, to_text(self._clock.now()), stream, data)
@@ -228,6 +230,8 @@ class Output:
             os.write(self._wake_in, b"w")
 
     def _run(self):
+        """The thread of Output: reads what pipes have, and has it written down every FLUSH_S
+        seconds."""
         flush_at = 0.0
         while not self._is_closing:
             timeout = None if not self._captures else max(0.0, flush_at - time.monotonic())
@@ -254,6 +258,7 @@ class Output:
                 self._selector.register(pipe, selectors.EVENT_READ, (process, stream))
 
     def _read(self, pipe, process, stream):
+        """Reads from a pipe that has something, or has come to its end: then it is closed."""
         try:
             data = os.read(pipe.fileno(), 65536)
         except BlockingIOError:

@@ -86,7 +86,7 @@ def start_error(error):
 
 
 def exit_text(rc):
-    """An exit code in words."""
+    """An exit code in words; a negative one is a signal."""
     if rc >= 0:
         return "exit code %d" % rc
     try:

@@ -123,6 +123,8 @@ class Reply:
                 "; *** may belong to the value before it, which is quoted when it has spaces"))
 
     def _data(self):
+        """Yields the data lines of the outcome, and FLUSH where the client waits; returns the
+        fields of the OK line, or None. Raises what goes wrong."""
         outcome = self._outcome
         if isinstance(outcome, Exception):
             raise outcome

@@ -39,10 +39,11 @@ MANUAL_OPERATING = ""  # embedded: manual/operating.md
 MANUAL_LIMITS = ""  # embedded: manual/limits.md
 MANUAL_GUARANTEES = ""  # embedded: manual/guarantees.md
 MANUAL_TROUBLES = ""  # embedded: manual/troubleshooting.md
+MANUAL_CHANGES = ""  # embedded: manual/changes.md
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CLIENT, MANUAL_CRONTAB,
                 MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_LIMITS, MANUAL_GUARANTEES,
-                MANUAL_TROUBLES)
+                MANUAL_TROUBLES, MANUAL_CHANGES)
 
 _PLACE = re.compile("<<([^<>\n]+)>>")
 _HEADING = re.compile("^(##+) ([^:\n]+)(?:: .*)?$", re.M)
@@ -117,9 +118,9 @@ def make_manual(topic=""):
     is a chapter and `SESSIONS` a verb. `SCHED` gives all whose name begins so. NotFound names the
     chapters."""
     text = "".join(MANUAL_FILES)
-    wanted = " ".join(topic.split())
-    if wanted:
-        text = "\n".join(_find_parts(text, wanted))
+    title = " ".join(topic.split())
+    if title:
+        text = "\n".join(_find_parts(text, title))
     return _PLACE.sub(_fill_place, text)
 
 
@@ -129,17 +130,17 @@ def list_topics():
     return [(name, about) for name, about in chapters]
 
 
-def _find_parts(text, wanted):
+def _find_parts(text, title):
     """The parts of the manual with this heading; each ends before the next of its rank.
     NotFound."""
     headings = list(_HEADING.finditer(text))
     names, places = [heading.group(2) for heading in headings], []
-    for fits in (lambda name: name == wanted, lambda name: name.lower() == wanted.lower(),
-                 lambda name: name.lower().startswith(wanted.lower() + " ")):
+    for fits in (lambda name: name == title, lambda name: name.lower() == title.lower(),
+                 lambda name: name.lower().startswith(title.lower() + " ")):
         places = places or [place for place, name in enumerate(names) if fits(name)]
     if not places:
         raise NotFound("the manual has no topic %s; there are %s, each verb, and each type of task"
-                       % (shorten(wanted), ", ".join(name for name, _ in list_topics())))
+                       % (shorten(title), ", ".join(name for name, _ in list_topics())))
     for place in places:
         rank = len(headings[place].group(1))
         behind = [other.start() for other in headings[place + 1:] if len(other.group(1)) <= rank]
@@ -198,7 +199,7 @@ def _tell_codes():
 
 def _tell_options():
     return _items("`%s`%s: %s." % (
-        option.words, " (%d to %d)" % option.limits if option.limits else "", option.told)
+        option.words, " (%d to %d)" % option.limits if option.limits else "", option.help_text)
         for option in COMMAND_OPTIONS)
 
 
@@ -232,7 +233,7 @@ def _tell_fields(fields):
 
 def _tell_kind(field):
     """What a field takes, and what it is when it is left out."""
-    notes = [field.kind.told]
+    notes = [field.kind.accepts]
     if field.required:
         notes.append("required")
     elif field.default not in (None, "", [], {}):
@@ -258,7 +259,7 @@ def _tell_verb(name):
 def _tell_word(part):
     kind = find_kind(part.kind)
     shown = part.name + ("=" + part.shown if part.shown else "")
-    return "`%s`%s: %s." % (shown, " (%s)" % kind.told if kind else "", part.meaning)
+    return "`%s`%s: %s." % (shown, " (%s)" % kind.accepts if kind else "", part.meaning)
 
 
 def _tell_line(begin, line):

@@ -19,7 +19,7 @@ from .lines import fill
 
 
 def schedule_fields(repository, stored, due):
-    """The line of a StoredSchedule."""
+    """The values of the line of a StoredSchedule; `due`: its next due time, or None."""
     hold = stored.hold
     more = {"hold_reason": hold.reason, "hold_until": hold.until} if hold else {}
     return fill(SCHEDULE_LINE, stored.schedule._asdict(), hold=hold is not None, next=due,
@@ -34,6 +34,8 @@ def _sched_list(agent, request):
 
 @verb("SCHED SHOW")
 def _sched_show(agent, request):
+    """The line of a schedule, then one for each of its options, variables and conditions, and what
+    it waits for."""
     for repository, stored, due in agent.listing.get(request["NAME"], request["-REPO"]):
         yield schedule_fields(repository, stored, due)
         schedule, hold = stored.check().schedule, stored.hold
@@ -57,9 +59,9 @@ def _sched_add(agent, request):
     if not request["RULE"] and "-AFTER" not in request:
         raise BadRequest("RULE is missing: write one like '%s', or give -AFTER=schedule"
                          % FORMS["daily"])
-    given = {name: request[name.upper()] for name in ("name", "scenario", "version", "context")}
-    given.update(rule=request["RULE"] or "", variables=request.variables)
-    agent.changes.add(_schedule(agent, given, _schedule_changes(request)), request["-REPO"])
+    fields = {name: request[name.upper()] for name in ("name", "scenario", "version", "context")}
+    fields.update(rule=request["RULE"] or "", variables=request.variables)
+    agent.changes.add(_schedule(agent, fields, _schedule_changes(request)), request["-REPO"])
     return _name_line(request)
 
 
@@ -140,6 +142,8 @@ def _sched_why(agent, request):
 
 @verb("SCHED PLAN")
 def _sched_plan(agent, request):
+    """A line for each Visit of the period, 24 hours where none is named; without -ALL only for what
+    does not begin."""
     now = agent.clock.now()
     begin = request.get("-FROM", now)
     period = Period(begin, request.get("-TO", begin + DAY), now, agent.queue.slots, agent.hold)

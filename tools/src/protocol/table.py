@@ -13,7 +13,7 @@ from ..definitions.fields import SCHEDULE_FIELDS
 
 class TimeKind(NamedTuple):
     """The kind of a word for a time, which may count from the time of its request."""
-    told: str               # what it takes, for the manual
+    accepts: str            # what it takes, for the manual
     is_back: bool = False   # it looks back: a clock time is the last one, a distance is ago
     is_end: bool = False    # a range ends with it: a date alone is its last instant
 
@@ -104,7 +104,7 @@ def find_kind(word):
         return word and KINDS[word]
     field = SCHEDULE_FIELDS[word[6:]]
     return Kind(None, lambda text: (field.kind.parse(text) if text or field.kind is BOOLEAN
-                                    else field.default), field.kind.told)
+                                    else field.default), field.kind.accepts)
 
 
 def make_row(form):
@@ -192,7 +192,7 @@ def _take_variable(row, word, request):
 
 
 def _take_option(row, word, request, find_now):
-    """Puts the value of an option into the Request. ValueError."""
+    """Puts the value of an option into the Request: True when it has none. ValueError."""
     name = capitals(word.name)
     option = row.options.get(name)
     if option is None:

@@ -3,10 +3,10 @@ import json
 
 from ..base.vocabulary import DEFAULT_CONTEXT, MASK, STOP_S
 from ..base.errors import BadRequest, NotFound, Unreadable
-from ..base.replies import (AGENT_HOLD_LINE, ATTACHED_LINE, CLEANED_LINE, CONTEXT_LINE,
-                            DEFINITION_LINE, IMPORTED_LINE, PING_LINE, PURGED_LINE,
+from ..base.replies import (AGENT_HOLD_LINE, ATTACHED_LINE, CHANGE_LINE, CLEANED_LINE,
+                            CONTEXT_LINE, IMPORTED_KINDS, IMPORTED_LINE, PING_LINE, PURGED_LINE,
                             REPOSITORY_LINE, SCENARIO_LINE, SCHEDULE_HOLD_LINE, STATE_LINE,
-                            STEP_LINE, TASK_LINE, VARIABLE_LINE)
+                            STEP_LINE, TASK_LINE, VARIABLE_LINE, WARNING_LINE)
 from ..base.times import to_local, to_text
 from ..base.words import capitals, one_line, shorten
 from ..store.records import Hold, SessionFilter, SessionRequest
@@ -22,12 +22,13 @@ def _ping(agent, request):
 
 @verb("EXEC")
 def _exec(agent, request):
-    wanted = SessionRequest(
+    """Hands the EXEC to the desk: the reply comes at its commit, or with -SYNC at its end."""
+    session_request = SessionRequest(
         request["SCENARIO"], request["-AGENT"] or agent.name, request["VERSION"] or NEWEST,
         request["CONTEXT"] or DEFAULT_CONTEXT, request.variables, request["-NAME"] or "",
         request["-KEYWORDS"] or "", request["-PRIORITY"] or 0, request.get("-LEVEL", 5),
         request["-TIMEOUT"], request["-AT"], request["-KEY"])
-    pending = agent.desk.execute(wanted, request["-REPO"])
+    pending = agent.desk.execute(session_request, request["-REPO"])
     if "-SYNC" not in request:
         return pending
     timeout_s = None if request["-SYNC"] is True else request["-SYNC"]
@@ -97,6 +98,7 @@ def _sessions(agent, request):
 
 @verb("STATUS")
 def _status(agent, request):
+    """The line of a session, those of its steps, each with its tasks, and its variables."""
     number = request["SESSION"]
     repository = agent.places.of_session(number)
     row, steps, tasks, secrets = repository.db.read(repository.views.get_history, number)
@@ -131,6 +133,7 @@ def _wait(agent, request):
 
 @verb("SCENARIOS")
 def _scenarios(agent, request):
+    """A line for each version of a scenario; of one that cannot be read it says why."""
     for repository in agent.places.readable(request["-REPO"]):
         for row in repository.db.read(repository.scenarios.list_versions):
             scenario, message = None, ""
@@ -164,15 +167,19 @@ def _contexts(agent, request):
 
 @verb("IMPORT")
 def _import(agent, request):
+    """A line for each definition of the document, then the warnings, then the counts."""
     is_dry = "-DRY_RUN" in request
-    document, counts = agent.import_document(request["DOCUMENT"], request["-REPO"],
-                                             "-REPLACE" in request, is_dry)
-    for name, due in agent.list_dues(document).items() if is_dry else ():
-        yield fill(DEFINITION_LINE, {"kind": "schedule", "name": name, "version": None,
-                                     "next": due})
-    for warning in document.list_warnings():
-        yield "%s: %s" % warning
-    return fill(IMPORTED_LINE, zip(("scenarios", "schedules"), counts),
+    imported = agent.import_document(request["DOCUMENT"], request["-REPO"], "-REPLACE" in request,
+                                     is_dry)
+    dues = agent.list_dues(imported.document) if is_dry else {}
+    for change in imported.changes:
+        is_due = change.kind == "schedule" and change.name in dues
+        yield fill(CHANGE_LINE, change._asdict(),
+                   **{"next": dues[change.name]} if is_due else {})
+    for path, reason in imported.warnings:
+        yield fill(WARNING_LINE, {"warning": reason, "path": path})
+    counts = {kind + "s": imported.count(kind) for kind in IMPORTED_KINDS}
+    return fill(IMPORTED_LINE, counts, warnings=len(imported.warnings),
                 **{"dry_run": True} if is_dry else {})
 
 
@@ -212,11 +219,11 @@ def _metrics(agent, request):
 
 @verb("HELP")
 def _help(agent, request):
-    wanted = " ".join(capitals(word) for word in request.values() if word)
+    topic = " ".join(capitals(word) for word in request.values() if word)
     lines = [line for name, line in _HELP.items()
-             if not wanted or (name + " ").startswith(wanted + " ")]
+             if not topic or (name + " ").startswith(topic + " ")]
     if not lines:
-        raise NotFound("%s is no verb" % shorten(wanted))
+        raise NotFound("%s is no verb" % shorten(topic))
     return iter(lines)
 
 

@@ -88,7 +88,7 @@ class Session:
         self._control.leave()
 
     def mask(self, text):
-        """A text without its secrets."""
+        """A text with *** in place of the secrets of the session."""
         return self._journal.mask(text)
 
     def run(self):
@@ -195,9 +195,9 @@ class Course:
         """Gives the secret variables their values. ValueError, OSError."""
         if not self._scenario.secrets:
             return
-        given = self._journal.repository.secrets.read(
+        values = self._journal.repository.secrets.read(
             self._row["secret_file"] or str(self._journal.session))
-        for name, value in read_secrets(self._scenario.secrets, given):
+        for name, value in read_secrets(self._scenario.secrets, values):
             self._journal.hide(value)
             self._values[name] = value
 

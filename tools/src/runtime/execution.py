@@ -34,14 +34,14 @@ def read_secret(source):
         raise ValueError("%s: %s" % (source["file"], error.strerror)) from None
 
 
-def read_secrets(sources, given):
+def read_secrets(sources, values):
     """Yields (name, value) of secret variables {name: source}, of which some were given as
     {name: value}. ValueError says which cannot be had, and why."""
     for name, source in sources.items():
-        if name not in given and not source:
+        if name not in values and not source:
             raise ValueError("secret %s: must be given" % name)
         try:
-            value = given[name] if name in given else read_secret(source)
+            value = values[name] if name in values else read_secret(source)
         except ValueError as error:
             raise ValueError("secret %s: %s" % (name, error)) from None
         if len(value) < MIN_SECRET:
@@ -119,10 +119,10 @@ class Execution:
     def _run_minded(self, command):
         """As `process`, by way of a minder, so that it outlives the agent."""
         spool = self._journal.make_spool(self._run)
-        given = json.dumps([command, self._around.max_output, self._journal.secrets])
+        order = json.dumps([command, self._around.max_output, self._journal.secrets])
         try:
             minder = self._start(command._replace(
-                words=program_command() + ["--hold", spool.path], cwd=None, stdin=given,
+                words=program_command("-s") + ["--hold", spool.path], cwd=None, stdin=order,
                 pass_fds=command.pass_fds + (open_code(),), is_captured=False))
         except (TaskError, Interrupted):
             spool.remove()              # nobody writes to it

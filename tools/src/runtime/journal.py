@@ -96,5 +96,5 @@ class Journal:
         self.secrets = tuple(sorted(lines.union(self.secrets), key=len, reverse=True))
 
     def mask(self, text):
-        """A text without secrets."""
+        """A text with *** in place of the secrets of the session."""
         return mask_all(text, self.secrets)

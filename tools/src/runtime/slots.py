@@ -53,8 +53,8 @@ class SessionQueue:
 
     def _ensure_thread(self):
         """A thread for each session that runs or may begin, as far as there are slots."""
-        wanted = len(self._running) + self._admission.count_ready()
-        while len(self._threads) < min(self._admission.slots, wanted):
+        sessions = len(self._running) + self._admission.count_ready()
+        while len(self._threads) < min(self._admission.slots, sessions):
             thread = threading.Thread(target=self._serve, daemon=True,
                                       name="slot %d" % (len(self._threads) + 1))
             try:
@@ -131,7 +131,7 @@ class SessionQueue:
             return list(self._running.values())
 
     def counts(self):
-        """(running, outstanding)"""
+        """How many sessions there are: (running, outstanding), those of later among the last."""
         return len(self._running), len(self._outstanding) + len(self._later)
 
     def hold(self, is_held):

@@ -153,7 +153,7 @@ class Entry:
                     self.plan(due) if self.policy.jitter else None)
 
     def plan(self, due):
-        """When a due time is to run."""
+        """When a due time is to run (epoch seconds): then, or after its share of `jitter`."""
         jitter = self.policy.jitter
         return due + find_jitter(self.name, due, jitter, self.timetable) if jitter else due
 

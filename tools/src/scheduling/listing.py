@@ -1,5 +1,5 @@
 """What is shown of schedules: how they stand, what comes, what was, and what a plan foresees."""
-from ..base.errors import NotFound, RepositoryError
+from ..base.errors import Conflict, NotFound, RepositoryError
 from .forecast import Forecast
 from .preview import list_ahead, list_coming, list_earliest, list_holds, list_notes
 
@@ -54,7 +54,7 @@ class ScheduleListing:
                         yield owner, item
                 except RepositoryError as error:
                     troubles.append(error)
-        except RepositoryError as error:
+        except (Conflict, RepositoryError) as error:        # it may be being detached
             troubles.append(error)
 
     def _find_next(self, stored):

@@ -55,10 +55,10 @@ def list_earliest(streams, count, key):
     """The first `count` items of many ordered streams, in order;
     keeps no more streams than that."""
     heads = ((next(stream, None), stream) for stream in streams)
-    kept = heapq.nsmallest(count, (head for head in heads if head[0] is not None),
-                           key=lambda head: key(head[0]))
-    return itertools.islice(heapq.merge(*(itertools.chain([first], rest) for first, rest in kept),
-                                        key=key), count)
+    earliest = heapq.nsmallest(count, (head for head in heads if head[0] is not None),
+                               key=lambda head: key(head[0]))
+    streams = (itertools.chain([first], rest) for first, rest in earliest)
+    return itertools.islice(heapq.merge(*streams, key=key), count)
 
 
 def list_coming(timetable, begin, end, with_excluded, words):

@@ -32,11 +32,15 @@ class Scheduler:
                       v
                    decided(entry, upto): written; `decided` moves on, and it is ARMED again
 
-    A repository that cannot be written leaves it ASKED until it can. What came due while the agent
-    was down or held, the clock was stepped, or a repository was slow, is Missed: for all entries at
-    once or for one of them; judge() gets the one that reaches further. What comes up at one instant
-    does so by the id of its repository, then by name. Nothing is cancelled by search: an event
-    whose entry was replaced or armed anew is recognised when it comes up.
+    put() is called by Schedules: when a repository is read, after a change of the row, at the end
+    of a hold. What has no due times, a rule `startup` or `after` alone, is decided by Schedules.
+
+    A repository that cannot be written leaves it ASKED until it can; where a DETACH refuses the
+    decision and then fails, another Entry takes its place. What came due while the agent was down
+    or held, the clock was stepped, or a repository was slow, is Missed: for all entries at once or
+    for one of them; judge() gets the one that reaches further. What comes up at one instant does so
+    by the id of its repository, then by name. Nothing is cancelled by search: an event whose entry
+    was replaced or armed anew is recognised when it comes up.
 
     `decide` is handed down, since only who holds the repositories can write; so is
     `on_step(seconds)`, told when the clock of the day has stepped.
@@ -69,7 +73,7 @@ class Scheduler:
             self._arm(entry)
 
     def remove(self, key):
-        """Forgets a schedule."""
+        """Forgets the schedule of a key (repository id, name), if there is one."""
         with self._changed:
             self._drop(key)
 

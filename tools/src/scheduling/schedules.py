@@ -30,10 +30,10 @@ class Schedules:
     `take_made(repository, Made)` takes the session of a due time, and those that it replaces.
     """
 
-    def __init__(self, name, places, master, clock, queue, agent_is_held, take_made):
+    def __init__(self, name, places, master, clock, session_queue, agent_is_held, take_made):
         self.name = name
         self._places, self._master, self._clock = places, master, clock
-        self._queue, self._agent_is_held = queue, agent_is_held
+        self._queue, self._agent_is_held = session_queue, agent_is_held
         self._take_made = take_made
         self._started = clock.now()
         # key of what this start fires and has not yet -> (reason, text) of what is missed by then
@@ -85,7 +85,7 @@ class Schedules:
                          for entry in self.scheduler.list_entries(repository.id)}, []
         for name, *state in repository.db.read(repository.schedules.list_revisions, self.name):
             entry = gone.pop(name, None)
-            if entry is None or entry.repository is not repository \
+            if entry is None or entry.repository is not repository or entry.asked is not None \
                     or [entry.revision, entry.hold and entry.hold.since] != state:
                 changed.append(name)
         if changed:

@@ -45,18 +45,18 @@ class Visit:
         return self.scenario[0], self.name
 
     def list_gates(self):
-        """As those of a Ticket."""
+        """The gates that it has to pass, as those of a Ticket."""
         return list_gates(self.scenario[0], self.name, self.overlap == "parallel",
                           self.scenario[1], self.limit)
 
     # -- what becomes of it ------------------------------------------------------------
 
     def note(self, text):
-        """A person is told this of it."""
+        """Adds a sentence to what SCHED PLAN says of it."""
         self.notes.append(text)
 
     def skip(self, note):
-        """It makes no session, and why."""
+        """It makes no session; `note` says why."""
         self.outcome = SKIPS
         self.notes.append(note)
 
@@ -86,7 +86,7 @@ class Visit:
         self.notes.append("stopped by the one due %s" % local_iso(following.due))
 
     def start(self, now):
-        """It begins."""
+        """It begins now (epoch seconds), and ends after its usual duration."""
         self.begin, self.end = now, now + self.duration
         self.outcome = self.outcome or (STARTS if now == self.at else QUEUES)
         if now > self.at:

@@ -155,7 +155,7 @@ def format_proc_ends(local, remote):
         for prefix in prefixes)
 
 
-def has_left(connection):
+def has_hung_up(connection):
     """Whether a client has closed its end for good; half-closed, it still waits for its reply.
 
     Only Linux can tell: the kernel shows nobody at that end then.

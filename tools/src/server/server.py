@@ -19,7 +19,7 @@ from ..base.errors import BadRequest, CannotStart, TooLong
 from ..base.program import log
 from ..protocol.lines import FLUSH
 from ..protocol.conversation import Conversation
-from .peer import find_peer_uid, has_left, is_loopback
+from .peer import find_peer_uid, has_hung_up, is_loopback
 
 
 def check_host(host):
@@ -107,6 +107,8 @@ class Handler(socketserver.BaseRequestHandler):
             self._converse(self.server.conversation(self.request))
 
     def _converse(self, conversation):
+        """Answers request after request until one side ends it. Replies that wait for a commit are
+        gathered as long as further requests are there already, so they share it."""
         def find_limit(start):
             is_import = start.upper().split()[:1] == [b"IMPORT"]
             return MAX_IMPORT_LINE if is_import and conversation.is_administrator \
@@ -193,7 +195,7 @@ class Server(socketserver.ThreadingTCPServer):
 
     @property
     def port(self):
-        """The port it has."""
+        """The number of its port, also where that was left to the system."""
         return self.server_address[1]
 
     def listen(self):
@@ -243,7 +245,7 @@ class Server(socketserver.ThreadingTCPServer):
         uid = find_peer_uid(connection)
         if uid is not None and uid in (0, os.getuid()):
             return Conversation(self._agent, ADMINISTRATOR, "uid %d" % uid,
-                                functools.partial(has_left, connection))
+                                functools.partial(has_hung_up, connection))
         connection.settimeout(STRANGER_S)
         limit = max(1, self._max_connections // 10)
         with self._lock:

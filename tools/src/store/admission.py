@@ -85,7 +85,7 @@ class Admission:
         return len(self._ready)
 
     def add(self, key, priority, gates):
-        """It waits from now on."""
+        """A key waits from now on: a higher priority first, then in the order of arrival."""
         entry = self._waiting[key] = -priority, next(self._order), key, gates
         heapq.heappush(self._ready, entry)
 
@@ -147,7 +147,7 @@ class Admission:
         return len(self._ready) > count
 
     def hold(self, is_held):
-        """Held, nothing begins."""
+        """Held, has_room is false and take() gives None."""
         self._is_held = is_held
 
     def hold_gate(self, gate, is_held):

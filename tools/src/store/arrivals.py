@@ -2,7 +2,7 @@
 import json
 
 from ..base.vocabulary import ERROR, QUEUED, RESTARTABLE, WAITING
-from ..base.errors import BadRequest, Busy, Changed, Conflict
+from ..base.errors import BadRequest, Busy, Changed, Conflict, RepositoryGone
 from ..base.times import to_text
 from ..base.words import shorten
 from ..definitions.model import canonical
@@ -20,6 +20,25 @@ class Arrivals:
         self._defaults = None, ""       # (Scenario, JSON of its variables) used last
         self._versions = {}     # (name, version) -> (row, Scenario), as of _versions_at
         self._versions_at = None
+        self._is_closed = False         # the repository is about to be detached
+
+    def close_door(self, connection):
+        """For DETACH, by the writer: whether no agent has an open session here. Then none comes
+        after this until open_door()."""
+        self._is_closed = connection.execute(
+            "select 1 from session where status in ('WAITING', 'QUEUED', 'RUNNING')"
+            " limit 1").fetchone() is None
+        return self._is_closed
+
+    def open_door(self):
+        """Sessions may come again -> whether they might not before."""
+        was_closed, self._is_closed = self._is_closed, False
+        return was_closed
+
+    def check_door(self):
+        """RepositoryGone while sessions may not come."""
+        if self._is_closed:
+            raise RepositoryGone("%s: is being detached" % self._database.label)
 
     @atomic
     def add(self, connection, request, now):
@@ -39,6 +58,7 @@ class Arrivals:
 
     def insert(self, connection, request, now):
         """The first half of `add`: what is in excess is still to end."""
+        self.check_door()
         if request.key is not None:
             earlier = self._find_by_key(connection, request)
             if earlier is not None:
@@ -54,9 +74,9 @@ class Arrivals:
                 raise BadRequest("%s: would store a secret; declare it secret in scenario %s"
                                  % (name, scenario.name))
         if plain:
-            variables, given = json.dumps(dict(scenario.variables, **plain)), canonical(plain)
+            variables, plain_text = json.dumps(dict(scenario.variables, **plain)), canonical(plain)
         else:
-            variables, given = self._text_of_defaults(scenario), "{}"
+            variables, plain_text = self._text_of_defaults(scenario), "{}"
         timeout = scenario.timeout if request.timeout is None else request.timeout
         is_waiting = request.is_held or request.start_at is not None and request.start_at > now
         status, excess = WAITING if is_waiting else QUEUED, ""
@@ -71,7 +91,7 @@ class Arrivals:
             " ?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (request.agent, scenario.name, scenario.version, row["definition"],
              request.context, status, request.name, request.keywords, request.priority,
-             request.level, timeout, to_text(now), start_at, variables, given, request.key,
+             request.level, timeout, to_text(now), start_at, variables, plain_text, request.key,
              request.schedule, due, request.is_parallel, request.parent,
              request.secret_file if secrets else None)).lastrowid
         if request.keywords:
@@ -123,15 +143,16 @@ class Arrivals:
         if at != self._versions_at:
             self._versions, self._versions_at = {}, at
         key = request.scenario, request.version
-        known = self._versions.get(key)
-        if known is None:
-            known = self._versions[key] = self._scenarios.get_scenario(connection, *key)
-        known[1].check_variables(request.variables)
-        return known
+        version = self._versions.get(key)
+        if version is None:
+            version = self._versions[key] = self._scenarios.get_scenario(connection, *key)
+        version[1].check_variables(request.variables)
+        return version
 
     def reopen(self, connection, session, variables, secret_file, from_step, now, is_held):
         """RESTART -> Ticket; NotFound, Conflict, BadRequest. Secrets among the variables lie in
         `secret_file`; that of before is not needed any more when this is committed."""
+        self.check_door()
         row = self._sessions.get(connection, session)
         if row["status"] not in RESTARTABLE:
             raise Conflict("session %d is %s; only one that ended in ERROR or STOPPED is restarted"

@@ -11,6 +11,7 @@ from .files import connect_file
 
 READERS = 8             # idle reading connections kept a file
 READ_S = 5.0            # how long a closing waits for who reads
+WAL_BYTES = 4 * 1024 * 1024     # what a -wal keeps when it begins anew: a long reader lets it grow
 
 
 class Connections:
@@ -53,7 +54,8 @@ class Connections:
         """The writing connection, opened when there is none and the file is the one known."""
         self._check_file()
         if self._writer is None:
-            self._writer = self._connect_with("synchronous=full", "fullfsync=on")
+            self._writer = self._connect_with("synchronous=full", "fullfsync=on",
+                                              "journal_size_limit=%d" % WAL_BYTES)
             self.count += 1
             if self.uuid is not None:
                 if read_uuid(self._writer) != self.uuid:

@@ -44,7 +44,7 @@ class Database:
 
     @property
     def uuid(self):
-        """That of the repository."""
+        """The UUID of the repository; None before it was opened."""
         return self._connections.uuid
 
     @property

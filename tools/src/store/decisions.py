@@ -20,8 +20,10 @@ class Decisions:
         """Decides due times of a schedule, all up to `upto`: sessions and occurrences in one
         transaction -> [Made]. Nothing is decided twice; `boot` is the one that its rule fires for.
 
-        Changed: the schedule is another than when it was read, and nothing of this is decided.
+        Changed: the schedule is another than when it was read; RepositoryGone: the repository is
+        being detached. Then nothing of this is decided.
         """
+        self._arrivals.check_door()
         row = self._schedules.find(connection, name)
         if row is None or row["revision"] != revision or not row["enabled"]:
             raise Changed("schedule %s has changed since it was read" % name)
@@ -72,6 +74,7 @@ class Decisions:
     @lazy
     def decide_after(self, connection, agent, now, is_held):
         """Decides the schedules of an agent whose conditions are met, as decide()."""
+        self._arrivals.check_door()
         decisions = []
         for row in connection.execute(
                 "select * from schedule where agent=? and enabled and hold_since is null and"

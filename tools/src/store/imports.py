@@ -2,6 +2,7 @@
 
 from ..base.errors import AgentError, Exists, Unreadable
 from ..definitions.reader import faulty
+from .records import Change
 
 
 class Imports:
@@ -11,28 +12,32 @@ class Imports:
         self._scenarios, self._schedules = scenarios, schedules
 
     def put(self, connection, document, agent, now, is_replacing=False, origins=None):
-        """Puts scenarios and schedules in -> (scenarios, schedules) that were made or changed.
+        """Puts scenarios and schedules in -> (the Changes, [(path, warning)]).
 
         `origins` has the Origin of each schedule of the document that is there by its name; None
         where nobody has looked. BadRequest or Exists with all faults, and Changed: nothing stays.
         """
-        conflicts, faults, scenarios, schedules = [], [], 0, 0
+        conflicts, faults, changes, warnings = [], [], [], []
         for index, scenario in enumerate(document.scenarios):
             if scenario is None:
                 continue
-            is_new = self._scenarios.put(connection, scenario, now, is_replacing)
-            if is_new is None:
+            change = self._scenarios.put(connection, scenario, now, is_replacing)
+            if change is None:
                 conflicts.append(("scenarios[%d]" % index, "%s %s exists with another definition; "
                                   "give it a new version, or replace it with -REPLACE (from a "
                                   "shell --replace)" % (scenario.name, scenario.version)))
-            scenarios += bool(is_new)
+            changes.append(Change("scenario", scenario.name, scenario.version, change))
         for index, schedule in enumerate(document.schedules):
             wrong = self._list_faults(connection, schedule) if schedule else []
             faults += [("schedules[%d].%s" % (index, field), reason) for field, reason in wrong]
             if schedule and not any(field == "scenario" for field, _ in wrong):
-                origin = (origins or {}).get(schedule.name)
-                schedules += self._schedules.put(
-                    connection, schedule._replace(agent=schedule.agent or agent), now, origin)
+                change = self._put_schedule(connection, schedule, agent, now, origins or {})
+                changes.append(Change("schedule", schedule.name, None, change))
+                if schedule.enabled is None and not self._schedules.get(
+                        connection, schedule.name)["enabled"]:
+                    warnings.append(("schedules[%d].enabled" % index, "stays switched off, for "
+                                     "the document does not say; SCHED ON %s switches it on"
+                                     % schedule.name))
         for index, schedule in enumerate(document.schedules):
             try:
                 if schedule is not None:
@@ -43,10 +48,22 @@ class Imports:
             raise Exists("nothing was imported: %s: %s" % conflicts[0], conflicts + faults)
         if faults:
             raise faulty(faults)
-        return scenarios, schedules
+        return changes, warnings + self._list_nobodies(connection, document)
+
+    def _put_schedule(self, connection, schedule, agent, now, origins):
+        schedule = self._schedules.keep_switch(connection, schedule)
+        return self._schedules.put(connection, schedule._replace(agent=schedule.agent or agent),
+                                   now, origins.get(schedule.name))
+
+    def _list_nobodies(self, connection, document):
+        """[(path, warning)] of scenarios that tasks name and nobody has."""
+        return [(path, self._scenarios.tell_missing(connection, name, version))
+                for path, name, version in document.list_children()
+                if self._scenarios.find(connection, name, version) is None]
 
     def rehearse(self, connection, *arguments):
-        """`put` that is taken back: raises Rehearsed when it would go well, else as `put`."""
+        """`put` that is taken back: raises Rehearsed with its result when it would go well, else
+        as `put`."""
         raise Rehearsed(self.put(connection, *arguments))
 
     def _list_faults(self, connection, schedule):
@@ -56,20 +73,20 @@ class Imports:
         if row is None:
             return [("scenario", self._scenarios.tell_missing(connection, name, version))]
         try:
-            known = self._scenarios.parse(row["definition"], row["body"])
+            scenario = self._scenarios.parse(row["definition"], row["body"])
         except Unreadable as error:
             return [("scenario", error.message)]
-        faults = [("variables." + given, "scenario %s %s has no variable of that name"
-                   % (name, row["version"])) for given in schedule.variables
-                  if given not in known.variables and given not in known.secrets]
+        faults = [("variables." + variable, "scenario %s %s has no variable of that name"
+                   % (name, row["version"])) for variable in schedule.variables
+                  if variable not in scenario.variables and variable not in scenario.secrets]
         return faults + [("variables." + secret, "is secret, a schedule cannot give it")
-                         for secret, source in known.secrets.items()
+                         for secret, source in scenario.secrets.items()
                          if secret in schedule.variables or not source]
 
 
 class Rehearsed(Exception):
-    """An import was tried, and taken back; `counts` is what it would have given."""
+    """An import was tried, and taken back; `result` is what it would give."""
 
-    def __init__(self, counts):
+    def __init__(self, result):
         super().__init__()
-        self.counts = counts
+        self.result = result

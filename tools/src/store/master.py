@@ -3,11 +3,11 @@ import json
 import os
 import sqlite3
 
-from ..base.vocabulary import DEFAULT_CONTEXT, VERSION, WRITE_S
+from ..base.vocabulary import ALTERED, DEFAULT_CONTEXT, NEW, SAME, VERSION, WRITE_S
 from ..base.errors import Exists, NotFound
 from ..base.times import to_text
 from .database import Database, execute
-from .records import Attachment, hold_columns, read_hold
+from .records import Attachment, Change, hold_columns, read_hold
 
 MASTER_MIGRATIONS = ("""
 create table repository (
@@ -91,20 +91,25 @@ class Master:
 
     def list_attachments(self):
         """The attached work repositories by id."""
-        folder = os.path.dirname(self.path)
         with self.db.reading() as connection:
             rows = connection.execute("select * from work_repository order by id").fetchall()
-        return [Attachment(row["id"], row["name"], os.path.join(folder, row["path"]), row["uuid"])
-                for row in rows]
+        return [self._attachment_of(*row) for row in rows]
+
+    def _attachment_of(self, number, name, path, repository_uuid):
+        """The Attachment of a row of work_repository."""
+        return Attachment(number, name, os.path.join(os.path.dirname(self.path), path),
+                          repository_uuid)
 
     def attach_as(self, number, name, path, repository_uuid):
-        """Notes a work repository that has its id; Exists when the id or name is taken."""
+        """Notes a work repository that has its id -> its Attachment as it is listed from now on.
+        Exists when the id or name is taken."""
+        row = number, name, self._relative(path), repository_uuid
         try:
-            self.db.write(execute, "insert into work_repository values (?, ?, ?, ?)",
-                          (number, name, self._relative(path), repository_uuid))
+            self.db.write(execute, "insert into work_repository values (?, ?, ?, ?)", row)
         except sqlite3.IntegrityError:
             raise Exists("a work repository of id %d or name %s is attached"
                          % (number, name)) from None
+        return self._attachment_of(*row)
 
     def detach(self, number):
         """Forgets a work repository; its file stays."""
@@ -116,12 +121,33 @@ class Master:
             return [row[0] for row in connection.execute("select name from context order by name")]
 
     def put_topology(self, document):
-        """Contexts, data servers and logical schemas of a document, in one transaction."""
-        if document.has_topology:
-            self.db.write(self._put_topology, document)
+        """Contexts, data servers, logical schemas and calendars of a document, in one transaction
+        -> the Changes."""
+        return self.db.write(self._put_topology, document) if document.has_topology else []
 
-    @staticmethod
-    def _put_topology(connection, document):
+    def rehearse_topology(self, document):
+        """The Changes that put_topology would make now."""
+        return self.db.read(self._list_changes, document) if document.has_topology else []
+
+    def _list_changes(self, connection, document):
+        """[Change] of the topology of a document: what is there already is the same."""
+        before, after = self._topology(connection), {
+            "contexts": document.contexts, "calendars": [
+                dict(each, dates=each["dates"].split(",")) for each in document.calendars],
+            "data_servers": [_without_nothing(server) for server in document.data_servers],
+            "logical_schemas": document.logical_schemas}
+        changes = []
+        for part in ("contexts", "data_servers", "logical_schemas", "calendars"):
+            there = {_name_of(each): each for each in before[part]}
+            for each in after[part]:
+                name = _name_of(each)
+                change = NEW if name not in there else SAME if there[name] == each else ALTERED
+                changes.append(Change(part[:-1], name, None, change))
+        return changes
+
+    def _put_topology(self, connection, document):
+        """Writes the topology of a document -> [Change]."""
+        changes = self._list_changes(connection, document)
         connection.executemany("insert or ignore into context(name) values (?)",
                                [(name,) for name in document.contexts])
         connection.executemany(
@@ -136,6 +162,7 @@ class Master:
                  for context, target in schema["contexts"].items()])
         connection.executemany("replace into calendar values (?, ?)", [
             (calendar["name"], calendar["dates"]) for calendar in document.calendars])
+        return changes
 
     def topology_faults(self, document):
         """[(path, reason)] of what a document names that neither it nor the master has."""
@@ -182,21 +209,25 @@ class Master:
         return row and tuple(row)
 
     def topology(self):
-        """Contexts, data servers and logical schemas as a document has them."""
-        with self.db.reading() as connection:
-            servers = connection.execute("select * from data_server order by name").fetchall()
-            rows = connection.execute(
-                "select * from logical_schema order by name, context").fetchall()
+        """Contexts, data servers, logical schemas and calendars as a document has them."""
+        return self.db.read(self._topology)
+
+    @staticmethod
+    def _topology(connection):
+        """{part: [definition]} as a document has them."""
+        servers = connection.execute("select * from data_server order by name").fetchall()
+        rows = connection.execute("select * from logical_schema order by name, context").fetchall()
         schemas = {}
         for row in rows:
             target = (row["data_server"]
                       + ("." + row["physical_schema"]) * bool(row["physical_schema"]))
             schemas.setdefault(row["name"], {})[row["context"]] = target
-        calendars = [{"name": name, "dates": dates.split(",")}
-                     for name, dates in sorted(self.calendars().items())]
-        return {"calendars": calendars, "contexts": self.list_contexts(),
-                "data_servers": [{key: value for key, value in
-                                  dict(row, connect=json.loads(row["connect"])).items() if value}
+        return {"calendars": [
+                    {"name": name, "dates": dates.split(",")} for name, dates in
+                    connection.execute("select name, dates from calendar order by name")],
+                "contexts": [row[0] for row in connection.execute(
+                    "select name from context order by name")],
+                "data_servers": [_without_nothing(dict(row, connect=json.loads(row["connect"])))
                                  for row in servers],
                 "logical_schemas": [{"name": name, "contexts": contexts}
                                     for name, contexts in schemas.items()]}
@@ -212,10 +243,10 @@ class Master:
 
     @staticmethod
     def _put_calendar(connection, name, dates, is_new):
-        known = connection.execute("select 1 from calendar where name=?", (name,)).fetchone()
-        if known and is_new:
+        row = connection.execute("select 1 from calendar where name=?", (name,)).fetchone()
+        if row and is_new:
             raise Exists("a calendar %s exists; CALENDAR SET changes it" % name)
-        if not known and not is_new:
+        if not row and not is_new:
             raise NotFound("no calendar %s" % name)
         connection.execute("replace into calendar values (?, ?)", (name, dates))
 
@@ -237,3 +268,13 @@ class Master:
             execute,
             "update agent set hold_reason=?, hold_by=?, hold_since=?, hold_until=? where name=?",
             hold_columns(hold) + (name,), within_s=within_s)
+
+
+def _without_nothing(fields):
+    """A dict without what has no value."""
+    return {key: value for key, value in fields.items() if value}
+
+
+def _name_of(definition):
+    """The name of a context, which is a text, or of another part of the topology."""
+    return definition if isinstance(definition, str) else definition["name"]

@@ -10,14 +10,14 @@ class Progress:
 
     @staticmethod
     def begin_step(connection, session, run, step, name, attempt, now):
-        """The attempt of a step begins."""
+        """The attempt of a step begins; `run` counts the attempts of all steps in the session."""
         connection.execute("insert into session_step(session, run, step, name, attempt, status,"
                            " begun) values (?, ?, ?, ?, ?, 'RUNNING', ?)",
                            (session, run, step, name, attempt, to_text(now)))
 
     @staticmethod
     def end_step(connection, session, run, status, message, now):
-        """The attempt of a step ends."""
+        """The attempt `run` of a step ends with a status and a message."""
         connection.execute("update session_step set status=?, message=?, ended=? where session=?"
                            " and run=?", (status, message, to_text(now), session, run))
 
@@ -31,13 +31,13 @@ class Progress:
 
     @staticmethod
     def note_process(connection, session, run, pid, pid_started):
-        """A task's process has started."""
+        """A task's process has started: its id, and its start time as the kernel tells it."""
         connection.execute("update session_task set pid=?, pid_started=? where session=? and run=?",
                            (pid, pid_started, session, run))
 
     @staticmethod
     def end_task(connection, session, run, status, rc, rows, message, now):
-        """A task ends."""
+        """The attempt `run` of a task ends; `rc` and `rows` are None where it has none."""
         connection.execute(
             "update session_task set status=?, rc=?, row_count=?, message=?, ended=?"
             " where session=? and run=?", (status, rc, rows, message, to_text(now), session, run))

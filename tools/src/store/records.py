@@ -39,6 +39,14 @@ def hold_columns(hold):
         hold.reason, hold.by, to_text(hold.since), hold.until and to_text(hold.until))
 
 
+class Change(NamedTuple):
+    """What an import makes of one definition of its document."""
+    kind: str               # scenario, schedule, context, data_server, logical_schema, calendar
+    name: str
+    version: Optional[str]  # of a scenario
+    change: str             # new, changed, same
+
+
 class SessionRequest(NamedTuple):
     """What EXEC or a schedule asks for."""
     scenario: str
@@ -83,7 +91,7 @@ class Ticket(NamedTuple):
     has_secrets: bool = False           # the secret file of its request is its own now
 
     def gates(self, repository):
-        """Its list_gates."""
+        """The gates that its session has to pass in a repository, as list_gates() makes them."""
         return list_gates(repository.id, self.schedule, self.is_parallel, self.scenario, self.limit)
 
 

@@ -2,6 +2,7 @@
 import hashlib
 import json
 
+from ..base.vocabulary import ALTERED, NEW, SAME
 from ..base.errors import Conflict, NotFound, Unreadable
 from ..base.times import to_text
 from ..base.words import version_key
@@ -32,7 +33,7 @@ class Scenarios:
         return connection.execute(query + " and s.version=?", (name, version)).fetchone()
 
     def get(self, connection, name, version):
-        """find_version, or NotFound."""
+        """The row that find() gives, or NotFound."""
         row = self.find(connection, name, version)
         if row is None:
             raise NotFound("%s in repository %s" % (self.tell_missing(connection, name, version),
@@ -55,17 +56,17 @@ class Scenarios:
 
         After a rollback or a purge an id may get another text.
         """
-        known = self._parsed.get(definition)
-        if known is None or known[0] != body:
+        parsed = self._parsed.get(definition)
+        if parsed is None or parsed[0] != body:
             try:
-                known = self._parsed[definition] = body, parse_scenario(load_body(body))
+                parsed = self._parsed[definition] = body, parse_scenario(load_body(body))
             except ValueError as error:
                 raise Unreadable("the stored definition %d cannot be read: %s"
                                  % (definition, error)) from None
-        return known[1]
+        return parsed[1]
 
     def parse_stored(self, connection, definition):
-        """`parse` by the id alone."""
+        """The Scenario of a definition, by its id alone. Unreadable."""
         return self.parse(definition, self.get_body(connection, definition))
 
     def find_secrets(self, connection, name, version):
@@ -99,8 +100,9 @@ class Scenarios:
             " order by s.name, s.version_key, s.version" % (BODY, where), values).fetchall()
 
     def put(self, connection, scenario, now, is_replacing):
-        """True when made, or mended since it could not be read; False when it was there, None when
-        another one is. Sessions that share a definition have it mended, too."""
+        """Puts a version in -> new, same, changed (also when it is mended since it could not be
+        read), or None where another one is that is not to be replaced. Sessions that share a
+        definition have it mended, too."""
         self.changes += 1
         body = json.dumps(scenario.document)
         digest = hashlib.sha256(canonical(scenario.document).encode()).hexdigest()
@@ -108,7 +110,7 @@ class Scenarios:
             "select d.id, d.digest, %s from scenario s join definition d on d.id = s.definition"
             " where s.name=? and s.version=?" % BODY, (scenario.name, scenario.version)).fetchone()
         if row and row["digest"] == digest and self._is_readable(row):
-            return False
+            return SAME
         if row and row["digest"] != digest and not is_replacing:
             return None
         connection.execute("insert into definition(digest, body) values (?, ?)"
@@ -118,7 +120,7 @@ class Scenarios:
         connection.execute("replace into scenario values (?, ?, ?, ?, ?)",
                            (scenario.name, scenario.version, version_key(scenario.version),
                             definition, to_text(now)))
-        return True
+        return ALTERED if row else NEW
 
     def _is_readable(self, row):
         try:

@@ -3,7 +3,7 @@ import collections
 import contextlib
 import json
 
-from ..base.vocabulary import MISFIRE
+from ..base.vocabulary import ALTERED, MISFIRE, NEW, SAME
 from ..base.errors import CalendarError, Changed, Conflict, Exists, NotFound
 from ..base.program import own_boot
 from ..base.times import find_time, to_text
@@ -27,8 +27,8 @@ class StoredSchedules:
         self._name, self._scenarios, self._ledger = name, scenarios, ledger
 
     def put(self, connection, schedule, now, origin=None):
-        """Adds a schedule or sets it to a new definition, its ledger and hold stay -> whether it
-        did.
+        """Adds a schedule or sets it to a new definition, its ledger and hold stay -> new,
+        changed or same.
 
         The same again changes nothing. New times, or ON, begin now: what had come by the old ones
         and was not decided is that of the Origin. `after` that changes, or is enabled, looks at
@@ -39,7 +39,7 @@ class StoredSchedules:
             raise Changed("schedule %s was changed at the same time; try again" % schedule.name)
         before = self.find_definition(row)
         if before == schedule:
-            return False
+            return SAME
         connection.execute("update repository set last_revision = last_revision + 1")
         revision = connection.execute("select last_revision from repository").fetchone()[0]
         is_moved = before is None or before.timing != schedule.timing
@@ -68,7 +68,15 @@ class StoredSchedules:
                 " where name=?", values)
         if before is None or before.get("after") != schedule.get("after") or not before.enabled:
             self.put_conditions(connection, schedule)
-        return True
+        return ALTERED if row else NEW
+
+    def keep_switch(self, connection, schedule):
+        """A Schedule whose definition does not say `enabled` -> as the one of its name that is
+        there, else enabled."""
+        if schedule.enabled is not None:
+            return schedule
+        row = self.find(connection, schedule.name)
+        return schedule._replace(enabled=row is None or bool(row["enabled"]))
 
     @staticmethod
     def make_origin(row):
@@ -110,7 +118,7 @@ class StoredSchedules:
         With a rule a scenario leads nowhere: others start it as well, and its own session of the
         last due time may be what the next waits for.
         """
-        seen, to_follow = set(), [schedule.name]
+        names, to_follow = set(), [schedule.name]
         while to_follow:
             for kind, name in connection.execute(
                     "select c.kind, c.name from schedule_condition c join schedule s on"
@@ -122,8 +130,8 @@ class StoredSchedules:
                     "select name from schedule where name=?" if kind == "schedule" else
                     "select distinct s.name from schedule_condition c join schedule s on"
                     " s.name=c.schedule where s.rule='' and s.scenario=?", (name,)).fetchall()
-                new = {row[0] for row in rows} - seen
-                seen |= new
+                new = {row[0] for row in rows} - names
+                names |= new
                 to_follow += new
         return False
 

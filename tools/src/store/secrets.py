@@ -1,4 +1,6 @@
 """Secrets that came with EXEC or RESTART: files beside a repository, never in it."""
+import contextlib
+import fcntl
 import glob
 import json
 import os
@@ -10,11 +12,15 @@ from ..base.program import log
 
 class SecretFiles:
     """Files of mode 0600, FILE.secret.UNFORESEEN, whose name the row of their session holds; of an
-    agent before there were such names it is FILE.secret.SESSION."""
+    agent before there were such names it is FILE.secret.SESSION.
+
+    Other agents may have the repository, too. So a file whose session is not committed yet is
+    locked (flock): whoever sweeps leaves it, and a crash gives it free.
+    """
 
     def __init__(self, path):
         self._path = path
-        self._fresh = set()             # names of files whose session is not committed yet
+        self._fresh = {}                # name of a file that is not committed yet: its descriptor
 
     def _path_of(self, name):
         return "%s.secret.%s" % (self._path, name)
@@ -22,27 +28,31 @@ class SecretFiles:
     def write(self, secrets):
         """On disk before the session that they are for -> the file's name. RepositoryError: nothing
         stays."""
-        name = unforeseen()
-        self._fresh.add(name)
-        path = self._path_of(name)
+        name, fd = unforeseen(), None
         try:
-            with open(path, "w", encoding="utf-8", opener=lambda name, _: open_new(name)) as file:
+            fd = self._fresh[name] = open_new(self._path_of(name))
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            with open(fd, "w", encoding="utf-8", closefd=False) as file:
                 json.dump(secrets, file)
-                file.flush()
-                os.fsync(file.fileno())
-            sync_folder(path)
+            os.fsync(fd)
+            sync_folder(self._path_of(name))
         except OSError as error:
-            self.forget(name)
+            self.settle(name, False)
             raise RepositoryError("the secret cannot be kept beside %s: %s"
                                   % (self._path, error.strerror)) from None
-        return name
+        if os.fstat(fd).st_nlink:
+            return name
+        self.settle(name, False)        # another agent swept before it was locked
+        return self.write(secrets)
 
     def settle(self, name, is_used):
         """The request of a file was answered: its session's row has the name now, or nothing
         will."""
         if not is_used:
             self.forget(name)
-        self._fresh.discard(name)
+        fd = self._fresh.pop(name, None)
+        if fd is not None:
+            os.close(fd)
 
     def read(self, name):
         """The secrets of a file, by the names of their variables; what is not ours is told and not
@@ -60,10 +70,22 @@ class SecretFiles:
     def forget(self, name):
         """After the end of its session nothing of them is left."""
         remove_own(self._path_of(name), own_users(self._path))
-        self._fresh.discard(name)
 
     def list_names(self):
-        """The names of all files that are not fresh."""
+        """The names of all files."""
         start = len(self._path_of(""))
-        names = {path[start:] for path in glob.glob(glob.escape(self._path_of("")) + "*")}
-        return names - self._fresh
+        return {path[start:] for path in glob.glob(glob.escape(self._path_of("")) + "*")}
+
+    @contextlib.contextmanager
+    def settled(self, names):
+        """Those of some files that no agent is about to commit; nobody can begin to before the
+        end of the `with`."""
+        locked, owners = set(), own_users(self._path)
+        with contextlib.ExitStack() as files:
+            for name in names:
+                with contextlib.suppress(RepositoryError, OSError):
+                    fd = open_own(self._path_of(name), os.O_RDONLY, owners)
+                    files.callback(os.close, fd)
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    locked.add(name)
+            yield locked

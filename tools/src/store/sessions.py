@@ -79,10 +79,10 @@ class Sessions:
     def list_strays(self, connection, names, spools):
         """Of names of secret files and [(path, session)] of spools, those that no open session
         needs."""
-        needed = {row[0] or str(row[1]) for row in connection.execute(
+        open_files = {row[0] or str(row[1]) for row in connection.execute(
             "select secret_file, id from session where status in ('WAITING', 'QUEUED', 'RUNNING')")}
         rows = [(path, self.find(connection, session)) for path, session in spools]
-        return (set(names) - needed,
+        return (set(names) - open_files,
                 [path for path, row in rows if row is None or row["status"] in ENDED])
 
     def list_outstanding(self, connection, agent):

@@ -66,7 +66,7 @@ class Spool:
         on_stored()
 
     def state(self):
-        """The row of the state."""
+        """The row of what the minder has noted of itself and of its process."""
         with self._connect() as connection:
             return connection.execute("select * from state").fetchone()
 

@@ -150,12 +150,6 @@ class Views:
             " order by l.task_run, l.position limit ?",
             (session,) + after + (limit,)).fetchall()
 
-    @staticmethod
-    def has_open(connection):
-        """Whether any agent has an open session here."""
-        return connection.execute("select 1 from session where status in ('WAITING', 'QUEUED',"
-                                  " 'RUNNING') limit 1").fetchone() is not None
-
     def purge(self, connection, before, keep, limit=200):
         """Deletes at most `limit` sessions that ended before then or beyond the newest `keep`.
 

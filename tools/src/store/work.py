@@ -20,6 +20,8 @@ from .sessions import Sessions
 from .spool import Spools
 from .views import Views
 
+STRAYS = 100            # so many files are locked at a time
+
 WORK_MIGRATIONS = ("""
 create table repository (
     kind text primary key,              -- work
@@ -270,10 +272,14 @@ class WorkRepository:
         if names or spools:
             # by the writer, so behind what was being written when they were listed
             names, spools = self.db.write(self.sessions.list_strays, names, spools)
-        for name in names:              # no name is ever used again
-            self.secrets.forget(name)
         for path in spools:
             remove_own(path, own_users(self.path))
+        names = sorted(names)
+        for start in range(0, len(names), STRAYS):
+            with self.secrets.settled(names[start:start + STRAYS]) as settled:
+                # again, now that none of them can be committed meanwhile
+                for name in self.db.write(self.sessions.list_strays, settled, ())[0]:
+                    self.secrets.forget(name)
 
 
 def claim_id(connection, number):

@@ -141,6 +141,8 @@ class Writer:
 
     @staticmethod
     def _savepoint(connection, pending):
+        """Runs a request so that it changes all or nothing -> (value, error). An error of the file,
+        not of the request, is raised."""
         if not pending.is_atomic:
             connection.execute("savepoint request")
         try:
@@ -219,6 +221,8 @@ class Writer:
             pending.finish(error=error)
 
     def _note(self, error):
+        """Notes in `trouble` why a commit has failed: a lock that others hold only after a
+        second."""
         reason = tell_reason(error)
         if is_locked(error):
             now = self._clock.monotonic()

@@ -90,11 +90,12 @@ class OsTask:
         return ["/bin/sh", "-c", '%sexec %s"$@"' % (umask, nice), "sh"] + words
 
     def _process(self, fields, execution, words, pass_fds=()):
-        given = substitute_all({name: fields.get(name) for name in ("env", "cwd", "stdin")},
-                               execution.values)
+        surroundings = substitute_all(
+            {name: fields.get(name) for name in ("env", "cwd", "stdin")}, execution.values)
         rc = execution.process(Command(
-            words, dict(execution.environment(), **given["env"]), given["cwd"], given["stdin"],
-            pass_fds, is_captured=fields["capture"] is not None), is_adoptable=True)
+            words, dict(execution.environment(), **surroundings["env"]), surroundings["cwd"],
+            surroundings["stdin"], pass_fds, is_captured=fields["capture"] is not None),
+            is_adoptable=True)
         return self._result(fields, rc, execution.captured)
 
     @staticmethod
@@ -171,6 +172,8 @@ class EvaluateTask:
 
     @staticmethod
     def _compare(value, operator, right):
+        """Whether `value operator right` is true: by number where both are numbers, else by text.
+        TaskError for a wrong regular expression."""
         if operator == "matches":
             try:
                 return re.search(right, value) is not None
@@ -231,7 +234,7 @@ class WaitFileTask:
     def run(self, fields, execution):
         """Without a time-out it waits for ever."""
         pattern = substitute(fields["path"], execution.values)
-        seen, since = None, None
+        before, since = None, None
         while True:
             paths = glob.glob(pattern, recursive=True)
             now = sorted(each for each in zip(paths, map(file_size, paths)) if each[1] is not None)
@@ -239,15 +242,17 @@ class WaitFileTask:
                 if not paths:
                     return TaskResult(DONE)
             elif len(now) < fields["count"]:
-                seen = None
-            elif now != seen:
-                seen, since = now, execution.monotonic()
-            if seen and execution.monotonic() - since >= fields["stable_s"]:
+                before = None
+            elif now != before:
+                before, since = now, execution.monotonic()
+            if before and execution.monotonic() - since >= fields["stable_s"]:
                 return TaskResult(DONE, rows=len(now))
             execution.wait(min(0.5, max(0.05, fields["stable_s"] / 4)))
 
 
-PYTHON_BOOT = ("import os,sys;"
+# neither the working folder, which `-c` searches first, nor the user's site has modules for it
+PYTHON_FLAGS = ["-u", "-s"]
+PYTHON_BOOT = ("import sys;sys.path[:1]==['']and sys.path.pop(0);import os;"
                "exec(compile(open(int(sys.argv.pop(1)),encoding='utf-8').read(),'<task>','exec'))")
 
 
@@ -270,7 +275,7 @@ class PythonTask(OsTask):
         reason = find_code_fault(fields["code"] or "")
         if reason:                      # an earlier version took it
             raise TaskError("code: %s" % reason)
-        words = [sys.executable, "-u"]
+        words = [sys.executable] + PYTHON_FLAGS
         args = substitute_all(fields["args"], values)
         if fields["file"]:
             return self._process(

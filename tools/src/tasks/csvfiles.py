@@ -3,6 +3,8 @@ import codecs
 import csv
 import functools
 import itertools
+import os
+import re
 import sys
 
 from ..base.vocabulary import DONE, WARNING
@@ -11,7 +13,7 @@ from ..definitions.kinds import (BOOLEAN, FILLED, Field, Kind, TEXT, _refuse, be
                                  list_of)
 from ..base.files import written_beside
 from .task import TaskError, needed, task_type, to_number
-from .data import DatabaseTask, SCHEMA, pieces
+from .data import BINARY, DatabaseTask, SCHEMA, list_pieces, refuse_binary
 
 
 def quote_name_alone(name):
@@ -59,6 +61,35 @@ def _check_types(value):
     return value
 
 
+# what the first bytes of a file tell of its encoding, the longest first
+_MARKS = ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
+          (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
+          (codecs.BOM_UTF8, "utf-8"))
+_SEPARATOR = re.compile(r"sep=(.)\r?\n?")      # a first line of Excel's: the delimiter, and no data
+
+
+def guess_encoding(path):
+    """Words on the encoding that a file's first bytes look like, or nothing. OSError."""
+    if not os.path.isfile(path):        # a pipe gives its bytes but once
+        return ""
+    with open(path, "rb") as file:
+        begin = file.read(4)
+    for mark, name in _MARKS:
+        if begin.startswith(mark):
+            return "; the file looks like %s" % name
+    zeros = [byte == 0 for byte in begin]
+    name = {(False, True, False, True): "utf-16-le",
+            (True, False, True, False): "utf-16-be"}.get(tuple(zeros))
+    return "; the file looks like %s" % name if name else ""
+
+
+def check_encoding(path, encoding):
+    """TaskError where bytes that text never begins with say that a file is not in this encoding."""
+    guess = guess_encoding(path) if encoding in ("utf-8", "ascii") else ""
+    if "utf-16" in guess or "utf-32" in guess:
+        raise TaskError("%s is no %s%s" % (path, encoding, guess))
+
+
 DELIMITER = Field(Kind(_check_delimiter, _refuse, "one character"), default=",",
                   meaning="what stands between two columns")
 ENCODING = Field(Kind(_check_encoding, _refuse, "a name that Python knows"), default="utf-8",
@@ -69,15 +100,24 @@ class BadRows:
     """Bad rows of a CSV file: counted, and kept in an error table when there is one."""
 
     def __init__(self, target, table, most):
-        self.count, self._target, self._table, self._most = 0, target, table, most
+        self.count, self._first = 0, ""
+        self._target, self._table, self._most = target, table, most
         if table:
             target.connection.cursor().execute(
                 "create table if not exists %s (line integer, reason text, text text)"
                 % quote_name(table))
 
+    @property
+    def message(self):
+        """How many there were, and what was wrong with the first; or nothing."""
+        if self.count > 1:
+            return "%d bad rows, the first in %s" % (self.count, self._first)
+        return "a bad row in " + self._first if self.count else ""
+
     def add(self, line, reason, row):
         """TaskError when there are more than may be."""
         self.count += 1
+        self._first = self._first or "line %d: %s" % (line, reason)
         text = ",".join(row).encode("utf-8", "backslashreplace").decode()
         print("line %d: %s: %s" % (line, reason, text[:200]), file=sys.stderr)
         if self.count > self._most:
@@ -121,54 +161,95 @@ class LoadCsvTask(DatabaseTask):
                 yield "types", "%s is none of the columns" % name
 
     @classmethod
-    def on(cls, target, given):
+    def on(cls, target, order):
         """Reads, checks and inserts in pieces, one transaction. A table without a schema of its own
         is in the physical schema."""
-        schema, table = given["server"]["physical_schema"], given["table"]
-        given["table"] = "%s.%s" % (schema, table) if schema and "." not in table else table
-        with open(given["file"], newline="", errors="surrogateescape",      # a BOM is no text
-                  encoding=("utf-8-sig" if given["encoding"] == "utf-8"
-                            else given["encoding"])) as file:
-            target.begin()
-            reader = csv.reader(file, delimiter=given["delimiter"])
-            names = cls._columns(reader, given, target)
-            bad = BadRows(target, given["error_table"], given["max_errors"])
-            insert = "insert into %s (%s) values (%s)" % (
-                quote_name(given["table"]), ", ".join(quote_name_alone(name) for name in names),
-                placeholders(target, len(names)))
-            cursor, rows = target.connection.cursor(), 0
-            fitting = cls._fitting(reader, names, given["types"], bad)
-            for piece in iter(lambda: list(itertools.islice(fitting, 1000)), []):
-                cursor.executemany(insert, piece)
-                rows += len(piece)
-            target.commit()
-        message = "%d bad rows" % bad.count if bad.count else ""
-        return {"status": WARNING if bad.count else DONE, "rows": rows, "message": message}
+        schema, table = order["server"]["physical_schema"], order["table"]
+        order["table"] = "%s.%s" % (schema, table) if schema and "." not in table else table
+        check_encoding(order["file"], order["encoding"])
+        with open(order["file"], newline="", errors="surrogateescape",      # a BOM is no text
+                  encoding=("utf-8-sig" if order["encoding"] == "utf-8"
+                            else order["encoding"])) as file:
+            try:
+                return cls._load(file, target, order)
+            except UnicodeError as error:       # where surrogateescape has no answer
+                raise TaskError("%s is no %s (%s)%s" % (order["file"], order["encoding"], error,
+                                                        guess_encoding(order["file"]))) from None
+
+    @classmethod
+    def _load(cls, file, target, order):
+        """From an open file into the table -> fields of a result. TaskError, UnicodeError."""
+        target.begin()
+        rows, bad = CsvRows(file, order), BadRows(target, order["error_table"], order["max_errors"])
+        names = cls._columns(rows, order, target)
+        insert = "insert into %s (%s) values (%s)" % (
+            quote_name(order["table"]), ", ".join(quote_name_alone(name) for name in names),
+            placeholders(target, len(names)))
+        cursor, count = target.connection.cursor(), 0
+        fitting = rows.fitting(names, order["types"], bad)
+        for piece in iter(lambda: list(itertools.islice(fitting, 1000)), []):
+            cursor.executemany(insert, piece)
+            count += len(piece)
+        target.commit()
+        return {"status": WARNING if bad.count else DONE, "rows": count, "message": bad.message}
 
     @staticmethod
-    def _columns(reader, given, target):
+    def _columns(rows, order, target):
         """The names of the columns; the table is made or emptied."""
-        names = next(reader, None) if given["header"] else given["columns"]
-        if given["header"] and names is None:
-            raise TaskError("%s is empty, it has no header" % given["file"])
-        names = given["columns"] or names
-        unknown = sorted(set(given["types"]) - set(names))
+        header = rows.read_header() if order["header"] else None
+        names = order["columns"] or header
+        check_names(names, target.is_sqlite, "`columns`" if order["columns"] else "the header")
+        unknown = sorted(set(order["types"]) - set(names))
         if unknown:
-            raise TaskError("types: %s has no column %s" % (given["file"], unknown[0]))
+            raise TaskError("types: %s has no column %s" % (order["file"], unknown[0]))
         cursor = target.connection.cursor()
-        if given["mode"] == "create":
+        if order["mode"] == "create":
             cursor.execute("create table if not exists %s (%s)" % (
-                quote_name(given["table"]), ", ".join("%s %s" % (
-                    quote_name_alone(name), given["types"].get(name, "text")) for name in names)))
-        if given["mode"] == "replace":
-            cursor.execute("delete from %s" % quote_name(given["table"]))
+                quote_name(order["table"]), ", ".join("%s %s" % (
+                    quote_name_alone(name), order["types"].get(name, "text")) for name in names)))
+        if order["mode"] == "replace":
+            cursor.execute("delete from %s" % quote_name(order["table"]))
         return names
 
-    @staticmethod
-    def _fitting(reader, names, types, bad):
+
+class CsvRows:
+    """The rows of a CSV file as RFC 4180 has them, and the lines where they stand."""
+
+    def __init__(self, file, order):
+        self._path, self._encoding = order["file"], order["encoding"]
+        first, self._before = file.readline(), 0    # lines that the reader does not see
+        delimiter, separator = order["delimiter"], _SEPARATOR.fullmatch(first)
+        if separator:
+            delimiter, self._before, first = separator.group(1), 1, file.readline()
+        self._reader = csv.reader(itertools.chain([first] if first else [], file),
+                                  delimiter=delimiter, strict=True)
+
+    def _tell(self, error):
+        """Why what begins at a line is no row."""
+        if "unexpected end of data" not in str(error):
+            return str(error)
+        return "a quote is not closed: all from here to line %d is one row" % (
+            self._reader.line_num + self._before)
+
+    def read_header(self):
+        """The fields of the first row. TaskError."""
+        try:
+            header = next(self._reader, None)
+        except csv.Error as error:
+            raise TaskError("line %d: %s" % (1 + self._before, self._tell(error))) from None
+        if header is None:
+            raise TaskError("%s is empty, it has no header" % self._path)
+        if any("\udc80" <= char <= "\udcff" for char in "".join(header)):
+            raise TaskError("line %d: the header has bytes that %s does not have%s" % (
+                1 + self._before, self._encoding, guess_encoding(self._path)))
+        return header
+
+    def fitting(self, names, types, bad):
         """Yields the rows that fit; the others go to `bad`."""
+        reader, before = self._reader, self._before
         converters = [(index, CSV_TYPES[types[name]], types[name])
                       for index, name in enumerate(names) if types.get(name, "text") != "text"]
+        end = reader.line_num           # of the row before
         while True:
             try:
                 for row in reader:
@@ -177,10 +258,24 @@ class LoadCsvTask(DatabaseTask):
                     if not reason:
                         yield values
                     elif row:           # a blank line is none
-                        bad.add(reader.line_num, reason, row)
+                        bad.add(reader.line_num + before, reason, row)
+                    end = reader.line_num
                 return
             except csv.Error as error:
-                bad.add(reader.line_num, str(error), [])
+                bad.add(end + 1 + before, self._tell(error), [])
+                end = reader.line_num
+
+
+def check_names(names, is_sqlite, what):
+    """TaskError for names of columns that a table cannot have. SQLite takes `a` and `A` for one."""
+    places, hint = {}, "" if what == "`columns`" else ": give other names in `columns`"
+    for place, name in enumerate(names, 1):
+        if not name:
+            raise TaskError("column %d of %s has no name%s" % (place, what, hint))
+        before = places.setdefault(name.lower() if is_sqlite else name, place)
+        if before != place:
+            raise TaskError("columns %d and %d of %s have the same name, %s%s" % (
+                before, place, what, shorten(name), hint))
 
 
 def convert(row, converters, names):
@@ -201,6 +296,9 @@ def convert(row, converters, names):
     return None
 
 
+LINE_ENDS = {"crlf": "\r\n", "lf": "\n"}
+
+
 @task_type("unload_csv")
 class UnloadCsvTask(DatabaseTask):
     """Writes the rows of a query to a CSV file."""
@@ -211,21 +309,27 @@ class UnloadCsvTask(DatabaseTask):
         "header": Field(BOOLEAN, default=True,
                         meaning="whether to write a first line with the names of the columns"),
         "delimiter": DELIMITER, "encoding": ENCODING,
+        "newline": Field(choice("crlf", "lf"), default="crlf",
+                         meaning="what ends a line: crlf is RFC 4180's, lf suits awk"),
     }
     sql = ("query",)
 
     @staticmethod
-    def on(target, given):
-        """A piece of rows at a time."""
+    def on(target, order):
+        """Writes the rows of a query to a file, a piece at a time -> fields of a TaskResult."""
         target.begin("deferred")
-        cursor, rows = target.run(given["query"], given["values"]), 0
+        cursor, rows = target.run(order["query"], order["values"]), 0
         if cursor.description is None:
             raise TaskError("the query gives no rows")
-        with written_beside(given["file"], "w", newline="", encoding=given["encoding"]) as file:
-            writer = csv.writer(file, delimiter=given["delimiter"])
-            if given["header"]:
-                writer.writerow([column[0] for column in cursor.description])
-            for piece in pieces(cursor):
+        with written_beside(order["file"], "w", newline="", encoding=order["encoding"]) as file:
+            writer = csv.writer(file, delimiter=order["delimiter"],
+                                lineterminator=LINE_ENDS[order["newline"]])
+            names = [column[0] for column in cursor.description]
+            if order["header"]:
+                writer.writerow(names)
+            for piece in list_pieces(cursor):
+                if not BINARY.isdisjoint(map(type, itertools.chain.from_iterable(piece))):
+                    refuse_binary(names, piece)
                 writer.writerows(piece)
                 rows += len(piece)
         return {"status": DONE, "rows": rows}

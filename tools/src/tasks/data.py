@@ -12,10 +12,12 @@ from ..definitions.kinds import FILLED, Field, NAMED, VARIABLE_NAME
 from ..base.files import find_fault_beside
 from .task import HelperTask, TaskError, needed, task_type
 
-# a literal, quoted name, comment or cast is passed over; what is left may be `:name`, or `;`
+# a literal, quoted name, comment or cast is passed over; what is left may be `:name`, `;`, or
+# `\:`, `::` for a colon: `::` behind an expression is a cast, `[` there is an index
 _SQL_PART = re.compile(
-    r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|--[^\n]*|/\*.*?\*/|\$(\w*)\$.*?\$\1\$"""
-                       r"""|::|:([A-Za-z_][A-Za-z0-9_]*)|;|\?|%""", re.S)
+    r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|(?<![\w\])])\[[^\]]*\]|--[^\n]*"""
+                       r"""|/\*.*?\*/|\$(\w*)\$.*?\$\1\$"""
+                       r"""|:([A-Za-z_][A-Za-z0-9_]*)|(\\:|(?<![\w)\]"'`])::)|::|;|\?|%""", re.S)
 
 
 def bare_sql(text):
@@ -40,19 +42,19 @@ def split_script(text, is_sqlite):
 def bind(text, values, style):
     """SQL with `:name` and the values -> SQL and parameters of a DB-API parameter style."""
     by_name = {name: values[name] for name in DatabaseTask.names_in(text)}
-    if style == "named":
-        return text, by_name
     order = []
 
     def put(match):
-        name = match.group(2)
-        if not name:
+        name, colon = match.group(2), match.group(3)
+        if colon:
+            return ":"
+        if not name or style == "named":
             return match.group().replace("%", "%%") if "format" in style else match.group()
         order.append(values[name])
         return {"qmark": "?", "format": "%s", "numeric": ":%d" % len(order),
                 "pyformat": "%%(%s)s" % name}[style]
     text = _SQL_PART.sub(put, text)
-    return text, by_name if style == "pyformat" else order
+    return text, by_name if style in ("named", "pyformat") else order
 
 
 class Target(NamedTuple):
@@ -64,7 +66,7 @@ class Target(NamedTuple):
     cursors: list           # the one of the newest statement
 
     def run(self, text, values):
-        """One statement -> its cursor."""
+        """Executes one statement with the values of its :names -> its cursor."""
         cursor = self.connection.cursor()
         self.cursors[:] = [cursor]
         self.patiently(lambda: cursor.execute(*bind(text, values, self.style)))
@@ -144,16 +146,28 @@ def check_statement(statement, is_sqlite):
                         % shorten(text))
 
 
-def pieces(cursor, size=5000):
+def list_pieces(cursor, size=5000):
     """The rows of a query, so many at a time."""
     return iter(lambda: list(cursor.fetchmany(size)), [])
+
+
+BINARY = {bytes, bytearray, memoryview}     # what drivers give for bytes
+
+
+def refuse_binary(names, rows):
+    """TaskError for bytes in rows of these columns, which are no text: Python's b'...' is none."""
+    for row in rows:
+        for name, value in zip(names, row):
+            if type(value) in BINARY:
+                raise TaskError("column %s has bytes, which are no text: write hex(...) or "
+                                "cast(... as text) in the query" % shorten(name))
 
 
 def count_rows(target, statement, values):
     """Runs a statement -> how many rows it changed or gave."""
     before = target.connection.total_changes if target.is_sqlite else 0
     cursor = target.run(statement, values)
-    rows = sum(map(len, pieces(cursor))) if cursor.description else 0
+    rows = sum(map(len, list_pieces(cursor))) if cursor.description else 0
     if cursor.description or not target.is_sqlite:
         return rows or max(0, cursor.rowcount)
     if target.connection.total_changes == before:
@@ -178,28 +192,28 @@ class DatabaseTask(HelperTask):
         """The variables that SQL text binds."""
         return [match.group(2) for match in _SQL_PART.finditer(text) if match.group(2)]
 
-    def _outcome(self, given, execution):
-        """Runs `on(target, given)` here or in the helper."""
-        if self.is_heavy or given["server"]["driver"] != "sqlite3":
-            return super()._outcome(given, execution)
-        with open_target(given["server"]) as target:
+    def _outcome(self, order, execution):
+        """Runs `on(target, order)` here or in the helper."""
+        if self.is_heavy or order["server"]["driver"] != "sqlite3":
+            return super()._outcome(order, execution)
+        with open_target(order["server"]) as target:
             try:
-                return execution.call(lambda: self.on(target, given), target.interrupt)
+                return execution.call(lambda: self.on(target, order), target.interrupt)
             except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
                 raise TaskError(str(error)) from None
 
     def prepare(self, fields, execution):
         """The data server of the session's context, and the values to bind."""
         bound = {name: fields[name] for name in self.sql}
-        given = super().prepare(dict(fields, **dict.fromkeys(bound)), execution)
-        return dict(given, server=execution.data_server(fields["schema"]), values=execution.values,
+        order = super().prepare(dict(fields, **dict.fromkeys(bound)), execution)
+        return dict(order, server=execution.data_server(fields["schema"]), values=execution.values,
                     **bound)
 
     @classmethod
-    def work(cls, given):
-        """In the helper."""
-        with open_target(given["server"]) as target:
-            return cls.on(target, given)
+    def work(cls, order):
+        """Does it in the helper, with a connection of its own -> fields of a TaskResult."""
+        with open_target(order["server"]) as target:
+            return cls.on(target, order)
 
 
 @task_type("sql")
@@ -215,14 +229,14 @@ class SqlTask(DatabaseTask):
     sql = ("statement", "script")
 
     @staticmethod
-    def on(target, given):
-        """The whole of it, or nothing."""
-        statements = list(split_script(given["script"], target.is_sqlite)) if given["script"] else \
-            [given["statement"]]
+    def on(target, order):
+        """Executes all statements or none -> fields of a TaskResult, with the rows."""
+        statements = list(split_script(order["script"], target.is_sqlite)) if order["script"] else \
+            [order["statement"]]
         for statement in statements:
             check_statement(statement, target.is_sqlite)
         target.begin()
-        rows = sum(count_rows(target, statement, given["values"]) for statement in statements)
+        rows = sum(count_rows(target, statement, order["values"]) for statement in statements)
         target.commit()
         return {"status": DONE, "rows": rows}
 
@@ -239,11 +253,13 @@ class RefreshTask(DatabaseTask):
     sql = ("query",)
 
     @staticmethod
-    def on(target, given):
+    def on(target, order):
         """First column of the first row, as text."""
         target.begin("deferred")
-        row = target.run(given["query"], given["values"]).fetchone()
+        cursor = target.run(order["query"], order["values"])
+        row = cursor.fetchone()
         if row is None:
             raise TaskError("the query gives no row")
+        refuse_binary([cursor.description[0][0]], [row[:1]])
         value = "" if row[0] is None else str(row[0]).replace("\0", "")
-        return {"status": DONE, "rows": 1, "values": {given["variable"]: value}}
+        return {"status": DONE, "rows": 1, "values": {order["variable"]: value}}

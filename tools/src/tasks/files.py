@@ -101,27 +101,27 @@ COPY_FIELDS = {
 
 @helper_task("copy", COPY_FIELDS)
 @helper_task("move", COPY_FIELDS)
-def copy_or_move(given):
+def copy_or_move(order):
     """Copies or moves what a pattern matches."""
-    pairs = destinations(given["from"], given["to"], given["overwrite"])
+    pairs = destinations(order["from"], order["to"], order["overwrite"])
     for path, target in pairs:
-        (copy_one if given["type"] == "copy" else move_one)(path, target)
+        (copy_one if order["type"] == "copy" else move_one)(path, target)
     return {"status": DONE, "rows": len(pairs)}
 
 
 @helper_task("delete", {"path": needed("a file or folder, or a pattern")})
-def delete(given):
+def delete(order):
     """Deletes what a pattern matches; nothing to delete is no error."""
-    paths = [given["path"]] if os.path.lexists(given["path"]) else glob.glob(given["path"])
+    paths = [order["path"]] if os.path.lexists(order["path"]) else glob.glob(order["path"])
     for path in paths:
         remove(path)
     return {"status": DONE, "rows": len(paths)}
 
 
 @helper_task("mkdir", {"path": needed("the folder")})
-def make_folders(given):
+def make_folders(order):
     """Makes a folder and those above it; one that is there is no error."""
-    os.makedirs(given["path"], exist_ok=True)
+    os.makedirs(order["path"], exist_ok=True)
     return {"status": DONE}
 
 
@@ -130,14 +130,14 @@ ZIP_OPTIONS = {"strict_timestamps": False} if sys.version_info >= (3, 8) else {}
 
 
 @helper_task("zip", {"from": FROM, "to": needed("the archive")})
-def pack(given):
+def pack(order):
     """Packs what a pattern matches; names in the archive count from the pattern's folder."""
     names = []
-    for source in matching(given["from"]):
+    for source in matching(order["from"]):
         base = os.path.dirname(source.rstrip("/")) or "."
         names += [(path, os.path.relpath(path, base)) for path in files_below(source)
-                  if os.path.realpath(path) != os.path.realpath(given["to"])]
-    with written_beside(given["to"]) as file, \
+                  if os.path.realpath(path) != os.path.realpath(order["to"])]
+    with written_beside(order["to"]) as file, \
             zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, **ZIP_OPTIONS) as archive:
         for path, name in names:
             archive.write(path, name)
@@ -157,18 +157,18 @@ def files_below(path):
     "from": needed("the archive"), "to": needed("the folder that it is unpacked into"),
     "max_bytes": Field(between(1, 1 << 50), default=1 << 40,
                        meaning="one that would become larger is not unpacked")})
-def unpack(given):
+def unpack(order):
     """Unpacks an archive; nothing when a name would leave the folder or it is too large: all names
     and sizes are checked before anything is written, and zipfile takes no more than a size says."""
-    with zipfile.ZipFile(given["from"]) as archive:
+    with zipfile.ZipFile(order["from"]) as archive:
         members = archive.infolist()
         for member in members:
             _check_member(member)
-        if sum(member.file_size for member in members) > given["max_bytes"]:
+        if sum(member.file_size for member in members) > order["max_bytes"]:
             raise TaskError("%s would unpack to more than max_bytes (%d)"
-                            % (given["from"], given["max_bytes"]))
+                            % (order["from"], order["max_bytes"]))
         for member in members:
-            _extract(archive, member, given["to"])
+            _extract(archive, member, order["to"])
     return {"status": DONE, "rows": len(members)}
 
 
@@ -182,6 +182,8 @@ def _check_member(member):
 
 
 def _extract(archive, member, folder):
+    """Unpacks a member of an archive below a folder; TaskError where a link would lead it
+    elsewhere."""
     target = os.path.join(folder, *member.filename.split("/"))
     real, root = os.path.realpath(target), os.path.realpath(folder)
     if os.path.commonpath([real, root]) != root:

@@ -136,19 +136,19 @@ class HttpRequest(NamedTuple):
         return "%s, redirected to %s" % (self.start.label, self.url.origin)
 
 
-def first_request(given):
+def first_request(order):
     """The request that a definition asks for; a login in its url becomes a header. TaskError."""
     try:
-        url = parse_url(given["url"])
+        url = parse_url(order["url"])
     except ValueError as error:
         raise TaskError("the url %s" % error) from None
-    headers = {name: _check_header(name, text) for name, text in given["headers"].items()}
+    headers = {name: _check_header(name, text) for name, text in order["headers"].items()}
     if url.login and "authorization" not in map(str.lower, headers):
         import base64
         login = url.login if ":" in url.login else url.login + ":"
         headers["Authorization"] = "Basic " + base64.b64encode(login.encode()).decode()
-    body = None if given["body"] is None else given["body"].encode()
-    return HttpRequest(url, given["method"].upper(), headers, body, url)
+    body = None if order["body"] is None else order["body"].encode()
+    return HttpRequest(url, order["method"].upper(), headers, body, url)
 
 
 def _check_header(name, text):
@@ -215,41 +215,41 @@ class HttpTask(HelperTask):
             yield "url", "must begin with http:// or https://"
 
     @classmethod
-    def work(cls, given):
-        """In the helper: attempts a second apart."""
-        first = first_request(given)
-        for attempt in range(given["attempts"]):
+    def work(cls, order):
+        """Asks, in the helper, in attempts a second apart -> fields of a TaskResult. TaskError."""
+        first = first_request(order)
+        for attempt in range(order["attempts"]):
             if attempt:
                 time.sleep(1)
             try:
-                return cls._attempt(given, first)
+                return cls._attempt(order, first)
             except TaskError as error:
                 reason = error
                 print(error, file=sys.stderr)
         raise reason
 
     @classmethod
-    def _attempt(cls, given, first):
+    def _attempt(cls, order, first):
         with time_limit(ANSWER_S, first.place):
-            request, response = cls._answer(first, given["expect"])
+            request, response = cls._answer(first, order["expect"])
         with response, failures_at(request.place), time_limit(CONTENT_S, request.place):
-            return cls._take(given, request.place, response)
+            return cls._take(order, request.place, response)
 
     @classmethod
     def _answer(cls, request, expect):
         """Follows redirects, but those that are expected -> (the last request, its response)."""
-        opener, seen = cls._opener(), set()
+        opener, requests = cls._opener(), set()
         while True:
             response = cls._send(opener, request)
             location = response.headers.get("Location")
             if response.status in expect or response.status not in REDIRECTS or not location:
                 return request, response
             response.close()
-            seen.add((request.method, request.url))
+            requests.add((request.method, request.url))
             request = redirected(request, response.status, location)
-            if (request.method, request.url) in seen:
+            if (request.method, request.url) in requests:
                 raise TaskError("%s: redirected in a circle" % request.place)
-            if len(seen) > MAX_REDIRECTS:
+            if len(requests) > MAX_REDIRECTS:
                 raise TaskError("%s: over %d redirects" % (request.place, MAX_REDIRECTS))
 
     @staticmethod
@@ -277,19 +277,21 @@ class HttpTask(HelperTask):
                                        method=request.method), timeout=SILENCE_S)
 
     @staticmethod
-    def _take(given, place, response):
-        if response.status not in given["expect"]:
+    def _take(order, place, response):
+        """What an answer gives: its status as `rc`, its body in a file or a variable, or both ->
+        fields of a TaskResult. TaskError."""
+        if response.status not in order["expect"]:
             raise TaskError("%s: status %d, expected %s" % (
-                place, response.status, ", ".join(str(code) for code in given["expect"])))
-        values, taken = {given["capture"]: ""} if given["capture"] else {}, b""
+                place, response.status, ", ".join(str(code) for code in order["expect"])))
+        values, body = {order["capture"]: ""} if order["capture"] else {}, b""
         with contextlib.ExitStack() as stack:
-            file = stack.enter_context(written_beside(given["save"])) if given["save"] else None
+            file = stack.enter_context(written_beside(order["save"])) if order["save"] else None
             for piece in iter(lambda: response.read(1 << 16), b""):
                 if file:
                     file.write(piece)
-                if given["capture"]:
-                    taken += piece
-                    values[given["capture"]] = as_value(taken, "the answer has")
+                if order["capture"]:
+                    body += piece
+                    values[order["capture"]] = as_value(body, "the answer has")
             if getattr(response, "length", None):       # http.client does not tell
                 raise TaskError("%s: the answer ended early, %d bytes are missing"
                                 % (place, response.length))
@@ -308,14 +310,14 @@ class MailTask(HelperTask):
     }
 
     def prepare(self, fields, execution):
-        """With the server."""
+        """The order, with the data server MAIL. TaskError."""
         return dict(super().prepare(fields, execution), server=execution.mail_server())
 
     @classmethod
-    def work(cls, given):
-        """In the helper."""
-        connect = given["server"]["connect"]
-        message = cls._message(given, connect)
+    def work(cls, order):
+        """Sends the mail, in the helper -> fields of a TaskResult. TaskError."""
+        connect = order["server"]["connect"]
+        message = cls._message(order, connect)
         host = connect.get("host", "localhost")
         tls = cls._tls(connect, host)
         port = int(connect.get("port") or {"none": 25, "starttls": 587, "ssl": 465}[tls])
@@ -366,18 +368,19 @@ class MailTask(HelperTask):
             smtp.quit()
 
     @staticmethod
-    def _message(given, connect):
+    def _message(order, connect):
+        """The EmailMessage with its headers, text and files. TaskError, OSError."""
         import email.message
         import mimetypes
         message = email.message.EmailMessage()
         try:
             message["From"] = connect.get("sender") or "agent@" + os.uname().nodename
-            message["To"] = ", ".join(given["to"])
-            message["Subject"] = " ".join(given["subject"].split())
+            message["To"] = ", ".join(order["to"])
+            message["Subject"] = " ".join(order["subject"].split())
         except ValueError as error:
             raise TaskError("a header of the mail: %s" % error) from None
-        message.set_content(given["body"])
-        for path in given["attach"]:
+        message.set_content(order["body"])
+        for path in order["attach"]:
             kind = (mimetypes.guess_type(path)[0] or "application/octet-stream").split("/")
             with open(path, "rb") as file:
                 message.add_attachment(file.read(), maintype=kind[0], subtype=kind[1],

@@ -1,6 +1,7 @@
 """What all task types share: their table, results, texts, and work done in a helper process."""
 import contextlib
 import json
+import math
 import sys
 import tempfile
 from typing import NamedTuple, Optional
@@ -89,8 +90,8 @@ def as_value(data, what):
 def to_number(kind, text):
     """A text as an int or float. ValueError for what Python alone takes for one."""
     value = kind(text)
-    if "_" in text or value != value:
-        raise ValueError
+    if "_" in text or isinstance(value, float) and not math.isfinite(value):
+        raise ValueError                # nan, inf, and 1e999, which would be equal to 1e998
     return value
 
 
@@ -105,21 +106,21 @@ def as_number(text):
 class HelperTask:
     """A task whose work is done by agent.py in another role, in a process that can be ended.
 
-    `prepare(fields, execution)` gives what the helper needs as JSON; `work(given)`, in the
+    `prepare(fields, execution)` gives what the helper needs as JSON; `work(order)`, in the
     helper, does it, prints what the log is to have, and returns the fields of a TaskResult.
     Where that is all there is to a task type, helper_task makes it of the function.
     """
 
     def run(self, fields, execution):
-        """Has the work done."""
-        given = dict(self.prepare(fields, execution), type=self.name)
-        return TaskResult(**self._outcome(given, execution))
+        """Has the work done by the helper -> TaskResult."""
+        order = dict(self.prepare(fields, execution), type=self.name)
+        return TaskResult(**self._outcome(order, execution))
 
-    def _outcome(self, given, execution):
+    def _outcome(self, order, execution):
         """Hands over to the helper -> the fields of its result."""
         with tempfile.TemporaryFile() as result:
-            words = program_command("-u") + ["--task", str(result.fileno())]
-            rc = execution.process(Command(words, execution.environment(), stdin=json.dumps(given),
+            words = program_command("-u", "-s") + ["--task", str(result.fileno())]
+            rc = execution.process(Command(words, execution.environment(), stdin=json.dumps(order),
                                            pass_fds=(result.fileno(), open_code())))
             result.seek(0)
             text = result.read().decode()
@@ -133,7 +134,7 @@ class HelperTask:
 
 
 def helper_task(name, fields):
-    """Puts a function work(given) into the table of task types, as a HelperTask."""
+    """Puts a function work(order) into the table of task types, as a HelperTask."""
     def register(work):
         task_type(name)(type(name, (HelperTask,), {"fields": fields, "work": staticmethod(work)}))
         return work
@@ -142,9 +143,9 @@ def helper_task(name, fields):
 
 def run_helper(fd):
     """agent.py in the role of a helper: does one task, whose result goes to a file -> exit code."""
-    given = json.loads(sys.stdin.read())
+    order = json.loads(sys.stdin.read())
     try:
-        result = TASK_TYPES[given["type"]].work(given)
+        result = TASK_TYPES[order["type"]].work(order)
     except TaskError as error:
         result = {"status": ERROR, "message": str(error)}
     except Exception as error:          # what the task met: a line, no traceback

@@ -193,7 +193,7 @@ class DayTimes:
                 if place >= 0 else 0)
 
     def get_nth(self, n):
-        """The n-th, from 0."""
+        """The n-th of these seconds of the day, from 0."""
         return self.starts[n // len(self.within)] + self.within[n % len(self.within)]
 
 

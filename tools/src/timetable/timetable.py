@@ -12,13 +12,13 @@ from .rules import parse_rule
 from .windows import _join, _parse_window, _read, format_clock
 
 
-def make_timetable(rule, timezone="", options=None, calendars=None):
+def make_timetable(rule, zone_name="", options=None, calendars=None):
     """The Timetable of a schedule. Raises CalendarError.
 
-    rule: its text; timezone: a name for find_zone; options: a mapping that may hold, among others,
-    from, to and WINDOW_FIELDS; calendars: name -> dates (text or list), for exclude_dates.
+    rule: its text; zone_name: for find_zone; options: a mapping that may hold, among others, from,
+    to and WINDOW_FIELDS; calendars: name -> dates (text or list), for exclude_dates.
     """
-    zone = find_zone(timezone)
+    zone = find_zone(zone_name)
     if not options or MOVING_FIELDS.isdisjoint(options):
         return _make_plain(rule, zone)
     texts = [_join(options[name]) if name in options else "" for name in WINDOW_FIELDS]
@@ -52,8 +52,8 @@ class Timetable(Firings):
 
     def next_after(self, instant):
         """The first due time after `instant`, or None."""
-        known, due = self._known
-        if known <= instant < due:
+        begin, due = self._known
+        if begin <= instant < due:
             return due
         due = self._find_next(instant)
         if due is not None:

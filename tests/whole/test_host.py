@@ -1,0 +1,145 @@
+"""The host, and how the agent was started: what it inherits is not what its tasks get."""
+import contextlib
+import json
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+from conftest import AGENT, wait_for
+
+NOBODY_LISTENS = 1      # no port that tests take
+
+# begins the agent as a shell's `trap '' ...`, nohup or a careless daemon begins it
+IGNORING = """
+import os, signal, sys
+for number in (signal.SIGCHLD, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGTSTP):
+    signal.signal(number, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD])
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+MASKS = "grep -E '^Sig(Blk|Ign):' /proc/self/status"
+AS_USUAL = ["SigBlk:\t0000000000000000", "SigIgn:\t0000000000000000"]
+
+
+def scenario(name, *tasks, **fields):
+    return dict({"name": name, "version": "1", "steps": [{"name": "main", "tasks": list(tasks)}]}, **fields)
+
+
+def test_tasks_get_no_signal_that_is_ignored_or_blocked(make_agent):
+    """Exit codes are known also where SIGCHLD was ignored."""
+    agent = make_agent(launcher=[sys.executable, "-c", IGNORING]).start()
+    masks_by_python = "import subprocess; subprocess.call(['sh', '-c', %r])" % MASKS
+    agent.import_document({"scenarios": [
+        scenario("SHELL", {"type": "os", "command": MASKS}),
+        scenario("LIST", {"type": "os", "command": ["sh", "-c", MASKS]}),
+        scenario("PYTHON", {"type": "python", "code": masks_by_python}),
+        scenario("ADOPT", {"type": "os", "command": MASKS}, on_stale="adopt"),
+        scenario("OS7", {"type": "os", "command": "exit 7"}),
+        scenario("PYTHON7", {"type": "python", "code": "raise SystemExit(7)"}),
+        scenario("ADOPT7", {"type": "os", "command": "exit 7"}, on_stale="adopt")]})
+    for name in ("SHELL", "LIST", "PYTHON", "ADOPT"):
+        session = agent.ok("EXEC %s -SYNC" % name)["session"]
+        assert agent.log_texts(session) == AS_USUAL, name
+    for name in ("OS7", "PYTHON7", "ADOPT7"):
+        end = agent.ok("EXEC %s -SYNC" % name)
+        assert end["status"] == "ERROR" and "exit code 7" in end["message"], end
+    for number in (signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
+        agent.process.send_signal(number)       # the agent goes on as its starter wished
+    assert agent.ok("EXEC SHELL -SYNC")["status"] == "DONE"
+    assert agent.stop() == 0
+
+
+@pytest.mark.parametrize("is_beside", [False, True])
+def test_no_module_of_the_folder_stands_for_one_of_python(make_agent, tmp_path, is_beside):
+    """Neither of the working folder, nor beside agent.py."""
+    agent = make_agent(plain=True)
+    agent.folder.mkdir(parents=True)
+    for name in ("csv", "email", "token", "types", "json", "os", "socket", "zipfile", "http", "smtplib"):
+        (agent.folder / (name + ".py")).write_text("open(%r, 'a').write(%r)" % (str(tmp_path / "ran"), name + " "))
+    if is_beside:
+        agent.script = agent.folder / "agent.py"
+        shutil.copy(str(AGENT), str(agent.script))
+    agent.start()
+    (agent.folder / "in.csv").write_text("n\n1\n")
+    agent.import_document({
+        "data_servers": [{"name": "DWH", "driver": "sqlite3", "database": str(tmp_path / "dwh.db")},
+                         {"name": "MAIL", "driver": "smtp", "connect": {
+                             "host": "127.0.0.1", "port": NOBODY_LISTENS, "sender": "a@b.example"}}],
+        "logical_schemas": [{"name": "DWH", "contexts": {"GLOBAL": "DWH"}}],
+        "scenarios": [
+            scenario("CSV", {"type": "load_csv", "file": "in.csv", "schema": "DWH", "table": "t", "mode": "create"}),
+            scenario("PYTHON", {"type": "python", "code": "import csv, email, token; print(csv.reader)"}),
+            scenario("ADOPT", {"type": "python", "code": "import csv; csv.reader"}, on_stale="adopt"),
+            scenario("FILES", {"type": "zip", "from": "in.csv", "to": "a.zip"}),
+            scenario("HTTP", {"type": "http", "url": "http://127.0.0.1:%d/" % NOBODY_LISTENS}),
+            scenario("MAIL", {"type": "mail", "to": ["c@d.example"], "subject": "x"})]})
+    for name in ("CSV", "PYTHON", "ADOPT", "FILES"):
+        end = agent.ok("EXEC %s -SYNC" % name)
+        assert end["status"] == "DONE", (name, end, agent.log_texts(end["session"]))
+    for name in ("HTTP", "MAIL"):
+        assert "refused" in agent.ok("EXEC %s -SYNC" % name)["message"]
+    assert not (tmp_path / "ran").exists(), (tmp_path / "ran").read_text()
+
+
+def test_the_folder_of_a_python_file_is_searched(make_agent):
+    """Programs of several files work as they do by hand."""
+    agent = make_agent().start()
+    (agent.folder / "lib").mkdir()
+    (agent.folder / "lib" / "beside.py").write_text("print('it is here')")
+    (agent.folder / "lib" / "program.py").write_text("import beside")
+    agent.import_document({"scenarios": [scenario("P", {"type": "python", "file": "lib/program.py"})]})
+    session = agent.ok("EXEC P -SYNC")["session"]
+    assert agent.log_texts(session) == ["it is here"]
+
+
+def test_a_byte_order_mark_is_passed_over(make_agent):
+    agent = make_agent().start()
+    document = json.dumps({"scenarios": [scenario("A", {"type": "os", "command": "true"})]})
+    (agent.folder / "bom.json").write_bytes(b"\xef\xbb\xbf" + document.encode())
+    subprocess.check_call([sys.executable, str(AGENT), "--master", str(agent.master), "--import",
+                           str(agent.folder / "bom.json")])
+    assert agent.ok("IMPORT '\ufeff%s'" % document.replace('"A"', '"B"'))["scenarios"] == "1"
+    for name in "AB":
+        assert agent.ok("EXEC %s -SYNC" % name)["status"] == "DONE"
+
+
+def test_the_agent_goes_on_with_the_code_it_began_with(make_agent):
+    """agent.py is moved away, then another version stands there: helpers and minders do not mind."""
+    agent = make_agent(plain=True)
+    agent.folder.mkdir(parents=True)
+    agent.script = agent.folder / "agent.py"
+    shutil.copy(str(AGENT), str(agent.script))
+    agent.start()
+    agent.import_document({"scenarios": [
+        scenario("COPY", {"type": "copy", "from": "agent.log", "to": "copy", "overwrite": True}),
+        scenario("ADOPT", {"type": "os", "command": "echo adopted"}, on_stale="adopt")]})
+    agent.script.rename(agent.folder / "old")
+    for _ in range(2):
+        for name in ("COPY", "ADOPT"):
+            end = agent.ok("EXEC %s -SYNC" % name)
+            assert end["status"] == "DONE", end
+        agent.script.write_text("raise SystemExit('another version')")
+
+
+def test_the_wal_shrinks_when_a_long_reader_has_left(make_agent):
+    agent = make_agent().start()
+    agent.import_document({"scenarios": [scenario("A", {"type": "os", "command": "seq 20000"})]})
+    wal = agent.folder / "workrep.db-wal"
+    with contextlib.closing(sqlite3.connect(str(agent.work))) as reader:
+        rows = reader.execute("select * from sqlite_master")
+        rows.fetchone()                             # a snapshot that is kept
+        reader.execute("begin")
+        reader.execute("select count(*) from session").fetchone()
+        for _ in range(20):
+            assert agent.ok("EXEC A -SYNC")["status"] == "DONE"
+        assert wal.stat().st_size > 8 * 1024 * 1024
+        rows.close()
+
+    def is_small():
+        agent.ok("EXEC HELLO -SYNC")
+        return wal.stat().st_size <= 5 * 1024 * 1024
+    wait_for(is_small, "the -wal to shrink")
