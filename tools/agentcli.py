@@ -1505,35 +1505,35 @@ class Crontab:
         return schedule
 
 
-def name_entries(crontabs, known):
-    """Names the entries of crontabs that are imported together. `known` are the schedules that the
-    agent has: {name: (rule, zone)}.
+def name_entries(crontabs, schedules):
+    """Names the entries of crontabs that are imported together. `schedules` are those that
+    the agent has: {name: (rule, zone)}.
 
     A name is that of the command, which nothing around it changes. Among entries of one command
     each keeps the name that its time has in the agent; then the first has the plain name, and
     others get a mark of their time.
     """
     entries = [entry for crontab in crontabs for entry in crontab.entries]
-    names, taken = [None] * len(entries), set()
+    names, used = [None] * len(entries), set()
 
     def give(place, name):
         names[place] = name
-        taken.add(name)
+        used.add(name)
     for place, entry in enumerate(entries):
         for name in (entry.stem, mark(entry.stem, *entry.when)):
-            if names[place] is None and known.get(name) == entry.when and name not in taken:
+            if names[place] is None and schedules.get(name) == entry.when and name not in used:
                 give(place, name)
     for place, entry in enumerate(entries):
         if names[place] is None:
-            name = entry.stem if entry.stem not in taken else mark(entry.stem, *entry.when)
+            name = entry.stem if entry.stem not in used else mark(entry.stem, *entry.when)
             plain, number = name, 1
-            while name in taken:            # the same line twice
+            while name in used:             # the same line twice
                 number += 1
                 name = "%s-%d" % (plain, number)
             give(place, name)
-    found = iter(names)
+    names = iter(names)
     for crontab in crontabs:
-        crontab.rename(found)
+        crontab.rename(names)
 
 
 def make_crontab(path, is_system, user, home):
@@ -1690,16 +1690,16 @@ def is_command(word, search_path):
             or shutil.which(word, path=paths) is not None)
 
 
-def import_documents(wanted, paths, words):
+def import_documents(options, paths, words):
     """Imports definitions documents, one after the other -> exit status.
     Raises ClientError, OSError of stdout."""
     texts = [read_document(path) for path in paths]
-    with Connection(wanted.host, wanted.port) as connection:
+    with Connection(options.host, options.port) as connection:
         for path, text in zip(paths, texts):
             origin = "standard input: " if path == "-" else printable(path) + ": "
             reply = connection.ask(" ".join(["IMPORT", quote(text)] + words))
             try:
-                show_acknowledgement(reply, wanted.json, origin)
+                show_acknowledgement(reply, options.json, origin)
             except ClientError as error:
                 if error.status == REFUSED and not text.lstrip().startswith("{"):
                     complain(origin + "a document begins with {; crontabs are imported "
@@ -1709,10 +1709,10 @@ def import_documents(wanted, paths, words):
     return WELL
 
 
-def import_crontabs(wanted, paths, words):
+def import_crontabs(options, paths, words):
     """Imports crontabs, or shows what they become -> exit status. Raises ClientError,
     OSError of stdout."""
-    is_system = {"yes": True, "no": False}.get(wanted.crontab.get("SYSTEM"))
+    is_system = {"yes": True, "no": False}.get(options.crontab.get("SYSTEM"))
     user, home = get_user(), os.path.expanduser("~")
     crontabs = [make_crontab(path, is_system, user, home).read(read_bytes(path)) for path in paths]
     if is_system is None:
@@ -1720,34 +1720,34 @@ def import_crontabs(wanted, paths, words):
         for crontab in crontabs:
             doubt_users(crontab)
     name_entries(crontabs, {})
-    if "DRY_RUN" in wanted.crontab:
+    if "DRY_RUN" in options.crontab:
         try:
-            coming = rehearse(wanted, crontabs, words)
+            coming = rehearse(options, crontabs, words)
         finally:
             for crontab in crontabs:
                 tell_notes(crontab)
-        show_entries(crontabs, coming, wanted.json)
+        show_entries(crontabs, coming, options.json)
     else:
-        with Connection(wanted.host, wanted.port) as connection:
-            send_all(connection, wanted, crontabs, words)
+        with Connection(options.host, options.port) as connection:
+            send_all(connection, options, crontabs, words)
     for crontab in crontabs:
         tell_left_out(crontab)
     return WELL
 
 
-def send_all(connection, wanted, crontabs, words):
+def send_all(connection, options, crontabs, words):
     """Imports crontabs, tells what is not carried over, and what they no longer have. Raises
     ClientError, OSError of stdout."""
     rows = list_known(connection, words)
     name_entries(crontabs, {row["name"]: (row["rule"], row["timezone"]) for row in rows})
-    kept = list_names(crontabs)
+    names = list_names(crontabs)
     for crontab in crontabs:
         try:
             fields = send_crontab(connection, crontab, words)
         finally:
             tell_notes(crontab)
-        (put_json if wanted.json else put_fields)(dict(fields, left_out=crontab.left_out))
-    tell_gone(connection, crontabs, kept, words, "PRUNE" in wanted.crontab)
+        (put_json if options.json else put_fields)(dict(fields, left_out=crontab.left_out))
+    tell_gone(connection, crontabs, names, words, "PRUNE" in options.crontab)
 
 
 def show_entries(crontabs, coming, is_json):
@@ -1782,19 +1782,19 @@ def check_user_fields(crontabs):
                                                  printable(line.text)))
 
 
-def rehearse(wanted, crontabs, words):
+def rehearse(options, crontabs, words):
     """Leaves out the entries that the agent would refuse, and tells what the crontabs no longer
     have -> {name: its next due time}; says so where no agent can tell. Raises ClientError where all
     would be refused."""
     coming = {}
     try:
-        with Connection(wanted.host, wanted.port) as connection:
+        with Connection(options.host, options.port) as connection:
             rows = list_known(connection, words)
             name_entries(crontabs, {row["name"]: (row["rule"], row["timezone"]) for row in rows})
-            kept = list_names(crontabs)
+            names = list_names(crontabs)
             for crontab in crontabs:
                 send_crontab(connection, crontab, words + ["-DRY_RUN"], coming)
-            tell_gone(connection, crontabs, kept, words, is_pruning=False)
+            tell_gone(connection, crontabs, names, words, is_pruning=False)
     except ClientError as error:
         if error.status != NO_CONNECTION:
             raise
@@ -1866,13 +1866,13 @@ def list_known(connection, words):
             if row["name"] == row["scenario"] and row["name"].startswith(PREFIX)]
 
 
-def tell_gone(connection, crontabs, kept, words, is_pruning):
+def tell_gone(connection, crontabs, names, words, is_pruning):
     """Says which schedules an earlier state of these crontabs has left, or deletes them. Raises
     ClientError."""
     where = list_repository(words)
     for row in list_known(connection, words):
         name = row["name"]
-        if name in kept:
+        if name in names:
             continue
         shown = map(json.loads, connection.ask(" ".join(["SCHED SHOW -JSON", name] + where)))
         keywords = [row["value"] for row in shown if row.get("option") == "KEYWORDS"]
@@ -1895,33 +1895,33 @@ def tell_gone(connection, crontabs, kept, words, is_pruning):
 PING_S = 30
 
 
-def perform(wanted, arguments, words):
-    """Asks the agent for what is wanted and shows its reply -> exit status.
+def perform(options, arguments, words):
+    """Asks the agent for what the command line says and shows its reply -> exit status.
     Raises ClientError, OSError of stdout."""
-    if wanted.crontab:
-        return import_crontabs(wanted, arguments, words)
-    command = wanted.command
+    if options.crontab:
+        return import_crontabs(options, arguments, words)
+    command = options.command
     if command.name == "import":
-        return import_documents(wanted, arguments, words)
+        return import_documents(options, arguments, words)
     words = words + ["-JSON"] * (command.show in (show_listing, show_record))
     request = (command.name.upper().split()
                + [quote(as_typed(argument)) for argument in arguments] + words)
-    with Connection(wanted.host, wanted.port) as connection:
+    with Connection(options.host, options.port) as connection:
         reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None)
         show = command.show
         if command.name == "exec":
-            show = functools.partial(show, complete=lambda fields: tell_waiting(wanted, fields))
-        show(reply, wanted.json)
+            show = functools.partial(show, complete=lambda fields: tell_waiting(options, fields))
+        show(reply, options.json)
     is_bad = command.name in ("exec", "wait") and reply.fields.get("status") in RESTARTABLE
     return ENDED_BADLY if is_bad else WELL
 
 
-def tell_waiting(wanted, fields):
+def tell_waiting(options, fields):
     """The fields of a session that has been made, and of one that waits for what and until when."""
     if fields.get("status") != WAITING or "waits_for" in fields:
         return fields
     try:
-        with Connection(wanted.host, wanted.port) as connection:
+        with Connection(options.host, options.port) as connection:
             rows = list(connection.ask("STATUS %s -JSON" % fields["session"], PING_S))
     except ClientError:                 # what is known is told
         return fields

@@ -64,16 +64,16 @@ def is_command(word, search_path):
             or shutil.which(word, path=paths) is not None)
 
 
-def import_documents(wanted, paths, words):
+def import_documents(options, paths, words):
     """Imports definitions documents, one after the other -> exit status.
     Raises ClientError, OSError of stdout."""
     texts = [read_document(path) for path in paths]
-    with Connection(wanted.host, wanted.port) as connection:
+    with Connection(options.host, options.port) as connection:
         for path, text in zip(paths, texts):
             origin = "standard input: " if path == "-" else printable(path) + ": "
             reply = connection.ask(" ".join(["IMPORT", quote(text)] + words))
             try:
-                show_acknowledgement(reply, wanted.json, origin)
+                show_acknowledgement(reply, options.json, origin)
             except ClientError as error:
                 if error.status == REFUSED and not text.lstrip().startswith("{"):
                     complain(origin + "a document begins with {; crontabs are imported "
@@ -83,10 +83,10 @@ def import_documents(wanted, paths, words):
     return WELL
 
 
-def import_crontabs(wanted, paths, words):
+def import_crontabs(options, paths, words):
     """Imports crontabs, or shows what they become -> exit status. Raises ClientError,
     OSError of stdout."""
-    is_system = {"yes": True, "no": False}.get(wanted.crontab.get("SYSTEM"))
+    is_system = {"yes": True, "no": False}.get(options.crontab.get("SYSTEM"))
     user, home = get_user(), os.path.expanduser("~")
     crontabs = [make_crontab(path, is_system, user, home).read(read_bytes(path)) for path in paths]
     if is_system is None:
@@ -94,34 +94,34 @@ def import_crontabs(wanted, paths, words):
         for crontab in crontabs:
             doubt_users(crontab)
     name_entries(crontabs, {})
-    if "DRY_RUN" in wanted.crontab:
+    if "DRY_RUN" in options.crontab:
         try:
-            coming = rehearse(wanted, crontabs, words)
+            coming = rehearse(options, crontabs, words)
         finally:
             for crontab in crontabs:
                 tell_notes(crontab)
-        show_entries(crontabs, coming, wanted.json)
+        show_entries(crontabs, coming, options.json)
     else:
-        with Connection(wanted.host, wanted.port) as connection:
-            send_all(connection, wanted, crontabs, words)
+        with Connection(options.host, options.port) as connection:
+            send_all(connection, options, crontabs, words)
     for crontab in crontabs:
         tell_left_out(crontab)
     return WELL
 
 
-def send_all(connection, wanted, crontabs, words):
+def send_all(connection, options, crontabs, words):
     """Imports crontabs, tells what is not carried over, and what they no longer have. Raises
     ClientError, OSError of stdout."""
     rows = list_known(connection, words)
     name_entries(crontabs, {row["name"]: (row["rule"], row["timezone"]) for row in rows})
-    kept = list_names(crontabs)
+    names = list_names(crontabs)
     for crontab in crontabs:
         try:
             fields = send_crontab(connection, crontab, words)
         finally:
             tell_notes(crontab)
-        (put_json if wanted.json else put_fields)(dict(fields, left_out=crontab.left_out))
-    tell_gone(connection, crontabs, kept, words, "PRUNE" in wanted.crontab)
+        (put_json if options.json else put_fields)(dict(fields, left_out=crontab.left_out))
+    tell_gone(connection, crontabs, names, words, "PRUNE" in options.crontab)
 
 
 def show_entries(crontabs, coming, is_json):
@@ -156,19 +156,19 @@ def check_user_fields(crontabs):
                                                  printable(line.text)))
 
 
-def rehearse(wanted, crontabs, words):
+def rehearse(options, crontabs, words):
     """Leaves out the entries that the agent would refuse, and tells what the crontabs no longer
     have -> {name: its next due time}; says so where no agent can tell. Raises ClientError where all
     would be refused."""
     coming = {}
     try:
-        with Connection(wanted.host, wanted.port) as connection:
+        with Connection(options.host, options.port) as connection:
             rows = list_known(connection, words)
             name_entries(crontabs, {row["name"]: (row["rule"], row["timezone"]) for row in rows})
-            kept = list_names(crontabs)
+            names = list_names(crontabs)
             for crontab in crontabs:
                 send_crontab(connection, crontab, words + ["-DRY_RUN"], coming)
-            tell_gone(connection, crontabs, kept, words, is_pruning=False)
+            tell_gone(connection, crontabs, names, words, is_pruning=False)
     except ClientError as error:
         if error.status != NO_CONNECTION:
             raise
@@ -240,13 +240,13 @@ def list_known(connection, words):
             if row["name"] == row["scenario"] and row["name"].startswith(PREFIX)]
 
 
-def tell_gone(connection, crontabs, kept, words, is_pruning):
+def tell_gone(connection, crontabs, names, words, is_pruning):
     """Says which schedules an earlier state of these crontabs has left, or deletes them. Raises
     ClientError."""
     where = list_repository(words)
     for row in list_known(connection, words):
         name = row["name"]
-        if name in kept:
+        if name in names:
             continue
         shown = map(json.loads, connection.ask(" ".join(["SCHED SHOW -JSON", name] + where)))
         keywords = [row["value"] for row in shown if row.get("option") == "KEYWORDS"]

@@ -16,33 +16,33 @@ from .imports import import_crontabs, import_documents
 PING_S = 30
 
 
-def perform(wanted, arguments, words):
-    """Asks the agent for what is wanted and shows its reply -> exit status.
+def perform(options, arguments, words):
+    """Asks the agent for what the command line says and shows its reply -> exit status.
     Raises ClientError, OSError of stdout."""
-    if wanted.crontab:
-        return import_crontabs(wanted, arguments, words)
-    command = wanted.command
+    if options.crontab:
+        return import_crontabs(options, arguments, words)
+    command = options.command
     if command.name == "import":
-        return import_documents(wanted, arguments, words)
+        return import_documents(options, arguments, words)
     words = words + ["-JSON"] * (command.show in (show_listing, show_record))
     request = (command.name.upper().split()
                + [quote(as_typed(argument)) for argument in arguments] + words)
-    with Connection(wanted.host, wanted.port) as connection:
+    with Connection(options.host, options.port) as connection:
         reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None)
         show = command.show
         if command.name == "exec":
-            show = functools.partial(show, complete=lambda fields: tell_waiting(wanted, fields))
-        show(reply, wanted.json)
+            show = functools.partial(show, complete=lambda fields: tell_waiting(options, fields))
+        show(reply, options.json)
     is_bad = command.name in ("exec", "wait") and reply.fields.get("status") in RESTARTABLE
     return ENDED_BADLY if is_bad else WELL
 
 
-def tell_waiting(wanted, fields):
+def tell_waiting(options, fields):
     """The fields of a session that has been made, and of one that waits for what and until when."""
     if fields.get("status") != WAITING or "waits_for" in fields:
         return fields
     try:
-        with Connection(wanted.host, wanted.port) as connection:
+        with Connection(options.host, options.port) as connection:
             rows = list(connection.ask("STATUS %s -JSON" % fields["session"], PING_S))
     except ClientError:                 # what is known is told
         return fields
