@@ -1522,35 +1522,35 @@ class Crontab:
         return schedule
 
 
-def name_entries(crontabs, known):
-    """Names the entries of crontabs that are imported together. `known` are the schedules that the
-    agent has: {name: (rule, zone)}.
+def name_entries(crontabs, schedules):
+    """Names the entries of crontabs that are imported together. `schedules` are those that
+    the agent has: {name: (rule, zone)}.
 
     A name is that of the command, which nothing around it changes. Among entries of one command
     each keeps the name that its time has in the agent; then the first has the plain name, and
     others get a mark of their time.
     """
     entries = [entry for crontab in crontabs for entry in crontab.entries]
-    names, taken = [None] * len(entries), set()
+    names, used = [None] * len(entries), set()
 
     def give(place, name):
         names[place] = name
-        taken.add(name)
+        used.add(name)
     for place, entry in enumerate(entries):
         for name in (entry.stem, mark(entry.stem, *entry.when)):
-            if names[place] is None and known.get(name) == entry.when and name not in taken:
+            if names[place] is None and schedules.get(name) == entry.when and name not in used:
                 give(place, name)
     for place, entry in enumerate(entries):
         if names[place] is None:
-            name = entry.stem if entry.stem not in taken else mark(entry.stem, *entry.when)
+            name = entry.stem if entry.stem not in used else mark(entry.stem, *entry.when)
             plain, number = name, 1
-            while name in taken:            # the same line twice
+            while name in used:             # the same line twice
                 number += 1
                 name = "%s-%d" % (plain, number)
             give(place, name)
-    found = iter(names)
+    names = iter(names)
     for crontab in crontabs:
-        crontab.rename(found)
+        crontab.rename(names)
 
 
 def make_crontab(path, is_system, user, home):
@@ -1752,19 +1752,19 @@ def import_crontabs(options, paths, words):
     return WELL
 
 
-def send_all(connection, wanted, crontabs, words):
+def send_all(connection, options, crontabs, words):
     """Imports crontabs, tells what is not carried over, and what they no longer have. Raises
     ClientError, OSError of stdout."""
     rows = list_known(connection, words)
     name_entries(crontabs, {row["name"]: (row["rule"], row["timezone"]) for row in rows})
-    kept = list_names(crontabs)
+    names = list_names(crontabs)
     for crontab in crontabs:
         try:
             fields = send_crontab(connection, crontab, words)
         finally:
             tell_notes(crontab)
-        (put_json if wanted.json else put_fields)(dict(fields, left_out=crontab.left_out))
-    tell_gone(connection, crontabs, kept, words, "PRUNE" in wanted.crontab)
+        (put_json if options.json else put_fields)(dict(fields, left_out=crontab.left_out))
+    tell_gone(connection, crontabs, names, words, "PRUNE" in options.crontab)
 
 
 def show_entries(crontabs, coming, is_json):
@@ -1808,10 +1808,10 @@ def rehearse(options, crontabs, words):
         with Connection(options.host, options.port) as connection:
             rows = list_known(connection, words)
             name_entries(crontabs, {row["name"]: (row["rule"], row["timezone"]) for row in rows})
-            kept = list_names(crontabs)
+            names = list_names(crontabs)
             for crontab in crontabs:
                 send_crontab(connection, crontab, words + ["-DRY_RUN"], coming)
-            tell_gone(connection, crontabs, kept, words, is_pruning=False)
+            tell_gone(connection, crontabs, names, words, is_pruning=False)
     except ClientError as error:
         if error.status != NO_CONNECTION:
             raise
@@ -1883,13 +1883,13 @@ def list_known(connection, words):
             if row["name"] == row["scenario"] and row["name"].startswith(PREFIX)]
 
 
-def tell_gone(connection, crontabs, kept, words, is_pruning):
+def tell_gone(connection, crontabs, names, words, is_pruning):
     """Says which schedules an earlier state of these crontabs has left, or deletes them. Raises
     ClientError."""
     where = list_repository(words)
     for row in list_known(connection, words):
         name = row["name"]
-        if name in kept:
+        if name in names:
             continue
         shown = map(json.loads, connection.ask(" ".join(["SCHED SHOW -JSON", name] + where)))
         keywords = [row["value"] for row in shown if row.get("option") == "KEYWORDS"]
@@ -1933,12 +1933,12 @@ def perform(options, arguments, words):
     return ENDED_BADLY if is_bad else WELL
 
 
-def tell_waiting(wanted, fields):
+def tell_waiting(options, fields):
     """The fields of a session that has been made, and of one that waits for what and until when."""
     if fields.get("status") != WAITING or "waits_for" in fields:
         return fields
     try:
-        with Connection(wanted.host, wanted.port) as connection:
+        with Connection(options.host, options.port) as connection:
             rows = list(connection.ask("STATUS %s -JSON" % fields["session"], PING_S))
     except ClientError:                 # what is known is told
         return fields

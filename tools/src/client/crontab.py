@@ -220,35 +220,35 @@ class Crontab:
         return schedule
 
 
-def name_entries(crontabs, known):
-    """Names the entries of crontabs that are imported together. `known` are the schedules that the
-    agent has: {name: (rule, zone)}.
+def name_entries(crontabs, schedules):
+    """Names the entries of crontabs that are imported together. `schedules` are those that
+    the agent has: {name: (rule, zone)}.
 
     A name is that of the command, which nothing around it changes. Among entries of one command
     each keeps the name that its time has in the agent; then the first has the plain name, and
     others get a mark of their time.
     """
     entries = [entry for crontab in crontabs for entry in crontab.entries]
-    names, taken = [None] * len(entries), set()
+    names, used = [None] * len(entries), set()
 
     def give(place, name):
         names[place] = name
-        taken.add(name)
+        used.add(name)
     for place, entry in enumerate(entries):
         for name in (entry.stem, mark(entry.stem, *entry.when)):
-            if names[place] is None and known.get(name) == entry.when and name not in taken:
+            if names[place] is None and schedules.get(name) == entry.when and name not in used:
                 give(place, name)
     for place, entry in enumerate(entries):
         if names[place] is None:
-            name = entry.stem if entry.stem not in taken else mark(entry.stem, *entry.when)
+            name = entry.stem if entry.stem not in used else mark(entry.stem, *entry.when)
             plain, number = name, 1
-            while name in taken:            # the same line twice
+            while name in used:             # the same line twice
                 number += 1
                 name = "%s-%d" % (plain, number)
             give(place, name)
-    found = iter(names)
+    names = iter(names)
     for crontab in crontabs:
-        crontab.rename(found)
+        crontab.rename(names)
 
 
 def make_crontab(path, is_system, user, home):

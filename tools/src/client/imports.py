@@ -109,19 +109,19 @@ def import_crontabs(options, paths, words):
     return WELL
 
 
-def send_all(connection, wanted, crontabs, words):
+def send_all(connection, options, crontabs, words):
     """Imports crontabs, tells what is not carried over, and what they no longer have. Raises
     ClientError, OSError of stdout."""
     rows = list_known(connection, words)
     name_entries(crontabs, {row["name"]: (row["rule"], row["timezone"]) for row in rows})
-    kept = list_names(crontabs)
+    names = list_names(crontabs)
     for crontab in crontabs:
         try:
             fields = send_crontab(connection, crontab, words)
         finally:
             tell_notes(crontab)
-        (put_json if wanted.json else put_fields)(dict(fields, left_out=crontab.left_out))
-    tell_gone(connection, crontabs, kept, words, "PRUNE" in wanted.crontab)
+        (put_json if options.json else put_fields)(dict(fields, left_out=crontab.left_out))
+    tell_gone(connection, crontabs, names, words, "PRUNE" in options.crontab)
 
 
 def show_entries(crontabs, coming, is_json):
@@ -165,10 +165,10 @@ def rehearse(options, crontabs, words):
         with Connection(options.host, options.port) as connection:
             rows = list_known(connection, words)
             name_entries(crontabs, {row["name"]: (row["rule"], row["timezone"]) for row in rows})
-            kept = list_names(crontabs)
+            names = list_names(crontabs)
             for crontab in crontabs:
                 send_crontab(connection, crontab, words + ["-DRY_RUN"], coming)
-            tell_gone(connection, crontabs, kept, words, is_pruning=False)
+            tell_gone(connection, crontabs, names, words, is_pruning=False)
     except ClientError as error:
         if error.status != NO_CONNECTION:
             raise
@@ -240,13 +240,13 @@ def list_known(connection, words):
             if row["name"] == row["scenario"] and row["name"].startswith(PREFIX)]
 
 
-def tell_gone(connection, crontabs, kept, words, is_pruning):
+def tell_gone(connection, crontabs, names, words, is_pruning):
     """Says which schedules an earlier state of these crontabs has left, or deletes them. Raises
     ClientError."""
     where = list_repository(words)
     for row in list_known(connection, words):
         name = row["name"]
-        if name in kept:
+        if name in names:
             continue
         shown = map(json.loads, connection.ask(" ".join(["SCHED SHOW -JSON", name] + where)))
         keywords = [row["value"] for row in shown if row.get("option") == "KEYWORDS"]

@@ -37,12 +37,12 @@ def perform(options, arguments, words):
     return ENDED_BADLY if is_bad else WELL
 
 
-def tell_waiting(wanted, fields):
+def tell_waiting(options, fields):
     """The fields of a session that has been made, and of one that waits for what and until when."""
     if fields.get("status") != WAITING or "waits_for" in fields:
         return fields
     try:
-        with Connection(wanted.host, wanted.port) as connection:
+        with Connection(options.host, options.port) as connection:
             rows = list(connection.ask("STATUS %s -JSON" % fields["session"], PING_S))
     except ClientError:                 # what is known is told
         return fields
