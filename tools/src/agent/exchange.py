@@ -79,7 +79,7 @@ def list_dues(document, calendars, now):
     calendars = dict(calendars, **{each["name"]: each["dates"] for each in document.calendars})
 
     def find_next(schedule):
-        is_by_clock = schedule.enabled and schedule.rule
+        is_by_clock = schedule.rule and schedule.enabled is not False
         return schedule.timetable(calendars).next_after(math.floor(now)) if is_by_clock else None
     return {schedule.name: find_next(schedule) for schedule in document.schedules}
 
