@@ -13271,8 +13271,8 @@ class Request(dict):
 
     @property
     def is_json(self):
-        """Whether the data lines are wanted as JSON."""
-        return "-JSON" in self._known and "-JSON" in self
+        """Whether the lines of the reply are wanted as JSON."""
+        return "-JSON" in self
 
 
 NEWEST = "-1"
@@ -13311,6 +13311,7 @@ def make_row(form):
     arguments = [part for part in parts if not part.name.startswith("-")]
     options = {part.name: Option(find_kind(part.kind), part.shown, part.is_value_optional)
                for part in parts if part not in arguments}
+    options.setdefault("-JSON", Option(None, "", False))
     return Verb(form.name, form.text, form.role, form.help,
                 [(part.name, find_kind(part.kind)) for part in arguments],
                 len([part for part in arguments if part.is_required]), options, None,
@@ -13337,6 +13338,11 @@ def list_help():
         if row.run is None:
             raise LookupError("the verb %s has no function" % row.name)
     return {row.name: "%s: %s" % (row.form, row.help) for row in VERBS.values()}
+
+
+def wants_json(words):
+    """Whether -JSON stands among the words of a request, whatever is wrong with them."""
+    return any(word.kind == "option" and capitals(word.name) == "-JSON" for word in words)
 
 
 def find_verb(words):
@@ -13417,6 +13423,12 @@ def _take_option(row, word, request, find_now):
 FLUSH = object()        # in a reply: send now what there is
 
 
+class TextLine(NamedTuple):
+    """A data line that is no fields: its text, and the fields [(key, value)] that -JSON shows."""
+    text: str
+    fields: list
+
+
 def fill(line, values, **more):
     """The fields of a ReplyLine in its order: [(key, value)].
 
@@ -13468,6 +13480,9 @@ def end_fields(agent, row):
 
 _HTTP_LINE = re.compile("[ \t]HTTP/[0-9][0-9.]*$", re.I)       # a request of HTTP ends so
 
+_JSON_WORD = re.compile("(?:^|[ \t])-JSON(?=[ \t\r]|$)", re.I)
+_SESSION_BEFORE = re.compile("(?:session=([0-9]+) )?(.*)", re.S)       # what a message begins with
+
 
 class Conversation:
     """One connection's requests in order; it knows no sockets.
@@ -13487,11 +13502,13 @@ class Conversation:
         A first line that is no well-formed request ends the conversation, and so does any line of
         HTTP: a browser, or whatever else was led here, has nothing of the rest carried out.
         """
-        words = []
+        words, is_json = [], False
         try:
             text = self._decode(data)
+            is_json = _JSON_WORD.search(text) is not None   # as long as nothing tells better
             self.is_over = _HTTP_LINE.search(text.rstrip(" \t")[-40:]) is not None
             words = split_words(text)
+            is_json = wants_json(words)
             if not words:
                 return None
             row, rest = find_verb(words)
@@ -13505,12 +13522,12 @@ class Conversation:
         except Exception as error:
             self.is_over = self.is_over or self._is_first
             self._is_first = False
-            return Reply(error, words=words)
+            return Reply(error, is_json, words)
         try:
             run = functools.partial(row.run, self._agent, request)
-            return Reply(run() if row.is_pipelined else run, request.is_json, words)
+            return Reply(run() if row.is_pipelined else run, is_json, words)
         except Exception as error:
-            return Reply(error, words=words)
+            return Reply(error, is_json, words)
 
     def _check(self, row, words):
         """The words behind a verb -> Request. Who may not ask is told that before what is wrong."""
@@ -13564,17 +13581,36 @@ class Reply:
         """Yields lines of text without their ends, and FLUSH; the last begins with OK or ERR."""
         try:
             fields = yield from self._data()
-            yield "OK " + render_fields(fields) if fields else "OK"
+            yield "OK " + self._render(fields or ()) if fields or self._is_json else "OK"
         except Exception as error:
             hidden = list_hidden(self._words)
             if not isinstance(error, AgentError):
                 error = internal(error, hidden)
-            for path, reason in error.faults:
-                yield "* " + mask_all("%s: %s" % (one_line(path), one_line(reason)), hidden)
-            message = one_line(error.message)
-            masked = mask_all(message, hidden)
-            yield "ERR %s %s" % (error.code, masked if masked == message else masked + (
-                "; *** may belong to the value before it, which is quoted when it has spaces"))
+            yield from self._tell(error, hidden)
+
+    def _tell(self, error, hidden):
+        """The lines of an AgentError, without the texts in `hidden`."""
+        faults = [(mask_all(one_line(path), hidden), mask_all(one_line(reason), hidden))
+                  for path, reason in error.faults]
+        message = one_line(error.message)
+        masked = mask_all(message, hidden)
+        if masked != message:
+            masked += "; *** may belong to the value before it, which is quoted when it has spaces"
+        if not self._is_json:
+            for fault in faults:
+                yield "* %s: %s" % fault
+            yield "ERR %s %s" % (error.code, masked)
+            return
+        session, text = _SESSION_BEFORE.fullmatch(masked).groups()
+        fields = {"message": text}
+        if session:
+            fields["session"] = int(session)
+        if faults:
+            fields["faults"] = [{"path": path, "reason": reason} for path, reason in faults]
+        yield "ERR %s %s" % (error.code, json.dumps(fields))
+
+    def _render(self, fields):
+        return json.dumps(dict(fields)) if self._is_json else render_fields(fields)
 
     def _data(self):
         """Yields the data lines of the outcome, and FLUSH where the client waits; returns the
@@ -13595,10 +13631,11 @@ class Reply:
                 return stop.value
             if line is FLUSH:
                 yield FLUSH
-            elif isinstance(line, str):
-                yield "* " + line if line else "*"
+            elif isinstance(line, TextLine):
+                text = self._render(line.fields) if self._is_json else line.text
+                yield "* " + text if text else "*"
             else:
-                yield "* " + (json.dumps(dict(line)) if self._is_json else render_fields(line))
+                yield "* " + self._render(line)
 
 
 def internal(error, hidden):
@@ -14444,7 +14481,11 @@ argument behind one: such a word is told by its number, or as `***`.
 
 - Fields are `key=value`. A value is a JSON string in ASCII, unless it has only printable ASCII
   without spaces, quotes and backslashes. Without a value it is `key=`.
-- With `-JSON` each data line of a listing is a JSON object.
+- With `-JSON`, which every verb takes, each data line is a JSON object, and so are the fields of
+  the last line: `OK {"session": 1001}`, `ERR CODE {"message": ..., "session": ..., "faults":
+  [{"path": ..., "reason": ...}]}`. Numbers, true, false and null are such. A line of `LOG` has
+  `time step task stream text`, of `METRICS` `line`, of `HELP` `verb form help`; `EXPORT` gives
+  its document on one line. The word counts in a request that is wrong otherwise, too.
 - **Times** in replies are ISO 8601 with an offset. In requests a time is one of these:
   - `2026-12-01T02:00`, `"2026-12-01 02:00:30"`, or with `Z` or an offset behind; without one in
     the agent's zone. A date alone is its first instant, and its last where a period ends.
@@ -15110,6 +15151,8 @@ MANUAL_CHANGES = r"""
   nothing. Import a crontab that is there already once with `--replace`, and delete what it tells
   of. Comments are kept, `--prune` deletes what is gone, `@reboot` is the new rule `boot`, and
   `--dry-run` is a line for each entry.
+- Every verb takes `-JSON`, and the last line of its reply is JSON then, too: clients that read the
+  fields of an `OK` behind `-JSON` read `OK {...}` now.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CLIENT, MANUAL_CRONTAB,
@@ -15635,8 +15678,13 @@ def _log(agent, request):
         if row is None:
             yield FLUSH
         elif row["time"] >= since:
-            yield "%s %s/%s %s %s" % (to_local(row["time"]), row["step"], row["task"],
-                                      row["stream"], row["line"])
+            yield _log_line(to_local(row["time"]), row["step"], row["task"], row["stream"],
+                            row["line"])
+
+
+def _log_line(*values):
+    return TextLine("%s %s/%s %s %s" % values,
+                    list(zip(("time", "step", "task", "stream", "text"), values)))
 
 
 @verb("WAIT")
@@ -15700,7 +15748,9 @@ def _import(agent, request):
 @verb("EXPORT")
 def _export(agent, request):
     document = agent.export(request["-REPO"], request["SCENARIO"], request["VERSION"])
-    return iter(json.dumps(document, indent=1).split("\n"))
+    if request.is_json:
+        return iter([TextLine("", list(document.items()))])
+    return iter([TextLine(line, []) for line in json.dumps(document, indent=1).split("\n")])
 
 
 @verb("DROP")
@@ -15728,14 +15778,15 @@ def _purge(agent, request):
 
 @verb("METRICS")
 def _metrics(agent, request):
-    return metrics(agent)
+    return (TextLine(line, [("line", line)]) for line in metrics(agent))
 
 
 @verb("HELP")
 def _help(agent, request):
-    topic = " ".join(capitals(word) for word in request.values() if word)
-    lines = [line for name, line in _HELP.items()
-             if not topic or (name + " ").startswith(topic + " ")]
+    topic = " ".join(capitals(word) for word in (request["VERB"], request["SECOND"]) if word)
+    lines = [TextLine(line, [("verb", name), ("form", VERBS[name].form),
+                             ("help", VERBS[name].help)])
+             for name, line in _HELP.items() if not topic or (name + " ").startswith(topic + " ")]
     if not lines:
         raise NotFound("%s is no verb" % shorten(topic))
     return iter(lines)

@@ -1290,15 +1290,25 @@ class Reply:
             if first == "*":
                 yield rest
             elif first == "OK":
-                self.fields = parse_fields(rest)
+                self.fields = json.loads(rest) if rest.startswith("{") else parse_fields(rest)
                 return
             elif first == "ERR":
-                code, _, message = rest.partition(" ")
+                code, _, message = as_text(line)[len("ERR "):].partition(" ")
                 raise ClientError(WAITED_OUT if code == "TIMEOUT" else REFUSED,
                                   "ERR %s %s" % (code, spell(message)))
             else:
                 raise ClientError(NO_CONNECTION, "what answers at %s is no agent"
                                   % self._connection.place)
+
+
+def as_text(line):
+    """An ERR line, that of a request with -JSON as without."""
+    code, _, rest = line[4:].partition(" ")
+    if not rest.startswith("{"):
+        return line
+    fields = json.loads(rest)
+    session = "session=%d " % fields["session"] if "session" in fields else ""
+    return "ERR %s %s%s" % (code, session, fields["message"])
 
 
 # ======================================================================================

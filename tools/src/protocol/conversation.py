@@ -9,10 +9,13 @@ from ..base.errors import AgentError, AuthError, BadRequest, Denied, Internal
 from ..base.program import log, tell_traceback
 from ..base.words import _CONTROL, list_hidden, mask_all, one_line, render_fields, split_words
 from ..agent.desk import Acknowledgement
-from .table import check_request, find_verb
-from .lines import FLUSH, ticket_fields
+from .table import check_request, find_verb, wants_json
+from .lines import FLUSH, TextLine, ticket_fields
 
 _HTTP_LINE = re.compile("[ \t]HTTP/[0-9][0-9.]*$", re.I)       # a request of HTTP ends so
+
+_JSON_WORD = re.compile("(?:^|[ \t])-JSON(?=[ \t\r]|$)", re.I)
+_SESSION_BEFORE = re.compile("(?:session=([0-9]+) )?(.*)", re.S)       # what a message begins with
 
 
 class Conversation:
@@ -33,11 +36,13 @@ class Conversation:
         A first line that is no well-formed request ends the conversation, and so does any line of
         HTTP: a browser, or whatever else was led here, has nothing of the rest carried out.
         """
-        words = []
+        words, is_json = [], False
         try:
             text = self._decode(data)
+            is_json = _JSON_WORD.search(text) is not None   # as long as nothing tells better
             self.is_over = _HTTP_LINE.search(text.rstrip(" \t")[-40:]) is not None
             words = split_words(text)
+            is_json = wants_json(words)
             if not words:
                 return None
             row, rest = find_verb(words)
@@ -51,12 +56,12 @@ class Conversation:
         except Exception as error:
             self.is_over = self.is_over or self._is_first
             self._is_first = False
-            return Reply(error, words=words)
+            return Reply(error, is_json, words)
         try:
             run = functools.partial(row.run, self._agent, request)
-            return Reply(run() if row.is_pipelined else run, request.is_json, words)
+            return Reply(run() if row.is_pipelined else run, is_json, words)
         except Exception as error:
-            return Reply(error, words=words)
+            return Reply(error, is_json, words)
 
     def _check(self, row, words):
         """The words behind a verb -> Request. Who may not ask is told that before what is wrong."""
@@ -110,17 +115,36 @@ class Reply:
         """Yields lines of text without their ends, and FLUSH; the last begins with OK or ERR."""
         try:
             fields = yield from self._data()
-            yield "OK " + render_fields(fields) if fields else "OK"
+            yield "OK " + self._render(fields or ()) if fields or self._is_json else "OK"
         except Exception as error:
             hidden = list_hidden(self._words)
             if not isinstance(error, AgentError):
                 error = internal(error, hidden)
-            for path, reason in error.faults:
-                yield "* " + mask_all("%s: %s" % (one_line(path), one_line(reason)), hidden)
-            message = one_line(error.message)
-            masked = mask_all(message, hidden)
-            yield "ERR %s %s" % (error.code, masked if masked == message else masked + (
-                "; *** may belong to the value before it, which is quoted when it has spaces"))
+            yield from self._tell(error, hidden)
+
+    def _tell(self, error, hidden):
+        """The lines of an AgentError, without the texts in `hidden`."""
+        faults = [(mask_all(one_line(path), hidden), mask_all(one_line(reason), hidden))
+                  for path, reason in error.faults]
+        message = one_line(error.message)
+        masked = mask_all(message, hidden)
+        if masked != message:
+            masked += "; *** may belong to the value before it, which is quoted when it has spaces"
+        if not self._is_json:
+            for fault in faults:
+                yield "* %s: %s" % fault
+            yield "ERR %s %s" % (error.code, masked)
+            return
+        session, text = _SESSION_BEFORE.fullmatch(masked).groups()
+        fields = {"message": text}
+        if session:
+            fields["session"] = int(session)
+        if faults:
+            fields["faults"] = [{"path": path, "reason": reason} for path, reason in faults]
+        yield "ERR %s %s" % (error.code, json.dumps(fields))
+
+    def _render(self, fields):
+        return json.dumps(dict(fields)) if self._is_json else render_fields(fields)
 
     def _data(self):
         """Yields the data lines of the outcome, and FLUSH where the client waits; returns the
@@ -141,10 +165,11 @@ class Reply:
                 return stop.value
             if line is FLUSH:
                 yield FLUSH
-            elif isinstance(line, str):
-                yield "* " + line if line else "*"
+            elif isinstance(line, TextLine):
+                text = self._render(line.fields) if self._is_json else line.text
+                yield "* " + text if text else "*"
             else:
-                yield "* " + (json.dumps(dict(line)) if self._is_json else render_fields(line))
+                yield "* " + self._render(line)
 
 
 def internal(error, hidden):

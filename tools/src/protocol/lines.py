@@ -1,8 +1,16 @@
 """The lines of replies, filled by the table of their fields."""
+from typing import NamedTuple
+
 from ..base.replies import (END_LINE, FLAG_KEY, SECOND_KEY, SESSION_LINE, TICKET_LINE, TIME_KEY)
 from ..base.times import from_text, local_iso, to_local
 
 FLUSH = object()        # in a reply: send now what there is
+
+
+class TextLine(NamedTuple):
+    """A data line that is no fields: its text, and the fields [(key, value)] that -JSON shows."""
+    text: str
+    fields: list
 
 
 def fill(line, values, **more):

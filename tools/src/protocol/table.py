@@ -73,8 +73,8 @@ class Request(dict):
 
     @property
     def is_json(self):
-        """Whether the data lines are wanted as JSON."""
-        return "-JSON" in self._known and "-JSON" in self
+        """Whether the lines of the reply are wanted as JSON."""
+        return "-JSON" in self
 
 
 NEWEST = "-1"
@@ -113,6 +113,7 @@ def make_row(form):
     arguments = [part for part in parts if not part.name.startswith("-")]
     options = {part.name: Option(find_kind(part.kind), part.shown, part.is_value_optional)
                for part in parts if part not in arguments}
+    options.setdefault("-JSON", Option(None, "", False))
     return Verb(form.name, form.text, form.role, form.help,
                 [(part.name, find_kind(part.kind)) for part in arguments],
                 len([part for part in arguments if part.is_required]), options, None,
@@ -139,6 +140,11 @@ def list_help():
         if row.run is None:
             raise LookupError("the verb %s has no function" % row.name)
     return {row.name: "%s: %s" % (row.form, row.help) for row in VERBS.values()}
+
+
+def wants_json(words):
+    """Whether -JSON stands among the words of a request, whatever is wrong with them."""
+    return any(word.kind == "option" and capitals(word.name) == "-JSON" for word in words)
 
 
 def find_verb(words):

@@ -11,8 +11,8 @@ from ..base.times import to_local, to_text
 from ..base.words import capitals, one_line, shorten
 from ..store.records import Hold, SessionFilter, SessionRequest
 from ..agent.figures import metrics, ping
-from .table import NEWEST, list_help, verb
-from .lines import FLUSH, end_fields, fill, session_fields, ticket_fields
+from .table import NEWEST, VERBS, list_help, verb
+from .lines import FLUSH, TextLine, end_fields, fill, session_fields, ticket_fields
 
 
 @verb("PING")
@@ -121,8 +121,13 @@ def _log(agent, request):
         if row is None:
             yield FLUSH
         elif row["time"] >= since:
-            yield "%s %s/%s %s %s" % (to_local(row["time"]), row["step"], row["task"],
-                                      row["stream"], row["line"])
+            yield _log_line(to_local(row["time"]), row["step"], row["task"], row["stream"],
+                            row["line"])
+
+
+def _log_line(*values):
+    return TextLine("%s %s/%s %s %s" % values,
+                    list(zip(("time", "step", "task", "stream", "text"), values)))
 
 
 @verb("WAIT")
@@ -186,7 +191,9 @@ def _import(agent, request):
 @verb("EXPORT")
 def _export(agent, request):
     document = agent.export(request["-REPO"], request["SCENARIO"], request["VERSION"])
-    return iter(json.dumps(document, indent=1).split("\n"))
+    if request.is_json:
+        return iter([TextLine("", list(document.items()))])
+    return iter([TextLine(line, []) for line in json.dumps(document, indent=1).split("\n")])
 
 
 @verb("DROP")
@@ -214,14 +221,15 @@ def _purge(agent, request):
 
 @verb("METRICS")
 def _metrics(agent, request):
-    return metrics(agent)
+    return (TextLine(line, [("line", line)]) for line in metrics(agent))
 
 
 @verb("HELP")
 def _help(agent, request):
-    topic = " ".join(capitals(word) for word in request.values() if word)
-    lines = [line for name, line in _HELP.items()
-             if not topic or (name + " ").startswith(topic + " ")]
+    topic = " ".join(capitals(word) for word in (request["VERB"], request["SECOND"]) if word)
+    lines = [TextLine(line, [("verb", name), ("form", VERBS[name].form),
+                             ("help", VERBS[name].help)])
+             for name, line in _HELP.items() if not topic or (name + " ").startswith(topic + " ")]
     if not lines:
         raise NotFound("%s is no verb" % shorten(topic))
     return iter(lines)
