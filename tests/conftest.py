@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -111,6 +112,12 @@ def is_alive(pid):
     return text[text.rindex(")") + 2] not in "ZX"
 
 
+def resident_mb(pid):
+    """VmRSS of a process in MB."""
+    text = pathlib.Path("/proc/%d/status" % pid).read_text()
+    return int(re.search(r"VmRSS:\s+(\d+) kB", text).group(1)) / 1024.0
+
+
 def fields_of(line):
     """`OK a=1 b="x y"` -> {"a": "1", "b": "x y"}."""
     found = re.findall(r'(\w+)=("(?:[^"\\]|\\.)*"|\S*)', line)
@@ -199,11 +206,7 @@ class Client(Dialogue):
 
     def expect(self, *patterns):
         """The next reply's lines match these patterns, one each."""
-        lines = self.reply()
-        assert len(lines) == len(patterns) and all(
-            fnmatch.fnmatchcase(line, escape(pattern)) for line, pattern in zip(lines, patterns)), \
-            "expected %r, got %r" % (patterns, lines)
-        return lines
+        return check_lines(self.reply(), patterns)
 
     def close(self):
         self._file.close()
@@ -214,6 +217,14 @@ class Client(Dialogue):
 
     def __exit__(self, *_):
         self.close()
+
+
+def check_lines(lines, patterns):
+    """These lines match these patterns, one each -> the lines."""
+    assert len(lines) == len(patterns) and all(
+        fnmatch.fnmatchcase(line, escape(pattern)) for line, pattern in zip(lines, patterns)), \
+        "expected %r, got %r" % (patterns, lines)
+    return lines
 
 
 def escape(pattern):
@@ -312,18 +323,22 @@ class AgentProcess(Dialogue):
 
 
 class AgentInside(Dialogue):
-    """An agent in the test's own process, and one conversation with it: no socket, no start of Python."""
+    """An agent in the test's own process, and one conversation with it: no socket, no start of Python. The test need
+    not wait for a time to come: let_pass()."""
 
     def __init__(self, folder, *options):
-        self.folder, self.options = pathlib.Path(folder), options
+        from support.clock import HurriedClock
+        self.folder, self.options, self.clock = pathlib.Path(folder), options, HurriedClock()
         self.master, self.work = self.folder / "master.db", self.folder / "workrep.db"
         self.agent = self._conversation = None
+        self._replies = []              # to what was sent
         self._handler = Recorder()
         program.log.addHandler(self._handler)
 
     def start(self):
+        self.folder.mkdir(parents=True, exist_ok=True)
         settings = program.parse_arguments(("--master", str(self.master), "--create") + self.options)
-        self.agent = program.Agent(settings)
+        self.agent = program.Agent(settings, self.clock)
         self.agent.start("127.0.0.1", 0)
         self._conversation = program.Conversation(self.agent, program.ADMINISTRATOR, "test")
         return self
@@ -331,6 +346,42 @@ class AgentInside(Dialogue):
     def ask(self, line):
         """The lines of the reply to a request."""
         return [text for text in self._conversation.begin(line.encode()).chunks() if text is not program.FLUSH]
+
+    def send(self, line):
+        self._replies.append(self.ask(line))
+
+    def expect(self, *patterns):
+        """The next reply's lines match these patterns, one each."""
+        return check_lines(self._replies.pop(0), patterns)
+
+    def now(self):
+        """Seconds since 1970, by the clock of the agent."""
+        return self.clock.now()
+
+    def let_pass(self, seconds):
+        """So many seconds are over, also while it is stopped. What comes due in them has come up and is written,
+        unless it is held."""
+        self.clock.passed += seconds
+        if self.agent is not None:
+            for session in self.agent.queue.list_running():
+                session._control.wake()
+            self._settle()
+
+    def _settle(self):
+        """Waits until what is due by now has come up and is written."""
+        scheduler, has_come, now = self.agent.schedules.scheduler, threading.Event(), self.now()
+
+        def is_settled():
+            return all(entry.asked is None and (entry.due is None or entry.due > now)
+                       for repository in self.agent.places.list_open()
+                       for entry in scheduler.list_entries(repository.id))
+        scheduler.call_at(now, has_come.set)
+        scheduler.call_at(0.0, lambda: None)        # it sleeps until a time that may be over
+        assert has_come.wait(LIMIT_S)
+        wait_for(is_settled, "what is due to be decided")
+
+    def let_pass_until(self, instant):
+        self.let_pass(max(0.0, instant - self.now()))
 
     def log(self):
         """All that the agent has told so far."""
@@ -374,6 +425,12 @@ def make(tmp_path_factory):
         assert "Traceback" not in agent.log() and "Warning:" not in agent.log(), agent.log()
 
 
+@pytest.fixture(scope="module")
+def shared(make):
+    """One running agent for the tests of a file that leave nothing behind."""
+    return make("shared")
+
+
 @pytest.fixture
 def make_agent(tmp_path):
     """Makes AgentProcesses, not yet started: make_agent("--max-sessions", "1", folder="a")."""
@@ -395,13 +452,22 @@ def agent(make_agent):
     return make_agent().start()
 
 
+@pytest.fixture(scope="module")
+def shared_inside(tmp_path_factory):
+    """One running agent in the tests' own process for those of a file that leave nothing behind."""
+    running = AgentInside(tmp_path_factory.mktemp("inside")).start()
+    yield running
+    running.finish()
+    assert "Traceback" not in running.log(), running.log()
+
+
 @pytest.fixture
 def make_inside(tmp_path):
-    """Makes AgentInsides, not yet started: make_inside("--max-sessions", "1")."""
+    """Makes AgentInsides, not yet started: make_inside("--max-sessions", "1", folder="a")."""
     made = []
 
-    def make(*options):
-        made.append(AgentInside(tmp_path, *options))
+    def make(*options, folder=""):
+        made.append(AgentInside(tmp_path / folder, *options))
         return made[-1]
     yield make
     for agent in made:

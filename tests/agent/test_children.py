@@ -8,7 +8,7 @@ CALL = {"name": "main", "tasks": [{"type": "scenario", "name": "A"}]}
 
 
 @pytest.fixture
-def agent(inside):
+def with_family(inside):
     """An agent with a scenario A, which leaves a line, and P, which runs A as its child; and schedules W and V, which
     run P and HELLO after a session of A."""
     inside.import_os("A", "echo a")
@@ -31,48 +31,48 @@ def has_met(agent, name):
     return [row["met"] for row in agent.rows("SCHED SHOW " + name) if row.get("after") == "A"] != [""]
 
 
-def test_a_schedule_does_not_run_after_what_its_own_session_starts(agent):
-    agent.ok("EXEC A -SYNC")
-    own, = wait_ended(agent, "W", 1)
-    wait_ended(agent, "V", 2)           # after A, and after the child that W has started
-    child, = [row for row in agent.rows("SESSIONS -SCENARIO=A") if row["name"]]
+def test_a_schedule_does_not_run_after_what_its_own_session_starts(with_family):
+    with_family.ok("EXEC A -SYNC")
+    own, = wait_ended(with_family, "W", 1)
+    wait_ended(with_family, "V", 2)           # after A, and after the child that W has started
+    child, = [row for row in with_family.rows("SESSIONS -SCENARIO=A") if row["name"]]
     assert child["name"] == "child of " + own["session"]
-    assert query(agent.work, "select parent from session where id=?", int(child["session"])) == [(int(own["session"]),)]
-    assert query(agent.work, "select count(*) from session where parent is not null") == [(1,)]
-    assert not has_met(agent, "W") and len(sessions_of(agent, "W")) == 1
+    assert query(with_family.work, "select parent from session where id=?", int(child["session"])) == [(int(own["session"]),)]
+    assert query(with_family.work, "select count(*) from session where parent is not null") == [(1,)]
+    assert not has_met(with_family, "W") and len(sessions_of(with_family, "W")) == 1
 
 
-def test_a_name_makes_no_child(agent):
+def test_a_name_makes_no_child(with_family):
     """A session is called as a child of a schedule's session would be, and the schedule runs after it as after any."""
-    agent.ok("EXEC A -SYNC")
-    first, = wait_ended(agent, "W", 1)
-    wait_ended(agent, "V", 2)
-    last = agent.ok('EXEC A -SYNC -NAME="child of %s"' % first["session"])["session"]
-    assert wait_ended(agent, "W", 2)
-    wait_ended(agent, "V", 4)
-    assert agent.status(last)["name"] == "child of " + first["session"]
-    assert query(agent.work, "select parent from session where id=?", int(last)) == [(None,)]
+    with_family.ok("EXEC A -SYNC")
+    first, = wait_ended(with_family, "W", 1)
+    wait_ended(with_family, "V", 2)
+    last = with_family.ok('EXEC A -SYNC -NAME="child of %s"' % first["session"])["session"]
+    assert wait_ended(with_family, "W", 2)
+    wait_ended(with_family, "V", 4)
+    assert with_family.status(last)["name"] == "child of " + first["session"]
+    assert query(with_family.work, "select parent from session where id=?", int(last)) == [(None,)]
 
 
-def test_a_name_makes_no_circle(agent):
+def test_a_name_makes_no_circle(with_family):
     """P called as a child of a session of A has A run all the same; A that starts itself by way of P is refused."""
-    above = agent.ok("EXEC A -SYNC")["session"]
-    wait_ended(agent, "W", 1)
-    end = agent.ok('EXEC P -SYNC -NAME="child of %s"' % above)
+    above = with_family.ok("EXEC A -SYNC")["session"]
+    wait_ended(with_family, "W", 1)
+    end = with_family.ok('EXEC P -SYNC -NAME="child of %s"' % above)
     assert end["status"] == "DONE", end["message"]
-    agent.import_document({"scenarios": [
+    with_family.import_document({"scenarios": [
         {"name": "A", "version": "2", "steps": [{"name": "main", "tasks": [{"type": "scenario", "name": "P"}]}]}]})
-    end = agent.ok("EXEC A -SYNC")
+    end = with_family.ok("EXEC A -SYNC")
     assert end["status"] == "ERROR" and "would start itself: A > P > A" in end["message"]
 
 
-def test_the_line_of_parents_is_followed_to_its_end(agent):
+def test_the_line_of_parents_is_followed_to_its_end(with_family):
     """The schedule stands two sessions above, with a name of its own on the way."""
-    agent.import_document({"scenarios": [
+    with_family.import_document({"scenarios": [
         {"name": "Q", "version": "1", "steps": [{"name": "main", "tasks": [{"type": "scenario", "name": "P"}]}]}]})
-    agent.ok("SCHED SET W -SCENARIO=Q -NAME=nightly")
-    agent.ok("EXEC A -SYNC")
-    wait_ended(agent, "W", 1)
-    wait_ended(agent, "V", 2)
-    assert [row["name"] for row in agent.rows("SESSIONS -SCENARIO=Q")] == ["nightly"]
-    assert not has_met(agent, "W") and len(sessions_of(agent, "W")) == 1
+    with_family.ok("SCHED SET W -SCENARIO=Q -NAME=nightly")
+    with_family.ok("EXEC A -SYNC")
+    wait_ended(with_family, "W", 1)
+    wait_ended(with_family, "V", 2)
+    assert [row["name"] for row in with_family.rows("SESSIONS -SCENARIO=Q")] == ["nightly"]
+    assert not has_met(with_family, "W") and len(sessions_of(with_family, "W")) == 1

@@ -3,74 +3,74 @@ import json
 
 import pytest
 
-from conftest import wait_for
 
-
-def limited(agent, command="sleep 1000", **concurrency):
+def import_limited(agent, command="sleep 1000", **concurrency):
     agent.import_os("L", command, concurrency=dict({"limit": 1}, **concurrency))
 
 
-def test_wait_in_order_of_arrival(agent):
-    limited(agent, "echo $SESSION >> order; sleep 0.1")
+def test_wait_in_order_of_arrival(inside, monkeypatch):
+    monkeypatch.chdir(str(inside.folder))       # where its tasks work
+    import_limited(inside, "echo $SESSION >> order; sleep 0.1")
     for _ in range(4):
-        agent.ok("EXEC L")
+        inside.ok("EXEC L")
     for number in (1001, 2001, 3001, 4001):
-        agent.wait_status(number, "DONE")
-    assert (agent.folder / "order").read_text().split() == ["1001", "2001", "3001", "4001"]
-    rows = sorted(agent.rows("SESSIONS"), key=lambda row: row["begun"])
+        inside.wait_status(number, "DONE")
+    assert (inside.folder / "order").read_text().split() == ["1001", "2001", "3001", "4001"]
+    rows = sorted(inside.rows("SESSIONS"), key=lambda row: row["begun"])
     assert all(first["ended"] <= then["begun"] for first, then in zip(rows, rows[1:]))
 
 
-def test_who_waits_for_the_limit_is_waiting_and_can_be_stopped(agent):
-    limited(agent)
-    agent.ok("EXEC L")
-    agent.wait_status(1001, "RUNNING")
-    assert agent.ok("EXEC L")["status"] == "WAITING"
-    agent.import_os("FREE", "true")
-    assert agent.ok("EXEC FREE -SYNC")["status"] == "DONE"      # nobody else waits
-    assert agent.ok("STOP 2001")["status"] == "STOPPED"
-    assert agent.ok("EXEC L")["status"] == "WAITING"
-    agent.ok("STOP 1001 -IMMEDIATE")
-    agent.wait_status(4001, "RUNNING")
-    agent.ok("STOP 4001 -IMMEDIATE")
+def test_who_waits_for_the_limit_is_waiting_and_can_be_stopped(inside):
+    import_limited(inside)
+    inside.ok("EXEC L")
+    inside.wait_status(1001, "RUNNING")
+    assert inside.ok("EXEC L")["status"] == "WAITING"
+    inside.import_os("FREE", "true")
+    assert inside.ok("EXEC FREE -SYNC")["status"] == "DONE"      # nobody else waits
+    assert inside.ok("STOP 2001")["status"] == "STOPPED"
+    assert inside.ok("EXEC L")["status"] == "WAITING"
+    inside.ok("STOP 1001 -IMMEDIATE")
+    inside.wait_status(4001, "RUNNING")
+    inside.ok("STOP 4001 -IMMEDIATE")
 
 
-def test_error_ends_at_once(agent):
-    limited(agent, on_limit="error")
-    agent.ok("EXEC L")
-    assert agent.ok("EXEC L")["status"] == "ERROR"
-    assert "limit" in agent.status(2001)["message"]
-    assert agent.ok("WAIT 2001")["status"] == "ERROR"
-    agent.ok("STOP 1001 -IMMEDIATE")
-    assert agent.ok("EXEC L")["status"] == "QUEUED"
-    agent.ok("STOP 3001 -IMMEDIATE")
+def test_error_ends_at_once(inside):
+    import_limited(inside, on_limit="error")
+    inside.ok("EXEC L")
+    assert inside.ok("EXEC L")["status"] == "ERROR"
+    assert "limit" in inside.status(2001)["message"]
+    assert inside.ok("WAIT 2001")["status"] == "ERROR"
+    inside.ok("STOP 1001 -IMMEDIATE")
+    assert inside.ok("EXEC L")["status"] == "QUEUED"
+    inside.ok("STOP 3001 -IMMEDIATE")
 
 
-def test_skip_is_busy_and_a_schedule_says_so(agent):
-    limited(agent, on_limit="skip")
-    agent.ok("EXEC L")
-    assert agent.err("EXEC L") == "BUSY"
-    agent.ok("SCHED ADD N L -1 GLOBAL 'every 1s'")
-    row = wait_for(lambda: agent.rows("SCHED WHY N"), "a decision")[0]
+def test_skip_is_busy_and_a_schedule_says_so(inside):
+    import_limited(inside, on_limit="skip")
+    inside.ok("EXEC L")
+    assert inside.err("EXEC L") == "BUSY"
+    inside.ok("SCHED ADD N L -1 GLOBAL 'every 1s'")
+    inside.let_pass(1)
+    row = inside.rows("SCHED WHY N")[0]
     assert (row["decision"], row["reason"], row["session"]) == ("skipped", "limit", "")
-    agent.ok("SCHED OFF N")
-    assert [row["session"] for row in agent.rows("SESSIONS")] == ["1001"]
-    agent.ok("STOP 1001 -IMMEDIATE")
+    inside.ok("SCHED OFF N")
+    assert [row["session"] for row in inside.rows("SESSIONS")] == ["1001"]
+    inside.ok("STOP 1001 -IMMEDIATE")
 
 
-def test_max_wait(agent):
-    limited(agent, max_wait=0.5)
-    agent.ok("EXEC L")
-    agent.ok("EXEC L")
-    end = agent.ok("WAIT 2001")
+def test_max_wait(inside):
+    import_limited(inside, max_wait=0.5)
+    inside.ok("EXEC L")
+    inside.ok("EXEC L")
+    end = inside.ok("WAIT 2001")
     assert end["status"] == "ERROR" and "max_wait" in end["message"]
-    assert agent.status(1001)["status"] == "RUNNING"
-    agent.ok("STOP 1001 -IMMEDIATE")
+    assert inside.status(1001)["status"] == "RUNNING"
+    inside.ok("STOP 1001 -IMMEDIATE")
 
 
 def test_kept_over_restarts_of_the_agent(make_agent):
     agent = make_agent().start()
-    limited(agent, "echo begin $SESSION >> order; until [ -e go ]; do sleep 0.05; done; sleep 0.1;"
+    import_limited(agent, "echo begin $SESSION >> order; until [ -e go ]; do sleep 0.05; done; sleep 0.1;"
                    " echo end $SESSION >> order")
     for _ in range(4):
         agent.ok("EXEC L")
@@ -86,7 +86,7 @@ def test_kept_over_restarts_of_the_agent(make_agent):
 
 def test_over_two_agents_of_one_repository(make_agent):
     first = make_agent().start()
-    limited(first)
+    import_limited(first)
     second = make_agent("--name", "OTHER").start()
     first.ok("EXEC L")
     first.wait_status(1001, "RUNNING")
@@ -98,31 +98,25 @@ def test_over_two_agents_of_one_repository(make_agent):
     second.ok("STOP 2001 -IMMEDIATE")
 
 
-def test_a_restart_waits_too(agent):
-    limited(agent)
+def test_a_restart_waits_too(inside):
+    import_limited(inside)
     for _ in range(2):
-        agent.ok("EXEC L")
-    agent.wait_status(1001, "RUNNING")
-    agent.ok("STOP 2001")
-    agent.ok("RESTART 2001")
-    assert agent.status(2001)["status"] in ("QUEUED", "WAITING")
-    agent.ok("STOP 1001 -IMMEDIATE")
-    agent.wait_status(2001, "RUNNING")
-    agent.ok("STOP 2001 -IMMEDIATE")
-
-
-@pytest.fixture(scope="module")
-def shared(make):
-    """An agent that nothing is done to."""
-    return make("shared")
+        inside.ok("EXEC L")
+    inside.wait_status(1001, "RUNNING")
+    inside.ok("STOP 2001")
+    inside.ok("RESTART 2001")
+    assert inside.status(2001)["status"] in ("QUEUED", "WAITING")
+    inside.ok("STOP 1001 -IMMEDIATE")
+    inside.wait_status(2001, "RUNNING")
+    inside.ok("STOP 2001 -IMMEDIATE")
 
 
 @pytest.mark.parametrize("value, path", [
     ({}, ".concurrency"), ({"limit": 0}, ".concurrency.limit"),
     ({"limit": 1, "on_limit": "queue"}, ".concurrency.on_limit"),
     ({"limit": 1, "max_wait": 0}, ".concurrency.max_wait"), ({"limit": 1, "x": 1}, ".concurrency.x")])
-def test_faults(shared, value, path):
+def test_faults(shared_inside, value, path):
     document = {"scenarios": [{"name": "F", "version": "1", "concurrency": value, "steps": [
         {"name": "s", "tasks": [{"type": "os", "command": "true"}]}]}]}
-    lines = shared.ask("IMPORT '%s'" % json.dumps(document))
+    lines = shared_inside.ask("IMPORT '%s'" % json.dumps(document))
     assert lines[0].startswith("* scenarios[0]%s: " % path), lines

@@ -5,13 +5,9 @@ import pytest
 
 from conftest import wait_for
 from support.outside import list_secrets
+from support.tasks import import_secret
 
 SECRET = "s3cr3t-Pa55"
-
-
-def import_secret(agent, name, command, password=None, **fields):
-    """Scenario NAME 1, whose secret `password` must be given, unless it has a source."""
-    agent.import_os(name, command, variables={"password": dict({"secret": True}, **password or {})}, **fields)
 
 
 def count_ends(agent):
@@ -93,7 +89,9 @@ def test_ended_at_once_by_its_limit_when_it_came_due(inside):
     runs = inside.ok("EXEC S")["session"]
     inside.wait_status(runs, "RUNNING")
     inside.ok('SCHED ADD T S -1 GLOBAL "every 1s"')
-    wait_for(lambda: len(inside.rows("SESSIONS -SCHEDULE=T")) >= 2, "T to fire")
+    for _ in range(2):
+        inside.let_pass(1)
+    assert len(inside.rows("SESSIONS -SCHEDULE=T")) >= 2
     inside.ok("SCHED OFF T")
     rows = inside.rows("SESSIONS -SCHEDULE=T")
     assert {"its limit" in row["message"] for row in rows} == {True}
@@ -120,6 +118,7 @@ def test_replaced_by_the_next_due_time(make_inside, monkeypatch):
     import_secret(agent, "S", "exit 3", {"env": "SOME_PASSWORD"})
     agent.import_os("NAP", "sleep 1000")
     agent.ok('SCHED ADD T S -1 GLOBAL "every 1s" -OVERLAP=stop')
+    agent.let_pass(1)
     session = wait_for(lambda: agent.rows("SESSIONS -SCHEDULE=T -STATUS=ERROR"), "T to fire")[0]["session"]
     agent.ok("SCHED OFF T")
     wait_for(lambda: not agent.rows("SESSIONS -STATUS=WAITING,QUEUED,RUNNING"), "all to end")
@@ -129,6 +128,7 @@ def test_replaced_by_the_next_due_time(make_inside, monkeypatch):
     agent.ok("RESTART %s password=%s" % (session, SECRET))
     assert agent.status(session)["status"] == "QUEUED" and list_secrets(agent)
     agent.ok("SCHED ON T")
+    agent.let_pass(1)
     assert "the next due time had come" in agent.wait_status(session, "STOPPED")["message"]
     agent.ok("SCHED OFF T")
     rows = agent.rows("SESSIONS -SCHEDULE=T -STATUS=STOPPED")

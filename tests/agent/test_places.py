@@ -91,7 +91,7 @@ def test_ping_is_answered_between_any_two_steps_of_attach_and_detach(inside):
 
 
 @pytest.fixture
-def opened(monkeypatch):
+def opened_paths(monkeypatch):
     """The paths of the work repositories that are opened, as it happens."""
     paths, open_it = [], program.WorkRepository.open
 
@@ -102,7 +102,7 @@ def opened(monkeypatch):
     return paths
 
 
-def test_the_keeper_that_comes_amid_an_attach_opens_no_second_writer(inside, opened, monkeypatch):
+def test_the_keeper_that_comes_amid_an_attach_opens_no_second_writer(inside, opened_paths, monkeypatch):
     """It reads in the master what ATTACH has written there but not yet taken into the agent."""
     agent, keepers = inside.agent, []
     attach_as = agent.master.attach_as
@@ -120,7 +120,7 @@ def test_the_keeper_that_comes_amid_an_attach_opens_no_second_writer(inside, ope
     assert got == [[None, None]]
     agent.places.follow_master()
     path = inside.folder / "two.db"
-    assert [str(path)] == [one for one in opened if one.endswith("two.db")]
+    assert [str(path)] == [one for one in opened_paths if one.endswith("two.db")]
     assert owners().count("repository two") == 1
     inside.ok("DETACH two")
     assert no_wal_of(path) and "repository two" not in owners()

@@ -11,7 +11,7 @@ from support.outside import foreign_lock, list_secrets, query
 SECRET = "s3cr3t-Pa55"
 
 
-def prepare(agent):
+def import_s_and_t(agent):
     """An agent with a scenario S, which takes a secret and leaves a mark, and T, which takes none."""
     agent.import_os("S", "echo S >> %s; test ! -e %s" % (agent.folder / "marks", agent.folder / "fail"),
                     variables={"password": {"secret": True}})
@@ -61,7 +61,7 @@ def trouble(request):
 
 @pytest.mark.parametrize("options", ["", "-KEY=k", "-AT=2099-01-01", "-SYNC"])
 def test_a_secret_that_cannot_be_kept_makes_no_session(inside, trouble, options):
-    agent, line = prepare(inside), "EXEC S password=%s %s" % (SECRET, options)
+    agent, line = import_s_and_t(inside), "EXEC S password=%s %s" % (SECRET, options)
     with trouble():
         for _ in range(2):
             assert agent.err(line) == "REPOSITORY"
@@ -72,7 +72,7 @@ def test_a_secret_that_cannot_be_kept_makes_no_session(inside, trouble, options)
 
 
 def test_a_restart_whose_secret_cannot_be_kept_changes_nothing(inside, trouble):
-    agent = prepare(inside)
+    agent = import_s_and_t(inside)
     (agent.folder / "fail").touch()
     assert agent.ok("EXEC S password=%s -SYNC" % SECRET)["status"] == "ERROR"
     before = query(agent.work, "select * from session")
@@ -106,7 +106,7 @@ TROUBLES = {"locked": lambda agent: foreign_lock(agent.work),
 @pytest.mark.parametrize("name", sorted(TROUBLES))
 def test_a_session_that_cannot_be_written_is_not_there(make_agent, name):
     """EXEC and RESTART with a secret, and EXEC without, at once; none is written in time."""
-    agent = prepare(make_agent().start())
+    agent = import_s_and_t(make_agent().start())
     (agent.folder / "fail").touch()
     assert agent.ok("EXEC S password=%s -SYNC" % SECRET)["status"] == "ERROR"
     (agent.folder / "fail").unlink()
@@ -135,7 +135,7 @@ def test_a_session_that_cannot_be_written_is_not_there(make_agent, name):
     ("EXEC S password=abc%.0s", "BAD_REQUEST"), ("EXEC S -1 NOWHERE password=%s", "NOT_FOUND"),
     ("RESTART 1001 password=%s", "CONFLICT"), ("RESTART 9999001 password=%s", "NOT_FOUND")])
 def test_what_is_refused_leaves_no_secret(inside, line, code):
-    agent = prepare(inside)
+    agent = import_s_and_t(inside)
     agent.import_os("L", "sleep 1000", variables={"password": {"secret": True}},
                     concurrency={"limit": 1, "on_limit": "skip"})
     agent.ok("EXEC T -SYNC -KEY=used")

@@ -23,23 +23,17 @@ from conftest import LIMIT_S, TOP, wait_for
 sys.path.insert(0, str(TOP / "tools"))
 
 import agentcli     # noqa: E402
-from support.client import PATH, Result, objects, run, spawn
+from support.client import PATH, Result, objects, run_client, spawn
 
 # which no verb has
 OWN_OPTIONS = {"-HOST", "-PORT", "-JSON", "-WAIT", "-OF_HOST", "-CRONTAB", "-SYSTEM", "-DRY_RUN", "-PRUNE"}
-
-
-@pytest.fixture(scope="module")
-def shared(make):
-    """One agent for the tests that leave nothing behind."""
-    return make("shared")
 
 
 @pytest.fixture
 def cli(request):
     """cli("exec", "HELLO") -> Result, with the port of the test's `agent`, or else of the `shared` one."""
     served = request.getfixturevalue("agent" if "agent" in request.fixturenames else "shared")
-    return lambda *words, **keywords: run(served.port, *words, **keywords)
+    return lambda *words, **keywords: run_client(served.port, *words, **keywords)
 
 
 def status_rows(agent, session):
@@ -62,7 +56,7 @@ def test_nobody_listens():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-        result = run(port, "ping")
+        result = run_client(port, "ping")
     assert (result.status, result.out) == (3, "")
     assert result.err.startswith("agentcli: cannot connect to 127.0.0.1:%d: " % port)
 
@@ -82,7 +76,7 @@ def test_what_answers_is_no_agent(said, told):
                 connection.sendall(said)
         thread = threading.Thread(target=answer)
         thread.start()
-        result = run(listener.getsockname()[1], "ping")
+        result = run_client(listener.getsockname()[1], "ping")
         thread.join(LIMIT_S)
     assert result.status == 3 and told in result.err, result
 
@@ -122,7 +116,7 @@ def test_one_file_is_enough(shared, tmp_path):
 def test_usage(words, told):
     with socket.socket() as free:               # nothing of this is asked of an agent
         free.bind(("127.0.0.1", 0))
-        result = run(free.getsockname()[1], *words)
+        result = run_client(free.getsockname()[1], *words)
     assert (result.status, result.out) == (2, "") and told in result.err, result
 
 
@@ -394,8 +388,8 @@ def on_terminal(port, *words, columns=200):
 
 def test_nothing_to_list(shared):
     for words in (("sessions", "--status", "ERROR"), ("calendar", "list")):
-        assert run(shared.port, *words) == Result(0, "", "")
-        assert run(shared.port, "--json", *words) == Result(0, "", "")
+        assert run_client(shared.port, *words) == Result(0, "", "")
+        assert run_client(shared.port, "--json", *words) == Result(0, "", "")
         assert on_terminal(shared.port, *words) == (b"", b"none\n")
     assert on_terminal(shared.port, "sessions", "--json") == (b"", b"")
     shown, told = on_terminal(shared.port, "sched", "plan")
@@ -439,18 +433,18 @@ def test_the_fields_of_a_listings_ok(make_agent):
     agent = make_agent(env={"TZ": "UTC0"}).start()
     agent.ok('SCHED ADD A HELLO -1 GLOBAL "daily at 12:00"')
     words = ("sched", "plan", "--from", "2099-01-01", "--to", "2099-01-03T00:00")
-    counts = {"slots": objects(run(agent.port, *words, "--json"))[-1]["slots"], "due": 2, "starts": 2, "overlaps": 0,
+    counts = {"slots": objects(run_client(agent.port, *words, "--json"))[-1]["slots"], "due": 2, "starts": 2, "overlaps": 0,
               "queues": 0, "skipped": 0, "never": 0}
     times = {"from": "2099-01-01T00:00:00+00:00", "to": "2099-01-03T00:00:00+00:00"}
-    assert objects(run(agent.port, *words, "--json")) == [dict(times, **counts)]
-    rows = objects(run(agent.port, *words, "--all", "--json"))
+    assert objects(run_client(agent.port, *words, "--json")) == [dict(times, **counts)]
+    rows = objects(run_client(agent.port, *words, "--all", "--json"))
     assert [row.get("schedule") for row in rows] == ["A", "A", None] and rows[-1] == dict(times, **counts)
     env = dict(os.environ, TZ="XXX-1")
-    heading, line = run(agent.port, *words, env=env).out.splitlines()
+    heading, line = run_client(agent.port, *words, env=env).out.splitlines()
     assert heading.split() == "FROM TO SLOTS DUE STARTS OVERLAPS QUEUES SKIPPED NEVER".split()
     assert line.split("  ")[:2] == ["2099-01-01 01:00:00", "2099-01-03 01:00:00"]
     assert line.split()[4:] == [str(counts["slots"])] + "2 2 0 0 0 0".split()
-    listed, fields = run(agent.port, *words, "--all", env=env).out.split("\n\n")
+    listed, fields = run_client(agent.port, *words, "--all", env=env).out.split("\n\n")
     assert listed.startswith("SCHEDULE ") and len(listed.splitlines()) == 3
     assert fields.splitlines() == [heading, line]
 
@@ -474,7 +468,7 @@ def test_times_are_the_readers(make_agent):
     agent = make_agent(env={"TZ": "UTC0"}).start()
     agent.ok('SCHED ADD A HELLO -1 GLOBAL "at 2099-01-01 12:00"')
     for zone, shown in (("UTC0", "2099-01-01 12:00:00"), ("XXX-5:30", "2099-01-01 17:30:00")):
-        result = run(agent.port, "sched", "next", env=dict(os.environ, TZ=zone))
+        result = run_client(agent.port, "sched", "next", env=dict(os.environ, TZ=zone))
         assert result.out.splitlines()[1].split(None, 1) == ["A", shown]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 import agent as agent_module
 from conftest import TOP, wait_for
-from support.client import objects, run
+from support.client import objects, run_client
 
 sys.path.insert(0, str(TOP / "tools"))
 
@@ -125,7 +125,7 @@ PATH=/bin:/usr/bin:/sbin:/usr/sbin
 }
 
 
-def read(text, path="nightly", is_system=None, user="me"):
+def read_crontab(text, path="nightly", is_system=None, user="me"):
     """The Crontab of a text, imported by `user`, whose home is /home/me."""
     data = text if isinstance(text, bytes) else text.encode()
     return make_crontab(path, is_system, user, "/home/me").read(data)
@@ -133,15 +133,15 @@ def read(text, path="nightly", is_system=None, user="me"):
 
 def task_of(text):
     """The task of the last entry."""
-    return read(text).entries[-1].scenario["steps"][0]["tasks"][0]
+    return read_crontab(text).entries[-1].scenario["steps"][0]["tasks"][0]
 
 
 def schedule_of(text):
     """The schedule of the last entry."""
-    return read(text).entries[-1].schedule
+    return read_crontab(text).entries[-1].schedule
 
 
-def told(crontab):
+def notes_of(crontab):
     """What is said about lines: `number reason`."""
     return ["%d %s" % (line.number, reason) for line, reason in sorted(crontab.notes)]
 
@@ -149,7 +149,7 @@ def told(crontab):
 # ---- what a line becomes ---------------------------------------------------------------------------------------------
 
 def test_an_entry_becomes_a_scenario_and_a_schedule():
-    crontab = read("# m h dom mon dow\n\n  0 2 * * mon-fri  /opt/bin/load.sh --all # tonight\n")
+    crontab = read_crontab("# m h dom mon dow\n\n  0 2 * * mon-fri  /opt/bin/load.sh --all # tonight\n")
     entry, = crontab.entries
     assert entry.line == (3, "0 2 * * mon-fri  /opt/bin/load.sh --all # tonight") and crontab.notes == []
     name = mark("CRON.load.sh", "/opt/bin/load.sh --all # tonight", "")
@@ -168,13 +168,13 @@ def test_an_entry_becomes_a_scenario_and_a_schedule():
     ("A=${HOME}", "A", "$${HOME}"), ("A=50%", "A", "50%"), ("PATH=/a:/b", "PATH", "/a:/b"), ("A.b-c=1", "A.b-c", "1"),
     ("LOGNAME=you", "LOGNAME", "me"), ("USER=you", "USER", "me"), ("CRON_TZ=UTC", "CRON_TZ", "UTC")])
 def test_settings(line, name, value):
-    crontab = read(line + "\n* * * * * x\n")
+    crontab = read_crontab(line + "\n* * * * * x\n")
     assert crontab.notes == [] and len(crontab.entries) == 1
     assert task_of(line + "\n* * * * * x\n")["env"][name] == value
 
 
 def test_a_setting_holds_for_the_entries_below_it():
-    crontab = read("* * * * * a\nX=1\n* * * * * b\nX=2\n@daily X=3 c\n")
+    crontab = read_crontab("* * * * * a\nX=1\n* * * * * b\nX=2\n@daily X=3 c\n")
     environments = [entry.scenario["steps"][0]["tasks"][0]["env"] for entry in crontab.entries]
     assert [environment.get("X") for environment in environments] == [None, "1", "2"]
     assert task_of("X=2\n@daily X=3 c")["command"] == "X=3 c"
@@ -189,10 +189,10 @@ def test_settings_that_mean_something_to_cron():
     assert "timezone" not in schedule_of("CRON_TZ=Europe/Zurich\nCRON_TZ=\n* * * * * x")
     assert schedule_of("RANDOM_DELAY=5\n* * * * * x")["jitter"] == 300
     assert "jitter" not in schedule_of("RANDOM_DELAY=5\nRANDOM_DELAY=\n* * * * * x")
-    assert told(read("MAILTO=\"\"\nMAILTO=me\n* * * * * x")) == [
+    assert notes_of(read_crontab("MAILTO=\"\"\nMAILTO=me\n* * * * * x")) == [
         "2 nothing is mailed; what a command prints is kept in its session's log"]
-    crontab = read("RANDOM_DELAY=some\n* * * * * x")
-    assert told(crontab) == ["1 must be whole minutes"] and "jitter" not in crontab.entries[0].schedule
+    crontab = read_crontab("RANDOM_DELAY=some\n* * * * * x")
+    assert notes_of(crontab) == ["1 must be whole minutes"] and "jitter" not in crontab.entries[0].schedule
 
 
 @pytest.mark.parametrize("text, command, data", [
@@ -233,15 +233,15 @@ def test_rules(when, rule, others):
     ("0~30 * * * * x", "random time"), (b"* * * * * \xfcber", "is not UTF-8"), (b"A=\xff", "is not UTF-8")])
 def test_what_cannot_be_carried_over(line, reason):
     data = line if isinstance(line, bytes) else line.encode()
-    crontab = read(b"# \xfc\n" + data + b"\n* * * * * y\n")
-    note, = told(crontab)
+    crontab = read_crontab(b"# \xfc\n" + data + b"\n* * * * * y\n")
+    note, = notes_of(crontab)
     assert note.startswith("2 ") and reason in note
     assert (crontab.left_out, [entry.line.number for entry in crontab.entries]) == (1, [3])
 
 
 def test_forms_of_the_file():
     for text in ("", "\n", "# only\n\t \n", "A=1"):
-        assert read(text).document() == {"scenarios": [], "schedules": []} and not read(text).notes
+        assert read_crontab(text).document() == {"scenarios": [], "schedules": []} and not read_crontab(text).notes
     assert task_of("A=1\r\n0 0 * * * x\r\n")["env"]["A"] == "1"
     assert task_of("A=1\r\n0 0 * * * x\r\n")["command"] == "x"
     assert task_of("\ufeff \t0 0 * * *\tx  y ")["command"] == "x  y "
@@ -255,15 +255,15 @@ def test_forms_of_the_file():
     ("/etc/crontab", False, False), ("crontab", None, False), ("crontab", True, True), ("-", None, False),
     ("-", True, True), ("/etc/cron.daily/php", None, False)])
 def test_what_is_a_system_crontab(path, is_system, carried):
-    task = read("* * * * * me x y\n", path, is_system).entries[0].scenario["steps"][0]["tasks"][0]
+    task = read_crontab("* * * * * me x y\n", path, is_system).entries[0].scenario["steps"][0]["tasks"][0]
     assert task["command"] == ("x y" if carried else "me x y")
 
 
 def test_users():
-    crontab = read("1 * * * * me a\n2 * * * * you b\n3 * * * * me:wheel c\n4 * * * * me/daemon d\n5 * * * * me\n"
+    crontab = read_crontab("1 * * * * me a\n2 * * * * you b\n3 * * * * me:wheel c\n4 * * * * me/daemon d\n5 * * * * me\n"
                    "6 * * * *\n@daily me e\n", is_system=True)
     assert [entry.line.number for entry in crontab.entries] == [1, 7]
-    assert told(crontab) == [
+    assert notes_of(crontab) == [
         "%d is of user %s, and the agent does not change users" % pair
         for pair in ((2, "you"), (3, "me:wheel"), (4, "me/daemon"))] + [
             "%d is no entry: five fields or an @ word, a user, a command" % number for number in (5, 6)]
@@ -272,13 +272,13 @@ def test_users():
 @pytest.mark.parametrize("folder", ["/var/spool/cron/crontabs", "/var/spool/cron", "/var/spool/cron/tabs",
                                     "/var/cron/tabs"])
 def test_the_crontab_of_another_user(folder):
-    assert len(read("* * * * * x", folder + "/me").entries) == 1
-    assert told(read("* * * * * x", folder + "/you")) == ["1 is of user you, and the agent does not change users"]
+    assert len(read_crontab("* * * * * x", folder + "/me").entries) == 1
+    assert notes_of(read_crontab("* * * * * x", folder + "/you")) == ["1 is of user you, and the agent does not change users"]
 
 
 def test_a_user_before_the_command():
     def found(text, path="nightly", is_system=None):
-        field = read(text, path, is_system).find_user_field(("root", "me").__contains__)
+        field = read_crontab(text, path, is_system).find_user_field(("root", "me").__contains__)
         return field and "%d %s" % (field[0].number, field[1])
     assert found("A=1\n17 * * * * root cd /\n") == "2 root"
     assert found("@daily me:wheel x\n@daily root/daemon x\n") == "1 me:wheel"
@@ -320,9 +320,9 @@ def test_what_follows_from_the_whole_command():
     assert stem_of("/opt/load.sh --all", "") == "load.sh-2d68e4"       # the same for ever: schedules are found by it
 
 
-def names(text, path="nightly", known=None):
+def names_of(text, path="nightly", known=None):
     """The names of a crontab's scenarios and schedules."""
-    crontab = read(text, path)
+    crontab = read_crontab(text, path)
     name_entries([crontab], known or {})
     entries = crontab.entries
     assert all(entry.scenario["name"] == entry.schedule["name"] == entry.schedule["scenario"] for entry in entries)
@@ -331,10 +331,10 @@ def names(text, path="nightly", known=None):
 
 def test_a_name_is_that_of_the_command_wherever_it_stands():
     a, b, c = ("0 %d * * * /bin/%s x\n" % pair for pair in enumerate("abc"))
-    assert names(c + a + b)[1:] == names(a + b) == names("# a\nX=1\n" + a + "HOME=/\n" + b)
-    assert names(a) == names(a.replace("0", "30", 1)) == names(a, "-") == names(a, "/x/crontab.txt")
-    assert names(a + "1~2 * * * * /bin/a x\n" + b) == names(a + b)
-    assert all(agent_module.check_name(name) for name in names("* * * * * " + "x" * 200, "y" * 200))
+    assert names_of(c + a + b)[1:] == names_of(a + b) == names_of("# a\nX=1\n" + a + "HOME=/\n" + b)
+    assert names_of(a) == names_of(a.replace("0", "30", 1)) == names_of(a, "-") == names_of(a, "/x/crontab.txt")
+    assert names_of(a + "1~2 * * * * /bin/a x\n" + b) == names_of(a + b)
+    assert all(agent_module.check_name(name) for name in names_of("* * * * * " + "x" * 200, "y" * 200))
 
 
 def test_names_of_one_command_at_several_times():
@@ -342,20 +342,20 @@ def test_names_of_one_command_at_several_times():
     a, b, c = ("0 %d * * * x\n" % hour for hour in range(3))
 
     def known(text, before=None):
-        return {name: entry.when for name, entry in zip(names(text, known=before), read(text).entries)}
-    assert names(a + b)[0] == "CRON.x" and re.fullmatch("CRON.x-[0-9a-f]{6}", names(a + b)[1])
+        return {name: entry.when for name, entry in zip(names_of(text, known=before), read_crontab(text).entries)}
+    assert names_of(a + b)[0] == "CRON.x" and re.fullmatch("CRON.x-[0-9a-f]{6}", names_of(a + b)[1])
     before = known(a + b)
-    assert names(c + b + a, known=before)[1:] == names(a + b)[::-1]
-    assert names(b, known=before) == names(a + b)[1:]
-    assert names(c + b, known=before) == names(a + b)           # the time of the first has changed
-    assert names(c, known={"CRON.x": ("cron 0 5 * * *", "")}) == ["CRON.x"]
-    assert len(set(names(a + "CRON_TZ=UTC\n" + a + a + a))) == 4
-    assert names(a + "CRON_TZ=UTC\n" + a + a)[2] == names(a + "CRON_TZ=UTC\n" + a)[1] + "-2"
+    assert names_of(c + b + a, known=before)[1:] == names_of(a + b)[::-1]
+    assert names_of(b, known=before) == names_of(a + b)[1:]
+    assert names_of(c + b, known=before) == names_of(a + b)           # the time of the first has changed
+    assert names_of(c, known={"CRON.x": ("cron 0 5 * * *", "")}) == ["CRON.x"]
+    assert len(set(names_of(a + "CRON_TZ=UTC\n" + a + a + a))) == 4
+    assert names_of(a + "CRON_TZ=UTC\n" + a + a)[2] == names_of(a + "CRON_TZ=UTC\n" + a)[1] + "-2"
 
 
 def test_several_crontabs_are_named_together():
-    one, two = read("0 1 * * * x\n"), read("0 2 * * * x\n", "/etc/cron.d/two", user="me")
-    two = read("0 2 * * * me x\n", "/etc/cron.d/two")
+    one, two = read_crontab("0 1 * * * x\n"), read_crontab("0 2 * * * x\n", "/etc/cron.d/two", user="me")
+    two = read_crontab("0 2 * * * me x\n", "/etc/cron.d/two")
     name_entries([one, two], {})
     assert [one.entries[0].name] == ["CRON.x"] and two.entries[0].name.startswith("CRON.x-")
 
@@ -377,7 +377,7 @@ def test_by_what_the_schedules_of_a_crontab_are_found_again(path, is_system, key
     ("# m h  dom mon dow   command\n", ""), ("# .---- minute (0 - 59)\n# *  *  *  *  * user-name command\n", ""),
     ("# --------\n# load\n# --------\n", "load"), ("# M\u00fcll\n", "M\u00fcll"), ("# nul\0\n", "nul")])
 def test_the_comment_above_an_entry_describes_it(above, description):
-    scenario = read(above + "0 2 * * * load\n").entries[-1].scenario
+    scenario = read_crontab(above + "0 2 * * * load\n").entries[-1].scenario
     assert scenario.get("description", "") == description and list(scenario)[-1] == "steps"
 
 
@@ -390,12 +390,12 @@ def test_the_comment_above_an_entry_describes_it(above, description):
     ("1\t5\tcron.daily\t\tnice run-parts /etc/cron.daily", "is of an anacrontab: "),
     ("7 25 cron.weekly nice run-parts /etc/cron.weekly", "is of an anacrontab: ")])
 def test_what_is_no_entry_of_cron(line, reason):
-    crontab = read(line + "\n0 1 * * * mon x\n0 2 * * * 7z a\n1 5 L * * a-b c\n")
-    assert [told(crontab), crontab.left_out, len(crontab.entries)] == [[told(crontab)[0]], 1, 3]
-    assert told(crontab)[0].startswith("1 " + reason)
+    crontab = read_crontab(line + "\n0 1 * * * mon x\n0 2 * * * 7z a\n1 5 L * * a-b c\n")
+    assert [notes_of(crontab), crontab.left_out, len(crontab.entries)] == [[notes_of(crontab)[0]], 1, 3]
+    assert notes_of(crontab)[0].startswith("1 " + reason)
     if reason.startswith("has"):
         fields, _, command = line.rpartition(" ")
-        assert told(read("%s root %s" % (fields, command), is_system=True))[0].startswith("1 " + reason)
+        assert notes_of(read_crontab("%s root %s" % (fields, command), is_system=True))[0].startswith("1 " + reason)
 
 
 FLOCK = "while another has its lock, its session ends in ERROR; with flock -E 0 it ends well"
@@ -412,7 +412,7 @@ CONDITION = "where its condition is not met, its session ends in ERROR; as 'if c
     ("if [ -x /a ]; then b; fi", []), ("a && b", []), ("echo '[ a ] && b'", []), ("testing && b", []),
     ("[ -x /a ] && flock -n /l /a", [FLOCK, CONDITION])])
 def test_failures_that_are_none(command, reasons):
-    crontab = read("0 1 * * * " + command)
+    crontab = read_crontab("0 1 * * * " + command)
     assert [reason for _, reason in crontab.notes] == reasons and (len(crontab.entries), crontab.left_out) == (1, 0)
 
 
@@ -421,7 +421,7 @@ def test_failures_that_are_none(command, reasons):
 @pytest.mark.parametrize("name", sorted(SHIPPED))
 def test_a_shipped_crontab(name):
     text, carried, left_out, doubtful = SHIPPED[name]
-    crontab = read(text, "/etc/" + ("" if name == "crontab" else "cron.d/") + name, user="root")
+    crontab = read_crontab(text, "/etc/" + ("" if name == "crontab" else "cron.d/") + name, user="root")
     stems = [re.fullmatch("CRON[.](.*)-[0-9a-f]{6}", entry.schedule["name"]).group(1) for entry in crontab.entries]
     assert " ".join(stems) == carried and len({entry.name for entry in crontab.entries}) == len(stems)
     assert [line.number for line, reason in crontab.notes if reason == CONDITION] == list(doubtful)
@@ -436,7 +436,7 @@ def test_shipped_crontabs_in_an_agent(agent, tmp_path):
     for name, (text, *_) in SHIPPED.items():
         (folder / name).write_text(re.sub(r"\broot\b", USER, text))
     paths = [str(folder / name) for name in sorted(SHIPPED)]
-    result = run(agent.port, "import", "--crontab", *paths)
+    result = run_client(agent.port, "import", "--crontab", *paths)
     assert result.status == 0, result
     counts = [(len(carried.split()), len(left_out)) for _, (_, carried, left_out, _) in sorted(SHIPPED.items())]
     assert result.out == "".join("scenarios=%d schedules=%d left_out=%d\n" % (n, n, left) for n, left in counts)
@@ -444,7 +444,7 @@ def test_shipped_crontabs_in_an_agent(agent, tmp_path):
     rows = {row["name"]: row for row in agent.rows("SCHED LIST")}
     assert sorted(name[5:-7] for name in rows) == sorted(name for _, carried, *_ in SHIPPED.values() for name in carried.split())
     assert [name[:-7] for name, row in rows.items() if not row["next"]] == ["CRON.bash"]        # @reboot
-    again = run(agent.port, "import", "--crontab", *paths)
+    again = run_client(agent.port, "import", "--crontab", *paths)
     assert again.out == re.sub("(scenarios|schedules)=[0-9]+", r"\1=0", result.out) and again.err == result.err
 
 
@@ -459,7 +459,7 @@ WORD="two  words"
 BRACED = ${HOME}
 0 2 * * * cat; pwd; echo "$WORD ${BRACED} ${NO:-none} $LOGNAME"; test "$${X}" = "$$"'{X}' && date +\\%%\\%%%%a%% b \\%%
 """ % (shell, tmp_path)
-    result = run(agent.port, "import", "--crontab", "-", input=text.encode())
+    result = run_client(agent.port, "import", "--crontab", "-", input=text.encode())
     assert (result.status, result.out, result.err) == (0, "scenarios=1 schedules=1 left_out=0\n", "")
     assert agent.ok("EXEC %s -SYNC" % agent.rows("SCHED LIST")[0]["scenario"])["status"] == "DONE"
     assert agent.log_texts(1001) == ["a", " b %", str(tmp_path), "two  words ${HOME} none " + USER, "%"]
@@ -469,7 +469,7 @@ BRACED = ${HOME}
 def test_lines_that_the_agent_refuses(agent):
     text = (b"0 1 * * * a\n61 1 * * * b\n@sometimes c\nCRON_TZ=Mars\n0 2 * * * d\nCRON_TZ=\nHOME=\n@daily e\n"
             b"HOME=/\n@daily f")
-    result = run(agent.port, "import", "--crontab", "-", "--json", input=text)
+    result = run_client(agent.port, "import", "--crontab", "-", "--json", input=text)
     assert result.status == 0 and json.loads(result.out) == {"scenarios": 2, "schedules": 2, "left_out": 4}
     found = [re.match(r"agentcli: CRON:(\d+): .*: (.+)$", line).groups() for line in result.err.splitlines()[:-1]]
     assert result.err.endswith("\nagentcli: CRON: lines left out: 4; carried over: 2\n")
@@ -481,15 +481,15 @@ def test_lines_that_the_agent_refuses(agent):
 
 def test_all_fields_are_the_agents(agent):
     text = b"CRON_TZ=UTC\nRANDOM_DELAY=5\n@reboot a\n@every_minute b\n@60 c\n@midnight d\n"
-    assert run(agent.port, "import", "--crontab", "-", input=text).out == "scenarios=4 schedules=4 left_out=0\n"
+    assert run_client(agent.port, "import", "--crontab", "-", input=text).out == "scenarios=4 schedules=4 left_out=0\n"
     wanted = {"timezone": "UTC", "jitter": 300, "keywords": "cron", "overlap": "parallel", "misfire": "skip"}
-    exported, = objects(run(agent.port, "export", "CRON.d", "--json"))[0]["schedules"]
+    exported, = objects(run_client(agent.port, "export", "CRON.d", "--json"))[0]["schedules"]
     assert {name: exported[name] for name in wanted} == wanted
 
 
 def loader(agent):
     """load(text, *options): imports a crontab of standard input -> Result."""
-    return lambda text, *options: run(agent.port, "import", "--crontab", "-", *options, input=text.encode())
+    return lambda text, *options: run_client(agent.port, "import", "--crontab", "-", *options, input=text.encode())
 
 
 def rules(agent):
@@ -526,7 +526,7 @@ def test_the_same_crontab_by_another_way(agent, tmp_path):
     text = "# Nightly\n0 1 * * * true a\n0 2 * * * sh -c 'true b'\n@daily sh -c 'true c'\n"
     path = tmp_path / "crontab.txt"
     path.write_text(text)
-    assert run(agent.port, "import", "--crontab", str(path)).out == "scenarios=3 schedules=3 left_out=0\n"
+    assert run_client(agent.port, "import", "--crontab", str(path)).out == "scenarios=3 schedules=3 left_out=0\n"
     before = rules(agent)
     assert loader(agent)(text) == (0, "scenarios=0 schedules=0 left_out=0\n", "") and rules(agent) == before
     assert [each.get("description") for each in json.loads("".join(line[2:] for line in agent.ask("EXPORT")[:-1]))[
@@ -537,7 +537,7 @@ def test_what_a_crontab_no_longer_has(agent, tmp_path):
     load, folder = loader(agent), tmp_path / "cron.d"
     folder.mkdir()
     (folder / "x").write_text("0 5 * * * %s true x\n" % USER)
-    assert run(agent.port, "import", "--crontab", str(folder / "x")).status == 0
+    assert run_client(agent.port, "import", "--crontab", str(folder / "x")).status == 0
     agent.ok("SCHED ADD CRON.own HELLO -1 GLOBAL 'daily at 02:00' -KEYWORDS=cron")
     assert load("0 1 * * * true a\n0 2 * * * true b\n").err == ""
     gone = "agentcli: CRON: schedule CRON.true_a stands for none of the lines"
@@ -601,18 +601,18 @@ def test_a_dry_run_ends_as_the_import(agent):
 def test_a_dry_run_shows_a_line_for_each_entry(make_agent, tmp_path):
     agent = make_agent(env={"TZ": "UTC0"}).start()
     text = "# Nightly\n\n0 2 31 12 * true a\n@reboot true b\n0 3 1 1 * true c\n"
-    result = run(agent.port, "import", "--crontab", "-", "--dry-run", input=text.encode(), env=dict(os.environ, TZ="UTC0"))
+    result = run_client(agent.port, "import", "--crontab", "-", "--dry-run", input=text.encode(), env=dict(os.environ, TZ="UTC0"))
     assert (result.status, result.err) == (0, "")
     heading, *lines = result.out.splitlines()
     assert heading.split() == ["LINE", "NAME", "RULE", "NEXT"]
     assert re.match(r" +3  CRON.true_a  cron 0 2 31 12 \*  \d{4}-12-31 02:00:00$", lines[0])
     assert re.match(r" +4  CRON.true_b  boot$", lines[1]) and re.match(r" +5 .*-01-01 03:00:00$", lines[2])
-    rows = objects(run(agent.port, "import", "--crontab", "-", "--dry-run", "--json", input=text.encode()))
+    rows = objects(run_client(agent.port, "import", "--crontab", "-", "--dry-run", "--json", input=text.encode()))
     assert [list(row) for row in rows] == [["line", "name", "rule", "next"]] * 3
     assert [row["line"] for row in rows] == [3, 4, 5] and [row["rule"] for row in rows][1] == "boot"
     assert rows[1]["next"] is None and rows[0]["next"].endswith("-12-31T02:00:00+00:00")
     (tmp_path / "other").write_text("0 4 * * * true d\n")
-    rows = objects(run(agent.port, "import", "--crontab", "-", str(tmp_path / "other"), "--dry-run", "--json",
+    rows = objects(run_client(agent.port, "import", "--crontab", "-", str(tmp_path / "other"), "--dry-run", "--json",
                        input=text.encode()))
     assert [(row["crontab"], row["line"]) for row in rows] == [("CRON", 3), ("CRON", 4), ("CRON", 5), ("other", 1)]
 
@@ -620,7 +620,7 @@ def test_a_dry_run_shows_a_line_for_each_entry(make_agent, tmp_path):
 def test_from_cron_to_the_agent_under_a_hold(agent):
     """README's order: what comes due until the release is cron's, or skipped; nothing is executed twice."""
     agent.ok("HOLD")
-    assert run(agent.port, "import", "--crontab", "-", input=b"@every_second true\n").status == 0
+    assert run_client(agent.port, "import", "--crontab", "-", input=b"@every_second true\n").status == 0
     begun = time.time()
     wait_for(lambda: time.time() > begun + 1.2)
     agent.ok("RELEASE")
@@ -634,7 +634,7 @@ def test_from_cron_to_the_agent_under_a_hold(agent):
 def test_imported_again(agent):
     """A schedule is what its line says, whatever it was set to since; switched off it stays."""
     def load():
-        assert run(agent.port, "import", "--crontab", "-", input=b"0 1 * * * a\n").status == 0
+        assert run_client(agent.port, "import", "--crontab", "-", input=b"0 1 * * * a\n").status == 0
         row, = agent.rows("SCHED LIST")
         return row["enabled"], agent.ask("SCHED SHOW CRON.a")
     before = load()
@@ -650,22 +650,22 @@ def test_a_systems_crontab_taken_for_a_users(agent, tmp_path):
     path = tmp_path / "copy"
     path.write_text("SHELL=/bin/sh\n17 * * * * root cd / && x\n0 1 * * * root y z\n0 2 * * * nobodyatall x y\n")
     for options in ((), ("--dry-run",)):
-        result = run(agent.port, "import", "--crontab", str(path), *options)
+        result = run_client(agent.port, "import", "--crontab", str(path), *options)
         assert (result.status, result.out) == (2, "")
         assert result.err.startswith("agentcli: copy:2: root is a user of this host, ") and "--system yes" in result.err
         assert result.err.endswith(": 17 * * * * root cd / && x\n") and result.err.count("\n") == 1
     assert agent.rows("SCHED LIST") == []
     for system, count in (("yes", 2 * (USER == "root")), ("no", 3)):
-        found = objects(run(agent.port, "import", "--crontab", str(path), "--system", system, "--dry-run", "--json"))
+        found = objects(run_client(agent.port, "import", "--crontab", str(path), "--system", system, "--dry-run", "--json"))
         assert len(found) == count
 
 
 def test_into_another_repository(agent, tmp_path):
     agent.ok("ATTACH SECOND '%s' -CREATE" % (tmp_path / "second.db"))
-    result = run(agent.port, "import", "--crontab", "-", "--repo", "SECOND", input=b"@daily a\n")
+    result = run_client(agent.port, "import", "--crontab", "-", "--repo", "SECOND", input=b"@daily a\n")
     assert (result.status, result.err) == (0, "")
     assert [row["repository"] for row in agent.rows("SCHED LIST")] == ["SECOND"]
-    assert run(agent.port, "import", "--crontab", "-", "--repo", "NONE", input=b"@daily a\n").status == 4
+    assert run_client(agent.port, "import", "--crontab", "-", "--repo", "NONE", input=b"@daily a\n").status == 4
 
 
 # ---- without one -----------------------------------------------------------------------------------------------------
@@ -673,14 +673,14 @@ def test_into_another_repository(agent, tmp_path):
 def test_dry_run(tmp_path):
     path = tmp_path / "nightly"
     path.write_text("0 2 * * * load\n* * * *\n")
-    result = run(1, "import", "--crontab", str(path), "--dry-run")
+    result = run_client(1, "import", "--crontab", str(path), "--dry-run")
     assert result.status == 0
     unchecked, *others = result.err.splitlines()
     assert unchecked.startswith("agentcli: the rules are not checked, which the agent does at the import: cannot conn")
     assert others == ["agentcli: nightly:2: is no entry: five fields or an @ word, a command: * * * *",
                       "agentcli: nightly: lines left out: 1; carried over: 1"]
     assert result.out == "LINE  NAME       RULE\n   1  CRON.load  cron 0 2 * * *\n"
-    row, = objects(run(1, "import", "--crontab", str(path), "--dry-run", "--json"))
+    row, = objects(run_client(1, "import", "--crontab", str(path), "--dry-run", "--json"))
     assert row == {"line": 1, "name": "CRON.load", "rule": "cron 0 2 * * *", "next": None}
     task = make_crontab(str(path), None, USER, os.path.expanduser("~")).read(b"@daily x").entries[0].task
     assert task["cwd"] == os.path.expanduser("~") and task["env"]["LOGNAME"] == USER
@@ -690,6 +690,6 @@ def test_dry_run(tmp_path):
     (("--prune", "x"), "are for --crontab"), (("--system", "no", "x"), "are for --crontab"), (("--crontab", "--system", "maybe", "x"), "yes or no"),
     (("--crontab", "no such file"), "cannot read 'no such file'"), (("--crontab",), "FILE... is missing")])
 def test_usage(words, reason):
-    result = run(1, "import", *words)
+    result = run_client(1, "import", *words)
     assert (result.status, result.out) == (2, "") and reason in result.err
-    assert run(1, "import", "--crontab", "-").status == 3
+    assert run_client(1, "import", "--crontab", "-").status == 3

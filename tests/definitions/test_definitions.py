@@ -8,19 +8,16 @@ import pytest
 
 import agent
 import conftest
+from support.tasks import os_task
 
 
-def os_task(command="true", **fields):
-    return dict({"type": "os", "command": command}, **fields)
-
-
-def step(name="one", *tasks, **fields):
+def step_of(name="one", *tasks, **fields):
     return dict({"name": name, "tasks": list(tasks) or [os_task()]}, **fields)
 
 
-def scenario(*steps, **fields):
+def document_of(*steps, **fields):
     """The document of a scenario A 1."""
-    return {"scenarios": [dict({"name": "A", "version": "1", "steps": list(steps) or [step()]}, **fields)]}
+    return {"scenarios": [dict({"name": "A", "version": "1", "steps": list(steps) or [step_of()]}, **fields)]}
 
 
 def schedule(**fields):
@@ -55,19 +52,19 @@ def only(document):
     ('{"a":' * 30000, "nested too deeply"), ("{}\ufeff", "Extra data"),
 ])
 def test_what_is_no_json_object(text, reason):
-    path, told = only(text)
-    assert path == "document" and reason in told
+    path, refusal = only(text)
+    assert path == "document" and reason in refusal
 
 
 def test_a_sound_document_has_no_faults():
     assert faults({}) == {}
     assert faults({"scenarios": [], "schedules": [], "contexts": []}) == {}
-    assert faults(dict(scenario(
-        step("fetch", os_task(["./fetch.sh", "${day}"], name="t.1", cwd="/srv/${day}", env={"LANG": "C", "D": "${DUE}"},
+    assert faults(dict(document_of(
+        step_of("fetch", os_task(["./fetch.sh", "${day}"], name="t.1", cwd="/srv/${day}", env={"LANG": "C", "D": "${DUE}"},
                               timeout="2h", stdin="${n}", ok_codes=[0, 3], warning_codes=[4], nice=5, umask="027",
                               capture="n"), attempts=3, retry_delay="10s", retry_factor=1.5, timeout=600,
              on_ok="load", on_error="alert"),
-        step("load", on_ok="END", on_error="alert"), step("alert", on_ok="FAIL", on_error="fetch"),
+        step_of("load", on_ok="END", on_error="alert"), step_of("alert", on_ok="FAIL", on_error="fetch"),
         variables={"day": "2015-01-01", "n": 5, "x": 1.5, "_e": ""}, timeout="1d", max_steps=5, on_stale="restart",
         on_error="alert"), **dict(schedule(
             version="-1", context="GLOBAL", agent="OTHER", timezone="UTC", enabled=False, variables={"day": "x"},
@@ -84,77 +81,77 @@ def test_a_sound_document_has_no_faults():
     ({"contexts": "GLOBAL"}, "contexts", "must be a list"), ({"contexts": ["A", "b/c"]}, "contexts[1]", "must be a name"),
     ({"contexts": [5]}, "contexts[0]", "must be a name"), ({"scenarios": [5]}, "scenarios[0]", "must be an object"),
     ({"schedules": [[]]}, "schedules[0]", "must be an object"),
-    (scenario(color="red"), "scenarios[0].color", "unknown field"),
-    (scenario(name=None), "scenarios[0].name", "must be a name"), (scenario(name="a b"), "scenarios[0].name", "must be"),
-    (scenario(name="x" * 129), "scenarios[0].name", "128"), (scenario(version=1), "scenarios[0].version", "must be a name"),
-    (scenario(version="-1"), "scenarios[0].version", ""), (scenario(timeout=0), "scenarios[0].timeout", "more than 0"),
-    (scenario(timeout=-1), "scenarios[0].timeout", "seconds"), (scenario(timeout="1w"), "scenarios[0].timeout", "90s"),
-    (scenario(timeout=True), "scenarios[0].timeout", "seconds"), (scenario(timeout=[]), "scenarios[0].timeout", "seconds"),
-    (scenario(timeout=10 ** 400), "scenarios[0].timeout", "seconds"),
-    (scenario(max_steps=0), "scenarios[0].max_steps", "from 1"), (scenario(max_steps="5"), "scenarios[0].max_steps", "number"),
-    (scenario(max_steps=1.5), "scenarios[0].max_steps", "whole number"),
-    (scenario(on_stale="ignore"), "scenarios[0].on_stale", "error"), (scenario(on_stale=[]), "scenarios[0].on_stale", ""),
-    (scenario(on_stale="ERROR"), "scenarios[0].on_stale", "error"),
-    (scenario(on_error="nobody"), "scenarios[0].on_error", "no step is named nobody"),
-    (scenario(on_error="a b"), "scenarios[0].on_error", "must be a name"),
-    (scenario(steps=[]), "scenarios[0].steps", "at least one"), (scenario(steps={}), "scenarios[0].steps", "a list"),
-    (scenario(steps=None), "scenarios[0].steps", "a list"), (scenario("x"), "scenarios[0].steps[0]", "an object"),
-    (scenario(variables=[]), "scenarios[0].variables", "an object"),
-    (scenario(variables={"a": True}), "scenarios[0].variables.a", "text or a number"),
-    (scenario(variables={"a": None}), "scenarios[0].variables.a", "text or a number"),
-    (scenario(variables={"1a": ""}), "scenarios[0].variables.1a", "letters"),
-    (scenario(variables={"": ""}), "scenarios[0].variables.", "letters"),
-    (scenario(variables={"a" * 129: ""}), "scenarios[0].variables." + "a" * 129, "128"),
-    (scenario(variables={"DUE": ""}), "scenarios[0].variables.DUE", "agent's own"),
-    (scenario(variables={"a": "\0"}), "scenarios[0].variables.a", "U+0000"),
-    (scenario(variables={"a": "\ud800"}), "scenarios[0].variables.a", "surrogates"),
-    (scenario(step(colour=1)), "scenarios[0].steps[0].colour", "unknown field"),
-    (scenario({"name": "one"}), "scenarios[0].steps[0].tasks", "missing"),
-    (scenario(step(), {"tasks": [os_task()]}), "scenarios[0].steps[1].name", "missing"),
-    (scenario(step(tasks=[])), "scenarios[0].steps[0].tasks", "at least one"),
-    (scenario(step(tasks="x")), "scenarios[0].steps[0].tasks", "a list"),
-    (scenario(step(attempts=0)), "scenarios[0].steps[0].attempts", "from 1"),
-    (scenario(step(attempts=True)), "scenarios[0].steps[0].attempts", "number"),
-    (scenario(step(retry_delay=-1)), "scenarios[0].steps[0].retry_delay", "seconds"),
-    (scenario(step(retry_factor=0.5)), "scenarios[0].steps[0].retry_factor", "number"),
-    (scenario(step(timeout="0s")), "scenarios[0].steps[0].timeout", "more than 0"),
-    (scenario(step(on_ok="two")), "scenarios[0].steps[0].on_ok", "no step is named two"),
-    (scenario(step(on_error="ONE")), "scenarios[0].steps[0].on_error", "no step is named ONE"),
-    (scenario(step(on_ok="end")), "scenarios[0].steps[0].on_ok", "no step is named end"),
-    (scenario(step(on_ok=None)), "scenarios[0].steps[0].on_ok", "must be a name"),
-    (scenario(step("END")), "scenarios[0].steps[0].name", "targets"),
-    (scenario(step("FAIL")), "scenarios[0].steps[0].name", "targets"),
-    (scenario(step("a"), step("b"), step("a")), "scenarios[0].steps[2]", "second time"),
-    (scenario(step("a", 5)), "scenarios[0].steps[0].tasks[0]", "an object"),
-    (scenario(step("a", {"command": "x"})), "scenarios[0].steps[0].tasks[0].type", "missing"),
-    (scenario(step("a", {"type": "os"})), "scenarios[0].steps[0].tasks[0].command", "missing"),
-    (scenario(step("a", {"type": "nope", "command": "x"})), "scenarios[0].steps[0].tasks[0].type", "one of"),
-    (scenario(step("a", {"type": 5})), "scenarios[0].steps[0].tasks[0].type", "text"),
-    (scenario(step("a", {"type": None})), "scenarios[0].steps[0].tasks[0].type", "text"),
-    (scenario(step("a", {"type": []})), "scenarios[0].steps[0].tasks[0].type", "text"),
-    (scenario(step("a", os_task(shell=True))), "scenarios[0].steps[0].tasks[0].shell", "unknown field"),
-    (scenario(step("a", os_task(name="a b"))), "scenarios[0].steps[0].tasks[0].name", "must be a name"),
-    (scenario(step("a", os_task(timeout=0))), "scenarios[0].steps[0].tasks[0].timeout", "more than 0"),
-    (scenario(step("a", os_task(""))), "scenarios[0].steps[0].tasks[0].command", "string for the shell"),
-    (scenario(step("a", os_task(" \n"))), "scenarios[0].steps[0].tasks[0].command", "string for the shell"),
-    (scenario(step("a", os_task([]))), "scenarios[0].steps[0].tasks[0].command", "list of program"),
-    (scenario(step("a", os_task(["", "x"]))), "scenarios[0].steps[0].tasks[0].command", "list of program"),
-    (scenario(step("a", os_task(5))), "scenarios[0].steps[0].tasks[0].command", "string for the shell"),
-    (scenario(step("a", os_task(["a", 5]))), "scenarios[0].steps[0].tasks[0].command[1]", "text"),
-    (scenario(step("a", os_task("a\0b"))), "scenarios[0].steps[0].tasks[0].command", "U+0000"),
-    (scenario(step("a", os_task(cwd=""))), "scenarios[0].steps[0].tasks[0].cwd", "empty"),
-    (scenario(step("a", os_task(env=[]))), "scenarios[0].steps[0].tasks[0].env", "an object"),
-    (scenario(step("a", os_task(env={"A": 5}))), "scenarios[0].steps[0].tasks[0].env", "text"),
-    (scenario(step("a", os_task(env={"A=B": "x"}))), "scenarios[0].steps[0].tasks[0].env", "without ="),
-    (scenario(step("a", os_task(ok_codes=0))), "scenarios[0].steps[0].tasks[0].ok_codes", "a list"),
-    (scenario(step("a", os_task(ok_codes=[0, "1"]))), "scenarios[0].steps[0].tasks[0].ok_codes[1]", "number"),
-    (scenario(step("a", os_task(warning_codes=[256]))), "scenarios[0].steps[0].tasks[0].warning_codes[0]", "255"),
-    (scenario(step("a", os_task(capture="x"))), "scenarios[0].steps[0].tasks[0].capture", "no variable is named x"),
-    (scenario(step("a", os_task(capture="DUE"))), "scenarios[0].steps[0].tasks[0].capture", "agent's own"),
-    (scenario(step("a", os_task(capture=5))), "scenarios[0].steps[0].tasks[0].capture", "letters"),
-    (scenario(step("a", os_task(nice=20))), "scenarios[0].steps[0].tasks[0].nice", "19"),
-    (scenario(step("a", os_task(umask=27))), "scenarios[0].steps[0].tasks[0].umask", "octal"),
-    (scenario(step("a", os_task(umask="089"))), "scenarios[0].steps[0].tasks[0].umask", "octal"),
+    (document_of(color="red"), "scenarios[0].color", "unknown field"),
+    (document_of(name=None), "scenarios[0].name", "must be a name"), (document_of(name="a b"), "scenarios[0].name", "must be"),
+    (document_of(name="x" * 129), "scenarios[0].name", "128"), (document_of(version=1), "scenarios[0].version", "must be a name"),
+    (document_of(version="-1"), "scenarios[0].version", ""), (document_of(timeout=0), "scenarios[0].timeout", "more than 0"),
+    (document_of(timeout=-1), "scenarios[0].timeout", "seconds"), (document_of(timeout="1w"), "scenarios[0].timeout", "90s"),
+    (document_of(timeout=True), "scenarios[0].timeout", "seconds"), (document_of(timeout=[]), "scenarios[0].timeout", "seconds"),
+    (document_of(timeout=10 ** 400), "scenarios[0].timeout", "seconds"),
+    (document_of(max_steps=0), "scenarios[0].max_steps", "from 1"), (document_of(max_steps="5"), "scenarios[0].max_steps", "number"),
+    (document_of(max_steps=1.5), "scenarios[0].max_steps", "whole number"),
+    (document_of(on_stale="ignore"), "scenarios[0].on_stale", "error"), (document_of(on_stale=[]), "scenarios[0].on_stale", ""),
+    (document_of(on_stale="ERROR"), "scenarios[0].on_stale", "error"),
+    (document_of(on_error="nobody"), "scenarios[0].on_error", "no step is named nobody"),
+    (document_of(on_error="a b"), "scenarios[0].on_error", "must be a name"),
+    (document_of(steps=[]), "scenarios[0].steps", "at least one"), (document_of(steps={}), "scenarios[0].steps", "a list"),
+    (document_of(steps=None), "scenarios[0].steps", "a list"), (document_of("x"), "scenarios[0].steps[0]", "an object"),
+    (document_of(variables=[]), "scenarios[0].variables", "an object"),
+    (document_of(variables={"a": True}), "scenarios[0].variables.a", "text or a number"),
+    (document_of(variables={"a": None}), "scenarios[0].variables.a", "text or a number"),
+    (document_of(variables={"1a": ""}), "scenarios[0].variables.1a", "letters"),
+    (document_of(variables={"": ""}), "scenarios[0].variables.", "letters"),
+    (document_of(variables={"a" * 129: ""}), "scenarios[0].variables." + "a" * 129, "128"),
+    (document_of(variables={"DUE": ""}), "scenarios[0].variables.DUE", "agent's own"),
+    (document_of(variables={"a": "\0"}), "scenarios[0].variables.a", "U+0000"),
+    (document_of(variables={"a": "\ud800"}), "scenarios[0].variables.a", "surrogates"),
+    (document_of(step_of(colour=1)), "scenarios[0].steps[0].colour", "unknown field"),
+    (document_of({"name": "one"}), "scenarios[0].steps[0].tasks", "missing"),
+    (document_of(step_of(), {"tasks": [os_task()]}), "scenarios[0].steps[1].name", "missing"),
+    (document_of(step_of(tasks=[])), "scenarios[0].steps[0].tasks", "at least one"),
+    (document_of(step_of(tasks="x")), "scenarios[0].steps[0].tasks", "a list"),
+    (document_of(step_of(attempts=0)), "scenarios[0].steps[0].attempts", "from 1"),
+    (document_of(step_of(attempts=True)), "scenarios[0].steps[0].attempts", "number"),
+    (document_of(step_of(retry_delay=-1)), "scenarios[0].steps[0].retry_delay", "seconds"),
+    (document_of(step_of(retry_factor=0.5)), "scenarios[0].steps[0].retry_factor", "number"),
+    (document_of(step_of(timeout="0s")), "scenarios[0].steps[0].timeout", "more than 0"),
+    (document_of(step_of(on_ok="two")), "scenarios[0].steps[0].on_ok", "no step is named two"),
+    (document_of(step_of(on_error="ONE")), "scenarios[0].steps[0].on_error", "no step is named ONE"),
+    (document_of(step_of(on_ok="end")), "scenarios[0].steps[0].on_ok", "no step is named end"),
+    (document_of(step_of(on_ok=None)), "scenarios[0].steps[0].on_ok", "must be a name"),
+    (document_of(step_of("END")), "scenarios[0].steps[0].name", "targets"),
+    (document_of(step_of("FAIL")), "scenarios[0].steps[0].name", "targets"),
+    (document_of(step_of("a"), step_of("b"), step_of("a")), "scenarios[0].steps[2]", "second time"),
+    (document_of(step_of("a", 5)), "scenarios[0].steps[0].tasks[0]", "an object"),
+    (document_of(step_of("a", {"command": "x"})), "scenarios[0].steps[0].tasks[0].type", "missing"),
+    (document_of(step_of("a", {"type": "os"})), "scenarios[0].steps[0].tasks[0].command", "missing"),
+    (document_of(step_of("a", {"type": "nope", "command": "x"})), "scenarios[0].steps[0].tasks[0].type", "one of"),
+    (document_of(step_of("a", {"type": 5})), "scenarios[0].steps[0].tasks[0].type", "text"),
+    (document_of(step_of("a", {"type": None})), "scenarios[0].steps[0].tasks[0].type", "text"),
+    (document_of(step_of("a", {"type": []})), "scenarios[0].steps[0].tasks[0].type", "text"),
+    (document_of(step_of("a", os_task(shell=True))), "scenarios[0].steps[0].tasks[0].shell", "unknown field"),
+    (document_of(step_of("a", os_task(name="a b"))), "scenarios[0].steps[0].tasks[0].name", "must be a name"),
+    (document_of(step_of("a", os_task(timeout=0))), "scenarios[0].steps[0].tasks[0].timeout", "more than 0"),
+    (document_of(step_of("a", os_task(""))), "scenarios[0].steps[0].tasks[0].command", "string for the shell"),
+    (document_of(step_of("a", os_task(" \n"))), "scenarios[0].steps[0].tasks[0].command", "string for the shell"),
+    (document_of(step_of("a", os_task([]))), "scenarios[0].steps[0].tasks[0].command", "list of program"),
+    (document_of(step_of("a", os_task(["", "x"]))), "scenarios[0].steps[0].tasks[0].command", "list of program"),
+    (document_of(step_of("a", os_task(5))), "scenarios[0].steps[0].tasks[0].command", "string for the shell"),
+    (document_of(step_of("a", os_task(["a", 5]))), "scenarios[0].steps[0].tasks[0].command[1]", "text"),
+    (document_of(step_of("a", os_task("a\0b"))), "scenarios[0].steps[0].tasks[0].command", "U+0000"),
+    (document_of(step_of("a", os_task(cwd=""))), "scenarios[0].steps[0].tasks[0].cwd", "empty"),
+    (document_of(step_of("a", os_task(env=[]))), "scenarios[0].steps[0].tasks[0].env", "an object"),
+    (document_of(step_of("a", os_task(env={"A": 5}))), "scenarios[0].steps[0].tasks[0].env", "text"),
+    (document_of(step_of("a", os_task(env={"A=B": "x"}))), "scenarios[0].steps[0].tasks[0].env", "without ="),
+    (document_of(step_of("a", os_task(ok_codes=0))), "scenarios[0].steps[0].tasks[0].ok_codes", "a list"),
+    (document_of(step_of("a", os_task(ok_codes=[0, "1"]))), "scenarios[0].steps[0].tasks[0].ok_codes[1]", "number"),
+    (document_of(step_of("a", os_task(warning_codes=[256]))), "scenarios[0].steps[0].tasks[0].warning_codes[0]", "255"),
+    (document_of(step_of("a", os_task(capture="x"))), "scenarios[0].steps[0].tasks[0].capture", "no variable is named x"),
+    (document_of(step_of("a", os_task(capture="DUE"))), "scenarios[0].steps[0].tasks[0].capture", "agent's own"),
+    (document_of(step_of("a", os_task(capture=5))), "scenarios[0].steps[0].tasks[0].capture", "letters"),
+    (document_of(step_of("a", os_task(nice=20))), "scenarios[0].steps[0].tasks[0].nice", "19"),
+    (document_of(step_of("a", os_task(umask=27))), "scenarios[0].steps[0].tasks[0].umask", "octal"),
+    (document_of(step_of("a", os_task(umask="089"))), "scenarios[0].steps[0].tasks[0].umask", "octal"),
     (schedule(colour=1), "schedules[0].colour", "unknown field"), (schedule(name=""), "schedules[0].name", "must be"),
     (schedule(scenario=5), "schedules[0].scenario", "must be a name"), (schedule(version=5), "schedules[0].version", ""),
     (schedule(version="-2"), "schedules[0].version", "must be a name"), (schedule(context=[]), "schedules[0].context", ""),
@@ -190,8 +187,8 @@ def test_a_sound_document_has_no_faults():
     (schedule(**{"from": "2026-01-02", "to": "2026-01-01"}), "schedules[0].to", "before from"),
 ])
 def test_each_fault_has_its_path_and_reason(document, path, reason):
-    told_path, told = only(document)
-    assert told_path == path and reason in told
+    told_path, refusal = only(document)
+    assert told_path == path and reason in refusal
 
 
 def test_missing_fields():
@@ -201,7 +198,7 @@ def test_missing_fields():
 
 
 def test_what_stands_twice():
-    one, other = scenario()["scenarios"][0], dict(scenario()["scenarios"][0], version="2")
+    one, other = document_of()["scenarios"][0], dict(document_of()["scenarios"][0], version="2")
     assert set(faults({"scenarios": [one, other, one]})) == {"scenarios[2]"}
     twice = schedule()["schedules"][0]
     assert set(faults({"schedules": [twice, twice, twice]})) == {"schedules[1]", "schedules[2]"}
@@ -210,7 +207,7 @@ def test_what_stands_twice():
 @pytest.mark.parametrize("place, field", [
     ("command", "a ${x}"), ("command[1]", ["a", "${x}"]), ("cwd", "/${x}"), ("stdin", "${x}\n"), ("env.A", {"A": "${x}"})])
 def test_references_are_checked_wherever_they_stand(place, field):
-    document = scenario(step("a", os_task(**{place.split(".")[0].split("[")[0]: field})))
+    document = document_of(step_of("a", os_task(**{place.split(".")[0].split("[")[0]: field})))
     path, reason = only(document)
     assert path == "scenarios[0].steps[0].tasks[0]." + place and "no variable is named x" in reason
     document["scenarios"][0]["variables"] = {"x": ""}
@@ -221,7 +218,7 @@ def test_references_are_checked_wherever_they_stand(place, field):
     "$${x}", "$x", "$", "$$", "$(x)", "${", "${}", "${1x}", "${x-y}", "${x:-1}", "$ {x}", "${SESSION}${SCENARIO}${CONTEXT}",
     "${DUE}", "{x}", "$$$${x}"])
 def test_what_is_no_reference(text):
-    assert faults(scenario(step("a", os_task(text)))) == {}
+    assert faults(document_of(step_of("a", os_task(text)))) == {}
 
 
 @pytest.mark.parametrize("text, value, shell", [
@@ -247,51 +244,51 @@ def test_all_at_once():
                  {"type": "nope", "timeout": 0}, {"type": "os", "ok_codes": ["x", 0, 999], "command": ["a", 1, None], "nice": "x"},
                  {"command": "x"}, 5]},
                        {"name": "a", "x": 1, "tasks": []}]},
-            {"name": "B", "version": "1", "steps": [step("s", os_task("${u} ${v}", cwd="${w}"))]}],
+            {"name": "B", "version": "1", "steps": [step_of("s", os_task("${u} ${v}", cwd="${w}"))]}],
         "schedules": [{"name": "S", "rule": "never", "timezone": "Mars", "after": 5.5, "variables": {"a": None, "b": None}}]}
     a, b, s = "scenarios[0]", "scenarios[1].steps[0].tasks[0]", "schedules[0]"
     t = a + ".steps[0].tasks"
     with pytest.raises(agent.BadRequest) as caught:
         agent.Definitions().read(json.dumps(document))
-    told = caught.value.faults
-    assert {path for path, _ in told} == {
+    refusal = caught.value.faults
+    assert {path for path, _ in refusal} == {
         "nope", "contexts[1]", a + ".name", a + ".version", a + ".colour", a + ".variables.1", a + ".variables.b",
         a + ".variables.DUE", a + ".on_error", a + ".steps[0].attempts", a + ".steps[0].on_ok", t + "[0].type",
         t + "[0].timeout", t + "[1].ok_codes[0]", t + "[1].ok_codes[2]", t + "[1].command[1]", t + "[1].command[2]",
         t + "[1].nice", t + "[2].type", t + "[3]", a + ".steps[1]", a + ".steps[1].x", a + ".steps[1].tasks",
         b + ".command", b + ".cwd", s + ".scenario", s + ".rule", s + ".timezone", s + ".after", s + ".variables.a",
         s + ".variables.b"}
-    assert sorted(reason.split()[4] for path, reason in told if path == b + ".command") == ["u", "v"]
-    assert str(len(told)) in caught.value.message
+    assert sorted(reason.split()[4] for path, reason in refusal if path == b + ".command") == ["u", "v"]
+    assert str(len(refusal)) in caught.value.message
 
 
 def test_variables_at_fault_make_no_other_faults():
     """Which references are wrong cannot be said then."""
-    assert list(faults(scenario(step("a", os_task("${b}", capture="b")), variables={"b": []}))) == \
+    assert list(faults(document_of(step_of("a", os_task("${b}", capture="b")), variables={"b": []}))) == \
         ["scenarios[0].variables.b"]
 
 
 def test_targets_are_settled():
-    document = scenario(step("a"), step("b", on_error="c"), step("c"), step("d", on_ok="a", on_error="END"), on_error="c")
+    document = document_of(step_of("a"), step_of("b", on_error="c"), step_of("c"), step_of("d", on_ok="a", on_error="END"), on_error="c")
     found = agent.Definitions().read(json.dumps(document)).scenarios[0]
     assert [(s.on_ok, s.on_error) for s in found.steps] == [("b", "c"), ("c", "c"), ("d", "FAIL"), ("a", "END")]
-    found = agent.Definitions().read(json.dumps(scenario(step("a"), step("b")))).scenarios[0]
+    found = agent.Definitions().read(json.dumps(document_of(step_of("a"), step_of("b")))).scenarios[0]
     assert [(s.on_ok, s.on_error) for s in found.steps] == [("b", "FAIL"), ("END", "FAIL")]
     assert found.max_steps == 10000 and found.on_stale == "error" and found.timeout is None
 
 
 def test_a_large_document_is_read_in_time():
     many = 20000
-    steps = [step("s%d" % number, on_ok="s0") for number in range(many)]
-    for document in (scenario(*steps),
-                     {"scenarios": [dict(scenario()["scenarios"][0], version=str(n)) for n in range(many)]}):
+    steps = [step_of("s%d" % number, on_ok="s0") for number in range(many)]
+    for document in (document_of(*steps),
+                     {"scenarios": [dict(document_of()["scenarios"][0], version=str(n)) for n in range(many)]}):
         found, turns = conftest.turns_of(lambda: faults(document))
         assert found == {} and turns < many ** 2        # less than to look at all the others for each
 
 
 def test_any_change_to_a_document_is_taken_or_told():
     """Whatever stands at whatever place, there are faults or a document, never another exception."""
-    whole = dict(scenario(step("a", os_task(["x", "${v}"], cwd="/", env={"A": "b"}, ok_codes=[0], capture="v")),
+    whole = dict(document_of(step_of("a", os_task(["x", "${v}"], cwd="/", env={"A": "b"}, ok_codes=[0], capture="v")),
                           variables={"v": "1"}, timeout=5, on_error="a"), **schedule(variables={"v": "1"}))
     values = [None, True, 0, -1, 1.5, 1e308, 10 ** 30, "", "a b", "\0", "\ud800", "x" * 5000, [], [[]], [None], {}, {"": None},
               {"type": "os"}, "${v}", "${no}", ["${no}"]]
@@ -324,7 +321,7 @@ def export(running, line="EXPORT"):
     return json.loads("\n".join(each[2:] for each in lines[:-1]))
 
 
-def told(running, line):
+def refusal(running, line):
     """({path: reason}, code) of a refusal."""
     *data, last = running.ask(line)
     assert last.startswith("ERR "), last
@@ -336,23 +333,23 @@ def scenarios_of(document):
 
 
 def test_faults_on_the_wire(agent):
-    document = {"x\ny": 1, "scenarios": [{"name": "A", "version": "1", "steps": [step("s", {"type": "os"})]}]}
-    assert told(agent, "IMPORT " + word(document)) == (
+    document = {"x\ny": 1, "scenarios": [{"name": "A", "version": "1", "steps": [step_of("s", {"type": "os"})]}]}
+    assert refusal(agent, "IMPORT " + word(document)) == (
         {"x y": "unknown field", "scenarios[0].steps[0].tasks[0].command": "missing"}, "BAD_REQUEST")
-    assert told(agent, "IMPORT '{'")[1] == "BAD_REQUEST"
-    assert told(agent, 'IMPORT {"scenarios": []}') == ({}, "BAD_REQUEST")
+    assert refusal(agent, "IMPORT '{'")[1] == "BAD_REQUEST"
+    assert refusal(agent, 'IMPORT {"scenarios": []}') == ({}, "BAD_REQUEST")
     assert "quote the document as one word" in agent.ask('IMPORT {"scenarios":[]}')[0]
     assert agent.err("EXEC A") == "NOT_FOUND"
 
 
 def test_import_of_the_same_another_and_replace(agent):
-    first, second = scenario(step("a", os_task("echo first"))), scenario(step("a", os_task("echo second")))
+    first, second = document_of(step_of("a", os_task("echo first"))), document_of(step_of("a", os_task("echo second")))
     agent.import_document(first)
     old = agent.ok("EXEC A -SYNC")["session"]
     agent.import_document(first)                                            # the same again changes nothing
     turned = json.loads(json.dumps(first), object_pairs_hook=lambda pairs: dict(reversed(pairs)))
     assert agent.ok("IMPORT " + word(turned))["scenarios"] == "0"           # the order of fields means nothing
-    assert told(agent, "IMPORT " + word(second)) == (
+    assert refusal(agent, "IMPORT " + word(second)) == (
         {"scenarios[0]": "A 1 exists with another definition; give it a new version, or replace it with -REPLACE "
          "(from a shell --replace)"}, "EXISTS")
     assert scenarios_of(export(agent))["A", "1"] == first["scenarios"][0]
@@ -363,22 +360,22 @@ def test_import_of_the_same_another_and_replace(agent):
 
 
 def test_nothing_is_imported_when_anything_is_wrong(agent):
-    agent.import_document(dict(scenario(variables={"v": "1"}), contexts=["TEST"]))
+    agent.import_document(dict(document_of(variables={"v": "1"}), contexts=["TEST"]))
     before = export(agent)
-    good = dict(scenario()["scenarios"][0], name="NEW")
+    good = dict(document_of()["scenarios"][0], name="NEW")
     document = {
-        "contexts": ["NEXT"], "scenarios": [good, dict(scenario()["scenarios"][0])],
+        "contexts": ["NEXT"], "scenarios": [good, dict(document_of()["scenarios"][0])],
         "schedules": [dict(schedule()["schedules"][0], name=name, **fields) for name, fields in (
             ("S0", {}), ("S1", {"scenario": "GONE"}), ("S2", {"version": "9"}), ("S3", {"context": "NOPE"}),
             ("S4", {"context": "NEXT", "scenario": "NEW"}), ("S5", {"variables": {"v": "2", "w": "", "x": ""}}),
             ("S6", {"scenario": "GONE", "context": "NOPE"}))]}
     wrong = {"schedules[1].scenario", "schedules[2].scenario", "schedules[3].context", "schedules[5].variables.w",
              "schedules[5].variables.x", "schedules[6].scenario", "schedules[6].context"}
-    found, code = told(agent, "IMPORT " + word(document))
+    found, code = refusal(agent, "IMPORT " + word(document))
     assert (set(found), code) == (wrong | {"scenarios[1]"}, "EXISTS")
     assert export(agent) == before
     document["scenarios"].pop()
-    found, code = told(agent, "IMPORT " + word(document))
+    found, code = refusal(agent, "IMPORT " + word(document))
     assert (set(found), code) == (wrong, "BAD_REQUEST")
     assert found["schedules[3].context"] == "no context NOPE"
     assert export(agent) == before
@@ -387,10 +384,10 @@ def test_nothing_is_imported_when_anything_is_wrong(agent):
 
 
 def test_export_gives_the_same_back(agent, make_agent):
-    document = dict(scenario(
-        step("first", os_task(["printf", "%s", "${day} \u00e9\u2028\U0001f600 \"q\" 'a' \\ \x01\ttab"], env={"A": "${DUE}"}),
+    document = dict(document_of(
+        step_of("first", os_task(["printf", "%s", "${day} \u00e9\u2028\U0001f600 \"q\" 'a' \\ \x01\ttab"], env={"A": "${DUE}"}),
              retry_factor=1.5, timeout="2h"),
-        step("second", os_task("echo \"${day}\" $HOME '$${x}'\n# more"), on_error="first"),
+        step_of("second", os_task("echo \"${day}\" $HOME '$${x}'\n# more"), on_error="first"),
         variables={"day": "2015-01-01", "n": 5, "f": 0.1, "empty": ""}, on_stale="restart"),
         schedules=[
             {"name": "NIGHTLY", "scenario": "A", "version": "1", "rule": "daily at 02:00", "timezone": "UTC",
@@ -423,7 +420,7 @@ def test_export_gives_the_same_back(agent, make_agent):
 
 
 def test_a_schedule_is_set_to_the_new_definition_and_keeps_its_ledger(agent):
-    document = dict(scenario(), **schedule(rule="every 1s"))
+    document = dict(document_of(), **schedule(rule="every 1s"))
     agent.import_document(document)
     conftest.wait_for(lambda: [row for row in agent.rows("SCHED WHY S") if row["session"]], "a session of the schedule")
     agent.import_document(schedule(rule="yearly on 01-01 at 00:00", timezone="UTC"))
@@ -436,8 +433,8 @@ def test_a_schedule_is_set_to_the_new_definition_and_keeps_its_ledger(agent):
 
 
 def test_drop(agent):
-    agent.import_document(scenario())
-    agent.import_document(scenario(version="2"))
+    agent.import_document(document_of())
+    agent.import_document(document_of(version="2"))
     agent.ok("SCHED ADD S A 1 GLOBAL 'daily at 02:00'")
     assert agent.err("DROP A 1") == "CONFLICT"
     agent.ok("DROP A 2")
@@ -451,7 +448,7 @@ def test_drop(agent):
 
 def test_import_of_4_mib_and_not_more(agent):
     def padded(size):
-        text = json.dumps(scenario(step("a", os_task(": PAD"))))
+        text = json.dumps(document_of(step_of("a", os_task(": PAD"))))
         line = "IMPORT '%s'" % text
         return line.replace("PAD", "x" * (size - len(line) + 3))
     limit = 4 * 1024 * 1024
@@ -478,14 +475,14 @@ def test_import_from_files_beside_a_running_agent(agent, tmp_path):
         path = tmp_path / name
         path.write_bytes(document if isinstance(document, bytes) else json.dumps(document).encode())
         return path
-    good = write("good.json", scenario())
+    good = write("good.json", document_of())
     assert run(good) == (0, "")
     assert agent.ok("EXEC A -SYNC")["status"] == "DONE"
     code, said = run(write("bad.json", {"scenarios": [{"name": "B", "version": "1", "steps": []}], "x": 1}))
     assert code == 1 and "bad.json: x: unknown field" in said and "scenarios[0].steps: must have" in said
     assert run(write("latin.json", b'{"contexts": ["\xe9"]}'))[0] == 1
     assert run(tmp_path / "missing.json")[0] == 1
-    other = write("other.json", scenario(step("b")))
+    other = write("other.json", document_of(step_of("b")))
     assert run(other)[0] == 1
     assert run(other, options=["--replace"]) == (0, "")
     assert run(good, options=["--repo", "NOPE"])[0] == 1

@@ -10,16 +10,16 @@ SLEEP = {"type": "sleep", "seconds": 0}
 EVALUATE = {"type": "evaluate", "variable": "v", "operator": "=", "value": "1"}
 
 
-def steps(*parts):
+def step_list(*parts):
     """(name, {fields}) each -> the steps of a scenario."""
     return [dict({"name": name, "tasks": [SLEEP]}, **fields) for name, fields in parts]
 
 
-def scenario_of(*parts, name="S", **fields):
-    return dict({"name": name, "version": "1", "variables": {"v": ""}, "steps": steps(*parts)}, **fields)
+def named_scenario(*parts, name="S", **fields):
+    return dict({"name": name, "version": "1", "variables": {"v": ""}, "steps": step_list(*parts)}, **fields)
 
 
-def import_lines(agent, document, options=""):
+def imported_lines(agent, document, options=""):
     """The reply of an IMPORT -> ([fields of a line], fields of the OK)."""
     lines = agent.ask("IMPORT '%s' %s" % (json.dumps(document).replace("'", "\\u0027"), options))
     assert lines[-1].startswith("OK"), lines
@@ -28,7 +28,7 @@ def import_lines(agent, document, options=""):
 
 def warnings_of(agent, *scenarios):
     """{path: warning} of an import."""
-    lines, last = import_lines(agent, {"scenarios": list(scenarios)})
+    lines, last = imported_lines(agent, {"scenarios": list(scenarios)})
     warnings = {line["path"]: line["warning"] for line in lines if "warning" in line}
     assert last["warnings"] == str(len(warnings))
     return warnings
@@ -38,7 +38,7 @@ WHOLE = {
     "contexts": ["DEV"], "calendars": [{"name": "HOLIDAYS", "dates": ["2026-12-25"]}],
     "data_servers": [{"name": "FILE", "driver": "sqlite3", "database": "/tmp/none.db"}],
     "logical_schemas": [{"name": "DWH", "contexts": {"GLOBAL": "FILE", "DEV": "FILE.s"}}],
-    "scenarios": [scenario_of(("a", {}))],
+    "scenarios": [named_scenario(("a", {}))],
     "schedules": [{"name": "N", "scenario": "S", "rule": "every 1h"}]}
 KINDS = ["context DEV", "data_server FILE", "logical_schema DWH", "calendar HOLIDAYS", "scenario S", "schedule N"]
 
@@ -46,7 +46,7 @@ KINDS = ["context DEV", "data_server FILE", "logical_schema DWH", "calendar HOLI
 def test_a_line_for_each_definition(inside):
     for option, changes, count in (("-DRY_RUN", "new", "1"), ("", "new", "1"), ("", "same", "0"),
                                    ("-DRY_RUN", "same", "0")):
-        lines, last = import_lines(inside, WHOLE, option)
+        lines, last = imported_lines(inside, WHOLE, option)
         assert ["%(kind)s %(name)s" % line for line in lines] == KINDS
         assert {line["change"] for line in lines} == {changes}
         assert [line["version"] for line in lines] == ["", "", "", "", "1", ""]
@@ -60,14 +60,14 @@ def test_a_line_for_each_definition(inside):
 
 
 def test_what_has_changed(inside):
-    import_lines(inside, WHOLE)
+    imported_lines(inside, WHOLE)
     other = dict(WHOLE, calendars=[{"name": "HOLIDAYS", "dates": ["2026-12-26"]}],
                  data_servers=[dict(WHOLE["data_servers"][0], database="/tmp/other.db")],
                  logical_schemas=[{"name": "DWH", "contexts": {"GLOBAL": "FILE"}}],
-                 scenarios=[scenario_of(("b", {}))],
+                 scenarios=[named_scenario(("b", {}))],
                  schedules=[{"name": "N", "scenario": "S", "rule": "every 2h"}])
     for option in ("-REPLACE -DRY_RUN", "-REPLACE"):
-        lines, last = import_lines(inside, other, option)
+        lines, last = imported_lines(inside, other, option)
         assert [line["change"] for line in lines] == ["same"] + ["changed"] * 5
         assert (last["contexts"], last["scenarios"], last["schedules"]) == ("0", "1", "1")
     assert inside.rows("SCHED LIST")[0]["rule"] == "every 2h"
@@ -75,19 +75,19 @@ def test_what_has_changed(inside):
 
 
 def test_a_schedule_that_was_switched_off_stays_off(inside):
-    import_lines(inside, WHOLE)
+    imported_lines(inside, WHOLE)
     inside.ok("SCHED OFF N")
     moved = dict(WHOLE, schedules=[dict(WHOLE["schedules"][0], rule="every 2h")])
-    lines, last = import_lines(inside, moved)
+    lines, last = imported_lines(inside, moved)
     assert lines[-1] == {"path": "schedules[0].enabled", "warning":
                          "stays switched off, for the document does not say; SCHED ON N switches it on"}
     assert lines[-2]["change"] == "changed" and last["warnings"] == "1"
     row = inside.rows("SCHED LIST")[0]
     assert (row["rule"], row["enabled"]) == ("every 2h", "no")
     said = dict(WHOLE, schedules=[dict(WHOLE["schedules"][0], enabled=True)])
-    assert import_lines(inside, said)[1]["warnings"] == "0"
+    assert imported_lines(inside, said)[1]["warnings"] == "0"
     assert inside.rows("SCHED LIST")[0]["enabled"] == "yes"
-    assert import_lines(inside, WHOLE)[0][-1]["change"] == "same"       # and what is on stays on
+    assert imported_lines(inside, WHOLE)[0][-1]["change"] == "same"       # and what is on stays on
 
 
 @pytest.mark.parametrize("parts, fields, path, words", [
@@ -98,7 +98,7 @@ def test_a_schedule_that_was_switched_off_stays_off(inside):
     ([("a", {"on_ok": "END", "on_false": "b"}), ("b", {})], {}, "steps[1]", "nothing leads to step b"),
     ([("a", {"on_ok": "c"}), ("b", {"on_ok": "b"}), ("c", {})], {}, "steps[1]", "nothing leads to step b")])
 def test_steps_that_look_wrong(inside, parts, fields, path, words):
-    (where, warning), = warnings_of(inside, scenario_of(*parts, **fields)).items()
+    (where, warning), = warnings_of(inside, named_scenario(*parts, **fields)).items()
     assert where == "scenarios[0]." + path and words in warning
 
 
@@ -109,29 +109,29 @@ def test_steps_that_look_wrong(inside, parts, fields, path, words):
     ([("a", {}), ("b", {"on_ok": "END"}), ("c", {})], {"on_error": "c"}),
     ([("a", {"tasks": [EVALUATE], "on_ok": "a", "on_false": "END"})], {})])
 def test_steps_that_look_well(inside, parts, fields):
-    assert warnings_of(inside, scenario_of(*parts, **fields)) == {}
+    assert warnings_of(inside, named_scenario(*parts, **fields)) == {}
 
 
 def test_a_task_that_names_nobody(inside):
     def parent(name, child, version="-1"):
-        return scenario_of(("a", {"tasks": [{"type": "scenario", "name": child, "version": version}]}), name=name)
+        return named_scenario(("a", {"tasks": [{"type": "scenario", "name": child, "version": version}]}), name=name)
     found = warnings_of(inside, parent("A", "NOBODY"), parent("B", "C"), parent("D", "B", "9"),
-                        parent("E", "HELLO", "001"), scenario_of(("a", {}), name="C"))
+                        parent("E", "HELLO", "001"), named_scenario(("a", {}), name="C"))
     assert found == {"scenarios[0].steps[0].tasks[0].name": "no scenario NOBODY",
                      "scenarios[2].steps[0].tasks[0].name": "scenario B has no version 9"}
 
 
 @pytest.mark.parametrize("document, path, words", [
-    ({"scenarios": [scenario_of(("a", {}), version=1)]}, "scenarios[0].version", 'quote it, "1"'),
-    ({"scenarios": [scenario_of(("a", {"on_eror": "b"}), ("b", {}))]}, "scenarios[0].steps[0].on_eror",
+    ({"scenarios": [named_scenario(("a", {}), version=1)]}, "scenarios[0].version", 'quote it, "1"'),
+    ({"scenarios": [named_scenario(("a", {"on_eror": "b"}), ("b", {}))]}, "scenarios[0].steps[0].on_eror",
      "unknown field; do you mean on_error?"),
-    ({"scenarios": [scenario_of(("load", {"on_ok": "reprot"}), ("report", {}))]}, "scenarios[0].steps[0].on_ok",
+    ({"scenarios": [named_scenario(("load", {"on_ok": "reprot"}), ("report", {}))]}, "scenarios[0].steps[0].on_ok",
      "no step is named reprot; do you mean report?"),
-    ({"scenarios": [scenario_of(("a", {"tasks": [dict(EVALUATE, variable="vv")]}), variables={"v1": "", "vx": ""})]},
+    ({"scenarios": [named_scenario(("a", {"tasks": [dict(EVALUATE, variable="vv")]}), variables={"v1": "", "vx": ""})]},
      "scenarios[0].steps[0].tasks[0].variable", "no variable is named vv"),
-    ({"scenarios": [scenario_of(("a", {"tasks": [{"type": "os", "command": "echo ${dya}"}]}), variables={"day": ""})]},
+    ({"scenarios": [named_scenario(("a", {"tasks": [{"type": "os", "command": "echo ${dya}"}]}), variables={"day": ""})]},
      "scenarios[0].steps[0].tasks[0].command", "do you mean day?"),
-    ({"scenarios": [scenario_of(("a", {"tasks": [{"type": "slep"}]}))]}, "scenarios[0].steps[0].tasks[0].type",
+    ({"scenarios": [named_scenario(("a", {"tasks": [{"type": "slep"}]}))]}, "scenarios[0].steps[0].tasks[0].type",
      "do you mean sleep?"),
     ({"scenario": []}, "scenario", "unknown field; do you mean scenarios?"),
     ({"data_servers": [{"name": "MAIL", "driver": "smtp", "connect": {"hots": "h"}}]}, "data_servers[0].connect.hots",

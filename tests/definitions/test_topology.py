@@ -1,21 +1,18 @@
 """Data servers, schemas and contexts: what a document may say, what comes back, and where a task then works."""
 import itertools
 import json
-import sqlite3
 
 import pytest
 
 from conftest import AgentProcess
+from support.outside import query
+from support.tasks import add, import_faults, sql
 
 NUMBERS = itertools.count(1)
 
 
-def make(folder, **keywords):
-    return AgentProcess(folder / "repo", **keywords).start()
-
-
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory):
+def with_topology(tmp_path_factory):
     """One agent whose schema DWH is a file a context, `ONE` for GLOBAL and `TWO` for PROD; DEV has none of its own."""
     folder = tmp_path_factory.mktemp("topology")
     (folder / "lib").mkdir()
@@ -24,7 +21,7 @@ def shared(tmp_path_factory):
         "def connect(**keywords):\n"
         "    with open(os.environ['SEEN'], 'w') as file:\n        json.dump(keywords, file)\n"
         "    return sqlite3.connect(':memory:')\n")
-    made = make(folder, env={"PYTHONPATH": str(folder / "lib"), "SEEN": str(folder / "seen"), "DB_PASSWORD": "open sesame"})
+    made = AgentProcess(folder / "repo", env={"PYTHONPATH": str(folder / "lib"), "SEEN": str(folder / "seen"), "DB_PASSWORD": "open sesame"}).start()
     made.top = folder
     made.import_document({
         "contexts": ["DEV", "PROD"],
@@ -37,63 +34,37 @@ def shared(tmp_path_factory):
     assert "Traceback" not in made.log() and "Warning:" not in made.log(), made.log()
 
 
-def add(agent, *tasks):
-    """Imports a scenario of tasks -> its name."""
-    name = "P%d" % next(NUMBERS)
-    agent.import_document({"scenarios": [{"name": name, "version": "1", "variables": {"v": ""},
-                                          "steps": [{"name": "main", "tasks": list(tasks)}]}]})
-    return name
-
-
-def sql(statement, schema="DWH"):
-    return {"type": "sql", "schema": schema, "statement": statement}
-
-
-def rows(path, statement):
-    connection = sqlite3.connect(str(path))
-    try:
-        return connection.execute(statement).fetchall()
-    finally:
-        connection.close()
-
-
-def faults(agent, document):
-    lines = agent.ask("IMPORT '%s'" % json.dumps(document).replace("'", "\\u0027"))
-    assert lines[-1].startswith("ERR BAD_REQUEST"), lines
-    return dict(line[2:].split(": ", 1) for line in lines[:-1])
-
-
 # -- contexts --------------------------------------------------------------------------
 
-def test_the_same_scenario_in_each_context_works_on_its_database(shared):
-    name = add(shared, sql("create table if not exists seen (context text)"), sql("insert into seen values (:CONTEXT)"))
+def test_the_same_scenario_in_each_context_works_on_its_database(with_topology):
+    name = add(with_topology, sql("create table if not exists seen (context text)"), sql("insert into seen values (:CONTEXT)"))
     for context in ("GLOBAL", "PROD", "DEV", "PROD"):
-        assert shared.ok("EXEC %s -1 %s -SYNC" % (name, context))["status"] == "DONE"
-    assert rows(shared.top / "ONE.db", "select * from seen") == [("GLOBAL",), ("DEV",)]     # DEV takes GLOBAL's
-    assert rows(shared.top / "TWO.db", "select * from seen") == [("PROD",), ("PROD",)]
+        assert with_topology.ok("EXEC %s -1 %s -SYNC" % (name, context))["status"] == "DONE"
+    assert query(with_topology.top / "ONE.db", "select * from seen") == [("GLOBAL",), ("DEV",)]     # DEV takes GLOBAL's
+    assert query(with_topology.top / "TWO.db", "select * from seen") == [("PROD",), ("PROD",)]
 
 
-def test_a_schema_without_a_server_in_the_context(shared):
-    name = add(shared, sql("select 1", "PROD_ONLY"))
-    end = shared.ok("EXEC %s -1 GLOBAL -SYNC" % name)
+def test_a_schema_without_a_server_in_the_context(with_topology):
+    name = add(with_topology, sql("select 1", "PROD_ONLY"))
+    end = with_topology.ok("EXEC %s -1 GLOBAL -SYNC" % name)
     assert end["status"] == "ERROR" and "PROD_ONLY has no data server in context GLOBAL" in end["message"]
-    assert shared.ok("EXEC %s -1 PROD -SYNC" % name)["status"] == "DONE"
-    assert shared.err("EXEC %s -1 NOWHERE" % name) == "NOT_FOUND"
+    assert with_topology.ok("EXEC %s -1 PROD -SYNC" % name)["status"] == "DONE"
+    assert with_topology.err("EXEC %s -1 NOWHERE" % name) == "NOT_FOUND"
 
 
-def test_contexts_are_listed(shared):
-    assert {"GLOBAL", "DEV", "PROD"} <= {row["context"] for row in shared.rows("CONTEXTS")}
+def test_contexts_are_listed(with_topology):
+    assert {"GLOBAL", "DEV", "PROD"} <= {row["context"] for row in with_topology.rows("CONTEXTS")}
 
 
-def test_a_changed_topology_counts_from_the_next_task(shared):
-    name = add(shared, sql("create table if not exists moved (n integer)"))
-    server = {"name": "MOVING", "driver": "sqlite3", "database": str(shared.top / "a.db")}
-    shared.import_document({"data_servers": [server], "logical_schemas": [{"name": "M", "contexts": {"GLOBAL": "MOVING"}}]})
-    name = add(shared, sql("create table moved (n integer)", "M"))
+def test_a_changed_topology_counts_from_the_next_task(with_topology):
+    name = add(with_topology, sql("create table if not exists moved (n integer)"))
+    server = {"name": "MOVING", "driver": "sqlite3", "database": str(with_topology.top / "a.db")}
+    with_topology.import_document({"data_servers": [server], "logical_schemas": [{"name": "M", "contexts": {"GLOBAL": "MOVING"}}]})
+    name = add(with_topology, sql("create table moved (n integer)", "M"))
     for file in ("a.db", "b.db"):
-        shared.import_document({"data_servers": [dict(server, database=str(shared.top / file))]})
-        assert shared.ok("EXEC %s -SYNC" % name)["status"] == "DONE"
-        assert rows(shared.top / file, "select * from moved") == []
+        with_topology.import_document({"data_servers": [dict(server, database=str(with_topology.top / file))]})
+        assert with_topology.ok("EXEC %s -SYNC" % name)["status"] == "DONE"
+        assert query(with_topology.top / file, "select * from moved") == []
 
 
 # -- export ----------------------------------------------------------------------------
@@ -147,20 +118,20 @@ SERVER = {"name": "A", "driver": "sqlite3", "database": "/x.db"}
     ({"scenarios": [{"name": "S", "version": "1", "steps": [{"name": "m", "tasks": [sql("select 1", "NOPE")]}]}]},
      "scenarios[0].steps[0].tasks[0].schema", "no logical schema NOPE"),
 ])
-def test_faults(shared, document, path, reason):
-    found = faults(shared, document)
+def test_faults(with_topology, document, path, reason):
+    found = import_faults(with_topology, document)
     assert path in found and reason in found[path], found
 
 
-def test_all_faults_at_once_and_nothing_is_imported(shared):
-    before = shared.ask("EXPORT")
-    found = faults(shared, {"contexts": ["NEW", "a b"], "data_servers": [SERVER, {"name": "B"}],
+def test_all_faults_at_once_and_nothing_is_imported(with_topology):
+    before = with_topology.ask("EXPORT")
+    found = import_faults(with_topology, {"contexts": ["NEW", "a b"], "data_servers": [SERVER, {"name": "B"}],
                             "logical_schemas": [{"name": "L"}]})
     assert len(found) == 3
-    found = faults(shared, {"contexts": ["NEW"], "data_servers": [SERVER],
+    found = import_faults(with_topology, {"contexts": ["NEW"], "data_servers": [SERVER],
                             "logical_schemas": [{"name": "L", "contexts": {"NEW": "A", "NOWHERE": "A", "GLOBAL": "B"}}]})
     assert len(found) == 2
-    assert shared.ask("EXPORT") == before
+    assert with_topology.ask("EXPORT") == before
 
 
 # -- drivers and secrets ---------------------------------------------------------------
@@ -174,42 +145,42 @@ def run_on(agent, driver, connect, tasks=None):
     return end
 
 
-def test_a_missing_driver_is_an_error_of_the_task(shared):
-    end = run_on(shared, "no_such_driver", {})
+def test_a_missing_driver_is_an_error_of_the_task(with_topology):
+    end = run_on(with_topology, "no_such_driver", {})
     assert end["status"] == "ERROR" and "no module no_such_driver" in end["message"]
-    end = run_on(shared, "json", {})
+    end = run_on(with_topology, "json", {})
     assert end["status"] == "ERROR" and "connect" in end["message"]
 
 
-def test_the_secrets_of_connect(shared):
-    (shared.top / "secret").write_text("from a file\n")
+def test_the_secrets_of_connect(with_topology):
+    (with_topology.top / "secret").write_text("from a file\n")
     connect = {"user": "etl", "port": 7, "tls": False, "password": {"env": "DB_PASSWORD"},
-               "key": {"file": str(shared.top / "secret")}}
-    assert run_on(shared, "seen_driver", connect)["status"] == "DONE"
-    assert json.loads((shared.top / "seen").read_text()) == {
+               "key": {"file": str(with_topology.top / "secret")}}
+    assert run_on(with_topology, "seen_driver", connect)["status"] == "DONE"
+    assert json.loads((with_topology.top / "seen").read_text()) == {
         "user": "etl", "port": 7, "tls": False, "password": "open sesame", "key": "from a file"}
-    (shared.top / "secret").write_text("another")               # read at the task
-    assert run_on(shared, "seen_driver", connect)["status"] == "DONE"
-    assert json.loads((shared.top / "seen").read_text())["key"] == "another"
-    text = "\n".join(shared.ask("EXPORT"))
+    (with_topology.top / "secret").write_text("another")               # read at the task
+    assert run_on(with_topology, "seen_driver", connect)["status"] == "DONE"
+    assert json.loads((with_topology.top / "seen").read_text())["key"] == "another"
+    text = "\n".join(with_topology.ask("EXPORT"))
     assert "open sesame" not in text and "from a file" not in text and "DB_PASSWORD" in text
 
 
 @pytest.mark.parametrize("source, told", [({"env": "NO_SUCH_VARIABLE"}, "NO_SUCH_VARIABLE"),
                                           ({"file": "/no/such/secret"}, "/no/such/secret")])
-def test_a_missing_secret_is_an_error_that_names_it(shared, source, told):
-    end = run_on(shared, "seen_driver", {"password": source})
+def test_a_missing_secret_is_an_error_that_names_it(with_topology, source, told):
+    end = run_on(with_topology, "seen_driver", {"password": source})
     assert end["status"] == "ERROR" and told in end["message"] and "password" in end["message"]
 
 
-def test_secrets_are_not_in_the_arguments_of_processes(shared, tmp_path):
-    (shared.top / "lib" / "looks.py").write_text(
+def test_secrets_are_not_in_the_arguments_of_processes(with_topology, tmp_path):
+    (with_topology.top / "lib" / "looks.py").write_text(
         "import os, sqlite3\nparamstyle = 'qmark'\n"
         "def connect(password):\n"
         "    with open('/proc/self/cmdline') as file:\n        assert password not in file.read()\n"
         "    assert password not in str([v for k, v in os.environ.items() if k != 'DB_PASSWORD'])\n"
         "    return sqlite3.connect(':memory:')\n")
-    end = run_on(shared, "looks", {"password": {"env": "DB_PASSWORD"}})
+    end = run_on(with_topology, "looks", {"password": {"env": "DB_PASSWORD"}})
     assert end["status"] == "DONE", end
 
 

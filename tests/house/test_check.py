@@ -23,16 +23,16 @@ def check():
 
 
 @pytest.fixture
-def write(tmp_path):
+def write_tests(tmp_path):
     """Writes test files and gives the targets of check() for them."""
-    def write(**files):
+    def write_tests(**files):
         targets = {}
         for name, text in files.items():
             path = tmp_path / ("test_%s.py" % name)
             path.write_text(textwrap.dedent(text))
             targets[str(path)] = [str(path)]
         return targets
-    return write
+    return write_tests
 
 
 def test_arguments_are_split_into_files_and_options(check):
@@ -54,8 +54,8 @@ def test_a_file_that_is_not_there_is_told(check):
         check.split_arguments(["tests/test_nowhere.py"])
 
 
-def test_sums_over_files(check, write, capfd):
-    targets = write(good="def test_a(): pass\ndef test_b(): pass",
+def test_sums_over_files(check, write_tests, capfd):
+    targets = write_tests(good="def test_a(): pass\ndef test_b(): pass",
                     bad="def test_a(): assert 0",
                     skips="import pytest\n@pytest.mark.skip\ndef test_a(): pass")
     assert check.check(sys.executable, targets, ["-q"], 2) == (2, 1, 1)
@@ -68,20 +68,20 @@ def test_sums_over_files(check, write, capfd):
     "import nothing_of_that_name",
     "import threading, time\ndef test_a(): threading.Thread(target=time.sleep, args=(600,)).start()",
 ], ids=["exit 0", "exit 3", "import", "hangs after its tests"])
-def test_a_process_that_ends_badly_is_a_failure(check, write, monkeypatch, text):
+def test_a_process_that_ends_badly_is_a_failure(check, write_tests, monkeypatch, text):
     monkeypatch.setattr(check, "FILE_LIMIT_S", 3)
     monkeypatch.setattr(check, "END_GRACE_S", 1)
-    assert check.check(sys.executable, write(bad=text), ["-q"], 1)[1] == 1
+    assert check.check(sys.executable, write_tests(bad=text), ["-q"], 1)[1] == 1
 
 
-def test_deselecting_all_tests_of_one_file_is_no_failure(check, write):
-    targets = write(one="def test_one(): pass", two="def test_two(): pass")
+def test_deselecting_all_tests_of_one_file_is_no_failure(check, write_tests):
+    targets = write_tests(one="def test_one(): pass", two="def test_two(): pass")
     assert check.check(sys.executable, targets, ["-k", "test_two"], 2) == (1, 0, 0)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_it_lets_fixtures_tear_down(write, tmp_path, number):
-    targets = write(slow="""
+def test_interrupted_it_lets_fixtures_tear_down(write_tests, tmp_path, number):
+    targets = write_tests(slow="""
         import pathlib, pytest, time
         HERE = pathlib.Path(__file__).parent
         @pytest.fixture
@@ -105,7 +105,7 @@ def test_interrupted_it_lets_fixtures_tear_down(write, tmp_path, number):
     assert (tmp_path / "ended").exists()
 
 
-def test_mistakes_are_one_line(write):
+def test_mistakes_are_one_line(write_tests):
     for arguments, says in [(["tests/test_nowhere.py"], b"there is no file"), (["--python", "/nowhere"], b"no working")]:
         done = subprocess.run([sys.executable, PATH] + arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert done.returncode == 2

@@ -1,5 +1,6 @@
 """The walls of the house, from the files of tools/src: who imports and names what; its sizes."""
 import ast
+import collections
 import importlib.util
 import re
 import statistics
@@ -293,3 +294,18 @@ def test_readme_is_short_and_names_what_there_is():
     options = {option.name for option in agent.COMMAND_OPTIONS} | {
         "--json", "--wait", "--status", "--crontab", "--dry-run", "--where", "--prune", "--of-host"}
     assert set(re.findall("--[a-z][a-z-]+", readme)) <= options
+
+
+# -- the tests -------------------------------------------------------------------------
+
+def test_what_tests_share_is_defined_once():
+    """A name of a helper, fixture or class is defined once in all test files; no test hides another of its file."""
+    places, hidden = collections.defaultdict(list), []
+    for path in sorted((TOP / "tests").glob("**/*.py")):
+        names = [node.name for node in ast.parse(read(path)).body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+        hidden += [(path.name, name) for name in set(names) if names.count(name) > 1]
+        for name in names:
+            if not name.startswith("test_"):
+                places[name].append(path.name)
+    assert {name: files for name, files in places.items() if len(files) > 1} == {} and "wait_for" in places
+    assert hidden == []

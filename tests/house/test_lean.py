@@ -1,24 +1,17 @@
 """The agent without what Python needed to compile it: how much it holds, and what it and its helpers run."""
 import os
-import re
 import shutil
 import sys
 
 import pytest
 
-from conftest import AGENT
+from conftest import AGENT, resident_mb
 
 pytestmark = pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs /proc")
 
 
-def resident_mb(pid):
-    """VmRSS in MB."""
-    with open("/proc/%d/status" % pid) as file:
-        return int(re.search(r"VmRSS:\s+(\d+) kB", file.read()).group(1)) / 1024.0
-
-
 @pytest.fixture
-def plain(make_agent, tmp_path):
+def plain_agent(make_agent, tmp_path):
     """An agent as a user starts it, without the interpreter's development mode, which takes memory of its own."""
     wrapper = tmp_path / "python"
     wrapper.write_text('#!/bin/sh\n[ "$1" = -X ] && shift 4\nexec "%s" "$@"\n' % sys.executable)
@@ -31,30 +24,30 @@ def plain(make_agent, tmp_path):
     return running.start()
 
 
-def test_an_idle_agent_holds_under_30_mb(plain):
-    assert resident_mb(plain.process.pid) < 30
-    assert plain.ok("EXEC HELLO -SYNC")["status"] == "DONE"
+def test_an_idle_agent_holds_under_30_mb(plain_agent):
+    assert resident_mb(plain_agent.process.pid) < 30
+    assert plain_agent.ok("EXEC HELLO -SYNC")["status"] == "DONE"
 
 
-def test_it_is_the_same_process_and_says_what_it_is(plain):
-    with open("/proc/%d/cmdline" % plain.process.pid) as file:
+def test_it_is_the_same_process_and_says_what_it_is(plain_agent):
+    with open("/proc/%d/cmdline" % plain_agent.process.pid) as file:
         words = file.read().split("\0")
-    assert str(plain.script) in words and "--port" in words
-    assert plain.ok("PING")["status"] == "READY"        # this process has the port, and no other
+    assert str(plain_agent.script) in words and "--port" in words
+    assert plain_agent.ok("PING")["status"] == "READY"        # this process has the port, and no other
 
 
-def test_its_code_is_that_it_began_with(plain, tmp_path):
+def test_its_code_is_that_it_began_with(plain_agent, tmp_path):
     """Helpers and minders too, when agent.py is gone or another by now."""
     (tmp_path / "a").write_text("x")
     task = {"type": "copy", "from": str(tmp_path / "a"), "to": str(tmp_path / "b")}
-    plain.import_document({"scenarios": [
+    plain_agent.import_document({"scenarios": [
         {"name": "COPY", "version": "1", "steps": [{"name": "s", "tasks": [task]}]},
         {"name": "KEPT", "version": "1", "on_stale": "adopt",
          "steps": [{"name": "s", "tasks": [{"type": "os", "command": "exit 0"}]}]}]})
-    plain.script.write_text("raise SystemExit('another program')")
-    assert plain.ok("EXEC COPY -SYNC")["status"] == "DONE" and (tmp_path / "b").read_text() == "x"
-    plain.script.unlink()
-    assert plain.ok("EXEC COPY -SYNC")["status"] == plain.ok("EXEC KEPT -SYNC")["status"] == "DONE"
+    plain_agent.script.write_text("raise SystemExit('another program')")
+    assert plain_agent.ok("EXEC COPY -SYNC")["status"] == "DONE" and (tmp_path / "b").read_text() == "x"
+    plain_agent.script.unlink()
+    assert plain_agent.ok("EXEC COPY -SYNC")["status"] == plain_agent.ok("EXEC KEPT -SYNC")["status"] == "DONE"
 
 
 def test_no_module_of_the_working_folder_is_run(make_agent):

@@ -24,7 +24,7 @@ def manual(*topic):
                           universal_newlines=True, timeout=LIMIT_S)
 
 
-def plain(text):
+def one_line(text):
     """A text on one line."""
     return " ".join(text.split())
 
@@ -86,7 +86,7 @@ def test_each_topic_is_the_part_below_its_heading():
 
 @pytest.mark.parametrize("name", TABLES)
 def test_every_field_is_told_with_its_kind_and_meaning(name):
-    text = plain(program.make_manual(name[5:]) if name.startswith("type ") else TEXT)
+    text = one_line(program.make_manual(name[5:]) if name.startswith("type ") else TEXT)
     for field, kind in TABLES[name].items():
         assert kind.meaning and kind.kind.accepts, field
         match = re.search(r"- `%s` \(%s[;)][^:]*: %s\." % (
@@ -96,7 +96,7 @@ def test_every_field_is_told_with_its_kind_and_meaning(name):
 
 
 def test_every_option_of_the_command_line_is_told_and_taken():
-    text = plain(program.make_manual("options"))
+    text = one_line(program.make_manual("options"))
     for option in program.COMMAND_OPTIONS:
         assert "`%s`" % option.words in text and option.help_text in text
         if option.name not in ("--help", "--version"):
@@ -110,7 +110,7 @@ def test_every_option_of_the_command_line_is_told_and_taken():
 
 @pytest.mark.parametrize("name", BY_NAME)
 def test_every_verb_is_told_as_help_tells_it(name):
-    form, text = BY_NAME[name], plain(program.make_manual(name))
+    form, text = BY_NAME[name], one_line(program.make_manual(name))
     line = next(line for line in program._HELP.values() if line.startswith(form.text + ": "))
     assert "### %s %s %s." % (name, form.text, form.help[0].upper() + form.help[1:]) in text
     assert line == "%s: %s" % (form.text, form.help)
@@ -151,7 +151,7 @@ def test_every_limit_is_told():
 
 
 def test_every_state_and_code_is_told():
-    states = plain(program.make_manual("states"))
+    states = one_line(program.make_manual("states"))
     for state, before in program.TRANSITIONS.items():
         told = re.search("- `%s`: (.*?)(?= - `|$)" % state, states).group(1)
         assert {name for name in before if "`%s`" % name in told.partition("It comes")[2]} \
@@ -166,11 +166,11 @@ def test_the_first_examples_of_schedules_work_on_every_python(inside):
     """Without a zone by name, which Python 3.6 to 3.8 do not know."""
     text = program.make_manual("schedules")
     line, document = re.search(r"\n    (SCHED ADD .*)\n    (\{(?:.*\n)+?)\n", text).groups()
-    assert "TZ=Europe/Zurich python agent.py" in plain(text)
+    assert "TZ=Europe/Zurich python agent.py" in one_line(text)
     name = inside.ok(line)["schedule"]
     assert inside.rows("SCHED NEXT %s -COUNT=1" % name)[0]["due"][11:16] == "02:30"
     inside.ok("SCHED DEL " + name)
-    inside.ok("IMPORT '%s'" % plain(document))
+    inside.ok("IMPORT '%s'" % one_line(document))
     assert [row["name"] for row in inside.rows("SCHED LIST")] == [name]
     if sys.version_info < (3, 9):
         assert "TZ=Europe/Zurich python agent.py" in inside.ask("SCHED SET %s -TIMEZONE=Asia/Tokyo" % name)[-1]

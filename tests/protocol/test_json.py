@@ -6,7 +6,7 @@ import pytest
 import agent as program
 from conftest import fields_of
 
-DOCUMENT = json.dumps({"scenarios": [
+DOCUMENT_TEXT = json.dumps({"scenarios": [
     {"name": "A", "version": "1", "variables": {"v": "x"}, "steps": [
         {"name": "one", "tasks": [{"type": "set", "variable": "v", "value": "2"}]}]},
     {"name": "B", "version": "1", "steps": [{"name": "one", "tasks": [{"type": "os", "command": "echo a b; exit 3"}]}]}],
@@ -53,7 +53,6 @@ PURGE -DAYS=9
 METRICS
 HELP
 DROP B 1
-SHUTDOWN
 QUIT
 """
 
@@ -66,7 +65,7 @@ def objects_of(lines):
 
 
 def test_every_verb_takes_it(inside):
-    places, asked = {"document": DOCUMENT, "day": "2099-01-01"}, set()
+    places, asked = {"document": DOCUMENT_TEXT, "day": "2099-01-01"}, set()
     for request in REQUESTS.strip().split("\n"):
         words = request.split()
         asked.add(" ".join(words[:2]) if words[0] in ("SCHED", "CALENDAR") else words[0])
@@ -98,7 +97,12 @@ def test_every_verb_takes_it(inside):
             assert (last["hold"], last["running"]) == (False, 0) and isinstance(last["uptime"], float)
         elif request == "SESSIONS":
             assert rows[0]["schedule"] is None and rows[0]["session"] == 2001
-    assert asked == {form.name for form in program.VERB_FORMS}
+    assert asked | {"SHUTDOWN"} == {form.name for form in program.VERB_FORMS}
+
+
+def test_shutdown(agent):
+    assert agent.ask("SHUTDOWN -JSON") == ["OK {}"]
+    assert agent.wait() == 0
 
 
 @pytest.mark.parametrize("request_, code", [

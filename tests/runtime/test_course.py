@@ -9,7 +9,9 @@ import pytest
 
 import agent as program
 from conftest import is_alive, wait_for
+from support.clock import FakeClock
 from support.outside import foreign_lock
+from support.tasks import step
 
 
 @pytest.fixture
@@ -45,10 +47,6 @@ def ask(repository, *steps, **fields):
                                1795824000.0)
 
 
-def step(name, *commands, **fields):
-    return dict({"name": name, "tasks": [{"type": "os", "command": command} for command in commands]}, **fields)
-
-
 @contextlib.contextmanager
 def running(session):
     """Runs a session in a thread, and waits for its end."""
@@ -69,24 +67,12 @@ def status_of(repository, ticket):
     return rows(repository, "select status from session where id=?", ticket.session)[0][0]
 
 
-def spools(repository):
+def spool_names(repository):
     folder, name = os.path.split(repository.path)
     return [each for each in os.listdir(folder) if each.startswith(name + ".spool.")]
 
 
 # -- control -----------------------------------------------------------------------------------------------------------
-
-class FakeClock:
-    """A clock that only the test moves on."""
-
-    def __init__(self):
-        self.seconds = 1000.0
-
-    def now(self):
-        return self.seconds
-
-    monotonic = now
-
 
 def test_a_normal_stop_does_not_take_an_immediate_one_back():
     control = program.Control(FakeClock(), "uuid/1")
@@ -110,7 +96,7 @@ def test_of_several_time_outs_the_outermost_tells_how_far_it_reaches():
         with control.deadline(10, "task"), control.deadline(None, "nothing"):
             control.interrupt_if_asked()
             for later, scope in ((10, "task"), (10, "step"), (30, "session")):
-                clock.seconds += later
+                clock.move(later)
                 with pytest.raises(program.Interrupted, match="time-out of the %s" % scope) as caught:
                     control.wait(lambda: False)
                 assert (caught.value.scope, caught.value.status) == (scope, "ERROR")
@@ -190,7 +176,7 @@ def test_a_stop_before_a_minder_starts_leaves_no_spool(repository, ends):
     control.stop(program.IMMEDIATE)
     with pytest.raises(program.Interrupted):
         execution.process(program.Command(["true"], {}), is_adoptable=True)
-    assert spools(repository) == [] and execution.close() == ([], None)
+    assert spool_names(repository) == [] and execution.close() == ([], None)
 
 
 @pytest.mark.parametrize("on_stale", ["error", "adopt"])
@@ -210,7 +196,7 @@ def test_a_stop_at_any_moment_ends_all_that_was_begun(repository, ends, tmp_path
         timer.join()
         assert status_of(repository, ticket) in ("WARNING", "STOPPED")
         assert not [pid for pid in (pids.read_text().split() if pids.exists() else ()) if is_alive(int(pid))]
-        assert spools(repository) == []
+        assert spool_names(repository) == []
     for table in ("session_step", "session_task"):
         assert rows(repository, "select * from %s where status='RUNNING'" % table) == []
     assert {"STOPPED"} <= {ending.status for ending in ends.endings} and len(ends.endings) == 12
@@ -243,5 +229,5 @@ def test_what_is_left_at_any_moment_is_adopted_and_nothing_is_done_twice(reposit
         assert [line for line, in log] == ["one", "two", "three"]
         assert rows(repository, "select attempt from session_task where session=? order by run", ticket.session) == \
             [(1,), (1,), (1,)]
-        assert spools(repository) == []
+        assert spool_names(repository) == []
     assert True in is_adopted and len(ends.endings) == 8

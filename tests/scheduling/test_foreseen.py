@@ -31,7 +31,7 @@ class Queue(agent.SessionQueue):
         pass
 
 
-class Run:
+class SlotRun:
     """A session in its slot, which runs when the test says so."""
 
     def __init__(self, world, ticket, repository):
@@ -53,7 +53,7 @@ class World(Site):
         super().__init__(folder)
 
     def make_queue(self):
-        return Queue(self._slots, lambda ticket, repository: Run(self, ticket, repository), lambda: False)
+        return Queue(self._slots, lambda ticket, repository: SlotRun(self, ticket, repository), lambda: False)
 
     @property
     def desk(self):

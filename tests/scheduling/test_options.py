@@ -8,7 +8,7 @@ import pytest
 
 from agent import find_jitter
 from conftest import ahead, is_alive, sessions_of, wait_for, why
-from support.ledger import check_complete, seconds_of
+from support.ledger import check_complete, import_schedules, rule_at, seconds_of, wait_decided
 
 SCENARIOS = {
     "J": "echo $VAR_v $DUE", "K": "true", "R_FIRST": "true", "R_NEVER": "true", "BAD": "exit 3",
@@ -31,20 +31,9 @@ def utc(instant, form="%Y-%m-%dT%H:%M:%SZ"):
     return time.strftime(form, time.gmtime(instant))
 
 
-def at(instant):
-    """The rule that is due in one second of each day of UTC."""
-    return utc(instant, "cron %S %M %H * * *")
-
-
 def import_ahead(agent, define, ahead_s=3):
     """Imports the schedules define(T), T being a whole second that then is still to come -> T."""
-    return ahead(lambda due: import_schedules(agent, define(due)), ahead_s)[0]
-
-
-def import_schedules(agent, schedules):
-    """{name: fields}"""
-    agent.import_document({"schedules": [dict({"scenario": "J", "timezone": "UTC"}, name=name, **schedule)
-                                         for name, schedule in schedules.items()]})
+    return ahead(lambda due: import_schedules(agent, define(due), "J"), ahead_s)[0]
 
 
 def wait_sessions(agent, name, count, *statuses):
@@ -55,19 +44,13 @@ def wait_sessions(agent, name, count, *statuses):
     return wait_for(found, "%d sessions of %s" % (count, name))
 
 
-def wait_decided(agent, instant, name="TICK"):
-    """Waits until a schedule, due every second, has decided what is due up to an instant."""
-    wait_for(lambda: [row for row in agent.rows("SCHED WHY %s -LIMIT=1" % name)
-                      if seconds_of(row["last_due"]) >= instant], "%s to be decided" % utc(instant))
-
-
 def exported(agent, name=None):
     """The document of EXPORT, or one schedule of it."""
     document = json.loads("\n".join(line[2:] for line in agent.ask("EXPORT")[:-1]))
     return document if name is None else [s for s in document["schedules"] if s["name"] == name][0]
 
 
-def shown(agent, name):
+def show_options(agent, name):
     """The first line of SCHED SHOW, and its options."""
     rows = agent.rows("SCHED SHOW %s" % name)
     return rows[0], {row["option"]: row["value"] for row in rows if "option" in row}
@@ -82,7 +65,7 @@ def define_effects(due):
     Excluded are today and tomorrow, so that midnight may come.
     """
     day, following = (date(1970, 1, 1) + timedelta(days=due // 86400 + n) for n in (0, 1))
-    once = {"rule": at(due)}
+    once = {"rule": rule_at(due)}
     thrice = dict(once, repeat_every="1s", repeat_count=2)
     return {
         "TICK": EVERY, "QUIET": {"rule": "daily at 00:00", "enabled": False},
@@ -116,7 +99,7 @@ JITTER = 2      # seconds by which JITTER2 is to be late
 
 
 @pytest.fixture(scope="module")
-def shared(make):
+def with_effects(make):
     """One agent for the tests that neither stop nor hold it; `effects` is when its schedules were due.
 
     JITTER2 gets a name for which the hash gives 2 seconds. `other` is another agent of the master.
@@ -145,6 +128,16 @@ def shared(make):
     return made
 
 
+@pytest.fixture(scope="module")
+def quiet(shared_inside):
+    """An agent on which nothing is due by itself; its time passes when the test says so."""
+    import_scenarios(shared_inside, *SCENARIOS)
+    shared_inside.import_document({"calendars": [{"name": "NOW", "dates": ["2020-01-02", "2021-01-01..2099-12-31"]}]})
+    import_schedules(shared_inside, {name: {"rule": "daily at 00:00", "enabled": False} for name in ("TICK", "QUIET")},
+                     "J")
+    return shared_inside
+
+
 MISSED = {"TICK": EVERY, "ALL": dict(EVERY, misfire="all"), "SKIP": dict(EVERY, misfire="skip"),
           "FEW": dict(EVERY, misfire="all", grace=2)}
 
@@ -156,7 +149,7 @@ def absent(make):
     agents = {reason: make(reason, "--max-sessions", "20") for reason in ("misfire", "hold", "repository")}
     for agent in agents.values():
         import_scenarios(agent, "J")
-        import_schedules(agent, MISSED)
+        import_schedules(agent, MISSED, "J")
     for agent in agents.values():
         wait_for(lambda: why(agent, "TICK"), "a first due time")
     down, held, locked = agents.values()
@@ -169,8 +162,8 @@ def absent(make):
             held.ok("RELEASE")
         for agent in agents.values():
             agent.due, agent.old, agent.young = due, "OLD%d" % due, "YOUNG%d" % due
-            import_schedules(agent, {agent.old: {"rule": at(due), "grace": 1},
-                                     agent.young: {"rule": at(due), "grace": "1h"}})
+            import_schedules(agent, {agent.old: {"rule": rule_at(due), "grace": 1},
+                                     agent.young: {"rule": rule_at(due), "grace": "1h"}}, "J")
         locked.locker.execute("begin immediate")
         down.kill()
         held.ok("HOLD")
@@ -207,7 +200,7 @@ def zones(make):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def begun(zones, shared, absent):
+def begun_early(zones, with_effects, absent):
     """What needs time begins before the first test, and comes about while others run."""
 
 
@@ -245,45 +238,45 @@ def field_of(option):
 
 
 @pytest.mark.parametrize("option", sorted(OPTIONS))
-def test_an_option_is_given_shown_exported_and_cleared(shared, option):
+def test_an_option_is_given_shown_exported_and_cleared(quiet, option):
     text, value, others = OPTIONS[option]
     name = "W_" + option
-    shared.ok("SCHED ADD %s J -1 GLOBAL 'daily at 23:00' v=2 -TIMEZONE=UTC" % name)
-    bare = exported(shared, name)
-    shared.ok("SCHED SET %s -%s=%s %s" % (name, option, text, others))
-    full = exported(shared, name)
+    quiet.ok("SCHED ADD %s J -1 GLOBAL 'daily at 23:00' v=2 -TIMEZONE=UTC" % name)
+    bare = exported(quiet, name)
+    quiet.ok("SCHED SET %s -%s=%s %s" % (name, option, text, others))
+    full = exported(quiet, name)
     assert full[field_of(option)] == value
     assert {key: full[key] for key in bare} == bare and len(full) == len(bare) + 1 + bool(others)
-    told = shown(shared, name)[1][option]
+    told = show_options(quiet, name)[1][option]
     assert (told if isinstance(value, str) else float(told)) == value
-    before = shared.ask("SCHED SHOW %s" % name)
-    shared.import_document({"schedules": [full]})           # as it was exported: nothing changes
-    assert shared.ask("SCHED SHOW %s" % name) == before and exported(shared, name) == full
+    before = quiet.ask("SCHED SHOW %s" % name)
+    quiet.import_document({"schedules": [full]})           # as it was exported: nothing changes
+    assert quiet.ask("SCHED SHOW %s" % name) == before and exported(quiet, name) == full
     cleared = [option] + [others[1:].split("=")[0]] * bool(others)
-    shared.ok("SCHED SET %s %s" % (name, " ".join("-%s=" % word for word in cleared)))
-    assert exported(shared, name) == bare and shown(shared, name)[1] == {}
-    shared.ok("SCHED DEL %s" % name)
-    shared.ok("SCHED ADD %s J -1 GLOBAL 'daily at 23:00' v=2 -TIMEZONE=UTC -%s=%s %s"
+    quiet.ok("SCHED SET %s %s" % (name, " ".join("-%s=" % word for word in cleared)))
+    assert exported(quiet, name) == bare and show_options(quiet, name)[1] == {}
+    quiet.ok("SCHED DEL %s" % name)
+    quiet.ok("SCHED ADD %s J -1 GLOBAL 'daily at 23:00' v=2 -TIMEZONE=UTC -%s=%s %s"
               % (name, option, text, others))
-    assert exported(shared, name) == full                   # ADD and SET come to the same
-    shared.ok("SCHED DEL %s" % name)
+    assert exported(quiet, name) == full                   # ADD and SET come to the same
+    quiet.ok("SCHED DEL %s" % name)
 
 
-def test_every_option_of_the_verbs_is_tried_here(shared):
+def test_every_option_of_the_verbs_is_tried_here(quiet):
     """HELP lists what ADD takes; beside those above it is what a schedule always has."""
-    usage = shared.ask("HELP SCHED ADD")[0]
+    usage = quiet.ask("HELP SCHED ADD")[0]
     named = {word[2:].split("=")[0] for word in usage.split(" ") if word.startswith("[-")}
     assert named == set(OPTIONS) | {"AGENT", "TIMEZONE", "ENABLED", "REPO"}
 
 
-def test_what_a_schedule_always_has_is_cleared_too(shared):
-    shared.ok("SCHED ADD C1 J -1 GLOBAL 'daily at 02:00'")
-    bare = exported(shared, "C1")
-    shared.ok("SCHED SET C1 -AGENT=OTHER -TIMEZONE=UTC -ENABLED=no")
-    assert exported(shared, "C1") == dict(bare, agent="OTHER", timezone="UTC", enabled=False)
-    shared.ok("SCHED SET C1 -AGENT= -TIMEZONE= -ENABLED=yes")
-    assert exported(shared, "C1") == bare
-    shared.ok("SCHED DEL C1")
+def test_what_a_schedule_always_has_is_cleared_too(quiet):
+    quiet.ok("SCHED ADD C1 J -1 GLOBAL 'daily at 02:00'")
+    bare = exported(quiet, "C1")
+    quiet.ok("SCHED SET C1 -AGENT=OTHER -TIMEZONE=UTC -ENABLED=no")
+    assert exported(quiet, "C1") == dict(bare, agent="OTHER", timezone="UTC", enabled=False)
+    quiet.ok("SCHED SET C1 -AGENT= -TIMEZONE= -ENABLED=yes")
+    assert exported(quiet, "C1") == bare
+    quiet.ok("SCHED DEL C1")
 
 
 @pytest.mark.parametrize("options, told", [
@@ -336,30 +329,30 @@ def test_what_a_schedule_always_has_is_cleared_too(shared):
     ("-RULE=startup -REPEAT_EVERY=5m", "BAD_REQUEST repeat_every: is for due times by the clock*"),
     ("-RULE=", "BAD_REQUEST *rule*"),
 ])
-def test_a_refusal_names_the_option_and_changes_nothing(shared, options, told):
-    if not [row for row in shared.rows("SCHED LIST") if row["name"] == "R1"]:
-        shared.ok("SCHED ADD R1 J -1 GLOBAL 'daily at 02:00' -MISFIRE=all")
-    before = exported(shared)["schedules"]
-    shared.send("SCHED SET R1 " + options)
-    shared.expect("ERR " + told)
+def test_a_refusal_names_the_option_and_changes_nothing(quiet, options, told):
+    if not [row for row in quiet.rows("SCHED LIST") if row["name"] == "R1"]:
+        quiet.ok("SCHED ADD R1 J -1 GLOBAL 'daily at 02:00' -MISFIRE=all")
+    before = exported(quiet)["schedules"]
+    quiet.send("SCHED SET R1 " + options)
+    quiet.expect("ERR " + told)
     if "-RULE" not in options and "R1" not in options:
-        shared.send("SCHED ADD R2 J -1 GLOBAL 'daily at 02:00' " + options)
-        shared.expect("ERR " + told)
-    assert exported(shared)["schedules"] == before
+        quiet.send("SCHED ADD R2 J -1 GLOBAL 'daily at 02:00' " + options)
+        quiet.expect("ERR " + told)
+    assert exported(quiet)["schedules"] == before
 
 
-def test_import_tells_the_faults_of_all_options_at_once(shared):
+def test_import_tells_the_faults_of_all_options_at_once(quiet):
     wrong = {"from": "x", "to": 5, "hours": "8-18", "exclude_weekdays": "funday", "exclude_monthdays": [32],
              "exclude_dates": ["2026-02-30"], "repeat_every": "often", "repeat_count": 0, "repeat_for": 1.5,
              "gap": "GAP", "fold": "", "jitter": 86401, "after": "a b", "session_name": 5, "keywords": 1.5,
              "priority": "5", "attempts": True, "retry_delay": -1, "timeout": 0, "overlap": "Queue",
              "misfire": None, "grace": "0s"}
-    lines = shared.ask("IMPORT '%s'" % json.dumps({"schedules": [
+    lines = quiet.ask("IMPORT '%s'" % json.dumps({"schedules": [
         dict(wrong, name="I1", scenario="J", rule="daily at 02:00", name_="x")]}))
     assert lines[-1].startswith("ERR BAD_REQUEST"), lines
     told = {line[2:].split(": ")[0] for line in lines[:-1]}
     assert told >= {"schedules[0]." + name for name in list(wrong) + ["name_"]}, lines
-    assert not [row for row in shared.rows("SCHED LIST") if row["name"] == "I1"]
+    assert not [row for row in quiet.rows("SCHED LIST") if row["name"] == "I1"]
 
 
 def test_options_go_through_export_import_and_every_kind_of_restart(make_agent):
@@ -399,10 +392,10 @@ def dues_of(agent, name):
 @pytest.mark.parametrize("name, expected", [
     ("REPEAT", [0, 1, 2]), ("REPEAT_FOR", [0, 2]), ("FROM", [1, 2, 3, 4]), ("TO", [0, 1]), ("HOURS", [1, 2]),
     ("WEEKDAYS", []), ("MONTHDAYS", []), ("DATES", []), ("CALENDAR", [])])
-def test_windows_and_repetitions(shared, name, expected):
-    wait_decided(shared, shared.effects + 5)
-    assert [due for due in dues_of(shared, name) if due <= 4] == expected
-    rows = [row for row in why(shared, name) if seconds_of(row["due"]) < shared.effects + 5]
+def test_windows_and_repetitions(with_effects, name, expected):
+    wait_decided(with_effects, "TICK", with_effects.effects + 5)
+    assert [due for due in dues_of(with_effects, name) if due <= 4] == expected
+    rows = [row for row in why(with_effects, name) if seconds_of(row["due"]) < with_effects.effects + 5]
     if name not in ("REPEAT", "REPEAT_FOR"):    # a `from` in the future: what is before is excluded, too
         assert (rows[0]["decision"], rows[0]["reason"], rows[0]["session"]) == ("skipped", "window", "")
         assert "outside its window" in rows[0]["message"], rows[0]
@@ -412,78 +405,78 @@ def test_windows_and_repetitions(shared, name, expected):
     assert len([row for row in rows if row["session"]]) == len(expected)
 
 
-def test_what_is_excluded_now_is_told_for_the_days_to_come(shared):
+def test_what_is_excluded_now_is_told_for_the_days_to_come(with_effects):
     """SCHED NEXT has no time of the excluded days, with -ALL those alone."""
     for name, word in (("WEEKDAYS", "excluded day"), ("MONTHDAYS", "excluded day"), ("DATES", "excluded day")):
-        begin = utc(shared.effects // 86400 * 86400)
-        end = utc(shared.effects // 86400 * 86400 + 2 * 86400 - 1)
-        assert shared.rows("SCHED NEXT %s -FROM=%s -TO=%s" % (name, begin, end)) == []
-        rows = shared.rows("SCHED NEXT %s -FROM=%s -TO=%s -ALL -COUNT=3" % (name, begin, end))
+        begin = utc(with_effects.effects // 86400 * 86400)
+        end = utc(with_effects.effects // 86400 * 86400 + 2 * 86400 - 1)
+        assert with_effects.rows("SCHED NEXT %s -FROM=%s -TO=%s" % (name, begin, end)) == []
+        rows = with_effects.rows("SCHED NEXT %s -FROM=%s -TO=%s -ALL -COUNT=3" % (name, begin, end))
         assert len(rows) == 3 and all(word in row["note"] and "window" in row["note"] for row in rows)
 
 
-def test_jitter_delays_the_beginning_and_not_the_due_time(shared):
-    row, = wait_sessions(shared, shared.jittered, 1)
-    assert seconds_of(row["due"]) == shared.effects
-    assert seconds_of(row["begun"]) >= shared.effects + JITTER
-    assert shared.log_texts(row["session"]) == ["1 " + row["due"]]
-    found, = why(shared, shared.jittered)
+def test_jitter_delays_the_beginning_and_not_the_due_time(with_effects):
+    row, = wait_sessions(with_effects, with_effects.jittered, 1)
+    assert seconds_of(row["due"]) == with_effects.effects
+    assert seconds_of(row["begun"]) >= with_effects.effects + JITTER
+    assert with_effects.log_texts(row["session"]) == ["1 " + row["due"]]
+    found, = why(with_effects, with_effects.jittered)
     assert found["due"] == row["due"] and found["decision"] in ("started", "late")
-    note = shared.rows("SCHED NEXT %s -FROM=%s -COUNT=1" % (
-        shared.jittered, utc(shared.effects - 1)))[0]["note"]
+    note = with_effects.rows("SCHED NEXT %s -FROM=%s -COUNT=1" % (
+        with_effects.jittered, utc(with_effects.effects - 1)))[0]["note"]
     assert note.startswith("jitter %d s: runs at " % JITTER)
-    assert seconds_of(note.split()[-1]) == shared.effects + JITTER
+    assert seconds_of(note.split()[-1]) == with_effects.effects + JITTER
 
 
 # -- the sessions ----------------------------------------------------------------------
 
-def test_name_keywords_and_variables_are_those_of_the_session(shared):
-    row, = wait_sessions(shared, "NAMED", 1)
+def test_name_keywords_and_variables_are_those_of_the_session(with_effects):
+    row, = wait_sessions(with_effects, "NAMED", 1)
     assert (row["name"], row["keywords"]) == ("the nightly one", "a,b")
-    assert [r["session"] for r in shared.rows("SESSIONS -KEYWORD=b")] == [row["session"]]
-    assert shared.log_texts(row["session"])[0].split()[0] == "mine"
+    assert [r["session"] for r in with_effects.rows("SESSIONS -KEYWORD=b")] == [row["session"]]
+    assert with_effects.log_texts(row["session"])[0].split()[0] == "mine"
 
 
-def test_timeout_ends_the_session(shared):
-    row, = wait_sessions(shared, "TIMEOUT", 1, "ERROR")
+def test_timeout_ends_the_session(with_effects):
+    row, = wait_sessions(with_effects, "TIMEOUT", 1, "ERROR")
     assert "time" in row["message"] and float(row["duration"]) >= 1
 
 
-def test_attempts_are_new_sessions_until_one_ends_well(shared):
-    rows = wait_for(lambda: len(sessions_of(shared, "THIRD")) == 3 and wait_sessions(
-        shared, "THIRD", 3, "ERROR", "DONE"))
+def test_attempts_are_new_sessions_until_one_ends_well(with_effects):
+    rows = wait_for(lambda: len(sessions_of(with_effects, "THIRD")) == 3 and wait_sessions(
+        with_effects, "THIRD", 3, "ERROR", "DONE"))
     assert [row["status"] for row in rows] == ["ERROR", "ERROR", "DONE"]
-    assert {seconds_of(row["due"]) for row in rows} == {shared.effects}
+    assert {seconds_of(row["due"]) for row in rows} == {with_effects.effects}
     for before, row in zip(rows, rows[1:]):                 # retry_delay
         assert seconds_of(row["begun"]) >= seconds_of(before["ended"]) + 1
         assert row["created"] == before["ended"]
         assert before["message"].endswith("is session " + row["session"]), before
-    assert (shared.folder / "tries").read_text().split() == ["again"] * 3
-    found, = why(shared, "THIRD")
+    assert (with_effects.folder / "tries").read_text().split() == ["again"] * 3
+    found, = why(with_effects, "THIRD")
     assert (found["session"], found["status"], found["count"]) == (rows[2]["session"], "DONE", "1")
     assert "attempt 3 of 3" in found["message"] and rows[1]["session"] in found["message"]
 
 
-def test_attempts_come_to_an_end(shared):
-    rows = wait_sessions(shared, "TWICE", 2, "ERROR")
-    wait_decided(shared, seconds_of(rows[1]["ended"]) + 1)
-    assert len(sessions_of(shared, "TWICE")) == 2
-    found, = why(shared, "TWICE")
+def test_attempts_come_to_an_end(with_effects):
+    rows = wait_sessions(with_effects, "TWICE", 2, "ERROR")
+    wait_decided(with_effects, "TICK", seconds_of(rows[1]["ended"]) + 1)
+    assert len(sessions_of(with_effects, "TWICE")) == 2
+    found, = why(with_effects, "TWICE")
     assert (found["session"], found["status"]) == (rows[1]["session"], "ERROR")
     assert "is session" not in rows[1]["message"]
-    shared.ok("RESTART %s" % rows[0]["session"])            # makes no third when it fails again
-    shared.wait_status(rows[0]["session"], "ERROR")
-    shared.ok("RESTART %s" % rows[1]["session"])
-    shared.wait_status(rows[1]["session"], "ERROR")
-    assert len(sessions_of(shared, "TWICE")) == 2
+    with_effects.ok("RESTART %s" % rows[0]["session"])            # makes no third when it fails again
+    with_effects.wait_status(rows[0]["session"], "ERROR")
+    with_effects.ok("RESTART %s" % rows[1]["session"])
+    with_effects.wait_status(rows[1]["session"], "ERROR")
+    assert len(sessions_of(with_effects, "TWICE")) == 2
 
 
-def test_overlap(shared):
+def test_overlap(with_effects):
     """Three due times a second apart, the sessions of which are gated; then the gate opens."""
-    wait_decided(shared, shared.effects + 4)
-    wait_for(lambda: len(shared.rows("SESSIONS -SCENARIO=GATED -STATUS=RUNNING")) == 5, "those to run that may")
-    wait_for(lambda: shared.rows("SESSIONS -SCENARIO=LIMITED -STATUS=RUNNING"), "the first of the limited ones to run")
-    states = {name: [(row["decision"], row["reason"], row["count"], row["status"]) for row in why(shared, name)]
+    wait_decided(with_effects, "TICK", with_effects.effects + 4)
+    wait_for(lambda: len(with_effects.rows("SESSIONS -SCENARIO=GATED -STATUS=RUNNING")) == 5, "those to run that may")
+    wait_for(lambda: with_effects.rows("SESSIONS -SCENARIO=LIMITED -STATUS=RUNNING"), "the first of the limited ones to run")
+    states = {name: [(row["decision"], row["reason"], row["count"], row["status"]) for row in why(with_effects, name)]
               for name in ("SKIP", "QUEUE", "PARALLEL", "LIMITED")}
     begun = ("started", "", "1", "RUNNING")
     for name, rows in states.items():       # begun over a second after it was due, on a slow machine
@@ -492,38 +485,39 @@ def test_overlap(shared):
         "SKIP": [begun, ("skipped", "overlap", "2", "")],
         "QUEUE": [begun, ("started", "", "1", "QUEUED"), ("skipped", "overlap", "1", "")],
         "PARALLEL": [begun] * 3, "LIMITED": [begun, ("skipped", "limit", "2", "")]}
-    told = why(shared, "SKIP")[-1]["message"]
-    assert "2 due times skipped" in told and sessions_of(shared, "SKIP")[0]["session"] in told
-    assert "LIMITED" in why(shared, "LIMITED")[-1]["message"]
-    (shared.folder / "go").touch()
-    assert len(wait_sessions(shared, "SKIP", 1)) == 1
-    rows = wait_sessions(shared, "QUEUE", 2)
+    told = why(with_effects, "SKIP")[-1]["message"]
+    assert "2 due times skipped" in told and sessions_of(with_effects, "SKIP")[0]["session"] in told
+    assert "LIMITED" in why(with_effects, "LIMITED")[-1]["message"]
+    (with_effects.folder / "go").touch()
+    assert len(wait_sessions(with_effects, "SKIP", 1)) == 1
+    rows = wait_sessions(with_effects, "QUEUE", 2)
     assert len(rows) == 2 and seconds_of(rows[1]["begun"]) >= seconds_of(rows[0]["ended"])
-    assert why(shared, "QUEUE")[1]["decision"] == "late"
-    assert len(wait_sessions(shared, "PARALLEL", 3)) == 3
+    assert why(with_effects, "QUEUE")[1]["decision"] == "late"
+    assert len(wait_sessions(with_effects, "PARALLEL", 3)) == 3
 
 
-def test_overlap_stop_ends_the_old_session_with_its_children(shared):
-    wait_decided(shared, shared.effects + 4)
-    old, new = sessions_of(shared, "STOP")
-    shared.wait_status(old["session"], "STOPPED")
-    assert "next due time" in shared.status(old["session"])["message"]
+def test_overlap_stop_ends_the_old_session_with_its_children(with_effects):
+    wait_decided(with_effects, "TICK", with_effects.effects + 4)
+    old, new = sessions_of(with_effects, "STOP")
+    with_effects.wait_status(old["session"], "STOPPED")
+    assert "next due time" in with_effects.status(old["session"])["message"]
 
     def pids(session):
-        paths = [shared.folder / ("%s.%s" % (what, session)) for what in ("child", "shell")]
+        paths = [with_effects.folder / ("%s.%s" % (what, session)) for what in ("child", "shell")]
         wait_for(lambda: all(path.exists() for path in paths), "the processes of session %s" % session)
         return [int(path.read_text()) for path in paths]
     assert not any(map(is_alive, pids(old["session"])))
-    shared.wait_status(new["session"], "RUNNING")
+    with_effects.wait_status(new["session"], "RUNNING")
     assert all(map(is_alive, pids(new["session"])))
-    assert seconds_of(shared.status(new["session"])["begun"]) >= seconds_of(shared.status(old["session"])["ended"])
-    assert shared.ok("STOP %s -IMMEDIATE" % new["session"])["status"] == "STOPPED"
+    assert seconds_of(with_effects.status(new["session"])["begun"]) >= seconds_of(with_effects.status(old["session"])["ended"])
+    assert with_effects.ok("STOP %s -IMMEDIATE" % new["session"])["status"] == "STOPPED"
     assert not any(map(is_alive, pids(new["session"])))
-    assert [row["session"] for row in why(shared, "STOP")] == [old["session"], new["session"]]
+    assert [row["session"] for row in why(with_effects, "STOP")] == [old["session"], new["session"]]
 
 
-def test_priority_decides_who_leaves_the_queue_first(make_agent):
-    agent = make_agent("--max-sessions", "1").start()
+def test_priority_decides_who_leaves_the_queue_first(make_inside, monkeypatch):
+    agent = make_inside("--max-sessions", "1").start()
+    monkeypatch.chdir(str(agent.folder))        # where its tasks work
     import_scenarios(agent, "J", "K", "GATED")
     for name, priority in (("LOW", -5), ("NORMAL", 0), ("HIGH", 5)):
         agent.ok("SCHED ADD %s J -1 GLOBAL -AFTER=scenario:K -PRIORITY=%d" % (name, priority))
@@ -537,7 +531,6 @@ def test_priority_decides_who_leaves_the_queue_first(make_agent):
     (agent.folder / "go").touch()
     begun = [wait_sessions(agent, name, 1)[0]["begun"] for name in ("HIGH", "NORMAL", "LOW")]
     assert begun == sorted(begun)
-    assert agent.stop() == 0
 
 
 def test_attempts_over_a_crash_and_stop(make_agent):
@@ -588,7 +581,7 @@ def test_what_was_missed_follows_misfire_and_grace(absent):
     ended = time.time()
     for reason, agent in absent.items():
         for name in ("TICK", "ALL", "SKIP", "FEW"):
-            wait_decided(agent, ended + 1, name)
+            wait_decided(agent, name, ended + 1)
         found = {name: check_complete(why(agent, name)) for name in ("TICK", "ALL", "SKIP", "FEW")}
         counts = {}
         for name, rows in found.items():
@@ -611,7 +604,7 @@ def test_what_was_missed_follows_misfire_and_grace(absent):
 def test_gap_and_fold_as_they_come(zones):
     change, gap, fold = zones
     for agent, due, name, reason in ((gap, change, "OTHER", "gap"), (fold, change + 2, "DEFAULT", "fold")):
-        wait_decided(agent, due + 1)
+        wait_decided(agent, "TICK", due + 1)
         other = "DEFAULT" if name == "OTHER" else "OTHER"
         row, = wait_sessions(agent, other, 1)
         assert seconds_of(row["due"]) == due
@@ -633,70 +626,66 @@ def conditions(agent, name):
     return {row["after"]: row["met"] != "" for row in agent.rows("SCHED SHOW %s" % name) if "after" in row}
 
 
-def test_after_waits_for_all_and_begins_anew(shared):
+def test_after_waits_for_all_and_begins_anew(quiet):
     for name in ("C_FIRST", "C_OTHER", "C_BAD"):
-        shared.import_os(name, "exit 1" if name == "C_BAD" else "true")
+        quiet.import_os(name, "exit 1" if name == "C_BAD" else "true")
     for name, after in (("CH_A", "scenario:C_FIRST"), ("CH_B", "CH_A,scenario:C_OTHER"),
                         ("CH_BAD", "scenario:C_BAD"), ("CANARY", "scenario:C_OTHER")):
-        shared.ok("SCHED ADD %s J -1 GLOBAL -AFTER=%s" % (name, after))
-    row = shown(shared, "CH_B")[0]
+        quiet.ok("SCHED ADD %s J -1 GLOBAL -AFTER=%s" % (name, after))
+    row = show_options(quiet, "CH_B")[0]
     assert (row["rule"], row["next"]) == ("", "")
-    assert shared.rows("SCHED NEXT CH_B") == []
+    assert quiet.rows("SCHED NEXT CH_B") == []
     for count in (1, 2):
-        assert shared.ok("EXEC C_FIRST -SYNC")["status"] == "DONE"
-        assert len(wait_sessions(shared, "CH_A", count)) == count
-        wait_for(lambda: conditions(shared, "CH_B")["CH_A"], "the end of CH_A to count")
-        assert conditions(shared, "CH_B") == {"CH_A": True, "C_OTHER": False}
-    before = time.time() - 0.001            # the tables have milliseconds
-    shared.ok("EXEC C_OTHER -SYNC")
-    row, = wait_sessions(shared, "CH_B", 1)
-    assert before <= seconds_of(row["due"]) <= time.time()
-    found, = why(shared, "CH_B")
+        assert quiet.ok("EXEC C_FIRST -SYNC")["status"] == "DONE"
+        assert len(wait_sessions(quiet, "CH_A", count)) == count
+        wait_for(lambda: conditions(quiet, "CH_B")["CH_A"], "the end of CH_A to count")
+        assert conditions(quiet, "CH_B") == {"CH_A": True, "C_OTHER": False}
+    before = quiet.now() - 0.001            # the tables have milliseconds
+    quiet.ok("EXEC C_OTHER -SYNC")
+    row, = wait_sessions(quiet, "CH_B", 1)
+    assert before <= seconds_of(row["due"]) <= quiet.now()
+    found, = why(quiet, "CH_B")
     assert found["session"] == row["session"] and "after CH_A,scenario:C_OTHER" in found["message"]
-    assert conditions(shared, "CH_B") == {"CH_A": False, "C_OTHER": False}
-    shared.ok("EXEC C_BAD -SYNC")
-    shared.ok("EXEC C_OTHER -SYNC")
-    wait_sessions(shared, "CANARY", 2)      # it is decided together with CH_B
-    assert len(sessions_of(shared, "CH_B")) == 1 and sessions_of(shared, "CH_BAD") == []
-    assert conditions(shared, "CH_B") == {"CH_A": False, "C_OTHER": True}
-    shared.ok("EXEC C_FIRST -SYNC")
-    assert len(wait_sessions(shared, "CH_B", 2)) == 2
+    assert conditions(quiet, "CH_B") == {"CH_A": False, "C_OTHER": False}
+    quiet.ok("EXEC C_BAD -SYNC")
+    quiet.ok("EXEC C_OTHER -SYNC")
+    wait_sessions(quiet, "CANARY", 2)      # it is decided together with CH_B
+    assert len(sessions_of(quiet, "CH_B")) == 1 and sessions_of(quiet, "CH_BAD") == []
+    assert conditions(quiet, "CH_B") == {"CH_A": False, "C_OTHER": True}
+    quiet.ok("EXEC C_FIRST -SYNC")
+    assert len(wait_sessions(quiet, "CH_B", 2)) == 2
 
 
-def test_a_schedule_does_not_run_after_what_its_own_session_starts(shared):
-    shared.import_os("LOOP_BASE", "true")
-    shared.import_document({"scenarios": [
+def test_a_schedule_does_not_run_after_what_its_own_session_starts(quiet):
+    quiet.import_os("LOOP_BASE", "true")
+    quiet.import_document({"scenarios": [
         {"name": name, "version": "1", "steps": [{"name": "a", "tasks": [{"type": "scenario", "name": below}]}]}
         for name, below in (("LOOP_MIDDLE", "LOOP_BASE"), ("LOOP_TOP", "LOOP_MIDDLE"))]})
-    shared.ok("SCHED ADD LOOP LOOP_TOP -1 GLOBAL -AFTER=scenario:LOOP_BASE")
-    shared.ok("SCHED ADD LOOP_CANARY J -1 GLOBAL -AFTER=scenario:LOOP_BASE -OVERLAP=parallel")
-    shared.ok("EXEC LOOP_BASE -SYNC")
-    wait_for(lambda: [row["status"] for row in sessions_of(shared, "LOOP")] == ["DONE"], "the session after it")
-    wait_sessions(shared, "LOOP_CANARY", 2)     # the one below it counts for others
-    assert conditions(shared, "LOOP") == {"LOOP_BASE": False}
-    shared.ok("EXEC LOOP_BASE -SYNC")
-    wait_sessions(shared, "LOOP_CANARY", 4)
-    assert len(sessions_of(shared, "LOOP")) == 2
+    quiet.ok("SCHED ADD LOOP LOOP_TOP -1 GLOBAL -AFTER=scenario:LOOP_BASE")
+    quiet.ok("SCHED ADD LOOP_CANARY J -1 GLOBAL -AFTER=scenario:LOOP_BASE -OVERLAP=parallel")
+    quiet.ok("EXEC LOOP_BASE -SYNC")
+    wait_for(lambda: [row["status"] for row in sessions_of(quiet, "LOOP")] == ["DONE"], "the session after it")
+    wait_sessions(quiet, "LOOP_CANARY", 2)     # the one below it counts for others
+    assert conditions(quiet, "LOOP") == {"LOOP_BASE": False}
+    quiet.ok("EXEC LOOP_BASE -SYNC")
+    wait_sessions(quiet, "LOOP_CANARY", 4)
+    assert len(sessions_of(quiet, "LOOP")) == 2
     for name in ("LOOP", "LOOP_CANARY"):
-        shared.ok("SCHED DEL %s" % name)
+        quiet.ok("SCHED DEL %s" % name)
 
 
-def test_after_with_a_period_lets_what_is_older_not_count(shared):
+def test_after_with_a_period_lets_what_is_older_not_count(quiet):
     for name in ("P_OLD", "P_NEW"):
-        shared.import_os(name, "true")
-    shared.ok("SCHED ADD PERIOD J -1 GLOBAL -AFTER=scenario:P_OLD/1s,scenario:P_NEW")
-    shared.ok("SCHED ADD P_CANARY J -1 GLOBAL -AFTER=scenario:P_NEW")
-    shared.ok("EXEC P_OLD -SYNC")
-    time.sleep(1.1)
-    shared.ok("EXEC P_NEW -SYNC")
-    wait_sessions(shared, "P_CANARY", 1)
-    assert sessions_of(shared, "PERIOD") == []
-    for _ in range(30):                     # a slow machine may need more than the second
-        shared.ok("EXEC P_OLD -SYNC")
-        time.sleep(0.3)
-        if sessions_of(shared, "PERIOD"):
-            break
-    assert len(wait_sessions(shared, "PERIOD", 1)) == 1
+        quiet.import_os(name, "true")
+    quiet.ok("SCHED ADD PERIOD J -1 GLOBAL -AFTER=scenario:P_OLD/100s,scenario:P_NEW")
+    quiet.ok("SCHED ADD P_CANARY J -1 GLOBAL -AFTER=scenario:P_NEW")
+    quiet.ok("EXEC P_OLD -SYNC")
+    quiet.let_pass(101)
+    quiet.ok("EXEC P_NEW -SYNC")
+    wait_sessions(quiet, "P_CANARY", 1)
+    assert sessions_of(quiet, "PERIOD") == []
+    quiet.ok("EXEC P_OLD -SYNC")
+    assert len(wait_sessions(quiet, "PERIOD", 1)) == 1
 
 
 def waiting(agent, name):
@@ -705,78 +694,78 @@ def waiting(agent, name):
     return seconds_of(rows[0]) if rows else None
 
 
-def test_after_with_a_rule_fires_for_the_due_time_that_waited(shared):
+def test_after_with_a_rule_fires_for_the_due_time_that_waited(with_effects):
     """Due in each of some seconds, then the window closes: the last one waits, the others were missed."""
-    due = shared.effects
-    wait_for(lambda: [row for row in why(shared, "RULED") if row["reason"] == "window"])
-    assert waiting(shared, "RULED") == due and sessions_of(shared, "RULED") == []
-    missed = why(shared, "RULED")[0]
+    due = with_effects.effects
+    wait_for(lambda: [row for row in why(with_effects, "RULED") if row["reason"] == "window"])
+    assert waiting(with_effects, "RULED") == due and sessions_of(with_effects, "RULED") == []
+    missed = why(with_effects, "RULED")[0]
     assert missed["reason"] == "misfire" and "had not ended well" in missed["message"]
-    assert "waits for scenario:R_FIRST" in shared.rows("SCHED NEXT RULED -COUNT=1")[0]["note"]
-    shared.ok("EXEC R_FIRST -SYNC")
-    row, = wait_sessions(shared, "RULED", 1)
-    assert seconds_of(row["due"]) == due and waiting(shared, "RULED") is None
-    assert shared.log_texts(row["session"]) == ["1 " + row["due"]]
-    rows = check_complete(why(shared, "RULED"))
+    assert "waits for scenario:R_FIRST" in with_effects.rows("SCHED NEXT RULED -COUNT=1")[0]["note"]
+    with_effects.ok("EXEC R_FIRST -SYNC")
+    row, = wait_sessions(with_effects, "RULED", 1)
+    assert seconds_of(row["due"]) == due and waiting(with_effects, "RULED") is None
+    assert with_effects.log_texts(row["session"]) == ["1 " + row["due"]]
+    rows = check_complete(why(with_effects, "RULED"))
     assert [row["reason"] for row in rows] == ["misfire", "", "window"]
     assert int(rows[0]["count"]) == due - int(seconds_of(rows[0]["due"]))
 
 
-def test_a_due_time_that_waits_when_its_schedule_is_changed_is_told(shared):
+def test_a_due_time_that_waits_when_its_schedule_is_changed_is_told(with_effects):
     names = ("R_OFF", "R_RULE", "R_AFTER")
     for name, change in zip(names, ("OFF R_OFF", "SET R_RULE -RULE='daily at 02:00'", "SET R_AFTER -AFTER=")):
-        wait_for(lambda: waiting(shared, name) == shared.effects, "%s to wait" % name)
-        assert why(shared, name) == []
-        shared.ok("SCHED " + change)
-        row, = why(shared, name)
-        assert (row["decision"], row["reason"], seconds_of(row["due"])) == ("skipped", "misfire", shared.effects)
-        assert "changed" in row["message"] and waiting(shared, name) is None
-    shared.ok("EXEC R_NEVER -SYNC")
+        wait_for(lambda: waiting(with_effects, name) == with_effects.effects, "%s to wait" % name)
+        assert why(with_effects, name) == []
+        with_effects.ok("SCHED " + change)
+        row, = why(with_effects, name)
+        assert (row["decision"], row["reason"], seconds_of(row["due"])) == ("skipped", "misfire", with_effects.effects)
+        assert "changed" in row["message"] and waiting(with_effects, name) is None
+    with_effects.ok("EXEC R_NEVER -SYNC")
     for name in names:
-        shared.ok("SCHED ON " + name)
-        assert waiting(shared, name) is None and len(why(shared, name)) == 1
-        shared.ok("SCHED DEL " + name)
+        with_effects.ok("SCHED ON " + name)
+        assert waiting(with_effects, name) is None and len(why(with_effects, name)) == 1
+        with_effects.ok("SCHED DEL " + name)
 
 
-def test_what_others_run_after_stays(shared):
-    shared.import_os("D_FIRST", "true")
-    shared.ok("SCHED ADD D_A J -1 GLOBAL -AFTER=scenario:D_FIRST")
-    shared.ok("SCHED ADD D_B K -1 GLOBAL -AFTER=D_A")
-    shared.send("SCHED DEL D_A")
-    shared.expect("ERR CONFLICT schedule D_B runs after it")
-    shared.send("DROP D_FIRST 1")
-    shared.expect("ERR CONFLICT *D_A*")
-    shared.import_os("D_FIRST", "true", version="2")
-    shared.ok("DROP D_FIRST 1")             # there still is one
-    assert shared.err("DROP D_FIRST 2") == "CONFLICT"
-    shared.ok("SCHED DEL D_B")
-    shared.ok("SCHED DEL D_A")
-    shared.ok("DROP D_FIRST 2")
+def test_what_others_run_after_stays(quiet):
+    quiet.import_os("D_FIRST", "true")
+    quiet.ok("SCHED ADD D_A J -1 GLOBAL -AFTER=scenario:D_FIRST")
+    quiet.ok("SCHED ADD D_B K -1 GLOBAL -AFTER=D_A")
+    quiet.send("SCHED DEL D_A")
+    quiet.expect("ERR CONFLICT schedule D_B runs after it")
+    quiet.send("DROP D_FIRST 1")
+    quiet.expect("ERR CONFLICT *D_A*")
+    quiet.import_os("D_FIRST", "true", version="2")
+    quiet.ok("DROP D_FIRST 1")             # there still is one
+    assert quiet.err("DROP D_FIRST 2") == "CONFLICT"
+    quiet.ok("SCHED DEL D_B")
+    quiet.ok("SCHED DEL D_A")
+    quiet.ok("DROP D_FIRST 2")
 
 
-def test_no_schedule_waits_for_itself_by_way_of_others(shared):
+def test_no_schedule_waits_for_itself_by_way_of_others(quiet):
     for name in ("L_ONE", "L_TWO"):
-        shared.import_os(name, "true")
-    shared.ok("SCHED ADD L_A J -1 GLOBAL -AFTER=scenario:L_ONE")
-    shared.ok("SCHED ADD L_B J -1 GLOBAL -AFTER=L_A")
-    shared.ok("SCHED ADD L_C L_TWO -1 GLOBAL -AFTER=L_B")
-    before = exported(shared)["schedules"]
+        quiet.import_os(name, "true")
+    quiet.ok("SCHED ADD L_A J -1 GLOBAL -AFTER=scenario:L_ONE")
+    quiet.ok("SCHED ADD L_B J -1 GLOBAL -AFTER=L_A")
+    quiet.ok("SCHED ADD L_C L_TWO -1 GLOBAL -AFTER=L_B")
+    before = exported(quiet)["schedules"]
     for request in ("SCHED SET L_A -AFTER=scenario:L_ONE,L_C", "SCHED SET L_A -AFTER=scenario:L_TWO",
                     "SCHED SET L_A -AFTER=L_C -RULE='daily at 02:00'",
                     "SCHED SET L_A -SCENARIO=L_ONE", "SCHED ADD L_D L_ONE -1 GLOBAL -AFTER=L_C",
                     "SCHED ADD L_E L_TWO -1 GLOBAL -AFTER=scenario:L_TWO"):
-        assert shared.ask(request)[-1].startswith("ERR CONFLICT"), request
-        assert "would wait for itself" in shared.ask(request)[-1]
-    lines = shared.ask("IMPORT '%s'" % json.dumps({"schedules": [
+        assert quiet.ask(request)[-1].startswith("ERR CONFLICT"), request
+        assert "would wait for itself" in quiet.ask(request)[-1]
+    lines = quiet.ask("IMPORT '%s'" % json.dumps({"schedules": [
         {"name": "L_X", "scenario": "J", "after": "L_Y"}, {"name": "L_Y", "scenario": "J", "after": "L_X"}]}))
     assert lines[0].startswith("* schedules[0].after: ") and lines[-1].startswith("ERR BAD_REQUEST"), lines
-    assert exported(shared)["schedules"] == before
+    assert exported(quiet)["schedules"] == before
     # with a rule it is due by that, and others start the scenario too: no circle that turns by itself
-    shared.ok("SCHED SET L_A -AFTER=scenario:L_TWO -RULE='daily at 02:00'")
-    assert shared.ask("SCHED SET L_A -RULE=")[-1].startswith("ERR CONFLICT")
-    shared.ok("SCHED SET L_A -AFTER=")
+    quiet.ok("SCHED SET L_A -AFTER=scenario:L_TWO -RULE='daily at 02:00'")
+    assert quiet.ask("SCHED SET L_A -RULE=")[-1].startswith("ERR CONFLICT")
+    quiet.ok("SCHED SET L_A -AFTER=")
     for name in ("L_C", "L_B", "L_A"):
-        shared.ok("SCHED DEL " + name)
+        quiet.ok("SCHED DEL " + name)
 
 
 def test_after_a_crash_between_what_has_ended_still_counts(make_agent):
@@ -786,7 +775,7 @@ def test_after_a_crash_between_what_has_ended_still_counts(make_agent):
     agent.ok("SCHED ADD NEXT J -1 GLOBAL -AFTER=scenario:K -OVERLAP=parallel")
     agent.ok("SCHED ADD LAST J -1 GLOBAL -AFTER=NEXT -OVERLAP=parallel")
     due = import_ahead(agent, lambda due: {
-        "WAITS": {"rule": at(due), "after": "scenario:R_FIRST"},
+        "WAITS": {"rule": rule_at(due), "after": "scenario:R_FIRST"},
         "EVERY": {"rule": "every 1s", "after": "scenario:K", "overlap": "parallel"}})
     for count in (1, 2):
         if count == 2:      # EVERY then has decided nothing since it fired, and waits
@@ -853,13 +842,13 @@ def test_a_hold_is_shown_with_reason_and_until_over_restarts(make_agent):
     agent.stop()
     agent.start()
     wait_for(lambda: agent.ok("PING")["hold"] == "no", "the hold of the agent to end")
-    wait_for(lambda: shown(agent, "B")[0]["hold"] == "no", "the hold of B to end")
+    wait_for(lambda: show_options(agent, "B")[0]["hold"] == "no", "the hold of B to end")
     assert time.time() >= until
     assert set(agent.ok("PING")) & {"hold_reason", "hold_by", "hold_until"} == set()
-    assert "hold_reason" not in shown(agent, "B")[0]
-    assert shown(agent, "A")[0]["hold_reason"] == "a disk is full"
+    assert "hold_reason" not in show_options(agent, "B")[0]
+    assert show_options(agent, "A")[0]["hold_reason"] == "a disk is full"
     agent.ok("RELEASE -SCHEDULE=A")
-    assert "hold_reason" not in shown(agent, "A")[0]
+    assert "hold_reason" not in show_options(agent, "A")[0]
     for name in "AB":
         row = wait_for(lambda: [row for row in why(agent, name) if row["reason"]])[0]
         assert (row["decision"], row["reason"]) == ("skipped", "hold") and "held" in row["message"]
@@ -868,64 +857,64 @@ def test_a_hold_is_shown_with_reason_and_until_over_restarts(make_agent):
 
 # -- calendars -------------------------------------------------------------------------
 
-def test_calendar_verbs(shared):
-    shared.send("CALENDAR ADD BANK 2026-12-25,2026-12-27..2026-12-31")
-    shared.expect("OK calendar=BANK")
-    assert {"calendar": "BANK", "dates": "2026-12-25,2026-12-27..2026-12-31"} in shared.rows("CALENDAR LIST")
-    assert shared.err("CALENDAR ADD BANK 2026-12-25") == "EXISTS"
-    shared.send("CALENDAR SET NO_SUCH 2026-12-25")
-    shared.expect("ERR NOT_FOUND no calendar NO_SUCH")
-    shared.send("CALENDAR DEL NO_SUCH")
-    shared.expect("ERR NOT_FOUND no calendar NO_SUCH")
+def test_calendar_verbs(quiet):
+    quiet.send("CALENDAR ADD BANK 2026-12-25,2026-12-27..2026-12-31")
+    quiet.expect("OK calendar=BANK")
+    assert {"calendar": "BANK", "dates": "2026-12-25,2026-12-27..2026-12-31"} in quiet.rows("CALENDAR LIST")
+    assert quiet.err("CALENDAR ADD BANK 2026-12-25") == "EXISTS"
+    quiet.send("CALENDAR SET NO_SUCH 2026-12-25")
+    quiet.expect("ERR NOT_FOUND no calendar NO_SUCH")
+    quiet.send("CALENDAR DEL NO_SUCH")
+    quiet.expect("ERR NOT_FOUND no calendar NO_SUCH")
     for dates in ("2026-02-30", "christmas", "''", "2026-12-31..2026-12-24", "2026-12-25..", "NOW"):
-        assert shared.err("CALENDAR ADD OTHER " + dates) == "BAD_REQUEST", dates
+        assert quiet.err("CALENDAR ADD OTHER " + dates) == "BAD_REQUEST", dates
     for name in ("2026", "a,b", "''"):
-        assert shared.err("CALENDAR ADD %s 2026-12-25" % name) == "BAD_REQUEST", name
-    shared.ok("SCHED ADD CAL J -1 GLOBAL 'daily at 12:00' -TIMEZONE=UTC -EXCLUDE_DATES=2026-12-24,BANK")
-    shared.send("CALENDAR DEL BANK")
-    shared.expect("ERR CONFLICT schedule CAL in repository WORKREP uses calendar BANK")
+        assert quiet.err("CALENDAR ADD %s 2026-12-25" % name) == "BAD_REQUEST", name
+    quiet.ok("SCHED ADD CAL J -1 GLOBAL 'daily at 12:00' -TIMEZONE=UTC -EXCLUDE_DATES=2026-12-24,BANK")
+    quiet.send("CALENDAR DEL BANK")
+    quiet.expect("ERR CONFLICT schedule CAL in repository WORKREP uses calendar BANK")
 
     def coming():
-        return [row["due"][:10] for row in shared.rows("SCHED NEXT CAL -FROM=2026-12-23T13:00Z -COUNT=2")]
+        return [row["due"][:10] for row in quiet.rows("SCHED NEXT CAL -FROM=2026-12-23T13:00Z -COUNT=2")]
     assert coming() == ["2026-12-26", "2027-01-01"]
-    shared.ok("CALENDAR SET BANK 2026-12-26")
+    quiet.ok("CALENDAR SET BANK 2026-12-26")
     assert coming() == ["2026-12-25", "2026-12-27"]
-    assert [c for c in exported(shared)["calendars"] if c["name"] == "BANK"] == [
+    assert [c for c in exported(quiet)["calendars"] if c["name"] == "BANK"] == [
         {"name": "BANK", "dates": ["2026-12-26"]}]
-    shared.import_document({"calendars": [{"name": "BANK", "dates": "2026-12-25"}]})
+    quiet.import_document({"calendars": [{"name": "BANK", "dates": "2026-12-25"}]})
     assert coming() == ["2026-12-26", "2026-12-27"]
-    shared.ok("SCHED SET CAL -EXCLUDE_DATES=2026-12-24")
-    shared.ok("CALENDAR DEL BANK")
-    assert "BANK" not in {row["calendar"] for row in shared.rows("CALENDAR LIST")}
-    assert shared.err("SCHED SET CAL -EXCLUDE_DATES=BANK") == "NOT_FOUND"
-    shared.ok("SCHED DEL CAL")
+    quiet.ok("SCHED SET CAL -EXCLUDE_DATES=2026-12-24")
+    quiet.ok("CALENDAR DEL BANK")
+    assert "BANK" not in {row["calendar"] for row in quiet.rows("CALENDAR LIST")}
+    assert quiet.err("SCHED SET CAL -EXCLUDE_DATES=BANK") == "NOT_FOUND"
+    quiet.ok("SCHED DEL CAL")
 
 
-def test_a_calendar_is_effective_at_once_and_the_past_is_not_fired(shared):
+def test_a_calendar_is_effective_at_once_and_the_past_is_not_fired(quiet):
     always = "2020-01-01..2099-12-31"
-    shared.ok("CALENDAR ADD LATELY " + always)
-    shared.ok("CALENDAR ADD LATE " + always)        # a part of a name is no use of it
-    shared.ok("SCHED ADD LATELY J -1 GLOBAL 'every 1s' -OVERLAP=parallel -MISFIRE=all -EXCLUDE_DATES=LATELY")
-    wait_for(lambda: why(shared, "LATELY"))
-    assert why(shared, "LATELY")[0]["reason"] == "window" and sessions_of(shared, "LATELY") == []
-    before = time.time()
-    shared.ok("CALENDAR SET LATELY 2020-01-01")
-    after = time.time()
-    wait_for(lambda: sessions_of(shared, "LATELY"))
-    first = sessions_of(shared, "LATELY")[0]
+    quiet.ok("CALENDAR ADD LATELY " + always)
+    quiet.ok("CALENDAR ADD LATE " + always)        # a part of a name is no use of it
+    quiet.ok("SCHED ADD LATELY J -1 GLOBAL 'every 1s' -OVERLAP=parallel -MISFIRE=all -EXCLUDE_DATES=LATELY")
+    quiet.let_pass(2)
+    assert why(quiet, "LATELY")[0]["reason"] == "window" and sessions_of(quiet, "LATELY") == []
+    before = quiet.now()
+    quiet.ok("CALENDAR SET LATELY 2020-01-01")
+    after = quiet.now()
+    quiet.let_pass(1)
+    first = sessions_of(quiet, "LATELY")[0]
     assert before - 1 < seconds_of(first["due"]) < after + 2.5, first
-    shared.ok("CALENDAR SET LATELY " + always)
-    count, begun = len(sessions_of(shared, "LATELY")), time.time()
-    wait_decided(shared, begun + 1)
-    rows = sessions_of(shared, "LATELY")
+    quiet.ok("CALENDAR SET LATELY " + always)
+    count, begun = len(sessions_of(quiet, "LATELY")), quiet.now()
+    quiet.let_pass(3)
+    rows = sessions_of(quiet, "LATELY")
     assert len(rows) - count <= 1 and seconds_of(rows[-1]["due"]) <= begun
-    shared.ok("CALENDAR DEL LATE")
-    shared.ok("SCHED DEL LATELY")
-    shared.ok("CALENDAR DEL LATELY")
+    quiet.ok("CALENDAR DEL LATE")
+    quiet.ok("SCHED DEL LATELY")
+    quiet.ok("CALENDAR DEL LATELY")
 
 
-def test_a_broken_repository_keeps_nobody_from_the_calendars(make_agent):
-    agent = make_agent().start()
+def test_a_broken_repository_keeps_nobody_from_the_calendars(make_inside):
+    agent = make_inside().start()
     agent.ok("ATTACH SECOND second.db -CREATE")
     agent.stop()
     (agent.folder / "second.db").rename(agent.folder / "away.db")
@@ -938,8 +927,8 @@ def test_a_broken_repository_keeps_nobody_from_the_calendars(make_agent):
     assert last.startswith("ERR CONFLICT") or last.startswith("ERR REPOSITORY"), last
 
 
-def test_schedules_of_one_name_in_two_repositories_are_told_apart(make_agent):
-    agent = make_agent().start()
+def test_schedules_of_one_name_in_two_repositories_are_told_apart(make_inside):
+    agent = make_inside().start()
     agent.ok("ATTACH SECOND second.db -CREATE")
     for repository, rule in (("WORKREP", "daily at 02:00"), ("SECOND", "startup")):
         agent.ok("SCHED ADD S HELLO -1 GLOBAL '%s' -TIMEZONE=UTC -REPO=%s" % (rule, repository))
@@ -958,27 +947,27 @@ def test_schedules_of_one_name_in_two_repositories_are_told_apart(make_agent):
     assert list(agent.rows("SCHED NEXT S -COUNT=1")[0]) == ["schedule", "due", "note"]
 
 
-def test_another_agent_of_the_master_follows_the_calendars(shared):
+def test_another_agent_of_the_master_follows_the_calendars(with_effects):
     """Its schedule was excluded by a calendar until `shared` changed it, which it has heard by now."""
-    rows = wait_for(lambda: sessions_of(shared, "OTHERS"), "the other agent to fire")
-    assert seconds_of(rows[0]["due"]) >= shared.changed
-    wait_for(lambda: sessions_of(shared, "THEIRS"))     # it was added together with its calendar
-    assert "failed" not in {row["decision"] for row in why(shared, "THEIRS")}
-    shared.ok("CALENDAR SET OTHERS 2020-01-01..2099-12-31")
-    shared.other.ok("SCHED UPDATE")                     # at once
+    rows = wait_for(lambda: sessions_of(with_effects, "OTHERS"), "the other agent to fire")
+    assert seconds_of(rows[0]["due"]) >= with_effects.changed
+    wait_for(lambda: sessions_of(with_effects, "THEIRS"))     # it was added together with its calendar
+    assert "failed" not in {row["decision"] for row in why(with_effects, "THEIRS")}
+    with_effects.ok("CALENDAR SET OTHERS 2020-01-01..2099-12-31")
+    with_effects.other.ok("SCHED UPDATE")                     # at once
     begun = time.time()
-    wait_decided(shared, begun + 1)
-    assert seconds_of(sessions_of(shared, "OTHERS")[-1]["due"]) <= begun
-    shared.other.ok("CALENDAR ADD NEWEST 2026-12-25")
-    shared.ok("SCHED ADD NEWEST J -1 GLOBAL 'daily at 12:00' -TIMEZONE=UTC -EXCLUDE_DATES=NEWEST")
-    assert shared.rows("SCHED NEXT NEWEST -FROM=2026-12-24T13:00Z -COUNT=1")[0]["due"][:10] == "2026-12-26"
-    assert shared.other.err("CALENDAR DEL NEWEST") == "CONFLICT"
+    wait_decided(with_effects, "TICK", begun + 1)
+    assert seconds_of(sessions_of(with_effects, "OTHERS")[-1]["due"]) <= begun
+    with_effects.other.ok("CALENDAR ADD NEWEST 2026-12-25")
+    with_effects.ok("SCHED ADD NEWEST J -1 GLOBAL 'daily at 12:00' -TIMEZONE=UTC -EXCLUDE_DATES=NEWEST")
+    assert with_effects.rows("SCHED NEXT NEWEST -FROM=2026-12-24T13:00Z -COUNT=1")[0]["due"][:10] == "2026-12-26"
+    assert with_effects.other.err("CALENDAR DEL NEWEST") == "CONFLICT"
 
 
 # -- why it does not run now -----------------------------------------------------------
 
-def test_why_ends_with_what_stands_in_the_way_now(make_agent):
-    agent = make_agent().start()
+def test_why_ends_with_what_stands_in_the_way_now(make_inside):
+    agent = make_inside().start()
     import_scenarios(agent, "J", "K", "BAD")
     agent.ok("SCHED ADD NIGHT J -1 GLOBAL 'daily at 02:00'")
     agent.ok("SCHED ADD FIRST BAD -1 GLOBAL startup")
@@ -1010,8 +999,8 @@ def test_why_ends_with_what_stands_in_the_way_now(make_agent):
 
 
 @pytest.mark.parametrize("hold", ["HOLD", "HOLD -SCHEDULE=SKIPPED;HOLD -SCHEDULE=ONCE"])
-def test_a_start_that_was_held_is_decided_by_misfire(make_agent, hold):
-    agent = make_agent().start()
+def test_a_start_that_was_held_is_decided_by_misfire(make_inside, hold):
+    agent = make_inside().start()
     import_scenarios(agent, "J")
     agent.ok("SCHED ADD SKIPPED J -1 GLOBAL startup -MISFIRE=skip")
     agent.ok("SCHED ADD ONCE J -1 GLOBAL startup")
@@ -1032,37 +1021,40 @@ def test_a_start_that_was_held_is_decided_by_misfire(make_agent, hold):
     assert why(agent, "SKIPPED")[-1]["session"]
 
 
-def test_what_another_program_writes_into_after_is_waited_for(shared):
+def test_what_another_program_writes_into_after_is_waited_for(with_effects):
     for name in ("F_OLD", "F_NEW"):
-        shared.import_os(name, "true")
-    shared.ok("SCHED ADD F J -1 GLOBAL -AFTER=scenario:F_OLD")
-    with sqlite3.connect(str(shared.work), timeout=30) as other:
+        with_effects.import_os(name, "true")
+    with_effects.ok("SCHED ADD F J -1 GLOBAL -AFTER=scenario:F_OLD")
+    with sqlite3.connect(str(with_effects.work), timeout=30) as other:
         other.execute("update schedule set options=replace(options, 'F_OLD', 'F_NEW') where name='F'")
     other.close()
-    wait_for(lambda: conditions(shared, "F") == {"F_NEW": False}, "the change to be noticed")
-    shared.ok("EXEC F_OLD -SYNC")
-    shared.ok("EXEC F_NEW -SYNC")
-    assert "after scenario:F_NEW" in wait_for(lambda: why(shared, "F"), "the session after it")[0]["message"]
-    assert len(why(shared, "F")) == 1
-    shared.ok("SCHED DEL F")
+    wait_for(lambda: conditions(with_effects, "F") == {"F_NEW": False}, "the change to be noticed")
+    with_effects.ok("EXEC F_OLD -SYNC")
+    with_effects.ok("EXEC F_NEW -SYNC")
+    assert "after scenario:F_NEW" in wait_for(lambda: why(with_effects, "F"), "the session after it")[0]["message"]
+    assert len(why(with_effects, "F")) == 1
+    with_effects.ok("SCHED DEL F")
 
 
-def test_an_import_counts_what_it_changes(shared):
+def test_an_import_counts_what_it_changes(quiet):
     document = {"schedules": [dict(name="I_%d" % number, scenario="J", version="-1", context="GLOBAL",
                                    rule="daily at 02:00") for number in (1, 2)]}
-    assert shared.import_document(document)["schedules"] == "2"
+    assert quiet.import_document(document)["schedules"] == "2"
     document["schedules"][0]["rule"] = "daily at 03:00"
-    assert shared.import_document(document)["schedules"] == "1"
-    assert shared.import_document(document)["schedules"] == "0"
+    assert quiet.import_document(document)["schedules"] == "1"
+    assert quiet.import_document(document)["schedules"] == "0"
 
 
-def test_how_late_a_session_began_is_told(make_agent):
-    agent = make_agent("--max-sessions", "1").start()
+def test_how_late_a_session_began_is_told(make_inside, monkeypatch):
+    agent = make_inside("--max-sessions", "1").start()
     import_scenarios(agent, "J", "GATED")
+    monkeypatch.chdir(str(agent.folder))        # where its tasks work
     agent.ok("EXEC GATED")
-    due = import_ahead(agent, lambda due: {"LATE": {"rule": at(due)}})
-    wait_for(lambda: why(agent, "LATE"), "it to be due")
-    wait_for(lambda: time.time() > due + 2.6, "it to be late")
+    due = int(agent.now()) + 60
+    import_schedules(agent, {"LATE": {"rule": rule_at(due)}}, "J")
+    agent.let_pass_until(due)
+    assert why(agent, "LATE")
+    agent.let_pass_until(due + 2.6)
     (agent.folder / "go").touch()
     row, = wait_for(lambda: [row for row in why(agent, "LATE") if row["status"] == "DONE"], "its end")
     begun = agent.status(row["session"])["begun"]

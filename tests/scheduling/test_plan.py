@@ -11,7 +11,6 @@ import agent
 from agent import (OVERLAPS, QUEUES, SKIPS, STARTS, UNFIT, Definitions, Play, Schedule, Visit, find_jitter, list_coming,
                    list_earliest, list_notes, list_visits, visit_maker)
 from conftest import turns_of
-from support.site import Site
 
 NOON = 1780315200               # 2026-06-01T12:00:00Z, a Monday
 HOUR, DAY = 3600, 86400
@@ -78,15 +77,15 @@ def test_the_earliest_of_many_streams():
 
 
 def test_the_earliest_of_streams_that_never_end():
-    opened = []
+    open_visit = []
 
     def stream(start):
-        opened.append(start)
+        open_visit.append(start)
         for item in itertools.count(start, 7):
             assert item < 200
             yield item
     assert list(list_earliest(map(stream, range(50, 0, -1)), 5, lambda item: item)) == [1, 2, 3, 4, 5]
-    assert len(opened) == 50
+    assert len(open_visit) == 50
 
 
 def notes(due, before=None, enabled=True, **options):
@@ -328,7 +327,7 @@ def test_what_does_not_fit_its_timeout_keeps_that_outcome():
 
 # -- what is open when a plan begins ---------------------------------------------------
 
-def opened(at, duration=10.0, begun=None, **fields):
+def open_visit(at, duration=10.0, begun=None, **fields):
     """The Visit of a session that runs since `begun`, or may begin from `at` on."""
     made = visit(at, duration, **dict({"overlap": "queue"}, **fields))
     if begun is not None:
@@ -345,50 +344,50 @@ def played_with(sessions, *visits, slots=10, end=1000):
 
 
 def test_what_runs_has_a_slot_until_it_ends():
-    assert played_with([opened(0, 100.0, -40, name="A"), opened(0, 10.0, -40, name="B")], visit(5), visit(5, name="C"),
+    assert played_with([open_visit(0, 100.0, -40, name="A"), open_visit(0, 10.0, -40, name="B")], visit(5), visit(5, name="C"),
                        slots=2) == [(STARTS, 5, 15), (QUEUES, 15, 25)]
-    assert played_with([opened(0, 100.0, -40)], visit(5, limit=1, name="C", scenario="S")) == [(QUEUES, 60, 70)]
-    assert played_with([opened(0, 100.0, -40, limit=1)], visit(5, limit=1, on_limit="skip", name="C", scenario="S")) == [
+    assert played_with([open_visit(0, 100.0, -40)], visit(5, limit=1, name="C", scenario="S")) == [(QUEUES, 60, 70)]
+    assert played_with([open_visit(0, 100.0, -40, limit=1)], visit(5, limit=1, on_limit="skip", name="C", scenario="S")) == [
         (SKIPS, None, None)]
-    lent = [opened(0, 100.0, -10, name="A"), opened(0, 50.0, -10, name="B")]        # more than there are slots
+    lent = [open_visit(0, 100.0, -10, name="A"), open_visit(0, 50.0, -10, name="B")]        # more than there are slots
     assert played_with(lent, visit(5), slots=1) == [(QUEUES, 90, 100)]
 
 
 @pytest.mark.parametrize("overlap, row", [
     ("queue", (OVERLAPS, 60, 70)), ("skip", (SKIPS, None, None)), ("parallel", (OVERLAPS, 5, 15)), ("stop", (STARTS, 5, 15))])
 def test_a_session_that_runs_is_one_of_its_schedule(overlap, row):
-    session = opened(0, 100.0, -40)
+    session = open_visit(0, 100.0, -40)
     assert played_with([session], visit(5, overlap=overlap)) == [row]
     assert session.end == NOON + (5 if overlap == "stop" else 60)
 
 
 def test_what_waits_begins_before_what_comes_due():
-    sessions = [opened(0, 100.0, -40, name="R"), opened(0, 10.0, name="A"), opened(0, 20.0, name="B", priority=5)]
+    sessions = [open_visit(0, 100.0, -40, name="R"), open_visit(0, 10.0, name="A"), open_visit(0, 20.0, name="B", priority=5)]
     assert played_with(sessions, visit(0, name="C"), visit(1, name="D", priority=9), slots=1) == [
         (QUEUES, 100, 110), (QUEUES, 60, 70)]
     assert [session.begin - NOON for session in sessions] == [-40, 90, 70]
-    assert played_with([opened(0, name="A"), opened(0, name="B", priority=5)], visit(0, name="C"), slots=1) == [
+    assert played_with([open_visit(0, name="A"), open_visit(0, name="B", priority=5)], visit(0, name="C"), slots=1) == [
         (QUEUES, 20, 30)]
-    assert played_with([opened(0), opened(0, 100.0, -10)], visit(5)) == [(SKIPS, None, None)]     # one waits already
+    assert played_with([open_visit(0), open_visit(0, 100.0, -10)], visit(5)) == [(SKIPS, None, None)]     # one waits already
 
 
 def test_what_its_schedule_holds_up_leaves_the_limit_to_the_next():
     """The second of S is first in line for a place of J, but S runs: T takes it."""
-    sessions = [opened(0, 10.0, -1, name="R", scenario="J", limit=2), opened(0, 10.0, -1, name="Q", scenario="J", limit=2)] + [
-        opened(0, 50.0, name=name, scenario="J", limit=2) for name in ("S", "S", "T")]
+    sessions = [open_visit(0, 10.0, -1, name="R", scenario="J", limit=2), open_visit(0, 10.0, -1, name="Q", scenario="J", limit=2)] + [
+        open_visit(0, 50.0, name=name, scenario="J", limit=2) for name in ("S", "S", "T")]
     assert played_with(sessions) == [] and [session.begin - NOON for session in sessions] == [-1, -1, 9, 59, 9]
 
 
 def test_what_is_to_start_later_arrives_then():
-    sessions = [opened(50, 10.0, name="A"), opened(50, 10.0, name="B", priority=1)]
+    sessions = [open_visit(50, 10.0, name="A"), open_visit(50, 10.0, name="B", priority=1)]
     assert played_with(sessions, visit(45, 7.0, "C"), visit(50, 7.0, "D", priority=9), slots=1) == [
         (STARTS, 45, 52), (QUEUES, 52, 59)]
     assert [session.begin - NOON for session in sessions] == [69, 59]
-    retry = [opened(50)]
+    retry = [open_visit(50)]
     assert played_with(retry, visit(5, overlap="skip"), visit(8), visit(55)) == [
         (SKIPS, None, None), (SKIPS, None, None), (OVERLAPS, 60, 70)]
     assert retry[0].begin == NOON + 50
-    replaced = opened(50)
+    replaced = open_visit(50)
     assert played_with([replaced], visit(5, overlap="stop")) == [(STARTS, 5, 15)] and replaced.begin is None
 
 
@@ -437,10 +436,10 @@ def test_what_has_ended_before_the_period_counts():
     assert followed([follower("A,scenario:X", met=met)], in_seven(10, 3.0, "B"), in_seven(20, 3.0, "B")) == [
         ("B", 10, STARTS, 10), ("B", 20, UNFIT, None)]
     assert followed([follower("A/20,scenario:X/55", met=met)], in_seven(10, 3.0, "B"))[0][2] == UNFIT
-    running = opened(0, 30.0, -10, name="Q", scenario="X", repository=7)
+    running = open_visit(0, 30.0, -10, name="Q", scenario="X", repository=7)
     assert followed([follower("A/20,scenario:X/55", met=met)], in_seven(10, 3.0, "B"), in_seven(12, 1.0, "A"),
                     sessions=[running]) == [("B", 10, QUEUES, 20), ("A", 12, STARTS, 12)]
-    assert followed([follower("A", rule="")], sessions=[opened(0, 30.0, -10, name="A", repository=7)]) == [
+    assert followed([follower("A", rule="")], sessions=[open_visit(0, 30.0, -10, name="A", repository=7)]) == [
         ("B", 20, STARTS, 20)]
 
 
@@ -533,13 +532,6 @@ def test_a_plan_of_many_is_quick(make):
 
 
 # -- all of it, read from repositories -------------------------------------------------
-
-@pytest.fixture
-def site(tmp_path):
-    made = Site(tmp_path)
-    yield made
-    made.stop()
-
 
 def hold_of(since, until=None, reason=""):
     return agent.Hold(reason, "me", NOON + since, until and NOON + until)

@@ -6,7 +6,8 @@ import pytest
 
 import agent
 from agent import DOWN, EXCLUDED_S, Scheduler, Span
-from support.site import DAY, HELD, HOUR, NOON, FakeClock, Reference, brief, find_late, late, make_entry
+from support.clock import FakeClock
+from support.site import DAY, HELD, HOUR, NOON, Reference, brief, find_late, late, make_entry
 
 
 # -- the scheduler ---------------------------------------------------------------------

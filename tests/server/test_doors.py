@@ -41,7 +41,7 @@ def browser_request(method, path="/", body=""):
 
 
 @pytest.fixture(scope="module")
-def shared(make):
+def with_password(make):
     """A running agent that nothing is done to."""
     running = make("doors")
     running.import_document({"scenarios": [{
@@ -50,7 +50,7 @@ def shared(make):
     return running
 
 
-def sessions(running):
+def newest_session(running):
     """The newest session, or nothing: what changes when one is started."""
     return running.rows("SESSIONS -LIMIT=1")
 
@@ -62,38 +62,38 @@ VERBS = sorted({name.split()[0] for name in program.VERBS})
 
 @pytest.mark.parametrize("body", ["", "EXEC HELLO\r\nEXEC HELLO -NAME=smuggled\nSHUTDOWN\n"])
 @pytest.mark.parametrize("verb", VERBS + ["GET", "POST", "OPTIONS", "exec", "Purge"])
-def test_nothing_of_a_browser_is_carried_out(shared, verb, body):
-    before = sessions(shared)
+def test_nothing_of_a_browser_is_carried_out(with_password, verb, body):
+    before = newest_session(with_password)
     for path in ("/", "/1001", "/?EXEC%20HELLO", "/HELLO"):
         data = browser_request(verb, path, body)
-        lines = converse(shared, data, is_ended=False)
+        lines = converse(with_password, data, is_ended=False)
         assert len(lines) == 1 and lines[0].startswith("ERR "), lines
-        assert codes(converse(shared, b"PING\n" + data + b"EXEC HELLO\n", is_ended=False))[1:] in (
+        assert codes(converse(with_password, b"PING\n" + data + b"EXEC HELLO\n", is_ended=False))[1:] in (
             ["ERR BAD_REQUEST"], ["ERR UNKNOWN_VERB"])
-    assert sessions(shared) == before
-    assert shared.ok("PING")["status"] == "READY"
+    assert newest_session(with_password) == before
+    assert with_password.ok("PING")["status"] == "READY"
 
 
 @pytest.mark.parametrize("line", [
     "HELP / HTTP/1.1", "HELP HTTP/1.0", "HELP PING HTTP/2", "PING \t HTTP/1.1 \t", "SESSIONS http/1.1", "QUIT / HTTP/1.1",
     "EXEC HELLO 001 GLOBAL HTTP/1.1", "METRICS / HTTP/3", "CONTEXTS  HTTP/1.1", "SCHED LIST HTTP/1.1"])
-def test_a_line_that_ends_as_http_closes_wherever_it_stands(shared, line):
+def test_a_line_that_ends_as_http_closes_wherever_it_stands(with_password, line):
     for before in ("", "PING\n", "PING\n\n"):
-        answers = codes(converse(shared, (before + line + "\r\nEXEC HELLO\nPING\n").encode(), is_ended=False))
+        answers = codes(converse(with_password, (before + line + "\r\nEXEC HELLO\nPING\n").encode(), is_ended=False))
         assert answers == ["OK"] * bool(before) + ["ERR BAD_REQUEST"]
 
 
-def test_http_elsewhere_in_a_line_is_text(shared):
-    assert codes(converse(shared, b"PING\nHOLD 'HTTP/1.1 is held' -SCHEDULE=NOPE\nHOLD HTTP/1.1 -SCHEDULE=NOPE\n"
+def test_http_elsewhere_in_a_line_is_text(with_password):
+    assert codes(converse(with_password, b"PING\nHOLD 'HTTP/1.1 is held' -SCHEDULE=NOPE\nHOLD HTTP/1.1 -SCHEDULE=NOPE\n"
                           b"HOLD 'x HTTP/1.1'x -SCHEDULE=NOPE\nPING\n")) == ["OK"] + ["ERR NOT_FOUND"] * 3 + ["OK"]
 
 
 @pytest.mark.parametrize("verb", sorted(set(program.VERBS) - {"SHUTDOWN"}))
-def test_a_first_line_of_a_wrong_form_closes(shared, verb):
+def test_a_first_line_of_a_wrong_form_closes(with_password, verb):
     """Whatever the verb, and also where it is allowed no more than HELP and QUIT."""
-    before = sessions(shared)
+    before = newest_session(with_password)
     for wrong in (" -NO_SUCH_OPTION", " 'open", ' "\\x"', " a b c d e f g", " x=1 x=1"):
-        lines = converse(shared, (verb + wrong + "\nEXEC HELLO\nPING\n").encode(), is_ended=False)
+        lines = converse(with_password, (verb + wrong + "\nEXEC HELLO\nPING\n").encode(), is_ended=False)
         assert len(codes(lines)) == 1 and codes(lines)[0].startswith("ERR "), lines
     for role in (None, "monitor"):
         conversation = program.Conversation(None, role, "")
@@ -101,8 +101,8 @@ def test_a_first_line_of_a_wrong_form_closes(shared, verb):
         assert conversation.is_over
 
 
-def test_what_follows_a_closed_line_does_not_cut_the_answer(shared):
-    lines = converse(shared, b"HELP / HTTP/1.1\r\n" + b"x" * 60000, is_ended=False)
+def test_what_follows_a_closed_line_does_not_cut_the_answer(with_password):
+    lines = converse(with_password, b"HELP / HTTP/1.1\r\n" + b"x" * 60000, is_ended=False)
     assert codes(lines) == ["ERR BAD_REQUEST"]
 
 
@@ -123,15 +123,15 @@ WRONG = [
 @pytest.mark.parametrize("start", [
     "EXEC P", "EXEC NOPE", "EXEC P 1 GLOBAL", "EXEC P 9", "RESTART 1001", "RESTART 1001 -FROM=s", "SCHED ADD S P 1 GLOBAL 'every 5m'",
     "SCHED ADD S NOPE 1 GLOBAL 'no rule'", "SCHED SET S", "SCHED SET NOPE -RULE='x'", "PING", "STOP 1", "HOLD -SCHEDULE=NOPE", "IMPORT"])
-def test_no_error_repeats_a_value(shared, start, wrong):
+def test_no_error_repeats_a_value(with_password, start, wrong):
     line = wrong.format(start, SECRET)
     for before in ("", "PING\n"):
-        answered = "\n".join(converse(shared, (before + line + "\n").encode()))
+        answered = "\n".join(converse(with_password, (before + line + "\n").encode()))
         assert SECRET not in answered, answered
-    assert SECRET not in shared.log()
+    assert SECRET not in with_password.log()
 
 
-def test_no_fault_of_a_document_repeats_a_value(shared):
+def test_no_fault_of_a_document_repeats_a_value(with_password):
     for variables in ({"password": [SECRET]}, {"password": {"secret": SECRET}}, {"password": {"secret": True, SECRET: 1}},
                       {"SESSION": SECRET}, {"a b": SECRET}, {"x": {"a": SECRET}}):
         task = {"type": "os", "command": "true"}
@@ -141,17 +141,17 @@ def test_no_fault_of_a_document_repeats_a_value(shared):
                     "data_servers": [{"name": "D", "driver": "smtp", "connect": {"password": [SECRET]}}]}
         for text in (json.dumps(document), json.dumps(document)[:-1], json.dumps(document)[:-40] + "\\q"):
             for quoted in ("'%s'" % text, "'%s" % text, text, '"%s"' % text, "'%s' x" % text, "x '%s'" % text):
-                answered = "\n".join(shared.ask("IMPORT " + quoted))
+                answered = "\n".join(with_password.ask("IMPORT " + quoted))
                 assert "ERR " in answered and SECRET not in answered, answered
 
 
-def test_what_was_hidden_is_told_where_it_may_be_a_slip(shared):
+def test_what_was_hidden_is_told_where_it_may_be_a_slip(with_password):
     assert re.match(r"ERR NOT_FOUND scenario HELLO has no version \*\*\* in .*quoted when it has spaces",
-                    shared.ask("EXEC HELLO who=data people")[-1])
-    assert shared.ask("EXEC HELLO who=da 09")[-1].startswith("ERR NOT_FOUND scenario HELLO has no version 09 in ")
+                    with_password.ask("EXEC HELLO who=data people")[-1])
+    assert with_password.ask("EXEC HELLO who=da 09")[-1].startswith("ERR NOT_FOUND scenario HELLO has no version 09 in ")
 
 
-def test_an_unexpected_fault_is_logged_without_values(shared, caplog):
+def test_an_unexpected_fault_is_logged_without_values(with_password, caplog):
     class Broken:
         """An agent whose every part fails with what it was asked."""
         name = "A"
@@ -171,19 +171,19 @@ def python_document(code, version="1"):
                            "steps": [{"name": "s", "tasks": [{"type": "python", "code": code}]}]}]}
 
 
-def test_a_reference_in_code_is_refused_at_import(shared, tmp_path):
+def test_a_reference_in_code_is_refused_at_import(with_password, tmp_path):
     for code, name in (("print('${v}')", "VAR_v"), ("print('$${v} ${v}')", "VAR_v"), ("${SESSION}", "SESSION")):
-        (fault, last) = shared.ask("IMPORT '%s'" % json.dumps(python_document(code)).replace("'", "\\u0027"))
+        (fault, last) = with_password.ask("IMPORT '%s'" % json.dumps(python_document(code)).replace("'", "\\u0027"))
         assert fault.startswith("* scenarios[0].steps[0].tasks[0].code: ") and 'write os.environ["%s"]' % name in fault
         assert last.startswith("ERR BAD_REQUEST")
 
 
-def test_a_value_reaches_code_as_text_alone(shared, tmp_path):
+def test_a_value_reaches_code_as_text_alone(with_password, tmp_path):
     target = tmp_path / "made"
-    shared.import_document(python_document("import os\nprint(os.environ['VAR_v'])\nprint('$${v} $x $$')", "2"))
+    with_password.import_document(python_document("import os\nprint(os.environ['VAR_v'])\nprint('$${v} $x $$')", "2"))
     value = "');open('%s','w');print('" % target
-    session = shared.ok("EXEC CODE 2 v=%s -SYNC" % json.dumps(value))["session"]
-    assert shared.log_texts(session) == [value, "${v} $x $$"]
+    session = with_password.ok("EXEC CODE 2 v=%s -SYNC" % json.dumps(value))["session"]
+    assert with_password.log_texts(session) == [value, "${v} $x $$"]
     assert not target.exists()
 
 
@@ -206,8 +206,8 @@ def test_an_older_definition_is_told_when_it_runs(make_agent, tmp_path):
     (["sh", "-c", "echo ${v}"], True), (["/bin/bash", "-lc", "echo ${v}"], True), (["env", "python3", "-c", "print(${v})"], True),
     (["perl", "-e", "${v}"], True), (["sh", "-c", 'echo "$1"', "sh", "${v}"], False), (["sh", "-c", "echo $${v}"], False),
     (["echo", "-c", "${v}"], False), ("echo ${v}", False)])
-def test_a_list_that_makes_a_program_of_a_value_is_warned_of(shared, command, is_warned):
+def test_a_list_that_makes_a_program_of_a_value_is_warned_of(with_password, command, is_warned):
     document = {"scenarios": [{"name": "LIST", "version": "1", "variables": {"v": ""},
                                "steps": [{"name": "s", "tasks": [{"type": "os", "command": command}]}]}]}
-    lines = shared.ask("IMPORT '%s' -REPLACE" % json.dumps(document).replace("'", "\\u0027"))
+    lines = with_password.ask("IMPORT '%s' -REPLACE" % json.dumps(document).replace("'", "\\u0027"))
     assert lines[-1].startswith("OK") and any("would become a part of this program" in line for line in lines) == is_warned

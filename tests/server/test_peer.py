@@ -44,7 +44,7 @@ os._exit(0)
 """
 
 
-class Client:
+class ClientProcess:
     """A process of another (or the own) user that connects `count` times and then stays until `end()`."""
 
     def __init__(self, address, behaviour, uid, host=None, count=1):
@@ -135,7 +135,7 @@ def test_own_user(listener, source):
 @needs_root
 @pytest.mark.parametrize("behaviour", ["stay", "half_close"])
 def test_another_user_until_its_process_exits(listener, source, behaviour):
-    with Client(listener.getsockname(), behaviour, NOBODY) as client:
+    with ClientProcess(listener.getsockname(), behaviour, NOBODY) as client:
         client.port()
         with listener.accept()[0] as connection:
             assert agent.find_peer_uid(connection) == NOBODY
@@ -147,7 +147,7 @@ def test_another_user_until_its_process_exits(listener, source, behaviour):
 def test_ipv4_client_of_a_listener_on_all_addresses(source):
     with listen("::") as listener:
         for host in LOOPBACKS + ["127.9.8.7"]:
-            with Client(listener.getsockname(), "stay", NOBODY, host) as client, listener.accept()[0] as connection:
+            with ClientProcess(listener.getsockname(), "stay", NOBODY, host) as client, listener.accept()[0] as connection:
                 client.port()
                 assert agent.find_peer_uid(connection) == NOBODY
 
@@ -167,7 +167,7 @@ def test_other_addresses_of_this_host_are_not_loopback(source):
 @pytest.mark.parametrize("behaviour", ["close", "reset"])
 def test_client_that_closes_at_once_is_itself_or_nobody(listener, source, behaviour):
     count = 300 if source == "netlink" else 30
-    with Client(listener.getsockname(), behaviour, NOBODY, count=count) as client:
+    with ClientProcess(listener.getsockname(), behaviour, NOBODY, count=count) as client:
         for _ in range(count):
             with listener.accept()[0] as connection:
                 assert agent.find_peer_uid(connection) in (NOBODY, None)
@@ -178,7 +178,7 @@ def test_client_that_closes_at_once_is_itself_or_nobody(listener, source, behavi
 def test_port_of_a_client_that_reset_now_held_by_us(listener, source):
     """What accept() gave is the first one's connection, with its address and its bytes."""
     for _ in range(50):
-        with Client(listener.getsockname(), "reset", NOBODY) as client:
+        with ClientProcess(listener.getsockname(), "reset", NOBODY) as client:
             port = client.port()
         dead = listener.accept()[0]
         try:
@@ -278,7 +278,7 @@ def test_user_whom_the_namespace_does_not_map():
 # -- what an agent makes of it ---------------------------------------------------------
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory):
+def private(tmp_path_factory):
     """A running agent that gets a session from its own user alone."""
     running = conftest.AgentProcess(tmp_path_factory.mktemp("peer")).start()
     try:
@@ -301,17 +301,17 @@ def as_nobody(running, data):
 
 
 @needs_setpriv
-def test_another_user_is_asked_who_it_is(shared):
-    answers = as_nobody(shared, "PING\\nQUIT\\n")
+def test_another_user_is_asked_who_it_is(private):
+    answers = as_nobody(private, "PING\\nQUIT\\n")
     assert len(answers) == 2 and answers[0].startswith("ERR AUTH ") and answers[1] == "OK"
 
 
 @needs_setpriv
-def test_every_verb_but_help_and_quit_wants_to_know_who_asks(shared):
+def test_every_verb_but_help_and_quit_wants_to_know_who_asks(private):
     """Whatever stands behind the verb: nothing is told of the scenarios, sessions and files there are."""
     names = [name for name in agent.VERBS if name.split()[0] not in ("HELP", "QUIT", "AUTH")]
     lines = [form % name for name in names for form in ("%s", "%s HELLO", "%s 1001", "%s -NOPE")]
-    answers = as_nobody(shared, "".join(line + "\\n" for line in lines + ["HELP PING", "QUIT"]))
+    answers = as_nobody(private, "".join(line + "\\n" for line in lines + ["HELP PING", "QUIT"]))
     assert len(answers) == len(lines) + 3
     for line, answer in zip(lines, answers):
         assert answer.startswith("ERR AUTH "), (line, answer)
@@ -319,18 +319,18 @@ def test_every_verb_but_help_and_quit_wants_to_know_who_asks(shared):
 
 
 @needs_setpriv
-def test_an_import_of_another_user_has_the_short_limit(shared):
-    assert [line.split()[1] for line in as_nobody(shared, "IMPORT " + "x" * 66000 + "\\n")] == ["TOO_LONG"]
+def test_an_import_of_another_user_has_the_short_limit(private):
+    assert [line.split()[1] for line in as_nobody(private, "IMPORT " + "x" * 66000 + "\\n")] == ["TOO_LONG"]
 
 
 @needs_root
 @pytest.mark.parametrize("behaviour", ["close", "reset", "half_close", "stay"])
-def test_nothing_runs_for_another_user_who_closes_at_once(shared, behaviour):
+def test_nothing_runs_for_another_user_who_closes_at_once(private, behaviour):
     """Asked when the connection is accepted: a client that is gone is nobody, never root and never the own user."""
-    with Client(("127.0.0.1", shared.port), behaviour, NOBODY, count=300) as client:
+    with ClientProcess(("127.0.0.1", private.port), behaviour, NOBODY, count=300) as client:
         client.port()
-    assert shared.ok("PING")["status"] == "READY"
-    assert shared.rows("SESSIONS -LIMIT=1") == []
+    assert private.ok("PING")["status"] == "READY"
+    assert private.rows("SESSIONS -LIMIT=1") == []
 
 
 @needs_setpriv

@@ -14,7 +14,7 @@ import pytest
 
 import agent as program
 import conftest
-from conftest import fields_of, wait_for
+from conftest import fields_of, resident_mb, wait_for
 from support.wire import codes, converse
 
 SESSION_LINE = ("* session=%s scenario=* version=* context=* status=* name=* keywords=* schedule=* due=* created=* begun=*"
@@ -24,7 +24,7 @@ SESSION_FIELDS = ("session scenario version context status name keywords schedul
 
 
 @pytest.fixture(scope="module")
-def shared(make):
+def with_nap(make):
     """A running agent for tests that leave no trace: HELLO, BAD (fails), and a hold that keeps nothing."""
     running = make("shared")
     running.import_os("BAD", "echo out; echo err >&2; exit 3")
@@ -34,8 +34,8 @@ def shared(make):
 
 # -- lines and connections -------------------------------------------------------------
 
-def test_lf_crlf_blank_lines_and_no_greeting(shared):
-    with shared.connect() as client:
+def test_lf_crlf_blank_lines_and_no_greeting(with_nap):
+    with with_nap.connect() as client:
         client.socket.settimeout(0.3)
         with pytest.raises(socket.timeout):
             client.socket.recv(1)
@@ -47,8 +47,8 @@ def test_lf_crlf_blank_lines_and_no_greeting(shared):
         client.expect("* context=GLOBAL schemas=", "OK")
 
 
-def test_every_way_to_cut_a_request_into_packets(shared):
-    with shared.connect() as client:
+def test_every_way_to_cut_a_request_into_packets(with_nap):
+    with with_nap.connect() as client:
         for byte in b"PING\r\nCONTEXTS\n":
             client.send_raw(bytes([byte]))
             time.sleep(0.005)
@@ -56,27 +56,27 @@ def test_every_way_to_cut_a_request_into_packets(shared):
         client.expect("* context=GLOBAL schemas=", "OK")
 
 
-def test_end_of_input_after_a_request_still_gets_its_reply(shared):
-    assert codes(converse(shared, b"PING\n")) == ["OK"]
-    assert codes(converse(shared, b"PING\r\nCONTEXTS\n")) == ["OK", "OK"]
-    lines = converse(shared, b"EXEC BAD -SYNC\n")
+def test_end_of_input_after_a_request_still_gets_its_reply(with_nap):
+    assert codes(converse(with_nap, b"PING\n")) == ["OK"]
+    assert codes(converse(with_nap, b"PING\r\nCONTEXTS\n")) == ["OK", "OK"]
+    lines = converse(with_nap, b"EXEC BAD -SYNC\n")
     assert codes(lines) == ["OK"] and "status=ERROR" in lines[-1]
-    assert codes(converse(shared, b"EXEC HELLO\nEXEC HELLO\n")) == ["OK", "OK"]
-    assert converse(shared, b"") == converse(shared, b"\n\r\n") == []
+    assert codes(converse(with_nap, b"EXEC HELLO\nEXEC HELLO\n")) == ["OK", "OK"]
+    assert converse(with_nap, b"") == converse(with_nap, b"\n\r\n") == []
 
 
-def test_a_line_cut_short_is_not_carried_out(shared):
-    before = shared.rows("SESSIONS -LIMIT=1")[0]["session"]
-    assert codes(converse(shared, b"PING\nEXEC HELLO")) == ["OK", "ERR BAD_REQUEST"]
-    assert shared.rows("SESSIONS -LIMIT=1")[0]["session"] == before
+def test_a_line_cut_short_is_not_carried_out(with_nap):
+    before = with_nap.rows("SESSIONS -LIMIT=1")[0]["session"]
+    assert codes(converse(with_nap, b"PING\nEXEC HELLO")) == ["OK", "ERR BAD_REQUEST"]
+    assert with_nap.rows("SESSIONS -LIMIT=1")[0]["session"] == before
 
 
-def test_pipelined_requests_are_answered_in_order(shared):
+def test_pipelined_requests_are_answered_in_order(with_nap):
     lines = []
     for number in range(60):
         lines += ["PING", "NOPE%d" % number, "EXEC HELLO -NAME=p%d" % number, "EXEC HELLO nope=%d" % number,
                   "CONTEXTS", "EXEC NOPE%d" % number, "STATUS %d" % (900000001 + number * 1000)]
-    with shared.connect() as client:
+    with with_nap.connect() as client:
         client.send_raw("".join(line + "\n" for line in lines).encode())
         sessions = []
         for number in range(60):
@@ -89,7 +89,7 @@ def test_pipelined_requests_are_answered_in_order(shared):
             client.expect("ERR NOT_FOUND *%d*" % (900000001 + number * 1000))
     assert sessions == sorted(set(sessions))
     for number, session in enumerate(sessions[:3]):
-        assert shared.status(session)["name"] == "p%d" % number
+        assert with_nap.status(session)["name"] == "p%d" % number
 
 
 def test_what_is_pipelined_sees_what_came_before_it(agent):
@@ -107,9 +107,9 @@ def test_what_is_pipelined_sees_what_came_before_it(agent):
             client.expect("OK agent=*")
 
 
-def test_requests_after_quit_are_not_read(shared):
-    assert codes(converse(shared, b"PING\nQUIT\nPING\n", is_ended=False)) == ["OK", "OK"]
-    assert codes(converse(shared, b"PING\nQUIT x\nPING\n")) == ["OK", "ERR BAD_REQUEST", "OK"]
+def test_requests_after_quit_are_not_read(with_nap):
+    assert codes(converse(with_nap, b"PING\nQUIT\nPING\n", is_ended=False)) == ["OK", "OK"]
+    assert codes(converse(with_nap, b"PING\nQUIT x\nPING\n")) == ["OK", "ERR BAD_REQUEST", "OK"]
 
 
 @pytest.mark.parametrize("line, code", [
@@ -123,19 +123,19 @@ def test_requests_after_quit_are_not_read(shared):
     (b"PING x", "BAD_REQUEST"), (b"SCHED", "BAD_REQUEST"), (b"SCHED NOPE", "BAD_REQUEST"), (b"EXEC 'open", "BAD_REQUEST"),
     (b"exec {'a'", "BAD_REQUEST"), (b"STATUS x", "BAD_REQUEST"), (b"PING -NOPE", "BAD_REQUEST"),
 ])
-def test_a_bad_first_line_is_answered_and_closes(shared, line, code):
+def test_a_bad_first_line_is_answered_and_closes(with_nap, line, code):
     """The rest is not read: nothing can be smuggled behind it."""
-    before = shared.rows("SESSIONS -LIMIT=1")
+    before = with_nap.rows("SESSIONS -LIMIT=1")
     for blank in (b"", b"\r\n \n"):
-        lines = converse(shared, blank + line + b"\r\nEXEC HELLO -NAME=smuggled\r\nPING\r\n", is_ended=False)
+        lines = converse(with_nap, blank + line + b"\r\nEXEC HELLO -NAME=smuggled\r\nPING\r\n", is_ended=False)
         assert codes(lines) == ["ERR " + code] and len(lines) == 1
-    assert shared.rows("SESSIONS -LIMIT=1") == before
+    assert with_nap.rows("SESSIONS -LIMIT=1") == before
 
 
 @pytest.mark.parametrize("line", [b"HELP NOPE", b"STATUS 1", b"EXEC\tNOPE", b"EXEC HELLO 9 NOPE", b"SCHED SHOW NOPE",
                                   b"EXEC HELLO nope=1"])
-def test_a_first_line_of_the_right_form_keeps_the_connection_whatever_it_names(shared, line):
-    lines = converse(shared, line + b"\nPING\n")
+def test_a_first_line_of_the_right_form_keeps_the_connection_whatever_it_names(with_nap, line):
+    lines = converse(with_nap, line + b"\nPING\n")
     assert len(codes(lines)) == 2 and codes(lines)[0].startswith("ERR ") and codes(lines)[1] == "OK"
 
 
@@ -145,23 +145,23 @@ def test_a_first_line_of_the_right_form_keeps_the_connection_whatever_it_names(s
     (b"\xef\xbb\xbfPING", "UNKNOWN_VERB"), (b"PING\rPING", "UNKNOWN_VERB"),
     (b'EXEC HELLO who="\\u0000"', "BAD_REQUEST"), (b'EXEC HELLO who="\\ud800"', "BAD_REQUEST"),
 ])
-def test_later_wrong_lines_cost_only_themselves(shared, line, code):
-    assert codes(converse(shared, b"PING\n" + line + b"\nPING\n")) == ["OK", "ERR " + code, "OK"]
+def test_later_wrong_lines_cost_only_themselves(with_nap, line, code):
+    assert codes(converse(with_nap, b"PING\n" + line + b"\nPING\n")) == ["OK", "ERR " + code, "OK"]
 
 
-def test_too_long(shared):
+def test_too_long(with_nap):
     def of(size):
         return b"PING " + b"x" * (size - 5)
     limit = 65536
     for end in (b"\n", b"\r\n"):
-        assert codes(converse(shared, b"PING\n" + of(limit) + end + b"PING\n")) == ["OK", "ERR BAD_REQUEST", "OK"]
-        assert codes(converse(shared, b"PING\n" + of(limit + 1) + end + b"PING\n", is_ended=False)) == \
+        assert codes(converse(with_nap, b"PING\n" + of(limit) + end + b"PING\n")) == ["OK", "ERR BAD_REQUEST", "OK"]
+        assert codes(converse(with_nap, b"PING\n" + of(limit + 1) + end + b"PING\n", is_ended=False)) == \
             ["OK", "ERR TOO_LONG"]
-    assert codes(converse(shared, b"x" * 300000, is_ended=False)) == ["ERR TOO_LONG"]
-    assert codes(converse(shared, b"PING" + b" " * 65532 + b"\nPING\n")) == ["OK", "OK"]
-    assert codes(converse(shared, b"HELP\n" + b"EXEC HELLO who=" + b"\xff" * 70000, is_ended=False)) == \
+    assert codes(converse(with_nap, b"x" * 300000, is_ended=False)) == ["ERR TOO_LONG"]
+    assert codes(converse(with_nap, b"PING" + b" " * 65532 + b"\nPING\n")) == ["OK", "OK"]
+    assert codes(converse(with_nap, b"HELP\n" + b"EXEC HELLO who=" + b"\xff" * 70000, is_ended=False)) == \
         ["OK", "ERR TOO_LONG"]
-    assert codes(converse(shared, b"EXPORT IMPORT " + b"x" * 70000 + b"\n", is_ended=False)) == ["ERR TOO_LONG"]
+    assert codes(converse(with_nap, b"EXPORT IMPORT " + b"x" * 70000 + b"\n", is_ended=False)) == ["ERR TOO_LONG"]
 
 
 def test_max_line(make_agent):
@@ -174,23 +174,23 @@ def test_max_line(make_agent):
 
 # -- the verbs -------------------------------------------------------------------------
 
-def test_ping(shared):
+def test_ping(with_nap):
     assert re.fullmatch(r"OK agent=AGENT version=\d+\.\d+\.\d+ status=READY uptime=\d+(\.\d+)? running=\d+ queued=\d+"
-                        r" repositories=1/1 hold=no", shared.ask("PING")[0])
+                        r" repositories=1/1 hold=no", with_nap.ask("PING")[0])
 
 
-def test_exec_and_its_options(shared):
-    shared.send("EXEC HELLO")
-    shared.expect("OK session=*001 status=QUEUED")
-    first = shared.ok("EXEC HELLO 001 GLOBAL who=\"a \\\"b\\\" \u00e9\" -REPO=WORKREP -NAME='my name' -KEYWORDS=a,b"
+def test_exec_and_its_options(with_nap):
+    with_nap.send("EXEC HELLO")
+    with_nap.expect("OK session=*001 status=QUEUED")
+    first = with_nap.ok("EXEC HELLO 001 GLOBAL who=\"a \\\"b\\\" \u00e9\" -REPO=WORKREP -NAME='my name' -KEYWORDS=a,b"
                       " -PRIORITY=5 -LEVEL=5 -TIMEOUT=1h -AGENT=AGENT")
-    row = shared.wait_status(first["session"], "DONE")
+    row = with_nap.wait_status(first["session"], "DONE")
     assert (row["version"], row["context"], row["name"], row["keywords"], row["schedule"], row["due"]) == \
         ("001", "GLOBAL", "my name", "a,b", "", "")
-    assert shared.log_texts(first["session"]) == ['Hello, a "b" \u00e9! This is session %s.' % first["session"]]
-    assert {"variable": "who", "value": 'a "b" \u00e9'} in shared.rows("STATUS %s" % first["session"])
-    assert shared.ok("EXEC HELLO -1 -SYNC")["status"] == "DONE"
-    assert shared.ok("EXEC HELLO -AT=2001-01-01 -SYNC")["status"] == "DONE"
+    assert with_nap.log_texts(first["session"]) == ['Hello, a "b" \u00e9! This is session %s.' % first["session"]]
+    assert {"variable": "who", "value": 'a "b" \u00e9'} in with_nap.rows("STATUS %s" % first["session"])
+    assert with_nap.ok("EXEC HELLO -1 -SYNC")["status"] == "DONE"
+    assert with_nap.ok("EXEC HELLO -AT=2001-01-01 -SYNC")["status"] == "DONE"
 
 
 @pytest.mark.parametrize("line, code", [
@@ -227,8 +227,8 @@ def test_exec_and_its_options(shared):
     ("SCHED ADD S HELLO 001 GLOBAL 'every 90s' -TIMEZONE=Mars/Base", "BAD_REQUEST"),
     ("SCHED ADD S HELLO 001 GLOBAL 'every 90s' -REPO=NOPE", "NOT_FOUND"),
 ])
-def test_bad_forms(shared, line, code):
-    assert shared.err(line) == code
+def test_bad_forms(with_nap, line, code):
+    assert with_nap.err(line) == code
 
 
 @pytest.mark.parametrize("line, told", [
@@ -242,38 +242,38 @@ def test_bad_forms(shared, line, code):
     ("EXEC HELLO --sync", 'BAD_REQUEST word "--sync" for VERSION: must be a name*; an option has one dash'),
     ("SCHED ADD S HELLO GLOBAL 'daily at 02:00'", 'BAD_REQUEST word "daily at 02:00" for CONTEXT: must be a name*'),
 ])
-def test_a_slip_is_plain_from_the_message(shared, line, told):
-    assert fnmatch.fnmatchcase(shared.ask(line)[-1], "ERR " + told)
+def test_a_slip_is_plain_from_the_message(with_nap, line, told):
+    assert fnmatch.fnmatchcase(with_nap.ask(line)[-1], "ERR " + told)
 
 
-def test_stop_and_restart(shared):
-    shared.import_document({"scenarios": [{
+def test_stop_and_restart(with_nap):
+    with_nap.import_document({"scenarios": [{
         "name": "A", "version": "1", "variables": {"rc": "3"}, "steps": [
             {"name": "one", "tasks": [{"type": "os", "command": "echo one"}]},
             {"name": "two", "tasks": [{"type": "os", "command": "exit ${rc}"}]}]}]})
-    shared.import_os("NAP", "sleep 300")
-    bad = shared.ok("EXEC A -SYNC")
+    with_nap.import_os("NAP", "sleep 300")
+    bad = with_nap.ok("EXEC A -SYNC")
     assert bad["status"] == "ERROR" and "3" in bad["message"]
     for line, code in (("STOP %(session)s", "CONFLICT"), ("RESTART %(session)s nope=1", "BAD_REQUEST"),
                        ("RESTART %(session)s -FROM=nope", "NOT_FOUND"), ("RESTART %(session)s -FROM=a/b", "BAD_REQUEST")):
-        assert shared.err(line % bad) == code
-    assert shared.ok("RESTART %(session)s rc=0" % bad) == {"session": bad["session"], "status": "QUEUED"}
-    assert shared.ok("WAIT %(session)s" % bad)["status"] == "DONE"
-    assert shared.err("RESTART %(session)s" % bad) == "CONFLICT"
-    attempts = [(row["name"], row["attempt"], row["status"]) for row in shared.rows("STATUS %(session)s" % bad) if "step" in row]
+        assert with_nap.err(line % bad) == code
+    assert with_nap.ok("RESTART %(session)s rc=0" % bad) == {"session": bad["session"], "status": "QUEUED"}
+    assert with_nap.ok("WAIT %(session)s" % bad)["status"] == "DONE"
+    assert with_nap.err("RESTART %(session)s" % bad) == "CONFLICT"
+    attempts = [(row["name"], row["attempt"], row["status"]) for row in with_nap.rows("STATUS %(session)s" % bad) if "step" in row]
     assert attempts == [("one", "1", "DONE"), ("two", "1", "ERROR"), ("two", "2", "DONE")]
-    nap = shared.ok("EXEC NAP")["session"]
-    shared.wait_status(nap, "RUNNING")
-    assert shared.err("RESTART %s" % nap) == "CONFLICT"
-    assert shared.ok("STOP %s -IMMEDIATE" % nap) == {"session": nap, "status": "STOPPED"}
-    assert shared.status(nap)["status"] == "STOPPED"
-    later = shared.ok("EXEC NAP -AT=2098-01-01")
+    nap = with_nap.ok("EXEC NAP")["session"]
+    with_nap.wait_status(nap, "RUNNING")
+    assert with_nap.err("RESTART %s" % nap) == "CONFLICT"
+    assert with_nap.ok("STOP %s -IMMEDIATE" % nap) == {"session": nap, "status": "STOPPED"}
+    assert with_nap.status(nap)["status"] == "STOPPED"
+    later = with_nap.ok("EXEC NAP -AT=2098-01-01")
     assert later["status"] == "WAITING"
-    assert shared.ok("STOP %(session)s" % later) == {"session": later["session"], "status": "STOPPED"}
+    assert with_nap.ok("STOP %(session)s" % later) == {"session": later["session"], "status": "STOPPED"}
 
 
-def test_sync_wait_and_timeout(shared):
-    with shared.connect() as client:
+def test_sync_wait_and_timeout(with_nap):
+    with with_nap.connect() as client:
         client.send("EXEC HELLO -SYNC")
         assert re.fullmatch(r"\* session=\d+001 status=QUEUED", client.line())
         assert re.fullmatch(r"OK session=\d+001 status=DONE duration=\d+(\.\d+)? message=", client.line())
@@ -284,13 +284,13 @@ def test_sync_wait_and_timeout(shared):
         client.send("EXEC NAP -SYNC=0.2")
         session = fields_of(client.line())["session"]       # comes at the commit, not at the end
         assert client.line().startswith("ERR TIMEOUT session=%s " % session)
-        shared.wait_status(session, "RUNNING")              # it goes on
+        with_nap.wait_status(session, "RUNNING")              # it goes on
         client.send("WAIT %s -TIMEOUT=0.1" % session)
         client.expect("ERR TIMEOUT session=%s *" % session)
         client.send("WAIT %s -TIMEOUT=0" % session)
         client.expect("ERR TIMEOUT session=%s *" % session)
         client.send("WAIT %s" % session)
-        shared.ok("STOP %s -IMMEDIATE" % session)
+        with_nap.ok("STOP %s -IMMEDIATE" % session)
         assert fields_of(client.reply()[-1])["status"] == "STOPPED"
         client.send("WAIT %s -TIMEOUT=5" % session)
         client.expect("OK session=%s status=STOPPED *" % session)
@@ -298,14 +298,14 @@ def test_sync_wait_and_timeout(shared):
         client.expect("ERR NOT_FOUND *")
 
 
-def test_a_session_goes_on_when_its_client_goes_away(shared):
-    with shared.connect() as client:
+def test_a_session_goes_on_when_its_client_goes_away(with_nap):
+    with with_nap.connect() as client:
         client.send("EXEC NAP -SYNC")
         session = fields_of(client.line())["session"]
-    shared.wait_status(session, "RUNNING")
+    with_nap.wait_status(session, "RUNNING")
     time.sleep(0.2)
-    assert shared.status(session)["status"] == "RUNNING"
-    shared.ok("STOP %s -IMMEDIATE" % session)
+    assert with_nap.status(session)["status"] == "RUNNING"
+    with_nap.ok("STOP %s -IMMEDIATE" % session)
 
 
 def test_sync_of_an_agent_that_stops(make_agent):
@@ -326,27 +326,27 @@ def test_sync_of_an_agent_that_stops(make_agent):
     assert running.wait() == 0
 
 
-def test_key(shared):
+def test_key(with_nap):
     key = "k-\u00e9 '1'"
     line = "EXEC HELLO who=x -KEY=%s" % json.dumps(key)
-    first = shared.ok(line)
+    first = with_nap.ok(line)
     assert "duplicate" not in first
-    shared.wait_status(first["session"], "DONE")
-    again = shared.ok(line)
+    with_nap.wait_status(first["session"], "DONE")
+    again = with_nap.ok(line)
     assert again == {"session": first["session"], "status": "DONE", "duplicate": "yes"}
-    assert shared.ok(line + " -NAME=other -PRIORITY=7")["duplicate"] == "yes"
-    with shared.connect() as client:
+    assert with_nap.ok(line + " -NAME=other -PRIORITY=7")["duplicate"] == "yes"
+    with with_nap.connect() as client:
         client.send(line + " -SYNC")
         assert "duplicate=yes" in client.line()
         client.expect("OK session=%s status=DONE *" % first["session"])
     for other in ("EXEC HELLO who=y", "EXEC HELLO", "EXEC BAD", "EXEC BAD who=x", "EXEC NOPE", "EXEC HELLO who=x nope=1"):
-        assert shared.err("%s -KEY=%s" % (other, json.dumps(key))) == "CONFLICT", other
-    assert shared.ok("EXEC HELLO who=x -KEY=K2")["session"] != first["session"]
-    assert shared.ok("EXEC HELLO who=x -KEY=k2")["session"] != shared.ok("EXEC HELLO who=x -KEY=K2")["session"]
+        assert with_nap.err("%s -KEY=%s" % (other, json.dumps(key))) == "CONFLICT", other
+    assert with_nap.ok("EXEC HELLO who=x -KEY=K2")["session"] != first["session"]
+    assert with_nap.ok("EXEC HELLO who=x -KEY=k2")["session"] != with_nap.ok("EXEC HELLO who=x -KEY=K2")["session"]
 
 
-def test_one_key_from_many_clients_makes_one_session(shared):
-    answers, clients = [], [shared.connect() for _ in range(8)]
+def test_one_key_from_many_clients_makes_one_session(with_nap):
+    answers, clients = [], [with_nap.connect() for _ in range(8)]
     try:
         for client in clients:
             client.send_raw(b"EXEC HELLO -KEY=same\n" * 10)
@@ -379,71 +379,71 @@ def test_sessions(agent):
     assert found("-SINCE=2001-01-01") == everything and found("-SINCE=2098-01-01") == []
 
 
-def test_json_listings(shared):
-    session = shared.ok("EXEC HELLO -SYNC -NAME='a \"b\" \u00e9'")["session"]
-    shared.ok("SCHED ADD J HELLO 001 GLOBAL 'yearly on 01-01 at 00:00' who=x -TIMEZONE=UTC")
+def test_json_listings(with_nap):
+    session = with_nap.ok("EXEC HELLO -SYNC -NAME='a \"b\" \u00e9'")["session"]
+    with_nap.ok("SCHED ADD J HELLO 001 GLOBAL 'yearly on 01-01 at 00:00' who=x -TIMEZONE=UTC")
     try:
         for line in ("SESSIONS -JSON -LIMIT=5", "STATUS %s -json" % session, "SCENARIOS -JSON", "REPOS -JSON", "CONTEXTS -JSON",
                      "SCHED LIST -JSON", "SCHED SHOW J -JSON", "SCHED NEXT J -JSON -COUNT=2", "SCHED WHY -JSON"):
-            plain, lines = shared.ask(line.replace("-JSON", "").replace("-json", "")), shared.ask(line)
+            plain, lines = with_nap.ask(line.replace("-JSON", "").replace("-json", "")), with_nap.ask(line)
             assert lines[-1] == plain[-1] == "OK" and len(lines) == len(plain), line
             assert all(c < "\x7f" for c in "".join(lines))
             for text, row in zip(plain[:-1], lines[:-1]):
                 assert list(json.loads(row[2:])) == list(fields_of(text)), line
-        rows = [json.loads(row[2:]) for row in shared.ask("SESSIONS -JSON -LIMIT=1")[:-1]]
+        rows = [json.loads(row[2:]) for row in with_nap.ask("SESSIONS -JSON -LIMIT=1")[:-1]]
         assert rows[0]["session"] == int(session) and rows[0]["name"] == 'a "b" \u00e9'
         assert rows[0]["schedule"] is None and isinstance(rows[0]["duration"], float)
     finally:
-        shared.ok("SCHED DEL J")
+        with_nap.ok("SCHED DEL J")
 
 
-def test_status_and_log(shared):
-    session = shared.ok("EXEC BAD -SYNC")["session"]
-    lines = shared.ask("STATUS %s" % session)
+def test_status_and_log(with_nap):
+    session = with_nap.ok("EXEC BAD -SYNC")["session"]
+    lines = with_nap.ask("STATUS %s" % session)
     assert fnmatch.fnmatchcase(lines[0], SESSION_LINE % session)
     assert lines[1].startswith("* step=1 name=main attempt=1 status=ERROR begun=2")
     assert lines[2].startswith("* task=1.1 type=os ") and "status=ERROR rc=3" in lines[2]
     assert lines[-1] == "OK" and len(lines) == 4
-    log = shared.ask("LOG %s" % session)
+    log = with_nap.ask("LOG %s" % session)
     assert sorted(line.split(" ", 2)[2] for line in log[:-1]) == ["main/1 err err", "main/1 out out"]
     for line in log[:-1]:
         assert re.fullmatch(r"\* \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d main/1 (out|err) \w+", line)
-    hello = shared.ok("EXEC HELLO -SYNC")["session"]
-    assert shared.rows("STATUS %s" % hello)[-1] == {"variable": "who", "value": "world"}
+    hello = with_nap.ok("EXEC HELLO -SYNC")["session"]
+    assert with_nap.rows("STATUS %s" % hello)[-1] == {"variable": "who", "value": "world"}
 
 
-def test_output_cannot_imitate_a_reply(shared):
-    shared.import_os("FORGE", r"printf 'OK session=1\nERR X\r\nOK\n\033[2J\001\tx\n\377\376\n* OK\n\302\205\n\nlast'")
-    session = shared.ok("EXEC FORGE -SYNC")["session"]
-    log = shared.ask("LOG %s" % session)
+def test_output_cannot_imitate_a_reply(with_nap):
+    with_nap.import_os("FORGE", r"printf 'OK session=1\nERR X\r\nOK\n\033[2J\001\tx\n\377\376\n* OK\n\302\205\n\nlast'")
+    session = with_nap.ok("EXEC FORGE -SYNC")["session"]
+    log = with_nap.ask("LOG %s" % session)
     assert log[-1] == "OK" and all(line.startswith("* 2") for line in log[:-1])
-    assert shared.log_texts(session) == ["OK session=1", "ERR X\\x0d", "OK", "\\x1b[2J\\x01\tx", "\\xff\\xfe", "* OK",
+    assert with_nap.log_texts(session) == ["OK session=1", "ERR X\\x0d", "OK", "\\x1b[2J\\x01\tx", "\\xff\\xfe", "* OK",
                                         "\\x85", "", "last"]
 
 
-def test_listings(shared):
-    shared.send("REPOS")
-    shared.expect("* repository=WORKREP id=1 path=%s status=ATTACHED message=" % shared.work, "OK")
+def test_listings(with_nap):
+    with_nap.send("REPOS")
+    with_nap.expect("* repository=WORKREP id=1 path=%s status=ATTACHED message=" % with_nap.work, "OK")
     assert {("HELLO", "001"), ("BAD", "1"), ("NAP", "1")} <= {
-        (row["scenario"], row["version"]) for row in shared.rows("SCENARIOS -REPO=WORKREP")}
-    shared.send("CONTEXTS")
-    shared.expect("* context=GLOBAL schemas=", "OK")
-    metrics = shared.ask("METRICS")
+        (row["scenario"], row["version"]) for row in with_nap.rows("SCENARIOS -REPO=WORKREP")}
+    with_nap.send("CONTEXTS")
+    with_nap.expect("* context=GLOBAL schemas=", "OK")
+    metrics = with_nap.ask("METRICS")
     assert metrics[-1] == "OK"
     for line in metrics[:-1]:
         assert re.fullmatch(r'\* (# TYPE \w+ (gauge|counter)|# HELP .*|\w+(\{\w+="[^"]*"\})? -?[\d.]+)', line), line
 
 
-def test_hold_and_release(shared):
-    shared.ok("HOLD 'the \"reason\"' -UNTIL=2098-01-01")
-    assert shared.ok("PING")["hold"] == "yes"
-    held = shared.ok("EXEC HELLO")
+def test_hold_and_release(with_nap):
+    with_nap.ok("HOLD 'the \"reason\"' -UNTIL=2098-01-01")
+    assert with_nap.ok("PING")["hold"] == "yes"
+    held = with_nap.ok("EXEC HELLO")
     assert held["status"] == "WAITING"
-    shared.ok("RELEASE")
-    assert shared.ok("WAIT %(session)s" % held)["status"] == "DONE"
-    shared.ok("RELEASE")
-    assert shared.ok("PING")["hold"] == "no"
-    assert shared.ok("CLEAN")["cleaned"] == shared.ok("clean -HOST=gone")["cleaned"] == "0"
+    with_nap.ok("RELEASE")
+    assert with_nap.ok("WAIT %(session)s" % held)["status"] == "DONE"
+    with_nap.ok("RELEASE")
+    assert with_nap.ok("PING")["hold"] == "no"
+    assert with_nap.ok("CLEAN")["cleaned"] == with_nap.ok("clean -HOST=gone")["cleaned"] == "0"
 
 
 def test_attach_and_detach(agent):
@@ -463,35 +463,35 @@ def test_attach_and_detach(agent):
     assert agent.status(session)["status"] == "DONE"
 
 
-def test_schedules(shared):
-    shared.send("SCHED ADD S HELLO 001 GLOBAL 'daily at 02:00' who='a b' -TIMEZONE=UTC -ENABLED=yes -REPO=WORKREP")
-    assert shared.client.reply()[-1].startswith("OK")
-    assert shared.err("SCHED ADD S HELLO 001 GLOBAL 'every 90s'") == "EXISTS"
-    (row,) = shared.rows("SCHED LIST")
+def test_schedules(with_nap):
+    with_nap.send("SCHED ADD S HELLO 001 GLOBAL 'daily at 02:00' who='a b' -TIMEZONE=UTC -ENABLED=yes -REPO=WORKREP")
+    assert with_nap.client.reply()[-1].startswith("OK")
+    assert with_nap.err("SCHED ADD S HELLO 001 GLOBAL 'every 90s'") == "EXISTS"
+    (row,) = with_nap.rows("SCHED LIST")
     assert list(row)[:11] == "name agent scenario version context rule timezone enabled hold next last".split()
     assert (row["name"], row["agent"], row["rule"], row["enabled"], row["hold"]) == ("S", "AGENT", "daily at 02:00", "yes", "no")
     assert row["next"]
-    due = shared.rows("SCHED NEXT S -COUNT=3 -FROM=2027-01-01T00:00Z")
+    due = with_nap.rows("SCHED NEXT S -COUNT=3 -FROM=2027-01-01T00:00Z")
     assert [list(each) for each in due] == [["schedule", "due", "note"]] * 3
     assert [program.parse_time(each["due"]) for each in due] == [program.parse_time("2027-01-0%dT02:00Z" % n) for n in (1, 2, 3)]
-    assert len(shared.rows("SCHED NEXT S -COUNT=100 -FROM=2027-01-01T00:00Z -TO=2027-01-10T02:00Z")) == 10
-    shared.ok("SCHED SET S -RULE='every 2h' -ENABLED=NO who=c")
-    shown = shared.rows("SCHED SHOW S")
+    assert len(with_nap.rows("SCHED NEXT S -COUNT=100 -FROM=2027-01-01T00:00Z -TO=2027-01-10T02:00Z")) == 10
+    with_nap.ok("SCHED SET S -RULE='every 2h' -ENABLED=NO who=c")
+    shown = with_nap.rows("SCHED SHOW S")
     assert shown[0]["rule"] == "every 2h" and shown[0]["enabled"] == "no" and shown[0]["next"] == ""
     assert {"variable": "who", "value": "c"} in shown
-    assert shared.rows("SCHED NEXT S -COUNT=1")                          # of a disabled schedule too
-    assert shared.rows("SCHED NEXT -COUNT=1") == [] == shared.rows("SCHED WHY S")
+    assert with_nap.rows("SCHED NEXT S -COUNT=1")                          # of a disabled schedule too
+    assert with_nap.rows("SCHED NEXT -COUNT=1") == [] == with_nap.rows("SCHED WHY S")
     for line in ("SCHED SET S -RULE=nope", "SCHED SET S nope=1", "SCHED SET S -TIMEZONE=Mars", "SCHED SET S"):
-        assert shared.err(line) == "BAD_REQUEST"
-    shared.ok("SCHED ON S")
-    shared.ok("HOLD why -SCHEDULE=S")
-    assert shared.rows("SCHED LIST")[0]["hold"] == "yes"
-    shared.ok("RELEASE -SCHEDULE=S")
-    shared.ok("SCHED OFF S")
-    assert shared.rows("SCHED LIST")[0]["enabled"] == "no"
-    shared.ok("SCHED UPDATE")
-    shared.ok("SCHED DEL S")
-    assert shared.err("SCHED SHOW S") == "NOT_FOUND"
+        assert with_nap.err(line) == "BAD_REQUEST"
+    with_nap.ok("SCHED ON S")
+    with_nap.ok("HOLD why -SCHEDULE=S")
+    assert with_nap.rows("SCHED LIST")[0]["hold"] == "yes"
+    with_nap.ok("RELEASE -SCHEDULE=S")
+    with_nap.ok("SCHED OFF S")
+    assert with_nap.rows("SCHED LIST")[0]["enabled"] == "no"
+    with_nap.ok("SCHED UPDATE")
+    with_nap.ok("SCHED DEL S")
+    assert with_nap.err("SCHED SHOW S") == "NOT_FOUND"
 
 
 def test_purge(agent):
@@ -506,8 +506,8 @@ def test_purge(agent):
 
 # -- the table -------------------------------------------------------------------------
 
-def test_help_tells_every_verb_from_the_table(shared):
-    lines = shared.ask("HELP")
+def test_help_tells_every_verb_from_the_table(with_nap):
+    lines = with_nap.ask("HELP")
     assert lines[-1] == "OK" and len(lines) == len(program.VERBS) + 1
     for name, row in program.VERBS.items():
         (line,) = [each for each in lines if re.match(r"\* %s[: ]" % re.escape(name), each)]
@@ -515,8 +515,8 @@ def test_help_tells_every_verb_from_the_table(shared):
         assert [word for word, _ in row.arguments if word not in line.split(":")[0]] == []
         for option in row.options:
             assert "[" + option in line
-        assert shared.ask("help " + name.lower()) == [line, "OK"]
-    assert len(shared.ask("HELP SCHED")) > 9
+        assert with_nap.ask("help " + name.lower()) == [line, "OK"]
+    assert len(with_nap.ask("HELP SCHED")) > 9
 
 
 def test_roles():
@@ -691,23 +691,17 @@ def lean(make_agent, tmp_path):
     return make_agent(python=str(wrapper)).start()
 
 
-def resident_mb(running):
-    """VmRSS of the agent in MB."""
-    with open("/proc/%d/status" % running.process.pid) as file:
-        return int(re.search(r"VmRSS:\s+(\d+) kB", file.read()).group(1)) / 1024.0
-
-
 needs_proc = pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs /proc")
 
 
 @needs_proc
 def test_hostile_lines(lean):
-    before = resident_mb(lean)
+    before = resident_mb(lean.process.pid)
     seen = bombard(lean, 1, 3000)
     assert {"OK", "BAD_REQUEST", "UNKNOWN_VERB", "NOT_FOUND", "TOO_LONG"} <= set(seen), seen
     lean.ok("RELEASE")
     assert lean.ok("PING")["status"] == "READY"
-    assert resident_mb(lean) < before + 10
+    assert resident_mb(lean.process.pid) < before + 10
 
 
 def test_hostile_lines_from_several_clients_at_once(agent):
@@ -732,7 +726,7 @@ def test_hostile_lines_from_several_clients_at_once(agent):
 
 @needs_proc
 def test_idle_and_half_sent_connections_cost_the_others_nothing(lean):
-    before = resident_mb(lean)
+    before = resident_mb(lean.process.pid)
     clients = [lean.connect() for _ in range(300)]
     try:
         for number in range(50):
@@ -747,7 +741,7 @@ def test_idle_and_half_sent_connections_cost_the_others_nothing(lean):
                 client.expect("OK agent=*")
             assert lean.ok("PING")
         assert lean.ok("EXEC HELLO -SYNC")["status"] == "DONE"
-        assert resident_mb(lean) < before + 20
+        assert resident_mb(lean.process.pid) < before + 20
     finally:
         for client in clients:
             client.close()
@@ -777,16 +771,16 @@ def test_a_client_that_does_not_read_costs_the_others_nothing(agent):
     assert agent.wait() == 0
 
 
-def test_clients_that_reset(shared):
+def test_clients_that_reset(with_nap):
     """RST instead of an end, before and while a reply is written."""
     for data in (b"", b"P", b"PING\n", b"HELP\n" * 100, b"EXEC HELLO\n" * 5, b"EXEC HELLO -SYNC\n"):
         for _ in range(5):
-            client = socket.create_connection(("127.0.0.1", shared.port))
+            client = socket.create_connection(("127.0.0.1", with_nap.port))
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             client.sendall(data)
             client.close()
-    assert shared.ok("PING")["status"] == "READY"
-    assert shared.ok("EXEC HELLO -SYNC")["status"] == "DONE"
+    assert with_nap.ok("PING")["status"] == "READY"
+    assert with_nap.ok("EXEC HELLO -SYNC")["status"] == "DONE"
 
 
 def test_who_went_away_while_waiting_gives_its_connection_back(agent):

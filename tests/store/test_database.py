@@ -17,7 +17,7 @@ import pytest
 
 import agent
 from conftest import LIMIT_S, TOP, wait_for
-from support.outside import foreign_lock
+from support.outside import foreign_lock, move_repository
 
 TABLES = """
 create table repository (kind text primary key, uuid text not null);
@@ -482,7 +482,7 @@ def test_a_full_disk_fails_what_has_a_limit_and_keeps_the_rest(shelf, tmp_path):
         assert connection.execute("pragma integrity_check").fetchone()[0] == "ok"
 
 
-class Failing(sqlite3.Connection):
+class FailingCommit(sqlite3.Connection):
     """SQLite with a disk that fails when a commit is synced: what of it was written is unknown."""
     fails = []      # how the next commits fail: "before" it reached the disk, or "after"
 
@@ -498,7 +498,7 @@ class Failing(sqlite3.Connection):
 
 def connect_failing(path, timeout_s=0):
     """connect_file whose connections are Failing ones."""
-    connection = sqlite3.connect(path, timeout=timeout_s, isolation_level=None, factory=Failing,
+    connection = sqlite3.connect(path, timeout=timeout_s, isolation_level=None, factory=FailingCommit,
                                  check_same_thread=False)
     connection.row_factory = sqlite3.Row
     return connection
@@ -514,29 +514,22 @@ def test_a_commit_of_unknown_outcome_is_read_back_and_never_doubled(shelf, fails
         waiting = [db.submit(lambda c, n=number: c.execute(
             "insert into note(text) select 'again ' || count(*) from note").lastrowid)
             for number in range(10)]
-        Failing.fails[:] = fails
+        FailingCommit.fails[:] = fails
     try:
         assert [pending.result() for pending in waiting] == list(range(2, 12))
         assert shelf.texts() == ["first"] + ["again %d" % number for number in range(1, 11)]
         db.write(adding("last"))
     finally:
-        Failing.fails[:] = []
+        FailingCommit.fails[:] = []
     assert shelf.texts()[-1] == "last" and len(shelf.texts()) == 12
 
 
 # -- files that move -------------------------------------------------------------------
 
-def move(path, target):
-    """Moves a repository with what lies beside it."""
-    for name in ("-wal", "-shm", ""):
-        if os.path.exists(str(path) + name):
-            os.rename(str(path) + name, str(target) + name)
-
-
 def test_a_file_moved_away_and_back(shelf, db, tmp_path):
     db.write(adding("a"))
     away = tmp_path / "away.db"
-    move(shelf.path, away)
+    move_repository(shelf.path, away)
     assert "No such file" in error_of(db.submit(adding("hasty"), within_s=0.2)).message
     patient = db.submit(adding("patient"))
     with pytest.raises(agent.RepositoryError):
@@ -544,7 +537,7 @@ def test_a_file_moved_away_and_back(shelf, db, tmp_path):
             pass
     assert "No such file" in db.trouble and not patient.is_done
     assert not shelf.path.exists(), "it was made anew"
-    move(away, shelf.path)
+    move_repository(away, shelf.path)
     assert patient.result() == 2
     assert shelf.texts() == ["a", "patient"]
     assert not db.trouble and not db.is_gone

@@ -19,7 +19,7 @@ def skip(first, last, count, reason="misfire", message=""):
     return Span(NOON + first, NOON + last, count, reason, message)
 
 
-def run(due, planned=None):
+def to_run(due, planned=None):
     """A due time that is to run; times in seconds after noon."""
     return Span(NOON + due, NOON + due, 1, "", "", None if planned is None else NOON + planned)
 
@@ -76,7 +76,7 @@ class Ledger:
 
     def decide(self, *spans, name="S", revision=None, is_held=False, now=None, upto=None):
         """-> [session, or (session, those it replaces)] that were made; a number is a due time that is to run."""
-        spans = [span if isinstance(span, Span) else run(span) for span in spans]
+        spans = [span if isinstance(span, Span) else to_run(span) for span in spans]
         revision = self.row(name)["revision"] if revision is None else revision
         now = max(span.last for span in spans) if now is None else NOON + now
         upto = max(span.last for span in spans) if upto is None else NOON + upto
@@ -152,7 +152,7 @@ def test_once_per_due_time_whoever_asks(ledger):
     for seconds in (20, 20, 10, -5, 0):
         assert ledger.decide(seconds) == []
     assert ledger.decide(skip(-20, 20, 5), 30) == [2007]
-    assert ledger.decide(skip(10, 30, 3), run(30)) == []
+    assert ledger.decide(skip(10, 30, 3), to_run(30)) == []
     assert [row[:4] for row in ledger.occurrences()] == [(20, 20, 1, STARTED), (30, 30, 1, STARTED)]
     assert len(ledger.sessions()) == 2
 
@@ -162,7 +162,7 @@ def test_a_decision_goes_up_to_where_it_says(ledger):
     ledger.add()
     assert ledger.decide(skip(10, 40, 4, "window"), upto=45, now=50) == []
     assert ledger.row()["decided"] == text(45)
-    assert ledger.decide(run(40), now=50) == [] and ledger.row()["decided"] == text(45)
+    assert ledger.decide(to_run(40), now=50) == [] and ledger.row()["decided"] == text(45)
 
 
 def test_a_crash_between_leaves_neither_session_nor_occurrence(ledger):
@@ -173,7 +173,7 @@ def test_a_crash_between_leaves_neither_session_nor_occurrence(ledger):
         pass
 
     def work(connection):
-        assert ledger.repository.decisions.decide(connection, "S", revision, NOON + 10, [run(10)], NOON + 10, False)
+        assert ledger.repository.decisions.decide(connection, "S", revision, NOON + 10, [to_run(10)], NOON + 10, False)
         raise Crash
     with pytest.raises(Crash):
         ledger.write(work)
@@ -193,7 +193,7 @@ def test_out_of_date_decides_nothing(ledger):
     ledger.delete()
     with pytest.raises(agent.Changed):
         ledger.write(lambda connection: ledger.repository.decisions.decide(
-            connection, "S", revision, NOON + 60, [run(60)], NOON + 60, False))
+            connection, "S", revision, NOON + 60, [to_run(60)], NOON + 60, False))
     assert len(ledger.sessions()) == 1
 
 
@@ -425,7 +425,7 @@ def test_held_it_waits(ledger):
 
 def test_a_planned_time_is_when_the_session_may_start(ledger):
     ledger.add(overlap="parallel")
-    assert ledger.decide(run(10, planned=60), run(20, planned=25), now=30) == [1007, 2007]
+    assert ledger.decide(to_run(10, planned=60), to_run(20, planned=25), now=30) == [1007, 2007]
     rows = [ledger.session(number) for number in (1007, 2007)]
     assert [(row["status"], row["due"], row["start_at"]) for row in rows] == [
         ("WAITING", text(10), text(60)), ("QUEUED", text(20), text(25))]

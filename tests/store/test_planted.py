@@ -19,6 +19,7 @@ import agent as module
 from conftest import AGENT, LIMIT_S, is_alive, wait_for
 from support.adoptable import UNTIL_GO, adoptable, pid_of, spools
 from support.outside import list_secrets
+from support.tasks import import_secret
 from support.waiting import go
 
 STRANGER = 4242         # a user who is not the agent's
@@ -27,7 +28,7 @@ VALUE = "s3cr3t-Pa55"
 OPEN_FOLDERS = [0o1777, 0o775]
 
 
-class Site:
+class OpenFolder:
     """A folder that others may write, a file of root's outside of it, and what the stranger does."""
 
     def __init__(self, top, mode):
@@ -70,9 +71,9 @@ def needs_root():
 
 
 @pytest.fixture(params=OPEN_FOLDERS, ids=oct)
-def site(tmp_path, request):
+def open_folder(tmp_path, request):
     needs_root()
-    found = Site(tmp_path, request.param)
+    found = OpenFolder(tmp_path, request.param)
     yield found
     found.check()
 
@@ -81,7 +82,7 @@ def site(tmp_path, request):
 def sticky(tmp_path):
     """A Site, of one kind."""
     needs_root()
-    found = Site(tmp_path, OPEN_FOLDERS[0])
+    found = OpenFolder(tmp_path, OPEN_FOLDERS[0])
     yield found
     found.check()
 
@@ -187,18 +188,18 @@ def page():
     server.server_close()
 
 
-def test_no_task_writes_through_a_link_beside_its_target(site, make_agent, page):
-    source, out = site.folder.parent / "source", site.folder / "out"
+def test_no_task_writes_through_a_link_beside_its_target(open_folder, make_agent, page):
+    source, out = open_folder.folder.parent / "source", open_folder.folder / "out"
     source.mkdir()
     for name in ("copied", "moved", "member"):
         (source / name).write_text(name)
     with zipfile.ZipFile(str(source / "a.zip"), "w") as archive:
         archive.writestr("member", "member")
     out.mkdir()
-    os.chmod(str(out), stat.S_IMODE(site.folder.stat().st_mode))
+    os.chmod(str(out), stat.S_IMODE(open_folder.folder.stat().st_mode))
     targets = ("copied", "a.zip", "rows.csv", "page", "member")
     for name in targets:
-        site.link("out/%s.part" % name)
+        open_folder.link("out/%s.part" % name)
     agent = make_agent().start()
     to = lambda name: str(out / name)      # noqa: E731
     agent.import_document({
@@ -221,9 +222,9 @@ def test_no_task_writes_through_a_link_beside_its_target(site, make_agent, page)
     assert len(os.listdir(str(out))) == 2 * len(targets)
 
 
-def test_a_move_between_file_systems_and_a_folder(site):
+def test_a_move_between_file_systems_and_a_folder(open_folder):
     other = "/dev/shm"
-    if not os.path.isdir(other) or os.stat(other).st_dev == os.stat(str(site.folder)).st_dev:
+    if not os.path.isdir(other) or os.stat(other).st_dev == os.stat(str(open_folder.folder)).st_dev:
         pytest.skip("there is no second file system")
     source = os.path.join(other, "planted-%d" % os.getpid())
     os.makedirs(source + "/inner")
@@ -234,15 +235,15 @@ def test_a_move_between_file_systems_and_a_folder(site):
         os.chmod(source + "/file", 0o640)
         os.utime(source + "/file", (1000, 2000))
         for name in ("file", "inner"):
-            site.link(name + ".part")
-            module.move_one(os.path.join(source, name), str(site.folder / name))
+            open_folder.link(name + ".part")
+            module.move_one(os.path.join(source, name), str(open_folder.folder / name))
         assert os.listdir(source) == []
     finally:
         shutil.rmtree(source)
-    moved = (site.folder / "file").lstat()
+    moved = (open_folder.folder / "file").lstat()
     assert (moved.st_mode, moved.st_mtime, moved.st_uid) == (stat.S_IFREG | 0o640, 2000, 0)
-    assert (site.folder / "inner" / "deep").read_text() == "inner/deep"
-    assert sorted(os.listdir(str(site.folder))) == ["file", "file.part", "inner", "inner.part"]
+    assert (open_folder.folder / "inner" / "deep").read_text() == "inner/deep"
+    assert sorted(os.listdir(str(open_folder.folder))) == ["file", "file.part", "inner", "inner.part"]
 
 
 def test_a_folder_is_copied_whole_or_not_at_all(tmp_path):
@@ -282,9 +283,9 @@ def test_a_data_server_does_not_take_what_is_planted_beside_it(sticky, make_agen
 
 # -- locks -----------------------------------------------------------------------------
 
-def test_a_lock_file_that_is_a_link(site, make_agent):
+def test_a_lock_file_that_is_a_link(open_folder, make_agent):
     agent = make_agent()
-    path = site.link("master.db.AGENT.lock")
+    path = open_folder.link("master.db.AGENT.lock")
     refused(agent, path, "is a symbolic link")
     path.unlink()
     agent.start()
@@ -299,9 +300,9 @@ def test_a_lock_file_that_is_a_link_to_nothing_makes_nothing(sticky, make_agent)
         path.unlink()
 
 
-def test_a_lock_file_of_a_stranger(site, make_agent):
+def test_a_lock_file_of_a_stranger(open_folder, make_agent):
     for name in ("master.db.AGENT.lock", "master.db.create.lock"):
-        path = site.file(name, "his")
+        path = open_folder.file(name, "his")
         refused(make_agent(), path, "belongs to another user (uid %d)" % STRANGER)
         assert path.read_text() == "his"
         path.unlink()
@@ -327,9 +328,9 @@ def test_a_lock_file_that_a_crash_left_is_taken(make_agent):
 
 # -- repositories ----------------------------------------------------------------------
 
-def planted_repository(site, text):
+def planted_repository(open_folder, text):
     """Bytes of a work repository whose HELLO prints a text."""
-    path = str(site.folder.parent / "his.db")
+    path = str(open_folder.folder.parent / "his.db")
     repository = module.WorkRepository.create(1, "WORKREP", path, module.Clock())
     document = module.Definitions().read(json.dumps({"scenarios": [{"name": "HELLO", "version": "999", "steps": [
         {"name": "s", "tasks": [{"type": "os", "command": "echo " + text}]}]}]}))
@@ -339,18 +340,18 @@ def planted_repository(site, text):
         return file.read()
 
 
-def test_a_work_repository_that_is_there_before_the_first_start(site, make_agent):
-    data = planted_repository(site, "owned")
-    path = site.folder / "workrep.db"
+def test_a_work_repository_that_is_there_before_the_first_start(open_folder, make_agent):
+    data = planted_repository(open_folder, "owned")
+    path = open_folder.folder / "workrep.db"
     path.write_bytes(data)
-    site.give(path)
+    open_folder.give(path)
     refused(make_agent(), path, "belongs to another user")
-    assert path.read_bytes() == data and not (site.folder / "master.db").exists()
+    assert path.read_bytes() == data and not (open_folder.folder / "master.db").exists()
     path.unlink()
-    site.link("workrep.db", site.folder.parent / "his.db")
+    open_folder.link("workrep.db", open_folder.folder.parent / "his.db")
     refused(make_agent(), path, "belongs to another user")
     path.unlink()
-    path.symlink_to(site.folder.parent / "his.db")       # one of our own is meant
+    path.symlink_to(open_folder.folder.parent / "his.db")       # one of our own is meant
     assert "999" in json.dumps(make_agent().start().rows("SCENARIOS"))
 
 
@@ -363,28 +364,28 @@ def test_new_repositories_whatever_stands_at_the_names_of_before(sticky):
         assert (sticky.folder / name).lstat().st_uid == 0
 
 
-def test_attach_create_makes_no_file_of_a_link(site, make_agent):
+def test_attach_create_makes_no_file_of_a_link(open_folder, make_agent):
     agent = make_agent().start()
-    site.link("two.db", site.folder.parent / "nothing")
+    open_folder.link("two.db", open_folder.folder.parent / "nothing")
     assert agent.err("ATTACH two two.db -CREATE") == "EXISTS"
-    assert not (site.folder.parent / "nothing").exists()
-    site.link("three.db-wal")
+    assert not (open_folder.folder.parent / "nothing").exists()
+    open_folder.link("three.db-wal")
     assert "three.db-wal is a symbolic link" in agent.ask("ATTACH three three.db -CREATE")[-1]
-    assert not (site.folder / "three.db").exists()
-    (site.folder / "three.db-wal").unlink()
+    assert not (open_folder.folder / "three.db").exists()
+    (open_folder.folder / "three.db-wal").unlink()
     agent.ok("ATTACH three three.db -CREATE")
 
 
-def test_a_wal_of_a_stranger_is_not_taken_for_ours(site, make_agent):
+def test_a_wal_of_a_stranger_is_not_taken_for_ours(open_folder, make_agent):
     agent = make_agent().start()
     assert agent.stop() == 0
-    copy = str(site.folder.parent / "copy.db")
+    copy = str(open_folder.folder.parent / "copy.db")
     shutil.copy(str(agent.work), copy)
     with contextlib.closing(sqlite3.connect(copy)) as his:
         his.execute("update scenario set name='OWNED'")
         his.commit()
         shutil.copy(copy + "-wal", str(agent.work) + "-wal")
-    wal = site.give(site.folder / "workrep.db-wal")
+    wal = open_folder.give(open_folder.folder / "workrep.db-wal")
     agent.start()
     assert agent.ok("PING")["status"] == "DEGRADED"
     assert "%s belongs to another user (uid %d)" % (wal, STRANGER) in agent.log()
@@ -441,16 +442,12 @@ def test_the_copy_before_a_migration_whatever_is_planted(sticky):
 
 # -- secrets ---------------------------------------------------------------------------
 
-def import_secret(agent, command="test \"${password}\" = %s" % VALUE, source=None, **fields):
-    agent.import_document({"scenarios": [dict({
-        "name": "S", "version": "1", "variables": {"password": dict({"secret": True}, **(source or {}))},
-        "steps": [{"name": "s", "tasks": [{"type": "os", "command": command}]}]}, **fields)]})
+IS_VALUE = "test \"${password}\" = %s" % VALUE
 
-
-def test_a_secret_is_not_written_where_it_was_foreseen(site, make_agent):
+def test_a_secret_is_not_written_where_it_was_foreseen(open_folder, make_agent):
     agent = make_agent().start()
-    import_secret(agent, "%s; test \"${password}\" = %s" % (UNTIL_GO, VALUE))
-    planted = [site.link("workrep.db.secret.1001"), site.file("workrep.db.secret.2001", "his")]
+    import_secret(agent, "S", "%s; %s" % (UNTIL_GO, IS_VALUE))
+    planted = [open_folder.link("workrep.db.secret.1001"), open_folder.file("workrep.db.secret.2001", "his")]
     for number in (1001, 2001):
         agent.ok("EXEC S password=%s" % VALUE)
         agent.wait_status(number, "RUNNING")
@@ -466,18 +463,18 @@ def test_a_secret_is_not_written_where_it_was_foreseen(site, make_agent):
 
 def held_session(agent, **fields):
     """A session that waits for a release -> the path of its secret."""
-    import_secret(agent, **fields)
+    import_secret(agent, "S", IS_VALUE, **fields)
     agent.ok("HOLD")
     agent.ok("EXEC S password=%s" % VALUE)
     ours, = list_secrets(agent)
     return ours
 
 
-def test_a_secret_of_a_stranger_is_not_taken(site, make_agent):
+def test_a_secret_of_a_stranger_is_not_taken(open_folder, make_agent):
     agent = make_agent().start()
     ours = held_session(agent)
-    his = site.file("workrep.db.secret." + "f" * 16, '{"password": "another"}', 0o600)
-    old = site.file("workrep.db.secret.1001", '{"password": "another"}', 0o600)
+    his = open_folder.file("workrep.db.secret." + "f" * 16, '{"password": "another"}', 0o600)
+    old = open_folder.file("workrep.db.secret.1001", '{"password": "another"}', 0o600)
     agent.ok("RELEASE")
     assert agent.ok("WAIT 1001")["status"] == "DONE"
     wait_for(lambda: not ours.exists(), "the secret to be gone")
@@ -525,7 +522,7 @@ def test_a_secret_of_an_older_agent_is_taken_and_forgotten(make_agent):
 
 def test_a_secret_that_was_not_committed_goes_to_no_other_session(make_agent):
     agent = make_agent("--clean-every", "1", env={"THE_SECRET": VALUE}).start()
-    import_secret(agent, source={"env": "THE_SECRET"})
+    import_secret(agent, "S", IS_VALUE, {"env": "THE_SECRET"})
     agent.ok("HOLD")
     created = agent.folder / "workrep.db.secret.0123456789abcdef"
     module.make_private(str(created))
@@ -568,7 +565,7 @@ def test_a_secret_that_is_swept_before_it_is_locked_is_written_again(inside, mon
 
 def test_restart_replaces_the_secret(make_agent):
     agent = make_agent().start()
-    import_secret(agent, "%s; test \"${password}\" = %s" % (UNTIL_GO, VALUE))
+    import_secret(agent, "S", "%s; %s" % (UNTIL_GO, IS_VALUE))
     agent.ok("EXEC S password=wrong-one")
     agent.wait_status(1001, "RUNNING")
     before, = list_secrets(agent)
@@ -631,20 +628,20 @@ def interrupted(agent):
 
 
 @pytest.mark.parametrize("is_link", [False, True])
-def test_a_spool_of_a_stranger_is_not_taken(site, make_agent, is_link):
+def test_a_spool_of_a_stranger_is_not_taken(open_folder, make_agent, is_link):
     agent = make_agent().start()
     ours = interrupted(agent)
     for path in spools(agent):
         path.unlink()
-    his = module.Spool(str(site.folder.parent / "his"))
+    his = module.Spool(str(open_folder.folder.parent / "his"))
     his.create()
     his.note(is_over=1, rc=0)
     for name in (ours.name[:-16] + "f" * 16, "workrep.db.spool.1001.2"):
         if is_link:
-            site.link(name, his.path)
+            open_folder.link(name, his.path)
         else:
-            shutil.copy(his.path, str(site.folder / name))
-            site.give(site.folder / name)
+            shutil.copy(his.path, str(open_folder.folder / name))
+            open_folder.give(open_folder.folder / name)
     agent.start()
     end = agent.ok("WAIT 1001")
     assert end["status"] == "ERROR" and "stale" in end["message"]
@@ -697,12 +694,12 @@ def test_a_private_folder_is_not_told(make_agent):
     assert warnings(agent.log()) == []
 
 
-def test_an_open_folder_is_told_once_for_each_repository(site, make_agent):
+def test_an_open_folder_is_told_once_for_each_repository(open_folder, make_agent):
     agent = make_agent("--clean-every", "1").start()
     found = warnings(agent.log())
     assert len(found) == 2 and "master repository: " in found[0] and "work repository WORKREP: " in found[1], found
-    assert all("chmod go-w %s" % site.folder in line for line in found), found
-    is_sticky = bool(site.folder.stat().st_mode & stat.S_ISVTX)
+    assert all("chmod go-w %s" % open_folder.folder in line for line in found), found
+    is_sticky = bool(open_folder.folder.stat().st_mode & stat.S_ISVTX)
     assert all(("move the repository" in line) is is_sticky for line in found), found
     agent.ok("ATTACH two two.db -CREATE")
     assert len(warnings(agent.log())) == 3
@@ -712,7 +709,7 @@ def test_an_open_folder_is_told_once_for_each_repository(site, make_agent):
     wait_for(lambda: agent.ok("PING")["status"] == "READY", "the repository to be attached")
     assert len(warnings(agent.log())) == 3
     agent.stop()
-    site.folder.chmod(0o755)
+    open_folder.folder.chmod(0o755)
     begun = len(agent.log())
     agent.start()
     assert warnings(agent.log()[begun:]) == []
@@ -750,10 +747,10 @@ def test_a_repository_that_others_may_write_is_told(sticky, make_agent):
     assert "chmod go-w %s" % agent.work in found[1]
 
 
-def test_import_tells_it_on_stderr(site):
-    path = site.folder.parent / "a.json"
+def test_import_tells_it_on_stderr(open_folder):
+    path = open_folder.folder.parent / "a.json"
     path.write_text(json.dumps({"scenarios": []}))
-    done = subprocess.run([sys.executable, str(AGENT), "--master", str(site.folder / "master.db"), "--create", "--import",
+    done = subprocess.run([sys.executable, str(AGENT), "--master", str(open_folder.folder / "master.db"), "--create", "--import",
                            str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
     assert done.returncode == 0, done.stderr
-    assert len(warnings(done.stderr)) == 2 and str(site.folder) in done.stderr
+    assert len(warnings(done.stderr)) == 2 and str(open_folder.folder) in done.stderr

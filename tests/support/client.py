@@ -19,7 +19,7 @@ def spawn(port, *words, path=PATH, **keywords):
                             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler), **keywords)
 
 
-def run(port, *words, input=b"", **keywords):
+def run_client(port, *words, input=b"", **keywords):
     """Runs a client to its end -> Result."""
     process = spawn(port, *words, **keywords)
     out, err = process.communicate(input, timeout=LIMIT_S)

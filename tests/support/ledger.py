@@ -1,11 +1,31 @@
-"""The ledger of a schedule: every due time once."""
+"""Schedules and their ledgers: every due time once."""
+import time
 from datetime import datetime
 
 from agent import make_timetable
-from conftest import sessions_of, why
+from conftest import sessions_of, wait_for, why
+
+
+# -- schedules ---------------------------------------------------------------------------
+
+def rule_at(instant):
+    """The rule that is due in one second of each day of UTC."""
+    return time.strftime("cron %S %M %H * * *", time.gmtime(instant))
+
+
+def import_schedules(agent, schedules, scenario):
+    """Schedules in UTC of a scenario: {name: fields}."""
+    agent.import_document({"schedules": [dict({"scenario": scenario, "timezone": "UTC"}, name=name, **fields)
+                                         for name, fields in schedules.items()]})
 
 
 # -- the ledger ------------------------------------------------------------------------
+
+def wait_decided(agent, name, instant):
+    """Waits until a schedule has decided what is due up to an instant."""
+    wait_for(lambda: [row for row in agent.rows("SCHED WHY %s -LIMIT=1" % name)
+                      if seconds_of(row["last_due"]) >= instant], "%s to be decided" % name)
+
 
 def seconds_of(text):
     """A time of a reply -> epoch seconds."""

@@ -1,6 +1,7 @@
 """Other programs at the repositories' files."""
 import contextlib
 import fcntl
+import os
 import sqlite3
 
 READ_LOCKS = 123, 5     # bytes of a -shm file, and how many: who reads locks one (sqlite.org/walformat.html)
@@ -43,6 +44,13 @@ def change(path, *statements):
         for statement in statements:
             connection.execute(*((statement,) if isinstance(statement, str) else statement))
         connection.commit()
+
+
+def move_repository(path, target):
+    """Moves a repository with what lies beside it."""
+    for name in ("-wal", "-shm", ""):
+        if os.path.exists(str(path) + name):
+            os.rename(str(path) + name, str(target) + name)
 
 
 def no_wal_of(path):

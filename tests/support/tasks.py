@@ -1,5 +1,6 @@
 """Tasks on one agent: scenarios of one step, run, begun and stopped."""
 import itertools
+import json
 
 import pytest
 
@@ -85,7 +86,7 @@ STYLES = ("qmark", "format", "pyformat", "numeric", "named")
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory):
+def with_databases(tmp_path_factory):
     """One agent for all, with a SQLite data server DWH and the fake ones; each test has names of its own."""
     folder = tmp_path_factory.mktemp("tasks")
     (folder / "lib").mkdir()
@@ -118,12 +119,43 @@ class Run:
         self.texts = agent.log_texts(number)
 
 
+def os_task(command="true", **fields):
+    return dict({"type": "os", "command": command}, **fields)
+
+
+def sql(statement, schema="DWH", **fields):
+    return dict({"type": "sql", "schema": schema, "statement": statement}, **fields)
+
+
+def step(name, *commands, **fields):
+    """A step of os tasks: strings, lists, or objects of the task's fields."""
+    tasks = [dict({"type": "os"}, **command) if isinstance(command, dict) else os_task(command)
+             for command in commands]
+    return dict({"name": name, "tasks": tasks}, **fields)
+
+
+def add_steps(agent, *steps, **fields):
+    """Imports a scenario of steps -> its name."""
+    name = "T%d" % next(NUMBERS)
+    agent.import_document({"scenarios": [dict({"name": name, "version": "1", "steps": list(steps)}, **fields)]})
+    return name
+
+
 def add(agent, *tasks, **fields):
     """Imports a scenario of one step -> its name."""
-    name = "T%d" % next(NUMBERS)
-    steps = fields.pop("steps", None) or [{"name": "main", "tasks": list(tasks)}]
-    agent.import_document({"scenarios": [dict({"name": name, "version": "1", "steps": steps}, **fields)]})
-    return name
+    return add_steps(agent, {"name": "main", "tasks": list(tasks)}, **fields)
+
+
+def import_secret(agent, name, command, password=None, **fields):
+    """Scenario NAME 1, whose secret `password` must be given, unless it has a source."""
+    agent.import_os(name, command, variables={"password": dict({"secret": True}, **password or {})}, **fields)
+
+
+def import_faults(agent, document):
+    """The {path: reason} that an import is refused with."""
+    lines = agent.ask("IMPORT '%s'" % json.dumps(document).replace("'", "\\u0027"))
+    assert lines[-1].startswith("ERR BAD_REQUEST"), lines
+    return dict(line[2:].split(": ", 1) for line in lines[:-1])
 
 
 def run(agent, *tasks, options="", **fields):

@@ -9,26 +9,12 @@ import time
 
 import pytest
 
-from conftest import AgentProcess, LIMIT_S, wait_for
+from conftest import LIMIT_S, wait_for
 from support.outside import change, query
-from support.tasks import Run, begin, run, stop
+from support.tasks import Run, begin, run, stop, with_databases     # noqa: F401 (a fixture)
 
 NUMBERS = itertools.count(1)
 MAX_KIB = 60 * 1024
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory):
-    """One agent for all, with the data server DWH."""
-    folder = tmp_path_factory.mktemp("csv")
-    made = AgentProcess(folder / "repo").start()
-    made.dwh = folder / "dwh.db"
-    made.import_document({
-        "data_servers": [{"name": "DWH_FILE", "driver": "sqlite3", "database": str(made.dwh)}],
-        "logical_schemas": [{"name": "DWH", "contexts": {"GLOBAL": "DWH_FILE"}}]})
-    yield made
-    made.finish()
-    assert "Traceback" not in made.log() and "Warning:" not in made.log(), made.log()
 
 
 class Load(Run):
@@ -51,8 +37,8 @@ class Load(Run):
 
 
 @pytest.fixture
-def load(shared, tmp_path):
-    return lambda data, **fields: Load(shared, tmp_path, data, **fields)
+def load(with_databases, tmp_path):
+    return lambda data, **fields: Load(with_databases, tmp_path, data, **fields)
 
 
 def exists(agent, table):
@@ -67,7 +53,7 @@ def test_create_from_the_header(load):
     assert done.rows == [("1", 'x "y", z', ""), ("2", "two\nlines", "\u00e9")]
 
 
-def test_append_replace_and_what_they_need(load, shared):
+def test_append_replace_and_what_they_need(load, with_databases):
     first = load("a,b\n1,2\n")
     assert load("b,a\n3,4\n", table=first.table, mode="append").rows == [("1", "2"), ("4", "3")]
     assert load("a,b\n5,6\n", table=first.table, mode="create").rows[2:] == [("5", "6")]
@@ -77,7 +63,7 @@ def test_append_replace_and_what_they_need(load, shared):
     assert done.status == "ERROR" and done.rows == [("7", "8")]
     for mode in ("append", "replace"):
         done = load("a\n1\n", mode=mode)
-        assert done.status == "ERROR" and "no such table" in done.message and not exists(shared, done.table)
+        assert done.status == "ERROR" and "no such table" in done.message and not exists(with_databases, done.table)
     done = load("a,zz\n1,2\n", table=first.table, mode="append")
     assert done.status == "ERROR" and "zz" in done.message
 
@@ -98,11 +84,11 @@ def test_types_and_empty_is_null(load):
 @pytest.mark.parametrize("kind, texts", [
     ("integer", ["x", "1.5", "1_000", "9223372036854775808", "0x10", "1" * 5000]),
     ("real", ["1,5", "x", "1_0.0", "nan", "inf", "1e999", "-1e999"])])
-def test_a_value_that_does_not_fit_its_type_is_a_bad_row(load, shared, kind, texts):
+def test_a_value_that_does_not_fit_its_type_is_a_bad_row(load, with_databases, kind, texts):
     data = "a,b\n1,2\n" + "".join('3,"%s"\n' % text for text in texts) + "4,5\n"
     done = load(data, types={"a": "integer", "b": kind}, max_errors=len(texts), error_table="bad_" + kind)
     assert (done.status, len(done.rows)) == ("WARNING", 2), (done.message, done.rows)
-    found = query(shared.dwh, "select line, reason from bad_%s order by line" % kind)
+    found = query(with_databases.dwh, "select line, reason from bad_%s order by line" % kind)
     assert [line for line, _ in found] == list(range(3, 3 + len(texts))), found
     assert all("b: " in reason for _, reason in found), found
     done = load(data, types={"a": "integer", "b": kind})
@@ -123,11 +109,11 @@ def test_a_byte_order_mark_without_a_header(load):
     assert load(b"\xef\xbb\xbf1,x\n", header=False, columns=["n", "t"], types={"n": "integer"}).rows == [(1, "x")]
 
 
-def test_names_that_need_quotes(load, shared):
+def test_names_that_need_quotes(load, with_databases):
     done = load('a b,"c""d",select\n1,2,3\n', table="odd name")
     assert done.status == "DONE" and done.rows == [("1", "2", "3")], done.message
     done = load("a\n1\n", table='x"; drop table "odd name"; --')
-    assert exists(shared, "odd name")
+    assert exists(with_databases, "odd name")
 
 
 # -- bad rows --------------------------------------------------------------------------
@@ -135,11 +121,11 @@ def test_names_that_need_quotes(load, shared):
 BAD = b"a,b\n1,one\n2\n3,x,y\n\xff,5\nfour,4\n\n5,\xfe\n6,six\n"
 
 
-def test_bad_rows_with_an_error_table(load, shared):
+def test_bad_rows_with_an_error_table(load, with_databases):
     done = load(BAD, types={"a": "integer"}, max_errors=5, error_table="bad rows")
     assert (done.status, done.task["rows"]) == ("WARNING", "2") and "5 bad rows" in done.task["message"]
     assert done.rows == [(1, "one"), (6, "six")]
-    found = query(shared.dwh, 'select line, reason, text from "bad rows" order by line')
+    found = query(with_databases.dwh, 'select line, reason, text from "bad rows" order by line')
     assert [(line, text) for line, _, text in found] == [
         (3, "2"), (4, "3,x,y"), (5, "\\udcff,5"), (6, "four,4"), (8, "5,\\udcfe")]
     assert ["1 columns" in found[0][1], "3 columns" in found[1][1], "bytes" in found[2][1],
@@ -147,17 +133,17 @@ def test_bad_rows_with_an_error_table(load, shared):
     assert any('line 6: a: "four" is no integer' in text for text in done.texts)
 
 
-def test_beyond_max_errors_nothing_is_loaded(load, shared):
+def test_beyond_max_errors_nothing_is_loaded(load, with_databases):
     done = load(BAD, types={"a": "integer"}, max_errors=4, error_table="never")
     assert done.status == "ERROR" and "line 8" in done.message and "nothing was loaded" in done.message
-    assert not exists(shared, done.table) and not exists(shared, "never")
+    assert not exists(with_databases, done.table) and not exists(with_databases, "never")
 
 
-def test_line_numbers_after_many_lines_and_lines_in_quotes(load, shared):
+def test_line_numbers_after_many_lines_and_lines_in_quotes(load, with_databases):
     rows = ["a,b"] + ['%d,"two\nlines"' % n for n in range(3000)] + ["bad"] + ["1,x"] * 3000 + ["x,1,2"]
     done = load("\n".join(rows), max_errors=2, error_table="lines")
     assert (done.status, done.task["rows"]) == ("WARNING", "6000"), done.message
-    assert query(shared.dwh, "select line from lines") == [(6002,), (9003,)]
+    assert query(with_databases.dwh, "select line from lines") == [(6002,), (9003,)]
 
 
 @pytest.mark.parametrize("data, rows, line", [
@@ -190,12 +176,12 @@ def test_a_utf_16_file_without_a_header_read_as_utf_8(load):
     assert done.status == "ERROR" and "looks like utf-16" in done.message
 
 
-def test_nul_bytes_and_fields_beyond_what_csv_takes(load, shared):
+def test_nul_bytes_and_fields_beyond_what_csv_takes(load, with_databases):
     data = b"a,b\n1,x\n2,\0\n3," + b"y" * 200000 + b"\n4,z\n"
     done = load(data, max_errors=2, error_table="nul")
     assert done.status == "WARNING", done.message
     assert done.rows == [("1", "x"), ("4", "z")]
-    assert [line for line, in query(shared.dwh, "select line from nul order by line")] == [3, 4]
+    assert [line for line, in query(with_databases.dwh, "select line from nul order by line")] == [3, 4]
     assert load(data, max_errors=1).status == "ERROR"
 
 
@@ -213,13 +199,13 @@ def test_nul_bytes_and_fields_beyond_what_csv_takes(load, shared):
     ("a,b\n1,2\n".encode("utf-16-le"), {}, "the file looks like utf-16-le"),
     (b"\xef\xbb\xbfa,b\n1,2\n", {"encoding": "utf-16"}, "the file looks like utf-8"),
     (b"a,b\n\xff\n", {"encoding": "utf-16"}, "BOM")])
-def test_files_that_cannot_be_loaded(load, shared, data, fields, reason):
+def test_files_that_cannot_be_loaded(load, with_databases, data, fields, reason):
     done = load(data, **fields)
-    assert done.status == "ERROR" and reason in done.message and not exists(shared, done.table), done.message
+    assert done.status == "ERROR" and reason in done.message and not exists(with_databases, done.table), done.message
 
 
-def test_a_file_that_is_not_there(shared):
-    done = run(shared, {"type": "load_csv", "file": "/no/such.csv", "schema": "DWH", "table": "t"})
+def test_a_file_that_is_not_there(with_databases):
+    done = run(with_databases, {"type": "load_csv", "file": "/no/such.csv", "schema": "DWH", "table": "t"})
     assert done.status == "ERROR" and "/no/such.csv" in done.message
 
 
@@ -285,10 +271,10 @@ class Peak:
         return self.kib
 
 
-def test_constant_memory(shared, large, tmp_path):
-    peak = Peak(shared)
+def test_constant_memory(with_databases, large, tmp_path):
+    peak = Peak(with_databases)
     try:
-        done = run(shared, {"type": "load_csv", "file": str(large), "schema": "DWH", "table": "large", "mode": "create",
+        done = run(with_databases, {"type": "load_csv", "file": str(large), "schema": "DWH", "table": "large", "mode": "create",
                             "types": {"id": "integer", "value": "real"}},
                    {"type": "unload_csv", "schema": "DWH", "query": "select * from large", "file": str(tmp_path / "out.csv")})
     finally:
@@ -298,10 +284,10 @@ def test_constant_memory(shared, large, tmp_path):
     assert 1000 < kib < MAX_KIB, kib
     assert abs((tmp_path / "out.csv").stat().st_size - large.stat().st_size) < 1e6
     (tmp_path / "out.csv").unlink()
-    change(shared.dwh, "drop table large")
+    change(with_databases.dwh, "drop table large")
 
 
-def test_a_stopped_load_leaves_nothing(shared, tmp_path):
+def test_a_stopped_load_leaves_nothing(with_databases, tmp_path):
     """Of a pipe that never ends."""
     pipe, fed = tmp_path / "pipe.csv", []
     os.mkfifo(str(pipe))
@@ -315,14 +301,14 @@ def test_a_stopped_load_leaves_nothing(shared, tmp_path):
                     fed.append(1000)
     feeder = threading.Thread(target=feed, daemon=True)
     feeder.start()
-    session = begin(shared, {"type": "load_csv", "file": str(pipe), "schema": "DWH", "table": "stopped",
+    session = begin(with_databases, {"type": "load_csv", "file": str(pipe), "schema": "DWH", "table": "stopped",
                              "mode": "create"})
-    wait_for(lambda: helper_of(shared), "the helper")
+    wait_for(lambda: helper_of(with_databases), "the helper")
     wait_for(lambda: sum(fed) > 50000, "many rows to be loaded")
-    done = stop(shared, session)
+    done = stop(with_databases, session)
     feeder.join(LIMIT_S)
-    assert not feeder.is_alive() and helper_of(shared) is None
-    assert done.status == "STOPPED" and not exists(shared, "stopped")
+    assert not feeder.is_alive() and helper_of(with_databases) is None
+    assert done.status == "STOPPED" and not exists(with_databases, "stopped")
 
 
 def used_s(agent):
@@ -331,7 +317,7 @@ def used_s(agent):
         return sum(map(int, file.read().rpartition(")")[2].split()[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
-def test_cost_beside_a_bare_loop(shared, tmp_path):
+def test_cost_beside_a_bare_loop(with_databases, tmp_path):
     path = tmp_path / "rows.csv"
     with open(str(path), "w", newline="") as file:
         file.write("id,day,value,text\n")
@@ -346,11 +332,11 @@ def test_cost_beside_a_bare_loop(shared, tmp_path):
         connection.executemany("insert into bare values (?, ?, ?, ?)", reader)
     connection.commit()
     connection.close()
-    bare_s, before_s = time.process_time() - begun, used_s(shared)
-    done = run(shared, {"type": "load_csv", "file": str(path), "schema": "DWH", "table": "fast", "mode": "create",
+    bare_s, before_s = time.process_time() - begun, used_s(with_databases)
+    done = run(with_databases, {"type": "load_csv", "file": str(path), "schema": "DWH", "table": "fast", "mode": "create",
                         "types": {"id": "integer", "value": "real"}})
     assert done.status == "DONE" and done.tasks[0]["rows"] == "200000"
-    assert used_s(shared) - before_s < bare_s * 4 + 1, (used_s(shared) - before_s, bare_s)  # 1 s: the helper's start
+    assert used_s(with_databases) - before_s < bare_s * 4 + 1, (used_s(with_databases) - before_s, bare_s)  # 1 s: the helper's start
 
 
 # -- unload_csv ------------------------------------------------------------------------
@@ -361,23 +347,23 @@ def unload(agent, sql, path, **fields):
                variables=variables)
 
 
-def test_unload(shared, tmp_path):
+def test_unload(with_databases, tmp_path):
     path = tmp_path / "${v}.csv"
-    done = unload(shared, "select 1 as one, 'a,\"b\"' as \"x y\", null as empty, :v as v, 'two' || char(10) || 'lines' as l",
+    done = unload(with_databases, "select 1 as one, 'a,\"b\"' as \"x y\", null as empty, :v as v, 'two' || char(10) || 'lines' as l",
                   path, variables={"v": "caf\u00e9"})
     assert (done.status, done.tasks[0]["rows"]) == ("DONE", "1"), done.message
     with open(str(tmp_path / "caf\u00e9.csv"), newline="", encoding="utf-8") as file:
         assert list(csv.reader(file)) == [["one", "x y", "empty", "v", "l"],
                                           ["1", 'a,"b"', "", "caf\u00e9", "two\nlines"]]
-    done = unload(shared, "select 1, :v", tmp_path / "l1.csv", header=False, delimiter=";", encoding="latin-1",
+    done = unload(with_databases, "select 1, :v", tmp_path / "l1.csv", header=False, delimiter=";", encoding="latin-1",
                   variables={"v": "caf\u00e9"})
     assert (tmp_path / "l1.csv").read_bytes().rstrip() == b"1;caf\xe9"
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_unload_with_the_line_ends_that_are_wanted(shared, tmp_path):
+def test_unload_with_the_line_ends_that_are_wanted(with_databases, tmp_path):
     for fields, end in (({}, b"\r\n"), ({"newline": "crlf"}, b"\r\n"), ({"newline": "lf"}, b"\n")):
-        unload(shared, "select 1 as n, 2 as m", tmp_path / "out.csv", **fields)
+        unload(with_databases, "select 1 as n, 2 as m", tmp_path / "out.csv", **fields)
         assert (tmp_path / "out.csv").read_bytes() == b"n,m" + end + b"1,2" + end
 
 
@@ -386,24 +372,24 @@ def test_unload_with_the_line_ends_that_are_wanted(shared, tmp_path):
     ("select 1 union all select abs(-9223372036854775807 - 1)", {}, "overflow"),
     ("select char(8364)", {"encoding": "latin-1"}, "latin-1"),
     ("select 1 as n, x'00ff41' as photo", {}, "column \"photo\" has bytes, which are no text: write hex(...)")])
-def test_a_failing_unload_leaves_the_old_file(shared, tmp_path, sql, fields, reason):
+def test_a_failing_unload_leaves_the_old_file(with_databases, tmp_path, sql, fields, reason):
     (tmp_path / "out.csv").write_text("old")
-    done = unload(shared, sql, tmp_path / "out.csv", **fields)
+    done = unload(with_databases, sql, tmp_path / "out.csv", **fields)
     assert done.status == "ERROR" and reason in done.message, done.message
     assert (tmp_path / "out.csv").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
-    assert not exists(shared, "unwanted")
+    assert not exists(with_databases, "unwanted")
 
 
-def test_unload_into_no_folder(shared, tmp_path):
-    done = unload(shared, "select 1", tmp_path / "none" / "out.csv")
+def test_unload_into_no_folder(with_databases, tmp_path):
+    done = unload(with_databases, "select 1", tmp_path / "none" / "out.csv")
     assert done.status == "ERROR" and "none/out.csv" in done.message
 
 
-def test_a_stopped_unload_leaves_the_old_file(shared, tmp_path):
+def test_a_stopped_unload_leaves_the_old_file(with_databases, tmp_path):
     (tmp_path / "out.csv").write_text("old")
-    session = begin(shared, {"type": "unload_csv", "schema": "DWH", "file": str(tmp_path / "out.csv"), "query":
+    session = begin(with_databases, {"type": "unload_csv", "schema": "DWH", "file": str(tmp_path / "out.csv"), "query":
                              "with recursive c(n) as (select 1 union all select n + 1 from c) select n from c"})
-    wait_for(lambda: helper_of(shared), "the helper")
+    wait_for(lambda: helper_of(with_databases), "the helper")
     time.sleep(0.3)
-    stop(shared, session)
+    stop(with_databases, session)
     assert (tmp_path / "out.csv").read_text() == "old"

@@ -202,7 +202,7 @@ def serving():
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory, request):
+def trusting(tmp_path_factory, request):
     """One agent for all, which trusts the authority of the test where there is one."""
     trusted = {}
     if shutil.which("openssl"):
@@ -306,9 +306,9 @@ def seen_by(web, path):
     return [(method, headers, body) for method, seen, headers, body in web.seen if seen == "/" + path]
 
 
-def test_http(shared, web, tmp_path):
+def test_http(trusting, web, tmp_path):
     web.answers["/moved"] = (302, "/echo")
-    done = run(shared, get(web, "echo", method="put", headers={"X-Own": "a${v}"}, body="b\u00e9 ${v}", capture="v"),
+    done = run(trusting, get(web, "echo", method="put", headers={"X-Own": "a${v}"}, body="b\u00e9 ${v}", capture="v"),
                get(web, "large/3000000", save=str(tmp_path / "out")), get(web, "status/404", expect=[200, 404]),
                get(web, "moved", capture="w"), variables={"v": "1", "w": ""})
     assert done.status == "DONE", (done.message, done.texts)
@@ -318,7 +318,7 @@ def test_http(shared, web, tmp_path):
     assert [task["rc"] for task in done.tasks] == ["200", "200", "404", "200"]
 
 
-def test_http_that_is_not_as_expected(shared, web, closed_port, tmp_path):
+def test_http_that_is_not_as_expected(trusting, web, closed_port, tmp_path):
     (tmp_path / "out").write_text("old")
     closed = "http://127.0.0.1:%d/" % closed_port
     for task, reason in [(get(web, "status/500", save=str(tmp_path / "out")), "status 500, expected 200"),
@@ -334,19 +334,19 @@ def test_http_that_is_not_as_expected(shared, web, closed_port, tmp_path):
                          (get(web, "", url="http:///path"), "no valid host"),
                          (get(web, "echo", headers={"X": "a\r\nY: b"}), "header X"),
                          (get(web, "echo", headers={"X": "\u20ac"}), "not Latin-1")]:
-        done = run(shared, task, variables={"v": "kept", "w": "file:///etc/passwd"})
+        done = run(trusting, task, variables={"v": "kept", "w": "file:///etc/passwd"})
         assert done.status == "ERROR" and reason in done.message, (task, done.message)
         assert done.values["v"] == "kept"
     assert (tmp_path / "out").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
 
 
-def test_http_attempts_and_stop(shared, web):
-    done = run(shared, get(web, "flaky/a", attempts=3))
+def test_http_attempts_and_stop(trusting, web):
+    done = run(trusting, get(web, "flaky/a", attempts=3))
     assert done.status == "DONE" and len(seen_by(web, "flaky/a")) == 3
     assert len([line for line in done.texts if "503" in line]) == 2
-    session = begin(shared, get(web, "slow"))
+    session = begin(trusting, get(web, "slow"))
     wait_for(lambda: seen_by(web, "slow"), "the request")
-    stop(shared, session)
+    stop(trusting, session)
 
 
 @pytest.mark.parametrize("place, limit", [("trickle/head", "ANSWER_S"), ("trickle/body", "CONTENT_S")])
@@ -386,9 +386,9 @@ def arrived(web, other, path):
 
 @pytest.mark.parametrize("kind", ELSEWHERE + ("origin",))
 @pytest.mark.parametrize("status", STATUSES)
-def test_headers_go_to_their_own_origin_alone(shared, web, other, status, kind):
+def test_headers_go_to_their_own_origin_alone(trusting, web, other, status, kind):
     path = "to/%d" % next(NUMBERS)
-    done = run(shared, get(web, detour(web, status, place(kind, web, other, path)), headers=OWN))
+    done = run(trusting, get(web, detour(web, status, place(kind, web, other, path)), headers=OWN))
     assert done.status == "DONE", done.message
     method, headers, _ = arrived(web, other, path)
     assert method == "GET"
@@ -398,36 +398,36 @@ def test_headers_go_to_their_own_origin_alone(shared, web, other, status, kind):
         assert SECRET not in headers.as_string() and not set(OWN) & set(headers)
 
 
-def test_from_https_to_http_is_another_origin(shared, web, other, certificates):
+def test_from_https_to_http_is_another_origin(trusting, web, other, certificates):
     path = "to/%d" % next(NUMBERS)
     start = detour(web, 302, url_of(web, path))
-    done = run(shared, get(web, "", url=url_of(web, start, scheme="https"), headers=OWN))
+    done = run(trusting, get(web, "", url=url_of(web, start, scheme="https"), headers=OWN))
     assert done.status == "DONE", done.message
     assert seen_by(web, start)[0][1]["Authorization"] == OWN["Authorization"]
     assert SECRET not in arrived(web, other, path)[1].as_string()
 
 
 @pytest.mark.parametrize("status", STATUSES)
-def test_a_circle(shared, web, other, status):
+def test_a_circle(trusting, web, other, status):
     path = "circle/%d" % next(NUMBERS)
     web.answers["/" + path] = (status, url_of(other, path))
     other.answers["/" + path] = (status, url_of(web, path))
-    done = run(shared, get(web, path, headers=OWN))
+    done = run(trusting, get(web, path, headers=OWN))
     assert done.status == "ERROR" and "circle" in done.message and len(done.message) < 300, done.message
     assert SECRET not in "".join(headers.as_string() for _, headers, _ in seen_by(other, path))
     alone = "alone/%d" % next(NUMBERS)
     web.answers["/" + alone] = (status, alone.partition("/")[2])
-    done = run(shared, get(web, alone, method="POST", body="b"))
+    done = run(trusting, get(web, alone, method="POST", body="b"))
     assert done.status == "ERROR" and "circle" in done.message
     assert [body for method, _, body in seen_by(web, alone) if method == "POST"] == [b"b"]
 
 
-def test_ten_redirects_and_no_more(shared, web):
+def test_ten_redirects_and_no_more(trusting, web):
     for number in range(11):
         web.answers["/hop/%d" % number] = (302, "%d" % (number + 1))
-    done = run(shared, get(web, "hop/1"))
+    done = run(trusting, get(web, "hop/1"))
     assert done.status == "DONE", done.message
-    done = run(shared, get(web, "hop/0"))
+    done = run(trusting, get(web, "hop/0"))
     assert done.status == "ERROR" and "over 10 redirects" in done.message
 
 
@@ -435,12 +435,12 @@ def test_ten_redirects_and_no_more(shared, web):
     ("POST", 301, "GET", False), ("POST", 302, "GET", False), ("POST", 303, "GET", False),
     ("POST", 307, "POST", True), ("POST", 308, "POST", True),
     ("PUT", 301, "PUT", True), ("PUT", 302, "PUT", True), ("PUT", 303, "GET", False), ("PUT", 308, "PUT", True)])
-def test_method_and_body_after_a_redirect(shared, web, other, method, status, method_after, is_body_kept):
+def test_method_and_body_after_a_redirect(trusting, web, other, method, status, method_after, is_body_kept):
     """By RFC 9110, 15.4."""
     path = "to/%d" % next(NUMBERS)
     start = detour(web, status, "/" + path)
     fields = {"method": method, "body": "the body", "headers": dict(OWN, **{"Content-Type": "text/own"})}
-    done = run(shared, get(web, start, **fields))
+    done = run(trusting, get(web, start, **fields))
     assert done.status == "DONE", done.message
     seen, headers, body = arrived(web, other, path)
     assert (seen, body) == (method_after, b"the body" if is_body_kept else b"")
@@ -450,12 +450,12 @@ def test_method_and_body_after_a_redirect(shared, web, other, method, status, me
 
 @pytest.mark.parametrize("method, statuses, method_after", [
     ("HEAD", STATUSES, "HEAD"), ("DELETE", (301, 302, 307, 308), "DELETE"), ("DELETE", (303,), "GET")])
-def test_a_method_without_a_body_after_a_redirect(shared, web, other, method, statuses, method_after):
+def test_a_method_without_a_body_after_a_redirect(trusting, web, other, method, statuses, method_after):
     for status in statuses:
         for kind in ("origin", "port"):
             path = "to/%d" % next(NUMBERS)
             start = detour(web, status, place(kind, web, other, path))
-            done = run(shared, get(web, start, method=method, headers=OWN))
+            done = run(trusting, get(web, start, method=method, headers=OWN))
             assert done.status == "DONE", done.message
             seen, headers, body = arrived(web, other, path)
             assert (seen, body) == (method_after, b"")
@@ -464,11 +464,11 @@ def test_a_method_without_a_body_after_a_redirect(shared, web, other, method, st
 
 @pytest.mark.parametrize("kind", ELSEWHERE)
 @pytest.mark.parametrize("method, status", [("POST", 307), ("POST", 308), ("PUT", 301), ("PUT", 302)])
-def test_a_body_is_never_sent_to_another_origin(shared, web, other, method, status, kind):
+def test_a_body_is_never_sent_to_another_origin(trusting, web, other, method, status, kind):
     path = "to/%d" % next(NUMBERS)
     there = place(kind, web, other, path)
     start = detour(web, status, there.replace("://", "://u:%s@" % SECRET) + "?key=" + SECRET)
-    done = run(shared, get(web, start, method=method, body=SECRET, headers=OWN))
+    done = run(trusting, get(web, start, method=method, body=SECRET, headers=OWN))
     assert done.status == "ERROR"
     assert "body" in done.message and there[:there.index("/to/")] in done.message, done.message
     assert SECRET not in done.message + "".join(done.texts)
@@ -476,29 +476,29 @@ def test_a_body_is_never_sent_to_another_origin(shared, web, other, method, stat
 
 
 @pytest.mark.parametrize("kind", ELSEWHERE)
-def test_a_form_that_is_answered_elsewhere_is_fetched_from_there(shared, web, other, kind):
+def test_a_form_that_is_answered_elsewhere_is_fetched_from_there(trusting, web, other, kind):
     for status in (301, 302, 303):
         path = "to/%d" % next(NUMBERS)
         start = detour(web, status, place(kind, web, other, path))
-        done = run(shared, get(web, start, method="POST", body=SECRET, headers=OWN))
+        done = run(trusting, get(web, start, method="POST", body=SECRET, headers=OWN))
         assert done.status == "DONE", done.message
         method, headers, body = arrived(web, other, path)
         assert (method, body) == ("GET", b"") and SECRET not in headers.as_string()
 
 
-def test_nothing_is_sent_any_more_where_the_way_leads_back(shared, web, other):
+def test_nothing_is_sent_any_more_where_the_way_leads_back(trusting, web, other):
     path = "to/%d" % next(NUMBERS)
     start = detour(web, 302, url_of(other, detour(other, 307, url_of(web, path))))
-    done = run(shared, get(web, start, headers=OWN))
+    done = run(trusting, get(web, start, headers=OWN))
     assert done.status == "DONE", done.message
     assert SECRET not in arrived(web, other, path)[1].as_string()
 
 
-def test_a_redirect_that_is_expected_is_the_answer(shared, web, other):
+def test_a_redirect_that_is_expected_is_the_answer(trusting, web, other):
     path = "to/%d" % next(NUMBERS)
     for status in STATUSES:
         start = detour(web, status, url_of(other, path))
-        done = run(shared, get(web, start, expect=[status], headers=OWN, capture="v"), variables={"v": ""})
+        done = run(trusting, get(web, start, expect=[status], headers=OWN, capture="v"), variables={"v": ""})
         assert done.status == "DONE" and done.tasks[0]["rc"] == str(status) and done.values["v"] == "fine"
     assert seen_by(other, path) == []
 
@@ -507,30 +507,30 @@ def test_a_redirect_that_is_expected_is_the_answer(shared, web, other):
     "ftp://127.0.0.1/x", "file:///etc/passwd", "FILE:/etc/passwd", "data:,x", "gopher://127.0.0.1/", "javascript:x",
     "//[::1/", "http://127.0.0.1:x/", "http://u:%s@/" % SECRET, "http://127.0.0.1:99999/", "//127.0.0.1%2f.localhost/",
     "http://u:%s@\x85\xff/" % SECRET, "ftp://x/" + "y" * 50000, "http://" + "y" * 50000])
-def test_a_redirect_that_leads_nowhere(shared, web, location):
-    done = run(shared, get(web, detour(web, 302, location)))
+def test_a_redirect_that_leads_nowhere(trusting, web, location):
+    done = run(trusting, get(web, detour(web, 302, location)))
     assert done.status == "ERROR" and "redirect of status 302 is not followed" in done.message, done.message
     assert len(done.message) < 300 and done.message.isprintable()
     assert SECRET not in done.message and "passwd" not in done.message
 
 
-def test_a_location_is_a_strangers_text(shared, web, other):
+def test_a_location_is_a_strangers_text(trusting, web, other):
     """What it has is asked for as it can be, its login is not taken, and messages tell no more than the origin."""
     path = "to/%d" % next(NUMBERS)
     login = "u:%s@" % SECRET
     start = detour(web, 302, url_of(web, path + "?k=\xe9 \x01", login=login))
-    done = run(shared, get(web, start))
+    done = run(trusting, get(web, start))
     assert done.status == "DONE", done.message
     assert "Authorization" not in arrived(web, other, path + "?k=%E9%20%01")[1]
     start = detour(web, 302, url_of(other, "status/404", login=login) + "#" + SECRET)
     other.answers["/status/404"] = (404, None)
-    done = run(shared, get(web, start, attempts=2))
+    done = run(trusting, get(web, start, attempts=2))
     assert done.status == "ERROR" and "status 404, expected 200" in done.message
     assert "redirected to http://127.0.0.1:%d: " % other.port in done.message
     assert SECRET not in done.message + "".join(done.texts)
 
 
-def test_a_login_in_the_url(shared, web, other):
+def test_a_login_in_the_url(trusting, web, other):
     """Is sent as a header, to its origin alone."""
     path = "to/%d" % next(NUMBERS)
     wanted = "Basic " + base64.b64encode(("me:%s/@" % SECRET).encode()).decode()
@@ -538,16 +538,16 @@ def test_a_login_in_the_url(shared, web, other):
     for number, kind in enumerate(("origin",) + ELSEWHERE):
         there = place(kind, web, other, "%s/%d" % (path, number))
         start = detour(web, 307, there)
-        done = run(shared, get(web, "", url=url_of(web, start, login=login)))
+        done = run(trusting, get(web, "", url=url_of(web, start, login=login)))
         assert done.status == "DONE", done.message
         assert seen_by(web, start)[0][1]["Authorization"] == wanted
         assert arrived(web, other, "%s/%d" % (path, number))[1]["Authorization"] == (
             wanted if kind == "origin" else None)
-    done = run(shared, get(web, "", url=url_of(web, path, login=login), headers={"authorization": "own"}))
+    done = run(trusting, get(web, "", url=url_of(web, path, login=login), headers={"authorization": "own"}))
     assert done.status == "DONE" and seen_by(web, path)[0][1].get_all("Authorization") == ["own"]
 
 
-def test_messages_repeat_no_login_and_no_query(shared, web, closed_port, certificates):
+def test_messages_repeat_no_login_and_no_query(trusting, web, closed_port, certificates):
     login = "me:%s@" % SECRET
     tail = "?key=" + SECRET
     for url, reason in [(url_of(web, "status/500" + tail, login=login), "status 500"),
@@ -559,10 +559,10 @@ def test_messages_repeat_no_login_and_no_query(shared, web, closed_port, certifi
                         ("http://me:%s@[::1/" % SECRET, "no valid host"),
                         (url_of(web, "short" + tail, login=login), "ended early"),
                         (url_of(web, "a b" + tail, login=login), "blank")]:
-        done = run(shared, get(web, "", url=url, attempts=2))
+        done = run(trusting, get(web, "", url=url, attempts=2))
         assert done.status == "ERROR" and reason in done.message, (url, done.message)
         assert SECRET not in done.message + "".join(done.texts), (done.message, done.texts)
-    done = run(shared, get(web, "echo", headers={"Authorization": SECRET + "\n"}))
+    done = run(trusting, get(web, "echo", headers={"Authorization": SECRET + "\n"}))
     assert done.status == "ERROR" and "header Authorization" in done.message
     assert SECRET not in done.message + "".join(done.texts)
 
@@ -571,11 +571,11 @@ def test_messages_repeat_no_login_and_no_query(shared, web, closed_port, certifi
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 @pytest.mark.parametrize("name", CERTIFICATES)
-def test_https(shared, serving, certificates, name, host):
+def test_https(trusting, serving, certificates, name, host):
     web = serving(Web, certificates.context(name))
     task = get(web, "", url=url_of(web, "x", scheme="https", host=host, login="me:%s@" % SECRET), method="POST",
                body=SECRET)
-    done = run(shared, task)
+    done = run(trusting, task)
     if name == "good":
         assert done.status == "DONE", done.message
         assert seen_by(web, "x")[0][2] == SECRET.encode()
@@ -589,9 +589,9 @@ def is_about_the_certificate(message):
 
 
 @pytest.mark.parametrize("name", CERTIFICATES[1:])
-def test_a_redirect_to_https_that_is_not_to_be_trusted(shared, serving, certificates, other, name):
+def test_a_redirect_to_https_that_is_not_to_be_trusted(trusting, serving, certificates, other, name):
     web = serving(Web, certificates.context(name))
-    done = run(shared, get(other, detour(other, 302, url_of(web, "x", scheme="https"))))
+    done = run(trusting, get(other, detour(other, 302, url_of(web, "x", scheme="https"))))
     assert done.status == "ERROR" and is_about_the_certificate(done.message), done.message
     assert web.text() == ""
 
@@ -701,17 +701,17 @@ def mail_by(agent, post, **connect):
     agent.import_document({"data_servers": [{"name": "MAIL", "driver": "smtp", "connect": connect}]})
 
 
-def test_mail(shared, serving, tmp_path):
+def test_mail(trusting, serving, tmp_path):
     task = {"type": "mail", "to": ["a@example.org", "B ${v} <b@example.org>"], "subject": "Night ${v}\u00e9",
             "body": "Line \u00e9 ${v}\n.\nend", "attach": [str(tmp_path / "${v}.csv")]}
-    done = run(shared, task, variables={"v": "1"})
+    done = run(trusting, task, variables={"v": "1"})
     assert done.status == "ERROR" and "no data server MAIL" in done.message
     post = serving(Post)
-    mail_by(shared, post)
-    done = run(shared, task, variables={"v": "1"})
+    mail_by(trusting, post)
+    done = run(trusting, task, variables={"v": "1"})
     assert done.status == "ERROR" and "1.csv" in done.message and not post.seen
     (tmp_path / "1.csv").write_bytes(b"a,b\n\xff\n")
-    done = run(shared, task, variables={"v": "1"})
+    done = run(trusting, task, variables={"v": "1"})
     assert done.status == "DONE", (done.message, done.texts)
     sender, to, message = post.seen.pop()
     assert "agent@example.org" in sender and to == ["a@example.org", "b@example.org"]
@@ -721,20 +721,20 @@ def test_mail(shared, serving, tmp_path):
     assert attached.get_filename() == "1.csv" and attached.get_payload(decode=True) == b"a,b\n\xff\n"
 
 
-def test_mail_that_fails(shared, serving, closed_port):
+def test_mail_that_fails(trusting, serving, closed_port):
     post = serving(Post)
-    mail_by(shared, post)
-    done = run(shared, dict(MAIL, to=["a@example.org", "nobody@example.org"]))
+    mail_by(trusting, post)
+    done = run(trusting, dict(MAIL, to=["a@example.org", "nobody@example.org"]))
     assert done.status == "WARNING" and "nobody@example.org" in done.tasks[0]["message"]
     assert post.seen.pop()[1] == ["a@example.org"]
-    done = run(shared, dict(MAIL, to=["nobody@example.org"]))
+    done = run(trusting, dict(MAIL, to=["nobody@example.org"]))
     assert done.status == "ERROR" and "unknown" in done.message
-    done = run(shared, dict(MAIL, subject="a\r\nBcc: evil@example.org"))
+    done = run(trusting, dict(MAIL, subject="a\r\nBcc: evil@example.org"))
     assert not post.seen or "Bcc" not in post.seen.pop()[2]
-    done = run(shared, dict(MAIL, to=["${v}"]), variables={"v": "a@example.org\nBcc: evil@example.org"})
+    done = run(trusting, dict(MAIL, to=["${v}"]), variables={"v": "a@example.org\nBcc: evil@example.org"})
     assert done.status == "ERROR" and "header" in done.message and not post.seen
-    mail_by(shared, post, port=closed_port)
-    done = run(shared, MAIL)
+    mail_by(trusting, post, port=closed_port)
+    done = run(trusting, MAIL)
     assert done.status == "ERROR" and "refused" in done.message.lower() and "127.0.0.1" in done.message
 
 
@@ -744,10 +744,10 @@ LOGIN = {"user": "me", "password": {"env": "MAIL_PASSWORD"}}
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 @pytest.mark.parametrize("tls", ["ssl", "starttls"])
 @pytest.mark.parametrize("name", CERTIFICATES)
-def test_mail_by_tls(shared, serving, certificates, name, tls, host):
+def test_mail_by_tls(trusting, serving, certificates, name, tls, host):
     post = serving(Post, certificates.context(name), starttls=tls == "starttls", login=True)
-    mail_by(shared, post, host=host, tls=tls, **LOGIN)
-    done = run(shared, MAIL)
+    mail_by(trusting, post, host=host, tls=tls, **LOGIN)
+    done = run(trusting, MAIL)
     if name == "good":
         assert done.status == "DONE", done.message
         assert "AUTH PLAIN" in post.text() and post.seen[0][1] == ["a@example.org"]
@@ -758,37 +758,37 @@ def test_mail_by_tls(shared, serving, certificates, name, tls, host):
 
 
 @pytest.mark.parametrize("name", CERTIFICATES[:2])
-def test_a_server_elsewhere_is_spoken_to_by_starttls(shared, serving, certificates, name):
+def test_a_server_elsewhere_is_spoken_to_by_starttls(trusting, serving, certificates, name):
     """127.1 is 127.0.0.1, by a name that is not one of the loopback's nor of the certificate."""
     post = serving(Post, certificates.context(name), starttls=True, login=True)
-    mail_by(shared, post, host="127.1", **LOGIN)
-    done = run(shared, MAIL)
+    mail_by(trusting, post, host="127.1", **LOGIN)
+    done = run(trusting, MAIL)
     assert done.status == "ERROR" and is_about_the_certificate(done.message), done.message
     assert [line.split()[0] for line in post.text().splitlines()] == ["ehlo", "STARTTLS"]
 
 
 @pytest.mark.parametrize("connect", [{"tls": "starttls"}, {"host": "127.1"}])
 @pytest.mark.parametrize("offer", [None, "454"])
-def test_a_server_that_does_not_do_starttls(shared, serving, connect, offer):
+def test_a_server_that_does_not_do_starttls(trusting, serving, connect, offer):
     post = serving(Post, starttls=offer, login=True)
-    mail_by(shared, post, **dict(connect, **LOGIN))
-    done = run(shared, MAIL)
+    mail_by(trusting, post, **dict(connect, **LOGIN))
+    done = run(trusting, MAIL)
     assert done.status == "ERROR" and ("STARTTLS" in done.message or "454" in done.message), done.message
     words = [line.split()[0].upper() for line in post.text().splitlines()]
     assert set(words) <= {"EHLO", "STARTTLS", "QUIT"} and not post.seen
 
 
 @pytest.mark.parametrize("value", ["SSL", "tls", "", "yes", True, False, 1, None])
-def test_an_unknown_tls_is_a_fault(shared, value):
-    lines = import_lines(shared, {"host": "mail.example.org", "tls": value})
+def test_an_unknown_tls_is_a_fault(trusting, value):
+    lines = import_lines(trusting, {"host": "mail.example.org", "tls": value})
     assert lines[0] == "* data_servers[0].connect.tls: must be none or starttls or ssl"
     assert lines[-1].startswith("ERR BAD_REQUEST")
 
 
-def test_a_misspelled_field_of_the_server_is_a_fault(shared):
-    lines = import_lines(shared, {"host": "mail.example.org", "tsl": "ssl", "tls": "x"})
+def test_a_misspelled_field_of_the_server_is_a_fault(trusting):
+    lines = import_lines(trusting, {"host": "mail.example.org", "tsl": "ssl", "tls": "x"})
     assert len(lines) == 3 and lines[0].startswith("* data_servers[0].connect.tsl: unknown field"), lines
-    assert import_lines(shared, {"tls": {"env": "X"}, "port": 25})[-1].startswith("OK")     # told when it is read
+    assert import_lines(trusting, {"tls": {"env": "X"}, "port": 25})[-1].startswith("OK")     # told when it is read
 
 
 def import_lines(agent, connect):
@@ -797,22 +797,22 @@ def import_lines(agent, connect):
 
 
 @pytest.mark.parametrize("value", ["SSL", "tls", True, False, 1])
-def test_an_unknown_tls_of_an_older_definition_is_told_and_nothing_is_sent(shared, serving, value):
+def test_an_unknown_tls_of_an_older_definition_is_told_and_nothing_is_sent(trusting, serving, value):
     post = serving(Post, login=True)
-    mail_by(shared, post, **LOGIN)
-    with contextlib.closing(sqlite3.connect(str(shared.master), timeout=LIMIT_S)) as connection, connection:
+    mail_by(trusting, post, **LOGIN)
+    with contextlib.closing(sqlite3.connect(str(trusting.master), timeout=LIMIT_S)) as connection, connection:
         text, = connection.execute("select connect from data_server where name='MAIL'").fetchone()
         connection.execute("update data_server set connect=? where name='MAIL'",
                            (json.dumps(dict(json.loads(text), tls=value)),))
-    done = run(shared, MAIL)
+    done = run(trusting, MAIL)
     assert done.status == "ERROR" and "MAIL: connect.tls: must be none or starttls or ssl" in done.message
     assert post.text() == ""
 
 
-def test_a_mail_that_was_taken_is_sent_whatever_comes_after(shared, serving):
+def test_a_mail_that_was_taken_is_sent_whatever_comes_after(trusting, serving):
     post = serving(Post, quit="421 busy")
-    mail_by(shared, post)
-    done = run(shared, MAIL)
+    mail_by(trusting, post)
+    done = run(trusting, MAIL)
     assert done.status == "DONE" and len(post.seen) == 1, done.message
 
 

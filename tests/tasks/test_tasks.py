@@ -1,7 +1,6 @@
 """Section 10 on a real agent: each task type's good, bad and stopped course (CSV: test_csv.py; files:
 test_task_io.py; network: test_network.py)."""
 import gc
-import json
 import sqlite3
 import time
 
@@ -10,25 +9,20 @@ import pytest
 import agent as program
 from conftest import is_alive, wait_for
 from support.outside import change, foreign_lock, query
-from support.tasks import STYLES, Run, add, begin, run, shared, stop     # noqa: F401 (a fixture)
+from support.tasks import (STYLES, Run, add, begin, import_faults, run, sql, stop,
+                           with_databases)     # noqa: F401 (a fixture)
 
 FOR_EVER = ("with recursive c(n) as (select 1 union all select n + 1 from c where n < 1000000000000)"
             " select count(*) from c")
 
 
-def faults(agent, task):
+def task_faults(agent, task):
     """The {path within the task: reason} that an import is refused with."""
     document = {"scenarios": [{"name": "FAULTY", "version": "1", "variables": {"v": ""},
                                "steps": [{"name": "main", "tasks": [task]}]}]}
-    lines = agent.ask("IMPORT '%s'" % json.dumps(document).replace("'", "\\u0027"))
-    assert lines[-1].startswith("ERR BAD_REQUEST"), lines
     prefix = "scenarios[0].steps[0].tasks[0]"
-    return {path[len(prefix):].lstrip("."): reason for path, reason in
-            (line[2:].split(": ", 1) for line in lines[:-1] if line[2:].startswith(prefix))}
-
-
-def sql(statement, **fields):
-    return dict({"type": "sql", "schema": "DWH", "statement": statement}, **fields)
+    return {path[len(prefix):].lstrip("."): reason for path, reason in import_faults(agent, document).items()
+            if path.startswith(prefix)}
 
 
 def script(text, **fields):
@@ -37,29 +31,29 @@ def script(text, **fields):
 
 # -- python ----------------------------------------------------------------------------
 
-def test_python_code(shared, tmp_path):
+def test_python_code(with_databases, tmp_path):
     code = ("import os, sys\n"
             "print(sys.argv[1:], os.environ['VAR_v'], os.environ['EXTRA'], os.environ['SESSION'])\n"
             "print(os.getcwd())\n"
             "sys.stderr.write('to err: \u00e9 ' + __name__ + '\\n')")
-    done = run(shared, {"type": "python", "code": code, "args": ["${v}", "two words"], "cwd": str(tmp_path),
+    done = run(with_databases, {"type": "python", "code": code, "args": ["${v}", "two words"], "cwd": str(tmp_path),
                         "env": {"EXTRA": "x${v}", "PYTHONIOENCODING": "utf-8"}}, variables={"v": "a'b"})
     assert done.status == "DONE" and done.tasks[0]["rc"] == "0"
     assert "[\"a'b\", 'two words'] a'b xa'b %s" % done.session in done.texts
     assert str(tmp_path) in done.texts and "to err: \u00e9 __main__" in done.texts
 
 
-def test_python_code_is_not_in_the_arguments(shared):
-    done = run(shared, {"type": "python", "code": "print(open('/proc/self/cmdline').read().count('sesame'))"})
+def test_python_code_is_not_in_the_arguments(with_databases):
+    done = run(with_databases, {"type": "python", "code": "print(open('/proc/self/cmdline').read().count('sesame'))"})
     assert done.texts == ["0"]
 
 
-def test_python_file_capture_and_exit_code(shared, tmp_path):
+def test_python_file_capture_and_exit_code(with_databases, tmp_path):
     (tmp_path / "job.py").write_text("import sys\nprint('got', sys.argv[1])\nprint('second')\nsys.exit(int(sys.argv[2]))")
     task = {"type": "python", "file": str(tmp_path / "job.py"), "args": ["x", "0"], "capture": "v"}
-    done = run(shared, task, variables={"v": ""})
+    done = run(with_databases, task, variables={"v": ""})
     assert (done.status, done.values["v"]) == ("DONE", "got x\nsecond")
-    done = run(shared, dict(task, args=["x", "7"]), variables={"v": "before"})
+    done = run(with_databases, dict(task, args=["x", "7"]), variables={"v": "before"})
     assert (done.status, done.tasks[0]["rc"], done.values["v"]) == ("ERROR", "7", "before")
     assert "exit code 7" in done.message
 
@@ -69,28 +63,28 @@ def test_python_file_capture_and_exit_code(shared, tmp_path):
     ({"code": "if True print"}, "SyntaxError: "),
     ({"file": "/no/such/file.py"}, "/no/such/file.py"),
 ])
-def test_python_that_fails(shared, fields, text):
-    done = run(shared, dict(fields, type="python"))
+def test_python_that_fails(with_databases, fields, text):
+    done = run(with_databases, dict(fields, type="python"))
     assert done.status == "ERROR" and any(text in line for line in done.texts), done.texts
 
 
-def test_python_stopped_with_its_children(shared):
-    session = begin(shared, {"type": "python", "code": "import subprocess, time, os\nprint(os.getpid(), flush=True)\n"
+def test_python_stopped_with_its_children(with_databases):
+    session = begin(with_databases, {"type": "python", "code": "import subprocess, time, os\nprint(os.getpid(), flush=True)\n"
                              "p = subprocess.Popen(['sleep', '300'])\nprint(p.pid, flush=True)\np.wait()"})
-    pids = wait_for(lambda: len(shared.log_texts(session)) == 2 and shared.log_texts(session), "two pids")
-    stop(shared, session)
+    pids = wait_for(lambda: len(with_databases.log_texts(session)) == 2 and with_databases.log_texts(session), "two pids")
+    stop(with_databases, session)
     assert not any(is_alive(int(pid)) for pid in pids)
 
 
-def test_python_time_out(shared):
-    done = run(shared, {"type": "python", "code": "import time\ntime.sleep(300)", "timeout": 0.5})
+def test_python_time_out(with_databases):
+    done = run(with_databases, {"type": "python", "code": "import time\ntime.sleep(300)", "timeout": 0.5})
     assert done.status == "ERROR" and "time-out of the task" in done.message
 
 
 # -- sql -------------------------------------------------------------------------------
 
-def test_sql_rows_and_binds(shared):
-    done = run(shared,
+def test_sql_rows_and_binds(with_databases):
+    done = run(with_databases,
                sql("create table binds (name text, number integer)"),
                sql("insert into binds values (:v, 1), (:v || ':v', 2), (':v', 3)"),
                sql("update binds set number = number + 10 where name = :v"),
@@ -98,12 +92,12 @@ def test_sql_rows_and_binds(shared):
                variables={"v": "x'); drop table binds; --", "n": "10"})
     assert done.status == "DONE", done.message
     assert [task["rows"] for task in done.tasks] == ["0", "3", "1", "3", "1"]
-    assert query(shared.dwh, "select name, number from binds") == [
+    assert query(with_databases.dwh, "select name, number from binds") == [
         ("x'); drop table binds; --:v", 2), (":v", 3)]
 
 
-def test_script_with_semicolons_everywhere(shared):
-    done = run(shared, script("""
+def test_script_with_semicolons_everywhere(with_databases):
+    done = run(with_databases, script("""
         -- a comment; with a semicolon and a :name
         create table mess (text text, other text);
         create table mess_log (text text);
@@ -119,25 +113,25 @@ def test_script_with_semicolons_everywhere(shared):
         """.replace('"semi;colon"', "'semi;colon'")), variables={"v": "1;2"})
     assert done.status == "DONE", done.message
     assert done.tasks[0]["rows"] == "3"
-    assert query(shared.dwh, "select * from mess") == [
+    assert query(with_databases.dwh, "select * from mess") == [
         ("it's; :v", "1;2"), ("semi;colon", "1;2"), ("last", "-- none; ")]
-    assert query(shared.dwh, "select count(*) from mess_log") == [(6,)]
+    assert query(with_databases.dwh, "select count(*) from mess_log") == [(6,)]
 
 
 @pytest.mark.parametrize("text", ["-- only; a comment", "/* only */", " ;; ; "])
-def test_script_that_says_nothing(shared, text):
-    assert run(shared, script(text)).status == "DONE"
+def test_script_that_says_nothing(with_databases, text):
+    assert run(with_databases, script(text)).status == "DONE"
 
 
-def test_a_failing_statement_leaves_nothing(shared):
-    change(shared.dwh, "create table one (n integer primary key)")
-    done = run(shared, script("insert into one values (1); create table half (n); insert into one values (1)"))
+def test_a_failing_statement_leaves_nothing(with_databases):
+    change(with_databases.dwh, "create table one (n integer primary key)")
+    done = run(with_databases, script("insert into one values (1); create table half (n); insert into one values (1)"))
     assert done.status == "ERROR" and "UNIQUE" in done.message
-    assert query(shared.dwh, "select * from one") == []
-    assert query(shared.dwh, "select 1 from sqlite_master where name = 'half'") == []
-    done = run(shared, sql("insert into one values (2)"), sql("insert into nowhere values (1)"))
+    assert query(with_databases.dwh, "select * from one") == []
+    assert query(with_databases.dwh, "select 1 from sqlite_master where name = 'half'") == []
+    done = run(with_databases, sql("insert into one values (2)"), sql("insert into nowhere values (1)"))
     assert done.status == "ERROR" and "no such table" in done.message
-    assert query(shared.dwh, "select * from one") == [(2,)]         # a transaction a task
+    assert query(with_databases.dwh, "select * from one") == [(2,)]         # a transaction a task
 
 
 @pytest.mark.parametrize("task", [
@@ -170,91 +164,91 @@ def test_a_failed_task_has_no_lock_left(inside, task):
                                   "insert into own values (1); rollback; insert into nowhere values (2)",
                                   "begin; insert into own values (1); end",
                                   "insert into own values (1); commit"])
-def test_the_transaction_is_the_tasks_own(shared, text):
-    change(shared.dwh, "create table if not exists own (n integer)")
-    done = run(shared, script(text))
+def test_the_transaction_is_the_tasks_own(with_databases, text):
+    change(with_databases.dwh, "create table if not exists own (n integer)")
+    done = run(with_databases, script(text))
     assert done.status == "ERROR", done.message
-    assert query(shared.dwh, "select * from own") == []
-    done = run(shared, script("insert into own values (1); savepoint a; delete from own; rollback to a; release a;"
+    assert query(with_databases.dwh, "select * from own") == []
+    done = run(with_databases, script("insert into own values (1); savepoint a; delete from own; rollback to a; release a;"
                               "delete from own"))
     assert done.status == "DONE", done.message
 
 
-def test_two_statements_are_no_statement(shared):
-    done = run(shared, sql("select 1; select 2"))
+def test_two_statements_are_no_statement(with_databases):
+    done = run(with_databases, sql("select 1; select 2"))
     assert done.status == "ERROR" and "one statement" in done.message
 
 
-def test_sql_that_is_wrong(shared):
-    done = run(shared, sql("selekt 1"))
+def test_sql_that_is_wrong(with_databases):
+    done = run(with_databases, sql("selekt 1"))
     assert done.status == "ERROR" and 'near "selekt": syntax error' in done.message
-    shared.import_document({"data_servers": [{"name": "NOWHERE", "driver": "sqlite3", "database": "/no/where/x.db"}],
+    with_databases.import_document({"data_servers": [{"name": "NOWHERE", "driver": "sqlite3", "database": "/no/where/x.db"}],
                             "logical_schemas": [{"name": "NOWHERE", "contexts": {"GLOBAL": "NOWHERE"}}]})
-    done = run(shared, sql("select 1", schema="NOWHERE"))
+    done = run(with_databases, sql("select 1", schema="NOWHERE"))
     assert done.status == "ERROR" and "NOWHERE" in done.message and "unable to open" in done.message
 
 
-def test_a_long_statement_is_stopped_and_rolled_back(shared):
-    change(shared.dwh, "create table long (n integer)")
-    session = begin(shared, script("insert into long values (1); insert into long " + FOR_EVER))
+def test_a_long_statement_is_stopped_and_rolled_back(with_databases):
+    change(with_databases.dwh, "create table long (n integer)")
+    session = begin(with_databases, script("insert into long values (1); insert into long " + FOR_EVER))
     time.sleep(0.3)
-    done = stop(shared, session)
+    done = stop(with_databases, session)
     assert done.tasks[0]["status"] == "STOPPED"
-    assert query(shared.dwh, "select * from long") == []
+    assert query(with_databases.dwh, "select * from long") == []
 
 
-def test_a_long_statement_times_out_and_is_rolled_back(shared):
-    change(shared.dwh, "create table longer (n integer)")
-    done = run(shared, script("insert into longer values (1); insert into longer " + FOR_EVER, timeout=0.5))
+def test_a_long_statement_times_out_and_is_rolled_back(with_databases):
+    change(with_databases.dwh, "create table longer (n integer)")
+    done = run(with_databases, script("insert into longer values (1); insert into longer " + FOR_EVER, timeout=0.5))
     assert done.status == "ERROR" and "time-out of the task after 0.5 s" in done.message
-    assert query(shared.dwh, "select * from longer") == []
+    assert query(with_databases.dwh, "select * from longer") == []
 
 
 @pytest.mark.parametrize("kind", ["sql", "refresh", "unload_csv"])
-def test_a_locked_data_server_is_waited_for_or_given_up(shared, tmp_path, kind):
-    change(shared.dwh, "create table if not exists locked (n integer)")
+def test_a_locked_data_server_is_waited_for_or_given_up(with_databases, tmp_path, kind):
+    change(with_databases.dwh, "create table if not exists locked (n integer)")
     task = {"sql": sql("insert into locked values (1)"),
             "refresh": {"type": "refresh", "schema": "DWH", "variable": "v", "query": "select count(*) from locked"},
             "unload_csv": {"type": "unload_csv", "schema": "DWH", "query": "select * from locked",
                            "file": str(tmp_path / "out.csv")}}[kind]
-    holder = sqlite3.connect(str(shared.dwh), isolation_level=None)
+    holder = sqlite3.connect(str(with_databases.dwh), isolation_level=None)
     try:
         holder.execute("begin exclusive")
-        session = begin(shared, task, variables={"v": ""})
+        session = begin(with_databases, task, variables={"v": ""})
         time.sleep(1)
-        assert shared.status(session)["status"] == "RUNNING", shared.status(session)
-        stop(shared, session)
-        session = begin(shared, task, variables={"v": ""})
+        assert with_databases.status(session)["status"] == "RUNNING", with_databases.status(session)
+        stop(with_databases, session)
+        session = begin(with_databases, task, variables={"v": ""})
         time.sleep(0.5)
         holder.execute("rollback")
     finally:
         holder.close()
-    assert shared.wait_status(session, "DONE", "ERROR")["status"] == "DONE", shared.status(session)
+    assert with_databases.wait_status(session, "DONE", "ERROR")["status"] == "DONE", with_databases.status(session)
 
 
-def test_a_reader_delays_the_commit_only(shared):
-    change(shared.dwh, "create table reads (n integer)")
-    holder = sqlite3.connect(str(shared.dwh), isolation_level=None)
+def test_a_reader_delays_the_commit_only(with_databases):
+    change(with_databases.dwh, "create table reads (n integer)")
+    holder = sqlite3.connect(str(with_databases.dwh), isolation_level=None)
     try:
         holder.execute("begin")
-        holder.execute("select * from reads").fetchall()        # a shared lock
-        session = begin(shared, sql("insert into reads values (1)"))
+        holder.execute("select * from reads").fetchall()        # a with_databases lock
+        session = begin(with_databases, sql("insert into reads values (1)"))
         time.sleep(1)
-        assert shared.status(session)["status"] == "RUNNING", shared.status(session)
-        stopped = begin(shared, sql("insert into reads values (2)"))
-        stop(shared, stopped)
+        assert with_databases.status(session)["status"] == "RUNNING", with_databases.status(session)
+        stopped = begin(with_databases, sql("insert into reads values (2)"))
+        stop(with_databases, stopped)
         holder.execute("rollback")
     finally:
         holder.close()
-    assert shared.wait_status(session, "DONE", "ERROR")["status"] == "DONE", shared.status(session)
-    assert query(shared.dwh, "select * from reads") == [(1,)]
+    assert with_databases.wait_status(session, "DONE", "ERROR")["status"] == "DONE", with_databases.status(session)
+    assert query(with_databases.dwh, "select * from reads") == [(1,)]
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_other_drivers(shared, tmp_path, style):
+def test_other_drivers(with_databases, tmp_path, style):
     schema = "FAKE_" + style.upper()
     (tmp_path / "in.csv").write_text("a,b\n1,x\n2,e%s\nbad\n")
-    done = run(shared,
+    done = run(with_databases,
                sql("create table t (a integer, b text)", schema=schema),
                script("insert into t values (:n::integer, 'a:v % ; ''?'' %s %%'); insert into t values (:n + 1, :v || :v);"
                       "update t set b = b || '!' where b like 'x%' and a % 2 = :n + 1 - 1 - :n", schema=schema),
@@ -267,23 +261,23 @@ def test_other_drivers(shared, tmp_path, style):
                variables={"v": "x%s", "n": "7", "w": "x"})
     assert done.status == "WARNING", (done.message, done.tasks, done.texts)
     assert [task["rows"] for task in done.tasks][2:] == ["2", "1", "3"]
-    rows = query(shared.dwh.parent / (style + ".db"), "select a, b from t order by a")
+    rows = query(with_databases.dwh.parent / (style + ".db"), "select a, b from t order by a")
     assert rows == [(1, "x"), (2, "e%s"), (7, "a:v % ; '?' %s %%"), (8, "x%sx%s!")]
     assert done.values["v"] == "a:v % ; '?' %s %%|x%sx%s!"
-    assert query(shared.dwh.parent / (style + ".db"), "select line, text from bad") == [(4, "bad")]
+    assert query(with_databases.dwh.parent / (style + ".db"), "select line, text from bad") == [(4, "bad")]
     assert (tmp_path / "out.csv").read_text().splitlines() == ["a,b", "2,e%s", "7,a:v % ; '?' %s %%", "8,x%sx%s!"]
-    traced = [line for line in shared.trace.read_text().splitlines() if line.startswith(style)]
+    traced = [line for line in with_databases.trace.read_text().splitlines() if line.startswith(style)]
     assert any("::integer" in line for line in traced)
 
 
-def test_another_driver_rolls_back_and_is_ended(shared):
-    path = shared.dwh.parent / "qmark.db"
+def test_another_driver_rolls_back_and_is_ended(with_databases):
+    path = with_databases.dwh.parent / "qmark.db"
     change(path, "create table if not exists u (n integer primary key)")
-    done = run(shared, script("insert into u values (1); insert into u values (1)", schema="FAKE_QMARK"))
+    done = run(with_databases, script("insert into u values (1); insert into u values (1)", schema="FAKE_QMARK"))
     assert done.status == "ERROR" and "UNIQUE" in done.message and query(path, "select * from u") == []
-    session = begin(shared, script("insert into u values (1); insert into u " + FOR_EVER, schema="FAKE_QMARK"))
+    session = begin(with_databases, script("insert into u values (1); insert into u " + FOR_EVER, schema="FAKE_QMARK"))
     time.sleep(0.5)
-    stop(shared, session)
+    stop(with_databases, session)
     assert query(path, "select * from u") == []
 
 
@@ -307,52 +301,52 @@ def test_colons_and_quoted_names(text, names, sent):
     assert program.bind(text, values, "named") == (named, values)
 
 
-def test_a_name_in_brackets_on_sqlite(shared):
-    done = run(shared, script('create table odd ([a:b] text, "c:d" text); insert into odd ([a:b]) values (:v)'),
+def test_a_name_in_brackets_on_sqlite(with_databases):
+    done = run(with_databases, script('create table odd ([a:b] text, "c:d" text); insert into odd ([a:b]) values (:v)'),
                {"type": "refresh", "schema": "DWH", "variable": "v", "query": "select [a:b] || 'y' from odd"},
                variables={"v": "x"})
     assert (done.status, done.values) == ("DONE", {"v": "xy"}), done.message
-    assert faults(shared, sql("select :new.id")) == {
+    assert task_faults(with_databases, sql("select :new.id")) == {
         "statement": r"no variable is named new (for a literal :new write \:new)"}
 
 
-def test_bytes_are_no_value(shared):
+def test_bytes_are_no_value(with_databases):
     refresh = {"type": "refresh", "variable": "v", "schema": "DWH", "query": "select x'00ff41' as photo, 1"}
-    done = run(shared, refresh, variables={"v": "kept"})
+    done = run(with_databases, refresh, variables={"v": "kept"})
     assert done.status == "ERROR" and 'column "photo" has bytes' in done.message and "hex(" in done.message
     assert done.values == {"v": "kept"}
-    assert run(shared, dict(refresh, query="select hex(x'00ff41')"), variables={"v": ""}).values["v"] == "00FF41"
+    assert run(with_databases, dict(refresh, query="select hex(x'00ff41')"), variables={"v": ""}).values["v"] == "00FF41"
 
 
-def test_numbers_beyond_what_floats_hold_are_no_numbers(shared):
+def test_numbers_beyond_what_floats_hold_are_no_numbers(with_databases):
     """1e999 and 1e998 are both infinite for Python, and not equal."""
-    done = run(shared, {"type": "evaluate", "variable": "v", "operator": "=", "value": "1e998"}, variables={"v": "1e999"})
+    done = run(with_databases, {"type": "evaluate", "variable": "v", "operator": "=", "value": "1e998"}, variables={"v": "1e999"})
     assert done.tasks[0]["message"].startswith("false")
 
 
-def test_set_and_refresh(shared):
-    change(shared.dwh, "create table source (n integer, text text)")
-    change(shared.dwh, "insert into source values (1, 'one'), (2, null), (3, 'a''b')")
+def test_set_and_refresh(with_databases):
+    change(with_databases.dwh, "create table source (n integer, text text)")
+    change(with_databases.dwh, "insert into source values (1, 'one'), (2, null), (3, 'a''b')")
 
     def refresh(sql_text):
         return {"type": "refresh", "variable": "b", "schema": "DWH", "query": sql_text}
-    done = run(shared, {"type": "set", "variable": "a", "value": "${a}+${SCENARIO} $x $${a}"},
+    done = run(with_databases, {"type": "set", "variable": "a", "value": "${a}+${SCENARIO} $x $${a}"},
                refresh("select text, n from source where n >= :n order by n"), variables={"a": "1", "b": "", "n": "3"})
     assert done.status == "DONE", done.message
     assert done.values["a"].startswith("1+T") and done.values["a"].endswith(" $x ${a}")
     assert done.values["b"] == "a'b" and done.tasks[1]["rows"] == "1"
-    assert run(shared, refresh("select null"), variables={"b": "x"}).values["b"] == ""
-    done = run(shared, refresh("select 1 from source where 0"), variables={"b": "kept"})
+    assert run(with_databases, refresh("select null"), variables={"b": "x"}).values["b"] == ""
+    done = run(with_databases, refresh("select 1 from source where 0"), variables={"b": "kept"})
     assert done.status == "ERROR" and "no row" in done.message and done.values["b"] == "kept"
-    done = run(shared, refresh("select nothing"), variables={"b": "kept"})
+    done = run(with_databases, refresh("select nothing"), variables={"b": "kept"})
     assert done.status == "ERROR" and "nothing" in done.message
 
 
-def test_a_long_refresh_is_stopped(shared):
-    session = begin(shared, {"type": "refresh", "variable": "b", "schema": "DWH", "query": FOR_EVER},
+def test_a_long_refresh_is_stopped(with_databases):
+    session = begin(with_databases, {"type": "refresh", "variable": "b", "schema": "DWH", "query": FOR_EVER},
                     variables={"b": ""})
     time.sleep(0.3)
-    stop(shared, session)
+    stop(with_databases, session)
 
 
 TRUE = [("9", "<", "10"), ("10", ">", "9"), ("1.0", "=", 1), ("1e3", "=", "1000"), ("-5", "<=", -5), ("a", "<", "b"),
@@ -363,7 +357,7 @@ FALSE = [("10", "<", "9"), ("1", "!=", "1.0"), ("a", "=", "A"), ("b", "in", ["a"
          ("x", "matches", "^y"), ("1_0", "=", "10"), ("nan", "=", "1"), ("9007199254740993", "=", "9007199254740992")]
 
 
-def test_evaluate(shared):
+def test_evaluate(with_databases):
     """Each comparison is a step of one scenario; a wrong outcome goes to FAIL."""
     cases = [(case, True) for case in TRUE] + [(case, False) for case in FALSE]
     steps = []
@@ -373,82 +367,82 @@ def test_evaluate(shared):
                       "on_false": "FAIL" if is_true else then, "tasks": [
                           {"type": "set", "variable": "v", "value": left},
                           {"type": "evaluate", "variable": "v", "operator": operator, "value": right}]})
-    done = run(shared, steps=steps, variables={"v": ""})
+    done = run(with_databases, steps=steps, variables={"v": ""})
     assert done.status == "DONE", (done.message, cases[len(done.tasks) // 2 - 1])
     assert {task["status"] for task in done.tasks} == {"DONE"}
 
 
-def test_evaluate_false_is_no_error_and_skips_the_rest_of_the_step(shared):
+def test_evaluate_false_is_no_error_and_skips_the_rest_of_the_step(with_databases):
     steps = [{"name": "check", "on_false": "other", "tasks": [
         {"type": "evaluate", "variable": "v", "operator": ">", "value": "1"},
         {"type": "os", "command": "echo never"}]},
         {"name": "between", "tasks": [{"type": "os", "command": "echo never"}]},
         {"name": "other", "tasks": [{"type": "os", "command": "echo other"}]}]
-    done = run(shared, steps=steps, variables={"v": "1"})
+    done = run(with_databases, steps=steps, variables={"v": "1"})
     assert (done.status, done.texts) == ("DONE", ["other"]) and "false" in done.tasks[0]["message"]
     steps[0].pop("on_false")                # the step below
-    done = run(shared, steps=steps, variables={"v": "1"})
+    done = run(with_databases, steps=steps, variables={"v": "1"})
     assert (done.status, done.texts) == ("DONE", ["never", "other"])
 
 
-def test_evaluate_by_an_expression_that_is_none(shared):
-    done = run(shared, {"type": "evaluate", "variable": "v", "operator": "matches", "value": "${v}"}, variables={"v": "("})
+def test_evaluate_by_an_expression_that_is_none(with_databases):
+    done = run(with_databases, {"type": "evaluate", "variable": "v", "operator": "matches", "value": "${v}"}, variables={"v": "("})
     assert done.status == "ERROR" and "no regular expression" in done.message
 
 
 # -- sleep, wait_file ------------------------------------------------------------------
 
-def test_sleep(shared):
-    done = run(shared, {"type": "sleep", "seconds": "${v}"}, variables={"v": "0.3s"})
+def test_sleep(with_databases):
+    done = run(with_databases, {"type": "sleep", "seconds": "${v}"}, variables={"v": "0.3s"})
     assert done.status == "DONE" and float(done.end["duration"]) >= 0.3
-    done = run(shared, {"type": "sleep", "seconds": "${v}"}, variables={"v": "long"})
+    done = run(with_databases, {"type": "sleep", "seconds": "${v}"}, variables={"v": "long"})
     assert done.status == "ERROR" and "is not a number with s, m, h or d" in done.message
-    stop(shared, begin(shared, {"type": "sleep", "seconds": "1d"}))
-    done = run(shared, {"type": "sleep", "seconds": 100, "timeout": 0.3})
+    stop(with_databases, begin(with_databases, {"type": "sleep", "seconds": "1d"}))
+    done = run(with_databases, {"type": "sleep", "seconds": 100, "timeout": 0.3})
     assert done.status == "ERROR" and "time-out" in done.message
 
 
-def test_wait_file(shared, tmp_path):
+def test_wait_file(with_databases, tmp_path):
     pattern = str(tmp_path / "${v}*.csv")
-    session = begin(shared, {"type": "wait_file", "path": pattern, "count": 2, "stable_s": 0.2}, variables={"v": "in"})
+    session = begin(with_databases, {"type": "wait_file", "path": pattern, "count": 2, "stable_s": 0.2}, variables={"v": "in"})
     (tmp_path / "in1.csv").write_text("x")
     (tmp_path / "other.csv").write_text("x")
     (tmp_path / "in_folder.csv").mkdir()
     time.sleep(0.8)
-    assert shared.status(session)["status"] == "RUNNING"
+    assert with_databases.status(session)["status"] == "RUNNING"
     (tmp_path / "in2.csv").write_text("")
-    shared.wait_status(session, "DONE")
-    assert Run(shared, session).tasks[0]["rows"] == "2"
+    with_databases.wait_status(session, "DONE")
+    assert Run(with_databases, session).tasks[0]["rows"] == "2"
 
 
-def test_wait_file_while_it_grows(shared, tmp_path):
+def test_wait_file_while_it_grows(with_databases, tmp_path):
     for attempt in range(9):
         path, gaps = tmp_path / ("big%d" % attempt), []
-        session = begin(shared, {"type": "wait_file", "path": str(path), "stable_s": 1.5})
+        session = begin(with_databases, {"type": "wait_file", "path": str(path), "stable_s": 1.5})
         with open(str(path), "wb", 0) as file:
             for _ in range(25):
                 file.write(b"x")
                 written = time.monotonic()
                 time.sleep(0.1)
-                status = shared.status(session)["status"]
+                status = with_databases.status(session)["status"]
                 gaps.append(time.monotonic() - written)
         if max(gaps) < 1:           # otherwise the machine was too slow to be sure
             break
     assert status == "RUNNING"
-    shared.wait_status(session, "DONE")
+    with_databases.wait_status(session, "DONE")
 
 
-def test_wait_file_until_it_is_gone_stopped_and_timed_out(shared, tmp_path):
+def test_wait_file_until_it_is_gone_stopped_and_timed_out(with_databases, tmp_path):
     path = tmp_path / "lock"
     path.write_text("")
     task = {"type": "wait_file", "path": str(path), "absent": True, "stable_s": 0}
-    session = begin(shared, task)
-    assert shared.status(session)["status"] == "RUNNING"
-    stop(shared, begin(shared, task))
-    done = run(shared, dict(task, timeout=0.3))
+    session = begin(with_databases, task)
+    assert with_databases.status(session)["status"] == "RUNNING"
+    stop(with_databases, begin(with_databases, task))
+    done = run(with_databases, dict(task, timeout=0.3))
     assert done.status == "ERROR" and "time-out" in done.message
     path.unlink()
-    shared.wait_status(session, "DONE")
+    with_databases.wait_status(session, "DONE")
 
 
 # -- scenario --------------------------------------------------------------------------
@@ -457,56 +451,56 @@ def child_of(agent, session):
     return next((row for row in agent.rows("SESSIONS") if row["name"] == "child of %s" % session), None)
 
 
-def test_scenario(shared):
-    child = add(shared, {"type": "os", "command": "echo child ${a} $CONTEXT; exit ${b}"}, variables={"a": "x", "b": "0"})
+def test_scenario(with_databases):
+    child = add(with_databases, {"type": "os", "command": "echo child ${a} $CONTEXT; exit ${b}"}, variables={"a": "x", "b": "0"})
     task = {"type": "scenario", "name": child, "variables": {"a": "from ${v}"}}
-    done = run(shared, task, variables={"v": "above"})
+    done = run(with_databases, task, variables={"v": "above"})
     assert done.status == "DONE", done.message
-    row = child_of(shared, done.session)
+    row = child_of(with_databases, done.session)
     assert row["session"] in done.tasks[0]["message"]
-    assert shared.log_texts(row["session"]) == ["child from above GLOBAL"]
-    done = run(shared, dict(task, variables={"b": 3}), variables={"v": ""})
-    assert done.status == "ERROR" and "exit code 3" in done.message and child_of(shared, done.session)["status"] == "ERROR"
+    assert with_databases.log_texts(row["session"]) == ["child from above GLOBAL"]
+    done = run(with_databases, dict(task, variables={"b": 3}), variables={"v": ""})
+    assert done.status == "ERROR" and "exit code 3" in done.message and child_of(with_databases, done.session)["status"] == "ERROR"
     for fields, reason in [({"name": "NOWHERE"}, "NOWHERE"), ({"version": "9"}, "9"), ({"variables": {"zz": "1"}}, "zz"),
                            ({"context": "NOWHERE"}, "NOWHERE")]:
-        done = run(shared, dict(task, **fields), variables={"v": ""})
+        done = run(with_databases, dict(task, **fields), variables={"v": ""})
         assert done.status == "ERROR" and reason in done.message, done.message
 
 
-def test_scenario_in_another_context_and_not_waited_for(shared):
-    shared.import_document({"contexts": ["CHILD"]})
-    child = add(shared, {"type": "os", "command": "echo in $CONTEXT; sleep 0.3"})
-    done = run(shared, {"type": "scenario", "name": child, "context": "CHILD", "wait": False})
-    row = child_of(shared, done.session)
+def test_scenario_in_another_context_and_not_waited_for(with_databases):
+    with_databases.import_document({"contexts": ["CHILD"]})
+    child = add(with_databases, {"type": "os", "command": "echo in $CONTEXT; sleep 0.3"})
+    done = run(with_databases, {"type": "scenario", "name": child, "context": "CHILD", "wait": False})
+    row = child_of(with_databases, done.session)
     assert done.status == "DONE" and row["status"] in ("QUEUED", "RUNNING", "DONE")
-    shared.wait_status(row["session"], "DONE")
-    assert shared.log_texts(row["session"]) == ["in CHILD"]
+    with_databases.wait_status(row["session"], "DONE")
+    assert with_databases.log_texts(row["session"]) == ["in CHILD"]
 
 
-def test_a_stop_and_a_time_out_go_down(shared):
-    grandchild = add(shared, {"type": "os", "command": "echo $$; exec sleep 300"})
-    child = add(shared, {"type": "scenario", "name": grandchild})
-    session = begin(shared, {"type": "scenario", "name": child})
-    row = wait_for(lambda: child_of(shared, session), "the child")
-    last = wait_for(lambda: child_of(shared, row["session"]), "the grandchild")["session"]
-    pid = int(wait_for(lambda: shared.log_texts(last), "its pid")[0])
-    stop(shared, session)
+def test_a_stop_and_a_time_out_go_down(with_databases):
+    grandchild = add(with_databases, {"type": "os", "command": "echo $$; exec sleep 300"})
+    child = add(with_databases, {"type": "scenario", "name": grandchild})
+    session = begin(with_databases, {"type": "scenario", "name": child})
+    row = wait_for(lambda: child_of(with_databases, session), "the child")
+    last = wait_for(lambda: child_of(with_databases, row["session"]), "the grandchild")["session"]
+    pid = int(wait_for(lambda: with_databases.log_texts(last), "its pid")[0])
+    stop(with_databases, session)
     for number in (row["session"], last):
-        shared.wait_status(number, "STOPPED")
+        with_databases.wait_status(number, "STOPPED")
     assert not is_alive(pid)
-    done = run(shared, {"type": "scenario", "name": grandchild, "timeout": 2})
+    done = run(with_databases, {"type": "scenario", "name": grandchild, "timeout": 2})
     assert done.status == "ERROR" and "time-out" in done.message
-    shared.wait_status(child_of(shared, done.session)["session"], "STOPPED")
+    with_databases.wait_status(child_of(with_databases, done.session)["session"], "STOPPED")
 
 
-def test_a_cycle_is_refused(shared):
+def test_a_cycle_is_refused(with_databases):
     def calls(name, other):
         return {"name": name, "version": "1", "steps": [{"name": "m", "tasks": [{"type": "scenario", "name": other}]}]}
-    shared.import_document({"scenarios": [calls("CYCLE_A", "CYCLE_B"), calls("CYCLE_B", "CYCLE_A"),
+    with_databases.import_document({"scenarios": [calls("CYCLE_A", "CYCLE_B"), calls("CYCLE_B", "CYCLE_A"),
                                           calls("CYCLE_C", "CYCLE_C")]})
-    end = shared.ok("EXEC CYCLE_A -SYNC")
+    end = with_databases.ok("EXEC CYCLE_A -SYNC")
     assert end["status"] == "ERROR" and "CYCLE_A > CYCLE_B > CYCLE_A" in end["message"]
-    end = shared.ok('EXEC CYCLE_C -SYNC -NAME="child of 999999999001"')
+    end = with_databases.ok('EXEC CYCLE_C -SYNC -NAME="child of 999999999001"')
     assert end["status"] == "ERROR" and "would start itself" in end["message"]
 
 
@@ -572,27 +566,27 @@ def test_children_of_one_slot(make_agent):
     ({"type": "mail", "to": ["a@b"]}, "subject", "missing"),
     ({"type": "teleport"}, "type", "must be one of"),
 ])
-def test_faults_at_import(shared, task, path, reason):
-    found = faults(shared, task)
+def test_faults_at_import(with_databases, task, path, reason):
+    found = task_faults(with_databases, task)
     assert any(reason in text for place, text in found.items()
                if place == path or not path), found
 
 
 # -- LOG -FOLLOW -----------------------------------------------------------------------
 
-def test_log_follow(shared):
-    session = begin(shared, {"type": "python", "code": "import os, time\nfor i in range(4):\n print(i, flush=True)\n"
+def test_log_follow(with_databases):
+    session = begin(with_databases, {"type": "python", "code": "import os, time\nfor i in range(4):\n print(i, flush=True)\n"
                              " while not os.path.exists('follow%d' % i):\n  time.sleep(0.05)"})
-    with shared.connect() as client:
+    with with_databases.connect() as client:
         client.send("LOG %s -FOLLOW" % session)
         for text in "0123":
             line = client.line()
             assert line.endswith(" out " + text), line
-            assert shared.status(session)["status"] == "RUNNING"
-            (shared.folder / ("follow" + text)).touch()
+            assert with_databases.status(session)["status"] == "RUNNING"
+            (with_databases.folder / ("follow" + text)).touch()
         assert client.line().startswith("OK")
-    assert shared.status(session)["status"] == "DONE"
-    assert len(shared.ask("LOG %s -FOLLOW" % session)) == 5     # of one that has ended
+    assert with_databases.status(session)["status"] == "DONE"
+    assert len(with_databases.ask("LOG %s -FOLLOW" % session)) == 5     # of one that has ended
 
 
 def test_log_follow_ends_with_the_agent_and_costs_nothing_when_left(make_agent):

@@ -79,7 +79,7 @@ def list_due(table, after, n=6, until=None):
     return found
 
 
-def in_utc(rule, after, n, **options):
+def dues_in_utc(rule, after, n, **options):
     return [show(due) for due in list_due(make_timetable(rule, "UTC", options), at(after), n)]
 
 
@@ -142,7 +142,7 @@ def in_utc(rule, after, n, **options):
     ("cron @annually", "2026-01-01 00:00", "2027-01-01 00:00"),
 ])
 def test_next_due_times(rule, after, due):
-    assert in_utc(rule, after, due.count("|") + 1) == due.split(" | ")
+    assert dues_in_utc(rule, after, due.count("|") + 1) == due.split(" | ")
 
 
 def test_kinds():
@@ -360,7 +360,7 @@ def test_far_dates():
         while not (calendar.isleap(year) and year > 2072 and WEEKDAYS[date(year, 2, 29).weekday()] == day):
             year += 1
         assert show(due) == "%d-02-29 00:00" % year
-    assert in_utc("daily at 00:00", "2026-01-01 00:00", 1, exclude_dates="1990-01-01..2525-06-30") == ["2525-07-01 00:00"]
+    assert dues_in_utc("daily at 00:00", "2026-01-01 00:00", 1, exclude_dates="1990-01-01..2525-06-30") == ["2525-07-01 00:00"]
 
 
 def test_last_until_and_count():

@@ -4,7 +4,7 @@ from datetime import datetime
 
 import pytest
 
-from conftest import TOP, wait_for
+from conftest import TOP, sessions_of, wait_for
 
 SCRIPT = """import sys
 sys.path.insert(0, %r)
@@ -41,13 +41,8 @@ def set_ahead(agent, seconds):
     new.replace(agent.folder / "ahead")
 
 
-def add(agent, name, rule, *options):
+def add_hello(agent, name, rule, *options):
     agent.ok('SCHED ADD %s HELLO 001 GLOBAL "%s" %s' % (name, rule, " ".join(options)))
-
-
-def sessions(agent, name):
-    """Those of a schedule, oldest first."""
-    return agent.rows("SESSIONS -SCHEDULE=%s -LIMIT=100000" % name)[::-1]
 
 
 def steps(agent):
@@ -60,43 +55,46 @@ def test_a_step_forward_and_back_while_it_runs(moved):
     moved.start()
     # half an hour from now, so that none is due but by the steps
     rule = time.strftime("hourly at %M:%S", time.localtime(time.time() + 1800))
-    add(moved, "ONCE", rule)
-    add(moved, "NEVER", rule, "-MISFIRE=skip")
+    add_hello(moved, "ONCE", rule)
+    add_hello(moved, "NEVER", rule, "-MISFIRE=skip")
     set_ahead(moved, 7210)
     wait_for(lambda: steps(moved), "the step forward to stand in the ledger")
-    wait_for(lambda: sessions(moved, "ONCE"), "one session for the missed two hours")
+    wait_for(lambda: sessions_of(moved, "ONCE"), "one session for the missed two hours")
     assert "clock stepped forward by 72" in moved.log()
     skipped = wait_for(lambda: [row for row in moved.rows("SCHED WHY NEVER")
                                 if "clock stepped forward" in row["message"]], "the missed ones to be decided")
     assert sum(int(row["count"]) for row in skipped) == 2
-    count, again = len(sessions(moved, "ONCE")), len(sessions(moved, "NEVER"))
+    count, again = len(sessions_of(moved, "ONCE")), len(sessions_of(moved, "NEVER"))
     set_ahead(moved, 0)
     wait_for(lambda: len(steps(moved)) == 2, "the step back to stand in the ledger")
     assert "clock stepped back by 72" in steps(moved)[0] + steps(moved)[1] and "does not fire again" in moved.log()
     moved.ok("EXEC HELLO -SYNC")
-    assert (len(sessions(moved, "ONCE")), len(sessions(moved, "NEVER"))) == (count, again)
-    due = [row["due"] for row in sessions(moved, "ONCE") + sessions(moved, "NEVER")]
+    assert (len(sessions_of(moved, "ONCE")), len(sessions_of(moved, "NEVER"))) == (count, again)
+    due = [row["due"] for row in sessions_of(moved, "ONCE") + sessions_of(moved, "NEVER")]
     assert len(due) == 1
 
 
-def test_a_clock_that_was_years_ahead_at_a_start(moved):
-    set_ahead(moved, 8 * 365 * 86400)
-    moved.start()
-    add(moved, "S", "every 1s", "-OVERLAP=parallel")
-    wait_for(lambda: len(sessions(moved, "S")) > 2, "some sessions")
-    moved.stop()
-    set_ahead(moved, 0)
-    moved.start()
-    before = {row["due"] for row in sessions(moved, "S")}
-    assert moved.ok("EXEC HELLO -SYNC")["status"] == "DONE"
-    following = moved.rows("SCHED NEXT S -COUNT=1")[0]
+def test_a_clock_that_was_years_ahead_at_a_start(inside):
+    inside.stop()
+    inside.clock.passed = 8 * 365 * 86400
+    inside.start()
+    add_hello(inside, "S", "every 1s", "-OVERLAP=parallel")
+    inside.let_pass(4)
+    assert len(sessions_of(inside, "S")) > 2
+    inside.stop()
+    inside.clock.passed = 0
+    inside.start()
+    before = {row["due"] for row in sessions_of(inside, "S")}
+    assert inside.ok("EXEC HELLO -SYNC")["status"] == "DONE"
+    following = inside.rows("SCHED NEXT S -COUNT=1")[0]
     assert following["due"] > max(before)
     assert "the clock was ahead" in following["note"] and "SCHED ON" in following["note"]
-    assert "the clock was ahead" in moved.log()
-    moved.ok("SCHED OFF S")
-    moved.ok("SCHED ON S")
-    wait_for(lambda: len(sessions(moved, "S")) > len(before) + 2, "sessions of the right time")
-    new = [row for row in sessions(moved, "S") if row["due"] not in before]
+    assert "the clock was ahead" in inside.log()
+    inside.ok("SCHED OFF S")
+    inside.ok("SCHED ON S")
+    inside.let_pass(4)
+    assert len(sessions_of(inside, "S")) > len(before) + 2
+    new = [row for row in sessions_of(inside, "S") if row["due"] not in before]
     assert all(datetime.strptime(row["due"][:19], "%Y-%m-%dT%H:%M:%S").year < int(min(before)[:4]) for row in new)
     assert len({row["due"] for row in new}) == len(new)
-    assert not moved.rows("SCHED NEXT S -COUNT=1")[0]["note"]
+    assert not inside.rows("SCHED NEXT S -COUNT=1")[0]["note"]

@@ -15,17 +15,17 @@ from conftest import is_alive, wait_for
 
 
 @pytest.fixture
-def pid_of(tmp_path):
+def read_pid(tmp_path):
     """pid_of(path): the process id that a task wrote into a file; what lives at the end is killed."""
     read = []
 
-    def pid_of(path):
+    def read_pid(path):
         def found():
             text = path.read_text() if path.exists() else ""
             return text.endswith("\n") and int(text)
         read.append(wait_for(found, "a pid in %s" % path))
         return read[-1]
-    yield pid_of
+    yield read_pid
     for pid in read:
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
@@ -184,13 +184,13 @@ while :; do sleep 0.1; done
 """
 
 
-def test_leftovers_are_ended_before_anything_begins(make_agent, pid_of):
+def test_leftovers_are_ended_before_anything_begins(make_agent, read_pid):
     agent = make_agent("--max-sessions", "1").start()
     agent.import_os("LEAVE", LEFTOVERS % {"name": "stale"})
     agent.import_os("LOOK", "for p in stale.*; do read x < $p; grep -q 'State:.[^ZX]' /proc/$x/status 2>/dev/null "
                             "&& echo $p lives; done; echo looked")
     session, next_one = agent.ok("EXEC LEAVE")["session"], agent.ok("EXEC LOOK")["session"]
-    pids = [pid_of(agent.folder / ("stale." + name)) for name in ("setsid", "child", "shell")]
+    pids = [read_pid(agent.folder / ("stale." + name)) for name in ("setsid", "child", "shell")]
     agent.kill()
     assert all(is_alive(pid) for pid in pids)
     agent.start()
@@ -204,7 +204,7 @@ def test_leftovers_are_ended_before_anything_begins(make_agent, pid_of):
     assert agent.ok("CLEAN") == {"cleaned": "0"}
 
 
-def test_on_stale_restart_goes_on_where_it_was(make_agent, pid_of):
+def test_on_stale_restart_goes_on_where_it_was(make_agent, read_pid):
     agent = make_agent().start()
     agent.import_document({"scenarios": [{
         "name": "AGAIN", "version": "1", "on_stale": "restart", "variables": {"v": "0"}, "steps": [
@@ -215,7 +215,7 @@ def test_on_stale_restart_goes_on_where_it_was(make_agent, pid_of):
                                           "{ echo $$ > pid; sleep 1000; }"},
                 {"type": "os", "command": "echo four >> marks"}]}]}]})
     session = agent.ok("EXEC AGAIN")["session"]
-    pid = pid_of(agent.folder / "pid")
+    pid = read_pid(agent.folder / "pid")
     agent.kill()
     (agent.folder / "go").write_text("")
     agent.start()
@@ -226,15 +226,15 @@ def test_on_stale_restart_goes_on_where_it_was(make_agent, pid_of):
     assert [row["status"] for row in stale if "attempt" in row] == ["ERROR", "ERROR"]
 
 
-def test_what_an_ended_session_left_on_purpose_is_not_ended(make_agent, pid_of):
+def test_what_an_ended_session_left_on_purpose_is_not_ended(make_agent, read_pid):
     agent = make_agent().start()
     agent.import_os("SERVE", "setsid sh -c 'echo $$ > left; exec sleep 1000' >/dev/null 2>&1 & "
                              "sleep 1000 >/dev/null 2>&1 & echo $! > group; until [ -s left ]; do sleep 0.05; done")
     agent.import_os("RUN", "echo $$ > runs; sleep 1000")
     assert agent.ok("EXEC SERVE -SYNC")["status"] == "DONE"
     running = agent.ok("EXEC RUN")["session"]
-    left = [pid_of(agent.folder / name) for name in ("left", "group")]
-    pid = pid_of(agent.folder / "runs")
+    left = [read_pid(agent.folder / name) for name in ("left", "group")]
+    pid = read_pid(agent.folder / "runs")
     agent.kill()
     agent.start()
     assert agent.status(running)["status"] == "ERROR" and not is_alive(pid)
@@ -245,7 +245,7 @@ def test_what_an_ended_session_left_on_purpose_is_not_ended(make_agent, pid_of):
     assert all(is_alive(pid) for pid in left)
 
 
-def test_a_healthy_session_of_another_agent_is_left_alone(make_agent, pid_of):
+def test_a_healthy_session_of_another_agent_is_left_alone(make_agent, read_pid):
     """It waits between two attempts, and one runs: neither is stale for an agent that starts."""
     other = make_agent("--name", "OTHER").start()
     other.import_document({"scenarios": [{"name": "TWICE", "version": "1", "steps": [
@@ -253,13 +253,13 @@ def test_a_healthy_session_of_another_agent_is_left_alone(make_agent, pid_of):
          "echo $SESSION >> marks; [ -e tried ] || { touch tried; exit 1; }; until [ -e go ]; do sleep 0.1; done"}]}]}]})
     other.import_os("LONG", "echo $$ > long; sleep 1000")
     long = other.ok("EXEC LONG")["session"]
-    pid = pid_of(other.folder / "long")
+    pid = read_pid(other.folder / "long")
     agent = make_agent().start()
     twice = other.ok("EXEC TWICE")["session"]
     wait_for(lambda: (other.folder / "tried").exists(), "the first attempt")
     agent.import_os("RUN", "echo $$ > runs; sleep 1000")
     stale = agent.ok("EXEC RUN")["session"]
-    pid_of(agent.folder / "runs")
+    read_pid(agent.folder / "runs")
     agent.kill()
     agent.start()
     assert agent.ok("CLEAN") == {"cleaned": "0"}
@@ -276,11 +276,11 @@ def test_a_healthy_session_of_another_agent_is_left_alone(make_agent, pid_of):
     assert "stale" in other.status(long)["message"] and not is_alive(pid)
 
 
-def test_a_session_of_another_host_is_left_alone_until_it_is_said_to_be_gone(make_agent, pid_of):
+def test_a_session_of_another_host_is_left_alone_until_it_is_said_to_be_gone(make_agent, read_pid):
     first = make_agent("--host-id", "one").start()
     first.import_os("RUN", "echo $$ > runs; sleep 1000")
     session = first.ok("EXEC RUN")["session"]
-    pid_of(first.folder / "runs")
+    read_pid(first.folder / "runs")
     first.kill()
     second = make_agent("--host-id", "two").start()
     assert second.status(session)["status"] == "RUNNING"
@@ -291,7 +291,7 @@ def test_a_session_of_another_host_is_left_alone_until_it_is_said_to_be_gone(mak
     assert "stale" in second.status(session)["message"]
 
 
-def test_a_process_that_took_the_agents_number_does_not_keep_it_alive(make_agent, pid_of):
+def test_a_process_that_took_the_agents_number_does_not_keep_it_alive(make_agent, read_pid):
     """The start time counts with the pid, and a boot of before is over."""
     agent = make_agent().start()
     agent.import_os("RUN", "echo $SESSION >> marks; sleep 1000")

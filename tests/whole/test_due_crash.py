@@ -14,15 +14,10 @@ import pytest
 
 from agent import make_timetable
 from conftest import LIMIT_S, ahead, sessions_of, wait_for, why
-from support.ledger import check_ledger, seconds_of
+from support.ledger import check_ledger, import_schedules, rule_at, seconds_of, wait_decided
 from support.outside import foreign_lock
 
 OPEN = "SESSIONS -STATUS=WAITING,QUEUED,RUNNING -LIMIT=1"
-
-
-def at(instant):
-    """The rule that is due in one second of each day of UTC."""
-    return time.strftime("cron %S %M %H * * *", time.gmtime(instant))
 
 
 def import_tasks(agent):
@@ -34,16 +29,9 @@ def import_tasks(agent):
         for name, target in (("TICK", "END"), ("BAD", "FAIL"))]})
 
 
-def import_schedules(agent, schedules):
-    """{name: fields}"""
-    agent.import_document({"schedules": [dict({"scenario": "TICK", "timezone": "UTC"}, name=name, **fields)
-                                         for name, fields in schedules.items()]})
-
-
-def wait_decided(agent, name, instant):
-    """Waits until a schedule has decided what is due up to an instant."""
-    wait_for(lambda: [row for row in agent.rows("SCHED WHY %s -LIMIT=1" % name)
-                      if seconds_of(row["last_due"]) >= instant], "%s to be decided" % name)
+def import_ticks(agent, schedules):
+    """Schedules of TICK: {name: fields}"""
+    import_schedules(agent, schedules, "TICK")
 
 
 QUEUES = ["QUEUE%d" % number for number in range(20)]
@@ -55,8 +43,8 @@ def paused(make):
     when."""
     made = make("paused", "--max-sessions", "20", env={"TZ": "UTC"})
     import_tasks(made)
-    import_schedules(made, {name: {"rule": "every 1s", "misfire": "skip"} for name in QUEUES})
-    import_schedules(made, {"PARALLEL": {"rule": "every 1s", "misfire": "skip", "overlap": "parallel"}})
+    import_ticks(made, {name: {"rule": "every 1s", "misfire": "skip"} for name in QUEUES})
+    import_ticks(made, {"PARALLEL": {"rule": "every 1s", "misfire": "skip", "overlap": "parallel"}})
     added = time.time()
     wait_for(lambda: [row for row in made.rows("SCHED WHY -LIMIT=1") if seconds_of(row["due"]) > added])
     made.process.send_signal(signal.SIGSTOP)
@@ -86,7 +74,7 @@ def untold(make):
     """An agent whose schedules another program has changed, and nobody has told it; `changed` is when."""
     made = make("untold", "--max-sessions", "20", env={"TZ": "UTC"})
     import_tasks(made)
-    import_schedules(made, {"NOTICED": {"rule": "daily at 02:00", "overlap": "parallel"},
+    import_ticks(made, {"NOTICED": {"rule": "daily at 02:00", "overlap": "parallel"},
                             "GONE": {"rule": "every 1s"}})
     time.sleep(1.1)
     made.changed = change_by_another_program(
@@ -101,11 +89,11 @@ def begun(paused, untold):
 
 
 @pytest.fixture
-def agent(make_agent):
+def ticking(make_agent):
     """A running agent in UTC with the scenarios of these tests and a schedule TICK, due every second."""
     made = make_agent("--max-sessions", "20", env={"TZ": "UTC"}).start()
     import_tasks(made)
-    import_schedules(made, {"TICK": {"rule": "every 1s", "overlap": "parallel"}})
+    import_ticks(made, {"TICK": {"rule": "every 1s", "overlap": "parallel"}})
     return made
 
 
@@ -152,49 +140,49 @@ def lock_for_a_moment(agent, moments):
 
 def test_killed_again_and_again_around_due_times(make_agent):
     """Each round the agent is held, changed or locked out for a moment, and killed about a whole second."""
-    agent = make_agent("--max-sessions", "20", env={"TZ": "UTC"}).start()
-    import_tasks(agent)
+    ticking = make_agent("--max-sessions", "20", env={"TZ": "UTC"}).start()
+    import_tasks(ticking)
     begun = time.time()
-    import_schedules(agent, list_variants())
+    import_ticks(ticking, list_variants())
     added, seed = time.time(), random.randrange(10 ** 6)
     moments = random.Random(seed)
-    import_schedules(agent, {
+    import_ticks(ticking, {
         "CHAIN": {"after": "once_parallel_0", "overlap": "parallel"},
         "RETRY": {"rule": "every 1s", "scenario": "BAD", "attempts": 2, "overlap": "parallel"}})
     for deed in moments.sample([hold_for_a_moment, hold_one_for_a_moment, change_them, lock_for_a_moment] * 2, 4):
-        deed(agent, moments)
+        deed(ticking, moments)
         now = time.time()
         time.sleep(max(0.0, int(now) + 1 - now + moments.uniform(-0.02, 0.15)))
-        agent.kill()
+        ticking.kill()
         time.sleep(moments.choice((0.0, 0.0, 1.1)))
-        agent.start(is_ready=moments.random() < 0.7)
-        if agent.client is None:        # killed while it starts
+        ticking.start(is_ready=moments.random() < 0.7)
+        if ticking.client is None:        # killed while it starts
             time.sleep(moments.random() * 0.4)
-            agent.kill()
-            agent.start()
+            ticking.kill()
+            ticking.start()
     ended = time.time()
     print("seed", seed)
     for name in list(list_variants()) + ["RETRY"]:
-        wait_decided(agent, name, ended + 1)
-        agent.ok("SCHED OFF " + name)
-    wait_for(lambda: not agent.rows(OPEN) and "met=" in agent.ask("SCHED SHOW CHAIN")[-2].split(),
+        wait_decided(ticking, name, ended + 1)
+        ticking.ok("SCHED OFF " + name)
+    wait_for(lambda: not ticking.rows(OPEN) and "met=" in ticking.ask("SCHED SHOW CHAIN")[-2].split(),
              "all sessions to end, and what runs after them")
     for name, fields in list_variants().items():
-        rows = check_ledger(agent, name, fields["rule"])
+        rows = check_ledger(ticking, name, fields["rule"])
         first = make_timetable(fields["rule"], "UTC").next_after(int(begun // 1))
         assert first <= seconds_of(rows[0]["due"]) <= added + 2, (name, rows[0])
         reasons = {row["reason"] for row in rows} - {"misfire", "hold", "repository", ""}
         assert reasons <= ({"overlap"} if fields["overlap"] == "queue" else set()), (name, reasons)
-    found = {row["session"]: row for row in agent.rows("SESSIONS -LIMIT=100000")}
+    found = {row["session"]: row for row in ticking.rows("SESSIONS -LIMIT=100000")}
     for row in found.values():
         assert row["status"] == "DONE" or row["status"] == "ERROR" and "stale" in row["message"] \
             or (row["status"], row["schedule"]) in (("STOPPED", "stop"), ("ERROR", "RETRY")), row
-    runs = collections.Counter((agent.folder / "marks").read_text().split())
+    runs = collections.Counter((ticking.folder / "marks").read_text().split())
     assert set(runs.values()) == {1} and set(runs) <= set(found)
     assert all(runs[number] for number, row in found.items()
                if row["status"] == "DONE" and row["scenario"] == "MARK")
-    check_chain_and_attempts(agent)
-    assert agent.stop() == 0
+    check_chain_and_attempts(ticking)
+    assert ticking.stop() == 0
 
 
 def check_chain_and_attempts(agent):
@@ -214,7 +202,7 @@ def check_chain_and_attempts(agent):
 
 # -- changes ---------------------------------------------------------------------------
 
-def test_changes_are_effective_at_once(agent):
+def test_changes_are_effective_at_once(ticking):
     """Due a second or two ahead: what a request adds, sets or enables fires, what it takes away does not."""
     far = "daily at 00:00"
 
@@ -222,74 +210,74 @@ def test_changes_are_effective_at_once(agent):
         names = ["%s%d" % (name, due) for name in ("ADD", "SET", "ON", "IMPORT", "DEL", "OFF", "AWAY")]
         add, change, on, imported, delete, off, away = names
         for name in (change, on, delete, off, away):
-            rule = far if name == change else at(due)
-            agent.ok("SCHED ADD %s TICK -1 GLOBAL '%s' -TIMEZONE=UTC -ENABLED=%s"
+            rule = far if name == change else rule_at(due)
+            ticking.ok("SCHED ADD %s TICK -1 GLOBAL '%s' -TIMEZONE=UTC -ENABLED=%s"
                      % (name, rule, "no" if name == on else "yes"))
-        agent.ok("SCHED ADD %s TICK -1 GLOBAL '%s' -TIMEZONE=UTC" % (add, at(due)))
-        agent.ok("SCHED SET %s -RULE='%s'" % (change, at(due)))
-        agent.ok("SCHED ON " + on)
-        import_schedules(agent, {imported: {"rule": at(due)}})
-        agent.ok("SCHED DEL " + delete)
-        agent.ok("SCHED OFF " + off)
-        agent.ok("SCHED SET %s -RULE='%s'" % (away, far))
+        ticking.ok("SCHED ADD %s TICK -1 GLOBAL '%s' -TIMEZONE=UTC" % (add, rule_at(due)))
+        ticking.ok("SCHED SET %s -RULE='%s'" % (change, rule_at(due)))
+        ticking.ok("SCHED ON " + on)
+        import_ticks(ticking, {imported: {"rule": rule_at(due)}})
+        ticking.ok("SCHED DEL " + delete)
+        ticking.ok("SCHED OFF " + off)
+        ticking.ok("SCHED SET %s -RULE='%s'" % (away, far))
         return names
     due, (add, change, on, imported, delete, off, away) = ahead(change_all)
-    wait_decided(agent, "TICK", due + 1)
+    wait_decided(ticking, "TICK", due + 1)
     for name in (add, change, on, imported):
-        wait_for(lambda: sessions_of(agent, name), "%s to fire" % name)
-        row, = why(agent, name)
+        wait_for(lambda: sessions_of(ticking, name), "%s to fire" % name)
+        row, = why(ticking, name)
         assert seconds_of(row["due"]) == due and row["session"] and row["reason"] == ""
-        assert len(sessions_of(agent, name)) == 1
+        assert len(sessions_of(ticking, name)) == 1
     for name in (off, away):
-        assert why(agent, name) == [] and sessions_of(agent, name) == []
-    assert agent.err("SCHED WHY " + delete) == "NOT_FOUND" and sessions_of(agent, delete) == []
-    assert agent.stop() == 0
+        assert why(ticking, name) == [] and sessions_of(ticking, name) == []
+    assert ticking.err("SCHED WHY " + delete) == "NOT_FOUND" and sessions_of(ticking, delete) == []
+    assert ticking.stop() == 0
 
 
-def test_a_change_at_the_moment_of_a_due_time_is_no_time_away(agent):
+def test_a_change_at_the_moment_of_a_due_time_is_no_time_away(ticking):
     """Schedules that skip what was missed, changed all the while: nothing was missed. Nor was it where
     a due time has come and jitter has not yet let it run."""
     skip = {"rule": "every 1s", "misfire": "skip", "overlap": "parallel"}
     names = ["S%d" % number for number in range(5)]
-    import_schedules(agent, {name: dict(skip, jitter=3 * (name == "S4")) for name in names})
+    import_ticks(ticking, {name: dict(skip, jitter=3 * (name == "S4")) for name in names})
     ends, count = time.time() + 2, 0
     while time.time() < ends:
-        agent.ok("SCHED SET %s -PRIORITY=%d" % (names[count % 5], count % 1000))
+        ticking.ok("SCHED SET %s -PRIORITY=%d" % (names[count % 5], count % 1000))
         count += 1
         if count % 20 == 0:
-            agent.ok("CALENDAR %s C 2020-01-%02d" % ("ADD" if count == 20 else "SET", 1 + count // 20 % 30))
+            ticking.ok("CALENDAR %s C 2020-01-%02d" % ("ADD" if count == 20 else "SET", 1 + count // 20 % 30))
     for name in names:
-        wait_decided(agent, name, ends - 1)
-        assert {row["reason"] for row in why(agent, name)} == {""}
-        agent.ok("SCHED OFF " + name)   # what jitter still delays does not run any more
-        assert {row["reason"] for row in check_ledger(agent, name)} <= {"", "misfire"}
-    assert agent.stop() == 0
+        wait_decided(ticking, name, ends - 1)
+        assert {row["reason"] for row in why(ticking, name)} == {""}
+        ticking.ok("SCHED OFF " + name)   # what jitter still delays does not run any more
+        assert {row["reason"] for row in check_ledger(ticking, name)} <= {"", "misfire"}
+    assert ticking.stop() == 0
 
 
-def test_another_programs_change_is_effective_at_once_with_update(agent):
+def test_another_programs_change_is_effective_at_once_with_update(ticking):
     for name in ("UPDATED", "DOWN", "GONE", "OFF"):
         rule = "every 1s" if name in ("GONE", "OFF") else "daily at 02:00"
-        agent.ok("SCHED ADD %s TICK -1 GLOBAL '%s' -TIMEZONE=UTC -OVERLAP=parallel" % (name, rule))
+        ticking.ok("SCHED ADD %s TICK -1 GLOBAL '%s' -TIMEZONE=UTC -OVERLAP=parallel" % (name, rule))
     for name in ("GONE", "OFF"):
-        wait_for(lambda: sessions_of(agent, name))
+        wait_for(lambda: sessions_of(ticking, name))
     changed = change_by_another_program(
-        agent, "update schedule set rule='every 1s' where name='UPDATED'; delete from schedule where"
+        ticking, "update schedule set rule='every 1s' where name='UPDATED'; delete from schedule where"
         " name='GONE'; update schedule set enabled=0 where name='OFF';")
-    assert agent.ok("SCHED UPDATE")["schedules"] == "4"
+    assert ticking.ok("SCHED UPDATE")["schedules"] == "4"
     updated = time.time()
-    wait_for(lambda: sessions_of(agent, "UPDATED"), "UPDATED to fire")
-    row = check_ledger(agent, "UPDATED")[0]
+    wait_for(lambda: sessions_of(ticking, "UPDATED"), "UPDATED to fire")
+    row = check_ledger(ticking, "UPDATED")[0]
     assert changed < seconds_of(row["due"]) <= updated + 1 and row["session"], row
-    wait_decided(agent, "TICK", updated + 1)
+    wait_decided(ticking, "TICK", updated + 1)
     for name in ("GONE", "OFF"):
-        assert seconds_of(why(agent, name)[-1]["last_due"]) <= updated
+        assert seconds_of(why(ticking, name)[-1]["last_due"]) <= updated
     # while the agent is down: from the change on it was missed
-    assert agent.stop() == 0
-    changed = change_by_another_program(agent, "update schedule set rule='every 1s' where name='DOWN'")
-    agent.start()
-    wait_for(lambda: sessions_of(agent, "DOWN"), "DOWN to fire")
-    assert changed < seconds_of(check_ledger(agent, "DOWN")[0]["due"])
-    assert agent.stop() == 0
+    assert ticking.stop() == 0
+    changed = change_by_another_program(ticking, "update schedule set rule='every 1s' where name='DOWN'")
+    ticking.start()
+    wait_for(lambda: sessions_of(ticking, "DOWN"), "DOWN to fire")
+    assert changed < seconds_of(check_ledger(ticking, "DOWN")[0]["due"])
+    assert ticking.stop() == 0
 
 
 def test_another_programs_change_is_noticed_and_its_past_not_fired(untold):
@@ -306,63 +294,63 @@ def test_another_programs_change_is_noticed_and_its_past_not_fired(untold):
 # -- zones -----------------------------------------------------------------------------
 
 def test_a_system_zone_that_changed_and_one_that_the_host_lacks(make_agent):
-    agent = make_agent("--max-sessions", "20", env={"TZ": "UTC"}).start()
-    import_tasks(agent)
+    ticking = make_agent("--max-sessions", "20", env={"TZ": "UTC"}).start()
+    import_tasks(ticking)
     for name, rule in (("LOCAL", "daily at 02:00"), ("SECONDS", "cron * * * * * *"), ("LACKS", "cron * * * * * *"),
                        ("LACKS_TOO", "daily at 02:00"), ("EVERY", "every 1s")):
-        agent.ok("SCHED ADD %s TICK -1 GLOBAL '%s' -OVERLAP=parallel" % (name, rule))
-    before, = agent.rows("SCHED NEXT LOCAL -COUNT=1 -FROM=2026-12-01T00:00Z")
+        ticking.ok("SCHED ADD %s TICK -1 GLOBAL '%s' -OVERLAP=parallel" % (name, rule))
+    before, = ticking.rows("SCHED NEXT LOCAL -COUNT=1 -FROM=2026-12-01T00:00Z")
     assert before["due"] == "2026-12-01T02:00:00+00:00"
     for name in ("SECONDS", "LACKS"):
-        wait_for(lambda: sessions_of(agent, name), "%s to fire" % name)
-    assert agent.stop() == 0
-    change_by_another_program(agent, "update schedule set timezone='Mars/Olympus' where name like 'LACKS%'")
-    agent.env = {"TZ": "XYZ-3"}         # three hours east
-    agent.start()
+        wait_for(lambda: sessions_of(ticking, name), "%s to fire" % name)
+    assert ticking.stop() == 0
+    change_by_another_program(ticking, "update schedule set timezone='Mars/Olympus' where name like 'LACKS%'")
+    ticking.env = {"TZ": "XYZ-3"}         # three hours east
+    ticking.start()
     started = time.time()
-    after, = agent.rows("SCHED NEXT LOCAL -COUNT=1 -FROM=2026-12-01T00:00Z")
+    after, = ticking.rows("SCHED NEXT LOCAL -COUNT=1 -FROM=2026-12-01T00:00Z")
     assert after["due"] == "2026-12-02T02:00:00+03:00"
-    assert {row["name"]: row["next"] != "" for row in agent.rows("SCHED LIST")} == {
+    assert {row["name"]: row["next"] != "" for row in ticking.rows("SCHED LIST")} == {
         "LOCAL": True, "SECONDS": True, "LACKS": False, "LACKS_TOO": False, "EVERY": True}
     for name in ("LACKS", "LACKS_TOO"):
-        row = wait_for(lambda: why(agent, name) and why(agent, name)[-1])
+        row = wait_for(lambda: why(ticking, name) and why(ticking, name)[-1])
         assert (row["decision"], row["session"]) == ("failed", "") and "Mars/Olympus" in row["message"], row
-    assert "Mars/Olympus" in agent.log()
-    agent.env = {"TZ": "UTC"}
-    agent.kill()
-    agent.start()
+    assert "Mars/Olympus" in ticking.log()
+    ticking.env = {"TZ": "UTC"}
+    ticking.kill()
+    ticking.start()
     for name, rule in (("SECONDS", "cron * * * * * *"), ("EVERY", "every 1s")):
-        wait_decided(agent, name, int(started) + 1)
-        check_ledger(agent, name, rule)
-    row = why(agent, "LACKS_TOO")
+        wait_decided(ticking, name, int(started) + 1)
+        check_ledger(ticking, name, rule)
+    row = why(ticking, "LACKS_TOO")
     assert len(row) == 1 and int(row[0]["count"]) >= 2      # one row, however often it was started
-    agent.ok("SCHED SET LACKS -TIMEZONE=")
+    ticking.ok("SCHED SET LACKS -TIMEZONE=")
     mended = time.time()
-    wait_for(lambda: seconds_of(sessions_of(agent, "LACKS")[-1]["due"]) >= mended, "LACKS to fire again")
-    assert agent.stop() == 0
+    wait_for(lambda: seconds_of(sessions_of(ticking, "LACKS")[-1]["due"]) >= mended, "LACKS to fire again")
+    assert ticking.stop() == 0
 
 
 # -- many ------------------------------------------------------------------------------
 
 def test_a_thousand_due_in_the_same_second_fire_once_each(make_agent):
-    agent = make_agent("--max-sessions", "200", env={"TZ": "UTC"}).start()
-    import_tasks(agent)
+    ticking = make_agent("--max-sessions", "200", env={"TZ": "UTC"}).start()
+    import_tasks(ticking)
 
     def import_them(due):
         names = ["M%d_%d" % (due, number) for number in range(1000)]
-        import_schedules(agent, {name: {"rule": at(due), "misfire": "skip"} for name in names})
+        import_ticks(ticking, {name: {"rule": rule_at(due), "misfire": "skip"} for name in names})
         return names
     due, names = ahead(import_them, 3)
-    wait_for(lambda: len([row for row in agent.rows("SCHED WHY -LIMIT=10000") if row["schedule"] in set(names)]) >= 1000,
+    wait_for(lambda: len([row for row in ticking.rows("SCHED WHY -LIMIT=10000") if row["schedule"] in set(names)]) >= 1000,
              "1000 decisions")
-    wait_for(lambda: not agent.rows(OPEN), "all sessions to end")
-    rows = [row for row in agent.rows("SESSIONS -LIMIT=10000") if row["schedule"] in set(names)]
+    wait_for(lambda: not ticking.rows(OPEN), "all sessions to end")
+    rows = [row for row in ticking.rows("SESSIONS -LIMIT=10000") if row["schedule"] in set(names)]
     assert sorted(row["schedule"] for row in rows) == sorted(names)
     assert {(row["status"], seconds_of(row["due"])) for row in rows} == {("DONE", due)}
-    found = [row for row in agent.rows("SCHED WHY -LIMIT=10000") if row["schedule"] in set(names)]
+    found = [row for row in ticking.rows("SCHED WHY -LIMIT=10000") if row["schedule"] in set(names)]
     assert sorted(row["schedule"] for row in found) == sorted(names)
     assert {(row["decision"] in ("started", "late"), row["count"]) for row in found} == {(True, "1")}
-    assert agent.stop() == 0
+    assert ticking.stop() == 0
 
 
 # -- a pause ---------------------------------------------------------------------------

@@ -30,7 +30,7 @@ def days():
         return list(csv.DictReader(file))
 
 
-def run(agent, scenario, context="GLOBAL", folder=EXAMPLES, **variables):
+def run_example(agent, scenario, context="GLOBAL", folder=EXAMPLES, **variables):
     """The fields of a session that has ended."""
     words = " ".join('%s=%s' % (name, json.dumps(str(value)))
                      for name, value in dict(variables, folder=folder).items())
@@ -64,7 +64,7 @@ def mean(rows, name):
 @pytest.mark.parametrize("context", CONTEXTS)
 def test_weather(agent, out, days, context):
     for _ in range(2):
-        assert run(agent, "WEATHER", context, out=out)["status"] == "DONE"
+        assert run_example(agent, "WEATHER", context, out=out)["status"] == "DONE"
     for year in range(2012, 2016):
         lines = (out / ("%d.csv" % year)).read_text().splitlines()
         assert len(lines) - 1 == sum(row["date"].startswith(str(year)) for row in days)
@@ -80,7 +80,7 @@ def test_weather(agent, out, days, context):
 
 def test_weather_names_the_broken_line(agent, out, tmp_path):
     folder = broken(tmp_path, 17, ",", ";")
-    ended = run(agent, "WEATHER", folder=folder, out=out)
+    ended = run_example(agent, "WEATHER", folder=folder, out=out)
     assert ended["status"] == "ERROR" and "step check" in ended["message"]
     texts = agent.log_texts(ended["session"])
     assert "seattle-weather.csv, line 17: 5 fields, not 6" in texts
@@ -113,7 +113,7 @@ def test_mart_twice_in_both_contexts(agent, out, days):
                                       {"context": "PROD", "schemas": "WEATHER:WEATHER_DB_PROD"}]
     for context, warm in (("GLOBAL", 25), ("PROD", 30)):
         for _ in range(2):
-            ended = run(agent, "WEATHER_MART", context, warm=warm)
+            ended = run_example(agent, "WEATHER_MART", context, warm=warm)
             assert (ended["status"], ended["message"]) == ("DONE", "")
         check_mart(out, context, days, warm)
         values = {row["variable"]: row["value"] for row in
@@ -134,9 +134,9 @@ def test_mart_twice_in_both_contexts(agent, out, days):
 ])
 def test_mart_names_the_broken_line_and_goes_on_once_it_is_mended(agent, out, days, tmp_path, old, new,
                                                                   reason):
-    assert run(agent, "WEATHER_MART", "PROD")["status"] == "DONE"
+    assert run_example(agent, "WEATHER_MART", "PROD")["status"] == "DONE"
     folder = broken(tmp_path, 17, old, new)
-    ended = run(agent, "WEATHER_MART", "PROD", folder=folder)
+    ended = run_example(agent, "WEATHER_MART", "PROD", folder=folder)
     session = ended["session"]
     assert ended["status"] == "ERROR"
     assert ended["message"].startswith("step load: task 1: " + reason), ended
@@ -162,7 +162,7 @@ def test_mart_alerts_when_the_check_is_false(agent, out, tmp_path, line, told):
         del lines[line - 1]
         (tmp_path / "seattle-weather.csv").write_text("".join(lines))
         variables = {"folder": tmp_path}
-    ended = run(agent, "WEATHER_MART", **variables)
+    ended = run_example(agent, "WEATHER_MART", **variables)
     assert ended["status"] == "ERROR"
     assert any(told in text for text in agent.log_texts(ended["session"]))
     assert not (out / "mart-GLOBAL.csv").exists()

@@ -12,6 +12,7 @@ import pytest
 
 import agent as program
 from conftest import wait_for
+from support.outside import change, query
 
 SECRET = "swordfish-42"
 
@@ -20,20 +21,6 @@ def scenario(name, *tasks, **fields):
     """A scenario NAME 1 with one step; a text is the command of an os task."""
     tasks = [{"type": "os", "command": task} if isinstance(task, str) else task for task in tasks]
     return dict({"name": name, "version": "1", "steps": [{"name": "s", "tasks": tasks}]}, **fields)
-
-
-def sql(running, *statements):
-    """What another program does to the work repository."""
-    with contextlib.closing(sqlite3.connect(str(running.work), timeout=30)) as other:
-        for statement in statements:
-            other.execute(statement)
-        other.commit()
-
-
-def query(running, statement):
-    """The rows of a query on the work repository."""
-    with contextlib.closing(sqlite3.connect(str(running.work), timeout=30)) as other:
-        return other.execute(statement).fetchall()
 
 
 def secret_files(running):
@@ -103,7 +90,7 @@ def test_a_definition_that_cannot_be_read_costs_its_own_sessions_alone(make_agen
     running.ok("HOLD")
     running.ok("EXEC BAD")
     running.stop()
-    sql(running, "update definition set body = '%s' where body like '%%BAD%%'" % body)
+    change(running.work, "update definition set body = '%s' where body like '%%BAD%%'" % body)
     running.start()
     assert running.ok("PING")["status"] == "READY"
     running.ok("RELEASE")
@@ -141,7 +128,7 @@ def test_a_name_makes_no_child(agent):
     assert agent.ok('EXEC A -NAME="child of %s" -SYNC' % made["session"])["status"] == "DONE"
     wait_for(lambda: len(agent.rows("SESSIONS -SCHEDULE=S")) == 2, "the schedule to run after one of such a name")
     parent = agent.ok("EXEC P -SYNC")["session"]
-    child = query(agent, "select name, parent from session where parent is not null")
+    child = query(agent.work, "select name, parent from session where parent is not null")
     assert child == [("child of %s" % parent, int(parent))] and before != parent
 
 
@@ -180,23 +167,25 @@ def test_every_end_forgets_its_secret_and_is_counted(make_agent):
     wait_for(lambda: not secret_files(running), "all secrets to be gone")
     assert ended_total(running)["STOPPED"] == 3
     execute("FULL")                                                                 # a crash
-    running.wait_status(query(running, "select max(id) from session")[0][0], "RUNNING")
+    running.wait_status(query(running.work, "select max(id) from session")[0][0], "RUNNING")
     running.kill()
     running.start()
     wait_for(lambda: not secret_files(running), "the secret of a stale session to be gone")
     assert ended_total(running) == {"DONE": 0, "WARNING": 0, "ERROR": 1, "STOPPED": 0}
 
 
-def test_what_a_due_time_replaces_is_counted_too(agent):
-    agent.import_document({"scenarios": [scenario("LONG", "sleep 300")]})
-    agent.ok("SCHED ADD S LONG -1 GLOBAL 'every 1s' -OVERLAP=stop")
-    wait_for(lambda: ended_total(agent)["STOPPED"] >= 2, "two sessions to be replaced")
-    agent.ok("SCHED OFF S")
+def test_what_a_due_time_replaces_is_counted_too(inside):
+    inside.import_document({"scenarios": [scenario("LONG", "sleep 300")]})
+    inside.ok("SCHED ADD S LONG -1 GLOBAL 'every 1s' -OVERLAP=stop")
+    for _ in range(3):
+        inside.let_pass(1)
+    wait_for(lambda: ended_total(inside)["STOPPED"] >= 2, "two sessions to be replaced")
+    inside.ok("SCHED OFF S")
 
 
 # -- a session that cannot be added leaves nothing -------------------------------------------
 
-class Failing:
+class FailingOs:
     """os, but that one of its functions fails once it has been called so often for a secret file."""
 
     def __init__(self, name, path, number):
@@ -222,7 +211,7 @@ def test_a_secret_that_cannot_be_kept_leaves_no_session(tmp_path, monkeypatch, n
     repository = program.WorkRepository.create(1, "WORKREP", str(tmp_path / "work.db"), program.Clock())
     document = program.Definitions().read(json.dumps({"scenarios": [secret_scenario("S")]}))
     repository.db.write(repository.imports.put, document, "AGENT", 0.0)
-    failing = Failing(name, ".secret.", number)
+    failing = FailingOs(name, ".secret.", number)
     monkeypatch.setattr(program, "os", failing)
     with pytest.raises(program.RepositoryError) as caught:
         repository.secrets.write({"password": SECRET})

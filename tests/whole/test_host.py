@@ -25,7 +25,7 @@ MASKS = "grep -E '^Sig(Blk|Ign):' /proc/self/status"
 AS_USUAL = ["SigBlk:\t0000000000000000", "SigIgn:\t0000000000000000"]
 
 
-def scenario(name, *tasks, **fields):
+def one_step(name, *tasks, **fields):
     return dict({"name": name, "version": "1", "steps": [{"name": "main", "tasks": list(tasks)}]}, **fields)
 
 
@@ -34,13 +34,13 @@ def test_tasks_get_no_signal_that_is_ignored_or_blocked(make_agent):
     agent = make_agent(launcher=[sys.executable, "-c", IGNORING]).start()
     masks_by_python = "import subprocess; subprocess.call(['sh', '-c', %r])" % MASKS
     agent.import_document({"scenarios": [
-        scenario("SHELL", {"type": "os", "command": MASKS}),
-        scenario("LIST", {"type": "os", "command": ["sh", "-c", MASKS]}),
-        scenario("PYTHON", {"type": "python", "code": masks_by_python}),
-        scenario("ADOPT", {"type": "os", "command": MASKS}, on_stale="adopt"),
-        scenario("OS7", {"type": "os", "command": "exit 7"}),
-        scenario("PYTHON7", {"type": "python", "code": "raise SystemExit(7)"}),
-        scenario("ADOPT7", {"type": "os", "command": "exit 7"}, on_stale="adopt")]})
+        one_step("SHELL", {"type": "os", "command": MASKS}),
+        one_step("LIST", {"type": "os", "command": ["sh", "-c", MASKS]}),
+        one_step("PYTHON", {"type": "python", "code": masks_by_python}),
+        one_step("ADOPT", {"type": "os", "command": MASKS}, on_stale="adopt"),
+        one_step("OS7", {"type": "os", "command": "exit 7"}),
+        one_step("PYTHON7", {"type": "python", "code": "raise SystemExit(7)"}),
+        one_step("ADOPT7", {"type": "os", "command": "exit 7"}, on_stale="adopt")]})
     for name in ("SHELL", "LIST", "PYTHON", "ADOPT"):
         session = agent.ok("EXEC %s -SYNC" % name)["session"]
         assert agent.log_texts(session) == AS_USUAL, name
@@ -71,12 +71,12 @@ def test_no_module_of_the_folder_stands_for_one_of_python(make_agent, tmp_path, 
                              "host": "127.0.0.1", "port": NOBODY_LISTENS, "sender": "a@b.example"}}],
         "logical_schemas": [{"name": "DWH", "contexts": {"GLOBAL": "DWH"}}],
         "scenarios": [
-            scenario("CSV", {"type": "load_csv", "file": "in.csv", "schema": "DWH", "table": "t", "mode": "create"}),
-            scenario("PYTHON", {"type": "python", "code": "import csv, email, token; print(csv.reader)"}),
-            scenario("ADOPT", {"type": "python", "code": "import csv; csv.reader"}, on_stale="adopt"),
-            scenario("FILES", {"type": "zip", "from": "in.csv", "to": "a.zip"}),
-            scenario("HTTP", {"type": "http", "url": "http://127.0.0.1:%d/" % NOBODY_LISTENS}),
-            scenario("MAIL", {"type": "mail", "to": ["c@d.example"], "subject": "x"})]})
+            one_step("CSV", {"type": "load_csv", "file": "in.csv", "schema": "DWH", "table": "t", "mode": "create"}),
+            one_step("PYTHON", {"type": "python", "code": "import csv, email, token; print(csv.reader)"}),
+            one_step("ADOPT", {"type": "python", "code": "import csv; csv.reader"}, on_stale="adopt"),
+            one_step("FILES", {"type": "zip", "from": "in.csv", "to": "a.zip"}),
+            one_step("HTTP", {"type": "http", "url": "http://127.0.0.1:%d/" % NOBODY_LISTENS}),
+            one_step("MAIL", {"type": "mail", "to": ["c@d.example"], "subject": "x"})]})
     for name in ("CSV", "PYTHON", "ADOPT", "FILES"):
         end = agent.ok("EXEC %s -SYNC" % name)
         assert end["status"] == "DONE", (name, end, agent.log_texts(end["session"]))
@@ -91,14 +91,14 @@ def test_the_folder_of_a_python_file_is_searched(make_agent):
     (agent.folder / "lib").mkdir()
     (agent.folder / "lib" / "beside.py").write_text("print('it is here')")
     (agent.folder / "lib" / "program.py").write_text("import beside")
-    agent.import_document({"scenarios": [scenario("P", {"type": "python", "file": "lib/program.py"})]})
+    agent.import_document({"scenarios": [one_step("P", {"type": "python", "file": "lib/program.py"})]})
     session = agent.ok("EXEC P -SYNC")["session"]
     assert agent.log_texts(session) == ["it is here"]
 
 
 def test_a_byte_order_mark_is_passed_over(make_agent):
     agent = make_agent().start()
-    document = json.dumps({"scenarios": [scenario("A", {"type": "os", "command": "true"})]})
+    document = json.dumps({"scenarios": [one_step("A", {"type": "os", "command": "true"})]})
     (agent.folder / "bom.json").write_bytes(b"\xef\xbb\xbf" + document.encode())
     subprocess.check_call([sys.executable, str(AGENT), "--master", str(agent.master), "--import",
                            str(agent.folder / "bom.json")])
@@ -115,8 +115,8 @@ def test_the_agent_goes_on_with_the_code_it_began_with(make_agent):
     shutil.copy(str(AGENT), str(agent.script))
     agent.start()
     agent.import_document({"scenarios": [
-        scenario("COPY", {"type": "copy", "from": "agent.log", "to": "copy", "overwrite": True}),
-        scenario("ADOPT", {"type": "os", "command": "echo adopted"}, on_stale="adopt")]})
+        one_step("COPY", {"type": "copy", "from": "agent.log", "to": "copy", "overwrite": True}),
+        one_step("ADOPT", {"type": "os", "command": "echo adopted"}, on_stale="adopt")]})
     agent.script.rename(agent.folder / "old")
     for _ in range(2):
         for name in ("COPY", "ADOPT"):
@@ -127,7 +127,7 @@ def test_the_agent_goes_on_with_the_code_it_began_with(make_agent):
 
 def test_the_wal_shrinks_when_a_long_reader_has_left(make_agent):
     agent = make_agent().start()
-    agent.import_document({"scenarios": [scenario("A", {"type": "os", "command": "seq 20000"})]})
+    agent.import_document({"scenarios": [one_step("A", {"type": "os", "command": "seq 20000"})]})
     wal = agent.folder / "workrep.db-wal"
     with contextlib.closing(sqlite3.connect(str(agent.work))) as reader:
         rows = reader.execute("select * from sqlite_master")

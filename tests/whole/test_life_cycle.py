@@ -20,7 +20,7 @@ from support.outside import foreign_lock, query
 from support.waiting import go, import_waiting, marks, wait_begun, wait_ping
 
 
-def names(folder):
+def file_names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
@@ -33,7 +33,7 @@ def run_agent(*options, cwd=None, script=None):
 
 
 def no_wal(agent):
-    return not [name for name in names(agent.folder) if name.endswith(("-wal", "-shm", ".lock"))]
+    return not [name for name in file_names(agent.folder) if name.endswith(("-wal", "-shm", ".lock"))]
 
 
 # -- start -----------------------------------------------------------------------------
@@ -55,7 +55,7 @@ def test_alone_in_an_empty_folder_it_makes_its_repositories(tmp_path):
             client.expect("* repository=WORKREP id=1 path=%s/sqlite_repos/workrep.db "
                           "status=ATTACHED message=" % home, "OK")
             assert stat.S_IMODE((home / "sqlite_repos").stat().st_mode) == 0o700
-            for name in names(home / "sqlite_repos"):
+            for name in file_names(home / "sqlite_repos"):
                 assert stat.S_IMODE((home / "sqlite_repos" / name).stat().st_mode) == 0o600, name
             client.send("SHUTDOWN")
             client.expect("OK")
@@ -63,8 +63,8 @@ def test_alone_in_an_empty_folder_it_makes_its_repositories(tmp_path):
     finally:
         process.kill()
         process.wait()
-    assert names(home) == ["agent.py", "sqlite_repos"]
-    assert names(home / "sqlite_repos") == ["master.db", "workrep.db"]
+    assert file_names(home) == ["agent.py", "sqlite_repos"]
+    assert file_names(home / "sqlite_repos") == ["master.db", "workrep.db"]
 
 
 def test_a_second_agent_of_the_name_says_who_holds_it(agent, make_agent):
@@ -99,19 +99,19 @@ def test_a_taken_port_touches_nothing(tmp_path, is_listening):
         port = str(taken.getsockname()[1])
         code, out, err = run_agent("--port", port, "--create", "--master", str(tmp_path / "new" / "m.db"))
         assert (code, out, len(err)) == (1, "", 1) and "port %s" % port in err[0], err
-        assert names(tmp_path) == []
+        assert file_names(tmp_path) == []
 
 
 def test_a_taken_port_leaves_what_is_there(make_agent):
     agent = make_agent().start()
     assert agent.stop() == 0
-    before = {name: (agent.folder / name).read_bytes() for name in names(agent.folder)}
+    before = {name: (agent.folder / name).read_bytes() for name in file_names(agent.folder)}
     with contextlib.closing(socket.socket()) as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen(1)
         code, _, err = run_agent("--port", str(taken.getsockname()[1]), "--master", str(agent.master))
     assert code == 1 and len(err) == 1
-    assert before == {name: (agent.folder / name).read_bytes() for name in names(agent.folder)}
+    assert before == {name: (agent.folder / name).read_bytes() for name in file_names(agent.folder)}
 
 
 def test_one_that_cannot_listen_in_the_end_stops_in_good_order(make_agent):
@@ -138,7 +138,7 @@ def test_a_missing_master_is_not_made_without_create(tmp_path):
     for options in ([], ["--import", str(tmp_path / "none.json")]):
         code, out, err = run_agent("--port", "0", "--master", str(tmp_path / "new" / "m.db"), *options)
         assert (code, out, len(err)) == (1, "", 1) and "m.db does not exist; --create" in err[0], err
-        assert names(tmp_path) == []
+        assert file_names(tmp_path) == []
 
 
 @pytest.mark.parametrize("options", [["--port", "x"], ["--port", "70000"], ["--unknown"], ["--create"],
@@ -152,7 +152,7 @@ def test_wrong_usage_is_2(tmp_path, monkeypatch, capsys, options):
     if options == ["word"]:             # and as a process of its own
         code, out, err = run_agent(*options, cwd=tmp_path)
         assert (code, out) == (2, "") and err[0].startswith("usage: agent.py")
-    assert names(tmp_path) == []
+    assert file_names(tmp_path) == []
 
 
 @pytest.mark.parametrize("content", ["corrupt", "foreign", "newer", "work"])

@@ -147,24 +147,26 @@ def test_no_line_separator_of_unicode_in_the_log(agent):
     assert agent.log_texts(1001) == ["a\\xe2\\x80\\xa8OK session=9\\xe2\\x80\\xae"]
 
 
-def test_what_was_stopped_before_its_start_time_stays_stopped(make_agent):
+def test_what_was_stopped_before_its_start_time_stays_stopped(make_inside, monkeypatch):
     """All slots are busy when the time comes that the session was to wait for."""
-    agent = make_agent("--max-sessions", "1").start()
+    agent = make_inside("--max-sessions", "1").start()
+    monkeypatch.chdir(str(agent.folder))        # where its tasks work
     agent.import_os("BLOCK", "until [ -e go ]; do sleep 0.05; done")
     agent.import_os("BAD", "echo run >> bad; exit 3")
-    agent.ok("SCHED ADD R BAD -1 GLOBAL startup -ATTEMPTS=3 -RETRY_DELAY=6")
+    agent.ok("SCHED ADD R BAD -1 GLOBAL startup -ATTEMPTS=3 -RETRY_DELAY=60")
     agent.stop()
     agent.start()
     retry = wait_for(lambda: [row for row in agent.rows("SESSIONS -SCHEDULE=R") if row["status"] == "WAITING"],
                      "the second attempt to wait")[0]["session"]
     agent.ok("EXEC BLOCK")
-    start_at = local(int(time.time()) + 6)
+    start_at = local(int(agent.now()) + 60)
     later = agent.ok("EXEC HELLO -AT=%s" % start_at)["session"]
     again = agent.ok("EXEC BAD -AT=%s" % start_at)["session"]
     for session in (retry, later, again):
         agent.ok("STOP %s" % session)
     agent.ok("RESTART %s" % again)
-    last = agent.ok("EXEC HELLO -AT=%s" % local(int(time.time()) + 7))["session"]
+    last = agent.ok("EXEC HELLO -AT=%s" % local(int(agent.now()) + 70))["session"]
+    agent.let_pass(100)
     wait_for(lambda: agent.status(last)["status"] == "QUEUED", "the start times to have come")
     (agent.folder / "go").touch()
     assert agent.ok("WAIT %s" % last)["status"] == "DONE"

@@ -11,7 +11,7 @@ import sys
 import time
 
 from conftest import wait_for
-from support.outside import foreign_lock, no_wal_of, query
+from support.outside import foreign_lock, move_repository, no_wal_of, query
 from support.waiting import go, import_waiting, marks, wait_begun, wait_ping
 
 
@@ -224,25 +224,19 @@ def test_a_full_disk_makes_what_runs_wait_and_refuses_the_rest(agent):
     assert query(agent.work, "pragma integrity_check") == [("ok",)]
 
 
-def move(path, target):
-    for name in ("-wal", "-shm", ""):
-        if os.path.exists(str(path) + name):
-            os.rename(str(path) + name, str(target) + name)
-
-
 def test_a_work_repository_moved_away_and_back_while_a_session_runs(make_agent):
     agent = make_agent("--max-sessions", "1").start()
     import_waiting(agent)
     running, queued = agent.ok("EXEC W")["session"], agent.ok("EXEC W")["session"]
     wait_begun(agent, running)
     away = agent.folder / "away.db"
-    move(agent.work, away)
+    move_repository(agent.work, away)
     wait_ping(agent, status="DEGRADED", repositories="0/1")
     assert agent.err("STATUS %s" % running) == "REPOSITORY"
     go(agent)
     time.sleep(0.5)
     assert marks(agent) == [running] and not agent.work.exists()
-    move(away, agent.work)
+    move_repository(away, agent.work)
     assert agent.wait_status(running, "DONE") and agent.wait_status(queued, "DONE")
     assert marks(agent) == [running, queued]
     assert agent.log_texts(running) == ["over"]
@@ -285,10 +279,10 @@ def test_a_replaced_file_gives_a_running_sessions_number_again(make_agent):
 
 def test_a_master_moved_away_and_back(agent):
     away = agent.folder / "away.db"
-    move(agent.master, away)
+    move_repository(agent.master, away)
     assert agent.ok("EXEC HELLO -SYNC")["status"] == "DONE"
     assert agent.err("CONTEXTS") == "REPOSITORY"
-    move(away, agent.master)
+    move_repository(away, agent.master)
     wait_for(lambda: not agent.ask("HOLD")[0].startswith("ERR"), "the master to be back")
     agent.ok("RELEASE")
     wait_ping(agent, status="READY")

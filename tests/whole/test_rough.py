@@ -9,18 +9,11 @@ import pytest
 
 import agent
 from agent import Clock, Database, WorkRepository, to_text
-from conftest import wait_for
+from conftest import sessions_of, wait_for
+from support.outside import change
 
 QUICK = {"name": "QUICK", "version": "1", "variables": {"v": "1"},
          "steps": [{"name": "a", "tasks": [{"type": "set", "variable": "v", "value": "2"}]}]}
-
-
-def write(running, *statements):
-    """Another program writes to the work repository."""
-    with closing(sqlite3.connect(str(running.work), timeout=30)) as connection:
-        for statement in statements:
-            connection.execute(statement)
-        connection.commit()
 
 
 def wait_rows(running, name, decision, count=1):
@@ -29,10 +22,6 @@ def wait_rows(running, name, decision, count=1):
         rows = [row for row in running.rows("SCHED WHY %s -LIMIT=1000" % name) if row["decision"] == decision]
         return len(rows) >= count and rows
     return wait_for(found, "%d %s of %s" % (count, decision, name))
-
-
-def sessions_of(running, name):
-    return running.rows("SESSIONS -SCHEDULE=%s -LIMIT=1000" % name)
 
 
 def start_busy(make_agent):
@@ -49,7 +38,7 @@ def start_busy(make_agent):
 def test_what_a_held_schedule_has_waiting_waits_over_a_restart_too(make_agent):
     running = start_busy(make_agent)
     running.ok('HOLD "look first" -SCHEDULE=H')
-    held = sessions_of(running, "H")[0]["session"]
+    held = sessions_of(running, "H")[-1]["session"]
     running.kill()
     running.start()
     running.ok("EXEC HELLO -SYNC")                  # others begin, and have had the time
@@ -64,7 +53,7 @@ def test_what_a_held_schedule_has_waiting_waits_over_a_restart_too(make_agent):
 def test_a_held_schedule_that_is_deleted_lets_go_of_its_session(make_agent):
     running = start_busy(make_agent)
     running.ok("HOLD -SCHEDULE=H -REPO=WORKREP")
-    waiting, runs = [row["session"] for row in sessions_of(running, "H")]
+    runs, waiting = [row["session"] for row in sessions_of(running, "H")]
     running.ok("SCHED DEL H")
     running.ok("STOP %s -IMMEDIATE" % runs)
     running.wait_status(waiting, "RUNNING")
@@ -108,7 +97,7 @@ def test_rows_that_another_program_has_spoilt_cost_the_others_nothing(make_agent
     names = ["SPOILT%d" % number for number in range(len(SPOILT))]
     for name in names + ["GOOD"]:
         running.ok('SCHED ADD %s QUICK -1 GLOBAL "every 1s" -OVERLAP=parallel' % name)
-    write(running, *("update schedule set %s='%s', revision=revision+1 where name='%s'" % (column, value, name)
+    change(running.work, *("update schedule set %s='%s', revision=revision+1 where name='%s'" % (column, value, name)
                      for name, (column, value) in zip(names, SPOILT)))
     running.stop()
     running.start()
@@ -128,7 +117,7 @@ def test_the_time_as_sqlite_writes_it_is_one(make_agent):
     running = make_agent().start()
     running.import_document({"scenarios": [QUICK]})
     running.ok('SCHED ADD S QUICK -1 GLOBAL "every 1s" -OVERLAP=parallel')
-    write(running, "update schedule set decided=datetime('now'), revision=revision+1")
+    change(running.work, "update schedule set decided=datetime('now'), revision=revision+1")
     running.ok("SCHED UPDATE")
     before = len(wait_rows(running, "S", "started"))
     wait_rows(running, "S", "started", before + 2)
@@ -186,12 +175,6 @@ def test_a_repository_that_is_gone_leaves_the_others_lines(make_agent):
     *lines, last = running.ask("SCHED SHOW HERE")
     assert last == "OK" and len(lines) == 1
     assert running.err("SCHED SHOW THERE") == "REPOSITORY"
-
-
-@pytest.fixture(scope="module")
-def shared(make):
-    """An agent for tests that change nothing for good."""
-    return make("shared")
 
 
 # -- cost and old files ----------------------------------------------------------------

@@ -4,22 +4,19 @@ import json
 import pytest
 
 from conftest import wait_for
+from support.tasks import os_task
 
 VALUE = "s3cr3t-Pa55"
 
 
-def scenario(*tasks, **fields):
+def secret_document(*tasks, **fields):
     return {"scenarios": [dict({
         "name": "S", "version": "1", "variables": {"password": {"secret": True}, "plain": "p", "out": ""},
         "steps": [{"name": "main", "tasks": list(tasks)}]}, **fields)]}
 
 
-def os_task(command, **fields):
-    return dict({"type": "os", "command": command}, **fields)
-
-
 def test_shown_nowhere_and_gone_after_the_end(agent):
-    agent.import_document(scenario(
+    agent.import_document(secret_document(
         os_task('echo "its $VAR_password!"; printf "%s" "${password}" >&2; exit 3', capture="out")))
     last = agent.ask("EXEC S password=%s -SYNC" % VALUE)[-1]
     assert "status=ERROR" in last
@@ -36,7 +33,7 @@ def test_shown_nowhere_and_gone_after_the_end(agent):
 
 def test_masked_across_reads_and_in_lines_without_end(agent):
     pieces = " ".join("'%s'" % piece for piece in (VALUE[:4], VALUE[4:]))
-    agent.import_document(scenario(
+    agent.import_document(secret_document(
         os_task("for i in %s; do printf %%s $i; sleep 0.2; done; echo" % pieces),
         os_task("head -c 16380 /dev/zero | tr '\\0' x; printf %s \"${password}\"; "
                 "head -c 40000 /dev/zero | tr '\\0' y")))
@@ -47,7 +44,7 @@ def test_masked_across_reads_and_in_lines_without_end(agent):
 
 
 def test_lies_in_a_private_file_until_the_end(agent):
-    agent.import_document(scenario(os_task("sleep 1000")))
+    agent.import_document(secret_document(os_task("sleep 1000")))
     agent.ok("EXEC S password=%s" % VALUE)
     agent.wait_status(1001, "RUNNING")
     found = list(agent.folder.glob("*.secret.*"))
@@ -63,7 +60,7 @@ def test_lies_in_a_private_file_until_the_end(agent):
 
 def test_survives_a_kill_and_strays_are_removed(make_agent):
     agent = make_agent().start()
-    agent.import_document(scenario(os_task("until [ -e go ]; do sleep 0.1; done; test \"${password}\" = %s" % VALUE),
+    agent.import_document(secret_document(os_task("until [ -e go ]; do sleep 0.1; done; test \"${password}\" = %s" % VALUE),
                                    on_stale="restart"))
     agent.ok("EXEC S password=%s" % VALUE)
     agent.wait_status(1001, "RUNNING")
@@ -80,7 +77,7 @@ def test_read_when_the_session_begins(make_agent, tmp_path):
     path.write_text(VALUE + "\n")
     agent = make_agent(env={"FROM_ENV": "env-" + VALUE}).start()
     variables = {"a": {"secret": True, "file": str(path)}, "b": {"secret": True, "env": "FROM_ENV"}}
-    agent.import_document(scenario(os_task('echo "${a} ${b}"'), variables=variables))
+    agent.import_document(secret_document(os_task('echo "${a} ${b}"'), variables=variables))
     assert agent.ok("EXEC S -SYNC")["status"] == "DONE"
     assert agent.log_texts(1001) == ["*** ***"]
     path.unlink()
@@ -90,21 +87,15 @@ def test_read_when_the_session_begins(make_agent, tmp_path):
     assert "under 4" in agent.ok("EXEC S -SYNC")["message"]
 
 
-@pytest.fixture(scope="module")
-def shared(make):
-    """An agent that nothing is done to."""
-    return make("shared")
-
-
 @pytest.mark.parametrize("document, path", [
-    (scenario(os_task(["echo", "${password}"])), "scenarios[0].steps[0].tasks[0].command[1]"),
-    (scenario({"type": "python", "code": "1", "args": ["${password}"]}),
+    (secret_document(os_task(["echo", "${password}"])), "scenarios[0].steps[0].tasks[0].command[1]"),
+    (secret_document({"type": "python", "code": "1", "args": ["${password}"]}),
      "scenarios[0].steps[0].tasks[0].args[0]"),
-    (scenario(os_task("true", capture="password")), "scenarios[0].steps[0].tasks[0].capture"),
-    (scenario({"type": "set", "variable": "password", "value": "x"}),
+    (secret_document(os_task("true", capture="password")), "scenarios[0].steps[0].tasks[0].capture"),
+    (secret_document({"type": "set", "variable": "password", "value": "x"}),
      "scenarios[0].steps[0].tasks[0].variable"),
-    (scenario(os_task("true"), variables={"x": {"secret": False}}), "scenarios[0].variables.x"),
-    (scenario(os_task("true"), variables={"x": {"secret": True, "env": 1}}),
+    (secret_document(os_task("true"), variables={"x": {"secret": False}}), "scenarios[0].variables.x"),
+    (secret_document(os_task("true"), variables={"x": {"secret": True, "env": 1}}),
      "scenarios[0].variables.x"),
 ])
 def test_refused_at_import(shared, document, path):
@@ -114,7 +105,7 @@ def test_refused_at_import(shared, document, path):
 
 
 def test_refused_where_it_would_be_stored_or_cannot_be_masked(agent):
-    agent.import_document(scenario(os_task("true")))
+    agent.import_document(secret_document(os_task("true")))
     assert agent.err("EXEC S") == "BAD_REQUEST"
     assert agent.err("EXEC S password=abc") == "BAD_REQUEST"
     for line in ("EXEC S password=%s password=%s", "PING password=%s%s", "EXEC S x=%s%s"):
@@ -125,10 +116,10 @@ def test_refused_where_it_would_be_stored_or_cannot_be_masked(agent):
 
 
 def test_a_child_takes_it_only_as_a_secret(agent):
-    child = scenario(os_task('test "${password}" = %s' % VALUE))["scenarios"][0]
+    child = secret_document(os_task('test "${password}" = %s' % VALUE))["scenarios"][0]
     open_child = dict(child, name="OPEN", variables={"password": ""})
     for name, version in (("S", "1"), ("OPEN", "2")):
-        parent = scenario({"type": "scenario", "name": name, "variables": {"password": "${password}"}})
+        parent = secret_document({"type": "scenario", "name": name, "variables": {"password": "${password}"}})
         parent["scenarios"][0].update(name="PARENT", version=version)
         parent["scenarios"] += [child, open_child]
         agent.import_document(parent)
@@ -138,6 +129,6 @@ def test_a_child_takes_it_only_as_a_secret(agent):
 
 
 def test_a_key_asks_again_for_the_same_session(agent):
-    agent.import_document(scenario(os_task("true")))
+    agent.import_document(secret_document(os_task("true")))
     assert "duplicate" not in agent.ok("EXEC S password=%s -KEY=k" % VALUE)
     assert agent.ok("EXEC S password=%s -KEY=k" % VALUE)["duplicate"] == "yes"
