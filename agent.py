@@ -14832,12 +14832,12 @@ for such. For others say `--system yes`, or `no`; a file that could be either is
 
 ### Names from a crontab
 
-A name is `CRON.` and the command: `backup full` is `CRON.backup_full`. Of any but plain words
-it is the program, with six digits that follow from the whole command: `/opt/load.sh --all` is
-`CRON.load.sh-2d68e4`. So a line more, another time or other settings rename nothing, and neither does another file: the
-same crontab by another way is the same schedules. When one command stands there at several
-times, each keeps the name that it has in the agent; new ones get digits that follow from their
-time.
+A name is `CRON.` and the command: `backup full` is `CRON.backup_full`. Of any but plain
+words it is the program, with six digits that follow from the whole command: `/opt/load.sh
+--all` is `CRON.load.sh-2d68e4`. So a line more, another time or other settings rename
+nothing, and neither does another file: the same crontab by another way is the same
+schedules. When one command stands there at several times, each keeps the name that it has
+in the agent; new ones get digits that follow from their time.
 
 Imported again, the same crontab changes nothing, and another time is taken over. When the
 settings or the comment of a line have changed, `--replace` takes the new ones. A schedule whose
