@@ -22,8 +22,7 @@ Sections, each using only those above it:
     base/forms                The forms of all requests, as data: words, kinds, roles, help, and the
                               lines of their replies.
     base/options              The options of the agent's command line, as data.
-    base/program              What this program is: its version, its own file, its code and its own
-                              log.
+    base/program              What this program is: its own file, its code and its own log.
     base/times                The clock, instants as text, and the one parser of durations.
     base/words                Words of requests and replies: names, splitting, quoting, and what
                               makes a text one line.
@@ -33,8 +32,7 @@ Sections, each using only those above it:
     timetable/windows         What restricts a rule: hours, dates, weekdays, and repetitions.
     timetable/firings         When a rule fires in its zone and window: next and count, by
                               arithmetic on local time.
-    timetable/moments         A time of day on a date, as people write it, placed in a zone: the one
-                              parser of times.
+    timetable/moments         A time as people write it, placed in a zone: the one parser of times.
     timetable/timetable       The due times of a rule in its window and zone: next, last, count, and
                               what is excluded.
     definitions/kinds         What a field of a definition may hold: each kind checks a JSON value
@@ -242,7 +240,7 @@ import zipfile
 from bisect import bisect_left, bisect_right
 from calendar import timegm
 from datetime import date, datetime, timezone
-from typing import Any, Callable, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, List, NamedTuple, Optional, Tuple, Union
 
 
 # ======================================================================================
@@ -741,7 +739,8 @@ CONTEXT_LINE = ReplyLine("a context", (
 CHANGE_LINE = ReplyLine("a definition of the document", (
     text_key("kind", "scenario, schedule, context, data_server, logical_schema or calendar"),
     text_key("name", "its name"), text_key("version", "of a scenario: its version"),
-    text_key("change", "new, changed or same")))
+    text_key("change", "new, changed or same"),
+    ReplyKey("next", SECOND_KEY, "with -DRY_RUN, of a schedule: its next due time", True)))
 WARNING_LINE = ReplyLine("what is allowed but looks wrong", (
     text_key("warning", "what looks wrong"), text_key("path", "where in the document")))
 # what an import counts; the last two there will be
@@ -779,6 +778,8 @@ HELD_LINE = ReplyLine("its hold", (
     time_key("held", "since when"), text_key("by", "who holds it"),
     time_key("until", "when it ends by itself"), text_key("reason", "why")))
 SCHEDULE_NAME_LINE = ReplyLine("the schedule", (_NAME,))
+SCHEDULE_SET_LINE = ReplyLine("the schedule", (
+    _NAME, text_key("note", "what its rule means, where that may surprise", True)))
 ENABLED_LINE = ReplyLine("the schedule", (
     _NAME, ReplyKey("enabled", FLAG_KEY, "whether it has due times from now on")))
 COMING_LINE = ReplyLine("a due time", (
@@ -828,6 +829,8 @@ CALENDAR_NAME_LINE = ReplyLine("the calendar", (text_key("calendar", "name of th
 # base/vocabulary.py
 # The words and limits of the contract, as data: states, transitions, roles, sizes, times.
 # ======================================================================================
+
+VERSION = "1.0.0"
 
 DEFAULT_NAME = "AGENT"
 DEFAULT_PORT = 20910
@@ -960,19 +963,23 @@ class Part(NamedTuple):
     shown: str              # a value as HELP shows it; nothing for an argument or a flag
     is_required: bool
     is_value_optional: bool
-    meaning: str            # nothing where it is a field of a schedule, which has its own
+    meaning: str
+
+    @property
+    def is_field(self):
+        """Whether it sets a field of a schedule."""
+        return self.kind is not None and self.kind.startswith("field ")
 
 
 # the usual kinds of words: what a kind means is protocol/table's to say
 KIND_WORDS = {
     "AGENT": "name", "AT": "time", "CONTEXT": "name", "COUNT": "count", "DAYS": "days",
-    "DOCUMENT": "text", "FROM": "time", "HOST": "label", "KEEP": "amount", "KEY": "token",
-    "KEYWORD": "label", "KEYWORDS": "label", "LEVEL": "level", "LIMIT": "limit",
+    "DOCUMENT": "text", "DUE": "past", "FROM": "time", "HOST": "label", "KEEP": "amount",
+    "KEY": "token", "KEYWORD": "label", "KEYWORDS": "label", "LEVEL": "level", "LIMIT": "limit",
     "MAX_WAIT": "seconds", "NAME": "name", "PATH": "token", "PRIORITY": "priority",
     "REASON": "label", "REPO": "name", "RULE": "text", "SCENARIO": "name", "SCHEDULE": "name",
-    "SECOND": "text", "SESSION": "session", "SINCE": "time", "STATUS": "states",
-    "SYNC": "seconds", "TIMEOUT": "timeout", "TO": "end", "UNTIL": "end", "VERB": "text",
-    "VERSION": "version",
+    "SECOND": "text", "SESSION": "session", "SINCE": "past", "STATUS": "states", "SYNC": "seconds",
+    "TIMEOUT": "timeout", "TO": "end", "UNTIL": "end", "VERB": "text", "VERSION": "version",
 }
 
 # what words mean, where the form does not say it
@@ -987,15 +994,39 @@ WORD_MEANINGS = {
     "-LIMIT": "how many lines at most (50)",
 }
 
-# the options of SCHED ADD and SET that are fields of a schedule -> a value as HELP shows it
+# the options of SCHED ADD and SET that are fields of a schedule -> a value as HELP shows it, and
+# what the field means
 SCHEDULE_OPTIONS = {
-    "-AGENT": "name", "-TIMEZONE": "zone", "-ENABLED": "yes|no", "-FROM": "time", "-TO": "time",
-    "-HOURS": "08:00-18:00", "-EXCLUDE_WEEKDAYS": "sat,sun", "-EXCLUDE_MONTHDAYS": "1,last",
-    "-EXCLUDE_DATES": "a,b..c,calendar", "-REPEAT_EVERY": "s", "-REPEAT_COUNT": "n",
-    "-REPEAT_FOR": "s", "-GAP": "run|skip", "-FOLD": "first|both", "-JITTER": "s",
-    "-AFTER": "a,b/2h,scenario:c", "-NAME": "text", "-KEYWORDS": "a,b", "-PRIORITY": "n",
-    "-ATTEMPTS": "n", "-RETRY_DELAY": "s", "-TIMEOUT": "s",
-    "-OVERLAP": "queue|skip|parallel|stop", "-MISFIRE": "once|all|skip", "-GRACE": "s",
+    "-AGENT": ("name", "the agent that it belongs to (the one that takes the request)"),
+    "-TIMEZONE": ("zone", "zone of its local times: UTC or an IANA name (the host's zone)"),
+    "-ENABLED": ("yes|no", "a schedule that is not has no due times"),
+    "-FROM": ("time", "first instant, in the schedule's zone; a date alone is its first second"),
+    "-TO": ("time", "last instant; a date alone is its last second"),
+    "-HOURS": (
+        "08:00-18:00", "times of day, both ends in: 08:00-18:00; over midnight too: 22:00-06:00"),
+    "-EXCLUDE_WEEKDAYS": ("sat,sun", "days of the week: sat,sun"),
+    "-EXCLUDE_MONTHDAYS": ("1,last", "days of the month: 1,15,last"),
+    "-EXCLUDE_DATES": ("a,b..c,calendar", "dates, ranges a..b, and names of calendars"),
+    "-REPEAT_EVERY": ("s", "each firing is repeated after so long"),
+    "-REPEAT_COUNT": ("n", "so many more times"),
+    "-REPEAT_FOR": ("s", "for so long"),
+    "-GAP": (
+        "run|skip", "a local time that does not exist runs right after the gap, or is skipped"),
+    "-FOLD": ("first|both", "a local time that exists twice runs the first time, or both times"),
+    "-JITTER": ("s", "each start is delayed by at most so much, always by the same for the same "
+                "due time"),
+    "-AFTER": ("a,b/2h,scenario:c", "schedules (A) and scenarios (scenario:B) that have to end "
+               "well first; A/2h counts for two hours"),
+    "-NAME": ("text", "name of its sessions"),
+    "-KEYWORDS": ("a,b", "keywords of its sessions"),
+    "-PRIORITY": ("n", "priority of its sessions in the queue"),
+    "-ATTEMPTS": ("n", "how often a session that ends in ERROR is made, in all"),
+    "-RETRY_DELAY": ("s", "pause before the next of these sessions"),
+    "-TIMEOUT": ("s", "timeout of its sessions (the scenario's)"),
+    "-OVERLAP": (
+        "queue|skip|parallel|stop", "what is done while a session of the same schedule is open"),
+    "-MISFIRE": ("once|all|skip", "what is done about due times that were missed"),
+    "-GRACE": ("s", "a missed due time older than this does not run"),
 }
 
 
@@ -1005,7 +1036,11 @@ def schedule_field(option):
     return "session_name" if option == "-NAME" else option[1:].lower()
 
 
-_SCHEDULE_WORDS = " ".join("[%s=%s]" % item for item in SCHEDULE_OPTIONS.items())
+# field of a schedule -> what it means
+SCHEDULE_MEANINGS = {schedule_field(option): meaning
+                     for option, (_, meaning) in SCHEDULE_OPTIONS.items()}
+_SCHEDULE_WORDS = " ".join("[%s=%s]" % (option, shown)
+                           for option, (shown, _) in SCHEDULE_OPTIONS.items())
 _SCHEDULE_KINDS = {option: "field " + schedule_field(option) for option in SCHEDULE_OPTIONS}
 _SCHEDULE_PLACE = {"-REPO": "work repository of the schedule (of the lowest id that has it)"}
 _CALENDAR_KINDS = {"NAME": "calendar", "DATES": "dates"}
@@ -1071,9 +1106,10 @@ VERB_FORMS = (
                    "-SINCE": "only those acknowledged from then on"}),
     Form("STATUS", "SESSION [-JSON]", MONITOR, "a session with its steps, tasks and variables",
          AS_RECORD, lines=(SESSION_LINE, STEP_LINE, TASK_LINE, VARIABLE_LINE)),
-    Form("LOG", "SESSION [-FOLLOW]", MONITOR,
+    Form("LOG", "SESSION [-FOLLOW] [-SINCE=time]", MONITOR,
          "what the tasks of a session printed; -FOLLOW as they print it", AS_LOG,
-         meanings={"-FOLLOW": "stay until the session has ended"}),
+         meanings={"-FOLLOW": "stay until the session has ended",
+                   "-SINCE": "only what was printed from then on"}),
     Form("WAIT", "SESSION [-TIMEOUT=s]", MONITOR, "wait for the end of a session",
          oks=(END_LINE,), kinds={"-TIMEOUT": "seconds"},
          meanings={"-TIMEOUT": "wait at most so long (for ever)"}),
@@ -1122,14 +1158,14 @@ VERB_FORMS = (
          meanings={"-REPO": "work repository (every one that has such a schedule)"}),
     Form("SCHED ADD", "NAME SCENARIO VERSION CONTEXT [RULE] [VARIABLE=value ...] %s [-REPO=name]"
          % _SCHEDULE_WORDS, ADMINISTRATOR, "add a schedule, effective at once",
-         oks=(SCHEDULE_NAME_LINE,), kinds=_SCHEDULE_KINDS,
+         oks=(SCHEDULE_SET_LINE,), kinds=_SCHEDULE_KINDS,
          meanings={"CONTEXT": "context, such as GLOBAL",
                    "RULE": "when it is due, quoted as one word; without it -AFTER is needed",
                    "-REPO": "work repository (the one of the lowest id that has the scenario)"}),
     Form("SCHED SET", "NAME [VARIABLE=value ...] %s [-SCENARIO=name] [-VERSION=version] "
          "[-CONTEXT=name] [-RULE=rule] [-REPO=name]" % _SCHEDULE_WORDS, ADMINISTRATOR,
          "change a schedule, effective at once; its past is not fired",
-         oks=(SCHEDULE_NAME_LINE,), kinds=_SCHEDULE_KINDS,
+         oks=(SCHEDULE_SET_LINE,), kinds=_SCHEDULE_KINDS,
          meanings=dict(_SCHEDULE_PLACE, **{
              "-SCENARIO": "the scenario that it starts",
              "-VERSION": "version of the scenario; -1 is the latest",
@@ -1149,10 +1185,12 @@ VERB_FORMS = (
                    "-TO": "due times up to this instant",
                    "-ALL": "show those that are excluded too, and why",
                    "-REPO": "only those of this work repository"}),
-    Form("SCHED WHY", "[NAME] [-LIMIT=n] [-REPO=name] [-JSON]", MONITOR,
+    Form("SCHED WHY", "[NAME] [-DUE=time] [-SINCE=time] [-LIMIT=n] [-REPO=name] [-JSON]", MONITOR,
          "what became of the due times, newest first", AS_ROWS, oks=(OUTLOOK_LINE,),
          lines=(OCCURRENCE_LINE,),
          meanings={"NAME": "name of the schedule (all)",
+                   "-DUE": "only what was due then",
+                   "-SINCE": "only what was due from then on",
                    "-REPO": "only those of this work repository"}),
     Form("SCHED PLAN", "[-FROM=time] [-TO=time] [-ALL] [-REPO=name] [-JSON]", MONITOR,
          "play a period (default: a day) against the limits and the median durations of past "
@@ -1198,7 +1236,8 @@ def list_parts(form):
             name = dash + word
             kind = None if is_flag else form.kinds.get(name) or KIND_WORDS[word]
             is_field = kind is not None and kind.startswith("field ")
-            meaning = "" if is_field else form.meanings.get(name) or WORD_MEANINGS[name]
+            meaning = (SCHEDULE_OPTIONS[name][1] if is_field
+                       else form.meanings.get(name) or WORD_MEANINGS[name])
             parts.append(Part(name, kind, shown, not bracket, bool(inner_bracket), meaning))
     return parts
 
@@ -1271,10 +1310,8 @@ COMMAND_OPTIONS = (
 
 # ======================================================================================
 # base/program.py
-# What this program is: its version, its own file, its code and its own log.
+# What this program is: its own file, its code and its own log.
 # ======================================================================================
-
-VERSION = "1.0.0"
 
 log = logging.getLogger("agent")
 
@@ -1284,6 +1321,25 @@ log = logging.getLogger("agent")
 BOOT = ("import sys;sys.path[:1]==['']and sys.path.pop(0);import marshal,os;"
         "CODE_FD=int(sys.argv[1]);__file__=sys.argv[2];del sys.argv[:2];"
         "exec(marshal.loads(os.pread(CODE_FD,os.fstat(CODE_FD).st_size,0)))")
+
+
+@functools.lru_cache(maxsize=None)
+def own_boot():
+    """What changes with every boot of the host, in a container too, or `unknown`."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii", errors="replace") as file:
+            return file.readline().strip()
+    except OSError:
+        return answer_of("sysctl", "-n", "kern.bootsessionuuid") or "unknown"
+
+
+def answer_of(*command):
+    """What a program of the host prints, or nothing."""
+    try:
+        return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                              stdin=subprocess.DEVNULL, timeout=10).stdout.decode().strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 def program_path():
@@ -1673,7 +1729,7 @@ ORDINALS = {"first": "#1", "second": "#2", "third": "#3", "fourth": "#4", "last"
 MACROS = {"@hourly": "0 * * * *", "@daily": "0 0 * * *", "@midnight": "0 0 * * *",
           "@weekly": "0 0 * * 0",
           "@monthly": "0 0 1 * *", "@yearly": "0 0 1 1 *", "@annually": "0 0 1 1 *"}
-FORMS = {"startup": "startup", "at": "at 2026-12-01 02:00", "every": "every 15m",
+FORMS = {"startup": "startup", "boot": "boot", "at": "at 2026-12-01 02:00", "every": "every 15m",
          "hourly": "hourly at 05:00", "daily": "daily at 02:00,14:00",
          "weekly": "weekly on mon,wed at 02:00",
          "monthly": "monthly on 1,15,last at 02:00' or 'monthly on last fri at 18:00",
@@ -1754,8 +1810,9 @@ def _make_zone(name, *_system):
         import zoneinfo
         info = zoneinfo.ZoneInfo(name)
     except ImportError:
-        raise CalendarError("timezone '%s': the time-zone database needs Python 3.9 or newer, "
-                            "this is %s; %s" % (name, sys.version.split()[0], only)) from None
+        raise CalendarError("timezone '%s': the time-zone database needs Python 3.9 or newer, this "
+                            "is %s; %s; TZ=Europe/Zurich python agent.py starts it in another"
+                            % (name, sys.version.split()[0], only)) from None
     except (KeyError, ValueError, OSError, TypeError):
         right = "no such zone; write a name like Europe/Zurich, or UTC"
         if not zoneinfo.available_timezones():
@@ -1840,6 +1897,9 @@ NEVER = DayTimes((), ())
 # A rule of a schedule, from its text to days and times of day.
 # ======================================================================================
 
+BY_STARTS = ("startup", "boot")     # kinds that a start of the agent fires
+
+
 class Rule(NamedTuple):
     """A parsed rule, without zone and window."""
 
@@ -1851,12 +1911,22 @@ class Rule(NamedTuple):
     step: int = 0              # seconds, of `every`
     day: int = None            # of `at`
 
+    @property
+    def is_by_clock(self):
+        """Whether it has due times by the clock."""
+        return self.kind not in BY_STARTS
+
 
 _COMMA, _ON_AT, _NUMBER = (re.compile(" ?, ?"), re.compile("(?:on (.+) )?at (.+)"),
                            re.compile("[0-9]{1,4}"))
 _CLOCK = re.compile("([01]?[0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9]))?")
 _MINUTE = re.compile("([0-5]?[0-9]):([0-5][0-9])")
 _LIKE_CRON = re.compile(r"[-0-9*/,]+(\s+[^\s:]+){4,5}")
+# the fields of cron: name, first and last value
+_CRON_FIELDS = (("second", 0, 59), ("minute", 0, 59), ("hour", 0, 23), ("day of month", 1, 31),
+                ("month", 1, 12), ("week day", 0, 6))
+_EACH = {"second": "of each minute", "minute": "of each hour", "hour": "of each day",
+         "day of month": "of each month", "month": "of each year", "week day": "alone"}
 # what is incomplete in an item of a field of cron, and what would be right
 _INCOMPLETE = ((re.compile("$"), "an item is empty; leave out the comma"),
                (re.compile("/"), "before / comes * or a range, like */5"),
@@ -1884,7 +1954,7 @@ def parse_rule(text):
 
 def _parse_words(kind, rest):
     """The Rule of a kind but cron, and what stands behind that word. CalendarError."""
-    if kind == "startup" and not rest:
+    if kind in BY_STARTS and not rest:
         return Rule(kind, times=NEVER)
     if kind == "every" and rest[:1].isalpha():
         raise CalendarError("'%s' is no duration, like 15m; for days or times of day write "
@@ -1901,7 +1971,7 @@ def _parse_words(kind, rest):
     match = _ON_AT.fullmatch(rest)
     parse_days = {"weekly": _parse_weekly, "monthly": _parse_monthly,
                   "yearly": _parse_yearly}.get(kind)
-    if kind in ("startup", "every", "at") or not match or bool(match.group(1)) != bool(parse_days):
+    if kind in BY_STARTS + ("every", "at") or not match or bool(match.group(1)) != bool(parse_days):
         raise CalendarError("write '%s'" % FORMS[kind])
     if kind == "hourly":
         return Rule(kind, times=_parse_times(match.group(2), _parse_minute, HOURS), real=True)
@@ -1968,7 +2038,7 @@ def _parse_yearly(text):
 def _parse_cron(rest):
     """The Rule of the fields of cron, or of a macro like @daily. CalendarError."""
     if rest == "@reboot":
-        return Rule("startup", times=NEVER)
+        return Rule("boot", times=NEVER)
     if rest.startswith("@") and rest not in MACROS:
         raise CalendarError("'%s' is none of %s @reboot" % (rest, " ".join(MACROS)))
     fields = MACROS.get(rest, rest).split()
@@ -1983,6 +2053,32 @@ def _parse_cron(rest):
     if not _is_possible(days):
         raise CalendarError("can never fire: no month of '%s' has a day '%s'" % (month, day))
     return Rule("cron", days, DayTimes(starts, within), hour.startswith("*"))
+
+
+def list_surprises(text):
+    """[what is to be said] of a rule, which is a good one: steps of cron that leave one value."""
+    words = _COMMA.sub(",", " ".join(text.lower().split())).split(" ")
+    fields = words[1:] if words[0] == "cron" else []
+    if len(fields) not in (5, 6):
+        return []
+    return [_tell_step(name, low, item)
+            for (name, low, high), field in zip(_CRON_FIELDS[-len(fields):], fields)
+            for item in field.split(",") if _is_lone_step(item, low, high)]
+
+
+def _is_lone_step(item, low, high):
+    """Whether a step goes over several values and meets the first alone."""
+    match = re.fullmatch(r"(?:\*|([0-9]+)-([0-9]+))/([0-9]+)", item)
+    if not match:
+        return False
+    first, last = (int(match.group(1)), int(match.group(2))) if match.group(1) else (low, high)
+    return first < last < first + int(match.group(3))
+
+
+def _tell_step(name, low, item):
+    first = re.match("[0-9]*", item).group() or low
+    return "'%s' is %s %s %s: the step is larger than what it goes over" % (
+        item, name, first, _EACH[name])
 
 
 def _parse_days(day, month, weekday, last="L", hint=" or L"):
@@ -2364,11 +2460,15 @@ class Firings:
 
 # ======================================================================================
 # timetable/moments.py
-# A time of day on a date, as people write it, placed in a zone: the one parser of times.
+# A time as people write it, placed in a zone: the one parser of times.
 # ======================================================================================
 
 _MOMENT = re.compile(r"([0-9-]{10})(?:[ Tt]([0-9:]+)(\.[0-9]+)?)?"
                      r"([Zz]|[+-](?:[01][0-9]|2[0-3]):?[0-5][0-9])?")
+_DAYS = {"yesterday": -1, "today": 0, "tomorrow": 1}
+# what of a request is meant for a date, however wrong it is; a day by its name; a distance
+_LIKE_DATE, _NAMED_DAY = re.compile("[0-9]{4}-"), re.compile("([a-z]+)(?: +([0-9:]+))?")
+_CLOCK_TIME, _DISTANCE = re.compile("[0-9]+:[0-9:]+"), re.compile("([+-]?)([0-9.]+[smhd]?)")
 
 _FIRST_DAY, _LAST_DAY = (date(year, 1, 1).toordinal() - EPOCH_ORDINAL for year in (2, 9999))
 
@@ -2393,6 +2493,38 @@ def parse_moment(text, zone, is_end=False, is_second=False):
     if not _FIRST_DAY <= day < _LAST_DAY:
         return day * DAY + second + part
     return _place(day * DAY + second, zone, is_second) + part
+
+
+def parse_request_time(text, zone, now, is_back=False, is_end=False):
+    """A time of a request, `now` being epoch seconds -> epoch seconds. CalendarError.
+
+    An ISO 8601 time as parse_moment takes it; `now`; `today`, `yesterday` and `tomorrow`, alone or
+    with a clock time; a clock time: the next one, with `is_back` the last one; a distance with a
+    sign or a unit, which with `is_back` and without a sign lies in the past.
+    """
+    word = text.lower()
+    named, distance = _NAMED_DAY.fullmatch(word), _DISTANCE.fullmatch(word)
+    if word == "now":
+        return now
+    if named and named.group(1) in _DAYS:
+        return _find_clock_time(named.group(2) or "00:00", zone, now, _DAYS[named.group(1)])
+    if _CLOCK_TIME.fullmatch(word):
+        instant = _find_clock_time(word, zone, now)
+        is_wrong_way = instant > now if is_back else instant <= now
+        return _find_clock_time(word, zone, now, -1 if is_back else 1) if is_wrong_way else instant
+    if distance and (distance.group(1) or word[-1].isalpha()):
+        sign = distance.group(1) or "-+"[not is_back]
+        return now + parse_duration(distance.group(2)) * (-1 if sign == "-" else 1)
+    if _LIKE_DATE.match(word):
+        return parse_moment(text, zone, is_end)
+    raise CalendarError("must be a time: 2026-12-01, 2026-12-01T02:00, 02:00, now, today, "
+                        "yesterday, tomorrow, 'tomorrow 02:00', or a distance like 10m or +1d")
+
+
+def _find_clock_time(clock, zone, now, days=0):
+    """The instant of a clock time on the day of `now`, or so many days later. CalendarError."""
+    today = int(now + zone.get_piece(int(now // 1))[2]) // DAY
+    return _place((today + days) * DAY + parse_clock(clock), zone, is_second=False)
 
 
 def _east(offset):
@@ -2779,19 +2911,17 @@ def _check_variable(name):
     return name
 
 
-def parse_time(text, is_end=False):
-    """parse_moment of a request: in the agent's zone, within the years that replies can show."""
+def parse_time(text, is_end=False, now=0.0, is_back=False):
+    """parse_request_time in the agent's zone, within the years that replies can show.
+    ValueError."""
     try:
-        instant = parse_moment(text, find_zone(""), is_end)
+        instant = parse_request_time(text, find_zone(""), now, is_back, is_end)
+        year = int(text[:4]) if text[4:5] == "-" else time.gmtime(instant).tm_year
     except (OverflowError, OSError):
         raise ValueError("is outside the years that this host can handle") from None
-    if not 2 <= int(text[:4]) <= 9998:      # no offset leads out of the years 1 to 9999
+    if not 2 <= year <= 9998:           # no offset leads out of the years 1 to 9999
         raise ValueError("must lie in the years 2 to 9998")
     return instant
-
-
-def _parse_end(text):
-    return parse_time(text, is_end=True)
 
 
 TEXT = _of_type((str,), "text")
@@ -2803,8 +2933,6 @@ SECONDS = Kind(_check_seconds, _check_seconds, "a duration")
 TIMEOUT = Kind(_check_positive_seconds, _check_positive_seconds, "a duration above 0")
 VALUES = Kind(_check_values, _check_values, "an object of variables and values")
 VARIABLE_NAME = Kind(_check_variable, _check_variable, "a variable")
-INSTANT = Kind(parse_time, parse_time, "a time")
-INSTANT_END = Kind(_parse_end, _parse_end, "a time; a date alone is its last instant")
 WHOLE_SECONDS = Kind(_check_whole_seconds, _check_whole_seconds, "a duration of whole seconds")
 JOINED = Kind(_check_joined, _check_joined, "words between commas, or a list of them")
 LABEL = Kind(lambda value: TEXT.check(value) if len(str(value)) <= 1000 else
@@ -2941,6 +3069,7 @@ SCENARIO_FIELDS = {
     "name": Field(NAMED, required=True, meaning="its name"),
     "version": Field(NAMED, required=True,
                      meaning="its version; the latest is the last in natural order: 9, 10, 10.1"),
+    "description": Field(TEXT, default="", meaning="what it is for"),
     "variables": Field(Kind(_check_declared, _refuse,
                             "an object: name to default value, or to a secret"), default={},
                        meaning="all variables that its tasks may use"),
@@ -2966,7 +3095,7 @@ CONCURRENCY_FIELDS = {
 }
 SCHEDULE_FIELDS = {
     "name": Field(NAMED, required=True, meaning="its name, once in a work repository"),
-    "agent": Field(NAMED, meaning="the agent that it belongs to (the one that takes the request)"),
+    "agent": Field(NAMED, meaning=SCHEDULE_MEANINGS["agent"]),
     "scenario": Field(NAMED, required=True, meaning="the scenario that it starts"),
     "version": Field(Kind(lambda value: value if value == "-1" else check_name(value),
                           lambda text: text if text == "-1" else check_name(text),
@@ -2974,43 +3103,37 @@ SCHEDULE_FIELDS = {
                      meaning="version of the scenario; -1 is the latest at the time"),
     "context": Field(NAMED, default=DEFAULT_CONTEXT, meaning="context of its sessions"),
     "rule": Field(TEXT, default="", meaning="when it is due; without one, by after alone"),
-    "timezone": Field(TEXT, default="", meaning="zone of its local times: UTC or an IANA name "
-                      "(the host's zone)"),
-    "enabled": Field(BOOLEAN, default=True, meaning="a schedule that is not has no due times"),
+    "timezone": Field(TEXT, default="", meaning=SCHEDULE_MEANINGS["timezone"]),
+    "enabled": Field(BOOLEAN, default=True, meaning=SCHEDULE_MEANINGS["enabled"]),
     "variables": Field(VALUES, default={}, meaning="values for variables of the scenario"),
     # those below may be missing: Schedule.options
-    "from": Field(TEXT, meaning="first instant, in the schedule's zone; a date alone is its first "
-                  "second"),
-    "to": Field(TEXT, meaning="last instant; a date alone is its last second"),
-    "hours": Field(TEXT, meaning="times of day, both ends in: 08:00-18:00; over midnight too: "
-                   "22:00-06:00"),
-    "exclude_weekdays": Field(JOINED, meaning="days of the week: sat,sun"),
-    "exclude_monthdays": Field(JOINED, meaning="days of the month: 1,15,last"),
-    "exclude_dates": Field(JOINED, meaning="dates, ranges a..b, and names of calendars"),
-    "repeat_every": Field(WHOLE_SECONDS, meaning="each firing is repeated after so long"),
-    "repeat_count": Field(between(1, 1000000), meaning="so many more times"),
-    "repeat_for": Field(WHOLE_SECONDS, meaning="for so long"),
-    "gap": Field(choice("run", "skip"), default="run", meaning="a local time that does not exist "
-                 "runs right after the gap, or is skipped"),
+    "from": Field(TEXT, meaning=SCHEDULE_MEANINGS["from"]),
+    "to": Field(TEXT, meaning=SCHEDULE_MEANINGS["to"]),
+    "hours": Field(TEXT, meaning=SCHEDULE_MEANINGS["hours"]),
+    "exclude_weekdays": Field(JOINED, meaning=SCHEDULE_MEANINGS["exclude_weekdays"]),
+    "exclude_monthdays": Field(JOINED, meaning=SCHEDULE_MEANINGS["exclude_monthdays"]),
+    "exclude_dates": Field(JOINED, meaning=SCHEDULE_MEANINGS["exclude_dates"]),
+    "repeat_every": Field(WHOLE_SECONDS, meaning=SCHEDULE_MEANINGS["repeat_every"]),
+    "repeat_count": Field(between(1, 1000000), meaning=SCHEDULE_MEANINGS["repeat_count"]),
+    "repeat_for": Field(WHOLE_SECONDS, meaning=SCHEDULE_MEANINGS["repeat_for"]),
+    "gap": Field(choice("run", "skip"), default="run", meaning=SCHEDULE_MEANINGS["gap"]),
     "fold": Field(choice("first", "both"), default="first",
-                  meaning="a local time that exists twice runs the first time, or both times"),
+                  meaning=SCHEDULE_MEANINGS["fold"]),
     "jitter": Field(Kind(_check_jitter, _check_jitter, "a duration of at most one day"), default=0,
-                    meaning="each start is delayed by at most so much, always by the same for the "
-                    "same due time"),
-    "after": Field(JOINED, meaning="schedules (A) and scenarios (scenario:B) that have to end well "
-                   "first; A/2h counts for two hours"),
-    "session_name": Field(LABEL, default="", meaning="name of its sessions"),
-    "keywords": Field(JOINED, default="", meaning="keywords of its sessions"),
-    "priority": Field(PRIORITY, default=0, meaning="priority of its sessions in the queue"),
+                    meaning=SCHEDULE_MEANINGS["jitter"]),
+    "after": Field(JOINED, meaning=SCHEDULE_MEANINGS["after"]),
+    "session_name": Field(LABEL, default="", meaning=SCHEDULE_MEANINGS["session_name"]),
+    "keywords": Field(JOINED, default="", meaning=SCHEDULE_MEANINGS["keywords"]),
+    "priority": Field(PRIORITY, default=0, meaning=SCHEDULE_MEANINGS["priority"]),
     "attempts": Field(between(1, 1000), default=1,
-                      meaning="how often a session that ends in ERROR is made, in all"),
-    "retry_delay": Field(SECONDS, default=0, meaning="pause before the next of these sessions"),
-    "timeout": Field(TIMEOUT, meaning="timeout of its sessions (the scenario's)"),
+                      meaning=SCHEDULE_MEANINGS["attempts"]),
+    "retry_delay": Field(SECONDS, default=0, meaning=SCHEDULE_MEANINGS["retry_delay"]),
+    "timeout": Field(TIMEOUT, meaning=SCHEDULE_MEANINGS["timeout"]),
     "overlap": Field(choice("queue", "skip", "parallel", "stop"), default="queue",
-                     meaning="what is done while a session of the same schedule is open"),
+                     meaning=SCHEDULE_MEANINGS["overlap"]),
     "misfire": Field(choice("once", "skip", "all"), default="once",
-                     meaning="what is done about due times that were missed"),
-    "grace": Field(TIMEOUT, meaning="a missed due time older than this does not run"),
+                     meaning=SCHEDULE_MEANINGS["misfire"]),
+    "grace": Field(TIMEOUT, meaning=SCHEDULE_MEANINGS["grace"]),
 }
 
 CALENDAR_FIELDS = {
@@ -3233,9 +3356,9 @@ class Schedule(NamedTuple):
                 attempt(field, make_timetable, "daily at 00:00", zone,
                         {field: self.options[field]}, calendars)
         attempt("after", self._check_after)
-        if not faults and parse_rule(self.rule or "startup").kind == "startup":
+        if not faults and not parse_rule(self.rule or "startup").is_by_clock:
             faults = [(name, "is for due times by the clock, like 'daily at 02:00'; there are none "
-                       "without a rule or with 'startup'") for name in self.options
+                       "without a rule, with 'startup' and 'boot'") for name in self.options
                       if name in MOVING_FIELDS or name == "jitter"]
         if not faults:
             attempt("repeat_every", self.timetable, calendars)
@@ -3270,6 +3393,9 @@ class Document(NamedTuple):
         for index, scenario in enumerate(self.scenarios):
             warnings += [("scenarios[%d].%s" % (index, place), reason)
                          for place, reason in scenario.list_warnings()]
+        warnings += [("schedules[%d].rule" % index, reason)
+                     for index, schedule in enumerate(self.schedules) if schedule
+                     for reason in list_surprises(schedule.rule)]
         for path, task in self._list_tasks():
             warnings += [("%s.%s" % (path, place), reason)
                          for place, reason in getattr(TASK_TYPES[task.type], "warn", lambda _: ())(
@@ -4062,6 +4188,7 @@ class StoredSchedule(NamedTuple):
     trouble: str = ""
     is_spoilt: bool = False             # so that its variables and options cannot be told
     last: Optional[float] = None        # in a listing: the newest due time that made a session
+    boot: Optional[str] = None          # that its rule `boot` knows; None: it is noted when read
 
     @property
     def firing(self):
@@ -4869,10 +4996,7 @@ class Writer:
             try:
                 row = self._connections.get_writer().execute(
                     "select mark from commit_mark where writer=?", (self._writer_id,)).fetchone()
-                is_there = row is not None and row[0] == self._mark
-                if is_there:
-                    log.warning("%s: a commit failed (%s), but is on disk", self._label, error)
-                return is_there
+                return row is not None and row[0] == self._mark
             except (sqlite3.Error, RepositoryError):
                 self._note(error)
                 if self._is_overdue():
@@ -5101,9 +5225,9 @@ class Decisions:
         self._schedules, self._arrivals = schedules, arrivals
         self._endings, self._ledger = endings, ledger
 
-    def decide(self, connection, name, revision, upto, spans, now, is_held):
+    def decide(self, connection, name, revision, upto, spans, now, is_held, boot=None):
         """Decides due times of a schedule, all up to `upto`: sessions and occurrences in one
-        transaction -> [Made]. Nothing is decided twice.
+        transaction -> [Made]. Nothing is decided twice; `boot` is the one that its rule fires for.
 
         Changed: the schedule is another than when it was read; RepositoryGone: the repository is
         being detached. Then nothing of this is decided.
@@ -5112,8 +5236,10 @@ class Decisions:
         row = self._schedules.find(connection, name)
         if row is None or row["revision"] != revision or not row["enabled"]:
             raise Changed("schedule %s has changed since it was read" % name)
-        connection.execute("update schedule set decided=max(decided, ?) where name=?",
-                           (to_text(upto), name))
+        if boot is not None and row["boot"] == boot:
+            return []
+        connection.execute("update schedule set decided=max(decided, ?), boot=coalesce(?, boot)"
+                           " where name=?", (to_text(upto), boot, name))
         decisions = []
         for span in spans:
             if to_text(span.last) <= row["decided"]:
@@ -5123,6 +5249,11 @@ class Decisions:
             else:
                 decisions += self._come_due(connection, row, span, now, is_held)
         return decisions
+
+    @staticmethod
+    def note_boot(connection, name, boot):
+        """The rule `boot` of a schedule does not fire for this boot of the host."""
+        connection.execute("update schedule set boot=? where name=?", (boot, name))
 
     def _come_due(self, connection, row, span, now, is_held):
         """A due time has come: it runs, or waits for what `after` names."""
@@ -5486,11 +5617,15 @@ class Ledger:
                            (ALL_SCHEDULES, now, now, now, message))
 
     @staticmethod
-    def list_occurrences(connection, name, limit):
-        """Rows of occurrences, newest first; of all schedules when no name is given."""
-        newest = "select * from (select * from occurrence %s order by due desc limit ?1)"
-        rows = newest % "" if name is None else "%s union all %s" % (
-            newest % "where schedule=?2", newest % "where schedule=''")
+    def list_occurrences(connection, name, limit, since=0.0, due=None):
+        """Rows of occurrences, newest first; of all schedules when no name is given. `since`: due
+        from this instant on; `due`: at this one, to the second."""
+        newest = "select * from (select * from occurrence where %s%s order by due desc limit ?1)"
+        within = " and last_due>='%s'" % to_text(since) if since else ""
+        if due is not None:
+            within += " and due<='%s' and last_due>='%s'" % (to_text(due + 0.999), to_text(due))
+        rows = newest % ("1", within) if name is None else "%s union all %s" % (
+            newest % ("schedule=?2", within), newest % ("schedule=''", within))
         return connection.execute(
             "select o.*, s.status as status, s.begun, s.start_at, s.attempt,"
             " s.message as outcome from (%s) o left join session s on s.id = o.session"
@@ -6220,17 +6355,18 @@ class StoredSchedules:
             self._ledger.begin_anew(connection, schedule.name, now)
         values = schedule[1:8] + (
             json.dumps(schedule.variables), json.dumps(schedule.options), revision,
-            to_text(now) if is_moved else row["decided"], waiting, schedule.name)
+            to_text(now) if is_moved else row["decided"], waiting,
+            own_boot() if is_moved else row["boot"], schedule.name)
         if row is None:
             connection.execute(
                 "insert into schedule(agent, scenario, version, context, rule, timezone, enabled,"
-                " variables, options, revision, decided, waiting, name, created)"
-                " values (?,?,?,?,?,?,?,?,?,?,?,?,?,?)", values + (to_text(now),))
+                " variables, options, revision, decided, waiting, boot, name, created)"
+                " values (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", values + (to_text(now),))
         else:
             connection.execute(
                 "update schedule set agent=?, scenario=?, version=?, context=?, rule=?, timezone=?,"
-                " enabled=?, variables=?, options=?, revision=?, decided=?, waiting=? where name=?",
-                values)
+                " enabled=?, variables=?, options=?, revision=?, decided=?, waiting=?, boot=?"
+                " where name=?", values)
         if before is None or before.get("after") != schedule.get("after") or not before.enabled:
             self.put_conditions(connection, schedule)
         return ALTERED if row else NEW
@@ -6373,7 +6509,7 @@ class StoredSchedules:
         return StoredSchedule(
             schedule, row["revision"], decided or 0.0, find_time(row["waiting"]), read_hold(row),
             None if trouble else timetable, trouble, is_spoilt,
-            find_time(row["last"]) if "last" in row.keys() else None)
+            find_time(row["last"]) if "last" in row.keys() else None, row["boot"])
 
     @staticmethod
     def list_page(connection, name, after):
@@ -7161,6 +7297,9 @@ alter table session_task add column child integer;
 -- when a purge looked at the clock last, and from when on it believes that
 alter table repository add column purge_looked text;
 alter table repository add column purge_from text;
+""", """
+-- the boot of the host at which its rule `boot` has fired, or that it has not to fire for
+alter table schedule add column boot text;
 """)
 
 HELLO = {"scenarios": [{
@@ -7341,25 +7480,15 @@ def _first_line(path):
     return ""
 
 
-def _answer(*command):
-    """What a program of the host prints, or nothing."""
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                              stdin=subprocess.DEVNULL, timeout=10).stdout.decode().strip()
-    return ""
-
-
 def own_identity(host_id, master_uuid):
     """The Identity of this process; `host_id` overrides the host's own."""
     host = host_id or _first_line("/etc/machine-id") or os.uname().nodename
-    boot = _first_line("/proc/sys/kernel/random/boot_id") \
-        or _answer("sysctl", "-n", "kern.bootsessionuuid") or "unknown"
     namespace = ""
     with contextlib.suppress(OSError):
         namespace = re.sub(r"\D", "", os.readlink("/proc/self/ns/pid"))
     pid = os.getpid()
-    return Identity(host.replace("/", "_"), boot, namespace, pid, start_time(pid) or "unknown",
-                    master_uuid)
+    return Identity(host.replace("/", "_"), own_boot(), namespace, pid,
+                    start_time(pid) or "unknown", master_uuid)
 
 
 class ProcessEntry(NamedTuple):
@@ -7389,7 +7518,7 @@ def start_time(pid):
     if HAS_PROC:
         entry = read_process(pid)
         return entry and entry.started
-    return "_".join(_answer("ps", "-o", "lstart=", "-p", str(pid)).split()) or None
+    return "_".join(answer_of("ps", "-o", "lstart=", "-p", str(pid)).split()) or None
 
 
 def list_processes():
@@ -11119,7 +11248,7 @@ class Entry:
     """One schedule in memory, made of its StoredSchedule; times are epoch seconds. When its row
     changes, another takes its place."""
     __slots__ = ("repository", "name", "key", "revision", "timetable", "policy", "hold", "decided",
-                 "missed", "due", "quiet", "asked")
+                 "missed", "due", "quiet", "asked", "boot")
 
     def __init__(self, repository, stored, missed):
         schedule = stored.schedule
@@ -11128,6 +11257,7 @@ class Entry:
         self.timetable = stored.firing  # None: never fires by itself
         self.policy = _share(Policy(*map(schedule.get, Policy._fields)))
         self.hold = stored.hold         # None: it is not held
+        self.boot = stored.boot         # the one that its rule `boot` need not fire for any more
         self.decided = stored.decided   # due times up to here have their decision
         self.missed = missed            # those that were Missed
         self.due = None                 # the instant that is armed
@@ -11332,7 +11462,7 @@ class ScheduleChanges:
         if schedule.context not in self._master.list_contexts():
             raise NotFound("no context %s" % schedule.context)
         timetable = schedule.timetable(calendars)
-        if is_moved and schedule.enabled and timetable.rule.kind != "startup" \
+        if is_moved and schedule.enabled and timetable.rule.is_by_clock \
                 and timetable.next_after(self._clock.now()) is None:
             within = [name for name in schedule.options if name in MOVING_FIELDS]
             raise BadRequest("the rule %s never fires any more%s" % (
@@ -12054,11 +12184,12 @@ class ScheduleListing:
             repository, troubles,
             lambda owner: forecast.list_streams(owner, self._lister()(owner))))
 
-    def list_occurrences(self, name, repository, limit):
-        """(repository, row) of occurrences, newest first."""
+    def list_occurrences(self, name, repository, limit, period=(0.0, None)):
+        """(repository, row) of occurrences, newest first: those of a period, which is the instant
+        from which on they were due, and the one at which they were due (None: any)."""
         troubles = []
         rows = list(self._read_all(repository, troubles, lambda owner: owner.db.read(
-            owner.ledger.list_occurrences, name, limit)))
+            owner.ledger.list_occurrences, name, limit, *period)))
         if not any(row["schedule"] == name for _, row in rows):
             self.get(name, repository)
         yield from sorted(rows, key=lambda occurrence: occurrence[1]["due"], reverse=True)[:limit]
@@ -12428,8 +12559,12 @@ class Schedules:
         self.scheduler.put(entry)
         if entry.hold and entry.hold.until and not (before and before.hold == entry.hold):
             self.scheduler.call_at(entry.hold.until, lambda: self._hold_over(entry))
-        if is_start and entry.timetable and entry.timetable.rule.kind == "startup":
+        kind = entry.timetable.rule.kind if entry.timetable else None
+        is_new_boot = kind == "boot" and entry.boot != own_boot()
+        if is_start and (kind == "startup" or is_new_boot and entry.boot is not None):
             self._startups[entry.key] = "", ""
+        elif is_new_boot and entry.key not in self._startups:
+            entry.repository.db.submit(entry.repository.decisions.note_boot, entry.name, own_boot())
 
     def refresh(self, repository, name):
         """Makes a change of a schedule effective at once."""
@@ -12472,19 +12607,22 @@ class Schedules:
 
     # -- firing ---------------------------------------------------------------------
 
-    def _decide(self, entry, upto, spans):
-        """Hands due times to the repository; the next is armed when they are written."""
+    def _decide(self, entry, upto, spans, boot=None):
+        """Hands due times to the repository; the next is armed when they are written. `boot`: the
+        one that they are due for."""
         repository, began = entry.repository, self._clock.monotonic()
         failures = repository.db.failures
 
         def follow(pending):
             self._take(repository, pending)
+            if boot is not None and isinstance(pending.error, Changed):
+                self._startups.setdefault(entry.key, ("", ""))      # once it is read again
             if not isinstance(pending.error, RepositoryError):
                 # a paused agent fails at nothing
                 is_long = self._clock.monotonic() - began > WRITE_S
                 self.scheduler.decided(entry, upto, is_long and repository.db.failures > failures)
         repository.db.submit(repository.decisions.decide, entry.name, entry.revision, upto,
-                             spans, self._clock.now(), self._agent_is_held(), on_done=follow)
+                             spans, self._clock.now(), self._agent_is_held(), boot, on_done=follow)
 
     def _take(self, repository, pending):
         """Sessions that a decision has made are queued, those that they replace are stopped."""
@@ -12506,7 +12644,9 @@ class Schedules:
             if entry:           # the clock may have been ahead of it, or a change since
                 due, (misfire, grace, _) = max(self._started, entry.decided + 0.001), entry.policy
                 is_over = misfire == "skip" or grace is not None and self._clock.now() - due > grace
-                self._decide(entry, due, [Span(due, due, 1, reason if is_over else "", text)])
+                is_boot = entry.timetable is not None and entry.timetable.rule.kind == "boot"
+                self._decide(entry, due, [Span(due, due, 1, reason if is_over else "", text)],
+                             own_boot() if is_boot else None)
 
     def decide_after(self, repository):
         """Decides the schedules whose conditions are met, unless the agent is held."""
@@ -13891,6 +14031,17 @@ def _write(repository, find_origins, arguments):
                 raise
 
 
+def list_dues(document, calendars, now):
+    """{schedule: when it would be due next, or None} of a document, its own calendars being among
+    those; `now` is epoch seconds."""
+    calendars = dict(calendars, **{each["name"]: each["dates"] for each in document.calendars})
+
+    def find_next(schedule):
+        is_by_clock = schedule.rule and schedule.enabled is not False
+        return schedule.timetable(calendars).next_after(math.floor(now)) if is_by_clock else None
+    return {schedule.name: find_next(schedule) for schedule in document.schedules}
+
+
 def export_from(master, repository, name, version):
     """The definitions of a repository, or of a scenario or one version of it, as a document."""
     with repository.db.reading() as connection:
@@ -14082,6 +14233,10 @@ class Agent:
         for schedule in document.schedules:
             self.schedules.refresh(target, schedule.name)
         return imported
+
+    def list_dues(self, document):
+        """{schedule: when it would be due next, or None} of a document."""
+        return list_dues(document, self.master.calendars(), self.clock.now())
 
     def export(self, repository, name, version):
         """The definitions of a repository, of a scenario, or of one version, as a document."""
@@ -14288,9 +14443,20 @@ def show_controls(text):
 # The verb table: a function for each form of a request, and the check of one against it.
 # ======================================================================================
 
+class TimeKind(NamedTuple):
+    """The kind of a word for a time, which may count from the time of its request."""
+    accepts: str            # what it takes, for the manual
+    is_back: bool = False   # it looks back: a clock time is the last one, a distance is ago
+    is_end: bool = False    # a range ends with it: a date alone is its last instant
+
+    def parse_at(self, text, now):
+        """A text of a request at `now` -> epoch seconds. ValueError."""
+        return parse_time(text, self.is_end, now, self.is_back)
+
+
 class Option(NamedTuple):
-    """An option of a verb: its kind (None: a flag), and how HELP shows its value."""
-    kind: Optional[Kind]
+    """An option of a verb: its kind, and how HELP shows its value."""
+    kind: Union[Kind, TimeKind, None]       # None: a flag
     shown: str
     is_value_optional: bool
 
@@ -14352,11 +14518,13 @@ TOKEN = Kind(None, lambda text: text if 0 < len(text) <= 256 else _refuse(
 KINDS = {
     "amount": between(0, 10 ** 9), "calendar": Kind(None, check_calendar_name, "a name"),
     "count": between(1, 100000), "dates": Kind(None, check_dates, "dates"),
-    "days": between(0, 100000, (int, float)), "end": INSTANT_END, "label": LABEL,
+    "days": between(0, 100000, (int, float)),
+    "end": TimeKind("a time; a date alone is its last instant", is_end=True), "label": LABEL,
     "level": between(0, 5), "limit": between(1, MAX_LIST), "name": NAMED, "priority": PRIORITY,
     "seconds": SECONDS, "session": between(1, 10 ** 15),
     "states": list_of(choice(*STATES), at_least=1), "text": Kind(None, str, "text"),
-    "time": INSTANT, "timeout": TIMEOUT, "token": TOKEN,
+    "past": TimeKind("a time, or how long ago", is_back=True), "time": TimeKind("a time"),
+    "timeout": TIMEOUT, "token": TOKEN,
     "version": SCHEDULE_FIELDS["version"].kind,
 }
 
@@ -14426,14 +14594,15 @@ def find_verb(words):
     return VERBS["%s %s" % (first, second)], words[2:]
 
 
-def check_request(row, words, actor="", has_left=lambda: False):
-    """The words behind a verb -> Request; BadRequest names the word that is wrong."""
+def check_request(row, words, actor="", has_left=lambda: False, find_now=lambda: 0.0):
+    """The words behind a verb -> Request; BadRequest names the word that is wrong. Times that are
+    not absolute count from `find_now()`, epoch seconds."""
     request, missing = Request(row, actor, has_left), list(row.arguments)
     for index, word in enumerate(words):
         place = ""
         try:
             if word.kind == "option":
-                _take_option(row, word, request)
+                _take_option(row, word, request, find_now)
             elif word.kind == "variable":
                 _take_variable(row, word, request)
             elif missing:
@@ -14460,7 +14629,7 @@ def _take_variable(row, word, request):
     request.variables[word.name] = word.value
 
 
-def _take_option(row, word, request):
+def _take_option(row, word, request, find_now):
     """Puts the value of an option into the Request: True when it has none. ValueError."""
     name = capitals(word.name)
     option = row.options.get(name)
@@ -14472,7 +14641,12 @@ def _take_option(row, word, request):
         raise ValueError("%s takes no value" % name)
     if option.shown and word.value is None and not option.is_value_optional:
         raise ValueError("must be %s=%s" % (name, option.shown))
-    request[name] = True if word.value is None else option.kind.parse(word.value)
+    if word.value is None:
+        request[name] = True
+    elif isinstance(option.kind, TimeKind):
+        request[name] = option.kind.parse_at(word.value, find_now())
+    else:
+        request[name] = option.kind.parse(word.value)
 
 
 # ======================================================================================
@@ -14592,7 +14766,8 @@ class Conversation:
     def _check(self, row, words):
         """The words behind a verb -> Request. Who may not ask is told that before what is wrong."""
         try:
-            return check_request(row, words, self._actor, self._has_left)
+            return check_request(row, words, self._actor, self._has_left,
+                                 lambda: self._agent.clock.now())
         except BadRequest:
             self._check_role(row)
             raise
@@ -15317,9 +15492,12 @@ MANUAL_SCHEDULES = r"""
 
 A schedule starts a scenario by itself. `SCHED ADD` makes one, and so does a document:
 
-    SCHED ADD EARLY LOAD -1 GLOBAL "daily at 02:30" -TIMEZONE=Europe/Zurich -ATTEMPTS=3
-    {"schedules": [{"name": "EARLY", "scenario": "LOAD", "rule": "daily at 02:30",
-                    "timezone": "Europe/Zurich", "attempts": 3}]}
+    SCHED ADD EARLY HELLO -1 GLOBAL "daily at 02:30" -ATTEMPTS=3
+    {"schedules": [{"name": "EARLY", "scenario": "HELLO", "rule": "daily at 02:30",
+                    "attempts": 3}]}
+
+Local times are those of the host's zone. Another one is `-TIMEZONE=Europe/Zurich` (Python 3.9);
+before that `TZ=Europe/Zurich python agent.py` starts the agent in it.
 
 Each field is an option of `SCHED ADD` and `SCHED SET`, in capitals. An option without a value
 (`-HOURS=`) makes the field default again. The schedule's field `session_name` is the option
@@ -15332,6 +15510,7 @@ Each field is an option of `SCHED ADD` and `SCHED SET`, in capitals. An option w
 ### Rules
 
     startup                              at each start of the agent
+    boot                                 once after each boot of the host
     at 2026-12-01 02:00                  once
     every 15m                            :00, :15, :30, :45; a bare number is seconds
     hourly at 05:00                      each hour, at minute:second
@@ -15350,6 +15529,11 @@ Times are `HH:MM` or `HH:MM:SS`.
   its kin, 0 and 7 for Sunday. `L` is the last day, `5#2` the second Friday, `5L` the last one.
   When both day of month and day of week are restricted, either of them is enough; where one
   begins with `*`, both have to match. A range does not wrap.
+- `boot` fires at the agent's first start after a boot. A schedule that is added, or that a
+  newer agent reads for the first time, waits for the next boot. In a container it is the host's
+  boot that counts. It is what `@reboot` of a crontab means.
+- A step that is larger than what it goes over leaves one value: `*/90` as the minute is minute
+  0 of each hour. `SCHED ADD` and `SET`, and an import, say so in a `note` or a warning.
 - A rule that can never be due is refused. `SCHED ADD` also refuses one that is over (`at` in
   the past); an import takes it, since documents are kept.
 
@@ -15361,8 +15545,8 @@ each: with `repeat_count` so many, with `repeat_for` for so long.
 A rule's own times decide about `hours` and dates. What daylight saving moves keeps the date
 that it was meant for. Repetitions and `every` go by their own instants.
 
-`startup`, and a schedule without a rule, have no due times by the clock: they take no window,
-no repetition and no jitter.
+`startup`, `boot`, and a schedule without a rule, have no due times by the clock: they take no
+window, no repetition and no jitter.
 
 ### Daylight saving
 
@@ -15376,7 +15560,7 @@ real hour. Several times that fall onto one instant are one. `SCHED NEXT` notes 
     * schedule=EARLY due=2027-03-28T01:00:00+00:00 note="after gap 02:30 does not exist"
 
 Zones with a name need Python 3.9 and a time-zone database. Before that there are `UTC` and the
-system's zone; `TZ=Europe/Zurich python agent.py` chooses that.
+system's zone; `TZ=Europe/Zurich python agent.py` starts the agent in another.
 
 ### Once and only once
 
@@ -15406,7 +15590,8 @@ done:
 Those that are skipped are one row of the record: the first, the last, how many, and why. So are
 those that a window excluded while the agent did not run.
 
-A `startup` under a hold fires at the release, unless `misfire` is `skip` or `grace` is over.
+A `startup` or `boot` under a hold fires at the release, unless `misfire` is `skip` or `grace`
+is over.
 
 ### Overlap
 
@@ -15562,10 +15747,19 @@ argument behind one: such a word is told by its number, or as `***`.
   [{"path": ..., "reason": ...}]}`. Numbers, true, false and null are such. A line of `LOG` has
   `time step task stream text`, of `METRICS` `line`, of `HELP` `verb form help`; `EXPORT` gives
   its document on one line. The word counts in a request that is wrong otherwise, too.
-- **Times** in replies are ISO 8601 with an offset. In requests they are `2026-12-01T02:00`,
-  `"2026-12-01 02:00:30"`, or with `Z` or an offset behind; without one in the agent's zone. A
-  date alone is its first instant, and its last where a period ends. A local time that a change
-  of the clock skips is the instant after it; of one that comes twice the first is meant.
+- **Times** in replies are ISO 8601 with an offset. In requests a time is one of these:
+  - `2026-12-01T02:00`, `"2026-12-01 02:00:30"`, or with `Z` or an offset behind; without one in
+    the agent's zone. A date alone is its first instant, and its last where a period ends.
+  - `now`, `today`, `yesterday`, `tomorrow`: a day alone is its first instant, also where a period
+    ends. With a clock time: `"tomorrow 02:00"`.
+  - A clock time alone, `02:00` or `02:00:30`: the next one; the last one with an option that
+    looks back (`-SINCE`, `-DUE`).
+  - A distance, with a unit or a sign: `10m`, `1d`, `+90`, `-1h`. Without a sign it counts from
+    now on; with an option that looks back it is ago.
+
+  A local time that a change of the clock skips is the instant after it; of one that comes twice
+  the first is meant. What is stored must not move: `-FROM` and `-TO` of `SCHED ADD` and `SET`,
+  and definitions, take the first form alone.
 - **Durations** are seconds, or `90s`, `15m`, `2h`, `1d`.
 - **yes or no** is `yes` or `no`.
 
@@ -15700,7 +15894,8 @@ A repository in trouble is tried again and again, and comes back by itself.
       "tasks": [{"type": "os", "command": "date"}]}]}]}'
 
 (That is one line.) Faults stand before the ERR, a line each: `* PATH: REASON`. Warnings stand
-before the OK: `* PATH: warning: REASON`. The topic `definitions` has the rules.
+before the OK: `* PATH: warning: REASON`. With `-DRY_RUN` a line for each schedule comes before
+them. The topic `definitions` has the rules.
 
 ### EXPORT
 
@@ -15788,6 +15983,9 @@ Variables that are not named keep their values.
 
 <<verb SCHED WHY>>
 
+`SCHED WHY NIGHTLY -DUE=02:00` tells of the last 02:00. Several due times that were skipped alike
+are one line, which is there for each of them.
+
 ### SCHED PLAN
 
 <<verb SCHED PLAN>>
@@ -15825,14 +16023,24 @@ command, in small letters:
     python agentcli.py log 1001 --follow
     python agentcli.py import weather.json
 
-`python agentcli.py --help` lists the commands, `python agentcli.py exec --help` the options of
-one.
+`python agentcli.py --help` lists the commands, `python agentcli.py exec --help` the arguments
+and options of one.
 
-- `--host` and `--port` say where the agent is (127.0.0.1, 20910).
-- `--wait` of `exec` waits for the end of the session.
+- `--host` and `--port` say where the agent is; else the environment does, `AGENT_HOST` and
+  `AGENT_PORT`; else it is 127.0.0.1 and 20910. So `clean --of-host ID` is `CLEAN -HOST=ID`.
+- `--wait` of `exec` waits for the end of the session. When the session has to wait itself, its
+  first line says for what.
+- Times are handed on unread: `--since 1h`, `--since yesterday`, `--until 02:30`, `--at 10m`
+  (topic `values`).
+- An option of `sched add` or `sched set` without a value (`--hours`) makes the field default
+  again.
+- The agent's messages are shown with the options and commands as the client has them.
 - Listings are tables; columns that are empty throughout are left out, and times are those of
   the reader. Fields of the OK line are a table below. When there is nothing to list, that is
   said on a terminal alone.
+- On a terminal a table that is too wide loses columns that say what is usual or always the
+  same; then long texts are cut, which a `~` tells. `COLUMNS=60` does the same where there is no
+  terminal.
 - With `--json` each data line is a JSON object on one line, and so are the fields of the OK
   line, as the last one.
 - An option of a newer agent that the client does not know can be given in the protocol's own
@@ -15847,6 +16055,7 @@ Its exit status:
     2    wrong usage, or a file that cannot be read
     3    no connection, or it was lost
     4    refused by the agent: its ERR is on standard error
+    5    the waiting timed out (`wait --timeout`); the session goes on
     130  Ctrl-C
     141  nobody reads the output
 """
@@ -15856,30 +16065,47 @@ MANUAL_CRONTAB = r"""
     crontab -l | python agentcli.py import --crontab - --dry-run
     crontab -l | python agentcli.py import --crontab -
 
-Each entry becomes a scenario with one `os` task, and a schedule. `--dry-run` shows the
-definitions and imports nothing. It asks the agent which lines it would refuse; without an agent
-it says that the rules are not checked.
+Each entry becomes a scenario with one `os` task, and a schedule. `--dry-run` shows a line for
+each, with its name, its rule and its next due time, and imports nothing. It asks the agent
+which lines it would refuse; without an agent it says that the rules are not checked.
 
 What is carried over:
 
-- the five fields, and `@daily` and its kin; `@reboot` becomes `startup`: each start of the
-  agent,
+- the five fields, and `@daily` and its kin; `@reboot` becomes `boot`: once after each boot,
 - the settings above an entry, such as `PATH=` and `SHELL=`; `CRON_TZ` (needs zones with a
   name); `RANDOM_DELAY` as `jitter`,
+- the comment directly above an entry, as the `description` of its scenario,
 - `%` as standard input,
 - cron's ways: sessions may overlap, and what was missed is skipped.
 
 What is not carried over is told on standard error, with its line, and counted as `left_out` in
-the line on standard output: lines of another user, `~`, a rule that the agent refuses. The exit
-status is 0 all the same. `MAILTO` sends no mail: what a command prints is in `LOG`.
+the line on standard output: lines of another user, `~`, a sixth field, lines of an anacrontab,
+a rule that the agent refuses. The exit status is 0 all the same. `MAILTO` sends no mail: what a
+command prints is in `LOG`.
+
+Told, too, are lines that are carried over but may surprise:
+
+- `flock -n`, `[ -x PROGRAM ] && PROGRAM`: what cron did not mind is a session in ERROR. The
+  message says how to write it.
+- A first word that is no program of this host, and may be a user.
 
 A system's crontab names a user in each line: `/etc/crontab` and files of a `cron.d` are taken
 for such. For others say `--system yes`, or `no`; a file that could be either is refused.
 
-The names follow from the file and the program, so the same crontab again changes nothing. When
-a command has changed, `--replace` takes the new one. Each schedule is set back to its line,
-enabled, whatever `SCHED SET` or `OFF` has made of it. A schedule whose line is gone is told,
-and not deleted.
+### Names from a crontab
+
+A name is `CRON.` and the command: `backup full` is `CRON.backup_full`. Of any but plain
+words it is the program, with six digits that follow from the whole command: `/opt/load.sh
+--all` is `CRON.load.sh-2d68e4`. So a line more, another time or other settings rename
+nothing, and neither does another file: the same crontab by another way is the same
+schedules. When one command stands there at several times, each keeps the name that it has
+in the agent; new ones get digits that follow from their time.
+
+Imported again, the same crontab changes nothing, and another time is taken over. When the
+settings or the comment of a line have changed, `--replace` takes the new ones. A schedule whose
+line is gone (another command is another line) is told, and fires as before; with `--prune` it
+is deleted, with its scenario. A user has one crontab, and so has the system, whatever the file
+is called; each file of a `cron.d` is one of its own.
 
 ### Moving over
 
@@ -16185,6 +16411,17 @@ MANUAL_CHANGES = r"""
 - In SQL `[a:b]` is a name, and `\:` writes a colon.
 - `IMPORT` answers with a line for each definition and with warnings, and has `-DRY_RUN`. What an
   operator has switched off stays off.
+- Times of requests may count from now: `-SINCE=1h`, `-AT=10m`, `-UNTIL=02:30`, `"tomorrow 02:00"`.
+  `SCHED WHY` has `-DUE` and `-SINCE`, `LOG` has `-SINCE`. A step of cron that leaves one value
+  (`*/90`) is told.
+- The client has help for each argument and option, `AGENT_HOST` and `AGENT_PORT`, `--version`,
+  tables that fit the terminal, the agent's messages with its own options, and exit status 5 when
+  a waiting timed out. `clean --of-host ID` is what `clean -HOST=ID` was, as `--host` is where the
+  agent is.
+- Schedules from a crontab have other names, which follow from the commands: a line more renames
+  nothing. Import a crontab that is there already once with `--replace`, and delete what it tells
+  of. Comments are kept, `--prune` deletes what is gone, `@reboot` is the new rule `boot`, and
+  `--dry-run` is a line for each entry.
 - Every verb takes `-JSON`, and the last line of its reply is JSON then, too: clients that read the
   fields of an `OK` behind `-JSON` read `OK {...}` now.
 - What a task was writing when it was stopped or killed is deleted, by a note beside the
@@ -16408,10 +16645,10 @@ def _tell_verb(name):
     """The form of a verb, its words, and its reply."""
     form = next(form for form in VERB_FORMS if form.name == name)
     parts = [_wrap(form.text, "    ", "        "), _wrap(_capital(form.help) + ".")]
-    words = [part for part in list_parts(form) if part.meaning]
+    words = [part for part in list_parts(form) if not part.is_field]
     if words:
         parts.append(_items(map(_tell_word, words)))
-    if any(not part.meaning for part in list_parts(form)):
+    if any(part.is_field for part in list_parts(form)):
         parts.append("The other options are fields of a schedule (topic `fields of a schedule`).")
     if form.reply in (AS_FIELDS, AS_ROWS, AS_RECORD):
         parts += [_tell_line("* ", line) for line in form.lines]
@@ -16483,7 +16720,14 @@ def _sched_add(agent, request):
     fields = {name: request[name.upper()] for name in ("name", "scenario", "version", "context")}
     fields.update(rule=request["RULE"] or "", variables=request.variables)
     agent.changes.add(_schedule(agent, fields, _schedule_changes(request)), request["-REPO"])
-    return fill(SCHEDULE_NAME_LINE, {"schedule": request["NAME"]})
+    return _name_line(request)
+
+
+def _name_line(request, rule="RULE"):
+    """The OK of a change, with what is to be said of its rule."""
+    notes = list_surprises(request[rule] or "")
+    return fill(SCHEDULE_SET_LINE, {"schedule": request["NAME"]},
+                **{"note": "; ".join(notes)} if notes else {})
 
 
 def _schedule_changes(request):
@@ -16509,7 +16753,7 @@ def _sched_set(agent, request):
         return _schedule(agent, schedule.options, schedule._asdict(), changes,
                          {"variables": dict(schedule.variables, **request.variables)})
     agent.changes.set(request["NAME"], request["-REPO"], changed)
-    return fill(SCHEDULE_NAME_LINE, {"schedule": request["NAME"]})
+    return _name_line(request, "-RULE")
 
 
 @verb("SCHED DEL")
@@ -16544,8 +16788,9 @@ def _origin(agent, number):
 
 @verb("SCHED WHY")
 def _sched_why(agent, request):
-    for repository, row in agent.listing.list_occurrences(request["NAME"], request["-REPO"],
-                                                          request["-LIMIT"] or 50):
+    for repository, row in agent.listing.list_occurrences(
+            request["NAME"], request["-REPO"], request["-LIMIT"] or 50,
+            (request.get("-SINCE", 0.0), request["-DUE"])):
         yield fill(OCCURRENCE_LINE, row, message=explain(row), **_origin(agent, repository.id))
     with contextlib.suppress(NotFound):         # deleted since
         notes = [note for schedule in agent.listing.get(request["NAME"], request["-REPO"])
@@ -16714,9 +16959,13 @@ def _status(agent, request):
 
 @verb("LOG")
 def _log(agent, request):
+    since = to_text(request.get("-SINCE", 0.0))
     for row in agent.watch.list_log(request["SESSION"], "-FOLLOW" in request, request.has_left):
-        yield FLUSH if row is None else _log_line(
-            to_local(row["time"]), row["step"], row["task"], row["stream"], row["line"])
+        if row is None:
+            yield FLUSH
+        elif row["time"] >= since:
+            yield _log_line(to_local(row["time"]), row["step"], row["task"], row["stream"],
+                            row["line"])
 
 
 def _log_line(*values):
@@ -16770,8 +17019,11 @@ def _import(agent, request):
     is_dry = "-DRY_RUN" in request
     imported = agent.import_document(request["DOCUMENT"], request["-REPO"], "-REPLACE" in request,
                                      is_dry)
+    dues = agent.list_dues(imported.document) if is_dry else {}
     for change in imported.changes:
-        yield fill(CHANGE_LINE, change._asdict())
+        is_due = change.kind == "schedule" and change.name in dues
+        yield fill(CHANGE_LINE, change._asdict(),
+                   **{"next": dues[change.name]} if is_due else {})
     for path, reason in imported.warnings:
         yield fill(WARNING_LINE, {"warning": reason, "path": path})
     counts = {kind + "s": imported.count(kind) for kind in IMPORTED_KINDS}

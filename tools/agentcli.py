@@ -11,7 +11,10 @@ Options stand before or behind the other words. One in the protocol's own form, 
 capitals, is handed on as it is, so that a newer agent's are within reach; what follows `--` is
 neither option nor variable.
 
-Listings are tables (no column that is empty throughout; times are the reader's, to the second);
+Where the agent is: --host and --port, else AGENT_HOST and AGENT_PORT, else 127.0.0.1 and 20910.
+
+Listings are tables (no column that is empty throughout; times are the reader's, to the second; on a
+terminal no wider than that);
 with --json each data line is one JSON object on a line of its own, and the fields of the agent's OK
 are the last one. Without, they are a table below the listing. That there is nothing to list is said
 on a terminal alone.
@@ -19,14 +22,14 @@ on a terminal alone.
 `import --crontab` makes a scenario and a schedule of each entry of a user's or (--system yes; the
 default for /etc/crontab and what lies in a cron.d) a system's crontab. Lines that cannot be carried
 over are told and left out, and counted (left_out); the exit status is 0. The names follow from the
-file's and the program's, so that the same crontab again changes nothing; where a command has
-changed, --replace takes the new one. --dry-run shows the definitions and ends as the import would:
-it asks the agent what it would refuse, which changes nothing; without an agent it says that the
-rules are not checked.
+commands, so that the same crontab again, from whatever file, changes nothing; where settings have
+changed, --replace takes the new ones, and what the crontab no longer has is told, or deleted with
+--prune. --dry-run shows a line for each entry and ends as the import would: it asks the agent what
+it would refuse, which changes nothing; without an agent it says that the rules are not checked.
 
 Exit status: 0 all is well, and the session that exec or wait told about has not ended badly; 1 it
 ended in ERROR or STOPPED; 2 usage; 3 no connection, or it was lost; 4 refused by the agent, whose
-ERR is on stderr; 130 Ctrl-C; 141 nobody reads the output.
+ERR is on stderr; 5 the waiting timed out; 130 Ctrl-C; 141 nobody reads the output.
 
 This file is built: tools/build.py joins the modules of tools/src/client, which are what people
 change. Sections, each using only those above it:
@@ -39,6 +42,8 @@ change. Sections, each using only those above it:
                         of their replies.
     client/words        Words of requests and fields of replies, as the client writes and reads
                         them.
+    client/spelling     The words of the protocol as the client spells them: options, verbs, and the
+                        agent's texts.
     client/shown        What is shown of a reply: tables, records, text, or JSON.
     client/commands     The verbs as commands, and the command line that names one.
     client/errors       What ends the client, and with which exit status.
@@ -57,13 +62,16 @@ if vars(sys.modules["__main__"]) is globals() and "CODE_FD" not in globals() \
 import argparse
 import calendar
 import contextlib
+import functools
 import json
 import os
 import re
 import shutil
 import socket
 import sys
+import textwrap
 import time
+import zlib
 from typing import Callable, NamedTuple, Optional
 
 
@@ -71,6 +79,8 @@ from typing import Callable, NamedTuple, Optional
 # base/vocabulary.py
 # The words and limits of the contract, as data: states, transitions, roles, sizes, times.
 # ======================================================================================
+
+VERSION = "1.0.0"
 
 DEFAULT_NAME = "AGENT"
 DEFAULT_PORT = 20910
@@ -281,7 +291,8 @@ CONTEXT_LINE = ReplyLine("a context", (
 CHANGE_LINE = ReplyLine("a definition of the document", (
     text_key("kind", "scenario, schedule, context, data_server, logical_schema or calendar"),
     text_key("name", "its name"), text_key("version", "of a scenario: its version"),
-    text_key("change", "new, changed or same")))
+    text_key("change", "new, changed or same"),
+    ReplyKey("next", SECOND_KEY, "with -DRY_RUN, of a schedule: its next due time", True)))
 WARNING_LINE = ReplyLine("what is allowed but looks wrong", (
     text_key("warning", "what looks wrong"), text_key("path", "where in the document")))
 # what an import counts; the last two there will be
@@ -319,6 +330,8 @@ HELD_LINE = ReplyLine("its hold", (
     time_key("held", "since when"), text_key("by", "who holds it"),
     time_key("until", "when it ends by itself"), text_key("reason", "why")))
 SCHEDULE_NAME_LINE = ReplyLine("the schedule", (_NAME,))
+SCHEDULE_SET_LINE = ReplyLine("the schedule", (
+    _NAME, text_key("note", "what its rule means, where that may surprise", True)))
 ENABLED_LINE = ReplyLine("the schedule", (
     _NAME, ReplyKey("enabled", FLAG_KEY, "whether it has due times from now on")))
 COMING_LINE = ReplyLine("a due time", (
@@ -411,19 +424,23 @@ class Part(NamedTuple):
     shown: str              # a value as HELP shows it; nothing for an argument or a flag
     is_required: bool
     is_value_optional: bool
-    meaning: str            # nothing where it is a field of a schedule, which has its own
+    meaning: str
+
+    @property
+    def is_field(self):
+        """Whether it sets a field of a schedule."""
+        return self.kind is not None and self.kind.startswith("field ")
 
 
 # the usual kinds of words: what a kind means is protocol/table's to say
 KIND_WORDS = {
     "AGENT": "name", "AT": "time", "CONTEXT": "name", "COUNT": "count", "DAYS": "days",
-    "DOCUMENT": "text", "FROM": "time", "HOST": "label", "KEEP": "amount", "KEY": "token",
-    "KEYWORD": "label", "KEYWORDS": "label", "LEVEL": "level", "LIMIT": "limit",
+    "DOCUMENT": "text", "DUE": "past", "FROM": "time", "HOST": "label", "KEEP": "amount",
+    "KEY": "token", "KEYWORD": "label", "KEYWORDS": "label", "LEVEL": "level", "LIMIT": "limit",
     "MAX_WAIT": "seconds", "NAME": "name", "PATH": "token", "PRIORITY": "priority",
     "REASON": "label", "REPO": "name", "RULE": "text", "SCENARIO": "name", "SCHEDULE": "name",
-    "SECOND": "text", "SESSION": "session", "SINCE": "time", "STATUS": "states",
-    "SYNC": "seconds", "TIMEOUT": "timeout", "TO": "end", "UNTIL": "end", "VERB": "text",
-    "VERSION": "version",
+    "SECOND": "text", "SESSION": "session", "SINCE": "past", "STATUS": "states", "SYNC": "seconds",
+    "TIMEOUT": "timeout", "TO": "end", "UNTIL": "end", "VERB": "text", "VERSION": "version",
 }
 
 # what words mean, where the form does not say it
@@ -438,15 +455,39 @@ WORD_MEANINGS = {
     "-LIMIT": "how many lines at most (50)",
 }
 
-# the options of SCHED ADD and SET that are fields of a schedule -> a value as HELP shows it
+# the options of SCHED ADD and SET that are fields of a schedule -> a value as HELP shows it, and
+# what the field means
 SCHEDULE_OPTIONS = {
-    "-AGENT": "name", "-TIMEZONE": "zone", "-ENABLED": "yes|no", "-FROM": "time", "-TO": "time",
-    "-HOURS": "08:00-18:00", "-EXCLUDE_WEEKDAYS": "sat,sun", "-EXCLUDE_MONTHDAYS": "1,last",
-    "-EXCLUDE_DATES": "a,b..c,calendar", "-REPEAT_EVERY": "s", "-REPEAT_COUNT": "n",
-    "-REPEAT_FOR": "s", "-GAP": "run|skip", "-FOLD": "first|both", "-JITTER": "s",
-    "-AFTER": "a,b/2h,scenario:c", "-NAME": "text", "-KEYWORDS": "a,b", "-PRIORITY": "n",
-    "-ATTEMPTS": "n", "-RETRY_DELAY": "s", "-TIMEOUT": "s",
-    "-OVERLAP": "queue|skip|parallel|stop", "-MISFIRE": "once|all|skip", "-GRACE": "s",
+    "-AGENT": ("name", "the agent that it belongs to (the one that takes the request)"),
+    "-TIMEZONE": ("zone", "zone of its local times: UTC or an IANA name (the host's zone)"),
+    "-ENABLED": ("yes|no", "a schedule that is not has no due times"),
+    "-FROM": ("time", "first instant, in the schedule's zone; a date alone is its first second"),
+    "-TO": ("time", "last instant; a date alone is its last second"),
+    "-HOURS": (
+        "08:00-18:00", "times of day, both ends in: 08:00-18:00; over midnight too: 22:00-06:00"),
+    "-EXCLUDE_WEEKDAYS": ("sat,sun", "days of the week: sat,sun"),
+    "-EXCLUDE_MONTHDAYS": ("1,last", "days of the month: 1,15,last"),
+    "-EXCLUDE_DATES": ("a,b..c,calendar", "dates, ranges a..b, and names of calendars"),
+    "-REPEAT_EVERY": ("s", "each firing is repeated after so long"),
+    "-REPEAT_COUNT": ("n", "so many more times"),
+    "-REPEAT_FOR": ("s", "for so long"),
+    "-GAP": (
+        "run|skip", "a local time that does not exist runs right after the gap, or is skipped"),
+    "-FOLD": ("first|both", "a local time that exists twice runs the first time, or both times"),
+    "-JITTER": ("s", "each start is delayed by at most so much, always by the same for the same "
+                "due time"),
+    "-AFTER": ("a,b/2h,scenario:c", "schedules (A) and scenarios (scenario:B) that have to end "
+               "well first; A/2h counts for two hours"),
+    "-NAME": ("text", "name of its sessions"),
+    "-KEYWORDS": ("a,b", "keywords of its sessions"),
+    "-PRIORITY": ("n", "priority of its sessions in the queue"),
+    "-ATTEMPTS": ("n", "how often a session that ends in ERROR is made, in all"),
+    "-RETRY_DELAY": ("s", "pause before the next of these sessions"),
+    "-TIMEOUT": ("s", "timeout of its sessions (the scenario's)"),
+    "-OVERLAP": (
+        "queue|skip|parallel|stop", "what is done while a session of the same schedule is open"),
+    "-MISFIRE": ("once|all|skip", "what is done about due times that were missed"),
+    "-GRACE": ("s", "a missed due time older than this does not run"),
 }
 
 
@@ -456,7 +497,11 @@ def schedule_field(option):
     return "session_name" if option == "-NAME" else option[1:].lower()
 
 
-_SCHEDULE_WORDS = " ".join("[%s=%s]" % item for item in SCHEDULE_OPTIONS.items())
+# field of a schedule -> what it means
+SCHEDULE_MEANINGS = {schedule_field(option): meaning
+                     for option, (_, meaning) in SCHEDULE_OPTIONS.items()}
+_SCHEDULE_WORDS = " ".join("[%s=%s]" % (option, shown)
+                           for option, (shown, _) in SCHEDULE_OPTIONS.items())
 _SCHEDULE_KINDS = {option: "field " + schedule_field(option) for option in SCHEDULE_OPTIONS}
 _SCHEDULE_PLACE = {"-REPO": "work repository of the schedule (of the lowest id that has it)"}
 _CALENDAR_KINDS = {"NAME": "calendar", "DATES": "dates"}
@@ -522,9 +567,10 @@ VERB_FORMS = (
                    "-SINCE": "only those acknowledged from then on"}),
     Form("STATUS", "SESSION [-JSON]", MONITOR, "a session with its steps, tasks and variables",
          AS_RECORD, lines=(SESSION_LINE, STEP_LINE, TASK_LINE, VARIABLE_LINE)),
-    Form("LOG", "SESSION [-FOLLOW]", MONITOR,
+    Form("LOG", "SESSION [-FOLLOW] [-SINCE=time]", MONITOR,
          "what the tasks of a session printed; -FOLLOW as they print it", AS_LOG,
-         meanings={"-FOLLOW": "stay until the session has ended"}),
+         meanings={"-FOLLOW": "stay until the session has ended",
+                   "-SINCE": "only what was printed from then on"}),
     Form("WAIT", "SESSION [-TIMEOUT=s]", MONITOR, "wait for the end of a session",
          oks=(END_LINE,), kinds={"-TIMEOUT": "seconds"},
          meanings={"-TIMEOUT": "wait at most so long (for ever)"}),
@@ -573,14 +619,14 @@ VERB_FORMS = (
          meanings={"-REPO": "work repository (every one that has such a schedule)"}),
     Form("SCHED ADD", "NAME SCENARIO VERSION CONTEXT [RULE] [VARIABLE=value ...] %s [-REPO=name]"
          % _SCHEDULE_WORDS, ADMINISTRATOR, "add a schedule, effective at once",
-         oks=(SCHEDULE_NAME_LINE,), kinds=_SCHEDULE_KINDS,
+         oks=(SCHEDULE_SET_LINE,), kinds=_SCHEDULE_KINDS,
          meanings={"CONTEXT": "context, such as GLOBAL",
                    "RULE": "when it is due, quoted as one word; without it -AFTER is needed",
                    "-REPO": "work repository (the one of the lowest id that has the scenario)"}),
     Form("SCHED SET", "NAME [VARIABLE=value ...] %s [-SCENARIO=name] [-VERSION=version] "
          "[-CONTEXT=name] [-RULE=rule] [-REPO=name]" % _SCHEDULE_WORDS, ADMINISTRATOR,
          "change a schedule, effective at once; its past is not fired",
-         oks=(SCHEDULE_NAME_LINE,), kinds=_SCHEDULE_KINDS,
+         oks=(SCHEDULE_SET_LINE,), kinds=_SCHEDULE_KINDS,
          meanings=dict(_SCHEDULE_PLACE, **{
              "-SCENARIO": "the scenario that it starts",
              "-VERSION": "version of the scenario; -1 is the latest",
@@ -600,10 +646,12 @@ VERB_FORMS = (
                    "-TO": "due times up to this instant",
                    "-ALL": "show those that are excluded too, and why",
                    "-REPO": "only those of this work repository"}),
-    Form("SCHED WHY", "[NAME] [-LIMIT=n] [-REPO=name] [-JSON]", MONITOR,
+    Form("SCHED WHY", "[NAME] [-DUE=time] [-SINCE=time] [-LIMIT=n] [-REPO=name] [-JSON]", MONITOR,
          "what became of the due times, newest first", AS_ROWS, oks=(OUTLOOK_LINE,),
          lines=(OCCURRENCE_LINE,),
          meanings={"NAME": "name of the schedule (all)",
+                   "-DUE": "only what was due then",
+                   "-SINCE": "only what was due from then on",
                    "-REPO": "only those of this work repository"}),
     Form("SCHED PLAN", "[-FROM=time] [-TO=time] [-ALL] [-REPO=name] [-JSON]", MONITOR,
          "play a period (default: a day) against the limits and the median durations of past "
@@ -649,7 +697,8 @@ def list_parts(form):
             name = dash + word
             kind = None if is_flag else form.kinds.get(name) or KIND_WORDS[word]
             is_field = kind is not None and kind.startswith("field ")
-            meaning = "" if is_field else form.meanings.get(name) or WORD_MEANINGS[name]
+            meaning = (SCHEDULE_OPTIONS[name][1] if is_field
+                       else form.meanings.get(name) or WORD_MEANINGS[name])
             parts.append(Part(name, kind, shown, not bracket, bool(inner_bracket), meaning))
     return parts
 
@@ -693,6 +742,49 @@ def parse_fields(text):
 
 
 # ======================================================================================
+# client/spelling.py
+# The words of the protocol as the client spells them: options, verbs, and the agent's texts.
+# ======================================================================================
+
+# options that have another name here: --host is where the agent is
+OTHER_NAMES = {"-HOST": "--of-host", "-SYNC": "--wait"}
+# behind these stands a name, which may look like a verb
+NOUNS = frozenset("agent calendar context of repository scenario schedule schema server session "
+                  "step task variable".split())
+_OPTIONS = frozenset(part.name for form in VERB_FORMS for part in list_parts(form)
+                     if part.name.startswith("-"))
+_VERBS = sorted((form.name for form in VERB_FORMS), key=len, reverse=True)
+# a quoted text; an option; a verb
+_SPELLED = re.compile(r'"(?:[^"\\]|\\.)*"|(?<![\w-])-[A-Z][A-Z_]+|(?<![\w.=-])(?:%s)(?![\w.=-])'
+                   % "|".join(_VERBS))
+_FROM_A_SHELL = re.compile(r"-[A-Z_]+ \(from a shell (--[a-z-]+)\)")
+
+
+def spell_option(name):
+    """An option of the protocol as the client has it: -MAX_WAIT is --max-wait."""
+    return OTHER_NAMES.get(name) or "-" + name.lower().replace("_", "-")
+
+
+def spell(text):
+    """A text of the protocol, or of the agent, with the options and verbs of the client. What is
+    quoted, and what is a name, stays as it is."""
+    def spell_word(match):
+        word = match.group()
+        if word.startswith('"'):
+            return re.sub('^"(-[A-Z_]+)', lambda option: '"' + spell_known(option.group(1)), word)
+        if word.startswith("-"):
+            return spell_known(word)
+        before = match.string[:match.start()].split()[-1:]
+        return word if NOUNS.intersection(before) else word.lower()
+    return _SPELLED.sub(spell_word, _FROM_A_SHELL.sub(r"\1", text))
+
+
+def spell_known(word):
+    """An option of the protocol as the client has it, any other word as it is."""
+    return spell_option(word) if word in _OPTIONS else word
+
+
+# ======================================================================================
 # client/shown.py
 # What is shown of a reply: tables, records, text, or JSON.
 # ======================================================================================
@@ -700,6 +792,11 @@ def parse_fields(text):
 # left out of a table that has both columns of FROM_TO: what they say follows from those, and lines
 # stay short
 FROM_TO, LEFT_OUT = {"begun", "duration"}, {"created", "ended"}
+# of a table that is too wide: what goes first where it says what is usual, and then whatever it
+# says; text is cut to no less than this
+USUAL = {"enabled": True, "hold": False, "context": "GLOBAL", "version": "-1"}
+SPARED = ("repository", "agent", "context", "version", "timezone", "keywords", "last")
+MIN_CELL = 8
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?([+-])(\d\d):(\d\d)")
 
 
@@ -751,21 +848,70 @@ def to_reader(value):
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(instant))
 
 
+class Column:
+    """One column of a table: a name and its values, as they are shown."""
+
+    def __init__(self, name, values):
+        self.name = name
+        self.cells = [name.upper()] + [to_reader(value) for value in values]
+        present = [value for value in values if value not in (None, "")]
+        self.is_empty = not present
+        self.is_usual = name in USUAL and all(value == USUAL[name] for value in present)
+        self.is_number = all(type(value) in (int, float) for value in present)
+        self.is_time = any(_TIME.fullmatch(str(value)) for value in present)
+        self.width = max(map(len, self.cells))
+
+    @property
+    def can_shrink(self):
+        """Whether its cells may be cut, once more."""
+        return not (self.is_number or self.is_time) and self.width > MIN_CELL
+
+    def render(self):
+        """Its cells, all of one width; what is cut ends in ~."""
+        cells = [cell if len(cell) <= self.width else cell[:self.width - 1] + "~"
+                 for cell in self.cells]
+        return [cell.rjust(self.width) if self.is_number else cell.ljust(self.width)
+                for cell in cells]
+
+
+def find_width():
+    """How wide tables may be: as COLUMNS says, or the terminal; None: there is neither. COLUMNS
+    with LINES is what readline sets, unasked, for all that a program with it starts."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdigit() and "LINES" not in os.environ:
+        return int(columns)
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or None
+    except (OSError, ValueError, AttributeError):       # it is none
+        return None
+
+
+def fit(columns, width):
+    """Columns that fit a width (None: any) as far as they can: some are left out, never the first,
+    then the widest texts are cut."""
+    def is_wide():
+        return width is not None and sum(column.width + 2 for column in columns) - 2 > width
+    spare = [column for column in columns[1:]
+             if column.is_usual or column.cells[1:] == columns[0].cells[1:]]
+    spare += [column for name in SPARED for column in columns[1:]
+              if column.name == name and column not in spare]
+    while is_wide() and spare:
+        columns.remove(spare.pop(0))
+    while is_wide() and any(column.can_shrink for column in columns):
+        widest = max((column for column in columns if column.can_shrink),
+                     key=lambda column: column.width)
+        widest.width -= 1
+    return columns
+
+
 def put_table(rows):
-    """Writes rows (dicts) as aligned columns; numbers stand on the right."""
+    """Writes rows (dicts) as aligned columns that fit the terminal; numbers stand on the right."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     left_out = LEFT_OUT if FROM_TO.issubset(names) else ()
-    columns = []
-    for name in names:
-        values = [row.get(name) for row in rows]
-        present = [value for value in values if value not in (None, "")]
-        if present and name not in left_out:
-            cells = [name.upper()] + [to_reader(value) for value in values]
-            width = max(map(len, cells))
-            is_number = all(type(value) in (int, float) for value in present)
-            columns.append([cell.rjust(width) if is_number else cell.ljust(width)
-                            for cell in cells])
-    for cells in zip(*columns):
+    columns = [Column(name, [row.get(name) for row in rows])
+               for name in names if name not in left_out]
+    columns = fit([column for column in columns if not column.is_empty], find_width())
+    for cells in zip(*(column.render() for column in columns)):
         put("  ".join(cells).rstrip())
 
 
@@ -777,16 +923,16 @@ def put_record(row):
         put("%s  %s" % (name.ljust(width), text))
 
 
-def show_acknowledgement(reply, is_json, origin=""):
+def show_acknowledgement(reply, is_json, origin="", complete=dict):
     """A reply of fields. Data lines that are no fields are the faults that stand before an ERR;
-    `origin`: in what."""
+    `origin`: in what. `complete`(fields) -> those that are shown."""
     write = put_json if is_json else put_fields
     for line in reply:
         if _FIELD.match(line):
-            write(parse_fields(line))
+            write(complete(parse_fields(line)))
         else:
-            complain(origin + line)
-    write(reply.fields)
+            complain(origin + spell(line))
+    write(complete(reply.fields))
 
 
 def show_listing(reply, is_json, is_record=False):
@@ -853,6 +999,7 @@ def show_log(reply, is_json):
 # The verbs as commands, and the command line that names one.
 # ======================================================================================
 
+DEFAULT_HOST = "127.0.0.1"
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _OPTION = re.compile(r"-([A-Z][A-Z_]+)(?:=(.*))?", re.DOTALL)
 
@@ -861,54 +1008,69 @@ class Command(NamedTuple):
     """One row of the command table."""
     name: str               # the verb in lower case; `sched add` is one
     arguments: str          # as usage shows them; [] may be left out
-    # [(name in the protocol, its value as shown, what it means)]; a flag shows none
-    options: list
+    meanings: list          # [(argument, what it means)]
+    options: list           # [Choice]
     show: Callable          # (Reply, is_json)
     help: str
+
+
+class Choice(NamedTuple):
+    """One option of a command."""
+    name: str               # in the protocol, without its dash
+    shown: str              # its value; nothing for a flag
+    meaning: str
+    has_default: bool = False       # without a value it makes a field default again
+
+    @property
+    def offered(self):
+        """The option as it is typed."""
+        return spell_option("-" + self.name)
 
 
 SHOWS = {AS_FIELDS: show_acknowledgement, AS_ROWS: show_listing, AS_RECORD: show_record,
          AS_TEXT: show_text, AS_DOCUMENT: show_document, AS_LOG: show_log}
 NO_COMMANDS = ("QUIT",)             # they mean something on a connection that lasts
-# the client's own words stand for these: --json, --wait; and --host is where the agent is
-NO_OPTIONS = ("-JSON", "-HOST", "-SYNC")
-CRONTAB_OPTIONS = ("CRONTAB", "SYSTEM", "DRY_RUN")        # the client's own
+NO_OPTIONS = ("-JSON", "-SYNC")     # the client's own words stand for these: --json, --wait
+CRONTAB_OPTIONS = ("CRONTAB", "SYSTEM", "PRUNE")        # the client's own
 OWN_OPTIONS = {
-    "EXEC": [("WAIT", "", "reply when the session has ended")],
-    "IMPORT": [("CRONTAB", "", "the files are crontabs"),
-               ("SYSTEM", "yes|no", "whether each line of the crontab names a user")]}
+    "EXEC": [Choice("SYNC", "", "reply when the session has ended")],
+    "IMPORT": [Choice("CRONTAB", "", "the files are crontabs"),
+               Choice("SYSTEM", "yes|no", "whether each line of the crontab names a user"),
+               Choice("PRUNE", "", "delete the schedules that the crontab no longer has")]}
 OWN_ARGUMENTS = {"IMPORT": "FILE..."}
+OWN_MEANINGS = {"IMPORT": [("FILE", "a definitions document, or a crontab; - is standard input")]}
+VARIABLE_MEANING = ("VARIABLE=value", "a value for a variable of the scenario")
 OWN_HELP = {
     "EXEC": "start a session of a scenario; with --wait the exit status is the session's",
     "WAIT": "wait for the end of a session; its exit status",
-    "CLEAN": "clean stale sessions now; -HOST=id: those of a host that is gone",
     "SCHED ADD": "add a schedule, effective at once; VERSION -1 is the latest",
-    "IMPORT": "import definitions documents, or crontabs; - is standard input; ends at the first "
-              "that is refused; --dry-run imports nothing, and shows what crontabs become",
+    "IMPORT": "import definitions documents, or crontabs; ends at the first that is refused; with "
+              "--dry-run nothing is written: it shows what crontabs become, and when it is due",
 }
 
 
 def make_command(form):
     """The Command of a verb, from its VerbForm."""
-    options = [(part.name[1:], part.shown, offer(part.meaning)) for part in list_parts(form)
-               if part.name.startswith("-") and part.name not in NO_OPTIONS]
+    parts = list_parts(form)
+    options = [Choice(part.name[1:], part.shown, spell(part.meaning), part.is_field)
+               for part in parts if part.name.startswith("-") and part.name not in NO_OPTIONS]
+    meanings = [(part.name, spell(part.meaning)) for part in parts if part.name[0] != "-"]
+    if "[VARIABLE=" in form.usage:
+        meanings.append(VARIABLE_MEANING)
     return Command(form.name.lower(), OWN_ARGUMENTS.get(form.name, form.usage),
+                   OWN_MEANINGS.get(form.name, meanings),
                    options + OWN_OPTIONS.get(form.name, []), SHOWS[form.reply],
-                   OWN_HELP.get(form.name) or offer(form.help))
-
-
-def offer(text):
-    """A text of the protocol, with its options as the client offers them."""
-    return re.sub("-[A-Z_]{2,}", lambda match: "-" + match.group().lower().replace("_", "-"), text)
+                   OWN_HELP.get(form.name) or spell(form.help))
 
 
 COMMANDS = [make_command(form) for form in VERB_FORMS if form.name not in NO_COMMANDS]
 
 
 def port_number(text):
-    """The value of --port. Raises ArgumentTypeError."""
+    """The value of --port, or of AGENT_PORT. Raises ArgumentTypeError."""
     if not re.fullmatch("[0-9]{1,5}", text) or not 0 < int(text) < 65536:
-        raise argparse.ArgumentTypeError("must be a number from 1 to 65535, not %s" % ascii(text))
+        raise argparse.ArgumentTypeError("must be a number from 1 to 65535, not %s%s" % (
+            ascii(text), " (AGENT_PORT)" if text == os.environ.get("AGENT_PORT") else ""))
     return int(text)
 
 
@@ -916,8 +1078,9 @@ def add_common(parser, **defaults):
     """The options that every command has, before and behind its name."""
     def add(name, **keywords):
         parser.add_argument("--" + name, default=defaults.get(name, argparse.SUPPRESS), **keywords)
-    add("host", metavar="HOST", help="where the agent is (127.0.0.1)")
-    add("port", metavar="PORT", help="its port (%d)" % DEFAULT_PORT, type=port_number)
+    add("host", metavar="HOST", help="where the agent is (AGENT_HOST, else %s)" % DEFAULT_HOST)
+    add("port", metavar="PORT", help="its port (AGENT_PORT, else %d)" % DEFAULT_PORT,
+        type=port_number)
     add("json", action="store_true", help="JSON objects, one a line")
 
 
@@ -926,7 +1089,9 @@ def make_parser():
     which may stand between its options."""
     parser = argparse.ArgumentParser(prog="agentcli.py", description="The client of agent.py.",
                                      allow_abbrev=False)
-    add_common(parser, host="127.0.0.1", port=DEFAULT_PORT, json=False)
+    parser.add_argument("--version", action="version", version="agentcli.py " + VERSION)
+    add_common(parser, host=os.environ.get("AGENT_HOST") or DEFAULT_HOST,
+               port=os.environ.get("AGENT_PORT") or DEFAULT_PORT, json=False)
     places = {"": add_subparsers(parser)}
     for command in COMMANDS:
         group, _, name = command.name.rpartition(" ")
@@ -934,17 +1099,39 @@ def make_parser():
             places[group] = add_subparsers(places[""].add_parser(group, help="%ss: %s %s -h" % (
                 {"sched": "schedule"}.get(group, group), parser.prog, group), allow_abbrev=False))
         usage = " ".join([parser.prog, command.name] + command.arguments.split() + ["[options]"])
-        sub = places[group].add_parser(name, help=command.help, description=command.help,
-                                       usage=usage, allow_abbrev=False)
-        for key, shown, meaning in command.options:
-            keywords = ({"metavar": shown.upper()} if shown
-                        else {"action": "store_const", "const": True})
-            keywords["help"] = meaning.replace("%", "%%")
-            sub.add_argument("--" + key.lower().replace("_", "-"), dest="-" + key,
-                             default=argparse.SUPPRESS, **keywords)
+        sub = places[group].add_parser(
+            name, help=command.help, description=describe(command), usage=usage,
+            allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+        for choice in command.options:
+            add_choice(sub, choice)
         add_common(sub)
         sub.set_defaults(command=command, parser=sub)
     return parser
+
+
+def add_choice(parser, choice):
+    """Adds one option of a command to its parser."""
+    shown = choice.shown.upper() if choice.shown.isalpha() else choice.shown
+    keywords = ({"metavar": shown} if shown
+                else {"action": "store_const", "const": True})
+    if choice.has_default:
+        keywords.update(nargs="?", const="")
+    parser.add_argument(choice.offered, dest="-" + choice.name, default=argparse.SUPPRESS,
+                        help=choice.meaning.replace("%", "%%"), **keywords)
+
+
+def describe(command):
+    """What a command does, and what its arguments mean."""
+    width = shutil.get_terminal_size().columns - 2      # as argparse does it
+    texts = [textwrap.fill(command.help, width)]
+    if command.meanings:
+        texts.append("\n".join(["arguments:"] + [
+            textwrap.fill(meaning, width, initial_indent="  " + name.ljust(22),
+                          subsequent_indent=" " * 24) for name, meaning in command.meanings]))
+    if any(choice.has_default for choice in command.options):
+        texts.append(textwrap.fill("An option that sets a field of the schedule makes it default "
+                                   "again when it stands without a value.", width))
+    return "\n\n".join(texts)
 
 
 def add_subparsers(parser):
@@ -959,7 +1146,7 @@ def parse_command_line(words):
     options and variables as words of a request). Wrong ones end the client with a message and
     status 2."""
     end = words.index("--") if "--" in words else len(words)
-    before, literal = [with_dashes(word) for word in words[:end]], words[end + 1:]
+    before, literal = join_distances(map(with_dashes, words[:end])), words[end + 1:]
     raw = [match for match in map(_OPTION.fullmatch, before) if match]
     parsed, others = make_parser().parse_known_args([word for word in before
                                                      if not _OPTION.fullmatch(word)])
@@ -972,12 +1159,11 @@ def parse_command_line(words):
     arguments = [word for word in others if not is_variable(word)] + literal
     check_arguments(parsed.parser, [name for name in form if "=" not in name], arguments)
     options = {name[1:]: value for name, value in vars(parsed).items() if name.startswith("-")}
-    if options.pop("WAIT", None):
-        options["SYNC"] = True
-    if "SYSTEM" in options and "CRONTAB" not in options:
-        parsed.parser.error("--system is for --crontab")
-    parsed.crontab = {} if "CRONTAB" not in options else {
-        name: options.pop(name) for name in CRONTAB_OPTIONS if name in options}
+    parsed.crontab = {name: options.pop(name) for name in CRONTAB_OPTIONS if name in options}
+    if parsed.crontab and "CRONTAB" not in parsed.crontab:
+        parsed.parser.error("--system and --prune are for --crontab")
+    if parsed.crontab and options.pop("DRY_RUN", None):
+        parsed.crontab["DRY_RUN"] = True
     if parsed.crontab.get("SYSTEM", "yes") not in ("yes", "no"):
         parsed.parser.error("--system takes yes or no")
     request = [render_option(name, None if value is True else value)
@@ -993,6 +1179,18 @@ def with_dashes(word):
     as it is offered."""
     name, equals, value = word.partition("=")
     return name.replace("_", "-") + equals + value if re.fullmatch("--[a-z_-]+", name) else word
+
+
+def join_distances(words):
+    """Words of the command line, a distance such as -1h behind an option joined to that."""
+    joined = []
+    for word in words:
+        is_distance = re.fullmatch(r"-[0-9.]+[smhd]", word.lower())
+        if is_distance and joined and re.fullmatch("--[a-z-]+", joined[-1]):
+            joined[-1] += "=" + word
+        else:
+            joined.append(word)
+    return joined
 
 
 def check_arguments(parser, form, arguments):
@@ -1011,7 +1209,8 @@ def check_arguments(parser, form, arguments):
 # What ends the client, and with which exit status.
 # ======================================================================================
 
-WELL, ENDED_BADLY, USAGE, NO_CONNECTION, REFUSED, INTERRUPTED, OUTPUT_LOST = 0, 1, 2, 3, 4, 130, 141
+WELL, ENDED_BADLY, USAGE, NO_CONNECTION, REFUSED, WAITED_OUT = 0, 1, 2, 3, 4, 5
+INTERRUPTED, OUTPUT_LOST = 130, 141
 
 
 class ClientError(Exception):
@@ -1098,7 +1297,9 @@ class Reply:
                 self.fields = json.loads(rest) if rest.startswith("{") else parse_fields(rest)
                 return
             elif first == "ERR":
-                raise ClientError(REFUSED, as_text(line))
+                code, _, message = as_text(line)[len("ERR "):].partition(" ")
+                raise ClientError(WAITED_OUT if code == "TIMEOUT" else REFUSED,
+                                  "ERR %s %s" % (code, spell(message)))
             else:
                 raise ClientError(NO_CONNECTION, "what answers at %s is no agent"
                                   % self._connection.place)
@@ -1119,15 +1320,17 @@ def as_text(line):
 # A crontab, and what becomes of its lines as scenarios and schedules; asks nobody.
 # ======================================================================================
 
+PREFIX = "CRON."            # of the names of all that comes from crontabs
 # other words that begin with @ are cron's own
-CRON_WORDS = {"@reboot": "startup", "@every_minute": "every 1m", "@every_second": "every 1s"}
+CRON_WORDS = {"@reboot": "boot", "@every_minute": "every 1m", "@every_second": "every 1s"}
 # what a command is not named after: a guard with its arguments, and what only leads to the program
 SEPARATORS = frozenset("; | & ( ) if then elif else fi while do done".split())
 GUARDS = frozenset("test [ [[ cd command which type for . source export set umask sleep echo true "
                    ": exit".split())
-LEADERS = frozenset("exec nice ionice nohup env time timeout chronic setsid run-parts sh bash dash "
-                    "ksh zsh perl php python python2 python3 ruby".split())
-_SYSTEM_CRONTAB = re.compile("/etc/crontab|.*/cron[.]d/[^/]+")
+LEADERS = frozenset("exec flock nice ionice nohup env time timeout chronic setsid run-parts sh "
+                    "bash dash ksh zsh perl php python python2 python3 ruby".split())
+MAX_STEM = 50               # characters of a command that are a name as they stand
+_CRON_D = re.compile(".*/cron[.]d/([^/]+)")
 # where cron keeps those of users
 _OF_USER = re.compile("/var/(?:spool/)?cron/(?:crontabs/|tabs/)?([^/]+)")
 # a - before an entry, as SUSE has it, only means: do not log
@@ -1136,6 +1339,22 @@ _SETTING = re.compile(r"""(["']?)([^\s"'=]+)\1\s*=\s*(?:(["'])((?:(?!\3).)*)\3|(
                       re.ASCII)
 _BEFORE_INPUT = re.compile(r"((?:\\.|[^%])*)%?(.*)")
 _SHELL_WORD = re.compile(r"""[;|&()]|(?:"[^"]*"|'[^']*'|[^\s;|&()"'])+""")
+# a command of plain words is its own name
+_PLAIN_COMMAND = re.compile("[A-Za-z0-9_][A-Za-z0-9_.-]*(?: +[A-Za-z0-9_.-]+)*")
+# a sixth field where a command is expected; a small word, such as mon, may be a program
+_VALUE = "(?:[0-9]+|sun|mon|tue|wed|thu|fri|sat|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)"
+_SIXTH = re.compile("(?![a-z]+$)(?:[*?]|{0}(?:-{0})?)(?:/[0-9]+)?(?:[,#]{0}(?:-{0})?)*"
+                    .format("(?i:%s)" % _VALUE))
+_OF_ANACRON = re.compile(r"(?:@\S+|[0-9]+)\s+[0-9]+\s+[A-Za-z][\w.-]+\s+\S.*", re.ASCII)
+# a comment that is an entry, or the heading above entries
+_LIKE_ENTRY = re.compile(r"-?@[a-z]+\s|(?:[*0-9][-*/,0-9A-Za-z]*\s+){3}"
+                         r"(?:[-*/,0-9A-Za-z#?]+\s+){2}\S|m\S*\s+h\S*\s+d\S*\s+m\S*\s+d")
+_QUOTED = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'[^']*'")
+_CONDITION = re.compile(r"(?:cd\s+\S+\s*(?:;|&&)\s*)?(?:\[\[?|test|command\s+-v|which|type|pgrep|"
+                        r"grep\s+-\w*q\w*)\s")
+_FLOCK = re.compile(r"\bflock\s+((?:-\S+\s+(?:[0-9.]+\s+)?)+)")
+_NO_WAITING = re.compile(r"(?:^|\s)(?:-[a-z]*[nw]|--(?:nb|nonblock|timeout|wait)\b)")
+_OTHER_CODE = re.compile(r"(?:^|\s)(?:-[a-z]*E|--conflict)")
 # an option, redirection, number, assignment, text
 _NO_PROGRAM = re.compile(r"[-<>]|\d+(?:[<>]|[smhd]?$)|\w+=|.*\s")
 
@@ -1149,37 +1368,65 @@ class Line(NamedTuple):
 class Entry(NamedTuple):
     """What becomes of one that is carried over."""
     line: Line
-    scenario: dict
-    schedule: dict
+    stem: str               # what its command is called; its name too, unless others have the same
+    name: str
+    description: str        # the comment above it
+    task: dict
+    timing: dict            # the schedule, without its names
+
+    @property
+    def scenario(self):
+        """Its scenario, as a definition."""
+        description = {"description": self.description} if self.description else {}
+        return dict({"name": self.name, "version": "001"}, **dict(
+            description, steps=[{"name": "main", "tasks": [self.task]}]))
+
+    @property
+    def schedule(self):
+        """Its schedule, as a definition."""
+        return dict({"name": self.name, "scenario": self.name}, **self.timing)
+
+    @property
+    def when(self):
+        """(rule, zone): what tells it from another entry of the same command."""
+        return self.timing["rule"], self.timing.get("timezone", "")
 
 
 class Crontab:
     """What becomes of a crontab: `entries` are carried over, `notes` [(Line, reason)] say what is
     not, or not quite; of `left_out` lines nothing is carried over."""
 
-    def __init__(self, name, user, home, owner):
+    def __init__(self, name, user, home, owner, keywords):
         """`owner` is whose it is, None where every line names a user;
-        only what is of `user` can be carried over."""
-        self.name, self._user, self._owner = name, user, owner
+        only what is of `user` can be carried over. `keywords` are those of all its schedules."""
+        self.name, self.keywords, self._user, self._owner = name, keywords, user, owner
         self.entries, self.notes, self.left_out = [], [], 0
         self._settings = {"SHELL": "/bin/sh", "HOME": home, "LOGNAME": user, "USER": user}
-        self._names = set()
+        self._comment = []
 
     def read(self, data):
         """Takes in the bytes of its file -> itself; lines that cannot be taken stand in `notes`."""
         for number, raw in enumerate(data.split(b"\n"), 1):
-            line = Line(number,
-                        raw.decode("utf-8-sig", "backslashreplace").lstrip(" \t").rstrip("\r"))
-            if line.text and not line.text.startswith("#"):
+            text = raw.decode("utf-8-sig", "backslashreplace").lstrip(" \t").rstrip("\r")
+            if text.startswith("#"):
+                self._add_comment(text.strip("# \t").replace("\0", ""))
+                continue
+            if text:
                 try:
-                    self._take(line, raw)
+                    self._take(Line(number, text), raw)
                 except ValueError as error:
-                    self.leave_out(line, str(error))
+                    self.leave_out(Line(number, text), str(error))
+            self._comment = []
+        name_entries([self], {})
         return self
+
+    def note(self, line, reason):
+        """Notes what is to be said of a line."""
+        self.notes.append((line, reason))
 
     def leave_out(self, line, reason):
         """Notes a line that is not carried over."""
-        self.notes.append((line, reason))
+        self.note(line, reason)
         self.left_out += 1
 
     def refuse(self, reasons):
@@ -1188,20 +1435,40 @@ class Crontab:
             self.leave_out(self.entries[place].line, reason)
         self.entries = [entry for place, entry in enumerate(self.entries) if place not in reasons]
 
+    def rename(self, names):
+        """Gives the entries other names, in their order; `names` is an iterator."""
+        self.entries = [entry._replace(name=next(names)) for entry in self.entries]
+
     def find_user_field(self, is_user):
         """Where most entries of a user's crontab begin with a user, as those of a system's do: the
         first (Line, user), or None. `is_user`(word) knows the users."""
+        with_user = [(line, word) for line, word in self.list_first_words()
+                     if is_user(re.split("[:/]", word)[0])]
+        is_most = self._owner is not None and 2 * len(with_user) > len(self.entries)
+        return with_user[0] if is_most else None
+
+    def list_first_words(self):
+        """[(Line, word)]: what stands behind the time of entries, where more follows."""
         words = [(entry.line, _ENTRY.fullmatch(entry.line.text).group(2).split(None, 1))
                  for entry in self.entries]
-        with_user = [(line, rest[0]) for line, rest in words
-                 if len(rest) > 1 and is_user(re.split("[:/]", rest[0])[0])]
-        return with_user[0] if self._owner is not None and 2 * len(with_user) > len(words) else None
+        return [(line, rest[0]) for line, rest in words if len(rest) > 1]
+
+    @property
+    def search_path(self):
+        """Where its commands are looked for, as the last setting has it, or None."""
+        return self._settings.get("PATH")
 
     def document(self):
         """The definitions of what is carried over; a scenario and its schedule have the same
         place."""
         return {"scenarios": [entry.scenario for entry in self.entries],
                 "schedules": [entry.schedule for entry in self.entries]}
+
+    def _add_comment(self, text):
+        if _LIKE_ENTRY.match(text):
+            self._comment = []              # it is of another entry, or of none
+        elif re.search(r"\w", text):
+            self._comment.append(text)
 
     def _take(self, line, raw):
         if raw.decode("utf-8", "ignore").encode() != raw:
@@ -1217,16 +1484,18 @@ class Crontab:
         if name == "RANDOM_DELAY" and not re.fullmatch("[0-9]{0,4}", value):
             raise ValueError("must be whole minutes")
         if name == "MAILTO" and value:
-            self.notes.append((line, "nothing is mailed; what a command prints is kept in "
-                               "its session's log"))
+            self.note(line, "nothing is mailed; what a command prints is kept in its session's log")
         if name not in ("LOGNAME", "USER"):             # cron lets nobody change these
             self._settings[name] = value
 
     def _add(self, line):
-        """Takes in the Line of an entry: its scenario and its schedule. ValueError says why it
-        cannot be one here."""
+        """Takes in an entry. ValueError says why it cannot be carried over."""
+        if _OF_ANACRON.fullmatch(line.text):
+            raise ValueError("is of an anacrontab: period, delay, name, command; write an entry of "
+                             "cron, such as @monthly and the command")
         match = _ENTRY.fullmatch(line.text)
         when, rest = match.groups() if match else ("", "")
+        check_first_word(rest)
         owner, text = ((re.split("[ \t]+", rest, maxsplit=1) + [""])[:2] if self._owner is None
                        else (self._owner, rest))
         command, data = split_input(text)
@@ -1235,12 +1504,12 @@ class Crontab:
                              % ("a user, " if self._owner is None else ""))
         if owner != self._user:
             raise ValueError("is of user %s, and the agent does not change users" % owner)
-        if re.match(r"[*]|-[nqs]+\s", command):
-            raise ValueError("has a sixth field, or options, before its command")
-        schedule, name = self._schedule(when), self._unique_name(program_of(command))
-        steps = [{"name": "main", "tasks": [self._task(command, data)]}]
-        self.entries.append(Entry(line, {"name": name, "version": "001", "steps": steps},
-                                  dict({"name": name, "scenario": name}, **schedule)))
+        check_first_word(command)
+        stem = PREFIX + stem_of(command.strip(), data)
+        self.entries.append(Entry(line, stem, stem, "\n".join(self._comment),
+                                  self._task(command, data), self._schedule(when)))
+        for reason in list_false_failures(command):
+            self.note(line, reason)
 
     def _task(self, command, data):
         shell = self._settings["SHELL"]
@@ -1257,7 +1526,7 @@ class Crontab:
         seconds = re.fullmatch("@([0-9]+)", when)
         schedule = {"version": "001",
                     "rule": "every %ss" % seconds.group(1) if seconds else cron_rule(when),
-                    "keywords": "cron", "overlap": "skip" if seconds else "parallel"}
+                    "keywords": self.keywords, "overlap": "skip" if seconds else "parallel"}
         if when != "@reboot":
             schedule["misfire"] = "skip"
         if self._settings.get("CRON_TZ"):
@@ -1266,26 +1535,53 @@ class Crontab:
             schedule["jitter"] = 60 * int(self._settings["RANDOM_DELAY"])
         return schedule
 
-    def _unique_name(self, program):
-        """Repeated names are numbered in order: imported again with --replace,
-        no earlier entry stays behind."""
-        name = plain = ".".join(dict.fromkeys((self.name, program)))
-        number = 1
-        while name in self._names:
-            number += 1
-            name = "%s-%d" % (plain, number)
-        self._names.add(name)
-        return name
+
+def name_entries(crontabs, schedules):
+    """Names the entries of crontabs that are imported together. `schedules` are those that
+    the agent has: {name: (rule, zone)}.
+
+    A name is that of the command, which nothing around it changes. Among entries of one command
+    each keeps the name that its time has in the agent; then the first has the plain name, and
+    others get a mark of their time.
+    """
+    entries = [entry for crontab in crontabs for entry in crontab.entries]
+    names, used = [None] * len(entries), set()
+
+    def give(place, name):
+        names[place] = name
+        used.add(name)
+    for place, entry in enumerate(entries):
+        for name in (entry.stem, mark(entry.stem, *entry.when)):
+            if names[place] is None and schedules.get(name) == entry.when and name not in used:
+                give(place, name)
+    for place, entry in enumerate(entries):
+        if names[place] is None:
+            name = entry.stem if entry.stem not in used else mark(entry.stem, *entry.when)
+            plain, number = name, 1
+            while name in used:             # the same line twice
+                number += 1
+                name = "%s-%d" % (plain, number)
+            give(place, name)
+    names = iter(names)
+    for crontab in crontabs:
+        crontab.rename(names)
 
 
 def make_crontab(path, is_system, user, home):
-    """The Crontab for a path that is not read yet; `is_system` None: as the path tells."""
+    """The Crontab for a path that is not read yet; `is_system` None: as the path tells.
+
+    A user has one crontab, whatever the file is called, and so has a system, but that each file of
+    a cron.d is one of its own: by these keywords its schedules are found again.
+    """
     path = os.path.abspath(path) if path != "-" else "CRON"
+    of_user, in_cron_d = _OF_USER.fullmatch(path), _CRON_D.fullmatch(path)
     if is_system is None:
-        is_system = bool(_SYSTEM_CRONTAB.fullmatch(path))
-    of_user = _OF_USER.fullmatch(path)
+        is_system = path == "/etc/crontab" or in_cron_d is not None
     owner = None if is_system else of_user.group(1) if of_user else user
-    return Crontab(to_name(path) or "CRON", user, home, owner)
+    keywords = ["cron"] + ["system"] * is_system
+    if is_system and in_cron_d:
+        keywords.append(to_name(in_cron_d.group(1)))
+    return Crontab(to_name(path) or "CRON", user, home, owner, ",".join(keywords))
 
 
 def cron_rule(when):
@@ -1294,6 +1590,29 @@ def cron_rule(when):
     if "~" in when:
         raise ValueError("a random time (~) cannot be carried over")
     return CRON_WORDS.get(when) or "cron " + " ".join(when.split())
+
+
+def check_first_word(command):
+    """Whether a command begins as one does. Raises ValueError."""
+    word = command.split(None, 1)[0] if command.strip() else ""
+    if _SIXTH.fullmatch(word):
+        raise ValueError("has a sixth field, %s, before its command; cron has five" % word)
+    if re.match(r"[*]|-[nqs]+\s", command):
+        raise ValueError("has a sixth field, or options, before its command")
+
+
+def list_false_failures(command):
+    """[what is to be said] of a command whose exit code is not 0 where nothing has failed."""
+    bare = _QUOTED.sub("Q", command)
+    flock, reasons = _FLOCK.search(bare), []
+    if flock and _NO_WAITING.search(flock.group(1)) and not _OTHER_CODE.search(flock.group(1)):
+        reasons.append("while another has its lock, its session ends in ERROR; with flock -E 0 it "
+                       "ends well")
+    is_whole = ";" not in re.sub(r"\bif\b.*\bfi\b", "", bare)     # else something behind decides
+    if _CONDITION.match(bare) and "&&" in bare and "||" not in bare and is_whole:
+        reasons.append("where its condition is not met, its session ends in ERROR; as 'if "
+                       "condition; then command; fi' it ends well")
+    return reasons
 
 
 def split_input(text):
@@ -1309,16 +1628,32 @@ def quote_literal(text):
     return text.replace("${", "$${")
 
 
+def stem_of(command, data):
+    """What a command is called: plain words as they stand; any other is called after its program,
+    with a mark of the command and its standard input."""
+    if _PLAIN_COMMAND.fullmatch(command) and len(command) <= MAX_STEM and not data:
+        return "_".join(command.split())
+    return mark(program_of(command), command, data)
+
+
+def mark(name, *texts):
+    """A name with six digits that follow from some texts."""
+    return "%s-%06x" % (name, zlib.crc32("\0".join(texts).encode()) & 0xffffff)
+
+
 def program_of(command):
     """What a command goes by: `test -x /opt/a || nice /opt/b.sh 1` -> b.sh."""
-    is_guard, names = False, []
+    is_guard, is_lock, names = False, False, []
     for word in _SHELL_WORD.findall(re.sub(r"\$\([^()]*\)|`[^`]*`", "", command)):
         bare = word.replace('"', "").replace("'", "")
         if word in SEPARATORS:
             is_guard = False
+        elif is_lock and not _NO_PROGRAM.match(bare):
+            is_lock = False                 # the file that flock locks
         elif not is_guard and not _NO_PROGRAM.match(bare):
             names.append(to_name(bare))
             is_guard = bool(GUARDS.intersection((bare, names[-1])))
+            is_lock = names[-1] == "flock"
             if names[-1] and not is_guard and names[-1] not in LEADERS:
                 return names[-1]
     return next(filter(None, names), "command")
@@ -1334,6 +1669,10 @@ def to_name(path):
 # Documents and crontabs handed to the agent, and what is told of them.
 # ======================================================================================
 
+# words of a shell that are no programs
+BUILTINS = GUARDS | SEPARATORS | frozenset(
+    "alias bg break case continue eval false fg function getopts hash jobs kill let local printf "
+    "pwd read readonly return select set shift times trap ulimit unalias unset until wait".split())
 # a fault of a document: place, field, reason
 _FAULT = re.compile(r"(?:scenarios|schedules)\[(\d+)\](?:\S*\.)?(\S*): (.*)")
 
@@ -1375,6 +1714,13 @@ def is_only_user(name):
         return False
 
 
+def is_command(word, search_path):
+    """Whether a word can begin a command here, or is none that could be a user."""
+    paths = os.pathsep.join(filter(None, (search_path, os.environ.get("PATH"), os.defpath)))
+    return (word in BUILTINS or not re.fullmatch("[a-z_][a-z0-9_-]*[$]?", word)
+            or shutil.which(word, path=paths) is not None)
+
+
 def import_documents(options, paths, words):
     """Imports definitions documents, one after the other -> exit status.
     Raises ClientError, OSError of stdout."""
@@ -1402,26 +1748,57 @@ def import_crontabs(options, paths, words):
     crontabs = [make_crontab(path, is_system, user, home).read(read_bytes(path)) for path in paths]
     if is_system is None:
         check_user_fields(crontabs)
+        for crontab in crontabs:
+            doubt_users(crontab)
+    name_entries(crontabs, {})
     if "DRY_RUN" in options.crontab:
         try:
-            rehearse(options, crontabs, words)
+            coming = rehearse(options, crontabs, words)
         finally:
             for crontab in crontabs:
                 tell_notes(crontab)
-        for crontab in crontabs:
-            show_document(json.dumps(crontab.document(), indent=2).split("\n"), options.json)
-            tell_left_out(crontab)
-        return WELL
-    with Connection(options.host, options.port) as connection:
-        for crontab in crontabs:
-            try:
-                fields = send_crontab(connection, crontab, words)
-            finally:
-                tell_notes(crontab)
-            (put_json if options.json else put_fields)(dict(fields, left_out=crontab.left_out))
-            tell_others(connection, crontab, [word for word in words if word.startswith("-REPO=")])
-            tell_left_out(crontab)
+        show_entries(crontabs, coming, options.json)
+    else:
+        with Connection(options.host, options.port) as connection:
+            send_all(connection, options, crontabs, words)
+    for crontab in crontabs:
+        tell_left_out(crontab)
     return WELL
+
+
+def send_all(connection, options, crontabs, words):
+    """Imports crontabs, tells what is not carried over, and what they no longer have. Raises
+    ClientError, OSError of stdout."""
+    rows = list_known(connection, words)
+    name_entries(crontabs, {row["name"]: (row["rule"], row["timezone"]) for row in rows})
+    names = list_names(crontabs)
+    for crontab in crontabs:
+        try:
+            fields = send_crontab(connection, crontab, words)
+        finally:
+            tell_notes(crontab)
+        (put_json if options.json else put_fields)(dict(fields, left_out=crontab.left_out))
+    tell_gone(connection, crontabs, names, words, "PRUNE" in options.crontab)
+
+
+def show_entries(crontabs, coming, is_json):
+    """A line for each entry: what its line becomes, and when it is due next."""
+    rows = [dict({"crontab": crontab.name} if len(crontabs) > 1 else {}, line=entry.line.number,
+                 name=entry.name, rule=entry.timing["rule"], next=coming.get(entry.name))
+            for crontab in crontabs for entry in crontab.entries]
+    if is_json:
+        for row in rows:
+            put_json(row)
+    elif rows:
+        put_table(rows)
+
+
+def doubt_users(crontab):
+    """Notes entries whose command begins with what is no program here: it may be a user."""
+    for line, word in crontab.list_first_words():
+        if not is_command(word.partition(":")[0], crontab.search_path):
+            crontab.note(line, "%s is no program of this host; if it is a user, as before the "
+                         "commands of a system's crontab, say --system yes" % printable(word))
 
 
 def check_user_fields(crontabs):
@@ -1437,42 +1814,51 @@ def check_user_fields(crontabs):
 
 
 def rehearse(options, crontabs, words):
-    """Leaves out the entries that the agent would refuse; says so where no agent can tell. Raises
-    ClientError where all would be refused."""
+    """Leaves out the entries that the agent would refuse, and tells what the crontabs no longer
+    have -> {name: its next due time}; says so where no agent can tell. Raises ClientError where all
+    would be refused."""
+    coming = {}
     try:
         with Connection(options.host, options.port) as connection:
+            rows = list_known(connection, words)
+            name_entries(crontabs, {row["name"]: (row["rule"], row["timezone"]) for row in rows})
+            names = list_names(crontabs)
             for crontab in crontabs:
-                send_crontab(connection, crontab, words, is_rehearsal=True)
+                send_crontab(connection, crontab, words + ["-DRY_RUN"], coming)
+            tell_gone(connection, crontabs, names, words, is_pruning=False)
     except ClientError as error:
         if error.status != NO_CONNECTION:
             raise
         complain("the rules are not checked, which the agent does at the import: %s" % error)
+    return coming
 
 
-def send_crontab(connection, crontab, words, is_rehearsal=False):
-    """Imports the entries, without those that the agent finds faulty -> the fields of its OK.
-    Raises ClientError.
-
-    A rehearsal has one scenario more, which no agent can take: it tells all faults,
-    and imports nothing.
-    """
+def send_crontab(connection, crontab, words, coming=None):
+    """Imports the entries, without those that the agent finds faulty -> the fields of its OK. What
+    it says of coming due times goes into `coming`. Raises ClientError."""
     while True:
-        document, extra = crontab.document(), len(crontab.entries)
-        document["scenarios"] += [{}] * is_rehearsal
-        reply = connection.ask(" ".join(["IMPORT", quote(json.dumps(document))] + words))
-        faults = {}
+        document = json.dumps(crontab.document())
+        reply = connection.ask(" ".join(["IMPORT", quote(document)] + words))
+        faults, warnings = {}, []
         try:
             for line in reply:
+                fields = parse_fields(line) if _FIELD.match(line) else {}
+                if "warning" in fields:
+                    line = "%s: warning: %s" % (fields["path"], fields["warning"])
                 match = _FAULT.fullmatch(line)
                 if match:
                     place, field, reason = match.groups()
+                    if reason.startswith("warning: "):
+                        warnings.append((int(place), reason[len("warning: "):]))
+                        continue
                     reason = reason if reason.startswith(field) else "%s %s" % (field, reason)
-                    faults.setdefault(int(place), reason)
+                    faults.setdefault(int(place), spell(reason))
+                elif fields.get("next") and coming is not None:
+                    coming[fields["name"]] = fields["next"]
+            for place, reason in warnings:
+                crontab.note(crontab.entries[place].line, spell(reason))
             return {name: reply.fields[name] for name in ("scenarios", "schedules")}
         except ClientError as error:
-            if is_rehearsal and list(faults) == [extra]:
-                return {}
-            faults.pop(extra, None)
             if not faults:
                 raise
             crontab.refuse(faults)
@@ -1494,16 +1880,41 @@ def tell_left_out(crontab):
                  % (crontab.name, crontab.left_out, len(crontab.entries)))
 
 
-def tell_others(connection, crontab, words):
-    """Says which schedules an earlier state of a crontab has left: they fire as before."""
-    names = [entry.schedule["name"] for entry in crontab.entries]
-    for row in map(json.loads, connection.ask(" ".join(["SCHED LIST -JSON"] + words))):
+def list_repository(words):
+    """Of the options of an IMPORT those that say in which repository."""
+    return [word for word in words if word.startswith("-REPO=")]
+
+
+def list_names(crontabs):
+    """The names of all their entries."""
+    return {entry.name for crontab in crontabs for entry in crontab.entries}
+
+
+def list_known(connection, words):
+    """The rows of the schedules that come from crontabs. Raises ClientError."""
+    request = " ".join(["SCHED LIST -JSON"] + list_repository(words))
+    return [row for row in map(json.loads, connection.ask(request))
+            if row["name"] == row["scenario"] and row["name"].startswith(PREFIX)]
+
+
+def tell_gone(connection, crontabs, names, words, is_pruning):
+    """Says which schedules an earlier state of these crontabs has left, or deletes them. Raises
+    ClientError."""
+    where = list_repository(words)
+    for row in list_known(connection, words):
         name = row["name"]
-        if name == row["scenario"] and (name
-                                        + ".").startswith(crontab.name + ".") and name not in names:
-            complain("%s: schedule %s stands for none of the lines: sched del %s, if it is not "
-                     "wanted any more"
-                     % (crontab.name, name, name))
+        if name in names:
+            continue
+        shown = map(json.loads, connection.ask(" ".join(["SCHED SHOW -JSON", name] + where)))
+        keywords = [row["value"] for row in shown if row.get("option") == "KEYWORDS"]
+        for crontab in crontabs:
+            if keywords == [crontab.keywords]:
+                for request in ["SCHED DEL " + name, "DROP %s 001" % name] if is_pruning else ():
+                    list(connection.ask(" ".join([request] + where)))
+                complain("%s: schedule %s stands for none of the lines%s" % (
+                    crontab.name, name, ": deleted" if is_pruning else
+                    ", and fires as before: --prune deletes it"))
+                break
 
 
 # ======================================================================================
@@ -1528,9 +1939,26 @@ def perform(options, arguments, words):
                + [quote(as_typed(argument)) for argument in arguments] + words)
     with Connection(options.host, options.port) as connection:
         reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None)
-        command.show(reply, options.json)
+        show = command.show
+        if command.name == "exec":
+            show = functools.partial(show, complete=lambda fields: tell_waiting(options, fields))
+        show(reply, options.json)
     is_bad = command.name in ("exec", "wait") and reply.fields.get("status") in RESTARTABLE
     return ENDED_BADLY if is_bad else WELL
+
+
+def tell_waiting(options, fields):
+    """The fields of a session that has been made, and of one that waits for what and until when."""
+    if fields.get("status") != WAITING or "waits_for" in fields:
+        return fields
+    try:
+        with Connection(options.host, options.port) as connection:
+            rows = list(connection.ask("STATUS %s -JSON" % fields["session"], PING_S))
+    except ClientError:                 # what is known is told
+        return fields
+    row = json.loads(rows[0])
+    more = [(name, row.get(name)) for name in ("start_at", "waits_for", "message")]
+    return dict(fields, **{name: value for name, value in more if value})
 
 
 def main(words=None):

@@ -176,7 +176,7 @@ def test_other_letters_are_no_capitals_of_ascii():
     ("EXEC A -TIMEOUT=1w", '"-TIMEOUT=1w"'), ("EXEC A -TIMEOUT=1e3", '"-TIMEOUT=1e3"'),
     ("EXEC A -TIMEOUT=nan", '"-TIMEOUT=nan"'), ("EXEC A -TIMEOUT=inf", '"-TIMEOUT=inf"'),
     ("EXEC A -TIMEOUT=\u0663", '"-TIMEOUT=\\u0663"'), ("EXEC A -SYNC=", '"-SYNC="'),
-    ("EXEC A -AT=now", '"-AT=now"'), ("EXEC A -AT=2026-13-01", '"-AT=2026-13-01"'),
+    ("EXEC A -AT=soon", '"-AT=soon"'), ("EXEC A -AT=2026-13-01", '"-AT=2026-13-01"'),
     ("EXEC A -AT=2026-02-30", '"-AT=2026-02-30"'), ("EXEC A -AT=9999-12-31T23:59-14:00", '"-AT=9999'),
     ("EXEC A -AT=0001-01-01T00:00+14:00", '"-AT=0001'), ("EXEC A -KEY=", '"-KEY="'),
     ("EXEC A -KEY=" + "x" * 257, '"-KEY=xxx'), ("EXEC A -REPO=a/b", '"-REPO=a/b"'),
@@ -314,12 +314,51 @@ def test_a_date_at_the_end_of_a_range_is_its_last_instant(zone):
     "2026-12-01  02:00", "2026-12-01T02:00:00,5", "2026-12-01T02:00 Z", "2026-12-01T24:00", "2026-12-01T02:60",
     "2026-12-01T02:00:60", "2026-00-01", "2026-13-01", "2026-02-29", "2026-12-00", "2026-12-01T02:00+24:00",
     "2026-12-01T02:00+1", "\u0662026-12-01", "2026-12-01\n", "0000-01-01", "0001-01-01T00:00+14:00",
-    "9999-12-31T23:59-14:00", "12026-12-01", "-2026-12-01", "now"])
+    "9999-12-31T23:59-14:00", "12026-12-01", "-2026-12-01",
+    "today 24:00", "today at 02:00", "today02:00", "now 02:00", "soon", "2:0", "02", "24:00", "02:00:60", "10", "10w", "1h30m",
+    "+", "-", "h", "+-1h", "+ 1h", "1.5.2h", "1e3s", " now", "now ", "+99999999999d", "-800000d", "+3000000d", "to day",
+    "\u0661h"])
 def test_times_that_are_none(text):
     with pytest.raises(ValueError):
         agent.parse_time(text)
     with pytest.raises(ValueError):
         agent.parse_time(text, True)
+
+
+@pytest.mark.parametrize("text, ahead, back", [
+    ("now", "2026-11-28T10:30:15.500", None), ("NOW", "2026-11-28T10:30:15.500", None),
+    ("today", "2026-11-28", None), ("yesterday", "2026-11-27", None), ("Tomorrow", "2026-11-29", None),
+    ("today 08:00", "2026-11-28T08:00", None), ("yesterday 23:59:59", "2026-11-27T23:59:59", None),
+    ("tomorrow 2:00", "2026-11-29T02:00", None), ("tomorrow  02:00", "2026-11-29T02:00", None),
+    ("10:30:16", "2026-11-28T10:30:16", "2026-11-27T10:30:16"), ("10:30", "2026-11-29T10:30", "2026-11-28T10:30"),
+    ("02:30", "2026-11-29T02:30", "2026-11-28T02:30"), ("23:00", "2026-11-28T23:00", "2026-11-27T23:00"),
+    ("00:00", "2026-11-29", "2026-11-28"),
+    ("10m", "2026-11-28T10:40:15.500", "2026-11-28T10:20:15.500"), ("1h", "2026-11-28T11:30:15.500", "2026-11-28T09:30:15.500"),
+    ("+1h", "2026-11-28T11:30:15.500", None), ("-1h", "2026-11-28T09:30:15.500", None), ("+30", "2026-11-28T10:30:45.500", None),
+    ("-0.5s", "2026-11-28T10:30:15", None), ("1D", "2026-11-29T10:30:15.500", "2026-11-27T10:30:15.500"),
+    ("0s", "2026-11-28T10:30:15.500", None), ("2026-12-01T02:00Z", "2026-12-01T03:00", None)])
+def test_times_that_count_from_now(zone, text, ahead, back):
+    """`back` where it is another than `ahead`; a range that ends changes a date of ISO alone."""
+    zone("Europe/Zurich")
+    now = agent.parse_time("2026-11-28T10:30:15.5")
+    for is_back, wanted in ((False, ahead), (True, back or ahead)):
+        for is_end in (False, True):
+            assert agent.parse_time(text, is_end, now, is_back) == agent.parse_time(wanted)
+
+
+def test_clock_times_on_days_that_change_the_clock(zone):
+    zone("Europe/Zurich")
+
+    def found(text, now, is_back=False):
+        return agent.to_text(agent.parse_time(text, False, agent.from_text(now), is_back))[:16]
+    assert found("02:30", "2026-03-28T22:00:00Z") == "2026-03-29T01:00"             # in the gap
+    assert found("yesterday 02:30", "2026-03-30T10:00:00Z") == "2026-03-29T01:00"
+    assert found("02:30", "2026-10-24T22:30:00Z") == "2026-10-25T00:30"             # the first of two
+    assert found("02:30", "2026-10-25T01:15:00Z", True) == "2026-10-25T00:30"
+    assert found("02:30", "2026-10-25T01:15:00Z") == "2026-10-26T01:30"
+    assert found("1d", "2026-10-24T22:30:00Z") == "2026-10-25T22:30"                # elapsed time
+    assert found("tomorrow", "2026-10-24T22:30:00Z") == "2026-10-25T23:00"          # a day of 25 hours
+    assert found("today", "2026-11-27T23:30:00Z") == "2026-11-27T23:00"             # the local day
 
 
 @pytest.mark.parametrize("name", ["UTC", "Pacific/Kiritimati", "Pacific/Pago_Pago"])

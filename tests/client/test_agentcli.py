@@ -1,5 +1,6 @@
 """tools/agentcli.py: a real client process against a real agent; what it sends, shows, and ends with."""
 import contextlib
+import fcntl
 import json
 import os
 import pty
@@ -7,8 +8,10 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 
@@ -23,7 +26,7 @@ import agentcli     # noqa: E402
 from support.client import PATH, Result, objects, run_client, spawn
 
 # which no verb has
-OWN_OPTIONS = {"-HOST", "-PORT", "-JSON", "-WAIT", "-CRONTAB", "-SYSTEM", "-DRY_RUN"}
+OWN_OPTIONS = {"-HOST", "-PORT", "-JSON", "-WAIT", "-OF_HOST", "-CRONTAB", "-SYSTEM", "-DRY_RUN", "-PRUNE"}
 
 
 @pytest.fixture
@@ -137,7 +140,17 @@ def test_every_verb_is_a_command(cli, capsys):
                  for word in re.findall(r"^  --([a-z-]+)", help_text, re.MULTILINE)}
         assert set(row.options) - {"-SYNC"} <= found, row.name
         assert found - set(row.options) <= OWN_OPTIONS, row.name
-        assert "HOST=" not in help_text or row.name == "CLEAN"
+        assert "HOST=" not in help_text and ("-OF_HOST" in found) == (row.name == "CLEAN")
+        options = help_text.split("\noptions:\n")[-1].split("\noptional arguments:\n")[-1]
+        told = re.findall(r"^  (--[a-z-]+).*(\n   .*)*", options, re.MULTILINE)
+        assert len(told) == len(found)
+        for name, text in re.findall(r"^  (--[a-z-]+)[^\n]*?(?:  |\n  +)(\w[^\n]*)", options, re.MULTILINE):
+            assert len(text.split()) >= 2, (row.name, name)
+            told.remove(next(each for each in told if each[0] == name))
+        assert told == [], row.name                         # a word on each option, and on each argument
+        for argument in re.findall("[A-Z]{2,}", re.sub("VARIABLE=", "", row.form.split(" [-")[0])[len(row.name):]):
+            assert row.name == "IMPORT" or re.search("^  %s +\\w.* \\w" % argument, help_text, re.MULTILINE), argument
+        assert not re.search("(?<![A-Z-])-[A-Z]{2,}", help_text), row.name      # in the client's spelling
 
 
 def test_what_the_fields_of_an_ok_hold(agent):
@@ -165,6 +178,64 @@ def test_what_the_fields_of_an_ok_hold(agent):
     assert names >= agent_module.NUMBER_FIELDS | agent_module.FLAG_FIELDS
 
 
+@pytest.mark.parametrize("words, told", [
+    ("purge", "--days=n or --keep=n is missing"), ("hold --until 2001-01-01", "--until lies in the past"),
+    ("sessions --limit 0", 'word "--limit=0": must be'), ("wait 1 --timeout x", 'word "--timeout=x": '),
+    ("sched plan --from tomorrow --to today", "--to lies before --from"), ("exec HELLO -NEWER=1", "no such option: exec SCEN"),
+    ("drop LOG 1", "scenario LOG "), ("exec STOP", "scenario STOP"), ("attach X no.db", "--create makes it"),
+    ("calendar add C 2030-01-01", "calendar set changes it")])
+def test_errors_in_the_spelling_of_the_client(cli, words, told):
+    cli("calendar", "add", "C", "2030-01-01")
+    result = cli(*words.split())
+    assert (result.status, result.out) == (4, "") and told in result.err, result
+    assert not re.search("(?<!\\w)-[A-Z]{2,}", result.err.replace("-NEWER", "")), result
+    assert cli("calendar", "del", "C").status == 0
+
+
+@pytest.mark.parametrize("text, spelled", [
+    ("exists; replace it with -REPLACE (from a shell --replace)", "exists; replace it with --replace"),
+    ("is shown as running; CLEAN mends it", "is shown as running; clean mends it"),
+    ("SCHED OFF and SCHED ON begin anew", "sched off and sched on begin anew"),
+    ("one too many: STOP SESSION [-IMMEDIATE]", "one too many: stop SESSION [--immediate]"),
+    ("-HOST=x, -MAX_WAIT=5 and -SYNC", "--of-host=x, --max-wait=5 and --wait"),
+    ('word "-HOST=..." and "LOG -HOST" of scenario LOG, limit 1 of STOP: LOG-1 x-HOST LOG=1 -UNKNOWN -X',
+     'word "--of-host=..." and "LOG -HOST" of scenario LOG, limit 1 of STOP: LOG-1 x-HOST LOG=1 -UNKNOWN -X'),
+    ("ended in ERROR or STOPPED, it is WAITING", "ended in ERROR or STOPPED, it is WAITING")])
+def test_what_is_spelled_as_the_client_does(text, spelled):
+    assert agentcli.spell(text) == spelled
+
+
+def test_where_the_agent_is(shared):
+    def ping(*words, **variables):
+        done = subprocess.run([sys.executable, PATH, "ping"] + list(words), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              env=dict(os.environ, **variables), timeout=LIMIT_S)
+        return done.returncode, done.stderr.decode()
+    port = str(shared.port)
+    assert ping(AGENT_PORT=port)[0] == ping(AGENT_PORT=port, AGENT_HOST="localhost")[0] == ping(AGENT_HOST="", AGENT_PORT=port)[0] == 0
+    assert ping("--port", port, AGENT_PORT="1")[0] == ping("--port", port, AGENT_PORT="x")[0] == 0
+    assert ping("--host", "127.0.0.1", AGENT_HOST="no.such.host.example", AGENT_PORT=port)[0] == 0
+    assert "127.0.0.2:1: " in ping(AGENT_HOST="127.0.0.2", AGENT_PORT="1")[1]
+    assert ping(AGENT_PORT="0")[0] == 2 and "must be a number from 1 to 65535, not 'x' (AGENT_PORT)" in ping(AGENT_PORT="x")[1]
+
+
+def test_version(capsys):
+    for words in (["--version"], ["--port", "1", "--version"]):
+        with pytest.raises(SystemExit) as ended:
+            agentcli.main(words)
+        assert (ended.value.code, capsys.readouterr()) == (0, ("agentcli.py %s\n" % agent_module.VERSION, ""))
+
+
+def test_times_are_handed_on_unread(agent, cli):
+    assert cli("exec", "HELLO", "--at", "10m").out.startswith("session=1001 status=WAITING")
+    assert cli("exec", "HELLO", "--at", "tomorrow 02:00").out.startswith("session=2001 status=WAITING")
+    assert cli("exec", "HELLO", "--wait").status == 0
+    for words in (["--since", "1h"], ["--since", "yesterday"], ["--since", "-1h"], ["--since=-1h"], ["--since", "-90"]):
+        assert len(objects(cli("sessions", "--json", *words))) == 3
+    assert cli("sessions", "--since", "+1h") == Result(0, "", "")
+    assert cli("hold", "--until", "02:30").status == 0
+    assert objects(cli("ping", "--json"))[0]["hold_until"][11:19] == "02:30:00"
+
+
 # ---- sessions --------------------------------------------------------------------------------------------------------
 
 def test_exit_status_is_the_sessions(agent, cli):
@@ -187,13 +258,50 @@ def test_exit_status_is_the_sessions(agent, cli):
     assert (result.status, last["session"], last["status"]) == (1, 5001, "ERROR") and last["duration"] >= 0
 
 
+@pytest.mark.parametrize("words", [(), ("--wait",)])
+def test_what_a_new_session_waits_for(capfdbinary, monkeypatch, words):
+    """Where the reply does not say it, STATUS does; what cannot be asked is not told."""
+    row = {"session": 1001, "status": "WAITING", "start_at": "2099-01-01T05:00:00+00:00", "waits_for": "time",
+           "message": "", "name": ""}
+    said = {"EXEC": "session=1001 status=WAITING", "STATUS": json.dumps(row)}
+
+    class Agent(agentcli.Connection):
+        def __init__(self, host, port):
+            self._lines = []
+
+        def __exit__(self, *_):
+            pass
+
+        def ask(self, request, limit_s=None):
+            verb = request.split()[0]
+            self._lines = ["* " + said[verb]] if " -SYNC" in request or verb == "STATUS" else []
+            self._lines.append("OK" if verb == "STATUS" else "OK session=1001 status=DONE" if self._lines
+                               else "OK " + said[verb])
+            return agentcli.Reply(self)
+
+        def read_line(self):
+            return self._lines.pop(0)
+
+    def shown():
+        assert agentcli.main(["exec", "HELLO"] + list(words)) == 0
+        out, err = capfdbinary.readouterr()
+        assert err == b""
+        return out.decode().splitlines()[0]
+    monkeypatch.setattr(agentcli, "Connection", Agent)
+    assert shown() == "session=1001 status=WAITING start_at=2099-01-01T05:00:00+00:00 waits_for=time"
+    said["EXEC"] += ' waits_for=hold message="held by ops"'
+    assert shown() == 'session=1001 status=WAITING waits_for=hold message="held by ops"'
+    said["EXEC"] = "session=1001 status=QUEUED"
+    assert shown() == "session=1001 status=QUEUED"
+
+
 def test_stop_restart_and_wait(agent, cli, tmp_path):
     gate = tmp_path / "gate"
     agent.import_os("LONG", "test -e '%s' || sleep 1000" % gate)
     assert objects(cli("exec", "LONG", "--json")) == [{"session": 1001, "status": "QUEUED"}]
     agent.wait_status(1001, "RUNNING")
     result = cli("wait", "1001", "--timeout", "0.1")
-    assert (result.status, result.out) == (4, "") and result.err.startswith("agentcli: ERR TIMEOUT session=1001")
+    assert (result.status, result.out) == (5, "") and result.err.startswith("agentcli: ERR TIMEOUT session=1001")
     waiting = spawn(agent.port, "wait", "1001")
     assert cli("stop", "1001", "--immediate").status == 0
     out, err = waiting.communicate(timeout=LIMIT_S)
@@ -262,9 +370,10 @@ def test_listings(agent, cli):
         assert shown in found.values()
 
 
-def on_terminal(port, *words):
+def on_terminal(port, *words, columns=200):
     """What a client whose stdout is a terminal writes there, and on stderr."""
     ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     done = subprocess.run([sys.executable, PATH, "--port", str(port)] + list(words), stdin=subprocess.DEVNULL,
                           stdout=theirs, stderr=subprocess.PIPE, timeout=LIMIT_S)
     os.write(theirs, b"END\n")          # so that something can be read
@@ -285,6 +394,39 @@ def test_nothing_to_list(shared):
     assert on_terminal(shared.port, "sessions", "--json") == (b"", b"")
     shown, told = on_terminal(shared.port, "sched", "plan")
     assert shown.startswith(b"FROM ") and told == b""
+
+
+@pytest.mark.parametrize("columns", [60, 52])
+def test_a_table_fits_the_terminal(agent, cli, columns):
+    agent.ok('SCHED ADD EVERY_NIGHT HELLO -1 GLOBAL "daily at 02:00"')
+    agent.ok('SCHED ADD A_RATHER_LONG_NAME_OF_A_SCHEDULE HELLO -1 GLOBAL "weekly on mon,wed at 02:00"')
+    wide = cli("sched", "list").out.splitlines()
+    assert len(wide[0]) > 100
+    shown = on_terminal(agent.port, "sched", "list", columns=columns)[0].decode().splitlines()
+    assert cli("sched", "list", env=dict(os.environ, COLUMNS=str(columns))).out.splitlines() == shown
+    assert cli("sched", "list", env=dict(os.environ, COLUMNS=str(columns), LINES="9")).out.splitlines() == wide
+    assert len(shown) == 3 and max(map(len, shown)) <= columns
+    assert shown[0].split() == "NAME SCENARIO RULE NEXT".split() and re.match(r"A_R.*~  HELLO +week.*~  \d{4}-", shown[1])
+    agent.ok("SCHED OFF EVERY_NIGHT")
+    assert "ENABLED" in on_terminal(agent.port, "sched", "list", columns=columns)[0].decode()
+
+
+def test_what_goes_first_where_a_table_is_too_wide(capfdbinary, monkeypatch):
+    """What is usual, or the same as the first column; then what matters less; then texts are cut."""
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.delenv("LINES", raising=False)
+    rows = [{"name": "A" * 8, "scenario": "A" * 8, "agent": "X", "enabled": True, "hold": False, "rule": "r" * 20}]
+    for changes, shown in (({}, ["NAME", "RULE"]), ({"hold": True}, ["NAME", "HOLD", "RULE"]),
+                           ({"scenario": "B"}, ["NAME", "SCENARIO", "RULE"]), ({"enabled": False}, ["NAME", "ENABLED", "RULE"])):
+        agentcli.put_table([dict(rows[0], **changes)])
+        sys.stdout.flush()
+        heading, line = capfdbinary.readouterr().out.decode().splitlines()
+        assert heading.split() == shown and len(line) <= 30
+        assert line.endswith("r~") == bool(changes)
+    monkeypatch.setenv("COLUMNS", "80")
+    agentcli.put_table(rows)
+    sys.stdout.flush()
+    assert capfdbinary.readouterr().out.split()[:6] == [b"NAME", b"SCENARIO", b"AGENT", b"ENABLED", b"HOLD", b"RULE"]
 
 
 def test_the_fields_of_a_listings_ok(make_agent):
@@ -371,11 +513,14 @@ def test_import_and_export(cli, tmp_path):
     one.write_text(json.dumps(document("ONE"), indent=2))
     two.write_bytes(b"\xef\xbb\xbf" + json.dumps(document("TWO"), ensure_ascii=False).encode())
     bad.write_text('{"scenarios": [{}]}')
+    lines = cli("import", str(one), "--dry-run").out.splitlines()
+    assert lines[0] == "kind=scenario name=ONE version=1 change=new" and lines[1].endswith(" dry_run=yes")
     lines = cli("import", str(one), str(two)).out.splitlines()
     assert lines[::2] == ["kind=scenario name=%s version=1 change=new" % name for name in ("ONE", "TWO")]
     assert [line.split(" contexts=")[0] for line in lines[1::2]] == ["scenarios=1 schedules=0"] * 2
-    result = cli("import", str(bad), str(one))
-    assert (result.status, result.out) == (4, "")
+    for options in ((), ("--dry-run",)):
+        result = cli("import", str(bad), str(one), *options)
+        assert (result.status, result.out) == (4, "")
     lines = result.err.splitlines()
     assert lines[0] == "agentcli: %s: scenarios[0].name: missing" % bad
     assert lines[-1].startswith("agentcli: %s: ERR BAD_REQUEST " % bad) and "--crontab" not in result.err
@@ -426,6 +571,11 @@ def test_schedules(cli):
     assert [row["schedule"] for row in objects(cli("sched", "next", "--count", "2", "--json"))] == ["NIGHT"] * 2
     assert objects(cli("sched", "off", "NIGHT", "--json")) == [{"schedule": "NIGHT", "enabled": False}]
     assert cli("sched", "on", "NIGHT").out == "schedule=NIGHT enabled=yes\n"
+    for words in (["--hours"], ["--hours="], ["--hours", "--rule", "daily at 03:00"], ["-HOURS="]):
+        assert cli("sched", "set", "NIGHT", "--hours", "01:00-18:00").status == 0
+        assert "HOURS" in cli("sched", "show", "NIGHT").out
+        assert cli("sched", "set", "NIGHT", *words) == Result(0, "schedule=NIGHT\n", "")
+        assert "HOURS" not in cli("sched", "show", "NIGHT").out
     for words in (["--exclude_dates", "2026-12-25"], ["--exclude_dates=2026-12-25"], ["--exclude-dates=2026-12-25"]):
         assert cli("sched", "set", "NIGHT", "--exclude-dates=").status == 0
         assert "2026-12-25" not in cli("sched", "show", "NIGHT").out
@@ -446,9 +596,8 @@ def test_repositories_and_cleaning(cli, tmp_path):
     assert [row["path"] for row in objects(cli("repos", "--json"))][1] == path
     assert cli("detach", "SECOND").status == 0
     assert cli("clean").out == "cleaned=0\n"
-    assert cli("clean", "-HOST=gone").out == "cleaned=0\n"
+    assert cli("clean", "-HOST=gone").out == "cleaned=0\n" == cli("clean", "--of-host", "gone").out
     assert cli("purge", "--days", "1").out == "purged=0\n"
-    assert cli("purge").status == 4
 
 
 def test_shutdown(agent, cli):

@@ -13,11 +13,13 @@ from support.client import objects, run_client
 
 sys.path.insert(0, str(TOP / "tools"))
 
-from agentcli import get_user, make_crontab, program_of, split_input, quote_literal     # noqa: E402
+from agentcli import (get_user, make_crontab, mark, name_entries, program_of, quote_literal, split_input,    # noqa: E402
+                      stem_of)
 
 USER = get_user()
 PATHS = "PATH=/usr/local/sbin:/usr/local/bin:/sbin:/bin:/usr/sbin:/usr/bin\n"
-# file -> (text, the names of what is carried over for root, numbers of the lines that are not)
+# file -> (text, what the entries that are carried over for root go by, numbers of the lines that are not, and of those
+# that may fail where nothing has failed)
 SHIPPED = {
     "crontab": ("""\
 # /etc/crontab: system-wide crontab
@@ -37,18 +39,18 @@ PATH=/usr/local/sbin:/usr/local/bin:/sbin:/bin:/usr/sbin:/usr/bin
 47 6\t* * 7\troot\ttest -x /usr/sbin/anacron || { cd / && run-parts --report /etc/cron.weekly; }
 52 6\t1 * *\troot\ttest -x /usr/sbin/anacron || ( cd / && run-parts --report /etc/cron.monthly )
 #
-""", "crontab.cron.hourly crontab.cron.daily crontab.cron.weekly crontab.cron.monthly", ()),
+""", "cron.hourly cron.daily cron.weekly cron.monthly", (), ()),
     "0hourly": ("""\
 # Run the hourly jobs
 SHELL=/bin/bash
 PATH=/sbin:/bin:/usr/sbin:/usr/bin
 MAILTO=root
 01 * * * * root run-parts /etc/cron.hourly
-""", "0hourly.cron.hourly", ()),
+""", "cron.hourly", (), ()),
     "e2scrub_all": ("""\
 30 3 * * 0 root test -e /run/systemd/system || SERVICE_MODE=1 /usr/lib/x86_64-linux-gnu/e2fsprogs/e2scrub_all_cron
 10 3 * * * root test -e /run/systemd/system || SERVICE_MODE=1 /sbin/e2scrub_all -A -r
-""", "e2scrub_all.e2scrub_all_cron e2scrub_all", ()),
+""", "e2scrub_all_cron e2scrub_all", (), ()),
     "sysstat": ("""\
 # The first element of the path is a directory where the debian-sa1
 # script is located
@@ -59,31 +61,31 @@ PATH=/usr/lib/sysstat:/usr/sbin:/usr/sbin:/usr/bin:/sbin:/bin
 
 # Additional run at 23:59 to rotate the statistics file
 59 23 * * * root command -v debian-sa1 > /dev/null && debian-sa1 60 2
-""", "sysstat.debian-sa1 sysstat.debian-sa1-2", ()),
+""", "debian-sa1 debian-sa1", (), (6, 9)),
     "php": ("""\
 # Look for and purge old sessions every 30 minutes
 09,39 *     * * *     root   [ -x /usr/lib/php/sessionclean ] && if [ ! -d /run/systemd/system ]; then \
 /usr/lib/php/sessionclean; fi
-""", "php.sessionclean", ()),
+""", "sessionclean", (), (2,)),
     "certbot": ("SHELL=/bin/sh\n" + PATHS + """
 0 */12 * * * root test -x /usr/bin/certbot -a \\! -d /run/systemd/system && perl -e 'sleep int(rand(43200))' && \
 certbot -q renew --no-random-sleep-on-renew
-""", "certbot", ()),
+""", "certbot", (), (4,)),
     "mdadm": ("""\
 57 0 * * 0 root if [ -x /usr/share/mdadm/checkarray ] && [ $(date +\\%d) -le 7 ]; then \
 /usr/share/mdadm/checkarray --cron --all --idle --quiet; fi
-""", "mdadm.checkarray", ()),
+""", "checkarray", (), ()),
     "zfsutils-linux": (PATHS + """
 24 0 1-7 * * root if [ $(date +\\%w) -eq 0 ] && [ -x /usr/lib/zfs-linux/trim ]; then /usr/lib/zfs-linux/trim; fi
 24 0 8-14 * * root if [ $(date +\\%w) -eq 0 ] && [ -x /usr/lib/zfs-linux/scrub ]; then /usr/lib/zfs-linux/scrub; fi
-""", "zfsutils-linux.trim zfsutils-linux.scrub", ()),
+""", "trim scrub", (), ()),
     "popularity-contest": ("SHELL=/bin/sh\n" + PATHS + """\
 33 19 * * *   root    test -x /etc/cron.daily/popularity-contest && /etc/cron.daily/popularity-contest --crond
-""", "popularity-contest", ()),
+""", "popularity-contest", (), (3,)),
     "anacron": ("SHELL=/bin/sh\n" + PATHS + """
 30 7-23 * * *   root\t[ -x /etc/init.d/anacron ] && if [ ! -d /run/systemd/system ]; then \
 /usr/sbin/invoke-rc.d anacron start >/dev/null; fi
-""", "anacron.invoke-rc.d", ()),
+""", "invoke-rc.d", (), (4,)),
     "amavisd-new": ("""\
 #
 #  SpamAssassin maintenance for amavisd-new
@@ -91,11 +93,11 @@ certbot -q renew --no-random-sleep-on-renew
 # m h dom mon dow user  command
 18 */3\t* * *\tamavis\ttest -e /usr/sbin/amavisd-new-cronjob && /usr/sbin/amavisd-new-cronjob sa-sync
 24 1\t* * *\tamavis\ttest -e /usr/sbin/amavisd-new-cronjob && /usr/sbin/amavisd-new-cronjob sa-clean
-""", "", (5, 6)),
+""", "", (5, 6), ()),
     "ntpsec": ("""\
 25 6     * * * root if [ ! -d /run/systemd/system ] && [ -x /usr/libexec/ntpsec/rotate-stats ] ; then \
 /usr/libexec/ntpsec/rotate-stats ; fi
-""", "ntpsec.rotate-stats", ()),
+""", "rotate-stats", (), ()),
     "logcheck": (PATHS + """\
 MAILTO=root
 
@@ -103,7 +105,7 @@ MAILTO=root
 2 * * * *       logcheck    if [ -x /usr/sbin/logcheck ]; then nice -n10 /usr/sbin/logcheck; fi
 
 # EOF
-""", "", (4, 5)),
+""", "", (4, 5), ()),
     "munin": ("""\
 MAILTO=root
 
@@ -112,14 +114,14 @@ MAILTO=root
 */5 * * * *     munin if [ -x /usr/bin/munin-cron ]; then /usr/bin/munin-cron; fi
 27 03 * * *     root htmldir=${htmldir:-/var/cache/munin/www}; if [ -d "$htmldir" ]; then find "$htmldir/" -type f \
 -name "*.html" -mtime +30 -delete; fi
-""", "munin.bash munin.find", (4,)),
+""", "bash find", (4,), ()),
     "atop": ("""\
 PATH=/bin:/usr/bin:/sbin:/usr/sbin
 # daily restart of atop at midnight
 0 0 * * * root if [ -d "/run/systemd/system" ]; then systemctl restart atop; else /usr/share/atop/atop.daily & : ; fi
-""", "atop.systemctl", ()),
+""", "systemctl", (), ()),
     "btrfsmaintenance": ("-*/15 * * * *   root  test -x /usr/lib/atsar/atsa1 && /usr/lib/atsar/atsa1\n",
-                         "btrfsmaintenance.atsa1", ()),
+                         "atsa1", (), (1,)),
 }
 
 
@@ -150,11 +152,12 @@ def test_an_entry_becomes_a_scenario_and_a_schedule():
     crontab = read_crontab("# m h dom mon dow\n\n  0 2 * * mon-fri  /opt/bin/load.sh --all # tonight\n")
     entry, = crontab.entries
     assert entry.line == (3, "0 2 * * mon-fri  /opt/bin/load.sh --all # tonight") and crontab.notes == []
+    name = mark("CRON.load.sh", "/opt/bin/load.sh --all # tonight", "")
     assert crontab.document() == {
-        "scenarios": [{"name": "nightly.load.sh", "version": "001", "steps": [{"name": "main", "tasks": [
+        "scenarios": [{"name": name, "version": "001", "steps": [{"name": "main", "tasks": [
             {"type": "os", "command": "/opt/bin/load.sh --all # tonight", "cwd": "/home/me",
              "env": {"SHELL": "/bin/sh", "HOME": "/home/me", "LOGNAME": "me", "USER": "me"}}]}]}],
-        "schedules": [{"name": "nightly.load.sh", "scenario": "nightly.load.sh", "version": "001", "keywords": "cron",
+        "schedules": [{"name": name, "scenario": name, "version": "001", "keywords": "cron",
                        "rule": "cron 0 2 * * mon-fri", "overlap": "parallel", "misfire": "skip"}]}
 
 
@@ -215,7 +218,7 @@ def test_what_the_agent_would_substitute(text):
 
 @pytest.mark.parametrize("when, rule, others", [
     ("*/5\t0  1,15 * sun", "cron */5 0 1,15 * sun", {}), ("-*/15 * * * *", "cron */15 * * * *", {}),
-    ("@daily", "cron @daily", {}), ("@midnight", "cron @midnight", {}), ("@reboot", "startup", {"misfire": None}),
+    ("@daily", "cron @daily", {}), ("@midnight", "cron @midnight", {}), ("@reboot", "boot", {"misfire": None}),
     ("@every_minute", "every 1m", {}), ("@every_second", "every 1s", {}), ("@90", "every 90s", {"overlap": "skip"})])
 def test_rules(when, rule, others):
     schedule = schedule_of(when + " x")
@@ -291,7 +294,8 @@ def test_a_user_before_the_command():
 @pytest.mark.parametrize("command, name", [
     ("backup", "backup"), ("/opt/x/backup.sh -v /data", "backup.sh"), ("$HOME/bin/go", "go"), ("~/bin/go", "go"),
     ('"$HOME/bin/go" now', "go"), ("A=1 B='2 3' go", "go"), ("nice -n 19 ionice -c3 /usr/bin/go", "go"),
-    ("timeout 60s go", "go"), ("cd /srv/app && ./run.sh 2>&1 | logger", "run.sh"), ("cd /srv/app; go", "go"),
+    ("timeout 60s go", "go"), ("flock -n /run/lock/x go a", "go"), ("nice flock -w 10 /x nice /go", "go"), ("flock /x", "flock"),
+    ("flock -n 9 || exit 1", "flock"), ("cd /srv/app && ./run.sh 2>&1 | logger", "run.sh"), ("cd /srv/app; go", "go"),
     ("python3 -u /srv/load.py", "load.py"), ("python3 -m pack.age", "pack.age"), ("/usr/bin/env perl x.pl", "x.pl"),
     ("cd /srv && php artisan schedule:run >> /dev/null 2>&1", "artisan"), ("wget -q -O - http://x/", "wget"),
     ("test -x /a && b", "b"), ("[ -x /a ] || exit 0; b", "b"), ("[ `date +x` = y ] && b", "b"),
@@ -302,49 +306,144 @@ def test_what_a_command_goes_by(command, name):
     assert program_of(command) == name
 
 
-def names_of(text, path="nightly"):
+@pytest.mark.parametrize("command, stem", [
+    ("backup", "backup"), ("backup full  -v", "backup_full_-v"), ("nice backup", "nice_backup"), ("a.b-c", "a.b-c")])
+def test_a_command_of_plain_words_is_its_own_name(command, stem):
+    assert stem_of(command, "") == stem
+    assert re.fullmatch(program_of(command) + "-[0-9a-f]{6}", stem_of(command, "input"))
+
+
+def test_what_follows_from_the_whole_command():
+    stems = {stem_of(command, data) for command in ("/a/x", "/b/x", "x 'y'", "x >y", "cd /a; x", "x " + "y" * 60)
+             for data in ("", "a\n")}
+    assert len(stems) == 12 and {re.sub("-[0-9a-f]{6}$", "", stem) for stem in stems} == {"x"}
+    assert stem_of("/opt/load.sh --all", "") == "load.sh-2d68e4"       # the same for ever: schedules are found by it
+
+
+def names_of(text, path="nightly", known=None):
     """The names of a crontab's scenarios and schedules."""
-    entries = read_crontab(text, path).entries
+    crontab = read_crontab(text, path)
+    name_entries([crontab], known or {})
+    entries = crontab.entries
     assert all(entry.scenario["name"] == entry.schedule["name"] == entry.schedule["scenario"] for entry in entries)
     return [entry.schedule["name"] for entry in entries]
 
 
-def test_names():
-    a, b, c = ("0 %d * * * %s\n" % pair for pair in enumerate("abc"))
-    assert names_of(a + b) == ["nightly.a", "nightly.b"] and names_of(c + a + b)[1:] == names_of(a + b)
-    assert names_of(a + a + b + a) == ["nightly.a", "nightly.a-2", "nightly.b", "nightly.a-3"]
-    assert names_of(a + "1~2 * * * * a\n" + a) == ["nightly.a", "nightly.a-2"]
-    assert names_of("* * * * * a\n* * * * * a-2\n* * * * * a\n") == ["nightly.a", "nightly.a-2", "nightly.a-3"]
-    assert names_of(a, "-") == ["CRON.a"] and names_of(a, "/x/a") == ["a"] and names_of(a, "/x/.cron tab") == ["cron_tab.a"]
+def test_a_name_is_that_of_the_command_wherever_it_stands():
+    a, b, c = ("0 %d * * * /bin/%s x\n" % pair for pair in enumerate("abc"))
+    assert names_of(c + a + b)[1:] == names_of(a + b) == names_of("# a\nX=1\n" + a + "HOME=/\n" + b)
+    assert names_of(a) == names_of(a.replace("0", "30", 1)) == names_of(a, "-") == names_of(a, "/x/crontab.txt")
+    assert names_of(a + "1~2 * * * * /bin/a x\n" + b) == names_of(a + b)
     assert all(agent_module.check_name(name) for name in names_of("* * * * * " + "x" * 200, "y" * 200))
+
+
+def test_names_of_one_command_at_several_times():
+    """Each keeps the name that its time has in the agent; the others follow from their time."""
+    a, b, c = ("0 %d * * * x\n" % hour for hour in range(3))
+
+    def known(text, before=None):
+        return {name: entry.when for name, entry in zip(names_of(text, known=before), read_crontab(text).entries)}
+    assert names_of(a + b)[0] == "CRON.x" and re.fullmatch("CRON.x-[0-9a-f]{6}", names_of(a + b)[1])
+    before = known(a + b)
+    assert names_of(c + b + a, known=before)[1:] == names_of(a + b)[::-1]
+    assert names_of(b, known=before) == names_of(a + b)[1:]
+    assert names_of(c + b, known=before) == names_of(a + b)           # the time of the first has changed
+    assert names_of(c, known={"CRON.x": ("cron 0 5 * * *", "")}) == ["CRON.x"]
+    assert len(set(names_of(a + "CRON_TZ=UTC\n" + a + a + a))) == 4
+    assert names_of(a + "CRON_TZ=UTC\n" + a + a)[2] == names_of(a + "CRON_TZ=UTC\n" + a)[1] + "-2"
+
+
+def test_several_crontabs_are_named_together():
+    one, two = read_crontab("0 1 * * * x\n"), read_crontab("0 2 * * * x\n", "/etc/cron.d/two", user="me")
+    two = read_crontab("0 2 * * * me x\n", "/etc/cron.d/two")
+    name_entries([one, two], {})
+    assert [one.entries[0].name] == ["CRON.x"] and two.entries[0].name.startswith("CRON.x-")
+
+
+@pytest.mark.parametrize("path, is_system, keywords", [
+    ("-", None, "cron"), ("/home/me/crontab.txt", None, "cron"), ("/var/spool/cron/crontabs/me", None, "cron"),
+    ("/etc/crontab", None, "cron,system"), ("-", True, "cron,system"), ("/x/crontab.txt", True, "cron,system"),
+    ("/etc/cron.d/a b", None, "cron,system,a_b"), ("/etc/cron.d/a", False, "cron")])
+def test_by_what_the_schedules_of_a_crontab_are_found_again(path, is_system, keywords):
+    assert make_crontab(path, is_system, "me", "/home/me").keywords == keywords
+
+
+# ---- comments and warnings -------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("above, description", [
+    ("# Nightly load\n", "Nightly load"), ("## of all\n#\n# 2 files:\n#  a, b  #\n", "of all\n2 files:\na, b"),
+    ("# Nightly\n\n", ""), ("# Nightly\nX=1\n", ""), ("# Nightly\n0 1 * * * b\n", ""), ("", ""),
+    ("# Old\n#0 1 * * * b\n", ""), ("#@daily b\n", ""), ("# 0 1 * * mon-fri b\n# New\n", "New"),
+    ("# m h  dom mon dow   command\n", ""), ("# .---- minute (0 - 59)\n# *  *  *  *  * user-name command\n", ""),
+    ("# --------\n# load\n# --------\n", "load"), ("# M\u00fcll\n", "M\u00fcll"), ("# nul\0\n", "nul")])
+def test_the_comment_above_an_entry_describes_it(above, description):
+    scenario = read_crontab(above + "0 2 * * * load\n").entries[-1].scenario
+    assert scenario.get("description", "") == description and list(scenario)[-1] == "steps"
+
+
+@pytest.mark.parametrize("line, reason", [
+    ("0 */5 * * * MON-FRI x", "has a sixth field, MON-FRI, before its command; cron has five"),
+    ("0 0 2 * * mon-fri x", "has a sixth field, mon-fri, before"), ("0 0 2 1 1 ? x", "has a sixth field, ?, before"),
+    ("0 0 2 * * 1-5 x", "has a sixth field, 1-5, before"), ("0 0 2 * * * x", "has a sixth field, *, before"),
+    ("0 0 2 * * 1 2026 x", "has a sixth field, 1, before"), ("0 0 2 * * 5#2 x", "has a sixth field, 5#2, before"),
+    ("@monthly 45 cron.monthly nice run-parts /etc/cron.monthly", "is of an anacrontab: period, delay, name, command"),
+    ("1\t5\tcron.daily\t\tnice run-parts /etc/cron.daily", "is of an anacrontab: "),
+    ("7 25 cron.weekly nice run-parts /etc/cron.weekly", "is of an anacrontab: ")])
+def test_what_is_no_entry_of_cron(line, reason):
+    crontab = read_crontab(line + "\n0 1 * * * mon x\n0 2 * * * 7z a\n1 5 L * * a-b c\n")
+    assert [notes_of(crontab), crontab.left_out, len(crontab.entries)] == [[notes_of(crontab)[0]], 1, 3]
+    assert notes_of(crontab)[0].startswith("1 " + reason)
+    if reason.startswith("has"):
+        fields, _, command = line.rpartition(" ")
+        assert notes_of(read_crontab("%s root %s" % (fields, command), is_system=True))[0].startswith("1 " + reason)
+
+
+FLOCK = "while another has its lock, its session ends in ERROR; with flock -E 0 it ends well"
+CONDITION = "where its condition is not met, its session ends in ERROR; as 'if condition; then command; fi' it ends well"
+
+
+@pytest.mark.parametrize("command, reasons", [
+    ("flock -n /run/lock/x y", [FLOCK]), ("/usr/bin/flock --nonblock /l y z", [FLOCK]), ("cd / && flock -xn /l y", [FLOCK]),
+    ("flock -w 10 /l y", [FLOCK]), ("flock -n -E 0 /l y", []), ("flock -nE 0 /l y", []), ("flock /l y -n", []),
+    ("flock -n --conflict-exit-code=0 /l y", []), ("[ -x /a ] && /a", [CONDITION]), ("[[ -x /a ]] && /a", [CONDITION]),
+    ("test -x /a && /a", [CONDITION]), ("cd /x && test -x a && ./a", [CONDITION]), ("grep -q 'a||b' /c && d", [CONDITION]),
+    ("command -v a > /dev/null && a 1", [CONDITION]), ("[ -x /a ] || exit 0; b", []), ("test -x /a || b", []),
+    ("[ -x /a ] && b || true", []), ("[ -x /a ] && b; c", []), ("[ -x /a ] && if b; then c; fi", [CONDITION]),
+    ("if [ -x /a ]; then b; fi", []), ("a && b", []), ("echo '[ a ] && b'", []), ("testing && b", []),
+    ("[ -x /a ] && flock -n /l /a", [FLOCK, CONDITION])])
+def test_failures_that_are_none(command, reasons):
+    crontab = read_crontab("0 1 * * * " + command)
+    assert [reason for _, reason in crontab.notes] == reasons and (len(crontab.entries), crontab.left_out) == (1, 0)
 
 
 # ---- crontabs as they are shipped ------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("name", sorted(SHIPPED))
 def test_a_shipped_crontab(name):
-    text, carried, left_out = SHIPPED[name]
+    text, carried, left_out, doubtful = SHIPPED[name]
     crontab = read_crontab(text, "/etc/" + ("" if name == "crontab" else "cron.d/") + name, user="root")
-    assert " ".join(entry.schedule["name"] for entry in crontab.entries) == carried
+    stems = [re.fullmatch("CRON[.](.*)-[0-9a-f]{6}", entry.schedule["name"]).group(1) for entry in crontab.entries]
+    assert " ".join(stems) == carried and len({entry.name for entry in crontab.entries}) == len(stems)
+    assert [line.number for line, reason in crontab.notes if reason == CONDITION] == list(doubtful)
     assert [line.number for line, reason in crontab.notes if "is of user" in reason] == list(left_out)
     assert crontab.left_out == len(left_out)
-    assert len(crontab.notes) == len(left_out) + text.count("MAILTO=root")
+    assert len(crontab.notes) == len(left_out) + len(doubtful) + text.count("MAILTO=root")
 
 
 def test_shipped_crontabs_in_an_agent(agent, tmp_path):
     folder = tmp_path / "cron.d"
     folder.mkdir()
-    for name, (text, _, _) in SHIPPED.items():
+    for name, (text, *_) in SHIPPED.items():
         (folder / name).write_text(re.sub(r"\broot\b", USER, text))
     paths = [str(folder / name) for name in sorted(SHIPPED)]
     result = run_client(agent.port, "import", "--crontab", *paths)
     assert result.status == 0, result
-    counts = [(len(carried.split()), len(left_out)) for _, (_, carried, left_out) in sorted(SHIPPED.items())]
+    counts = [(len(carried.split()), len(left_out)) for _, (_, carried, left_out, _) in sorted(SHIPPED.items())]
     assert result.out == "".join("scenarios=%d schedules=%d left_out=%d\n" % (n, n, left) for n, left in counts)
     assert "amavisd-new:5: is of user amavis, and the agent does not change users: 18 */3\\t* * *" in result.err
     rows = {row["name"]: row for row in agent.rows("SCHED LIST")}
-    assert set(rows) == {name for _, carried, _ in SHIPPED.values() for name in carried.split()}
-    assert [name for name, row in rows.items() if not row["next"]] == ["munin.bash"]        # @reboot
+    assert sorted(name[5:-7] for name in rows) == sorted(name for _, carried, *_ in SHIPPED.values() for name in carried.split())
+    assert [name[:-7] for name, row in rows.items() if not row["next"]] == ["CRON.bash"]        # @reboot
     again = run_client(agent.port, "import", "--crontab", *paths)
     assert again.out == re.sub("(scenarios|schedules)=[0-9]+", r"\1=0", result.out) and again.err == result.err
 
@@ -362,7 +461,7 @@ BRACED = ${HOME}
 """ % (shell, tmp_path)
     result = run_client(agent.port, "import", "--crontab", "-", input=text.encode())
     assert (result.status, result.out, result.err) == (0, "scenarios=1 schedules=1 left_out=0\n", "")
-    assert agent.ok("EXEC CRON.cat -SYNC")["status"] == "DONE"
+    assert agent.ok("EXEC %s -SYNC" % agent.rows("SCHED LIST")[0]["scenario"])["status"] == "DONE"
     assert agent.log_texts(1001) == ["a", " b %", str(tmp_path), "two  words ${HOME} none " + USER, "%"]
     assert agent.rows("SCHED LIST")[0]["rule"] == "cron 0 2 * * *"
 
@@ -388,44 +487,134 @@ def test_all_fields_are_the_agents(agent):
     assert {name: exported[name] for name in wanted} == wanted
 
 
+def loader(agent):
+    """load(text, *options): imports a crontab of standard input -> Result."""
+    return lambda text, *options: run_client(agent.port, "import", "--crontab", "-", *options, input=text.encode())
+
+
+def rules(agent):
+    """{schedule: its rule without `cron`}."""
+    return {row["name"]: row["rule"][5:] for row in agent.rows("SCHED LIST")}
+
+
 def test_a_crontab_that_has_changed(agent):
-    def load(text, *options):
-        return run_client(agent.port, "import", "--crontab", "-", *options, input=text.encode())
-    assert load("0 1 * * * a 1\n0 2 * * * b\n").status == 0
-    assert load("0 3 * * * a 1\n0 2 * * * b\n").out == "scenarios=0 schedules=1 left_out=0\n"       # another time only
-    changed = "# more\n0 3 * * * a 2\n0 2 * * * c\n61 * * * * d\n"
+    load = loader(agent)
+    assert load("0 1 * * * true 1\n0 2 * * * b\n").status == 0
+    assert load("0 3 * * * true 1\n0 2 * * * b\n").out == "scenarios=0 schedules=1 left_out=0\n"       # another time only
+    changed = "# more\nX=1\n0 3 * * * true 1\n0 2 * * * b\n61 * * * * d\n"
     result = load(changed)
     assert (result.status, result.out) == (4, "")
-    first, second, last = result.err.splitlines()
-    assert first.startswith("agentcli: CRON:2: ") and "--replace" in first and first.endswith(": 0 3 * * * a 2")
-    assert second.startswith("agentcli: CRON:4: ")
+    first, second, third, last = result.err.splitlines()
+    assert first.startswith("agentcli: CRON:3: ") and "--replace" in first and first.endswith(": 0 3 * * * true 1")
+    assert second.startswith("agentcli: CRON:4: ") and third.startswith("agentcli: CRON:5: ")
     assert last == "agentcli: ERR EXISTS nothing was imported; --replace takes the lines as they are now"
     result = load(changed, "--replace")
-    assert (result.status, result.out) == (0, "scenarios=2 schedules=1 left_out=1\n")
-    assert result.err.splitlines()[1:] == ["agentcli: CRON: schedule CRON.b stands for none of the lines: "
-                                           "sched del CRON.b, if it is not wanted any more",
-                                           "agentcli: CRON: lines left out: 1; carried over: 2"]
+    assert (result.status, result.out) == (0, "scenarios=2 schedules=0 left_out=1\n")
+    assert result.err.splitlines()[1:] == ["agentcli: CRON: lines left out: 1; carried over: 2"]
+
+
+def test_a_line_more_renames_nothing(agent):
+    load = loader(agent)
+    text = "0 1 * * * true a\n0 2 * * * sh -c 'true b'\n0 3 * * * true\n0 4 * * * true\n"
+    assert load(text).out == "scenarios=4 schedules=4 left_out=0\n"
+    before = rules(agent)
+    assert load("0 9 * * * sh -c 'true c'\n30 9 * * * true\n" + text).out == "scenarios=2 schedules=2 left_out=0\n"
+    assert set(before.items()) < set(rules(agent).items()) and len(rules(agent)) == 6
+
+
+def test_the_same_crontab_by_another_way(agent, tmp_path):
+    text = "# Nightly\n0 1 * * * true a\n0 2 * * * sh -c 'true b'\n@daily sh -c 'true c'\n"
+    path = tmp_path / "crontab.txt"
+    path.write_text(text)
+    assert run_client(agent.port, "import", "--crontab", str(path)).out == "scenarios=3 schedules=3 left_out=0\n"
+    before = rules(agent)
+    assert loader(agent)(text) == (0, "scenarios=0 schedules=0 left_out=0\n", "") and rules(agent) == before
+    assert [each.get("description") for each in json.loads("".join(line[2:] for line in agent.ask("EXPORT")[:-1]))[
+        "scenarios"] if each["name"] == "CRON.true_a"] == ["Nightly"]
+
+
+def test_what_a_crontab_no_longer_has(agent, tmp_path):
+    load, folder = loader(agent), tmp_path / "cron.d"
+    folder.mkdir()
+    (folder / "x").write_text("0 5 * * * %s true x\n" % USER)
+    assert run_client(agent.port, "import", "--crontab", str(folder / "x")).status == 0
+    agent.ok("SCHED ADD CRON.own HELLO -1 GLOBAL 'daily at 02:00' -KEYWORDS=cron")
+    assert load("0 1 * * * true a\n0 2 * * * true b\n").err == ""
+    gone = "agentcli: CRON: schedule CRON.true_a stands for none of the lines"
+    for options in ((), ("--dry-run",), ("--dry-run", "--prune")):
+        assert load("0 2 * * * true b\n", *options).err == gone + ", and fires as before: --prune deletes it\n"
+    assert set(rules(agent)) == {"CRON.own", "CRON.true_a", "CRON.true_b", "CRON.true_x"}
+    broken = "0 2 * * * true b\n61 1 * * * true a\n"            # is still there
+    assert "none of the lines" not in load(broken, "--prune").err and "CRON.true_a" in rules(agent)
+    result = load("0 2 * * * true b\n", "--prune")
+    assert (result.status, result.err) == (0, gone + ": deleted\n")
+    assert set(rules(agent)) == {"CRON.own", "CRON.true_b", "CRON.true_x"}
+    assert "CRON.true_a" not in {row["scenario"] for row in agent.rows("SCENARIOS")}
+    assert load("0 2 * * * true b\n", "--prune") == (0, "scenarios=0 schedules=0 left_out=0\n", "")
+    assert "CRON.true_b stands" in load("", "--prune").err and set(rules(agent)) == {"CRON.own", "CRON.true_x"}
+
+
+def test_words_that_are_no_programs_here(agent):
+    """As users of another host are; a word alone, a path and words of the shell are none of them."""
+    load = loader(agent)
+    text = "*/5 * * * * ubuntu x\n0 1 * * * root y\n0 2 * * * true z\n0 3 * * * /no/x y\n0 4 * * * x\n0 5 * * * while y\n"
+    result = load(text)
+    assert result.out == "scenarios=6 schedules=6 left_out=0\n"
+    told_of = re.findall("CRON:(\\d): (\\w+) is no program of this host; if it is a user, .*say --system yes", result.err)
+    assert told_of == [("1", "ubuntu"), ("2", "root")] and result.err.count("\n") == 2
+    assert "no program" not in load(text, "--system", "no").err
+    assert "is of user ubuntu, and the agent does not change users" in load(text, "--system", "yes").err
+
+
+def test_a_step_larger_than_its_field(agent):
+    result = loader(agent)("*/90 * * * * true\n")
+    assert result.out == "scenarios=1 schedules=1 left_out=0\n"
+    assert result.err == ("agentcli: CRON:1: '*/90' is minute 0 of each hour: the step is larger than what it goes over: "
+                          "*/90 * * * * true\n")
+    assert agent.ok("SCHED SET CRON.true -RULE='cron 0 */24 * * *'")["note"].startswith("'*/24' is hour 0 of each day")
+    assert "note" not in agent.ok("SCHED SET CRON.true -RULE='cron */30 * * * *'")
+    assert "note" in agent.ok("SCHED ADD A HELLO -1 GLOBAL 'cron */90 * * * *'")
 
 
 def test_a_dry_run_ends_as_the_import(agent):
-    def load(text, *options):
-        return run_client(agent.port, "import", "--crontab", "-", *options, input=text.encode())
-    text = "0 0 30 2 * a\n61 * * * * b\n0 1 * * * c\n* * * *\nCRON_TZ=Mars\n@daily d\n"
+    load = loader(agent)
+    text = "0 0 30 2 * a\n61 * * * * b\n0 1 * * * c\n* * * *\n*/90 1 * * * e\nCRON_TZ=Mars\n@daily d\n"
     dry = load(text, "--dry-run", "--json")
-    assert [row["name"] for row in objects(dry)[0]["schedules"]] == ["CRON.c"]
+    assert [row["name"] for row in objects(dry)] == ["CRON.c", "CRON.e"]
     assert agent.rows("SCHED LIST") == agent.rows("SCENARIOS")[1:] == []
     assert "CRON:1: rule 'cron 0 0 30 2 *': can never fire" in dry.err and "CRON:2: rule 'cron 61" in dry.err
-    assert dry.err.endswith("\nagentcli: CRON: lines left out: 4; carried over: 1\n")
+    assert "CRON:5: '*/90' is minute 0" in dry.err
+    assert dry.err.endswith("\nagentcli: CRON: lines left out: 4; carried over: 2\n")
     result = load(text)
-    assert (result.status, result.out, result.err) == (0, "scenarios=1 schedules=1 left_out=4\n", dry.err)
-    for changed, options, status in ((text, (), 0), ("0 1 * * * c 2\n", (), 4), ("0 1 * * * c 2\n", ("--replace",), 0)):
+    assert (result.status, result.out, result.err) == (0, "scenarios=2 schedules=2 left_out=4\n", dry.err)
+    for changed, options, status in ((text, (), 0), ("X=1\n0 1 * * * c\n", (), 4),
+                                     ("X=1\n0 1 * * * c\n", ("--replace",), 0)):
         before = agent.rows("SCHED LIST"), agent.rows("SCENARIOS"), agent.ask("EXPORT")
         dry = load(changed, "--dry-run", *options)
         assert (agent.rows("SCHED LIST"), agent.rows("SCENARIOS"), agent.ask("EXPORT")) == before
         result = load(changed, *options)
         assert (dry.status, dry.err) == (result.status, result.err) and result.status == status
-    assert load("", "--dry-run") == (0, '{\n  "scenarios": [],\n  "schedules": []\n}\n', "")
+    assert load("", "--dry-run", "--system", "yes") == (0, "", "")
     assert load(text, "--dry-run", "--repo", "NONE").status == 4
+
+
+def test_a_dry_run_shows_a_line_for_each_entry(make_agent, tmp_path):
+    agent = make_agent(env={"TZ": "UTC0"}).start()
+    text = "# Nightly\n\n0 2 31 12 * true a\n@reboot true b\n0 3 1 1 * true c\n"
+    result = run_client(agent.port, "import", "--crontab", "-", "--dry-run", input=text.encode(), env=dict(os.environ, TZ="UTC0"))
+    assert (result.status, result.err) == (0, "")
+    heading, *lines = result.out.splitlines()
+    assert heading.split() == ["LINE", "NAME", "RULE", "NEXT"]
+    assert re.match(r" +3  CRON.true_a  cron 0 2 31 12 \*  \d{4}-12-31 02:00:00$", lines[0])
+    assert re.match(r" +4  CRON.true_b  boot$", lines[1]) and re.match(r" +5 .*-01-01 03:00:00$", lines[2])
+    rows = objects(run_client(agent.port, "import", "--crontab", "-", "--dry-run", "--json", input=text.encode()))
+    assert [list(row) for row in rows] == [["line", "name", "rule", "next"]] * 3
+    assert [row["line"] for row in rows] == [3, 4, 5] and [row["rule"] for row in rows][1] == "boot"
+    assert rows[1]["next"] is None and rows[0]["next"].endswith("-12-31T02:00:00+00:00")
+    (tmp_path / "other").write_text("0 4 * * * true d\n")
+    rows = objects(run_client(agent.port, "import", "--crontab", "-", str(tmp_path / "other"), "--dry-run", "--json",
+                       input=text.encode()))
+    assert [(row["crontab"], row["line"]) for row in rows] == [("CRON", 3), ("CRON", 4), ("CRON", 5), ("other", 1)]
 
 
 def test_from_cron_to_the_agent_under_a_hold(agent):
@@ -467,8 +656,8 @@ def test_a_systems_crontab_taken_for_a_users(agent, tmp_path):
         assert result.err.endswith(": 17 * * * * root cd / && x\n") and result.err.count("\n") == 1
     assert agent.rows("SCHED LIST") == []
     for system, count in (("yes", 2 * (USER == "root")), ("no", 3)):
-        found, = objects(run_client(agent.port, "import", "--crontab", str(path), "--system", system, "--dry-run", "--json"))
-        assert len(found["schedules"]) == count
+        found = objects(run_client(agent.port, "import", "--crontab", str(path), "--system", system, "--dry-run", "--json"))
+        assert len(found) == count
 
 
 def test_into_another_repository(agent, tmp_path):
@@ -490,15 +679,15 @@ def test_dry_run(tmp_path):
     assert unchecked.startswith("agentcli: the rules are not checked, which the agent does at the import: cannot conn")
     assert others == ["agentcli: nightly:2: is no entry: five fields or an @ word, a command: * * * *",
                       "agentcli: nightly: lines left out: 1; carried over: 1"]
-    assert [row["name"] for row in json.loads(result.out)["scenarios"]] == ["nightly.load"]
-    document, = objects(run_client(1, "import", "--crontab", str(path), "--dry-run", "--json"))
-    assert document == json.loads(result.out)
-    task = document["scenarios"][0]["steps"][0]["tasks"][0]
+    assert result.out == "LINE  NAME       RULE\n   1  CRON.load  cron 0 2 * * *\n"
+    row, = objects(run_client(1, "import", "--crontab", str(path), "--dry-run", "--json"))
+    assert row == {"line": 1, "name": "CRON.load", "rule": "cron 0 2 * * *", "next": None}
+    task = make_crontab(str(path), None, USER, os.path.expanduser("~")).read(b"@daily x").entries[0].task
     assert task["cwd"] == os.path.expanduser("~") and task["env"]["LOGNAME"] == USER
 
 
 @pytest.mark.parametrize("words, reason", [
-    (("--system", "yes", "x"), "is for --crontab"), (("--crontab", "--system", "maybe", "x"), "yes or no"),
+    (("--prune", "x"), "are for --crontab"), (("--system", "no", "x"), "are for --crontab"), (("--crontab", "--system", "maybe", "x"), "yes or no"),
     (("--crontab", "no such file"), "cannot read 'no such file'"), (("--crontab",), "FILE... is missing")])
 def test_usage(words, reason):
     result = run_client(1, "import", *words)

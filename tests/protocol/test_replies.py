@@ -65,6 +65,8 @@ RELEASE
 SCHED OFF S
 SCHED ON S
 SCHED UPDATE
+IMPORT '{"schedules": [{"name": "S", "scenario": "B", "rule": "every 1h"}]}' -DRY_RUN
+SCHED SET S -RULE='cron */90 * * * *'
 CALENDAR ADD C 2026-12-25
 CALENDAR SET C 2026-12-26
 CALENDAR LIST

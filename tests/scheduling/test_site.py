@@ -376,6 +376,75 @@ def test_startup_under_holds_fires_at_the_release(site):
     assert len(site.of()) == len(site.of("ONE")) == 1
 
 
+def reboot(site, noted="'another boot'"):
+    """The agent stops, the host boots, the agent starts."""
+    site.stop()
+    site.sql("update schedule set boot=%s" % noted)
+    site.clock.move(10)
+    site.start()
+
+
+def test_boot_fires_at_the_first_start_after_each_boot(site):
+    site.add(rule="boot", overlap="parallel")
+    site.add("OFF", rule="cron @reboot", enabled=False)
+    for _ in range(2):                  # neither adding nor a further start fires it
+        site.stop()
+        site.clock.move(10)
+        site.start()
+    assert site.of() == []
+    reboot(site)
+    assert site.of() == [30]
+    for number in range(2):
+        site.stop()
+        site.clock.move(10)
+        site.start()
+        site.schedules.update()
+        site.set(priority=number)
+    assert site.of() == [30]
+    reboot(site)
+    assert site.of() == [30, 60] and site.of("OFF") == []
+    site.set("OFF", enabled=True)       # begins now
+    site.schedules.update()
+    assert site.of("OFF") == []
+    reboot(site)
+    assert site.of() == [30, 60, 70] and site.of("OFF") == [70]
+
+
+def test_boot_is_noted_where_a_row_is_read_that_has_none(site):
+    """As an agent that has become newer reads it."""
+    site.add(rule="boot")
+    reboot(site, "null")
+    assert site.of() == []
+    site.stop()
+    site.start()
+    assert site.of() == []
+    reboot(site)
+    assert len(site.of()) == 1
+
+
+def test_boot_under_a_hold_fires_at_the_release(site):
+    site.add(rule="boot")
+    site.hold_agent(True)
+    reboot(site)
+    for _ in range(2):                  # another start while it is held does not lose it
+        site.stop()
+        site.clock.move(5)
+        site.start()
+        site.schedules.update()
+    assert site.of() == []
+    site.hold_agent(False)
+    assert len(site.of()) == 1
+    site.hold_agent(True)
+    site.hold_agent(False)
+    assert len(site.of()) == 1
+
+
+@pytest.mark.parametrize("field, value", [("hours", "08:00-18:00"), ("jitter", "60"), ("from", "2026-01-01")])
+def test_boot_takes_no_window(site, field, value):
+    with pytest.raises(agent.BadRequest, match="is for due times by the clock"):
+        site.add(rule="boot", **{field: value})
+
+
 def test_startup_on_a_host_whose_clock_is_behind(site):
     """As one without a battery, before it asks the network: a start is a start."""
     site.add(rule="startup", overlap="parallel")

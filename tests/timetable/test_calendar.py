@@ -146,12 +146,28 @@ def test_next_due_times(rule, after, due):
 
 
 def test_kinds():
-    kinds = ("startup", "at 2026-01-01 00:00", "every 1h", "hourly at 00:00", "daily at 00:00", "weekly on mon at 00:00",
+    kinds = ("startup", "boot", "at 2026-01-01 00:00", "every 1h", "hourly at 00:00", "daily at 00:00", "weekly on mon at 00:00",
              "monthly on 1 at 00:00", "yearly on 01-01 at 00:00", "cron @daily")
     for rule in kinds:
         assert parse_rule(rule).kind == rule.split()[0]
-    assert parse_rule("cron @reboot").kind == "startup"
+    assert parse_rule("cron @reboot").kind == parse_rule("@reboot").kind == "boot"
+    assert [kind for kind in kinds if not parse_rule(kind).is_by_clock] == ["startup", "boot"]
     assert parse_rule("@daily").kind == "cron"
+
+
+@pytest.mark.parametrize("rule, surprise", [
+    ("cron */90 * * * *", "'*/90' is minute 0 of each hour"), ("cron */60 * * * *", "'*/60' is minute 0 of each hour"),
+    ("cron */90 0 0 1 1 *", "'*/90' is second 0 of each minute"), ("cron 0 */24 * * *", "'*/24' is hour 0 of each day"),
+    ("cron 0 0 */31 * *", "'*/31' is day of month 1 of each month"), ("cron 0 0 1 */12 *", "'*/12' is month 1 of each year"),
+    ("cron 30,5-59/60 * * * *", "'5-59/60' is minute 5 of each hour"), ("cron 0 0 * * */7", "'*/7' is week day 0 alone"),
+    ("CRON  */90 * * * *", "'*/90' is minute 0"), ("cron */59 * * * *", ""), ("cron 5/90 * * * *", ""), ("cron 5-5/90 * * * *", ""),
+    ("cron @daily", ""), ("daily at 02:00", ""), ("boot", ""), ("", "")])
+def test_steps_of_cron_that_leave_one_value(rule, surprise):
+    parse_rule(rule or "boot")
+    found = agent.list_surprises(rule)
+    assert len(found) == bool(surprise) and "".join(found).startswith(surprise)
+    if surprise:
+        assert found[0].endswith(": the step is larger than what it goes over")
 
 
 def test_startup_is_never_due():

@@ -11,10 +11,11 @@ import resource
 import signal
 import sys
 
-from .base.vocabulary import EXIT_CANNOT_START, EXIT_OK, EXIT_USAGE, SESSIONS_PER_CORE, WAKE
+from .base.vocabulary import (EXIT_CANNOT_START, EXIT_OK, EXIT_USAGE, SESSIONS_PER_CORE, VERSION,
+                              WAKE)
 from .base.options import COMMAND_OPTIONS
 from .base.errors import AgentError, CannotStart, NotFound
-from .base.program import VERSION, keep_standard_descriptors, log, program_path, start_over_lean
+from .base.program import keep_standard_descriptors, log, program_path, start_over_lean
 from .base.times import Clock, local_iso
 from .base.words import check_name
 from .base.files import make_folder

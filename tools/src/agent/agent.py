@@ -25,7 +25,7 @@ from .housekeeping import Cleaner, Keeper
 from .watch import Children, Topology, Watch
 from .desk import Desk
 from .inbox import Inbox
-from .exchange import export_from, import_into
+from .exchange import export_from, import_into, list_dues
 
 
 class Agent:
@@ -189,6 +189,10 @@ class Agent:
         for schedule in document.schedules:
             self.schedules.refresh(target, schedule.name)
         return imported
+
+    def list_dues(self, document):
+        """{schedule: when it would be due next, or None} of a document."""
+        return list_dues(document, self.master.calendars(), self.clock.now())
 
     def export(self, repository, name, version):
         """The definitions of a repository, of a scenario, or of one version, as a document."""

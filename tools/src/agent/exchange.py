@@ -1,4 +1,5 @@
 """Definitions in and out: import with all its checks, and export."""
+import math
 from typing import List, NamedTuple
 
 from ..base.errors import BadRequest, Changed, Exists, RepositoryError, Unreadable
@@ -70,6 +71,17 @@ def _write(repository, find_origins, arguments):
         except Changed:
             if is_last:
                 raise
+
+
+def list_dues(document, calendars, now):
+    """{schedule: when it would be due next, or None} of a document, its own calendars being among
+    those; `now` is epoch seconds."""
+    calendars = dict(calendars, **{each["name"]: each["dates"] for each in document.calendars})
+
+    def find_next(schedule):
+        is_by_clock = schedule.rule and schedule.enabled is not False
+        return schedule.timetable(calendars).next_after(math.floor(now)) if is_by_clock else None
+    return {schedule.name: find_next(schedule) for schedule in document.schedules}
 
 
 def export_from(master, repository, name, version):

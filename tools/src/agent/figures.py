@@ -1,5 +1,5 @@
 """How the agent is, in figures: PING and METRICS."""
-from ..base.program import VERSION
+from ..base.vocabulary import VERSION
 
 
 def ping(agent):

@@ -7,9 +7,9 @@ from .replies import (AFTER_LINE, AGENT_HOLD_LINE, ATTACHED_LINE, CALENDAR_LINE,
                       DELAYED_LINE, ENABLED_LINE, END_LINE, FLAG_KEY, HELD_LINE, IMPORTED_LINE,
                       NOTHING, NUMBER_KEY, OCCURRENCE_LINE, OPTION_LINE, OUTLOOK_LINE, PING_LINE,
                       PLANNED_LINE, PURGED_LINE, REPOSITORY_LINE, SCENARIO_LINE,
-                      SCHEDULE_HOLD_LINE, SCHEDULE_LINE, SCHEDULE_NAME_LINE, SECONDS_KEY,
-                      SESSION_LINE, STATE_LINE, STEP_LINE, TASK_LINE, TICKET_LINE, UPDATED_LINE,
-                      VARIABLE_LINE, VISIT_LINE, WARNING_LINE)
+                      SCHEDULE_HOLD_LINE, SCHEDULE_LINE, SCHEDULE_NAME_LINE, SCHEDULE_SET_LINE,
+                      SECONDS_KEY, SESSION_LINE, STATE_LINE, STEP_LINE, TASK_LINE, TICKET_LINE,
+                      UPDATED_LINE, VARIABLE_LINE, VISIT_LINE, WARNING_LINE)
 from .vocabulary import ADMINISTRATOR, MONITOR, OPERATOR
 
 # what the data lines of a reply are
@@ -54,19 +54,23 @@ class Part(NamedTuple):
     shown: str              # a value as HELP shows it; nothing for an argument or a flag
     is_required: bool
     is_value_optional: bool
-    meaning: str            # nothing where it is a field of a schedule, which has its own
+    meaning: str
+
+    @property
+    def is_field(self):
+        """Whether it sets a field of a schedule."""
+        return self.kind is not None and self.kind.startswith("field ")
 
 
 # the usual kinds of words: what a kind means is protocol/table's to say
 KIND_WORDS = {
     "AGENT": "name", "AT": "time", "CONTEXT": "name", "COUNT": "count", "DAYS": "days",
-    "DOCUMENT": "text", "FROM": "time", "HOST": "label", "KEEP": "amount", "KEY": "token",
-    "KEYWORD": "label", "KEYWORDS": "label", "LEVEL": "level", "LIMIT": "limit",
+    "DOCUMENT": "text", "DUE": "past", "FROM": "time", "HOST": "label", "KEEP": "amount",
+    "KEY": "token", "KEYWORD": "label", "KEYWORDS": "label", "LEVEL": "level", "LIMIT": "limit",
     "MAX_WAIT": "seconds", "NAME": "name", "PATH": "token", "PRIORITY": "priority",
     "REASON": "label", "REPO": "name", "RULE": "text", "SCENARIO": "name", "SCHEDULE": "name",
-    "SECOND": "text", "SESSION": "session", "SINCE": "time", "STATUS": "states",
-    "SYNC": "seconds", "TIMEOUT": "timeout", "TO": "end", "UNTIL": "end", "VERB": "text",
-    "VERSION": "version",
+    "SECOND": "text", "SESSION": "session", "SINCE": "past", "STATUS": "states", "SYNC": "seconds",
+    "TIMEOUT": "timeout", "TO": "end", "UNTIL": "end", "VERB": "text", "VERSION": "version",
 }
 
 # what words mean, where the form does not say it
@@ -81,15 +85,39 @@ WORD_MEANINGS = {
     "-LIMIT": "how many lines at most (50)",
 }
 
-# the options of SCHED ADD and SET that are fields of a schedule -> a value as HELP shows it
+# the options of SCHED ADD and SET that are fields of a schedule -> a value as HELP shows it, and
+# what the field means
 SCHEDULE_OPTIONS = {
-    "-AGENT": "name", "-TIMEZONE": "zone", "-ENABLED": "yes|no", "-FROM": "time", "-TO": "time",
-    "-HOURS": "08:00-18:00", "-EXCLUDE_WEEKDAYS": "sat,sun", "-EXCLUDE_MONTHDAYS": "1,last",
-    "-EXCLUDE_DATES": "a,b..c,calendar", "-REPEAT_EVERY": "s", "-REPEAT_COUNT": "n",
-    "-REPEAT_FOR": "s", "-GAP": "run|skip", "-FOLD": "first|both", "-JITTER": "s",
-    "-AFTER": "a,b/2h,scenario:c", "-NAME": "text", "-KEYWORDS": "a,b", "-PRIORITY": "n",
-    "-ATTEMPTS": "n", "-RETRY_DELAY": "s", "-TIMEOUT": "s",
-    "-OVERLAP": "queue|skip|parallel|stop", "-MISFIRE": "once|all|skip", "-GRACE": "s",
+    "-AGENT": ("name", "the agent that it belongs to (the one that takes the request)"),
+    "-TIMEZONE": ("zone", "zone of its local times: UTC or an IANA name (the host's zone)"),
+    "-ENABLED": ("yes|no", "a schedule that is not has no due times"),
+    "-FROM": ("time", "first instant, in the schedule's zone; a date alone is its first second"),
+    "-TO": ("time", "last instant; a date alone is its last second"),
+    "-HOURS": (
+        "08:00-18:00", "times of day, both ends in: 08:00-18:00; over midnight too: 22:00-06:00"),
+    "-EXCLUDE_WEEKDAYS": ("sat,sun", "days of the week: sat,sun"),
+    "-EXCLUDE_MONTHDAYS": ("1,last", "days of the month: 1,15,last"),
+    "-EXCLUDE_DATES": ("a,b..c,calendar", "dates, ranges a..b, and names of calendars"),
+    "-REPEAT_EVERY": ("s", "each firing is repeated after so long"),
+    "-REPEAT_COUNT": ("n", "so many more times"),
+    "-REPEAT_FOR": ("s", "for so long"),
+    "-GAP": (
+        "run|skip", "a local time that does not exist runs right after the gap, or is skipped"),
+    "-FOLD": ("first|both", "a local time that exists twice runs the first time, or both times"),
+    "-JITTER": ("s", "each start is delayed by at most so much, always by the same for the same "
+                "due time"),
+    "-AFTER": ("a,b/2h,scenario:c", "schedules (A) and scenarios (scenario:B) that have to end "
+               "well first; A/2h counts for two hours"),
+    "-NAME": ("text", "name of its sessions"),
+    "-KEYWORDS": ("a,b", "keywords of its sessions"),
+    "-PRIORITY": ("n", "priority of its sessions in the queue"),
+    "-ATTEMPTS": ("n", "how often a session that ends in ERROR is made, in all"),
+    "-RETRY_DELAY": ("s", "pause before the next of these sessions"),
+    "-TIMEOUT": ("s", "timeout of its sessions (the scenario's)"),
+    "-OVERLAP": (
+        "queue|skip|parallel|stop", "what is done while a session of the same schedule is open"),
+    "-MISFIRE": ("once|all|skip", "what is done about due times that were missed"),
+    "-GRACE": ("s", "a missed due time older than this does not run"),
 }
 
 
@@ -99,7 +127,11 @@ def schedule_field(option):
     return "session_name" if option == "-NAME" else option[1:].lower()
 
 
-_SCHEDULE_WORDS = " ".join("[%s=%s]" % item for item in SCHEDULE_OPTIONS.items())
+# field of a schedule -> what it means
+SCHEDULE_MEANINGS = {schedule_field(option): meaning
+                     for option, (_, meaning) in SCHEDULE_OPTIONS.items()}
+_SCHEDULE_WORDS = " ".join("[%s=%s]" % (option, shown)
+                           for option, (shown, _) in SCHEDULE_OPTIONS.items())
 _SCHEDULE_KINDS = {option: "field " + schedule_field(option) for option in SCHEDULE_OPTIONS}
 _SCHEDULE_PLACE = {"-REPO": "work repository of the schedule (of the lowest id that has it)"}
 _CALENDAR_KINDS = {"NAME": "calendar", "DATES": "dates"}
@@ -165,9 +197,10 @@ VERB_FORMS = (
                    "-SINCE": "only those acknowledged from then on"}),
     Form("STATUS", "SESSION [-JSON]", MONITOR, "a session with its steps, tasks and variables",
          AS_RECORD, lines=(SESSION_LINE, STEP_LINE, TASK_LINE, VARIABLE_LINE)),
-    Form("LOG", "SESSION [-FOLLOW]", MONITOR,
+    Form("LOG", "SESSION [-FOLLOW] [-SINCE=time]", MONITOR,
          "what the tasks of a session printed; -FOLLOW as they print it", AS_LOG,
-         meanings={"-FOLLOW": "stay until the session has ended"}),
+         meanings={"-FOLLOW": "stay until the session has ended",
+                   "-SINCE": "only what was printed from then on"}),
     Form("WAIT", "SESSION [-TIMEOUT=s]", MONITOR, "wait for the end of a session",
          oks=(END_LINE,), kinds={"-TIMEOUT": "seconds"},
          meanings={"-TIMEOUT": "wait at most so long (for ever)"}),
@@ -216,14 +249,14 @@ VERB_FORMS = (
          meanings={"-REPO": "work repository (every one that has such a schedule)"}),
     Form("SCHED ADD", "NAME SCENARIO VERSION CONTEXT [RULE] [VARIABLE=value ...] %s [-REPO=name]"
          % _SCHEDULE_WORDS, ADMINISTRATOR, "add a schedule, effective at once",
-         oks=(SCHEDULE_NAME_LINE,), kinds=_SCHEDULE_KINDS,
+         oks=(SCHEDULE_SET_LINE,), kinds=_SCHEDULE_KINDS,
          meanings={"CONTEXT": "context, such as GLOBAL",
                    "RULE": "when it is due, quoted as one word; without it -AFTER is needed",
                    "-REPO": "work repository (the one of the lowest id that has the scenario)"}),
     Form("SCHED SET", "NAME [VARIABLE=value ...] %s [-SCENARIO=name] [-VERSION=version] "
          "[-CONTEXT=name] [-RULE=rule] [-REPO=name]" % _SCHEDULE_WORDS, ADMINISTRATOR,
          "change a schedule, effective at once; its past is not fired",
-         oks=(SCHEDULE_NAME_LINE,), kinds=_SCHEDULE_KINDS,
+         oks=(SCHEDULE_SET_LINE,), kinds=_SCHEDULE_KINDS,
          meanings=dict(_SCHEDULE_PLACE, **{
              "-SCENARIO": "the scenario that it starts",
              "-VERSION": "version of the scenario; -1 is the latest",
@@ -243,10 +276,12 @@ VERB_FORMS = (
                    "-TO": "due times up to this instant",
                    "-ALL": "show those that are excluded too, and why",
                    "-REPO": "only those of this work repository"}),
-    Form("SCHED WHY", "[NAME] [-LIMIT=n] [-REPO=name] [-JSON]", MONITOR,
+    Form("SCHED WHY", "[NAME] [-DUE=time] [-SINCE=time] [-LIMIT=n] [-REPO=name] [-JSON]", MONITOR,
          "what became of the due times, newest first", AS_ROWS, oks=(OUTLOOK_LINE,),
          lines=(OCCURRENCE_LINE,),
          meanings={"NAME": "name of the schedule (all)",
+                   "-DUE": "only what was due then",
+                   "-SINCE": "only what was due from then on",
                    "-REPO": "only those of this work repository"}),
     Form("SCHED PLAN", "[-FROM=time] [-TO=time] [-ALL] [-REPO=name] [-JSON]", MONITOR,
          "play a period (default: a day) against the limits and the median durations of past "
@@ -292,6 +327,7 @@ def list_parts(form):
             name = dash + word
             kind = None if is_flag else form.kinds.get(name) or KIND_WORDS[word]
             is_field = kind is not None and kind.startswith("field ")
-            meaning = "" if is_field else form.meanings.get(name) or WORD_MEANINGS[name]
+            meaning = (SCHEDULE_OPTIONS[name][1] if is_field
+                       else form.meanings.get(name) or WORD_MEANINGS[name])
             parts.append(Part(name, kind, shown, not bracket, bool(inner_bracket), meaning))
     return parts

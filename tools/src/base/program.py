@@ -1,4 +1,4 @@
-"""What this program is: its version, its own file, its code and its own log."""
+"""What this program is: its own file, its code and its own log."""
 import functools
 import logging
 import marshal
@@ -10,8 +10,6 @@ import traceback
 
 from .encoding import find_utf8_locale, restore_environment, utf8_environment, utf8_flags
 
-VERSION = "1.0.0"
-
 log = logging.getLogger("agent")
 
 # Python code that runs this program from an open file with its byte-code; the command line behind
@@ -20,6 +18,25 @@ log = logging.getLogger("agent")
 BOOT = ("import sys;sys.path[:1]==['']and sys.path.pop(0);import marshal,os;"
         "CODE_FD=int(sys.argv[1]);__file__=sys.argv[2];del sys.argv[:2];"
         "exec(marshal.loads(os.pread(CODE_FD,os.fstat(CODE_FD).st_size,0)))")
+
+
+@functools.lru_cache(maxsize=None)
+def own_boot():
+    """What changes with every boot of the host, in a container too, or `unknown`."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii", errors="replace") as file:
+            return file.readline().strip()
+    except OSError:
+        return answer_of("sysctl", "-n", "kern.bootsessionuuid") or "unknown"
+
+
+def answer_of(*command):
+    """What a program of the host prints, or nothing."""
+    try:
+        return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                              stdin=subprocess.DEVNULL, timeout=10).stdout.decode().strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 def program_path():

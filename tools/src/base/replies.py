@@ -121,7 +121,8 @@ CONTEXT_LINE = ReplyLine("a context", (
 CHANGE_LINE = ReplyLine("a definition of the document", (
     text_key("kind", "scenario, schedule, context, data_server, logical_schema or calendar"),
     text_key("name", "its name"), text_key("version", "of a scenario: its version"),
-    text_key("change", "new, changed or same")))
+    text_key("change", "new, changed or same"),
+    ReplyKey("next", SECOND_KEY, "with -DRY_RUN, of a schedule: its next due time", True)))
 WARNING_LINE = ReplyLine("what is allowed but looks wrong", (
     text_key("warning", "what looks wrong"), text_key("path", "where in the document")))
 # what an import counts; the last two there will be
@@ -159,6 +160,8 @@ HELD_LINE = ReplyLine("its hold", (
     time_key("held", "since when"), text_key("by", "who holds it"),
     time_key("until", "when it ends by itself"), text_key("reason", "why")))
 SCHEDULE_NAME_LINE = ReplyLine("the schedule", (_NAME,))
+SCHEDULE_SET_LINE = ReplyLine("the schedule", (
+    _NAME, text_key("note", "what its rule means, where that may surprise", True)))
 ENABLED_LINE = ReplyLine("the schedule", (
     _NAME, ReplyKey("enabled", FLAG_KEY, "whether it has due times from now on")))
 COMING_LINE = ReplyLine("a due time", (

@@ -1,5 +1,7 @@
 """The words and limits of the contract, as data: states, transitions, roles, sizes, times."""
 
+VERSION = "1.0.0"
+
 DEFAULT_NAME = "AGENT"
 DEFAULT_PORT = 20910
 DEFAULT_CONTEXT = "GLOBAL"

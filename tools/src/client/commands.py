@@ -1,15 +1,20 @@
 """The verbs as commands, and the command line that names one."""
 import argparse
+import os
 import re
+import shutil
+import textwrap
 from typing import Callable, NamedTuple
 
-from ..base.vocabulary import DEFAULT_PORT
+from ..base.vocabulary import DEFAULT_PORT, VERSION
 from ..base.forms import (AS_DOCUMENT, AS_FIELDS, AS_LOG, AS_RECORD, AS_ROWS, AS_TEXT, VERB_FORMS,
                           list_parts)
 from .words import as_typed, quote, render_option
+from .spelling import spell, spell_option
 from .shown import (show_acknowledgement, show_document, show_listing, show_log, show_record,
                     show_text)
 
+DEFAULT_HOST = "127.0.0.1"
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _OPTION = re.compile(r"-([A-Z][A-Z_]+)(?:=(.*))?", re.DOTALL)
 
@@ -18,54 +23,69 @@ class Command(NamedTuple):
     """One row of the command table."""
     name: str               # the verb in lower case; `sched add` is one
     arguments: str          # as usage shows them; [] may be left out
-    # [(name in the protocol, its value as shown, what it means)]; a flag shows none
-    options: list
+    meanings: list          # [(argument, what it means)]
+    options: list           # [Choice]
     show: Callable          # (Reply, is_json)
     help: str
+
+
+class Choice(NamedTuple):
+    """One option of a command."""
+    name: str               # in the protocol, without its dash
+    shown: str              # its value; nothing for a flag
+    meaning: str
+    has_default: bool = False       # without a value it makes a field default again
+
+    @property
+    def offered(self):
+        """The option as it is typed."""
+        return spell_option("-" + self.name)
 
 
 SHOWS = {AS_FIELDS: show_acknowledgement, AS_ROWS: show_listing, AS_RECORD: show_record,
          AS_TEXT: show_text, AS_DOCUMENT: show_document, AS_LOG: show_log}
 NO_COMMANDS = ("QUIT",)             # they mean something on a connection that lasts
-# the client's own words stand for these: --json, --wait; and --host is where the agent is
-NO_OPTIONS = ("-JSON", "-HOST", "-SYNC")
-CRONTAB_OPTIONS = ("CRONTAB", "SYSTEM", "DRY_RUN")        # the client's own
+NO_OPTIONS = ("-JSON", "-SYNC")     # the client's own words stand for these: --json, --wait
+CRONTAB_OPTIONS = ("CRONTAB", "SYSTEM", "PRUNE")        # the client's own
 OWN_OPTIONS = {
-    "EXEC": [("WAIT", "", "reply when the session has ended")],
-    "IMPORT": [("CRONTAB", "", "the files are crontabs"),
-               ("SYSTEM", "yes|no", "whether each line of the crontab names a user")]}
+    "EXEC": [Choice("SYNC", "", "reply when the session has ended")],
+    "IMPORT": [Choice("CRONTAB", "", "the files are crontabs"),
+               Choice("SYSTEM", "yes|no", "whether each line of the crontab names a user"),
+               Choice("PRUNE", "", "delete the schedules that the crontab no longer has")]}
 OWN_ARGUMENTS = {"IMPORT": "FILE..."}
+OWN_MEANINGS = {"IMPORT": [("FILE", "a definitions document, or a crontab; - is standard input")]}
+VARIABLE_MEANING = ("VARIABLE=value", "a value for a variable of the scenario")
 OWN_HELP = {
     "EXEC": "start a session of a scenario; with --wait the exit status is the session's",
     "WAIT": "wait for the end of a session; its exit status",
-    "CLEAN": "clean stale sessions now; -HOST=id: those of a host that is gone",
     "SCHED ADD": "add a schedule, effective at once; VERSION -1 is the latest",
-    "IMPORT": "import definitions documents, or crontabs; - is standard input; ends at the first "
-              "that is refused; --dry-run imports nothing, and shows what crontabs become",
+    "IMPORT": "import definitions documents, or crontabs; ends at the first that is refused; with "
+              "--dry-run nothing is written: it shows what crontabs become, and when it is due",
 }
 
 
 def make_command(form):
     """The Command of a verb, from its VerbForm."""
-    options = [(part.name[1:], part.shown, offer(part.meaning)) for part in list_parts(form)
-               if part.name.startswith("-") and part.name not in NO_OPTIONS]
+    parts = list_parts(form)
+    options = [Choice(part.name[1:], part.shown, spell(part.meaning), part.is_field)
+               for part in parts if part.name.startswith("-") and part.name not in NO_OPTIONS]
+    meanings = [(part.name, spell(part.meaning)) for part in parts if part.name[0] != "-"]
+    if "[VARIABLE=" in form.usage:
+        meanings.append(VARIABLE_MEANING)
     return Command(form.name.lower(), OWN_ARGUMENTS.get(form.name, form.usage),
+                   OWN_MEANINGS.get(form.name, meanings),
                    options + OWN_OPTIONS.get(form.name, []), SHOWS[form.reply],
-                   OWN_HELP.get(form.name) or offer(form.help))
-
-
-def offer(text):
-    """A text of the protocol, with its options as the client offers them."""
-    return re.sub("-[A-Z_]{2,}", lambda match: "-" + match.group().lower().replace("_", "-"), text)
+                   OWN_HELP.get(form.name) or spell(form.help))
 
 
 COMMANDS = [make_command(form) for form in VERB_FORMS if form.name not in NO_COMMANDS]
 
 
 def port_number(text):
-    """The value of --port. Raises ArgumentTypeError."""
+    """The value of --port, or of AGENT_PORT. Raises ArgumentTypeError."""
     if not re.fullmatch("[0-9]{1,5}", text) or not 0 < int(text) < 65536:
-        raise argparse.ArgumentTypeError("must be a number from 1 to 65535, not %s" % ascii(text))
+        raise argparse.ArgumentTypeError("must be a number from 1 to 65535, not %s%s" % (
+            ascii(text), " (AGENT_PORT)" if text == os.environ.get("AGENT_PORT") else ""))
     return int(text)
 
 
@@ -73,8 +93,9 @@ def add_common(parser, **defaults):
     """The options that every command has, before and behind its name."""
     def add(name, **keywords):
         parser.add_argument("--" + name, default=defaults.get(name, argparse.SUPPRESS), **keywords)
-    add("host", metavar="HOST", help="where the agent is (127.0.0.1)")
-    add("port", metavar="PORT", help="its port (%d)" % DEFAULT_PORT, type=port_number)
+    add("host", metavar="HOST", help="where the agent is (AGENT_HOST, else %s)" % DEFAULT_HOST)
+    add("port", metavar="PORT", help="its port (AGENT_PORT, else %d)" % DEFAULT_PORT,
+        type=port_number)
     add("json", action="store_true", help="JSON objects, one a line")
 
 
@@ -83,7 +104,9 @@ def make_parser():
     which may stand between its options."""
     parser = argparse.ArgumentParser(prog="agentcli.py", description="The client of agent.py.",
                                      allow_abbrev=False)
-    add_common(parser, host="127.0.0.1", port=DEFAULT_PORT, json=False)
+    parser.add_argument("--version", action="version", version="agentcli.py " + VERSION)
+    add_common(parser, host=os.environ.get("AGENT_HOST") or DEFAULT_HOST,
+               port=os.environ.get("AGENT_PORT") or DEFAULT_PORT, json=False)
     places = {"": add_subparsers(parser)}
     for command in COMMANDS:
         group, _, name = command.name.rpartition(" ")
@@ -91,17 +114,39 @@ def make_parser():
             places[group] = add_subparsers(places[""].add_parser(group, help="%ss: %s %s -h" % (
                 {"sched": "schedule"}.get(group, group), parser.prog, group), allow_abbrev=False))
         usage = " ".join([parser.prog, command.name] + command.arguments.split() + ["[options]"])
-        sub = places[group].add_parser(name, help=command.help, description=command.help,
-                                       usage=usage, allow_abbrev=False)
-        for key, shown, meaning in command.options:
-            keywords = ({"metavar": shown.upper()} if shown
-                        else {"action": "store_const", "const": True})
-            keywords["help"] = meaning.replace("%", "%%")
-            sub.add_argument("--" + key.lower().replace("_", "-"), dest="-" + key,
-                             default=argparse.SUPPRESS, **keywords)
+        sub = places[group].add_parser(
+            name, help=command.help, description=describe(command), usage=usage,
+            allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+        for choice in command.options:
+            add_choice(sub, choice)
         add_common(sub)
         sub.set_defaults(command=command, parser=sub)
     return parser
+
+
+def add_choice(parser, choice):
+    """Adds one option of a command to its parser."""
+    shown = choice.shown.upper() if choice.shown.isalpha() else choice.shown
+    keywords = ({"metavar": shown} if shown
+                else {"action": "store_const", "const": True})
+    if choice.has_default:
+        keywords.update(nargs="?", const="")
+    parser.add_argument(choice.offered, dest="-" + choice.name, default=argparse.SUPPRESS,
+                        help=choice.meaning.replace("%", "%%"), **keywords)
+
+
+def describe(command):
+    """What a command does, and what its arguments mean."""
+    width = shutil.get_terminal_size().columns - 2      # as argparse does it
+    texts = [textwrap.fill(command.help, width)]
+    if command.meanings:
+        texts.append("\n".join(["arguments:"] + [
+            textwrap.fill(meaning, width, initial_indent="  " + name.ljust(22),
+                          subsequent_indent=" " * 24) for name, meaning in command.meanings]))
+    if any(choice.has_default for choice in command.options):
+        texts.append(textwrap.fill("An option that sets a field of the schedule makes it default "
+                                   "again when it stands without a value.", width))
+    return "\n\n".join(texts)
 
 
 def add_subparsers(parser):
@@ -116,7 +161,7 @@ def parse_command_line(words):
     options and variables as words of a request). Wrong ones end the client with a message and
     status 2."""
     end = words.index("--") if "--" in words else len(words)
-    before, literal = [with_dashes(word) for word in words[:end]], words[end + 1:]
+    before, literal = join_distances(map(with_dashes, words[:end])), words[end + 1:]
     raw = [match for match in map(_OPTION.fullmatch, before) if match]
     parsed, others = make_parser().parse_known_args([word for word in before
                                                      if not _OPTION.fullmatch(word)])
@@ -129,12 +174,11 @@ def parse_command_line(words):
     arguments = [word for word in others if not is_variable(word)] + literal
     check_arguments(parsed.parser, [name for name in form if "=" not in name], arguments)
     options = {name[1:]: value for name, value in vars(parsed).items() if name.startswith("-")}
-    if options.pop("WAIT", None):
-        options["SYNC"] = True
-    if "SYSTEM" in options and "CRONTAB" not in options:
-        parsed.parser.error("--system is for --crontab")
-    parsed.crontab = {} if "CRONTAB" not in options else {
-        name: options.pop(name) for name in CRONTAB_OPTIONS if name in options}
+    parsed.crontab = {name: options.pop(name) for name in CRONTAB_OPTIONS if name in options}
+    if parsed.crontab and "CRONTAB" not in parsed.crontab:
+        parsed.parser.error("--system and --prune are for --crontab")
+    if parsed.crontab and options.pop("DRY_RUN", None):
+        parsed.crontab["DRY_RUN"] = True
     if parsed.crontab.get("SYSTEM", "yes") not in ("yes", "no"):
         parsed.parser.error("--system takes yes or no")
     request = [render_option(name, None if value is True else value)
@@ -150,6 +194,18 @@ def with_dashes(word):
     as it is offered."""
     name, equals, value = word.partition("=")
     return name.replace("_", "-") + equals + value if re.fullmatch("--[a-z_-]+", name) else word
+
+
+def join_distances(words):
+    """Words of the command line, a distance such as -1h behind an option joined to that."""
+    joined = []
+    for word in words:
+        is_distance = re.fullmatch(r"-[0-9.]+[smhd]", word.lower())
+        if is_distance and joined and re.fullmatch("--[a-z-]+", joined[-1]):
+            joined[-1] += "=" + word
+        else:
+            joined.append(word)
+    return joined
 
 
 def check_arguments(parser, form, arguments):

@@ -2,8 +2,9 @@
 import json
 import socket
 
-from .errors import ClientError, NO_CONNECTION, REFUSED, reason_of
+from .errors import ClientError, NO_CONNECTION, REFUSED, WAITED_OUT, reason_of
 from .words import parse_fields
+from .spelling import spell
 
 CONNECT_S = 10
 
@@ -71,7 +72,9 @@ class Reply:
                 self.fields = json.loads(rest) if rest.startswith("{") else parse_fields(rest)
                 return
             elif first == "ERR":
-                raise ClientError(REFUSED, as_text(line))
+                code, _, message = as_text(line)[len("ERR "):].partition(" ")
+                raise ClientError(WAITED_OUT if code == "TIMEOUT" else REFUSED,
+                                  "ERR %s %s" % (code, spell(message)))
             else:
                 raise ClientError(NO_CONNECTION, "what answers at %s is no agent"
                                   % self._connection.place)

@@ -1,6 +1,7 @@
 """What ends the client, and with which exit status."""
 
-WELL, ENDED_BADLY, USAGE, NO_CONNECTION, REFUSED, INTERRUPTED, OUTPUT_LOST = 0, 1, 2, 3, 4, 130, 141
+WELL, ENDED_BADLY, USAGE, NO_CONNECTION, REFUSED, WAITED_OUT = 0, 1, 2, 3, 4, 5
+INTERRUPTED, OUTPUT_LOST = 130, 141
 
 
 class ClientError(Exception):

@@ -6,11 +6,16 @@ import shutil
 import sys
 
 from .errors import ClientError, NO_CONNECTION, REFUSED, USAGE, WELL, reason_of
-from .words import quote
+from .words import _FIELD, parse_fields, quote
 from .connection import Connection
-from .shown import complain, printable, put_fields, put_json, show_acknowledgement, show_document
-from .crontab import make_crontab
+from .spelling import spell
+from .shown import complain, printable, put_fields, put_json, put_table, show_acknowledgement
+from .crontab import GUARDS, PREFIX, SEPARATORS, make_crontab, name_entries
 
+# words of a shell that are no programs
+BUILTINS = GUARDS | SEPARATORS | frozenset(
+    "alias bg break case continue eval false fg function getopts hash jobs kill let local printf "
+    "pwd read readonly return select set shift times trap ulimit unalias unset until wait".split())
 # a fault of a document: place, field, reason
 _FAULT = re.compile(r"(?:scenarios|schedules)\[(\d+)\](?:\S*\.)?(\S*): (.*)")
 
@@ -52,6 +57,13 @@ def is_only_user(name):
         return False
 
 
+def is_command(word, search_path):
+    """Whether a word can begin a command here, or is none that could be a user."""
+    paths = os.pathsep.join(filter(None, (search_path, os.environ.get("PATH"), os.defpath)))
+    return (word in BUILTINS or not re.fullmatch("[a-z_][a-z0-9_-]*[$]?", word)
+            or shutil.which(word, path=paths) is not None)
+
+
 def import_documents(options, paths, words):
     """Imports definitions documents, one after the other -> exit status.
     Raises ClientError, OSError of stdout."""
@@ -79,26 +91,57 @@ def import_crontabs(options, paths, words):
     crontabs = [make_crontab(path, is_system, user, home).read(read_bytes(path)) for path in paths]
     if is_system is None:
         check_user_fields(crontabs)
+        for crontab in crontabs:
+            doubt_users(crontab)
+    name_entries(crontabs, {})
     if "DRY_RUN" in options.crontab:
         try:
-            rehearse(options, crontabs, words)
+            coming = rehearse(options, crontabs, words)
         finally:
             for crontab in crontabs:
                 tell_notes(crontab)
-        for crontab in crontabs:
-            show_document(json.dumps(crontab.document(), indent=2).split("\n"), options.json)
-            tell_left_out(crontab)
-        return WELL
-    with Connection(options.host, options.port) as connection:
-        for crontab in crontabs:
-            try:
-                fields = send_crontab(connection, crontab, words)
-            finally:
-                tell_notes(crontab)
-            (put_json if options.json else put_fields)(dict(fields, left_out=crontab.left_out))
-            tell_others(connection, crontab, [word for word in words if word.startswith("-REPO=")])
-            tell_left_out(crontab)
+        show_entries(crontabs, coming, options.json)
+    else:
+        with Connection(options.host, options.port) as connection:
+            send_all(connection, options, crontabs, words)
+    for crontab in crontabs:
+        tell_left_out(crontab)
     return WELL
+
+
+def send_all(connection, options, crontabs, words):
+    """Imports crontabs, tells what is not carried over, and what they no longer have. Raises
+    ClientError, OSError of stdout."""
+    rows = list_known(connection, words)
+    name_entries(crontabs, {row["name"]: (row["rule"], row["timezone"]) for row in rows})
+    names = list_names(crontabs)
+    for crontab in crontabs:
+        try:
+            fields = send_crontab(connection, crontab, words)
+        finally:
+            tell_notes(crontab)
+        (put_json if options.json else put_fields)(dict(fields, left_out=crontab.left_out))
+    tell_gone(connection, crontabs, names, words, "PRUNE" in options.crontab)
+
+
+def show_entries(crontabs, coming, is_json):
+    """A line for each entry: what its line becomes, and when it is due next."""
+    rows = [dict({"crontab": crontab.name} if len(crontabs) > 1 else {}, line=entry.line.number,
+                 name=entry.name, rule=entry.timing["rule"], next=coming.get(entry.name))
+            for crontab in crontabs for entry in crontab.entries]
+    if is_json:
+        for row in rows:
+            put_json(row)
+    elif rows:
+        put_table(rows)
+
+
+def doubt_users(crontab):
+    """Notes entries whose command begins with what is no program here: it may be a user."""
+    for line, word in crontab.list_first_words():
+        if not is_command(word.partition(":")[0], crontab.search_path):
+            crontab.note(line, "%s is no program of this host; if it is a user, as before the "
+                         "commands of a system's crontab, say --system yes" % printable(word))
 
 
 def check_user_fields(crontabs):
@@ -114,42 +157,51 @@ def check_user_fields(crontabs):
 
 
 def rehearse(options, crontabs, words):
-    """Leaves out the entries that the agent would refuse; says so where no agent can tell. Raises
-    ClientError where all would be refused."""
+    """Leaves out the entries that the agent would refuse, and tells what the crontabs no longer
+    have -> {name: its next due time}; says so where no agent can tell. Raises ClientError where all
+    would be refused."""
+    coming = {}
     try:
         with Connection(options.host, options.port) as connection:
+            rows = list_known(connection, words)
+            name_entries(crontabs, {row["name"]: (row["rule"], row["timezone"]) for row in rows})
+            names = list_names(crontabs)
             for crontab in crontabs:
-                send_crontab(connection, crontab, words, is_rehearsal=True)
+                send_crontab(connection, crontab, words + ["-DRY_RUN"], coming)
+            tell_gone(connection, crontabs, names, words, is_pruning=False)
     except ClientError as error:
         if error.status != NO_CONNECTION:
             raise
         complain("the rules are not checked, which the agent does at the import: %s" % error)
+    return coming
 
 
-def send_crontab(connection, crontab, words, is_rehearsal=False):
-    """Imports the entries, without those that the agent finds faulty -> the fields of its OK.
-    Raises ClientError.
-
-    A rehearsal has one scenario more, which no agent can take: it tells all faults,
-    and imports nothing.
-    """
+def send_crontab(connection, crontab, words, coming=None):
+    """Imports the entries, without those that the agent finds faulty -> the fields of its OK. What
+    it says of coming due times goes into `coming`. Raises ClientError."""
     while True:
-        document, extra = crontab.document(), len(crontab.entries)
-        document["scenarios"] += [{}] * is_rehearsal
-        reply = connection.ask(" ".join(["IMPORT", quote(json.dumps(document))] + words))
-        faults = {}
+        document = json.dumps(crontab.document())
+        reply = connection.ask(" ".join(["IMPORT", quote(document)] + words))
+        faults, warnings = {}, []
         try:
             for line in reply:
+                fields = parse_fields(line) if _FIELD.match(line) else {}
+                if "warning" in fields:
+                    line = "%s: warning: %s" % (fields["path"], fields["warning"])
                 match = _FAULT.fullmatch(line)
                 if match:
                     place, field, reason = match.groups()
+                    if reason.startswith("warning: "):
+                        warnings.append((int(place), reason[len("warning: "):]))
+                        continue
                     reason = reason if reason.startswith(field) else "%s %s" % (field, reason)
-                    faults.setdefault(int(place), reason)
+                    faults.setdefault(int(place), spell(reason))
+                elif fields.get("next") and coming is not None:
+                    coming[fields["name"]] = fields["next"]
+            for place, reason in warnings:
+                crontab.note(crontab.entries[place].line, spell(reason))
             return {name: reply.fields[name] for name in ("scenarios", "schedules")}
         except ClientError as error:
-            if is_rehearsal and list(faults) == [extra]:
-                return {}
-            faults.pop(extra, None)
             if not faults:
                 raise
             crontab.refuse(faults)
@@ -171,13 +223,38 @@ def tell_left_out(crontab):
                  % (crontab.name, crontab.left_out, len(crontab.entries)))
 
 
-def tell_others(connection, crontab, words):
-    """Says which schedules an earlier state of a crontab has left: they fire as before."""
-    names = [entry.schedule["name"] for entry in crontab.entries]
-    for row in map(json.loads, connection.ask(" ".join(["SCHED LIST -JSON"] + words))):
+def list_repository(words):
+    """Of the options of an IMPORT those that say in which repository."""
+    return [word for word in words if word.startswith("-REPO=")]
+
+
+def list_names(crontabs):
+    """The names of all their entries."""
+    return {entry.name for crontab in crontabs for entry in crontab.entries}
+
+
+def list_known(connection, words):
+    """The rows of the schedules that come from crontabs. Raises ClientError."""
+    request = " ".join(["SCHED LIST -JSON"] + list_repository(words))
+    return [row for row in map(json.loads, connection.ask(request))
+            if row["name"] == row["scenario"] and row["name"].startswith(PREFIX)]
+
+
+def tell_gone(connection, crontabs, names, words, is_pruning):
+    """Says which schedules an earlier state of these crontabs has left, or deletes them. Raises
+    ClientError."""
+    where = list_repository(words)
+    for row in list_known(connection, words):
         name = row["name"]
-        if name == row["scenario"] and (name
-                                        + ".").startswith(crontab.name + ".") and name not in names:
-            complain("%s: schedule %s stands for none of the lines: sched del %s, if it is not "
-                     "wanted any more"
-                     % (crontab.name, name, name))
+        if name in names:
+            continue
+        shown = map(json.loads, connection.ask(" ".join(["SCHED SHOW -JSON", name] + where)))
+        keywords = [row["value"] for row in shown if row.get("option") == "KEYWORDS"]
+        for crontab in crontabs:
+            if keywords == [crontab.keywords]:
+                for request in ["SCHED DEL " + name, "DROP %s 001" % name] if is_pruning else ():
+                    list(connection.ask(" ".join([request] + where)))
+                complain("%s: schedule %s stands for none of the lines%s" % (
+                    crontab.name, name, ": deleted" if is_pruning else
+                    ", and fires as before: --prune deletes it"))
+                break

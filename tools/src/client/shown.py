@@ -2,15 +2,22 @@
 import calendar
 import contextlib
 import json
+import os
 import re
 import sys
 import time
 
 from .words import _FIELD, parse_fields
+from .spelling import spell
 
 # left out of a table that has both columns of FROM_TO: what they say follows from those, and lines
 # stay short
 FROM_TO, LEFT_OUT = {"begun", "duration"}, {"created", "ended"}
+# of a table that is too wide: what goes first where it says what is usual, and then whatever it
+# says; text is cut to no less than this
+USUAL = {"enabled": True, "hold": False, "context": "GLOBAL", "version": "-1"}
+SPARED = ("repository", "agent", "context", "version", "timezone", "keywords", "last")
+MIN_CELL = 8
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?([+-])(\d\d):(\d\d)")
 
 
@@ -62,21 +69,70 @@ def to_reader(value):
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(instant))
 
 
+class Column:
+    """One column of a table: a name and its values, as they are shown."""
+
+    def __init__(self, name, values):
+        self.name = name
+        self.cells = [name.upper()] + [to_reader(value) for value in values]
+        present = [value for value in values if value not in (None, "")]
+        self.is_empty = not present
+        self.is_usual = name in USUAL and all(value == USUAL[name] for value in present)
+        self.is_number = all(type(value) in (int, float) for value in present)
+        self.is_time = any(_TIME.fullmatch(str(value)) for value in present)
+        self.width = max(map(len, self.cells))
+
+    @property
+    def can_shrink(self):
+        """Whether its cells may be cut, once more."""
+        return not (self.is_number or self.is_time) and self.width > MIN_CELL
+
+    def render(self):
+        """Its cells, all of one width; what is cut ends in ~."""
+        cells = [cell if len(cell) <= self.width else cell[:self.width - 1] + "~"
+                 for cell in self.cells]
+        return [cell.rjust(self.width) if self.is_number else cell.ljust(self.width)
+                for cell in cells]
+
+
+def find_width():
+    """How wide tables may be: as COLUMNS says, or the terminal; None: there is neither. COLUMNS
+    with LINES is what readline sets, unasked, for all that a program with it starts."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdigit() and "LINES" not in os.environ:
+        return int(columns)
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or None
+    except (OSError, ValueError, AttributeError):       # it is none
+        return None
+
+
+def fit(columns, width):
+    """Columns that fit a width (None: any) as far as they can: some are left out, never the first,
+    then the widest texts are cut."""
+    def is_wide():
+        return width is not None and sum(column.width + 2 for column in columns) - 2 > width
+    spare = [column for column in columns[1:]
+             if column.is_usual or column.cells[1:] == columns[0].cells[1:]]
+    spare += [column for name in SPARED for column in columns[1:]
+              if column.name == name and column not in spare]
+    while is_wide() and spare:
+        columns.remove(spare.pop(0))
+    while is_wide() and any(column.can_shrink for column in columns):
+        widest = max((column for column in columns if column.can_shrink),
+                     key=lambda column: column.width)
+        widest.width -= 1
+    return columns
+
+
 def put_table(rows):
-    """Writes rows (dicts) as aligned columns; numbers stand on the right."""
+    """Writes rows (dicts) as aligned columns that fit the terminal; numbers stand on the right."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     left_out = LEFT_OUT if FROM_TO.issubset(names) else ()
-    columns = []
-    for name in names:
-        values = [row.get(name) for row in rows]
-        present = [value for value in values if value not in (None, "")]
-        if present and name not in left_out:
-            cells = [name.upper()] + [to_reader(value) for value in values]
-            width = max(map(len, cells))
-            is_number = all(type(value) in (int, float) for value in present)
-            columns.append([cell.rjust(width) if is_number else cell.ljust(width)
-                            for cell in cells])
-    for cells in zip(*columns):
+    columns = [Column(name, [row.get(name) for row in rows])
+               for name in names if name not in left_out]
+    columns = fit([column for column in columns if not column.is_empty], find_width())
+    for cells in zip(*(column.render() for column in columns)):
         put("  ".join(cells).rstrip())
 
 
@@ -88,16 +144,16 @@ def put_record(row):
         put("%s  %s" % (name.ljust(width), text))
 
 
-def show_acknowledgement(reply, is_json, origin=""):
+def show_acknowledgement(reply, is_json, origin="", complete=dict):
     """A reply of fields. Data lines that are no fields are the faults that stand before an ERR;
-    `origin`: in what."""
+    `origin`: in what. `complete`(fields) -> those that are shown."""
     write = put_json if is_json else put_fields
     for line in reply:
         if _FIELD.match(line):
-            write(parse_fields(line))
+            write(complete(parse_fields(line)))
         else:
-            complain(origin + line)
-    write(reply.fields)
+            complain(origin + spell(line))
+    write(complete(reply.fields))
 
 
 def show_listing(reply, is_json, is_record=False):

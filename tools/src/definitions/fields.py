@@ -1,5 +1,6 @@
 """The fields of every definition, as tables, and the checks that belong to one field alone."""
 from ..base.vocabulary import ADOPT, DEFAULT_CONTEXT
+from ..base.forms import SCHEDULE_MEANINGS
 from ..base.words import NAME, check_name, tell_near
 from ..timetable.days import DAY
 from .kinds import (BOOLEAN, FILLED, Field, JOINED, Kind, LABEL, NAMED, PRIORITY, SECONDS, TEXT,
@@ -110,6 +111,7 @@ SCENARIO_FIELDS = {
     "name": Field(NAMED, required=True, meaning="its name"),
     "version": Field(NAMED, required=True,
                      meaning="its version; the latest is the last in natural order: 9, 10, 10.1"),
+    "description": Field(TEXT, default="", meaning="what it is for"),
     "variables": Field(Kind(_check_declared, _refuse,
                             "an object: name to default value, or to a secret"), default={},
                        meaning="all variables that its tasks may use"),
@@ -135,7 +137,7 @@ CONCURRENCY_FIELDS = {
 }
 SCHEDULE_FIELDS = {
     "name": Field(NAMED, required=True, meaning="its name, once in a work repository"),
-    "agent": Field(NAMED, meaning="the agent that it belongs to (the one that takes the request)"),
+    "agent": Field(NAMED, meaning=SCHEDULE_MEANINGS["agent"]),
     "scenario": Field(NAMED, required=True, meaning="the scenario that it starts"),
     "version": Field(Kind(lambda value: value if value == "-1" else check_name(value),
                           lambda text: text if text == "-1" else check_name(text),
@@ -143,43 +145,37 @@ SCHEDULE_FIELDS = {
                      meaning="version of the scenario; -1 is the latest at the time"),
     "context": Field(NAMED, default=DEFAULT_CONTEXT, meaning="context of its sessions"),
     "rule": Field(TEXT, default="", meaning="when it is due; without one, by after alone"),
-    "timezone": Field(TEXT, default="", meaning="zone of its local times: UTC or an IANA name "
-                      "(the host's zone)"),
-    "enabled": Field(BOOLEAN, default=True, meaning="a schedule that is not has no due times"),
+    "timezone": Field(TEXT, default="", meaning=SCHEDULE_MEANINGS["timezone"]),
+    "enabled": Field(BOOLEAN, default=True, meaning=SCHEDULE_MEANINGS["enabled"]),
     "variables": Field(VALUES, default={}, meaning="values for variables of the scenario"),
     # those below may be missing: Schedule.options
-    "from": Field(TEXT, meaning="first instant, in the schedule's zone; a date alone is its first "
-                  "second"),
-    "to": Field(TEXT, meaning="last instant; a date alone is its last second"),
-    "hours": Field(TEXT, meaning="times of day, both ends in: 08:00-18:00; over midnight too: "
-                   "22:00-06:00"),
-    "exclude_weekdays": Field(JOINED, meaning="days of the week: sat,sun"),
-    "exclude_monthdays": Field(JOINED, meaning="days of the month: 1,15,last"),
-    "exclude_dates": Field(JOINED, meaning="dates, ranges a..b, and names of calendars"),
-    "repeat_every": Field(WHOLE_SECONDS, meaning="each firing is repeated after so long"),
-    "repeat_count": Field(between(1, 1000000), meaning="so many more times"),
-    "repeat_for": Field(WHOLE_SECONDS, meaning="for so long"),
-    "gap": Field(choice("run", "skip"), default="run", meaning="a local time that does not exist "
-                 "runs right after the gap, or is skipped"),
+    "from": Field(TEXT, meaning=SCHEDULE_MEANINGS["from"]),
+    "to": Field(TEXT, meaning=SCHEDULE_MEANINGS["to"]),
+    "hours": Field(TEXT, meaning=SCHEDULE_MEANINGS["hours"]),
+    "exclude_weekdays": Field(JOINED, meaning=SCHEDULE_MEANINGS["exclude_weekdays"]),
+    "exclude_monthdays": Field(JOINED, meaning=SCHEDULE_MEANINGS["exclude_monthdays"]),
+    "exclude_dates": Field(JOINED, meaning=SCHEDULE_MEANINGS["exclude_dates"]),
+    "repeat_every": Field(WHOLE_SECONDS, meaning=SCHEDULE_MEANINGS["repeat_every"]),
+    "repeat_count": Field(between(1, 1000000), meaning=SCHEDULE_MEANINGS["repeat_count"]),
+    "repeat_for": Field(WHOLE_SECONDS, meaning=SCHEDULE_MEANINGS["repeat_for"]),
+    "gap": Field(choice("run", "skip"), default="run", meaning=SCHEDULE_MEANINGS["gap"]),
     "fold": Field(choice("first", "both"), default="first",
-                  meaning="a local time that exists twice runs the first time, or both times"),
+                  meaning=SCHEDULE_MEANINGS["fold"]),
     "jitter": Field(Kind(_check_jitter, _check_jitter, "a duration of at most one day"), default=0,
-                    meaning="each start is delayed by at most so much, always by the same for the "
-                    "same due time"),
-    "after": Field(JOINED, meaning="schedules (A) and scenarios (scenario:B) that have to end well "
-                   "first; A/2h counts for two hours"),
-    "session_name": Field(LABEL, default="", meaning="name of its sessions"),
-    "keywords": Field(JOINED, default="", meaning="keywords of its sessions"),
-    "priority": Field(PRIORITY, default=0, meaning="priority of its sessions in the queue"),
+                    meaning=SCHEDULE_MEANINGS["jitter"]),
+    "after": Field(JOINED, meaning=SCHEDULE_MEANINGS["after"]),
+    "session_name": Field(LABEL, default="", meaning=SCHEDULE_MEANINGS["session_name"]),
+    "keywords": Field(JOINED, default="", meaning=SCHEDULE_MEANINGS["keywords"]),
+    "priority": Field(PRIORITY, default=0, meaning=SCHEDULE_MEANINGS["priority"]),
     "attempts": Field(between(1, 1000), default=1,
-                      meaning="how often a session that ends in ERROR is made, in all"),
-    "retry_delay": Field(SECONDS, default=0, meaning="pause before the next of these sessions"),
-    "timeout": Field(TIMEOUT, meaning="timeout of its sessions (the scenario's)"),
+                      meaning=SCHEDULE_MEANINGS["attempts"]),
+    "retry_delay": Field(SECONDS, default=0, meaning=SCHEDULE_MEANINGS["retry_delay"]),
+    "timeout": Field(TIMEOUT, meaning=SCHEDULE_MEANINGS["timeout"]),
     "overlap": Field(choice("queue", "skip", "parallel", "stop"), default="queue",
-                     meaning="what is done while a session of the same schedule is open"),
+                     meaning=SCHEDULE_MEANINGS["overlap"]),
     "misfire": Field(choice("once", "skip", "all"), default="once",
-                     meaning="what is done about due times that were missed"),
-    "grace": Field(TIMEOUT, meaning="a missed due time older than this does not run"),
+                     meaning=SCHEDULE_MEANINGS["misfire"]),
+    "grace": Field(TIMEOUT, meaning=SCHEDULE_MEANINGS["grace"]),
 }
 
 CALENDAR_FIELDS = {

@@ -1,13 +1,14 @@
 """What a field of a definition may hold: each kind checks a JSON value or the text of an option."""
 import json
 import re
+import time
 from typing import Any, Callable, NamedTuple
 
 from ..base.vocabulary import MAX_NAME, RESERVED_VARIABLES
 from ..base.times import parse_duration
 from ..base.words import VARIABLE, _SURROGATE, check_name
 from ..timetable.days import MAX_SECONDS, find_zone
-from ..timetable.moments import parse_moment
+from ..timetable.moments import parse_request_time
 from ..timetable.windows import _join, _parse_dates
 
 
@@ -180,19 +181,17 @@ def _check_variable(name):
     return name
 
 
-def parse_time(text, is_end=False):
-    """parse_moment of a request: in the agent's zone, within the years that replies can show."""
+def parse_time(text, is_end=False, now=0.0, is_back=False):
+    """parse_request_time in the agent's zone, within the years that replies can show.
+    ValueError."""
     try:
-        instant = parse_moment(text, find_zone(""), is_end)
+        instant = parse_request_time(text, find_zone(""), now, is_back, is_end)
+        year = int(text[:4]) if text[4:5] == "-" else time.gmtime(instant).tm_year
     except (OverflowError, OSError):
         raise ValueError("is outside the years that this host can handle") from None
-    if not 2 <= int(text[:4]) <= 9998:      # no offset leads out of the years 1 to 9999
+    if not 2 <= year <= 9998:           # no offset leads out of the years 1 to 9999
         raise ValueError("must lie in the years 2 to 9998")
     return instant
-
-
-def _parse_end(text):
-    return parse_time(text, is_end=True)
 
 
 TEXT = _of_type((str,), "text")
@@ -204,8 +203,6 @@ SECONDS = Kind(_check_seconds, _check_seconds, "a duration")
 TIMEOUT = Kind(_check_positive_seconds, _check_positive_seconds, "a duration above 0")
 VALUES = Kind(_check_values, _check_values, "an object of variables and values")
 VARIABLE_NAME = Kind(_check_variable, _check_variable, "a variable")
-INSTANT = Kind(parse_time, parse_time, "a time")
-INSTANT_END = Kind(_parse_end, _parse_end, "a time; a date alone is its last instant")
 WHOLE_SECONDS = Kind(_check_whole_seconds, _check_whole_seconds, "a duration of whole seconds")
 JOINED = Kind(_check_joined, _check_joined, "words between commas, or a list of them")
 LABEL = Kind(lambda value: TEXT.check(value) if len(str(value)) <= 1000 else

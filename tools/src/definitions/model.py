@@ -9,7 +9,7 @@ from ..base.vocabulary import END, FAIL, MIN_SECRET
 from ..base.times import parse_duration
 from ..base.words import check_name, shorten
 from ..timetable.days import MOVING_FIELDS, find_zone
-from ..timetable.rules import parse_rule
+from ..timetable.rules import list_surprises, parse_rule
 from ..timetable.timetable import make_timetable
 from .kinds import VALUES
 from .fields import SCHEDULE_FIELDS, TASK_TYPES
@@ -197,9 +197,9 @@ class Schedule(NamedTuple):
                 attempt(field, make_timetable, "daily at 00:00", zone,
                         {field: self.options[field]}, calendars)
         attempt("after", self._check_after)
-        if not faults and parse_rule(self.rule or "startup").kind == "startup":
+        if not faults and not parse_rule(self.rule or "startup").is_by_clock:
             faults = [(name, "is for due times by the clock, like 'daily at 02:00'; there are none "
-                       "without a rule or with 'startup'") for name in self.options
+                       "without a rule, with 'startup' and 'boot'") for name in self.options
                       if name in MOVING_FIELDS or name == "jitter"]
         if not faults:
             attempt("repeat_every", self.timetable, calendars)
@@ -234,6 +234,9 @@ class Document(NamedTuple):
         for index, scenario in enumerate(self.scenarios):
             warnings += [("scenarios[%d].%s" % (index, place), reason)
                          for place, reason in scenario.list_warnings()]
+        warnings += [("schedules[%d].rule" % index, reason)
+                     for index, schedule in enumerate(self.schedules) if schedule
+                     for reason in list_surprises(schedule.rule)]
         for path, task in self._list_tasks():
             warnings += [("%s.%s" % (path, place), reason)
                          for place, reason in getattr(TASK_TYPES[task.type], "warn", lambda _: ())(

@@ -3,11 +3,11 @@ import contextlib
 import os
 import re
 import signal
-import subprocess
 import time
 from typing import NamedTuple
 
 from ..base.vocabulary import KILL_S, MARKER, TERM_S
+from ..base.program import answer_of, own_boot
 
 HAS_PROC = os.path.exists("/proc/self/stat")
 
@@ -39,25 +39,15 @@ def _first_line(path):
     return ""
 
 
-def _answer(*command):
-    """What a program of the host prints, or nothing."""
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                              stdin=subprocess.DEVNULL, timeout=10).stdout.decode().strip()
-    return ""
-
-
 def own_identity(host_id, master_uuid):
     """The Identity of this process; `host_id` overrides the host's own."""
     host = host_id or _first_line("/etc/machine-id") or os.uname().nodename
-    boot = _first_line("/proc/sys/kernel/random/boot_id") \
-        or _answer("sysctl", "-n", "kern.bootsessionuuid") or "unknown"
     namespace = ""
     with contextlib.suppress(OSError):
         namespace = re.sub(r"\D", "", os.readlink("/proc/self/ns/pid"))
     pid = os.getpid()
-    return Identity(host.replace("/", "_"), boot, namespace, pid, start_time(pid) or "unknown",
-                    master_uuid)
+    return Identity(host.replace("/", "_"), own_boot(), namespace, pid,
+                    start_time(pid) or "unknown", master_uuid)
 
 
 class ProcessEntry(NamedTuple):
@@ -87,7 +77,7 @@ def start_time(pid):
     if HAS_PROC:
         entry = read_process(pid)
         return entry and entry.started
-    return "_".join(_answer("ps", "-o", "lstart=", "-p", str(pid)).split()) or None
+    return "_".join(answer_of("ps", "-o", "lstart=", "-p", str(pid)).split()) or None
 
 
 def list_processes():

@@ -66,7 +66,8 @@ class Conversation:
     def _check(self, row, words):
         """The words behind a verb -> Request. Who may not ask is told that before what is wrong."""
         try:
-            return check_request(row, words, self._actor, self._has_left)
+            return check_request(row, words, self._actor, self._has_left,
+                                 lambda: self._agent.clock.now())
         except BadRequest:
             self._check_role(row)
             raise

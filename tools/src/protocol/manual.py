@@ -249,10 +249,10 @@ def _tell_verb(name):
     """The form of a verb, its words, and its reply."""
     form = next(form for form in VERB_FORMS if form.name == name)
     parts = [_wrap(form.text, "    ", "        "), _wrap(_capital(form.help) + ".")]
-    words = [part for part in list_parts(form) if part.meaning]
+    words = [part for part in list_parts(form) if not part.is_field]
     if words:
         parts.append(_items(map(_tell_word, words)))
-    if any(not part.meaning for part in list_parts(form)):
+    if any(part.is_field for part in list_parts(form)):
         parts.append("The other options are fields of a schedule (topic `fields of a schedule`).")
     if form.reply in (AS_FIELDS, AS_ROWS, AS_RECORD):
         parts += [_tell_line("* ", line) for line in form.lines]

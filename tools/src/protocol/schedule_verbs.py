@@ -7,8 +7,9 @@ from ..base.forms import schedule_field
 from ..base.replies import (AFTER_LINE, CALENDAR_LINE, CALENDAR_NAME_LINE, COMING_LINE,
                             DELAYED_LINE, ENABLED_LINE, HELD_LINE, OCCURRENCE_LINE, OPTION_LINE,
                             OUTLOOK_LINE, PLANNED_LINE, SCHEDULE_LINE, SCHEDULE_NAME_LINE,
-                            UPDATED_LINE, VARIABLE_LINE, VISIT_LINE)
+                            SCHEDULE_SET_LINE, UPDATED_LINE, VARIABLE_LINE, VISIT_LINE)
 from ..timetable.days import DAY, FORMS
+from ..timetable.rules import list_surprises
 from ..definitions.fields import SCHEDULE_FIELDS
 from ..definitions.model import make_schedule
 from ..scheduling.preview import explain, list_state
@@ -61,7 +62,14 @@ def _sched_add(agent, request):
     fields = {name: request[name.upper()] for name in ("name", "scenario", "version", "context")}
     fields.update(rule=request["RULE"] or "", variables=request.variables)
     agent.changes.add(_schedule(agent, fields, _schedule_changes(request)), request["-REPO"])
-    return fill(SCHEDULE_NAME_LINE, {"schedule": request["NAME"]})
+    return _name_line(request)
+
+
+def _name_line(request, rule="RULE"):
+    """The OK of a change, with what is to be said of its rule."""
+    notes = list_surprises(request[rule] or "")
+    return fill(SCHEDULE_SET_LINE, {"schedule": request["NAME"]},
+                **{"note": "; ".join(notes)} if notes else {})
 
 
 def _schedule_changes(request):
@@ -87,7 +95,7 @@ def _sched_set(agent, request):
         return _schedule(agent, schedule.options, schedule._asdict(), changes,
                          {"variables": dict(schedule.variables, **request.variables)})
     agent.changes.set(request["NAME"], request["-REPO"], changed)
-    return fill(SCHEDULE_NAME_LINE, {"schedule": request["NAME"]})
+    return _name_line(request, "-RULE")
 
 
 @verb("SCHED DEL")
@@ -122,8 +130,9 @@ def _origin(agent, number):
 
 @verb("SCHED WHY")
 def _sched_why(agent, request):
-    for repository, row in agent.listing.list_occurrences(request["NAME"], request["-REPO"],
-                                                          request["-LIMIT"] or 50):
+    for repository, row in agent.listing.list_occurrences(
+            request["NAME"], request["-REPO"], request["-LIMIT"] or 50,
+            (request.get("-SINCE", 0.0), request["-DUE"])):
         yield fill(OCCURRENCE_LINE, row, message=explain(row), **_origin(agent, repository.id))
     with contextlib.suppress(NotFound):         # deleted since
         notes = [note for schedule in agent.listing.get(request["NAME"], request["-REPO"])

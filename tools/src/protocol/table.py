@@ -1,19 +1,30 @@
 """The verb table: a function for each form of a request, and the check of one against it."""
-from typing import Callable, NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional, Union
 
 from ..base.vocabulary import MAX_LIST, STATES
 from ..base.errors import BadRequest, UnknownVerb
 from ..base.forms import VERB_FORMS, list_parts
 from ..base.words import capitals, tell_word
-from ..definitions.kinds import (BOOLEAN, INSTANT, INSTANT_END, Kind, LABEL, NAMED, PRIORITY,
-                                 SECONDS, TIMEOUT, _refuse, between, check_calendar_name,
-                                 check_dates, choice, list_of)
+from ..definitions.kinds import (BOOLEAN, Kind, LABEL, NAMED, PRIORITY, SECONDS, TIMEOUT, _refuse,
+                                 between, check_calendar_name, check_dates, choice, list_of,
+                                 parse_time)
 from ..definitions.fields import SCHEDULE_FIELDS
 
 
+class TimeKind(NamedTuple):
+    """The kind of a word for a time, which may count from the time of its request."""
+    accepts: str            # what it takes, for the manual
+    is_back: bool = False   # it looks back: a clock time is the last one, a distance is ago
+    is_end: bool = False    # a range ends with it: a date alone is its last instant
+
+    def parse_at(self, text, now):
+        """A text of a request at `now` -> epoch seconds. ValueError."""
+        return parse_time(text, self.is_end, now, self.is_back)
+
+
 class Option(NamedTuple):
-    """An option of a verb: its kind (None: a flag), and how HELP shows its value."""
-    kind: Optional[Kind]
+    """An option of a verb: its kind, and how HELP shows its value."""
+    kind: Union[Kind, TimeKind, None]       # None: a flag
     shown: str
     is_value_optional: bool
 
@@ -75,11 +86,13 @@ TOKEN = Kind(None, lambda text: text if 0 < len(text) <= 256 else _refuse(
 KINDS = {
     "amount": between(0, 10 ** 9), "calendar": Kind(None, check_calendar_name, "a name"),
     "count": between(1, 100000), "dates": Kind(None, check_dates, "dates"),
-    "days": between(0, 100000, (int, float)), "end": INSTANT_END, "label": LABEL,
+    "days": between(0, 100000, (int, float)),
+    "end": TimeKind("a time; a date alone is its last instant", is_end=True), "label": LABEL,
     "level": between(0, 5), "limit": between(1, MAX_LIST), "name": NAMED, "priority": PRIORITY,
     "seconds": SECONDS, "session": between(1, 10 ** 15),
     "states": list_of(choice(*STATES), at_least=1), "text": Kind(None, str, "text"),
-    "time": INSTANT, "timeout": TIMEOUT, "token": TOKEN,
+    "past": TimeKind("a time, or how long ago", is_back=True), "time": TimeKind("a time"),
+    "timeout": TIMEOUT, "token": TOKEN,
     "version": SCHEDULE_FIELDS["version"].kind,
 }
 
@@ -149,14 +162,15 @@ def find_verb(words):
     return VERBS["%s %s" % (first, second)], words[2:]
 
 
-def check_request(row, words, actor="", has_left=lambda: False):
-    """The words behind a verb -> Request; BadRequest names the word that is wrong."""
+def check_request(row, words, actor="", has_left=lambda: False, find_now=lambda: 0.0):
+    """The words behind a verb -> Request; BadRequest names the word that is wrong. Times that are
+    not absolute count from `find_now()`, epoch seconds."""
     request, missing = Request(row, actor, has_left), list(row.arguments)
     for index, word in enumerate(words):
         place = ""
         try:
             if word.kind == "option":
-                _take_option(row, word, request)
+                _take_option(row, word, request, find_now)
             elif word.kind == "variable":
                 _take_variable(row, word, request)
             elif missing:
@@ -183,7 +197,7 @@ def _take_variable(row, word, request):
     request.variables[word.name] = word.value
 
 
-def _take_option(row, word, request):
+def _take_option(row, word, request, find_now):
     """Puts the value of an option into the Request: True when it has none. ValueError."""
     name = capitals(word.name)
     option = row.options.get(name)
@@ -195,4 +209,9 @@ def _take_option(row, word, request):
         raise ValueError("%s takes no value" % name)
     if option.shown and word.value is None and not option.is_value_optional:
         raise ValueError("must be %s=%s" % (name, option.shown))
-    request[name] = True if word.value is None else option.kind.parse(word.value)
+    if word.value is None:
+        request[name] = True
+    elif isinstance(option.kind, TimeKind):
+        request[name] = option.kind.parse_at(word.value, find_now())
+    else:
+        request[name] = option.kind.parse(word.value)

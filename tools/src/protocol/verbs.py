@@ -7,7 +7,7 @@ from ..base.replies import (AGENT_HOLD_LINE, ATTACHED_LINE, CHANGE_LINE, CLEANED
                             CONTEXT_LINE, IMPORTED_KINDS, IMPORTED_LINE, PING_LINE, PURGED_LINE,
                             REPOSITORY_LINE, SCENARIO_LINE, SCHEDULE_HOLD_LINE, STATE_LINE,
                             STEP_LINE, TASK_LINE, VARIABLE_LINE, WARNING_LINE)
-from ..base.times import to_local
+from ..base.times import to_local, to_text
 from ..base.words import capitals, one_line, shorten
 from ..store.records import Hold, SessionFilter, SessionRequest
 from ..agent.figures import metrics, ping
@@ -116,9 +116,13 @@ def _status(agent, request):
 
 @verb("LOG")
 def _log(agent, request):
+    since = to_text(request.get("-SINCE", 0.0))
     for row in agent.watch.list_log(request["SESSION"], "-FOLLOW" in request, request.has_left):
-        yield FLUSH if row is None else _log_line(
-            to_local(row["time"]), row["step"], row["task"], row["stream"], row["line"])
+        if row is None:
+            yield FLUSH
+        elif row["time"] >= since:
+            yield _log_line(to_local(row["time"]), row["step"], row["task"], row["stream"],
+                            row["line"])
 
 
 def _log_line(*values):
@@ -172,8 +176,11 @@ def _import(agent, request):
     is_dry = "-DRY_RUN" in request
     imported = agent.import_document(request["DOCUMENT"], request["-REPO"], "-REPLACE" in request,
                                      is_dry)
+    dues = agent.list_dues(imported.document) if is_dry else {}
     for change in imported.changes:
-        yield fill(CHANGE_LINE, change._asdict())
+        is_due = change.kind == "schedule" and change.name in dues
+        yield fill(CHANGE_LINE, change._asdict(),
+                   **{"next": dues[change.name]} if is_due else {})
     for path, reason in imported.warnings:
         yield fill(WARNING_LINE, {"warning": reason, "path": path})
     counts = {kind + "s": imported.count(kind) for kind in IMPORTED_KINDS}

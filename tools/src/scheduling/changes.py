@@ -79,7 +79,7 @@ class ScheduleChanges:
         if schedule.context not in self._master.list_contexts():
             raise NotFound("no context %s" % schedule.context)
         timetable = schedule.timetable(calendars)
-        if is_moved and schedule.enabled and timetable.rule.kind != "startup" \
+        if is_moved and schedule.enabled and timetable.rule.is_by_clock \
                 and timetable.next_after(self._clock.now()) is None:
             within = [name for name in schedule.options if name in MOVING_FIELDS]
             raise BadRequest("the rule %s never fires any more%s" % (

@@ -32,7 +32,7 @@ class Entry:
     """One schedule in memory, made of its StoredSchedule; times are epoch seconds. When its row
     changes, another takes its place."""
     __slots__ = ("repository", "name", "key", "revision", "timetable", "policy", "hold", "decided",
-                 "missed", "due", "quiet", "asked")
+                 "missed", "due", "quiet", "asked", "boot")
 
     def __init__(self, repository, stored, missed):
         schedule = stored.schedule
@@ -41,6 +41,7 @@ class Entry:
         self.timetable = stored.firing  # None: never fires by itself
         self.policy = _share(Policy(*map(schedule.get, Policy._fields)))
         self.hold = stored.hold         # None: it is not held
+        self.boot = stored.boot         # the one that its rule `boot` need not fire for any more
         self.decided = stored.decided   # due times up to here have their decision
         self.missed = missed            # those that were Missed
         self.due = None                 # the instant that is armed

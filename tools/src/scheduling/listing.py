@@ -108,11 +108,12 @@ class ScheduleListing:
             repository, troubles,
             lambda owner: forecast.list_streams(owner, self._lister()(owner))))
 
-    def list_occurrences(self, name, repository, limit):
-        """(repository, row) of occurrences, newest first."""
+    def list_occurrences(self, name, repository, limit, period=(0.0, None)):
+        """(repository, row) of occurrences, newest first: those of a period, which is the instant
+        from which on they were due, and the one at which they were due (None: any)."""
         troubles = []
         rows = list(self._read_all(repository, troubles, lambda owner: owner.db.read(
-            owner.ledger.list_occurrences, name, limit)))
+            owner.ledger.list_occurrences, name, limit, *period)))
         if not any(row["schedule"] == name for _, row in rows):
             self.get(name, repository)
         yield from sorted(rows, key=lambda occurrence: occurrence[1]["due"], reverse=True)[:limit]

@@ -4,7 +4,7 @@ import gc
 
 from ..base.vocabulary import WRITE_S
 from ..base.errors import Changed, RepositoryError, RepositoryGone
-from ..base.program import log
+from ..base.program import log, own_boot
 from ..store.records import Span
 from .entry import AWAY, DOWN, Entry, Missed, ON_HOLD
 from .scheduler import Scheduler
@@ -134,8 +134,12 @@ class Schedules:
         self.scheduler.put(entry)
         if entry.hold and entry.hold.until and not (before and before.hold == entry.hold):
             self.scheduler.call_at(entry.hold.until, lambda: self._hold_over(entry))
-        if is_start and entry.timetable and entry.timetable.rule.kind == "startup":
+        kind = entry.timetable.rule.kind if entry.timetable else None
+        is_new_boot = kind == "boot" and entry.boot != own_boot()
+        if is_start and (kind == "startup" or is_new_boot and entry.boot is not None):
             self._startups[entry.key] = "", ""
+        elif is_new_boot and entry.key not in self._startups:
+            entry.repository.db.submit(entry.repository.decisions.note_boot, entry.name, own_boot())
 
     def refresh(self, repository, name):
         """Makes a change of a schedule effective at once."""
@@ -178,19 +182,22 @@ class Schedules:
 
     # -- firing ---------------------------------------------------------------------
 
-    def _decide(self, entry, upto, spans):
-        """Hands due times to the repository; the next is armed when they are written."""
+    def _decide(self, entry, upto, spans, boot=None):
+        """Hands due times to the repository; the next is armed when they are written. `boot`: the
+        one that they are due for."""
         repository, began = entry.repository, self._clock.monotonic()
         failures = repository.db.failures
 
         def follow(pending):
             self._take(repository, pending)
+            if boot is not None and isinstance(pending.error, Changed):
+                self._startups.setdefault(entry.key, ("", ""))      # once it is read again
             if not isinstance(pending.error, RepositoryError):
                 # a paused agent fails at nothing
                 is_long = self._clock.monotonic() - began > WRITE_S
                 self.scheduler.decided(entry, upto, is_long and repository.db.failures > failures)
         repository.db.submit(repository.decisions.decide, entry.name, entry.revision, upto,
-                             spans, self._clock.now(), self._agent_is_held(), on_done=follow)
+                             spans, self._clock.now(), self._agent_is_held(), boot, on_done=follow)
 
     def _take(self, repository, pending):
         """Sessions that a decision has made are queued, those that they replace are stopped."""
@@ -212,7 +219,9 @@ class Schedules:
             if entry:           # the clock may have been ahead of it, or a change since
                 due, (misfire, grace, _) = max(self._started, entry.decided + 0.001), entry.policy
                 is_over = misfire == "skip" or grace is not None and self._clock.now() - due > grace
-                self._decide(entry, due, [Span(due, due, 1, reason if is_over else "", text)])
+                is_boot = entry.timetable is not None and entry.timetable.rule.kind == "boot"
+                self._decide(entry, due, [Span(due, due, 1, reason if is_over else "", text)],
+                             own_boot() if is_boot else None)
 
     def decide_after(self, repository):
         """Decides the schedules whose conditions are met, unless the agent is held."""

@@ -16,9 +16,9 @@ class Decisions:
         self._schedules, self._arrivals = schedules, arrivals
         self._endings, self._ledger = endings, ledger
 
-    def decide(self, connection, name, revision, upto, spans, now, is_held):
+    def decide(self, connection, name, revision, upto, spans, now, is_held, boot=None):
         """Decides due times of a schedule, all up to `upto`: sessions and occurrences in one
-        transaction -> [Made]. Nothing is decided twice.
+        transaction -> [Made]. Nothing is decided twice; `boot` is the one that its rule fires for.
 
         Changed: the schedule is another than when it was read; RepositoryGone: the repository is
         being detached. Then nothing of this is decided.
@@ -27,8 +27,10 @@ class Decisions:
         row = self._schedules.find(connection, name)
         if row is None or row["revision"] != revision or not row["enabled"]:
             raise Changed("schedule %s has changed since it was read" % name)
-        connection.execute("update schedule set decided=max(decided, ?) where name=?",
-                           (to_text(upto), name))
+        if boot is not None and row["boot"] == boot:
+            return []
+        connection.execute("update schedule set decided=max(decided, ?), boot=coalesce(?, boot)"
+                           " where name=?", (to_text(upto), boot, name))
         decisions = []
         for span in spans:
             if to_text(span.last) <= row["decided"]:
@@ -38,6 +40,11 @@ class Decisions:
             else:
                 decisions += self._come_due(connection, row, span, now, is_held)
         return decisions
+
+    @staticmethod
+    def note_boot(connection, name, boot):
+        """The rule `boot` of a schedule does not fire for this boot of the host."""
+        connection.execute("update schedule set boot=? where name=?", (boot, name))
 
     def _come_due(self, connection, row, span, now, is_held):
         """A due time has come: it runs, or waits for what `after` names."""

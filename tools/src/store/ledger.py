@@ -70,11 +70,15 @@ class Ledger:
                            (ALL_SCHEDULES, now, now, now, message))
 
     @staticmethod
-    def list_occurrences(connection, name, limit):
-        """Rows of occurrences, newest first; of all schedules when no name is given."""
-        newest = "select * from (select * from occurrence %s order by due desc limit ?1)"
-        rows = newest % "" if name is None else "%s union all %s" % (
-            newest % "where schedule=?2", newest % "where schedule=''")
+    def list_occurrences(connection, name, limit, since=0.0, due=None):
+        """Rows of occurrences, newest first; of all schedules when no name is given. `since`: due
+        from this instant on; `due`: at this one, to the second."""
+        newest = "select * from (select * from occurrence where %s%s order by due desc limit ?1)"
+        within = " and last_due>='%s'" % to_text(since) if since else ""
+        if due is not None:
+            within += " and due<='%s' and last_due>='%s'" % (to_text(due + 0.999), to_text(due))
+        rows = newest % ("1", within) if name is None else "%s union all %s" % (
+            newest % ("schedule=?2", within), newest % ("schedule=''", within))
         return connection.execute(
             "select o.*, s.status as status, s.begun, s.start_at, s.attempt,"
             " s.message as outcome from (%s) o left join session s on s.id = o.session"

@@ -3,9 +3,8 @@ import json
 import os
 import sqlite3
 
-from ..base.vocabulary import ALTERED, DEFAULT_CONTEXT, NEW, SAME, WRITE_S
+from ..base.vocabulary import ALTERED, DEFAULT_CONTEXT, NEW, SAME, VERSION, WRITE_S
 from ..base.errors import Exists, NotFound
-from ..base.program import VERSION
 from ..base.times import to_text
 from .database import Database, execute
 from .records import Attachment, Change, hold_columns, read_hold

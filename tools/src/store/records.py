@@ -161,6 +161,7 @@ class StoredSchedule(NamedTuple):
     trouble: str = ""
     is_spoilt: bool = False             # so that its variables and options cannot be told
     last: Optional[float] = None        # in a listing: the newest due time that made a session
+    boot: Optional[str] = None          # that its rule `boot` knows; None: it is noted when read
 
     @property
     def firing(self):

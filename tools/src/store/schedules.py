@@ -5,6 +5,7 @@ import json
 
 from ..base.vocabulary import ALTERED, MISFIRE, NEW, SAME
 from ..base.errors import CalendarError, Changed, Conflict, Exists, NotFound
+from ..base.program import own_boot
 from ..base.times import find_time, to_text
 from ..definitions.model import Schedule, read_stored
 from .records import Origin, Span, StoredSchedule, hold_columns, read_hold
@@ -53,17 +54,18 @@ class StoredSchedules:
             self._ledger.begin_anew(connection, schedule.name, now)
         values = schedule[1:8] + (
             json.dumps(schedule.variables), json.dumps(schedule.options), revision,
-            to_text(now) if is_moved else row["decided"], waiting, schedule.name)
+            to_text(now) if is_moved else row["decided"], waiting,
+            own_boot() if is_moved else row["boot"], schedule.name)
         if row is None:
             connection.execute(
                 "insert into schedule(agent, scenario, version, context, rule, timezone, enabled,"
-                " variables, options, revision, decided, waiting, name, created)"
-                " values (?,?,?,?,?,?,?,?,?,?,?,?,?,?)", values + (to_text(now),))
+                " variables, options, revision, decided, waiting, boot, name, created)"
+                " values (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", values + (to_text(now),))
         else:
             connection.execute(
                 "update schedule set agent=?, scenario=?, version=?, context=?, rule=?, timezone=?,"
-                " enabled=?, variables=?, options=?, revision=?, decided=?, waiting=? where name=?",
-                values)
+                " enabled=?, variables=?, options=?, revision=?, decided=?, waiting=?, boot=?"
+                " where name=?", values)
         if before is None or before.get("after") != schedule.get("after") or not before.enabled:
             self.put_conditions(connection, schedule)
         return ALTERED if row else NEW
@@ -206,7 +208,7 @@ class StoredSchedules:
         return StoredSchedule(
             schedule, row["revision"], decided or 0.0, find_time(row["waiting"]), read_hold(row),
             None if trouble else timetable, trouble, is_spoilt,
-            find_time(row["last"]) if "last" in row.keys() else None)
+            find_time(row["last"]) if "last" in row.keys() else None, row["boot"])
 
     @staticmethod
     def list_page(connection, name, after):

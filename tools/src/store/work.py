@@ -163,6 +163,9 @@ alter table session_task add column child integer;
 -- when a purge looked at the clock last, and from when on it believes that
 alter table repository add column purge_looked text;
 alter table repository add column purge_from text;
+""", """
+-- the boot of the host at which its rule `boot` has fired, or that it has not to fire for
+alter table schedule add column boot text;
 """)
 
 HELLO = {"scenarios": [{

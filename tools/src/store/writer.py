@@ -191,10 +191,7 @@ class Writer:
             try:
                 row = self._connections.get_writer().execute(
                     "select mark from commit_mark where writer=?", (self._writer_id,)).fetchone()
-                is_there = row is not None and row[0] == self._mark
-                if is_there:
-                    log.warning("%s: a commit failed (%s), but is on disk", self._label, error)
-                return is_there
+                return row is not None and row[0] == self._mark
             except (sqlite3.Error, RepositoryError):
                 self._note(error)
                 if self._is_overdue():

@@ -39,7 +39,7 @@ ORDINALS = {"first": "#1", "second": "#2", "third": "#3", "fourth": "#4", "last"
 MACROS = {"@hourly": "0 * * * *", "@daily": "0 0 * * *", "@midnight": "0 0 * * *",
           "@weekly": "0 0 * * 0",
           "@monthly": "0 0 1 * *", "@yearly": "0 0 1 1 *", "@annually": "0 0 1 1 *"}
-FORMS = {"startup": "startup", "at": "at 2026-12-01 02:00", "every": "every 15m",
+FORMS = {"startup": "startup", "boot": "boot", "at": "at 2026-12-01 02:00", "every": "every 15m",
          "hourly": "hourly at 05:00", "daily": "daily at 02:00,14:00",
          "weekly": "weekly on mon,wed at 02:00",
          "monthly": "monthly on 1,15,last at 02:00' or 'monthly on last fri at 18:00",
@@ -120,8 +120,9 @@ def _make_zone(name, *_system):
         import zoneinfo
         info = zoneinfo.ZoneInfo(name)
     except ImportError:
-        raise CalendarError("timezone '%s': the time-zone database needs Python 3.9 or newer, "
-                            "this is %s; %s" % (name, sys.version.split()[0], only)) from None
+        raise CalendarError("timezone '%s': the time-zone database needs Python 3.9 or newer, this "
+                            "is %s; %s; TZ=Europe/Zurich python agent.py starts it in another"
+                            % (name, sys.version.split()[0], only)) from None
     except (KeyError, ValueError, OSError, TypeError):
         right = "no such zone; write a name like Europe/Zurich, or UTC"
         if not zoneinfo.available_timezones():

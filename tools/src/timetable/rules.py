@@ -12,6 +12,9 @@ from .days import (DayTimes, Days, EPOCH_ORDINAL, EVERY_DAY, FORMS, HOURS, MACRO
                    _share)
 
 
+BY_STARTS = ("startup", "boot")     # kinds that a start of the agent fires
+
+
 class Rule(NamedTuple):
     """A parsed rule, without zone and window."""
 
@@ -23,12 +26,22 @@ class Rule(NamedTuple):
     step: int = 0              # seconds, of `every`
     day: int = None            # of `at`
 
+    @property
+    def is_by_clock(self):
+        """Whether it has due times by the clock."""
+        return self.kind not in BY_STARTS
+
 
 _COMMA, _ON_AT, _NUMBER = (re.compile(" ?, ?"), re.compile("(?:on (.+) )?at (.+)"),
                            re.compile("[0-9]{1,4}"))
 _CLOCK = re.compile("([01]?[0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9]))?")
 _MINUTE = re.compile("([0-5]?[0-9]):([0-5][0-9])")
 _LIKE_CRON = re.compile(r"[-0-9*/,]+(\s+[^\s:]+){4,5}")
+# the fields of cron: name, first and last value
+_CRON_FIELDS = (("second", 0, 59), ("minute", 0, 59), ("hour", 0, 23), ("day of month", 1, 31),
+                ("month", 1, 12), ("week day", 0, 6))
+_EACH = {"second": "of each minute", "minute": "of each hour", "hour": "of each day",
+         "day of month": "of each month", "month": "of each year", "week day": "alone"}
 # what is incomplete in an item of a field of cron, and what would be right
 _INCOMPLETE = ((re.compile("$"), "an item is empty; leave out the comma"),
                (re.compile("/"), "before / comes * or a range, like */5"),
@@ -56,7 +69,7 @@ def parse_rule(text):
 
 def _parse_words(kind, rest):
     """The Rule of a kind but cron, and what stands behind that word. CalendarError."""
-    if kind == "startup" and not rest:
+    if kind in BY_STARTS and not rest:
         return Rule(kind, times=NEVER)
     if kind == "every" and rest[:1].isalpha():
         raise CalendarError("'%s' is no duration, like 15m; for days or times of day write "
@@ -73,7 +86,7 @@ def _parse_words(kind, rest):
     match = _ON_AT.fullmatch(rest)
     parse_days = {"weekly": _parse_weekly, "monthly": _parse_monthly,
                   "yearly": _parse_yearly}.get(kind)
-    if kind in ("startup", "every", "at") or not match or bool(match.group(1)) != bool(parse_days):
+    if kind in BY_STARTS + ("every", "at") or not match or bool(match.group(1)) != bool(parse_days):
         raise CalendarError("write '%s'" % FORMS[kind])
     if kind == "hourly":
         return Rule(kind, times=_parse_times(match.group(2), _parse_minute, HOURS), real=True)
@@ -140,7 +153,7 @@ def _parse_yearly(text):
 def _parse_cron(rest):
     """The Rule of the fields of cron, or of a macro like @daily. CalendarError."""
     if rest == "@reboot":
-        return Rule("startup", times=NEVER)
+        return Rule("boot", times=NEVER)
     if rest.startswith("@") and rest not in MACROS:
         raise CalendarError("'%s' is none of %s @reboot" % (rest, " ".join(MACROS)))
     fields = MACROS.get(rest, rest).split()
@@ -155,6 +168,32 @@ def _parse_cron(rest):
     if not _is_possible(days):
         raise CalendarError("can never fire: no month of '%s' has a day '%s'" % (month, day))
     return Rule("cron", days, DayTimes(starts, within), hour.startswith("*"))
+
+
+def list_surprises(text):
+    """[what is to be said] of a rule, which is a good one: steps of cron that leave one value."""
+    words = _COMMA.sub(",", " ".join(text.lower().split())).split(" ")
+    fields = words[1:] if words[0] == "cron" else []
+    if len(fields) not in (5, 6):
+        return []
+    return [_tell_step(name, low, item)
+            for (name, low, high), field in zip(_CRON_FIELDS[-len(fields):], fields)
+            for item in field.split(",") if _is_lone_step(item, low, high)]
+
+
+def _is_lone_step(item, low, high):
+    """Whether a step goes over several values and meets the first alone."""
+    match = re.fullmatch(r"(?:\*|([0-9]+)-([0-9]+))/([0-9]+)", item)
+    if not match:
+        return False
+    first, last = (int(match.group(1)), int(match.group(2))) if match.group(1) else (low, high)
+    return first < last < first + int(match.group(3))
+
+
+def _tell_step(name, low, item):
+    first = re.match("[0-9]*", item).group() or low
+    return "'%s' is %s %s %s: the step is larger than what it goes over" % (
+        item, name, first, _EACH[name])
 
 
 def _parse_days(day, month, weekday, last="L", hint=" or L"):
