@@ -1,7 +1,10 @@
 """PING says how it is with the files: one that can only be read, one that is spoilt."""
 import os
+import pathlib
+import shutil
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -10,21 +13,30 @@ from server.test_peer import NOBODY
 
 
 @pytest.fixture
-def make_plain(make_agent, tmp_path):
-    """make_agent(), of a user whom the modes of files bind."""
+def make_plain(make_agent):
+    """make_agent(), of a user whom the modes of files bind, in a folder where he may go."""
     if os.getuid():
-        return make_agent
+        yield make_agent
+        return
     command = "exec setpriv --reuid=%d --regid=%d --clear-groups '%s'" % (NOBODY, NOBODY, sys.executable)
     if subprocess.call(command + " -c 'open(\"%s\")'" % AGENT, shell=True, stderr=subprocess.DEVNULL, cwd="/"):
         pytest.skip("another user cannot run this Python")
-    wrapper = tmp_path / "python"
+    base = pathlib.Path(tempfile.mkdtemp(prefix="standing-"))      # pytest's own are for its user alone
+    base.chmod(0o755)
+    wrapper = base / "python"
     wrapper.write_text('#!/bin/sh\n%s "$@"\n' % command)
     wrapper.chmod(0o755)
-    for path in [tmp_path] + list(tmp_path.parents)[:2]:
-        path.chmod(0o755)
-    os.mkdir(str(tmp_path / "repo"))
-    os.chown(str(tmp_path / "repo"), NOBODY, NOBODY)
-    return lambda *options: make_agent(*options, python=str(wrapper))
+    os.mkdir(str(base / "repo"))
+    os.chown(str(base / "repo"), NOBODY, NOBODY)
+    agents = []
+
+    def make(*options):
+        agents.append(make_agent(*options, folder=str(base / "repo"), python=str(wrapper)))
+        return agents[-1]
+    yield make
+    for agent in agents:
+        agent.finish()
+    shutil.rmtree(str(base))
 
 
 def test_a_repository_that_can_only_be_read_at_the_start(make_plain):
@@ -50,6 +62,6 @@ def test_a_file_whose_beginning_is_spoilt(agent, name):
     # by a process of its own: one that closes a file drops its locks of it
     subprocess.check_call("dd if=%s of=%s bs=8192 count=1 && dd if=/dev/zero of=%s bs=8192 count=1 conv=notrunc"
                           % (path, keep, path), shell=True, stderr=subprocess.DEVNULL)
-    wait_for(lambda: agent.ok("PING")["status"] == "DEGRADED", "the damage to be noticed", limit_s=15)
+    wait_for(lambda: agent.ok("PING")["status"] == "DEGRADED", "the damage to be noticed")
     subprocess.check_call("dd if=%s of=%s conv=notrunc" % (keep, path), shell=True, stderr=subprocess.DEVNULL)
     wait_for(lambda: agent.ok("PING")["status"] == "READY", "it to be over")
