@@ -92,6 +92,8 @@ Sections, each using only those above it:
                               in a helper process.
     tasks/commands            Commands, code and the small types: os, set, evaluate, sleep,
                               wait_file, python, scenario.
+    tasks/statements          SQL taken apart: its statements and the variables it binds, in time
+                              that grows as its length.
     tasks/data                Statements on data servers: sql and refresh.
     tasks/csvfiles            CSV files into tables and out of queries: load_csv and unload_csv.
     tasks/files               Files copied, moved, deleted, made, packed and unpacked.
@@ -167,6 +169,7 @@ Threads, and what ends each:
     MainThread        waits for a signal or SHUTDOWN, then stops the others in order.
 """
 import argparse
+import bisect
 import codecs
 import collections
 import concurrent.futures
@@ -2979,7 +2982,7 @@ class Condition(NamedTuple):
 
 def parse_after(text):
     """`A,B/2h,scenario:C` -> [Condition]. ValueError."""
-    conditions = []
+    conditions, known = [], set()
     if text and not text.strip(","):
         raise ValueError("'%s' names nothing; write schedules, like A,B" % text)
     for item in filter(None, text.split(",")):
@@ -2992,8 +2995,9 @@ def parse_after(text):
                               parse_duration(period.lower(), is_whole=True) if slash else None)
         if condition.within_s == 0:
             raise ValueError("'%s': the period is 1s at least" % item)
-        if condition[:2] in [other[:2] for other in conditions]:
+        if condition[:2] in known:
             raise ValueError("%s stands twice" % condition.name)
+        known.add(condition[:2])
         conditions.append(condition)
     return conditions
 
@@ -3206,6 +3210,9 @@ def strings_in(value, path=""):
 # From the JSON of a document to its definitions, with every fault and its path.
 # ======================================================================================
 
+MAX_DIGITS = 1000       # of a whole number: what Python takes to read one grows as their square
+
+
 class Definitions:
     """Reads a definitions document and collects every fault of it as (path, reason).
 
@@ -3278,12 +3285,16 @@ class Definitions:
         def pairs(items):
             result = dict(items)
             if len(result) < len(items):
-                seen = [key for key, _ in items]
-                _refuse("field %s stands twice" % next(k for k in seen if seen.count(k) > 1))
+                counts = collections.Counter(key for key, _ in items)
+                _refuse("field %s stands twice" % next(key for key in counts if counts[key] > 1))
             return result
+
+        def whole(word):
+            return int(word) if len(word) <= MAX_DIGITS else _refuse(
+                "a number has over %d digits" % MAX_DIGITS)
         try:
-            return json.loads(text, object_pairs_hook=pairs, parse_constant=lambda word:
-                              _refuse("%s is not JSON" % word))
+            return json.loads(text, object_pairs_hook=pairs, parse_int=whole, parse_constant=lambda
+                              word: _refuse("%s is not JSON" % word))
         except RecursionError:
             reason = "is nested too deeply"
         except ValueError as error:
@@ -7642,52 +7653,131 @@ class ScenarioTask:
 
 
 # ======================================================================================
-# tasks/data.py
-# Statements on data servers: sql and refresh.
+# tasks/statements.py
+# SQL taken apart: its statements and the variables it binds, in time that grows as its length.
 # ======================================================================================
 
 # a literal, quoted name, comment or cast is passed over; what is left may be `:name`, or `;`
-_SQL_PART = re.compile(
-    r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|--[^\n]*|/\*.*?\*/|\$(\w*)\$.*?\$\1\$"""
-                       r"""|::|:([A-Za-z_][A-Za-z0-9_]*)|;|\?|%""", re.S)
+_SQL_PART = re.compile(r"""'[^']*'|"[^"]*"|`[^`]*`|\[|--[^\n]*|/\*|\$\w*\$|::"""
+                   r"""|:([A-Za-z_][A-Za-z0-9_]*)|;|\?|%""")
+_TAG = re.compile(r"(?=(\$\w*\$))")
+# of SQLite; it has statements inside, and ends with one that is `end` alone
+_TRIGGER = re.compile(r"(explain\s+(query\s+plan\s+)?)?create\s+(temp(orary)?\s+)?trigger\b", re.I)
+_OWN_TRANSACTION = re.compile(r"(commit|rollback(?!\s+(?:\w+\s+)?to\b)|start\s+transaction)\b",
+                              re.I)
+# of SQLite; elsewhere it may be a block of code
+_OWN_BLOCK = re.compile(r"(begin|end)\b", re.I)
+
+
+class SqlPart(NamedTuple):
+    """A piece of SQL that is more than its characters, by its place: text[start:end]."""
+    start: int
+    end: int
+    head: str               # all of it, but of a comment or what $ or [ quotes its beginning alone
+    name: Optional[str]     # of `:name`
+
+
+def list_sql_parts(text, has_brackets=False):
+    """Yields the Parts. A comment without an end reaches to the end of the text, other quotes
+    without one are none. `has_brackets`: SQLite, where [a name] is quoted; elsewhere it is an index
+    and may hold a variable."""
+    position, tags = 0, None
+    while True:
+        match = _SQL_PART.search(text, position)
+        if match is None:
+            return
+        head, start, position = match.group(), match.start(), match.end()
+        if head == "/*" or head == "[" and has_brackets:
+            closing = "*/" if head == "/*" else "]"
+            end = text.find(closing, position)
+            position = len(text) if end < 0 else end + len(closing)
+        elif head == "[":
+            continue
+        elif head[0] == "$":
+            tags = _find_tags(text) if tags is None else tags
+            end = bisect.bisect_left(tags[head], position)
+            if end == len(tags[head]):      # its last $ may begin another
+                position -= 1
+                continue
+            position = tags[head][end] + len(head)
+        yield SqlPart(start, position, head, match.group(1))
+
+
+def _find_tags(text):
+    """{`$tag$`: where it stands, in order}: to look for the end of each anew would take long."""
+    places = {}
+    for match in _TAG.finditer(text):
+        places.setdefault(match.group(1), []).append(match.start())
+    return places
+
+
+def list_names(text):
+    """The variables that SQL binds, one for each time that it does."""
+    return [part.name for part in list_sql_parts(text) if part.name]
 
 
 def bare_sql(text):
     """SQL without its comments and what separates statements."""
-    bare = _SQL_PART.sub(lambda m: "" if m.group()[:2] in ("--", "/*") else m.group(), text)
-    return bare.strip("; \t\r\n")
+    pieces, position = [], 0
+    for part in list_sql_parts(text):
+        if part.head[:2] in ("--", "/*"):
+            pieces.append(text[position:part.start])
+            position = part.end
+    return " ".join(pieces + [text[position:]]).strip("; \t\r\n")
 
 
 def split_script(text, is_sqlite):
-    """The statements of a script that say something; SQLite itself knows the ends of triggers."""
-    start, text = 0, text + "\n;"
-    for match in _SQL_PART.finditer(text):
-        statement = text[start:match.end()] if match.group() == ";" else ""
-        if statement and (not is_sqlite or sqlite3.complete_statement(statement)):
-            if bare_sql(statement):
-                yield statement if is_sqlite else statement[:-1].strip()
-            start = match.end()
-    if text[start:].strip("; \t\r\n"):
-        yield text[start:]
+    """Yields the statements of a script that say something. A trigger of SQLite is one, whatever is
+    inside."""
+    start = before = 0              # where the statement begins, and what stands before a ;
+    is_trigger = False
+    for part in list_sql_parts(text, is_sqlite):
+        if part.head != ";":
+            continue
+        bare = bare_sql(text[before:part.start])
+        if is_sqlite and before == start:
+            is_trigger = bool(_TRIGGER.match(bare))
+        before = part.end
+        if is_trigger and bare.lower() != "end":
+            continue
+        if bare:
+            yield text[start:part.end] if is_sqlite else text[start:part.start].strip()
+        start, is_trigger = part.end, False
+    if bare_sql(text[start:]):
+        yield text[start:] if is_sqlite else text[start:].strip()
 
 
 def bind(text, values, style):
     """SQL with `:name` and the values -> SQL and parameters of a DB-API parameter style."""
-    by_name = {name: values[name] for name in DatabaseTask.names_in(text)}
+    by_name = {name: values[name] for name in list_names(text)}
     if style == "named":
         return text, by_name
-    order = []
+    pieces, order, position = [], [], 0
+    for part in list_sql_parts(text):
+        piece = text[part.start:part.end]
+        if part.name:
+            order.append(values[part.name])
+            piece = {"qmark": "?", "format": "%s", "numeric": ":%d" % len(order),
+                     "pyformat": "%%(%s)s" % part.name}[style]
+        elif "format" in style:
+            piece = piece.replace("%", "%%")
+        pieces += [text[position:part.start], piece]
+        position = part.end
+    return "".join(pieces + [text[position:]]), by_name if style == "pyformat" else order
 
-    def put(match):
-        name = match.group(2)
-        if not name:
-            return match.group().replace("%", "%%") if "format" in style else match.group()
-        order.append(values[name])
-        return {"qmark": "?", "format": "%s", "numeric": ":%d" % len(order),
-                "pyformat": "%%(%s)s" % name}[style]
-    text = _SQL_PART.sub(put, text)
-    return text, by_name if style == "pyformat" else order
 
+def check_statement(statement, is_sqlite):
+    """TaskError for a statement that would begin or end the transaction, which is the task's."""
+    text = bare_sql(statement)
+    if _OWN_TRANSACTION.match(text) or is_sqlite and _OWN_BLOCK.match(text):
+        raise TaskError("%s: the task is one transaction, which the agent begins and ends"
+                        % shorten(text))
+
+
+# ======================================================================================
+# tasks/data.py
+# Statements on data servers: sql and refresh.
+# ======================================================================================
 
 class Target(NamedTuple):
     """An open connection to a data server, and what its module wants to know."""
@@ -7764,20 +7854,6 @@ def open_target(server):
         yield target
 
 
-_OWN_TRANSACTION = re.compile(r"(commit|rollback(?!\s+(?:\w+\s+)?to\b)|start\s+transaction)\b",
-                              re.I)
-# of SQLite; elsewhere it may be a block of code
-_OWN_BLOCK = re.compile(r"(begin|end)\b", re.I)
-
-
-def check_statement(statement, is_sqlite):
-    """TaskError for a statement that would begin or end the transaction, which is the task's."""
-    text = bare_sql(statement)
-    if _OWN_TRANSACTION.match(text) or is_sqlite and _OWN_BLOCK.match(text):
-        raise TaskError("%s: the task is one transaction, which the agent begins and ends"
-                        % shorten(text))
-
-
 def pieces(cursor, size=5000):
     """The rows of a query, so many at a time."""
     return iter(lambda: list(cursor.fetchmany(size)), [])
@@ -7806,11 +7882,7 @@ class DatabaseTask(HelperTask):
 
     sql = ()
     is_heavy = False
-
-    @staticmethod
-    def names_in(text):
-        """The variables that SQL text binds."""
-        return [match.group(2) for match in _SQL_PART.finditer(text) if match.group(2)]
+    names_in = staticmethod(list_names)
 
     def _outcome(self, given, execution):
         """Runs `on(target, given)` here or in the helper."""
@@ -7990,8 +8062,9 @@ class LoadCsvTask(DatabaseTask):
         """[(field, reason)] of what is wrong between its fields."""
         if fields["header"] is False and fields["columns"] is None:
             yield "columns", "missing, and there is no header"
+        columns = set(fields["columns"] or ())
         for name in fields["types"] or ():
-            if fields["columns"] and name not in fields["columns"]:
+            if columns and name not in columns:
                 yield "types", "%s is none of the columns" % name
 
     @classmethod
@@ -8126,9 +8199,9 @@ def destinations(pattern, to, overwrite):
         os.makedirs(to, exist_ok=True)
     pairs = [(path, os.path.join(to, os.path.basename(path.rstrip("/"))) if is_folder else to)
              for path in paths]
-    targets = [target for _, target in pairs]
+    counts = collections.Counter(target for _, target in pairs)
     for path, target in pairs:
-        if targets.count(target) > 1:
+        if counts[target] > 1:
             raise TaskError("several files would be written to %s" % target)
         if os.path.lexists(target) and not overwrite:
             raise TaskError("%s exists" % target)

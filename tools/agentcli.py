@@ -1097,8 +1097,9 @@ _SYSTEM_CRONTAB = re.compile("/etc/crontab|.*/cron[.]d/[^/]+")
 _OF_USER = re.compile("/var/(?:spool/)?cron/(?:crontabs/|tabs/)?([^/]+)")
 # a - before an entry, as SUSE has it, only means: do not log
 _ENTRY = re.compile(r"-?(@\S+|\S+(?:\s+\S+){4})\s+(.*)", re.ASCII)
-_SETTING = re.compile(r"""(["']?)([^\s"'=]+)\1\s*=\s*(?:(["'])((?:(?!\3).)*)\3|([^"'].*?)?)\s*""",
+_SETTING = re.compile(r"""(["']?)([^\s"'=]+)\1\s*=\s*(?:(["'])((?:(?!\3).)*)\3\s*|([^"'].*)?)""",
                       re.ASCII)
+BLANKS = " \t\n\r\f\v"
 _BEFORE_INPUT = re.compile(r"((?:\\.|[^%])*)%?(.*)")
 _SHELL_WORD = re.compile(r"""[;|&()]|(?:"[^"]*"|'[^']*'|[^\s;|&()"'])+""")
 # an option, redirection, number, assignment, text
@@ -1128,7 +1129,7 @@ class Crontab:
         self.name, self._user, self._owner = name, user, owner
         self.entries, self.notes, self.left_out = [], [], 0
         self._settings = {"SHELL": "/bin/sh", "HOME": home, "LOGNAME": user, "USER": user}
-        self._names = set()
+        self._names = {}        # name that is taken -> number of the last that was made of it
 
     def read(self, data):
         """Takes in its bytes -> itself."""
@@ -1173,7 +1174,8 @@ class Crontab:
             raise ValueError("is not UTF-8")
         setting = _SETTING.fullmatch(line.text)
         if setting:
-            self._set(line, setting.group(2), setting.group(4) or setting.group(5) or "")
+            self._set(line, setting.group(2),
+                      setting.group(4) or (setting.group(5) or "").rstrip(BLANKS))
         else:
             self._add(line)
 
@@ -1233,11 +1235,10 @@ class Crontab:
         """Repeated names are numbered in order: imported again with --replace,
         no earlier entry stays behind."""
         name = plain = ".".join(dict.fromkeys((self.name, program)))
-        number = 1
         while name in self._names:
-            number += 1
-            name = "%s-%d" % (plain, number)
-        self._names.add(name)
+            self._names[plain] += 1
+            name = "%s-%d" % (plain, self._names[plain])
+        self._names[name] = 1
         return name
 
 

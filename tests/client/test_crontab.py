@@ -8,7 +8,7 @@ import time
 import pytest
 
 import agent as agent_module
-from conftest import TOP, wait_for
+from conftest import TOP, turns_of, wait_for
 from support.client import objects, run
 
 sys.path.insert(0, str(TOP / "tools"))
@@ -317,6 +317,17 @@ def test_names():
     assert names("* * * * * a\n* * * * * a-2\n* * * * * a\n") == ["nightly.a", "nightly.a-2", "nightly.a-3"]
     assert names(a, "-") == ["CRON.a"] and names(a, "/x/a") == ["a"] and names(a, "/x/.cron tab") == ["cron_tab.a"]
     assert all(agent_module.check_name(name) for name in names("* * * * * " + "x" * 200, "y" * 200))
+
+
+@pytest.mark.parametrize("make", [lambda count: "* * * * * a\n" * count, lambda count: "A=b" + " " * count + "c",
+                                  lambda count: "* * * * * " + "nice \"a' " * count])
+def test_four_times_the_crontab_is_four_times_the_work(make):
+    little, much, ratios = make(4000), make(16000), []
+    for _ in range(10):             # the machine may be slow just now
+        ratios.append(turns_of(lambda: read(much))[1] / (turns_of(lambda: read(little))[1] + 5000))
+        if ratios[-1] < 8:
+            return
+    pytest.fail("%s times the work" % ratios)
 
 
 # ---- crontabs as they are shipped ------------------------------------------------------------------------------------

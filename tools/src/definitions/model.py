@@ -92,7 +92,7 @@ class Condition(NamedTuple):
 
 def parse_after(text):
     """`A,B/2h,scenario:C` -> [Condition]. ValueError."""
-    conditions = []
+    conditions, known = [], set()
     if text and not text.strip(","):
         raise ValueError("'%s' names nothing; write schedules, like A,B" % text)
     for item in filter(None, text.split(",")):
@@ -105,8 +105,9 @@ def parse_after(text):
                               parse_duration(period.lower(), is_whole=True) if slash else None)
         if condition.within_s == 0:
             raise ValueError("'%s': the period is 1s at least" % item)
-        if condition[:2] in [other[:2] for other in conditions]:
+        if condition[:2] in known:
             raise ValueError("%s stands twice" % condition.name)
+        known.add(condition[:2])
         conditions.append(condition)
     return conditions
 

@@ -1,4 +1,5 @@
 """From the JSON of a document to its definitions, with every fault and its path."""
+import collections
 import json
 
 from ..base.vocabulary import END, FAIL, RESERVED_VARIABLES
@@ -10,6 +11,8 @@ from .fields import (CALENDAR_FIELDS, DATA_SERVER_FIELDS, DOCUMENT_FIELDS, LOGIC
                      _check_mail_connect)
 from .references import _REFERENCE, find_code_fault, strings_in
 from .model import Document, Scenario, Step, Task, make_schedule
+
+MAX_DIGITS = 1000       # of a whole number: what Python takes to read one grows as their square
 
 
 class Definitions:
@@ -84,12 +87,16 @@ class Definitions:
         def pairs(items):
             result = dict(items)
             if len(result) < len(items):
-                seen = [key for key, _ in items]
-                _refuse("field %s stands twice" % next(k for k in seen if seen.count(k) > 1))
+                counts = collections.Counter(key for key, _ in items)
+                _refuse("field %s stands twice" % next(key for key in counts if counts[key] > 1))
             return result
+
+        def whole(word):
+            return int(word) if len(word) <= MAX_DIGITS else _refuse(
+                "a number has over %d digits" % MAX_DIGITS)
         try:
-            return json.loads(text, object_pairs_hook=pairs, parse_constant=lambda word:
-                              _refuse("%s is not JSON" % word))
+            return json.loads(text, object_pairs_hook=pairs, parse_int=whole, parse_constant=lambda
+                              word: _refuse("%s is not JSON" % word))
         except RecursionError:
             reason = "is nested too deeply"
         except ValueError as error:

@@ -116,8 +116,9 @@ class LoadCsvTask(DatabaseTask):
         """[(field, reason)] of what is wrong between its fields."""
         if fields["header"] is False and fields["columns"] is None:
             yield "columns", "missing, and there is no header"
+        columns = set(fields["columns"] or ())
         for name in fields["types"] or ():
-            if fields["columns"] and name not in fields["columns"]:
+            if columns and name not in columns:
                 yield "types", "%s is none of the columns" % name
 
     @classmethod

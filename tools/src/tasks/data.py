@@ -1,59 +1,15 @@
 """Statements on data servers: sql and refresh."""
 import contextlib
 import importlib
-import re
 import sqlite3
 import time
 from typing import Any, NamedTuple
 
 from ..base.vocabulary import DONE
-from ..base.words import shorten
 from ..definitions.kinds import FILLED, Field, NAMED, VARIABLE_NAME
 from ..base.files import find_fault_beside
+from .statements import bind, check_statement, list_names, split_script
 from .task import HelperTask, TaskError, needed, task_type
-
-# a literal, quoted name, comment or cast is passed over; what is left may be `:name`, or `;`
-_SQL_PART = re.compile(
-    r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|--[^\n]*|/\*.*?\*/|\$(\w*)\$.*?\$\1\$"""
-                       r"""|::|:([A-Za-z_][A-Za-z0-9_]*)|;|\?|%""", re.S)
-
-
-def bare_sql(text):
-    """SQL without its comments and what separates statements."""
-    bare = _SQL_PART.sub(lambda m: "" if m.group()[:2] in ("--", "/*") else m.group(), text)
-    return bare.strip("; \t\r\n")
-
-
-def split_script(text, is_sqlite):
-    """The statements of a script that say something; SQLite itself knows the ends of triggers."""
-    start, text = 0, text + "\n;"
-    for match in _SQL_PART.finditer(text):
-        statement = text[start:match.end()] if match.group() == ";" else ""
-        if statement and (not is_sqlite or sqlite3.complete_statement(statement)):
-            if bare_sql(statement):
-                yield statement if is_sqlite else statement[:-1].strip()
-            start = match.end()
-    if text[start:].strip("; \t\r\n"):
-        yield text[start:]
-
-
-def bind(text, values, style):
-    """SQL with `:name` and the values -> SQL and parameters of a DB-API parameter style."""
-    by_name = {name: values[name] for name in DatabaseTask.names_in(text)}
-    if style == "named":
-        return text, by_name
-    order = []
-
-    def put(match):
-        name = match.group(2)
-        if not name:
-            return match.group().replace("%", "%%") if "format" in style else match.group()
-        order.append(values[name])
-        return {"qmark": "?", "format": "%s", "numeric": ":%d" % len(order),
-                "pyformat": "%%(%s)s" % name}[style]
-    text = _SQL_PART.sub(put, text)
-    return text, by_name if style == "pyformat" else order
-
 
 class Target(NamedTuple):
     """An open connection to a data server, and what its module wants to know."""
@@ -130,20 +86,6 @@ def open_target(server):
         yield target
 
 
-_OWN_TRANSACTION = re.compile(r"(commit|rollback(?!\s+(?:\w+\s+)?to\b)|start\s+transaction)\b",
-                              re.I)
-# of SQLite; elsewhere it may be a block of code
-_OWN_BLOCK = re.compile(r"(begin|end)\b", re.I)
-
-
-def check_statement(statement, is_sqlite):
-    """TaskError for a statement that would begin or end the transaction, which is the task's."""
-    text = bare_sql(statement)
-    if _OWN_TRANSACTION.match(text) or is_sqlite and _OWN_BLOCK.match(text):
-        raise TaskError("%s: the task is one transaction, which the agent begins and ends"
-                        % shorten(text))
-
-
 def pieces(cursor, size=5000):
     """The rows of a query, so many at a time."""
     return iter(lambda: list(cursor.fetchmany(size)), [])
@@ -172,11 +114,7 @@ class DatabaseTask(HelperTask):
 
     sql = ()
     is_heavy = False
-
-    @staticmethod
-    def names_in(text):
-        """The variables that SQL text binds."""
-        return [match.group(2) for match in _SQL_PART.finditer(text) if match.group(2)]
+    names_in = staticmethod(list_names)
 
     def _outcome(self, given, execution):
         """Runs `on(target, given)` here or in the helper."""

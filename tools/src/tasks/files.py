@@ -1,4 +1,5 @@
 """Files copied, moved, deleted, made, packed and unpacked."""
+import collections
 import errno
 import glob
 import os
@@ -30,9 +31,9 @@ def destinations(pattern, to, overwrite):
         os.makedirs(to, exist_ok=True)
     pairs = [(path, os.path.join(to, os.path.basename(path.rstrip("/"))) if is_folder else to)
              for path in paths]
-    targets = [target for _, target in pairs]
+    counts = collections.Counter(target for _, target in pairs)
     for path, target in pairs:
-        if targets.count(target) > 1:
+        if counts[target] > 1:
             raise TaskError("several files would be written to %s" % target)
         if os.path.lexists(target) and not overwrite:
             raise TaskError("%s exists" % target)
