@@ -90,16 +90,20 @@ Sections, each using only those above it:
                               beside the agent.
     tasks/task                What all task types share: their table, results, texts, and work done
                               in a helper process.
-    tasks/commands            Commands, code and the small types: os, set, evaluate, sleep,
-                              wait_file, python, scenario.
+    tasks/commands            Commands, code and the small types: os, set, sleep, wait_file, python,
+                              scenario.
     tasks/statements          SQL taken apart: its statements and the variables it binds, in time
                               that grows as its length.
     tasks/data                Statements on data servers: sql and refresh.
     tasks/csvfiles            CSV files into tables and out of queries: load_csv and unload_csv.
+    tasks/evaluate            The type evaluate: comparisons, and expressions searched where they
+                              can be ended.
     tasks/files               Files copied, moved, deleted, made, packed and unpacked.
     tasks/network             The types that speak to other hosts: http and mail.
     runtime/control           What reaches a session while it runs: a stop, time-outs, that it is
                               left, ends of its processes.
+    runtime/sources           Secrets that are read when they are needed, from the environment or
+                              from files.
     runtime/execution         One task under way: how it reaches its process, its data servers, and
                               its session's values.
     runtime/journal           What a session has to record: collected, masked, and handed to its
@@ -157,7 +161,8 @@ Threads, and what ends each:
     output            reads the pipes of all tasks; ends at Output.close().
     wait PID          waits for the exit of one process of a task, and ends with it.
     feed PID          writes one process's standard input, and ends with it.
-    task N            one statement of SQL of session N; ends with it, or is interrupted.
+    call N            one call for session N that may block, such as a statement of SQL or the
+                      reading of
     slot N            runs one session after the other; ends at SessionQueue.close().
     adopted N         runs session N, whose process outlived an agent; ends with it.
     scheduler         calls Scheduler.tick(); ends at Agent.stop().
@@ -458,7 +463,11 @@ def naming(path):
 @contextlib.contextmanager
 def written_beside(path, mode="wb", access=0o666, **keywords):
     """A file that appears under its name when it is whole, and not at all otherwise. `access` is
-    its mode, less the umask."""
+    its mode, less the umask. It takes no place of a device, pipe or socket: FileExistsError."""
+    with contextlib.suppress(FileNotFoundError):
+        present = os.stat(path).st_mode
+        if not stat.S_ISREG(present) and not stat.S_ISDIR(present):
+            raise FileExistsError(errno.EEXIST, "is no regular file", path)
     part = name_beside(path, "part")
     try:
         with naming(path):
@@ -765,7 +774,9 @@ MAX_IMPORT_LINE = 4 * 1024 * 1024   # bytes of an IMPORT by an administrator
 MIN_SECRET = 4                      # characters; a shorter value cannot be masked sensibly
 MASK = "***"
 MAX_LOG_LINE = 16 * 1024            # bytes; a longer line of output is split
-MAX_CAPTURE = 64 * 1024             # bytes of standard output that a variable takes
+MAX_VALUE = 64 * 1024               # bytes of the value of a variable
+MAX_TEXT = 16 * 1024 * 1024         # characters of a text of a task, its references replaced
+MAX_EXPRESSION = 1000               # characters of a regular expression
 MAX_OUTPUT = 1024 * 1024            # bytes kept of one task's output
 MAX_CONNECTIONS = 1000
 MAX_QUEUE = 100000                  # outstanding sessions of an agent
@@ -777,6 +788,7 @@ KEEP_DAYS = 90
 
 WRITE_S = 5.0           # a request that cannot be written for so long is refused
 TERM_S = 2.0            # between SIGTERM and SIGKILL
+SEARCH_S = 5           # that a regular expression may be compiled and searched
 KILL_S = 10.0           # how long what got SIGKILL is waited for
 DRAIN_S = 0.5           # how long after its exit a task's pipes are read
 LINGER, LINGER_S = 64 * 1024, 1.0       # bytes and seconds read of what follows the last request
@@ -1168,6 +1180,11 @@ BOOT = ("import sys;sys.path[:1]==['']and sys.path.pop(0);import marshal,os;"
         "CODE_FD=int(sys.argv[1]);__file__=sys.argv[2];del sys.argv[:2];"
         "exec(marshal.loads(os.pread(CODE_FD,os.fstat(CODE_FD).st_size,0)))")
 
+# Python code that runs one function, which imports what it needs; behind it are its byte-code, in
+# hexadecimal digits, and its arguments
+ALONE = ("import sys,marshal,types;"
+         "types.FunctionType(marshal.loads(bytes.fromhex(sys.argv[1])),globals())(*sys.argv[2:])")
+
 
 def program_path():
     """The absolute path of this program's own file."""
@@ -1203,6 +1220,14 @@ def program_command(*flags):
     """The words that run this program again, with these flags of Python; its arguments go behind
     them. The process must have the descriptor of open_code()."""
     return [sys.executable] + list(flags) + ["-c", BOOT, str(open_code()), program_path()]
+
+
+def alone_command(function, *arguments):
+    """The words that run one function by itself, on texts, in a process that starts a few times
+    faster than this program and needs no file of it. It knows nothing of its module, nor of the
+    user's folders and settings for Python."""
+    code = marshal.dumps(function.__code__).hex()
+    return [sys.executable, "-I", "-S", "-c", ALONE, code] + list(arguments)
 
 
 def start_over_lean():
@@ -2615,7 +2640,14 @@ def _check_value(value):
     """The value of a variable: text, and numbers as their text."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise ValueError("must be text or a number")
-    return TEXT.check(value if isinstance(value, str) else json.dumps(value))
+    return check_size(TEXT.check(value if isinstance(value, str) else json.dumps(value)))
+
+
+def check_size(text):
+    """The value of a variable, which has no more bytes than may be, or ValueError."""
+    if len(text) > MAX_VALUE or len(text.encode("utf-8", "replace")) > MAX_VALUE:
+        raise ValueError("has over %d bytes, more than a variable takes" % MAX_VALUE)
+    return text
 
 
 def _check_values(value):
@@ -2940,12 +2972,16 @@ class Scenario(NamedTuple):
     concurrency: Optional[dict]
 
     def check_variables(self, given):
-        """BadRequest when values are given for variables that it does not have, or that no secret
-        can be."""
+        """BadRequest when values are given for variables that it does not have, that are too large,
+        or that no secret can be."""
         for name, value in given.items():
             if name not in self.variables and name not in self.secrets:
                 raise BadRequest("%s: scenario %s %s has no variable of that name"
                                  % (name, self.name, self.version))
+            try:
+                check_size(value)
+            except ValueError as error:
+                raise BadRequest("%s: %s" % (name, error)) from None
             if name in self.secrets and len(value) < MIN_SECRET:
                 raise BadRequest("%s: a secret has at least %d characters" % (name, MIN_SECRET))
 
@@ -3166,7 +3202,12 @@ _REFERENCE = re.compile(r"\$\$(?=\{)|\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 def substitute(text, values):
-    """`${name}` -> values[name], `$$` before a brace -> `$`; every other `$` stays."""
+    """`${name}` -> values[name], `$$` before a brace -> `$`; every other `$` stays. TooLong."""
+    size = len(text) + sum(len(values[match.group(1)]) for match in _REFERENCE.finditer(text)
+                           if match.group(1))
+    if size > MAX_TEXT:
+        raise TooLong("a text would have over %d characters with the values of its variables"
+                      % MAX_TEXT)
     return _REFERENCE.sub(lambda match: values[match.group(1)] if match.group(1) else "$", text)
 
 
@@ -3213,6 +3254,28 @@ def strings_in(value, path=""):
 MAX_DIGITS = 1000       # of a whole number: what Python takes to read one grows as their square
 
 
+def parse_json(text):
+    """JSON text -> its value; BadRequest, too, where a field stands twice in an object."""
+    def pairs(items):
+        result = dict(items)
+        if len(result) < len(items):
+            counts = collections.Counter(key for key, _ in items)
+            _refuse("field %s stands twice" % next(key for key in counts if counts[key] > 1))
+        return result
+
+    def whole(word):
+        return int(word) if len(word) <= MAX_DIGITS else _refuse(
+            "a number has over %d digits" % MAX_DIGITS)
+    try:
+        return json.loads(text, object_pairs_hook=pairs, parse_int=whole, parse_constant=lambda
+                          word: _refuse("%s is not JSON" % word))
+    except RecursionError:
+        reason = "is nested too deeply"
+    except ValueError as error:
+        reason = str(error)
+    raise BadRequest("the definitions are not JSON: %s" % reason, [("document", reason)])
+
+
 class Definitions:
     """Reads a definitions document and collects every fault of it as (path, reason).
 
@@ -3223,6 +3286,7 @@ class Definitions:
     def __init__(self, is_stored=False):
         self.faults = []
         self._is_stored = is_stored
+        self._costly = collections.OrderedDict()    # type -> [(path, fields)] for its judge_all
 
     def read(self, text):
         """JSON text -> Document; BadRequest carries all the faults."""
@@ -3233,7 +3297,7 @@ class Definitions:
 
     def collect(self, text):
         """JSON text -> Document, None standing for what is faulty; `faults` has the reasons."""
-        document = self._parse(text)
+        document = parse_json(text)
         if not isinstance(document, dict):
             raise BadRequest("the definitions must be one JSON object",
                              [("document", "must be an object")])
@@ -3262,7 +3326,15 @@ class Definitions:
                            ("calendars", calendars)):
             self._repeated(key, [item["name"] for item in items])
         self._repeated("schedules", [s and s.name for s in schedules])
+        self._judge_costly()
         return Document(scenarios, schedules, contexts, servers, schemas, calendars)
+
+    def _judge_costly(self):
+        """Notes faults that cost a process to find: one for all tasks of a type."""
+        for kind, tasks in self._costly.items():
+            faults = TASK_TYPES[kind].judge_all([fields for _, fields in tasks])
+            for place, (name, reason) in sorted(faults.items()):
+                self._fault("%s.%s" % (tasks[place][0], name), reason)
 
     def _calendar(self, path, value):
         fields = self._object(path, value, CALENDAR_FIELDS)
@@ -3280,26 +3352,6 @@ class Definitions:
         if fields["driver"] == "smtp":
             self._try(path + ".connect", _check_mail_connect, fields["connect"] or {})
         return fields
-
-    def _parse(self, text):
-        def pairs(items):
-            result = dict(items)
-            if len(result) < len(items):
-                counts = collections.Counter(key for key, _ in items)
-                _refuse("field %s stands twice" % next(key for key in counts if counts[key] > 1))
-            return result
-
-        def whole(word):
-            return int(word) if len(word) <= MAX_DIGITS else _refuse(
-                "a number has over %d digits" % MAX_DIGITS)
-        try:
-            return json.loads(text, object_pairs_hook=pairs, parse_int=whole, parse_constant=lambda
-                              word: _refuse("%s is not JSON" % word))
-        except RecursionError:
-            reason = "is nested too deeply"
-        except ValueError as error:
-            reason = str(error)
-        raise BadRequest("the definitions are not JSON: %s" % reason, [("document", reason)])
 
     def _fault(self, path, reason):
         self.faults.append((path, reason))
@@ -3444,6 +3496,8 @@ class Definitions:
             self._fault(path, "must have one of %s" % " and ".join(either))
         for name, reason in getattr(TASK_TYPES[kind], "judge", lambda _: ())(fields):
             self._fault("%s.%s" % (path, name), reason)
+        if hasattr(TASK_TYPES[kind], "judge_all"):
+            self._costly.setdefault(kind, []).append((path, fields))
         return Task(kind, fields["name"], fields["timeout"], {name: fields[name] for name in own})
 
     def _references(self, path, text, known):
@@ -6922,7 +6976,7 @@ class Capture:
         """Takes what a task printed; no data means the end of the stream."""
         with self._lock:
             if stream == OUT and self.captured is not None and \
-                    len(self.captured) <= MAX_CAPTURE:
+                    len(self.captured) <= MAX_VALUE:
                 self.captured += data
             carry = self._carry.pop(stream, b"")
             whole = carry + data if carry else data
@@ -7286,9 +7340,19 @@ def substitute_all(value, values):
 
 def as_value(data, what):
     """Bytes as the value of a variable. TaskError when it takes no more than their beginning."""
-    if len(data) > MAX_CAPTURE:
-        raise TaskError("%s over %d bytes, more than a variable takes" % (what, MAX_CAPTURE))
+    if len(data) > MAX_VALUE:
+        raise TaskError("%s over %d bytes, more than a variable takes" % (what, MAX_VALUE))
     return data.decode("utf-8", "replace").replace("\0", "")
+
+
+def check_regular(path, may_be_pipe=False):
+    """TaskError for a device, a named pipe or a socket: to read it may wait for ever, or never end.
+    OSError."""
+    mode = os.stat(path).st_mode
+    if stat.S_ISFIFO(mode) and not may_be_pipe:
+        raise TaskError("%s is a named pipe" % path)
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISFIFO(mode)):
+        raise TaskError("%s is no regular file" % path)
 
 
 def to_number(kind, text):
@@ -7307,6 +7371,17 @@ def as_number(text):
     return None
 
 
+def ask_process(execution, make_words, environment, stdin=None, pass_fds=()):
+    """Runs a process to its end -> (exit code, what it wrote to the descriptor fd, bytes).
+    make_words(fd) are the words that start it. TaskError."""
+    with tempfile.TemporaryFile() as result:
+        fd = result.fileno()
+        rc = execution.process(Command(make_words(fd), environment, stdin=stdin,
+                                       pass_fds=(fd,) + pass_fds))
+        result.seek(0)
+        return rc, result.read()
+
+
 class HelperTask:
     """A task whose work is done by agent.py in another role, in a process that can be ended.
 
@@ -7322,15 +7397,12 @@ class HelperTask:
 
     def _outcome(self, given, execution):
         """Hands over to the helper -> the fields of its result."""
-        with tempfile.TemporaryFile() as result:
-            words = program_command("-u") + ["--task", str(result.fileno())]
-            rc = execution.process(Command(words, execution.environment(), stdin=json.dumps(given),
-                                           pass_fds=(result.fileno(), open_code())))
-            result.seek(0)
-            text = result.read().decode()
-        if not text:
+        rc, data = ask_process(
+            execution, lambda fd: program_command("-u") + ["--task", str(fd)],
+            execution.environment(), json.dumps(given), (open_code(),))
+        if not data:
             raise TaskError("its helper process ended early: %s" % exit_text(rc))
-        return json.loads(text)
+        return json.loads(data.decode())
 
     def prepare(self, fields, execution):
         """All texts with their references replaced."""
@@ -7362,7 +7434,7 @@ def run_helper(fd):
 
 # ======================================================================================
 # tasks/commands.py
-# Commands, code and the small types: os, set, evaluate, sleep, wait_file, python, scenario.
+# Commands, code and the small types: os, set, sleep, wait_file, python, scenario.
 # ======================================================================================
 
 def _check_command(value):
@@ -7473,64 +7545,6 @@ class SetTask:
         return TaskResult(DONE, values={fields["variable"]: value})
 
 
-OPERATORS = {
-    "=": lambda a, b: a == b, "!=": lambda a, b: a != b, "<": lambda a, b: a < b,
-    "<=": lambda a, b: a <= b, ">": lambda a, b: a > b, ">=": lambda a, b: a >= b,
-}
-
-
-def _check_compared(value):
-    return check_items(_check_value, value) if isinstance(value, list) else _check_value(value)
-
-
-@task_type("evaluate")
-class EvaluateTask:
-    """Compares a variable: false sends the step to its on_false and is no error."""
-
-    fields = {
-        "variable": Field(VARIABLE_NAME, required=True, meaning="the variable that is compared"),
-        "operator": Field(choice(*(list(OPERATORS) + ["in", "matches"])), required=True,
-                          meaning="how it is compared"),
-        "value": Field(Kind(_check_compared, _refuse, "text or a number; a list for in"),
-                       required=True, meaning="what it is compared with"),
-    }
-
-    @staticmethod
-    def judge(fields):
-        """[(field, reason)] of what is wrong between its fields."""
-        value, operator = fields["value"], fields["operator"]
-        if isinstance(value, list) and operator not in ("in", None):
-            yield "value", "a list is for the operator in"
-        if operator == "matches" and isinstance(value, str) and not _REFERENCE.search(value):
-            try:
-                re.compile(value)
-            except re.error as error:
-                yield "value", "must be a regular expression: %s" % error
-
-    def run(self, fields, execution):
-        """Numbers are compared as numbers when both sides are."""
-        value, operator = execution.values[fields["variable"]], fields["operator"]
-        right = substitute_all(fields["value"], execution.values)
-        is_true = self._compare(value, operator, right)
-        return TaskResult(DONE, message="" if is_true else "false: %s %s %s" % (
-            fields["variable"], operator, right), is_false=not is_true)
-
-    @staticmethod
-    def _compare(value, operator, right):
-        if operator == "matches":
-            try:
-                return re.search(right, value) is not None
-            except re.error as error:
-                raise TaskError("%s is no regular expression: %s"
-                                % (shorten(right), error)) from None
-        if operator == "in":
-            items = (right if isinstance(right, list)
-                     else [item.strip() for item in right.split(",")])
-            return any(EvaluateTask._compare(value, "=", item) for item in items)
-        numbers = as_number(value), as_number(right)
-        return OPERATORS[operator](*(numbers if None not in numbers else (value, right)))
-
-
 def _check_delay(value):
     """Seconds, or a text with references, which is checked when it is run."""
     is_template = isinstance(value, str) and _REFERENCE.search(value)
@@ -7554,12 +7568,36 @@ class SleepTask:
         return TaskResult(DONE)
 
 
-def file_size(path):
-    """Bytes of a file, or None where there is none."""
-    with contextlib.suppress(OSError):
-        status = os.stat(path)
-        return status.st_size if stat.S_ISREG(status.st_mode) else None
-    return None
+def wait_alone(fd, pattern, count, stable_s, is_absent):
+    """In a process by itself, since a glob may take for ever: waits until `count` files are there
+    that have not grown for `stable_s`, or until none is there; writes how many to `fd`. The pattern
+    is in hexadecimal digits, for names are bytes, whatever the locale."""
+    import glob
+    import os
+    import stat
+    import time
+    pattern, seen, since = bytes.fromhex(pattern), None, 0
+    count, stable_s, is_absent = int(count), float(stable_s), is_absent == "True"
+    while True:
+        paths = glob.glob(pattern, recursive=True)
+        sizes = []
+        for path in sorted(paths):
+            try:
+                status = os.stat(path)
+            except OSError:
+                continue
+            if stat.S_ISREG(status.st_mode):
+                sizes.append((path, status.st_size))
+        if not is_absent and len(sizes) < count:
+            seen = None
+        elif sizes != seen:
+            seen, since = sizes, time.monotonic()
+        if is_absent and not paths or not is_absent and seen and \
+                time.monotonic() - since >= stable_s:
+            break
+        time.sleep(min(0.5, max(0.05, stable_s / 4)))
+    with open(int(fd), "wb") as file:
+        file.write(b"%d" % len(sizes))
 
 
 @task_type("wait_file")
@@ -7576,21 +7614,14 @@ class WaitFileTask:
 
     def run(self, fields, execution):
         """Without a time-out it waits for ever."""
-        pattern = substitute(fields["path"], execution.values)
-        seen, since = None, None
-        while True:
-            paths = glob.glob(pattern, recursive=True)
-            now = sorted(each for each in zip(paths, map(file_size, paths)) if each[1] is not None)
-            if fields["absent"]:
-                if not paths:
-                    return TaskResult(DONE)
-            elif len(now) < fields["count"]:
-                seen = None
-            elif now != seen:
-                seen, since = now, execution.monotonic()
-            if seen and execution.monotonic() - since >= fields["stable_s"]:
-                return TaskResult(DONE, rows=len(now))
-            execution.wait(min(0.5, max(0.05, fields["stable_s"] / 4)))
+        pattern = to_bytes(substitute(fields["path"], execution.values)).hex()
+        waited = [str(fields[name]) for name in ("count", "stable_s", "absent")]
+        rc, data = ask_process(
+            execution, lambda fd: alone_command(wait_alone, str(fd), pattern, *waited),
+            dict(os.environ))
+        if not data:
+            raise TaskError("the process that waits ended early: %s" % exit_text(rc))
+        return TaskResult(DONE, rows=None if fields["absent"] else int(data.decode()))
 
 
 PYTHON_BOOT = ("import os,sys;"
@@ -7779,6 +7810,9 @@ def check_statement(statement, is_sqlite):
 # Statements on data servers: sql and refresh.
 # ======================================================================================
 
+PIECE = 500             # rows
+
+
 class Target(NamedTuple):
     """An open connection to a data server, and what its module wants to know."""
     connection: Any
@@ -7817,15 +7851,16 @@ class Target(NamedTuple):
     def close(self):
         """Ends what is not committed. Not the connection's close alone: a statement that failed
         keeps its lock under Python 3.11 until its cursor, which the exception leads to, is gone."""
-        with contextlib.suppress(Exception):        # of a driver that minds: closing follows
-            for cursor in self.cursors:
-                cursor.close()
+        for end in [cursor.close for cursor in self.cursors] + [self.connection.rollback]:
+            with contextlib.suppress(Exception):    # of a driver that minds: closing follows
+                end()
         self.connection.close()
 
     def interrupt(self):
         """From another thread: ends the statement under way, and the waiting for a lock."""
         self.given_up.append(True)
-        self.connection.interrupt()
+        with contextlib.suppress(sqlite3.ProgrammingError):     # it is closed by now
+            self.connection.interrupt()
 
 
 @contextlib.contextmanager
@@ -7854,16 +7889,21 @@ def open_target(server):
         yield target
 
 
-def pieces(cursor, size=5000):
-    """The rows of a query, so many at a time."""
-    return iter(lambda: list(cursor.fetchmany(size)), [])
+def each_row(target, cursor):
+    """Yields the rows of a query, of which no more than PIECE are held at a time; of SQLite, which
+    has them at hand, one."""
+    if target.is_sqlite:
+        yield from cursor
+        return
+    for piece in iter(lambda: list(cursor.fetchmany(PIECE)), []):
+        yield from piece
 
 
 def count_rows(target, statement, values):
     """Runs a statement -> how many rows it changed or gave."""
     before = target.connection.total_changes if target.is_sqlite else 0
     cursor = target.run(statement, values)
-    rows = sum(map(len, pieces(cursor))) if cursor.description else 0
+    rows = sum(1 for _ in each_row(target, cursor)) if cursor.description else 0
     if cursor.description or not target.is_sqlite:
         return rows or max(0, cursor.rowcount)
     if target.connection.total_changes == before:
@@ -7888,11 +7928,16 @@ class DatabaseTask(HelperTask):
         """Runs `on(target, given)` here or in the helper."""
         if self.is_heavy or given["server"]["driver"] != "sqlite3":
             return super()._outcome(given, execution)
-        with open_target(given["server"]) as target:
-            try:
-                return execution.call(lambda: self.on(target, given), target.interrupt)
-            except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
-                raise TaskError(str(error)) from None
+        targets = []                        # the one, once it is open: that may block, too
+
+        def work():
+            with open_target(given["server"]) as target:
+                targets.append(target)
+                return self.on(target, given)
+        try:
+            return execution.call(work, lambda: [target.interrupt() for target in targets])
+        except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
+            raise TaskError(str(error)) from None
 
     def prepare(self, fields, execution):
         """The data server of the session's context, and the values to bind."""
@@ -7951,7 +7996,13 @@ class RefreshTask(DatabaseTask):
         row = target.run(given["query"], given["values"]).fetchone()
         if row is None:
             raise TaskError("the query gives no row")
-        value = "" if row[0] is None else str(row[0]).replace("\0", "")
+        value = row[0]
+        if not isinstance(value, (str, bytes)):
+            value = "" if value is None else str(value)
+        if len(value) > MAX_VALUE:          # before anything is made of it
+            raise TaskError("%s: the value has over %d bytes, more than a variable takes"
+                            % (given["variable"], MAX_VALUE))
+        value = str(value).replace("\0", "")
         return {"status": DONE, "rows": 1, "values": {given["variable"]: value}}
 
 
@@ -8072,6 +8123,7 @@ class LoadCsvTask(DatabaseTask):
         """Reads, checks and inserts in pieces, one transaction. A table without a schema of its own
         is in the physical schema."""
         schema, table = given["server"]["physical_schema"], given["table"]
+        check_regular(given["file"], may_be_pipe=True)
         given["table"] = "%s.%s" % (schema, table) if schema and "." not in table else table
         with open(given["file"], newline="", errors="surrogateescape",      # a BOM is no text
                   encoding=("utf-8-sig" if given["encoding"] == "utf-8"
@@ -8165,17 +8217,152 @@ class UnloadCsvTask(DatabaseTask):
     def on(target, given):
         """A piece of rows at a time."""
         target.begin("deferred")
-        cursor, rows = target.run(given["query"], given["values"]), 0
+        cursor = target.run(given["query"], given["values"])
         if cursor.description is None:
             raise TaskError("the query gives no rows")
         with written_beside(given["file"], "w", newline="", encoding=given["encoding"]) as file:
             writer = csv.writer(file, delimiter=given["delimiter"])
             if given["header"]:
                 writer.writerow([column[0] for column in cursor.description])
-            for piece in pieces(cursor):
-                writer.writerows(piece)
-                rows += len(piece)
-        return {"status": DONE, "rows": rows}
+            counter = itertools.count()
+            writer.writerows(row for row, _ in zip(each_row(target, cursor), counter))
+        return {"status": DONE, "rows": next(counter)}
+
+
+# ======================================================================================
+# tasks/evaluate.py
+# The type evaluate: comparisons, and expressions searched where they can be ended.
+#
+# An expression of Python may take for ever to be searched, and long to be compiled, and lets nothing
+# else of a process run meanwhile. So both are done in a process of their own, at an import too.
+# ======================================================================================
+
+OPERATORS = {
+    "=": lambda a, b: a == b, "!=": lambda a, b: a != b, "<": lambda a, b: a < b,
+    "<=": lambda a, b: a <= b, ">": lambda a, b: a > b, ">=": lambda a, b: a >= b,
+}
+TOO_LONG = "has over %d characters" % MAX_EXPRESSION
+TOO_SLOW = "takes over %d s" % SEARCH_S
+
+
+def search_alone(fd, limit_s):
+    """In a process by itself: searches expressions in a text, which it reads as JSON. Writes a line
+    of JSON for each to `fd`: whether it is there (null without a text), or what is wrong with it.
+    It ends itself when all together take too long."""
+    import json
+    import re
+    import signal
+    import sys
+    import warnings
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
+    warnings.simplefilter("ignore")
+    expressions, text = json.loads(sys.stdin.buffer.read().decode())
+    signal.alarm(int(limit_s))
+    with open(int(fd), "wb", 0) as file:
+        for expression in expressions:
+            try:
+                compiled = re.compile(expression)
+                result = None if text is None else compiled.search(text) is not None
+            except RecursionError:
+                result = "is nested too deeply"
+            except (re.error, OverflowError, MemoryError, ValueError) as error:
+                result = str(error) or "takes too much memory"
+            file.write(json.dumps(result).encode() + b"\n")
+
+
+def _read_results(data, rc):
+    """What search_alone wrote, a result for each expression that it came to; how it ended by a
+    time-out is one, too."""
+    results = [json.loads(line) for line in data.decode().split("\n")[:-1]]
+    return results + [TOO_SLOW] if rc == -signal.SIGALRM else results
+
+
+def find_expression_faults(expressions):
+    """{expression: what is wrong with it} of those that cannot be compiled."""
+    faults = {text: TOO_LONG for text in expressions if len(text) > MAX_EXPRESSION}
+    short = [text for text in expressions if text not in faults]
+    try:
+        process = subprocess.run(
+            alone_command(search_alone, "1", str(SEARCH_S)), stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, start_new_session=True,
+            input=json.dumps([short, None]).encode())
+        results = _read_results(process.stdout, process.returncode)
+        rest = "was not compiled: %s" % exit_text(process.returncode)
+    except OSError as error:
+        results, rest = [], start_error(error)
+    results += [rest] * (len(short) - len(results))
+    return dict(faults, **{text: reason for text, reason in zip(short, results) if reason})
+
+
+def _check_compared(value):
+    return check_items(_check_value, value) if isinstance(value, list) else _check_value(value)
+
+
+@task_type("evaluate")
+class EvaluateTask:
+    """Compares a variable: false sends the step to its on_false and is no error."""
+
+    fields = {
+        "variable": Field(VARIABLE_NAME, required=True, meaning="the variable that is compared"),
+        "operator": Field(choice(*(list(OPERATORS) + ["in", "matches"])), required=True,
+                          meaning="how it is compared"),
+        "value": Field(Kind(_check_compared, _refuse, "text or a number; a list for in"),
+                       required=True, meaning="what it is compared with"),
+    }
+
+    @staticmethod
+    def judge(fields):
+        """[(field, reason)] of what is wrong between its fields."""
+        if isinstance(fields["value"], list) and fields["operator"] not in ("in", None):
+            yield "value", "a list is for the operator in"
+
+    @staticmethod
+    def judge_all(tasks):
+        """{place in the list: (field, reason)} of fields of tasks whose expression is none."""
+        expressions = {place: fields["value"] for place, fields in enumerate(tasks)
+                       if fields["operator"] == "matches" and isinstance(fields["value"], str)
+                       and not _REFERENCE.search(fields["value"])}
+        if not expressions:             # no process
+            return {}
+        faults = find_expression_faults(list(dict.fromkeys(expressions.values())))
+        return {place: ("value", "must be a regular expression: %s" % faults[expression])
+                for place, expression in expressions.items() if expression in faults}
+
+    def run(self, fields, execution):
+        """Numbers are compared as numbers when both sides are."""
+        value, operator = execution.values[fields["variable"]], fields["operator"]
+        right = substitute_all(fields["value"], execution.values)
+        is_true = self._search(value, right, execution) if operator == "matches" else \
+            self._compare(value, operator, right)
+        return TaskResult(DONE, message="" if is_true else "false: %s %s %s" % (
+            fields["variable"], operator, right), is_false=not is_true)
+
+    @staticmethod
+    def _search(value, expression, execution):
+        """Whether an expression is somewhere in a value. TaskError."""
+        if len(expression) > MAX_EXPRESSION:
+            raise TaskError("%s is no regular expression: it %s" % (shorten(expression), TOO_LONG))
+        rc, data = ask_process(
+            execution, lambda fd: alone_command(search_alone, str(fd), str(SEARCH_S)),
+            dict(os.environ), json.dumps([[expression], value]))
+        for result in _read_results(data, rc):
+            if isinstance(result, bool):
+                return result
+            raise TaskError("%s %s: %s" % (
+                shorten(expression),
+                "was not searched to the end" if result == TOO_SLOW else "is no regular expression",
+                result))
+        raise TaskError("the process that searches ended early: %s" % exit_text(rc))
+
+    @staticmethod
+    def _compare(value, operator, right):
+        if operator == "in":
+            items = (right if isinstance(right, list)
+                     else [item.strip() for item in right.split(",")])
+            return any(EvaluateTask._compare(value, "=", item) for item in items)
+        numbers = as_number(value), as_number(right)
+        return OPERATORS[operator](*(numbers if None not in numbers else (value, right)))
 
 
 # ======================================================================================
@@ -8218,8 +8405,7 @@ def copy_one(path, target):
     if os.path.isdir(path) and not os.path.islink(path):
         copy_folder(path, target)
         return
-    if stat.S_ISFIFO(os.stat(path).st_mode):
-        raise TaskError("%s is a named pipe" % path)
+    check_regular(path)
     with open(path, "rb") as source, written_beside(target, access=0o600) as file:
         shutil.copyfileobj(source, file, 1 << 20)
         file.flush()
@@ -8233,12 +8419,18 @@ def copy_folder(path, target):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
     part = name_beside(target, "part")
     try:
-        shutil.copytree(path, part, symlinks=True)
+        shutil.copytree(path, part, symlinks=True, copy_function=copy_regular)
         with naming(target):
             os.rename(part, target)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
+
+
+def copy_regular(path, target, **keywords):
+    """shutil.copy2 of what is a regular file."""
+    check_regular(path)
+    return shutil.copy2(path, target, **keywords)
 
 
 def move_one(path, target):
@@ -8306,6 +8498,8 @@ def pack(given):
         base = os.path.dirname(source.rstrip("/")) or "."
         names += [(path, os.path.relpath(path, base)) for path in files_below(source)
                   if os.path.realpath(path) != os.path.realpath(given["to"])]
+    for path, _ in names:
+        check_regular(path)
     with written_beside(given["to"]) as file, \
             zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, **ZIP_OPTIONS) as archive:
         for path, name in names:
@@ -8329,6 +8523,7 @@ def files_below(path):
 def unpack(given):
     """Unpacks an archive; nothing when a name would leave the folder or it is too large: all names
     and sizes are checked before anything is written, and zipfile takes no more than a size says."""
+    check_regular(given["from"])
     with zipfile.ZipFile(given["from"]) as archive:
         members = archive.infolist()
         for member in members:
@@ -8732,6 +8927,7 @@ class MailTask(HelperTask):
         message.set_content(given["body"])
         for path in given["attach"]:
             kind = (mimetypes.guess_type(path)[0] or "application/octet-stream").split("/")
+            check_regular(path)
             with open(path, "rb") as file:
                 message.add_attachment(file.read(), maintype=kind[0], subtype=kind[1],
                                        filename=os.path.basename(path))
@@ -8744,6 +8940,9 @@ class MailTask(HelperTask):
 #
 # A session's own thread waits in Control.wait() alone, so whatever reaches it takes effect at once.
 # Nothing of this is on disk.
+#
+# Thread call N: one call for session N that may block, such as a statement of SQL or the reading of
+# a secret; ends with it. One that cannot be interrupted is left behind.
 # ======================================================================================
 
 class Interrupted(Exception):
@@ -8852,6 +9051,34 @@ class Control:
                 self.sweep(interrupt)
             raise
 
+    def call(self, function, interrupt=None):
+        """Runs function() in a thread of its own -> its value. A stop or time-out ends the waiting:
+        interrupt() is called until the function has ended; without one, or when that takes too
+        long (a mount hangs), the thread is left behind."""
+        pending = Pending(function)
+
+        def work():
+            try:
+                pending.finish(function())
+            except BaseException as error:
+                pending.finish(error=error)
+            self.wake()
+        name = "call %s" % self._session.rpartition("/")[2]
+        thread = threading.Thread(target=work, name=name, daemon=True)
+        thread.start()
+        try:
+            self.wait(lambda: pending.is_done)
+        except Interrupted as error:
+            until = self._clock.monotonic() + KILL_S
+            while interrupt and not pending.is_done and self._clock.monotonic() < until:
+                interrupt()
+                thread.join(0.05)
+            if not pending.is_done:
+                error.message = "%s; what was under way does not end" % error.message
+            raise
+        thread.join(KILL_S)
+        return pending.result()
+
     # -- processes ---------------------------------------------------------------------
 
     def add_root(self, pid, started):
@@ -8878,28 +9105,36 @@ class Control:
 
 
 # ======================================================================================
-# runtime/execution.py
-# One task under way: how it reaches its process, its data servers, and its session's values.
-#
-# Thread task N: one statement of SQL of session N; ends with it, or is interrupted.
+# runtime/sources.py
+# Secrets that are read when they are needed, from the environment or from files.
 # ======================================================================================
 
 def read_secret(source):
-    """The value that {"env": name} or {"file": path} tells. ValueError."""
+    """The value that {"env": name} or {"file": path} tells. ValueError. A file may block, where it
+    is on a mount that hangs: whoever reads one has to be able to leave it."""
     if "env" in source:
         if source["env"] not in os.environ:
             raise ValueError("the agent's environment has no %s" % source["env"])
-        return os.environ[source["env"]]
+        return check_size(os.environ[source["env"]])
+    path = source["file"]
     try:
-        with open(source["file"], encoding="utf-8") as file:
-            return file.read().rstrip("\n")
+        if not stat.S_ISREG(os.stat(path).st_mode):     # a pipe would make us wait, a device too
+            raise ValueError("%s: is no regular file" % path)
+        with open(path, "rb") as file:
+            data = file.read(MAX_VALUE + 3)             # and line ends
     except OSError as error:
-        raise ValueError("%s: %s" % (source["file"], error.strerror)) from None
+        raise ValueError("%s: %s" % (path, error.strerror)) from None
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError("%s: is not UTF-8" % path) from None
+    return check_size(text if len(data) == MAX_VALUE + 3 else text.rstrip("\n"))
 
 
 def read_secrets(sources, given):
-    """Yields (name, value) of secret variables {name: source}, of which some were given as
+    """[(name, value)] of secret variables {name: source}, of which some were given as
     {name: value}. ValueError says which cannot be had, and why."""
+    values = []
     for name, source in sources.items():
         if name not in given and not source:
             raise ValueError("secret %s: must be given" % name)
@@ -8909,8 +9144,33 @@ def read_secrets(sources, given):
             raise ValueError("secret %s: %s" % (name, error)) from None
         if len(value) < MIN_SECRET:
             raise ValueError("secret %s: has under %d characters" % (name, MIN_SECRET))
-        yield name, value
+        values.append((name, value))
+    return values
 
+
+def is_blocking(source):
+    """Whether reading what a secret is read from can block."""
+    return "file" in source
+
+
+def resolve_server(server):
+    """A data server as it was defined -> the same with its secrets read, and a list of them as
+    `secrets`. ValueError."""
+    connect, secrets = dict(server["connect"]), []
+    for key, source in server["connect"].items():
+        if isinstance(source, dict):
+            try:
+                connect[key] = read_secret(source)
+            except ValueError as error:
+                raise ValueError("data server %s: %s: %s" % (server["name"], key, error)) from None
+            secrets.append(connect[key])
+    return dict(server, connect=connect, secrets=secrets)
+
+
+# ======================================================================================
+# runtime/execution.py
+# One task under way: how it reaches its process, its data servers, and its session's values.
+# ======================================================================================
 
 class Surroundings(NamedTuple):
     """What sessions need of their agent."""
@@ -9055,26 +9315,9 @@ class Execution:
 
     # -- waiting -----------------------------------------------------------------------
 
-    def call(self, function, interrupt):
-        """Runs function() in a thread of its own; interrupt() ends it early -> its value."""
-        pending = Pending(function)
-
-        def work():
-            try:
-                pending.finish(function())
-            except BaseException as error:
-                pending.finish(error=error)
-            self._control.wake()
-        thread = threading.Thread(target=work, name="task %d" % self._journal.session, daemon=True)
-        thread.start()
-        try:
-            self._control.wait(lambda: pending.is_done)
-        finally:
-            while thread.is_alive():
-                if not pending.is_done:
-                    interrupt()
-                thread.join(0.05)
-        return pending.result()
+    def call(self, function, interrupt=None):
+        """Control.call: function() where the session can be interrupted meanwhile -> its value."""
+        return self._control.call(function, interrupt)
 
     def wait(self, seconds):
         """Waits; an immediate stop and time-outs end it."""
@@ -9088,16 +9331,23 @@ class Execution:
 
     def data_server(self, schema):
         """The data server behind a logical schema in the session's context. TaskError."""
-        return self._hidden(self._around.topology.data_server(schema, self.values["CONTEXT"]))
+        return self._resolved(self._around.topology.data_server(schema, self.values["CONTEXT"]))
 
     def mail_server(self):
         """The data server MAIL. TaskError."""
-        return self._hidden(self._around.topology.mail_server())
+        return self._resolved(self._around.topology.mail_server())
 
-    def _hidden(self, server):
-        for secret in server["secrets"]:
+    def _resolved(self, server):
+        """The same with its secrets, which are shown nowhere from now on."""
+        sources = [source for source in server["connect"].values() if isinstance(source, dict)]
+        try:
+            resolved = self._control.call(functools.partial(resolve_server, server)) \
+                if any(map(is_blocking, sources)) else resolve_server(server)
+        except ValueError as error:
+            raise TaskError(one_line(error)) from None
+        for secret in resolved["secrets"]:
             self._journal.hide(secret)
-        return server
+        return resolved
 
     def start_child(self, name, version, context, variables):
         """Starts a session of another scenario of the repository -> its number."""
@@ -9396,20 +9646,22 @@ class Course:
 
     def run(self, place):
         """Runs it from a place on -> Outcome. Interrupted, Left, RepositoryError."""
-        try:
-            self._take_secrets()
-        except (OSError, ValueError) as error:
-            return Outcome(ERROR, str(error))
         with self._control.deadline(self._row["timeout"], "session"):
+            try:
+                self._take_secrets()
+            except ValueError as error:
+                return Outcome(ERROR, str(error))
             return self._steps(place)
 
     def _take_secrets(self):
-        """Gives the secret variables their values. ValueError, OSError."""
-        if not self._scenario.secrets:
+        """Gives the secret variables their values. ValueError."""
+        sources = self._scenario.secrets
+        if not sources:
             return
-        given = self._journal.repository.secrets.read(
-            self._row["secret_file"] or str(self._journal.session))
-        for name, value in read_secrets(self._scenario.secrets, given):
+        read = functools.partial(read_secrets, sources, self._journal.repository.secrets.read(
+            self._row["secret_file"] or str(self._journal.session)))
+        can_block = any(map(is_blocking, sources.values()))
+        for name, value in self._control.call(read) if can_block else read():
             self._journal.hide(value)
             self._values[name] = value
 
@@ -9546,7 +9798,7 @@ class Course:
         work = kind.resume if is_resumed else kind.run
         try:
             with self._control.deadline(task.timeout, "task"):
-                return work(task.fields, execution), None
+                return bounded(work(task.fields, execution)), None
         except Interrupted as interrupt:
             return TaskResult(interrupt.status, execution.rc, message=interrupt.message), interrupt
         except (TaskError, AgentError) as error:
@@ -9566,6 +9818,17 @@ class Course:
             journal.note(progress.set_variables, {
                 name: value for name, value in self._values.items()
                 if name not in RESERVED_VARIABLES and name not in self._scenario.secrets})
+
+
+def bounded(result):
+    """A TaskResult, or one of ERROR where a value is more than a variable takes."""
+    for name, value in result.values.items():
+        try:
+            check_size(value)
+        except ValueError as error:
+            return result._replace(status=ERROR, message="%s: the value %s" % (name, error),
+                                   values={})
+    return result
 
 
 def own_values(row):
@@ -11896,7 +12159,7 @@ class Keeper:
 # ======================================================================================
 
 class Topology:
-    """What stands behind a logical schema, its secrets read when a task asks."""
+    """What stands behind a logical schema; where its secrets are to be read is told in it."""
 
     def __init__(self, master):
         self._master = master
@@ -11908,29 +12171,20 @@ class Topology:
             raise TaskError("logical schema %s has no data server in context %s"
                             % (schema, context))
         server, physical = row
-        return dict(self._resolved(server), physical_schema=physical)
+        return dict(self._get(server), physical_schema=physical)
 
     def mail_server(self):
         """The data server MAIL. TaskError."""
-        server = self._resolved("MAIL")
+        server = self._get("MAIL")
         if server["driver"] != "smtp":
             raise TaskError("the data server MAIL has the driver %s, not smtp" % server["driver"])
         return server
 
-    def _resolved(self, name):
+    def _get(self, name):
         server = self._master.find_data_server(name)
         if server is None:
             raise TaskError("no data server %s" % name)
-        connect, secrets = dict(server["connect"]), []
-        for key, source in server["connect"].items():
-            if isinstance(source, dict):
-                try:
-                    connect[key] = read_secret(source)
-                except (OSError, ValueError) as error:
-                    raise TaskError("data server %s: %s: %s"
-                                    % (name, key, one_line(error))) from None
-                secrets.append(connect[key])
-        return dict(server, connect=connect, secrets=secrets)
+        return server
 
 
 class Watch:
@@ -13361,7 +13615,8 @@ This loop runs three times:
 
 A scenario declares its variables, each with a default value. EXEC, schedules and `scenario`
 tasks may give others; the tasks `set`, `refresh`, `os`, `python` and `http` can change them.
-Values are text. `STATUS` shows them.
+Values are text. `STATUS` shows them. A value has at most <<MAX_VALUE>> of UTF-8, whoever gives it;
+more is an error. A text of a task may become <<MAX_TEXT>> long by the values in it.
 
 - `${name}` in a text of a task is the variable's value. `$$` before a brace is a dollar. Every
   other `$` stays as it is.
@@ -13392,7 +13647,7 @@ and errors. It is never stored in a repository.
 - `{"secret": true}` has to be given with EXEC. Until the session has ended it lies in a file
   beside the repository that only the agent's user may read. RESTART has to give it again.
 - With `"env"` it is read from the agent's environment, with `"file"` from a file, when the
-  session begins. A last line end of the file does not belong to it.
+  session begins. A last line end of the file does not belong to it. The file is a regular one.
 - It has at least <<MIN_SECRET>>: what is shorter cannot be masked sensibly.
 - It is refused in the arguments of a process, which every user of the host can see, and as a
   variable of a schedule. No task can set one.
@@ -13465,7 +13720,11 @@ A task ends `DONE`, `WARNING` or `ERROR`. Every text of it may use `${name}` (to
   line by line. A task ends with its process: what that leaves running on purpose stays, and
   what is printed by it later is thrown away.
 - SQL on SQLite runs inside the agent, and a stop interrupts it. Other drivers, CSV, files,
-  `http` and `mail` run in a process of their own each, which a stop ends.
+  `wait_file`, `matches`, `http` and `mail` run in a process of their own each, which a stop ends.
+- What hangs in a system call that nothing ends, such as a database or a secret on a mount whose
+  server is gone, is left behind after <<KILL_S>>: the session ends, and its message says so.
+- Only regular files are copied, packed, unpacked, attached and replaced: a device, named pipe or
+  socket is an error. `load_csv` takes a named pipe, too.
 - A file, or a copy of a folder, is written beside its target, as `.NAME.HEX.part`, and renamed
   when it is whole. HEX are 16 digits that nobody can foresee.
 
@@ -13476,8 +13735,8 @@ Runs a command of the operating system. Its exit code decides.
 <<task os>>
 
 A text is run by `/bin/sh -c`. A list is run without a shell: program, then arguments. A code
-below 0 means that the process was ended by that signal. `capture` takes at most
-<<MAX_CAPTURE>>; more is an error. See `variables` for `${name}` in commands.
+below 0 means that the process was ended by that signal. See `variables` for `${name}` in
+commands, and for how much `capture` takes.
 
 ### python
 
@@ -13494,7 +13753,8 @@ Runs SQL on a data server, in one transaction: all of it or nothing.
 
 Variables are bound as text. To compare with a number write `cast(:n as integer)`. The
 statements that begin and end a transaction are the agent's; a task that has one is an error. On
-SQLite a lock of another program is waited for, until the task's timeout.
+SQLite a lock of another program is waited for, until the task's timeout. Rows that a statement
+gives are counted, and not kept.
 
 ### set
 
@@ -13516,7 +13776,8 @@ Compares a variable. False is no error: the step ends, and goes to its `on_false
 
 When both sides are numbers they are compared as numbers, else as text. `in` takes a JSON list,
 or text with commas. `matches` searches with a regular expression of Python: write `^...$` for
-the whole value.
+the whole value. It has at most <<MAX_EXPRESSION>>, and may be searched for <<SEARCH_S>>; longer
+is an error. One that Python cannot compile is a fault of the definition.
 
 ### scenario
 
@@ -13616,8 +13877,7 @@ Sends a request of HTTP or HTTPS. Its status decides.
 - Messages show no login and no query.
 - The server may be silent for <<SILENCE_S>>. Its answer begins within <<ANSWER_S>> and ends
   within <<CONTENT_S>>.
-- `capture` takes at most <<MAX_CAPTURE>>; more is an error. Proxies are those of the
-  environment (`https_proxy`).
+- Proxies are those of the environment (`https_proxy`).
 
 ### mail
 
@@ -14465,7 +14725,10 @@ LIMITS = (
     Limit("MAX_IMPORT_LINE", MAX_IMPORT_LINE, "bytes", "of an IMPORT request"),
     Limit("MAX_NAME", MAX_NAME, "characters", "of a name"),
     Limit("MIN_SECRET", MIN_SECRET, "characters", "of a secret, at least"),
-    Limit("MAX_CAPTURE", MAX_CAPTURE, "bytes", "of output or answer that a variable takes"),
+    Limit("MAX_VALUE", MAX_VALUE, "bytes", "of the value of a variable"),
+    Limit("MAX_TEXT", MAX_TEXT, "characters", "of a text of a task with the values of variables"),
+    Limit("MAX_EXPRESSION", MAX_EXPRESSION, "characters", "of a regular expression"),
+    Limit("SEARCH_S", SEARCH_S, "seconds", "that a regular expression may be searched"),
     Limit("MAX_OUTPUT", MAX_OUTPUT, "bytes", "kept of what a task prints (`--max-output`)"),
     Limit("MAX_LOG_LINE", MAX_LOG_LINE, "bytes", "of a line of output; a longer one is split"),
     Limit("MAX_LIST", MAX_LIST, "", "lines of a listing, by `-LIMIT`"),

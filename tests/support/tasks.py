@@ -1,5 +1,6 @@
 """Tasks on one agent: scenarios of one step, run, begun and stopped."""
 import itertools
+import json
 
 import pytest
 
@@ -124,6 +125,17 @@ def add(agent, *tasks, **fields):
     steps = fields.pop("steps", None) or [{"name": "main", "tasks": list(tasks)}]
     agent.import_document({"scenarios": [dict({"name": name, "version": "1", "steps": steps}, **fields)]})
     return name
+
+
+def faults(agent, task):
+    """The {path within the task: reason} that an import is refused with."""
+    document = {"scenarios": [{"name": "FAULTY", "version": "1", "variables": {"v": ""},
+                               "steps": [{"name": "main", "tasks": [task]}]}]}
+    lines = agent.ask("IMPORT '%s'" % json.dumps(document).replace("'", "\\u0027"))
+    assert lines[-1].startswith("ERR BAD_REQUEST"), lines
+    prefix = "scenarios[0].steps[0].tasks[0]"
+    return {path[len(prefix):].lstrip("."): reason for path, reason in
+            (line[2:].split(": ", 1) for line in lines[:-1] if line[2:].startswith(prefix))}
 
 
 def run(agent, *tasks, options="", **fields):

@@ -5,6 +5,7 @@ file that somebody wants us to take for ours. So what is made beside a file has 
 can foresee; where another process must find it, what is found is checked.
 """
 import contextlib
+import errno
 import os
 import stat
 
@@ -141,7 +142,11 @@ def naming(path):
 @contextlib.contextmanager
 def written_beside(path, mode="wb", access=0o666, **keywords):
     """A file that appears under its name when it is whole, and not at all otherwise. `access` is
-    its mode, less the umask."""
+    its mode, less the umask. It takes no place of a device, pipe or socket: FileExistsError."""
+    with contextlib.suppress(FileNotFoundError):
+        present = os.stat(path).st_mode
+        if not stat.S_ISREG(present) and not stat.S_ISDIR(present):
+            raise FileExistsError(errno.EEXIST, "is no regular file", path)
     part = name_beside(path, "part")
     try:
         with naming(path):

@@ -10,7 +10,7 @@ import selectors
 import threading
 import time
 
-from ..base.vocabulary import ERR, MASK, MAX_CAPTURE, MAX_LOG_LINE, OUT
+from ..base.vocabulary import ERR, MASK, MAX_VALUE, MAX_LOG_LINE, OUT
 from ..base.times import to_text
 
 # what ends lines or turns their direction for some readers is shown like control characters
@@ -95,7 +95,7 @@ class Capture:
         """Takes what a task printed; no data means the end of the stream."""
         with self._lock:
             if stream == OUT and self.captured is not None and \
-                    len(self.captured) <= MAX_CAPTURE:
+                    len(self.captured) <= MAX_VALUE:
                 self.captured += data
             carry = self._carry.pop(stream, b"")
             whole = carry + data if carry else data

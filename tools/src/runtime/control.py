@@ -2,11 +2,15 @@
 
 A session's own thread waits in Control.wait() alone, so whatever reaches it takes effect at once.
 Nothing of this is on disk.
+
+Thread call N: one call for session N that may block, such as a statement of SQL or the reading of
+a secret; ends with it. One that cannot be interrupted is left behind.
 """
 import contextlib
 import threading
 
-from ..base.vocabulary import ERROR, IMMEDIATE, NORMAL, STOPPED
+from ..base.vocabulary import ERROR, IMMEDIATE, KILL_S, NORMAL, STOPPED
+from ..store.pending import Pending
 from ..processes.tree import Tree, has_group
 
 
@@ -115,6 +119,34 @@ class Control:
             if self._roots:
                 self.sweep(interrupt)
             raise
+
+    def call(self, function, interrupt=None):
+        """Runs function() in a thread of its own -> its value. A stop or time-out ends the waiting:
+        interrupt() is called until the function has ended; without one, or when that takes too
+        long (a mount hangs), the thread is left behind."""
+        pending = Pending(function)
+
+        def work():
+            try:
+                pending.finish(function())
+            except BaseException as error:
+                pending.finish(error=error)
+            self.wake()
+        name = "call %s" % self._session.rpartition("/")[2]
+        thread = threading.Thread(target=work, name=name, daemon=True)
+        thread.start()
+        try:
+            self.wait(lambda: pending.is_done)
+        except Interrupted as error:
+            until = self._clock.monotonic() + KILL_S
+            while interrupt and not pending.is_done and self._clock.monotonic() < until:
+                interrupt()
+                thread.join(0.05)
+            if not pending.is_done:
+                error.message = "%s; what was under way does not end" % error.message
+            raise
+        thread.join(KILL_S)
+        return pending.result()
 
     # -- processes ---------------------------------------------------------------------
 

@@ -10,8 +10,8 @@ from ..base.words import shorten
 from ..definitions.kinds import (BOOLEAN, FILLED, Field, Kind, TEXT, _refuse, between, choice,
                                  list_of)
 from ..base.files import written_beside
-from .task import TaskError, needed, task_type, to_number
-from .data import DatabaseTask, SCHEMA, pieces
+from .task import TaskError, check_regular, needed, task_type, to_number
+from .data import DatabaseTask, SCHEMA, each_row
 
 
 def quote_name_alone(name):
@@ -126,6 +126,7 @@ class LoadCsvTask(DatabaseTask):
         """Reads, checks and inserts in pieces, one transaction. A table without a schema of its own
         is in the physical schema."""
         schema, table = given["server"]["physical_schema"], given["table"]
+        check_regular(given["file"], may_be_pipe=True)
         given["table"] = "%s.%s" % (schema, table) if schema and "." not in table else table
         with open(given["file"], newline="", errors="surrogateescape",      # a BOM is no text
                   encoding=("utf-8-sig" if given["encoding"] == "utf-8"
@@ -219,14 +220,13 @@ class UnloadCsvTask(DatabaseTask):
     def on(target, given):
         """A piece of rows at a time."""
         target.begin("deferred")
-        cursor, rows = target.run(given["query"], given["values"]), 0
+        cursor = target.run(given["query"], given["values"])
         if cursor.description is None:
             raise TaskError("the query gives no rows")
         with written_beside(given["file"], "w", newline="", encoding=given["encoding"]) as file:
             writer = csv.writer(file, delimiter=given["delimiter"])
             if given["header"]:
                 writer.writerow([column[0] for column in cursor.description])
-            for piece in pieces(cursor):
-                writer.writerows(piece)
-                rows += len(piece)
-        return {"status": DONE, "rows": rows}
+            counter = itertools.count()
+            writer.writerows(row for row, _ in zip(each_row(target, cursor), counter))
+        return {"status": DONE, "rows": next(counter)}

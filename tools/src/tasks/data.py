@@ -5,11 +5,14 @@ import sqlite3
 import time
 from typing import Any, NamedTuple
 
-from ..base.vocabulary import DONE
+from ..base.vocabulary import DONE, MAX_VALUE
 from ..definitions.kinds import FILLED, Field, NAMED, VARIABLE_NAME
 from ..base.files import find_fault_beside
 from .statements import bind, check_statement, list_names, split_script
 from .task import HelperTask, TaskError, needed, task_type
+
+PIECE = 500             # rows
+
 
 class Target(NamedTuple):
     """An open connection to a data server, and what its module wants to know."""
@@ -49,15 +52,16 @@ class Target(NamedTuple):
     def close(self):
         """Ends what is not committed. Not the connection's close alone: a statement that failed
         keeps its lock under Python 3.11 until its cursor, which the exception leads to, is gone."""
-        with contextlib.suppress(Exception):        # of a driver that minds: closing follows
-            for cursor in self.cursors:
-                cursor.close()
+        for end in [cursor.close for cursor in self.cursors] + [self.connection.rollback]:
+            with contextlib.suppress(Exception):    # of a driver that minds: closing follows
+                end()
         self.connection.close()
 
     def interrupt(self):
         """From another thread: ends the statement under way, and the waiting for a lock."""
         self.given_up.append(True)
-        self.connection.interrupt()
+        with contextlib.suppress(sqlite3.ProgrammingError):     # it is closed by now
+            self.connection.interrupt()
 
 
 @contextlib.contextmanager
@@ -86,16 +90,21 @@ def open_target(server):
         yield target
 
 
-def pieces(cursor, size=5000):
-    """The rows of a query, so many at a time."""
-    return iter(lambda: list(cursor.fetchmany(size)), [])
+def each_row(target, cursor):
+    """Yields the rows of a query, of which no more than PIECE are held at a time; of SQLite, which
+    has them at hand, one."""
+    if target.is_sqlite:
+        yield from cursor
+        return
+    for piece in iter(lambda: list(cursor.fetchmany(PIECE)), []):
+        yield from piece
 
 
 def count_rows(target, statement, values):
     """Runs a statement -> how many rows it changed or gave."""
     before = target.connection.total_changes if target.is_sqlite else 0
     cursor = target.run(statement, values)
-    rows = sum(map(len, pieces(cursor))) if cursor.description else 0
+    rows = sum(1 for _ in each_row(target, cursor)) if cursor.description else 0
     if cursor.description or not target.is_sqlite:
         return rows or max(0, cursor.rowcount)
     if target.connection.total_changes == before:
@@ -120,11 +129,16 @@ class DatabaseTask(HelperTask):
         """Runs `on(target, given)` here or in the helper."""
         if self.is_heavy or given["server"]["driver"] != "sqlite3":
             return super()._outcome(given, execution)
-        with open_target(given["server"]) as target:
-            try:
-                return execution.call(lambda: self.on(target, given), target.interrupt)
-            except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
-                raise TaskError(str(error)) from None
+        targets = []                        # the one, once it is open: that may block, too
+
+        def work():
+            with open_target(given["server"]) as target:
+                targets.append(target)
+                return self.on(target, given)
+        try:
+            return execution.call(work, lambda: [target.interrupt() for target in targets])
+        except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
+            raise TaskError(str(error)) from None
 
     def prepare(self, fields, execution):
         """The data server of the session's context, and the values to bind."""
@@ -183,5 +197,11 @@ class RefreshTask(DatabaseTask):
         row = target.run(given["query"], given["values"]).fetchone()
         if row is None:
             raise TaskError("the query gives no row")
-        value = "" if row[0] is None else str(row[0]).replace("\0", "")
+        value = row[0]
+        if not isinstance(value, (str, bytes)):
+            value = "" if value is None else str(value)
+        if len(value) > MAX_VALUE:          # before anything is made of it
+            raise TaskError("%s: the value has over %d bytes, more than a variable takes"
+                            % (given["variable"], MAX_VALUE))
+        value = str(value).replace("\0", "")
         return {"status": DONE, "rows": 1, "values": {given["variable"]: value}}

@@ -4,7 +4,6 @@ import errno
 import glob
 import os
 import shutil
-import stat
 import sys
 import zipfile
 
@@ -12,7 +11,7 @@ from ..base.vocabulary import DONE
 from ..base.words import shorten
 from ..definitions.kinds import BOOLEAN, Field, between
 from ..base.files import name_beside, naming, written_beside
-from .task import TaskError, helper_task, needed
+from .task import TaskError, check_regular, helper_task, needed
 
 
 def matching(pattern):
@@ -50,8 +49,7 @@ def copy_one(path, target):
     if os.path.isdir(path) and not os.path.islink(path):
         copy_folder(path, target)
         return
-    if stat.S_ISFIFO(os.stat(path).st_mode):
-        raise TaskError("%s is a named pipe" % path)
+    check_regular(path)
     with open(path, "rb") as source, written_beside(target, access=0o600) as file:
         shutil.copyfileobj(source, file, 1 << 20)
         file.flush()
@@ -65,12 +63,18 @@ def copy_folder(path, target):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
     part = name_beside(target, "part")
     try:
-        shutil.copytree(path, part, symlinks=True)
+        shutil.copytree(path, part, symlinks=True, copy_function=copy_regular)
         with naming(target):
             os.rename(part, target)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
+
+
+def copy_regular(path, target, **keywords):
+    """shutil.copy2 of what is a regular file."""
+    check_regular(path)
+    return shutil.copy2(path, target, **keywords)
 
 
 def move_one(path, target):
@@ -138,6 +142,8 @@ def pack(given):
         base = os.path.dirname(source.rstrip("/")) or "."
         names += [(path, os.path.relpath(path, base)) for path in files_below(source)
                   if os.path.realpath(path) != os.path.realpath(given["to"])]
+    for path, _ in names:
+        check_regular(path)
     with written_beside(given["to"]) as file, \
             zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, **ZIP_OPTIONS) as archive:
         for path, name in names:
@@ -161,6 +167,7 @@ def files_below(path):
 def unpack(given):
     """Unpacks an archive; nothing when a name would leave the folder or it is too large: all names
     and sizes are checked before anything is written, and zipfile takes no more than a size says."""
+    check_regular(given["from"])
     with zipfile.ZipFile(given["from"]) as archive:
         members = archive.infolist()
         for member in members:

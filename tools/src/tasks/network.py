@@ -13,7 +13,7 @@ from ..base.words import one_line
 from ..definitions.kinds import FILLED, Field, TEXT, VARIABLE_NAME, between, list_of
 from ..definitions.fields import MAIL_TLS
 from ..base.files import written_beside
-from .task import ENVIRONMENT, HelperTask, TaskError, as_value, needed, task_type
+from .task import ENVIRONMENT, HelperTask, TaskError, as_value, check_regular, needed, task_type
 
 SILENCE_S = 60              # the other end may be silent for so long
 ANSWER_S = 600              # from the first request to the head of the answer, by all redirects
@@ -379,6 +379,7 @@ class MailTask(HelperTask):
         message.set_content(given["body"])
         for path in given["attach"]:
             kind = (mimetypes.guess_type(path)[0] or "application/octet-stream").split("/")
+            check_regular(path)
             with open(path, "rb") as file:
                 message.add_attachment(file.read(), maintype=kind[0], subtype=kind[1],
                                        filename=os.path.basename(path))
