@@ -1425,11 +1425,37 @@ def list_hidden(words):
     return sorted((text for text in hidden if len(text) >= MIN_SECRET), key=len, reverse=True)
 
 
+FEW = 300               # texts to hide that are looked for one after the other
+
+
 def mask_all(text, hidden):
-    """A text with MASK in place of each of these."""
+    """A text, or bytes, with MASK in place of each of these, which come with the longest first and
+    have MIN_SECRET characters at least."""
+    mask = MASK if isinstance(text, str) else MASK.encode()
+    if FEW < len(hidden) < len(text):
+        return _mask_many(text, hidden, mask)
     for value in hidden:
-        text = text.replace(value, MASK)
+        text = text.replace(value, mask)
     return text
+
+
+def _mask_many(text, hidden, mask):
+    """mask_all in time that grows as both, not as their product: one way through the text."""
+    whole, sizes = set(hidden), {}      # beginning -> the lengths of those that begin so
+    for value in hidden:
+        known = sizes.setdefault(value[:MIN_SECRET], [])
+        if len(value) not in known[-1:]:
+            known.append(len(value))
+    pieces, begin, position = [], 0, 0
+    while position < len(text):
+        for size in sizes.get(text[position:position + MIN_SECRET], ()):
+            if text[position:position + size] in whole:
+                pieces += [text[begin:position], mask]
+                begin = position = position + size
+                break
+        else:
+            position += 1
+    return text[:0].join(pieces + [text[begin:]])
 
 
 def _quoted_word(line, position):
@@ -3949,7 +3975,7 @@ class Arrivals:
         if secrets and not request.secret_file:
             raise Changed("scenario %s was replaced at the same time; try again" % scenario.name)
         for name, value in plain.items():
-            if any(hidden in value for hidden in request.hidden):
+            if mask_all(value, request.hidden) != value:
                 raise BadRequest("%s: would store a secret; declare it secret in scenario %s"
                                  % (name, scenario.name))
         if plain:
@@ -6980,8 +7006,7 @@ class Capture:
                 self.captured += data
             carry = self._carry.pop(stream, b"")
             whole = carry + data if carry else data
-            for secret in self._secrets:        # lines are whole here, so are secrets in them
-                whole = whole.replace(secret, MASK.encode())
+            whole = mask_all(whole, self._secrets)      # lines are whole here, so are secrets
             cut = whole.rfind(b"\n") + 1 if data else len(whole)
             self._add(stream, whole[:cut])
             kept = len(self._secrets[0]) if self._secrets else 0    # may be the half of one

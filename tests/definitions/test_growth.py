@@ -66,6 +66,8 @@ GROWING = {
     "bare words": (agent.split_words, lambda n: "a " * n),
     "quoted words": (agent.split_words, lambda n: "'a' \"b\\n\" " * n),
     "one quoted word": (agent.split_words, lambda n: '"%s"' % ("a\\n" * n)),
+    "secrets in a text": (lambda pair: agent.mask_all(*pair), lambda n: (" a word, and more" * n, names(n, "%08d"))),
+    "secrets that are there": (lambda pair: agent.mask_all(*pair), lambda n: ("\n".join(names(n, "k%04d")), names(n, "k%04d"))),
     "a line": (agent.one_line, lambda n: "\n" * n),
 }
 
@@ -118,3 +120,18 @@ def test_a_script_is_its_statements():
     for _ in range(300):
         text = "".join(chooser.choice(pieces) for _ in range(12))
         assert solid(text) == solid("".join(agent.split_script(text, True))), text
+
+
+# -- masks -----------------------------------------------------------------------------
+
+@pytest.mark.parametrize("kind", [str, lambda text: text.encode()])
+def test_many_secrets_are_masked_as_few(kind):
+    chooser = random.Random(1)
+    hidden = sorted({"%04d<%s>" % (number, "x" * (number % 9)) for number in range(2000)}, key=len, reverse=True)
+    few = hidden[:200]
+    for _ in range(20):
+        words = [chooser.choice(hidden + ["a", "1<", ""]) for _ in range(400)]
+        text = kind(" ".join(words + ["much more"] * 100))
+        shown = kind(" ".join(["***" if word in hidden else word for word in words] + ["much more"] * 100))
+        assert agent.mask_all(text, [kind(value) for value in hidden]) == shown
+        assert kind("***") in agent.mask_all(text, [kind(value) for value in few])
