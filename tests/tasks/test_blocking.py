@@ -1,6 +1,8 @@
 """What may take for ever, or weigh on the agent, and what ends it: a time-out, a stop, a limit."""
 import contextlib
+import gc
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -288,6 +290,26 @@ def test_a_value_of_a_hundred_million_bytes(inside, tmp_path):
     assert max(map(len, inside.ask("STATUS %s" % done.session))) < 1000
 
 
+def test_what_a_task_held_is_gone_with_it(inside, tmp_path):
+    """Without a garbage collection."""
+    define(inside, X=tmp_path / "x.db")
+    task = {"type": "refresh", "variable": "v", "schema": "X", "query": "select hex(zeroblob(20000000))"}
+    gc.collect()
+    gc.disable()
+    try:
+        before = resident_kib()
+        assert run(inside, task, variables={"v": ""}).status == "ERROR"
+        assert wait_for(lambda: resident_kib() - before < 20000, "its 40 MB to be gone", 10)
+    finally:
+        gc.enable()
+
+
+def resident_kib():
+    """What this process has in memory."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() // 1024
+
+
 def test_texts_that_values_would_make_enormous(inside):
     done = run(inside, {"type": "set", "variable": "v", "value": "${w}" * 1000},
                {"type": "os", "command": "true", "stdin": "${w}" * 1000}, variables={"v": "", "w": "x" * 65000})
@@ -315,7 +337,6 @@ def test_values_that_are_given(make_inside, tmp_path):
 
 def test_the_rows_of_a_select_are_counted_one_by_one(inside, tmp_path):
     """Not held: 30,000 of 20 KB."""
-    resource = pytest.importorskip("resource")
     define(inside, X=tmp_path / "x.db")
     many = ("with recursive c(n) as (select 1 union all select n + 1 from c where n < 30000) "
             "select n, hex(zeroblob(10000)) from c")
