@@ -100,15 +100,21 @@ Sections, each using only those above it:
                               codings, in a charset.
     tasks/files               Files copied, moved, deleted and made: copy, move, delete, mkdir.
     tasks/archives            Files packed and unpacked: zip and unzip.
-    tasks/commands            Commands, code and the small types: os, set, evaluate, sleep,
-                              wait_file, python, scenario.
+    tasks/commands            Commands, code and the small types: os, set, sleep, wait_file, python,
+                              scenario.
+    tasks/statements          SQL taken apart: its statements and the variables it binds, in time
+                              that grows as its length.
     tasks/data                Statements on data servers: sql and refresh.
     tasks/csvfiles            CSV files into tables and out of queries: load_csv and unload_csv.
+    tasks/evaluate            The type evaluate: comparisons, and expressions searched where they
+                              can be ended.
     tasks/network             What speaks to other hosts: the type http, and what mail shares with
                               it.
     tasks/mail                Mail by SMTP.
     runtime/control           What reaches a session while it runs: a stop, time-outs, that it is
                               left, ends of its processes.
+    runtime/sources           Secrets that are read when they are needed, from the environment or
+                              from files.
     runtime/execution         One task under way: how it reaches its process, its data servers, and
                               its session's values.
     runtime/journal           What a session has to record: collected, masked, and handed to its
@@ -172,7 +178,8 @@ Threads, and what ends each:
     feed PID          writes one process's standard input, and ends with it.
     remains           deletes what one note tells of, and ends with that; a file system that does
                       not
-    task N            one statement of SQL of session N; ends with it, or is interrupted.
+    call N            one call for session N that may block, such as a statement of SQL or the
+                      reading of
     slot N            runs one session after the other; ends at SessionQueue.close().
     adopted N         runs session N, whose process outlived an agent; ends with it.
     scheduler         calls Scheduler.tick(); ends at Agent.stop().
@@ -192,6 +199,7 @@ if vars(sys.modules["__main__"]) is globals() and "CODE_FD" not in globals() \
         and not getattr(sys.flags, "safe_path", sys.flags.isolated):
     del sys.path[0]
 import argparse
+import bisect
 import codecs
 import collections
 import concurrent.futures
@@ -529,8 +537,12 @@ def part_beside(path, note=None):
     """A name beside `path`: what is made there takes that place at the end, or is gone.
 
     `note`: the descriptor of a file that tells this name, for whoever has to do it when this
-    process is killed.
+    process is killed. It takes no place of a device, pipe or socket: FileExistsError.
     """
+    with contextlib.suppress(FileNotFoundError):
+        present = os.stat(path).st_mode
+        if not stat.S_ISREG(present) and not stat.S_ISDIR(present):
+            raise FileExistsError(errno.EEXIST, "is no regular file", path)
     part = name_beside(path, "part")
     if note is not None:
         os.ftruncate(note, 0)
@@ -879,7 +891,9 @@ MAX_IMPORT_LINE = 4 * 1024 * 1024   # bytes of an IMPORT by an administrator
 MIN_SECRET = 4                      # characters; a shorter value cannot be masked sensibly
 MASK = "***"
 MAX_LOG_LINE = 16 * 1024            # bytes; a longer line of output is split
-MAX_CAPTURE = 64 * 1024             # bytes of standard output that a variable takes
+MAX_VALUE = 64 * 1024               # bytes of the value of a variable
+MAX_TEXT = 16 * 1024 * 1024         # characters of a text of a task, its references replaced
+MAX_EXPRESSION = 1000               # characters of a regular expression
 MAX_OUTPUT = 1024 * 1024            # bytes kept of one task's output
 MAX_CONNECTIONS = 1000
 MAX_QUEUE = 100000                  # outstanding sessions of an agent
@@ -891,6 +905,7 @@ KEEP_DAYS = 90
 
 WRITE_S = 5.0           # a request that cannot be written for so long is refused
 TERM_S = 2.0            # between SIGTERM and SIGKILL
+SEARCH_S = 5           # that a regular expression may be compiled and searched
 KILL_S = 10.0           # how long what got SIGKILL is waited for
 DRAIN_S = 0.5           # how long after its exit a task's pipes are read
 LINGER, LINGER_S = 64 * 1024, 1.0       # bytes and seconds read of what follows the last request
@@ -1322,6 +1337,11 @@ BOOT = ("import sys;sys.path[:1]==['']and sys.path.pop(0);import marshal,os;"
         "CODE_FD=int(sys.argv[1]);__file__=sys.argv[2];del sys.argv[:2];"
         "exec(marshal.loads(os.pread(CODE_FD,os.fstat(CODE_FD).st_size,0)))")
 
+# Python code that runs one function, which imports what it needs; behind it are its byte-code, in
+# hexadecimal digits, and its arguments
+ALONE = ("import sys,marshal,types;"
+         "types.FunctionType(marshal.loads(bytes.fromhex(sys.argv[1])),globals())(*sys.argv[2:])")
+
 
 @functools.lru_cache(maxsize=None)
 def own_boot():
@@ -1387,6 +1407,14 @@ def keep_standard_descriptors():
         os.set_inheritable(descriptor, True)
         descriptor = os.open(os.devnull, os.O_RDWR)
     os.close(descriptor)
+
+
+def alone_command(function, *arguments):
+    """The words that run one function by itself, on texts, in a process that starts a few times
+    faster than this program and needs no file of it. It knows nothing of its module, nor of the
+    user's folders and settings for Python."""
+    code = marshal.dumps(function.__code__).hex()
+    return [sys.executable, "-I", "-S", "-c", ALONE, code] + list(arguments)
 
 
 def start_over_lean():
@@ -1600,11 +1628,37 @@ def list_hidden(words):
     return sorted((text for text in hidden if len(text) >= MIN_SECRET), key=len, reverse=True)
 
 
+FEW = 300               # texts to hide that are looked for one after the other
+
+
 def mask_all(text, hidden):
-    """A text with MASK in place of each of these."""
+    """A text, or bytes, with MASK in place of each of these, which come with the longest first and
+    have MIN_SECRET characters at least."""
+    mask = MASK if isinstance(text, str) else MASK.encode()
+    if FEW < len(hidden) < len(text):
+        return _mask_many(text, hidden, mask)
     for value in hidden:
-        text = text.replace(value, MASK)
+        text = text.replace(value, mask)
     return text
+
+
+def _mask_many(text, hidden, mask):
+    """mask_all in time that grows as both, not as their product: one way through the text."""
+    whole, sizes = set(hidden), {}      # beginning -> the lengths of those that begin so
+    for value in hidden:
+        lengths = sizes.setdefault(value[:MIN_SECRET], [])
+        if len(value) not in lengths[-1:]:
+            lengths.append(len(value))
+    pieces, begin, position = [], 0, 0
+    while position < len(text):
+        for size in sizes.get(text[position:position + MIN_SECRET], ()):
+            if text[position:position + size] in whole:
+                pieces += [text[begin:position], mask]
+                begin = position = position + size
+                break
+        else:
+            position += 1
+    return text[:0].join(pieces + [text[begin:]])
 
 
 def _quoted_word(line, position):
@@ -2891,7 +2945,14 @@ def _check_value(value):
     """The value of a variable: text, and numbers as their text."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise ValueError("must be text or a number")
-    return TEXT.check(value if isinstance(value, str) else json.dumps(value))
+    return check_size(TEXT.check(value if isinstance(value, str) else json.dumps(value)))
+
+
+def check_size(text):
+    """The value of a variable, which has no more bytes than may be, or ValueError."""
+    if len(text) > MAX_VALUE or len(text.encode("utf-8", "replace")) > MAX_VALUE:
+        raise ValueError("has over %d bytes, more than a variable takes" % MAX_VALUE)
+    return text
 
 
 def _check_values(value):
@@ -3209,12 +3270,16 @@ class Scenario(NamedTuple):
     concurrency: Optional[dict]
 
     def check_variables(self, variables):
-        """BadRequest when values are given for variables that it does not have, or that no secret
-        can be."""
+        """BadRequest when values are given for variables that it does not have, that are too large,
+        or that no secret can be."""
         for name, value in variables.items():
             if name not in self.variables and name not in self.secrets:
                 raise BadRequest("%s: scenario %s %s has no variable of that name"
                                  % (name, self.name, self.version))
+            try:
+                check_size(value)
+            except ValueError as error:
+                raise BadRequest("%s: %s" % (name, error)) from None
             if name in self.secrets and len(value) < MIN_SECRET:
                 raise BadRequest("%s: a secret has at least %d characters" % (name, MIN_SECRET))
 
@@ -3279,7 +3344,7 @@ class Condition(NamedTuple):
 
 def parse_after(text):
     """`A,B/2h,scenario:C` -> [Condition]. ValueError."""
-    conditions = []
+    conditions, names = [], set()
     if text and not text.strip(","):
         raise ValueError("'%s' names nothing; write schedules, like A,B" % text)
     for item in filter(None, text.split(",")):
@@ -3292,8 +3357,9 @@ def parse_after(text):
                               parse_duration(period.lower(), is_whole=True) if slash else None)
         if condition.within_s == 0:
             raise ValueError("'%s': the period is 1s at least" % item)
-        if condition[:2] in [other[:2] for other in conditions]:
+        if condition[:2] in names:
             raise ValueError("%s stands twice" % condition.name)
+        names.add(condition[:2])
         conditions.append(condition)
     return conditions
 
@@ -3472,7 +3538,12 @@ _REFERENCE = re.compile(r"\$\$(?=\{)|\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 def substitute(text, values):
-    """`${name}` -> values[name], `$$` before a brace -> `$`; every other `$` stays."""
+    """`${name}` -> values[name], `$$` before a brace -> `$`; every other `$` stays. TooLong."""
+    size = len(text) + sum(len(values[match.group(1)]) for match in _REFERENCE.finditer(text)
+                           if match.group(1))
+    if size > MAX_TEXT:
+        raise TooLong("a text would have over %d characters with the values of its variables"
+                      % MAX_TEXT)
     return _REFERENCE.sub(lambda match: values[match.group(1)] if match.group(1) else "$", text)
 
 
@@ -3516,6 +3587,31 @@ def strings_in(value, path=""):
 # From the JSON of a document to its definitions, with every fault and its path.
 # ======================================================================================
 
+MAX_DIGITS = 1000       # of a whole number: what Python takes to read one grows as their square
+
+
+def parse_json(text):
+    """JSON text -> its value; BadRequest, too, where a field stands twice in an object."""
+    def pairs(items):
+        result = dict(items)
+        if len(result) < len(items):
+            counts = collections.Counter(key for key, _ in items)
+            _refuse("field %s stands twice" % next(key for key in counts if counts[key] > 1))
+        return result
+
+    def whole(word):
+        return int(word) if len(word) <= MAX_DIGITS else _refuse(
+            "a number has over %d digits" % MAX_DIGITS)
+    try:
+        return json.loads(text, object_pairs_hook=pairs, parse_int=whole, parse_constant=lambda
+                          word: _refuse("%s is not JSON" % word))
+    except RecursionError:
+        reason = "is nested too deeply"
+    except ValueError as error:
+        reason = str(error)
+    raise BadRequest("the definitions are not JSON: %s" % reason, [("document", reason)])
+
+
 class Definitions:
     """Reads a definitions document and collects every fault of it as (path, reason).
 
@@ -3526,6 +3622,7 @@ class Definitions:
     def __init__(self, is_stored=False):
         self.faults = []
         self._is_stored = is_stored
+        self._costly = collections.OrderedDict()    # type -> [(path, fields)] for its judge_all
 
     def read(self, text):
         """JSON text -> Document; BadRequest carries all the faults."""
@@ -3536,7 +3633,7 @@ class Definitions:
 
     def collect(self, text):
         """JSON text -> Document, None standing for what is faulty; `faults` has the reasons."""
-        document = self._parse(text.lstrip("\ufeff"))     # a byte order mark
+        document = parse_json(text.lstrip("\ufeff"))     # a byte order mark
         if not isinstance(document, dict):
             raise BadRequest("the definitions must be one JSON object",
                              [("document", "must be an object")])
@@ -3565,7 +3662,15 @@ class Definitions:
                            ("calendars", calendars)):
             self._repeated(key, [item["name"] for item in items])
         self._repeated("schedules", [s and s.name for s in schedules])
+        self._judge_costly()
         return Document(scenarios, schedules, contexts, servers, schemas, calendars)
+
+    def _judge_costly(self):
+        """Notes faults that cost a process to find: one for all tasks of a type."""
+        for kind, tasks in self._costly.items():
+            faults = TASK_TYPES[kind].judge_all([fields for _, fields in tasks])
+            for place, (name, reason) in sorted(faults.items()):
+                self._fault("%s.%s" % (tasks[place][0], name), reason)
 
     def _calendar(self, path, value):
         fields = self._object(path, value, CALENDAR_FIELDS)
@@ -3583,23 +3688,6 @@ class Definitions:
         if fields["driver"] == "smtp":
             self._try(path + ".connect", _check_mail_connect, fields["connect"] or {})
         return fields
-
-    def _parse(self, text):
-        """The value of a JSON text, in which no field of an object stands twice. BadRequest."""
-        def pairs(items):
-            result = dict(items)
-            if len(result) < len(items):
-                names = [key for key, _ in items]
-                _refuse("field %s stands twice" % next(k for k in names if names.count(k) > 1))
-            return result
-        try:
-            return json.loads(text, object_pairs_hook=pairs, parse_constant=lambda word:
-                              _refuse("%s is not JSON" % word))
-        except RecursionError:
-            reason = "is nested too deeply"
-        except ValueError as error:
-            reason = str(error)
-        raise BadRequest("the definitions are not JSON: %s" % reason, [("document", reason)])
 
     def _fault(self, path, reason):
         self.faults.append((path, reason))
@@ -3742,6 +3830,8 @@ class Definitions:
             self._fault(path, "must have one of %s" % " and ".join(either))
         for name, reason in getattr(TASK_TYPES[kind], "judge", lambda _: ())(fields):
             self._fault("%s.%s" % (path, name), reason)
+        if hasattr(TASK_TYPES[kind], "judge_all"):
+            self._costly.setdefault(kind, []).append((path, fields))
         return Task(kind, fields["name"], fields["timeout"], {name: fields[name] for name in own})
 
     def _references(self, path, text, variables):
@@ -4269,7 +4359,7 @@ class Arrivals:
         if secrets and not request.secret_file:
             raise Changed("scenario %s was replaced at the same time; try again" % scenario.name)
         for name, value in plain.items():
-            if any(hidden in value for hidden in request.hidden):
+            if mask_all(value, request.hidden) != value:
                 raise BadRequest("%s: would store a secret; declare it secret in scenario %s"
                                  % (name, scenario.name))
         if plain:
@@ -7725,12 +7815,11 @@ class Capture:
         """Takes what a task printed; no data means the end of the stream."""
         with self._lock:
             if stream == OUT and self.captured is not None and \
-                    len(self.captured) <= MAX_CAPTURE:
+                    len(self.captured) <= MAX_VALUE:
                 self.captured += data
             carry = self._carry.pop(stream, b"")
             whole = carry + data if carry else data
-            for secret in self._secrets:        # lines are whole here, so are secrets in them
-                whole = whole.replace(secret, MASK.encode())
+            whole = mask_all(whole, self._secrets)      # lines are whole here, so are secrets
             cut = whole.rfind(b"\n") + 1 if data else len(whole)
             self._add(stream, whole[:cut])
             overlap = len(self._secrets[0]) if self._secrets else 0    # may be the half of one
@@ -8112,9 +8201,19 @@ def substitute_all(value, values):
 
 def as_value(data, what):
     """Bytes as the value of a variable. TaskError when it takes no more than their beginning."""
-    if len(data) > MAX_CAPTURE:
-        raise TaskError("%s over %d bytes, more than a variable takes" % (what, MAX_CAPTURE))
+    if len(data) > MAX_VALUE:
+        raise TaskError("%s over %d bytes, more than a variable takes" % (what, MAX_VALUE))
     return data.decode("utf-8", "replace").replace("\0", "")
+
+
+def check_regular(path, may_be_pipe=False):
+    """TaskError for a device, a named pipe or a socket: to read it may wait for ever, or never end.
+    OSError."""
+    mode = os.stat(path).st_mode
+    if stat.S_ISFIFO(mode) and not may_be_pipe:
+        raise TaskError("%s is a named pipe" % path)
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISFIFO(mode)):
+        raise TaskError("%s is no regular file" % path)
 
 
 def to_number(kind, text):
@@ -8133,6 +8232,17 @@ def as_number(text):
     return None
 
 
+def ask_process(execution, make_words, environment, stdin=None, pass_fds=()):
+    """Runs a process to its end -> (exit code, what it wrote to the descriptor fd, bytes).
+    make_words(fd) are the words that start it. TaskError."""
+    with tempfile.TemporaryFile() as result:
+        fd = result.fileno()
+        rc = execution.process(Command(make_words(fd), environment, stdin=stdin,
+                                       pass_fds=(fd,) + pass_fds))
+        result.seek(0)
+        return rc, result.read()
+
+
 class HelperTask:
     """A task whose work is done by agent.py in another role, in a process that can be ended.
 
@@ -8148,16 +8258,14 @@ class HelperTask:
 
     def _outcome(self, order, execution):
         """Hands over to the helper -> the fields of its result."""
-        with tempfile.TemporaryFile() as result, execution.noting_parts() as note:
-            words = program_command("-u", "-s") + ["--task", str(result.fileno())]
-            rc = execution.process(Command(words, utf8_environment(execution.environment()),
-                                           stdin=json.dumps(dict(order, note=note)),
-                                           pass_fds=(result.fileno(), note, open_code())))
-            result.seek(0)
-            text = result.read().decode()
-        if not text:
+        with execution.noting_parts() as note:
+            rc, data = ask_process(
+                execution, lambda fd: program_command("-u", "-s") + ["--task", str(fd)],
+                utf8_environment(execution.environment()), json.dumps(dict(order, note=note)),
+                (note, open_code()))
+        if not data:
             raise TaskError("its helper process ended early: %s" % exit_text(rc))
-        return json.loads(text)
+        return json.loads(data.decode())
 
     def prepare(self, fields, execution):
         """All texts with their references replaced."""
@@ -8772,7 +8880,7 @@ def _find_time(member):
 
 # ======================================================================================
 # tasks/commands.py
-# Commands, code and the small types: os, set, evaluate, sleep, wait_file, python, scenario.
+# Commands, code and the small types: os, set, sleep, wait_file, python, scenario.
 # ======================================================================================
 
 def _check_command(value):
@@ -8884,66 +8992,6 @@ class SetTask:
         return TaskResult(DONE, values={fields["variable"]: value})
 
 
-OPERATORS = {
-    "=": lambda a, b: a == b, "!=": lambda a, b: a != b, "<": lambda a, b: a < b,
-    "<=": lambda a, b: a <= b, ">": lambda a, b: a > b, ">=": lambda a, b: a >= b,
-}
-
-
-def _check_compared(value):
-    return check_items(_check_value, value) if isinstance(value, list) else _check_value(value)
-
-
-@task_type("evaluate")
-class EvaluateTask:
-    """Compares a variable: false sends the step to its on_false and is no error."""
-
-    fields = {
-        "variable": Field(VARIABLE_NAME, required=True, meaning="the variable that is compared"),
-        "operator": Field(choice(*(list(OPERATORS) + ["in", "matches"])), required=True,
-                          meaning="how it is compared"),
-        "value": Field(Kind(_check_compared, _refuse, "text or a number; a list for in"),
-                       required=True, meaning="what it is compared with"),
-    }
-
-    @staticmethod
-    def judge(fields):
-        """[(field, reason)] of what is wrong between its fields."""
-        value, operator = fields["value"], fields["operator"]
-        if isinstance(value, list) and operator not in ("in", None):
-            yield "value", "a list is for the operator in"
-        if operator == "matches" and isinstance(value, str) and not _REFERENCE.search(value):
-            try:
-                re.compile(value)
-            except re.error as error:
-                yield "value", "must be a regular expression: %s" % error
-
-    def run(self, fields, execution):
-        """Numbers are compared as numbers when both sides are."""
-        value, operator = execution.values[fields["variable"]], fields["operator"]
-        right = substitute_all(fields["value"], execution.values)
-        is_true = self._compare(value, operator, right)
-        return TaskResult(DONE, message="" if is_true else "false: %s %s %s" % (
-            fields["variable"], operator, right), is_false=not is_true)
-
-    @staticmethod
-    def _compare(value, operator, right):
-        """Whether `value operator right` is true: by number where both are numbers, else by text.
-        TaskError for a wrong regular expression."""
-        if operator == "matches":
-            try:
-                return re.search(right, value) is not None
-            except re.error as error:
-                raise TaskError("%s is no regular expression: %s"
-                                % (shorten(right), error)) from None
-        if operator == "in":
-            items = (right if isinstance(right, list)
-                     else [item.strip() for item in right.split(",")])
-            return any(EvaluateTask._compare(value, "=", item) for item in items)
-        numbers = as_number(value), as_number(right)
-        return OPERATORS[operator](*(numbers if None not in numbers else (value, right)))
-
-
 def _check_delay(value):
     """Seconds, or a text with references, which is checked when it is run."""
     is_template = isinstance(value, str) and _REFERENCE.search(value)
@@ -8967,14 +9015,38 @@ class SleepTask:
         return TaskResult(DONE)
 
 
-def file_state(path):
-    """What changes as long as a file is written, of any size: that, and its times of change. None
-    where there is no file."""
-    with contextlib.suppress(OSError):
-        status = os.stat(path)
-        if stat.S_ISREG(status.st_mode):
-            return status.st_size, status.st_mtime_ns, status.st_ctime_ns
-    return None
+def wait_alone(fd, pattern, count, stable_s, is_absent):
+    """In a process by itself, since a glob may take for ever: waits until `count` files are there
+    that did not change for `stable_s`, or until none is there; writes how many to `fd`. The path
+    is in hexadecimal digits, for names are bytes, whatever the locale."""
+    import glob
+    import os
+    import stat
+    import time
+    pattern, before, since = bytes.fromhex(pattern), None, 0
+    count, stable_s, is_absent = int(count), float(stable_s), is_absent == "True"
+    while True:
+        # a plain path that is there is meant, whatever it has of a pattern
+        paths = [pattern] if os.path.lexists(pattern) else glob.glob(pattern, recursive=True)
+        states = []
+        for path in sorted(paths):
+            try:
+                status = os.stat(path)
+            except OSError:
+                continue
+            if stat.S_ISREG(status.st_mode):
+                # what changes as long as a file is written, of its full size or not
+                states.append((path, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+        if not is_absent and len(states) < count:
+            before = None
+        elif states != before:
+            before, since = states, time.monotonic()
+        if is_absent and not paths or not is_absent and before and \
+                time.monotonic() - since >= stable_s:
+            break
+        time.sleep(min(0.5, max(0.05, stable_s / 4)))
+    with open(int(fd), "wb") as file:
+        file.write(b"%d" % len(states))
 
 
 @task_type("wait_file")
@@ -8991,21 +9063,14 @@ class WaitFileTask:
 
     def run(self, fields, execution):
         """Without a time-out it waits for ever."""
-        pattern = substitute(fields["path"], execution.values)
-        before, since = None, None
-        while True:
-            paths = find_paths(pattern)
-            now = [each for each in zip(paths, map(file_state, paths)) if each[1] is not None]
-            if fields["absent"]:
-                if not paths:
-                    return TaskResult(DONE)
-            elif len(now) < fields["count"]:
-                before = None
-            elif now != before:
-                before, since = now, execution.monotonic()
-            if before and execution.monotonic() - since >= fields["stable_s"]:
-                return TaskResult(DONE, rows=len(now))
-            execution.wait(min(0.5, max(0.05, fields["stable_s"] / 4)))
+        pattern = to_bytes(substitute(fields["path"], execution.values)).hex()
+        waited = [str(fields[name]) for name in ("count", "stable_s", "absent")]
+        rc, data = ask_process(
+            execution, lambda fd: alone_command(wait_alone, str(fd), pattern, *waited),
+            dict(os.environ))
+        if not data:
+            raise TaskError("the process that waits ended early: %s" % exit_text(rc))
+        return TaskResult(DONE, rows=None if fields["absent"] else int(data.decode()))
 
 
 # neither the working folder, which `-c` searches first, nor the user's site has modules for it
@@ -9070,53 +9135,139 @@ class ScenarioTask:
 
 
 # ======================================================================================
-# tasks/data.py
-# Statements on data servers: sql and refresh.
+# tasks/statements.py
+# SQL taken apart: its statements and the variables it binds, in time that grows as its length.
 # ======================================================================================
 
 # a literal, quoted name, comment or cast is passed over; what is left may be `:name`, `;`, or
 # `\:`, `::` for a colon: `::` behind an expression is a cast, `[` there is an index
-_SQL_PART = re.compile(
-    r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|(?<![\w\])])\[[^\]]*\]|--[^\n]*"""
-                       r"""|/\*.*?\*/|\$(\w*)\$.*?\$\1\$"""
-                       r"""|:([A-Za-z_][A-Za-z0-9_]*)|(\\:|(?<![\w)\]"'`])::)|::|;|\?|%""", re.S)
+_SQL_PART = re.compile(r"""'[^']*'|"[^"]*"|`[^`]*`|\[|--[^\n]*|/\*|\$\w*\$|\\:|::"""
+                   r"""|:([A-Za-z_][A-Za-z0-9_]*)|;|\?|%""")
+_BEHIND = re.compile(r"""[\w)\]"'`]""")      # an expression ends so
+_TAG = re.compile(r"(?=(\$\w*\$))")
+# of SQLite; it has statements inside, and ends with one that is `end` alone
+_TRIGGER = re.compile(r"(explain\s+(query\s+plan\s+)?)?create\s+(temp(orary)?\s+)?trigger\b", re.I)
+_OWN_TRANSACTION = re.compile(r"(commit|rollback(?!\s+(?:\w+\s+)?to\b)|start\s+transaction)\b",
+                              re.I)
+# of SQLite; elsewhere it may be a block of code
+_OWN_BLOCK = re.compile(r"(begin|end)\b", re.I)
+
+
+class SqlPart(NamedTuple):
+    """A piece of SQL that is more than its characters, by its place: text[start:end]."""
+    start: int
+    end: int
+    head: str               # all of it, but of a comment or what $ or [ quotes its beginning alone
+    name: Optional[str]     # of `:name`
+    is_colon: bool          # it stands for one
+
+
+def list_sql_parts(text, has_brackets=False):
+    """Yields the Parts. A comment without an end reaches to the end of the text, other quotes
+    without one are none. [a name] is quoted, but behind an expression it is an index and may hold a
+    variable; `has_brackets`: of SQLite, which has no index."""
+    position, tags, last_bracket = 0, None, text.rfind("]")
+    while True:
+        match = _SQL_PART.search(text, position)
+        if match is None:
+            return
+        head, start, position = match.group(), match.start(), match.end()
+        is_behind = start > 0 and _BEHIND.match(text[start - 1]) is not None
+        if head == "/*":
+            end = text.find("*/", position)
+            position = len(text) if end < 0 else end + 2
+        elif head == "[":
+            if is_behind and not has_brackets or last_bracket < position:
+                continue
+            position = text.find("]", position) + 1
+        elif head[0] == "$":
+            tags = _find_tags(text) if tags is None else tags
+            end = bisect.bisect_left(tags[head], position)
+            if end == len(tags[head]):      # its last $ may begin another
+                position -= 1
+                continue
+            position = tags[head][end] + len(head)
+        yield SqlPart(start, position, head, match.group(1),
+                      head == "\\:" or head == "::" and not is_behind)
+
+
+def _find_tags(text):
+    """{`$tag$`: where it stands, in order}: to look for the end of each anew would take long."""
+    places = {}
+    for match in _TAG.finditer(text):
+        places.setdefault(match.group(1), []).append(match.start())
+    return places
+
+
+def list_bound(text):
+    """The variables that SQL binds, one for each time that it does."""
+    return [part.name for part in list_sql_parts(text) if part.name]
 
 
 def bare_sql(text):
     """SQL without its comments and what separates statements."""
-    bare = _SQL_PART.sub(lambda m: "" if m.group()[:2] in ("--", "/*") else m.group(), text)
-    return bare.strip("; \t\r\n")
+    pieces, position = [], 0
+    for part in list_sql_parts(text):
+        if part.head[:2] in ("--", "/*"):
+            pieces.append(text[position:part.start])
+            position = part.end
+    return " ".join(pieces + [text[position:]]).strip("; \t\r\n")
 
 
 def split_script(text, is_sqlite):
-    """The statements of a script that say something; SQLite itself knows the ends of triggers."""
-    start, text = 0, text + "\n;"
-    for match in _SQL_PART.finditer(text):
-        statement = text[start:match.end()] if match.group() == ";" else ""
-        if statement and (not is_sqlite or sqlite3.complete_statement(statement)):
-            if bare_sql(statement):
-                yield statement if is_sqlite else statement[:-1].strip()
-            start = match.end()
-    if text[start:].strip("; \t\r\n"):
-        yield text[start:]
+    """Yields the statements of a script that say something. A trigger of SQLite is one, whatever is
+    inside."""
+    start = before = 0              # where the statement begins, and what stands before a ;
+    is_trigger = False
+    for part in list_sql_parts(text, is_sqlite):
+        if part.head != ";":
+            continue
+        bare = bare_sql(text[before:part.start])
+        if is_sqlite and before == start:
+            is_trigger = bool(_TRIGGER.match(bare))
+        before = part.end
+        if is_trigger and bare.lower() != "end":
+            continue
+        if bare:
+            yield text[start:part.end] if is_sqlite else text[start:part.start].strip()
+        start, is_trigger = part.end, False
+    if bare_sql(text[start:]):
+        yield text[start:] if is_sqlite else text[start:].strip()
 
 
 def bind(text, values, style):
     """SQL with `:name` and the values -> SQL and parameters of a DB-API parameter style."""
-    by_name = {name: values[name] for name in DatabaseTask.names_in(text)}
-    order = []
+    by_name = {name: values[name] for name in list_bound(text)}
+    pieces, order, position = [], [], 0
+    for part in list_sql_parts(text):
+        piece = text[part.start:part.end]
+        if part.is_colon:
+            piece = ":"
+        elif part.name and style != "named":
+            order.append(values[part.name])
+            piece = {"qmark": "?", "format": "%s", "numeric": ":%d" % len(order),
+                     "pyformat": "%%(%s)s" % part.name}[style]
+        elif "format" in style:
+            piece = piece.replace("%", "%%")
+        pieces += [text[position:part.start], piece]
+        position = part.end
+    return "".join(pieces + [text[position:]]), by_name if style in ("named", "pyformat") else order
 
-    def put(match):
-        name, colon = match.group(2), match.group(3)
-        if colon:
-            return ":"
-        if not name or style == "named":
-            return match.group().replace("%", "%%") if "format" in style else match.group()
-        order.append(values[name])
-        return {"qmark": "?", "format": "%s", "numeric": ":%d" % len(order),
-                "pyformat": "%%(%s)s" % name}[style]
-    text = _SQL_PART.sub(put, text)
-    return text, by_name if style in ("named", "pyformat") else order
+
+def check_statement(statement, is_sqlite):
+    """TaskError for a statement that would begin or end the transaction, which is the task's."""
+    text = bare_sql(statement)
+    if _OWN_TRANSACTION.match(text) or is_sqlite and _OWN_BLOCK.match(text):
+        raise TaskError("%s: the task is one transaction, which the agent begins and ends"
+                        % shorten(text))
+
+
+# ======================================================================================
+# tasks/data.py
+# Statements on data servers: sql and refresh.
+# ======================================================================================
+
+ROWS_AT_ONCE = 500             # rows
 
 
 class Target(NamedTuple):
@@ -9157,15 +9308,16 @@ class Target(NamedTuple):
     def close(self):
         """Ends what is not committed. Not the connection's close alone: a statement that failed
         keeps its lock under Python 3.11 until its cursor, which the exception leads to, is gone."""
-        with contextlib.suppress(Exception):        # of a driver that minds: closing follows
-            for cursor in self.cursors:
-                cursor.close()
+        for end in [cursor.close for cursor in self.cursors] + [self.connection.rollback]:
+            with contextlib.suppress(Exception):    # of a driver that minds: closing follows
+                end()
         self.connection.close()
 
     def interrupt(self):
         """From another thread: ends the statement under way, and the waiting for a lock."""
         self.given_up.append(True)
-        self.connection.interrupt()
+        with contextlib.suppress(sqlite3.ProgrammingError):     # it is closed by now
+            self.connection.interrupt()
 
 
 @contextlib.contextmanager
@@ -9194,23 +9346,14 @@ def open_target(server):
         yield target
 
 
-_OWN_TRANSACTION = re.compile(r"(commit|rollback(?!\s+(?:\w+\s+)?to\b)|start\s+transaction)\b",
-                              re.I)
-# of SQLite; elsewhere it may be a block of code
-_OWN_BLOCK = re.compile(r"(begin|end)\b", re.I)
-
-
-def check_statement(statement, is_sqlite):
-    """TaskError for a statement that would begin or end the transaction, which is the task's."""
-    text = bare_sql(statement)
-    if _OWN_TRANSACTION.match(text) or is_sqlite and _OWN_BLOCK.match(text):
-        raise TaskError("%s: the task is one transaction, which the agent begins and ends"
-                        % shorten(text))
-
-
-def list_pieces(cursor, size=5000):
-    """The rows of a query, so many at a time."""
-    return iter(lambda: list(cursor.fetchmany(size)), [])
+def each_row(target, cursor):
+    """Yields the rows of a query, no more than ROWS_AT_ONCE held at a time; of SQLite, which
+    has them at hand, one."""
+    if target.is_sqlite:
+        yield from cursor
+        return
+    for piece in iter(lambda: list(cursor.fetchmany(ROWS_AT_ONCE)), []):
+        yield from piece
 
 
 BINARY = {bytes, bytearray, memoryview}     # what drivers give for bytes
@@ -9229,7 +9372,7 @@ def count_rows(target, statement, values):
     """Runs a statement -> how many rows it changed or gave."""
     before = target.connection.total_changes if target.is_sqlite else 0
     cursor = target.run(statement, values)
-    rows = sum(map(len, list_pieces(cursor))) if cursor.description else 0
+    rows = sum(1 for _ in each_row(target, cursor)) if cursor.description else 0
     if cursor.description or not target.is_sqlite:
         return rows or max(0, cursor.rowcount)
     if target.connection.total_changes == before:
@@ -9248,21 +9391,22 @@ class DatabaseTask(HelperTask):
 
     sql = ()
     is_heavy = False
-
-    @staticmethod
-    def names_in(text):
-        """The variables that SQL text binds."""
-        return [match.group(2) for match in _SQL_PART.finditer(text) if match.group(2)]
+    names_in = staticmethod(list_bound)
 
     def _outcome(self, order, execution):
         """Runs `on(target, order)` here or in the helper."""
         if self.is_heavy or order["server"]["driver"] != "sqlite3":
             return super()._outcome(order, execution)
-        with open_target(order["server"]) as target:
-            try:
-                return execution.call(lambda: self.on(target, order), target.interrupt)
-            except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
-                raise TaskError(str(error)) from None
+        targets = []                        # the one, once it is open: that may block, too
+
+        def work():
+            with open_target(order["server"]) as target:
+                targets.append(target)
+                return self.on(target, order)
+        try:
+            return execution.call(work, lambda: [target.interrupt() for target in targets])
+        except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
+            raise TaskError(str(error)) from None
 
     def prepare(self, fields, execution):
         """The data server of the session's context, and the values to bind."""
@@ -9322,8 +9466,14 @@ class RefreshTask(DatabaseTask):
         row = cursor.fetchone()
         if row is None:
             raise TaskError("the query gives no row")
+        value = row[0]
+        if not isinstance(value, (str, bytes)):
+            value = "" if value is None else str(value)
+        if len(value) > MAX_VALUE:          # before anything is made of it
+            raise TaskError("%s: the value has over %d bytes, more than a variable takes"
+                            % (order["variable"], MAX_VALUE))
         refuse_binary([cursor.description[0][0]], [row[:1]])
-        value = "" if row[0] is None else str(row[0]).replace("\0", "")
+        value = str(value).replace("\0", "")
         return {"status": DONE, "rows": 1, "values": {order["variable"]: value}}
 
 
@@ -9472,8 +9622,9 @@ class LoadCsvTask(DatabaseTask):
         """[(field, reason)] of what is wrong between its fields."""
         if fields["header"] is False and fields["columns"] is None:
             yield "columns", "missing, and there is no header"
+        columns = set(fields["columns"] or ())
         for name in fields["types"] or ():
-            if fields["columns"] and name not in fields["columns"]:
+            if columns and name not in columns:
                 yield "types", "%s is none of the columns" % name
 
     @classmethod
@@ -9482,6 +9633,7 @@ class LoadCsvTask(DatabaseTask):
         is in the physical schema."""
         schema, table = order["server"]["physical_schema"], order["table"]
         order["table"] = "%s.%s" % (schema, table) if schema and "." not in table else table
+        check_regular(order["file"], may_be_pipe=True)
         check_encoding(order["file"], order["encoding"])
         with open(order["file"], newline="", errors="surrogateescape",      # a BOM is no text
                   encoding=("utf-8-sig" if order["encoding"] == "utf-8"
@@ -9644,12 +9796,149 @@ class UnloadCsvTask(DatabaseTask):
             names = [column[0] for column in cursor.description]
             if order["header"]:
                 writer.writerow(names)
-            for piece in list_pieces(cursor):
+            every = each_row(target, cursor)
+            for piece in iter(lambda: list(itertools.islice(every, ROWS_AT_ONCE)), []):
                 if not BINARY.isdisjoint(map(type, itertools.chain.from_iterable(piece))):
                     refuse_binary(names, piece)
                 writer.writerows(piece)
                 rows += len(piece)
         return {"status": DONE, "rows": rows}
+
+
+# ======================================================================================
+# tasks/evaluate.py
+# The type evaluate: comparisons, and expressions searched where they can be ended.
+#
+# An expression of Python may take for ever to be searched, and long to be compiled, and lets nothing
+# else of a process run meanwhile. So both are done in a process of their own, at an import too.
+# ======================================================================================
+
+OPERATORS = {
+    "=": lambda a, b: a == b, "!=": lambda a, b: a != b, "<": lambda a, b: a < b,
+    "<=": lambda a, b: a <= b, ">": lambda a, b: a > b, ">=": lambda a, b: a >= b,
+}
+TOO_LONG = "has over %d characters" % MAX_EXPRESSION
+TOO_SLOW = "takes over %d s" % SEARCH_S
+
+
+def search_alone(fd, limit_s):
+    """In a process by itself: searches expressions in a text, which it reads as JSON. Writes a line
+    of JSON for each to `fd`: whether it is there (null without a text), or what is wrong with it.
+    It ends itself when all together take too long."""
+    import json
+    import re
+    import signal
+    import sys
+    import warnings
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
+    warnings.simplefilter("ignore")
+    expressions, text = json.loads(sys.stdin.buffer.read().decode())
+    signal.alarm(int(limit_s))
+    with open(int(fd), "wb", 0) as file:
+        for expression in expressions:
+            try:
+                compiled = re.compile(expression)
+                result = None if text is None else compiled.search(text) is not None
+            except RecursionError:
+                result = "is nested too deeply"
+            except (re.error, OverflowError, MemoryError, ValueError) as error:
+                result = str(error) or "takes too much memory"
+            file.write(json.dumps(result).encode() + b"\n")
+
+
+def _read_results(data, rc):
+    """What search_alone wrote, a result for each expression that it came to; how it ended by a
+    time-out is one, too."""
+    results = [json.loads(line) for line in data.decode().split("\n")[:-1]]
+    return results + [TOO_SLOW] if rc == -signal.SIGALRM else results
+
+
+def find_expression_faults(expressions):
+    """{expression: what is wrong with it} of those that cannot be compiled."""
+    faults = {text: TOO_LONG for text in expressions if len(text) > MAX_EXPRESSION}
+    short = [text for text in expressions if text not in faults]
+    try:
+        process = subprocess.run(
+            alone_command(search_alone, "1", str(SEARCH_S)), stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, start_new_session=True,
+            input=json.dumps([short, None]).encode())
+        results = _read_results(process.stdout, process.returncode)
+        rest = "was not compiled: %s" % exit_text(process.returncode)
+    except OSError as error:
+        results, rest = [], start_error(error)
+    results += [rest] * (len(short) - len(results))
+    return dict(faults, **{text: reason for text, reason in zip(short, results) if reason})
+
+
+def _check_compared(value):
+    return check_items(_check_value, value) if isinstance(value, list) else _check_value(value)
+
+
+@task_type("evaluate")
+class EvaluateTask:
+    """Compares a variable: false sends the step to its on_false and is no error."""
+
+    fields = {
+        "variable": Field(VARIABLE_NAME, required=True, meaning="the variable that is compared"),
+        "operator": Field(choice(*(list(OPERATORS) + ["in", "matches"])), required=True,
+                          meaning="how it is compared"),
+        "value": Field(Kind(_check_compared, _refuse, "text or a number; a list for in"),
+                       required=True, meaning="what it is compared with"),
+    }
+
+    @staticmethod
+    def judge(fields):
+        """[(field, reason)] of what is wrong between its fields."""
+        if isinstance(fields["value"], list) and fields["operator"] not in ("in", None):
+            yield "value", "a list is for the operator in"
+
+    @staticmethod
+    def judge_all(tasks):
+        """{place in the list: (field, reason)} of fields of tasks whose expression is none."""
+        expressions = {place: fields["value"] for place, fields in enumerate(tasks)
+                       if fields["operator"] == "matches" and isinstance(fields["value"], str)
+                       and not _REFERENCE.search(fields["value"])}
+        if not expressions:             # no process
+            return {}
+        faults = find_expression_faults(list(dict.fromkeys(expressions.values())))
+        return {place: ("value", "must be a regular expression: %s" % faults[expression])
+                for place, expression in expressions.items() if expression in faults}
+
+    def run(self, fields, execution):
+        """Numbers are compared as numbers when both sides are."""
+        value, operator = execution.values[fields["variable"]], fields["operator"]
+        right = substitute_all(fields["value"], execution.values)
+        is_true = self._search(value, right, execution) if operator == "matches" else \
+            self._compare(value, operator, right)
+        return TaskResult(DONE, message="" if is_true else "false: %s %s %s" % (
+            fields["variable"], operator, right), is_false=not is_true)
+
+    @staticmethod
+    def _search(value, expression, execution):
+        """Whether an expression is somewhere in a value. TaskError."""
+        if len(expression) > MAX_EXPRESSION:
+            raise TaskError("%s is no regular expression: it %s" % (shorten(expression), TOO_LONG))
+        rc, data = ask_process(
+            execution, lambda fd: alone_command(search_alone, str(fd), str(SEARCH_S)),
+            dict(os.environ), json.dumps([[expression], value]))
+        for result in _read_results(data, rc):
+            if isinstance(result, bool):
+                return result
+            raise TaskError("%s %s: %s" % (
+                shorten(expression),
+                "was not searched to the end" if result == TOO_SLOW else "is no regular expression",
+                result))
+        raise TaskError("the process that searches ended early: %s" % exit_text(rc))
+
+    @staticmethod
+    def _compare(value, operator, right):
+        if operator == "in":
+            items = (right if isinstance(right, list)
+                     else [item.strip() for item in right.split(",")])
+            return any(EvaluateTask._compare(value, "=", item) for item in items)
+        numbers = as_number(value), as_number(right)
+        return OPERATORS[operator](*(numbers if None not in numbers else (value, right)))
 
 
 # ======================================================================================
@@ -9935,7 +10224,7 @@ class HttpTask(HelperTask):
                     file.write(piece)
                 if order["capture"]:
                     body += piece
-                    if len(body) > 4 * MAX_CAPTURE:        # too long in any charset
+                    if len(body) > 4 * MAX_VALUE:        # too long in any charset
                         as_value(body, what)
             if getattr(response, "length", None):       # http.client does not tell
                 raise TaskError("%s: the answer ended early, %d bytes are missing"
@@ -10097,6 +10386,9 @@ def attach(message, path):
 #
 # A session's own thread waits in Control.wait() alone, so whatever reaches it takes effect at once.
 # Nothing of this is on disk.
+#
+# Thread call N: one call for session N that may block, such as a statement of SQL or the reading of
+# a secret; ends with it. One that cannot be interrupted is left behind.
 # ======================================================================================
 
 class Interrupted(Exception):
@@ -10113,6 +10405,35 @@ class Interrupted(Exception):
 
 class Left(Exception):
     """A session is left to the next start of the agent: its process goes on without it."""
+
+
+class Call:
+    """A function that is run in another thread, and what comes of it."""
+
+    def __init__(self, function, on_end):
+        self._function, self._on_end = function, on_end
+        self._value = self._error = None
+        self.is_done = False
+
+    def run(self):
+        """For that thread."""
+        try:
+            self._value = self._function()
+        except BaseException as error:
+            self._error = error
+        self.is_done = True
+        self._on_end()
+
+    def take(self):
+        """The value, or raises what the function raised. That leads to all that the function had:
+        nothing here may lead back to it, or it would stay until a garbage collection."""
+        error, self._error = self._error, None
+        if error is None:
+            return self._value
+        try:
+            raise error
+        finally:
+            del error
 
 
 class Control:
@@ -10205,6 +10526,27 @@ class Control:
                 self.sweep(interrupt)
             raise
 
+    def call(self, function, interrupt=None):
+        """Runs function() in a thread of its own -> its value. A stop or time-out ends the waiting:
+        interrupt() is called until the function has ended; without one, or when that takes too
+        long (a mount hangs), the thread is left behind."""
+        call = Call(function, self.wake)
+        name = "call %s" % self._session.rpartition("/")[2]
+        thread = threading.Thread(target=call.run, name=name, daemon=True)
+        thread.start()
+        try:
+            self.wait(lambda: call.is_done)
+        except Interrupted as error:
+            until = self._clock.monotonic() + KILL_S
+            while interrupt and not call.is_done and self._clock.monotonic() < until:
+                interrupt()
+                thread.join(0.05)
+            if not call.is_done:
+                error.message = "%s; what was under way does not end" % error.message
+            raise
+        thread.join(KILL_S)
+        return call.take()
+
     # -- processes ---------------------------------------------------------------------
 
     def add_root(self, pid, started):
@@ -10231,28 +10573,36 @@ class Control:
 
 
 # ======================================================================================
-# runtime/execution.py
-# One task under way: how it reaches its process, its data servers, and its session's values.
-#
-# Thread task N: one statement of SQL of session N; ends with it, or is interrupted.
+# runtime/sources.py
+# Secrets that are read when they are needed, from the environment or from files.
 # ======================================================================================
 
 def read_secret(source):
-    """The value that {"env": name} or {"file": path} tells. ValueError."""
+    """The value that {"env": name} or {"file": path} tells. ValueError. A file may block, where it
+    is on a mount that hangs: whoever reads one has to be able to leave it."""
     if "env" in source:
         if source["env"] not in os.environ:
             raise ValueError("the agent's environment has no %s" % source["env"])
-        return os.environ[source["env"]]
+        return check_size(os.environ[source["env"]])
+    path = source["file"]
     try:
-        with open(source["file"], encoding="utf-8") as file:
-            return file.read().rstrip("\n")
+        if not stat.S_ISREG(os.stat(path).st_mode):     # a pipe would make us wait, a device too
+            raise ValueError("%s: is no regular file" % path)
+        with open(path, "rb") as file:
+            data = file.read(MAX_VALUE + 3)             # and line ends
     except OSError as error:
-        raise ValueError("%s: %s" % (source["file"], error.strerror)) from None
+        raise ValueError("%s: %s" % (path, error.strerror)) from None
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError("%s: is not UTF-8" % path) from None
+    return check_size(text if len(data) == MAX_VALUE + 3 else text.rstrip("\n"))
 
 
 def read_secrets(sources, values):
-    """Yields (name, value) of secret variables {name: source}, of which some were given as
+    """[(name, value)] of secret variables {name: source}, of which some came as
     {name: value}. ValueError says which cannot be had, and why."""
+    result = []
     for name, source in sources.items():
         if name not in values and not source:
             raise ValueError("secret %s: must be given" % name)
@@ -10262,8 +10612,33 @@ def read_secrets(sources, values):
             raise ValueError("secret %s: %s" % (name, error)) from None
         if len(value) < MIN_SECRET:
             raise ValueError("secret %s: has under %d characters" % (name, MIN_SECRET))
-        yield name, value
+        result.append((name, value))
+    return result
 
+
+def is_blocking(source):
+    """Whether reading what a secret is read from can block."""
+    return "file" in source
+
+
+def resolve_server(server):
+    """A data server as it was defined -> the same with its secrets read, and a list of them as
+    `secrets`. ValueError."""
+    connect, secrets = dict(server["connect"]), []
+    for key, source in server["connect"].items():
+        if isinstance(source, dict):
+            try:
+                connect[key] = read_secret(source)
+            except ValueError as error:
+                raise ValueError("data server %s: %s: %s" % (server["name"], key, error)) from None
+            secrets.append(connect[key])
+    return dict(server, connect=connect, secrets=secrets)
+
+
+# ======================================================================================
+# runtime/execution.py
+# One task under way: how it reaches its process, its data servers, and its session's values.
+# ======================================================================================
 
 class Surroundings(NamedTuple):
     """What sessions need of their agent."""
@@ -10424,26 +10799,9 @@ class Execution:
 
     # -- waiting -----------------------------------------------------------------------
 
-    def call(self, function, interrupt):
-        """Runs function() in a thread of its own; interrupt() ends it early -> its value."""
-        pending = Pending(function)
-
-        def work():
-            try:
-                pending.finish(function())
-            except BaseException as error:
-                pending.finish(error=error)
-            self._control.wake()
-        thread = threading.Thread(target=work, name="task %d" % self._journal.session, daemon=True)
-        thread.start()
-        try:
-            self._control.wait(lambda: pending.is_done)
-        finally:
-            while thread.is_alive():
-                if not pending.is_done:
-                    interrupt()
-                thread.join(0.05)
-        return pending.result()
+    def call(self, function, interrupt=None):
+        """Control.call: function() where the session can be interrupted meanwhile -> its value."""
+        return self._control.call(function, interrupt)
 
     def wait(self, seconds):
         """Waits; an immediate stop and time-outs end it."""
@@ -10457,16 +10815,23 @@ class Execution:
 
     def data_server(self, schema):
         """The data server behind a logical schema in the session's context. TaskError."""
-        return self._hidden(self._around.topology.data_server(schema, self.values["CONTEXT"]))
+        return self._resolved(self._around.topology.data_server(schema, self.values["CONTEXT"]))
 
     def mail_server(self):
         """The data server MAIL. TaskError."""
-        return self._hidden(self._around.topology.mail_server())
+        return self._resolved(self._around.topology.mail_server())
 
-    def _hidden(self, server):
-        for secret in server["secrets"]:
+    def _resolved(self, server):
+        """The same with its secrets, which are shown nowhere from now on."""
+        sources = [source for source in server["connect"].values() if isinstance(source, dict)]
+        try:
+            resolved = self._control.call(functools.partial(resolve_server, server)) \
+                if any(map(is_blocking, sources)) else resolve_server(server)
+        except ValueError as error:
+            raise TaskError(one_line(error)) from None
+        for secret in resolved["secrets"]:
             self._journal.hide(secret)
-        return server
+        return resolved
 
     def start_child(self, name, version, context, variables):
         """Starts a session of another scenario of the repository, or takes up the one that this
@@ -10788,20 +11153,22 @@ class Course:
 
     def run(self, place):
         """Runs it from a place on -> Outcome. Interrupted, Left, RepositoryError."""
-        try:
-            self._take_secrets()
-        except (OSError, ValueError) as error:
-            return Outcome(ERROR, str(error))
         with self._control.deadline(self._row["timeout"], "session"):
+            try:
+                self._take_secrets()
+            except ValueError as error:
+                return Outcome(ERROR, str(error))
             return self._steps(place)
 
     def _take_secrets(self):
-        """Gives the secret variables their values. ValueError, OSError."""
-        if not self._scenario.secrets:
+        """Gives the secret variables their values. ValueError."""
+        sources = self._scenario.secrets
+        if not sources:
             return
-        values = self._journal.repository.secrets.read(
-            self._row["secret_file"] or str(self._journal.session))
-        for name, value in read_secrets(self._scenario.secrets, values):
+        read = functools.partial(read_secrets, sources, self._journal.repository.secrets.read(
+            self._row["secret_file"] or str(self._journal.session)))
+        can_block = any(map(is_blocking, sources.values()))
+        for name, value in self._control.call(read) if can_block else read():
             self._journal.hide(value)
             self._values[name] = value
 
@@ -10941,7 +11308,7 @@ class Course:
         work = kind.resume if is_resumed else kind.run
         try:
             with self._control.deadline(task.timeout, "task"):
-                return work(task.fields, execution), None
+                return bounded(work(task.fields, execution)), None
         except Interrupted as interrupt:
             return TaskResult(interrupt.status, execution.rc, message=interrupt.message), interrupt
         except (TaskError, AgentError) as error:
@@ -10962,6 +11329,17 @@ class Course:
             journal.note(progress.set_variables, {
                 name: value for name, value in self._values.items()
                 if name not in RESERVED_VARIABLES and name not in self._scenario.secrets})
+
+
+def bounded(result):
+    """A TaskResult, or one of ERROR where a value is more than a variable takes."""
+    for name, value in result.values.items():
+        try:
+            check_size(value)
+        except ValueError as error:
+            return result._replace(status=ERROR, message="%s: the value %s" % (name, error),
+                                   values={})
+    return result
 
 
 def own_values(row):
@@ -13429,7 +13807,7 @@ LOG_PAGE = 500          # lines of a log that are read at once
 
 
 class Topology:
-    """What stands behind a logical schema, its secrets read when a task asks."""
+    """What stands behind a logical schema; where its secrets are to be read is told in it."""
 
     def __init__(self, master):
         self._master = master
@@ -13441,31 +13819,21 @@ class Topology:
             raise TaskError("logical schema %s has no data server in context %s"
                             % (schema, context))
         server, physical = row
-        return dict(self._resolved(server), physical_schema=physical)
+        return dict(self._get(server), physical_schema=physical)
 
     def mail_server(self):
         """The data server MAIL. TaskError."""
-        server = self._resolved("MAIL")
+        server = self._get("MAIL")
         if server["driver"] != "smtp":
             raise TaskError("the data server MAIL has the driver %s, not smtp" % server["driver"])
         return server
 
-    def _resolved(self, name):
-        """A data server as stored, but for the secrets in `connect`: their values stand there, and
-        all of them in `secrets`. TaskError."""
+    def _get(self, name):
+        """A data server as stored. TaskError."""
         server = self._master.find_data_server(name)
         if server is None:
             raise TaskError("no data server %s" % name)
-        connect, secrets = dict(server["connect"]), []
-        for key, source in server["connect"].items():
-            if isinstance(source, dict):
-                try:
-                    connect[key] = read_secret(source)
-                except (OSError, ValueError) as error:
-                    raise TaskError("data server %s: %s: %s"
-                                    % (name, key, one_line(error))) from None
-                secrets.append(connect[key])
-        return dict(server, connect=connect, secrets=secrets)
+        return server
 
 
 class Bell:
@@ -15183,7 +15551,8 @@ This loop runs three times:
 
 A scenario declares its variables, each with a default value. EXEC, schedules and `scenario`
 tasks may give others; the tasks `set`, `refresh`, `os`, `python` and `http` can change them.
-Values are text. `STATUS` shows them.
+Values are text. `STATUS` shows them. A value has at most <<MAX_VALUE>> of UTF-8, whoever gives it;
+more is an error. A text of a task may become <<MAX_TEXT>> long by the values in it.
 
 - `${name}` in a text of a task is the variable's value. `$$` before a brace is a dollar. Every
   other `$` stays as it is.
@@ -15214,7 +15583,7 @@ and errors. It is never stored in a repository.
 - `{"secret": true}` has to be given with EXEC. Until the session has ended it lies in a file
   beside the repository that only the agent's user may read. RESTART has to give it again.
 - With `"env"` it is read from the agent's environment, with `"file"` from a file, when the
-  session begins. A last line end of the file does not belong to it.
+  session begins. A last line end of the file does not belong to it. The file is a regular one.
 - It has at least <<MIN_SECRET>>: what is shorter cannot be masked sensibly.
 - It is refused in the arguments of a process, which every user of the host can see, and as a
   variable of a schedule. No task can set one.
@@ -15289,7 +15658,11 @@ A task ends `DONE`, `WARNING` or `ERROR`. Every text of it may use `${name}` (to
 - A process begins with the default action for every signal, none blocked, whatever the agent was
   started with. Modules are not searched in the agent's working folder, nor in the user's site.
 - SQL on SQLite runs inside the agent, and a stop interrupts it. Other drivers, CSV, files,
-  `http` and `mail` run in a process of their own each, which a stop ends.
+  `wait_file`, `matches`, `http` and `mail` run in a process of their own each, which a stop ends.
+- What hangs in a system call that nothing ends, such as a database or a secret on a mount whose
+  server is gone, is left behind after <<KILL_S>>: the session ends, and its message says so.
+- Only regular files are copied, packed, unpacked, attached and replaced: a device, named pipe or
+  socket is an error. `load_csv` takes a named pipe, too.
 - A file, or a copy of a folder, is written beside its target, as `.NAME.HEX.part`, and renamed
   when it is whole. HEX are 16 digits that nobody can foresee. When the task fails or is stopped,
   or its agent was killed and the session is cleaned, that is deleted. Only a power cut may leave
@@ -15305,8 +15678,8 @@ Runs a command of the operating system. Its exit code decides.
 <<task os>>
 
 A text is run by `/bin/sh -c`. A list is run without a shell: program, then arguments. A code
-below 0 means that the process was ended by that signal. `capture` takes at most
-<<MAX_CAPTURE>>; more is an error. See `variables` for `${name}` in commands.
+below 0 means that the process was ended by that signal. See `variables` for `${name}` in
+commands, and for how much `capture` takes.
 
 ### python
 
@@ -15326,7 +15699,8 @@ Variables are bound as text. To compare with a number write `cast(:n as integer)
 is no variable write `\:` (`\:new.id`); `::` does the same, but behind an expression it stays the
 cast of PostgreSQL. Literals, comments and quoted names (`"a:b"`, `[a:b]`) are left alone. The
 statements that begin and end a transaction are the agent's; a task that has one is an error. On
-SQLite a lock of another program is waited for, until the task's timeout.
+SQLite a lock of another program is waited for, until the task's timeout. Rows that a statement
+gives are counted, and not kept.
 
 ### set
 
@@ -15349,7 +15723,8 @@ Compares a variable. False is no error: the step ends, and goes to its `on_false
 
 When both sides are numbers they are compared as numbers, else as text. `in` takes a JSON list,
 or text with commas. `matches` searches with a regular expression of Python: write `^...$` for
-the whole value.
+the whole value. It has at most <<MAX_EXPRESSION>>, and may be searched for <<SEARCH_S>>; longer
+is an error. One that Python cannot compile is a fault of the definition.
 
 ### scenario
 
@@ -15469,8 +15844,8 @@ Sends a request of HTTP or HTTPS. Its status decides.
 - Messages show no login and no query.
 - The server may be silent for <<SILENCE_S>>. Its answer begins within <<ANSWER_S>> and ends
   within <<CONTENT_S>>.
-- `capture` takes at most <<MAX_CAPTURE>>; more is an error. It is read in the charset that
-  `Content-Type` tells, else as UTF-8. Proxies are those of the environment (`https_proxy`).
+- `capture` is read in the charset that `Content-Type` tells, else as UTF-8.
+- Proxies are those of the environment (`https_proxy`).
 - An answer with a `Content-Encoding` of gzip or deflate is unpacked; any other coding is an error
   when the answer is captured or saved. What is saved as `.gz`, or has that type, stays packed.
 
@@ -16437,6 +16812,10 @@ MANUAL_CHANGES = r"""
   purged on the word of a clock that has jumped ahead. A deleted `-wal` loses nothing and is
   `DEGRADED`. A repository that can only be read at the start is `STANDBY`. Memory stays flat while
   others commit.
+- An expression that takes for ever, a pattern of `wait_file` on a mount that hangs, a pipe or a
+  device where a file is expected, and SQL that nothing interrupts end with their task. A value of
+  a variable has at most 64 KiB, whoever gives it. Rows are counted without being kept. Documents,
+  SQL and crontabs are read in time that grows as their length.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CLIENT, MANUAL_CRONTAB,
@@ -16464,7 +16843,10 @@ LIMITS = (
     Limit("MAX_IMPORT_LINE", MAX_IMPORT_LINE, "bytes", "of an IMPORT request"),
     Limit("MAX_NAME", MAX_NAME, "characters", "of a name"),
     Limit("MIN_SECRET", MIN_SECRET, "characters", "of a secret, at least"),
-    Limit("MAX_CAPTURE", MAX_CAPTURE, "bytes", "of output or answer that a variable takes"),
+    Limit("MAX_VALUE", MAX_VALUE, "bytes", "of the value of a variable"),
+    Limit("MAX_TEXT", MAX_TEXT, "characters", "of a text of a task with the values of variables"),
+    Limit("MAX_EXPRESSION", MAX_EXPRESSION, "characters", "of a regular expression"),
+    Limit("SEARCH_S", SEARCH_S, "seconds", "that a regular expression may be searched"),
     Limit("MAX_OUTPUT", MAX_OUTPUT, "bytes", "kept of what a task prints (`--max-output`)"),
     Limit("MAX_LOG_LINE", MAX_LOG_LINE, "bytes", "of a line of output; a longer one is split"),
     Limit("MAX_LIST", MAX_LIST, "", "lines of a listing, by `-LIMIT`"),

@@ -129,7 +129,9 @@ MAX_IMPORT_LINE = 4 * 1024 * 1024   # bytes of an IMPORT by an administrator
 MIN_SECRET = 4                      # characters; a shorter value cannot be masked sensibly
 MASK = "***"
 MAX_LOG_LINE = 16 * 1024            # bytes; a longer line of output is split
-MAX_CAPTURE = 64 * 1024             # bytes of standard output that a variable takes
+MAX_VALUE = 64 * 1024               # bytes of the value of a variable
+MAX_TEXT = 16 * 1024 * 1024         # characters of a text of a task, its references replaced
+MAX_EXPRESSION = 1000               # characters of a regular expression
 MAX_OUTPUT = 1024 * 1024            # bytes kept of one task's output
 MAX_CONNECTIONS = 1000
 MAX_QUEUE = 100000                  # outstanding sessions of an agent
@@ -141,6 +143,7 @@ KEEP_DAYS = 90
 
 WRITE_S = 5.0           # a request that cannot be written for so long is refused
 TERM_S = 2.0            # between SIGTERM and SIGKILL
+SEARCH_S = 5           # that a regular expression may be compiled and searched
 KILL_S = 10.0           # how long what got SIGKILL is waited for
 DRAIN_S = 0.5           # how long after its exit a task's pipes are read
 LINGER, LINGER_S = 64 * 1024, 1.0       # bytes and seconds read of what follows the last request
@@ -1335,8 +1338,9 @@ _CRON_D = re.compile(".*/cron[.]d/([^/]+)")
 _OF_USER = re.compile("/var/(?:spool/)?cron/(?:crontabs/|tabs/)?([^/]+)")
 # a - before an entry, as SUSE has it, only means: do not log
 _ENTRY = re.compile(r"-?(@\S+|\S+(?:\s+\S+){4})\s+(.*)", re.ASCII)
-_SETTING = re.compile(r"""(["']?)([^\s"'=]+)\1\s*=\s*(?:(["'])((?:(?!\3).)*)\3|([^"'].*?)?)\s*""",
+_SETTING = re.compile(r"""(["']?)([^\s"'=]+)\1\s*=\s*(?:(["'])((?:(?!\3).)*)\3\s*|([^"'].*)?)""",
                       re.ASCII)
+BLANKS = " \t\n\r\f\v"
 _BEFORE_INPUT = re.compile(r"((?:\\.|[^%])*)%?(.*)")
 _SHELL_WORD = re.compile(r"""[;|&()]|(?:"[^"]*"|'[^']*'|[^\s;|&()"'])+""")
 # a command of plain words is its own name
@@ -1475,7 +1479,8 @@ class Crontab:
             raise ValueError("is not UTF-8")
         setting = _SETTING.fullmatch(line.text)
         if setting:
-            self._set(line, setting.group(2), setting.group(4) or setting.group(5) or "")
+            self._set(line, setting.group(2),
+                      setting.group(4) or (setting.group(5) or "").rstrip(BLANKS))
         else:
             self._add(line)
 
@@ -1545,7 +1550,7 @@ def name_entries(crontabs, schedules):
     others get a mark of their time.
     """
     entries = [entry for crontab in crontabs for entry in crontab.entries]
-    names, used = [None] * len(entries), set()
+    names, used, numbers = [None] * len(entries), set(), {}
 
     def give(place, name):
         names[place] = name
@@ -1557,10 +1562,10 @@ def name_entries(crontabs, schedules):
     for place, entry in enumerate(entries):
         if names[place] is None:
             name = entry.stem if entry.stem not in used else mark(entry.stem, *entry.when)
-            plain, number = name, 1
+            plain = name
             while name in used:             # the same line twice
-                number += 1
-                name = "%s-%d" % (plain, number)
+                numbers[plain] = numbers.get(plain, 1) + 1
+                name = "%s-%d" % (plain, numbers[plain])
             give(place, name)
     names = iter(names)
     for crontab in crontabs:

@@ -8,7 +8,7 @@ import time
 import pytest
 
 import agent as agent_module
-from conftest import TOP, wait_for
+from conftest import TOP, turns_of, wait_for
 from support.client import objects, run_client
 
 sys.path.insert(0, str(TOP / "tools"))
@@ -414,6 +414,17 @@ CONDITION = "where its condition is not met, its session ends in ERROR; as 'if c
 def test_failures_that_are_none(command, reasons):
     crontab = read_crontab("0 1 * * * " + command)
     assert [reason for _, reason in crontab.notes] == reasons and (len(crontab.entries), crontab.left_out) == (1, 0)
+
+
+@pytest.mark.parametrize("make", [lambda count: "* * * * * a\n" * count, lambda count: "A=b" + " " * count + "c",
+                                  lambda count: "* * * * * " + "nice \"a' " * count])
+def test_four_times_the_crontab_is_four_times_the_work(make):
+    little, much, ratios = make(4000), make(16000), []
+    for _ in range(10):             # the machine may be slow just now
+        ratios.append(turns_of(lambda: read(much))[1] / (turns_of(lambda: read(little))[1] + 5000))
+        if ratios[-1] < 8:
+            return
+    pytest.fail("%s times the work" % ratios)
 
 
 # ---- crontabs as they are shipped ------------------------------------------------------------------------------------

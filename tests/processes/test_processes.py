@@ -248,7 +248,7 @@ def test_standard_output_alone_is_captured_for_a_variable():
     assert rows.capture.captured == b"a\nb\n"
     for _ in range(100):
         rows.capture.feed(OUT, b"x" * 65536)
-    assert len(rows.capture.captured) <= agent.MAX_CAPTURE + 65536 + 4
+    assert len(rows.capture.captured) <= agent.MAX_VALUE + 65536 + 4
 
 
 def test_one_store_at_a_time_and_nothing_twice():

@@ -158,6 +158,17 @@ def import_faults(agent, document):
     return dict(line[2:].split(": ", 1) for line in lines[:-1])
 
 
+def task_faults(agent, task):
+    """The {path within the task: reason} that an import is refused with."""
+    document = {"scenarios": [{"name": "FAULTY", "version": "1", "variables": {"v": ""},
+                               "steps": [{"name": "main", "tasks": [task]}]}]}
+    lines = agent.ask("IMPORT '%s'" % json.dumps(document).replace("'", "\\u0027"))
+    assert lines[-1].startswith("ERR BAD_REQUEST"), lines
+    prefix = "scenarios[0].steps[0].tasks[0]"
+    return {path[len(prefix):].lstrip("."): reason for path, reason in
+            (line[2:].split(": ", 1) for line in lines[:-1] if line[2:].startswith(prefix))}
+
+
 def run(agent, *tasks, options="", **fields):
     """Runs tasks to their end -> Run."""
     end = agent.ok("EXEC %s -SYNC %s" % (add(agent, *tasks, **fields), options))

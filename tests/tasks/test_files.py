@@ -3,7 +3,9 @@ import os
 import socket
 import signal
 import stat
+import tempfile
 import threading
+from unittest import mock
 
 import pytest
 
@@ -121,10 +123,10 @@ def test_delete_goes_down_by_two_stars_and_not_through_links(tmp_path):
 # -- wait_file -------------------------------------------------------------------------
 
 class Waiting:
-    """An execution on a clock of its own; script(seconds) does what happens by then."""
+    """A clock of its own; script(seconds) does what happens by then."""
 
     def __init__(self, script=lambda now: None):
-        self.values, self._now, self._script = {}, 0.0, script
+        self._now, self._script = 0.0, script
 
     def monotonic(self):
         return self._now
@@ -135,12 +137,13 @@ class Waiting:
         assert self._now < 100, "it waits for ever"
 
 
-def wait_file(execution, **fields):
-    """-> (rows, when it was over)."""
-    given = {name: field.default for name, field in module.TASK_TYPES["wait_file"].fields.items()}
-    result = module.TASK_TYPES["wait_file"]().run(dict(given, **fields), execution)
-    assert result.status == "DONE"
-    return result.rows, execution.monotonic()
+def wait_file(clock, path, stable_s=1, absent=False):
+    """What the process of a wait_file does -> (rows, when it was over)."""
+    with tempfile.TemporaryFile() as result, mock.patch("time.monotonic", clock.monotonic), \
+            mock.patch("time.sleep", clock.wait):
+        module.wait_alone(str(os.dup(result.fileno())), os.fsencode(path).hex(), "1", str(stable_s), str(absent))
+        result.seek(0)
+        return int(result.read().decode()), clock.monotonic()
 
 
 def test_wait_file_takes_a_plain_path_that_is_there(tmp_path):

@@ -9,20 +9,11 @@ import pytest
 import agent as program
 from conftest import is_alive, wait_for
 from support.outside import change, foreign_lock, query
-from support.tasks import (STYLES, Run, add, begin, import_faults, run, sql, stop,
+from support.tasks import (STYLES, Run, add, begin, run, sql, stop, task_faults,
                            with_databases)     # noqa: F401 (a fixture)
 
 FOR_EVER = ("with recursive c(n) as (select 1 union all select n + 1 from c where n < 1000000000000)"
             " select count(*) from c")
-
-
-def task_faults(agent, task):
-    """The {path within the task: reason} that an import is refused with."""
-    document = {"scenarios": [{"name": "FAULTY", "version": "1", "variables": {"v": ""},
-                               "steps": [{"name": "main", "tasks": [task]}]}]}
-    prefix = "scenarios[0].steps[0].tasks[0]"
-    return {path[len(prefix):].lstrip("."): reason for path, reason in import_faults(agent, document).items()
-            if path.startswith(prefix)}
 
 
 def script(text, **fields):
@@ -134,30 +125,67 @@ def test_a_failing_statement_leaves_nothing(with_databases):
     assert query(with_databases.dwh, "select * from one") == [(2,)]         # a transaction a task
 
 
-@pytest.mark.parametrize("task", [
-    script("insert into one values (2); insert into one values (1)"),
-    script("insert into one values (2); insert into one select 1 union all select 1"),
-    script("insert into one values (2); insert into one select abs(-9223372036854775808)"),
-    script("insert into one values (2); insert into one " + FOR_EVER, timeout=0.3),
-    script("insert into one values (2); " + FOR_EVER, timeout=0.3),
-    {"type": "refresh", "schema": "DWH", "variable": "v", "query": FOR_EVER, "timeout": 0.3},
-    {"type": "refresh", "schema": "DWH", "variable": "v", "query": "select abs(-9223372036854775808)"}])
-def test_a_failed_task_has_no_lock_left(inside, task):
-    """Whatever still refers to what failed: nobody waits for a garbage collection."""
+FAILING = {
+    "unique": sql("insert into one values (1)"),
+    "unique of a script": script("insert into one values (2); insert into one values (1)"),
+    "unique of a select": script("insert into one values (2); insert into one select 1 union all select 1"),
+    "overflow": script("insert into one values (2); insert into one select abs(-9223372036854775808)"),
+    "raise": script("create trigger no before insert on one begin select raise(abort, 'no'); end;"
+                    "insert into one values (2)"),
+    "raise that rolls back": script("create trigger no before insert on one begin select raise(rollback, 'no'); end;"
+                                    "insert into one values (2)"),
+    "raise that keeps": script("create trigger no before insert on one begin select raise(fail, 'no'); end;"
+                               "insert into one values (2)"),
+    "vacuum": sql("vacuum"),
+    "two statements": sql("select 1; select 2"),
+    "an insert for ever": script("insert into one values (2); insert into one " + FOR_EVER, timeout=0.3),
+    "a select for ever": sql(FOR_EVER, timeout=0.3),
+    "a select of rows for ever": sql(FOR_EVER.replace("count(*)", "n"), timeout=0.3),
+    "a select after an insert": script("insert into one values (2); " + FOR_EVER, timeout=0.3),
+    "a refresh for ever": {"type": "refresh", "schema": "DWH", "variable": "v", "query": FOR_EVER, "timeout": 0.3},
+    "a refresh that fails": {"type": "refresh", "schema": "DWH", "variable": "v",
+                             "query": "select abs(-9223372036854775808)"},
+    "a refresh of too much": {"type": "refresh", "schema": "DWH", "variable": "v",
+                              "query": "select hex(zeroblob(90000)) union all select n from one"},
+    "a refresh that writes": {"type": "refresh", "schema": "DWH", "variable": "v", "query": "insert into one values (2)"},
+}
+
+
+@pytest.fixture
+def one_table(inside):
+    """An agent with a schema DWH whose table `one` holds 1 -> the path. Nothing is collected as garbage meanwhile:
+    nobody waits for that."""
     path = inside.folder / "dwh.db"
     change(path, "create table one (n integer primary key)")
     change(path, "insert into one values (1)")
     inside.import_document({"data_servers": [{"name": "DWH_FILE", "driver": "sqlite3", "database": str(path)}],
                             "logical_schemas": [{"name": "DWH", "contexts": {"GLOBAL": "DWH_FILE"}}]})
     gc.disable()
-    try:
-        done = run(inside, task, variables={"v": ""})
-        assert done.status == "ERROR", done.message
-        with foreign_lock(path, "exclusive") as other:
-            assert other.execute("select n from one").fetchall() == [(1,)]
-        assert run(inside, sql("insert into one values (3)", timeout=30)).status == "DONE"
-    finally:
-        gc.enable()
+    yield path
+    gc.enable()
+
+
+def is_free(path):
+    """Whether nobody holds a lock of the file, and table `one` is as it was."""
+    with foreign_lock(path, "exclusive") as other:
+        return other.execute("select n from one").fetchall() == [(1,)]
+
+
+@pytest.mark.parametrize("task", list(FAILING.values()), ids=list(FAILING))
+def test_a_failed_task_has_no_lock_left(inside, one_table, task):
+    """Whatever still refers to what failed: its handler writes to the same file."""
+    handler = sql("create table if not exists err (x)", timeout=30)
+    steps = [{"name": "load", "on_error": "handle", "tasks": [task]}, {"name": "handle", "tasks": [handler]}]
+    done = run(inside, steps=steps, variables={"v": ""})
+    assert [row["status"] for row in done.tasks] == ["ERROR", "DONE"], done.tasks
+    assert is_free(one_table) and query(one_table, "select * from err") == []
+
+
+@pytest.mark.parametrize("task", [FAILING["an insert for ever"], FAILING["a select of rows for ever"],
+                                  FAILING["a select after an insert"], FAILING["a refresh for ever"]])
+def test_a_stopped_task_has_no_lock_left(inside, one_table, task):
+    stop(inside, begin(inside, dict(task, timeout=600), variables={"v": ""}))
+    assert is_free(one_table)
 
 
 @pytest.mark.parametrize("text", ["insert into own values (1); commit; insert into nowhere values (2)",

@@ -7,9 +7,7 @@ import threading
 from ..base.vocabulary import ENDED
 from ..base.errors import (AgentError, Conflict, RepositoryError, RepositoryGone, Stopping,
                            WaitTimeout)
-from ..base.words import one_line
 from ..tasks.task import TaskError
-from ..runtime.execution import read_secret
 
 LOOK_S = 2.0            # between two looks whether a client is still there
 READERS_AT_ONCE = 2     # of those who follow logs of a repository
@@ -17,7 +15,7 @@ LOG_PAGE = 500          # lines of a log that are read at once
 
 
 class Topology:
-    """What stands behind a logical schema, its secrets read when a task asks."""
+    """What stands behind a logical schema; where its secrets are to be read is told in it."""
 
     def __init__(self, master):
         self._master = master
@@ -29,31 +27,21 @@ class Topology:
             raise TaskError("logical schema %s has no data server in context %s"
                             % (schema, context))
         server, physical = row
-        return dict(self._resolved(server), physical_schema=physical)
+        return dict(self._get(server), physical_schema=physical)
 
     def mail_server(self):
         """The data server MAIL. TaskError."""
-        server = self._resolved("MAIL")
+        server = self._get("MAIL")
         if server["driver"] != "smtp":
             raise TaskError("the data server MAIL has the driver %s, not smtp" % server["driver"])
         return server
 
-    def _resolved(self, name):
-        """A data server as stored, but for the secrets in `connect`: their values stand there, and
-        all of them in `secrets`. TaskError."""
+    def _get(self, name):
+        """A data server as stored. TaskError."""
         server = self._master.find_data_server(name)
         if server is None:
             raise TaskError("no data server %s" % name)
-        connect, secrets = dict(server["connect"]), []
-        for key, source in server["connect"].items():
-            if isinstance(source, dict):
-                try:
-                    connect[key] = read_secret(source)
-                except (OSError, ValueError) as error:
-                    raise TaskError("data server %s: %s: %s"
-                                    % (name, key, one_line(error))) from None
-                secrets.append(connect[key])
-        return dict(server, connect=connect, secrets=secrets)
+        return server
 
 
 class Bell:

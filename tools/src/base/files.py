@@ -5,6 +5,7 @@ file that somebody wants us to take for ours. So what is made beside a file has 
 can foresee; where another process must find it, what is found is checked.
 """
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -145,8 +146,12 @@ def part_beside(path, note=None):
     """A name beside `path`: what is made there takes that place at the end, or is gone.
 
     `note`: the descriptor of a file that tells this name, for whoever has to do it when this
-    process is killed.
+    process is killed. It takes no place of a device, pipe or socket: FileExistsError.
     """
+    with contextlib.suppress(FileNotFoundError):
+        present = os.stat(path).st_mode
+        if not stat.S_ISREG(present) and not stat.S_ISDIR(present):
+            raise FileExistsError(errno.EEXIST, "is no regular file", path)
     part = name_beside(path, "part")
     if note is not None:
         os.ftruncate(note, 0)

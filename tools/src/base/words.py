@@ -115,11 +115,37 @@ def list_hidden(words):
     return sorted((text for text in hidden if len(text) >= MIN_SECRET), key=len, reverse=True)
 
 
+FEW = 300               # texts to hide that are looked for one after the other
+
+
 def mask_all(text, hidden):
-    """A text with MASK in place of each of these."""
+    """A text, or bytes, with MASK in place of each of these, which come with the longest first and
+    have MIN_SECRET characters at least."""
+    mask = MASK if isinstance(text, str) else MASK.encode()
+    if FEW < len(hidden) < len(text):
+        return _mask_many(text, hidden, mask)
     for value in hidden:
-        text = text.replace(value, MASK)
+        text = text.replace(value, mask)
     return text
+
+
+def _mask_many(text, hidden, mask):
+    """mask_all in time that grows as both, not as their product: one way through the text."""
+    whole, sizes = set(hidden), {}      # beginning -> the lengths of those that begin so
+    for value in hidden:
+        lengths = sizes.setdefault(value[:MIN_SECRET], [])
+        if len(value) not in lengths[-1:]:
+            lengths.append(len(value))
+    pieces, begin, position = [], 0, 0
+    while position < len(text):
+        for size in sizes.get(text[position:position + MIN_SECRET], ()):
+            if text[position:position + size] in whole:
+                pieces += [text[begin:position], mask]
+                begin = position = position + size
+                break
+        else:
+            position += 1
+    return text[:0].join(pieces + [text[begin:]])
 
 
 def _quoted_word(line, position):

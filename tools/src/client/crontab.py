@@ -19,8 +19,9 @@ _CRON_D = re.compile(".*/cron[.]d/([^/]+)")
 _OF_USER = re.compile("/var/(?:spool/)?cron/(?:crontabs/|tabs/)?([^/]+)")
 # a - before an entry, as SUSE has it, only means: do not log
 _ENTRY = re.compile(r"-?(@\S+|\S+(?:\s+\S+){4})\s+(.*)", re.ASCII)
-_SETTING = re.compile(r"""(["']?)([^\s"'=]+)\1\s*=\s*(?:(["'])((?:(?!\3).)*)\3|([^"'].*?)?)\s*""",
+_SETTING = re.compile(r"""(["']?)([^\s"'=]+)\1\s*=\s*(?:(["'])((?:(?!\3).)*)\3\s*|([^"'].*)?)""",
                       re.ASCII)
+BLANKS = " \t\n\r\f\v"
 _BEFORE_INPUT = re.compile(r"((?:\\.|[^%])*)%?(.*)")
 _SHELL_WORD = re.compile(r"""[;|&()]|(?:"[^"]*"|'[^']*'|[^\s;|&()"'])+""")
 # a command of plain words is its own name
@@ -159,7 +160,8 @@ class Crontab:
             raise ValueError("is not UTF-8")
         setting = _SETTING.fullmatch(line.text)
         if setting:
-            self._set(line, setting.group(2), setting.group(4) or setting.group(5) or "")
+            self._set(line, setting.group(2),
+                      setting.group(4) or (setting.group(5) or "").rstrip(BLANKS))
         else:
             self._add(line)
 
@@ -229,7 +231,7 @@ def name_entries(crontabs, schedules):
     others get a mark of their time.
     """
     entries = [entry for crontab in crontabs for entry in crontab.entries]
-    names, used = [None] * len(entries), set()
+    names, used, numbers = [None] * len(entries), set(), {}
 
     def give(place, name):
         names[place] = name
@@ -241,10 +243,10 @@ def name_entries(crontabs, schedules):
     for place, entry in enumerate(entries):
         if names[place] is None:
             name = entry.stem if entry.stem not in used else mark(entry.stem, *entry.when)
-            plain, number = name, 1
+            plain = name
             while name in used:             # the same line twice
-                number += 1
-                name = "%s-%d" % (plain, number)
+                numbers[plain] = numbers.get(plain, 1) + 1
+                name = "%s-%d" % (plain, numbers[plain])
             give(place, name)
     names = iter(names)
     for crontab in crontabs:

@@ -4,7 +4,7 @@ import re
 import time
 from typing import Any, Callable, NamedTuple
 
-from ..base.vocabulary import MAX_NAME, RESERVED_VARIABLES
+from ..base.vocabulary import MAX_NAME, MAX_VALUE, RESERVED_VARIABLES
 from ..base.times import parse_duration
 from ..base.words import VARIABLE, _SURROGATE, check_name
 from ..timetable.days import MAX_SECONDS, find_zone
@@ -161,7 +161,14 @@ def _check_value(value):
     """The value of a variable: text, and numbers as their text."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise ValueError("must be text or a number")
-    return TEXT.check(value if isinstance(value, str) else json.dumps(value))
+    return check_size(TEXT.check(value if isinstance(value, str) else json.dumps(value)))
+
+
+def check_size(text):
+    """The value of a variable, which has no more bytes than may be, or ValueError."""
+    if len(text) > MAX_VALUE or len(text.encode("utf-8", "replace")) > MAX_VALUE:
+        raise ValueError("has over %d bytes, more than a variable takes" % MAX_VALUE)
+    return text
 
 
 def _check_values(value):

@@ -11,7 +11,7 @@ from ..base.words import check_name, shorten
 from ..timetable.days import MOVING_FIELDS, find_zone
 from ..timetable.rules import list_surprises, parse_rule
 from ..timetable.timetable import make_timetable
-from .kinds import VALUES
+from .kinds import VALUES, check_size
 from .fields import SCHEDULE_FIELDS, TASK_TYPES
 
 
@@ -50,12 +50,16 @@ class Scenario(NamedTuple):
     concurrency: Optional[dict]
 
     def check_variables(self, variables):
-        """BadRequest when values are given for variables that it does not have, or that no secret
-        can be."""
+        """BadRequest when values are given for variables that it does not have, that are too large,
+        or that no secret can be."""
         for name, value in variables.items():
             if name not in self.variables and name not in self.secrets:
                 raise BadRequest("%s: scenario %s %s has no variable of that name"
                                  % (name, self.name, self.version))
+            try:
+                check_size(value)
+            except ValueError as error:
+                raise BadRequest("%s: %s" % (name, error)) from None
             if name in self.secrets and len(value) < MIN_SECRET:
                 raise BadRequest("%s: a secret has at least %d characters" % (name, MIN_SECRET))
 
@@ -120,7 +124,7 @@ class Condition(NamedTuple):
 
 def parse_after(text):
     """`A,B/2h,scenario:C` -> [Condition]. ValueError."""
-    conditions = []
+    conditions, names = [], set()
     if text and not text.strip(","):
         raise ValueError("'%s' names nothing; write schedules, like A,B" % text)
     for item in filter(None, text.split(",")):
@@ -133,8 +137,9 @@ def parse_after(text):
                               parse_duration(period.lower(), is_whole=True) if slash else None)
         if condition.within_s == 0:
             raise ValueError("'%s': the period is 1s at least" % item)
-        if condition[:2] in [other[:2] for other in conditions]:
+        if condition[:2] in names:
             raise ValueError("%s stands twice" % condition.name)
+        names.add(condition[:2])
         conditions.append(condition)
     return conditions
 

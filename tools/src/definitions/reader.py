@@ -1,4 +1,5 @@
 """From the JSON of a document to its definitions, with every fault and its path."""
+import collections
 import json
 
 from ..base.vocabulary import END, FAIL, RESERVED_VARIABLES
@@ -11,6 +12,30 @@ from .fields import (CALENDAR_FIELDS, DATA_SERVER_FIELDS, DOCUMENT_FIELDS, LOGIC
 from .references import _REFERENCE, find_code_fault, strings_in
 from .model import Document, Scenario, Step, Task, make_schedule
 
+MAX_DIGITS = 1000       # of a whole number: what Python takes to read one grows as their square
+
+
+def parse_json(text):
+    """JSON text -> its value; BadRequest, too, where a field stands twice in an object."""
+    def pairs(items):
+        result = dict(items)
+        if len(result) < len(items):
+            counts = collections.Counter(key for key, _ in items)
+            _refuse("field %s stands twice" % next(key for key in counts if counts[key] > 1))
+        return result
+
+    def whole(word):
+        return int(word) if len(word) <= MAX_DIGITS else _refuse(
+            "a number has over %d digits" % MAX_DIGITS)
+    try:
+        return json.loads(text, object_pairs_hook=pairs, parse_int=whole, parse_constant=lambda
+                          word: _refuse("%s is not JSON" % word))
+    except RecursionError:
+        reason = "is nested too deeply"
+    except ValueError as error:
+        reason = str(error)
+    raise BadRequest("the definitions are not JSON: %s" % reason, [("document", reason)])
+
 
 class Definitions:
     """Reads a definitions document and collects every fault of it as (path, reason).
@@ -22,6 +47,7 @@ class Definitions:
     def __init__(self, is_stored=False):
         self.faults = []
         self._is_stored = is_stored
+        self._costly = collections.OrderedDict()    # type -> [(path, fields)] for its judge_all
 
     def read(self, text):
         """JSON text -> Document; BadRequest carries all the faults."""
@@ -32,7 +58,7 @@ class Definitions:
 
     def collect(self, text):
         """JSON text -> Document, None standing for what is faulty; `faults` has the reasons."""
-        document = self._parse(text.lstrip("\ufeff"))     # a byte order mark
+        document = parse_json(text.lstrip("\ufeff"))     # a byte order mark
         if not isinstance(document, dict):
             raise BadRequest("the definitions must be one JSON object",
                              [("document", "must be an object")])
@@ -61,7 +87,15 @@ class Definitions:
                            ("calendars", calendars)):
             self._repeated(key, [item["name"] for item in items])
         self._repeated("schedules", [s and s.name for s in schedules])
+        self._judge_costly()
         return Document(scenarios, schedules, contexts, servers, schemas, calendars)
+
+    def _judge_costly(self):
+        """Notes faults that cost a process to find: one for all tasks of a type."""
+        for kind, tasks in self._costly.items():
+            faults = TASK_TYPES[kind].judge_all([fields for _, fields in tasks])
+            for place, (name, reason) in sorted(faults.items()):
+                self._fault("%s.%s" % (tasks[place][0], name), reason)
 
     def _calendar(self, path, value):
         fields = self._object(path, value, CALENDAR_FIELDS)
@@ -79,23 +113,6 @@ class Definitions:
         if fields["driver"] == "smtp":
             self._try(path + ".connect", _check_mail_connect, fields["connect"] or {})
         return fields
-
-    def _parse(self, text):
-        """The value of a JSON text, in which no field of an object stands twice. BadRequest."""
-        def pairs(items):
-            result = dict(items)
-            if len(result) < len(items):
-                names = [key for key, _ in items]
-                _refuse("field %s stands twice" % next(k for k in names if names.count(k) > 1))
-            return result
-        try:
-            return json.loads(text, object_pairs_hook=pairs, parse_constant=lambda word:
-                              _refuse("%s is not JSON" % word))
-        except RecursionError:
-            reason = "is nested too deeply"
-        except ValueError as error:
-            reason = str(error)
-        raise BadRequest("the definitions are not JSON: %s" % reason, [("document", reason)])
 
     def _fault(self, path, reason):
         self.faults.append((path, reason))
@@ -238,6 +255,8 @@ class Definitions:
             self._fault(path, "must have one of %s" % " and ".join(either))
         for name, reason in getattr(TASK_TYPES[kind], "judge", lambda _: ())(fields):
             self._fault("%s.%s" % (path, name), reason)
+        if hasattr(TASK_TYPES[kind], "judge_all"):
+            self._costly.setdefault(kind, []).append((path, fields))
         return Task(kind, fields["name"], fields["timeout"], {name: fields[name] for name in own})
 
     def _references(self, path, text, variables):

@@ -1,13 +1,19 @@
 """References to variables in texts: found, replaced, and handed to a shell."""
 import re
 
-from ..base.vocabulary import RESERVED_VARIABLES
+from ..base.vocabulary import MAX_TEXT, RESERVED_VARIABLES
+from ..base.errors import TooLong
 
 _REFERENCE = re.compile(r"\$\$(?=\{)|\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 def substitute(text, values):
-    """`${name}` -> values[name], `$$` before a brace -> `$`; every other `$` stays."""
+    """`${name}` -> values[name], `$$` before a brace -> `$`; every other `$` stays. TooLong."""
+    size = len(text) + sum(len(values[match.group(1)]) for match in _REFERENCE.finditer(text)
+                           if match.group(1))
+    if size > MAX_TEXT:
+        raise TooLong("a text would have over %d characters with the values of its variables"
+                      % MAX_TEXT)
     return _REFERENCE.sub(lambda match: values[match.group(1)] if match.group(1) else "$", text)
 
 

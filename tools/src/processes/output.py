@@ -10,8 +10,9 @@ import selectors
 import threading
 import time
 
-from ..base.vocabulary import ERR, MASK, MAX_CAPTURE, MAX_LOG_LINE, OUT
+from ..base.vocabulary import ERR, MAX_LOG_LINE, MAX_VALUE, OUT
 from ..base.times import to_text
+from ..base.words import mask_all
 
 # what ends lines or turns their direction for some readers is shown like control characters
 _HIDDEN = re.compile("[\0-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -95,12 +96,11 @@ class Capture:
         """Takes what a task printed; no data means the end of the stream."""
         with self._lock:
             if stream == OUT and self.captured is not None and \
-                    len(self.captured) <= MAX_CAPTURE:
+                    len(self.captured) <= MAX_VALUE:
                 self.captured += data
             carry = self._carry.pop(stream, b"")
             whole = carry + data if carry else data
-            for secret in self._secrets:        # lines are whole here, so are secrets in them
-                whole = whole.replace(secret, MASK.encode())
+            whole = mask_all(whole, self._secrets)      # lines are whole here, so are secrets
             cut = whole.rfind(b"\n") + 1 if data else len(whole)
             self._add(stream, whole[:cut])
             overlap = len(self._secrets[0]) if self._secrets else 0    # may be the half of one

@@ -4,12 +4,12 @@ import re
 from typing import Any, NamedTuple
 
 from ..base.vocabulary import (BELIEF_S, CLEAN_S, DONE, ERROR, EXCLUDED_S, HEARTBEAT_S, KEEP_DAYS,
-                               KILL_S, LATE_S, LINGER_S, MAX_CAPTURE, MAX_CONNECTIONS,
+                               KILL_S, LATE_S, LINGER_S, MAX_CONNECTIONS, MAX_EXPRESSION,
                                MAX_IMPORT_LINE, MAX_LINE, MAX_LIST, MAX_LOG_LINE, MAX_MISSED,
-                               MAX_NAME, MAX_OUTPUT, MAX_QUEUE, MAX_REPOSITORIES, MIN_SECRET,
-                               MISSED_S, QUEUED, RUNNING, SESSIONS_PER_CORE, STEP_S, STOPPED,
-                               STOP_S, STRANGER_S, TERM_S, TRANSITIONS, WAITING, WARNING, WRITE_S,
-                               YIELD_S)
+                               MAX_NAME, MAX_OUTPUT, MAX_QUEUE, MAX_REPOSITORIES, MAX_TEXT,
+                               MAX_VALUE, MIN_SECRET, MISSED_S, QUEUED, RUNNING, SEARCH_S,
+                               SESSIONS_PER_CORE, STEP_S, STOPPED, STOP_S, STRANGER_S, TERM_S,
+                               TRANSITIONS, WAITING, WARNING, WRITE_S, YIELD_S)
 from ..base.errors import (AuthError, BadRequest, Busy, Conflict, Denied, Exists, Internal,
                            NotFound, RepositoryError, Stopping, TooLong, UnknownVerb, WaitTimeout)
 from ..base.forms import AS_FIELDS, AS_RECORD, AS_ROWS, VERB_FORMS, list_parts
@@ -68,7 +68,10 @@ LIMITS = (
     Limit("MAX_IMPORT_LINE", MAX_IMPORT_LINE, "bytes", "of an IMPORT request"),
     Limit("MAX_NAME", MAX_NAME, "characters", "of a name"),
     Limit("MIN_SECRET", MIN_SECRET, "characters", "of a secret, at least"),
-    Limit("MAX_CAPTURE", MAX_CAPTURE, "bytes", "of output or answer that a variable takes"),
+    Limit("MAX_VALUE", MAX_VALUE, "bytes", "of the value of a variable"),
+    Limit("MAX_TEXT", MAX_TEXT, "characters", "of a text of a task with the values of variables"),
+    Limit("MAX_EXPRESSION", MAX_EXPRESSION, "characters", "of a regular expression"),
+    Limit("SEARCH_S", SEARCH_S, "seconds", "that a regular expression may be searched"),
     Limit("MAX_OUTPUT", MAX_OUTPUT, "bytes", "kept of what a task prints (`--max-output`)"),
     Limit("MAX_LOG_LINE", MAX_LOG_LINE, "bytes", "of a line of output; a longer one is split"),
     Limit("MAX_LIST", MAX_LIST, "", "lines of a listing, by `-LIMIT`"),

@@ -2,11 +2,14 @@
 
 A session's own thread waits in Control.wait() alone, so whatever reaches it takes effect at once.
 Nothing of this is on disk.
+
+Thread call N: one call for session N that may block, such as a statement of SQL or the reading of
+a secret; ends with it. One that cannot be interrupted is left behind.
 """
 import contextlib
 import threading
 
-from ..base.vocabulary import ERROR, IMMEDIATE, NORMAL, STOPPED
+from ..base.vocabulary import ERROR, IMMEDIATE, KILL_S, NORMAL, STOPPED
 from ..processes.tree import Tree, has_group
 
 
@@ -24,6 +27,35 @@ class Interrupted(Exception):
 
 class Left(Exception):
     """A session is left to the next start of the agent: its process goes on without it."""
+
+
+class Call:
+    """A function that is run in another thread, and what comes of it."""
+
+    def __init__(self, function, on_end):
+        self._function, self._on_end = function, on_end
+        self._value = self._error = None
+        self.is_done = False
+
+    def run(self):
+        """For that thread."""
+        try:
+            self._value = self._function()
+        except BaseException as error:
+            self._error = error
+        self.is_done = True
+        self._on_end()
+
+    def take(self):
+        """The value, or raises what the function raised. That leads to all that the function had:
+        nothing here may lead back to it, or it would stay until a garbage collection."""
+        error, self._error = self._error, None
+        if error is None:
+            return self._value
+        try:
+            raise error
+        finally:
+            del error
 
 
 class Control:
@@ -115,6 +147,27 @@ class Control:
             if self._roots:
                 self.sweep(interrupt)
             raise
+
+    def call(self, function, interrupt=None):
+        """Runs function() in a thread of its own -> its value. A stop or time-out ends the waiting:
+        interrupt() is called until the function has ended; without one, or when that takes too
+        long (a mount hangs), the thread is left behind."""
+        call = Call(function, self.wake)
+        name = "call %s" % self._session.rpartition("/")[2]
+        thread = threading.Thread(target=call.run, name=name, daemon=True)
+        thread.start()
+        try:
+            self.wait(lambda: call.is_done)
+        except Interrupted as error:
+            until = self._clock.monotonic() + KILL_S
+            while interrupt and not call.is_done and self._clock.monotonic() < until:
+                interrupt()
+                thread.join(0.05)
+            if not call.is_done:
+                error.message = "%s; what was under way does not end" % error.message
+            raise
+        thread.join(KILL_S)
+        return call.take()
 
     # -- processes ---------------------------------------------------------------------
 

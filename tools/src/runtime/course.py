@@ -41,10 +41,12 @@ from ..base.program import log, tell_traceback
 from ..base.times import from_text, to_local
 from ..base.words import one_line
 from ..definitions.fields import TASK_TYPES
+from ..definitions.kinds import check_size
 from ..tasks.task import TaskError, TaskResult
 from .control import Control, Interrupted, Left
-from .execution import Execution, read_secrets
+from .execution import Execution
 from .journal import Journal
+from .sources import is_blocking, read_secrets
 
 
 class TaskPlace(NamedTuple):
@@ -188,20 +190,22 @@ class Course:
 
     def run(self, place):
         """Runs it from a place on -> Outcome. Interrupted, Left, RepositoryError."""
-        try:
-            self._take_secrets()
-        except (OSError, ValueError) as error:
-            return Outcome(ERROR, str(error))
         with self._control.deadline(self._row["timeout"], "session"):
+            try:
+                self._take_secrets()
+            except ValueError as error:
+                return Outcome(ERROR, str(error))
             return self._steps(place)
 
     def _take_secrets(self):
-        """Gives the secret variables their values. ValueError, OSError."""
-        if not self._scenario.secrets:
+        """Gives the secret variables their values. ValueError."""
+        sources = self._scenario.secrets
+        if not sources:
             return
-        values = self._journal.repository.secrets.read(
-            self._row["secret_file"] or str(self._journal.session))
-        for name, value in read_secrets(self._scenario.secrets, values):
+        read = functools.partial(read_secrets, sources, self._journal.repository.secrets.read(
+            self._row["secret_file"] or str(self._journal.session)))
+        can_block = any(map(is_blocking, sources.values()))
+        for name, value in self._control.call(read) if can_block else read():
             self._journal.hide(value)
             self._values[name] = value
 
@@ -341,7 +345,7 @@ class Course:
         work = kind.resume if is_resumed else kind.run
         try:
             with self._control.deadline(task.timeout, "task"):
-                return work(task.fields, execution), None
+                return bounded(work(task.fields, execution)), None
         except Interrupted as interrupt:
             return TaskResult(interrupt.status, execution.rc, message=interrupt.message), interrupt
         except (TaskError, AgentError) as error:
@@ -362,6 +366,17 @@ class Course:
             journal.note(progress.set_variables, {
                 name: value for name, value in self._values.items()
                 if name not in RESERVED_VARIABLES and name not in self._scenario.secrets})
+
+
+def bounded(result):
+    """A TaskResult, or one of ERROR where a value is more than a variable takes."""
+    for name, value in result.values.items():
+        try:
+            check_size(value)
+        except ValueError as error:
+            return result._replace(status=ERROR, message="%s: the value %s" % (name, error),
+                                   values={})
+    return result
 
 
 def own_values(row):

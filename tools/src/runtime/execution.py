@@ -1,19 +1,15 @@
-"""One task under way: how it reaches its process, its data servers, and its session's values.
-
-Thread task N: one statement of SQL of session N; ends with it, or is interrupted.
-"""
+"""One task under way: how it reaches its process, its data servers, and its session's values."""
 import contextlib
 import functools
 import json
 import os
-import threading
 from typing import Any, Callable, NamedTuple
 
-from ..base.vocabulary import MARKER, MIN_SECRET
+from ..base.vocabulary import MARKER
 from ..base.program import open_code, program_command
 from ..base.times import Clock
+from ..base.words import one_line
 from ..definitions.references import environment_name
-from ..store.pending import Pending
 from ..store.records import SessionRequest
 from ..processes.tree import make_marker, start_time
 from ..processes.output import Capture, Output
@@ -21,34 +17,7 @@ from ..processes.process import Process, start_error
 from ..processes.remains import clear_notes
 from ..tasks.task import TaskError
 from .control import Interrupted, Left
-
-
-def read_secret(source):
-    """The value that {"env": name} or {"file": path} tells. ValueError."""
-    if "env" in source:
-        if source["env"] not in os.environ:
-            raise ValueError("the agent's environment has no %s" % source["env"])
-        return os.environ[source["env"]]
-    try:
-        with open(source["file"], encoding="utf-8") as file:
-            return file.read().rstrip("\n")
-    except OSError as error:
-        raise ValueError("%s: %s" % (source["file"], error.strerror)) from None
-
-
-def read_secrets(sources, values):
-    """Yields (name, value) of secret variables {name: source}, of which some were given as
-    {name: value}. ValueError says which cannot be had, and why."""
-    for name, source in sources.items():
-        if name not in values and not source:
-            raise ValueError("secret %s: must be given" % name)
-        try:
-            value = values[name] if name in values else read_secret(source)
-        except ValueError as error:
-            raise ValueError("secret %s: %s" % (name, error)) from None
-        if len(value) < MIN_SECRET:
-            raise ValueError("secret %s: has under %d characters" % (name, MIN_SECRET))
-        yield name, value
+from .sources import is_blocking, resolve_server
 
 
 class Surroundings(NamedTuple):
@@ -210,26 +179,9 @@ class Execution:
 
     # -- waiting -----------------------------------------------------------------------
 
-    def call(self, function, interrupt):
-        """Runs function() in a thread of its own; interrupt() ends it early -> its value."""
-        pending = Pending(function)
-
-        def work():
-            try:
-                pending.finish(function())
-            except BaseException as error:
-                pending.finish(error=error)
-            self._control.wake()
-        thread = threading.Thread(target=work, name="task %d" % self._journal.session, daemon=True)
-        thread.start()
-        try:
-            self._control.wait(lambda: pending.is_done)
-        finally:
-            while thread.is_alive():
-                if not pending.is_done:
-                    interrupt()
-                thread.join(0.05)
-        return pending.result()
+    def call(self, function, interrupt=None):
+        """Control.call: function() where the session can be interrupted meanwhile -> its value."""
+        return self._control.call(function, interrupt)
 
     def wait(self, seconds):
         """Waits; an immediate stop and time-outs end it."""
@@ -243,16 +195,23 @@ class Execution:
 
     def data_server(self, schema):
         """The data server behind a logical schema in the session's context. TaskError."""
-        return self._hidden(self._around.topology.data_server(schema, self.values["CONTEXT"]))
+        return self._resolved(self._around.topology.data_server(schema, self.values["CONTEXT"]))
 
     def mail_server(self):
         """The data server MAIL. TaskError."""
-        return self._hidden(self._around.topology.mail_server())
+        return self._resolved(self._around.topology.mail_server())
 
-    def _hidden(self, server):
-        for secret in server["secrets"]:
+    def _resolved(self, server):
+        """The same with its secrets, which are shown nowhere from now on."""
+        sources = [source for source in server["connect"].values() if isinstance(source, dict)]
+        try:
+            resolved = self._control.call(functools.partial(resolve_server, server)) \
+                if any(map(is_blocking, sources)) else resolve_server(server)
+        except ValueError as error:
+            raise TaskError(one_line(error)) from None
+        for secret in resolved["secrets"]:
             self._journal.hide(secret)
-        return server
+        return resolved
 
     def start_child(self, name, version, context, variables):
         """Starts a session of another scenario of the repository, or takes up the one that this

@@ -4,7 +4,7 @@ import json
 from ..base.vocabulary import ERROR, QUEUED, RESTARTABLE, WAITING
 from ..base.errors import BadRequest, Busy, Changed, Conflict, RepositoryGone
 from ..base.times import to_text
-from ..base.words import shorten
+from ..base.words import mask_all, shorten
 from ..definitions.model import canonical
 from .admission import weigh_limit
 from .pending import atomic
@@ -72,7 +72,7 @@ class Arrivals:
         if secrets and not request.secret_file:
             raise Changed("scenario %s was replaced at the same time; try again" % scenario.name)
         for name, value in plain.items():
-            if any(hidden in value for hidden in request.hidden):
+            if mask_all(value, request.hidden) != value:
                 raise BadRequest("%s: would store a secret; declare it secret in scenario %s"
                                  % (name, scenario.name))
         if plain:

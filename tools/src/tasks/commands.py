@@ -1,21 +1,18 @@
-"""Commands, code and the small types: os, set, evaluate, sleep, wait_file, python, scenario."""
-import contextlib
+"""Commands, code and the small types: os, set, sleep, wait_file, python, scenario."""
 import os
 import re
-import stat
 import sys
 import tempfile
 
 from ..base.vocabulary import DONE, ERROR, WARNING
-from ..base.words import shorten
+from ..base.program import alone_command
 from ..definitions.kinds import (BOOLEAN, FILLED, Field, Kind, NAMED, SECONDS, TEXT, VALUES,
-                                 VARIABLE_NAME, _check_seconds, _check_value, _refuse, between,
-                                 check_items, choice, list_of)
+                                 VARIABLE_NAME, _check_seconds, _refuse, between, check_items,
+                                 list_of)
 from ..definitions.fields import SCHEDULE_FIELDS
 from ..definitions.references import _REFERENCE, find_code_fault, shell_command, substitute
-from ..processes.process import Command, exit_text
-from .files import find_paths
-from .task import (CAPTURE, CWD, ENV, TaskError, TaskResult, as_number, as_value, needed,
+from ..processes.process import Command, exit_text, to_bytes
+from .task import (CAPTURE, CWD, ENV, TaskError, TaskResult, as_value, ask_process, needed,
                    substitute_all, task_type)
 
 
@@ -128,66 +125,6 @@ class SetTask:
         return TaskResult(DONE, values={fields["variable"]: value})
 
 
-OPERATORS = {
-    "=": lambda a, b: a == b, "!=": lambda a, b: a != b, "<": lambda a, b: a < b,
-    "<=": lambda a, b: a <= b, ">": lambda a, b: a > b, ">=": lambda a, b: a >= b,
-}
-
-
-def _check_compared(value):
-    return check_items(_check_value, value) if isinstance(value, list) else _check_value(value)
-
-
-@task_type("evaluate")
-class EvaluateTask:
-    """Compares a variable: false sends the step to its on_false and is no error."""
-
-    fields = {
-        "variable": Field(VARIABLE_NAME, required=True, meaning="the variable that is compared"),
-        "operator": Field(choice(*(list(OPERATORS) + ["in", "matches"])), required=True,
-                          meaning="how it is compared"),
-        "value": Field(Kind(_check_compared, _refuse, "text or a number; a list for in"),
-                       required=True, meaning="what it is compared with"),
-    }
-
-    @staticmethod
-    def judge(fields):
-        """[(field, reason)] of what is wrong between its fields."""
-        value, operator = fields["value"], fields["operator"]
-        if isinstance(value, list) and operator not in ("in", None):
-            yield "value", "a list is for the operator in"
-        if operator == "matches" and isinstance(value, str) and not _REFERENCE.search(value):
-            try:
-                re.compile(value)
-            except re.error as error:
-                yield "value", "must be a regular expression: %s" % error
-
-    def run(self, fields, execution):
-        """Numbers are compared as numbers when both sides are."""
-        value, operator = execution.values[fields["variable"]], fields["operator"]
-        right = substitute_all(fields["value"], execution.values)
-        is_true = self._compare(value, operator, right)
-        return TaskResult(DONE, message="" if is_true else "false: %s %s %s" % (
-            fields["variable"], operator, right), is_false=not is_true)
-
-    @staticmethod
-    def _compare(value, operator, right):
-        """Whether `value operator right` is true: by number where both are numbers, else by text.
-        TaskError for a wrong regular expression."""
-        if operator == "matches":
-            try:
-                return re.search(right, value) is not None
-            except re.error as error:
-                raise TaskError("%s is no regular expression: %s"
-                                % (shorten(right), error)) from None
-        if operator == "in":
-            items = (right if isinstance(right, list)
-                     else [item.strip() for item in right.split(",")])
-            return any(EvaluateTask._compare(value, "=", item) for item in items)
-        numbers = as_number(value), as_number(right)
-        return OPERATORS[operator](*(numbers if None not in numbers else (value, right)))
-
-
 def _check_delay(value):
     """Seconds, or a text with references, which is checked when it is run."""
     is_template = isinstance(value, str) and _REFERENCE.search(value)
@@ -211,14 +148,38 @@ class SleepTask:
         return TaskResult(DONE)
 
 
-def file_state(path):
-    """What changes as long as a file is written, of any size: that, and its times of change. None
-    where there is no file."""
-    with contextlib.suppress(OSError):
-        status = os.stat(path)
-        if stat.S_ISREG(status.st_mode):
-            return status.st_size, status.st_mtime_ns, status.st_ctime_ns
-    return None
+def wait_alone(fd, pattern, count, stable_s, is_absent):
+    """In a process by itself, since a glob may take for ever: waits until `count` files are there
+    that did not change for `stable_s`, or until none is there; writes how many to `fd`. The path
+    is in hexadecimal digits, for names are bytes, whatever the locale."""
+    import glob
+    import os
+    import stat
+    import time
+    pattern, before, since = bytes.fromhex(pattern), None, 0
+    count, stable_s, is_absent = int(count), float(stable_s), is_absent == "True"
+    while True:
+        # a plain path that is there is meant, whatever it has of a pattern
+        paths = [pattern] if os.path.lexists(pattern) else glob.glob(pattern, recursive=True)
+        states = []
+        for path in sorted(paths):
+            try:
+                status = os.stat(path)
+            except OSError:
+                continue
+            if stat.S_ISREG(status.st_mode):
+                # what changes as long as a file is written, of its full size or not
+                states.append((path, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+        if not is_absent and len(states) < count:
+            before = None
+        elif states != before:
+            before, since = states, time.monotonic()
+        if is_absent and not paths or not is_absent and before and \
+                time.monotonic() - since >= stable_s:
+            break
+        time.sleep(min(0.5, max(0.05, stable_s / 4)))
+    with open(int(fd), "wb") as file:
+        file.write(b"%d" % len(states))
 
 
 @task_type("wait_file")
@@ -235,21 +196,14 @@ class WaitFileTask:
 
     def run(self, fields, execution):
         """Without a time-out it waits for ever."""
-        pattern = substitute(fields["path"], execution.values)
-        before, since = None, None
-        while True:
-            paths = find_paths(pattern)
-            now = [each for each in zip(paths, map(file_state, paths)) if each[1] is not None]
-            if fields["absent"]:
-                if not paths:
-                    return TaskResult(DONE)
-            elif len(now) < fields["count"]:
-                before = None
-            elif now != before:
-                before, since = now, execution.monotonic()
-            if before and execution.monotonic() - since >= fields["stable_s"]:
-                return TaskResult(DONE, rows=len(now))
-            execution.wait(min(0.5, max(0.05, fields["stable_s"] / 4)))
+        pattern = to_bytes(substitute(fields["path"], execution.values)).hex()
+        waited = [str(fields[name]) for name in ("count", "stable_s", "absent")]
+        rc, data = ask_process(
+            execution, lambda fd: alone_command(wait_alone, str(fd), pattern, *waited),
+            dict(os.environ))
+        if not data:
+            raise TaskError("the process that waits ended early: %s" % exit_text(rc))
+        return TaskResult(DONE, rows=None if fields["absent"] else int(data.decode()))
 
 
 # neither the working folder, which `-c` searches first, nor the user's site has modules for it

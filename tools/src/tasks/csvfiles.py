@@ -12,8 +12,8 @@ from ..base.words import shorten
 from ..definitions.kinds import (BOOLEAN, FILLED, Field, Kind, TEXT, _refuse, between, choice,
                                  list_of)
 from ..base.files import written_beside
-from .task import TaskError, needed, task_type, to_number
-from .data import BINARY, DatabaseTask, SCHEMA, list_pieces, refuse_binary
+from .task import TaskError, check_regular, needed, task_type, to_number
+from .data import BINARY, DatabaseTask, ROWS_AT_ONCE, SCHEMA, each_row, refuse_binary
 
 
 def quote_name_alone(name):
@@ -156,8 +156,9 @@ class LoadCsvTask(DatabaseTask):
         """[(field, reason)] of what is wrong between its fields."""
         if fields["header"] is False and fields["columns"] is None:
             yield "columns", "missing, and there is no header"
+        columns = set(fields["columns"] or ())
         for name in fields["types"] or ():
-            if fields["columns"] and name not in fields["columns"]:
+            if columns and name not in columns:
                 yield "types", "%s is none of the columns" % name
 
     @classmethod
@@ -166,6 +167,7 @@ class LoadCsvTask(DatabaseTask):
         is in the physical schema."""
         schema, table = order["server"]["physical_schema"], order["table"]
         order["table"] = "%s.%s" % (schema, table) if schema and "." not in table else table
+        check_regular(order["file"], may_be_pipe=True)
         check_encoding(order["file"], order["encoding"])
         with open(order["file"], newline="", errors="surrogateescape",      # a BOM is no text
                   encoding=("utf-8-sig" if order["encoding"] == "utf-8"
@@ -328,7 +330,8 @@ class UnloadCsvTask(DatabaseTask):
             names = [column[0] for column in cursor.description]
             if order["header"]:
                 writer.writerow(names)
-            for piece in list_pieces(cursor):
+            every = each_row(target, cursor)
+            for piece in iter(lambda: list(itertools.islice(every, ROWS_AT_ONCE)), []):
                 if not BINARY.isdisjoint(map(type, itertools.chain.from_iterable(piece))):
                     refuse_binary(names, piece)
                 writer.writerows(piece)

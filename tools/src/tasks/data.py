@@ -1,60 +1,18 @@
 """Statements on data servers: sql and refresh."""
 import contextlib
 import importlib
-import re
 import sqlite3
 import time
 from typing import Any, NamedTuple
 
-from ..base.vocabulary import DONE
+from ..base.vocabulary import DONE, MAX_VALUE
 from ..base.words import shorten
 from ..definitions.kinds import FILLED, Field, NAMED, VARIABLE_NAME
 from ..base.files import find_fault_beside
+from .statements import bind, check_statement, list_bound, split_script
 from .task import HelperTask, TaskError, needed, task_type
 
-# a literal, quoted name, comment or cast is passed over; what is left may be `:name`, `;`, or
-# `\:`, `::` for a colon: `::` behind an expression is a cast, `[` there is an index
-_SQL_PART = re.compile(
-    r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|(?<![\w\])])\[[^\]]*\]|--[^\n]*"""
-                       r"""|/\*.*?\*/|\$(\w*)\$.*?\$\1\$"""
-                       r"""|:([A-Za-z_][A-Za-z0-9_]*)|(\\:|(?<![\w)\]"'`])::)|::|;|\?|%""", re.S)
-
-
-def bare_sql(text):
-    """SQL without its comments and what separates statements."""
-    bare = _SQL_PART.sub(lambda m: "" if m.group()[:2] in ("--", "/*") else m.group(), text)
-    return bare.strip("; \t\r\n")
-
-
-def split_script(text, is_sqlite):
-    """The statements of a script that say something; SQLite itself knows the ends of triggers."""
-    start, text = 0, text + "\n;"
-    for match in _SQL_PART.finditer(text):
-        statement = text[start:match.end()] if match.group() == ";" else ""
-        if statement and (not is_sqlite or sqlite3.complete_statement(statement)):
-            if bare_sql(statement):
-                yield statement if is_sqlite else statement[:-1].strip()
-            start = match.end()
-    if text[start:].strip("; \t\r\n"):
-        yield text[start:]
-
-
-def bind(text, values, style):
-    """SQL with `:name` and the values -> SQL and parameters of a DB-API parameter style."""
-    by_name = {name: values[name] for name in DatabaseTask.names_in(text)}
-    order = []
-
-    def put(match):
-        name, colon = match.group(2), match.group(3)
-        if colon:
-            return ":"
-        if not name or style == "named":
-            return match.group().replace("%", "%%") if "format" in style else match.group()
-        order.append(values[name])
-        return {"qmark": "?", "format": "%s", "numeric": ":%d" % len(order),
-                "pyformat": "%%(%s)s" % name}[style]
-    text = _SQL_PART.sub(put, text)
-    return text, by_name if style in ("named", "pyformat") else order
+ROWS_AT_ONCE = 500             # rows
 
 
 class Target(NamedTuple):
@@ -95,15 +53,16 @@ class Target(NamedTuple):
     def close(self):
         """Ends what is not committed. Not the connection's close alone: a statement that failed
         keeps its lock under Python 3.11 until its cursor, which the exception leads to, is gone."""
-        with contextlib.suppress(Exception):        # of a driver that minds: closing follows
-            for cursor in self.cursors:
-                cursor.close()
+        for end in [cursor.close for cursor in self.cursors] + [self.connection.rollback]:
+            with contextlib.suppress(Exception):    # of a driver that minds: closing follows
+                end()
         self.connection.close()
 
     def interrupt(self):
         """From another thread: ends the statement under way, and the waiting for a lock."""
         self.given_up.append(True)
-        self.connection.interrupt()
+        with contextlib.suppress(sqlite3.ProgrammingError):     # it is closed by now
+            self.connection.interrupt()
 
 
 @contextlib.contextmanager
@@ -132,23 +91,14 @@ def open_target(server):
         yield target
 
 
-_OWN_TRANSACTION = re.compile(r"(commit|rollback(?!\s+(?:\w+\s+)?to\b)|start\s+transaction)\b",
-                              re.I)
-# of SQLite; elsewhere it may be a block of code
-_OWN_BLOCK = re.compile(r"(begin|end)\b", re.I)
-
-
-def check_statement(statement, is_sqlite):
-    """TaskError for a statement that would begin or end the transaction, which is the task's."""
-    text = bare_sql(statement)
-    if _OWN_TRANSACTION.match(text) or is_sqlite and _OWN_BLOCK.match(text):
-        raise TaskError("%s: the task is one transaction, which the agent begins and ends"
-                        % shorten(text))
-
-
-def list_pieces(cursor, size=5000):
-    """The rows of a query, so many at a time."""
-    return iter(lambda: list(cursor.fetchmany(size)), [])
+def each_row(target, cursor):
+    """Yields the rows of a query, no more than ROWS_AT_ONCE held at a time; of SQLite, which
+    has them at hand, one."""
+    if target.is_sqlite:
+        yield from cursor
+        return
+    for piece in iter(lambda: list(cursor.fetchmany(ROWS_AT_ONCE)), []):
+        yield from piece
 
 
 BINARY = {bytes, bytearray, memoryview}     # what drivers give for bytes
@@ -167,7 +117,7 @@ def count_rows(target, statement, values):
     """Runs a statement -> how many rows it changed or gave."""
     before = target.connection.total_changes if target.is_sqlite else 0
     cursor = target.run(statement, values)
-    rows = sum(map(len, list_pieces(cursor))) if cursor.description else 0
+    rows = sum(1 for _ in each_row(target, cursor)) if cursor.description else 0
     if cursor.description or not target.is_sqlite:
         return rows or max(0, cursor.rowcount)
     if target.connection.total_changes == before:
@@ -186,21 +136,22 @@ class DatabaseTask(HelperTask):
 
     sql = ()
     is_heavy = False
-
-    @staticmethod
-    def names_in(text):
-        """The variables that SQL text binds."""
-        return [match.group(2) for match in _SQL_PART.finditer(text) if match.group(2)]
+    names_in = staticmethod(list_bound)
 
     def _outcome(self, order, execution):
         """Runs `on(target, order)` here or in the helper."""
         if self.is_heavy or order["server"]["driver"] != "sqlite3":
             return super()._outcome(order, execution)
-        with open_target(order["server"]) as target:
-            try:
-                return execution.call(lambda: self.on(target, order), target.interrupt)
-            except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
-                raise TaskError(str(error)) from None
+        targets = []                        # the one, once it is open: that may block, too
+
+        def work():
+            with open_target(order["server"]) as target:
+                targets.append(target)
+                return self.on(target, order)
+        try:
+            return execution.call(work, lambda: [target.interrupt() for target in targets])
+        except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
+            raise TaskError(str(error)) from None
 
     def prepare(self, fields, execution):
         """The data server of the session's context, and the values to bind."""
@@ -260,6 +211,12 @@ class RefreshTask(DatabaseTask):
         row = cursor.fetchone()
         if row is None:
             raise TaskError("the query gives no row")
+        value = row[0]
+        if not isinstance(value, (str, bytes)):
+            value = "" if value is None else str(value)
+        if len(value) > MAX_VALUE:          # before anything is made of it
+            raise TaskError("%s: the value has over %d bytes, more than a variable takes"
+                            % (order["variable"], MAX_VALUE))
         refuse_binary([cursor.description[0][0]], [row[:1]])
-        value = "" if row[0] is None else str(row[0]).replace("\0", "")
+        value = str(value).replace("\0", "")
         return {"status": DONE, "rows": 1, "values": {order["variable"]: value}}

@@ -7,7 +7,7 @@ import time
 import urllib.parse
 from typing import NamedTuple, Optional
 
-from ..base.vocabulary import DONE, MAX_CAPTURE
+from ..base.vocabulary import DONE, MAX_VALUE
 from ..base.words import one_line
 from ..definitions.kinds import FILLED, Field, TEXT, VARIABLE_NAME, between, list_of
 from ..base.files import written_beside
@@ -292,7 +292,7 @@ class HttpTask(HelperTask):
                     file.write(piece)
                 if order["capture"]:
                     body += piece
-                    if len(body) > 4 * MAX_CAPTURE:        # too long in any charset
+                    if len(body) > 4 * MAX_VALUE:        # too long in any charset
                         as_value(body, what)
             if getattr(response, "length", None):       # http.client does not tell
                 raise TaskError("%s: the answer ended early, %d bytes are missing"

@@ -2,11 +2,13 @@
 import contextlib
 import json
 import math
+import os
+import stat
 import sys
 import tempfile
 from typing import NamedTuple, Optional
 
-from ..base.vocabulary import ERROR, EXIT_OK, MAX_CAPTURE
+from ..base.vocabulary import ERROR, EXIT_OK, MAX_VALUE
 from ..base.encoding import utf8_environment
 from ..base.program import open_code, program_command
 from ..base.words import one_line, shorten
@@ -83,9 +85,19 @@ def substitute_all(value, values):
 
 def as_value(data, what):
     """Bytes as the value of a variable. TaskError when it takes no more than their beginning."""
-    if len(data) > MAX_CAPTURE:
-        raise TaskError("%s over %d bytes, more than a variable takes" % (what, MAX_CAPTURE))
+    if len(data) > MAX_VALUE:
+        raise TaskError("%s over %d bytes, more than a variable takes" % (what, MAX_VALUE))
     return data.decode("utf-8", "replace").replace("\0", "")
+
+
+def check_regular(path, may_be_pipe=False):
+    """TaskError for a device, a named pipe or a socket: to read it may wait for ever, or never end.
+    OSError."""
+    mode = os.stat(path).st_mode
+    if stat.S_ISFIFO(mode) and not may_be_pipe:
+        raise TaskError("%s is a named pipe" % path)
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISFIFO(mode)):
+        raise TaskError("%s is no regular file" % path)
 
 
 def to_number(kind, text):
@@ -104,6 +116,17 @@ def as_number(text):
     return None
 
 
+def ask_process(execution, make_words, environment, stdin=None, pass_fds=()):
+    """Runs a process to its end -> (exit code, what it wrote to the descriptor fd, bytes).
+    make_words(fd) are the words that start it. TaskError."""
+    with tempfile.TemporaryFile() as result:
+        fd = result.fileno()
+        rc = execution.process(Command(make_words(fd), environment, stdin=stdin,
+                                       pass_fds=(fd,) + pass_fds))
+        result.seek(0)
+        return rc, result.read()
+
+
 class HelperTask:
     """A task whose work is done by agent.py in another role, in a process that can be ended.
 
@@ -119,16 +142,14 @@ class HelperTask:
 
     def _outcome(self, order, execution):
         """Hands over to the helper -> the fields of its result."""
-        with tempfile.TemporaryFile() as result, execution.noting_parts() as note:
-            words = program_command("-u", "-s") + ["--task", str(result.fileno())]
-            rc = execution.process(Command(words, utf8_environment(execution.environment()),
-                                           stdin=json.dumps(dict(order, note=note)),
-                                           pass_fds=(result.fileno(), note, open_code())))
-            result.seek(0)
-            text = result.read().decode()
-        if not text:
+        with execution.noting_parts() as note:
+            rc, data = ask_process(
+                execution, lambda fd: program_command("-u", "-s") + ["--task", str(fd)],
+                utf8_environment(execution.environment()), json.dumps(dict(order, note=note)),
+                (note, open_code()))
+        if not data:
             raise TaskError("its helper process ended early: %s" % exit_text(rc))
-        return json.loads(text)
+        return json.loads(data.decode())
 
     def prepare(self, fields, execution):
         """All texts with their references replaced."""
