@@ -4799,8 +4799,8 @@ class Connections:
 
     @contextlib.contextmanager
     def reading(self, is_new=False):
-        """A connection to read with, a new one where that is wanted; nobody else uses it meanwhile.
-        RepositoryError."""
+        """A connection to read with, one for this reading alone where `is_new`; nobody else uses it
+        meanwhile. RepositoryError."""
         if self.is_gone:
             raise RepositoryGone("%s: %s" % (self.label, self.gone_reason))
         with self._read:
@@ -4831,7 +4831,7 @@ class Connections:
         finally:
             if connection:
                 if len(self._readers) < READERS and not (
-                        self.is_gone or self._is_closing or self._beside.is_parted):
+                        is_new or self.is_gone or self._is_closing or self._beside.is_parted):
                     self._readers.append(connection)
                 else:
                     connection.close()
@@ -7011,9 +7011,15 @@ class Spools:
         return "%s.spool.%d.%d" % (self._path, session, task_run)
 
     def _list_paths(self, session, task_run):
-        path = self._path_of(session, task_run)
-        return [each for each in [path] + glob.glob(glob.escape(path) + ".*")
-                if os.path.lexists(each) and not each.endswith(BESIDE_DATABASE)]
+        # no glob: Python keeps each pattern that it has compiled
+        folder, name = os.path.split(self._path_of(session, task_run))
+        try:
+            names = os.listdir(folder or ".")
+        except OSError:                 # gone, with all that was in it
+            return []
+        return [os.path.join(folder, each) for each in names
+                if (each == name or each.startswith(name + "."))
+                and not each.endswith(BESIDE_DATABASE)]
 
     def make(self, session, task_run):
         """A new Spool for the minder of a task's process. RepositoryError."""

@@ -258,7 +258,7 @@ class Client(threading.Thread):
         if key is None:
             options = " s=%.2f" % (moments.random() ** 3 * 0.6)
             if moments.random() < 0.1:
-                options += " -AT=+%ds" % moments.randint(1, 2)
+                options += time.strftime(" -AT=%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + moments.randint(1, 3)))
             if moments.random() < 0.3:
                 self._count += 1
                 options += " -KEY=k%d.%d" % (self._number, self._count)

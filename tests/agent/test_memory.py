@@ -2,6 +2,7 @@
 full search for garbage."""
 import collections
 import gc
+import re
 import tracemalloc
 
 import pytest
@@ -105,6 +106,16 @@ def test_definitions_that_nobody_uses_are_forgotten(with_ends):
     gc.collect()
     kept = [each for each in gc.get_objects() if type(each) is program.Scenario and each.name == "LONG"]
     assert len(kept) <= 2 * (program.KEPT_BODIES // len(VALUE) + 2)
+
+
+def test_a_look_for_spools_keeps_nothing(tmp_path):
+    """A pattern of files that Python has compiled stays; each session would have its own."""
+    def count():
+        return sum(type(each) is type(re.compile("a")) for each in gc.get_objects())
+    spools, before = program.Spools(str(tmp_path / "work.db")), count()
+    for number in range(50):
+        assert spools.find(number, 1) is None
+    assert count() - before < 25
 
 
 def test_sessions_that_wait_are_not_read_again_when_another_program_has_written(with_ends):

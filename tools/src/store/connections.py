@@ -131,8 +131,8 @@ class Connections:
 
     @contextlib.contextmanager
     def reading(self, is_new=False):
-        """A connection to read with, a new one where that is wanted; nobody else uses it meanwhile.
-        RepositoryError."""
+        """A connection to read with, one for this reading alone where `is_new`; nobody else uses it
+        meanwhile. RepositoryError."""
         if self.is_gone:
             raise RepositoryGone("%s: %s" % (self.label, self.gone_reason))
         with self._read:
@@ -163,7 +163,7 @@ class Connections:
         finally:
             if connection:
                 if len(self._readers) < READERS and not (
-                        self.is_gone or self._is_closing or self._beside.is_parted):
+                        is_new or self.is_gone or self._is_closing or self._beside.is_parted):
                     self._readers.append(connection)
                 else:
                     connection.close()

@@ -103,9 +103,15 @@ class Spools:
         return "%s.spool.%d.%d" % (self._path, session, task_run)
 
     def _list_paths(self, session, task_run):
-        path = self._path_of(session, task_run)
-        return [each for each in [path] + glob.glob(glob.escape(path) + ".*")
-                if os.path.lexists(each) and not each.endswith(BESIDE_DATABASE)]
+        # no glob: Python keeps each pattern that it has compiled
+        folder, name = os.path.split(self._path_of(session, task_run))
+        try:
+            names = os.listdir(folder or ".")
+        except OSError:                 # gone, with all that was in it
+            return []
+        return [os.path.join(folder, each) for each in names
+                if (each == name or each.startswith(name + "."))
+                and not each.endswith(BESIDE_DATABASE)]
 
     def make(self, session, task_run):
         """A new Spool for the minder of a task's process. RepositoryError."""
