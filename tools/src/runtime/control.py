@@ -7,7 +7,7 @@ import contextlib
 import threading
 
 from ..base.vocabulary import ERROR, IMMEDIATE, NORMAL, STOPPED
-from ..processes.tree import Tree, has_group
+from ..processes.tree import Tree, follow_group
 
 
 class Interrupted(Exception):
@@ -125,7 +125,9 @@ class Control:
     def drop_ended_roots(self):
         """A group stays the session's to end while there is something left of it, and no longer:
         the pid may then become another's."""
-        self._roots = {pid: started for pid, started in self._roots.items() if has_group(pid)}
+        before, self._roots = self._roots, {}
+        for pid, started in before.items():
+            self._roots.update(follow_group(pid, started))
 
     def sweep(self, interrupt):
         """Ends every process of the session, whatever has become of it; the message of what made
