@@ -13,6 +13,7 @@ from typing import Callable, NamedTuple, Optional
 from ..base.vocabulary import ATTACH_S
 from ..base.errors import AgentError, Conflict, RepositoryError
 from ..base.program import log
+from ..base.words import one_line
 from ..store.files import tell_doors
 from ..store.work import WorkRepository
 
@@ -66,8 +67,8 @@ class Place:
         self._clean_due = 0.0
         self._asked = queue.Queue()         # functions for the owner
         self._settled = threading.Event()   # after the first attaching, well or badly
-        self._owner = threading.Thread(target=self._run, daemon=True,
-                                       name="repository " + attachment.name)
+        self._fault = ""                    # what its owner cannot do, until it can
+        self._owner = None                  # its thread, once there is one
 
     # -- what others read --------------------------------------------------------------
 
@@ -85,7 +86,7 @@ class Place:
     def reason(self):
         """Why it cannot be used now, or nothing."""
         _, repository, reason = self._standing
-        return reason if repository is None else repository.db.trouble
+        return reason if repository is None else repository.db.trouble or self._fault
 
     def get_usable(self):
         """The open WorkRepository. Conflict while it is being detached, RepositoryError."""
@@ -105,8 +106,17 @@ class Place:
     # -- what others ask of the owner --------------------------------------------------
 
     def start(self):
-        """Starts the owner."""
-        self._owner.start()
+        """Starts the owner, if there is none; where the host has no thread for it, not yet."""
+        if self._owner is not None or self._is_ending:
+            return
+        owner = threading.Thread(target=self._run, daemon=True,
+                                 name="repository " + self.attachment.name)
+        try:
+            owner.start()
+            self._owner = owner
+        except RuntimeError as error:
+            self.let_go(str(error))
+            self._settled.set()
 
     def wait_settled(self, timeout_s=None):
         """Whether the first attaching is over, well or badly."""
@@ -115,6 +125,8 @@ class Place:
     def detach(self, leave):
         """Has the owner let go of it and end; leave() takes it out of the master and the places.
         Conflict while it has open sessions; what leave() raises: then it stays."""
+        if self._owner is None:
+            raise RepositoryError(self.reason)
         done = concurrent.futures.Future()
 
         def ask():
@@ -134,7 +146,7 @@ class Place:
         repository = self.repository
         if repository:
             repository.db.close()       # also ends what the owner waits for
-        if self._owner.ident is not None:
+        if self._owner is not None:
             self._owner.join()
 
     # -- the owner ---------------------------------------------------------------------
@@ -154,12 +166,21 @@ class Place:
             repository.db.close()
 
     def _carefully(self, function):
+        """What fails is told, once, and it is DEGRADED until that has gone well."""
+        fault = ""
         try:
             function()
         except AgentError as error:
-            log.warning("%s: %s", self.attachment.name, error)
-        except Exception:
-            log.exception("work repository %s", self.attachment.name)
+            fault = error.message
+            if fault != self._fault:
+                log.warning("%s: %s", self.attachment.name, fault)
+        except Exception as error:
+            fault = "it cannot be looked after: %s: %s" % (type(error).__name__, one_line(error))
+            if fault != self._fault:
+                log.exception("work repository %s", self.attachment.name)
+        if self._fault and not fault:
+            log.info("work repository %s is looked after again", self.attachment.name)
+        self._fault = fault
 
     def attach(self):
         """Opens the repository and takes over what this agent's name owns in it, or is AWAY."""
@@ -218,8 +239,8 @@ class Place:
         if repository.is_behind:
             self._take_over(repository)
         elif self._care.clock.monotonic() >= self._clean_due:
-            self._clean_due = self._care.clock.monotonic() + self._care.clean_every_s
             self._care.clean(repository)
+            self._clean_due = self._care.clock.monotonic() + self._care.clean_every_s
 
     def _detach(self, leave):
         """Nothing is let go of before leave() has gone well."""

@@ -11,6 +11,7 @@ import threading
 import time
 
 from ..base.vocabulary import ERR, MASK, MAX_CAPTURE, MAX_LOG_LINE, OUT
+from ..base.program import log
 from ..base.times import to_text
 
 # what ends lines or turns their direction for some readers is shown like control characters
@@ -193,7 +194,7 @@ class Output:
     def __init__(self):
         self._selector = selectors.DefaultSelector()
         self._lock = threading.Lock()
-        self._new = []
+        self._new = collections.deque()
         self._captures = set()
         self._is_closing = False
         wake_out, self._wake_in = os.pipe()
@@ -228,30 +229,43 @@ class Output:
             os.write(self._wake_in, b"w")
 
     def _run(self):
-        flush_at = 0.0
+        """Reads and hands over; a fault, as when memory is short, ends it for nobody."""
+        flush_at, is_told = 0.0, False
         while not self._is_closing:
             timeout = None if not self._captures else max(0.0, flush_at - time.monotonic())
-            ready = self._selector.select(timeout)
-            for key, _ in ready:
-                if key.data is None:
-                    os.read(key.fd, 4096)
-                    self._register()
-                else:
-                    self._read(key.fileobj, *key.data)
-            if len(ready) > NOISY_PIPES:
-                time.sleep(NOISY_S)     # tasks that print without end leave the others their turn
-            if time.monotonic() >= flush_at:
-                flush_at = time.monotonic() + FLUSH_S
-                self._flush()
+            try:
+                ready = self._selector.select(timeout)
+                for key, _ in ready:
+                    if key.data is None:
+                        os.read(key.fd, 4096)
+                        self._register()
+                    else:
+                        self._read(key.fileobj, *key.data)
+                if len(ready) > NOISY_PIPES:
+                    time.sleep(NOISY_S)     # tasks that print without end leave others their turn
+                if time.monotonic() >= flush_at:
+                    flush_at = time.monotonic() + FLUSH_S
+                    self._flush()
+            except Exception:
+                if not is_told:
+                    is_told = True
+                    log.exception("output of tasks")
+                time.sleep(FLUSH_S)
+                self._wake()            # what is new may not be registered yet
 
     def _register(self):
-        with self._lock:
-            new, self._new = self._new, []
-            self._captures.update(process.capture for process, _ in new if not process.is_over)
-        for process, pipes in new:
-            for pipe, stream in pipes.items():
+        """Takes in what is new; what cannot be taken in now stays."""
+        while self._new:
+            process, pipes = self._new[0]
+            while pipes:
+                pipe, stream = next(iter(pipes.items()))
                 os.set_blocking(pipe.fileno(), False)
                 self._selector.register(pipe, selectors.EVENT_READ, (process, stream))
+                del pipes[pipe]
+            with self._lock:
+                if not process.is_over:
+                    self._captures.add(process.capture)
+                self._new.popleft()
 
     def _read(self, pipe, process, stream):
         try:

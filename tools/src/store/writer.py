@@ -43,8 +43,11 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="writer " + self._label, daemon=True)
 
     def start(self):
-        """Begins to write."""
-        self._thread.start()
+        """Begins to write. RepositoryError: the host has no thread for it."""
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise RepositoryError("%s: %s" % (self._label, error)) from None
 
     def put(self, pending):
         """Takes a Pending in; False when nothing is written any more."""
@@ -105,7 +108,7 @@ class Writer:
                 with self._ready:
                     batch += self._take_now(len(self._queue))
                 return self._fail(batch, error)
-            except (sqlite3.Error, RepositoryError, OSError) as error:
+            except Exception as error:  # whatever it is: who waits for it must have an answer
                 batch = self._not_written(batch, error)
                 continue
             self._trouble_over()
@@ -150,6 +153,8 @@ class Writer:
                     and not _WRONG_SQL.search(str(error)):
                 raise                       # the file, not the request: nothing of the batch stays
             outcome = None, error
+        except MemoryError:                 # the host, not the request
+            raise
         except Exception as error:
             outcome = None, error
         if not pending.is_atomic:
