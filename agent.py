@@ -46,7 +46,8 @@ Sections, each using only those above it:
                               its path.
     store/admission           Who may come to be, and who may begin: the ledger, the queue and SCHED
                               PLAN decide it here.
-    store/pending             A write that is under way, for the one who waits for its commit.
+    store/pending             What goes on in another thread: a write, for who waits for its commit,
+                              and the thread itself.
     store/records             What goes into the store and comes out of it, as values.
     store/arrivals            How a session comes to be, and comes back: EXEC and RESTART, with all
                               that is checked of them.
@@ -3645,8 +3646,11 @@ class Admission:
 
 # ======================================================================================
 # store/pending.py
-# A write that is under way, for the one who waits for its commit.
+# What goes on in another thread: a write, for who waits for its commit, and the thread itself.
 # ======================================================================================
+
+BEGIN_S = 2.0           # within which a thread begins, or never
+
 
 def atomic(method):
     """Says of a writing method that it changes by one statement alone, so it needs no savepoint."""
@@ -3692,6 +3696,44 @@ class Pending:
         if self.error is not None:
             raise self.error
         return self.value
+
+
+class _Unawaited(threading.Event):
+    """Of a Thread: who starts it does not wait here, where it may never come."""
+
+    def wait(self, timeout=None):
+        """Waits for nothing."""
+        return True
+
+
+class Worker(threading.Thread):
+    """A thread that begins within BEGIN_S once start() has returned, or never.
+
+    Python's own start() waits for ever for a thread that had no memory for its first steps.
+    """
+
+    def __init__(self, target, name, *arguments):
+        super().__init__(target=target, args=arguments, name=name, daemon=True)
+        self._started = _Unawaited()    # the one that start() of Thread waits for, 3.6 to 3.14
+        self._decision = threading.Lock()       # for whether it has begun, or is given up
+        self._begun, self._is_given_up = threading.Event(), False
+
+    def start(self):
+        """Starts it. RuntimeError: the host has no thread to give."""
+        super().start()
+        if not self._begun.wait(BEGIN_S):
+            with self._decision:
+                self._is_given_up = not self._begun.is_set()
+        if self._is_given_up:
+            raise RuntimeError("can't start new thread: no memory, or no time, to begin")
+
+    def run(self):
+        """Does its work, unless it was given up."""
+        with self._decision:
+            if not self._is_given_up:
+                self._begun.set()
+        if not self._is_given_up:
+            super().run()
 
 
 # ======================================================================================
@@ -4310,7 +4352,7 @@ class Writer:
         self._closing = None            # monotonic seconds until which a closing may take
         self._writer_id, self._mark = random.getrandbits(60), 0
         self._locked_since = None
-        self._thread = threading.Thread(target=self._run, name="writer " + self._label, daemon=True)
+        self._thread = Worker(self._run, name="writer " + self._label)
 
     def start(self):
         """Begins to write. RepositoryError: the host has no thread for it."""
@@ -7167,7 +7209,7 @@ class Output:
         wake_out, self._wake_in = os.pipe()
         os.set_blocking(self._wake_in, False)
         self._selector.register(open(wake_out, "rb", 0), selectors.EVENT_READ, None)
-        self._thread = threading.Thread(target=self._run, name="output", daemon=True)
+        self._thread = Worker(self._run, name="output")
         self._thread.start()
 
     def add(self, process, pipes):
@@ -7303,8 +7345,7 @@ class Process:
 
     def _start_thread(self, name, work, *arguments):
         """Starts a thread that waits until it is known whether there is a process. OSError."""
-        thread = threading.Thread(target=self._run, args=(name, work) + arguments, name=name,
-                                  daemon=True)
+        thread = Worker(self._run, name, name, work, *arguments)
         try:
             thread.start()
         except RuntimeError:            # the host gives no further one
@@ -7332,7 +7373,11 @@ class Process:
                 pipe.write(data)
 
     def _wait(self):
-        self.rc = self._popen.wait()
+        while self.rc is None:
+            try:
+                self.rc = self._popen.wait()
+            except MemoryError:         # nobody else waits for it
+                time.sleep(TRY_S)
         self._notify()
 
     def pipe_ended(self):
@@ -9287,8 +9332,7 @@ class Execution:
             self._control.wake()
 
         def start():
-            thread = threading.Thread(target=work, daemon=True,
-                                      name="task %d" % self._journal.session)
+            thread = Worker(work, name="task %d" % self._journal.session)
             thread.start()
             return thread
         thread = self._once_it_can(start, lambda error: isinstance(error, RuntimeError))
@@ -9864,8 +9908,7 @@ class SessionQueue:
         host has none to give, those that are there go on."""
         wanted = 0 if self._is_closing else len(self._running) + self._admission.count_ready()
         while len(self._threads) < min(self._admission.slots, wanted):
-            thread = threading.Thread(target=self._serve, daemon=True,
-                                      name="slot %d" % (len(self._threads) + 1))
+            thread = Worker(self._serve, name="slot %d" % (len(self._threads) + 1))
             try:
                 thread.start()
             except RuntimeError as error:
@@ -9886,8 +9929,7 @@ class SessionQueue:
             if self._is_closing or ticket.session in self._running:     # it may have just been left
                 return
             session = self._make(ticket, repository)
-            thread = threading.Thread(target=self._run, args=(session,), daemon=True,
-                                      name="adopted %d" % ticket.session)
+            thread = Worker(self._run, "adopted %d" % ticket.session, session)
             self._running[ticket.session] = session
             self._admission.occupy(ticket.session, ticket.gates(repository))
             try:
@@ -11688,8 +11730,7 @@ class Place:
         """Starts the owner, if there is none; where the host has no thread for it, not yet."""
         if self._owner is not None or self._is_ending:
             return
-        owner = threading.Thread(target=self._run, daemon=True,
-                                 name="repository " + self.attachment.name)
+        owner = Worker(self._run, name="repository " + self.attachment.name)
         try:
             owner.start()
             self._owner = owner
@@ -12650,7 +12691,7 @@ class Inbox:
 
     def __init__(self):
         self._items = queue.Queue()
-        self._thread = threading.Thread(target=self._run, name="follow-ups", daemon=True)
+        self._thread = Worker(self._run, name="follow-ups")
         self._thread.start()
 
     def put(self, function, pending):
@@ -12807,7 +12848,7 @@ class Agent:
         self.keeper = Keeper(self, self._cleaner)
         self._apply_hold()
         self.places.attach_all()
-        self._threads = [threading.Thread(target=target, name=name, daemon=True) for name, target in
+        self._threads = [Worker(target, name) for name, target in
                          (("scheduler", self.schedules.scheduler.run), ("keeper", self.keeper.run))]
         for thread in self._threads:
             thread.start()

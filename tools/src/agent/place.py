@@ -15,6 +15,7 @@ from ..base.errors import AgentError, Conflict, RepositoryError
 from ..base.program import log
 from ..base.words import one_line
 from ..store.files import tell_doors
+from ..store.pending import Worker
 from ..store.work import WorkRepository
 
 
@@ -109,8 +110,7 @@ class Place:
         """Starts the owner, if there is none; where the host has no thread for it, not yet."""
         if self._owner is not None or self._is_ending:
             return
-        owner = threading.Thread(target=self._run, daemon=True,
-                                 name="repository " + self.attachment.name)
+        owner = Worker(self._run, name="repository " + self.attachment.name)
         try:
             owner.start()
             self._owner = owner

@@ -13,6 +13,7 @@ import time
 from ..base.vocabulary import ERR, MASK, MAX_CAPTURE, MAX_LOG_LINE, OUT
 from ..base.program import log
 from ..base.times import to_text
+from ..store.pending import Worker
 
 # what ends lines or turns their direction for some readers is shown like control characters
 _HIDDEN = re.compile("[\0-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -200,7 +201,7 @@ class Output:
         wake_out, self._wake_in = os.pipe()
         os.set_blocking(self._wake_in, False)
         self._selector.register(open(wake_out, "rb", 0), selectors.EVENT_READ, None)
-        self._thread = threading.Thread(target=self._run, name="output", daemon=True)
+        self._thread = Worker(self._run, name="output")
         self._thread.start()
 
     def add(self, process, pipes):

@@ -10,9 +10,11 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from typing import NamedTuple, Optional
 
-from ..base.vocabulary import DRAIN_S, ERR, KILL_S, OUT
+from ..base.vocabulary import DRAIN_S, ERR, KILL_S, OUT, TRY_S
+from ..store.pending import Worker
 from .tree import start_time
 
 
@@ -56,8 +58,7 @@ class Process:
 
     def _start_thread(self, name, work, *arguments):
         """Starts a thread that waits until it is known whether there is a process. OSError."""
-        thread = threading.Thread(target=self._run, args=(name, work) + arguments, name=name,
-                                  daemon=True)
+        thread = Worker(self._run, name, name, work, *arguments)
         try:
             thread.start()
         except RuntimeError:            # the host gives no further one
@@ -85,7 +86,11 @@ class Process:
                 pipe.write(data)
 
     def _wait(self):
-        self.rc = self._popen.wait()
+        while self.rc is None:
+            try:
+                self.rc = self._popen.wait()
+            except MemoryError:         # nobody else waits for it
+                time.sleep(TRY_S)
         self._notify()
 
     def pipe_ended(self):

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import json
 import os
-import threading
 from typing import Any, Callable, NamedTuple
 
 from ..base.vocabulary import ERROR, MARKER, MIN_SECRET, TRY_S
@@ -15,7 +14,7 @@ from ..base.program import log, open_code, program_command
 from ..base.times import Clock
 from ..base.words import one_line
 from ..definitions.references import environment_name
-from ..store.pending import Pending
+from ..store.pending import Pending, Worker
 from ..store.records import SessionRequest
 from ..store.spool import noted_processes
 from ..processes.tree import lives, make_marker
@@ -256,8 +255,7 @@ class Execution:
             self._control.wake()
 
         def start():
-            thread = threading.Thread(target=work, daemon=True,
-                                      name="task %d" % self._journal.session)
+            thread = Worker(work, name="task %d" % self._journal.session)
             thread.start()
             return thread
         thread = self._once_it_can(start, lambda error: isinstance(error, RuntimeError))

@@ -11,6 +11,7 @@ from ..base.vocabulary import TRY_S, YIELD_S
 from ..base.errors import Busy, RepositoryError
 from ..base.program import Told, log, tell_traceback
 from ..store.admission import Admission, schedule_gate
+from ..store.pending import Worker
 
 
 class SessionQueue:
@@ -62,8 +63,7 @@ class SessionQueue:
         host has none to give, those that are there go on."""
         wanted = 0 if self._is_closing else len(self._running) + self._admission.count_ready()
         while len(self._threads) < min(self._admission.slots, wanted):
-            thread = threading.Thread(target=self._serve, daemon=True,
-                                      name="slot %d" % (len(self._threads) + 1))
+            thread = Worker(self._serve, name="slot %d" % (len(self._threads) + 1))
             try:
                 thread.start()
             except RuntimeError as error:
@@ -84,8 +84,7 @@ class SessionQueue:
             if self._is_closing or ticket.session in self._running:     # it may have just been left
                 return
             session = self._make(ticket, repository)
-            thread = threading.Thread(target=self._run, args=(session,), daemon=True,
-                                      name="adopted %d" % ticket.session)
+            thread = Worker(self._run, "adopted %d" % ticket.session, session)
             self._running[ticket.session] = session
             self._admission.occupy(ticket.session, ticket.gates(repository))
             try:

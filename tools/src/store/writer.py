@@ -14,6 +14,7 @@ from ..base.errors import RepositoryError, RepositoryGone
 from ..base.program import log
 from ..base.times import to_text
 from .connections import is_locked, tell_reason
+from .pending import Worker
 
 LAZY_S = 0.05           # how long a record that nobody waits for may wait for company
 GATHER_S = 0.001        # how long a commit waits for those that asked together last time
@@ -40,7 +41,7 @@ class Writer:
         self._closing = None            # monotonic seconds until which a closing may take
         self._writer_id, self._mark = random.getrandbits(60), 0
         self._locked_since = None
-        self._thread = threading.Thread(target=self._run, name="writer " + self._label, daemon=True)
+        self._thread = Worker(self._run, name="writer " + self._label)
 
     def start(self):
         """Begins to write. RepositoryError: the host has no thread for it."""
