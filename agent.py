@@ -46,7 +46,8 @@ Sections, each using only those above it:
                               its path.
     store/admission           Who may come to be, and who may begin: the ledger, the queue and SCHED
                               PLAN decide it here.
-    store/pending             A write that is under way, for the one who waits for its commit.
+    store/pending             What goes on in another thread: a write, for who waits for its commit,
+                              and the thread itself.
     store/records             What goes into the store and comes out of it, as values.
     store/arrivals            How a session comes to be, and comes back: EXEC and RESTART, with all
                               that is checked of them.
@@ -907,6 +908,7 @@ WRITE_S = 5.0           # a request that cannot be written for so long is refuse
 TERM_S = 2.0            # between SIGTERM and SIGKILL
 SEARCH_S = 5           # that a regular expression may be compiled and searched
 KILL_S = 10.0           # how long what got SIGKILL is waited for
+TRY_S = 0.2             # between two tries of what the host cannot give now
 DRAIN_S = 0.5           # how long after its exit a task's pipes are read
 LINGER, LINGER_S = 64 * 1024, 1.0       # bytes and seconds read of what follows the last request
 STRANGER_S = 30.0       # how long one whom the agent does not know may be silent
@@ -1434,6 +1436,20 @@ def start_over_lean():
         os.execve(sys.executable, command, utf8_environment(os.environ))
     except OSError as error:
         log.warning("memory for the compiling is kept: %s", error)
+
+
+class Told:
+    """What was told last of each key: what goes on for long is told once."""
+
+    def __init__(self):
+        self._texts = {}
+
+    def is_new(self, key, text):
+        """Whether a text is to be told. No text: it is over."""
+        before = self._texts.pop(key, "")
+        if text:
+            self._texts[key] = text
+        return text not in ("", before)
 
 
 def tell_traceback(error):
@@ -4044,8 +4060,11 @@ class Admission:
 
 # ======================================================================================
 # store/pending.py
-# A write that is under way, for the one who waits for its commit.
+# What goes on in another thread: a write, for who waits for its commit, and the thread itself.
 # ======================================================================================
+
+BEGIN_S = 2.0           # within which a thread begins, or never
+
 
 def atomic(method):
     """Says of a writing method that it changes by one statement alone, so it needs no savepoint."""
@@ -4118,6 +4137,44 @@ def _renew(error):
         return error
     new.__cause__ = error.__cause__
     return new
+
+
+class _Unawaited(threading.Event):
+    """Of a Thread: who starts it does not wait here, where it may never come."""
+
+    def wait(self, timeout=None):
+        """Waits for nothing."""
+        return True
+
+
+class Worker(threading.Thread):
+    """A thread that begins within BEGIN_S once start() has returned, or never.
+
+    Python's own start() waits for ever for a thread that had no memory for its first steps.
+    """
+
+    def __init__(self, target, name, *arguments):
+        super().__init__(target=target, args=arguments, name=name, daemon=True)
+        self._started = _Unawaited()    # the one that start() of Thread waits for, 3.6 to 3.14
+        self._decision = threading.Lock()       # for whether it has begun, or is given up
+        self._begun, self._is_given_up = threading.Event(), False
+
+    def start(self):
+        """Starts it. RuntimeError: the host has no thread to give."""
+        super().start()
+        if not self._begun.wait(BEGIN_S):
+            with self._decision:
+                self._is_given_up = not self._begun.is_set()
+        if self._is_given_up:
+            raise RuntimeError("can't start new thread: no memory, or no time, to begin")
+
+    def run(self):
+        """Does its work, unless it was given up."""
+        with self._decision:
+            if not self._is_given_up:
+                self._begun.set()
+        if not self._is_given_up:
+            super().run()
 
 
 # ======================================================================================
@@ -4900,7 +4957,8 @@ def is_locked(error):
 
 def tell_reason(error):
     """A database or system error in the words of a message."""
-    return getattr(error, "strerror", None) or getattr(error, "message", None) or str(error)
+    return getattr(error, "strerror", None) or getattr(error, "message", None) or str(error) \
+        or type(error).__name__
 
 
 # ======================================================================================
@@ -4936,11 +4994,14 @@ class Writer:
         self._closing = None            # monotonic seconds until which a closing may take
         self._writer_id, self._mark = random.getrandbits(60), 0
         self._locked_since, self._tell_at = None, 0.0
-        self._thread = threading.Thread(target=self._run, name="writer " + self._label, daemon=True)
+        self._thread = Worker(self._run, name="writer " + self._label)
 
     def start(self):
-        """Begins to write."""
-        self._thread.start()
+        """Begins to write. RepositoryError: the host has no thread for it."""
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise RepositoryError("%s: %s" % (self._label, error)) from None
 
     def put(self, pending):
         """Takes a Pending in; False when nothing is written any more."""
@@ -5001,7 +5062,7 @@ class Writer:
                 with self._ready:
                     batch += self._take_now(len(self._queue))
                 return self._fail(batch, error)
-            except (sqlite3.Error, RepositoryError, OSError) as error:
+            except Exception as error:  # whatever it is: who waits for it must have an answer
                 batch = self._not_written(batch, error)
                 continue
             self._trouble_over()
@@ -5060,6 +5121,8 @@ class Writer:
                     and not _WRONG_SQL.search(str(error)):
                 raise                       # the file, not the request: nothing of the batch stays
             outcome = None, error
+        except MemoryError:                 # the host, not the request
+            raise
         except Exception as error:
             outcome = None, error
         if not pending.is_atomic:
@@ -5228,7 +5291,11 @@ class Database:
         until = self._clock.monotonic() + OPEN_S
         while not self._try_open(self._clock.monotonic() >= until):
             time.sleep(RETRY_S)
-        self._writer.start()
+        try:
+            self._writer.start()
+        except RepositoryError:
+            self._connections.close()
+            raise
         return self
 
     def _try_open(self, is_last):
@@ -5471,10 +5538,6 @@ class Endings:
     def end_outstanding(self, connection, session, status, message, now):
         """`end` of a session that has not begun."""
         return self.end(connection, session, status, message, now, OUTSTANDING)
-
-    def close_all_stale(self, connection, rows, now):
-        """`close_stale` of each row -> [Ending]."""
-        return list(filter(None, [self.close_stale(connection, row, now) for row in rows]))
 
     def close_stale(self, connection, row, now):
         """Ends a stale session in ERROR, or queues it again as its on_stale says -> Ending, or None
@@ -6925,31 +6988,58 @@ create table state (
     id integer primary key,
     holder integer, holder_started text,        -- the minder, which writes here
     is_over integer not null default 0,
-    rc integer, error text, captured blob       -- exit code, or why it could not start
+    rc integer, error text, captured blob,      -- exit code, or why it could not start
+    pid integer, pid_started text               -- the task's own process
 );
 insert into state(id) values (1)
 """)
+SPOOL_LOCK_S = 1.0      # how long one try waits for the other of agent and minder
+
+
+def noted_processes(state):
+    """{pid: start time} of what is noted in a row of the state: the minder, and the task's own
+    process, of which an agent before this one noted nothing."""
+    names = ["holder"] + ["pid"] * ("pid" in state.keys())
+    return {state[name]: state[name + "_started"] for name in names if state[name]}
 
 
 class Spool:
     """What a process of an adoptable session printed and how it ended: a small SQLite file that
-    its minder writes, and that outlives the agent."""
+    its minder writes, and that outlives the agent.
+
+    RepositoryError says that it cannot be read or written now, as when the disk is full;
+    RepositoryGone that it never will be: it was deleted, or is spoilt.
+    """
 
     def __init__(self, path):
         self.path = path
         self._position, self._omitted = -1, None    # how far it was read; what was left out then
 
-    def _connect(self):
-        return contextlib.closing(connect_file(self.path))
+    @contextlib.contextmanager
+    def _connected(self):
+        try:
+            with contextlib.closing(connect_file(self.path, SPOOL_LOCK_S)) as connection:
+                yield connection
+        except (sqlite3.Error, MemoryError) as error:
+            kind = RepositoryGone if self._is_lost(error) else RepositoryError
+            raise kind("%s cannot be read: %s" % (self.path, error)) from None
+
+    def _is_lost(self, error):
+        if isinstance(error, sqlite3.OperationalError):
+            return not os.path.lexists(self.path) or "no such " in str(error)
+        return isinstance(error, sqlite3.Error)
 
     def create(self):
-        """Makes the file, mode 0600 -> itself. RepositoryError."""
+        """Makes the file, mode 0600, which appears whole -> itself. RepositoryError."""
         try:
-            make_private(self.path)
-            with self._connect() as connection:
-                connection.execute("pragma journal_mode=wal")
-                for statement in SPOOL_SCHEMA.split(";\n"):
-                    connection.execute(statement)
+            with whole_database(self.path, "new") as new:
+                with contextlib.closing(connect_file(new)) as connection:
+                    connection.execute("begin")
+                    for statement in SPOOL_SCHEMA.split(";\n"):
+                        connection.execute(statement)
+                    connection.execute("commit")
+                    connection.execute("pragma journal_mode=wal")
+            sync_folder(self.path)
         except (OSError, sqlite3.Error) as error:
             raise RepositoryError("%s cannot be made: %s" % (
                 self.path, getattr(error, "strerror", None) or error)) from None
@@ -6957,41 +7047,41 @@ class Spool:
 
     def note(self, **columns):
         """Sets columns of the state; on disk when it returns."""
-        with self._connect() as connection:
+        with self._connected() as connection:
             connection.execute("pragma synchronous=full")
             connection.execute("update state set %s" % ", ".join(name + "=?" for name in columns),
                                tuple(columns.values()))
 
-    def store(self, rows, omitted, on_stored=lambda: None):
-        """As Progress.add_log; on_stored() when it is done."""
-        with self._connect() as connection:
+    def store(self, rows, omitted):
+        """As Progress.add_log."""
+        with self._connected() as connection:
             connection.execute("begin immediate")
             if omitted:
                 connection.execute("delete from log where position>=? and position<?", omitted)
                 connection.execute("replace into omitted values (1, ?, ?)", omitted)
             connection.executemany("replace into log values (?, ?, ?, ?)", rows)
             connection.execute("commit")
-        on_stored()
 
     def state(self):
         """The row of what the minder has noted of itself and of its process."""
-        with self._connect() as connection:
-            return connection.execute("select * from state").fetchone()
+        with self._connected() as connection:
+            return read_state(connection)
 
     def read_new(self):
         """What came since it was read last -> (row of the state, rows of the log, the range now
         left out or None where that is as it was)."""
         before = self._omitted
-        with self._connect() as connection:
+        with self._connected() as connection:
             connection.execute("begin")
-            state = connection.execute("select * from state").fetchone()
+            state = read_state(connection)
             omitted = connection.execute("select first, end from omitted").fetchone()
-            self._omitted = omitted and tuple(omitted)
-            is_other = self._omitted != before
+            omitted = omitted and tuple(omitted)
+            is_other = omitted != before
             rows = connection.execute(
                 "select * from log where position > ? or position = ? order by position",
-                (self._position, self._omitted[0] if is_other else -1)).fetchall()
+                (self._position, omitted[0] if is_other else -1)).fetchall()
             connection.execute("rollback")
+        self._omitted = omitted
         self._position = max([self._position] + [row["position"] for row in rows])
         return state, [tuple(row) for row in rows], self._omitted if is_other else None
 
@@ -7000,12 +7090,20 @@ class Spool:
         remove_database(self.path)
 
 
+def read_state(connection):
+    """The row of the state. sqlite3.Error."""
+    row = connection.execute("select * from state").fetchone()
+    if row is None:
+        raise sqlite3.DatabaseError("it has no state")
+    return row
+
+
 class Spools:
     """The Spools beside a repository: FILE.spool.SESSION.RUN.UNFORESEEN; without its last part it
     is of an agent before these names."""
 
     def __init__(self, path):
-        self._path = path
+        self._path, self._told = path, Told()
 
     def _path_of(self, session, task_run):
         return "%s.spool.%d.%d" % (self._path, session, task_run)
@@ -7036,21 +7134,27 @@ class Spools:
                 fault = find_fault(path, os.lstat(path), owners) or find_fault_beside(path)
                 if not fault:
                     return Spool(path)
-                log.warning("session %d: what its process wrote is not taken: %s", session, fault)
+                if self._told.is_new(path, fault):
+                    log.warning("session %d: what its process wrote is not taken: %s", session,
+                                fault)
         return None
 
     def find_state(self, session, task_run):
-        """The row of the state of a Spool, or None when there is none that can be read."""
+        """The row of the state of a Spool, or None when there is none, or a spoilt one.
+        RepositoryError: it cannot be read now."""
         spool = self.find(session, task_run)
         try:
             return spool and spool.state()
-        except sqlite3.Error as error:
-            log.warning("%s cannot be read: %s", spool.path, error)
+        except RepositoryGone as error:
+            if self._told.is_new(spool.path, error.message):
+                log.warning("%s", error)
             return None
 
     def list_all(self):
-        """[(path, session)] of all that are ours."""
-        return list_numbered(self._path + ".spool.", own_users(self._path))
+        """[(path, session)] of all that are ours, and of what a crash has left half made."""
+        owners, (folder, name) = own_users(self._path), os.path.split(self._path)
+        return [each for beginning in ("", ".") for each in list_numbered(
+            os.path.join(folder, beginning + name + ".spool."), owners)]
 
 
 # ======================================================================================
@@ -7489,6 +7593,7 @@ class WorkRepository:
 
     def find_adoptable(self, row, is_alive):
         """The Ticket of a stale session whose process can be taken up again, or None.
+        RepositoryError: what its process wrote cannot be read now.
 
         is_alive(pid, start time) tells whether the minder still lives.
         """
@@ -7498,10 +7603,24 @@ class WorkRepository:
         state = interrupted and self.spools.find_state(row["id"], interrupted[1]["run"])
         if not state:
             return None
-        lives = state["holder"] is not None and is_alive(state["holder"], state["holder_started"])
-        if not lives and not state["is_over"]:
+        has_minder = state["holder"] is not None and is_alive(state["holder"],
+                                                              state["holder_started"])
+        if not has_minder and not state["is_over"]:
             return None
         return self.db.read(self.sessions.make_ticket, row)._replace(is_adopted=True)
+
+    def find_roots(self, session):
+        """{pid: start time} of the processes that were noted of what a session has under way.
+        RepositoryError."""
+        interrupted = self.db.read(self.progress.find_interrupted, session)
+        if not interrupted:
+            return {}
+        task = interrupted[1]
+        state = self.spools.find_state(session, task["run"])
+        roots = noted_processes(state) if state else {}
+        if task["pid"]:
+            roots[task["pid"]] = task["pid_started"]
+        return roots
 
     def _get_on_stale(self, connection, row):
         try:
@@ -7547,6 +7666,9 @@ def claim_id(connection, number):
 # ======================================================================================
 
 HAS_PROC = os.path.exists("/proc/self/stat")
+MAX_LISTINGS = 20       # of the process table in one sweep, while there is somebody new
+SWEEP_S = 0.02          # between two sweeps while something is found
+QUIET_S = 0.05          # between two sweeps that find nothing: then it is the end
 
 
 class Identity(NamedTuple):
@@ -7576,6 +7698,16 @@ def _first_line(path):
     return ""
 
 
+def _read_of(pid, name):
+    """What /proc says of a process, or None when it is gone or says nothing to this user. OSError:
+    it cannot be asked now."""
+    try:
+        with open("/proc/%d/%s" % (pid, name), "rb") as file:
+            return file.read()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None
+
+
 def own_identity(host_id, master_uuid):
     """The Identity of this process; `host_id` overrides the host's own."""
     host = host_id or _first_line("/etc/machine-id") or os.uname().nodename
@@ -7597,11 +7729,9 @@ class ProcessEntry(NamedTuple):
 
 
 def read_process(pid):
-    """The ProcessEntry of a live pid from /proc, or None when there is none."""
-    try:
-        with open("/proc/%d/stat" % pid, "rb") as file:
-            text = file.read()
-    except OSError:
+    """The ProcessEntry of a live pid from /proc, or None when there is none. OSError."""
+    text = _read_of(pid, "stat")
+    if text is None:
         return None
     state, *fields = text[text.rindex(b")") + 2:].decode().split()
     if state in "ZX":
@@ -7610,28 +7740,41 @@ def read_process(pid):
 
 
 def start_time(pid):
-    """When a live process started, in the kernel's words, or None."""
+    """When a live process started, in the kernel's words, or None. OSError: it cannot be asked."""
     if HAS_PROC:
         entry = read_process(pid)
         return entry and entry.started
     return "_".join(answer_of("ps", "-o", "lstart=", "-p", str(pid)).split()) or None
 
 
+def lives(pid, started):
+    """Whether the process of this start time lives; one that cannot be asked for now does."""
+    try:
+        return start_time(pid) == started
+    except OSError:
+        return True
+
+
+def read_owner(pid):
+    """The user that a process runs as, or None when there is none."""
+    with contextlib.suppress(OSError):
+        return os.stat("/proc/%d" % pid).st_uid
+    return None
+
+
+def list_pids():
+    """The numbers in the process table, ascending; empty where /proc is missing."""
+    return sorted(int(name) for name in os.listdir("/proc") if name.isdigit()) if HAS_PROC else []
+
+
 def list_processes():
     """{pid: ProcessEntry} of all live processes; empty where /proc is missing."""
-    if not HAS_PROC:
-        return {}
-    entries = (read_process(int(name)) for name in os.listdir("/proc") if name.isdigit())
-    return {entry.pid: entry for entry in entries if entry}
+    return {entry.pid: entry for entry in map(read_process, list_pids()) if entry}
 
 
 def read_marker(pid):
-    """The marker in a process's environment, as text, or None."""
-    try:
-        with open("/proc/%d/environ" % pid, "rb") as file:
-            environment = b"\0" + file.read()
-    except OSError:
-        return None
+    """The marker in a process's environment, as text, or None. OSError."""
+    environment = b"\0" + (_read_of(pid, "environ") or b"")
     start = environment.find(b"\0" + MARKER.encode() + b"=")
     if start < 0:
         return None
@@ -7648,12 +7791,12 @@ def session_of_marker(marker):
     return marker.rpartition("/")[0]
 
 
-def own_line(processes):
+def own_line():
     """This process and its parents: never ended."""
-    line, pid = {os.getpid(), 0, 1}, os.getpid()
-    while pid in processes and processes[pid].parent not in line:
-        pid = processes[pid].parent
-        line.add(pid)
+    line, entry = {0, 1, os.getpid()}, read_process(os.getpid())
+    while entry is not None and entry.parent not in line:
+        line.add(entry.parent)
+        entry = read_process(entry.parent)
     return line
 
 
@@ -7661,31 +7804,33 @@ class Tree:
     """All processes that one or more sessions started, found by what they cannot all give away.
 
     Those are: child of a member, process group or OS session that a member led, the marker in
-    the environment. Found members are remembered, so that what leaves is followed.
+    the environment. Found members are remembered, so that what leaves is followed. A number may
+    become another process's: start time, and below a leader that is gone the owner, say whose it
+    is.
     """
 
     def __init__(self, sessions, roots=None):
         self._sessions = frozenset(sessions)        # `uuid/session`
-        self._known = dict(roots or {})             # pid -> start time
+        self._known = dict(roots or {})             # pid -> start time; a root leads an OS session
 
-    def find(self):
-        """{pid: ProcessEntry} of the members that live now."""
-        processes = list_processes()
-        spared = own_line(processes)
-        members = {pid: entry for pid, entry in processes.items() if pid not in spared
-                   and (self._known.get(pid) == entry.started or self._is_marked(pid))}
-        # a pid that another process has now leads nothing of ours
-        leaders = {pid for pid, started in self._known.items()
-                   if pid not in processes or processes[pid].started == started}
-        grown = True
-        while grown:
-            leaders.update(members)
-            joined = {pid: entry for pid, entry in processes.items()
-                      if pid not in members and pid not in spared
-                      and (entry.parent in members or entry.group in leaders
-                           or entry.os_session in leaders)}
-            members.update(joined)
-            grown = bool(joined)
+    def find(self, signal_number=None):
+        """{pid: ProcessEntry} of the members that live now. Each is sent this signal as soon as it
+        is found: what forks and ends must not be gone before.
+
+        The process table is listed until it has nobody new, and the newest are looked at first. So
+        a chain in which each link forks and ends is in each listing, and is met while it lives.
+        """
+        spared, entries, members = own_line(), {}, {}          # entries: None for what is gone
+        for _ in range(MAX_LISTINGS):
+            new = [pid for pid in list_pids() if pid not in entries and pid not in spared]
+            if not new:
+                break
+            for pid in reversed(new):
+                entry = entries[pid] = read_process(pid)
+                if entry and (self._known.get(pid) == entry.started or self._is_marked(pid)):
+                    members[pid] = entry
+                    send(entry, signal_number)
+            self._join(entries, spared, members, signal_number)
         self._known.update((pid, entry.started) for pid, entry in members.items())
         return members
 
@@ -7693,43 +7838,94 @@ class Tree:
         marker = read_marker(pid)
         return marker is not None and session_of_marker(marker) in self._sessions
 
-    def send(self, signal_number):
-        """Signals every member that lives; how many there were."""
-        if not HAS_PROC:
-            return sum(_signal(os.killpg, root, signal_number) for root in self._known)
-        members = self.find()
-        for pid in members:
-            _signal(os.kill, pid, signal_number)
-        return len(members)
+    def _join(self, entries, spared, members, signal_number):
+        """Adds to the members whoever belongs to one of them, and sends him the signal."""
+        gone = {pid for pid in self._known if entries.get(pid) is None and pid not in spared}
+        joined = True
+        while joined:
+            # an OS session whose leader is gone keeps its number while somebody is in it
+            ours = {entry.os_session for entry in members.values()
+                    if entry.os_session in members
+                    or entries.get(entry.os_session) is None and entry.os_session not in spared}
+            joined = [entry for pid, entry in entries.items() if entry and pid not in members and (
+                entry.parent in members or entry.group in members or entry.os_session in ours
+                or entry.os_session in gone and read_owner(pid) == os.geteuid())]
+            for entry in joined:
+                members[entry.pid] = entry
+                send(entry, signal_number)
 
     def end(self, grace_s=TERM_S):
-        """SIGTERM, after `grace_s` SIGKILL, sweeping until nothing is found -> how many live on.
+        """SIGTERM, after `grace_s` SIGKILL, until two sweeps QUIET_S apart find nothing -> how many
+        live on. What is to be killed is frozen first, until a sweep finds nobody new.
 
         What lives KILL_S later (in an uninterruptible call of the kernel) cannot be ended.
         """
-        self.send(signal.SIGTERM)
-        begun, empty = time.monotonic(), 0
+        if not HAS_PROC:
+            return self._end_groups(grace_s)
+        begun, empty, sent = time.monotonic(), 0, {}        # pid -> (start time, signal)
         while True:
+            passed_s = time.monotonic() - begun
+            is_kill = passed_s >= grace_s
+            try:
+                members = self.find(signal.SIGSTOP if is_kill else None)
+            except (OSError, MemoryError):      # it cannot be looked now: nothing is over
+                time.sleep(QUIET_S)
+                begun = max(begun, time.monotonic() - grace_s)
+                continue
+            sent, before = {pid: (entry.started, is_kill) for pid, entry in members.items()}, sent
+            new = [entry for pid, entry in members.items() if sent[pid] != before.get(pid)]
+            empty = 0 if members else empty + 1
+            if empty == 2 or passed_s > grace_s + KILL_S:
+                return len(members)
+            if is_kill and not new:
+                for pid in sorted(members, reverse=True):   # a leader's end may thaw its group
+                    send(members[pid], signal.SIGKILL)
+            elif not is_kill:
+                for entry in new:
+                    send(entry, signal.SIGTERM)
+            time.sleep(SWEEP_S if members else QUIET_S)
+
+    def _end_groups(self, grace_s):
+        """`end` where there is no /proc: the groups that are known by their leaders."""
+        begun, count = time.monotonic(), self._signal_groups(signal.SIGTERM)
+        while count and time.monotonic() - begun <= grace_s + KILL_S:
+            time.sleep(SWEEP_S)
             is_kill = time.monotonic() - begun >= grace_s
-            count = self.send(signal.SIGKILL if is_kill else 0)
-            empty = 0 if count else empty + 1
-            if empty == 2 or time.monotonic() - begun > grace_s + KILL_S:
-                return count
-            time.sleep(0.02 if count else 0.005)
+            count = self._signal_groups(signal.SIGKILL if is_kill else 0)
+        return count
+
+    def _signal_groups(self, signal_number):
+        """Signals the groups whose leader is the one that is known, or gone -> how many."""
+        return sum(signal_group(pid, signal_number) for pid, started in self._known.items()
+                   if start_time(pid) in (None, started))
 
 
-def has_group(leader):
-    """Whether a process group has a member that lives."""
-    return _signal(os.killpg, leader, 0) == 1
+def send(entry, signal_number):
+    """Sends a signal (None: none) to a process, if it is still the one of this ProcessEntry."""
+    if signal_number is not None:
+        with contextlib.suppress(OSError):
+            now = read_process(entry.pid)
+            if now is not None and now.started == entry.started:
+                os.kill(entry.pid, signal_number)
 
 
-def _signal(send, target, signal_number):
-    """Sends a signal by os.kill or os.killpg -> 1, or 0 where nothing takes it."""
+def signal_group(leader, signal_number):
+    """Sends a signal to a process group, 0 to ask for it alone -> whether it has a member."""
     try:
-        send(target, signal_number)
-        return 1
+        os.killpg(leader, signal_number)
+        return True
     except OSError:
-        return 0
+        return False
+
+
+def follow_group(leader, started):
+    """What is left of the group that a process of this start time has led -> {pid: start time}, to
+    be found again when its number may be another's."""
+    if not signal_group(leader, 0):
+        return {}
+    if not HAS_PROC or start_time(leader) == started:
+        return {leader: started}
+    return {pid: entry.started for pid, entry in Tree([], {leader: started}).find().items()}
 
 
 # ======================================================================================
@@ -7920,13 +8116,13 @@ class Output:
     def __init__(self):
         self._selector = selectors.DefaultSelector()
         self._lock = threading.Lock()
-        self._new = []
+        self._new = collections.deque()
         self._captures = set()
         self._is_closing = False
         wake_out, self._wake_in = os.pipe()
         os.set_blocking(self._wake_in, False)
         self._selector.register(open(wake_out, "rb", 0), selectors.EVENT_READ, None)
-        self._thread = threading.Thread(target=self._run, name="output", daemon=True)
+        self._thread = Worker(self._run, name="output")
         self._thread.start()
 
     def add(self, process, pipes):
@@ -7956,31 +8152,43 @@ class Output:
 
     def _run(self):
         """The thread of Output: reads what pipes have, and has it written down every FLUSH_S
-        seconds."""
-        flush_at = 0.0
+        seconds; a fault, as when memory is short, ends it for nobody."""
+        flush_at, is_told = 0.0, False
         while not self._is_closing:
             timeout = None if not self._captures else max(0.0, flush_at - time.monotonic())
-            ready = self._selector.select(timeout)
-            for key, _ in ready:
-                if key.data is None:
-                    os.read(key.fd, 4096)
-                    self._register()
-                else:
-                    self._read(key.fileobj, *key.data)
-            if len(ready) > NOISY_PIPES:
-                time.sleep(NOISY_S)     # tasks that print without end leave the others their turn
-            if time.monotonic() >= flush_at:
-                flush_at = time.monotonic() + FLUSH_S
-                self._flush()
+            try:
+                ready = self._selector.select(timeout)
+                for key, _ in ready:
+                    if key.data is None:
+                        os.read(key.fd, 4096)
+                        self._register()
+                    else:
+                        self._read(key.fileobj, *key.data)
+                if len(ready) > NOISY_PIPES:
+                    time.sleep(NOISY_S)     # tasks that print without end leave others their turn
+                if time.monotonic() >= flush_at:
+                    flush_at = time.monotonic() + FLUSH_S
+                    self._flush()
+            except Exception:
+                if not is_told:
+                    is_told = True
+                    log.exception("output of tasks")
+                time.sleep(FLUSH_S)
+                self._wake()            # what is new may not be registered yet
 
     def _register(self):
-        with self._lock:
-            new, self._new = self._new, []
-            self._captures.update(process.capture for process, _ in new if not process.is_over)
-        for process, pipes in new:
-            for pipe, stream in pipes.items():
+        """Takes in what is new; what cannot be taken in now stays."""
+        while self._new:
+            process, pipes = self._new[0]
+            while pipes:
+                pipe, stream = next(iter(pipes.items()))
                 os.set_blocking(pipe.fileno(), False)
                 self._selector.register(pipe, selectors.EVENT_READ, (process, stream))
+                del pipes[pipe]
+            with self._lock:
+                if not process.is_over:
+                    self._captures.add(process.capture)
+                self._new.popleft()
 
     def _read(self, pipe, process, stream):
         """Reads from a pipe that has something, or has come to its end: then it is closed."""
@@ -8009,6 +8217,7 @@ class Output:
 #
 # Thread wait PID: waits for the exit of one process of a task, and ends with it.
 # Thread feed PID: writes one process's standard input, and ends with it.
+# Both are there before their process is, so that none starts that nobody waits for.
 # ======================================================================================
 
 class Command(NamedTuple):
@@ -8025,25 +8234,53 @@ class Process:
     """A started process: in an OS session of its own, its output going to a capture."""
 
     def __init__(self, command, capture, output, notify):
-        """Starts it; OSError when that fails. `notify()` is called when it has ended."""
+        """Starts it; OSError when that fails, and nothing of it is left: `is_passing` tells whether
+        to try again. `notify()` is called when it has ended."""
         self.rc, self.capture = None, capture
         self.is_over = False            # what its pipes still bring is thrown away
         self._notify = notify
         self._open_pipes, self._is_read = 2, threading.Event()
-        self._popen = subprocess.Popen(
+        self._popen, self._is_decided = None, threading.Event()
+        try:                            # a process that nobody waits for is worse than none
+            self._waiter = self._start_thread("wait", self._wait)
+            if command.stdin is not None:
+                self._start_thread("feed", self._feed, command.stdin.encode())
+            self._popen = self._start(command)
+        finally:
+            self._is_decided.set()
+        self.pid = self._popen.pid
+        try:
+            self.started = start_time(self.pid) or ""
+            output.add(self, {self._popen.stdout: OUT, self._popen.stderr: ERR})
+        except BaseException as error:
+            os.killpg(self.pid, signal.SIGKILL)
+            if isinstance(error, OSError):      # of the agent's own, not of the command
+                raise OSError(error.errno, error.strerror) from None
+            raise
+
+    def _start_thread(self, name, work, *arguments):
+        """Starts a thread that waits until it is known whether there is a process. OSError."""
+        thread = Worker(self._run, name, name, work, *arguments)
+        try:
+            thread.start()
+        except RuntimeError:            # the host gives no further one
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
+        return thread
+
+    def _run(self, name, work, *arguments):
+        self._is_decided.wait()
+        if self._popen is not None:
+            threading.current_thread().name = "%s %d" % (name, self._popen.pid)
+            work(*arguments)
+
+    @staticmethod
+    def _start(command):
+        return subprocess.Popen(
             [to_bytes(word) for word in command.words], cwd=command.cwd and to_bytes(command.cwd),
             env={to_bytes(name): to_bytes(text) for name, text in command.environment.items()},
             stdin=subprocess.DEVNULL if command.stdin is None else subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
             pass_fds=command.pass_fds)
-        self.pid = self._popen.pid
-        self.started = start_time(self.pid) or ""
-        output.add(self, {self._popen.stdout: OUT, self._popen.stderr: ERR})
-        self._waiter = threading.Thread(target=self._wait, name="wait %d" % self.pid, daemon=True)
-        self._waiter.start()
-        if command.stdin is not None:
-            threading.Thread(target=self._feed, args=(command.stdin.encode(),),
-                             name="feed %d" % self.pid, daemon=True).start()
 
     def _feed(self, data):
         with contextlib.suppress(OSError):      # a process need not read its standard input
@@ -8051,7 +8288,11 @@ class Process:
                 pipe.write(data)
 
     def _wait(self):
-        self.rc = self._popen.wait()
+        while self.rc is None:
+            try:
+                self.rc = self._popen.wait()
+            except MemoryError:         # nobody else waits for it
+                time.sleep(TRY_S)
         self._notify()
 
     def pipe_ended(self):
@@ -8073,6 +8314,15 @@ class Process:
 def to_bytes(text):
     """Text for the system, whatever the locale of the agent (Python 3.6 takes C's for ASCII)."""
     return text.encode("utf-8", "surrogateescape")
+
+
+def is_passing(error):
+    """Whether a process could not start for want of something that the host gives again: threads,
+    processes, memory, descriptors. What is wrong with the command itself names a file."""
+    if isinstance(error, MemoryError):
+        return True
+    return getattr(error, "filename", None) is None and getattr(error, "errno", None) in (
+        errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 
 def start_error(error):
@@ -8099,22 +8349,61 @@ def exit_text(rc):
 
 def run_minder(path):
     """agent.py in the role of a minder: runs one process, its output and exit code going to the
-    spool at `path`, whether the agent lives or not -> exit code."""
+    spool at `path`, whether the agent lives or not -> exit code.
+
+    What cannot be written now is tried until it can be; the process goes on meanwhile. Where the
+    spool is gone nobody reads it any more, and the agent, if there is one, ends the process.
+    """
     command, limit, secrets = json.loads(sys.stdin.read())
     command, spool, output = Command(*command), Spool(path), Output()
-    spool.note(holder=os.getpid(), holder_started=start_time(os.getpid()))
-    capture = Capture(limit, spool.store, Clock(), command.is_captured, secrets)
+    # has (rows, omitted, on_stored) that the output thread hands over, and None at the exit
+    news = queue.Queue()
+    write(spool.note, holder=os.getpid(), holder_started=start_time(os.getpid()))
+    capture = Capture(limit, lambda *rows: news.put(rows), Clock(), command.is_captured, secrets)
     try:
-        process = Process(command, capture, output, lambda: None)
+        process = start_at_last(command, capture, output, lambda: news.put(None))
     except (OSError, ValueError) as error:
-        spool.note(is_over=1, error=start_error(error))
+        write(spool.note, is_over=1, error=start_error(error))
         return EXIT_OK
+    write(spool.note, pid=process.pid, pid_started=process.started)
+    store_all(spool, iter(news.get, None))
     process.finish(timeout_s=None)
     output.forget(capture)
-    spool.store(*capture.take(is_end=True))
-    spool.note(is_over=1, rc=process.rc, captured=capture.captured)
+    store_all(spool, [news.get() for _ in range(news.qsize())])
+    write(spool.store, *capture.take(is_end=True))
+    write(spool.note, is_over=1, rc=process.rc, captured=capture.captured)
     output.close()
     return EXIT_OK
+
+
+def start_at_last(command, capture, output, notify):
+    """The Process of a Command, as soon as the host has what it takes. OSError, ValueError."""
+    while True:
+        try:
+            return Process(command, capture, output, notify)
+        except (OSError, MemoryError) as error:
+            if not is_passing(error):
+                raise
+        time.sleep(TRY_S)
+
+
+def store_all(spool, news):
+    """Writes rows down as they come: (rows, omitted, on_stored)."""
+    for rows, omitted, on_stored in news:
+        write(spool.store, rows, omitted)
+        on_stored()
+
+
+def write(method, *arguments, **columns):
+    """Has a Spool write, as soon as it can."""
+    while True:
+        try:
+            method(*arguments, **columns)
+            return
+        except RepositoryGone:
+            return
+        except RepositoryError:
+            time.sleep(TRY_S)
 
 
 # ======================================================================================
@@ -10538,8 +10827,10 @@ class Control:
         long (a mount hangs), the thread is left behind."""
         call = Call(function, self.wake)
         name = "call %s" % self._session.rpartition("/")[2]
-        thread = threading.Thread(target=call.run, name=name, daemon=True)
-        thread.start()
+        thread = Worker(call.run, name)
+        while not self._can_start(thread):
+            self.wait(lambda: False, TRY_S)
+            thread = Worker(call.run, name)
         try:
             self.wait(lambda: call.is_done)
         except Interrupted as error:
@@ -10553,6 +10844,15 @@ class Control:
         thread.join(KILL_S)
         return call.take()
 
+    @staticmethod
+    def _can_start(thread):
+        """Starts a thread -> whether the host has one to give."""
+        try:
+            thread.start()
+        except RuntimeError:
+            return False
+        return True
+
     # -- processes ---------------------------------------------------------------------
 
     def add_root(self, pid, started):
@@ -10562,7 +10862,9 @@ class Control:
     def drop_ended_roots(self):
         """A group stays the session's to end while there is something left of it, and no longer:
         the pid may then become another's."""
-        self._roots = {pid: started for pid, started in self._roots.items() if has_group(pid)}
+        before, self._roots = self._roots, {}
+        for pid, started in before.items():
+            self._roots.update(follow_group(pid, started))
 
     def sweep(self, interrupt):
         """Ends every process of the session, whatever has become of it; the message of what made
@@ -10646,6 +10948,11 @@ def resolve_server(server):
 # One task under way: how it reaches its process, its data servers, and its session's values.
 # ======================================================================================
 
+def is_for_now(error):
+    """Whether an error says that a file cannot be read or written now, but may be later."""
+    return isinstance(error, RepositoryError) and not isinstance(error, RepositoryGone)
+
+
 class Surroundings(NamedTuple):
     """What sessions need of their agent."""
     clock: Clock
@@ -10672,6 +10979,7 @@ class Execution:
         self._run, self._control, self._journal, self._around = run, control, journal, around
         self._is_adoptable = is_adoptable       # whether the session's processes outlive the agent
         self._capture = None
+        self._is_told = False           # that it waits for what cannot be done now
 
     def environment(self):
         """The agent's environment and the variables."""
@@ -10704,7 +11012,8 @@ class Execution:
         self._capture = Capture(around.max_output, functools.partial(journal.add_log, self._run),
                                 around.clock, command.is_captured, journal.secrets)
         try:
-            process = Process(command, self._capture, around.output, control.wake)
+            process = self._once_it_can(
+                lambda: Process(command, self._capture, around.output, control.wake), is_passing)
         except (OSError, ValueError) as error:
             raise TaskError(start_error(error)) from None
         control.add_root(process.pid, process.started)
@@ -10713,9 +11022,28 @@ class Execution:
         journal.flush_later()
         return process
 
+    def _once_it_can(self, work, can_pass):
+        """work(), tried again while what it raises is passing -> its value. What else it raises;
+        Interrupted."""
+        while True:
+            try:
+                return work()
+            except Exception as error:
+                if not can_pass(error):
+                    raise
+                self._tell(error)
+            self._control.wait(lambda: False, TRY_S)
+
+    def _tell(self, error):
+        """Says in the log, once, what it waits for."""
+        if not self._is_told:
+            self._is_told = True
+            log.warning("session %d waits: %s", self._journal.session,
+                        self._journal.mask(one_line(error)))
+
     def _run_minded(self, command):
         """As `process`, by way of a minder, so that it outlives the agent."""
-        spool = self._journal.make_spool(self._run)
+        spool = self._once_it_can(lambda: self._journal.make_spool(self._run), is_for_now)
         order = json.dumps([command, self._around.max_output, self._journal.secrets])
         try:
             minder = self._start(command._replace(
@@ -10724,57 +11052,79 @@ class Execution:
         except (TaskError, Interrupted):
             spool.remove()              # nobody writes to it
             raise
-        # the minder does so too, but maybe not before the agent is gone
-        spool.note(holder=minder.pid, holder_started=minder.started)
+        with contextlib.suppress(RepositoryError):
+            # the minder does so too, but maybe not before the agent is gone
+            spool.note(holder=minder.pid, holder_started=minder.started)
         return self._follow(spool, lambda: minder.rc is None)
 
     def adopt(self):
         """Goes on with the process of this task that a lost agent has started -> exit code.
-        TaskError, Left."""
+        TaskError, Interrupted, Left."""
         spool = self._journal.find_spool(self._run)
         if spool is None:
-            raise TaskError("what its process wrote is gone")
-        state = spool.state()
-        pid, started = state["holder"], state["holder_started"]     # the minder
-        self._control.add_root(pid, started)
-        return self._follow(spool, lambda: start_time(pid) == started)
+            self._give_up("what its process wrote is gone")
+        try:
+            state = self._once_it_can(spool.state, is_for_now)
+        except RepositoryGone as error:
+            self._give_up("what its process wrote is gone: %s" % error)
+        return self._follow(spool, lambda: lives(state["holder"], state["holder_started"]))
 
     def _follow(self, spool, is_alive):
         """Takes what the minder writes, until the end -> exit code. TaskError, Interrupted, Left.
-        """
+        What cannot be followed any more is ended."""
         try:
             state = self._take_until_end(spool, is_alive)
         except Interrupted:
-            self._take_new(spool)
+            with contextlib.suppress(RepositoryError):
+                self._take_new(spool)
             self._journal.spend(spool)
             raise
+        except RepositoryGone as error:
+            self._give_up("what its process wrote is gone: %s" % error)
         finally:
             self._control.drop_ended_roots()
-        self._journal.spend(spool)
         self.rc, self.captured = state["rc"], state["captured"]
-        if not state["is_over"]:
-            raise TaskError("the process that held it is gone")
+        self._journal.spend(spool)
         if state["error"]:
             raise TaskError(state["error"])
         return self.rc
+
+    def _give_up(self, reason):
+        """Ends what nobody follows any more: no other attempt runs beside it. Interrupted."""
+        interrupt = Interrupted("task", ERROR, reason)
+        self._control.sweep(interrupt)
+        raise interrupt
 
     def _take_until_end(self, spool, is_alive):
         """Hands on what the minder writes, until it says the end or is gone -> its last state.
         Interrupted; Left, which goes before a stop: also when the time for stopping is over."""
         control, was_alive = self._control, True
         while True:
-            state = self._take_new(spool)
-            if state["is_over"] or not was_alive:
-                return state
+            try:
+                state = self._take_new(spool)
+            except RepositoryGone:
+                raise
+            except RepositoryError as error:
+                self._tell(error)
+                state = None            # it cannot be read now
+            if state is not None and (state["is_over"] or not was_alive):
+                break
             if control.is_leaving:
                 raise Left()
             was_alive = is_alive()
-            if was_alive:
+            if state is None:
+                control.wait(lambda: control.is_leaving, TRY_S)
+            elif was_alive:
                 control.wait(lambda: control.is_leaving or not is_alive(), 0.05)
+        if not state["is_over"]:
+            self._give_up("the process that held it is gone")
+        return state
 
     def _take_new(self, spool):
         """Hands over what is new in a spool -> its state."""
         state, rows, omitted = spool.read_new()
+        for pid, started in noted_processes(state).items():
+            self._control.add_root(pid, started)
         if rows or omitted:
             self._journal.note(self._journal.repository.progress.add_log, self._run, rows, omitted)
             self._journal.flush_later()
@@ -11387,6 +11737,7 @@ class SessionQueue:
         self._running = {}                      # number -> Session
         self._again = {}                # number -> Ticket that came before its slot was free
         self._threads, self._adopted = [], []
+        self._told = Told()             # of threads, and of sessions that do not begin
         self._is_closing = False
 
     def add(self, ticket, repository):
@@ -11409,37 +11760,47 @@ class SessionQueue:
                 self._changed.notify()
         return is_free
 
+    def start_threads(self):
+        """Starts the threads that the host could not give before."""
+        with self._changed:
+            self._ensure_thread()
+
     def _ensure_thread(self):
-        """A thread for each session that runs or may begin, as far as there are slots."""
-        sessions = len(self._running) + self._admission.count_ready()
+        """A thread for each session that runs or may begin, as far as there are slots. Where the
+        host has none to give, those that are there go on."""
+        sessions = 0 if self._is_closing else len(self._running) + self._admission.count_ready()
         while len(self._threads) < min(self._admission.slots, sessions):
-            thread = threading.Thread(target=self._serve, daemon=True,
-                                      name="slot %d" % (len(self._threads) + 1))
+            thread = Worker(self._serve, name="slot %d" % (len(self._threads) + 1))
             try:
                 thread.start()
-            except RuntimeError:        # the host has none to give: those that are there go on
-                log.error("no further thread can be started for sessions")
-                break
+            except RuntimeError as error:
+                if self._told.is_new("threads", str(error)):
+                    log.error("no further thread can be started for sessions")
+                return
+            self._told.is_new("threads", "")
             self._threads.append(thread)
-        if self._admission.count_ready() and not self._threads:
-            for number, (_, repository) in list(self._outstanding.items()):
-                repository.set_behind()     # read again, and tried again
-                self._forget(number)
 
     def _forget(self, number):
         self._outstanding.pop(number, None)
         self._admission.discard(number)
 
     def adopt(self, ticket, repository):
-        """A session whose process lives on goes on at once, whatever the limits."""
+        """A session whose process lives on goes on at once, whatever the limits. Busy: the
+        host has no thread for it."""
         with self._changed:
             if self._is_closing or ticket.session in self._running:     # it may have just been left
                 return
+            session = self._make(ticket, repository)
+            thread = Worker(self._run, "adopted %d" % ticket.session, session)
+            self._running[ticket.session] = session
             self._admission.occupy(ticket.session, ticket.gates(repository))
-            thread = threading.Thread(target=self._run, args=(self._begin(ticket, repository),),
-                                      daemon=True, name="adopted %d" % ticket.session)
-            self._adopted.append(thread)
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError as error:
+                del self._running[ticket.session]
+                self._admission.leave(ticket.session)
+                raise Busy(str(error)) from None
+            self._adopted = [each for each in self._adopted if each.is_alive()] + [thread]
 
     def hold_schedule(self, key, is_held):
         """Held, no session of a schedule (repository id, name) begins."""
@@ -11530,30 +11891,36 @@ class SessionQueue:
             thread.join()
 
     def _serve(self):
+        """The thread of a slot: one session after the other."""
         while True:
-            session = self._take()
+            try:
+                session = self._take()
+            except Exception as error:  # as when memory is short: the thread stays for others
+                log.error("a session cannot begin\n%s", tell_traceback(error))
+                with self._changed:
+                    self._changed.wait(TRY_S)
+                continue
             if session is None:
                 return
-            self._give_way()
+            give_way(lambda: self._is_flooded() and not self._is_closing)
             self._run(session)
 
     def _run(self, session):
+        """Runs a session. One that cannot begin is read again from its repository, and tried
+        again; one that began and has no end is found by the cleaning."""
+        trouble, is_told = "", False     # for all sessions of its repository
         try:
             session.run()
         except RepositoryError as error:
-            if not session.repository.db.trouble:       # or that is told for all of them
-                log.warning("session %d does not begin yet: %s", session.number, error)
-            session.repository.set_behind()
+            trouble, is_told = error.message, bool(session.repository.db.trouble)
         except Exception as error:
-            log.error("session %d\n%s", session.number, session.mask(tell_traceback(error)))
+            trouble = session.mask(tell_traceback(error))
+        if self._told.is_new(session.number, trouble) and not is_told:
+            log.warning("session %d %s: %s", session.number, "is left to the cleaning"
+                        if session.is_begun else "does not begin yet", trouble)
+        if trouble and not session.is_begun:
+            session.repository.set_behind()
         self.finish(session)
-
-    def _give_way(self):
-        """Acknowledging goes before beginning: a flood of requests is answered first."""
-        for _ in range(int(YIELD_S / 0.01)):
-            if not self._is_flooded() or self._is_closing:
-                return
-            time.sleep(0.01)
 
     def _take(self):
         """The Session that the thread of a slot runs next; None when the queue is closing."""
@@ -11579,14 +11946,14 @@ class SessionQueue:
                 if number is None:
                     return None
                 ticket, repository = self._outstanding.pop(number)
-                if not repository.db.trouble:
-                    return self._begin(ticket, repository)
-                repository.set_behind()
-                self._admission.leave(number)
-
-    def _begin(self, ticket, repository):
-        session = self._running[ticket.session] = self._make(ticket, repository)
-        return session
+                try:
+                    if not repository.db.trouble:
+                        self._running[number] = self._make(ticket, repository)
+                        return self._running[number]
+                finally:
+                    if number not in self._running:
+                        repository.set_behind()
+                        self._admission.leave(number)
 
     def finish(self, session):
         """A session runs no more: its slot and its gates are free."""
@@ -11600,6 +11967,14 @@ class SessionQueue:
             again = self._again.pop(session.number, None)
             if again:
                 self.add(again, session.repository)
+
+
+def give_way(is_flooded):
+    """Acknowledging goes before beginning: a flood of requests is answered first."""
+    for _ in range(int(YIELD_S / 0.01)):
+        if not is_flooded():
+            return
+        time.sleep(0.01)
 
 
 # ======================================================================================
@@ -13203,8 +13578,8 @@ class Place:
         self._asked = queue.Queue()         # functions for the owner
         self._has_ended = False             # it takes no more of them
         self._settled = threading.Event()   # after the first attaching, well or badly
-        self._owner = threading.Thread(target=self._run, daemon=True,
-                                       name="repository " + attachment.name)
+        self._fault = ""                    # what its owner cannot do, until it can
+        self._owner = None                  # its thread, once there is one
 
     # -- what others read --------------------------------------------------------------
 
@@ -13222,7 +13597,7 @@ class Place:
     def reason(self):
         """Why it cannot be used now, or nothing."""
         _, repository, reason = self._standing
-        return reason if repository is None else repository.db.trouble
+        return reason if repository is None else repository.db.trouble or self._fault
 
     def get_usable(self):
         """The open WorkRepository. Conflict while it is being detached, RepositoryError."""
@@ -13242,12 +13617,18 @@ class Place:
     # -- what others ask of the owner --------------------------------------------------
 
     def start(self):
-        """Starts the owner. Busy when the host has no thread to give."""
+        """Starts the owner, if there is none. Busy: the host has no thread for it now."""
+        if self._owner is not None or self._is_ending:
+            return
+        owner = Worker(self._run, name="repository " + self.attachment.name)
         try:
-            self._owner.start()
-        except RuntimeError:
+            owner.start()
+        except RuntimeError as error:
+            self.let_go(str(error))
+            self._settled.set()
             raise Busy("no further thread can be started for work repository %s"
                        % self.attachment.name) from None
+        self._owner = owner
 
     def wait_settled(self, timeout_s=None):
         """Whether the first attaching is over, well or badly."""
@@ -13256,6 +13637,8 @@ class Place:
     def detach(self, leave):
         """Has the owner let go of it and end; leave() takes it out of the master and the places.
         Conflict while it has open sessions; Stopping; what leave() raises: then it stays."""
+        if self._owner is None:
+            raise RepositoryError(self.reason)
         answer = concurrent.futures.Future()
 
         def ask():
@@ -13282,7 +13665,7 @@ class Place:
         repository = self.repository
         if repository:
             repository.db.close()       # also ends what the owner waits for
-        if self._owner.ident is not None:
+        if self._owner is not None:
             self._owner.join()
 
     # -- the owner ---------------------------------------------------------------------
@@ -13313,12 +13696,21 @@ class Place:
         return self.look
 
     def _carefully(self, function):
+        """What fails is told, once, and it is DEGRADED until that has gone well."""
+        fault = ""
         try:
             function()
         except AgentError as error:
-            log.warning("%s: %s", self.attachment.name, error)
-        except Exception:
-            log.exception("work repository %s", self.attachment.name)
+            fault = error.message
+            if fault != self._fault:
+                log.warning("%s: %s", self.attachment.name, fault)
+        except Exception as error:
+            fault = "it cannot be looked after: %s: %s" % (type(error).__name__, one_line(error))
+            if fault != self._fault:
+                log.exception("work repository %s", self.attachment.name)
+        if self._fault and not fault:
+            log.info("work repository %s is looked after again", self.attachment.name)
+        self._fault = fault
 
     def attach(self):
         """Opens the repository and takes over what this agent's name owns in it, or is AWAY."""
@@ -13380,8 +13772,8 @@ class Place:
         if repository.is_behind:
             self._take_over(repository)
         elif self._care.clock.monotonic() >= self._clean_due:
-            self._clean_due = self._care.clock.monotonic() + self._care.clean_every_s
             self._care.clean(repository)
+            self._clean_due = self._care.clock.monotonic() + self._care.clean_every_s
 
     def _detach(self, leave):
         """Nothing is let go of before leave() has gone well."""
@@ -13504,12 +13896,17 @@ class Places:
         """Starts the owner of every repository. One that cannot be opened or written goes on
         alone; one that is only large is waited for."""
         until = self._care.clock.monotonic() + WRITE_S
-        for place in self.list_all():
-            place.start()
+        self.start_all()
         for place in self.list_all():
             while not place.wait_settled(0.05) \
                     and (self._care.clock.monotonic() < until or not place.reason):
                 pass
+
+    def start_all(self):
+        """Starts the owners that are not there yet."""
+        for place in self.list_all():
+            with contextlib.suppress(Busy):         # the next time
+                place.start()
 
     def _put(self, *added, without=()):
         """Another set: with these places, without those of these ids."""
@@ -13656,39 +14053,81 @@ class Cleaner:
         self._name, self._identity, self._queue, self._clock = name, identity, session_queue, clock
         self._on_closed = on_closed     # on_closed(repository, Ending) after the commit
         self._reported = set()          # sessions of other hosts
+        self._told = Told()             # why sessions cannot be cleaned
         self._locks = collections.defaultdict(threading.Lock)       # repository id -> one at a time
 
     def clean(self, repository, host=None):
-        """Ends what stale sessions left running, then closes or queues them -> how many."""
+        """Ends what stale sessions left running, then closes or queues them -> how many. What is
+        wrong with one of them costs that one alone: it is told, and looked at again."""
         # a second one would end what the first has begun anew
         with self._locks[repository.id]:
             rows = repository.db.read(repository.sessions.list_running, self._name)
-            stale = [row for row in rows if self._is_stale(repository, row, host)
-                     and not self._adopt(repository, row)]
+            roots = {}                  # session -> {pid: start time} of what it has under way
+            stale = [row for row in rows
+                     if self._carefully(row, self._is_to_close, repository, row, host, roots)]
             if not stale:
                 return 0
-            survivors = Tree("%s/%d" % (repository.db.uuid, row["id"]) for row in stale).end()
-            if survivors:
-                log.error("%d processes of stale sessions cannot be ended", survivors)
+            stale = self._end_processes(repository, stale, roots)
             sessions = {row["id"] for row in stale}
             clear_notes(repository.parts, [path for path, session in repository.parts.list_all()
                                            if session in sessions])
-            endings = repository.db.write(repository.endings.close_all_stale, stale,
-                                          self._clock.now())
-            for ending in endings:
-                log.warning("session %d was stale: now %s", ending.session, ending.status)
-                self._on_closed(repository, ending)
-            return len(endings)
+            pendings = [(row, repository.db.submit(repository.endings.close_stale, row,
+                                                   self._clock.now(), within_s=WRITE_S))
+                        for row in stale]
+            return sum(self._carefully(row, self._follow_up, repository, pending) or 0
+                       for row, pending in pendings)
 
-    def _adopt(self, repository, row):
-        """Takes up a session whose process lived on, or ended with its exit code noted."""
+    def _carefully(self, row, work, *arguments):
+        """work(*arguments) for a session's row, or None when it fails, which is told once."""
+        value, text = None, ""
+        try:
+            value = work(*arguments)
+        except AgentError as error:
+            text = error.message
+        except Exception as error:
+            text = tell_traceback(error)
+        if self._told.is_new((work.__name__, row["id"]), text):
+            log.error("session %d cannot be cleaned: %s", row["id"], text)
+        return value
+
+    def _is_to_close(self, repository, row, host, roots):
+        """Whether a row's session is stale, and is not taken up again; `roots` gets what it has
+        under way, where that is known by its numbers."""
+        if not self._is_stale(repository, row, host):
+            return False
         runner, me = Identity.parse(row["ran_by"]), self._identity
-        is_here = runner is not None and (runner.host, runner.boot) == (me.host, me.boot)
+        is_here = runner is not None and (runner.host, runner.boot, runner.pid_ns) == (
+            me.host, me.boot, me.pid_ns)
         ticket = repository.find_adoptable(
-            row, lambda pid, started: is_here and start_time(pid) == started)
+            row, lambda pid, started: is_here and lives(pid, started))
         if ticket is not None:
             self._queue.adopt(ticket, repository)
-        return ticket is not None
+            return False
+        roots[row["id"]] = repository.find_roots(row["id"]) if is_here else {}
+        return True
+
+    @staticmethod
+    def _end_processes(repository, rows, roots):
+        """Ends what stale sessions left running -> the rows of those of which nothing is left."""
+        def tree(rows):
+            numbers = {}
+            for row in rows:
+                numbers.update(roots[row["id"]])
+            return Tree(["%s/%d" % (repository.db.uuid, row["id"]) for row in rows], numbers)
+        count = tree(rows).end()
+        if not count:
+            return rows
+        log.error("%d processes of stale sessions cannot be ended", count)
+        return [row for row in rows if not tree([row]).find()]
+
+    def _follow_up(self, repository, pending):
+        """Waits until a session is closed, or queued again -> whether it was stale still."""
+        ending = pending.result()
+        if ending is None:
+            return False
+        log.warning("session %d was stale: now %s", ending.session, ending.status)
+        self._on_closed(repository, ending)
+        return True
 
     def _is_stale(self, repository, row, gone_host):
         """Whether nothing runs a session that its repository shows as running: by fact."""
@@ -13754,6 +14193,8 @@ class Keeper:
                 agent.master.db.probe()
         if agent.master.db.is_torn:
             agent.master.db.submit(do_nothing)          # its writer mends that
+        agent.places.start_all()        # whatever had no thread
+        agent.queue.start_threads()
         if self._is_due("heartbeat", HEARTBEAT_S):
             agent.master.heartbeat(agent.name, agent.clock.now())
             agent.schedules.read_calendars()
@@ -14314,7 +14755,7 @@ class Inbox:
 
     def __init__(self):
         self._items = queue.Queue()
-        self._thread = threading.Thread(target=self._run, name="follow-ups", daemon=True)
+        self._thread = Worker(self._run, name="follow-ups")
         self._thread.start()
 
     def put(self, function, pending):
@@ -14500,7 +14941,7 @@ class Agent:
         self.keeper = Keeper(self, self._cleaner)
         self._apply_hold()
         self.places.attach_all()
-        self._threads = [threading.Thread(target=target, name=name, daemon=True) for name, target in
+        self._threads = [Worker(target, name) for name, target in
                          (("scheduler", self.schedules.scheduler.run), ("keeper", self.keeper.run))]
         for thread in self._threads:
             thread.start()
@@ -16822,6 +17263,10 @@ MANUAL_CHANGES = r"""
   device where a file is expected, and SQL that nothing interrupts end with their task. A value of
   a variable has at most 64 KiB, whoever gives it. Rows are counted without being kept. Documents,
   SQL and crontabs are read in time that grows as their length.
+- `STOP -IMMEDIATE` ends chains of processes that fork and end: what is found is frozen first, and
+  it answers when two looks find nothing. No signal reaches a process that has another's number.
+  What the host cannot give for a while (threads, memory, a full disk) makes sessions wait, and one
+  session's trouble costs the cleaning that one alone.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CLIENT, MANUAL_CRONTAB,

@@ -142,8 +142,8 @@ def test_the_time_of_day_is_read_in_the_clock_alone():
 def test_threads_are_told_where_they_are_made():
     wrong = []
     for path, node in nodes(ast.Call):
-        if getattr(node.func, "attr", "") == "Thread":
-            name = next(keyword.value for keyword in node.keywords if keyword.arg == "name")
+        if getattr(node.func, "attr", "") == "Thread" or getattr(node.func, "id", "") == "Worker":
+            name = next((keyword.value for keyword in node.keywords if keyword.arg == "name"), None) or node.args[1]
             values = [vars(each).get("value", vars(each).get("s")) for each in ast.walk(name)]
             words = [value.split()[0] for value in values if isinstance(value, str)]
             if words and not re.search("^Thread %s\\b" % words[0], TEXTS[path], re.M):

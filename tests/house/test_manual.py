@@ -14,7 +14,7 @@ BY_NAME = {form.name: form for form in program.VERB_FORMS}
 TABLES = dict(program.FIELD_TABLES, **{"type " + name: kind.fields
                                        for name, kind in program.TASK_TYPES.items()})
 # numbers that are nobody's business but the agent's own
-INNER = {"MIN_LINE", "MAX_BATCH", "DRAIN_S", "FLOOD_S", "ATTACH_S", "GLANCE_S"}
+INNER = {"MIN_LINE", "MAX_BATCH", "DRAIN_S", "FLOOD_S", "ATTACH_S", "GLANCE_S", "TRY_S"}
 
 
 def manual(*topic):

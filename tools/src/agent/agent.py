@@ -3,12 +3,12 @@ import contextlib
 import functools
 import os
 import signal
-import threading
 
 from ..base.vocabulary import (IMMEDIATE, KILL_S, SESSIONS_PER_CORE, STOP_S, TERM_S, WAKE,
                                WRITE_S)
 from ..base.program import log
 from ..base.times import Clock
+from ..store.pending import Worker
 from ..processes.tree import own_identity
 from ..processes.output import Output
 from ..processes.remains import clear_notes
@@ -82,7 +82,7 @@ class Agent:
         self.keeper = Keeper(self, self._cleaner)
         self._apply_hold()
         self.places.attach_all()
-        self._threads = [threading.Thread(target=target, name=name, daemon=True) for name, target in
+        self._threads = [Worker(target, name) for name, target in
                          (("scheduler", self.schedules.scheduler.run), ("keeper", self.keeper.run))]
         for thread in self._threads:
             thread.start()

@@ -6,12 +6,12 @@ import collections
 import contextlib
 import threading
 
-from ..base.vocabulary import ATTACH_S, GLANCE_S, HEARTBEAT_S, RUNNING
+from ..base.vocabulary import ATTACH_S, GLANCE_S, HEARTBEAT_S, RUNNING, WRITE_S
 from ..base.errors import AgentError, RepositoryError
-from ..base.program import log
+from ..base.program import Told, log, tell_traceback
 from ..processes.remains import clear_notes
 from ..store.database import do_nothing
-from ..processes.tree import Identity, Tree, start_time
+from ..processes.tree import Identity, Tree, lives, start_time
 
 
 class Cleaner:
@@ -22,39 +22,81 @@ class Cleaner:
         self._name, self._identity, self._queue, self._clock = name, identity, session_queue, clock
         self._on_closed = on_closed     # on_closed(repository, Ending) after the commit
         self._reported = set()          # sessions of other hosts
+        self._told = Told()             # why sessions cannot be cleaned
         self._locks = collections.defaultdict(threading.Lock)       # repository id -> one at a time
 
     def clean(self, repository, host=None):
-        """Ends what stale sessions left running, then closes or queues them -> how many."""
+        """Ends what stale sessions left running, then closes or queues them -> how many. What is
+        wrong with one of them costs that one alone: it is told, and looked at again."""
         # a second one would end what the first has begun anew
         with self._locks[repository.id]:
             rows = repository.db.read(repository.sessions.list_running, self._name)
-            stale = [row for row in rows if self._is_stale(repository, row, host)
-                     and not self._adopt(repository, row)]
+            roots = {}                  # session -> {pid: start time} of what it has under way
+            stale = [row for row in rows
+                     if self._carefully(row, self._is_to_close, repository, row, host, roots)]
             if not stale:
                 return 0
-            survivors = Tree("%s/%d" % (repository.db.uuid, row["id"]) for row in stale).end()
-            if survivors:
-                log.error("%d processes of stale sessions cannot be ended", survivors)
+            stale = self._end_processes(repository, stale, roots)
             sessions = {row["id"] for row in stale}
             clear_notes(repository.parts, [path for path, session in repository.parts.list_all()
                                            if session in sessions])
-            endings = repository.db.write(repository.endings.close_all_stale, stale,
-                                          self._clock.now())
-            for ending in endings:
-                log.warning("session %d was stale: now %s", ending.session, ending.status)
-                self._on_closed(repository, ending)
-            return len(endings)
+            pendings = [(row, repository.db.submit(repository.endings.close_stale, row,
+                                                   self._clock.now(), within_s=WRITE_S))
+                        for row in stale]
+            return sum(self._carefully(row, self._follow_up, repository, pending) or 0
+                       for row, pending in pendings)
 
-    def _adopt(self, repository, row):
-        """Takes up a session whose process lived on, or ended with its exit code noted."""
+    def _carefully(self, row, work, *arguments):
+        """work(*arguments) for a session's row, or None when it fails, which is told once."""
+        value, text = None, ""
+        try:
+            value = work(*arguments)
+        except AgentError as error:
+            text = error.message
+        except Exception as error:
+            text = tell_traceback(error)
+        if self._told.is_new((work.__name__, row["id"]), text):
+            log.error("session %d cannot be cleaned: %s", row["id"], text)
+        return value
+
+    def _is_to_close(self, repository, row, host, roots):
+        """Whether a row's session is stale, and is not taken up again; `roots` gets what it has
+        under way, where that is known by its numbers."""
+        if not self._is_stale(repository, row, host):
+            return False
         runner, me = Identity.parse(row["ran_by"]), self._identity
-        is_here = runner is not None and (runner.host, runner.boot) == (me.host, me.boot)
+        is_here = runner is not None and (runner.host, runner.boot, runner.pid_ns) == (
+            me.host, me.boot, me.pid_ns)
         ticket = repository.find_adoptable(
-            row, lambda pid, started: is_here and start_time(pid) == started)
+            row, lambda pid, started: is_here and lives(pid, started))
         if ticket is not None:
             self._queue.adopt(ticket, repository)
-        return ticket is not None
+            return False
+        roots[row["id"]] = repository.find_roots(row["id"]) if is_here else {}
+        return True
+
+    @staticmethod
+    def _end_processes(repository, rows, roots):
+        """Ends what stale sessions left running -> the rows of those of which nothing is left."""
+        def tree(rows):
+            numbers = {}
+            for row in rows:
+                numbers.update(roots[row["id"]])
+            return Tree(["%s/%d" % (repository.db.uuid, row["id"]) for row in rows], numbers)
+        count = tree(rows).end()
+        if not count:
+            return rows
+        log.error("%d processes of stale sessions cannot be ended", count)
+        return [row for row in rows if not tree([row]).find()]
+
+    def _follow_up(self, repository, pending):
+        """Waits until a session is closed, or queued again -> whether it was stale still."""
+        ending = pending.result()
+        if ending is None:
+            return False
+        log.warning("session %d was stale: now %s", ending.session, ending.status)
+        self._on_closed(repository, ending)
+        return True
 
     def _is_stale(self, repository, row, gone_host):
         """Whether nothing runs a session that its repository shows as running: by fact."""
@@ -120,6 +162,8 @@ class Keeper:
                 agent.master.db.probe()
         if agent.master.db.is_torn:
             agent.master.db.submit(do_nothing)          # its writer mends that
+        agent.places.start_all()        # whatever had no thread
+        agent.queue.start_threads()
         if self._is_due("heartbeat", HEARTBEAT_S):
             agent.master.heartbeat(agent.name, agent.clock.now())
             agent.schedules.read_calendars()

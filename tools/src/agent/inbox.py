@@ -3,9 +3,9 @@
 Thread follow-ups: does what commits bring about; ends at Inbox.close().
 """
 import queue
-import threading
 
 from ..base.program import log, tell_traceback
+from ..store.pending import Worker
 
 
 class Inbox:
@@ -13,7 +13,7 @@ class Inbox:
 
     def __init__(self):
         self._items = queue.Queue()
-        self._thread = threading.Thread(target=self._run, name="follow-ups", daemon=True)
+        self._thread = Worker(self._run, name="follow-ups")
         self._thread.start()
 
     def put(self, function, pending):

@@ -13,7 +13,9 @@ from typing import Callable, NamedTuple, Optional
 from ..base.vocabulary import ATTACH_S, GLANCE_S
 from ..base.errors import AgentError, Busy, Conflict, RepositoryError, Stopping
 from ..base.program import log
+from ..base.words import one_line
 from ..store.files import tell_doors
+from ..store.pending import Worker
 from ..store.work import WorkRepository
 
 
@@ -68,8 +70,8 @@ class Place:
         self._asked = queue.Queue()         # functions for the owner
         self._has_ended = False             # it takes no more of them
         self._settled = threading.Event()   # after the first attaching, well or badly
-        self._owner = threading.Thread(target=self._run, daemon=True,
-                                       name="repository " + attachment.name)
+        self._fault = ""                    # what its owner cannot do, until it can
+        self._owner = None                  # its thread, once there is one
 
     # -- what others read --------------------------------------------------------------
 
@@ -87,7 +89,7 @@ class Place:
     def reason(self):
         """Why it cannot be used now, or nothing."""
         _, repository, reason = self._standing
-        return reason if repository is None else repository.db.trouble
+        return reason if repository is None else repository.db.trouble or self._fault
 
     def get_usable(self):
         """The open WorkRepository. Conflict while it is being detached, RepositoryError."""
@@ -107,12 +109,18 @@ class Place:
     # -- what others ask of the owner --------------------------------------------------
 
     def start(self):
-        """Starts the owner. Busy when the host has no thread to give."""
+        """Starts the owner, if there is none. Busy: the host has no thread for it now."""
+        if self._owner is not None or self._is_ending:
+            return
+        owner = Worker(self._run, name="repository " + self.attachment.name)
         try:
-            self._owner.start()
-        except RuntimeError:
+            owner.start()
+        except RuntimeError as error:
+            self.let_go(str(error))
+            self._settled.set()
             raise Busy("no further thread can be started for work repository %s"
                        % self.attachment.name) from None
+        self._owner = owner
 
     def wait_settled(self, timeout_s=None):
         """Whether the first attaching is over, well or badly."""
@@ -121,6 +129,8 @@ class Place:
     def detach(self, leave):
         """Has the owner let go of it and end; leave() takes it out of the master and the places.
         Conflict while it has open sessions; Stopping; what leave() raises: then it stays."""
+        if self._owner is None:
+            raise RepositoryError(self.reason)
         answer = concurrent.futures.Future()
 
         def ask():
@@ -147,7 +157,7 @@ class Place:
         repository = self.repository
         if repository:
             repository.db.close()       # also ends what the owner waits for
-        if self._owner.ident is not None:
+        if self._owner is not None:
             self._owner.join()
 
     # -- the owner ---------------------------------------------------------------------
@@ -178,12 +188,21 @@ class Place:
         return self.look
 
     def _carefully(self, function):
+        """What fails is told, once, and it is DEGRADED until that has gone well."""
+        fault = ""
         try:
             function()
         except AgentError as error:
-            log.warning("%s: %s", self.attachment.name, error)
-        except Exception:
-            log.exception("work repository %s", self.attachment.name)
+            fault = error.message
+            if fault != self._fault:
+                log.warning("%s: %s", self.attachment.name, fault)
+        except Exception as error:
+            fault = "it cannot be looked after: %s: %s" % (type(error).__name__, one_line(error))
+            if fault != self._fault:
+                log.exception("work repository %s", self.attachment.name)
+        if self._fault and not fault:
+            log.info("work repository %s is looked after again", self.attachment.name)
+        self._fault = fault
 
     def attach(self):
         """Opens the repository and takes over what this agent's name owns in it, or is AWAY."""
@@ -245,8 +264,8 @@ class Place:
         if repository.is_behind:
             self._take_over(repository)
         elif self._care.clock.monotonic() >= self._clean_due:
-            self._clean_due = self._care.clock.monotonic() + self._care.clean_every_s
             self._care.clean(repository)
+            self._clean_due = self._care.clock.monotonic() + self._care.clean_every_s
 
     def _detach(self, leave):
         """Nothing is let go of before leave() has gone well."""

@@ -1,4 +1,5 @@
 """The attached work repositories: found, attached and detached."""
+import contextlib
 import functools
 import os
 import threading
@@ -103,12 +104,17 @@ class Places:
         """Starts the owner of every repository. One that cannot be opened or written goes on
         alone; one that is only large is waited for."""
         until = self._care.clock.monotonic() + WRITE_S
-        for place in self.list_all():
-            place.start()
+        self.start_all()
         for place in self.list_all():
             while not place.wait_settled(0.05) \
                     and (self._care.clock.monotonic() < until or not place.reason):
                 pass
+
+    def start_all(self):
+        """Starts the owners that are not there yet."""
+        for place in self.list_all():
+            with contextlib.suppress(Busy):         # the next time
+                place.start()
 
     def _put(self, *added, without=()):
         """Another set: with these places, without those of these ids."""

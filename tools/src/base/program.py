@@ -118,6 +118,20 @@ def start_over_lean():
         log.warning("memory for the compiling is kept: %s", error)
 
 
+class Told:
+    """What was told last of each key: what goes on for long is told once."""
+
+    def __init__(self):
+        self._texts = {}
+
+    def is_new(self, key, text):
+        """Whether a text is to be told. No text: it is over."""
+        before = self._texts.pop(key, "")
+        if text:
+            self._texts[key] = text
+        return text not in ("", before)
+
+
 def tell_traceback(error):
     """An exception with the lines of code that led to it."""
     return "".join(traceback.format_exception(type(error), error, error.__traceback__))

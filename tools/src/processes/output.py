@@ -11,8 +11,10 @@ import threading
 import time
 
 from ..base.vocabulary import ERR, MAX_LOG_LINE, MAX_VALUE, OUT
+from ..base.program import log
 from ..base.times import to_text
 from ..base.words import mask_all
+from ..store.pending import Worker
 
 # what ends lines or turns their direction for some readers is shown like control characters
 _HIDDEN = re.compile("[\0-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -195,13 +197,13 @@ class Output:
     def __init__(self):
         self._selector = selectors.DefaultSelector()
         self._lock = threading.Lock()
-        self._new = []
+        self._new = collections.deque()
         self._captures = set()
         self._is_closing = False
         wake_out, self._wake_in = os.pipe()
         os.set_blocking(self._wake_in, False)
         self._selector.register(open(wake_out, "rb", 0), selectors.EVENT_READ, None)
-        self._thread = threading.Thread(target=self._run, name="output", daemon=True)
+        self._thread = Worker(self._run, name="output")
         self._thread.start()
 
     def add(self, process, pipes):
@@ -231,31 +233,43 @@ class Output:
 
     def _run(self):
         """The thread of Output: reads what pipes have, and has it written down every FLUSH_S
-        seconds."""
-        flush_at = 0.0
+        seconds; a fault, as when memory is short, ends it for nobody."""
+        flush_at, is_told = 0.0, False
         while not self._is_closing:
             timeout = None if not self._captures else max(0.0, flush_at - time.monotonic())
-            ready = self._selector.select(timeout)
-            for key, _ in ready:
-                if key.data is None:
-                    os.read(key.fd, 4096)
-                    self._register()
-                else:
-                    self._read(key.fileobj, *key.data)
-            if len(ready) > NOISY_PIPES:
-                time.sleep(NOISY_S)     # tasks that print without end leave the others their turn
-            if time.monotonic() >= flush_at:
-                flush_at = time.monotonic() + FLUSH_S
-                self._flush()
+            try:
+                ready = self._selector.select(timeout)
+                for key, _ in ready:
+                    if key.data is None:
+                        os.read(key.fd, 4096)
+                        self._register()
+                    else:
+                        self._read(key.fileobj, *key.data)
+                if len(ready) > NOISY_PIPES:
+                    time.sleep(NOISY_S)     # tasks that print without end leave others their turn
+                if time.monotonic() >= flush_at:
+                    flush_at = time.monotonic() + FLUSH_S
+                    self._flush()
+            except Exception:
+                if not is_told:
+                    is_told = True
+                    log.exception("output of tasks")
+                time.sleep(FLUSH_S)
+                self._wake()            # what is new may not be registered yet
 
     def _register(self):
-        with self._lock:
-            new, self._new = self._new, []
-            self._captures.update(process.capture for process, _ in new if not process.is_over)
-        for process, pipes in new:
-            for pipe, stream in pipes.items():
+        """Takes in what is new; what cannot be taken in now stays."""
+        while self._new:
+            process, pipes = self._new[0]
+            while pipes:
+                pipe, stream = next(iter(pipes.items()))
                 os.set_blocking(pipe.fileno(), False)
                 self._selector.register(pipe, selectors.EVENT_READ, (process, stream))
+                del pipes[pipe]
+            with self._lock:
+                if not process.is_over:
+                    self._captures.add(process.capture)
+                self._new.popleft()
 
     def _read(self, pipe, process, stream):
         """Reads from a pipe that has something, or has come to its end: then it is closed."""

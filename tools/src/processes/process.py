@@ -2,15 +2,19 @@
 
 Thread wait PID: waits for the exit of one process of a task, and ends with it.
 Thread feed PID: writes one process's standard input, and ends with it.
+Both are there before their process is, so that none starts that nobody waits for.
 """
 import contextlib
+import errno
 import os
 import signal
 import subprocess
 import threading
+import time
 from typing import NamedTuple, Optional
 
-from ..base.vocabulary import DRAIN_S, ERR, KILL_S, OUT
+from ..base.vocabulary import DRAIN_S, ERR, KILL_S, OUT, TRY_S
+from ..store.pending import Worker
 from .tree import start_time
 
 
@@ -28,25 +32,53 @@ class Process:
     """A started process: in an OS session of its own, its output going to a capture."""
 
     def __init__(self, command, capture, output, notify):
-        """Starts it; OSError when that fails. `notify()` is called when it has ended."""
+        """Starts it; OSError when that fails, and nothing of it is left: `is_passing` tells whether
+        to try again. `notify()` is called when it has ended."""
         self.rc, self.capture = None, capture
         self.is_over = False            # what its pipes still bring is thrown away
         self._notify = notify
         self._open_pipes, self._is_read = 2, threading.Event()
-        self._popen = subprocess.Popen(
+        self._popen, self._is_decided = None, threading.Event()
+        try:                            # a process that nobody waits for is worse than none
+            self._waiter = self._start_thread("wait", self._wait)
+            if command.stdin is not None:
+                self._start_thread("feed", self._feed, command.stdin.encode())
+            self._popen = self._start(command)
+        finally:
+            self._is_decided.set()
+        self.pid = self._popen.pid
+        try:
+            self.started = start_time(self.pid) or ""
+            output.add(self, {self._popen.stdout: OUT, self._popen.stderr: ERR})
+        except BaseException as error:
+            os.killpg(self.pid, signal.SIGKILL)
+            if isinstance(error, OSError):      # of the agent's own, not of the command
+                raise OSError(error.errno, error.strerror) from None
+            raise
+
+    def _start_thread(self, name, work, *arguments):
+        """Starts a thread that waits until it is known whether there is a process. OSError."""
+        thread = Worker(self._run, name, name, work, *arguments)
+        try:
+            thread.start()
+        except RuntimeError:            # the host gives no further one
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
+        return thread
+
+    def _run(self, name, work, *arguments):
+        self._is_decided.wait()
+        if self._popen is not None:
+            threading.current_thread().name = "%s %d" % (name, self._popen.pid)
+            work(*arguments)
+
+    @staticmethod
+    def _start(command):
+        return subprocess.Popen(
             [to_bytes(word) for word in command.words], cwd=command.cwd and to_bytes(command.cwd),
             env={to_bytes(name): to_bytes(text) for name, text in command.environment.items()},
             stdin=subprocess.DEVNULL if command.stdin is None else subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
             pass_fds=command.pass_fds)
-        self.pid = self._popen.pid
-        self.started = start_time(self.pid) or ""
-        output.add(self, {self._popen.stdout: OUT, self._popen.stderr: ERR})
-        self._waiter = threading.Thread(target=self._wait, name="wait %d" % self.pid, daemon=True)
-        self._waiter.start()
-        if command.stdin is not None:
-            threading.Thread(target=self._feed, args=(command.stdin.encode(),),
-                             name="feed %d" % self.pid, daemon=True).start()
 
     def _feed(self, data):
         with contextlib.suppress(OSError):      # a process need not read its standard input
@@ -54,7 +86,11 @@ class Process:
                 pipe.write(data)
 
     def _wait(self):
-        self.rc = self._popen.wait()
+        while self.rc is None:
+            try:
+                self.rc = self._popen.wait()
+            except MemoryError:         # nobody else waits for it
+                time.sleep(TRY_S)
         self._notify()
 
     def pipe_ended(self):
@@ -76,6 +112,15 @@ class Process:
 def to_bytes(text):
     """Text for the system, whatever the locale of the agent (Python 3.6 takes C's for ASCII)."""
     return text.encode("utf-8", "surrogateescape")
+
+
+def is_passing(error):
+    """Whether a process could not start for want of something that the host gives again: threads,
+    processes, memory, descriptors. What is wrong with the command itself names a file."""
+    if isinstance(error, MemoryError):
+        return True
+    return getattr(error, "filename", None) is None and getattr(error, "errno", None) in (
+        errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 
 def start_error(error):

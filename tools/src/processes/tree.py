@@ -10,6 +10,9 @@ from ..base.vocabulary import KILL_S, MARKER, TERM_S
 from ..base.program import answer_of, own_boot
 
 HAS_PROC = os.path.exists("/proc/self/stat")
+MAX_LISTINGS = 20       # of the process table in one sweep, while there is somebody new
+SWEEP_S = 0.02          # between two sweeps while something is found
+QUIET_S = 0.05          # between two sweeps that find nothing: then it is the end
 
 
 class Identity(NamedTuple):
@@ -39,6 +42,16 @@ def _first_line(path):
     return ""
 
 
+def _read_of(pid, name):
+    """What /proc says of a process, or None when it is gone or says nothing to this user. OSError:
+    it cannot be asked now."""
+    try:
+        with open("/proc/%d/%s" % (pid, name), "rb") as file:
+            return file.read()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None
+
+
 def own_identity(host_id, master_uuid):
     """The Identity of this process; `host_id` overrides the host's own."""
     host = host_id or _first_line("/etc/machine-id") or os.uname().nodename
@@ -60,11 +73,9 @@ class ProcessEntry(NamedTuple):
 
 
 def read_process(pid):
-    """The ProcessEntry of a live pid from /proc, or None when there is none."""
-    try:
-        with open("/proc/%d/stat" % pid, "rb") as file:
-            text = file.read()
-    except OSError:
+    """The ProcessEntry of a live pid from /proc, or None when there is none. OSError."""
+    text = _read_of(pid, "stat")
+    if text is None:
         return None
     state, *fields = text[text.rindex(b")") + 2:].decode().split()
     if state in "ZX":
@@ -73,28 +84,41 @@ def read_process(pid):
 
 
 def start_time(pid):
-    """When a live process started, in the kernel's words, or None."""
+    """When a live process started, in the kernel's words, or None. OSError: it cannot be asked."""
     if HAS_PROC:
         entry = read_process(pid)
         return entry and entry.started
     return "_".join(answer_of("ps", "-o", "lstart=", "-p", str(pid)).split()) or None
 
 
+def lives(pid, started):
+    """Whether the process of this start time lives; one that cannot be asked for now does."""
+    try:
+        return start_time(pid) == started
+    except OSError:
+        return True
+
+
+def read_owner(pid):
+    """The user that a process runs as, or None when there is none."""
+    with contextlib.suppress(OSError):
+        return os.stat("/proc/%d" % pid).st_uid
+    return None
+
+
+def list_pids():
+    """The numbers in the process table, ascending; empty where /proc is missing."""
+    return sorted(int(name) for name in os.listdir("/proc") if name.isdigit()) if HAS_PROC else []
+
+
 def list_processes():
     """{pid: ProcessEntry} of all live processes; empty where /proc is missing."""
-    if not HAS_PROC:
-        return {}
-    entries = (read_process(int(name)) for name in os.listdir("/proc") if name.isdigit())
-    return {entry.pid: entry for entry in entries if entry}
+    return {entry.pid: entry for entry in map(read_process, list_pids()) if entry}
 
 
 def read_marker(pid):
-    """The marker in a process's environment, as text, or None."""
-    try:
-        with open("/proc/%d/environ" % pid, "rb") as file:
-            environment = b"\0" + file.read()
-    except OSError:
-        return None
+    """The marker in a process's environment, as text, or None. OSError."""
+    environment = b"\0" + (_read_of(pid, "environ") or b"")
     start = environment.find(b"\0" + MARKER.encode() + b"=")
     if start < 0:
         return None
@@ -111,12 +135,12 @@ def session_of_marker(marker):
     return marker.rpartition("/")[0]
 
 
-def own_line(processes):
+def own_line():
     """This process and its parents: never ended."""
-    line, pid = {os.getpid(), 0, 1}, os.getpid()
-    while pid in processes and processes[pid].parent not in line:
-        pid = processes[pid].parent
-        line.add(pid)
+    line, entry = {0, 1, os.getpid()}, read_process(os.getpid())
+    while entry is not None and entry.parent not in line:
+        line.add(entry.parent)
+        entry = read_process(entry.parent)
     return line
 
 
@@ -124,31 +148,33 @@ class Tree:
     """All processes that one or more sessions started, found by what they cannot all give away.
 
     Those are: child of a member, process group or OS session that a member led, the marker in
-    the environment. Found members are remembered, so that what leaves is followed.
+    the environment. Found members are remembered, so that what leaves is followed. A number may
+    become another process's: start time, and below a leader that is gone the owner, say whose it
+    is.
     """
 
     def __init__(self, sessions, roots=None):
         self._sessions = frozenset(sessions)        # `uuid/session`
-        self._known = dict(roots or {})             # pid -> start time
+        self._known = dict(roots or {})             # pid -> start time; a root leads an OS session
 
-    def find(self):
-        """{pid: ProcessEntry} of the members that live now."""
-        processes = list_processes()
-        spared = own_line(processes)
-        members = {pid: entry for pid, entry in processes.items() if pid not in spared
-                   and (self._known.get(pid) == entry.started or self._is_marked(pid))}
-        # a pid that another process has now leads nothing of ours
-        leaders = {pid for pid, started in self._known.items()
-                   if pid not in processes or processes[pid].started == started}
-        grown = True
-        while grown:
-            leaders.update(members)
-            joined = {pid: entry for pid, entry in processes.items()
-                      if pid not in members and pid not in spared
-                      and (entry.parent in members or entry.group in leaders
-                           or entry.os_session in leaders)}
-            members.update(joined)
-            grown = bool(joined)
+    def find(self, signal_number=None):
+        """{pid: ProcessEntry} of the members that live now. Each is sent this signal as soon as it
+        is found: what forks and ends must not be gone before.
+
+        The process table is listed until it has nobody new, and the newest are looked at first. So
+        a chain in which each link forks and ends is in each listing, and is met while it lives.
+        """
+        spared, entries, members = own_line(), {}, {}          # entries: None for what is gone
+        for _ in range(MAX_LISTINGS):
+            new = [pid for pid in list_pids() if pid not in entries and pid not in spared]
+            if not new:
+                break
+            for pid in reversed(new):
+                entry = entries[pid] = read_process(pid)
+                if entry and (self._known.get(pid) == entry.started or self._is_marked(pid)):
+                    members[pid] = entry
+                    send(entry, signal_number)
+            self._join(entries, spared, members, signal_number)
         self._known.update((pid, entry.started) for pid, entry in members.items())
         return members
 
@@ -156,40 +182,91 @@ class Tree:
         marker = read_marker(pid)
         return marker is not None and session_of_marker(marker) in self._sessions
 
-    def send(self, signal_number):
-        """Signals every member that lives; how many there were."""
-        if not HAS_PROC:
-            return sum(_signal(os.killpg, root, signal_number) for root in self._known)
-        members = self.find()
-        for pid in members:
-            _signal(os.kill, pid, signal_number)
-        return len(members)
+    def _join(self, entries, spared, members, signal_number):
+        """Adds to the members whoever belongs to one of them, and sends him the signal."""
+        gone = {pid for pid in self._known if entries.get(pid) is None and pid not in spared}
+        joined = True
+        while joined:
+            # an OS session whose leader is gone keeps its number while somebody is in it
+            ours = {entry.os_session for entry in members.values()
+                    if entry.os_session in members
+                    or entries.get(entry.os_session) is None and entry.os_session not in spared}
+            joined = [entry for pid, entry in entries.items() if entry and pid not in members and (
+                entry.parent in members or entry.group in members or entry.os_session in ours
+                or entry.os_session in gone and read_owner(pid) == os.geteuid())]
+            for entry in joined:
+                members[entry.pid] = entry
+                send(entry, signal_number)
 
     def end(self, grace_s=TERM_S):
-        """SIGTERM, after `grace_s` SIGKILL, sweeping until nothing is found -> how many live on.
+        """SIGTERM, after `grace_s` SIGKILL, until two sweeps QUIET_S apart find nothing -> how many
+        live on. What is to be killed is frozen first, until a sweep finds nobody new.
 
         What lives KILL_S later (in an uninterruptible call of the kernel) cannot be ended.
         """
-        self.send(signal.SIGTERM)
-        begun, empty = time.monotonic(), 0
+        if not HAS_PROC:
+            return self._end_groups(grace_s)
+        begun, empty, sent = time.monotonic(), 0, {}        # pid -> (start time, signal)
         while True:
+            passed_s = time.monotonic() - begun
+            is_kill = passed_s >= grace_s
+            try:
+                members = self.find(signal.SIGSTOP if is_kill else None)
+            except (OSError, MemoryError):      # it cannot be looked now: nothing is over
+                time.sleep(QUIET_S)
+                begun = max(begun, time.monotonic() - grace_s)
+                continue
+            sent, before = {pid: (entry.started, is_kill) for pid, entry in members.items()}, sent
+            new = [entry for pid, entry in members.items() if sent[pid] != before.get(pid)]
+            empty = 0 if members else empty + 1
+            if empty == 2 or passed_s > grace_s + KILL_S:
+                return len(members)
+            if is_kill and not new:
+                for pid in sorted(members, reverse=True):   # a leader's end may thaw its group
+                    send(members[pid], signal.SIGKILL)
+            elif not is_kill:
+                for entry in new:
+                    send(entry, signal.SIGTERM)
+            time.sleep(SWEEP_S if members else QUIET_S)
+
+    def _end_groups(self, grace_s):
+        """`end` where there is no /proc: the groups that are known by their leaders."""
+        begun, count = time.monotonic(), self._signal_groups(signal.SIGTERM)
+        while count and time.monotonic() - begun <= grace_s + KILL_S:
+            time.sleep(SWEEP_S)
             is_kill = time.monotonic() - begun >= grace_s
-            count = self.send(signal.SIGKILL if is_kill else 0)
-            empty = 0 if count else empty + 1
-            if empty == 2 or time.monotonic() - begun > grace_s + KILL_S:
-                return count
-            time.sleep(0.02 if count else 0.005)
+            count = self._signal_groups(signal.SIGKILL if is_kill else 0)
+        return count
+
+    def _signal_groups(self, signal_number):
+        """Signals the groups whose leader is the one that is known, or gone -> how many."""
+        return sum(signal_group(pid, signal_number) for pid, started in self._known.items()
+                   if start_time(pid) in (None, started))
 
 
-def has_group(leader):
-    """Whether a process group has a member that lives."""
-    return _signal(os.killpg, leader, 0) == 1
+def send(entry, signal_number):
+    """Sends a signal (None: none) to a process, if it is still the one of this ProcessEntry."""
+    if signal_number is not None:
+        with contextlib.suppress(OSError):
+            now = read_process(entry.pid)
+            if now is not None and now.started == entry.started:
+                os.kill(entry.pid, signal_number)
 
 
-def _signal(send, target, signal_number):
-    """Sends a signal by os.kill or os.killpg -> 1, or 0 where nothing takes it."""
+def signal_group(leader, signal_number):
+    """Sends a signal to a process group, 0 to ask for it alone -> whether it has a member."""
     try:
-        send(target, signal_number)
-        return 1
+        os.killpg(leader, signal_number)
+        return True
     except OSError:
-        return 0
+        return False
+
+
+def follow_group(leader, started):
+    """What is left of the group that a process of this start time has led -> {pid: start time}, to
+    be found again when its number may be another's."""
+    if not signal_group(leader, 0):
+        return {}
+    if not HAS_PROC or start_time(leader) == started:
+        return {leader: started}
+    return {pid: entry.started for pid, entry in Tree([], {leader: started}).find().items()}

@@ -9,8 +9,9 @@ a secret; ends with it. One that cannot be interrupted is left behind.
 import contextlib
 import threading
 
-from ..base.vocabulary import ERROR, IMMEDIATE, KILL_S, NORMAL, STOPPED
-from ..processes.tree import Tree, has_group
+from ..base.vocabulary import ERROR, IMMEDIATE, KILL_S, NORMAL, STOPPED, TRY_S
+from ..store.pending import Worker
+from ..processes.tree import Tree, follow_group
 
 
 class Interrupted(Exception):
@@ -154,8 +155,10 @@ class Control:
         long (a mount hangs), the thread is left behind."""
         call = Call(function, self.wake)
         name = "call %s" % self._session.rpartition("/")[2]
-        thread = threading.Thread(target=call.run, name=name, daemon=True)
-        thread.start()
+        thread = Worker(call.run, name)
+        while not self._can_start(thread):
+            self.wait(lambda: False, TRY_S)
+            thread = Worker(call.run, name)
         try:
             self.wait(lambda: call.is_done)
         except Interrupted as error:
@@ -169,6 +172,15 @@ class Control:
         thread.join(KILL_S)
         return call.take()
 
+    @staticmethod
+    def _can_start(thread):
+        """Starts a thread -> whether the host has one to give."""
+        try:
+            thread.start()
+        except RuntimeError:
+            return False
+        return True
+
     # -- processes ---------------------------------------------------------------------
 
     def add_root(self, pid, started):
@@ -178,7 +190,9 @@ class Control:
     def drop_ended_roots(self):
         """A group stays the session's to end while there is something left of it, and no longer:
         the pid may then become another's."""
-        self._roots = {pid: started for pid, started in self._roots.items() if has_group(pid)}
+        before, self._roots = self._roots, {}
+        for pid, started in before.items():
+            self._roots.update(follow_group(pid, started))
 
     def sweep(self, interrupt):
         """Ends every process of the session, whatever has become of it; the message of what made

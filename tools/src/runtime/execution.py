@@ -5,19 +5,26 @@ import json
 import os
 from typing import Any, Callable, NamedTuple
 
-from ..base.vocabulary import MARKER
-from ..base.program import open_code, program_command
+from ..base.vocabulary import ERROR, MARKER, TRY_S
+from ..base.errors import RepositoryError, RepositoryGone
+from ..base.program import log, open_code, program_command
 from ..base.times import Clock
 from ..base.words import one_line
 from ..definitions.references import environment_name
 from ..store.records import SessionRequest
-from ..processes.tree import make_marker, start_time
+from ..store.spool import noted_processes
+from ..processes.tree import lives, make_marker
 from ..processes.output import Capture, Output
-from ..processes.process import Process, start_error
+from ..processes.process import Process, is_passing, start_error
 from ..processes.remains import clear_notes
 from ..tasks.task import TaskError
 from .control import Interrupted, Left
 from .sources import is_blocking, resolve_server
+
+
+def is_for_now(error):
+    """Whether an error says that a file cannot be read or written now, but may be later."""
+    return isinstance(error, RepositoryError) and not isinstance(error, RepositoryGone)
 
 
 class Surroundings(NamedTuple):
@@ -46,6 +53,7 @@ class Execution:
         self._run, self._control, self._journal, self._around = run, control, journal, around
         self._is_adoptable = is_adoptable       # whether the session's processes outlive the agent
         self._capture = None
+        self._is_told = False           # that it waits for what cannot be done now
 
     def environment(self):
         """The agent's environment and the variables."""
@@ -78,7 +86,8 @@ class Execution:
         self._capture = Capture(around.max_output, functools.partial(journal.add_log, self._run),
                                 around.clock, command.is_captured, journal.secrets)
         try:
-            process = Process(command, self._capture, around.output, control.wake)
+            process = self._once_it_can(
+                lambda: Process(command, self._capture, around.output, control.wake), is_passing)
         except (OSError, ValueError) as error:
             raise TaskError(start_error(error)) from None
         control.add_root(process.pid, process.started)
@@ -87,9 +96,28 @@ class Execution:
         journal.flush_later()
         return process
 
+    def _once_it_can(self, work, can_pass):
+        """work(), tried again while what it raises is passing -> its value. What else it raises;
+        Interrupted."""
+        while True:
+            try:
+                return work()
+            except Exception as error:
+                if not can_pass(error):
+                    raise
+                self._tell(error)
+            self._control.wait(lambda: False, TRY_S)
+
+    def _tell(self, error):
+        """Says in the log, once, what it waits for."""
+        if not self._is_told:
+            self._is_told = True
+            log.warning("session %d waits: %s", self._journal.session,
+                        self._journal.mask(one_line(error)))
+
     def _run_minded(self, command):
         """As `process`, by way of a minder, so that it outlives the agent."""
-        spool = self._journal.make_spool(self._run)
+        spool = self._once_it_can(lambda: self._journal.make_spool(self._run), is_for_now)
         order = json.dumps([command, self._around.max_output, self._journal.secrets])
         try:
             minder = self._start(command._replace(
@@ -98,57 +126,79 @@ class Execution:
         except (TaskError, Interrupted):
             spool.remove()              # nobody writes to it
             raise
-        # the minder does so too, but maybe not before the agent is gone
-        spool.note(holder=minder.pid, holder_started=minder.started)
+        with contextlib.suppress(RepositoryError):
+            # the minder does so too, but maybe not before the agent is gone
+            spool.note(holder=minder.pid, holder_started=minder.started)
         return self._follow(spool, lambda: minder.rc is None)
 
     def adopt(self):
         """Goes on with the process of this task that a lost agent has started -> exit code.
-        TaskError, Left."""
+        TaskError, Interrupted, Left."""
         spool = self._journal.find_spool(self._run)
         if spool is None:
-            raise TaskError("what its process wrote is gone")
-        state = spool.state()
-        pid, started = state["holder"], state["holder_started"]     # the minder
-        self._control.add_root(pid, started)
-        return self._follow(spool, lambda: start_time(pid) == started)
+            self._give_up("what its process wrote is gone")
+        try:
+            state = self._once_it_can(spool.state, is_for_now)
+        except RepositoryGone as error:
+            self._give_up("what its process wrote is gone: %s" % error)
+        return self._follow(spool, lambda: lives(state["holder"], state["holder_started"]))
 
     def _follow(self, spool, is_alive):
         """Takes what the minder writes, until the end -> exit code. TaskError, Interrupted, Left.
-        """
+        What cannot be followed any more is ended."""
         try:
             state = self._take_until_end(spool, is_alive)
         except Interrupted:
-            self._take_new(spool)
+            with contextlib.suppress(RepositoryError):
+                self._take_new(spool)
             self._journal.spend(spool)
             raise
+        except RepositoryGone as error:
+            self._give_up("what its process wrote is gone: %s" % error)
         finally:
             self._control.drop_ended_roots()
-        self._journal.spend(spool)
         self.rc, self.captured = state["rc"], state["captured"]
-        if not state["is_over"]:
-            raise TaskError("the process that held it is gone")
+        self._journal.spend(spool)
         if state["error"]:
             raise TaskError(state["error"])
         return self.rc
+
+    def _give_up(self, reason):
+        """Ends what nobody follows any more: no other attempt runs beside it. Interrupted."""
+        interrupt = Interrupted("task", ERROR, reason)
+        self._control.sweep(interrupt)
+        raise interrupt
 
     def _take_until_end(self, spool, is_alive):
         """Hands on what the minder writes, until it says the end or is gone -> its last state.
         Interrupted; Left, which goes before a stop: also when the time for stopping is over."""
         control, was_alive = self._control, True
         while True:
-            state = self._take_new(spool)
-            if state["is_over"] or not was_alive:
-                return state
+            try:
+                state = self._take_new(spool)
+            except RepositoryGone:
+                raise
+            except RepositoryError as error:
+                self._tell(error)
+                state = None            # it cannot be read now
+            if state is not None and (state["is_over"] or not was_alive):
+                break
             if control.is_leaving:
                 raise Left()
             was_alive = is_alive()
-            if was_alive:
+            if state is None:
+                control.wait(lambda: control.is_leaving, TRY_S)
+            elif was_alive:
                 control.wait(lambda: control.is_leaving or not is_alive(), 0.05)
+        if not state["is_over"]:
+            self._give_up("the process that held it is gone")
+        return state
 
     def _take_new(self, spool):
         """Hands over what is new in a spool -> its state."""
         state, rows, omitted = spool.read_new()
+        for pid, started in noted_processes(state).items():
+            self._control.add_root(pid, started)
         if rows or omitted:
             self._journal.note(self._journal.repository.progress.add_log, self._run, rows, omitted)
             self._journal.flush_later()

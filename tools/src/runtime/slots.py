@@ -7,10 +7,11 @@ import contextlib
 import threading
 import time
 
-from ..base.vocabulary import YIELD_S
-from ..base.errors import RepositoryError
-from ..base.program import log, tell_traceback
+from ..base.vocabulary import TRY_S, YIELD_S
+from ..base.errors import Busy, RepositoryError
+from ..base.program import Told, log, tell_traceback
 from ..store.admission import Admission, schedule_gate
+from ..store.pending import Worker
 
 
 class SessionQueue:
@@ -30,6 +31,7 @@ class SessionQueue:
         self._running = {}                      # number -> Session
         self._again = {}                # number -> Ticket that came before its slot was free
         self._threads, self._adopted = [], []
+        self._told = Told()             # of threads, and of sessions that do not begin
         self._is_closing = False
 
     def add(self, ticket, repository):
@@ -52,37 +54,47 @@ class SessionQueue:
                 self._changed.notify()
         return is_free
 
+    def start_threads(self):
+        """Starts the threads that the host could not give before."""
+        with self._changed:
+            self._ensure_thread()
+
     def _ensure_thread(self):
-        """A thread for each session that runs or may begin, as far as there are slots."""
-        sessions = len(self._running) + self._admission.count_ready()
+        """A thread for each session that runs or may begin, as far as there are slots. Where the
+        host has none to give, those that are there go on."""
+        sessions = 0 if self._is_closing else len(self._running) + self._admission.count_ready()
         while len(self._threads) < min(self._admission.slots, sessions):
-            thread = threading.Thread(target=self._serve, daemon=True,
-                                      name="slot %d" % (len(self._threads) + 1))
+            thread = Worker(self._serve, name="slot %d" % (len(self._threads) + 1))
             try:
                 thread.start()
-            except RuntimeError:        # the host has none to give: those that are there go on
-                log.error("no further thread can be started for sessions")
-                break
+            except RuntimeError as error:
+                if self._told.is_new("threads", str(error)):
+                    log.error("no further thread can be started for sessions")
+                return
+            self._told.is_new("threads", "")
             self._threads.append(thread)
-        if self._admission.count_ready() and not self._threads:
-            for number, (_, repository) in list(self._outstanding.items()):
-                repository.set_behind()     # read again, and tried again
-                self._forget(number)
 
     def _forget(self, number):
         self._outstanding.pop(number, None)
         self._admission.discard(number)
 
     def adopt(self, ticket, repository):
-        """A session whose process lives on goes on at once, whatever the limits."""
+        """A session whose process lives on goes on at once, whatever the limits. Busy: the
+        host has no thread for it."""
         with self._changed:
             if self._is_closing or ticket.session in self._running:     # it may have just been left
                 return
+            session = self._make(ticket, repository)
+            thread = Worker(self._run, "adopted %d" % ticket.session, session)
+            self._running[ticket.session] = session
             self._admission.occupy(ticket.session, ticket.gates(repository))
-            thread = threading.Thread(target=self._run, args=(self._begin(ticket, repository),),
-                                      daemon=True, name="adopted %d" % ticket.session)
-            self._adopted.append(thread)
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError as error:
+                del self._running[ticket.session]
+                self._admission.leave(ticket.session)
+                raise Busy(str(error)) from None
+            self._adopted = [each for each in self._adopted if each.is_alive()] + [thread]
 
     def hold_schedule(self, key, is_held):
         """Held, no session of a schedule (repository id, name) begins."""
@@ -173,30 +185,36 @@ class SessionQueue:
             thread.join()
 
     def _serve(self):
+        """The thread of a slot: one session after the other."""
         while True:
-            session = self._take()
+            try:
+                session = self._take()
+            except Exception as error:  # as when memory is short: the thread stays for others
+                log.error("a session cannot begin\n%s", tell_traceback(error))
+                with self._changed:
+                    self._changed.wait(TRY_S)
+                continue
             if session is None:
                 return
-            self._give_way()
+            give_way(lambda: self._is_flooded() and not self._is_closing)
             self._run(session)
 
     def _run(self, session):
+        """Runs a session. One that cannot begin is read again from its repository, and tried
+        again; one that began and has no end is found by the cleaning."""
+        trouble, is_told = "", False     # for all sessions of its repository
         try:
             session.run()
         except RepositoryError as error:
-            if not session.repository.db.trouble:       # or that is told for all of them
-                log.warning("session %d does not begin yet: %s", session.number, error)
-            session.repository.set_behind()
+            trouble, is_told = error.message, bool(session.repository.db.trouble)
         except Exception as error:
-            log.error("session %d\n%s", session.number, session.mask(tell_traceback(error)))
+            trouble = session.mask(tell_traceback(error))
+        if self._told.is_new(session.number, trouble) and not is_told:
+            log.warning("session %d %s: %s", session.number, "is left to the cleaning"
+                        if session.is_begun else "does not begin yet", trouble)
+        if trouble and not session.is_begun:
+            session.repository.set_behind()
         self.finish(session)
-
-    def _give_way(self):
-        """Acknowledging goes before beginning: a flood of requests is answered first."""
-        for _ in range(int(YIELD_S / 0.01)):
-            if not self._is_flooded() or self._is_closing:
-                return
-            time.sleep(0.01)
 
     def _take(self):
         """The Session that the thread of a slot runs next; None when the queue is closing."""
@@ -222,14 +240,14 @@ class SessionQueue:
                 if number is None:
                     return None
                 ticket, repository = self._outstanding.pop(number)
-                if not repository.db.trouble:
-                    return self._begin(ticket, repository)
-                repository.set_behind()
-                self._admission.leave(number)
-
-    def _begin(self, ticket, repository):
-        session = self._running[ticket.session] = self._make(ticket, repository)
-        return session
+                try:
+                    if not repository.db.trouble:
+                        self._running[number] = self._make(ticket, repository)
+                        return self._running[number]
+                finally:
+                    if number not in self._running:
+                        repository.set_behind()
+                        self._admission.leave(number)
 
     def finish(self, session):
         """A session runs no more: its slot and its gates are free."""
@@ -243,3 +261,11 @@ class SessionQueue:
             again = self._again.pop(session.number, None)
             if again:
                 self.add(again, session.repository)
+
+
+def give_way(is_flooded):
+    """Acknowledging goes before beginning: a flood of requests is answered first."""
+    for _ in range(int(YIELD_S / 0.01)):
+        if not is_flooded():
+            return
+        time.sleep(0.01)

@@ -232,4 +232,5 @@ def is_locked(error):
 
 def tell_reason(error):
     """A database or system error in the words of a message."""
-    return getattr(error, "strerror", None) or getattr(error, "message", None) or str(error)
+    return getattr(error, "strerror", None) or getattr(error, "message", None) or str(error) \
+        or type(error).__name__

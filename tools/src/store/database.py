@@ -69,7 +69,11 @@ class Database:
         until = self._clock.monotonic() + OPEN_S
         while not self._try_open(self._clock.monotonic() >= until):
             time.sleep(RETRY_S)
-        self._writer.start()
+        try:
+            self._writer.start()
+        except RepositoryError:
+            self._connections.close()
+            raise
         return self
 
     def _try_open(self, is_last):

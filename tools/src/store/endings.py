@@ -37,10 +37,6 @@ class Endings:
         """`end` of a session that has not begun."""
         return self.end(connection, session, status, message, now, OUTSTANDING)
 
-    def close_all_stale(self, connection, rows, now):
-        """`close_stale` of each row -> [Ending]."""
-        return list(filter(None, [self.close_stale(connection, row, now) for row in rows]))
-
     def close_stale(self, connection, row, now):
         """Ends a stale session in ERROR, or queues it again as its on_stale says -> Ending, or None
         for what was begun anew since its row was read."""

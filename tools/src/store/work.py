@@ -18,7 +18,7 @@ from .scenarios import Scenarios
 from .schedules import PAGE, StoredSchedules
 from .secrets import SecretFiles
 from .sessions import Sessions
-from .spool import Spools
+from .spool import Spools, noted_processes
 from .views import Views
 
 STRAYS = 100            # so many files are locked at a time
@@ -259,6 +259,7 @@ class WorkRepository:
 
     def find_adoptable(self, row, is_alive):
         """The Ticket of a stale session whose process can be taken up again, or None.
+        RepositoryError: what its process wrote cannot be read now.
 
         is_alive(pid, start time) tells whether the minder still lives.
         """
@@ -268,10 +269,24 @@ class WorkRepository:
         state = interrupted and self.spools.find_state(row["id"], interrupted[1]["run"])
         if not state:
             return None
-        lives = state["holder"] is not None and is_alive(state["holder"], state["holder_started"])
-        if not lives and not state["is_over"]:
+        has_minder = state["holder"] is not None and is_alive(state["holder"],
+                                                              state["holder_started"])
+        if not has_minder and not state["is_over"]:
             return None
         return self.db.read(self.sessions.make_ticket, row)._replace(is_adopted=True)
+
+    def find_roots(self, session):
+        """{pid: start time} of the processes that were noted of what a session has under way.
+        RepositoryError."""
+        interrupted = self.db.read(self.progress.find_interrupted, session)
+        if not interrupted:
+            return {}
+        task = interrupted[1]
+        state = self.spools.find_state(session, task["run"])
+        roots = noted_processes(state) if state else {}
+        if task["pid"]:
+            roots[task["pid"]] = task["pid_started"]
+        return roots
 
     def _get_on_stale(self, connection, row):
         try:

@@ -14,6 +14,7 @@ from ..base.errors import RepositoryError, RepositoryGone
 from ..base.program import log
 from ..base.times import to_text
 from .connections import TORN, is_locked, tell_reason
+from .pending import Worker
 
 LAZY_S = 0.05           # how long a record that nobody waits for may wait for company
 GATHER_S = 0.001        # how long a commit waits for those that asked together last time
@@ -41,11 +42,14 @@ class Writer:
         self._closing = None            # monotonic seconds until which a closing may take
         self._writer_id, self._mark = random.getrandbits(60), 0
         self._locked_since, self._tell_at = None, 0.0
-        self._thread = threading.Thread(target=self._run, name="writer " + self._label, daemon=True)
+        self._thread = Worker(self._run, name="writer " + self._label)
 
     def start(self):
-        """Begins to write."""
-        self._thread.start()
+        """Begins to write. RepositoryError: the host has no thread for it."""
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise RepositoryError("%s: %s" % (self._label, error)) from None
 
     def put(self, pending):
         """Takes a Pending in; False when nothing is written any more."""
@@ -106,7 +110,7 @@ class Writer:
                 with self._ready:
                     batch += self._take_now(len(self._queue))
                 return self._fail(batch, error)
-            except (sqlite3.Error, RepositoryError, OSError) as error:
+            except Exception as error:  # whatever it is: who waits for it must have an answer
                 batch = self._not_written(batch, error)
                 continue
             self._trouble_over()
@@ -165,6 +169,8 @@ class Writer:
                     and not _WRONG_SQL.search(str(error)):
                 raise                       # the file, not the request: nothing of the batch stays
             outcome = None, error
+        except MemoryError:                 # the host, not the request
+            raise
         except Exception as error:
             outcome = None, error
         if not pending.is_atomic:
