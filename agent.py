@@ -12848,10 +12848,11 @@ class Agent:
         self.keeper = Keeper(self, self._cleaner)
         self._apply_hold()
         self.places.attach_all()
-        self._threads = [Worker(target, name) for name, target in
-                         (("scheduler", self.schedules.scheduler.run), ("keeper", self.keeper.run))]
-        for thread in self._threads:
+        for name, target in (("scheduler", self.schedules.scheduler.run),
+                             ("keeper", self.keeper.run)):
+            thread = Worker(target, name)
             thread.start()
+            self._threads.append(thread)
 
     def _take_over(self, place):
         """Cleans stale sessions, queues outstanding ones, reads the schedules: in this order."""
@@ -16050,7 +16051,7 @@ def main(arguments=None, clock=None):
         return serve(settings, clock)
     except AgentError as error:
         return _say(error.message)
-    except OSError as error:
+    except (OSError, MemoryError, RuntimeError) as error:      # RuntimeError: no thread
         return _say(start_error(error))
 
 

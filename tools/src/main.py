@@ -228,7 +228,7 @@ def main(arguments=None, clock=None):
         return serve(settings, clock)
     except AgentError as error:
         return _say(error.message)
-    except OSError as error:
+    except (OSError, MemoryError, RuntimeError) as error:      # RuntimeError: no thread
         return _say(start_error(error))
 
 
