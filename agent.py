@@ -590,6 +590,8 @@ TICKET_LINE = ReplyLine("the session that was made", (
     _SESSION, _STATUS,
     ReplyKey("duplicate", FLAG_KEY, "yes: -KEY had made this session before", True)))
 STATE_LINE = ReplyLine("the session", (_SESSION, _STATUS))
+STOPPED_LINE = ReplyLine("the session", (
+    _SESSION, _STATUS, text_key("note", "how many of its processes cannot be ended", True)))
 END_LINE = ReplyLine("the session that has ended", (_SESSION, _STATUS, _TOOK, _MESSAGE))
 CLEANED_LINE = ReplyLine("what was cleaned", (
     number_key("cleaned", "stale sessions that were closed or queued again"),))
@@ -776,6 +778,7 @@ KEEP_DAYS = 90
 WRITE_S = 5.0           # a request that cannot be written for so long is refused
 TERM_S = 2.0            # between SIGTERM and SIGKILL
 KILL_S = 10.0           # how long what got SIGKILL is waited for
+NOT_ENDED = "of its processes cannot be ended"      # in the message of a session
 TRY_S = 0.2             # between two tries of what the host cannot give now
 DRAIN_S = 0.5           # how long after its exit a task's pipes are read
 LINGER, LINGER_S = 64 * 1024, 1.0       # bytes and seconds read of what follows the last request
@@ -919,7 +922,7 @@ VERB_FORMS = (
              "-AGENT": "the agent that is to run it (the one that is asked)",
              "-SYNC": "reply when the session has ended; with a value wait at most so long"}),
     Form("STOP", "SESSION [-IMMEDIATE]", OPERATOR,
-         "stop a session after the task now running, or at once", oks=(STATE_LINE,),
+         "stop a session after the task now running, or at once", oks=(STOPPED_LINE,),
          meanings={"-IMMEDIATE": "end it now, with all its processes"}),
     Form("RESTART", "SESSION [VARIABLE=value ...] [-FROM=step]", OPERATOR,
          "go on with a session that ended in ERROR or STOPPED", oks=(STATE_LINE,),
@@ -9085,8 +9088,7 @@ class Control:
         it so says how many cannot be ended."""
         count = Tree([self._session], self._roots).end()
         if count:
-            interrupt.message = "%s; %d of its processes cannot be ended" % (interrupt.reason,
-                                                                             count)
+            interrupt.message = "%s; %d %s" % (interrupt.reason, count, NOT_ENDED)
 
     def sweep_last(self, interrupt):
         """`sweep` at the session's end; a normal stop spares what tasks that had ended left."""
@@ -12634,22 +12636,24 @@ class Desk:
         return repository
 
     def stop(self, number, is_immediate):
-        """Stops a session -> its status then; an immediate stop is waited for. Conflict."""
+        """Stops a session -> (its status then, what is left of it or nothing); an immediate stop
+        is waited for. Conflict."""
         repository = self._get_own(number)
         for _ in range(100):            # it may begin or end between two looks
             session = self._agent.queue.find(number)
             if session is not None and session.repository is repository and session.is_begun:
                 session.stop(IMMEDIATE if is_immediate else NORMAL)
                 if not is_immediate:
-                    return RUNNING
+                    return RUNNING, ""
                 with contextlib.suppress(WaitTimeout):
-                    return self._agent.watch.wait(number, TERM_S + KILL_S + WRITE_S)["status"]
-                return RUNNING
+                    row = self._agent.watch.wait(number, TERM_S + KILL_S + WRITE_S)
+                    return row["status"], row["message"] if NOT_ENDED in row["message"] else ""
+                return RUNNING, ""
             ending = repository.db.write(repository.endings.end_outstanding, number, STOPPED,
                                          "stopped before it began", self._clock.now())
             if ending is not None:
                 self.ended(repository, ending)
-                return STOPPED
+                return STOPPED, ""
             if session is None:
                 break
             time.sleep(0.02)
@@ -13595,7 +13599,7 @@ folder of the agent unless `cwd` says otherwise, and with the agent's environmen
   task the session is simply `DONE`.
 - `STOP N -IMMEDIATE` ends the task. It answers when the session has ended. Every process of the
   session gets SIGTERM, and SIGKILL after <<TERM_S>>. The agent looks for more of them until it
-  finds none.
+  finds none. `note=` is there when some cannot be ended.
 - A session that has not begun is `STOPPED` at once.
 - A stop goes down to the sessions that a `scenario` task waits for.
 - A timeout ends every process of the session, like an immediate stop.
@@ -13621,7 +13625,9 @@ ended first. Then the session's scenario decides, by `on_stale`:
 - `restart`: it is queued again and goes on with the task that was interrupted.
 - `adopt`: its process lived on, kept by a small process of its own, or ended and left its exit
   code. The session goes on with it: its output, its exit code, and then the next task. This is
-  for `os` and `python` tasks. Where nothing is left to take up, it is as `error`.
+  for `os` and `python` tasks. Where nothing is left to take up, it is as `error`. While the disk
+  is full, process and session wait for it. When that small process or its file is gone while the
+  agent runs, the task's process is ended first, and then the task is in `ERROR`.
 
 A session that another host runs is left alone, and the log says so. `CLEAN -HOST=ID` closes
 those of a host that is gone for good. The agent also looks while it runs: every <<CLEAN_S>>
@@ -14734,9 +14740,14 @@ MANUAL_GUARANTEES = r"""
 - **Stop means stop.** `STOP -IMMEDIATE`, a timeout and `SHUTDOWN -IMMEDIATE` leave no process
   of the session alive, also none that called `setsid` or ignores SIGTERM. They are found by
   child relation, process group, OS session and a marker in their environment (`AGENT_MARKER`),
-  and looked for until there are none. Beyond that is what gave away both its parent and its
+  and looked for until there are none: what is to be killed is frozen first, and only when two
+  sweeps find nothing it is over. Should some of them not end (in an uninterruptible call of the
+  kernel), the reply and the session say how many. Whose a process is, its start time and owner
+  say, for a number may be another's by now. Beyond that is what gave away both its parent and its
   environment, or changed its user: let the unit of systemd end that. Where there is no /proc
   (macOS), the process group is ended.
+- **A host in trouble ends nothing.** When it has no further thread, process, memory or
+  descriptor to give, tasks and sessions wait for them, and go on when they are there again.
 - **A repository in trouble delays nothing else.** When it is locked, full or gone, running
   sessions go on. What they have to record is kept and written later. What has not begun waits.
   PING says `DEGRADED`, and it comes back by itself. A listing gives the lines of the others,
@@ -14841,6 +14852,7 @@ LIMITS = (
     Limit("WRITE_S", WRITE_S, "seconds", "in which a request has to be on disk"),
     Limit("TERM_S", TERM_S, "seconds", "between SIGTERM and SIGKILL"),
     Limit("KILL_S", KILL_S, "seconds", "that the end of a process is waited for, after SIGKILL"),
+    Limit("TRY_S", TRY_S, "seconds", "between two tries of what the host cannot give now"),
     Limit("STOP_S", STOP_S, "seconds", "that SHUTDOWN lets sessions run on (`-MAX_WAIT`)"),
     Limit("YIELD_S", YIELD_S, "seconds", "that a session's begin gives way to requests"),
     Limit("LATE_S", LATE_S, "seconds", "after which a begin is late"),
@@ -15236,8 +15248,9 @@ def _exec_sync(agent, pending, timeout_s, has_left):
 
 @verb("STOP")
 def _stop(agent, request):
-    status = agent.desk.stop(request["SESSION"], "-IMMEDIATE" in request)
-    return fill(STATE_LINE, {"session": request["SESSION"], "status": status})
+    status, note = agent.desk.stop(request["SESSION"], "-IMMEDIATE" in request)
+    return fill(STOPPED_LINE, {"session": request["SESSION"], "status": status},
+                **({"note": note} if note else {}))
 
 
 @verb("RESTART")

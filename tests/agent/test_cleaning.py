@@ -81,3 +81,23 @@ def test_what_cannot_be_ended_keeps_its_session_alone_open(inside, monkeypatch):
     is_bad[0] = False
     inside.ok("CLEAN")
     assert inside.status(1001)["status"] == "ERROR"
+
+
+def test_a_stop_says_what_it_cannot_end(inside, monkeypatch):
+    inside.import_os("NAP", "sleep 300")
+    inside.ok("EXEC NAP")
+    wait_for(lambda: any("task" in row for row in inside.rows("STATUS 1001")), "the task to begin")
+    before = program.Tree.find
+
+    def find(tree, signal_number=None):
+        return {**before(tree, signal_number), 0: program.ProcessEntry(2 ** 22 + 1, 1, 1, 1, "1")}
+
+    def end(tree, grace_s=0.0):
+        return before_end(tree, grace_s)
+    before_end = program.Tree.end
+    monkeypatch.setattr(program, "KILL_S", 0.5)
+    monkeypatch.setattr(program.Tree, "find", find)
+    monkeypatch.setattr(program.Tree, "end", end)
+    row = inside.ok("STOP 1001 -IMMEDIATE")
+    assert row["status"] == "STOPPED" and "1 of its processes cannot be ended" in row["note"]
+    assert row["note"] == inside.status(1001)["message"]

@@ -5,7 +5,8 @@ from ..base.vocabulary import DEFAULT_CONTEXT, MASK, STOP_S
 from ..base.errors import BadRequest, NotFound, Unreadable
 from ..base.replies import (AGENT_HOLD_LINE, ATTACHED_LINE, CLEANED_LINE, CONTEXT_LINE,
                             IMPORTED_LINE, PING_LINE, PURGED_LINE, REPOSITORY_LINE, SCENARIO_LINE,
-                            SCHEDULE_HOLD_LINE, STATE_LINE, STEP_LINE, TASK_LINE, VARIABLE_LINE)
+                            SCHEDULE_HOLD_LINE, STATE_LINE, STEP_LINE, STOPPED_LINE, TASK_LINE,
+                            VARIABLE_LINE)
 from ..base.times import to_local
 from ..base.words import capitals, one_line, shorten
 from ..store.records import Hold, SessionFilter, SessionRequest
@@ -42,8 +43,9 @@ def _exec_sync(agent, pending, timeout_s, has_left):
 
 @verb("STOP")
 def _stop(agent, request):
-    status = agent.desk.stop(request["SESSION"], "-IMMEDIATE" in request)
-    return fill(STATE_LINE, {"session": request["SESSION"], "status": status})
+    status, note = agent.desk.stop(request["SESSION"], "-IMMEDIATE" in request)
+    return fill(STOPPED_LINE, {"session": request["SESSION"], "status": status},
+                **({"note": note} if note else {}))
 
 
 @verb("RESTART")

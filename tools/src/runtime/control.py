@@ -6,7 +6,7 @@ Nothing of this is on disk.
 import contextlib
 import threading
 
-from ..base.vocabulary import ERROR, IMMEDIATE, NORMAL, STOPPED
+from ..base.vocabulary import ERROR, IMMEDIATE, NORMAL, NOT_ENDED, STOPPED
 from ..processes.tree import Tree, follow_group
 
 
@@ -134,8 +134,7 @@ class Control:
         it so says how many cannot be ended."""
         count = Tree([self._session], self._roots).end()
         if count:
-            interrupt.message = "%s; %d of its processes cannot be ended" % (interrupt.reason,
-                                                                             count)
+            interrupt.message = "%s; %d %s" % (interrupt.reason, count, NOT_ENDED)
 
     def sweep_last(self, interrupt):
         """`sweep` at the session's end; a normal stop spares what tasks that had ended left."""
