@@ -703,6 +703,8 @@ TICKET_LINE = ReplyLine("the session that was made", (
     _SESSION, _STATUS,
     ReplyKey("duplicate", FLAG_KEY, "yes: -KEY had made this session before", True)))
 STATE_LINE = ReplyLine("the session", (_SESSION, _STATUS))
+STOPPED_LINE = ReplyLine("the session", (
+    _SESSION, _STATUS, text_key("note", "how many of its processes cannot be ended", True)))
 END_LINE = ReplyLine("the session that has ended", (_SESSION, _STATUS, _TOOK, _MESSAGE))
 CLEANED_LINE = ReplyLine("what was cleaned", (
     number_key("cleaned", "stale sessions that were closed or queued again"),))
@@ -908,6 +910,7 @@ WRITE_S = 5.0           # a request that cannot be written for so long is refuse
 TERM_S = 2.0            # between SIGTERM and SIGKILL
 SEARCH_S = 5           # that a regular expression may be compiled and searched
 KILL_S = 10.0           # how long what got SIGKILL is waited for
+NOT_ENDED = "of its processes cannot be ended"      # in the message of a session
 TRY_S = 0.2             # between two tries of what the host cannot give now
 DRAIN_S = 0.5           # how long after its exit a task's pipes are read
 LINGER, LINGER_S = 64 * 1024, 1.0       # bytes and seconds read of what follows the last request
@@ -1087,7 +1090,7 @@ VERB_FORMS = (
              "-AGENT": "the agent that is to run it (the one that is asked)",
              "-SYNC": "reply when the session has ended; with a value wait at most so long"}),
     Form("STOP", "SESSION [-IMMEDIATE]", OPERATOR,
-         "stop a session after the task now running, or at once", oks=(STATE_LINE,),
+         "stop a session after the task now running, or at once", oks=(STOPPED_LINE,),
          meanings={"-IMMEDIATE": "end it now, with all its processes"}),
     Form("RESTART", "SESSION [VARIABLE=value ...] [-FROM=step]", OPERATOR,
          "go on with a session that ended in ERROR or STOPPED", oks=(STATE_LINE,),
@@ -7881,8 +7884,8 @@ class Tree:
                 for pid in sorted(members, reverse=True):   # a leader's end may thaw its group
                     send(members[pid], signal.SIGKILL)
             elif not is_kill:
-                for entry in new:
-                    send(entry, signal.SIGTERM)
+                for pid in sorted(entry.pid for entry in new):  # a shell first: it tells of others
+                    send(members[pid], signal.SIGTERM)
             time.sleep(SWEEP_S if members else QUIET_S)
 
     def _end_groups(self, grace_s):
@@ -10821,14 +10824,15 @@ class Control:
                 self.sweep(interrupt)
             raise
 
-    def call(self, function, interrupt=None):
+    def call(self, function, interrupt=None, on_no_thread=lambda: None):
         """Runs function() in a thread of its own -> its value. A stop or time-out ends the waiting:
         interrupt() is called until the function has ended; without one, or when that takes too
         long (a mount hangs), the thread is left behind."""
         call = Call(function, self.wake)
         name = "call %s" % self._session.rpartition("/")[2]
         thread = Worker(call.run, name)
-        while not self._can_start(thread):
+        while not self._can_start(thread):      # on_no_thread() is called at each try
+            on_no_thread()
             self.wait(lambda: False, TRY_S)
             thread = Worker(call.run, name)
         try:
@@ -10871,8 +10875,7 @@ class Control:
         it so says how many cannot be ended."""
         count = Tree([self._session], self._roots).end()
         if count:
-            interrupt.message = "%s; %d of its processes cannot be ended" % (interrupt.reason,
-                                                                             count)
+            interrupt.message = "%s; %d %s" % (interrupt.reason, count, NOT_ENDED)
 
     def sweep_last(self, interrupt):
         """`sweep` at the session's end; a normal stop spares what tasks that had ended left."""
@@ -11157,7 +11160,7 @@ class Execution:
 
     def call(self, function, interrupt=None):
         """Control.call: function() where the session can be interrupted meanwhile -> its value."""
-        return self._control.call(function, interrupt)
+        return self._control.call(function, interrupt, lambda: self._tell("no thread to give"))
 
     def wait(self, seconds):
         """Waits; an immediate stop and time-outs end it."""
@@ -14292,12 +14295,13 @@ class Bell:
     def __init__(self, number, repository, on_ring=lambda: None):
         self.number, self.repository = number, repository
         self._on_ring, self._event, self._may_have_ended = on_ring, threading.Event(), True
+        self._lock = threading.Lock()           # for these two
 
     def ring(self, may_have_ended=True):
         """Something is new: maybe the end of the session, else lines of its log."""
-        if may_have_ended:
-            self._may_have_ended = True
-        self._event.set()
+        with self._lock:
+            self._may_have_ended = self._may_have_ended or may_have_ended
+            self._event.set()
         self._on_ring()
 
     @property
@@ -14318,8 +14322,9 @@ class Bell:
     def find_end(self):
         """The row of the session when it has ended, else None. Nothing is read while nothing says
         that it may have. NotFound, RepositoryGone."""
-        self._event.clear()
-        may_have_ended, self._may_have_ended = self._may_have_ended, False
+        with self._lock:
+            self._event.clear()
+            may_have_ended, self._may_have_ended = self._may_have_ended, False
         if not may_have_ended:
             return None
         try:
@@ -14327,7 +14332,8 @@ class Bell:
         except RepositoryGone:
             raise
         except RepositoryError:         # it cannot be read now: the waiting goes on
-            self._may_have_ended = True
+            with self._lock:
+                self._may_have_ended = True
             return None
         return row if row["status"] in ENDED else None
 
@@ -14698,22 +14704,24 @@ class Desk:
         return repository
 
     def stop(self, number, is_immediate):
-        """Stops a session -> its status then; an immediate stop is waited for. Conflict."""
+        """Stops a session -> (its status then, what is left of it or nothing); an immediate stop
+        is waited for. Conflict."""
         repository = self._get_own(number)
         for _ in range(100):            # it may begin or end between two looks
             session = self._agent.queue.find(number)
             if session is not None and session.repository is repository and session.is_begun:
                 session.stop(IMMEDIATE if is_immediate else NORMAL)
                 if not is_immediate:
-                    return RUNNING
+                    return RUNNING, ""
                 with contextlib.suppress(WaitTimeout):
-                    return self._agent.watch.wait(number, TERM_S + KILL_S + WRITE_S)["status"]
-                return RUNNING
+                    row = self._agent.watch.wait(number, TERM_S + KILL_S + WRITE_S)
+                    return row["status"], row["message"] if NOT_ENDED in row["message"] else ""
+                return RUNNING, ""
             ending = repository.db.write(repository.endings.end_outstanding, number, STOPPED,
                                          "stopped before it began", self._clock.now())
             if ending is not None:
                 self.ended(repository, ending)
-                return STOPPED
+                return STOPPED, ""
             if session is None:
                 break
             time.sleep(0.02)
@@ -14941,10 +14949,11 @@ class Agent:
         self.keeper = Keeper(self, self._cleaner)
         self._apply_hold()
         self.places.attach_all()
-        self._threads = [Worker(target, name) for name, target in
-                         (("scheduler", self.schedules.scheduler.run), ("keeper", self.keeper.run))]
-        for thread in self._threads:
+        for name, target in (("scheduler", self.schedules.scheduler.run),
+                             ("keeper", self.keeper.run)):
+            thread = Worker(target, name)
             thread.start()
+            self._threads.append(thread)
 
     def _take_over(self, place):
         """Cleans stale sessions, queues outstanding ones, reads the schedules: in this order."""
@@ -15869,7 +15878,7 @@ folder of the agent unless `cwd` says otherwise, and with the agent's environmen
   task the session is simply `DONE`.
 - `STOP N -IMMEDIATE` ends the task. It answers when the session has ended. Every process of the
   session gets SIGTERM, and SIGKILL after <<TERM_S>>. The agent looks for more of them until it
-  finds none.
+  finds none. `note=` is there when some cannot be ended.
 - A session that has not begun is `STOPPED` at once.
 - A stop goes down to the sessions that a `scenario` task waits for.
 - A timeout ends every process of the session, like an immediate stop.
@@ -15895,7 +15904,9 @@ ended first. Then the session's scenario decides, by `on_stale`:
 - `restart`: it is queued again and goes on with the task that was interrupted.
 - `adopt`: its process lived on, kept by a small process of its own, or ended and left its exit
   code. The session goes on with it: its output, its exit code, and then the next task. This is
-  for `os` and `python` tasks. Where nothing is left to take up, it is as `error`.
+  for `os` and `python` tasks. Where nothing is left to take up, it is as `error`. While the disk
+  is full, process and session wait for it. When that small process or its file is gone while the
+  agent runs, the task's process is ended first, and then the task is in `ERROR`.
 
 A session that another host runs is left alone, and the log says so. `CLEAN -HOST=ID` closes
 those of a host that is gone for good. The agent also looks while it runs: every <<CLEAN_S>>
@@ -17115,9 +17126,14 @@ MANUAL_GUARANTEES = r"""
 - **Stop means stop.** `STOP -IMMEDIATE`, a timeout and `SHUTDOWN -IMMEDIATE` leave no process
   of the session alive, also none that called `setsid` or ignores SIGTERM. They are found by
   child relation, process group, OS session and a marker in their environment (`AGENT_MARKER`),
-  and looked for until there are none. Beyond that is what gave away both its parent and its
+  and looked for until there are none: what is to be killed is frozen first, and only when two
+  sweeps find nothing it is over. Should some of them not end (in an uninterruptible call of the
+  kernel), the reply and the session say how many. Whose a process is, its start time and owner
+  say, for a number may be another's by now. Beyond that is what gave away both its parent and its
   environment, or changed its user: let the unit of systemd end that. Where there is no /proc
   (macOS), the process group is ended.
+- **A host in trouble ends nothing.** When it has no further thread, process, memory or
+  descriptor to give, tasks and sessions wait for them, and go on when they are there again.
 - **A repository in trouble delays nothing else.** When it is locked, full or gone, running
   sessions go on. What they have to record is kept and written later. What has not begun waits.
   PING says `DEGRADED`, and it comes back by itself. A listing gives the lines of the others,
@@ -17310,6 +17326,7 @@ LIMITS = (
     Limit("WRITE_S", WRITE_S, "seconds", "in which a request has to be on disk"),
     Limit("TERM_S", TERM_S, "seconds", "between SIGTERM and SIGKILL"),
     Limit("KILL_S", KILL_S, "seconds", "that the end of a process is waited for, after SIGKILL"),
+    Limit("TRY_S", TRY_S, "seconds", "between two tries of what the host cannot give now"),
     Limit("STOP_S", STOP_S, "seconds", "that SHUTDOWN lets sessions run on (`-MAX_WAIT`)"),
     Limit("YIELD_S", YIELD_S, "seconds", "that a session's begin gives way to requests"),
     Limit("LATE_S", LATE_S, "seconds", "after which a begin is late"),
@@ -17720,8 +17737,9 @@ def _exec_sync(agent, pending, timeout_s, has_left):
 
 @verb("STOP")
 def _stop(agent, request):
-    status = agent.desk.stop(request["SESSION"], "-IMMEDIATE" in request)
-    return fill(STATE_LINE, {"session": request["SESSION"], "status": status})
+    status, note = agent.desk.stop(request["SESSION"], "-IMMEDIATE" in request)
+    return fill(STOPPED_LINE, {"session": request["SESSION"], "status": status},
+                **({"note": note} if note else {}))
 
 
 @verb("RESTART")
@@ -18740,7 +18758,7 @@ def main(arguments=None, clock=None):
         return serve(settings, clock, raise_file_limit(settings), writer)
     except AgentError as error:
         writer.say(tell_failure(error.message))
-    except OSError as error:
+    except (OSError, MemoryError, RuntimeError) as error:      # RuntimeError: no thread
         writer.say(tell_failure(start_error(error)))
     finally:
         writer.close()

@@ -145,6 +145,7 @@ WRITE_S = 5.0           # a request that cannot be written for so long is refuse
 TERM_S = 2.0            # between SIGTERM and SIGKILL
 SEARCH_S = 5           # that a regular expression may be compiled and searched
 KILL_S = 10.0           # how long what got SIGKILL is waited for
+NOT_ENDED = "of its processes cannot be ended"      # in the message of a session
 TRY_S = 0.2             # between two tries of what the host cannot give now
 DRAIN_S = 0.5           # how long after its exit a task's pipes are read
 LINGER, LINGER_S = 64 * 1024, 1.0       # bytes and seconds read of what follows the last request
@@ -246,6 +247,8 @@ TICKET_LINE = ReplyLine("the session that was made", (
     _SESSION, _STATUS,
     ReplyKey("duplicate", FLAG_KEY, "yes: -KEY had made this session before", True)))
 STATE_LINE = ReplyLine("the session", (_SESSION, _STATUS))
+STOPPED_LINE = ReplyLine("the session", (
+    _SESSION, _STATUS, text_key("note", "how many of its processes cannot be ended", True)))
 END_LINE = ReplyLine("the session that has ended", (_SESSION, _STATUS, _TOOK, _MESSAGE))
 CLEANED_LINE = ReplyLine("what was cleaned", (
     number_key("cleaned", "stale sessions that were closed or queued again"),))
@@ -535,7 +538,7 @@ VERB_FORMS = (
              "-AGENT": "the agent that is to run it (the one that is asked)",
              "-SYNC": "reply when the session has ended; with a value wait at most so long"}),
     Form("STOP", "SESSION [-IMMEDIATE]", OPERATOR,
-         "stop a session after the task now running, or at once", oks=(STATE_LINE,),
+         "stop a session after the task now running, or at once", oks=(STOPPED_LINE,),
          meanings={"-IMMEDIATE": "end it now, with all its processes"}),
     Form("RESTART", "SESSION [VARIABLE=value ...] [-FROM=step]", OPERATOR,
          "go on with a session that ended in ERROR or STOPPED", oks=(STATE_LINE,),

@@ -298,7 +298,7 @@ def main(arguments=None, clock=None):
         return serve(settings, clock, raise_file_limit(settings), writer)
     except AgentError as error:
         writer.say(tell_failure(error.message))
-    except OSError as error:
+    except (OSError, MemoryError, RuntimeError) as error:      # RuntimeError: no thread
         writer.say(tell_failure(start_error(error)))
     finally:
         writer.close()

@@ -82,10 +82,11 @@ class Agent:
         self.keeper = Keeper(self, self._cleaner)
         self._apply_hold()
         self.places.attach_all()
-        self._threads = [Worker(target, name) for name, target in
-                         (("scheduler", self.schedules.scheduler.run), ("keeper", self.keeper.run))]
-        for thread in self._threads:
+        for name, target in (("scheduler", self.schedules.scheduler.run),
+                             ("keeper", self.keeper.run)):
+            thread = Worker(target, name)
             thread.start()
+            self._threads.append(thread)
 
     def _take_over(self, place):
         """Cleans stale sessions, queues outstanding ones, reads the schedules: in this order."""

@@ -3,8 +3,8 @@ import contextlib
 import threading
 import time
 
-from ..base.vocabulary import (ENDED, FLOOD_S, IMMEDIATE, KILL_S, NORMAL, OUTSTANDING, RUNNING,
-                               STOPPED, TERM_S, WAITING, WRITE_S, YIELD_REQUESTS, ERROR)
+from ..base.vocabulary import (ENDED, FLOOD_S, IMMEDIATE, KILL_S, NORMAL, NOT_ENDED, OUTSTANDING,
+                               RUNNING, STOPPED, TERM_S, WAITING, WRITE_S, YIELD_REQUESTS, ERROR)
 from ..base.errors import Busy, Changed, Conflict, NotFound, Stopping, WaitTimeout
 
 TRIES = 3               # an EXEC whose scenario is replaced at the same time is tried anew
@@ -203,22 +203,24 @@ class Desk:
         return repository
 
     def stop(self, number, is_immediate):
-        """Stops a session -> its status then; an immediate stop is waited for. Conflict."""
+        """Stops a session -> (its status then, what is left of it or nothing); an immediate stop
+        is waited for. Conflict."""
         repository = self._get_own(number)
         for _ in range(100):            # it may begin or end between two looks
             session = self._agent.queue.find(number)
             if session is not None and session.repository is repository and session.is_begun:
                 session.stop(IMMEDIATE if is_immediate else NORMAL)
                 if not is_immediate:
-                    return RUNNING
+                    return RUNNING, ""
                 with contextlib.suppress(WaitTimeout):
-                    return self._agent.watch.wait(number, TERM_S + KILL_S + WRITE_S)["status"]
-                return RUNNING
+                    row = self._agent.watch.wait(number, TERM_S + KILL_S + WRITE_S)
+                    return row["status"], row["message"] if NOT_ENDED in row["message"] else ""
+                return RUNNING, ""
             ending = repository.db.write(repository.endings.end_outstanding, number, STOPPED,
                                          "stopped before it began", self._clock.now())
             if ending is not None:
                 self.ended(repository, ending)
-                return STOPPED
+                return STOPPED, ""
             if session is None:
                 break
             time.sleep(0.02)

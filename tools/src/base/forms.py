@@ -8,8 +8,8 @@ from .replies import (AFTER_LINE, AGENT_HOLD_LINE, ATTACHED_LINE, CALENDAR_LINE,
                       NOTHING, NUMBER_KEY, OCCURRENCE_LINE, OPTION_LINE, OUTLOOK_LINE, PING_LINE,
                       PLANNED_LINE, PURGED_LINE, REPOSITORY_LINE, SCENARIO_LINE,
                       SCHEDULE_HOLD_LINE, SCHEDULE_LINE, SCHEDULE_NAME_LINE, SCHEDULE_SET_LINE,
-                      SECONDS_KEY, SESSION_LINE, STATE_LINE, STEP_LINE, TASK_LINE, TICKET_LINE,
-                      UPDATED_LINE, VARIABLE_LINE, VISIT_LINE, WARNING_LINE)
+                      SECONDS_KEY, SESSION_LINE, STATE_LINE, STEP_LINE, STOPPED_LINE, TASK_LINE,
+                      TICKET_LINE, UPDATED_LINE, VARIABLE_LINE, VISIT_LINE, WARNING_LINE)
 from .vocabulary import ADMINISTRATOR, MONITOR, OPERATOR
 
 # what the data lines of a reply are
@@ -161,7 +161,7 @@ VERB_FORMS = (
              "-AGENT": "the agent that is to run it (the one that is asked)",
              "-SYNC": "reply when the session has ended; with a value wait at most so long"}),
     Form("STOP", "SESSION [-IMMEDIATE]", OPERATOR,
-         "stop a session after the task now running, or at once", oks=(STATE_LINE,),
+         "stop a session after the task now running, or at once", oks=(STOPPED_LINE,),
          meanings={"-IMMEDIATE": "end it now, with all its processes"}),
     Form("RESTART", "SESSION [VARIABLE=value ...] [-FROM=step]", OPERATOR,
          "go on with a session that ended in ERROR or STOPPED", oks=(STATE_LINE,),

@@ -72,6 +72,8 @@ TICKET_LINE = ReplyLine("the session that was made", (
     _SESSION, _STATUS,
     ReplyKey("duplicate", FLAG_KEY, "yes: -KEY had made this session before", True)))
 STATE_LINE = ReplyLine("the session", (_SESSION, _STATUS))
+STOPPED_LINE = ReplyLine("the session", (
+    _SESSION, _STATUS, text_key("note", "how many of its processes cannot be ended", True)))
 END_LINE = ReplyLine("the session that has ended", (_SESSION, _STATUS, _TOOK, _MESSAGE))
 CLEANED_LINE = ReplyLine("what was cleaned", (
     number_key("cleaned", "stale sessions that were closed or queued again"),))

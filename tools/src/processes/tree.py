@@ -225,8 +225,8 @@ class Tree:
                 for pid in sorted(members, reverse=True):   # a leader's end may thaw its group
                     send(members[pid], signal.SIGKILL)
             elif not is_kill:
-                for entry in new:
-                    send(entry, signal.SIGTERM)
+                for pid in sorted(entry.pid for entry in new):  # a shell first: it tells of others
+                    send(members[pid], signal.SIGTERM)
             time.sleep(SWEEP_S if members else QUIET_S)
 
     def _end_groups(self, grace_s):

@@ -9,7 +9,7 @@ from ..base.vocabulary import (BELIEF_S, CLEAN_S, DONE, ERROR, EXCLUDED_S, HEART
                                MAX_NAME, MAX_OUTPUT, MAX_QUEUE, MAX_REPOSITORIES, MAX_TEXT,
                                MAX_VALUE, MIN_SECRET, MISSED_S, QUEUED, RUNNING, SEARCH_S,
                                SESSIONS_PER_CORE, STEP_S, STOPPED, STOP_S, STRANGER_S, TERM_S,
-                               TRANSITIONS, WAITING, WARNING, WRITE_S, YIELD_S)
+                               TRANSITIONS, TRY_S, WAITING, WARNING, WRITE_S, YIELD_S)
 from ..base.errors import (AuthError, BadRequest, Busy, Conflict, Denied, Exists, Internal,
                            NotFound, RepositoryError, Stopping, TooLong, UnknownVerb, WaitTimeout)
 from ..base.forms import AS_FIELDS, AS_RECORD, AS_ROWS, VERB_FORMS, list_parts
@@ -84,6 +84,7 @@ LIMITS = (
     Limit("WRITE_S", WRITE_S, "seconds", "in which a request has to be on disk"),
     Limit("TERM_S", TERM_S, "seconds", "between SIGTERM and SIGKILL"),
     Limit("KILL_S", KILL_S, "seconds", "that the end of a process is waited for, after SIGKILL"),
+    Limit("TRY_S", TRY_S, "seconds", "between two tries of what the host cannot give now"),
     Limit("STOP_S", STOP_S, "seconds", "that SHUTDOWN lets sessions run on (`-MAX_WAIT`)"),
     Limit("YIELD_S", YIELD_S, "seconds", "that a session's begin gives way to requests"),
     Limit("LATE_S", LATE_S, "seconds", "after which a begin is late"),

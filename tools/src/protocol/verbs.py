@@ -6,7 +6,7 @@ from ..base.errors import BadRequest, NotFound, Unreadable
 from ..base.replies import (AGENT_HOLD_LINE, ATTACHED_LINE, CHANGE_LINE, CLEANED_LINE,
                             CONTEXT_LINE, IMPORTED_KINDS, IMPORTED_LINE, PING_LINE, PURGED_LINE,
                             REPOSITORY_LINE, SCENARIO_LINE, SCHEDULE_HOLD_LINE, STATE_LINE,
-                            STEP_LINE, TASK_LINE, VARIABLE_LINE, WARNING_LINE)
+                            STEP_LINE, STOPPED_LINE, TASK_LINE, VARIABLE_LINE, WARNING_LINE)
 from ..base.times import to_local, to_text
 from ..base.words import capitals, one_line, shorten
 from ..store.records import Hold, SessionFilter, SessionRequest
@@ -44,8 +44,9 @@ def _exec_sync(agent, pending, timeout_s, has_left):
 
 @verb("STOP")
 def _stop(agent, request):
-    status = agent.desk.stop(request["SESSION"], "-IMMEDIATE" in request)
-    return fill(STATE_LINE, {"session": request["SESSION"], "status": status})
+    status, note = agent.desk.stop(request["SESSION"], "-IMMEDIATE" in request)
+    return fill(STOPPED_LINE, {"session": request["SESSION"], "status": status},
+                **({"note": note} if note else {}))
 
 
 @verb("RESTART")

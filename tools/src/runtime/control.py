@@ -9,7 +9,7 @@ a secret; ends with it. One that cannot be interrupted is left behind.
 import contextlib
 import threading
 
-from ..base.vocabulary import ERROR, IMMEDIATE, KILL_S, NORMAL, STOPPED, TRY_S
+from ..base.vocabulary import ERROR, IMMEDIATE, KILL_S, NORMAL, NOT_ENDED, STOPPED, TRY_S
 from ..store.pending import Worker
 from ..processes.tree import Tree, follow_group
 
@@ -149,14 +149,15 @@ class Control:
                 self.sweep(interrupt)
             raise
 
-    def call(self, function, interrupt=None):
+    def call(self, function, interrupt=None, on_no_thread=lambda: None):
         """Runs function() in a thread of its own -> its value. A stop or time-out ends the waiting:
         interrupt() is called until the function has ended; without one, or when that takes too
         long (a mount hangs), the thread is left behind."""
         call = Call(function, self.wake)
         name = "call %s" % self._session.rpartition("/")[2]
         thread = Worker(call.run, name)
-        while not self._can_start(thread):
+        while not self._can_start(thread):      # on_no_thread() is called at each try
+            on_no_thread()
             self.wait(lambda: False, TRY_S)
             thread = Worker(call.run, name)
         try:
@@ -199,8 +200,7 @@ class Control:
         it so says how many cannot be ended."""
         count = Tree([self._session], self._roots).end()
         if count:
-            interrupt.message = "%s; %d of its processes cannot be ended" % (interrupt.reason,
-                                                                             count)
+            interrupt.message = "%s; %d %s" % (interrupt.reason, count, NOT_ENDED)
 
     def sweep_last(self, interrupt):
         """`sweep` at the session's end; a normal stop spares what tasks that had ended left."""

@@ -231,7 +231,7 @@ class Execution:
 
     def call(self, function, interrupt=None):
         """Control.call: function() where the session can be interrupted meanwhile -> its value."""
-        return self._control.call(function, interrupt)
+        return self._control.call(function, interrupt, lambda: self._tell("no thread to give"))
 
     def wait(self, seconds):
         """Waits; an immediate stop and time-outs end it."""
