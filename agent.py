@@ -13390,7 +13390,8 @@ three of repository 1. So the number alone tells the repository. No number is gi
 - It is `WAITING` for its start time (`-AT`), for the limit of its scenario (`concurrency`), or
   for the end of a hold. Otherwise it is `QUEUED`.
 - The agent runs so many sessions at once: `--max-sessions`. Of the queued ones the highest
-  `-PRIORITY` begins first; among equals, the one that came first.
+  `-PRIORITY` begins first; among equals those that a `scenario` task has started, then the one
+  that came first. Such a child has the priority of its parent.
 - While a session waits for a session that its `scenario` task has started, it gives its place
   to another one.
 - It runs its steps in order. `definitions` tells how one leads to the next.
@@ -14068,8 +14069,10 @@ is `ERR AUTH`.
 
 - A program that forwards connections as your user (`ssh -L`, `kubectl port-forward`) lends your
   identity to whoever uses it.
-- A connection of somebody whom the agent does not know may be silent for <<STRANGER_S>>, and a
-  tenth of all connections may be such.
+- Connections of those whom the agent does not know count against nobody else's. They may be as
+  many as a tenth of `--max-connections` beside these, and each line of theirs may take
+  <<STRANGER_S>>.
+- Until the agent listens, its port is bound in such a way that no other user can listen on it.
 
 ### Closing
 
@@ -14436,6 +14439,10 @@ sessions that were stale, schedules that cannot fire, steps of the clock, faults
 print is not in it, but in `LOG`. `ERR INTERNAL` names a fault; its id finds the traceback in
 the log.
 
+Nobody waits for its log: what cannot be written, as the disk is full or nobody reads, is dropped
+and counted, and the log says how many lines that were as soon as it can. An entry is one line
+without control characters (they are shown as `\xNN`); the lines of a traceback are indented.
+
 ### Looking
 
 `PING` tells how it is, `METRICS` is for Prometheus, `SESSIONS -STATUS=ERROR` lists what failed,
@@ -14529,6 +14536,10 @@ MANUAL_LIMITS = r"""
 ## limits: how much, how long
 
 <<limits>>
+
+A connection too many is told `ERR BUSY` and closed. Some of the files that the host lets the
+agent open (`ulimit -n`) are kept back for its own use, half of them at most: so where that limit
+is low, fewer connections can be open.
 
 When a limit is reached the answer says so: `ERR BUSY`, `ERR TOO_LONG`, `ERR BAD_REQUEST`, or
 the task's message.
@@ -14634,7 +14645,8 @@ LIMITS = (
     Limit("SESSIONS_PER_CORE", SESSIONS_PER_CORE, "",
           "sessions at once for each core of the host (`--max-sessions`)"),
     Limit("MAX_QUEUE", MAX_QUEUE, "", "outstanding sessions of an agent (`--max-queue`)"),
-    Limit("MAX_CONNECTIONS", MAX_CONNECTIONS, "", "connections at once (`--max-connections`)"),
+    Limit("MAX_CONNECTIONS", MAX_CONNECTIONS, "",
+          "connections of the agent's user and root at once (`--max-connections`)"),
     Limit("MAX_LINE", MAX_LINE, "bytes", "of a request (`--max-line`)"),
     Limit("MAX_IMPORT_LINE", MAX_IMPORT_LINE, "bytes", "of an IMPORT request"),
     Limit("MAX_NAME", MAX_NAME, "characters", "of a name"),
@@ -14659,7 +14671,7 @@ LIMITS = (
     Limit("EXCLUDED_S", EXCLUDED_S, "seconds", "between two records of what a window excludes"),
     Limit("CLEAN_S", CLEAN_S, "seconds", "between two looks for stale sessions (`--clean-every`)"),
     Limit("HEARTBEAT_S", HEARTBEAT_S, "seconds", "between two looks at what others have changed"),
-    Limit("STRANGER_S", STRANGER_S, "seconds", "that a client who is not known may be silent"),
+    Limit("STRANGER_S", STRANGER_S, "seconds", "that a line of a client who is not known may take"),
     Limit("LINGER_S", LINGER_S, "seconds", "that is read on, and thrown away, before a connection "
           "is closed"),
     Limit("SILENCE_S", SILENCE_S, "seconds", "that a server of `http` or `mail` may be silent"),

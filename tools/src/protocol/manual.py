@@ -60,7 +60,8 @@ LIMITS = (
     Limit("SESSIONS_PER_CORE", SESSIONS_PER_CORE, "",
           "sessions at once for each core of the host (`--max-sessions`)"),
     Limit("MAX_QUEUE", MAX_QUEUE, "", "outstanding sessions of an agent (`--max-queue`)"),
-    Limit("MAX_CONNECTIONS", MAX_CONNECTIONS, "", "connections at once (`--max-connections`)"),
+    Limit("MAX_CONNECTIONS", MAX_CONNECTIONS, "",
+          "connections of the agent's user and root at once (`--max-connections`)"),
     Limit("MAX_LINE", MAX_LINE, "bytes", "of a request (`--max-line`)"),
     Limit("MAX_IMPORT_LINE", MAX_IMPORT_LINE, "bytes", "of an IMPORT request"),
     Limit("MAX_NAME", MAX_NAME, "characters", "of a name"),
@@ -85,7 +86,7 @@ LIMITS = (
     Limit("EXCLUDED_S", EXCLUDED_S, "seconds", "between two records of what a window excludes"),
     Limit("CLEAN_S", CLEAN_S, "seconds", "between two looks for stale sessions (`--clean-every`)"),
     Limit("HEARTBEAT_S", HEARTBEAT_S, "seconds", "between two looks at what others have changed"),
-    Limit("STRANGER_S", STRANGER_S, "seconds", "that a client who is not known may be silent"),
+    Limit("STRANGER_S", STRANGER_S, "seconds", "that a line of a client who is not known may take"),
     Limit("LINGER_S", LINGER_S, "seconds", "that is read on, and thrown away, before a connection "
           "is closed"),
     Limit("SILENCE_S", SILENCE_S, "seconds", "that a server of `http` or `mail` may be silent"),
