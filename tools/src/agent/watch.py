@@ -62,12 +62,13 @@ class Bell:
     def __init__(self, number, repository, on_ring=lambda: None):
         self.number, self.repository = number, repository
         self._on_ring, self._event, self._may_have_ended = on_ring, threading.Event(), True
+        self._lock = threading.Lock()           # for these two
 
     def ring(self, may_have_ended=True):
         """Something is new: maybe the end of the session, else lines of its log."""
-        if may_have_ended:
-            self._may_have_ended = True
-        self._event.set()
+        with self._lock:
+            self._may_have_ended = self._may_have_ended or may_have_ended
+            self._event.set()
         self._on_ring()
 
     @property
@@ -88,8 +89,9 @@ class Bell:
     def find_end(self):
         """The row of the session when it has ended, else None. Nothing is read while nothing says
         that it may have. NotFound, RepositoryGone."""
-        self._event.clear()
-        may_have_ended, self._may_have_ended = self._may_have_ended, False
+        with self._lock:
+            self._event.clear()
+            may_have_ended, self._may_have_ended = self._may_have_ended, False
         if not may_have_ended:
             return None
         try:
@@ -97,7 +99,8 @@ class Bell:
         except RepositoryGone:
             raise
         except RepositoryError:         # it cannot be read now: the waiting goes on
-            self._may_have_ended = True
+            with self._lock:
+                self._may_have_ended = True
             return None
         return row if row["status"] in ENDED else None
 
@@ -261,7 +264,3 @@ class Children:
         """Ends a child at once, if it has not ended."""
         with contextlib.suppress(AgentError):
             self._agent.desk.stop(number, True)
-
-    def lent_slot(self):
-        """While it is waited for, the parent's slot serves another."""
-        return self._agent.queue.lent_slot()

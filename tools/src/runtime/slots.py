@@ -2,8 +2,8 @@
 
 Thread slot N: runs one session after the other; ends at SessionQueue.close().
 Thread adopted N: runs session N, whose process outlived an agent; ends with it.
+Thread parent N: runs session N, whose child has ended; ends with it, or when it waits again.
 """
-import contextlib
 import threading
 import time
 
@@ -11,6 +11,7 @@ from ..base.vocabulary import YIELD_S
 from ..base.errors import RepositoryError
 from ..base.program import log, tell_traceback
 from ..store.admission import Admission, schedule_gate
+from .parking import Parking
 
 
 class SessionQueue:
@@ -19,7 +20,7 @@ class SessionQueue:
     Which of them begins next is the matter of its Admission.
     """
 
-    def __init__(self, slots, make, is_flooded):
+    def __init__(self, slots, make, is_flooded, clock):
         self.slots = slots                      # how many sessions at once
         self._make = make                       # make(ticket, repository) -> Session
         self._is_flooded = is_flooded           # whether many requests wait for their OK
@@ -30,6 +31,9 @@ class SessionQueue:
         self._running = {}                      # number -> Session
         self._again = {}                # number -> Ticket that came before its slot was free
         self._threads, self._adopted = [], []
+        self._parents = set()           # threads of sessions that have waited for a child
+        self._parked = 0                # how many of _running wait for one, without a thread
+        self._parking = Parking(clock, self._go_on)
         self._is_closing = False
 
     def add(self, ticket, repository):
@@ -54,8 +58,8 @@ class SessionQueue:
 
     def _ensure_thread(self):
         """A thread for each session that runs or may begin, as far as there are slots."""
-        wanted = len(self._running) + self._admission.count_ready()
-        while len(self._threads) < min(self._admission.slots, wanted):
+        wanted = len(self._running) - self._parked + self._admission.count_ready()
+        while len(self._threads) < min(self.slots, wanted):
             thread = threading.Thread(target=self._serve, daemon=True,
                                       name="slot %d" % (len(self._threads) + 1))
             try:
@@ -143,19 +147,6 @@ class SessionQueue:
                 self._ensure_thread()
             self._changed.notify_all()
 
-    @contextlib.contextmanager
-    def lent_slot(self):
-        """While a session waits for its child, its slot serves another."""
-        with self._changed:
-            self._admission.lend(1)
-            self._ensure_thread()
-            self._changed.notify()
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._admission.lend(-1)
-
     def wait_idle(self, timeout_s):
         """Waits until nothing runs; whether that is so."""
         with self._changed:
@@ -169,7 +160,8 @@ class SessionQueue:
 
     def join(self):
         """Waits for the threads of the slots."""
-        for thread in self._threads + self._adopted:
+        self._parking.close()
+        for thread in self._threads + self._adopted + list(self._parents):
             thread.join()
 
     def _serve(self):
@@ -181,15 +173,42 @@ class SessionQueue:
             self._run(session)
 
     def _run(self, session):
+        is_over = True
         try:
-            session.run()
+            is_over = session.run()
         except RepositoryError as error:
             if not session.repository.db.trouble:       # or that is told for all of them
                 log.warning("session %d does not begin yet: %s", session.number, error)
             session.repository.set_behind()
         except Exception as error:
             log.error("session %d\n%s", session.number, session.mask(tell_traceback(error)))
-        self.finish(session)
+        if is_over:
+            self.finish(session)
+        else:
+            self._lend_slot(1)
+            session.park(self._parking)
+
+    def _lend_slot(self, count):
+        """The slot of a session that waits for its child serves another: 1, then -1."""
+        with self._changed:
+            self._parked += count
+            self._admission.lend(count)
+            self._ensure_thread()
+            self._changed.notify()
+
+    def _go_on(self, session):
+        """A session that has parked goes on, whatever the limits. RuntimeError: no thread."""
+        threading.Thread(target=self._run_again, args=(session,), daemon=True,
+                         name="parent %d" % session.number).start()
+
+    def _run_again(self, session):
+        thread = threading.current_thread()
+        with self._changed:
+            self._parents.add(thread)
+        self._lend_slot(-1)
+        self._run(session)
+        with self._changed:
+            self._parents.discard(thread)
 
     def _give_way(self):
         """Acknowledging goes before beginning: a flood of requests is answered first."""
@@ -237,7 +256,7 @@ class SessionQueue:
             self._running.pop(session.number, None)
             # the thread of a slot looks for itself what it can run next
             is_for_others = self._admission.leave(session.number) or not self._running \
-                or session.ticket.is_adopted
+                or session.ticket.is_adopted or session.has_parked
             if is_for_others:
                 self._changed.notify_all()
             again = self._again.pop(session.number, None)
