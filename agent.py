@@ -118,10 +118,13 @@ Sections, each using only those above it:
                               from files.
     runtime/execution         One task under way: how it reaches its process, its data servers, and
                               its session's values.
-    runtime/journal           What a session has to record: collected, masked, and handed to its
-                              repository in order.
     runtime/course            The course of a session, from its ticket to its end: steps, attempts,
                               tasks.
+    runtime/journal           What a session has to record: collected, masked, and handed to its
+                              repository in order.
+    runtime/parking           Sessions that wait for the end of a child, without a thread or a slot.
+    runtime/session           A session as the queue and the desk know it: it begins, waits without
+                              a thread, and ends.
     runtime/slots             The queue of sessions and the slots that run them.
     scheduling/entry          A schedule in memory: what is decided, what comes next, and what of
                               its past may still run.
@@ -181,6 +184,9 @@ Threads, and what ends each:
                       not
     call N            one call for session N that may block, such as a statement of SQL or the
                       reading of
+    parking           has those go on that are called, or whose time is over; ends at
+                      Parking.close().
+    parent N          runs session N, whose child has ended, until that is over or waits again.
     slot N            runs one session after the other; ends at SessionQueue.close().
     adopted N         runs session N, whose process outlived an agent; ends with it.
     scheduler         calls Scheduler.tick(); ends at Agent.stop().
@@ -249,6 +255,7 @@ import zipfile
 from bisect import bisect_left, bisect_right
 from calendar import timegm
 from datetime import date, datetime, timezone
+from types import GeneratorType
 from typing import Any, Callable, List, NamedTuple, Optional, Tuple, Union
 
 
@@ -9422,12 +9429,12 @@ class ScenarioTask:
     }
 
     def run(self, fields, execution):
-        """A stop goes down to the child; its end decides."""
+        """A generator, as wait_child() is. A stop goes down to the child; its end decides."""
         number = execution.start_child(fields["name"], fields["version"], fields["context"],
                                        substitute_all(fields["variables"], execution.values))
         if not fields["wait"]:
             return TaskResult(DONE, message="session %d started" % number)
-        status, message = execution.wait_child(number)
+        status, message = yield from execution.wait_child(number)
         text = "session %d: %s%s" % (number, status, ": " + message if message else "")
         return TaskResult({DONE: DONE, WARNING: WARNING}.get(status, ERROR), message=text)
 
@@ -10737,13 +10744,14 @@ class Call:
 class Control:
     """A session's stop and time-outs, and the processes that end with them.
 
-    stop(), leave() and wake() may be called from any thread at any moment, also before the session
+    on_change() is called after each stop(), leave() and wake().
+    These three may be called from any thread at any moment, also before the session
     begins and after it ended. All else is for the session's own thread.
     """
 
-    def __init__(self, clock, session):
+    def __init__(self, clock, session, on_change=lambda: None):
         self.is_leaving = False         # the process that it waits for, or starts next, goes on
-        self._clock = clock
+        self._clock, self._on_change = clock, on_change
         self._session = session         # `uuid/number`, as the markers of its processes begin
         self._changed = threading.Condition()
         self._mode, self._message = None, ""    # of a stop: None, NORMAL or IMMEDIATE; why
@@ -10757,18 +10765,19 @@ class Control:
         with self._changed:
             if self._mode != IMMEDIATE:
                 self._mode, self._message = mode, message
-            self._changed.notify_all()
+        self.wake()
 
     def leave(self):
         """A process that can be adopted, the one waited for or the next, goes on by itself."""
         with self._changed:
             self.is_leaving = True
-            self._changed.notify_all()
+        self.wake()
 
     def wake(self):
         """Makes wait() look again whether it is over."""
         with self._changed:
             self._changed.notify_all()
+        self._on_change()
 
     # -- stop and time-outs ------------------------------------------------------------
 
@@ -10802,6 +10811,20 @@ class Control:
         for deadline, scope, seconds in self._deadlines:
             if deadline <= now:
                 raise Interrupted(scope, ERROR, "time-out of the %s after %g s" % (scope, seconds))
+
+    @property
+    def is_due(self):
+        """Whether something immediate ends what is under way."""
+        now = self._clock.monotonic()
+        return self._mode == IMMEDIATE or any(until <= now for until, _, _ in self._deadlines)
+
+    def find_limit(self, timeout_s=None):
+        """Until when it can wait, monotonic seconds: a deadline, or when so many seconds are over;
+        None: for ever."""
+        times = [until for until, _, _ in self._deadlines]
+        if timeout_s is not None:
+            times.append(self._clock.monotonic() + timeout_s)
+        return min(times) if times else None
 
     def wait(self, is_over, timeout_s=None, is_between=False):
         """Waits until is_over(), or for so many seconds; Interrupted after all processes are ended.
@@ -10967,6 +10990,12 @@ class Surroundings(NamedTuple):
     topology: Any                   # the Topology: data_server(schema, context), mail_server()
     children: Any                   # the Children: start(request, repository), bell(session) ...
     on_log: Callable                # on_log(session number): new lines of its log are on disk
+
+
+class Waiting(NamedTuple):
+    """What a session waits for that needs no thread meanwhile."""
+    is_over: Callable               # whether it can go on
+    patience_s: Optional[float]     # after so many seconds it looks for itself
 
 
 class Execution:
@@ -11166,10 +11195,6 @@ class Execution:
         """Waits; an immediate stop and time-outs end it."""
         self._control.wait(lambda: False, seconds)
 
-    def monotonic(self):
-        """Seconds that only ever go forward."""
-        return self._around.clock.monotonic()
-
     # -- topology and children ---------------------------------------------------------
 
     def data_server(self, schema):
@@ -11206,19 +11231,297 @@ class Execution:
                            parent_run=self._run, hidden=journal.secrets), journal.repository)
 
     def wait_child(self, session):
-        """Waits for the end of a child, which does without this session's slot meanwhile ->
-        (status, message). What ends the waiting ends the child."""
+        """A generator that waits for the end of a child -> (status, message): it yields a Waiting
+        whenever the session is to go on later, without a thread meanwhile. What ends the waiting
+        ends the child."""
         children, control = self._around.children, self._control
-        with children.bell(session, control.wake) as bell, children.lent_slot():
+        with children.bell(session, control.wake) as bell:
             try:
                 while True:
                     row = bell.find_end()
                     if row is not None:
                         return row["status"], row["message"]
-                    control.wait(lambda: bell.has_rung, bell.patience_s)
+                    yield Waiting(lambda: bell.has_rung, bell.patience_s)
+                    control.wait(lambda: bell.has_rung, 0.0)
             except Interrupted:
                 children.stop(session)
                 raise
+
+
+# ======================================================================================
+# runtime/course.py
+# The course of a session, from its ticket to its end: steps, attempts, tasks.
+#
+# The thread of a slot calls Session.run(). Down to the task all of it are generators: while a task
+# waits for a child, run() is over, and is called again, by any thread, when that has ended.
+#
+#     its row and definition are read         unreadable: it ends in ERROR, never begun
+#       |                                     stopped or purged since it was queued: nothing to do
+#     `begun` is committed, or `adopted`      cannot be now: RepositoryError, it stays outstanding
+#       |
+#     Course.run(): secrets, then the steps, each to where the Outcome of the one before leads
+#       |
+#       +-- step: its attempts, with a pause between, until one ends well
+#       |     +-- attempt: noted as begun; its tasks, one after the other
+#       |           +-- task: noted as begun, and all that was noted is committed;
+#       |               then its process starts; its output is handed over as it comes;
+#       |               its end and its variables are noted
+#       |
+#     its end is noted and committed          the repository is gone: told in the log alone
+#       |
+#     on_end(): what follows an end           the next attempt of its schedule, those who wait for it
+#
+# What comes from outside goes up this tree as an exception:
+#
+#     Interrupted         a stop or a time-out: up to the task, step or session that it names. What
+#                         was under way is ended and noted, with the place where a RESTART goes on.
+#     Left                SHUTDOWN -LEAVE while a process runs that can be adopted: to the top. The
+#                         session stays RUNNING on disk, and the next start adopts it: it goes on
+#                         at the task that was under way, whose runs it continues.
+#     RepositoryError     nothing can be recorded any more: to the top.
+#     any other           a fault of the agent's own: the session ends in ERROR.
+#
+# What is ordinary comes back as an Outcome, from task to attempt to step to session.
+# ======================================================================================
+
+class TaskPlace(NamedTuple):
+    """A task of the course: the places of its step and of itself, from 0. The runs are given where
+    an adopted session goes on with what a lost agent has begun."""
+    step: int
+    task: int = 0
+    step_run: Optional[int] = None
+    task_run: Optional[int] = None
+
+
+class Outcome(NamedTuple):
+    """How a task, an attempt, a step or a session ended."""
+    status: str                     # DONE, WARNING, ERROR or STOPPED
+    message: str = ""               # why, where it is ERROR, STOPPED or false
+    place: Optional[TaskPlace] = None   # the task that decided it
+    is_false: bool = False          # an evaluate said so: the step goes to its on_false
+    is_warned: bool = False         # a task ended in WARNING, whatever came of the rest
+
+
+class Course:
+    """What a session does between its begin and its end."""
+
+    def __init__(self, row, scenario, attempts, control, journal, around):
+        self._row, self._scenario = row, scenario
+        self._control, self._journal, self._around = control, journal, around
+        self._progress = journal.repository.progress
+        self._values = dict(json.loads(row["variables"]), **own_values(row))
+        self._attempts = {step: count for step, (count, _) in attempts.items()}
+        # those that ended badly before a RESTART, and were not run again since
+        self._bad_steps = {step for step, (_, status) in attempts.items()
+                           if status in (WARNING, ERROR)}
+
+    def run(self, place):
+        """Runs it from a place on -> Outcome. Interrupted, Left, RepositoryError."""
+        with self._control.deadline(self._row["timeout"], "session"):
+            try:
+                self._take_secrets()
+            except ValueError as error:
+                return Outcome(ERROR, str(error))
+            return (yield from self._steps(place))
+
+    def _take_secrets(self):
+        """Gives the secret variables their values. ValueError."""
+        sources = self._scenario.secrets
+        if not sources:
+            return
+        read = functools.partial(read_secrets, sources, self._journal.repository.secrets.read(
+            self._row["secret_file"] or str(self._journal.session)))
+        can_block = any(map(is_blocking, sources.values()))
+        for name, value in self._control.call(read) if can_block else read():
+            self._journal.hide(value)
+            self._values[name] = value
+
+    # -- steps -------------------------------------------------------------------------
+
+    def _steps(self, place):
+        """Runs step after step, from a place on -> Outcome of the session."""
+        cause = falsehood = ""          # of the newest failure, of the newest evaluate
+        is_warned = False
+        for _ in range(self._scenario.max_steps):
+            self._stop_between(place)
+            step = self._scenario.steps[place.step]
+            # a mere handler: not its failure decides, but the one that led to it
+            is_handler = step.on_ok == FAIL and cause != ""
+            outcome = yield from self._step(place, step, is_handler)
+            self._control.check_stop()
+            text = "step %s: %s" % (step.name, outcome.message)
+            if outcome.is_false:
+                falsehood = text
+            elif outcome.status == ERROR and not is_handler:
+                cause = text
+            is_warned = is_warned or outcome.is_warned or outcome.status == ERROR
+            target = target_after(step, outcome)
+            if target == END:
+                return Outcome(WARNING if is_warned or self._bad_steps else DONE)
+            if target == FAIL:
+                return Outcome(ERROR, cause or falsehood or "step %s ends in FAIL" % step.name)
+            place = TaskPlace(self._scenario.step_index(target))
+        return Outcome(ERROR, "more than max_steps (%d) steps" % self._scenario.max_steps)
+
+    def _stop_between(self, place):
+        """A normal stop takes effect here; a RESTART goes on at this place."""
+        if self._control.has_stop:
+            self._note_restart(place)
+            self._control.check_stop(is_between=True)
+
+    def _note_restart(self, place):
+        self._journal.note(self._progress.set_restart, place.step, place.task)
+
+    def _step(self, place, step, is_handler):
+        """Runs the attempts of a step, the first from a place on -> Outcome of the last, which is
+        warned if one of them was. The failure of a mere handler moves no RESTART."""
+        delay, is_warned = step.retry_delay, False
+        for remaining in reversed(range(step.attempts)):
+            outcome = yield from self._attempt(place, step)
+            is_warned = is_warned or outcome.is_warned
+            if outcome.status != ERROR:
+                break
+            if not is_handler:
+                self._note_restart(outcome.place)
+            if remaining or step.on_error != FAIL:
+                self._control.interrupt_if_asked(is_between=True)
+            if remaining:
+                self._pause(delay)
+                delay = min(delay * step.retry_factor, 1e9)
+                place = TaskPlace(place.step)
+        return outcome._replace(is_warned=is_warned)
+
+    def _pause(self, seconds):
+        """The delay before a retry; any stop ends it."""
+        self._journal.flush_later()
+        self._control.wait(lambda: False, seconds, is_between=True)
+
+    def _attempt(self, place, step):
+        """Runs the tasks of a step once, from a place on, and notes how that ended -> Outcome."""
+        attempt, run = self._attempts.get(place.step, 0), place.step_run
+        if run is None:
+            attempt += 1
+            run = self._journal.note_begin(self._progress.begin_step, place.step, step.name,
+                                           attempt)
+        self._attempts[place.step] = attempt
+        self._bad_steps.discard(place.step)
+        end = functools.partial(self._journal.note_end, self._progress.end_step, run)
+        try:
+            with self._control.deadline(step.timeout, "step"):
+                outcome = yield from self._tasks(place, step, run, attempt)
+        except Interrupted as interrupt:
+            end(interrupt.status, message=interrupt.message)
+            raise
+        end(outcome.status, message=outcome.message if outcome.status == ERROR else "")
+        return outcome
+
+    # -- tasks -------------------------------------------------------------------------
+
+    def _tasks(self, place, step, run, attempt):
+        """Runs the tasks of a step, from a place on, until one fails or is false -> Outcome of
+        the attempt."""
+        outcome, is_warned = Outcome(DONE), False
+        for index in range(place.task, len(step.tasks)):
+            if index > place.task:
+                place = TaskPlace(place.step, index)
+                self._stop_between(place)
+            outcome = yield from self._task(place, step.tasks[index], run, attempt)
+            is_warned = is_warned or outcome.is_warned
+            if outcome.status == ERROR or outcome.is_false:
+                break
+        if is_warned and outcome.status == DONE:
+            outcome = outcome._replace(status=WARNING)
+        return outcome._replace(is_warned=is_warned)
+
+    def _task(self, place, task, step_run, attempt):
+        """Runs one task, and notes how it ended -> Outcome. Interrupted: of the session."""
+        run = place.task_run
+        if run is None:
+            run = self._begin_task(place, task, step_run, attempt)
+        execution = Execution(run, self._values, self._control, self._journal, self._around,
+                              self._scenario.on_stale == ADOPT)
+        result, interrupt = yield from self._work(task, execution,
+                                                  is_resumed=place.task_run is not None)
+        self._end_task(run, result, *execution.close())
+        if interrupt is not None and interrupt.scope != "task":
+            self._note_restart(place)
+            if interrupt.scope == "session":
+                try:
+                    raise interrupt
+                finally:                # or it would hold itself, by way of this frame
+                    interrupt = None
+            return Outcome(ERROR, interrupt.message, place)
+        message = result.message
+        if result.status == ERROR:
+            message = "task %d: %s" % (place.task + 1, message)
+        return Outcome(result.status, message, place, result.is_false, result.status == WARNING)
+
+    def _begin_task(self, place, task, step_run, attempt):
+        """Notes that a task begins -> the number of its run. That is on disk then, unless the task
+        starts no process and can share the commit of the next. RepositoryError."""
+        run = self._journal.note_begin(self._progress.begin_task, step_run, place.step, place.task,
+                                       task.name or "", task.type, attempt)
+        is_instant = getattr(TASK_TYPES[task.type], "is_instant", False)
+        if not is_instant or self._journal.is_full:
+            self._journal.flush()
+        return run
+
+    def _work(self, task, execution, is_resumed):
+        """Has a task's type do what it does -> (TaskResult, the Interrupted that ended it or
+        None). Left."""
+        kind = TASK_TYPES[task.type]()
+        work = kind.resume if is_resumed else kind.run
+        try:
+            with self._control.deadline(task.timeout, "task"):
+                result = work(task.fields, execution)
+                if isinstance(result, GeneratorType):
+                    result = yield from result
+                return bounded(result), None
+        except Interrupted as interrupt:
+            return TaskResult(interrupt.status, execution.rc, message=interrupt.message), interrupt
+        except (TaskError, AgentError) as error:
+            message = str(error)
+        except OSError as error:
+            message = "%s: %s" % (error.strerror, error.filename)
+        return TaskResult(ERROR, execution.rc, message=message), None
+
+    def _end_task(self, run, result, rows, omitted):
+        """Notes the end of a task with the last of its log, and what it gave variables."""
+        journal, progress = self._journal, self._progress
+        self._values.update((name, journal.mask(value)) for name, value in result.values.items())
+        if rows or omitted:
+            journal.note(progress.add_log, run, rows, omitted)
+        journal.note_end(progress.end_task, run, result.status, result.rc, result.rows,
+                         message=result.message)
+        if result.values:
+            journal.note(progress.set_variables, {
+                name: value for name, value in self._values.items()
+                if name not in RESERVED_VARIABLES and name not in self._scenario.secrets})
+
+
+def bounded(result):
+    """A TaskResult, or one of ERROR where a value is more than a variable takes."""
+    for name, value in result.values.items():
+        try:
+            check_size(value)
+        except ValueError as error:
+            return result._replace(status=ERROR, message="%s: the value %s" % (name, error),
+                                   values={})
+    return result
+
+
+def own_values(row):
+    """The RESERVED_VARIABLES of a row of session."""
+    due = row["due"] or row["start_at"] or row["created"]
+    return {"SESSION": str(row["id"]), "SCENARIO": row["scenario"], "CONTEXT": row["context"],
+            "DUE": to_local(due)}
+
+
+def target_after(step, outcome):
+    """Where a Step leads when it has ended so: the name of a step, END or FAIL."""
+    if outcome.is_false:
+        return step.on_false
+    return step.on_error if outcome.status == ERROR else step.on_ok
 
 
 # ======================================================================================
@@ -11337,69 +11640,115 @@ class Journal:
 
 
 # ======================================================================================
-# runtime/course.py
-# The course of a session, from its ticket to its end: steps, attempts, tasks.
+# runtime/parking.py
+# Sessions that wait for the end of a child, without a thread or a slot.
 #
-# The thread of a slot calls Session.run():
-#
-#     its row and definition are read         unreadable: it ends in ERROR, never begun
-#       |                                     stopped or purged since it was queued: nothing to do
-#     `begun` is committed, or `adopted`      cannot be now: RepositoryError, it stays outstanding
-#       |
-#     Course.run(): secrets, then the steps, each to where the Outcome of the one before leads
-#       |
-#       +-- step: its attempts, with a pause between, until one ends well
-#       |     +-- attempt: noted as begun; its tasks, one after the other
-#       |           +-- task: noted as begun, and all that was noted is committed;
-#       |               then its process starts; its output is handed over as it comes;
-#       |               its end and its variables are noted
-#       |
-#     its end is noted and committed          the repository is gone: told in the log alone
-#       |
-#     on_end(): what follows an end           the next attempt of its schedule, those who wait for it
-#
-# What comes from outside goes up this tree as an exception:
-#
-#     Interrupted         a stop or a time-out: up to the task, step or session that it names. What
-#                         was under way is ended and noted, with the place where a RESTART goes on.
-#     Left                SHUTDOWN -LEAVE while a process runs that can be adopted: to the top. The
-#                         session stays RUNNING on disk, and the next start adopts it: it goes on
-#                         at the task that was under way, whose runs it continues.
-#     RepositoryError     nothing can be recorded any more: to the top.
-#     any other           a fault of the agent's own: the session ends in ERROR.
-#
-# What is ordinary comes back as an Outcome, from task to attempt to step to session.
+# Thread parking: has those go on that are called, or whose time is over; ends at Parking.close().
+# Thread parent N: runs session N, whose child has ended, until that is over or waits again.
 # ======================================================================================
 
-class TaskPlace(NamedTuple):
-    """A task of the course: the places of its step and of itself, from 0. The runs are given where
-    an adopted session goes on with what a lost agent has begun."""
-    step: int
-    task: int = 0
-    step_run: Optional[int] = None
-    task_run: Optional[int] = None
+THREAD_S = 1.0          # until a thread is asked for again, when the host had none
 
 
-class Outcome(NamedTuple):
-    """How a task, an attempt, a step or a session ended."""
-    status: str                     # DONE, WARNING, ERROR or STOPPED
-    message: str = ""               # why, where it is ERROR, STOPPED or false
-    place: Optional[TaskPlace] = None   # the task that decided it
-    is_false: bool = False          # an evaluate said so: the step goes to its on_false
-    is_warned: bool = False         # a task ended in WARNING, whatever came of the rest
+class Parking:
+    """Holds sessions that wait, until one is called or has waited as long as it may. Then
+    go_on(session) has it go on, in a thread of its own."""
 
+    def __init__(self, clock, go_on):
+        self._clock, self._go_on = clock, go_on
+        self._changed = threading.Condition()   # guards all that follows
+        self._parked = {}               # session -> the number of its wait
+        self._called = set()            # of these, those that may go on
+        self._times = []                # heap of (monotonic seconds, number of a wait, session)
+        self._numbers = itertools.count()
+        self._threads = set()           # of those that go on
+        self._is_closing = False
+        self._thread = threading.Thread(target=self._run, name="parking", daemon=True)
+        self._thread.start()
+
+    def put(self, session, until):
+        """A session waits from now on, until then at most (monotonic seconds, or None)."""
+        with self._changed:
+            number = self._parked[session] = next(self._numbers)
+            if until is not None:
+                heapq.heappush(self._times, (until, number, session))
+            self._changed.notify()
+        if session.is_ready():          # it may have been called before
+            self.call(session)
+
+    def call(self, session):
+        """Has a session go on, if it waits."""
+        with self._changed:
+            if session in self._parked:
+                self._called.add(session)
+                self._changed.notify()
+
+    def close(self):
+        """Ends the thread; who still waits does not go on."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify()
+        self._thread.join()
+        for thread in list(self._threads):
+            thread.join()
+
+    def _start(self, session):
+        """RuntimeError: the host has no thread to give."""
+        Worker(self._serve, "parent %d" % session.number, session).start()
+
+    def _serve(self, session):
+        """The thread of a session that goes on."""
+        thread = threading.current_thread()
+        with self._changed:
+            self._threads.add(thread)
+        self._go_on(session)
+        with self._changed:
+            self._threads.discard(thread)
+
+    def _run(self):
+        while not self._is_closing:
+            for session in self._take():
+                try:
+                    self._start(session)
+                except RuntimeError:
+                    log.error("no thread can be started for session %d", session.number)
+                    self.put(session, self._clock.monotonic() + THREAD_S)
+
+    def _take(self):
+        """Waits for sessions that are to go on, and takes them out."""
+        with self._changed:
+            while not (self._called or self._is_closing):
+                now = self._clock.monotonic()
+                while self._times and self._times[0][0] <= now:
+                    _, number, session = heapq.heappop(self._times)
+                    if self._parked.get(session) == number:
+                        self._called.add(session)
+                if not self._called:
+                    self._changed.wait(self._times[0][0] - now if self._times else None)
+            ready, self._called = self._called, set()
+            for session in ready:
+                del self._parked[session]
+        return ready
+
+
+# ======================================================================================
+# runtime/session.py
+# A session as the queue and the desk know it: it begins, waits without a thread, and ends.
+# ======================================================================================
 
 class Session:
     """One execution of a scenario, as the queue and the desk know it.
 
-    stop() and leave() may come from any thread at any moment; run() is called once.
+    stop() and leave() may come from any thread at any moment; run() by one at a time.
     """
 
     def __init__(self, ticket, repository, around):
         self.number, self.ticket, self.repository = ticket.session, ticket, repository
         self.is_begun = False           # on disk
         self._around = around
-        self._control = Control(around.clock, "%s/%d" % (repository.db.uuid, self.number))
+        self._control = Control(around.clock, "%s/%d" % (repository.db.uuid, self.number),
+                                self._call)
+        self._parking = self._going = self._waiting = None
         self._journal = Journal(repository, self.number, around.clock, around.on_log)
 
     def stop(self, mode, message="stopped"):
@@ -11412,11 +11761,40 @@ class Session:
         self._control.leave()
 
     def mask(self, text):
-        """A text with *** in place of the secrets of the session."""
+        """A text without its secrets."""
         return self._journal.mask(text)
 
+    # -- going on without a thread -----------------------------------------------------
+
+    def park(self, parking):
+        """Waits in a Parking, after run() has said so."""
+        self._parking = parking
+        parking.put(self, self._control.find_limit(self._waiting.patience_s))
+
+    @property
+    def has_parked(self):
+        """Whether it has ever waited so."""
+        return self._parking is not None
+
+    def is_ready(self):
+        """Whether what it waits for is over, or something ends the waiting."""
+        waiting = self._waiting         # None: another thread has gone on with it
+        return waiting is not None and (waiting.is_over() or self._control.is_due)
+
+    def _call(self):
+        if self._parking is not None:
+            self._parking.call(self)
+
     def run(self):
-        """Runs it to its end. RepositoryError: not begun, it stays outstanding."""
+        """Runs it to its end -> True, or False: it is to park, and run() to be called again then.
+        RepositoryError: not begun, it stays outstanding."""
+        if self._going is None:
+            self._going = self._go()
+        self._waiting = next(self._going, None)
+        return self._waiting is None
+
+    def _go(self):
+        """A generator of the Waitings of its course. RepositoryError, as run()."""
         try:
             course, place = self._begin()
         except (Conflict, NotFound):        # stopped or purged since it was queued
@@ -11426,7 +11804,7 @@ class Session:
             return
         self.is_begun = True
         try:
-            outcome = self._run_course(course, place)
+            outcome = yield from self._run_course(course, place)
             self._journal.note_end(self.repository.endings.end, outcome.status,
                                    message=outcome.message)
             ending = self._journal.flush()
@@ -11468,7 +11846,7 @@ class Session:
     def _run_course(self, course, place):
         """Runs what there is to run -> Outcome. Left, RepositoryError."""
         try:
-            return course.run(place)
+            return (yield from course.run(place))
         except (Left, RepositoryError):
             raise
         except Interrupted as error:
@@ -11497,224 +11875,6 @@ class Session:
             self._around.on_end(repository, ending)
 
 
-class Course:
-    """What a session does between its begin and its end."""
-
-    def __init__(self, row, scenario, attempts, control, journal, around):
-        self._row, self._scenario = row, scenario
-        self._control, self._journal, self._around = control, journal, around
-        self._progress = journal.repository.progress
-        self._values = dict(json.loads(row["variables"]), **own_values(row))
-        self._attempts = {step: count for step, (count, _) in attempts.items()}
-        # those that ended badly before a RESTART, and were not run again since
-        self._bad_steps = {step for step, (_, status) in attempts.items()
-                           if status in (WARNING, ERROR)}
-
-    def run(self, place):
-        """Runs it from a place on -> Outcome. Interrupted, Left, RepositoryError."""
-        with self._control.deadline(self._row["timeout"], "session"):
-            try:
-                self._take_secrets()
-            except ValueError as error:
-                return Outcome(ERROR, str(error))
-            return self._steps(place)
-
-    def _take_secrets(self):
-        """Gives the secret variables their values. ValueError."""
-        sources = self._scenario.secrets
-        if not sources:
-            return
-        read = functools.partial(read_secrets, sources, self._journal.repository.secrets.read(
-            self._row["secret_file"] or str(self._journal.session)))
-        can_block = any(map(is_blocking, sources.values()))
-        for name, value in self._control.call(read) if can_block else read():
-            self._journal.hide(value)
-            self._values[name] = value
-
-    # -- steps -------------------------------------------------------------------------
-
-    def _steps(self, place):
-        """Runs step after step, from a place on -> Outcome of the session."""
-        cause = falsehood = ""          # of the newest failure, of the newest evaluate
-        is_warned = False
-        for _ in range(self._scenario.max_steps):
-            self._stop_between(place)
-            step = self._scenario.steps[place.step]
-            # a mere handler: not its failure decides, but the one that led to it
-            is_handler = step.on_ok == FAIL and cause != ""
-            outcome = self._step(place, step, is_handler)
-            self._control.check_stop()
-            text = "step %s: %s" % (step.name, outcome.message)
-            if outcome.is_false:
-                falsehood = text
-            elif outcome.status == ERROR and not is_handler:
-                cause = text
-            is_warned = is_warned or outcome.is_warned or outcome.status == ERROR
-            target = target_after(step, outcome)
-            if target == END:
-                return Outcome(WARNING if is_warned or self._bad_steps else DONE)
-            if target == FAIL:
-                return Outcome(ERROR, cause or falsehood or "step %s ends in FAIL" % step.name)
-            place = TaskPlace(self._scenario.step_index(target))
-        return Outcome(ERROR, "more than max_steps (%d) steps" % self._scenario.max_steps)
-
-    def _stop_between(self, place):
-        """A normal stop takes effect here; a RESTART goes on at this place."""
-        if self._control.has_stop:
-            self._note_restart(place)
-            self._control.check_stop(is_between=True)
-
-    def _note_restart(self, place):
-        self._journal.note(self._progress.set_restart, place.step, place.task)
-
-    def _step(self, place, step, is_handler):
-        """Runs the attempts of a step, the first from a place on -> Outcome of the last, which is
-        warned if one of them was. The failure of a mere handler moves no RESTART."""
-        delay, is_warned = step.retry_delay, False
-        for remaining in reversed(range(step.attempts)):
-            outcome = self._attempt(place, step)
-            is_warned = is_warned or outcome.is_warned
-            if outcome.status != ERROR:
-                break
-            if not is_handler:
-                self._note_restart(outcome.place)
-            if remaining or step.on_error != FAIL:
-                self._control.interrupt_if_asked(is_between=True)
-            if remaining:
-                self._pause(delay)
-                delay = min(delay * step.retry_factor, 1e9)
-                place = TaskPlace(place.step)
-        return outcome._replace(is_warned=is_warned)
-
-    def _pause(self, seconds):
-        """The delay before a retry; any stop ends it."""
-        self._journal.flush_later()
-        self._control.wait(lambda: False, seconds, is_between=True)
-
-    def _attempt(self, place, step):
-        """Runs the tasks of a step once, from a place on, and notes how that ended -> Outcome."""
-        attempt, run = self._attempts.get(place.step, 0), place.step_run
-        if run is None:
-            attempt += 1
-            run = self._journal.note_begin(self._progress.begin_step, place.step, step.name,
-                                           attempt)
-        self._attempts[place.step] = attempt
-        self._bad_steps.discard(place.step)
-        end = functools.partial(self._journal.note_end, self._progress.end_step, run)
-        try:
-            with self._control.deadline(step.timeout, "step"):
-                outcome = self._tasks(place, step, run, attempt)
-        except Interrupted as interrupt:
-            end(interrupt.status, message=interrupt.message)
-            raise
-        end(outcome.status, message=outcome.message if outcome.status == ERROR else "")
-        return outcome
-
-    # -- tasks -------------------------------------------------------------------------
-
-    def _tasks(self, place, step, run, attempt):
-        """Runs the tasks of a step, from a place on, until one fails or is false -> Outcome of
-        the attempt."""
-        outcome, is_warned = Outcome(DONE), False
-        for index in range(place.task, len(step.tasks)):
-            if index > place.task:
-                place = TaskPlace(place.step, index)
-                self._stop_between(place)
-            outcome = self._task(place, step.tasks[index], run, attempt)
-            is_warned = is_warned or outcome.is_warned
-            if outcome.status == ERROR or outcome.is_false:
-                break
-        if is_warned and outcome.status == DONE:
-            outcome = outcome._replace(status=WARNING)
-        return outcome._replace(is_warned=is_warned)
-
-    def _task(self, place, task, step_run, attempt):
-        """Runs one task, and notes how it ended -> Outcome. Interrupted: of the session."""
-        run = place.task_run
-        if run is None:
-            run = self._begin_task(place, task, step_run, attempt)
-        execution = Execution(run, self._values, self._control, self._journal, self._around,
-                              self._scenario.on_stale == ADOPT)
-        result, interrupt = self._work(task, execution, is_resumed=place.task_run is not None)
-        self._end_task(run, result, *execution.close())
-        if interrupt is not None and interrupt.scope != "task":
-            self._note_restart(place)
-            if interrupt.scope == "session":
-                try:
-                    raise interrupt
-                finally:                # or it would hold itself, by way of this frame
-                    interrupt = None
-            return Outcome(ERROR, interrupt.message, place)
-        message = result.message
-        if result.status == ERROR:
-            message = "task %d: %s" % (place.task + 1, message)
-        return Outcome(result.status, message, place, result.is_false, result.status == WARNING)
-
-    def _begin_task(self, place, task, step_run, attempt):
-        """Notes that a task begins -> the number of its run. That is on disk then, unless the task
-        starts no process and can share the commit of the next. RepositoryError."""
-        run = self._journal.note_begin(self._progress.begin_task, step_run, place.step, place.task,
-                                       task.name or "", task.type, attempt)
-        is_instant = getattr(TASK_TYPES[task.type], "is_instant", False)
-        if not is_instant or self._journal.is_full:
-            self._journal.flush()
-        return run
-
-    def _work(self, task, execution, is_resumed):
-        """Has a task's type do what it does -> (TaskResult, the Interrupted that ended it or
-        None). Left."""
-        kind = TASK_TYPES[task.type]()
-        work = kind.resume if is_resumed else kind.run
-        try:
-            with self._control.deadline(task.timeout, "task"):
-                return bounded(work(task.fields, execution)), None
-        except Interrupted as interrupt:
-            return TaskResult(interrupt.status, execution.rc, message=interrupt.message), interrupt
-        except (TaskError, AgentError) as error:
-            message = str(error)
-        except OSError as error:
-            message = "%s: %s" % (error.strerror, error.filename)
-        return TaskResult(ERROR, execution.rc, message=message), None
-
-    def _end_task(self, run, result, rows, omitted):
-        """Notes the end of a task with the last of its log, and what it gave variables."""
-        journal, progress = self._journal, self._progress
-        self._values.update((name, journal.mask(value)) for name, value in result.values.items())
-        if rows or omitted:
-            journal.note(progress.add_log, run, rows, omitted)
-        journal.note_end(progress.end_task, run, result.status, result.rc, result.rows,
-                         message=result.message)
-        if result.values:
-            journal.note(progress.set_variables, {
-                name: value for name, value in self._values.items()
-                if name not in RESERVED_VARIABLES and name not in self._scenario.secrets})
-
-
-def bounded(result):
-    """A TaskResult, or one of ERROR where a value is more than a variable takes."""
-    for name, value in result.values.items():
-        try:
-            check_size(value)
-        except ValueError as error:
-            return result._replace(status=ERROR, message="%s: the value %s" % (name, error),
-                                   values={})
-    return result
-
-
-def own_values(row):
-    """The RESERVED_VARIABLES of a row of session."""
-    due = row["due"] or row["start_at"] or row["created"]
-    return {"SESSION": str(row["id"]), "SCENARIO": row["scenario"], "CONTEXT": row["context"],
-            "DUE": to_local(due)}
-
-
-def target_after(step, outcome):
-    """Where a Step leads when it has ended so: the name of a step, END or FAIL."""
-    if outcome.is_false:
-        return step.on_false
-    return step.on_error if outcome.status == ERROR else step.on_ok
-
-
 # ======================================================================================
 # runtime/slots.py
 # The queue of sessions and the slots that run them.
@@ -11729,7 +11889,7 @@ class SessionQueue:
     Which of them begins next is the matter of its Admission.
     """
 
-    def __init__(self, slots, make, is_flooded):
+    def __init__(self, slots, make, is_flooded, clock):
         self.slots = slots                      # how many sessions at once
         self._make = make                       # make(ticket, repository) -> Session
         self._is_flooded = is_flooded           # whether many requests wait for their OK
@@ -11739,9 +11899,10 @@ class SessionQueue:
         self._later = {}                        # number that waits for its start time -> repository
         self._running = {}                      # number -> Session
         self._again = {}                # number -> Ticket that came before its slot was free
-        self._threads, self._adopted = [], []
+        self._threads, self._adopted, self._is_closing = [], [], False
         self._told = Told()             # of threads, and of sessions that do not begin
-        self._is_closing = False
+        self._parked = 0                # how many of _running wait for one, without a thread
+        self._parking = Parking(clock, self._go_on)
 
     def add(self, ticket, repository):
         """Queues a session once; whether a slot is free for it."""
@@ -11771,16 +11932,12 @@ class SessionQueue:
     def _ensure_thread(self):
         """A thread for each session that runs or may begin, as far as there are slots. Where the
         host has none to give, those that are there go on."""
-        sessions = 0 if self._is_closing else len(self._running) + self._admission.count_ready()
-        while len(self._threads) < min(self._admission.slots, sessions):
+        sessions = 0 if self._is_closing else len(self._running) - self._parked + \
+            self._admission.count_ready()
+        while len(self._threads) < min(self.slots, sessions):
             thread = Worker(self._serve, name="slot %d" % (len(self._threads) + 1))
-            try:
-                thread.start()
-            except RuntimeError as error:
-                if self._told.is_new("threads", str(error)):
-                    log.error("no further thread can be started for sessions")
+            if not has_started(thread, self._told):
                 return
-            self._told.is_new("threads", "")
             self._threads.append(thread)
 
     def _forget(self, number):
@@ -11864,19 +12021,6 @@ class SessionQueue:
                 self._ensure_thread()
             self._changed.notify_all()
 
-    @contextlib.contextmanager
-    def lent_slot(self):
-        """While a session waits for its child, its slot serves another."""
-        with self._changed:
-            self._admission.lend(1)
-            self._ensure_thread()
-            self._changed.notify()
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._admission.lend(-1)
-
     def wait_idle(self, timeout_s):
         """Waits until nothing runs; whether that is so."""
         with self._changed:
@@ -11890,6 +12034,7 @@ class SessionQueue:
 
     def join(self):
         """Waits for the threads of the slots."""
+        self._parking.close()
         for thread in self._threads + self._adopted:
             thread.join()
 
@@ -11909,11 +12054,12 @@ class SessionQueue:
             self._run(session)
 
     def _run(self, session):
-        """Runs a session. One that cannot begin is read again from its repository, and tried
-        again; one that began and has no end is found by the cleaning."""
-        trouble, is_told = "", False     # for all sessions of its repository
+        """Runs a session, until it is over or waits for a child. One that cannot begin is read
+        again from its repository, and tried again; one that began and has no end is found by the
+        cleaning."""
+        trouble, is_told, is_over = "", False, True     # told: for all sessions of its repository
         try:
-            session.run()
+            is_over = session.run()
         except RepositoryError as error:
             trouble, is_told = error.message, bool(session.repository.db.trouble)
         except Exception as error:
@@ -11923,7 +12069,24 @@ class SessionQueue:
                         if session.is_begun else "does not begin yet", trouble)
         if trouble and not session.is_begun:
             session.repository.set_behind()
-        self.finish(session)
+        if is_over:
+            self.finish(session)
+        else:
+            self._lend_slot(1)
+            session.park(self._parking)
+
+    def _lend_slot(self, count):
+        """The slot of a session that waits for its child serves another: 1, then -1."""
+        with self._changed:
+            self._parked += count
+            self._admission.lend(count)
+            self._ensure_thread()
+            self._changed.notify()
+
+    def _go_on(self, session):
+        """A session that has parked goes on in this thread, whatever the limits."""
+        self._lend_slot(-1)
+        self._run(session)
 
     def _take(self):
         """The Session that the thread of a slot runs next; None when the queue is closing."""
@@ -11964,12 +12127,24 @@ class SessionQueue:
             self._running.pop(session.number, None)
             # the thread of a slot looks for itself what it can run next
             is_for_others = self._admission.leave(session.number) or not self._running \
-                or session.ticket.is_adopted
+                or session.ticket.is_adopted or session.has_parked
             if is_for_others:
                 self._changed.notify_all()
             again = self._again.pop(session.number, None)
             if again:
                 self.add(again, session.repository)
+
+
+def has_started(thread, troubles):
+    """Starts a thread -> whether the host has one to give; `troubles`, a Told, has it said once."""
+    try:
+        thread.start()
+    except RuntimeError as error:
+        if troubles.is_new("threads", str(error)):
+            log.error("no further thread can be started for sessions")
+        return False
+    troubles.is_new("threads", "")
+    return True
 
 
 def give_way(is_flooded):
@@ -13583,6 +13758,7 @@ class Place:
         self._settled = threading.Event()   # after the first attaching, well or badly
         self._fault = ""                    # what its owner cannot do, until it can
         self._owner = None                  # its thread, once there is one
+        self._starting = threading.Lock()   # for that
 
     # -- what others read --------------------------------------------------------------
 
@@ -13621,17 +13797,18 @@ class Place:
 
     def start(self):
         """Starts the owner, if there is none. Busy: the host has no thread for it now."""
-        if self._owner is not None or self._is_ending:
-            return
-        owner = Worker(self._run, name="repository " + self.attachment.name)
-        try:
-            owner.start()
-        except RuntimeError as error:
-            self.let_go(str(error))
-            self._settled.set()
-            raise Busy("no further thread can be started for work repository %s"
-                       % self.attachment.name) from None
-        self._owner = owner
+        with self._starting:
+            if self._owner is not None or self._is_ending:
+                return
+            owner = Worker(self._run, name="repository " + self.attachment.name)
+            try:
+                owner.start()
+            except RuntimeError as error:
+                self.let_go(str(error))
+                self._settled.set()
+                raise Busy("no further thread can be started for work repository %s"
+                           % self.attachment.name) from None
+            self._owner = owner
 
     def wait_settled(self, timeout_s=None):
         """Whether the first attaching is over, well or badly."""
@@ -14498,10 +14675,6 @@ class Children:
         with contextlib.suppress(AgentError):
             self._agent.desk.stop(number, True)
 
-    def lent_slot(self):
-        """While it is waited for, the parent's slot serves another."""
-        return self._agent.queue.lent_slot()
-
 
 # ======================================================================================
 # agent/desk.py
@@ -14934,7 +15107,7 @@ class Agent:
         self.queue = SessionQueue(
             settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1),
             lambda ticket, repository: Session(ticket, repository, around),
-            self.desk.is_flooded)
+            self.desk.is_flooded, clock)
         self._cleaner = Cleaner(self.name, identity, self.queue, clock, self.desk.ended)
         self._inbox = Inbox()
         self.places = Places(self.master, Care(
@@ -15862,7 +16035,8 @@ three of repository 1. So the number alone tells the repository. No number is gi
 - It is `WAITING` for its start time (`-AT`), for the limit of its scenario (`concurrency`), or
   for the end of a hold. Otherwise it is `QUEUED`.
 - The agent runs so many sessions at once: `--max-sessions`. Of the queued ones the highest
-  `-PRIORITY` begins first; among equals, the one that came first.
+  `-PRIORITY` begins first; among equals those that a `scenario` task has started, then the one
+  that came first. Such a child has the priority of its parent.
 - While a session waits for a session that its `scenario` task has started, it gives its place
   to another one.
 - It runs its steps in order. `definitions` tells how one leads to the next.
@@ -16608,8 +16782,10 @@ is `ERR AUTH`.
 
 - A program that forwards connections as your user (`ssh -L`, `kubectl port-forward`) lends your
   identity to whoever uses it.
-- A connection of somebody whom the agent does not know may be silent for <<STRANGER_S>>, and a
-  tenth of all connections may be such.
+- Connections of those whom the agent does not know count against nobody else's. They may be as
+  many as a tenth of `--max-connections` beside these, and each line of theirs may take
+  <<STRANGER_S>>.
+- Until the agent listens, its port is bound in such a way that no other user can listen on it.
 
 ### Closing
 
@@ -17009,6 +17185,10 @@ sessions that were stale, schedules that cannot fire, steps of the clock, faults
 print is not in it, but in `LOG`. `ERR INTERNAL` names a fault; its id finds the traceback in
 the log.
 
+Nobody waits for its log: what cannot be written, as the disk is full or nobody reads, is dropped
+and counted, and the log says how many lines that were as soon as it can. An entry is one line
+without control characters (they are shown as `\xNN`); the lines of a traceback are indented.
+
 ### Looking
 
 `PING` tells how it is, `METRICS` is for Prometheus, `SESSIONS -STATUS=ERROR` lists what failed,
@@ -17110,6 +17290,10 @@ MANUAL_LIMITS = r"""
 ## limits: how much, how long
 
 <<limits>>
+
+A connection too many is told `ERR BUSY` and closed. Some of the files that the host lets the
+agent open (`ulimit -n`) are kept back for its own use, half of them at most: so where that limit
+is low, fewer connections can be open.
 
 When a limit is reached the answer says so: `ERR BUSY`, `ERR TOO_LONG`, `ERR BAD_REQUEST`, or
 the task's message.
@@ -17305,7 +17489,8 @@ LIMITS = (
     Limit("SESSIONS_PER_CORE", SESSIONS_PER_CORE, "",
           "sessions at once for each core of the host (`--max-sessions`)"),
     Limit("MAX_QUEUE", MAX_QUEUE, "", "outstanding sessions of an agent (`--max-queue`)"),
-    Limit("MAX_CONNECTIONS", MAX_CONNECTIONS, "", "connections at once (`--max-connections`)"),
+    Limit("MAX_CONNECTIONS", MAX_CONNECTIONS, "",
+          "connections of the agent's user and root at once (`--max-connections`)"),
     Limit("MAX_LINE", MAX_LINE, "bytes", "of a request (`--max-line`)"),
     Limit("MAX_IMPORT_LINE", MAX_IMPORT_LINE, "bytes", "of an IMPORT request"),
     Limit("MAX_NAME", MAX_NAME, "characters", "of a name"),
@@ -17336,7 +17521,7 @@ LIMITS = (
     Limit("BELIEF_S", BELIEF_S, "seconds", "that a clock which has jumped further ahead has to "
           "stand before the agent purges by it"),
     Limit("HEARTBEAT_S", HEARTBEAT_S, "seconds", "between two looks at what others have changed"),
-    Limit("STRANGER_S", STRANGER_S, "seconds", "that a client who is not known may be silent"),
+    Limit("STRANGER_S", STRANGER_S, "seconds", "that a line of a client who is not known may take"),
     Limit("LINGER_S", LINGER_S, "seconds", "that is read on, and thrown away, before a connection "
           "is closed"),
     Limit("SILENCE_S", SILENCE_S, "seconds", "that a server of `http` or `mail` may be silent"),

@@ -1,4 +1,6 @@
 """Whose child a session is: by what has started it, whatever it is called."""
+import threading
+
 import pytest
 
 import agent as program
@@ -121,3 +123,78 @@ def test_of_one_priority_children_go_first():
         order.append(admission.take())
         admission.leave(order[-1])
     assert order == ["important", "child", "first", "second"]
+
+
+# -- waiting without a thread ----------------------------------------------------------
+
+@pytest.fixture
+def parents(make_inside):
+    """An agent with two slots: a C, which runs alone, has one until there is the file `go`; P after P has the other,
+    until it waits for its C."""
+    agent = make_inside("--max-sessions", "2").start()
+    agent.import_os("C", "until [ -e %s ]; do sleep 0.05; done; echo $SESSION" % (agent.folder / "go"),
+                    concurrency={"limit": 1})
+    agent.import_document({"scenarios": [
+        {"name": "P", "version": "1", "steps": [
+            {"name": "before", "tasks": [{"type": "os", "command": "true"}]},
+            {"name": "main", "timeout": 1000, "attempts": 2, "tasks": [
+                {"type": "scenario", "name": "C", "timeout": 900}, {"type": "os", "command": "echo after"}]}]}]})
+    return agent
+
+
+def begin_parents(agent, count):
+    """Begins parents and waits until each waits for its child -> their sessions."""
+    numbers = [agent.ok("EXEC P")["session"] for _ in range(count)]
+    wait_for(lambda: len(agent.rows("SESSIONS -SCENARIO=C -LIMIT=1000")) == count, "a child of each")
+    return numbers
+
+
+def test_parents_that_wait_have_no_thread(parents):
+    before = threading.active_count()
+    numbers = begin_parents(parents, 60)                # beside them: two slots, and who waits for a process
+    assert parents.ok("PING")["running"] == "61"        # and a child
+    wait_for(lambda: threading.active_count() <= before + 3, "the threads to be given back")
+    (parents.folder / "go").touch()
+    for number in numbers:
+        assert parents.ok("WAIT %s" % number)["status"] == "DONE"
+    assert [parents.ok("EXEC %s -SYNC" % name)["status"] for name in "PCP"] == ["DONE"] * 3     # the slots are free
+
+
+def test_what_ends_a_parent_that_waits_ends_its_child(parents):
+    first, second, third = begin_parents(parents, 3)
+    assert parents.ok("STOP %s -IMMEDIATE" % second)["status"] == "STOPPED"     # its child has not begun
+    assert parents.ok("STOP %s -IMMEDIATE" % first)["status"] == "STOPPED"
+    parents.ok("STOP %s" % third)                       # after the task now running
+    (parents.folder / "go").touch()
+    assert parents.ok("WAIT %s" % third)["status"] == "STOPPED"
+    assert sorted(row["status"] for row in parents.rows("SESSIONS -SCENARIO=C")) == ["DONE", "STOPPED", "STOPPED"]
+
+
+def test_a_time_out_ends_a_parent_that_waits(parents):
+    number = parents.ok("EXEC P -TIMEOUT=1")["session"]
+    end = parents.ok("WAIT %s" % number)
+    assert end["status"] == "ERROR" and end["message"] == "time-out of the session after 1 s"
+    child, = parents.rows("SESSIONS -SCENARIO=C")
+    assert child["status"] == "STOPPED"
+
+
+def test_parents_that_wait_end_with_the_agent(parents):
+    numbers = begin_parents(parents, 3)
+    parents.stop()
+    assert query(parents.work, "select id, status from session where scenario='P' order by id") == [
+        (int(number), "STOPPED") for number in numbers]
+
+
+def test_without_a_thread_to_have_a_parent_goes_on_later(parents, monkeypatch):
+    monkeypatch.setattr(program, "THREAD_S", 0.1)
+    number, = begin_parents(parents, 1)
+    start, refused = threading.Thread.start, []
+
+    def refuse(thread):
+        if thread.name.startswith("parent") and len(refused) < 3:
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    (parents.folder / "go").touch()
+    assert parents.ok("WAIT %s" % number)["status"] == "DONE" and len(refused) == 3

@@ -116,7 +116,7 @@ def test_a_writer_without_a_thread_opens_no_repository(tmp_path, scarce):
 
 
 def test_an_adopted_session_without_a_thread_is_left_for_the_next_look(scarce):
-    queue = program.SessionQueue(1, lambda ticket, repository: None, lambda: False)
+    queue = program.SessionQueue(1, lambda ticket, repository: None, lambda: False, program.Clock())
     ticket = program.Ticket(1001, "RUNNING", "AGENT", 0, None, None, scenario="S", is_parallel=False)
 
     class Repository:

@@ -33,6 +33,7 @@ class Queue(agent.SessionQueue):
 
 class SlotRun:
     """A session in its slot, which runs when the test says so."""
+    has_parked = False
 
     def __init__(self, world, ticket, repository):
         self._world, self.ticket, self.repository = world, ticket, repository
@@ -53,7 +54,8 @@ class World(Site):
         super().__init__(folder)
 
     def make_queue(self):
-        return Queue(self._slots, lambda ticket, repository: SlotRun(self, ticket, repository), lambda: False)
+        return Queue(self._slots, lambda ticket, repository: SlotRun(self, ticket, repository), lambda: False,
+                     agent.Clock())
 
     @property
     def desk(self):

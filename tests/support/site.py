@@ -164,7 +164,7 @@ class Site:
 
     def make_queue(self):
         """Nothing begins there."""
-        queue = agent.SessionQueue(4, None, lambda: False)
+        queue = agent.SessionQueue(4, None, lambda: False, self.clock)
         queue.hold(True)
         return queue
 
@@ -184,6 +184,7 @@ class Site:
         if self.is_running:
             self.is_running = False
             self.scheduler.stop()
+            self.queue.join()
             self.repository.db.close(within_s)
             self.master.db.close()
 

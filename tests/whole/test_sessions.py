@@ -863,6 +863,8 @@ def test_a_ticket_that_comes_while_its_session_still_runs_is_not_lost():
 
     class Ended:
         """A session at its very end."""
+        has_parked = False
+
         def __init__(self, ticket, repository):
             self.number, self.ticket, self.repository = ticket.session, ticket, repository
 
@@ -870,13 +872,14 @@ def test_a_ticket_that_comes_while_its_session_still_runs_is_not_lost():
             begun.append(self.number)
             if len(begun) == 1:
                 queue.add(self.ticket, self.repository)
+            return True
 
     class Repository:
         id = 1
 
         class db:
             trouble = ""
-    queue = agent_module.SessionQueue(1, Ended, lambda: 0)
+    queue = agent_module.SessionQueue(1, Ended, lambda: 0, agent_module.Clock())
     queue.add(agent_module.Ticket(1001, "QUEUED", "AGENT"), Repository)
     try:
         wait_for(lambda: begun == [1001, 1001], "the second run")
@@ -889,7 +892,8 @@ def test_a_ticket_that_comes_while_its_session_still_runs_is_not_lost():
 def test_a_queue_that_closes_adopts_nothing():
     """What SHUTDOWN -LEAVE has left looks stale to a cleaning that comes before the agent has ended."""
     begun = []
-    queue = agent_module.SessionQueue(1, lambda ticket, repository: begun.append(ticket), lambda: 0)
+    queue = agent_module.SessionQueue(1, lambda ticket, repository: begun.append(ticket), lambda: 0,
+                                      agent_module.Clock())
     queue.close()
     queue.adopt(agent_module.Ticket(1001, "RUNNING", "AGENT"), None)
     queue.join()

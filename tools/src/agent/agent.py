@@ -12,7 +12,7 @@ from ..store.pending import Worker
 from ..processes.tree import own_identity
 from ..processes.output import Output
 from ..processes.remains import clear_notes
-from ..runtime.course import Session
+from ..runtime.session import Session
 from ..runtime.execution import Surroundings
 from ..runtime.slots import SessionQueue
 from ..scheduling.changes import ScheduleChanges
@@ -67,7 +67,7 @@ class Agent:
         self.queue = SessionQueue(
             settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1),
             lambda ticket, repository: Session(ticket, repository, around),
-            self.desk.is_flooded)
+            self.desk.is_flooded, clock)
         self._cleaner = Cleaner(self.name, identity, self.queue, clock, self.desk.ended)
         self._inbox = Inbox()
         self.places = Places(self.master, Care(

@@ -72,6 +72,7 @@ class Place:
         self._settled = threading.Event()   # after the first attaching, well or badly
         self._fault = ""                    # what its owner cannot do, until it can
         self._owner = None                  # its thread, once there is one
+        self._starting = threading.Lock()   # for that
 
     # -- what others read --------------------------------------------------------------
 
@@ -110,17 +111,18 @@ class Place:
 
     def start(self):
         """Starts the owner, if there is none. Busy: the host has no thread for it now."""
-        if self._owner is not None or self._is_ending:
-            return
-        owner = Worker(self._run, name="repository " + self.attachment.name)
-        try:
-            owner.start()
-        except RuntimeError as error:
-            self.let_go(str(error))
-            self._settled.set()
-            raise Busy("no further thread can be started for work repository %s"
-                       % self.attachment.name) from None
-        self._owner = owner
+        with self._starting:
+            if self._owner is not None or self._is_ending:
+                return
+            owner = Worker(self._run, name="repository " + self.attachment.name)
+            try:
+                owner.start()
+            except RuntimeError as error:
+                self.let_go(str(error))
+                self._settled.set()
+                raise Busy("no further thread can be started for work repository %s"
+                           % self.attachment.name) from None
+            self._owner = owner
 
     def wait_settled(self, timeout_s=None):
         """Whether the first attaching is over, well or badly."""

@@ -255,7 +255,3 @@ class Children:
         """Ends a child at once, if it has not ended."""
         with contextlib.suppress(AgentError):
             self._agent.desk.stop(number, True)
-
-    def lent_slot(self):
-        """While it is waited for, the parent's slot serves another."""
-        return self._agent.queue.lent_slot()

@@ -63,7 +63,8 @@ LIMITS = (
     Limit("SESSIONS_PER_CORE", SESSIONS_PER_CORE, "",
           "sessions at once for each core of the host (`--max-sessions`)"),
     Limit("MAX_QUEUE", MAX_QUEUE, "", "outstanding sessions of an agent (`--max-queue`)"),
-    Limit("MAX_CONNECTIONS", MAX_CONNECTIONS, "", "connections at once (`--max-connections`)"),
+    Limit("MAX_CONNECTIONS", MAX_CONNECTIONS, "",
+          "connections of the agent's user and root at once (`--max-connections`)"),
     Limit("MAX_LINE", MAX_LINE, "bytes", "of a request (`--max-line`)"),
     Limit("MAX_IMPORT_LINE", MAX_IMPORT_LINE, "bytes", "of an IMPORT request"),
     Limit("MAX_NAME", MAX_NAME, "characters", "of a name"),
@@ -94,7 +95,7 @@ LIMITS = (
     Limit("BELIEF_S", BELIEF_S, "seconds", "that a clock which has jumped further ahead has to "
           "stand before the agent purges by it"),
     Limit("HEARTBEAT_S", HEARTBEAT_S, "seconds", "between two looks at what others have changed"),
-    Limit("STRANGER_S", STRANGER_S, "seconds", "that a client who is not known may be silent"),
+    Limit("STRANGER_S", STRANGER_S, "seconds", "that a line of a client who is not known may take"),
     Limit("LINGER_S", LINGER_S, "seconds", "that is read on, and thrown away, before a connection "
           "is closed"),
     Limit("SILENCE_S", SILENCE_S, "seconds", "that a server of `http` or `mail` may be silent"),

@@ -62,13 +62,14 @@ class Call:
 class Control:
     """A session's stop and time-outs, and the processes that end with them.
 
-    stop(), leave() and wake() may be called from any thread at any moment, also before the session
+    on_change() is called after each stop(), leave() and wake().
+    These three may be called from any thread at any moment, also before the session
     begins and after it ended. All else is for the session's own thread.
     """
 
-    def __init__(self, clock, session):
+    def __init__(self, clock, session, on_change=lambda: None):
         self.is_leaving = False         # the process that it waits for, or starts next, goes on
-        self._clock = clock
+        self._clock, self._on_change = clock, on_change
         self._session = session         # `uuid/number`, as the markers of its processes begin
         self._changed = threading.Condition()
         self._mode, self._message = None, ""    # of a stop: None, NORMAL or IMMEDIATE; why
@@ -82,18 +83,19 @@ class Control:
         with self._changed:
             if self._mode != IMMEDIATE:
                 self._mode, self._message = mode, message
-            self._changed.notify_all()
+        self.wake()
 
     def leave(self):
         """A process that can be adopted, the one waited for or the next, goes on by itself."""
         with self._changed:
             self.is_leaving = True
-            self._changed.notify_all()
+        self.wake()
 
     def wake(self):
         """Makes wait() look again whether it is over."""
         with self._changed:
             self._changed.notify_all()
+        self._on_change()
 
     # -- stop and time-outs ------------------------------------------------------------
 
@@ -127,6 +129,20 @@ class Control:
         for deadline, scope, seconds in self._deadlines:
             if deadline <= now:
                 raise Interrupted(scope, ERROR, "time-out of the %s after %g s" % (scope, seconds))
+
+    @property
+    def is_due(self):
+        """Whether something immediate ends what is under way."""
+        now = self._clock.monotonic()
+        return self._mode == IMMEDIATE or any(until <= now for until, _, _ in self._deadlines)
+
+    def find_limit(self, timeout_s=None):
+        """Until when it can wait, monotonic seconds: a deadline, or when so many seconds are over;
+        None: for ever."""
+        times = [until for until, _, _ in self._deadlines]
+        if timeout_s is not None:
+            times.append(self._clock.monotonic() + timeout_s)
+        return min(times) if times else None
 
     def wait(self, is_over, timeout_s=None, is_between=False):
         """Waits until is_over(), or for so many seconds; Interrupted after all processes are ended.

@@ -1,6 +1,7 @@
 """The course of a session, from its ticket to its end: steps, attempts, tasks.
 
-The thread of a slot calls Session.run():
+The thread of a slot calls Session.run(). Down to the task all of it are generators: while a task
+waits for a child, run() is over, and is called again, by any thread, when that has ended.
 
     its row and definition are read         unreadable: it ends in ERROR, never begun
       |                                     stopped or purged since it was queued: nothing to do
@@ -30,22 +31,19 @@ What comes from outside goes up this tree as an exception:
 
 What is ordinary comes back as an Outcome, from task to attempt to step to session.
 """
-import contextlib
 import functools
 import json
+from types import GeneratorType
 from typing import NamedTuple, Optional
 
-from ..base.vocabulary import (ADOPT, DONE, END, ERROR, FAIL, LATE_S, RESERVED_VARIABLES, WARNING)
-from ..base.errors import AgentError, Conflict, NotFound, RepositoryError, Unreadable
-from ..base.program import log, tell_traceback
-from ..base.times import from_text, to_local
-from ..base.words import one_line
+from ..base.vocabulary import ADOPT, DONE, END, ERROR, FAIL, RESERVED_VARIABLES, WARNING
+from ..base.errors import AgentError
+from ..base.times import to_local
 from ..definitions.fields import TASK_TYPES
 from ..definitions.kinds import check_size
 from ..tasks.task import TaskError, TaskResult
-from .control import Control, Interrupted, Left
+from .control import Interrupted
 from .execution import Execution
-from .journal import Journal
 from .sources import is_blocking, read_secrets
 
 
@@ -65,114 +63,6 @@ class Outcome(NamedTuple):
     place: Optional[TaskPlace] = None   # the task that decided it
     is_false: bool = False          # an evaluate said so: the step goes to its on_false
     is_warned: bool = False         # a task ended in WARNING, whatever came of the rest
-
-
-class Session:
-    """One execution of a scenario, as the queue and the desk know it.
-
-    stop() and leave() may come from any thread at any moment; run() is called once.
-    """
-
-    def __init__(self, ticket, repository, around):
-        self.number, self.ticket, self.repository = ticket.session, ticket, repository
-        self.is_begun = False           # on disk
-        self._around = around
-        self._control = Control(around.clock, "%s/%d" % (repository.db.uuid, self.number))
-        self._journal = Journal(repository, self.number, around.clock, around.on_log)
-
-    def stop(self, mode, message="stopped"):
-        """Asks it to stop, NORMAL after the task now running, or IMMEDIATE."""
-        self._control.stop(mode, message)
-
-    def leave(self):
-        """Lets the process that it waits for, or starts next, go on without the agent, if it can
-        be adopted."""
-        self._control.leave()
-
-    def mask(self, text):
-        """A text with *** in place of the secrets of the session."""
-        return self._journal.mask(text)
-
-    def run(self):
-        """Runs it to its end. RepositoryError: not begun, it stays outstanding."""
-        try:
-            course, place = self._begin()
-        except (Conflict, NotFound):        # stopped or purged since it was queued
-            return
-        except Unreadable as error:
-            self._end_unread(error.message)
-            return
-        self.is_begun = True
-        try:
-            outcome = self._run_course(course, place)
-            self._journal.note_end(self.repository.endings.end, outcome.status,
-                                   message=outcome.message)
-            ending = self._journal.flush()
-        except Left:
-            self._leave_off()
-            return
-        except RepositoryError as error:
-            log.error("session %d ended in memory alone, its end is not recorded: %s",
-                      self.number, error)
-            ending = None
-        if ending is None:                  # or it was no more open
-            self._around.on_loss(self.number)
-        else:
-            self._around.on_end(self.repository, ending)
-
-    def _begin(self):
-        """Has it on disk that this agent runs it -> (Course, TaskPlace). Conflict, NotFound: it
-        is not as its ticket says any more. Unreadable. RepositoryError: it cannot begin now."""
-        repository, identity = self.repository, self._around.identity
-        row, scenario, runs, attempts = repository.db.read(repository.views.get_resume,
-                                                           self.number)
-        self._journal.count_from(runs)
-        course = Course(row, scenario, attempts, self._control, self._journal, self._around)
-        if not self.ticket.is_adopted:
-            repository.db.write(repository.sessions.begin, self.number, identity,
-                                self._is_late(row), self._journal.now(), scenario, within_s=2.0)
-            return course, TaskPlace(row["restart_step"] or 0, row["restart_task"] or 0)
-        repository.db.write(repository.sessions.adopt, self.number, row["ran_by"], identity)
-        step, task = repository.db.read(repository.progress.find_interrupted, self.number)
-        log.warning("session %d is adopted", self.number)
-        return course, TaskPlace(task["step"], task["task"], step["run"], task["run"])
-
-    def _is_late(self, row):
-        """Whether it begins later than planned, and is neither restarted nor another attempt."""
-        planned = row["due"] and (row["start_at"] or row["due"])
-        return bool(planned) and row["begun"] is None and row["attempt"] == 1 \
-            and self._around.clock.now() - from_text(planned) > LATE_S
-
-    def _run_course(self, course, place):
-        """Runs what there is to run -> Outcome. Left, RepositoryError."""
-        try:
-            return course.run(place)
-        except (Left, RepositoryError):
-            raise
-        except Interrupted as error:
-            return self._end_interrupted(error)
-        except Exception as error:          # a fault of the agent's own
-            log.error("session %d\n%s", self.number, self.mask(tell_traceback(error)))
-            return self._end_interrupted(Interrupted(
-                "session", ERROR, "fault of the agent: %s" % one_line(error)))
-
-    def _end_interrupted(self, interrupt):
-        """No process stays behind -> Outcome."""
-        self._control.sweep_last(interrupt)
-        return Outcome(interrupt.status, interrupt.message)
-
-    def _leave_off(self):
-        log.info("session %d is left to the next start", self.number)
-        with contextlib.suppress(RepositoryError):      # its spool has what is not recorded
-            self._journal.flush()
-
-    def _end_unread(self, reason):
-        """Ends it before it begins: its definition cannot be read. RepositoryError."""
-        repository = self.repository
-        ending = repository.db.write(repository.endings.end_outstanding, self.number, ERROR,
-                                     one_line(reason), self._journal.now())
-        if ending is not None:
-            self._around.on_end(repository, ending)
 
 
 class Course:
@@ -195,7 +85,7 @@ class Course:
                 self._take_secrets()
             except ValueError as error:
                 return Outcome(ERROR, str(error))
-            return self._steps(place)
+            return (yield from self._steps(place))
 
     def _take_secrets(self):
         """Gives the secret variables their values. ValueError."""
@@ -220,7 +110,7 @@ class Course:
             step = self._scenario.steps[place.step]
             # a mere handler: not its failure decides, but the one that led to it
             is_handler = step.on_ok == FAIL and cause != ""
-            outcome = self._step(place, step, is_handler)
+            outcome = yield from self._step(place, step, is_handler)
             self._control.check_stop()
             text = "step %s: %s" % (step.name, outcome.message)
             if outcome.is_false:
@@ -250,7 +140,7 @@ class Course:
         warned if one of them was. The failure of a mere handler moves no RESTART."""
         delay, is_warned = step.retry_delay, False
         for remaining in reversed(range(step.attempts)):
-            outcome = self._attempt(place, step)
+            outcome = yield from self._attempt(place, step)
             is_warned = is_warned or outcome.is_warned
             if outcome.status != ERROR:
                 break
@@ -281,7 +171,7 @@ class Course:
         end = functools.partial(self._journal.note_end, self._progress.end_step, run)
         try:
             with self._control.deadline(step.timeout, "step"):
-                outcome = self._tasks(place, step, run, attempt)
+                outcome = yield from self._tasks(place, step, run, attempt)
         except Interrupted as interrupt:
             end(interrupt.status, message=interrupt.message)
             raise
@@ -298,7 +188,7 @@ class Course:
             if index > place.task:
                 place = TaskPlace(place.step, index)
                 self._stop_between(place)
-            outcome = self._task(place, step.tasks[index], run, attempt)
+            outcome = yield from self._task(place, step.tasks[index], run, attempt)
             is_warned = is_warned or outcome.is_warned
             if outcome.status == ERROR or outcome.is_false:
                 break
@@ -313,7 +203,8 @@ class Course:
             run = self._begin_task(place, task, step_run, attempt)
         execution = Execution(run, self._values, self._control, self._journal, self._around,
                               self._scenario.on_stale == ADOPT)
-        result, interrupt = self._work(task, execution, is_resumed=place.task_run is not None)
+        result, interrupt = yield from self._work(task, execution,
+                                                  is_resumed=place.task_run is not None)
         self._end_task(run, result, *execution.close())
         if interrupt is not None and interrupt.scope != "task":
             self._note_restart(place)
@@ -345,7 +236,10 @@ class Course:
         work = kind.resume if is_resumed else kind.run
         try:
             with self._control.deadline(task.timeout, "task"):
-                return bounded(work(task.fields, execution)), None
+                result = work(task.fields, execution)
+                if isinstance(result, GeneratorType):
+                    result = yield from result
+                return bounded(result), None
         except Interrupted as interrupt:
             return TaskResult(interrupt.status, execution.rc, message=interrupt.message), interrupt
         except (TaskError, AgentError) as error:

@@ -3,7 +3,7 @@ import contextlib
 import functools
 import json
 import os
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable, NamedTuple, Optional
 
 from ..base.vocabulary import ERROR, MARKER, TRY_S
 from ..base.errors import RepositoryError, RepositoryGone
@@ -38,6 +38,12 @@ class Surroundings(NamedTuple):
     topology: Any                   # the Topology: data_server(schema, context), mail_server()
     children: Any                   # the Children: start(request, repository), bell(session) ...
     on_log: Callable                # on_log(session number): new lines of its log are on disk
+
+
+class Waiting(NamedTuple):
+    """What a session waits for that needs no thread meanwhile."""
+    is_over: Callable               # whether it can go on
+    patience_s: Optional[float]     # after so many seconds it looks for itself
 
 
 class Execution:
@@ -237,10 +243,6 @@ class Execution:
         """Waits; an immediate stop and time-outs end it."""
         self._control.wait(lambda: False, seconds)
 
-    def monotonic(self):
-        """Seconds that only ever go forward."""
-        return self._around.clock.monotonic()
-
     # -- topology and children ---------------------------------------------------------
 
     def data_server(self, schema):
@@ -277,16 +279,18 @@ class Execution:
                            parent_run=self._run, hidden=journal.secrets), journal.repository)
 
     def wait_child(self, session):
-        """Waits for the end of a child, which does without this session's slot meanwhile ->
-        (status, message). What ends the waiting ends the child."""
+        """A generator that waits for the end of a child -> (status, message): it yields a Waiting
+        whenever the session is to go on later, without a thread meanwhile. What ends the waiting
+        ends the child."""
         children, control = self._around.children, self._control
-        with children.bell(session, control.wake) as bell, children.lent_slot():
+        with children.bell(session, control.wake) as bell:
             try:
                 while True:
                     row = bell.find_end()
                     if row is not None:
                         return row["status"], row["message"]
-                    control.wait(lambda: bell.has_rung, bell.patience_s)
+                    yield Waiting(lambda: bell.has_rung, bell.patience_s)
+                    control.wait(lambda: bell.has_rung, 0.0)
             except Interrupted:
                 children.stop(session)
                 raise

@@ -3,7 +3,6 @@
 Thread slot N: runs one session after the other; ends at SessionQueue.close().
 Thread adopted N: runs session N, whose process outlived an agent; ends with it.
 """
-import contextlib
 import threading
 import time
 
@@ -12,6 +11,7 @@ from ..base.errors import Busy, RepositoryError
 from ..base.program import Told, log, tell_traceback
 from ..store.admission import Admission, schedule_gate
 from ..store.pending import Worker
+from .parking import Parking
 
 
 class SessionQueue:
@@ -20,7 +20,7 @@ class SessionQueue:
     Which of them begins next is the matter of its Admission.
     """
 
-    def __init__(self, slots, make, is_flooded):
+    def __init__(self, slots, make, is_flooded, clock):
         self.slots = slots                      # how many sessions at once
         self._make = make                       # make(ticket, repository) -> Session
         self._is_flooded = is_flooded           # whether many requests wait for their OK
@@ -30,9 +30,10 @@ class SessionQueue:
         self._later = {}                        # number that waits for its start time -> repository
         self._running = {}                      # number -> Session
         self._again = {}                # number -> Ticket that came before its slot was free
-        self._threads, self._adopted = [], []
+        self._threads, self._adopted, self._is_closing = [], [], False
         self._told = Told()             # of threads, and of sessions that do not begin
-        self._is_closing = False
+        self._parked = 0                # how many of _running wait for one, without a thread
+        self._parking = Parking(clock, self._go_on)
 
     def add(self, ticket, repository):
         """Queues a session once; whether a slot is free for it."""
@@ -62,16 +63,12 @@ class SessionQueue:
     def _ensure_thread(self):
         """A thread for each session that runs or may begin, as far as there are slots. Where the
         host has none to give, those that are there go on."""
-        sessions = 0 if self._is_closing else len(self._running) + self._admission.count_ready()
-        while len(self._threads) < min(self._admission.slots, sessions):
+        sessions = 0 if self._is_closing else len(self._running) - self._parked + \
+            self._admission.count_ready()
+        while len(self._threads) < min(self.slots, sessions):
             thread = Worker(self._serve, name="slot %d" % (len(self._threads) + 1))
-            try:
-                thread.start()
-            except RuntimeError as error:
-                if self._told.is_new("threads", str(error)):
-                    log.error("no further thread can be started for sessions")
+            if not has_started(thread, self._told):
                 return
-            self._told.is_new("threads", "")
             self._threads.append(thread)
 
     def _forget(self, number):
@@ -155,19 +152,6 @@ class SessionQueue:
                 self._ensure_thread()
             self._changed.notify_all()
 
-    @contextlib.contextmanager
-    def lent_slot(self):
-        """While a session waits for its child, its slot serves another."""
-        with self._changed:
-            self._admission.lend(1)
-            self._ensure_thread()
-            self._changed.notify()
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._admission.lend(-1)
-
     def wait_idle(self, timeout_s):
         """Waits until nothing runs; whether that is so."""
         with self._changed:
@@ -181,6 +165,7 @@ class SessionQueue:
 
     def join(self):
         """Waits for the threads of the slots."""
+        self._parking.close()
         for thread in self._threads + self._adopted:
             thread.join()
 
@@ -200,11 +185,12 @@ class SessionQueue:
             self._run(session)
 
     def _run(self, session):
-        """Runs a session. One that cannot begin is read again from its repository, and tried
-        again; one that began and has no end is found by the cleaning."""
-        trouble, is_told = "", False     # for all sessions of its repository
+        """Runs a session, until it is over or waits for a child. One that cannot begin is read
+        again from its repository, and tried again; one that began and has no end is found by the
+        cleaning."""
+        trouble, is_told, is_over = "", False, True     # told: for all sessions of its repository
         try:
-            session.run()
+            is_over = session.run()
         except RepositoryError as error:
             trouble, is_told = error.message, bool(session.repository.db.trouble)
         except Exception as error:
@@ -214,7 +200,24 @@ class SessionQueue:
                         if session.is_begun else "does not begin yet", trouble)
         if trouble and not session.is_begun:
             session.repository.set_behind()
-        self.finish(session)
+        if is_over:
+            self.finish(session)
+        else:
+            self._lend_slot(1)
+            session.park(self._parking)
+
+    def _lend_slot(self, count):
+        """The slot of a session that waits for its child serves another: 1, then -1."""
+        with self._changed:
+            self._parked += count
+            self._admission.lend(count)
+            self._ensure_thread()
+            self._changed.notify()
+
+    def _go_on(self, session):
+        """A session that has parked goes on in this thread, whatever the limits."""
+        self._lend_slot(-1)
+        self._run(session)
 
     def _take(self):
         """The Session that the thread of a slot runs next; None when the queue is closing."""
@@ -255,12 +258,24 @@ class SessionQueue:
             self._running.pop(session.number, None)
             # the thread of a slot looks for itself what it can run next
             is_for_others = self._admission.leave(session.number) or not self._running \
-                or session.ticket.is_adopted
+                or session.ticket.is_adopted or session.has_parked
             if is_for_others:
                 self._changed.notify_all()
             again = self._again.pop(session.number, None)
             if again:
                 self.add(again, session.repository)
+
+
+def has_started(thread, troubles):
+    """Starts a thread -> whether the host has one to give; `troubles`, a Told, has it said once."""
+    try:
+        thread.start()
+    except RuntimeError as error:
+        if troubles.is_new("threads", str(error)):
+            log.error("no further thread can be started for sessions")
+        return False
+    troubles.is_new("threads", "")
+    return True
 
 
 def give_way(is_flooded):

@@ -257,11 +257,11 @@ class ScenarioTask:
     }
 
     def run(self, fields, execution):
-        """A stop goes down to the child; its end decides."""
+        """A generator, as wait_child() is. A stop goes down to the child; its end decides."""
         number = execution.start_child(fields["name"], fields["version"], fields["context"],
                                        substitute_all(fields["variables"], execution.values))
         if not fields["wait"]:
             return TaskResult(DONE, message="session %d started" % number)
-        status, message = execution.wait_child(number)
+        status, message = yield from execution.wait_child(number)
         text = "session %d: %s%s" % (number, status, ": " + message if message else "")
         return TaskResult({DONE: DONE, WARNING: WARNING}.get(status, ERROR), message=text)

@@ -1,0 +1,94 @@
+"""Sessions that wait for the end of a child, without a thread or a slot.
+
+Thread parking: has those go on that are called, or whose time is over; ends at Parking.close().
+Thread parent N: runs session N, whose child has ended, until that is over or waits again.
+"""
+import heapq
+import itertools
+import threading
+
+from ..base.program import log
+from ..store.pending import Worker
+
+THREAD_S = 1.0          # until a thread is asked for again, when the host had none
+
+
+class Parking:
+    """Holds sessions that wait, until one is called or has waited as long as it may. Then
+    go_on(session) has it go on, in a thread of its own."""
+
+    def __init__(self, clock, go_on):
+        self._clock, self._go_on = clock, go_on
+        self._changed = threading.Condition()   # guards all that follows
+        self._parked = {}               # session -> the number of its wait
+        self._called = set()            # of these, those that may go on
+        self._times = []                # heap of (monotonic seconds, number of a wait, session)
+        self._numbers = itertools.count()
+        self._threads = set()           # of those that go on
+        self._is_closing = False
+        self._thread = threading.Thread(target=self._run, name="parking", daemon=True)
+        self._thread.start()
+
+    def put(self, session, until):
+        """A session waits from now on, until then at most (monotonic seconds, or None)."""
+        with self._changed:
+            number = self._parked[session] = next(self._numbers)
+            if until is not None:
+                heapq.heappush(self._times, (until, number, session))
+            self._changed.notify()
+        if session.is_ready():          # it may have been called before
+            self.call(session)
+
+    def call(self, session):
+        """Has a session go on, if it waits."""
+        with self._changed:
+            if session in self._parked:
+                self._called.add(session)
+                self._changed.notify()
+
+    def close(self):
+        """Ends the thread; who still waits does not go on."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify()
+        self._thread.join()
+        for thread in list(self._threads):
+            thread.join()
+
+    def _start(self, session):
+        """RuntimeError: the host has no thread to give."""
+        Worker(self._serve, "parent %d" % session.number, session).start()
+
+    def _serve(self, session):
+        """The thread of a session that goes on."""
+        thread = threading.current_thread()
+        with self._changed:
+            self._threads.add(thread)
+        self._go_on(session)
+        with self._changed:
+            self._threads.discard(thread)
+
+    def _run(self):
+        while not self._is_closing:
+            for session in self._take():
+                try:
+                    self._start(session)
+                except RuntimeError:
+                    log.error("no thread can be started for session %d", session.number)
+                    self.put(session, self._clock.monotonic() + THREAD_S)
+
+    def _take(self):
+        """Waits for sessions that are to go on, and takes them out."""
+        with self._changed:
+            while not (self._called or self._is_closing):
+                now = self._clock.monotonic()
+                while self._times and self._times[0][0] <= now:
+                    _, number, session = heapq.heappop(self._times)
+                    if self._parked.get(session) == number:
+                        self._called.add(session)
+                if not self._called:
+                    self._changed.wait(self._times[0][0] - now if self._times else None)
+            ready, self._called = self._called, set()
+            for session in ready:
+                del self._parked[session]
+        return ready
