@@ -251,6 +251,7 @@ import time
 import traceback
 import urllib.parse
 import uuid
+import weakref
 import zipfile
 from bisect import bisect_left, bisect_right
 from calendar import timegm
@@ -11746,8 +11747,13 @@ class Session:
         self.number, self.ticket, self.repository = ticket.session, ticket, repository
         self.is_begun = False           # on disk
         self._around = around
-        self._control = Control(around.clock, "%s/%d" % (repository.db.uuid, self.number),
-                                self._call)
+        reference = weakref.ref(self)   # its Control must not keep it
+
+        def call():
+            session = reference()
+            if session is not None:
+                session._call()
+        self._control = Control(around.clock, "%s/%d" % (repository.db.uuid, self.number), call)
         self._parking = self._going = self._waiting = None
         self._journal = Journal(repository, self.number, around.clock, around.on_log)
 

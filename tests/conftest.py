@@ -268,8 +268,12 @@ class AgentProcess(Dialogue):
         return self
 
     def log(self):
-        """All that the agent said on stderr so far."""
-        return self.log_path.read_bytes().decode("utf-8", "replace")
+        """All that the agent said on stderr so far: a thread of its own writes it, soon."""
+        text = None
+        while text != self.log_path.read_bytes():
+            text = self.log_path.read_bytes()
+            time.sleep(0.05)
+        return text.decode("utf-8", "replace")
 
     def connect(self):
         """Another connection."""

@@ -1,5 +1,6 @@
 """A session as the queue and the desk know it: it begins, waits without a thread, and ends."""
 import contextlib
+import weakref
 
 from ..base.vocabulary import ERROR, LATE_S
 from ..base.errors import Conflict, NotFound, RepositoryError, Unreadable
@@ -21,8 +22,13 @@ class Session:
         self.number, self.ticket, self.repository = ticket.session, ticket, repository
         self.is_begun = False           # on disk
         self._around = around
-        self._control = Control(around.clock, "%s/%d" % (repository.db.uuid, self.number),
-                                self._call)
+        reference = weakref.ref(self)   # its Control must not keep it
+
+        def call():
+            session = reference()
+            if session is not None:
+                session._call()
+        self._control = Control(around.clock, "%s/%d" % (repository.db.uuid, self.number), call)
         self._parking = self._going = self._waiting = None
         self._journal = Journal(repository, self.number, around.clock, around.on_log)
 
