@@ -356,11 +356,12 @@ def test_the_hold_of_one_schedule(inside):
     assert shown(inside, "A")["hold"] == "yes"
     count, begun = len(why(inside, "A")), inside.now()
     inside.let_pass(3)
-    assert when(why(inside, "B")[-1]["due"]).timestamp() > begun + 1 and len(why(inside, "A")) == count
+    wait_for(lambda: when(why(inside, "B")[-1]["due"]).timestamp() > begun + 1, "the one that is not held")
+    assert len(why(inside, "A")) == count
     assert inside.ok("EXEC J -SYNC")["status"] == "DONE"    # the scenario itself is not held
     inside.ok("RELEASE -SCHEDULE=A")
     inside.let_pass(1)
-    assert len(why(inside, "A")) >= count + 3
+    wait_for(lambda: len(why(inside, "A")) >= count + 3, "what was held to be decided")
     inside.ok("SCHED OFF A")
     rows = why(inside, "A")
     assert (rows[count]["decision"], rows[count]["reason"]) == ("skipped", "hold")
@@ -377,7 +378,7 @@ def test_the_hold_of_a_schedule_ends_at_its_time(shared_inside):
     shared_inside.let_pass_until(until)
     wait_for(lambda: shown(shared_inside, "H1")["hold"] == "no", "the hold to end")
     shared_inside.let_pass(1)
-    assert why(shared_inside, "H1")
+    wait_for(lambda: why(shared_inside, "H1"), "a due time after the hold")
     check_complete(why(shared_inside, "H1"))
     shared_inside.ok("SCHED DEL H1")
 
