@@ -7778,11 +7778,6 @@ def list_pids():
     return sorted(int(name) for name in os.listdir("/proc") if name.isdigit()) if HAS_PROC else []
 
 
-def list_processes():
-    """{pid: ProcessEntry} of all live processes; empty where /proc is missing."""
-    return {entry.pid: entry for entry in map(read_process, list_pids()) if entry}
-
-
 def read_marker(pid):
     """The marker in a process's environment, as text, or None. OSError."""
     environment = b"\0" + (_read_of(pid, "environ") or b"")
@@ -8512,16 +8507,6 @@ def as_value(data, what):
     return data.decode("utf-8", "replace").replace("\0", "")
 
 
-def check_regular(path, may_be_pipe=False):
-    """TaskError for a device, a named pipe or a socket: to read it may wait for ever, or never end.
-    OSError."""
-    mode = os.stat(path).st_mode
-    if stat.S_ISFIFO(mode) and not may_be_pipe:
-        raise TaskError("%s is a named pipe" % path)
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISFIFO(mode)):
-        raise TaskError("%s is no regular file" % path)
-
-
 def to_number(kind, text):
     """A text as an int or float. ValueError for what Python alone takes for one."""
     value = kind(text)
@@ -8754,6 +8739,15 @@ def special_kind(status):
     return next((text for is_one, text in SPECIAL_KINDS if is_one(status.st_mode)), None)
 
 
+def check_source(path, may_be_pipe=False):
+    """TaskError for what has no end, or may never begin: a device, a socket, a pipe unless that may
+    be. OSError."""
+    status = os.stat(path)
+    kind = special_kind(status)
+    if kind and not (may_be_pipe and stat.S_ISFIFO(status.st_mode)):
+        raise TaskError("%s is %s" % (path, kind))
+
+
 def _open_at_once(path, flags):
     """A descriptor; a pipe that nobody writes does not make it wait."""
     try:
@@ -8834,9 +8828,7 @@ def check_kinds(path):
             if not os.path.islink(os.path.join(path, name)):
                 check_kinds(os.path.join(path, name))
         return
-    kind = special_kind(os.stat(path))
-    if kind:
-        raise TaskError("%s is %s" % (path, kind))
+    check_source(path)
 
 
 def copy_one(path, target, note=None):
@@ -9939,7 +9931,7 @@ class LoadCsvTask(DatabaseTask):
         is in the physical schema."""
         schema, table = order["server"]["physical_schema"], order["table"]
         order["table"] = "%s.%s" % (schema, table) if schema and "." not in table else table
-        check_regular(order["file"], may_be_pipe=True)
+        check_source(order["file"], may_be_pipe=True)
         check_encoding(order["file"], order["encoding"])
         with open(order["file"], newline="", errors="surrogateescape",      # a BOM is no text
                   encoding=("utf-8-sig" if order["encoding"] == "utf-8"
@@ -11648,9 +11640,6 @@ class Journal:
 # Thread parent N: runs session N, whose child has ended, until that is over or waits again.
 # ======================================================================================
 
-THREAD_S = 1.0          # until a thread is asked for again, when the host had none
-
-
 class Parking:
     """Holds sessions that wait, until one is called or has waited as long as it may. Then
     go_on(session) has it go on, in a thread of its own."""
@@ -11662,7 +11651,7 @@ class Parking:
         self._called = set()            # of these, those that may go on
         self._times = []                # heap of (monotonic seconds, number of a wait, session)
         self._numbers = itertools.count()
-        self._threads = set()           # of those that go on
+        self._threads = set()           # of those that go on; each takes itself out
         self._is_closing = False
         self._thread = threading.Thread(target=self._run, name="parking", daemon=True)
         self._thread.start()
@@ -11694,17 +11683,19 @@ class Parking:
             thread.join()
 
     def _start(self, session):
-        """RuntimeError: the host has no thread to give."""
-        Worker(self._serve, "parent %d" % session.number, session).start()
+        """Has a session go on. RuntimeError: the host has no thread to give."""
+        thread = Worker(self._serve, "parent %d" % session.number, session)
+        self._threads.add(thread)       # first: close() waits for it
+        try:
+            thread.start()
+        except RuntimeError:
+            self._threads.discard(thread)
+            raise
 
     def _serve(self, session):
         """The thread of a session that goes on."""
-        thread = threading.current_thread()
-        with self._changed:
-            self._threads.add(thread)
         self._go_on(session)
-        with self._changed:
-            self._threads.discard(thread)
+        self._threads.discard(threading.current_thread())
 
     def _run(self):
         while not self._is_closing:
@@ -11713,7 +11704,7 @@ class Parking:
                     self._start(session)
                 except RuntimeError:
                     log.error("no thread can be started for session %d", session.number)
-                    self.put(session, self._clock.monotonic() + THREAD_S)
+                    self.put(session, self._clock.monotonic() + TRY_S)
 
     def _take(self):
         """Waits for sessions that are to go on, and takes them out."""
@@ -15739,13 +15730,11 @@ class Conversation:
         A first line that is no well-formed request ends the conversation, and so does any line of
         HTTP: a browser, or whatever else was led here, has nothing of the rest carried out.
         """
-        words, is_json = [], False
+        text, words = "", []
         try:
             text = self._decode(data)
-            is_json = _JSON_WORD.search(text) is not None   # as long as nothing tells better
             self.is_over = _HTTP_LINE.search(text.rstrip(" \t")[-40:]) is not None
             words = split_words(text)
-            is_json = wants_json(words)
             if not words:
                 return None
             row, rest = find_verb(words)
@@ -15759,12 +15748,14 @@ class Conversation:
         except Exception as error:
             self.is_over = self.is_over or self._is_first
             self._is_first = False
+            # where it cannot be split into words, the text has to tell
+            is_json = wants_json(words) if words else _JSON_WORD.search(text) is not None
             return Reply(error, is_json, words)
         try:
             run = functools.partial(row.run, self._agent, request)
-            return Reply(run() if row.is_pipelined else run, is_json, words)
+            return Reply(run() if row.is_pipelined else run, request.is_json, words)
         except Exception as error:
-            return Reply(error, is_json, words)
+            return Reply(error, request.is_json, words)
 
     def _check(self, row, words):
         """The words behind a verb -> Request. Who may not ask is told that before what is wrong."""

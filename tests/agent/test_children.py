@@ -186,7 +186,6 @@ def test_parents_that_wait_end_with_the_agent(parents):
 
 
 def test_without_a_thread_to_have_a_parent_goes_on_later(parents, monkeypatch):
-    monkeypatch.setattr(program, "THREAD_S", 0.1)
     number, = begin_parents(parents, 1)
     start, refused = threading.Thread.start, []
 

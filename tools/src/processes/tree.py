@@ -111,11 +111,6 @@ def list_pids():
     return sorted(int(name) for name in os.listdir("/proc") if name.isdigit()) if HAS_PROC else []
 
 
-def list_processes():
-    """{pid: ProcessEntry} of all live processes; empty where /proc is missing."""
-    return {entry.pid: entry for entry in map(read_process, list_pids()) if entry}
-
-
 def read_marker(pid):
     """The marker in a process's environment, as text, or None. OSError."""
     environment = b"\0" + (_read_of(pid, "environ") or b"")

@@ -36,13 +36,11 @@ class Conversation:
         A first line that is no well-formed request ends the conversation, and so does any line of
         HTTP: a browser, or whatever else was led here, has nothing of the rest carried out.
         """
-        words, is_json = [], False
+        text, words = "", []
         try:
             text = self._decode(data)
-            is_json = _JSON_WORD.search(text) is not None   # as long as nothing tells better
             self.is_over = _HTTP_LINE.search(text.rstrip(" \t")[-40:]) is not None
             words = split_words(text)
-            is_json = wants_json(words)
             if not words:
                 return None
             row, rest = find_verb(words)
@@ -56,12 +54,14 @@ class Conversation:
         except Exception as error:
             self.is_over = self.is_over or self._is_first
             self._is_first = False
+            # where it cannot be split into words, the text has to tell
+            is_json = wants_json(words) if words else _JSON_WORD.search(text) is not None
             return Reply(error, is_json, words)
         try:
             run = functools.partial(row.run, self._agent, request)
-            return Reply(run() if row.is_pipelined else run, is_json, words)
+            return Reply(run() if row.is_pipelined else run, request.is_json, words)
         except Exception as error:
-            return Reply(error, is_json, words)
+            return Reply(error, request.is_json, words)
 
     def _check(self, row, words):
         """The words behind a verb -> Request. Who may not ask is told that before what is wrong."""

@@ -7,10 +7,9 @@ import heapq
 import itertools
 import threading
 
+from ..base.vocabulary import TRY_S
 from ..base.program import log
 from ..store.pending import Worker
-
-THREAD_S = 1.0          # until a thread is asked for again, when the host had none
 
 
 class Parking:
@@ -24,7 +23,7 @@ class Parking:
         self._called = set()            # of these, those that may go on
         self._times = []                # heap of (monotonic seconds, number of a wait, session)
         self._numbers = itertools.count()
-        self._threads = set()           # of those that go on
+        self._threads = set()           # of those that go on; each takes itself out
         self._is_closing = False
         self._thread = threading.Thread(target=self._run, name="parking", daemon=True)
         self._thread.start()
@@ -56,17 +55,19 @@ class Parking:
             thread.join()
 
     def _start(self, session):
-        """RuntimeError: the host has no thread to give."""
-        Worker(self._serve, "parent %d" % session.number, session).start()
+        """Has a session go on. RuntimeError: the host has no thread to give."""
+        thread = Worker(self._serve, "parent %d" % session.number, session)
+        self._threads.add(thread)       # first: close() waits for it
+        try:
+            thread.start()
+        except RuntimeError:
+            self._threads.discard(thread)
+            raise
 
     def _serve(self, session):
         """The thread of a session that goes on."""
-        thread = threading.current_thread()
-        with self._changed:
-            self._threads.add(thread)
         self._go_on(session)
-        with self._changed:
-            self._threads.discard(thread)
+        self._threads.discard(threading.current_thread())
 
     def _run(self):
         while not self._is_closing:
@@ -75,7 +76,7 @@ class Parking:
                     self._start(session)
                 except RuntimeError:
                     log.error("no thread can be started for session %d", session.number)
-                    self.put(session, self._clock.monotonic() + THREAD_S)
+                    self.put(session, self._clock.monotonic() + TRY_S)
 
     def _take(self):
         """Waits for sessions that are to go on, and takes them out."""

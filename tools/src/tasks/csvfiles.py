@@ -12,7 +12,8 @@ from ..base.words import shorten
 from ..definitions.kinds import (BOOLEAN, FILLED, Field, Kind, TEXT, _refuse, between, choice,
                                  list_of)
 from ..base.files import written_beside
-from .task import TaskError, check_regular, needed, task_type, to_number
+from .files import check_source
+from .task import TaskError, needed, task_type, to_number
 from .data import BINARY, DatabaseTask, ROWS_AT_ONCE, SCHEMA, each_row, refuse_binary
 
 
@@ -167,7 +168,7 @@ class LoadCsvTask(DatabaseTask):
         is in the physical schema."""
         schema, table = order["server"]["physical_schema"], order["table"]
         order["table"] = "%s.%s" % (schema, table) if schema and "." not in table else table
-        check_regular(order["file"], may_be_pipe=True)
+        check_source(order["file"], may_be_pipe=True)
         check_encoding(order["file"], order["encoding"])
         with open(order["file"], newline="", errors="surrogateescape",      # a BOM is no text
                   encoding=("utf-8-sig" if order["encoding"] == "utf-8"

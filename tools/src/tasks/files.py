@@ -67,6 +67,15 @@ def special_kind(status):
     return next((text for is_one, text in SPECIAL_KINDS if is_one(status.st_mode)), None)
 
 
+def check_source(path, may_be_pipe=False):
+    """TaskError for what has no end, or may never begin: a device, a socket, a pipe unless that may
+    be. OSError."""
+    status = os.stat(path)
+    kind = special_kind(status)
+    if kind and not (may_be_pipe and stat.S_ISFIFO(status.st_mode)):
+        raise TaskError("%s is %s" % (path, kind))
+
+
 def _open_at_once(path, flags):
     """A descriptor; a pipe that nobody writes does not make it wait."""
     try:
@@ -147,9 +156,7 @@ def check_kinds(path):
             if not os.path.islink(os.path.join(path, name)):
                 check_kinds(os.path.join(path, name))
         return
-    kind = special_kind(os.stat(path))
-    if kind:
-        raise TaskError("%s is %s" % (path, kind))
+    check_source(path)
 
 
 def copy_one(path, target, note=None):

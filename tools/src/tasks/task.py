@@ -2,8 +2,6 @@
 import contextlib
 import json
 import math
-import os
-import stat
 import sys
 import tempfile
 from typing import NamedTuple, Optional
@@ -88,16 +86,6 @@ def as_value(data, what):
     if len(data) > MAX_VALUE:
         raise TaskError("%s over %d bytes, more than a variable takes" % (what, MAX_VALUE))
     return data.decode("utf-8", "replace").replace("\0", "")
-
-
-def check_regular(path, may_be_pipe=False):
-    """TaskError for a device, a named pipe or a socket: to read it may wait for ever, or never end.
-    OSError."""
-    mode = os.stat(path).st_mode
-    if stat.S_ISFIFO(mode) and not may_be_pipe:
-        raise TaskError("%s is a named pipe" % path)
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISFIFO(mode)):
-        raise TaskError("%s is no regular file" % path)
 
 
 def to_number(kind, text):
