@@ -11250,17 +11250,19 @@ class Execution:
 #
 #     its row and definition are read         unreadable: it ends in ERROR, never begun
 #       |                                     stopped or purged since it was queued: nothing to do
-#     `begun` is committed, or `adopted`      cannot be now: RepositoryError, it stays outstanding
+#     `begun` is noted, or `adopted`          cannot be now: RepositoryError, it stays outstanding
 #       |
 #     Course.run(): secrets, then the steps, each to where the Outcome of the one before leads
 #       |
 #       +-- step: its attempts, with a pause between, until one ends well
 #       |     +-- attempt: noted as begun; its tasks, one after the other
-#       |           +-- task: noted as begun, and all that was noted is committed;
-#       |               then its process starts; its output is handed over as it comes;
-#       |               its end and its variables are noted
+#       |           +-- task: noted as begun, and all that was noted is committed, with the first
+#       |               that the session has begun; then its process starts; its output is handed
+#       |               over as it comes; its end and its variables are noted
 #       |
-#     its end is noted and committed          the repository is gone: told in the log alone
+#     its end is noted and handed over        the slot is free for the next
+#       |
+#     it is committed                         the repository is gone: told in the log alone
 #       |
 #     on_end(): what follows an end           the next attempt of its schedule, those who wait for it
 #
@@ -11325,6 +11327,8 @@ class Course:
         read = functools.partial(read_secrets, sources, self._journal.repository.secrets.read(
             self._row["secret_file"] or str(self._journal.session)))
         can_block = any(map(is_blocking, sources.values()))
+        if can_block and not self._journal.has_begun:
+            self._journal.flush()       # while it waits it is shown as running
         for name, value in self._control.call(read) if can_block else read():
             self._journal.hide(value)
             self._values[name] = value
@@ -11522,17 +11526,21 @@ def target_after(step, outcome):
 # What a session has to record: collected, masked, and handed to its repository in order.
 # ======================================================================================
 
+BEGUN_WITHIN_S = 2.0           # so long a session waits for the record of its begin
+
+
 class Journal:
     """The records of one session on their way to its repository.
 
     What is noted goes there in one transaction, at the latest before the next task begins: so
     `begun` is on disk before a process starts. While the repository cannot be written, its writer
-    keeps what it was handed, and flush() waits. All but add_log() is for the session's own thread.
-    on_log(session) is called when lines of its log are on disk.
+    keeps what it was handed, and flush() waits; a session that has not begun waits some seconds and
+    fails. All but add_log() is for the session's own thread. on_log(session) is called when lines
+    of its log are on disk. `has_begun` tells that the session has begun on disk.
     """
 
     def __init__(self, repository, session, clock, on_log=lambda session: None):
-        self.repository, self.session = repository, session
+        self.repository, self.session, self.has_begun = repository, session, False
         self.secrets = ()               # what must not be stored or shown, the longest first
         self._clock, self._on_log = clock, on_log
         self._progress = repository.progress
@@ -11545,6 +11553,10 @@ class Journal:
     def now(self):
         """The time of day, epoch seconds."""
         return self._clock.now()
+
+    def set_begun(self):
+        """It is on disk that the session has begun."""
+        self.has_begun = True
 
     def count_from(self, run):
         """The next run is the one after this: those up to it are on disk."""
@@ -11572,19 +11584,44 @@ class Journal:
         return len(self._records) >= MAX_BATCH
 
     def flush(self):
-        """Hands over what was noted and waits for the commit, however long -> what the last of it
-        gave back. RepositoryError: the repository was closed, or is gone."""
-        has_log, pending = self._has_log, self._submit(self._progress.record)
-        value = pending.result()
-        if has_log:
-            self._on_log(self.session)
-        while self._spent:
-            self._spent.pop().remove()
-        return value
+        """Hands over what was noted and waits for the commit. RepositoryError: the repository was
+        closed, or is gone; or the session cannot begin now. What its begin refuses."""
+        follow_up = self._follow_up()
+        pending = self._submit(self._progress.record)
+        pending.result()
+        follow_up(pending)
+
+    def hand_over(self, on_done):
+        """Hands over the last of what was noted; on_done(pending) is called, by the Inbox, once it
+        is on disk, or never can be. The value is what the last of it gave."""
+        follow_up = self._follow_up()
+
+        def follow(pending):
+            if pending.error is None:
+                follow_up(pending)
+            on_done(pending)
+        self._submit(self._progress.record, follow)
 
     def flush_later(self):
-        """Hands over what was noted; nobody waits for its commit."""
-        self._submit(self._progress.record_later, self._logged if self._has_log else None)
+        """Hands over what was noted; nobody waits for its commit, unless the session begins by it.
+        As flush()."""
+        if self.has_begun:
+            self._submit(self._progress.record_later, self._logged if self._has_log else None)
+        else:
+            self.flush()
+
+    def _follow_up(self):
+        """What the commit of all that was noted brings about, as a function of its Pending."""
+        has_log = self._has_log
+        spent, self._spent = self._spent, []
+
+        def follow(_):
+            self.set_begun()
+            if has_log:
+                self._logged(_)
+            for spool in spent:
+                spool.remove()
+        return follow
 
     @property
     def _has_log(self):
@@ -11595,7 +11632,8 @@ class Journal:
 
     def _submit(self, method, on_done=None):
         records, self._records = self._records, []
-        return self.repository.db.submit(method, self.session, records, on_done=on_done)
+        return self.repository.db.submit(method, self.session, records, on_done=on_done,
+                                         within_s=None if self.has_begun else BEGUN_WITHIN_S)
 
     def add_log(self, run, rows, omitted, on_stored):
         """Hands over rows of the log past what was noted; on_stored() once they are on disk, or
@@ -11736,7 +11774,6 @@ class Session:
 
     def __init__(self, ticket, repository, around):
         self.number, self.ticket, self.repository = ticket.session, ticket, repository
-        self.is_begun = False           # on disk
         self._around = around
         reference = weakref.ref(self)   # its Control must not keep it
 
@@ -11745,8 +11782,13 @@ class Session:
             if session is not None:
                 session._call()
         self._control = Control(around.clock, "%s/%d" % (repository.db.uuid, self.number), call)
-        self._parking = self._going = self._waiting = None
+        self._parking = self._going = self._waiting = self._outcome = None
         self._journal = Journal(repository, self.number, around.clock, around.on_log)
+
+    @property
+    def is_begun(self):
+        """Whether it is on disk that it has begun."""
+        return self._journal.has_begun
 
     def stop(self, mode, message="stopped"):
         """Asks it to stop, NORMAL after the task now running, or IMMEDIATE."""
@@ -11783,8 +11825,8 @@ class Session:
             self._parking.call(self)
 
     def run(self):
-        """Runs it to its end -> True, or False: it is to park, and run() to be called again then.
-        RepositoryError: not begun, it stays outstanding."""
+        """Runs it -> True: it is over, and record_end() is to follow; or False: it is to park, and
+        run() to be called again then. RepositoryError: not begun, it stays outstanding."""
         if self._going is None:
             self._going = self._go()
         self._waiting = next(self._going, None)
@@ -11793,43 +11835,68 @@ class Session:
     def _go(self):
         """A generator of the Waitings of its course. RepositoryError, as run()."""
         try:
-            course, place = self._begin()
+            course, place = self._resume()
+            self._outcome = yield from self._run_course(course, place)
         except (Conflict, NotFound):        # stopped or purged since it was queued
-            return
+            if self.is_begun:
+                raise
         except Unreadable as error:
             self._end_unread(error.message)
-            return
-        self.is_begun = True
-        try:
-            outcome = yield from self._run_course(course, place)
-            self._journal.note_end(self.repository.endings.end, outcome.status,
-                                   message=outcome.message)
-            ending = self._journal.flush()
         except Left:
             self._leave_off()
-            return
         except RepositoryError as error:
-            log.error("session %d ended in memory alone, its end is not recorded: %s",
-                      self.number, error)
-            ending = None
-        if ending is None:                  # or it was no more open
+            if not self.is_begun:
+                raise
+            self._lose(error)
+
+    def record_end(self, on_recorded):
+        """Has its end recorded, and waits for nothing: on_recorded(pending) is called when that is
+        over, with the Pending for follow_end(), or None where there is nothing to record."""
+        if self._outcome is None:
+            on_recorded(None)
+            return
+        self._journal.note_end(self.repository.endings.end, self._outcome.status,
+                               message=self._outcome.message)
+        self._journal.hand_over(on_recorded)
+
+    def follow_end(self, pending):
+        """What follows from the record of its end. RepositoryError: it has not even begun, and
+        stays outstanding."""
+        try:
+            ending = pending.result()
+        except RepositoryError as error:
+            if not self.is_begun:
+                raise
+            self._lose(error)
+            return
+        except (Conflict, NotFound):
+            if self.is_begun:
+                raise
+            return
+        if ending is None:                  # it was no more open
             self._around.on_loss(self.number)
         else:
             self._around.on_end(self.repository, ending)
 
-    def _begin(self):
-        """Has it on disk that this agent runs it -> (Course, TaskPlace). Conflict, NotFound: it
-        is not as its ticket says any more. Unreadable. RepositoryError: it cannot begin now."""
+    def _lose(self, error):
+        log.error("session %d ended in memory alone, its end is not recorded: %s", self.number,
+                  error)
+        self._around.on_loss(self.number)
+
+    def _resume(self):
+        """Reads it, and notes that this agent runs it -> (Course, TaskPlace). Conflict, NotFound:
+        it is not as its ticket says any more. Unreadable. RepositoryError: not now."""
         repository, identity = self.repository, self._around.identity
         row, scenario, runs, attempts = repository.db.read(repository.views.get_resume,
                                                            self.number)
         self._journal.count_from(runs)
         course = Course(row, scenario, attempts, self._control, self._journal, self._around)
         if not self.ticket.is_adopted:
-            repository.db.write(repository.sessions.begin, self.number, identity,
-                                self._is_late(row), self._journal.now(), scenario, within_s=2.0)
+            self._journal.note(repository.sessions.begin, identity, self._is_late(row),
+                               self._journal.now(), scenario)
             return course, TaskPlace(row["restart_step"] or 0, row["restart_task"] or 0)
         repository.db.write(repository.sessions.adopt, self.number, row["ran_by"], identity)
+        self._journal.set_begun()
         step, task = repository.db.read(repository.progress.find_interrupted, self.number)
         log.warning("session %d is adopted", self.number)
         return course, TaskPlace(task["step"], task["task"], step["run"], task["run"])
@@ -11849,6 +11916,8 @@ class Session:
         except Interrupted as error:
             return self._end_interrupted(error)
         except Exception as error:          # a fault of the agent's own
+            if isinstance(error, AgentError) and not self.is_begun:
+                raise
             log.error("session %d\n%s", self.number, self.mask(tell_traceback(error)))
             return self._end_interrupted(Interrupted(
                 "session", ERROR, "fault of the agent: %s" % one_line(error)))
@@ -11880,6 +11949,33 @@ class Session:
 # Thread adopted N: runs session N, whose process outlived an agent; ends with it.
 # ======================================================================================
 
+MAX_ENDING = 256        # sessions whose end is on its way: then none begins
+
+
+class Guard:
+    """Keeps the trouble of one session from the thread that serves it, and has it told once."""
+
+    def __init__(self):
+        self._told = Told()
+
+    def run(self, session, work):
+        """work() of a session -> its value. One that cannot begin is read again from its
+        repository, and tried again; one that began and has no end is found by the cleaning."""
+        value, trouble, is_told = None, "", False       # told: for all sessions of its repository
+        try:
+            value = work()
+        except RepositoryError as error:
+            trouble, is_told = error.message, bool(session.repository.db.trouble)
+        except Exception as error:
+            trouble = session.mask(tell_traceback(error))
+        if self._told.is_new(session.number, trouble) and not is_told:
+            log.warning("session %d %s: %s", session.number, "is left to the cleaning"
+                        if session.is_begun else "does not begin yet", trouble)
+        if trouble and not session.is_begun:
+            session.repository.set_behind()
+        return value
+
+
 class SessionQueue:
     """Outstanding sessions in the order they begin, and the slots that run them.
 
@@ -11897,8 +11993,9 @@ class SessionQueue:
         self._running = {}                      # number -> Session
         self._again = {}                # number -> Ticket that came before its slot was free
         self._threads, self._adopted, self._is_closing = [], [], False
-        self._told = Told()             # of threads, and of sessions that do not begin
+        self._told, self._guard = Told(), Guard()
         self._parked = 0                # how many of _running wait for one, without a thread
+        self._ending = 0                # and of how many the end is still to be recorded
         self._parking = Parking(clock, self._go_on)
 
     def add(self, ticket, repository):
@@ -11929,7 +12026,7 @@ class SessionQueue:
     def _ensure_thread(self):
         """A thread for each session that runs or may begin, as far as there are slots. Where the
         host has none to give, those that are there go on."""
-        sessions = 0 if self._is_closing else len(self._running) - self._parked + \
+        sessions = 0 if self._is_closing else len(self._running) - self._parked - self._ending + \
             self._admission.count_ready()
         while len(self._threads) < min(self.slots, sessions):
             thread = Worker(self._serve, name="slot %d" % (len(self._threads) + 1))
@@ -12051,26 +12148,27 @@ class SessionQueue:
             self._run(session)
 
     def _run(self, session):
-        """Runs a session, until it is over or waits for a child. One that cannot begin is read
-        again from its repository, and tried again; one that began and has no end is found by the
-        cleaning."""
-        trouble, is_told, is_over = "", False, True     # told: for all sessions of its repository
-        try:
-            is_over = session.run()
-        except RepositoryError as error:
-            trouble, is_told = error.message, bool(session.repository.db.trouble)
-        except Exception as error:
-            trouble = session.mask(tell_traceback(error))
-        if self._told.is_new(session.number, trouble) and not is_told:
-            log.warning("session %d %s: %s", session.number, "is left to the cleaning"
-                        if session.is_begun else "does not begin yet", trouble)
-        if trouble and not session.is_begun:
-            session.repository.set_behind()
-        if is_over:
-            self.finish(session)
-        else:
+        """Runs a session, until it is over or waits for a child. Its slot is another's then, also
+        while its end is still to be recorded."""
+        if self._guard.run(session, session.run) is False:
             self._lend_slot(1)
             session.park(self._parking)
+            return
+        self.leave(session)
+        session.record_end(functools.partial(self.end, session))
+
+    def end(self, session, pending):
+        """The end of a session is on disk, or nothing is to be recorded: nothing is to come."""
+        if pending is not None:
+            self._guard.run(session, functools.partial(session.follow_end, pending))
+        with self._changed:
+            self._running.pop(session.number, None)
+            self._ending -= 1
+            if not self._running or self._ending == MAX_ENDING - 1:
+                self._changed.notify_all()
+            again = self._again.pop(session.number, None)
+            if again:
+                self.add(again, session.repository)
 
     def _lend_slot(self, count):
         """The slot of a session that waits for its child serves another: 1, then -1."""
@@ -12105,7 +12203,7 @@ class SessionQueue:
         """
         with self._changed:
             while True:
-                number = self._admission.take()
+                number = self._admission.take() if self._ending < MAX_ENDING else None
                 if number is None:
                     return None
                 ticket, repository = self._outstanding.pop(number)
@@ -12118,18 +12216,14 @@ class SessionQueue:
                         repository.set_behind()
                         self._admission.leave(number)
 
-    def finish(self, session):
-        """A session runs no more: its slot and its gates are free."""
+    def leave(self, session):
+        """The slot of a session and its gates are free."""
         with self._changed:
-            self._running.pop(session.number, None)
+            self._ending += 1
             # the thread of a slot looks for itself what it can run next
-            is_for_others = self._admission.leave(session.number) or not self._running \
-                or session.ticket.is_adopted or session.has_parked
-            if is_for_others:
+            if self._admission.leave(session.number) or session.ticket.is_adopted \
+                    or session.has_parked:
                 self._changed.notify_all()
-            again = self._again.pop(session.number, None)
-            if again:
-                self.add(again, session.repository)
 
 
 def has_started(thread, troubles):

@@ -2,6 +2,7 @@
 import contextlib
 import json
 import os
+import queue
 import random
 import threading
 
@@ -49,10 +50,20 @@ def ask(repository, *steps, **fields):
                                1795824000.0)
 
 
+def complete(session):
+    """Runs a session to its end, and that to its record."""
+    assert session.run()
+    ends = queue.Queue()
+    session.record_end(ends.put)
+    pending = ends.get(timeout=60)
+    if pending is not None:
+        session.follow_end(pending)
+
+
 @contextlib.contextmanager
 def running(session):
-    """Runs a session in a thread, and waits for its end."""
-    thread = threading.Thread(target=session.run)
+    """Completes a session in a thread, and waits for that."""
+    thread = threading.Thread(target=complete, args=(session,))
     thread.start()
     try:
         yield
@@ -122,6 +133,7 @@ def test_what_is_over_is_not_interrupted_and_leaving_ends_a_wait():
 def test_what_is_noted_while_the_repository_is_locked_is_kept_in_its_order(repository):
     ticket = ask(repository, step("a", "true"))
     journal, progress = program.Journal(repository, ticket.session, program.Clock()), repository.progress
+    journal.set_begun()
     with foreign_lock(repository.path) as other:
         run = journal.note_begin(progress.begin_step, 0, "a", 1)
         journal.flush_later()
@@ -151,7 +163,7 @@ def test_a_failure_that_an_attempt_made_good_does_not_tell_the_end(repository, e
     once = str(tmp_path / "once")
     ticket = ask(repository, step("a", "[ -e %s ] || { touch %s; exit 3; }" % (once, once), attempts=2),
                  step("b", "true", on_ok="FAIL"))
-    program.Session(ticket, repository, ends.around).run()
+    complete(program.Session(ticket, repository, ends.around))
     assert rows(repository, "select status, message from session") == [("ERROR", "step b ends in FAIL")]
 
 
@@ -165,7 +177,7 @@ def test_a_secret_file_that_cannot_be_read_ends_the_session_in_error(repository,
                                                         secret_file=secret), 1795824000.0)
     with open(repository.path + ".secret." + secret, "w") as file:
         file.write("{")
-    program.Session(ticket, repository, ends.around).run()
+    complete(program.Session(ticket, repository, ends.around))
     assert [ending.status for ending in ends.endings] == ["ERROR"] and status_of(repository, ticket) == "ERROR"
     assert rows(repository, "select * from session_step") == []
 
@@ -223,7 +235,7 @@ def test_what_is_left_at_any_moment_is_adopted_and_nothing_is_done_twice(reposit
             row = repository.db.read(repository.sessions.get, ticket.session)
             again = repository.find_adoptable(row, lambda pid, started: program.start_time(pid) == started)
             assert again.is_adopted
-            program.Session(again, repository, ends.around).run()
+            complete(program.Session(again, repository, ends.around))
         assert status_of(repository, ticket) == "DONE"
         assert marks.read_text().split() == ["one", "two", "three"]
         log = rows(repository, "select line from session_log where session=? order by task_run, position",

@@ -103,7 +103,8 @@ class World(Site):
 
     def end_run(self, run, status):
         ending = self.repository.db.write(self.repository.endings.end, run.number, status, "", self.clock.time)
-        self.queue.finish(run)
+        self.queue.leave(run)
+        self.queue.end(run, None)
         self.desk.ended(self.repository, ending)
 
     def hold_all(self, until):

@@ -874,6 +874,9 @@ def test_a_ticket_that_comes_while_its_session_still_runs_is_not_lost():
                 queue.add(self.ticket, self.repository)
             return True
 
+        def record_end(self, on_recorded):
+            on_recorded(None)
+
     class Repository:
         id = 1
 

@@ -5,17 +5,19 @@ waits for a child, run() is over, and is called again, by any thread, when that 
 
     its row and definition are read         unreadable: it ends in ERROR, never begun
       |                                     stopped or purged since it was queued: nothing to do
-    `begun` is committed, or `adopted`      cannot be now: RepositoryError, it stays outstanding
+    `begun` is noted, or `adopted`          cannot be now: RepositoryError, it stays outstanding
       |
     Course.run(): secrets, then the steps, each to where the Outcome of the one before leads
       |
       +-- step: its attempts, with a pause between, until one ends well
       |     +-- attempt: noted as begun; its tasks, one after the other
-      |           +-- task: noted as begun, and all that was noted is committed;
-      |               then its process starts; its output is handed over as it comes;
-      |               its end and its variables are noted
+      |           +-- task: noted as begun, and all that was noted is committed, with the first
+      |               that the session has begun; then its process starts; its output is handed
+      |               over as it comes; its end and its variables are noted
       |
-    its end is noted and committed          the repository is gone: told in the log alone
+    its end is noted and handed over        the slot is free for the next
+      |
+    it is committed                         the repository is gone: told in the log alone
       |
     on_end(): what follows an end           the next attempt of its schedule, those who wait for it
 
@@ -95,6 +97,8 @@ class Course:
         read = functools.partial(read_secrets, sources, self._journal.repository.secrets.read(
             self._row["secret_file"] or str(self._journal.session)))
         can_block = any(map(is_blocking, sources.values()))
+        if can_block and not self._journal.has_begun:
+            self._journal.flush()       # while it waits it is shown as running
         for name, value in self._control.call(read) if can_block else read():
             self._journal.hide(value)
             self._values[name] = value

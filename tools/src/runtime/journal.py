@@ -3,18 +3,21 @@
 from ..base.vocabulary import MAX_BATCH, MIN_SECRET
 from ..base.words import mask_all, one_line
 
+BEGUN_WITHIN_S = 2.0           # so long a session waits for the record of its begin
+
 
 class Journal:
     """The records of one session on their way to its repository.
 
     What is noted goes there in one transaction, at the latest before the next task begins: so
     `begun` is on disk before a process starts. While the repository cannot be written, its writer
-    keeps what it was handed, and flush() waits. All but add_log() is for the session's own thread.
-    on_log(session) is called when lines of its log are on disk.
+    keeps what it was handed, and flush() waits; a session that has not begun waits some seconds and
+    fails. All but add_log() is for the session's own thread. on_log(session) is called when lines
+    of its log are on disk. `has_begun` tells that the session has begun on disk.
     """
 
     def __init__(self, repository, session, clock, on_log=lambda session: None):
-        self.repository, self.session = repository, session
+        self.repository, self.session, self.has_begun = repository, session, False
         self.secrets = ()               # what must not be stored or shown, the longest first
         self._clock, self._on_log = clock, on_log
         self._progress = repository.progress
@@ -27,6 +30,10 @@ class Journal:
     def now(self):
         """The time of day, epoch seconds."""
         return self._clock.now()
+
+    def set_begun(self):
+        """It is on disk that the session has begun."""
+        self.has_begun = True
 
     def count_from(self, run):
         """The next run is the one after this: those up to it are on disk."""
@@ -54,19 +61,44 @@ class Journal:
         return len(self._records) >= MAX_BATCH
 
     def flush(self):
-        """Hands over what was noted and waits for the commit, however long -> what the last of it
-        gave back. RepositoryError: the repository was closed, or is gone."""
-        has_log, pending = self._has_log, self._submit(self._progress.record)
-        value = pending.result()
-        if has_log:
-            self._on_log(self.session)
-        while self._spent:
-            self._spent.pop().remove()
-        return value
+        """Hands over what was noted and waits for the commit. RepositoryError: the repository was
+        closed, or is gone; or the session cannot begin now. What its begin refuses."""
+        follow_up = self._follow_up()
+        pending = self._submit(self._progress.record)
+        pending.result()
+        follow_up(pending)
+
+    def hand_over(self, on_done):
+        """Hands over the last of what was noted; on_done(pending) is called, by the Inbox, once it
+        is on disk, or never can be. The value is what the last of it gave."""
+        follow_up = self._follow_up()
+
+        def follow(pending):
+            if pending.error is None:
+                follow_up(pending)
+            on_done(pending)
+        self._submit(self._progress.record, follow)
 
     def flush_later(self):
-        """Hands over what was noted; nobody waits for its commit."""
-        self._submit(self._progress.record_later, self._logged if self._has_log else None)
+        """Hands over what was noted; nobody waits for its commit, unless the session begins by it.
+        As flush()."""
+        if self.has_begun:
+            self._submit(self._progress.record_later, self._logged if self._has_log else None)
+        else:
+            self.flush()
+
+    def _follow_up(self):
+        """What the commit of all that was noted brings about, as a function of its Pending."""
+        has_log = self._has_log
+        spent, self._spent = self._spent, []
+
+        def follow(_):
+            self.set_begun()
+            if has_log:
+                self._logged(_)
+            for spool in spent:
+                spool.remove()
+        return follow
 
     @property
     def _has_log(self):
@@ -77,7 +109,8 @@ class Journal:
 
     def _submit(self, method, on_done=None):
         records, self._records = self._records, []
-        return self.repository.db.submit(method, self.session, records, on_done=on_done)
+        return self.repository.db.submit(method, self.session, records, on_done=on_done,
+                                         within_s=None if self.has_begun else BEGUN_WITHIN_S)
 
     def add_log(self, run, rows, omitted, on_stored):
         """Hands over rows of the log past what was noted; on_stored() once they are on disk, or

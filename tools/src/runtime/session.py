@@ -3,7 +3,7 @@ import contextlib
 import weakref
 
 from ..base.vocabulary import ERROR, LATE_S
-from ..base.errors import Conflict, NotFound, RepositoryError, Unreadable
+from ..base.errors import AgentError, Conflict, NotFound, RepositoryError, Unreadable
 from ..base.program import log, tell_traceback
 from ..base.times import from_text
 from ..base.words import one_line
@@ -20,7 +20,6 @@ class Session:
 
     def __init__(self, ticket, repository, around):
         self.number, self.ticket, self.repository = ticket.session, ticket, repository
-        self.is_begun = False           # on disk
         self._around = around
         reference = weakref.ref(self)   # its Control must not keep it
 
@@ -29,8 +28,13 @@ class Session:
             if session is not None:
                 session._call()
         self._control = Control(around.clock, "%s/%d" % (repository.db.uuid, self.number), call)
-        self._parking = self._going = self._waiting = None
+        self._parking = self._going = self._waiting = self._outcome = None
         self._journal = Journal(repository, self.number, around.clock, around.on_log)
+
+    @property
+    def is_begun(self):
+        """Whether it is on disk that it has begun."""
+        return self._journal.has_begun
 
     def stop(self, mode, message="stopped"):
         """Asks it to stop, NORMAL after the task now running, or IMMEDIATE."""
@@ -67,8 +71,8 @@ class Session:
             self._parking.call(self)
 
     def run(self):
-        """Runs it to its end -> True, or False: it is to park, and run() to be called again then.
-        RepositoryError: not begun, it stays outstanding."""
+        """Runs it -> True: it is over, and record_end() is to follow; or False: it is to park, and
+        run() to be called again then. RepositoryError: not begun, it stays outstanding."""
         if self._going is None:
             self._going = self._go()
         self._waiting = next(self._going, None)
@@ -77,43 +81,68 @@ class Session:
     def _go(self):
         """A generator of the Waitings of its course. RepositoryError, as run()."""
         try:
-            course, place = self._begin()
+            course, place = self._resume()
+            self._outcome = yield from self._run_course(course, place)
         except (Conflict, NotFound):        # stopped or purged since it was queued
-            return
+            if self.is_begun:
+                raise
         except Unreadable as error:
             self._end_unread(error.message)
-            return
-        self.is_begun = True
-        try:
-            outcome = yield from self._run_course(course, place)
-            self._journal.note_end(self.repository.endings.end, outcome.status,
-                                   message=outcome.message)
-            ending = self._journal.flush()
         except Left:
             self._leave_off()
-            return
         except RepositoryError as error:
-            log.error("session %d ended in memory alone, its end is not recorded: %s",
-                      self.number, error)
-            ending = None
-        if ending is None:                  # or it was no more open
+            if not self.is_begun:
+                raise
+            self._lose(error)
+
+    def record_end(self, on_recorded):
+        """Has its end recorded, and waits for nothing: on_recorded(pending) is called when that is
+        over, with the Pending for follow_end(), or None where there is nothing to record."""
+        if self._outcome is None:
+            on_recorded(None)
+            return
+        self._journal.note_end(self.repository.endings.end, self._outcome.status,
+                               message=self._outcome.message)
+        self._journal.hand_over(on_recorded)
+
+    def follow_end(self, pending):
+        """What follows from the record of its end. RepositoryError: it has not even begun, and
+        stays outstanding."""
+        try:
+            ending = pending.result()
+        except RepositoryError as error:
+            if not self.is_begun:
+                raise
+            self._lose(error)
+            return
+        except (Conflict, NotFound):
+            if self.is_begun:
+                raise
+            return
+        if ending is None:                  # it was no more open
             self._around.on_loss(self.number)
         else:
             self._around.on_end(self.repository, ending)
 
-    def _begin(self):
-        """Has it on disk that this agent runs it -> (Course, TaskPlace). Conflict, NotFound: it
-        is not as its ticket says any more. Unreadable. RepositoryError: it cannot begin now."""
+    def _lose(self, error):
+        log.error("session %d ended in memory alone, its end is not recorded: %s", self.number,
+                  error)
+        self._around.on_loss(self.number)
+
+    def _resume(self):
+        """Reads it, and notes that this agent runs it -> (Course, TaskPlace). Conflict, NotFound:
+        it is not as its ticket says any more. Unreadable. RepositoryError: not now."""
         repository, identity = self.repository, self._around.identity
         row, scenario, runs, attempts = repository.db.read(repository.views.get_resume,
                                                            self.number)
         self._journal.count_from(runs)
         course = Course(row, scenario, attempts, self._control, self._journal, self._around)
         if not self.ticket.is_adopted:
-            repository.db.write(repository.sessions.begin, self.number, identity,
-                                self._is_late(row), self._journal.now(), scenario, within_s=2.0)
+            self._journal.note(repository.sessions.begin, identity, self._is_late(row),
+                               self._journal.now(), scenario)
             return course, TaskPlace(row["restart_step"] or 0, row["restart_task"] or 0)
         repository.db.write(repository.sessions.adopt, self.number, row["ran_by"], identity)
+        self._journal.set_begun()
         step, task = repository.db.read(repository.progress.find_interrupted, self.number)
         log.warning("session %d is adopted", self.number)
         return course, TaskPlace(task["step"], task["task"], step["run"], task["run"])
@@ -133,6 +162,8 @@ class Session:
         except Interrupted as error:
             return self._end_interrupted(error)
         except Exception as error:          # a fault of the agent's own
+            if isinstance(error, AgentError) and not self.is_begun:
+                raise
             log.error("session %d\n%s", self.number, self.mask(tell_traceback(error)))
             return self._end_interrupted(Interrupted(
                 "session", ERROR, "fault of the agent: %s" % one_line(error)))

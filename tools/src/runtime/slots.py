@@ -3,6 +3,7 @@
 Thread slot N: runs one session after the other; ends at SessionQueue.close().
 Thread adopted N: runs session N, whose process outlived an agent; ends with it.
 """
+import functools
 import threading
 import time
 
@@ -12,6 +13,32 @@ from ..base.program import Told, log, tell_traceback
 from ..store.admission import Admission, schedule_gate
 from ..store.pending import Worker
 from .parking import Parking
+
+MAX_ENDING = 256        # sessions whose end is on its way: then none begins
+
+
+class Guard:
+    """Keeps the trouble of one session from the thread that serves it, and has it told once."""
+
+    def __init__(self):
+        self._told = Told()
+
+    def run(self, session, work):
+        """work() of a session -> its value. One that cannot begin is read again from its
+        repository, and tried again; one that began and has no end is found by the cleaning."""
+        value, trouble, is_told = None, "", False       # told: for all sessions of its repository
+        try:
+            value = work()
+        except RepositoryError as error:
+            trouble, is_told = error.message, bool(session.repository.db.trouble)
+        except Exception as error:
+            trouble = session.mask(tell_traceback(error))
+        if self._told.is_new(session.number, trouble) and not is_told:
+            log.warning("session %d %s: %s", session.number, "is left to the cleaning"
+                        if session.is_begun else "does not begin yet", trouble)
+        if trouble and not session.is_begun:
+            session.repository.set_behind()
+        return value
 
 
 class SessionQueue:
@@ -31,8 +58,9 @@ class SessionQueue:
         self._running = {}                      # number -> Session
         self._again = {}                # number -> Ticket that came before its slot was free
         self._threads, self._adopted, self._is_closing = [], [], False
-        self._told = Told()             # of threads, and of sessions that do not begin
+        self._told, self._guard = Told(), Guard()
         self._parked = 0                # how many of _running wait for one, without a thread
+        self._ending = 0                # and of how many the end is still to be recorded
         self._parking = Parking(clock, self._go_on)
 
     def add(self, ticket, repository):
@@ -63,7 +91,7 @@ class SessionQueue:
     def _ensure_thread(self):
         """A thread for each session that runs or may begin, as far as there are slots. Where the
         host has none to give, those that are there go on."""
-        sessions = 0 if self._is_closing else len(self._running) - self._parked + \
+        sessions = 0 if self._is_closing else len(self._running) - self._parked - self._ending + \
             self._admission.count_ready()
         while len(self._threads) < min(self.slots, sessions):
             thread = Worker(self._serve, name="slot %d" % (len(self._threads) + 1))
@@ -185,26 +213,27 @@ class SessionQueue:
             self._run(session)
 
     def _run(self, session):
-        """Runs a session, until it is over or waits for a child. One that cannot begin is read
-        again from its repository, and tried again; one that began and has no end is found by the
-        cleaning."""
-        trouble, is_told, is_over = "", False, True     # told: for all sessions of its repository
-        try:
-            is_over = session.run()
-        except RepositoryError as error:
-            trouble, is_told = error.message, bool(session.repository.db.trouble)
-        except Exception as error:
-            trouble = session.mask(tell_traceback(error))
-        if self._told.is_new(session.number, trouble) and not is_told:
-            log.warning("session %d %s: %s", session.number, "is left to the cleaning"
-                        if session.is_begun else "does not begin yet", trouble)
-        if trouble and not session.is_begun:
-            session.repository.set_behind()
-        if is_over:
-            self.finish(session)
-        else:
+        """Runs a session, until it is over or waits for a child. Its slot is another's then, also
+        while its end is still to be recorded."""
+        if self._guard.run(session, session.run) is False:
             self._lend_slot(1)
             session.park(self._parking)
+            return
+        self.leave(session)
+        session.record_end(functools.partial(self.end, session))
+
+    def end(self, session, pending):
+        """The end of a session is on disk, or nothing is to be recorded: nothing is to come."""
+        if pending is not None:
+            self._guard.run(session, functools.partial(session.follow_end, pending))
+        with self._changed:
+            self._running.pop(session.number, None)
+            self._ending -= 1
+            if not self._running or self._ending == MAX_ENDING - 1:
+                self._changed.notify_all()
+            again = self._again.pop(session.number, None)
+            if again:
+                self.add(again, session.repository)
 
     def _lend_slot(self, count):
         """The slot of a session that waits for its child serves another: 1, then -1."""
@@ -239,7 +268,7 @@ class SessionQueue:
         """
         with self._changed:
             while True:
-                number = self._admission.take()
+                number = self._admission.take() if self._ending < MAX_ENDING else None
                 if number is None:
                     return None
                 ticket, repository = self._outstanding.pop(number)
@@ -252,18 +281,14 @@ class SessionQueue:
                         repository.set_behind()
                         self._admission.leave(number)
 
-    def finish(self, session):
-        """A session runs no more: its slot and its gates are free."""
+    def leave(self, session):
+        """The slot of a session and its gates are free."""
         with self._changed:
-            self._running.pop(session.number, None)
+            self._ending += 1
             # the thread of a slot looks for itself what it can run next
-            is_for_others = self._admission.leave(session.number) or not self._running \
-                or session.ticket.is_adopted or session.has_parked
-            if is_for_others:
+            if self._admission.leave(session.number) or session.ticket.is_adopted \
+                    or session.has_parked:
                 self._changed.notify_all()
-            again = self._again.pop(session.number, None)
-            if again:
-                self.add(again, session.repository)
 
 
 def has_started(thread, troubles):
