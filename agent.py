@@ -5636,7 +5636,7 @@ class Imports:
         `origins` has the Origin of each schedule of the document that is there by its name; None
         where nobody has looked. BadRequest or Exists with all faults, and Changed: nothing stays.
         """
-        conflicts, faults, changes, warnings = [], [], [], []
+        conflicts, faults, changes, warnings, imported = [], [], [], [], {}
         for index, scenario in enumerate(document.scenarios):
             if scenario is None:
                 continue
@@ -5645,9 +5645,11 @@ class Imports:
                 conflicts.append(("scenarios[%d]" % index, "%s %s exists with another definition; "
                                   "give it a new version, or replace it with -REPLACE (from a "
                                   "shell --replace)" % (scenario.name, scenario.version)))
+            else:
+                imported[scenario.name, scenario.version] = scenario
             changes.append(Change("scenario", scenario.name, scenario.version, change))
         for index, schedule in enumerate(document.schedules):
-            wrong = self._list_faults(connection, schedule) if schedule else []
+            wrong = self._list_faults(connection, schedule, imported) if schedule else []
             faults += [("schedules[%d].%s" % (index, field), reason) for field, reason in wrong]
             if schedule and not any(field == "scenario" for field, _ in wrong):
                 change = self._put_schedule(connection, schedule, agent, now, origins or {})
@@ -5685,14 +5687,16 @@ class Imports:
         as `put`."""
         raise Rehearsed(self.put(connection, *arguments))
 
-    def _list_faults(self, connection, schedule):
-        """[(field, reason)] of what the scenario of a schedule does not take."""
+    def _list_faults(self, connection, schedule, imported):
+        """[(field, reason)] of what the scenario of a schedule does not take: one of `imported`,
+        {(name, version): Scenario}, or of the repository."""
         name, version = schedule.scenario, schedule.version
         row = self._scenarios.find(connection, name, version)
         if row is None:
             return [("scenario", self._scenarios.tell_missing(connection, name, version))]
         try:
-            scenario = self._scenarios.parse(row["definition"], row["body"])
+            scenario = imported.get((name, row["version"])) or \
+                self._scenarios.parse(row["definition"], row["body"])
         except Unreadable as error:
             return [("scenario", error.message)]
         faults = [("variables." + variable, "scenario %s %s has no variable of that name"
@@ -15082,15 +15086,16 @@ def import_into(master, repository, text, agent, now, is_replacing, find_origins
     faults = definitions.faults + master.topology_faults(document)
     arguments = document, agent, now, is_replacing
     changes = warnings = None
-    try:                                        # every fault is found before anything is written
-        repository.db.write(repository.imports.rehearse, *arguments)
-    except Rehearsed as rehearsed:
-        changes, warnings = rehearsed.result
-    except BadRequest as error:
-        faults += error.faults
-    except Exists as error:
-        error.faults += faults
-        raise
+    if is_dry or faults or document.has_topology:
+        try:                                    # every fault is found before anything is written
+            repository.db.write(repository.imports.rehearse, *arguments)
+        except Rehearsed as rehearsed:
+            changes, warnings = rehearsed.result
+        except BadRequest as error:
+            faults += error.faults
+        except Exists as error:
+            error.faults += faults
+            raise
     if faults:
         raise faulty(faults)
     if is_dry:
@@ -18834,6 +18839,7 @@ def start_logging():
 
 def import_files(settings, clock, writer):
     """--import: exit code 0, or 1 with the faults on stderr; takes no lock. CannotStart."""
+    gc.disable()            # to look through all that was read, again and again, takes a fifth
     if settings.is_creating:
         make_folder(os.path.dirname(os.path.abspath(settings.master)))
     master = open_master(settings, clock)

@@ -5,6 +5,7 @@ Thread MainThread: waits for a signal or SHUTDOWN, then stops the others in orde
 import argparse
 import contextlib
 import errno
+import gc
 import logging
 import os
 import resource
@@ -98,6 +99,7 @@ def start_logging():
 
 def import_files(settings, clock, writer):
     """--import: exit code 0, or 1 with the faults on stderr; takes no lock. CannotStart."""
+    gc.disable()            # to look through all that was read, again and again, takes a fifth
     if settings.is_creating:
         make_folder(os.path.dirname(os.path.abspath(settings.master)))
     master = open_master(settings, clock)

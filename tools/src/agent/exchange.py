@@ -37,15 +37,16 @@ def import_into(master, repository, text, agent, now, is_replacing, find_origins
     faults = definitions.faults + master.topology_faults(document)
     arguments = document, agent, now, is_replacing
     changes = warnings = None
-    try:                                        # every fault is found before anything is written
-        repository.db.write(repository.imports.rehearse, *arguments)
-    except Rehearsed as rehearsed:
-        changes, warnings = rehearsed.result
-    except BadRequest as error:
-        faults += error.faults
-    except Exists as error:
-        error.faults += faults
-        raise
+    if is_dry or faults or document.has_topology:
+        try:                                    # every fault is found before anything is written
+            repository.db.write(repository.imports.rehearse, *arguments)
+        except Rehearsed as rehearsed:
+            changes, warnings = rehearsed.result
+        except BadRequest as error:
+            faults += error.faults
+        except Exists as error:
+            error.faults += faults
+            raise
     if faults:
         raise faulty(faults)
     if is_dry:
