@@ -7680,6 +7680,7 @@ HAS_PROC = os.path.exists("/proc/self/stat")
 MAX_LISTINGS = 20       # of the process table in one sweep, while there is somebody new
 SWEEP_S = 0.02          # between two sweeps while something is found
 QUIET_S = 0.05          # between two sweeps that find nothing: then it is the end
+MINDER_S = 2.0          # how long a minder may take to write the end of its process down
 
 
 class Identity(NamedTuple):
@@ -7812,12 +7813,16 @@ class Tree:
     Those are: child of a member, process group or OS session that a member led, the marker in
     the environment. Found members are remembered, so that what leaves is followed. A number may
     become another process's: start time, and below a leader that is gone the owner, say whose it
-    is.
+    is. A minder gets no signal: it ends by itself once its process has ended, whose last words it
+    writes down.
     """
 
-    def __init__(self, sessions, roots=None):
+    def __init__(self, sessions, roots=None, minders=None):
         self._sessions = frozenset(sessions)        # `uuid/session`
         self._known = dict(roots or {})             # pid -> start time; a root leads an OS session
+        self._minders = dict(minders or {})         # likewise
+        self._known.update(self._minders)
+        self._alone_since = None                    # monotonic: when nothing but minders was left
 
     def find(self, signal_number=None):
         """{pid: ProcessEntry} of the members that live now. Each is sent this signal as soon as it
@@ -7835,7 +7840,7 @@ class Tree:
                 entry = entries[pid] = read_process(pid)
                 if entry and (self._known.get(pid) == entry.started or self._is_marked(pid)):
                     members[pid] = entry
-                    send(entry, signal_number)
+                    self._send(entry, signal_number)
             self._join(entries, spared, members, signal_number)
         self._known.update((pid, entry.started) for pid, entry in members.items())
         return members
@@ -7858,7 +7863,23 @@ class Tree:
                 or entry.os_session in gone and read_owner(pid) == os.geteuid())]
             for entry in joined:
                 members[entry.pid] = entry
-                send(entry, signal_number)
+                self._send(entry, signal_number)
+
+    def _send(self, entry, signal_number):
+        if self._minders.get(entry.pid) != entry.started:
+            send(entry, signal_number)
+
+    def _list_due(self, living):
+        """Of the pids in {pid: start time} those that are to be ended now: a minder not before
+        minders alone were left for MINDER_S."""
+        others = [pid for pid, started in living.items() if self._minders.get(pid) != started]
+        if others or not living:
+            self._alone_since = None
+            return others
+        now = time.monotonic()
+        if self._alone_since is None:
+            self._alone_since = now
+        return list(living) if now - self._alone_since >= MINDER_S else []
 
     def end(self, grace_s=TERM_S):
         """SIGTERM, after `grace_s` SIGKILL, until two sweeps QUIET_S apart find nothing -> how many
@@ -7878,32 +7899,37 @@ class Tree:
                 time.sleep(QUIET_S)
                 begun = max(begun, time.monotonic() - grace_s)
                 continue
-            sent, before = {pid: (entry.started, is_kill) for pid, entry in members.items()}, sent
-            new = [entry for pid, entry in members.items() if sent[pid] != before.get(pid)]
+            due = self._list_due({pid: entry.started for pid, entry in members.items()})
+            sent, before = {pid: (members[pid].started, is_kill) for pid in due}, sent
+            new = [pid for pid in due if sent[pid] != before.get(pid)]
             empty = 0 if members else empty + 1
             if empty == 2 or passed_s > grace_s + KILL_S:
                 return len(members)
             if is_kill and not new:
-                for pid in sorted(members, reverse=True):   # a leader's end may thaw its group
+                for pid in sorted(due, reverse=True):       # a leader's end may thaw its group
                     send(members[pid], signal.SIGKILL)
             elif not is_kill:
-                for pid in sorted(entry.pid for entry in new):  # a shell first: it tells of others
+                for pid in sorted(new):         # a shell first: it tells of others
                     send(members[pid], signal.SIGTERM)
             time.sleep(SWEEP_S if members else QUIET_S)
 
     def _end_groups(self, grace_s):
         """`end` where there is no /proc: the groups that are known by their leaders."""
-        begun, count = time.monotonic(), self._signal_groups(signal.SIGTERM)
-        while count and time.monotonic() - begun <= grace_s + KILL_S:
+        begun, terminated = time.monotonic(), set()
+        while True:
+            passed_s = time.monotonic() - begun
+            # the leader is the one that is known, or gone
+            groups = {pid: started for pid, started in self._known.items()
+                      if start_time(pid) in (None, started) and signal_group(pid, 0)}
+            if not groups or passed_s > grace_s + KILL_S:
+                return len(groups)
+            for pid in self._list_due(groups):
+                if passed_s >= grace_s:
+                    signal_group(pid, signal.SIGKILL)
+                elif pid not in terminated:
+                    terminated.add(pid)
+                    signal_group(pid, signal.SIGTERM)
             time.sleep(SWEEP_S)
-            is_kill = time.monotonic() - begun >= grace_s
-            count = self._signal_groups(signal.SIGKILL if is_kill else 0)
-        return count
-
-    def _signal_groups(self, signal_number):
-        """Signals the groups whose leader is the one that is known, or gone -> how many."""
-        return sum(signal_group(pid, signal_number) for pid, started in self._known.items()
-                   if start_time(pid) in (None, started))
 
 
 def send(entry, signal_number):
@@ -10750,6 +10776,7 @@ class Control:
         self._mode, self._message = None, ""    # of a stop: None, NORMAL or IMMEDIATE; why
         self._deadlines = []            # [(monotonic, scope, seconds given)], the outermost first
         self._roots = {}                # pid -> start time, of processes whose group lives on
+        self._minders = {}              # those of them that are minders
 
     # -- from any thread ---------------------------------------------------------------
 
@@ -10875,9 +10902,11 @@ class Control:
 
     # -- processes ---------------------------------------------------------------------
 
-    def add_root(self, pid, started):
+    def add_root(self, pid, started, is_minder=False):
         """A process of the session: it leads a group. `started` is its start time."""
         self._roots[pid] = started
+        if is_minder:
+            self._minders[pid] = started
 
     def drop_ended_roots(self):
         """A group stays the session's to end while there is something left of it, and no longer:
@@ -10885,11 +10914,13 @@ class Control:
         before, self._roots = self._roots, {}
         for pid, started in before.items():
             self._roots.update(follow_group(pid, started))
+        self._minders = {pid: started for pid, started in self._minders.items()
+                         if pid in self._roots}
 
     def sweep(self, interrupt):
         """Ends every process of the session, whatever has become of it; the message of what made
         it so says how many cannot be ended."""
-        count = Tree([self._session], self._roots).end()
+        count = Tree([self._session], self._roots, self._minders).end()
         if count:
             interrupt.message = "%s; %d %s" % (interrupt.reason, count, NOT_ENDED)
 
@@ -11030,7 +11061,7 @@ class Execution:
             self.rc, self.captured = process.rc, self._capture.captured
         return process.rc
 
-    def _start(self, command):
+    def _start(self, command, is_minder=False):
         """Starts a process and notes it -> Process. TaskError, Interrupted."""
         control, journal, around = self._control, self._journal, self._around
         control.interrupt_if_asked()
@@ -11041,7 +11072,7 @@ class Execution:
                 lambda: Process(command, self._capture, around.output, control.wake), is_passing)
         except (OSError, ValueError) as error:
             raise TaskError(start_error(error)) from None
-        control.add_root(process.pid, process.started)
+        control.add_root(process.pid, process.started, is_minder)
         journal.note(journal.repository.progress.note_process, self._run, process.pid,
                      process.started)
         journal.flush_later()
@@ -11073,7 +11104,7 @@ class Execution:
         try:
             minder = self._start(command._replace(
                 words=program_command("-s") + ["--hold", spool.path], cwd=None, stdin=order,
-                pass_fds=command.pass_fds + (open_code(),), is_captured=False))
+                pass_fds=command.pass_fds + (open_code(),), is_captured=False), is_minder=True)
         except (TaskError, Interrupted):
             spool.remove()              # nobody writes to it
             raise
@@ -11149,7 +11180,7 @@ class Execution:
         """Hands over what is new in a spool -> its state."""
         state, rows, omitted = spool.read_new()
         for pid, started in noted_processes(state).items():
-            self._control.add_root(pid, started)
+            self._control.add_root(pid, started, pid == state["holder"])
         if rows or omitted:
             self._journal.note(self._journal.repository.progress.add_log, self._run, rows, omitted)
             self._journal.flush_later()
@@ -16048,8 +16079,8 @@ folder of the agent unless `cwd` says otherwise, and with the agent's environmen
 - `STOP N` lets the task that runs now end, and then stops. It answers at once. After the last
   task the session is simply `DONE`.
 - `STOP N -IMMEDIATE` ends the task. It answers when the session has ended. Every process of the
-  session gets SIGTERM, and SIGKILL after <<TERM_S>>. The agent looks for more of them until it
-  finds none. `note=` is there when some cannot be ended.
+  session gets SIGTERM, and SIGKILL after <<TERM_S>>; what they print meanwhile is in the log. The
+  agent looks for more of them until it finds none. `note=` is there when some cannot be ended.
 - A session that has not begun is `STOPPED` at once.
 - A stop goes down to the sessions that a `scenario` task waits for.
 - A timeout ends every process of the session, like an immediate stop.
@@ -17464,6 +17495,8 @@ MANUAL_CHANGES = r"""
   it answers when two looks find nothing. No signal reaches a process that has another's number.
   What the host cannot give for a while (threads, memory, a full disk) makes sessions wait, and one
   session's trouble costs the cleaning that one alone.
+- What a process of an `adopt` session prints after SIGTERM is in its log: the process that keeps it
+  is no longer ended before it.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CLIENT, MANUAL_CRONTAB,

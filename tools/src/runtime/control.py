@@ -75,6 +75,7 @@ class Control:
         self._mode, self._message = None, ""    # of a stop: None, NORMAL or IMMEDIATE; why
         self._deadlines = []            # [(monotonic, scope, seconds given)], the outermost first
         self._roots = {}                # pid -> start time, of processes whose group lives on
+        self._minders = {}              # those of them that are minders
 
     # -- from any thread ---------------------------------------------------------------
 
@@ -200,9 +201,11 @@ class Control:
 
     # -- processes ---------------------------------------------------------------------
 
-    def add_root(self, pid, started):
+    def add_root(self, pid, started, is_minder=False):
         """A process of the session: it leads a group. `started` is its start time."""
         self._roots[pid] = started
+        if is_minder:
+            self._minders[pid] = started
 
     def drop_ended_roots(self):
         """A group stays the session's to end while there is something left of it, and no longer:
@@ -210,11 +213,13 @@ class Control:
         before, self._roots = self._roots, {}
         for pid, started in before.items():
             self._roots.update(follow_group(pid, started))
+        self._minders = {pid: started for pid, started in self._minders.items()
+                         if pid in self._roots}
 
     def sweep(self, interrupt):
         """Ends every process of the session, whatever has become of it; the message of what made
         it so says how many cannot be ended."""
-        count = Tree([self._session], self._roots).end()
+        count = Tree([self._session], self._roots, self._minders).end()
         if count:
             interrupt.message = "%s; %d %s" % (interrupt.reason, count, NOT_ENDED)
 
