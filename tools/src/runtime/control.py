@@ -9,9 +9,11 @@ a secret; ends with it. One that cannot be interrupted is left behind.
 import contextlib
 import threading
 
-from ..base.vocabulary import ERROR, IMMEDIATE, KILL_S, NORMAL, NOT_ENDED, STOPPED, TRY_S
+from ..base.vocabulary import (ERROR, IMMEDIATE, KILL_S, LEFT_BEHIND, NORMAL, NOT_ENDED, STOPPED,
+                               TRY_S)
 from ..store.pending import Worker
 from ..processes.tree import Tree, follow_group
+from ..processes.process import Process
 
 
 class Interrupted(Exception):
@@ -185,7 +187,7 @@ class Control:
                 interrupt()
                 thread.join(0.05)
             if not call.is_done:
-                error.message = "%s; what was under way does not end" % error.message
+                error.message = "%s; %s" % (error.message, LEFT_BEHIND)
             raise
         thread.join(KILL_S)
         return call.take()
@@ -200,6 +202,20 @@ class Control:
         return True
 
     # -- processes ---------------------------------------------------------------------
+
+    def start(self, command, capture, output, is_minder=False):
+        """A Process of the session, which has begun. What its begun() raises; Interrupted: where a
+        mount hangs the start is left behind."""
+        process = Process(command, capture, output, self.wake, self.wake)
+        try:
+            self.wait(lambda: process.is_decided)
+        except Interrupted as error:
+            if not process.abandon():
+                error.message = "%s; %s" % (error.message, LEFT_BEHIND)
+            raise
+        process.begun()
+        self.add_root(process.pid, process.started, is_minder)
+        return process
 
     def add_root(self, pid, started, is_minder=False):
         """A process of the session: it leads a group. `started` is its start time."""

@@ -15,7 +15,7 @@ from ..store.records import SessionRequest
 from ..store.spool import noted_processes
 from ..processes.tree import lives, make_marker
 from ..processes.output import Capture, Output
-from ..processes.process import Process, is_passing, start_error
+from ..processes.process import is_passing, start_error
 from ..processes.remains import clear_notes
 from ..tasks.task import TaskError
 from .control import Interrupted, Left
@@ -93,10 +93,10 @@ class Execution:
                                 around.clock, command.is_captured, journal.secrets)
         try:
             process = self._once_it_can(
-                lambda: Process(command, self._capture, around.output, control.wake), is_passing)
+                lambda: control.start(command, self._capture, around.output, is_minder),
+                is_passing)
         except (OSError, ValueError) as error:
             raise TaskError(start_error(error)) from None
-        control.add_root(process.pid, process.started, is_minder)
         journal.note(journal.repository.progress.note_process, self._run, process.pid,
                      process.started)
         journal.flush_later()
