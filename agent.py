@@ -178,7 +178,8 @@ Threads, and what ends each:
 
     writer NAME       writes to one repository file; ends when its Database is closed and drained.
     output            reads the pipes of all tasks; ends at Output.close().
-    wait PID          waits for the exit of one process of a task, and ends with it.
+    wait PID          starts one process of a task and waits for its exit; ends with it. Where a
+                      mount
     feed PID          writes one process's standard input, and ends with it.
     remains           deletes what one note tells of, and ends with that; a file system that does
                       not
@@ -919,6 +920,7 @@ TERM_S = 2.0            # between SIGTERM and SIGKILL
 SEARCH_S = 5           # that a regular expression may be compiled and searched
 KILL_S = 10.0           # how long what got SIGKILL is waited for
 NOT_ENDED = "of its processes cannot be ended"      # in the message of a session
+LEFT_BEHIND = "what was under way does not end"     # likewise
 TRY_S = 0.2             # between two tries of what the host cannot give now
 DRAIN_S = 0.5           # how long after its exit a task's pipes are read
 LINGER, LINGER_S = 64 * 1024, 1.0       # bytes and seconds read of what follows the last request
@@ -7684,6 +7686,7 @@ HAS_PROC = os.path.exists("/proc/self/stat")
 MAX_LISTINGS = 20       # of the process table in one sweep, while there is somebody new
 SWEEP_S = 0.02          # between two sweeps while something is found
 QUIET_S = 0.05          # between two sweeps that find nothing: then it is the end
+MINDER_S = 2.0          # how long a minder may take to write the end of its process down
 
 
 class Identity(NamedTuple):
@@ -7816,12 +7819,16 @@ class Tree:
     Those are: child of a member, process group or OS session that a member led, the marker in
     the environment. Found members are remembered, so that what leaves is followed. A number may
     become another process's: start time, and below a leader that is gone the owner, say whose it
-    is.
+    is. A minder gets no signal: it ends by itself once its process has ended, whose last words it
+    writes down.
     """
 
-    def __init__(self, sessions, roots=None):
+    def __init__(self, sessions, roots=None, minders=None):
         self._sessions = frozenset(sessions)        # `uuid/session`
         self._known = dict(roots or {})             # pid -> start time; a root leads an OS session
+        self._minders = dict(minders or {})         # likewise
+        self._known.update(self._minders)
+        self._alone_since = None                    # monotonic: when nothing but minders was left
 
     def find(self, signal_number=None):
         """{pid: ProcessEntry} of the members that live now. Each is sent this signal as soon as it
@@ -7839,7 +7846,7 @@ class Tree:
                 entry = entries[pid] = read_process(pid)
                 if entry and (self._known.get(pid) == entry.started or self._is_marked(pid)):
                     members[pid] = entry
-                    send(entry, signal_number)
+                    self._send(entry, signal_number)
             self._join(entries, spared, members, signal_number)
         self._known.update((pid, entry.started) for pid, entry in members.items())
         return members
@@ -7862,7 +7869,23 @@ class Tree:
                 or entry.os_session in gone and read_owner(pid) == os.geteuid())]
             for entry in joined:
                 members[entry.pid] = entry
-                send(entry, signal_number)
+                self._send(entry, signal_number)
+
+    def _send(self, entry, signal_number):
+        if self._minders.get(entry.pid) != entry.started:
+            send(entry, signal_number)
+
+    def _list_due(self, living):
+        """Of the pids in {pid: start time} those that are to be ended now: a minder not before
+        minders alone were left for MINDER_S."""
+        others = [pid for pid, started in living.items() if self._minders.get(pid) != started]
+        if others or not living:
+            self._alone_since = None
+            return others
+        now = time.monotonic()
+        if self._alone_since is None:
+            self._alone_since = now
+        return list(living) if now - self._alone_since >= MINDER_S else []
 
     def end(self, grace_s=TERM_S):
         """SIGTERM, after `grace_s` SIGKILL, until two sweeps QUIET_S apart find nothing -> how many
@@ -7882,32 +7905,37 @@ class Tree:
                 time.sleep(QUIET_S)
                 begun = max(begun, time.monotonic() - grace_s)
                 continue
-            sent, before = {pid: (entry.started, is_kill) for pid, entry in members.items()}, sent
-            new = [entry for pid, entry in members.items() if sent[pid] != before.get(pid)]
+            due = self._list_due({pid: entry.started for pid, entry in members.items()})
+            sent, before = {pid: (members[pid].started, is_kill) for pid in due}, sent
+            new = [pid for pid in due if sent[pid] != before.get(pid)]
             empty = 0 if members else empty + 1
             if empty == 2 or passed_s > grace_s + KILL_S:
                 return len(members)
             if is_kill and not new:
-                for pid in sorted(members, reverse=True):   # a leader's end may thaw its group
+                for pid in sorted(due, reverse=True):       # a leader's end may thaw its group
                     send(members[pid], signal.SIGKILL)
             elif not is_kill:
-                for pid in sorted(entry.pid for entry in new):  # a shell first: it tells of others
+                for pid in sorted(new):         # a shell first: it tells of others
                     send(members[pid], signal.SIGTERM)
             time.sleep(SWEEP_S if members else QUIET_S)
 
     def _end_groups(self, grace_s):
         """`end` where there is no /proc: the groups that are known by their leaders."""
-        begun, count = time.monotonic(), self._signal_groups(signal.SIGTERM)
-        while count and time.monotonic() - begun <= grace_s + KILL_S:
+        begun, terminated = time.monotonic(), set()
+        while True:
+            passed_s = time.monotonic() - begun
+            # the leader is the one that is known, or gone
+            groups = {pid: started for pid, started in self._known.items()
+                      if start_time(pid) in (None, started) and signal_group(pid, 0)}
+            if not groups or passed_s > grace_s + KILL_S:
+                return len(groups)
+            for pid in self._list_due(groups):
+                if passed_s >= grace_s:
+                    signal_group(pid, signal.SIGKILL)
+                elif pid not in terminated:
+                    terminated.add(pid)
+                    signal_group(pid, signal.SIGTERM)
             time.sleep(SWEEP_S)
-            is_kill = time.monotonic() - begun >= grace_s
-            count = self._signal_groups(signal.SIGKILL if is_kill else 0)
-        return count
-
-    def _signal_groups(self, signal_number):
-        """Signals the groups whose leader is the one that is known, or gone -> how many."""
-        return sum(signal_group(pid, signal_number) for pid, started in self._known.items()
-                   if start_time(pid) in (None, started))
 
 
 def send(entry, signal_number):
@@ -8225,7 +8253,8 @@ class Output:
 # processes/process.py
 # One process of a task, from its start to its exit code.
 #
-# Thread wait PID: waits for the exit of one process of a task, and ends with it.
+# Thread wait PID: starts one process of a task and waits for its exit; ends with it. Where a mount
+# hangs it is left behind.
 # Thread feed PID: writes one process's standard input, and ends with it.
 # Both are there before their process is, so that none starts that nobody waits for.
 # ======================================================================================
@@ -8243,22 +8272,60 @@ class Command(NamedTuple):
 class Process:
     """A started process: in an OS session of its own, its output going to a capture."""
 
-    def __init__(self, command, capture, output, notify):
-        """Starts it; OSError when that fails, and nothing of it is left: `is_passing` tells whether
-        to try again. `notify()` is called when it has ended."""
-        self.rc, self.capture = None, capture
+    def __init__(self, command, capture, output, notify, on_begun=lambda: None):
+        """Has it started by a thread of its own, which waits for it then: begun() says what came
+        of that. `on_begun()` is called when that is decided, `notify()` when it has ended. OSError,
+        and nothing of it is left, where there is no thread: `is_passing`."""
+        self.pid = self.started = self.rc = None
+        self.capture = capture
         self.is_over = False            # what its pipes still bring is thrown away
-        self._notify = notify
+        self._notify, self._on_begun = notify, on_begun
         self._open_pipes, self._is_read = 2, threading.Event()
-        self._popen, self._is_decided = None, threading.Event()
+        self._popen = self._error = None
+        self._lock, self._is_decided = threading.Lock(), threading.Event()
+        self._has_begun = self._is_abandoned = False
         try:                            # a process that nobody waits for is worse than none
-            self._waiter = self._start_thread("wait", self._wait)
             if command.stdin is not None:
                 self._start_thread("feed", self._feed, command.stdin.encode())
-            self._popen = self._start(command)
+            self._waiter = self._start_thread("wait", self._run, command, output)
+        except OSError:
+            self._is_decided.set()
+            raise
+
+    @staticmethod
+    def _start_thread(name, work, *arguments):
+        """OSError: the host gives no further one."""
+        thread = Worker(work, name, *arguments)
+        try:
+            thread.start()
+        except RuntimeError:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
+        return thread
+
+    # -- its thread --------------------------------------------------------------------
+
+    def _run(self, command, output):
+        """Starts it, and waits for its exit: the thread that started a process has to live as long
+        as that, or it counts as an orphan (`reap_orphans`)."""
+        try:
+            self._begin(command, output)
+        except BaseException as error:      # for begun()
+            self._error = error
         finally:
             self._is_decided.set()
+            self._on_begun()
+        if self._popen is not None:
+            self._wait()
+
+    def _begin(self, command, output):
+        """Starts it, unless it is abandoned before; when it is abandoned meanwhile, it is killed.
+        OSError, and whatever Popen raises."""
+        open_program(command)
+        if self._is_abandoned:
+            return
+        self._popen = self._start(command)
         self.pid = self._popen.pid
+        self._name_thread("wait")
         try:
             self.started = start_time(self.pid) or ""
             output.add(self, {self._popen.stdout: OUT, self._popen.stderr: ERR})
@@ -8267,21 +8334,13 @@ class Process:
             if isinstance(error, OSError):      # of the agent's own, not of the command
                 raise OSError(error.errno, error.strerror) from None
             raise
+        with self._lock:
+            self._has_begun = True
+            if self._is_abandoned:
+                signal_group(self.pid, signal.SIGKILL)
 
-    def _start_thread(self, name, work, *arguments):
-        """Starts a thread that waits until it is known whether there is a process. OSError."""
-        thread = Worker(self._run, name, name, work, *arguments)
-        try:
-            thread.start()
-        except RuntimeError:            # the host gives no further one
-            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
-        return thread
-
-    def _run(self, name, work, *arguments):
-        self._is_decided.wait()
-        if self._popen is not None:
-            threading.current_thread().name = "%s %d" % (name, self._popen.pid)
-            work(*arguments)
+    def _name_thread(self, name):
+        threading.current_thread().name = "%s %d" % (name, self.pid)
 
     @staticmethod
     def _start(command):
@@ -8292,11 +8351,6 @@ class Process:
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
             pass_fds=command.pass_fds)
 
-    def _feed(self, data):
-        with contextlib.suppress(OSError):      # a process need not read its standard input
-            with self._popen.stdin as pipe:
-                pipe.write(data)
-
     def _wait(self):
         while self.rc is None:
             try:
@@ -8304,6 +8358,42 @@ class Process:
             except MemoryError:         # nobody else waits for it
                 time.sleep(TRY_S)
         self._notify()
+
+    def _feed(self, data):
+        self._is_decided.wait()
+        if self._popen is None:
+            return
+        self._name_thread("feed")
+        with contextlib.suppress(OSError):      # a process need not read its standard input
+            with self._popen.stdin as pipe:
+                pipe.write(data)
+
+    # -- for who has it started --------------------------------------------------------
+
+    @property
+    def is_decided(self):
+        """Whether it is known if it could start."""
+        return self._is_decided.is_set()
+
+    def begun(self):
+        """Waits until that is known -> itself. What Popen raises: OSError, ValueError."""
+        self._is_decided.wait()
+        error, self._error = self._error, None
+        if error is None:
+            return self
+        try:
+            raise error
+        finally:
+            del error                   # leads to all that its thread had
+
+    def abandon(self):
+        """Nobody waits for its start any more: it is killed, or not started when it can be ->
+        whether that is over, or something hangs."""
+        with self._lock:
+            self._is_abandoned = True
+            if self._has_begun and self.rc is None:
+                signal_group(self.pid, signal.SIGKILL)
+        return self._is_decided.wait(DRAIN_S)
 
     def pipe_ended(self):
         """One of its pipes is at its end."""
@@ -8319,6 +8409,34 @@ class Process:
         self._waiter.join(timeout_s)
         self._is_read.wait(DRAIN_S)
         self.is_over = True
+
+
+def open_program(command):
+    """Opens what the start of a Command opens: its folder, program and interpreter of a script.
+
+    Where they are on a mount that hangs, the caller's thread hangs here. In Popen all threads
+    would: its child has the lock of Python until it has its program (vfork)."""
+    folder, program = to_bytes(command.cwd or ""), to_bytes(command.words[0])
+    os.stat(folder or b".")
+    places = [b""] if b"/" in program else map(to_bytes, os.get_exec_path(command.environment))
+    for place in places:
+        with contextlib.suppress(OSError):
+            words = _read_head(os.path.join(folder, place, program))[2:].split()
+            if words:
+                _read_head(os.path.join(folder, words[0]))
+            return
+
+
+def _read_head(path):
+    """The first line of a script, nothing of any other file that is there. OSError."""
+    if not stat.S_ISREG(os.stat(path).st_mode):     # to open a pipe would wait for its writer
+        return b""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        head = os.read(descriptor, 256)
+    finally:
+        os.close(descriptor)
+    return head.split(b"\n")[0] if head.startswith(b"#!") else b""
 
 
 def to_bytes(text):
@@ -8390,7 +8508,7 @@ def start_at_last(command, capture, output, notify):
     """The Process of a Command, as soon as the host has what it takes. OSError, ValueError."""
     while True:
         try:
-            return Process(command, capture, output, notify)
+            return Process(command, capture, output, notify).begun()
         except (OSError, MemoryError) as error:
             if not is_passing(error):
                 raise
@@ -10754,6 +10872,7 @@ class Control:
         self._mode, self._message = None, ""    # of a stop: None, NORMAL or IMMEDIATE; why
         self._deadlines = []            # [(monotonic, scope, seconds given)], the outermost first
         self._roots = {}                # pid -> start time, of processes whose group lives on
+        self._minders = {}              # those of them that are minders
 
     # -- from any thread ---------------------------------------------------------------
 
@@ -10863,7 +10982,7 @@ class Control:
                 interrupt()
                 thread.join(0.05)
             if not call.is_done:
-                error.message = "%s; what was under way does not end" % error.message
+                error.message = "%s; %s" % (error.message, LEFT_BEHIND)
             raise
         thread.join(KILL_S)
         return call.take()
@@ -10879,9 +10998,25 @@ class Control:
 
     # -- processes ---------------------------------------------------------------------
 
-    def add_root(self, pid, started):
+    def start(self, command, capture, output, is_minder=False):
+        """A Process of the session, which has begun. What its begun() raises; Interrupted: where a
+        mount hangs the start is left behind."""
+        process = Process(command, capture, output, self.wake, self.wake)
+        try:
+            self.wait(lambda: process.is_decided)
+        except Interrupted as error:
+            if not process.abandon():
+                error.message = "%s; %s" % (error.message, LEFT_BEHIND)
+            raise
+        process.begun()
+        self.add_root(process.pid, process.started, is_minder)
+        return process
+
+    def add_root(self, pid, started, is_minder=False):
         """A process of the session: it leads a group. `started` is its start time."""
         self._roots[pid] = started
+        if is_minder:
+            self._minders[pid] = started
 
     def drop_ended_roots(self):
         """A group stays the session's to end while there is something left of it, and no longer:
@@ -10889,11 +11024,13 @@ class Control:
         before, self._roots = self._roots, {}
         for pid, started in before.items():
             self._roots.update(follow_group(pid, started))
+        self._minders = {pid: started for pid, started in self._minders.items()
+                         if pid in self._roots}
 
     def sweep(self, interrupt):
         """Ends every process of the session, whatever has become of it; the message of what made
         it so says how many cannot be ended."""
-        count = Tree([self._session], self._roots).end()
+        count = Tree([self._session], self._roots, self._minders).end()
         if count:
             interrupt.message = "%s; %d %s" % (interrupt.reason, count, NOT_ENDED)
 
@@ -11034,7 +11171,7 @@ class Execution:
             self.rc, self.captured = process.rc, self._capture.captured
         return process.rc
 
-    def _start(self, command):
+    def _start(self, command, is_minder=False):
         """Starts a process and notes it -> Process. TaskError, Interrupted."""
         control, journal, around = self._control, self._journal, self._around
         control.interrupt_if_asked()
@@ -11042,10 +11179,10 @@ class Execution:
                                 around.clock, command.is_captured, journal.secrets)
         try:
             process = self._once_it_can(
-                lambda: Process(command, self._capture, around.output, control.wake), is_passing)
+                lambda: control.start(command, self._capture, around.output, is_minder),
+                is_passing)
         except (OSError, ValueError) as error:
             raise TaskError(start_error(error)) from None
-        control.add_root(process.pid, process.started)
         journal.note(journal.repository.progress.note_process, self._run, process.pid,
                      process.started)
         journal.flush_later()
@@ -11077,7 +11214,7 @@ class Execution:
         try:
             minder = self._start(command._replace(
                 words=program_command("-s") + ["--hold", spool.path], cwd=None, stdin=order,
-                pass_fds=command.pass_fds + (open_code(),), is_captured=False))
+                pass_fds=command.pass_fds + (open_code(),), is_captured=False), is_minder=True)
         except (TaskError, Interrupted):
             spool.remove()              # nobody writes to it
             raise
@@ -11153,7 +11290,7 @@ class Execution:
         """Hands over what is new in a spool -> its state."""
         state, rows, omitted = spool.read_new()
         for pid, started in noted_processes(state).items():
-            self._control.add_root(pid, started)
+            self._control.add_root(pid, started, pid == state["holder"])
         if rows or omitted:
             self._journal.note(self._journal.repository.progress.add_log, self._run, rows, omitted)
             self._journal.flush_later()
@@ -16147,8 +16284,8 @@ folder of the agent unless `cwd` says otherwise, and with the agent's environmen
 - `STOP N` lets the task that runs now end, and then stops. It answers at once. After the last
   task the session is simply `DONE`.
 - `STOP N -IMMEDIATE` ends the task. It answers when the session has ended. Every process of the
-  session gets SIGTERM, and SIGKILL after <<TERM_S>>. The agent looks for more of them until it
-  finds none. `note=` is there when some cannot be ended.
+  session gets SIGTERM, and SIGKILL after <<TERM_S>>; what they print meanwhile is in the log. The
+  agent looks for more of them until it finds none. `note=` is there when some cannot be ended.
 - A session that has not begun is `STOPPED` at once.
 - A stop goes down to the sessions that a `scenario` task waits for.
 - A timeout ends every process of the session, like an immediate stop.
@@ -17563,6 +17700,9 @@ MANUAL_CHANGES = r"""
   it answers when two looks find nothing. No signal reaches a process that has another's number.
   What the host cannot give for a while (threads, memory, a full disk) makes sessions wait, and one
   session's trouble costs the cleaning that one alone.
+- What a process of an `adopt` session prints after SIGTERM is in its log: the process that keeps it
+  is no longer ended before it. A task whose program or working folder is on a mount that hangs ends
+  with its time-out or by a stop, and nothing else waits for it.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CLIENT, MANUAL_CRONTAB,

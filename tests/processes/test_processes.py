@@ -286,7 +286,7 @@ def tasks(output):
         rows = Rows()
         environment = dict(os.environ, **{agent.MARKER: agent.make_marker(UUID, session, run)})
         command = Command(["/bin/sh", "-c", command], environment, **keywords)
-        process = Process(command, rows.capture, output, lambda: None)
+        process = Process(command, rows.capture, output, lambda: None).begun()
         made.append((process, rows))
         return process, rows
     yield start
@@ -449,8 +449,29 @@ def test_nothing_is_left_open_when_a_process_cannot_start(output):
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(20):
         with pytest.raises(OSError):
-            Process(Command(["/no/such/program"], {}, stdin="x"), Rows().capture, output, lambda: None)
+            Process(Command(["/no/such/program"], {}, stdin="x"), Rows().capture, output, lambda: None).begun()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_start_that_is_abandoned_leaves_no_process(output, monkeypatch):
+    """Popen hangs: whoever waits for it goes away, and what it starts in the end is ended."""
+    is_in, is_over, ended, popen = threading.Event(), threading.Event(), threading.Event(), Process._start
+
+    def hang(_, command):
+        is_in.set()
+        is_over.wait(60)
+        return popen(command)
+    monkeypatch.setattr(agent, "DRAIN_S", 0.05)
+    monkeypatch.setattr(Process, "_start", hang)
+    process = Process(Command(["sleep", "300"], {}), Rows().capture, output, ended.set)
+    is_in.wait(60)
+    assert not process.abandon() and not process.is_decided
+    is_over.set()
+    assert ended.wait(60) and process.rc == -signal.SIGKILL
+    process = Process(Command(["sleep", "300"], {}), Rows().capture, output, lambda: None).begun()
+    assert process.abandon()            # begun by now
+    process.finish()
+    assert process.rc == -signal.SIGKILL
 
 
 def test_what_a_process_leaves_running_does_not_hold_its_end(tasks, output):

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 
@@ -41,6 +42,13 @@ if sys.argv[1]:
 print(os.getpid(), flush=True)
 os.close(1)
 time.sleep(60)
+"""
+# waits for SIGTERM, and says by its exit code whether a file was there by then
+MINDER = """
+import os, signal, sys
+signal.signal(signal.SIGTERM, lambda *_: os._exit(4 if os.path.exists(sys.argv[1]) else 5))
+print("ready", flush=True)
+signal.pause()
 """
 
 
@@ -159,3 +167,27 @@ def test_while_the_process_table_cannot_be_read_nothing_is_taken_for_ended(monke
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.parametrize("has_proc", [True, False])
+def test_a_minder_is_ended_when_it_was_alone_for_a_while(tmp_path, monkeypatch, has_proc):
+    monkeypatch.setattr(agent, "HAS_PROC", has_proc)
+    monkeypatch.setattr(agent, "MINDER_S", 0.2)
+    path = tmp_path / "over"
+    minder = subprocess.Popen([sys.executable, "-S", "-c", MINDER, str(path)], stdout=subprocess.PIPE, start_new_session=True)
+    process = subprocess.Popen(["sh", "-c", "trap 'sleep 0.3; echo > %s; exit 3' TERM; echo ready; while :; do sleep 0.05; done"
+                                % path], stdout=subprocess.PIPE, start_new_session=True)
+    waiters = [threading.Thread(target=each.wait) for each in (minder, process)]     # no zombies
+    try:
+        for each, waiter in zip((minder, process), waiters):
+            assert each.stdout.readline() == b"ready\n"
+            waiter.start()
+        tree = Tree([], {process.pid: agent.start_time(process.pid)}, {minder.pid: agent.start_time(minder.pid)})
+        assert tree.end(20) == 0
+        for waiter in waiters:
+            waiter.join()
+        assert (process.returncode, minder.returncode) == (3, 4)
+    finally:
+        for each in (minder, process):
+            each.kill()
+            each.stdout.close()

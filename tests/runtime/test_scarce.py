@@ -146,7 +146,7 @@ def test_a_process_that_cannot_be_looked_after_is_ended(monkeypatch):
         for name, error in (("add", MemoryError()), ("add", OSError(errno.EMFILE, "too many", "/proc"))):
             monkeypatch.setattr(output, name, lambda process, pipes, error=error: raise_it(process, error))
             with pytest.raises((MemoryError, OSError)) as caught:
-                Process(Command(["sleep", "60"], {}), Capture(100, None, program.Clock()), output, lambda: None)
+                Process(Command(["sleep", "60"], {}), Capture(100, None, program.Clock()), output, lambda: None).begun()
             assert program.is_passing(caught.value)
             wait_for(lambda: not program.start_time(STARTED[-1]), "it to be gone")
     finally:
@@ -207,7 +207,7 @@ def test_what_fails_for_one_task_costs_the_output_of_the_others_nothing():
         bad.feed = feed
         good = Capture(10000, lambda new, omitted, on_stored: rows.extend(new), program.Clock())
         for capture in (bad, good):
-            process = Process(Command(["echo", "text"], {}), capture, output, lambda: None)
+            process = Process(Command(["echo", "text"], {}), capture, output, lambda: None).begun()
             wait_for(lambda: process.rc is not None, "its end")
             process.finish()
         rows.extend(good.take(is_end=True)[0])

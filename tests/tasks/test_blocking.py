@@ -116,9 +116,10 @@ def maze(tmp_path):
 
 
 @contextlib.contextmanager
-def hanging(path):
+def hanging(path, text="open sesame"):
     """A file that whoever opens it has to wait for, for 45 seconds (fcntl(2), leases): like a mount that hangs."""
-    path.write_text("open sesame")
+    path.write_text(text)
+    path.chmod(0o755)
     code = ("import fcntl, os, signal, sys\n"
             "signal.signal(signal.SIGIO, signal.SIG_IGN)\n"
             "fcntl.fcntl(os.open(sys.argv[1], os.O_RDWR), fcntl.F_SETLEASE, fcntl.F_WRLCK)\n"
@@ -186,6 +187,28 @@ def test_a_secret_on_a_mount_that_hangs(inside, tmp_path):
         assert done.status == "ERROR" and "time-out of the task" in done.message
         inside.ok("EXEC %s" % name)
         inside.stop()                   # ends too
+
+
+@pytest.mark.parametrize("kind", ["program", "interpreter", "path"])
+def test_a_program_on_a_mount_that_hangs(inside, tmp_path, kind):
+    """The agent goes on meanwhile, whose process this is; and when the mount is back, nothing is started."""
+    ran, script = tmp_path / "ran", tmp_path / "script"
+    with hanging(tmp_path / "file", "#!/bin/sh\necho ran > %s\n" % ran) as path:
+        script.write_text("#!%s\n" % path)
+        script.chmod(0o755)
+        task = {"type": "os", "command": [{"program": str(path), "interpreter": str(script), "path": "file"}[kind]],
+                "env": {"PATH": str(tmp_path)}}
+        done = run(inside, task, timeout=0.3)
+        assert done.status == "ERROR" and "time-out of the session after 0.3 s" in done.message
+        assert done.message.endswith("what was under way does not end")
+        session = begin(inside, task)
+        assert inside.ok("PING")["running"] == "1"
+        if kind == "path":
+            assert stop(inside, session).tasks[0]["status"] == "STOPPED"
+        inside.stop()                   # ends, too
+    wait_for(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("wait")],
+             "what was left behind to end")
+    assert not ran.exists()
 
 
 class Hurried(program.Clock):

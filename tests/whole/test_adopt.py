@@ -150,3 +150,45 @@ def test_output_is_capped_and_secrets_are_masked_by_the_minder(make_agent):
     texts = agent.log_texts(1001)
     assert texts[0] == "first ***" and texts[-1] == "last ***"
     assert any("left out" in text for text in texts) and sum(map(len, texts)) < 20000
+
+
+LAST_WORDS = ("trap 'echo got >>tb; echo said; sleep 0.5; echo after >>tb; exit 3' TERM; echo ready >>tb; "
+              "for i in 1 2 3 4 5 6 7 8 9; do sleep 1; done")
+
+
+def last_words(agent, **fields):
+    """Has begun a session that says something when it is told to end -> the words that it has put into a file."""
+    path = agent.folder / "tb"
+    agent.import_document({"scenarios": [{"name": "A", "version": "1", "on_stale": "adopt", "steps": [{
+        "name": "main", "tasks": [dict({"type": "os", "command": LAST_WORDS, "cwd": str(agent.folder)}, **fields)]}]}]})
+    agent.ok("EXEC A")
+    wait_for(path.exists, "the task to be ready")
+    return lambda: path.read_text().split()
+
+
+@pytest.mark.parametrize("how", ["timeout", "stop", "restart", "shutdown"])
+def test_what_it_prints_after_sigterm_is_in_the_log(inside, how):
+    words = last_words(inside, **({"timeout": 100} if how == "timeout" else {}))
+    if how == "timeout":
+        inside.let_pass(100)
+    elif how == "shutdown":
+        inside.stop()
+        inside.start()
+    else:
+        inside.ok("STOP 1001 -IMMEDIATE")
+    inside.ok("WAIT 1001")
+    assert words() == ["ready", "got", "after"] and "said" in inside.log_texts(1001)
+    if how == "restart":
+        inside.ok("RESTART 1001")
+        wait_for(lambda: len(words()) == 4, "the task to be ready again")
+        inside.ok("STOP 1001 -IMMEDIATE")
+        assert words() == ["ready", "got", "after"] * 2 and inside.log_texts(1001).count("said") == 2
+    assert spools(inside) == []
+
+
+def test_what_it_prints_after_sigterm_is_in_the_log_once_it_was_taken_up(make_agent):
+    agent = make_agent().start()
+    words = last_words(agent)
+    agent.kill()
+    agent.start().ok("STOP 1001 -IMMEDIATE")
+    assert words() == ["ready", "got", "after"] and "said" in agent.log_texts(1001)

@@ -66,6 +66,7 @@ TERM_S = 2.0            # between SIGTERM and SIGKILL
 SEARCH_S = 5           # that a regular expression may be compiled and searched
 KILL_S = 10.0           # how long what got SIGKILL is waited for
 NOT_ENDED = "of its processes cannot be ended"      # in the message of a session
+LEFT_BEHIND = "what was under way does not end"     # likewise
 TRY_S = 0.2             # between two tries of what the host cannot give now
 DRAIN_S = 0.5           # how long after its exit a task's pipes are read
 LINGER, LINGER_S = 64 * 1024, 1.0       # bytes and seconds read of what follows the last request

@@ -47,7 +47,7 @@ def start_at_last(command, capture, output, notify):
     """The Process of a Command, as soon as the host has what it takes. OSError, ValueError."""
     while True:
         try:
-            return Process(command, capture, output, notify)
+            return Process(command, capture, output, notify).begun()
         except (OSError, MemoryError) as error:
             if not is_passing(error):
                 raise

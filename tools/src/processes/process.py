@@ -1,6 +1,7 @@
 """One process of a task, from its start to its exit code.
 
-Thread wait PID: waits for the exit of one process of a task, and ends with it.
+Thread wait PID: starts one process of a task and waits for its exit; ends with it. Where a mount
+hangs it is left behind.
 Thread feed PID: writes one process's standard input, and ends with it.
 Both are there before their process is, so that none starts that nobody waits for.
 """
@@ -8,6 +9,7 @@ import contextlib
 import errno
 import os
 import signal
+import stat
 import subprocess
 import threading
 import time
@@ -15,7 +17,7 @@ from typing import NamedTuple, Optional
 
 from ..base.vocabulary import DRAIN_S, ERR, KILL_S, OUT, TRY_S
 from ..store.pending import Worker
-from .tree import start_time
+from .tree import signal_group, start_time
 
 
 class Command(NamedTuple):
@@ -31,22 +33,60 @@ class Command(NamedTuple):
 class Process:
     """A started process: in an OS session of its own, its output going to a capture."""
 
-    def __init__(self, command, capture, output, notify):
-        """Starts it; OSError when that fails, and nothing of it is left: `is_passing` tells whether
-        to try again. `notify()` is called when it has ended."""
-        self.rc, self.capture = None, capture
+    def __init__(self, command, capture, output, notify, on_begun=lambda: None):
+        """Has it started by a thread of its own, which waits for it then: begun() says what came
+        of that. `on_begun()` is called when that is decided, `notify()` when it has ended. OSError,
+        and nothing of it is left, where there is no thread: `is_passing`."""
+        self.pid = self.started = self.rc = None
+        self.capture = capture
         self.is_over = False            # what its pipes still bring is thrown away
-        self._notify = notify
+        self._notify, self._on_begun = notify, on_begun
         self._open_pipes, self._is_read = 2, threading.Event()
-        self._popen, self._is_decided = None, threading.Event()
+        self._popen = self._error = None
+        self._lock, self._is_decided = threading.Lock(), threading.Event()
+        self._has_begun = self._is_abandoned = False
         try:                            # a process that nobody waits for is worse than none
-            self._waiter = self._start_thread("wait", self._wait)
             if command.stdin is not None:
                 self._start_thread("feed", self._feed, command.stdin.encode())
-            self._popen = self._start(command)
+            self._waiter = self._start_thread("wait", self._run, command, output)
+        except OSError:
+            self._is_decided.set()
+            raise
+
+    @staticmethod
+    def _start_thread(name, work, *arguments):
+        """OSError: the host gives no further one."""
+        thread = Worker(work, name, *arguments)
+        try:
+            thread.start()
+        except RuntimeError:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
+        return thread
+
+    # -- its thread --------------------------------------------------------------------
+
+    def _run(self, command, output):
+        """Starts it, and waits for its exit: the thread that started a process has to live as long
+        as that, or it counts as an orphan (`reap_orphans`)."""
+        try:
+            self._begin(command, output)
+        except BaseException as error:      # for begun()
+            self._error = error
         finally:
             self._is_decided.set()
+            self._on_begun()
+        if self._popen is not None:
+            self._wait()
+
+    def _begin(self, command, output):
+        """Starts it, unless it is abandoned before; when it is abandoned meanwhile, it is killed.
+        OSError, and whatever Popen raises."""
+        open_program(command)
+        if self._is_abandoned:
+            return
+        self._popen = self._start(command)
         self.pid = self._popen.pid
+        self._name_thread("wait")
         try:
             self.started = start_time(self.pid) or ""
             output.add(self, {self._popen.stdout: OUT, self._popen.stderr: ERR})
@@ -55,21 +95,13 @@ class Process:
             if isinstance(error, OSError):      # of the agent's own, not of the command
                 raise OSError(error.errno, error.strerror) from None
             raise
+        with self._lock:
+            self._has_begun = True
+            if self._is_abandoned:
+                signal_group(self.pid, signal.SIGKILL)
 
-    def _start_thread(self, name, work, *arguments):
-        """Starts a thread that waits until it is known whether there is a process. OSError."""
-        thread = Worker(self._run, name, name, work, *arguments)
-        try:
-            thread.start()
-        except RuntimeError:            # the host gives no further one
-            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
-        return thread
-
-    def _run(self, name, work, *arguments):
-        self._is_decided.wait()
-        if self._popen is not None:
-            threading.current_thread().name = "%s %d" % (name, self._popen.pid)
-            work(*arguments)
+    def _name_thread(self, name):
+        threading.current_thread().name = "%s %d" % (name, self.pid)
 
     @staticmethod
     def _start(command):
@@ -80,11 +112,6 @@ class Process:
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
             pass_fds=command.pass_fds)
 
-    def _feed(self, data):
-        with contextlib.suppress(OSError):      # a process need not read its standard input
-            with self._popen.stdin as pipe:
-                pipe.write(data)
-
     def _wait(self):
         while self.rc is None:
             try:
@@ -92,6 +119,42 @@ class Process:
             except MemoryError:         # nobody else waits for it
                 time.sleep(TRY_S)
         self._notify()
+
+    def _feed(self, data):
+        self._is_decided.wait()
+        if self._popen is None:
+            return
+        self._name_thread("feed")
+        with contextlib.suppress(OSError):      # a process need not read its standard input
+            with self._popen.stdin as pipe:
+                pipe.write(data)
+
+    # -- for who has it started --------------------------------------------------------
+
+    @property
+    def is_decided(self):
+        """Whether it is known if it could start."""
+        return self._is_decided.is_set()
+
+    def begun(self):
+        """Waits until that is known -> itself. What Popen raises: OSError, ValueError."""
+        self._is_decided.wait()
+        error, self._error = self._error, None
+        if error is None:
+            return self
+        try:
+            raise error
+        finally:
+            del error                   # leads to all that its thread had
+
+    def abandon(self):
+        """Nobody waits for its start any more: it is killed, or not started when it can be ->
+        whether that is over, or something hangs."""
+        with self._lock:
+            self._is_abandoned = True
+            if self._has_begun and self.rc is None:
+                signal_group(self.pid, signal.SIGKILL)
+        return self._is_decided.wait(DRAIN_S)
 
     def pipe_ended(self):
         """One of its pipes is at its end."""
@@ -107,6 +170,34 @@ class Process:
         self._waiter.join(timeout_s)
         self._is_read.wait(DRAIN_S)
         self.is_over = True
+
+
+def open_program(command):
+    """Opens what the start of a Command opens: its folder, program and interpreter of a script.
+
+    Where they are on a mount that hangs, the caller's thread hangs here. In Popen all threads
+    would: its child has the lock of Python until it has its program (vfork)."""
+    folder, program = to_bytes(command.cwd or ""), to_bytes(command.words[0])
+    os.stat(folder or b".")
+    places = [b""] if b"/" in program else map(to_bytes, os.get_exec_path(command.environment))
+    for place in places:
+        with contextlib.suppress(OSError):
+            words = _read_head(os.path.join(folder, place, program))[2:].split()
+            if words:
+                _read_head(os.path.join(folder, words[0]))
+            return
+
+
+def _read_head(path):
+    """The first line of a script, nothing of any other file that is there. OSError."""
+    if not stat.S_ISREG(os.stat(path).st_mode):     # to open a pipe would wait for its writer
+        return b""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        head = os.read(descriptor, 256)
+    finally:
+        os.close(descriptor)
+    return head.split(b"\n")[0] if head.startswith(b"#!") else b""
 
 
 def to_bytes(text):

@@ -13,6 +13,7 @@ HAS_PROC = os.path.exists("/proc/self/stat")
 MAX_LISTINGS = 20       # of the process table in one sweep, while there is somebody new
 SWEEP_S = 0.02          # between two sweeps while something is found
 QUIET_S = 0.05          # between two sweeps that find nothing: then it is the end
+MINDER_S = 2.0          # how long a minder may take to write the end of its process down
 
 
 class Identity(NamedTuple):
@@ -145,12 +146,16 @@ class Tree:
     Those are: child of a member, process group or OS session that a member led, the marker in
     the environment. Found members are remembered, so that what leaves is followed. A number may
     become another process's: start time, and below a leader that is gone the owner, say whose it
-    is.
+    is. A minder gets no signal: it ends by itself once its process has ended, whose last words it
+    writes down.
     """
 
-    def __init__(self, sessions, roots=None):
+    def __init__(self, sessions, roots=None, minders=None):
         self._sessions = frozenset(sessions)        # `uuid/session`
         self._known = dict(roots or {})             # pid -> start time; a root leads an OS session
+        self._minders = dict(minders or {})         # likewise
+        self._known.update(self._minders)
+        self._alone_since = None                    # monotonic: when nothing but minders was left
 
     def find(self, signal_number=None):
         """{pid: ProcessEntry} of the members that live now. Each is sent this signal as soon as it
@@ -168,7 +173,7 @@ class Tree:
                 entry = entries[pid] = read_process(pid)
                 if entry and (self._known.get(pid) == entry.started or self._is_marked(pid)):
                     members[pid] = entry
-                    send(entry, signal_number)
+                    self._send(entry, signal_number)
             self._join(entries, spared, members, signal_number)
         self._known.update((pid, entry.started) for pid, entry in members.items())
         return members
@@ -191,7 +196,23 @@ class Tree:
                 or entry.os_session in gone and read_owner(pid) == os.geteuid())]
             for entry in joined:
                 members[entry.pid] = entry
-                send(entry, signal_number)
+                self._send(entry, signal_number)
+
+    def _send(self, entry, signal_number):
+        if self._minders.get(entry.pid) != entry.started:
+            send(entry, signal_number)
+
+    def _list_due(self, living):
+        """Of the pids in {pid: start time} those that are to be ended now: a minder not before
+        minders alone were left for MINDER_S."""
+        others = [pid for pid, started in living.items() if self._minders.get(pid) != started]
+        if others or not living:
+            self._alone_since = None
+            return others
+        now = time.monotonic()
+        if self._alone_since is None:
+            self._alone_since = now
+        return list(living) if now - self._alone_since >= MINDER_S else []
 
     def end(self, grace_s=TERM_S):
         """SIGTERM, after `grace_s` SIGKILL, until two sweeps QUIET_S apart find nothing -> how many
@@ -211,32 +232,37 @@ class Tree:
                 time.sleep(QUIET_S)
                 begun = max(begun, time.monotonic() - grace_s)
                 continue
-            sent, before = {pid: (entry.started, is_kill) for pid, entry in members.items()}, sent
-            new = [entry for pid, entry in members.items() if sent[pid] != before.get(pid)]
+            due = self._list_due({pid: entry.started for pid, entry in members.items()})
+            sent, before = {pid: (members[pid].started, is_kill) for pid in due}, sent
+            new = [pid for pid in due if sent[pid] != before.get(pid)]
             empty = 0 if members else empty + 1
             if empty == 2 or passed_s > grace_s + KILL_S:
                 return len(members)
             if is_kill and not new:
-                for pid in sorted(members, reverse=True):   # a leader's end may thaw its group
+                for pid in sorted(due, reverse=True):       # a leader's end may thaw its group
                     send(members[pid], signal.SIGKILL)
             elif not is_kill:
-                for pid in sorted(entry.pid for entry in new):  # a shell first: it tells of others
+                for pid in sorted(new):         # a shell first: it tells of others
                     send(members[pid], signal.SIGTERM)
             time.sleep(SWEEP_S if members else QUIET_S)
 
     def _end_groups(self, grace_s):
         """`end` where there is no /proc: the groups that are known by their leaders."""
-        begun, count = time.monotonic(), self._signal_groups(signal.SIGTERM)
-        while count and time.monotonic() - begun <= grace_s + KILL_S:
+        begun, terminated = time.monotonic(), set()
+        while True:
+            passed_s = time.monotonic() - begun
+            # the leader is the one that is known, or gone
+            groups = {pid: started for pid, started in self._known.items()
+                      if start_time(pid) in (None, started) and signal_group(pid, 0)}
+            if not groups or passed_s > grace_s + KILL_S:
+                return len(groups)
+            for pid in self._list_due(groups):
+                if passed_s >= grace_s:
+                    signal_group(pid, signal.SIGKILL)
+                elif pid not in terminated:
+                    terminated.add(pid)
+                    signal_group(pid, signal.SIGTERM)
             time.sleep(SWEEP_S)
-            is_kill = time.monotonic() - begun >= grace_s
-            count = self._signal_groups(signal.SIGKILL if is_kill else 0)
-        return count
-
-    def _signal_groups(self, signal_number):
-        """Signals the groups whose leader is the one that is known, or gone -> how many."""
-        return sum(signal_group(pid, signal_number) for pid, started in self._known.items()
-                   if start_time(pid) in (None, started))
 
 
 def send(entry, signal_number):

@@ -9,9 +9,11 @@ a secret; ends with it. One that cannot be interrupted is left behind.
 import contextlib
 import threading
 
-from ..base.vocabulary import ERROR, IMMEDIATE, KILL_S, NORMAL, NOT_ENDED, STOPPED, TRY_S
+from ..base.vocabulary import (ERROR, IMMEDIATE, KILL_S, LEFT_BEHIND, NORMAL, NOT_ENDED, STOPPED,
+                               TRY_S)
 from ..store.pending import Worker
 from ..processes.tree import Tree, follow_group
+from ..processes.process import Process
 
 
 class Interrupted(Exception):
@@ -75,6 +77,7 @@ class Control:
         self._mode, self._message = None, ""    # of a stop: None, NORMAL or IMMEDIATE; why
         self._deadlines = []            # [(monotonic, scope, seconds given)], the outermost first
         self._roots = {}                # pid -> start time, of processes whose group lives on
+        self._minders = {}              # those of them that are minders
 
     # -- from any thread ---------------------------------------------------------------
 
@@ -184,7 +187,7 @@ class Control:
                 interrupt()
                 thread.join(0.05)
             if not call.is_done:
-                error.message = "%s; what was under way does not end" % error.message
+                error.message = "%s; %s" % (error.message, LEFT_BEHIND)
             raise
         thread.join(KILL_S)
         return call.take()
@@ -200,9 +203,25 @@ class Control:
 
     # -- processes ---------------------------------------------------------------------
 
-    def add_root(self, pid, started):
+    def start(self, command, capture, output, is_minder=False):
+        """A Process of the session, which has begun. What its begun() raises; Interrupted: where a
+        mount hangs the start is left behind."""
+        process = Process(command, capture, output, self.wake, self.wake)
+        try:
+            self.wait(lambda: process.is_decided)
+        except Interrupted as error:
+            if not process.abandon():
+                error.message = "%s; %s" % (error.message, LEFT_BEHIND)
+            raise
+        process.begun()
+        self.add_root(process.pid, process.started, is_minder)
+        return process
+
+    def add_root(self, pid, started, is_minder=False):
         """A process of the session: it leads a group. `started` is its start time."""
         self._roots[pid] = started
+        if is_minder:
+            self._minders[pid] = started
 
     def drop_ended_roots(self):
         """A group stays the session's to end while there is something left of it, and no longer:
@@ -210,11 +229,13 @@ class Control:
         before, self._roots = self._roots, {}
         for pid, started in before.items():
             self._roots.update(follow_group(pid, started))
+        self._minders = {pid: started for pid, started in self._minders.items()
+                         if pid in self._roots}
 
     def sweep(self, interrupt):
         """Ends every process of the session, whatever has become of it; the message of what made
         it so says how many cannot be ended."""
-        count = Tree([self._session], self._roots).end()
+        count = Tree([self._session], self._roots, self._minders).end()
         if count:
             interrupt.message = "%s; %d %s" % (interrupt.reason, count, NOT_ENDED)
 

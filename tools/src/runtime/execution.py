@@ -15,7 +15,7 @@ from ..store.records import SessionRequest
 from ..store.spool import noted_processes
 from ..processes.tree import lives, make_marker
 from ..processes.output import Capture, Output
-from ..processes.process import Process, is_passing, start_error
+from ..processes.process import is_passing, start_error
 from ..processes.remains import clear_notes
 from ..tasks.task import TaskError
 from .control import Interrupted, Left
@@ -85,7 +85,7 @@ class Execution:
             self.rc, self.captured = process.rc, self._capture.captured
         return process.rc
 
-    def _start(self, command):
+    def _start(self, command, is_minder=False):
         """Starts a process and notes it -> Process. TaskError, Interrupted."""
         control, journal, around = self._control, self._journal, self._around
         control.interrupt_if_asked()
@@ -93,10 +93,10 @@ class Execution:
                                 around.clock, command.is_captured, journal.secrets)
         try:
             process = self._once_it_can(
-                lambda: Process(command, self._capture, around.output, control.wake), is_passing)
+                lambda: control.start(command, self._capture, around.output, is_minder),
+                is_passing)
         except (OSError, ValueError) as error:
             raise TaskError(start_error(error)) from None
-        control.add_root(process.pid, process.started)
         journal.note(journal.repository.progress.note_process, self._run, process.pid,
                      process.started)
         journal.flush_later()
@@ -128,7 +128,7 @@ class Execution:
         try:
             minder = self._start(command._replace(
                 words=program_command("-s") + ["--hold", spool.path], cwd=None, stdin=order,
-                pass_fds=command.pass_fds + (open_code(),), is_captured=False))
+                pass_fds=command.pass_fds + (open_code(),), is_captured=False), is_minder=True)
         except (TaskError, Interrupted):
             spool.remove()              # nobody writes to it
             raise
@@ -204,7 +204,7 @@ class Execution:
         """Hands over what is new in a spool -> its state."""
         state, rows, omitted = spool.read_new()
         for pid, started in noted_processes(state).items():
-            self._control.add_root(pid, started)
+            self._control.add_root(pid, started, pid == state["holder"])
         if rows or omitted:
             self._journal.note(self._journal.repository.progress.add_log, self._run, rows, omitted)
             self._journal.flush_later()
