@@ -49,8 +49,8 @@ Sections, each using only those above it:
     store/pending             What goes on in another thread: a write, for who waits for its commit,
                               and the thread itself.
     store/records             What goes into the store and comes out of it, as values.
-    store/arrivals            How a session comes to be, and comes back: EXEC and RESTART, with all
-                              that is checked of them.
+    store/arrivals            How a session comes to be: EXEC, schedules and tasks, with all that is
+                              checked of them.
     store/beside              What SQLite keeps beside a file that is open: whether that is still
                               what its connections use.
     store/files               Repository files as a whole: made, migrated after a copy, told of when
@@ -74,6 +74,8 @@ Sections, each using only those above it:
     store/parts               Notes of what a task is writing beside its target: so it goes when the
                               process was killed.
     store/progress            What a session records as it goes: steps, tasks, output, variables.
+    store/restarts            How a session that ended badly is opened again: RESTART, at which
+                              task, with which variables.
     store/scenarios           Scenario versions of a work repository, and their definitions.
     store/schedules           Schedules of a work repository, their holds and what they run after.
     store/secrets             Secrets that came with EXEC or RESTART: files beside a repository,
@@ -711,7 +713,8 @@ PING_LINE = ReplyLine("the agent", (
 TICKET_LINE = ReplyLine("the session that was made", (
     _SESSION, _STATUS,
     ReplyKey("duplicate", FLAG_KEY, "yes: -KEY had made this session before", True)))
-STATE_LINE = ReplyLine("the session", (_SESSION, _STATUS))
+STATE_LINE = ReplyLine("the session", (
+    _SESSION, _STATUS, text_key("note", "that its scenario version was replaced since", True)))
 STOPPED_LINE = ReplyLine("the session", (
     _SESSION, _STATUS, text_key("note", "how many of its processes cannot be ended", True)))
 END_LINE = ReplyLine("the session that has ended", (_SESSION, _STATUS, _TOOK, _MESSAGE))
@@ -1080,11 +1083,11 @@ VERB_FORMS = (
     Form("PING", "", MONITOR, "how the agent is; never waits for a repository", oks=(PING_LINE,)),
     Form("EXEC", "SCENARIO [VERSION] [CONTEXT] [VARIABLE=value ...] [-REPO=name] [-NAME=text] "
          "[-KEYWORDS=a,b] [-AT=time] [-KEY=token] [-PRIORITY=n] [-LEVEL=n] [-TIMEOUT=s] "
-         "[-AGENT=name] [-SYNC[=s]]", OPERATOR,
+         "[-FROM=step] [-AGENT=name] [-SYNC[=s]]", OPERATOR,
          "start a session of a scenario; OK means that it is on disk",
          oks=(TICKET_LINE, END_LINE._replace(about="with -SYNC, the session that has ended")),
          lines=(TICKET_LINE._replace(about="with -SYNC, the session that was made, at once"),),
-         kinds={"-NAME": "label"}, is_pipelined=True,
+         kinds={"-NAME": "label", "-FROM": "name"}, is_pipelined=True,
          meanings={
              "VERSION": "its version; -1, or nothing, is the latest",
              "-REPO": "work repository (the one of the lowest id that has the scenario)",
@@ -1097,15 +1100,20 @@ VERB_FORMS = (
              "-LEVEL": "what is kept of a session that ends well: below 3 its own row alone, below "
                        "5 its steps and tasks too, 5 their output as well (5)",
              "-TIMEOUT": "the session is ended after so long (the scenario's timeout)",
+             "-FROM": "begin with this step (the first)",
              "-AGENT": "the agent that is to run it (the one that is asked)",
              "-SYNC": "reply when the session has ended; with a value wait at most so long"}),
     Form("STOP", "SESSION [-IMMEDIATE]", OPERATOR,
          "stop a session after the task now running, or at once", oks=(STOPPED_LINE,),
          meanings={"-IMMEDIATE": "end it now, with all its processes"}),
-    Form("RESTART", "SESSION [VARIABLE=value ...] [-FROM=step]", OPERATOR,
+    Form("RESTART", "SESSION [VARIABLE=value ...] [-FROM=step] [-SKIP] [-REDEFINE]", OPERATOR,
          "go on with a session that ended in ERROR or STOPPED", oks=(STATE_LINE,),
          kinds={"-FROM": "name"},
-         meanings={"-FROM": "go on at this step, from its first task"}),
+         meanings={"-FROM": "go on at this step, from its first task",
+                   "-SKIP": "go on behind the task that failed; the session ends in WARNING at "
+                            "best",
+                   "-REDEFINE": "go on with the definition that its scenario version has now, "
+                                "at the first task of the step"}),
     Form("CLEAN", "[-HOST=id]", OPERATOR, "clean stale sessions now", oks=(CLEANED_LINE,),
          meanings={"-HOST": "those of this host too, which is gone for good"}),
     Form("HOLD", "[REASON] [-SCHEDULE=name] [-REPO=name] [-UNTIL=time]", OPERATOR,
@@ -4257,6 +4265,18 @@ class SessionRequest(NamedTuple):
     parent: Optional[int] = None        # the session whose task asks for it
     parent_run: Optional[int] = None    # the run of that task
     secret_file: Optional[str] = None   # where the secrets among the variables lie: of SecretFiles
+    from_step: Optional[str] = None     # the step with which it begins
+
+
+class RestartRequest(NamedTuple):
+    """What RESTART asks for."""
+    session: int
+    variables: dict = {}
+    from_step: Optional[str] = None     # where it goes on, instead of at what failed
+    is_skipping: bool = False           # behind what failed
+    is_redefining: bool = False         # with the definition that its version has now
+    secret_file: Optional[str] = None   # as of a SessionRequest
+    is_held: bool = False
 
 
 class Ticket(NamedTuple):
@@ -4278,6 +4298,7 @@ class Ticket(NamedTuple):
     spent_file: str = ""                # of SecretFiles: what a RESTART had before and replaces
     has_secrets: bool = False           # the secret file of its request is its own now
     is_child: bool = False              # a session has asked for it, and may wait for its end
+    note: str = ""                      # what is to be said of its RESTART
 
     def gates(self, repository):
         """The gates that its session has to pass in a repository, as list_gates() makes them."""
@@ -4364,14 +4385,14 @@ class StoredSchedule(NamedTuple):
 
 # ======================================================================================
 # store/arrivals.py
-# How a session comes to be, and comes back: EXEC and RESTART, with all that is checked of them.
+# How a session comes to be: EXEC, schedules and tasks, with all that is checked of them.
 # ======================================================================================
 
 KEPT_VERSIONS = 100     # rows of scenario versions that are not asked for again
 
 
 class Arrivals:
-    """Sessions that are asked for, by EXEC, a schedule, a task or RESTART."""
+    """Sessions that are asked for, by EXEC, a schedule or a task."""
 
     def __init__(self, database, scenarios, sessions, endings):
         self._database, self._scenarios = database, scenarios
@@ -4436,6 +4457,7 @@ class Arrivals:
             variables, plain_text = json.dumps(dict(scenario.variables, **plain)), canonical(plain)
         else:
             variables, plain_text = self._text_of_defaults(scenario), "{}"
+        step = None if request.from_step is None else scenario.step_index(request.from_step)
         timeout = scenario.timeout if request.timeout is None else request.timeout
         is_waiting = request.is_held or request.start_at is not None and request.start_at > now
         status, excess = WAITING if is_waiting else QUEUED, ""
@@ -4445,14 +4467,14 @@ class Arrivals:
         session = connection.execute(
             "insert into session(id, agent, scenario, version, definition, context, status, name,"
             " keywords, priority, level, timeout, created, start_at, variables, given, key,"
-            " schedule, due, is_parallel, parent, secret_file)"
+            " schedule, due, is_parallel, parent, secret_file, restart_step)"
             " values ((select (last_session + 1) * 1000 + id from repository),"
-            " ?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            " ?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (request.agent, scenario.name, scenario.version, row["definition"],
              request.context, status, request.name, request.keywords, request.priority,
              request.level, timeout, to_text(now), start_at, variables, plain_text, request.key,
              request.schedule, due, request.is_parallel, request.parent,
-             request.secret_file if secrets else None)).lastrowid
+             request.secret_file if secrets else None, step)).lastrowid
         if request.keywords:
             self._sessions.put_keywords(connection, session, request.keywords)
         if request.parent_run is not None:
@@ -4512,42 +4534,6 @@ class Arrivals:
         scenario = self._scenarios.parse(row["definition"], row["body"])
         scenario.check_variables(request.variables)
         return row, scenario
-
-    def reopen(self, connection, session, variables, secret_file, from_step, now, is_held):
-        """RESTART -> Ticket; NotFound, Conflict, BadRequest. Secrets among the variables lie in
-        `secret_file`; that of before is not needed any more when this is committed."""
-        self.check_door()
-        row = self._sessions.get(connection, session)
-        if row["status"] not in RESTARTABLE:
-            raise Conflict("session %d is %s; only one that ended in ERROR or STOPPED is restarted"
-                           % (session, row["status"]))
-        scenario = self._sessions.get_scenario(connection, row)
-        scenario.check_variables(variables)
-        variables, secrets = scenario.split_secrets(variables)
-        values = dict(json.loads(row["variables"]), **variables)
-        columns = {"variables": json.dumps(values), "ended": None, "message": ""}
-        if row["begun"] is None:
-            columns["start_at"] = None      # it begins now; of one that has begun it is its DUE
-        if from_step is not None:
-            columns.update(restart_step=scenario.step_index(from_step), restart_task=0)
-        if secrets:
-            columns["secret_file"] = secret_file
-        self._forget_children(connection, session, from_step is not None)
-        self._sessions.change(connection, session, QUEUED, **columns)
-        if is_held:
-            self._sessions.change(connection, session, WAITING)
-        ticket = self._sessions.make_ticket(connection, self._sessions.get(connection, session))
-        return ticket._replace(has_secrets=True, spent_file=row["secret_file"] or "") \
-            if secrets else ticket
-
-    @staticmethod
-    def _forget_children(connection, session, is_all):
-        """A RESTART takes up a child that a crash parted from its task, unless that has ended badly
-        or it goes on elsewhere (`is_all`): then the task starts another."""
-        connection.execute(
-            "update session_task set child=null where session=? and child is not null"
-            " and (? or exists (select 1 from session bad where bad.id=child and bad.status in"
-            " ('ERROR', 'STOPPED')))", (session, is_all))
 
 
 # ======================================================================================
@@ -5560,7 +5546,7 @@ class Endings:
                                   " ran_by is ?", (session, row["ran_by"])).fetchone():
             return None
         interrupted = connection.execute(
-            "select step, task from session_task where session=? and status='RUNNING'"
+            "select step, task, run from session_task where session=? and status='RUNNING'"
             " order by run desc limit 1", (session,)).fetchone()
         if interrupted:
             self._progress.set_restart(connection, session, *interrupted)
@@ -6229,14 +6215,15 @@ class Progress:
                            (pid, pid_started, session, run))
 
     @staticmethod
-    def end_task(connection, session, run, status, rc, rows, message, now):
-        """The attempt `run` of a task ends; `rc` and `rows` are None where it has none. What it has
-        started and could not end stays its own, for a RESTART."""
+    def end_task(connection, session, run, status, rc, rows, former, message, now):
+        """The attempt `run` of a task ends; `rc` and `rows` are None where it has none. `former`
+        has {variable: its value before}, as JSON, of those that it has changed, or None. What it
+        has started and could not end stays its own, for a RESTART."""
         connection.execute(
-            "update session_task set status=?1, rc=?, row_count=?, message=?, ended=?,"
+            "update session_task set status=?1, rc=?, row_count=?, former=?, message=?, ended=?,"
             " child=(select id from session where id=child and ?1 in ('ERROR', 'STOPPED')"
             " and status in ('WAITING', 'QUEUED', 'RUNNING')) where session=? and run=?",
-            (status, rc, rows, message, to_text(now), session, run))
+            (status, rc, rows, former, message, to_text(now), session, run))
 
     @staticmethod
     def take_child(connection, session, run):
@@ -6255,10 +6242,11 @@ class Progress:
         return row["child"]
 
     @staticmethod
-    def set_restart(connection, session, step, task):
-        """Where a RESTART of the session goes on."""
-        connection.execute("update session set restart_step=?, restart_task=? where id=?",
-                           (step, task, session))
+    def set_restart(connection, session, step, task, run):
+        """Where a RESTART of the session goes on: the run of this task, None if it has not
+        begun."""
+        connection.execute("update session set restart_step=?, restart_task=?, restart_run=?,"
+                           " is_rewound=0 where id=?", (step, task, run, session))
 
     @staticmethod
     def set_variables(connection, session, values):
@@ -6302,6 +6290,165 @@ class Progress:
     def add_log_later(self, connection, session, task_run, lines, omitted):
         """`add_log`, for which nobody waits."""
         self.add_log(connection, session, task_run, lines, omitted)
+
+
+# ======================================================================================
+# store/restarts.py
+# How a session that ended badly is opened again: RESTART, at which task, with which variables.
+# ======================================================================================
+
+class Restarts:
+    """Sessions that go on by RESTART."""
+
+    def __init__(self, arrivals, scenarios, sessions):
+        self._arrivals, self._scenarios, self._sessions = arrivals, scenarios, sessions
+
+    def find_secrets(self, connection, request):
+        """The names of the secret variables of the definition with which a session is to go on.
+        NotFound, Unreadable."""
+        row = self._sessions.get(connection, request.session)
+        if request.is_redefining:
+            return self._scenarios.find_secrets(connection, row["scenario"], row["version"])
+        return tuple(self._sessions.get_scenario(connection, row).secrets)
+
+    def reopen(self, connection, request):
+        """A RestartRequest -> Ticket; NotFound, Conflict, BadRequest, Unreadable. The secret file
+        that the session had before is not needed any more when this is committed."""
+        self._arrivals.check_door()
+        row = self._sessions.get(connection, request.session)
+        if row["status"] not in RESTARTABLE:
+            raise Conflict("session %d is %s; only one that ended in ERROR or STOPPED is restarted"
+                           % (request.session, row["status"]))
+        columns, scenario = self._take_definition(connection, row, request.is_redefining)
+        scenario.check_variables(request.variables)
+        plain, secrets = scenario.split_secrets(request.variables)
+        if secrets and not request.secret_file:
+            raise Changed("scenario %s was replaced at the same time; try again" % scenario.name)
+        place, run = self._find_place(connection, row, scenario, request)
+        values = dict(self._rewind(connection, row, run, scenario), **plain)
+        self._keep_former(connection, row, values)
+        columns.update(place, variables=json.dumps(values), ended=None, message="", is_rewound=True)
+        if row["begun"] is None:
+            columns["start_at"] = None      # it begins now; of one that has begun it is its DUE
+        if secrets:
+            columns["secret_file"] = request.secret_file
+        self._forget_children(connection, request.session, bool(place))
+        self._sessions.change(connection, request.session, QUEUED, **columns)
+        if request.is_held:
+            self._sessions.change(connection, request.session, WAITING)
+        ticket = self._sessions.make_ticket(
+            connection, self._sessions.get(connection, request.session))._replace(
+                note="" if request.is_redefining else self._tell_change(connection, row))
+        return ticket._replace(has_secrets=True, spent_file=row["secret_file"] or "") \
+            if secrets else ticket
+
+    # -- the definition ----------------------------------------------------------------
+
+    def _take_definition(self, connection, row, is_redefining):
+        """({column: value} of what changes with the definition, the Scenario with which a session
+        goes on). NotFound, Unreadable."""
+        if not is_redefining:
+            return {}, self._sessions.get_scenario(connection, row)
+        version, scenario = self._scenarios.get_scenario(connection, row["scenario"],
+                                                         row["version"])
+        columns = {"definition": version["definition"]}
+        with contextlib.suppress(Unreadable):       # that may be why it is redefined
+            if self._sessions.get_scenario(connection, row).timeout == row["timeout"]:
+                columns["timeout"] = scenario.timeout
+        return columns, scenario
+
+    def _tell_change(self, connection, row):
+        """In words, that the version of a session has another definition now; nothing when it has
+        not, or is gone."""
+        version = self._scenarios.find(connection, row["scenario"], row["version"])
+        if version is None or version["definition"] == row["definition"]:
+            return ""
+        return "scenario %s %s was replaced; this session goes on with the definition that it was" \
+            " made with, and with the new one by RESTART -REDEFINE" % (
+                row["scenario"], row["version"])
+
+    # -- where it goes on --------------------------------------------------------------
+
+    def _find_place(self, connection, row, scenario, request):
+        """({column: value} of a place other than the one noted, the run that began with the
+        variables it needs, or None: as they are). NotFound, Conflict."""
+        session, run = row["id"], None if row["is_rewound"] else row["restart_run"]
+        if request.from_step is not None:
+            place = {"restart_step": scenario.step_index(request.from_step), "restart_task": 0}
+            run = self._find_begin(connection, session, request.from_step)
+        elif request.is_skipping:
+            if row["restart_run"] is None:
+                raise Conflict("no task of session %d has failed to go on behind" % session)
+            place = {"restart_task": row["restart_task"] + 1, "has_skipped": True}
+        elif request.is_redefining:
+            name = self._get_step_name(connection, row, scenario)
+            try:
+                place = {"restart_step": scenario.step_index(name), "restart_task": 0}
+            except NotFound:
+                raise Conflict("scenario %s %s has no step %s any more; -FROM names another"
+                               % (scenario.name, scenario.version, name)) from None
+            if row["restart_task"] or run is not None:
+                run = self._find_begin(connection, session, name)
+        else:
+            return {}, run
+        return dict(place, restart_run=None), run
+
+    def _get_step_name(self, connection, row, scenario):
+        """The name of the step at which a session goes on. Unreadable."""
+        if row["restart_step"] is None:
+            return scenario.steps[0].name
+        try:
+            return self._sessions.get_scenario(connection, row).steps[row["restart_step"]].name
+        except Unreadable:
+            begun = connection.execute("select name from session_step where session=? and step=?"
+                                       " order by run desc limit 1",
+                                       (row["id"], row["restart_step"])).fetchone()
+            if begun is None:
+                raise
+            return begun["name"]
+
+    @staticmethod
+    def _find_begin(connection, session, step):
+        """The run of the first task of a step when it last began, or None. By the step's name, as
+        its place is another in another definition."""
+        return connection.execute(
+            "select max(t.run) from session_task t join session_step s on s.session=t.session"
+            " and s.run=t.step_run where t.session=? and t.task=0 and s.name=?",
+            (session, step)).fetchone()[0]
+
+    @staticmethod
+    def _forget_children(connection, session, is_all):
+        """A RESTART takes up a child that a crash parted from its task, unless that has ended badly
+        or it goes on elsewhere (`is_all`): then the task starts another."""
+        connection.execute(
+            "update session_task set child=null where session=? and child is not null"
+            " and (? or exists (select 1 from session bad where bad.id=child and bad.status in"
+            " ('ERROR', 'STOPPED')))", (session, is_all))
+
+    # -- variables ---------------------------------------------------------------------
+
+    @staticmethod
+    def _rewind(connection, row, run, scenario):
+        """The values of a Scenario's variables as they stood when a run began (None: as now)."""
+        values = json.loads(row["variables"])
+        if run is not None:
+            for former, in connection.execute(
+                    "select former from session_task where session=? and run>=? and former not null"
+                    " order by run desc", (row["id"], run)):
+                values.update(json.loads(former))
+        return {name: values.get(name, default) for name, default in scenario.variables.items()}
+
+    @staticmethod
+    def _keep_former(connection, row, values):
+        """Has the newest task know what RESTART changes of the variables, as if by itself."""
+        former = {name: value for name, value in json.loads(row["variables"]).items()
+                  if values.get(name) != value}
+        task = connection.execute("select run, former from session_task where session=?"
+                                  " order by run desc limit 1", (row["id"],)).fetchone()
+        if former and task is not None:
+            former.update(json.loads(task["former"] or "{}"))
+            connection.execute("update session_task set former=? where session=? and run=?",
+                               (json.dumps(former), row["id"], task["run"]))
 
 
 # ======================================================================================
@@ -6882,10 +7029,6 @@ class Sessions:
         """The Scenario of a row of session. Unreadable."""
         return self._scenarios.parse_stored(connection, row["definition"])
 
-    def find_secrets(self, connection, session):
-        """The names of the secret variables of a session. NotFound, Unreadable."""
-        return tuple(self.get_scenario(connection, self.get(connection, session)).secrets)
-
     def make_ticket(self, connection, row):
         """A row of session -> Ticket. That its definition cannot be read is told when it begins."""
         try:
@@ -7295,14 +7438,14 @@ class Views:
                 " 'RUNNING')" + BY_ARRIVAL, (agent,)).fetchall()]
 
     def get_resume(self, connection, session):
-        """What a run needs: (session row, Scenario, runs so far, {step: (attempts so far,
+        """What a run needs: (session row, Scenario, runs so far, {step's name: (attempts so far,
         status)}), the status being that of the newest attempt."""
         row = self._sessions.get(connection, session)
         scenario = self._sessions.get_scenario(connection, row)
         if row["begun"] is None:
             return row, scenario, 0, {}
         attempts = {step: (attempt, status) for step, attempt, status in connection.execute(
-            "select step, max(attempt), status from session_step where session=? group by step",
+            "select name, max(attempt), status from session_step where session=? group by name",
             (session,))}
         runs = connection.execute(
             "select max(ifnull((select max(run) from session_step where session=?1), 0),"
@@ -7517,6 +7660,18 @@ alter table repository add column purge_from text;
 """, """
 -- the boot of the host at which its rule `boot` has fired, or that it has not to fire for
 alter table schedule add column boot text;
+""", """
+-- the run of the task at which RESTART goes on; null: it has not begun
+alter table session add column restart_run integer;
+-- since its last RESTART nothing has failed: its variables are those with which it goes on
+alter table session add column is_rewound integer not null default 0;
+-- RESTART -SKIP has passed over what failed: it ends in WARNING at best
+alter table session add column has_skipped integer not null default 0;
+-- JSON: variables that this task has changed, or a RESTART behind it, as they were before
+alter table session_task add column former text;
+update session set restart_run = (
+    select max(run) from session_task t where t.session = session.id and t.step = restart_step
+    and t.task = restart_task and t.status in ('ERROR', 'STOPPED')) where restart_step not null;
 """)
 
 HELLO = {"scenarios": [{
@@ -7542,6 +7697,7 @@ class WorkRepository:
         self.imports = Imports(self.scenarios, self.schedules)
         self.endings = Endings(self.sessions, self.progress, self.schedules)
         self.arrivals = Arrivals(self.db, self.scenarios, self.sessions, self.endings)
+        self.restarts = Restarts(self.arrivals, self.scenarios, self.sessions)
         self.decisions = Decisions(self.schedules, self.arrivals, self.endings, self.ledger)
 
     @classmethod
@@ -11422,7 +11578,8 @@ class Execution:
 
 class TaskPlace(NamedTuple):
     """A task of the course: the places of its step and of itself, from 0. The runs are given where
-    an adopted session goes on with what a lost agent has begun."""
+    an adopted session goes on with what a lost agent has begun, that of the task also of a place
+    where a RESTART goes on."""
     step: int
     task: int = 0
     step_run: Optional[int] = None
@@ -11446,6 +11603,7 @@ class Course:
         self._control, self._journal, self._around = control, journal, around
         self._progress = journal.repository.progress
         self._values = dict(json.loads(row["variables"]), **own_values(row))
+        # by the names of steps: another definition has them in other places
         self._attempts = {step: count for step, (count, _) in attempts.items()}
         # those that ended badly before a RESTART, and were not run again since
         self._bad_steps = {step for step, (_, status) in attempts.items()
@@ -11485,8 +11643,11 @@ class Course:
             step = self._scenario.steps[place.step]
             # a mere handler: not its failure decides, but the one that led to it
             is_handler = step.on_ok == FAIL and cause != ""
-            outcome = yield from self._step(place, step, is_handler)
-            self._control.check_stop()
+            if place.task < len(step.tasks):
+                outcome = yield from self._step(place, step, is_handler)
+                self._control.check_stop()
+            else:                       # RESTART -SKIP goes on behind its last task
+                outcome = Outcome(DONE)
             text = "step %s: %s" % (step.name, outcome.message)
             if outcome.is_false:
                 falsehood = text
@@ -11495,7 +11656,8 @@ class Course:
             is_warned = is_warned or outcome.is_warned or outcome.status == ERROR
             target = target_after(step, outcome)
             if target == END:
-                return Outcome(WARNING if is_warned or self._bad_steps else DONE)
+                is_warned = is_warned or self._bad_steps or self._row["has_skipped"]
+                return Outcome(WARNING if is_warned else DONE)
             if target == FAIL:
                 return Outcome(ERROR, cause or falsehood or "step %s ends in FAIL" % step.name)
             place = TaskPlace(self._scenario.step_index(target))
@@ -11508,7 +11670,7 @@ class Course:
             self._control.check_stop(is_between=True)
 
     def _note_restart(self, place):
-        self._journal.note(self._progress.set_restart, place.step, place.task)
+        self._journal.note(self._progress.set_restart, place.step, place.task, place.task_run)
 
     def _step(self, place, step, is_handler):
         """Runs the attempts of a step, the first from a place on -> Outcome of the last, which is
@@ -11536,13 +11698,13 @@ class Course:
 
     def _attempt(self, place, step):
         """Runs the tasks of a step once, from a place on, and notes how that ended -> Outcome."""
-        attempt, run = self._attempts.get(place.step, 0), place.step_run
+        attempt, run = self._attempts.get(step.name, 0), place.step_run
         if run is None:
             attempt += 1
             run = self._journal.note_begin(self._progress.begin_step, place.step, step.name,
                                            attempt)
-        self._attempts[place.step] = attempt
-        self._bad_steps.discard(place.step)
+        self._attempts[step.name] = attempt
+        self._bad_steps.discard(step.name)
         end = functools.partial(self._journal.note_end, self._progress.end_step, run)
         try:
             with self._control.deadline(step.timeout, "step"):
@@ -11581,6 +11743,7 @@ class Course:
         result, interrupt = yield from self._work(task, execution,
                                                   is_resumed=place.task_run is not None)
         self._end_task(run, result, *execution.close())
+        place = place._replace(task_run=run)
         if interrupt is not None and interrupt.scope != "task":
             self._note_restart(place)
             if interrupt.scope == "session":
@@ -11626,11 +11789,14 @@ class Course:
     def _end_task(self, run, result, rows, omitted):
         """Notes the end of a task with the last of its log, and what it gave variables."""
         journal, progress = self._journal, self._progress
-        self._values.update((name, journal.mask(value)) for name, value in result.values.items())
+        values = {name: journal.mask(value) for name, value in result.values.items()}
+        former = {name: self._values[name] for name, value in values.items()
+                  if self._values[name] != value and name not in self._scenario.secrets}
+        self._values.update(values)
         if rows or omitted:
             journal.note(progress.add_log, run, rows, omitted)
         journal.note_end(progress.end_task, run, result.status, result.rc, result.rows,
-                         message=result.message)
+                         json.dumps(former) if former else None, message=result.message)
         if result.values:
             journal.note(progress.set_variables, {
                 name: value for name, value in self._values.items()
@@ -15136,23 +15302,35 @@ class Desk:
                            "that" % number)
         raise Conflict("session %d has ended: %s" % (number, status))
 
-    def restart(self, number, variables, from_step):
-        """Re-opens a session that ended badly -> Ticket. Conflict, NotFound, BadRequest."""
+    def restart(self, request):
+        """Re-opens a session that ended badly, by a RestartRequest -> Ticket. Conflict, NotFound,
+        BadRequest."""
         self._check_accepting()
-        repository, secret_file, ticket = self._get_own(number), None, None
-        if variables:
-            secret_file = self._put_aside(repository, variables, repository.sessions.find_secrets,
-                                          number)
-        try:
-            ticket = repository.db.write(
-                repository.arrivals.reopen, number, variables, secret_file, from_step,
-                self._clock.now(), self._agent.hold is not None)
-        finally:
-            if secret_file:
-                repository.secrets.settle(secret_file, ticket is not None)
+        repository = self._get_own(request.session)
+        for remaining in reversed(range(TRIES)):
+            try:
+                ticket = self._reopen(repository, request)
+                break
+            except Changed:
+                if not remaining:
+                    raise
         if ticket.spent_file:
             repository.secrets.forget(ticket.spent_file)
         self.queue_ticket(repository, ticket)
+        return ticket
+
+    def _reopen(self, repository, request):
+        """Writes a RestartRequest down -> Ticket. What the writer refuses."""
+        secret_file = ticket = None
+        if request.variables:
+            secret_file = self._put_aside(repository, request.variables,
+                                          repository.restarts.find_secrets, request)
+        try:
+            ticket = repository.db.write(repository.restarts.reopen, request._replace(
+                secret_file=secret_file, is_held=self._agent.hold is not None))
+        finally:
+            if secret_file:
+                repository.secrets.settle(secret_file, ticket is not None and ticket.has_secrets)
         return ticket
 
 
@@ -16273,6 +16451,7 @@ three of repository 1. So the number alone tells the repository. No number is gi
 - While a session waits for a session that its `scenario` task has started, it gives its place
   to another one.
 - It runs its steps in order. `definitions` tells how one leads to the next.
+- `-FROM=STEP` has it begin with this step. After a crash or a stop it begins there again.
 - A session keeps the definition that it was made with, also when the scenario is replaced.
 - While requests wait for their OK, new sessions give way to them, for at most <<YIELD_S>>.
 
@@ -16295,10 +16474,22 @@ folder of the agent unless `cwd` says otherwise, and with the agent's environmen
 `RESTART N` goes on with the same session: same number, same definition. Everything recorded of
 it so far stays.
 
-- It goes on at the last task that failed. The attempts of that step count anew.
+- It goes on at the last task that failed or was stopped. The attempts of that step count anew.
 - A step whose `on_ok` is `FAIL` is there to tell of a failure; it is not the place to go on.
 - `-FROM=STEP` goes on at this step instead, with its first task.
-- Variables stand as they stood at the end; those that are given with RESTART win.
+- `-SKIP` goes on behind the task that failed: with the next task, after the last one where the
+  step's `on_ok` leads. The session then ends in `WARNING` at best. When no task has failed, it is
+  `CONFLICT`.
+- `-REDEFINE` takes the definition that the scenario's version has now, for when it was mended by
+  `IMPORT -REPLACE`. The session goes on with the step of the same name, from its first task, or
+  with that of `-FROM`. New variables have their defaults. When the version is gone, it is
+  `NOT_FOUND`; when the step is gone, `CONFLICT`.
+- Without `-REDEFINE` a `note=` says that the version has another definition now.
+- Variables stand as they did when the task that failed last began: what a handler of the failure
+  has set since is taken back. With `-FROM` and `-REDEFINE` they stand as when the first task of
+  the step last began. What has not begun yet (after a normal `STOP`, or a step that was never
+  reached) takes them as they are.
+- Variables that are given with RESTART win.
 - Secrets that came with EXEC have to be given again.
 
 ### After a crash
@@ -16330,8 +16521,8 @@ restarts of the agent. What schedules have missed is decided at the release, by 
 
 When a reply was lost, nobody knows whether the session was made. With `-KEY=TOKEN` the request
 can simply be sent again: the same key gives the session that it made before, `duplicate=yes`,
-and makes none. With another scenario or other variables it is `CONFLICT`. Other options are not
-compared, and neither are secrets. A key lasts until its session is purged.
+and makes none. With another scenario or other variables it is `CONFLICT`. Other options, such as
+`-FROM`, are not compared, and neither are secrets. A key lasts until its session is purged.
 """
 MANUAL_DEFINITIONS = r"""
 ## definitions: the document that is imported
@@ -17049,7 +17240,8 @@ says that the waiting is over, `ERR STOPPING` that the agent stops; both name th
 session goes on, also when the client goes away.
 
 `ERR REPOSITORY`: the session could not be written within <<WRITE_S>>, and was not made.
-`ERR BUSY`: the queue or the scenario is full, and it was not made. `-LEVEL` matters for
+`ERR BUSY`: the queue or the scenario is full, and it was not made. `ERR NOT_FOUND`: there is no
+such scenario, version, context, or step for `-FROM`. `-LEVEL` matters for
 sessions that end `DONE` or `WARNING` alone: one that ended badly keeps everything.
 
 ### STOP
@@ -17063,8 +17255,9 @@ that has ended is `CONFLICT`.
 
 <<verb RESTART>>
 
-The topic `restarting` tells where it goes on. A session that did not end in ERROR or STOPPED is
-`CONFLICT`.
+The topic `restarting` tells where it goes on, and with which variables. A session that did not
+end in ERROR or STOPPED is `CONFLICT`, a step that is not there `NOT_FOUND`. `-SKIP` goes neither
+with `-FROM` nor with `-REDEFINE`.
 
 ### CLEAN
 
@@ -17703,6 +17896,10 @@ MANUAL_CHANGES = r"""
 - What a process of an `adopt` session prints after SIGTERM is in its log: the process that keeps it
   is no longer ended before it. A task whose program or working folder is on a mount that hangs ends
   with its time-out or by a stop, and nothing else waits for it.
+- `EXEC -FROM=step` begins with a step. `RESTART` takes variables back to what they were when the
+  task that failed began, so that a loop goes on with the round that failed and not with the next.
+  It has `-SKIP`, and `-REDEFINE` for a definition that was mended, and says in `note=` that there
+  is one. Work repositories get four columns.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CLIENT, MANUAL_CRONTAB,
@@ -18141,7 +18338,7 @@ def _exec(agent, request):
         request["SCENARIO"], request["-AGENT"] or agent.name, request["VERSION"] or NEWEST,
         request["CONTEXT"] or DEFAULT_CONTEXT, request.variables, request["-NAME"] or "",
         request["-KEYWORDS"] or "", request["-PRIORITY"] or 0, request.get("-LEVEL", 5),
-        request["-TIMEOUT"], request["-AT"], request["-KEY"])
+        request["-TIMEOUT"], request["-AT"], request["-KEY"], from_step=request["-FROM"])
     pending = agent.desk.execute(session_request, request["-REPO"])
     if "-SYNC" not in request:
         return pending
@@ -18165,8 +18362,15 @@ def _stop(agent, request):
 
 @verb("RESTART")
 def _restart(agent, request):
-    ticket = agent.desk.restart(request["SESSION"], request.variables, request["-FROM"])
-    return fill(STATE_LINE, {"session": ticket.session, "status": ticket.status})
+    if "-SKIP" in request and ("-FROM" in request or "-REDEFINE" in request):
+        raise BadRequest("-SKIP says where it goes on, and so %s"
+                         % ("does -FROM" if "-FROM" in request else
+                            "does -REDEFINE: at a first task; name that of another step by -FROM"))
+    ticket = agent.desk.restart(RestartRequest(
+        request["SESSION"], request.variables, request["-FROM"], "-SKIP" in request,
+        "-REDEFINE" in request))
+    return fill(STATE_LINE, {"session": ticket.session, "status": ticket.status},
+                **({"note": ticket.note} if ticket.note else {}))
 
 
 @verb("CLEAN")

@@ -242,7 +242,7 @@ def test_no_session_is_acknowledged_while_its_repository_is_taken_out(inside, mo
 
     def execute():
         for ask in (lambda: agent.desk.submit(request_of(inside), repository).result(),
-                    lambda: repository.db.write(repository.arrivals.reopen, int(old), {}, None, None, 0.0, False)):
+                    lambda: repository.db.write(repository.restarts.reopen, program.RestartRequest(int(old)))):
             try:
                 ends.append(ask())
             except program.AgentError as error:

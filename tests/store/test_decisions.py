@@ -928,10 +928,10 @@ def test_a_restart_of_one_that_has_a_later_attempt_makes_none(ledger):
     ledger.add(attempts=3, overlap="parallel")
     first, = ledger.decide(10)
     second = next_attempt(ledger.end(first, ERROR, now=11)).session
-    ledger.write(lambda connection: ledger.repository.arrivals.reopen(connection, first, {}, None, None, NOON + 12, False))
+    ledger.write(lambda connection: ledger.repository.restarts.reopen(connection, agent.RestartRequest(first)))
     assert not ledger.end(first, ERROR, now=13).tickets
     ledger.end(second, ERROR, now=14)
-    ledger.write(lambda connection: ledger.repository.arrivals.reopen(connection, second, {}, None, None, NOON + 15, False))
+    ledger.write(lambda connection: ledger.repository.restarts.reopen(connection, agent.RestartRequest(second)))
     assert not ledger.end(second, ERROR, now=16).tickets and len(ledger.sessions()) == 3
     other, = ledger.decide(20)                  # a later session of another due time is none of it
     assert not ledger.end(3007, ERROR, now=21).tickets and ledger.session(3007)["attempt"] == 3

@@ -230,21 +230,33 @@ class Desk:
                            "that" % number)
         raise Conflict("session %d has ended: %s" % (number, status))
 
-    def restart(self, number, variables, from_step):
-        """Re-opens a session that ended badly -> Ticket. Conflict, NotFound, BadRequest."""
+    def restart(self, request):
+        """Re-opens a session that ended badly, by a RestartRequest -> Ticket. Conflict, NotFound,
+        BadRequest."""
         self._check_accepting()
-        repository, secret_file, ticket = self._get_own(number), None, None
-        if variables:
-            secret_file = self._put_aside(repository, variables, repository.sessions.find_secrets,
-                                          number)
-        try:
-            ticket = repository.db.write(
-                repository.arrivals.reopen, number, variables, secret_file, from_step,
-                self._clock.now(), self._agent.hold is not None)
-        finally:
-            if secret_file:
-                repository.secrets.settle(secret_file, ticket is not None)
+        repository = self._get_own(request.session)
+        for remaining in reversed(range(TRIES)):
+            try:
+                ticket = self._reopen(repository, request)
+                break
+            except Changed:
+                if not remaining:
+                    raise
         if ticket.spent_file:
             repository.secrets.forget(ticket.spent_file)
         self.queue_ticket(repository, ticket)
+        return ticket
+
+    def _reopen(self, repository, request):
+        """Writes a RestartRequest down -> Ticket. What the writer refuses."""
+        secret_file = ticket = None
+        if request.variables:
+            secret_file = self._put_aside(repository, request.variables,
+                                          repository.restarts.find_secrets, request)
+        try:
+            ticket = repository.db.write(repository.restarts.reopen, request._replace(
+                secret_file=secret_file, is_held=self._agent.hold is not None))
+        finally:
+            if secret_file:
+                repository.secrets.settle(secret_file, ticket is not None and ticket.has_secrets)
         return ticket

@@ -141,11 +141,11 @@ VERB_FORMS = (
     Form("PING", "", MONITOR, "how the agent is; never waits for a repository", oks=(PING_LINE,)),
     Form("EXEC", "SCENARIO [VERSION] [CONTEXT] [VARIABLE=value ...] [-REPO=name] [-NAME=text] "
          "[-KEYWORDS=a,b] [-AT=time] [-KEY=token] [-PRIORITY=n] [-LEVEL=n] [-TIMEOUT=s] "
-         "[-AGENT=name] [-SYNC[=s]]", OPERATOR,
+         "[-FROM=step] [-AGENT=name] [-SYNC[=s]]", OPERATOR,
          "start a session of a scenario; OK means that it is on disk",
          oks=(TICKET_LINE, END_LINE._replace(about="with -SYNC, the session that has ended")),
          lines=(TICKET_LINE._replace(about="with -SYNC, the session that was made, at once"),),
-         kinds={"-NAME": "label"}, is_pipelined=True,
+         kinds={"-NAME": "label", "-FROM": "name"}, is_pipelined=True,
          meanings={
              "VERSION": "its version; -1, or nothing, is the latest",
              "-REPO": "work repository (the one of the lowest id that has the scenario)",
@@ -158,15 +158,20 @@ VERB_FORMS = (
              "-LEVEL": "what is kept of a session that ends well: below 3 its own row alone, below "
                        "5 its steps and tasks too, 5 their output as well (5)",
              "-TIMEOUT": "the session is ended after so long (the scenario's timeout)",
+             "-FROM": "begin with this step (the first)",
              "-AGENT": "the agent that is to run it (the one that is asked)",
              "-SYNC": "reply when the session has ended; with a value wait at most so long"}),
     Form("STOP", "SESSION [-IMMEDIATE]", OPERATOR,
          "stop a session after the task now running, or at once", oks=(STOPPED_LINE,),
          meanings={"-IMMEDIATE": "end it now, with all its processes"}),
-    Form("RESTART", "SESSION [VARIABLE=value ...] [-FROM=step]", OPERATOR,
+    Form("RESTART", "SESSION [VARIABLE=value ...] [-FROM=step] [-SKIP] [-REDEFINE]", OPERATOR,
          "go on with a session that ended in ERROR or STOPPED", oks=(STATE_LINE,),
          kinds={"-FROM": "name"},
-         meanings={"-FROM": "go on at this step, from its first task"}),
+         meanings={"-FROM": "go on at this step, from its first task",
+                   "-SKIP": "go on behind the task that failed; the session ends in WARNING at "
+                            "best",
+                   "-REDEFINE": "go on with the definition that its scenario version has now, "
+                                "at the first task of the step"}),
     Form("CLEAN", "[-HOST=id]", OPERATOR, "clean stale sessions now", oks=(CLEANED_LINE,),
          meanings={"-HOST": "those of this host too, which is gone for good"}),
     Form("HOLD", "[REASON] [-SCHEDULE=name] [-REPO=name] [-UNTIL=time]", OPERATOR,

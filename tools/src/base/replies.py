@@ -71,7 +71,8 @@ PING_LINE = ReplyLine("the agent", (
 TICKET_LINE = ReplyLine("the session that was made", (
     _SESSION, _STATUS,
     ReplyKey("duplicate", FLAG_KEY, "yes: -KEY had made this session before", True)))
-STATE_LINE = ReplyLine("the session", (_SESSION, _STATUS))
+STATE_LINE = ReplyLine("the session", (
+    _SESSION, _STATUS, text_key("note", "that its scenario version was replaced since", True)))
 STOPPED_LINE = ReplyLine("the session", (
     _SESSION, _STATUS, text_key("note", "how many of its processes cannot be ended", True)))
 END_LINE = ReplyLine("the session that has ended", (_SESSION, _STATUS, _TOOK, _MESSAGE))

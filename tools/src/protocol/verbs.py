@@ -9,7 +9,7 @@ from ..base.replies import (AGENT_HOLD_LINE, ATTACHED_LINE, CHANGE_LINE, CLEANED
                             STEP_LINE, STOPPED_LINE, TASK_LINE, VARIABLE_LINE, WARNING_LINE)
 from ..base.times import to_local, to_text
 from ..base.words import capitals, one_line, shorten
-from ..store.records import Hold, SessionFilter, SessionRequest
+from ..store.records import Hold, RestartRequest, SessionFilter, SessionRequest
 from ..agent.figures import metrics, ping
 from .table import NEWEST, VERBS, list_help, verb
 from .lines import FLUSH, TextLine, end_fields, fill, session_fields, ticket_fields
@@ -27,7 +27,7 @@ def _exec(agent, request):
         request["SCENARIO"], request["-AGENT"] or agent.name, request["VERSION"] or NEWEST,
         request["CONTEXT"] or DEFAULT_CONTEXT, request.variables, request["-NAME"] or "",
         request["-KEYWORDS"] or "", request["-PRIORITY"] or 0, request.get("-LEVEL", 5),
-        request["-TIMEOUT"], request["-AT"], request["-KEY"])
+        request["-TIMEOUT"], request["-AT"], request["-KEY"], from_step=request["-FROM"])
     pending = agent.desk.execute(session_request, request["-REPO"])
     if "-SYNC" not in request:
         return pending
@@ -51,8 +51,15 @@ def _stop(agent, request):
 
 @verb("RESTART")
 def _restart(agent, request):
-    ticket = agent.desk.restart(request["SESSION"], request.variables, request["-FROM"])
-    return fill(STATE_LINE, {"session": ticket.session, "status": ticket.status})
+    if "-SKIP" in request and ("-FROM" in request or "-REDEFINE" in request):
+        raise BadRequest("-SKIP says where it goes on, and so %s"
+                         % ("does -FROM" if "-FROM" in request else
+                            "does -REDEFINE: at a first task; name that of another step by -FROM"))
+    ticket = agent.desk.restart(RestartRequest(
+        request["SESSION"], request.variables, request["-FROM"], "-SKIP" in request,
+        "-REDEFINE" in request))
+    return fill(STATE_LINE, {"session": ticket.session, "status": ticket.status},
+                **({"note": ticket.note} if ticket.note else {}))
 
 
 @verb("CLEAN")

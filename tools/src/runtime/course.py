@@ -51,7 +51,8 @@ from .sources import is_blocking, read_secrets
 
 class TaskPlace(NamedTuple):
     """A task of the course: the places of its step and of itself, from 0. The runs are given where
-    an adopted session goes on with what a lost agent has begun."""
+    an adopted session goes on with what a lost agent has begun, that of the task also of a place
+    where a RESTART goes on."""
     step: int
     task: int = 0
     step_run: Optional[int] = None
@@ -75,6 +76,7 @@ class Course:
         self._control, self._journal, self._around = control, journal, around
         self._progress = journal.repository.progress
         self._values = dict(json.loads(row["variables"]), **own_values(row))
+        # by the names of steps: another definition has them in other places
         self._attempts = {step: count for step, (count, _) in attempts.items()}
         # those that ended badly before a RESTART, and were not run again since
         self._bad_steps = {step for step, (_, status) in attempts.items()
@@ -114,8 +116,11 @@ class Course:
             step = self._scenario.steps[place.step]
             # a mere handler: not its failure decides, but the one that led to it
             is_handler = step.on_ok == FAIL and cause != ""
-            outcome = yield from self._step(place, step, is_handler)
-            self._control.check_stop()
+            if place.task < len(step.tasks):
+                outcome = yield from self._step(place, step, is_handler)
+                self._control.check_stop()
+            else:                       # RESTART -SKIP goes on behind its last task
+                outcome = Outcome(DONE)
             text = "step %s: %s" % (step.name, outcome.message)
             if outcome.is_false:
                 falsehood = text
@@ -124,7 +129,8 @@ class Course:
             is_warned = is_warned or outcome.is_warned or outcome.status == ERROR
             target = target_after(step, outcome)
             if target == END:
-                return Outcome(WARNING if is_warned or self._bad_steps else DONE)
+                is_warned = is_warned or self._bad_steps or self._row["has_skipped"]
+                return Outcome(WARNING if is_warned else DONE)
             if target == FAIL:
                 return Outcome(ERROR, cause or falsehood or "step %s ends in FAIL" % step.name)
             place = TaskPlace(self._scenario.step_index(target))
@@ -137,7 +143,7 @@ class Course:
             self._control.check_stop(is_between=True)
 
     def _note_restart(self, place):
-        self._journal.note(self._progress.set_restart, place.step, place.task)
+        self._journal.note(self._progress.set_restart, place.step, place.task, place.task_run)
 
     def _step(self, place, step, is_handler):
         """Runs the attempts of a step, the first from a place on -> Outcome of the last, which is
@@ -165,13 +171,13 @@ class Course:
 
     def _attempt(self, place, step):
         """Runs the tasks of a step once, from a place on, and notes how that ended -> Outcome."""
-        attempt, run = self._attempts.get(place.step, 0), place.step_run
+        attempt, run = self._attempts.get(step.name, 0), place.step_run
         if run is None:
             attempt += 1
             run = self._journal.note_begin(self._progress.begin_step, place.step, step.name,
                                            attempt)
-        self._attempts[place.step] = attempt
-        self._bad_steps.discard(place.step)
+        self._attempts[step.name] = attempt
+        self._bad_steps.discard(step.name)
         end = functools.partial(self._journal.note_end, self._progress.end_step, run)
         try:
             with self._control.deadline(step.timeout, "step"):
@@ -210,6 +216,7 @@ class Course:
         result, interrupt = yield from self._work(task, execution,
                                                   is_resumed=place.task_run is not None)
         self._end_task(run, result, *execution.close())
+        place = place._replace(task_run=run)
         if interrupt is not None and interrupt.scope != "task":
             self._note_restart(place)
             if interrupt.scope == "session":
@@ -255,11 +262,14 @@ class Course:
     def _end_task(self, run, result, rows, omitted):
         """Notes the end of a task with the last of its log, and what it gave variables."""
         journal, progress = self._journal, self._progress
-        self._values.update((name, journal.mask(value)) for name, value in result.values.items())
+        values = {name: journal.mask(value) for name, value in result.values.items()}
+        former = {name: self._values[name] for name, value in values.items()
+                  if self._values[name] != value and name not in self._scenario.secrets}
+        self._values.update(values)
         if rows or omitted:
             journal.note(progress.add_log, run, rows, omitted)
         journal.note_end(progress.end_task, run, result.status, result.rc, result.rows,
-                         message=result.message)
+                         json.dumps(former) if former else None, message=result.message)
         if result.values:
             journal.note(progress.set_variables, {
                 name: value for name, value in self._values.items()

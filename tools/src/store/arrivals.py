@@ -1,7 +1,7 @@
-"""How a session comes to be, and comes back: EXEC and RESTART, with all that is checked of them."""
+"""How a session comes to be: EXEC, schedules and tasks, with all that is checked of them."""
 import json
 
-from ..base.vocabulary import ERROR, QUEUED, RESTARTABLE, WAITING
+from ..base.vocabulary import ERROR, QUEUED, WAITING
 from ..base.errors import BadRequest, Busy, Changed, Conflict, RepositoryGone
 from ..base.times import to_text
 from ..base.words import mask_all, shorten
@@ -14,7 +14,7 @@ KEPT_VERSIONS = 100     # rows of scenario versions that are not asked for again
 
 
 class Arrivals:
-    """Sessions that are asked for, by EXEC, a schedule, a task or RESTART."""
+    """Sessions that are asked for, by EXEC, a schedule or a task."""
 
     def __init__(self, database, scenarios, sessions, endings):
         self._database, self._scenarios = database, scenarios
@@ -79,6 +79,7 @@ class Arrivals:
             variables, plain_text = json.dumps(dict(scenario.variables, **plain)), canonical(plain)
         else:
             variables, plain_text = self._text_of_defaults(scenario), "{}"
+        step = None if request.from_step is None else scenario.step_index(request.from_step)
         timeout = scenario.timeout if request.timeout is None else request.timeout
         is_waiting = request.is_held or request.start_at is not None and request.start_at > now
         status, excess = WAITING if is_waiting else QUEUED, ""
@@ -88,14 +89,14 @@ class Arrivals:
         session = connection.execute(
             "insert into session(id, agent, scenario, version, definition, context, status, name,"
             " keywords, priority, level, timeout, created, start_at, variables, given, key,"
-            " schedule, due, is_parallel, parent, secret_file)"
+            " schedule, due, is_parallel, parent, secret_file, restart_step)"
             " values ((select (last_session + 1) * 1000 + id from repository),"
-            " ?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            " ?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (request.agent, scenario.name, scenario.version, row["definition"],
              request.context, status, request.name, request.keywords, request.priority,
              request.level, timeout, to_text(now), start_at, variables, plain_text, request.key,
              request.schedule, due, request.is_parallel, request.parent,
-             request.secret_file if secrets else None)).lastrowid
+             request.secret_file if secrets else None, step)).lastrowid
         if request.keywords:
             self._sessions.put_keywords(connection, session, request.keywords)
         if request.parent_run is not None:
@@ -155,39 +156,3 @@ class Arrivals:
         scenario = self._scenarios.parse(row["definition"], row["body"])
         scenario.check_variables(request.variables)
         return row, scenario
-
-    def reopen(self, connection, session, variables, secret_file, from_step, now, is_held):
-        """RESTART -> Ticket; NotFound, Conflict, BadRequest. Secrets among the variables lie in
-        `secret_file`; that of before is not needed any more when this is committed."""
-        self.check_door()
-        row = self._sessions.get(connection, session)
-        if row["status"] not in RESTARTABLE:
-            raise Conflict("session %d is %s; only one that ended in ERROR or STOPPED is restarted"
-                           % (session, row["status"]))
-        scenario = self._sessions.get_scenario(connection, row)
-        scenario.check_variables(variables)
-        variables, secrets = scenario.split_secrets(variables)
-        values = dict(json.loads(row["variables"]), **variables)
-        columns = {"variables": json.dumps(values), "ended": None, "message": ""}
-        if row["begun"] is None:
-            columns["start_at"] = None      # it begins now; of one that has begun it is its DUE
-        if from_step is not None:
-            columns.update(restart_step=scenario.step_index(from_step), restart_task=0)
-        if secrets:
-            columns["secret_file"] = secret_file
-        self._forget_children(connection, session, from_step is not None)
-        self._sessions.change(connection, session, QUEUED, **columns)
-        if is_held:
-            self._sessions.change(connection, session, WAITING)
-        ticket = self._sessions.make_ticket(connection, self._sessions.get(connection, session))
-        return ticket._replace(has_secrets=True, spent_file=row["secret_file"] or "") \
-            if secrets else ticket
-
-    @staticmethod
-    def _forget_children(connection, session, is_all):
-        """A RESTART takes up a child that a crash parted from its task, unless that has ended badly
-        or it goes on elsewhere (`is_all`): then the task starts another."""
-        connection.execute(
-            "update session_task set child=null where session=? and child is not null"
-            " and (? or exists (select 1 from session bad where bad.id=child and bad.status in"
-            " ('ERROR', 'STOPPED')))", (session, is_all))

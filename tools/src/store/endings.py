@@ -45,7 +45,7 @@ class Endings:
                                   " ran_by is ?", (session, row["ran_by"])).fetchone():
             return None
         interrupted = connection.execute(
-            "select step, task from session_task where session=? and status='RUNNING'"
+            "select step, task, run from session_task where session=? and status='RUNNING'"
             " order by run desc limit 1", (session,)).fetchone()
         if interrupted:
             self._progress.set_restart(connection, session, *interrupted)

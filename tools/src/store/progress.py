@@ -36,14 +36,15 @@ class Progress:
                            (pid, pid_started, session, run))
 
     @staticmethod
-    def end_task(connection, session, run, status, rc, rows, message, now):
-        """The attempt `run` of a task ends; `rc` and `rows` are None where it has none. What it has
-        started and could not end stays its own, for a RESTART."""
+    def end_task(connection, session, run, status, rc, rows, former, message, now):
+        """The attempt `run` of a task ends; `rc` and `rows` are None where it has none. `former`
+        has {variable: its value before}, as JSON, of those that it has changed, or None. What it
+        has started and could not end stays its own, for a RESTART."""
         connection.execute(
-            "update session_task set status=?1, rc=?, row_count=?, message=?, ended=?,"
+            "update session_task set status=?1, rc=?, row_count=?, former=?, message=?, ended=?,"
             " child=(select id from session where id=child and ?1 in ('ERROR', 'STOPPED')"
             " and status in ('WAITING', 'QUEUED', 'RUNNING')) where session=? and run=?",
-            (status, rc, rows, message, to_text(now), session, run))
+            (status, rc, rows, former, message, to_text(now), session, run))
 
     @staticmethod
     def take_child(connection, session, run):
@@ -62,10 +63,11 @@ class Progress:
         return row["child"]
 
     @staticmethod
-    def set_restart(connection, session, step, task):
-        """Where a RESTART of the session goes on."""
-        connection.execute("update session set restart_step=?, restart_task=? where id=?",
-                           (step, task, session))
+    def set_restart(connection, session, step, task, run):
+        """Where a RESTART of the session goes on: the run of this task, None if it has not
+        begun."""
+        connection.execute("update session set restart_step=?, restart_task=?, restart_run=?,"
+                           " is_rewound=0 where id=?", (step, task, run, session))
 
     @staticmethod
     def set_variables(connection, session, values):

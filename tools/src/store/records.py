@@ -70,6 +70,18 @@ class SessionRequest(NamedTuple):
     parent: Optional[int] = None        # the session whose task asks for it
     parent_run: Optional[int] = None    # the run of that task
     secret_file: Optional[str] = None   # where the secrets among the variables lie: of SecretFiles
+    from_step: Optional[str] = None     # the step with which it begins
+
+
+class RestartRequest(NamedTuple):
+    """What RESTART asks for."""
+    session: int
+    variables: dict = {}
+    from_step: Optional[str] = None     # where it goes on, instead of at what failed
+    is_skipping: bool = False           # behind what failed
+    is_redefining: bool = False         # with the definition that its version has now
+    secret_file: Optional[str] = None   # as of a SessionRequest
+    is_held: bool = False
 
 
 class Ticket(NamedTuple):
@@ -91,6 +103,7 @@ class Ticket(NamedTuple):
     spent_file: str = ""                # of SecretFiles: what a RESTART had before and replaces
     has_secrets: bool = False           # the secret file of its request is its own now
     is_child: bool = False              # a session has asked for it, and may wait for its end
+    note: str = ""                      # what is to be said of its RESTART
 
     def gates(self, repository):
         """The gates that its session has to pass in a repository, as list_gates() makes them."""

@@ -56,10 +56,6 @@ class Sessions:
         """The Scenario of a row of session. Unreadable."""
         return self._scenarios.parse_stored(connection, row["definition"])
 
-    def find_secrets(self, connection, session):
-        """The names of the secret variables of a session. NotFound, Unreadable."""
-        return tuple(self.get_scenario(connection, self.get(connection, session)).secrets)
-
     def make_ticket(self, connection, row):
         """A row of session -> Ticket. That its definition cannot be read is told when it begins."""
         try:

@@ -123,14 +123,14 @@ class Views:
                 " 'RUNNING')" + BY_ARRIVAL, (agent,)).fetchall()]
 
     def get_resume(self, connection, session):
-        """What a run needs: (session row, Scenario, runs so far, {step: (attempts so far,
+        """What a run needs: (session row, Scenario, runs so far, {step's name: (attempts so far,
         status)}), the status being that of the newest attempt."""
         row = self._sessions.get(connection, session)
         scenario = self._sessions.get_scenario(connection, row)
         if row["begun"] is None:
             return row, scenario, 0, {}
         attempts = {step: (attempt, status) for step, attempt, status in connection.execute(
-            "select step, max(attempt), status from session_step where session=? group by step",
+            "select name, max(attempt), status from session_step where session=? group by name",
             (session,))}
         runs = connection.execute(
             "select max(ifnull((select max(run) from session_step where session=?1), 0),"

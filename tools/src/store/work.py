@@ -14,6 +14,7 @@ from .imports import Imports
 from .ledger import Ledger
 from .parts import PartNotes
 from .progress import Progress
+from .restarts import Restarts
 from .scenarios import Scenarios
 from .schedules import PAGE, StoredSchedules
 from .secrets import SecretFiles
@@ -166,6 +167,18 @@ alter table repository add column purge_from text;
 """, """
 -- the boot of the host at which its rule `boot` has fired, or that it has not to fire for
 alter table schedule add column boot text;
+""", """
+-- the run of the task at which RESTART goes on; null: it has not begun
+alter table session add column restart_run integer;
+-- since its last RESTART nothing has failed: its variables are those with which it goes on
+alter table session add column is_rewound integer not null default 0;
+-- RESTART -SKIP has passed over what failed: it ends in WARNING at best
+alter table session add column has_skipped integer not null default 0;
+-- JSON: variables that this task has changed, or a RESTART behind it, as they were before
+alter table session_task add column former text;
+update session set restart_run = (
+    select max(run) from session_task t where t.session = session.id and t.step = restart_step
+    and t.task = restart_task and t.status in ('ERROR', 'STOPPED')) where restart_step not null;
 """)
 
 HELLO = {"scenarios": [{
@@ -191,6 +204,7 @@ class WorkRepository:
         self.imports = Imports(self.scenarios, self.schedules)
         self.endings = Endings(self.sessions, self.progress, self.schedules)
         self.arrivals = Arrivals(self.db, self.scenarios, self.sessions, self.endings)
+        self.restarts = Restarts(self.arrivals, self.scenarios, self.sessions)
         self.decisions = Decisions(self.schedules, self.arrivals, self.endings, self.ledger)
 
     @classmethod
