@@ -4553,6 +4553,7 @@ class Arrivals:
 # What SQLite keeps beside a file that is open: whether that is still what its connections use.
 # ======================================================================================
 
+WAL_BYTES = 4 * 1024 * 1024     # what a -wal keeps when it begins anew
 REST_S = 1.0            # after it was deleted: whoever did that may have more to do
 
 
@@ -4567,6 +4568,7 @@ class Beside:
         self.is_parted = False          # nothing is opened until may_open() and note()
         self._path, self._clock = path, clock
         self._inodes = None             # those that the connections use; None: not known
+        self._seen = None               # size and time of the -wal at the last look
         self._parted = 0.0
 
     def _find(self):
@@ -4591,6 +4593,16 @@ class Beside:
     def is_torn(self):
         """Whether one of them was deleted, or another stands in its place."""
         return self._inodes is not None and self._find() != self._inodes
+
+    def is_wasteful(self):
+        """Whether the -wal is larger than it need be, and nobody has written since the last look:
+        who read an old state for long has let it grow."""
+        try:
+            status = os.stat(self._path + "-wal")
+        except OSError:
+            return False
+        before, self._seen = self._seen, (status.st_size, status.st_mtime_ns)
+        return self._seen == before and status.st_size > WAL_BYTES
 
     def part(self):
         """The connections that used them are closed, or will be when they are not read with."""
@@ -4749,7 +4761,6 @@ def network_file_system(path):
 
 READERS = 8             # idle reading connections kept a file
 READ_S = 5.0            # how long a closing waits for who reads
-WAL_BYTES = 4 * 1024 * 1024     # what a -wal keeps when it begins anew: a long reader lets it grow
 TORN = "another program has deleted the -wal or -shm beside it"
 
 
@@ -4830,6 +4841,13 @@ class Connections:
             return put_in(self._writer)[0]
         except sqlite3.Error:
             return False
+
+    def cut_wal(self):
+        """Cuts a -wal that is large for nothing, unless somebody reads or writes: that waits for
+        none of them. For the writer, between two transactions."""
+        if self._beside.is_wasteful() and self._writer is not None and not self.is_torn:
+            with contextlib.suppress(sqlite3.Error):        # the next look's turn
+                put_in(self._writer)
 
     def _check_beside(self):
         """When the -wal or -shm was deleted: closes all that use it, once the file has all that
@@ -5082,6 +5100,7 @@ class Writer:
             for pending, (value, error) in zip(batch, outcomes):
                 pending.finish(value, error)
             self._answered = self._clock.monotonic()
+            self._connections.cut_wal()         # a look at its size, mostly
             return None
 
     def _commit(self, batch):
@@ -17325,7 +17344,8 @@ made with mode 0600. On a network file system they are refused, unless `--insecu
 
 Beside a work repository `workrep.db` there may be:
 
-- `workrep.db-wal` and `-shm`: SQLite's own, while it is open,
+- `workrep.db-wal` and `-shm`: SQLite's own, while it is open. Who reads for long lets the first
+  grow; it is cut some seconds after that is over and nothing is written,
 - `workrep.db.secret.HEX`: secrets of an open session,
 - `workrep.db.parts.SESSION.HEX`: what a task is writing beside its target just now,
 - `workrep.db.spool.SESSION.RUN.HEX`: what an `adopt` session has printed and is not recorded
@@ -17539,6 +17559,7 @@ MANUAL_CHANGES = r"""
 - Messages say why: an exit code comes with the last line of standard error, a false `evaluate`
   with the value that was compared, `set`, `refresh` and `capture` with what they set, and a
   session that ends in `WARNING` with what was passed over.
+- A `-wal` that a long reader has let grow is cut when that has left, also while nothing happens.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CLIENT, MANUAL_CRONTAB,
