@@ -4541,6 +4541,7 @@ class Arrivals:
 # What SQLite keeps beside a file that is open: whether that is still what its connections use.
 # ======================================================================================
 
+WAL_BYTES = 4 * 1024 * 1024     # what a -wal keeps when it begins anew
 REST_S = 1.0            # after it was deleted: whoever did that may have more to do
 
 
@@ -4555,6 +4556,7 @@ class Beside:
         self.is_parted = False          # nothing is opened until may_open() and note()
         self._path, self._clock = path, clock
         self._inodes = None             # those that the connections use; None: not known
+        self._seen = None               # size and time of the -wal at the last look
         self._parted = 0.0
 
     def _find(self):
@@ -4579,6 +4581,16 @@ class Beside:
     def is_torn(self):
         """Whether one of them was deleted, or another stands in its place."""
         return self._inodes is not None and self._find() != self._inodes
+
+    def is_wasteful(self):
+        """Whether the -wal is larger than it need be, and nobody has written since the last look:
+        who read an old state for long has let it grow."""
+        try:
+            status = os.stat(self._path + "-wal")
+        except OSError:
+            return False
+        before, self._seen = self._seen, (status.st_size, status.st_mtime_ns)
+        return self._seen == before and status.st_size > WAL_BYTES
 
     def part(self):
         """The connections that used them are closed, or will be when they are not read with."""
@@ -4737,7 +4749,6 @@ def network_file_system(path):
 
 READERS = 8             # idle reading connections kept a file
 READ_S = 5.0            # how long a closing waits for who reads
-WAL_BYTES = 4 * 1024 * 1024     # what a -wal keeps when it begins anew: a long reader lets it grow
 TORN = "another program has deleted the -wal or -shm beside it"
 
 
@@ -4818,6 +4829,13 @@ class Connections:
             return put_in(self._writer)[0]
         except sqlite3.Error:
             return False
+
+    def cut_wal(self):
+        """Cuts a -wal that is large for nothing, unless somebody reads or writes: that waits for
+        none of them. For the writer, between two transactions."""
+        if self._beside.is_wasteful() and self._writer is not None and not self.is_torn:
+            with contextlib.suppress(sqlite3.Error):        # the next look's turn
+                put_in(self._writer)
 
     def _check_beside(self):
         """When the -wal or -shm was deleted: closes all that use it, once the file has all that
@@ -5070,6 +5088,7 @@ class Writer:
             for pending, (value, error) in zip(batch, outcomes):
                 pending.finish(value, error)
             self._answered = self._clock.monotonic()
+            self._connections.cut_wal()         # a look at its size, mostly
             return None
 
     def _commit(self, batch):
@@ -7251,8 +7270,13 @@ class Spool:
 
 
 def read_state(connection):
-    """The row of the state. sqlite3.Error."""
-    row = connection.execute("select * from state").fetchone()
+    """The row of the state, with the `last_error` of what is over: the last line of its standard
+    error that is not blank, or None. sqlite3.Error."""
+    row = connection.execute(
+        "select *, case when is_over then ("
+        "   select line from log where stream=? and trim(line, ' ' || char(9))<>''"
+        "   and position not in (select first from omitted) order by position desc limit 1)"
+        " end as last_error from state", (ERR,)).fetchone()
     if row is None:
         raise sqlite3.DatabaseError("it has no state")
     return row
@@ -8136,6 +8160,7 @@ NOISY_PIPES, NOISY_S = 2, 0.001     # as many pipes with something at once are r
 FLUSH_S = 0.05          # between two looks at whose output is to be written down
 TAIL_ROWS_S = 2000      # rows a second that a last half may take while it still changes
 TAIL_S = 5.0            # but it is written down at least so often
+LAST_ERROR = 200        # characters of the last line of a standard error in a message
 
 
 def visible(data):
@@ -8143,6 +8168,12 @@ def visible(data):
     text = data.decode("utf-8", "backslashreplace")
     return _HIDDEN.sub(lambda match: "\\x%02x" % ord(match.group()) if match.group() < "\u0100" else
                        "".join("\\x%02x" % byte for byte in match.group().encode()), text)
+
+
+def cut_error(text):
+    """The last line of a standard error, as a message has it."""
+    text = text.strip()
+    return text if len(text) <= LAST_ERROR else text[:LAST_ERROR] + "..."
 
 
 def _piece_end(line, start):
@@ -8196,6 +8227,7 @@ class Capture:
         self.captured = bytearray() if is_captured else None
         self._lock = threading.Lock()
         self._carry = {}                    # stream -> bytes of a line that has no end yet
+        self._last_error = b""              # the newest whole line of standard error
         self._position = 0
         self._head_left = self._half
         self._head_end = None               # where the head ends, once it is full
@@ -8230,6 +8262,8 @@ class Capture:
         into the tail, of which the oldest are left out."""
         if not data:
             return
+        if stream == ERR:
+            self._last_error = data.rstrip().rpartition(b"\n")[2] or self._last_error
         block = _Block(self._position, to_text(self._clock.now()), stream, data)
         self._position += len(data) + (not data.endswith(b"\n"))
         if block.cost <= self._head_left:
@@ -8244,6 +8278,12 @@ class Capture:
         self._tail_cost += block.cost
         while self._tail_cost > self._half:
             self._leave_out()
+
+    @property
+    def last_error(self):
+        """The last line of standard error that is not blank, without secrets, as text."""
+        with self._lock:
+            return cut_error(visible(self._carry.get(ERR, b"").strip() or self._last_error))
 
     def _fill_head(self, block):
         """The block in which the head becomes full gives it the lines that still fit."""
@@ -8731,10 +8771,10 @@ def task_type(name):
     """Puts a class into the table of task types.
 
     A class has `fields` (name -> Field) and `run(fields, execution)` -> TaskResult. The
-    execution gives `values` (variables and the agent's own), `environment()`, and what waits
-    and is ended by stop and time-outs: `process(command)`, `call(function, interrupt)`,
-    `wait(seconds)`, `wait_child(session)`. One whose process may outlive the agent has `resume`,
-    too, which goes on by `adopt()`.
+    execution gives `values` (variables and the agent's own), `environment()`, `mask(text)`,
+    the `exit` of its newest process, and what waits and is ended by stop and time-outs:
+    `process(command)`, `call(function, interrupt)`, `wait(seconds)`, `wait_child(session)`. One
+    whose process may outlive the agent has `resume`, too, which goes on by `adopt()`.
     """
     def register(cls):
         cls.name = name
@@ -8801,6 +8841,14 @@ def as_number(text):
     return None
 
 
+def tell_value(value, execution):
+    """A value, or a list of them, for a message: without secrets, on one line, cut."""
+    if isinstance(value, list):
+        return ", ".join(tell_value(item, execution) for item in value)
+    text = execution.mask(str(value))       # before it is cut: half a secret is none that is known
+    return render_value(text if len(text) <= SHORT else text[:SHORT] + "...") or '""'
+
+
 def ask_process(execution, make_words, environment, stdin=None, pass_fds=()):
     """Runs a process to its end -> (exit code, what it wrote to the descriptor fd, bytes).
     make_words(fd) are the words that start it. TaskError."""
@@ -8828,12 +8876,12 @@ class HelperTask:
     def _outcome(self, order, execution):
         """Hands over to the helper -> the fields of its result."""
         with execution.noting_parts() as note:
-            rc, data = ask_process(
+            _, data = ask_process(
                 execution, lambda fd: program_command("-u", "-s") + ["--task", str(fd)],
                 utf8_environment(execution.environment()), json.dumps(dict(order, note=note)),
                 (note, open_code()))
         if not data:
-            raise TaskError("its helper process ended early: %s" % exit_text(rc))
+            raise TaskError("its helper process ended early: %s" % execution.exit.text)
         return json.loads(data.decode())
 
     def prepare(self, fields, execution):
@@ -9516,7 +9564,7 @@ class OsTask:
 
     def resume(self, fields, execution):
         """Goes on with the process that a lost agent has started."""
-        return self._result(fields, execution.adopt(), execution.captured)
+        return self._result(fields, execution.adopt(), execution)
 
     @staticmethod
     def _words(fields, values):
@@ -9536,20 +9584,20 @@ class OsTask:
             words, dict(execution.environment(), **surroundings["env"]), surroundings["cwd"],
             surroundings["stdin"], pass_fds, is_captured=fields["capture"] is not None),
             is_adoptable=True)
-        return self._result(fields, rc, execution.captured)
+        return self._result(fields, rc, execution)
 
     @staticmethod
-    def _result(fields, rc, captured):
+    def _result(fields, rc, execution):
         """What an exit code, and what was printed, make of the task."""
         values = {}
         if fields["capture"]:
-            text = as_value(captured, "%s, but it printed" % exit_text(rc))
+            text = as_value(execution.exit.captured, "%s, but it printed" % exit_text(rc))
             values[fields["capture"]] = text[:-1] if text.endswith("\n") else text
         if rc in fields.get("ok_codes", [0]):
             return TaskResult(DONE, rc, values=values)
         if rc in fields.get("warning_codes", ()):
-            return TaskResult(WARNING, rc, message=exit_text(rc), values=values)
-        return TaskResult(ERROR, rc, message=exit_text(rc))
+            return TaskResult(WARNING, rc, message=execution.exit.text, values=values)
+        return TaskResult(ERROR, rc, message=execution.exit.text)
 
 
 @task_type("set")
@@ -9641,11 +9689,11 @@ class WaitFileTask:
         """Without a time-out it waits for ever."""
         pattern = to_bytes(substitute(fields["path"], execution.values)).hex()
         waited = [str(fields[name]) for name in ("count", "stable_s", "absent")]
-        rc, data = ask_process(
+        _, data = ask_process(
             execution, lambda fd: alone_command(wait_alone, str(fd), pattern, *waited),
             dict(os.environ))
         if not data:
-            raise TaskError("the process that waits ended early: %s" % exit_text(rc))
+            raise TaskError("the process that waits ended early: %s" % execution.exit.text)
         return TaskResult(DONE, rows=None if fields["absent"] else int(data.decode()))
 
 
@@ -10149,12 +10197,13 @@ class BadRows:
                 "create table if not exists %s (line integer, reason text, text text)"
                 % quote_name(table))
 
-    @property
-    def message(self):
-        """How many there were, and what was wrong with the first; or nothing."""
-        if self.count > 1:
-            return "%d bad rows, the first in %s" % (self.count, self._first)
-        return "a bad row in " + self._first if self.count else ""
+    def tell(self, good, path):
+        """How many there were beside the good ones, and what was wrong with the first; or
+        nothing."""
+        if not self.count:
+            return ""
+        return "%d bad %s of %d in %s, first %s" % (
+            self.count, "row" if self.count == 1 else "rows", good + self.count, path, self._first)
 
     def add(self, line, reason, row):
         """TaskError when there are more than may be."""
@@ -10235,7 +10284,8 @@ class LoadCsvTask(DatabaseTask):
             cursor.executemany(insert, piece)
             count += len(piece)
         target.commit()
-        return {"status": WARNING if bad.count else DONE, "rows": count, "message": bad.message}
+        return {"status": WARNING if bad.count else DONE, "rows": count,
+                "message": bad.tell(count, order["file"])}
 
     @staticmethod
     def _columns(rows, order, target):
@@ -10487,8 +10537,10 @@ class EvaluateTask:
         right = substitute_all(fields["value"], execution.values)
         is_true = self._search(value, right, execution) if operator == "matches" else \
             self._compare(value, operator, right)
-        return TaskResult(DONE, message="" if is_true else "false: %s %s %s" % (
-            fields["variable"], operator, right), is_false=not is_true)
+        message = "" if is_true else "false: %s %s %s (%s is %s)" % (
+            fields["variable"], operator, tell_value(right, execution), fields["variable"],
+            tell_value(value, execution))
+        return TaskResult(DONE, message=message, is_false=not is_true)
 
     @staticmethod
     def _search(value, expression, execution):
@@ -10505,7 +10557,7 @@ class EvaluateTask:
                 shorten(expression),
                 "was not searched to the end" if result == TOO_SLOW else "is no regular expression",
                 result))
-        raise TaskError("the process that searches ended early: %s" % exit_text(rc))
+        raise TaskError("the process that searches ended early: %s" % execution.exit.text)
 
     @staticmethod
     def _compare(value, operator, right):
@@ -11288,16 +11340,29 @@ class Waiting(NamedTuple):
     patience_s: Optional[float]     # after so many seconds it looks for itself
 
 
+class Exit(NamedTuple):
+    """How a process of a task has ended; nothing of it is known before."""
+    rc: Optional[int] = None
+    captured: Optional[bytes] = None    # the beginning of its standard output, where that is wanted
+    last_error: str = ""            # the last line of its standard error
+
+    @property
+    def text(self):
+        """In words: its exit code, and what it said last."""
+        text = exit_text(self.rc)
+        return "%s: %s" % (text, self.last_error) if self.last_error else text
+
+
 class Execution:
     """What a task type sees of the session that runs it, for one run of a task.
 
-    `values` are the session's variables and the agent's own; `rc` and `captured` the exit code of
-    its process and the beginning of its standard output (bytes), once it has ended.
+    `values` are the session's variables and the agent's own; `exit` is that of its newest process;
+    `mask(text)` puts *** in place of secrets.
     """
 
     def __init__(self, run, values, control, journal, around, is_adoptable):
         self.values = values
-        self.rc = self.captured = None
+        self.exit, self.mask = Exit(), journal.mask
         self._run, self._control, self._journal, self._around = run, control, journal, around
         self._is_adoptable = is_adoptable       # whether the session's processes outlive the agent
         self._capture = None
@@ -11324,7 +11389,7 @@ class Execution:
         finally:
             process.finish()
             self._control.drop_ended_roots()
-            self.rc, self.captured = process.rc, self._capture.captured
+            self.exit = Exit(process.rc, self._capture.captured, self._capture.last_error)
         return process.rc
 
     def _start(self, command, is_minder=False):
@@ -11405,11 +11470,11 @@ class Execution:
             self._give_up("what its process wrote is gone: %s" % error)
         finally:
             self._control.drop_ended_roots()
-        self.rc, self.captured = state["rc"], state["captured"]
+        self.exit = Exit(state["rc"], state["captured"], cut_error(state["last_error"] or ""))
         self._journal.spend(spool)
         if state["error"]:
             raise TaskError(state["error"])
-        return self.rc
+        return self.exit.rc
 
     def _give_up(self, reason):
         """Ends what nobody follows any more: no other attempt runs beside it. Interrupted."""
@@ -11592,7 +11657,7 @@ class Outcome(NamedTuple):
     message: str = ""               # why, where it is ERROR, STOPPED or false
     place: Optional[TaskPlace] = None   # the task that decided it
     is_false: bool = False          # an evaluate said so: the step goes to its on_false
-    is_warned: bool = False         # a task ended in WARNING, whatever came of the rest
+    warning: str = ""               # of a task that ended in WARNING, whatever came of the rest
 
 
 class Course:
@@ -11606,8 +11671,8 @@ class Course:
         # by the names of steps: another definition has them in other places
         self._attempts = {step: count for step, (count, _) in attempts.items()}
         # those that ended badly before a RESTART, and were not run again since
-        self._bad_steps = {step for step, (_, status) in attempts.items()
-                           if status in (WARNING, ERROR)}
+        self._bad_steps = dict.fromkeys(step for step, (_, status) in attempts.items()
+                                        if status in (WARNING, ERROR))
 
     def run(self, place):
         """Runs it from a place on -> Outcome. Interrupted, Left, RepositoryError."""
@@ -11636,8 +11701,8 @@ class Course:
 
     def _steps(self, place):
         """Runs step after step, from a place on -> Outcome of the session."""
-        cause = falsehood = ""          # of the newest failure, of the newest evaluate
-        is_warned = False
+        # of the newest failure, of the newest evaluate, of what makes WARNING of DONE
+        cause = falsehood = warning = ""
         for _ in range(self._scenario.max_steps):
             self._stop_between(place)
             step = self._scenario.steps[place.step]
@@ -11653,15 +11718,24 @@ class Course:
                 falsehood = text
             elif outcome.status == ERROR and not is_handler:
                 cause = text
-            is_warned = is_warned or outcome.is_warned or outcome.status == ERROR
+            if outcome.status == ERROR:
+                warning = text
+            elif outcome.warning:
+                warning = "step %s: %s" % (step.name, outcome.warning)
             target = target_after(step, outcome)
             if target == END:
-                is_warned = is_warned or self._bad_steps or self._row["has_skipped"]
-                return Outcome(WARNING if is_warned else DONE)
+                warning = warning or self._tell_skip()
+                return Outcome(WARNING if warning else DONE, warning)
             if target == FAIL:
                 return Outcome(ERROR, cause or falsehood or "step %s ends in FAIL" % step.name)
             place = TaskPlace(self._scenario.step_index(target))
         return Outcome(ERROR, "more than max_steps (%d) steps" % self._scenario.max_steps)
+
+    def _tell_skip(self):
+        """On what failed before a RESTART and was not run again, or nothing."""
+        if self._bad_steps:
+            return "step %s: it ended badly before the restart" % list(self._bad_steps)[-1]
+        return "what had failed was skipped at the restart" if self._row["has_skipped"] else ""
 
     def _stop_between(self, place):
         """A normal stop takes effect here; a RESTART goes on at this place."""
@@ -11673,12 +11747,12 @@ class Course:
         self._journal.note(self._progress.set_restart, place.step, place.task, place.task_run)
 
     def _step(self, place, step, is_handler):
-        """Runs the attempts of a step, the first from a place on -> Outcome of the last, which is
-        warned if one of them was. The failure of a mere handler moves no RESTART."""
-        delay, is_warned = step.retry_delay, False
+        """Runs the attempts of a step, the first from a place on -> Outcome of the last, with the
+        newest warning of any. The failure of a mere handler moves no RESTART."""
+        delay, warning = step.retry_delay, ""
         for remaining in reversed(range(step.attempts)):
             outcome = yield from self._attempt(place, step)
-            is_warned = is_warned or outcome.is_warned
+            warning = outcome.warning or warning
             if outcome.status != ERROR:
                 break
             if not is_handler:
@@ -11689,7 +11763,7 @@ class Course:
                 self._pause(delay)
                 delay = min(delay * step.retry_factor, 1e9)
                 place = TaskPlace(place.step)
-        return outcome._replace(is_warned=is_warned)
+        return outcome._replace(warning=warning)
 
     def _pause(self, seconds):
         """The delay before a retry; any stop ends it."""
@@ -11704,7 +11778,7 @@ class Course:
             run = self._journal.note_begin(self._progress.begin_step, place.step, step.name,
                                            attempt)
         self._attempts[step.name] = attempt
-        self._bad_steps.discard(step.name)
+        self._bad_steps.pop(step.name, None)
         end = functools.partial(self._journal.note_end, self._progress.end_step, run)
         try:
             with self._control.deadline(step.timeout, "step"):
@@ -11712,7 +11786,7 @@ class Course:
         except Interrupted as interrupt:
             end(interrupt.status, message=interrupt.message)
             raise
-        end(outcome.status, message=outcome.message if outcome.status == ERROR else "")
+        end(outcome.status, message=outcome.message if outcome.status == ERROR else outcome.warning)
         return outcome
 
     # -- tasks -------------------------------------------------------------------------
@@ -11720,18 +11794,18 @@ class Course:
     def _tasks(self, place, step, run, attempt):
         """Runs the tasks of a step, from a place on, until one fails or is false -> Outcome of
         the attempt."""
-        outcome, is_warned = Outcome(DONE), False
+        outcome, warning = Outcome(DONE), ""
         for index in range(place.task, len(step.tasks)):
             if index > place.task:
                 place = TaskPlace(place.step, index)
                 self._stop_between(place)
             outcome = yield from self._task(place, step.tasks[index], run, attempt)
-            is_warned = is_warned or outcome.is_warned
+            warning = outcome.warning or warning
             if outcome.status == ERROR or outcome.is_false:
                 break
-        if is_warned and outcome.status == DONE:
+        if warning and outcome.status == DONE:
             outcome = outcome._replace(status=WARNING)
-        return outcome._replace(is_warned=is_warned)
+        return outcome._replace(warning=warning)
 
     def _task(self, place, task, step_run, attempt):
         """Runs one task, and notes how it ended -> Outcome. Interrupted: of the session."""
@@ -11753,9 +11827,10 @@ class Course:
                     interrupt = None
             return Outcome(ERROR, interrupt.message, place)
         message = result.message
-        if result.status == ERROR:
+        if result.status in (ERROR, WARNING):
             message = "task %d: %s" % (place.task + 1, message)
-        return Outcome(result.status, message, place, result.is_false, result.status == WARNING)
+        return Outcome(result.status, message, place, result.is_false,
+                       message if result.status == WARNING else "")
 
     def _begin_task(self, place, task, step_run, attempt):
         """Notes that a task begins -> the number of its run. That is on disk then, unless the task
@@ -11777,14 +11852,15 @@ class Course:
                 result = work(task.fields, execution)
                 if isinstance(result, GeneratorType):
                     result = yield from result
-                return bounded(result), None
+                return with_values_told(bounded(result), execution), None
         except Interrupted as interrupt:
-            return TaskResult(interrupt.status, execution.rc, message=interrupt.message), interrupt
+            return TaskResult(interrupt.status, execution.exit.rc,
+                              message=interrupt.message), interrupt
         except (TaskError, AgentError) as error:
             message = str(error)
         except OSError as error:
             message = "%s: %s" % (error.strerror, error.filename)
-        return TaskResult(ERROR, execution.rc, message=message), None
+        return TaskResult(ERROR, execution.exit.rc, message=message), None
 
     def _end_task(self, run, result, rows, omitted):
         """Notes the end of a task with the last of its log, and what it gave variables."""
@@ -11812,6 +11888,14 @@ def bounded(result):
             return result._replace(status=ERROR, message="%s: the value %s" % (name, error),
                                    values={})
     return result
+
+
+def with_values_told(result, execution):
+    """A TaskResult that says what it gave variables, where it says nothing else."""
+    if result.message or result.status == ERROR:
+        return result
+    return result._replace(message=", ".join(
+        "%s = %s" % (name, tell_value(value, execution)) for name, value in result.values.items()))
 
 
 def own_values(row):
@@ -16708,6 +16792,11 @@ A task is a JSON object with a `type`. Every type has these fields, and its own:
 A task ends `DONE`, `WARNING` or `ERROR`. Every text of it may use `${name}` (topic
 `variables`); in SQL it is `:name`.
 
+Its message says why, in one line, without the values of secrets: an exit code has the last line
+of standard error behind it, a false `evaluate` the value that it has compared, and what gave
+variables values says which. The message of a session is that of the task that decided it; of
+several that made it end in `WARNING`, the newest.
+
 - Each process of a task has its own process group. What it prints goes to the session's log,
   line by line. A task ends with its process: what that leaves running on purpose stays, and
   what is printed by it later is thrown away.
@@ -16869,12 +16958,12 @@ Quotes are RFC 4180's: one that begins a field ends with it. A first line `sep=;
 delimiter, as Excel has it. Columns need names, each its own.
 
 A bad row has too few or too many columns, a value that does not fit its type, or a quote that is
-not closed or closed too early. Up to
-`max_errors` they are passed over, and the task ends in `WARNING`; one more, and it ends in
-`ERROR` and nothing is loaded. Bad rows are in the log; with `error_table` also in that table,
-which is made when it is missing. A blank line is ignored. Nothing at all between two delimiters
-is null in a number column, and empty text in a text column. Without a header `columns` is
-needed.
+not closed or closed too early. Up to `max_errors` they are passed over, and the task ends in
+`WARNING`; one more, and it ends in `ERROR` and nothing is loaded. The message says how many
+there were of how many, and where the first is. Bad rows are in the log; with `error_table` also
+in that table, which is made when it is missing. A blank line is ignored. Nothing at all between
+two delimiters is null in a number column, and empty text in a text column. Without a header
+`columns` is needed.
 
 ### unload_csv
 
@@ -17682,7 +17771,8 @@ made with mode 0600. On a network file system they are refused, unless `--insecu
 
 Beside a work repository `workrep.db` there may be:
 
-- `workrep.db-wal` and `-shm`: SQLite's own, while it is open,
+- `workrep.db-wal` and `-shm`: SQLite's own, while it is open. Who reads for long lets the first
+  grow; it is cut some seconds after that is over and nothing is written,
 - `workrep.db.secret.HEX`: secrets of an open session,
 - `workrep.db.parts.SESSION.HEX`: what a task is writing beside its target just now,
 - `workrep.db.spool.SESSION.RUN.HEX`: what an `adopt` session has printed and is not recorded
@@ -17900,6 +17990,10 @@ MANUAL_CHANGES = r"""
   task that failed began, so that a loop goes on with the round that failed and not with the next.
   It has `-SKIP`, and `-REDEFINE` for a definition that was mended, and says in `note=` that there
   is one. Work repositories get four columns.
+- Messages say why: an exit code comes with the last line of standard error, a false `evaluate`
+  with the value that was compared, `set`, `refresh` and `capture` with what they set, and a
+  session that ends in `WARNING` with what was passed over.
+- A `-wal` that a long reader has let grow is cut when that has left, also while nothing happens.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CLIENT, MANUAL_CRONTAB,

@@ -694,3 +694,28 @@ def test_what_a_killed_writer_acknowledged_is_there(shelf):
 
 def test_limits_of_the_environment_are_those_the_tests_expect():
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[1] == resource.RLIM_INFINITY
+
+
+# -- the size of the -wal --------------------------------------------------------------
+
+def test_a_large_wal_is_cut_once_nobody_uses_it_and_no_sooner(shelf, db):
+    wal = pathlib.Path(str(shelf.path) + "-wal")
+    db.write(adding("a"))
+    with contextlib.closing(sqlite3.connect(str(shelf.path))) as other:
+        other.execute("begin")
+        other.execute("select * from note").fetchall()          # a snapshot that is kept
+        for number in range(6):
+            db.write(adding("%d" % number * 1000000))
+        large = wal.stat().st_size
+        assert large > 6 * 1000000
+        for _ in range(3):                                      # as the looks of an agent that is idle
+            db.read_version()
+        assert wal.stat().st_size == large and not db.trouble
+    for _ in range(2):
+        db.read_version()
+    assert wal.stat().st_size == 0 and len(shelf.texts()) == 7
+    db.write(adding("b"))
+    before = wal.stat().st_size
+    for _ in range(3):
+        db.read_version()
+    assert wal.stat().st_size == before > 0                     # a small one stays

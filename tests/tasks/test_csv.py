@@ -154,7 +154,8 @@ def test_line_numbers_after_many_lines_and_lines_in_quotes(load, with_databases)
 def test_quotes_as_rfc_4180_has_them(load, data, rows, line):
     done = load(data, max_errors=1)
     assert (done.status, done.rows) == ("WARNING", rows), done.message
-    assert "a bad row in line %d: " % line in done.task["message"]
+    assert "1 bad row of %d in " % (len(rows) + 1) in done.task["message"]
+    assert ", first line %d: " % line in done.task["message"]
     done = load(data)
     assert done.status == "ERROR" and "line %d: " % line in done.message
 

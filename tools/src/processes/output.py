@@ -23,6 +23,7 @@ NOISY_PIPES, NOISY_S = 2, 0.001     # as many pipes with something at once are r
 FLUSH_S = 0.05          # between two looks at whose output is to be written down
 TAIL_ROWS_S = 2000      # rows a second that a last half may take while it still changes
 TAIL_S = 5.0            # but it is written down at least so often
+LAST_ERROR = 200        # characters of the last line of a standard error in a message
 
 
 def visible(data):
@@ -30,6 +31,12 @@ def visible(data):
     text = data.decode("utf-8", "backslashreplace")
     return _HIDDEN.sub(lambda match: "\\x%02x" % ord(match.group()) if match.group() < "\u0100" else
                        "".join("\\x%02x" % byte for byte in match.group().encode()), text)
+
+
+def cut_error(text):
+    """The last line of a standard error, as a message has it."""
+    text = text.strip()
+    return text if len(text) <= LAST_ERROR else text[:LAST_ERROR] + "..."
 
 
 def _piece_end(line, start):
@@ -83,6 +90,7 @@ class Capture:
         self.captured = bytearray() if is_captured else None
         self._lock = threading.Lock()
         self._carry = {}                    # stream -> bytes of a line that has no end yet
+        self._last_error = b""              # the newest whole line of standard error
         self._position = 0
         self._head_left = self._half
         self._head_end = None               # where the head ends, once it is full
@@ -117,6 +125,8 @@ class Capture:
         into the tail, of which the oldest are left out."""
         if not data:
             return
+        if stream == ERR:
+            self._last_error = data.rstrip().rpartition(b"\n")[2] or self._last_error
         block = _Block(self._position, to_text(self._clock.now()), stream, data)
         self._position += len(data) + (not data.endswith(b"\n"))
         if block.cost <= self._head_left:
@@ -131,6 +141,12 @@ class Capture:
         self._tail_cost += block.cost
         while self._tail_cost > self._half:
             self._leave_out()
+
+    @property
+    def last_error(self):
+        """The last line of standard error that is not blank, without secrets, as text."""
+        with self._lock:
+            return cut_error(visible(self._carry.get(ERR, b"").strip() or self._last_error))
 
     def _fill_head(self, block):
         """The block in which the head becomes full gives it the lines that still fit."""

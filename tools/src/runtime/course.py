@@ -43,7 +43,7 @@ from ..base.errors import AgentError
 from ..base.times import to_local
 from ..definitions.fields import TASK_TYPES
 from ..definitions.kinds import check_size
-from ..tasks.task import TaskError, TaskResult
+from ..tasks.task import TaskError, TaskResult, tell_value
 from .control import Interrupted
 from .execution import Execution
 from .sources import is_blocking, read_secrets
@@ -65,7 +65,7 @@ class Outcome(NamedTuple):
     message: str = ""               # why, where it is ERROR, STOPPED or false
     place: Optional[TaskPlace] = None   # the task that decided it
     is_false: bool = False          # an evaluate said so: the step goes to its on_false
-    is_warned: bool = False         # a task ended in WARNING, whatever came of the rest
+    warning: str = ""               # of a task that ended in WARNING, whatever came of the rest
 
 
 class Course:
@@ -79,8 +79,8 @@ class Course:
         # by the names of steps: another definition has them in other places
         self._attempts = {step: count for step, (count, _) in attempts.items()}
         # those that ended badly before a RESTART, and were not run again since
-        self._bad_steps = {step for step, (_, status) in attempts.items()
-                           if status in (WARNING, ERROR)}
+        self._bad_steps = dict.fromkeys(step for step, (_, status) in attempts.items()
+                                        if status in (WARNING, ERROR))
 
     def run(self, place):
         """Runs it from a place on -> Outcome. Interrupted, Left, RepositoryError."""
@@ -109,8 +109,8 @@ class Course:
 
     def _steps(self, place):
         """Runs step after step, from a place on -> Outcome of the session."""
-        cause = falsehood = ""          # of the newest failure, of the newest evaluate
-        is_warned = False
+        # of the newest failure, of the newest evaluate, of what makes WARNING of DONE
+        cause = falsehood = warning = ""
         for _ in range(self._scenario.max_steps):
             self._stop_between(place)
             step = self._scenario.steps[place.step]
@@ -126,15 +126,24 @@ class Course:
                 falsehood = text
             elif outcome.status == ERROR and not is_handler:
                 cause = text
-            is_warned = is_warned or outcome.is_warned or outcome.status == ERROR
+            if outcome.status == ERROR:
+                warning = text
+            elif outcome.warning:
+                warning = "step %s: %s" % (step.name, outcome.warning)
             target = target_after(step, outcome)
             if target == END:
-                is_warned = is_warned or self._bad_steps or self._row["has_skipped"]
-                return Outcome(WARNING if is_warned else DONE)
+                warning = warning or self._tell_skip()
+                return Outcome(WARNING if warning else DONE, warning)
             if target == FAIL:
                 return Outcome(ERROR, cause or falsehood or "step %s ends in FAIL" % step.name)
             place = TaskPlace(self._scenario.step_index(target))
         return Outcome(ERROR, "more than max_steps (%d) steps" % self._scenario.max_steps)
+
+    def _tell_skip(self):
+        """On what failed before a RESTART and was not run again, or nothing."""
+        if self._bad_steps:
+            return "step %s: it ended badly before the restart" % list(self._bad_steps)[-1]
+        return "what had failed was skipped at the restart" if self._row["has_skipped"] else ""
 
     def _stop_between(self, place):
         """A normal stop takes effect here; a RESTART goes on at this place."""
@@ -146,12 +155,12 @@ class Course:
         self._journal.note(self._progress.set_restart, place.step, place.task, place.task_run)
 
     def _step(self, place, step, is_handler):
-        """Runs the attempts of a step, the first from a place on -> Outcome of the last, which is
-        warned if one of them was. The failure of a mere handler moves no RESTART."""
-        delay, is_warned = step.retry_delay, False
+        """Runs the attempts of a step, the first from a place on -> Outcome of the last, with the
+        newest warning of any. The failure of a mere handler moves no RESTART."""
+        delay, warning = step.retry_delay, ""
         for remaining in reversed(range(step.attempts)):
             outcome = yield from self._attempt(place, step)
-            is_warned = is_warned or outcome.is_warned
+            warning = outcome.warning or warning
             if outcome.status != ERROR:
                 break
             if not is_handler:
@@ -162,7 +171,7 @@ class Course:
                 self._pause(delay)
                 delay = min(delay * step.retry_factor, 1e9)
                 place = TaskPlace(place.step)
-        return outcome._replace(is_warned=is_warned)
+        return outcome._replace(warning=warning)
 
     def _pause(self, seconds):
         """The delay before a retry; any stop ends it."""
@@ -177,7 +186,7 @@ class Course:
             run = self._journal.note_begin(self._progress.begin_step, place.step, step.name,
                                            attempt)
         self._attempts[step.name] = attempt
-        self._bad_steps.discard(step.name)
+        self._bad_steps.pop(step.name, None)
         end = functools.partial(self._journal.note_end, self._progress.end_step, run)
         try:
             with self._control.deadline(step.timeout, "step"):
@@ -185,7 +194,7 @@ class Course:
         except Interrupted as interrupt:
             end(interrupt.status, message=interrupt.message)
             raise
-        end(outcome.status, message=outcome.message if outcome.status == ERROR else "")
+        end(outcome.status, message=outcome.message if outcome.status == ERROR else outcome.warning)
         return outcome
 
     # -- tasks -------------------------------------------------------------------------
@@ -193,18 +202,18 @@ class Course:
     def _tasks(self, place, step, run, attempt):
         """Runs the tasks of a step, from a place on, until one fails or is false -> Outcome of
         the attempt."""
-        outcome, is_warned = Outcome(DONE), False
+        outcome, warning = Outcome(DONE), ""
         for index in range(place.task, len(step.tasks)):
             if index > place.task:
                 place = TaskPlace(place.step, index)
                 self._stop_between(place)
             outcome = yield from self._task(place, step.tasks[index], run, attempt)
-            is_warned = is_warned or outcome.is_warned
+            warning = outcome.warning or warning
             if outcome.status == ERROR or outcome.is_false:
                 break
-        if is_warned and outcome.status == DONE:
+        if warning and outcome.status == DONE:
             outcome = outcome._replace(status=WARNING)
-        return outcome._replace(is_warned=is_warned)
+        return outcome._replace(warning=warning)
 
     def _task(self, place, task, step_run, attempt):
         """Runs one task, and notes how it ended -> Outcome. Interrupted: of the session."""
@@ -226,9 +235,10 @@ class Course:
                     interrupt = None
             return Outcome(ERROR, interrupt.message, place)
         message = result.message
-        if result.status == ERROR:
+        if result.status in (ERROR, WARNING):
             message = "task %d: %s" % (place.task + 1, message)
-        return Outcome(result.status, message, place, result.is_false, result.status == WARNING)
+        return Outcome(result.status, message, place, result.is_false,
+                       message if result.status == WARNING else "")
 
     def _begin_task(self, place, task, step_run, attempt):
         """Notes that a task begins -> the number of its run. That is on disk then, unless the task
@@ -250,14 +260,15 @@ class Course:
                 result = work(task.fields, execution)
                 if isinstance(result, GeneratorType):
                     result = yield from result
-                return bounded(result), None
+                return with_values_told(bounded(result), execution), None
         except Interrupted as interrupt:
-            return TaskResult(interrupt.status, execution.rc, message=interrupt.message), interrupt
+            return TaskResult(interrupt.status, execution.exit.rc,
+                              message=interrupt.message), interrupt
         except (TaskError, AgentError) as error:
             message = str(error)
         except OSError as error:
             message = "%s: %s" % (error.strerror, error.filename)
-        return TaskResult(ERROR, execution.rc, message=message), None
+        return TaskResult(ERROR, execution.exit.rc, message=message), None
 
     def _end_task(self, run, result, rows, omitted):
         """Notes the end of a task with the last of its log, and what it gave variables."""
@@ -285,6 +296,14 @@ def bounded(result):
             return result._replace(status=ERROR, message="%s: the value %s" % (name, error),
                                    values={})
     return result
+
+
+def with_values_told(result, execution):
+    """A TaskResult that says what it gave variables, where it says nothing else."""
+    if result.message or result.status == ERROR:
+        return result
+    return result._replace(message=", ".join(
+        "%s = %s" % (name, tell_value(value, execution)) for name, value in result.values.items()))
 
 
 def own_values(row):

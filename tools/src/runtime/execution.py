@@ -14,8 +14,8 @@ from ..definitions.references import environment_name
 from ..store.records import SessionRequest
 from ..store.spool import noted_processes
 from ..processes.tree import lives, make_marker
-from ..processes.output import Capture, Output
-from ..processes.process import is_passing, start_error
+from ..processes.output import Capture, Output, cut_error
+from ..processes.process import exit_text, is_passing, start_error
 from ..processes.remains import clear_notes
 from ..tasks.task import TaskError
 from .control import Interrupted, Left
@@ -46,16 +46,29 @@ class Waiting(NamedTuple):
     patience_s: Optional[float]     # after so many seconds it looks for itself
 
 
+class Exit(NamedTuple):
+    """How a process of a task has ended; nothing of it is known before."""
+    rc: Optional[int] = None
+    captured: Optional[bytes] = None    # the beginning of its standard output, where that is wanted
+    last_error: str = ""            # the last line of its standard error
+
+    @property
+    def text(self):
+        """In words: its exit code, and what it said last."""
+        text = exit_text(self.rc)
+        return "%s: %s" % (text, self.last_error) if self.last_error else text
+
+
 class Execution:
     """What a task type sees of the session that runs it, for one run of a task.
 
-    `values` are the session's variables and the agent's own; `rc` and `captured` the exit code of
-    its process and the beginning of its standard output (bytes), once it has ended.
+    `values` are the session's variables and the agent's own; `exit` is that of its newest process;
+    `mask(text)` puts *** in place of secrets.
     """
 
     def __init__(self, run, values, control, journal, around, is_adoptable):
         self.values = values
-        self.rc = self.captured = None
+        self.exit, self.mask = Exit(), journal.mask
         self._run, self._control, self._journal, self._around = run, control, journal, around
         self._is_adoptable = is_adoptable       # whether the session's processes outlive the agent
         self._capture = None
@@ -82,7 +95,7 @@ class Execution:
         finally:
             process.finish()
             self._control.drop_ended_roots()
-            self.rc, self.captured = process.rc, self._capture.captured
+            self.exit = Exit(process.rc, self._capture.captured, self._capture.last_error)
         return process.rc
 
     def _start(self, command, is_minder=False):
@@ -163,11 +176,11 @@ class Execution:
             self._give_up("what its process wrote is gone: %s" % error)
         finally:
             self._control.drop_ended_roots()
-        self.rc, self.captured = state["rc"], state["captured"]
+        self.exit = Exit(state["rc"], state["captured"], cut_error(state["last_error"] or ""))
         self._journal.spend(spool)
         if state["error"]:
             raise TaskError(state["error"])
-        return self.rc
+        return self.exit.rc
 
     def _give_up(self, reason):
         """Ends what nobody follows any more: no other attempt runs beside it. Interrupted."""

@@ -3,6 +3,7 @@ import contextlib
 import os
 import stat
 
+WAL_BYTES = 4 * 1024 * 1024     # what a -wal keeps when it begins anew
 REST_S = 1.0            # after it was deleted: whoever did that may have more to do
 
 
@@ -17,6 +18,7 @@ class Beside:
         self.is_parted = False          # nothing is opened until may_open() and note()
         self._path, self._clock = path, clock
         self._inodes = None             # those that the connections use; None: not known
+        self._seen = None               # size and time of the -wal at the last look
         self._parted = 0.0
 
     def _find(self):
@@ -41,6 +43,16 @@ class Beside:
     def is_torn(self):
         """Whether one of them was deleted, or another stands in its place."""
         return self._inodes is not None and self._find() != self._inodes
+
+    def is_wasteful(self):
+        """Whether the -wal is larger than it need be, and nobody has written since the last look:
+        who read an old state for long has let it grow."""
+        try:
+            status = os.stat(self._path + "-wal")
+        except OSError:
+            return False
+        before, self._seen = self._seen, (status.st_size, status.st_mtime_ns)
+        return self._seen == before and status.st_size > WAL_BYTES
 
     def part(self):
         """The connections that used them are closed, or will be when they are not read with."""

@@ -8,12 +8,11 @@ import threading
 from ..base.errors import RepositoryError, RepositoryGone
 from ..base.files import find_fault_beside
 from ..base.program import log
-from .beside import Beside, follow_mode, put_in
+from .beside import WAL_BYTES, Beside, follow_mode, put_in
 from .files import connect_file
 
 READERS = 8             # idle reading connections kept a file
 READ_S = 5.0            # how long a closing waits for who reads
-WAL_BYTES = 4 * 1024 * 1024     # what a -wal keeps when it begins anew: a long reader lets it grow
 TORN = "another program has deleted the -wal or -shm beside it"
 
 
@@ -94,6 +93,13 @@ class Connections:
             return put_in(self._writer)[0]
         except sqlite3.Error:
             return False
+
+    def cut_wal(self):
+        """Cuts a -wal that is large for nothing, unless somebody reads or writes: that waits for
+        none of them. For the writer, between two transactions."""
+        if self._beside.is_wasteful() and self._writer is not None and not self.is_torn:
+            with contextlib.suppress(sqlite3.Error):        # the next look's turn
+                put_in(self._writer)
 
     def _check_beside(self):
         """When the -wal or -shm was deleted: closes all that use it, once the file has all that

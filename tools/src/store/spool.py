@@ -3,6 +3,7 @@ import contextlib
 import os
 import sqlite3
 
+from ..base.vocabulary import ERR
 from ..base.errors import RepositoryError, RepositoryGone
 from ..base.files import (BESIDE_DATABASE, find_fault, find_fault_beside, is_own, mtime_ns,
                           own_users, sync_folder, unforeseen)
@@ -119,8 +120,13 @@ class Spool:
 
 
 def read_state(connection):
-    """The row of the state. sqlite3.Error."""
-    row = connection.execute("select * from state").fetchone()
+    """The row of the state, with the `last_error` of what is over: the last line of its standard
+    error that is not blank, or None. sqlite3.Error."""
+    row = connection.execute(
+        "select *, case when is_over then ("
+        "   select line from log where stream=? and trim(line, ' ' || char(9))<>''"
+        "   and position not in (select first from omitted) order by position desc limit 1)"
+        " end as last_error from state", (ERR,)).fetchone()
     if row is None:
         raise sqlite3.DatabaseError("it has no state")
     return row

@@ -73,7 +73,7 @@ class OsTask:
 
     def resume(self, fields, execution):
         """Goes on with the process that a lost agent has started."""
-        return self._result(fields, execution.adopt(), execution.captured)
+        return self._result(fields, execution.adopt(), execution)
 
     @staticmethod
     def _words(fields, values):
@@ -93,20 +93,20 @@ class OsTask:
             words, dict(execution.environment(), **surroundings["env"]), surroundings["cwd"],
             surroundings["stdin"], pass_fds, is_captured=fields["capture"] is not None),
             is_adoptable=True)
-        return self._result(fields, rc, execution.captured)
+        return self._result(fields, rc, execution)
 
     @staticmethod
-    def _result(fields, rc, captured):
+    def _result(fields, rc, execution):
         """What an exit code, and what was printed, make of the task."""
         values = {}
         if fields["capture"]:
-            text = as_value(captured, "%s, but it printed" % exit_text(rc))
+            text = as_value(execution.exit.captured, "%s, but it printed" % exit_text(rc))
             values[fields["capture"]] = text[:-1] if text.endswith("\n") else text
         if rc in fields.get("ok_codes", [0]):
             return TaskResult(DONE, rc, values=values)
         if rc in fields.get("warning_codes", ()):
-            return TaskResult(WARNING, rc, message=exit_text(rc), values=values)
-        return TaskResult(ERROR, rc, message=exit_text(rc))
+            return TaskResult(WARNING, rc, message=execution.exit.text, values=values)
+        return TaskResult(ERROR, rc, message=execution.exit.text)
 
 
 @task_type("set")
@@ -198,11 +198,11 @@ class WaitFileTask:
         """Without a time-out it waits for ever."""
         pattern = to_bytes(substitute(fields["path"], execution.values)).hex()
         waited = [str(fields[name]) for name in ("count", "stable_s", "absent")]
-        rc, data = ask_process(
+        _, data = ask_process(
             execution, lambda fd: alone_command(wait_alone, str(fd), pattern, *waited),
             dict(os.environ))
         if not data:
-            raise TaskError("the process that waits ended early: %s" % exit_text(rc))
+            raise TaskError("the process that waits ended early: %s" % execution.exit.text)
         return TaskResult(DONE, rows=None if fields["absent"] else int(data.decode()))
 
 

@@ -108,12 +108,13 @@ class BadRows:
                 "create table if not exists %s (line integer, reason text, text text)"
                 % quote_name(table))
 
-    @property
-    def message(self):
-        """How many there were, and what was wrong with the first; or nothing."""
-        if self.count > 1:
-            return "%d bad rows, the first in %s" % (self.count, self._first)
-        return "a bad row in " + self._first if self.count else ""
+    def tell(self, good, path):
+        """How many there were beside the good ones, and what was wrong with the first; or
+        nothing."""
+        if not self.count:
+            return ""
+        return "%d bad %s of %d in %s, first %s" % (
+            self.count, "row" if self.count == 1 else "rows", good + self.count, path, self._first)
 
     def add(self, line, reason, row):
         """TaskError when there are more than may be."""
@@ -194,7 +195,8 @@ class LoadCsvTask(DatabaseTask):
             cursor.executemany(insert, piece)
             count += len(piece)
         target.commit()
-        return {"status": WARNING if bad.count else DONE, "rows": count, "message": bad.message}
+        return {"status": WARNING if bad.count else DONE, "rows": count,
+                "message": bad.tell(count, order["file"])}
 
     @staticmethod
     def _columns(rows, order, target):

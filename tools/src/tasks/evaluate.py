@@ -15,7 +15,8 @@ from ..definitions.kinds import (Field, Kind, VARIABLE_NAME, _check_value, _refu
                                  choice)
 from ..definitions.references import _REFERENCE
 from ..processes.process import exit_text, start_error
-from .task import TaskError, TaskResult, as_number, ask_process, substitute_all, task_type
+from .task import (TaskError, TaskResult, as_number, ask_process, substitute_all, task_type,
+                   tell_value)
 
 OPERATORS = {
     "=": lambda a, b: a == b, "!=": lambda a, b: a != b, "<": lambda a, b: a < b,
@@ -115,8 +116,10 @@ class EvaluateTask:
         right = substitute_all(fields["value"], execution.values)
         is_true = self._search(value, right, execution) if operator == "matches" else \
             self._compare(value, operator, right)
-        return TaskResult(DONE, message="" if is_true else "false: %s %s %s" % (
-            fields["variable"], operator, right), is_false=not is_true)
+        message = "" if is_true else "false: %s %s %s (%s is %s)" % (
+            fields["variable"], operator, tell_value(right, execution), fields["variable"],
+            tell_value(value, execution))
+        return TaskResult(DONE, message=message, is_false=not is_true)
 
     @staticmethod
     def _search(value, expression, execution):
@@ -133,7 +136,7 @@ class EvaluateTask:
                 shorten(expression),
                 "was not searched to the end" if result == TOO_SLOW else "is no regular expression",
                 result))
-        raise TaskError("the process that searches ended early: %s" % exit_text(rc))
+        raise TaskError("the process that searches ended early: %s" % execution.exit.text)
 
     @staticmethod
     def _compare(value, operator, right):

@@ -9,11 +9,11 @@ from typing import NamedTuple, Optional
 from ..base.vocabulary import ERROR, EXIT_OK, MAX_VALUE
 from ..base.encoding import utf8_environment
 from ..base.program import open_code, program_command
-from ..base.words import one_line, shorten
+from ..base.words import SHORT, one_line, render_value, shorten
 from ..definitions.kinds import FILLED, Field, Kind, TEXT, VARIABLE_NAME, _refuse
 from ..definitions.fields import TASK_TYPES
 from ..definitions.references import substitute
-from ..processes.process import Command, exit_text
+from ..processes.process import Command
 
 
 class TaskResult(NamedTuple):
@@ -34,10 +34,10 @@ def task_type(name):
     """Puts a class into the table of task types.
 
     A class has `fields` (name -> Field) and `run(fields, execution)` -> TaskResult. The
-    execution gives `values` (variables and the agent's own), `environment()`, and what waits
-    and is ended by stop and time-outs: `process(command)`, `call(function, interrupt)`,
-    `wait(seconds)`, `wait_child(session)`. One whose process may outlive the agent has `resume`,
-    too, which goes on by `adopt()`.
+    execution gives `values` (variables and the agent's own), `environment()`, `mask(text)`,
+    the `exit` of its newest process, and what waits and is ended by stop and time-outs:
+    `process(command)`, `call(function, interrupt)`, `wait(seconds)`, `wait_child(session)`. One
+    whose process may outlive the agent has `resume`, too, which goes on by `adopt()`.
     """
     def register(cls):
         cls.name = name
@@ -104,6 +104,14 @@ def as_number(text):
     return None
 
 
+def tell_value(value, execution):
+    """A value, or a list of them, for a message: without secrets, on one line, cut."""
+    if isinstance(value, list):
+        return ", ".join(tell_value(item, execution) for item in value)
+    text = execution.mask(str(value))       # before it is cut: half a secret is none that is known
+    return render_value(text if len(text) <= SHORT else text[:SHORT] + "...") or '""'
+
+
 def ask_process(execution, make_words, environment, stdin=None, pass_fds=()):
     """Runs a process to its end -> (exit code, what it wrote to the descriptor fd, bytes).
     make_words(fd) are the words that start it. TaskError."""
@@ -131,12 +139,12 @@ class HelperTask:
     def _outcome(self, order, execution):
         """Hands over to the helper -> the fields of its result."""
         with execution.noting_parts() as note:
-            rc, data = ask_process(
+            _, data = ask_process(
                 execution, lambda fd: program_command("-u", "-s") + ["--task", str(fd)],
                 utf8_environment(execution.environment()), json.dumps(dict(order, note=note)),
                 (note, open_code()))
         if not data:
-            raise TaskError("its helper process ended early: %s" % exit_text(rc))
+            raise TaskError("its helper process ended early: %s" % execution.exit.text)
         return json.loads(data.decode())
 
     def prepare(self, fields, execution):
