@@ -718,6 +718,8 @@ STATE_LINE = ReplyLine("the session", (
 STOPPED_LINE = ReplyLine("the session", (
     _SESSION, _STATUS, text_key("note", "how many of its processes cannot be ended", True)))
 END_LINE = ReplyLine("the session that has ended", (_SESSION, _STATUS, _TOOK, _MESSAGE))
+LOGGED_LINE = ReplyLine("the session", (
+    text_key("status", "its state; when it has ended, all lines stand before this"),))
 CLEANED_LINE = ReplyLine("what was cleaned", (
     number_key("cleaned", "stale sessions that were closed or queued again"),))
 AGENT_HOLD_LINE = ReplyLine("the agent", (text_key("agent", "name of the agent"), _HOLD))
@@ -779,7 +781,9 @@ IMPORTED_LINE = ReplyLine("how many were new or have changed", tuple(
         ReplyKey("dry_run", FLAG_KEY, "yes: nothing was written", True)))
 ATTACHED_LINE = ReplyLine("the work repository", (
     _REPOSITORY, number_key("id", "its id, 1 to 999")))
-PURGED_LINE = ReplyLine("what was purged", (number_key("purged", "sessions that were deleted"),))
+PURGED_LINE = ReplyLine("what was purged", (
+    number_key("purged", "sessions that were deleted"),
+    ReplyKey("dry_run", FLAG_KEY, "yes: nothing was deleted, it is only counted", True)))
 SCHEDULE_LINE = ReplyLine("a schedule", (
     text_key("name", "name of the schedule"),
     text_key("agent", "the agent that it belongs to"),
@@ -790,7 +794,9 @@ SCHEDULE_LINE = ReplyLine("a schedule", (
     text_key("timezone", "its time zone; empty: that of the agent's host"),
     ReplyKey("enabled", FLAG_KEY, "whether it has due times"), _HOLD,
     ReplyKey("next", SECOND_KEY, "its next due time"),
-    time_key("last", "its newest due time that made a session"), _REPOSITORY,
+    time_key("last", "its newest due time that made a session"),
+    number_key("last_session", "that session; of several attempts, the newest"),
+    text_key("last_status", "state of that session"), _REPOSITORY,
     _HOLD_REASON, _HOLD_UNTIL))
 OPTION_LINE = ReplyLine("a field that is not default", (
     text_key("option", "name of the option of SCHED SET, without its dash"),
@@ -1011,8 +1017,9 @@ KIND_WORDS = {
     "KEY": "token", "KEYWORD": "label", "KEYWORDS": "label", "LEVEL": "level", "LIMIT": "limit",
     "MAX_WAIT": "seconds", "NAME": "name", "PATH": "token", "PRIORITY": "priority",
     "REASON": "label", "REPO": "name", "RULE": "text", "SCENARIO": "name", "SCHEDULE": "name",
-    "SECOND": "text", "SESSION": "session", "SINCE": "past", "STATUS": "states", "SYNC": "seconds",
-    "TIMEOUT": "timeout", "TO": "end", "UNTIL": "end", "VERB": "text", "VERSION": "version",
+    "SECOND": "text", "SESSION": "session", "SINCE": "past", "STATUS": "states", "STEP": "name",
+    "STREAM": "stream", "SYNC": "seconds", "TAIL": "amount", "TIMEOUT": "timeout", "TO": "end",
+    "UNTIL": "end", "VERB": "text", "VERSION": "version",
 }
 
 # what words mean, where the form does not say it
@@ -1144,9 +1151,13 @@ VERB_FORMS = (
                    "-SINCE": "only those acknowledged from then on"}),
     Form("STATUS", "SESSION [-JSON]", MONITOR, "a session with its steps, tasks and variables",
          AS_RECORD, lines=(SESSION_LINE, STEP_LINE, TASK_LINE, VARIABLE_LINE)),
-    Form("LOG", "SESSION [-FOLLOW] [-SINCE=time]", MONITOR,
-         "what the tasks of a session printed; -FOLLOW as they print it", AS_LOG,
+    Form("LOG", "SESSION [-FOLLOW] [-TAIL=n] [-STEP=name] [-STREAM=out|err] [-SINCE=time]",
+         MONITOR, "what the tasks of a session printed; -FOLLOW as they print it", AS_LOG,
+         oks=(LOGGED_LINE,),
          meanings={"-FOLLOW": "stay until the session has ended",
+                   "-TAIL": "only the last so many lines, of those that the other options leave",
+                   "-STEP": "only what this step printed",
+                   "-STREAM": "only one of standard output and standard error",
                    "-SINCE": "only what was printed from then on"}),
     Form("WAIT", "SESSION [-TIMEOUT=s]", MONITOR, "wait for the end of a session",
          oks=(END_LINE,), kinds={"-TIMEOUT": "seconds"},
@@ -1180,10 +1191,15 @@ VERB_FORMS = (
                    "-CREATE": "make a new file"}),
     Form("DETACH", "NAME", ADMINISTRATOR, "detach a work repository; its file stays",
          meanings={"NAME": "name of the work repository"}),
-    Form("PURGE", "[-DAYS=n] [-KEEP=n]", ADMINISTRATOR,
+    Form("PURGE", "[-DAYS=n] [-KEEP=n] [-STATUS=a,b] [-SCENARIO=name] [-DRY_RUN]", ADMINISTRATOR,
          "delete ended sessions older than DAYS, and beyond the newest KEEP", oks=(PURGED_LINE,),
+         kinds={"-STATUS": "ends"},
          meanings={"-DAYS": "only those that ended more than so many days ago",
-                   "-KEEP": "only those that are not among the newest so many of a repository"}),
+                   "-KEEP": "only those that are not among the newest so many of a repository, of "
+                            "those that the other options name",
+                   "-STATUS": "only those that ended in one of these states",
+                   "-SCENARIO": "only those of this scenario",
+                   "-DRY_RUN": "only count them"}),
     Form("METRICS", "", MONITOR, "figures in Prometheus' text format", AS_TEXT),
     Form("HELP", "[VERB] [SECOND]", None, "the verbs, or one of them", AS_TEXT,
          meanings={"VERB": "a verb (all)", "SECOND": "its second word, as in SCHED ADD"}),
@@ -4339,6 +4355,22 @@ class SessionFilter(NamedTuple):
     since: Optional[float] = None
 
 
+class LogFilter(NamedTuple):
+    """Which lines of a session's log are read."""
+    step: Optional[str] = None
+    stream: Optional[str] = None
+    since: Optional[float] = None
+    tail: Optional[int] = None          # so many of the newest, and what comes after them
+
+
+class PurgeFilter(NamedTuple):
+    """Which of the ended sessions are purged: with both times and numbers, those that both name."""
+    before: Optional[float] = None      # that ended before
+    keep: Optional[int] = None          # that are not among the newest so many of these
+    statuses: Tuple[str, ...] = ()
+    scenario: Optional[str] = None
+
+
 class Origin(NamedTuple):
     """What a change of a schedule was made from, to tell whether that still stands."""
     revision: int
@@ -4357,6 +4389,20 @@ class Span(NamedTuple):
     is_backlog: bool = False        # one of many that were missed: waits, however many wait already
 
 
+class Last(NamedTuple):
+    """The newest due time of a schedule that made a session."""
+    due: Optional[float]                # None: another program has spoilt it
+    session: int                        # of several attempts, the newest
+    status: Optional[str]               # of that; None: another program has deleted it
+
+
+def read_last(row):
+    """The Last of a row of schedule, which a listing has it in, or None."""
+    if "last_session" not in row.keys() or row["last_session"] is None:
+        return None
+    return Last(find_time(row["last"]), row["last_session"], row["last_status"])
+
+
 class StoredSchedule(NamedTuple):
     """A schedule as its repository has it: what fires, LIST, NEXT, WHY and PLAN look at."""
     schedule: Schedule
@@ -4368,7 +4414,7 @@ class StoredSchedule(NamedTuple):
     # why it cannot: another program has spoilt its row, or what it names is not there any more
     trouble: str = ""
     is_spoilt: bool = False             # so that its variables and options cannot be told
-    last: Optional[float] = None        # in a listing: the newest due time that made a session
+    last: Optional[Last] = None         # in a listing, where there is one
     boot: Optional[str] = None          # that its rule `boot` knows; None: it is noted when read
 
     @property
@@ -6844,17 +6890,18 @@ class StoredSchedules:
             trouble = str(error)
         return StoredSchedule(
             schedule, row["revision"], decided or 0.0, find_time(row["waiting"]), read_hold(row),
-            None if trouble else timetable, trouble, is_spoilt,
-            find_time(row["last"]) if "last" in row.keys() else None, row["boot"])
+            None if trouble else timetable, trouble, is_spoilt, read_last(row), row["boot"])
 
     @staticmethod
     def list_page(connection, name, after):
-        """At most PAGE rows of schedules by name, those behind `after`, or the one of a name; with
-        `last`: the newest due time that made a session."""
+        """At most PAGE rows of schedules by name, those behind `after`, or the one of a name, with
+        the newest due time that made a session: `last`, `last_session`, `last_status`."""
         return connection.execute(
-            "select s.*, (select due from occurrence o where o.schedule = s.name and"
-            " o.session is not null order by due desc limit 1) as last from schedule s"
-            " where %s order by name limit ?" % ("name > ?" if name is None else "name=?"),
+            "select s.*, o.due as last, o.session as last_session, r.status as last_status"
+            " from schedule s left join occurrence o on o.schedule = s.name and o.due ="
+            " (select due from occurrence where schedule = s.name and session is not null"
+            " order by due desc limit 1) left join session r on r.id = o.session"
+            " where s.%s order by s.name limit ?" % ("name > ?" if name is None else "name=?"),
             (after if name is None else name, PAGE)).fetchall()
 
     @staticmethod
@@ -7469,8 +7516,8 @@ class Views:
         if row["begun"] is None:
             return row, scenario, 0, {}
         attempts = {step: (attempt, status) for step, attempt, status in connection.execute(
-            "select name, max(attempt), status from session_step where session=? group by name",
-            (session,))}
+            "select name, max(attempt), status from session_step where session=? group by name"
+            " order by max(run)", (session,))}
         runs = connection.execute(
             "select max(ifnull((select max(run) from session_step where session=?1), 0),"
             " ifnull((select max(run) from session_task where session=?1), 0))",
@@ -7478,16 +7525,48 @@ class Views:
         return row, scenario, runs, attempts
 
     @staticmethod
-    def list_log(connection, session, after, limit):
+    def _select_log(columns, filters):
+        """The text of a query of log rows, and its values behind the session's number."""
+        where, values = "", []
+        for column, value in (("s.name=?", filters.step), ("l.stream=?", filters.stream),
+                              ("l.time>=?", filters.since and to_text(filters.since))):
+            if value is not None:
+                where += " and " + column
+                values.append(value)
+        return ("select " + columns + " from session_log l cross join session_task t"
+                " on t.session = l.session and t.run = l.task_run cross join session_step s"
+                " on s.session = t.session and s.run = t.step_run where l.session=?" + where,
+                values)
+
+    def list_log(self, connection, session, filters, after, limit):
         """At most `limit` log rows with the names of step and task, after (task_run, position)."""
+        query, values = self._select_log(
+            "l.task_run, l.position, l.time, l.stream, l.line, s.name as step,"
+            " case t.name when '' then t.task + 1 else t.name end as task", filters)
         return connection.execute(
-            "select l.task_run, l.position, l.time, l.stream, l.line, s.name as step,"
-            " case t.name when '' then t.task + 1 else t.name end as task"
-            " from session_log l join session_task t on t.session = l.session"
-            " and t.run = l.task_run join session_step s on s.session = t.session"
-            " and s.run = t.step_run where l.session=? and (l.task_run, l.position) > (?, ?)"
-            " order by l.task_run, l.position limit ?",
-            (session,) + after + (limit,)).fetchall()
+            query + " and (l.task_run, l.position) > (?, ?) order by l.task_run, l.position"
+            " limit ?", [session] + values + list(after) + [limit]).fetchall()
+
+    def find_log_start(self, connection, session, filters):
+        """Behind which (task_run, position) the lines begin that are wanted. NotFound: there is no
+        such step."""
+        if filters.step is not None:
+            self._check_step(connection, session, filters.step)
+        if filters.tail is None:
+            return 0, -1
+        query, values = self._select_log("l.task_run, l.position", filters)
+        newest = connection.execute(
+            query + " order by l.task_run desc, l.position desc limit 1 offset ?",
+            [session] + values + [filters.tail]).fetchone()
+        return tuple(newest) if newest else (0, -1)
+
+    def _check_step(self, connection, session, name):
+        """NotFound when a session has no step of this name and never had."""
+        if not connection.execute("select 1 from session_step where session=? and name=?",
+                                  (session, name)).fetchone():
+            row = self._sessions.get(connection, session)
+            with contextlib.suppress(Unreadable):
+                self._sessions.get_scenario(connection, row).step_index(name)
 
     @staticmethod
     def weigh_clock(connection, now):
@@ -7505,30 +7584,46 @@ class Views:
                            (to_text(now), begin and to_text(begin)))
         return begin is None, jump
 
-    def purge(self, connection, before, keep, limit=200):
-        """Deletes at most `limit` sessions that ended before then or beyond the newest `keep`.
+    @staticmethod
+    def _select_purged(columns, filters):
+        """The text of a query of what is to be purged, and its values."""
+        where = ("ended is not null and status in (%s)"
+                 % ",".join("'%s'" % status for status in filters.statuses or ENDED))
+        values = []
+        if filters.scenario is not None:
+            where += " and scenario=?"
+            values.append(filters.scenario)
+        query = "select %s from session where " + where
+        if filters.keep is not None:
+            where += " and id <= ifnull((%s order by id desc limit 1 offset ?), -1)" % query % "id"
+            values += values + [filters.keep]
+        if filters.before is not None:
+            where += " and ended < ?"
+            values.append(to_text(filters.before))
+        return "select %s from session where %s" % (columns, where), values
+
+    def count_purged(self, connection, filters):
+        """How many sessions a purge would delete."""
+        query, values = self._select_purged("count(*)", filters)
+        return connection.execute(query, values).fetchone()[0]
+
+    def purge(self, connection, filters, limit=200):
+        """Deletes at most `limit` sessions that a PurgeFilter names. Where it names those of every
+        state and scenario, old due times that made no session go, too.
 
         Returns how many; 0 means that nothing is left to purge.
         """
-        where, values = ["ended is not null",
-                         "status in ('DONE', 'WARNING', 'ERROR', 'STOPPED')"], []
-        if before is not None:
-            where.append("ended < ?")
-            values.append(to_text(before))
-        if keep is not None:
-            where.append("id <= ifnull((select id from session where ended is not null"
-                         " order by id desc limit 1 offset ?), -1)")
-            values.append(keep)
-        ids = [row[0] for row in connection.execute(
-            "select id from session where %s limit ?" % " and ".join(where), values + [limit])]
+        query, values = self._select_purged("id", filters)
+        ids = [row[0] for row in connection.execute(query + " limit ?", values + [limit])]
         for session in ids:
             for table in ("session_log", "session_task", "session_step", "session_keyword",
                           "occurrence"):
                 connection.execute("delete from %s where session=?" % table, (session,))
             connection.execute("delete from session where id=?", (session,))
-        if before is not None and len(ids) < limit:
+        is_of_all = not filters.statuses and filters.scenario is None
+        if filters.before is not None and is_of_all and len(ids) < limit:
             connection.execute("delete from occurrence where session is null and last_due < ?",
-                               (to_text(before),))
+                               (to_text(filters.before),))
         if ids:
             self._scenarios.forget_unused(connection)
         return len(ids)
@@ -14880,9 +14975,11 @@ class Keeper:
         return sum(self._cleaner.clean(repository, host)
                    for repository in self._agent.places.readable())
 
-    def purge(self, days, keep):
-        """Deletes ended sessions, their log and old occurrences -> how many sessions."""
-        return sum(self._purge(repository, days, keep)
+    def purge(self, filters, is_dry=False):
+        """Deletes the ended sessions that a PurgeFilter names, their log and old occurrences ->
+        how many sessions; `is_dry`: how many it would."""
+        return sum(repository.db.read(repository.views.count_purged, filters) if is_dry
+                   else self._purge(repository, filters)
                    for repository in self._agent.places.readable())
 
     def _purge_old(self, repository, days):
@@ -14894,15 +14991,16 @@ class Keeper:
                         "purged before it has stood for a day",
                         repository.db.label, jump_s / 86400)
         if is_believed:
-            count = self._purge(repository, days, None)
+            count = self._purge(repository, PurgeFilter(
+                self._agent.clock.now() - days * 86400))
             if count:
                 log.info("%s: %d sessions older than %d days are purged",
                          repository.db.label, count, days)
 
-    def _purge(self, repository, days, keep):
-        before = None if days is None else self._agent.clock.now() - days * 86400
+    @staticmethod
+    def _purge(repository, filters):
         # some at a time, until there are no more
-        return sum(iter(lambda: repository.db.write(repository.views.purge, before, keep), 0))
+        return sum(iter(lambda: repository.db.write(repository.views.purge, filters), 0))
 
 
 # ======================================================================================
@@ -15076,7 +15174,7 @@ class Watch:
                 if row is not None:
                     return row
                 if self._is_over:
-                    raise Stopping("session=%d the agent has stopped before its end" % number)
+                    raise gone_before(number)
                 wait_s = LOOK_S if until is None else min(LOOK_S, until - self._clock.monotonic())
                 if has_left():
                     raise WaitTimeout("session=%d goes on, nobody waits for it here" % number)
@@ -15103,31 +15201,40 @@ class Watch:
         if trouble:
             raise trouble
 
-    def list_log(self, number, is_following=False, has_left=lambda: False):
-        """Yields the rows of a session's log, a page at a time; following, None when there are no
-        more yet, until the session ends."""
+    def list_log(self, number, filters, is_following=False, has_left=lambda: False):
+        """Yields the rows of a session's log that a LogFilter names, a page at a time; following,
+        None when there are no more yet, until the session ends -> its state before the last were
+        read. NotFound, Stopping."""
         with self.bell(number) as bell:
-            repository, after = bell.repository, (0, -1)
+            repository = bell.repository
             turns = self._turns.setdefault(repository.id, threading.Semaphore(READERS_AT_ONCE))
-            repository.db.read(repository.sessions.get, number)
+            row = repository.db.read(repository.sessions.get, number)
+            after = repository.db.read(repository.views.find_log_start, number, filters)
             while True:
-                is_over = not is_following or self._is_over or has_left() \
-                    or bell.find_end() is not None          # asked before the rows are read
+                # asked before the rows are read
+                is_over, row = self._is_over, bell.find_end() or row
                 rows = [None] * LOG_PAGE
                 while len(rows) == LOG_PAGE:
                     with turns:     # one line wakes all who follow it, and others want their turn
-                        rows = repository.db.read(repository.views.list_log, number, after,
-                                                  LOG_PAGE)
+                        rows = repository.db.read(repository.views.list_log, number, filters,
+                                                  after, LOG_PAGE)
                     yield from rows
                     if rows:
                         after = rows[-1]["task_run"], rows[-1]["position"]
+                if not is_following or has_left() or row["status"] in ENDED:
+                    return row["status"]
                 if is_over:
-                    return
+                    raise gone_before(number)
                 yield None
                 while not (bell.has_rung or has_left()):
                     bell.wait(LOOK_S)
                     if bell.patience_s is not None:
                         break
+
+
+def gone_before(number):
+    """What is raised for one who waits for the end of a session that goes on without the agent."""
+    return Stopping("session=%d the agent has stopped before its end" % number)
 
 
 class Children:
@@ -16010,11 +16117,12 @@ TOKEN = Kind(None, lambda text: text if 0 < len(text) <= 256 else _refuse(
 KINDS = {
     "amount": between(0, 10 ** 9), "calendar": Kind(None, check_calendar_name, "a name"),
     "count": between(1, 100000), "dates": Kind(None, check_dates, "dates"),
-    "days": between(0, 100000, (int, float)),
+    "days": between(0, 100000, (int, float)), "ends": list_of(choice(*ENDED), at_least=1),
     "end": TimeKind("a time; a date alone is its last instant", is_end=True), "label": LABEL,
     "level": between(0, 5), "limit": between(1, MAX_LIST), "name": NAMED, "priority": PRIORITY,
     "seconds": SECONDS, "session": between(1, 10 ** 15),
-    "states": list_of(choice(*STATES), at_least=1), "text": Kind(None, str, "text"),
+    "states": list_of(choice(*STATES), at_least=1), "stream": choice(OUT, ERR),
+    "text": Kind(None, str, "text"),
     "past": TimeKind("a time, or how long ago", is_back=True), "time": TimeKind("a time"),
     "timeout": TIMEOUT, "token": TOKEN,
     "version": SCHEDULE_FIELDS["version"].kind,
@@ -16413,7 +16521,7 @@ that begins with `OK` or `ERR`; the lines before it begin with `* `:
     OK session=1001 status=QUEUED
     LOG 1001
     * 2026-11-24T09:24:47.293+00:00 greet/1 out Hello, world! This is session 1001.
-    OK
+    OK status=DONE
     EXEC HELLO who="data people" -SYNC
     * session=2001 status=QUEUED
     OK session=2001 status=DONE duration=0.018 message=
@@ -16471,7 +16579,7 @@ means with `sort` and `awk`.
     LOG 3001
     ...
     * 2026-11-24T09:58:02.031+00:00 report/warmest out warmest month: 2015-07, 28.1 C by day
-    OK
+    OK status=DONE
 
 `WEATHER_MART` is a small data mart. It loads the file into a table of SQLite, checks that there
 are enough days and none is missing, aggregates by SQL, and writes a report. The contexts
@@ -17390,11 +17498,17 @@ standard error. Tabs stay. Other control characters, and bytes that are not UTF-
 (`--max-output`) the first and the last half are kept, and a line between them says how much is
 left out.
 
+`-TAIL` counts the lines that `-STEP`, `-STREAM` and `-SINCE` leave; with `-FOLLOW` it begins with
+those, and goes on with what comes. The OK says how the session stands: is it an end, nothing
+comes after these lines. `-FOLLOW` ends with the session, or with `ERR STOPPING` when the agent
+goes and the session does not: it goes on (`SHUTDOWN -LEAVE`), or is left to the next start.
+
 ### WAIT
 
 <<verb WAIT>>
 
-It answers as `EXEC -SYNC` does. `ERR TIMEOUT`: the session has not ended yet.
+It answers as `EXEC -SYNC` does. `ERR TIMEOUT`: the session has not ended yet. `ERR STOPPING`: the
+agent has gone before its end.
 
 ### SCENARIOS
 
@@ -17450,8 +17564,11 @@ With open sessions it is `CONFLICT`.
 
 <<verb PURGE>>
 
-With both options a session goes that neither keeps: it is older than `-DAYS`, and not among the
-newest. With `-DAYS` old records of due times go, too. The agent itself purges once an hour what
+One of `-DAYS` and `-KEEP` is needed. With both a session goes that neither keeps: it is older than
+`-DAYS`, and not among the newest. `-KEEP` counts those that `-STATUS` and `-SCENARIO` name: `PURGE
+-KEEP=10 -SCENARIO=LOAD -STATUS=DONE` leaves the ten newest good sessions of `LOAD`, and all that
+are no good ones of it. With `-DAYS`, but without those two, old records of due times that made no
+session go, too. The agent itself purges once an hour what
 is older than `--keep-days` (<<KEEP_DAYS>> days), once its clock can be believed (see
 `--manual operating`).
 
@@ -17994,6 +18111,12 @@ MANUAL_CHANGES = r"""
   with the value that was compared, `set`, `refresh` and `capture` with what they set, and a
   session that ends in `WARNING` with what was passed over.
 - A `-wal` that a long reader has let grow is cut when that has left, also while nothing happens.
+- `LOG` has `-TAIL`, `-STEP` and `-STREAM`, and its OK says `status=`. Who follows the log of a
+  session that goes on without the agent is told `ERR STOPPING`, as one who waits for it.
+- `PURGE` has `-STATUS`, `-SCENARIO` and `-DRY_RUN`. `PURGE -JSON`, without `-DAYS` or `-KEEP`,
+  deleted every ended session; it is refused as `PURGE` alone is. `SCHED LIST` has `last_session=`
+  and `last_status=`. A `-TO` that does not lie after `-FROM`, and a `-DUE` before `-SINCE`, are
+  refused by `SCHED NEXT` and `SCHED WHY`, which found nothing.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CLIENT, MANUAL_CRONTAB,
@@ -18240,10 +18363,11 @@ def _tell_line(begin, line):
 
 def schedule_fields(repository, stored, due):
     """The values of the line of a StoredSchedule; `due`: its next due time, or None."""
-    hold = stored.hold
+    hold, last = stored.hold, stored.last or Last(None, None, None)
     more = {"hold_reason": hold.reason, "hold_until": hold.until} if hold else {}
     return fill(SCHEDULE_LINE, stored.schedule._asdict(), hold=hold is not None, next=due,
-                last=stored.last, repository=repository.name, **more)
+                last=last.due, last_session=last.session, last_status=last.status,
+                repository=repository.name, **more)
 
 
 @verb("SCHED LIST")
@@ -18335,6 +18459,7 @@ def _sched_on_off(agent, request):
 
 @verb("SCHED NEXT")
 def _sched_next(agent, request):
+    _check_period(request, request.get("-FROM", agent.clock.now()), request.get("-TO", math.inf))
     for due, name, repository, note in agent.listing.preview(
             request["NAME"], request["-REPO"], request["-FROM"], request["-TO"],
             request["-COUNT"] or 10, "-ALL" in request):
@@ -18348,8 +18473,18 @@ def _origin(agent, number):
     return {"repository": names.get(number)} if len(names) > 1 else {}
 
 
+def _check_period(request, begin, end):
+    """BadRequest for a period in which nothing can lie."""
+    if end <= begin:
+        raise BadRequest("-TO must lie after -FROM" if "-FROM" in request
+                         else "-TO lies in the past")
+
+
 @verb("SCHED WHY")
 def _sched_why(agent, request):
+    """A line for each occurrence, and in the OK what stands in the way now."""
+    if request.get("-DUE", math.inf) < math.floor(request.get("-SINCE", 0.0)):
+        raise BadRequest("-DUE lies before -SINCE")
     for repository, row in agent.listing.list_occurrences(
             request["NAME"], request["-REPO"], request["-LIMIT"] or 50,
             (request.get("-SINCE", 0.0), request["-DUE"])):
@@ -18367,8 +18502,7 @@ def _sched_plan(agent, request):
     now = agent.clock.now()
     begin = request.get("-FROM", now)
     period = Period(begin, request.get("-TO", begin + DAY), now, agent.queue.slots, agent.hold)
-    if period.end <= begin:
-        raise BadRequest("-TO lies before -FROM")
+    _check_period(request, begin, period.end)
     troubles = []
     end, visits = agent.listing.plan(period, request["-REPO"], troubles)
     for visit in visits:
@@ -18529,13 +18663,17 @@ def _status(agent, request):
 
 @verb("LOG")
 def _log(agent, request):
-    since = to_text(request.get("-SINCE", 0.0))
-    for row in agent.watch.list_log(request["SESSION"], "-FOLLOW" in request, request.has_left):
-        if row is None:
-            yield FLUSH
-        elif row["time"] >= since:
-            yield _log_line(to_local(row["time"]), row["step"], row["task"], row["stream"],
-                            row["line"])
+    """The lines that are wanted, FLUSH when there are no more yet, and in the OK how it stands."""
+    rows = agent.watch.list_log(
+        request["SESSION"], LogFilter(request["-STEP"], request["-STREAM"], request["-SINCE"],
+                                      request["-TAIL"]), "-FOLLOW" in request, request.has_left)
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration as stop:
+            return fill(LOGGED_LINE, {"status": stop.value})
+        yield FLUSH if row is None else _log_line(
+            to_local(row["time"]), row["step"], row["task"], row["stream"], row["line"])
 
 
 def _log_line(*values):
@@ -18627,9 +18765,13 @@ def _detach(agent, request):
 
 @verb("PURGE")
 def _purge(agent, request):
-    if not request:
+    days, is_dry = request["-DAYS"], "-DRY_RUN" in request
+    if days is None and "-KEEP" not in request:
         raise BadRequest("-DAYS=n or -KEEP=n is missing: say what to purge")
-    return fill(PURGED_LINE, {"purged": agent.keeper.purge(request["-DAYS"], request["-KEEP"])})
+    filters = PurgeFilter(None if days is None else agent.clock.now() - days * 86400,
+                          request["-KEEP"], tuple(request["-STATUS"] or ()), request["-SCENARIO"])
+    return fill(PURGED_LINE, {"purged": agent.keeper.purge(filters, is_dry)},
+                **{"dry_run": True} if is_dry else {})
 
 
 @verb("METRICS")

@@ -252,6 +252,8 @@ STATE_LINE = ReplyLine("the session", (
 STOPPED_LINE = ReplyLine("the session", (
     _SESSION, _STATUS, text_key("note", "how many of its processes cannot be ended", True)))
 END_LINE = ReplyLine("the session that has ended", (_SESSION, _STATUS, _TOOK, _MESSAGE))
+LOGGED_LINE = ReplyLine("the session", (
+    text_key("status", "its state; when it has ended, all lines stand before this"),))
 CLEANED_LINE = ReplyLine("what was cleaned", (
     number_key("cleaned", "stale sessions that were closed or queued again"),))
 AGENT_HOLD_LINE = ReplyLine("the agent", (text_key("agent", "name of the agent"), _HOLD))
@@ -313,7 +315,9 @@ IMPORTED_LINE = ReplyLine("how many were new or have changed", tuple(
         ReplyKey("dry_run", FLAG_KEY, "yes: nothing was written", True)))
 ATTACHED_LINE = ReplyLine("the work repository", (
     _REPOSITORY, number_key("id", "its id, 1 to 999")))
-PURGED_LINE = ReplyLine("what was purged", (number_key("purged", "sessions that were deleted"),))
+PURGED_LINE = ReplyLine("what was purged", (
+    number_key("purged", "sessions that were deleted"),
+    ReplyKey("dry_run", FLAG_KEY, "yes: nothing was deleted, it is only counted", True)))
 SCHEDULE_LINE = ReplyLine("a schedule", (
     text_key("name", "name of the schedule"),
     text_key("agent", "the agent that it belongs to"),
@@ -324,7 +328,9 @@ SCHEDULE_LINE = ReplyLine("a schedule", (
     text_key("timezone", "its time zone; empty: that of the agent's host"),
     ReplyKey("enabled", FLAG_KEY, "whether it has due times"), _HOLD,
     ReplyKey("next", SECOND_KEY, "its next due time"),
-    time_key("last", "its newest due time that made a session"), _REPOSITORY,
+    time_key("last", "its newest due time that made a session"),
+    number_key("last_session", "that session; of several attempts, the newest"),
+    text_key("last_status", "state of that session"), _REPOSITORY,
     _HOLD_REASON, _HOLD_UNTIL))
 OPTION_LINE = ReplyLine("a field that is not default", (
     text_key("option", "name of the option of SCHED SET, without its dash"),
@@ -448,8 +454,9 @@ KIND_WORDS = {
     "KEY": "token", "KEYWORD": "label", "KEYWORDS": "label", "LEVEL": "level", "LIMIT": "limit",
     "MAX_WAIT": "seconds", "NAME": "name", "PATH": "token", "PRIORITY": "priority",
     "REASON": "label", "REPO": "name", "RULE": "text", "SCENARIO": "name", "SCHEDULE": "name",
-    "SECOND": "text", "SESSION": "session", "SINCE": "past", "STATUS": "states", "SYNC": "seconds",
-    "TIMEOUT": "timeout", "TO": "end", "UNTIL": "end", "VERB": "text", "VERSION": "version",
+    "SECOND": "text", "SESSION": "session", "SINCE": "past", "STATUS": "states", "STEP": "name",
+    "STREAM": "stream", "SYNC": "seconds", "TAIL": "amount", "TIMEOUT": "timeout", "TO": "end",
+    "UNTIL": "end", "VERB": "text", "VERSION": "version",
 }
 
 # what words mean, where the form does not say it
@@ -581,9 +588,13 @@ VERB_FORMS = (
                    "-SINCE": "only those acknowledged from then on"}),
     Form("STATUS", "SESSION [-JSON]", MONITOR, "a session with its steps, tasks and variables",
          AS_RECORD, lines=(SESSION_LINE, STEP_LINE, TASK_LINE, VARIABLE_LINE)),
-    Form("LOG", "SESSION [-FOLLOW] [-SINCE=time]", MONITOR,
-         "what the tasks of a session printed; -FOLLOW as they print it", AS_LOG,
+    Form("LOG", "SESSION [-FOLLOW] [-TAIL=n] [-STEP=name] [-STREAM=out|err] [-SINCE=time]",
+         MONITOR, "what the tasks of a session printed; -FOLLOW as they print it", AS_LOG,
+         oks=(LOGGED_LINE,),
          meanings={"-FOLLOW": "stay until the session has ended",
+                   "-TAIL": "only the last so many lines, of those that the other options leave",
+                   "-STEP": "only what this step printed",
+                   "-STREAM": "only one of standard output and standard error",
                    "-SINCE": "only what was printed from then on"}),
     Form("WAIT", "SESSION [-TIMEOUT=s]", MONITOR, "wait for the end of a session",
          oks=(END_LINE,), kinds={"-TIMEOUT": "seconds"},
@@ -617,10 +628,15 @@ VERB_FORMS = (
                    "-CREATE": "make a new file"}),
     Form("DETACH", "NAME", ADMINISTRATOR, "detach a work repository; its file stays",
          meanings={"NAME": "name of the work repository"}),
-    Form("PURGE", "[-DAYS=n] [-KEEP=n]", ADMINISTRATOR,
+    Form("PURGE", "[-DAYS=n] [-KEEP=n] [-STATUS=a,b] [-SCENARIO=name] [-DRY_RUN]", ADMINISTRATOR,
          "delete ended sessions older than DAYS, and beyond the newest KEEP", oks=(PURGED_LINE,),
+         kinds={"-STATUS": "ends"},
          meanings={"-DAYS": "only those that ended more than so many days ago",
-                   "-KEEP": "only those that are not among the newest so many of a repository"}),
+                   "-KEEP": "only those that are not among the newest so many of a repository, of "
+                            "those that the other options name",
+                   "-STATUS": "only those that ended in one of these states",
+                   "-SCENARIO": "only those of this scenario",
+                   "-DRY_RUN": "only count them"}),
     Form("METRICS", "", MONITOR, "figures in Prometheus' text format", AS_TEXT),
     Form("HELP", "[VERB] [SECOND]", None, "the verbs, or one of them", AS_TEXT,
          meanings={"VERB": "a verb (all)", "SECOND": "its second word, as in SCHED ADD"}),
@@ -809,7 +825,8 @@ FROM_TO, LEFT_OUT = {"begun", "duration"}, {"created", "ended"}
 # of a table that is too wide: what goes first where it says what is usual, and then whatever it
 # says; text is cut to no less than this
 USUAL = {"enabled": True, "hold": False, "context": "GLOBAL", "version": "-1"}
-SPARED = ("repository", "agent", "context", "version", "timezone", "keywords", "last")
+SPARED = ("repository", "agent", "context", "version", "timezone", "keywords", "last",
+          "last_session", "last_status")
 MIN_CELL = 8
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?([+-])(\d\d):(\d\d)")
 

@@ -1,12 +1,12 @@
 """Who waits for a session or follows its log is woken by what is new, and asks nothing meanwhile."""
 import collections
-import threading
 import time
 
 import pytest
 
 import agent as program
 from conftest import wait_for
+from support.asker import Asker
 from support.outside import change
 
 COUNT = 20
@@ -23,30 +23,6 @@ def reads(monkeypatch):
     monkeypatch.setattr(program.Database, "read", count)
     monkeypatch.setattr(program, "LOOK_S", 0.05, raising=False)        # a client is looked for often
     return counts
-
-
-class Asker(threading.Thread):
-    """One request, its reply as it comes."""
-
-    def __init__(self, running, line):
-        super().__init__(daemon=True)
-        self.lines = []
-        self._conversation = program.Conversation(running.agent, program.ADMINISTRATOR, "test")
-        self._line = line
-        self.start()
-
-    def run(self):
-        for text in self._conversation.begin(self._line.encode()).chunks():
-            self.lines.append(text)
-
-    def has(self, text):
-        return any(text in line for line in self.lines if isinstance(line, str))
-
-    def is_ok(self):
-        return self.lines[-1].split()[0] == "OK"
-
-    def texts(self):
-        return [line.split(" ", 4)[4] for line in self.lines[:-1] if isinstance(line, str)]
 
 
 def settle(counts):

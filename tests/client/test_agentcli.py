@@ -181,7 +181,7 @@ def test_what_the_fields_of_an_ok_hold(agent):
 @pytest.mark.parametrize("words, told", [
     ("purge", "--days=n or --keep=n is missing"), ("hold --until 2001-01-01", "--until lies in the past"),
     ("sessions --limit 0", 'word "--limit=0": must be'), ("wait 1 --timeout x", 'word "--timeout=x": '),
-    ("sched plan --from tomorrow --to today", "--to lies before --from"), ("exec HELLO -NEWER=1", "no such option: exec SCEN"),
+    ("sched plan --from tomorrow --to today", "--to must lie after --from"), ("exec HELLO -NEWER=1", "no such option: exec SCEN"),
     ("drop LOG 1", "scenario LOG "), ("exec STOP", "scenario STOP"), ("attach X no.db", "--create makes it"),
     ("calendar add C 2030-01-01", "calendar set changes it")])
 def test_errors_in_the_spelling_of_the_client(cli, words, told):

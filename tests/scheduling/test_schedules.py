@@ -59,7 +59,7 @@ def test_add_show_list_set_del(shared_inside):
     shared_inside.expect("OK schedule=S1")
     shared_inside.send("SCHED SHOW S1")
     shared_inside.expect('* name=S1 agent=AGENT scenario=J version=-1 context=GLOBAL rule="daily at 02:00" '
-                  'timezone=%s enabled=yes hold=no next=* last= repository=WORKREP' % zone,
+                  'timezone=%s enabled=yes hold=no next=* last= last_session= last_status= repository=WORKREP' % zone,
                   "* variable=v value=x", "OK")
     assert shared_inside.err("SCHED ADD S1 J -1 GLOBAL 'daily at 03:00'") == "EXISTS"
     shared_inside.ok("SCHED SET S1 v=y -RULE='weekly on mon at 10:00' -VERSION=1 -TIMEZONE=UTC")

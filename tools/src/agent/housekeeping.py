@@ -11,6 +11,7 @@ from ..base.errors import AgentError, RepositoryError
 from ..base.program import Told, log, tell_traceback
 from ..processes.remains import clear_notes
 from ..store.database import do_nothing
+from ..store.records import PurgeFilter
 from ..processes.tree import Identity, Tree, lives, start_time
 
 
@@ -187,9 +188,11 @@ class Keeper:
         return sum(self._cleaner.clean(repository, host)
                    for repository in self._agent.places.readable())
 
-    def purge(self, days, keep):
-        """Deletes ended sessions, their log and old occurrences -> how many sessions."""
-        return sum(self._purge(repository, days, keep)
+    def purge(self, filters, is_dry=False):
+        """Deletes the ended sessions that a PurgeFilter names, their log and old occurrences ->
+        how many sessions; `is_dry`: how many it would."""
+        return sum(repository.db.read(repository.views.count_purged, filters) if is_dry
+                   else self._purge(repository, filters)
                    for repository in self._agent.places.readable())
 
     def _purge_old(self, repository, days):
@@ -201,12 +204,13 @@ class Keeper:
                         "purged before it has stood for a day",
                         repository.db.label, jump_s / 86400)
         if is_believed:
-            count = self._purge(repository, days, None)
+            count = self._purge(repository, PurgeFilter(
+                self._agent.clock.now() - days * 86400))
             if count:
                 log.info("%s: %d sessions older than %d days are purged",
                          repository.db.label, count, days)
 
-    def _purge(self, repository, days, keep):
-        before = None if days is None else self._agent.clock.now() - days * 86400
+    @staticmethod
+    def _purge(repository, filters):
         # some at a time, until there are no more
-        return sum(iter(lambda: repository.db.write(repository.views.purge, before, keep), 0))
+        return sum(iter(lambda: repository.db.write(repository.views.purge, filters), 0))

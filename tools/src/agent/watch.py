@@ -175,7 +175,7 @@ class Watch:
                 if row is not None:
                     return row
                 if self._is_over:
-                    raise Stopping("session=%d the agent has stopped before its end" % number)
+                    raise gone_before(number)
                 wait_s = LOOK_S if until is None else min(LOOK_S, until - self._clock.monotonic())
                 if has_left():
                     raise WaitTimeout("session=%d goes on, nobody waits for it here" % number)
@@ -202,31 +202,40 @@ class Watch:
         if trouble:
             raise trouble
 
-    def list_log(self, number, is_following=False, has_left=lambda: False):
-        """Yields the rows of a session's log, a page at a time; following, None when there are no
-        more yet, until the session ends."""
+    def list_log(self, number, filters, is_following=False, has_left=lambda: False):
+        """Yields the rows of a session's log that a LogFilter names, a page at a time; following,
+        None when there are no more yet, until the session ends -> its state before the last were
+        read. NotFound, Stopping."""
         with self.bell(number) as bell:
-            repository, after = bell.repository, (0, -1)
+            repository = bell.repository
             turns = self._turns.setdefault(repository.id, threading.Semaphore(READERS_AT_ONCE))
-            repository.db.read(repository.sessions.get, number)
+            row = repository.db.read(repository.sessions.get, number)
+            after = repository.db.read(repository.views.find_log_start, number, filters)
             while True:
-                is_over = not is_following or self._is_over or has_left() \
-                    or bell.find_end() is not None          # asked before the rows are read
+                # asked before the rows are read
+                is_over, row = self._is_over, bell.find_end() or row
                 rows = [None] * LOG_PAGE
                 while len(rows) == LOG_PAGE:
                     with turns:     # one line wakes all who follow it, and others want their turn
-                        rows = repository.db.read(repository.views.list_log, number, after,
-                                                  LOG_PAGE)
+                        rows = repository.db.read(repository.views.list_log, number, filters,
+                                                  after, LOG_PAGE)
                     yield from rows
                     if rows:
                         after = rows[-1]["task_run"], rows[-1]["position"]
+                if not is_following or has_left() or row["status"] in ENDED:
+                    return row["status"]
                 if is_over:
-                    return
+                    raise gone_before(number)
                 yield None
                 while not (bell.has_rung or has_left()):
                     bell.wait(LOOK_S)
                     if bell.patience_s is not None:
                         break
+
+
+def gone_before(number):
+    """What is raised for one who waits for the end of a session that goes on without the agent."""
+    return Stopping("session=%d the agent has stopped before its end" % number)
 
 
 class Children:

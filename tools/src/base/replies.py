@@ -76,6 +76,8 @@ STATE_LINE = ReplyLine("the session", (
 STOPPED_LINE = ReplyLine("the session", (
     _SESSION, _STATUS, text_key("note", "how many of its processes cannot be ended", True)))
 END_LINE = ReplyLine("the session that has ended", (_SESSION, _STATUS, _TOOK, _MESSAGE))
+LOGGED_LINE = ReplyLine("the session", (
+    text_key("status", "its state; when it has ended, all lines stand before this"),))
 CLEANED_LINE = ReplyLine("what was cleaned", (
     number_key("cleaned", "stale sessions that were closed or queued again"),))
 AGENT_HOLD_LINE = ReplyLine("the agent", (text_key("agent", "name of the agent"), _HOLD))
@@ -137,7 +139,9 @@ IMPORTED_LINE = ReplyLine("how many were new or have changed", tuple(
         ReplyKey("dry_run", FLAG_KEY, "yes: nothing was written", True)))
 ATTACHED_LINE = ReplyLine("the work repository", (
     _REPOSITORY, number_key("id", "its id, 1 to 999")))
-PURGED_LINE = ReplyLine("what was purged", (number_key("purged", "sessions that were deleted"),))
+PURGED_LINE = ReplyLine("what was purged", (
+    number_key("purged", "sessions that were deleted"),
+    ReplyKey("dry_run", FLAG_KEY, "yes: nothing was deleted, it is only counted", True)))
 SCHEDULE_LINE = ReplyLine("a schedule", (
     text_key("name", "name of the schedule"),
     text_key("agent", "the agent that it belongs to"),
@@ -148,7 +152,9 @@ SCHEDULE_LINE = ReplyLine("a schedule", (
     text_key("timezone", "its time zone; empty: that of the agent's host"),
     ReplyKey("enabled", FLAG_KEY, "whether it has due times"), _HOLD,
     ReplyKey("next", SECOND_KEY, "its next due time"),
-    time_key("last", "its newest due time that made a session"), _REPOSITORY,
+    time_key("last", "its newest due time that made a session"),
+    number_key("last_session", "that session; of several attempts, the newest"),
+    text_key("last_status", "state of that session"), _REPOSITORY,
     _HOLD_REASON, _HOLD_UNTIL))
 OPTION_LINE = ReplyLine("a field that is not default", (
     text_key("option", "name of the option of SCHED SET, without its dash"),

@@ -16,7 +16,8 @@ FROM_TO, LEFT_OUT = {"begun", "duration"}, {"created", "ended"}
 # of a table that is too wide: what goes first where it says what is usual, and then whatever it
 # says; text is cut to no less than this
 USUAL = {"enabled": True, "hold": False, "context": "GLOBAL", "version": "-1"}
-SPARED = ("repository", "agent", "context", "version", "timezone", "keywords", "last")
+SPARED = ("repository", "agent", "context", "version", "timezone", "keywords", "last",
+          "last_session", "last_status")
 MIN_CELL = 8
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?([+-])(\d\d):(\d\d)")
 

@@ -1,6 +1,7 @@
 """The verbs on schedules and calendars."""
 import collections
 import contextlib
+import math
 
 from ..base.errors import BadRequest, NotFound
 from ..base.forms import schedule_field
@@ -12,6 +13,7 @@ from ..timetable.days import DAY, FORMS
 from ..timetable.rules import list_surprises
 from ..definitions.fields import SCHEDULE_FIELDS
 from ..definitions.model import make_schedule
+from ..store.records import Last
 from ..scheduling.preview import explain, list_state
 from ..scheduling.visits import OUTCOMES, Period, STARTS
 from .table import verb
@@ -20,10 +22,11 @@ from .lines import fill
 
 def schedule_fields(repository, stored, due):
     """The values of the line of a StoredSchedule; `due`: its next due time, or None."""
-    hold = stored.hold
+    hold, last = stored.hold, stored.last or Last(None, None, None)
     more = {"hold_reason": hold.reason, "hold_until": hold.until} if hold else {}
     return fill(SCHEDULE_LINE, stored.schedule._asdict(), hold=hold is not None, next=due,
-                last=stored.last, repository=repository.name, **more)
+                last=last.due, last_session=last.session, last_status=last.status,
+                repository=repository.name, **more)
 
 
 @verb("SCHED LIST")
@@ -115,6 +118,7 @@ def _sched_on_off(agent, request):
 
 @verb("SCHED NEXT")
 def _sched_next(agent, request):
+    _check_period(request, request.get("-FROM", agent.clock.now()), request.get("-TO", math.inf))
     for due, name, repository, note in agent.listing.preview(
             request["NAME"], request["-REPO"], request["-FROM"], request["-TO"],
             request["-COUNT"] or 10, "-ALL" in request):
@@ -128,8 +132,18 @@ def _origin(agent, number):
     return {"repository": names.get(number)} if len(names) > 1 else {}
 
 
+def _check_period(request, begin, end):
+    """BadRequest for a period in which nothing can lie."""
+    if end <= begin:
+        raise BadRequest("-TO must lie after -FROM" if "-FROM" in request
+                         else "-TO lies in the past")
+
+
 @verb("SCHED WHY")
 def _sched_why(agent, request):
+    """A line for each occurrence, and in the OK what stands in the way now."""
+    if request.get("-DUE", math.inf) < math.floor(request.get("-SINCE", 0.0)):
+        raise BadRequest("-DUE lies before -SINCE")
     for repository, row in agent.listing.list_occurrences(
             request["NAME"], request["-REPO"], request["-LIMIT"] or 50,
             (request.get("-SINCE", 0.0), request["-DUE"])):
@@ -147,8 +161,7 @@ def _sched_plan(agent, request):
     now = agent.clock.now()
     begin = request.get("-FROM", now)
     period = Period(begin, request.get("-TO", begin + DAY), now, agent.queue.slots, agent.hold)
-    if period.end <= begin:
-        raise BadRequest("-TO lies before -FROM")
+    _check_period(request, begin, period.end)
     troubles = []
     end, visits = agent.listing.plan(period, request["-REPO"], troubles)
     for visit in visits:

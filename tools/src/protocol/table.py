@@ -1,7 +1,7 @@
 """The verb table: a function for each form of a request, and the check of one against it."""
 from typing import Callable, NamedTuple, Optional, Union
 
-from ..base.vocabulary import MAX_LIST, STATES
+from ..base.vocabulary import ENDED, ERR, MAX_LIST, OUT, STATES
 from ..base.errors import BadRequest, UnknownVerb
 from ..base.forms import VERB_FORMS, list_parts
 from ..base.words import capitals, tell_word
@@ -86,11 +86,12 @@ TOKEN = Kind(None, lambda text: text if 0 < len(text) <= 256 else _refuse(
 KINDS = {
     "amount": between(0, 10 ** 9), "calendar": Kind(None, check_calendar_name, "a name"),
     "count": between(1, 100000), "dates": Kind(None, check_dates, "dates"),
-    "days": between(0, 100000, (int, float)),
+    "days": between(0, 100000, (int, float)), "ends": list_of(choice(*ENDED), at_least=1),
     "end": TimeKind("a time; a date alone is its last instant", is_end=True), "label": LABEL,
     "level": between(0, 5), "limit": between(1, MAX_LIST), "name": NAMED, "priority": PRIORITY,
     "seconds": SECONDS, "session": between(1, 10 ** 15),
-    "states": list_of(choice(*STATES), at_least=1), "text": Kind(None, str, "text"),
+    "states": list_of(choice(*STATES), at_least=1), "stream": choice(OUT, ERR),
+    "text": Kind(None, str, "text"),
     "past": TimeKind("a time, or how long ago", is_back=True), "time": TimeKind("a time"),
     "timeout": TIMEOUT, "token": TOKEN,
     "version": SCHEDULE_FIELDS["version"].kind,

@@ -4,12 +4,14 @@ import json
 from ..base.vocabulary import DEFAULT_CONTEXT, MASK, STOP_S
 from ..base.errors import BadRequest, NotFound, Unreadable
 from ..base.replies import (AGENT_HOLD_LINE, ATTACHED_LINE, CHANGE_LINE, CLEANED_LINE,
-                            CONTEXT_LINE, IMPORTED_KINDS, IMPORTED_LINE, PING_LINE, PURGED_LINE,
-                            REPOSITORY_LINE, SCENARIO_LINE, SCHEDULE_HOLD_LINE, STATE_LINE,
-                            STEP_LINE, STOPPED_LINE, TASK_LINE, VARIABLE_LINE, WARNING_LINE)
-from ..base.times import to_local, to_text
+                            CONTEXT_LINE, IMPORTED_KINDS, IMPORTED_LINE, LOGGED_LINE, PING_LINE,
+                            PURGED_LINE, REPOSITORY_LINE, SCENARIO_LINE, SCHEDULE_HOLD_LINE,
+                            STATE_LINE, STEP_LINE, STOPPED_LINE, TASK_LINE, VARIABLE_LINE,
+                            WARNING_LINE)
+from ..base.times import to_local
 from ..base.words import capitals, one_line, shorten
-from ..store.records import Hold, RestartRequest, SessionFilter, SessionRequest
+from ..store.records import (Hold, LogFilter, PurgeFilter, RestartRequest, SessionFilter,
+                             SessionRequest)
 from ..agent.figures import metrics, ping
 from .table import NEWEST, VERBS, list_help, verb
 from .lines import FLUSH, TextLine, end_fields, fill, session_fields, ticket_fields
@@ -124,13 +126,17 @@ def _status(agent, request):
 
 @verb("LOG")
 def _log(agent, request):
-    since = to_text(request.get("-SINCE", 0.0))
-    for row in agent.watch.list_log(request["SESSION"], "-FOLLOW" in request, request.has_left):
-        if row is None:
-            yield FLUSH
-        elif row["time"] >= since:
-            yield _log_line(to_local(row["time"]), row["step"], row["task"], row["stream"],
-                            row["line"])
+    """The lines that are wanted, FLUSH when there are no more yet, and in the OK how it stands."""
+    rows = agent.watch.list_log(
+        request["SESSION"], LogFilter(request["-STEP"], request["-STREAM"], request["-SINCE"],
+                                      request["-TAIL"]), "-FOLLOW" in request, request.has_left)
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration as stop:
+            return fill(LOGGED_LINE, {"status": stop.value})
+        yield FLUSH if row is None else _log_line(
+            to_local(row["time"]), row["step"], row["task"], row["stream"], row["line"])
 
 
 def _log_line(*values):
@@ -222,9 +228,13 @@ def _detach(agent, request):
 
 @verb("PURGE")
 def _purge(agent, request):
-    if not request:
+    days, is_dry = request["-DAYS"], "-DRY_RUN" in request
+    if days is None and "-KEEP" not in request:
         raise BadRequest("-DAYS=n or -KEEP=n is missing: say what to purge")
-    return fill(PURGED_LINE, {"purged": agent.keeper.purge(request["-DAYS"], request["-KEEP"])})
+    filters = PurgeFilter(None if days is None else agent.clock.now() - days * 86400,
+                          request["-KEEP"], tuple(request["-STATUS"] or ()), request["-SCENARIO"])
+    return fill(PURGED_LINE, {"purged": agent.keeper.purge(filters, is_dry)},
+                **{"dry_run": True} if is_dry else {})
 
 
 @verb("METRICS")

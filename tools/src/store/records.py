@@ -144,6 +144,22 @@ class SessionFilter(NamedTuple):
     since: Optional[float] = None
 
 
+class LogFilter(NamedTuple):
+    """Which lines of a session's log are read."""
+    step: Optional[str] = None
+    stream: Optional[str] = None
+    since: Optional[float] = None
+    tail: Optional[int] = None          # so many of the newest, and what comes after them
+
+
+class PurgeFilter(NamedTuple):
+    """Which of the ended sessions are purged: with both times and numbers, those that both name."""
+    before: Optional[float] = None      # that ended before
+    keep: Optional[int] = None          # that are not among the newest so many of these
+    statuses: Tuple[str, ...] = ()
+    scenario: Optional[str] = None
+
+
 class Origin(NamedTuple):
     """What a change of a schedule was made from, to tell whether that still stands."""
     revision: int
@@ -162,6 +178,20 @@ class Span(NamedTuple):
     is_backlog: bool = False        # one of many that were missed: waits, however many wait already
 
 
+class Last(NamedTuple):
+    """The newest due time of a schedule that made a session."""
+    due: Optional[float]                # None: another program has spoilt it
+    session: int                        # of several attempts, the newest
+    status: Optional[str]               # of that; None: another program has deleted it
+
+
+def read_last(row):
+    """The Last of a row of schedule, which a listing has it in, or None."""
+    if "last_session" not in row.keys() or row["last_session"] is None:
+        return None
+    return Last(find_time(row["last"]), row["last_session"], row["last_status"])
+
+
 class StoredSchedule(NamedTuple):
     """A schedule as its repository has it: what fires, LIST, NEXT, WHY and PLAN look at."""
     schedule: Schedule
@@ -173,7 +203,7 @@ class StoredSchedule(NamedTuple):
     # why it cannot: another program has spoilt its row, or what it names is not there any more
     trouble: str = ""
     is_spoilt: bool = False             # so that its variables and options cannot be told
-    last: Optional[float] = None        # in a listing: the newest due time that made a session
+    last: Optional[Last] = None         # in a listing, where there is one
     boot: Optional[str] = None          # that its rule `boot` knows; None: it is noted when read
 
     @property

@@ -8,7 +8,7 @@ from ..base.errors import CalendarError, Changed, Conflict, Exists, NotFound
 from ..base.program import own_boot
 from ..base.times import find_time, to_text
 from ..definitions.model import Schedule, read_stored
-from .records import Origin, Span, StoredSchedule, hold_columns, read_hold
+from .records import (Origin, Span, StoredSchedule, hold_columns, read_hold, read_last)
 
 PAGE = 500              # rows that are read at once
 _ROW_TIMES = ("waiting", "hold_since", "hold_until")        # beside that up to where it is decided
@@ -207,17 +207,18 @@ class StoredSchedules:
             trouble = str(error)
         return StoredSchedule(
             schedule, row["revision"], decided or 0.0, find_time(row["waiting"]), read_hold(row),
-            None if trouble else timetable, trouble, is_spoilt,
-            find_time(row["last"]) if "last" in row.keys() else None, row["boot"])
+            None if trouble else timetable, trouble, is_spoilt, read_last(row), row["boot"])
 
     @staticmethod
     def list_page(connection, name, after):
-        """At most PAGE rows of schedules by name, those behind `after`, or the one of a name; with
-        `last`: the newest due time that made a session."""
+        """At most PAGE rows of schedules by name, those behind `after`, or the one of a name, with
+        the newest due time that made a session: `last`, `last_session`, `last_status`."""
         return connection.execute(
-            "select s.*, (select due from occurrence o where o.schedule = s.name and"
-            " o.session is not null order by due desc limit 1) as last from schedule s"
-            " where %s order by name limit ?" % ("name > ?" if name is None else "name=?"),
+            "select s.*, o.due as last, o.session as last_session, r.status as last_status"
+            " from schedule s left join occurrence o on o.schedule = s.name and o.due ="
+            " (select due from occurrence where schedule = s.name and session is not null"
+            " order by due desc limit 1) left join session r on r.id = o.session"
+            " where s.%s order by s.name limit ?" % ("name > ?" if name is None else "name=?"),
             (after if name is None else name, PAGE)).fetchall()
 
     @staticmethod

@@ -2,7 +2,7 @@
 import contextlib
 
 from ..base.errors import Unreadable
-from ..base.vocabulary import BELIEF_S, OPEN, RUNNING, STATES
+from ..base.vocabulary import BELIEF_S, ENDED, OPEN, RUNNING, STATES
 from ..base.times import find_time, from_text, to_text
 from .records import OpenSession
 from .sessions import BY_ARRIVAL
@@ -130,8 +130,8 @@ class Views:
         if row["begun"] is None:
             return row, scenario, 0, {}
         attempts = {step: (attempt, status) for step, attempt, status in connection.execute(
-            "select name, max(attempt), status from session_step where session=? group by name",
-            (session,))}
+            "select name, max(attempt), status from session_step where session=? group by name"
+            " order by max(run)", (session,))}
         runs = connection.execute(
             "select max(ifnull((select max(run) from session_step where session=?1), 0),"
             " ifnull((select max(run) from session_task where session=?1), 0))",
@@ -139,16 +139,48 @@ class Views:
         return row, scenario, runs, attempts
 
     @staticmethod
-    def list_log(connection, session, after, limit):
+    def _select_log(columns, filters):
+        """The text of a query of log rows, and its values behind the session's number."""
+        where, values = "", []
+        for column, value in (("s.name=?", filters.step), ("l.stream=?", filters.stream),
+                              ("l.time>=?", filters.since and to_text(filters.since))):
+            if value is not None:
+                where += " and " + column
+                values.append(value)
+        return ("select " + columns + " from session_log l cross join session_task t"
+                " on t.session = l.session and t.run = l.task_run cross join session_step s"
+                " on s.session = t.session and s.run = t.step_run where l.session=?" + where,
+                values)
+
+    def list_log(self, connection, session, filters, after, limit):
         """At most `limit` log rows with the names of step and task, after (task_run, position)."""
+        query, values = self._select_log(
+            "l.task_run, l.position, l.time, l.stream, l.line, s.name as step,"
+            " case t.name when '' then t.task + 1 else t.name end as task", filters)
         return connection.execute(
-            "select l.task_run, l.position, l.time, l.stream, l.line, s.name as step,"
-            " case t.name when '' then t.task + 1 else t.name end as task"
-            " from session_log l join session_task t on t.session = l.session"
-            " and t.run = l.task_run join session_step s on s.session = t.session"
-            " and s.run = t.step_run where l.session=? and (l.task_run, l.position) > (?, ?)"
-            " order by l.task_run, l.position limit ?",
-            (session,) + after + (limit,)).fetchall()
+            query + " and (l.task_run, l.position) > (?, ?) order by l.task_run, l.position"
+            " limit ?", [session] + values + list(after) + [limit]).fetchall()
+
+    def find_log_start(self, connection, session, filters):
+        """Behind which (task_run, position) the lines begin that are wanted. NotFound: there is no
+        such step."""
+        if filters.step is not None:
+            self._check_step(connection, session, filters.step)
+        if filters.tail is None:
+            return 0, -1
+        query, values = self._select_log("l.task_run, l.position", filters)
+        newest = connection.execute(
+            query + " order by l.task_run desc, l.position desc limit 1 offset ?",
+            [session] + values + [filters.tail]).fetchone()
+        return tuple(newest) if newest else (0, -1)
+
+    def _check_step(self, connection, session, name):
+        """NotFound when a session has no step of this name and never had."""
+        if not connection.execute("select 1 from session_step where session=? and name=?",
+                                  (session, name)).fetchone():
+            row = self._sessions.get(connection, session)
+            with contextlib.suppress(Unreadable):
+                self._sessions.get_scenario(connection, row).step_index(name)
 
     @staticmethod
     def weigh_clock(connection, now):
@@ -166,30 +198,46 @@ class Views:
                            (to_text(now), begin and to_text(begin)))
         return begin is None, jump
 
-    def purge(self, connection, before, keep, limit=200):
-        """Deletes at most `limit` sessions that ended before then or beyond the newest `keep`.
+    @staticmethod
+    def _select_purged(columns, filters):
+        """The text of a query of what is to be purged, and its values."""
+        where = ("ended is not null and status in (%s)"
+                 % ",".join("'%s'" % status for status in filters.statuses or ENDED))
+        values = []
+        if filters.scenario is not None:
+            where += " and scenario=?"
+            values.append(filters.scenario)
+        query = "select %s from session where " + where
+        if filters.keep is not None:
+            where += " and id <= ifnull((%s order by id desc limit 1 offset ?), -1)" % query % "id"
+            values += values + [filters.keep]
+        if filters.before is not None:
+            where += " and ended < ?"
+            values.append(to_text(filters.before))
+        return "select %s from session where %s" % (columns, where), values
+
+    def count_purged(self, connection, filters):
+        """How many sessions a purge would delete."""
+        query, values = self._select_purged("count(*)", filters)
+        return connection.execute(query, values).fetchone()[0]
+
+    def purge(self, connection, filters, limit=200):
+        """Deletes at most `limit` sessions that a PurgeFilter names. Where it names those of every
+        state and scenario, old due times that made no session go, too.
 
         Returns how many; 0 means that nothing is left to purge.
         """
-        where, values = ["ended is not null",
-                         "status in ('DONE', 'WARNING', 'ERROR', 'STOPPED')"], []
-        if before is not None:
-            where.append("ended < ?")
-            values.append(to_text(before))
-        if keep is not None:
-            where.append("id <= ifnull((select id from session where ended is not null"
-                         " order by id desc limit 1 offset ?), -1)")
-            values.append(keep)
-        ids = [row[0] for row in connection.execute(
-            "select id from session where %s limit ?" % " and ".join(where), values + [limit])]
+        query, values = self._select_purged("id", filters)
+        ids = [row[0] for row in connection.execute(query + " limit ?", values + [limit])]
         for session in ids:
             for table in ("session_log", "session_task", "session_step", "session_keyword",
                           "occurrence"):
                 connection.execute("delete from %s where session=?" % table, (session,))
             connection.execute("delete from session where id=?", (session,))
-        if before is not None and len(ids) < limit:
+        is_of_all = not filters.statuses and filters.scenario is None
+        if filters.before is not None and is_of_all and len(ids) < limit:
             connection.execute("delete from occurrence where session is null and last_due < ?",
-                               (to_text(before),))
+                               (to_text(filters.before),))
         if ids:
             self._scenarios.forget_unused(connection)
         return len(ids)
