@@ -1,4 +1,4 @@
-"""PURGE: which of the ended sessions it deletes, and that it can say so first."""
+"""PURGE: which of the past sessions it deletes, and that it can say so first."""
 import pytest
 
 from support.outside import query
@@ -6,8 +6,8 @@ from support.tasks import add_steps, step
 
 
 @pytest.fixture
-def ended(inside):
-    """{name: number} of ended sessions, the oldest first: of A good ones a1, a2 and a bad one a3, of B b1, b2."""
+def past(inside):
+    """{name: number} of past sessions, the oldest first: of A good ones a1, a2 and a bad one a3, of B b1, b2."""
     bad = add_steps(inside, step("s", "exit $VAR_code"), variables={"code": "0"})
     numbers = {name: inside.ok("EXEC %s -SYNC %s" % (scenario, words))["session"] for name, scenario, words in (
         ("a1", bad, ""), ("b1", "HELLO", ""), ("a2", bad, ""), ("a3", bad, "code=1"), ("b2", "HELLO", ""))}
@@ -15,10 +15,10 @@ def ended(inside):
     return dict(numbers, A=bad, waiting=inside.ok("EXEC HELLO -AT=1d")["session"])
 
 
-def left(agent, ended):
+def left(agent, past):
     """The names of those that are there, between spaces."""
     numbers = {row["session"] for row in agent.rows("SESSIONS")}
-    return " ".join(name for name, number in ended.items() if number in numbers)
+    return " ".join(name for name, number in past.items() if number in numbers)
 
 
 @pytest.mark.parametrize("options, expected", [
@@ -28,12 +28,12 @@ def left(agent, ended):
     ("-DAYS=0.01 -STATUS=ERROR", "a1 b1 a2 b2 waiting"), ("-KEEP=1 -STATUS=done,error", "b2 waiting"),
     ("-DAYS=0.01 -KEEP=4", "b1 a2 a3 b2 waiting"), ("-DAYS=1 -KEEP=0", "a1 b1 a2 a3 b2 waiting"),
     ("-DAYS=0 -SCENARIO=NONE", "a1 b1 a2 a3 b2 waiting")])
-def test_what_is_deleted_and_that_it_can_be_counted_first(inside, ended, options, expected):
-    options, everything = options % ended, left(inside, ended)
+def test_what_is_deleted_and_that_it_can_be_counted_first(inside, past, options, expected):
+    options, everything = options % past, left(inside, past)
     counted = inside.ok("PURGE %s -DRY_RUN" % options)
-    assert counted["dry_run"] == "yes" and left(inside, ended) == everything
+    assert counted["dry_run"] == "yes" and left(inside, past) == everything
     purged = inside.ok("PURGE " + options)
-    assert purged == {"purged": counted["purged"]} and left(inside, ended) == expected
+    assert purged == {"purged": counted["purged"]} and left(inside, past) == expected
     assert int(purged["purged"]) == len(everything.split()) - len(expected.split())
 
 
