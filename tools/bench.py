@@ -1,36 +1,39 @@
 #!/usr/bin/env python3
-"""Measures agent.py against limits taken in the same run, on the disk of the folder given.
+"""Measures agent.py beside what the same machine can do without it, in the same minutes.
 
-    python tools/bench.py [--folder PATH] [--seconds N] [--only NAME]
+    python tools/bench.py [--quick] [--only NAME ...] [--json FILE] [--compare FILE] [--folder PATH]
 
-Every figure is a ratio to what the host itself can do just then, measured in turns with it, since a disk or a
-neighbour changes from minute to minute:
+A row of the table: the agent's figure, that of the limit, and the ratio of the two with its minimum, median and
+maximum over three rounds. Agent and limit are measured in turns, since a disk or a neighbour changes from minute to
+minute; both are shown as of the round with the median ratio. Rates (`/s`) are better when the ratio is high, all else
+when it is low. --quick takes small sizes and few rows, under 20 s; the whole takes about three minutes. --json writes
+the table for programs, --compare shows beside it what an older one had.
 
-    acknowledge     durable OKs to EXEC a second on 8 connections, each waiting for its OK before the next
-                    request, to single-row commits a second of one SQLite connection (WAL, FULL)
-    ... running     the same while the acknowledged sessions run
-    ... pipelined   the same with 16 requests under way on each connection
-    PING            median and 99th percentile, milliseconds, with 300 idle connections and 50 half-sent lines
-    load_csv        rows a second of a session that loads a file, its helper's start included, to a bare loop of
-                    csv.reader and executemany on the same file; unload_csv the same, to csv.writer
-    ... memory      of the helper process at its peak, while it loads a file of 200 MB
-    schedules       with 100,000 of them, all different: the start until ready, to a bare loop that reads the same rows,
-                    also when each has options (hours, jitter, a variable, ..); memory, and processor time while
-                    nothing is due; SCHED ADD, SET, OFF, DEL, and how long after its due time a session is on disk as
-                    begun, both to the time of two single-row commits (a due time takes two: decided, begun); and when
-                    the last of 1,000 due in one second has begun
-    task output     lines a second of a session whose command prints 300,000 lines as fast as it can (most of which is
-                    left out), and of one that prints 10,000 a second (all kept), to the same with `> file`
+The limits:
+
+    sessions        processes started and waited for by Popen in 8 threads; for `set` acknowledgements, pipelined
+    first byte      one row committed, then a process started and its first byte read
+    OKs             rows committed one at a time by one connection (WAL, synchronous=FULL)
+    PING            a bare socketserver that sends a line back
+    idle memory     a bare Python that serves a socket and has a database open
+    sleepers        a bare Python that holds as many processes by Popen
+    schedules       a loop that reads the same rows and their JSON
+    import          json.loads of the document, and executemany of its parts
+    due to begun    two rows committed one at a time: what a due time takes
+    load_csv        csv.reader and executemany on the same file
+    growth          the same agent with an empty repository
+    PURGE           EXEC while nothing is purged
 """
 import argparse
 import contextlib
 import csv
 import json
-import multiprocessing
+import math
 import os
+import platform
 import re
+import selectors
 import shutil
-import signal
 import socket
 import sqlite3
 import subprocess
@@ -40,311 +43,384 @@ import threading
 import time
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-CONNECTIONS = 8
+sys.path.insert(0, os.path.join(TOP, "tools"))
+from agentcli import ClientError, Connection        # noqa: E402
+
 ROUNDS = 3
-ROWS = 500000
-BIG_MB = 200
-SCHEDULES = 100000
-LINES = 300000
-PACED_LINES = 20000
-TABLE = "(day text, low real, high real, wind real, number integer, word text)"
-TYPES = {"low": "real", "high": "real", "wind": "real", "number": "integer"}
-PRINT = "awk 'BEGIN { for (i = 1; i <= %d; i++) print \"line\", i, \"of what a task has to say\" }'" % LINES
-PACE = """import time
-begun = time.monotonic()
-for i in range(%d // 100):
-    print("\\n".join("line %%d of what a task has to say" %% (i * 100 + j) for j in range(100)), flush=True)
-    time.sleep(max(0, begun + (i + 1) / 100 - time.monotonic()))
-""" % PACED_LINES
+SLOTS = 8
+FULL = {"sessions": 1200, "sets": 6000, "bytes": 150, "seconds": 1.0, "pings": 2000, "sleepers": 1000,
+        "schedules": 100000, "due_s": 10, "rows": 300000, "past": 1000000, "purged": 500000}
+QUICK = {"sessions": 160, "sets": 600, "bytes": 20, "seconds": 0.2, "pings": 300, "sleepers": 50,
+         "schedules": 3000, "due_s": 3, "rows": 30000, "past": 20000, "purged": 10000}
+
+ECHO = """import socketserver, sys
+class Handler(socketserver.StreamRequestHandler):
+    disable_nagle_algorithm = True
+    def handle(self):
+        for line in self.rfile:
+            self.request.sendall(line)
+class Server(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+server = Server(("127.0.0.1", 0), Handler)
+print(server.server_address[1], flush=True)
+server.serve_forever()
+"""
+BARE = """import json, socketserver, sqlite3, sys, threading
+connection = sqlite3.connect(sys.argv[1])
+connection.execute("create table if not exists t (a)")
+server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), socketserver.StreamRequestHandler)
+print(server.server_address[1], flush=True)
+server.serve_forever()
+"""
+HOLDER = """import subprocess, sys
+held = [subprocess.Popen(["sleep", "600"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(int(sys.argv[1]))]
+print("held", flush=True)
+sys.stdin.read()
+for each in held:
+    each.kill()
+    each.wait()
+"""
 
 
-def commits_per_s(folder, seconds):
-    """Single-row commits a second of one connection, WAL and synchronous=FULL."""
-    path = os.path.join(folder, "limit.db")
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+class Trouble(Exception):
+    """What keeps something from being measured, in words."""
+
+
+# -- what is started -------------------------------------------------------------------------------------------------
+
+class Agent:
+    """An agent.py with repositories of its own, below a folder."""
+
+    def __init__(self, folder, *options):
+        self.master = os.path.join(folder, "master.db")
+        self.work = os.path.join(folder, "workrep.db")
+        begun = time.monotonic()
+        self.process = subprocess.Popen(
+            [sys.executable, os.path.join(TOP, "agent.py"), "--port", "0", "--master", self.master, "--create",
+             "--max-queue", "10000000"] + list(options), stderr=subprocess.PIPE)
+        lines, found = [], None
+        for line in self.process.stderr:
+            lines.append(line.decode("utf-8", "replace"))
+            found = re.search(rb"ready on \S+:(\d+)", line)
+            if found:
+                break
+        self.ready_s = time.monotonic() - begun
+        threading.Thread(target=self.process.stderr.read, daemon=True).start()
+        if not found:
+            raise Trouble("the agent did not start:\n%s" % "".join(lines))
+        self.port = int(found.group(1))
+        self.client = Connection("127.0.0.1", self.port)
+
+    def ask(self, request):
+        """(data lines, fields of the OK) of a request."""
+        reply = self.client.ask(request)
+        return list(reply), reply.fields
+
+    def bring_in(self, document):
+        """Imports a document of definitions."""
+        self.ask("IMPORT " + json.dumps(json.dumps(document)))
+
+    def wait_idle(self):
+        """Waits until nothing runs and nothing is outstanding."""
+        while True:
+            fields = self.ask("PING")[1]
+            if int(fields["running"]) == int(fields["queued"]) == 0:
+                return
+            time.sleep(0.01)
+
+    def close(self):
+        """Ends it at once."""
+        self.process.kill()
+        self.process.wait()
+        with self.client:
+            pass
+
+
+class Bench:
+    """A folder for what is measured, the sizes, and the table."""
+
+    def __init__(self, folder, sizes):
+        self.folder, self.sizes, self.table = folder, sizes, []
+
+    @contextlib.contextmanager
+    def agent(self, *options, keeps=False):
+        """An Agent with new repositories; those that were there, where it keeps them."""
+        folder = os.path.join(self.folder, "agent")
+        if not keeps:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.mkdir(folder)
+        agent = Agent(folder, *options)
+        try:
+            yield agent
+        finally:
+            agent.close()
+
+    def add(self, name, unit, aim, pairs):
+        """Adds a row of [(figure, limit)], a pair for each round."""
+        pairs = sorted(pairs, key=lambda pair: pair[0] / pair[1])
+        figure, limit = pairs[len(pairs) // 2]
+        ratios = [agents / bare for agents, bare in pairs]
+        self.table.append({"name": name, "unit": unit, "figure": figure, "limit": limit, "aim": aim, "ratio": {
+            "min": ratios[0], "median": figure / limit, "max": ratios[-1]}})
+        print("%-34s %10s %10s %-6s %7.2f  (%.2f .. %.2f)%s" % (
+            name, short(figure), short(limit), unit, figure / limit, ratios[0], ratios[-1],
+            "  aim %s" % aim if aim else ""), flush=True)
+
+
+def short(number):
+    """A number with three digits that count."""
+    return "%.0f" % number if number >= 100 or number == 0 else "%.*f" % (2 - int(math.floor(math.log10(number))), number)
+
+
+def scenario(name, *tasks, **fields):
+    """A scenario of one step."""
+    return dict({"name": name, "version": "1", "steps": [{"name": "only", "tasks": list(tasks)}]}, **fields)
+
+
+TASKS = {"scenarios": [
+    scenario("TRUE", {"type": "os", "command": ["true"]}), scenario("SLEEP", {"type": "os", "command": ["sleep", "600"]}),
+    scenario("SET", {"type": "set", "variable": "x", "value": "1"}, variables={"x": "0"}),
+    scenario("BYTE", {"type": "os", "command": ["sh", "-c", "echo > $VAR_fifo"]}, variables={"fifo": ""})]}
+
+
+# -- limits ----------------------------------------------------------------------------------------------------------
+
+@contextlib.contextmanager
+def committing(folder):
+    """A function that commits one row."""
+    with contextlib.closing(sqlite3.connect(os.path.join(folder, "limit.db"), isolation_level=None)) as connection:
         connection.execute("pragma journal_mode=wal")
         connection.execute("pragma synchronous=full")
         connection.execute("create table if not exists t (a integer primary key, b text)")
+        yield lambda: connection.execute("insert into t(b) values (?)", ("x" * 100,))
+
+
+def commits_per_s(folder, seconds):
+    """Single-row commits a second of one connection."""
+    with committing(folder) as commit:
         begun, count = time.monotonic(), 0
         while time.monotonic() - begun < seconds:
-            connection.execute("insert into t(b) values (?)", ("x" * 100,))
+            commit()
             count += 1
         return count / (time.monotonic() - begun)
 
 
-def start_agent(folder, *options):
-    """(process, port) of an agent with its repositories in a folder, which its processes have as BENCH_FOLDER."""
-    master = os.path.join(folder, "agent", "master.db")
-    process = subprocess.Popen([sys.executable, os.path.join(TOP, "agent.py"), "--port", "0", "--master", master,
-                                "--create", "--max-queue", "10000000"] + list(options),
-                               stderr=subprocess.PIPE, env=dict(os.environ, BENCH_FOLDER=folder))
-    for line in process.stderr:
-        found = re.search(rb"ready on \S+:(\d+)", line)
-        if found:
-            break
-    threading.Thread(target=process.stderr.read, daemon=True).start()
-    return process, int(found.group(1))
-
-
-@contextlib.contextmanager
-def running_agent(folder, *options):
-    """The port of an agent with new repositories, gone afterwards."""
-    process, port = start_agent(folder, *options)
-    try:
-        yield port
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        shutil.rmtree(os.path.join(folder, "agent"))
-
-
-def ask(connection, line):
-    """One request whose reply is a single line."""
-    connection.sendall(line + b"\n")
-    reply = connection.recv(4096)
-    assert reply.startswith(b"OK"), reply
-    return reply
-
-
-def flood(port, window, until, counts):
-    """EXECs on one connection, `window` under way; counts what was acknowledged."""
-    with socket.create_connection(("127.0.0.1", port)) as connection:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        count = under_way = 0
-        while time.monotonic() < until:
-            connection.sendall(b"EXEC HELLO\n" * (window - under_way))
-            reply = connection.recv(65536)
-            assert b"ERR" not in reply, reply
-            done = reply.count(b"\n")
-            under_way, count = window - done, count + done
-        counts.append(count)
-
-
-def flood_all(port, window, seconds, result):
-    """The client process: all connections, a thread each."""
-    counts, until = [], time.monotonic() + seconds
-    threads = [threading.Thread(target=flood, args=(port, window, until, counts)) for _ in range(CONNECTIONS)]
+def processes_per_s(count):
+    """Processes a second that are started and waited for in as many threads as the agent has slots."""
+    def work():
+        for _ in range(count // SLOTS):
+            subprocess.Popen(["true"], stdin=subprocess.DEVNULL).wait()
+    threads = [threading.Thread(target=work) for _ in range(SLOTS)]
+    begun = time.monotonic()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    result.put(sum(counts) / seconds)
+    return count / (time.monotonic() - begun)
 
 
-def acknowledged_per_s(folder, window, seconds, is_held):
-    """OKs a second on a new agent."""
-    with running_agent(folder) as port:
-        if is_held:
-            with socket.create_connection(("127.0.0.1", port)) as connection:
-                ask(connection, b"HOLD bench")
-        result = multiprocessing.Queue()
-        client = multiprocessing.Process(target=flood_all, args=(port, window, seconds, result))
-        client.start()
-        rate = result.get()
-        client.join()
-        return rate
+@contextlib.contextmanager
+def bare_python(program, *arguments):
+    """A Python that runs a program -> (its process, its first line)."""
+    process = subprocess.Popen([sys.executable, "-c", program] + list(arguments), stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE)
+    try:
+        yield process, process.stdout.readline().decode().strip()
+    finally:
+        process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(5 if program is HOLDER else 0)
+        process.kill()
+        process.wait()
+        process.stdout.close()
 
 
-def measure_acknowledging(folder, seconds):
-    """Prints the ratio of each way to send requests, in turns with the limit."""
-    for name, window, is_held in (("acknowledge", 1, True), ("acknowledge, running", 1, False),
-                                  ("acknowledge, pipelined", 16, True)):
-        pairs = []
-        for _ in range(ROUNDS):
-            before = commits_per_s(folder, seconds / 2)
-            rate = acknowledged_per_s(folder, window, seconds, is_held)
-            limit = (before + commits_per_s(folder, seconds / 2)) / 2
-            pairs.append((rate / limit, rate, limit))
-        ratio, rate, limit = sorted(pairs)[ROUNDS // 2]
-        print("%-24s %6.2f x the limit (%.0f/s to %.0f/s; rounds %s)" % (
-            name, ratio, rate, limit, " ".join("%.2f" % pair[0] for pair in pairs)))
+def memory_mb(process, field="VmRSS"):
+    """Memory of a process, MiB (Linux)."""
+    with open("/proc/%d/status" % process.pid) as file:
+        return int(re.search(field + r":\s*(\d+)", file.read()).group(1)) / 1024
 
 
-def measure_ping(folder):
-    """Prints how long PING takes while many connections are open."""
-    with running_agent(folder) as port, contextlib.ExitStack() as stack:
-        for number in range(350):
+# -- requests --------------------------------------------------------------------------------------------------------
+
+def flood(port, count, window, line, seconds):
+    """Replies a second on `count` connections, each with `window` requests under way. All replies are one line."""
+    selector = selectors.DefaultSelector()
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
-            if number >= 300:
-                connection.sendall(b"EXEC HEL")
-        connection = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
-        times = []
-        for _ in range(500):
-            begun = time.monotonic()
-            ask(connection, b"PING")
-            times.append((time.monotonic() - begun) * 1000)
-            time.sleep(0.002)
-        times.sort()
-        print("%-24s %6.2f ms median, %.2f ms 99th percentile, %.2f ms at most" % (
-            "PING, 350 connections", times[250], times[494], times[-1]))
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            selector.register(connection, selectors.EVENT_READ)
+            connection.sendall(line * window)
+        begun, replies = time.monotonic(), 0
+        while time.monotonic() - begun < seconds:
+            for key, _ in selector.select():
+                data = key.fileobj.recv(65536)
+                if not data or b"ERR" in data:
+                    raise Trouble("%s was answered: %r" % (line, data))
+                done = data.count(b"\n")
+                replies += done
+                if done:
+                    key.fileobj.sendall(line * done)
+        taken = time.monotonic() - begun
+        selector.close()
+        return replies / taken
 
 
-# -- tasks ---------------------------------------------------------------------------------
-
-def write_rows(path, rows):
-    """A CSV file with a header, six columns, and so many rows."""
-    with open(path, "w", encoding="utf-8") as file:
-        file.write("day,low,high,wind,number,word\n")
-        for i in range(rows):
-            file.write("2012-%02d-%02d,%.1f,%.1f,%.2f,%d,%s\n" % (
-                i % 12 + 1, i % 28 + 1, i % 199 / 10 - 5, i % 307 / 10, i % 997 / 100, i,
-                ("rain", "sun", "fog", "snow", "drizzle")[i % 5]))
+def times_of(count, work):
+    """Seconds that each of `count` calls takes, in order of size."""
+    times = []
+    for _ in range(count):
+        begun = time.monotonic()
+        work()
+        times.append(time.monotonic() - begun)
+    return sorted(times)
 
 
-def bare_load(path, database):
-    """Seconds that csv.reader and executemany take."""
-    begun = time.monotonic()
-    with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as connection, \
-            open(path, newline="", encoding="utf-8") as file:
-        connection.execute("begin")
-        connection.execute("drop table if exists bare")
-        connection.execute("create table bare " + TABLE)
-        reader = csv.reader(file)
-        next(reader)
-        connection.executemany("insert into bare values (?, ?, ?, ?, ?, ?)", reader)
-        connection.execute("commit")
-    return time.monotonic() - begun
-
-
-def bare_unload(path, database):
-    """Seconds that csv.writer takes."""
-    begun = time.monotonic()
-    with contextlib.closing(sqlite3.connect(database)) as connection, \
-            open(path, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(connection.execute("select * from bare"))
-    return time.monotonic() - begun
-
-
-def import_tasks(connection, folder):
-    """A scenario for each measure."""
-    def scenario(name, *tasks):
-        return {"name": name, "version": "1", "steps": [{"name": "only", "tasks": list(tasks)}]}
-    database = os.path.join(folder, "data.db")
-
-    def load(file):
-        return {"type": "load_csv", "file": os.path.join(folder, file), "schema": "BENCH", "table": "loaded",
-                "mode": "create", "types": TYPES}
-    document = {
-        "data_servers": [{"name": "BENCH_DB", "driver": "sqlite3", "database": database}],
-        "logical_schemas": [{"name": "BENCH", "contexts": {"GLOBAL": "BENCH_DB"}}],
-        "scenarios": [
-            scenario("LOAD", load("rows.csv")), scenario("BIG", load("big.csv")),
-            scenario("CLEAR", {"type": "sql", "schema": "BENCH", "statement": "drop table if exists loaded"}),
-            scenario("UNLOAD", {"type": "unload_csv", "schema": "BENCH", "query": "select * from bare",
-                                "file": os.path.join(folder, "unloaded.csv")}),
-            scenario("PRINT", {"type": "os", "command": PRINT}),
-            scenario("PRINT_FILE", {"type": "os", "command": "%s > '%s'" % (PRINT, os.path.join(folder, "lines"))}),
-            scenario("PACE", {"type": "os", "command": [sys.executable, "-c", PACE]}),
-            scenario("PACE_FILE", {"type": "os", "command": ["/bin/sh", "-c", '"$@" > "$0"',
-                                                             os.path.join(folder, "lines"), sys.executable, "-c", PACE]}),
-        ]}
-    ask(connection, b"IMPORT '" + json.dumps(document).replace("'", "\\u0027").encode() + b"'")
-    return database
-
-
-def run_session(connection, scenario):
-    """Seconds from a request to the end of its session."""
-    begun = time.monotonic()
-    connection.sendall(b"EXEC %s -SYNC\n" % scenario.encode())
-    reply = b""
-    while b"OK" not in reply and b"ERR" not in reply or not reply.endswith(b"\n"):
-        reply += connection.recv(4096)
-    assert b"status=DONE" in reply, reply
-    return time.monotonic() - begun
-
-
-def print_ratio(name, amount, unit, measure, limit):
-    """Prints amount a second of measure() to limit(), both seconds, in turns."""
-    pairs = []
+def measure_okays(bench):
+    """Durable OKs to EXEC, while nothing runs."""
+    seconds = bench.sizes["seconds"]
+    rows = (("OKs, 1 connection", 1, 1, 0.6), ("OKs, 8 connections", 8, 1, 1.5), ("OKs, 64 connections", 64, 1, 1.8),
+            ("OKs, 8 connections, pipelined", 8, 16, None))
+    pairs = {row[0]: [] for row in rows}
     for _ in range(ROUNDS):
-        bare = limit()
-        taken = measure()
-        pairs.append((bare / taken, amount / taken, amount / bare))
-    ratio, rate, limit_rate = sorted(pairs)[ROUNDS // 2]
-    print("%-24s %6.2f x the limit (%.0f %s/s to %.0f/s; rounds %s)" % (
-        name, ratio, rate, unit, limit_rate, " ".join("%.2f" % pair[0] for pair in pairs)))
+        with bench.agent() as agent:
+            agent.ask("HOLD bench")
+            for name, count, window, _ in rows:
+                before = commits_per_s(bench.folder, seconds / 2)
+                rate = flood(agent.port, count, window, b"EXEC HELLO\n", seconds)
+                pairs[name].append((rate, (before + commits_per_s(bench.folder, seconds / 2)) / 2))
+    for name, _, _, aim in rows:
+        bench.add(name, "/s", aim, pairs[name])
 
 
-def watch_memory(folder, is_over, peaks):
-    """Notes the peak memory, MB, of the helper processes of the agent (Linux)."""
-    own = ("BENCH_FOLDER=%s" % folder).encode()
-    while not is_over.wait(0.02):
-        for pid in filter(str.isdigit, os.listdir("/proc")):
-            with contextlib.suppress(OSError, AttributeError):
-                with open("/proc/%s/cmdline" % pid, "rb") as words, open("/proc/%s/environ" % pid, "rb") as names:
-                    if b"--task" not in words.read().split(b"\0") or own not in names.read().split(b"\0"):
-                        continue
-                with open("/proc/%s/status" % pid) as file:
-                    peaks.append(int(re.search(r"VmHWM:\s*(\d+)", file.read()).group(1)) / 1024)
+def measure_ping(bench):
+    """PING, one after the other on one connection."""
+    count = bench.sizes["pings"]
+    with bench.agent() as agent, bare_python(ECHO) as (_, port), Connection("127.0.0.1", int(port)) as echo:
+        def bare():
+            echo.ask("PING")
+            echo.read_line()
+        pairs = [(1e6 * times_of(count, lambda: agent.ask("PING"))[count // 2],
+                  1e6 * times_of(count, bare)[count // 2]) for _ in range(ROUNDS)]
+    bench.add("PING", "us", 1.3, pairs)
 
 
-def measure_memory(folder, connection):
-    """Prints the peak memory of loading a large file."""
-    path = os.path.join(folder, "big.csv")
-    size = os.path.getsize(os.path.join(folder, "rows.csv"))
-    write_rows(path, ROWS * BIG_MB * 1000000 // size)
-    is_over, peaks = threading.Event(), []
-    watcher = threading.Thread(target=watch_memory, args=(folder, is_over, peaks))
-    watcher.start()
-    seconds = run_session(connection, "BIG")
-    is_over.set()
-    watcher.join()
-    print("%-24s %6.1f MB at most, a file of %.0f MB in %.1f s" % (
-        "load_csv, memory", max(peaks), os.path.getsize(path) / 1e6, seconds))
+# -- sessions --------------------------------------------------------------------------------------------------------
+
+def sessions_per_s(agent, name, count):
+    """(sessions a second from the first OK to the record of the last end, OKs a second) of so many EXEC."""
+    begun = time.monotonic()
+    with socket.create_connection(("127.0.0.1", agent.port)) as connection, connection.makefile("rb") as file:
+        connection.sendall(b"EXEC %s\n" % name.encode() * count)
+        for _ in range(count):
+            line = file.readline()
+            if not line.startswith(b"OK"):
+                raise Trouble("EXEC %s: %r" % (name, line))
+    answered = time.monotonic()
+    agent.wait_idle()
+    return count / (time.monotonic() - begun), count / (answered - begun)
 
 
-def measure_csv(folder):
-    """Prints what loading and unloading cost, against bare loops."""
-    path, unloaded = os.path.join(folder, "rows.csv"), os.path.join(folder, "bare.csv")
-    write_rows(path, ROWS)
-    with running_agent(folder) as port, socket.create_connection(("127.0.0.1", port)) as connection:
-        database = import_tasks(connection, folder)
-
-        def clear_and_bare():
-            run_session(connection, "CLEAR")
-            return bare_load(path, database)
-        print_ratio("load_csv", ROWS, "rows", lambda: run_session(connection, "LOAD"), clear_and_bare)
-        print_ratio("unload_csv", ROWS, "rows", lambda: run_session(connection, "UNLOAD"),
-                    lambda: bare_unload(unloaded, database))
-        if os.path.isdir("/proc/self"):
-            run_session(connection, "CLEAR")
-            measure_memory(folder, connection)
+def measure_sessions(bench):
+    """Sessions of a process that does nothing, and of a task that needs none."""
+    processes, sets = [], []
+    with bench.agent("--max-sessions", str(SLOTS)) as agent:
+        agent.bring_in(TASKS)
+        sessions_per_s(agent, "TRUE", SLOTS)
+        for _ in range(ROUNDS):
+            limit = processes_per_s(bench.sizes["sessions"])
+            processes.append((sessions_per_s(agent, "TRUE", bench.sizes["sessions"])[0], limit))
+            sets.append(sessions_per_s(agent, "SET", bench.sizes["sets"]))
+    bench.add("sessions of [\"true\"], 8 at once", "/s", 0.6, processes)
+    bench.add("sessions of a set task", "/s", 0.4, sets)
 
 
-def measure_output(folder):
-    """Prints what it costs to log what a task prints, against a file: at its own speed, most of it left out, and
-    paced, all of it kept."""
-    for name, lines, scenario, options in (
-            ("task output", LINES, "PRINT", ()),
-            ("task output, 10,000/s", PACED_LINES, "PACE", ("--max-output", "100000000"))):
-        with running_agent(folder, *options) as port, \
-                socket.create_connection(("127.0.0.1", port)) as connection:
-            import_tasks(connection, folder)
-            print_ratio(name, lines, "lines", lambda: run_session(connection, scenario),
-                        lambda: run_session(connection, scenario + "_FILE"))
+def measure_first_byte(bench):
+    """EXEC until the process has written its first byte, one at a time."""
+    fifo, count = os.path.join(bench.folder, "fifo"), bench.sizes["bytes"]
+    os.mkfifo(fifo)
+    descriptor = os.open(fifo, os.O_RDWR)
+
+    def bare():
+        commit()
+        process = subprocess.Popen(["sh", "-c", "echo > $VAR_fifo"], env=dict(os.environ, VAR_fifo=fifo),
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        os.read(descriptor, 1)
+        started.append(process)
+
+    def through_agent():
+        agent.ask("EXEC BYTE fifo=%s" % fifo)
+        os.read(descriptor, 1)
+    middle, late = [], []
+    with bench.agent() as agent, committing(bench.folder) as commit:
+        agent.bring_in(TASKS)
+        for _ in range(ROUNDS):
+            started = []
+            limit = times_of(count, bare)
+            for process in started:
+                process.communicate()
+            agent.wait_idle()
+            times = times_of(count, through_agent)
+            middle.append((1e3 * times[count // 2], 1e3 * limit[count // 2]))
+            late.append((1e3 * times[count * 99 // 100], 1e3 * limit[count // 2]))
+    os.close(descriptor)
+    bench.add("EXEC to first byte", "ms", 1.8, middle)
+    bench.add("... 99th percentile", "ms", 3.3, late)
 
 
-# -- schedules -----------------------------------------------------------------------------
+def measure_memory(bench):
+    """An idle agent, and one whose sessions all sleep."""
+    idle, asleep, threads = [], [], []
+    count = bench.sizes["sleepers"]
+    for _ in range(ROUNDS):
+        with bench.agent("--max-sessions", str(count)) as agent, bare_python(
+                BARE, os.path.join(bench.folder, "bare.db")) as (bare, _):
+            time.sleep(0.5)
+            idle.append((memory_mb(agent.process), memory_mb(bare)))
+            agent.bring_in(TASKS)
+            sessions = agent.client
+            for _ in range(count):
+                list(sessions.ask("EXEC SLEEP"))
+            while int(agent.ask("PING")[1]["running"]) < count:
+                time.sleep(0.05)
+            time.sleep(1)
+            with bare_python(HOLDER, str(count)) as (holder, _):
+                asleep.append((memory_mb(agent.process), memory_mb(holder)))
+            threads.append((len(os.listdir("/proc/%d/task" % agent.process.pid)), count))
+            agent.ask("SHUTDOWN -IMMEDIATE")
+            agent.process.wait()
+    bench.add("idle memory", "MiB", 1.3, idle)
+    bench.add("memory, %d sessions of sleep" % count, "MiB", None, asleep)
+    bench.add("threads, for each of them", "", 0.1, threads)
 
-def write_schedules(path, has_options=False):
-    """A document with SCHEDULES schedules, each with a rule of its own, none due soon, and a quick scenario."""
-    far = time.gmtime(time.time() + 12 * 3600).tm_hour
-    zones = ("UTC", "Europe/Zurich", "America/New_York", "") if sys.version_info >= (3, 9) else ("UTC", "")
+
+# -- schedules and definitions ---------------------------------------------------------------------------------------
+
+def write_schedules(path, count):
+    """A document of so many schedules, each with a rule of its own and none due soon, and what they start."""
+    hour = time.gmtime(time.time() + 12 * 3600).tm_hour
     rules = ("daily at %(h)02d:%(m)02d:%(s)02d", "cron %(m)d %(h)d %(d)d * *", "monthly on %(d)d,last at %(h)02d:%(m)02d",
              "yearly on 0%(y)d-%(d)02d at %(h)02d:%(m)02d:%(s)02d", "weekly on sun at %(h)02d:%(m)02d:%(s)02d")
-    schedules = [{"name": "S%06d" % i, "scenario": "QUICK", "timezone": zones[i % len(zones)], "rule": rules[
-        i % len(rules)] % {"h": far, "m": i // 5 % 60, "s": i // 300 % 60, "d": 1 + i // 18000 % 28, "y": 1 + i % 9}}
-        for i in range(SCHEDULES)]
-    for i in range(0, SCHEDULES, 1 if has_options else 10):
-        schedules[i]["exclude_weekdays"] = "sat"
-        if has_options:
-            schedules[i].update(hours="%02d:00-%02d:00" % (i % 7, 18 + i % 5), jitter=i % 3000, priority=i % 10,
-                                variables={"x": "value %d" % i}, rule="daily at %02d:%02d:%02d" % (
-                                    i // 3600 % 24, i // 60 % 60, i % 60))
-    task = {"type": "set", "variable": "x", "value": "1"}
-    scenario = {"name": "QUICK", "version": "001", "variables": {"x": "0"}, "steps": [{"name": "a", "tasks": [task]}]}
+    schedules = [{"name": "S%06d" % i, "scenario": "SET", "timezone": "UTC", "rule": rules[i % len(rules)] % {
+        "h": hour, "m": i // 5 % 60, "s": i // 300 % 60, "d": 1 + i // 18000 % 28, "y": 1 + i % 9}} for i in range(count)]
     with open(path, "w") as file:
-        json.dump({"scenarios": [scenario], "schedules": schedules}, file)
+        json.dump(dict(TASKS, schedules=schedules), file)
+
+
+def bare_import(path, database):
+    """Seconds that json.loads and executemany take."""
+    begun = time.monotonic()
+    with open(path) as file:
+        schedules = json.loads(file.read())["schedules"]
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        connection.execute("drop table if exists t")
+        connection.execute("create table t (name text primary key, scenario, timezone, rule, body)")
+        connection.executemany("insert into t values (?, ?, ?, ?, ?)", (
+            (each["name"], each["scenario"], each["timezone"], each["rule"], json.dumps(each)) for each in schedules))
+        connection.commit()
+    return time.monotonic() - begun
 
 
 def bare_read(path):
@@ -356,126 +432,212 @@ def bare_read(path):
     return time.monotonic() - begun
 
 
-def processor_s(pid):
-    """Seconds of processor time that a process has taken (Linux)."""
-    with open("/proc/%d/stat" % pid) as file:
-        fields = file.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def measure_due(bench, agent):
+    """From a due time to the record that its session has begun, while all the others are loaded."""
+    middle, late = [], []
+    for turn in range(ROUNDS):
+        limit = 2e3 / commits_per_s(bench.folder, bench.sizes["seconds"])
+        names = ["E%d%d" % (turn, number) for number in range(5)]
+        for name in names:
+            agent.ask('SCHED ADD %s SET -1 GLOBAL "every 1s"' % name)
+        time.sleep(bench.sizes["due_s"])
+        for name in names:
+            agent.ask("SCHED DEL " + name)
+        with contextlib.closing(sqlite3.connect(agent.work)) as connection:
+            delays = sorted(row[0] * 86400000.0 for row in connection.execute(
+                "select julianday(begun) - julianday(due) from session where schedule in (%s) and begun is not null"
+                % ",".join("?" * len(names)), names))
+        middle.append((delays[len(delays) // 2], limit))
+        late.append((delays[len(delays) * 99 // 100], limit))
+    bench.add("due to begun", "ms", None, middle)
+    bench.add("... 99th percentile", "ms", None, late)
 
 
-def memory_mb(pid):
-    """Memory of a process at its peak (Linux)."""
-    with open("/proc/%d/status" % pid) as file:
-        return int(re.search(r"VmHWM:\s*(\d+)", file.read()).group(1)) / 1024
+def measure_schedules(bench):
+    """Import, start and due times of many schedules."""
+    imports, starts, memory = [], [], []
+    count, document = bench.sizes["schedules"], os.path.join(bench.folder, "schedules.json")
+    folder = os.path.join(bench.folder, "agent")
+    write_schedules(document, count)
+    for turn in range(ROUNDS):
+        shutil.rmtree(folder, ignore_errors=True)
+        os.mkdir(folder)
+        limit = bare_import(document, os.path.join(bench.folder, "bare.db"))
+        begun = time.monotonic()
+        subprocess.check_call([sys.executable, os.path.join(TOP, "agent.py"), "--master", os.path.join(
+            folder, "master.db"), "--create", "--import", document], stdout=subprocess.DEVNULL)
+        imports.append((time.monotonic() - begun, limit))
+        limit = bare_read(os.path.join(folder, "workrep.db"))
+        with bench.agent(keeps=True) as agent, bare_python(BARE, os.path.join(bench.folder, "bare.db")) as (bare, _):
+            starts.append((agent.ready_s, limit))
+            memory.append((memory_mb(agent.process, "VmHWM"), memory_mb(bare, "VmHWM")))
+            if turn == ROUNDS - 1:
+                bench.add("%d definitions by --import" % count, "s", None, imports)
+                bench.add("%d schedules, until ready" % count, "s", None, starts)
+                bench.add("... memory at its peak", "MiB", None, memory)
+                measure_due(bench, agent)
 
 
-def begun_delays_ms(path, prefix):
-    """Milliseconds from due to begun of the sessions of some schedules, in order."""
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        return sorted(row[0] * 86400000.0 for row in connection.execute(
-            "select julianday(begun) - julianday(due) from session where schedule like ?", (prefix + "%",)))
+# -- files -----------------------------------------------------------------------------------------------------------
 
-
-def measure_changes(connection, commit_ms):
-    """Prints how long changes take, against two commits."""
-    for name, request in (("SCHED ADD", b'SCHED ADD N%d QUICK -1 GLOBAL "daily at 02:00" -TIMEZONE=UTC'),
-                          ("SCHED SET", b'SCHED SET N%d -RULE="daily at 03:00"'), ("SCHED OFF", b"SCHED OFF N%d"),
-                          ("SCHED DEL", b"SCHED DEL N%d")):
-        times = []
-        for number in range(300):
-            begun = time.monotonic()
-            ask(connection, request % number)
-            times.append((time.monotonic() - begun) * 1000)
-        times.sort()
-        print("%-24s %6.2f x a commit (%.2f ms median, %.2f ms 99th percentile)" % (
-            name, times[150] / commit_ms, times[150], times[296]))
-
-
-def measure_firing(connection, path, commit_ms):
-    """Prints how long after its due time a session has begun."""
-    for number in range(3):
-        ask(connection, b'SCHED ADD E%d QUICK -1 GLOBAL "every 1s"' % number)
-    time.sleep(40)
-    for number in range(3):
-        ask(connection, b"SCHED DEL E%d" % number)
-    delays = begun_delays_ms(path, "E")
-    print("%-24s %6.2f x two commits (%.1f ms median, %.1f ms 99th percentile, of %d)" % (
-        "due to begun", delays[len(delays) // 2] / commit_ms / 2, delays[len(delays) // 2],
-        delays[len(delays) * 99 // 100], len(delays)))
-    due = int(time.time()) + 10
-    for number in range(1000):
-        ask(connection, time.strftime('SCHED ADD B%d QUICK -1 GLOBAL "at %%Y-%%m-%%d %%H:%%M:%%S" -TIMEZONE=UTC'
-                                      % number, time.gmtime(due)).encode())
-    time.sleep(max(0, due - time.time()) + 5)
-    delays = begun_delays_ms(path, "B")
-    print("%-24s %6d ms after it the last of %d has begun, %d ms median" % (
-        "1,000 due in one second", delays[-1], len(delays), delays[500]))
-
-
-def start_with_schedules(folder, name, has_options=False):
-    """As start_agent, with an import of many schedules before it; prints what both cost."""
-    document, path = os.path.join(folder, "schedules.json"), os.path.join(folder, "agent", "workrep.db")
-    write_schedules(document, has_options)
-    os.mkdir(os.path.join(folder, "agent"))
-    master = os.path.join(folder, "agent", "master.db")
+def bare_load(path, database):
+    """Seconds that csv.reader and executemany take."""
     begun = time.monotonic()
-    subprocess.check_call([sys.executable, os.path.join(TOP, "agent.py"), "--master", master, "--create", "--import",
-                           document], stdout=subprocess.DEVNULL)
-    print("%-24s %6.1f s for %d schedules" % ("--import" + name, time.monotonic() - begun, SCHEDULES))
-    bare, begun = bare_read(path), time.monotonic()
-    process, port = start_agent(folder)
-    ready = time.monotonic() - begun
-    memory = "%.0f MB" % memory_mb(process.pid) if os.path.isdir("/proc/self") else "?"
-    print("%-24s %6.1f x a bare read of the rows (%.2f s to %.2f s; memory %s)" % (
-        "start, 100,000" + name, ready / bare, ready, bare, memory))
-    return process, port
+    with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as connection, \
+            open(path, newline="", encoding="utf-8") as file:
+        connection.execute("begin")
+        connection.execute("drop table if exists bare")
+        connection.execute("create table bare (day text, low real, high real, wind real, number integer, word text)")
+        reader = csv.reader(file)
+        next(reader)
+        connection.executemany("insert into bare values (?, ?, ?, ?, ?, ?)", reader)
+        connection.execute("commit")
+    return time.monotonic() - begun
 
 
-def measure_schedules(folder):
-    """Prints what many schedules cost."""
-    path = os.path.join(folder, "agent", "workrep.db")
-    process, _ = start_with_schedules(folder, ", options", has_options=True)
-    process.kill()
-    process.wait()
-    shutil.rmtree(os.path.join(folder, "agent"))
-    process, port = start_with_schedules(folder, "")
-    try:
-        if os.path.isdir("/proc/self"):
-            time.sleep(1)
-            before = processor_s(process.pid)
-            time.sleep(10)
-            print("%-24s %6.3f s of processor time in 10 s" % (
-                "nothing due", processor_s(process.pid) - before))
-        commit_ms = 1000 / commits_per_s(folder, 2)
-        with socket.create_connection(("127.0.0.1", port)) as connection:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            measure_changes(connection, commit_ms)
-            measure_firing(connection, path, commit_ms)
-    finally:
-        process.kill()
-        process.wait()
-        shutil.rmtree(os.path.join(folder, "agent"))
+def measure_csv(bench):
+    """load_csv, its helper's start included."""
+    path, database = os.path.join(bench.folder, "rows.csv"), os.path.join(bench.folder, "data.db")
+    rows, words = bench.sizes["rows"], ("rain", "sun", "fog", "snow", "drizzle")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("day,low,high,wind,number,word\n")
+        for i in range(rows):
+            file.write("2012-%02d-%02d,%.1f,%.1f,%.2f,%d,%s\n" % (
+                i % 12 + 1, i % 28 + 1, i % 199 / 10 - 5, i % 307 / 10, i % 997 / 100, i, words[i % 5]))
+    pairs = []
+    with bench.agent() as agent:
+        agent.bring_in({
+            "data_servers": [{"name": "BENCH_DB", "driver": "sqlite3", "database": database}],
+            "logical_schemas": [{"name": "BENCH", "contexts": {"GLOBAL": "BENCH_DB"}}],
+            "scenarios": [scenario("LOAD", {
+                "type": "load_csv", "file": path, "schema": "BENCH", "table": "loaded", "mode": "create",
+                "types": {"low": "real", "high": "real", "wind": "real", "number": "integer"}}),
+                scenario("CLEAR", {"type": "sql", "schema": "BENCH", "statement": "drop table if exists loaded"})]})
+        for _ in range(ROUNDS):
+            limit = bare_load(path, database)
+            agent.ask("EXEC CLEAR -SYNC")
+            begun = time.monotonic()
+            _, fields = agent.ask("EXEC LOAD -SYNC")
+            if fields["status"] != "DONE":
+                raise Trouble("load_csv ended %(status)s: %(message)s" % fields)
+            pairs.append((rows / (time.monotonic() - begun), rows / limit))
+    bench.add("load_csv", "rows/s", 0.8, pairs)
 
 
-MEASURES = {"acknowledge": measure_acknowledging, "ping": measure_ping, "csv": measure_csv, "output": measure_output,
-            "schedules": measure_schedules}
+# -- growth ----------------------------------------------------------------------------------------------------------
+
+def fill(path, count):
+    """Copies the one session that a repository has until there are so many, with its step and task."""
+    def columns(table, *changed):
+        names = [row[1] for row in connection.execute("pragma table_info(%s)" % table)]
+        return ", ".join(names), ", ".join("n.i * 1000 + 1" if name in changed else name for name in names)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        for table, key in (("session", "id"), ("session_step", "session"), ("session_task", "session")):
+            names, values = columns(table, key)
+            connection.execute(
+                "with recursive n(i) as (select 2 union all select i + 1 from n where i < %d)"
+                " insert into %s(%s) select %s from n, %s where %s=1001" % (count, table, names, values, table, key))
+        connection.execute("update repository set last_session=%d" % count)
+        connection.commit()
+
+
+def measure_growth(bench):
+    """What requests and a start cost with many past sessions; and EXEC beside a PURGE of half of them."""
+    count, seconds = bench.sizes["past"], bench.sizes["seconds"] / 2
+    folders = [os.path.join(bench.folder, name) for name in ("small", "large")]
+    rows = {name: [] for name in ("start", "acknowledge", "SESSIONS", "STATUS", "SCHED NEXT")}
+    for folder in folders:
+        os.mkdir(folder)
+        agent = Agent(folder)
+        agent.bring_in(dict(TASKS, schedules=[{"name": "D", "scenario": "SET", "rule": "daily at 02:00"}]))
+        agent.ask("EXEC SET -SYNC")
+        agent.ask("SHUTDOWN")
+        agent.process.wait()
+        agent.close()
+    fill(os.path.join(folders[1], "workrep.db"), count)
+    for _ in range(ROUNDS):
+        pair = [Agent(folder) for folder in folders]
+        rows["start"].append([1e3 * agent.ready_s for agent in reversed(pair)])
+        for name, request in (("SESSIONS", "SESSIONS -LIMIT=50"), ("STATUS", "STATUS 1001"), ("SCHED NEXT", "SCHED NEXT D")):
+            rows[name].append([1e6 * times_of(100, lambda: agent.ask(request))[50] for agent in reversed(pair)])
+        for agent in pair:
+            agent.ask("HOLD bench")
+        rows["acknowledge"].append([1e6 / flood(agent.port, 1, 1, b"EXEC SET\n", seconds) for agent in reversed(pair)])
+        for agent in pair:
+            agent.ask("SHUTDOWN")
+            agent.process.wait()
+            agent.close()
+    for name, pairs in rows.items():
+        bench.add("%s, %d past sessions" % (name, count), "ms" if name == "start" else "us", None, pairs)
+    measure_purge(bench, folders[1])
+
+
+def measure_purge(bench, folder):
+    """The 99th percentile of EXEC while half of the sessions are purged."""
+    agent, pairs, is_over = Agent(folder), [], threading.Event()
+    with Connection("127.0.0.1", agent.port) as other:
+        agent.ask("HOLD bench")
+        before = times_of(500, lambda: list(other.ask("EXEC SET")))[495]
+
+        def purge():
+            agent.ask("PURGE -KEEP=%d" % (bench.sizes["past"] - bench.sizes["purged"]))
+            is_over.set()
+        thread = threading.Thread(target=purge)
+        thread.start()
+        times = []
+        while not is_over.is_set() or len(times) < 100:
+            times += times_of(10, lambda: list(other.ask("EXEC SET")))
+        thread.join()
+        times.sort()
+        pairs.append((1e3 * times[len(times) * 99 // 100], 1e3 * before))
+    bench.add("EXEC beside PURGE of %d, p99" % bench.sizes["purged"], "ms", None, pairs)
+    agent.close()
+
+
+MEASURES = {"sessions": measure_sessions, "byte": measure_first_byte, "okays": measure_okays, "ping": measure_ping,
+            "memory": measure_memory, "schedules": measure_schedules, "csv": measure_csv, "growth": measure_growth}
+
+
+def print_comparison(table, path):
+    """Beside each ratio that of an older run."""
+    with open(path) as file:
+        before = {row["name"]: row["ratio"]["median"] for row in json.load(file)["rows"]}
+    print("\n%-34s %8s %8s" % ("ratios", "before", "now"))
+    for row in table:
+        print("%-34s %8s %8.2f" % (row["name"], "%.2f" % before[row["name"]] if row["name"] in before else "-",
+                                   row["ratio"]["median"]))
 
 
 def main():
-    """The command line."""
+    """The command line -> exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="small sizes")
+    parser.add_argument("--only", nargs="+", choices=sorted(MEASURES), help="these alone")
+    parser.add_argument("--json", metavar="FILE", help="write the table for programs")
+    parser.add_argument("--compare", metavar="FILE", help="show what an older --json had")
     parser.add_argument("--folder", help="where the files are made (default: the system's temporary folder)")
-    parser.add_argument("--seconds", type=float, default=4, help="length of a measurement (default %(default)s)")
-    parser.add_argument("--only", choices=sorted(MEASURES), help="one of the measurements")
     options = parser.parse_args()
     folder = tempfile.mkdtemp(prefix="bench-", dir=options.folder)
+    bench = Bench(folder, QUICK if options.quick else FULL)
+    machine = "%s, Python %s, SQLite %s, %d cores, %s" % (
+        platform.platform(), platform.python_version(), sqlite3.sqlite_version, os.cpu_count(), time.strftime("%Y-%m-%d"))
+    print("%s\n%-34s %10s %10s %-6s %7s" % (machine, "", "agent", "limit", "unit", "ratio"))
     try:
         for name, measure in MEASURES.items():
-            if options.only in (None, name):
-                measure(folder, options.seconds) if name == "acknowledge" else measure(folder)
+            if name in (options.only or MEASURES):
+                measure(bench)
+    except (Trouble, ClientError) as error:
+        print("bench: %s" % error, file=sys.stderr)
+        return 1
     finally:
         shutil.rmtree(folder)
+    if options.json:
+        with open(options.json, "w") as file:
+            json.dump({"machine": machine, "rows": bench.table}, file, indent=1)
+    if options.compare:
+        print_comparison(bench.table, options.compare)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
