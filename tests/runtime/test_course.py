@@ -245,3 +245,30 @@ def test_what_is_left_at_any_moment_is_adopted_and_nothing_is_done_twice(reposit
             [(1,), (1,), (1,)]
         assert spool_names(repository) == []
     assert True in is_adopted and len(ends.endings) == 8
+
+
+# -- what it costs -----------------------------------------------------------------------------------------------------
+
+def commits(repository):
+    return rows(repository, "select sum(mark) from commit_mark")[0][0]
+
+
+@pytest.mark.parametrize("tasks, waited, most", [
+    (["true"], 1, 3), (["true", "true"], 2, 5), ([{"type": "set", "variable": "v", "value": "1"}] * 3, 0, 1)])
+def test_a_session_waits_for_a_commit_before_each_process_and_for_no_other(repository, ends, monkeypatch, tasks, waited,
+                                                                           most):
+    ticket = ask(repository, step("a", *tasks), variables={"v": "0"})
+    flush, flushes, before = program.Journal.flush, [], commits(repository)
+    monkeypatch.setattr(program.Journal, "flush", lambda journal: flushes.append(flush(journal)))
+    complete(program.Session(ticket, repository, ends.around))
+    assert status_of(repository, ticket) == "DONE" and len(flushes) == waited
+    assert waited < commits(repository) - before <= most
+
+
+def test_an_exec_takes_few_statements(repository):
+    ask(repository, step("a", "true"))
+    connection, statements = repository.db._connections.get_writer(), []
+    connection.set_trace_callback(lambda statement: statement.startswith("--") or statements.append(statement))
+    repository.db.write(repository.arrivals.add, program.SessionRequest("S", "AGENT"), 1795824000.0)
+    connection.set_trace_callback(None)
+    assert any("insert into session" in statement for statement in statements) and len(statements) <= 7, statements
