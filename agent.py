@@ -10218,10 +10218,15 @@ def placeholders(target, count):
     return ", ".join(["%s" if target.style in ("format", "pyformat") else "?"] * count)
 
 
+def is_storable(number):
+    """Whether a whole number is one that a database takes."""
+    return -1 << 63 <= number < 1 << 63
+
+
 def to_integer(text):
     """A whole number that a database takes. ValueError."""
     value = to_number(int, text)
-    if not -1 << 63 <= value < 1 << 63:
+    if not is_storable(value):
         raise ValueError
     return value
 
@@ -10250,6 +10255,7 @@ def _check_types(value):
 _MARKS = ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
           (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
           (codecs.BOM_UTF8, "utf-8"))
+_LINE_END = re.compile("\r\n|[\r\n]")
 _SEPARATOR = re.compile(r"sep=(.)\r?\n?")      # a first line of Excel's: the delimiter, and no data
 
 
@@ -10374,8 +10380,7 @@ class LoadCsvTask(DatabaseTask):
             quote_name(order["table"]), ", ".join(quote_name_alone(name) for name in names),
             placeholders(target, len(names)))
         cursor, count = target.connection.cursor(), 0
-        fitting = rows.fitting(names, order["types"], bad)
-        for piece in iter(lambda: list(itertools.islice(fitting, 1000)), []):
+        for piece in rows.fitting(names, order["types"], bad):
             cursor.executemany(insert, piece)
             count += len(piece)
         target.commit()
@@ -10434,25 +10439,72 @@ class CsvRows:
         return header
 
     def fitting(self, names, types, bad):
-        """Yields the rows that fit; the others go to `bad`."""
-        reader, before = self._reader, self._before
+        """Yields lists of the rows that fit; the others go to `bad`."""
+        reader, error = self._reader, None
         converters = [(index, CSV_TYPES[types[name]], types[name])
                       for index, name in enumerate(names) if types.get(name, "text") != "text"]
-        end = reader.line_num           # of the row before
-        while True:
+        rows = [None]
+        while rows or error:
+            rows, error, line = [], None, reader.line_num + self._before
             try:
-                for row in reader:
-                    values = row[:]
-                    reason = convert(values, converters, names)
-                    if not reason:
-                        yield values
-                    elif row:           # a blank line is none
-                        bad.add(reader.line_num + before, reason, row)
-                    end = reader.line_num
-                return
-            except csv.Error as error:
-                bad.add(end + 1 + before, self._tell(error), [])
-                end = reader.line_num
+                rows.extend(itertools.islice(reader, ROWS_AT_ONCE))     # up to a bad one
+            except csv.Error as caught:
+                error = caught
+            values = convert_all(rows, converters, len(names))
+            if values is None:
+                values = list(self._sort_out(rows, line, converters, names, bad))
+            if error:
+                bad.add(line + sum(map(count_lines, rows)) + 1, self._tell(error), [])
+            if values:
+                yield values
+
+    @staticmethod
+    def _sort_out(rows, line, converters, names, bad):
+        """Yields the rows that fit, of those behind a line; the others go to `bad`."""
+        for row in rows:
+            line += count_lines(row)
+            values = row[:]
+            reason = convert(values, converters, names)
+            if not reason:
+                yield values
+            elif row:                   # a blank line is none
+                bad.add(line, reason, row)
+
+
+def count_lines(row):
+    """How many lines of a file a row takes."""
+    return 1 + len(_LINE_END.findall("\0".join(row)))
+
+
+def convert_all(rows, converters, count):
+    """The rows with their numbers, a column at a time, or None: not all of them fit."""
+    if not rows:
+        return rows
+    texts = "".join(itertools.chain.from_iterable(rows))
+    if set(map(len, rows)) - {count} or "\0" in texts:
+        return None
+    columns = list(zip(*rows))
+    try:
+        texts.encode()
+        for index, _, name in converters:
+            columns[index] = convert_column(columns[index], name)
+    except ValueError:
+        return None
+    return list(zip(*columns)) if converters else rows
+
+
+def convert_column(texts, name):
+    """The texts of a column as integer or real, None for nothing at all. ValueError: not all are
+    such, or it takes a closer look."""
+    kind = int if name == "integer" else float
+    values = [kind(text) if text else None for text in texts] if "" in texts \
+        else list(map(kind, texts))
+    numbers = [value for value in values if value is not None] or [0]
+    if "_" in "".join(texts) or not (
+            is_storable(min(numbers)) and is_storable(max(numbers)) if kind is int
+            else math.isfinite(sum(numbers))):
+        raise ValueError
+    return values
 
 
 def check_names(names, is_sqlite, what):

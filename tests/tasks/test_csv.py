@@ -146,6 +146,16 @@ def test_line_numbers_after_many_lines_and_lines_in_quotes(load, with_databases)
     assert query(with_databases.dwh, "select line from lines") == [(6002,), (9003,)]
 
 
+def test_bad_rows_anywhere_among_many_leave_the_others_in_their_order(load, with_databases):
+    rows = ['%d,"two\r\nlines"' % n if n % 3 else "%d,%d" % (n, n) for n in range(2000)]
+    bad = {3: "x,1", 499: '7,"a"b', 500: "1_0,x", 501: "1", 999: "%d,big" % (1 << 63), 1700: ""}
+    rows = [bad.get(n, row) for n, row in enumerate(rows)]
+    lines = [2 + sum(row.count("\n") + 1 for row in rows[:n]) for n in sorted(bad) if bad[n]]
+    done = load("id,note\r\n" + "\r\n".join(rows), types={"id": "integer"}, max_errors=9, error_table="anywhere")
+    assert query(with_databases.dwh, "select line from anywhere order by line") == [(line,) for line in lines]
+    assert [number for number, _ in done.rows] == [n for n in range(2000) if n not in bad]
+
+
 @pytest.mark.parametrize("data, rows, line", [
     ('id,note\n1,"first\n2,second\n3,third\n', [], 2),                 # never closed
     ('id,note\n0,x\n\n1,"first\n2,second\n', [("0", "x")], 4),
