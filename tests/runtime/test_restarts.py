@@ -144,6 +144,23 @@ def test_a_stop_while_a_failure_is_told_leads_to_the_failure(inside, tmp_path):
     assert run_end(inside, "RESTART %s" % session).texts == ["a", "alert", "a", "b"]
 
 
+def test_a_restart_after_a_failure_that_was_made_good_goes_not_back_to_it(inside, tmp_path):
+    """It ends in FAIL by an evaluate: it goes on where something failed last, with the newest day of that."""
+    name = add_steps(
+        inside, {"name": "load", "tasks": [
+            os_task("echo load $VAR_day; [ $VAR_day != 2 -o -e %s/go ]" % tmp_path),
+            os_task("echo $((VAR_day + 1))", capture="day"),
+            {"type": "evaluate", "variable": "day", "operator": "<", "value": "5"}], "on_ok": "load", "on_false": "FAIL"},
+        variables={"day": "1"})
+    failed = run_end(inside, "EXEC %s" % name)
+    assert failed.texts == ["load 1", "2", "load 2"]
+    (tmp_path / "go").touch()
+    false = run_end(inside, "RESTART %s" % failed.session)
+    assert (false.status, false.texts[3:]) == ("ERROR", ["load 2", "3", "load 3", "4", "load 4", "5"])
+    assert inside.err("RESTART %s -SKIP" % failed.session) == "CONFLICT"
+    assert run_end(inside, "RESTART %s" % failed.session).texts[9:] == ["load 4", "5"]
+
+
 def test_only_tasks_that_change_a_variable_keep_what_it_was(inside):
     name = add_steps(inside, {"name": "a", "tasks": [set_to("v", "1"), set_to("v", "2"), set_to("v", "2"),
                                                      {"type": "os", "command": "false"}]},
