@@ -6310,8 +6310,8 @@ class Progress:
     def set_restart(connection, session, step, task, run):
         """Where a RESTART of the session goes on: the run of this task, None if it has not
         begun."""
-        connection.execute("update session set restart_step=?, restart_task=?, restart_run=?,"
-                           " is_rewound=0 where id=?", (step, task, run, session))
+        connection.execute("update session set restart_step=?, restart_task=?, restart_run=?"
+                           " where id=?", (step, task, run, session))
 
     @staticmethod
     def set_variables(connection, session, values):
@@ -6436,27 +6436,31 @@ class Restarts:
 
     def _find_place(self, connection, row, scenario, request):
         """({column: value} of a place other than the one noted, the run that began with the
-        variables it needs, or None: as they are). NotFound, Conflict."""
-        session, run = row["id"], None if row["is_rewound"] else row["restart_run"]
-        if request.from_step is not None:
-            place = {"restart_step": scenario.step_index(request.from_step), "restart_task": 0}
-            run = self._find_begin(connection, session, request.from_step)
-        elif request.is_skipping:
-            if row["restart_run"] is None:
-                raise Conflict("no task of session %d has failed to go on behind" % session)
-            place = {"restart_task": row["restart_task"] + 1, "has_skipped": True}
-        elif request.is_redefining:
+        variables it needs, or None: as they are). NotFound, Conflict, Unreadable."""
+        name, noted_task = request.from_step, row["restart_task"] or 0
+        task, is_noted = 0, False
+        if name is None:
             name = self._get_step_name(connection, row, scenario)
-            try:
-                place = {"restart_step": scenario.step_index(name), "restart_task": 0}
-            except NotFound:
-                raise Conflict("scenario %s %s has no step %s any more; -FROM names another"
-                               % (scenario.name, scenario.version, name)) from None
-            if row["restart_task"] or run is not None:
-                run = self._find_begin(connection, session, name)
-        else:
+            task = 0 if request.is_redefining else noted_task
+            is_noted = task == noted_task
+        run, status = self._find_run(connection, row["id"], name, task)
+        if request.is_skipping and (row["restart_run"] is None or status not in RESTARTABLE):
+            raise Conflict("no task of session %d has failed to go on behind" % row["id"])
+        is_to_come = row["restart_step"] is not None and row["restart_run"] is None
+        if is_noted and (row["is_rewound"] or is_to_come):
+            run = None
+        if request.is_skipping:
+            return {"restart_task": task + 1, "restart_run": None, "has_skipped": True}, run
+        if request.from_step is None and not request.is_redefining:
             return {}, run
-        return dict(place, restart_run=None), run
+        try:
+            place = scenario.step_index(name)
+        except NotFound:
+            if request.from_step is not None:
+                raise
+            raise Conflict("scenario %s %s has no step %s any more; -FROM names another"
+                           % (scenario.name, scenario.version, name)) from None
+        return {"restart_step": place, "restart_task": 0, "restart_run": None}, run
 
     def _get_step_name(self, connection, row, scenario):
         """The name of the step at which a session goes on. Unreadable."""
@@ -6473,13 +6477,13 @@ class Restarts:
             return begun["name"]
 
     @staticmethod
-    def _find_begin(connection, session, step):
-        """The run of the first task of a step when it last began, or None. By the step's name, as
-        its place is another in another definition."""
+    def _find_run(connection, session, step, task):
+        """(newest run of a task, its status), or twice None. By the step's name, as its place is
+        another in another definition."""
         return connection.execute(
-            "select max(t.run) from session_task t join session_step s on s.session=t.session"
-            " and s.run=t.step_run where t.session=? and t.task=0 and s.name=?",
-            (session, step)).fetchone()[0]
+            "select max(t.run), t.status from session_task t join session_step s"
+            " on s.session=t.session and s.run=t.step_run where t.session=? and t.task=?"
+            " and s.name=?", (session, task, step)).fetchone()
 
     @staticmethod
     def _forget_children(connection, session, is_all):
@@ -7188,7 +7192,8 @@ class Sessions:
             if running >= scenario.concurrency["limit"]:
                 raise RepositoryError("%d sessions of scenario %s run, its limit"
                                       % (running, scenario.name))
-        if not self.change(connection, session, RUNNING, begun=to_text(now), ran_by=identity):
+        if not self.change(connection, session, RUNNING, begun=to_text(now), ran_by=identity,
+                           is_rewound=False):
             raise Conflict("session %d is not outstanding" % session)
         if is_late:
             connection.execute("update occurrence set decision='late' where session=?"
@@ -7782,7 +7787,7 @@ alter table schedule add column boot text;
 """, """
 -- the run of the task at which RESTART goes on; null: it has not begun
 alter table session add column restart_run integer;
--- since its last RESTART nothing has failed: its variables are those with which it goes on
+-- RESTART has set its variables to those with which it goes on, and it has not begun since
 alter table session add column is_rewound integer not null default 0;
 -- RESTART -SKIP has passed over what failed: it ends in WARNING at best
 alter table session add column has_skipped integer not null default 0;
@@ -11857,8 +11862,8 @@ class Course:
             is_handler = step.on_ok == FAIL and cause != ""
             if place.task < len(step.tasks):
                 outcome = yield from self._step(place, step, is_handler)
-                self._control.check_stop()
-            else:                       # RESTART -SKIP goes on behind its last task
+                self._stop_behind(place, step, outcome)
+            else:                       # a RESTART goes on behind its last task
                 outcome = Outcome(DONE)
             text = "step %s: %s" % (step.name, outcome.message)
             if outcome.is_false:
@@ -11889,6 +11894,17 @@ class Course:
         if self._control.has_stop:
             self._note_restart(place)
             self._control.check_stop(is_between=True)
+
+    def _stop_behind(self, place, step, outcome):
+        """An immediate stop takes effect here, too. A RESTART goes on behind a step that ended
+        well, unless that leads to FAIL, and asks again what was false."""
+        try:
+            self._control.check_stop()
+        except Interrupted:
+            if outcome.status != ERROR and target_after(step, outcome) != FAIL:
+                self._note_restart(TaskPlace(
+                    place.step, outcome.place.task if outcome.is_false else len(step.tasks)))
+            raise
 
     def _note_restart(self, place):
         self._journal.note(self._progress.set_restart, place.step, place.task, place.task_run)

@@ -311,6 +311,25 @@ def test_stop_restart_and_wait(agent, cli, tmp_path):
     assert cli("wait", "1001").status == 0
 
 
+def test_where_a_session_begins_and_goes_on(agent, cli):
+    def document(*words):
+        return {"scenarios": [{"name": "AB", "version": "1", "steps": [
+            {"name": word[0], "tasks": [{"type": "os", "command": "echo " + word}]} for word in words]}]}
+    agent.import_document(document("a1", "b1; false"))
+    assert cli("exec", "AB", "--from", "b", "--wait").status == 1
+    agent.import_document(document("a2", "b2; false", "c2"), "-REPLACE")
+    result = cli("restart", "1001")
+    assert "restart --redefine" in result.out and "-REDEFINE" not in result.out, result
+    assert cli("wait", "1001").status == 1
+    assert cli("restart", "1001", "--redefine", "--from", "a").status == 0
+    assert cli("wait", "1001").status == 1
+    assert cli("restart", "1001", "--skip").status == 0
+    assert cli("wait", "1001").status == 0
+    assert agent.log_texts(1001) == ["b1", "b1", "a2", "b2", "c2"]
+    result = cli("exec", "AB", "--from", "x")
+    assert result.status == 4 and "NOT_FOUND" in result.err, result
+
+
 def test_everything_typed_arrives_as_it_is(agent, cli):
     texts = ["", "a b", 'say "hi"', "it's", "back\\slash", "-dash", "-DASH=1", "x=y", "tab\tand\nline", "{\"a\": 1}",
              "é€\U0001f600", "'", '"', "\\n", "1", "-1", "* OK"]

@@ -107,6 +107,60 @@ def test_a_stop_between_two_tasks_takes_back_no_variable(inside, tmp_path):
     assert run_end(inside, "RESTART %s" % session).texts == ["load 1", "2", "load 2", "3"]
 
 
+@pytest.mark.parametrize("operator, texts", [("=", ["a", "yes"]), ("!=", ["a", "no"])])
+def test_a_stop_in_the_moment_a_step_has_ended_repeats_nothing(inside, monkeypatch, operator, texts):
+    """Whether it ended well or false: a RESTART goes on where it would have."""
+    class Stopped(program.TASK_TYPES["evaluate"]):
+        """An evaluate that a stop meets when it is over."""
+
+        def run(self, fields, execution):
+            result = super().run(fields, execution)
+            if execution.values["v"] == "1":
+                for session in inside.agent.queue.list_running():
+                    session.stop(program.IMMEDIATE)
+            return result
+    name = add_steps(
+        inside, step("a", "echo a"), {"name": "b", "on_false": "no", "tasks": [
+            {"type": "evaluate", "variable": "v", "operator": operator, "value": "1"}]},
+        step("yes", "echo yes", on_ok="END"), step("no", "echo no"), variables={"v": "1"})
+    monkeypatch.setitem(program.TASK_TYPES, "evaluate", Stopped)
+    stopped = run_end(inside, "EXEC %s" % name)
+    assert (stopped.status, stopped.texts) == ("STOPPED", ["a"])
+    monkeypatch.undo()
+    assert inside.err("RESTART %s -SKIP" % stopped.session) == "CONFLICT"
+    end = run_end(inside, "RESTART %s" % stopped.session)
+    assert (end.status, end.texts) == ("DONE", texts)
+
+
+def test_a_stop_while_a_failure_is_told_leads_to_the_failure(inside, tmp_path):
+    name = add_steps(
+        inside, step("a", "echo a; [ -e %s/go ]" % tmp_path, on_error="alert"), step("b", "echo b", on_ok="END"),
+        step("alert", "echo alert; while [ ! -e %s/go ]; do sleep 0.02; done" % tmp_path, on_ok="FAIL"))
+    session = inside.ok("EXEC %s" % name)["session"]
+    wait_for(lambda: inside.log_texts(session) == ["a", "alert"])
+    inside.ok("STOP %s" % session)
+    (tmp_path / "go").touch()
+    assert inside.ok("WAIT %s" % session)["status"] == "ERROR"
+    assert run_end(inside, "RESTART %s" % session).texts == ["a", "alert", "a", "b"]
+
+
+def test_a_restart_after_a_failure_that_was_made_good_goes_not_back_to_it(inside, tmp_path):
+    """It ends in FAIL by an evaluate: it goes on where something failed last, with the newest day of that."""
+    name = add_steps(
+        inside, {"name": "load", "tasks": [
+            os_task("echo load $VAR_day; [ $VAR_day != 2 -o -e %s/go ]" % tmp_path),
+            os_task("echo $((VAR_day + 1))", capture="day"),
+            {"type": "evaluate", "variable": "day", "operator": "<", "value": "5"}], "on_ok": "load", "on_false": "FAIL"},
+        variables={"day": "1"})
+    failed = run_end(inside, "EXEC %s" % name)
+    assert failed.texts == ["load 1", "2", "load 2"]
+    (tmp_path / "go").touch()
+    false = run_end(inside, "RESTART %s" % failed.session)
+    assert (false.status, false.texts[3:]) == ("ERROR", ["load 2", "3", "load 3", "4", "load 4", "5"])
+    assert inside.err("RESTART %s -SKIP" % failed.session) == "CONFLICT"
+    assert run_end(inside, "RESTART %s" % failed.session).texts[9:] == ["load 4", "5"]
+
+
 def test_only_tasks_that_change_a_variable_keep_what_it_was(inside):
     name = add_steps(inside, {"name": "a", "tasks": [set_to("v", "1"), set_to("v", "2"), set_to("v", "2"),
                                                      {"type": "os", "command": "false"}]},
@@ -308,8 +362,8 @@ def test_a_redefined_restart_survives_a_crash(make_agent):
 # -- EXEC -FROM ------------------------------------------------------------------------
 
 def test_exec_begins_with_a_step(inside):
-    name = add_steps(inside, step("a", "echo a"), step("b", "echo b"), step("c", "echo c; false", on_error="a"))
-    assert run_end(inside, "EXEC %s -FROM=b" % name).texts[:3] == ["b", "c", "a"]
+    name = add_steps(inside, step("a", "echo a"), step("b", "echo b"), step("c", "echo c"))
+    assert run_end(inside, "EXEC %s -FROM=b" % name).texts == ["b", "c"]
     name = add_steps(inside, step("a", "echo a"), step("b", "echo $VAR_v; false"), variables={"v": "1"})
     failed = run_end(inside, "EXEC %s 1 -FROM=b v=2" % name)
     assert (failed.status, failed.texts) == ("ERROR", ["2"])

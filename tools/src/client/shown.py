@@ -52,7 +52,10 @@ def printable(value):
 
 
 def put_fields(fields):
-    """Writes what the agent acknowledged on one line, without the fields that are empty."""
+    """Writes what the agent acknowledged on one line, without the fields that are empty. A note
+    has the client's own words."""
+    if fields.get("note"):
+        fields = dict(fields, note=spell(fields["note"]))
     shown = [(name, printable(value)) for name, value in fields.items() if value not in (None, "")]
     put(" ".join("%s=%s" % (
         name, json.dumps(text, ensure_ascii=False) if " " in text or text[:1] == '"' else text)

@@ -118,8 +118,8 @@ class Course:
             is_handler = step.on_ok == FAIL and cause != ""
             if place.task < len(step.tasks):
                 outcome = yield from self._step(place, step, is_handler)
-                self._control.check_stop()
-            else:                       # RESTART -SKIP goes on behind its last task
+                self._stop_behind(place, step, outcome)
+            else:                       # a RESTART goes on behind its last task
                 outcome = Outcome(DONE)
             text = "step %s: %s" % (step.name, outcome.message)
             if outcome.is_false:
@@ -150,6 +150,17 @@ class Course:
         if self._control.has_stop:
             self._note_restart(place)
             self._control.check_stop(is_between=True)
+
+    def _stop_behind(self, place, step, outcome):
+        """An immediate stop takes effect here, too. A RESTART goes on behind a step that ended
+        well, unless that leads to FAIL, and asks again what was false."""
+        try:
+            self._control.check_stop()
+        except Interrupted:
+            if outcome.status != ERROR and target_after(step, outcome) != FAIL:
+                self._note_restart(TaskPlace(
+                    place.step, outcome.place.task if outcome.is_false else len(step.tasks)))
+            raise
 
     def _note_restart(self, place):
         self._journal.note(self._progress.set_restart, place.step, place.task, place.task_run)

@@ -66,8 +66,8 @@ class Progress:
     def set_restart(connection, session, step, task, run):
         """Where a RESTART of the session goes on: the run of this task, None if it has not
         begun."""
-        connection.execute("update session set restart_step=?, restart_task=?, restart_run=?,"
-                           " is_rewound=0 where id=?", (step, task, run, session))
+        connection.execute("update session set restart_step=?, restart_task=?, restart_run=?"
+                           " where id=?", (step, task, run, session))
 
     @staticmethod
     def set_variables(connection, session, values):

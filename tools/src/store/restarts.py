@@ -80,27 +80,31 @@ class Restarts:
 
     def _find_place(self, connection, row, scenario, request):
         """({column: value} of a place other than the one noted, the run that began with the
-        variables it needs, or None: as they are). NotFound, Conflict."""
-        session, run = row["id"], None if row["is_rewound"] else row["restart_run"]
-        if request.from_step is not None:
-            place = {"restart_step": scenario.step_index(request.from_step), "restart_task": 0}
-            run = self._find_begin(connection, session, request.from_step)
-        elif request.is_skipping:
-            if row["restart_run"] is None:
-                raise Conflict("no task of session %d has failed to go on behind" % session)
-            place = {"restart_task": row["restart_task"] + 1, "has_skipped": True}
-        elif request.is_redefining:
+        variables it needs, or None: as they are). NotFound, Conflict, Unreadable."""
+        name, noted_task = request.from_step, row["restart_task"] or 0
+        task, is_noted = 0, False
+        if name is None:
             name = self._get_step_name(connection, row, scenario)
-            try:
-                place = {"restart_step": scenario.step_index(name), "restart_task": 0}
-            except NotFound:
-                raise Conflict("scenario %s %s has no step %s any more; -FROM names another"
-                               % (scenario.name, scenario.version, name)) from None
-            if row["restart_task"] or run is not None:
-                run = self._find_begin(connection, session, name)
-        else:
+            task = 0 if request.is_redefining else noted_task
+            is_noted = task == noted_task
+        run, status = self._find_run(connection, row["id"], name, task)
+        if request.is_skipping and (row["restart_run"] is None or status not in RESTARTABLE):
+            raise Conflict("no task of session %d has failed to go on behind" % row["id"])
+        is_to_come = row["restart_step"] is not None and row["restart_run"] is None
+        if is_noted and (row["is_rewound"] or is_to_come):
+            run = None
+        if request.is_skipping:
+            return {"restart_task": task + 1, "restart_run": None, "has_skipped": True}, run
+        if request.from_step is None and not request.is_redefining:
             return {}, run
-        return dict(place, restart_run=None), run
+        try:
+            place = scenario.step_index(name)
+        except NotFound:
+            if request.from_step is not None:
+                raise
+            raise Conflict("scenario %s %s has no step %s any more; -FROM names another"
+                           % (scenario.name, scenario.version, name)) from None
+        return {"restart_step": place, "restart_task": 0, "restart_run": None}, run
 
     def _get_step_name(self, connection, row, scenario):
         """The name of the step at which a session goes on. Unreadable."""
@@ -117,13 +121,13 @@ class Restarts:
             return begun["name"]
 
     @staticmethod
-    def _find_begin(connection, session, step):
-        """The run of the first task of a step when it last began, or None. By the step's name, as
-        its place is another in another definition."""
+    def _find_run(connection, session, step, task):
+        """(newest run of a task, its status), or twice None. By the step's name, as its place is
+        another in another definition."""
         return connection.execute(
-            "select max(t.run) from session_task t join session_step s on s.session=t.session"
-            " and s.run=t.step_run where t.session=? and t.task=0 and s.name=?",
-            (session, step)).fetchone()[0]
+            "select max(t.run), t.status from session_task t join session_step s"
+            " on s.session=t.session and s.run=t.step_run where t.session=? and t.task=?"
+            " and s.name=?", (session, task, step)).fetchone()
 
     @staticmethod
     def _forget_children(connection, session, is_all):

@@ -149,7 +149,8 @@ class Sessions:
             if running >= scenario.concurrency["limit"]:
                 raise RepositoryError("%d sessions of scenario %s run, its limit"
                                       % (running, scenario.name))
-        if not self.change(connection, session, RUNNING, begun=to_text(now), ran_by=identity):
+        if not self.change(connection, session, RUNNING, begun=to_text(now), ran_by=identity,
+                           is_rewound=False):
             raise Conflict("session %d is not outstanding" % session)
         if is_late:
             connection.execute("update occurrence set decision='late' where session=?"

@@ -170,7 +170,7 @@ alter table schedule add column boot text;
 """, """
 -- the run of the task at which RESTART goes on; null: it has not begun
 alter table session add column restart_run integer;
--- since its last RESTART nothing has failed: its variables are those with which it goes on
+-- RESTART has set its variables to those with which it goes on, and it has not begun since
 alter table session add column is_rewound integer not null default 0;
 -- RESTART -SKIP has passed over what failed: it ends in WARNING at best
 alter table session add column has_skipped integer not null default 0;
