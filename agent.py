@@ -46,7 +46,7 @@ Sections, each using only those above it:
                               its path.
     store/admission           Who may come to be, and who may begin: the ledger, the queue and SCHED
                               PLAN decide it here.
-    store/pending             What goes on in another thread: a write, for who waits for its commit,
+    store/pending             What goes on in another thread, for who waits for it: a write, a call;
                               and the thread itself.
     store/records             What goes into the store and comes out of it, as values.
     store/arrivals            How a session comes to be, and comes back: EXEC and RESTART, with all
@@ -4071,7 +4071,7 @@ class Admission:
 
 # ======================================================================================
 # store/pending.py
-# What goes on in another thread: a write, for who waits for its commit, and the thread itself.
+# What goes on in another thread, for who waits for it: a write, a call; and the thread itself.
 # ======================================================================================
 
 BEGIN_S = 2.0           # within which a thread begins, or never
@@ -4090,7 +4090,8 @@ def lazy(method):
 
 
 class Pending:
-    """One request to a writer: method(connection, *arguments) inside the shared transaction.
+    """One request to a writer: method(connection, *arguments) inside the shared transaction; or to
+    a thread that performs method(*arguments).
 
     Once it is done, on_done(pending) goes into the Inbox.
     """
@@ -4108,14 +4109,24 @@ class Pending:
         self._lock.acquire()
 
     def finish(self, value=None, error=None):
-        """Done, well or badly: called once, by the writer."""
+        """Done, well or badly: called once, by the other thread."""
         self.value, self.error, self.is_done = value, error and detach(error), True
         self._lock.release()
         if self._on_done:
             self._inbox.put(self._on_done, self)
 
+    def perform(self):
+        """For a thread that is no writer: does it."""
+        try:
+            value, error = self.method(*self.arguments), None
+        except BaseException as raised:
+            value, error = None, raised
+        self.finish(value, error)
+        del error                       # its frames lead here, and would keep each other
+
     def result(self):
-        """The value once it is on disk; raises what the work or the commit raised."""
+        """The value once it is there, of a write on disk; raises what the work or the commit
+        raised."""
         with self._lock:
             pass
         if self.error is not None:
@@ -4131,8 +4142,9 @@ def detach(error):
     """The error without the frames that it came through: they would hold the Pending, and so the
     error itself, until a full search for garbage. Those of a fault stay as text."""
     if not isinstance(error, AgentError) and error.__traceback__ is not None:
-        error.__cause__ = Elsewhere("\n" + "".join(traceback.format_exception(
-            type(error), error, error.__traceback__)))
+        with contextlib.suppress(MemoryError):
+            error.__cause__ = Elsewhere("\n" + "".join(traceback.format_exception(
+                type(error), error, error.__traceback__)))
     error.__context__ = None
     return error.with_traceback(None)
 
@@ -4178,6 +4190,14 @@ class Worker(threading.Thread):
                 self._is_given_up = not self._begun.is_set()
         if self._is_given_up:
             raise RuntimeError("can't start new thread: no memory, or no time, to begin")
+
+    def try_start(self):
+        """Starts it -> whether the host has a thread to give."""
+        try:
+            self.start()
+        except RuntimeError:
+            return False
+        return True
 
     def run(self):
         """Does its work, unless it was given up."""
@@ -10768,35 +10788,6 @@ class Left(Exception):
     """A session is left to the next start of the agent: its process goes on without it."""
 
 
-class Call:
-    """A function that is run in another thread, and what comes of it."""
-
-    def __init__(self, function, on_end):
-        self._function, self._on_end = function, on_end
-        self._value = self._error = None
-        self.is_done = False
-
-    def run(self):
-        """For that thread."""
-        try:
-            self._value = self._function()
-        except BaseException as error:
-            self._error = error
-        self.is_done = True
-        self._on_end()
-
-    def take(self):
-        """The value, or raises what the function raised. That leads to all that the function had:
-        nothing here may lead back to it, or it would stay until a garbage collection."""
-        error, self._error = self._error, None
-        if error is None:
-            return self._value
-        try:
-            raise error
-        finally:
-            del error
-
-
 class Control:
     """A session's stop and time-outs, and the processes that end with them.
 
@@ -10907,13 +10898,17 @@ class Control:
         """Runs function() in a thread of its own -> its value. A stop or time-out ends the waiting:
         interrupt() is called until the function has ended; without one, or when that takes too
         long (a mount hangs), the thread is left behind."""
-        call = Call(function, self.wake)
+        call = Pending(function)
+
+        def work():
+            call.perform()
+            self.wake()
         name = "call %s" % self._session.rpartition("/")[2]
-        thread = Worker(call.run, name)
-        while not self._can_start(thread):      # on_no_thread() is called at each try
+        thread = Worker(work, name)
+        while not thread.try_start():           # on_no_thread() is called at each try
             on_no_thread()
             self.wait(lambda: False, TRY_S)
-            thread = Worker(call.run, name)
+            thread = Worker(work, name)
         try:
             self.wait(lambda: call.is_done)
         except Interrupted as error:
@@ -10925,16 +10920,7 @@ class Control:
                 error.message = "%s; what was under way does not end" % error.message
             raise
         thread.join(KILL_S)
-        return call.take()
-
-    @staticmethod
-    def _can_start(thread):
-        """Starts a thread -> whether the host has one to give."""
-        try:
-            thread.start()
-        except RuntimeError:
-            return False
-        return True
+        return call.result()
 
     # -- processes ---------------------------------------------------------------------
 
@@ -11780,14 +11766,13 @@ class Parking:
             thread.join()
 
     def _start(self, session):
-        """Has a session go on. RuntimeError: the host has no thread to give."""
+        """Has a session go on -> whether the host has a thread to give."""
         thread = Worker(self._serve, "parent %d" % session.number, session)
         self._threads.add(thread)       # first: close() waits for it
-        try:
-            thread.start()
-        except RuntimeError:
+        is_started = thread.try_start()
+        if not is_started:
             self._threads.discard(thread)
-            raise
+        return is_started
 
     def _serve(self, session):
         """The thread of a session that goes on."""
@@ -11797,9 +11782,7 @@ class Parking:
     def _run(self):
         while not self._is_closing:
             for session in self._take():
-                try:
-                    self._start(session)
-                except RuntimeError:
+                if not self._start(session):
                     log.error("no thread can be started for session %d", session.number)
                     self.put(session, self._clock.monotonic() + TRY_S)
 
@@ -12230,15 +12213,11 @@ class SessionQueue:
 
 
 def has_started(thread, troubles):
-    """Starts a thread -> whether the host has one to give; `troubles`, a Told, has it said once."""
-    try:
-        thread.start()
-    except RuntimeError as error:
-        if troubles.is_new("threads", str(error)):
-            log.error("no further thread can be started for sessions")
-        return False
-    troubles.is_new("threads", "")
-    return True
+    """Worker.try_start; `troubles`, a Told, has it said once that there is none."""
+    is_started = thread.try_start()
+    if troubles.is_new("threads", "" if is_started else "none"):
+        log.error("no further thread can be started for sessions")
+    return is_started
 
 
 def give_way(is_flooded):
