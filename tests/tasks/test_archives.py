@@ -4,6 +4,7 @@ import shutil
 import socket
 import stat
 import subprocess
+import sys
 import time
 import zipfile
 
@@ -199,3 +200,22 @@ def test_an_archive_that_is_a_pipe(tmp_path):
     os.mkfifo(str(tmp_path / "z.zip"))
     with pytest.raises(module.TaskError):
         unpack(tmp_path / "z.zip", tmp_path / "out")
+
+
+def test_what_unpacking_asks_of_the_system_does_not_grow_with_the_depth_of_the_folder(tmp_path):
+    def count_looks(folder):
+        calls = []
+        sys.setprofile(lambda frame, event, function: event == "c_call" and function is os.lstat and calls.append(1))
+        try:
+            module.unpack({"from": str(archive), "to": str(folder), "max_bytes": 10 ** 6, "note": None})
+        finally:
+            sys.setprofile(None)
+        assert len(list(folder.glob("d/*"))) == 100
+        return len(calls)
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(str(archive), "w") as file:
+        for number in range(100):
+            file.writestr("d/%d" % number, b"x")
+    deep = tmp_path.joinpath(*["d"] * 20)
+    deep.mkdir(parents=True)
+    assert count_looks(deep / "new") - count_looks(tmp_path / "new") < 100

@@ -11,7 +11,7 @@ import threading
 
 from ..base.vocabulary import (ERROR, IMMEDIATE, KILL_S, LEFT_BEHIND, NORMAL, NOT_ENDED, STOPPED,
                                TRY_S)
-from ..store.pending import Worker
+from ..store.pending import Pending, Worker
 from ..processes.tree import Tree, follow_group
 from ..processes.process import Process
 
@@ -30,35 +30,6 @@ class Interrupted(Exception):
 
 class Left(Exception):
     """A session is left to the next start of the agent: its process goes on without it."""
-
-
-class Call:
-    """A function that is run in another thread, and what comes of it."""
-
-    def __init__(self, function, on_end):
-        self._function, self._on_end = function, on_end
-        self._value = self._error = None
-        self.is_done = False
-
-    def run(self):
-        """For that thread."""
-        try:
-            self._value = self._function()
-        except BaseException as error:
-            self._error = error
-        self.is_done = True
-        self._on_end()
-
-    def take(self):
-        """The value, or raises what the function raised. That leads to all that the function had:
-        nothing here may lead back to it, or it would stay until a garbage collection."""
-        error, self._error = self._error, None
-        if error is None:
-            return self._value
-        try:
-            raise error
-        finally:
-            del error
 
 
 class Control:
@@ -172,13 +143,17 @@ class Control:
         """Runs function() in a thread of its own -> its value. A stop or time-out ends the waiting:
         interrupt() is called until the function has ended; without one, or when that takes too
         long (a mount hangs), the thread is left behind."""
-        call = Call(function, self.wake)
+        call = Pending(function)
+
+        def work():
+            call.perform()
+            self.wake()
         name = "call %s" % self._session.rpartition("/")[2]
-        thread = Worker(call.run, name)
-        while not self._can_start(thread):      # on_no_thread() is called at each try
+        thread = Worker(work, name)
+        while not thread.try_start():           # on_no_thread() is called at each try
             on_no_thread()
             self.wait(lambda: False, TRY_S)
-            thread = Worker(call.run, name)
+            thread = Worker(work, name)
         try:
             self.wait(lambda: call.is_done)
         except Interrupted as error:
@@ -190,16 +165,7 @@ class Control:
                 error.message = "%s; %s" % (error.message, LEFT_BEHIND)
             raise
         thread.join(KILL_S)
-        return call.take()
-
-    @staticmethod
-    def _can_start(thread):
-        """Starts a thread -> whether the host has one to give."""
-        try:
-            thread.start()
-        except RuntimeError:
-            return False
-        return True
+        return call.result()
 
     # -- processes ---------------------------------------------------------------------
 

@@ -55,14 +55,13 @@ class Parking:
             thread.join()
 
     def _start(self, session):
-        """Has a session go on. RuntimeError: the host has no thread to give."""
+        """Has a session go on -> whether the host has a thread to give."""
         thread = Worker(self._serve, "parent %d" % session.number, session)
         self._threads.add(thread)       # first: close() waits for it
-        try:
-            thread.start()
-        except RuntimeError:
+        is_started = thread.try_start()
+        if not is_started:
             self._threads.discard(thread)
-            raise
+        return is_started
 
     def _serve(self, session):
         """The thread of a session that goes on."""
@@ -72,9 +71,7 @@ class Parking:
     def _run(self):
         while not self._is_closing:
             for session in self._take():
-                try:
-                    self._start(session)
-                except RuntimeError:
+                if not self._start(session):
                     log.error("no thread can be started for session %d", session.number)
                     self.put(session, self._clock.monotonic() + TRY_S)
 

@@ -292,15 +292,11 @@ class SessionQueue:
 
 
 def has_started(thread, troubles):
-    """Starts a thread -> whether the host has one to give; `troubles`, a Told, has it said once."""
-    try:
-        thread.start()
-    except RuntimeError as error:
-        if troubles.is_new("threads", str(error)):
-            log.error("no further thread can be started for sessions")
-        return False
-    troubles.is_new("threads", "")
-    return True
+    """Worker.try_start; `troubles`, a Told, has it said once that there is none."""
+    is_started = thread.try_start()
+    if troubles.is_new("threads", "" if is_started else "none"):
+        log.error("no further thread can be started for sessions")
+    return is_started
 
 
 def give_way(is_flooded):

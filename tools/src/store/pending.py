@@ -1,4 +1,5 @@
-"""What goes on in another thread: a write, for who waits for its commit, and the thread itself."""
+"""What goes on in another thread, for who waits for it: a write, a call; and the thread itself."""
+import contextlib
 import copy
 import threading
 import traceback
@@ -21,7 +22,8 @@ def lazy(method):
 
 
 class Pending:
-    """One request to a writer: method(connection, *arguments) inside the shared transaction.
+    """One request to a writer: method(connection, *arguments) inside the shared transaction; or to
+    a thread that performs method(*arguments).
 
     Once it is done, on_done(pending) goes into the Inbox.
     """
@@ -39,14 +41,24 @@ class Pending:
         self._lock.acquire()
 
     def finish(self, value=None, error=None):
-        """Done, well or badly: called once, by the writer."""
+        """Done, well or badly: called once, by the other thread."""
         self.value, self.error, self.is_done = value, error and detach(error), True
         self._lock.release()
         if self._on_done:
             self._inbox.put(self._on_done, self)
 
+    def perform(self):
+        """For a thread that is no writer: does it."""
+        try:
+            value, error = self.method(*self.arguments), None
+        except BaseException as raised:
+            value, error = None, raised
+        self.finish(value, error)
+        del error                       # its frames lead here, and would keep each other
+
     def result(self):
-        """The value once it is on disk; raises what the work or the commit raised."""
+        """The value once it is there, of a write on disk; raises what the work or the commit
+        raised."""
         with self._lock:
             pass
         if self.error is not None:
@@ -62,8 +74,9 @@ def detach(error):
     """The error without the frames that it came through: they would hold the Pending, and so the
     error itself, until a full search for garbage. Those of a fault stay as text."""
     if not isinstance(error, AgentError) and error.__traceback__ is not None:
-        error.__cause__ = Elsewhere("\n" + "".join(traceback.format_exception(
-            type(error), error, error.__traceback__)))
+        with contextlib.suppress(MemoryError):
+            error.__cause__ = Elsewhere("\n" + "".join(traceback.format_exception(
+                type(error), error, error.__traceback__)))
     error.__context__ = None
     return error.with_traceback(None)
 
@@ -109,6 +122,14 @@ class Worker(threading.Thread):
                 self._is_given_up = not self._begun.is_set()
         if self._is_given_up:
             raise RuntimeError("can't start new thread: no memory, or no time, to begin")
+
+    def try_start(self):
+        """Starts it -> whether the host has a thread to give."""
+        try:
+            self.start()
+        except RuntimeError:
+            return False
+        return True
 
     def run(self):
         """Does its work, unless it was given up."""

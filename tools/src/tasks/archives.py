@@ -130,13 +130,14 @@ def unpack(order):
         if sum(member.file_size for member in members) > order["max_bytes"]:
             raise TaskError("%s would unpack to more than max_bytes (%d)"
                             % (order["from"], order["max_bytes"]))
-        _check_places(names, order["to"])
+        targets = list_targets(names, order["to"])
+        _check_places(names, targets, order["to"])
         fresh = []                      # folders, whose mode and time come last
-        for member, name in zip(members, names):
+        for member, name, target in zip(members, names, targets):
             if name.endswith("/"):
-                fresh += _make_folder(member, name, order["to"])
+                fresh += _make_folder(member, target)
             else:
-                _extract(archive, member, name, order)
+                _extract(archive, member, target, order["note"])
         for target, member in reversed(fresh):
             _take_status(member, target)
     return {"status": DONE, "rows": len(members)}
@@ -159,7 +160,28 @@ def _check_member(member, name):
         raise TaskError("%s is a symbolic link; nothing was unpacked" % shorten(name))
 
 
-def _check_places(names, folder):
+def list_targets(names, folder):
+    """Where members go. TaskError when a link would lead one out of the folder."""
+    root, inside, targets = os.path.realpath(folder), set(), []
+    for name in names:
+        target = os.path.join(folder, *name.split("/"))
+        above = os.path.dirname(target)         # of a folder, whose name ends in a slash: itself
+        if above not in inside:                 # once for all that is in it: it takes long
+            _check_inside(above, root, name)
+            inside.add(above)
+        if os.path.islink(target):
+            _check_inside(target, root, name)
+        targets.append(target)
+    return targets
+
+
+def _check_inside(path, root, name):
+    real = os.path.realpath(path)
+    if real != root and not real.startswith(root.rstrip("/") + "/"):
+        raise TaskError("%s would leave the target folder by a link" % shorten(name))
+
+
+def _check_places(names, targets, folder):
     """TaskError when a file would take the place of a folder, or a folder of a file; also of what
     is there."""
     folders = set()
@@ -168,12 +190,10 @@ def _check_places(names, folder):
         while above and above not in folders:
             folders.add(above)
             above = os.path.dirname(above)
-    for name in names:
-        if not name.endswith("/"):
-            _find_target(name, folder)
-            if name in folders or is_folder(os.path.join(folder, name)):
-                raise TaskError("%s is a file, and there is a folder of this name; nothing was "
-                                "unpacked" % shorten(name))
+    for name, target in zip(names, targets):
+        if not name.endswith("/") and (name in folders or is_folder(target)):
+            raise TaskError("%s is a file, and there is a folder of this name; nothing was "
+                            "unpacked" % shorten(name))
     for name in folders:
         target = os.path.join(folder, name)
         if os.path.lexists(target) and not os.path.isdir(target):
@@ -181,28 +201,19 @@ def _check_places(names, folder):
                             "unpacked" % shorten(name))
 
 
-def _find_target(name, folder):
-    """Where a member goes. TaskError when a link would lead it out of the folder."""
-    target = os.path.join(folder, *name.split("/"))
-    real, root = os.path.realpath(target), os.path.realpath(folder)
-    if os.path.commonpath([real, root]) != root:
-        raise TaskError("%s would leave the target folder by a link" % shorten(name))
-    return target
-
-
-def _make_folder(member, name, folder):
+def _make_folder(member, target):
     """Makes the folder of a member -> [(its path, member)] when it was missing."""
-    target = _find_target(name, folder)
     is_new = not os.path.isdir(target)
     os.makedirs(target, exist_ok=True)
     return [(target, member)] if is_new else []
 
 
-def _extract(archive, member, name, order):
+def _extract(archive, member, target, note):
     """Unpacks a file, with its mode and its time of change."""
-    target = _find_target(name, order["to"])
-    os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
-    with archive.open(member) as source, written_beside(target, note=order["note"]) as file:
+    above = os.path.dirname(target) or "."
+    if not os.path.isdir(above):
+        os.makedirs(above)
+    with archive.open(member) as source, written_beside(target, note=note) as file:
         shutil.copyfileobj(source, file, 1 << 20)
         file.flush()
         _take_status(member, file.fileno())
