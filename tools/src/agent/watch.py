@@ -260,7 +260,7 @@ class Children:
         """The Bell of a child, while it is waited for."""
         return self._agent.watch.bell(number, on_ring)
 
-    def stop(self, number):
-        """Ends a child at once, if it has not ended."""
+    def stop(self, number, by):
+        """Ends a child at once, if it has not ended; `by` says who does, and why."""
         with contextlib.suppress(AgentError):
-            self._agent.desk.stop(number, True)
+            self._agent.desk.stop(number, True, by)

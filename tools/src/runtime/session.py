@@ -32,8 +32,9 @@ class Session:
         self._parking = self._going = self._waiting = None
         self._journal = Journal(repository, self.number, around.clock, around.on_log)
 
-    def stop(self, mode, message="stopped"):
-        """Asks it to stop, NORMAL after the task now running, or IMMEDIATE."""
+    def stop(self, mode, message):
+        """Asks it to stop, NORMAL after the task now running, or IMMEDIATE; the message says who
+        does, and by what."""
         self._control.stop(mode, message)
 
     def leave(self):
@@ -57,6 +58,12 @@ class Session:
         """Whether it has ever waited so."""
         return self._parking is not None
 
+    @property
+    def child(self):
+        """The number of the session whose end it waits for, or None."""
+        waiting = self._waiting
+        return waiting and waiting.child
+
     def is_ready(self):
         """Whether what it waits for is over, or something ends the waiting."""
         waiting = self._waiting         # None: another thread has gone on with it
@@ -71,6 +78,7 @@ class Session:
         RepositoryError: not begun, it stays outstanding."""
         if self._going is None:
             self._going = self._go()
+        self._waiting = None            # while it goes on
         self._waiting = next(self._going, None)
         return self._waiting is None
 

@@ -6,8 +6,8 @@ Thread adopted N: runs session N, whose process outlived an agent; ends with it.
 import threading
 import time
 
-from ..base.vocabulary import TRY_S, YIELD_S
-from ..base.errors import Busy, RepositoryError
+from ..base.vocabulary import LIMIT, LOST, TRY_S, YIELD_S
+from ..base.errors import Busy, LimitFilled, RepositoryError
 from ..base.program import Told, log, tell_traceback
 from ..store.admission import Admission, schedule_gate
 from ..store.pending import Worker
@@ -31,7 +31,7 @@ class SessionQueue:
         self._running = {}                      # number -> Session
         self._again = {}                # number -> Ticket that came before its slot was free
         self._threads, self._adopted, self._is_closing = [], [], False
-        self._told = Told()             # of threads, and of sessions that do not begin
+        self._told, self._delays = Told(), Delays()     # of threads; of sessions
         self._parked = 0                # how many of _running wait for one, without a thread
         self._parking = Parking(clock, self._go_on)
 
@@ -110,8 +110,18 @@ class SessionQueue:
         """Whether a session still waits for its start time."""
         return self._later.get(number) is repository
 
+    def find_obstacle(self, number):
+        """What keeps an outstanding session from beginning: an Obstacle, or None."""
+        with self._changed:
+            return self._admission.find_obstacle(number)
+
+    def find_delay(self, number):
+        """(word, text) when it could not begin and is tried again, or None."""
+        return self._delays.find(number)
+
     def discard(self, number):
         """A session that will not begin."""
+        self._delays.forget(number)
         with self._changed:
             self._forget(number)
             self._later.pop(number, None)
@@ -185,22 +195,8 @@ class SessionQueue:
             self._run(session)
 
     def _run(self, session):
-        """Runs a session, until it is over or waits for a child. One that cannot begin is read
-        again from its repository, and tried again; one that began and has no end is found by the
-        cleaning."""
-        trouble, is_told, is_over = "", False, True     # told: for all sessions of its repository
-        try:
-            is_over = session.run()
-        except RepositoryError as error:
-            trouble, is_told = error.message, bool(session.repository.db.trouble)
-        except Exception as error:
-            trouble = session.mask(tell_traceback(error))
-        if self._told.is_new(session.number, trouble) and not is_told:
-            log.warning("session %d %s: %s", session.number, "is left to the cleaning"
-                        if session.is_begun else "does not begin yet", trouble)
-        if trouble and not session.is_begun:
-            session.repository.set_behind()
-        if is_over:
+        """Runs a session, until it is over or waits for a child."""
+        if self._delays.run(session):
             self.finish(session)
         else:
             self._lend_slot(1)
@@ -264,6 +260,44 @@ class SessionQueue:
             again = self._again.pop(session.number, None)
             if again:
                 self.add(again, session.repository)
+
+
+class Delays:
+    """Runs sessions, and keeps in mind why those that could not begin did not."""
+
+    def __init__(self):
+        self._told = Told()
+        self._reasons = {}              # number -> (word of what it waits for, text)
+
+    def run(self, session):
+        """Runs a session -> whether it is over, or False: it waits for a child. One that cannot
+        begin is read again from its repository, and tried again; one that began and has no end is
+        found by the cleaning."""
+        trouble, word, is_told, is_over = "", "", False, True   # told: for all of its repository
+        try:
+            is_over = session.run()
+        except RepositoryError as error:
+            trouble, is_told = error.message, bool(session.repository.db.trouble)
+            word = LIMIT if isinstance(error, LimitFilled) else LOST
+        except Exception as error:
+            trouble = session.mask(tell_traceback(error))
+        if self._told.is_new(session.number, trouble) and not is_told:
+            log.warning("session %d %s: %s", session.number, "is left to the cleaning"
+                        if session.is_begun else "does not begin yet", trouble)
+        self.forget(session.number)
+        if trouble and not session.is_begun:
+            self._reasons[session.number] = word, (
+                trouble if word else "a fault of the agent, told in its log")
+            session.repository.set_behind()
+        return is_over
+
+    def find(self, number):
+        """(word, text) of a session that could not begin, or None."""
+        return self._reasons.get(number)
+
+    def forget(self, number):
+        """A session has begun, or will not."""
+        self._reasons.pop(number, None)
 
 
 def has_started(thread, troubles):

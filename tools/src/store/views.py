@@ -9,6 +9,7 @@ from .sessions import BY_ARRIVAL
 
 OPEN_ROWS = " and status in ('WAITING', 'QUEUED', 'RUNNING')"
 ENDED_ROWS = " and status in ('DONE', 'WARNING', 'ERROR', 'STOPPED')"
+HAS_KEYWORD = "exists (select 1 from session_keyword where keyword=? and session=id) and "
 MANY = 100000           # sessions that are looked through for the oldest
 
 
@@ -30,8 +31,8 @@ class Views:
             return []
         where, values = [], [filters.keyword] if filters.keyword is not None else []
         values += [above, below - 1]
-        for column, value in (("scenario=?", filters.scenario), ("schedule=?", filters.schedule),
-                              ("created >= ?", since)):
+        for column, value in (("parent=?", filters.parent), ("scenario=?", filters.scenario),
+                              ("schedule=?", filters.schedule), ("created >= ?", since)):
             if value is not None:
                 where.append(" and " + column)
                 values.append(value)
@@ -48,6 +49,11 @@ class Views:
         together all that is wanted. Their values are the keyword, if any, and the numbers."""
         has_keyword = filters.keyword is not None
         by_id = "where id between ? and ?"
+        if filters.parent is not None:          # one has few children, whatever else is wanted
+            by_id = "session indexed by session_parent where %sid between ? and ?%s" % (
+                HAS_KEYWORD * has_keyword, " and status in (%s)" % ",".join(
+                    "'%s'" % status for status in filters.statuses) * bool(filters.statuses))
+            return [(by_id, "id")]
         if has_keyword:
             ended = ("session_keyword k cross join session on id = k.session"
                      " where k.keyword=? and k.session between ? and ?")
@@ -61,8 +67,7 @@ class Views:
             return [(ended if has_keyword else "session " + by_id, order)]
         running = "session indexed by session_open " + by_id
         if has_keyword:
-            running = running.replace("where", "where exists (select 1 from session_keyword"
-                                      " where keyword=? and session=id) and", 1)
+            running = running.replace("where ", "where " + HAS_KEYWORD, 1)
         # an index of some rows serves where its own condition stands in the query, word by word
         return [(running + OPEN_ROWS + " and status='%s'" % state, "id") if state in OPEN else
                 (ended + ENDED_ROWS + " and status='%s'" % state, order)

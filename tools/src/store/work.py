@@ -166,6 +166,9 @@ alter table repository add column purge_from text;
 """, """
 -- the boot of the host at which its rule `boot` has fired, or that it has not to fire for
 alter table schedule add column boot text;
+""", """
+-- what a session has started
+create index session_parent on session(parent) where parent is not null;
 """)
 
 HELLO = {"scenarios": [{
