@@ -219,7 +219,7 @@ class Watch:
                     with turns:     # one line wakes all who follow it, and others want their turn
                         rows = repository.db.read(repository.views.list_log, number, filters,
                                                   after, LOG_PAGE)
-                    yield from rows
+                    yield from (line for line in rows if line["line"] is not None)
                     if rows:
                         after = rows[-1]["task_run"], rows[-1]["position"]
                 if not is_following or has_left() or row["status"] in ENDED:
