@@ -60,9 +60,9 @@ Sections, each using only those above it:
     store/writer              The one writer of a file: what is waiting shares a transaction, and is
                               answered after the commit.
     store/database            The one door to SQLite: a file with its writer and its readers.
-    store/decisions           What is decided of due times, and the sessions that are made by it.
     store/endings             The end of a session, whoever ends it: one update, and all that
                               follows from it.
+    store/decisions           What is decided of due times, and the sessions that are made by it.
     store/imports             A document of definitions put into a work repository, all of it or
                               nothing.
     store/ledger              The ledger of due times: what was decided of each, with the session it
@@ -148,6 +148,7 @@ Sections, each using only those above it:
     agent/place               An attached work repository and its owner.
     agent/places              The attached work repositories: found, attached and detached.
     agent/housekeeping        What is done from time to time: cleaning, the heartbeat, purging.
+    agent/waits               What a session waits for: in a word, and in words.
     agent/watch               What other sessions, clients and tasks may see: topology, ends of
                               sessions, logs, children.
     agent/desk                Where sessions are asked for: EXEC, STOP, RESTART, and what follows
@@ -233,6 +234,7 @@ import logging
 import marshal
 import math
 import os
+import pwd
 import queue
 import random
 import re
@@ -371,6 +373,10 @@ class Stopping(AgentError):
 class RepositoryError(AgentError):
     """A repository cannot be read or written now."""
     code = "REPOSITORY"
+
+
+class LimitFilled(RepositoryError):
+    """Sessions of other agents fill a limit: who is to begin waits."""
 
 
 class RepositoryGone(RepositoryError):
@@ -710,11 +716,16 @@ PING_LINE = ReplyLine("the agent", (
     number_key("queued", "sessions that are outstanding: queued or waiting"),
     text_key("repositories", "how many can be used / how many are attached"),
     _HOLD, _HOLD_REASON, text_key("hold_by", "who holds it", True), _HOLD_UNTIL))
+# of a session that was just acknowledged, and is WAITING
+_WAIT = (time_key("start_at", "when it begins, of -AT", True),
+         text_key("waits_for", "what it waits for: time, hold, limit, slot or repository", True),
+         text_key("message", "the same in words", True))
 TICKET_LINE = ReplyLine("the session that was made", (
     _SESSION, _STATUS,
-    ReplyKey("duplicate", FLAG_KEY, "yes: -KEY had made this session before", True)))
+    ReplyKey("duplicate", FLAG_KEY, "yes: -KEY had made this session before", True)) + _WAIT)
 STATE_LINE = ReplyLine("the session", (
-    _SESSION, _STATUS, text_key("note", "that its scenario version was replaced since", True)))
+    _SESSION, _STATUS, text_key("note", "that its scenario version was replaced since", True)
+    ) + _WAIT)
 STOPPED_LINE = ReplyLine("the session", (
     _SESSION, _STATUS, text_key("note", "how many of its processes cannot be ended", True)))
 END_LINE = ReplyLine("the session that has ended", (_SESSION, _STATUS, _TOOK, _MESSAGE))
@@ -733,8 +744,12 @@ SESSION_LINE = ReplyLine("a session", (
     text_key("keywords", "its keywords, between commas"),
     text_key("schedule", "the schedule that started it; empty: none did"),
     time_key("due", "the due time of the schedule that it is for"),
+    time_key("start_at", "when it may begin: of -AT, of a further attempt, or by jitter"),
     time_key("created", "when it was acknowledged"),
-    time_key("begun", "when its newest start began"), _ENDED, _TOOK, _MESSAGE))
+    time_key("begun", "when its newest start began"), _ENDED, _TOOK,
+    number_key("parent", "the session whose task has started it"),
+    text_key("waits_for", "what one that has not begun waits for: time, hold, limit, slot or "
+             "repository; one that has: children"), _MESSAGE))
 STEP_LINE = ReplyLine("an attempt of a step, in order", (
     number_key("step", "place of the step in the scenario, from 1"),
     text_key("name", "name of the step"), _ATTEMPT, _STATUS, _BEGUN, _ENDED, _MESSAGE))
@@ -892,6 +907,8 @@ TRANSITIONS = {
 STARTED, LATE, SKIPPED, FAILED = "started", "late", "skipped", "failed"     # of an occurrence
 MISFIRE, HELD, LOST = "misfire", "hold", "repository"                       # reasons of one: it was
 OVERLAP, LIMIT = "overlap", "limit"                                         # missed, or had no room
+# what a session waits for, beside a hold, a limit and a repository
+AT_TIME, FOR_SLOT, FOR_CHILDREN = "time", "slot", "children"
 ALL_SCHEDULES = ""                  # in the ledger: what concerns all of them, a step of the clock
 END, FAIL = "END", "FAIL"                                                   # targets of a step
 WAKE = b"!"             # to the main thread: a request to stop; a signal's byte is its number
@@ -1015,11 +1032,11 @@ KIND_WORDS = {
     "AGENT": "name", "AT": "time", "CONTEXT": "name", "COUNT": "count", "DAYS": "days",
     "DOCUMENT": "text", "DUE": "past", "FROM": "time", "HOST": "label", "KEEP": "amount",
     "KEY": "token", "KEYWORD": "label", "KEYWORDS": "label", "LEVEL": "level", "LIMIT": "limit",
-    "MAX_WAIT": "seconds", "NAME": "name", "PATH": "token", "PRIORITY": "priority",
-    "REASON": "label", "REPO": "name", "RULE": "text", "SCENARIO": "name", "SCHEDULE": "name",
-    "SECOND": "text", "SESSION": "session", "SINCE": "past", "STATUS": "states", "STEP": "name",
-    "STREAM": "stream", "SYNC": "seconds", "TAIL": "amount", "TIMEOUT": "timeout", "TO": "end",
-    "UNTIL": "end", "VERB": "text", "VERSION": "version",
+    "MAX_WAIT": "seconds", "NAME": "name", "PARENT": "session", "PATH": "token",
+    "PRIORITY": "priority", "REASON": "label", "REPO": "name", "RULE": "text", "SCENARIO": "name",
+    "SCHEDULE": "name", "SECOND": "text", "SESSION": "session", "SINCE": "past",
+    "STATUS": "states", "STEP": "name", "STREAM": "stream", "SYNC": "seconds", "TAIL": "amount",
+    "TIMEOUT": "timeout", "TO": "end", "UNTIL": "end", "VERB": "text", "VERSION": "version",
 }
 
 # what words mean, where the form does not say it
@@ -1141,13 +1158,14 @@ VERB_FORMS = (
                                 "stopped",
                    "-LEAVE": "sessions whose on_stale is adopt run on, for the next start"}),
     Form("SESSIONS", "[-STATUS=a,b] [-SCENARIO=name] [-SCHEDULE=name] [-REPO=name] "
-         "[-KEYWORD=word] [-SINCE=time] [-LIMIT=n] [-JSON]", MONITOR,
+         "[-KEYWORD=word] [-PARENT=session] [-SINCE=time] [-LIMIT=n] [-JSON]", MONITOR,
          "list sessions, newest first", AS_ROWS, lines=(SESSION_LINE,),
          meanings={"-STATUS": "only those in one of these states",
                    "-SCENARIO": "only those of this scenario",
                    "-SCHEDULE": "only those of this schedule",
                    "-REPO": "only those of this work repository",
                    "-KEYWORD": "only those with this keyword",
+                   "-PARENT": "only those that a task of this session has started",
                    "-SINCE": "only those acknowledged from then on"}),
     Form("STATUS", "SESSION [-JSON]", MONITOR, "a session with its steps, tasks and variables",
          AS_RECORD, lines=(SESSION_LINE, STEP_LINE, TASK_LINE, VARIABLE_LINE)),
@@ -3985,6 +4003,13 @@ def list_gates(repository_id, schedule, is_parallel, scenario, limit):
     return gates
 
 
+class Obstacle(NamedTuple):
+    """What keeps one that waits from beginning."""
+    gate: Optional[tuple]       # None: no slot is free, or nothing may begin
+    limit: int                  # how many run there at once
+    keys: tuple                 # those that do
+
+
 class Admission:
     """Who waits for a slot, and who begins next: of those that may the highest priority, of these
     the children of sessions that have begun, then the first that came.
@@ -4003,7 +4028,7 @@ class Admission:
         self._running = {}              # key -> gates
         self._ready = []                # heap of entries; those that wait no more are passed over
         self._aside = {}                # gate -> {limit: heap of the entries that wait for it}
-        self._places = collections.Counter()    # gate -> how many run there
+        self._places = {}               # gate -> [key that runs there]
         self._held = set()              # gates that are held
 
     @property
@@ -4046,13 +4071,14 @@ class Admission:
     def occupy(self, key, gates):
         """It runs from now on, whatever the limits."""
         self._running[key] = gates
-        self._places.update(gate for gate, _ in gates)
+        for gate, _ in gates:
+            self._places.setdefault(gate, []).append(key)
 
     def leave(self, key):
         """It runs no more -> whether another may begin by that, but for the slot itself."""
         gates = self._running.pop(key)
-        self._places.subtract(gate for gate, _ in gates)
         for gate, _ in gates:
+            self._places[gate].remove(key)
             if not self._places[gate]:
                 del self._places[gate]
         return self._look_again(gates)
@@ -4061,8 +4087,18 @@ class Admission:
         """The first of [(gate, limit)] that is full or held, or None."""
         return next((pair for pair in gates if not self._is_open(*pair)), None)
 
+    def find_obstacle(self, key):
+        """What keeps one that waits from beginning: an Obstacle, or None."""
+        entry = self._waiting.get(key)
+        if entry is None:
+            return None
+        closed = self.find_closed(entry[-1])
+        if closed is not None:
+            return Obstacle(*closed, keys=tuple(self._places.get(closed[0], ())))
+        return None if self.has_room else Obstacle(None, self.slots, tuple(self._running))
+
     def _is_open(self, gate, limit):
-        return self._places[gate] < limit and gate not in self._held
+        return gate not in self._held and len(self._places.get(gate, ())) < limit
 
     def _look_again(self, gates):
         """The first of those that wait for a place at these gates is looked at again, where there
@@ -4335,6 +4371,7 @@ class Ticket(NamedTuple):
     has_secrets: bool = False           # the secret file of its request is its own now
     is_child: bool = False              # a session has asked for it, and may wait for its end
     note: str = ""                      # what is to be said of its RESTART
+    wait: Any = None                    # the Wait of one that is WAITING, for who has asked
 
     def gates(self, repository):
         """The gates that its session has to pass in a repository, as list_gates() makes them."""
@@ -4373,6 +4410,7 @@ class SessionFilter(NamedTuple):
     schedule: Optional[str] = None
     keyword: Optional[str] = None
     since: Optional[float] = None
+    parent: Optional[int] = None        # the session whose task has started them
 
 
 class LogFilter(NamedTuple):
@@ -5455,6 +5493,121 @@ def do_nothing(connection):
 
 
 # ======================================================================================
+# store/endings.py
+# The end of a session, whoever ends it: one update, and all that follows from it.
+# ======================================================================================
+
+def tell_stop(when, by):
+    """The message of a session that was stopped: when ("at once", "before it began", or "": in good
+    order), and by whom, with what."""
+    return "stopped %s by %s" % (when, by) if when else "stopped by %s" % by
+
+
+def by_schedule(name):
+    """Who stops what the next due time of a schedule replaces."""
+    return "its schedule %s: the next due time had come (overlap=stop)" % name
+
+
+class Endings:
+    """How sessions end, and what their end brings about."""
+
+    def __init__(self, sessions, progress, schedules):
+        self._sessions, self._progress, self._schedules = sessions, progress, schedules
+
+    def end(self, connection, session, status, message, now, states=None):
+        """Ends a session, if it is in one of these states (None: those from which it may) ->
+        Ending, or None when it is not. One that ended well keeps what its level says."""
+        row = self._sessions.get(connection, session)
+        if not self._sessions.change(connection, session, status, states, ended=to_text(now),
+                                     message=message):
+            return None
+        ending = Ending(session, status, secret_file=row["secret_file"] or "")
+        if status == ERROR:
+            retry = self._retry(connection, row, now)
+            return ending._replace(tickets=(retry,)) if retry else ending
+        if status == STOPPED:
+            return ending
+        if row["level"] < 5:
+            connection.execute("delete from session_log where session=?", (session,))
+        if row["level"] < 3:
+            connection.execute("delete from session_task where session=?", (session,))
+            connection.execute("delete from session_step where session=?", (session,))
+        return ending._replace(is_awaited=self._meet_conditions(connection, row, now))
+
+    def end_outstanding(self, connection, session, status, message, now):
+        """`end` of a session that has not begun."""
+        return self.end(connection, session, status, message, now, OUTSTANDING)
+
+    def close_stale(self, connection, row, now):
+        """Ends a stale session in ERROR, or queues it again as its on_stale says -> Ending, or None
+        for what was begun anew since its row was read."""
+        session = row["id"]
+        if not connection.execute("select 1 from session where id=? and status='RUNNING' and"
+                                  " ran_by is ?", (session, row["ran_by"])).fetchone():
+            return None
+        interrupted = connection.execute(
+            "select step, task, run from session_task where session=? and status='RUNNING'"
+            " order by run desc limit 1", (session,)).fetchone()
+        if interrupted:
+            self._progress.set_restart(connection, session, *interrupted)
+        message = "stale: the agent that ran it is gone"
+        for table in ("session_task", "session_step"):
+            connection.execute("update %s set status='ERROR', message=?, ended=? where session=?"
+                               " and status='RUNNING'" % table, (message, to_text(now), session))
+        try:
+            on_stale = self._sessions.get_scenario(connection, row).on_stale
+        except Unreadable as error:
+            on_stale, message = "error", "%s; %s" % (message, error.message)
+        if on_stale != "restart":
+            return self.end(connection, session, ERROR, message, now)
+        self._sessions.change(connection, session, QUEUED, message=message + "; it goes on")
+        return Ending(session, QUEUED, (self._sessions.make_ticket(
+            connection, self._sessions.get(connection, session)),))
+
+    def _retry(self, connection, row, now):
+        """After a session ended in ERROR: the next run of the whole, when its schedule has attempts
+        left, and it can be read -> Ticket, or None."""
+        schedule = row["schedule"] and self._schedules.find_definition(
+            self._schedules.find(connection, row["schedule"]))
+        if not schedule or row["attempt"] >= schedule.get("attempts") or connection.execute(
+                "select 1 from session where schedule=? and id>? and due=?",
+                (schedule.name, row["id"], row["due"])).fetchone():
+            return None
+        try:
+            scenario = self._sessions.get_scenario(connection, row)
+        except Unreadable:
+            return None
+        start_at = to_text(now + schedule.get("retry_delay"))
+        variables = json.dumps(dict(scenario.variables, **json.loads(row["given"])))
+        session = connection.execute(
+            "insert into session(id, agent, scenario, version, definition, context, status, name,"
+            " keywords, priority, level, timeout, created, start_at, variables, given, schedule,"
+            " due, attempt, is_parallel) select (select (last_session + 1) * 1000 + id from"
+            " repository),"
+            " agent, scenario, version, definition, context, 'WAITING', name, keywords, priority,"
+            " level, timeout, ?, ?, ?, given, schedule, due, attempt + 1, is_parallel from session"
+            " where id=?", (to_text(now), start_at, variables, row["id"])).lastrowid
+        self._sessions.put_keywords(connection, session, row["keywords"])
+        count = "attempt %d of %d" % (row["attempt"] + 1, schedule.get("attempts"))
+        connection.execute("update session set message=message || ? where id=?",
+                           ("; %s is session %d" % (count, session), row["id"]))
+        connection.execute("update occurrence set session=?, message=? where session=?",
+                           (session, "%s, before it session %d" % (count, row["id"]), row["id"]))
+        return self._sessions.make_ticket(connection, self._sessions.get(connection, session))
+
+    def _meet_conditions(self, connection, row, now):
+        """A session of this row has ended well; whether a schedule has waited for that. A schedule
+        does not for what its own session starts: it would never end."""
+        above = [parent["schedule"]
+                 for parent in self._sessions.list_above(connection, row["parent"])
+                 if parent["schedule"]]
+        return sum(connection.execute(
+            "update schedule_condition set met=? where kind=? and name=? and schedule not in (%s)"
+            % ",".join("?" * len(above)), [to_text(now), kind, row[kind]] + above).rowcount
+                   for kind in ("schedule", "scenario") if row[kind]) > 0
+
+
+# ======================================================================================
 # store/decisions.py
 # What is decided of due times, and the sessions that are made by it.
 # ======================================================================================
@@ -5562,7 +5715,7 @@ class Decisions:
                 "session %d of it is %s" % tuple(in_the_way)), now)
             return []
         replaced = [row["id"] for row in replaced]
-        message = "stopped before it began: the next due time had come"
+        message = tell_stop("before it began", by_schedule(name))
         endings = [self._endings.end_outstanding(connection, session, STOPPED, message, now)
                    for session in replaced]
         request = SessionRequest(
@@ -5586,110 +5739,6 @@ class Decisions:
                 ticket = self._arrivals.end_excess(connection, ticket, now)
         return [Made(ticket, tuple(filter(None, endings)), tuple(
             session for session, ending in zip(replaced, endings) if ending is None))]
-
-
-# ======================================================================================
-# store/endings.py
-# The end of a session, whoever ends it: one update, and all that follows from it.
-# ======================================================================================
-
-class Endings:
-    """How sessions end, and what their end brings about."""
-
-    def __init__(self, sessions, progress, schedules):
-        self._sessions, self._progress, self._schedules = sessions, progress, schedules
-
-    def end(self, connection, session, status, message, now, states=None):
-        """Ends a session, if it is in one of these states (None: those from which it may) ->
-        Ending, or None when it is not. One that ended well keeps what its level says."""
-        row = self._sessions.get(connection, session)
-        if not self._sessions.change(connection, session, status, states, ended=to_text(now),
-                                     message=message):
-            return None
-        ending = Ending(session, status, secret_file=row["secret_file"] or "")
-        if status == ERROR:
-            retry = self._retry(connection, row, now)
-            return ending._replace(tickets=(retry,)) if retry else ending
-        if status == STOPPED:
-            return ending
-        if row["level"] < 5:
-            connection.execute("delete from session_log where session=?", (session,))
-        if row["level"] < 3:
-            connection.execute("delete from session_task where session=?", (session,))
-            connection.execute("delete from session_step where session=?", (session,))
-        return ending._replace(is_awaited=self._meet_conditions(connection, row, now))
-
-    def end_outstanding(self, connection, session, status, message, now):
-        """`end` of a session that has not begun."""
-        return self.end(connection, session, status, message, now, OUTSTANDING)
-
-    def close_stale(self, connection, row, now):
-        """Ends a stale session in ERROR, or queues it again as its on_stale says -> Ending, or None
-        for what was begun anew since its row was read."""
-        session = row["id"]
-        if not connection.execute("select 1 from session where id=? and status='RUNNING' and"
-                                  " ran_by is ?", (session, row["ran_by"])).fetchone():
-            return None
-        interrupted = connection.execute(
-            "select step, task, run from session_task where session=? and status='RUNNING'"
-            " order by run desc limit 1", (session,)).fetchone()
-        if interrupted:
-            self._progress.set_restart(connection, session, *interrupted)
-        message = "stale: the agent that ran it is gone"
-        for table in ("session_task", "session_step"):
-            connection.execute("update %s set status='ERROR', message=?, ended=? where session=?"
-                               " and status='RUNNING'" % table, (message, to_text(now), session))
-        try:
-            on_stale = self._sessions.get_scenario(connection, row).on_stale
-        except Unreadable as error:
-            on_stale, message = "error", "%s; %s" % (message, error.message)
-        if on_stale != "restart":
-            return self.end(connection, session, ERROR, message, now)
-        self._sessions.change(connection, session, QUEUED, message=message + "; it goes on")
-        return Ending(session, QUEUED, (self._sessions.make_ticket(
-            connection, self._sessions.get(connection, session)),))
-
-    def _retry(self, connection, row, now):
-        """After a session ended in ERROR: the next run of the whole, when its schedule has attempts
-        left, and it can be read -> Ticket, or None."""
-        schedule = row["schedule"] and self._schedules.find_definition(
-            self._schedules.find(connection, row["schedule"]))
-        if not schedule or row["attempt"] >= schedule.get("attempts") or connection.execute(
-                "select 1 from session where schedule=? and id>? and due=?",
-                (schedule.name, row["id"], row["due"])).fetchone():
-            return None
-        try:
-            scenario = self._sessions.get_scenario(connection, row)
-        except Unreadable:
-            return None
-        start_at = to_text(now + schedule.get("retry_delay"))
-        variables = json.dumps(dict(scenario.variables, **json.loads(row["given"])))
-        session = connection.execute(
-            "insert into session(id, agent, scenario, version, definition, context, status, name,"
-            " keywords, priority, level, timeout, created, start_at, variables, given, schedule,"
-            " due, attempt, is_parallel) select (select (last_session + 1) * 1000 + id from"
-            " repository),"
-            " agent, scenario, version, definition, context, 'WAITING', name, keywords, priority,"
-            " level, timeout, ?, ?, ?, given, schedule, due, attempt + 1, is_parallel from session"
-            " where id=?", (to_text(now), start_at, variables, row["id"])).lastrowid
-        self._sessions.put_keywords(connection, session, row["keywords"])
-        count = "attempt %d of %d" % (row["attempt"] + 1, schedule.get("attempts"))
-        connection.execute("update session set message=message || ? where id=?",
-                           ("; %s is session %d" % (count, session), row["id"]))
-        connection.execute("update occurrence set session=?, message=? where session=?",
-                           (session, "%s, before it session %d" % (count, row["id"]), row["id"]))
-        return self._sessions.make_ticket(connection, self._sessions.get(connection, session))
-
-    def _meet_conditions(self, connection, row, now):
-        """A session of this row has ended well; whether a schedule has waited for that. A schedule
-        does not for what its own session starts: it would never end."""
-        above = [parent["schedule"]
-                 for parent in self._sessions.list_above(connection, row["parent"])
-                 if parent["schedule"]]
-        return sum(connection.execute(
-            "update schedule_condition set met=? where kind=? and name=? and schedule not in (%s)"
-            % ",".join("?" * len(above)), [to_text(now), kind, row[kind]] + above).rowcount
-                   for kind in ("schedule", "scenario") if row[kind]) > 0
 
 
 # ======================================================================================
@@ -7203,15 +7252,15 @@ class Sessions:
     def begin(self, connection, session, identity, is_late, now, scenario=None):
         """QUEUED or WAITING -> RUNNING, or Conflict when it is neither any more.
 
-        RepositoryError: sessions of other agents fill the scenario's limit.
+        LimitFilled: sessions of other agents fill the scenario's limit.
         """
         if scenario and scenario.concurrency:
             running = connection.execute(
                 "select count(*) from session where scenario=? and status='RUNNING' and id<>?",
                 (scenario.name, session)).fetchone()[0]
             if running >= scenario.concurrency["limit"]:
-                raise RepositoryError("%d sessions of scenario %s run, its limit"
-                                      % (running, scenario.name))
+                raise LimitFilled("limit %d of %s: %d sessions run, of other agents too"
+                                  % (scenario.concurrency["limit"], scenario.name, running))
         if not self.change(connection, session, RUNNING, begun=to_text(now), ran_by=identity,
                            is_rewound=False):
             raise Conflict("session %d is not outstanding" % session)
@@ -7420,6 +7469,10 @@ class Spools:
 
 OPEN_ROWS = " and status in ('WAITING', 'QUEUED', 'RUNNING')"
 ENDED_ROWS = " and status in ('DONE', 'WARNING', 'ERROR', 'STOPPED')"
+HAS_KEYWORD = "exists (select 1 from session_keyword where keyword=? and session=id) and "
+LOG_LINES = ("from session_log l cross join session_task t on t.session = l.session and t.run ="
+             " l.task_run cross join session_step s on s.session = t.session and s.run = t.step_run"
+             " where l.session=?")
 MANY = 100000           # sessions that are looked through for the oldest
 
 
@@ -7441,8 +7494,8 @@ class Views:
             return []
         where, values = [], [filters.keyword] if filters.keyword is not None else []
         values += [above, below - 1]
-        for column, value in (("scenario=?", filters.scenario), ("schedule=?", filters.schedule),
-                              ("created >= ?", since)):
+        for column, value in (("parent=?", filters.parent), ("scenario=?", filters.scenario),
+                              ("schedule=?", filters.schedule), ("created >= ?", since)):
             if value is not None:
                 where.append(" and " + column)
                 values.append(value)
@@ -7459,6 +7512,11 @@ class Views:
         together all that is wanted. Their values are the keyword, if any, and the numbers."""
         has_keyword = filters.keyword is not None
         by_id = "where id between ? and ?"
+        if filters.parent is not None:          # one has few children, whatever else is wanted
+            by_id = "session indexed by session_parent where %sid between ? and ?%s" % (
+                HAS_KEYWORD * has_keyword, " and status in (%s)" % ",".join(
+                    "'%s'" % status for status in filters.statuses) * bool(filters.statuses))
+            return [(by_id, "id")]
         if has_keyword:
             ended = ("session_keyword k cross join session on id = k.session"
                      " where k.keyword=? and k.session between ? and ?")
@@ -7472,8 +7530,7 @@ class Views:
             return [(ended if has_keyword else "session " + by_id, order)]
         running = "session indexed by session_open " + by_id
         if has_keyword:
-            running = running.replace("where", "where exists (select 1 from session_keyword"
-                                      " where keyword=? and session=id) and", 1)
+            running = running.replace("where ", "where " + HAS_KEYWORD, 1)
         # an index of some rows serves where its own condition stands in the query, word by word
         return [(running + OPEN_ROWS + " and status='%s'" % state, "id") if state in OPEN else
                 (ended + ENDED_ROWS + " and status='%s'" % state, order)
@@ -7550,27 +7607,22 @@ class Views:
         return row, scenario, runs, attempts
 
     @staticmethod
-    def _select_log(columns, filters):
-        """The text of a query of log rows, and its values behind the session's number."""
-        where, values = "", []
-        for column, value in (("s.name=?", filters.step), ("l.stream=?", filters.stream),
-                              ("l.time>=?", filters.since and to_text(filters.since))):
-            if value is not None:
-                where += " and " + column
-                values.append(value)
-        return ("select " + columns + " from session_log l cross join session_task t"
-                " on t.session = l.session and t.run = l.task_run cross join session_step s"
-                " on s.session = t.session and s.run = t.step_run where l.session=?" + where,
-                values)
+    def _wanted_lines(filters):
+        """The condition of the lines that a LogFilter names, and its values."""
+        parts = [(column, value) for column, value in (
+            ("s.name=?", filters.step), ("l.stream=?", filters.stream),
+            ("l.time>=?", filters.since and to_text(filters.since))) if value is not None]
+        return " and ".join([column for column, _ in parts] or ["1"]), [value for _, value in parts]
 
     def list_log(self, connection, session, filters, after, limit):
-        """At most `limit` log rows with the names of step and task, after (task_run, position)."""
-        query, values = self._select_log(
-            "l.task_run, l.position, l.time, l.stream, l.line, s.name as step,"
-            " case t.name when '' then t.task + 1 else t.name end as task", filters)
+        """At most `limit` log rows with the names of step and task, after (task_run, position). Of
+        those that a LogFilter does not name the line is None: a reader goes on behind them."""
+        condition, values = self._wanted_lines(filters)
         return connection.execute(
-            query + " and (l.task_run, l.position) > (?, ?) order by l.task_run, l.position"
-            " limit ?", [session] + values + list(after) + [limit]).fetchall()
+            "select l.task_run, l.position, l.time, l.stream, case when %s then l.line end as line,"
+            " s.name as step, case t.name when '' then t.task + 1 else t.name end as task %s"
+            " and (l.task_run, l.position) > (?, ?) order by l.task_run, l.position limit ?"
+            % (condition, LOG_LINES), values + [session] + list(after) + [limit]).fetchall()
 
     def find_log_start(self, connection, session, filters):
         """Behind which (task_run, position) the lines begin that are wanted. NotFound: there is no
@@ -7579,9 +7631,10 @@ class Views:
             self._check_step(connection, session, filters.step)
         if filters.tail is None:
             return 0, -1
-        query, values = self._select_log("l.task_run, l.position", filters)
+        condition, values = self._wanted_lines(filters)
         newest = connection.execute(
-            query + " order by l.task_run desc, l.position desc limit 1 offset ?",
+            "select l.task_run, l.position %s and %s order by l.task_run desc, l.position desc"
+            " limit 1 offset ?" % (LOG_LINES, condition),
             [session] + values + [filters.tail]).fetchone()
         return tuple(newest) if newest else (0, -1)
 
@@ -7816,6 +7869,8 @@ alter table session_task add column former text;
 update session set restart_run = (
     select max(run) from session_task t where t.session = session.id and t.step = restart_step
     and t.task = restart_task and t.status in ('ERROR', 'STOPPED')) where restart_step not null;
+-- what a session has started
+create index session_parent on session(parent) where parent is not null;
 """)
 
 HELLO = {"scenarios": [{
@@ -11238,8 +11293,9 @@ class Control:
 
     # -- from any thread ---------------------------------------------------------------
 
-    def stop(self, mode, message="stopped"):
-        """Asks for a stop, NORMAL: between two tasks, or IMMEDIATE, which no NORMAL takes back."""
+    def stop(self, mode, message):
+        """Asks for a stop, NORMAL: between two tasks, or IMMEDIATE, which no NORMAL takes back. The
+        message is that of the session then."""
         with self._changed:
             if self._mode != IMMEDIATE:
                 self._mode, self._message = mode, message
@@ -11487,6 +11543,7 @@ class Waiting(NamedTuple):
     """What a session waits for that needs no thread meanwhile."""
     is_over: Callable               # whether it can go on
     patience_s: Optional[float]     # after so many seconds it looks for itself
+    child: int                      # the session whose end it waits for
 
 
 class Exit(NamedTuple):
@@ -11745,10 +11802,11 @@ class Execution:
                     row = bell.find_end()
                     if row is not None:
                         return row["status"], row["message"]
-                    yield Waiting(lambda: bell.has_rung, bell.patience_s)
+                    yield Waiting(lambda: bell.has_rung, bell.patience_s, session)
                     control.wait(lambda: bell.has_rung, 0.0)
-            except Interrupted:
-                children.stop(session)
+            except Interrupted as interrupt:
+                children.stop(session, "its parent, session %d: %s"
+                              % (self._journal.session, interrupt.reason))
                 raise
 
 
@@ -12338,8 +12396,9 @@ class Session:
         """Whether it is on disk that it has begun."""
         return self._journal.has_begun
 
-    def stop(self, mode, message="stopped"):
-        """Asks it to stop, NORMAL after the task now running, or IMMEDIATE."""
+    def stop(self, mode, message):
+        """Asks it to stop, NORMAL after the task now running, or IMMEDIATE; the message says who
+        does, and by what."""
         self._control.stop(mode, message)
 
     def leave(self):
@@ -12363,6 +12422,12 @@ class Session:
         """Whether it has ever waited so."""
         return self._parking is not None
 
+    @property
+    def child(self):
+        """The number of the session whose end it waits for, or None."""
+        waiting = self._waiting
+        return waiting and waiting.child
+
     def is_ready(self):
         """Whether what it waits for is over, or something ends the waiting."""
         waiting = self._waiting         # None: another thread has gone on with it
@@ -12377,6 +12442,7 @@ class Session:
         run() to be called again then. RepositoryError: not begun, it stays outstanding."""
         if self._going is None:
             self._going = self._go()
+        self._waiting = None            # while it goes on
         self._waiting = next(self._going, None)
         return self._waiting is None
 
@@ -12500,30 +12566,6 @@ class Session:
 MAX_ENDING = 256        # sessions whose end is on its way: then none begins
 
 
-class Guard:
-    """Keeps the trouble of one session from the thread that serves it, and has it told once."""
-
-    def __init__(self):
-        self._told = Told()
-
-    def run(self, session, work):
-        """work() of a session -> its value. One that cannot begin is read again from its
-        repository, and tried again; one that began and has no end is found by the cleaning."""
-        value, trouble, is_told = None, "", False       # told: for all sessions of its repository
-        try:
-            value = work()
-        except RepositoryError as error:
-            trouble, is_told = error.message, bool(session.repository.db.trouble)
-        except Exception as error:
-            trouble = session.mask(tell_traceback(error))
-        if self._told.is_new(session.number, trouble) and not is_told:
-            log.warning("session %d %s: %s", session.number, "is left to the cleaning"
-                        if session.is_begun else "does not begin yet", trouble)
-        if trouble and not session.is_begun:
-            session.repository.set_behind()
-        return value
-
-
 class SessionQueue:
     """Outstanding sessions in the order they begin, and the slots that run them.
 
@@ -12541,7 +12583,8 @@ class SessionQueue:
         self._running = {}                      # number -> Session
         self._again = {}                # number -> Ticket that came before its slot was free
         self._threads, self._adopted, self._is_closing = [], [], False
-        self._told, self._guard = Told(), Guard()
+        self.delays = Delays()          # of sessions that could not begin
+        self._told = Told()             # of threads
         self._parked = 0                # how many of _running wait for one, without a thread
         self._ending = 0                # and of how many the end is still to be recorded
         self._parking = Parking(clock, self._go_on)
@@ -12582,10 +12625,6 @@ class SessionQueue:
                 return
             self._threads.append(thread)
 
-    def _forget(self, number):
-        self._outstanding.pop(number, None)
-        self._admission.discard(number)
-
     def adopt(self, ticket, repository):
         """A session whose process lives on goes on at once, whatever the limits. Busy: the
         host has no thread for it."""
@@ -12621,21 +12660,26 @@ class SessionQueue:
         """Whether a session still waits for its start time."""
         return self._later.get(number) is repository
 
+    def find_obstacle(self, number):
+        """What keeps an outstanding session from beginning: an Obstacle, or None."""
+        with self._changed:
+            return self._admission.find_obstacle(number)
+
     def discard(self, number):
         """A session that will not begin."""
+        self.delays.forget(number)
         with self._changed:
-            self._forget(number)
+            self._outstanding.pop(number, None)
+            self._admission.discard(number)
             self._later.pop(number, None)
 
     def forget(self, repository):
         """What is queued of a repository that was let go is read anew when it comes back."""
         with self._changed:
-            for number, owner in list(self._later.items()):
-                if owner is repository:
-                    self._later.pop(number, None)
-            for number, (_, owner) in list(self._outstanding.items()):
-                if owner is repository:
-                    self._forget(number)
+            owners = dict(self._later)
+            owners.update((number, owner) for number, (_, owner) in self._outstanding.items())
+            for number in [number for number, owner in owners.items() if owner is repository]:
+                self.discard(number)
 
     def find(self, number):
         """The running Session of a number, or None."""
@@ -12698,7 +12742,7 @@ class SessionQueue:
     def _run(self, session):
         """Runs a session, until it is over or waits for a child. Its slot is another's then, also
         while its end is still to be recorded."""
-        if self._guard.run(session, session.run) is False:
+        if self.delays.run(session, session.run) is False:
             self._lend_slot(1)
             session.park(self._parking)
             return
@@ -12708,7 +12752,7 @@ class SessionQueue:
     def end(self, session, pending):
         """The end of a session is on disk, or nothing is to be recorded: nothing is to come."""
         if pending is not None:
-            self._guard.run(session, functools.partial(session.follow_end, pending))
+            self.delays.run(session, functools.partial(session.follow_end, pending))
         with self._changed:
             self._running.pop(session.number, None)
             self._ending -= 1
@@ -12772,6 +12816,44 @@ class SessionQueue:
             if self._admission.leave(session.number) or session.ticket.is_adopted \
                     or session.has_parked:
                 self._changed.notify_all()
+
+
+class Delays:
+    """Keeps the trouble of one session from the thread that serves it, and in mind why those that
+    could not begin did not."""
+
+    def __init__(self):
+        self._told = Told()
+        self._reasons = {}              # number -> (word of what it waits for, text)
+
+    def run(self, session, work):
+        """work() of a session -> its value. One that cannot begin is read again from its
+        repository, and tried again; one that began and has no end is found by the cleaning."""
+        value, trouble, word, is_told = None, "", "", False     # told: for all of its repository
+        try:
+            value = work()
+        except RepositoryError as error:
+            trouble, is_told = error.message, bool(session.repository.db.trouble)
+            word = LIMIT if isinstance(error, LimitFilled) else LOST
+        except Exception as error:
+            trouble = session.mask(tell_traceback(error))
+        if self._told.is_new(session.number, trouble) and not is_told:
+            log.warning("session %d %s: %s", session.number, "is left to the cleaning"
+                        if session.is_begun else "does not begin yet", trouble)
+        self.forget(session.number)
+        if trouble and not session.is_begun:
+            self._reasons[session.number] = word, (
+                trouble if word else "a fault of the agent, told in its log")
+            session.repository.set_behind()
+        return value
+
+    def find(self, number):
+        """(word, text) of a session that could not begin, or None."""
+        return self._reasons.get(number)
+
+    def forget(self, number):
+        """A session has begun, or will not."""
+        self._reasons.pop(number, None)
 
 
 def has_started(thread, troubles):
@@ -14639,6 +14721,10 @@ class Places:
         place = self._places.get(repository.id)
         return place if place is not None and place.repository is repository else None
 
+    def find_by_id(self, number):
+        """The Place of a work repository's id, or None."""
+        return self._places.get(number)
+
     def list_all(self):
         """The attached repositories by id."""
         return [place for _, place in sorted(self._places.items())]
@@ -15062,6 +15148,111 @@ class Keeper:
 
 
 # ======================================================================================
+# agent/waits.py
+# What a session waits for: in a word, and in words.
+# ======================================================================================
+
+class Wait(NamedTuple):
+    """What a session waits for, as memory knows it; both empty: nothing that is known."""
+    word: str               # time, hold, limit, slot, repository, children
+    text: str
+
+
+NO_WAIT = Wait("", "")
+MAX_NAMED = 4           # sessions that a message names
+
+
+class Waits:
+    """Tells what sessions of this agent wait for; of another's it knows the start time alone."""
+
+    def __init__(self, agent):
+        self._agent = agent
+
+    def of_row(self, row):
+        """The Wait of a row of session."""
+        if row["status"] in OUTSTANDING:
+            return self._find(row["id"], row["agent"], find_time(row["start_at"]), row["schedule"])
+        child = self._find_child(row["id"]) if row["status"] == RUNNING else None
+        return NO_WAIT if child is None else Wait(FOR_CHILDREN, "waits for session %d" % child)
+
+    def of_ticket(self, ticket):
+        """The Wait of a session that was just acknowledged."""
+        return self._find(ticket.session, ticket.agent, ticket.start_at, ticket.schedule) \
+            if ticket.status in OUTSTANDING else NO_WAIT
+
+    def _find_child(self, number):
+        session = self._agent.queue.find(number)
+        return session and session.child
+
+    def _find(self, number, owner, start_at, schedule):
+        """The Wait of one that has not begun; of several things that which will take longest, as
+        far as that can be told."""
+        agent, now = self._agent, self._agent.clock.now()
+        if start_at is not None and start_at > now:
+            return Wait(AT_TIME, "begins at %s" % tell_clock(start_at, now))
+        if owner != agent.name:
+            return Wait("", "it is for agent %s to begin it" % owner)
+        place = agent.places.find_by_id(number % 1000)
+        if place is not None and place.reason:
+            return Wait(LOST, place.reason)
+        if agent.hold is not None:
+            return Wait(HELD, tell_hold(agent.hold, now))
+        entry = schedule and place and place.repository \
+            and agent.schedules.find(place.repository, schedule)
+        if entry and entry.hold is not None:
+            return Wait(HELD, "schedule %s is %s" % (schedule, tell_hold(entry.hold, now)))
+        if agent.is_stopping:
+            return Wait("", "the agent is stopping: its next start begins it")
+        return self._find_obstacle(number)
+
+    def _find_obstacle(self, number):
+        """The Wait for a place at a limit, or for a slot."""
+        sessions = self._agent.queue
+        obstacle = sessions.find_obstacle(number)
+        if obstacle is None:
+            return Wait(*sessions.find_delay(number) or NO_WAIT)
+        if obstacle.gate is not None:
+            kind, _, name = obstacle.gate
+            name = "schedule " + name if kind == "schedule" else name
+            return Wait(LIMIT, tell_limit(obstacle.limit, name, obstacle.keys))
+        # those that wait for a child have lent their slot
+        running = [key for key in obstacle.keys if self._find_child(key) is None]
+        return Wait(FOR_SLOT, tell_limit(sessions.slots, "the agent", running)) \
+            if running else NO_WAIT
+
+
+def tell_limit(limit, name, numbers):
+    """Which sessions fill a limit, in words: `limit 1 of LOAD: session 3001 runs`."""
+    names = [str(number) for number in sorted(numbers)]
+    if len(names) > MAX_NAMED:
+        names[MAX_NAMED - 1:] = ["%d more" % (len(names) - MAX_NAMED + 1)]
+    return "limit %d of %s: session%s %s run%s" % (
+        limit, name, "" if len(names) == 1 else "s", join_words(names),
+        "s" if len(names) == 1 else "")
+
+
+def join_words(words):
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def tell_hold(hold, now):
+    """A Hold in words: `held by ops since 22:00: maintenance`."""
+    text = "held by %s since %s" % (hold.by, tell_clock(hold.since, now))
+    if hold.until is not None:
+        text += " until %s" % tell_clock(hold.until, now)
+    return text + (": " + hold.reason if hold.reason else "")
+
+
+def tell_clock(instant, now):
+    """An instant as people say it in the agent's zone: 22:00, and the date where that is another
+    than that of now. Seconds are there when there are any."""
+    moment, today = time.localtime(instant), time.localtime(now)
+    text = time.strftime("%H:%M:%S" if moment.tm_sec else "%H:%M", moment)
+    return text if moment[:3] == today[:3] else time.strftime("%Y-%m-%d ", moment) + text
+
+
+# ======================================================================================
 # agent/watch.py
 # What other sessions, clients and tasks may see: topology, ends of sessions, logs, children.
 # ======================================================================================
@@ -15276,7 +15467,7 @@ class Watch:
                     with turns:     # one line wakes all who follow it, and others want their turn
                         rows = repository.db.read(repository.views.list_log, number, filters,
                                                   after, LOG_PAGE)
-                    yield from rows
+                    yield from (line for line in rows if line["line"] is not None)
                     if rows:
                         after = rows[-1]["task_run"], rows[-1]["position"]
                 if not is_following or has_left() or row["status"] in ENDED:
@@ -15317,10 +15508,10 @@ class Children:
         """The Bell of a child, while it is waited for."""
         return self._agent.watch.bell(number, on_ring)
 
-    def stop(self, number):
-        """Ends a child at once, if it has not ended."""
+    def stop(self, number, by):
+        """Ends a child at once, if it has not ended; `by` says who does, and why."""
         with contextlib.suppress(AgentError):
-            self._agent.desk.stop(number, True)
+            self._agent.desk.stop(number, True, by)
 
 
 # ======================================================================================
@@ -15442,7 +15633,12 @@ class Desk:
             if secret_file:
                 is_used = ticket is not None and ticket.has_secrets and ticket.ending is None
                 repository.secrets.settle(secret_file, is_used)
-        return ticket
+        return self._with_wait(ticket)
+
+    def _with_wait(self, ticket):
+        """A Ticket with what it says of its waiting, where it has to."""
+        return ticket._replace(wait=self._agent.waits.of_ticket(ticket)) \
+            if ticket.status == WAITING else ticket
 
     def queue_ticket(self, repository, ticket):
         """Queues a session now, or when its start time comes."""
@@ -15507,7 +15703,7 @@ class Desk:
         for number in decision.replaced:
             session = self._agent.queue.find(number)
             if session is not None and session.repository is repository:
-                session.stop(IMMEDIATE, "stopped: the next due time of its schedule had come")
+                session.stop(IMMEDIATE, tell_stop("at once", by_schedule(session.ticket.schedule)))
         if decision.ticket is not None and decision.ticket.ending is not None:
             self.ended(repository, decision.ticket.ending)
         elif decision.ticket is not None:
@@ -15523,14 +15719,15 @@ class Desk:
             raise Conflict("session %d belongs to agent %s" % (number, row["agent"]))
         return repository
 
-    def stop(self, number, is_immediate):
+    def stop(self, number, is_immediate, by):
         """Stops a session -> (its status then, what is left of it or nothing); an immediate stop
-        is waited for. Conflict."""
+        is waited for. `by` says who does, and by what. Conflict."""
         repository = self._get_own(number)
         for _ in range(100):            # it may begin or end between two looks
             session = self._agent.queue.find(number)
             if session is not None and session.repository is repository and session.is_begun:
-                session.stop(IMMEDIATE if is_immediate else NORMAL)
+                session.stop(IMMEDIATE if is_immediate else NORMAL,
+                             tell_stop("at once" if is_immediate else "", by))
                 if not is_immediate:
                     return RUNNING, ""
                 with contextlib.suppress(WaitTimeout):
@@ -15538,7 +15735,7 @@ class Desk:
                     return row["status"], row["message"] if NOT_ENDED in row["message"] else ""
                 return RUNNING, ""
             ending = repository.db.write(repository.endings.end_outstanding, number, STOPPED,
-                                         "stopped before it began", self._clock.now())
+                                         tell_stop("before it began", by), self._clock.now())
             if ending is not None:
                 self.ended(repository, ending)
                 return STOPPED, ""
@@ -15566,7 +15763,7 @@ class Desk:
         if ticket.spent_file:
             repository.secrets.forget(ticket.spent_file)
         self.queue_ticket(repository, ticket)
-        return ticket
+        return self._with_wait(ticket)
 
     def _reopen(self, repository, request):
         """Writes a RestartRequest down -> Ticket. What the writer refuses."""
@@ -15728,6 +15925,27 @@ def _read_body(row):
 # The agent: its life cycle, and what it can do in domain words.
 # ======================================================================================
 
+# byte that a signal wakes the main thread with -> its name; others say nothing
+STOPS = {bytes([number]): signal.Signals(number).name
+         for number in (signal.SIGTERM, signal.SIGINT)}
+
+
+class StopRequest(NamedTuple):
+    """Who wants the agent to stop, and how long running sessions may take."""
+    by: str                             # who, and by what
+    is_immediate: bool
+    max_wait_s: float
+    asked: float                        # monotonic seconds
+
+    def tell_end(self, now):
+        """Why what runs then is stopped, or None: it may go on."""
+        if self.is_immediate:
+            return tell_stop("at once", self.by)
+        if now < self.asked + self.max_wait_s:
+            return None
+        return tell_stop("", "%s: it had not ended in %g s" % (self.by, self.max_wait_s))
+
+
 class Agent:
     """The agent in domain words, for any thread; it knows no sockets.
 
@@ -15742,6 +15960,7 @@ class Agent:
         self.connections = lambda: 0            # set by the server
         self.master = self.places = self.watch = self.schedules = self.queue = self.keeper = None
         self.desk = self.changes = self.listing = None
+        self.waits = Waits(self)
         self.started = self.clock.monotonic()        # of its steady clock
         self._cleaner = self._output = self._inbox = None
         self._threads = []
@@ -15810,43 +16029,45 @@ class Agent:
         self.queue.forget(repository)
         self.watch.let_go(repository)
 
-    def request_stop(self, is_immediate=False, max_wait_s=STOP_S, is_leaving=False):
-        """Asks the main thread to stop the agent in good order; a later request may hurry it."""
+    def request_stop(self, by, is_immediate=False, max_wait_s=STOP_S, is_leaving=False):
+        """Asks the main thread to stop the agent in good order; a later request may hurry it. `by`
+        says who does, and by what."""
         self.is_stopping = True
         self._is_leaving = self._is_leaving or is_leaving
-        self._stop_request = is_immediate, self.clock.monotonic() + max_wait_s
+        self._stop_request = StopRequest(by, is_immediate, max_wait_s, self.clock.monotonic())
         self._wake_main()
 
     def run_until_stopped(self, wake_fd, wake):
         """The main thread's wait: until a byte in the pipe says signal or SHUTDOWN, then stops.
 
-        A signal while sessions end ends them at once. Others than SIGTERM and SIGINT say nothing.
+        One of STOPS while sessions end ends them at once.
         """
         self._wake_main = wake
-        stops = bytes([signal.SIGTERM]), bytes([signal.SIGINT])
-        while os.read(wake_fd, 1) not in stops + (WAKE,):
-            pass
+        word = None
+        while word not in STOPS and word != WAKE:
+            word = os.read(wake_fd, 1)
         if self._stop_request is None:
-            self.request_stop()
+            self.request_stop(STOPS.get(word, ""))
         log.info("stopping, %d sessions are running", self.queue.counts()[0])
         self.schedules.scheduler.stop()
         self.queue.close()
         os.set_blocking(wake_fd, False)
-        is_signalled = False
+        reason = None
         if self._is_leaving:
             for session in self.queue.list_running():
                 session.leave()
-        while not is_signalled and not self.queue.wait_idle(0.1):
+        while reason is None and not self.queue.wait_idle(0.1):
+            reason = self._stop_request.tell_end(self.clock.monotonic())
             with contextlib.suppress(BlockingIOError):
-                is_signalled = os.read(wake_fd, 1) in stops
-            is_immediate, until = self._stop_request
-            is_signalled = is_signalled or is_immediate or self.clock.monotonic() >= until
-        self._stop_sessions()
+                second = STOPS.get(os.read(wake_fd, 1))
+                if second is not None:
+                    reason = tell_stop("at once", "%s, after %s" % (second, self._stop_request.by))
+        self._stop_sessions(reason)
         self.watch.close()
 
-    def _stop_sessions(self):
+    def _stop_sessions(self, reason):
         for session in self.queue.list_running():
-            session.stop(IMMEDIATE)
+            session.stop(IMMEDIATE, reason)
         self.queue.wait_idle(TERM_S + KILL_S + WRITE_S)
 
     def close(self):
@@ -15856,7 +16077,7 @@ class Agent:
         if self.schedules and not self.is_stopping:     # it could not start
             self.schedules.scheduler.stop()
             self.queue.close()
-            self._stop_sessions()
+            self._stop_sessions(tell_stop("at once", "the end of the agent"))
         if self.keeper:
             self.keeper.stop()
         for thread in self._threads:
@@ -16348,21 +16569,37 @@ def _as_shown(kind, value):
 def ticket_fields(ticket):
     """The OK fields of an acknowledged session."""
     more = {"duplicate": True} if ticket.is_duplicate else {}
-    return fill(TICKET_LINE, {"session": ticket.session, "status": ticket.status}, **more)
+    return fill_ticket(TICKET_LINE, ticket, **more)
 
 
-def session_fields(agent, row, line=SESSION_LINE):
-    """The line of a session, from its row."""
-    duration = None
-    if row["begun"]:
-        end = from_text(row["ended"]) if row["ended"] else agent.clock.now()
-        duration = round(max(0.0, end - from_text(row["begun"])), 3)
-    return fill(line, row, session=row["id"], duration=duration)
+def fill_ticket(line, ticket, **more):
+    """`fill` of a line that tells of a Ticket, and what it waits for, where that is known."""
+    values = {"session": ticket.session, "status": ticket.status}
+    if ticket.wait is not None:
+        words = dict(start_at=ticket.start_at, waits_for=ticket.wait.word,
+                     message=ticket.wait.text)
+        values.update((name, value) for name, value in words.items() if value)
+    return fill(line, values, **more)
+
+
+def session_fields(agent, row):
+    """The line of a session, from its row and what it waits for."""
+    wait = agent.waits.of_row(row)
+    return fill(SESSION_LINE, row, session=row["id"], duration=find_duration(agent, row),
+                waits_for=wait.word, message="; ".join(filter(None, (row["message"], wait.text))))
+
+
+def find_duration(agent, row):
+    """How long the newest start of a session took, or takes so far; None: it has not begun."""
+    if not row["begun"]:
+        return None
+    end = from_text(row["ended"]) if row["ended"] else agent.clock.now()
+    return round(max(0.0, end - from_text(row["begun"])), 3)
 
 
 def end_fields(agent, row):
     """The OK fields of a session that has ended."""
-    return session_fields(agent, row, END_LINE)
+    return fill(END_LINE, row, session=row["id"], duration=find_duration(agent, row))
 
 
 # ======================================================================================
@@ -16694,7 +16931,7 @@ three of repository 1. So the number alone tells the repository. No number is gi
 
 - `OK session=` is sent when the session is on disk.
 - It is `WAITING` for its start time (`-AT`), for the limit of its scenario (`concurrency`), or
-  for the end of a hold. Otherwise it is `QUEUED`.
+  for the end of a hold. Otherwise it is `QUEUED`. `waits_for` in `SESSIONS` and `STATUS` tells.
 - The agent runs so many sessions at once: `--max-sessions`. Of the queued ones the highest
   `-PRIORITY` begins first; among equals those that a `scenario` task has started, then the one
   that came first. Such a child has the priority of its parent.
@@ -16716,6 +16953,9 @@ folder of the agent unless `cwd` says otherwise, and with the agent's environmen
   session gets SIGTERM, and SIGKILL after <<TERM_S>>; what they print meanwhile is in the log. The
   agent looks for more of them until it finds none. `note=` is there when some cannot be ended.
 - A session that has not begun is `STOPPED` at once.
+- The message says who stops it, and by what: `by root (STOP -IMMEDIATE)`, `by SHUTDOWN of root: it
+  had not ended in 60 s`, `by SIGTERM, ...`, `by its schedule NIGHTLY: the next due time had come
+  (overlap=stop)`, `by its parent, session 3001: ...`.
 - A stop goes down to the sessions that a `scenario` task waits for.
 - A timeout ends every process of the session, like an immediate stop.
 
@@ -17494,6 +17734,9 @@ OK when it has ended, whatever its end. An `ERR` is never the session's own end:
 says that the waiting is over, `ERR STOPPING` that the agent stops; both name the session. The
 session goes on, also when the client goes away.
 
+The reply of a session that is `WAITING` has `waits_for`, `message` and maybe `start_at`, as
+`SESSIONS` shows them later.
+
 `ERR REPOSITORY`: the session could not be written within <<WRITE_S>>, and was not made.
 `ERR BUSY`: the queue or the scenario is full, and it was not made. `ERR NOT_FOUND`: there is no
 such scenario, version, context, or step for `-FROM`. `-LEVEL` matters for
@@ -17503,7 +17746,8 @@ sessions that end `DONE` or `WARNING` alone: one that ended badly keeps everythi
 
 <<verb STOP>>
 
-With `-IMMEDIATE` it answers when the session has ended, else at once (topic `stopping`). One
+The message of the session says who stopped it: `stopped at once by root (STOP -IMMEDIATE)`. With
+`-IMMEDIATE` it answers when the session has ended, else at once (topic `stopping`). One
 that has ended is `CONFLICT`.
 
 ### RESTART
@@ -17539,6 +17783,19 @@ the next start. `SHUTDOWN` again, with other options, hurries one that is under 
 ### SESSIONS
 
 <<verb SESSIONS>>
+
+`waits_for` and `message` say why a session has not begun:
+
+    waits_for=time        begins at 05:00
+    waits_for=hold        held by ops since 22:00: maintenance
+    waits_for=limit       limit 1 of LOAD: session 3001 runs
+    waits_for=slot        limit 4 of the agent: sessions 1001, 2001, 3001 and 4001 run
+    waits_for=repository  what is wrong with it
+    waits_for=children    waits for session 3002 (of one that runs)
+
+What waits for the one before it of its schedule (`overlap`) waits for a limit, too. Times are those
+of the agent's host; another day than today's is told with its date. Of a session of another
+agent's name only its start time is known.
 
 ### STATUS
 
@@ -17589,9 +17846,9 @@ A repository in trouble is tried again and again, and comes back by itself.
     IMPORT '{"scenarios": [{"name": "A", "version": "1", "steps": [{"name": "s",
       "tasks": [{"type": "os", "command": "date"}]}]}]}'
 
-(That is one line.) Faults stand before the ERR, a line each: `* PATH: REASON`. Warnings stand
-before the OK: `* PATH: warning: REASON`. With `-DRY_RUN` a line for each schedule comes before
-them. The topic `definitions` has the rules.
+(That is one line.) Faults stand before the ERR, a line each: `* PATH: REASON`. A line for each
+definition, and then those of the warnings, stand before the OK. The topic `definitions` has the
+rules.
 
 ### EXPORT
 
@@ -18040,9 +18297,9 @@ MANUAL_TROUBLES = r"""
 that closes at once is nobody: let it read the reply. In a container or a sandbox the agent may
 not be able to ask the kernel.
 
-**A session does not begin.** `STATUS N`: its state is `WAITING` or `QUEUED`. `PING` says
-whether the agent is held, and how much runs. It may wait for its `-AT`, for the limit of its
-scenario (`concurrency`), for the hold of its schedule, or for a free place (`--max-sessions`).
+**A session does not begin.** `STATUS N`: `waits_for` and `message` say for what it waits: for its
+start time, a hold, a limit (of its scenario's `concurrency`, or of its schedule), a free place
+(`--max-sessions`), or its repository.
 A session of another agent's name (`-AGENT`) waits for that agent.
 
 **A session failed.** `STATUS N` has the message of each step and task, `LOG N` what was
@@ -18176,6 +18433,10 @@ MANUAL_CHANGES = r"""
   and `last_status=`. A `-TO` that does not lie after `-FROM`, and a `-DUE` before `-SINCE`, are
   refused by `SCHED NEXT` and `SCHED WHY`, which found nothing.
 - `unzip` of thousands of small files takes half the time.
+- A session says what it waits for: `SESSIONS` and `STATUS` have `start_at=`, `parent=` and
+  `waits_for=`, with the words in `message=`, and so has the reply of an `EXEC` or `RESTART` that
+  makes it `WAITING`. `SESSIONS` has `-PARENT`. The message of one that was stopped says by whom and
+  by what, where it said `stopped`; `by` of a hold is a name of the host, not `uid N`.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CLIENT, MANUAL_CRONTAB,
@@ -18642,7 +18903,9 @@ def _exec_sync(agent, pending, timeout_s, has_left):
 
 @verb("STOP")
 def _stop(agent, request):
-    status, note = agent.desk.stop(request["SESSION"], "-IMMEDIATE" in request)
+    is_immediate = "-IMMEDIATE" in request
+    status, note = agent.desk.stop(request["SESSION"], is_immediate, "%s (STOP%s)" % (
+        request.actor, " -IMMEDIATE" * is_immediate))
     return fill(STOPPED_LINE, {"session": request["SESSION"], "status": status},
                 **({"note": note} if note else {}))
 
@@ -18656,8 +18919,7 @@ def _restart(agent, request):
     ticket = agent.desk.restart(RestartRequest(
         request["SESSION"], request.variables, request["-FROM"], "-SKIP" in request,
         "-REDEFINE" in request))
-    return fill(STATE_LINE, {"session": ticket.session, "status": ticket.status},
-                **({"note": ticket.note} if ticket.note else {}))
+    return fill_ticket(STATE_LINE, ticket, **({"note": ticket.note} if ticket.note else {}))
 
 
 @verb("CLEAN")
@@ -18689,15 +18951,17 @@ def _set_hold(agent, request, hold):
 
 @verb("SHUTDOWN")
 def _shutdown(agent, request):
-    agent.request_stop("-IMMEDIATE" in request, request.get("-MAX_WAIT", STOP_S),
-                       "-LEAVE" in request)
+    is_immediate, is_leaving = "-IMMEDIATE" in request, "-LEAVE" in request
+    words = ["SHUTDOWN"] + ["-IMMEDIATE"] * is_immediate + ["-LEAVE"] * is_leaving
+    agent.request_stop("%s of %s" % (" ".join(words), request.actor), is_immediate,
+                       request.get("-MAX_WAIT", STOP_S), is_leaving)
 
 
 @verb("SESSIONS")
 def _sessions(agent, request):
     filters = SessionFilter(tuple(request["-STATUS"] or ()), request["-SCENARIO"],
                             request["-SCHEDULE"], request["-KEYWORD"],
-                            request["-SINCE"])
+                            request["-SINCE"], request["-PARENT"])
     for row in agent.watch.list_sessions(filters, request["-REPO"], request["-LIMIT"] or 50):
         yield session_fields(agent, row)
 
@@ -18900,6 +19164,14 @@ def is_loopback(address):
     """Is this numeric address in 127.0.0.0/8, ::1 or ::ffff:127.0.0.0/104? A name (localhost) is
     not."""
     return find_packed_loopback(address) is not None
+
+
+def name_user(uid):
+    """What the host calls a user, or `uid N`."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except (KeyError, OverflowError):
+        return "uid %d" % uid
 
 
 def find_peer_uid(connection):
@@ -19259,6 +19531,8 @@ class Server(socketserver.ThreadingTCPServer):
         self._connections = {}              # connection -> uid at its other end, or None
         self._strangers = set()             # those of nobody that the agent knows
         self._lock = threading.Lock()       # guards these two
+        # whom it serves: uid -> name, asked once, as a directory of users may be slow
+        self._owners = {uid: name_user(uid) for uid in (0, os.getuid())}
         self._thread = self._claim = None
         self._spare = os.open(os.devnull, os.O_RDONLY)      # for an answer when none is free
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -19338,9 +19612,8 @@ class Server(socketserver.ThreadingTCPServer):
             return NO_FILES
         return None
 
-    @staticmethod
-    def _is_owner(uid):
-        return uid is not None and uid in (0, os.getuid())
+    def _is_owner(self, uid):
+        return uid in self._owners
 
     def process_request(self, request, client_address):
         try:
@@ -19366,7 +19639,7 @@ class Server(socketserver.ThreadingTCPServer):
         """The Conversation of a connection, by the kernel's word on its other end."""
         uid = self._connections.get(connection)
         if self._is_owner(uid):
-            return Conversation(self._agent, ADMINISTRATOR, "uid %d" % uid,
+            return Conversation(self._agent, ADMINISTRATOR, self._owners[uid],
                                 functools.partial(has_hung_up, connection))
         return Conversation(self._agent, None, "uid %s" % ("unknown" if uid is None else uid))
 

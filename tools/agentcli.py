@@ -62,7 +62,6 @@ if vars(sys.modules["__main__"]) is globals() and "CODE_FD" not in globals() \
 import argparse
 import calendar
 import contextlib
-import functools
 import json
 import os
 import re
@@ -109,6 +108,8 @@ TRANSITIONS = {
 STARTED, LATE, SKIPPED, FAILED = "started", "late", "skipped", "failed"     # of an occurrence
 MISFIRE, HELD, LOST = "misfire", "hold", "repository"                       # reasons of one: it was
 OVERLAP, LIMIT = "overlap", "limit"                                         # missed, or had no room
+# what a session waits for, beside a hold, a limit and a repository
+AT_TIME, FOR_SLOT, FOR_CHILDREN = "time", "slot", "children"
 ALL_SCHEDULES = ""                  # in the ledger: what concerns all of them, a step of the clock
 END, FAIL = "END", "FAIL"                                                   # targets of a step
 WAKE = b"!"             # to the main thread: a request to stop; a signal's byte is its number
@@ -244,11 +245,16 @@ PING_LINE = ReplyLine("the agent", (
     number_key("queued", "sessions that are outstanding: queued or waiting"),
     text_key("repositories", "how many can be used / how many are attached"),
     _HOLD, _HOLD_REASON, text_key("hold_by", "who holds it", True), _HOLD_UNTIL))
+# of a session that was just acknowledged, and is WAITING
+_WAIT = (time_key("start_at", "when it begins, of -AT", True),
+         text_key("waits_for", "what it waits for: time, hold, limit, slot or repository", True),
+         text_key("message", "the same in words", True))
 TICKET_LINE = ReplyLine("the session that was made", (
     _SESSION, _STATUS,
-    ReplyKey("duplicate", FLAG_KEY, "yes: -KEY had made this session before", True)))
+    ReplyKey("duplicate", FLAG_KEY, "yes: -KEY had made this session before", True)) + _WAIT)
 STATE_LINE = ReplyLine("the session", (
-    _SESSION, _STATUS, text_key("note", "that its scenario version was replaced since", True)))
+    _SESSION, _STATUS, text_key("note", "that its scenario version was replaced since", True)
+    ) + _WAIT)
 STOPPED_LINE = ReplyLine("the session", (
     _SESSION, _STATUS, text_key("note", "how many of its processes cannot be ended", True)))
 END_LINE = ReplyLine("the session that has ended", (_SESSION, _STATUS, _TOOK, _MESSAGE))
@@ -267,8 +273,12 @@ SESSION_LINE = ReplyLine("a session", (
     text_key("keywords", "its keywords, between commas"),
     text_key("schedule", "the schedule that started it; empty: none did"),
     time_key("due", "the due time of the schedule that it is for"),
+    time_key("start_at", "when it may begin: of -AT, of a further attempt, or by jitter"),
     time_key("created", "when it was acknowledged"),
-    time_key("begun", "when its newest start began"), _ENDED, _TOOK, _MESSAGE))
+    time_key("begun", "when its newest start began"), _ENDED, _TOOK,
+    number_key("parent", "the session whose task has started it"),
+    text_key("waits_for", "what one that has not begun waits for: time, hold, limit, slot or "
+             "repository; one that has: children"), _MESSAGE))
 STEP_LINE = ReplyLine("an attempt of a step, in order", (
     number_key("step", "place of the step in the scenario, from 1"),
     text_key("name", "name of the step"), _ATTEMPT, _STATUS, _BEGUN, _ENDED, _MESSAGE))
@@ -452,11 +462,11 @@ KIND_WORDS = {
     "AGENT": "name", "AT": "time", "CONTEXT": "name", "COUNT": "count", "DAYS": "days",
     "DOCUMENT": "text", "DUE": "past", "FROM": "time", "HOST": "label", "KEEP": "amount",
     "KEY": "token", "KEYWORD": "label", "KEYWORDS": "label", "LEVEL": "level", "LIMIT": "limit",
-    "MAX_WAIT": "seconds", "NAME": "name", "PATH": "token", "PRIORITY": "priority",
-    "REASON": "label", "REPO": "name", "RULE": "text", "SCENARIO": "name", "SCHEDULE": "name",
-    "SECOND": "text", "SESSION": "session", "SINCE": "past", "STATUS": "states", "STEP": "name",
-    "STREAM": "stream", "SYNC": "seconds", "TAIL": "amount", "TIMEOUT": "timeout", "TO": "end",
-    "UNTIL": "end", "VERB": "text", "VERSION": "version",
+    "MAX_WAIT": "seconds", "NAME": "name", "PARENT": "session", "PATH": "token",
+    "PRIORITY": "priority", "REASON": "label", "REPO": "name", "RULE": "text", "SCENARIO": "name",
+    "SCHEDULE": "name", "SECOND": "text", "SESSION": "session", "SINCE": "past",
+    "STATUS": "states", "STEP": "name", "STREAM": "stream", "SYNC": "seconds", "TAIL": "amount",
+    "TIMEOUT": "timeout", "TO": "end", "UNTIL": "end", "VERB": "text", "VERSION": "version",
 }
 
 # what words mean, where the form does not say it
@@ -578,13 +588,14 @@ VERB_FORMS = (
                                 "stopped",
                    "-LEAVE": "sessions whose on_stale is adopt run on, for the next start"}),
     Form("SESSIONS", "[-STATUS=a,b] [-SCENARIO=name] [-SCHEDULE=name] [-REPO=name] "
-         "[-KEYWORD=word] [-SINCE=time] [-LIMIT=n] [-JSON]", MONITOR,
+         "[-KEYWORD=word] [-PARENT=session] [-SINCE=time] [-LIMIT=n] [-JSON]", MONITOR,
          "list sessions, newest first", AS_ROWS, lines=(SESSION_LINE,),
          meanings={"-STATUS": "only those in one of these states",
                    "-SCENARIO": "only those of this scenario",
                    "-SCHEDULE": "only those of this schedule",
                    "-REPO": "only those of this work repository",
                    "-KEYWORD": "only those with this keyword",
+                   "-PARENT": "only those that a task of this session has started",
                    "-SINCE": "only those acknowledged from then on"}),
     Form("STATUS", "SESSION [-JSON]", MONITOR, "a session with its steps, tasks and variables",
          AS_RECORD, lines=(SESSION_LINE, STEP_LINE, TASK_LINE, VARIABLE_LINE)),
@@ -957,16 +968,16 @@ def put_record(row):
         put("%s  %s" % (name.ljust(width), text))
 
 
-def show_acknowledgement(reply, is_json, origin="", complete=dict):
+def show_acknowledgement(reply, is_json, origin=""):
     """A reply of fields. Data lines that are no fields are the faults that stand before an ERR;
-    `origin`: in what. `complete`(fields) -> those that are shown."""
+    `origin`: in what."""
     write = put_json if is_json else put_fields
     for line in reply:
         if _FIELD.match(line):
-            write(complete(parse_fields(line)))
+            write(parse_fields(line))
         else:
             complain(origin + spell(line))
-    write(complete(reply.fields))
+    write(reply.fields)
 
 
 def show_listing(reply, is_json, is_record=False):
@@ -1975,26 +1986,9 @@ def perform(options, arguments, words):
                + [quote(as_typed(argument)) for argument in arguments] + words)
     with Connection(options.host, options.port) as connection:
         reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None)
-        show = command.show
-        if command.name == "exec":
-            show = functools.partial(show, complete=lambda fields: tell_waiting(options, fields))
-        show(reply, options.json)
+        command.show(reply, options.json)
     is_bad = command.name in ("exec", "wait") and reply.fields.get("status") in RESTARTABLE
     return ENDED_BADLY if is_bad else WELL
-
-
-def tell_waiting(options, fields):
-    """The fields of a session that has been made, and of one that waits for what and until when."""
-    if fields.get("status") != WAITING or "waits_for" in fields:
-        return fields
-    try:
-        with Connection(options.host, options.port) as connection:
-            rows = list(connection.ask("STATUS %s -JSON" % fields["session"], PING_S))
-    except ClientError:                 # what is known is told
-        return fields
-    row = json.loads(rows[0])
-    more = [(name, row.get(name)) for name in ("start_at", "waits_for", "message")]
-    return dict(fields, **{name: value for name, value in more if value})
 
 
 def main(words=None):

@@ -259,40 +259,19 @@ def test_exit_status_is_the_sessions(agent, cli):
 
 
 @pytest.mark.parametrize("words", [(), ("--wait",)])
-def test_what_a_new_session_waits_for(capfdbinary, monkeypatch, words):
-    """Where the reply does not say it, STATUS does; what cannot be asked is not told."""
-    row = {"session": 1001, "status": "WAITING", "start_at": "2099-01-01T05:00:00+00:00", "waits_for": "time",
-           "message": "", "name": ""}
-    said = {"EXEC": "session=1001 status=WAITING", "STATUS": json.dumps(row)}
-
-    class Agent(agentcli.Connection):
-        def __init__(self, host, port):
-            self._lines = []
-
-        def __exit__(self, *_):
-            pass
-
-        def ask(self, request, limit_s=None):
-            verb = request.split()[0]
-            self._lines = ["* " + said[verb]] if " -SYNC" in request or verb == "STATUS" else []
-            self._lines.append("OK" if verb == "STATUS" else "OK session=1001 status=DONE" if self._lines
-                               else "OK " + said[verb])
-            return agentcli.Reply(self)
-
-        def read_line(self):
-            return self._lines.pop(0)
-
-    def shown():
-        assert agentcli.main(["exec", "HELLO"] + list(words)) == 0
-        out, err = capfdbinary.readouterr()
-        assert err == b""
-        return out.decode().splitlines()[0]
-    monkeypatch.setattr(agentcli, "Connection", Agent)
-    assert shown() == "session=1001 status=WAITING start_at=2099-01-01T05:00:00+00:00 waits_for=time"
-    said["EXEC"] += ' waits_for=hold message="held by ops"'
-    assert shown() == 'session=1001 status=WAITING waits_for=hold message="held by ops"'
-    said["EXEC"] = "session=1001 status=QUEUED"
-    assert shown() == "session=1001 status=QUEUED"
+def test_what_a_new_session_waits_for(agent, words):
+    first = spawn(agent.port, "exec", "HELLO", "--at", "2099-01-01T05:00Z", *words)
+    shown = first.stdout.readline().decode()
+    assert shown.startswith("session=1001 status=WAITING start_at=2099-01-01T") and "waits_for=time message=" in shown
+    agent.ok("HOLD maintenance")
+    second = spawn(agent.port, "--json", "exec", "HELLO", *words)
+    row = json.loads(second.stdout.readline().decode())
+    assert (row["status"], row["waits_for"]) == ("WAITING", "hold") and row["message"].endswith(": maintenance")
+    for number in (1001, 2001):
+        agent.ok("STOP %d" % number)
+    assert [process.wait(LIMIT_S) for process in (first, second)] == [1 if words else 0] * 2
+    for process in (first, second):
+        process.communicate()
 
 
 def test_stop_restart_and_wait(agent, cli, tmp_path):

@@ -118,7 +118,7 @@ def test_of_several_time_outs_the_outermost_tells_how_far_it_reaches():
 
 def test_what_is_over_is_not_interrupted_and_leaving_ends_a_wait():
     control = program.Control(program.Clock(), "uuid/1")
-    control.stop(program.IMMEDIATE)
+    control.stop(program.IMMEDIATE, "stopped")
     control.wait(lambda: True)
     control = program.Control(program.Clock(), "uuid/1")
     thread = threading.Thread(target=control.wait, args=(lambda: control.is_leaving,))
@@ -187,7 +187,7 @@ def test_a_stop_before_a_minder_starts_leaves_no_spool(repository, ends):
     control = program.Control(program.Clock(), "%s/%d" % (repository.db.uuid, ticket.session))
     journal = program.Journal(repository, ticket.session, program.Clock())
     execution = program.Execution(1, {}, control, journal, ends.around, True)
-    control.stop(program.IMMEDIATE)
+    control.stop(program.IMMEDIATE, "stopped")
     with pytest.raises(program.Interrupted):
         execution.process(program.Command(["true"], {}), is_adoptable=True)
     assert spool_names(repository) == [] and execution.close() == ([], None)
@@ -205,7 +205,7 @@ def test_a_stop_at_any_moment_ends_all_that_was_begun(repository, ends, tmp_path
         is_gentle = turn % 3 == 0
         with running(session):
             timer = threading.Timer(dice.uniform(0, 0.5), session.stop,
-                                    (program.NORMAL if is_gentle else program.IMMEDIATE,))
+                                    (program.NORMAL if is_gentle else program.IMMEDIATE, "stopped"))
             timer.start()
         timer.join()
         assert status_of(repository, ticket) in ("WARNING", "STOPPED")

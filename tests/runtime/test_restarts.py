@@ -117,7 +117,7 @@ def test_a_stop_in_the_moment_a_step_has_ended_repeats_nothing(inside, monkeypat
             result = super().run(fields, execution)
             if execution.values["v"] == "1":
                 for session in inside.agent.queue.list_running():
-                    session.stop(program.IMMEDIATE)
+                    session.stop(program.IMMEDIATE, "stopped")
             return result
     name = add_steps(
         inside, step("a", "echo a"), {"name": "b", "on_false": "no", "tasks": [

@@ -416,7 +416,7 @@ def test_output_cannot_imitate_a_reply(with_nap):
     with_nap.import_os("FORGE", r"printf 'OK session=1\nERR X\r\nOK\n\033[2J\001\tx\n\377\376\n* OK\n\302\205\n\nlast'")
     session = with_nap.ok("EXEC FORGE -SYNC")["session"]
     log = with_nap.ask("LOG %s" % session)
-    assert log[-1] == "OK" and all(line.startswith("* 2") for line in log[:-1])
+    assert log[-1] == "OK status=DONE" and all(line.startswith("* 2") for line in log[:-1])
     assert with_nap.log_texts(session) == ["OK session=1", "ERR X\\x0d", "OK", "\\x1b[2J\\x01\tx", "\\xff\\xfe", "* OK",
                                         "\\x85", "", "last"]
 

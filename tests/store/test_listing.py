@@ -19,12 +19,13 @@ def fill(path, count, seed=1):
         created = program.to_text(BASE + n * 60 + ahead)
         status = dice.choices(ENDED, [95, 3, 1.5, 0.5])[0] if n < count - 10 else dice.choice(program.OPEN)
         rows.append((n * 1000 + 1, "AGENT", "RARE" if n % 97 == 0 else "S%d" % (n % 5), status, created, created,
-                     "N%d" % (n % 4) if n % 3 == 0 else None, dice.choice(("", "all", "all,k%d" % (n % 11)))))
+                     "N%d" % (n % 4) if n % 3 == 0 else None, (n - n % 25) * 1000 + 1 if n % 5 == 1 else None,
+                     dice.choice(("", "all", "all,k%d" % (n % 11)))))
 
     def work(connection):
         connection.executemany(
             "insert into session(id, agent, scenario, version, definition, context, status, created, ended, variables,"
-            " given, schedule, keywords) values (?, ?, ?, '1', 1, 'GLOBAL', ?, ?, ?, '{}', '{}', ?, ?)", rows)
+            " given, schedule, parent, keywords) values (?, ?, ?, '1', 1, 'GLOBAL', ?, ?, ?, '{}', '{}', ?, ?, ?)", rows)
         for row in rows:
             repository.sessions.put_keywords(connection, row[0], row[-1])
     repository.db.write(work, within_s=60)
@@ -42,6 +43,9 @@ def repositories(tmp_path_factory):
 
 def filters(last_s):
     """Filters of each kind and together; `last_s` is when the newest session was created."""
+    for statuses, scenario, keyword, parent in itertools.product(
+            ((), ("ERROR",), ("RUNNING", "DONE")), (None, "S1"), (None, "all"), (1975001, 1000001, 25001, 7001)):
+        yield program.SessionFilter(statuses, scenario, None, keyword, None, parent)
     sinces = (None, BASE, last_s - 86400, last_s - 3600, last_s + 30 * 86400, last_s + 900 * 86400)
     for statuses, scenario, schedule, keyword, since in itertools.product(
             ((), ("ERROR",), ("STOPPED", "ERROR"), ("RUNNING",), ("DONE", "QUEUED")), (None, "S1", "RARE", "NOPE"),
@@ -59,6 +63,7 @@ def test_the_same_as_by_looking_at_all(repositories):
             expected = [row["id"] for row in rows if row["id"] < below
                         and (not wanted.statuses or row["status"] in wanted.statuses)
                         and wanted.scenario in (None, row["scenario"]) and wanted.schedule in (None, row["schedule"])
+                        and wanted.parent in (None, row["parent"])
                         and (wanted.keyword is None or wanted.keyword in row["keywords"].split(","))
                         and (wanted.since is None or row["created"] >= program.to_text(wanted.since))]
             assert [row["id"] for row in found] == expected[:limit], wanted
@@ -80,7 +85,8 @@ def test_one_filter_costs_no_more_among_ten_times_as_many(repositories):
     recent = BASE + 20000 * 60 - 3600
     for wanted in [program.SessionFilter()] + [program.SessionFilter(**{name: value}) for name, values in (
             ("statuses", [(status,) for status in program.STATES]), ("scenario", ["S1", "RARE", "NOPE"]),
-            ("schedule", ["N1", "NOPE"]), ("keyword", ["all", "k7", "nope"]), ("since", [recent])) for value in values]:
+            ("schedule", ["N1", "NOPE"]), ("keyword", ["all", "k7", "nope"]), ("since", [recent]),
+            ("parent", [25001, 1975001, 7001])) for value in values]:
         small, large = (count_steps(repository, wanted) for repository in repositories)
         assert large <= 2 * small + 100, (wanted, small, large)     # to look at all takes over 1000
 

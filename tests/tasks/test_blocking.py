@@ -226,7 +226,7 @@ def test_what_cannot_be_interrupted_is_left_behind():
     """SQL on a mount that hangs."""
     clock, is_over = Hurried(), threading.Event()
     control = program.Control(clock, "uuid/1001")
-    control.stop(program.IMMEDIATE)
+    control.stop(program.IMMEDIATE, "stopped")
     with pytest.raises(program.Interrupted) as caught:
         control.call(lambda: is_over.wait(60), clock.interrupt)
     assert clock.ahead > program.KILL_S and caught.value.message == "stopped; what was under way does not end"

@@ -1,5 +1,6 @@
 """on_stale adopt: a process that lived through a crash or a restart of the agent is taken up again."""
 import os
+import pwd
 
 import pytest
 
@@ -125,14 +126,24 @@ def test_shutdown_leave_is_an_upgrade_without_a_stop(make_agent):
     agent.ok("EXEC B")
     pid = pid_of(agent)
     other = pid_of(agent, "pid_b")
+    followers = [agent.connect() for _ in range(4)]
+    for client, line in zip(followers, ("LOG 1001 -FOLLOW -TAIL=0", "WAIT 1001", "EXEC A -AT=1h -SYNC", "LOG 2001 -FOLLOW")):
+        client.send(line)
+    assert "waits_for=time" in followers[2].line()
     agent.ok("SHUTDOWN -LEAVE -MAX_WAIT=0")
+    ends = [client.reply()[-1] for client in followers]
+    assert [end.split(" the ")[0] for end in ends[:3]] == [
+        "ERR STOPPING session=%d" % number for number in (1001, 1001, 3001)] and ends[3] == "OK status=STOPPED", ends
     assert agent.wait() == 0
     assert is_alive(pid) and not is_alive(other)
     agent.start()
     go(agent)
     assert agent.ok("WAIT 1001")["status"] == "DONE"
     assert agent.log_texts(1001) == ["early", "late"]
-    assert agent.status(2001)["status"] == "STOPPED"
+    row, user = agent.status(2001), pwd.getpwuid(os.getuid()).pw_name
+    assert (row["status"], row["message"]) == (
+        "STOPPED", "stopped by SHUTDOWN -LEAVE of %s: it had not ended in 0 s" % user)
+    agent.ok("STOP 3001")
 
 
 def test_output_is_capped_and_secrets_are_masked_by_the_minder(make_agent):

@@ -3,11 +3,13 @@ import contextlib
 import functools
 import os
 import signal
+from typing import NamedTuple
 
 from ..base.vocabulary import (IMMEDIATE, KILL_S, SESSIONS_PER_CORE, STOP_S, TERM_S, WAKE,
                                WRITE_S)
 from ..base.program import log
 from ..base.times import Clock
+from ..store.endings import tell_stop
 from ..store.pending import Worker
 from ..processes.tree import own_identity
 from ..processes.output import Output
@@ -22,10 +24,32 @@ from .opening import open_master, open_work
 from .place import Care
 from .places import Places
 from .housekeeping import Cleaner, Keeper
+from .waits import Waits
 from .watch import Children, Topology, Watch
 from .desk import Desk
 from .inbox import Inbox
 from .exchange import export_from, import_into, list_dues
+
+
+# byte that a signal wakes the main thread with -> its name; others say nothing
+STOPS = {bytes([number]): signal.Signals(number).name
+         for number in (signal.SIGTERM, signal.SIGINT)}
+
+
+class StopRequest(NamedTuple):
+    """Who wants the agent to stop, and how long running sessions may take."""
+    by: str                             # who, and by what
+    is_immediate: bool
+    max_wait_s: float
+    asked: float                        # monotonic seconds
+
+    def tell_end(self, now):
+        """Why what runs then is stopped, or None: it may go on."""
+        if self.is_immediate:
+            return tell_stop("at once", self.by)
+        if now < self.asked + self.max_wait_s:
+            return None
+        return tell_stop("", "%s: it had not ended in %g s" % (self.by, self.max_wait_s))
 
 
 class Agent:
@@ -42,6 +66,7 @@ class Agent:
         self.connections = lambda: 0            # set by the server
         self.master = self.places = self.watch = self.schedules = self.queue = self.keeper = None
         self.desk = self.changes = self.listing = None
+        self.waits = Waits(self)
         self.started = self.clock.monotonic()        # of its steady clock
         self._cleaner = self._output = self._inbox = None
         self._threads = []
@@ -110,43 +135,45 @@ class Agent:
         self.queue.forget(repository)
         self.watch.let_go(repository)
 
-    def request_stop(self, is_immediate=False, max_wait_s=STOP_S, is_leaving=False):
-        """Asks the main thread to stop the agent in good order; a later request may hurry it."""
+    def request_stop(self, by, is_immediate=False, max_wait_s=STOP_S, is_leaving=False):
+        """Asks the main thread to stop the agent in good order; a later request may hurry it. `by`
+        says who does, and by what."""
         self.is_stopping = True
         self._is_leaving = self._is_leaving or is_leaving
-        self._stop_request = is_immediate, self.clock.monotonic() + max_wait_s
+        self._stop_request = StopRequest(by, is_immediate, max_wait_s, self.clock.monotonic())
         self._wake_main()
 
     def run_until_stopped(self, wake_fd, wake):
         """The main thread's wait: until a byte in the pipe says signal or SHUTDOWN, then stops.
 
-        A signal while sessions end ends them at once. Others than SIGTERM and SIGINT say nothing.
+        One of STOPS while sessions end ends them at once.
         """
         self._wake_main = wake
-        stops = bytes([signal.SIGTERM]), bytes([signal.SIGINT])
-        while os.read(wake_fd, 1) not in stops + (WAKE,):
-            pass
+        word = None
+        while word not in STOPS and word != WAKE:
+            word = os.read(wake_fd, 1)
         if self._stop_request is None:
-            self.request_stop()
+            self.request_stop(STOPS.get(word, ""))
         log.info("stopping, %d sessions are running", self.queue.counts()[0])
         self.schedules.scheduler.stop()
         self.queue.close()
         os.set_blocking(wake_fd, False)
-        is_signalled = False
+        reason = None
         if self._is_leaving:
             for session in self.queue.list_running():
                 session.leave()
-        while not is_signalled and not self.queue.wait_idle(0.1):
+        while reason is None and not self.queue.wait_idle(0.1):
+            reason = self._stop_request.tell_end(self.clock.monotonic())
             with contextlib.suppress(BlockingIOError):
-                is_signalled = os.read(wake_fd, 1) in stops
-            is_immediate, until = self._stop_request
-            is_signalled = is_signalled or is_immediate or self.clock.monotonic() >= until
-        self._stop_sessions()
+                second = STOPS.get(os.read(wake_fd, 1))
+                if second is not None:
+                    reason = tell_stop("at once", "%s, after %s" % (second, self._stop_request.by))
+        self._stop_sessions(reason)
         self.watch.close()
 
-    def _stop_sessions(self):
+    def _stop_sessions(self, reason):
         for session in self.queue.list_running():
-            session.stop(IMMEDIATE)
+            session.stop(IMMEDIATE, reason)
         self.queue.wait_idle(TERM_S + KILL_S + WRITE_S)
 
     def close(self):
@@ -156,7 +183,7 @@ class Agent:
         if self.schedules and not self.is_stopping:     # it could not start
             self.schedules.scheduler.stop()
             self.queue.close()
-            self._stop_sessions()
+            self._stop_sessions(tell_stop("at once", "the end of the agent"))
         if self.keeper:
             self.keeper.stop()
         for thread in self._threads:

@@ -6,6 +6,7 @@ import time
 from ..base.vocabulary import (ENDED, FLOOD_S, IMMEDIATE, KILL_S, NORMAL, NOT_ENDED, OUTSTANDING,
                                RUNNING, STOPPED, TERM_S, WAITING, WRITE_S, YIELD_REQUESTS, ERROR)
 from ..base.errors import Busy, Changed, Conflict, NotFound, Stopping, WaitTimeout
+from ..store.endings import by_schedule, tell_stop
 
 TRIES = 3               # an EXEC whose scenario is replaced at the same time is tried anew
 
@@ -121,7 +122,12 @@ class Desk:
             if secret_file:
                 is_used = ticket is not None and ticket.has_secrets and ticket.ending is None
                 repository.secrets.settle(secret_file, is_used)
-        return ticket
+        return self._with_wait(ticket)
+
+    def _with_wait(self, ticket):
+        """A Ticket with what it says of its waiting, where it has to."""
+        return ticket._replace(wait=self._agent.waits.of_ticket(ticket)) \
+            if ticket.status == WAITING else ticket
 
     def queue_ticket(self, repository, ticket):
         """Queues a session now, or when its start time comes."""
@@ -186,7 +192,7 @@ class Desk:
         for number in decision.replaced:
             session = self._agent.queue.find(number)
             if session is not None and session.repository is repository:
-                session.stop(IMMEDIATE, "stopped: the next due time of its schedule had come")
+                session.stop(IMMEDIATE, tell_stop("at once", by_schedule(session.ticket.schedule)))
         if decision.ticket is not None and decision.ticket.ending is not None:
             self.ended(repository, decision.ticket.ending)
         elif decision.ticket is not None:
@@ -202,14 +208,15 @@ class Desk:
             raise Conflict("session %d belongs to agent %s" % (number, row["agent"]))
         return repository
 
-    def stop(self, number, is_immediate):
+    def stop(self, number, is_immediate, by):
         """Stops a session -> (its status then, what is left of it or nothing); an immediate stop
-        is waited for. Conflict."""
+        is waited for. `by` says who does, and by what. Conflict."""
         repository = self._get_own(number)
         for _ in range(100):            # it may begin or end between two looks
             session = self._agent.queue.find(number)
             if session is not None and session.repository is repository and session.is_begun:
-                session.stop(IMMEDIATE if is_immediate else NORMAL)
+                session.stop(IMMEDIATE if is_immediate else NORMAL,
+                             tell_stop("at once" if is_immediate else "", by))
                 if not is_immediate:
                     return RUNNING, ""
                 with contextlib.suppress(WaitTimeout):
@@ -217,7 +224,7 @@ class Desk:
                     return row["status"], row["message"] if NOT_ENDED in row["message"] else ""
                 return RUNNING, ""
             ending = repository.db.write(repository.endings.end_outstanding, number, STOPPED,
-                                         "stopped before it began", self._clock.now())
+                                         tell_stop("before it began", by), self._clock.now())
             if ending is not None:
                 self.ended(repository, ending)
                 return STOPPED, ""
@@ -245,7 +252,7 @@ class Desk:
         if ticket.spent_file:
             repository.secrets.forget(ticket.spent_file)
         self.queue_ticket(repository, ticket)
-        return ticket
+        return self._with_wait(ticket)
 
     def _reopen(self, repository, request):
         """Writes a RestartRequest down -> Ticket. What the writer refuses."""

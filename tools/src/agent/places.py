@@ -32,6 +32,10 @@ class Places:
         place = self._places.get(repository.id)
         return place if place is not None and place.repository is repository else None
 
+    def find_by_id(self, number):
+        """The Place of a work repository's id, or None."""
+        return self._places.get(number)
+
     def list_all(self):
         """The attached repositories by id."""
         return [place for _, place in sorted(self._places.items())]

@@ -219,7 +219,7 @@ class Watch:
                     with turns:     # one line wakes all who follow it, and others want their turn
                         rows = repository.db.read(repository.views.list_log, number, filters,
                                                   after, LOG_PAGE)
-                    yield from rows
+                    yield from (line for line in rows if line["line"] is not None)
                     if rows:
                         after = rows[-1]["task_run"], rows[-1]["position"]
                 if not is_following or has_left() or row["status"] in ENDED:
@@ -260,7 +260,7 @@ class Children:
         """The Bell of a child, while it is waited for."""
         return self._agent.watch.bell(number, on_ring)
 
-    def stop(self, number):
-        """Ends a child at once, if it has not ended."""
+    def stop(self, number, by):
+        """Ends a child at once, if it has not ended; `by` says who does, and why."""
         with contextlib.suppress(AgentError):
-            self._agent.desk.stop(number, True)
+            self._agent.desk.stop(number, True, by)

@@ -61,6 +61,10 @@ class RepositoryError(AgentError):
     code = "REPOSITORY"
 
 
+class LimitFilled(RepositoryError):
+    """Sessions of other agents fill a limit: who is to begin waits."""
+
+
 class RepositoryGone(RepositoryError):
     """The file was replaced or detached: what belonged to it can never be written."""
 

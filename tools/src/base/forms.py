@@ -67,11 +67,11 @@ KIND_WORDS = {
     "AGENT": "name", "AT": "time", "CONTEXT": "name", "COUNT": "count", "DAYS": "days",
     "DOCUMENT": "text", "DUE": "past", "FROM": "time", "HOST": "label", "KEEP": "amount",
     "KEY": "token", "KEYWORD": "label", "KEYWORDS": "label", "LEVEL": "level", "LIMIT": "limit",
-    "MAX_WAIT": "seconds", "NAME": "name", "PATH": "token", "PRIORITY": "priority",
-    "REASON": "label", "REPO": "name", "RULE": "text", "SCENARIO": "name", "SCHEDULE": "name",
-    "SECOND": "text", "SESSION": "session", "SINCE": "past", "STATUS": "states", "STEP": "name",
-    "STREAM": "stream", "SYNC": "seconds", "TAIL": "amount", "TIMEOUT": "timeout", "TO": "end",
-    "UNTIL": "end", "VERB": "text", "VERSION": "version",
+    "MAX_WAIT": "seconds", "NAME": "name", "PARENT": "session", "PATH": "token",
+    "PRIORITY": "priority", "REASON": "label", "REPO": "name", "RULE": "text", "SCENARIO": "name",
+    "SCHEDULE": "name", "SECOND": "text", "SESSION": "session", "SINCE": "past",
+    "STATUS": "states", "STEP": "name", "STREAM": "stream", "SYNC": "seconds", "TAIL": "amount",
+    "TIMEOUT": "timeout", "TO": "end", "UNTIL": "end", "VERB": "text", "VERSION": "version",
 }
 
 # what words mean, where the form does not say it
@@ -193,13 +193,14 @@ VERB_FORMS = (
                                 "stopped",
                    "-LEAVE": "sessions whose on_stale is adopt run on, for the next start"}),
     Form("SESSIONS", "[-STATUS=a,b] [-SCENARIO=name] [-SCHEDULE=name] [-REPO=name] "
-         "[-KEYWORD=word] [-SINCE=time] [-LIMIT=n] [-JSON]", MONITOR,
+         "[-KEYWORD=word] [-PARENT=session] [-SINCE=time] [-LIMIT=n] [-JSON]", MONITOR,
          "list sessions, newest first", AS_ROWS, lines=(SESSION_LINE,),
          meanings={"-STATUS": "only those in one of these states",
                    "-SCENARIO": "only those of this scenario",
                    "-SCHEDULE": "only those of this schedule",
                    "-REPO": "only those of this work repository",
                    "-KEYWORD": "only those with this keyword",
+                   "-PARENT": "only those that a task of this session has started",
                    "-SINCE": "only those acknowledged from then on"}),
     Form("STATUS", "SESSION [-JSON]", MONITOR, "a session with its steps, tasks and variables",
          AS_RECORD, lines=(SESSION_LINE, STEP_LINE, TASK_LINE, VARIABLE_LINE)),

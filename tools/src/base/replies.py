@@ -68,11 +68,16 @@ PING_LINE = ReplyLine("the agent", (
     number_key("queued", "sessions that are outstanding: queued or waiting"),
     text_key("repositories", "how many can be used / how many are attached"),
     _HOLD, _HOLD_REASON, text_key("hold_by", "who holds it", True), _HOLD_UNTIL))
+# of a session that was just acknowledged, and is WAITING
+_WAIT = (time_key("start_at", "when it begins, of -AT", True),
+         text_key("waits_for", "what it waits for: time, hold, limit, slot or repository", True),
+         text_key("message", "the same in words", True))
 TICKET_LINE = ReplyLine("the session that was made", (
     _SESSION, _STATUS,
-    ReplyKey("duplicate", FLAG_KEY, "yes: -KEY had made this session before", True)))
+    ReplyKey("duplicate", FLAG_KEY, "yes: -KEY had made this session before", True)) + _WAIT)
 STATE_LINE = ReplyLine("the session", (
-    _SESSION, _STATUS, text_key("note", "that its scenario version was replaced since", True)))
+    _SESSION, _STATUS, text_key("note", "that its scenario version was replaced since", True)
+    ) + _WAIT)
 STOPPED_LINE = ReplyLine("the session", (
     _SESSION, _STATUS, text_key("note", "how many of its processes cannot be ended", True)))
 END_LINE = ReplyLine("the session that has ended", (_SESSION, _STATUS, _TOOK, _MESSAGE))
@@ -91,8 +96,12 @@ SESSION_LINE = ReplyLine("a session", (
     text_key("keywords", "its keywords, between commas"),
     text_key("schedule", "the schedule that started it; empty: none did"),
     time_key("due", "the due time of the schedule that it is for"),
+    time_key("start_at", "when it may begin: of -AT, of a further attempt, or by jitter"),
     time_key("created", "when it was acknowledged"),
-    time_key("begun", "when its newest start began"), _ENDED, _TOOK, _MESSAGE))
+    time_key("begun", "when its newest start began"), _ENDED, _TOOK,
+    number_key("parent", "the session whose task has started it"),
+    text_key("waits_for", "what one that has not begun waits for: time, hold, limit, slot or "
+             "repository; one that has: children"), _MESSAGE))
 STEP_LINE = ReplyLine("an attempt of a step, in order", (
     number_key("step", "place of the step in the scenario, from 1"),
     text_key("name", "name of the step"), _ATTEMPT, _STATUS, _BEGUN, _ENDED, _MESSAGE))

@@ -29,6 +29,8 @@ TRANSITIONS = {
 STARTED, LATE, SKIPPED, FAILED = "started", "late", "skipped", "failed"     # of an occurrence
 MISFIRE, HELD, LOST = "misfire", "hold", "repository"                       # reasons of one: it was
 OVERLAP, LIMIT = "overlap", "limit"                                         # missed, or had no room
+# what a session waits for, beside a hold, a limit and a repository
+AT_TIME, FOR_SLOT, FOR_CHILDREN = "time", "slot", "children"
 ALL_SCHEDULES = ""                  # in the ledger: what concerns all of them, a step of the clock
 END, FAIL = "END", "FAIL"                                                   # targets of a step
 WAKE = b"!"             # to the main thread: a request to stop; a signal's byte is its number

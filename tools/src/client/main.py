@@ -1,10 +1,8 @@
 """One command: the request, its reply, the exit status."""
-import functools
-import json
 import os
 import sys
 
-from ..base.vocabulary import RESTARTABLE, WAITING
+from ..base.vocabulary import RESTARTABLE
 from .errors import ClientError, ENDED_BADLY, INTERRUPTED, OUTPUT_LOST, WELL, reason_of
 from .words import as_typed, quote
 from .connection import Connection
@@ -29,26 +27,9 @@ def perform(options, arguments, words):
                + [quote(as_typed(argument)) for argument in arguments] + words)
     with Connection(options.host, options.port) as connection:
         reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None)
-        show = command.show
-        if command.name == "exec":
-            show = functools.partial(show, complete=lambda fields: tell_waiting(options, fields))
-        show(reply, options.json)
+        command.show(reply, options.json)
     is_bad = command.name in ("exec", "wait") and reply.fields.get("status") in RESTARTABLE
     return ENDED_BADLY if is_bad else WELL
-
-
-def tell_waiting(options, fields):
-    """The fields of a session that has been made, and of one that waits for what and until when."""
-    if fields.get("status") != WAITING or "waits_for" in fields:
-        return fields
-    try:
-        with Connection(options.host, options.port) as connection:
-            rows = list(connection.ask("STATUS %s -JSON" % fields["session"], PING_S))
-    except ClientError:                 # what is known is told
-        return fields
-    row = json.loads(rows[0])
-    more = [(name, row.get(name)) for name in ("start_at", "waits_for", "message")]
-    return dict(fields, **{name: value for name, value in more if value})
 
 
 def main(words=None):

@@ -148,16 +148,16 @@ def put_record(row):
         put("%s  %s" % (name.ljust(width), text))
 
 
-def show_acknowledgement(reply, is_json, origin="", complete=dict):
+def show_acknowledgement(reply, is_json, origin=""):
     """A reply of fields. Data lines that are no fields are the faults that stand before an ERR;
-    `origin`: in what. `complete`(fields) -> those that are shown."""
+    `origin`: in what."""
     write = put_json if is_json else put_fields
     for line in reply:
         if _FIELD.match(line):
-            write(complete(parse_fields(line)))
+            write(parse_fields(line))
         else:
             complain(origin + spell(line))
-    write(complete(reply.fields))
+    write(reply.fields)
 
 
 def show_listing(reply, is_json, is_record=False):

@@ -40,18 +40,34 @@ def _as_shown(kind, value):
 def ticket_fields(ticket):
     """The OK fields of an acknowledged session."""
     more = {"duplicate": True} if ticket.is_duplicate else {}
-    return fill(TICKET_LINE, {"session": ticket.session, "status": ticket.status}, **more)
+    return fill_ticket(TICKET_LINE, ticket, **more)
 
 
-def session_fields(agent, row, line=SESSION_LINE):
-    """The line of a session, from its row."""
-    duration = None
-    if row["begun"]:
-        end = from_text(row["ended"]) if row["ended"] else agent.clock.now()
-        duration = round(max(0.0, end - from_text(row["begun"])), 3)
-    return fill(line, row, session=row["id"], duration=duration)
+def fill_ticket(line, ticket, **more):
+    """`fill` of a line that tells of a Ticket, and what it waits for, where that is known."""
+    values = {"session": ticket.session, "status": ticket.status}
+    if ticket.wait is not None:
+        words = dict(start_at=ticket.start_at, waits_for=ticket.wait.word,
+                     message=ticket.wait.text)
+        values.update((name, value) for name, value in words.items() if value)
+    return fill(line, values, **more)
+
+
+def session_fields(agent, row):
+    """The line of a session, from its row and what it waits for."""
+    wait = agent.waits.of_row(row)
+    return fill(SESSION_LINE, row, session=row["id"], duration=find_duration(agent, row),
+                waits_for=wait.word, message="; ".join(filter(None, (row["message"], wait.text))))
+
+
+def find_duration(agent, row):
+    """How long the newest start of a session took, or takes so far; None: it has not begun."""
+    if not row["begun"]:
+        return None
+    end = from_text(row["ended"]) if row["ended"] else agent.clock.now()
+    return round(max(0.0, end - from_text(row["begun"])), 3)
 
 
 def end_fields(agent, row):
     """The OK fields of a session that has ended."""
-    return session_fields(agent, row, END_LINE)
+    return fill(END_LINE, row, session=row["id"], duration=find_duration(agent, row))

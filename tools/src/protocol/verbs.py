@@ -14,7 +14,8 @@ from ..store.records import (Hold, LogFilter, PurgeFilter, RestartRequest, Sessi
                              SessionRequest)
 from ..agent.figures import metrics, ping
 from .table import NEWEST, VERBS, list_help, verb
-from .lines import FLUSH, TextLine, end_fields, fill, session_fields, ticket_fields
+from .lines import (FLUSH, TextLine, end_fields, fill, fill_ticket, session_fields,
+                    ticket_fields)
 
 
 @verb("PING")
@@ -46,7 +47,9 @@ def _exec_sync(agent, pending, timeout_s, has_left):
 
 @verb("STOP")
 def _stop(agent, request):
-    status, note = agent.desk.stop(request["SESSION"], "-IMMEDIATE" in request)
+    is_immediate = "-IMMEDIATE" in request
+    status, note = agent.desk.stop(request["SESSION"], is_immediate, "%s (STOP%s)" % (
+        request.actor, " -IMMEDIATE" * is_immediate))
     return fill(STOPPED_LINE, {"session": request["SESSION"], "status": status},
                 **({"note": note} if note else {}))
 
@@ -60,8 +63,7 @@ def _restart(agent, request):
     ticket = agent.desk.restart(RestartRequest(
         request["SESSION"], request.variables, request["-FROM"], "-SKIP" in request,
         "-REDEFINE" in request))
-    return fill(STATE_LINE, {"session": ticket.session, "status": ticket.status},
-                **({"note": ticket.note} if ticket.note else {}))
+    return fill_ticket(STATE_LINE, ticket, **({"note": ticket.note} if ticket.note else {}))
 
 
 @verb("CLEAN")
@@ -93,15 +95,17 @@ def _set_hold(agent, request, hold):
 
 @verb("SHUTDOWN")
 def _shutdown(agent, request):
-    agent.request_stop("-IMMEDIATE" in request, request.get("-MAX_WAIT", STOP_S),
-                       "-LEAVE" in request)
+    is_immediate, is_leaving = "-IMMEDIATE" in request, "-LEAVE" in request
+    words = ["SHUTDOWN"] + ["-IMMEDIATE"] * is_immediate + ["-LEAVE"] * is_leaving
+    agent.request_stop("%s of %s" % (" ".join(words), request.actor), is_immediate,
+                       request.get("-MAX_WAIT", STOP_S), is_leaving)
 
 
 @verb("SESSIONS")
 def _sessions(agent, request):
     filters = SessionFilter(tuple(request["-STATUS"] or ()), request["-SCENARIO"],
                             request["-SCHEDULE"], request["-KEYWORD"],
-                            request["-SINCE"])
+                            request["-SINCE"], request["-PARENT"])
     for row in agent.watch.list_sessions(filters, request["-REPO"], request["-LIMIT"] or 50):
         yield session_fields(agent, row)
 

@@ -52,8 +52,9 @@ class Control:
 
     # -- from any thread ---------------------------------------------------------------
 
-    def stop(self, mode, message="stopped"):
-        """Asks for a stop, NORMAL: between two tasks, or IMMEDIATE, which no NORMAL takes back."""
+    def stop(self, mode, message):
+        """Asks for a stop, NORMAL: between two tasks, or IMMEDIATE, which no NORMAL takes back. The
+        message is that of the session then."""
         with self._changed:
             if self._mode != IMMEDIATE:
                 self._mode, self._message = mode, message

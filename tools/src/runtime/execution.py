@@ -44,6 +44,7 @@ class Waiting(NamedTuple):
     """What a session waits for that needs no thread meanwhile."""
     is_over: Callable               # whether it can go on
     patience_s: Optional[float]     # after so many seconds it looks for itself
+    child: int                      # the session whose end it waits for
 
 
 class Exit(NamedTuple):
@@ -302,8 +303,9 @@ class Execution:
                     row = bell.find_end()
                     if row is not None:
                         return row["status"], row["message"]
-                    yield Waiting(lambda: bell.has_rung, bell.patience_s)
+                    yield Waiting(lambda: bell.has_rung, bell.patience_s, session)
                     control.wait(lambda: bell.has_rung, 0.0)
-            except Interrupted:
-                children.stop(session)
+            except Interrupted as interrupt:
+                children.stop(session, "its parent, session %d: %s"
+                              % (self._journal.session, interrupt.reason))
                 raise

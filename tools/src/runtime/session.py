@@ -36,8 +36,9 @@ class Session:
         """Whether it is on disk that it has begun."""
         return self._journal.has_begun
 
-    def stop(self, mode, message="stopped"):
-        """Asks it to stop, NORMAL after the task now running, or IMMEDIATE."""
+    def stop(self, mode, message):
+        """Asks it to stop, NORMAL after the task now running, or IMMEDIATE; the message says who
+        does, and by what."""
         self._control.stop(mode, message)
 
     def leave(self):
@@ -61,6 +62,12 @@ class Session:
         """Whether it has ever waited so."""
         return self._parking is not None
 
+    @property
+    def child(self):
+        """The number of the session whose end it waits for, or None."""
+        waiting = self._waiting
+        return waiting and waiting.child
+
     def is_ready(self):
         """Whether what it waits for is over, or something ends the waiting."""
         waiting = self._waiting         # None: another thread has gone on with it
@@ -75,6 +82,7 @@ class Session:
         run() to be called again then. RepositoryError: not begun, it stays outstanding."""
         if self._going is None:
             self._going = self._go()
+        self._waiting = None            # while it goes on
         self._waiting = next(self._going, None)
         return self._waiting is None
 

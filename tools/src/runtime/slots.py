@@ -7,38 +7,14 @@ import functools
 import threading
 import time
 
-from ..base.vocabulary import TRY_S, YIELD_S
-from ..base.errors import Busy, RepositoryError
+from ..base.vocabulary import LIMIT, LOST, TRY_S, YIELD_S
+from ..base.errors import Busy, LimitFilled, RepositoryError
 from ..base.program import Told, log, tell_traceback
 from ..store.admission import Admission, schedule_gate
 from ..store.pending import Worker
 from .parking import Parking
 
 MAX_ENDING = 256        # sessions whose end is on its way: then none begins
-
-
-class Guard:
-    """Keeps the trouble of one session from the thread that serves it, and has it told once."""
-
-    def __init__(self):
-        self._told = Told()
-
-    def run(self, session, work):
-        """work() of a session -> its value. One that cannot begin is read again from its
-        repository, and tried again; one that began and has no end is found by the cleaning."""
-        value, trouble, is_told = None, "", False       # told: for all sessions of its repository
-        try:
-            value = work()
-        except RepositoryError as error:
-            trouble, is_told = error.message, bool(session.repository.db.trouble)
-        except Exception as error:
-            trouble = session.mask(tell_traceback(error))
-        if self._told.is_new(session.number, trouble) and not is_told:
-            log.warning("session %d %s: %s", session.number, "is left to the cleaning"
-                        if session.is_begun else "does not begin yet", trouble)
-        if trouble and not session.is_begun:
-            session.repository.set_behind()
-        return value
 
 
 class SessionQueue:
@@ -58,7 +34,8 @@ class SessionQueue:
         self._running = {}                      # number -> Session
         self._again = {}                # number -> Ticket that came before its slot was free
         self._threads, self._adopted, self._is_closing = [], [], False
-        self._told, self._guard = Told(), Guard()
+        self.delays = Delays()          # of sessions that could not begin
+        self._told = Told()             # of threads
         self._parked = 0                # how many of _running wait for one, without a thread
         self._ending = 0                # and of how many the end is still to be recorded
         self._parking = Parking(clock, self._go_on)
@@ -99,10 +76,6 @@ class SessionQueue:
                 return
             self._threads.append(thread)
 
-    def _forget(self, number):
-        self._outstanding.pop(number, None)
-        self._admission.discard(number)
-
     def adopt(self, ticket, repository):
         """A session whose process lives on goes on at once, whatever the limits. Busy: the
         host has no thread for it."""
@@ -138,21 +111,26 @@ class SessionQueue:
         """Whether a session still waits for its start time."""
         return self._later.get(number) is repository
 
+    def find_obstacle(self, number):
+        """What keeps an outstanding session from beginning: an Obstacle, or None."""
+        with self._changed:
+            return self._admission.find_obstacle(number)
+
     def discard(self, number):
         """A session that will not begin."""
+        self.delays.forget(number)
         with self._changed:
-            self._forget(number)
+            self._outstanding.pop(number, None)
+            self._admission.discard(number)
             self._later.pop(number, None)
 
     def forget(self, repository):
         """What is queued of a repository that was let go is read anew when it comes back."""
         with self._changed:
-            for number, owner in list(self._later.items()):
-                if owner is repository:
-                    self._later.pop(number, None)
-            for number, (_, owner) in list(self._outstanding.items()):
-                if owner is repository:
-                    self._forget(number)
+            owners = dict(self._later)
+            owners.update((number, owner) for number, (_, owner) in self._outstanding.items())
+            for number in [number for number, owner in owners.items() if owner is repository]:
+                self.discard(number)
 
     def find(self, number):
         """The running Session of a number, or None."""
@@ -215,7 +193,7 @@ class SessionQueue:
     def _run(self, session):
         """Runs a session, until it is over or waits for a child. Its slot is another's then, also
         while its end is still to be recorded."""
-        if self._guard.run(session, session.run) is False:
+        if self.delays.run(session, session.run) is False:
             self._lend_slot(1)
             session.park(self._parking)
             return
@@ -225,7 +203,7 @@ class SessionQueue:
     def end(self, session, pending):
         """The end of a session is on disk, or nothing is to be recorded: nothing is to come."""
         if pending is not None:
-            self._guard.run(session, functools.partial(session.follow_end, pending))
+            self.delays.run(session, functools.partial(session.follow_end, pending))
         with self._changed:
             self._running.pop(session.number, None)
             self._ending -= 1
@@ -289,6 +267,44 @@ class SessionQueue:
             if self._admission.leave(session.number) or session.ticket.is_adopted \
                     or session.has_parked:
                 self._changed.notify_all()
+
+
+class Delays:
+    """Keeps the trouble of one session from the thread that serves it, and in mind why those that
+    could not begin did not."""
+
+    def __init__(self):
+        self._told = Told()
+        self._reasons = {}              # number -> (word of what it waits for, text)
+
+    def run(self, session, work):
+        """work() of a session -> its value. One that cannot begin is read again from its
+        repository, and tried again; one that began and has no end is found by the cleaning."""
+        value, trouble, word, is_told = None, "", "", False     # told: for all of its repository
+        try:
+            value = work()
+        except RepositoryError as error:
+            trouble, is_told = error.message, bool(session.repository.db.trouble)
+            word = LIMIT if isinstance(error, LimitFilled) else LOST
+        except Exception as error:
+            trouble = session.mask(tell_traceback(error))
+        if self._told.is_new(session.number, trouble) and not is_told:
+            log.warning("session %d %s: %s", session.number, "is left to the cleaning"
+                        if session.is_begun else "does not begin yet", trouble)
+        self.forget(session.number)
+        if trouble and not session.is_begun:
+            self._reasons[session.number] = word, (
+                trouble if word else "a fault of the agent, told in its log")
+            session.repository.set_behind()
+        return value
+
+    def find(self, number):
+        """(word, text) of a session that could not begin, or None."""
+        return self._reasons.get(number)
+
+    def forget(self, number):
+        """A session has begun, or will not."""
+        self._reasons.pop(number, None)
 
 
 def has_started(thread, troubles):

@@ -18,7 +18,7 @@ from ..base.errors import BadRequest, CannotStart, TooLong
 from ..base.program import log
 from ..protocol.lines import FLUSH
 from ..protocol.conversation import Conversation
-from .peer import find_peer_uid, has_hung_up, is_loopback
+from .peer import find_peer_uid, has_hung_up, is_loopback, name_user
 from .port import SHARING, claim_port
 
 NO_FILES = "the host lets the agent open no more files for connections (ulimit -n)"
@@ -182,6 +182,8 @@ class Server(socketserver.ThreadingTCPServer):
         self._connections = {}              # connection -> uid at its other end, or None
         self._strangers = set()             # those of nobody that the agent knows
         self._lock = threading.Lock()       # guards these two
+        # whom it serves: uid -> name, asked once, as a directory of users may be slow
+        self._owners = {uid: name_user(uid) for uid in (0, os.getuid())}
         self._thread = self._claim = None
         self._spare = os.open(os.devnull, os.O_RDONLY)      # for an answer when none is free
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -261,9 +263,8 @@ class Server(socketserver.ThreadingTCPServer):
             return NO_FILES
         return None
 
-    @staticmethod
-    def _is_owner(uid):
-        return uid is not None and uid in (0, os.getuid())
+    def _is_owner(self, uid):
+        return uid in self._owners
 
     def process_request(self, request, client_address):
         try:
@@ -289,7 +290,7 @@ class Server(socketserver.ThreadingTCPServer):
         """The Conversation of a connection, by the kernel's word on its other end."""
         uid = self._connections.get(connection)
         if self._is_owner(uid):
-            return Conversation(self._agent, ADMINISTRATOR, "uid %d" % uid,
+            return Conversation(self._agent, ADMINISTRATOR, self._owners[uid],
                                 functools.partial(has_hung_up, connection))
         return Conversation(self._agent, None, "uid %s" % ("unknown" if uid is None else uid))
 

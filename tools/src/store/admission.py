@@ -2,9 +2,9 @@
 
 Pure: no clock, no table, no thread.
 """
-import collections
 import heapq
 import itertools
+from typing import NamedTuple, Optional
 
 from ..base.vocabulary import MAX_QUEUE
 
@@ -54,6 +54,13 @@ def list_gates(repository_id, schedule, is_parallel, scenario, limit):
     return gates
 
 
+class Obstacle(NamedTuple):
+    """What keeps one that waits from beginning."""
+    gate: Optional[tuple]       # None: no slot is free, or nothing may begin
+    limit: int                  # how many run there at once
+    keys: tuple                 # those that do
+
+
 class Admission:
     """Who waits for a slot, and who begins next: of those that may the highest priority, of these
     the children of sessions that have begun, then the first that came.
@@ -72,7 +79,7 @@ class Admission:
         self._running = {}              # key -> gates
         self._ready = []                # heap of entries; those that wait no more are passed over
         self._aside = {}                # gate -> {limit: heap of the entries that wait for it}
-        self._places = collections.Counter()    # gate -> how many run there
+        self._places = {}               # gate -> [key that runs there]
         self._held = set()              # gates that are held
 
     @property
@@ -115,13 +122,14 @@ class Admission:
     def occupy(self, key, gates):
         """It runs from now on, whatever the limits."""
         self._running[key] = gates
-        self._places.update(gate for gate, _ in gates)
+        for gate, _ in gates:
+            self._places.setdefault(gate, []).append(key)
 
     def leave(self, key):
         """It runs no more -> whether another may begin by that, but for the slot itself."""
         gates = self._running.pop(key)
-        self._places.subtract(gate for gate, _ in gates)
         for gate, _ in gates:
+            self._places[gate].remove(key)
             if not self._places[gate]:
                 del self._places[gate]
         return self._look_again(gates)
@@ -130,8 +138,18 @@ class Admission:
         """The first of [(gate, limit)] that is full or held, or None."""
         return next((pair for pair in gates if not self._is_open(*pair)), None)
 
+    def find_obstacle(self, key):
+        """What keeps one that waits from beginning: an Obstacle, or None."""
+        entry = self._waiting.get(key)
+        if entry is None:
+            return None
+        closed = self.find_closed(entry[-1])
+        if closed is not None:
+            return Obstacle(*closed, keys=tuple(self._places.get(closed[0], ())))
+        return None if self.has_room else Obstacle(None, self.slots, tuple(self._running))
+
     def _is_open(self, gate, limit):
-        return self._places[gate] < limit and gate not in self._held
+        return gate not in self._held and len(self._places.get(gate, ())) < limit
 
     def _look_again(self, gates):
         """The first of those that wait for a place at these gates is looked at again, where there

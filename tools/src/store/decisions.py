@@ -5,6 +5,7 @@ from ..base.errors import AgentError, Busy, Changed, Conflict
 from ..base.program import log
 from ..base.times import from_text, to_text
 from .admission import are_met, find_overlap
+from .endings import by_schedule, tell_stop
 from .pending import lazy
 from .records import Made, SessionRequest, Span
 
@@ -112,7 +113,7 @@ class Decisions:
                 "session %d of it is %s" % tuple(in_the_way)), now)
             return []
         replaced = [row["id"] for row in replaced]
-        message = "stopped before it began: the next due time had come"
+        message = tell_stop("before it began", by_schedule(name))
         endings = [self._endings.end_outstanding(connection, session, STOPPED, message, now)
                    for session in replaced]
         request = SessionRequest(

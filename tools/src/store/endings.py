@@ -7,6 +7,17 @@ from ..base.times import to_text
 from .records import Ending
 
 
+def tell_stop(when, by):
+    """The message of a session that was stopped: when ("at once", "before it began", or "": in good
+    order), and by whom, with what."""
+    return "stopped %s by %s" % (when, by) if when else "stopped by %s" % by
+
+
+def by_schedule(name):
+    """Who stops what the next due time of a schedule replaces."""
+    return "its schedule %s: the next due time had come (overlap=stop)" % name
+
+
 class Endings:
     """How sessions end, and what their end brings about."""
 

@@ -104,6 +104,7 @@ class Ticket(NamedTuple):
     has_secrets: bool = False           # the secret file of its request is its own now
     is_child: bool = False              # a session has asked for it, and may wait for its end
     note: str = ""                      # what is to be said of its RESTART
+    wait: Any = None                    # the Wait of one that is WAITING, for who has asked
 
     def gates(self, repository):
         """The gates that its session has to pass in a repository, as list_gates() makes them."""
@@ -142,6 +143,7 @@ class SessionFilter(NamedTuple):
     schedule: Optional[str] = None
     keyword: Optional[str] = None
     since: Optional[float] = None
+    parent: Optional[int] = None        # the session whose task has started them
 
 
 class LogFilter(NamedTuple):

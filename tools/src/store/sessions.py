@@ -2,7 +2,7 @@
 import functools
 
 from ..base.vocabulary import ENDED, OUTSTANDING, QUEUED, RUNNING, TRANSITIONS, WAITING
-from ..base.errors import Conflict, NotFound, RepositoryError, Unreadable
+from ..base.errors import Conflict, LimitFilled, NotFound, Unreadable
 from ..base.times import from_text, to_text
 from .pending import lazy
 from .records import Ticket
@@ -140,15 +140,15 @@ class Sessions:
     def begin(self, connection, session, identity, is_late, now, scenario=None):
         """QUEUED or WAITING -> RUNNING, or Conflict when it is neither any more.
 
-        RepositoryError: sessions of other agents fill the scenario's limit.
+        LimitFilled: sessions of other agents fill the scenario's limit.
         """
         if scenario and scenario.concurrency:
             running = connection.execute(
                 "select count(*) from session where scenario=? and status='RUNNING' and id<>?",
                 (scenario.name, session)).fetchone()[0]
             if running >= scenario.concurrency["limit"]:
-                raise RepositoryError("%d sessions of scenario %s run, its limit"
-                                      % (running, scenario.name))
+                raise LimitFilled("limit %d of %s: %d sessions run, of other agents too"
+                                  % (scenario.concurrency["limit"], scenario.name, running))
         if not self.change(connection, session, RUNNING, begun=to_text(now), ran_by=identity,
                            is_rewound=False):
             raise Conflict("session %d is not outstanding" % session)

@@ -9,6 +9,10 @@ from .sessions import BY_ARRIVAL
 
 OPEN_ROWS = " and status in ('WAITING', 'QUEUED', 'RUNNING')"
 ENDED_ROWS = " and status in ('DONE', 'WARNING', 'ERROR', 'STOPPED')"
+HAS_KEYWORD = "exists (select 1 from session_keyword where keyword=? and session=id) and "
+LOG_LINES = ("from session_log l cross join session_task t on t.session = l.session and t.run ="
+             " l.task_run cross join session_step s on s.session = t.session and s.run = t.step_run"
+             " where l.session=?")
 MANY = 100000           # sessions that are looked through for the oldest
 
 
@@ -30,8 +34,8 @@ class Views:
             return []
         where, values = [], [filters.keyword] if filters.keyword is not None else []
         values += [above, below - 1]
-        for column, value in (("scenario=?", filters.scenario), ("schedule=?", filters.schedule),
-                              ("created >= ?", since)):
+        for column, value in (("parent=?", filters.parent), ("scenario=?", filters.scenario),
+                              ("schedule=?", filters.schedule), ("created >= ?", since)):
             if value is not None:
                 where.append(" and " + column)
                 values.append(value)
@@ -48,6 +52,11 @@ class Views:
         together all that is wanted. Their values are the keyword, if any, and the numbers."""
         has_keyword = filters.keyword is not None
         by_id = "where id between ? and ?"
+        if filters.parent is not None:          # one has few children, whatever else is wanted
+            by_id = "session indexed by session_parent where %sid between ? and ?%s" % (
+                HAS_KEYWORD * has_keyword, " and status in (%s)" % ",".join(
+                    "'%s'" % status for status in filters.statuses) * bool(filters.statuses))
+            return [(by_id, "id")]
         if has_keyword:
             ended = ("session_keyword k cross join session on id = k.session"
                      " where k.keyword=? and k.session between ? and ?")
@@ -61,8 +70,7 @@ class Views:
             return [(ended if has_keyword else "session " + by_id, order)]
         running = "session indexed by session_open " + by_id
         if has_keyword:
-            running = running.replace("where", "where exists (select 1 from session_keyword"
-                                      " where keyword=? and session=id) and", 1)
+            running = running.replace("where ", "where " + HAS_KEYWORD, 1)
         # an index of some rows serves where its own condition stands in the query, word by word
         return [(running + OPEN_ROWS + " and status='%s'" % state, "id") if state in OPEN else
                 (ended + ENDED_ROWS + " and status='%s'" % state, order)
@@ -139,27 +147,22 @@ class Views:
         return row, scenario, runs, attempts
 
     @staticmethod
-    def _select_log(columns, filters):
-        """The text of a query of log rows, and its values behind the session's number."""
-        where, values = "", []
-        for column, value in (("s.name=?", filters.step), ("l.stream=?", filters.stream),
-                              ("l.time>=?", filters.since and to_text(filters.since))):
-            if value is not None:
-                where += " and " + column
-                values.append(value)
-        return ("select " + columns + " from session_log l cross join session_task t"
-                " on t.session = l.session and t.run = l.task_run cross join session_step s"
-                " on s.session = t.session and s.run = t.step_run where l.session=?" + where,
-                values)
+    def _wanted_lines(filters):
+        """The condition of the lines that a LogFilter names, and its values."""
+        parts = [(column, value) for column, value in (
+            ("s.name=?", filters.step), ("l.stream=?", filters.stream),
+            ("l.time>=?", filters.since and to_text(filters.since))) if value is not None]
+        return " and ".join([column for column, _ in parts] or ["1"]), [value for _, value in parts]
 
     def list_log(self, connection, session, filters, after, limit):
-        """At most `limit` log rows with the names of step and task, after (task_run, position)."""
-        query, values = self._select_log(
-            "l.task_run, l.position, l.time, l.stream, l.line, s.name as step,"
-            " case t.name when '' then t.task + 1 else t.name end as task", filters)
+        """At most `limit` log rows with the names of step and task, after (task_run, position). Of
+        those that a LogFilter does not name the line is None: a reader goes on behind them."""
+        condition, values = self._wanted_lines(filters)
         return connection.execute(
-            query + " and (l.task_run, l.position) > (?, ?) order by l.task_run, l.position"
-            " limit ?", [session] + values + list(after) + [limit]).fetchall()
+            "select l.task_run, l.position, l.time, l.stream, case when %s then l.line end as line,"
+            " s.name as step, case t.name when '' then t.task + 1 else t.name end as task %s"
+            " and (l.task_run, l.position) > (?, ?) order by l.task_run, l.position limit ?"
+            % (condition, LOG_LINES), values + [session] + list(after) + [limit]).fetchall()
 
     def find_log_start(self, connection, session, filters):
         """Behind which (task_run, position) the lines begin that are wanted. NotFound: there is no
@@ -168,9 +171,10 @@ class Views:
             self._check_step(connection, session, filters.step)
         if filters.tail is None:
             return 0, -1
-        query, values = self._select_log("l.task_run, l.position", filters)
+        condition, values = self._wanted_lines(filters)
         newest = connection.execute(
-            query + " order by l.task_run desc, l.position desc limit 1 offset ?",
+            "select l.task_run, l.position %s and %s order by l.task_run desc, l.position desc"
+            " limit 1 offset ?" % (LOG_LINES, condition),
             [session] + values + [filters.tail]).fetchone()
         return tuple(newest) if newest else (0, -1)
 

@@ -179,6 +179,8 @@ alter table session_task add column former text;
 update session set restart_run = (
     select max(run) from session_task t where t.session = session.id and t.step = restart_step
     and t.task = restart_task and t.status in ('ERROR', 'STOPPED')) where restart_step not null;
+-- what a session has started
+create index session_parent on session(parent) where parent is not null;
 """)
 
 HELLO = {"scenarios": [{

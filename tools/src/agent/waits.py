@@ -1,0 +1,107 @@
+"""What a session waits for: in a word, and in words."""
+import time
+from typing import NamedTuple
+
+from ..base.vocabulary import (AT_TIME, FOR_CHILDREN, FOR_SLOT, HELD, LIMIT, LOST, OUTSTANDING,
+                               RUNNING)
+from ..base.times import find_time
+
+
+class Wait(NamedTuple):
+    """What a session waits for, as memory knows it; both empty: nothing that is known."""
+    word: str               # time, hold, limit, slot, repository, children
+    text: str
+
+
+NO_WAIT = Wait("", "")
+MAX_NAMED = 4           # sessions that a message names
+
+
+class Waits:
+    """Tells what sessions of this agent wait for; of another's it knows the start time alone."""
+
+    def __init__(self, agent):
+        self._agent = agent
+
+    def of_row(self, row):
+        """The Wait of a row of session."""
+        if row["status"] in OUTSTANDING:
+            return self._find(row["id"], row["agent"], find_time(row["start_at"]), row["schedule"])
+        child = self._find_child(row["id"]) if row["status"] == RUNNING else None
+        return NO_WAIT if child is None else Wait(FOR_CHILDREN, "waits for session %d" % child)
+
+    def of_ticket(self, ticket):
+        """The Wait of a session that was just acknowledged."""
+        return self._find(ticket.session, ticket.agent, ticket.start_at, ticket.schedule) \
+            if ticket.status in OUTSTANDING else NO_WAIT
+
+    def _find_child(self, number):
+        session = self._agent.queue.find(number)
+        return session and session.child
+
+    def _find(self, number, owner, start_at, schedule):
+        """The Wait of one that has not begun; of several things that which will take longest, as
+        far as that can be told."""
+        agent, now = self._agent, self._agent.clock.now()
+        if start_at is not None and start_at > now:
+            return Wait(AT_TIME, "begins at %s" % tell_clock(start_at, now))
+        if owner != agent.name:
+            return Wait("", "it is for agent %s to begin it" % owner)
+        place = agent.places.find_by_id(number % 1000)
+        if place is not None and place.reason:
+            return Wait(LOST, place.reason)
+        if agent.hold is not None:
+            return Wait(HELD, tell_hold(agent.hold, now))
+        entry = schedule and place and place.repository \
+            and agent.schedules.find(place.repository, schedule)
+        if entry and entry.hold is not None:
+            return Wait(HELD, "schedule %s is %s" % (schedule, tell_hold(entry.hold, now)))
+        if agent.is_stopping:
+            return Wait("", "the agent is stopping: its next start begins it")
+        return self._find_obstacle(number)
+
+    def _find_obstacle(self, number):
+        """The Wait for a place at a limit, or for a slot."""
+        sessions = self._agent.queue
+        obstacle = sessions.find_obstacle(number)
+        if obstacle is None:
+            return Wait(*sessions.find_delay(number) or NO_WAIT)
+        if obstacle.gate is not None:
+            kind, _, name = obstacle.gate
+            name = "schedule " + name if kind == "schedule" else name
+            return Wait(LIMIT, tell_limit(obstacle.limit, name, obstacle.keys))
+        # those that wait for a child have lent their slot
+        running = [key for key in obstacle.keys if self._find_child(key) is None]
+        return Wait(FOR_SLOT, tell_limit(sessions.slots, "the agent", running)) \
+            if running else NO_WAIT
+
+
+def tell_limit(limit, name, numbers):
+    """Which sessions fill a limit, in words: `limit 1 of LOAD: session 3001 runs`."""
+    names = [str(number) for number in sorted(numbers)]
+    if len(names) > MAX_NAMED:
+        names[MAX_NAMED - 1:] = ["%d more" % (len(names) - MAX_NAMED + 1)]
+    return "limit %d of %s: session%s %s run%s" % (
+        limit, name, "" if len(names) == 1 else "s", join_words(names),
+        "s" if len(names) == 1 else "")
+
+
+def join_words(words):
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def tell_hold(hold, now):
+    """A Hold in words: `held by ops since 22:00: maintenance`."""
+    text = "held by %s since %s" % (hold.by, tell_clock(hold.since, now))
+    if hold.until is not None:
+        text += " until %s" % tell_clock(hold.until, now)
+    return text + (": " + hold.reason if hold.reason else "")
+
+
+def tell_clock(instant, now):
+    """An instant as people say it in the agent's zone: 22:00, and the date where that is another
+    than that of now. Seconds are there when there are any."""
+    moment, today = time.localtime(instant), time.localtime(now)
+    text = time.strftime("%H:%M:%S" if moment.tm_sec else "%H:%M", moment)
+    return text if moment[:3] == today[:3] else time.strftime("%Y-%m-%d ", moment) + text
