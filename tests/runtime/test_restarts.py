@@ -337,6 +337,17 @@ def test_redefine_takes_secrets_and_the_timeout_as_they_are_now(inside):
     assert list(inside.folder.glob("*.secret.*")) == []
 
 
+def test_a_secret_is_not_stored_when_a_definition_makes_it_one_in_between(inside):
+    """Its file is written by the names of before: it is tried anew, and nothing is changed."""
+    name = add_steps(inside, step("a", "false"), variables={"password": {"secret": True}})
+    failed = run_end(inside, "EXEC %s password=%s" % (name, SECRET))
+    repository = inside.agent.places.list_open()[0]
+    with pytest.raises(program.Changed):
+        repository.db.write(repository.restarts.reopen, program.RestartRequest(
+            int(failed.session), {"password": SECRET}, is_redefining=True))
+    assert inside.status(failed.session)["status"] == "ERROR"
+
+
 def test_redefine_mends_a_definition_that_cannot_be_read_any_more(inside):
     name = add_steps(inside, step("a", "true"), step("b", "echo b; false"))
     failed = run_end(inside, "EXEC %s" % name)

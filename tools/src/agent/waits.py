@@ -65,7 +65,7 @@ class Waits:
         sessions = self._agent.queue
         obstacle = sessions.find_obstacle(number)
         if obstacle is None:
-            return Wait(*sessions.find_delay(number) or NO_WAIT)
+            return Wait(*sessions.delays.find(number) or NO_WAIT)
         if obstacle.gate is not None:
             kind, _, name = obstacle.gate
             name = "schedule " + name if kind == "schedule" else name
