@@ -93,6 +93,8 @@ Sections, each using only those above it:
     processes/process         One process of a task, from its start to its exit code.
     processes/minder          The minder: agent.py in the role that keeps an adoptable task alive
                               beside the agent.
+    processes/orphans         Processes that have lost their parent: they become this one's
+                              children, and are reaped.
     processes/remains         What a task was writing when its process was killed: deleted, by the
                               notes that were taken of it.
     tasks/task                What all task types share: their table, results, texts, and work done
@@ -7814,9 +7816,9 @@ class Tree:
 
     Those are: child of a member, process group or OS session that a member led, the marker in
     the environment. Found members are remembered, so that what leaves is followed. A number may
-    become another process's: start time, and below a leader that is gone the owner, say whose it
-    is. A minder gets no signal: it ends by itself once its process has ended, whose last words it
-    writes down.
+    become another process's: start time, and below a leader that is gone the owner, or that it is
+    the agent's child by now (take_orphans), say whose it is. A minder gets no signal: it ends by
+    itself once its process has ended, whose last words it writes down.
     """
 
     def __init__(self, sessions, roots=None, minders=None):
@@ -7862,7 +7864,8 @@ class Tree:
                     or entries.get(entry.os_session) is None and entry.os_session not in spared}
             joined = [entry for pid, entry in entries.items() if entry and pid not in members and (
                 entry.parent in members or entry.group in members or entry.os_session in ours
-                or entry.os_session in gone and read_owner(pid) == os.geteuid())]
+                or entry.os_session in gone and (
+                    read_owner(pid) == os.geteuid() or entry.parent == os.getpid()))]
             for entry in joined:
                 members[entry.pid] = entry
                 self._send(entry, signal_number)
@@ -8528,6 +8531,39 @@ def write(method, *arguments, **columns):
             return
         except RepositoryError:
             time.sleep(TRY_S)
+
+
+# ======================================================================================
+# processes/orphans.py
+# Processes that have lost their parent: they become this one's children, and are reaped.
+#
+# Without that they would go to process 1, out of sight; and where this is process 1, in a container,
+# what has ended would stay in the process table for ever.
+# ======================================================================================
+
+HAS_ORPHANS = sys.platform.startswith("linux")
+PR_SET_CHILD_SUBREAPER = 36         # prctl(2)
+WNOTHREAD = 0x20000000              # wait(2): of the thread that asks
+
+
+def take_orphans():
+    """From now on what loses its parent below this process becomes the main thread's child, whose
+    part it is to reap_orphans(). At the end of this process it goes on to the next above. Nothing
+    is done where prctl is out of reach."""
+    if not HAS_ORPHANS:
+        return
+    with contextlib.suppress(ImportError, OSError, AttributeError, MemoryError):
+        import ctypes
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def reap_orphans():
+    """Takes the orphans that have ended out of the process table; for the main thread alone. What
+    other threads have started is not touched: each waits for its own (Process)."""
+    if HAS_ORPHANS:
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG | WNOTHREAD)[0]:
+                pass
 
 
 # ======================================================================================
@@ -15294,12 +15330,14 @@ class Agent:
     def run_until_stopped(self, wake_fd, wake):
         """The main thread's wait: until a byte in the pipe says signal or SHUTDOWN, then stops.
 
-        A signal while sessions end ends them at once. Others than SIGTERM and SIGINT say nothing.
+        A signal while sessions end ends them at once. Others than SIGTERM and SIGINT stop nothing;
+        at SIGCHLD, and whenever it wakes, orphans are reaped.
         """
         self._wake_main = wake
-        stops = bytes([signal.SIGTERM]), bytes([signal.SIGINT])
-        while os.read(wake_fd, 1) not in stops + (WAKE,):
-            pass
+        stops = {signal.SIGTERM, signal.SIGINT}
+        reap_orphans()
+        while not stops.union(WAKE).intersection(os.read(wake_fd, 1)):
+            reap_orphans()
         if self._stop_request is None:
             self.request_stop()
         log.info("stopping, %d sessions are running", self.queue.counts()[0])
@@ -15311,8 +15349,9 @@ class Agent:
             for session in self.queue.list_running():
                 session.leave()
         while not is_signalled and not self.queue.wait_idle(0.1):
+            reap_orphans()
             with contextlib.suppress(BlockingIOError):
-                is_signalled = os.read(wake_fd, 1) in stops
+                is_signalled = not stops.isdisjoint(os.read(wake_fd, 4096))
             is_immediate, until = self._stop_request
             is_signalled = is_signalled or is_immediate or self.clock.monotonic() >= until
         self._stop_sessions()
@@ -17450,6 +17489,10 @@ MANUAL_GUARANTEES = r"""
   say, for a number may be another's by now. Beyond that is what gave away both its parent and its
   environment, or changed its user: let the unit of systemd end that. Where there is no /proc
   (macOS), the process group is ended.
+- **What a session leaves running goes on.** What a task that ended left on purpose (`nohup x &`)
+  is ended neither by a stop of another session nor with the agent. On Linux it becomes the
+  agent's child when its parent ends, and leaves no zombie: also in a container whose process 1 is
+  the agent.
 - **A host in trouble ends nothing.** When it has no further thread, process, memory or
   descriptor to give, tasks and sessions wait for them, and go on when they are there again.
 - **A repository in trouble delays nothing else.** When it is locked, full or gone, running
@@ -17603,7 +17646,8 @@ MANUAL_CHANGES = r"""
   session's trouble costs the cleaning that one alone.
 - What a process of an `adopt` session prints after SIGTERM is in its log: the process that keeps it
   is no longer ended before it. A task whose program or working folder is on a mount that hangs ends
-  with its time-out or by a stop, and nothing else waits for it.
+  with its time-out or by a stop, and nothing else waits for it. What loses its parent becomes the
+  agent's child and is reaped, in a container without an init too.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CLIENT, MANUAL_CRONTAB,
@@ -19008,7 +19052,9 @@ def run_to_end(agent, server, address, writer):
     # a handler in Python would not run when the signal comes just before a blocking read
     signal.set_wakeup_fd(wake_in)
     before = {number: signal.signal(number, lambda *_: None)
-              for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+              for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)}
+    signal.siginterrupt(signal.SIGCHLD, False)      # it comes often, and cuts no call short
+    take_orphans()
     try:
         agent.start(address, server.port)
         server.listen()

@@ -10,6 +10,7 @@ from ..base.program import log
 from ..base.times import Clock
 from ..store.pending import Worker
 from ..processes.tree import own_identity
+from ..processes.orphans import reap_orphans
 from ..processes.output import Output
 from ..processes.remains import clear_notes
 from ..runtime.session import Session
@@ -120,12 +121,14 @@ class Agent:
     def run_until_stopped(self, wake_fd, wake):
         """The main thread's wait: until a byte in the pipe says signal or SHUTDOWN, then stops.
 
-        A signal while sessions end ends them at once. Others than SIGTERM and SIGINT say nothing.
+        A signal while sessions end ends them at once. Others than SIGTERM and SIGINT stop nothing;
+        at SIGCHLD, and whenever it wakes, orphans are reaped.
         """
         self._wake_main = wake
-        stops = bytes([signal.SIGTERM]), bytes([signal.SIGINT])
-        while os.read(wake_fd, 1) not in stops + (WAKE,):
-            pass
+        stops = {signal.SIGTERM, signal.SIGINT}
+        reap_orphans()
+        while not stops.union(WAKE).intersection(os.read(wake_fd, 1)):
+            reap_orphans()
         if self._stop_request is None:
             self.request_stop()
         log.info("stopping, %d sessions are running", self.queue.counts()[0])
@@ -137,8 +140,9 @@ class Agent:
             for session in self.queue.list_running():
                 session.leave()
         while not is_signalled and not self.queue.wait_idle(0.1):
+            reap_orphans()
             with contextlib.suppress(BlockingIOError):
-                is_signalled = os.read(wake_fd, 1) in stops
+                is_signalled = not stops.isdisjoint(os.read(wake_fd, 4096))
             is_immediate, until = self._stop_request
             is_signalled = is_signalled or is_immediate or self.clock.monotonic() >= until
         self._stop_sessions()
