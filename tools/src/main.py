@@ -25,6 +25,7 @@ from .store.locks import NameLock
 from .store.work import WorkRepository
 from .processes.process import start_error
 from .processes.minder import run_minder
+from .processes.orphans import take_orphans
 from .tasks.task import run_helper
 from .agent.opening import open_master
 from .agent.agent import Agent
@@ -228,7 +229,9 @@ def run_to_end(agent, server, address, writer):
     # a handler in Python would not run when the signal comes just before a blocking read
     signal.set_wakeup_fd(wake_in)
     before = {number: signal.signal(number, lambda *_: None)
-              for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+              for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)}
+    signal.siginterrupt(signal.SIGCHLD, False)      # it comes often, and cuts no call short
+    take_orphans()
     try:
         agent.start(address, server.port)
         server.listen()

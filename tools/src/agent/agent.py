@@ -12,6 +12,7 @@ from ..base.times import Clock
 from ..store.endings import tell_stop
 from ..store.pending import Worker
 from ..processes.tree import own_identity
+from ..processes.orphans import reap_orphans
 from ..processes.output import Output
 from ..processes.remains import clear_notes
 from ..runtime.session import Session
@@ -34,6 +35,13 @@ from .exchange import export_from, import_into, list_dues
 # byte that a signal wakes the main thread with -> its name; others say nothing
 STOPS = {bytes([number]): signal.Signals(number).name
          for number in (signal.SIGTERM, signal.SIGINT)}
+MANY = 4096             # bytes of signals that are read at once: a child's end is one
+
+
+def find_stop(data):
+    """The first of these bytes that ends the main thread's wait, or None: of STOPS, or WAKE."""
+    words = (data[place:place + 1] for place in range(len(data)))
+    return next((word for word in words if word in STOPS or word == WAKE), None)
 
 
 class StopRequest(NamedTuple):
@@ -146,12 +154,14 @@ class Agent:
     def run_until_stopped(self, wake_fd, wake):
         """The main thread's wait: until a byte in the pipe says signal or SHUTDOWN, then stops.
 
-        One of STOPS while sessions end ends them at once.
+        One of STOPS while sessions end ends them at once. Other signals stop nothing; at SIGCHLD,
+        and whenever it wakes, orphans are reaped.
         """
         self._wake_main = wake
         word = None
-        while word not in STOPS and word != WAKE:
-            word = os.read(wake_fd, 1)
+        while word is None:
+            reap_orphans()
+            word = find_stop(os.read(wake_fd, MANY))
         if self._stop_request is None:
             self.request_stop(STOPS.get(word, ""))
         log.info("stopping, %d sessions are running", self.queue.counts()[0])
@@ -163,9 +173,10 @@ class Agent:
             for session in self.queue.list_running():
                 session.leave()
         while reason is None and not self.queue.wait_idle(0.1):
+            reap_orphans()
             reason = self._stop_request.tell_end(self.clock.monotonic())
             with contextlib.suppress(BlockingIOError):
-                second = STOPS.get(os.read(wake_fd, 1))
+                second = STOPS.get(find_stop(os.read(wake_fd, MANY)))
                 if second is not None:
                     reason = tell_stop("at once", "%s, after %s" % (second, self._stop_request.by))
         self._stop_sessions(reason)

@@ -145,9 +145,9 @@ class Tree:
 
     Those are: child of a member, process group or OS session that a member led, the marker in
     the environment. Found members are remembered, so that what leaves is followed. A number may
-    become another process's: start time, and below a leader that is gone the owner, say whose it
-    is. A minder gets no signal: it ends by itself once its process has ended, whose last words it
-    writes down.
+    become another process's: start time, and below a leader that is gone the owner, or that it is
+    the agent's child by now (take_orphans), say whose it is. A minder gets no signal: it ends by
+    itself once its process has ended, whose last words it writes down.
     """
 
     def __init__(self, sessions, roots=None, minders=None):
@@ -193,7 +193,8 @@ class Tree:
                     or entries.get(entry.os_session) is None and entry.os_session not in spared}
             joined = [entry for pid, entry in entries.items() if entry and pid not in members and (
                 entry.parent in members or entry.group in members or entry.os_session in ours
-                or entry.os_session in gone and read_owner(pid) == os.geteuid())]
+                or entry.os_session in gone and (
+                    read_owner(pid) == os.geteuid() or entry.parent == os.getpid()))]
             for entry in joined:
                 members[entry.pid] = entry
                 self._send(entry, signal_number)
