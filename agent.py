@@ -46,11 +46,11 @@ Sections, each using only those above it:
                               its path.
     store/admission           Who may come to be, and who may begin: the ledger, the queue and SCHED
                               PLAN decide it here.
-    store/pending             What goes on in another thread: a write, for who waits for its commit,
+    store/pending             What goes on in another thread, for who waits for it: a write, a call;
                               and the thread itself.
     store/records             What goes into the store and comes out of it, as values.
-    store/arrivals            How a session comes to be, and comes back: EXEC and RESTART, with all
-                              that is checked of them.
+    store/arrivals            How a session comes to be: EXEC, schedules and tasks, with all that is
+                              checked of them.
     store/beside              What SQLite keeps beside a file that is open: whether that is still
                               what its connections use.
     store/files               Repository files as a whole: made, migrated after a copy, told of when
@@ -60,9 +60,9 @@ Sections, each using only those above it:
     store/writer              The one writer of a file: what is waiting shares a transaction, and is
                               answered after the commit.
     store/database            The one door to SQLite: a file with its writer and its readers.
-    store/decisions           What is decided of due times, and the sessions that are made by it.
     store/endings             The end of a session, whoever ends it: one update, and all that
                               follows from it.
+    store/decisions           What is decided of due times, and the sessions that are made by it.
     store/imports             A document of definitions put into a work repository, all of it or
                               nothing.
     store/ledger              The ledger of due times: what was decided of each, with the session it
@@ -74,6 +74,8 @@ Sections, each using only those above it:
     store/parts               Notes of what a task is writing beside its target: so it goes when the
                               process was killed.
     store/progress            What a session records as it goes: steps, tasks, output, variables.
+    store/restarts            How a session that ended badly is opened again: RESTART, at which
+                              task, with which variables.
     store/scenarios           Scenario versions of a work repository, and their definitions.
     store/schedules           Schedules of a work repository, their holds and what they run after.
     store/secrets             Secrets that came with EXEC or RESTART: files beside a repository,
@@ -148,6 +150,7 @@ Sections, each using only those above it:
     agent/place               An attached work repository and its owner.
     agent/places              The attached work repositories: found, attached and detached.
     agent/housekeeping        What is done from time to time: cleaning, the heartbeat, purging.
+    agent/waits               What a session waits for: in a word, and in words.
     agent/watch               What other sessions, clients and tasks may see: topology, ends of
                               sessions, logs, children.
     agent/desk                Where sessions are asked for: EXEC, STOP, RESTART, and what follows
@@ -233,6 +236,7 @@ import logging
 import marshal
 import math
 import os
+import pwd
 import queue
 import random
 import re
@@ -371,6 +375,10 @@ class Stopping(AgentError):
 class RepositoryError(AgentError):
     """A repository cannot be read or written now."""
     code = "REPOSITORY"
+
+
+class LimitFilled(RepositoryError):
+    """Sessions of other agents fill a limit: who is to begin waits."""
 
 
 class RepositoryGone(RepositoryError):
@@ -710,13 +718,21 @@ PING_LINE = ReplyLine("the agent", (
     number_key("queued", "sessions that are outstanding: queued or waiting"),
     text_key("repositories", "how many can be used / how many are attached"),
     _HOLD, _HOLD_REASON, text_key("hold_by", "who holds it", True), _HOLD_UNTIL))
+# of a session that was just acknowledged, and is WAITING
+_WAIT = (time_key("start_at", "when it begins, of -AT", True),
+         text_key("waits_for", "what it waits for: time, hold, limit, slot or repository", True),
+         text_key("message", "the same in words", True))
 TICKET_LINE = ReplyLine("the session that was made", (
     _SESSION, _STATUS,
-    ReplyKey("duplicate", FLAG_KEY, "yes: -KEY had made this session before", True)))
-STATE_LINE = ReplyLine("the session", (_SESSION, _STATUS))
+    ReplyKey("duplicate", FLAG_KEY, "yes: -KEY had made this session before", True)) + _WAIT)
+STATE_LINE = ReplyLine("the session", (
+    _SESSION, _STATUS, text_key("note", "that its scenario version was replaced since", True)
+    ) + _WAIT)
 STOPPED_LINE = ReplyLine("the session", (
     _SESSION, _STATUS, text_key("note", "how many of its processes cannot be ended", True)))
 END_LINE = ReplyLine("the session that has ended", (_SESSION, _STATUS, _TOOK, _MESSAGE))
+LOGGED_LINE = ReplyLine("the session", (
+    text_key("status", "its state; when it has ended, all lines stand before this"),))
 CLEANED_LINE = ReplyLine("what was cleaned", (
     number_key("cleaned", "stale sessions that were closed or queued again"),))
 AGENT_HOLD_LINE = ReplyLine("the agent", (text_key("agent", "name of the agent"), _HOLD))
@@ -730,8 +746,12 @@ SESSION_LINE = ReplyLine("a session", (
     text_key("keywords", "its keywords, between commas"),
     text_key("schedule", "the schedule that started it; empty: none did"),
     time_key("due", "the due time of the schedule that it is for"),
+    time_key("start_at", "when it may begin: of -AT, of a further attempt, or by jitter"),
     time_key("created", "when it was acknowledged"),
-    time_key("begun", "when its newest start began"), _ENDED, _TOOK, _MESSAGE))
+    time_key("begun", "when its newest start began"), _ENDED, _TOOK,
+    number_key("parent", "the session whose task has started it"),
+    text_key("waits_for", "what one that has not begun waits for: time, hold, limit, slot or "
+             "repository; one that has: children"), _MESSAGE))
 STEP_LINE = ReplyLine("an attempt of a step, in order", (
     number_key("step", "place of the step in the scenario, from 1"),
     text_key("name", "name of the step"), _ATTEMPT, _STATUS, _BEGUN, _ENDED, _MESSAGE))
@@ -778,7 +798,9 @@ IMPORTED_LINE = ReplyLine("how many were new or have changed", tuple(
         ReplyKey("dry_run", FLAG_KEY, "yes: nothing was written", True)))
 ATTACHED_LINE = ReplyLine("the work repository", (
     _REPOSITORY, number_key("id", "its id, 1 to 999")))
-PURGED_LINE = ReplyLine("what was purged", (number_key("purged", "sessions that were deleted"),))
+PURGED_LINE = ReplyLine("what was purged", (
+    number_key("purged", "sessions that were deleted"),
+    ReplyKey("dry_run", FLAG_KEY, "yes: nothing was deleted, it is only counted", True)))
 SCHEDULE_LINE = ReplyLine("a schedule", (
     text_key("name", "name of the schedule"),
     text_key("agent", "the agent that it belongs to"),
@@ -789,7 +811,9 @@ SCHEDULE_LINE = ReplyLine("a schedule", (
     text_key("timezone", "its time zone; empty: that of the agent's host"),
     ReplyKey("enabled", FLAG_KEY, "whether it has due times"), _HOLD,
     ReplyKey("next", SECOND_KEY, "its next due time"),
-    time_key("last", "its newest due time that made a session"), _REPOSITORY,
+    time_key("last", "its newest due time that made a session"),
+    number_key("last_session", "that session; of several attempts, the newest"),
+    text_key("last_status", "state of that session"), _REPOSITORY,
     _HOLD_REASON, _HOLD_UNTIL))
 OPTION_LINE = ReplyLine("a field that is not default", (
     text_key("option", "name of the option of SCHED SET, without its dash"),
@@ -885,6 +909,8 @@ TRANSITIONS = {
 STARTED, LATE, SKIPPED, FAILED = "started", "late", "skipped", "failed"     # of an occurrence
 MISFIRE, HELD, LOST = "misfire", "hold", "repository"                       # reasons of one: it was
 OVERLAP, LIMIT = "overlap", "limit"                                         # missed, or had no room
+# what a session waits for, beside a hold, a limit and a repository
+AT_TIME, FOR_SLOT, FOR_CHILDREN = "time", "slot", "children"
 ALL_SCHEDULES = ""                  # in the ledger: what concerns all of them, a step of the clock
 END, FAIL = "END", "FAIL"                                                   # targets of a step
 WAKE = b"!"             # to the main thread: a request to stop; a signal's byte is its number
@@ -1008,9 +1034,10 @@ KIND_WORDS = {
     "AGENT": "name", "AT": "time", "CONTEXT": "name", "COUNT": "count", "DAYS": "days",
     "DOCUMENT": "text", "DUE": "past", "FROM": "time", "HOST": "label", "KEEP": "amount",
     "KEY": "token", "KEYWORD": "label", "KEYWORDS": "label", "LEVEL": "level", "LIMIT": "limit",
-    "MAX_WAIT": "seconds", "NAME": "name", "PATH": "token", "PRIORITY": "priority",
-    "REASON": "label", "REPO": "name", "RULE": "text", "SCENARIO": "name", "SCHEDULE": "name",
-    "SECOND": "text", "SESSION": "session", "SINCE": "past", "STATUS": "states", "SYNC": "seconds",
+    "MAX_WAIT": "seconds", "NAME": "name", "PARENT": "session", "PATH": "token",
+    "PRIORITY": "priority", "REASON": "label", "REPO": "name", "RULE": "text", "SCENARIO": "name",
+    "SCHEDULE": "name", "SECOND": "text", "SESSION": "session", "SINCE": "past",
+    "STATUS": "states", "STEP": "name", "STREAM": "stream", "SYNC": "seconds", "TAIL": "amount",
     "TIMEOUT": "timeout", "TO": "end", "UNTIL": "end", "VERB": "text", "VERSION": "version",
 }
 
@@ -1082,11 +1109,11 @@ VERB_FORMS = (
     Form("PING", "", MONITOR, "how the agent is; never waits for a repository", oks=(PING_LINE,)),
     Form("EXEC", "SCENARIO [VERSION] [CONTEXT] [VARIABLE=value ...] [-REPO=name] [-NAME=text] "
          "[-KEYWORDS=a,b] [-AT=time] [-KEY=token] [-PRIORITY=n] [-LEVEL=n] [-TIMEOUT=s] "
-         "[-AGENT=name] [-SYNC[=s]]", OPERATOR,
+         "[-FROM=step] [-AGENT=name] [-SYNC[=s]]", OPERATOR,
          "start a session of a scenario; OK means that it is on disk",
          oks=(TICKET_LINE, END_LINE._replace(about="with -SYNC, the session that has ended")),
          lines=(TICKET_LINE._replace(about="with -SYNC, the session that was made, at once"),),
-         kinds={"-NAME": "label"}, is_pipelined=True,
+         kinds={"-NAME": "label", "-FROM": "name"}, is_pipelined=True,
          meanings={
              "VERSION": "its version; -1, or nothing, is the latest",
              "-REPO": "work repository (the one of the lowest id that has the scenario)",
@@ -1099,15 +1126,20 @@ VERB_FORMS = (
              "-LEVEL": "what is kept of a session that ends well: below 3 its own row alone, below "
                        "5 its steps and tasks too, 5 their output as well (5)",
              "-TIMEOUT": "the session is ended after so long (the scenario's timeout)",
+             "-FROM": "begin with this step (the first)",
              "-AGENT": "the agent that is to run it (the one that is asked)",
              "-SYNC": "reply when the session has ended; with a value wait at most so long"}),
     Form("STOP", "SESSION [-IMMEDIATE]", OPERATOR,
          "stop a session after the task now running, or at once", oks=(STOPPED_LINE,),
          meanings={"-IMMEDIATE": "end it now, with all its processes"}),
-    Form("RESTART", "SESSION [VARIABLE=value ...] [-FROM=step]", OPERATOR,
+    Form("RESTART", "SESSION [VARIABLE=value ...] [-FROM=step] [-SKIP] [-REDEFINE]", OPERATOR,
          "go on with a session that ended in ERROR or STOPPED", oks=(STATE_LINE,),
          kinds={"-FROM": "name"},
-         meanings={"-FROM": "go on at this step, from its first task"}),
+         meanings={"-FROM": "go on at this step, from its first task",
+                   "-SKIP": "go on behind the task that failed; the session ends in WARNING at "
+                            "best",
+                   "-REDEFINE": "go on with the definition that its scenario version has now, "
+                                "at the first task of the step"}),
     Form("CLEAN", "[-HOST=id]", OPERATOR, "clean stale sessions now", oks=(CLEANED_LINE,),
          meanings={"-HOST": "those of this host too, which is gone for good"}),
     Form("HOLD", "[REASON] [-SCHEDULE=name] [-REPO=name] [-UNTIL=time]", OPERATOR,
@@ -1128,19 +1160,24 @@ VERB_FORMS = (
                                 "stopped",
                    "-LEAVE": "sessions whose on_stale is adopt run on, for the next start"}),
     Form("SESSIONS", "[-STATUS=a,b] [-SCENARIO=name] [-SCHEDULE=name] [-REPO=name] "
-         "[-KEYWORD=word] [-SINCE=time] [-LIMIT=n] [-JSON]", MONITOR,
+         "[-KEYWORD=word] [-PARENT=session] [-SINCE=time] [-LIMIT=n] [-JSON]", MONITOR,
          "list sessions, newest first", AS_ROWS, lines=(SESSION_LINE,),
          meanings={"-STATUS": "only those in one of these states",
                    "-SCENARIO": "only those of this scenario",
                    "-SCHEDULE": "only those of this schedule",
                    "-REPO": "only those of this work repository",
                    "-KEYWORD": "only those with this keyword",
+                   "-PARENT": "only those that a task of this session has started",
                    "-SINCE": "only those acknowledged from then on"}),
     Form("STATUS", "SESSION [-JSON]", MONITOR, "a session with its steps, tasks and variables",
          AS_RECORD, lines=(SESSION_LINE, STEP_LINE, TASK_LINE, VARIABLE_LINE)),
-    Form("LOG", "SESSION [-FOLLOW] [-SINCE=time]", MONITOR,
-         "what the tasks of a session printed; -FOLLOW as they print it", AS_LOG,
+    Form("LOG", "SESSION [-FOLLOW] [-TAIL=n] [-STEP=name] [-STREAM=out|err] [-SINCE=time]",
+         MONITOR, "what the tasks of a session printed; -FOLLOW as they print it", AS_LOG,
+         oks=(LOGGED_LINE,),
          meanings={"-FOLLOW": "stay until the session has ended",
+                   "-TAIL": "only the last so many lines, of those that the other options leave",
+                   "-STEP": "only what this step printed",
+                   "-STREAM": "only one of standard output and standard error",
                    "-SINCE": "only what was printed from then on"}),
     Form("WAIT", "SESSION [-TIMEOUT=s]", MONITOR, "wait for the end of a session",
          oks=(END_LINE,), kinds={"-TIMEOUT": "seconds"},
@@ -1174,10 +1211,15 @@ VERB_FORMS = (
                    "-CREATE": "make a new file"}),
     Form("DETACH", "NAME", ADMINISTRATOR, "detach a work repository; its file stays",
          meanings={"NAME": "name of the work repository"}),
-    Form("PURGE", "[-DAYS=n] [-KEEP=n]", ADMINISTRATOR,
+    Form("PURGE", "[-DAYS=n] [-KEEP=n] [-STATUS=a,b] [-SCENARIO=name] [-DRY_RUN]", ADMINISTRATOR,
          "delete ended sessions older than DAYS, and beyond the newest KEEP", oks=(PURGED_LINE,),
+         kinds={"-STATUS": "ends"},
          meanings={"-DAYS": "only those that ended more than so many days ago",
-                   "-KEEP": "only those that are not among the newest so many of a repository"}),
+                   "-KEEP": "only those that are not among the newest so many of a repository, of "
+                            "those that the other options name",
+                   "-STATUS": "only those that ended in one of these states",
+                   "-SCENARIO": "only those of this scenario",
+                   "-DRY_RUN": "only count them"}),
     Form("METRICS", "", MONITOR, "figures in Prometheus' text format", AS_TEXT),
     Form("HELP", "[VERB] [SECOND]", None, "the verbs, or one of them", AS_TEXT,
          meanings={"VERB": "a verb (all)", "SECOND": "its second word, as in SCHED ADD"}),
@@ -3963,6 +4005,13 @@ def list_gates(repository_id, schedule, is_parallel, scenario, limit):
     return gates
 
 
+class Obstacle(NamedTuple):
+    """What keeps one that waits from beginning."""
+    gate: Optional[tuple]       # None: no slot is free, or nothing may begin
+    limit: int                  # how many run there at once
+    keys: tuple                 # those that do
+
+
 class Admission:
     """Who waits for a slot, and who begins next: of those that may the highest priority, of these
     the children of sessions that have begun, then the first that came.
@@ -3981,7 +4030,7 @@ class Admission:
         self._running = {}              # key -> gates
         self._ready = []                # heap of entries; those that wait no more are passed over
         self._aside = {}                # gate -> {limit: heap of the entries that wait for it}
-        self._places = collections.Counter()    # gate -> how many run there
+        self._places = {}               # gate -> [key that runs there]
         self._held = set()              # gates that are held
 
     @property
@@ -4024,13 +4073,14 @@ class Admission:
     def occupy(self, key, gates):
         """It runs from now on, whatever the limits."""
         self._running[key] = gates
-        self._places.update(gate for gate, _ in gates)
+        for gate, _ in gates:
+            self._places.setdefault(gate, []).append(key)
 
     def leave(self, key):
         """It runs no more -> whether another may begin by that, but for the slot itself."""
         gates = self._running.pop(key)
-        self._places.subtract(gate for gate, _ in gates)
         for gate, _ in gates:
+            self._places[gate].remove(key)
             if not self._places[gate]:
                 del self._places[gate]
         return self._look_again(gates)
@@ -4039,8 +4089,18 @@ class Admission:
         """The first of [(gate, limit)] that is full or held, or None."""
         return next((pair for pair in gates if not self._is_open(*pair)), None)
 
+    def find_obstacle(self, key):
+        """What keeps one that waits from beginning: an Obstacle, or None."""
+        entry = self._waiting.get(key)
+        if entry is None:
+            return None
+        closed = self.find_closed(entry[-1])
+        if closed is not None:
+            return Obstacle(*closed, keys=tuple(self._places.get(closed[0], ())))
+        return None if self.has_room else Obstacle(None, self.slots, tuple(self._running))
+
     def _is_open(self, gate, limit):
-        return self._places[gate] < limit and gate not in self._held
+        return gate not in self._held and len(self._places.get(gate, ())) < limit
 
     def _look_again(self, gates):
         """The first of those that wait for a place at these gates is looked at again, where there
@@ -4075,7 +4135,7 @@ class Admission:
 
 # ======================================================================================
 # store/pending.py
-# What goes on in another thread: a write, for who waits for its commit, and the thread itself.
+# What goes on in another thread, for who waits for it: a write, a call; and the thread itself.
 # ======================================================================================
 
 BEGIN_S = 2.0           # within which a thread begins, or never
@@ -4094,7 +4154,8 @@ def lazy(method):
 
 
 class Pending:
-    """One request to a writer: method(connection, *arguments) inside the shared transaction.
+    """One request to a writer: method(connection, *arguments) inside the shared transaction; or to
+    a thread that performs method(*arguments).
 
     Once it is done, on_done(pending) goes into the Inbox.
     """
@@ -4112,14 +4173,24 @@ class Pending:
         self._lock.acquire()
 
     def finish(self, value=None, error=None):
-        """Done, well or badly: called once, by the writer."""
+        """Done, well or badly: called once, by the other thread."""
         self.value, self.error, self.is_done = value, error and detach(error), True
         self._lock.release()
         if self._on_done:
             self._inbox.put(self._on_done, self)
 
+    def perform(self):
+        """For a thread that is no writer: does it."""
+        try:
+            value, error = self.method(*self.arguments), None
+        except BaseException as raised:
+            value, error = None, raised
+        self.finish(value, error)
+        del error                       # its frames lead here, and would keep each other
+
     def result(self):
-        """The value once it is on disk; raises what the work or the commit raised."""
+        """The value once it is there, of a write on disk; raises what the work or the commit
+        raised."""
         with self._lock:
             pass
         if self.error is not None:
@@ -4135,8 +4206,9 @@ def detach(error):
     """The error without the frames that it came through: they would hold the Pending, and so the
     error itself, until a full search for garbage. Those of a fault stay as text."""
     if not isinstance(error, AgentError) and error.__traceback__ is not None:
-        error.__cause__ = Elsewhere("\n" + "".join(traceback.format_exception(
-            type(error), error, error.__traceback__)))
+        with contextlib.suppress(MemoryError):
+            error.__cause__ = Elsewhere("\n" + "".join(traceback.format_exception(
+                type(error), error, error.__traceback__)))
     error.__context__ = None
     return error.with_traceback(None)
 
@@ -4182,6 +4254,14 @@ class Worker(threading.Thread):
                 self._is_given_up = not self._begun.is_set()
         if self._is_given_up:
             raise RuntimeError("can't start new thread: no memory, or no time, to begin")
+
+    def try_start(self):
+        """Starts it -> whether the host has a thread to give."""
+        try:
+            self.start()
+        except RuntimeError:
+            return False
+        return True
 
     def run(self):
         """Does its work, unless it was given up."""
@@ -4259,6 +4339,18 @@ class SessionRequest(NamedTuple):
     parent: Optional[int] = None        # the session whose task asks for it
     parent_run: Optional[int] = None    # the run of that task
     secret_file: Optional[str] = None   # where the secrets among the variables lie: of SecretFiles
+    from_step: Optional[str] = None     # the step with which it begins
+
+
+class RestartRequest(NamedTuple):
+    """What RESTART asks for."""
+    session: int
+    variables: dict = {}
+    from_step: Optional[str] = None     # where it goes on, instead of at what failed
+    is_skipping: bool = False           # behind what failed
+    is_redefining: bool = False         # with the definition that its version has now
+    secret_file: Optional[str] = None   # as of a SessionRequest
+    is_held: bool = False
 
 
 class Ticket(NamedTuple):
@@ -4280,6 +4372,8 @@ class Ticket(NamedTuple):
     spent_file: str = ""                # of SecretFiles: what a RESTART had before and replaces
     has_secrets: bool = False           # the secret file of its request is its own now
     is_child: bool = False              # a session has asked for it, and may wait for its end
+    note: str = ""                      # what is to be said of its RESTART
+    wait: Any = None                    # the Wait of one that is WAITING, for who has asked
 
     def gates(self, repository):
         """The gates that its session has to pass in a repository, as list_gates() makes them."""
@@ -4318,6 +4412,23 @@ class SessionFilter(NamedTuple):
     schedule: Optional[str] = None
     keyword: Optional[str] = None
     since: Optional[float] = None
+    parent: Optional[int] = None        # the session whose task has started them
+
+
+class LogFilter(NamedTuple):
+    """Which lines of a session's log are read."""
+    step: Optional[str] = None
+    stream: Optional[str] = None
+    since: Optional[float] = None
+    tail: Optional[int] = None          # so many of the newest, and what comes after them
+
+
+class PurgeFilter(NamedTuple):
+    """Which of the ended sessions are purged: with both times and numbers, those that both name."""
+    before: Optional[float] = None      # that ended before
+    keep: Optional[int] = None          # that are not among the newest so many of these
+    statuses: Tuple[str, ...] = ()
+    scenario: Optional[str] = None
 
 
 class Origin(NamedTuple):
@@ -4338,6 +4449,20 @@ class Span(NamedTuple):
     is_backlog: bool = False        # one of many that were missed: waits, however many wait already
 
 
+class Last(NamedTuple):
+    """The newest due time of a schedule that made a session."""
+    due: Optional[float]                # None: another program has spoilt it
+    session: int                        # of several attempts, the newest
+    status: Optional[str]               # of that; None: another program has deleted it
+
+
+def read_last(row):
+    """The Last of a row of schedule, which a listing has it in, or None."""
+    if "last_session" not in row.keys() or row["last_session"] is None:
+        return None
+    return Last(find_time(row["last"]), row["last_session"], row["last_status"])
+
+
 class StoredSchedule(NamedTuple):
     """A schedule as its repository has it: what fires, LIST, NEXT, WHY and PLAN look at."""
     schedule: Schedule
@@ -4349,7 +4474,7 @@ class StoredSchedule(NamedTuple):
     # why it cannot: another program has spoilt its row, or what it names is not there any more
     trouble: str = ""
     is_spoilt: bool = False             # so that its variables and options cannot be told
-    last: Optional[float] = None        # in a listing: the newest due time that made a session
+    last: Optional[Last] = None         # in a listing, where there is one
     boot: Optional[str] = None          # that its rule `boot` knows; None: it is noted when read
 
     @property
@@ -4366,14 +4491,14 @@ class StoredSchedule(NamedTuple):
 
 # ======================================================================================
 # store/arrivals.py
-# How a session comes to be, and comes back: EXEC and RESTART, with all that is checked of them.
+# How a session comes to be: EXEC, schedules and tasks, with all that is checked of them.
 # ======================================================================================
 
 KEPT_VERSIONS = 100     # rows of scenario versions that are not asked for again
 
 
 class Arrivals:
-    """Sessions that are asked for, by EXEC, a schedule, a task or RESTART."""
+    """Sessions that are asked for, by EXEC, a schedule or a task."""
 
     def __init__(self, database, scenarios, sessions, endings):
         self._database, self._scenarios = database, scenarios
@@ -4438,6 +4563,7 @@ class Arrivals:
             variables, plain_text = json.dumps(dict(scenario.variables, **plain)), canonical(plain)
         else:
             variables, plain_text = self._text_of_defaults(scenario), "{}"
+        step = None if request.from_step is None else scenario.step_index(request.from_step)
         timeout = scenario.timeout if request.timeout is None else request.timeout
         is_waiting = request.is_held or request.start_at is not None and request.start_at > now
         status, excess = WAITING if is_waiting else QUEUED, ""
@@ -4447,14 +4573,14 @@ class Arrivals:
         session = connection.execute(
             "insert into session(id, agent, scenario, version, definition, context, status, name,"
             " keywords, priority, level, timeout, created, start_at, variables, given, key,"
-            " schedule, due, is_parallel, parent, secret_file)"
+            " schedule, due, is_parallel, parent, secret_file, restart_step)"
             " values ((select (last_session + 1) * 1000 + id from repository),"
-            " ?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            " ?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (request.agent, scenario.name, scenario.version, row["definition"],
              request.context, status, request.name, request.keywords, request.priority,
              request.level, timeout, to_text(now), start_at, variables, plain_text, request.key,
              request.schedule, due, request.is_parallel, request.parent,
-             request.secret_file if secrets else None)).lastrowid
+             request.secret_file if secrets else None, step)).lastrowid
         if request.keywords:
             self._sessions.put_keywords(connection, session, request.keywords)
         if request.parent_run is not None:
@@ -4515,48 +4641,13 @@ class Arrivals:
         scenario.check_variables(request.variables)
         return row, scenario
 
-    def reopen(self, connection, session, variables, secret_file, from_step, now, is_held):
-        """RESTART -> Ticket; NotFound, Conflict, BadRequest. Secrets among the variables lie in
-        `secret_file`; that of before is not needed any more when this is committed."""
-        self.check_door()
-        row = self._sessions.get(connection, session)
-        if row["status"] not in RESTARTABLE:
-            raise Conflict("session %d is %s; only one that ended in ERROR or STOPPED is restarted"
-                           % (session, row["status"]))
-        scenario = self._sessions.get_scenario(connection, row)
-        scenario.check_variables(variables)
-        variables, secrets = scenario.split_secrets(variables)
-        values = dict(json.loads(row["variables"]), **variables)
-        columns = {"variables": json.dumps(values), "ended": None, "message": ""}
-        if row["begun"] is None:
-            columns["start_at"] = None      # it begins now; of one that has begun it is its DUE
-        if from_step is not None:
-            columns.update(restart_step=scenario.step_index(from_step), restart_task=0)
-        if secrets:
-            columns["secret_file"] = secret_file
-        self._forget_children(connection, session, from_step is not None)
-        self._sessions.change(connection, session, QUEUED, **columns)
-        if is_held:
-            self._sessions.change(connection, session, WAITING)
-        ticket = self._sessions.make_ticket(connection, self._sessions.get(connection, session))
-        return ticket._replace(has_secrets=True, spent_file=row["secret_file"] or "") \
-            if secrets else ticket
-
-    @staticmethod
-    def _forget_children(connection, session, is_all):
-        """A RESTART takes up a child that a crash parted from its task, unless that has ended badly
-        or it goes on elsewhere (`is_all`): then the task starts another."""
-        connection.execute(
-            "update session_task set child=null where session=? and child is not null"
-            " and (? or exists (select 1 from session bad where bad.id=child and bad.status in"
-            " ('ERROR', 'STOPPED')))", (session, is_all))
-
 
 # ======================================================================================
 # store/beside.py
 # What SQLite keeps beside a file that is open: whether that is still what its connections use.
 # ======================================================================================
 
+WAL_BYTES = 4 * 1024 * 1024     # what a -wal keeps when it begins anew
 REST_S = 1.0            # after it was deleted: whoever did that may have more to do
 
 
@@ -4571,6 +4662,7 @@ class Beside:
         self.is_parted = False          # nothing is opened until may_open() and note()
         self._path, self._clock = path, clock
         self._inodes = None             # those that the connections use; None: not known
+        self._seen = None               # size and time of the -wal at the last look
         self._parted = 0.0
 
     def _find(self):
@@ -4595,6 +4687,16 @@ class Beside:
     def is_torn(self):
         """Whether one of them was deleted, or another stands in its place."""
         return self._inodes is not None and self._find() != self._inodes
+
+    def is_wasteful(self):
+        """Whether the -wal is larger than it need be, and nobody has written since the last look:
+        who read an old state for long has let it grow."""
+        try:
+            status = os.stat(self._path + "-wal")
+        except OSError:
+            return False
+        before, self._seen = self._seen, (status.st_size, status.st_mtime_ns)
+        return self._seen == before and status.st_size > WAL_BYTES
 
     def part(self):
         """The connections that used them are closed, or will be when they are not read with."""
@@ -4753,7 +4855,6 @@ def network_file_system(path):
 
 READERS = 8             # idle reading connections kept a file
 READ_S = 5.0            # how long a closing waits for who reads
-WAL_BYTES = 4 * 1024 * 1024     # what a -wal keeps when it begins anew: a long reader lets it grow
 TORN = "another program has deleted the -wal or -shm beside it"
 
 
@@ -4834,6 +4935,13 @@ class Connections:
             return put_in(self._writer)[0]
         except sqlite3.Error:
             return False
+
+    def cut_wal(self):
+        """Cuts a -wal that is large for nothing, unless somebody reads or writes: that waits for
+        none of them. For the writer, between two transactions."""
+        if self._beside.is_wasteful() and self._writer is not None and not self.is_torn:
+            with contextlib.suppress(sqlite3.Error):        # the next look's turn
+                put_in(self._writer)
 
     def _check_beside(self):
         """When the -wal or -shm was deleted: closes all that use it, once the file has all that
@@ -5086,6 +5194,7 @@ class Writer:
             for pending, (value, error) in zip(batch, outcomes):
                 pending.finish(value, error)
             self._answered = self._clock.monotonic()
+            self._connections.cut_wal()         # a look at its size, mostly
             return None
 
     def _commit(self, batch):
@@ -5386,6 +5495,121 @@ def do_nothing(connection):
 
 
 # ======================================================================================
+# store/endings.py
+# The end of a session, whoever ends it: one update, and all that follows from it.
+# ======================================================================================
+
+def tell_stop(when, by):
+    """The message of a session that was stopped: when ("at once", "before it began", or "": in good
+    order), and by whom, with what."""
+    return "stopped %s by %s" % (when, by) if when else "stopped by %s" % by
+
+
+def by_schedule(name):
+    """Who stops what the next due time of a schedule replaces."""
+    return "its schedule %s: the next due time had come (overlap=stop)" % name
+
+
+class Endings:
+    """How sessions end, and what their end brings about."""
+
+    def __init__(self, sessions, progress, schedules):
+        self._sessions, self._progress, self._schedules = sessions, progress, schedules
+
+    def end(self, connection, session, status, message, now, states=None):
+        """Ends a session, if it is in one of these states (None: those from which it may) ->
+        Ending, or None when it is not. One that ended well keeps what its level says."""
+        row = self._sessions.get(connection, session)
+        if not self._sessions.change(connection, session, status, states, ended=to_text(now),
+                                     message=message):
+            return None
+        ending = Ending(session, status, secret_file=row["secret_file"] or "")
+        if status == ERROR:
+            retry = self._retry(connection, row, now)
+            return ending._replace(tickets=(retry,)) if retry else ending
+        if status == STOPPED:
+            return ending
+        if row["level"] < 5:
+            connection.execute("delete from session_log where session=?", (session,))
+        if row["level"] < 3:
+            connection.execute("delete from session_task where session=?", (session,))
+            connection.execute("delete from session_step where session=?", (session,))
+        return ending._replace(is_awaited=self._meet_conditions(connection, row, now))
+
+    def end_outstanding(self, connection, session, status, message, now):
+        """`end` of a session that has not begun."""
+        return self.end(connection, session, status, message, now, OUTSTANDING)
+
+    def close_stale(self, connection, row, now):
+        """Ends a stale session in ERROR, or queues it again as its on_stale says -> Ending, or None
+        for what was begun anew since its row was read."""
+        session = row["id"]
+        if not connection.execute("select 1 from session where id=? and status='RUNNING' and"
+                                  " ran_by is ?", (session, row["ran_by"])).fetchone():
+            return None
+        interrupted = connection.execute(
+            "select step, task, run from session_task where session=? and status='RUNNING'"
+            " order by run desc limit 1", (session,)).fetchone()
+        if interrupted:
+            self._progress.set_restart(connection, session, *interrupted)
+        message = "stale: the agent that ran it is gone"
+        for table in ("session_task", "session_step"):
+            connection.execute("update %s set status='ERROR', message=?, ended=? where session=?"
+                               " and status='RUNNING'" % table, (message, to_text(now), session))
+        try:
+            on_stale = self._sessions.get_scenario(connection, row).on_stale
+        except Unreadable as error:
+            on_stale, message = "error", "%s; %s" % (message, error.message)
+        if on_stale != "restart":
+            return self.end(connection, session, ERROR, message, now)
+        self._sessions.change(connection, session, QUEUED, message=message + "; it goes on")
+        return Ending(session, QUEUED, (self._sessions.make_ticket(
+            connection, self._sessions.get(connection, session)),))
+
+    def _retry(self, connection, row, now):
+        """After a session ended in ERROR: the next run of the whole, when its schedule has attempts
+        left, and it can be read -> Ticket, or None."""
+        schedule = row["schedule"] and self._schedules.find_definition(
+            self._schedules.find(connection, row["schedule"]))
+        if not schedule or row["attempt"] >= schedule.get("attempts") or connection.execute(
+                "select 1 from session where schedule=? and id>? and due=?",
+                (schedule.name, row["id"], row["due"])).fetchone():
+            return None
+        try:
+            scenario = self._sessions.get_scenario(connection, row)
+        except Unreadable:
+            return None
+        start_at = to_text(now + schedule.get("retry_delay"))
+        variables = json.dumps(dict(scenario.variables, **json.loads(row["given"])))
+        session = connection.execute(
+            "insert into session(id, agent, scenario, version, definition, context, status, name,"
+            " keywords, priority, level, timeout, created, start_at, variables, given, schedule,"
+            " due, attempt, is_parallel) select (select (last_session + 1) * 1000 + id from"
+            " repository),"
+            " agent, scenario, version, definition, context, 'WAITING', name, keywords, priority,"
+            " level, timeout, ?, ?, ?, given, schedule, due, attempt + 1, is_parallel from session"
+            " where id=?", (to_text(now), start_at, variables, row["id"])).lastrowid
+        self._sessions.put_keywords(connection, session, row["keywords"])
+        count = "attempt %d of %d" % (row["attempt"] + 1, schedule.get("attempts"))
+        connection.execute("update session set message=message || ? where id=?",
+                           ("; %s is session %d" % (count, session), row["id"]))
+        connection.execute("update occurrence set session=?, message=? where session=?",
+                           (session, "%s, before it session %d" % (count, row["id"]), row["id"]))
+        return self._sessions.make_ticket(connection, self._sessions.get(connection, session))
+
+    def _meet_conditions(self, connection, row, now):
+        """A session of this row has ended well; whether a schedule has waited for that. A schedule
+        does not for what its own session starts: it would never end."""
+        above = [parent["schedule"]
+                 for parent in self._sessions.list_above(connection, row["parent"])
+                 if parent["schedule"]]
+        return sum(connection.execute(
+            "update schedule_condition set met=? where kind=? and name=? and schedule not in (%s)"
+            % ",".join("?" * len(above)), [to_text(now), kind, row[kind]] + above).rowcount
+                   for kind in ("schedule", "scenario") if row[kind]) > 0
+
+
+# ======================================================================================
 # store/decisions.py
 # What is decided of due times, and the sessions that are made by it.
 # ======================================================================================
@@ -5493,7 +5717,7 @@ class Decisions:
                 "session %d of it is %s" % tuple(in_the_way)), now)
             return []
         replaced = [row["id"] for row in replaced]
-        message = "stopped before it began: the next due time had come"
+        message = tell_stop("before it began", by_schedule(name))
         endings = [self._endings.end_outstanding(connection, session, STOPPED, message, now)
                    for session in replaced]
         request = SessionRequest(
@@ -5520,110 +5744,6 @@ class Decisions:
 
 
 # ======================================================================================
-# store/endings.py
-# The end of a session, whoever ends it: one update, and all that follows from it.
-# ======================================================================================
-
-class Endings:
-    """How sessions end, and what their end brings about."""
-
-    def __init__(self, sessions, progress, schedules):
-        self._sessions, self._progress, self._schedules = sessions, progress, schedules
-
-    def end(self, connection, session, status, message, now, states=None):
-        """Ends a session, if it is in one of these states (None: those from which it may) ->
-        Ending, or None when it is not. One that ended well keeps what its level says."""
-        row = self._sessions.get(connection, session)
-        if not self._sessions.change(connection, session, status, states, ended=to_text(now),
-                                     message=message):
-            return None
-        ending = Ending(session, status, secret_file=row["secret_file"] or "")
-        if status == ERROR:
-            retry = self._retry(connection, row, now)
-            return ending._replace(tickets=(retry,)) if retry else ending
-        if status == STOPPED:
-            return ending
-        if row["level"] < 5:
-            connection.execute("delete from session_log where session=?", (session,))
-        if row["level"] < 3:
-            connection.execute("delete from session_task where session=?", (session,))
-            connection.execute("delete from session_step where session=?", (session,))
-        return ending._replace(is_awaited=self._meet_conditions(connection, row, now))
-
-    def end_outstanding(self, connection, session, status, message, now):
-        """`end` of a session that has not begun."""
-        return self.end(connection, session, status, message, now, OUTSTANDING)
-
-    def close_stale(self, connection, row, now):
-        """Ends a stale session in ERROR, or queues it again as its on_stale says -> Ending, or None
-        for what was begun anew since its row was read."""
-        session = row["id"]
-        if not connection.execute("select 1 from session where id=? and status='RUNNING' and"
-                                  " ran_by is ?", (session, row["ran_by"])).fetchone():
-            return None
-        interrupted = connection.execute(
-            "select step, task from session_task where session=? and status='RUNNING'"
-            " order by run desc limit 1", (session,)).fetchone()
-        if interrupted:
-            self._progress.set_restart(connection, session, *interrupted)
-        message = "stale: the agent that ran it is gone"
-        for table in ("session_task", "session_step"):
-            connection.execute("update %s set status='ERROR', message=?, ended=? where session=?"
-                               " and status='RUNNING'" % table, (message, to_text(now), session))
-        try:
-            on_stale = self._sessions.get_scenario(connection, row).on_stale
-        except Unreadable as error:
-            on_stale, message = "error", "%s; %s" % (message, error.message)
-        if on_stale != "restart":
-            return self.end(connection, session, ERROR, message, now)
-        self._sessions.change(connection, session, QUEUED, message=message + "; it goes on")
-        return Ending(session, QUEUED, (self._sessions.make_ticket(
-            connection, self._sessions.get(connection, session)),))
-
-    def _retry(self, connection, row, now):
-        """After a session ended in ERROR: the next run of the whole, when its schedule has attempts
-        left, and it can be read -> Ticket, or None."""
-        schedule = row["schedule"] and self._schedules.find_definition(
-            self._schedules.find(connection, row["schedule"]))
-        if not schedule or row["attempt"] >= schedule.get("attempts") or connection.execute(
-                "select 1 from session where schedule=? and id>? and due=?",
-                (schedule.name, row["id"], row["due"])).fetchone():
-            return None
-        try:
-            scenario = self._sessions.get_scenario(connection, row)
-        except Unreadable:
-            return None
-        start_at = to_text(now + schedule.get("retry_delay"))
-        variables = json.dumps(dict(scenario.variables, **json.loads(row["given"])))
-        session = connection.execute(
-            "insert into session(id, agent, scenario, version, definition, context, status, name,"
-            " keywords, priority, level, timeout, created, start_at, variables, given, schedule,"
-            " due, attempt, is_parallel) select (select (last_session + 1) * 1000 + id from"
-            " repository),"
-            " agent, scenario, version, definition, context, 'WAITING', name, keywords, priority,"
-            " level, timeout, ?, ?, ?, given, schedule, due, attempt + 1, is_parallel from session"
-            " where id=?", (to_text(now), start_at, variables, row["id"])).lastrowid
-        self._sessions.put_keywords(connection, session, row["keywords"])
-        count = "attempt %d of %d" % (row["attempt"] + 1, schedule.get("attempts"))
-        connection.execute("update session set message=message || ? where id=?",
-                           ("; %s is session %d" % (count, session), row["id"]))
-        connection.execute("update occurrence set session=?, message=? where session=?",
-                           (session, "%s, before it session %d" % (count, row["id"]), row["id"]))
-        return self._sessions.make_ticket(connection, self._sessions.get(connection, session))
-
-    def _meet_conditions(self, connection, row, now):
-        """A session of this row has ended well; whether a schedule has waited for that. A schedule
-        does not for what its own session starts: it would never end."""
-        above = [parent["schedule"]
-                 for parent in self._sessions.list_above(connection, row["parent"])
-                 if parent["schedule"]]
-        return sum(connection.execute(
-            "update schedule_condition set met=? where kind=? and name=? and schedule not in (%s)"
-            % ",".join("?" * len(above)), [to_text(now), kind, row[kind]] + above).rowcount
-                   for kind in ("schedule", "scenario") if row[kind]) > 0
-
-
-# ======================================================================================
 # store/imports.py
 # A document of definitions put into a work repository, all of it or nothing.
 # ======================================================================================
@@ -5640,7 +5760,7 @@ class Imports:
         `origins` has the Origin of each schedule of the document that is there by its name; None
         where nobody has looked. BadRequest or Exists with all faults, and Changed: nothing stays.
         """
-        conflicts, faults, changes, warnings = [], [], [], []
+        conflicts, faults, changes, warnings, imported = [], [], [], [], {}
         for index, scenario in enumerate(document.scenarios):
             if scenario is None:
                 continue
@@ -5649,9 +5769,11 @@ class Imports:
                 conflicts.append(("scenarios[%d]" % index, "%s %s exists with another definition; "
                                   "give it a new version, or replace it with -REPLACE (from a "
                                   "shell --replace)" % (scenario.name, scenario.version)))
+            else:
+                imported[scenario.name, scenario.version] = scenario
             changes.append(Change("scenario", scenario.name, scenario.version, change))
         for index, schedule in enumerate(document.schedules):
-            wrong = self._list_faults(connection, schedule) if schedule else []
+            wrong = self._list_faults(connection, schedule, imported) if schedule else []
             faults += [("schedules[%d].%s" % (index, field), reason) for field, reason in wrong]
             if schedule and not any(field == "scenario" for field, _ in wrong):
                 change = self._put_schedule(connection, schedule, agent, now, origins or {})
@@ -5689,14 +5811,16 @@ class Imports:
         as `put`."""
         raise Rehearsed(self.put(connection, *arguments))
 
-    def _list_faults(self, connection, schedule):
-        """[(field, reason)] of what the scenario of a schedule does not take."""
+    def _list_faults(self, connection, schedule, imported):
+        """[(field, reason)] of what the scenario of a schedule does not take: one of `imported`,
+        {(name, version): Scenario}, or of the repository."""
         name, version = schedule.scenario, schedule.version
         row = self._scenarios.find(connection, name, version)
         if row is None:
             return [("scenario", self._scenarios.tell_missing(connection, name, version))]
         try:
-            scenario = self._scenarios.parse(row["definition"], row["body"])
+            scenario = imported.get((name, row["version"])) or \
+                self._scenarios.parse(row["definition"], row["body"])
         except Unreadable as error:
             return [("scenario", error.message)]
         faults = [("variables." + variable, "scenario %s %s has no variable of that name"
@@ -6227,14 +6351,15 @@ class Progress:
                            (pid, pid_started, session, run))
 
     @staticmethod
-    def end_task(connection, session, run, status, rc, rows, message, now):
-        """The attempt `run` of a task ends; `rc` and `rows` are None where it has none. What it has
-        started and could not end stays its own, for a RESTART."""
+    def end_task(connection, session, run, status, rc, rows, former, message, now):
+        """The attempt `run` of a task ends; `rc` and `rows` are None where it has none. `former`
+        has {variable: its value before}, as JSON, of those that it has changed, or None. What it
+        has started and could not end stays its own, for a RESTART."""
         connection.execute(
-            "update session_task set status=?1, rc=?, row_count=?, message=?, ended=?,"
+            "update session_task set status=?1, rc=?, row_count=?, former=?, message=?, ended=?,"
             " child=(select id from session where id=child and ?1 in ('ERROR', 'STOPPED')"
             " and status in ('WAITING', 'QUEUED', 'RUNNING')) where session=? and run=?",
-            (status, rc, rows, message, to_text(now), session, run))
+            (status, rc, rows, former, message, to_text(now), session, run))
 
     @staticmethod
     def take_child(connection, session, run):
@@ -6253,10 +6378,11 @@ class Progress:
         return row["child"]
 
     @staticmethod
-    def set_restart(connection, session, step, task):
-        """Where a RESTART of the session goes on."""
-        connection.execute("update session set restart_step=?, restart_task=? where id=?",
-                           (step, task, session))
+    def set_restart(connection, session, step, task, run):
+        """Where a RESTART of the session goes on: the run of this task, None if it has not
+        begun."""
+        connection.execute("update session set restart_step=?, restart_task=?, restart_run=?"
+                           " where id=?", (step, task, run, session))
 
     @staticmethod
     def set_variables(connection, session, values):
@@ -6300,6 +6426,169 @@ class Progress:
     def add_log_later(self, connection, session, task_run, lines, omitted):
         """`add_log`, for which nobody waits."""
         self.add_log(connection, session, task_run, lines, omitted)
+
+
+# ======================================================================================
+# store/restarts.py
+# How a session that ended badly is opened again: RESTART, at which task, with which variables.
+# ======================================================================================
+
+class Restarts:
+    """Sessions that go on by RESTART."""
+
+    def __init__(self, arrivals, scenarios, sessions):
+        self._arrivals, self._scenarios, self._sessions = arrivals, scenarios, sessions
+
+    def find_secrets(self, connection, request):
+        """The names of the secret variables of the definition with which a session is to go on.
+        NotFound, Unreadable."""
+        row = self._sessions.get(connection, request.session)
+        if request.is_redefining:
+            return self._scenarios.find_secrets(connection, row["scenario"], row["version"])
+        return tuple(self._sessions.get_scenario(connection, row).secrets)
+
+    def reopen(self, connection, request):
+        """A RestartRequest -> Ticket; NotFound, Conflict, BadRequest, Unreadable. The secret file
+        that the session had before is not needed any more when this is committed."""
+        self._arrivals.check_door()
+        row = self._sessions.get(connection, request.session)
+        if row["status"] not in RESTARTABLE:
+            raise Conflict("session %d is %s; only one that ended in ERROR or STOPPED is restarted"
+                           % (request.session, row["status"]))
+        columns, scenario = self._take_definition(connection, row, request.is_redefining)
+        scenario.check_variables(request.variables)
+        plain, secrets = scenario.split_secrets(request.variables)
+        if secrets and not request.secret_file:
+            raise Changed("scenario %s was replaced at the same time; try again" % scenario.name)
+        place, run = self._find_place(connection, row, scenario, request)
+        values = dict(self._rewind(connection, row, run, scenario), **plain)
+        self._keep_former(connection, row, values)
+        columns.update(place, variables=json.dumps(values), ended=None, message="", is_rewound=True)
+        if row["begun"] is None:
+            columns["start_at"] = None      # it begins now; of one that has begun it is its DUE
+        if secrets:
+            columns["secret_file"] = request.secret_file
+        self._forget_children(connection, request.session, bool(place))
+        self._sessions.change(connection, request.session, QUEUED, **columns)
+        if request.is_held:
+            self._sessions.change(connection, request.session, WAITING)
+        ticket = self._sessions.make_ticket(
+            connection, self._sessions.get(connection, request.session))._replace(
+                note="" if request.is_redefining else self._tell_change(connection, row))
+        return ticket._replace(has_secrets=True, spent_file=row["secret_file"] or "") \
+            if secrets else ticket
+
+    # -- the definition ----------------------------------------------------------------
+
+    def _take_definition(self, connection, row, is_redefining):
+        """({column: value} of what changes with the definition, the Scenario with which a session
+        goes on). NotFound, Unreadable."""
+        if not is_redefining:
+            return {}, self._sessions.get_scenario(connection, row)
+        version, scenario = self._scenarios.get_scenario(connection, row["scenario"],
+                                                         row["version"])
+        columns = {"definition": version["definition"]}
+        with contextlib.suppress(Unreadable):       # that may be why it is redefined
+            if self._sessions.get_scenario(connection, row).timeout == row["timeout"]:
+                columns["timeout"] = scenario.timeout
+        return columns, scenario
+
+    def _tell_change(self, connection, row):
+        """In words, that the version of a session has another definition now; nothing when it has
+        not, or is gone."""
+        version = self._scenarios.find(connection, row["scenario"], row["version"])
+        if version is None or version["definition"] == row["definition"]:
+            return ""
+        return "scenario %s %s was replaced; this session goes on with the definition that it was" \
+            " made with, and with the new one by RESTART -REDEFINE" % (
+                row["scenario"], row["version"])
+
+    # -- where it goes on --------------------------------------------------------------
+
+    def _find_place(self, connection, row, scenario, request):
+        """({column: value} of a place other than the one noted, the run that began with the
+        variables it needs, or None: as they are). NotFound, Conflict, Unreadable."""
+        name, noted_task = request.from_step, row["restart_task"] or 0
+        task, is_noted = 0, False
+        if name is None:
+            name = self._get_step_name(connection, row, scenario)
+            task = 0 if request.is_redefining else noted_task
+            is_noted = task == noted_task
+        run, status = self._find_run(connection, row["id"], name, task)
+        if request.is_skipping and (row["restart_run"] is None or status not in RESTARTABLE):
+            raise Conflict("no task of session %d has failed to go on behind" % row["id"])
+        is_to_come = row["restart_step"] is not None and row["restart_run"] is None
+        if is_noted and (row["is_rewound"] or is_to_come):
+            run = None
+        if request.is_skipping:
+            return {"restart_task": task + 1, "restart_run": None, "has_skipped": True}, run
+        if request.from_step is None and not request.is_redefining:
+            return {}, run
+        try:
+            place = scenario.step_index(name)
+        except NotFound:
+            if request.from_step is not None:
+                raise
+            raise Conflict("scenario %s %s has no step %s any more; -FROM names another"
+                           % (scenario.name, scenario.version, name)) from None
+        return {"restart_step": place, "restart_task": 0, "restart_run": None}, run
+
+    def _get_step_name(self, connection, row, scenario):
+        """The name of the step at which a session goes on. Unreadable."""
+        if row["restart_step"] is None:
+            return scenario.steps[0].name
+        try:
+            return self._sessions.get_scenario(connection, row).steps[row["restart_step"]].name
+        except Unreadable:
+            begun = connection.execute("select name from session_step where session=? and step=?"
+                                       " order by run desc limit 1",
+                                       (row["id"], row["restart_step"])).fetchone()
+            if begun is None:
+                raise
+            return begun["name"]
+
+    @staticmethod
+    def _find_run(connection, session, step, task):
+        """(newest run of a task, its status), or twice None. By the step's name, as its place is
+        another in another definition."""
+        return connection.execute(
+            "select max(t.run), t.status from session_task t join session_step s"
+            " on s.session=t.session and s.run=t.step_run where t.session=? and t.task=?"
+            " and s.name=?", (session, task, step)).fetchone()
+
+    @staticmethod
+    def _forget_children(connection, session, is_all):
+        """A RESTART takes up a child that a crash parted from its task, unless that has ended badly
+        or it goes on elsewhere (`is_all`): then the task starts another."""
+        connection.execute(
+            "update session_task set child=null where session=? and child is not null"
+            " and (? or exists (select 1 from session bad where bad.id=child and bad.status in"
+            " ('ERROR', 'STOPPED')))", (session, is_all))
+
+    # -- variables ---------------------------------------------------------------------
+
+    @staticmethod
+    def _rewind(connection, row, run, scenario):
+        """The values of a Scenario's variables as they stood when a run began (None: as now)."""
+        values = json.loads(row["variables"])
+        if run is not None:
+            for former, in connection.execute(
+                    "select former from session_task where session=? and run>=? and former not null"
+                    " order by run desc", (row["id"], run)):
+                values.update(json.loads(former))
+        return {name: values.get(name, default) for name, default in scenario.variables.items()}
+
+    @staticmethod
+    def _keep_former(connection, row, values):
+        """Has the newest task know what RESTART changes of the variables, as if by itself."""
+        former = {name: value for name, value in json.loads(row["variables"]).items()
+                  if values.get(name) != value}
+        task = connection.execute("select run, former from session_task where session=?"
+                                  " order by run desc limit 1", (row["id"],)).fetchone()
+        if former and task is not None:
+            former.update(json.loads(task["former"] or "{}"))
+            connection.execute("update session_task set former=? where session=? and run=?",
+                               (json.dumps(former), row["id"], task["run"]))
 
 
 # ======================================================================================
@@ -6676,17 +6965,18 @@ class StoredSchedules:
             trouble = str(error)
         return StoredSchedule(
             schedule, row["revision"], decided or 0.0, find_time(row["waiting"]), read_hold(row),
-            None if trouble else timetable, trouble, is_spoilt,
-            find_time(row["last"]) if "last" in row.keys() else None, row["boot"])
+            None if trouble else timetable, trouble, is_spoilt, read_last(row), row["boot"])
 
     @staticmethod
     def list_page(connection, name, after):
-        """At most PAGE rows of schedules by name, those behind `after`, or the one of a name; with
-        `last`: the newest due time that made a session."""
+        """At most PAGE rows of schedules by name, those behind `after`, or the one of a name, with
+        the newest due time that made a session: `last`, `last_session`, `last_status`."""
         return connection.execute(
-            "select s.*, (select due from occurrence o where o.schedule = s.name and"
-            " o.session is not null order by due desc limit 1) as last from schedule s"
-            " where %s order by name limit ?" % ("name > ?" if name is None else "name=?"),
+            "select s.*, o.due as last, o.session as last_session, r.status as last_status"
+            " from schedule s left join occurrence o on o.schedule = s.name and o.due ="
+            " (select due from occurrence where schedule = s.name and session is not null"
+            " order by due desc limit 1) left join session r on r.id = o.session"
+            " where s.%s order by s.name limit ?" % ("name > ?" if name is None else "name=?"),
             (after if name is None else name, PAGE)).fetchall()
 
     @staticmethod
@@ -6880,10 +7170,6 @@ class Sessions:
         """The Scenario of a row of session. Unreadable."""
         return self._scenarios.parse_stored(connection, row["definition"])
 
-    def find_secrets(self, connection, session):
-        """The names of the secret variables of a session. NotFound, Unreadable."""
-        return tuple(self.get_scenario(connection, self.get(connection, session)).secrets)
-
     def make_ticket(self, connection, row):
         """A row of session -> Ticket. That its definition cannot be read is told when it begins."""
         try:
@@ -6968,16 +7254,17 @@ class Sessions:
     def begin(self, connection, session, identity, is_late, now, scenario=None):
         """QUEUED or WAITING -> RUNNING, or Conflict when it is neither any more.
 
-        RepositoryError: sessions of other agents fill the scenario's limit.
+        LimitFilled: sessions of other agents fill the scenario's limit.
         """
         if scenario and scenario.concurrency:
             running = connection.execute(
                 "select count(*) from session where scenario=? and status='RUNNING' and id<>?",
                 (scenario.name, session)).fetchone()[0]
             if running >= scenario.concurrency["limit"]:
-                raise RepositoryError("%d sessions of scenario %s run, its limit"
-                                      % (running, scenario.name))
-        if not self.change(connection, session, RUNNING, begun=to_text(now), ran_by=identity):
+                raise LimitFilled("limit %d of %s: %d sessions run, of other agents too"
+                                  % (scenario.concurrency["limit"], scenario.name, running))
+        if not self.change(connection, session, RUNNING, begun=to_text(now), ran_by=identity,
+                           is_rewound=False):
             raise Conflict("session %d is not outstanding" % session)
         if is_late:
             connection.execute("update occurrence set decision='late' where session=?"
@@ -7106,8 +7393,13 @@ class Spool:
 
 
 def read_state(connection):
-    """The row of the state. sqlite3.Error."""
-    row = connection.execute("select * from state").fetchone()
+    """The row of the state, with the `last_error` of what is over: the last line of its standard
+    error that is not blank, or None. sqlite3.Error."""
+    row = connection.execute(
+        "select *, case when is_over then ("
+        "   select line from log where stream=? and trim(line, ' ' || char(9))<>''"
+        "   and position not in (select first from omitted) order by position desc limit 1)"
+        " end as last_error from state", (ERR,)).fetchone()
     if row is None:
         raise sqlite3.DatabaseError("it has no state")
     return row
@@ -7179,6 +7471,10 @@ class Spools:
 
 OPEN_ROWS = " and status in ('WAITING', 'QUEUED', 'RUNNING')"
 ENDED_ROWS = " and status in ('DONE', 'WARNING', 'ERROR', 'STOPPED')"
+HAS_KEYWORD = "exists (select 1 from session_keyword where keyword=? and session=id) and "
+LOG_LINES = ("from session_log l cross join session_task t on t.session = l.session and t.run ="
+             " l.task_run cross join session_step s on s.session = t.session and s.run = t.step_run"
+             " where l.session=?")
 MANY = 100000           # sessions that are looked through for the oldest
 
 
@@ -7200,8 +7496,8 @@ class Views:
             return []
         where, values = [], [filters.keyword] if filters.keyword is not None else []
         values += [above, below - 1]
-        for column, value in (("scenario=?", filters.scenario), ("schedule=?", filters.schedule),
-                              ("created >= ?", since)):
+        for column, value in (("parent=?", filters.parent), ("scenario=?", filters.scenario),
+                              ("schedule=?", filters.schedule), ("created >= ?", since)):
             if value is not None:
                 where.append(" and " + column)
                 values.append(value)
@@ -7218,6 +7514,11 @@ class Views:
         together all that is wanted. Their values are the keyword, if any, and the numbers."""
         has_keyword = filters.keyword is not None
         by_id = "where id between ? and ?"
+        if filters.parent is not None:          # one has few children, whatever else is wanted
+            by_id = "session indexed by session_parent where %sid between ? and ?%s" % (
+                HAS_KEYWORD * has_keyword, " and status in (%s)" % ",".join(
+                    "'%s'" % status for status in filters.statuses) * bool(filters.statuses))
+            return [(by_id, "id")]
         if has_keyword:
             ended = ("session_keyword k cross join session on id = k.session"
                      " where k.keyword=? and k.session between ? and ?")
@@ -7231,8 +7532,7 @@ class Views:
             return [(ended if has_keyword else "session " + by_id, order)]
         running = "session indexed by session_open " + by_id
         if has_keyword:
-            running = running.replace("where", "where exists (select 1 from session_keyword"
-                                      " where keyword=? and session=id) and", 1)
+            running = running.replace("where ", "where " + HAS_KEYWORD, 1)
         # an index of some rows serves where its own condition stands in the query, word by word
         return [(running + OPEN_ROWS + " and status='%s'" % state, "id") if state in OPEN else
                 (ended + ENDED_ROWS + " and status='%s'" % state, order)
@@ -7293,15 +7593,15 @@ class Views:
                 " 'RUNNING')" + BY_ARRIVAL, (agent,)).fetchall()]
 
     def get_resume(self, connection, session):
-        """What a run needs: (session row, Scenario, runs so far, {step: (attempts so far,
+        """What a run needs: (session row, Scenario, runs so far, {step's name: (attempts so far,
         status)}), the status being that of the newest attempt."""
         row = self._sessions.get(connection, session)
         scenario = self._sessions.get_scenario(connection, row)
         if row["begun"] is None:
             return row, scenario, 0, {}
         attempts = {step: (attempt, status) for step, attempt, status in connection.execute(
-            "select step, max(attempt), status from session_step where session=? group by step",
-            (session,))}
+            "select name, max(attempt), status from session_step where session=? group by name"
+            " order by max(run)", (session,))}
         runs = connection.execute(
             "select max(ifnull((select max(run) from session_step where session=?1), 0),"
             " ifnull((select max(run) from session_task where session=?1), 0))",
@@ -7309,16 +7609,44 @@ class Views:
         return row, scenario, runs, attempts
 
     @staticmethod
-    def list_log(connection, session, after, limit):
-        """At most `limit` log rows with the names of step and task, after (task_run, position)."""
+    def _wanted_lines(filters):
+        """The condition of the lines that a LogFilter names, and its values."""
+        parts = [(column, value) for column, value in (
+            ("s.name=?", filters.step), ("l.stream=?", filters.stream),
+            ("l.time>=?", filters.since and to_text(filters.since))) if value is not None]
+        return " and ".join([column for column, _ in parts] or ["1"]), [value for _, value in parts]
+
+    def list_log(self, connection, session, filters, after, limit):
+        """At most `limit` log rows with the names of step and task, after (task_run, position). Of
+        those that a LogFilter does not name the line is None: a reader goes on behind them."""
+        condition, values = self._wanted_lines(filters)
         return connection.execute(
-            "select l.task_run, l.position, l.time, l.stream, l.line, s.name as step,"
-            " case t.name when '' then t.task + 1 else t.name end as task"
-            " from session_log l join session_task t on t.session = l.session"
-            " and t.run = l.task_run join session_step s on s.session = t.session"
-            " and s.run = t.step_run where l.session=? and (l.task_run, l.position) > (?, ?)"
-            " order by l.task_run, l.position limit ?",
-            (session,) + after + (limit,)).fetchall()
+            "select l.task_run, l.position, l.time, l.stream, case when %s then l.line end as line,"
+            " s.name as step, case t.name when '' then t.task + 1 else t.name end as task %s"
+            " and (l.task_run, l.position) > (?, ?) order by l.task_run, l.position limit ?"
+            % (condition, LOG_LINES), values + [session] + list(after) + [limit]).fetchall()
+
+    def find_log_start(self, connection, session, filters):
+        """Behind which (task_run, position) the lines begin that are wanted. NotFound: there is no
+        such step."""
+        if filters.step is not None:
+            self._check_step(connection, session, filters.step)
+        if filters.tail is None:
+            return 0, -1
+        condition, values = self._wanted_lines(filters)
+        newest = connection.execute(
+            "select l.task_run, l.position %s and %s order by l.task_run desc, l.position desc"
+            " limit 1 offset ?" % (LOG_LINES, condition),
+            [session] + values + [filters.tail]).fetchone()
+        return tuple(newest) if newest else (0, -1)
+
+    def _check_step(self, connection, session, name):
+        """NotFound when a session has no step of this name and never had."""
+        if not connection.execute("select 1 from session_step where session=? and name=?",
+                                  (session, name)).fetchone():
+            row = self._sessions.get(connection, session)
+            with contextlib.suppress(Unreadable):
+                self._sessions.get_scenario(connection, row).step_index(name)
 
     @staticmethod
     def weigh_clock(connection, now):
@@ -7336,30 +7664,46 @@ class Views:
                            (to_text(now), begin and to_text(begin)))
         return begin is None, jump
 
-    def purge(self, connection, before, keep, limit=200):
-        """Deletes at most `limit` sessions that ended before then or beyond the newest `keep`.
+    @staticmethod
+    def _select_purged(columns, filters):
+        """The text of a query of what is to be purged, and its values."""
+        where = ("ended is not null and status in (%s)"
+                 % ",".join("'%s'" % status for status in filters.statuses or ENDED))
+        values = []
+        if filters.scenario is not None:
+            where += " and scenario=?"
+            values.append(filters.scenario)
+        query = "select %s from session where " + where
+        if filters.keep is not None:
+            where += " and id <= ifnull((%s order by id desc limit 1 offset ?), -1)" % query % "id"
+            values += values + [filters.keep]
+        if filters.before is not None:
+            where += " and ended < ?"
+            values.append(to_text(filters.before))
+        return "select %s from session where %s" % (columns, where), values
+
+    def count_purged(self, connection, filters):
+        """How many sessions a purge would delete."""
+        query, values = self._select_purged("count(*)", filters)
+        return connection.execute(query, values).fetchone()[0]
+
+    def purge(self, connection, filters, limit=200):
+        """Deletes at most `limit` sessions that a PurgeFilter names. Where it names those of every
+        state and scenario, old due times that made no session go, too.
 
         Returns how many; 0 means that nothing is left to purge.
         """
-        where, values = ["ended is not null",
-                         "status in ('DONE', 'WARNING', 'ERROR', 'STOPPED')"], []
-        if before is not None:
-            where.append("ended < ?")
-            values.append(to_text(before))
-        if keep is not None:
-            where.append("id <= ifnull((select id from session where ended is not null"
-                         " order by id desc limit 1 offset ?), -1)")
-            values.append(keep)
-        ids = [row[0] for row in connection.execute(
-            "select id from session where %s limit ?" % " and ".join(where), values + [limit])]
+        query, values = self._select_purged("id", filters)
+        ids = [row[0] for row in connection.execute(query + " limit ?", values + [limit])]
         for session in ids:
             for table in ("session_log", "session_task", "session_step", "session_keyword",
                           "occurrence"):
                 connection.execute("delete from %s where session=?" % table, (session,))
             connection.execute("delete from session where id=?", (session,))
-        if before is not None and len(ids) < limit:
+        is_of_all = not filters.statuses and filters.scenario is None
+        if filters.before is not None and is_of_all and len(ids) < limit:
             connection.execute("delete from occurrence where session is null and last_due < ?",
-                               (to_text(before),))
+                               (to_text(filters.before),))
         if ids:
             self._scenarios.forget_unused(connection)
         return len(ids)
@@ -7515,6 +7859,20 @@ alter table repository add column purge_from text;
 """, """
 -- the boot of the host at which its rule `boot` has fired, or that it has not to fire for
 alter table schedule add column boot text;
+""", """
+-- the run of the task at which RESTART goes on; null: it has not begun
+alter table session add column restart_run integer;
+-- RESTART has set its variables to those with which it goes on, and it has not begun since
+alter table session add column is_rewound integer not null default 0;
+-- RESTART -SKIP has passed over what failed: it ends in WARNING at best
+alter table session add column has_skipped integer not null default 0;
+-- JSON: variables that this task has changed, or a RESTART behind it, as they were before
+alter table session_task add column former text;
+update session set restart_run = (
+    select max(run) from session_task t where t.session = session.id and t.step = restart_step
+    and t.task = restart_task and t.status in ('ERROR', 'STOPPED')) where restart_step not null;
+-- what a session has started
+create index session_parent on session(parent) where parent is not null;
 """)
 
 HELLO = {"scenarios": [{
@@ -7540,6 +7898,7 @@ class WorkRepository:
         self.imports = Imports(self.scenarios, self.schedules)
         self.endings = Endings(self.sessions, self.progress, self.schedules)
         self.arrivals = Arrivals(self.db, self.scenarios, self.sessions, self.endings)
+        self.restarts = Restarts(self.arrivals, self.scenarios, self.sessions)
         self.decisions = Decisions(self.schedules, self.arrivals, self.endings, self.ledger)
 
     @classmethod
@@ -7979,6 +8338,7 @@ NOISY_PIPES, NOISY_S = 2, 0.001     # as many pipes with something at once are r
 FLUSH_S = 0.05          # between two looks at whose output is to be written down
 TAIL_ROWS_S = 2000      # rows a second that a last half may take while it still changes
 TAIL_S = 5.0            # but it is written down at least so often
+LAST_ERROR = 200        # characters of the last line of a standard error in a message
 
 
 def visible(data):
@@ -7986,6 +8346,12 @@ def visible(data):
     text = data.decode("utf-8", "backslashreplace")
     return _HIDDEN.sub(lambda match: "\\x%02x" % ord(match.group()) if match.group() < "\u0100" else
                        "".join("\\x%02x" % byte for byte in match.group().encode()), text)
+
+
+def cut_error(text):
+    """The last line of a standard error, as a message has it."""
+    text = text.strip()
+    return text if len(text) <= LAST_ERROR else text[:LAST_ERROR] + "..."
 
 
 def _piece_end(line, start):
@@ -8039,6 +8405,7 @@ class Capture:
         self.captured = bytearray() if is_captured else None
         self._lock = threading.Lock()
         self._carry = {}                    # stream -> bytes of a line that has no end yet
+        self._last_error = b""              # the newest whole line of standard error
         self._position = 0
         self._head_left = self._half
         self._head_end = None               # where the head ends, once it is full
@@ -8073,6 +8440,8 @@ class Capture:
         into the tail, of which the oldest are left out."""
         if not data:
             return
+        if stream == ERR:
+            self._last_error = data.rstrip().rpartition(b"\n")[2] or self._last_error
         block = _Block(self._position, to_text(self._clock.now()), stream, data)
         self._position += len(data) + (not data.endswith(b"\n"))
         if block.cost <= self._head_left:
@@ -8087,6 +8456,12 @@ class Capture:
         self._tail_cost += block.cost
         while self._tail_cost > self._half:
             self._leave_out()
+
+    @property
+    def last_error(self):
+        """The last line of standard error that is not blank, without secrets, as text."""
+        with self._lock:
+            return cut_error(visible(self._carry.get(ERR, b"").strip() or self._last_error))
 
     def _fill_head(self, block):
         """The block in which the head becomes full gives it the lines that still fit."""
@@ -8607,10 +8982,10 @@ def task_type(name):
     """Puts a class into the table of task types.
 
     A class has `fields` (name -> Field) and `run(fields, execution)` -> TaskResult. The
-    execution gives `values` (variables and the agent's own), `environment()`, and what waits
-    and is ended by stop and time-outs: `process(command)`, `call(function, interrupt)`,
-    `wait(seconds)`, `wait_child(session)`. One whose process may outlive the agent has `resume`,
-    too, which goes on by `adopt()`.
+    execution gives `values` (variables and the agent's own), `environment()`, `mask(text)`,
+    the `exit` of its newest process, and what waits and is ended by stop and time-outs:
+    `process(command)`, `call(function, interrupt)`, `wait(seconds)`, `wait_child(session)`. One
+    whose process may outlive the agent has `resume`, too, which goes on by `adopt()`.
     """
     def register(cls):
         cls.name = name
@@ -8677,6 +9052,14 @@ def as_number(text):
     return None
 
 
+def tell_value(value, execution):
+    """A value, or a list of them, for a message: without secrets, on one line, cut."""
+    if isinstance(value, list):
+        return ", ".join(tell_value(item, execution) for item in value)
+    text = execution.mask(str(value))       # before it is cut: half a secret is none that is known
+    return render_value(text if len(text) <= SHORT else text[:SHORT] + "...") or '""'
+
+
 def ask_process(execution, make_words, environment, stdin=None, pass_fds=()):
     """Runs a process to its end -> (exit code, what it wrote to the descriptor fd, bytes).
     make_words(fd) are the words that start it. TaskError."""
@@ -8704,12 +9087,12 @@ class HelperTask:
     def _outcome(self, order, execution):
         """Hands over to the helper -> the fields of its result."""
         with execution.noting_parts() as note:
-            rc, data = ask_process(
+            _, data = ask_process(
                 execution, lambda fd: program_command("-u", "-s") + ["--task", str(fd)],
                 utf8_environment(execution.environment()), json.dumps(dict(order, note=note)),
                 (note, open_code()))
         if not data:
-            raise TaskError("its helper process ended early: %s" % exit_text(rc))
+            raise TaskError("its helper process ended early: %s" % execution.exit.text)
         return json.loads(data.decode())
 
     def prepare(self, fields, execution):
@@ -9228,13 +9611,14 @@ def unpack(order):
         if sum(member.file_size for member in members) > order["max_bytes"]:
             raise TaskError("%s would unpack to more than max_bytes (%d)"
                             % (order["from"], order["max_bytes"]))
-        _check_places(names, order["to"])
+        targets = list_targets(names, order["to"])
+        _check_places(names, targets, order["to"])
         fresh = []                      # folders, whose mode and time come last
-        for member, name in zip(members, names):
+        for member, name, target in zip(members, names, targets):
             if name.endswith("/"):
-                fresh += _make_folder(member, name, order["to"])
+                fresh += _make_folder(member, target)
             else:
-                _extract(archive, member, name, order)
+                _extract(archive, member, target, order["note"])
         for target, member in reversed(fresh):
             _take_status(member, target)
     return {"status": DONE, "rows": len(members)}
@@ -9257,7 +9641,28 @@ def _check_member(member, name):
         raise TaskError("%s is a symbolic link; nothing was unpacked" % shorten(name))
 
 
-def _check_places(names, folder):
+def list_targets(names, folder):
+    """Where members go. TaskError when a link would lead one out of the folder."""
+    root, inside, targets = os.path.realpath(folder), set(), []
+    for name in names:
+        target = os.path.join(folder, *name.split("/"))
+        above = os.path.dirname(target)         # of a folder, whose name ends in a slash: itself
+        if above not in inside:                 # once for all that is in it: it takes long
+            _check_inside(above, root, name)
+            inside.add(above)
+        if os.path.islink(target):
+            _check_inside(target, root, name)
+        targets.append(target)
+    return targets
+
+
+def _check_inside(path, root, name):
+    real = os.path.realpath(path)
+    if real != root and not real.startswith(root.rstrip("/") + "/"):
+        raise TaskError("%s would leave the target folder by a link" % shorten(name))
+
+
+def _check_places(names, targets, folder):
     """TaskError when a file would take the place of a folder, or a folder of a file; also of what
     is there."""
     folders = set()
@@ -9266,12 +9671,10 @@ def _check_places(names, folder):
         while above and above not in folders:
             folders.add(above)
             above = os.path.dirname(above)
-    for name in names:
-        if not name.endswith("/"):
-            _find_target(name, folder)
-            if name in folders or is_folder(os.path.join(folder, name)):
-                raise TaskError("%s is a file, and there is a folder of this name; nothing was "
-                                "unpacked" % shorten(name))
+    for name, target in zip(names, targets):
+        if not name.endswith("/") and (name in folders or is_folder(target)):
+            raise TaskError("%s is a file, and there is a folder of this name; nothing was "
+                            "unpacked" % shorten(name))
     for name in folders:
         target = os.path.join(folder, name)
         if os.path.lexists(target) and not os.path.isdir(target):
@@ -9279,28 +9682,19 @@ def _check_places(names, folder):
                             "unpacked" % shorten(name))
 
 
-def _find_target(name, folder):
-    """Where a member goes. TaskError when a link would lead it out of the folder."""
-    target = os.path.join(folder, *name.split("/"))
-    real, root = os.path.realpath(target), os.path.realpath(folder)
-    if os.path.commonpath([real, root]) != root:
-        raise TaskError("%s would leave the target folder by a link" % shorten(name))
-    return target
-
-
-def _make_folder(member, name, folder):
+def _make_folder(member, target):
     """Makes the folder of a member -> [(its path, member)] when it was missing."""
-    target = _find_target(name, folder)
     is_new = not os.path.isdir(target)
     os.makedirs(target, exist_ok=True)
     return [(target, member)] if is_new else []
 
 
-def _extract(archive, member, name, order):
+def _extract(archive, member, target, note):
     """Unpacks a file, with its mode and its time of change."""
-    target = _find_target(name, order["to"])
-    os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
-    with archive.open(member) as source, written_beside(target, note=order["note"]) as file:
+    above = os.path.dirname(target) or "."
+    if not os.path.isdir(above):
+        os.makedirs(above)
+    with archive.open(member) as source, written_beside(target, note=note) as file:
         shutil.copyfileobj(source, file, 1 << 20)
         file.flush()
         _take_status(member, file.fileno())
@@ -9392,7 +9786,7 @@ class OsTask:
 
     def resume(self, fields, execution):
         """Goes on with the process that a lost agent has started."""
-        return self._result(fields, execution.adopt(), execution.captured)
+        return self._result(fields, execution.adopt(), execution)
 
     @staticmethod
     def _words(fields, values):
@@ -9412,20 +9806,20 @@ class OsTask:
             words, dict(execution.environment(), **surroundings["env"]), surroundings["cwd"],
             surroundings["stdin"], pass_fds, is_captured=fields["capture"] is not None),
             is_adoptable=True)
-        return self._result(fields, rc, execution.captured)
+        return self._result(fields, rc, execution)
 
     @staticmethod
-    def _result(fields, rc, captured):
+    def _result(fields, rc, execution):
         """What an exit code, and what was printed, make of the task."""
         values = {}
         if fields["capture"]:
-            text = as_value(captured, "%s, but it printed" % exit_text(rc))
+            text = as_value(execution.exit.captured, "%s, but it printed" % exit_text(rc))
             values[fields["capture"]] = text[:-1] if text.endswith("\n") else text
         if rc in fields.get("ok_codes", [0]):
             return TaskResult(DONE, rc, values=values)
         if rc in fields.get("warning_codes", ()):
-            return TaskResult(WARNING, rc, message=exit_text(rc), values=values)
-        return TaskResult(ERROR, rc, message=exit_text(rc))
+            return TaskResult(WARNING, rc, message=execution.exit.text, values=values)
+        return TaskResult(ERROR, rc, message=execution.exit.text)
 
 
 @task_type("set")
@@ -9517,11 +9911,11 @@ class WaitFileTask:
         """Without a time-out it waits for ever."""
         pattern = to_bytes(substitute(fields["path"], execution.values)).hex()
         waited = [str(fields[name]) for name in ("count", "stable_s", "absent")]
-        rc, data = ask_process(
+        _, data = ask_process(
             execution, lambda fd: alone_command(wait_alone, str(fd), pattern, *waited),
             dict(os.environ))
         if not data:
-            raise TaskError("the process that waits ended early: %s" % exit_text(rc))
+            raise TaskError("the process that waits ended early: %s" % execution.exit.text)
         return TaskResult(DONE, rows=None if fields["absent"] else int(data.decode()))
 
 
@@ -9951,10 +10345,15 @@ def placeholders(target, count):
     return ", ".join(["%s" if target.style in ("format", "pyformat") else "?"] * count)
 
 
+def is_storable(number):
+    """Whether a whole number is one that a database takes."""
+    return -1 << 63 <= number < 1 << 63
+
+
 def to_integer(text):
     """A whole number that a database takes. ValueError."""
     value = to_number(int, text)
-    if not -1 << 63 <= value < 1 << 63:
+    if not is_storable(value):
         raise ValueError
     return value
 
@@ -9983,6 +10382,7 @@ def _check_types(value):
 _MARKS = ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
           (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
           (codecs.BOM_UTF8, "utf-8"))
+_LINE_END = re.compile("\r\n|[\r\n]")
 _SEPARATOR = re.compile(r"sep=(.)\r?\n?")      # a first line of Excel's: the delimiter, and no data
 
 
@@ -10025,12 +10425,13 @@ class BadRows:
                 "create table if not exists %s (line integer, reason text, text text)"
                 % quote_name(table))
 
-    @property
-    def message(self):
-        """How many there were, and what was wrong with the first; or nothing."""
-        if self.count > 1:
-            return "%d bad rows, the first in %s" % (self.count, self._first)
-        return "a bad row in " + self._first if self.count else ""
+    def tell(self, good, path):
+        """How many there were beside the good ones, and what was wrong with the first; or
+        nothing."""
+        if not self.count:
+            return ""
+        return "%d bad %s of %d in %s, first %s" % (
+            self.count, "row" if self.count == 1 else "rows", good + self.count, path, self._first)
 
     def add(self, line, reason, row):
         """TaskError when there are more than may be."""
@@ -10106,12 +10507,12 @@ class LoadCsvTask(DatabaseTask):
             quote_name(order["table"]), ", ".join(quote_name_alone(name) for name in names),
             placeholders(target, len(names)))
         cursor, count = target.connection.cursor(), 0
-        fitting = rows.fitting(names, order["types"], bad)
-        for piece in iter(lambda: list(itertools.islice(fitting, 1000)), []):
+        for piece in rows.fitting(names, order["types"], bad):
             cursor.executemany(insert, piece)
             count += len(piece)
         target.commit()
-        return {"status": WARNING if bad.count else DONE, "rows": count, "message": bad.message}
+        return {"status": WARNING if bad.count else DONE, "rows": count,
+                "message": bad.tell(count, order["file"])}
 
     @staticmethod
     def _columns(rows, order, target):
@@ -10165,25 +10566,72 @@ class CsvRows:
         return header
 
     def fitting(self, names, types, bad):
-        """Yields the rows that fit; the others go to `bad`."""
-        reader, before = self._reader, self._before
+        """Yields lists of the rows that fit; the others go to `bad`."""
+        reader, error = self._reader, None
         converters = [(index, CSV_TYPES[types[name]], types[name])
                       for index, name in enumerate(names) if types.get(name, "text") != "text"]
-        end = reader.line_num           # of the row before
-        while True:
+        rows = [None]
+        while rows or error:
+            rows, error, line = [], None, reader.line_num + self._before
             try:
-                for row in reader:
-                    values = row[:]
-                    reason = convert(values, converters, names)
-                    if not reason:
-                        yield values
-                    elif row:           # a blank line is none
-                        bad.add(reader.line_num + before, reason, row)
-                    end = reader.line_num
-                return
-            except csv.Error as error:
-                bad.add(end + 1 + before, self._tell(error), [])
-                end = reader.line_num
+                rows.extend(itertools.islice(reader, ROWS_AT_ONCE))     # up to a bad one
+            except csv.Error as caught:
+                error = caught
+            values = convert_all(rows, converters, len(names))
+            if values is None:
+                values = list(self._sort_out(rows, line, converters, names, bad))
+            if error:
+                bad.add(line + sum(map(count_lines, rows)) + 1, self._tell(error), [])
+            if values:
+                yield values
+
+    @staticmethod
+    def _sort_out(rows, line, converters, names, bad):
+        """Yields the rows that fit, of those behind a line; the others go to `bad`."""
+        for row in rows:
+            line += count_lines(row)
+            values = row[:]
+            reason = convert(values, converters, names)
+            if not reason:
+                yield values
+            elif row:                   # a blank line is none
+                bad.add(line, reason, row)
+
+
+def count_lines(row):
+    """How many lines of a file a row takes."""
+    return 1 + len(_LINE_END.findall("\0".join(row)))
+
+
+def convert_all(rows, converters, count):
+    """The rows with their numbers, a column at a time, or None: not all of them fit."""
+    if not rows:
+        return rows
+    texts = "".join(itertools.chain.from_iterable(rows))
+    if set(map(len, rows)) - {count} or "\0" in texts:
+        return None
+    columns = list(zip(*rows))
+    try:
+        texts.encode()
+        for index, _, name in converters:
+            columns[index] = convert_column(columns[index], name)
+    except ValueError:
+        return None
+    return list(zip(*columns)) if converters else rows
+
+
+def convert_column(texts, name):
+    """The texts of a column as integer or real, None for nothing at all. ValueError: not all are
+    such, or it takes a closer look."""
+    kind = int if name == "integer" else float
+    values = [kind(text) if text else None for text in texts] if "" in texts \
+        else list(map(kind, texts))
+    numbers = [value for value in values if value is not None] or [0]
+    if "_" in "".join(texts) or not (
+            is_storable(min(numbers)) and is_storable(max(numbers)) if kind is int
+            else math.isfinite(sum(numbers))):
+        raise ValueError
+    return values
 
 
 def check_names(names, is_sqlite, what):
@@ -10363,8 +10811,10 @@ class EvaluateTask:
         right = substitute_all(fields["value"], execution.values)
         is_true = self._search(value, right, execution) if operator == "matches" else \
             self._compare(value, operator, right)
-        return TaskResult(DONE, message="" if is_true else "false: %s %s %s" % (
-            fields["variable"], operator, right), is_false=not is_true)
+        message = "" if is_true else "false: %s %s %s (%s is %s)" % (
+            fields["variable"], operator, tell_value(right, execution), fields["variable"],
+            tell_value(value, execution))
+        return TaskResult(DONE, message=message, is_false=not is_true)
 
     @staticmethod
     def _search(value, expression, execution):
@@ -10381,7 +10831,7 @@ class EvaluateTask:
                 shorten(expression),
                 "was not searched to the end" if result == TOO_SLOW else "is no regular expression",
                 result))
-        raise TaskError("the process that searches ended early: %s" % exit_text(rc))
+        raise TaskError("the process that searches ended early: %s" % execution.exit.text)
 
     @staticmethod
     def _compare(value, operator, right):
@@ -10859,35 +11309,6 @@ class Left(Exception):
     """A session is left to the next start of the agent: its process goes on without it."""
 
 
-class Call:
-    """A function that is run in another thread, and what comes of it."""
-
-    def __init__(self, function, on_end):
-        self._function, self._on_end = function, on_end
-        self._value = self._error = None
-        self.is_done = False
-
-    def run(self):
-        """For that thread."""
-        try:
-            self._value = self._function()
-        except BaseException as error:
-            self._error = error
-        self.is_done = True
-        self._on_end()
-
-    def take(self):
-        """The value, or raises what the function raised. That leads to all that the function had:
-        nothing here may lead back to it, or it would stay until a garbage collection."""
-        error, self._error = self._error, None
-        if error is None:
-            return self._value
-        try:
-            raise error
-        finally:
-            del error
-
-
 class Control:
     """A session's stop and time-outs, and the processes that end with them.
 
@@ -10908,8 +11329,9 @@ class Control:
 
     # -- from any thread ---------------------------------------------------------------
 
-    def stop(self, mode, message="stopped"):
-        """Asks for a stop, NORMAL: between two tasks, or IMMEDIATE, which no NORMAL takes back."""
+    def stop(self, mode, message):
+        """Asks for a stop, NORMAL: between two tasks, or IMMEDIATE, which no NORMAL takes back. The
+        message is that of the session then."""
         with self._changed:
             if self._mode != IMMEDIATE:
                 self._mode, self._message = mode, message
@@ -10999,13 +11421,17 @@ class Control:
         """Runs function() in a thread of its own -> its value. A stop or time-out ends the waiting:
         interrupt() is called until the function has ended; without one, or when that takes too
         long (a mount hangs), the thread is left behind."""
-        call = Call(function, self.wake)
+        call = Pending(function)
+
+        def work():
+            call.perform()
+            self.wake()
         name = "call %s" % self._session.rpartition("/")[2]
-        thread = Worker(call.run, name)
-        while not self._can_start(thread):      # on_no_thread() is called at each try
+        thread = Worker(work, name)
+        while not thread.try_start():           # on_no_thread() is called at each try
             on_no_thread()
             self.wait(lambda: False, TRY_S)
-            thread = Worker(call.run, name)
+            thread = Worker(work, name)
         try:
             self.wait(lambda: call.is_done)
         except Interrupted as error:
@@ -11017,16 +11443,7 @@ class Control:
                 error.message = "%s; %s" % (error.message, LEFT_BEHIND)
             raise
         thread.join(KILL_S)
-        return call.take()
-
-    @staticmethod
-    def _can_start(thread):
-        """Starts a thread -> whether the host has one to give."""
-        try:
-            thread.start()
-        except RuntimeError:
-            return False
-        return True
+        return call.result()
 
     # -- processes ---------------------------------------------------------------------
 
@@ -11162,18 +11579,32 @@ class Waiting(NamedTuple):
     """What a session waits for that needs no thread meanwhile."""
     is_over: Callable               # whether it can go on
     patience_s: Optional[float]     # after so many seconds it looks for itself
+    child: int                      # the session whose end it waits for
+
+
+class Exit(NamedTuple):
+    """How a process of a task has ended; nothing of it is known before."""
+    rc: Optional[int] = None
+    captured: Optional[bytes] = None    # the beginning of its standard output, where that is wanted
+    last_error: str = ""            # the last line of its standard error
+
+    @property
+    def text(self):
+        """In words: its exit code, and what it said last."""
+        text = exit_text(self.rc)
+        return "%s: %s" % (text, self.last_error) if self.last_error else text
 
 
 class Execution:
     """What a task type sees of the session that runs it, for one run of a task.
 
-    `values` are the session's variables and the agent's own; `rc` and `captured` the exit code of
-    its process and the beginning of its standard output (bytes), once it has ended.
+    `values` are the session's variables and the agent's own; `exit` is that of its newest process;
+    `mask(text)` puts *** in place of secrets.
     """
 
     def __init__(self, run, values, control, journal, around, is_adoptable):
         self.values = values
-        self.rc = self.captured = None
+        self.exit, self.mask = Exit(), journal.mask
         self._run, self._control, self._journal, self._around = run, control, journal, around
         self._is_adoptable = is_adoptable       # whether the session's processes outlive the agent
         self._capture = None
@@ -11200,7 +11631,7 @@ class Execution:
         finally:
             process.finish()
             self._control.drop_ended_roots()
-            self.rc, self.captured = process.rc, self._capture.captured
+            self.exit = Exit(process.rc, self._capture.captured, self._capture.last_error)
         return process.rc
 
     def _start(self, command, is_minder=False):
@@ -11281,11 +11712,11 @@ class Execution:
             self._give_up("what its process wrote is gone: %s" % error)
         finally:
             self._control.drop_ended_roots()
-        self.rc, self.captured = state["rc"], state["captured"]
+        self.exit = Exit(state["rc"], state["captured"], cut_error(state["last_error"] or ""))
         self._journal.spend(spool)
         if state["error"]:
             raise TaskError(state["error"])
-        return self.rc
+        return self.exit.rc
 
     def _give_up(self, reason):
         """Ends what nobody follows any more: no other attempt runs beside it. Interrupted."""
@@ -11407,10 +11838,11 @@ class Execution:
                     row = bell.find_end()
                     if row is not None:
                         return row["status"], row["message"]
-                    yield Waiting(lambda: bell.has_rung, bell.patience_s)
+                    yield Waiting(lambda: bell.has_rung, bell.patience_s, session)
                     control.wait(lambda: bell.has_rung, 0.0)
-            except Interrupted:
-                children.stop(session)
+            except Interrupted as interrupt:
+                children.stop(session, "its parent, session %d: %s"
+                              % (self._journal.session, interrupt.reason))
                 raise
 
 
@@ -11423,17 +11855,19 @@ class Execution:
 #
 #     its row and definition are read         unreadable: it ends in ERROR, never begun
 #       |                                     stopped or purged since it was queued: nothing to do
-#     `begun` is committed, or `adopted`      cannot be now: RepositoryError, it stays outstanding
+#     `begun` is noted, or `adopted`          cannot be now: RepositoryError, it stays outstanding
 #       |
 #     Course.run(): secrets, then the steps, each to where the Outcome of the one before leads
 #       |
 #       +-- step: its attempts, with a pause between, until one ends well
 #       |     +-- attempt: noted as begun; its tasks, one after the other
-#       |           +-- task: noted as begun, and all that was noted is committed;
-#       |               then its process starts; its output is handed over as it comes;
-#       |               its end and its variables are noted
+#       |           +-- task: noted as begun, and all that was noted is committed, with the first
+#       |               that the session has begun; then its process starts; its output is handed
+#       |               over as it comes; its end and its variables are noted
 #       |
-#     its end is noted and committed          the repository is gone: told in the log alone
+#     its end is noted and handed over        the slot is free for the next
+#       |
+#     it is committed                         the repository is gone: told in the log alone
 #       |
 #     on_end(): what follows an end           the next attempt of its schedule, those who wait for it
 #
@@ -11452,7 +11886,8 @@ class Execution:
 
 class TaskPlace(NamedTuple):
     """A task of the course: the places of its step and of itself, from 0. The runs are given where
-    an adopted session goes on with what a lost agent has begun."""
+    an adopted session goes on with what a lost agent has begun, that of the task also of a place
+    where a RESTART goes on."""
     step: int
     task: int = 0
     step_run: Optional[int] = None
@@ -11465,7 +11900,7 @@ class Outcome(NamedTuple):
     message: str = ""               # why, where it is ERROR, STOPPED or false
     place: Optional[TaskPlace] = None   # the task that decided it
     is_false: bool = False          # an evaluate said so: the step goes to its on_false
-    is_warned: bool = False         # a task ended in WARNING, whatever came of the rest
+    warning: str = ""               # of a task that ended in WARNING, whatever came of the rest
 
 
 class Course:
@@ -11476,10 +11911,11 @@ class Course:
         self._control, self._journal, self._around = control, journal, around
         self._progress = journal.repository.progress
         self._values = dict(json.loads(row["variables"]), **own_values(row))
+        # by the names of steps: another definition has them in other places
         self._attempts = {step: count for step, (count, _) in attempts.items()}
         # those that ended badly before a RESTART, and were not run again since
-        self._bad_steps = {step for step, (_, status) in attempts.items()
-                           if status in (WARNING, ERROR)}
+        self._bad_steps = dict.fromkeys(step for step, (_, status) in attempts.items()
+                                        if status in (WARNING, ERROR))
 
     def run(self, place):
         """Runs it from a place on -> Outcome. Interrupted, Left, RepositoryError."""
@@ -11498,6 +11934,8 @@ class Course:
         read = functools.partial(read_secrets, sources, self._journal.repository.secrets.read(
             self._row["secret_file"] or str(self._journal.session)))
         can_block = any(map(is_blocking, sources.values()))
+        if can_block and not self._journal.has_begun:
+            self._journal.flush()       # while it waits it is shown as running
         for name, value in self._control.call(read) if can_block else read():
             self._journal.hide(value)
             self._values[name] = value
@@ -11506,28 +11944,41 @@ class Course:
 
     def _steps(self, place):
         """Runs step after step, from a place on -> Outcome of the session."""
-        cause = falsehood = ""          # of the newest failure, of the newest evaluate
-        is_warned = False
+        # of the newest failure, of the newest evaluate, of what makes WARNING of DONE
+        cause = falsehood = warning = ""
         for _ in range(self._scenario.max_steps):
             self._stop_between(place)
             step = self._scenario.steps[place.step]
             # a mere handler: not its failure decides, but the one that led to it
             is_handler = step.on_ok == FAIL and cause != ""
-            outcome = yield from self._step(place, step, is_handler)
-            self._control.check_stop()
+            if place.task < len(step.tasks):
+                outcome = yield from self._step(place, step, is_handler)
+                self._stop_behind(place, step, outcome)
+            else:                       # a RESTART goes on behind its last task
+                outcome = Outcome(DONE)
             text = "step %s: %s" % (step.name, outcome.message)
             if outcome.is_false:
                 falsehood = text
             elif outcome.status == ERROR and not is_handler:
                 cause = text
-            is_warned = is_warned or outcome.is_warned or outcome.status == ERROR
+            if outcome.status == ERROR:
+                warning = text
+            elif outcome.warning:
+                warning = "step %s: %s" % (step.name, outcome.warning)
             target = target_after(step, outcome)
             if target == END:
-                return Outcome(WARNING if is_warned or self._bad_steps else DONE)
+                warning = warning or self._tell_skip()
+                return Outcome(WARNING if warning else DONE, warning)
             if target == FAIL:
                 return Outcome(ERROR, cause or falsehood or "step %s ends in FAIL" % step.name)
             place = TaskPlace(self._scenario.step_index(target))
         return Outcome(ERROR, "more than max_steps (%d) steps" % self._scenario.max_steps)
+
+    def _tell_skip(self):
+        """On what failed before a RESTART and was not run again, or nothing."""
+        if self._bad_steps:
+            return "step %s: it ended badly before the restart" % list(self._bad_steps)[-1]
+        return "what had failed was skipped at the restart" if self._row["has_skipped"] else ""
 
     def _stop_between(self, place):
         """A normal stop takes effect here; a RESTART goes on at this place."""
@@ -11535,16 +11986,27 @@ class Course:
             self._note_restart(place)
             self._control.check_stop(is_between=True)
 
+    def _stop_behind(self, place, step, outcome):
+        """An immediate stop takes effect here, too. A RESTART goes on behind a step that ended
+        well, unless that leads to FAIL, and asks again what was false."""
+        try:
+            self._control.check_stop()
+        except Interrupted:
+            if outcome.status != ERROR and target_after(step, outcome) != FAIL:
+                self._note_restart(TaskPlace(
+                    place.step, outcome.place.task if outcome.is_false else len(step.tasks)))
+            raise
+
     def _note_restart(self, place):
-        self._journal.note(self._progress.set_restart, place.step, place.task)
+        self._journal.note(self._progress.set_restart, place.step, place.task, place.task_run)
 
     def _step(self, place, step, is_handler):
-        """Runs the attempts of a step, the first from a place on -> Outcome of the last, which is
-        warned if one of them was. The failure of a mere handler moves no RESTART."""
-        delay, is_warned = step.retry_delay, False
+        """Runs the attempts of a step, the first from a place on -> Outcome of the last, with the
+        newest warning of any. The failure of a mere handler moves no RESTART."""
+        delay, warning = step.retry_delay, ""
         for remaining in reversed(range(step.attempts)):
             outcome = yield from self._attempt(place, step)
-            is_warned = is_warned or outcome.is_warned
+            warning = outcome.warning or warning
             if outcome.status != ERROR:
                 break
             if not is_handler:
@@ -11555,7 +12017,7 @@ class Course:
                 self._pause(delay)
                 delay = min(delay * step.retry_factor, 1e9)
                 place = TaskPlace(place.step)
-        return outcome._replace(is_warned=is_warned)
+        return outcome._replace(warning=warning)
 
     def _pause(self, seconds):
         """The delay before a retry; any stop ends it."""
@@ -11564,13 +12026,13 @@ class Course:
 
     def _attempt(self, place, step):
         """Runs the tasks of a step once, from a place on, and notes how that ended -> Outcome."""
-        attempt, run = self._attempts.get(place.step, 0), place.step_run
+        attempt, run = self._attempts.get(step.name, 0), place.step_run
         if run is None:
             attempt += 1
             run = self._journal.note_begin(self._progress.begin_step, place.step, step.name,
                                            attempt)
-        self._attempts[place.step] = attempt
-        self._bad_steps.discard(place.step)
+        self._attempts[step.name] = attempt
+        self._bad_steps.pop(step.name, None)
         end = functools.partial(self._journal.note_end, self._progress.end_step, run)
         try:
             with self._control.deadline(step.timeout, "step"):
@@ -11578,7 +12040,7 @@ class Course:
         except Interrupted as interrupt:
             end(interrupt.status, message=interrupt.message)
             raise
-        end(outcome.status, message=outcome.message if outcome.status == ERROR else "")
+        end(outcome.status, message=outcome.message if outcome.status == ERROR else outcome.warning)
         return outcome
 
     # -- tasks -------------------------------------------------------------------------
@@ -11586,18 +12048,18 @@ class Course:
     def _tasks(self, place, step, run, attempt):
         """Runs the tasks of a step, from a place on, until one fails or is false -> Outcome of
         the attempt."""
-        outcome, is_warned = Outcome(DONE), False
+        outcome, warning = Outcome(DONE), ""
         for index in range(place.task, len(step.tasks)):
             if index > place.task:
                 place = TaskPlace(place.step, index)
                 self._stop_between(place)
             outcome = yield from self._task(place, step.tasks[index], run, attempt)
-            is_warned = is_warned or outcome.is_warned
+            warning = outcome.warning or warning
             if outcome.status == ERROR or outcome.is_false:
                 break
-        if is_warned and outcome.status == DONE:
+        if warning and outcome.status == DONE:
             outcome = outcome._replace(status=WARNING)
-        return outcome._replace(is_warned=is_warned)
+        return outcome._replace(warning=warning)
 
     def _task(self, place, task, step_run, attempt):
         """Runs one task, and notes how it ended -> Outcome. Interrupted: of the session."""
@@ -11609,6 +12071,7 @@ class Course:
         result, interrupt = yield from self._work(task, execution,
                                                   is_resumed=place.task_run is not None)
         self._end_task(run, result, *execution.close())
+        place = place._replace(task_run=run)
         if interrupt is not None and interrupt.scope != "task":
             self._note_restart(place)
             if interrupt.scope == "session":
@@ -11618,9 +12081,10 @@ class Course:
                     interrupt = None
             return Outcome(ERROR, interrupt.message, place)
         message = result.message
-        if result.status == ERROR:
+        if result.status in (ERROR, WARNING):
             message = "task %d: %s" % (place.task + 1, message)
-        return Outcome(result.status, message, place, result.is_false, result.status == WARNING)
+        return Outcome(result.status, message, place, result.is_false,
+                       message if result.status == WARNING else "")
 
     def _begin_task(self, place, task, step_run, attempt):
         """Notes that a task begins -> the number of its run. That is on disk then, unless the task
@@ -11642,23 +12106,27 @@ class Course:
                 result = work(task.fields, execution)
                 if isinstance(result, GeneratorType):
                     result = yield from result
-                return bounded(result), None
+                return with_values_told(bounded(result), execution), None
         except Interrupted as interrupt:
-            return TaskResult(interrupt.status, execution.rc, message=interrupt.message), interrupt
+            return TaskResult(interrupt.status, execution.exit.rc,
+                              message=interrupt.message), interrupt
         except (TaskError, AgentError) as error:
             message = str(error)
         except OSError as error:
             message = "%s: %s" % (error.strerror, error.filename)
-        return TaskResult(ERROR, execution.rc, message=message), None
+        return TaskResult(ERROR, execution.exit.rc, message=message), None
 
     def _end_task(self, run, result, rows, omitted):
         """Notes the end of a task with the last of its log, and what it gave variables."""
         journal, progress = self._journal, self._progress
-        self._values.update((name, journal.mask(value)) for name, value in result.values.items())
+        values = {name: journal.mask(value) for name, value in result.values.items()}
+        former = {name: self._values[name] for name, value in values.items()
+                  if self._values[name] != value and name not in self._scenario.secrets}
+        self._values.update(values)
         if rows or omitted:
             journal.note(progress.add_log, run, rows, omitted)
         journal.note_end(progress.end_task, run, result.status, result.rc, result.rows,
-                         message=result.message)
+                         json.dumps(former) if former else None, message=result.message)
         if result.values:
             journal.note(progress.set_variables, {
                 name: value for name, value in self._values.items()
@@ -11674,6 +12142,14 @@ def bounded(result):
             return result._replace(status=ERROR, message="%s: the value %s" % (name, error),
                                    values={})
     return result
+
+
+def with_values_told(result, execution):
+    """A TaskResult that says what it gave variables, where it says nothing else."""
+    if result.message or result.status == ERROR:
+        return result
+    return result._replace(message=", ".join(
+        "%s = %s" % (name, tell_value(value, execution)) for name, value in result.values.items()))
 
 
 def own_values(row):
@@ -11695,17 +12171,21 @@ def target_after(step, outcome):
 # What a session has to record: collected, masked, and handed to its repository in order.
 # ======================================================================================
 
+BEGUN_WITHIN_S = 2.0           # so long a session waits for the record of its begin
+
+
 class Journal:
     """The records of one session on their way to its repository.
 
     What is noted goes there in one transaction, at the latest before the next task begins: so
     `begun` is on disk before a process starts. While the repository cannot be written, its writer
-    keeps what it was handed, and flush() waits. All but add_log() is for the session's own thread.
-    on_log(session) is called when lines of its log are on disk.
+    keeps what it was handed, and flush() waits; a session that has not begun waits some seconds and
+    fails. All but add_log() is for the session's own thread. on_log(session) is called when lines
+    of its log are on disk. `has_begun` tells that the session has begun on disk.
     """
 
     def __init__(self, repository, session, clock, on_log=lambda session: None):
-        self.repository, self.session = repository, session
+        self.repository, self.session, self.has_begun = repository, session, False
         self.secrets = ()               # what must not be stored or shown, the longest first
         self._clock, self._on_log = clock, on_log
         self._progress = repository.progress
@@ -11718,6 +12198,10 @@ class Journal:
     def now(self):
         """The time of day, epoch seconds."""
         return self._clock.now()
+
+    def set_begun(self):
+        """It is on disk that the session has begun."""
+        self.has_begun = True
 
     def count_from(self, run):
         """The next run is the one after this: those up to it are on disk."""
@@ -11745,19 +12229,44 @@ class Journal:
         return len(self._records) >= MAX_BATCH
 
     def flush(self):
-        """Hands over what was noted and waits for the commit, however long -> what the last of it
-        gave back. RepositoryError: the repository was closed, or is gone."""
-        has_log, pending = self._has_log, self._submit(self._progress.record)
-        value = pending.result()
-        if has_log:
-            self._on_log(self.session)
-        while self._spent:
-            self._spent.pop().remove()
-        return value
+        """Hands over what was noted and waits for the commit. RepositoryError: the repository was
+        closed, or is gone; or the session cannot begin now. What its begin refuses."""
+        follow_up = self._follow_up()
+        pending = self._submit(self._progress.record)
+        pending.result()
+        follow_up(pending)
+
+    def hand_over(self, on_done):
+        """Hands over the last of what was noted; on_done(pending) is called, by the Inbox, once it
+        is on disk, or never can be. The value is what the last of it gave."""
+        follow_up = self._follow_up()
+
+        def follow(pending):
+            if pending.error is None:
+                follow_up(pending)
+            on_done(pending)
+        self._submit(self._progress.record, follow)
 
     def flush_later(self):
-        """Hands over what was noted; nobody waits for its commit."""
-        self._submit(self._progress.record_later, self._logged if self._has_log else None)
+        """Hands over what was noted; nobody waits for its commit, unless the session begins by it.
+        As flush()."""
+        if self.has_begun:
+            self._submit(self._progress.record_later, self._logged if self._has_log else None)
+        else:
+            self.flush()
+
+    def _follow_up(self):
+        """What the commit of all that was noted brings about, as a function of its Pending."""
+        has_log = self._has_log
+        spent, self._spent = self._spent, []
+
+        def follow(_):
+            self.set_begun()
+            if has_log:
+                self._logged(_)
+            for spool in spent:
+                spool.remove()
+        return follow
 
     @property
     def _has_log(self):
@@ -11768,7 +12277,8 @@ class Journal:
 
     def _submit(self, method, on_done=None):
         records, self._records = self._records, []
-        return self.repository.db.submit(method, self.session, records, on_done=on_done)
+        return self.repository.db.submit(method, self.session, records, on_done=on_done,
+                                         within_s=None if self.has_begun else BEGUN_WITHIN_S)
 
     def add_log(self, run, rows, omitted, on_stored):
         """Hands over rows of the log past what was noted; on_stored() once they are on disk, or
@@ -11856,14 +12366,13 @@ class Parking:
             thread.join()
 
     def _start(self, session):
-        """Has a session go on. RuntimeError: the host has no thread to give."""
+        """Has a session go on -> whether the host has a thread to give."""
         thread = Worker(self._serve, "parent %d" % session.number, session)
         self._threads.add(thread)       # first: close() waits for it
-        try:
-            thread.start()
-        except RuntimeError:
+        is_started = thread.try_start()
+        if not is_started:
             self._threads.discard(thread)
-            raise
+        return is_started
 
     def _serve(self, session):
         """The thread of a session that goes on."""
@@ -11873,9 +12382,7 @@ class Parking:
     def _run(self):
         while not self._is_closing:
             for session in self._take():
-                try:
-                    self._start(session)
-                except RuntimeError:
+                if not self._start(session):
                     log.error("no thread can be started for session %d", session.number)
                     self.put(session, self._clock.monotonic() + TRY_S)
 
@@ -11909,7 +12416,6 @@ class Session:
 
     def __init__(self, ticket, repository, around):
         self.number, self.ticket, self.repository = ticket.session, ticket, repository
-        self.is_begun = False           # on disk
         self._around = around
         reference = weakref.ref(self)   # its Control must not keep it
 
@@ -11918,11 +12424,17 @@ class Session:
             if session is not None:
                 session._call()
         self._control = Control(around.clock, "%s/%d" % (repository.db.uuid, self.number), call)
-        self._parking = self._going = self._waiting = None
+        self._parking = self._going = self._waiting = self._outcome = None
         self._journal = Journal(repository, self.number, around.clock, around.on_log)
 
-    def stop(self, mode, message="stopped"):
-        """Asks it to stop, NORMAL after the task now running, or IMMEDIATE."""
+    @property
+    def is_begun(self):
+        """Whether it is on disk that it has begun."""
+        return self._journal.has_begun
+
+    def stop(self, mode, message):
+        """Asks it to stop, NORMAL after the task now running, or IMMEDIATE; the message says who
+        does, and by what."""
         self._control.stop(mode, message)
 
     def leave(self):
@@ -11946,6 +12458,12 @@ class Session:
         """Whether it has ever waited so."""
         return self._parking is not None
 
+    @property
+    def child(self):
+        """The number of the session whose end it waits for, or None."""
+        waiting = self._waiting
+        return waiting and waiting.child
+
     def is_ready(self):
         """Whether what it waits for is over, or something ends the waiting."""
         waiting = self._waiting         # None: another thread has gone on with it
@@ -11956,53 +12474,79 @@ class Session:
             self._parking.call(self)
 
     def run(self):
-        """Runs it to its end -> True, or False: it is to park, and run() to be called again then.
-        RepositoryError: not begun, it stays outstanding."""
+        """Runs it -> True: it is over, and record_end() is to follow; or False: it is to park, and
+        run() to be called again then. RepositoryError: not begun, it stays outstanding."""
         if self._going is None:
             self._going = self._go()
+        self._waiting = None            # while it goes on
         self._waiting = next(self._going, None)
         return self._waiting is None
 
     def _go(self):
         """A generator of the Waitings of its course. RepositoryError, as run()."""
         try:
-            course, place = self._begin()
+            course, place = self._resume()
+            self._outcome = yield from self._run_course(course, place)
         except (Conflict, NotFound):        # stopped or purged since it was queued
-            return
+            if self.is_begun:
+                raise
         except Unreadable as error:
             self._end_unread(error.message)
-            return
-        self.is_begun = True
-        try:
-            outcome = yield from self._run_course(course, place)
-            self._journal.note_end(self.repository.endings.end, outcome.status,
-                                   message=outcome.message)
-            ending = self._journal.flush()
         except Left:
             self._leave_off()
-            return
         except RepositoryError as error:
-            log.error("session %d ended in memory alone, its end is not recorded: %s",
-                      self.number, error)
-            ending = None
-        if ending is None:                  # or it was no more open
+            if not self.is_begun:
+                raise
+            self._lose(error)
+
+    def record_end(self, on_recorded):
+        """Has its end recorded, and waits for nothing: on_recorded(pending) is called when that is
+        over, with the Pending for follow_end(), or None where there is nothing to record."""
+        if self._outcome is None:
+            on_recorded(None)
+            return
+        self._journal.note_end(self.repository.endings.end, self._outcome.status,
+                               message=self._outcome.message)
+        self._journal.hand_over(on_recorded)
+
+    def follow_end(self, pending):
+        """What follows from the record of its end. RepositoryError: it has not even begun, and
+        stays outstanding."""
+        try:
+            ending = pending.result()
+        except RepositoryError as error:
+            if not self.is_begun:
+                raise
+            self._lose(error)
+            return
+        except (Conflict, NotFound):
+            if self.is_begun:
+                raise
+            return
+        if ending is None:                  # it was no more open
             self._around.on_loss(self.number)
         else:
             self._around.on_end(self.repository, ending)
 
-    def _begin(self):
-        """Has it on disk that this agent runs it -> (Course, TaskPlace). Conflict, NotFound: it
-        is not as its ticket says any more. Unreadable. RepositoryError: it cannot begin now."""
+    def _lose(self, error):
+        log.error("session %d ended in memory alone, its end is not recorded: %s", self.number,
+                  error)
+        self._around.on_loss(self.number)
+
+    def _resume(self):
+        """Reads it, and notes that this agent runs it -> (Course, TaskPlace). Conflict, NotFound:
+        it is not as its ticket says any more. Unreadable. RepositoryError: not now."""
         repository, identity = self.repository, self._around.identity
         row, scenario, runs, attempts = repository.db.read(repository.views.get_resume,
                                                            self.number)
         self._journal.count_from(runs)
         course = Course(row, scenario, attempts, self._control, self._journal, self._around)
         if not self.ticket.is_adopted:
-            repository.db.write(repository.sessions.begin, self.number, identity,
-                                self._is_late(row), self._journal.now(), scenario, within_s=2.0)
+            self._journal.note(repository.sessions.begin, identity, self._is_late(row),
+                               self._journal.now(), scenario)
             return course, TaskPlace(row["restart_step"] or 0, row["restart_task"] or 0)
         repository.db.write(repository.sessions.adopt, self.number, row["ran_by"], identity)
+        self._journal.set_begun()
         step, task = repository.db.read(repository.progress.find_interrupted, self.number)
         log.warning("session %d is adopted", self.number)
         return course, TaskPlace(task["step"], task["task"], step["run"], task["run"])
@@ -12022,6 +12566,8 @@ class Session:
         except Interrupted as error:
             return self._end_interrupted(error)
         except Exception as error:          # a fault of the agent's own
+            if isinstance(error, AgentError) and not self.is_begun:
+                raise
             log.error("session %d\n%s", self.number, self.mask(tell_traceback(error)))
             return self._end_interrupted(Interrupted(
                 "session", ERROR, "fault of the agent: %s" % one_line(error)))
@@ -12053,6 +12599,9 @@ class Session:
 # Thread adopted N: runs session N, whose process outlived an agent; ends with it.
 # ======================================================================================
 
+MAX_ENDING = 256        # sessions whose end is on its way: then none begins
+
+
 class SessionQueue:
     """Outstanding sessions in the order they begin, and the slots that run them.
 
@@ -12070,8 +12619,10 @@ class SessionQueue:
         self._running = {}                      # number -> Session
         self._again = {}                # number -> Ticket that came before its slot was free
         self._threads, self._adopted, self._is_closing = [], [], False
-        self._told = Told()             # of threads, and of sessions that do not begin
+        self.delays = Delays()          # of sessions that could not begin
+        self._told = Told()             # of threads
         self._parked = 0                # how many of _running wait for one, without a thread
+        self._ending = 0                # and of how many the end is still to be recorded
         self._parking = Parking(clock, self._go_on)
 
     def add(self, ticket, repository):
@@ -12102,17 +12653,13 @@ class SessionQueue:
     def _ensure_thread(self):
         """A thread for each session that runs or may begin, as far as there are slots. Where the
         host has none to give, those that are there go on."""
-        sessions = 0 if self._is_closing else len(self._running) - self._parked + \
+        sessions = 0 if self._is_closing else len(self._running) - self._parked - self._ending + \
             self._admission.count_ready()
         while len(self._threads) < min(self.slots, sessions):
             thread = Worker(self._serve, name="slot %d" % (len(self._threads) + 1))
             if not has_started(thread, self._told):
                 return
             self._threads.append(thread)
-
-    def _forget(self, number):
-        self._outstanding.pop(number, None)
-        self._admission.discard(number)
 
     def adopt(self, ticket, repository):
         """A session whose process lives on goes on at once, whatever the limits. Busy: the
@@ -12149,21 +12696,26 @@ class SessionQueue:
         """Whether a session still waits for its start time."""
         return self._later.get(number) is repository
 
+    def find_obstacle(self, number):
+        """What keeps an outstanding session from beginning: an Obstacle, or None."""
+        with self._changed:
+            return self._admission.find_obstacle(number)
+
     def discard(self, number):
         """A session that will not begin."""
+        self.delays.forget(number)
         with self._changed:
-            self._forget(number)
+            self._outstanding.pop(number, None)
+            self._admission.discard(number)
             self._later.pop(number, None)
 
     def forget(self, repository):
         """What is queued of a repository that was let go is read anew when it comes back."""
         with self._changed:
-            for number, owner in list(self._later.items()):
-                if owner is repository:
-                    self._later.pop(number, None)
-            for number, (_, owner) in list(self._outstanding.items()):
-                if owner is repository:
-                    self._forget(number)
+            owners = dict(self._later)
+            owners.update((number, owner) for number, (_, owner) in self._outstanding.items())
+            for number in [number for number, owner in owners.items() if owner is repository]:
+                self.discard(number)
 
     def find(self, number):
         """The running Session of a number, or None."""
@@ -12224,26 +12776,27 @@ class SessionQueue:
             self._run(session)
 
     def _run(self, session):
-        """Runs a session, until it is over or waits for a child. One that cannot begin is read
-        again from its repository, and tried again; one that began and has no end is found by the
-        cleaning."""
-        trouble, is_told, is_over = "", False, True     # told: for all sessions of its repository
-        try:
-            is_over = session.run()
-        except RepositoryError as error:
-            trouble, is_told = error.message, bool(session.repository.db.trouble)
-        except Exception as error:
-            trouble = session.mask(tell_traceback(error))
-        if self._told.is_new(session.number, trouble) and not is_told:
-            log.warning("session %d %s: %s", session.number, "is left to the cleaning"
-                        if session.is_begun else "does not begin yet", trouble)
-        if trouble and not session.is_begun:
-            session.repository.set_behind()
-        if is_over:
-            self.finish(session)
-        else:
+        """Runs a session, until it is over or waits for a child. Its slot is another's then, also
+        while its end is still to be recorded."""
+        if self.delays.run(session, session.run) is False:
             self._lend_slot(1)
             session.park(self._parking)
+            return
+        self.leave(session)
+        session.record_end(functools.partial(self.end, session))
+
+    def end(self, session, pending):
+        """The end of a session is on disk, or nothing is to be recorded: nothing is to come."""
+        if pending is not None:
+            self.delays.run(session, functools.partial(session.follow_end, pending))
+        with self._changed:
+            self._running.pop(session.number, None)
+            self._ending -= 1
+            if not self._running or self._ending == MAX_ENDING - 1:
+                self._changed.notify_all()
+            again = self._again.pop(session.number, None)
+            if again:
+                self.add(again, session.repository)
 
     def _lend_slot(self, count):
         """The slot of a session that waits for its child serves another: 1, then -1."""
@@ -12278,7 +12831,7 @@ class SessionQueue:
         """
         with self._changed:
             while True:
-                number = self._admission.take()
+                number = self._admission.take() if self._ending < MAX_ENDING else None
                 if number is None:
                     return None
                 ticket, repository = self._outstanding.pop(number)
@@ -12291,30 +12844,60 @@ class SessionQueue:
                         repository.set_behind()
                         self._admission.leave(number)
 
-    def finish(self, session):
-        """A session runs no more: its slot and its gates are free."""
+    def leave(self, session):
+        """The slot of a session and its gates are free."""
         with self._changed:
-            self._running.pop(session.number, None)
+            self._ending += 1
             # the thread of a slot looks for itself what it can run next
-            is_for_others = self._admission.leave(session.number) or not self._running \
-                or session.ticket.is_adopted or session.has_parked
-            if is_for_others:
+            if self._admission.leave(session.number) or session.ticket.is_adopted \
+                    or session.has_parked:
                 self._changed.notify_all()
-            again = self._again.pop(session.number, None)
-            if again:
-                self.add(again, session.repository)
+
+
+class Delays:
+    """Keeps the trouble of one session from the thread that serves it, and in mind why those that
+    could not begin did not."""
+
+    def __init__(self):
+        self._told = Told()
+        self._reasons = {}              # number -> (word of what it waits for, text)
+
+    def run(self, session, work):
+        """work() of a session -> its value. One that cannot begin is read again from its
+        repository, and tried again; one that began and has no end is found by the cleaning."""
+        value, trouble, word, is_told = None, "", "", False     # told: for all of its repository
+        try:
+            value = work()
+        except RepositoryError as error:
+            trouble, is_told = error.message, bool(session.repository.db.trouble)
+            word = LIMIT if isinstance(error, LimitFilled) else LOST
+        except Exception as error:
+            trouble = session.mask(tell_traceback(error))
+        if self._told.is_new(session.number, trouble) and not is_told:
+            log.warning("session %d %s: %s", session.number, "is left to the cleaning"
+                        if session.is_begun else "does not begin yet", trouble)
+        self.forget(session.number)
+        if trouble and not session.is_begun:
+            self._reasons[session.number] = word, (
+                trouble if word else "a fault of the agent, told in its log")
+            session.repository.set_behind()
+        return value
+
+    def find(self, number):
+        """(word, text) of a session that could not begin, or None."""
+        return self._reasons.get(number)
+
+    def forget(self, number):
+        """A session has begun, or will not."""
+        self._reasons.pop(number, None)
 
 
 def has_started(thread, troubles):
-    """Starts a thread -> whether the host has one to give; `troubles`, a Told, has it said once."""
-    try:
-        thread.start()
-    except RuntimeError as error:
-        if troubles.is_new("threads", str(error)):
-            log.error("no further thread can be started for sessions")
-        return False
-    troubles.is_new("threads", "")
-    return True
+    """Worker.try_start; `troubles`, a Told, has it said once that there is none."""
+    is_started = thread.try_start()
+    if troubles.is_new("threads", "" if is_started else "none"):
+        log.error("no further thread can be started for sessions")
+    return is_started
 
 
 def give_way(is_flooded):
@@ -14174,6 +14757,10 @@ class Places:
         place = self._places.get(repository.id)
         return place if place is not None and place.repository is repository else None
 
+    def find_by_id(self, number):
+        """The Place of a work repository's id, or None."""
+        return self._places.get(number)
+
     def list_all(self):
         """The attached repositories by id."""
         return [place for _, place in sorted(self._places.items())]
@@ -14568,9 +15155,11 @@ class Keeper:
         return sum(self._cleaner.clean(repository, host)
                    for repository in self._agent.places.readable())
 
-    def purge(self, days, keep):
-        """Deletes ended sessions, their log and old occurrences -> how many sessions."""
-        return sum(self._purge(repository, days, keep)
+    def purge(self, filters, is_dry=False):
+        """Deletes the ended sessions that a PurgeFilter names, their log and old occurrences ->
+        how many sessions; `is_dry`: how many it would."""
+        return sum(repository.db.read(repository.views.count_purged, filters) if is_dry
+                   else self._purge(repository, filters)
                    for repository in self._agent.places.readable())
 
     def _purge_old(self, repository, days):
@@ -14582,15 +15171,121 @@ class Keeper:
                         "purged before it has stood for a day",
                         repository.db.label, jump_s / 86400)
         if is_believed:
-            count = self._purge(repository, days, None)
+            count = self._purge(repository, PurgeFilter(
+                self._agent.clock.now() - days * 86400))
             if count:
                 log.info("%s: %d sessions older than %d days are purged",
                          repository.db.label, count, days)
 
-    def _purge(self, repository, days, keep):
-        before = None if days is None else self._agent.clock.now() - days * 86400
+    @staticmethod
+    def _purge(repository, filters):
         # some at a time, until there are no more
-        return sum(iter(lambda: repository.db.write(repository.views.purge, before, keep), 0))
+        return sum(iter(lambda: repository.db.write(repository.views.purge, filters), 0))
+
+
+# ======================================================================================
+# agent/waits.py
+# What a session waits for: in a word, and in words.
+# ======================================================================================
+
+class Wait(NamedTuple):
+    """What a session waits for, as memory knows it; both empty: nothing that is known."""
+    word: str               # time, hold, limit, slot, repository, children
+    text: str
+
+
+NO_WAIT = Wait("", "")
+MAX_NAMED = 4           # sessions that a message names
+
+
+class Waits:
+    """Tells what sessions of this agent wait for; of another's it knows the start time alone."""
+
+    def __init__(self, agent):
+        self._agent = agent
+
+    def of_row(self, row):
+        """The Wait of a row of session."""
+        if row["status"] in OUTSTANDING:
+            return self._find(row["id"], row["agent"], find_time(row["start_at"]), row["schedule"])
+        child = self._find_child(row["id"]) if row["status"] == RUNNING else None
+        return NO_WAIT if child is None else Wait(FOR_CHILDREN, "waits for session %d" % child)
+
+    def of_ticket(self, ticket):
+        """The Wait of a session that was just acknowledged."""
+        return self._find(ticket.session, ticket.agent, ticket.start_at, ticket.schedule) \
+            if ticket.status in OUTSTANDING else NO_WAIT
+
+    def _find_child(self, number):
+        session = self._agent.queue.find(number)
+        return session and session.child
+
+    def _find(self, number, owner, start_at, schedule):
+        """The Wait of one that has not begun; of several things that which will take longest, as
+        far as that can be told."""
+        agent, now = self._agent, self._agent.clock.now()
+        if start_at is not None and start_at > now:
+            return Wait(AT_TIME, "begins at %s" % tell_clock(start_at, now))
+        if owner != agent.name:
+            return Wait("", "it is for agent %s to begin it" % owner)
+        place = agent.places.find_by_id(number % 1000)
+        if place is not None and place.reason:
+            return Wait(LOST, place.reason)
+        if agent.hold is not None:
+            return Wait(HELD, tell_hold(agent.hold, now))
+        entry = schedule and place and place.repository \
+            and agent.schedules.find(place.repository, schedule)
+        if entry and entry.hold is not None:
+            return Wait(HELD, "schedule %s is %s" % (schedule, tell_hold(entry.hold, now)))
+        if agent.is_stopping:
+            return Wait("", "the agent is stopping: its next start begins it")
+        return self._find_obstacle(number)
+
+    def _find_obstacle(self, number):
+        """The Wait for a place at a limit, or for a slot."""
+        sessions = self._agent.queue
+        obstacle = sessions.find_obstacle(number)
+        if obstacle is None:
+            return Wait(*sessions.delays.find(number) or NO_WAIT)
+        if obstacle.gate is not None:
+            kind, _, name = obstacle.gate
+            name = "schedule " + name if kind == "schedule" else name
+            return Wait(LIMIT, tell_limit(obstacle.limit, name, obstacle.keys))
+        # those that wait for a child have lent their slot
+        running = [key for key in obstacle.keys if self._find_child(key) is None]
+        return Wait(FOR_SLOT, tell_limit(sessions.slots, "the agent", running)) \
+            if running else NO_WAIT
+
+
+def tell_limit(limit, name, numbers):
+    """Which sessions fill a limit, in words: `limit 1 of LOAD: session 3001 runs`."""
+    names = [str(number) for number in sorted(numbers)]
+    if len(names) > MAX_NAMED:
+        names[MAX_NAMED - 1:] = ["%d more" % (len(names) - MAX_NAMED + 1)]
+    return "limit %d of %s: session%s %s run%s" % (
+        limit, name, "" if len(names) == 1 else "s", join_words(names),
+        "s" if len(names) == 1 else "")
+
+
+def join_words(words):
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def tell_hold(hold, now):
+    """A Hold in words: `held by ops since 22:00: maintenance`."""
+    text = "held by %s since %s" % (hold.by, tell_clock(hold.since, now))
+    if hold.until is not None:
+        text += " until %s" % tell_clock(hold.until, now)
+    return text + (": " + hold.reason if hold.reason else "")
+
+
+def tell_clock(instant, now):
+    """An instant as people say it in the agent's zone: 22:00, and the date where that is another
+    than that of now. Seconds are there when there are any."""
+    moment, today = time.localtime(instant), time.localtime(now)
+    text = time.strftime("%H:%M:%S" if moment.tm_sec else "%H:%M", moment)
+    return text if moment[:3] == today[:3] else time.strftime("%Y-%m-%d ", moment) + text
 
 
 # ======================================================================================
@@ -14764,7 +15459,7 @@ class Watch:
                 if row is not None:
                     return row
                 if self._is_over:
-                    raise Stopping("session=%d the agent has stopped before its end" % number)
+                    raise gone_before(number)
                 wait_s = LOOK_S if until is None else min(LOOK_S, until - self._clock.monotonic())
                 if has_left():
                     raise WaitTimeout("session=%d goes on, nobody waits for it here" % number)
@@ -14791,31 +15486,40 @@ class Watch:
         if trouble:
             raise trouble
 
-    def list_log(self, number, is_following=False, has_left=lambda: False):
-        """Yields the rows of a session's log, a page at a time; following, None when there are no
-        more yet, until the session ends."""
+    def list_log(self, number, filters, is_following=False, has_left=lambda: False):
+        """Yields the rows of a session's log that a LogFilter names, a page at a time; following,
+        None when there are no more yet, until the session ends -> its state before the last were
+        read. NotFound, Stopping."""
         with self.bell(number) as bell:
-            repository, after = bell.repository, (0, -1)
+            repository = bell.repository
             turns = self._turns.setdefault(repository.id, threading.Semaphore(READERS_AT_ONCE))
-            repository.db.read(repository.sessions.get, number)
+            row = repository.db.read(repository.sessions.get, number)
+            after = repository.db.read(repository.views.find_log_start, number, filters)
             while True:
-                is_over = not is_following or self._is_over or has_left() \
-                    or bell.find_end() is not None          # asked before the rows are read
+                # asked before the rows are read
+                is_over, row = self._is_over, bell.find_end() or row
                 rows = [None] * LOG_PAGE
                 while len(rows) == LOG_PAGE:
                     with turns:     # one line wakes all who follow it, and others want their turn
-                        rows = repository.db.read(repository.views.list_log, number, after,
-                                                  LOG_PAGE)
-                    yield from rows
+                        rows = repository.db.read(repository.views.list_log, number, filters,
+                                                  after, LOG_PAGE)
+                    yield from (line for line in rows if line["line"] is not None)
                     if rows:
                         after = rows[-1]["task_run"], rows[-1]["position"]
+                if not is_following or has_left() or row["status"] in ENDED:
+                    return row["status"]
                 if is_over:
-                    return
+                    raise gone_before(number)
                 yield None
                 while not (bell.has_rung or has_left()):
                     bell.wait(LOOK_S)
                     if bell.patience_s is not None:
                         break
+
+
+def gone_before(number):
+    """What is raised for one who waits for the end of a session that goes on without the agent."""
+    return Stopping("session=%d the agent has stopped before its end" % number)
 
 
 class Children:
@@ -14840,10 +15544,10 @@ class Children:
         """The Bell of a child, while it is waited for."""
         return self._agent.watch.bell(number, on_ring)
 
-    def stop(self, number):
-        """Ends a child at once, if it has not ended."""
+    def stop(self, number, by):
+        """Ends a child at once, if it has not ended; `by` says who does, and why."""
         with contextlib.suppress(AgentError):
-            self._agent.desk.stop(number, True)
+            self._agent.desk.stop(number, True, by)
 
 
 # ======================================================================================
@@ -14965,7 +15669,12 @@ class Desk:
             if secret_file:
                 is_used = ticket is not None and ticket.has_secrets and ticket.ending is None
                 repository.secrets.settle(secret_file, is_used)
-        return ticket
+        return self._with_wait(ticket)
+
+    def _with_wait(self, ticket):
+        """A Ticket with what it says of its waiting, where it has to."""
+        return ticket._replace(wait=self._agent.waits.of_ticket(ticket)) \
+            if ticket.status == WAITING else ticket
 
     def queue_ticket(self, repository, ticket):
         """Queues a session now, or when its start time comes."""
@@ -15030,7 +15739,7 @@ class Desk:
         for number in decision.replaced:
             session = self._agent.queue.find(number)
             if session is not None and session.repository is repository:
-                session.stop(IMMEDIATE, "stopped: the next due time of its schedule had come")
+                session.stop(IMMEDIATE, tell_stop("at once", by_schedule(session.ticket.schedule)))
         if decision.ticket is not None and decision.ticket.ending is not None:
             self.ended(repository, decision.ticket.ending)
         elif decision.ticket is not None:
@@ -15046,14 +15755,15 @@ class Desk:
             raise Conflict("session %d belongs to agent %s" % (number, row["agent"]))
         return repository
 
-    def stop(self, number, is_immediate):
+    def stop(self, number, is_immediate, by):
         """Stops a session -> (its status then, what is left of it or nothing); an immediate stop
-        is waited for. Conflict."""
+        is waited for. `by` says who does, and by what. Conflict."""
         repository = self._get_own(number)
         for _ in range(100):            # it may begin or end between two looks
             session = self._agent.queue.find(number)
             if session is not None and session.repository is repository and session.is_begun:
-                session.stop(IMMEDIATE if is_immediate else NORMAL)
+                session.stop(IMMEDIATE if is_immediate else NORMAL,
+                             tell_stop("at once" if is_immediate else "", by))
                 if not is_immediate:
                     return RUNNING, ""
                 with contextlib.suppress(WaitTimeout):
@@ -15061,7 +15771,7 @@ class Desk:
                     return row["status"], row["message"] if NOT_ENDED in row["message"] else ""
                 return RUNNING, ""
             ending = repository.db.write(repository.endings.end_outstanding, number, STOPPED,
-                                         "stopped before it began", self._clock.now())
+                                         tell_stop("before it began", by), self._clock.now())
             if ending is not None:
                 self.ended(repository, ending)
                 return STOPPED, ""
@@ -15074,23 +15784,35 @@ class Desk:
                            "that" % number)
         raise Conflict("session %d has ended: %s" % (number, status))
 
-    def restart(self, number, variables, from_step):
-        """Re-opens a session that ended badly -> Ticket. Conflict, NotFound, BadRequest."""
+    def restart(self, request):
+        """Re-opens a session that ended badly, by a RestartRequest -> Ticket. Conflict, NotFound,
+        BadRequest."""
         self._check_accepting()
-        repository, secret_file, ticket = self._get_own(number), None, None
-        if variables:
-            secret_file = self._put_aside(repository, variables, repository.sessions.find_secrets,
-                                          number)
-        try:
-            ticket = repository.db.write(
-                repository.arrivals.reopen, number, variables, secret_file, from_step,
-                self._clock.now(), self._agent.hold is not None)
-        finally:
-            if secret_file:
-                repository.secrets.settle(secret_file, ticket is not None)
+        repository = self._get_own(request.session)
+        for remaining in reversed(range(TRIES)):
+            try:
+                ticket = self._reopen(repository, request)
+                break
+            except Changed:
+                if not remaining:
+                    raise
         if ticket.spent_file:
             repository.secrets.forget(ticket.spent_file)
         self.queue_ticket(repository, ticket)
+        return self._with_wait(ticket)
+
+    def _reopen(self, repository, request):
+        """Writes a RestartRequest down -> Ticket. What the writer refuses."""
+        secret_file = ticket = None
+        if request.variables:
+            secret_file = self._put_aside(repository, request.variables,
+                                          repository.restarts.find_secrets, request)
+        try:
+            ticket = repository.db.write(repository.restarts.reopen, request._replace(
+                secret_file=secret_file, is_held=self._agent.hold is not None))
+        finally:
+            if secret_file:
+                repository.secrets.settle(secret_file, ticket is not None and ticket.has_secrets)
         return ticket
 
 
@@ -15161,15 +15883,16 @@ def import_into(master, repository, text, agent, now, is_replacing, find_origins
     faults = definitions.faults + master.topology_faults(document)
     arguments = document, agent, now, is_replacing
     changes = warnings = None
-    try:                                        # every fault is found before anything is written
-        repository.db.write(repository.imports.rehearse, *arguments)
-    except Rehearsed as rehearsed:
-        changes, warnings = rehearsed.result
-    except BadRequest as error:
-        faults += error.faults
-    except Exists as error:
-        error.faults += faults
-        raise
+    if is_dry or faults or document.has_topology:
+        try:                                    # every fault is found before anything is written
+            repository.db.write(repository.imports.rehearse, *arguments)
+        except Rehearsed as rehearsed:
+            changes, warnings = rehearsed.result
+        except BadRequest as error:
+            faults += error.faults
+        except Exists as error:
+            error.faults += faults
+            raise
     if faults:
         raise faulty(faults)
     if is_dry:
@@ -15238,6 +15961,34 @@ def _read_body(row):
 # The agent: its life cycle, and what it can do in domain words.
 # ======================================================================================
 
+# byte that a signal wakes the main thread with -> its name; others say nothing
+STOPS = {bytes([number]): signal.Signals(number).name
+         for number in (signal.SIGTERM, signal.SIGINT)}
+SIGNALS_AT_ONCE = 4096             # bytes of signals that are read at once: a child's end is one
+
+
+def find_stop(data):
+    """The first of these bytes that ends the main thread's wait, or None: of STOPS, or WAKE."""
+    words = (data[place:place + 1] for place in range(len(data)))
+    return next((word for word in words if word in STOPS or word == WAKE), None)
+
+
+class StopRequest(NamedTuple):
+    """Who wants the agent to stop, and how long running sessions may take."""
+    by: str                             # who, and by what
+    is_immediate: bool
+    max_wait_s: float
+    asked: float                        # monotonic seconds
+
+    def tell_end(self, now):
+        """Why what runs then is stopped, or None: it may go on."""
+        if self.is_immediate:
+            return tell_stop("at once", self.by)
+        if now < self.asked + self.max_wait_s:
+            return None
+        return tell_stop("", "%s: it had not ended in %g s" % (self.by, self.max_wait_s))
+
+
 class Agent:
     """The agent in domain words, for any thread; it knows no sockets.
 
@@ -15252,6 +16003,7 @@ class Agent:
         self.connections = lambda: 0            # set by the server
         self.master = self.places = self.watch = self.schedules = self.queue = self.keeper = None
         self.desk = self.changes = self.listing = None
+        self.waits = Waits(self)
         self.started = self.clock.monotonic()        # of its steady clock
         self._cleaner = self._output = self._inbox = None
         self._threads = []
@@ -15320,46 +16072,48 @@ class Agent:
         self.queue.forget(repository)
         self.watch.let_go(repository)
 
-    def request_stop(self, is_immediate=False, max_wait_s=STOP_S, is_leaving=False):
-        """Asks the main thread to stop the agent in good order; a later request may hurry it."""
+    def request_stop(self, by, is_immediate=False, max_wait_s=STOP_S, is_leaving=False):
+        """Asks the main thread to stop the agent in good order; a later request may hurry it. `by`
+        says who does, and by what."""
         self.is_stopping = True
         self._is_leaving = self._is_leaving or is_leaving
-        self._stop_request = is_immediate, self.clock.monotonic() + max_wait_s
+        self._stop_request = StopRequest(by, is_immediate, max_wait_s, self.clock.monotonic())
         self._wake_main()
 
     def run_until_stopped(self, wake_fd, wake):
         """The main thread's wait: until a byte in the pipe says signal or SHUTDOWN, then stops.
 
-        A signal while sessions end ends them at once. Others than SIGTERM and SIGINT stop nothing;
-        at SIGCHLD, and whenever it wakes, orphans are reaped.
+        One of STOPS while sessions end ends them at once. Other signals stop nothing; at SIGCHLD,
+        and whenever it wakes, orphans are reaped.
         """
         self._wake_main = wake
-        stops = {signal.SIGTERM, signal.SIGINT}
-        reap_orphans()
-        while not stops.union(WAKE).intersection(os.read(wake_fd, 1)):
+        word = None
+        while word is None:
             reap_orphans()
+            word = find_stop(os.read(wake_fd, SIGNALS_AT_ONCE))
         if self._stop_request is None:
-            self.request_stop()
+            self.request_stop(STOPS.get(word, ""))
         log.info("stopping, %d sessions are running", self.queue.counts()[0])
         self.schedules.scheduler.stop()
         self.queue.close()
         os.set_blocking(wake_fd, False)
-        is_signalled = False
+        reason = None
         if self._is_leaving:
             for session in self.queue.list_running():
                 session.leave()
-        while not is_signalled and not self.queue.wait_idle(0.1):
+        while reason is None and not self.queue.wait_idle(0.1):
             reap_orphans()
+            reason = self._stop_request.tell_end(self.clock.monotonic())
             with contextlib.suppress(BlockingIOError):
-                is_signalled = not stops.isdisjoint(os.read(wake_fd, 4096))
-            is_immediate, until = self._stop_request
-            is_signalled = is_signalled or is_immediate or self.clock.monotonic() >= until
-        self._stop_sessions()
+                second = STOPS.get(find_stop(os.read(wake_fd, SIGNALS_AT_ONCE)))
+                if second is not None:
+                    reason = tell_stop("at once", "%s, after %s" % (second, self._stop_request.by))
+        self._stop_sessions(reason)
         self.watch.close()
 
-    def _stop_sessions(self):
+    def _stop_sessions(self, reason):
         for session in self.queue.list_running():
-            session.stop(IMMEDIATE)
+            session.stop(IMMEDIATE, reason)
         self.queue.wait_idle(TERM_S + KILL_S + WRITE_S)
 
     def close(self):
@@ -15369,7 +16123,7 @@ class Agent:
         if self.schedules and not self.is_stopping:     # it could not start
             self.schedules.scheduler.stop()
             self.queue.close()
-            self._stop_sessions()
+            self._stop_sessions(tell_stop("at once", "the end of the agent"))
         if self.keeper:
             self.keeper.stop()
         for thread in self._threads:
@@ -15688,11 +16442,12 @@ TOKEN = Kind(None, lambda text: text if 0 < len(text) <= 256 else _refuse(
 KINDS = {
     "amount": between(0, 10 ** 9), "calendar": Kind(None, check_calendar_name, "a name"),
     "count": between(1, 100000), "dates": Kind(None, check_dates, "dates"),
-    "days": between(0, 100000, (int, float)),
+    "days": between(0, 100000, (int, float)), "ends": list_of(choice(*ENDED), at_least=1),
     "end": TimeKind("a time; a date alone is its last instant", is_end=True), "label": LABEL,
     "level": between(0, 5), "limit": between(1, MAX_LIST), "name": NAMED, "priority": PRIORITY,
     "seconds": SECONDS, "session": between(1, 10 ** 15),
-    "states": list_of(choice(*STATES), at_least=1), "text": Kind(None, str, "text"),
+    "states": list_of(choice(*STATES), at_least=1), "stream": choice(OUT, ERR),
+    "text": Kind(None, str, "text"),
     "past": TimeKind("a time, or how long ago", is_back=True), "time": TimeKind("a time"),
     "timeout": TIMEOUT, "token": TOKEN,
     "version": SCHEDULE_FIELDS["version"].kind,
@@ -15860,21 +16615,37 @@ def _as_shown(kind, value):
 def ticket_fields(ticket):
     """The OK fields of an acknowledged session."""
     more = {"duplicate": True} if ticket.is_duplicate else {}
-    return fill(TICKET_LINE, {"session": ticket.session, "status": ticket.status}, **more)
+    return fill_ticket(TICKET_LINE, ticket, **more)
 
 
-def session_fields(agent, row, line=SESSION_LINE):
-    """The line of a session, from its row."""
-    duration = None
-    if row["begun"]:
-        end = from_text(row["ended"]) if row["ended"] else agent.clock.now()
-        duration = round(max(0.0, end - from_text(row["begun"])), 3)
-    return fill(line, row, session=row["id"], duration=duration)
+def fill_ticket(line, ticket, **more):
+    """`fill` of a line that tells of a Ticket, and what it waits for, where that is known."""
+    values = {"session": ticket.session, "status": ticket.status}
+    if ticket.wait is not None:
+        words = dict(start_at=ticket.start_at, waits_for=ticket.wait.word,
+                     message=ticket.wait.text)
+        values.update((name, value) for name, value in words.items() if value)
+    return fill(line, values, **more)
+
+
+def session_fields(agent, row):
+    """The line of a session, from its row and what it waits for."""
+    wait = agent.waits.of_row(row)
+    return fill(SESSION_LINE, row, session=row["id"], duration=find_duration(agent, row),
+                waits_for=wait.word, message="; ".join(filter(None, (row["message"], wait.text))))
+
+
+def find_duration(agent, row):
+    """How long the newest start of a session took, or takes so far; None: it has not begun."""
+    if not row["begun"]:
+        return None
+    end = from_text(row["ended"]) if row["ended"] else agent.clock.now()
+    return round(max(0.0, end - from_text(row["begun"])), 3)
 
 
 def end_fields(agent, row):
     """The OK fields of a session that has ended."""
-    return session_fields(agent, row, END_LINE)
+    return fill(END_LINE, row, session=row["id"], duration=find_duration(agent, row))
 
 
 # ======================================================================================
@@ -16091,7 +16862,7 @@ that begins with `OK` or `ERR`; the lines before it begin with `* `:
     OK session=1001 status=QUEUED
     LOG 1001
     * 2026-11-24T09:24:47.293+00:00 greet/1 out Hello, world! This is session 1001.
-    OK
+    OK status=DONE
     EXEC HELLO who="data people" -SYNC
     * session=2001 status=QUEUED
     OK session=2001 status=DONE duration=0.018 message=
@@ -16149,7 +16920,7 @@ means with `sort` and `awk`.
     LOG 3001
     ...
     * 2026-11-24T09:58:02.031+00:00 report/warmest out warmest month: 2015-07, 28.1 C by day
-    OK
+    OK status=DONE
 
 `WEATHER_MART` is a small data mart. It loads the file into a table of SQLite, checks that there
 are enough days and none is missing, aggregates by SQL, and writes a report. The contexts
@@ -16206,13 +16977,14 @@ three of repository 1. So the number alone tells the repository. No number is gi
 
 - `OK session=` is sent when the session is on disk.
 - It is `WAITING` for its start time (`-AT`), for the limit of its scenario (`concurrency`), or
-  for the end of a hold. Otherwise it is `QUEUED`.
+  for the end of a hold. Otherwise it is `QUEUED`. `waits_for` in `SESSIONS` and `STATUS` tells.
 - The agent runs so many sessions at once: `--max-sessions`. Of the queued ones the highest
   `-PRIORITY` begins first; among equals those that a `scenario` task has started, then the one
   that came first. Such a child has the priority of its parent.
 - While a session waits for a session that its `scenario` task has started, it gives its place
   to another one.
 - It runs its steps in order. `definitions` tells how one leads to the next.
+- `-FROM=STEP` has it begin with this step. After a crash or a stop it begins there again.
 - A session keeps the definition that it was made with, also when the scenario is replaced.
 - While requests wait for their OK, new sessions give way to them, for at most <<YIELD_S>>.
 
@@ -16227,6 +16999,9 @@ folder of the agent unless `cwd` says otherwise, and with the agent's environmen
   session gets SIGTERM, and SIGKILL after <<TERM_S>>; what they print meanwhile is in the log. The
   agent looks for more of them until it finds none. `note=` is there when some cannot be ended.
 - A session that has not begun is `STOPPED` at once.
+- The message says who stops it, and by what: `by root (STOP -IMMEDIATE)`, `by SHUTDOWN of root: it
+  had not ended in 60 s`, `by SIGTERM, ...`, `by its schedule NIGHTLY: the next due time had come
+  (overlap=stop)`, `by its parent, session 3001: ...`.
 - A stop goes down to the sessions that a `scenario` task waits for.
 - A timeout ends every process of the session, like an immediate stop.
 
@@ -16235,10 +17010,22 @@ folder of the agent unless `cwd` says otherwise, and with the agent's environmen
 `RESTART N` goes on with the same session: same number, same definition. Everything recorded of
 it so far stays.
 
-- It goes on at the last task that failed. The attempts of that step count anew.
+- It goes on at the last task that failed or was stopped. The attempts of that step count anew.
 - A step whose `on_ok` is `FAIL` is there to tell of a failure; it is not the place to go on.
 - `-FROM=STEP` goes on at this step instead, with its first task.
-- Variables stand as they stood at the end; those that are given with RESTART win.
+- `-SKIP` goes on behind the task that failed: with the next task, after the last one where the
+  step's `on_ok` leads. The session then ends in `WARNING` at best. When no task has failed, it is
+  `CONFLICT`.
+- `-REDEFINE` takes the definition that the scenario's version has now, for when it was mended by
+  `IMPORT -REPLACE`. The session goes on with the step of the same name, from its first task, or
+  with that of `-FROM`. New variables have their defaults. When the version is gone, it is
+  `NOT_FOUND`; when the step is gone, `CONFLICT`.
+- Without `-REDEFINE` a `note=` says that the version has another definition now.
+- Variables stand as they did when the task that failed last began: what a handler of the failure
+  has set since is taken back. With `-FROM` and `-REDEFINE` they stand as when the first task of
+  the step last began. What has not begun yet (after a normal `STOP`, or a step that was never
+  reached) takes them as they are.
+- Variables that are given with RESTART win.
 - Secrets that came with EXEC have to be given again.
 
 ### After a crash
@@ -16270,8 +17057,8 @@ restarts of the agent. What schedules have missed is decided at the release, by 
 
 When a reply was lost, nobody knows whether the session was made. With `-KEY=TOKEN` the request
 can simply be sent again: the same key gives the session that it made before, `duplicate=yes`,
-and makes none. With another scenario or other variables it is `CONFLICT`. Other options are not
-compared, and neither are secrets. A key lasts until its session is purged.
+and makes none. With another scenario or other variables it is `CONFLICT`. Other options, such as
+`-FROM`, are not compared, and neither are secrets. A key lasts until its session is purged.
 """
 MANUAL_DEFINITIONS = r"""
 ## definitions: the document that is imported
@@ -16457,6 +17244,11 @@ A task is a JSON object with a `type`. Every type has these fields, and its own:
 A task ends `DONE`, `WARNING` or `ERROR`. Every text of it may use `${name}` (topic
 `variables`); in SQL it is `:name`.
 
+Its message says why, in one line, without the values of secrets: an exit code has the last line
+of standard error behind it, a false `evaluate` the value that it has compared, and what gave
+variables values says which. The message of a session is that of the task that decided it; of
+several that made it end in `WARNING`, the newest.
+
 - Each process of a task has its own process group. What it prints goes to the session's log,
   line by line. A task ends with its process: what that leaves running on purpose stays, and
   what is printed by it later is thrown away.
@@ -16618,12 +17410,12 @@ Quotes are RFC 4180's: one that begins a field ends with it. A first line `sep=;
 delimiter, as Excel has it. Columns need names, each its own.
 
 A bad row has too few or too many columns, a value that does not fit its type, or a quote that is
-not closed or closed too early. Up to
-`max_errors` they are passed over, and the task ends in `WARNING`; one more, and it ends in
-`ERROR` and nothing is loaded. Bad rows are in the log; with `error_table` also in that table,
-which is made when it is missing. A blank line is ignored. Nothing at all between two delimiters
-is null in a number column, and empty text in a text column. Without a header `columns` is
-needed.
+not closed or closed too early. Up to `max_errors` they are passed over, and the task ends in
+`WARNING`; one more, and it ends in `ERROR` and nothing is loaded. The message says how many
+there were of how many, and where the first is. Bad rows are in the log; with `error_table` also
+in that table, which is made when it is missing. A blank line is ignored. Nothing at all between
+two delimiters is null in a number column, and empty text in a text column. Without a header
+`columns` is needed.
 
 ### unload_csv
 
@@ -16988,23 +17780,29 @@ OK when it has ended, whatever its end. An `ERR` is never the session's own end:
 says that the waiting is over, `ERR STOPPING` that the agent stops; both name the session. The
 session goes on, also when the client goes away.
 
+The reply of a session that is `WAITING` has `waits_for`, `message` and maybe `start_at`, as
+`SESSIONS` shows them later.
+
 `ERR REPOSITORY`: the session could not be written within <<WRITE_S>>, and was not made.
-`ERR BUSY`: the queue or the scenario is full, and it was not made. `-LEVEL` matters for
+`ERR BUSY`: the queue or the scenario is full, and it was not made. `ERR NOT_FOUND`: there is no
+such scenario, version, context, or step for `-FROM`. `-LEVEL` matters for
 sessions that end `DONE` or `WARNING` alone: one that ended badly keeps everything.
 
 ### STOP
 
 <<verb STOP>>
 
-With `-IMMEDIATE` it answers when the session has ended, else at once (topic `stopping`). One
+The message of the session says who stopped it: `stopped at once by root (STOP -IMMEDIATE)`. With
+`-IMMEDIATE` it answers when the session has ended, else at once (topic `stopping`). One
 that has ended is `CONFLICT`.
 
 ### RESTART
 
 <<verb RESTART>>
 
-The topic `restarting` tells where it goes on. A session that did not end in ERROR or STOPPED is
-`CONFLICT`.
+The topic `restarting` tells where it goes on, and with which variables. A session that did not
+end in ERROR or STOPPED is `CONFLICT`, a step that is not there `NOT_FOUND`. `-SKIP` goes neither
+with `-FROM` nor with `-REDEFINE`.
 
 ### CLEAN
 
@@ -17032,6 +17830,19 @@ the next start. `SHUTDOWN` again, with other options, hurries one that is under 
 
 <<verb SESSIONS>>
 
+`waits_for` and `message` say why a session has not begun:
+
+    waits_for=time        begins at 05:00
+    waits_for=hold        held by ops since 22:00: maintenance
+    waits_for=limit       limit 1 of LOAD: session 3001 runs
+    waits_for=slot        limit 4 of the agent: sessions 1001, 2001, 3001 and 4001 run
+    waits_for=repository  what is wrong with it
+    waits_for=children    waits for session 3002 (of one that runs)
+
+What waits for the one before it of its schedule (`overlap`) waits for a limit, too. Times are those
+of the agent's host; another day than today's is told with its date. Of a session of another
+agent's name only its start time is known.
+
 ### STATUS
 
 <<verb STATUS>>
@@ -17048,11 +17859,17 @@ standard error. Tabs stay. Other control characters, and bytes that are not UTF-
 (`--max-output`) the first and the last half are kept, and a line between them says how much is
 left out.
 
+`-TAIL` counts the lines that `-STEP`, `-STREAM` and `-SINCE` leave; with `-FOLLOW` it begins with
+those, and goes on with what comes. The OK says how the session stands: is it an end, nothing
+comes after these lines. `-FOLLOW` ends with the session, or with `ERR STOPPING` when the agent
+goes and the session does not: it goes on (`SHUTDOWN -LEAVE`), or is left to the next start.
+
 ### WAIT
 
 <<verb WAIT>>
 
-It answers as `EXEC -SYNC` does. `ERR TIMEOUT`: the session has not ended yet.
+It answers as `EXEC -SYNC` does. `ERR TIMEOUT`: the session has not ended yet. `ERR STOPPING`: the
+agent has gone before its end.
 
 ### SCENARIOS
 
@@ -17075,9 +17892,9 @@ A repository in trouble is tried again and again, and comes back by itself.
     IMPORT '{"scenarios": [{"name": "A", "version": "1", "steps": [{"name": "s",
       "tasks": [{"type": "os", "command": "date"}]}]}]}'
 
-(That is one line.) Faults stand before the ERR, a line each: `* PATH: REASON`. Warnings stand
-before the OK: `* PATH: warning: REASON`. With `-DRY_RUN` a line for each schedule comes before
-them. The topic `definitions` has the rules.
+(That is one line.) Faults stand before the ERR, a line each: `* PATH: REASON`. A line for each
+definition, and then those of the warnings, stand before the OK. The topic `definitions` has the
+rules.
 
 ### EXPORT
 
@@ -17108,8 +17925,11 @@ With open sessions it is `CONFLICT`.
 
 <<verb PURGE>>
 
-With both options a session goes that neither keeps: it is older than `-DAYS`, and not among the
-newest. With `-DAYS` old records of due times go, too. The agent itself purges once an hour what
+One of `-DAYS` and `-KEEP` is needed. With both a session goes that neither keeps: it is older than
+`-DAYS`, and not among the newest. `-KEEP` counts those that `-STATUS` and `-SCENARIO` name: `PURGE
+-KEEP=10 -SCENARIO=LOAD -STATUS=DONE` leaves the ten newest good sessions of `LOAD`, and all that
+are no good ones of it. With `-DAYS`, but without those two, old records of due times that made no
+session go, too. The agent itself purges once an hour what
 is older than `--keep-days` (<<KEEP_DAYS>> days), once its clock can be believed (see
 `--manual operating`).
 
@@ -17429,7 +18249,8 @@ made with mode 0600. On a network file system they are refused, unless `--insecu
 
 Beside a work repository `workrep.db` there may be:
 
-- `workrep.db-wal` and `-shm`: SQLite's own, while it is open,
+- `workrep.db-wal` and `-shm`: SQLite's own, while it is open. Who reads for long lets the first
+  grow; it is cut some seconds after that is over and nothing is written,
 - `workrep.db.secret.HEX`: secrets of an open session,
 - `workrep.db.parts.SESSION.HEX`: what a task is writing beside its target just now,
 - `workrep.db.spool.SESSION.RUN.HEX`: what an `adopt` session has printed and is not recorded
@@ -17526,9 +18347,9 @@ MANUAL_TROUBLES = r"""
 that closes at once is nobody: let it read the reply. In a container or a sandbox the agent may
 not be able to ask the kernel.
 
-**A session does not begin.** `STATUS N`: its state is `WAITING` or `QUEUED`. `PING` says
-whether the agent is held, and how much runs. It may wait for its `-AT`, for the limit of its
-scenario (`concurrency`), for the hold of its schedule, or for a free place (`--max-sessions`).
+**A session does not begin.** `STATUS N`: `waits_for` and `message` say for what it waits: for its
+start time, a hold, a limit (of its scenario's `concurrency`, or of its schedule), a free place
+(`--max-sessions`), or its repository.
 A session of another agent's name (`-AGENT`) waits for that agent.
 
 **A session failed.** `STATUS N` has the message of each step and task, `LOG N` what was
@@ -17646,6 +18467,26 @@ MANUAL_CHANGES = r"""
   session's trouble costs the cleaning that one alone.
 - What a process of an `adopt` session prints after SIGTERM is in its log: the process that keeps it
   is no longer ended before it. A task whose program or working folder is on a mount that hangs ends
+  with its time-out or by a stop, and nothing else waits for it.
+- `EXEC -FROM=step` begins with a step. `RESTART` takes variables back to what they were when the
+  task that failed began, so that a loop goes on with the round that failed and not with the next.
+  It has `-SKIP`, and `-REDEFINE` for a definition that was mended, and says in `note=` that there
+  is one. Work repositories get four columns.
+- Messages say why: an exit code comes with the last line of standard error, a false `evaluate`
+  with the value that was compared, `set`, `refresh` and `capture` with what they set, and a
+  session that ends in `WARNING` with what was passed over.
+- A `-wal` that a long reader has let grow is cut when that has left, also while nothing happens.
+- `LOG` has `-TAIL`, `-STEP` and `-STREAM`, and its OK says `status=`. Who follows the log of a
+  session that goes on without the agent is told `ERR STOPPING`, as one who waits for it.
+- `PURGE` has `-STATUS`, `-SCENARIO` and `-DRY_RUN`. `PURGE -JSON`, without `-DAYS` or `-KEEP`,
+  deleted every ended session; it is refused as `PURGE` alone is. `SCHED LIST` has `last_session=`
+  and `last_status=`. A `-TO` that does not lie after `-FROM`, and a `-DUE` before `-SINCE`, are
+  refused by `SCHED NEXT` and `SCHED WHY`, which found nothing.
+- `unzip` of thousands of small files takes half the time.
+- A session says what it waits for: `SESSIONS` and `STATUS` have `start_at=`, `parent=` and
+  `waits_for=`, with the words in `message=`, and so has the reply of an `EXEC` or `RESTART` that
+  makes it `WAITING`. `SESSIONS` has `-PARENT`. The message of one that was stopped says by whom and
+  by what, where it said `stopped`; `by` of a hold is a name of the host, not `uid N`.
   with its time-out or by a stop, and nothing else waits for it. What loses its parent becomes the
   agent's child and is reaped, in a container without an init too.
 """
@@ -17894,10 +18735,11 @@ def _tell_line(begin, line):
 
 def schedule_fields(repository, stored, due):
     """The values of the line of a StoredSchedule; `due`: its next due time, or None."""
-    hold = stored.hold
+    hold, last = stored.hold, stored.last or Last(None, None, None)
     more = {"hold_reason": hold.reason, "hold_until": hold.until} if hold else {}
     return fill(SCHEDULE_LINE, stored.schedule._asdict(), hold=hold is not None, next=due,
-                last=stored.last, repository=repository.name, **more)
+                last=last.due, last_session=last.session, last_status=last.status,
+                repository=repository.name, **more)
 
 
 @verb("SCHED LIST")
@@ -17989,6 +18831,7 @@ def _sched_on_off(agent, request):
 
 @verb("SCHED NEXT")
 def _sched_next(agent, request):
+    _check_period(request, request.get("-FROM", agent.clock.now()), request.get("-TO", math.inf))
     for due, name, repository, note in agent.listing.preview(
             request["NAME"], request["-REPO"], request["-FROM"], request["-TO"],
             request["-COUNT"] or 10, "-ALL" in request):
@@ -18002,8 +18845,18 @@ def _origin(agent, number):
     return {"repository": names.get(number)} if len(names) > 1 else {}
 
 
+def _check_period(request, begin, end):
+    """BadRequest for a period in which nothing can lie."""
+    if end <= begin:
+        raise BadRequest("-TO must lie after -FROM" if "-FROM" in request
+                         else "-TO lies in the past")
+
+
 @verb("SCHED WHY")
 def _sched_why(agent, request):
+    """A line for each occurrence, and in the OK what stands in the way now."""
+    if request.get("-DUE", math.inf) < math.floor(request.get("-SINCE", 0.0)):
+        raise BadRequest("-DUE lies before -SINCE")
     for repository, row in agent.listing.list_occurrences(
             request["NAME"], request["-REPO"], request["-LIMIT"] or 50,
             (request.get("-SINCE", 0.0), request["-DUE"])):
@@ -18021,8 +18874,7 @@ def _sched_plan(agent, request):
     now = agent.clock.now()
     begin = request.get("-FROM", now)
     period = Period(begin, request.get("-TO", begin + DAY), now, agent.queue.slots, agent.hold)
-    if period.end <= begin:
-        raise BadRequest("-TO lies before -FROM")
+    _check_period(request, begin, period.end)
     troubles = []
     end, visits = agent.listing.plan(period, request["-REPO"], troubles)
     for visit in visits:
@@ -18086,7 +18938,7 @@ def _exec(agent, request):
         request["SCENARIO"], request["-AGENT"] or agent.name, request["VERSION"] or NEWEST,
         request["CONTEXT"] or DEFAULT_CONTEXT, request.variables, request["-NAME"] or "",
         request["-KEYWORDS"] or "", request["-PRIORITY"] or 0, request.get("-LEVEL", 5),
-        request["-TIMEOUT"], request["-AT"], request["-KEY"])
+        request["-TIMEOUT"], request["-AT"], request["-KEY"], from_step=request["-FROM"])
     pending = agent.desk.execute(session_request, request["-REPO"])
     if "-SYNC" not in request:
         return pending
@@ -18103,15 +18955,23 @@ def _exec_sync(agent, pending, timeout_s, has_left):
 
 @verb("STOP")
 def _stop(agent, request):
-    status, note = agent.desk.stop(request["SESSION"], "-IMMEDIATE" in request)
+    is_immediate = "-IMMEDIATE" in request
+    status, note = agent.desk.stop(request["SESSION"], is_immediate, "%s (STOP%s)" % (
+        request.actor, " -IMMEDIATE" * is_immediate))
     return fill(STOPPED_LINE, {"session": request["SESSION"], "status": status},
                 **({"note": note} if note else {}))
 
 
 @verb("RESTART")
 def _restart(agent, request):
-    ticket = agent.desk.restart(request["SESSION"], request.variables, request["-FROM"])
-    return fill(STATE_LINE, {"session": ticket.session, "status": ticket.status})
+    if "-SKIP" in request and ("-FROM" in request or "-REDEFINE" in request):
+        raise BadRequest("-SKIP says where it goes on, and so %s"
+                         % ("does -FROM" if "-FROM" in request else
+                            "does -REDEFINE: at a first task; name that of another step by -FROM"))
+    ticket = agent.desk.restart(RestartRequest(
+        request["SESSION"], request.variables, request["-FROM"], "-SKIP" in request,
+        "-REDEFINE" in request))
+    return fill_ticket(STATE_LINE, ticket, **({"note": ticket.note} if ticket.note else {}))
 
 
 @verb("CLEAN")
@@ -18143,15 +19003,17 @@ def _set_hold(agent, request, hold):
 
 @verb("SHUTDOWN")
 def _shutdown(agent, request):
-    agent.request_stop("-IMMEDIATE" in request, request.get("-MAX_WAIT", STOP_S),
-                       "-LEAVE" in request)
+    is_immediate, is_leaving = "-IMMEDIATE" in request, "-LEAVE" in request
+    words = ["SHUTDOWN"] + ["-IMMEDIATE"] * is_immediate + ["-LEAVE"] * is_leaving
+    agent.request_stop("%s of %s" % (" ".join(words), request.actor), is_immediate,
+                       request.get("-MAX_WAIT", STOP_S), is_leaving)
 
 
 @verb("SESSIONS")
 def _sessions(agent, request):
     filters = SessionFilter(tuple(request["-STATUS"] or ()), request["-SCENARIO"],
                             request["-SCHEDULE"], request["-KEYWORD"],
-                            request["-SINCE"])
+                            request["-SINCE"], request["-PARENT"])
     for row in agent.watch.list_sessions(filters, request["-REPO"], request["-LIMIT"] or 50):
         yield session_fields(agent, row)
 
@@ -18176,13 +19038,17 @@ def _status(agent, request):
 
 @verb("LOG")
 def _log(agent, request):
-    since = to_text(request.get("-SINCE", 0.0))
-    for row in agent.watch.list_log(request["SESSION"], "-FOLLOW" in request, request.has_left):
-        if row is None:
-            yield FLUSH
-        elif row["time"] >= since:
-            yield _log_line(to_local(row["time"]), row["step"], row["task"], row["stream"],
-                            row["line"])
+    """The lines that are wanted, FLUSH when there are no more yet, and in the OK how it stands."""
+    rows = agent.watch.list_log(
+        request["SESSION"], LogFilter(request["-STEP"], request["-STREAM"], request["-SINCE"],
+                                      request["-TAIL"]), "-FOLLOW" in request, request.has_left)
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration as stop:
+            return fill(LOGGED_LINE, {"status": stop.value})
+        yield FLUSH if row is None else _log_line(
+            to_local(row["time"]), row["step"], row["task"], row["stream"], row["line"])
 
 
 def _log_line(*values):
@@ -18274,9 +19140,13 @@ def _detach(agent, request):
 
 @verb("PURGE")
 def _purge(agent, request):
-    if not request:
+    days, is_dry = request["-DAYS"], "-DRY_RUN" in request
+    if days is None and "-KEEP" not in request:
         raise BadRequest("-DAYS=n or -KEEP=n is missing: say what to purge")
-    return fill(PURGED_LINE, {"purged": agent.keeper.purge(request["-DAYS"], request["-KEEP"])})
+    filters = PurgeFilter(None if days is None else agent.clock.now() - days * 86400,
+                          request["-KEEP"], tuple(request["-STATUS"] or ()), request["-SCENARIO"])
+    return fill(PURGED_LINE, {"purged": agent.keeper.purge(filters, is_dry)},
+                **{"dry_run": True} if is_dry else {})
 
 
 @verb("METRICS")
@@ -18346,6 +19216,14 @@ def is_loopback(address):
     """Is this numeric address in 127.0.0.0/8, ::1 or ::ffff:127.0.0.0/104? A name (localhost) is
     not."""
     return find_packed_loopback(address) is not None
+
+
+def name_user(uid):
+    """What the host calls a user, or `uid N`."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except (KeyError, OverflowError):
+        return "uid %d" % uid
 
 
 def find_peer_uid(connection):
@@ -18705,6 +19583,8 @@ class Server(socketserver.ThreadingTCPServer):
         self._connections = {}              # connection -> uid at its other end, or None
         self._strangers = set()             # those of nobody that the agent knows
         self._lock = threading.Lock()       # guards these two
+        # whom it serves: uid -> name, asked once, as a directory of users may be slow
+        self._owners = {uid: name_user(uid) for uid in (0, os.getuid())}
         self._thread = self._claim = None
         self._spare = os.open(os.devnull, os.O_RDONLY)      # for an answer when none is free
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -18784,9 +19664,8 @@ class Server(socketserver.ThreadingTCPServer):
             return NO_FILES
         return None
 
-    @staticmethod
-    def _is_owner(uid):
-        return uid is not None and uid in (0, os.getuid())
+    def _is_owner(self, uid):
+        return uid in self._owners
 
     def process_request(self, request, client_address):
         try:
@@ -18812,7 +19691,7 @@ class Server(socketserver.ThreadingTCPServer):
         """The Conversation of a connection, by the kernel's word on its other end."""
         uid = self._connections.get(connection)
         if self._is_owner(uid):
-            return Conversation(self._agent, ADMINISTRATOR, "uid %d" % uid,
+            return Conversation(self._agent, ADMINISTRATOR, self._owners[uid],
                                 functools.partial(has_hung_up, connection))
         return Conversation(self._agent, None, "uid %s" % ("unknown" if uid is None else uid))
 
@@ -18924,6 +19803,7 @@ def start_logging():
 
 def import_files(settings, clock, writer):
     """--import: exit code 0, or 1 with the faults on stderr; takes no lock. CannotStart."""
+    gc.disable()            # to look through all that was read, again and again, takes a fifth
     if settings.is_creating:
         make_folder(os.path.dirname(os.path.abspath(settings.master)))
     master = open_master(settings, clock)

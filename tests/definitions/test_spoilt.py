@@ -53,7 +53,8 @@ def import_bad_and_good(agent):
             {"name": "main", "tasks": [{"type": "set", "variable": "v", "value": "2"}]}]}]})
     assert agent.ok("EXEC BAD 1 -SYNC")["status"] == "ERROR"
     agent.ok("HOLD")
-    assert agent.ok("EXEC BAD 1") == {"session": "2001", "status": "WAITING"}
+    held = agent.ok("EXEC BAD 1")
+    assert (held["session"], held["status"], held["waits_for"]) == ("2001", "WAITING", "hold")
     return agent
 
 

@@ -17,10 +17,10 @@ import conftest
 from conftest import fields_of, resident_mb, wait_for
 from support.wire import codes, converse
 
-SESSION_LINE = ("* session=%s scenario=* version=* context=* status=* name=* keywords=* schedule=* due=* created=* begun=*"
-                " ended=* duration=* message=*")
-SESSION_FIELDS = ("session scenario version context status name keywords schedule due created begun ended duration"
-                  " message").split()
+SESSION_LINE = ("* session=%s scenario=* version=* context=* status=* name=* keywords=* schedule=* due=* start_at=* created=*"
+                " begun=* ended=* duration=* parent=* waits_for=* message=*")
+SESSION_FIELDS = ("session scenario version context status name keywords schedule due start_at created begun ended"
+                  " duration parent waits_for message").split()
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_what_is_pipelined_sees_what_came_before_it(agent):
         session = number * 1000 + 1
         with agent.connect() as client:
             client.send_raw(b"EXEC HELLO\nSTATUS %d\nSESSIONS -LIMIT=1\nSTOP %d\nPING\n" % (session, session))
-            client.expect("OK session=%d status=WAITING" % session)
+            client.expect("OK session=%d status=WAITING waits_for=hold message=*" % session)
             assert client.reply()[0].startswith("* session=%d " % session)
             assert client.reply()[0].startswith("* session=%d " % session)
             client.expect("OK session=%d status=STOPPED" % session)

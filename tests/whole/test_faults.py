@@ -49,7 +49,7 @@ def test_a_master_that_is_slow_to_read_keeps_only_those_waiting_who_ask_it(agent
             time.sleep(0.3)             # it is being looked at
             for _ in range(20):
                 other.send("EXEC HELLO")
-                other.expect("OK session=* status=WAITING")
+                other.expect("OK session=* status=WAITING waits_for=hold message=*")
             assert not select.select([slow.socket], [], [], 0)[0], "it did not wait for the master"
         assert slow.reply()[-1].startswith("OK schedule=S")
     assert agent.rows("SCHED LIST")[0]["rule"] == "daily at 03:00"

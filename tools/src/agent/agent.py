@@ -35,7 +35,7 @@ from .exchange import export_from, import_into, list_dues
 # byte that a signal wakes the main thread with -> its name; others say nothing
 STOPS = {bytes([number]): signal.Signals(number).name
          for number in (signal.SIGTERM, signal.SIGINT)}
-MANY = 4096             # bytes of signals that are read at once: a child's end is one
+SIGNALS_AT_ONCE = 4096             # bytes of signals that are read at once: a child's end is one
 
 
 def find_stop(data):
@@ -161,7 +161,7 @@ class Agent:
         word = None
         while word is None:
             reap_orphans()
-            word = find_stop(os.read(wake_fd, MANY))
+            word = find_stop(os.read(wake_fd, SIGNALS_AT_ONCE))
         if self._stop_request is None:
             self.request_stop(STOPS.get(word, ""))
         log.info("stopping, %d sessions are running", self.queue.counts()[0])
@@ -176,7 +176,7 @@ class Agent:
             reap_orphans()
             reason = self._stop_request.tell_end(self.clock.monotonic())
             with contextlib.suppress(BlockingIOError):
-                second = STOPS.get(find_stop(os.read(wake_fd, MANY)))
+                second = STOPS.get(find_stop(os.read(wake_fd, SIGNALS_AT_ONCE)))
                 if second is not None:
                     reason = tell_stop("at once", "%s, after %s" % (second, self._stop_request.by))
         self._stop_sessions(reason)
