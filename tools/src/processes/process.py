@@ -18,6 +18,7 @@ from typing import NamedTuple, Optional
 from ..base.vocabulary import DRAIN_S, ERR, KILL_S, OUT, TRY_S
 from ..store.pending import Worker
 from .tree import signal_group, start_time
+from .limits import limited_words
 
 
 class Command(NamedTuple):
@@ -28,6 +29,7 @@ class Command(NamedTuple):
     stdin: Optional[str] = None     # text for its standard input
     pass_fds: tuple = ()            # descriptors that it has too
     is_captured: bool = False       # its standard output is for a variable
+    file_limit: Optional[int] = None    # on open files, the soft one, where the agent has another
 
 
 class Process:
@@ -81,7 +83,9 @@ class Process:
     def _begin(self, command, output):
         """Starts it, unless it is abandoned before; when it is abandoned meanwhile, it is killed.
         OSError, and whatever Popen raises."""
-        open_program(command)
+        if open_program(command) and command.file_limit is not None:
+            command = command._replace(words=limited_words(
+                command.words, command.environment, command.file_limit))
         if self._is_abandoned:
             return
         self._popen = self._start(command)
@@ -173,7 +177,8 @@ class Process:
 
 
 def open_program(command):
-    """Opens what the start of a Command opens: its folder, program and interpreter of a script.
+    """Opens what the start of a Command opens: its folder, program and interpreter of a script ->
+    whether the system can start that.
 
     Where they are on a mount that hangs, the caller's thread hangs here. In Popen all threads
     would: its child has the lock of Python until it has its program (vfork)."""
@@ -181,23 +186,24 @@ def open_program(command):
     os.stat(folder or b".")
     places = [b""] if b"/" in program else map(to_bytes, os.get_exec_path(command.environment))
     for place in places:
+        path = os.path.join(folder, place, program)
         with contextlib.suppress(OSError):
-            words = _read_head(os.path.join(folder, place, program))[2:].split()
-            if words:
-                _read_head(os.path.join(folder, words[0]))
-            return
+            head = _read_head(path)
+            if head.startswith(b"#!"):
+                _read_head(os.path.join(folder, (head[2:].split() or [b""])[0]))
+            return head.startswith((b"#!", b"\x7fELF")) and os.access(path, os.X_OK)
+    return False
 
 
 def _read_head(path):
-    """The first line of a script, nothing of any other file that is there. OSError."""
+    """The first line of a file, or what of it a script's may have. OSError."""
     if not stat.S_ISREG(os.stat(path).st_mode):     # to open a pipe would wait for its writer
         return b""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        head = os.read(descriptor, 256)
+        return os.read(descriptor, 256).split(b"\n")[0]
     finally:
         os.close(descriptor)
-    return head.split(b"\n")[0] if head.startswith(b"#!") else b""
 
 
 def to_bytes(text):
