@@ -182,8 +182,8 @@ Threads, and what ends each:
 
     writer NAME       writes to one repository file; ends when its Database is closed and drained.
     output            reads the pipes of all tasks; ends at Output.close().
-    wait PID          starts one process of a task and waits for its exit; ends with it. Where a
-                      mount
+    wait PID          waits for the exit of one process of a task, and ends with it. It starts what
+                      may
     feed PID          writes one process's standard input, and ends with it.
     remains           deletes what one note tells of, and ends with that; a file system that does
                       not
@@ -8320,8 +8320,8 @@ class Output:
 # processes/process.py
 # One process of a task, from its start to its exit code.
 #
-# Thread wait PID: starts one process of a task and waits for its exit; ends with it. Where a mount
-# hangs it is left behind.
+# Thread wait PID: waits for the exit of one process of a task, and ends with it. It starts what may
+# hang, as its program is on some mount, and is left behind where that does.
 # Thread feed PID: writes one process's standard input, and ends with it.
 # Both are there before their process is, so that none starts that nobody waits for.
 # ======================================================================================
@@ -8336,14 +8336,19 @@ class Command(NamedTuple):
     is_captured: bool = False       # its standard output is for a variable
     file_limit: Optional[int] = None    # on open files, the soft one, where the agent has another
 
+    @property
+    def is_near(self):
+        """Whether what its start opens hangs only where everything does."""
+        return self.cwd is None and self.words[0] in ("/bin/sh", sys.executable)
+
 
 class Process:
     """A started process: in an OS session of its own, its output going to a capture."""
 
     def __init__(self, command, capture, output, notify, on_begun=lambda: None):
-        """Has it started by a thread of its own, which waits for it then: begun() says what came
-        of that. `on_begun()` is called when that is decided, `notify()` when it has ended. OSError,
-        and nothing of it is left, where there is no thread: `is_passing`."""
+        """Starts it, here or, where that may hang, in the thread that waits for it: begun() says
+        what came of that. `on_begun()` is called when that thread knows it, `notify()` when it has
+        ended. OSError, and nothing of it is left, where there is no thread: `is_passing`."""
         self.pid = self.started = self.rc = None
         self.capture = capture
         self.is_over = False            # what its pipes still bring is thrown away
@@ -8359,6 +8364,8 @@ class Process:
         except OSError:
             self._is_decided.set()
             raise
+        if command.is_near:
+            self._begin(command, output)
 
     @staticmethod
     def _start_thread(name, work, *arguments):
@@ -8373,29 +8380,36 @@ class Process:
     # -- its thread --------------------------------------------------------------------
 
     def _run(self, command, output):
-        """Starts it, and waits for its exit: the thread that started a process has to live as long
-        as that, or it counts as an orphan (`reap_orphans`)."""
-        try:
+        """Starts it, if that may hang, and waits for its exit."""
+        if command.is_near:
+            self._is_decided.wait()
+        else:
             self._begin(command, output)
-        except BaseException as error:      # for begun()
-            self._error = error
-        finally:
-            self._is_decided.set()
             self._on_begun()
         if self._popen is not None:
+            self._name_thread("wait")
             self._wait()
 
     def _begin(self, command, output):
-        """Starts it, unless it is abandoned before; when it is abandoned meanwhile, it is killed.
-        OSError, and whatever Popen raises."""
-        if open_program(command) and command.file_limit is not None:
+        """Starts it, and decides so what begun() says. The thread that does so has to live until
+        somebody has waited for the exit: what is left behind counts as an orphan (reap_orphans)."""
+        try:
+            self._begin_unless_abandoned(command, output)
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._is_decided.set()
+
+    def _begin_unless_abandoned(self, command, output):
+        """OSError, and whatever Popen raises. When it is abandoned meanwhile, it is killed."""
+        is_program = command.is_near or open_program(command)
+        if command.file_limit is not None and is_program:
             command = command._replace(words=limited_words(
                 command.words, command.environment, command.file_limit))
         if self._is_abandoned:
             return
         self._popen = self._start(command)
         self.pid = self._popen.pid
-        self._name_thread("wait")
         try:
             self.started = start_time(self.pid) or ""
             output.add(self, {self._popen.stdout: OUT, self._popen.stderr: ERR})
