@@ -88,6 +88,8 @@ Sections, each using only those above it:
                               is purged.
     store/work                A work repository: its tables, and all that is kept in them behind one
                               name.
+    processes/limits          How many files may be open: as the host has it for what the agent
+                              starts, more for itself.
     processes/tree            Who is alive: processes, their marker, and the tree of a task that
                               ends as a whole.
     processes/output          What the processes of tasks print: read, cut into lines, masked,
@@ -183,8 +185,8 @@ Threads, and what ends each:
 
     writer NAME       writes to one repository file; ends when its Database is closed and drained.
     output            reads the pipes of all tasks; ends at Output.close().
-    wait PID          starts one process of a task and waits for its exit; ends with it. Where a
-                      mount
+    wait PID          waits for the exit of one process of a task, and ends with it. It starts what
+                      may
     feed PID          writes one process's standard input, and ends with it.
     remains           deletes what one note tells of, and ends with that; a file system that does
                       not
@@ -8035,6 +8037,72 @@ def claim_id(connection, number):
 
 
 # ======================================================================================
+# processes/limits.py
+# How many files may be open: as the host has it for what the agent starts, more for itself.
+# ======================================================================================
+
+IDLE_FILES = 64         # more than an agent has open that does nothing
+
+
+class FileLimit:
+    """The soft limit on open files, raised for the agent alone, and only when that becomes scarce:
+    what it starts gets the limit that it was started with, which costs something from then on."""
+
+    def __init__(self, own=0, connections=0):
+        """`own` files it may need itself, and some for so many connections, as far as the host
+        allows. The last of them, from the descriptor `kept_from` on (None: none), are kept back for
+        what is no connection."""
+        self.kept_from = self._raised = None
+        self._raise_from = None         # a connection that has this descriptor raises the limit
+        self._soft, self._hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if self._soft == resource.RLIM_INFINITY:
+            return
+        descriptors = own + connections + connections // 10
+        most = descriptors if self._hard == resource.RLIM_INFINITY else min(descriptors, self._hard)
+        self._most = max(self._soft, most)
+        if self._most < descriptors:
+            log.warning("the host allows %d open files; the limits on connections and sessions may "
+                        "need %d (ulimit -n)", self._most, descriptors)
+        self.kept_from = self._most - min(own, self._most // 2)
+        if self._soft < most:
+            self._raise_from = self._soft - own
+            if self._raise_from < IDLE_FILES:
+                self.use(self._raise_from)
+
+    def use(self, descriptor):
+        """A connection has this descriptor -> whether it may keep it. The limit is raised before
+        what else the agent needs becomes scarce."""
+        if self._raise_from is not None and descriptor >= self._raise_from:
+            self._raise_from, self._raised = None, self._most
+            resource.setrlimit(resource.RLIMIT_NOFILE, (self._most, self._hard))
+        return self.kept_from is None or descriptor < self.kept_from
+
+    @property
+    def to_restore(self):
+        """The limit that a process has to be given back, or None: it has it."""
+        return None if self._raised is None else self._soft
+
+
+def limited_words(words, environment, file_limit):
+    """The words that start a program with this soft limit on open files.
+
+    Between fork and exec nothing of Python may run, as there are threads; a shell does it in half a
+    millisecond. Some shells drop variables whose names are none of theirs."""
+    if all(re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) for name in environment):
+        return ["/bin/sh", "-c", 'ulimit -Sn "$0"; exec "$@"', str(file_limit)] + words
+    return alone_command(exec_alone, str(file_limit)) + words
+
+
+def exec_alone(file_limit, *words):
+    """In a process by itself: becomes a program with this soft limit on open files."""
+    import os
+    import resource
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (int(file_limit), hard))
+    os.execvp(words[0], words)
+
+
+# ======================================================================================
 # processes/tree.py
 # Who is alive: processes, their marker, and the tree of a task that ends as a whole.
 # ======================================================================================
@@ -8627,8 +8695,8 @@ class Output:
 # processes/process.py
 # One process of a task, from its start to its exit code.
 #
-# Thread wait PID: starts one process of a task and waits for its exit; ends with it. Where a mount
-# hangs it is left behind.
+# Thread wait PID: waits for the exit of one process of a task, and ends with it. It starts what may
+# hang, as its program is on some mount, and is left behind where that does.
 # Thread feed PID: writes one process's standard input, and ends with it.
 # Both are there before their process is, so that none starts that nobody waits for.
 # ======================================================================================
@@ -8641,15 +8709,21 @@ class Command(NamedTuple):
     stdin: Optional[str] = None     # text for its standard input
     pass_fds: tuple = ()            # descriptors that it has too
     is_captured: bool = False       # its standard output is for a variable
+    file_limit: Optional[int] = None    # on open files, the soft one, where the agent has another
+
+    @property
+    def is_near(self):
+        """Whether what its start opens hangs only where everything does."""
+        return self.cwd is None and self.words[0] in ("/bin/sh", sys.executable)
 
 
 class Process:
     """A started process: in an OS session of its own, its output going to a capture."""
 
     def __init__(self, command, capture, output, notify, on_begun=lambda: None):
-        """Has it started by a thread of its own, which waits for it then: begun() says what came
-        of that. `on_begun()` is called when that is decided, `notify()` when it has ended. OSError,
-        and nothing of it is left, where there is no thread: `is_passing`."""
+        """Starts it, here or, where that may hang, in the thread that waits for it: begun() says
+        what came of that. `on_begun()` is called when that thread knows it, `notify()` when it has
+        ended. OSError, and nothing of it is left, where there is no thread: `is_passing`."""
         self.pid = self.started = self.rc = None
         self.capture = capture
         self.is_over = False            # what its pipes still bring is thrown away
@@ -8665,6 +8739,8 @@ class Process:
         except OSError:
             self._is_decided.set()
             raise
+        if command.is_near:
+            self._begin(command, output)
 
     @staticmethod
     def _start_thread(name, work, *arguments):
@@ -8679,27 +8755,36 @@ class Process:
     # -- its thread --------------------------------------------------------------------
 
     def _run(self, command, output):
-        """Starts it, and waits for its exit: the thread that started a process has to live as long
-        as that, or it counts as an orphan (`reap_orphans`)."""
-        try:
+        """Starts it, if that may hang, and waits for its exit."""
+        if command.is_near:
+            self._is_decided.wait()
+        else:
             self._begin(command, output)
-        except BaseException as error:      # for begun()
-            self._error = error
-        finally:
-            self._is_decided.set()
             self._on_begun()
         if self._popen is not None:
+            self._name_thread("wait")
             self._wait()
 
     def _begin(self, command, output):
-        """Starts it, unless it is abandoned before; when it is abandoned meanwhile, it is killed.
-        OSError, and whatever Popen raises."""
-        open_program(command)
+        """Starts it, and decides so what begun() says. The thread that does so has to live until
+        somebody has waited for the exit: what is left behind counts as an orphan (reap_orphans)."""
+        try:
+            self._begin_unless_abandoned(command, output)
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._is_decided.set()
+
+    def _begin_unless_abandoned(self, command, output):
+        """OSError, and whatever Popen raises. When it is abandoned meanwhile, it is killed."""
+        is_program = command.is_near or open_program(command)
+        if command.file_limit is not None and is_program:
+            command = command._replace(words=limited_words(
+                command.words, command.environment, command.file_limit))
         if self._is_abandoned:
             return
         self._popen = self._start(command)
         self.pid = self._popen.pid
-        self._name_thread("wait")
         try:
             self.started = start_time(self.pid) or ""
             output.add(self, {self._popen.stdout: OUT, self._popen.stderr: ERR})
@@ -8786,7 +8871,8 @@ class Process:
 
 
 def open_program(command):
-    """Opens what the start of a Command opens: its folder, program and interpreter of a script.
+    """Opens what the start of a Command opens: its folder, program and interpreter of a script ->
+    whether the system can start that.
 
     Where they are on a mount that hangs, the caller's thread hangs here. In Popen all threads
     would: its child has the lock of Python until it has its program (vfork)."""
@@ -8794,23 +8880,24 @@ def open_program(command):
     os.stat(folder or b".")
     places = [b""] if b"/" in program else map(to_bytes, os.get_exec_path(command.environment))
     for place in places:
+        path = os.path.join(folder, place, program)
         with contextlib.suppress(OSError):
-            words = _read_head(os.path.join(folder, place, program))[2:].split()
-            if words:
-                _read_head(os.path.join(folder, words[0]))
-            return
+            head = _read_head(path)
+            if head.startswith(b"#!"):
+                _read_head(os.path.join(folder, (head[2:].split() or [b""])[0]))
+            return head.startswith((b"#!", b"\x7fELF")) and os.access(path, os.X_OK)
+    return False
 
 
 def _read_head(path):
-    """The first line of a script, nothing of any other file that is there. OSError."""
+    """The first line of a file, or what of it a script's may have. OSError."""
     if not stat.S_ISREG(os.stat(path).st_mode):     # to open a pipe would wait for its writer
         return b""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        head = os.read(descriptor, 256)
+        return os.read(descriptor, 256).split(b"\n")[0]
     finally:
         os.close(descriptor)
-    return head.split(b"\n")[0] if head.startswith(b"#!") else b""
 
 
 def to_bytes(text):
@@ -11573,6 +11660,7 @@ class Surroundings(NamedTuple):
     topology: Any                   # the Topology: data_server(schema, context), mail_server()
     children: Any                   # the Children: start(request, repository), bell(session) ...
     on_log: Callable                # on_log(session number): new lines of its log are on disk
+    file_limit: Any                 # the FileLimit of the agent
 
 
 class Waiting(NamedTuple):
@@ -11638,6 +11726,7 @@ class Execution:
         """Starts a process and notes it -> Process. TaskError, Interrupted."""
         control, journal, around = self._control, self._journal, self._around
         control.interrupt_if_asked()
+        command = command._replace(file_limit=around.file_limit.to_restore)
         self._capture = Capture(around.max_output, functools.partial(journal.add_log, self._run),
                                 around.clock, command.is_captured, journal.secrets)
         try:
@@ -15995,8 +16084,9 @@ class Agent:
     Start, cleaning and firing touch only sessions and schedules of its own name.
     """
 
-    def __init__(self, settings, clock=None):
+    def __init__(self, settings, clock=None, file_limit=None):
         self.settings, self.name = settings, settings.name
+        self._file_limit = file_limit or FileLimit()
         self.clock = clock or Clock()
         self.hold = None
         self.is_stopping = False
@@ -16025,7 +16115,7 @@ class Agent:
         around = Surroundings(clock, str(identity), self._output, settings.max_output,
                               self.desk.ended, lambda number: self.watch.ended(number),
                               Topology(self.master), Children(self),
-                              lambda number: self.watch.logged(number))
+                              lambda number: self.watch.logged(number), self._file_limit)
         self.queue = SessionQueue(
             settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1),
             lambda ticket, repository: Session(ticket, repository, around),
@@ -16989,7 +17079,8 @@ three of repository 1. So the number alone tells the repository. No number is gi
 - While requests wait for their OK, new sessions give way to them, for at most <<YIELD_S>>.
 
 `duration` and `begun` of a session are those of its newest start. Its tasks run in the working
-folder of the agent unless `cwd` says otherwise, and with the agent's environment.
+folder of the agent unless `cwd` says otherwise, with the agent's environment and the limits
+(`ulimit`) that it was started with.
 
 ### Stopping
 
@@ -18287,7 +18378,8 @@ MANUAL_LIMITS = r"""
 
 A connection too many is told `ERR BUSY` and closed. Some of the files that the host lets the
 agent open (`ulimit -n`) are kept back for its own use, half of them at most: so where that limit
-is low, fewer connections can be open.
+is low, fewer connections can be open. The agent raises its own soft limit when connections and
+sessions need more than it was started with; tasks have the limit as it was then.
 
 When a limit is reached the answer says so: `ERR BUSY`, `ERR TOO_LONG`, `ERR BAD_REQUEST`, or
 the task's message.
@@ -18488,7 +18580,8 @@ MANUAL_CHANGES = r"""
   makes it `WAITING`. `SESSIONS` has `-PARENT`. The message of one that was stopped says by whom and
   by what, where it said `stopped`; `by` of a hold is a name of the host, not `uid N`.
   with its time-out or by a stop, and nothing else waits for it. What loses its parent becomes the
-  agent's child and is reaped, in a container without an init too.
+  agent's child and is reaped, in a container without an init too. Tasks have the `ulimit -n` that
+  the agent was started with.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CLIENT, MANUAL_CRONTAB,
@@ -19570,14 +19663,15 @@ class Server(socketserver.ThreadingTCPServer):
 
     Who is at the other end is asked when a connection is accepted. Those whom the agent does not
     know have a tenth of `max_connections` for themselves, and count against nobody else's. Nobody
-    gets a descriptor of the last ones, from `max_files` on: the agent needs them itself.
+    gets a descriptor of the last ones that `file_limit` allows: the agent needs them itself.
     """
     daemon_threads = True
     block_on_close = False
     request_queue_size = 512
 
-    def __init__(self, agent, host, port, max_connections, max_line, max_files=None):
-        self._agent, self.max_line, self._max_files = agent, max_line, max_files
+    def __init__(self, agent, host, port, max_connections, max_line, file_limit=None):
+        self._agent, self.max_line, self._file_limit = agent, max_line, file_limit
+        max_files = file_limit and file_limit.kept_from     # maybe None, too
         self._max_owners = max_connections
         self._max_strangers = max(1, min(max_connections, max_files or max_connections) // 10)
         self._connections = {}              # connection -> uid at its other end, or None
@@ -19660,7 +19754,7 @@ class Server(socketserver.ThreadingTCPServer):
         if count >= limit:
             return "%d connections are open, the limit" % limit
         # a new descriptor has the lowest number that is free
-        if self._max_files is not None and request.fileno() >= self._max_files:
+        if self._file_limit is not None and not self._file_limit.use(request.fileno()):
             return NO_FILES
         return None
 
@@ -19895,9 +19989,10 @@ def settle_streams():
             os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
-def serve(settings, clock, max_files, writer):
-    """Runs an agent to its end -> exit code. No connection gets the descriptors from `max_files`
-    on, where that is not None. CannotStart."""
+def serve(settings, clock, writer):
+    """Runs an agent to its end -> exit code. CannotStart."""
+    file_limit = FileLimit(4 * (settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1))
+                           + 200, settings.max_connections)
     address = check_host(settings.host)
     folder = os.path.dirname(os.path.abspath(settings.master))
     if not os.path.exists(settings.master) and not settings.is_creating:
@@ -19906,9 +20001,9 @@ def serve(settings, clock, max_files, writer):
     is_new_folder = make_folder(folder)
     lock = NameLock(settings.master, settings.name).take()
     try:
-        agent = Agent(settings, clock)
+        agent = Agent(settings, clock, file_limit)
         server = Server(agent, address, settings.port, settings.max_connections, settings.max_line,
-                        max_files)
+                        file_limit)
         lock.note("pid %d on %s:%d since %s" % (
             os.getpid(), address, server.port, local_iso(clock.now())))
         run_to_end(agent, server, address, writer)
@@ -19953,24 +20048,6 @@ def run_to_end(agent, server, address, writer):
         os.close(wake_in)
 
 
-def raise_file_limit(settings):
-    """Files and sockets that its own limits may need, as far as the host allows -> the descriptor
-    from which on they are kept back for what is no connection, or None."""
-    own = 4 * (settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1)) + 200
-    descriptors = own + settings.max_connections + settings.max_connections // 10
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        return None
-    most = descriptors if hard == resource.RLIM_INFINITY else min(descriptors, hard)
-    if soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    most = max(soft, most)
-    if most < descriptors:
-        log.warning("the host allows %d open files; the limits on connections and sessions may "
-                    "need %d (ulimit -n)", most, descriptors)
-    return most - min(own, most // 2)
-
-
 def restore_signals():
     """What is ignored or blocked here would be so in every process of a task (exec keeps it).
 
@@ -20003,7 +20080,7 @@ def main(arguments=None, clock=None):
         if settings.files:
             return import_files(settings, clock, writer)
         restore_signals()
-        return serve(settings, clock, raise_file_limit(settings), writer)
+        return serve(settings, clock, writer)
     except AgentError as error:
         writer.say(tell_failure(error.message))
     except (OSError, MemoryError, RuntimeError) as error:      # RuntimeError: no thread

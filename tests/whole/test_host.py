@@ -1,6 +1,7 @@
 """The host, and how the agent was started: what it inherits is not what its tasks get."""
 import contextlib
 import json
+import resource
 import shutil
 import signal
 import sqlite3
@@ -140,3 +141,47 @@ def test_the_wal_shrinks_when_a_long_reader_has_left(make_agent):
         rows.close()
     # of an idle agent, by its looks
     wait_for(lambda: wal.stat().st_size <= 5 * 1024 * 1024, "the -wal to shrink")
+
+
+SOFT = "import resource; print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+
+
+@pytest.mark.parametrize("soft, is_raised", [(256, True), (700, False)])
+def test_tasks_have_the_limit_of_files_that_the_agent_was_started_with(make_agent, soft, is_raised):
+    """Whether the agent raises its own, for connections, or not yet."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard != resource.RLIM_INFINITY and hard < 2000:
+        pytest.skip("the host allows few files")
+    agent = make_agent("--max-sessions", "8", launcher=["sh", "-c", 'ulimit -Sn %d; exec "$@"' % soft, "sh"]).start()
+
+    def limit_of_agent():
+        return resource.prlimit(agent.process.pid, resource.RLIMIT_NOFILE)[0]
+    assert (limit_of_agent() > soft) is is_raised
+    python = [sys.executable, "-c", SOFT]
+    agent.import_document({"scenarios": [
+        one_step("SHELL", {"type": "os", "command": "ulimit -Sn", "nice": 1}, {"type": "os", "command": "ulimit -Sn"}),
+        one_step("LIST", {"type": "os", "command": python, "cwd": "/"},
+                 {"type": "os", "command": ["sh", "-c", 'ulimit -Sn; echo "$0" "$1"', "a b", "c"], "env": {"a.b": "1"}}),
+        one_step("PYTHON", {"type": "python", "code": SOFT}),
+        one_step("ADOPT", {"type": "os", "command": "ulimit -Sn"}, {"type": "python", "code": SOFT}, on_stale="adopt"),
+        one_step("NAMES", {"type": "os", "command": [sys.executable, "-c", "import os; print(os.environ['a.b'])"],
+                           "env": {"a.b": "7"}}),
+        one_step("NONE", {"type": "os", "command": ["./no-such"]})]})
+
+    def check():
+        for name in ("SHELL", "LIST", "PYTHON", "ADOPT"):
+            texts = agent.log_texts(agent.ok("EXEC %s -SYNC" % name)["session"])
+            assert set(texts) - {"a b c"} == {str(soft)}, (name, texts)
+        assert agent.log_texts(agent.ok("EXEC NAMES -SYNC")["session"]) == ["7"]
+        end = agent.ok("EXEC NONE -SYNC")
+        assert end["message"].endswith("cannot start: No such file or directory: ./no-such"), end
+    if is_raised:
+        check()
+        return
+    assert agent.log_texts(agent.ok("EXEC LIST -SYNC")["session"])[0] == str(soft)
+    connections = [agent.connect() for _ in range(soft)]        # then it needs more
+    connections[-1].ok("PING")
+    assert limit_of_agent() > soft
+    check()
+    for connection in connections:
+        connection.close()

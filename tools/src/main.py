@@ -8,7 +8,6 @@ import errno
 import gc
 import logging
 import os
-import resource
 import signal
 import sys
 
@@ -24,6 +23,7 @@ from .store.files import tell_doors
 from .store.locks import NameLock
 from .store.work import WorkRepository
 from .processes.process import start_error
+from .processes.limits import FileLimit
 from .processes.minder import run_minder
 from .processes.orphans import take_orphans
 from .tasks.task import run_helper
@@ -192,9 +192,10 @@ def settle_streams():
             os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
-def serve(settings, clock, max_files, writer):
-    """Runs an agent to its end -> exit code. No connection gets the descriptors from `max_files`
-    on, where that is not None. CannotStart."""
+def serve(settings, clock, writer):
+    """Runs an agent to its end -> exit code. CannotStart."""
+    file_limit = FileLimit(4 * (settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1))
+                           + 200, settings.max_connections)
     address = check_host(settings.host)
     folder = os.path.dirname(os.path.abspath(settings.master))
     if not os.path.exists(settings.master) and not settings.is_creating:
@@ -203,9 +204,9 @@ def serve(settings, clock, max_files, writer):
     is_new_folder = make_folder(folder)
     lock = NameLock(settings.master, settings.name).take()
     try:
-        agent = Agent(settings, clock)
+        agent = Agent(settings, clock, file_limit)
         server = Server(agent, address, settings.port, settings.max_connections, settings.max_line,
-                        max_files)
+                        file_limit)
         lock.note("pid %d on %s:%d since %s" % (
             os.getpid(), address, server.port, local_iso(clock.now())))
         run_to_end(agent, server, address, writer)
@@ -250,24 +251,6 @@ def run_to_end(agent, server, address, writer):
         os.close(wake_in)
 
 
-def raise_file_limit(settings):
-    """Files and sockets that its own limits may need, as far as the host allows -> the descriptor
-    from which on they are kept back for what is no connection, or None."""
-    own = 4 * (settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1)) + 200
-    descriptors = own + settings.max_connections + settings.max_connections // 10
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        return None
-    most = descriptors if hard == resource.RLIM_INFINITY else min(descriptors, hard)
-    if soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    most = max(soft, most)
-    if most < descriptors:
-        log.warning("the host allows %d open files; the limits on connections and sessions may "
-                    "need %d (ulimit -n)", most, descriptors)
-    return most - min(own, most // 2)
-
-
 def restore_signals():
     """What is ignored or blocked here would be so in every process of a task (exec keeps it).
 
@@ -300,7 +283,7 @@ def main(arguments=None, clock=None):
         if settings.files:
             return import_files(settings, clock, writer)
         restore_signals()
-        return serve(settings, clock, raise_file_limit(settings), writer)
+        return serve(settings, clock, writer)
     except AgentError as error:
         writer.say(tell_failure(error.message))
     except (OSError, MemoryError, RuntimeError) as error:      # RuntimeError: no thread

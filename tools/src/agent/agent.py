@@ -12,6 +12,7 @@ from ..base.times import Clock
 from ..store.endings import tell_stop
 from ..store.pending import Worker
 from ..processes.tree import own_identity
+from ..processes.limits import FileLimit
 from ..processes.orphans import reap_orphans
 from ..processes.output import Output
 from ..processes.remains import clear_notes
@@ -66,8 +67,9 @@ class Agent:
     Start, cleaning and firing touch only sessions and schedules of its own name.
     """
 
-    def __init__(self, settings, clock=None):
+    def __init__(self, settings, clock=None, file_limit=None):
         self.settings, self.name = settings, settings.name
+        self._file_limit = file_limit or FileLimit()
         self.clock = clock or Clock()
         self.hold = None
         self.is_stopping = False
@@ -96,7 +98,7 @@ class Agent:
         around = Surroundings(clock, str(identity), self._output, settings.max_output,
                               self.desk.ended, lambda number: self.watch.ended(number),
                               Topology(self.master), Children(self),
-                              lambda number: self.watch.logged(number))
+                              lambda number: self.watch.logged(number), self._file_limit)
         self.queue = SessionQueue(
             settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1),
             lambda ticket, repository: Session(ticket, repository, around),

@@ -1,7 +1,7 @@
 """One process of a task, from its start to its exit code.
 
-Thread wait PID: starts one process of a task and waits for its exit; ends with it. Where a mount
-hangs it is left behind.
+Thread wait PID: waits for the exit of one process of a task, and ends with it. It starts what may
+hang, as its program is on some mount, and is left behind where that does.
 Thread feed PID: writes one process's standard input, and ends with it.
 Both are there before their process is, so that none starts that nobody waits for.
 """
@@ -11,6 +11,7 @@ import os
 import signal
 import stat
 import subprocess
+import sys
 import threading
 import time
 from typing import NamedTuple, Optional
@@ -18,6 +19,7 @@ from typing import NamedTuple, Optional
 from ..base.vocabulary import DRAIN_S, ERR, KILL_S, OUT, TRY_S
 from ..store.pending import Worker
 from .tree import signal_group, start_time
+from .limits import limited_words
 
 
 class Command(NamedTuple):
@@ -28,15 +30,21 @@ class Command(NamedTuple):
     stdin: Optional[str] = None     # text for its standard input
     pass_fds: tuple = ()            # descriptors that it has too
     is_captured: bool = False       # its standard output is for a variable
+    file_limit: Optional[int] = None    # on open files, the soft one, where the agent has another
+
+    @property
+    def is_near(self):
+        """Whether what its start opens hangs only where everything does."""
+        return self.cwd is None and self.words[0] in ("/bin/sh", sys.executable)
 
 
 class Process:
     """A started process: in an OS session of its own, its output going to a capture."""
 
     def __init__(self, command, capture, output, notify, on_begun=lambda: None):
-        """Has it started by a thread of its own, which waits for it then: begun() says what came
-        of that. `on_begun()` is called when that is decided, `notify()` when it has ended. OSError,
-        and nothing of it is left, where there is no thread: `is_passing`."""
+        """Starts it, here or, where that may hang, in the thread that waits for it: begun() says
+        what came of that. `on_begun()` is called when that thread knows it, `notify()` when it has
+        ended. OSError, and nothing of it is left, where there is no thread: `is_passing`."""
         self.pid = self.started = self.rc = None
         self.capture = capture
         self.is_over = False            # what its pipes still bring is thrown away
@@ -52,6 +60,8 @@ class Process:
         except OSError:
             self._is_decided.set()
             raise
+        if command.is_near:
+            self._begin(command, output)
 
     @staticmethod
     def _start_thread(name, work, *arguments):
@@ -66,27 +76,36 @@ class Process:
     # -- its thread --------------------------------------------------------------------
 
     def _run(self, command, output):
-        """Starts it, and waits for its exit: the thread that started a process has to live as long
-        as that, or it counts as an orphan (`reap_orphans`)."""
-        try:
+        """Starts it, if that may hang, and waits for its exit."""
+        if command.is_near:
+            self._is_decided.wait()
+        else:
             self._begin(command, output)
-        except BaseException as error:      # for begun()
-            self._error = error
-        finally:
-            self._is_decided.set()
             self._on_begun()
         if self._popen is not None:
+            self._name_thread("wait")
             self._wait()
 
     def _begin(self, command, output):
-        """Starts it, unless it is abandoned before; when it is abandoned meanwhile, it is killed.
-        OSError, and whatever Popen raises."""
-        open_program(command)
+        """Starts it, and decides so what begun() says. The thread that does so has to live until
+        somebody has waited for the exit: what is left behind counts as an orphan (reap_orphans)."""
+        try:
+            self._begin_unless_abandoned(command, output)
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._is_decided.set()
+
+    def _begin_unless_abandoned(self, command, output):
+        """OSError, and whatever Popen raises. When it is abandoned meanwhile, it is killed."""
+        is_program = command.is_near or open_program(command)
+        if command.file_limit is not None and is_program:
+            command = command._replace(words=limited_words(
+                command.words, command.environment, command.file_limit))
         if self._is_abandoned:
             return
         self._popen = self._start(command)
         self.pid = self._popen.pid
-        self._name_thread("wait")
         try:
             self.started = start_time(self.pid) or ""
             output.add(self, {self._popen.stdout: OUT, self._popen.stderr: ERR})
@@ -173,7 +192,8 @@ class Process:
 
 
 def open_program(command):
-    """Opens what the start of a Command opens: its folder, program and interpreter of a script.
+    """Opens what the start of a Command opens: its folder, program and interpreter of a script ->
+    whether the system can start that.
 
     Where they are on a mount that hangs, the caller's thread hangs here. In Popen all threads
     would: its child has the lock of Python until it has its program (vfork)."""
@@ -181,23 +201,24 @@ def open_program(command):
     os.stat(folder or b".")
     places = [b""] if b"/" in program else map(to_bytes, os.get_exec_path(command.environment))
     for place in places:
+        path = os.path.join(folder, place, program)
         with contextlib.suppress(OSError):
-            words = _read_head(os.path.join(folder, place, program))[2:].split()
-            if words:
-                _read_head(os.path.join(folder, words[0]))
-            return
+            head = _read_head(path)
+            if head.startswith(b"#!"):
+                _read_head(os.path.join(folder, (head[2:].split() or [b""])[0]))
+            return head.startswith((b"#!", b"\x7fELF")) and os.access(path, os.X_OK)
+    return False
 
 
 def _read_head(path):
-    """The first line of a script, nothing of any other file that is there. OSError."""
+    """The first line of a file, or what of it a script's may have. OSError."""
     if not stat.S_ISREG(os.stat(path).st_mode):     # to open a pipe would wait for its writer
         return b""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        head = os.read(descriptor, 256)
+        return os.read(descriptor, 256).split(b"\n")[0]
     finally:
         os.close(descriptor)
-    return head.split(b"\n")[0] if head.startswith(b"#!") else b""
 
 
 def to_bytes(text):

@@ -38,6 +38,7 @@ class Surroundings(NamedTuple):
     topology: Any                   # the Topology: data_server(schema, context), mail_server()
     children: Any                   # the Children: start(request, repository), bell(session) ...
     on_log: Callable                # on_log(session number): new lines of its log are on disk
+    file_limit: Any                 # the FileLimit of the agent
 
 
 class Waiting(NamedTuple):
@@ -103,6 +104,7 @@ class Execution:
         """Starts a process and notes it -> Process. TaskError, Interrupted."""
         control, journal, around = self._control, self._journal, self._around
         control.interrupt_if_asked()
+        command = command._replace(file_limit=around.file_limit.to_restore)
         self._capture = Capture(around.max_output, functools.partial(journal.add_log, self._run),
                                 around.clock, command.is_captured, journal.secrets)
         try:

@@ -169,14 +169,15 @@ class Server(socketserver.ThreadingTCPServer):
 
     Who is at the other end is asked when a connection is accepted. Those whom the agent does not
     know have a tenth of `max_connections` for themselves, and count against nobody else's. Nobody
-    gets a descriptor of the last ones, from `max_files` on: the agent needs them itself.
+    gets a descriptor of the last ones that `file_limit` allows: the agent needs them itself.
     """
     daemon_threads = True
     block_on_close = False
     request_queue_size = 512
 
-    def __init__(self, agent, host, port, max_connections, max_line, max_files=None):
-        self._agent, self.max_line, self._max_files = agent, max_line, max_files
+    def __init__(self, agent, host, port, max_connections, max_line, file_limit=None):
+        self._agent, self.max_line, self._file_limit = agent, max_line, file_limit
+        max_files = file_limit and file_limit.kept_from     # maybe None, too
         self._max_owners = max_connections
         self._max_strangers = max(1, min(max_connections, max_files or max_connections) // 10)
         self._connections = {}              # connection -> uid at its other end, or None
@@ -259,7 +260,7 @@ class Server(socketserver.ThreadingTCPServer):
         if count >= limit:
             return "%d connections are open, the limit" % limit
         # a new descriptor has the lowest number that is free
-        if self._max_files is not None and request.fileno() >= self._max_files:
+        if self._file_limit is not None and not self._file_limit.use(request.fileno()):
             return NO_FILES
         return None
 
