@@ -8,7 +8,8 @@ from ..base.replies import (AGENT_HOLD_LINE, ATTACHED_LINE, CHANGE_LINE, CLEANED
                             REPOSITORY_LINE, SCENARIO_LINE, SCHEDULE_HOLD_LINE, STATE_LINE,
                             STEP_LINE, STOPPED_LINE, TASK_LINE, VARIABLE_LINE, WARNING_LINE)
 from ..base.times import to_local, to_text
-from ..base.words import capitals, one_line, shorten
+from ..base.controls import one_line
+from ..base.words import capitals, shorten
 from ..store.records import Hold, SessionFilter, SessionRequest
 from ..agent.figures import metrics, ping
 from .table import NEWEST, VERBS, list_help, verb
