@@ -961,7 +961,7 @@ WRITE_S = 5.0           # a request that cannot be written for so long is refuse
 TERM_S = 2.0            # between SIGTERM and SIGKILL
 SEARCH_S = 5           # that a regular expression may be compiled and searched
 KILL_S = 10.0           # how long what got SIGKILL is waited for
-NOT_ENDED = "of its processes cannot be ended"      # in the message of a session
+NOT_ENDED = "cannot be ended"       # in the message of a session: processes, or a call
 TRY_S = 0.2             # between two tries of what the host cannot give now
 DRAIN_S = 0.5           # how long after its exit a task's pipes are read
 LINGER, LINGER_S = 64 * 1024, 1.0       # bytes and seconds read of what follows the last request
@@ -10951,7 +10951,7 @@ class Control:
                 interrupt()
                 thread.join(0.05)
             if not call.is_done:
-                error.message = "%s; what was under way does not end" % error.message
+                error.message = "%s; what was under way %s" % (error.message, NOT_ENDED)
             raise
         thread.join(KILL_S)
         return call.result()
@@ -10974,7 +10974,7 @@ class Control:
         it so says how many cannot be ended."""
         count = Tree([self._session], self._roots).end()
         if count:
-            interrupt.message = "%s; %d %s" % (interrupt.reason, count, NOT_ENDED)
+            interrupt.message = "%s; %d of its processes %s" % (interrupt.reason, count, NOT_ENDED)
 
     def sweep_last(self, interrupt):
         """`sweep` at the session's end; a normal stop spares what tasks that had ended left."""
@@ -16411,8 +16411,9 @@ several that made it end in `WARNING`, the newest.
   started with. Modules are not searched in the agent's working folder, nor in the user's site.
 - SQL on SQLite runs inside the agent, and a stop interrupts it. Other drivers, CSV, files,
   `wait_file`, `matches`, `http` and `mail` run in a process of their own each, which a stop ends.
-- What hangs in a system call that nothing ends, such as a database or a secret on a mount whose
-  server is gone, is left behind after <<KILL_S>>: the session ends, and its message says so.
+- What nothing ends, such as the reading of a database or a secret on a mount whose server is gone,
+  or one long comparison of SQLite (`like` with a pattern of thousands of characters), is left
+  behind after <<KILL_S>>: the session ends, and its message and the reply to `STOP` say so.
 - Only regular files are copied, packed, unpacked, attached and replaced: a device, named pipe or
   socket is an error. `load_csv` takes a named pipe, too.
 - A file, or a copy of a folder, is written beside its target, as `.NAME.HEX.part`, and renamed

@@ -206,7 +206,8 @@ def test_what_cannot_be_interrupted_is_left_behind():
     control.stop(program.IMMEDIATE)
     with pytest.raises(program.Interrupted) as caught:
         control.call(lambda: is_over.wait(60), clock.interrupt)
-    assert clock.ahead > program.KILL_S and caught.value.message == "stopped; what was under way does not end"
+    assert clock.ahead > program.KILL_S and caught.value.message == "stopped; what was under way cannot be ended"
+    assert program.NOT_ENDED in caught.value.message        # by which the reply to STOP says it
     with pytest.raises(program.Interrupted) as caught:
         control.call(lambda: is_over.wait(60), is_over.set)
     assert caught.value.message == "stopped"

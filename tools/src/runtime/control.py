@@ -159,7 +159,7 @@ class Control:
                 interrupt()
                 thread.join(0.05)
             if not call.is_done:
-                error.message = "%s; what was under way does not end" % error.message
+                error.message = "%s; what was under way %s" % (error.message, NOT_ENDED)
             raise
         thread.join(KILL_S)
         return call.result()
@@ -182,7 +182,7 @@ class Control:
         it so says how many cannot be ended."""
         count = Tree([self._session], self._roots).end()
         if count:
-            interrupt.message = "%s; %d %s" % (interrupt.reason, count, NOT_ENDED)
+            interrupt.message = "%s; %d of its processes %s" % (interrupt.reason, count, NOT_ENDED)
 
     def sweep_last(self, interrupt):
         """`sweep` at the session's end; a normal stop spares what tasks that had ended left."""
