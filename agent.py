@@ -10,6 +10,8 @@ acknowledged, and can say afterwards what ran, what did not, and why.
 This file is built: tools/build.py joins the modules of tools/src, which are what people change.
 Sections, each using only those above it:
 
+    base/controls             What may drive a terminal, imitate a reply or turn a text around,
+                              shown as what it is.
     base/encoding             Names of files are UTF-8, whatever the locale says: what a process
                               needs for it.
     base/errors               What can go wrong, one class for each code that a user is told.
@@ -267,6 +269,47 @@ from calendar import timegm
 from datetime import date, datetime, timezone
 from types import GeneratorType
 from typing import Any, Callable, List, NamedTuple, Optional, Tuple, Union
+
+
+# ======================================================================================
+# base/controls.py
+# What may drive a terminal, imitate a reply or turn a text around, shown as what it is.
+# ======================================================================================
+
+# control characters but the tab, what ends lines for some readers or turns their direction, and
+# what in a name is no UTF-8
+_HIDDEN = re.compile(
+    "[\0-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_BLANKS = re.compile("[\t\n\v\f\r]+")
+
+
+def show_controls(text):
+    r"""A text on one line, with what is hidden in it as \xNN, each of its bytes."""
+    return _HIDDEN.sub(_show, text)
+
+
+def _show(match):
+    char = match.group()
+    if char < "\u0100":
+        return "\\x%02x" % ord(char)
+    # U+DC80 to U+DCFF are bytes of a name that is no UTF-8
+    how = "surrogateescape" if "\udc80" <= char <= "\udcff" else "surrogatepass"
+    return "".join("\\x%02x" % byte for byte in char.encode("utf-8", how))
+
+
+def one_line(text):
+    """A message as it may stand in a reply or table: its lines side by side, nothing hidden, cut.
+    """
+    return show_controls(_BLANKS.sub(" ", str(text)).strip())[:1000]
+
+
+class Parser(argparse.ArgumentParser):
+    """One whose errors show what is hidden in the words that they name: a shell may have found them
+    in a folder."""
+
+    def error(self, message):
+        """Says what is wrong, and exits."""
+        super().error(show_controls(message))
 
 
 # ======================================================================================
@@ -949,8 +992,7 @@ WRITE_S = 5.0           # a request that cannot be written for so long is refuse
 TERM_S = 2.0            # between SIGTERM and SIGKILL
 SEARCH_S = 5           # that a regular expression may be compiled and searched
 KILL_S = 10.0           # how long what got SIGKILL is waited for
-NOT_ENDED = "of its processes cannot be ended"      # in the message of a session
-LEFT_BEHIND = "what was under way does not end"     # likewise
+NOT_ENDED = "cannot be ended"       # in the message of a session: processes, or a call
 TRY_S = 0.2             # between two tries of what the host cannot give now
 DRAIN_S = 0.5           # how long after its exit a task's pipes are read
 LINGER, LINGER_S = 64 * 1024, 1.0       # bytes and seconds read of what follows the last request
@@ -1813,11 +1855,6 @@ def render_value(value):
 def render_fields(fields):
     """[(key, value)] -> `key=value key=value`."""
     return " ".join("%s=%s" % (key, render_value(value)) for key, value in fields)
-
-
-def one_line(text):
-    """A message as it may stand in a reply or table: no line ends, no control characters."""
-    return "".join(c if c.isprintable() else " " for c in str(text))[:1000].strip()
 
 
 _CONTROL = re.compile("[\0-\x08\x0a-\x1f\x7f-\x9f]")
@@ -8399,8 +8436,6 @@ def follow_group(leader, started):
 # Thread output: reads the pipes of all tasks; ends at Output.close().
 # ======================================================================================
 
-# what ends lines or turns their direction for some readers is shown like control characters
-_HIDDEN = re.compile("[\0-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 LINE_COST = 40          # bytes that a row of the log takes beside its text
 NOISY_PIPES, NOISY_S = 2, 0.001     # as many pipes with something at once are read with a pause
 FLUSH_S = 0.05          # between two looks at whose output is to be written down
@@ -8411,9 +8446,7 @@ LAST_ERROR = 200        # characters of the last line of a standard error in a m
 
 def visible(data):
     """Bytes of a line -> text in which nothing can imitate a reply or drive a terminal."""
-    text = data.decode("utf-8", "backslashreplace")
-    return _HIDDEN.sub(lambda match: "\\x%02x" % ord(match.group()) if match.group() < "\u0100" else
-                       "".join("\\x%02x" % byte for byte in match.group().encode()), text)
+    return show_controls(data.decode("utf-8", "backslashreplace"))
 
 
 def cut_error(text):
@@ -9606,7 +9639,7 @@ def pack(order):
         below = Below(os.path.realpath(order["to"]), skipped)
         members += below.list(path, os.path.relpath(path, folder))
     for line in skipped:
-        print("left out: " + line, file=sys.stderr)
+        print("left out: " + show_controls(line), file=sys.stderr)
     if all(name.endswith("/") for _, name in members):
         raise TaskError("%s: there is no file to pack" % order["from"])
     with written_beside(order["to"], note=order["note"]) as file, \
@@ -10525,7 +10558,7 @@ class BadRows:
         self.count += 1
         self._first = self._first or "line %d: %s" % (line, reason)
         text = ",".join(row).encode("utf-8", "backslashreplace").decode()
-        print("line %d: %s: %s" % (line, reason, text[:200]), file=sys.stderr)
+        print("line %d: %s: %s" % (line, reason, show_controls(text[:200])), file=sys.stderr)
         if self.count > self._most:
             raise TaskError("line %d: %s (bad row %d, at most %d are allowed); nothing was loaded"
                             % (line, reason, self.count, self._most))
@@ -11144,7 +11177,7 @@ class HttpTask(HelperTask):
                 return cls._attempt(order, first)
             except TaskError as error:
                 reason = error
-                print(error, file=sys.stderr)
+                print(one_line(error), file=sys.stderr)
         raise reason
 
     @classmethod
@@ -11527,7 +11560,7 @@ class Control:
                 interrupt()
                 thread.join(0.05)
             if not call.is_done:
-                error.message = "%s; %s" % (error.message, LEFT_BEHIND)
+                error.message = "%s; what was under way %s" % (error.message, NOT_ENDED)
             raise
         thread.join(KILL_S)
         return call.result()
@@ -11542,7 +11575,7 @@ class Control:
             self.wait(lambda: process.is_decided)
         except Interrupted as error:
             if not process.abandon():
-                error.message = "%s; %s" % (error.message, LEFT_BEHIND)
+                error.message = "%s; what was under way %s" % (error.message, NOT_ENDED)
             raise
         process.begun()
         self.add_root(process.pid, process.started, is_minder)
@@ -11568,7 +11601,7 @@ class Control:
         it so says how many cannot be ended."""
         count = Tree([self._session], self._roots, self._minders).end()
         if count:
-            interrupt.message = "%s; %d %s" % (interrupt.reason, count, NOT_ENDED)
+            interrupt.message = "%s; %d of its processes %s" % (interrupt.reason, count, NOT_ENDED)
 
     def sweep_last(self, interrupt):
         """`sweep` at the session's end; a normal stop spares what tasks that had ended left."""
@@ -14031,6 +14064,7 @@ class Scheduler:
         self._ahead = None              # the clock of the day before the steady one, seconds
         self._missed = Missed(0.0, *DOWN)       # by all
         self._outdated = 0                      # events whose entry was replaced
+        self._calls = self._kept_calls = 0      # events of call_at; so many at the last cleaning
         self._look, self._no_words = self._come_up, {}      # the same objects for all events
 
     # -- what it knows -----------------------------------------------------------------
@@ -14065,11 +14099,18 @@ class Scheduler:
             return [entry for entry in self._entries.values()
                     if entry.repository.id == repository_id]
 
-    def call_at(self, when, function):
-        """Calls function() in the scheduler's thread at a time (epoch seconds)."""
+    def call_at(self, when, function, is_wanted=lambda: True):
+        """Calls function() in the scheduler's thread at a time (epoch seconds). It may be forgotten
+        when it is not wanted any more."""
         with self._changed:
-            self._events.enterabs(when, FIRST, function)
+            self._events.enterabs(when, FIRST, self._call, (function, is_wanted))
+            self._calls += 1
             self._wake(when)
+
+    def _call(self, function, _):
+        with self._changed:
+            self._calls -= 1
+        function()
 
     def decided(self, entry, upto, was_slow=False):
         """Due times are decided and written: arms the next. What came due while a slow repository
@@ -14100,7 +14141,7 @@ class Scheduler:
     def tick(self):
         """Does everything that is due; seconds until the next, or None."""
         self._watch_clock()
-        if self._outdated > len(self._entries) + 1000:
+        if self._outdated > len(self._entries) + 1000 or self._calls > 2 * self._kept_calls + 1000:
             self._forget_outdated()
         return self._events.run(blocking=False)
 
@@ -14125,14 +14166,18 @@ class Scheduler:
         self._on_step(step)
 
     def _forget_outdated(self):
-        """Makes the queue of events anew without those whose entry was replaced."""
+        """Makes the queue of events anew without those whose entry was replaced, or whose call
+        nobody wants any more."""
         with self._changed:
             events, self._events = (self._events.queue,
                                     sched.scheduler(self._clock.now, lambda _: None))
+            self._outdated = self._calls = 0
             for event in events:
-                if event.action is not self._look or self._is_current(*event.argument):
+                is_call = event.action is not self._look
+                if event.argument[1]() if is_call else self._is_current(*event.argument):
                     self._events.enterabs(*event[:2], *event[-3:])
-            self._outdated = 0
+                    self._calls += is_call
+            self._kept_calls = self._calls
 
     def _is_current(self, entry, due):
         return entry.due == due and self._entries.get(entry.key) is entry
@@ -15777,13 +15822,14 @@ class Desk:
         if ticket.start_at is not None and ticket.start_at > self._clock.now():
             # otherwise it was only read again
             if agent.queue.put_off(ticket.session, repository):
-                scheduler.call_at(ticket.start_at,
-                                  lambda: self._start_time(repository, ticket))
+                scheduler.call_at(ticket.start_at, lambda: self._start_time(repository, ticket),
+                                  lambda: agent.queue.is_put_off(ticket.session, repository))
             return
+        is_free = agent.queue.add(ticket, repository)
         if ticket.wait_until is not None:
-            scheduler.call_at(ticket.wait_until, lambda: self._waited(repository, ticket))
-        if not agent.queue.add(ticket, repository) and ticket.status == WAITING \
-                and not agent.hold:
+            scheduler.call_at(ticket.wait_until, lambda: self._waited(repository, ticket),
+                              lambda: agent.queue.has(ticket.session))
+        if not is_free and ticket.status == WAITING and not agent.hold:
             repository.db.submit(repository.sessions.set_queued, ticket.session)
 
     def _start_time(self, repository, ticket):
@@ -16447,11 +16493,6 @@ class LineFormatter(logging.Formatter):
         return "\n  ".join(show_controls(line) for line in lines)
 
 
-def show_controls(text):
-    """A text with its control characters and what else is not printable as \\xNN or \\uNNNN."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 # ======================================================================================
 # protocol/table.py
 # The verb table: a function for each form of a request, and the check of one against it.
@@ -16900,7 +16941,7 @@ class Reply:
             if line is FLUSH:
                 yield FLUSH
             elif isinstance(line, TextLine):
-                text = self._render(line.fields) if self._is_json else line.text
+                text = self._render(line.fields) if self._is_json else show_controls(line.text)
                 yield "* " + text if text else "*"
             else:
                 yield "* " + self._render(line)
@@ -17347,8 +17388,9 @@ several that made it end in `WARNING`, the newest.
   started with. Modules are not searched in the agent's working folder, nor in the user's site.
 - SQL on SQLite runs inside the agent, and a stop interrupts it. Other drivers, CSV, files,
   `wait_file`, `matches`, `http` and `mail` run in a process of their own each, which a stop ends.
-- What hangs in a system call that nothing ends, such as a database or a secret on a mount whose
-  server is gone, is left behind after <<KILL_S>>: the session ends, and its message says so.
+- What nothing ends, such as the reading of a database or a secret on a mount whose server is gone,
+  or one long comparison of SQLite (`like` with a pattern of thousands of characters), is left
+  behind after <<KILL_S>>: the session ends, and its message and the reply to `STOP` say so.
 - Only regular files are copied, packed, unpacked, attached and replaced: a device, named pipe or
   socket is an error. `load_csv` takes a named pipe, too.
 - A file, or a copy of a folder, is written beside its target, as `.NAME.HEX.part`, and renamed
@@ -18582,6 +18624,9 @@ MANUAL_CHANGES = r"""
   with its time-out or by a stop, and nothing else waits for it. What loses its parent becomes the
   agent's child and is reaped, in a container without an init too. Tasks have the `ulimit -n` that
   the agent was started with.
+- Control characters, what turns the direction of a text, and bytes that are no UTF-8 are shown as
+  `\xNN` wherever a path or a name gets to: the log, replies, messages, the client's output.
+- A session with a start time that was stopped before leaves nothing in memory.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CLIENT, MANUAL_CRONTAB,
@@ -19838,7 +19883,7 @@ PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
 
 def parse_arguments(arguments):
     """The command line -> argparse's namespace, the settings; exits 2 when it is wrong."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="agent.py", description="A job-execution and scheduling agent in one file.")
     for option in COMMAND_OPTIONS:
         _add_option(parser, option)

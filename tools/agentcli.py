@@ -34,6 +34,8 @@ ERR is on stderr; 5 the waiting timed out; 130 Ctrl-C; 141 nobody reads the outp
 This file is built: tools/build.py joins the modules of tools/src/client, which are what people
 change. Sections, each using only those above it:
 
+    base/controls       What may drive a terminal, imitate a reply or turn a text around, shown as
+                        what it is.
     base/vocabulary     The words and limits of the contract, as data: states, transitions, roles,
                         sizes, times.
     base/replies        The lines of replies, as data: their fields in order, and what each holds,
@@ -72,6 +74,47 @@ import textwrap
 import time
 import zlib
 from typing import Callable, NamedTuple, Optional
+
+
+# ======================================================================================
+# base/controls.py
+# What may drive a terminal, imitate a reply or turn a text around, shown as what it is.
+# ======================================================================================
+
+# control characters but the tab, what ends lines for some readers or turns their direction, and
+# what in a name is no UTF-8
+_HIDDEN = re.compile(
+    "[\0-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_BLANKS = re.compile("[\t\n\v\f\r]+")
+
+
+def show_controls(text):
+    r"""A text on one line, with what is hidden in it as \xNN, each of its bytes."""
+    return _HIDDEN.sub(_show, text)
+
+
+def _show(match):
+    char = match.group()
+    if char < "\u0100":
+        return "\\x%02x" % ord(char)
+    # U+DC80 to U+DCFF are bytes of a name that is no UTF-8
+    how = "surrogateescape" if "\udc80" <= char <= "\udcff" else "surrogatepass"
+    return "".join("\\x%02x" % byte for byte in char.encode("utf-8", how))
+
+
+def one_line(text):
+    """A message as it may stand in a reply or table: its lines side by side, nothing hidden, cut.
+    """
+    return show_controls(_BLANKS.sub(" ", str(text)).strip())[:1000]
+
+
+class Parser(argparse.ArgumentParser):
+    """One whose errors show what is hidden in the words that they name: a shell may have found them
+    in a folder."""
+
+    def error(self, message):
+        """Says what is wrong, and exits."""
+        super().error(show_controls(message))
 
 
 # ======================================================================================
@@ -146,8 +189,7 @@ WRITE_S = 5.0           # a request that cannot be written for so long is refuse
 TERM_S = 2.0            # between SIGTERM and SIGKILL
 SEARCH_S = 5           # that a regular expression may be compiled and searched
 KILL_S = 10.0           # how long what got SIGKILL is waited for
-NOT_ENDED = "of its processes cannot be ended"      # in the message of a session
-LEFT_BEHIND = "what was under way does not end"     # likewise
+NOT_ENDED = "cannot be ended"       # in the message of a session: processes, or a call
 TRY_S = 0.2             # between two tries of what the host cannot give now
 DRAIN_S = 0.5           # how long after its exit a task's pipes are read
 LINGER, LINGER_S = 64 * 1024, 1.0       # bytes and seconds read of what follows the last request
@@ -846,7 +888,7 @@ def put(line, is_flushed=False):
     """Writes a line to stdout; what its encoding lacks is shown as \\xNN. Raises OSError."""
     if sys.stdout is not None:
         sys.stdout.buffer.write(
-            (line + "\n").encode(sys.stdout.encoding or "ascii", "backslashreplace"))
+            (show_controls(line) + "\n").encode(sys.stdout.encoding or "ascii", "backslashreplace"))
         if is_flushed:
             sys.stdout.buffer.flush()
 
@@ -855,7 +897,7 @@ def complain(message):
     """Writes a line to stderr, if that can be."""
     with contextlib.suppress(OSError):
         if sys.stderr is not None:
-            print("agentcli: %s" % message, file=sys.stderr)
+            print("agentcli: %s" % show_controls(str(message)), file=sys.stderr)
 
 
 def put_json(value):
@@ -867,8 +909,7 @@ def printable(value):
     """A value for people, on one line and without control characters."""
     if value is None or isinstance(value, bool):
         return {None: "", True: "yes", False: "no"}[value]
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode()
-                   for c in str(value))
+    return show_controls(str(value)).replace("\t", "\\t")
 
 
 def put_fields(fields):
@@ -1132,8 +1173,7 @@ def add_common(parser, **defaults):
 def make_parser():
     """The parser of everything but the arguments of a command,
     which may stand between its options."""
-    parser = argparse.ArgumentParser(prog="agentcli.py", description="The client of agent.py.",
-                                     allow_abbrev=False)
+    parser = Parser(prog="agentcli.py", description="The client of agent.py.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version="agentcli.py " + VERSION)
     add_common(parser, host=os.environ.get("AGENT_HOST") or DEFAULT_HOST,
                port=os.environ.get("AGENT_PORT") or DEFAULT_PORT, json=False)

@@ -108,13 +108,15 @@ def test_the_end_does_not_wait_for_ever_for_a_reader(make_writer, pipe):
     read_until(pipe[0], b"unread\n")
 
 
-@pytest.mark.parametrize("path", ["a\nb", "a\r\033[2Jb", "a\x00\x7f\x9bb", "a\udcffb", "a\u2028b"])
-def test_an_entry_is_one_line_whatever_a_path_has(path):
+@pytest.mark.parametrize("path, words", [
+    ("a\nb", r"a\x0ab"), ("a\r\033[2Jb", r"a\x0d\x1b[2Jb"), ("a\x00\x7f\x9bb", r"a\x00\x7f\x9bb"),
+    ("a\udcffb", r"a\xffb"), ("a\ud800b", r"a\xed\xa0\x80b"), ("a\u2028b", r"a\xe2\x80\xa8b")])
+def test_an_entry_is_one_line_whatever_a_path_has(path, words):
     form = program.LineFormatter("%(levelname)s %(message)s")
 
     def shown(text, *arguments):
         return form.format(logging.LogRecord("agent", logging.WARNING, "", 0, text, arguments, None))
-    assert shown("%s is gone", path) == "WARNING %s is gone" % path.encode("unicode_escape").decode()
+    assert shown("%s is gone", path) == "WARNING %s is gone" % words
     assert shown("%s is gone", OSError(2, "no", path)).isprintable()
     lines = shown("fault %s\n%s", path, "Traceback:\n  %s" % path).split("\n")      # a traceback has lines
     assert all(line.isprintable() for line in lines) and all(line.startswith("  ") for line in lines[1:])

@@ -135,3 +135,16 @@ def test_sessions_that_wait_are_not_read_again_when_another_program_has_written(
     finally:
         tracemalloc.stop()
     assert peak - before < 300 * count, (size, peak)
+
+
+def test_a_stopped_session_with_a_start_time_leaves_no_event_behind(with_ends):
+    scheduler = with_ends.agent.schedules.scheduler
+    numbers = [with_ends.ok("EXEC GOOD -AT=2099-01-01")["session"] for _ in range(3)]
+
+    def count_calls():
+        return sum(event.action is not scheduler._look for event in scheduler._events.queue)
+    assert count_calls() == 3
+    for number in numbers[:2]:
+        with_ends.ok("STOP %s" % number)
+    scheduler._forget_outdated()            # as tick() does when there are many
+    assert count_calls() == 1 and with_ends.status(numbers[2])["status"] == "WAITING"

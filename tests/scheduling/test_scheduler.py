@@ -516,6 +516,23 @@ def test_call_at(decisions):
     assert called == [3, 5]
 
 
+def test_calls_that_nobody_wants_any_more_are_forgotten(decisions):
+    called, wanted = [], set(range(0, 5000, 10))
+    for number in range(5000):
+        decisions.scheduler.call_at(NOON + 50 + number, lambda number=number: called.append(number),
+                                    lambda number=number: number in wanted)
+        if number % 100 == 99:
+            decisions.tick()
+            assert decisions.event_count < 1101 + 2 * number / 10
+    assert decisions.at(10000)[1] is None and set(called) >= wanted
+    for number in range(3000):
+        decisions.scheduler.call_at(NOON + 20000, lambda: called.append(-1), lambda: False)
+        decisions.tick()
+    assert decisions.event_count <= 2001
+    decisions.at(30000)
+    assert decisions.event_count == 0
+
+
 def test_one_that_fails_costs_the_others_nothing():
     clock, made = FakeClock(), []
 

@@ -200,7 +200,7 @@ def test_a_program_on_a_mount_that_hangs(inside, tmp_path, kind):
                 "env": {"PATH": str(tmp_path)}}
         done = run(inside, task, timeout=0.3)
         assert done.status == "ERROR" and "time-out of the session after 0.3 s" in done.message
-        assert done.message.endswith("what was under way does not end")
+        assert done.message.endswith("what was under way cannot be ended")
         session = begin(inside, task)
         assert inside.ok("PING")["running"] == "1"
         if kind == "path":
@@ -229,7 +229,8 @@ def test_what_cannot_be_interrupted_is_left_behind():
     control.stop(program.IMMEDIATE, "stopped")
     with pytest.raises(program.Interrupted) as caught:
         control.call(lambda: is_over.wait(60), clock.interrupt)
-    assert clock.ahead > program.KILL_S and caught.value.message == "stopped; what was under way does not end"
+    assert clock.ahead > program.KILL_S and caught.value.message == "stopped; what was under way cannot be ended"
+    assert program.NOT_ENDED in caught.value.message        # by which the reply to STOP says it
     with pytest.raises(program.Interrupted) as caught:
         control.call(lambda: is_over.wait(60), is_over.set)
     assert caught.value.message == "stopped"

@@ -31,7 +31,8 @@ from .agent.opening import open_master
 from .agent.agent import Agent
 from .agent.exchange import import_into
 from .agent.figures import ping
-from .agent.logwriter import LogWriter, show_controls
+from .agent.logwriter import LogWriter
+from .base.controls import Parser, show_controls
 from .protocol.manual import make_manual
 from .server.server import Server, check_host, notify_systemd
 
@@ -41,7 +42,7 @@ PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
 
 def parse_arguments(arguments):
     """The command line -> argparse's namespace, the settings; exits 2 when it is wrong."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="agent.py", description="A job-execution and scheduling agent in one file.")
     for option in COMMAND_OPTIONS:
         _add_option(parser, option)

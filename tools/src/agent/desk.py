@@ -141,13 +141,14 @@ class Desk:
         if ticket.start_at is not None and ticket.start_at > self._clock.now():
             # otherwise it was only read again
             if agent.queue.put_off(ticket.session, repository):
-                scheduler.call_at(ticket.start_at,
-                                  lambda: self._start_time(repository, ticket))
+                scheduler.call_at(ticket.start_at, lambda: self._start_time(repository, ticket),
+                                  lambda: agent.queue.is_put_off(ticket.session, repository))
             return
+        is_free = agent.queue.add(ticket, repository)
         if ticket.wait_until is not None:
-            scheduler.call_at(ticket.wait_until, lambda: self._waited(repository, ticket))
-        if not agent.queue.add(ticket, repository) and ticket.status == WAITING \
-                and not agent.hold:
+            scheduler.call_at(ticket.wait_until, lambda: self._waited(repository, ticket),
+                              lambda: agent.queue.has(ticket.session))
+        if not is_free and ticket.status == WAITING and not agent.hold:
             repository.db.submit(repository.sessions.set_queued, ticket.session)
 
     def _start_time(self, repository, ticket):

@@ -6,6 +6,8 @@ import logging
 import os
 import threading
 
+from ..base.controls import show_controls
+
 MAX_LINES = 10000       # that wait for a reader
 CLOSE_S = 2.0           # how long the end of the program waits for one
 
@@ -101,8 +103,3 @@ class LineFormatter(logging.Formatter):
         has_lines = record.exc_info or "\n" in str(record.msg)
         lines = text.split("\n") if has_lines else [text]
         return "\n  ".join(show_controls(line) for line in lines)
-
-
-def show_controls(text):
-    """A text with its control characters and what else is not printable as \\xNN or \\uNNNN."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

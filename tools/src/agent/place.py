@@ -13,7 +13,7 @@ from typing import Callable, NamedTuple, Optional
 from ..base.vocabulary import ATTACH_S, GLANCE_S
 from ..base.errors import AgentError, Busy, Conflict, RepositoryError, Stopping
 from ..base.program import log
-from ..base.words import one_line
+from ..base.controls import one_line
 from ..store.files import tell_doors
 from ..store.pending import Worker
 from ..store.work import WorkRepository

@@ -227,9 +227,4 @@ def render_fields(fields):
     return " ".join("%s=%s" % (key, render_value(value)) for key, value in fields)
 
 
-def one_line(text):
-    """A message as it may stand in a reply or table: no line ends, no control characters."""
-    return "".join(c if c.isprintable() else " " for c in str(text))[:1000].strip()
-
-
 _CONTROL = re.compile("[\0-\x08\x0a-\x1f\x7f-\x9f]")

@@ -6,6 +6,7 @@ import shutil
 import textwrap
 from typing import Callable, NamedTuple
 
+from ..base.controls import Parser
 from ..base.vocabulary import DEFAULT_PORT, VERSION
 from ..base.forms import (AS_DOCUMENT, AS_FIELDS, AS_LOG, AS_RECORD, AS_ROWS, AS_TEXT, VERB_FORMS,
                           list_parts)
@@ -102,8 +103,7 @@ def add_common(parser, **defaults):
 def make_parser():
     """The parser of everything but the arguments of a command,
     which may stand between its options."""
-    parser = argparse.ArgumentParser(prog="agentcli.py", description="The client of agent.py.",
-                                     allow_abbrev=False)
+    parser = Parser(prog="agentcli.py", description="The client of agent.py.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version="agentcli.py " + VERSION)
     add_common(parser, host=os.environ.get("AGENT_HOST") or DEFAULT_HOST,
                port=os.environ.get("AGENT_PORT") or DEFAULT_PORT, json=False)

@@ -7,6 +7,7 @@ import re
 import sys
 import time
 
+from ..base.controls import show_controls
 from .words import _FIELD, parse_fields
 from .spelling import spell
 
@@ -26,7 +27,7 @@ def put(line, is_flushed=False):
     """Writes a line to stdout; what its encoding lacks is shown as \\xNN. Raises OSError."""
     if sys.stdout is not None:
         sys.stdout.buffer.write(
-            (line + "\n").encode(sys.stdout.encoding or "ascii", "backslashreplace"))
+            (show_controls(line) + "\n").encode(sys.stdout.encoding or "ascii", "backslashreplace"))
         if is_flushed:
             sys.stdout.buffer.flush()
 
@@ -35,7 +36,7 @@ def complain(message):
     """Writes a line to stderr, if that can be."""
     with contextlib.suppress(OSError):
         if sys.stderr is not None:
-            print("agentcli: %s" % message, file=sys.stderr)
+            print("agentcli: %s" % show_controls(str(message)), file=sys.stderr)
 
 
 def put_json(value):
@@ -47,8 +48,7 @@ def printable(value):
     """A value for people, on one line and without control characters."""
     if value is None or isinstance(value, bool):
         return {None: "", True: "yes", False: "no"}[value]
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode()
-                   for c in str(value))
+    return show_controls(str(value)).replace("\t", "\\t")
 
 
 def put_fields(fields):

@@ -5,19 +5,17 @@ Thread output: reads the pipes of all tasks; ends at Output.close().
 import collections
 import contextlib
 import os
-import re
 import selectors
 import threading
 import time
 
 from ..base.vocabulary import ERR, MAX_LOG_LINE, MAX_VALUE, OUT
+from ..base.controls import show_controls
 from ..base.program import log
 from ..base.times import to_text
 from ..base.words import mask_all
 from ..store.pending import Worker
 
-# what ends lines or turns their direction for some readers is shown like control characters
-_HIDDEN = re.compile("[\0-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 LINE_COST = 40          # bytes that a row of the log takes beside its text
 NOISY_PIPES, NOISY_S = 2, 0.001     # as many pipes with something at once are read with a pause
 FLUSH_S = 0.05          # between two looks at whose output is to be written down
@@ -28,9 +26,7 @@ LAST_ERROR = 200        # characters of the last line of a standard error in a m
 
 def visible(data):
     """Bytes of a line -> text in which nothing can imitate a reply or drive a terminal."""
-    text = data.decode("utf-8", "backslashreplace")
-    return _HIDDEN.sub(lambda match: "\\x%02x" % ord(match.group()) if match.group() < "\u0100" else
-                       "".join("\\x%02x" % byte for byte in match.group().encode()), text)
+    return show_controls(data.decode("utf-8", "backslashreplace"))
 
 
 def cut_error(text):

@@ -7,7 +7,8 @@ import uuid
 from ..base.vocabulary import ADMINISTRATOR, ROLES
 from ..base.errors import AgentError, AuthError, BadRequest, Denied, Internal
 from ..base.program import log, tell_traceback
-from ..base.words import _CONTROL, list_hidden, mask_all, one_line, render_fields, split_words
+from ..base.controls import one_line, show_controls
+from ..base.words import _CONTROL, list_hidden, mask_all, render_fields, split_words
 from ..agent.desk import Acknowledgement
 from .table import check_request, find_verb, wants_json
 from .lines import FLUSH, TextLine, ticket_fields
@@ -169,7 +170,7 @@ class Reply:
             if line is FLUSH:
                 yield FLUSH
             elif isinstance(line, TextLine):
-                text = self._render(line.fields) if self._is_json else line.text
+                text = self._render(line.fields) if self._is_json else show_controls(line.text)
                 yield "* " + text if text else "*"
             else:
                 yield "* " + self._render(line)

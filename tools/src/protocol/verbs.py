@@ -9,7 +9,8 @@ from ..base.replies import (AGENT_HOLD_LINE, ATTACHED_LINE, CHANGE_LINE, CLEANED
                             STATE_LINE, STEP_LINE, STOPPED_LINE, TASK_LINE, VARIABLE_LINE,
                             WARNING_LINE)
 from ..base.times import to_local
-from ..base.words import capitals, one_line, shorten
+from ..base.controls import one_line
+from ..base.words import capitals, shorten
 from ..store.records import (Hold, LogFilter, PurgeFilter, RestartRequest, SessionFilter,
                              SessionRequest)
 from ..agent.figures import metrics, ping

@@ -9,8 +9,7 @@ a secret; ends with it. One that cannot be interrupted is left behind.
 import contextlib
 import threading
 
-from ..base.vocabulary import (ERROR, IMMEDIATE, KILL_S, LEFT_BEHIND, NORMAL, NOT_ENDED, STOPPED,
-                               TRY_S)
+from ..base.vocabulary import ERROR, IMMEDIATE, KILL_S, NORMAL, NOT_ENDED, STOPPED, TRY_S
 from ..store.pending import Pending, Worker
 from ..processes.tree import Tree, follow_group
 from ..processes.process import Process
@@ -163,7 +162,7 @@ class Control:
                 interrupt()
                 thread.join(0.05)
             if not call.is_done:
-                error.message = "%s; %s" % (error.message, LEFT_BEHIND)
+                error.message = "%s; what was under way %s" % (error.message, NOT_ENDED)
             raise
         thread.join(KILL_S)
         return call.result()
@@ -178,7 +177,7 @@ class Control:
             self.wait(lambda: process.is_decided)
         except Interrupted as error:
             if not process.abandon():
-                error.message = "%s; %s" % (error.message, LEFT_BEHIND)
+                error.message = "%s; what was under way %s" % (error.message, NOT_ENDED)
             raise
         process.begun()
         self.add_root(process.pid, process.started, is_minder)
@@ -204,7 +203,7 @@ class Control:
         it so says how many cannot be ended."""
         count = Tree([self._session], self._roots, self._minders).end()
         if count:
-            interrupt.message = "%s; %d %s" % (interrupt.reason, count, NOT_ENDED)
+            interrupt.message = "%s; %d of its processes %s" % (interrupt.reason, count, NOT_ENDED)
 
     def sweep_last(self, interrupt):
         """`sweep` at the session's end; a normal stop spares what tasks that had ended left."""

@@ -9,7 +9,7 @@ from ..base.vocabulary import ERROR, MARKER, TRY_S
 from ..base.errors import RepositoryError, RepositoryGone
 from ..base.program import log, open_code, program_command
 from ..base.times import Clock
-from ..base.words import one_line
+from ..base.controls import one_line
 from ..definitions.references import environment_name
 from ..store.records import SessionRequest
 from ..store.spool import noted_processes

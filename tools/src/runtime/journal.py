@@ -1,7 +1,8 @@
 """What a session has to record: collected, masked, and handed to its repository in order."""
 
 from ..base.vocabulary import MAX_BATCH, MIN_SECRET
-from ..base.words import mask_all, one_line
+from ..base.controls import one_line
+from ..base.words import mask_all
 
 BEGUN_WITHIN_S = 2.0           # so long a session waits for the record of its begin
 

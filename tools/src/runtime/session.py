@@ -6,7 +6,7 @@ from ..base.vocabulary import ERROR, LATE_S
 from ..base.errors import AgentError, Conflict, NotFound, RepositoryError, Unreadable
 from ..base.program import log, tell_traceback
 from ..base.times import from_text
-from ..base.words import one_line
+from ..base.controls import one_line
 from .control import Control, Interrupted, Left
 from .course import Course, Outcome, TaskPlace
 from .journal import Journal

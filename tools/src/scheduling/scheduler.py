@@ -57,6 +57,7 @@ class Scheduler:
         self._ahead = None              # the clock of the day before the steady one, seconds
         self._missed = Missed(0.0, *DOWN)       # by all
         self._outdated = 0                      # events whose entry was replaced
+        self._calls = self._kept_calls = 0      # events of call_at; so many at the last cleaning
         self._look, self._no_words = self._come_up, {}      # the same objects for all events
 
     # -- what it knows -----------------------------------------------------------------
@@ -91,11 +92,18 @@ class Scheduler:
             return [entry for entry in self._entries.values()
                     if entry.repository.id == repository_id]
 
-    def call_at(self, when, function):
-        """Calls function() in the scheduler's thread at a time (epoch seconds)."""
+    def call_at(self, when, function, is_wanted=lambda: True):
+        """Calls function() in the scheduler's thread at a time (epoch seconds). It may be forgotten
+        when it is not wanted any more."""
         with self._changed:
-            self._events.enterabs(when, FIRST, function)
+            self._events.enterabs(when, FIRST, self._call, (function, is_wanted))
+            self._calls += 1
             self._wake(when)
+
+    def _call(self, function, _):
+        with self._changed:
+            self._calls -= 1
+        function()
 
     def decided(self, entry, upto, was_slow=False):
         """Due times are decided and written: arms the next. What came due while a slow repository
@@ -126,7 +134,7 @@ class Scheduler:
     def tick(self):
         """Does everything that is due; seconds until the next, or None."""
         self._watch_clock()
-        if self._outdated > len(self._entries) + 1000:
+        if self._outdated > len(self._entries) + 1000 or self._calls > 2 * self._kept_calls + 1000:
             self._forget_outdated()
         return self._events.run(blocking=False)
 
@@ -151,14 +159,18 @@ class Scheduler:
         self._on_step(step)
 
     def _forget_outdated(self):
-        """Makes the queue of events anew without those whose entry was replaced."""
+        """Makes the queue of events anew without those whose entry was replaced, or whose call
+        nobody wants any more."""
         with self._changed:
             events, self._events = (self._events.queue,
                                     sched.scheduler(self._clock.now, lambda _: None))
+            self._outdated = self._calls = 0
             for event in events:
-                if event.action is not self._look or self._is_current(*event.argument):
+                is_call = event.action is not self._look
+                if event.argument[1]() if is_call else self._is_current(*event.argument):
                     self._events.enterabs(*event[:2], *event[-3:])
-            self._outdated = 0
+                    self._calls += is_call
+            self._kept_calls = self._calls
 
     def _is_current(self, entry, due):
         return entry.due == due and self._entries.get(entry.key) is entry

@@ -1,6 +1,6 @@
 """What an answer of HTTP holds: past what only announces it, without codings, in a charset."""
 
-from ..base.words import one_line
+from ..base.controls import one_line
 from .task import TaskError
 
 PIECE = 1 << 16             # bytes that are taken at a time

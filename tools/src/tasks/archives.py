@@ -11,6 +11,7 @@ import time
 import zipfile
 
 from ..base.vocabulary import DONE
+from ..base.controls import show_controls
 from ..base.words import shorten
 from ..definitions.kinds import Field, between
 from ..base.files import written_beside
@@ -38,7 +39,7 @@ def pack(order):
         below = Below(os.path.realpath(order["to"]), skipped)
         members += below.list(path, os.path.relpath(path, folder))
     for line in skipped:
-        print("left out: " + line, file=sys.stderr)
+        print("left out: " + show_controls(line), file=sys.stderr)
     if all(name.endswith("/") for _, name in members):
         raise TaskError("%s: there is no file to pack" % order["from"])
     with written_beside(order["to"], note=order["note"]) as file, \

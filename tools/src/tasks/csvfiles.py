@@ -9,6 +9,7 @@ import re
 import sys
 
 from ..base.vocabulary import DONE, WARNING
+from ..base.controls import show_controls
 from ..base.words import shorten
 from ..definitions.kinds import (BOOLEAN, FILLED, Field, Kind, TEXT, _refuse, between, choice,
                                  list_of)
@@ -128,7 +129,7 @@ class BadRows:
         self.count += 1
         self._first = self._first or "line %d: %s" % (line, reason)
         text = ",".join(row).encode("utf-8", "backslashreplace").decode()
-        print("line %d: %s: %s" % (line, reason, text[:200]), file=sys.stderr)
+        print("line %d: %s: %s" % (line, reason, show_controls(text[:200])), file=sys.stderr)
         if self.count > self._most:
             raise TaskError("line %d: %s (bad row %d, at most %d are allowed); nothing was loaded"
                             % (line, reason, self.count, self._most))

@@ -8,7 +8,7 @@ import urllib.parse
 from typing import NamedTuple, Optional
 
 from ..base.vocabulary import DONE, MAX_VALUE
-from ..base.words import one_line
+from ..base.controls import one_line
 from ..definitions.kinds import FILLED, Field, TEXT, VARIABLE_NAME, between, list_of
 from ..base.files import written_beside
 from .answers import decoded, final_answers, pieces_of, to_utf8
@@ -223,7 +223,7 @@ class HttpTask(HelperTask):
                 return cls._attempt(order, first)
             except TaskError as error:
                 reason = error
-                print(error, file=sys.stderr)
+                print(one_line(error), file=sys.stderr)
         raise reason
 
     @classmethod

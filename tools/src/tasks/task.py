@@ -9,7 +9,8 @@ from typing import NamedTuple, Optional
 from ..base.vocabulary import ERROR, EXIT_OK, MAX_VALUE
 from ..base.encoding import utf8_environment
 from ..base.program import open_code, program_command
-from ..base.words import SHORT, one_line, render_value, shorten
+from ..base.controls import one_line
+from ..base.words import SHORT, render_value, shorten
 from ..definitions.kinds import FILLED, Field, Kind, TEXT, VARIABLE_NAME, _refuse
 from ..definitions.fields import TASK_TYPES
 from ..definitions.references import substitute
