@@ -16102,10 +16102,14 @@ STOPS = {bytes([number]): signal.Signals(number).name
 SIGNALS_AT_ONCE = 4096             # bytes of signals that are read at once: a child's end is one
 
 
-def find_stop(data):
-    """The first of these bytes that ends the main thread's wait, or None: of STOPS, or WAKE."""
-    words = (data[place:place + 1] for place in range(len(data)))
-    return next((word for word in words if word in STOPS or word == WAKE), None)
+def split_stop(data):
+    """(The first of these bytes that ends the main thread's wait, of STOPS or WAKE, or None; those
+    behind it)."""
+    for place in range(len(data)):
+        word = data[place:place + 1]
+        if word in STOPS or word == WAKE:
+            return word, data[place + 1:]
+    return None, b""
 
 
 class StopRequest(NamedTuple):
@@ -16223,10 +16227,10 @@ class Agent:
         and whenever it wakes, orphans are reaped.
         """
         self._wake_main = wake
-        word = None
+        word, rest = None, b""
         while word is None:
             reap_orphans()
-            word = find_stop(os.read(wake_fd, SIGNALS_AT_ONCE))
+            word, rest = split_stop(os.read(wake_fd, SIGNALS_AT_ONCE))
         if self._stop_request is None:
             self.request_stop(STOPS.get(word, ""))
         log.info("stopping, %d sessions are running", self.queue.counts()[0])
@@ -16241,9 +16245,11 @@ class Agent:
             reap_orphans()
             reason = self._stop_request.tell_end(self.clock.monotonic())
             with contextlib.suppress(BlockingIOError):
-                second = STOPS.get(find_stop(os.read(wake_fd, SIGNALS_AT_ONCE)))
-                if second is not None:
-                    reason = tell_stop("at once", "%s, after %s" % (second, self._stop_request.by))
+                rest += os.read(wake_fd, SIGNALS_AT_ONCE)
+            second, rest = split_stop(rest)
+            if second in STOPS:
+                reason = tell_stop("at once", "%s, after %s" % (STOPS[second],
+                                                                self._stop_request.by))
         self._stop_sessions(reason)
         self.watch.close()
 
