@@ -1433,6 +1433,8 @@ COMMAND_OPTIONS = (
 
 log = logging.getLogger("agent")
 
+M_ARENA_MAX = -8        # mallopt(3)
+
 # Python code that runs this program from an open file with its byte-code; the command line behind
 # it is that file's descriptor, the path of the program, and its arguments. The working folder,
 # which `-c` would search for modules, is none of them.
@@ -1510,6 +1512,19 @@ def keep_standard_descriptors():
         os.set_inheritable(descriptor, True)
         descriptor = os.open(os.devnull, os.O_RDWR)
     os.close(descriptor)
+
+
+def call_c_library(name, *arguments):
+    """Calls a function of the C library with whole numbers, where that is in reach."""
+    with contextlib.suppress(ImportError, OSError, AttributeError, MemoryError):
+        import ctypes
+        getattr(ctypes.CDLL(None), name)(*arguments)
+
+
+def share_heaps():
+    """Has all threads share two heaps: glibc would give each its own, where what is freed serves
+    that thread alone, so that memory creeps. Before threads are started."""
+    call_c_library("mallopt", M_ARENA_MAX, 2)
 
 
 def alone_command(function, *arguments):
@@ -9045,11 +9060,8 @@ def take_orphans():
     """From now on what loses its parent below this process becomes the main thread's child, whose
     part it is to reap_orphans(). At the end of this process it goes on to the next above. Nothing
     is done where prctl is out of reach."""
-    if not HAS_ORPHANS:
-        return
-    with contextlib.suppress(ImportError, OSError, AttributeError, MemoryError):
-        import ctypes
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    if HAS_ORPHANS:
+        call_c_library("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def reap_orphans():
@@ -20042,6 +20054,7 @@ def settle_streams():
 
 def serve(settings, clock, writer):
     """Runs an agent to its end -> exit code. CannotStart."""
+    share_heaps()
     file_limit = FileLimit(4 * (settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1))
                            + 200, settings.max_connections)
     address = check_host(settings.host)

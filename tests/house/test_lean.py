@@ -1,5 +1,6 @@
 """The agent without what Python needed to compile it: how much it holds, and what it and its helpers run."""
 import os
+import platform
 import shutil
 import sys
 
@@ -57,3 +58,27 @@ def test_no_module_of_the_working_folder_is_run(make_agent):
         (running.folder / (name + ".py")).write_text("raise SystemExit('not the standard library')")
     running.start()
     assert running.ok("EXEC HELLO -SYNC")["status"] == "DONE"
+
+
+def count_heaps(pid):
+    """How many heaps of 64 MiB glibc has reserved for threads: a part in use, the rest behind it."""
+    ends, count = {}, 0
+    with open("/proc/%d/maps" % pid) as file:
+        for line in file:
+            words = line.split()
+            begin, end = (int(text, 16) for text in words[0].split("-"))
+            if words[1].startswith("---") and begin in ends and end - ends[begin] == 64 << 20:
+                count += 1
+            if words[1].startswith("rw-") and begin % (64 << 20) == 0:
+                ends[end] = begin
+    return count
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc")
+def test_many_threads_share_few_heaps(plain_agent):
+    clients = [plain_agent.connect() for _ in range(20)]
+    for client in clients:
+        client.ok("EXEC HELLO -SYNC")
+    assert count_heaps(plain_agent.process.pid) <= 2
+    for client in clients:
+        client.close()

@@ -15,7 +15,8 @@ from .base.vocabulary import (EXIT_CANNOT_START, EXIT_OK, EXIT_USAGE, SESSIONS_P
                               WAKE)
 from .base.options import COMMAND_OPTIONS
 from .base.errors import AgentError, CannotStart, NotFound
-from .base.program import keep_standard_descriptors, log, program_path, start_over_lean
+from .base.program import (keep_standard_descriptors, log, program_path, share_heaps,
+                           start_over_lean)
 from .base.times import Clock, local_iso
 from .base.words import check_name
 from .base.files import make_folder
@@ -195,6 +196,7 @@ def settle_streams():
 
 def serve(settings, clock, writer):
     """Runs an agent to its end -> exit code. CannotStart."""
+    share_heaps()
     file_limit = FileLimit(4 * (settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1))
                            + 200, settings.max_connections)
     address = check_host(settings.host)

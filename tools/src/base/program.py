@@ -1,4 +1,5 @@
 """What this program is: its own file, its code and its own log."""
+import contextlib
 import functools
 import logging
 import marshal
@@ -11,6 +12,8 @@ import traceback
 from .encoding import find_utf8_locale, restore_environment, utf8_environment, utf8_flags
 
 log = logging.getLogger("agent")
+
+M_ARENA_MAX = -8        # mallopt(3)
 
 # Python code that runs this program from an open file with its byte-code; the command line behind
 # it is that file's descriptor, the path of the program, and its arguments. The working folder,
@@ -89,6 +92,19 @@ def keep_standard_descriptors():
         os.set_inheritable(descriptor, True)
         descriptor = os.open(os.devnull, os.O_RDWR)
     os.close(descriptor)
+
+
+def call_c_library(name, *arguments):
+    """Calls a function of the C library with whole numbers, where that is in reach."""
+    with contextlib.suppress(ImportError, OSError, AttributeError, MemoryError):
+        import ctypes
+        getattr(ctypes.CDLL(None), name)(*arguments)
+
+
+def share_heaps():
+    """Has all threads share two heaps: glibc would give each its own, where what is freed serves
+    that thread alone, so that memory creeps. Before threads are started."""
+    call_c_library("mallopt", M_ARENA_MAX, 2)
 
 
 def alone_command(function, *arguments):

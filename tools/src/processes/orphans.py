@@ -7,6 +7,8 @@ import contextlib
 import os
 import sys
 
+from ..base.program import call_c_library
+
 HAS_ORPHANS = sys.platform.startswith("linux")
 PR_SET_CHILD_SUBREAPER = 36         # prctl(2)
 WNOTHREAD = 0x20000000              # wait(2): of the thread that asks
@@ -16,11 +18,8 @@ def take_orphans():
     """From now on what loses its parent below this process becomes the main thread's child, whose
     part it is to reap_orphans(). At the end of this process it goes on to the next above. Nothing
     is done where prctl is out of reach."""
-    if not HAS_ORPHANS:
-        return
-    with contextlib.suppress(ImportError, OSError, AttributeError, MemoryError):
-        import ctypes
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    if HAS_ORPHANS:
+        call_c_library("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def reap_orphans():
