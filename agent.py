@@ -94,6 +94,8 @@ Sections, each using only those above it:
                               starts, more for itself.
     processes/tree            Who is alive: processes, their marker, and the tree of a task that
                               ends as a whole.
+    processes/starters        Threads that start processes: what hangs on a mount hangs one of them,
+                              and the others go on.
     processes/output          What the processes of tasks print: read, cut into lines, masked,
                               limited, captured.
     processes/process         One process of a task, from its start to its exit code.
@@ -186,9 +188,10 @@ Sections, each using only those above it:
 Threads, and what ends each:
 
     writer NAME       writes to one repository file; ends when its Database is closed and drained.
+    starter N         starts one process after the other; ends at Starters.close(). The processes
+                      that
     output            reads the pipes of all tasks; ends at Output.close().
-    wait PID          waits for the exit of one process of a task, and ends with it. It starts what
-                      may
+    wait PID          waits for the exit of one process of a task; ends with it.
     feed PID          writes one process's standard input, and ends with it.
     remains           deletes what one note tells of, and ends with that; a file system that does
                       not
@@ -8445,6 +8448,51 @@ def follow_group(leader, started):
 
 
 # ======================================================================================
+# processes/starters.py
+# Threads that start processes: what hangs on a mount hangs one of them, and the others go on.
+#
+# Thread starter N: starts one process after the other; ends at Starters.close(). The processes that
+# it has started count as orphans when it ends before them (`reap_orphans`), so it stays.
+# ======================================================================================
+
+class Starters:
+    """As many threads as were ever busy at once."""
+
+    def __init__(self):
+        self._jobs, self._numbers = queue.Queue(), itertools.count(1)
+        self._lock = threading.Lock()   # for the next two
+        self._free, self._threads = 0, []   # how many have nothing to do
+
+    def run(self, job):
+        """Has job() called soon. OSError: there is no thread for it."""
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                self._jobs.put(job)
+                return
+            thread = Worker(self._serve, "starter %d" % next(self._numbers), job)
+            if not thread.try_start():
+                raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            self._threads.append(thread)
+
+    def _serve(self, job):
+        while job is not None:
+            job()
+            del job                     # or it would keep what it had until the next
+            with self._lock:
+                self._free += 1
+            job = self._jobs.get()
+
+    def close(self):
+        """Ends the threads; one that hangs is left behind."""
+        with self._lock:
+            count = self._free
+            self._free = 0
+        for _ in range(count):
+            self._jobs.put(None)
+
+
+# ======================================================================================
 # processes/output.py
 # What the processes of tasks print: read, cut into lines, masked, limited, captured.
 #
@@ -8639,9 +8687,11 @@ class Capture:
 
 
 class Output:
-    """The one thread that reads the pipes of all tasks, by selectors."""
+    """The one thread that reads the pipes of all tasks, by selectors, and sees them end; and the
+    Starters of their processes."""
 
     def __init__(self):
+        self.starters = Starters()
         self._selector = selectors.DefaultSelector()
         self._lock = threading.Lock()
         self._new = collections.deque()
@@ -8654,7 +8704,8 @@ class Output:
         self._thread.start()
 
     def add(self, process, pipes):
-        """Reads pipes {file: stream} of a process into its capture and closes each at its end."""
+        """Reads pipes {file: stream} of a process into its capture and closes each at its end. Of
+        stream None is the descriptor of the process itself, which can be read once it has ended."""
         with self._lock:
             self._new.append((process, pipes))
         self._wake()
@@ -8665,7 +8716,8 @@ class Output:
             self._captures.discard(capture)
 
     def close(self):
-        """Ends the thread; pipes that are still open are closed."""
+        """Ends the threads; pipes that are still open are closed."""
+        self.starters.close()
         self._is_closing = True
         self._wake()
         self._thread.join()
@@ -8685,14 +8737,14 @@ class Output:
         while not self._is_closing:
             timeout = None if not self._captures else max(0.0, flush_at - time.monotonic())
             try:
-                ready = self._selector.select(timeout)
-                for key, _ in ready:
+                count = 0
+                for key, _ in self._selector.select(timeout):
                     if key.data is None:
                         os.read(key.fd, 4096)
                         self._register()
-                    else:
-                        self._read(key.fileobj, *key.data)
-                if len(ready) > NOISY_PIPES:
+                    elif self._take(key.fileobj, *key.data):
+                        count += 1
+                if count > NOISY_PIPES:
                     time.sleep(NOISY_S)     # tasks that print without end leave others their turn
                 if time.monotonic() >= flush_at:
                     flush_at = time.monotonic() + FLUSH_S
@@ -8718,20 +8770,27 @@ class Output:
                     self._captures.add(process.capture)
                 self._new.popleft()
 
-    def _read(self, pipe, process, stream):
-        """Reads from a pipe that has something, or has come to its end: then it is closed."""
-        try:
-            data = os.read(pipe.fileno(), 65536)
-        except BlockingIOError:
-            return
-        except OSError:
+    def _take(self, pipe, process, stream):
+        """Reads from a pipe that has something -> whether there was any of it; what has come to its
+        end is closed."""
+        if stream is None:
+            process.exited()
             data = b""
+        else:
+            try:
+                data = os.read(pipe.fileno(), 65536)
+            except BlockingIOError:
+                return False
+            except OSError:
+                data = b""
         if data and not process.is_over:
             process.capture.feed(stream, data)
         elif not data:
             self._selector.unregister(pipe)
             pipe.close()
-            process.pipe_ended()
+            if stream is not None:
+                process.pipe_ended()
+        return bool(data)
 
     def _flush(self):
         with self._lock:            # forget() waits for what is under way
@@ -8743,11 +8802,25 @@ class Output:
 # processes/process.py
 # One process of a task, from its start to its exit code.
 #
-# Thread wait PID: waits for the exit of one process of a task, and ends with it. It starts what may
-# hang, as its program is on some mount, and is left behind where that does.
+# Where the system has descriptors of processes, the thread `output` sees that one has ended; else
+#
+# Thread wait PID: waits for the exit of one process of a task; ends with it.
 # Thread feed PID: writes one process's standard input, and ends with it.
-# Both are there before their process is, so that none starts that nobody waits for.
+# These are there before their process is, so that none starts that nobody waits for.
 # ======================================================================================
+
+def has_process_descriptors():
+    """Whether the system has descriptors of processes, and this Python knows them (3.9, Linux 5.3).
+    """
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
+        return False
+    return True
+
+
+HAS_DESCRIPTORS = has_process_descriptors()
+
 
 class Command(NamedTuple):
     """What a process is started with."""
@@ -8769,9 +8842,9 @@ class Process:
     """A started process: in an OS session of its own, its output going to a capture."""
 
     def __init__(self, command, capture, output, notify, on_begun=lambda: None):
-        """Starts it, here or, where that may hang, in the thread that waits for it: begun() says
-        what came of that. `on_begun()` is called when that thread knows it, `notify()` when it has
-        ended. OSError, and nothing of it is left, where there is no thread: `is_passing`."""
+        """Starts it, here or, where that may hang, in another thread: begun() says what came of
+        that. `on_begun()` is called when that thread knows it, `notify()` when it has ended.
+        OSError, and nothing of it is left, where there is no thread: `is_passing`."""
         self.pid = self.started = self.rc = None
         self.capture = capture
         self.is_over = False            # what its pipes still bring is thrown away
@@ -8780,10 +8853,14 @@ class Process:
         self._popen = self._error = None
         self._lock, self._is_decided = threading.Lock(), threading.Event()
         self._has_begun = self._is_abandoned = False
+        self._has_ended = threading.Event()
         try:                            # a process that nobody waits for is worse than none
             if command.stdin is not None:
                 self._start_thread("feed", self._feed, command.stdin.encode())
-            self._waiter = self._start_thread("wait", self._run, command, output)
+            if not HAS_DESCRIPTORS:
+                self._start_thread("wait", self._wait)
+            if not command.is_near:
+                output.starters.run(lambda: self._begin_elsewhere(command, output))
         except OSError:
             self._is_decided.set()
             raise
@@ -8800,18 +8877,12 @@ class Process:
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
         return thread
 
-    # -- its thread --------------------------------------------------------------------
+    # -- its start ---------------------------------------------------------------------
 
-    def _run(self, command, output):
-        """Starts it, if that may hang, and waits for its exit."""
-        if command.is_near:
-            self._is_decided.wait()
-        else:
-            self._begin(command, output)
-            self._on_begun()
-        if self._popen is not None:
-            self._name_thread("wait")
-            self._wait()
+    def _begin_elsewhere(self, command, output):
+        """For a thread of Starters."""
+        self._begin(command, output)
+        self._on_begun()
 
     def _begin(self, command, output):
         """Starts it, and decides so what begun() says. The thread that does so has to live until
@@ -8831,13 +8902,17 @@ class Process:
                 command.words, command.environment, command.file_limit))
         if self._is_abandoned:
             return
-        self._popen = self._start(command)
-        self.pid = self._popen.pid
+        self._popen = popen = self._start(command)
+        self.pid = popen.pid
         try:
             self.started = start_time(self.pid) or ""
-            output.add(self, {self._popen.stdout: OUT, self._popen.stderr: ERR})
+            streams = {popen.stdout: OUT, popen.stderr: ERR}
+            if HAS_DESCRIPTORS:
+                streams[open(os.pidfd_open(self.pid), "rb", 0)] = None
+            output.add(self, streams)
         except BaseException as error:
             os.killpg(self.pid, signal.SIGKILL)
+            popen.wait()
             if isinstance(error, OSError):      # of the agent's own, not of the command
                 raise OSError(error.errno, error.strerror) from None
             raise
@@ -8858,13 +8933,24 @@ class Process:
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
             pass_fds=command.pass_fds)
 
+    # -- its threads, and `output` -----------------------------------------------------
+
+    def exited(self):
+        """It has ended: its exit code is asked for, and its session told."""
+        self.rc = self._popen.wait()
+        self._has_ended.set()
+        self._notify()
+
     def _wait(self):
-        while self.rc is None:
+        self._is_decided.wait()
+        if self._popen is None:
+            return
+        self._name_thread("wait")
+        while not self._has_ended.is_set():
             try:
-                self.rc = self._popen.wait()
+                self.exited()
             except MemoryError:         # nobody else waits for it
                 time.sleep(TRY_S)
-        self._notify()
 
     def _feed(self, data):
         self._is_decided.wait()
@@ -8913,7 +8999,7 @@ class Process:
 
         What the process left running keeps its pipes; what it prints later is thrown away.
         """
-        self._waiter.join(timeout_s)
+        self._has_ended.wait(timeout_s)
         self._is_read.wait(DRAIN_S)
         self.is_over = True
 

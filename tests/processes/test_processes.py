@@ -474,6 +474,17 @@ def test_a_start_that_is_abandoned_leaves_no_process(output, monkeypatch):
     assert process.rc == -signal.SIGKILL
 
 
+@pytest.mark.skipif(not agent.HAS_DESCRIPTORS, reason="the system, or this Python, has no descriptors of processes")
+def test_processes_need_no_thread_each(output):
+    before = threading.active_count()
+    processes = [Process(Command(["sleep", "300"], {}), Rows().capture, output, lambda: None).begun() for _ in range(20)]
+    assert threading.active_count() <= before + 1               # the one that starts them
+    for process in processes:
+        assert process.abandon()
+        process.finish()
+        assert process.rc == -signal.SIGKILL
+
+
 def test_what_a_process_leaves_running_does_not_hold_its_end(tasks, output):
     process, rows = tasks("echo before; sleep 1000 & echo $!")
     wait_for(lambda: process.rc is not None)

@@ -81,7 +81,7 @@ def test_a_session_under_way_waits_for_a_thread_and_has_no_process_without_one(i
 def test_a_stop_ends_the_waiting_for_a_thread(inside, scarce):
     inside.import_document({"scenarios": [{"name": "W", "version": "1", "steps": [{"name": "s", "tasks": [
         {"type": "wait_file", "path": str(inside.folder / "go"), "stable_s": 0},
-        {"type": "os", "command": "true"}]}]}]})
+        {"type": "os", "command": "true", "stdin": "a thread has to write it"}]}]}]})
     inside.ok("EXEC W")
     inside.wait_status(1001, "RUNNING")
     with scarce:

@@ -15,6 +15,7 @@ from ..base.program import log
 from ..base.times import to_text
 from ..base.words import mask_all
 from ..store.pending import Worker
+from .starters import Starters
 
 LINE_COST = 40          # bytes that a row of the log takes beside its text
 NOISY_PIPES, NOISY_S = 2, 0.001     # as many pipes with something at once are read with a pause
@@ -204,9 +205,11 @@ class Capture:
 
 
 class Output:
-    """The one thread that reads the pipes of all tasks, by selectors."""
+    """The one thread that reads the pipes of all tasks, by selectors, and sees them end; and the
+    Starters of their processes."""
 
     def __init__(self):
+        self.starters = Starters()
         self._selector = selectors.DefaultSelector()
         self._lock = threading.Lock()
         self._new = collections.deque()
@@ -219,7 +222,8 @@ class Output:
         self._thread.start()
 
     def add(self, process, pipes):
-        """Reads pipes {file: stream} of a process into its capture and closes each at its end."""
+        """Reads pipes {file: stream} of a process into its capture and closes each at its end. Of
+        stream None is the descriptor of the process itself, which can be read once it has ended."""
         with self._lock:
             self._new.append((process, pipes))
         self._wake()
@@ -230,7 +234,8 @@ class Output:
             self._captures.discard(capture)
 
     def close(self):
-        """Ends the thread; pipes that are still open are closed."""
+        """Ends the threads; pipes that are still open are closed."""
+        self.starters.close()
         self._is_closing = True
         self._wake()
         self._thread.join()
@@ -250,14 +255,14 @@ class Output:
         while not self._is_closing:
             timeout = None if not self._captures else max(0.0, flush_at - time.monotonic())
             try:
-                ready = self._selector.select(timeout)
-                for key, _ in ready:
+                count = 0
+                for key, _ in self._selector.select(timeout):
                     if key.data is None:
                         os.read(key.fd, 4096)
                         self._register()
-                    else:
-                        self._read(key.fileobj, *key.data)
-                if len(ready) > NOISY_PIPES:
+                    elif self._take(key.fileobj, *key.data):
+                        count += 1
+                if count > NOISY_PIPES:
                     time.sleep(NOISY_S)     # tasks that print without end leave others their turn
                 if time.monotonic() >= flush_at:
                     flush_at = time.monotonic() + FLUSH_S
@@ -283,20 +288,27 @@ class Output:
                     self._captures.add(process.capture)
                 self._new.popleft()
 
-    def _read(self, pipe, process, stream):
-        """Reads from a pipe that has something, or has come to its end: then it is closed."""
-        try:
-            data = os.read(pipe.fileno(), 65536)
-        except BlockingIOError:
-            return
-        except OSError:
+    def _take(self, pipe, process, stream):
+        """Reads from a pipe that has something -> whether there was any of it; what has come to its
+        end is closed."""
+        if stream is None:
+            process.exited()
             data = b""
+        else:
+            try:
+                data = os.read(pipe.fileno(), 65536)
+            except BlockingIOError:
+                return False
+            except OSError:
+                data = b""
         if data and not process.is_over:
             process.capture.feed(stream, data)
         elif not data:
             self._selector.unregister(pipe)
             pipe.close()
-            process.pipe_ended()
+            if stream is not None:
+                process.pipe_ended()
+        return bool(data)
 
     def _flush(self):
         with self._lock:            # forget() waits for what is under way

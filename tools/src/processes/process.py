@@ -1,9 +1,10 @@
 """One process of a task, from its start to its exit code.
 
-Thread wait PID: waits for the exit of one process of a task, and ends with it. It starts what may
-hang, as its program is on some mount, and is left behind where that does.
+Where the system has descriptors of processes, the thread `output` sees that one has ended; else
+
+Thread wait PID: waits for the exit of one process of a task; ends with it.
 Thread feed PID: writes one process's standard input, and ends with it.
-Both are there before their process is, so that none starts that nobody waits for.
+These are there before their process is, so that none starts that nobody waits for.
 """
 import contextlib
 import errno
@@ -20,6 +21,19 @@ from ..base.vocabulary import DRAIN_S, ERR, KILL_S, OUT, TRY_S
 from ..store.pending import Worker
 from .tree import signal_group, start_time
 from .limits import limited_words
+
+
+def has_process_descriptors():
+    """Whether the system has descriptors of processes, and this Python knows them (3.9, Linux 5.3).
+    """
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
+        return False
+    return True
+
+
+HAS_DESCRIPTORS = has_process_descriptors()
 
 
 class Command(NamedTuple):
@@ -42,9 +56,9 @@ class Process:
     """A started process: in an OS session of its own, its output going to a capture."""
 
     def __init__(self, command, capture, output, notify, on_begun=lambda: None):
-        """Starts it, here or, where that may hang, in the thread that waits for it: begun() says
-        what came of that. `on_begun()` is called when that thread knows it, `notify()` when it has
-        ended. OSError, and nothing of it is left, where there is no thread: `is_passing`."""
+        """Starts it, here or, where that may hang, in another thread: begun() says what came of
+        that. `on_begun()` is called when that thread knows it, `notify()` when it has ended.
+        OSError, and nothing of it is left, where there is no thread: `is_passing`."""
         self.pid = self.started = self.rc = None
         self.capture = capture
         self.is_over = False            # what its pipes still bring is thrown away
@@ -53,10 +67,14 @@ class Process:
         self._popen = self._error = None
         self._lock, self._is_decided = threading.Lock(), threading.Event()
         self._has_begun = self._is_abandoned = False
+        self._has_ended = threading.Event()
         try:                            # a process that nobody waits for is worse than none
             if command.stdin is not None:
                 self._start_thread("feed", self._feed, command.stdin.encode())
-            self._waiter = self._start_thread("wait", self._run, command, output)
+            if not HAS_DESCRIPTORS:
+                self._start_thread("wait", self._wait)
+            if not command.is_near:
+                output.starters.run(lambda: self._begin_elsewhere(command, output))
         except OSError:
             self._is_decided.set()
             raise
@@ -73,18 +91,12 @@ class Process:
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
         return thread
 
-    # -- its thread --------------------------------------------------------------------
+    # -- its start ---------------------------------------------------------------------
 
-    def _run(self, command, output):
-        """Starts it, if that may hang, and waits for its exit."""
-        if command.is_near:
-            self._is_decided.wait()
-        else:
-            self._begin(command, output)
-            self._on_begun()
-        if self._popen is not None:
-            self._name_thread("wait")
-            self._wait()
+    def _begin_elsewhere(self, command, output):
+        """For a thread of Starters."""
+        self._begin(command, output)
+        self._on_begun()
 
     def _begin(self, command, output):
         """Starts it, and decides so what begun() says. The thread that does so has to live until
@@ -104,13 +116,17 @@ class Process:
                 command.words, command.environment, command.file_limit))
         if self._is_abandoned:
             return
-        self._popen = self._start(command)
-        self.pid = self._popen.pid
+        self._popen = popen = self._start(command)
+        self.pid = popen.pid
         try:
             self.started = start_time(self.pid) or ""
-            output.add(self, {self._popen.stdout: OUT, self._popen.stderr: ERR})
+            streams = {popen.stdout: OUT, popen.stderr: ERR}
+            if HAS_DESCRIPTORS:
+                streams[open(os.pidfd_open(self.pid), "rb", 0)] = None
+            output.add(self, streams)
         except BaseException as error:
             os.killpg(self.pid, signal.SIGKILL)
+            popen.wait()
             if isinstance(error, OSError):      # of the agent's own, not of the command
                 raise OSError(error.errno, error.strerror) from None
             raise
@@ -131,13 +147,24 @@ class Process:
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
             pass_fds=command.pass_fds)
 
+    # -- its threads, and `output` -----------------------------------------------------
+
+    def exited(self):
+        """It has ended: its exit code is asked for, and its session told."""
+        self.rc = self._popen.wait()
+        self._has_ended.set()
+        self._notify()
+
     def _wait(self):
-        while self.rc is None:
+        self._is_decided.wait()
+        if self._popen is None:
+            return
+        self._name_thread("wait")
+        while not self._has_ended.is_set():
             try:
-                self.rc = self._popen.wait()
+                self.exited()
             except MemoryError:         # nobody else waits for it
                 time.sleep(TRY_S)
-        self._notify()
 
     def _feed(self, data):
         self._is_decided.wait()
@@ -186,7 +213,7 @@ class Process:
 
         What the process left running keeps its pipes; what it prints later is thrown away.
         """
-        self._waiter.join(timeout_s)
+        self._has_ended.wait(timeout_s)
         self._is_read.wait(DRAIN_S)
         self.is_over = True
 
