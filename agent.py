@@ -8820,6 +8820,7 @@ def has_process_descriptors():
 
 
 HAS_DESCRIPTORS = has_process_descriptors()
+IS_UTF8 = sys.getfilesystemencoding() == "utf-8"
 
 
 class Command(NamedTuple):
@@ -8896,13 +8897,14 @@ class Process:
 
     def _begin_unless_abandoned(self, command, output):
         """OSError, and whatever Popen raises. When it is abandoned meanwhile, it is killed."""
-        is_program = command.is_near or open_program(command)
-        if command.file_limit is not None and is_program:
+        program = to_bytes(command.words[0]) if command.is_near else open_program(command)
+        if command.file_limit is not None and program is not None:
             command = command._replace(words=limited_words(
                 command.words, command.environment, command.file_limit))
+            program = None
         if self._is_abandoned:
             return
-        self._popen = popen = self._start(command)
+        self._popen = popen = self._start(command, program)
         self.pid = popen.pid
         try:
             self.started = start_time(self.pid) or ""
@@ -8925,10 +8927,14 @@ class Process:
         threading.current_thread().name = "%s %d" % (name, self.pid)
 
     @staticmethod
-    def _start(command):
+    def _start(command, program):
+        """A Popen of a Command; `program` is the file that it starts, or None: Popen finds that."""
+        environment = command.environment
+        if not IS_UTF8:                 # or Popen does it
+            environment = {to_bytes(name): to_bytes(text) for name, text in environment.items()}
         return subprocess.Popen(
-            [to_bytes(word) for word in command.words], cwd=command.cwd and to_bytes(command.cwd),
-            env={to_bytes(name): to_bytes(text) for name, text in command.environment.items()},
+            [to_bytes(word) for word in command.words], executable=program,
+            cwd=command.cwd and to_bytes(command.cwd), env=environment,
             stdin=subprocess.DEVNULL if command.stdin is None else subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
             pass_fds=command.pass_fds)
@@ -9006,21 +9012,26 @@ class Process:
 
 def open_program(command):
     """Opens what the start of a Command opens: its folder, program and interpreter of a script ->
-    whether the system can start that.
+    the program's file, or None: the system cannot start that.
 
     Where they are on a mount that hangs, the caller's thread hangs here. In Popen all threads
     would: its child has the lock of Python until it has its program (vfork)."""
     folder, program = to_bytes(command.cwd or ""), to_bytes(command.words[0])
     os.stat(folder or b".")
-    places = [b""] if b"/" in program else map(to_bytes, os.get_exec_path(command.environment))
+    places = [b""] if b"/" in program else to_bytes(
+        command.environment.get("PATH", os.defpath)).split(b":")
     for place in places:
-        path = os.path.join(folder, place, program)
+        path = place + b"/" + program if place else program
+        file = os.path.join(folder, path) if folder else path
+        if not os.access(file, os.F_OK):
+            continue
         with contextlib.suppress(OSError):
-            head = _read_head(path)
+            head = _read_head(file)
             if head.startswith(b"#!"):
                 _read_head(os.path.join(folder, (head[2:].split() or [b""])[0]))
-            return head.startswith((b"#!", b"\x7fELF")) and os.access(path, os.X_OK)
-    return False
+            return path if b"/" in path and head.startswith((b"#!", b"\x7fELF")) \
+                and os.access(file, os.X_OK) else None
+    return None
 
 
 def _read_head(path):
@@ -11792,6 +11803,7 @@ class Surroundings(NamedTuple):
     children: Any                   # the Children: start(request, repository), bell(session) ...
     on_log: Callable                # on_log(session number): new lines of its log are on disk
     file_limit: Any                 # the FileLimit of the agent
+    environment: dict               # of the agent, as it was when it started
 
 
 class Waiting(NamedTuple):
@@ -11831,7 +11843,7 @@ class Execution:
 
     def environment(self):
         """The agent's environment and the variables."""
-        environment = dict(os.environ)
+        environment = dict(self._around.environment)
         environment.update((environment_name(name), value) for name, value in self.values.items())
         return environment
 
@@ -16263,7 +16275,8 @@ class Agent:
         around = Surroundings(clock, str(identity), self._output, settings.max_output,
                               self.desk.ended, lambda number: self.watch.ended(number),
                               Topology(self.master), Children(self),
-                              lambda number: self.watch.logged(number), self._file_limit)
+                              lambda number: self.watch.logged(number), self._file_limit,
+                              dict(os.environ))
         self.queue = SessionQueue(
             settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1),
             lambda ticket, repository: Session(ticket, repository, around),
@@ -19681,9 +19694,9 @@ def check_host(host):
     return address
 
 
-def notify_systemd():
-    """Tells systemd that the agent is ready, where it asks for that (sd_notify(3))."""
-    address = os.environ.pop("NOTIFY_SOCKET", None)
+def notify_systemd(address):
+    """Tells systemd that the agent is ready, where it asks for that by the address of a socket
+    (sd_notify(3))."""
     if address:
         with contextlib.suppress(OSError), \
                 socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
@@ -20182,13 +20195,14 @@ def run_to_end(agent, server, address, writer):
               for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)}
     signal.siginterrupt(signal.SIGCHLD, False)      # it comes often, and cuts no call short
     take_orphans()
+    notice = os.environ.pop("NOTIFY_SOCKET", None)      # for no task
     try:
         agent.start(address, server.port)
         server.listen()
         ready = "agent %s ready on %s:%d" % (agent.name, address, server.port)
         writer.say("%s version=%s repositories=%s" % (ready, VERSION,
                                                       ping(agent)["repositories"]))
-        notify_systemd()
+        notify_systemd(notice)
         agent.run_until_stopped(wake_out, wake)
     finally:
         server.close()

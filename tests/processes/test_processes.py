@@ -457,10 +457,10 @@ def test_a_start_that_is_abandoned_leaves_no_process(output, monkeypatch):
     """Popen hangs: whoever waits for it goes away, and what it starts in the end is ended."""
     is_in, is_over, ended, popen = threading.Event(), threading.Event(), threading.Event(), Process._start
 
-    def hang(_, command):
+    def hang(_, *arguments):
         is_in.set()
         is_over.wait(60)
-        return popen(command)
+        return popen(*arguments)
     monkeypatch.setattr(agent, "DRAIN_S", 0.05)
     monkeypatch.setattr(Process, "_start", hang)
     process = Process(Command(["sleep", "300"], {}), Rows().capture, output, ended.set)

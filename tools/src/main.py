@@ -236,13 +236,14 @@ def run_to_end(agent, server, address, writer):
               for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)}
     signal.siginterrupt(signal.SIGCHLD, False)      # it comes often, and cuts no call short
     take_orphans()
+    notice = os.environ.pop("NOTIFY_SOCKET", None)      # for no task
     try:
         agent.start(address, server.port)
         server.listen()
         ready = "agent %s ready on %s:%d" % (agent.name, address, server.port)
         writer.say("%s version=%s repositories=%s" % (ready, VERSION,
                                                       ping(agent)["repositories"]))
-        notify_systemd()
+        notify_systemd(notice)
         agent.run_until_stopped(wake_out, wake)
     finally:
         server.close()

@@ -102,7 +102,8 @@ class Agent:
         around = Surroundings(clock, str(identity), self._output, settings.max_output,
                               self.desk.ended, lambda number: self.watch.ended(number),
                               Topology(self.master), Children(self),
-                              lambda number: self.watch.logged(number), self._file_limit)
+                              lambda number: self.watch.logged(number), self._file_limit,
+                              dict(os.environ))
         self.queue = SessionQueue(
             settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1),
             lambda ticket, repository: Session(ticket, repository, around),

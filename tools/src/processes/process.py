@@ -34,6 +34,7 @@ def has_process_descriptors():
 
 
 HAS_DESCRIPTORS = has_process_descriptors()
+IS_UTF8 = sys.getfilesystemencoding() == "utf-8"
 
 
 class Command(NamedTuple):
@@ -110,13 +111,14 @@ class Process:
 
     def _begin_unless_abandoned(self, command, output):
         """OSError, and whatever Popen raises. When it is abandoned meanwhile, it is killed."""
-        is_program = command.is_near or open_program(command)
-        if command.file_limit is not None and is_program:
+        program = to_bytes(command.words[0]) if command.is_near else open_program(command)
+        if command.file_limit is not None and program is not None:
             command = command._replace(words=limited_words(
                 command.words, command.environment, command.file_limit))
+            program = None
         if self._is_abandoned:
             return
-        self._popen = popen = self._start(command)
+        self._popen = popen = self._start(command, program)
         self.pid = popen.pid
         try:
             self.started = start_time(self.pid) or ""
@@ -139,10 +141,14 @@ class Process:
         threading.current_thread().name = "%s %d" % (name, self.pid)
 
     @staticmethod
-    def _start(command):
+    def _start(command, program):
+        """A Popen of a Command; `program` is the file that it starts, or None: Popen finds that."""
+        environment = command.environment
+        if not IS_UTF8:                 # or Popen does it
+            environment = {to_bytes(name): to_bytes(text) for name, text in environment.items()}
         return subprocess.Popen(
-            [to_bytes(word) for word in command.words], cwd=command.cwd and to_bytes(command.cwd),
-            env={to_bytes(name): to_bytes(text) for name, text in command.environment.items()},
+            [to_bytes(word) for word in command.words], executable=program,
+            cwd=command.cwd and to_bytes(command.cwd), env=environment,
             stdin=subprocess.DEVNULL if command.stdin is None else subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
             pass_fds=command.pass_fds)
@@ -220,21 +226,26 @@ class Process:
 
 def open_program(command):
     """Opens what the start of a Command opens: its folder, program and interpreter of a script ->
-    whether the system can start that.
+    the program's file, or None: the system cannot start that.
 
     Where they are on a mount that hangs, the caller's thread hangs here. In Popen all threads
     would: its child has the lock of Python until it has its program (vfork)."""
     folder, program = to_bytes(command.cwd or ""), to_bytes(command.words[0])
     os.stat(folder or b".")
-    places = [b""] if b"/" in program else map(to_bytes, os.get_exec_path(command.environment))
+    places = [b""] if b"/" in program else to_bytes(
+        command.environment.get("PATH", os.defpath)).split(b":")
     for place in places:
-        path = os.path.join(folder, place, program)
+        path = place + b"/" + program if place else program
+        file = os.path.join(folder, path) if folder else path
+        if not os.access(file, os.F_OK):
+            continue
         with contextlib.suppress(OSError):
-            head = _read_head(path)
+            head = _read_head(file)
             if head.startswith(b"#!"):
                 _read_head(os.path.join(folder, (head[2:].split() or [b""])[0]))
-            return head.startswith((b"#!", b"\x7fELF")) and os.access(path, os.X_OK)
-    return False
+            return path if b"/" in path and head.startswith((b"#!", b"\x7fELF")) \
+                and os.access(file, os.X_OK) else None
+    return None
 
 
 def _read_head(path):

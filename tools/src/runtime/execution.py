@@ -39,6 +39,7 @@ class Surroundings(NamedTuple):
     children: Any                   # the Children: start(request, repository), bell(session) ...
     on_log: Callable                # on_log(session number): new lines of its log are on disk
     file_limit: Any                 # the FileLimit of the agent
+    environment: dict               # of the agent, as it was when it started
 
 
 class Waiting(NamedTuple):
@@ -78,7 +79,7 @@ class Execution:
 
     def environment(self):
         """The agent's environment and the variables."""
-        environment = dict(os.environ)
+        environment = dict(self._around.environment)
         environment.update((environment_name(name), value) for name, value in self.values.items())
         return environment
 

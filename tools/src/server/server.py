@@ -36,9 +36,9 @@ def check_host(host):
     return address
 
 
-def notify_systemd():
-    """Tells systemd that the agent is ready, where it asks for that (sd_notify(3))."""
-    address = os.environ.pop("NOTIFY_SOCKET", None)
+def notify_systemd(address):
+    """Tells systemd that the agent is ready, where it asks for that by the address of a socket
+    (sd_notify(3))."""
     if address:
         with contextlib.suppress(OSError), \
                 socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
