@@ -12737,9 +12737,15 @@ class Session:
         if self._outcome is None:
             on_recorded(None)
             return
-        self._journal.note_end(self.repository.endings.end, self._outcome.status,
-                               message=self._outcome.message)
-        self._journal.hand_over(on_recorded)
+        try:
+            self._journal.note_end(self.repository.endings.end, self._outcome.status,
+                                   message=self._outcome.message)
+            self._journal.hand_over(on_recorded)
+        except Exception as error:          # as when memory is short
+            log.error("the end of session %d is not recorded\n%s", self.number,
+                      self.mask(tell_traceback(error)))
+            self.repository.set_behind()    # it is queued again, or closed by the cleaning
+            on_recorded(None)
 
     def follow_end(self, pending):
         """What follows from the record of its end. RepositoryError: it has not even begun, and
@@ -12798,7 +12804,7 @@ class Session:
         except Interrupted as error:
             return self._end_interrupted(error)
         except Exception as error:          # a fault of the agent's own
-            if isinstance(error, AgentError) and not self.is_begun:
+            if isinstance(error, (AgentError, MemoryError)) and not self.is_begun:
                 raise
             log.error("session %d\n%s", self.number, self.mask(tell_traceback(error)))
             return self._end_interrupted(Interrupted(
@@ -12831,14 +12837,11 @@ class Session:
 # Thread adopted N: runs session N, whose process outlived an agent; ends with it.
 # ======================================================================================
 
-MAX_ENDING = 256        # sessions whose end is on its way: then none begins
+MAX_ENDING = 256        # sessions more than slots whose end is on its way: then none begins
 
 
 class SessionQueue:
-    """Outstanding sessions in the order they begin, and the slots that run them.
-
-    Which of them begins next is the matter of its Admission.
-    """
+    """Outstanding sessions in the order that their Admission gives, and the slots that run them."""
 
     def __init__(self, slots, make, is_flooded, clock):
         self.slots = slots                      # how many sessions at once
@@ -12847,7 +12850,7 @@ class SessionQueue:
         self._changed = threading.Condition()   # guards all that follows
         self._admission = Admission(slots)      # of numbers: who begins next
         self._outstanding = {}                  # number that may begin -> (Ticket, repository)
-        self._later = {}                        # number that waits for its start time -> repository
+        self.later = Later()
         self._running = {}                      # number -> Session
         self._again = {}                # number -> Ticket that came before its slot was free
         self._threads, self._adopted, self._is_closing = [], [], False
@@ -12855,12 +12858,13 @@ class SessionQueue:
         self._told = Told()             # of threads
         self._parked = 0                # how many of _running wait for one, without a thread
         self._ending = 0                # and of how many the end is still to be recorded
+        self._max_ending = slots + MAX_ENDING   # all that ran may be of one locked repository
         self._parking = Parking(clock, self._go_on)
 
     def add(self, ticket, repository):
         """Queues a session once; whether a slot is free for it."""
         with self._changed:
-            self._later.pop(ticket.session, None)
+            self.later.pop(ticket.session, None)
             running = self._running.get(ticket.session)
             if running and running.repository is not repository:
                 repository.set_behind()     # of a file since replaced: when that has ended
@@ -12918,16 +12922,6 @@ class SessionQueue:
                 self._ensure_thread()
                 self._changed.notify_all()
 
-    def put_off(self, number, repository):
-        """Notes a session whose start time is to come; False when it was noted before."""
-        is_new = self._later.get(number) is not repository
-        self._later[number] = repository
-        return is_new
-
-    def is_put_off(self, number, repository):
-        """Whether a session still waits for its start time."""
-        return self._later.get(number) is repository
-
     def find_obstacle(self, number):
         """What keeps an outstanding session from beginning: an Obstacle, or None."""
         with self._changed:
@@ -12939,12 +12933,12 @@ class SessionQueue:
         with self._changed:
             self._outstanding.pop(number, None)
             self._admission.discard(number)
-            self._later.pop(number, None)
+            self.later.pop(number, None)
 
     def forget(self, repository):
         """What is queued of a repository that was let go is read anew when it comes back."""
         with self._changed:
-            owners = dict(self._later)
+            owners = dict(self.later)
             owners.update((number, owner) for number, (_, owner) in self._outstanding.items())
             for number in [number for number, owner in owners.items() if owner is repository]:
                 self.discard(number)
@@ -12953,10 +12947,12 @@ class SessionQueue:
         """The running Session of a number, or None."""
         return self._running.get(number)
 
-    def has(self, number):
-        """Whether a session is running or outstanding here."""
+    def has(self, number, repository=None):
+        """Whether a session is running (of this repository, if one is given) or outstanding."""
         with self._changed:
-            return number in self._running or number in self._outstanding or number in self._later
+            if number in self._running:
+                return repository in (None, self._running[number].repository)
+            return number in self._outstanding or number in self.later
 
     def list_running(self):
         """The running Sessions."""
@@ -12965,7 +12961,7 @@ class SessionQueue:
 
     def counts(self):
         """How many sessions there are: (running, outstanding), those of later among the last."""
-        return len(self._running), len(self._outstanding) + len(self._later)
+        return len(self._running), len(self._outstanding) + len(self.later)
 
     def hold(self, is_held):
         """Held, nothing begins."""
@@ -13014,21 +13010,30 @@ class SessionQueue:
             self._lend_slot(1)
             session.park(self._parking)
             return
-        self.leave(session)
-        session.record_end(functools.partial(self.end, session))
+        with self._changed:     # so its end is written before the begin of who waits for its place
+            self.leave(session)
+            session.record_end(functools.partial(self.end, session))
 
     def end(self, session, pending):
         """The end of a session is on disk, or nothing is to be recorded: nothing is to come."""
-        if pending is not None:
-            self.delays.run(session, functools.partial(session.follow_end, pending))
-        with self._changed:
-            self._running.pop(session.number, None)
-            self._ending -= 1
-            if not self._running or self._ending == MAX_ENDING - 1:
-                self._changed.notify_all()
-            again = self._again.pop(session.number, None)
-            if again:
-                self.add(again, session.repository)
+        try:
+            if pending is not None:
+                self.delays.run(session, functools.partial(session.follow_end, pending))
+        finally:
+            with self._changed:
+                if self._running.get(session.number) is session:
+                    self._forget(session)
+
+    def _forget(self, session):
+        del self._running[session.number]
+        self._ending -= 1
+        if not self._running or self._ending == self._max_ending - 1:
+            self._changed.notify_all()
+        if self.delays.find(session.number):    # only now: who runs is not read again
+            session.repository.set_behind()
+        again = self._again.pop(session.number, None)
+        if again:
+            self.add(again, session.repository)
 
     def _lend_slot(self, count):
         """The slot of a session that waits for its child serves another: 1, then -1."""
@@ -13063,7 +13068,7 @@ class SessionQueue:
         """
         with self._changed:
             while True:
-                number = self._admission.take() if self._ending < MAX_ENDING else None
+                number = self._admission.take() if self._ending < self._max_ending else None
                 if number is None:
                     return None
                 ticket, repository = self._outstanding.pop(number)
@@ -13086,9 +13091,23 @@ class SessionQueue:
                 self._changed.notify_all()
 
 
+class Later(dict):
+    """The sessions that wait for their start time: {number: repository}."""
+
+    def put_off(self, number, repository):
+        """Notes a session whose start time is to come; False when it was noted before."""
+        is_new = self.get(number) is not repository
+        self[number] = repository
+        return is_new
+
+    def is_put_off(self, number, repository):
+        """Whether a session still waits for its start time."""
+        return self.get(number) is repository
+
+
 class Delays:
     """Keeps the trouble of one session from the thread that serves it, and in mind why those that
-    could not begin did not."""
+    could not begin did not: the queue has those read again."""
 
     def __init__(self):
         self._told = Told()
@@ -13112,7 +13131,6 @@ class Delays:
         if trouble and not session.is_begun:
             self._reasons[session.number] = word, (
                 trouble if word else "a fault of the agent, told in its log")
-            session.repository.set_behind()
         return value
 
     def find(self, number):
@@ -15318,9 +15336,10 @@ class Cleaner:
         if runner == me:
             if self._queue.has(row["id"]):
                 return False
-            # it may have ended since it was read
+            # it may have ended since it was read, and begun anew by a RESTART
             now = repository.db.read(repository.sessions.find, row["id"])
-            return now is not None and now["status"] == RUNNING and now["ran_by"] == row["ran_by"]
+            return now is not None and now["status"] == RUNNING \
+                and (now["ran_by"], now["begun"]) == (row["ran_by"], row["begun"])
         if runner.host != me.host:
             if runner.host == gone_host:
                 return True
@@ -15931,9 +15950,9 @@ class Desk:
         agent, scheduler = self._agent, self._agent.schedules.scheduler
         if ticket.start_at is not None and ticket.start_at > self._clock.now():
             # otherwise it was only read again
-            if agent.queue.put_off(ticket.session, repository):
+            if agent.queue.later.put_off(ticket.session, repository):
                 scheduler.call_at(ticket.start_at, lambda: self._start_time(repository, ticket),
-                                  lambda: agent.queue.is_put_off(ticket.session, repository))
+                                  lambda: agent.queue.later.is_put_off(ticket.session, repository))
             return
         is_free = agent.queue.add(ticket, repository)
         if ticket.wait_until is not None:
@@ -15944,7 +15963,7 @@ class Desk:
 
     def _start_time(self, repository, ticket):
         """The start time of a session has come, if it still waits for it."""
-        if self._agent.queue.is_put_off(ticket.session, repository):
+        if self._agent.queue.later.is_put_off(ticket.session, repository):
             self.queue_ticket(repository, ticket._replace(start_at=None))
 
     def _waited(self, repository, ticket):
@@ -16308,8 +16327,8 @@ class Agent:
         numbers = repository.db.read(repository.sessions.list_outstanding, self.name)
         self.schedules.keep_held(repository)
         for ticket in repository.read_tickets(
-                [number for number in numbers if not self.queue.has(number)]):
-            if not self.queue.has(ticket.session):
+                [number for number in numbers if not self.queue.has(number, repository)]):
+            if not self.queue.has(ticket.session, repository):
                 self.desk.queue_ticket(repository, ticket)
         self.schedules.load(place)
         self.watch.look(repository)

@@ -135,8 +135,8 @@ class Agent:
         numbers = repository.db.read(repository.sessions.list_outstanding, self.name)
         self.schedules.keep_held(repository)
         for ticket in repository.read_tickets(
-                [number for number in numbers if not self.queue.has(number)]):
-            if not self.queue.has(ticket.session):
+                [number for number in numbers if not self.queue.has(number, repository)]):
+            if not self.queue.has(ticket.session, repository):
                 self.desk.queue_ticket(repository, ticket)
         self.schedules.load(place)
         self.watch.look(repository)

@@ -140,9 +140,9 @@ class Desk:
         agent, scheduler = self._agent, self._agent.schedules.scheduler
         if ticket.start_at is not None and ticket.start_at > self._clock.now():
             # otherwise it was only read again
-            if agent.queue.put_off(ticket.session, repository):
+            if agent.queue.later.put_off(ticket.session, repository):
                 scheduler.call_at(ticket.start_at, lambda: self._start_time(repository, ticket),
-                                  lambda: agent.queue.is_put_off(ticket.session, repository))
+                                  lambda: agent.queue.later.is_put_off(ticket.session, repository))
             return
         is_free = agent.queue.add(ticket, repository)
         if ticket.wait_until is not None:
@@ -153,7 +153,7 @@ class Desk:
 
     def _start_time(self, repository, ticket):
         """The start time of a session has come, if it still waits for it."""
-        if self._agent.queue.is_put_off(ticket.session, repository):
+        if self._agent.queue.later.is_put_off(ticket.session, repository):
             self.queue_ticket(repository, ticket._replace(start_at=None))
 
     def _waited(self, repository, ticket):

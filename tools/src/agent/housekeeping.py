@@ -107,9 +107,10 @@ class Cleaner:
         if runner == me:
             if self._queue.has(row["id"]):
                 return False
-            # it may have ended since it was read
+            # it may have ended since it was read, and begun anew by a RESTART
             now = repository.db.read(repository.sessions.find, row["id"])
-            return now is not None and now["status"] == RUNNING and now["ran_by"] == row["ran_by"]
+            return now is not None and now["status"] == RUNNING \
+                and (now["ran_by"], now["begun"]) == (row["ran_by"], row["begun"])
         if runner.host != me.host:
             if runner.host == gone_host:
                 return True

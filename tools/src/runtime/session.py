@@ -109,9 +109,15 @@ class Session:
         if self._outcome is None:
             on_recorded(None)
             return
-        self._journal.note_end(self.repository.endings.end, self._outcome.status,
-                               message=self._outcome.message)
-        self._journal.hand_over(on_recorded)
+        try:
+            self._journal.note_end(self.repository.endings.end, self._outcome.status,
+                                   message=self._outcome.message)
+            self._journal.hand_over(on_recorded)
+        except Exception as error:          # as when memory is short
+            log.error("the end of session %d is not recorded\n%s", self.number,
+                      self.mask(tell_traceback(error)))
+            self.repository.set_behind()    # it is queued again, or closed by the cleaning
+            on_recorded(None)
 
     def follow_end(self, pending):
         """What follows from the record of its end. RepositoryError: it has not even begun, and
@@ -170,7 +176,7 @@ class Session:
         except Interrupted as error:
             return self._end_interrupted(error)
         except Exception as error:          # a fault of the agent's own
-            if isinstance(error, AgentError) and not self.is_begun:
+            if isinstance(error, (AgentError, MemoryError)) and not self.is_begun:
                 raise
             log.error("session %d\n%s", self.number, self.mask(tell_traceback(error)))
             return self._end_interrupted(Interrupted(
