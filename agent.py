@@ -8722,6 +8722,8 @@ class Output:
         self._wake()
         self._thread.join()
         for key in list(self._selector.get_map().values()):
+            if key.data is not None and key.data[1] is None:
+                key.data[0].let_go()
             key.fileobj.close()
         self._selector.close()
         os.close(self._wake_in)
@@ -8946,6 +8948,11 @@ class Process:
         self.rc = self._popen.wait()
         self._has_ended.set()
         self._notify()
+
+    def let_go(self):
+        """`output` ends before it: a thread waits for it, which is left behind."""
+        with contextlib.suppress(OSError):
+            self._start_thread("wait", self._wait)
 
     def _wait(self):
         self._is_decided.wait()

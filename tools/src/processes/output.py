@@ -240,6 +240,8 @@ class Output:
         self._wake()
         self._thread.join()
         for key in list(self._selector.get_map().values()):
+            if key.data is not None and key.data[1] is None:
+                key.data[0].let_go()
             key.fileobj.close()
         self._selector.close()
         os.close(self._wake_in)

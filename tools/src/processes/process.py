@@ -161,6 +161,11 @@ class Process:
         self._has_ended.set()
         self._notify()
 
+    def let_go(self):
+        """`output` ends before it: a thread waits for it, which is left behind."""
+        with contextlib.suppress(OSError):
+            self._start_thread("wait", self._wait)
+
     def _wait(self):
         self._is_decided.wait()
         if self._popen is None:
