@@ -136,8 +136,8 @@ def test_what_other_agents_run_fills_a_limit_too(inside):
     assert later["waits_for"] == "time"
     change(inside.work, "update session set status='RUNNING', ran_by='x' where id=%s" % other)
     inside.ok("RELEASE")
-    wait_for(lambda: wait_of(inside, own)[1:] == ("limit", "limit 1 of L: 1 sessions run, of other agents too"),
-             "that to be told")
+    wait_for(lambda: inside.status(own)["waits_for"] == "limit", "that to be told")
+    assert wait_of(inside, own)[1:] == ("limit", "limit 1 of L: 1 sessions run, of other agents too")
     change(inside.work, "update session set status='DONE', ended=created where id=%s" % other)
     inside.wait_status(own, "DONE")
 

@@ -304,8 +304,9 @@ class Delays:
         if self._told.is_new(session.number, trouble) and not is_told:
             log.warning("session %d %s: %s", session.number, "is left to the cleaning"
                         if session.is_begun else "does not begin yet", trouble)
-        self.forget(session.number)
-        if trouble and not session.is_begun:
+        if session.is_begun:
+            self.forget(session.number)
+        elif trouble:
             self._reasons[session.number] = word, (
                 trouble if word else "a fault of the agent, told in its log")
         return value
