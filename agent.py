@@ -5856,9 +5856,17 @@ class Imports:
 
     def _list_nobodies(self, connection, document):
         """[(path, warning)] of scenarios that tasks name and nobody has."""
-        return [(path, self._scenarios.tell_missing(connection, name, version))
+        return [(path, self._tell_missing(connection, name, version))
                 for path, name, version in document.list_children()
                 if self._scenarios.find(connection, name, version) is None]
+
+    def _tell_missing(self, connection, name, version):
+        """In words, what is not there: this version, or the scenario, and then which name is near.
+        """
+        missing = self._scenarios.tell_missing(connection, name, version)
+        if self._scenarios.find(connection, name, "-1"):
+            return missing
+        return missing + tell_near(name, self._scenarios.list_alike(connection, name))
 
     def rehearse(self, connection, *arguments):
         """`put` that is taken back: raises Rehearsed with its result when it would go well, else
@@ -5871,7 +5879,7 @@ class Imports:
         name, version = schedule.scenario, schedule.version
         row = self._scenarios.find(connection, name, version)
         if row is None:
-            return [("scenario", self._scenarios.tell_missing(connection, name, version))]
+            return [("scenario", self._tell_missing(connection, name, version))]
         try:
             scenario = imported.get((name, row["version"])) or \
                 self._scenarios.parse(row["definition"], row["body"])
@@ -6689,6 +6697,14 @@ class Scenarios:
         if self.find(connection, name, "-1"):
             return "scenario %s has no version %s" % (name, version)
         return "no scenario %s" % name
+
+    def list_alike(self, connection, name):
+        """Names but this one that are at most one letter longer or shorter: the first hundred that
+        begin or end as it does, for a writer has no time to compare with all."""
+        return [alike for alike, in connection.execute(
+            "select distinct name from scenario where name != ?"
+            " and length(name) between ? and ? and (substr(name, 1, 1) = ? or substr(name, -1) = ?)"
+            " limit 100", (name, len(name) - 1, len(name) + 1, name[:1], name[-1:]))]
 
     def get_scenario(self, connection, name, version):
         """(row, Scenario) of a version (-1: the latest). NotFound, Unreadable."""
