@@ -280,12 +280,18 @@ from typing import Any, Callable, List, NamedTuple, Optional, Tuple, Union
 # what in a name is no UTF-8
 _HIDDEN = re.compile(
     "[\0-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_NO_UTF8 = re.compile("[\ud800-\udfff]")
 _BLANKS = re.compile("[\t\n\v\f\r]+")
 
 
 def show_controls(text):
     r"""A text on one line, with what is hidden in it as \xNN, each of its bytes."""
     return _HIDDEN.sub(_show, text)
+
+
+def show_bytes(text):
+    r"""A text as UTF-8 can have it: what in it is none as \xNN, each of its bytes."""
+    return _NO_UTF8.sub(_show, text)
 
 
 def _show(match):
@@ -9719,7 +9725,7 @@ def _add(archive, path, name):
         name.encode()
     except UnicodeEncodeError:
         raise TaskError("%s: a name that is not UTF-8 cannot be packed"
-                        % name.encode("utf-8", "backslashreplace").decode()) from None
+                        % show_bytes(name)) from None
     if name.endswith("/"):
         archive.writestr(_make_member(name, os.stat(path)), b"")
         return
@@ -10585,7 +10591,7 @@ class BadRows:
         """TaskError when there are more than may be."""
         self.count += 1
         self._first = self._first or "line %d: %s" % (line, reason)
-        text = ",".join(row).encode("utf-8", "backslashreplace").decode()
+        text = show_bytes(",".join(row))
         print("line %d: %s: %s" % (line, reason, show_controls(text[:200])), file=sys.stderr)
         if self.count > self._most:
             raise TaskError("line %d: %s (bad row %d, at most %d are allowed); nothing was loaded"
