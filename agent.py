@@ -283,12 +283,18 @@ from typing import Any, Callable, List, NamedTuple, Optional, Tuple, Union
 # what in a name is no UTF-8
 _HIDDEN = re.compile(
     "[\0-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_NO_UTF8 = re.compile("[\ud800-\udfff]")
 _BLANKS = re.compile("[\t\n\v\f\r]+")
 
 
 def show_controls(text):
     r"""A text on one line, with what is hidden in it as \xNN, each of its bytes."""
     return _HIDDEN.sub(_show, text)
+
+
+def show_bytes(text):
+    r"""A text as UTF-8 can have it: what in it is none as \xNN, each of its bytes."""
+    return _NO_UTF8.sub(_show, text)
 
 
 def _show(match):
@@ -5859,9 +5865,17 @@ class Imports:
 
     def _list_nobodies(self, connection, document):
         """[(path, warning)] of scenarios that tasks name and nobody has."""
-        return [(path, self._scenarios.tell_missing(connection, name, version))
+        return [(path, self._tell_missing(connection, name, version))
                 for path, name, version in document.list_children()
                 if self._scenarios.find(connection, name, version) is None]
+
+    def _tell_missing(self, connection, name, version):
+        """In words, what is not there: this version, or the scenario, and then which name is near.
+        """
+        missing = self._scenarios.tell_missing(connection, name, version)
+        if self._scenarios.find(connection, name, "-1"):
+            return missing
+        return missing + tell_near(name, self._scenarios.list_alike(connection, name))
 
     def rehearse(self, connection, *arguments):
         """`put` that is taken back: raises Rehearsed with its result when it would go well, else
@@ -5874,7 +5888,7 @@ class Imports:
         name, version = schedule.scenario, schedule.version
         row = self._scenarios.find(connection, name, version)
         if row is None:
-            return [("scenario", self._scenarios.tell_missing(connection, name, version))]
+            return [("scenario", self._tell_missing(connection, name, version))]
         try:
             scenario = imported.get((name, row["version"])) or \
                 self._scenarios.parse(row["definition"], row["body"])
@@ -6692,6 +6706,14 @@ class Scenarios:
         if self.find(connection, name, "-1"):
             return "scenario %s has no version %s" % (name, version)
         return "no scenario %s" % name
+
+    def list_alike(self, connection, name):
+        """Names but this one that are at most one letter longer or shorter: the first hundred that
+        begin or end as it does, for a writer has no time to compare with all."""
+        return [alike for alike, in connection.execute(
+            "select distinct name from scenario where name != ?"
+            " and length(name) between ? and ? and (substr(name, 1, 1) = ? or substr(name, -1) = ?)"
+            " limit 100", (name, len(name) - 1, len(name) + 1, name[:1], name[-1:]))]
 
     def get_scenario(self, connection, name, version):
         """(row, Scenario) of a version (-1: the latest). NotFound, Unreadable."""
@@ -9807,7 +9829,7 @@ def _add(archive, path, name):
         name.encode()
     except UnicodeEncodeError:
         raise TaskError("%s: a name that is not UTF-8 cannot be packed"
-                        % name.encode("utf-8", "backslashreplace").decode()) from None
+                        % show_bytes(name)) from None
     if name.endswith("/"):
         archive.writestr(_make_member(name, os.stat(path)), b"")
         return
@@ -10673,7 +10695,7 @@ class BadRows:
         """TaskError when there are more than may be."""
         self.count += 1
         self._first = self._first or "line %d: %s" % (line, reason)
-        text = ",".join(row).encode("utf-8", "backslashreplace").decode()
+        text = show_bytes(",".join(row))
         print("line %d: %s: %s" % (line, reason, show_controls(text[:200])), file=sys.stderr)
         if self.count > self._most:
             raise TaskError("line %d: %s (bad row %d, at most %d are allowed); nothing was loaded"

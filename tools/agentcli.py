@@ -85,12 +85,18 @@ from typing import Callable, NamedTuple, Optional
 # what in a name is no UTF-8
 _HIDDEN = re.compile(
     "[\0-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_NO_UTF8 = re.compile("[\ud800-\udfff]")
 _BLANKS = re.compile("[\t\n\v\f\r]+")
 
 
 def show_controls(text):
     r"""A text on one line, with what is hidden in it as \xNN, each of its bytes."""
     return _HIDDEN.sub(_show, text)
+
+
+def show_bytes(text):
+    r"""A text as UTF-8 can have it: what in it is none as \xNN, each of its bytes."""
+    return _NO_UTF8.sub(_show, text)
 
 
 def _show(match):

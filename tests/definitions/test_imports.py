@@ -116,9 +116,18 @@ def test_a_task_that_names_nobody(inside):
     def parent(name, child, version="-1"):
         return named_scenario(("a", {"tasks": [{"type": "scenario", "name": child, "version": version}]}), name=name)
     found = warnings_of(inside, parent("A", "NOBODY"), parent("B", "C"), parent("D", "B", "9"),
-                        parent("E", "HELLO", "001"), named_scenario(("a", {}), name="C"))
+                        parent("E", "HELLO", "001"), named_scenario(("a", {}), name="C"),
+                        parent("F", "HELO"))
     assert found == {"scenarios[0].steps[0].tasks[0].name": "no scenario NOBODY",
-                     "scenarios[2].steps[0].tasks[0].name": "scenario B has no version 9"}
+                     "scenarios[2].steps[0].tasks[0].name": "scenario B has no version 9",
+                     "scenarios[5].steps[0].tasks[0].name": "no scenario HELO; do you mean HELLO?"}
+
+
+@pytest.mark.parametrize("name", ["HELO", "HELLOO", "HALLO", "HELLA", "JELLO"])
+def test_a_schedule_of_a_scenario_one_letter_off(inside, name):
+    lines = inside.ask("IMPORT '%s'" % json.dumps(
+        {"schedules": [{"name": "S", "scenario": name, "rule": "every 1h"}]}))
+    assert "* schedules[0].scenario: no scenario %s; do you mean HELLO?" % name in lines
 
 
 @pytest.mark.parametrize("document, path, words", [

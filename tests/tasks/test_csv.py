@@ -127,10 +127,11 @@ def test_bad_rows_with_an_error_table(load, with_databases):
     assert done.rows == [(1, "one"), (6, "six")]
     found = query(with_databases.dwh, 'select line, reason, text from "bad rows" order by line')
     assert [(line, text) for line, _, text in found] == [
-        (3, "2"), (4, "3,x,y"), (5, "\\udcff,5"), (6, "four,4"), (8, "5,\\udcfe")]
+        (3, "2"), (4, "3,x,y"), (5, "\\xff,5"), (6, "four,4"), (8, "5,\\xfe")]
     assert ["1 columns" in found[0][1], "3 columns" in found[1][1], "bytes" in found[2][1],
             'a: "four" is no integer' in found[3][1], "bytes" in found[4][1]] == [True] * 5, found
     assert any('line 6: a: "four" is no integer' in text for text in done.texts)
+    assert any(text.endswith(r": 5,\xfe") for text in done.texts), done.texts
 
 
 def test_beyond_max_errors_nothing_is_loaded(load, with_databases):

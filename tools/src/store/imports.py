@@ -1,6 +1,7 @@
 """A document of definitions put into a work repository, all of it or nothing."""
 
 from ..base.errors import AgentError, Exists, Unreadable
+from ..base.words import tell_near
 from ..definitions.reader import faulty
 from .records import Change
 
@@ -59,9 +60,17 @@ class Imports:
 
     def _list_nobodies(self, connection, document):
         """[(path, warning)] of scenarios that tasks name and nobody has."""
-        return [(path, self._scenarios.tell_missing(connection, name, version))
+        return [(path, self._tell_missing(connection, name, version))
                 for path, name, version in document.list_children()
                 if self._scenarios.find(connection, name, version) is None]
+
+    def _tell_missing(self, connection, name, version):
+        """In words, what is not there: this version, or the scenario, and then which name is near.
+        """
+        missing = self._scenarios.tell_missing(connection, name, version)
+        if self._scenarios.find(connection, name, "-1"):
+            return missing
+        return missing + tell_near(name, self._scenarios.list_alike(connection, name))
 
     def rehearse(self, connection, *arguments):
         """`put` that is taken back: raises Rehearsed with its result when it would go well, else
@@ -74,7 +83,7 @@ class Imports:
         name, version = schedule.scenario, schedule.version
         row = self._scenarios.find(connection, name, version)
         if row is None:
-            return [("scenario", self._scenarios.tell_missing(connection, name, version))]
+            return [("scenario", self._tell_missing(connection, name, version))]
         try:
             scenario = imported.get((name, row["version"])) or \
                 self._scenarios.parse(row["definition"], row["body"])

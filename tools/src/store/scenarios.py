@@ -49,6 +49,14 @@ class Scenarios:
             return "scenario %s has no version %s" % (name, version)
         return "no scenario %s" % name
 
+    def list_alike(self, connection, name):
+        """Names but this one that are at most one letter longer or shorter: the first hundred that
+        begin or end as it does, for a writer has no time to compare with all."""
+        return [alike for alike, in connection.execute(
+            "select distinct name from scenario where name != ?"
+            " and length(name) between ? and ? and (substr(name, 1, 1) = ? or substr(name, -1) = ?)"
+            " limit 100", (name, len(name) - 1, len(name) + 1, name[:1], name[-1:]))]
+
     def get_scenario(self, connection, name, version):
         """(row, Scenario) of a version (-1: the latest). NotFound, Unreadable."""
         row = self.get(connection, name, version)

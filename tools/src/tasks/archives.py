@@ -11,7 +11,7 @@ import time
 import zipfile
 
 from ..base.vocabulary import DONE
-from ..base.controls import show_controls
+from ..base.controls import show_bytes, show_controls
 from ..base.words import shorten
 from ..definitions.kinds import Field, between
 from ..base.files import written_beside
@@ -91,7 +91,7 @@ def _add(archive, path, name):
         name.encode()
     except UnicodeEncodeError:
         raise TaskError("%s: a name that is not UTF-8 cannot be packed"
-                        % name.encode("utf-8", "backslashreplace").decode()) from None
+                        % show_bytes(name)) from None
     if name.endswith("/"):
         archive.writestr(_make_member(name, os.stat(path)), b"")
         return

@@ -9,7 +9,7 @@ import re
 import sys
 
 from ..base.vocabulary import DONE, WARNING
-from ..base.controls import show_controls
+from ..base.controls import show_bytes, show_controls
 from ..base.words import shorten
 from ..definitions.kinds import (BOOLEAN, FILLED, Field, Kind, TEXT, _refuse, between, choice,
                                  list_of)
@@ -128,7 +128,7 @@ class BadRows:
         """TaskError when there are more than may be."""
         self.count += 1
         self._first = self._first or "line %d: %s" % (line, reason)
-        text = ",".join(row).encode("utf-8", "backslashreplace").decode()
+        text = show_bytes(",".join(row))
         print("line %d: %s: %s" % (line, reason, show_controls(text[:200])), file=sys.stderr)
         if self.count > self._most:
             raise TaskError("line %d: %s (bad row %d, at most %d are allowed); nothing was loaded"
