@@ -356,6 +356,16 @@ def utf8_environment(environment):
     return dict(environment, LC_ALL=name, **{LOCALE_BEFORE: environment.get("LC_ALL", "")})
 
 
+def locale_for_python(environment):
+    """The environment for a Python of the user's, which takes the locale C for UTF-8, as it does by
+    itself from 3.7 on."""
+    name = None if utf8_flags() else find_utf8_locale()
+    words = [environment.get(each) for each in ("LC_ALL", "LC_CTYPE", "LANG")]
+    if name is None or next(filter(None, words), "C") not in ("C", "POSIX"):
+        return environment
+    return dict(environment, **{"LC_ALL" if words[0] else "LC_CTYPE": name})
+
+
 def restore_environment():
     """Undoes utf8_environment, when Python has taken notice: what a task starts, and the modules
     of data servers, have the locale that the agent was started with."""
@@ -9789,8 +9799,8 @@ def pack(order):
 
 
 class Below:
-    """What there is to pack at a path: all files below a folder, and folders with nothing in them.
-    Links are followed. `skipped` takes lines about what cannot be packed."""
+    """What there is to pack at a path: a folder and all below it, or a file. Links are followed.
+    `skipped` takes lines about what cannot be packed."""
 
     def __init__(self, archive, skipped):
         self._archive, self._skipped = archive, skipped
@@ -9812,11 +9822,11 @@ class Below:
         place = status.st_dev, status.st_ino
         if place in above:
             return self._skip(path, "a link to a folder that it is in")
-        members = []
+        members = [] if os.path.normpath(name) == "." else [(path, name + "/")]
         for each in sorted(os.listdir(path)):
             members += self.list(os.path.join(path, each), os.path.join(name, each),
                                  above + (place,))
-        return members or [(path, name + "/")]
+        return members
 
     def _skip(self, path, reason):
         self._skipped.append("%s is %s" % (path, reason))
@@ -9824,7 +9834,7 @@ class Below:
 
 
 def _add(archive, path, name):
-    """Adds a file or an empty folder, with its mode and its time of change."""
+    """Adds a file or a folder, with its mode and its time of change."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -10061,10 +10071,15 @@ class OsTask:
         surroundings = substitute_all(
             {name: fields.get(name) for name in ("env", "cwd", "stdin")}, execution.values)
         rc = execution.process(Command(
-            words, dict(execution.environment(), **surroundings["env"]), surroundings["cwd"],
-            surroundings["stdin"], pass_fds, is_captured=fields["capture"] is not None),
-            is_adoptable=True)
+            words, dict(self._surround(execution.environment()), **surroundings["env"]),
+            surroundings["cwd"], surroundings["stdin"], pass_fds,
+            is_captured=fields["capture"] is not None), is_adoptable=True)
         return self._result(fields, rc, execution)
+
+    @staticmethod
+    def _surround(environment):
+        """The environment of its processes, but for what `env` says."""
+        return environment
 
     @staticmethod
     def _result(fields, rc, execution):
@@ -10213,6 +10228,10 @@ class PythonTask(OsTask):
             fd = source.fileno()
             return self._process(fields, execution, words + ["-c", PYTHON_BOOT, str(fd)] + args,
                                  (fd,))
+
+    @staticmethod
+    def _surround(environment):
+        return locale_for_python(environment)
 
 
 @task_type("scenario")
@@ -17679,8 +17698,8 @@ Makes a folder, and those above it. One that is there is no error.
 ### zip
 
 Packs a file, a folder, or all that matches a pattern. Names in the archive count from the
-folder before the pattern's first `*`, `?` or `[`. Nothing to pack, or empty folders alone, is an
-error.
+folder before the pattern's first `*`, `?` or `[`. Folders are members, too, and so keep their
+modes. Nothing to pack, or empty folders alone, is an error.
 
 <<task zip>>
 
@@ -18795,6 +18814,8 @@ MANUAL_CHANGES = r"""
 - A session waits for one commit before its first process, and its slot takes the next one while
   its end is written down. `--import` takes a third of the time, `load_csv` a fifth less. Threads
   share their heaps, so memory under load is a third less.
+- `zip` keeps the modes of all folders, and counts them as members. Python tasks know file names
+  and print text without a locale on Python 3.6, too, as later ones do.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CLIENT, MANUAL_CRONTAB,

@@ -1,5 +1,6 @@
 """Names that are not ASCII, for an agent that was started without a locale: what it does, it does as with one."""
 import os
+import sys
 import zipfile
 
 import pytest
@@ -43,7 +44,7 @@ def test_file_tasks(without_locale, tmp_path):
     assert os.listdir(str(folder / "out")) == [name] and sorted(os.listdir(str(folder))) == ["in", "out", "un"]
     with zipfile.ZipFile(str(folder / "in" / (name + ".zip"))) as archive:
         assert sorted(archive.namelist()) == sorted("%s/%s" % (NAME, path) for path in (
-            "in/" + name, "out/" + name, NAME + "2"))
+            "", "in/", "in/" + name, "out/", "out/" + name, NAME + "2"))
     assert (folder / "un" / NAME / "in" / name).read_text() == "a,b\n1,2\n"
     assert [path.name for path in without_locale.folder.glob("*.db") if NAME in path.name] == [NAME + ".db"]
 
@@ -77,7 +78,9 @@ def test_the_locale_of_tasks_is_that_of_the_agent(without_locale):
                {"type": "python", "code": "import os; print(os.environ.get('LC_ALL', ''), os.environ.get('LANG', ''), "
                                           "os.environ.get('AGENT_LC_ALL', ''))"})
     expected = "%s %s " % (without_locale.env["LC_ALL"], without_locale.env["LANG"])
-    assert done.texts == [expected] * 2
+    assert done.texts[0] == expected
+    # before 3.7 a Python without a locale knows names of files by another alone
+    assert done.texts[1] == expected or sys.version_info < (3, 7) and done.texts[1].endswith(" ")
 
 
 def test_definitions_by_import_and_secrets_by_file(without_locale, tmp_path):
@@ -86,3 +89,13 @@ def test_definitions_by_import_and_secrets_by_file(without_locale, tmp_path):
                variables={"pw": {"secret": True, "file": str(tmp_path / NAME)}})
     end = without_locale.ok("EXEC %s -SYNC" % name)
     assert end["status"] == "DONE", Run(without_locale, end["session"]).message
+
+
+def test_python_tasks(without_locale, tmp_path):
+    code = "import sys; open(sys.argv[1], 'w').close(); print(sys.argv[1])"
+    (tmp_path / "code.py").write_text(code)
+    done = run(without_locale, {"type": "python", "code": code, "args": [str(tmp_path / ("a" + NAME))]},
+               {"type": "python", "file": str(tmp_path / "code.py"), "args": [str(tmp_path / ("b" + NAME))]})
+    assert done.status == "DONE", done.message
+    assert [(tmp_path / (letter + NAME)).exists() for letter in "ab"] == [True, True]
+    assert done.texts == [str(tmp_path / (letter + NAME)) for letter in "ab"]

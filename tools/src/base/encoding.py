@@ -35,6 +35,16 @@ def utf8_environment(environment):
     return dict(environment, LC_ALL=name, **{LOCALE_BEFORE: environment.get("LC_ALL", "")})
 
 
+def locale_for_python(environment):
+    """The environment for a Python of the user's, which takes the locale C for UTF-8, as it does by
+    itself from 3.7 on."""
+    name = None if utf8_flags() else find_utf8_locale()
+    words = [environment.get(each) for each in ("LC_ALL", "LC_CTYPE", "LANG")]
+    if name is None or next(filter(None, words), "C") not in ("C", "POSIX"):
+        return environment
+    return dict(environment, **{"LC_ALL" if words[0] else "LC_CTYPE": name})
+
+
 def restore_environment():
     """Undoes utf8_environment, when Python has taken notice: what a task starts, and the modules
     of data servers, have the locale that the agent was started with."""

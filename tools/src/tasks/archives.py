@@ -51,8 +51,8 @@ def pack(order):
 
 
 class Below:
-    """What there is to pack at a path: all files below a folder, and folders with nothing in them.
-    Links are followed. `skipped` takes lines about what cannot be packed."""
+    """What there is to pack at a path: a folder and all below it, or a file. Links are followed.
+    `skipped` takes lines about what cannot be packed."""
 
     def __init__(self, archive, skipped):
         self._archive, self._skipped = archive, skipped
@@ -74,11 +74,11 @@ class Below:
         place = status.st_dev, status.st_ino
         if place in above:
             return self._skip(path, "a link to a folder that it is in")
-        members = []
+        members = [] if os.path.normpath(name) == "." else [(path, name + "/")]
         for each in sorted(os.listdir(path)):
             members += self.list(os.path.join(path, each), os.path.join(name, each),
                                  above + (place,))
-        return members or [(path, name + "/")]
+        return members
 
     def _skip(self, path, reason):
         self._skipped.append("%s is %s" % (path, reason))
@@ -86,7 +86,7 @@ class Below:
 
 
 def _add(archive, path, name):
-    """Adds a file or an empty folder, with its mode and its time of change."""
+    """Adds a file or a folder, with its mode and its time of change."""
     try:
         name.encode()
     except UnicodeEncodeError:

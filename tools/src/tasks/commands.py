@@ -4,6 +4,7 @@ import re
 import sys
 import tempfile
 
+from ..base.encoding import locale_for_python
 from ..base.vocabulary import DONE, ERROR, WARNING
 from ..base.program import alone_command
 from ..definitions.kinds import (BOOLEAN, FILLED, Field, Kind, NAMED, SECONDS, TEXT, VALUES,
@@ -90,10 +91,15 @@ class OsTask:
         surroundings = substitute_all(
             {name: fields.get(name) for name in ("env", "cwd", "stdin")}, execution.values)
         rc = execution.process(Command(
-            words, dict(execution.environment(), **surroundings["env"]), surroundings["cwd"],
-            surroundings["stdin"], pass_fds, is_captured=fields["capture"] is not None),
-            is_adoptable=True)
+            words, dict(self._surround(execution.environment()), **surroundings["env"]),
+            surroundings["cwd"], surroundings["stdin"], pass_fds,
+            is_captured=fields["capture"] is not None), is_adoptable=True)
         return self._result(fields, rc, execution)
+
+    @staticmethod
+    def _surround(environment):
+        """The environment of its processes, but for what `env` says."""
+        return environment
 
     @staticmethod
     def _result(fields, rc, execution):
@@ -242,6 +248,10 @@ class PythonTask(OsTask):
             fd = source.fileno()
             return self._process(fields, execution, words + ["-c", PYTHON_BOOT, str(fd)] + args,
                                  (fd,))
+
+    @staticmethod
+    def _surround(environment):
+        return locale_for_python(environment)
 
 
 @task_type("scenario")
