@@ -8493,7 +8493,7 @@ class Starters:
     def __init__(self):
         self._jobs, self._numbers = queue.Queue(), itertools.count(1)
         self._lock = threading.Lock()   # for the next two
-        self._free, self._threads = 0, []   # how many have nothing to do
+        self._free, self._is_closing = 0, False     # how many have nothing to do
 
     def run(self, job):
         """Has job() called soon. OSError: there is no thread for it."""
@@ -8505,23 +8505,23 @@ class Starters:
             thread = Worker(self._serve, "starter %d" % next(self._numbers), job)
             if not thread.try_start():
                 raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-            self._threads.append(thread)
 
     def _serve(self, job):
         while job is not None:
             job()
             del job                     # or it would keep what it had until the next
             with self._lock:
+                if self._is_closing:
+                    return
                 self._free += 1
             job = self._jobs.get()
 
     def close(self):
         """Ends the threads; one that hangs is left behind."""
         with self._lock:
-            count = self._free
-            self._free = 0
-        for _ in range(count):
-            self._jobs.put(None)
+            self._is_closing = True
+            for _ in range(self._free):
+                self._jobs.put(None)
 
 
 # ======================================================================================

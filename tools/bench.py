@@ -27,6 +27,7 @@ The limits:
 import argparse
 import contextlib
 import csv
+import glob
 import json
 import math
 import os
@@ -34,6 +35,7 @@ import platform
 import re
 import selectors
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -389,8 +391,13 @@ def measure_memory(bench):
             with bare_python(HOLDER, str(count)) as (holder, _):
                 asleep.append((memory_mb(agent.process), memory_mb(holder)))
             threads.append((len(os.listdir("/proc/%d/task" % agent.process.pid)), count))
-            agent.ask("SHUTDOWN -IMMEDIATE")
-            agent.process.wait()
+            sleepers = []               # ended here: the agent looks through all processes for each
+            for path in glob.glob("/proc/%d/task/*/children" % agent.process.pid):
+                with open(path) as file:
+                    sleepers += map(int, file.read().split())
+            agent.process.kill()
+            for pid in sleepers:
+                os.kill(pid, signal.SIGKILL)
     bench.add("idle memory", "MiB", 1.3, idle)
     bench.add("memory, %d sessions of sleep" % count, "MiB", None, asleep)
     bench.add("threads, for each of them", "", 0.1, threads)
