@@ -90,14 +90,17 @@ Sections, each using only those above it:
                               is purged.
     store/work                A work repository: its tables, and all that is kept in them behind one
                               name.
+    processes/alive           Who is alive: processes, and the marker of those that a task has
+                              started.
     processes/limits          How many files may be open: as the host has it for what the agent
                               starts, more for itself.
-    processes/tree            Who is alive: processes, their marker, and the tree of a task that
-                              ends as a whole.
+    processes/looks           Looks at the process table, shared by all who want one at the same
+                              time.
     processes/starters        Threads that start processes: what hangs on a mount hangs one of them,
                               and the others go on.
     processes/output          What the processes of tasks print: read, cut into lines, masked,
                               limited, captured.
+    processes/tree            The tree of a task's processes: found, and ended as a whole.
     processes/process         One process of a task, from its start to its exit code.
     processes/minder          The minder: agent.py in the role that keeps an adoptable task alive
                               beside the agent.
@@ -8124,81 +8127,11 @@ def claim_id(connection, number):
 
 
 # ======================================================================================
-# processes/limits.py
-# How many files may be open: as the host has it for what the agent starts, more for itself.
-# ======================================================================================
-
-IDLE_FILES = 64         # more than an agent has open that does nothing
-
-
-class FileLimit:
-    """The soft limit on open files, raised for the agent alone, and only when that becomes scarce:
-    what it starts gets the limit that it was started with, which costs something from then on."""
-
-    def __init__(self, own=0, connections=0):
-        """`own` files it may need itself, and some for so many connections, as far as the host
-        allows. The last of them, from the descriptor `kept_from` on (None: none), are kept back for
-        what is no connection."""
-        self.kept_from = self._raised = None
-        self._raise_from = None         # a connection that has this descriptor raises the limit
-        self._soft, self._hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if self._soft == resource.RLIM_INFINITY:
-            return
-        descriptors = own + connections + connections // 10
-        most = descriptors if self._hard == resource.RLIM_INFINITY else min(descriptors, self._hard)
-        self._most = max(self._soft, most)
-        if self._most < descriptors:
-            log.warning("the host allows %d open files; the limits on connections and sessions may "
-                        "need %d (ulimit -n)", self._most, descriptors)
-        self.kept_from = self._most - min(own, self._most // 2)
-        if self._soft < most:
-            self._raise_from = self._soft - own
-            if self._raise_from < IDLE_FILES:
-                self.use(self._raise_from)
-
-    def use(self, descriptor):
-        """A connection has this descriptor -> whether it may keep it. The limit is raised before
-        what else the agent needs becomes scarce."""
-        if self._raise_from is not None and descriptor >= self._raise_from:
-            self._raise_from, self._raised = None, self._most
-            resource.setrlimit(resource.RLIMIT_NOFILE, (self._most, self._hard))
-        return self.kept_from is None or descriptor < self.kept_from
-
-    @property
-    def to_restore(self):
-        """The limit that a process has to be given back, or None: it has it."""
-        return None if self._raised is None else self._soft
-
-
-def limited_words(words, environment, file_limit):
-    """The words that start a program with this soft limit on open files.
-
-    Between fork and exec nothing of Python may run, as there are threads; a shell does it in half a
-    millisecond. Some shells drop variables whose names are none of theirs."""
-    if all(re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) for name in environment):
-        return ["/bin/sh", "-c", 'ulimit -Sn "$0"; exec "$@"', str(file_limit)] + words
-    return alone_command(exec_alone, str(file_limit)) + words
-
-
-def exec_alone(file_limit, *words):
-    """In a process by itself: becomes a program with this soft limit on open files."""
-    import os
-    import resource
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (int(file_limit), hard))
-    os.execvp(words[0], words)
-
-
-# ======================================================================================
-# processes/tree.py
-# Who is alive: processes, their marker, and the tree of a task that ends as a whole.
+# processes/alive.py
+# Who is alive: processes, and the marker of those that a task has started.
 # ======================================================================================
 
 HAS_PROC = os.path.exists("/proc/self/stat")
-MAX_LISTINGS = 20       # of the process table in one sweep, while there is somebody new
-SWEEP_S = 0.02          # between two sweeps while something is found
-QUIET_S = 0.05          # between two sweeps that find nothing: then it is the end
-MINDER_S = 2.0          # how long a minder may take to write the end of its process down
 
 
 class Identity(NamedTuple):
@@ -8325,158 +8258,206 @@ def own_line():
     return line
 
 
-class Tree:
-    """All processes that one or more sessions started, found by what they cannot all give away.
+# ======================================================================================
+# processes/limits.py
+# How many files may be open: as the host has it for what the agent starts, more for itself.
+# ======================================================================================
 
-    Those are: child of a member, process group or OS session that a member led, the marker in
-    the environment. Found members are remembered, so that what leaves is followed. A number may
-    become another process's: start time, and below a leader that is gone the owner, or that it is
-    the agent's child by now (take_orphans), say whose it is. A minder gets no signal: it ends by
-    itself once its process has ended, whose last words it writes down.
-    """
+IDLE_FILES = 64         # more than an agent has open that does nothing
 
-    def __init__(self, sessions, roots=None, minders=None):
-        self._sessions = frozenset(sessions)        # `uuid/session`
-        self._known = dict(roots or {})             # pid -> start time; a root leads an OS session
-        self._minders = dict(minders or {})         # likewise
-        self._known.update(self._minders)
-        self._alone_since = None                    # monotonic: when nothing but minders was left
 
-    def find(self, signal_number=None):
-        """{pid: ProcessEntry} of the members that live now. Each is sent this signal as soon as it
-        is found: what forks and ends must not be gone before.
+class FileLimit:
+    """The soft limit on open files, raised for the agent alone, and only when that becomes scarce:
+    what it starts gets the limit that it was started with, which costs something from then on."""
 
-        The process table is listed until it has nobody new, and the newest are looked at first. So
-        a chain in which each link forks and ends is in each listing, and is met while it lives.
-        """
-        spared, entries, members = own_line(), {}, {}          # entries: None for what is gone
-        for _ in range(MAX_LISTINGS):
-            new = [pid for pid in list_pids() if pid not in entries and pid not in spared]
-            if not new:
-                break
-            for pid in reversed(new):
-                entry = entries[pid] = read_process(pid)
-                if entry and (self._known.get(pid) == entry.started or self._is_marked(pid)):
-                    members[pid] = entry
-                    self._send(entry, signal_number)
-            self._join(entries, spared, members, signal_number)
-        self._known.update((pid, entry.started) for pid, entry in members.items())
-        return members
+    def __init__(self, own=0, connections=0):
+        """`own` files it may need itself, and some for so many connections, as far as the host
+        allows. The last of them, from the descriptor `kept_from` on (None: none), are kept back for
+        what is no connection."""
+        self.kept_from = self._raised = None
+        self._raise_from = None         # a connection that has this descriptor raises the limit
+        self._soft, self._hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if self._soft == resource.RLIM_INFINITY:
+            return
+        descriptors = own + connections + connections // 10
+        most = descriptors if self._hard == resource.RLIM_INFINITY else min(descriptors, self._hard)
+        self._most = max(self._soft, most)
+        if self._most < descriptors:
+            log.warning("the host allows %d open files; the limits on connections and sessions may "
+                        "need %d (ulimit -n)", self._most, descriptors)
+        self.kept_from = self._most - min(own, self._most // 2)
+        if self._soft < most:
+            self._raise_from = self._soft - own
+            if self._raise_from < IDLE_FILES:
+                self.use(self._raise_from)
 
-    def _is_marked(self, pid):
-        marker = read_marker(pid)
-        return marker is not None and session_of_marker(marker) in self._sessions
+    def use(self, descriptor):
+        """A connection has this descriptor -> whether it may keep it. The limit is raised before
+        what else the agent needs becomes scarce."""
+        if self._raise_from is not None and descriptor >= self._raise_from:
+            self._raise_from, self._raised = None, self._most
+            resource.setrlimit(resource.RLIMIT_NOFILE, (self._most, self._hard))
+        return self.kept_from is None or descriptor < self.kept_from
 
-    def _join(self, entries, spared, members, signal_number):
-        """Adds to the members whoever belongs to one of them, and sends him the signal."""
-        gone = {pid for pid in self._known if entries.get(pid) is None and pid not in spared}
-        joined = True
-        while joined:
-            # an OS session whose leader is gone keeps its number while somebody is in it
-            ours = {entry.os_session for entry in members.values()
-                    if entry.os_session in members
-                    or entries.get(entry.os_session) is None and entry.os_session not in spared}
-            joined = [entry for pid, entry in entries.items() if entry and pid not in members and (
-                entry.parent in members or entry.group in members or entry.os_session in ours
-                or entry.os_session in gone and (
-                    read_owner(pid) == os.geteuid() or entry.parent == os.getpid()))]
-            for entry in joined:
-                members[entry.pid] = entry
-                self._send(entry, signal_number)
+    @property
+    def to_restore(self):
+        """The limit that a process has to be given back, or None: it has it."""
+        return None if self._raised is None else self._soft
 
-    def _send(self, entry, signal_number):
-        if self._minders.get(entry.pid) != entry.started:
-            send(entry, signal_number)
 
-    def _list_due(self, living):
-        """Of the pids in {pid: start time} those that are to be ended now: a minder not before
-        minders alone were left for MINDER_S."""
-        others = [pid for pid, started in living.items() if self._minders.get(pid) != started]
-        if others or not living:
-            self._alone_since = None
-            return others
-        now = time.monotonic()
-        if self._alone_since is None:
-            self._alone_since = now
-        return list(living) if now - self._alone_since >= MINDER_S else []
+def limited_words(words, environment, file_limit):
+    """The words that start a program with this soft limit on open files.
 
-    def end(self, grace_s=TERM_S):
-        """SIGTERM, after `grace_s` SIGKILL, until two sweeps QUIET_S apart find nothing -> how many
-        live on. What is to be killed is frozen first, until a sweep finds nobody new.
+    Between fork and exec nothing of Python may run, as there are threads; a shell does it in half a
+    millisecond. Some shells drop variables whose names are none of theirs."""
+    if all(re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) for name in environment):
+        return ["/bin/sh", "-c", 'ulimit -Sn "$0"; exec "$@"', str(file_limit)] + words
+    return alone_command(exec_alone, str(file_limit)) + words
 
-        What lives KILL_S later (in an uninterruptible call of the kernel) cannot be ended.
-        """
-        if not HAS_PROC:
-            return self._end_groups(grace_s)
-        begun, empty, sent = time.monotonic(), 0, {}        # pid -> (start time, signal)
-        while True:
-            passed_s = time.monotonic() - begun
-            is_kill = passed_s >= grace_s
+
+def exec_alone(file_limit, *words):
+    """In a process by itself: becomes a program with this soft limit on open files."""
+    import os
+    import resource
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (int(file_limit), hard))
+    os.execvp(words[0], words)
+
+
+# ======================================================================================
+# processes/looks.py
+# Looks at the process table, shared by all who want one at the same time.
+#
+# A session that is stopped looks for what it has started, and reads of each process who it is. When
+# all sessions are stopped at once they would read all of it for each of them: so whoever waits while
+# another looks is served by the look that follows, together with all who wait then.
+# ======================================================================================
+
+MAX_LISTINGS = 20       # of the process table in one look, while there is somebody new
+
+
+class Looks:
+    """Finds the members of trees; no two looks at the same time."""
+
+    def __init__(self):
+        self._changed = threading.Condition()   # guards all that follows
+        self._is_looking = False
+        self._searches = []                     # that wait for the next look
+
+    def find(self, search):
+        """Fills the `members` of a Search: {pid: ProcessEntry} of those that live now. OSError."""
+        with self._changed:
+            self._searches.append(search)
+            self._changed.wait_for(lambda: search.is_over or not self._is_looking)
+            searches, is_served = self._searches, search.is_over
+            if not is_served:               # then it looks for all who wait
+                self._searches, self._is_looking = [], True
+        if not is_served:
             try:
-                members = self.find(signal.SIGSTOP if is_kill else None)
-            except (OSError, MemoryError):      # it cannot be looked now: nothing is over
-                time.sleep(QUIET_S)
-                begun = max(begun, time.monotonic() - grace_s)
-                continue
-            due = self._list_due({pid: entry.started for pid, entry in members.items()})
-            sent, before = {pid: (members[pid].started, is_kill) for pid in due}, sent
-            new = [pid for pid in due if sent[pid] != before.get(pid)]
-            empty = 0 if members else empty + 1
-            if empty == 2 or passed_s > grace_s + KILL_S:
-                return len(members)
-            if is_kill and not new:
-                for pid in sorted(due, reverse=True):       # a leader's end may thaw its group
-                    send(members[pid], signal.SIGKILL)
-            elif not is_kill:
-                for pid in sorted(new):         # a shell first: it tells of others
-                    send(members[pid], signal.SIGTERM)
-            time.sleep(SWEEP_S if members else QUIET_S)
-
-    def _end_groups(self, grace_s):
-        """`end` where there is no /proc: the groups that are known by their leaders."""
-        begun, terminated = time.monotonic(), set()
-        while True:
-            passed_s = time.monotonic() - begun
-            # the leader is the one that is known, or gone
-            groups = {pid: started for pid, started in self._known.items()
-                      if start_time(pid) in (None, started) and signal_group(pid, 0)}
-            if not groups or passed_s > grace_s + KILL_S:
-                return len(groups)
-            for pid in self._list_due(groups):
-                if passed_s >= grace_s:
-                    signal_group(pid, signal.SIGKILL)
-                elif pid not in terminated:
-                    terminated.add(pid)
-                    signal_group(pid, signal.SIGTERM)
-            time.sleep(SWEEP_S)
+                look(searches)
+                for each in searches:
+                    each.is_done = True
+            finally:
+                with self._changed:
+                    for each in searches:
+                        each.is_over = True
+                    self._is_looking = False
+                    self._changed.notify_all()
+        if not search.is_done:              # who looked for it was told why
+            raise OSError("the process table cannot be read now")
+        return search.members
 
 
-def send(entry, signal_number):
-    """Sends a signal (None: none) to a process, if it is still the one of this ProcessEntry."""
-    if signal_number is not None:
-        with contextlib.suppress(OSError):
-            now = read_process(entry.pid)
-            if now is not None and now.started == entry.started:
-                os.kill(entry.pid, signal_number)
+class Search:
+    """What one tree looks for, and has found."""
 
+    def __init__(self, sessions, roots, on_found):
+        self.sessions = sessions            # `uuid/session`
+        self.roots = roots                  # pid -> start time: members if they are these still
+        self.members = {}                   # pid -> ProcessEntry
+        self.is_done = self.is_over = False     # over: done, or failed
+        self._on_found = on_found           # on_found(entry), at once
 
-def signal_group(leader, signal_number):
-    """Sends a signal to a process group, 0 to ask for it alone -> whether it has a member."""
-    try:
-        os.killpg(leader, signal_number)
+    def add(self, entry):
+        """A member, unless it is one already -> whether it is new."""
+        if entry.pid in self.members:
+            return False
+        self.members[entry.pid] = entry
+        self._on_found(entry)
         return True
-    except OSError:
-        return False
 
 
-def follow_group(leader, started):
-    """What is left of the group that a process of this start time has led -> {pid: start time}, to
-    be found again when its number may be another's."""
-    if not signal_group(leader, 0):
-        return {}
-    if not HAS_PROC or start_time(leader) == started:
-        return {leader: started}
-    return {pid: entry.started for pid, entry in Tree([], {leader: started}).find().items()}
+def look(searches):
+    """One look for all of these.
+
+    The process table is listed until it has nobody new, and the newest are looked at first. So a
+    chain in which each link forks and ends is in each listing, and is met while it lives.
+    """
+    listing, by_session, by_pid = Listing(), {}, {}
+    for search in searches:
+        for session in search.sessions:
+            by_session.setdefault(session, []).append(search)
+        for pid in search.roots:
+            by_pid.setdefault(pid, []).append(search)
+    for _ in range(MAX_LISTINGS):
+        new = listing.list_new()
+        if not new:
+            break
+        for pid in new:
+            entry = listing.add(pid)
+            if entry is None:
+                continue
+            for search in by_pid.get(pid, ()):
+                if search.roots[pid] == entry.started:
+                    search.add(entry)
+            marker = read_marker(pid)
+            for search in by_session.get(session_of_marker(marker), ()) if marker else ():
+                search.add(entry)
+        for search in searches:
+            listing.join(search)
+
+
+class Listing:
+    """The process table as far as it was read, and who belongs to whom in it."""
+
+    def __init__(self):
+        self._spared = own_line()
+        self._entries = {}                                  # None for what is gone
+        self._children, self._groups, self._os_sessions = {}, {}, {}    # number -> [entry]
+
+    def list_new(self):
+        """The pids that were not looked at yet, the newest first."""
+        return [pid for pid in reversed(list_pids())
+                if pid not in self._entries and pid not in self._spared]
+
+    def add(self, pid):
+        """Reads a process -> its entry, or None: it is gone."""
+        entry = self._entries[pid] = read_process(pid)
+        if entry is not None:
+            self._children.setdefault(entry.parent, []).append(entry)
+            self._groups.setdefault(entry.group, []).append(entry)
+            self._os_sessions.setdefault(entry.os_session, []).append(entry)
+        return entry
+
+    def _is_gone(self, pid):
+        return self._entries.get(pid) is None and pid not in self._spared
+
+    def join(self, search):
+        """Adds to the members of a search whoever belongs to one of them."""
+        members = search.members
+        fresh = list(members.values())
+        for leader in filter(self._is_gone, search.roots):
+            fresh += [entry for entry in self._os_sessions.get(leader, ()) if (
+                read_owner(entry.pid) == os.geteuid() or entry.parent == os.getpid())
+                and search.add(entry)]
+        while fresh:
+            member = fresh.pop()
+            number = member.os_session
+            near = self._children.get(member.pid, []) + self._groups.get(member.pid, [])
+            # an OS session whose leader is gone keeps its number while somebody is in it
+            if number in members or self._is_gone(number):
+                near = near + self._os_sessions.get(number, [])
+            fresh += filter(search.add, near)
 
 
 # ======================================================================================
@@ -8830,6 +8811,137 @@ class Output:
         with self._lock:            # forget() waits for what is under way
             for capture in self._captures:
                 capture.flush()
+
+
+# ======================================================================================
+# processes/tree.py
+# The tree of a task's processes: found, and ended as a whole.
+# ======================================================================================
+
+SWEEP_S = 0.02          # between two sweeps while something is found
+QUIET_S = 0.05          # between two sweeps that find nothing: then it is the end
+MINDER_S = 2.0          # how long a minder may take to write the end of its process down
+
+
+class Tree:
+    """All processes that one or more sessions started, found by what they cannot all give away.
+
+    Those are: child of a member, process group or OS session that a member led, the marker in
+    the environment. Found members are remembered, so that what leaves is followed. A number may
+    become another process's: start time, and below a leader that is gone the owner, or that it is
+    the agent's child by now (take_orphans), say whose it is. A minder gets no signal: it ends by
+    itself once its process has ended, whose last words it writes down.
+    """
+
+    def __init__(self, sessions, roots=None, minders=None, looks=None):
+        self._looks = looks or Looks()
+        self._sessions = frozenset(sessions)        # `uuid/session`
+        self._known = dict(roots or {})             # pid -> start time; a root leads an OS session
+        self._minders = dict(minders or {})         # likewise
+        self._known.update(self._minders)
+        self._alone_since = None                    # monotonic: when nothing but minders was left
+
+    def find(self, signal_number=None):
+        """{pid: ProcessEntry} of the members that live now. Each is sent this signal as soon as it
+        is found: what forks and ends must not be gone before. OSError."""
+        members = self._looks.find(Search(
+            self._sessions, dict(self._known), functools.partial(self._send, signal_number)))
+        self._known.update((pid, entry.started) for pid, entry in members.items())
+        return members
+
+    def _send(self, signal_number, entry):
+        if self._minders.get(entry.pid) != entry.started:
+            send(entry, signal_number)
+
+    def _list_due(self, living):
+        """Of the pids in {pid: start time} those that are to be ended now: a minder not before
+        minders alone were left for MINDER_S."""
+        others = [pid for pid, started in living.items() if self._minders.get(pid) != started]
+        if others or not living:
+            self._alone_since = None
+            return others
+        now = time.monotonic()
+        if self._alone_since is None:
+            self._alone_since = now
+        return list(living) if now - self._alone_since >= MINDER_S else []
+
+    def end(self, grace_s=TERM_S):
+        """SIGTERM, after `grace_s` SIGKILL, until two sweeps QUIET_S apart find nothing -> how many
+        live on. What is to be killed is frozen first, until a sweep finds nobody new.
+
+        What lives KILL_S later (in an uninterruptible call of the kernel) cannot be ended.
+        """
+        if not HAS_PROC:
+            return self._end_groups(grace_s)
+        begun, empty, sent = time.monotonic(), 0, {}        # pid -> (start time, signal)
+        while True:
+            passed_s = time.monotonic() - begun
+            is_kill = passed_s >= grace_s
+            try:
+                members = self.find(signal.SIGSTOP if is_kill else None)
+            except (OSError, MemoryError):      # it cannot be looked now: nothing is over
+                time.sleep(QUIET_S)
+                begun = max(begun, time.monotonic() - grace_s)
+                continue
+            due = self._list_due({pid: entry.started for pid, entry in members.items()})
+            sent, before = {pid: (members[pid].started, is_kill) for pid in due}, sent
+            new = [pid for pid in due if sent[pid] != before.get(pid)]
+            empty = 0 if members else empty + 1
+            if empty == 2 or passed_s > grace_s + KILL_S:
+                return len(members)
+            if is_kill and not new:
+                for pid in sorted(due, reverse=True):       # a leader's end may thaw its group
+                    send(members[pid], signal.SIGKILL)
+            elif not is_kill:
+                for pid in sorted(new):         # a shell first: it tells of others
+                    send(members[pid], signal.SIGTERM)
+            time.sleep(SWEEP_S if members else QUIET_S)
+
+    def _end_groups(self, grace_s):
+        """`end` where there is no /proc: the groups that are known by their leaders."""
+        begun, terminated = time.monotonic(), set()
+        while True:
+            passed_s = time.monotonic() - begun
+            # the leader is the one that is known, or gone
+            groups = {pid: started for pid, started in self._known.items()
+                      if start_time(pid) in (None, started) and signal_group(pid, 0)}
+            if not groups or passed_s > grace_s + KILL_S:
+                return len(groups)
+            for pid in self._list_due(groups):
+                if passed_s >= grace_s:
+                    signal_group(pid, signal.SIGKILL)
+                elif pid not in terminated:
+                    terminated.add(pid)
+                    signal_group(pid, signal.SIGTERM)
+            time.sleep(SWEEP_S)
+
+
+def send(entry, signal_number):
+    """Sends a signal (None: none) to a process, if it is still the one of this ProcessEntry."""
+    if signal_number is not None:
+        with contextlib.suppress(OSError):
+            now = read_process(entry.pid)
+            if now is not None and now.started == entry.started:
+                os.kill(entry.pid, signal_number)
+
+
+def signal_group(leader, signal_number):
+    """Sends a signal to a process group, 0 to ask for it alone -> whether it has a member."""
+    try:
+        os.killpg(leader, signal_number)
+        return True
+    except OSError:
+        return False
+
+
+def follow_group(leader, started):
+    """What is left of the group that a process of this start time has led -> {pid: start time}, to
+    be found again when its number may be another's."""
+    if not signal_group(leader, 0):
+        return {}
+    if not HAS_PROC or start_time(leader) == started:
+        return {leader: started}
+    return {pid: entry.started for pid, entry in Tree([], {leader: started}).find().items()}
 
 
 # ======================================================================================
@@ -11594,7 +11706,7 @@ class Control:
     begins and after it ended. All else is for the session's own thread.
     """
 
-    def __init__(self, clock, session, on_change=lambda: None):
+    def __init__(self, clock, session, on_change=lambda: None, looks=None):
         self.is_leaving = False         # the process that it waits for, or starts next, goes on
         self._clock, self._on_change = clock, on_change
         self._session = session         # `uuid/number`, as the markers of its processes begin
@@ -11603,6 +11715,7 @@ class Control:
         self._deadlines = []            # [(monotonic, scope, seconds given)], the outermost first
         self._roots = {}                # pid -> start time, of processes whose group lives on
         self._minders = {}              # those of them that are minders
+        self._looks = looks             # Looks that all sessions share; without it, its own
 
     # -- from any thread ---------------------------------------------------------------
 
@@ -11756,7 +11869,7 @@ class Control:
     def sweep(self, interrupt):
         """Ends every process of the session, whatever has become of it; the message of what made
         it so says how many cannot be ended."""
-        count = Tree([self._session], self._roots, self._minders).end()
+        count = Tree([self._session], self._roots, self._minders, self._looks).end()
         if count:
             interrupt.message = "%s; %d of its processes %s" % (interrupt.reason, count, NOT_ENDED)
 
@@ -11852,6 +11965,7 @@ class Surroundings(NamedTuple):
     on_log: Callable                # on_log(session number): new lines of its log are on disk
     file_limit: Any                 # the FileLimit of the agent
     environment: dict               # of the agent, as it was when it started
+    looks: Any                      # the Looks of all sessions
 
 
 class Waiting(NamedTuple):
@@ -12703,7 +12817,8 @@ class Session:
             session = reference()
             if session is not None:
                 session._call()
-        self._control = Control(around.clock, "%s/%d" % (repository.db.uuid, self.number), call)
+        self._control = Control(around.clock, "%s/%d" % (repository.db.uuid, self.number), call,
+                                around.looks)
         self._parking = self._going = self._waiting = self._outcome = None
         self._journal = Journal(repository, self.number, around.clock, around.on_log)
 
@@ -12885,6 +13000,7 @@ class Session:
 # Thread adopted N: runs session N, whose process outlived an agent; ends with it.
 # ======================================================================================
 
+FAULT = "", "a fault of the agent, told in its log"
 MAX_ENDING = 256        # sessions more than slots whose end is on its way: then none begins
 
 
@@ -13164,23 +13280,33 @@ class Delays:
     def run(self, session, work):
         """work() of a session -> its value. One that cannot begin is read again from its
         repository, and tried again; one that began and has no end is found by the cleaning."""
-        value, trouble, word, is_told = None, "", "", False     # told: for all of its repository
+        value = None
         try:
             value = work()
-        except RepositoryError as error:
+        except Exception as error:
+            if not session.is_begun:        # noted first: memory may be too short to tell it
+                self._reasons[session.number] = FAULT
+            with contextlib.suppress(MemoryError):
+                self._note(session, error)
+        else:
+            self._told.is_new(session.number, "")
+        if session.is_begun:
+            self.forget(session.number)
+        return value
+
+    def _note(self, session, error):
+        """Why work of a session has failed: in the log, and why it could not begin."""
+        is_told = False                     # for all of its repository
+        if isinstance(error, RepositoryError):
             trouble, is_told = error.message, bool(session.repository.db.trouble)
             word = LIMIT if isinstance(error, LimitFilled) else LOST
-        except Exception as error:
+            if not session.is_begun:
+                self._reasons[session.number] = word, trouble
+        else:
             trouble = session.mask(tell_traceback(error))
         if self._told.is_new(session.number, trouble) and not is_told:
             log.warning("session %d %s: %s", session.number, "is left to the cleaning"
                         if session.is_begun else "does not begin yet", trouble)
-        if session.is_begun:
-            self.forget(session.number)
-        elif trouble:
-            self._reasons[session.number] = word, (
-                trouble if word else "a fault of the agent, told in its log")
-        return value
 
     def find(self, number):
         """(word, text) of a session that could not begin, or None."""
@@ -16140,17 +16266,25 @@ class Inbox:
     """Things to be done in their order, each a function and the Pending that it is called with."""
 
     def __init__(self):
-        self._items = queue.Queue()
+        self._items, self._is_closed = queue.Queue(), False
+        self._lock = threading.Lock()       # guards these two
         self._thread = Worker(self._run, name="follow-ups")
         self._thread.start()
 
     def put(self, function, pending):
-        """Has function(pending) called soon. From any thread; waits for nothing."""
-        self._items.put((function, pending))
+        """Has function(pending) called soon. From any thread; waits for nothing. After close() it
+        is called here, for a session that outlives the repositories has to be told, too."""
+        with self._lock:
+            if not self._is_closed:
+                self._items.put((function, pending))
+                return
+        call_after_commit(function, pending)
 
     def close(self):
         """Ends the thread once everything that was put in before is done."""
-        self._items.put((None, None))
+        with self._lock:
+            self._is_closed = True
+            self._items.put((None, None))
         self._thread.join()
 
     def _run(self):
@@ -16158,10 +16292,15 @@ class Inbox:
             function, pending = self._items.get()
             if function is None:
                 return
-            try:
-                function(pending)
-            except Exception as error:      # the commit stands, and the others get their turn
-                log.error("after a commit\n%s", tell_traceback(error))
+            call_after_commit(function, pending)
+
+
+def call_after_commit(function, pending):
+    """function(pending); a fault of it is logged: the commit stands, and others get their turn."""
+    try:
+        function(pending)
+    except Exception as error:
+        log.error("after a commit\n%s", tell_traceback(error))
 
 
 # ======================================================================================
@@ -16344,7 +16483,7 @@ class Agent:
                               self.desk.ended, lambda number: self.watch.ended(number),
                               Topology(self.master), Children(self),
                               lambda number: self.watch.logged(number), self._file_limit,
-                              dict(os.environ))
+                              dict(os.environ), Looks())
         self.queue = SessionQueue(
             settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1),
             lambda ticket, repository: Session(ticket, repository, around),
@@ -18816,6 +18955,9 @@ MANUAL_CHANGES = r"""
   share their heaps, so memory under load is a third less.
 - `zip` keeps the modes of all folders, and counts them as members. Python tasks know file names
   and print text without a locale on Python 3.6, too, as later ones do.
+- `SHUTDOWN -IMMEDIATE` amid many sessions: those that end at the same time look at the process
+  table together. 1,000 sessions of `sleep` end in 2 seconds, not in minutes. No memory even to
+  tell that there is none costs no slot.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CLIENT, MANUAL_CRONTAB,

@@ -17,6 +17,8 @@ that locks the files and commits to them. After the last round all that is open 
     open for ever       sessions that do not end
     faults              tracebacks, damaged files, starts and stops that failed
 
+Each 50 rounds a line tells how far it is. SIGINT and SIGTERM end it after the round, and what it has is counted.
+
 Exit status: 0 all but the first are 0, 1 otherwise: then the folder is kept, and each is told.
 
 With --load nothing is killed: after as many seconds the agent's memory, descriptors, threads and -wal are shown as
@@ -26,6 +28,7 @@ import argparse
 import calendar
 import collections
 import contextlib
+import functools
 import glob
 import json
 import os
@@ -474,7 +477,7 @@ class Driver:
         self._moments = random.Random(seed)
         self.agent, self.ledger = Agent(folder, program, python), Ledger()
         self.report = collections.OrderedDict((count, []) for count in COUNTS)
-        self._uuid = None
+        self._uuid, self._is_last = None, False
 
     def prepare(self):
         """The first start, with all definitions."""
@@ -487,8 +490,12 @@ class Driver:
         if not line.startswith("OK"):
             raise Fault("IMPORT: " + line)
 
-    def run(self, rounds):
-        """So many rounds, then the counting -> the report."""
+    def end(self, *_):
+        """The round that runs is the last (a handler of signals, too)."""
+        self._is_last = True
+
+    def run(self, rounds, tell=lambda line: None):
+        """So many rounds, then the counting -> the report; `tell` gets a line each 50 rounds."""
         agent, report = self.agent, self.report
         try:
             self.prepare()
@@ -496,6 +503,10 @@ class Driver:
                 for number in range(rounds):
                     self._round()
                     report["rounds"] = number + 1
+                    if report["rounds"] % 50 == 0:
+                        tell("round %d: %d acknowledged" % (number + 1, self.ledger.acknowledged))
+                    if self._is_last:
+                        break
             self._settle()
         except Fault as error:
             report["faults"].append(str(error))
@@ -604,7 +615,10 @@ def main():
         return 0
     seed = random.randrange(10 ** 6) if settings.seed is None else settings.seed
     print("seed %d in %s" % (seed, folder), flush=True)
-    report = Driver(folder, seed, settings.seconds).run(settings.rounds)
+    driver = Driver(folder, seed, settings.seconds)
+    for number in signal.SIGINT, signal.SIGTERM:
+        signal.signal(number, driver.end)
+    report = driver.run(settings.rounds, functools.partial(print, flush=True))
     show(report)
     if is_bad(report):
         return 1

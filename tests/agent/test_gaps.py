@@ -113,6 +113,15 @@ def test_a_session_that_has_no_memory_to_begin_is_tried_again(inside, monkeypatc
     inside._handler.lines.clear()
 
 
+def test_no_memory_even_to_tell_that_there_is_none_costs_no_thread(make_inside, monkeypatch):
+    inside = make_inside("--max-sessions", "1").start()
+    import_one(inside, "S", "true")
+    monkeypatch.setattr(program.Session, "run", once(program.Session.run, MemoryError()))
+    monkeypatch.setattr(program, "tell_traceback", once(program.tell_traceback, MemoryError()))
+    inside.ok("EXEC S")
+    assert inside.ok("WAIT 1001")["status"] == "DONE"
+
+
 def test_a_restart_amid_a_cleaning_is_not_closed_as_stale(inside, monkeypatch, tmp_path):
     flag, again = tmp_path / "go", tmp_path / "again"
     import_one(inside, "S", "test -e {1} && exec sleep 1000; until test -e {0}; do sleep 0.02; done; exit 3".format(

@@ -191,3 +191,45 @@ def test_a_minder_is_ended_when_it_was_alone_for_a_while(tmp_path, monkeypatch, 
         for each in (minder, process):
             each.kill()
             each.stdout.close()
+
+
+@pytest.mark.parametrize("error", [None, MemoryError])
+def test_who_looks_at_the_process_table_looks_for_all_who_wait_for_it(monkeypatch, error):
+    looks, begun, go, listings, outcomes = agent.Looks(), threading.Event(), threading.Event(), [], []
+    real = agent.look
+    roots = [subprocess.Popen(["sleep", "60"], start_new_session=True) for _ in range(3)]
+
+    def slow(searches):
+        listings.append(len(searches))
+        begun.set()
+        assert go.wait(30)
+        if error and len(listings) == 2:
+            raise error
+        return real(searches)
+
+    def find(number):
+        try:
+            outcomes.append((number, set(Tree([], {roots[number].pid: agent.start_time(roots[number].pid)}, None, looks).find())))
+        except (OSError, MemoryError) as failure:
+            outcomes.append((number, type(failure)))
+    monkeypatch.setattr(agent, "look", slow)
+    threads = [threading.Thread(target=find, args=(number,)) for number in range(3)]
+    try:
+        threads[0].start()
+        assert begun.wait(30)
+        for thread in threads[1:]:
+            thread.start()
+        wait_for(lambda: len(looks._searches) == 2, "two who wait")
+        go.set()
+        for thread in threads:
+            thread.join(30)
+        assert listings == [1, 2]
+        if error:
+            assert (0, {roots[0].pid}) in outcomes and {what for number, what in outcomes if number} == {OSError, MemoryError}
+        else:
+            assert sorted(outcomes) == [(number, {roots[number].pid}) for number in range(3)]
+    finally:
+        go.set()
+        for process in roots:
+            process.kill()
+            process.wait()

@@ -31,7 +31,8 @@ class Ends:
         self.output, self.endings, self.losses = program.Output(), [], []
         self.around = program.Surroundings(
             program.Clock(), "here", self.output, 100000, lambda _, ending: self.endings.append(ending),
-            self.losses.append, None, None, lambda number: None, program.FileLimit(), dict(os.environ))
+            self.losses.append, None, None, lambda number: None, program.FileLimit(), dict(os.environ),
+            program.Looks())
 
 
 @pytest.fixture

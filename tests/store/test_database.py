@@ -323,6 +323,15 @@ def test_what_follows_a_commit_is_done_in_order_by_a_thread_of_its_own(shelf):
     assert all(count >= value for value, count, _ in seen)      # they are on disk by then
 
 
+def test_what_outlives_the_thread_of_follow_ups_is_told_all_the_same(shelf):
+    inbox, seen = agent.Inbox(), []
+    db = shelf.open(inbox=inbox)
+    db.close()
+    inbox.close()
+    db.submit(adding("late"), on_done=lambda pending: seen.append(type(pending.error)))
+    assert seen == [agent.RepositoryGone]
+
+
 def test_lazy_requests_are_written_too(shelf, db):
     for number in range(30):
         db.submit(adding_later(str(number)))

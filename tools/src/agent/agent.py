@@ -11,7 +11,8 @@ from ..base.program import log
 from ..base.times import Clock
 from ..store.endings import tell_stop
 from ..store.pending import Worker
-from ..processes.tree import own_identity
+from ..processes.alive import own_identity
+from ..processes.looks import Looks
 from ..processes.limits import FileLimit
 from ..processes.orphans import reap_orphans
 from ..processes.output import Output
@@ -103,7 +104,7 @@ class Agent:
                               self.desk.ended, lambda number: self.watch.ended(number),
                               Topology(self.master), Children(self),
                               lambda number: self.watch.logged(number), self._file_limit,
-                              dict(os.environ))
+                              dict(os.environ), Looks())
         self.queue = SessionQueue(
             settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1),
             lambda ticket, repository: Session(ticket, repository, around),

@@ -12,7 +12,8 @@ from ..base.program import Told, log, tell_traceback
 from ..processes.remains import clear_notes
 from ..store.database import do_nothing
 from ..store.records import PurgeFilter
-from ..processes.tree import Identity, Tree, lives, start_time
+from ..processes.alive import Identity, lives, start_time
+from ..processes.tree import Tree
 
 
 class Cleaner:

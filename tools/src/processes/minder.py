@@ -9,7 +9,7 @@ from ..base.vocabulary import EXIT_OK, TRY_S
 from ..base.errors import RepositoryError, RepositoryGone
 from ..base.times import Clock
 from ..store.spool import Spool
-from .tree import start_time
+from .alive import start_time
 from .output import Capture, Output
 from .process import Command, Process, is_passing, start_error
 

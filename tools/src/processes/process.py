@@ -19,7 +19,8 @@ from typing import NamedTuple, Optional
 
 from ..base.vocabulary import DRAIN_S, ERR, KILL_S, OUT, TRY_S
 from ..store.pending import Worker
-from .tree import signal_group, start_time
+from .alive import start_time
+from .tree import signal_group
 from .limits import limited_words
 
 

@@ -39,7 +39,7 @@ class Control:
     begins and after it ended. All else is for the session's own thread.
     """
 
-    def __init__(self, clock, session, on_change=lambda: None):
+    def __init__(self, clock, session, on_change=lambda: None, looks=None):
         self.is_leaving = False         # the process that it waits for, or starts next, goes on
         self._clock, self._on_change = clock, on_change
         self._session = session         # `uuid/number`, as the markers of its processes begin
@@ -48,6 +48,7 @@ class Control:
         self._deadlines = []            # [(monotonic, scope, seconds given)], the outermost first
         self._roots = {}                # pid -> start time, of processes whose group lives on
         self._minders = {}              # those of them that are minders
+        self._looks = looks             # Looks that all sessions share; without it, its own
 
     # -- from any thread ---------------------------------------------------------------
 
@@ -201,7 +202,7 @@ class Control:
     def sweep(self, interrupt):
         """Ends every process of the session, whatever has become of it; the message of what made
         it so says how many cannot be ended."""
-        count = Tree([self._session], self._roots, self._minders).end()
+        count = Tree([self._session], self._roots, self._minders, self._looks).end()
         if count:
             interrupt.message = "%s; %d of its processes %s" % (interrupt.reason, count, NOT_ENDED)
 

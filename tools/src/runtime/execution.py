@@ -13,7 +13,7 @@ from ..base.controls import one_line
 from ..definitions.references import environment_name
 from ..store.records import SessionRequest
 from ..store.spool import noted_processes
-from ..processes.tree import lives, make_marker
+from ..processes.alive import lives, make_marker
 from ..processes.output import Capture, Output, cut_error
 from ..processes.process import exit_text, is_passing, start_error
 from ..processes.remains import clear_notes
@@ -40,6 +40,7 @@ class Surroundings(NamedTuple):
     on_log: Callable                # on_log(session number): new lines of its log are on disk
     file_limit: Any                 # the FileLimit of the agent
     environment: dict               # of the agent, as it was when it started
+    looks: Any                      # the Looks of all sessions
 
 
 class Waiting(NamedTuple):

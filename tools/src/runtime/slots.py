@@ -3,6 +3,7 @@
 Thread slot N: runs one session after the other; ends at SessionQueue.close().
 Thread adopted N: runs session N, whose process outlived an agent; ends with it.
 """
+import contextlib
 import functools
 import threading
 import time
@@ -14,6 +15,7 @@ from ..store.admission import Admission, schedule_gate
 from ..store.pending import Worker
 from .parking import Parking
 
+FAULT = "", "a fault of the agent, told in its log"
 MAX_ENDING = 256        # sessions more than slots whose end is on its way: then none begins
 
 
@@ -293,23 +295,33 @@ class Delays:
     def run(self, session, work):
         """work() of a session -> its value. One that cannot begin is read again from its
         repository, and tried again; one that began and has no end is found by the cleaning."""
-        value, trouble, word, is_told = None, "", "", False     # told: for all of its repository
+        value = None
         try:
             value = work()
-        except RepositoryError as error:
+        except Exception as error:
+            if not session.is_begun:        # noted first: memory may be too short to tell it
+                self._reasons[session.number] = FAULT
+            with contextlib.suppress(MemoryError):
+                self._note(session, error)
+        else:
+            self._told.is_new(session.number, "")
+        if session.is_begun:
+            self.forget(session.number)
+        return value
+
+    def _note(self, session, error):
+        """Why work of a session has failed: in the log, and why it could not begin."""
+        is_told = False                     # for all of its repository
+        if isinstance(error, RepositoryError):
             trouble, is_told = error.message, bool(session.repository.db.trouble)
             word = LIMIT if isinstance(error, LimitFilled) else LOST
-        except Exception as error:
+            if not session.is_begun:
+                self._reasons[session.number] = word, trouble
+        else:
             trouble = session.mask(tell_traceback(error))
         if self._told.is_new(session.number, trouble) and not is_told:
             log.warning("session %d %s: %s", session.number, "is left to the cleaning"
                         if session.is_begun else "does not begin yet", trouble)
-        if session.is_begun:
-            self.forget(session.number)
-        elif trouble:
-            self._reasons[session.number] = word, (
-                trouble if word else "a fault of the agent, told in its log")
-        return value
 
     def find(self, number):
         """(word, text) of a session that could not begin, or None."""
