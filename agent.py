@@ -28,6 +28,8 @@ Sections, each using only those above it:
     base/times                The clock, instants as text, and the one parser of durations.
     base/words                Words of requests and replies: names, splitting, quoting, and what
                               makes a text one line.
+    base/workers              Threads that begin, or are given up: nobody waits for ever for their
+                              begin.
     timetable/days            Days and times of day as bit masks and lists, and the zones that place
                               them in time.
     timetable/rules           A rule of a schedule, from its text to days and times of day.
@@ -48,8 +50,7 @@ Sections, each using only those above it:
                               its path.
     store/admission           Who may come to be, and who may begin: the ledger, the queue and SCHED
                               PLAN decide it here.
-    store/pending             What goes on in another thread, for who waits for it: a write, a call;
-                              and the thread itself.
+    store/pending             What goes on in another thread, for who waits for it: a write, a call.
     store/records             What goes into the store and comes out of it, as values.
     store/arrivals            How a session comes to be: EXEC, schedules and tasks, with all that is
                               checked of them.
@@ -180,6 +181,10 @@ Sections, each using only those above it:
                               between.
     protocol/schedule_verbs   The verbs on schedules and calendars.
     protocol/verbs            The verbs on sessions, definitions, repositories and the agent itself.
+    server/incoming           A connection as its server sees it: the lines that come in, bounded,
+                              and the replies it owes.
+    server/front              The connections that have asked for nothing yet but EXEC and PING, all
+                              in one thread.
     server/peer               Who is at the other end of a loopback connection, as the kernel knows
                               it.
     server/port               Whose the port is, from before the agent begins anything until it
@@ -211,6 +216,7 @@ Threads, and what ends each:
     follow-ups        does what commits bring about; ends at Inbox.close().
     log               writes the lines; ends at LogWriter.close(), or with the program when nobody
                       reads.
+    front             serves them; ends at Front.close().
     server            accepts connections; ends at Server.close().
     client N          serves one connection; ends with it, or at Server.close().
     MainThread        waits for a signal or SHUTDOWN, then stops the others in order.
@@ -1895,6 +1901,60 @@ def render_fields(fields):
 
 
 _CONTROL = re.compile("[\0-\x08\x0a-\x1f\x7f-\x9f]")
+
+
+# ======================================================================================
+# base/workers.py
+# Threads that begin, or are given up: nobody waits for ever for their begin.
+# ======================================================================================
+
+BEGIN_S = 2.0           # within which a thread begins, or never
+
+
+class _Unawaited(threading.Event):
+    """Of a Thread: who starts it does not wait here, where it may never come."""
+
+    def wait(self, timeout=None):
+        """Waits for nothing."""
+        return True
+
+
+class Worker(threading.Thread):
+    """A thread that begins within BEGIN_S once start() has returned, or never.
+
+    Python's own start() waits for ever for a thread that had no memory for its first steps.
+    """
+
+    def __init__(self, target, name, *arguments):
+        super().__init__(target=target, args=arguments, name=name, daemon=True)
+        self._started = _Unawaited()    # the one that start() of Thread waits for, 3.6 to 3.14
+        self._decision = threading.Lock()       # for whether it has begun, or is given up
+        self._begun, self._is_given_up = threading.Event(), False
+
+    def start(self):
+        """Starts it. RuntimeError: the host has no thread to give."""
+        super().start()
+        if not self._begun.wait(BEGIN_S):
+            with self._decision:
+                self._is_given_up = not self._begun.is_set()
+        if self._is_given_up:
+            raise RuntimeError("can't start new thread: no memory, or no time, to begin")
+
+    def try_start(self):
+        """Starts it -> whether the host has a thread to give."""
+        try:
+            self.start()
+        except RuntimeError:
+            return False
+        return True
+
+    def run(self):
+        """Does its work, unless it was given up."""
+        with self._decision:
+            if not self._is_given_up:
+                self._begun.set()
+        if not self._is_given_up:
+            super().run()
 
 
 # ======================================================================================
@@ -4211,11 +4271,8 @@ class Admission:
 
 # ======================================================================================
 # store/pending.py
-# What goes on in another thread, for who waits for it: a write, a call; and the thread itself.
+# What goes on in another thread, for who waits for it: a write, a call.
 # ======================================================================================
-
-BEGIN_S = 2.0           # within which a thread begins, or never
-
 
 def atomic(method):
     """Says of a writing method that it changes by one statement alone, so it needs no savepoint."""
@@ -4236,7 +4293,7 @@ class Pending:
     Once it is done, on_done(pending) goes into the Inbox.
     """
     __slots__ = ("method", "arguments", "deadline", "is_atomic", "is_lazy", "value", "error",
-                 "is_done", "_on_done", "_inbox", "_lock")
+                 "is_done", "_on_done", "_inbox", "_lock", "_on_finish")
 
     def __init__(self, method, arguments=(), deadline=None, on_done=None, inbox=None):
         self.method, self.arguments, self.deadline = method, arguments, deadline
@@ -4244,7 +4301,7 @@ class Pending:
         self.is_atomic = getattr(method, "is_atomic", False)
         self.is_lazy = getattr(method, "is_lazy", False)
         self.value = self.error = None
-        self.is_done = False
+        self.is_done, self._on_finish = False, None
         self._lock = threading.Lock()
         self._lock.acquire()
 
@@ -4252,8 +4309,17 @@ class Pending:
         """Done, well or badly: called once, by the other thread."""
         self.value, self.error, self.is_done = value, error and detach(error), True
         self._lock.release()
+        if self._on_finish:
+            self._on_finish()
         if self._on_done:
             self._inbox.put(self._on_done, self)
+
+    def call_when_done(self, function):
+        """Has function() called by the thread that finishes this, or now when it is done; maybe by
+        both. It must wait for nothing."""
+        self._on_finish = function
+        if self.is_done:
+            function()
 
     def perform(self):
         """For a thread that is no writer: does it."""
@@ -4300,52 +4366,6 @@ def _renew(error):
         return error
     new.__cause__ = error.__cause__
     return new
-
-
-class _Unawaited(threading.Event):
-    """Of a Thread: who starts it does not wait here, where it may never come."""
-
-    def wait(self, timeout=None):
-        """Waits for nothing."""
-        return True
-
-
-class Worker(threading.Thread):
-    """A thread that begins within BEGIN_S once start() has returned, or never.
-
-    Python's own start() waits for ever for a thread that had no memory for its first steps.
-    """
-
-    def __init__(self, target, name, *arguments):
-        super().__init__(target=target, args=arguments, name=name, daemon=True)
-        self._started = _Unawaited()    # the one that start() of Thread waits for, 3.6 to 3.14
-        self._decision = threading.Lock()       # for whether it has begun, or is given up
-        self._begun, self._is_given_up = threading.Event(), False
-
-    def start(self):
-        """Starts it. RuntimeError: the host has no thread to give."""
-        super().start()
-        if not self._begun.wait(BEGIN_S):
-            with self._decision:
-                self._is_given_up = not self._begun.is_set()
-        if self._is_given_up:
-            raise RuntimeError("can't start new thread: no memory, or no time, to begin")
-
-    def try_start(self):
-        """Starts it -> whether the host has a thread to give."""
-        try:
-            self.start()
-        except RuntimeError:
-            return False
-        return True
-
-    def run(self):
-        """Does its work, unless it was given up."""
-        with self._decision:
-            if not self._is_given_up:
-                self._begun.set()
-        if not self._is_given_up:
-            super().run()
 
 
 # ======================================================================================
@@ -4930,6 +4950,7 @@ def network_file_system(path):
 # ======================================================================================
 
 READERS = 8             # idle reading connections kept a file
+READER_CACHE = "cache_size=-256"        # KiB each, for the host has the file's pages, too
 READ_S = 5.0            # how long a closing waits for who reads
 TORN = "another program has deleted the -wal or -shm beside it"
 
@@ -5076,7 +5097,7 @@ class Connections:
                 if self.is_torn:        # a new one would not see what is in the -wal
                     raise RepositoryError("%s cannot be read: %s" % (self.label, TORN))
                 connection = self._connect_with("busy_timeout=2000", "query_only=on",
-                                                "wal_autocheckpoint=0")
+                                                "wal_autocheckpoint=0", READER_CACHE)
             yield connection
         except sqlite3.Error as error:
             if connection:
@@ -15202,6 +15223,11 @@ class Places:
         """The attached repositories by id."""
         return [place for _, place in sorted(self._places.items())]
 
+    @property
+    def is_single(self):
+        """Whether one work repository is attached."""
+        return len(self._places) == 1
+
     def list_open(self):
         """The repositories that are open now, by id."""
         return [repository for repository in (place.repository for place in self.list_all())
@@ -15230,7 +15256,7 @@ class Places:
         """The repository that is named or, without a name, the attached one of the lowest id that
         has a scenario. NotFound, RepositoryError."""
         places = [self._named(repository)] if repository else self.list_all()
-        if len(places) == 1:
+        if len(places) == 1:            # nothing is read
             return places[0].get_usable()
         for place in places:
             candidate = place.get_usable()
@@ -16008,6 +16034,15 @@ class Acknowledgement:
         self.request = self._desk.prepare(self._repository, self._asked)
         self.pending = self._desk.write_down(self._repository, self.request)
 
+    @property
+    def is_ready(self):
+        """Whether result() has nothing to wait for."""
+        return self.pending.is_done
+
+    def call_when_ready(self, function):
+        """As Pending.call_when_done()."""
+        self.pending.call_when_done(function)
+
     def result(self):
         """Waits for the commit and queues the session -> its Ticket. What the writer refuses."""
         for _ in range(TRIES - 1):
@@ -16048,6 +16083,12 @@ class Desk:
         self.check_context(request.context)
         return self.submit(request, self._agent.places.with_scenario(
             request.scenario, request.version, repository))
+
+    def may_look(self, context, repository):
+        """Whether execute() of a request may have to read from a file whose it is, and what this
+        context is."""
+        return context not in self._contexts \
+            or repository is None and not self._agent.places.is_single
 
     def read_contexts(self):
         """Takes over the contexts that there are now."""
@@ -16851,6 +16892,9 @@ class Verb(NamedTuple):
     options: dict           # `-NAME` -> Option
     run: Optional[Callable]  # (agent, Request) -> fields, a generator of data lines, or a Pending
     is_pipelined: bool      # as of its Form
+    # is_quick(agent, Request): whether it is carried out without waiting for anything, but for the
+    # commit of what is pipelined; None: it may always wait
+    is_quick: Optional[Callable] = None
 
 
 class Request(dict):
@@ -16935,13 +16979,13 @@ def make_row(form):
 VERBS = {form.name: make_row(form) for form in VERB_FORMS}
 
 
-def verb(name):
+def verb(name, is_quick=None):
     """Binds a function to the verb of this name. LookupError: it has one, or no form."""
     def register(function):
         row = VERBS[name]
         if row.run is not None:
             raise LookupError("the verb %s has two functions" % name)
-        VERBS[name] = row._replace(run=function)
+        VERBS[name] = row._replace(run=function, is_quick=is_quick)
         return function
     return register
 
@@ -17117,8 +17161,8 @@ _SESSION_BEFORE = re.compile("(?:session=([0-9]+) )?(.*)", re.S)       # what a 
 class Conversation:
     """One connection's requests in order; it knows no sockets.
 
-    `begin` starts a request, `Reply.chunks` finishes it: an EXEC is under way to its commit
-    while the next request of the same connection is already read.
+    `begin` reads a request, `Reply.start` begins it, `Reply.chunks` finishes it: an EXEC is under
+    way to its commit while the next request of the same connection is already read.
     """
 
     def __init__(self, agent, role, actor, has_left=lambda: False):
@@ -17153,11 +17197,9 @@ class Conversation:
             # where it cannot be split into words, the text has to tell
             is_json = wants_json(words) if words else _JSON_WORD.search(text) is not None
             return Reply(error, is_json, words)
-        try:
-            run = functools.partial(row.run, self._agent, request)
-            return Reply(run() if row.is_pipelined else run, request.is_json, words)
-        except Exception as error:
-            return Reply(error, request.is_json, words)
+        is_quick = row.is_quick is not None and row.is_quick(self._agent, request)
+        return Reply(functools.partial(row.run, self._agent, request), request.is_json, words,
+                     row.is_pipelined, is_quick)
 
     def _check(self, row, words):
         """The words behind a verb -> Request. Who may not ask is told that before what is wrong."""
@@ -17200,17 +17242,41 @@ class Conversation:
 
 
 class Reply:
-    """The reply to one request, as it comes. It `is_under_way` when it waits for a commit alone:
-    other requests of its connection can be begun meanwhile."""
+    """The reply to one request, as it comes. It `is_quick` when nobody has to be waited for, but
+    for a commit."""
 
-    def __init__(self, outcome, is_json=False, words=()):
-        if isinstance(outcome, AgentError):     # the frames behind it would hold this Reply
-            outcome = outcome.with_traceback(None)
-        self._outcome, self._is_json, self._words = outcome, is_json, words
-        self.is_under_way = isinstance(outcome, Acknowledgement)
+    def __init__(self, outcome, is_json=False, words=(), is_pipelined=False, is_quick=True):
+        self._outcome, self._is_json, self._words = _bare(outcome), is_json, words
+        self._is_to_start, self.is_quick = is_pipelined, is_quick
+
+    def start(self):
+        """Begins what the next request need not wait for: an EXEC goes to its repository."""
+        if self._is_to_start:
+            self._is_to_start = False
+            try:
+                self._outcome = self._outcome()
+            except Exception as error:
+                self._outcome = _bare(error)
+
+    @property
+    def is_under_way(self):
+        """Whether, begun, it waits for a commit alone: other requests of its connection can be
+        begun meanwhile."""
+        return isinstance(self._outcome, Acknowledgement)
+
+    @property
+    def is_ready(self):
+        """Whether the commit that it waits for is over, if there is one."""
+        return not self.is_under_way or self._outcome.is_ready
+
+    def call_when_ready(self, function):
+        """Has function() called once it is ready, by any thread, maybe twice; it must wait for
+        nothing."""
+        self._outcome.call_when_ready(function)
 
     def chunks(self):
         """Yields lines of text without their ends, and FLUSH; the last begins with OK or ERR."""
+        self.start()
         if isinstance(self._outcome, Exception):
             yield from self._tell(self._outcome)
             return
@@ -17269,6 +17335,11 @@ class Reply:
                 yield "* " + text if text else "*"
             else:
                 yield "* " + self._render(line)
+
+
+def _bare(outcome):
+    """An outcome; of an error without the frames behind it, which would hold its Reply."""
+    return outcome.with_traceback(None) if isinstance(outcome, AgentError) else outcome
 
 
 def internal(error, hidden):
@@ -18958,6 +19029,9 @@ MANUAL_CHANGES = r"""
 - `SHUTDOWN -IMMEDIATE` amid many sessions: those that end at the same time look at the process
   table together. 1,000 sessions of `sleep` end in 2 seconds, not in minutes. No memory even to
   tell that there is none costs no slot.
+- A connection costs no thread while it asks for `EXEC` without variables and `PING` alone: one
+  thread serves all of those, so that requests of many clients share their commits. An idle agent
+  is woken less often, and connections that read a repository hold 256 KiB of it each, not 2 MiB.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CLIENT, MANUAL_CRONTAB,
@@ -19395,12 +19469,18 @@ def _calendar_del(agent, request):
 # The verbs on sessions, definitions, repositories and the agent itself.
 # ======================================================================================
 
-@verb("PING")
+@verb("PING", is_quick=lambda agent, request: True)
 def _ping(agent, request):
     return fill(PING_LINE, ping(agent))
 
 
-@verb("EXEC")
+def _is_exec_quick(agent, request):
+    """Variables may be secrets, which are put aside in a file first."""
+    return not request.variables and "-SYNC" not in request and not agent.desk.may_look(
+        request["CONTEXT"] or DEFAULT_CONTEXT, request["-REPO"])
+
+
+@verb("EXEC", is_quick=_is_exec_quick)
 def _exec(agent, request):
     """Hands the EXEC to the desk: the reply comes at its commit, or with -SYNC at its end."""
     session_request = SessionRequest(
@@ -19641,6 +19721,290 @@ def _quit(agent, request):
 
 # here all functions are bound, or the import ends with what is missing
 _HELP = list_help()
+
+
+# ======================================================================================
+# server/incoming.py
+# A connection as its server sees it: the lines that come in, bounded, and the replies it owes.
+# ======================================================================================
+
+class Lines:
+    """The lines that come in by a connection, bounded, and what of them is here already. With
+    `line_s` a line may take so many seconds."""
+
+    def __init__(self, connection, line_s=None):
+        self._connection, self._line_s = connection, line_s
+        self._data, self._searched = bytearray(), 0     # how much of it has no end of a line
+        self.is_over = False            # nothing more comes in
+
+    @property
+    def has_next(self):
+        """Whether a whole line is here, so that nobody has to be waited for."""
+        return b"\n" in self._data
+
+    @property
+    def size(self):
+        """How many bytes are here."""
+        return len(self._data)
+
+    def feed(self, data):
+        """Adds what has come in; nothing: it was the last."""
+        self.is_over = not data
+        self._data += data
+
+    def take(self, find_limit):
+        """The next line without its end, or None: it is not all here. TooLong; BadRequest: the
+        input has ended amid a line.
+
+        find_limit(its first bytes) gives the most bytes that it may have; of one that is longer
+        no more is read.
+        """
+        end = self._data.find(b"\n", self._searched)
+        size = len(self._data) if end < 0 else end
+        limit = find_limit(bytes(self._data[:16]))
+        if size - self._data.endswith(b"\r", 0, size) > limit:
+            raise TooLong("a line has at most %d bytes" % limit)
+        if end < 0:
+            self._searched = size
+            if self.is_over and size:
+                raise BadRequest("the last line has no end (LF), so it may be cut short: it was "
+                                 "not carried out")
+            return None
+        line = bytes(self._data[:end])
+        del self._data[:end + 1]
+        self._searched = 0
+        return line[:-1] if line.endswith(b"\r") else line
+
+    def read(self, find_limit):
+        """Waits for the next line -> take(); None is the end of the input."""
+        begun = time.monotonic()
+        while True:
+            line = self.take(find_limit)
+            if line is not None or self.is_over:
+                break
+            if self._line_s is not None:
+                self._connection.settimeout(max(0.001, begun + self._line_s - time.monotonic()))
+            self.feed(self._connection.recv(65536))
+        if self._line_s is not None:
+            self._connection.settimeout(self._line_s)
+        return line
+
+
+class Caller:
+    """One connection: its Conversation, its Lines, and the replies that it is still to get."""
+
+    def __init__(self, connection, conversation, max_line):
+        self.connection, self.conversation, self._max_line = connection, conversation, max_line
+        self.lines = Lines(connection, None if conversation.is_administrator else STRANGER_S)
+        self.replies, self.unsent = [], b""     # unsent: of the replies before these
+
+    def refuse(self, error):
+        """Nothing more is taken in; of what was, the last is refused if it may have to wait."""
+        if self.replies and not self.replies[-1].is_quick:
+            self.replies.pop()
+        self.replies.append(self.conversation.refuse(error))
+
+    def keep(self, unsent):
+        """Notes what could not be sent yet of replies."""
+        self.unsent = unsent
+
+    def find_limit(self, start):
+        """How many bytes a line that starts like this may have."""
+        is_import = start.upper().split()[:1] == [b"IMPORT"]
+        return MAX_IMPORT_LINE if is_import and self.conversation.is_administrator \
+            else self._max_line
+
+
+def encode(lines):
+    """Lines of text -> bytes with their ends; what is FLUSH is none."""
+    text = "".join(line + "\n" for line in lines if line is not FLUSH)
+    return text.encode("utf-8", "backslashreplace")
+
+
+# ======================================================================================
+# server/front.py
+# The connections that have asked for nothing yet but EXEC and PING, all in one thread.
+#
+# A thread for each would be woken twice a request: when it comes, and after its commit. Here what
+# comes together is begun together, and answered together. Nothing here may wait, for anybody: what
+# could, goes on in a thread of its own, and its connection stays there.
+#
+# Thread front: serves them; ends at Front.close().
+# ======================================================================================
+
+NO_THREAD = "the host has no thread for a further connection"
+TURN = 64               # lines of one connection until another has its turn
+INTAKE = 65536           # bytes that are taken at once; a longer line is for a thread of its own
+
+
+class Front:
+    """Serves Callers whose requests wait for a commit alone, or for nothing."""
+
+    def __init__(self, serve_alone, end):
+        self._serve_alone, self._end = serve_alone, end     # of a Caller; of its connection
+        self._selector = selectors.DefaultSelector()
+        self._callers, self._watched = set(), set()     # all, and those of whom more is read
+        self._woken = collections.deque()       # Callers that are new, or for whom there is news
+        self._wake_out, self._wake_in = os.pipe()
+        os.set_blocking(self._wake_in, False)
+        self._selector.register(self._wake_out, selectors.EVENT_READ)
+        self._is_asleep = self._is_closing = False
+        self._thread = Worker(self._run, name="front")
+
+    def start(self):
+        """Serves from now on. RuntimeError: the host has no thread for it."""
+        self._thread.start()
+
+    def add(self, caller):
+        """Takes a Caller in. From any thread."""
+        self._callers.add(caller)
+        self._wake(caller)
+
+    def close(self):
+        """Ends the thread, and the connections that are still here."""
+        if self._is_closing:
+            return
+        self._is_closing = True
+        self._wake(None)
+        if self._thread.is_alive():
+            self._thread.join()
+        for caller in list(self._callers):
+            self._leave(caller)
+            self._end(caller.connection)
+        self._selector.close()
+        os.close(self._wake_out)
+        os.close(self._wake_in)
+
+    def _wake(self, caller):
+        """There is news for a Caller. From any thread; waits for nothing."""
+        self._woken.append(caller)
+        if self._is_asleep:
+            self._is_asleep = False
+            os.write(self._wake_in, b".")       # of few at a time: the pipe is never full
+
+    def _run(self):
+        """Sleeps until something has come in, or there is news for somebody. Who gives news while
+        it does not sleep need not wake it: it looks once more before."""
+        while not self._is_closing:
+            self._is_asleep = True
+            ready = self._selector.select(0 if self._woken else None)
+            self._is_asleep = False
+            for key, _ in ready:
+                if key.data is None:
+                    os.read(self._wake_out, 4096)
+                else:
+                    self._guard(self._read, key.data)
+            for _ in range(len(self._woken)):
+                caller = self._woken.popleft()
+                if caller in self._callers:
+                    self._guard(self._go_on, caller)
+
+    def _guard(self, work, caller):
+        """work(caller); what goes wrong costs this connection alone."""
+        try:
+            work(caller)
+        except Exception:
+            log.exception("connection")
+            self._drop(caller)
+
+    def _read(self, caller):
+        """Takes what has come in."""
+        try:
+            data = caller.connection.recv(INTAKE, socket.MSG_DONTWAIT)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:                 # it is gone; what it has asked for goes on
+            data = b""
+        caller.lines.feed(data)
+        self._go_on(caller)
+
+    def _go_on(self, caller):
+        """Begins what is here, answers what can be answered, and watches for more."""
+        if not self._begin(caller) or not self._answer(caller):
+            return                      # it is no more here
+        lines, is_last = caller.lines, caller.conversation.is_over
+        is_free = len(caller.replies) < MAX_BATCH and not is_last
+        if is_free and lines.has_next:
+            self._woken.append(caller)  # after the others
+        elif not caller.replies and (lines.is_over or is_last):
+            self._drop(caller)
+        else:
+            self._watch(caller, is_free and not lines.is_over)
+
+    def _begin(self, caller):
+        """Begins what has come in, in its order -> whether the connection is still here."""
+        conversation, lines, replies = caller.conversation, caller.lines, caller.replies
+        for _ in range(min(TURN, MAX_BATCH - len(replies))):
+            if conversation.is_over:
+                break
+            try:
+                line = lines.take(caller.find_limit)
+            except (TooLong, BadRequest):       # the thread meets it, too
+                return self._give_away(caller)
+            if line is None:
+                return lines.size <= INTAKE or self._give_away(caller)
+            reply = conversation.begin(line)
+            if reply is not None:
+                replies.append(reply)
+                if conversation.is_over or not reply.is_quick:
+                    return self._give_away(caller)
+                reply.start()
+        return True
+
+    def _answer(self, caller):
+        """Sends the replies, if none of them waits for its commit; else the last of these wakes it.
+        Whether the connection is still here."""
+        for reply in reversed(caller.replies):
+            if not reply.is_ready:
+                reply.call_when_ready(functools.partial(self._wake, caller))
+                return True
+        data = encode(line for reply in caller.replies for line in reply.chunks())
+        del caller.replies[:]
+        try:
+            sent = caller.connection.send(data, socket.MSG_DONTWAIT) if data else 0
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return self._drop(caller)
+        if sent == len(data):
+            return True
+        caller.keep(data[sent:])        # the client does not read
+        return self._give_away(caller)
+
+    def _watch(self, caller, is_watched):
+        """Whether more is read of it: not while many of its requests are under way."""
+        if is_watched and caller not in self._watched:
+            self._selector.register(caller.connection, selectors.EVENT_READ, caller)
+            self._watched.add(caller)
+        elif not is_watched and caller in self._watched:
+            self._watched.discard(caller)
+            self._selector.unregister(caller.connection)
+
+    def _leave(self, caller):
+        self._callers.discard(caller)
+        self._watch(caller, False)
+
+    def _drop(self, caller):
+        """Ends a connection: False, it is no more here."""
+        if caller in self._callers:
+            self._leave(caller)
+            self._end(caller.connection)
+        return False
+
+    def _give_away(self, caller):
+        """A thread of its own goes on with a connection -> whether it is still here: the host has
+        no thread, and what may have to wait is refused."""
+        self._leave(caller)
+        try:
+            self._serve_alone(caller)
+        except RuntimeError:
+            if caller.unsent:
+                self._end(caller.connection)
+                return False
+            caller.refuse(Busy(NO_THREAD))
+            self._callers.add(caller)
+            return True
+        return False
 
 
 # ======================================================================================
@@ -19891,6 +20255,7 @@ def find_name_owner(name):
 # Thread client N: serves one connection; ends with it, or at Server.close().
 # ======================================================================================
 
+END_LOOK_S = 2.0            # between two looks whether it is to end, where closing does not wake it
 NO_FILES = "the host lets the agent open no more files for connections (ulimit -n)"
 
 
@@ -19916,82 +20281,37 @@ def notify_systemd(address):
             notify.sendall(b"READY=1")
 
 
-class Lines:
-    """The lines that come in by a connection, bounded, and what of them is here already. With
-    `line_s` a line may take so many seconds."""
-
-    def __init__(self, connection, line_s=None):
-        self._connection, self._data, self._is_over = connection, bytearray(), False
-        self._line_s = line_s
-
-    @property
-    def has_next(self):
-        """Whether a whole line is here, so that nobody has to be waited for."""
-        return b"\n" in self._data
-
-    def read(self, find_limit):
-        """The next line without its end, or None at the end of input. TooLong, BadRequest.
-
-        find_limit(its first bytes) gives the most bytes that it may have; of one that is longer
-        no more is read.
-        """
-        searched, begun = 0, time.monotonic()
-        while True:
-            end = self._data.find(b"\n", searched)
-            size = len(self._data) if end < 0 else end
-            limit = find_limit(bytes(self._data[:16]))
-            if size - self._data.endswith(b"\r", 0, size) > limit:
-                raise TooLong("a line has at most %d bytes" % limit)
-            if end >= 0:
-                break
-            if self._is_over and size:
-                raise BadRequest("the last line has no end (LF), so it may be cut short: it was "
-                                 "not carried out")
-            if self._is_over:
-                return None
-            searched = size
-            if self._line_s is not None:
-                self._connection.settimeout(max(0.001, begun + self._line_s - time.monotonic()))
-            received = self._connection.recv(65536)
-            self._is_over = not received
-            self._data += received
-        if self._line_s is not None:
-            self._connection.settimeout(self._line_s)
-        line = bytes(self._data[:end])
-        del self._data[:end + 1]
-        return line[:-1] if line.endswith(b"\r") else line
-
-
 class Handler(socketserver.BaseRequestHandler):
     """One connection, in its thread."""
 
     def handle(self):
         with contextlib.suppress(OSError):          # the client went away
-            self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-            self._converse(self.server.conversation(self.request))
+            self._converse(self.server.find_caller(self.request))
 
-    def _converse(self, conversation):
+    def _converse(self, caller):
         """Answers request after request until one side ends it. Replies that wait for a commit are
         gathered as long as further requests are there already, so they share it."""
-        def find_limit(start):
-            is_import = start.upper().split()[:1] == [b"IMPORT"]
-            return MAX_IMPORT_LINE if is_import and conversation.is_administrator \
-                else self.server.max_line
-        lines = Lines(self.request, None if conversation.is_administrator else STRANGER_S)
-        replies, rest = [], LINGER
-        while not conversation.is_over:
-            if replies and not (lines.has_next and len(replies) < MAX_BATCH):
+        conversation, lines, replies, rest = caller.conversation, caller.lines, [], LINGER
+        fresh = caller.replies          # which the front has not sent, or not even begun
+        if caller.unsent:
+            self.request.sendall(caller.unsent)
+        while fresh or not conversation.is_over:
+            if replies and not (fresh or lines.has_next and len(replies) < MAX_BATCH):
                 self._send(replies)     # the client waits for them
                 replies = []
             try:
-                line = lines.read(find_limit)
-                if line is None:
-                    break
-                reply = conversation.begin(line)
+                if fresh:
+                    reply = fresh.pop(0)
+                else:
+                    line = lines.read(caller.find_limit)
+                    if line is None:
+                        break
+                    reply = conversation.begin(line)
             except (TooLong, BadRequest) as error:
                 # most of a long line
                 reply, rest = conversation.refuse(error), MAX_IMPORT_LINE
             if reply is not None:
+                reply.start()
                 replies.append(reply)
                 if not reply.is_under_way:
                     self._send(replies)
@@ -20028,14 +20348,9 @@ class Handler(socketserver.BaseRequestHandler):
                 size += len(data)
 
 
-def encode(lines):
-    """Lines of text -> bytes with their ends."""
-    return ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace") if lines else b""
-
-
 class Server(socketserver.ThreadingTCPServer):
-    """Listens on the agent's port, a thread a connection. It is bound early, so that a taken port
-    is told before anything is touched, and listens last.
+    """Listens on the agent's port. It is bound early, so that a taken port is told before anything
+    is touched, and listens last. The connections are served by the Front, or a thread each.
 
     Who is at the other end is asked when a connection is accepted. Those whom the agent does not
     know have a tenth of `max_connections` for themselves, and count against nobody else's. Nobody
@@ -20050,12 +20365,13 @@ class Server(socketserver.ThreadingTCPServer):
         max_files = file_limit and file_limit.kept_from     # maybe None, too
         self._max_owners = max_connections
         self._max_strangers = max(1, min(max_connections, max_files or max_connections) // 10)
-        self._connections = {}              # connection -> uid at its other end, or None
+        self._connections = {}              # connection -> its Caller
         self._strangers = set()             # those of nobody that the agent knows
         self._lock = threading.Lock()       # guards these two
         # whom it serves: uid -> name, asked once, as a directory of users may be slow
         self._owners = {uid: name_user(uid) for uid in (0, os.getuid())}
         self._thread = self._claim = None
+        self._front = Front(self._serve_alone, self.shutdown_request)
         self._spare = os.open(os.devnull, os.O_RDONLY)      # for an answer when none is free
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__((host, port), Handler, bind_and_activate=False)
@@ -20080,9 +20396,11 @@ class Server(socketserver.ThreadingTCPServer):
 
     def listen(self):
         """Serves from now on, in a thread of its own."""
+        self._front.start()
         self.server_activate()
         self._agent.connections = lambda: self.connection_count
-        self._thread = threading.Thread(target=self.serve_forever, name="server", daemon=True)
+        self._thread = threading.Thread(target=self.serve_forever, args=(END_LOOK_S,),
+                                        name="server", daemon=True)
         self._thread.start()
 
     # -- who comes in ------------------------------------------------------------------
@@ -20115,7 +20433,8 @@ class Server(socketserver.ThreadingTCPServer):
         with self._lock:
             reason = self._find_limit(request, self._is_owner(uid))
             if reason is None:
-                self._connections[request] = uid
+                self._connections[request] = Caller(
+                    request, self._make_conversation(request, uid), self.max_line)
                 if not self._is_owner(uid):
                     self._strangers.add(request)
                 return True
@@ -20138,15 +20457,26 @@ class Server(socketserver.ThreadingTCPServer):
         return uid in self._owners
 
     def process_request(self, request, client_address):
+        caller = self.find_caller(request)
+        with contextlib.suppress(OSError):
+            request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+        if caller.conversation.is_administrator:
+            self._front.add(caller)
+            return
         try:
-            super().process_request(request, client_address)
+            self._serve_alone(caller)
         except RuntimeError:
-            _say_busy(request, "the host has no thread for a further connection")
+            _say_busy(request, NO_THREAD)
             self.shutdown_request(request)
 
-    def process_request_thread(self, request, client_address):
-        threading.current_thread().name = "client %d" % request.fileno()
-        super().process_request_thread(request, client_address)
+    def _serve_alone(self, caller):
+        """A thread of its own goes on with a connection. RuntimeError: the host has none."""
+        Worker(self.process_request_thread, "client %d" % caller.connection.fileno(),
+               caller.connection, None).start()
+
+    def find_caller(self, connection):
+        """The Caller of a connection."""
+        return self._connections[connection]
 
     def shutdown_request(self, request):
         with self._lock:
@@ -20157,9 +20487,8 @@ class Server(socketserver.ThreadingTCPServer):
     def handle_error(self, request, client_address):
         log.exception("connection")
 
-    def conversation(self, connection):
+    def _make_conversation(self, connection, uid):
         """The Conversation of a connection, by the kernel's word on its other end."""
-        uid = self._connections.get(connection)
         if self._is_owner(uid):
             return Conversation(self._agent, ADMINISTRATOR, self._owners[uid],
                                 functools.partial(has_hung_up, connection))
@@ -20168,7 +20497,7 @@ class Server(socketserver.ThreadingTCPServer):
     def close(self, within_s=5.0):
         """Ends the connections once the requests under way have their reply."""
         if self._thread:
-            with contextlib.suppress(OSError):      # wakes its thread, which looks twice a second
+            with contextlib.suppress(OSError):      # wakes its thread, where the system does so
                 self.socket.shutdown(socket.SHUT_RDWR)
             self.shutdown()
             self._thread.join()
@@ -20185,6 +20514,7 @@ class Server(socketserver.ThreadingTCPServer):
             while self._connections and time.monotonic() < until:
                 time.sleep(0.005)
             until += within_s
+        self._front.close()
 
     def server_close(self):
         super().server_close()

@@ -316,7 +316,8 @@ class AgentProcess(Dialogue):
         if self.process and self.process.poll() is None:
             if self.client:
                 try:
-                    self.connect().ask("SHUTDOWN -IMMEDIATE")
+                    # at its limit it may not have noticed yet that a connection has gone
+                    wait_for(lambda: self.connect().ask("SHUTDOWN -IMMEDIATE")[-1] == "OK", "a place among the connections")
                     self.process.wait(LIMIT_S)
                 except (OSError, AssertionError, subprocess.TimeoutExpired):
                     pass

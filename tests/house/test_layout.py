@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "socket": {"server", "client", "tasks/network.py"},
     "socketserver": {"server"},
     "threading": {"store/writer.py", "store/pending.py", "store/connections.py", "processes", "runtime", "scheduling",
-                  "agent", "server"},
+                  "agent", "server", "base/workers.py"},
 }
 TO_DATA_SERVERS = ("tasks/data.py", "tasks/csvfiles.py")
 # the globals that begin empty; VERBS begins with the forms and gets their functions

@@ -198,6 +198,7 @@ def test_only_an_exec_is_pipelined():
     try:
         conversation = program.Conversation(SimpleNamespace(), program.ADMINISTRATOR, "test")
         reply = conversation.begin(b"PING")
+        reply.start()
         assert made == [1] and list(reply.chunks()) == ["OK"]
     finally:
         program.VERBS["PING"] = before

@@ -10,7 +10,7 @@ from ..base.vocabulary import (IMMEDIATE, KILL_S, SESSIONS_PER_CORE, STOP_S, TER
 from ..base.program import log
 from ..base.times import Clock
 from ..store.endings import tell_stop
-from ..store.pending import Worker
+from ..base.workers import Worker
 from ..processes.alive import own_identity
 from ..processes.looks import Looks
 from ..processes.limits import FileLimit

@@ -23,6 +23,15 @@ class Acknowledgement:
         self.request = self._desk.prepare(self._repository, self._asked)
         self.pending = self._desk.write_down(self._repository, self.request)
 
+    @property
+    def is_ready(self):
+        """Whether result() has nothing to wait for."""
+        return self.pending.is_done
+
+    def call_when_ready(self, function):
+        """As Pending.call_when_done()."""
+        self.pending.call_when_done(function)
+
     def result(self):
         """Waits for the commit and queues the session -> its Ticket. What the writer refuses."""
         for _ in range(TRIES - 1):
@@ -63,6 +72,12 @@ class Desk:
         self.check_context(request.context)
         return self.submit(request, self._agent.places.with_scenario(
             request.scenario, request.version, repository))
+
+    def may_look(self, context, repository):
+        """Whether execute() of a request may have to read from a file whose it is, and what this
+        context is."""
+        return context not in self._contexts \
+            or repository is None and not self._agent.places.is_single
 
     def read_contexts(self):
         """Takes over the contexts that there are now."""

@@ -6,7 +6,7 @@ import queue
 import threading
 
 from ..base.program import log, tell_traceback
-from ..store.pending import Worker
+from ..base.workers import Worker
 
 
 class Inbox:

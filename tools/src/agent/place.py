@@ -15,7 +15,7 @@ from ..base.errors import AgentError, Busy, Conflict, RepositoryError, Stopping
 from ..base.program import log
 from ..base.controls import one_line
 from ..store.files import tell_doors
-from ..store.pending import Worker
+from ..base.workers import Worker
 from ..store.work import WorkRepository
 
 

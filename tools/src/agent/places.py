@@ -40,6 +40,11 @@ class Places:
         """The attached repositories by id."""
         return [place for _, place in sorted(self._places.items())]
 
+    @property
+    def is_single(self):
+        """Whether one work repository is attached."""
+        return len(self._places) == 1
+
     def list_open(self):
         """The repositories that are open now, by id."""
         return [repository for repository in (place.repository for place in self.list_all())
@@ -68,7 +73,7 @@ class Places:
         """The repository that is named or, without a name, the attached one of the lowest id that
         has a scenario. NotFound, RepositoryError."""
         places = [self._named(repository)] if repository else self.list_all()
-        if len(places) == 1:
+        if len(places) == 1:            # nothing is read
             return places[0].get_usable()
         for place in places:
             candidate = place.get_usable()

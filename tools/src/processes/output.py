@@ -14,7 +14,7 @@ from ..base.controls import show_controls
 from ..base.program import log
 from ..base.times import to_text
 from ..base.words import mask_all
-from ..store.pending import Worker
+from ..base.workers import Worker
 from .starters import Starters
 
 LINE_COST = 40          # bytes that a row of the log takes beside its text

@@ -18,7 +18,7 @@ import time
 from typing import NamedTuple, Optional
 
 from ..base.vocabulary import DRAIN_S, ERR, KILL_S, OUT, TRY_S
-from ..store.pending import Worker
+from ..base.workers import Worker
 from .alive import start_time
 from .tree import signal_group
 from .limits import limited_words

@@ -9,7 +9,7 @@ import os
 import queue
 import threading
 
-from ..store.pending import Worker
+from ..base.workers import Worker
 
 
 class Starters:

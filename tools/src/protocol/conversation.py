@@ -22,8 +22,8 @@ _SESSION_BEFORE = re.compile("(?:session=([0-9]+) )?(.*)", re.S)       # what a 
 class Conversation:
     """One connection's requests in order; it knows no sockets.
 
-    `begin` starts a request, `Reply.chunks` finishes it: an EXEC is under way to its commit
-    while the next request of the same connection is already read.
+    `begin` reads a request, `Reply.start` begins it, `Reply.chunks` finishes it: an EXEC is under
+    way to its commit while the next request of the same connection is already read.
     """
 
     def __init__(self, agent, role, actor, has_left=lambda: False):
@@ -58,11 +58,9 @@ class Conversation:
             # where it cannot be split into words, the text has to tell
             is_json = wants_json(words) if words else _JSON_WORD.search(text) is not None
             return Reply(error, is_json, words)
-        try:
-            run = functools.partial(row.run, self._agent, request)
-            return Reply(run() if row.is_pipelined else run, request.is_json, words)
-        except Exception as error:
-            return Reply(error, request.is_json, words)
+        is_quick = row.is_quick is not None and row.is_quick(self._agent, request)
+        return Reply(functools.partial(row.run, self._agent, request), request.is_json, words,
+                     row.is_pipelined, is_quick)
 
     def _check(self, row, words):
         """The words behind a verb -> Request. Who may not ask is told that before what is wrong."""
@@ -105,17 +103,41 @@ class Conversation:
 
 
 class Reply:
-    """The reply to one request, as it comes. It `is_under_way` when it waits for a commit alone:
-    other requests of its connection can be begun meanwhile."""
+    """The reply to one request, as it comes. It `is_quick` when nobody has to be waited for, but
+    for a commit."""
 
-    def __init__(self, outcome, is_json=False, words=()):
-        if isinstance(outcome, AgentError):     # the frames behind it would hold this Reply
-            outcome = outcome.with_traceback(None)
-        self._outcome, self._is_json, self._words = outcome, is_json, words
-        self.is_under_way = isinstance(outcome, Acknowledgement)
+    def __init__(self, outcome, is_json=False, words=(), is_pipelined=False, is_quick=True):
+        self._outcome, self._is_json, self._words = _bare(outcome), is_json, words
+        self._is_to_start, self.is_quick = is_pipelined, is_quick
+
+    def start(self):
+        """Begins what the next request need not wait for: an EXEC goes to its repository."""
+        if self._is_to_start:
+            self._is_to_start = False
+            try:
+                self._outcome = self._outcome()
+            except Exception as error:
+                self._outcome = _bare(error)
+
+    @property
+    def is_under_way(self):
+        """Whether, begun, it waits for a commit alone: other requests of its connection can be
+        begun meanwhile."""
+        return isinstance(self._outcome, Acknowledgement)
+
+    @property
+    def is_ready(self):
+        """Whether the commit that it waits for is over, if there is one."""
+        return not self.is_under_way or self._outcome.is_ready
+
+    def call_when_ready(self, function):
+        """Has function() called once it is ready, by any thread, maybe twice; it must wait for
+        nothing."""
+        self._outcome.call_when_ready(function)
 
     def chunks(self):
         """Yields lines of text without their ends, and FLUSH; the last begins with OK or ERR."""
+        self.start()
         if isinstance(self._outcome, Exception):
             yield from self._tell(self._outcome)
             return
@@ -174,6 +196,11 @@ class Reply:
                 yield "* " + text if text else "*"
             else:
                 yield "* " + self._render(line)
+
+
+def _bare(outcome):
+    """An outcome; of an error without the frames behind it, which would hold its Reply."""
+    return outcome.with_traceback(None) if isinstance(outcome, AgentError) else outcome
 
 
 def internal(error, hidden):

@@ -40,6 +40,9 @@ class Verb(NamedTuple):
     options: dict           # `-NAME` -> Option
     run: Optional[Callable]  # (agent, Request) -> fields, a generator of data lines, or a Pending
     is_pipelined: bool      # as of its Form
+    # is_quick(agent, Request): whether it is carried out without waiting for anything, but for the
+    # commit of what is pipelined; None: it may always wait
+    is_quick: Optional[Callable] = None
 
 
 class Request(dict):
@@ -124,13 +127,13 @@ def make_row(form):
 VERBS = {form.name: make_row(form) for form in VERB_FORMS}
 
 
-def verb(name):
+def verb(name, is_quick=None):
     """Binds a function to the verb of this name. LookupError: it has one, or no form."""
     def register(function):
         row = VERBS[name]
         if row.run is not None:
             raise LookupError("the verb %s has two functions" % name)
-        VERBS[name] = row._replace(run=function)
+        VERBS[name] = row._replace(run=function, is_quick=is_quick)
         return function
     return register
 

@@ -19,12 +19,18 @@ from .lines import (FLUSH, TextLine, end_fields, fill, fill_ticket, session_fiel
                     ticket_fields)
 
 
-@verb("PING")
+@verb("PING", is_quick=lambda agent, request: True)
 def _ping(agent, request):
     return fill(PING_LINE, ping(agent))
 
 
-@verb("EXEC")
+def _is_exec_quick(agent, request):
+    """Variables may be secrets, which are put aside in a file first."""
+    return not request.variables and "-SYNC" not in request and not agent.desk.may_look(
+        request["CONTEXT"] or DEFAULT_CONTEXT, request["-REPO"])
+
+
+@verb("EXEC", is_quick=_is_exec_quick)
 def _exec(agent, request):
     """Hands the EXEC to the desk: the reply comes at its commit, or with -SYNC at its end."""
     session_request = SessionRequest(

@@ -10,7 +10,8 @@ import contextlib
 import threading
 
 from ..base.vocabulary import ERROR, IMMEDIATE, KILL_S, NORMAL, NOT_ENDED, STOPPED, TRY_S
-from ..store.pending import Pending, Worker
+from ..base.workers import Worker
+from ..store.pending import Pending
 from ..processes.tree import Tree, follow_group
 from ..processes.process import Process
 

@@ -9,7 +9,7 @@ import threading
 
 from ..base.vocabulary import TRY_S
 from ..base.program import log
-from ..store.pending import Worker
+from ..base.workers import Worker
 
 
 class Parking:

@@ -12,7 +12,7 @@ from ..base.vocabulary import LIMIT, LOST, TRY_S, YIELD_S
 from ..base.errors import Busy, LimitFilled, RepositoryError
 from ..base.program import Told, log, tell_traceback
 from ..store.admission import Admission, schedule_gate
-from ..store.pending import Worker
+from ..base.workers import Worker
 from .parking import Parking
 
 FAULT = "", "a fault of the agent, told in its log"

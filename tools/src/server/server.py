@@ -12,15 +12,18 @@ import socketserver
 import threading
 import time
 
-from ..base.vocabulary import (ADMINISTRATOR, LINGER, LINGER_S, MAX_BATCH, MAX_IMPORT_LINE,
-                               STRANGER_S)
+from ..base.vocabulary import ADMINISTRATOR, LINGER, LINGER_S, MAX_BATCH, MAX_IMPORT_LINE
 from ..base.errors import BadRequest, CannotStart, TooLong
 from ..base.program import log
 from ..protocol.lines import FLUSH
 from ..protocol.conversation import Conversation
+from ..base.workers import Worker
+from .front import NO_THREAD, Front
+from .incoming import Caller, encode
 from .peer import find_peer_uid, has_hung_up, is_loopback, name_user
 from .port import SHARING, claim_port
 
+END_LOOK_S = 2.0            # between two looks whether it is to end, where closing does not wake it
 NO_FILES = "the host lets the agent open no more files for connections (ulimit -n)"
 
 
@@ -46,82 +49,37 @@ def notify_systemd(address):
             notify.sendall(b"READY=1")
 
 
-class Lines:
-    """The lines that come in by a connection, bounded, and what of them is here already. With
-    `line_s` a line may take so many seconds."""
-
-    def __init__(self, connection, line_s=None):
-        self._connection, self._data, self._is_over = connection, bytearray(), False
-        self._line_s = line_s
-
-    @property
-    def has_next(self):
-        """Whether a whole line is here, so that nobody has to be waited for."""
-        return b"\n" in self._data
-
-    def read(self, find_limit):
-        """The next line without its end, or None at the end of input. TooLong, BadRequest.
-
-        find_limit(its first bytes) gives the most bytes that it may have; of one that is longer
-        no more is read.
-        """
-        searched, begun = 0, time.monotonic()
-        while True:
-            end = self._data.find(b"\n", searched)
-            size = len(self._data) if end < 0 else end
-            limit = find_limit(bytes(self._data[:16]))
-            if size - self._data.endswith(b"\r", 0, size) > limit:
-                raise TooLong("a line has at most %d bytes" % limit)
-            if end >= 0:
-                break
-            if self._is_over and size:
-                raise BadRequest("the last line has no end (LF), so it may be cut short: it was "
-                                 "not carried out")
-            if self._is_over:
-                return None
-            searched = size
-            if self._line_s is not None:
-                self._connection.settimeout(max(0.001, begun + self._line_s - time.monotonic()))
-            received = self._connection.recv(65536)
-            self._is_over = not received
-            self._data += received
-        if self._line_s is not None:
-            self._connection.settimeout(self._line_s)
-        line = bytes(self._data[:end])
-        del self._data[:end + 1]
-        return line[:-1] if line.endswith(b"\r") else line
-
-
 class Handler(socketserver.BaseRequestHandler):
     """One connection, in its thread."""
 
     def handle(self):
         with contextlib.suppress(OSError):          # the client went away
-            self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-            self._converse(self.server.conversation(self.request))
+            self._converse(self.server.find_caller(self.request))
 
-    def _converse(self, conversation):
+    def _converse(self, caller):
         """Answers request after request until one side ends it. Replies that wait for a commit are
         gathered as long as further requests are there already, so they share it."""
-        def find_limit(start):
-            is_import = start.upper().split()[:1] == [b"IMPORT"]
-            return MAX_IMPORT_LINE if is_import and conversation.is_administrator \
-                else self.server.max_line
-        lines = Lines(self.request, None if conversation.is_administrator else STRANGER_S)
-        replies, rest = [], LINGER
-        while not conversation.is_over:
-            if replies and not (lines.has_next and len(replies) < MAX_BATCH):
+        conversation, lines, replies, rest = caller.conversation, caller.lines, [], LINGER
+        fresh = caller.replies          # which the front has not sent, or not even begun
+        if caller.unsent:
+            self.request.sendall(caller.unsent)
+        while fresh or not conversation.is_over:
+            if replies and not (fresh or lines.has_next and len(replies) < MAX_BATCH):
                 self._send(replies)     # the client waits for them
                 replies = []
             try:
-                line = lines.read(find_limit)
-                if line is None:
-                    break
-                reply = conversation.begin(line)
+                if fresh:
+                    reply = fresh.pop(0)
+                else:
+                    line = lines.read(caller.find_limit)
+                    if line is None:
+                        break
+                    reply = conversation.begin(line)
             except (TooLong, BadRequest) as error:
                 # most of a long line
                 reply, rest = conversation.refuse(error), MAX_IMPORT_LINE
             if reply is not None:
+                reply.start()
                 replies.append(reply)
                 if not reply.is_under_way:
                     self._send(replies)
@@ -158,14 +116,9 @@ class Handler(socketserver.BaseRequestHandler):
                 size += len(data)
 
 
-def encode(lines):
-    """Lines of text -> bytes with their ends."""
-    return ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace") if lines else b""
-
-
 class Server(socketserver.ThreadingTCPServer):
-    """Listens on the agent's port, a thread a connection. It is bound early, so that a taken port
-    is told before anything is touched, and listens last.
+    """Listens on the agent's port. It is bound early, so that a taken port is told before anything
+    is touched, and listens last. The connections are served by the Front, or a thread each.
 
     Who is at the other end is asked when a connection is accepted. Those whom the agent does not
     know have a tenth of `max_connections` for themselves, and count against nobody else's. Nobody
@@ -180,12 +133,13 @@ class Server(socketserver.ThreadingTCPServer):
         max_files = file_limit and file_limit.kept_from     # maybe None, too
         self._max_owners = max_connections
         self._max_strangers = max(1, min(max_connections, max_files or max_connections) // 10)
-        self._connections = {}              # connection -> uid at its other end, or None
+        self._connections = {}              # connection -> its Caller
         self._strangers = set()             # those of nobody that the agent knows
         self._lock = threading.Lock()       # guards these two
         # whom it serves: uid -> name, asked once, as a directory of users may be slow
         self._owners = {uid: name_user(uid) for uid in (0, os.getuid())}
         self._thread = self._claim = None
+        self._front = Front(self._serve_alone, self.shutdown_request)
         self._spare = os.open(os.devnull, os.O_RDONLY)      # for an answer when none is free
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__((host, port), Handler, bind_and_activate=False)
@@ -210,9 +164,11 @@ class Server(socketserver.ThreadingTCPServer):
 
     def listen(self):
         """Serves from now on, in a thread of its own."""
+        self._front.start()
         self.server_activate()
         self._agent.connections = lambda: self.connection_count
-        self._thread = threading.Thread(target=self.serve_forever, name="server", daemon=True)
+        self._thread = threading.Thread(target=self.serve_forever, args=(END_LOOK_S,),
+                                        name="server", daemon=True)
         self._thread.start()
 
     # -- who comes in ------------------------------------------------------------------
@@ -245,7 +201,8 @@ class Server(socketserver.ThreadingTCPServer):
         with self._lock:
             reason = self._find_limit(request, self._is_owner(uid))
             if reason is None:
-                self._connections[request] = uid
+                self._connections[request] = Caller(
+                    request, self._make_conversation(request, uid), self.max_line)
                 if not self._is_owner(uid):
                     self._strangers.add(request)
                 return True
@@ -268,15 +225,26 @@ class Server(socketserver.ThreadingTCPServer):
         return uid in self._owners
 
     def process_request(self, request, client_address):
+        caller = self.find_caller(request)
+        with contextlib.suppress(OSError):
+            request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+        if caller.conversation.is_administrator:
+            self._front.add(caller)
+            return
         try:
-            super().process_request(request, client_address)
+            self._serve_alone(caller)
         except RuntimeError:
-            _say_busy(request, "the host has no thread for a further connection")
+            _say_busy(request, NO_THREAD)
             self.shutdown_request(request)
 
-    def process_request_thread(self, request, client_address):
-        threading.current_thread().name = "client %d" % request.fileno()
-        super().process_request_thread(request, client_address)
+    def _serve_alone(self, caller):
+        """A thread of its own goes on with a connection. RuntimeError: the host has none."""
+        Worker(self.process_request_thread, "client %d" % caller.connection.fileno(),
+               caller.connection, None).start()
+
+    def find_caller(self, connection):
+        """The Caller of a connection."""
+        return self._connections[connection]
 
     def shutdown_request(self, request):
         with self._lock:
@@ -287,9 +255,8 @@ class Server(socketserver.ThreadingTCPServer):
     def handle_error(self, request, client_address):
         log.exception("connection")
 
-    def conversation(self, connection):
+    def _make_conversation(self, connection, uid):
         """The Conversation of a connection, by the kernel's word on its other end."""
-        uid = self._connections.get(connection)
         if self._is_owner(uid):
             return Conversation(self._agent, ADMINISTRATOR, self._owners[uid],
                                 functools.partial(has_hung_up, connection))
@@ -298,7 +265,7 @@ class Server(socketserver.ThreadingTCPServer):
     def close(self, within_s=5.0):
         """Ends the connections once the requests under way have their reply."""
         if self._thread:
-            with contextlib.suppress(OSError):      # wakes its thread, which looks twice a second
+            with contextlib.suppress(OSError):      # wakes its thread, where the system does so
                 self.socket.shutdown(socket.SHUT_RDWR)
             self.shutdown()
             self._thread.join()
@@ -315,6 +282,7 @@ class Server(socketserver.ThreadingTCPServer):
             while self._connections and time.monotonic() < until:
                 time.sleep(0.005)
             until += within_s
+        self._front.close()
 
     def server_close(self):
         super().server_close()

@@ -12,6 +12,7 @@ from .beside import WAL_BYTES, Beside, follow_mode, put_in
 from .files import connect_file
 
 READERS = 8             # idle reading connections kept a file
+READER_CACHE = "cache_size=-256"        # KiB each, for the host has the file's pages, too
 READ_S = 5.0            # how long a closing waits for who reads
 TORN = "another program has deleted the -wal or -shm beside it"
 
@@ -158,7 +159,7 @@ class Connections:
                 if self.is_torn:        # a new one would not see what is in the -wal
                     raise RepositoryError("%s cannot be read: %s" % (self.label, TORN))
                 connection = self._connect_with("busy_timeout=2000", "query_only=on",
-                                                "wal_autocheckpoint=0")
+                                                "wal_autocheckpoint=0", READER_CACHE)
             yield connection
         except sqlite3.Error as error:
             if connection:

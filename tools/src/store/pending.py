@@ -1,12 +1,10 @@
-"""What goes on in another thread, for who waits for it: a write, a call; and the thread itself."""
+"""What goes on in another thread, for who waits for it: a write, a call."""
 import contextlib
 import copy
 import threading
 import traceback
 
 from ..base.errors import AgentError
-
-BEGIN_S = 2.0           # within which a thread begins, or never
 
 
 def atomic(method):
@@ -28,7 +26,7 @@ class Pending:
     Once it is done, on_done(pending) goes into the Inbox.
     """
     __slots__ = ("method", "arguments", "deadline", "is_atomic", "is_lazy", "value", "error",
-                 "is_done", "_on_done", "_inbox", "_lock")
+                 "is_done", "_on_done", "_inbox", "_lock", "_on_finish")
 
     def __init__(self, method, arguments=(), deadline=None, on_done=None, inbox=None):
         self.method, self.arguments, self.deadline = method, arguments, deadline
@@ -36,7 +34,7 @@ class Pending:
         self.is_atomic = getattr(method, "is_atomic", False)
         self.is_lazy = getattr(method, "is_lazy", False)
         self.value = self.error = None
-        self.is_done = False
+        self.is_done, self._on_finish = False, None
         self._lock = threading.Lock()
         self._lock.acquire()
 
@@ -44,8 +42,17 @@ class Pending:
         """Done, well or badly: called once, by the other thread."""
         self.value, self.error, self.is_done = value, error and detach(error), True
         self._lock.release()
+        if self._on_finish:
+            self._on_finish()
         if self._on_done:
             self._inbox.put(self._on_done, self)
+
+    def call_when_done(self, function):
+        """Has function() called by the thread that finishes this, or now when it is done; maybe by
+        both. It must wait for nothing."""
+        self._on_finish = function
+        if self.is_done:
+            function()
 
     def perform(self):
         """For a thread that is no writer: does it."""
@@ -92,49 +99,3 @@ def _renew(error):
         return error
     new.__cause__ = error.__cause__
     return new
-
-
-class _Unawaited(threading.Event):
-    """Of a Thread: who starts it does not wait here, where it may never come."""
-
-    def wait(self, timeout=None):
-        """Waits for nothing."""
-        return True
-
-
-class Worker(threading.Thread):
-    """A thread that begins within BEGIN_S once start() has returned, or never.
-
-    Python's own start() waits for ever for a thread that had no memory for its first steps.
-    """
-
-    def __init__(self, target, name, *arguments):
-        super().__init__(target=target, args=arguments, name=name, daemon=True)
-        self._started = _Unawaited()    # the one that start() of Thread waits for, 3.6 to 3.14
-        self._decision = threading.Lock()       # for whether it has begun, or is given up
-        self._begun, self._is_given_up = threading.Event(), False
-
-    def start(self):
-        """Starts it. RuntimeError: the host has no thread to give."""
-        super().start()
-        if not self._begun.wait(BEGIN_S):
-            with self._decision:
-                self._is_given_up = not self._begun.is_set()
-        if self._is_given_up:
-            raise RuntimeError("can't start new thread: no memory, or no time, to begin")
-
-    def try_start(self):
-        """Starts it -> whether the host has a thread to give."""
-        try:
-            self.start()
-        except RuntimeError:
-            return False
-        return True
-
-    def run(self):
-        """Does its work, unless it was given up."""
-        with self._decision:
-            if not self._is_given_up:
-                self._begun.set()
-        if not self._is_given_up:
-            super().run()

@@ -14,7 +14,7 @@ from ..base.errors import RepositoryError, RepositoryGone
 from ..base.program import log
 from ..base.times import to_text
 from .connections import TORN, is_locked, tell_reason
-from .pending import Worker
+from ..base.workers import Worker
 
 LAZY_S = 0.05           # how long a record that nobody waits for may wait for company
 GATHER_S = 0.001        # how long a commit waits for those that asked together last time
