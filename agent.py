@@ -1619,8 +1619,9 @@ def to_text(instant):
     return "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ" % (time.gmtime(whole)[:6] + (thousandths,))
 
 
+@functools.lru_cache(maxsize=1024)
 def from_text(text):
-    """UTC ISO 8601 text of the tables -> epoch seconds."""
+    """UTC ISO 8601 text of the tables -> epoch seconds; of many equal ones the same float."""
     fields = (int(text[0:4]), int(text[5:7]), int(text[8:10]),
               int(text[11:13]), int(text[14:16]), int(text[17:19]))
     return timegm(fields) + int(text[20:23] or 0) / 1000.0      # as SQLite itself writes it: none
@@ -2178,7 +2179,7 @@ def _parse_words(kind, rest):
         raise CalendarError("write '%s'" % FORMS[kind])
     if kind == "hourly":
         return Rule(kind, times=_parse_times(match.group(2), _parse_minute, HOURS), real=True)
-    days = _share(parse_days(match.group(1))) if parse_days else EVERY_DAY
+    days = parse_days(match.group(1)) if parse_days else EVERY_DAY
     return Rule(kind, days, _parse_times(match.group(2), parse_clock))
 
 
@@ -2210,10 +2211,12 @@ def parse_day(text):
         raise CalendarError("'%s' is not a date of the calendar, YYYY-MM-DD" % text) from None
 
 
+@functools.lru_cache(maxsize=1024)
 def _parse_weekly(text):
     return EVERY_DAY._replace(weekdays=_parse_weekdays(text))
 
 
+@functools.lru_cache(maxsize=1024)
 def _parse_monthly(text):
     plain, nth = [], []
     for item in text.split(","):
@@ -2226,6 +2229,7 @@ def _parse_monthly(text):
                        ", last or first to fourth or last with a week day, like 'first mon'")
 
 
+@functools.lru_cache(maxsize=1024)
 def _parse_yearly(text):
     months = [0] * 12
     for item in text.split(","):
@@ -2874,7 +2878,8 @@ class Timetable(Firings):
 
     def next_excluded(self, after, before):
         """The first of excluded_between in (after, before), where no due time lies, or None."""
-        if self.window[:7] == OPEN_WINDOW[:7] and self.first <= after:
+        is_open = self.window is OPEN_WINDOW or self.window[:7] == OPEN_WINDOW[:7]
+        if is_open and self.first <= after:
             start, end, offset, earlier = self.zone.get_piece(after)
             if self.rule.step or before <= end and after >= start + max(0, earlier - offset):
                 return None             # nothing is but in a fold
@@ -4201,6 +4206,8 @@ class Admission:
         if is_held:
             self._held.add(gate)
             return False
+        if gate not in self._held:
+            return False
         self._held.discard(gate)
         return self._look_again([(gate, None)])
 
@@ -4533,8 +4540,8 @@ class Last(NamedTuple):
 
 
 def read_last(row):
-    """The Last of a row of schedule, which a listing has it in, or None."""
-    if "last_session" not in row.keys() or row["last_session"] is None:
+    """The Last of a row of a listing of schedules, or None."""
+    if row["last_session"] is None:
         return None
     return Last(find_time(row["last"]), row["last_session"], row["last_status"])
 
@@ -6865,9 +6872,38 @@ _ROW_TIMES = ("waiting", "hold_since", "hold_until")        # beside that up to 
 
 
 def _words(row):
-    """The fields of a Schedule that every row has, but its variables."""
-    return (row["name"], row["agent"], row["scenario"], row["version"], row["context"],
-            row["rule"], row["timezone"], bool(row["enabled"]))
+    """The fields of a Schedule that every row has, but its variables: its first columns."""
+    return row[:7] + (bool(row[7]),)
+
+
+def _read_values(row, column):
+    """The variables or options of a row. Conflict: another program has spoilt them."""
+    text = row[column]
+    return {} if text == "{}" else read_stored(column, text)
+
+
+def _leads_back(connection, schedule):
+    """Whether it runs after its own sessions, by way of others.
+
+    With a rule a scenario leads nowhere: others start it as well, and its own session of the
+    last due time may be what the next waits for.
+    """
+    names, to_follow = set(), [schedule.name]
+    while to_follow:
+        for kind, name in connection.execute(
+                "select c.kind, c.name from schedule_condition c join schedule s on"
+                " s.name=c.schedule where s.name=? and (s.rule='' or c.kind='schedule')",
+                (to_follow.pop(),)).fetchall():
+            if name == (schedule.name if kind == "schedule" else schedule.scenario):
+                return True
+            rows = connection.execute(
+                "select name from schedule where name=?" if kind == "schedule" else
+                "select distinct s.name from schedule_condition c join schedule s on"
+                " s.name=c.schedule where s.rule='' and s.scenario=?", (name,)).fetchall()
+            new = {row[0] for row in rows} - names
+            names |= new
+            to_follow += new
+    return False
 
 
 class StoredSchedules:
@@ -6958,32 +6994,8 @@ class StoredSchedules:
                 raise NotFound("no %s %s in repository %s, after which it is to run%s" % (
                     condition.kind, condition.name, self._name,
                     is_scenario and "; a scenario is written scenario:%s" % condition.name or ""))
-        if self._leads_back(connection, schedule):
+        if _leads_back(connection, schedule):
             raise Conflict("schedule %s would wait for itself by way of its after" % schedule.name)
-
-    @staticmethod
-    def _leads_back(connection, schedule):
-        """Whether it runs after its own sessions, by way of others.
-
-        With a rule a scenario leads nowhere: others start it as well, and its own session of the
-        last due time may be what the next waits for.
-        """
-        names, to_follow = set(), [schedule.name]
-        while to_follow:
-            for kind, name in connection.execute(
-                    "select c.kind, c.name from schedule_condition c join schedule s on"
-                    " s.name=c.schedule where s.name=? and (s.rule='' or c.kind='schedule')",
-                    (to_follow.pop(),)).fetchall():
-                if name == (schedule.name if kind == "schedule" else schedule.scenario):
-                    return True
-                rows = connection.execute(
-                    "select name from schedule where name=?" if kind == "schedule" else
-                    "select distinct s.name from schedule_condition c join schedule s on"
-                    " s.name=c.schedule where s.rule='' and s.scenario=?", (name,)).fetchall()
-                new = {row[0] for row in rows} - names
-                names |= new
-                to_follow += new
-        return False
 
     def add(self, connection, schedule, now):
         """Exists, NotFound (scenario, after), BadRequest (variable), Unreadable."""
@@ -7029,21 +7041,20 @@ class StoredSchedules:
     @staticmethod
     def read_definition(row):
         """A row -> Schedule. Conflict: another program has spoilt it."""
-        return Schedule(*_words(row), *({} if row[name] == "{}" else read_stored(name, row[name])
-                                        for name in ("variables", "options")))
+        return Schedule(*_words(row), _read_values(row, "variables"), _read_values(row, "options"))
 
     def find_definition(self, row):
         """`read_definition`, or None for what another program has spoilt, or is none."""
         with contextlib.suppress(Conflict):
             return row and self.read_definition(row)
 
-    def read(self, row, calendars, timetable=None):
-        """A row -> StoredSchedule: what is wrong with it stands in its trouble. `timetable` is
-        that of this revision and these calendars where it is known."""
+    def read(self, row, calendars, timetable=None, last=None):
+        """A row -> StoredSchedule, with its Last: what is wrong with it stands in its trouble.
+        `timetable` is that of its rule, timezone, options and these calendars, where it is known.
+        """
         trouble, is_spoilt = "", False
         decided = find_time(row["decided"])
-        spoilt = [name for name in _ROW_TIMES if row[name] and find_time(row[name]) is None]
-        if decided is None or spoilt:
+        if decided is None or None in [find_time(row[name]) for name in _ROW_TIMES if row[name]]:
             trouble = "a time in its row is none; SCHED SET or RELEASE writes it anew"
         try:
             schedule = self.read_definition(row)
@@ -7057,7 +7068,7 @@ class StoredSchedules:
             trouble = str(error)
         return StoredSchedule(
             schedule, row["revision"], decided or 0.0, find_time(row["waiting"]), read_hold(row),
-            None if trouble else timetable, trouble, is_spoilt, read_last(row), row["boot"])
+            None if trouble else timetable, trouble, is_spoilt, last, row["boot"])
 
     @staticmethod
     def list_page(connection, name, after):
@@ -7077,6 +7088,12 @@ class StoredSchedules:
         return [(name, revision, since and (find_time(since) or 0.0))
                 for name, revision, since in connection.execute(
                     "select name, revision, hold_since from schedule where agent=?", (agent,))]
+
+    @staticmethod
+    def list_held(connection, agent):
+        """The names of an agent's schedules that are held."""
+        return [name for name, in connection.execute(
+            "select name from schedule where agent=? and hold_since is not null", (agent,))]
 
     @staticmethod
     def list_named(connection, names):
@@ -13365,14 +13382,15 @@ class Entry:
     __slots__ = ("repository", "name", "key", "revision", "timetable", "policy", "hold", "decided",
                  "missed", "due", "quiet", "asked", "boot")
 
-    def __init__(self, repository, stored, missed):
+    def __init__(self, repository, stored, missed, model=None):
+        """`model`: another with the same rule, zone and options, where there is one."""
         schedule = stored.schedule
         self.repository, self.name, self.revision = repository, schedule.name, stored.revision
         self.key = repository.id, self.name     # what tells it from all others of the agent
         self.timetable = stored.firing  # None: never fires by itself
-        self.policy = _share(Policy(*map(schedule.get, Policy._fields)))
+        self.policy = model.policy if model else Policy(*map(schedule.get, Policy._fields))
         self.hold = stored.hold         # None: it is not held
-        self.boot = stored.boot         # the one that its rule `boot` need not fire for any more
+        self.boot = _share(stored.boot)     # the one for which its rule `boot` need not fire
         self.decided = stored.decided   # due times up to here have their decision
         self.missed = missed            # those that were Missed
         self.due = None                 # the instant that is armed
@@ -13495,9 +13513,11 @@ class Entry:
         cursor = math.floor(self.decided)
         due = self.timetable.next_after(cursor)
         excluded = self.timetable.next_excluded(cursor, self._limit(due))
-        events = [] if due is None else [self.plan(due)]
-        return min(events if excluded is None else events + [max(excluded, self.quiet)],
-                   default=None)
+        event = None if due is None else self.plan(due)
+        if excluded is None:
+            return event
+        record = max(excluded, self.quiet)
+        return record if event is None else min(event, record)
 
 
 # ======================================================================================
@@ -14225,15 +14245,15 @@ class ScheduleListing:
 
     def _lister(self, name=None):
         """What gives the StoredSchedules of a repository by name, or the one of a name."""
-        return lambda repository: (self._read(repository, row)
+        return lambda repository: (self._read(repository, row, read_last(row))
                                    for row in repository.list_schedules(name))
 
-    def _read(self, repository, row):
-        """A row -> StoredSchedule, with the Timetable that its Entry has already."""
+    def _read(self, repository, row, last=None):
+        """A row -> StoredSchedule with its Last, and with the Timetable of its Entry."""
         entry = self._schedules.find(repository, row["name"])
         is_current = entry is not None and entry.revision == row["revision"]
         return repository.schedules.read(row, self._schedules.calendars,
-                                         entry.timetable if is_current else None)
+                                         entry.timetable if is_current else None, last)
 
     def _read_all(self, repository, troubles, read):
         """Yields (repository, item) for each of read(repository); why another could not be read is
@@ -14399,8 +14419,8 @@ class Scheduler:
     def list_entries(self, repository_id):
         """The Entries of a repository."""
         with self._changed:
-            return [entry for entry in self._entries.values()
-                    if entry.repository.id == repository_id]
+            entries = list(self._entries.values())
+        return [entry for entry in entries if entry.repository.id == repository_id]
 
     def call_at(self, when, function, is_wanted=lambda: True):
         """Calls function() in the scheduler's thread at a time (epoch seconds). It may be forgotten
@@ -14546,7 +14566,7 @@ class Scheduler:
                 self._is_woken = False
 
     def _wake(self, when):
-        if when < self._sleeps_until:
+        if when < self._sleeps_until and not self._is_woken:
             self._is_woken = True
             self._changed.notify_all()
 
@@ -14615,25 +14635,25 @@ class Schedules:
         entry = self.scheduler.find((repository.id, name))
         return entry if entry is not None and entry.repository is repository else None
 
-    def _make_entry(self, repository, row, now, why=None):
-        """The Entry of a row. `why` (reason, text) due times since its last decision were missed;
-        None: nothing was away. What it does not fire for is told."""
-        stored = repository.schedules.read(row, self.calendars)
+    def _make_entry(self, repository, row, now, away=None, model=None):
+        """The Entry of a row. `away`: what was Missed since its last decision; None: nothing was
+        away. `model`: as Entry has it. What it does not fire for is told."""
+        stored = repository.schedules.read(row, self.calendars, model and model.timetable)
         if stored.trouble and stored.schedule.enabled:
             message = "does not fire: %s" % stored.trouble
             log.warning("schedule %s %s", row["name"], message)
             repository.db.submit(repository.ledger.note_failed, row["name"],
                                  int(now) + 0.5, message, now)      # at no due time
         before = self.scheduler.find((repository.id, row["name"]))
-        return Entry(repository, stored, self._find_missed(stored, before, now, why))
+        return Entry(repository, stored, self._find_missed(stored, before, now, away), model)
 
     @staticmethod
-    def _find_missed(stored, before, now, why):
+    def _find_missed(stored, before, now, away):
         """What a new Entry has Missed, `before` being the one in whose place it comes, or None."""
         if before is not None and before.hold and not stored.hold:
             return Missed(now, *ON_HOLD)
-        if why is not None:
-            return Missed(now, *why)
+        if away is not None:
+            return away
         if before is not None:
             return before.missed
         # new here: what came due while that was written is not missed
@@ -14656,8 +14676,15 @@ class Schedules:
             with contextlib.suppress(RepositoryError):      # another agent may have added some
                 self.read_calendars()
         with uncollected(len(changed)):
+            away, calendars = why and Missed(now, *why), None
             for row in repository.read_schedules(changed):
-                self._put(self._make_entry(repository, row, now, why), not place.has_started)
+                if calendars is not self.calendars:
+                    calendars, models = self.calendars, collections.defaultdict(dict)
+                alike = models[row["timezone"], row["options"]]     # by rule
+                entry = self._make_entry(repository, row, now, away, alike.get(row["rule"]))
+                if entry.timetable is not None:
+                    alike[row["rule"]] = entry
+                self._put(entry, not place.has_started)
         for entry in gone.values():
             self._remove(entry.key)
         newest = max((entry.decided for entry in self.scheduler.list_entries(repository.id)),
@@ -14670,10 +14697,8 @@ class Schedules:
 
     def keep_held(self, repository):
         """Before the sessions of a repository are queued: those of held schedules do not begin."""
-        for name, _, held_since in repository.db.read(repository.schedules.list_revisions,
-                                                      self.name):
-            if held_since is not None:
-                self._queue.hold_schedule((repository.id, name), True)
+        for name in repository.db.read(repository.schedules.list_held, self.name):
+            self._queue.hold_schedule((repository.id, name), True)
 
     def _remove(self, key):
         self.scheduler.remove(key)
@@ -14682,7 +14707,7 @@ class Schedules:
     def _put(self, entry, is_start=False):
         """Takes an Entry in; `is_start`: its rule may be that of a start of the agent."""
         self._queue.hold_schedule(entry.key, entry.hold is not None)
-        before = self.scheduler.find(entry.key)
+        before = self.scheduler.find(entry.key) if entry.hold else None
         self.scheduler.put(entry)
         if entry.hold and entry.hold.until and not (before and before.hold == entry.hold):
             self.scheduler.call_at(entry.hold.until, lambda: self._hold_over(entry))

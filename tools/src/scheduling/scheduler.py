@@ -89,8 +89,8 @@ class Scheduler:
     def list_entries(self, repository_id):
         """The Entries of a repository."""
         with self._changed:
-            return [entry for entry in self._entries.values()
-                    if entry.repository.id == repository_id]
+            entries = list(self._entries.values())
+        return [entry for entry in entries if entry.repository.id == repository_id]
 
     def call_at(self, when, function, is_wanted=lambda: True):
         """Calls function() in the scheduler's thread at a time (epoch seconds). It may be forgotten
@@ -236,7 +236,7 @@ class Scheduler:
                 self._is_woken = False
 
     def _wake(self, when):
-        if when < self._sleeps_until:
+        if when < self._sleeps_until and not self._is_woken:
             self._is_woken = True
             self._changed.notify_all()
 

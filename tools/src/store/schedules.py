@@ -8,16 +8,45 @@ from ..base.errors import CalendarError, Changed, Conflict, Exists, NotFound
 from ..base.program import own_boot
 from ..base.times import find_time, to_text
 from ..definitions.model import Schedule, read_stored
-from .records import (Origin, Span, StoredSchedule, hold_columns, read_hold, read_last)
+from .records import Origin, Span, StoredSchedule, hold_columns, read_hold
 
 PAGE = 500              # rows that are read at once
 _ROW_TIMES = ("waiting", "hold_since", "hold_until")        # beside that up to where it is decided
 
 
 def _words(row):
-    """The fields of a Schedule that every row has, but its variables."""
-    return (row["name"], row["agent"], row["scenario"], row["version"], row["context"],
-            row["rule"], row["timezone"], bool(row["enabled"]))
+    """The fields of a Schedule that every row has, but its variables: its first columns."""
+    return row[:7] + (bool(row[7]),)
+
+
+def _read_values(row, column):
+    """The variables or options of a row. Conflict: another program has spoilt them."""
+    text = row[column]
+    return {} if text == "{}" else read_stored(column, text)
+
+
+def _leads_back(connection, schedule):
+    """Whether it runs after its own sessions, by way of others.
+
+    With a rule a scenario leads nowhere: others start it as well, and its own session of the
+    last due time may be what the next waits for.
+    """
+    names, to_follow = set(), [schedule.name]
+    while to_follow:
+        for kind, name in connection.execute(
+                "select c.kind, c.name from schedule_condition c join schedule s on"
+                " s.name=c.schedule where s.name=? and (s.rule='' or c.kind='schedule')",
+                (to_follow.pop(),)).fetchall():
+            if name == (schedule.name if kind == "schedule" else schedule.scenario):
+                return True
+            rows = connection.execute(
+                "select name from schedule where name=?" if kind == "schedule" else
+                "select distinct s.name from schedule_condition c join schedule s on"
+                " s.name=c.schedule where s.rule='' and s.scenario=?", (name,)).fetchall()
+            new = {row[0] for row in rows} - names
+            names |= new
+            to_follow += new
+    return False
 
 
 class StoredSchedules:
@@ -108,32 +137,8 @@ class StoredSchedules:
                 raise NotFound("no %s %s in repository %s, after which it is to run%s" % (
                     condition.kind, condition.name, self._name,
                     is_scenario and "; a scenario is written scenario:%s" % condition.name or ""))
-        if self._leads_back(connection, schedule):
+        if _leads_back(connection, schedule):
             raise Conflict("schedule %s would wait for itself by way of its after" % schedule.name)
-
-    @staticmethod
-    def _leads_back(connection, schedule):
-        """Whether it runs after its own sessions, by way of others.
-
-        With a rule a scenario leads nowhere: others start it as well, and its own session of the
-        last due time may be what the next waits for.
-        """
-        names, to_follow = set(), [schedule.name]
-        while to_follow:
-            for kind, name in connection.execute(
-                    "select c.kind, c.name from schedule_condition c join schedule s on"
-                    " s.name=c.schedule where s.name=? and (s.rule='' or c.kind='schedule')",
-                    (to_follow.pop(),)).fetchall():
-                if name == (schedule.name if kind == "schedule" else schedule.scenario):
-                    return True
-                rows = connection.execute(
-                    "select name from schedule where name=?" if kind == "schedule" else
-                    "select distinct s.name from schedule_condition c join schedule s on"
-                    " s.name=c.schedule where s.rule='' and s.scenario=?", (name,)).fetchall()
-                new = {row[0] for row in rows} - names
-                names |= new
-                to_follow += new
-        return False
 
     def add(self, connection, schedule, now):
         """Exists, NotFound (scenario, after), BadRequest (variable), Unreadable."""
@@ -179,21 +184,20 @@ class StoredSchedules:
     @staticmethod
     def read_definition(row):
         """A row -> Schedule. Conflict: another program has spoilt it."""
-        return Schedule(*_words(row), *({} if row[name] == "{}" else read_stored(name, row[name])
-                                        for name in ("variables", "options")))
+        return Schedule(*_words(row), _read_values(row, "variables"), _read_values(row, "options"))
 
     def find_definition(self, row):
         """`read_definition`, or None for what another program has spoilt, or is none."""
         with contextlib.suppress(Conflict):
             return row and self.read_definition(row)
 
-    def read(self, row, calendars, timetable=None):
-        """A row -> StoredSchedule: what is wrong with it stands in its trouble. `timetable` is
-        that of this revision and these calendars where it is known."""
+    def read(self, row, calendars, timetable=None, last=None):
+        """A row -> StoredSchedule, with its Last: what is wrong with it stands in its trouble.
+        `timetable` is that of its rule, timezone, options and these calendars, where it is known.
+        """
         trouble, is_spoilt = "", False
         decided = find_time(row["decided"])
-        spoilt = [name for name in _ROW_TIMES if row[name] and find_time(row[name]) is None]
-        if decided is None or spoilt:
+        if decided is None or None in [find_time(row[name]) for name in _ROW_TIMES if row[name]]:
             trouble = "a time in its row is none; SCHED SET or RELEASE writes it anew"
         try:
             schedule = self.read_definition(row)
@@ -207,7 +211,7 @@ class StoredSchedules:
             trouble = str(error)
         return StoredSchedule(
             schedule, row["revision"], decided or 0.0, find_time(row["waiting"]), read_hold(row),
-            None if trouble else timetable, trouble, is_spoilt, read_last(row), row["boot"])
+            None if trouble else timetable, trouble, is_spoilt, last, row["boot"])
 
     @staticmethod
     def list_page(connection, name, after):
@@ -227,6 +231,12 @@ class StoredSchedules:
         return [(name, revision, since and (find_time(since) or 0.0))
                 for name, revision, since in connection.execute(
                     "select name, revision, hold_since from schedule where agent=?", (agent,))]
+
+    @staticmethod
+    def list_held(connection, agent):
+        """The names of an agent's schedules that are held."""
+        return [name for name, in connection.execute(
+            "select name from schedule where agent=? and hold_since is not null", (agent,))]
 
     @staticmethod
     def list_named(connection, names):
