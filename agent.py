@@ -251,7 +251,6 @@ import queue
 import random
 import re
 import resource
-import sched
 import selectors
 import shutil
 import signal
@@ -3653,12 +3652,16 @@ def canonical(document):
     return json.dumps(document, sort_keys=True, separators=(",", ":"))
 
 
+# the fields of a schedule that are options, and their defaults
+_OPTIONS = [(name, field.default) for name, field in SCHEDULE_FIELDS.items()
+            if name not in Schedule._fields]
+
+
 def make_schedule(fields):
     """The values of SCHEDULE_FIELDS by name -> Schedule."""
-    own = Schedule._fields[:-1]
-    return Schedule(*[fields[name] for name in own], options={
-        name: fields[name] for name, field in SCHEDULE_FIELDS.items()
-        if name not in own and fields[name] not in (None, "", field.default)})
+    return Schedule(*[fields[name] for name in Schedule._fields[:-1]], options={
+        name: fields[name] for name, default in _OPTIONS
+        if fields[name] not in (None, "", default)})
 
 
 @functools.lru_cache(maxsize=8192)
@@ -3998,12 +4001,12 @@ class Definitions:
     def _schedule(self, path, value):
         before = len(self.faults)
         fields = self._object(path, value, SCHEDULE_FIELDS)
+        schedule = make_schedule(fields)
         if isinstance(value, dict) and fields["rule"] is not None:
-            for name, reason in make_schedule(fields).list_faults():
+            for name, reason in schedule.list_faults():
                 self._fault("%s.%s" % (path, name), reason)
         if len(self.faults) > before:
             return None
-        schedule = make_schedule(fields)
         return schedule if "enabled" in value else schedule._replace(enabled=None)
 
 
@@ -5855,13 +5858,16 @@ class Imports:
             else:
                 imported[scenario.name, scenario.version] = scenario
             changes.append(Change("scenario", scenario.name, scenario.version, change))
+        find = functools.lru_cache(maxsize=16)(functools.partial(self._scenarios.find, connection))
         for index, schedule in enumerate(document.schedules):
-            wrong = self._list_faults(connection, schedule, imported) if schedule else []
+            wrong = self._list_faults(connection, schedule, imported, find) if schedule else []
             faults += [("schedules[%d].%s" % (index, field), reason) for field, reason in wrong]
             if schedule and not any(field == "scenario" for field, _ in wrong):
-                change = self._put_schedule(connection, schedule, agent, now, origins or {})
+                change = self._schedules.put(
+                    connection, schedule._replace(agent=schedule.agent or agent), now,
+                    (origins or {}).get(schedule.name))
                 changes.append(Change("schedule", schedule.name, None, change))
-                if schedule.enabled is None and not self._schedules.get(
+                if schedule.enabled is None and change != NEW and not self._schedules.get(
                         connection, schedule.name)["enabled"]:
                     warnings.append(("schedules[%d].enabled" % index, "stays switched off, for "
                                      "the document does not say; SCHED ON %s switches it on"
@@ -5877,11 +5883,6 @@ class Imports:
         if faults:
             raise faulty(faults)
         return changes, warnings + self._list_nobodies(connection, document)
-
-    def _put_schedule(self, connection, schedule, agent, now, origins):
-        schedule = self._schedules.keep_switch(connection, schedule)
-        return self._schedules.put(connection, schedule._replace(agent=schedule.agent or agent),
-                                   now, origins.get(schedule.name))
 
     def _list_nobodies(self, connection, document):
         """[(path, warning)] of scenarios that tasks name and nobody has."""
@@ -5902,11 +5903,12 @@ class Imports:
         as `put`."""
         raise Rehearsed(self.put(connection, *arguments))
 
-    def _list_faults(self, connection, schedule, imported):
+    def _list_faults(self, connection, schedule, imported, find):
         """[(field, reason)] of what the scenario of a schedule does not take: one of `imported`,
-        {(name, version): Scenario}, or of the repository."""
+        {(name, version): Scenario}, or of the repository, where find(name, version) gives its row.
+        """
         name, version = schedule.scenario, schedule.version
-        row = self._scenarios.find(connection, name, version)
+        row = find(name, version)
         if row is None:
             return [("scenario", self._tell_missing(connection, name, version))]
         try:
@@ -6882,6 +6884,11 @@ def _read_values(row, column):
     return {} if text == "{}" else read_stored(column, text)
 
 
+def _dump(values):
+    """The text of variables or options, as _read_values reads it."""
+    return json.dumps(values) if values else "{}"
+
+
 def _leads_back(connection, schedule):
     """Whether it runs after its own sessions, by way of others.
 
@@ -6914,7 +6921,7 @@ class StoredSchedules:
 
     def put(self, connection, schedule, now, origin=None):
         """Adds a schedule or sets it to a new definition, its ledger and hold stay -> new,
-        changed or same.
+        changed or same. Where that does not say `enabled`, it stays as it is, and is on when new.
 
         The same again changes nothing. New times, or ON, begin now: what had come by the old ones
         and was not decided is that of the Origin. `after` that changes, or is enabled, looks at
@@ -6923,7 +6930,9 @@ class StoredSchedules:
         row = self.find(connection, schedule.name)
         if origin and (row is None or origin[:2] != self.make_origin(row)[:2]):
             raise Changed("schedule %s was changed at the same time; try again" % schedule.name)
-        before = self.find_definition(row)
+        if schedule.enabled is None:
+            schedule = schedule._replace(enabled=row is None or bool(row["enabled"]))
+        before, moment = self.find_definition(row), to_text(now)
         if before == schedule:
             return SAME
         connection.execute("update repository set last_revision = last_revision + 1")
@@ -6939,14 +6948,14 @@ class StoredSchedules:
                 self._ledger.skip(connection, schedule.name, span, now)
             self._ledger.begin_anew(connection, schedule.name, now)
         values = schedule[1:8] + (
-            json.dumps(schedule.variables), json.dumps(schedule.options), revision,
-            to_text(now) if is_moved else row["decided"], waiting,
+            _dump(schedule.variables), _dump(schedule.options), revision,
+            moment if is_moved else row["decided"], waiting,
             own_boot() if is_moved else row["boot"], schedule.name)
         if row is None:
             connection.execute(
                 "insert into schedule(agent, scenario, version, context, rule, timezone, enabled,"
                 " variables, options, revision, decided, waiting, boot, name, created)"
-                " values (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", values + (to_text(now),))
+                " values (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", values + (moment,))
         else:
             connection.execute(
                 "update schedule set agent=?, scenario=?, version=?, context=?, rule=?, timezone=?,"
@@ -6955,14 +6964,6 @@ class StoredSchedules:
         if before is None or before.get("after") != schedule.get("after") or not before.enabled:
             self.put_conditions(connection, schedule)
         return ALTERED if row else NEW
-
-    def keep_switch(self, connection, schedule):
-        """A Schedule whose definition does not say `enabled` -> as the one of its name that is
-        there, else enabled."""
-        if schedule.enabled is not None:
-            return schedule
-        row = self.find(connection, schedule.name)
-        return schedule._replace(enabled=row is None or bool(row["enabled"]))
 
     @staticmethod
     def make_origin(row):
@@ -6987,14 +6988,15 @@ class StoredSchedules:
 
     def check_conditions(self, connection, schedule):
         """What `after` names must be there (NotFound), and must not wait for it (Conflict)."""
-        for condition in schedule.list_conditions():
+        conditions = schedule.list_conditions()
+        for condition in conditions:
             query = "select 1 from %s where name=? limit 1"
             if connection.execute(query % condition.kind, (condition.name,)).fetchone() is None:
                 is_scenario = connection.execute(query % "scenario", (condition.name,)).fetchone()
                 raise NotFound("no %s %s in repository %s, after which it is to run%s" % (
                     condition.kind, condition.name, self._name,
                     is_scenario and "; a scenario is written scenario:%s" % condition.name or ""))
-        if _leads_back(connection, schedule):
+        if conditions and _leads_back(connection, schedule):
             raise Conflict("schedule %s would wait for itself by way of its after" % schedule.name)
 
     def add(self, connection, schedule, now):
@@ -14342,13 +14344,19 @@ class ScheduleListing:
 FIRST = 0, ""           # before the key of every Entry, for what comes up at one instant
 
 
+class Call(NamedTuple):
+    """What is called at a time, unless it is not wanted any more by then."""
+    function: Callable
+    is_wanted: Callable
+
+
 class Scheduler:
-    """Decides the due times of schedules as they come, by the standard library's sched.
+    """Decides the due times of schedules as they come, from a heap of events.
 
     The life of an Entry, from its row until another takes its place:
 
         put() ----> ARMED: `due` is the instant at which it is to be looked at, and an event of
-                      |    sched waits for it; without due times it rests for ever
+                      |    the heap waits for it; without due times it rests for ever
                       |    tick(): that instant has come
                       v
                    held? ---yes--> RESTS: neither `due` nor `asked`; the release of the agent
@@ -14378,7 +14386,8 @@ class Scheduler:
 
     def __init__(self, clock, decide, on_step=lambda seconds: None):
         self._clock, self._decide, self._on_step = clock, decide, on_step
-        self._events = sched.scheduler(clock.now, lambda seconds: None)
+        # heap of (instant, key of the Entry or FIRST, order of arrival, Entry or Call)
+        self._events, self._order = [], itertools.count()
         self._entries = {}                      # key -> Entry
         self._changed = threading.Condition()
         self._is_stopping = self._is_held = False
@@ -14388,7 +14397,6 @@ class Scheduler:
         self._missed = Missed(0.0, *DOWN)       # by all
         self._outdated = 0                      # events whose entry was replaced
         self._calls = self._kept_calls = 0      # events of call_at; so many at the last cleaning
-        self._look, self._no_words = self._come_up, {}      # the same objects for all events
 
     # -- what it knows -----------------------------------------------------------------
 
@@ -14426,14 +14434,8 @@ class Scheduler:
         """Calls function() in the scheduler's thread at a time (epoch seconds). It may be forgotten
         when it is not wanted any more."""
         with self._changed:
-            self._events.enterabs(when, FIRST, self._call, (function, is_wanted))
+            self._push(when, FIRST, Call(function, is_wanted))
             self._calls += 1
-            self._wake(when)
-
-    def _call(self, function, _):
-        with self._changed:
-            self._calls -= 1
-        function()
 
     def decided(self, entry, upto, was_slow=False):
         """Due times are decided and written: arms the next. What came due while a slow repository
@@ -14456,17 +14458,34 @@ class Scheduler:
     def _arm(self, entry):
         due = entry.arm()
         if due is not None:
-            self._events.enterabs(due, entry.key, self._look, (entry, due), self._no_words)
-            self._wake(due)
+            self._push(due, entry.key, entry)
+
+    def _push(self, when, key, target):
+        heapq.heappush(self._events, (when, key, next(self._order), target))
+        self._wake(when)
 
     # -- time --------------------------------------------------------------------------
 
     def tick(self):
         """Does everything that is due; seconds until the next, or None."""
         self._watch_clock()
-        if self._outdated > len(self._entries) + 1000 or self._calls > 2 * self._kept_calls + 1000:
-            self._forget_outdated()
-        return self._events.run(blocking=False)
+        if self._outdated > len(self._entries) + 1000 \
+                or self._calls > 2 * self._kept_calls + max(1000, len(self._entries) // 10):
+            self._forget_outdated()     # which looks at all events
+        while True:
+            with self._changed:
+                if not self._events:
+                    return None
+                due, now = self._events[0][0], self._clock.now()
+                if due > now:
+                    return due - now
+                target = heapq.heappop(self._events)[-1]
+                is_call = isinstance(target, Call)
+                self._calls -= is_call
+            if is_call:
+                target.function()
+            else:
+                self._come_up(target, due)
 
     def _watch_clock(self):
         """Notices that the clock of the day has gone otherwise than the steady one."""
@@ -14492,15 +14511,15 @@ class Scheduler:
         """Makes the queue of events anew without those whose entry was replaced, or whose call
         nobody wants any more."""
         with self._changed:
-            events, self._events = (self._events.queue,
-                                    sched.scheduler(self._clock.now, lambda _: None))
-            self._outdated = self._calls = 0
-            for event in events:
-                is_call = event.action is not self._look
-                if event.argument[1]() if is_call else self._is_current(*event.argument):
-                    self._events.enterabs(*event[:2], *event[-3:])
-                    self._calls += is_call
-            self._kept_calls = self._calls
+            self._events = [event for event in self._events if self._is_wanted(event)]
+            heapq.heapify(self._events)
+            self._outdated = 0
+            self._calls = self._kept_calls = sum(isinstance(event[-1], Call)
+                                                 for event in self._events)
+
+    def _is_wanted(self, event):
+        due, _, _, target = event
+        return target.is_wanted() if isinstance(target, Call) else self._is_current(target, due)
 
     def _is_current(self, entry, due):
         return entry.due == due and self._entries.get(entry.key) is entry
@@ -14586,11 +14605,12 @@ MANY_SCHEDULES = 1000   # whose objects are worth setting aside
 
 
 @contextlib.contextmanager
-def uncollected(count):
-    """Makes the objects of so many schedules, which stay: if they are many, they are not searched
-    for garbage meanwhile, nor later. What was set aside so before is searched once more: it may
-    have become garbage."""
-    if count < MANY_SCHEDULES:
+def uncollected(count, loaded_count=0):
+    """Makes the objects of so many schedules, which stay: if they are many, and not few beside
+    those that are loaded already, they are not searched for garbage meanwhile, nor later. What was
+    set aside so before is searched once more: it may have become garbage. That holds up all
+    threads, a third of a second for 100,000 schedules."""
+    if count < max(MANY_SCHEDULES, loaded_count // 2):
         yield
         return
     if hasattr(gc, "freeze"):           # Python 3.7
@@ -14665,6 +14685,7 @@ class Schedules:
         why = DOWN if not place.has_started else None if place.loaded is repository else AWAY
         gone, changed = {entry.name: entry
                          for entry in self.scheduler.list_entries(repository.id)}, []
+        loaded_count = len(gone)
         for name, *state in repository.db.read(repository.schedules.list_revisions, self.name):
             entry = gone.pop(name, None)
             if entry is None or entry.repository is not repository or entry.asked is not None \
@@ -14675,7 +14696,7 @@ class Schedules:
                 repository.db.write(repository.schedules.put_conditions, schedule)
             with contextlib.suppress(RepositoryError):      # another agent may have added some
                 self.read_calendars()
-        with uncollected(len(changed)):
+        with uncollected(len(changed), loaded_count):
             away, calendars = why and Missed(now, *why), None
             for row in repository.read_schedules(changed):
                 if calendars is not self.calendars:
@@ -14687,10 +14708,11 @@ class Schedules:
                 self._put(entry, not place.has_started)
         for entry in gone.values():
             self._remove(entry.key)
-        newest = max((entry.decided for entry in self.scheduler.list_entries(repository.id)),
-                     default=now)
-        for note in list_ahead(newest, self._clock.now()) if not place.has_started else ():
-            log.warning("schedules of repository %s: %s", repository.name, note)
+        if not place.has_started:
+            newest = max((entry.decided for entry in self.scheduler.list_entries(repository.id)),
+                         default=now)
+            for note in list_ahead(newest, self._clock.now()):
+                log.warning("schedules of repository %s: %s", repository.name, note)
         place.note_loaded(repository)
         self.fire_startups()
         self.decide_after(repository)

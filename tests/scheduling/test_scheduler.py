@@ -47,7 +47,7 @@ class Decisions:
 
     @property
     def event_count(self):
-        return len(self.scheduler._events.queue)
+        return len(self.scheduler._events)
 
 
 @pytest.fixture
@@ -664,7 +664,7 @@ class Story:
         assert not left or left[0] + late(left[0], jitter) > now
         assert not left or left[0] - now < jitter
         assert not [s for s in reference.excluded if self.decided < s < min(left + [now - EXCLUDED_S - 1])]
-        assert len(self.scheduler._events.queue) < 200
+        assert len(self.scheduler._events) < 200
 
 
 @pytest.mark.parametrize("seed", range(60))

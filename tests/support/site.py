@@ -272,4 +272,4 @@ class Site:
 
     @property
     def event_count(self):
-        return len(self.scheduler._events.queue)
+        return len(self.scheduler._events)

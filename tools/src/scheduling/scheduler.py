@@ -2,8 +2,10 @@
 
 Thread scheduler: calls Scheduler.tick(); ends at Agent.stop().
 """
-import sched
+import heapq
+import itertools
 import threading
+from typing import Callable, NamedTuple
 
 from ..base.vocabulary import EXCLUDED_S, MISFIRE, STEP_S
 from ..base.program import log
@@ -12,13 +14,19 @@ from .entry import AWAY, DOWN, Missed, ON_HOLD
 FIRST = 0, ""           # before the key of every Entry, for what comes up at one instant
 
 
+class Call(NamedTuple):
+    """What is called at a time, unless it is not wanted any more by then."""
+    function: Callable
+    is_wanted: Callable
+
+
 class Scheduler:
-    """Decides the due times of schedules as they come, by the standard library's sched.
+    """Decides the due times of schedules as they come, from a heap of events.
 
     The life of an Entry, from its row until another takes its place:
 
         put() ----> ARMED: `due` is the instant at which it is to be looked at, and an event of
-                      |    sched waits for it; without due times it rests for ever
+                      |    the heap waits for it; without due times it rests for ever
                       |    tick(): that instant has come
                       v
                    held? ---yes--> RESTS: neither `due` nor `asked`; the release of the agent
@@ -48,7 +56,8 @@ class Scheduler:
 
     def __init__(self, clock, decide, on_step=lambda seconds: None):
         self._clock, self._decide, self._on_step = clock, decide, on_step
-        self._events = sched.scheduler(clock.now, lambda seconds: None)
+        # heap of (instant, key of the Entry or FIRST, order of arrival, Entry or Call)
+        self._events, self._order = [], itertools.count()
         self._entries = {}                      # key -> Entry
         self._changed = threading.Condition()
         self._is_stopping = self._is_held = False
@@ -58,7 +67,6 @@ class Scheduler:
         self._missed = Missed(0.0, *DOWN)       # by all
         self._outdated = 0                      # events whose entry was replaced
         self._calls = self._kept_calls = 0      # events of call_at; so many at the last cleaning
-        self._look, self._no_words = self._come_up, {}      # the same objects for all events
 
     # -- what it knows -----------------------------------------------------------------
 
@@ -96,14 +104,8 @@ class Scheduler:
         """Calls function() in the scheduler's thread at a time (epoch seconds). It may be forgotten
         when it is not wanted any more."""
         with self._changed:
-            self._events.enterabs(when, FIRST, self._call, (function, is_wanted))
+            self._push(when, FIRST, Call(function, is_wanted))
             self._calls += 1
-            self._wake(when)
-
-    def _call(self, function, _):
-        with self._changed:
-            self._calls -= 1
-        function()
 
     def decided(self, entry, upto, was_slow=False):
         """Due times are decided and written: arms the next. What came due while a slow repository
@@ -126,17 +128,34 @@ class Scheduler:
     def _arm(self, entry):
         due = entry.arm()
         if due is not None:
-            self._events.enterabs(due, entry.key, self._look, (entry, due), self._no_words)
-            self._wake(due)
+            self._push(due, entry.key, entry)
+
+    def _push(self, when, key, target):
+        heapq.heappush(self._events, (when, key, next(self._order), target))
+        self._wake(when)
 
     # -- time --------------------------------------------------------------------------
 
     def tick(self):
         """Does everything that is due; seconds until the next, or None."""
         self._watch_clock()
-        if self._outdated > len(self._entries) + 1000 or self._calls > 2 * self._kept_calls + 1000:
-            self._forget_outdated()
-        return self._events.run(blocking=False)
+        if self._outdated > len(self._entries) + 1000 \
+                or self._calls > 2 * self._kept_calls + max(1000, len(self._entries) // 10):
+            self._forget_outdated()     # which looks at all events
+        while True:
+            with self._changed:
+                if not self._events:
+                    return None
+                due, now = self._events[0][0], self._clock.now()
+                if due > now:
+                    return due - now
+                target = heapq.heappop(self._events)[-1]
+                is_call = isinstance(target, Call)
+                self._calls -= is_call
+            if is_call:
+                target.function()
+            else:
+                self._come_up(target, due)
 
     def _watch_clock(self):
         """Notices that the clock of the day has gone otherwise than the steady one."""
@@ -162,15 +181,15 @@ class Scheduler:
         """Makes the queue of events anew without those whose entry was replaced, or whose call
         nobody wants any more."""
         with self._changed:
-            events, self._events = (self._events.queue,
-                                    sched.scheduler(self._clock.now, lambda _: None))
-            self._outdated = self._calls = 0
-            for event in events:
-                is_call = event.action is not self._look
-                if event.argument[1]() if is_call else self._is_current(*event.argument):
-                    self._events.enterabs(*event[:2], *event[-3:])
-                    self._calls += is_call
-            self._kept_calls = self._calls
+            self._events = [event for event in self._events if self._is_wanted(event)]
+            heapq.heapify(self._events)
+            self._outdated = 0
+            self._calls = self._kept_calls = sum(isinstance(event[-1], Call)
+                                                 for event in self._events)
+
+    def _is_wanted(self, event):
+        due, _, _, target = event
+        return target.is_wanted() if isinstance(target, Call) else self._is_current(target, due)
 
     def _is_current(self, entry, due):
         return entry.due == due and self._entries.get(entry.key) is entry

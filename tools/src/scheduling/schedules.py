@@ -15,11 +15,12 @@ MANY_SCHEDULES = 1000   # whose objects are worth setting aside
 
 
 @contextlib.contextmanager
-def uncollected(count):
-    """Makes the objects of so many schedules, which stay: if they are many, they are not searched
-    for garbage meanwhile, nor later. What was set aside so before is searched once more: it may
-    have become garbage."""
-    if count < MANY_SCHEDULES:
+def uncollected(count, loaded_count=0):
+    """Makes the objects of so many schedules, which stay: if they are many, and not few beside
+    those that are loaded already, they are not searched for garbage meanwhile, nor later. What was
+    set aside so before is searched once more: it may have become garbage. That holds up all
+    threads, a third of a second for 100,000 schedules."""
+    if count < max(MANY_SCHEDULES, loaded_count // 2):
         yield
         return
     if hasattr(gc, "freeze"):           # Python 3.7
@@ -94,6 +95,7 @@ class Schedules:
         why = DOWN if not place.has_started else None if place.loaded is repository else AWAY
         gone, changed = {entry.name: entry
                          for entry in self.scheduler.list_entries(repository.id)}, []
+        loaded_count = len(gone)
         for name, *state in repository.db.read(repository.schedules.list_revisions, self.name):
             entry = gone.pop(name, None)
             if entry is None or entry.repository is not repository or entry.asked is not None \
@@ -104,7 +106,7 @@ class Schedules:
                 repository.db.write(repository.schedules.put_conditions, schedule)
             with contextlib.suppress(RepositoryError):      # another agent may have added some
                 self.read_calendars()
-        with uncollected(len(changed)):
+        with uncollected(len(changed), loaded_count):
             away, calendars = why and Missed(now, *why), None
             for row in repository.read_schedules(changed):
                 if calendars is not self.calendars:
@@ -116,10 +118,11 @@ class Schedules:
                 self._put(entry, not place.has_started)
         for entry in gone.values():
             self._remove(entry.key)
-        newest = max((entry.decided for entry in self.scheduler.list_entries(repository.id)),
-                     default=now)
-        for note in list_ahead(newest, self._clock.now()) if not place.has_started else ():
-            log.warning("schedules of repository %s: %s", repository.name, note)
+        if not place.has_started:
+            newest = max((entry.decided for entry in self.scheduler.list_entries(repository.id)),
+                         default=now)
+            for note in list_ahead(newest, self._clock.now()):
+                log.warning("schedules of repository %s: %s", repository.name, note)
         place.note_loaded(repository)
         self.fire_startups()
         self.decide_after(repository)

@@ -25,6 +25,11 @@ def _read_values(row, column):
     return {} if text == "{}" else read_stored(column, text)
 
 
+def _dump(values):
+    """The text of variables or options, as _read_values reads it."""
+    return json.dumps(values) if values else "{}"
+
+
 def _leads_back(connection, schedule):
     """Whether it runs after its own sessions, by way of others.
 
@@ -57,7 +62,7 @@ class StoredSchedules:
 
     def put(self, connection, schedule, now, origin=None):
         """Adds a schedule or sets it to a new definition, its ledger and hold stay -> new,
-        changed or same.
+        changed or same. Where that does not say `enabled`, it stays as it is, and is on when new.
 
         The same again changes nothing. New times, or ON, begin now: what had come by the old ones
         and was not decided is that of the Origin. `after` that changes, or is enabled, looks at
@@ -66,7 +71,9 @@ class StoredSchedules:
         row = self.find(connection, schedule.name)
         if origin and (row is None or origin[:2] != self.make_origin(row)[:2]):
             raise Changed("schedule %s was changed at the same time; try again" % schedule.name)
-        before = self.find_definition(row)
+        if schedule.enabled is None:
+            schedule = schedule._replace(enabled=row is None or bool(row["enabled"]))
+        before, moment = self.find_definition(row), to_text(now)
         if before == schedule:
             return SAME
         connection.execute("update repository set last_revision = last_revision + 1")
@@ -82,14 +89,14 @@ class StoredSchedules:
                 self._ledger.skip(connection, schedule.name, span, now)
             self._ledger.begin_anew(connection, schedule.name, now)
         values = schedule[1:8] + (
-            json.dumps(schedule.variables), json.dumps(schedule.options), revision,
-            to_text(now) if is_moved else row["decided"], waiting,
+            _dump(schedule.variables), _dump(schedule.options), revision,
+            moment if is_moved else row["decided"], waiting,
             own_boot() if is_moved else row["boot"], schedule.name)
         if row is None:
             connection.execute(
                 "insert into schedule(agent, scenario, version, context, rule, timezone, enabled,"
                 " variables, options, revision, decided, waiting, boot, name, created)"
-                " values (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", values + (to_text(now),))
+                " values (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", values + (moment,))
         else:
             connection.execute(
                 "update schedule set agent=?, scenario=?, version=?, context=?, rule=?, timezone=?,"
@@ -98,14 +105,6 @@ class StoredSchedules:
         if before is None or before.get("after") != schedule.get("after") or not before.enabled:
             self.put_conditions(connection, schedule)
         return ALTERED if row else NEW
-
-    def keep_switch(self, connection, schedule):
-        """A Schedule whose definition does not say `enabled` -> as the one of its name that is
-        there, else enabled."""
-        if schedule.enabled is not None:
-            return schedule
-        row = self.find(connection, schedule.name)
-        return schedule._replace(enabled=row is None or bool(row["enabled"]))
 
     @staticmethod
     def make_origin(row):
@@ -130,14 +129,15 @@ class StoredSchedules:
 
     def check_conditions(self, connection, schedule):
         """What `after` names must be there (NotFound), and must not wait for it (Conflict)."""
-        for condition in schedule.list_conditions():
+        conditions = schedule.list_conditions()
+        for condition in conditions:
             query = "select 1 from %s where name=? limit 1"
             if connection.execute(query % condition.kind, (condition.name,)).fetchone() is None:
                 is_scenario = connection.execute(query % "scenario", (condition.name,)).fetchone()
                 raise NotFound("no %s %s in repository %s, after which it is to run%s" % (
                     condition.kind, condition.name, self._name,
                     is_scenario and "; a scenario is written scenario:%s" % condition.name or ""))
-        if _leads_back(connection, schedule):
+        if conditions and _leads_back(connection, schedule):
             raise Conflict("schedule %s would wait for itself by way of its after" % schedule.name)
 
     def add(self, connection, schedule, now):
