@@ -96,10 +96,12 @@ class Schedules:
         gone, changed = {entry.name: entry
                          for entry in self.scheduler.list_entries(repository.id)}, []
         loaded_count = len(gone)
-        for name, *state in repository.db.read(repository.schedules.list_revisions, self.name):
+        for name, revision, held_since in repository.db.read(
+                repository.schedules.list_revisions, self.name):
             entry = gone.pop(name, None)
             if entry is None or entry.repository is not repository or entry.asked is not None \
-                    or [entry.revision, entry.hold and entry.hold.since] != state:
+                    or entry.revision != revision \
+                    or (entry.hold and entry.hold.since) != held_since:
                 changed.append(name)
         if changed:
             for schedule in repository.db.read(repository.schedules.list_stray):
