@@ -1625,8 +1625,9 @@ def to_text(instant):
     return "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ" % (time.gmtime(whole)[:6] + (thousandths,))
 
 
+@functools.lru_cache(maxsize=1024)
 def from_text(text):
-    """UTC ISO 8601 text of the tables -> epoch seconds."""
+    """UTC ISO 8601 text of the tables -> epoch seconds; of many equal ones the same float."""
     fields = (int(text[0:4]), int(text[5:7]), int(text[8:10]),
               int(text[11:13]), int(text[14:16]), int(text[17:19]))
     return timegm(fields) + int(text[20:23] or 0) / 1000.0      # as SQLite itself writes it: none
@@ -2238,7 +2239,7 @@ def _parse_words(kind, rest):
         raise CalendarError("write '%s'" % FORMS[kind])
     if kind == "hourly":
         return Rule(kind, times=_parse_times(match.group(2), _parse_minute, HOURS), real=True)
-    days = _share(parse_days(match.group(1))) if parse_days else EVERY_DAY
+    days = parse_days(match.group(1)) if parse_days else EVERY_DAY
     return Rule(kind, days, _parse_times(match.group(2), parse_clock))
 
 
@@ -2270,10 +2271,12 @@ def parse_day(text):
         raise CalendarError("'%s' is not a date of the calendar, YYYY-MM-DD" % text) from None
 
 
+@functools.lru_cache(maxsize=1024)
 def _parse_weekly(text):
     return EVERY_DAY._replace(weekdays=_parse_weekdays(text))
 
 
+@functools.lru_cache(maxsize=1024)
 def _parse_monthly(text):
     plain, nth = [], []
     for item in text.split(","):
@@ -2286,6 +2289,7 @@ def _parse_monthly(text):
                        ", last or first to fourth or last with a week day, like 'first mon'")
 
 
+@functools.lru_cache(maxsize=1024)
 def _parse_yearly(text):
     months = [0] * 12
     for item in text.split(","):
@@ -2934,7 +2938,8 @@ class Timetable(Firings):
 
     def next_excluded(self, after, before):
         """The first of excluded_between in (after, before), where no due time lies, or None."""
-        if self.window[:7] == OPEN_WINDOW[:7] and self.first <= after:
+        is_open = self.window is OPEN_WINDOW or self.window[:7] == OPEN_WINDOW[:7]
+        if is_open and self.first <= after:
             start, end, offset, earlier = self.zone.get_piece(after)
             if self.rule.step or before <= end and after >= start + max(0, earlier - offset):
                 return None             # nothing is but in a fold
@@ -3708,12 +3713,16 @@ def canonical(document):
     return json.dumps(document, sort_keys=True, separators=(",", ":"))
 
 
+# the fields of a schedule that are options, and their defaults
+_OPTIONS = [(name, field.default) for name, field in SCHEDULE_FIELDS.items()
+            if name not in Schedule._fields]
+
+
 def make_schedule(fields):
     """The values of SCHEDULE_FIELDS by name -> Schedule."""
-    own = Schedule._fields[:-1]
-    return Schedule(*[fields[name] for name in own], options={
-        name: fields[name] for name, field in SCHEDULE_FIELDS.items()
-        if name not in own and fields[name] not in (None, "", field.default)})
+    return Schedule(*[fields[name] for name in Schedule._fields[:-1]], options={
+        name: fields[name] for name, default in _OPTIONS
+        if fields[name] not in (None, "", default)})
 
 
 @functools.lru_cache(maxsize=8192)
@@ -4053,12 +4062,12 @@ class Definitions:
     def _schedule(self, path, value):
         before = len(self.faults)
         fields = self._object(path, value, SCHEDULE_FIELDS)
+        schedule = make_schedule(fields)
         if isinstance(value, dict) and fields["rule"] is not None:
-            for name, reason in make_schedule(fields).list_faults():
+            for name, reason in schedule.list_faults():
                 self._fault("%s.%s" % (path, name), reason)
         if len(self.faults) > before:
             return None
-        schedule = make_schedule(fields)
         return schedule if "enabled" in value else schedule._replace(enabled=None)
 
 
@@ -4260,6 +4269,8 @@ class Admission:
         """Held, nobody passes this gate -> whether another may begin by its release."""
         if is_held:
             self._held.add(gate)
+            return False
+        if gate not in self._held:
             return False
         self._held.discard(gate)
         return self._look_again([(gate, None)])
@@ -4553,8 +4564,8 @@ class Last(NamedTuple):
 
 
 def read_last(row):
-    """The Last of a row of schedule, which a listing has it in, or None."""
-    if "last_session" not in row.keys() or row["last_session"] is None:
+    """The Last of a row of a listing of schedules, or None."""
+    if row["last_session"] is None:
         return None
     return Last(find_time(row["last"]), row["last_session"], row["last_status"])
 
@@ -5869,13 +5880,16 @@ class Imports:
             else:
                 imported[scenario.name, scenario.version] = scenario
             changes.append(Change("scenario", scenario.name, scenario.version, change))
+        find = functools.lru_cache(maxsize=16)(functools.partial(self._scenarios.find, connection))
         for index, schedule in enumerate(document.schedules):
-            wrong = self._list_faults(connection, schedule, imported) if schedule else []
+            wrong = self._list_faults(connection, schedule, imported, find) if schedule else []
             faults += [("schedules[%d].%s" % (index, field), reason) for field, reason in wrong]
             if schedule and not any(field == "scenario" for field, _ in wrong):
-                change = self._put_schedule(connection, schedule, agent, now, origins or {})
+                change = self._schedules.put(
+                    connection, schedule._replace(agent=schedule.agent or agent), now,
+                    (origins or {}).get(schedule.name))
                 changes.append(Change("schedule", schedule.name, None, change))
-                if schedule.enabled is None and not self._schedules.get(
+                if schedule.enabled is None and change != NEW and not self._schedules.get(
                         connection, schedule.name)["enabled"]:
                     warnings.append(("schedules[%d].enabled" % index, "stays switched off, for "
                                      "the document does not say; SCHED ON %s switches it on"
@@ -5891,11 +5905,6 @@ class Imports:
         if faults:
             raise faulty(faults)
         return changes, warnings + self._list_nobodies(connection, document)
-
-    def _put_schedule(self, connection, schedule, agent, now, origins):
-        schedule = self._schedules.keep_switch(connection, schedule)
-        return self._schedules.put(connection, schedule._replace(agent=schedule.agent or agent),
-                                   now, origins.get(schedule.name))
 
     def _list_nobodies(self, connection, document):
         """[(path, warning)] of scenarios that tasks name and nobody has."""
@@ -5916,11 +5925,12 @@ class Imports:
         as `put`."""
         raise Rehearsed(self.put(connection, *arguments))
 
-    def _list_faults(self, connection, schedule, imported):
+    def _list_faults(self, connection, schedule, imported, find):
         """[(field, reason)] of what the scenario of a schedule does not take: one of `imported`,
-        {(name, version): Scenario}, or of the repository."""
+        {(name, version): Scenario}, or of the repository, where find(name, version) gives its row.
+        """
         name, version = schedule.scenario, schedule.version
-        row = self._scenarios.find(connection, name, version)
+        row = find(name, version)
         if row is None:
             return [("scenario", self._tell_missing(connection, name, version))]
         try:
@@ -6886,9 +6896,43 @@ _ROW_TIMES = ("waiting", "hold_since", "hold_until")        # beside that up to 
 
 
 def _words(row):
-    """The fields of a Schedule that every row has, but its variables."""
-    return (row["name"], row["agent"], row["scenario"], row["version"], row["context"],
-            row["rule"], row["timezone"], bool(row["enabled"]))
+    """The fields of a Schedule that every row has, but its variables: its first columns."""
+    return row[:7] + (bool(row[7]),)
+
+
+def _read_values(row, column):
+    """The variables or options of a row. Conflict: another program has spoilt them."""
+    text = row[column]
+    return {} if text == "{}" else read_stored(column, text)
+
+
+def _dump(values):
+    """The text of variables or options, as _read_values reads it."""
+    return json.dumps(values) if values else "{}"
+
+
+def _leads_back(connection, schedule):
+    """Whether it runs after its own sessions, by way of others.
+
+    With a rule a scenario leads nowhere: others start it as well, and its own session of the
+    last due time may be what the next waits for.
+    """
+    names, to_follow = set(), [schedule.name]
+    while to_follow:
+        for kind, name in connection.execute(
+                "select c.kind, c.name from schedule_condition c join schedule s on"
+                " s.name=c.schedule where s.name=? and (s.rule='' or c.kind='schedule')",
+                (to_follow.pop(),)).fetchall():
+            if name == (schedule.name if kind == "schedule" else schedule.scenario):
+                return True
+            rows = connection.execute(
+                "select name from schedule where name=?" if kind == "schedule" else
+                "select distinct s.name from schedule_condition c join schedule s on"
+                " s.name=c.schedule where s.rule='' and s.scenario=?", (name,)).fetchall()
+            new = {row[0] for row in rows} - names
+            names |= new
+            to_follow += new
+    return False
 
 
 class StoredSchedules:
@@ -6899,7 +6943,7 @@ class StoredSchedules:
 
     def put(self, connection, schedule, now, origin=None):
         """Adds a schedule or sets it to a new definition, its ledger and hold stay -> new,
-        changed or same.
+        changed or same. Where that does not say `enabled`, it stays as it is, and is on when new.
 
         The same again changes nothing. New times, or ON, begin now: what had come by the old ones
         and was not decided is that of the Origin. `after` that changes, or is enabled, looks at
@@ -6908,7 +6952,9 @@ class StoredSchedules:
         row = self.find(connection, schedule.name)
         if origin and (row is None or origin[:2] != self.make_origin(row)[:2]):
             raise Changed("schedule %s was changed at the same time; try again" % schedule.name)
-        before = self.find_definition(row)
+        if schedule.enabled is None:
+            schedule = schedule._replace(enabled=row is None or bool(row["enabled"]))
+        before, moment = self.find_definition(row), to_text(now)
         if before == schedule:
             return SAME
         connection.execute("update repository set last_revision = last_revision + 1")
@@ -6924,14 +6970,14 @@ class StoredSchedules:
                 self._ledger.skip(connection, schedule.name, span, now)
             self._ledger.begin_anew(connection, schedule.name, now)
         values = schedule[1:8] + (
-            json.dumps(schedule.variables), json.dumps(schedule.options), revision,
-            to_text(now) if is_moved else row["decided"], waiting,
+            _dump(schedule.variables), _dump(schedule.options), revision,
+            moment if is_moved else row["decided"], waiting,
             own_boot() if is_moved else row["boot"], schedule.name)
         if row is None:
             connection.execute(
                 "insert into schedule(agent, scenario, version, context, rule, timezone, enabled,"
                 " variables, options, revision, decided, waiting, boot, name, created)"
-                " values (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", values + (to_text(now),))
+                " values (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", values + (moment,))
         else:
             connection.execute(
                 "update schedule set agent=?, scenario=?, version=?, context=?, rule=?, timezone=?,"
@@ -6940,14 +6986,6 @@ class StoredSchedules:
         if before is None or before.get("after") != schedule.get("after") or not before.enabled:
             self.put_conditions(connection, schedule)
         return ALTERED if row else NEW
-
-    def keep_switch(self, connection, schedule):
-        """A Schedule whose definition does not say `enabled` -> as the one of its name that is
-        there, else enabled."""
-        if schedule.enabled is not None:
-            return schedule
-        row = self.find(connection, schedule.name)
-        return schedule._replace(enabled=row is None or bool(row["enabled"]))
 
     @staticmethod
     def make_origin(row):
@@ -6972,39 +7010,16 @@ class StoredSchedules:
 
     def check_conditions(self, connection, schedule):
         """What `after` names must be there (NotFound), and must not wait for it (Conflict)."""
-        for condition in schedule.list_conditions():
+        conditions = schedule.list_conditions()
+        for condition in conditions:
             query = "select 1 from %s where name=? limit 1"
             if connection.execute(query % condition.kind, (condition.name,)).fetchone() is None:
                 is_scenario = connection.execute(query % "scenario", (condition.name,)).fetchone()
                 raise NotFound("no %s %s in repository %s, after which it is to run%s" % (
                     condition.kind, condition.name, self._name,
                     is_scenario and "; a scenario is written scenario:%s" % condition.name or ""))
-        if self._leads_back(connection, schedule):
+        if conditions and _leads_back(connection, schedule):
             raise Conflict("schedule %s would wait for itself by way of its after" % schedule.name)
-
-    @staticmethod
-    def _leads_back(connection, schedule):
-        """Whether it runs after its own sessions, by way of others.
-
-        With a rule a scenario leads nowhere: others start it as well, and its own session of the
-        last due time may be what the next waits for.
-        """
-        names, to_follow = set(), [schedule.name]
-        while to_follow:
-            for kind, name in connection.execute(
-                    "select c.kind, c.name from schedule_condition c join schedule s on"
-                    " s.name=c.schedule where s.name=? and (s.rule='' or c.kind='schedule')",
-                    (to_follow.pop(),)).fetchall():
-                if name == (schedule.name if kind == "schedule" else schedule.scenario):
-                    return True
-                rows = connection.execute(
-                    "select name from schedule where name=?" if kind == "schedule" else
-                    "select distinct s.name from schedule_condition c join schedule s on"
-                    " s.name=c.schedule where s.rule='' and s.scenario=?", (name,)).fetchall()
-                new = {row[0] for row in rows} - names
-                names |= new
-                to_follow += new
-        return False
 
     def add(self, connection, schedule, now):
         """Exists, NotFound (scenario, after), BadRequest (variable), Unreadable."""
@@ -7050,21 +7065,20 @@ class StoredSchedules:
     @staticmethod
     def read_definition(row):
         """A row -> Schedule. Conflict: another program has spoilt it."""
-        return Schedule(*_words(row), *({} if row[name] == "{}" else read_stored(name, row[name])
-                                        for name in ("variables", "options")))
+        return Schedule(*_words(row), _read_values(row, "variables"), _read_values(row, "options"))
 
     def find_definition(self, row):
         """`read_definition`, or None for what another program has spoilt, or is none."""
         with contextlib.suppress(Conflict):
             return row and self.read_definition(row)
 
-    def read(self, row, calendars, timetable=None):
-        """A row -> StoredSchedule: what is wrong with it stands in its trouble. `timetable` is
-        that of this revision and these calendars where it is known."""
+    def read(self, row, calendars, timetable=None, last=None):
+        """A row -> StoredSchedule, with its Last: what is wrong with it stands in its trouble.
+        `timetable` is that of its rule, timezone, options and these calendars, where it is known.
+        """
         trouble, is_spoilt = "", False
         decided = find_time(row["decided"])
-        spoilt = [name for name in _ROW_TIMES if row[name] and find_time(row[name]) is None]
-        if decided is None or spoilt:
+        if decided is None or None in [find_time(row[name]) for name in _ROW_TIMES if row[name]]:
             trouble = "a time in its row is none; SCHED SET or RELEASE writes it anew"
         try:
             schedule = self.read_definition(row)
@@ -7078,7 +7092,7 @@ class StoredSchedules:
             trouble = str(error)
         return StoredSchedule(
             schedule, row["revision"], decided or 0.0, find_time(row["waiting"]), read_hold(row),
-            None if trouble else timetable, trouble, is_spoilt, read_last(row), row["boot"])
+            None if trouble else timetable, trouble, is_spoilt, last, row["boot"])
 
     @staticmethod
     def list_page(connection, name, after):
@@ -7098,6 +7112,12 @@ class StoredSchedules:
         return [(name, revision, since and (find_time(since) or 0.0))
                 for name, revision, since in connection.execute(
                     "select name, revision, hold_since from schedule where agent=?", (agent,))]
+
+    @staticmethod
+    def list_held(connection, agent):
+        """The names of an agent's schedules that are held."""
+        return [name for name, in connection.execute(
+            "select name from schedule where agent=? and hold_since is not null", (agent,))]
 
     @staticmethod
     def list_named(connection, names):
@@ -13386,14 +13406,15 @@ class Entry:
     __slots__ = ("repository", "name", "key", "revision", "timetable", "policy", "hold", "decided",
                  "missed", "due", "quiet", "asked", "boot")
 
-    def __init__(self, repository, stored, missed):
+    def __init__(self, repository, stored, missed, model=None):
+        """`model`: another with the same rule, zone and options, where there is one."""
         schedule = stored.schedule
         self.repository, self.name, self.revision = repository, schedule.name, stored.revision
         self.key = repository.id, self.name     # what tells it from all others of the agent
         self.timetable = stored.firing  # None: never fires by itself
-        self.policy = _share(Policy(*map(schedule.get, Policy._fields)))
+        self.policy = model.policy if model else Policy(*map(schedule.get, Policy._fields))
         self.hold = stored.hold         # None: it is not held
-        self.boot = stored.boot         # the one that its rule `boot` need not fire for any more
+        self.boot = _share(stored.boot)     # the one for which its rule `boot` need not fire
         self.decided = stored.decided   # due times up to here have their decision
         self.missed = missed            # those that were Missed
         self.due = None                 # the instant that is armed
@@ -13516,9 +13537,11 @@ class Entry:
         cursor = math.floor(self.decided)
         due = self.timetable.next_after(cursor)
         excluded = self.timetable.next_excluded(cursor, self._limit(due))
-        events = [] if due is None else [self.plan(due)]
-        return min(events if excluded is None else events + [max(excluded, self.quiet)],
-                   default=None)
+        event = None if due is None else self.plan(due)
+        if excluded is None:
+            return event
+        record = max(excluded, self.quiet)
+        return record if event is None else min(event, record)
 
 
 # ======================================================================================
@@ -14246,15 +14269,15 @@ class ScheduleListing:
 
     def _lister(self, name=None):
         """What gives the StoredSchedules of a repository by name, or the one of a name."""
-        return lambda repository: (self._read(repository, row)
+        return lambda repository: (self._read(repository, row, read_last(row))
                                    for row in repository.list_schedules(name))
 
-    def _read(self, repository, row):
-        """A row -> StoredSchedule, with the Timetable that its Entry has already."""
+    def _read(self, repository, row, last=None):
+        """A row -> StoredSchedule with its Last, and with the Timetable of its Entry."""
         entry = self._schedules.find(repository, row["name"])
         is_current = entry is not None and entry.revision == row["revision"]
         return repository.schedules.read(row, self._schedules.calendars,
-                                         entry.timetable if is_current else None)
+                                         entry.timetable if is_current else None, last)
 
     def _read_all(self, repository, troubles, read):
         """Yields (repository, item) for each of read(repository); why another could not be read is
@@ -14420,8 +14443,8 @@ class Scheduler:
     def list_entries(self, repository_id):
         """The Entries of a repository."""
         with self._changed:
-            return [entry for entry in self._entries.values()
-                    if entry.repository.id == repository_id]
+            entries = list(self._entries.values())
+        return [entry for entry in entries if entry.repository.id == repository_id]
 
     def call_at(self, when, function, is_wanted=lambda: True):
         """Calls function() in the scheduler's thread at a time (epoch seconds). It may be forgotten
@@ -14465,8 +14488,9 @@ class Scheduler:
     def tick(self):
         """Does everything that is due; seconds until the next, or None."""
         self._watch_clock()
-        if self._outdated > len(self._entries) + 1000 or self._calls > 2 * self._kept_calls + 1000:
-            self._forget_outdated()
+        if self._outdated > len(self._entries) + 1000 \
+                or self._calls > 2 * self._kept_calls + max(1000, len(self._entries) // 10):
+            self._forget_outdated()     # which looks at all events
         return self._events.run(blocking=False)
 
     def _watch_clock(self):
@@ -14567,7 +14591,7 @@ class Scheduler:
                 self._is_woken = False
 
     def _wake(self, when):
-        if when < self._sleeps_until:
+        if when < self._sleeps_until and not self._is_woken:
             self._is_woken = True
             self._changed.notify_all()
 
@@ -14587,11 +14611,12 @@ MANY_SCHEDULES = 1000   # whose objects are worth setting aside
 
 
 @contextlib.contextmanager
-def uncollected(count):
-    """Makes the objects of so many schedules, which stay: if they are many, they are not searched
-    for garbage meanwhile, nor later. What was set aside so before is searched once more: it may
-    have become garbage."""
-    if count < MANY_SCHEDULES:
+def uncollected(count, loaded_count=0):
+    """Makes the objects of so many schedules, which stay: if they are many, and not few beside
+    those that are loaded already, they are not searched for garbage meanwhile, nor later. What was
+    set aside so before is searched once more: it may have become garbage. That holds up all
+    threads, a third of a second for 100,000 schedules."""
+    if count < max(MANY_SCHEDULES, loaded_count // 2):
         yield
         return
     if hasattr(gc, "freeze"):           # Python 3.7
@@ -14636,25 +14661,25 @@ class Schedules:
         entry = self.scheduler.find((repository.id, name))
         return entry if entry is not None and entry.repository is repository else None
 
-    def _make_entry(self, repository, row, now, why=None):
-        """The Entry of a row. `why` (reason, text) due times since its last decision were missed;
-        None: nothing was away. What it does not fire for is told."""
-        stored = repository.schedules.read(row, self.calendars)
+    def _make_entry(self, repository, row, now, away=None, model=None):
+        """The Entry of a row. `away`: what was Missed since its last decision; None: nothing was
+        away. `model`: as Entry has it. What it does not fire for is told."""
+        stored = repository.schedules.read(row, self.calendars, model and model.timetable)
         if stored.trouble and stored.schedule.enabled:
             message = "does not fire: %s" % stored.trouble
             log.warning("schedule %s %s", row["name"], message)
             repository.db.submit(repository.ledger.note_failed, row["name"],
                                  int(now) + 0.5, message, now)      # at no due time
         before = self.scheduler.find((repository.id, row["name"]))
-        return Entry(repository, stored, self._find_missed(stored, before, now, why))
+        return Entry(repository, stored, self._find_missed(stored, before, now, away), model)
 
     @staticmethod
-    def _find_missed(stored, before, now, why):
+    def _find_missed(stored, before, now, away):
         """What a new Entry has Missed, `before` being the one in whose place it comes, or None."""
         if before is not None and before.hold and not stored.hold:
             return Missed(now, *ON_HOLD)
-        if why is not None:
-            return Missed(now, *why)
+        if away is not None:
+            return away
         if before is not None:
             return before.missed
         # new here: what came due while that was written is not missed
@@ -14666,35 +14691,44 @@ class Schedules:
         why = DOWN if not place.has_started else None if place.loaded is repository else AWAY
         gone, changed = {entry.name: entry
                          for entry in self.scheduler.list_entries(repository.id)}, []
-        for name, *state in repository.db.read(repository.schedules.list_revisions, self.name):
+        loaded_count = len(gone)
+        for name, revision, held_since in repository.db.read(
+                repository.schedules.list_revisions, self.name):
             entry = gone.pop(name, None)
             if entry is None or entry.repository is not repository or entry.asked is not None \
-                    or [entry.revision, entry.hold and entry.hold.since] != state:
+                    or entry.revision != revision \
+                    or (entry.hold and entry.hold.since) != held_since:
                 changed.append(name)
         if changed:
             for schedule in repository.db.read(repository.schedules.list_stray):
                 repository.db.write(repository.schedules.put_conditions, schedule)
             with contextlib.suppress(RepositoryError):      # another agent may have added some
                 self.read_calendars()
-        with uncollected(len(changed)):
+        with uncollected(len(changed), loaded_count):
+            away, calendars = why and Missed(now, *why), None
             for row in repository.read_schedules(changed):
-                self._put(self._make_entry(repository, row, now, why), not place.has_started)
+                if calendars is not self.calendars:
+                    calendars, models = self.calendars, collections.defaultdict(dict)
+                alike = models[row["timezone"], row["options"]]     # by rule
+                entry = self._make_entry(repository, row, now, away, alike.get(row["rule"]))
+                if entry.timetable is not None:
+                    alike[row["rule"]] = entry
+                self._put(entry, not place.has_started)
         for entry in gone.values():
             self._remove(entry.key)
-        newest = max((entry.decided for entry in self.scheduler.list_entries(repository.id)),
-                     default=now)
-        for note in list_ahead(newest, self._clock.now()) if not place.has_started else ():
-            log.warning("schedules of repository %s: %s", repository.name, note)
+        if not place.has_started:
+            newest = max((entry.decided for entry in self.scheduler.list_entries(repository.id)),
+                         default=now)
+            for note in list_ahead(newest, self._clock.now()):
+                log.warning("schedules of repository %s: %s", repository.name, note)
         place.note_loaded(repository)
         self.fire_startups()
         self.decide_after(repository)
 
     def keep_held(self, repository):
         """Before the sessions of a repository are queued: those of held schedules do not begin."""
-        for name, _, held_since in repository.db.read(repository.schedules.list_revisions,
-                                                      self.name):
-            if held_since is not None:
-                self._queue.hold_schedule((repository.id, name), True)
+        for name in repository.db.read(repository.schedules.list_held, self.name):
+            self._queue.hold_schedule((repository.id, name), True)
 
     def _remove(self, key):
         self.scheduler.remove(key)
@@ -14703,7 +14737,7 @@ class Schedules:
     def _put(self, entry, is_start=False):
         """Takes an Entry in; `is_start`: its rule may be that of a start of the agent."""
         self._queue.hold_schedule(entry.key, entry.hold is not None)
-        before = self.scheduler.find(entry.key)
+        before = self.scheduler.find(entry.key) if entry.hold else None
         self.scheduler.put(entry)
         if entry.hold and entry.hold.until and not (before and before.hold == entry.hold):
             self.scheduler.call_at(entry.hold.until, lambda: self._hold_over(entry))
@@ -19032,6 +19066,10 @@ MANUAL_CHANGES = r"""
 - A connection costs no thread while it asks for `EXEC` without variables and `PING` alone: one
   thread serves all of those, so that requests of many clients share their commits. An idle agent
   is woken less often, and connections that read a repository hold 256 KiB of it each, not 2 MiB.
+- An agent with 100,000 schedules is ready in two thirds of the processor time, with a quarter less
+  memory, and `--import` of as many definitions takes half as long: schedules of equal rule, zone
+  and options share what is computed of them. A few changed schedules among many no longer hold up
+  all threads.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CLIENT, MANUAL_CRONTAB,

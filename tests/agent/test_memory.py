@@ -98,6 +98,14 @@ def test_many_schedules_that_are_read_are_set_aside_once():
         gc.unfreeze()
 
 
+def test_a_few_among_many_schedules_hold_up_nobody_to_look_for_garbage():
+    if hasattr(gc, "freeze"):
+        before = gc.get_freeze_count()
+        with program.uncollected(program.MANY_SCHEDULES, 10 * program.MANY_SCHEDULES):
+            assert gc.isenabled()
+        assert gc.get_freeze_count() == before
+
+
 def test_definitions_that_nobody_uses_are_forgotten(with_ends):
     for number in range(60):
         replace(with_ends, number)

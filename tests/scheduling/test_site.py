@@ -517,6 +517,53 @@ def test_what_another_program_has_spoilt_costs_the_others_nothing(site, spoilt):
     assert site.of()[-1] == 20
 
 
+def test_an_import_takes_few_statements_a_schedule(site):
+    def work(connection, count):
+        document = document_of(count)
+        statements = []
+        connection.set_trace_callback(lambda statement: statement.startswith("--") or statements.append(statement))
+        changes, _ = site.repository.imports.put(connection, document, "AGENT", NOON)
+        connection.set_trace_callback(None)
+        assert {change.change for change in changes} == {agent.NEW}
+        return len(statements)
+
+    def document_of(count):
+        return agent.Definitions().read(json.dumps({"schedules": [
+            {"name": "S%d_%d" % (count, number), "scenario": "HELLO", "rule": "daily at 02:00"}
+            for number in range(count)]}))
+    few, many = [site.repository.db.write(work, count) for count in (10, 30)]
+    assert many - few <= 7 * 20
+
+
+def test_equal_schedules_share_their_timetable_and_their_times(site):
+    for name in "ABC":
+        site.add(name, rule="every 10s", hours="08:00-18:00", misfire="skip")
+    site.add("OTHER", rule="every 10s", hours="08:00-19:00", misfire="all")
+    site.stop()
+    site.sql("update schedule set decided='%s'" % text(0))
+    site.start()
+    first, *alike, other = [site.scheduler.find((1, name)) for name in ("A", "B", "C", "OTHER")]
+    for entry in alike:
+        assert entry.timetable is first.timetable and entry.decided is first.decided
+        assert entry.missed is first.missed and entry.policy is first.policy and entry.boot is first.boot
+    assert other.timetable is not first.timetable
+    assert (first.policy.misfire, other.policy.misfire) == ("skip", "all")
+    site.at(10)
+    assert [site.of(name) for name in ("A", "B", "C", "OTHER")] == [[10]] * 4
+
+
+@pytest.mark.parametrize("spoilt", ["variables='{'", "decided='never'", "enabled=0"])
+def test_what_does_not_fire_lends_nothing_to_its_like(site, spoilt):
+    for name in "AB":
+        site.add(name, misfire="skip", overlap="parallel")
+    site.stop()
+    site.sql("update schedule set %s where name='A'" % spoilt)
+    site.clock.move(15)
+    site.start()
+    assert site.scheduler.find((1, "A")).timetable is None and site.scheduler.find((1, "B")).policy.misfire == "skip"
+    assert site.of("B") == [(10, 10, 1, "misfire")]
+
+
 def test_what_another_program_writes_in_other_words_is_understood(site):
     site.add(rule="every 1000s")
     site.stop()

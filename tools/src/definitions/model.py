@@ -279,12 +279,16 @@ def canonical(document):
     return json.dumps(document, sort_keys=True, separators=(",", ":"))
 
 
+# the fields of a schedule that are options, and their defaults
+_OPTIONS = [(name, field.default) for name, field in SCHEDULE_FIELDS.items()
+            if name not in Schedule._fields]
+
+
 def make_schedule(fields):
     """The values of SCHEDULE_FIELDS by name -> Schedule."""
-    own = Schedule._fields[:-1]
-    return Schedule(*[fields[name] for name in own], options={
-        name: fields[name] for name, field in SCHEDULE_FIELDS.items()
-        if name not in own and fields[name] not in (None, "", field.default)})
+    return Schedule(*[fields[name] for name in Schedule._fields[:-1]], options={
+        name: fields[name] for name, default in _OPTIONS
+        if fields[name] not in (None, "", default)})
 
 
 @functools.lru_cache(maxsize=8192)

@@ -269,12 +269,12 @@ class Definitions:
     def _schedule(self, path, value):
         before = len(self.faults)
         fields = self._object(path, value, SCHEDULE_FIELDS)
+        schedule = make_schedule(fields)
         if isinstance(value, dict) and fields["rule"] is not None:
-            for name, reason in make_schedule(fields).list_faults():
+            for name, reason in schedule.list_faults():
                 self._fault("%s.%s" % (path, name), reason)
         if len(self.faults) > before:
             return None
-        schedule = make_schedule(fields)
         return schedule if "enabled" in value else schedule._replace(enabled=None)
 
 

@@ -34,14 +34,15 @@ class Entry:
     __slots__ = ("repository", "name", "key", "revision", "timetable", "policy", "hold", "decided",
                  "missed", "due", "quiet", "asked", "boot")
 
-    def __init__(self, repository, stored, missed):
+    def __init__(self, repository, stored, missed, model=None):
+        """`model`: another with the same rule, zone and options, where there is one."""
         schedule = stored.schedule
         self.repository, self.name, self.revision = repository, schedule.name, stored.revision
         self.key = repository.id, self.name     # what tells it from all others of the agent
         self.timetable = stored.firing  # None: never fires by itself
-        self.policy = _share(Policy(*map(schedule.get, Policy._fields)))
+        self.policy = model.policy if model else Policy(*map(schedule.get, Policy._fields))
         self.hold = stored.hold         # None: it is not held
-        self.boot = stored.boot         # the one that its rule `boot` need not fire for any more
+        self.boot = _share(stored.boot)     # the one for which its rule `boot` need not fire
         self.decided = stored.decided   # due times up to here have their decision
         self.missed = missed            # those that were Missed
         self.due = None                 # the instant that is armed
@@ -164,6 +165,8 @@ class Entry:
         cursor = math.floor(self.decided)
         due = self.timetable.next_after(cursor)
         excluded = self.timetable.next_excluded(cursor, self._limit(due))
-        events = [] if due is None else [self.plan(due)]
-        return min(events if excluded is None else events + [max(excluded, self.quiet)],
-                   default=None)
+        event = None if due is None else self.plan(due)
+        if excluded is None:
+            return event
+        record = max(excluded, self.quiet)
+        return record if event is None else min(event, record)

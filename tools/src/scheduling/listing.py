@@ -1,5 +1,6 @@
 """What is shown of schedules: how they stand, what comes, what was, and what a plan foresees."""
 from ..base.errors import Conflict, NotFound, RepositoryError
+from ..store.records import read_last
 from .forecast import Forecast
 from .preview import list_ahead, list_coming, list_earliest, list_holds, list_notes
 
@@ -34,15 +35,15 @@ class ScheduleListing:
 
     def _lister(self, name=None):
         """What gives the StoredSchedules of a repository by name, or the one of a name."""
-        return lambda repository: (self._read(repository, row)
+        return lambda repository: (self._read(repository, row, read_last(row))
                                    for row in repository.list_schedules(name))
 
-    def _read(self, repository, row):
-        """A row -> StoredSchedule, with the Timetable that its Entry has already."""
+    def _read(self, repository, row, last=None):
+        """A row -> StoredSchedule with its Last, and with the Timetable of its Entry."""
         entry = self._schedules.find(repository, row["name"])
         is_current = entry is not None and entry.revision == row["revision"]
         return repository.schedules.read(row, self._schedules.calendars,
-                                         entry.timetable if is_current else None)
+                                         entry.timetable if is_current else None, last)
 
     def _read_all(self, repository, troubles, read):
         """Yields (repository, item) for each of read(repository); why another could not be read is

@@ -89,8 +89,8 @@ class Scheduler:
     def list_entries(self, repository_id):
         """The Entries of a repository."""
         with self._changed:
-            return [entry for entry in self._entries.values()
-                    if entry.repository.id == repository_id]
+            entries = list(self._entries.values())
+        return [entry for entry in entries if entry.repository.id == repository_id]
 
     def call_at(self, when, function, is_wanted=lambda: True):
         """Calls function() in the scheduler's thread at a time (epoch seconds). It may be forgotten
@@ -134,8 +134,9 @@ class Scheduler:
     def tick(self):
         """Does everything that is due; seconds until the next, or None."""
         self._watch_clock()
-        if self._outdated > len(self._entries) + 1000 or self._calls > 2 * self._kept_calls + 1000:
-            self._forget_outdated()
+        if self._outdated > len(self._entries) + 1000 \
+                or self._calls > 2 * self._kept_calls + max(1000, len(self._entries) // 10):
+            self._forget_outdated()     # which looks at all events
         return self._events.run(blocking=False)
 
     def _watch_clock(self):
@@ -236,7 +237,7 @@ class Scheduler:
                 self._is_woken = False
 
     def _wake(self, when):
-        if when < self._sleeps_until:
+        if when < self._sleeps_until and not self._is_woken:
             self._is_woken = True
             self._changed.notify_all()
 

@@ -1,4 +1,5 @@
 """The schedules of an agent's name in all repositories: loaded, armed, fired."""
+import collections
 import contextlib
 import gc
 
@@ -14,11 +15,12 @@ MANY_SCHEDULES = 1000   # whose objects are worth setting aside
 
 
 @contextlib.contextmanager
-def uncollected(count):
-    """Makes the objects of so many schedules, which stay: if they are many, they are not searched
-    for garbage meanwhile, nor later. What was set aside so before is searched once more: it may
-    have become garbage."""
-    if count < MANY_SCHEDULES:
+def uncollected(count, loaded_count=0):
+    """Makes the objects of so many schedules, which stay: if they are many, and not few beside
+    those that are loaded already, they are not searched for garbage meanwhile, nor later. What was
+    set aside so before is searched once more: it may have become garbage. That holds up all
+    threads, a third of a second for 100,000 schedules."""
+    if count < max(MANY_SCHEDULES, loaded_count // 2):
         yield
         return
     if hasattr(gc, "freeze"):           # Python 3.7
@@ -63,25 +65,25 @@ class Schedules:
         entry = self.scheduler.find((repository.id, name))
         return entry if entry is not None and entry.repository is repository else None
 
-    def _make_entry(self, repository, row, now, why=None):
-        """The Entry of a row. `why` (reason, text) due times since its last decision were missed;
-        None: nothing was away. What it does not fire for is told."""
-        stored = repository.schedules.read(row, self.calendars)
+    def _make_entry(self, repository, row, now, away=None, model=None):
+        """The Entry of a row. `away`: what was Missed since its last decision; None: nothing was
+        away. `model`: as Entry has it. What it does not fire for is told."""
+        stored = repository.schedules.read(row, self.calendars, model and model.timetable)
         if stored.trouble and stored.schedule.enabled:
             message = "does not fire: %s" % stored.trouble
             log.warning("schedule %s %s", row["name"], message)
             repository.db.submit(repository.ledger.note_failed, row["name"],
                                  int(now) + 0.5, message, now)      # at no due time
         before = self.scheduler.find((repository.id, row["name"]))
-        return Entry(repository, stored, self._find_missed(stored, before, now, why))
+        return Entry(repository, stored, self._find_missed(stored, before, now, away), model)
 
     @staticmethod
-    def _find_missed(stored, before, now, why):
+    def _find_missed(stored, before, now, away):
         """What a new Entry has Missed, `before` being the one in whose place it comes, or None."""
         if before is not None and before.hold and not stored.hold:
             return Missed(now, *ON_HOLD)
-        if why is not None:
-            return Missed(now, *why)
+        if away is not None:
+            return away
         if before is not None:
             return before.missed
         # new here: what came due while that was written is not missed
@@ -93,35 +95,44 @@ class Schedules:
         why = DOWN if not place.has_started else None if place.loaded is repository else AWAY
         gone, changed = {entry.name: entry
                          for entry in self.scheduler.list_entries(repository.id)}, []
-        for name, *state in repository.db.read(repository.schedules.list_revisions, self.name):
+        loaded_count = len(gone)
+        for name, revision, held_since in repository.db.read(
+                repository.schedules.list_revisions, self.name):
             entry = gone.pop(name, None)
             if entry is None or entry.repository is not repository or entry.asked is not None \
-                    or [entry.revision, entry.hold and entry.hold.since] != state:
+                    or entry.revision != revision \
+                    or (entry.hold and entry.hold.since) != held_since:
                 changed.append(name)
         if changed:
             for schedule in repository.db.read(repository.schedules.list_stray):
                 repository.db.write(repository.schedules.put_conditions, schedule)
             with contextlib.suppress(RepositoryError):      # another agent may have added some
                 self.read_calendars()
-        with uncollected(len(changed)):
+        with uncollected(len(changed), loaded_count):
+            away, calendars = why and Missed(now, *why), None
             for row in repository.read_schedules(changed):
-                self._put(self._make_entry(repository, row, now, why), not place.has_started)
+                if calendars is not self.calendars:
+                    calendars, models = self.calendars, collections.defaultdict(dict)
+                alike = models[row["timezone"], row["options"]]     # by rule
+                entry = self._make_entry(repository, row, now, away, alike.get(row["rule"]))
+                if entry.timetable is not None:
+                    alike[row["rule"]] = entry
+                self._put(entry, not place.has_started)
         for entry in gone.values():
             self._remove(entry.key)
-        newest = max((entry.decided for entry in self.scheduler.list_entries(repository.id)),
-                     default=now)
-        for note in list_ahead(newest, self._clock.now()) if not place.has_started else ():
-            log.warning("schedules of repository %s: %s", repository.name, note)
+        if not place.has_started:
+            newest = max((entry.decided for entry in self.scheduler.list_entries(repository.id)),
+                         default=now)
+            for note in list_ahead(newest, self._clock.now()):
+                log.warning("schedules of repository %s: %s", repository.name, note)
         place.note_loaded(repository)
         self.fire_startups()
         self.decide_after(repository)
 
     def keep_held(self, repository):
         """Before the sessions of a repository are queued: those of held schedules do not begin."""
-        for name, _, held_since in repository.db.read(repository.schedules.list_revisions,
-                                                      self.name):
-            if held_since is not None:
-                self._queue.hold_schedule((repository.id, name), True)
+        for name in repository.db.read(repository.schedules.list_held, self.name):
+            self._queue.hold_schedule((repository.id, name), True)
 
     def _remove(self, key):
         self.scheduler.remove(key)
@@ -130,7 +141,7 @@ class Schedules:
     def _put(self, entry, is_start=False):
         """Takes an Entry in; `is_start`: its rule may be that of a start of the agent."""
         self._queue.hold_schedule(entry.key, entry.hold is not None)
-        before = self.scheduler.find(entry.key)
+        before = self.scheduler.find(entry.key) if entry.hold else None
         self.scheduler.put(entry)
         if entry.hold and entry.hold.until and not (before and before.hold == entry.hold):
             self.scheduler.call_at(entry.hold.until, lambda: self._hold_over(entry))

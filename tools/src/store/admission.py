@@ -174,6 +174,8 @@ class Admission:
         if is_held:
             self._held.add(gate)
             return False
+        if gate not in self._held:
+            return False
         self._held.discard(gate)
         return self._look_again([(gate, None)])
 

@@ -1,5 +1,7 @@
 """A document of definitions put into a work repository, all of it or nothing."""
+import functools
 
+from ..base.vocabulary import NEW
 from ..base.errors import AgentError, Exists, Unreadable
 from ..base.words import tell_near
 from ..definitions.reader import faulty
@@ -30,13 +32,16 @@ class Imports:
             else:
                 imported[scenario.name, scenario.version] = scenario
             changes.append(Change("scenario", scenario.name, scenario.version, change))
+        find = functools.lru_cache(maxsize=16)(functools.partial(self._scenarios.find, connection))
         for index, schedule in enumerate(document.schedules):
-            wrong = self._list_faults(connection, schedule, imported) if schedule else []
+            wrong = self._list_faults(connection, schedule, imported, find) if schedule else []
             faults += [("schedules[%d].%s" % (index, field), reason) for field, reason in wrong]
             if schedule and not any(field == "scenario" for field, _ in wrong):
-                change = self._put_schedule(connection, schedule, agent, now, origins or {})
+                change = self._schedules.put(
+                    connection, schedule._replace(agent=schedule.agent or agent), now,
+                    (origins or {}).get(schedule.name))
                 changes.append(Change("schedule", schedule.name, None, change))
-                if schedule.enabled is None and not self._schedules.get(
+                if schedule.enabled is None and change != NEW and not self._schedules.get(
                         connection, schedule.name)["enabled"]:
                     warnings.append(("schedules[%d].enabled" % index, "stays switched off, for "
                                      "the document does not say; SCHED ON %s switches it on"
@@ -52,11 +57,6 @@ class Imports:
         if faults:
             raise faulty(faults)
         return changes, warnings + self._list_nobodies(connection, document)
-
-    def _put_schedule(self, connection, schedule, agent, now, origins):
-        schedule = self._schedules.keep_switch(connection, schedule)
-        return self._schedules.put(connection, schedule._replace(agent=schedule.agent or agent),
-                                   now, origins.get(schedule.name))
 
     def _list_nobodies(self, connection, document):
         """[(path, warning)] of scenarios that tasks name and nobody has."""
@@ -77,11 +77,12 @@ class Imports:
         as `put`."""
         raise Rehearsed(self.put(connection, *arguments))
 
-    def _list_faults(self, connection, schedule, imported):
+    def _list_faults(self, connection, schedule, imported, find):
         """[(field, reason)] of what the scenario of a schedule does not take: one of `imported`,
-        {(name, version): Scenario}, or of the repository."""
+        {(name, version): Scenario}, or of the repository, where find(name, version) gives its row.
+        """
         name, version = schedule.scenario, schedule.version
-        row = self._scenarios.find(connection, name, version)
+        row = find(name, version)
         if row is None:
             return [("scenario", self._tell_missing(connection, name, version))]
         try:

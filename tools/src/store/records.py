@@ -188,8 +188,8 @@ class Last(NamedTuple):
 
 
 def read_last(row):
-    """The Last of a row of schedule, which a listing has it in, or None."""
-    if "last_session" not in row.keys() or row["last_session"] is None:
+    """The Last of a row of a listing of schedules, or None."""
+    if row["last_session"] is None:
         return None
     return Last(find_time(row["last"]), row["last_session"], row["last_status"])
 

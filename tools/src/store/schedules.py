@@ -8,16 +8,50 @@ from ..base.errors import CalendarError, Changed, Conflict, Exists, NotFound
 from ..base.program import own_boot
 from ..base.times import find_time, to_text
 from ..definitions.model import Schedule, read_stored
-from .records import (Origin, Span, StoredSchedule, hold_columns, read_hold, read_last)
+from .records import Origin, Span, StoredSchedule, hold_columns, read_hold
 
 PAGE = 500              # rows that are read at once
 _ROW_TIMES = ("waiting", "hold_since", "hold_until")        # beside that up to where it is decided
 
 
 def _words(row):
-    """The fields of a Schedule that every row has, but its variables."""
-    return (row["name"], row["agent"], row["scenario"], row["version"], row["context"],
-            row["rule"], row["timezone"], bool(row["enabled"]))
+    """The fields of a Schedule that every row has, but its variables: its first columns."""
+    return row[:7] + (bool(row[7]),)
+
+
+def _read_values(row, column):
+    """The variables or options of a row. Conflict: another program has spoilt them."""
+    text = row[column]
+    return {} if text == "{}" else read_stored(column, text)
+
+
+def _dump(values):
+    """The text of variables or options, as _read_values reads it."""
+    return json.dumps(values) if values else "{}"
+
+
+def _leads_back(connection, schedule):
+    """Whether it runs after its own sessions, by way of others.
+
+    With a rule a scenario leads nowhere: others start it as well, and its own session of the
+    last due time may be what the next waits for.
+    """
+    names, to_follow = set(), [schedule.name]
+    while to_follow:
+        for kind, name in connection.execute(
+                "select c.kind, c.name from schedule_condition c join schedule s on"
+                " s.name=c.schedule where s.name=? and (s.rule='' or c.kind='schedule')",
+                (to_follow.pop(),)).fetchall():
+            if name == (schedule.name if kind == "schedule" else schedule.scenario):
+                return True
+            rows = connection.execute(
+                "select name from schedule where name=?" if kind == "schedule" else
+                "select distinct s.name from schedule_condition c join schedule s on"
+                " s.name=c.schedule where s.rule='' and s.scenario=?", (name,)).fetchall()
+            new = {row[0] for row in rows} - names
+            names |= new
+            to_follow += new
+    return False
 
 
 class StoredSchedules:
@@ -28,7 +62,7 @@ class StoredSchedules:
 
     def put(self, connection, schedule, now, origin=None):
         """Adds a schedule or sets it to a new definition, its ledger and hold stay -> new,
-        changed or same.
+        changed or same. Where that does not say `enabled`, it stays as it is, and is on when new.
 
         The same again changes nothing. New times, or ON, begin now: what had come by the old ones
         and was not decided is that of the Origin. `after` that changes, or is enabled, looks at
@@ -37,7 +71,9 @@ class StoredSchedules:
         row = self.find(connection, schedule.name)
         if origin and (row is None or origin[:2] != self.make_origin(row)[:2]):
             raise Changed("schedule %s was changed at the same time; try again" % schedule.name)
-        before = self.find_definition(row)
+        if schedule.enabled is None:
+            schedule = schedule._replace(enabled=row is None or bool(row["enabled"]))
+        before, moment = self.find_definition(row), to_text(now)
         if before == schedule:
             return SAME
         connection.execute("update repository set last_revision = last_revision + 1")
@@ -53,14 +89,14 @@ class StoredSchedules:
                 self._ledger.skip(connection, schedule.name, span, now)
             self._ledger.begin_anew(connection, schedule.name, now)
         values = schedule[1:8] + (
-            json.dumps(schedule.variables), json.dumps(schedule.options), revision,
-            to_text(now) if is_moved else row["decided"], waiting,
+            _dump(schedule.variables), _dump(schedule.options), revision,
+            moment if is_moved else row["decided"], waiting,
             own_boot() if is_moved else row["boot"], schedule.name)
         if row is None:
             connection.execute(
                 "insert into schedule(agent, scenario, version, context, rule, timezone, enabled,"
                 " variables, options, revision, decided, waiting, boot, name, created)"
-                " values (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", values + (to_text(now),))
+                " values (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", values + (moment,))
         else:
             connection.execute(
                 "update schedule set agent=?, scenario=?, version=?, context=?, rule=?, timezone=?,"
@@ -69,14 +105,6 @@ class StoredSchedules:
         if before is None or before.get("after") != schedule.get("after") or not before.enabled:
             self.put_conditions(connection, schedule)
         return ALTERED if row else NEW
-
-    def keep_switch(self, connection, schedule):
-        """A Schedule whose definition does not say `enabled` -> as the one of its name that is
-        there, else enabled."""
-        if schedule.enabled is not None:
-            return schedule
-        row = self.find(connection, schedule.name)
-        return schedule._replace(enabled=row is None or bool(row["enabled"]))
 
     @staticmethod
     def make_origin(row):
@@ -101,39 +129,16 @@ class StoredSchedules:
 
     def check_conditions(self, connection, schedule):
         """What `after` names must be there (NotFound), and must not wait for it (Conflict)."""
-        for condition in schedule.list_conditions():
+        conditions = schedule.list_conditions()
+        for condition in conditions:
             query = "select 1 from %s where name=? limit 1"
             if connection.execute(query % condition.kind, (condition.name,)).fetchone() is None:
                 is_scenario = connection.execute(query % "scenario", (condition.name,)).fetchone()
                 raise NotFound("no %s %s in repository %s, after which it is to run%s" % (
                     condition.kind, condition.name, self._name,
                     is_scenario and "; a scenario is written scenario:%s" % condition.name or ""))
-        if self._leads_back(connection, schedule):
+        if conditions and _leads_back(connection, schedule):
             raise Conflict("schedule %s would wait for itself by way of its after" % schedule.name)
-
-    @staticmethod
-    def _leads_back(connection, schedule):
-        """Whether it runs after its own sessions, by way of others.
-
-        With a rule a scenario leads nowhere: others start it as well, and its own session of the
-        last due time may be what the next waits for.
-        """
-        names, to_follow = set(), [schedule.name]
-        while to_follow:
-            for kind, name in connection.execute(
-                    "select c.kind, c.name from schedule_condition c join schedule s on"
-                    " s.name=c.schedule where s.name=? and (s.rule='' or c.kind='schedule')",
-                    (to_follow.pop(),)).fetchall():
-                if name == (schedule.name if kind == "schedule" else schedule.scenario):
-                    return True
-                rows = connection.execute(
-                    "select name from schedule where name=?" if kind == "schedule" else
-                    "select distinct s.name from schedule_condition c join schedule s on"
-                    " s.name=c.schedule where s.rule='' and s.scenario=?", (name,)).fetchall()
-                new = {row[0] for row in rows} - names
-                names |= new
-                to_follow += new
-        return False
 
     def add(self, connection, schedule, now):
         """Exists, NotFound (scenario, after), BadRequest (variable), Unreadable."""
@@ -179,21 +184,20 @@ class StoredSchedules:
     @staticmethod
     def read_definition(row):
         """A row -> Schedule. Conflict: another program has spoilt it."""
-        return Schedule(*_words(row), *({} if row[name] == "{}" else read_stored(name, row[name])
-                                        for name in ("variables", "options")))
+        return Schedule(*_words(row), _read_values(row, "variables"), _read_values(row, "options"))
 
     def find_definition(self, row):
         """`read_definition`, or None for what another program has spoilt, or is none."""
         with contextlib.suppress(Conflict):
             return row and self.read_definition(row)
 
-    def read(self, row, calendars, timetable=None):
-        """A row -> StoredSchedule: what is wrong with it stands in its trouble. `timetable` is
-        that of this revision and these calendars where it is known."""
+    def read(self, row, calendars, timetable=None, last=None):
+        """A row -> StoredSchedule, with its Last: what is wrong with it stands in its trouble.
+        `timetable` is that of its rule, timezone, options and these calendars, where it is known.
+        """
         trouble, is_spoilt = "", False
         decided = find_time(row["decided"])
-        spoilt = [name for name in _ROW_TIMES if row[name] and find_time(row[name]) is None]
-        if decided is None or spoilt:
+        if decided is None or None in [find_time(row[name]) for name in _ROW_TIMES if row[name]]:
             trouble = "a time in its row is none; SCHED SET or RELEASE writes it anew"
         try:
             schedule = self.read_definition(row)
@@ -207,7 +211,7 @@ class StoredSchedules:
             trouble = str(error)
         return StoredSchedule(
             schedule, row["revision"], decided or 0.0, find_time(row["waiting"]), read_hold(row),
-            None if trouble else timetable, trouble, is_spoilt, read_last(row), row["boot"])
+            None if trouble else timetable, trouble, is_spoilt, last, row["boot"])
 
     @staticmethod
     def list_page(connection, name, after):
@@ -227,6 +231,12 @@ class StoredSchedules:
         return [(name, revision, since and (find_time(since) or 0.0))
                 for name, revision, since in connection.execute(
                     "select name, revision, hold_since from schedule where agent=?", (agent,))]
+
+    @staticmethod
+    def list_held(connection, agent):
+        """The names of an agent's schedules that are held."""
+        return [name for name, in connection.execute(
+            "select name from schedule where agent=? and hold_since is not null", (agent,))]
 
     @staticmethod
     def list_named(connection, names):

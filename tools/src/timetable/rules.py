@@ -90,7 +90,7 @@ def _parse_words(kind, rest):
         raise CalendarError("write '%s'" % FORMS[kind])
     if kind == "hourly":
         return Rule(kind, times=_parse_times(match.group(2), _parse_minute, HOURS), real=True)
-    days = _share(parse_days(match.group(1))) if parse_days else EVERY_DAY
+    days = parse_days(match.group(1)) if parse_days else EVERY_DAY
     return Rule(kind, days, _parse_times(match.group(2), parse_clock))
 
 
@@ -122,10 +122,12 @@ def parse_day(text):
         raise CalendarError("'%s' is not a date of the calendar, YYYY-MM-DD" % text) from None
 
 
+@functools.lru_cache(maxsize=1024)
 def _parse_weekly(text):
     return EVERY_DAY._replace(weekdays=_parse_weekdays(text))
 
 
+@functools.lru_cache(maxsize=1024)
 def _parse_monthly(text):
     plain, nth = [], []
     for item in text.split(","):
@@ -138,6 +140,7 @@ def _parse_monthly(text):
                        ", last or first to fourth or last with a week day, like 'first mon'")
 
 
+@functools.lru_cache(maxsize=1024)
 def _parse_yearly(text):
     months = [0] * 12
     for item in text.split(","):

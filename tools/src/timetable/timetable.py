@@ -134,7 +134,8 @@ class Timetable(Firings):
 
     def next_excluded(self, after, before):
         """The first of excluded_between in (after, before), where no due time lies, or None."""
-        if self.window[:7] == OPEN_WINDOW[:7] and self.first <= after:
+        is_open = self.window is OPEN_WINDOW or self.window[:7] == OPEN_WINDOW[:7]
+        if is_open and self.first <= after:
             start, end, offset, earlier = self.zone.get_piece(after)
             if self.rule.step or before <= end and after >= start + max(0, earlier - offset):
                 return None             # nothing is but in a fold
