@@ -516,6 +516,18 @@ def name_beside(path, ending):
     return os.path.join(folder, ".%s.%s.%s" % (os.fsdecode(name), unforeseen(), ending))
 
 
+def list_beginning(prefix):
+    """The paths that begin with `prefix` and lie in its folder; none when that is gone. Of the
+    others there, which may be many, nothing is kept meanwhile."""
+    folder, beginning = os.path.split(prefix)
+    try:
+        with os.scandir(folder or ".") as entries:
+            return [os.path.join(folder, entry.name) for entry in entries
+                    if entry.name.startswith(beginning)]
+    except OSError:
+        return []
+
+
 def open_new(path, mode=0o600):
     """A descriptor of a file that it makes, never through a link. FileExistsError."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
@@ -4928,7 +4940,7 @@ def whole_database(path, ending):
 def list_numbered(prefix, owners):
     """[(path, session)] of the files PREFIX SESSION.ANYTHING that belong to one of these users."""
     files = [(path, path[len(prefix):].partition(".")[0])
-             for path in glob.glob(glob.escape(prefix) + "*")]
+             for path in list_beginning(prefix)]
     return [(path, int(session)) for path, session in files
             if session.isdigit() and is_own(path, owners)]
 
@@ -7232,7 +7244,7 @@ class SecretFiles:
     def list_names(self):
         """The names of all files."""
         start = len(self._path_of(""))
-        return {path[start:] for path in glob.glob(glob.escape(self._path_of("")) + "*")}
+        return {path[start:] for path in list_beginning(self._path_of(""))}
 
     @contextlib.contextmanager
     def settled(self, names):
@@ -7549,15 +7561,10 @@ class Spools:
         return "%s.spool.%d.%d" % (self._path, session, task_run)
 
     def _list_paths(self, session, task_run):
-        # no glob: Python keeps each pattern that it has compiled
-        folder, name = os.path.split(self._path_of(session, task_run))
-        try:
-            names = os.listdir(folder or ".")
-        except OSError:                 # gone, with all that was in it
-            return []
-        return [os.path.join(folder, each) for each in names
-                if (each == name or each.startswith(name + "."))
-                and not each.endswith(BESIDE_DATABASE)]
+        whole = self._path_of(session, task_run)
+        return [path for path in list_beginning(whole)
+                if (path == whole or path.startswith(whole + "."))
+                and not path.endswith(BESIDE_DATABASE)]
 
     def make(self, session, task_run):
         """A new Spool for the minder of a task's process. RepositoryError."""
@@ -19070,6 +19077,8 @@ MANUAL_CHANGES = r"""
   memory, and `--import` of as many definitions takes half as long: schedules of equal rule, zone
   and options share what is computed of them. A few changed schedules among many no longer hold up
   all threads.
+- Many other files in the folder of a repository cost no memory: the agent looks for its own there
+  without a list of all.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CLIENT, MANUAL_CRONTAB,

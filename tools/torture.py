@@ -111,12 +111,13 @@ def make_document():
 class Agent:
     """agent.py as a process with its repositories in a folder; its log is agent.log there."""
 
-    def __init__(self, folder, program, python):
+    def __init__(self, folder, program, python, is_plain):
         self.folder, self.process, self.port = folder, None, None
         program = shutil.copy(program, folder)      # that which is there now, whatever comes of it meanwhile
         self.work = os.path.join(folder, "workrep.db")
-        self._command = [python, "-c", BOOT, program, "--port", "0", "--master", os.path.join(folder, "master.db"),
-                         "--create", "--max-sessions", str(SLOTS)]
+        self._command = [python] + ["-c", BOOT] * (not is_plain) + [
+            program, "--port", "0", "--master", os.path.join(folder, "master.db"), "--create",
+            "--max-sessions", str(SLOTS)]
 
     def begin(self):
         """Starts it and waits for nothing."""
@@ -472,10 +473,11 @@ def find_faults(agent):
 class Driver:
     """Rounds of load and kill in a folder of its own; `report` has what was counted, {count: [what]} or a number."""
 
-    def __init__(self, folder, seed, seconds=0.7, program=os.path.join(TOP, "agent.py"), python=sys.executable):
+    def __init__(self, folder, seed, seconds=0.7, program=os.path.join(TOP, "agent.py"), python=sys.executable,
+                 is_plain=False):
         self.seed, self._seconds = seed, seconds
         self._moments = random.Random(seed)
-        self.agent, self.ledger = Agent(folder, program, python), Ledger()
+        self.agent, self.ledger = Agent(folder, program, python, is_plain), Ledger()
         self.report = collections.OrderedDict((count, []) for count in COUNTS)
         self._uuid, self._is_last = None, False
 
@@ -567,7 +569,7 @@ def measure(pid, work):
 
 def run_load(folder, seconds):
     """Load without kills; prints twenty samples."""
-    driver = Driver(folder, random.randrange(10 ** 6))
+    driver = Driver(folder, random.randrange(10 ** 6), is_plain=True)       # BOOT may compile, and keep that memory
     agent = driver.agent
     driver.prepare()
     print("%8s %9s %12s %8s %8s %9s" % ("seconds", "MiB", "descriptors", "threads", "wal MiB", "sessions"))

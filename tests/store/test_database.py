@@ -12,6 +12,7 @@ import sys
 import textwrap
 import threading
 import time
+import tracemalloc
 
 import pytest
 
@@ -728,3 +729,21 @@ def test_a_large_wal_is_cut_once_nobody_uses_it_and_no_sooner(shelf, db):
     for _ in range(3):
         db.read_version()
     assert wal.stat().st_size == before > 0                     # a small one stays
+
+
+def test_many_other_files_in_its_folder_cost_no_memory(tmp_path):
+    path = str(tmp_path / "work.db")
+    for number in range(3000):
+        (tmp_path / ("report.%d.2026-11-28.csv" % number)).touch()
+    for ending in ("spool.1001.2.ab", "spool.1001.2", "spool.1001.21", "spool.1001.2.ab-wal", "secret.k"):
+        (tmp_path / ("work.db." + ending)).touch()
+    tracemalloc.start()
+    try:
+        assert sorted(os.path.basename(each) for each, _ in agent.Spools(path).list_all()) == [
+            "work.db.spool.1001.2", "work.db.spool.1001.2.ab", "work.db.spool.1001.2.ab-wal", "work.db.spool.1001.21"]
+        assert agent.Spools(path).find(1001, 2) is not None and agent.Spools(path).find(1001, 3) is None
+        assert agent.SecretFiles(path).list_names() == {"k"}
+        assert tracemalloc.get_traced_memory()[1] < 60000       # 3000 names are 240,000 bytes and more
+    finally:
+        tracemalloc.stop()
+    assert agent.list_beginning(str(tmp_path / "gone" / "x")) == []

@@ -32,6 +32,18 @@ def name_beside(path, ending):
     return os.path.join(folder, ".%s.%s.%s" % (os.fsdecode(name), unforeseen(), ending))
 
 
+def list_beginning(prefix):
+    """The paths that begin with `prefix` and lie in its folder; none when that is gone. Of the
+    others there, which may be many, nothing is kept meanwhile."""
+    folder, beginning = os.path.split(prefix)
+    try:
+        with os.scandir(folder or ".") as entries:
+            return [os.path.join(folder, entry.name) for entry in entries
+                    if entry.name.startswith(beginning)]
+    except OSError:
+        return []
+
+
 def open_new(path, mode=0o600):
     """A descriptor of a file that it makes, never through a link. FileExistsError."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)

@@ -1,6 +1,5 @@
 """Repository files as a whole: made, migrated after a copy, told of when others may write there."""
 import contextlib
-import glob
 import itertools
 import os
 import sqlite3
@@ -8,8 +7,8 @@ import urllib.parse
 import uuid
 
 from ..base.errors import RepositoryError
-from ..base.files import (BESIDE_DATABASE, is_own, list_doors, make_private, name_beside, naming,
-                          own_users, remove_own)
+from ..base.files import (BESIDE_DATABASE, is_own, list_beginning, list_doors, make_private,
+                          name_beside, naming, own_users, remove_own)
 from ..base.program import log
 
 NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs",
@@ -100,7 +99,7 @@ def whole_database(path, ending):
 def list_numbered(prefix, owners):
     """[(path, session)] of the files PREFIX SESSION.ANYTHING that belong to one of these users."""
     files = [(path, path[len(prefix):].partition(".")[0])
-             for path in glob.glob(glob.escape(prefix) + "*")]
+             for path in list_beginning(prefix)]
     return [(path, int(session)) for path, session in files
             if session.isdigit() and is_own(path, owners)]
 

@@ -1,12 +1,12 @@
 """Secrets that came with EXEC or RESTART: files beside a repository, never in it."""
 import contextlib
 import fcntl
-import glob
 import json
 import os
 
 from ..base.errors import RepositoryError
-from ..base.files import open_new, open_own, own_users, remove_own, sync_folder, unforeseen
+from ..base.files import (list_beginning, open_new, open_own, own_users, remove_own, sync_folder,
+                          unforeseen)
 from ..base.program import log
 
 
@@ -74,7 +74,7 @@ class SecretFiles:
     def list_names(self):
         """The names of all files."""
         start = len(self._path_of(""))
-        return {path[start:] for path in glob.glob(glob.escape(self._path_of("")) + "*")}
+        return {path[start:] for path in list_beginning(self._path_of(""))}
 
     @contextlib.contextmanager
     def settled(self, names):

@@ -5,8 +5,8 @@ import sqlite3
 
 from ..base.vocabulary import ERR
 from ..base.errors import RepositoryError, RepositoryGone
-from ..base.files import (BESIDE_DATABASE, find_fault, find_fault_beside, is_own, mtime_ns,
-                          own_users, sync_folder, unforeseen)
+from ..base.files import (BESIDE_DATABASE, find_fault, find_fault_beside, is_own,
+                          list_beginning, mtime_ns, own_users, sync_folder, unforeseen)
 from ..base.program import Told, log
 from .files import connect_file, list_numbered, remove_database, whole_database
 
@@ -143,15 +143,10 @@ class Spools:
         return "%s.spool.%d.%d" % (self._path, session, task_run)
 
     def _list_paths(self, session, task_run):
-        # no glob: Python keeps each pattern that it has compiled
-        folder, name = os.path.split(self._path_of(session, task_run))
-        try:
-            names = os.listdir(folder or ".")
-        except OSError:                 # gone, with all that was in it
-            return []
-        return [os.path.join(folder, each) for each in names
-                if (each == name or each.startswith(name + "."))
-                and not each.endswith(BESIDE_DATABASE)]
+        whole = self._path_of(session, task_run)
+        return [path for path in list_beginning(whole)
+                if (path == whole or path.startswith(whole + "."))
+                and not path.endswith(BESIDE_DATABASE)]
 
     def make(self, session, task_run):
         """A new Spool for the minder of a task's process. RepositoryError."""
