@@ -217,6 +217,8 @@ Threads, and what ends each:
     log               writes the lines; ends at LogWriter.close(), or with the program when nobody
                       reads.
     front             serves them; ends at Front.close().
+    usher             starts the threads of those that need one, which may take its time; ends
+                      likewise.
     server            accepts connections; ends at Server.close().
     client N          serves one connection; ends with it, or at Server.close().
     MainThread        waits for a signal or SHUTDOWN, then stops the others in order.
@@ -8396,7 +8398,8 @@ class Looks:
         """Fills the `members` of a Search: {pid: ProcessEntry} of those that live now. OSError."""
         with self._changed:
             self._searches.append(search)
-            self._changed.wait_for(lambda: search.is_over or not self._is_looking)
+            while not search.is_over and self._is_looking:
+                self._changed.wait(1.0)     # who was to wake it may have had no memory to
             searches, is_served = self._searches, search.is_over
             if not is_served:               # then it looks for all who wait
                 self._searches, self._is_looking = [], True
@@ -13065,9 +13068,9 @@ class SessionQueue:
         self.later = Later()
         self._running = {}                      # number -> Session
         self._again = {}                # number -> Ticket that came before its slot was free
-        self._threads, self._adopted, self._is_closing = [], [], False
+        self._slots = SlotThreads(slots, self._serve)
+        self._adopted, self._is_closing = [], False
         self.delays = Delays()          # of sessions that could not begin
-        self._told = Told()             # of threads
         self._parked = 0                # how many of _running wait for one, without a thread
         self._ending = 0                # and of how many the end is still to be recorded
         self._max_ending = slots + MAX_ENDING   # all that ran may be of one locked repository
@@ -13094,20 +13097,17 @@ class SessionQueue:
         return is_free
 
     def start_threads(self):
-        """Starts the threads that the host could not give before."""
+        """Starts the threads that the host could not give before; nobody else tries meanwhile, for
+        each try may take its time."""
         with self._changed:
+            self._slots.try_again()
             self._ensure_thread()
 
     def _ensure_thread(self):
-        """A thread for each session that runs or may begin, as far as there are slots. Where the
-        host has none to give, those that are there go on."""
+        """A thread for each session that runs or may begin, as far as there are slots."""
         sessions = 0 if self._is_closing else len(self._running) - self._parked - self._ending + \
             self._admission.count_ready()
-        while len(self._threads) < min(self.slots, sessions):
-            thread = Worker(self._serve, name="slot %d" % (len(self._threads) + 1))
-            if not has_started(thread, self._told):
-                return
-            self._threads.append(thread)
+        self._slots.grow(sessions)
 
     def adopt(self, ticket, repository):
         """A session whose process lives on goes on at once, whatever the limits. Busy: the
@@ -13197,7 +13197,8 @@ class SessionQueue:
     def join(self):
         """Waits for the threads of the slots."""
         self._parking.close()
-        for thread in self._threads + self._adopted:
+        self._slots.join()
+        for thread in self._adopted:
             thread.join()
 
     def _serve(self):
@@ -13301,6 +13302,32 @@ class SessionQueue:
             if self._admission.leave(session.number) or session.ticket.is_adopted \
                     or session.has_parked:
                 self._changed.notify_all()
+
+
+class SlotThreads:
+    """The threads of the slots: as many as are needed, and as the host has to give."""
+
+    def __init__(self, most, work):
+        self._most, self._work, self._threads = most, work, []
+        self._is_short, self._told = False, Told()
+
+    def grow(self, count):
+        """So many can be used. Where the host has no more to give, those that are there go on."""
+        while not self._is_short and len(self._threads) < min(self._most, count):
+            thread = Worker(self._work, name="slot %d" % (len(self._threads) + 1))
+            self._is_short = not has_started(thread, self._told)
+            if not self._is_short:
+                self._threads.append(thread)
+
+    def try_again(self):
+        """The host may have some by now. Until that is said it is not asked once more, as each try
+        may take its time."""
+        self._is_short = False
+
+    def join(self):
+        """Waits for their end."""
+        for thread in self._threads:
+            thread.join()
 
 
 class Later(dict):
@@ -17380,7 +17407,10 @@ class Reply:
 
 def _bare(outcome):
     """An outcome; of an error without the frames behind it, which would hold its Reply."""
-    return outcome.with_traceback(None) if isinstance(outcome, AgentError) else outcome
+    if isinstance(outcome, AgentError):
+        outcome.__context__ = None
+        outcome.with_traceback(None)
+    return outcome
 
 
 def internal(error, hidden):
@@ -19846,9 +19876,17 @@ class Caller:
         self.replies, self.unsent = [], b""     # unsent: of the replies before these
 
     def refuse(self, error):
-        """Nothing more is taken in; of what was, the last is refused if it may have to wait."""
+        """Nothing more is taken in, as no thread goes on with it: what was to wait is refused with
+        this error, a line that is none with its own."""
+        if self.conversation.is_over:   # the last reply says why
+            return
         if self.replies and not self.replies[-1].is_quick:
             self.replies.pop()
+        else:
+            try:
+                self.lines.take(self.find_limit)
+            except (TooLong, BadRequest) as fault:
+                error = fault
         self.replies.append(self.conversation.refuse(error))
 
     def keep(self, unsent):
@@ -19877,40 +19915,43 @@ def encode(lines):
 # could, goes on in a thread of its own, and its connection stays there.
 #
 # Thread front: serves them; ends at Front.close().
+# Thread usher: starts the threads of those that need one, which may take its time; ends likewise.
 # ======================================================================================
 
 NO_THREAD = "the host has no thread for a further connection"
 TURN = 64               # lines of one connection until another has its turn
-INTAKE = 65536           # bytes that are taken at once; a longer line is for a thread of its own
+INTAKE = 65536          # bytes that are taken at once; a longer line is for a thread of its own
 
 
 class Front:
     """Serves Callers whose requests wait for a commit alone, or for nothing."""
 
     def __init__(self, serve_alone, end):
-        self._serve_alone, self._end = serve_alone, end     # of a Caller; of its connection
+        self._end = end                         # of a connection
+        self._usher, self._waker = Usher(serve_alone, self.add), Waker()
         self._selector = selectors.DefaultSelector()
-        self._callers, self._watched = set(), set()     # all, and those of whom more is read
+        self._selector.register(self._waker.descriptor, selectors.EVENT_READ)
+        # all, those of whom more is read, and those whose client is gone
+        self._callers, self._watched, self._lost = set(), set(), set()
         self._woken = collections.deque()       # Callers that are new, or for whom there is news
-        self._wake_out, self._wake_in = os.pipe()
-        os.set_blocking(self._wake_in, False)
-        self._selector.register(self._wake_out, selectors.EVENT_READ)
         self._is_asleep = self._is_closing = False
         self._thread = Worker(self._run, name="front")
 
     def start(self):
         """Serves from now on. RuntimeError: the host has no thread for it."""
+        self._usher.start()
         self._thread.start()
 
     def add(self, caller):
-        """Takes a Caller in. From any thread."""
+        """Takes a Caller in, also once more. From any thread."""
         self._callers.add(caller)
         self._wake(caller)
 
     def close(self):
-        """Ends the thread, and the connections that are still here."""
+        """Ends the threads, and the connections that are still here."""
         if self._is_closing:
             return
+        self._usher.close()
         self._is_closing = True
         self._wake(None)
         if self._thread.is_alive():
@@ -19919,45 +19960,53 @@ class Front:
             self._leave(caller)
             self._end(caller.connection)
         self._selector.close()
-        os.close(self._wake_out)
-        os.close(self._wake_in)
+        self._waker.close()
 
     def _wake(self, caller):
         """There is news for a Caller. From any thread; waits for nothing."""
         self._woken.append(caller)
         if self._is_asleep:
             self._is_asleep = False
-            os.write(self._wake_in, b".")       # of few at a time: the pipe is never full
+            self._waker.ring()
 
     def _run(self):
-        """Sleeps until something has come in, or there is news for somebody. Who gives news while
-        it does not sleep need not wake it: it looks once more before."""
+        """Whatever goes wrong, as when memory is short: the thread stays for others."""
         while not self._is_closing:
-            self._is_asleep = True
-            ready = self._selector.select(0 if self._woken else None)
-            self._is_asleep = False
-            for key, _ in ready:
-                if key.data is None:
-                    os.read(self._wake_out, 4096)
-                else:
-                    self._guard(self._read, key.data)
-            for _ in range(len(self._woken)):
-                caller = self._woken.popleft()
-                if caller in self._callers:
-                    self._guard(self._go_on, caller)
+            try:
+                self._serve()
+            except Exception:
+                with contextlib.suppress(Exception):
+                    log.exception("connections")
+                time.sleep(0.1)
+
+    def _serve(self):
+        """Sleeps until something has come in, or there is news for somebody; each has one turn. Who
+        gives news while it does not sleep need not wake it: it looks once more before."""
+        self._is_asleep = True
+        ready = self._selector.select(0 if self._woken else None)
+        self._is_asleep = False
+        for key, _ in ready:
+            if key.data is None:
+                self._waker.hear()
+            else:
+                self._guard(self._read, key.data)
+        for caller in dict.fromkeys([self._woken.popleft() for _ in range(len(self._woken))]):
+            if caller in self._callers:
+                self._guard(self._go_on, caller)
 
     def _guard(self, work, caller):
         """work(caller); what goes wrong costs this connection alone."""
         try:
             work(caller)
         except Exception:
-            log.exception("connection")
-            self._drop(caller)
+            with contextlib.suppress(Exception):
+                log.exception("connection")
+            self._lose(caller)
 
     def _read(self, caller):
         """Takes what has come in."""
         try:
-            data = caller.connection.recv(INTAKE, socket.MSG_DONTWAIT)
+            data = caller.connection.recv(INTAKE)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:                 # it is gone; what it has asked for goes on
@@ -19967,11 +20016,15 @@ class Front:
 
     def _go_on(self, caller):
         """Begins what is here, answers what can be answered, and watches for more."""
+        if caller in self._lost:
+            self._settle(caller)
+            return
         if not self._begin(caller) or not self._answer(caller):
-            return                      # it is no more here
+            return                      # it is no more here, or lost
         lines, is_last = caller.lines, caller.conversation.is_over
         is_free = len(caller.replies) < MAX_BATCH and not is_last
         if is_free and lines.has_next:
+            self._watch(caller, False)  # nothing more is taken in before that
             self._woken.append(caller)  # after the others
         elif not caller.replies and (lines.is_over or is_last):
             self._drop(caller)
@@ -19999,27 +20052,36 @@ class Front:
         return True
 
     def _answer(self, caller):
-        """Sends the replies, if none of them waits for its commit; else the last of these wakes it.
-        Whether the connection is still here."""
+        """Sends the replies up to the first that waits for its commit; the last that does has it
+        called again. Whether the connection is still here, and not lost."""
+        lines = []
+        while caller.replies and caller.replies[0].is_ready:
+            lines += caller.replies.pop(0).chunks()
+        if not self._send(caller, encode(lines)):
+            return False
         for reply in reversed(caller.replies):
             if not reply.is_ready:
                 reply.call_when_ready(functools.partial(self._wake, caller))
                 return True
-        data = encode(line for reply in caller.replies for line in reply.chunks())
-        del caller.replies[:]
+        if caller.replies:              # they are ready by now
+            self._woken.append(caller)
+        return True
+
+    def _send(self, caller, data):
+        """Sends what the client takes now; the rest is for a thread. Whether that was all."""
         try:
-            sent = caller.connection.send(data, socket.MSG_DONTWAIT) if data else 0
+            sent = caller.connection.send(data) if data else 0
         except BlockingIOError:
             sent = 0
         except OSError:
-            return self._drop(caller)
-        if sent == len(data):
-            return True
-        caller.keep(data[sent:])        # the client does not read
-        return self._give_away(caller)
+            return self._lose(caller)
+        if sent < len(data):
+            caller.keep(data[sent:])    # the client does not read
+            return self._give_away(caller)
+        return True
 
     def _watch(self, caller, is_watched):
-        """Whether more is read of it: not while many of its requests are under way."""
+        """Whether more is read of it: not while much of it is under way."""
         if is_watched and caller not in self._watched:
             self._selector.register(caller.connection, selectors.EVENT_READ, caller)
             self._watched.add(caller)
@@ -20028,30 +20090,106 @@ class Front:
             self._selector.unregister(caller.connection)
 
     def _leave(self, caller):
-        self._callers.discard(caller)
         self._watch(caller, False)
+        self._callers.discard(caller)
+        self._lost.discard(caller)
 
     def _drop(self, caller):
-        """Ends a connection: False, it is no more here."""
+        """Ends a connection, of which nothing is under way."""
         if caller in self._callers:
             self._leave(caller)
             self._end(caller.connection)
-        return False
 
     def _give_away(self, caller):
-        """A thread of its own goes on with a connection -> whether it is still here: the host has
-        no thread, and what may have to wait is refused."""
+        """A thread of its own goes on with a connection: False, it is no more here."""
         self._leave(caller)
-        try:
-            self._serve_alone(caller)
-        except RuntimeError:
-            if caller.unsent:
-                self._end(caller.connection)
-                return False
-            caller.refuse(Busy(NO_THREAD))
-            self._callers.add(caller)
-            return True
+        self._usher.take(caller)
         return False
+
+    def _lose(self, caller):
+        """The client is gone, or nothing can be done for it: False. What it has asked for takes its
+        course all the same."""
+        if caller in self._callers:
+            self._watch(caller, False)
+            self._lost.add(caller)
+            self._settle(caller)
+        return False
+
+    def _settle(self, caller):
+        """Ends a lost connection, once all that is under way has its place in the queue."""
+        while caller.replies:
+            if not caller.replies[0].is_ready:
+                caller.replies[0].call_when_ready(functools.partial(self._wake, caller))
+                return
+            for _ in caller.replies.pop(0).chunks():
+                pass                    # nobody reads it
+        self._drop(caller)
+
+
+class Usher:
+    """Has a thread go on with a Caller, or gives it back: the host has none, and what may have to
+    wait is refused."""
+
+    def __init__(self, serve_alone, give_back):
+        self._serve_alone, self._give_back = serve_alone, give_back
+        self._waiting = queue.Queue()
+        self._thread = Worker(self._run, name="usher")
+
+    def start(self):
+        """From now on. RuntimeError: the host has no thread for it."""
+        self._thread.start()
+
+    def take(self, caller):
+        """Has a thread go on with it, soon."""
+        self._waiting.put(caller)
+
+    def close(self):
+        """Ends the thread after all that was put in."""
+        self._waiting.put(None)
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self):
+        """Thread usher."""
+        while True:
+            caller = self._waiting.get()
+            if caller is None:
+                return
+            try:
+                self._serve_alone(caller)
+            except Exception as error:          # RuntimeError, MemoryError
+                if not isinstance(error, RuntimeError):
+                    with contextlib.suppress(Exception):
+                        log.exception("connection")
+                caller.refuse(Busy(NO_THREAD))
+                self._give_back(caller)
+
+
+class Waker:
+    """Wakes one that waits for a descriptor, which nobody else can have before the last ring."""
+
+    def __init__(self):
+        self.descriptor, self._button = os.pipe()
+        os.set_blocking(self._button, False)
+        self._lock, self._is_closed = threading.Lock(), False
+
+    def ring(self):
+        """From any thread; nothing after close()."""
+        with self._lock:
+            if not self._is_closed:
+                with contextlib.suppress(BlockingIOError):
+                    os.write(self._button, b".")
+
+    def hear(self):
+        """After a ring."""
+        os.read(self.descriptor, 4096)
+
+    def close(self):
+        """Gives the descriptors back."""
+        with self._lock:
+            self._is_closed = True
+            os.close(self._button)
+            os.close(self.descriptor)
 
 
 # ======================================================================================
@@ -20338,6 +20476,7 @@ class Handler(socketserver.BaseRequestHandler):
     def _converse(self, caller):
         """Answers request after request until one side ends it. Replies that wait for a commit are
         gathered as long as further requests are there already, so they share it."""
+        self.request.settimeout(None)   # the front waits for nothing, its thread does
         conversation, lines, replies, rest = caller.conversation, caller.lines, [], LINGER
         fresh = caller.replies          # which the front has not sent, or not even begun
         if caller.unsent:
@@ -20428,6 +20567,7 @@ class Server(socketserver.ThreadingTCPServer):
             self._claim = claim_port(host, self.port)
         except OSError as error:
             self.server_close()
+            self._front.close()
             raise CannotStart("port %d of %s cannot be taken: %s"
                               % (port, host, error.strerror)) from None
 
@@ -20508,6 +20648,7 @@ class Server(socketserver.ThreadingTCPServer):
         with contextlib.suppress(OSError):
             request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         if caller.conversation.is_administrator:
+            request.setblocking(False)
             self._front.add(caller)
             return
         try:

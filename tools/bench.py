@@ -301,11 +301,11 @@ def measure_ping(bench):
     """PING, one after the other on one connection."""
     count = bench.sizes["pings"]
     with bench.agent() as agent, bare_python(ECHO) as (_, port), Connection("127.0.0.1", int(port)) as echo:
-        def bare():
-            echo.ask("PING")
-            echo.read_line()
-        pairs = [(1e6 * times_of(count, lambda: agent.ask("PING"))[count // 2],
-                  1e6 * times_of(count, bare)[count // 2]) for _ in range(ROUNDS)]
+        def ping(connection):
+            connection.ask("PING")
+            connection.read_line()
+        pairs = [(1e6 * times_of(count, lambda: ping(agent.client))[count // 2],
+                  1e6 * times_of(count, lambda: ping(echo))[count // 2]) for _ in range(ROUNDS)]
     bench.add("PING", "us", 1.3, pairs)
 
 

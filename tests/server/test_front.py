@@ -1,8 +1,11 @@
 """The front: one thread for all connections that ask for EXEC and PING alone."""
 import contextlib
+import gc
+import os
 import socket
 import struct
 import threading
+import time
 
 import pytest
 
@@ -171,3 +174,175 @@ def test_a_fault_costs_its_connection_alone(inside, port, monkeypatch):
         assert ask_one(other, b"PING\n").startswith(b"OK agent=")
     wait_for(lambda: "boom" in inside.log(), "the log")
     inside._handler.lines.clear()
+
+
+def test_a_steady_stream_is_answered_as_it_commits(inside, port, monkeypatch):
+    """A commit takes 30 ms, and a request comes each 10 ms: one is always under way."""
+    inside.ok("HOLD")
+    commit = program.Writer._commit
+
+    def slowly(writer, batch):
+        time.sleep(0.03)
+        return commit(writer, batch)
+    monkeypatch.setattr(program.Writer, "_commit", slowly)
+    with calling(port) as (connection, replies):
+        connection.setblocking(False)
+        count, received = 0, b""
+        while not received:
+            assert count < 300, "300 were sent, and none answered"
+            connection.sendall(b"EXEC HELLO\n")
+            count += 1
+            time.sleep(0.01)
+            with contextlib.suppress(BlockingIOError):
+                received = connection.recv(65536)
+        number_of(received)
+
+
+@pytest.mark.parametrize("line", [b"\n", b"PING\n"])
+def test_what_a_client_sends_ahead_is_left_with_it(server, port, line):
+    with calling(port) as (greedy, _), calling(port) as caller:
+        def drain():
+            with contextlib.suppress(OSError):
+                while greedy.recv(1 << 20):
+                    pass
+
+        def send():
+            with contextlib.suppress(OSError):
+                greedy.sendall(line * 400000)
+        threads = [threading.Thread(target=drain), threading.Thread(target=send)]
+        for thread in threads:
+            thread.start()
+        for _ in range(20):
+            assert ask_one(caller, b"PING\n").startswith(b"OK agent=")
+            assert max(each.lines.size for each in list(server._front._callers)) <= 2 * 65536
+            assert len(server._front._woken) < 10
+            time.sleep(0.01)
+        greedy.shutdown(socket.SHUT_RDWR)
+        for thread in threads:
+            thread.join()
+
+
+def test_no_memory_ends_not_the_front(inside, server, port, monkeypatch):
+    def fail(*_):
+        raise MemoryError
+    with calling(port) as caller:
+        select = server._front._selector.select
+        errors = [MemoryError(), MemoryError()]
+
+        def select_later(timeout=None):
+            if errors:
+                raise errors.pop()
+            return select(timeout)
+        monkeypatch.setattr(server._front._selector, "select", select_later)
+        monkeypatch.setattr(program.log, "exception", fail)     # and none to tell it
+        for _ in range(3):
+            assert ask_one(caller, b"PING\n").startswith(b"OK agent=")
+        assert not errors and server._front._thread.is_alive()
+
+
+@pytest.mark.parametrize("cause", ["begin", "register"])
+def test_what_is_under_way_when_a_connection_fails_takes_its_course(inside, server, port, monkeypatch, cause):
+    def fail(conversation, line):
+        if line == b"PING -BOOM":
+            raise MemoryError
+        return begin(conversation, line)
+
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+    begin, commit, go = program.Conversation.begin, program.Writer._commit, threading.Event()
+
+    def late(writer, batch):
+        assert go.wait(LIMIT_S)
+        return commit(writer, batch)
+    monkeypatch.setattr(program.Writer, "_commit", late)
+    if cause == "begin":
+        monkeypatch.setattr(program.Conversation, "begin", fail)
+    with calling(port) as (connection, replies):
+        if cause == "register":
+            wait_for(lambda: server._front._watched, "the connection to be watched")
+            connection.sendall(b"EXEC HELLO\n" * 5 + b"\n" * 70)        # more than a turn: watched once more behind it
+            monkeypatch.setattr(server._front._selector, "register", refuse)
+            go.set()
+            lines = replies.read().splitlines()
+            assert len(lines) in (0, 5)
+        else:
+            connection.sendall(b"EXEC HELLO\n" * 5 + b"PING -BOOM\n")
+            wait_for(lambda: server._front._lost, "the fault")
+            go.set()
+            assert replies.read() == b""
+    wait_for(lambda: sum(inside.agent.desk.ended_counts.values()) == 5, "the sessions")
+    assert inside.agent.desk._requests == 0
+    monkeypatch.undo()
+    inside._handler.lines.clear()
+
+
+def test_a_thread_that_does_not_begin_holds_nobody_else_up(inside, port, monkeypatch):
+    """For each of two requests it takes two seconds to see that."""
+    start, tried = threading.Thread.start, []
+
+    def never(thread):
+        if not thread.name.startswith(("client ", "slot ")):
+            start(thread)
+        tried.append(thread.name)
+    with calling(port) as stuck, calling(port) as second, calling(port) as other:
+        for caller in (stuck, second, other):
+            assert ask_one(caller, b"PING\n").startswith(b"OK agent=")
+        monkeypatch.setattr(threading.Thread, "start", never)
+        stuck[0].sendall(b"STATUS 1001\n")
+        second[0].sendall(b"STATUS 1001\n")
+        wait_for(lambda: tried, "the thread")
+        for _ in range(5):
+            assert ask_one(other, b"PING\n").startswith(b"OK agent=")
+        assert len(tried) == 1
+        assert stuck[1].readline().startswith(b"ERR BUSY the host has no thread")
+        assert second[1].readline().startswith(b"ERR BUSY the host has no thread")
+        del tried[:]
+        other[0].sendall(b"EXEC HELLO\n" * 4)
+        for _ in range(4):
+            number_of(other[1].readline())
+        assert len(tried) <= 2, tried               # the keeper may have tried once more
+        monkeypatch.undo()
+    assert inside.ok("WAIT 1001")["status"] == inside.ok("WAIT 4001")["status"] == "DONE"
+    inside._handler.lines.clear()
+
+
+@pytest.mark.parametrize("line, answer", [(b"FOO BAR\n", b"ERR UNKNOWN_VERB"), (b"PING " + b"x" * 70000, b"ERR TOO_LONG"),
+                                          (b"QUIT\n", b"OK"), (b"STATUS 1\nPING\n", b"ERR BUSY")])
+def test_without_a_thread_each_request_has_one_reply(inside, port, monkeypatch, line, answer):
+    def start(worker):
+        raise RuntimeError("can't start new thread")
+    with calling(port) as (connection, replies):
+        monkeypatch.setattr(program.Worker, "start", start)
+        connection.sendall(line)
+        lines = replies.read().splitlines()
+        monkeypatch.undo()
+    assert len(lines) == 1 and lines[0].startswith(answer)
+
+
+def test_a_late_ring_reaches_no_foreign_file(tmp_path):
+    waker = program.Waker()
+    waker.ring()
+    waker.hear()
+    waker.close()
+    with open(str(tmp_path / "file"), "w+b") as file, open(str(tmp_path / "other"), "w+b") as other:
+        waker.ring()
+        assert os.fstat(file.fileno()).st_size == os.fstat(other.fileno()).st_size == 0
+
+
+@pytest.mark.parametrize("lines", [b"PING\n", b"EXEC HELLO\n", b"EXEC NOPE\n", b"PING\nFOO\n", b"EXEC HELLO -START=x\n"])
+def test_a_connection_leaves_nothing_to_collect(inside, server, port, lines):
+    inside.ok("HOLD")
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            with calling(port) as (connection, replies):
+                connection.sendall(lines)
+                for _ in range(lines.count(b"\n")):
+                    replies.readline()
+            wait_for(lambda: not server.connection_count, "its end")
+        with calling(port) as caller:
+            ask_one(caller, b"PING\n")
+            assert len([each for each in gc.get_objects() if type(each) is program.Caller]) <= 2
+    finally:
+        gc.enable()

@@ -24,7 +24,8 @@ class Looks:
         """Fills the `members` of a Search: {pid: ProcessEntry} of those that live now. OSError."""
         with self._changed:
             self._searches.append(search)
-            self._changed.wait_for(lambda: search.is_over or not self._is_looking)
+            while not search.is_over and self._is_looking:
+                self._changed.wait(1.0)     # who was to wake it may have had no memory to
             searches, is_served = self._searches, search.is_over
             if not is_served:               # then it looks for all who wait
                 self._searches, self._is_looking = [], True

@@ -200,7 +200,10 @@ class Reply:
 
 def _bare(outcome):
     """An outcome; of an error without the frames behind it, which would hold its Reply."""
-    return outcome.with_traceback(None) if isinstance(outcome, AgentError) else outcome
+    if isinstance(outcome, AgentError):
+        outcome.__context__ = None
+        outcome.with_traceback(None)
+    return outcome
 
 
 def internal(error, hidden):

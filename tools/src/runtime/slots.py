@@ -32,9 +32,9 @@ class SessionQueue:
         self.later = Later()
         self._running = {}                      # number -> Session
         self._again = {}                # number -> Ticket that came before its slot was free
-        self._threads, self._adopted, self._is_closing = [], [], False
+        self._slots = SlotThreads(slots, self._serve)
+        self._adopted, self._is_closing = [], False
         self.delays = Delays()          # of sessions that could not begin
-        self._told = Told()             # of threads
         self._parked = 0                # how many of _running wait for one, without a thread
         self._ending = 0                # and of how many the end is still to be recorded
         self._max_ending = slots + MAX_ENDING   # all that ran may be of one locked repository
@@ -61,20 +61,17 @@ class SessionQueue:
         return is_free
 
     def start_threads(self):
-        """Starts the threads that the host could not give before."""
+        """Starts the threads that the host could not give before; nobody else tries meanwhile, for
+        each try may take its time."""
         with self._changed:
+            self._slots.try_again()
             self._ensure_thread()
 
     def _ensure_thread(self):
-        """A thread for each session that runs or may begin, as far as there are slots. Where the
-        host has none to give, those that are there go on."""
+        """A thread for each session that runs or may begin, as far as there are slots."""
         sessions = 0 if self._is_closing else len(self._running) - self._parked - self._ending + \
             self._admission.count_ready()
-        while len(self._threads) < min(self.slots, sessions):
-            thread = Worker(self._serve, name="slot %d" % (len(self._threads) + 1))
-            if not has_started(thread, self._told):
-                return
-            self._threads.append(thread)
+        self._slots.grow(sessions)
 
     def adopt(self, ticket, repository):
         """A session whose process lives on goes on at once, whatever the limits. Busy: the
@@ -164,7 +161,8 @@ class SessionQueue:
     def join(self):
         """Waits for the threads of the slots."""
         self._parking.close()
-        for thread in self._threads + self._adopted:
+        self._slots.join()
+        for thread in self._adopted:
             thread.join()
 
     def _serve(self):
@@ -268,6 +266,32 @@ class SessionQueue:
             if self._admission.leave(session.number) or session.ticket.is_adopted \
                     or session.has_parked:
                 self._changed.notify_all()
+
+
+class SlotThreads:
+    """The threads of the slots: as many as are needed, and as the host has to give."""
+
+    def __init__(self, most, work):
+        self._most, self._work, self._threads = most, work, []
+        self._is_short, self._told = False, Told()
+
+    def grow(self, count):
+        """So many can be used. Where the host has no more to give, those that are there go on."""
+        while not self._is_short and len(self._threads) < min(self._most, count):
+            thread = Worker(self._work, name="slot %d" % (len(self._threads) + 1))
+            self._is_short = not has_started(thread, self._told)
+            if not self._is_short:
+                self._threads.append(thread)
+
+    def try_again(self):
+        """The host may have some by now. Until that is said it is not asked once more, as each try
+        may take its time."""
+        self._is_short = False
+
+    def join(self):
+        """Waits for their end."""
+        for thread in self._threads:
+            thread.join()
 
 
 class Later(dict):

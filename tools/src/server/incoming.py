@@ -77,9 +77,17 @@ class Caller:
         self.replies, self.unsent = [], b""     # unsent: of the replies before these
 
     def refuse(self, error):
-        """Nothing more is taken in; of what was, the last is refused if it may have to wait."""
+        """Nothing more is taken in, as no thread goes on with it: what was to wait is refused with
+        this error, a line that is none with its own."""
+        if self.conversation.is_over:   # the last reply says why
+            return
         if self.replies and not self.replies[-1].is_quick:
             self.replies.pop()
+        else:
+            try:
+                self.lines.take(self.find_limit)
+            except (TooLong, BadRequest) as fault:
+                error = fault
         self.replies.append(self.conversation.refuse(error))
 
     def keep(self, unsent):

@@ -59,6 +59,7 @@ class Handler(socketserver.BaseRequestHandler):
     def _converse(self, caller):
         """Answers request after request until one side ends it. Replies that wait for a commit are
         gathered as long as further requests are there already, so they share it."""
+        self.request.settimeout(None)   # the front waits for nothing, its thread does
         conversation, lines, replies, rest = caller.conversation, caller.lines, [], LINGER
         fresh = caller.replies          # which the front has not sent, or not even begun
         if caller.unsent:
@@ -149,6 +150,7 @@ class Server(socketserver.ThreadingTCPServer):
             self._claim = claim_port(host, self.port)
         except OSError as error:
             self.server_close()
+            self._front.close()
             raise CannotStart("port %d of %s cannot be taken: %s"
                               % (port, host, error.strerror)) from None
 
@@ -229,6 +231,7 @@ class Server(socketserver.ThreadingTCPServer):
         with contextlib.suppress(OSError):
             request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         if caller.conversation.is_administrator:
+            request.setblocking(False)
             self._front.add(caller)
             return
         try:
