@@ -539,11 +539,16 @@ def fill(path, count):
         names = [row[1] for row in connection.execute("pragma table_info(%s)" % table)]
         return ", ".join(names), ", ".join("n.i * 1000 + 1" if name in changed else name for name in names)
     with contextlib.closing(sqlite3.connect(path)) as connection:
+        triggers = connection.execute("select name, sql from sqlite_master where type='trigger'").fetchall()
+        for name, _ in triggers:        # one runs with each row
+            connection.execute("drop trigger " + name)
         for table, key in (("session", "id"), ("session_step", "session"), ("session_task", "session")):
             names, values = columns(table, key)
             connection.execute(
                 "with recursive n(i) as (select 2 union all select i + 1 from n where i < %d)"
                 " insert into %s(%s) select %s from n, %s where %s=1001" % (count, table, names, values, table, key))
+        for _, sql in triggers:
+            connection.execute(sql)
         connection.execute("update repository set last_session=%d" % count)
         connection.commit()
 

@@ -260,8 +260,8 @@ def test_what_is_under_way_when_a_connection_fails_takes_its_course(inside, serv
     with calling(port) as (connection, replies):
         if cause == "register":
             wait_for(lambda: server._front._watched, "the connection to be watched")
-            connection.sendall(b"EXEC HELLO\n" * 5 + b"\n" * 70)        # more than a turn: watched once more behind it
             monkeypatch.setattr(server._front._selector, "register", refuse)
+            connection.sendall(b"EXEC HELLO\n" * 5 + b"\n" * 70)        # more than a turn: watched once more behind it
             go.set()
             lines = replies.read().splitlines()
             assert len(lines) in (0, 5)

@@ -111,3 +111,40 @@ def test_sessions_of_an_older_file_are_known_by_their_keywords(tmp_path):
         rows = connection.execute("select keyword, session from session_keyword order by session, keyword").fetchall()
     repository.db.close()
     assert list(map(tuple, rows)) == [("a", 1001), ("b", 1001), ("a", 3001), ("long word", 3001)]
+
+
+def count_purge_steps(repository, wanted, newest):
+    """As count_steps, of deleting the first 200 that a purge names, which is taken back."""
+    steps = []
+
+    def work(connection):
+        connection.set_progress_handler(lambda: steps.append(1), 100)
+        try:
+            repository.views.purge(connection, wanted, newest)
+        finally:
+            connection.set_progress_handler(None, 0)
+        raise LookupError
+    with pytest.raises(LookupError):
+        repository.db.write(work)
+    return len(steps)
+
+
+@pytest.mark.parametrize("wanted", [
+    program.PurgeFilter(keep=1000), program.PurgeFilter(before=BASE + 1000 * 60), program.PurgeFilter(before=BASE),
+    program.PurgeFilter(before=BASE + 1000 * 60, keep=1000), program.PurgeFilter(before=BASE + 1000 * 60, scenario="S1")])
+def test_each_step_of_a_purge_costs_no_more_among_ten_times_as_many(repositories, wanted):
+    small, large = (count_purge_steps(repository, wanted, repository.db.read(repository.views.find_newest_purged, wanted))
+                    for repository in repositories)
+    assert large <= small * 1.5 + 5, (small, large)
+
+
+def test_a_purge_names_the_same_as_by_looking_at_all(repositories):
+    small = repositories[0]
+    with small.db.reading() as connection:
+        rows = connection.execute("select * from session where status in ('DONE', 'WARNING', 'ERROR', 'STOPPED')"
+                                  " order by id desc").fetchall()
+    for before, keep, statuses, scenario in itertools.product(
+            (None, BASE, BASE + 1000 * 60, BASE + 400 * 86400), (None, 0, 300, 5000), ((), ("ERROR", "STOPPED")), (None, "S1")):
+        these = [row for row in rows if (not statuses or row["status"] in statuses) and scenario in (None, row["scenario"])]
+        expected = [row for row in these[keep or 0:] if before is None or row["ended"] < program.to_text(before)]
+        assert small.db.read(small.views.count_purged, program.PurgeFilter(before, keep, statuses, scenario)) == len(expected)

@@ -214,5 +214,6 @@ class Keeper:
 
     @staticmethod
     def _purge(repository, filters):
+        newest = repository.db.read(repository.views.find_newest_purged, filters)
         # some at a time, until there are no more
-        return sum(iter(lambda: repository.db.write(repository.views.purge, filters), 0))
+        return sum(iter(lambda: repository.db.write(repository.views.purge, filters, newest), 0))

@@ -84,6 +84,12 @@ class Sessions:
         connection.executemany("insert or ignore into session_keyword values (?, ?)",
                                [(word, session) for word in keywords.split(",") if word])
 
+    @staticmethod
+    def drop_keywords(connection, session, keywords):
+        """Forgets what put_keywords has made."""
+        connection.executemany("delete from session_keyword where keyword=? and session=?",
+                               [(word, session) for word in keywords.split(",") if word])
+
     def list_strays(self, connection, names, spools):
         """Of names of secret files and [(path, session)] of spools and notes, those that no open
         session needs."""

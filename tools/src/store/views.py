@@ -203,45 +203,59 @@ class Views:
         return begin is None, jump
 
     @staticmethod
-    def _select_purged(columns, filters):
+    def _where_purged(filters, is_by_time=False):
+        """The text and values of a condition on the ended sessions that a PurgeFilter may name."""
+        # by its time an old session is found at once, by its status among all that have ended
+        where = "ended is not null and %sstatus in (%s)" % ("+" if is_by_time else "", ",".join(
+            "'%s'" % status for status in filters.statuses or ENDED))
+        return (where, []) if filters.scenario is None else (where + " and scenario=?",
+                                                             [filters.scenario])
+
+    def find_newest_purged(self, connection, filters):
+        """The number up to which `keep` lets sessions go, -1 for none; None where it says nothing.
+        """
+        if filters.keep is None:
+            return None
+        where, values = self._where_purged(filters)
+        row = connection.execute("select id from session where %s order by id desc limit 1"
+                                 " offset ?" % where, values + [filters.keep]).fetchone()
+        return row[0] if row else -1
+
+    def _select_purged(self, columns, filters, newest):
         """The text of a query of what is to be purged, and its values."""
-        where = ("ended is not null and status in (%s)"
-                 % ",".join("'%s'" % status for status in filters.statuses or ENDED))
-        values = []
-        if filters.scenario is not None:
-            where += " and scenario=?"
-            values.append(filters.scenario)
-        query = "select %s from session where " + where
-        if filters.keep is not None:
-            where += " and id <= ifnull((%s order by id desc limit 1 offset ?), -1)" % query % "id"
-            values += values + [filters.keep]
+        where, values = self._where_purged(filters, filters.before is not None)
+        if newest is not None:
+            where += " and id <= ?"
+            values.append(newest)
         if filters.before is not None:
-            where += " and ended < ?"
-            values.append(to_text(filters.before))
+            where += " and created < ? and ended < ?"
+            values += 2 * [to_text(filters.before)]
         return "select %s from session where %s" % (columns, where), values
 
     def count_purged(self, connection, filters):
         """How many sessions a purge would delete."""
-        query, values = self._select_purged("count(*)", filters)
+        newest = self.find_newest_purged(connection, filters)
+        query, values = self._select_purged("count(*)", filters, newest)
         return connection.execute(query, values).fetchone()[0]
 
-    def purge(self, connection, filters, limit=200):
-        """Deletes at most `limit` sessions that a PurgeFilter names. Where it names those of every
-        state and scenario, old due times that made no session go, too.
+    def purge(self, connection, filters, newest, limit=200):
+        """Deletes at most `limit` sessions that a PurgeFilter names, none after `newest` (None: all
+        the same). Where it names those of every state and scenario, old due times that made no
+        session go, too.
 
         Returns how many; 0 means that nothing is left to purge.
         """
-        query, values = self._select_purged("id", filters)
-        ids = [row[0] for row in connection.execute(query + " limit ?", values + [limit])]
-        for session in ids:
-            for table in ("session_log", "session_task", "session_step", "session_keyword",
-                          "occurrence"):
+        query, values = self._select_purged("id, keywords", filters, newest)
+        rows = connection.execute(query + " limit ?", values + [limit]).fetchall()
+        for session, keywords in rows:
+            for table in ("session_log", "session_task", "session_step", "occurrence"):
                 connection.execute("delete from %s where session=?" % table, (session,))
+            self._sessions.drop_keywords(connection, session, keywords)
             connection.execute("delete from session where id=?", (session,))
         is_of_all = not filters.statuses and filters.scenario is None
-        if filters.before is not None and is_of_all and len(ids) < limit:
+        if filters.before is not None and is_of_all and len(rows) < limit:
             connection.execute("delete from occurrence where session is null and last_due < ?",
                                (to_text(filters.before),))
-        if ids:
+        if rows:
             self._scenarios.forget_unused(connection)
-        return len(ids)
+        return len(rows)
