@@ -152,7 +152,7 @@ class Process:
             cwd=command.cwd and to_bytes(command.cwd), env=environment,
             stdin=subprocess.DEVNULL if command.stdin is None else subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-            pass_fds=command.pass_fds)
+            pass_fds=command.pass_fds, bufsize=0)       # Output reads the descriptors
 
     # -- its threads, and `output` -----------------------------------------------------
 
@@ -185,7 +185,9 @@ class Process:
         self._name_thread("feed")
         with contextlib.suppress(OSError):      # a process need not read its standard input
             with self._popen.stdin as pipe:
-                pipe.write(data)
+                rest = memoryview(data)
+                while rest:             # a pipe may take a part
+                    rest = rest[pipe.write(rest):]
 
     # -- for who has it started --------------------------------------------------------
 

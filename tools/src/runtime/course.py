@@ -72,7 +72,8 @@ class Course:
     """What a session does between its begin and its end."""
 
     def __init__(self, row, scenario, attempts, control, journal, around):
-        self._row, self._scenario = row, scenario
+        self._scenario, self._timeout_s = scenario, row["timeout"]
+        self._secret_file, self._has_skipped = row["secret_file"], bool(row["has_skipped"])
         self._control, self._journal, self._around = control, journal, around
         self._progress = journal.repository.progress
         self._values = dict(json.loads(row["variables"]), **own_values(row))
@@ -84,7 +85,7 @@ class Course:
 
     def run(self, place):
         """Runs it from a place on -> Outcome. Interrupted, Left, RepositoryError."""
-        with self._control.deadline(self._row["timeout"], "session"):
+        with self._control.deadline(self._timeout_s, "session"):
             try:
                 self._take_secrets()
             except ValueError as error:
@@ -97,7 +98,7 @@ class Course:
         if not sources:
             return
         read = functools.partial(read_secrets, sources, self._journal.repository.secrets.read(
-            self._row["secret_file"] or str(self._journal.session)))
+            self._secret_file or str(self._journal.session)))
         can_block = any(map(is_blocking, sources.values()))
         if can_block and not self._journal.has_begun:
             self._journal.flush()       # while it waits it is shown as running
@@ -143,7 +144,7 @@ class Course:
         """On what failed before a RESTART and was not run again, or nothing."""
         if self._bad_steps:
             return "step %s: it ended badly before the restart" % list(self._bad_steps)[-1]
-        return "what had failed was skipped at the restart" if self._row["has_skipped"] else ""
+        return "what had failed was skipped at the restart" if self._has_skipped else ""
 
     def _stop_between(self, place):
         """A normal stop takes effect here; a RESTART goes on at this place."""
