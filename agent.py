@@ -1906,13 +1906,15 @@ def render_value(value):
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, (int, float)):
+        return str(value)
     text = value if isinstance(value, str) else str(value)
     return text if _PLAIN.fullmatch(text) else json.dumps(text)
 
 
 def render_fields(fields):
     """[(key, value)] -> `key=value key=value`."""
-    return " ".join("%s=%s" % (key, render_value(value)) for key, value in fields)
+    return " ".join(["%s=%s" % (key, render_value(value)) for key, value in fields])
 
 
 _CONTROL = re.compile("[\0-\x08\x0a-\x1f\x7f-\x9f]")
@@ -15298,8 +15300,8 @@ class Places:
         self._changing = threading.Lock()
         self._entering = threading.Lock()   # held while a place comes into the set, or none may
         self._is_closed = False             # none comes any more
-        self._places = {attachment.id: Place(attachment, care)
-                        for attachment in master.list_attachments()}
+        self._places = {}                   # id -> Place, by id
+        self._put(*[Place(attachment, care) for attachment in master.list_attachments()])
 
     def find(self, repository):
         """The Place that holds this repository now, or None."""
@@ -15312,7 +15314,7 @@ class Places:
 
     def list_all(self):
         """The attached repositories by id."""
-        return [place for _, place in sorted(self._places.items())]
+        return list(self._places.values())
 
     @property
     def is_single(self):
@@ -15403,7 +15405,7 @@ class Places:
         """Another set: with these places, without those of these ids."""
         places = {number: place for number, place in self._places.items() if number not in without}
         places.update((place.attachment.id, place) for place in added)
-        self._places = places
+        self._places = dict(sorted(places.items()))
 
     def _enter(self, place):
         """Takes a place into the set and starts its owner. Busy, Stopping: then it is not there."""
@@ -16808,10 +16810,11 @@ def ping(agent):
     """What PING says: its values by key, from memory alone."""
     running, queued = agent.queue.counts()
     places = agent.places.list_all()
-    usable = sum(not place.reason for place in places)
+    usable = len([place for place in places if not place.reason])
     hold = agent.hold
     values = {
-        "agent": agent.name, "version": VERSION, "status": _find_status(agent, places, usable),
+        "agent": agent.name, "version": VERSION,
+        "status": _find_status(agent, places, usable == len(places)),
         "uptime": round(agent.clock.monotonic() - agent.started, 1), "running": running,
         "queued": queued, "repositories": "%d/%d" % (usable, len(places)),
         "hold": hold is not None}
@@ -16820,13 +16823,13 @@ def ping(agent):
     return values
 
 
-def _find_status(agent, places, usable):
+def _find_status(agent, places, are_usable):
     if agent.is_stopping:
         return "STOPPING"
-    databases = [agent.master.db] + [repository.db for repository in agent.places.list_open()]
-    if any(database.is_read_only for database in databases):
-        return "STANDBY"
-    return "READY" if usable == len(places) and not agent.master.db.trouble else "DEGRADED"
+    for repository in [agent.master] + [place.repository for place in places]:
+        if repository is not None and repository.db.is_read_only:
+            return "STANDBY"
+    return "READY" if are_usable and not agent.master.db.trouble else "DEGRADED"
 
 
 def metrics(agent):

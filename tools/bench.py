@@ -50,8 +50,8 @@ from agentcli import ClientError, Connection        # noqa: E402
 
 ROUNDS = 3
 SLOTS = 8
-FULL = {"sessions": 1200, "sets": 6000, "bytes": 150, "seconds": 1.0, "pings": 2000, "sleepers": 1000,
-        "schedules": 100000, "due_s": 10, "rows": 300000, "past": 1000000, "purged": 500000}
+FULL = {"sessions": 1200, "sets": 6000, "bytes": 150, "seconds": 0.7, "pings": 2000, "sleepers": 1000,
+        "schedules": 100000, "due_s": 7, "rows": 300000, "past": 1000000, "purged": 500000}
 QUICK = {"sessions": 160, "sets": 600, "bytes": 20, "seconds": 0.2, "pings": 300, "sleepers": 50,
          "schedules": 3000, "due_s": 3, "rows": 30000, "past": 20000, "purged": 10000}
 

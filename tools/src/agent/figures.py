@@ -6,10 +6,11 @@ def ping(agent):
     """What PING says: its values by key, from memory alone."""
     running, queued = agent.queue.counts()
     places = agent.places.list_all()
-    usable = sum(not place.reason for place in places)
+    usable = len([place for place in places if not place.reason])
     hold = agent.hold
     values = {
-        "agent": agent.name, "version": VERSION, "status": _find_status(agent, places, usable),
+        "agent": agent.name, "version": VERSION,
+        "status": _find_status(agent, places, usable == len(places)),
         "uptime": round(agent.clock.monotonic() - agent.started, 1), "running": running,
         "queued": queued, "repositories": "%d/%d" % (usable, len(places)),
         "hold": hold is not None}
@@ -18,13 +19,13 @@ def ping(agent):
     return values
 
 
-def _find_status(agent, places, usable):
+def _find_status(agent, places, are_usable):
     if agent.is_stopping:
         return "STOPPING"
-    databases = [agent.master.db] + [repository.db for repository in agent.places.list_open()]
-    if any(database.is_read_only for database in databases):
-        return "STANDBY"
-    return "READY" if usable == len(places) and not agent.master.db.trouble else "DEGRADED"
+    for repository in [agent.master] + [place.repository for place in places]:
+        if repository is not None and repository.db.is_read_only:
+            return "STANDBY"
+    return "READY" if are_usable and not agent.master.db.trouble else "DEGRADED"
 
 
 def metrics(agent):

@@ -24,8 +24,8 @@ class Places:
         self._changing = threading.Lock()
         self._entering = threading.Lock()   # held while a place comes into the set, or none may
         self._is_closed = False             # none comes any more
-        self._places = {attachment.id: Place(attachment, care)
-                        for attachment in master.list_attachments()}
+        self._places = {}                   # id -> Place, by id
+        self._put(*[Place(attachment, care) for attachment in master.list_attachments()])
 
     def find(self, repository):
         """The Place that holds this repository now, or None."""
@@ -38,7 +38,7 @@ class Places:
 
     def list_all(self):
         """The attached repositories by id."""
-        return [place for _, place in sorted(self._places.items())]
+        return list(self._places.values())
 
     @property
     def is_single(self):
@@ -129,7 +129,7 @@ class Places:
         """Another set: with these places, without those of these ids."""
         places = {number: place for number, place in self._places.items() if number not in without}
         places.update((place.attachment.id, place) for place in added)
-        self._places = places
+        self._places = dict(sorted(places.items()))
 
     def _enter(self, place):
         """Takes a place into the set and starts its owner. Busy, Stopping: then it is not there."""

@@ -218,13 +218,15 @@ def render_value(value):
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, (int, float)):
+        return str(value)
     text = value if isinstance(value, str) else str(value)
     return text if _PLAIN.fullmatch(text) else json.dumps(text)
 
 
 def render_fields(fields):
     """[(key, value)] -> `key=value key=value`."""
-    return " ".join("%s=%s" % (key, render_value(value)) for key, value in fields)
+    return " ".join(["%s=%s" % (key, render_value(value)) for key, value in fields])
 
 
 _CONTROL = re.compile("[\0-\x08\x0a-\x1f\x7f-\x9f]")
