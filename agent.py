@@ -5097,6 +5097,15 @@ class Connections:
             self.drop_readers()
         self._inode = inode
 
+    def check_place(self):
+        """RepositoryGone when the path leads to another file by now, where that is the end of it.
+        """
+        if not self._is_replaceable:
+            with contextlib.suppress(RepositoryError):
+                self._check_file()
+            if self.is_gone:
+                raise RepositoryGone("%s: %s" % (self.label, self.gone_reason))
+
     def _lose(self, reason):
         self.is_gone, self.gone_reason = True, reason
         raise RepositoryGone("%s: %s" % (self.label, reason))
@@ -5347,8 +5356,10 @@ class Writer:
         return outcomes
 
     def _secure(self):
-        """Waits until what was committed outlives the agent. RepositoryError when it is closing."""
+        """Waits until what was committed outlives the agent. RepositoryError when it is closing,
+        RepositoryGone."""
         while not self._connections.secure():
+            self._connections.check_place()
             error = RepositoryError(TORN)
             self._note(error)
             if self._is_overdue():
@@ -5398,6 +5409,8 @@ class Writer:
                 row = self._connections.get_writer().execute(
                     "select mark from commit_mark where writer=?", (self._writer_id,)).fetchone()
                 return row is not None and row[0] == self._mark
+            except RepositoryGone:      # nobody will ever tell
+                raise
             except (sqlite3.Error, RepositoryError):
                 self._note(error)
                 if self._is_overdue():
@@ -19140,6 +19153,8 @@ MANUAL_CHANGES = r"""
   with each: what is to go is looked for once. Where nothing is old enough, `PURGE -DAYS` and the
   agent's own purge find that out at once.
 - A session that runs a process holds a third less memory: no buffers of its pipes beside the log.
+- A repository file that another takes the place of in the moment when a commit fails no longer
+  keeps those who wait for it waiting for ever.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CLIENT, MANUAL_CRONTAB,

@@ -552,6 +552,33 @@ def test_commits_that_fail_are_told_once(shelf, how, lines, monkeypatch, caplog)
     assert all(record.getMessage().endswith(line) for record, line in zip(caplog.records, lines))
 
 
+@pytest.mark.parametrize("is_torn", [False, True])
+def test_a_file_replaced_while_its_commit_fails_keeps_nobody_waiting(shelf, monkeypatch, is_torn):
+    """Whether that is on disk nobody will ever know: the -wal is the other file's, too."""
+    monkeypatch.setattr(agent, "connect_file", connect_failing)
+    db = shelf.open()
+    db.write(adding("first"))
+
+    def replace(connection):
+        connection.execute("insert into note(text) values ('second')")
+        shelf.path.rename(shelf.path.with_name("away.db"))
+        Shelf(shelf.path.parent).open().close()
+        if is_torn:
+            monkeypatch.setattr(agent.Connections, "is_torn", True)
+            monkeypatch.setattr(agent, "put_in", lambda connection: (False, False))
+        else:
+            FailingCommit.fails[:] = ["after"] * 3
+    pending, results = db.submit(replace), []
+    waiter = threading.Thread(target=lambda: results.append(pytest.raises(agent.RepositoryGone, pending.result)))
+    waiter.start()
+    try:
+        waiter.join(20)
+        assert results, "nobody is told"
+        assert db.is_gone
+    finally:
+        FailingCommit.fails[:] = []
+
+
 # -- files that move -------------------------------------------------------------------
 
 def test_a_file_moved_away_and_back(shelf, db, tmp_path):

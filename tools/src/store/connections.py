@@ -132,6 +132,15 @@ class Connections:
             self.drop_readers()
         self._inode = inode
 
+    def check_place(self):
+        """RepositoryGone when the path leads to another file by now, where that is the end of it.
+        """
+        if not self._is_replaceable:
+            with contextlib.suppress(RepositoryError):
+                self._check_file()
+            if self.is_gone:
+                raise RepositoryGone("%s: %s" % (self.label, self.gone_reason))
+
     def _lose(self, reason):
         self.is_gone, self.gone_reason = True, reason
         raise RepositoryGone("%s: %s" % (self.label, reason))

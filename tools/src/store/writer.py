@@ -148,8 +148,10 @@ class Writer:
         return outcomes
 
     def _secure(self):
-        """Waits until what was committed outlives the agent. RepositoryError when it is closing."""
+        """Waits until what was committed outlives the agent. RepositoryError when it is closing,
+        RepositoryGone."""
         while not self._connections.secure():
+            self._connections.check_place()
             error = RepositoryError(TORN)
             self._note(error)
             if self._is_overdue():
@@ -199,6 +201,8 @@ class Writer:
                 row = self._connections.get_writer().execute(
                     "select mark from commit_mark where writer=?", (self._writer_id,)).fetchone()
                 return row is not None and row[0] == self._mark
+            except RepositoryGone:      # nobody will ever tell
+                raise
             except (sqlite3.Error, RepositoryError):
                 self._note(error)
                 if self._is_overdue():
