@@ -8439,14 +8439,14 @@ class Looks:
             if not is_served:               # then it looks for all who wait
                 self._searches, self._is_looking = [], True
         if not is_served:
+            is_done = False
             try:
                 look(searches)
-                for each in searches:
-                    each.is_done = True
+                is_done = True
             finally:
                 with self._changed:
                     for each in searches:
-                        each.is_over = True
+                        each.end(is_done)
                     self._is_looking = False
                     self._changed.notify_all()
         if not search.is_done:              # who looked for it was told why
@@ -8463,6 +8463,10 @@ class Search:
         self.members = {}                   # pid -> ProcessEntry
         self.is_done = self.is_over = False     # over: done, or failed
         self._on_found = on_found           # on_found(entry), at once
+
+    def end(self, is_done):
+        """The look is over: all were found, or it has failed."""
+        self.is_done, self.is_over = is_done, True
 
     def add(self, entry):
         """A member, unless it is one already -> whether it is new."""
@@ -20064,6 +20068,9 @@ class Front:
         """Begins what is here, answers what can be answered, and watches for more."""
         if caller in self._lost:
             self._settle(caller)
+            return
+        if caller.unsent:               # no thread waits for a client that does not read
+            self._lose(caller)
             return
         if not self._begin(caller) or not self._answer(caller):
             return                      # it is no more here, or lost

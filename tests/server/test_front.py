@@ -346,3 +346,38 @@ def test_a_connection_leaves_nothing_to_collect(inside, server, port, lines):
             assert len([each for each in gc.get_objects() if type(each) is program.Caller]) <= 2
     finally:
         gc.enable()
+
+
+def test_without_a_thread_no_reply_is_broken_off_and_followed_by_another(server, port, monkeypatch):
+    """The client reads again just when it is seen that there is no thread to wait for him."""
+    blocked, go = threading.Event(), threading.Event()
+
+    def start(worker):
+        blocked.set()
+        assert go.wait(LIMIT_S)
+        raise RuntimeError("can't start new thread")
+    server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    with calling(port) as (greedy, _), calling(port) as other:
+        assert ask_one(other, b"PING\n").startswith(b"OK agent=")
+        monkeypatch.setattr(program.Worker, "start", start)
+
+        def send():
+            with contextlib.suppress(OSError):
+                greedy.sendall(b"PING\n" * 60000)
+        sender, received = threading.Thread(target=send), b""
+        sender.start()
+        assert blocked.wait(LIMIT_S)
+        greedy.settimeout(0.3)
+        for _ in range(2):              # all there is before, and what comes behind
+            with contextlib.suppress(OSError):
+                while True:
+                    data = greedy.recv(65536)
+                    received += data
+                    if not data:
+                        break
+            go.set()
+        wait_for(lambda: server.connection_count == 1, "its end")
+        sender.join()
+        assert b"BUSY" not in received and received.count(b"OK agent=") > 10
+        assert ask_one(other, b"PING\n").startswith(b"OK agent=")
+        monkeypatch.undo()

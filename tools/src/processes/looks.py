@@ -30,14 +30,14 @@ class Looks:
             if not is_served:               # then it looks for all who wait
                 self._searches, self._is_looking = [], True
         if not is_served:
+            is_done = False
             try:
                 look(searches)
-                for each in searches:
-                    each.is_done = True
+                is_done = True
             finally:
                 with self._changed:
                     for each in searches:
-                        each.is_over = True
+                        each.end(is_done)
                     self._is_looking = False
                     self._changed.notify_all()
         if not search.is_done:              # who looked for it was told why
@@ -54,6 +54,10 @@ class Search:
         self.members = {}                   # pid -> ProcessEntry
         self.is_done = self.is_over = False     # over: done, or failed
         self._on_found = on_found           # on_found(entry), at once
+
+    def end(self, is_done):
+        """The look is over: all were found, or it has failed."""
+        self.is_done, self.is_over = is_done, True
 
     def add(self, entry):
         """A member, unless it is one already -> whether it is new."""

@@ -123,6 +123,9 @@ class Front:
         if caller in self._lost:
             self._settle(caller)
             return
+        if caller.unsent:               # no thread waits for a client that does not read
+            self._lose(caller)
+            return
         if not self._begin(caller) or not self._answer(caller):
             return                      # it is no more here, or lost
         lines, is_last = caller.lines, caller.conversation.is_over
