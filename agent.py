@@ -13625,7 +13625,7 @@ class Entry:
 # Changes of schedules and calendars, effective at once.
 # ======================================================================================
 
-CHANGE_TRIES = 20       # of a change that others come before
+CHANGE_TRIES = 20       # of a change that a due time or another agent comes before
 
 
 class ScheduleChanges:
@@ -13635,6 +13635,12 @@ class ScheduleChanges:
     def __init__(self, schedules, places, master, clock):
         self._schedules, self._places, self._master = schedules, places, master
         self._clock = clock
+        self._turns = {}            # {id of a repository: the lock of turn()}
+
+    def turn(self, repository):
+        """The lock that is held by who changes schedules of this repository: he meets due times
+        and other agents alone, and of two clients none comes first for ever."""
+        return self._turns.setdefault(repository.id, threading.Lock())
 
     def add(self, schedule, repository):
         """Adds a schedule, effective at once. Exists, NotFound, BadRequest, Conflict."""
@@ -13647,6 +13653,12 @@ class ScheduleChanges:
     def set(self, name, repository, changes):
         """Changes a schedule, effective at once; changes(Schedule) -> Schedule. As add()."""
         owner = self._places.with_schedule(name, repository)
+        with self.turn(owner):
+            self._write(owner, name, changes)
+        self._schedules.refresh(owner, name)
+
+    def _write(self, owner, name, changes):
+        """Writes set() down; anew when something else has come before."""
         for is_last in [False] * (CHANGE_TRIES - 1) + [True]:
             row, now = owner.db.read(owner.schedules.get, name), self._clock.now()
             before = owner.schedules.read_definition(row)
@@ -13659,10 +13671,9 @@ class ScheduleChanges:
             try:
                 owner.db.write(method, schedule, now, self.find_origin(owner, row, now))
                 break
-            except Changed:             # by another client, or by a due time that has come
+            except Changed:             # by another agent, or by a due time that has come
                 if is_last:
                     raise
-        self._schedules.refresh(owner, name)
 
     def find_origins(self, repository, schedules, now):
         """{name: Origin} of those of these Schedules that are there."""
@@ -16474,24 +16485,23 @@ class Imported(NamedTuple):
         return sum(change.kind == kind and change.change != SAME for change in self.changes)
 
 
-def import_into(master, repository, text, agent, now, is_replacing, find_origins=None,
+def import_into(master, repository, text, agent, now, is_replacing, changes=None,
                 is_dry=False):
     """One transaction in the master, one in the work repository -> Imported; `is_dry`: as if,
     nothing is written. BadRequest and Exists carry all the faults.
 
-    `find_origins(Document)` gives Imports.put what it wants to know, as often as it has to be
-    tried.
+    `changes`: the ScheduleChanges of the agent that is running, if one is.
     """
     definitions = Definitions()
     document = definitions.collect(text)
     faults = definitions.faults + master.topology_faults(document)
     arguments = document, agent, now, is_replacing
-    changes = warnings = None
+    changed = warnings = None
     if is_dry or faults or document.has_topology:
         try:                                    # every fault is found before anything is written
             repository.db.write(repository.imports.rehearse, *arguments)
         except Rehearsed as rehearsed:
-            changes, warnings = rehearsed.result
+            changed, warnings = rehearsed.result
         except BadRequest as error:
             faults += error.faults
         except Exists as error:
@@ -16500,12 +16510,12 @@ def import_into(master, repository, text, agent, now, is_replacing, find_origins
     if faults:
         raise faulty(faults)
     if is_dry:
-        return Imported(document, master.rehearse_topology(document) + changes,
+        return Imported(document, master.rehearse_topology(document) + changed,
                         document.list_warnings() + warnings)
     topology = master.put_topology(document)
     try:
-        changes, warnings = _write(repository, find_origins, arguments)
-        return Imported(document, topology + changes, document.list_warnings() + warnings)
+        changed, warnings = _write(repository, changes, arguments)
+        return Imported(document, topology + changed, document.list_warnings() + warnings)
     except RepositoryError as error:
         if document.has_topology:
             raise RepositoryError("%s; the master has its part, the same IMPORT completes it"
@@ -16513,10 +16523,19 @@ def import_into(master, repository, text, agent, now, is_replacing, find_origins
         raise
 
 
-def _write(repository, find_origins, arguments):
-    """Puts a document in; anew when a due time of one of its schedules has come before."""
+def _write(repository, changes, arguments):
+    """Puts a document in."""
+    if changes is None:
+        return repository.db.write(repository.imports.put, *arguments, None)
+    with changes.turn(repository):
+        return _write_beside(repository, changes, arguments)
+
+
+def _write_beside(repository, changes, arguments):
+    """_write() beside due times: anew when one of its schedules' has come before."""
+    document, _, now, _ = arguments
     for is_last in [False] * (IMPORT_TRIES - 1) + [True]:
-        origins = find_origins(arguments[0]) if find_origins else None
+        origins = changes.find_origins(repository, document.schedules, now)
         try:
             return repository.db.write(repository.imports.put, *arguments, origins)
         except Changed:
@@ -16756,10 +16775,8 @@ class Agent:
     def import_document(self, text, repository, is_replacing, is_dry=False):
         """Imports a definitions document, or does as if -> Imported."""
         target = self.places.get(repository)
-        now = self.clock.now()
-        imported = import_into(
-            self.master, target, text, self.name, now, is_replacing,
-            lambda document: self.changes.find_origins(target, document.schedules, now), is_dry)
+        imported = import_into(self.master, target, text, self.name, self.clock.now(),
+                               is_replacing, self.changes, is_dry)
         if is_dry:
             return imported
         document = imported.document

@@ -1,4 +1,5 @@
 """Changes of schedules beside all else that goes on: a slow master, other clients, due times that come meanwhile."""
+import json
 import select
 import threading
 import time
@@ -83,18 +84,22 @@ def test_a_change_that_meets_due_times_and_other_changes_loses_none(make_agent):
     assert agent.stop() == 0
 
 
-@pytest.mark.parametrize("deed", ["a due time", "another client", "both"])
+def changes_of_another_agent(site):
+    return program.ScheduleChanges(site.schedules, site.places, site.master, site.clock)
+
+
+@pytest.mark.parametrize("deed", ["a due time", "another agent", "both"])
 def test_a_change_goes_round_again_until_it_meets_nothing(site, deed):      # noqa: F811
     """The change is worked out, and before it is written something else is: it is worked out anew from that."""
     site.add(overlap="parallel")
     site.at(5)
-    seen = []
+    seen, others = [], changes_of_another_agent(site)
 
     def meet(number):
-        if deed != "another client":
+        if deed != "another agent":
             site.at(number * 10)
         if deed != "a due time":
-            site.changes.set("S", None, lambda schedule: schedule._replace(
+            others.set("S", None, lambda schedule: schedule._replace(
                 options=dict(schedule.options, keywords="k%d" % number)))
 
     def changed(schedule):
@@ -114,15 +119,45 @@ def test_a_change_goes_round_again_until_it_meets_nothing(site, deed):      # no
 def test_a_change_that_always_meets_another_gives_up_and_says_so(site):     # noqa: F811
     site.add()
     site.at(5)
-    rounds = []
+    rounds, others = [], changes_of_another_agent(site)
 
     def changed(schedule):
         rounds.append(1)
-        site.changes.set("S", None, lambda other: other._replace(
+        others.set("S", None, lambda other: other._replace(
             options=dict(other.options, keywords="k%d" % len(rounds))))
         return schedule._replace(options=dict(schedule.options, priority=7))
     with pytest.raises(program.Changed, match="try again"):
         site.changes.set("S", None, changed)
     assert 2 <= len(rounds) <= 100
+    site.at(10)
+    assert site.of() == [10]
+
+
+@pytest.mark.parametrize("way", ["set", "import"])
+def test_clients_that_change_one_schedule_all_at_once_are_all_served(site, way):     # noqa: F811
+    """Each takes its time between reading and writing: none is passed by again and again until it gives up."""
+    site.add()
+    site.at(5)
+    faults, count = [], program.CHANGE_TRIES + 5
+
+    def change(number):
+        def changed(schedule):
+            time.sleep(0.02)
+            return schedule._replace(options=dict(schedule.options, priority=number))
+        try:
+            site.changes.set("S", None, changed)
+        except program.AgentError as error:
+            faults.append(str(error))
+    threads = [threading.Thread(target=change, args=(number,)) for number in range(1, count + 1)]
+    for thread in threads:
+        thread.start()
+    if way == "import":
+        text = json.dumps({"schedules": [{"name": "S", "scenario": "HELLO", "version": "-1", "context": "GLOBAL",
+                                          "rule": "every 10s", "timezone": "UTC", "keywords": "imported"}]})
+        program.import_into(site.master, site.repository, text, "AGENT", site.clock.now(), False, site.changes)
+        site.schedules.refresh(site.repository, "S")
+    for thread in threads:
+        thread.join()
+    assert faults == []
     site.at(10)
     assert site.of() == [10]

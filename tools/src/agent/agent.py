@@ -225,10 +225,8 @@ class Agent:
     def import_document(self, text, repository, is_replacing, is_dry=False):
         """Imports a definitions document, or does as if -> Imported."""
         target = self.places.get(repository)
-        now = self.clock.now()
-        imported = import_into(
-            self.master, target, text, self.name, now, is_replacing,
-            lambda document: self.changes.find_origins(target, document.schedules, now), is_dry)
+        imported = import_into(self.master, target, text, self.name, self.clock.now(),
+                               is_replacing, self.changes, is_dry)
         if is_dry:
             return imported
         document = imported.document

@@ -24,24 +24,23 @@ class Imported(NamedTuple):
         return sum(change.kind == kind and change.change != SAME for change in self.changes)
 
 
-def import_into(master, repository, text, agent, now, is_replacing, find_origins=None,
+def import_into(master, repository, text, agent, now, is_replacing, changes=None,
                 is_dry=False):
     """One transaction in the master, one in the work repository -> Imported; `is_dry`: as if,
     nothing is written. BadRequest and Exists carry all the faults.
 
-    `find_origins(Document)` gives Imports.put what it wants to know, as often as it has to be
-    tried.
+    `changes`: the ScheduleChanges of the agent that is running, if one is.
     """
     definitions = Definitions()
     document = definitions.collect(text)
     faults = definitions.faults + master.topology_faults(document)
     arguments = document, agent, now, is_replacing
-    changes = warnings = None
+    changed = warnings = None
     if is_dry or faults or document.has_topology:
         try:                                    # every fault is found before anything is written
             repository.db.write(repository.imports.rehearse, *arguments)
         except Rehearsed as rehearsed:
-            changes, warnings = rehearsed.result
+            changed, warnings = rehearsed.result
         except BadRequest as error:
             faults += error.faults
         except Exists as error:
@@ -50,12 +49,12 @@ def import_into(master, repository, text, agent, now, is_replacing, find_origins
     if faults:
         raise faulty(faults)
     if is_dry:
-        return Imported(document, master.rehearse_topology(document) + changes,
+        return Imported(document, master.rehearse_topology(document) + changed,
                         document.list_warnings() + warnings)
     topology = master.put_topology(document)
     try:
-        changes, warnings = _write(repository, find_origins, arguments)
-        return Imported(document, topology + changes, document.list_warnings() + warnings)
+        changed, warnings = _write(repository, changes, arguments)
+        return Imported(document, topology + changed, document.list_warnings() + warnings)
     except RepositoryError as error:
         if document.has_topology:
             raise RepositoryError("%s; the master has its part, the same IMPORT completes it"
@@ -63,10 +62,19 @@ def import_into(master, repository, text, agent, now, is_replacing, find_origins
         raise
 
 
-def _write(repository, find_origins, arguments):
-    """Puts a document in; anew when a due time of one of its schedules has come before."""
+def _write(repository, changes, arguments):
+    """Puts a document in."""
+    if changes is None:
+        return repository.db.write(repository.imports.put, *arguments, None)
+    with changes.turn(repository):
+        return _write_beside(repository, changes, arguments)
+
+
+def _write_beside(repository, changes, arguments):
+    """_write() beside due times: anew when one of its schedules' has come before."""
+    document, _, now, _ = arguments
     for is_last in [False] * (IMPORT_TRIES - 1) + [True]:
-        origins = find_origins(arguments[0]) if find_origins else None
+        origins = changes.find_origins(repository, document.schedules, now)
         try:
             return repository.db.write(repository.imports.put, *arguments, origins)
         except Changed:

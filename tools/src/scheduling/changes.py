@@ -1,5 +1,6 @@
 """Changes of schedules and calendars, effective at once."""
 import math
+import threading
 
 from ..base.errors import BadRequest, Changed, Conflict, NotFound
 from ..base.times import as_stored
@@ -7,7 +8,7 @@ from ..base.words import shorten
 from ..timetable.days import MOVING_FIELDS
 from .entry import CHANGED
 
-CHANGE_TRIES = 20       # of a change that others come before
+CHANGE_TRIES = 20       # of a change that a due time or another agent comes before
 
 
 class ScheduleChanges:
@@ -17,6 +18,12 @@ class ScheduleChanges:
     def __init__(self, schedules, places, master, clock):
         self._schedules, self._places, self._master = schedules, places, master
         self._clock = clock
+        self._turns = {}            # {id of a repository: the lock of turn()}
+
+    def turn(self, repository):
+        """The lock that is held by who changes schedules of this repository: he meets due times
+        and other agents alone, and of two clients none comes first for ever."""
+        return self._turns.setdefault(repository.id, threading.Lock())
 
     def add(self, schedule, repository):
         """Adds a schedule, effective at once. Exists, NotFound, BadRequest, Conflict."""
@@ -29,6 +36,12 @@ class ScheduleChanges:
     def set(self, name, repository, changes):
         """Changes a schedule, effective at once; changes(Schedule) -> Schedule. As add()."""
         owner = self._places.with_schedule(name, repository)
+        with self.turn(owner):
+            self._write(owner, name, changes)
+        self._schedules.refresh(owner, name)
+
+    def _write(self, owner, name, changes):
+        """Writes set() down; anew when something else has come before."""
         for is_last in [False] * (CHANGE_TRIES - 1) + [True]:
             row, now = owner.db.read(owner.schedules.get, name), self._clock.now()
             before = owner.schedules.read_definition(row)
@@ -41,10 +54,9 @@ class ScheduleChanges:
             try:
                 owner.db.write(method, schedule, now, self.find_origin(owner, row, now))
                 break
-            except Changed:             # by another client, or by a due time that has come
+            except Changed:             # by another agent, or by a due time that has come
                 if is_last:
                     raise
-        self._schedules.refresh(owner, name)
 
     def find_origins(self, repository, schedules, now):
         """{name: Origin} of those of these Schedules that are there."""
