@@ -10,6 +10,9 @@ acknowledged, and can say afterwards what ran, what did not, and why.
 This file is built: tools/build.py joins the modules of tools/src, which are what people change.
 Sections, each using only those above it:
 
+    base/vocabulary           The words and limits of the contract, as data: states, transitions,
+                              roles, sizes, times.
+    base/clients              Who is at the other end of a connection, and what he may do.
     base/controls             What may drive a terminal, imitate a reply or turn a text around,
                               shown as what it is.
     base/encoding             Names of files are UTF-8, whatever the locale says: what a process
@@ -19,8 +22,6 @@ Sections, each using only those above it:
                               names and checks of ours.
     base/replies              The lines of replies, as data: their fields in order, and what each
                               holds, in which unit.
-    base/vocabulary           The words and limits of the contract, as data: states, transitions,
-                              roles, sizes, times.
     base/forms                The forms of all requests, as data: words, kinds, roles, help, and the
                               lines of their replies.
     base/options              The options of the agent's command line, as data.
@@ -283,6 +284,132 @@ from calendar import timegm
 from datetime import date, datetime, timezone
 from types import GeneratorType
 from typing import Any, Callable, List, NamedTuple, Optional, Tuple, Union
+
+
+# ======================================================================================
+# base/vocabulary.py
+# The words and limits of the contract, as data: states, transitions, roles, sizes, times.
+# ======================================================================================
+
+VERSION = "1.0.0"
+
+DEFAULT_NAME = "AGENT"
+DEFAULT_PORT = 20910
+DEFAULT_CONTEXT = "GLOBAL"
+DEFAULT_REPOSITORY = "WORKREP"
+
+WAITING, QUEUED, RUNNING = "WAITING", "QUEUED", "RUNNING"
+DONE, WARNING, ERROR, STOPPED = "DONE", "WARNING", "ERROR", "STOPPED"
+OUTSTANDING = (WAITING, QUEUED)
+OPEN = OUTSTANDING + (RUNNING,)
+ENDED = (DONE, WARNING, ERROR, STOPPED)
+STATES = OPEN + ENDED
+RESTARTABLE = (ERROR, STOPPED)
+
+# new state of a session -> the states it may come from
+TRANSITIONS = {
+    WAITING: (QUEUED,),                             # a hold
+    QUEUED: (WAITING, RUNNING, ERROR, STOPPED),     # its time, on_stale=restart, RESTART
+    RUNNING: OUTSTANDING,
+    DONE: (RUNNING,),
+    WARNING: (RUNNING,),
+    ERROR: OPEN,
+    STOPPED: OPEN,
+}
+
+STARTED, LATE, SKIPPED, FAILED = "started", "late", "skipped", "failed"     # of an occurrence
+MISFIRE, HELD, LOST = "misfire", "hold", "repository"                       # reasons of one: it was
+OVERLAP, LIMIT = "overlap", "limit"                                         # missed, or had no room
+# what a session waits for, beside a hold, a limit and a repository
+AT_TIME, FOR_SLOT, FOR_CHILDREN = "time", "slot", "children"
+ALL_SCHEDULES = ""                  # in the ledger: what concerns all of them, a step of the clock
+END, FAIL = "END", "FAIL"                                                   # targets of a step
+WAKE = b"!"             # to the main thread: a request to stop; a signal's byte is its number
+NORMAL, IMMEDIATE = "normal", "immediate"                                   # ways to stop
+ADOPT = "adopt"                                                             # on_stale
+OUT, ERR = "out", "err"                                                     # streams of a task
+
+MONITOR, OPERATOR, ADMINISTRATOR = "monitor", "operator", "administrator"
+ROLES = (MONITOR, OPERATOR, ADMINISTRATOR)          # each may do what those before it may
+
+RESERVED_VARIABLES = ("SESSION", "SCENARIO", "CONTEXT", "DUE")
+MARKER = "AGENT_MARKER"             # environment variable of every process of a task
+
+MAX_NAME = 128                      # characters
+MIN_LINE = 1024                     # bytes: the least that --max-line takes
+MAX_LINE = 64 * 1024                # bytes of a request
+MAX_IMPORT_LINE = 4 * 1024 * 1024   # bytes of an IMPORT by an administrator
+MIN_SECRET = 4                      # characters; a shorter value cannot be masked sensibly
+MASK = "***"
+MAX_LOG_LINE = 16 * 1024            # bytes; a longer line of output is split
+MAX_VALUE = 64 * 1024               # bytes of the value of a variable
+MAX_TEXT = 16 * 1024 * 1024         # characters of a text of a task, its references replaced
+MAX_EXPRESSION = 1000               # characters of a regular expression
+MAX_OUTPUT = 1024 * 1024            # bytes kept of one task's output
+MAX_CONNECTIONS = 1000
+MAX_QUEUE = 100000                  # outstanding sessions of an agent
+MAX_LIST = 1000000                  # rows of a listing
+MAX_BATCH = 500                     # requests that share a commit
+MAX_REPOSITORIES = 999
+SESSIONS_PER_CORE = 4
+KEEP_DAYS = 90
+
+WRITE_S = 5.0           # a request that cannot be written for so long is refused
+TERM_S = 2.0            # between SIGTERM and SIGKILL
+SEARCH_S = 5           # that a regular expression may be compiled and searched
+KILL_S = 10.0           # how long what got SIGKILL is waited for
+NOT_ENDED = "cannot be ended"       # in the message of a session: processes, or a call
+TRY_S = 0.2             # between two tries of what the host cannot give now
+DRAIN_S = 0.5           # how long after its exit a task's pipes are read
+LINGER, LINGER_S = 64 * 1024, 1.0       # bytes and seconds read of what follows the last request
+STRANGER_S = 30.0       # how long one whom the agent does not know may be silent
+STOP_S = 60.0           # default of SHUTDOWN -MAX_WAIT
+LATE_S = 1.0            # begun so long after its due time is late
+STEP_S = 0.5            # the clock of the day and the steady one differ by more: one has stepped
+MAX_MISSED = 100        # sessions that misfire=all makes at most
+MISSED_S = 86400.0      # and for no due time older than this, unless grace says so
+EXCLUDED_S = 60.0       # between two records of what a schedule's window excludes
+HEARTBEAT_S = 10.0
+YIELD_S = 0.2           # how long a session's begin gives way to requests that wait for their OK
+YIELD_REQUESTS = 3      # as many at once make it give way
+FLOOD_S = 0.05          # and so long after they did
+ATTACH_S = 2.0          # between tries to attach a repository, and looks at one's health
+GLANCE_S = 0.5          # between glances at what SQLite keeps beside it
+CLEAN_S = 60.0          # between two cleanings
+BELIEF_S = 86400.0      # a clock that is further ahead than before is believed after so long
+
+# what an import makes of a definition
+NEW, ALTERED, SAME = "new", "changed", "same"
+
+EXIT_OK, EXIT_CANNOT_START, EXIT_USAGE = 0, 1, 2
+
+
+# ======================================================================================
+# base/clients.py
+# Who is at the other end of a connection, and what he may do.
+# ======================================================================================
+
+class Peer(NamedTuple):
+    """Where a connection comes from, as the host knows it when it is accepted."""
+    uid: Optional[int] = None       # of the user at the other end; None: the host does not know
+    os_user: str = ""               # his name there, or `uid N`
+    address: str = ""               # `127.0.0.1`; `unix`: by the UNIX socket
+    is_private: bool = True         # nobody else can read it: loopback, UNIX socket, TLS
+    certificate: str = ""           # common name of the client certificate that TLS has verified
+
+
+class Client(NamedTuple):
+    """Who asks: for the record, and for what he may do."""
+    role: Optional[str] = None      # None: the agent does not know him
+    name: str = ""                  # what records call him (by=)
+    user: str = ""                  # the user of the agent that he is; "" the owner, or nobody
+    peer: Peer = Peer()
+    scenarios: Tuple[str, ...] = ()     # patterns of those that are there for him; (): all
+
+    @property
+    def is_administrator(self):
+        """Whether he may do everything."""
+        return self.role == ADMINISTRATOR
 
 
 # ======================================================================================
@@ -960,104 +1087,6 @@ CALENDAR_LINE = ReplyLine("a calendar", (
     text_key("calendar", "name of the calendar"),
     text_key("dates", "dates and ranges a..b, between commas")))
 CALENDAR_NAME_LINE = ReplyLine("the calendar", (text_key("calendar", "name of the calendar"),))
-
-
-# ======================================================================================
-# base/vocabulary.py
-# The words and limits of the contract, as data: states, transitions, roles, sizes, times.
-# ======================================================================================
-
-VERSION = "1.0.0"
-
-DEFAULT_NAME = "AGENT"
-DEFAULT_PORT = 20910
-DEFAULT_CONTEXT = "GLOBAL"
-DEFAULT_REPOSITORY = "WORKREP"
-
-WAITING, QUEUED, RUNNING = "WAITING", "QUEUED", "RUNNING"
-DONE, WARNING, ERROR, STOPPED = "DONE", "WARNING", "ERROR", "STOPPED"
-OUTSTANDING = (WAITING, QUEUED)
-OPEN = OUTSTANDING + (RUNNING,)
-ENDED = (DONE, WARNING, ERROR, STOPPED)
-STATES = OPEN + ENDED
-RESTARTABLE = (ERROR, STOPPED)
-
-# new state of a session -> the states it may come from
-TRANSITIONS = {
-    WAITING: (QUEUED,),                             # a hold
-    QUEUED: (WAITING, RUNNING, ERROR, STOPPED),     # its time, on_stale=restart, RESTART
-    RUNNING: OUTSTANDING,
-    DONE: (RUNNING,),
-    WARNING: (RUNNING,),
-    ERROR: OPEN,
-    STOPPED: OPEN,
-}
-
-STARTED, LATE, SKIPPED, FAILED = "started", "late", "skipped", "failed"     # of an occurrence
-MISFIRE, HELD, LOST = "misfire", "hold", "repository"                       # reasons of one: it was
-OVERLAP, LIMIT = "overlap", "limit"                                         # missed, or had no room
-# what a session waits for, beside a hold, a limit and a repository
-AT_TIME, FOR_SLOT, FOR_CHILDREN = "time", "slot", "children"
-ALL_SCHEDULES = ""                  # in the ledger: what concerns all of them, a step of the clock
-END, FAIL = "END", "FAIL"                                                   # targets of a step
-WAKE = b"!"             # to the main thread: a request to stop; a signal's byte is its number
-NORMAL, IMMEDIATE = "normal", "immediate"                                   # ways to stop
-ADOPT = "adopt"                                                             # on_stale
-OUT, ERR = "out", "err"                                                     # streams of a task
-
-MONITOR, OPERATOR, ADMINISTRATOR = "monitor", "operator", "administrator"
-ROLES = (MONITOR, OPERATOR, ADMINISTRATOR)          # each may do what those before it may
-
-RESERVED_VARIABLES = ("SESSION", "SCENARIO", "CONTEXT", "DUE")
-MARKER = "AGENT_MARKER"             # environment variable of every process of a task
-
-MAX_NAME = 128                      # characters
-MIN_LINE = 1024                     # bytes: the least that --max-line takes
-MAX_LINE = 64 * 1024                # bytes of a request
-MAX_IMPORT_LINE = 4 * 1024 * 1024   # bytes of an IMPORT by an administrator
-MIN_SECRET = 4                      # characters; a shorter value cannot be masked sensibly
-MASK = "***"
-MAX_LOG_LINE = 16 * 1024            # bytes; a longer line of output is split
-MAX_VALUE = 64 * 1024               # bytes of the value of a variable
-MAX_TEXT = 16 * 1024 * 1024         # characters of a text of a task, its references replaced
-MAX_EXPRESSION = 1000               # characters of a regular expression
-MAX_OUTPUT = 1024 * 1024            # bytes kept of one task's output
-MAX_CONNECTIONS = 1000
-MAX_QUEUE = 100000                  # outstanding sessions of an agent
-MAX_LIST = 1000000                  # rows of a listing
-MAX_BATCH = 500                     # requests that share a commit
-MAX_REPOSITORIES = 999
-SESSIONS_PER_CORE = 4
-KEEP_DAYS = 90
-
-WRITE_S = 5.0           # a request that cannot be written for so long is refused
-TERM_S = 2.0            # between SIGTERM and SIGKILL
-SEARCH_S = 5           # that a regular expression may be compiled and searched
-KILL_S = 10.0           # how long what got SIGKILL is waited for
-NOT_ENDED = "cannot be ended"       # in the message of a session: processes, or a call
-TRY_S = 0.2             # between two tries of what the host cannot give now
-DRAIN_S = 0.5           # how long after its exit a task's pipes are read
-LINGER, LINGER_S = 64 * 1024, 1.0       # bytes and seconds read of what follows the last request
-STRANGER_S = 30.0       # how long one whom the agent does not know may be silent
-STOP_S = 60.0           # default of SHUTDOWN -MAX_WAIT
-LATE_S = 1.0            # begun so long after its due time is late
-STEP_S = 0.5            # the clock of the day and the steady one differ by more: one has stepped
-MAX_MISSED = 100        # sessions that misfire=all makes at most
-MISSED_S = 86400.0      # and for no due time older than this, unless grace says so
-EXCLUDED_S = 60.0       # between two records of what a schedule's window excludes
-HEARTBEAT_S = 10.0
-YIELD_S = 0.2           # how long a session's begin gives way to requests that wait for their OK
-YIELD_REQUESTS = 3      # as many at once make it give way
-FLOOD_S = 0.05          # and so long after they did
-ATTACH_S = 2.0          # between tries to attach a repository, and looks at one's health
-GLANCE_S = 0.5          # between glances at what SQLite keeps beside it
-CLEAN_S = 60.0          # between two cleanings
-BELIEF_S = 86400.0      # a clock that is further ahead than before is believed after so long
-
-# what an import makes of a definition
-NEW, ALTERED, SAME = "new", "changed", "same"
-
-EXIT_OK, EXIT_CANNOT_START, EXIT_USAGE = 0, 1, 2
 
 
 # ======================================================================================
@@ -17031,9 +17060,9 @@ class Request(dict):
     SESSION and -REPO; None for those left out. KeyError for what the form does not have: a fault of
     the program."""
 
-    def __init__(self, row, actor="", has_left=lambda: False):
+    def __init__(self, row, client=Client(), has_left=lambda: False):
         super().__init__()
-        self.verb, self.actor = row.name, actor     # who asks, for the record
+        self.verb, self.client = row.name, client       # who asks
         self.has_left = has_left                    # whether the one who asks has gone for good
         self.variables = {}
         self._known = row.options.keys() | {name for name, _ in row.arguments}
@@ -17147,10 +17176,10 @@ def find_verb(words):
     return VERBS["%s %s" % (first, second)], words[2:]
 
 
-def check_request(row, words, actor="", has_left=lambda: False, find_now=lambda: 0.0):
+def check_request(row, words, client=Client(), has_left=lambda: False, find_now=lambda: 0.0):
     """The words behind a verb -> Request; BadRequest names the word that is wrong. Times that are
     not absolute count from `find_now()`, epoch seconds."""
-    request, missing = Request(row, actor, has_left), list(row.arguments)
+    request, missing = Request(row, client, has_left), list(row.arguments)
     for index, word in enumerate(words):
         place = ""
         try:
@@ -17294,8 +17323,8 @@ class Conversation:
     way to its commit while the next request of the same connection is already read.
     """
 
-    def __init__(self, agent, role, actor, has_left=lambda: False):
-        self._agent, self._role, self._actor, self._has_left = agent, role, actor, has_left
+    def __init__(self, agent, client, has_left=lambda: False):
+        self._agent, self._client, self._has_left = agent, client, has_left
         self._is_first = True
         self.is_over = False
 
@@ -17333,7 +17362,7 @@ class Conversation:
     def _check(self, row, words):
         """The words behind a verb -> Request. Who may not ask is told that before what is wrong."""
         try:
-            return check_request(row, words, self._actor, self._has_left,
+            return check_request(row, words, self._client, self._has_left,
                                  lambda: self._agent.clock.now())
         except BadRequest:
             self._check_role(row)
@@ -17358,15 +17387,16 @@ class Conversation:
     @property
     def is_administrator(self):
         """Whether it may do everything."""
-        return self._role == ADMINISTRATOR
+        return self._client.is_administrator
 
     def _check_role(self, row):
         if row.role is None:
             return
-        if self._role is None:
+        role = self._client.role
+        if role is None:
             raise AuthError("only the operating-system user that runs the agent, and root, are "
                             "served; this version knows no other users")
-        if ROLES.index(self._role) < ROLES.index(row.role):
+        if ROLES.index(role) < ROLES.index(row.role):
             raise Denied("%s is for the role %s" % (row.name, row.role))
 
 
@@ -19650,7 +19680,7 @@ def _exec_sync(agent, pending, timeout_s, has_left):
 def _stop(agent, request):
     is_immediate = "-IMMEDIATE" in request
     status, note = agent.desk.stop(request["SESSION"], is_immediate, "%s (STOP%s)" % (
-        request.actor, " -IMMEDIATE" * is_immediate))
+        request.client.name, " -IMMEDIATE" * is_immediate))
     return fill(STOPPED_LINE, {"session": request["SESSION"], "status": status},
                 **({"note": note} if note else {}))
 
@@ -19677,7 +19707,8 @@ def _hold(agent, request):
     now, until = agent.clock.now(), request["-UNTIL"]
     if until is not None and until <= now:
         raise BadRequest("-UNTIL lies in the past")
-    return _set_hold(agent, request, Hold(request["REASON"] or "", request.actor, now, until))
+    hold = Hold(request["REASON"] or "", request.client.name, now, until)
+    return _set_hold(agent, request, hold)
 
 
 @verb("RELEASE")
@@ -19698,7 +19729,7 @@ def _set_hold(agent, request, hold):
 def _shutdown(agent, request):
     is_immediate, is_leaving = "-IMMEDIATE" in request, "-LEAVE" in request
     words = ["SHUTDOWN"] + ["-IMMEDIATE"] * is_immediate + ["-LEAVE"] * is_leaving
-    agent.request_stop("%s of %s" % (" ".join(words), request.actor), is_immediate,
+    agent.request_stop("%s of %s" % (" ".join(words), request.client.name), is_immediate,
                        request.get("-MAX_WAIT", STOP_S), is_leaving)
 
 
@@ -20747,10 +20778,10 @@ class Server(socketserver.ThreadingTCPServer):
 
     def _make_conversation(self, connection, uid):
         """The Conversation of a connection, by the kernel's word on its other end."""
-        if self._is_owner(uid):
-            return Conversation(self._agent, ADMINISTRATOR, self._owners[uid],
-                                functools.partial(has_hung_up, connection))
-        return Conversation(self._agent, None, "uid %s" % ("unknown" if uid is None else uid))
+        name = self._owners.get(uid) or "uid %s" % ("unknown" if uid is None else uid)
+        role = ADMINISTRATOR if self._is_owner(uid) else None
+        return Conversation(self._agent, Client(role, name, peer=Peer(uid, name)),
+                            functools.partial(has_hung_up, connection))
 
     def close(self, within_s=5.0):
         """Ends the connections once the requests under way have their reply."""

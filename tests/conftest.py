@@ -345,7 +345,7 @@ class AgentInside(Dialogue):
         settings = program.parse_arguments(("--master", str(self.master), "--create") + self.options)
         self.agent = program.Agent(settings, self.clock)
         self.agent.start("127.0.0.1", 0)
-        self._conversation = program.Conversation(self.agent, program.ADMINISTRATOR, "test")
+        self._conversation = program.Conversation(self.agent, program.Client(program.ADMINISTRATOR, "test"))
         return self
 
     def ask(self, line):

@@ -196,7 +196,7 @@ def test_only_an_exec_is_pipelined():
     row = program.VERBS["PING"]._replace(is_pipelined=True, run=lambda *_: made.append(1))
     program.VERBS["PING"], before = row, program.VERBS["PING"]
     try:
-        conversation = program.Conversation(SimpleNamespace(), program.ADMINISTRATOR, "test")
+        conversation = program.Conversation(SimpleNamespace(), program.Client(program.ADMINISTRATOR, "test"))
         reply = conversation.begin(b"PING")
         reply.start()
         assert made == [1] and list(reply.chunks()) == ["OK"]

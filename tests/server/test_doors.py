@@ -23,7 +23,7 @@ BROWSER = ("{method} {path} HTTP/1.1\r\n"
            "{type}"
            "sec-ch-ua-mobile: ?0\r\n"
            "Accept: */*\r\n"
-           "Origin: http://rebound.example:20910\r\n"
+           "Peer: http://rebound.example:20910\r\n"
            "Sec-Fetch-Site: same-origin\r\n"
            "Sec-Fetch-Mode: cors\r\n"
            "Sec-Fetch-Dest: empty\r\n"
@@ -96,7 +96,7 @@ def test_a_first_line_of_a_wrong_form_closes(with_password, verb):
         lines = converse(with_password, (verb + wrong + "\nEXEC HELLO\nPING\n").encode(), is_ended=False)
         assert len(codes(lines)) == 1 and codes(lines)[0].startswith("ERR "), lines
     for role in (None, "monitor"):
-        conversation = program.Conversation(None, role, "")
+        conversation = program.Conversation(None, program.Client(role))
         list(conversation.begin(verb.encode() + b" -NO_SUCH_OPTION").chunks())
         assert conversation.is_over
 
@@ -158,7 +158,7 @@ def test_an_unexpected_fault_is_logged_without_values(with_password, caplog):
 
         def execute(self, request, repository):
             raise KeyError("%s and %r" % (request.variables, request))
-    conversation = program.Conversation(Broken(), "administrator", "")
+    conversation = program.Conversation(Broken(), program.Client("administrator"))
     (line,) = conversation.begin(("EXEC P password=%s day='two %s'" % (SECRET, SECRET)).encode()).chunks()
     assert line.startswith("ERR INTERNAL fault ") and "execute" in caplog.text and SECRET not in caplog.text
 

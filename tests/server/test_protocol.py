@@ -536,7 +536,7 @@ def test_each_role_may_do_what_the_table_says():
     ranks = ("monitor", "operator", "administrator")
     for role in (None,) + ranks:
         for name, row in program.VERBS.items():
-            reply = program.Conversation(None, role, "").begin(name.encode() + b" x y z u v w -NOPE")
+            reply = program.Conversation(None, program.Client(role)).begin(name.encode() + b" x y z u v w -NOPE")
             (last,) = reply.chunks()
             if row.role is None or role and ranks.index(role) >= ranks.index(row.role):
                 assert last.startswith("ERR BAD_REQUEST"), (role, name, last)

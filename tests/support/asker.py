@@ -10,7 +10,7 @@ class Asker(threading.Thread):
     def __init__(self, running, line):
         super().__init__(daemon=True)
         self.lines = []
-        self._conversation = program.Conversation(running.agent, program.ADMINISTRATOR, "test")
+        self._conversation = program.Conversation(running.agent, program.Client(program.ADMINISTRATOR, "test"))
         self._line = line
         self.start()
 

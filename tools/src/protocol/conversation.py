@@ -4,7 +4,7 @@ import json
 import re
 import uuid
 
-from ..base.vocabulary import ADMINISTRATOR, ROLES
+from ..base.vocabulary import ROLES
 from ..base.errors import AgentError, AuthError, BadRequest, Denied, Internal
 from ..base.program import log, tell_traceback
 from ..base.controls import one_line, show_controls
@@ -26,8 +26,8 @@ class Conversation:
     way to its commit while the next request of the same connection is already read.
     """
 
-    def __init__(self, agent, role, actor, has_left=lambda: False):
-        self._agent, self._role, self._actor, self._has_left = agent, role, actor, has_left
+    def __init__(self, agent, client, has_left=lambda: False):
+        self._agent, self._client, self._has_left = agent, client, has_left
         self._is_first = True
         self.is_over = False
 
@@ -65,7 +65,7 @@ class Conversation:
     def _check(self, row, words):
         """The words behind a verb -> Request. Who may not ask is told that before what is wrong."""
         try:
-            return check_request(row, words, self._actor, self._has_left,
+            return check_request(row, words, self._client, self._has_left,
                                  lambda: self._agent.clock.now())
         except BadRequest:
             self._check_role(row)
@@ -90,15 +90,16 @@ class Conversation:
     @property
     def is_administrator(self):
         """Whether it may do everything."""
-        return self._role == ADMINISTRATOR
+        return self._client.is_administrator
 
     def _check_role(self, row):
         if row.role is None:
             return
-        if self._role is None:
+        role = self._client.role
+        if role is None:
             raise AuthError("only the operating-system user that runs the agent, and root, are "
                             "served; this version knows no other users")
-        if ROLES.index(self._role) < ROLES.index(row.role):
+        if ROLES.index(role) < ROLES.index(row.role):
             raise Denied("%s is for the role %s" % (row.name, row.role))
 
 

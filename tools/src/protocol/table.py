@@ -4,6 +4,7 @@ from typing import Callable, NamedTuple, Optional, Union
 from ..base.vocabulary import ENDED, ERR, MAX_LIST, OUT, STATES
 from ..base.errors import BadRequest, UnknownVerb
 from ..base.forms import VERB_FORMS, list_parts
+from ..base.clients import Client
 from ..base.words import capitals, tell_word
 from ..definitions.kinds import (BOOLEAN, Kind, LABEL, NAMED, PRIORITY, SECONDS, TIMEOUT, _refuse,
                                  between, check_calendar_name, check_dates, choice, list_of,
@@ -50,9 +51,9 @@ class Request(dict):
     SESSION and -REPO; None for those left out. KeyError for what the form does not have: a fault of
     the program."""
 
-    def __init__(self, row, actor="", has_left=lambda: False):
+    def __init__(self, row, client=Client(), has_left=lambda: False):
         super().__init__()
-        self.verb, self.actor = row.name, actor     # who asks, for the record
+        self.verb, self.client = row.name, client       # who asks
         self.has_left = has_left                    # whether the one who asks has gone for good
         self.variables = {}
         self._known = row.options.keys() | {name for name, _ in row.arguments}
@@ -166,10 +167,10 @@ def find_verb(words):
     return VERBS["%s %s" % (first, second)], words[2:]
 
 
-def check_request(row, words, actor="", has_left=lambda: False, find_now=lambda: 0.0):
+def check_request(row, words, client=Client(), has_left=lambda: False, find_now=lambda: 0.0):
     """The words behind a verb -> Request; BadRequest names the word that is wrong. Times that are
     not absolute count from `find_now()`, epoch seconds."""
-    request, missing = Request(row, actor, has_left), list(row.arguments)
+    request, missing = Request(row, client, has_left), list(row.arguments)
     for index, word in enumerate(words):
         place = ""
         try:

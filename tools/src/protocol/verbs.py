@@ -56,7 +56,7 @@ def _exec_sync(agent, pending, timeout_s, has_left):
 def _stop(agent, request):
     is_immediate = "-IMMEDIATE" in request
     status, note = agent.desk.stop(request["SESSION"], is_immediate, "%s (STOP%s)" % (
-        request.actor, " -IMMEDIATE" * is_immediate))
+        request.client.name, " -IMMEDIATE" * is_immediate))
     return fill(STOPPED_LINE, {"session": request["SESSION"], "status": status},
                 **({"note": note} if note else {}))
 
@@ -83,7 +83,8 @@ def _hold(agent, request):
     now, until = agent.clock.now(), request["-UNTIL"]
     if until is not None and until <= now:
         raise BadRequest("-UNTIL lies in the past")
-    return _set_hold(agent, request, Hold(request["REASON"] or "", request.actor, now, until))
+    hold = Hold(request["REASON"] or "", request.client.name, now, until)
+    return _set_hold(agent, request, hold)
 
 
 @verb("RELEASE")
@@ -104,7 +105,7 @@ def _set_hold(agent, request, hold):
 def _shutdown(agent, request):
     is_immediate, is_leaving = "-IMMEDIATE" in request, "-LEAVE" in request
     words = ["SHUTDOWN"] + ["-IMMEDIATE"] * is_immediate + ["-LEAVE"] * is_leaving
-    agent.request_stop("%s of %s" % (" ".join(words), request.actor), is_immediate,
+    agent.request_stop("%s of %s" % (" ".join(words), request.client.name), is_immediate,
                        request.get("-MAX_WAIT", STOP_S), is_leaving)
 
 

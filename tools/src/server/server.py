@@ -14,6 +14,7 @@ import time
 
 from ..base.vocabulary import ADMINISTRATOR, LINGER, LINGER_S, MAX_BATCH, MAX_IMPORT_LINE
 from ..base.errors import BadRequest, CannotStart, TooLong
+from ..base.clients import Client, Peer
 from ..base.program import log
 from ..protocol.lines import FLUSH
 from ..protocol.conversation import Conversation
@@ -260,10 +261,10 @@ class Server(socketserver.ThreadingTCPServer):
 
     def _make_conversation(self, connection, uid):
         """The Conversation of a connection, by the kernel's word on its other end."""
-        if self._is_owner(uid):
-            return Conversation(self._agent, ADMINISTRATOR, self._owners[uid],
-                                functools.partial(has_hung_up, connection))
-        return Conversation(self._agent, None, "uid %s" % ("unknown" if uid is None else uid))
+        name = self._owners.get(uid) or "uid %s" % ("unknown" if uid is None else uid)
+        role = ADMINISTRATOR if self._is_owner(uid) else None
+        return Conversation(self._agent, Client(role, name, peer=Peer(uid, name)),
+                            functools.partial(has_hung_up, connection))
 
     def close(self, within_s=5.0):
         """Ends the connections once the requests under way have their reply."""

@@ -1,0 +1,27 @@
+"""Who is at the other end of a connection, and what he may do."""
+from typing import NamedTuple, Optional, Tuple
+
+from .vocabulary import ADMINISTRATOR
+
+
+class Peer(NamedTuple):
+    """Where a connection comes from, as the host knows it when it is accepted."""
+    uid: Optional[int] = None       # of the user at the other end; None: the host does not know
+    os_user: str = ""               # his name there, or `uid N`
+    address: str = ""               # `127.0.0.1`; `unix`: by the UNIX socket
+    is_private: bool = True         # nobody else can read it: loopback, UNIX socket, TLS
+    certificate: str = ""           # common name of the client certificate that TLS has verified
+
+
+class Client(NamedTuple):
+    """Who asks: for the record, and for what he may do."""
+    role: Optional[str] = None      # None: the agent does not know him
+    name: str = ""                  # what records call him (by=)
+    user: str = ""                  # the user of the agent that he is; "" the owner, or nobody
+    peer: Peer = Peer()
+    scenarios: Tuple[str, ...] = ()     # patterns of those that are there for him; (): all
+
+    @property
+    def is_administrator(self):
+        """Whether he may do everything."""
+        return self.role == ADMINISTRATOR
