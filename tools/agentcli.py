@@ -40,6 +40,8 @@ change. Sections, each using only those above it:
                         sizes, times.
     base/replies        The lines of replies, as data: their fields in order, and what each holds,
                         in which unit.
+    base/form           What a form of a request is: its words, their kinds and meanings, its role,
+                        and its reply.
     base/forms          The forms of all requests, as data: words, kinds, roles, help, and the lines
                         of their replies.
     client/words        Words of requests and fields of replies, as the client writes and reads
@@ -451,8 +453,8 @@ CALENDAR_NAME_LINE = ReplyLine("the calendar", (text_key("calendar", "name of th
 
 
 # ======================================================================================
-# base/forms.py
-# The forms of all requests, as data: words, kinds, roles, help, and the lines of their replies.
+# base/form.py
+# What a form of a request is: its words, their kinds and meanings, its role, and its reply.
 # ======================================================================================
 
 # what the data lines of a reply are
@@ -528,6 +530,12 @@ WORD_MEANINGS = {
     "-JSON": "each data line is a JSON object",
     "-LIMIT": "how many lines at most (50)",
 }
+
+
+# ======================================================================================
+# base/forms.py
+# The forms of all requests, as data: words, kinds, roles, help, and the lines of their replies.
+# ======================================================================================
 
 # the options of SCHED ADD and SET that are fields of a schedule -> a value as HELP shows it, and
 # what the field means

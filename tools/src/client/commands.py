@@ -8,8 +8,8 @@ from typing import Callable, NamedTuple
 
 from ..base.controls import Parser
 from ..base.vocabulary import DEFAULT_PORT, VERSION
-from ..base.forms import (AS_DOCUMENT, AS_FIELDS, AS_LOG, AS_RECORD, AS_ROWS, AS_TEXT, VERB_FORMS,
-                          list_parts)
+from ..base.form import AS_DOCUMENT, AS_FIELDS, AS_LOG, AS_RECORD, AS_ROWS, AS_TEXT
+from ..base.forms import VERB_FORMS, list_parts
 from .words import as_typed, quote, render_option
 from .spelling import spell, spell_option
 from .shown import (show_acknowledgement, show_document, show_listing, show_log, show_record,

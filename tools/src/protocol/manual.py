@@ -12,7 +12,8 @@ from ..base.vocabulary import (BELIEF_S, CLEAN_S, DONE, ERROR, EXCLUDED_S, HEART
                                TRANSITIONS, TRY_S, WAITING, WARNING, WRITE_S, YIELD_S)
 from ..base.errors import (AuthError, BadRequest, Busy, Conflict, Denied, Exists, Internal,
                            NotFound, RepositoryError, Stopping, TooLong, UnknownVerb, WaitTimeout)
-from ..base.forms import AS_FIELDS, AS_RECORD, AS_ROWS, VERB_FORMS, list_parts
+from ..base.form import AS_FIELDS, AS_RECORD, AS_ROWS
+from ..base.forms import VERB_FORMS, list_parts
 from ..base.options import COMMAND_OPTIONS
 from ..base.replies import TEXT_KEY
 from ..base.words import shorten
