@@ -26,6 +26,7 @@ Sections, each using only those above it:
                               role, and its reply.
     base/forms                The forms of all requests, as data: words, kinds, roles, help, and the
                               lines of their replies.
+    base/histogram            Counts of what took how long, for METRICS.
     base/options              The options of the agent's command line, as data.
     base/program              What this program is: its own file, its code and its own log.
     base/times                The clock, instants as text, and the one parser of durations.
@@ -166,6 +167,7 @@ Sections, each using only those above it:
     agent/waits               What a session waits for: in a word, and in words.
     agent/watch               What other sessions, clients and tasks may see: topology, ends of
                               sessions, logs, children.
+    agent/tally               What is counted from the start of the agent on, for METRICS.
     agent/desk                Where sessions are asked for: EXEC, STOP, RESTART, and what follows
                               the end of each.
     agent/inbox               What is to be done after commits, done by a thread of its own: a
@@ -1437,6 +1439,30 @@ def list_parts(form):
                        else form.meanings.get(name) or WORD_MEANINGS[name])
             parts.append(Part(name, kind, shown, not bracket, bool(inner_bracket), meaning))
     return parts
+
+
+# ======================================================================================
+# base/histogram.py
+# Counts of what took how long, for METRICS.
+# ======================================================================================
+
+class Histogram:
+    """How many values were at most each of `bounds` (ascending), and their sum. One thread at a
+    time adds, any reads."""
+
+    def __init__(self, bounds):
+        self.bounds, self.sum = bounds, 0.0
+        self._counts = [0] * (len(bounds) + 1)      # the last: of what is above all bounds
+
+    def add(self, value):
+        """Counts a value."""
+        self.sum += value
+        self._counts[bisect.bisect_left(self.bounds, value)] += 1
+
+    def read(self):
+        """How many were at most each of the bounds, and how many there were in all."""
+        counts = list(self._counts)
+        return [sum(counts[:index + 1]) for index in range(len(counts))]
 
 
 # ======================================================================================
@@ -4556,6 +4582,10 @@ class Ending(NamedTuple):
     tickets: Tuple[Ticket, ...] = ()    # to be queued: the next attempt of its schedule, or itself
     is_awaited: bool = False            # a schedule runs after it
     secret_file: str = ""               # of SecretFiles: not needed any more
+    scenario: str = ""
+    duration_s: Optional[float] = None  # None: it has not begun
+    late_s: Optional[float] = None      # from its due time to its begin; None: it had none, or
+                                        # it is not its first start
 
 
 class Made(NamedTuple):
@@ -5265,6 +5295,7 @@ LAZY_S = 0.05           # how long a record that nobody waits for may wait for c
 GATHER_S = 0.001        # how long a commit waits for those that asked together last time
 DOUBT_S = 60.0          # between two tellings of commits that only seem to fail
 RETRY_S = 0.02          # between tries while another program holds the file's lock
+LATENCY_BOUNDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)     # seconds, for METRICS
 _WRONG_SQL = re.compile("no such |has no column|syntax error|not decode")   # one request's fault
 
 
@@ -5278,6 +5309,7 @@ class Writer:
     def __init__(self, connections, clock):
         self.trouble, self.is_read_only = "", False
         self.failures, self.version = 0, None
+        self.latency = Histogram(LATENCY_BOUNDS)    # of commits, with all the tries that they took
         self._connections, self._label, self._clock = connections, connections.label, clock
         self._ready = threading.Condition()
         self._queue = collections.deque()
@@ -5321,7 +5353,9 @@ class Writer:
             batch = self._take()
             if not batch:
                 break
+            begun = self._clock.monotonic()
             self._complete(batch)
+            self.latency.add(self._clock.monotonic() - begun)
         self._connections.close()
 
     def _take(self):
@@ -5374,7 +5408,7 @@ class Writer:
         before = connection.total_changes
         self.version = data_version(connection), self._connections.count
         try:
-            outcomes = [self._savepoint(connection, pending) for pending in batch]
+            outcomes = [run_in_savepoint(connection, pending) for pending in batch]
             if connection.total_changes == before:
                 connection.execute("rollback")
                 return outcomes
@@ -5403,29 +5437,6 @@ class Writer:
                 raise error
             self._expire_queue(error)
             time.sleep(RETRY_S * 10)
-
-    @staticmethod
-    def _savepoint(connection, pending):
-        """Runs a request so that it changes all or nothing -> (value, error). An error of the file,
-        not of the request, is raised."""
-        if not pending.is_atomic:
-            connection.execute("savepoint request")
-        try:
-            outcome = pending.method(connection, *pending.arguments), None
-        except sqlite3.Error as error:
-            if type(error) is sqlite3.DatabaseError or isinstance(error, sqlite3.OperationalError) \
-                    and not _WRONG_SQL.search(str(error)):
-                raise                       # the file, not the request: nothing of the batch stays
-            outcome = None, error
-        except MemoryError:                 # the host, not the request
-            raise
-        except Exception as error:
-            outcome = None, error
-        if not pending.is_atomic:
-            if outcome[1] is not None:
-                connection.execute("rollback to request")
-            connection.execute("release request")
-        return outcome
 
     def _set_mark(self, connection):
         """What tells after a failed commit whether it is on disk: a row a writer,
@@ -5524,6 +5535,29 @@ def data_version(connection):
     return connection.execute("pragma data_version").fetchone()[0]
 
 
+def run_in_savepoint(connection, pending):
+    """Runs a request so that it changes all or nothing -> (value, error). An error of the file,
+    not of the request, is raised."""
+    if not pending.is_atomic:
+        connection.execute("savepoint request")
+    try:
+        outcome = pending.method(connection, *pending.arguments), None
+    except sqlite3.Error as error:
+        if type(error) is sqlite3.DatabaseError or isinstance(error, sqlite3.OperationalError) \
+                and not _WRONG_SQL.search(str(error)):
+            raise                       # the file, not the request: nothing of the batch stays
+        outcome = None, error
+    except MemoryError:                 # the host, not the request
+        raise
+    except Exception as error:
+        outcome = None, error
+    if not pending.is_atomic:
+        if outcome[1] is not None:
+            connection.execute("rollback to request")
+        connection.execute("release request")
+    return outcome
+
+
 # ======================================================================================
 # store/database.py
 # The one door to SQLite: a file with its writer and its readers.
@@ -5578,6 +5612,11 @@ class Database:
     def version(self):
         """Of the data, as the writer saw it last: it changes when others have written."""
         return self._writer.version
+
+    @property
+    def latency(self):
+        """A Histogram of how many seconds commits took, with all their tries."""
+        return self._writer.latency
 
     @property
     def failures(self):
@@ -5697,7 +5736,7 @@ class Endings:
         if not self._sessions.change(connection, session, status, states, ended=to_text(now),
                                      message=message):
             return None
-        ending = Ending(session, status, secret_file=row["secret_file"] or "")
+        ending = self._tell(connection, row, status, now)
         if status == ERROR:
             retry = self._retry(connection, row, now)
             return ending._replace(tickets=(retry,)) if retry else ending
@@ -5709,6 +5748,17 @@ class Endings:
             connection.execute("delete from session_task where session=?", (session,))
             connection.execute("delete from session_step where session=?", (session,))
         return ending._replace(is_awaited=self._meet_conditions(connection, row, now))
+
+    @staticmethod
+    def _tell(connection, row, status, now):
+        """The Ending of a row of session, of which nothing follows."""
+        begun, late_s = row["begun"] and from_text(row["begun"]), None
+        if begun and row["due"] and row["attempt"] == 1 and not connection.execute(
+                "select 1 from session_step where session=? and begun<? limit 1",
+                (row["id"], row["begun"])).fetchone():
+            late_s = max(0.0, begun - from_text(row["due"]))
+        return Ending(row["id"], status, secret_file=row["secret_file"] or "", late_s=late_s,
+                      scenario=row["scenario"], duration_s=begun and max(0.0, now - begun))
 
     def end_outstanding(self, connection, session, status, message, now):
         """`end` of a session that has not begun."""
@@ -13150,12 +13200,13 @@ class SessionQueue:
         self._is_flooded = is_flooded           # whether many requests wait for their OK
         self._changed = threading.Condition()   # guards all that follows
         self._admission = Admission(slots)      # of numbers: who begins next
-        self._outstanding = {}                  # number that may begin -> (Ticket, repository)
+        self._clock = clock
+        self._outstanding = {}          # number that may begin -> (Ticket, repository, since when)
         self.later = Later()
         self._running = {}                      # number -> Session
         self._again = {}                # number -> Ticket that came before its slot was free
         self._slots = SlotThreads(slots, self._serve)
-        self._adopted, self._is_closing = [], False
+        self._is_closing = False
         self.delays = Delays()          # of sessions that could not begin
         self._parked = 0                # how many of _running wait for one, without a thread
         self._ending = 0                # and of how many the end is still to be recorded
@@ -13173,7 +13224,7 @@ class SessionQueue:
                 self._again[ticket.session] = ticket
             if self._is_closing or running or ticket.session in self._outstanding:
                 return True
-            self._outstanding[ticket.session] = ticket, repository
+            self._outstanding[ticket.session] = ticket, repository, self._clock.monotonic()
             self._admission.add(ticket.session, ticket.priority, ticket.gates(repository),
                                 ticket.is_child)
             is_free = self._admission.has_room
@@ -13202,16 +13253,14 @@ class SessionQueue:
             if self._is_closing or ticket.session in self._running:     # it may have just been left
                 return
             session = self._make(ticket, repository)
-            thread = Worker(self._run, "adopted %d" % ticket.session, session)
             self._running[ticket.session] = session
             self._admission.occupy(ticket.session, ticket.gates(repository))
             try:
-                thread.start()
+                self._slots.adopt("adopted %d" % ticket.session, self._run, session)
             except RuntimeError as error:
                 del self._running[ticket.session]
                 self._admission.leave(ticket.session)
                 raise Busy(str(error)) from None
-            self._adopted = [each for each in self._adopted if each.is_alive()] + [thread]
 
     def hold_schedule(self, key, is_held):
         """Held, no session of a schedule (repository id, name) begins."""
@@ -13237,7 +13286,7 @@ class SessionQueue:
         """What is queued of a repository that was let go is read anew when it comes back."""
         with self._changed:
             owners = dict(self.later)
-            owners.update((number, owner) for number, (_, owner) in self._outstanding.items())
+            owners.update((number, owner) for number, (_, owner, _) in self._outstanding.items())
             for number in [number for number, owner in owners.items() if owner is repository]:
                 self.discard(number)
 
@@ -13256,6 +13305,12 @@ class SessionQueue:
         """The running Sessions."""
         with self._changed:
             return list(self._running.values())
+
+    def list_waiting(self):
+        """(The Tickets of what may begin, since when the oldest waits: monotonic seconds)."""
+        with self._changed:
+            waiting = list(self._outstanding.values())
+        return [ticket for ticket, _, _ in waiting], waiting and waiting[0][2]
 
     def counts(self):
         """How many sessions there are: (running, outstanding), those of later among the last."""
@@ -13284,8 +13339,6 @@ class SessionQueue:
         """Waits for the threads of the slots."""
         self._parking.close()
         self._slots.join()
-        for thread in self._adopted:
-            thread.join()
 
     def _serve(self):
         """The thread of a slot: one session after the other."""
@@ -13370,7 +13423,7 @@ class SessionQueue:
                 number = self._admission.take() if self._ending < self._max_ending else None
                 if number is None:
                     return None
-                ticket, repository = self._outstanding.pop(number)
+                ticket, repository, _ = self._outstanding.pop(number)
                 try:
                     if not repository.db.trouble:
                         self._running[number] = self._make(ticket, repository)
@@ -13391,10 +13444,11 @@ class SessionQueue:
 
 
 class SlotThreads:
-    """The threads of the slots: as many as are needed, and as the host has to give."""
+    """The threads of the slots: as many as are needed, and as the host has to give; and those of
+    what is adopted."""
 
     def __init__(self, most, work):
-        self._most, self._work, self._threads = most, work, []
+        self._most, self._work, self._threads, self._adopted = most, work, [], []
         self._is_short, self._told = False, Told()
 
     def grow(self, count):
@@ -13410,9 +13464,15 @@ class SlotThreads:
         may take its time."""
         self._is_short = False
 
+    def adopt(self, name, work, session):
+        """A thread for one session, whatever the limit. RuntimeError: the host has none."""
+        thread = Worker(work, name, session)
+        thread.start()
+        self._adopted = [each for each in self._adopted if each.is_alive()] + [thread]
+
     def join(self):
         """Waits for their end."""
-        for thread in self._threads:
+        for thread in self._threads + self._adopted:
             thread.join()
 
 
@@ -16181,6 +16241,51 @@ class Children:
 
 
 # ======================================================================================
+# agent/tally.py
+# What is counted from the start of the agent on, for METRICS.
+# ======================================================================================
+
+DURATION_BOUNDS = (0.1, 1, 10, 60, 300, 1800, 7200, 43200)      # seconds
+LATENESS_BOUNDS = (0.01, 0.1, 1, 10, 60, 600, 3600)
+MAX_COUNTED = 500       # scenarios that are told apart; further ones are counted together, as ""
+
+
+class Tally:
+    """Sessions that have ended, by scenario; for any thread."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self.totals = dict.fromkeys(ENDED, 0)       # of states
+        self._ended = collections.Counter()         # of (scenario, status)
+        self._durations = {}                        # scenario -> Histogram
+        self.lateness = Histogram(LATENESS_BOUNDS)  # of scheduled sessions: from due to begun
+
+    def add(self, ending):
+        """Counts an Ending that is on disk."""
+        with self._lock:
+            scenario = ending.scenario
+            if scenario not in self._durations and len(self._durations) >= MAX_COUNTED:
+                scenario = ""
+            durations = self._durations.setdefault(scenario, Histogram(DURATION_BOUNDS))
+            self.totals[ending.status] += 1
+            self._ended[scenario, ending.status] += 1
+            if ending.duration_s is not None:
+                durations.add(ending.duration_s)
+            if ending.late_s is not None:
+                self.lateness.add(ending.late_s)
+
+    def list_ended(self):
+        """[(scenario, status, how many sessions)] in order."""
+        with self._lock:
+            return [key + (count,) for key, count in sorted(self._ended.items())]
+
+    def list_durations(self):
+        """[(scenario, Histogram of how long its sessions took)] in order."""
+        with self._lock:
+            return sorted(self._durations.items(), key=lambda item: item[0])
+
+
+# ======================================================================================
 # agent/desk.py
 # Where sessions are asked for: EXEC, STOP, RESTART, and what follows the end of each.
 # ======================================================================================
@@ -16223,7 +16328,7 @@ class Desk:
     """Takes what is asked of sessions, for any thread, and follows each of them up."""
 
     def __init__(self, agent):
-        self.ended_counts = dict.fromkeys(ENDED, 0)
+        self.tally = Tally()
         self._agent, self._clock = agent, agent.clock
         self._contexts = frozenset(agent.master.list_contexts())    # also while the master is away
         self._lock = threading.Lock()
@@ -16369,8 +16474,7 @@ class Desk:
             self._agent.queue.discard(ending.session)
             if ending.secret_file:
                 repository.secrets.forget(ending.secret_file)
-            with self._lock:
-                self.ended_counts[ending.status] += 1
+            self.tally.add(ending)
             self._agent.watch.ended(ending.session)
         for ticket in ending.tickets:
             self.queue_ticket(repository, ticket)
@@ -16911,20 +17015,86 @@ def _find_status(agent, places, are_usable):
 
 
 def metrics(agent):
-    """Prometheus text lines, from memory alone."""
-    running, queued = agent.queue.counts()
+    """The lines of METRICS, from memory alone: Prometheus' text format 0.0.4
+    (prometheus.io/docs/instrumenting/exposition_formats), each family with its HELP and TYPE."""
+    running, outstanding = agent.queue.counts()
+    tickets, since = agent.queue.list_waiting()
+    now, tally = agent.clock.monotonic(), agent.desk.tally
     places = agent.places.list_all()
-    gauges = [("uptime_seconds", round(agent.clock.monotonic() - agent.started, 1)),
-              ("sessions_running", running), ("sessions_outstanding", queued),
-              ("connections", agent.connections()), ("repositories", len(places)),
-              ("repositories_usable", sum(not place.reason for place in places)),
-              ("hold", int(agent.hold is not None))]
-    for name, value in gauges:
-        yield "# TYPE agent_%s gauge" % name
-        yield "agent_%s %s" % (name, value)
-    yield "# TYPE agent_sessions_ended_total counter"
-    for status, count in agent.desk.ended_counts.items():
-        yield 'agent_sessions_ended_total{status="%s"} %d' % (status, count)
+    yield from _gauge("info", "the agent", [({"agent": agent.name, "version": VERSION}, 1)])
+    yield from _gauge("uptime_seconds", "since its start", round(now - agent.started, 1))
+    yield from _gauge("hold", "1: nothing new begins", int(agent.hold is not None))
+    yield from _gauge("connections", "that are open", agent.connections())
+    yield from _gauge("sessions_running", "sessions that run", running)
+    yield from _gauge("sessions_outstanding", "sessions that have not begun", outstanding)
+    yield from _gauge("sessions", "open sessions by state; those outstanding by the state of "
+                      "their acknowledgement", _count_open(agent, tickets))
+    yield from _gauge("queue_length", "sessions that wait for a slot, a limit or a hold",
+                      len(tickets))
+    yield from _gauge("queue_head_age_seconds", "how long the oldest of them has waited",
+                      round(now - since, 3) if tickets else 0)
+    yield from _family("sessions_ended_total", "counter", "sessions that ended since the start", [
+        ("", {"status": status}, count) for status, count in tally.totals.items()])
+    yield from _family("scenario_sessions_ended_total", "counter", "the same by scenario", [
+        ("", {"scenario": scenario, "status": status}, count)
+        for scenario, status, count in tally.list_ended()])
+    yield from _histograms("session_duration_seconds", "how long sessions took from their newest "
+                           "begin to their end", [({"scenario": scenario}, histogram) for
+                                                  scenario, histogram in tally.list_durations()])
+    yield from _histograms("schedule_lateness_seconds", "from the due time of a session to its "
+                           "begin", [({}, tally.lateness)])
+    yield from _gauge("repositories", "attached work repositories", len(places))
+    yield from _gauge("repositories_usable", "those that can be used",
+                      sum(not place.reason for place in places))
+    yield from _gauge("repository_usable", "1: it can be used", [
+        ({"repository": place.attachment.name}, int(not place.reason)) for place in places])
+    open_ones = [("master", agent.master)] + [
+        (place.attachment.name, place.repository) for place in places if place.repository]
+    yield from _gauge("repository_read_only", "1: it can only be read", [
+        ({"repository": name}, int(repository.db.is_read_only))
+        for name, repository in open_ones])
+    yield from _histograms("commit_seconds", "how long commits took, with all their tries", [
+        ({"repository": name}, repository.db.latency) for name, repository in open_ones])
+
+
+def _count_open(agent, tickets):
+    """[(labels, count)] of the open sessions by scenario and state."""
+    counts = collections.Counter((ticket.scenario, ticket.status) for ticket in tickets)
+    counts.update((session.ticket.scenario, RUNNING) for session in agent.queue.list_running())
+    return [({"scenario": scenario, "status": status}, count)
+            for (scenario, status), count in sorted(counts.items())]
+
+
+def _gauge(name, text, values):
+    """The lines of a gauge: of one value, or of [(labels, value)]."""
+    rows = values if isinstance(values, list) else [({}, values)]
+    return _family(name, "gauge", text, [("",) + row for row in rows])
+
+
+def _histograms(name, text, histograms):
+    """The lines of [(labels, Histogram)] that share a name."""
+    rows = []
+    for labels, histogram in histograms:
+        counts = histogram.read()
+        bounds = ["%g" % bound for bound in histogram.bounds] + ["+Inf"]
+        rows += [("_bucket", dict(labels, le=bound), count)
+                 for bound, count in zip(bounds, counts)]
+        rows += [("_sum", labels, round(histogram.sum, 6)), ("_count", labels, counts[-1])]
+    return _family(name, "histogram", text, rows)
+
+
+def _family(name, kind, text, rows):
+    """Yields the lines of one metric: [(end of its name, labels, value)]."""
+    yield "# HELP agent_%s %s" % (name, text)
+    yield "# TYPE agent_%s %s" % (name, kind)
+    for end, labels, value in rows:
+        shown = ",".join('%s="%s"' % (key, _escape(label)) for key, label in labels.items())
+        yield "agent_%s%s%s %s" % (name, end, "{%s}" % shown if shown else "", value)
+
+
+def _escape(label):
+    """The value of a label, as the format wants it."""
+    return label.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
 # ======================================================================================
@@ -18642,6 +18812,19 @@ is older than `--keep-days` (<<KEEP_DAYS>> days), once its clock can be believed
 
 <<verb METRICS>>
 
+Each family has its `# HELP` and `# TYPE`. Counters begin anew with each start of the agent.
+
+- `agent_info` (name, version), `agent_uptime_seconds`, `agent_hold`, `agent_connections`
+- `agent_sessions_running`, `agent_sessions_outstanding`; `agent_sessions` by `scenario` and
+  `status`; `agent_queue_length` and `agent_queue_head_age_seconds`: what waits for a slot, a limit
+  or a hold, and how long the oldest has waited
+- `agent_sessions_ended_total` by `status`; `agent_scenario_sessions_ended_total` by `scenario`,
+  too; `agent_session_duration_seconds`, a histogram by `scenario`. The first 500 scenarios are
+  told apart, further ones are counted together, with an empty name
+- `agent_schedule_lateness_seconds`: a histogram of the time from due to begun
+- `agent_repositories`, `agent_repositories_usable`; by `repository` `agent_repository_usable`,
+  `agent_repository_read_only`, and `agent_commit_seconds`, a histogram of what commits took
+
 Each data line is one of Prometheus' text format.
 
 ### HELP
@@ -19221,6 +19404,8 @@ MANUAL_CHANGES = r"""
 - A session that runs a process holds a third less memory: no buffers of its pipes beside the log.
 - A repository file that another takes the place of in the moment when a commit fails no longer
   keeps those who wait for it waiting for ever.
+- `METRICS` has histograms of durations, lateness and commits, and sessions by scenario, the queue's
+  length and the age of its head, and each repository's state.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CLIENT, MANUAL_CRONTAB,

@@ -110,7 +110,7 @@ def test_what_a_client_that_goes_has_asked_for_is_done(inside, port, how):
         if how == "half":
             connection.shutdown(socket.SHUT_WR)
             assert replies.read().splitlines()[-1].startswith(b"ERR BAD_REQUEST the last line has no end")
-    wait_for(lambda: sum(inside.agent.desk.ended_counts.values()) == 20, "the sessions")
+    wait_for(lambda: sum(inside.agent.desk.tally.totals.values()) == 20, "the sessions")
 
 
 def test_who_does_not_read_holds_nobody_up(server, port):
@@ -270,7 +270,7 @@ def test_what_is_under_way_when_a_connection_fails_takes_its_course(inside, serv
             wait_for(lambda: server._front._lost, "the fault")
             go.set()
             assert replies.read() == b""
-    wait_for(lambda: sum(inside.agent.desk.ended_counts.values()) == 5, "the sessions")
+    wait_for(lambda: sum(inside.agent.desk.tally.totals.values()) == 5, "the sessions")
     assert inside.agent.desk._requests == 0
     monkeypatch.undo()
     inside._handler.lines.clear()

@@ -431,7 +431,7 @@ def test_listings(with_nap):
     metrics = with_nap.ask("METRICS")
     assert metrics[-1] == "OK"
     for line in metrics[:-1]:
-        assert re.fullmatch(r'\* (# TYPE \w+ (gauge|counter)|# HELP .*|\w+(\{\w+="[^"]*"\})? -?[\d.]+)', line), line
+        assert re.fullmatch(r'\* (# TYPE \w+ (gauge|counter|histogram)|# HELP .*|\w+(\{.*\})? -?[\d.e+-]+)', line), line
 
 
 def test_hold_and_release(with_nap):

@@ -7,6 +7,7 @@ from ..base.vocabulary import (ENDED, FLOOD_S, IMMEDIATE, KILL_S, NORMAL, NOT_EN
                                RUNNING, STOPPED, TERM_S, WAITING, WRITE_S, YIELD_REQUESTS, ERROR)
 from ..base.errors import Busy, Changed, Conflict, NotFound, Stopping, WaitTimeout
 from ..store.endings import by_schedule, tell_stop
+from .tally import Tally
 
 TRIES = 3               # an EXEC whose scenario is replaced at the same time is tried anew
 
@@ -46,7 +47,7 @@ class Desk:
     """Takes what is asked of sessions, for any thread, and follows each of them up."""
 
     def __init__(self, agent):
-        self.ended_counts = dict.fromkeys(ENDED, 0)
+        self.tally = Tally()
         self._agent, self._clock = agent, agent.clock
         self._contexts = frozenset(agent.master.list_contexts())    # also while the master is away
         self._lock = threading.Lock()
@@ -192,8 +193,7 @@ class Desk:
             self._agent.queue.discard(ending.session)
             if ending.secret_file:
                 repository.secrets.forget(ending.secret_file)
-            with self._lock:
-                self.ended_counts[ending.status] += 1
+            self.tally.add(ending)
             self._agent.watch.ended(ending.session)
         for ticket in ending.tickets:
             self.queue_ticket(repository, ticket)

@@ -1,5 +1,7 @@
 """How the agent is, in figures: PING and METRICS."""
-from ..base.vocabulary import VERSION
+import collections
+
+from ..base.vocabulary import RUNNING, VERSION
 
 
 def ping(agent):
@@ -29,17 +31,83 @@ def _find_status(agent, places, are_usable):
 
 
 def metrics(agent):
-    """Prometheus text lines, from memory alone."""
-    running, queued = agent.queue.counts()
+    """The lines of METRICS, from memory alone: Prometheus' text format 0.0.4
+    (prometheus.io/docs/instrumenting/exposition_formats), each family with its HELP and TYPE."""
+    running, outstanding = agent.queue.counts()
+    tickets, since = agent.queue.list_waiting()
+    now, tally = agent.clock.monotonic(), agent.desk.tally
     places = agent.places.list_all()
-    gauges = [("uptime_seconds", round(agent.clock.monotonic() - agent.started, 1)),
-              ("sessions_running", running), ("sessions_outstanding", queued),
-              ("connections", agent.connections()), ("repositories", len(places)),
-              ("repositories_usable", sum(not place.reason for place in places)),
-              ("hold", int(agent.hold is not None))]
-    for name, value in gauges:
-        yield "# TYPE agent_%s gauge" % name
-        yield "agent_%s %s" % (name, value)
-    yield "# TYPE agent_sessions_ended_total counter"
-    for status, count in agent.desk.ended_counts.items():
-        yield 'agent_sessions_ended_total{status="%s"} %d' % (status, count)
+    yield from _gauge("info", "the agent", [({"agent": agent.name, "version": VERSION}, 1)])
+    yield from _gauge("uptime_seconds", "since its start", round(now - agent.started, 1))
+    yield from _gauge("hold", "1: nothing new begins", int(agent.hold is not None))
+    yield from _gauge("connections", "that are open", agent.connections())
+    yield from _gauge("sessions_running", "sessions that run", running)
+    yield from _gauge("sessions_outstanding", "sessions that have not begun", outstanding)
+    yield from _gauge("sessions", "open sessions by state; those outstanding by the state of "
+                      "their acknowledgement", _count_open(agent, tickets))
+    yield from _gauge("queue_length", "sessions that wait for a slot, a limit or a hold",
+                      len(tickets))
+    yield from _gauge("queue_head_age_seconds", "how long the oldest of them has waited",
+                      round(now - since, 3) if tickets else 0)
+    yield from _family("sessions_ended_total", "counter", "sessions that ended since the start", [
+        ("", {"status": status}, count) for status, count in tally.totals.items()])
+    yield from _family("scenario_sessions_ended_total", "counter", "the same by scenario", [
+        ("", {"scenario": scenario, "status": status}, count)
+        for scenario, status, count in tally.list_ended()])
+    yield from _histograms("session_duration_seconds", "how long sessions took from their newest "
+                           "begin to their end", [({"scenario": scenario}, histogram) for
+                                                  scenario, histogram in tally.list_durations()])
+    yield from _histograms("schedule_lateness_seconds", "from the due time of a session to its "
+                           "begin", [({}, tally.lateness)])
+    yield from _gauge("repositories", "attached work repositories", len(places))
+    yield from _gauge("repositories_usable", "those that can be used",
+                      sum(not place.reason for place in places))
+    yield from _gauge("repository_usable", "1: it can be used", [
+        ({"repository": place.attachment.name}, int(not place.reason)) for place in places])
+    open_ones = [("master", agent.master)] + [
+        (place.attachment.name, place.repository) for place in places if place.repository]
+    yield from _gauge("repository_read_only", "1: it can only be read", [
+        ({"repository": name}, int(repository.db.is_read_only))
+        for name, repository in open_ones])
+    yield from _histograms("commit_seconds", "how long commits took, with all their tries", [
+        ({"repository": name}, repository.db.latency) for name, repository in open_ones])
+
+
+def _count_open(agent, tickets):
+    """[(labels, count)] of the open sessions by scenario and state."""
+    counts = collections.Counter((ticket.scenario, ticket.status) for ticket in tickets)
+    counts.update((session.ticket.scenario, RUNNING) for session in agent.queue.list_running())
+    return [({"scenario": scenario, "status": status}, count)
+            for (scenario, status), count in sorted(counts.items())]
+
+
+def _gauge(name, text, values):
+    """The lines of a gauge: of one value, or of [(labels, value)]."""
+    rows = values if isinstance(values, list) else [({}, values)]
+    return _family(name, "gauge", text, [("",) + row for row in rows])
+
+
+def _histograms(name, text, histograms):
+    """The lines of [(labels, Histogram)] that share a name."""
+    rows = []
+    for labels, histogram in histograms:
+        counts = histogram.read()
+        bounds = ["%g" % bound for bound in histogram.bounds] + ["+Inf"]
+        rows += [("_bucket", dict(labels, le=bound), count)
+                 for bound, count in zip(bounds, counts)]
+        rows += [("_sum", labels, round(histogram.sum, 6)), ("_count", labels, counts[-1])]
+    return _family(name, "histogram", text, rows)
+
+
+def _family(name, kind, text, rows):
+    """Yields the lines of one metric: [(end of its name, labels, value)]."""
+    yield "# HELP agent_%s %s" % (name, text)
+    yield "# TYPE agent_%s %s" % (name, kind)
+    for end, labels, value in rows:
+        shown = ",".join('%s="%s"' % (key, _escape(label)) for key, label in labels.items())
+        yield "agent_%s%s%s %s" % (name, end, "{%s}" % shown if shown else "", value)
+
+
+def _escape(label):
+    """The value of a label, as the format wants it."""
+    return label.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -28,12 +28,13 @@ class SessionQueue:
         self._is_flooded = is_flooded           # whether many requests wait for their OK
         self._changed = threading.Condition()   # guards all that follows
         self._admission = Admission(slots)      # of numbers: who begins next
-        self._outstanding = {}                  # number that may begin -> (Ticket, repository)
+        self._clock = clock
+        self._outstanding = {}          # number that may begin -> (Ticket, repository, since when)
         self.later = Later()
         self._running = {}                      # number -> Session
         self._again = {}                # number -> Ticket that came before its slot was free
         self._slots = SlotThreads(slots, self._serve)
-        self._adopted, self._is_closing = [], False
+        self._is_closing = False
         self.delays = Delays()          # of sessions that could not begin
         self._parked = 0                # how many of _running wait for one, without a thread
         self._ending = 0                # and of how many the end is still to be recorded
@@ -51,7 +52,7 @@ class SessionQueue:
                 self._again[ticket.session] = ticket
             if self._is_closing or running or ticket.session in self._outstanding:
                 return True
-            self._outstanding[ticket.session] = ticket, repository
+            self._outstanding[ticket.session] = ticket, repository, self._clock.monotonic()
             self._admission.add(ticket.session, ticket.priority, ticket.gates(repository),
                                 ticket.is_child)
             is_free = self._admission.has_room
@@ -80,16 +81,14 @@ class SessionQueue:
             if self._is_closing or ticket.session in self._running:     # it may have just been left
                 return
             session = self._make(ticket, repository)
-            thread = Worker(self._run, "adopted %d" % ticket.session, session)
             self._running[ticket.session] = session
             self._admission.occupy(ticket.session, ticket.gates(repository))
             try:
-                thread.start()
+                self._slots.adopt("adopted %d" % ticket.session, self._run, session)
             except RuntimeError as error:
                 del self._running[ticket.session]
                 self._admission.leave(ticket.session)
                 raise Busy(str(error)) from None
-            self._adopted = [each for each in self._adopted if each.is_alive()] + [thread]
 
     def hold_schedule(self, key, is_held):
         """Held, no session of a schedule (repository id, name) begins."""
@@ -115,7 +114,7 @@ class SessionQueue:
         """What is queued of a repository that was let go is read anew when it comes back."""
         with self._changed:
             owners = dict(self.later)
-            owners.update((number, owner) for number, (_, owner) in self._outstanding.items())
+            owners.update((number, owner) for number, (_, owner, _) in self._outstanding.items())
             for number in [number for number, owner in owners.items() if owner is repository]:
                 self.discard(number)
 
@@ -134,6 +133,12 @@ class SessionQueue:
         """The running Sessions."""
         with self._changed:
             return list(self._running.values())
+
+    def list_waiting(self):
+        """(The Tickets of what may begin, since when the oldest waits: monotonic seconds)."""
+        with self._changed:
+            waiting = list(self._outstanding.values())
+        return [ticket for ticket, _, _ in waiting], waiting and waiting[0][2]
 
     def counts(self):
         """How many sessions there are: (running, outstanding), those of later among the last."""
@@ -162,8 +167,6 @@ class SessionQueue:
         """Waits for the threads of the slots."""
         self._parking.close()
         self._slots.join()
-        for thread in self._adopted:
-            thread.join()
 
     def _serve(self):
         """The thread of a slot: one session after the other."""
@@ -248,7 +251,7 @@ class SessionQueue:
                 number = self._admission.take() if self._ending < self._max_ending else None
                 if number is None:
                     return None
-                ticket, repository = self._outstanding.pop(number)
+                ticket, repository, _ = self._outstanding.pop(number)
                 try:
                     if not repository.db.trouble:
                         self._running[number] = self._make(ticket, repository)
@@ -269,10 +272,11 @@ class SessionQueue:
 
 
 class SlotThreads:
-    """The threads of the slots: as many as are needed, and as the host has to give."""
+    """The threads of the slots: as many as are needed, and as the host has to give; and those of
+    what is adopted."""
 
     def __init__(self, most, work):
-        self._most, self._work, self._threads = most, work, []
+        self._most, self._work, self._threads, self._adopted = most, work, [], []
         self._is_short, self._told = False, Told()
 
     def grow(self, count):
@@ -288,9 +292,15 @@ class SlotThreads:
         may take its time."""
         self._is_short = False
 
+    def adopt(self, name, work, session):
+        """A thread for one session, whatever the limit. RuntimeError: the host has none."""
+        thread = Worker(work, name, session)
+        thread.start()
+        self._adopted = [each for each in self._adopted if each.is_alive()] + [thread]
+
     def join(self):
         """Waits for their end."""
-        for thread in self._threads:
+        for thread in self._threads + self._adopted:
             thread.join()
 
 

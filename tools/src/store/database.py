@@ -60,6 +60,11 @@ class Database:
         return self._writer.version
 
     @property
+    def latency(self):
+        """A Histogram of how many seconds commits took, with all their tries."""
+        return self._writer.latency
+
+    @property
     def failures(self):
         """How many commits have failed."""
         return self._writer.failures

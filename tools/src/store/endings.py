@@ -3,7 +3,7 @@ import json
 
 from ..base.vocabulary import ERROR, OUTSTANDING, QUEUED, STOPPED
 from ..base.errors import Unreadable
-from ..base.times import to_text
+from ..base.times import from_text, to_text
 from .records import Ending
 
 
@@ -31,7 +31,7 @@ class Endings:
         if not self._sessions.change(connection, session, status, states, ended=to_text(now),
                                      message=message):
             return None
-        ending = Ending(session, status, secret_file=row["secret_file"] or "")
+        ending = self._tell(connection, row, status, now)
         if status == ERROR:
             retry = self._retry(connection, row, now)
             return ending._replace(tickets=(retry,)) if retry else ending
@@ -43,6 +43,17 @@ class Endings:
             connection.execute("delete from session_task where session=?", (session,))
             connection.execute("delete from session_step where session=?", (session,))
         return ending._replace(is_awaited=self._meet_conditions(connection, row, now))
+
+    @staticmethod
+    def _tell(connection, row, status, now):
+        """The Ending of a row of session, of which nothing follows."""
+        begun, late_s = row["begun"] and from_text(row["begun"]), None
+        if begun and row["due"] and row["attempt"] == 1 and not connection.execute(
+                "select 1 from session_step where session=? and begun<? limit 1",
+                (row["id"], row["begun"])).fetchone():
+            late_s = max(0.0, begun - from_text(row["due"]))
+        return Ending(row["id"], status, secret_file=row["secret_file"] or "", late_s=late_s,
+                      scenario=row["scenario"], duration_s=begun and max(0.0, now - begun))
 
     def end_outstanding(self, connection, session, status, message, now):
         """`end` of a session that has not begun."""

@@ -127,6 +127,10 @@ class Ending(NamedTuple):
     tickets: Tuple[Ticket, ...] = ()    # to be queued: the next attempt of its schedule, or itself
     is_awaited: bool = False            # a schedule runs after it
     secret_file: str = ""               # of SecretFiles: not needed any more
+    scenario: str = ""
+    duration_s: Optional[float] = None  # None: it has not begun
+    late_s: Optional[float] = None      # from its due time to its begin; None: it had none, or
+                                        # it is not its first start
 
 
 class Made(NamedTuple):

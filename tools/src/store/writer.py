@@ -11,6 +11,7 @@ import time
 
 from ..base.vocabulary import MAX_BATCH
 from ..base.errors import RepositoryError, RepositoryGone
+from ..base.histogram import Histogram
 from ..base.program import log
 from ..base.times import to_text
 from .connections import TORN, is_locked, tell_reason
@@ -20,6 +21,7 @@ LAZY_S = 0.05           # how long a record that nobody waits for may wait for c
 GATHER_S = 0.001        # how long a commit waits for those that asked together last time
 DOUBT_S = 60.0          # between two tellings of commits that only seem to fail
 RETRY_S = 0.02          # between tries while another program holds the file's lock
+LATENCY_BOUNDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)     # seconds, for METRICS
 _WRONG_SQL = re.compile("no such |has no column|syntax error|not decode")   # one request's fault
 
 
@@ -33,6 +35,7 @@ class Writer:
     def __init__(self, connections, clock):
         self.trouble, self.is_read_only = "", False
         self.failures, self.version = 0, None
+        self.latency = Histogram(LATENCY_BOUNDS)    # of commits, with all the tries that they took
         self._connections, self._label, self._clock = connections, connections.label, clock
         self._ready = threading.Condition()
         self._queue = collections.deque()
@@ -76,7 +79,9 @@ class Writer:
             batch = self._take()
             if not batch:
                 break
+            begun = self._clock.monotonic()
             self._complete(batch)
+            self.latency.add(self._clock.monotonic() - begun)
         self._connections.close()
 
     def _take(self):
@@ -129,7 +134,7 @@ class Writer:
         before = connection.total_changes
         self.version = data_version(connection), self._connections.count
         try:
-            outcomes = [self._savepoint(connection, pending) for pending in batch]
+            outcomes = [run_in_savepoint(connection, pending) for pending in batch]
             if connection.total_changes == before:
                 connection.execute("rollback")
                 return outcomes
@@ -158,29 +163,6 @@ class Writer:
                 raise error
             self._expire_queue(error)
             time.sleep(RETRY_S * 10)
-
-    @staticmethod
-    def _savepoint(connection, pending):
-        """Runs a request so that it changes all or nothing -> (value, error). An error of the file,
-        not of the request, is raised."""
-        if not pending.is_atomic:
-            connection.execute("savepoint request")
-        try:
-            outcome = pending.method(connection, *pending.arguments), None
-        except sqlite3.Error as error:
-            if type(error) is sqlite3.DatabaseError or isinstance(error, sqlite3.OperationalError) \
-                    and not _WRONG_SQL.search(str(error)):
-                raise                       # the file, not the request: nothing of the batch stays
-            outcome = None, error
-        except MemoryError:                 # the host, not the request
-            raise
-        except Exception as error:
-            outcome = None, error
-        if not pending.is_atomic:
-            if outcome[1] is not None:
-                connection.execute("rollback to request")
-            connection.execute("release request")
-        return outcome
 
     def _set_mark(self, connection):
         """What tells after a failed commit whether it is on disk: a row a writer,
@@ -277,3 +259,26 @@ class Writer:
 def data_version(connection):
     """A number that changes when another program commits to the file."""
     return connection.execute("pragma data_version").fetchone()[0]
+
+
+def run_in_savepoint(connection, pending):
+    """Runs a request so that it changes all or nothing -> (value, error). An error of the file,
+    not of the request, is raised."""
+    if not pending.is_atomic:
+        connection.execute("savepoint request")
+    try:
+        outcome = pending.method(connection, *pending.arguments), None
+    except sqlite3.Error as error:
+        if type(error) is sqlite3.DatabaseError or isinstance(error, sqlite3.OperationalError) \
+                and not _WRONG_SQL.search(str(error)):
+            raise                       # the file, not the request: nothing of the batch stays
+        outcome = None, error
+    except MemoryError:                 # the host, not the request
+        raise
+    except Exception as error:
+        outcome = None, error
+    if not pending.is_atomic:
+        if outcome[1] is not None:
+            connection.execute("rollback to request")
+        connection.execute("release request")
+    return outcome
