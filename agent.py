@@ -175,8 +175,11 @@ Sections, each using only those above it:
     agent/exchange            Definitions in and out: import with all its checks, and export.
     agent/agent               The agent: its life cycle, and what it can do in domain words.
     agent/figures             How the agent is, in figures: PING and METRICS.
+    agent/logfile             The file of --log: made 0600, rotated at a size, opened anew when that
+                              is asked for.
     agent/logwriter           The agent's own log, which stops nothing: whoever logs hands a line
                               over and goes on.
+    agent/service             The systemd unit that runs the agent on this host.
     protocol/table            The verb table: a function for each form of a request, and the check
                               of one against it.
     protocol/lines            The lines of replies, filled by the table of their fields.
@@ -196,6 +199,8 @@ Sections, each using only those above it:
                               listens.
     server/server             The port: connections, bounded lines, and replies as fast as they are
                               taken.
+    server/systemd            What systemd is told of the agent by the socket that it asks for it
+                              (sd_notify(3)).
     main                      The command line, signals, and the order of start and stop.
 
 Threads, and what ends each:
@@ -226,6 +231,7 @@ Threads, and what ends each:
                       likewise.
     server            accepts connections; ends at Server.close().
     client N          serves one connection; ends with it, or at Server.close().
+    watchdog          where systemd has a watchdog, tells it that the agent lives; ends at
     MainThread        waits for a signal or SHUTDOWN, then stops the others in order.
 """
 import sys
@@ -1477,8 +1483,10 @@ class CommandOption(NamedTuple):
     meaning: str
     default: Any = None
     limits: Optional[Tuple[int, int]] = None    # its value is a whole number from .. to; else text
-    count: str = ""         # + for one value or more, * for any number; else one
+    count: str = ""         # + for one value or more, * for any number, ? for one or none
+    choices: Optional[Tuple[str, ...]] = None
     attribute: str = ""     # its name in the settings, where that is another
+    is_path: bool = False
 
     @property
     def help_text(self):
@@ -1488,8 +1496,14 @@ class CommandOption(NamedTuple):
     @property
     def words(self):
         """The option and its value as they are written on the command line."""
+        if self.count == "?":
+            return "%s [%s]" % (self.name, self.shown)
         more = " ..." if self.count else ""
         return (self.name + " " + self.shown + more).strip()
+
+    def find_value(self, settings):
+        """Its value in the settings, the namespace of argparse."""
+        return getattr(settings, self.attribute or self.name[2:].replace("-", "_"))
 
 
 COMMAND_OPTIONS = (
@@ -1499,7 +1513,7 @@ COMMAND_OPTIONS = (
     CommandOption("--port", "PORT", "port to listen on, 0 for any that is free", DEFAULT_PORT,
                   (0, 65535)),
     CommandOption("--master", "PATH", "master repository (default sqlite_repos/master.db beside "
-                  "agent.py, made when it does not exist)"),
+                  "agent.py, made when it does not exist)", is_path=True),
     CommandOption("--create", "", "make the master of --master, and workrep.db beside it, when "
                   "they do not exist", attribute="is_creating"),
     CommandOption("--import", "FILE", "import definitions documents, also beside a running agent, "
@@ -1524,6 +1538,15 @@ COMMAND_OPTIONS = (
                   "(default /etc/machine-id, else its name)", ""),
     CommandOption("--insecure-fs", "", "allow repositories on a network file system",
                   attribute="is_insecure_fs"),
+    CommandOption("--log", "FILE", "write the log there instead of to stderr; SIGHUP opens it anew",
+                  is_path=True),
+    CommandOption("--log-size", "BYTES", "at this size FILE becomes FILE.1, and so on to FILE.5",
+                  10 * 1024 * 1024, (1024, 1 << 40)),
+    CommandOption("--log-format", "text|json", "lines of text, or JSON objects", "text",
+                  choices=("text", "json")),
+    CommandOption("--service", "system|user", "print a systemd unit that runs the agent with these "
+                  "options, for this host or this user, and exit", count="?",
+                  choices=("system", "user")),
     CommandOption("--manual", "TOPIC", "print the manual, or one topic of it, and exit",
                   count="*"),
     CommandOption("--version", "", "print the version and exit"),
@@ -4584,6 +4607,7 @@ class Ending(NamedTuple):
     secret_file: str = ""               # of SecretFiles: not needed any more
     scenario: str = ""
     duration_s: Optional[float] = None  # None: it has not begun
+    message: str = ""
     late_s: Optional[float] = None      # from its due time to its begin; None: it had none, or
                                         # it is not its first start
 
@@ -5736,7 +5760,7 @@ class Endings:
         if not self._sessions.change(connection, session, status, states, ended=to_text(now),
                                      message=message):
             return None
-        ending = self._tell(connection, row, status, now)
+        ending = self._tell(connection, row, status, message, now)
         if status == ERROR:
             retry = self._retry(connection, row, now)
             return ending._replace(tickets=(retry,)) if retry else ending
@@ -5750,7 +5774,7 @@ class Endings:
         return ending._replace(is_awaited=self._meet_conditions(connection, row, now))
 
     @staticmethod
-    def _tell(connection, row, status, now):
+    def _tell(connection, row, status, message, now):
         """The Ending of a row of session, of which nothing follows."""
         begun, late_s = row["begun"] and from_text(row["begun"]), None
         if begun and row["due"] and row["attempt"] == 1 and not connection.execute(
@@ -5758,7 +5782,8 @@ class Endings:
                 (row["id"], row["begun"])).fetchone():
             late_s = max(0.0, begun - from_text(row["due"]))
         return Ending(row["id"], status, secret_file=row["secret_file"] or "", late_s=late_s,
-                      scenario=row["scenario"], duration_s=begun and max(0.0, now - begun))
+                      scenario=row["scenario"], duration_s=begun and max(0.0, now - begun),
+                      message=message)
 
     def end_outstanding(self, connection, session, status, message, now):
         """`end` of a session that has not begun."""
@@ -12765,8 +12790,9 @@ class Journal:
     of its log are on disk. `has_begun` tells that the session has begun on disk.
     """
 
-    def __init__(self, repository, session, clock, on_log=lambda session: None):
+    def __init__(self, repository, session, scenario, clock, on_log=lambda session: None):
         self.repository, self.session, self.has_begun = repository, session, False
+        self._scenario = scenario       # its name
         self.secrets = ()               # what must not be stored or shown, the longest first
         self._clock, self._on_log = clock, on_log
         self._progress = repository.progress
@@ -12782,7 +12808,10 @@ class Journal:
 
     def set_begun(self):
         """It is on disk that the session has begun."""
-        self.has_begun = True
+        if not self.has_begun:
+            self.has_begun = True
+            log.info("session %d of %s begins", self.session, self._scenario, extra={"fields": {
+                "session": self.session, "scenario": self._scenario, "event": "begin"}})
 
     def count_from(self, run):
         """The next run is the one after this: those up to it are on disk."""
@@ -13007,7 +13036,8 @@ class Session:
         self._control = Control(around.clock, "%s/%d" % (repository.db.uuid, self.number), call,
                                 around.looks)
         self._parking = self._going = self._waiting = self._outcome = None
-        self._journal = Journal(repository, self.number, around.clock, around.on_log)
+        self._journal = Journal(repository, self.number, ticket.scenario, around.clock,
+                                around.on_log)
 
     @property
     def is_begun(self):
@@ -16475,6 +16505,7 @@ class Desk:
             if ending.secret_file:
                 repository.secrets.forget(ending.secret_file)
             self.tally.add(ending)
+            tell_ending(ending)
             self._agent.watch.ended(ending.session)
         for ticket in ending.tickets:
             self.queue_ticket(repository, ticket)
@@ -16564,6 +16595,17 @@ class Desk:
             if secret_file:
                 repository.secrets.settle(secret_file, ticket is not None and ticket.has_secrets)
         return ticket
+
+
+def tell_ending(ending):
+    """The line of the log for the end of a session."""
+    duration_s = ending.duration_s and round(ending.duration_s, 3)
+    took = "" if duration_s is None else " after %g s" % duration_s
+    reason = ": " + ending.message if ending.message else ""
+    log.info("session %d of %s ends %s%s%s", ending.session, ending.scenario, ending.status, took,
+             reason, extra={"fields": {
+                 "session": ending.session, "scenario": ending.scenario, "event": "end",
+                 "status": ending.status, "duration": duration_s}})
 
 
 # ======================================================================================
@@ -16735,6 +16777,7 @@ def _read_body(row):
 # byte that a signal wakes the main thread with -> its name; others say nothing
 STOPS = {bytes([number]): signal.Signals(number).name
          for number in (signal.SIGTERM, signal.SIGINT)}
+HANGUP = bytes([signal.SIGHUP])
 SIGNALS_AT_ONCE = 4096             # bytes of signals that are read at once: a child's end is one
 
 
@@ -16857,19 +16900,23 @@ class Agent:
         self._stop_request = StopRequest(by, is_immediate, max_wait_s, self.clock.monotonic())
         self._wake_main()
 
-    def run_until_stopped(self, wake_fd, wake):
+    def run_until_stopped(self, wake_fd, wake, on_hangup, on_stopping):
         """The main thread's wait: until a byte in the pipe says signal or SHUTDOWN, then stops.
 
-        One of STOPS while sessions end ends them at once. Other signals stop nothing; at SIGCHLD,
-        and whenever it wakes, orphans are reaped.
+        One of STOPS while sessions end ends them at once. Other signals stop nothing; at SIGHUP
+        on_hangup() is called, at SIGCHLD, and whenever it wakes, orphans are reaped.
         """
         self._wake_main = wake
         word, rest = None, b""
         while word is None:
             reap_orphans()
-            word, rest = split_stop(os.read(wake_fd, SIGNALS_AT_ONCE))
+            data = os.read(wake_fd, SIGNALS_AT_ONCE)
+            if HANGUP in data:
+                on_hangup()
+            word, rest = split_stop(data)
         if self._stop_request is None:
             self.request_stop(STOPS.get(word, ""))
+        on_stopping()
         log.info("stopping, %d sessions are running", self.queue.counts()[0])
         self.schedules.scheduler.stop()
         self.queue.close()
@@ -17098,6 +17145,94 @@ def _escape(label):
 
 
 # ======================================================================================
+# agent/logfile.py
+# The file of --log: made 0600, rotated at a size, opened anew when that is asked for.
+# ======================================================================================
+
+KEPT_FILES = 5          # FILE.1, the newest, to FILE.5
+
+
+class LogFile:
+    """A file that lines are added to; for one thread, but for reopen()."""
+
+    def __init__(self, path, max_bytes):
+        """CannotStart: it cannot be opened."""
+        self.path, self._max_bytes = os.path.abspath(path), max_bytes
+        self._is_outdated = False       # the path may lead to another file by now
+        try:
+            self._descriptor, self._size = self._open()
+        except OSError as error:
+            raise CannotStart("--log %s cannot be opened: %s" % (path, error.strerror)) from None
+
+    def _open(self):
+        """(A descriptor of the file, its size)."""
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+                             | os.O_NONBLOCK, 0o600)        # of a pipe: nobody is waited for
+        status = os.fstat(descriptor)
+        if stat.S_ISREG(status.st_mode):
+            os.set_blocking(descriptor, True)
+        return descriptor, status.st_size
+
+    def reopen(self):
+        """The next write opens it anew, as after another program has renamed it. From any thread;
+        waits for nothing."""
+        self._is_outdated = True
+
+    def refresh(self):
+        """Opens it anew, if that was asked for. OSError: it goes on with the old one."""
+        if self._is_outdated:
+            self._is_outdated = False
+            self._use(*self._open())
+
+    def write(self, data):
+        """Adds bytes -> how many of them. OSError."""
+        with contextlib.suppress(OSError):
+            self.refresh()
+        if self._size and self._size + len(data) > self._max_bytes:
+            with contextlib.suppress(OSError):      # it grows on
+                self._rotate()
+        size = os.write(self._descriptor, data)
+        self._size += size
+        return size
+
+    def _rotate(self):
+        """FILE becomes FILE.1, that becomes FILE.2, and so on; the oldest goes. OSError."""
+        names = [self.path] + ["%s.%d" % (self.path, count) for count in range(1, KEPT_FILES + 1)]
+        for older, newer in zip(reversed(names), reversed(names[:-1])):
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(newer, older)
+        self._use(*self._open())
+
+    def _use(self, descriptor, size):
+        before, self._descriptor, self._size = self._descriptor, descriptor, size
+        os.close(before)
+
+    def close(self):
+        """Gives the descriptor back."""
+        os.close(self._descriptor)
+
+
+class Terminal:
+    """Standard error, as a place for lines."""
+
+    def __init__(self, descriptor):
+        self._descriptor = descriptor
+
+    def reopen(self):
+        """It stays what it is."""
+
+    def refresh(self):
+        """As reopen()."""
+
+    def write(self, data):
+        """Writes bytes -> how many of them. OSError."""
+        return os.write(self._descriptor, data)
+
+    def close(self):
+        """It is the caller's."""
+
+
+# ======================================================================================
 # agent/logwriter.py
 # The agent's own log, which stops nothing: whoever logs hands a line over and goes on.
 #
@@ -17106,23 +17241,24 @@ def _escape(label):
 
 MAX_LINES = 10000       # that wait for a reader
 CLOSE_S = 2.0           # how long the end of the program waits for one
+LINES_AT_ONCE = 100
 
 
 class LogWriter(logging.Handler):
-    """Writes lines to a descriptor; without one (None) there is no log.
+    """Writes lines to a LogFile or a Terminal; without one (None) there is no log.
 
     What cannot be written is dropped and counted, and how much that was is told as soon as
     something can be written again.
     """
 
-    def __init__(self, descriptor):
+    def __init__(self, place, formatter=None):
         super().__init__()
-        self.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(message)s"))
-        self._descriptor = descriptor
+        self.setFormatter(formatter or LineFormatter("%(asctime)s %(levelname)s %(message)s"))
+        self._place = place
         self._changed = threading.Condition()   # guards all that follows
         self._lines, self._lost = [], 0         # that wait; that could not be written
         self._is_cut = self._is_failing = False     # the last line ends in its middle; was lost
-        self._is_closing = descriptor is None
+        self._is_closing, self._is_called = place is None, False
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
@@ -17147,6 +17283,13 @@ class LogWriter(logging.Handler):
                 self._lines.append(line)
                 self._changed.notify()
 
+    def reopen(self):
+        """Has the place opened anew, also when there is nothing to write."""
+        self._place.reopen()
+        with self._changed:
+            self._is_called = True
+            self._changed.notify()
+
     def close(self):
         """Writes what there is, as far as somebody reads it."""
         with self._changed:
@@ -17156,37 +17299,46 @@ class LogWriter(logging.Handler):
         super().close()
 
     def _run(self):
+        """The thread: writes what there is, until there is nothing more and it is to end."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._lines or self._is_closing
+                self._changed.wait_for(lambda: self._lines or self._is_closing or self._is_called
                                        or self._lost and not self._is_failing)
                 if self._is_closing and not self._lines:
                     return
                 lines, self._lines = self._lines, []
-            for line in lines or [None]:
-                self._write(line)
+                is_called, self._is_called = self._is_called, False
+            if is_called:
+                with contextlib.suppress(OSError):
+                    self._place.refresh()
+            for first in range(0, max(1, len(lines)), LINES_AT_ONCE):
+                self._write(lines[first:first + LINES_AT_ONCE])
 
-    def _write(self, line):
-        """Writes a line, or None: only how many were lost."""
+    def _write(self, lines):
+        """Writes lines; none: only how many were lost."""
         with self._changed:
             lost = self._lost
-        texts = [] if line is None else [line]
-        if lost:
-            texts.insert(0, "%d lines of the log could not be written" % lost)
-        data = "\n".join(([""] if self._is_cut else []) + texts + [""])
-        data = data.encode("utf-8", "backslashreplace")
+        texts = ([self.formatter.tell_loss(lost)] if lost else []) + lines
+        if not texts:
+            return
+        parts = [(text + "\n").encode("utf-8", "backslashreplace") for text in texts]
+        if self._is_cut:
+            parts[0] = b"\n" + parts[0]
+        data = b"".join(parts)
         try:
             while data:
-                size = os.write(self._descriptor, data)
+                size = self._place.write(data)
                 self._is_cut, data = not data[:size].endswith(b"\n"), data[size:]
             self._is_failing = False
         except OSError:
             self._is_failing = True
+        count, size = 0, len(data)      # of parts that are not, or not all, written
+        while size > 0:
+            count, size = count + 1, size - len(parts[-1 - count])
         with self._changed:
-            if not self._is_failing:
+            if lost and count < len(parts):
                 self._lost -= lost
-            elif line is not None:
-                self._lost += 1
+            self._lost += min(count, len(lines))
 
 
 class LineFormatter(logging.Formatter):
@@ -17199,6 +17351,101 @@ class LineFormatter(logging.Formatter):
         has_lines = record.exc_info or "\n" in str(record.msg)
         lines = text.split("\n") if has_lines else [text]
         return "\n  ".join(show_controls(line) for line in lines)
+
+    @staticmethod
+    def tell_loss(count):
+        """The line that says how many lines were lost."""
+        return "%d lines of the log could not be written" % count
+
+
+class ObjectFormatter(logging.Formatter):
+    """An entry of the log is a JSON object on one line: time, level and message; of the begin and
+    the end of a session also what they are about; traceback, where there is one."""
+
+    def format(self, record):
+        """The text of an entry."""
+        fields = {"time": local_iso(record.created, "milliseconds"),
+                  "level": record.levelname.lower(), "message": record.getMessage()}
+        fields.update(getattr(record, "fields", {}))
+        if record.exc_info:
+            fields["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(fields)
+
+    @staticmethod
+    def tell_loss(count):
+        """The line that says how many lines were lost."""
+        return json.dumps({"level": "error", "lost": count,
+                           "message": LineFormatter.tell_loss(count)})
+
+
+# ======================================================================================
+# agent/service.py
+# The systemd unit that runs the agent on this host.
+# ======================================================================================
+
+# what no unit of its own may do; all of it costs a task nothing that it needs (systemd.exec(5))
+HARDENED = ("NoNewPrivileges", "ProtectKernelTunables", "ProtectKernelModules", "ProtectKernelLogs",
+            "ProtectControlGroups", "ProtectClock", "ProtectHostname", "RestrictRealtime",
+            "RestrictSUIDSGID", "LockPersonality")
+SYSTEM, USER = "system", "user"
+
+UNIT = """# {where}
+# {commands}
+[Unit]
+Description=agent {name} (agent.py)
+{after}
+[Service]
+Type=notify
+ExecStart={words}
+ExecReload=/bin/kill -HUP $MAINPID
+WatchdogSec=60
+Restart=on-failure
+RestartSec=5
+# SHUTDOWN and stop let running sessions end for 60 s
+TimeoutStopSec=90
+# all that a task has left is ended with the agent; for sessions of on_stale=adopt, which are to go
+# on without it, write process
+KillMode=mixed
+{limits}
+[Install]
+WantedBy={target}
+"""
+
+
+def make_unit(kind, name, arguments):
+    """The unit of the system, or of a user, for an agent with this command line: text."""
+    words = [sys.executable, program_path()] + [
+        os.path.abspath(word) if is_path else word for word, is_path in arguments]
+    unit = "agent-%s.service" % name
+    if kind == USER:
+        where = "~/.config/systemd/user/" + unit
+        commands = ("systemctl --user daemon-reload; systemctl --user enable --now %s; loginctl "
+                    "enable-linger" % unit)
+        limits, after, target = "", "", "default.target"
+    else:
+        where = "/etc/systemd/system/" + unit
+        commands = "systemctl daemon-reload; systemctl enable --now " + unit
+        limits = "User=%s\n" % _own_name() + "".join("%s=yes\n" % word for word in HARDENED)
+        after = "After=local-fs.target network-online.target\nWants=network-online.target\n"
+        target = "multi-user.target"
+    return UNIT.format(where=where, commands=commands, name=name, after=after, limits=limits,
+                       words=" ".join(map(quote_for_unit, words)), target=target)
+
+
+def _own_name():
+    import pwd
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
+def quote_for_unit(word):
+    """A word of ExecStart= (systemd.service(5), "Command lines")."""
+    word = word.replace("%", "%%").replace("$", "$$")
+    if re.fullmatch("[A-Za-z0-9_./:@%$+=,-]+", word):
+        return word
+    return '"%s"' % word.replace("\\", "\\\\").replace('"', '\\"')
 
 
 # ======================================================================================
@@ -19033,21 +19280,14 @@ MANUAL_OPERATING = r"""
 
 ### Starting at boot
 
-Under systemd, `/etc/systemd/system/agent.service`:
+Under systemd, as the user that the agent is to run as, with the options that it is to have:
 
-    [Unit]
-    Description=agent.py
+    python3 /opt/agent/agent.py --port 20910 --service
 
-    [Service]
-    Type=notify
-    User=etl
-    ExecStart=/usr/bin/python3 /opt/agent/agent.py
-    KillMode=mixed
-    TimeoutStopSec=90
-    Restart=on-failure
-
-    [Install]
-    WantedBy=multi-user.target
+prints a unit for this host, with the commands that install it in its first lines; `--service=user`
+one for `systemctl --user`. It asks systemd for `Type=notify` and a watchdog: the agent says when
+it listens, that it lives, how many sessions run, and when it stops. `systemctl reload` (SIGHUP)
+opens the log anew.
 
 With `KillMode=mixed` a stop of the unit asks the agent alone to stop. It lets running sessions
 end, for <<STOP_S>>; `TimeoutStopSec` has to be longer. What is still there when the agent has
@@ -19063,8 +19303,15 @@ Without systemd, a line in the user's crontab:
 
 The agent's own log is a line an entry on standard error: repositories attached and lost,
 sessions that were stale, schedules that cannot fire, steps of the clock, faults. What tasks
-print is not in it, but in `LOG`. `ERR INTERNAL` names a fault; its id finds the traceback in
-the log.
+print is not in it, but in `LOG`. Each begin and each end of a session is a line, with its number,
+and how it ended. `ERR INTERNAL` names a fault; its id finds the traceback in the log.
+
+`--log FILE` writes it to a file instead, made with mode 0600. At `--log-size` bytes FILE becomes
+FILE.1, that becomes FILE.2, and so on; FILE.5 is the oldest. SIGHUP opens FILE anew, for who
+rotates it himself. The line `agent NAME ready on HOST:PORT` stays on standard error. With
+`--log-format json` each entry is a JSON object with `time level message`, that of a session with
+`session scenario event` (`begin` or `end`), too, and at the end `status duration`; one of a fault
+has `traceback`.
 
 Nobody waits for its log: what cannot be written, as the disk is full or nobody reads, is dropped
 and counted, and the log says how many lines that were as soon as it can. An entry is one line
@@ -19406,6 +19653,8 @@ MANUAL_CHANGES = r"""
   keeps those who wait for it waiting for ever.
 - `METRICS` has histograms of durations, lateness and commits, and sessions by scenario, the queue's
   length and the age of its head, and each repository's state.
+- `--service` prints a systemd unit, with a watchdog; `--log`, `--log-size` and `--log-format json`;
+  each begin and end of a session is a line of the log.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CLIENT, MANUAL_CRONTAB,
@@ -20757,16 +21006,6 @@ def check_host(host):
     return address
 
 
-def notify_systemd(address):
-    """Tells systemd that the agent is ready, where it asks for that by the address of a socket
-    (sd_notify(3))."""
-    if address:
-        with contextlib.suppress(OSError), \
-                socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-            notify.connect("\0" + address[1:] if address.startswith("@") else address)
-            notify.sendall(b"READY=1")
-
-
 class Handler(socketserver.BaseRequestHandler):
     """One connection, in its thread."""
 
@@ -21021,6 +21260,62 @@ def _say_busy(connection, reason):
 
 
 # ======================================================================================
+# server/systemd.py
+# What systemd is told of the agent by the socket that it asks for it (sd_notify(3)).
+#
+# Thread watchdog: where systemd has a watchdog, tells it that the agent lives; ends at
+# Notifier.close().
+# ======================================================================================
+
+SHARE = 3               # the watchdog is told so many times in the time that it waits
+
+
+class Notifier:
+    """Tells systemd how the agent is; without its environment nothing is told."""
+
+    def __init__(self, environment):
+        """Takes its variables out of the environment: they are for no task."""
+        self._address = environment.pop("NOTIFY_SOCKET", "")
+        microseconds = environment.pop("WATCHDOG_USEC", "")
+        environment.pop("WATCHDOG_PID", None)
+        self._every_s, self._thread = None, None    # between two words to the watchdog
+        self._is_over = threading.Event()
+        if self._address and microseconds.isdigit() and int(microseconds):
+            self._every_s = int(microseconds) / 1e6 / SHARE
+
+    def ready(self, describe):
+        """The agent listens. From now on the watchdog is told, and what describe() says: how
+        the agent is in a few words; when that hangs, so does the agent."""
+        self._tell("READY=1\nSTATUS=" + describe())
+        if self._every_s is not None:
+            self._thread = Worker(self._watch, "watchdog", describe)
+            self._thread.start()
+
+    def stopping(self):
+        """It has begun to stop."""
+        self._tell("STOPPING=1\nSTATUS=stopping")
+
+    def close(self):
+        """Ends the thread."""
+        self._is_over.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _watch(self, describe):
+        while not self._is_over.wait(self._every_s):
+            self._tell("WATCHDOG=1\nSTATUS=" + describe())
+
+    def _tell(self, text):
+        if self._address:
+            address = self._address
+            with contextlib.suppress(OSError), \
+                    socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+                notify.setblocking(False)
+                notify.connect("\0" + address[1:] if address.startswith("@") else address)
+                notify.sendall(text.encode())
+
+
+# ======================================================================================
 # main.py
 # The command line, signals, and the order of start and stop.
 #
@@ -21029,6 +21324,10 @@ def _say_busy(connection, reason):
 
 # which subprocess gives back to every process that it starts
 PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
+
+
+# options that do not belong to an agent that serves
+NOT_OF_SERVICE = ("--import", "--repo", "--replace", "--service", "--manual", "--version", "--help")
 
 
 def parse_arguments(arguments):
@@ -21069,6 +21368,10 @@ def _add_option(parser, option):
                         type=_between(*option.limits) if option.limits else str)
         if option.count:
             keywords["nargs"] = option.count
+        if option.count == "?":
+            keywords["const"] = option.choices[0]
+        if option.choices:
+            keywords["choices"] = option.choices
     parser.add_argument(option.name, **keywords)
 
 
@@ -21084,10 +21387,32 @@ def _between(low, high):
 
 def start_logging():
     """The agent's own log, on stderr -> its LogWriter."""
-    writer = LogWriter(None if sys.stderr is None else sys.stderr.fileno())
+    writer = LogWriter(None if sys.stderr is None else Terminal(sys.stderr.fileno()))
     log.addHandler(writer)
     log.setLevel(logging.INFO)
     return writer
+
+
+@contextlib.contextmanager
+def log_to_file(settings, writer):
+    """Within it the log goes where --log says, as --log-format says -> its LogFile, or None. The
+    writer of stderr then gets what is for who has started the agent alone. CannotStart."""
+    if settings.log_format == "json":
+        writer.setFormatter(ObjectFormatter())
+    if settings.log is None:
+        yield None
+        return
+    file = LogFile(settings.log, settings.log_size)
+    own = LogWriter(file, writer.formatter)
+    log.addHandler(own)
+    log.removeHandler(writer)
+    try:
+        yield own
+    finally:
+        log.addHandler(writer)
+        log.removeHandler(own)
+        own.close()
+        file.close()
 
 
 def import_files(settings, clock, writer):
@@ -21149,6 +21474,18 @@ def print_manual(topic):
     return _complain("the manual cannot be written: %s" % os.strerror(reason), EXIT_CANNOT_START)
 
 
+def print_unit(settings):
+    """--service: exit code 0, or 1 for a full disk."""
+    words = []
+    for option in COMMAND_OPTIONS:
+        value = None if option.name in NOT_OF_SERVICE else option.find_value(settings)
+        if value not in (None, False, option.default):
+            words += [(option.name, False)] + ([(str(value), option.is_path)] * bool(option.shown))
+    reason = _print(make_unit(settings.service, settings.name, words))
+    return EXIT_OK if reason in (None, errno.EPIPE) else _complain(
+        "the unit cannot be written: %s" % os.strerror(reason), EXIT_CANNOT_START)
+
+
 def _complain(text, code):
     """Tells on stderr what is wrong, as far as that can be -> this exit code."""
     with contextlib.suppress(OSError):
@@ -21184,7 +21521,7 @@ def settle_streams():
             os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
-def serve(settings, clock, writer):
+def serve(settings, clock, writer, own):
     """Runs an agent to its end -> exit code. CannotStart."""
     share_heaps()
     file_limit = FileLimit(4 * (settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1))
@@ -21202,7 +21539,7 @@ def serve(settings, clock, writer):
                         file_limit)
         lock.note("pid %d on %s:%d since %s" % (
             os.getpid(), address, server.port, local_iso(clock.now())))
-        run_to_end(agent, server, address, writer)
+        run_to_end(agent, server, address, writer, own)
         log.info("stopped")
     finally:
         lock.release()
@@ -21212,8 +21549,9 @@ def serve(settings, clock, writer):
     return EXIT_OK
 
 
-def run_to_end(agent, server, address, writer):
-    """Starts the agent, listens, and waits until it is to stop."""
+def run_to_end(agent, server, address, writer, own):
+    """Starts the agent, listens, and waits until it is to stop. `own`: the writer of the log, where
+    that is not stderr."""
     wake_out, wake_in = os.pipe()
     os.set_blocking(wake_in, False)
 
@@ -21226,23 +21564,32 @@ def run_to_end(agent, server, address, writer):
               for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)}
     signal.siginterrupt(signal.SIGCHLD, False)      # it comes often, and cuts no call short
     take_orphans()
-    notice = os.environ.pop("NOTIFY_SOCKET", None)      # for no task
+    notifier = Notifier(os.environ)
     try:
         agent.start(address, server.port)
         server.listen()
-        ready = "agent %s ready on %s:%d" % (agent.name, address, server.port)
-        writer.say("%s version=%s repositories=%s" % (ready, VERSION,
-                                                      ping(agent)["repositories"]))
-        notify_systemd(notice)
-        agent.run_until_stopped(wake_out, wake)
+        ready = "agent %s ready on %s:%d version=%s repositories=%s" % (
+            agent.name, address, server.port, VERSION, ping(agent)["repositories"])
+        writer.say(ready)
+        if own is not None:
+            log.info(ready)
+        notifier.ready(lambda: tell_status(agent))
+        agent.run_until_stopped(wake_out, wake, own.reopen if own else lambda: None,
+                                notifier.stopping)
     finally:
         server.close()
         agent.close()
+        notifier.close()
         for number, handler in before.items():      # no signal cuts the closing short
             signal.signal(number, handler)
         signal.set_wakeup_fd(-1)
         os.close(wake_out)
         os.close(wake_in)
+
+
+def tell_status(agent):
+    """How the agent is, as `systemctl status` shows it."""
+    return "%(status)s: %(running)d running, %(queued)d outstanding" % ping(agent)
 
 
 def restore_signals():
@@ -21266,6 +21613,8 @@ def main(arguments=None, clock=None):
     except OSError as error:            # of printing: before 3.9 argparse lets it through
         return EXIT_OK if error.errno == errno.EPIPE else _complain(
             "cannot write: %s" % error.strerror, EXIT_CANNOT_START)
+    if settings.service is not None:
+        return print_unit(settings)
     if settings.manual is not None:
         return print_manual(" ".join(settings.manual))
     if settings.task is not None:
@@ -21277,7 +21626,8 @@ def main(arguments=None, clock=None):
         if settings.files:
             return import_files(settings, clock, writer)
         restore_signals()
-        return serve(settings, clock, writer)
+        with log_to_file(settings, writer) as own:
+            return serve(settings, clock, writer, own)
     except AgentError as error:
         writer.say(tell_failure(error.message))
     except (OSError, MemoryError, RuntimeError) as error:      # RuntimeError: no thread

@@ -100,7 +100,7 @@ def test_every_option_of_the_command_line_is_told_and_taken():
     for option in program.COMMAND_OPTIONS:
         assert "`%s`" % option.words in text and option.help_text in text
         if option.name not in ("--help", "--version"):
-            words = [option.name] + (["1024"] if option.shown else [])
+            words = [option.name] + ([(option.choices or ["1024"])[-1]] if option.shown else [])
             words += ["--master", "/tmp/m.db"] * (option.name == "--create")
             settings = vars(program.parse_arguments(words))
             attribute = option.attribute or option.name[2:].replace("-", "_")

@@ -32,13 +32,20 @@ from .agent.opening import open_master
 from .agent.agent import Agent
 from .agent.exchange import import_into
 from .agent.figures import ping
-from .agent.logwriter import LogWriter
+from .agent.logfile import LogFile, Terminal
+from .agent.logwriter import LogWriter, ObjectFormatter
+from .agent.service import make_unit
 from .base.controls import Parser, show_controls
 from .protocol.manual import make_manual
-from .server.server import Server, check_host, notify_systemd
+from .server.server import Server, check_host
+from .server.systemd import Notifier
 
 # which subprocess gives back to every process that it starts
 PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
+
+
+# options that do not belong to an agent that serves
+NOT_OF_SERVICE = ("--import", "--repo", "--replace", "--service", "--manual", "--version", "--help")
 
 
 def parse_arguments(arguments):
@@ -79,6 +86,10 @@ def _add_option(parser, option):
                         type=_between(*option.limits) if option.limits else str)
         if option.count:
             keywords["nargs"] = option.count
+        if option.count == "?":
+            keywords["const"] = option.choices[0]
+        if option.choices:
+            keywords["choices"] = option.choices
     parser.add_argument(option.name, **keywords)
 
 
@@ -94,10 +105,32 @@ def _between(low, high):
 
 def start_logging():
     """The agent's own log, on stderr -> its LogWriter."""
-    writer = LogWriter(None if sys.stderr is None else sys.stderr.fileno())
+    writer = LogWriter(None if sys.stderr is None else Terminal(sys.stderr.fileno()))
     log.addHandler(writer)
     log.setLevel(logging.INFO)
     return writer
+
+
+@contextlib.contextmanager
+def log_to_file(settings, writer):
+    """Within it the log goes where --log says, as --log-format says -> its LogFile, or None. The
+    writer of stderr then gets what is for who has started the agent alone. CannotStart."""
+    if settings.log_format == "json":
+        writer.setFormatter(ObjectFormatter())
+    if settings.log is None:
+        yield None
+        return
+    file = LogFile(settings.log, settings.log_size)
+    own = LogWriter(file, writer.formatter)
+    log.addHandler(own)
+    log.removeHandler(writer)
+    try:
+        yield own
+    finally:
+        log.addHandler(writer)
+        log.removeHandler(own)
+        own.close()
+        file.close()
 
 
 def import_files(settings, clock, writer):
@@ -159,6 +192,18 @@ def print_manual(topic):
     return _complain("the manual cannot be written: %s" % os.strerror(reason), EXIT_CANNOT_START)
 
 
+def print_unit(settings):
+    """--service: exit code 0, or 1 for a full disk."""
+    words = []
+    for option in COMMAND_OPTIONS:
+        value = None if option.name in NOT_OF_SERVICE else option.find_value(settings)
+        if value not in (None, False, option.default):
+            words += [(option.name, False)] + ([(str(value), option.is_path)] * bool(option.shown))
+    reason = _print(make_unit(settings.service, settings.name, words))
+    return EXIT_OK if reason in (None, errno.EPIPE) else _complain(
+        "the unit cannot be written: %s" % os.strerror(reason), EXIT_CANNOT_START)
+
+
 def _complain(text, code):
     """Tells on stderr what is wrong, as far as that can be -> this exit code."""
     with contextlib.suppress(OSError):
@@ -194,7 +239,7 @@ def settle_streams():
             os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
-def serve(settings, clock, writer):
+def serve(settings, clock, writer, own):
     """Runs an agent to its end -> exit code. CannotStart."""
     share_heaps()
     file_limit = FileLimit(4 * (settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1))
@@ -212,7 +257,7 @@ def serve(settings, clock, writer):
                         file_limit)
         lock.note("pid %d on %s:%d since %s" % (
             os.getpid(), address, server.port, local_iso(clock.now())))
-        run_to_end(agent, server, address, writer)
+        run_to_end(agent, server, address, writer, own)
         log.info("stopped")
     finally:
         lock.release()
@@ -222,8 +267,9 @@ def serve(settings, clock, writer):
     return EXIT_OK
 
 
-def run_to_end(agent, server, address, writer):
-    """Starts the agent, listens, and waits until it is to stop."""
+def run_to_end(agent, server, address, writer, own):
+    """Starts the agent, listens, and waits until it is to stop. `own`: the writer of the log, where
+    that is not stderr."""
     wake_out, wake_in = os.pipe()
     os.set_blocking(wake_in, False)
 
@@ -236,23 +282,32 @@ def run_to_end(agent, server, address, writer):
               for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)}
     signal.siginterrupt(signal.SIGCHLD, False)      # it comes often, and cuts no call short
     take_orphans()
-    notice = os.environ.pop("NOTIFY_SOCKET", None)      # for no task
+    notifier = Notifier(os.environ)
     try:
         agent.start(address, server.port)
         server.listen()
-        ready = "agent %s ready on %s:%d" % (agent.name, address, server.port)
-        writer.say("%s version=%s repositories=%s" % (ready, VERSION,
-                                                      ping(agent)["repositories"]))
-        notify_systemd(notice)
-        agent.run_until_stopped(wake_out, wake)
+        ready = "agent %s ready on %s:%d version=%s repositories=%s" % (
+            agent.name, address, server.port, VERSION, ping(agent)["repositories"])
+        writer.say(ready)
+        if own is not None:
+            log.info(ready)
+        notifier.ready(lambda: tell_status(agent))
+        agent.run_until_stopped(wake_out, wake, own.reopen if own else lambda: None,
+                                notifier.stopping)
     finally:
         server.close()
         agent.close()
+        notifier.close()
         for number, handler in before.items():      # no signal cuts the closing short
             signal.signal(number, handler)
         signal.set_wakeup_fd(-1)
         os.close(wake_out)
         os.close(wake_in)
+
+
+def tell_status(agent):
+    """How the agent is, as `systemctl status` shows it."""
+    return "%(status)s: %(running)d running, %(queued)d outstanding" % ping(agent)
 
 
 def restore_signals():
@@ -276,6 +331,8 @@ def main(arguments=None, clock=None):
     except OSError as error:            # of printing: before 3.9 argparse lets it through
         return EXIT_OK if error.errno == errno.EPIPE else _complain(
             "cannot write: %s" % error.strerror, EXIT_CANNOT_START)
+    if settings.service is not None:
+        return print_unit(settings)
     if settings.manual is not None:
         return print_manual(" ".join(settings.manual))
     if settings.task is not None:
@@ -287,7 +344,8 @@ def main(arguments=None, clock=None):
         if settings.files:
             return import_files(settings, clock, writer)
         restore_signals()
-        return serve(settings, clock, writer)
+        with log_to_file(settings, writer) as own:
+            return serve(settings, clock, writer, own)
     except AgentError as error:
         writer.say(tell_failure(error.message))
     except (OSError, MemoryError, RuntimeError) as error:      # RuntimeError: no thread

@@ -37,6 +37,7 @@ from .exchange import export_from, import_into, list_dues
 # byte that a signal wakes the main thread with -> its name; others say nothing
 STOPS = {bytes([number]): signal.Signals(number).name
          for number in (signal.SIGTERM, signal.SIGINT)}
+HANGUP = bytes([signal.SIGHUP])
 SIGNALS_AT_ONCE = 4096             # bytes of signals that are read at once: a child's end is one
 
 
@@ -159,19 +160,23 @@ class Agent:
         self._stop_request = StopRequest(by, is_immediate, max_wait_s, self.clock.monotonic())
         self._wake_main()
 
-    def run_until_stopped(self, wake_fd, wake):
+    def run_until_stopped(self, wake_fd, wake, on_hangup, on_stopping):
         """The main thread's wait: until a byte in the pipe says signal or SHUTDOWN, then stops.
 
-        One of STOPS while sessions end ends them at once. Other signals stop nothing; at SIGCHLD,
-        and whenever it wakes, orphans are reaped.
+        One of STOPS while sessions end ends them at once. Other signals stop nothing; at SIGHUP
+        on_hangup() is called, at SIGCHLD, and whenever it wakes, orphans are reaped.
         """
         self._wake_main = wake
         word, rest = None, b""
         while word is None:
             reap_orphans()
-            word, rest = split_stop(os.read(wake_fd, SIGNALS_AT_ONCE))
+            data = os.read(wake_fd, SIGNALS_AT_ONCE)
+            if HANGUP in data:
+                on_hangup()
+            word, rest = split_stop(data)
         if self._stop_request is None:
             self.request_stop(STOPS.get(word, ""))
+        on_stopping()
         log.info("stopping, %d sessions are running", self.queue.counts()[0])
         self.schedules.scheduler.stop()
         self.queue.close()

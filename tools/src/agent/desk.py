@@ -6,6 +6,7 @@ import time
 from ..base.vocabulary import (ENDED, FLOOD_S, IMMEDIATE, KILL_S, NORMAL, NOT_ENDED, OUTSTANDING,
                                RUNNING, STOPPED, TERM_S, WAITING, WRITE_S, YIELD_REQUESTS, ERROR)
 from ..base.errors import Busy, Changed, Conflict, NotFound, Stopping, WaitTimeout
+from ..base.program import log
 from ..store.endings import by_schedule, tell_stop
 from .tally import Tally
 
@@ -194,6 +195,7 @@ class Desk:
             if ending.secret_file:
                 repository.secrets.forget(ending.secret_file)
             self.tally.add(ending)
+            tell_ending(ending)
             self._agent.watch.ended(ending.session)
         for ticket in ending.tickets:
             self.queue_ticket(repository, ticket)
@@ -283,3 +285,14 @@ class Desk:
             if secret_file:
                 repository.secrets.settle(secret_file, ticket is not None and ticket.has_secrets)
         return ticket
+
+
+def tell_ending(ending):
+    """The line of the log for the end of a session."""
+    duration_s = ending.duration_s and round(ending.duration_s, 3)
+    took = "" if duration_s is None else " after %g s" % duration_s
+    reason = ": " + ending.message if ending.message else ""
+    log.info("session %d of %s ends %s%s%s", ending.session, ending.scenario, ending.status, took,
+             reason, extra={"fields": {
+                 "session": ending.session, "scenario": ending.scenario, "event": "end",
+                 "status": ending.status, "duration": duration_s}})

@@ -13,8 +13,10 @@ class CommandOption(NamedTuple):
     meaning: str
     default: Any = None
     limits: Optional[Tuple[int, int]] = None    # its value is a whole number from .. to; else text
-    count: str = ""         # + for one value or more, * for any number; else one
+    count: str = ""         # + for one value or more, * for any number, ? for one or none
+    choices: Optional[Tuple[str, ...]] = None
     attribute: str = ""     # its name in the settings, where that is another
+    is_path: bool = False
 
     @property
     def help_text(self):
@@ -24,8 +26,14 @@ class CommandOption(NamedTuple):
     @property
     def words(self):
         """The option and its value as they are written on the command line."""
+        if self.count == "?":
+            return "%s [%s]" % (self.name, self.shown)
         more = " ..." if self.count else ""
         return (self.name + " " + self.shown + more).strip()
+
+    def find_value(self, settings):
+        """Its value in the settings, the namespace of argparse."""
+        return getattr(settings, self.attribute or self.name[2:].replace("-", "_"))
 
 
 COMMAND_OPTIONS = (
@@ -35,7 +43,7 @@ COMMAND_OPTIONS = (
     CommandOption("--port", "PORT", "port to listen on, 0 for any that is free", DEFAULT_PORT,
                   (0, 65535)),
     CommandOption("--master", "PATH", "master repository (default sqlite_repos/master.db beside "
-                  "agent.py, made when it does not exist)"),
+                  "agent.py, made when it does not exist)", is_path=True),
     CommandOption("--create", "", "make the master of --master, and workrep.db beside it, when "
                   "they do not exist", attribute="is_creating"),
     CommandOption("--import", "FILE", "import definitions documents, also beside a running agent, "
@@ -60,6 +68,15 @@ COMMAND_OPTIONS = (
                   "(default /etc/machine-id, else its name)", ""),
     CommandOption("--insecure-fs", "", "allow repositories on a network file system",
                   attribute="is_insecure_fs"),
+    CommandOption("--log", "FILE", "write the log there instead of to stderr; SIGHUP opens it anew",
+                  is_path=True),
+    CommandOption("--log-size", "BYTES", "at this size FILE becomes FILE.1, and so on to FILE.5",
+                  10 * 1024 * 1024, (1024, 1 << 40)),
+    CommandOption("--log-format", "text|json", "lines of text, or JSON objects", "text",
+                  choices=("text", "json")),
+    CommandOption("--service", "system|user", "print a systemd unit that runs the agent with these "
+                  "options, for this host or this user, and exit", count="?",
+                  choices=("system", "user")),
     CommandOption("--manual", "TOPIC", "print the manual, or one topic of it, and exit",
                   count="*"),
     CommandOption("--version", "", "print the version and exit"),

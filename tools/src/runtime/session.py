@@ -30,7 +30,8 @@ class Session:
         self._control = Control(around.clock, "%s/%d" % (repository.db.uuid, self.number), call,
                                 around.looks)
         self._parking = self._going = self._waiting = self._outcome = None
-        self._journal = Journal(repository, self.number, around.clock, around.on_log)
+        self._journal = Journal(repository, self.number, ticket.scenario, around.clock,
+                                around.on_log)
 
     @property
     def is_begun(self):

@@ -40,16 +40,6 @@ def check_host(host):
     return address
 
 
-def notify_systemd(address):
-    """Tells systemd that the agent is ready, where it asks for that by the address of a socket
-    (sd_notify(3))."""
-    if address:
-        with contextlib.suppress(OSError), \
-                socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-            notify.connect("\0" + address[1:] if address.startswith("@") else address)
-            notify.sendall(b"READY=1")
-
-
 class Handler(socketserver.BaseRequestHandler):
     """One connection, in its thread."""
 

@@ -129,6 +129,7 @@ class Ending(NamedTuple):
     secret_file: str = ""               # of SecretFiles: not needed any more
     scenario: str = ""
     duration_s: Optional[float] = None  # None: it has not begun
+    message: str = ""
     late_s: Optional[float] = None      # from its due time to its begin; None: it had none, or
                                         # it is not its first start
 
