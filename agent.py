@@ -10,6 +10,8 @@ acknowledged, and can say afterwards what ran, what did not, and why.
 This file is built: tools/build.py joins the modules of tools/src, which are what people change.
 Sections, each using only those above it:
 
+    base/patterns             Patterns of names: `*` stands for any text, `?` for one character, and
+                              nothing else does.
     base/vocabulary           The words and limits of the contract, as data: states, transitions,
                               roles, sizes, times.
     base/clients              Who is at the other end of a connection, and what he may do.
@@ -90,6 +92,7 @@ Sections, each using only those above it:
                               their tickets.
     store/spool               What the process of an adoptable task leaves for whoever takes it up:
                               a small file of its own.
+    store/users               The users of the agents of a master: their rows, and how these change.
     store/views               What is read of sessions: listings, history, logs, durations, and what
                               is purged.
     store/work                A work repository: its tables, and all that is kept in them behind one
@@ -159,6 +162,7 @@ Sections, each using only those above it:
     scheduling/scheduler      What is due now, and the seconds until something is due again.
     scheduling/schedules      The schedules of an agent's name in all repositories: loaded, armed,
                               fired.
+    agent/access              Who may ask the agent: its owner, and the users of the master.
     agent/opening             Opening the master repository, and making what is not there yet.
     agent/place               An attached work repository and its owner.
     agent/places              The attached work repositories: found, attached and detached.
@@ -289,6 +293,54 @@ from typing import Any, Callable, List, NamedTuple, Optional, Tuple, Union
 
 
 # ======================================================================================
+# base/patterns.py
+# Patterns of names: `*` stands for any text, `?` for one character, and nothing else does.
+# ======================================================================================
+
+PATTERN = re.compile("[A-Za-z0-9_.*?-]+")
+
+
+def check_patterns(text):
+    """`LOAD_*,REPORT` -> the patterns in order, each once; nothing: (). ValueError."""
+    patterns = []
+    for pattern in text.split(",") if text else ():
+        if not PATTERN.fullmatch(pattern):
+            raise ValueError("must be names of scenarios between commas, in which * stands for any "
+                             "text and ? for one character")
+        if pattern not in patterns:
+            patterns.append(pattern)
+    return tuple(patterns)
+
+
+def is_match(pattern, text):
+    """Whether a whole text is as its pattern says.
+
+    Of several `*` only the newest is ever tried anew: what stands before it has its earliest place,
+    and no later one can make more possible. So the time grows as the product of both lengths at
+    worst, which are those of names.
+    """
+    place = start = 0                   # in the pattern, in the text
+    star, again = -1, 0                 # the newest `*`, and where the text goes on behind it
+    while start < len(text):
+        if place < len(pattern) and pattern[place] == "*":
+            star, again = place, start
+            place += 1
+        elif place < len(pattern) and pattern[place] in ("?", text[start]):
+            place, start = place + 1, start + 1
+        elif star >= 0:                 # it stands for one character more
+            again += 1
+            place, start = star + 1, again
+        else:
+            return False
+    return not pattern[place:].strip("*")
+
+
+def is_any_match(patterns, text):
+    """Whether a text is as one of some patterns says."""
+    return any(is_match(pattern, text) for pattern in patterns)
+
+
+# ======================================================================================
 # base/vocabulary.py
 # The words and limits of the contract, as data: states, transitions, roles, sizes, times.
 # ======================================================================================
@@ -407,11 +459,22 @@ class Client(NamedTuple):
     user: str = ""                  # the user of the agent that he is; "" the owner, or nobody
     peer: Peer = Peer()
     scenarios: Tuple[str, ...] = ()     # patterns of those that are there for him; (): all
+    stamp: str = ""         # of the password by which he is known; "" by none: the host says it
+    is_temporary: bool = False          # that is for one use: to set another
 
     @property
     def is_administrator(self):
         """Whether he may do everything."""
         return self.role == ADMINISTRATOR
+
+    @property
+    def is_narrowed(self):
+        """Whether some scenarios are not there for him."""
+        return bool(self.scenarios)
+
+    def sees(self, scenario):
+        """Whether a scenario of this name is there for him, if it is at all."""
+        return not self.scenarios or is_any_match(self.scenarios, scenario)
 
 
 # ======================================================================================
@@ -1496,6 +1559,8 @@ COMMAND_OPTIONS = (
                   (1, 86400), attribute="clean_every_s"),
     CommandOption("--host-id", "ID", "identity of this host, by which stale sessions are told "
                   "(default /etc/machine-id, else its name)", ""),
+    CommandOption("--no-owner", "", "ask the agent's own OS user and root to AUTH, as everybody; "
+                  "there has to be a user who is an administrator", attribute="has_no_owner"),
     CommandOption("--insecure-fs", "", "allow repositories on a network file system",
                   attribute="is_insecure_fs"),
     CommandOption("--manual", "TOPIC", "print the manual, or one topic of it, and exit",
@@ -6220,6 +6285,17 @@ create table calendar (
     name text primary key,
     dates text not null                 -- 2026-12-25,2026-12-27..2026-12-31
 );
+""", """
+create table user (
+    name text primary key,
+    role text not null,                 -- monitor, operator, administrator
+    scenarios text not null,            -- patterns between commas; empty: all
+    os_user text unique,                -- who is this user without a password
+    password text not null,             -- how it was hashed$parameters$salt$hash
+    one_time_until text,                -- until when the password lets in, once; null: for ever
+    stamp text not null,                -- another one with every password
+    created text not null, changed text not null
+);
 """)
 
 
@@ -7662,6 +7738,105 @@ class Spools:
         owners, (folder, name) = own_users(self._path), os.path.split(self._path)
         return [each for beginning in ("", ".") for each in list_numbered(
             os.path.join(folder, beginning + name + ".spool."), owners)]
+
+
+# ======================================================================================
+# store/users.py
+# The users of the agents of a master: their rows, and how these change.
+# ======================================================================================
+
+class User(NamedTuple):
+    """One who may ask the agents of a master."""
+    name: str
+    role: str
+    scenarios: Tuple[str, ...]      # patterns of those that are there for him; (): all
+    os_user: Optional[str]          # who is this user by the host's word
+    password: str                   # how it was hashed, and the hash
+    until: Optional[float]          # until when the password lets in, to set another; None: always
+    stamp: str                      # another one with every password
+    created: float
+    changed: float
+
+    @property
+    def is_full(self):
+        """Whether he may do everything."""
+        return self.role == ADMINISTRATOR and not self.scenarios
+
+
+class Users:
+    """The table of users. With `needs_administrator` the last one who may do everything stays."""
+
+    @staticmethod
+    def list_all(connection):
+        """[User] by name."""
+        return [User(row["name"], row["role"], tuple(filter(None, row["scenarios"].split(","))),
+                     row["os_user"], row["password"], find_time(row["one_time_until"]),
+                     row["stamp"], find_time(row["created"]) or 0.0,
+                     find_time(row["changed"]) or 0.0)
+                for row in connection.execute("select * from user order by name")]
+
+    def _get(self, connection, name):
+        """The User of a name, or NotFound."""
+        for user in self.list_all(connection):
+            if user.name == name:
+                return user
+        raise NotFound("no user %s" % name)
+
+    @staticmethod
+    def _check_os_user(connection, name, os_user):
+        row = os_user and connection.execute("select name from user where os_user=? and name<>?",
+                                             (os_user, name)).fetchone()
+        if row:
+            raise Exists("the OS user %s is user %s already" % (os_user, row[0]))
+
+    def add(self, connection, user):
+        """Adds a User. Exists."""
+        if connection.execute("select 1 from user where name=?", (user.name,)).fetchone():
+            raise Exists("a user %s exists; USERS SET changes it" % user.name)
+        self._check_os_user(connection, user.name, user.os_user)
+        connection.execute(
+            "insert into user(name, role, scenarios, os_user, password, one_time_until, stamp,"
+            " created, changed) values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (user.name, user.role, ",".join(user.scenarios), user.os_user, user.password,
+             user.until and to_text(user.until), user.stamp, to_text(user.created),
+             to_text(user.changed)))
+
+    def set(self, connection, name, changes, needs_administrator, now):
+        """Changes fields of a User, all but his password. NotFound, Exists, Conflict."""
+        before = self._get(connection, name)
+        after = before._replace(**changes)
+        self._check_os_user(connection, name, after.os_user)
+        if needs_administrator and not after.is_full:
+            self._check_last(connection, before)
+        connection.execute(
+            "update user set role=?, scenarios=?, os_user=?, changed=? where name=?",
+            (after.role, ",".join(after.scenarios), after.os_user, to_text(now), name))
+
+    def put_password(self, connection, name, password, until, now, known_by=""):
+        """Gives a User another password -> its stamp. NotFound; Conflict: it is not the one any
+        more by whose stamp who asks is known, or that was for one use, and is over."""
+        user = self._get(connection, name)
+        if known_by and (user.stamp != known_by or user.until is not None and user.until <= now):
+            raise Conflict("the password with which you came is valid no more")
+        stamp = os.urandom(8).hex()
+        connection.execute(
+            "update user set password=?, one_time_until=?, stamp=?, changed=? where name=?",
+            (password, until and to_text(until), stamp, to_text(now), name))
+        return stamp
+
+    def delete(self, connection, name, needs_administrator):
+        """Deletes a User. NotFound, Conflict."""
+        user = self._get(connection, name)
+        if needs_administrator:
+            self._check_last(connection, user)
+        connection.execute("delete from user where name=?", (name,))
+
+    def _check_last(self, connection, user):
+        """Conflict: nobody but this user may do everything."""
+        if user.is_full and not any(other.is_full for other in self.list_all(connection)
+                                    if other.name != user.name):
+            raise Conflict("user %s is the last administrator, and with --no-owner nobody else "
+                           "could let anybody in" % user.name)
 
 
 # ======================================================================================
@@ -14988,6 +15163,102 @@ class Schedules:
 
 
 # ======================================================================================
+# agent/access.py
+# Who may ask the agent: its owner, and the users of the master.
+# ======================================================================================
+
+class Access:
+    """Tells who is at the other end of a connection, and what he may do.
+
+    The users are in memory, so that no request waits for the master. `revision` changes with them:
+    who has looked at one before looks again when it does.
+    """
+
+    def __init__(self, settings, clock):
+        self.revision = 0
+        self._has_owner, self._clock = not settings.has_no_owner, clock
+        self._owners = {0, os.getuid()}
+        self._master, self._store = None, Users()
+        self._users, self._os_users = {}, {}    # name -> User, uid -> User
+        self._lock = threading.Lock()           # held by who reads them anew
+
+    # -- the users ---------------------------------------------------------------------
+
+    def open(self, master):
+        """Reads the users for the first time. RepositoryError; CannotStart: nobody could do
+        anything."""
+        self._master = master
+        self.read()
+        if not self._has_owner and not any(user.is_full for user in self._users.values()):
+            raise CannotStart("--no-owner: there is no user who is an administrator of everything; "
+                              "start without it and USERS ADD one")
+
+    def read(self):
+        """Takes the users over as they are in the master now. RepositoryError."""
+        with self._lock:
+            users = {user.name: user for user in self._master.db.read(self._store.list_all)}
+            os_users = {}
+            for user in users.values():
+                uid = find_uid(user.os_user) if user.os_user else None
+                if uid is not None:
+                    os_users.setdefault(uid, user)
+            if (users, os_users) != (self._users, self._os_users):
+                self._users, self._os_users = users, os_users
+                self.revision += 1      # last: who sees it sees them
+
+    def look(self):
+        """Another agent may have changed the users: from time to time. RepositoryError."""
+        self.read()
+
+    def has_users(self):
+        """Whether there is any user."""
+        return bool(self._users)
+
+    def list_users(self):
+        """The Users by name."""
+        return [user for _, user in sorted(self._users.items())]
+
+    # -- who is it ---------------------------------------------------------------------
+
+    def is_owner(self, peer):
+        """Whether a Peer may do everything without more: the agent's own OS user, or root."""
+        return self._has_owner and peer.is_private and peer.uid in self._owners
+
+    def identify(self, peer):
+        """The Client that a Peer is by the host's word, or by his certificate."""
+        if self.is_owner(peer):
+            return Client(ADMINISTRATOR, peer.os_user, peer=peer)
+        user = self._os_users.get(peer.uid) if peer.is_private and peer.uid is not None else None
+        if user is None and peer.certificate:
+            user = self._users.get(peer.certificate)
+        return self._make_client(user, peer) if user else Client(None, peer.os_user, peer=peer)
+
+    @staticmethod
+    def _make_client(user, peer, stamp=""):
+        return Client(user.role, user.name, user.name, peer, user.scenarios, stamp,
+                      bool(stamp) and user.until is not None)
+
+    def renew(self, client):
+        """A Client as it is now. One who is known by a password that is valid no more is nobody: he
+        does not become again who he was before."""
+        if client.stamp:
+            user = self._users.get(client.user)
+            if user is not None and user.stamp == client.stamp:
+                return self._make_client(user, client.peer, client.stamp)
+            return client._replace(role=None, scenarios=(), is_temporary=False)
+        is_owner = client.role == ADMINISTRATOR and not client.user
+        return client if is_owner else self.identify(client.peer)
+
+
+def find_uid(name):
+    """The uid of an OS user, by name or as a number, or None: this host knows no such user."""
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        return int(name) if name.isdigit() and len(name) < 11 else None
+
+
+# ======================================================================================
 # agent/opening.py
 # Opening the master repository, and making what is not there yet.
 # ======================================================================================
@@ -15757,6 +16028,7 @@ class Keeper:
         if self._is_due("heartbeat", HEARTBEAT_S):
             agent.master.heartbeat(agent.name, agent.clock.now())
             agent.schedules.read_calendars()
+            agent.access.look()
             agent.places.follow_master()
             self._trouble = ""
         if self._is_due("purge", 3600.0):
@@ -16668,7 +16940,7 @@ class Agent:
         self.connections = lambda: 0            # set by the server
         self.master = self.places = self.watch = self.schedules = self.queue = self.keeper = None
         self.desk = self.changes = self.listing = None
-        self.waits = Waits(self)
+        self.access, self.waits = Access(settings, self.clock), Waits(self)
         self.started = self.clock.monotonic()        # of its steady clock
         self._cleaner = self._output = self._inbox = None
         self._threads = []
@@ -16682,6 +16954,7 @@ class Agent:
         """Connects, takes over what its name owns in every repository, computes the schedule."""
         settings, clock = self.settings, self.clock
         self.master = open_master(settings, clock)
+        self.access.open(self.master)
         identity = own_identity(settings.host_id, self.master.db.uuid)
         self.master.register(self.name, host, port, str(identity), self.clock.now())
         self.hold = self.master.find_hold(self.name)
@@ -17333,6 +17606,7 @@ class Conversation:
 
     def __init__(self, agent, client, has_left=lambda: False):
         self._agent, self._client, self._has_left = agent, client, has_left
+        self._access, self._revision = agent.access, agent.access.revision
         self._is_first = True
         self.is_over = False
 
@@ -17343,6 +17617,8 @@ class Conversation:
         HTTP: a browser, or whatever else was led here, has nothing of the rest carried out.
         """
         text, words = "", []
+        if self._revision != self._access.revision:
+            self._renew()
         try:
             text = self._decode(data)
             self.is_over = _HTTP_LINE.search(text.rstrip(" \t")[-40:]) is not None
@@ -17366,6 +17642,11 @@ class Conversation:
         is_quick = row.is_quick is not None and row.is_quick(self._agent, request)
         return Reply(functools.partial(row.run, self._agent, request), request.is_json, words,
                      row.is_pipelined, is_quick)
+
+    def _renew(self):
+        """The users have changed, and maybe who this is."""
+        self._revision = self._access.revision
+        self._client = self._access.renew(self._client)
 
     def _check(self, row, words):
         """The words behind a verb -> Request. Who may not ask is told that before what is wrong."""
@@ -17397,13 +17678,17 @@ class Conversation:
         """Whether it may do everything."""
         return self._client.is_administrator
 
+    @property
+    def is_known(self):
+        """Whether the agent knows who it is."""
+        return self._client.role is not None
+
     def _check_role(self, row):
         if row.role is None:
             return
         role = self._client.role
         if role is None:
-            raise AuthError("only the operating-system user that runs the agent, and root, are "
-                            "served; this version knows no other users")
+            raise AuthError("say who you are: AUTH USER PASSWORD")
         if ROLES.index(role) < ROLES.index(row.role):
             raise Denied("%s is for the role %s" % (row.name, row.role))
 
@@ -20730,7 +21015,8 @@ class Server(socketserver.ThreadingTCPServer):
             reason = self._find_limit(request, self._is_owner(uid))
             if reason is None:
                 self._connections[request] = Caller(
-                    request, self._make_conversation(request, uid), self.max_line)
+                    request, self._make_conversation(request, uid, client_address[0]),
+                    self.max_line)
                 if not self._is_owner(uid):
                     self._strangers.add(request)
                 return True
@@ -20784,11 +21070,10 @@ class Server(socketserver.ThreadingTCPServer):
     def handle_error(self, request, client_address):
         log.exception("connection")
 
-    def _make_conversation(self, connection, uid):
+    def _make_conversation(self, connection, uid, address):
         """The Conversation of a connection, by the kernel's word on its other end."""
         name = self._owners.get(uid) or "uid %s" % ("unknown" if uid is None else uid)
-        role = ADMINISTRATOR if self._is_owner(uid) else None
-        return Conversation(self._agent, Client(role, name, peer=Peer(uid, name)),
+        return Conversation(self._agent, self._agent.access.identify(Peer(uid, name, address)),
                             functools.partial(has_hung_up, connection))
 
     def close(self, within_s=5.0):
