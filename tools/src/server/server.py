@@ -264,7 +264,7 @@ class Server(socketserver.ThreadingTCPServer):
         """The Conversation of a connection, by the kernel's word on its other end."""
         name = self._owners.get(uid) or "uid %s" % ("unknown" if uid is None else uid)
         return Conversation(self._agent, self._agent.access.identify(Peer(uid, name, address)),
-                            functools.partial(has_hung_up, connection))
+                            functools.partial(has_hung_up, connection), self._agent.access)
 
     def close(self, within_s=5.0):
         """Ends the connections once the requests under way have their reply."""
