@@ -55,6 +55,8 @@ change. Sections, each using only those above it:
     client/connection   One connection to an agent, and a reply as it comes.
     client/crontab      A crontab, and what becomes of its lines as scenarios and schedules; asks
                         nobody.
+    client/login        Who the client says that it is: a user's password, from a file or the
+                        terminal alone.
     client/imports      Documents and crontabs handed to the agent, and what is told of them.
     client/main         One command: the request, its reply, the exit status.
 """
@@ -67,14 +69,17 @@ if vars(sys.modules["__main__"]) is globals() and "CODE_FD" not in globals() \
 import argparse
 import calendar
 import contextlib
+import getpass
 import json
 import os
 import re
 import shutil
 import socket
+import stat
 import sys
 import textwrap
 import time
+import warnings
 import zlib
 from typing import Callable, NamedTuple, Optional
 
@@ -1182,16 +1187,20 @@ class Choice(NamedTuple):
 
 SHOWS = {AS_FIELDS: show_acknowledgement, AS_ROWS: show_listing, AS_RECORD: show_record,
          AS_TEXT: show_text, AS_DOCUMENT: show_document, AS_LOG: show_log}
-NO_COMMANDS = ("QUIT",)             # they mean something on a connection that lasts
+NO_COMMANDS = ("QUIT", "AUTH")      # they mean something on a connection that lasts
 NO_OPTIONS = ("-JSON", "-SYNC")     # the client's own words stand for these: --json, --wait
 CRONTAB_OPTIONS = ("CRONTAB", "SYSTEM", "PRUNE")        # the client's own
+NEW_PASSWORD = "NEW_PASSWORD_FILE"
 OWN_OPTIONS = {
     "EXEC": [Choice("SYNC", "", "reply when the session has ended")],
     "IMPORT": [Choice("CRONTAB", "", "the files are crontabs"),
                Choice("SYSTEM", "yes|no", "whether each line of the crontab names a user"),
-               Choice("PRUNE", "", "delete the schedules that the crontab no longer has")]}
-OWN_ARGUMENTS = {"IMPORT": "FILE..."}
-OWN_MEANINGS = {"IMPORT": [("FILE", "a definitions document, or a crontab; - is standard input")]}
+               Choice("PRUNE", "", "delete the schedules that the crontab no longer has")],
+    "USERS PASSWORD": [Choice(NEW_PASSWORD, "FILE", "its first line is the new password, which is "
+                              "asked for otherwise; nobody else may read it")]}
+OWN_ARGUMENTS = {"IMPORT": "FILE...", "USERS PASSWORD": "NAME"}
+OWN_MEANINGS = {"USERS PASSWORD": [("NAME", "name of the user")],
+                "IMPORT": [("FILE", "a definitions document, or a crontab; - is standard input")]}
 VARIABLE_MEANING = ("VARIABLE=value", "a value for a variable of the scenario")
 OWN_HELP = {
     "EXEC": "start a session of a scenario; with --wait the exit status is the session's",
@@ -1234,6 +1243,10 @@ def add_common(parser, **defaults):
     add("host", metavar="HOST", help="where the agent is (AGENT_HOST, else %s)" % DEFAULT_HOST)
     add("port", metavar="PORT", help="its port (AGENT_PORT, else %d)" % DEFAULT_PORT,
         type=port_number)
+    add("user", metavar="NAME", help="the user of the agent that you are; the password is asked "
+        "for")
+    add("password-file", metavar="FILE", help="its first line is the password of --user; nobody "
+        "else may read it")
     add("json", action="store_true", help="JSON objects, one a line")
 
 
@@ -1243,7 +1256,8 @@ def make_parser():
     parser = Parser(prog="agentcli.py", description="The client of agent.py.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version="agentcli.py " + VERSION)
     add_common(parser, host=os.environ.get("AGENT_HOST") or DEFAULT_HOST,
-               port=os.environ.get("AGENT_PORT") or DEFAULT_PORT, json=False)
+               port=os.environ.get("AGENT_PORT") or DEFAULT_PORT, json=False, user=None,
+               **{"password-file": None})
     places = {"": add_subparsers(parser)}
     for command in COMMANDS:
         group, _, name = command.name.rpartition(" ")
@@ -1309,8 +1323,14 @@ def parse_command_line(words):
     form = re.findall(r"\[.*?\]|\S+", parsed.command.arguments)
     is_variable = _VARIABLE.fullmatch if any("=" in name for name in form) else lambda word: None
     arguments = [word for word in others if not is_variable(word)] + literal
+    if parsed.command.name == "users password" and len(arguments) > 1:
+        parsed.parser.error("the new password is asked for, or read with --new-password-file: on a "
+                            "command line others could read it")
     check_arguments(parsed.parser, [name for name in form if "=" not in name], arguments)
     options = {name[1:]: value for name, value in vars(parsed).items() if name.startswith("-")}
+    parsed.new_password_file = options.pop(NEW_PASSWORD, None)
+    if parsed.password_file is not None and parsed.user is None:
+        parsed.parser.error("--password-file is for --user")
     parsed.crontab = {name: options.pop(name) for name in CRONTAB_OPTIONS if name in options}
     if parsed.crontab and "CRONTAB" not in parsed.crontab:
         parsed.parser.error("--system and --prune are for --crontab")
@@ -1402,6 +1422,10 @@ class Connection:
         return self
 
     def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        """Ends it."""
         self._file.close()
         self._socket.close()
 
@@ -1819,6 +1843,84 @@ def to_name(path):
 
 
 # ======================================================================================
+# client/login.py
+# Who the client says that it is: a user's password, from a file or the terminal alone.
+# ======================================================================================
+
+MAX_PASSWORD_FILE = 4096        # bytes of it that are read
+
+
+def connect(options):
+    """A Connection to the agent, as the user whom the options name. Raises ClientError."""
+    if options.user is None:
+        return Connection(options.host, options.port)
+    # before: the agent does not wait long for one whom it does not know
+    password = get_password(options.password_file, "password of %s: " % ascii(options.user)[1:-1])
+    connection = Connection(options.host, options.port)
+    try:
+        reply = connection.ask("AUTH %s %s" % (quote(as_typed(options.user)),
+                                               quote(as_typed(password))))
+        list(reply)
+    except ClientError:
+        connection.close()
+        raise
+    if "note" in reply.fields and options.command.name != "users password":
+        complain(spell(reply.fields["note"]))
+    return connection
+
+
+def get_password(path, prompt):
+    """The first line of a file that nobody else can read, or without a path what is typed at the
+    terminal. Raises ClientError."""
+    return read_password(path) if path is not None else ask_password(prompt)
+
+
+def ask_new_password(path, name):
+    """The new password of a user, typed twice where it does not come from a file. Raises
+    ClientError."""
+    prompt = "new password of %s: " % ascii(name)[1:-1]
+    password = get_password(path, prompt)
+    if path is None and password != get_password(None, "the same again: "):
+        raise ClientError(USAGE, "these were two passwords; nothing was changed")
+    return password
+
+
+def read_password(path):
+    """The first line of a file. Raises ClientError when others may read it too."""
+    try:
+        with open(path, "rb") as file:
+            status = os.fstat(file.fileno())
+            if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+                raise ClientError(USAGE, "others can read %s, or change it: chmod 600 makes it "
+                                  "yours alone" % ascii(path))
+            if status.st_uid not in (os.geteuid(), 0):
+                raise ClientError(USAGE, "%s belongs to another user" % ascii(path))
+            line = file.readline(MAX_PASSWORD_FILE)
+        password = line.decode("utf-8").rstrip("\r\n")
+    except OSError as error:
+        raise ClientError(USAGE, "cannot read %s: %s" % (ascii(path), reason_of(error)))
+    except UnicodeDecodeError:
+        raise ClientError(USAGE, "%s is not UTF-8" % ascii(path))
+    if not password:
+        raise ClientError(USAGE, "the first line of %s is empty: no password" % ascii(path))
+    return password
+
+
+def ask_password(prompt):
+    """What is typed at the terminal, which does not show it. Raises ClientError where there is
+    none."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", getpass.GetPassWarning)      # it would be shown
+            if sys.stdin is None:
+                raise EOFError
+            return getpass.getpass(prompt)
+    except (EOFError, OSError, getpass.GetPassWarning):
+        raise ClientError(USAGE, "there is no terminal to ask for the password; --password-file "
+                          "FILE reads it (--new-password-file a new one)")
+
+
+# ======================================================================================
 # client/imports.py
 # Documents and crontabs handed to the agent, and what is told of them.
 # ======================================================================================
@@ -1879,7 +1981,7 @@ def import_documents(options, paths, words):
     """Imports definitions documents, one after the other -> exit status.
     Raises ClientError, OSError of stdout."""
     texts = [read_document(path) for path in paths]
-    with Connection(options.host, options.port) as connection:
+    with connect(options) as connection:
         for path, text in zip(paths, texts):
             origin = "standard input: " if path == "-" else printable(path) + ": "
             reply = connection.ask(" ".join(["IMPORT", quote(text)] + words))
@@ -1913,7 +2015,7 @@ def import_crontabs(options, paths, words):
                 tell_notes(crontab)
         show_entries(crontabs, coming, options.json)
     else:
-        with Connection(options.host, options.port) as connection:
+        with connect(options) as connection:
             send_all(connection, options, crontabs, words)
     for crontab in crontabs:
         tell_left_out(crontab)
@@ -1973,7 +2075,7 @@ def rehearse(options, crontabs, words):
     would be refused."""
     coming = {}
     try:
-        with Connection(options.host, options.port) as connection:
+        with connect(options) as connection:
             rows = list_known(connection, words)
             name_entries(crontabs, {row["name"]: (row["rule"], row["timezone"]) for row in rows})
             names = list_names(crontabs)
@@ -2088,10 +2190,12 @@ def perform(options, arguments, words):
     command = options.command
     if command.name == "import":
         return import_documents(options, arguments, words)
+    if command.name == "users password":
+        arguments = arguments + [ask_new_password(options.new_password_file, arguments[0])]
     words = words + ["-JSON"] * (command.show in (show_listing, show_record))
     request = (command.name.upper().split()
                + [quote(as_typed(argument)) for argument in arguments] + words)
-    with Connection(options.host, options.port) as connection:
+    with connect(options) as connection:
         reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None)
         command.show(reply, options.json)
     is_bad = command.name in ("exec", "wait") and reply.fields.get("status") in RESTARTABLE
