@@ -12,6 +12,8 @@ capitals, is handed on as it is, so that a newer agent's are within reach; what 
 neither option nor variable.
 
 Where the agent is: --host and --port, else AGENT_HOST and AGENT_PORT, else 127.0.0.1 and 20910.
+Who you are there: --user; the password is asked for, or read with --password-file from a file that
+nobody else may read.
 
 Listings are tables (no column that is empty throughout; times are the reader's, to the second; on a
 terminal no wider than that);
@@ -79,7 +81,6 @@ import stat
 import sys
 import textwrap
 import time
-import warnings
 import zlib
 from typing import Callable, NamedTuple, Optional
 
@@ -572,21 +573,28 @@ _MEANINGS = {
     "-RESET": "give him a new password for one use within a day"}
 _ROLES = "monitor|operator|administrator"
 
+
+def _make_form(name, words, role, text, **more):
+    """A Form with the kinds and meanings of its words."""
+    names = re.findall("-?[A-Z_]+", words)
+    kinds, meanings = ({word: table[word] for word in names if word in table}
+                       for table in (_KINDS, _MEANINGS))
+    return Form(name, words, role, text, kinds=kinds, meanings=meanings, **more)
+
+
 USER_FORMS = (
-    Form("AUTH", "USER PASSWORD", None, "say who you are; from then on the connection is that "
-         "user's", oks=(KNOWN_LINE,), kinds=_KINDS, meanings=_MEANINGS),
-    Form("USERS LIST", "[-JSON]", ADMINISTRATOR, "list the users", AS_ROWS, lines=(USER_LINE,)),
-    Form("USERS ADD", "NAME [-ROLE=%s] [-SCENARIOS=a*,b] [-OS_USER=name]" % _ROLES, ADMINISTRATOR,
-         "add a user, who gets a password for one use", oks=(USER_PASSWORD_LINE,), kinds=_KINDS,
-         meanings=dict(_MEANINGS, **{
-             "-ROLE": _MEANINGS["-ROLE"] + "; it must be given"})),
-    Form("USERS SET", "NAME [-ROLE=%s] [-SCENARIOS=a*,b] [-OS_USER=name] [-RESET]" % _ROLES,
-         ADMINISTRATOR, "change a user, effective at once", oks=(USER_PASSWORD_LINE,),
-         kinds=_KINDS, meanings=_MEANINGS),
-    Form("USERS PASSWORD", "NAME NEW", MONITOR, "give a user another password: yourself, or as an "
-         "administrator anybody", oks=(USER_NAME_LINE,), kinds=_KINDS, meanings=_MEANINGS),
-    Form("USERS DEL", "NAME", ADMINISTRATOR, "delete a user", oks=(USER_NAME_LINE,), kinds=_KINDS,
-         meanings=_MEANINGS),
+    _make_form("AUTH", "USER PASSWORD", None, "say who you are; from then on the connection is "
+               "that user's", oks=(KNOWN_LINE,)),
+    _make_form("USERS LIST", "[-JSON]", ADMINISTRATOR, "list the users", reply=AS_ROWS,
+               lines=(USER_LINE,)),
+    _make_form("USERS ADD", "NAME [-ROLE=%s] [-SCENARIOS=a*,b] [-OS_USER=name]" % _ROLES,
+               ADMINISTRATOR, "add a user, who gets a password for one use; -ROLE must be given",
+               oks=(USER_PASSWORD_LINE,)),
+    _make_form("USERS SET", "NAME [-ROLE=%s] [-SCENARIOS=a*,b] [-OS_USER=name] [-RESET]" % _ROLES,
+               ADMINISTRATOR, "change a user, effective at once", oks=(USER_PASSWORD_LINE,)),
+    _make_form("USERS PASSWORD", "NAME NEW", MONITOR, "give a user another password: yourself, or "
+               "as an administrator anybody", oks=(USER_NAME_LINE,)),
+    _make_form("USERS DEL", "NAME", ADMINISTRATOR, "delete a user", oks=(USER_NAME_LINE,)),
 )
 
 
@@ -1190,14 +1198,11 @@ SHOWS = {AS_FIELDS: show_acknowledgement, AS_ROWS: show_listing, AS_RECORD: show
 NO_COMMANDS = ("QUIT", "AUTH")      # they mean something on a connection that lasts
 NO_OPTIONS = ("-JSON", "-SYNC")     # the client's own words stand for these: --json, --wait
 CRONTAB_OPTIONS = ("CRONTAB", "SYSTEM", "PRUNE")        # the client's own
-NEW_PASSWORD = "NEW_PASSWORD_FILE"
 OWN_OPTIONS = {
     "EXEC": [Choice("SYNC", "", "reply when the session has ended")],
     "IMPORT": [Choice("CRONTAB", "", "the files are crontabs"),
                Choice("SYSTEM", "yes|no", "whether each line of the crontab names a user"),
-               Choice("PRUNE", "", "delete the schedules that the crontab no longer has")],
-    "USERS PASSWORD": [Choice(NEW_PASSWORD, "FILE", "its first line is the new password, which is "
-                              "asked for otherwise; nobody else may read it")]}
+               Choice("PRUNE", "", "delete the schedules that the crontab no longer has")]}
 OWN_ARGUMENTS = {"IMPORT": "FILE...", "USERS PASSWORD": "NAME"}
 OWN_MEANINGS = {"USERS PASSWORD": [("NAME", "name of the user")],
                 "IMPORT": [("FILE", "a definitions document, or a crontab; - is standard input")]}
@@ -1270,6 +1275,9 @@ def make_parser():
             allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
         for choice in command.options:
             add_choice(sub, choice)
+        if command.name == "users password":
+            sub.add_argument("--new-password-file", metavar="FILE", help="its first line is the "
+                             "new password, which is asked for otherwise")
         add_common(sub)
         sub.set_defaults(command=command, parser=sub)
     return parser
@@ -1328,7 +1336,6 @@ def parse_command_line(words):
                             "command line others could read it")
     check_arguments(parsed.parser, [name for name in form if "=" not in name], arguments)
     options = {name[1:]: value for name, value in vars(parsed).items() if name.startswith("-")}
-    parsed.new_password_file = options.pop(NEW_PASSWORD, None)
     if parsed.password_file is not None and parsed.user is None:
         parsed.parser.error("--password-file is for --user")
     parsed.crontab = {name: options.pop(name) for name in CRONTAB_OPTIONS if name in options}
@@ -1910,14 +1917,21 @@ def ask_password(prompt):
     """What is typed at the terminal, which does not show it. Raises ClientError where there is
     none."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", getpass.GetPassWarning)      # it would be shown
-            if sys.stdin is None:
-                raise EOFError
-            return getpass.getpass(prompt)
-    except (EOFError, OSError, getpass.GetPassWarning):
+        if not has_terminal():          # it would be shown
+            raise EOFError
+        return getpass.getpass(prompt)
+    except (EOFError, OSError):
         raise ClientError(USAGE, "there is no terminal to ask for the password; --password-file "
                           "FILE reads it (--new-password-file a new one)")
+
+
+def has_terminal():
+    """Whether there is one at which getpass asks."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR))
+        return True
+    except OSError:
+        return sys.stdin is not None and sys.stdin.isatty()
 
 
 # ======================================================================================

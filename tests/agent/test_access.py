@@ -98,7 +98,7 @@ def guesses():
     return program.Guesses(clock), clock
 
 
-def wait_of(guesses, source, name):
+def seconds_to_wait(guesses, source, name):
     """How many seconds a source has to wait, 0 for none."""
     try:
         guesses.check(source, name)
@@ -112,30 +112,30 @@ def test_wrong_passwords_cost_more_and_more_up_to_a_bound(guesses):
     waits = []
     for _ in range(20):
         counted.note("here", "alice")
-        waits.append(wait_of(counted, "here", "alice"))
+        waits.append(seconds_to_wait(counted, "here", "alice"))
         clock.passed += 31
-        assert wait_of(counted, "here", "alice") == 0
+        assert seconds_to_wait(counted, "here", "alice") == 0
     assert waits[:4] == [0] * 4 and waits == sorted(waits) and 1 <= waits[4] <= 2 and waits[-1] in (30, 31)
     clock.passed += program.FORGET_S
     counted.note("here", "alice")
-    assert wait_of(counted, "here", "alice") == 0
+    assert seconds_to_wait(counted, "here", "alice") == 0
 
 
 def test_nobody_locks_out_a_user_who_comes_from_elsewhere(guesses):
     counted, _ = guesses
     for place in range(50):
         counted.note("source %d" % place, "alice")
-    assert wait_of(counted, "another", "alice") == 0
+    assert seconds_to_wait(counted, "another", "alice") == 0
     counted.note("another", "alice")                    # once wrong, all that was tried on her counts
-    assert wait_of(counted, "another", "alice") > 20
-    assert wait_of(counted, "another", "bob") == 0
+    assert seconds_to_wait(counted, "another", "alice") > 20
+    assert seconds_to_wait(counted, "another", "bob") == 0
 
 
 def test_many_names_from_one_source_cost_as_much(guesses):
     counted, _ = guesses
     for place in range(10):
         counted.note("here", "user%d" % place)
-    assert wait_of(counted, "here", "one more") > 20
+    assert seconds_to_wait(counted, "here", "one more") > 20
 
 
 def test_what_is_remembered_is_bounded(guesses):

@@ -48,14 +48,11 @@ SHOWS = {AS_FIELDS: show_acknowledgement, AS_ROWS: show_listing, AS_RECORD: show
 NO_COMMANDS = ("QUIT", "AUTH")      # they mean something on a connection that lasts
 NO_OPTIONS = ("-JSON", "-SYNC")     # the client's own words stand for these: --json, --wait
 CRONTAB_OPTIONS = ("CRONTAB", "SYSTEM", "PRUNE")        # the client's own
-NEW_PASSWORD = "NEW_PASSWORD_FILE"
 OWN_OPTIONS = {
     "EXEC": [Choice("SYNC", "", "reply when the session has ended")],
     "IMPORT": [Choice("CRONTAB", "", "the files are crontabs"),
                Choice("SYSTEM", "yes|no", "whether each line of the crontab names a user"),
-               Choice("PRUNE", "", "delete the schedules that the crontab no longer has")],
-    "USERS PASSWORD": [Choice(NEW_PASSWORD, "FILE", "its first line is the new password, which is "
-                              "asked for otherwise; nobody else may read it")]}
+               Choice("PRUNE", "", "delete the schedules that the crontab no longer has")]}
 OWN_ARGUMENTS = {"IMPORT": "FILE...", "USERS PASSWORD": "NAME"}
 OWN_MEANINGS = {"USERS PASSWORD": [("NAME", "name of the user")],
                 "IMPORT": [("FILE", "a definitions document, or a crontab; - is standard input")]}
@@ -128,6 +125,9 @@ def make_parser():
             allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
         for choice in command.options:
             add_choice(sub, choice)
+        if command.name == "users password":
+            sub.add_argument("--new-password-file", metavar="FILE", help="its first line is the "
+                             "new password, which is asked for otherwise")
         add_common(sub)
         sub.set_defaults(command=command, parser=sub)
     return parser
@@ -186,7 +186,6 @@ def parse_command_line(words):
                             "command line others could read it")
     check_arguments(parsed.parser, [name for name in form if "=" not in name], arguments)
     options = {name[1:]: value for name, value in vars(parsed).items() if name.startswith("-")}
-    parsed.new_password_file = options.pop(NEW_PASSWORD, None)
     if parsed.password_file is not None and parsed.user is None:
         parsed.parser.error("--password-file is for --user")
     parsed.crontab = {name: options.pop(name) for name in CRONTAB_OPTIONS if name in options}

@@ -3,7 +3,6 @@ import getpass
 import os
 import stat
 import sys
-import warnings
 
 from .connection import Connection
 from .errors import ClientError, USAGE, reason_of
@@ -74,11 +73,18 @@ def ask_password(prompt):
     """What is typed at the terminal, which does not show it. Raises ClientError where there is
     none."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", getpass.GetPassWarning)      # it would be shown
-            if sys.stdin is None:
-                raise EOFError
-            return getpass.getpass(prompt)
-    except (EOFError, OSError, getpass.GetPassWarning):
+        if not has_terminal():          # it would be shown
+            raise EOFError
+        return getpass.getpass(prompt)
+    except (EOFError, OSError):
         raise ClientError(USAGE, "there is no terminal to ask for the password; --password-file "
                           "FILE reads it (--new-password-file a new one)")
+
+
+def has_terminal():
+    """Whether there is one at which getpass asks."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR))
+        return True
+    except OSError:
+        return sys.stdin is not None and sys.stdin.isatty()
