@@ -12,6 +12,8 @@ capitals, is handed on as it is, so that a newer agent's are within reach; what 
 neither option nor variable.
 
 Where the agent is: --host and --port, else AGENT_HOST and AGENT_PORT, else 127.0.0.1 and 20910.
+Who you are there: --user; the password is asked for, or read with --password-file from a file that
+nobody else may read.
 
 Listings are tables (no column that is empty throughout; times are the reader's, to the second; on a
 terminal no wider than that);
@@ -42,6 +44,7 @@ change. Sections, each using only those above it:
                         in which unit.
     base/form           What a form of a request is: its words, their kinds and meanings, its role,
                         and its reply.
+    base/user_forms     The forms of the requests about users, and the lines of their replies.
     base/forms          The forms of all requests, as data: words, kinds, roles, help, and the lines
                         of their replies.
     client/words        Words of requests and fields of replies, as the client writes and reads
@@ -54,6 +57,8 @@ change. Sections, each using only those above it:
     client/connection   One connection to an agent, and a reply as it comes.
     client/crontab      A crontab, and what becomes of its lines as scenarios and schedules; asks
                         nobody.
+    client/login        Who the client says that it is: a user's password, from a file or the
+                        terminal alone.
     client/imports      Documents and crontabs handed to the agent, and what is told of them.
     client/main         One command: the request, its reply, the exit status.
 """
@@ -66,11 +71,13 @@ if vars(sys.modules["__main__"]) is globals() and "CODE_FD" not in globals() \
 import argparse
 import calendar
 import contextlib
+import getpass
 import json
 import os
 import re
 import shutil
 import socket
+import stat
 import sys
 import textwrap
 import time
@@ -328,7 +335,8 @@ SESSION_LINE = ReplyLine("a session", (
     time_key("begun", "when its newest start began"), _ENDED, _TOOK,
     number_key("parent", "the session whose task has started it"),
     text_key("waits_for", "what one that has not begun waits for: time, hold, limit, slot or "
-             "repository; one that has: children"), _MESSAGE))
+             "repository; one that has: children"), _MESSAGE,
+    text_key("by", "in STATUS: who has asked for it by EXEC; empty: a schedule or a task", True)))
 STEP_LINE = ReplyLine("an attempt of a step, in order", (
     number_key("step", "place of the step in the scenario, from 1"),
     text_key("name", "name of the step"), _ATTEMPT, _STATUS, _BEGUN, _ENDED, _MESSAGE))
@@ -533,6 +541,64 @@ WORD_MEANINGS = {
 
 
 # ======================================================================================
+# base/user_forms.py
+# The forms of the requests about users, and the lines of their replies.
+# ======================================================================================
+
+_USER = text_key("user", "name of the user")
+_ROLE = text_key("role", "monitor, operator or administrator")
+_PATTERNS = "names of the scenarios that are there for him, between commas; * stands for any " \
+    "text, ? for one character"
+USER_LINE = ReplyLine("a user", (
+    _USER, _ROLE, text_key("scenarios", _PATTERNS + "; empty: all"),
+    text_key("os_user", "the OS user of this host who needs no password; empty: there is none"),
+    text_key("password", "own; once: for one use; expired: that was not used in time"),
+    time_key("until", "until when the one for one use lets in"),
+    time_key("created", "when the user was added"), time_key("changed", "when he was changed")))
+USER_NAME_LINE = ReplyLine("the user", (_USER,))
+USER_PASSWORD_LINE = ReplyLine("the user", (
+    _USER, text_key("password", "his password for one use within a day, which nobody tells again",
+                    True)))
+KNOWN_LINE = ReplyLine("who you are now", (
+    _USER, _ROLE, text_key("note", "that the password was for one use", True)))
+
+_KINDS = {"NAME": "user", "USER": "text", "PASSWORD": "secret", "NEW": "password",
+          "-ROLE": "role", "-SCENARIOS": "patterns", "-OS_USER": "os_user"}
+_MEANINGS = {
+    "NAME": "name of the user", "USER": "name of the user", "PASSWORD": "his password",
+    "NEW": "the new password", "-ROLE": "what he may do: each may do what those before may",
+    "-SCENARIOS": _PATTERNS + " (all); with nothing behind the = all",
+    "-OS_USER": "the OS user of this host, by name or number, who is this user without a "
+                "password; with nothing behind the = nobody",
+    "-RESET": "give him a new password for one use within a day"}
+_ROLES = "monitor|operator|administrator"
+
+
+def _make_form(name, words, role, text, **more):
+    """A Form with the kinds and meanings of its words."""
+    names = re.findall("-?[A-Z_]+", words)
+    kinds, meanings = ({word: table[word] for word in names if word in table}
+                       for table in (_KINDS, _MEANINGS))
+    return Form(name, words, role, text, kinds=kinds, meanings=meanings, **more)
+
+
+USER_FORMS = (
+    _make_form("AUTH", "USER PASSWORD", None, "say who you are; from then on the connection is "
+               "that user's", oks=(KNOWN_LINE,)),
+    _make_form("USERS LIST", "[-JSON]", ADMINISTRATOR, "list the users", reply=AS_ROWS,
+               lines=(USER_LINE,)),
+    _make_form("USERS ADD", "NAME [-ROLE=%s] [-SCENARIOS=a*,b] [-OS_USER=name]" % _ROLES,
+               ADMINISTRATOR, "add a user, who gets a password for one use; -ROLE must be given",
+               oks=(USER_PASSWORD_LINE,)),
+    _make_form("USERS SET", "NAME [-ROLE=%s] [-SCENARIOS=a*,b] [-OS_USER=name] [-RESET]" % _ROLES,
+               ADMINISTRATOR, "change a user, effective at once", oks=(USER_PASSWORD_LINE,)),
+    _make_form("USERS PASSWORD", "NAME NEW", MONITOR, "give a user another password: yourself, or "
+               "as an administrator anybody", oks=(USER_NAME_LINE,)),
+    _make_form("USERS DEL", "NAME", ADMINISTRATOR, "delete a user", oks=(USER_NAME_LINE,)),
+)
+
+
+# ======================================================================================
 # base/forms.py
 # The forms of all requests, as data: words, kinds, roles, help, and the lines of their replies.
 # ======================================================================================
@@ -731,9 +797,9 @@ VERB_FORMS = (
     Form("SCHED DEL", "NAME [-REPO=name]", ADMINISTRATOR,
          "delete a schedule; what it decided is kept until purged", oks=(SCHEDULE_NAME_LINE,),
          meanings=_SCHEDULE_PLACE),
-    Form("SCHED ON", "NAME [-REPO=name]", ADMINISTRATOR, "enable a schedule",
+    Form("SCHED ON", "NAME [-REPO=name]", OPERATOR, "enable a schedule",
          oks=(ENABLED_LINE,), meanings=_SCHEDULE_PLACE),
-    Form("SCHED OFF", "NAME [-REPO=name]", ADMINISTRATOR, "disable a schedule",
+    Form("SCHED OFF", "NAME [-REPO=name]", OPERATOR, "disable a schedule",
          oks=(ENABLED_LINE,), meanings=_SCHEDULE_PLACE),
     Form("SCHED NEXT", "[NAME] [-COUNT=n] [-FROM=time] [-TO=time] [-ALL] [-REPO=name] [-JSON]",
          MONITOR, "coming due times, in order; nothing fires", AS_ROWS, lines=(COMING_LINE,),
@@ -770,7 +836,7 @@ VERB_FORMS = (
          kinds=_CALENDAR_KINDS, meanings=_CALENDAR_NAME),
     Form("CALENDAR DEL", "NAME", ADMINISTRATOR, "delete a calendar that no schedule names",
          oks=(CALENDAR_NAME_LINE,), kinds={"NAME": "calendar"}, meanings=_CALENDAR_NAME),
-)
+) + USER_FORMS
 
 
 def _list_ok_names(*kinds):
@@ -1129,7 +1195,7 @@ class Choice(NamedTuple):
 
 SHOWS = {AS_FIELDS: show_acknowledgement, AS_ROWS: show_listing, AS_RECORD: show_record,
          AS_TEXT: show_text, AS_DOCUMENT: show_document, AS_LOG: show_log}
-NO_COMMANDS = ("QUIT",)             # they mean something on a connection that lasts
+NO_COMMANDS = ("QUIT", "AUTH")      # they mean something on a connection that lasts
 NO_OPTIONS = ("-JSON", "-SYNC")     # the client's own words stand for these: --json, --wait
 CRONTAB_OPTIONS = ("CRONTAB", "SYSTEM", "PRUNE")        # the client's own
 OWN_OPTIONS = {
@@ -1137,8 +1203,9 @@ OWN_OPTIONS = {
     "IMPORT": [Choice("CRONTAB", "", "the files are crontabs"),
                Choice("SYSTEM", "yes|no", "whether each line of the crontab names a user"),
                Choice("PRUNE", "", "delete the schedules that the crontab no longer has")]}
-OWN_ARGUMENTS = {"IMPORT": "FILE..."}
-OWN_MEANINGS = {"IMPORT": [("FILE", "a definitions document, or a crontab; - is standard input")]}
+OWN_ARGUMENTS = {"IMPORT": "FILE...", "USERS PASSWORD": "NAME"}
+OWN_MEANINGS = {"USERS PASSWORD": [("NAME", "name of the user")],
+                "IMPORT": [("FILE", "a definitions document, or a crontab; - is standard input")]}
 VARIABLE_MEANING = ("VARIABLE=value", "a value for a variable of the scenario")
 OWN_HELP = {
     "EXEC": "start a session of a scenario; with --wait the exit status is the session's",
@@ -1181,6 +1248,10 @@ def add_common(parser, **defaults):
     add("host", metavar="HOST", help="where the agent is (AGENT_HOST, else %s)" % DEFAULT_HOST)
     add("port", metavar="PORT", help="its port (AGENT_PORT, else %d)" % DEFAULT_PORT,
         type=port_number)
+    add("user", metavar="NAME", help="the user of the agent that you are; the password is asked "
+        "for")
+    add("password-file", metavar="FILE", help="its first line is the password of --user; nobody "
+        "else may read it")
     add("json", action="store_true", help="JSON objects, one a line")
 
 
@@ -1190,7 +1261,8 @@ def make_parser():
     parser = Parser(prog="agentcli.py", description="The client of agent.py.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version="agentcli.py " + VERSION)
     add_common(parser, host=os.environ.get("AGENT_HOST") or DEFAULT_HOST,
-               port=os.environ.get("AGENT_PORT") or DEFAULT_PORT, json=False)
+               port=os.environ.get("AGENT_PORT") or DEFAULT_PORT, json=False, user=None,
+               **{"password-file": None})
     places = {"": add_subparsers(parser)}
     for command in COMMANDS:
         group, _, name = command.name.rpartition(" ")
@@ -1203,6 +1275,9 @@ def make_parser():
             allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
         for choice in command.options:
             add_choice(sub, choice)
+        if command.name == "users password":
+            sub.add_argument("--new-password-file", metavar="FILE", help="its first line is the "
+                             "new password, which is asked for otherwise")
         add_common(sub)
         sub.set_defaults(command=command, parser=sub)
     return parser
@@ -1221,7 +1296,8 @@ def add_choice(parser, choice):
 
 def describe(command):
     """What a command does, and what its arguments mean."""
-    width = shutil.get_terminal_size().columns - 2      # as argparse does it
+    # as argparse does it; a terminal that does not know its size has none, before 3.8
+    width = (shutil.get_terminal_size().columns or 80) - 2
     texts = [textwrap.fill(command.help, width)]
     if command.meanings:
         texts.append("\n".join(["arguments:"] + [
@@ -1256,8 +1332,13 @@ def parse_command_line(words):
     form = re.findall(r"\[.*?\]|\S+", parsed.command.arguments)
     is_variable = _VARIABLE.fullmatch if any("=" in name for name in form) else lambda word: None
     arguments = [word for word in others if not is_variable(word)] + literal
+    if parsed.command.name == "users password" and len(arguments) > 1:
+        parsed.parser.error("the new password is asked for, or read with --new-password-file: on a "
+                            "command line others could read it")
     check_arguments(parsed.parser, [name for name in form if "=" not in name], arguments)
     options = {name[1:]: value for name, value in vars(parsed).items() if name.startswith("-")}
+    if parsed.password_file is not None and parsed.user is None:
+        parsed.parser.error("--password-file is for --user")
     parsed.crontab = {name: options.pop(name) for name in CRONTAB_OPTIONS if name in options}
     if parsed.crontab and "CRONTAB" not in parsed.crontab:
         parsed.parser.error("--system and --prune are for --crontab")
@@ -1349,6 +1430,10 @@ class Connection:
         return self
 
     def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        """Ends it."""
         self._file.close()
         self._socket.close()
 
@@ -1766,6 +1851,91 @@ def to_name(path):
 
 
 # ======================================================================================
+# client/login.py
+# Who the client says that it is: a user's password, from a file or the terminal alone.
+# ======================================================================================
+
+MAX_PASSWORD_FILE = 4096        # bytes of it that are read
+
+
+def connect(options):
+    """A Connection to the agent, as the user whom the options name. Raises ClientError."""
+    if options.user is None:
+        return Connection(options.host, options.port)
+    # before: the agent does not wait long for one whom it does not know
+    password = get_password(options.password_file, "password of %s: " % ascii(options.user)[1:-1])
+    connection = Connection(options.host, options.port)
+    try:
+        reply = connection.ask("AUTH %s %s" % (quote(as_typed(options.user)),
+                                               quote(as_typed(password))))
+        list(reply)
+    except ClientError:
+        connection.close()
+        raise
+    if "note" in reply.fields and options.command.name != "users password":
+        complain(spell(reply.fields["note"]))
+    return connection
+
+
+def get_password(path, prompt):
+    """The first line of a file that nobody else can read, or without a path what is typed at the
+    terminal. Raises ClientError."""
+    return read_password(path) if path is not None else ask_password(prompt)
+
+
+def ask_new_password(path, name):
+    """The new password of a user, typed twice where it does not come from a file. Raises
+    ClientError."""
+    prompt = "new password of %s: " % ascii(name)[1:-1]
+    password = get_password(path, prompt)
+    if path is None and password != get_password(None, "the same again: "):
+        raise ClientError(USAGE, "these were two passwords; nothing was changed")
+    return password
+
+
+def read_password(path):
+    """The first line of a file. Raises ClientError when others may read it too."""
+    try:
+        with open(path, "rb") as file:
+            status = os.fstat(file.fileno())
+            if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+                raise ClientError(USAGE, "others can read %s, or change it: chmod 600 makes it "
+                                  "yours alone" % ascii(path))
+            if status.st_uid not in (os.geteuid(), 0):
+                raise ClientError(USAGE, "%s belongs to another user" % ascii(path))
+            line = file.readline(MAX_PASSWORD_FILE)
+        password = line.decode("utf-8").rstrip("\r\n")
+    except OSError as error:
+        raise ClientError(USAGE, "cannot read %s: %s" % (ascii(path), reason_of(error)))
+    except UnicodeDecodeError:
+        raise ClientError(USAGE, "%s is not UTF-8" % ascii(path))
+    if not password:
+        raise ClientError(USAGE, "the first line of %s is empty: no password" % ascii(path))
+    return password
+
+
+def ask_password(prompt):
+    """What is typed at the terminal, which does not show it. Raises ClientError where there is
+    none."""
+    try:
+        if not has_terminal():          # it would be shown
+            raise EOFError
+        return getpass.getpass(prompt)
+    except (EOFError, OSError):
+        raise ClientError(USAGE, "there is no terminal to ask for the password; --password-file "
+                          "FILE reads it (--new-password-file a new one)")
+
+
+def has_terminal():
+    """Whether there is one at which getpass asks."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR))
+        return True
+    except OSError:
+        return sys.stdin is not None and sys.stdin.isatty()
+
+
+# ======================================================================================
 # client/imports.py
 # Documents and crontabs handed to the agent, and what is told of them.
 # ======================================================================================
@@ -1826,7 +1996,7 @@ def import_documents(options, paths, words):
     """Imports definitions documents, one after the other -> exit status.
     Raises ClientError, OSError of stdout."""
     texts = [read_document(path) for path in paths]
-    with Connection(options.host, options.port) as connection:
+    with connect(options) as connection:
         for path, text in zip(paths, texts):
             origin = "standard input: " if path == "-" else printable(path) + ": "
             reply = connection.ask(" ".join(["IMPORT", quote(text)] + words))
@@ -1860,7 +2030,7 @@ def import_crontabs(options, paths, words):
                 tell_notes(crontab)
         show_entries(crontabs, coming, options.json)
     else:
-        with Connection(options.host, options.port) as connection:
+        with connect(options) as connection:
             send_all(connection, options, crontabs, words)
     for crontab in crontabs:
         tell_left_out(crontab)
@@ -1920,7 +2090,7 @@ def rehearse(options, crontabs, words):
     would be refused."""
     coming = {}
     try:
-        with Connection(options.host, options.port) as connection:
+        with connect(options) as connection:
             rows = list_known(connection, words)
             name_entries(crontabs, {row["name"]: (row["rule"], row["timezone"]) for row in rows})
             names = list_names(crontabs)
@@ -2035,10 +2205,12 @@ def perform(options, arguments, words):
     command = options.command
     if command.name == "import":
         return import_documents(options, arguments, words)
+    if command.name == "users password":
+        arguments = arguments + [ask_new_password(options.new_password_file, arguments[0])]
     words = words + ["-JSON"] * (command.show in (show_listing, show_record))
     request = (command.name.upper().split()
                + [quote(as_typed(argument)) for argument in arguments] + words)
-    with Connection(options.host, options.port) as connection:
+    with connect(options) as connection:
         reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None)
         command.show(reply, options.json)
     is_bad = command.name in ("exec", "wait") and reply.fields.get("status") in RESTARTABLE

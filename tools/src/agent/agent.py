@@ -23,6 +23,7 @@ from ..runtime.slots import SessionQueue
 from ..scheduling.changes import ScheduleChanges
 from ..scheduling.listing import ScheduleListing
 from ..scheduling.schedules import Schedules
+from .access import Access
 from .opening import open_master, open_work
 from .place import Care
 from .places import Places
@@ -82,7 +83,7 @@ class Agent:
         self.connections = lambda: 0            # set by the server
         self.master = self.places = self.watch = self.schedules = self.queue = self.keeper = None
         self.desk = self.changes = self.listing = None
-        self.waits = Waits(self)
+        self.access, self.waits = Access(settings, self.clock), Waits(self)
         self.started = self.clock.monotonic()        # of its steady clock
         self._cleaner = self._output = self._inbox = None
         self._threads = []
@@ -96,6 +97,7 @@ class Agent:
         """Connects, takes over what its name owns in every repository, computes the schedule."""
         settings, clock = self.settings, self.clock
         self.master = open_master(settings, clock)
+        self.access.open(self.master)
         identity = own_identity(settings.host_id, self.master.db.uuid)
         self.master.register(self.name, host, port, str(identity), self.clock.now())
         self.hold = self.master.find_hold(self.name)
@@ -221,6 +223,7 @@ class Agent:
             self.queue.join()
         if self._output:
             self._output.close()
+        self.access.close()
         if self.master:
             self.master.heartbeat(self.name, self.clock.now(), is_stopped=True)
             self.master.db.close()
@@ -246,11 +249,12 @@ class Agent:
         """{schedule: when it would be due next, or None} of a document."""
         return list_dues(document, self.master.calendars(), self.clock.now())
 
-    def export(self, repository, name, version):
-        """The definitions of a repository, of a scenario, or of one version, as a document."""
+    def export(self, repository, name, version, patterns=()):
+        """The definitions of a repository, of a scenario, or of one version, as a document: of
+        scenarios that one of the patterns fits, if there are any."""
         source = self.places.get(repository) if name is None else \
             self.places.with_scenario(name, version or "-1", repository)
-        return export_from(self.master, source, name, version)
+        return export_from(self.master, source, name, version, patterns)
 
     def drop_scenario(self, name, version, repository):
         """Deletes a scenario version. NotFound, Conflict."""

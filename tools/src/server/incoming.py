@@ -7,11 +7,11 @@ from ..protocol.lines import FLUSH
 
 
 class Lines:
-    """The lines that come in by a connection, bounded, and what of them is here already. With
-    `line_s` a line may take so many seconds."""
+    """The lines that come in by a connection, bounded, and what of them is here already.
+    find_line_s() gives the seconds that the next line may take, None: as many as it wants."""
 
-    def __init__(self, connection, line_s=None):
-        self._connection, self._line_s = connection, line_s
+    def __init__(self, connection, find_line_s=lambda: None):
+        self._connection, self._find_line_s, self._is_timed = connection, find_line_s, False
         self._data, self._searched = bytearray(), 0     # how much of it has no end of a line
         self.is_over = False            # nothing more comes in
 
@@ -55,16 +55,19 @@ class Lines:
 
     def read(self, find_limit):
         """Waits for the next line -> take(); None is the end of the input."""
-        begun = time.monotonic()
+        line_s, begun = self._find_line_s(), time.monotonic()
+        if line_s is None and self._is_timed:
+            self._connection.settimeout(None)
+        self._is_timed = line_s is not None
         while True:
             line = self.take(find_limit)
             if line is not None or self.is_over:
                 break
-            if self._line_s is not None:
-                self._connection.settimeout(max(0.001, begun + self._line_s - time.monotonic()))
+            if line_s is not None:
+                self._connection.settimeout(max(0.001, begun + line_s - time.monotonic()))
             self.feed(self._connection.recv(65536))
-        if self._line_s is not None:
-            self._connection.settimeout(self._line_s)
+        if line_s is not None:
+            self._connection.settimeout(line_s)
         return line
 
 
@@ -73,7 +76,7 @@ class Caller:
 
     def __init__(self, connection, conversation, max_line):
         self.connection, self.conversation, self._max_line = connection, conversation, max_line
-        self.lines = Lines(connection, None if conversation.is_administrator else STRANGER_S)
+        self.lines = Lines(connection, lambda: None if conversation.is_known else STRANGER_S)
         self.replies, self.unsent = [], b""     # unsent: of the replies before these
 
     def refuse(self, error):

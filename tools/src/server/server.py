@@ -12,9 +12,9 @@ import socketserver
 import threading
 import time
 
-from ..base.vocabulary import ADMINISTRATOR, LINGER, LINGER_S, MAX_BATCH, MAX_IMPORT_LINE
+from ..base.vocabulary import LINGER, LINGER_S, MAX_BATCH, MAX_IMPORT_LINE
 from ..base.errors import BadRequest, CannotStart, TooLong
-from ..base.clients import Client, Peer
+from ..base.clients import Peer
 from ..base.program import log
 from ..protocol.lines import FLUSH
 from ..protocol.conversation import Conversation
@@ -195,7 +195,8 @@ class Server(socketserver.ThreadingTCPServer):
             reason = self._find_limit(request, self._is_owner(uid))
             if reason is None:
                 self._connections[request] = Caller(
-                    request, self._make_conversation(request, uid), self.max_line)
+                    request, self._make_conversation(request, uid, client_address[0]),
+                    self.max_line)
                 if not self._is_owner(uid):
                     self._strangers.add(request)
                 return True
@@ -249,12 +250,11 @@ class Server(socketserver.ThreadingTCPServer):
     def handle_error(self, request, client_address):
         log.exception("connection")
 
-    def _make_conversation(self, connection, uid):
+    def _make_conversation(self, connection, uid, address):
         """The Conversation of a connection, by the kernel's word on its other end."""
         name = self._owners.get(uid) or "uid %s" % ("unknown" if uid is None else uid)
-        role = ADMINISTRATOR if self._is_owner(uid) else None
-        return Conversation(self._agent, Client(role, name, peer=Peer(uid, name)),
-                            functools.partial(has_hung_up, connection))
+        return Conversation(self._agent, self._agent.access.identify(Peer(uid, name, address)),
+                            functools.partial(has_hung_up, connection), self._agent.access)
 
     def close(self, within_s=5.0):
         """Ends the connections once the requests under way have their reply."""
