@@ -28,6 +28,7 @@ from .processes.limits import FileLimit
 from .processes.minder import run_minder
 from .processes.orphans import take_orphans
 from .tasks.task import run_helper
+from .runtime.bounds import (Bounds, OWN_UMASK, check_bounds, check_root_user, read_types)
 from .agent.opening import open_master
 from .agent.agent import Agent
 from .agent.exchange import import_into
@@ -35,6 +36,7 @@ from .agent.figures import ping
 from .agent.logwriter import LogWriter
 from .base.controls import Parser, show_controls
 from .protocol.manual import make_manual
+from .server.peer import is_loopback
 from .server.server import Server, check_host, notify_systemd
 
 # which subprocess gives back to every process that it starts
@@ -54,6 +56,10 @@ def parse_arguments(arguments):
         check_name(settings.name)
     except ValueError as error:
         parser.error("--name %s" % error)
+    try:
+        check_bounds(settings)
+    except ValueError as error:
+        parser.error(str(error))
     if settings.master is None:
         if settings.is_creating:
             parser.error("--create goes with --master")
@@ -131,7 +137,8 @@ def _import_file(master, path, settings, clock, writer):
         tell_doors(repository.db.label, work_path)
         with contextlib.closing(repository.db):
             imported = import_into(master, repository, text, settings.name, clock.now(),
-                                   settings.replace)
+                                   settings.replace, tell_forbidden=Bounds(
+                                       read_types(settings.allow_types)).tell_forbidden)
     except AgentError as error:
         for fault in error.faults:
             tell("%s: %s" % fault)
@@ -194,12 +201,13 @@ def settle_streams():
             os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
-def serve(settings, clock, writer):
-    """Runs an agent to its end -> exit code. CannotStart."""
+def serve(settings, clock, writer, umask=None):
+    """Runs an agent to its end -> exit code. `umask`: of the processes of tasks. CannotStart."""
     share_heaps()
     file_limit = FileLimit(4 * (settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1))
                            + 200, settings.max_connections)
     address = check_host(settings.host)
+    check_root_user(settings, is_loopback(address))
     folder = os.path.dirname(os.path.abspath(settings.master))
     if not os.path.exists(settings.master) and not settings.is_creating:
         raise CannotStart("the master repository %s does not exist; --create makes it"
@@ -207,7 +215,7 @@ def serve(settings, clock, writer):
     is_new_folder = make_folder(folder)
     lock = NameLock(settings.master, settings.name).take()
     try:
-        agent = Agent(settings, clock, file_limit)
+        agent = Agent(settings, clock, file_limit, umask)
         server = Server(agent, address, settings.port, settings.max_connections, settings.max_line,
                         file_limit)
         lock.note("pid %d on %s:%d since %s" % (
@@ -284,10 +292,11 @@ def main(arguments=None, clock=None):
         return run_minder(settings.spool)
     writer = start_logging()
     try:
+        umask = os.umask(OWN_UMASK)
         if settings.files:
             return import_files(settings, clock, writer)
         restore_signals()
-        return serve(settings, clock, writer)
+        return serve(settings, clock, writer, umask)
     except AgentError as error:
         writer.say(tell_failure(error.message))
     except (OSError, MemoryError, RuntimeError) as error:      # RuntimeError: no thread

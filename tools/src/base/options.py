@@ -58,6 +58,14 @@ COMMAND_OPTIONS = (
                   (1, 86400), attribute="clean_every_s"),
     CommandOption("--host-id", "ID", "identity of this host, by which stale sessions are told "
                   "(default /etc/machine-id, else its name)", ""),
+    CommandOption("--allow-types", "TYPES", "types of tasks that may run, with commas (default "
+                  "all)"),
+    CommandOption("--root", "DIR", "folder that the files of tasks must lie in; needs "
+                  "--allow-types without os and python"),
+    CommandOption("--run-as", "USER", "user as whom all processes of tasks run; for an agent that "
+                  "root starts"),
+    CommandOption("--as-root", "", "let an agent of root without --run-as listen on an address "
+                  "that is not loopback", attribute="is_root_wanted"),
     CommandOption("--insecure-fs", "", "allow repositories on a network file system",
                   attribute="is_insecure_fs"),
     CommandOption("--manual", "TOPIC", "print the manual, or one topic of it, and exit",

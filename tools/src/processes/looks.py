@@ -13,9 +13,11 @@ MAX_LISTINGS = 20       # of the process table in one look, while there is someb
 
 
 class Looks:
-    """Finds the members of trees; no two looks at the same time."""
+    """Finds the members of trees; no two looks at the same time. `users`: the numbers of those
+    whose processes they may be, where nothing else tells: this one's, unless others are named."""
 
-    def __init__(self):
+    def __init__(self, users=()):
+        self._users = frozenset(users or [os.geteuid()])
         self._changed = threading.Condition()   # guards all that follows
         self._is_looking = False
         self._searches = []                     # that wait for the next look
@@ -32,7 +34,7 @@ class Looks:
         if not is_served:
             is_done = False
             try:
-                look(searches)
+                look(searches, self._users)
                 is_done = True
             finally:
                 with self._changed:
@@ -68,8 +70,8 @@ class Search:
         return True
 
 
-def look(searches):
-    """One look for all of these.
+def look(searches, users):
+    """One look for all of these; `users` as of Looks.
 
     The process table is listed until it has nobody new, and the newest are looked at first. So a
     chain in which each link forks and ends is in each listing, and is met while it lives.
@@ -95,7 +97,7 @@ def look(searches):
             for search in by_session.get(session_of_marker(marker), ()) if marker else ():
                 search.add(entry)
         for search in searches:
-            listing.join(search)
+            listing.join(search, users)
 
 
 class Listing:
@@ -123,13 +125,13 @@ class Listing:
     def _is_gone(self, pid):
         return self._entries.get(pid) is None and pid not in self._spared
 
-    def join(self, search):
+    def join(self, search, users):
         """Adds to the members of a search whoever belongs to one of them."""
         members = search.members
         fresh = list(members.values())
         for leader in filter(self._is_gone, search.roots):
             fresh += [entry for entry in self._os_sessions.get(leader, ()) if (
-                read_owner(entry.pid) == os.geteuid() or entry.parent == os.getpid())
+                read_owner(entry.pid) in users or entry.parent == os.getpid())
                 and search.add(entry)]
         while fresh:
             member = fresh.pop()

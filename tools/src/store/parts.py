@@ -28,8 +28,9 @@ class PartNotes:
             raise RepositoryError("%s cannot be made: %s" % (path, error.strerror)) from None
         return path
 
-    def clear(self, path):
-        """Deletes what a note tells of, where that is still there, and the note."""
+    def clear(self, path, discard=remove_all):
+        """Deletes what a note tells of, by discard(path), where that is still there, and the note.
+        """
         owners = own_users(self._path)
         try:
             with open(open_own(path, os.O_RDONLY, owners, mask=0o077), "rb") as file:
@@ -42,7 +43,7 @@ class PartNotes:
         with contextlib.suppress(ValueError):       # empty, or cut short: nothing was made yet
             part = json.loads(text)
             if isinstance(part, str) and PART.fullmatch(os.path.basename(part)):
-                remove_all(part)
+                discard(part)
         remove_own(path, owners)
 
     def list_all(self):
