@@ -10846,7 +10846,7 @@ class SqlGuard:
     def __init__(self, root, path):
         self.refusal = None             # the TaskError for what SQLite was asked for last
         self._root, self._path = root, path
-        self._before = list_descriptors()
+        self._before = list_open()
         self._check(path)
 
     def watch(self, connection):
@@ -10862,8 +10862,7 @@ class SqlGuard:
 
     def check_open(self):
         """TaskError when a file that was opened meanwhile lies out of the folder."""
-        for descriptor in list_descriptors() - self._before:
-            path = find_path(descriptor)
+        for _, path in list_open() - self._before:
             if path.startswith("/") and os.path.exists(path) and not self._root.has(path):
                 raise self._root.refusal(self._path)
 
@@ -10885,11 +10884,11 @@ class SqlGuard:
         return ALLOW
 
 
-def list_descriptors():
-    """The numbers of this process's open files."""
+def list_open():
+    """{(number, path)} of this process's open files."""
     for folder in ("/proc/self/fd", "/dev/fd"):
         with contextlib.suppress(OSError):
-            return set(map(int, os.listdir(folder)))
+            return {(int(name), find_path(int(name))) for name in os.listdir(folder)}
     return set()
 
 
@@ -12608,7 +12607,7 @@ def read_types(text):
     for name in names:
         if name not in TASK_TYPES:
             raise ValueError("--allow-types: %s is no type of a task; there are %s%s" % (
-                shorten(name) or '""', ", ".join(sorted(TASK_TYPES)), tell_near(name, TASK_TYPES)))
+                shorten(name), ", ".join(sorted(TASK_TYPES)), tell_near(name, TASK_TYPES)))
     return tuple(sorted(set(names)))
 
 
@@ -12633,23 +12632,32 @@ def find_root(folder, master):
     real = os.path.realpath(folder)
     if not os.path.isdir(real):
         raise CannotStart("--root %s: there is no such folder" % folder)
-    for path in [program_path(), master, sys.executable] + list(filter(None, sys.path)):
-        if Root(real).has(os.path.realpath(path)):
+    for path in [program_path(), master, sys.executable, sys.prefix] + list(filter(None, sys.path)):
+        # a link there may be replaced, wherever it leads
+        if any(Root(real).has(os.path.realpath(each)) for each in (path, os.path.dirname(path))):
             raise CannotStart("--root %s: %s is in it, which tasks could change; name a folder "
                               "that has data alone" % (folder, path))
     return real
 
 
-def check_root_user(settings, is_loopback_alone):
-    """Tells, once at the start, that tasks run as root. CannotStart where others than this host's
-    users may reach the agent then."""
-    if os.geteuid() != 0 or settings.run_as is not None:
-        return
-    if not is_loopback_alone and not settings.is_root_wanted:
+def check_address(settings, is_loopback_alone):
+    """CannotStart where tasks run as root, and others than this host's users may reach the agent.
+    """
+    if has_root_tasks(settings) and not is_loopback_alone and not settings.is_root_wanted:
         raise CannotStart("--host %s: an agent of root, whose tasks run as root, serves loopback "
                           "alone; --run-as USER runs them as another user, --as-root says you know "
                           "better" % settings.host)
-    log.warning("tasks run as root: start the agent as another user, or with --run-as USER")
+
+
+def tell_user(settings):
+    """Tells, at a start, that tasks run as root."""
+    if has_root_tasks(settings):
+        log.warning("tasks run as root: start the agent as another user, or with --run-as USER")
+
+
+def has_root_tasks(settings):
+    """Whether the processes of tasks are root's."""
+    return os.geteuid() == 0 and settings.run_as is None
 
 
 # ======================================================================================
@@ -21577,7 +21585,7 @@ def serve(settings, clock, writer, umask=None):
     file_limit = FileLimit(4 * (settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1))
                            + 200, settings.max_connections)
     address = check_host(settings.host)
-    check_root_user(settings, is_loopback(address))
+    check_address(settings, is_loopback(address))
     folder = os.path.dirname(os.path.abspath(settings.master))
     if not os.path.exists(settings.master) and not settings.is_creating:
         raise CannotStart("the master repository %s does not exist; --create makes it"
@@ -21590,6 +21598,7 @@ def serve(settings, clock, writer, umask=None):
                         file_limit)
         lock.note("pid %d on %s:%d since %s" % (
             os.getpid(), address, server.port, local_iso(clock.now())))
+        tell_user(settings)
         run_to_end(agent, server, address, writer)
         log.info("stopped")
     finally:

@@ -95,13 +95,17 @@ def test_every_field_is_told_with_its_kind_and_meaning(name):
         assert ("; required" in match.group().partition("): ")[0]) == kind.required
 
 
+VALUES_OF_OPTIONS = {"--allow-types": "sql,copy"}
+BESIDE_OPTIONS = {"--create": ["--master", "/tmp/m.db"], "--root": ["--allow-types", "sql"]}
+
+
 def test_every_option_of_the_command_line_is_told_and_taken():
     text = one_line(program.make_manual("options"))
     for option in program.COMMAND_OPTIONS:
         assert "`%s`" % option.words in text and option.help_text in text
         if option.name not in ("--help", "--version"):
-            words = [option.name] + (["1024"] if option.shown else [])
-            words += ["--master", "/tmp/m.db"] * (option.name == "--create")
+            words = [option.name] + ([VALUES_OF_OPTIONS.get(option.name, "1024")] if option.shown else [])
+            words += BESIDE_OPTIONS.get(option.name, [])
             settings = vars(program.parse_arguments(words))
             attribute = option.attribute or option.name[2:].replace("-", "_")
             before = vars(program.parse_arguments([]))[attribute]

@@ -28,7 +28,7 @@ from .processes.limits import FileLimit
 from .processes.minder import run_minder
 from .processes.orphans import take_orphans
 from .tasks.task import run_helper
-from .runtime.bounds import (Bounds, OWN_UMASK, check_bounds, check_root_user, read_types)
+from .runtime.bounds import Bounds, OWN_UMASK, check_address, check_bounds, read_types, tell_user
 from .agent.opening import open_master
 from .agent.agent import Agent
 from .agent.exchange import import_into
@@ -207,7 +207,7 @@ def serve(settings, clock, writer, umask=None):
     file_limit = FileLimit(4 * (settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1))
                            + 200, settings.max_connections)
     address = check_host(settings.host)
-    check_root_user(settings, is_loopback(address))
+    check_address(settings, is_loopback(address))
     folder = os.path.dirname(os.path.abspath(settings.master))
     if not os.path.exists(settings.master) and not settings.is_creating:
         raise CannotStart("the master repository %s does not exist; --create makes it"
@@ -220,6 +220,7 @@ def serve(settings, clock, writer, umask=None):
                         file_limit)
         lock.note("pid %d on %s:%d since %s" % (
             os.getpid(), address, server.port, local_iso(clock.now())))
+        tell_user(settings)
         run_to_end(agent, server, address, writer)
         log.info("stopped")
     finally:

@@ -80,7 +80,7 @@ def read_types(text):
     for name in names:
         if name not in TASK_TYPES:
             raise ValueError("--allow-types: %s is no type of a task; there are %s%s" % (
-                shorten(name) or '""', ", ".join(sorted(TASK_TYPES)), tell_near(name, TASK_TYPES)))
+                shorten(name), ", ".join(sorted(TASK_TYPES)), tell_near(name, TASK_TYPES)))
     return tuple(sorted(set(names)))
 
 
@@ -105,20 +105,29 @@ def find_root(folder, master):
     real = os.path.realpath(folder)
     if not os.path.isdir(real):
         raise CannotStart("--root %s: there is no such folder" % folder)
-    for path in [program_path(), master, sys.executable] + list(filter(None, sys.path)):
-        if Root(real).has(os.path.realpath(path)):
+    for path in [program_path(), master, sys.executable, sys.prefix] + list(filter(None, sys.path)):
+        # a link there may be replaced, wherever it leads
+        if any(Root(real).has(os.path.realpath(each)) for each in (path, os.path.dirname(path))):
             raise CannotStart("--root %s: %s is in it, which tasks could change; name a folder "
                               "that has data alone" % (folder, path))
     return real
 
 
-def check_root_user(settings, is_loopback_alone):
-    """Tells, once at the start, that tasks run as root. CannotStart where others than this host's
-    users may reach the agent then."""
-    if os.geteuid() != 0 or settings.run_as is not None:
-        return
-    if not is_loopback_alone and not settings.is_root_wanted:
+def check_address(settings, is_loopback_alone):
+    """CannotStart where tasks run as root, and others than this host's users may reach the agent.
+    """
+    if has_root_tasks(settings) and not is_loopback_alone and not settings.is_root_wanted:
         raise CannotStart("--host %s: an agent of root, whose tasks run as root, serves loopback "
                           "alone; --run-as USER runs them as another user, --as-root says you know "
                           "better" % settings.host)
-    log.warning("tasks run as root: start the agent as another user, or with --run-as USER")
+
+
+def tell_user(settings):
+    """Tells, at a start, that tasks run as root."""
+    if has_root_tasks(settings):
+        log.warning("tasks run as root: start the agent as another user, or with --run-as USER")
+
+
+def has_root_tasks(settings):
+    """Whether the processes of tasks are root's."""
+    return os.geteuid() == 0 and settings.run_as is None

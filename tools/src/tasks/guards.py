@@ -23,7 +23,7 @@ class SqlGuard:
     def __init__(self, root, path):
         self.refusal = None             # the TaskError for what SQLite was asked for last
         self._root, self._path = root, path
-        self._before = list_descriptors()
+        self._before = list_open()
         self._check(path)
 
     def watch(self, connection):
@@ -39,8 +39,7 @@ class SqlGuard:
 
     def check_open(self):
         """TaskError when a file that was opened meanwhile lies out of the folder."""
-        for descriptor in list_descriptors() - self._before:
-            path = find_path(descriptor)
+        for _, path in list_open() - self._before:
             if path.startswith("/") and os.path.exists(path) and not self._root.has(path):
                 raise self._root.refusal(self._path)
 
@@ -62,9 +61,9 @@ class SqlGuard:
         return ALLOW
 
 
-def list_descriptors():
-    """The numbers of this process's open files."""
+def list_open():
+    """{(number, path)} of this process's open files."""
     for folder in ("/proc/self/fd", "/dev/fd"):
         with contextlib.suppress(OSError):
-            return set(map(int, os.listdir(folder)))
+            return {(int(name), find_path(int(name))) for name in os.listdir(folder)}
     return set()
