@@ -9945,12 +9945,15 @@ def to_utf8(data, headers):
 # The folder that the files of tasks must lie in, by --root.
 #
 # What counts is where a path leads, links and `..` followed. A link may change between the look and
-# the opening: so what is read or written is looked at once more when it is open, by its descriptor,
-# before a byte of it is. A hard link is the file itself: nobody can tell that it has another name.
+# the opening: so a file that is read is looked at once more when it is open, by its descriptor, and
+# before a byte of it is read; and so is the folder in which something is made, replaced or deleted,
+# which is done from within that folder. That is for a process without other threads. A hard link is
+# the file itself: nobody can tell that it has another name.
 # ======================================================================================
 
 F_GETPATH = 50          # of macOS, sys/fcntl.h: the path of a descriptor
 PATH_BYTES = 1024       # that it takes
+FOLDER_FLAGS = os.O_DIRECTORY | getattr(os, "O_PATH", os.O_RDONLY)
 
 
 class Root:
@@ -10000,13 +10003,90 @@ class Root:
     @contextlib.contextmanager
     def written(self, path, mode="wb", **keywords):
         """written_beside() in the folder. TaskError."""
-        self.check_entry(path)
-        with written_beside(path, mode, **keywords) as file:
-            self.check_open(file, path)
+        with self._opened_above(path) as (above, name), contextlib.ExitStack() as stack:
+            before = stack.enter_context(_working_in(above))
+            file = stack.enter_context(written_beside(name, mode, **keywords))
+            stack.enter_context(_working_in(before))    # in the meantime
             yield file
+
+    @contextlib.contextmanager
+    def standing_at(self, path):
+        """The name of what is changed at a path; this process works where that stands meanwhile:
+        other paths have to be `settled`. TaskError."""
+        if not self.folder:
+            yield path
+            return
+        with self._opened_above(path) as (above, name), _working_in(above), naming(path):
+            yield name
+
+    @contextlib.contextmanager
+    def standing_in(self, path):
+        """The name of a folder that is changed itself, as by standing_at()."""
+        with self._opened_above(os.path.join(path, "-")) as (folder, _), _working_in(folder):
+            yield path if folder is None else "."
+
+    def settled(self, path):
+        """A path that leads to the same from wherever this process works."""
+        return os.path.join(os.getcwd(), path) if self.folder else path
+
+    def replace(self, path, target):
+        """os.replace() in the folder. TaskError."""
+        if not self.folder:
+            os.replace(path, target)
+            return
+        with self._opened_above(path) as (source, old), \
+                self._opened_above(target) as (above, new), naming(target):
+            os.replace(old, new, src_dir_fd=source, dst_dir_fd=above)
+
+    def make_folders(self, path):
+        """Makes a folder, and those above it, where they are missing. TaskError."""
+        if not self.folder:
+            os.makedirs(path, exist_ok=True)
+        elif os.path.isdir(path):
+            self.check(path)
+        else:
+            self.check_entry(path)
+            above = os.path.dirname(path.rstrip("/"))
+            if above:
+                self.make_folders(above)
+            with self.standing_at(path) as name:
+                os.makedirs(name, exist_ok=True)        # somebody else may make it just now
+
+    @contextlib.contextmanager
+    def _opened_above(self, path):
+        """(A descriptor of the folder that a path stands in, its name there); without a folder of
+        tasks (None, the path). TaskError."""
+        if not self.folder:
+            yield None, path
+            return
+        self.check_entry(path)
+        above, name = os.path.split(path.rstrip("/"))
+        descriptor = os.open(above or ".", FOLDER_FLAGS)
+        try:
+            if not self.has(find_path(descriptor)):
+                raise self.refusal(path)
+            yield descriptor, name
+        finally:
+            os.close(descriptor)
 
 
 ANYWHERE = Root()
+
+
+@contextlib.contextmanager
+def _working_in(folder):
+    """This process works in a folder, by its descriptor (None: where it is) -> a descriptor, or
+    None, of where it was."""
+    if folder is None:
+        yield None
+        return
+    before = os.open(".", FOLDER_FLAGS)
+    try:
+        os.fchdir(folder)
+        yield before
+    finally:
+        os.fchdir(before)
+        os.close(before)
 
 
 def find_path(descriptor):
@@ -10143,7 +10223,7 @@ def destinations(pattern, to, overwrite, is_move=False, root=ANYWHERE):
         if not is_move:
             check_kinds(path)
     if is_into:
-        os.makedirs(to, exist_ok=True)
+        root.make_folders(to)
     return pairs
 
 
@@ -10189,7 +10269,8 @@ def copy_one(path, target, note=None, root=ANYWHERE):
         return
     if os.path.lexists(target):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
-    with part_beside(target, note) as part:
+    path = root.settled(path)
+    with root.standing_at(target) as name, part_beside(name, note) as part:
         copy_tree(path, part, root)
 
 
@@ -10228,19 +10309,20 @@ def copy_inner(path, target, note, root):
     if not os.path.islink(path):
         copy_one(path, target, note, root)
         return
-    with part_beside(target, note) as part:
+    path = root.settled(path)
+    with root.standing_at(target) as name, part_beside(name, note) as part:
         copy_link(path, part)
 
 
 def move_one(path, target, note=None, root=ANYWHERE):
     """Moves a file or folder: at once in one file system, by a copy between two."""
     try:
-        os.replace(path, target)
+        root.replace(path, target)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
         copy_inner(path, target, note, root)
-        remove(path)
+        remove(path, root)
 
 
 def merge(path, target, put, note, root):
@@ -10253,15 +10335,17 @@ def merge(path, target, put, note, root):
         else:
             put(each, to, note, root)
     if put is move_one:
-        os.rmdir(path)
+        with root.standing_at(path) as name:
+            os.rmdir(name)
 
 
-def remove(path):
+def remove(path, root=ANYWHERE):
     """Deletes a file, a link, or a folder with all that is in it."""
-    if is_folder(path):
-        shutil.rmtree(path)
-    else:
-        os.unlink(path)
+    with root.standing_at(path) as name:
+        if is_folder(name):
+            shutil.rmtree(name)
+        else:
+            os.unlink(name)
 
 
 FROM = needed("a file or folder, or a pattern with * ? [...] or **")
@@ -10298,15 +10382,14 @@ def delete(order):
     for path in paths:
         root.check_entry(path)
     for path in paths:
-        remove(path)
+        remove(path, root)
     return {"status": DONE, "rows": len(paths)}
 
 
 @helper_task("mkdir", {"path": needed("the folder")})
 def make_folders(order):
     """Makes a folder and those above it; one that is there is no error."""
-    Root(order.get("root")).check_entry(order["path"])
-    os.makedirs(order["path"], exist_ok=True)
+    Root(order.get("root")).make_folders(order["path"])
     return {"status": DONE}
 
 
@@ -10436,11 +10519,12 @@ def unpack(order):
         fresh = []                      # folders, whose mode and time come last
         for member, name, target in zip(members, names, targets):
             if name.endswith("/"):
-                fresh += _make_folder(member, target)
+                fresh += _make_folder(member, target, root)
             else:
                 _extract(archive, member, target, order["note"], root)
         for target, member in reversed(fresh):
-            _take_status(member, target)
+            with root.standing_in(target) as name:
+                _take_status(member, name)
     return {"status": DONE, "rows": len(members)}
 
 
@@ -10502,10 +10586,10 @@ def _check_places(names, targets, folder):
                             "unpacked" % shorten(name))
 
 
-def _make_folder(member, target):
+def _make_folder(member, target, root):
     """Makes the folder of a member -> [(its path, member)] when it was missing."""
     is_new = not os.path.isdir(target)
-    os.makedirs(target, exist_ok=True)
+    root.make_folders(target)
     return [(target, member)] if is_new else []
 
 
@@ -10513,7 +10597,7 @@ def _extract(archive, member, target, note, root):
     """Unpacks a file, with its mode and its time of change."""
     above = os.path.dirname(target) or "."
     if not os.path.isdir(above):
-        os.makedirs(above)
+        root.make_folders(above)
     with archive.open(member) as source, root.written(target, note=note) as file:
         shutil.copyfileobj(source, file, 1 << 20)
         file.flush()

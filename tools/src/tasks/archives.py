@@ -140,11 +140,12 @@ def unpack(order):
         fresh = []                      # folders, whose mode and time come last
         for member, name, target in zip(members, names, targets):
             if name.endswith("/"):
-                fresh += _make_folder(member, target)
+                fresh += _make_folder(member, target, root)
             else:
                 _extract(archive, member, target, order["note"], root)
         for target, member in reversed(fresh):
-            _take_status(member, target)
+            with root.standing_in(target) as name:
+                _take_status(member, name)
     return {"status": DONE, "rows": len(members)}
 
 
@@ -206,10 +207,10 @@ def _check_places(names, targets, folder):
                             "unpacked" % shorten(name))
 
 
-def _make_folder(member, target):
+def _make_folder(member, target, root):
     """Makes the folder of a member -> [(its path, member)] when it was missing."""
     is_new = not os.path.isdir(target)
-    os.makedirs(target, exist_ok=True)
+    root.make_folders(target)
     return [(target, member)] if is_new else []
 
 
@@ -217,7 +218,7 @@ def _extract(archive, member, target, note, root):
     """Unpacks a file, with its mode and its time of change."""
     above = os.path.dirname(target) or "."
     if not os.path.isdir(above):
-        os.makedirs(above)
+        root.make_folders(above)
     with archive.open(member) as source, root.written(target, note=note) as file:
         shutil.copyfileobj(source, file, 1 << 20)
         file.flush()

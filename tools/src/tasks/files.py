@@ -133,7 +133,7 @@ def destinations(pattern, to, overwrite, is_move=False, root=ANYWHERE):
         if not is_move:
             check_kinds(path)
     if is_into:
-        os.makedirs(to, exist_ok=True)
+        root.make_folders(to)
     return pairs
 
 
@@ -179,7 +179,8 @@ def copy_one(path, target, note=None, root=ANYWHERE):
         return
     if os.path.lexists(target):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
-    with part_beside(target, note) as part:
+    path = root.settled(path)
+    with root.standing_at(target) as name, part_beside(name, note) as part:
         copy_tree(path, part, root)
 
 
@@ -218,19 +219,20 @@ def copy_inner(path, target, note, root):
     if not os.path.islink(path):
         copy_one(path, target, note, root)
         return
-    with part_beside(target, note) as part:
+    path = root.settled(path)
+    with root.standing_at(target) as name, part_beside(name, note) as part:
         copy_link(path, part)
 
 
 def move_one(path, target, note=None, root=ANYWHERE):
     """Moves a file or folder: at once in one file system, by a copy between two."""
     try:
-        os.replace(path, target)
+        root.replace(path, target)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
         copy_inner(path, target, note, root)
-        remove(path)
+        remove(path, root)
 
 
 def merge(path, target, put, note, root):
@@ -243,15 +245,17 @@ def merge(path, target, put, note, root):
         else:
             put(each, to, note, root)
     if put is move_one:
-        os.rmdir(path)
+        with root.standing_at(path) as name:
+            os.rmdir(name)
 
 
-def remove(path):
+def remove(path, root=ANYWHERE):
     """Deletes a file, a link, or a folder with all that is in it."""
-    if is_folder(path):
-        shutil.rmtree(path)
-    else:
-        os.unlink(path)
+    with root.standing_at(path) as name:
+        if is_folder(name):
+            shutil.rmtree(name)
+        else:
+            os.unlink(name)
 
 
 FROM = needed("a file or folder, or a pattern with * ? [...] or **")
@@ -288,13 +292,12 @@ def delete(order):
     for path in paths:
         root.check_entry(path)
     for path in paths:
-        remove(path)
+        remove(path, root)
     return {"status": DONE, "rows": len(paths)}
 
 
 @helper_task("mkdir", {"path": needed("the folder")})
 def make_folders(order):
     """Makes a folder and those above it; one that is there is no error."""
-    Root(order.get("root")).check_entry(order["path"])
-    os.makedirs(order["path"], exist_ok=True)
+    Root(order.get("root")).make_folders(order["path"])
     return {"status": DONE}

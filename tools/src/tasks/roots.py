@@ -1,19 +1,22 @@
 """The folder that the files of tasks must lie in, by --root.
 
 What counts is where a path leads, links and `..` followed. A link may change between the look and
-the opening: so what is read or written is looked at once more when it is open, by its descriptor,
-before a byte of it is. A hard link is the file itself: nobody can tell that it has another name.
+the opening: so a file that is read is looked at once more when it is open, by its descriptor, and
+before a byte of it is read; and so is the folder in which something is made, replaced or deleted,
+which is done from within that folder. That is for a process without other threads. A hard link is
+the file itself: nobody can tell that it has another name.
 """
 import contextlib
 import fcntl
 import glob
 import os
 
-from ..base.files import written_beside
+from ..base.files import naming, written_beside
 from .task import TaskError
 
 F_GETPATH = 50          # of macOS, sys/fcntl.h: the path of a descriptor
 PATH_BYTES = 1024       # that it takes
+FOLDER_FLAGS = os.O_DIRECTORY | getattr(os, "O_PATH", os.O_RDONLY)
 
 
 class Root:
@@ -63,13 +66,90 @@ class Root:
     @contextlib.contextmanager
     def written(self, path, mode="wb", **keywords):
         """written_beside() in the folder. TaskError."""
-        self.check_entry(path)
-        with written_beside(path, mode, **keywords) as file:
-            self.check_open(file, path)
+        with self._opened_above(path) as (above, name), contextlib.ExitStack() as stack:
+            before = stack.enter_context(_working_in(above))
+            file = stack.enter_context(written_beside(name, mode, **keywords))
+            stack.enter_context(_working_in(before))    # in the meantime
             yield file
+
+    @contextlib.contextmanager
+    def standing_at(self, path):
+        """The name of what is changed at a path; this process works where that stands meanwhile:
+        other paths have to be `settled`. TaskError."""
+        if not self.folder:
+            yield path
+            return
+        with self._opened_above(path) as (above, name), _working_in(above), naming(path):
+            yield name
+
+    @contextlib.contextmanager
+    def standing_in(self, path):
+        """The name of a folder that is changed itself, as by standing_at()."""
+        with self._opened_above(os.path.join(path, "-")) as (folder, _), _working_in(folder):
+            yield path if folder is None else "."
+
+    def settled(self, path):
+        """A path that leads to the same from wherever this process works."""
+        return os.path.join(os.getcwd(), path) if self.folder else path
+
+    def replace(self, path, target):
+        """os.replace() in the folder. TaskError."""
+        if not self.folder:
+            os.replace(path, target)
+            return
+        with self._opened_above(path) as (source, old), \
+                self._opened_above(target) as (above, new), naming(target):
+            os.replace(old, new, src_dir_fd=source, dst_dir_fd=above)
+
+    def make_folders(self, path):
+        """Makes a folder, and those above it, where they are missing. TaskError."""
+        if not self.folder:
+            os.makedirs(path, exist_ok=True)
+        elif os.path.isdir(path):
+            self.check(path)
+        else:
+            self.check_entry(path)
+            above = os.path.dirname(path.rstrip("/"))
+            if above:
+                self.make_folders(above)
+            with self.standing_at(path) as name:
+                os.makedirs(name, exist_ok=True)        # somebody else may make it just now
+
+    @contextlib.contextmanager
+    def _opened_above(self, path):
+        """(A descriptor of the folder that a path stands in, its name there); without a folder of
+        tasks (None, the path). TaskError."""
+        if not self.folder:
+            yield None, path
+            return
+        self.check_entry(path)
+        above, name = os.path.split(path.rstrip("/"))
+        descriptor = os.open(above or ".", FOLDER_FLAGS)
+        try:
+            if not self.has(find_path(descriptor)):
+                raise self.refusal(path)
+            yield descriptor, name
+        finally:
+            os.close(descriptor)
 
 
 ANYWHERE = Root()
+
+
+@contextlib.contextmanager
+def _working_in(folder):
+    """This process works in a folder, by its descriptor (None: where it is) -> a descriptor, or
+    None, of where it was."""
+    if folder is None:
+        yield None
+        return
+    before = os.open(".", FOLDER_FLAGS)
+    try:
+        os.fchdir(folder)
+        yield before
+    finally:
+        os.fchdir(before)
+        os.close(before)
 
 
 def find_path(descriptor):
