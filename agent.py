@@ -10669,7 +10669,7 @@ class OsTask:
         "capture": CAPTURE,
         "nice": Field(between(-20, 19), meaning="added to the process's niceness"),
         "umask": Field(Kind(_check_umask, _check_umask, 'octal digits, such as "027"'),
-                       meaning="umask of the process (the agent's own)"),
+                       meaning="umask of the process (what the agent was started with)"),
     }
 
     @staticmethod
@@ -19644,6 +19644,84 @@ ahead of when it last looked, or of the first time that it looks at a file: it w
 clock has stood for a day. So a wrong clock, or a long time without the agent, costs no history.
 The log says so. `PURGE` believes the clock at once.
 """
+MANUAL_HOST = r"""
+## host: what tasks may do here
+
+Whoever may import definitions decides what the agent does on its host: an `os` task is a
+command. Four options bound that. They are the agent's own, for all of its sessions; no request
+changes them.
+
+### Types that may run
+
+    python agent.py --allow-types sql,refresh,load_csv,set
+
+Tasks of no other type run. `scenario`, `set` and `sleep` are types as well, and have to be
+named.
+
+- `IMPORT` of a definition with another type is refused, with the place:
+  `scenarios[0].steps[0].tasks[0].type: tasks of this type (os) may not run here`. `--import`
+  has the bound that it is given on its own command line.
+- What is in a repository already, as another agent has put it there, stays there. Its sessions
+  begin; a task of a type that may not run ends in ERROR and says so, and the step goes to its
+  `on_error`.
+- A process that was left to be adopted is taken up, whatever its type.
+
+### Files that tasks may touch
+
+    python agent.py --root /srv/data --allow-types copy,unzip,load_csv,sql
+
+`copy`, `move`, `delete`, `mkdir`, `zip`, `unzip`, `wait_file`, `load_csv`, `unload_csv`, `save`
+of `http`, `attach` of `mail`, files of secrets, and the databases of `sqlite3` with all that
+SQL attaches have to be in this folder. It needs `--allow-types` without `os` and `python`,
+whose processes reach any file.
+
+- What counts is where a path leads, with its links and `..`; a pattern looks nowhere else
+  either. The message names path and folder, and is the same whether the file is there or not.
+  Paths that are not absolute count from the agent's working folder, as ever.
+- A link may stand in the folder and lead out: it can be moved and deleted, and copied as a link
+  below a folder. Nothing is read or written through it, also when it is put there at that
+  moment: a file that is read is looked at when it is open, and what is made, replaced or
+  deleted is so from within its folder.
+- SQL: `attach` takes a path as a literal, neither an expression nor a `file:`; there are no
+  `load_extension`, `temp_store_directory`, and no modules of virtual tables but full text and
+  r-trees. SQLite runs in a process of its own then, as other drivers do.
+- The folder has data alone. The agent does not start when its own program, its master or its
+  Python are in it; keep work repositories elsewhere, too.
+- What this cannot bound: a hard link in the folder is the file itself (with
+  `fs.protected_hardlinks` Linux lets nobody make one to a file that he may not read and write);
+  so is a mount. A driver other than `sqlite3` reads what its own settings say, and some write
+  files by SQL: where such a module is installed, do not allow `sql`, `refresh`, `load_csv` and
+  `unload_csv`. The contents of files go wherever `http` and `mail` may send them.
+
+### As another user
+
+    sudo python3 agent.py --run-as etl
+
+All processes of tasks are that user's, with his groups and his `HOME`, `USER` and `LOGNAME`:
+commands, Python, the agent's own processes that copy, load or send, and SQLite's. What he may
+not read, no task reads. Only an agent that root has started can do that. It is for hosts where
+the agent's repositories, secrets and log are to be out of reach for what it runs.
+
+- The rest of their environment is the agent's: keep no secrets in it that tasks must not see.
+- A process of root's that becomes the user's has nothing of the task before: no `LD_PRELOAD` of
+  its `env` is obeyed as root.
+- The user must be able to start the Python that runs the agent; it is tried at the start. A
+  Python below `/root` is none.
+- Files of secrets (`"file": ...`) are read as that user. A secret that came with EXEC, and what
+  an `adopt` session prints, lie beside the repository, as root's.
+- A program that cannot start ends its task with `exit code 127: cannot start: ...`.
+- What a task that was killed has left half written is deleted as that user.
+- Each process costs a start of a bare Python, some 10 ms, before it begins.
+
+As root without `--run-as` the agent says at each start that tasks run as root. It refuses an
+address that is not loopback then, unless `--as-root` is given.
+
+### The umask
+
+The agent's own is 077, whatever it was started with: no file that it makes is for others.
+Processes of tasks have the umask that the agent was started with (or what `umask` of an `os`
+task says), and the files that tasks of other types make are as that one has them.
+"""
 MANUAL_LIMITS = r"""
 ## limits: how much, how long
 
@@ -19690,6 +19768,8 @@ MANUAL_GUARANTEES = r"""
   that nobody can foresee, and is never written through a link. Locks, secrets, spools and
   SQLite's own files that are links, or belong to somebody else than the agent's user, root or
   the repository's owner, are not used: a line names the file and says what to do.
+- **Tasks do what the host's options let them**, and no more: types, files and user
+  (`--allow-types`, `--root`, `--run-as`).
 - **Nobody else is served** but root and the agent's own user.
 - **Output is kept as it came**, by pipes: also what is printed to `/dev/stderr`. Nothing
   printed can imitate a reply or drive a terminal.
@@ -19880,11 +19960,14 @@ MANUAL_CHANGES = r"""
 - A session that runs a process holds a third less memory: no buffers of its pipes beside the log.
 - A repository file that another takes the place of in the moment when a commit fails no longer
   keeps those who wait for it waiting for ever.
+- What tasks may do can be bounded: `--allow-types` their types, `--root` their files, `--run-as` the
+  user of their processes. As root without `--run-as` the agent says at its start that tasks run as
+  root. Its own umask is 077; tasks keep the one that it was started with.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CLIENT, MANUAL_CRONTAB,
-                MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_LIMITS, MANUAL_GUARANTEES,
-                MANUAL_TROUBLES, MANUAL_CHANGES)
+                MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_HOST, MANUAL_LIMITS,
+                MANUAL_GUARANTEES, MANUAL_TROUBLES, MANUAL_CHANGES)
 
 _PLACE = re.compile("<<([^<>\n]+)>>")
 _HEADING = re.compile("^(##+) ([^:\n]+)(?:: .*)?$", re.M)

@@ -13,7 +13,7 @@ from support.tasks import work_of
 OUTSIDE, INSIDE = "a text of a stranger", "ours"
 
 
-class Place:
+class Yard:
     """A folder for tasks, one beside it that is not theirs, and links from one to the other."""
 
     def __init__(self, top):
@@ -67,8 +67,8 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path):
-    made = Place(tmp_path)
+def yard(tmp_path):
+    made = Yard(tmp_path)
     yield made
     assert made.look() == made.before and not made.shows(OUTSIDE)
 
@@ -88,28 +88,28 @@ OUT_PATTERNS = ["{outside}/*", "{root}/door/*", "{root}/d*r/*", "{root}/**/their
     ("load_csv", dict(CSV, mode="create", file="{path}")),
     ("mail", {"to": ["a@b.example"], "subject": "x", "attach": ["{path}"], "server": {"connect": {}}}),
 ], ids=lambda value: value if isinstance(value, str) else "")
-def test_nothing_outside_is_read(place, kind, fields, path):
+def test_nothing_outside_is_read(yard, kind, fields, path):
     fields = {name: [path] if value == ["{path}"] else path if value == "{path}" else value
               for name, value in fields.items()}
-    reason = place.refuse(kind, **fields)
-    assert "leads out of %s, where --root has the files of tasks" % place.root in reason
-    assert path.format(root=place.root, outside=place.outside) in reason
+    reason = yard.refuse(kind, **fields)
+    assert "leads out of %s, where --root has the files of tasks" % yard.root in reason
+    assert path.format(root=yard.root, outside=yard.outside) in reason
 
 
 @pytest.mark.parametrize("pattern", OUT_PATTERNS)
 @pytest.mark.parametrize("kind", ["copy", "zip"])
-def test_no_pattern_finds_what_is_outside(place, kind, pattern):
-    assert "leads out of" in place.refuse(kind, **{"from": pattern, "to": "{root}/b/"})
+def test_no_pattern_finds_what_is_outside(yard, kind, pattern):
+    assert "leads out of" in yard.refuse(kind, **{"from": pattern, "to": "{root}/b/"})
 
 
-def test_what_is_not_there_outside_is_no_other_answer(place):
+def test_what_is_not_there_outside_is_no_other_answer(yard):
     """Nobody learns so what there is."""
     for kind in ("copy", "move", "zip"):
-        reasons = {place.refuse(kind, **{"from": "{outside}/" + name, "to": "{root}/b"}).replace(name, "")
+        reasons = {yard.refuse(kind, **{"from": "{outside}/" + name, "to": "{root}/b"}).replace(name, "")
                    for name in ("theirs.csv", "nothing")}
         assert len(reasons) == 1, reasons
     for overwrite in (False, True):
-        assert len({place.refuse("copy", from_="{root}/ours.csv", to="{outside}/" + name, overwrite=overwrite).replace(
+        assert len({yard.refuse("copy", from_="{root}/ours.csv", to="{outside}/" + name, overwrite=overwrite).replace(
             name, "") for name in ("theirs.csv", "nothing")}) == 1
 
 
@@ -123,76 +123,76 @@ def test_what_is_not_there_outside_is_no_other_answer(place):
     ("unload_csv", dict(CSV, query="select 1 as a", file="{to}")),
     ("http", {"url": "http://127.0.0.1:1/", "save": "{to}"}),
 ], ids=lambda value: value if isinstance(value, str) else "")
-def test_nothing_outside_is_written(place, kind, fields, to):
+def test_nothing_outside_is_written(yard, kind, fields, to):
     fields = {name: value.replace("{to}", to) if isinstance(value, str) else value for name, value in fields.items()}
     if kind in ("zip", "unload_csv", "http") and to in ("{root}/door", "{root}/door/"):
         fields = {name: value + "/b" if value == to else value for name, value in fields.items()}
-    assert "leads out of" in place.refuse(kind, **fields)
+    assert "leads out of" in yard.refuse(kind, **fields)
 
 
 @pytest.mark.parametrize("kind", ["copy", "zip", "unload_csv"])
-def test_a_link_is_replaced_and_not_written_through(place, kind):
-    place.work(kind, **dict(CSV, query="select 1 as a", file="{root}/link", to="{root}/link",
+def test_a_link_is_replaced_and_not_written_through(yard, kind):
+    yard.work(kind, **dict(CSV, query="select 1 as a", file="{root}/link", to="{root}/link",
                             from_="{root}/ours.csv"))
-    assert not (place.root / "link").is_symlink()
+    assert not (yard.root / "link").is_symlink()
 
 
 @pytest.mark.parametrize("path", ["{outside}", "{outside}/theirs.csv", "{root}/door/theirs.csv", "{root}/door/*",
                                   "{root}/*/theirs.csv", "{root}/..", "{root}/deep/../..", "{root}", "{root}/", "{root}/."])
-def test_nothing_outside_is_deleted_nor_moved(place, path):
-    assert "leads out of" in place.refuse("delete", path=path)
-    assert "leads out of" in place.refuse("move", from_=path, to="{root}/deep/b")
+def test_nothing_outside_is_deleted_nor_moved(yard, path):
+    assert "leads out of" in yard.refuse("delete", path=path)
+    assert "leads out of" in yard.refuse("move", from_=path, to="{root}/deep/b")
 
 
-def test_a_link_itself_may_go(place):
-    place.work("move", from_="{root}/link", to="{root}/deep/link")
-    assert (place.root / "deep" / "link").is_symlink()
-    place.work("delete", path="{root}/door")
-    place.work("delete", path="{root}/deep")
-    assert sorted(path.name for path in place.root.iterdir()) == ["ours.csv"]
+def test_a_link_itself_may_go(yard):
+    yard.work("move", from_="{root}/link", to="{root}/deep/link")
+    assert (yard.root / "deep" / "link").is_symlink()
+    yard.work("delete", path="{root}/door")
+    yard.work("delete", path="{root}/deep")
+    assert sorted(path.name for path in yard.root.iterdir()) == ["ours.csv"]
 
 
-def test_a_folder_is_copied_with_its_links_as_links(place):
+def test_a_folder_is_copied_with_its_links_as_links(yard):
     for name in ("in", "in/deeper"):
-        (place.root / name).mkdir()
-    (place.root / "in" / "deeper" / "link").symlink_to(place.other)
-    place.work("copy", from_="{root}/in", to="{root}/out")
-    assert os.readlink(str(place.root / "out" / "deeper" / "link")) == str(place.other)
-    place.work("copy", from_="{root}/in", to="{root}/out/")       # and merged
-    assert "leads out of" in place.refuse("zip", from_="{root}/in", to="{root}/b.zip")
-    assert not (place.root / "b.zip").exists()
+        (yard.root / name).mkdir()
+    (yard.root / "in" / "deeper" / "link").symlink_to(yard.other)
+    yard.work("copy", from_="{root}/in", to="{root}/out")
+    assert os.readlink(str(yard.root / "out" / "deeper" / "link")) == str(yard.other)
+    yard.work("copy", from_="{root}/in", to="{root}/out/")       # and merged
+    assert "leads out of" in yard.refuse("zip", from_="{root}/in", to="{root}/b.zip")
+    assert not (yard.root / "b.zip").exists()
 
 
-def test_an_archive_is_unpacked_inside_alone(place):
-    with zipfile.ZipFile(str(place.root / "a.zip"), "w") as archive:
+def test_an_archive_is_unpacked_inside_alone(yard):
+    with zipfile.ZipFile(str(yard.root / "a.zip"), "w") as archive:
         archive.writestr("door/new", INSIDE)
     for to in ("{outside}", "{outside}/new", "{root}/door", "{root}/door/new", "{root}"):
-        assert "leave" if to == "{root}" else "leads out of" in place.refuse("unzip", from_="{root}/a.zip", to=to)
-    place.work("unzip", from_="{root}/a.zip", to="{root}/deep")
-    assert (place.root / "deep" / "door" / "new").read_text() == INSIDE
+        assert "leave" if to == "{root}" else "leads out of" in yard.refuse("unzip", from_="{root}/a.zip", to=to)
+    yard.work("unzip", from_="{root}/a.zip", to="{root}/deep")
+    assert (yard.root / "deep" / "door" / "new").read_text() == INSIDE
 
 
-def test_what_is_inside_is_done(place):
-    place.work("mkdir", path="{root}/new/er")
-    place.work("copy", from_="{root}/o*.csv", to="{root}/new/")
-    place.work("zip", from_="{root}/new", to="{root}/new.zip")
-    place.work("load_csv", **dict(CSV, mode="create", file="{root}/new/ours.csv"))
-    place.work("unload_csv", **dict(CSV, query="select * from t", file="{root}/new/out.csv"))
-    assert (place.root / "new" / "out.csv").read_bytes() == b"a\r\nours\r\n"
-    place.work("move", from_="{root}/new/out.csv", to="{root}/new/er")
-    place.work("delete", path="{root}/new/**/*.csv")
+def test_what_is_inside_is_done(yard):
+    yard.work("mkdir", path="{root}/new/er")
+    yard.work("copy", from_="{root}/o*.csv", to="{root}/new/")
+    yard.work("zip", from_="{root}/new", to="{root}/new.zip")
+    yard.work("load_csv", **dict(CSV, mode="create", file="{root}/new/ours.csv"))
+    yard.work("unload_csv", **dict(CSV, query="select * from t", file="{root}/new/out.csv"))
+    assert (yard.root / "new" / "out.csv").read_bytes() == b"a\r\nours\r\n"
+    yard.work("move", from_="{root}/new/out.csv", to="{root}/new/er")
+    yard.work("delete", path="{root}/new/**/*.csv")
     for name in ("again", "other"):
-        place.work("copy", from_="{root}/new", to="{root}/" + name)
-    place.work("move", from_="{root}/again", to="{root}/moved/")
-    place.work("unzip", from_="{root}/new.zip", to="{root}/unpacked/here")
-    place.work("move", from_="{root}/other", to="{root}/unpacked/here/new")     # merged
-    place.work("delete", path="{root}/unpacked")
-    assert (place.root / "moved" / "again" / "er").is_dir() and not (place.root / "other").exists()
-    assert [path.name for path in (place.root / "new").iterdir()] == ["er"]
-    inner = place.root / "inner"
-    inner.symlink_to(place.root / "new", target_is_directory=True)      # a link that stays inside
-    place.work("copy", from_="{root}/ours.csv", to="{root}/inner/c")
-    assert (place.root / "new" / "c").read_text() == place.file.read_text()
+        yard.work("copy", from_="{root}/new", to="{root}/" + name)
+    yard.work("move", from_="{root}/again", to="{root}/moved/")
+    yard.work("unzip", from_="{root}/new.zip", to="{root}/unpacked/here")
+    yard.work("move", from_="{root}/other", to="{root}/unpacked/here/new")     # merged
+    yard.work("delete", path="{root}/unpacked")
+    assert (yard.root / "moved" / "again" / "er").is_dir() and not (yard.root / "other").exists()
+    assert [path.name for path in (yard.root / "new").iterdir()] == ["er"]
+    inner = yard.root / "inner"
+    inner.symlink_to(yard.root / "new", target_is_directory=True)      # a link that stays inside
+    yard.work("copy", from_="{root}/ours.csv", to="{root}/inner/c")
+    assert (yard.root / "new" / "c").read_text() == yard.file.read_text()
 
 
 # -- SQLite ----------------------------------------------------------------------------
@@ -205,25 +205,25 @@ def test_what_is_inside_is_done(place):
     ("unload_csv", {"query": "select a from t", "file": "{root}/b"}),
     ("load_csv", {"table": "t", "file": "{root}/ours.csv"}),
 ], ids=lambda value: value if isinstance(value, str) else "")
-def test_no_database_outside_is_opened(place, kind, fields, database):
-    reason = place.refuse(kind, schema="S", database=database, **fields)
+def test_no_database_outside_is_opened(yard, kind, fields, database):
+    reason = yard.refuse(kind, schema="S", database=database, **fields)
     assert "leads out of" in reason or "named by its path" in reason
-    assert not (place.outside / "new.db").exists() and not (place.root.parent / "new.db").exists()
+    assert not (yard.outside / "new.db").exists() and not (yard.root.parent / "new.db").exists()
 
 
-def test_a_link_to_a_database_outside_is_no_way(place):
-    (place.root / "x.db").symlink_to(place.outside / "theirs.db")
-    assert "leads out of" in place.refuse("sql", schema="S", statement="delete from t", database="{root}/x.db")
+def test_a_link_to_a_database_outside_is_no_way(yard):
+    (yard.root / "x.db").symlink_to(yard.outside / "theirs.db")
+    assert "leads out of" in yard.refuse("sql", schema="S", statement="delete from t", database="{root}/x.db")
 
 
-def test_a_database_inside_is_served(place):
-    (place.root / "y.db").write_bytes(b"")
+def test_a_database_inside_is_served(yard):
+    (yard.root / "y.db").write_bytes(b"")
     fields = {"schema": "S", "database": "{root}/x.db"}
-    place.work("sql", script="create table t (a); attach database '{root}/y.db' as y; attach ':memory:' as m; "
+    yard.work("sql", script="create table t (a); attach database '{root}/y.db' as y; attach ':memory:' as m; "
                "attach '' as tmp; create table y.t as select 1 as a; create virtual table f using fts4(a)", **fields)
-    assert place.work("sql", statement="insert into t values (upper('x'))", **fields)["rows"] == 1
-    assert place.work("refresh", variable="v", query="select a from t", **fields)["values"] == {"v": "X"}
-    assert query(place.root / "y.db", "select * from t") == [(1,)]
+    assert yard.work("sql", statement="insert into t values (upper('x'))", **fields)["rows"] == 1
+    assert yard.work("refresh", variable="v", query="select a from t", **fields)["values"] == {"v": "X"}
+    assert query(yard.root / "y.db", "select * from t") == [(1,)]
 
 
 @pytest.mark.parametrize("statement, reason", [
@@ -243,54 +243,54 @@ def test_a_database_inside_is_served(place):
     ("create virtual table c using csv(filename='{outside}/theirs.csv')", "csv is not there"),
 ])
 @pytest.mark.parametrize("is_script", [False, True])
-def test_no_sql_reaches_what_is_outside(place, statement, reason, is_script):
+def test_no_sql_reaches_what_is_outside(yard, statement, reason, is_script):
     if "into" in statement and sqlite3.sqlite_version_info < (3, 27):
         pytest.skip("has no VACUUM INTO")
     fields = {"script": "create table n (a); " + statement} if is_script else {"statement": statement}
     with pytest.raises((module.TaskError, sqlite3.DatabaseError)) as caught:
-        place.work("sql", schema="S", database="{root}/x.db", values={"v": str(place.outside / "theirs.db")}, **fields)
-    assert reason.format(outside=place.outside) in str(caught.value)
-    assert place.look() == place.before and not (place.outside / "new.db").exists()
+        yard.work("sql", schema="S", database="{root}/x.db", values={"v": str(yard.outside / "theirs.db")}, **fields)
+    assert reason.format(outside=yard.outside) in str(caught.value)
+    assert yard.look() == yard.before and not (yard.outside / "new.db").exists()
 
 
-def test_a_query_attaches_nothing_either(place):
+def test_a_query_attaches_nothing_either(yard):
     with pytest.raises((module.TaskError, sqlite3.DatabaseError)):
-        place.work("refresh", schema="S", variable="v", query="attach database '{outside}/theirs.db' as o",
+        yard.work("refresh", schema="S", variable="v", query="attach database '{outside}/theirs.db' as o",
                    database="{root}/x.db")
 
 
 @pytest.mark.parametrize("driver", ["sqlite3.dbapi2", "_sqlite3"])
-def test_sqlite_under_another_name_is_refused(place, driver):
-    reason = place.refuse("sql", schema="S", statement="delete from t", driver=driver, database="",
-                          connect={"database": str(place.outside / "theirs.db")})
+def test_sqlite_under_another_name_is_refused(yard, driver):
+    reason = yard.refuse("sql", schema="S", statement="delete from t", driver=driver, database="",
+                          connect={"database": str(yard.outside / "theirs.db")})
     assert reason == "data server D: with --root the driver of SQLite is sqlite3"
 
 
 # -- a link that changes between the look and the opening ------------------------------
 
 @pytest.fixture(params=[1, 2, 3, 4, 5, 6])
-def swapping(request, place, monkeypatch):
+def swapping(request, yard, monkeypatch):
     """A folder `way` of the Root that becomes a link to the one outside as soon as it was looked at so many times."""
     looks = []
-    way = place.root / "way"
+    way = yard.root / "way"
     way.mkdir()
     for name in ("theirs.csv", "theirs.db"):
         (way / name).write_bytes(b"")
-    with zipfile.ZipFile(str(place.root / "inside.zip"), "w") as archive:
+    with zipfile.ZipFile(str(yard.root / "inside.zip"), "w") as archive:
         archive.writestr("new/er/", "")
         archive.writestr("theirs.csv", INSIDE)
 
     def swap(path):
         looks.extend([path] * ("way" in str(path)))
         if len(looks) == request.param and not way.is_symlink():
-            way.rename(place.root / "way-before")
-            way.symlink_to(place.outside, target_is_directory=True)
+            way.rename(yard.root / "way-before")
+            way.symlink_to(yard.outside, target_is_directory=True)
     for name in ("check", "check_entry"):
         def look(root, path, before=getattr(module.Root, name)):
             before(root, path)
             swap(path)
         monkeypatch.setattr(module.Root, name, look)
-    return place
+    return yard
 
 
 @pytest.mark.parametrize("kind, fields", [

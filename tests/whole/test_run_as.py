@@ -111,12 +111,12 @@ def test_all_else_that_tasks_do_is_the_users_too(served):
     waiting = begin(served, {"type": "wait_file", "path": path + "never"})
 
     def owners():
-        return [os.stat("/proc/" + pid).st_uid for pid in children_of(served.process.pid)]
+        return [os.stat("/proc/" + pid).st_uid for pid in list_children(served.process.pid)]
     wait_for(lambda: owners() == [uid()], "the process that waits to be the user's")
     assert stop(served, waiting).status == "STOPPED"
 
 
-def children_of(pid):
+def list_children(pid):
     """The pids of a process's children that still run, as text."""
     found = []
     for name in filter(str.isdigit, os.listdir("/proc")):
@@ -221,7 +221,7 @@ def test_what_a_stopped_task_leaves_is_deleted_as_the_user(served):
 
 # -- at the start ----------------------------------------------------------------------
 
-def refused(python, *options, launcher=(), folder="/"):
+def start_refused(python, *options, launcher=(), folder="/"):
     """An agent that cannot start -> the line on stderr."""
     process = subprocess.run(list(launcher) + [python, str(AGENT), "--port", "0"] + list(options), stdin=subprocess.DEVNULL,
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True, timeout=60, cwd=folder)
@@ -233,12 +233,12 @@ def refused(python, *options, launcher=(), folder="/"):
 @as_root
 def test_a_user_who_cannot_be_is_told_at_the_start(tmp_path):
     master = ["--master", str(tmp_path / "master.db"), "--create"]
-    assert "--run-as no-such-user: this host has no such user" in refused(sys.executable, "--run-as", "no-such-user", *master)
-    assert "--run-as root: that is root" in refused(sys.executable, "--run-as", "root", *master)
+    assert "--run-as no-such-user: this host has no such user" in start_refused(sys.executable, "--run-as", "no-such-user", *master)
+    assert "--run-as root: that is root" in start_refused(sys.executable, "--run-as", "root", *master)
     shut = tmp_path / "shut"
     shut.mkdir(mode=0o700)
     (shut / "python3").symlink_to(os.path.realpath(sys.executable))
-    line = refused(str(shut / "python3"), "--run-as", USER, *master)
+    line = start_refused(str(shut / "python3"), "--run-as", USER, *master)
     assert "--run-as nobody: nobody cannot start this agent's Python, %s/python3, which their tasks need: " % shut in line
     assert list(tmp_path.iterdir()) == [shut]               # before anything was made
 

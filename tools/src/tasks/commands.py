@@ -54,7 +54,7 @@ class OsTask:
         "capture": CAPTURE,
         "nice": Field(between(-20, 19), meaning="added to the process's niceness"),
         "umask": Field(Kind(_check_umask, _check_umask, 'octal digits, such as "027"'),
-                       meaning="umask of the process (the agent's own)"),
+                       meaning="umask of the process (what the agent was started with)"),
     }
 
     @staticmethod
