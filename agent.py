@@ -19648,7 +19648,7 @@ MANUAL_HOST = r"""
 ## host: what tasks may do here
 
 Whoever may import definitions decides what the agent does on its host: an `os` task is a
-command. Four options bound that. They are the agent's own, for all of its sessions; no request
+command. Three options bound that. They are the agent's own, for all of its sessions; no request
 changes them.
 
 ### Types that may run
@@ -19960,8 +19960,8 @@ MANUAL_CHANGES = r"""
 - A session that runs a process holds a third less memory: no buffers of its pipes beside the log.
 - A repository file that another takes the place of in the moment when a commit fails no longer
   keeps those who wait for it waiting for ever.
-- What tasks may do can be bounded: `--allow-types` their types, `--root` their files, `--run-as` the
-  user of their processes. As root without `--run-as` the agent says at its start that tasks run as
+- What tasks may do can be bounded: `--allow-types` their types, `--root` their files, `--run-as`
+  the user of their processes. As root without `--run-as` the agent says at its start that tasks run as
   root. Its own umask is 077; tasks keep the one that it was started with.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
