@@ -8473,7 +8473,7 @@ class Looks:
     whose processes they may be, where nothing else tells: this one's, unless others are named."""
 
     def __init__(self, users=()):
-        self._users = frozenset(users or [os.geteuid()])
+        self.users = frozenset(users or [os.geteuid()])
         self._changed = threading.Condition()   # guards all that follows
         self._is_looking = False
         self._searches = []                     # that wait for the next look
@@ -8490,7 +8490,7 @@ class Looks:
         if not is_served:
             is_done = False
             try:
-                look(searches, self._users)
+                look(searches)
                 is_done = True
             finally:
                 with self._changed:
@@ -8506,8 +8506,9 @@ class Looks:
 class Search:
     """What one tree looks for, and has found."""
 
-    def __init__(self, sessions, roots, on_found):
+    def __init__(self, sessions, roots, on_found, users):
         self.sessions = sessions            # `uuid/session`
+        self.users = users                  # as of Looks
         self.roots = roots                  # pid -> start time: members if they are these still
         self.members = {}                   # pid -> ProcessEntry
         self.is_done = self.is_over = False     # over: done, or failed
@@ -8526,8 +8527,8 @@ class Search:
         return True
 
 
-def look(searches, users):
-    """One look for all of these; `users` as of Looks.
+def look(searches):
+    """One look for all of these.
 
     The process table is listed until it has nobody new, and the newest are looked at first. So a
     chain in which each link forks and ends is in each listing, and is met while it lives.
@@ -8553,7 +8554,7 @@ def look(searches, users):
             for search in by_session.get(session_of_marker(marker), ()) if marker else ():
                 search.add(entry)
         for search in searches:
-            listing.join(search, users)
+            listing.join(search)
 
 
 class Listing:
@@ -8581,13 +8582,13 @@ class Listing:
     def _is_gone(self, pid):
         return self._entries.get(pid) is None and pid not in self._spared
 
-    def join(self, search, users):
+    def join(self, search):
         """Adds to the members of a search whoever belongs to one of them."""
         members = search.members
         fresh = list(members.values())
         for leader in filter(self._is_gone, search.roots):
             fresh += [entry for entry in self._os_sessions.get(leader, ()) if (
-                read_owner(entry.pid) in users or entry.parent == os.getpid())
+                read_owner(entry.pid) in search.users or entry.parent == os.getpid())
                 and search.add(entry)]
         while fresh:
             member = fresh.pop()
@@ -8984,7 +8985,8 @@ class Tree:
         """{pid: ProcessEntry} of the members that live now. Each is sent this signal as soon as it
         is found: what forks and ends must not be gone before. OSError."""
         members = self._looks.find(Search(
-            self._sessions, dict(self._known), functools.partial(self._send, signal_number)))
+            self._sessions, dict(self._known), functools.partial(self._send, signal_number),
+            self._looks.users))
         self._known.update((pid, entry.started) for pid, entry in members.items())
         return members
 
@@ -9073,14 +9075,15 @@ def signal_group(leader, signal_number):
         return False
 
 
-def follow_group(leader, started):
+def follow_group(leader, started, looks=None):
     """What is left of the group that a process of this start time has led -> {pid: start time}, to
     be found again when its number may be another's."""
     if not signal_group(leader, 0):
         return {}
     if not HAS_PROC or start_time(leader) == started:
         return {leader: started}
-    return {pid: entry.started for pid, entry in Tree([], {leader: started}).find().items()}
+    return {pid: entry.started for pid, entry in Tree(
+        [], {leader: started}, looks=looks).find().items()}
 
 
 # ======================================================================================
@@ -12500,7 +12503,7 @@ class Control:
         the pid may then become another's."""
         before, self._roots = self._roots, {}
         for pid, started in before.items():
-            self._roots.update(follow_group(pid, started))
+            self._roots.update(follow_group(pid, started, self._looks))
         self._minders = {pid: started for pid, started in self._minders.items()
                          if pid in self._roots}
 
@@ -16267,8 +16270,8 @@ class Cleaner:
     """Finds stale sessions by fact, ends what they left running, deletes what they left half
     written, and closes or queues them."""
 
-    def __init__(self, name, identity, session_queue, clock, on_closed, discard):
-        self._discard = discard         # discard(path) of what a task has left half written
+    def __init__(self, name, identity, session_queue, clock, on_closed, bounds):
+        self._bounds = bounds           # the Bounds of tasks, whose processes and files these are
         self._name, self._identity, self._queue, self._clock = name, identity, session_queue, clock
         self._on_closed = on_closed     # on_closed(repository, Ending) after the commit
         self._reported = set()          # sessions of other hosts
@@ -16289,7 +16292,7 @@ class Cleaner:
             stale = self._end_processes(repository, stale, roots)
             sessions = {row["id"] for row in stale}
             clear_notes(repository.parts, [path for path, session in repository.parts.list_all()
-                                           if session in sessions], self._discard)
+                                           if session in sessions], self._bounds.discard)
             pendings = [(row, repository.db.submit(repository.endings.close_stale, row,
                                                    self._clock.now(), within_s=WRITE_S))
                         for row in stale]
@@ -16325,14 +16328,14 @@ class Cleaner:
         roots[row["id"]] = repository.find_roots(row["id"]) if is_here else {}
         return True
 
-    @staticmethod
-    def _end_processes(repository, rows, roots):
+    def _end_processes(self, repository, rows, roots):
         """Ends what stale sessions left running -> the rows of those of which nothing is left."""
         def tree(rows):
             numbers = {}
             for row in rows:
                 numbers.update(roots[row["id"]])
-            return Tree(["%s/%d" % (repository.db.uuid, row["id"]) for row in rows], numbers)
+            return Tree(["%s/%d" % (repository.db.uuid, row["id"]) for row in rows], numbers,
+                        looks=Looks(self._bounds.users))
         count = tree(rows).end()
         if not count:
             return rows
@@ -17362,7 +17365,7 @@ class Agent:
             lambda ticket, repository: Session(ticket, repository, around),
             self.desk.is_flooded, clock)
         self._cleaner = Cleaner(self.name, identity, self.queue, clock, self.desk.ended,
-                                self.bounds.discard)
+                                self.bounds)
         self._inbox = Inbox()
         self.places = Places(self.master, Care(
             functools.partial(open_work, clock=clock, inbox=self._inbox,
@@ -19711,7 +19714,7 @@ the agent's repositories, secrets and log are to be out of reach for what it run
   an `adopt` session prints, lie beside the repository, as root's.
 - A program that cannot start ends its task with `exit code 127: cannot start: ...`.
 - What a task that was killed has left half written is deleted as that user.
-- Each process costs a start of a bare Python, some 10 ms, before it begins.
+- Each process costs the start of a bare Python first: some 15 ms, where it takes 2 ms without.
 
 As root without `--run-as` the agent says at each start that tasks run as root. It refuses an
 address that is not loopback then, unless `--as-root` is given.
@@ -19961,8 +19964,8 @@ MANUAL_CHANGES = r"""
 - A repository file that another takes the place of in the moment when a commit fails no longer
   keeps those who wait for it waiting for ever.
 - What tasks may do can be bounded: `--allow-types` their types, `--root` their files, `--run-as`
-  the user of their processes. As root without `--run-as` the agent says at its start that tasks run as
-  root. Its own umask is 077; tasks keep the one that it was started with.
+  the user of their processes. As root without `--run-as` the agent says at its start that tasks run
+  as root. Its own umask is 077; tasks keep the one that it was started with.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CLIENT, MANUAL_CRONTAB,
@@ -21765,7 +21768,6 @@ def serve(settings, clock, writer, umask=None):
                         file_limit)
         lock.note("pid %d on %s:%d since %s" % (
             os.getpid(), address, server.port, local_iso(clock.now())))
-        tell_user(settings)
         run_to_end(agent, server, address, writer)
         log.info("stopped")
     finally:
@@ -21794,6 +21796,7 @@ def run_to_end(agent, server, address, writer):
     try:
         agent.start(address, server.port)
         server.listen()
+        tell_user(agent.settings)
         ready = "agent %s ready on %s:%d" % (agent.name, address, server.port)
         writer.say("%s version=%s repositories=%s" % (ready, VERSION,
                                                       ping(agent)["repositories"]))

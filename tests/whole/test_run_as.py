@@ -5,6 +5,7 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -188,6 +189,21 @@ def test_a_task_lives_through_a_crash_and_is_adopted(make_agent, lent):
     row = agent.wait_status(session, "ERROR")
     assert "exit code 7" in row["message"] and agent.log_texts(session) == [str(uid())] * 2
     os.unlink(os.path.join(lent, "go"))
+
+
+@with_user
+def test_what_a_crash_leaves_of_the_users_is_ended(make_agent):
+    """Also what has neither parent nor marker any more, by the OS session of its leader that is gone."""
+    agent = make_agent("--run-as", USER, python=PYTHON).start()
+    session = begin(agent, os_task("env -i /bin/sh -c 'echo $$; while :; do sleep 1; done' & wait; true", cwd="/"))
+    pid = int(wait_for(lambda: agent.log_texts(session), "its pid")[0])
+    leader = int(agent.folder.joinpath("/proc/%d/stat" % pid).read_text().rpartition(")")[2].split()[3])
+    agent.kill()
+    os.kill(leader, signal.SIGKILL)
+    wait_for(lambda: not is_alive(leader), "the end of the leader")
+    assert is_alive(pid)
+    agent.start()
+    assert "stale" in agent.wait_status(session, "ERROR")["message"] and not is_alive(pid)
 
 
 @with_user

@@ -220,7 +220,6 @@ def serve(settings, clock, writer, umask=None):
                         file_limit)
         lock.note("pid %d on %s:%d since %s" % (
             os.getpid(), address, server.port, local_iso(clock.now())))
-        tell_user(settings)
         run_to_end(agent, server, address, writer)
         log.info("stopped")
     finally:
@@ -249,6 +248,7 @@ def run_to_end(agent, server, address, writer):
     try:
         agent.start(address, server.port)
         server.listen()
+        tell_user(agent.settings)
         ready = "agent %s ready on %s:%d" % (agent.name, address, server.port)
         writer.say("%s version=%s repositories=%s" % (ready, VERSION,
                                                       ping(agent)["repositories"]))

@@ -114,7 +114,7 @@ class Agent:
             lambda ticket, repository: Session(ticket, repository, around),
             self.desk.is_flooded, clock)
         self._cleaner = Cleaner(self.name, identity, self.queue, clock, self.desk.ended,
-                                self.bounds.discard)
+                                self.bounds)
         self._inbox = Inbox()
         self.places = Places(self.master, Care(
             functools.partial(open_work, clock=clock, inbox=self._inbox,

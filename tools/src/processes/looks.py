@@ -17,7 +17,7 @@ class Looks:
     whose processes they may be, where nothing else tells: this one's, unless others are named."""
 
     def __init__(self, users=()):
-        self._users = frozenset(users or [os.geteuid()])
+        self.users = frozenset(users or [os.geteuid()])
         self._changed = threading.Condition()   # guards all that follows
         self._is_looking = False
         self._searches = []                     # that wait for the next look
@@ -34,7 +34,7 @@ class Looks:
         if not is_served:
             is_done = False
             try:
-                look(searches, self._users)
+                look(searches)
                 is_done = True
             finally:
                 with self._changed:
@@ -50,8 +50,9 @@ class Looks:
 class Search:
     """What one tree looks for, and has found."""
 
-    def __init__(self, sessions, roots, on_found):
+    def __init__(self, sessions, roots, on_found, users):
         self.sessions = sessions            # `uuid/session`
+        self.users = users                  # as of Looks
         self.roots = roots                  # pid -> start time: members if they are these still
         self.members = {}                   # pid -> ProcessEntry
         self.is_done = self.is_over = False     # over: done, or failed
@@ -70,8 +71,8 @@ class Search:
         return True
 
 
-def look(searches, users):
-    """One look for all of these; `users` as of Looks.
+def look(searches):
+    """One look for all of these.
 
     The process table is listed until it has nobody new, and the newest are looked at first. So a
     chain in which each link forks and ends is in each listing, and is met while it lives.
@@ -97,7 +98,7 @@ def look(searches, users):
             for search in by_session.get(session_of_marker(marker), ()) if marker else ():
                 search.add(entry)
         for search in searches:
-            listing.join(search, users)
+            listing.join(search)
 
 
 class Listing:
@@ -125,13 +126,13 @@ class Listing:
     def _is_gone(self, pid):
         return self._entries.get(pid) is None and pid not in self._spared
 
-    def join(self, search, users):
+    def join(self, search):
         """Adds to the members of a search whoever belongs to one of them."""
         members = search.members
         fresh = list(members.values())
         for leader in filter(self._is_gone, search.roots):
             fresh += [entry for entry in self._os_sessions.get(leader, ()) if (
-                read_owner(entry.pid) in users or entry.parent == os.getpid())
+                read_owner(entry.pid) in search.users or entry.parent == os.getpid())
                 and search.add(entry)]
         while fresh:
             member = fresh.pop()
