@@ -1578,15 +1578,19 @@ def program_path():
 @functools.lru_cache(maxsize=None)
 def open_code():
     """A descriptor of a file without a name that has the byte-code of this program: helpers and
-    minders start from it fast, and from the code that the agent began with."""
+    minders start from it fast, and from the code that the agent began with. It is for reading
+    alone, as a helper may be another user's process."""
     code = globals().get("CODE_FD")
     if code is not None:
         os.set_inheritable(code, False)
         return code
-    with tempfile.TemporaryFile() as file:
+    with tempfile.NamedTemporaryFile() as file:
         file.write(marshal.dumps(_find_code()))
         file.flush()
-        return os.dup(file.fileno())
+        descriptor = os.open(file.name, os.O_RDONLY | os.O_NOFOLLOW)
+        if not os.path.samestat(os.fstat(descriptor), os.fstat(file.fileno())):
+            raise OSError(errno.EPERM, "is another file now", file.name)
+        return descriptor
 
 
 def _find_code():
@@ -10919,6 +10923,8 @@ class ScenarioTask:
 # sqlite3.h: what an authorizer is asked for, and two of its answers
 PRAGMA, ATTACH, CREATE_VTABLE, FUNCTION = 19, 24, 29, 31
 ALLOW, DENY = 0, 1
+JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
+SUPER_BYTES = 1 << 13       # of the end of a journal; SQLite takes names of 512 bytes, or 4096
 # that load code or reach files
 PRAGMAS = ("temp_store_directory", "data_store_directory")
 FUNCTIONS = ("load_extension", "fts3_tokenizer", "readfile", "writefile", "edit")
@@ -10946,6 +10952,9 @@ class SqlGuard:
             raise TaskError("%s: with --root a database is named by its path" % path)
         if path not in ("", ":memory:"):
             self._root.check(path)
+            name = find_super_journal(os.path.realpath(path) + "-journal")
+            if name is not None:
+                self._root.check(name)
 
     def check_open(self):
         """TaskError when a file that was opened meanwhile lies out of the folder."""
@@ -10969,6 +10978,23 @@ class SqlGuard:
             self.refusal = error
             return DENY
         return ALLOW
+
+
+def find_super_journal(path):
+    """The file that the end of a journal names as that of a transaction over several databases, or
+    None (sqlite.org/fileformat.html, 3; pager.c, readSuperJournal). Who opens the database of such
+    a journal deletes that file."""
+    try:
+        with open(path, "rb") as journal:
+            size = journal.seek(0, os.SEEK_END)
+            journal.seek(max(0, size - SUPER_BYTES))
+            end = journal.read()
+    except OSError:
+        return None
+    length = int.from_bytes(end[-16:-12], "big")
+    if end[-8:] != JOURNAL_MAGIC or not 0 < length <= len(end) - 16:
+        return None
+    return os.fsdecode(end[-16 - length:-16])
 
 
 def list_open():

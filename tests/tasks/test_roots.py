@@ -2,6 +2,7 @@
 import contextlib
 import os
 import sqlite3
+import struct
 import zipfile
 
 import pytest
@@ -251,6 +252,31 @@ def test_no_sql_reaches_what_is_outside(yard, statement, reason, is_script):
         yard.work("sql", schema="S", database="{root}/x.db", values={"v": str(yard.outside / "theirs.db")}, **fields)
     assert reason.format(outside=yard.outside) in str(caught.value)
     assert yard.look() == yard.before and not (yard.outside / "new.db").exists()
+
+
+@pytest.mark.parametrize("is_attached", [False, True])
+def test_no_journal_that_somebody_has_written_deletes_what_is_outside(yard, is_attached):
+    """It may name a file of a transaction over several databases, which SQLite deletes when it rolls that back."""
+    made, path = yard.root / "made.db", yard.root / "x.db"
+    with contextlib.closing(sqlite3.connect(str(made), isolation_level=None)) as connection:
+        connection.execute("create table t (a)")
+        connection.execute("insert into t values (hex(zeroblob(100000)))")
+        connection.execute("pragma cache_size=2")
+        connection.execute("begin immediate")
+        connection.execute("update t set a = a || 'y'")
+        path.write_bytes(made.read_bytes())
+        journal = (yard.root / "made.db-journal").read_bytes()
+    for victim, is_refused in ((yard.other, True), (yard.file, False)):
+        name = os.fsencode(str(victim))
+        end = struct.pack(">II", len(name), sum(name)) + module.JOURNAL_MAGIC
+        (yard.root / "x.db-journal").write_bytes(journal + struct.pack(">I", 0x40000000 // 4096 + 1) + name + end)
+        fields = {"script": "attach database '%s' as o; delete from o.t" % path, "database": "{root}/y.db"} if is_attached \
+            else {"statement": "delete from t", "database": str(path)}
+        if is_refused:
+            assert "theirs.csv leads out of" in yard.refuse("sql", schema="S", **fields)
+        else:
+            yard.work("sql", schema="S", **fields)
+            assert not yard.file.exists()       # so that is what SQLite does
 
 
 def test_a_query_attaches_nothing_either(yard):

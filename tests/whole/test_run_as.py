@@ -2,6 +2,7 @@
 import contextlib
 import json
 import os
+import pathlib
 import pwd
 import re
 import shutil
@@ -13,7 +14,7 @@ import tempfile
 
 import pytest
 
-from conftest import AGENT, AgentProcess, is_alive, wait_for
+from conftest import AGENT, AgentProcess, is_alive, program, wait_for
 from support.adoptable import UNTIL_GO
 from support.tasks import add, begin, os_task, run, sql, stop
 
@@ -58,6 +59,7 @@ def lent():
 def served(make, lent):
     """An agent of root's that runs tasks as the user; `lent` is the user's folder, `closed` one of root's alone."""
     agent = make("run-as", "--run-as", USER, python=PYTHON, env={"FROM_ROOT": "yes"})
+    os.mkfifo(os.path.join(lent, "pipe"), 0o644)
     agent.lent, agent.closed = lent, str(agent.folder / "closed")
     os.mkdir(agent.closed, 0o700)
     with open(os.path.join(agent.closed, "text"), "w") as file:
@@ -136,7 +138,7 @@ def list_children(pid):
     (os_task(["CLOSED/text"]), "cannot start: Permission denied: "),
     (os_task(["/no/such/program"]), "exit code 127: cannot start: No such file or directory: /no/such/program"),
     ({"type": "copy", "from": "CLOSED/text", "to": "LENT/stolen"}, "no file matches"),
-    ({"type": "copy", "from": "LENT", "to": "CLOSED/new"}, "Permission denied"),
+    ({"type": "copy", "from": "/etc/hostname", "to": "CLOSED/new"}, "Permission denied"),
     ({"type": "delete", "path": "/etc/hostname"}, "denied"),
     (sql("create table t (a)", schema="SHUT"), "unable to open"),
     ({"type": "refresh", "schema": "SHUT", "query": "select 1 from sqlite_master", "variable": "v"}, "unable to open"),
@@ -220,19 +222,32 @@ def test_a_stop_ends_what_the_user_has_hidden(served):
 @with_user
 def test_what_a_stopped_task_leaves_is_deleted_as_the_user(served):
     """The note of it is the user's to write: it can name nothing that he could not delete himself."""
-    pipe = os.path.join(served.lent, "pipe")
-    os.mkfifo(pipe, 0o644)
     for folder, is_deleted in ((served.lent, True), (served.closed, False)):
         part = os.path.join(folder, ".x.0123456789abcdef.part")
         os.mkdir(part)
         os.chown(part, uid(), -1)
-        session = begin(served, {"type": "load_csv", "schema": "DWH", "table": "t", "file": pipe})      # waits for a writer
+        session = begin(served, {"type": "load_csv", "schema": "DWH", "table": "t", "file": os.path.join(served.lent, "pipe")})     # waits for a writer
         note, = wait_for(lambda: list(served.folder.glob("*.parts.*")), "the note")
         note.write_text(json.dumps(part))
         assert stop(served, session).status == "STOPPED" and not note.exists()
         assert os.path.exists(part) is not is_deleted
     os.rmdir(part)
     assert "%s cannot be deleted as nobody: " % part in served.log()
+
+
+@with_user
+def test_no_process_of_the_users_can_write_what_roots_run(served):
+    """The byte-code that helpers and minders start from."""
+    session = begin(served, {"type": "load_csv", "schema": "DWH", "table": "t", "file": os.path.join(served.lent, "pipe")})
+    pid, = wait_for(lambda: [pid for pid in list_children(served.process.pid) if os.stat("/proc/" + pid).st_uid == uid()],
+                    "the helper")
+    code = program.BOOT.encode()
+    wait_for(lambda: code in pathlib.Path("/proc/%s/cmdline" % pid).read_bytes(), "it to be the helper")
+    words = pathlib.Path("/proc/%s/cmdline" % pid).read_bytes().split(b"\0")
+    number = words[words.index(code) + 1].decode()
+    flags = re.search(r"flags:\s*(\d+)", pathlib.Path("/proc/%s/fdinfo/%s" % (pid, number)).read_text()).group(1)
+    assert int(flags, 8) & os.O_ACCMODE == os.O_RDONLY
+    assert stop(served, session).status == "STOPPED"
 
 
 # -- at the start ----------------------------------------------------------------------

@@ -9,6 +9,8 @@ from .task import TaskError
 # sqlite3.h: what an authorizer is asked for, and two of its answers
 PRAGMA, ATTACH, CREATE_VTABLE, FUNCTION = 19, 24, 29, 31
 ALLOW, DENY = 0, 1
+JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
+SUPER_BYTES = 1 << 13       # of the end of a journal; SQLite takes names of 512 bytes, or 4096
 # that load code or reach files
 PRAGMAS = ("temp_store_directory", "data_store_directory")
 FUNCTIONS = ("load_extension", "fts3_tokenizer", "readfile", "writefile", "edit")
@@ -36,6 +38,9 @@ class SqlGuard:
             raise TaskError("%s: with --root a database is named by its path" % path)
         if path not in ("", ":memory:"):
             self._root.check(path)
+            name = find_super_journal(os.path.realpath(path) + "-journal")
+            if name is not None:
+                self._root.check(name)
 
     def check_open(self):
         """TaskError when a file that was opened meanwhile lies out of the folder."""
@@ -59,6 +64,23 @@ class SqlGuard:
             self.refusal = error
             return DENY
         return ALLOW
+
+
+def find_super_journal(path):
+    """The file that the end of a journal names as that of a transaction over several databases, or
+    None (sqlite.org/fileformat.html, 3; pager.c, readSuperJournal). Who opens the database of such
+    a journal deletes that file."""
+    try:
+        with open(path, "rb") as journal:
+            size = journal.seek(0, os.SEEK_END)
+            journal.seek(max(0, size - SUPER_BYTES))
+            end = journal.read()
+    except OSError:
+        return None
+    length = int.from_bytes(end[-16:-12], "big")
+    if end[-8:] != JOURNAL_MAGIC or not 0 < length <= len(end) - 16:
+        return None
+    return os.fsdecode(end[-16 - length:-16])
 
 
 def list_open():
