@@ -6487,6 +6487,7 @@ def _name_of(definition):
 # Notes of what a task is writing beside its target: so it goes when the process was killed.
 # ======================================================================================
 
+NOTE_BYTES = 1 << 16        # that are read of a note: more than any path takes in JSON
 PART = re.compile(r"\.[^/]*\.[0-9a-f]{16}\.part", re.S)      # what part_beside names
 
 
@@ -6512,7 +6513,7 @@ class PartNotes:
         owners = own_users(self._path)
         try:
             with open(open_own(path, os.O_RDONLY, owners, mask=0o077), "rb") as file:
-                text = file.read().decode("ascii")
+                text = file.read(NOTE_BYTES).decode("ascii")
         except FileNotFoundError:
             return
         except (RepositoryError, OSError, ValueError) as error:
@@ -10952,6 +10953,9 @@ class SqlGuard:
             raise TaskError("%s: with --root a database is named by its path" % path)
         if path not in ("", ":memory:"):
             self._root.check(path)
+            fault = find_fault_beside(path)
+            if fault:
+                raise TaskError(fault)
             name = find_super_journal(os.path.realpath(path) + "-journal")
             if name is not None:
                 self._root.check(name)

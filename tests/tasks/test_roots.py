@@ -279,6 +279,15 @@ def test_no_journal_that_somebody_has_written_deletes_what_is_outside(yard, is_a
             assert not yard.file.exists()       # so that is what SQLite does
 
 
+@pytest.mark.parametrize("suffix", ["-wal", "-journal", "-shm"])
+def test_no_link_beside_a_database_is_followed(yard, suffix):
+    (yard.root / "y.db").write_bytes(b"")
+    (yard.root / ("y.db" + suffix)).symlink_to(yard.other)
+    for fields in ({"script": "attach database '{root}/y.db' as y; create table y.t (a)", "database": "{root}/x.db"},
+                   {"statement": "create table t (a)", "database": "{root}/y.db"}):
+        assert "y.db%s is a symbolic link" % suffix in yard.refuse("sql", schema="S", **fields)
+
+
 def test_a_query_attaches_nothing_either(yard):
     with pytest.raises((module.TaskError, sqlite3.DatabaseError)):
         yard.work("refresh", schema="S", variable="v", query="attach database '{outside}/theirs.db' as o",

@@ -9,6 +9,7 @@ from ..base.files import make_private, open_own, own_users, remove_all, remove_o
 from ..base.program import log
 from .files import list_numbered
 
+NOTE_BYTES = 1 << 16        # that are read of a note: more than any path takes in JSON
 PART = re.compile(r"\.[^/]*\.[0-9a-f]{16}\.part", re.S)      # what part_beside names
 
 
@@ -34,7 +35,7 @@ class PartNotes:
         owners = own_users(self._path)
         try:
             with open(open_own(path, os.O_RDONLY, owners, mask=0o077), "rb") as file:
-                text = file.read().decode("ascii")
+                text = file.read(NOTE_BYTES).decode("ascii")
         except FileNotFoundError:
             return
         except (RepositoryError, OSError, ValueError) as error:

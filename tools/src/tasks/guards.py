@@ -3,6 +3,7 @@ import contextlib
 import os
 
 from ..base.controls import one_line
+from ..base.files import find_fault_beside
 from .roots import find_path
 from .task import TaskError
 
@@ -38,6 +39,9 @@ class SqlGuard:
             raise TaskError("%s: with --root a database is named by its path" % path)
         if path not in ("", ":memory:"):
             self._root.check(path)
+            fault = find_fault_beside(path)
+            if fault:
+                raise TaskError(fault)
             name = find_super_journal(os.path.realpath(path) + "-journal")
             if name is not None:
                 self._root.check(name)
