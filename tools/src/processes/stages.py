@@ -73,31 +73,33 @@ def exec_alone(file_limit, umask, user, cwd, fd, *words):
     import stat
     import sys
     import _signal          # signal itself takes longer
-    if file_limit:
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (int(file_limit), hard))
-    if umask:
-        os.umask(int(umask, 8))
-    environment = os.environb
-    if user:
-        uid, gid, *groups = map(int, user.split(","))
-        data = os.pread(int(fd), os.fstat(int(fd)).st_size, 0)
-        environment = dict(item.split(b"=", 1) for item in data.split(b"\0") if item)
-        os.close(int(fd))
-        for stream in range(3):         # or /dev/stdout cannot be opened
-            if stat.S_ISFIFO(os.fstat(stream).st_mode):
-                os.fchown(stream, uid, -1)
-        os.setgroups(groups)
-        os.setgid(gid)
-        os.setuid(uid)
-    for name in ("SIGPIPE", "SIGXFSZ"):         # which Python ignores
-        if hasattr(_signal, name):
-            _signal.signal(getattr(_signal, name), _signal.SIG_DFL)
     try:
+        if file_limit:
+            _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (int(file_limit), hard))
+        if umask:
+            os.umask(int(umask, 8))
+        environment = os.environb
+        if user:
+            uid, gid, *groups = map(int, user.split(","))
+            data = os.pread(int(fd), os.fstat(int(fd)).st_size, 0)
+            environment = dict(item.split(b"=", 1) for item in data.split(b"\0") if item)
+            os.close(int(fd))
+            for stream in range(3):         # or /dev/stdout cannot be opened
+                if stat.S_ISFIFO(os.fstat(stream).st_mode):
+                    os.fchown(stream, uid, -1)
+            os.setgroups(groups)
+            os.setgid(gid)
+            os.setuid(uid)
+        for name in ("SIGPIPE", "SIGXFSZ"):         # which Python ignores
+            if hasattr(_signal, name):
+                _signal.signal(getattr(_signal, name), _signal.SIG_DFL)
         if cwd:
             os.chdir(bytes.fromhex(cwd))
         os.execvpe(os.fsencode(words[0]), [os.fsencode(word) for word in words], environment)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         sys.stderr.write("cannot start: %s: %s\n" % (
-            error.strerror, os.fsdecode(error.filename or words[0])))
+            getattr(error, "strerror", None) or error,
+            os.fsdecode(getattr(error, "filename", None) or words[0])))
+        sys.stderr.flush()
     os._exit(127)
