@@ -113,6 +113,8 @@ Sections, each using only those above it:
     processes/output          What the processes of tasks print: read, cut into lines, masked,
                               limited, captured.
     processes/tree            The tree of a task's processes: found, and ended as a whole.
+    processes/stages          What a process is before it is the program that a task wants: limit,
+                              umask and user are set then.
     processes/process         One process of a task, from its start to its exit code.
     processes/minder          The minder: agent.py in the role that keeps an adoptable task alive
                               beside the agent.
@@ -120,14 +122,19 @@ Sections, each using only those above it:
                               children, and are reaped.
     processes/remains         What a task was writing when its process was killed: deleted, by the
                               notes that were taken of it.
+    processes/users           Another user, as whom the processes of tasks run; what the agent has
+                              done as that user.
     tasks/task                What all task types share: their table, results, texts, and work done
                               in a helper process.
     tasks/answers             What an answer of HTTP holds: past what only announces it, without
                               codings, in a charset.
+    tasks/roots               The folder that the files of tasks must lie in, by --root.
     tasks/files               Files copied, moved, deleted and made: copy, move, delete, mkdir.
     tasks/archives            Files packed and unpacked: zip and unzip.
     tasks/commands            Commands, code and the small types: os, set, sleep, wait_file, python,
                               scenario.
+    tasks/guards              What SQL may reach of the files of this host, where --root bounds
+                              them.
     tasks/statements          SQL taken apart: its statements and the variables it binds, in time
                               that grows as its length.
     tasks/data                Statements on data servers: sql and refresh.
@@ -139,8 +146,12 @@ Sections, each using only those above it:
     tasks/mail                Mail by SMTP.
     runtime/control           What reaches a session while it runs: a stop, time-outs, that it is
                               left, ends of its processes.
+    runtime/awaiting          How a session waits for one that it has started: without a thread
+                              meanwhile.
     runtime/sources           Secrets that are read when they are needed, from the environment or
                               from files.
+    runtime/bounds            What tasks may do on this host, as the options of the agent say:
+                              types, files, and as whom.
     runtime/execution         One task under way: how it reaches its process, its data servers, and
                               its session's values.
     runtime/course            The course of a session, from its ticket to its end: steps, attempts,
@@ -550,6 +561,11 @@ class Parser(argparse.ArgumentParser):
 
 UTF8_LOCALES = ("C.UTF-8", "C.utf8", "en_US.UTF-8", "en_US.utf8", "UTF-8")
 LOCALE_BEFORE = "AGENT_LC_ALL"          # in the environment: LC_ALL as it was
+
+
+def to_bytes(text):
+    """Text for the system, whatever the locale of the agent (Python 3.6 takes C's for ASCII)."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 def utf8_flags():
@@ -1732,6 +1748,14 @@ COMMAND_OPTIONS = (
                   "(default /etc/machine-id, else its name)", ""),
     CommandOption("--no-owner", "", "ask the agent's own OS user and root to AUTH, as everybody; "
                   "there has to be a user who is an administrator", attribute="has_no_owner"),
+    CommandOption("--allow-types", "TYPES", "types of tasks that may run, with commas (default "
+                  "all)"),
+    CommandOption("--root", "DIR", "folder that the files of tasks must lie in; needs "
+                  "--allow-types without os and python", is_path=True),
+    CommandOption("--run-as", "USER", "user as whom all processes of tasks run; for an agent that "
+                  "root starts"),
+    CommandOption("--as-root", "", "let an agent of root without --run-as listen on an address "
+                  "that is not loopback", attribute="is_root_wanted"),
     CommandOption("--insecure-fs", "", "allow repositories on a network file system",
                   attribute="is_insecure_fs"),
     CommandOption("--log", "FILE", "write the log there instead of to stderr; SIGHUP opens it anew",
@@ -1799,15 +1823,19 @@ def program_path():
 @functools.lru_cache(maxsize=None)
 def open_code():
     """A descriptor of a file without a name that has the byte-code of this program: helpers and
-    minders start from it fast, and from the code that the agent began with."""
+    minders start from it fast, and from the code that the agent began with. It is for reading
+    alone, as a helper may be another user's process."""
     code = globals().get("CODE_FD")
     if code is not None:
         os.set_inheritable(code, False)
         return code
-    with tempfile.TemporaryFile() as file:
+    with tempfile.NamedTemporaryFile() as file:
         file.write(marshal.dumps(_find_code()))
         file.flush()
-        return os.dup(file.fileno())
+        descriptor = os.open(file.name, os.O_RDONLY | os.O_NOFOLLOW)
+        if not os.path.samestat(os.fstat(descriptor), os.fstat(file.fileno())):
+            raise OSError(errno.EPERM, "is another file now", file.name)
+        return descriptor
 
 
 def _find_code():
@@ -4161,11 +4189,13 @@ class Definitions:
     """Reads a definitions document and collects every fault of it as (path, reason).
 
     What is `is_stored` was imported by an earlier version, too: what that took and this one refuses
-    for safety's sake is told when it runs.
+    for safety's sake is told when it runs. `tell_forbidden(type)` says why tasks of a type may not
+    run where it is imported, or nothing.
     """
 
-    def __init__(self, is_stored=False):
+    def __init__(self, is_stored=False, tell_forbidden=None):
         self.faults = []
+        self._tell_forbidden = tell_forbidden or (lambda name: "")
         self._is_stored = is_stored
         self._costly = collections.OrderedDict()    # type -> [(path, fields)] for its judge_all
 
@@ -4350,6 +4380,8 @@ class Definitions:
             self._fault(path + ".type", "must be one of %s%s" % (
                 ", ".join(sorted(TASK_TYPES)), tell_near(kind, TASK_TYPES)
                 if isinstance(kind, str) else ""))
+        if is_known and self._tell_forbidden(kind):
+            self._fault(path + ".type", self._tell_forbidden(kind))
         if not is_known or variables is None:       # without variables no reference can be judged
             return None
         bound, literal = (getattr(TASK_TYPES[kind], name, ()) for name in ("sql", "literal"))
@@ -6803,6 +6835,7 @@ def _name_of(definition):
 # Notes of what a task is writing beside its target: so it goes when the process was killed.
 # ======================================================================================
 
+NOTE_BYTES = 1 << 16        # that are read of a note: more than any path takes in JSON
 PART = re.compile(r"\.[^/]*\.[0-9a-f]{16}\.part", re.S)      # what part_beside names
 
 
@@ -6822,12 +6855,13 @@ class PartNotes:
             raise RepositoryError("%s cannot be made: %s" % (path, error.strerror)) from None
         return path
 
-    def clear(self, path):
-        """Deletes what a note tells of, where that is still there, and the note."""
+    def clear(self, path, discard=remove_all):
+        """Deletes what a note tells of, by discard(path), where that is still there, and the note.
+        """
         owners = own_users(self._path)
         try:
             with open(open_own(path, os.O_RDONLY, owners, mask=0o077), "rb") as file:
-                text = file.read().decode("ascii")
+                text = file.read(NOTE_BYTES).decode("ascii")
         except FileNotFoundError:
             return
         except (RepositoryError, OSError, ValueError) as error:
@@ -6836,7 +6870,7 @@ class PartNotes:
         with contextlib.suppress(ValueError):       # empty, or cut short: nothing was made yet
             part = json.loads(text)
             if isinstance(part, str) and PART.fullmatch(os.path.basename(part)):
-                remove_all(part)
+                discard(part)
         remove_own(path, owners)
 
     def list_all(self):
@@ -8899,25 +8933,6 @@ class FileLimit:
         return None if self._raised is None else self._soft
 
 
-def limited_words(words, environment, file_limit):
-    """The words that start a program with this soft limit on open files.
-
-    Between fork and exec nothing of Python may run, as there are threads; a shell does it in half a
-    millisecond. Some shells drop variables whose names are none of theirs."""
-    if all(re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) for name in environment):
-        return ["/bin/sh", "-c", 'ulimit -Sn "$0"; exec "$@"', str(file_limit)] + words
-    return alone_command(exec_alone, str(file_limit)) + words
-
-
-def exec_alone(file_limit, *words):
-    """In a process by itself: becomes a program with this soft limit on open files."""
-    import os
-    import resource
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (int(file_limit), hard))
-    os.execvp(words[0], words)
-
-
 # ======================================================================================
 # processes/looks.py
 # Looks at the process table, shared by all who want one at the same time.
@@ -8931,9 +8946,11 @@ MAX_LISTINGS = 20       # of the process table in one look, while there is someb
 
 
 class Looks:
-    """Finds the members of trees; no two looks at the same time."""
+    """Finds the members of trees; no two looks at the same time. `users`: the numbers of those
+    whose processes they may be, where nothing else tells: this one's, unless others are named."""
 
-    def __init__(self):
+    def __init__(self, users=()):
+        self.users = frozenset(users or [os.geteuid()])
         self._changed = threading.Condition()   # guards all that follows
         self._is_looking = False
         self._searches = []                     # that wait for the next look
@@ -8966,8 +8983,9 @@ class Looks:
 class Search:
     """What one tree looks for, and has found."""
 
-    def __init__(self, sessions, roots, on_found):
+    def __init__(self, sessions, roots, on_found, users):
         self.sessions = sessions            # `uuid/session`
+        self.users = users                  # as of Looks
         self.roots = roots                  # pid -> start time: members if they are these still
         self.members = {}                   # pid -> ProcessEntry
         self.is_done = self.is_over = False     # over: done, or failed
@@ -9047,7 +9065,7 @@ class Listing:
         fresh = list(members.values())
         for leader in filter(self._is_gone, search.roots):
             fresh += [entry for entry in self._os_sessions.get(leader, ()) if (
-                read_owner(entry.pid) == os.geteuid() or entry.parent == os.getpid())
+                read_owner(entry.pid) in search.users or entry.parent == os.getpid())
                 and search.add(entry)]
         while fresh:
             member = fresh.pop()
@@ -9444,7 +9462,8 @@ class Tree:
         """{pid: ProcessEntry} of the members that live now. Each is sent this signal as soon as it
         is found: what forks and ends must not be gone before. OSError."""
         members = self._looks.find(Search(
-            self._sessions, dict(self._known), functools.partial(self._send, signal_number)))
+            self._sessions, dict(self._known), functools.partial(self._send, signal_number),
+            self._looks.users))
         self._known.update((pid, entry.started) for pid, entry in members.items())
         return members
 
@@ -9533,14 +9552,115 @@ def signal_group(leader, signal_number):
         return False
 
 
-def follow_group(leader, started):
+def follow_group(leader, started, looks=None):
     """What is left of the group that a process of this start time has led -> {pid: start time}, to
     be found again when its number may be another's."""
     if not signal_group(leader, 0):
         return {}
     if not HAS_PROC or start_time(leader) == started:
         return {leader: started}
-    return {pid: entry.started for pid, entry in Tree([], {leader: started}).find().items()}
+    return {pid: entry.started for pid, entry in Tree(
+        [], {leader: started}, looks=looks).find().items()}
+
+
+# ======================================================================================
+# processes/stages.py
+# What a process is before it is the program that a task wants: limit, umask and user are set then.
+#
+# Between fork and exec nothing of Python may run, as there are threads. So what subprocess cannot do
+# there is done by a stage: a process that changes itself, and then becomes the program. A shell does
+# it in half a millisecond. It takes a Python where the user changes: that one gets nothing of the
+# task but its marker before it has become the task's user, for a variable such as LD_PRELOAD would
+# be obeyed as root.
+# ======================================================================================
+
+HAS_UMASK = sys.version_info >= (3, 9)      # of subprocess
+
+
+@contextlib.contextmanager
+def staged(command, program):
+    """(the Command to start for this one, its `program` or None: that has to be found)."""
+    if command.user is not None:
+        with tempfile.TemporaryFile() as file:
+            file.write(b"\0".join(to_bytes("%s=%s" % item)
+                                  for item in command.environment.items()))
+            file.flush()
+            yield as_user(command, file.fileno()), None
+        return
+    umask = None if HAS_UMASK else command.umask
+    if program is not None and (command.file_limit is not None or umask is not None):
+        words, program = staged_words(command.words, command.environment, command.file_limit,
+                                      umask), None
+        command = command._replace(words=words)
+    yield command, program
+
+
+def as_user(command, fd):
+    """The Command whose process becomes the user of this one and then what it says; `fd` is a file
+    with its environment."""
+    words = alone_command(
+        exec_alone, _tell(command.file_limit, "%d"), _tell(command.umask, "%o"),
+        ",".join(map(str, command.user)), to_bytes(command.cwd or "").hex(), str(fd))
+    environment = dict(os.environ)
+    if MARKER in command.environment:
+        environment[MARKER] = command.environment[MARKER]
+    return command._replace(words=words + command.words, environment=environment, cwd=None,
+                            pass_fds=tuple(command.pass_fds) + (fd,))
+
+
+def staged_words(words, environment, file_limit, umask):
+    """The words that start a program with this soft limit on open files and this umask, None for
+    those that it has anyway. Some shells drop variables whose names are none of theirs."""
+    if not all(re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) for name in environment):
+        return alone_command(exec_alone, _tell(file_limit, "%d"), _tell(umask, "%o"), "", "",
+                             "") + words
+    script = _tell(umask, "umask %o; ") + _tell(file_limit, "ulimit -Sn %d; ")
+    return ["/bin/sh", "-c", script + 'exec "$@"', "sh"] + words
+
+
+def _tell(number, form):
+    return "" if number is None else form % number
+
+
+def exec_alone(file_limit, umask, user, cwd, fd, *words):
+    """In a process by itself: becomes a program with this soft limit on open files, umask (octal),
+    user (uid, gid and groups), and working folder (hexadecimal digits), each of which may be empty;
+    with a user the environment is what stands in the file `fd`."""
+    import os
+    import resource
+    import stat
+    import sys
+    import _signal          # signal itself takes longer
+    try:
+        if file_limit:
+            _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (int(file_limit), hard))
+        if umask:
+            os.umask(int(umask, 8))
+        environment = os.environb
+        if user:
+            uid, gid, *groups = map(int, user.split(","))
+            data = os.pread(int(fd), os.fstat(int(fd)).st_size, 0)
+            environment = dict(item.split(b"=", 1) for item in data.split(b"\0") if item)
+            os.close(int(fd))
+            for stream in range(3):         # or /dev/stdout cannot be opened
+                if stat.S_ISFIFO(os.fstat(stream).st_mode):
+                    os.fchown(stream, uid, -1)
+            os.setgroups(groups)
+            os.setgid(gid)
+            os.setuid(uid)
+        for name in ("SIGPIPE", "SIGXFSZ"):         # which Python ignores
+            if hasattr(_signal, name):
+                _signal.signal(getattr(_signal, name), _signal.SIG_DFL)
+        if cwd:
+            os.chdir(bytes.fromhex(cwd))
+        os.execvpe(os.fsencode(words[0]), [os.fsencode(word) for word in words], environment)
+    except (OSError, ValueError) as error:
+        sys.stderr.write("cannot start: %s: %s\n" % (
+            getattr(error, "strerror", None) or error,
+            os.fsdecode(getattr(error, "filename", None) or words[0])))
+        sys.stderr.flush()
+    os._exit(127)
 
 
 # ======================================================================================
@@ -9577,11 +9697,15 @@ class Command(NamedTuple):
     pass_fds: tuple = ()            # descriptors that it has too
     is_captured: bool = False       # its standard output is for a variable
     file_limit: Optional[int] = None    # on open files, the soft one, where the agent has another
+    umask: Optional[int] = None     # where the agent has another
+    user: Optional[list] = None     # uid, gid and groups, where the agent has others
 
     @property
     def is_near(self):
-        """Whether what its start opens hangs only where everything does."""
-        return self.cwd is None and self.words[0] in ("/bin/sh", sys.executable)
+        """Whether what its start opens hangs only where everything does; the rest is opened by the
+        process itself where that is another user's (stages)."""
+        return self.user is not None or \
+            self.cwd is None and self.words[0] in ("/bin/sh", sys.executable)
 
 
 class Process:
@@ -9643,13 +9767,10 @@ class Process:
     def _begin_unless_abandoned(self, command, output):
         """OSError, and whatever Popen raises. When it is abandoned meanwhile, it is killed."""
         program = to_bytes(command.words[0]) if command.is_near else open_program(command)
-        if command.file_limit is not None and program is not None:
-            command = command._replace(words=limited_words(
-                command.words, command.environment, command.file_limit))
-            program = None
         if self._is_abandoned:
             return
-        self._popen = popen = self._start(command, program)
+        with staged(command, program) as (command, program):
+            self._popen = popen = self._start(command, program)
         self.pid = popen.pid
         try:
             self.started = start_time(self.pid) or ""
@@ -9677,12 +9798,14 @@ class Process:
         environment = command.environment
         if not IS_UTF8:                 # or Popen does it
             environment = {to_bytes(name): to_bytes(text) for name, text in environment.items()}
+        keywords = {"umask": command.umask} if HAS_UMASK and command.umask is not None else {}
         return subprocess.Popen(
             [to_bytes(word) for word in command.words], executable=program,
             cwd=command.cwd and to_bytes(command.cwd), env=environment,
             stdin=subprocess.DEVNULL if command.stdin is None else subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-            pass_fds=command.pass_fds, bufsize=0)       # Output reads the descriptors
+            pass_fds=command.pass_fds, bufsize=0,       # Output reads the descriptors
+            **keywords)
 
     # -- its threads, and `output` -----------------------------------------------------
 
@@ -9795,11 +9918,6 @@ def _read_head(path):
         return os.read(descriptor, 256).split(b"\n")[0]
     finally:
         os.close(descriptor)
-
-
-def to_bytes(text):
-    """Text for the system, whatever the locale of the agent (Python 3.6 takes C's for ASCII)."""
-    return text.encode("utf-8", "surrogateescape")
 
 
 def is_passing(error):
@@ -9930,14 +10048,121 @@ def reap_orphans():
 # answer keeps this thread alone.
 # ======================================================================================
 
-def clear_notes(notes, paths):
-    """Deletes what these files of the PartNotes tell of; of what takes long the rest follows."""
+def clear_notes(notes, paths, discard):
+    """Deletes what these files of the PartNotes tell of, by discard(path); of what takes long the
+    rest follows."""
     for path in paths:
-        thread = threading.Thread(target=notes.clear, args=(path,), name="remains", daemon=True)
+        thread = threading.Thread(target=notes.clear, args=(path, discard), name="remains",
+                                  daemon=True)
         thread.start()
         thread.join(KILL_S)
         if thread.is_alive():
             log.warning("what a task left half written is still being deleted, as %s says", path)
+
+
+# ======================================================================================
+# processes/users.py
+# Another user, as whom the processes of tasks run; what the agent has done as that user.
+# ======================================================================================
+
+ANSWER_AS_S = 60        # that a look at a file, or the start of Python, may take
+
+
+class TaskUser(NamedTuple):
+    """A user of the host, not root."""
+    name: str
+    home: str
+    numbers: list           # uid, gid, and all groups
+
+    def surround(self, environment):
+        """An environment of the agent's as one of this user's."""
+        return dict(environment, HOME=self.home, USER=self.name, LOGNAME=self.name)
+
+    def answer(self, words, pass_fds=()):
+        """Runs a program as this user to its end -> what it prints, bytes. ValueError says why
+        that is not to be had."""
+        command = Command(words, utf8_environment(self.surround(os.environ)), cwd="/",
+                          pass_fds=pass_fds, user=self.numbers)
+        try:
+            with staged(command, None) as (stage, _):
+                process = subprocess.run(
+                    stage.words, env=stage.environment, pass_fds=stage.pass_fds,
+                    stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                    start_new_session=True, timeout=ANSWER_AS_S)
+        except subprocess.TimeoutExpired:
+            raise ValueError("took over %d s" % ANSWER_AS_S) from None
+        except OSError as error:
+            raise ValueError(error.strerror) from None
+        if process.returncode:
+            lines = process.stderr.decode("utf-8", "replace").split("\n")
+            raise ValueError(one_line(next(filter(str.strip, reversed(lines)),
+                                           exit_text(process.returncode))))
+        return process.stdout
+
+    def read(self, path, size):
+        """The first bytes of a regular file, as far as this user may read it. ValueError."""
+        return self.answer(alone_command(read_alone, os.fsencode(path).hex(), str(size)))
+
+    def discard(self, path):
+        """remove_all() as this user."""
+        try:
+            self.answer(alone_command(remove_alone, os.fsencode(path).hex()))
+        except ValueError as error:
+            log.warning("%s cannot be deleted as %s: %s", path, self.name, error)
+
+
+def find_user(name):
+    """The TaskUser of this name, who can start this program. CannotStart."""
+    if os.geteuid() != 0:
+        raise CannotStart("--run-as %s: only an agent that root has started can run tasks as "
+                          "another user" % name)
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        raise CannotStart("--run-as %s: this host has no such user" % name) from None
+    if entry.pw_uid == 0:
+        raise CannotStart("--run-as %s: that is root; name a user who may do what tasks need, and "
+                          "no more" % name)
+    user = TaskUser(name, entry.pw_dir, [entry.pw_uid, entry.pw_gid] + sorted(
+        set(os.getgrouplist(name, entry.pw_gid)) | {entry.pw_gid}))
+    try:
+        user.answer(program_command("-s") + ["--version"], (open_code(),))
+    except ValueError as error:
+        raise CannotStart("--run-as %s: %s cannot start this agent's Python, %s, which their tasks "
+                          "need: %s" % (name, name, sys.executable, error)) from None
+    return user
+
+
+def read_alone(path, size):
+    """In a process by itself: prints the first bytes of a regular file, whose path is in
+    hexadecimal digits."""
+    import os
+    import stat
+    import sys
+    path = bytes.fromhex(path)
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):     # a pipe would make us wait, a device too
+            sys.exit("is no regular file")
+        with open(path, "rb") as file:
+            sys.stdout.buffer.write(file.read(int(size)))
+    except OSError as error:
+        sys.exit(error.strerror)
+
+
+def remove_alone(path):
+    """In a process by itself: deletes a file, or a folder with all that is in it, as far as it can
+    be. Its path is in hexadecimal digits."""
+    import os
+    import shutil
+    path = bytes.fromhex(path)
+    if os.path.islink(path) or not os.path.isdir(path):
+        os.unlink(path)
+        return
+    for folder, names, _ in os.walk(path):
+        for each in [folder] + [os.path.join(folder, name) for name in names]:
+            if not os.path.islink(each):
+                os.chmod(each, 0o700)   # from one that is read-only nothing can be deleted
+    shutil.rmtree(path)
 
 
 # ======================================================================================
@@ -10062,7 +10287,7 @@ class HelperTask:
 
     def run(self, fields, execution):
         """Has the work done by the helper -> TaskResult."""
-        order = dict(self.prepare(fields, execution), type=self.name)
+        order = dict(self.prepare(fields, execution), type=self.name, root=execution.bounds.root)
         return TaskResult(**self._outcome(order, execution))
 
     def _outcome(self, order, execution):
@@ -10198,6 +10423,164 @@ def to_utf8(data, headers):
 
 
 # ======================================================================================
+# tasks/roots.py
+# The folder that the files of tasks must lie in, by --root.
+#
+# What counts is where a path leads, links and `..` followed. A link may change between the look and
+# the opening: so a file that is read is looked at once more when it is open, by its descriptor, and
+# before a byte of it is read; and so is the folder in which something is made, replaced or deleted,
+# which is done from within that folder. That is for a process without other threads. A hard link is
+# the file itself: nobody can tell that it has another name.
+# ======================================================================================
+
+F_GETPATH = 50          # of macOS, sys/fcntl.h: the path of a descriptor
+PATH_BYTES = 1024       # that it takes
+FOLDER_FLAGS = os.O_DIRECTORY | getattr(os, "O_PATH", os.O_RDONLY)
+
+
+class Root:
+    """The folder, by its real path; without one, files may lie anywhere."""
+
+    def __init__(self, folder=""):
+        self.folder = folder
+
+    def has(self, real):
+        """Whether a real path is the folder, or in it."""
+        return not self.folder or (real + "/").startswith(self.folder.rstrip("/") + "/")
+
+    def refusal(self, path):
+        """The TaskError for a path that leads out of the folder."""
+        return TaskError("%s leads out of %s, where --root has the files of tasks"
+                         % (path, self.folder))
+
+    def check(self, path):
+        """TaskError for a path that leads out of the folder."""
+        if self.folder and not self.has(os.path.realpath(path)):
+            raise self.refusal(path)
+
+    def check_entry(self, path):
+        """TaskError for a path that does not stand in the folder, be it a link that leads anywhere.
+        """
+        above, name = os.path.split(path.rstrip("/"))
+        if self.folder and (name in ("", ".", "..")
+                            or not self.has(os.path.realpath(above or "."))):
+            raise self.refusal(path)
+
+    def check_pattern(self, pattern):
+        """TaskError for a path or a pattern that looks for something out of the folder."""
+        if not self.folder:
+            return
+        above = os.path.dirname(pattern.rstrip("/"))
+        while glob.has_magic(above):
+            above = os.path.dirname(above)
+        if not self.has(os.path.realpath(above or ".")) \
+                or ".." in pattern[len(above):].split("/"):
+            raise self.refusal(pattern)
+
+    def check_open(self, file, path):
+        """TaskError when what was opened under a path lies out of the folder."""
+        if self.folder and not self.has(find_path(file.fileno())):
+            raise self.refusal(path)
+
+    @contextlib.contextmanager
+    def written(self, path, mode="wb", **keywords):
+        """written_beside() in the folder. TaskError."""
+        with self._opened_above(path) as (above, name), contextlib.ExitStack() as stack:
+            before = stack.enter_context(_working_in(above))
+            file = stack.enter_context(written_beside(name, mode, **keywords))
+            stack.enter_context(_working_in(before))    # in the meantime
+            yield file
+
+    @contextlib.contextmanager
+    def standing_at(self, path):
+        """The name of what is changed at a path; this process works where that stands meanwhile:
+        other paths have to be `settled`. TaskError."""
+        if not self.folder:
+            yield path
+            return
+        with self._opened_above(path) as (above, name), _working_in(above), naming(path):
+            yield name
+
+    @contextlib.contextmanager
+    def standing_in(self, path):
+        """The name of a folder that is changed itself, as by standing_at()."""
+        with self._opened_above(os.path.join(path, "-")) as (folder, _), _working_in(folder):
+            yield path if folder is None else "."
+
+    def settled(self, path):
+        """A path that leads to the same from wherever this process works."""
+        return os.path.join(os.getcwd(), path) if self.folder else path
+
+    def replace(self, path, target):
+        """os.replace() in the folder. TaskError."""
+        if not self.folder:
+            os.replace(path, target)
+            return
+        with self._opened_above(path) as (source, old), \
+                self._opened_above(target) as (above, new), naming(target):
+            os.replace(old, new, src_dir_fd=source, dst_dir_fd=above)
+
+    def make_folders(self, path):
+        """Makes a folder, and those above it, where they are missing. TaskError."""
+        if not self.folder:
+            os.makedirs(path, exist_ok=True)
+        elif os.path.isdir(path):
+            self.check(path)
+        else:
+            self.check_entry(path)
+            above = os.path.dirname(path.rstrip("/"))
+            if above:
+                self.make_folders(above)
+            with self.standing_at(path) as name:
+                os.makedirs(name, exist_ok=True)        # somebody else may make it just now
+
+    @contextlib.contextmanager
+    def _opened_above(self, path):
+        """(A descriptor of the folder that a path stands in, its name there); without a folder of
+        tasks (None, the path). TaskError."""
+        if not self.folder:
+            yield None, path
+            return
+        self.check_entry(path)
+        above, name = os.path.split(path.rstrip("/"))
+        descriptor = os.open(above or ".", FOLDER_FLAGS)
+        try:
+            if not self.has(find_path(descriptor)):
+                raise self.refusal(path)
+            yield descriptor, name
+        finally:
+            os.close(descriptor)
+
+
+ANYWHERE = Root()
+
+
+@contextlib.contextmanager
+def _working_in(folder):
+    """This process works in a folder, by its descriptor (None: where it is) -> a descriptor, or
+    None, of where it was."""
+    if folder is None:
+        yield None
+        return
+    before = os.open(".", FOLDER_FLAGS)
+    try:
+        os.fchdir(folder)
+        yield before
+    finally:
+        os.fchdir(before)
+        os.close(before)
+
+
+def find_path(descriptor):
+    """Where an open file lies, as the kernel tells; empty where that does not."""
+    with contextlib.suppress(OSError):
+        return os.readlink("/proc/self/fd/%d" % descriptor)
+    with contextlib.suppress(OSError):
+        return os.fsdecode(fcntl.fcntl(descriptor, F_GETPATH, bytes(PATH_BYTES)).rstrip(b"\0"))
+    return ""
+
+
+# ======================================================================================
 # tasks/files.py
 # Files copied, moved, deleted and made: copy, move, delete, mkdir.
 # ======================================================================================
@@ -10214,8 +10597,9 @@ def find_paths(pattern):
     return sorted(glob.glob(pattern, recursive=True))
 
 
-def matching(pattern):
-    """find_paths; TaskError when that is nothing."""
+def matching(pattern, root=ANYWHERE):
+    """find_paths; TaskError when that is nothing, or would be out of a Root."""
+    root.check_pattern(pattern)
     paths = find_paths(pattern)
     if not paths:
         raise TaskError("no file matches %s" % pattern)
@@ -10274,13 +10658,19 @@ def _open_at_once(path, flags):
         return os.open(path, flags)
 
 
-def open_regular(path):
-    """The file, for reading; TaskError for what is none, and might never be read to its end."""
+def open_regular(path, root=ANYWHERE):
+    """The file, for reading; TaskError for what is out of a Root, and for what is none, and might
+    never be read to its end."""
+    root.check(path)
     source = open(path, "rb", opener=_open_at_once)
-    kind = special_kind(os.fstat(source.fileno()))
-    if kind:
+    try:
+        root.check_open(source, path)
+        kind = special_kind(os.fstat(source.fileno()))
+        if kind:
+            raise TaskError("%s is %s" % (path, kind))
+    except TaskError:
         source.close()
-        raise TaskError("%s is %s" % (path, kind))
+        raise
     return source
 
 
@@ -10289,16 +10679,18 @@ def is_folder(path):
     return os.path.isdir(path) and not os.path.islink(path)
 
 
-def destinations(pattern, to, overwrite, is_move=False):
+def destinations(pattern, to, overwrite, is_move=False, root=ANYWHERE):
     """[(from, to)]: into a folder when `to` is one, ends in a slash, or several files match.
     TaskError, before anything is written."""
-    paths = matching(pattern)
+    paths = matching(pattern, root)
     is_into = os.path.isdir(to) or to.endswith("/") or len(paths) > 1
     paths = outermost(paths) if is_move else paths
     pairs = [(path, os.path.join(to, os.path.basename(path.rstrip("/"))) if is_into else to)
              for path in paths]
     targets = set()
     for path, target in pairs:
+        (root.check_entry if is_move else root.check)(path)
+        root.check_entry(target)
         if target in targets:
             raise TaskError("several files would be written to %s" % target)
         targets.add(target)
@@ -10313,7 +10705,7 @@ def destinations(pattern, to, overwrite, is_move=False):
         if not is_move:
             check_kinds(path)
     if is_into:
-        os.makedirs(to, exist_ok=True)
+        root.make_folders(to)
     return pairs
 
 
@@ -10349,18 +10741,19 @@ def check_kinds(path):
     check_source(path)
 
 
-def copy_one(path, target, note=None):
+def copy_one(path, target, note=None, root=ANYWHERE):
     """Copies a file, or a folder with all that is in it, by way of one beside the target. `note`
     as of part_beside."""
     if not is_folder(path):
-        with open_regular(path) as source, \
-                written_beside(target, access=0o600, note=note) as file:
+        with open_regular(path, root) as source, \
+                root.written(target, access=0o600, note=note) as file:
             copy_content(source, file)
         return
     if os.path.lexists(target):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
-    with part_beside(target, note) as part:
-        copy_tree(path, part)
+    path = root.settled(path)
+    with root.standing_at(target) as name, part_beside(name, note) as part:
+        copy_tree(path, part, root)
 
 
 def copy_content(source, file):
@@ -10371,7 +10764,7 @@ def copy_content(source, file):
     shutil.copystat(source.name, file.name if hasattr(os, "chflags") else file.fileno())
 
 
-def copy_tree(path, target):
+def copy_tree(path, target, root=ANYWHERE):
     """A new folder with all that another has; links stay links."""
     os.mkdir(target, 0o700)
     for name in os.listdir(path):
@@ -10379,9 +10772,10 @@ def copy_tree(path, target):
         if os.path.islink(each):
             copy_link(each, to)
         elif os.path.isdir(each):
-            copy_tree(each, to)
+            copy_tree(each, to, root)
         else:
-            with open_regular(each) as source, open(to, "xb") as file:
+            with open_regular(each, root) as source, open(to, "xb") as file:
+                root.check_open(file, to)
                 copy_content(source, file)
     shutil.copystat(path, target)
 
@@ -10392,45 +10786,48 @@ def copy_link(path, target):
     shutil.copystat(path, target, follow_symlinks=False)
 
 
-def copy_inner(path, target, note):
+def copy_inner(path, target, note, root):
     """copy_one for what is in a folder: a link stays one."""
     if not os.path.islink(path):
-        copy_one(path, target, note)
+        copy_one(path, target, note, root)
         return
-    with part_beside(target, note) as part:
+    path = root.settled(path)
+    with root.standing_at(target) as name, part_beside(name, note) as part:
         copy_link(path, part)
 
 
-def move_one(path, target, note=None):
+def move_one(path, target, note=None, root=ANYWHERE):
     """Moves a file or folder: at once in one file system, by a copy between two."""
     try:
-        os.replace(path, target)
+        root.replace(path, target)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        copy_inner(path, target, note)
-        remove(path)
+        copy_inner(path, target, note, root)
+        remove(path, root)
 
 
-def merge(path, target, put, note):
-    """Puts what is in a folder into another by put(from, to, note), folder by folder where both
-    have one. What the other has alone stays."""
+def merge(path, target, put, note, root):
+    """Puts what is in a folder into another by put(from, to, note, root), folder by folder where
+    both have one. What the other has alone stays."""
     for name in os.listdir(path):
         each, to = os.path.join(path, name), os.path.join(target, name)
         if is_folder(each) and is_folder(to):
-            merge(each, to, put, note)
+            merge(each, to, put, note, root)
         else:
-            put(each, to, note)
+            put(each, to, note, root)
     if put is move_one:
-        os.rmdir(path)
+        with root.standing_at(path) as name:
+            os.rmdir(name)
 
 
-def remove(path):
+def remove(path, root=ANYWHERE):
     """Deletes a file, a link, or a folder with all that is in it."""
-    if is_folder(path):
-        shutil.rmtree(path)
-    else:
-        os.unlink(path)
+    with root.standing_at(path) as name:
+        if is_folder(name):
+            shutil.rmtree(name)
+        else:
+            os.unlink(name)
 
 
 FROM = needed("a file or folder, or a pattern with * ? [...] or **")
@@ -10445,33 +10842,36 @@ COPY_FIELDS = {
 @helper_task("move", COPY_FIELDS)
 def copy_or_move(order):
     """Copies or moves what a pattern matches."""
-    is_move = order["type"] == "move"
-    pairs = destinations(order["from"], order["to"], order["overwrite"], is_move)
+    is_move, root = order["type"] == "move", Root(order.get("root"))
+    pairs = destinations(order["from"], order["to"], order["overwrite"], is_move, root)
     for path, target in pairs:
         if is_folder(path) and is_folder(target):
-            merge(path, target, move_one if is_move else copy_inner, order["note"])
+            merge(path, target, move_one if is_move else copy_inner, order["note"], root)
         else:
-            (move_one if is_move else copy_one)(path, target, order["note"])
+            (move_one if is_move else copy_one)(path, target, order["note"], root)
     return {"status": DONE, "rows": len(pairs)}
 
 
 @helper_task("delete", {"path": needed("a file or folder, or a pattern with * ? [...] or **")})
 def delete(order):
     """Deletes what a pattern matches; nothing to delete is no error."""
-    pattern = order["path"]
+    pattern, root = order["path"], Root(order.get("root"))
+    root.check_pattern(pattern)
     # behind a slash a link would be the folder that it leads to
     paths = outermost([path.rstrip("/") or path for path in find_paths(pattern)])
     if "**" in pattern:                 # which follows links
         paths = [path for path in paths if not crosses_link(path, pattern_folder(pattern))]
     for path in paths:
-        remove(path)
+        root.check_entry(path)
+    for path in paths:
+        remove(path, root)
     return {"status": DONE, "rows": len(paths)}
 
 
 @helper_task("mkdir", {"path": needed("the folder")})
 def make_folders(order):
     """Makes a folder and those above it; one that is there is no error."""
-    os.makedirs(order["path"], exist_ok=True)
+    Root(order.get("root")).make_folders(order["path"])
     return {"status": DONE}
 
 
@@ -10494,33 +10894,35 @@ WINDOWS = (0, 6, 10, 14)    # create_system: FAT, HPFS, NTFS, VFAT
 @helper_task("zip", {"from": FROM, "to": needed("the archive")})
 def pack(order):
     """Packs what a pattern matches; names in the archive count from the pattern's folder."""
-    folder, skipped = pattern_folder(order["from"]), []
+    folder, skipped, root = pattern_folder(order["from"]), [], Root(order.get("root"))
     members = []
-    for path in outermost(matching(order["from"])):
-        below = Below(os.path.realpath(order["to"]), skipped)
+    for path in outermost(matching(order["from"], root)):
+        below = Below(os.path.realpath(order["to"]), skipped, root)
         members += below.list(path, os.path.relpath(path, folder))
     for line in skipped:
         print("left out: " + show_controls(line), file=sys.stderr)
     if all(name.endswith("/") for _, name in members):
         raise TaskError("%s: there is no file to pack" % order["from"])
-    with written_beside(order["to"], note=order["note"]) as file, \
+    with root.written(order["to"], note=order["note"]) as file, \
             zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for path, name in members:
-            _add(archive, path, name)
+            _add(archive, path, name, root)
     return {"status": DONE, "rows": len(members),
             "message": "%d left out" % len(skipped) if skipped else ""}
 
 
 class Below:
     """What there is to pack at a path: a folder and all below it, or a file. Links are followed.
-    `skipped` takes lines about what cannot be packed."""
+    `skipped` takes lines about what cannot be packed. TaskError for what leads out of the Root."""
 
-    def __init__(self, archive, skipped):
-        self._archive, self._skipped = archive, skipped
+    def __init__(self, archive, skipped, root):
+        self._archive, self._skipped, self._root = archive, skipped, root
 
     def list(self, path, name, above=()):
         """[(path, name in the archive)]; that of a folder ends in a slash. `above` is the way
         here, by which a circle of links is known."""
+        if not above or os.path.islink(path):
+            self._root.check(path)
         try:
             status = os.stat(path)
         except OSError as error:
@@ -10546,7 +10948,7 @@ class Below:
         return []
 
 
-def _add(archive, path, name):
+def _add(archive, path, name, root):
     """Adds a file or a folder, with its mode and its time of change."""
     try:
         name.encode()
@@ -10556,7 +10958,7 @@ def _add(archive, path, name):
     if name.endswith("/"):
         archive.writestr(_make_member(name, os.stat(path)), b"")
         return
-    with open_regular(path) as source:
+    with open_regular(path, root) as source:
         status = os.fstat(source.fileno())
         member = _make_member(name, status)
         member.file_size, member.compress_type = status.st_size, zipfile.ZIP_DEFLATED
@@ -10584,7 +10986,9 @@ def _make_member(name, status):
 def unpack(order):
     """Unpacks an archive; nothing when a name would leave the folder or it is too large: all names
     and sizes are checked before anything is written, and zipfile takes no more than a size says."""
-    with open_regular(order["from"]) as source, zipfile.ZipFile(source) as archive:
+    root = Root(order.get("root"))
+    root.check_entry(order["to"].rstrip("/") + "/in it")
+    with open_regular(order["from"], root) as source, zipfile.ZipFile(source) as archive:
         members = archive.infolist()
         names = list_names(members)
         for member, name in zip(members, names):
@@ -10597,11 +11001,12 @@ def unpack(order):
         fresh = []                      # folders, whose mode and time come last
         for member, name, target in zip(members, names, targets):
             if name.endswith("/"):
-                fresh += _make_folder(member, target)
+                fresh += _make_folder(member, target, root)
             else:
-                _extract(archive, member, target, order["note"])
+                _extract(archive, member, target, order["note"], root)
         for target, member in reversed(fresh):
-            _take_status(member, target)
+            with root.standing_in(target) as name:
+                _take_status(member, name)
     return {"status": DONE, "rows": len(members)}
 
 
@@ -10663,19 +11068,19 @@ def _check_places(names, targets, folder):
                             "unpacked" % shorten(name))
 
 
-def _make_folder(member, target):
+def _make_folder(member, target, root):
     """Makes the folder of a member -> [(its path, member)] when it was missing."""
     is_new = not os.path.isdir(target)
-    os.makedirs(target, exist_ok=True)
+    root.make_folders(target)
     return [(target, member)] if is_new else []
 
 
-def _extract(archive, member, target, note):
+def _extract(archive, member, target, note, root):
     """Unpacks a file, with its mode and its time of change."""
     above = os.path.dirname(target) or "."
     if not os.path.isdir(above):
-        os.makedirs(above)
-    with archive.open(member) as source, written_beside(target, note=note) as file:
+        root.make_folders(above)
+    with archive.open(member) as source, root.written(target, note=note) as file:
         shutil.copyfileobj(source, file, 1 << 20)
         file.flush()
         _take_status(member, file.fileno())
@@ -10746,7 +11151,7 @@ class OsTask:
         "capture": CAPTURE,
         "nice": Field(between(-20, 19), meaning="added to the process's niceness"),
         "umask": Field(Kind(_check_umask, _check_umask, 'octal digits, such as "027"'),
-                       meaning="umask of the process (the agent's own)"),
+                       meaning="umask of the process (what the agent was started with)"),
     }
 
     @staticmethod
@@ -10847,19 +11252,31 @@ class SleepTask:
         return TaskResult(DONE)
 
 
-def wait_alone(fd, pattern, count, stable_s, is_absent):
+def wait_alone(fd, pattern, count, stable_s, is_absent, root=""):
     """In a process by itself, since a glob may take for ever: waits until `count` files are there
-    that did not change for `stable_s`, or until none is there; writes how many to `fd`. The path
-    is in hexadecimal digits, for names are bytes, whatever the locale."""
+    that did not change for `stable_s`, or until none is there; writes how many to `fd`, or `out`
+    for a path that leads out of a folder `root`. Paths are in hexadecimal digits, for names are
+    bytes, whatever the locale."""
     import glob
     import os
     import stat
     import time
     pattern, before, since = bytes.fromhex(pattern), None, 0
     count, stable_s, is_absent = int(count), float(stable_s), is_absent == "True"
+    root, above = bytes.fromhex(root), os.path.dirname(pattern.rstrip(b"/"))
+    while glob.has_magic(above):
+        above = os.path.dirname(above)
+
+    def leads_out(path):
+        return root and not (os.path.realpath(path) + b"/").startswith(root.rstrip(b"/") + b"/")
     while True:
+        states = [b"out"]
+        if leads_out(above or b".") or root and b".." in pattern[len(above):].split(b"/"):
+            break
         # a plain path that is there is meant, whatever it has of a pattern
         paths = [pattern] if os.path.lexists(pattern) else glob.glob(pattern, recursive=True)
+        if any(map(leads_out, paths)):
+            break
         states = []
         for path in sorted(paths):
             try:
@@ -10878,7 +11295,7 @@ def wait_alone(fd, pattern, count, stable_s, is_absent):
             break
         time.sleep(min(0.5, max(0.05, stable_s / 4)))
     with open(int(fd), "wb") as file:
-        file.write(b"%d" % len(states))
+        file.write(b"out" if states == [b"out"] else b"%d" % len(states))
 
 
 @task_type("wait_file")
@@ -10896,12 +11313,15 @@ class WaitFileTask:
     def run(self, fields, execution):
         """Without a time-out it waits for ever."""
         pattern = to_bytes(substitute(fields["path"], execution.values)).hex()
+        root = to_bytes(execution.bounds.root).hex()
         waited = [str(fields[name]) for name in ("count", "stable_s", "absent")]
         _, data = ask_process(
-            execution, lambda fd: alone_command(wait_alone, str(fd), pattern, *waited),
+            execution, lambda fd: alone_command(wait_alone, str(fd), pattern, *waited, root),
             dict(os.environ))
         if not data:
             raise TaskError("the process that waits ended early: %s" % execution.exit.text)
+        if data == b"out":
+            raise Root(execution.bounds.root).refusal(substitute(fields["path"], execution.values))
         return TaskResult(DONE, rows=None if fields["absent"] else int(data.decode()))
 
 
@@ -10968,6 +11388,99 @@ class ScenarioTask:
         status, message = yield from execution.wait_child(number)
         text = "session %d: %s%s" % (number, status, ": " + message if message else "")
         return TaskResult({DONE: DONE, WARNING: WARNING}.get(status, ERROR), message=text)
+
+
+# ======================================================================================
+# tasks/guards.py
+# What SQL may reach of the files of this host, where --root bounds them.
+# ======================================================================================
+
+# sqlite3.h: what an authorizer is asked for, and two of its answers
+PRAGMA, ATTACH, CREATE_VTABLE, FUNCTION = 19, 24, 29, 31
+ALLOW, DENY = 0, 1
+JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
+SUPER_BYTES = 1 << 13       # of the end of a journal; SQLite takes names of 512 bytes, or 4096
+# that load code or reach files
+PRAGMAS = ("temp_store_directory", "data_store_directory")
+FUNCTIONS = ("load_extension", "fts3_tokenizer", "readfile", "writefile", "edit")
+# modules of virtual tables that keep their data in the database itself
+MODULES = ("fts3", "fts4", "fts5", "fts5vocab", "fts3tokenize", "fts4aux", "rtree", "rtree_i32",
+           "geopoly")
+
+
+class SqlGuard:
+    """Keeps one connection of SQLite in a Root; for a process without other threads."""
+
+    def __init__(self, root, path):
+        self.refusal = None             # the TaskError for what SQLite was asked for last
+        self._root, self._path = root, path
+        self._before = list_open()
+        self._check(path)
+
+    def watch(self, connection):
+        """Has SQLite ask from now on."""
+        connection.set_authorizer(self._authorize)
+
+    def _check(self, path):
+        """TaskError. SQLite may be built to take `file:` for the begin of a URI."""
+        if path.lower().startswith("file:"):
+            raise TaskError("%s: with --root a database is named by its path" % path)
+        if path not in ("", ":memory:"):
+            self._root.check(path)
+            fault = find_fault_beside(path)
+            if fault:
+                raise TaskError(fault)
+            name = find_super_journal(os.path.realpath(path) + "-journal")
+            if name is not None:
+                self._root.check(name)
+
+    def check_open(self):
+        """TaskError when a file that was opened meanwhile lies out of the folder."""
+        for _, path in list_open() - self._before:
+            if path.startswith("/") and os.path.exists(path) and not self._root.has(path):
+                raise self._root.refusal(self._path)
+
+    def _authorize(self, action, first, second, *_):
+        """The answer to SQLite, which is asked once for each thing that a statement does."""
+        try:
+            if action == ATTACH:
+                if first is None:
+                    raise TaskError("attach: with --root a database is named by a literal")
+                self._check(first)
+            elif action == PRAGMA and first.lower() in PRAGMAS \
+                    or action == FUNCTION and second.lower() in FUNCTIONS \
+                    or action == CREATE_VTABLE and second.lower() not in MODULES:
+                raise TaskError("%s is not there with --root" % one_line(
+                    first if action == PRAGMA else second))
+        except TaskError as error:
+            self.refusal = error
+            return DENY
+        return ALLOW
+
+
+def find_super_journal(path):
+    """The file that the end of a journal names as that of a transaction over several databases, or
+    None (sqlite.org/fileformat.html, 3; pager.c, readSuperJournal). Who opens the database of such
+    a journal deletes that file."""
+    try:
+        with open(path, "rb") as journal:
+            size = journal.seek(0, os.SEEK_END)
+            journal.seek(max(0, size - SUPER_BYTES))
+            end = journal.read()
+    except OSError:
+        return None
+    length = int.from_bytes(end[-16:-12], "big")
+    if end[-8:] != JOURNAL_MAGIC or not 0 < length <= len(end) - 16:
+        return None
+    return os.fsdecode(end[-16 - length:-16])
+
+
+def list_open():
+    """{(number, path)} of this process's open files."""
+    for folder in ("/proc/self/fd", "/dev/fd"):
+        with contextlib.suppress(OSError):
+            return {(int(name), find_path(int(name))) for name in os.listdir(folder)}
+    return set()
 
 
 # ======================================================================================
@@ -11113,6 +11626,7 @@ class Target(NamedTuple):
     is_sqlite: bool
     given_up: list          # holds something when nobody waits for it any more
     cursors: list           # the one of the newest statement
+    guard: Any = None       # the SqlGuard, where one is wanted
 
     def run(self, text, values):
         """Executes one statement with the values of its :names -> its cursor."""
@@ -11136,6 +11650,9 @@ class Target(NamedTuple):
         for a query, and nobody commits it: what that would change is not kept."""
         if self.is_sqlite:
             self.patiently(lambda: self.connection.execute("begin " + how))
+        if self.guard:                      # a deferred one has opened nothing yet
+            self.patiently(lambda: self.connection.execute("pragma schema_version").fetchone())
+            self.guard.check_open()
 
     def commit(self):
         """Ends it."""
@@ -11157,10 +11674,11 @@ class Target(NamedTuple):
 
 
 @contextlib.contextmanager
-def open_target(server):
+def open_target(server, root=""):
     """The Target of a data server {driver, database, connect}; what it has not committed when it is
-    closed is not kept. TaskError."""
+    closed is not kept. `root`: the folder that SQLite's files must lie in. TaskError."""
     is_sqlite, arguments = server["driver"] == "sqlite3", server["connect"]
+    guard = SqlGuard(Root(root), server["database"]) if is_sqlite and root else None
     if is_sqlite:
         arguments = {"database": server["database"], "timeout": 0.2, "isolation_level": None,
                      "check_same_thread": False}
@@ -11177,9 +11695,29 @@ def open_target(server):
     except sqlite3.Error as error:
         raise TaskError("data server %s: %s: %s"
                         % (server["name"], server["database"], error)) from None
+    if root and not is_sqlite and isinstance(connection, sqlite3.Connection):
+        raise TaskError("data server %s: with --root the driver of SQLite is sqlite3"
+                        % server["name"])
     with contextlib.closing(Target(connection, "named" if is_sqlite else module.paramstyle,
-                                   is_sqlite, [], [])) as target:
-        yield target
+                                   is_sqlite, [], [], guard)) as target:
+        if guard:
+            guard.watch(connection)
+        try:
+            yield target
+        except sqlite3.DatabaseError:
+            if guard and guard.refusal:
+                raise guard.refusal from None
+            raise
+
+
+def make_missing(path, umask):
+    """Makes a database file that is not there, with the mode that a process of a task would give
+    it; the agent's own umask is another."""
+    if umask is not None and path != ":memory:":
+        with contextlib.suppress(OSError):      # SQLite tells what is wrong
+            descriptor = open_new(path)
+            os.fchmod(descriptor, 0o666 & ~umask)
+            os.close(descriptor)
 
 
 def each_row(target, cursor):
@@ -11222,8 +11760,8 @@ SCHEMA = Field(NAMED, required=True, meaning="the logical schema")
 
 class DatabaseTask(HelperTask):
     """A task on a data server: SQLite in this process, where a stop interrupts the statement;
-    other drivers, and what weighs, in a helper, which is ended. `sql` names the fields that bind
-    variables; in the others references are replaced."""
+    other drivers, what weighs, and all where tasks are kept from files, in a helper, which is
+    ended. `sql` names the fields that bind variables; in the others references are replaced."""
 
     sql = ()
     is_heavy = False
@@ -11231,11 +11769,12 @@ class DatabaseTask(HelperTask):
 
     def _outcome(self, order, execution):
         """Runs `on(target, order)` here or in the helper."""
-        if self.is_heavy or order["server"]["driver"] != "sqlite3":
+        if self.is_heavy or order["server"]["driver"] != "sqlite3" or execution.bounds.is_apart:
             return super()._outcome(order, execution)
         targets = []                        # the one, once it is open: that may block, too
 
         def work():
+            make_missing(order["server"]["database"], execution.bounds.umask)
             with open_target(order["server"]) as target:
                 targets.append(target)
                 return self.on(target, order)
@@ -11254,7 +11793,7 @@ class DatabaseTask(HelperTask):
     @classmethod
     def work(cls, order):
         """Does it in the helper, with a connection of its own -> fields of a TaskResult."""
-        with open_target(order["server"]) as target:
+        with open_target(order["server"], order.get("root")) as target:
             return cls.on(target, order)
 
 
@@ -11476,11 +12015,14 @@ class LoadCsvTask(DatabaseTask):
         is in the physical schema."""
         schema, table = order["server"]["physical_schema"], order["table"]
         order["table"] = "%s.%s" % (schema, table) if schema and "." not in table else table
+        root = Root(order.get("root"))
+        root.check(order["file"])
         check_source(order["file"], may_be_pipe=True)
         check_encoding(order["file"], order["encoding"])
         with open(order["file"], newline="", errors="surrogateescape",      # a BOM is no text
                   encoding=("utf-8-sig" if order["encoding"] == "utf-8"
                             else order["encoding"])) as file:
+            root.check_open(file, order["file"])
             try:
                 return cls._load(file, target, order)
             except UnicodeError as error:       # where surrogateescape has no answer
@@ -11679,8 +12221,8 @@ class UnloadCsvTask(DatabaseTask):
         cursor, rows = target.run(order["query"], order["values"]), 0
         if cursor.description is None:
             raise TaskError("the query gives no rows")
-        with written_beside(order["file"], "w", newline="", encoding=order["encoding"],
-                            note=order["note"]) as file:
+        with Root(order.get("root")).written(order["file"], "w", newline="", note=order["note"],
+                                             encoding=order["encoding"]) as file:
             writer = csv.writer(file, delimiter=order["delimiter"],
                                 lineterminator=LINE_ENDS[order["newline"]])
             names = [column[0] for column in cursor.description]
@@ -12040,6 +12582,8 @@ class HttpTask(HelperTask):
     def work(cls, order):
         """Asks, in the helper, in attempts a second apart -> fields of a TaskResult. TaskError."""
         first = first_request(order)
+        if order["save"]:               # before anything is sent
+            Root(order.get("root")).check_entry(order["save"])
         for attempt in range(order["attempts"]):
             if attempt:
                 time.sleep(1)
@@ -12107,8 +12651,8 @@ class HttpTask(HelperTask):
                 place, response.status, ", ".join(str(code) for code in order["expect"])))
         values, body, what = {}, b"", "%s: the answer has" % place
         with contextlib.ExitStack() as stack:
-            file = stack.enter_context(written_beside(order["save"], note=order["note"])) \
-                if order["save"] else None
+            file = stack.enter_context(Root(order.get("root")).written(
+                order["save"], note=order["note"])) if order["save"] else None
             is_read = order["save"] or order["capture"]
             pieces = decoded(response, place, order["save"]) if is_read else pieces_of(response)
             for piece in pieces:
@@ -12226,7 +12770,7 @@ class MailTask(HelperTask):
             raise TaskError("a header of the mail: %s" % error) from None
         message.set_content(order["body"])
         for path in order["attach"]:
-            attach(message, path)
+            attach(message, path, Root(order.get("root")))
         return message
 
 
@@ -12251,14 +12795,14 @@ def read_addresses(texts):
     return addresses
 
 
-def attach(message, path):
+def attach(message, path, root=ANYWHERE):
     """Adds a file to a mail: another mail as such, which RFC 2046 has unpacked, the rest as
     base64."""
     import email
     import mimetypes
     name = os.path.basename(path)
     kind, packing = mimetypes.guess_type(path)
-    with open_regular(path) as file:
+    with open_regular(path, root) as file:
         data = file.read()
     if kind == "message/rfc822" and not packing:
         message.add_attachment(email.message_from_bytes(data, policy=message.policy),
@@ -12463,7 +13007,7 @@ class Control:
         the pid may then become another's."""
         before, self._roots = self._roots, {}
         for pid, started in before.items():
-            self._roots.update(follow_group(pid, started))
+            self._roots.update(follow_group(pid, started, self._looks))
         self._minders = {pid: started for pid, started in self._minders.items()
                          if pid in self._roots}
 
@@ -12481,41 +13025,80 @@ class Control:
 
 
 # ======================================================================================
+# runtime/awaiting.py
+# How a session waits for one that it has started: without a thread meanwhile.
+# ======================================================================================
+
+class Waiting(NamedTuple):
+    """What a session waits for that needs no thread meanwhile."""
+    is_over: Callable               # whether it can go on
+    patience_s: Optional[float]     # after so many seconds it looks for itself
+    child: int                      # the session whose end it waits for
+
+
+def await_child(children, control, parent, session):
+    """A generator that waits for the end of a child -> (status, message): it yields a Waiting
+    whenever its parent is to go on later, without a thread meanwhile. What ends the waiting ends
+    the child."""
+    with children.bell(session, control.wake) as bell:
+        try:
+            while True:
+                row = bell.find_end()
+                if row is not None:
+                    return row["status"], row["message"]
+                yield Waiting(lambda: bell.has_rung, bell.patience_s, session)
+                control.wait(lambda: bell.has_rung, 0.0)
+        except Interrupted as interrupt:
+            children.stop(session, "its parent, session %d: %s" % (parent, interrupt.reason))
+            raise
+
+
+# ======================================================================================
 # runtime/sources.py
 # Secrets that are read when they are needed, from the environment or from files.
 # ======================================================================================
 
-def read_secret(source):
-    """The value that {"env": name} or {"file": path} tells. ValueError. A file may block, where it
-    is on a mount that hangs: whoever reads one has to be able to leave it."""
+def read_secret(source, read):
+    """The value that {"env": name} or {"file": path} tells; read(path, size) gives the first bytes
+    of a file. ValueError. A file may block, where it is on a mount that hangs: whoever reads one
+    has to be able to leave it."""
     if "env" in source:
         if source["env"] not in os.environ:
             raise ValueError("the agent's environment has no %s" % source["env"])
         return check_size(os.environ[source["env"]])
     path = source["file"]
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):     # a pipe would make us wait, a device too
-            raise ValueError("%s: is no regular file" % path)
-        with open(path, "rb") as file:
-            data = file.read(MAX_VALUE + 3)             # and line ends
-    except OSError as error:
-        raise ValueError("%s: %s" % (path, error.strerror)) from None
-    try:
+        data = read(path, MAX_VALUE + 3)                # and line ends
         text = data.decode("utf-8")
     except UnicodeDecodeError:
         raise ValueError("%s: is not UTF-8" % path) from None
+    except ValueError as error:
+        raise ValueError("%s: %s" % (path, error)) from None
     return check_size(text if len(data) == MAX_VALUE + 3 else text.rstrip("\n"))
 
 
-def read_secrets(sources, values):
+def read_regular(path, size, root):
+    """The first bytes of a regular file in a Root. ValueError, TaskError."""
+    root.check(path)
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):     # a pipe would make us wait, a device too
+            raise ValueError("is no regular file")
+        with open(path, "rb") as file:
+            root.check_open(file, path)
+            return file.read(size)
+    except OSError as error:
+        raise ValueError(error.strerror) from None
+
+
+def read_secrets(sources, values, read):
     """[(name, value)] of secret variables {name: source}, of which some came as
-    {name: value}. ValueError says which cannot be had, and why."""
+    {name: value}; `read` as of read_secret. ValueError says which cannot be had, and why."""
     result = []
     for name, source in sources.items():
         if name not in values and not source:
             raise ValueError("secret %s: must be given" % name)
         try:
-            value = values[name] if name in values else read_secret(source)
+            value = values[name] if name in values else read_secret(source, read)
         except ValueError as error:
             raise ValueError("secret %s: %s" % (name, error)) from None
         if len(value) < MIN_SECRET:
@@ -12529,18 +13112,143 @@ def is_blocking(source):
     return "file" in source
 
 
-def resolve_server(server):
+def resolve_server(server, read):
     """A data server as it was defined -> the same with its secrets read, and a list of them as
-    `secrets`. ValueError."""
+    `secrets`; `read` as of read_secret. ValueError."""
     connect, secrets = dict(server["connect"]), []
     for key, source in server["connect"].items():
         if isinstance(source, dict):
             try:
-                connect[key] = read_secret(source)
+                connect[key] = read_secret(source, read)
             except ValueError as error:
                 raise ValueError("data server %s: %s: %s" % (server["name"], key, error)) from None
             secrets.append(connect[key])
     return dict(server, connect=connect, secrets=secrets)
+
+
+# ======================================================================================
+# runtime/bounds.py
+# What tasks may do on this host, as the options of the agent say: types, files, and as whom.
+# ======================================================================================
+
+UNBOUNDED = ("os", "python")        # types that no folder can bound
+OWN_UMASK = 0o077                   # of the agent: what it makes is nobody else's
+
+
+class Bounds(NamedTuple):
+    """The bounds of an agent's tasks."""
+    types: Optional[tuple] = None       # that may run; None: all
+    root: str = ""                      # real path of the folder that files lie in; empty: anywhere
+    user: Optional[TaskUser] = None     # as whom; None: as the agent
+    umask: Optional[int] = None         # of their processes; None: the agent's
+
+    @property
+    def users(self):
+        """The numbers of the users whose processes may be those of tasks."""
+        return {os.geteuid()} | ({self.user.numbers[0]} if self.user else set())
+
+    @property
+    def is_apart(self):
+        """Whether SQLite runs in a process of the task's own, as all else does."""
+        return self.user is not None or self.root != ""
+
+    def tell_forbidden(self, name):
+        """Why a task of this type may not run, or nothing."""
+        if self.types is None or name in self.types:
+            return ""
+        return "tasks of this type (%s) may not run here: --allow-types has %s" % (
+            name, ", ".join(self.types))
+
+    def check_type(self, name):
+        """TaskError for a type that may not run."""
+        reason = self.tell_forbidden(name)
+        if reason:
+            raise TaskError(reason)
+
+    def surround(self, environment):
+        """The agent's environment as tasks get it."""
+        return dict(environment) if self.user is None else self.user.surround(environment)
+
+    def bounded(self, command):
+        """A Command of a task within these bounds."""
+        return command._replace(umask=self.umask, user=self.user and self.user.numbers)
+
+    def read(self, path, size):
+        """The first bytes of a file that a definition names, as far as its tasks may read it.
+        ValueError."""
+        root = Root(self.root)
+        try:
+            if self.user is None:
+                return read_regular(path, size, root)
+            root.check(path)
+        except TaskError as error:
+            raise ValueError(str(error)) from None
+        return self.user.read(path, size)
+
+    def discard(self, path):
+        """remove_all() of what a task has written, as it might do itself."""
+        (remove_all if self.user is None else self.user.discard)(path)
+
+
+def read_types(text):
+    """The task types of --allow-types, None for all. ValueError."""
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in TASK_TYPES:
+            raise ValueError("--allow-types: %s is no type of a task; there are %s%s" % (
+                shorten(name), ", ".join(sorted(TASK_TYPES)), tell_near(name, TASK_TYPES)))
+    return tuple(sorted(set(names)))
+
+
+def check_bounds(settings):
+    """ValueError for options of the command line that do not go together."""
+    types = read_types(settings.allow_types)
+    if settings.root is not None and (types is None or not set(types).isdisjoint(UNBOUNDED)):
+        raise ValueError("--root needs --allow-types without %s: their processes reach any file"
+                         % " and ".join(UNBOUNDED))
+
+
+def make_bounds(settings, umask=None):
+    """The Bounds of these settings. CannotStart."""
+    return Bounds(read_types(settings.allow_types),
+                  "" if settings.root is None else find_root(settings.root, settings.master),
+                  None if settings.run_as is None else find_user(settings.run_as), umask)
+
+
+def find_root(folder, master):
+    """The real path of the folder of --root. CannotStart: there is none, or tasks could change in
+    it what the agent itself is made of."""
+    real = os.path.realpath(folder)
+    if not os.path.isdir(real):
+        raise CannotStart("--root %s: there is no such folder" % folder)
+    for path in [program_path(), master, sys.executable, sys.prefix] + list(filter(None, sys.path)):
+        # a link there may be replaced, wherever it leads
+        if any(Root(real).has(os.path.realpath(each)) for each in (path, os.path.dirname(path))):
+            raise CannotStart("--root %s: %s is in it, which tasks could change; name a folder "
+                              "that has data alone" % (folder, path))
+    return real
+
+
+def check_address(settings, is_loopback_alone):
+    """CannotStart where tasks run as root, and others than this host's users may reach the agent.
+    """
+    if has_root_tasks(settings) and not is_loopback_alone and not settings.is_root_wanted:
+        raise CannotStart("--host %s: an agent of root, whose tasks run as root, serves loopback "
+                          "alone; --run-as USER runs them as another user, --as-root says you know "
+                          "better" % settings.host)
+
+
+def tell_user(settings):
+    """Tells, at a start, that tasks run as root."""
+    if has_root_tasks(settings):
+        log.warning("tasks run as root: start the agent as another user, or with --run-as USER")
+
+
+def has_root_tasks(settings):
+    """Whether the processes of tasks are root's."""
+    return os.geteuid() == 0 and settings.run_as is None
 
 
 # ======================================================================================
@@ -12567,13 +13275,7 @@ class Surroundings(NamedTuple):
     file_limit: Any                 # the FileLimit of the agent
     environment: dict               # of the agent, as it was when it started
     looks: Any                      # the Looks of all sessions
-
-
-class Waiting(NamedTuple):
-    """What a session waits for that needs no thread meanwhile."""
-    is_over: Callable               # whether it can go on
-    patience_s: Optional[float]     # after so many seconds it looks for itself
-    child: int                      # the session whose end it waits for
+    bounds: Bounds = Bounds()       # of tasks on this host
 
 
 class Exit(NamedTuple):
@@ -12593,12 +13295,12 @@ class Execution:
     """What a task type sees of the session that runs it, for one run of a task.
 
     `values` are the session's variables and the agent's own; `exit` is that of its newest process;
-    `mask(text)` puts *** in place of secrets.
+    `mask(text)` puts *** in place of secrets; `bounds` are those of tasks on this host.
     """
 
     def __init__(self, run, values, control, journal, around, is_adoptable):
         self.values = values
-        self.exit, self.mask = Exit(), journal.mask
+        self.exit, self.mask, self.bounds = Exit(), journal.mask, around.bounds
         self._run, self._control, self._journal, self._around = run, control, journal, around
         self._is_adoptable = is_adoptable       # whether the session's processes outlive the agent
         self._capture = None
@@ -12617,6 +13319,7 @@ class Execution:
         says that the task's type can take it up again by adopt()."""
         command.environment[MARKER] = make_marker(self._journal.repository.db.uuid,
                                                   self._journal.session, self._run)
+        command = self.bounds.bounded(command)
         if is_adoptable and self._is_adoptable:
             return self._run_minded(command)
         process = self._start(command)
@@ -12666,13 +13369,17 @@ class Execution:
                         self._journal.mask(one_line(error)))
 
     def _run_minded(self, command):
-        """As `process`, by way of a minder, so that it outlives the agent."""
+        """As `process`, by way of a minder, so that it outlives the agent. The minder is a process
+        of the agent's: what a task says of the environment is not for another user's."""
         spool = self._once_it_can(lambda: self._journal.make_spool(self._run), is_for_now)
         order = json.dumps([command, self._around.max_output, self._journal.secrets])
         try:
             minder = self._start(command._replace(
                 words=program_command("-s") + ["--hold", spool.path], cwd=None, stdin=order,
-                pass_fds=command.pass_fds + (open_code(),), is_captured=False), is_minder=True)
+                environment=command.environment if command.user is None else
+                dict(os.environ, **{MARKER: command.environment[MARKER]}),
+                pass_fds=command.pass_fds + (open_code(),), is_captured=False, umask=None,
+                user=None), is_minder=True)
         except (TaskError, Interrupted):
             spool.remove()              # nobody writes to it
             raise
@@ -12773,7 +13480,7 @@ class Execution:
         finally:
             with contextlib.suppress(FileNotFoundError):
                 if os.path.getsize(path):
-                    clear_notes(notes, [path])
+                    clear_notes(notes, [path], self.bounds.discard)
                 else:
                     os.unlink(path)
 
@@ -12801,8 +13508,8 @@ class Execution:
         """The same with its secrets, which are shown nowhere from now on."""
         sources = [source for source in server["connect"].values() if isinstance(source, dict)]
         try:
-            resolved = self._control.call(functools.partial(resolve_server, server)) \
-                if any(map(is_blocking, sources)) else resolve_server(server)
+            read = functools.partial(resolve_server, server, self.bounds.read)
+            resolved = self._control.call(read) if any(map(is_blocking, sources)) else read()
         except ValueError as error:
             raise TaskError(one_line(error)) from None
         for secret in resolved["secrets"]:
@@ -12823,22 +13530,8 @@ class Execution:
                            parent_run=self._run, hidden=journal.secrets), journal.repository)
 
     def wait_child(self, session):
-        """A generator that waits for the end of a child -> (status, message): it yields a Waiting
-        whenever the session is to go on later, without a thread meanwhile. What ends the waiting
-        ends the child."""
-        children, control = self._around.children, self._control
-        with children.bell(session, control.wake) as bell:
-            try:
-                while True:
-                    row = bell.find_end()
-                    if row is not None:
-                        return row["status"], row["message"]
-                    yield Waiting(lambda: bell.has_rung, bell.patience_s, session)
-                    control.wait(lambda: bell.has_rung, 0.0)
-            except Interrupted as interrupt:
-                children.stop(session, "its parent, session %d: %s"
-                              % (self._journal.session, interrupt.reason))
-                raise
+        """A generator that waits for the end of a child -> (status, message), as of await_child."""
+        return await_child(self._around.children, self._control, self._journal.session, session)
 
 
 # ======================================================================================
@@ -12928,7 +13621,7 @@ class Course:
         if not sources:
             return
         read = functools.partial(read_secrets, sources, self._journal.repository.secrets.read(
-            self._secret_file or str(self._journal.session)))
+            self._secret_file or str(self._journal.session)), self._around.bounds.read)
         can_block = any(map(is_blocking, sources.values()))
         if can_block and not self._journal.has_begun:
             self._journal.flush()       # while it waits it is shown as running
@@ -13098,6 +13791,8 @@ class Course:
         kind = TASK_TYPES[task.type]()
         work = kind.resume if is_resumed else kind.run
         try:
+            if not is_resumed:          # then it runs already
+                self._around.bounds.check_type(task.type)
             with self._control.deadline(task.timeout, "task"):
                 result = work(task.fields, execution)
                 if isinstance(result, GeneratorType):
@@ -16475,7 +17170,8 @@ class Cleaner:
     """Finds stale sessions by fact, ends what they left running, deletes what they left half
     written, and closes or queues them."""
 
-    def __init__(self, name, identity, session_queue, clock, on_closed):
+    def __init__(self, name, identity, session_queue, clock, on_closed, bounds):
+        self._bounds = bounds           # the Bounds of tasks, whose processes and files these are
         self._name, self._identity, self._queue, self._clock = name, identity, session_queue, clock
         self._on_closed = on_closed     # on_closed(repository, Ending) after the commit
         self._reported = set()          # sessions of other hosts
@@ -16496,7 +17192,7 @@ class Cleaner:
             stale = self._end_processes(repository, stale, roots)
             sessions = {row["id"] for row in stale}
             clear_notes(repository.parts, [path for path, session in repository.parts.list_all()
-                                           if session in sessions])
+                                           if session in sessions], self._bounds.discard)
             pendings = [(row, repository.db.submit(repository.endings.close_stale, row,
                                                    self._clock.now(), within_s=WRITE_S))
                         for row in stale]
@@ -16532,14 +17228,14 @@ class Cleaner:
         roots[row["id"]] = repository.find_roots(row["id"]) if is_here else {}
         return True
 
-    @staticmethod
-    def _end_processes(repository, rows, roots):
+    def _end_processes(self, repository, rows, roots):
         """Ends what stale sessions left running -> the rows of those of which nothing is left."""
         def tree(rows):
             numbers = {}
             for row in rows:
                 numbers.update(roots[row["id"]])
-            return Tree(["%s/%d" % (repository.db.uuid, row["id"]) for row in rows], numbers)
+            return Tree(["%s/%d" % (repository.db.uuid, row["id"]) for row in rows], numbers,
+                        looks=Looks(self._bounds.users))
         count = tree(rows).end()
         if not count:
             return rows
@@ -17460,14 +18156,15 @@ class Imported(NamedTuple):
         return sum(change.kind == kind and change.change != SAME for change in self.changes)
 
 
-def import_into(master, repository, text, agent, now, is_replacing, changes=None,
-                is_dry=False):
+def import_into(master, repository, text, agent, now, is_replacing, changes=None, is_dry=False,
+                tell_forbidden=None):
     """One transaction in the master, one in the work repository -> Imported; `is_dry`: as if,
     nothing is written. BadRequest and Exists carry all the faults.
 
-    `changes`: the ScheduleChanges of the agent that is running, if one is.
+    `changes`: the ScheduleChanges of the agent that is running, if one is. `tell_forbidden`: as of
+    Definitions.
     """
-    definitions = Definitions()
+    definitions = Definitions(tell_forbidden=tell_forbidden)
     document = definitions.collect(text)
     faults = definitions.faults + master.topology_faults(document)
     arguments = document, agent, now, is_replacing
@@ -17601,8 +18298,10 @@ class Agent:
     Start, cleaning and firing touch only sessions and schedules of its own name.
     """
 
-    def __init__(self, settings, clock=None, file_limit=None):
+    def __init__(self, settings, clock=None, file_limit=None, umask=None):
+        """`umask`: of the processes of tasks, None: the agent's own. CannotStart."""
         self.settings, self.name = settings, settings.name
+        self.bounds = make_bounds(settings, umask)
         self._file_limit = file_limit or FileLimit()
         self.clock = clock or Clock()
         self.hold = None
@@ -17634,12 +18333,14 @@ class Agent:
                               self.desk.ended, lambda number: self.watch.ended(number),
                               Topology(self.master), Children(self),
                               lambda number: self.watch.logged(number), self._file_limit,
-                              dict(os.environ), Looks())
+                              self.bounds.surround(os.environ), Looks(self.bounds.users),
+                              self.bounds)
         self.queue = SessionQueue(
             settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1),
             lambda ticket, repository: Session(ticket, repository, around),
             self.desk.is_flooded, clock)
-        self._cleaner = Cleaner(self.name, identity, self.queue, clock, self.desk.ended)
+        self._cleaner = Cleaner(self.name, identity, self.queue, clock, self.desk.ended,
+                                self.bounds)
         self._inbox = Inbox()
         self.places = Places(self.master, Care(
             functools.partial(open_work, clock=clock, inbox=self._inbox,
@@ -17674,7 +18375,7 @@ class Agent:
 
     def _clean(self, repository):
         self._cleaner.clean(repository)
-        clear_notes(repository.parts, repository.forget_strays())
+        clear_notes(repository.parts, repository.forget_strays(), self.bounds.discard)
 
     def _let_go(self, repository):
         self.schedules.forget(repository)
@@ -17761,7 +18462,7 @@ class Agent:
         """Imports a definitions document, or does as if -> Imported."""
         target = self.places.get(repository)
         imported = import_into(self.master, target, text, self.name, self.clock.now(),
-                               is_replacing, self.changes, is_dry)
+                               is_replacing, self.changes, is_dry, self.bounds.tell_forbidden)
         if is_dry:
             return imported
         document = imported.document
@@ -20569,6 +21270,84 @@ ahead of when it last looked, or of the first time that it looks at a file: it w
 clock has stood for a day. So a wrong clock, or a long time without the agent, costs no history.
 The log says so. `PURGE` believes the clock at once.
 """
+MANUAL_HOST = r"""
+## host: what tasks may do here
+
+Whoever may import definitions decides what the agent does on its host: an `os` task is a
+command. Three options bound that. They are the agent's own, for all of its sessions; no request
+changes them.
+
+### Types that may run
+
+    python agent.py --allow-types sql,refresh,load_csv,set
+
+Tasks of no other type run. `scenario`, `set` and `sleep` are types as well, and have to be
+named.
+
+- `IMPORT` of a definition with another type is refused, with the place:
+  `scenarios[0].steps[0].tasks[0].type: tasks of this type (os) may not run here`. `--import`
+  has the bound that it is given on its own command line.
+- What is in a repository already, as another agent has put it there, stays there. Its sessions
+  begin; a task of a type that may not run ends in ERROR and says so, and the step goes to its
+  `on_error`.
+- A process that was left to be adopted is taken up, whatever its type.
+
+### Files that tasks may touch
+
+    python agent.py --root /srv/data --allow-types copy,unzip,load_csv,sql
+
+`copy`, `move`, `delete`, `mkdir`, `zip`, `unzip`, `wait_file`, `load_csv`, `unload_csv`, `save`
+of `http`, `attach` of `mail`, files of secrets, and the databases of `sqlite3` with all that
+SQL attaches have to be in this folder. It needs `--allow-types` without `os` and `python`,
+whose processes reach any file.
+
+- What counts is where a path leads, with its links and `..`; a pattern looks nowhere else
+  either. The message names path and folder, and is the same whether the file is there or not.
+  Paths that are not absolute count from the agent's working folder, as ever.
+- A link may stand in the folder and lead out: it can be moved and deleted, and copied as a link
+  below a folder. Nothing is read or written through it, also when it is put there at that
+  moment: a file that is read is looked at when it is open, and what is made, replaced or
+  deleted is so from within its folder.
+- SQL: `attach` takes a path as a literal, neither an expression nor a `file:`; there are no
+  `load_extension`, `temp_store_directory`, and no modules of virtual tables but full text and
+  r-trees. SQLite runs in a process of its own then, as other drivers do.
+- The folder has data alone. The agent does not start when its own program, its master or its
+  Python are in it; keep work repositories elsewhere, too.
+- What this cannot bound: a hard link in the folder is the file itself (with
+  `fs.protected_hardlinks` Linux lets nobody make one to a file that he may not read and write);
+  so is a mount. A driver other than `sqlite3` reads what its own settings say, and some write
+  files by SQL: where such a module is installed, do not allow `sql`, `refresh`, `load_csv` and
+  `unload_csv`. The contents of files go wherever `http` and `mail` may send them.
+
+### As another user
+
+    sudo python3 agent.py --run-as etl
+
+All processes of tasks are that user's, with his groups and his `HOME`, `USER` and `LOGNAME`:
+commands, Python, the agent's own processes that copy, load or send, and SQLite's. What he may
+not read, no task reads. Only an agent that root has started can do that. It is for hosts where
+the agent's repositories, secrets and log are to be out of reach for what it runs.
+
+- The rest of their environment is the agent's: keep no secrets in it that tasks must not see.
+- A process of root's that becomes the user's has nothing of the task before: no `LD_PRELOAD` of
+  its `env` is obeyed as root.
+- The user must be able to start the Python that runs the agent; it is tried at the start. A
+  Python below `/root` is none.
+- Files of secrets (`"file": ...`) are read as that user. A secret that came with EXEC, and what
+  an `adopt` session prints, lie beside the repository, as root's.
+- A program that cannot start ends its task with `exit code 127: cannot start: ...`.
+- What a task that was killed has left half written is deleted as that user.
+- Each process costs the start of a bare Python first: some 15 ms, where it takes 2 ms without.
+
+As root without `--run-as` the agent says at each start that tasks run as root. It refuses an
+address that is not loopback then, unless `--as-root` is given.
+
+### The umask
+
+The agent's own is 077, whatever it was started with: no file that it makes is for others.
+Processes of tasks have the umask that the agent was started with (or what `umask` of an `os`
+task says), and the files that tasks of other types make are as that one has them.
+"""
 MANUAL_LIMITS = r"""
 ## limits: how much, how long
 
@@ -20615,6 +21394,8 @@ MANUAL_GUARANTEES = r"""
   that nobody can foresee, and is never written through a link. Locks, secrets, spools and
   SQLite's own files that are links, or belong to somebody else than the agent's user, root or
   the repository's owner, are not used: a line names the file and says what to do.
+- **Tasks do what the host's options let them**, and no more: types, files and user
+  (`--allow-types`, `--root`, `--run-as`).
 - **Nobody else is served** but root, the agent's own user, and the users that an administrator
   has added; each does what his role says, with the scenarios that are there for him.
 - **Output is kept as it came**, by pipes: also what is printed to `/dev/stderr`. Nothing
@@ -20816,11 +21597,14 @@ MANUAL_CHANGES = r"""
   host, or by a certificate, each with a role and, where wanted, for some scenarios alone (topic
   `users`). `--no-owner` asks everybody who he is. STATUS tells in `by=` who has asked for a
   session. `agentcli.py --user`. SCHED ON and OFF are for operators, too.
+- What tasks may do can be bounded: `--allow-types` their types, `--root` their files, `--run-as`
+  the user of their processes. As root without `--run-as` the agent says at its start that tasks run
+  as root. Its own umask is 077; tasks keep the one that it was started with.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS, MANUAL_CLIENT,
-                MANUAL_CRONTAB, MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_LIMITS, MANUAL_GUARANTEES,
-                MANUAL_TROUBLES, MANUAL_CHANGES)
+                MANUAL_CRONTAB, MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_HOST, MANUAL_LIMITS,
+                MANUAL_GUARANTEES, MANUAL_TROUBLES, MANUAL_CHANGES)
 
 _PLACE = re.compile("<<([^<>\n]+)>>")
 _HEADING = re.compile("^(##+) ([^:\n]+)(?:: .*)?$", re.M)
@@ -22534,6 +23318,10 @@ def parse_arguments(arguments):
         check_name(settings.name)
     except ValueError as error:
         parser.error("--name %s" % error)
+    try:
+        check_bounds(settings)
+    except ValueError as error:
+        parser.error(str(error))
     if settings.master is None:
         if settings.is_creating:
             parser.error("--create goes with --master")
@@ -22637,7 +23425,8 @@ def _import_file(master, path, settings, clock, writer):
         tell_doors(repository.db.label, work_path)
         with contextlib.closing(repository.db):
             imported = import_into(master, repository, text, settings.name, clock.now(),
-                                   settings.replace)
+                                   settings.replace, tell_forbidden=Bounds(
+                                       read_types(settings.allow_types)).tell_forbidden)
     except AgentError as error:
         for fault in error.faults:
             tell("%s: %s" % fault)
@@ -22712,12 +23501,14 @@ def settle_streams():
             os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
-def serve(settings, clock, writer, own):
-    """Runs an agent to its end -> exit code. CannotStart."""
+def serve(settings, clock, writer, own, umask):
+    """Runs an agent to its end -> exit code. `own`: the writer of the log, where that is not
+    stderr; `umask`: of the processes of tasks. CannotStart."""
     share_heaps()
     file_limit = FileLimit(4 * (settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1))
                            + 200, settings.max_connections)
     address = check_host(settings.host)
+    check_address(settings, is_loopback(address))
     folder = os.path.dirname(os.path.abspath(settings.master))
     if not os.path.exists(settings.master) and not settings.is_creating:
         raise CannotStart("the master repository %s does not exist; --create makes it"
@@ -22725,7 +23516,7 @@ def serve(settings, clock, writer, own):
     is_new_folder = make_folder(folder)
     lock = NameLock(settings.master, settings.name).take()
     try:
-        agent = Agent(settings, clock, file_limit)
+        agent = Agent(settings, clock, file_limit, umask)
         server = Server(agent, address, settings.port, settings.max_connections, settings.max_line,
                         file_limit)
         lock.note("pid %d on %s:%d since %s" % (
@@ -22759,6 +23550,7 @@ def run_to_end(agent, server, address, writer, own):
     try:
         agent.start(address, server.port)
         server.listen()
+        tell_user(agent.settings)
         ready = "agent %s ready on %s:%d version=%s repositories=%s" % (
             agent.name, address, server.port, VERSION, ping(agent)["repositories"])
         writer.say(ready)
@@ -22814,11 +23606,12 @@ def main(arguments=None, clock=None):
         return run_minder(settings.spool)
     writer = start_logging()
     try:
+        umask = os.umask(OWN_UMASK)
         if settings.files:
             return import_files(settings, clock, writer)
         restore_signals()
         with log_to_file(settings, writer) as own:
-            return serve(settings, clock, writer, own)
+            return serve(settings, clock, writer, own, umask)
     except AgentError as error:
         writer.say(tell_failure(error.message))
     except (OSError, MemoryError, RuntimeError) as error:      # RuntimeError: no thread

@@ -28,6 +28,7 @@ from .processes.limits import FileLimit
 from .processes.minder import run_minder
 from .processes.orphans import take_orphans
 from .tasks.task import run_helper
+from .runtime.bounds import Bounds, OWN_UMASK, check_address, check_bounds, read_types, tell_user
 from .agent.opening import open_master
 from .agent.agent import Agent
 from .agent.exchange import import_into
@@ -37,6 +38,7 @@ from .agent.logwriter import LogWriter, ObjectFormatter
 from .agent.service import make_unit
 from .base.controls import Parser, show_controls
 from .protocol.manual import make_manual
+from .server.peer import is_loopback
 from .server.server import Server, check_host
 from .server.systemd import Notifier
 
@@ -61,6 +63,10 @@ def parse_arguments(arguments):
         check_name(settings.name)
     except ValueError as error:
         parser.error("--name %s" % error)
+    try:
+        check_bounds(settings)
+    except ValueError as error:
+        parser.error(str(error))
     if settings.master is None:
         if settings.is_creating:
             parser.error("--create goes with --master")
@@ -164,7 +170,8 @@ def _import_file(master, path, settings, clock, writer):
         tell_doors(repository.db.label, work_path)
         with contextlib.closing(repository.db):
             imported = import_into(master, repository, text, settings.name, clock.now(),
-                                   settings.replace)
+                                   settings.replace, tell_forbidden=Bounds(
+                                       read_types(settings.allow_types)).tell_forbidden)
     except AgentError as error:
         for fault in error.faults:
             tell("%s: %s" % fault)
@@ -239,12 +246,14 @@ def settle_streams():
             os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
-def serve(settings, clock, writer, own):
-    """Runs an agent to its end -> exit code. CannotStart."""
+def serve(settings, clock, writer, own, umask):
+    """Runs an agent to its end -> exit code. `own`: the writer of the log, where that is not
+    stderr; `umask`: of the processes of tasks. CannotStart."""
     share_heaps()
     file_limit = FileLimit(4 * (settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1))
                            + 200, settings.max_connections)
     address = check_host(settings.host)
+    check_address(settings, is_loopback(address))
     folder = os.path.dirname(os.path.abspath(settings.master))
     if not os.path.exists(settings.master) and not settings.is_creating:
         raise CannotStart("the master repository %s does not exist; --create makes it"
@@ -252,7 +261,7 @@ def serve(settings, clock, writer, own):
     is_new_folder = make_folder(folder)
     lock = NameLock(settings.master, settings.name).take()
     try:
-        agent = Agent(settings, clock, file_limit)
+        agent = Agent(settings, clock, file_limit, umask)
         server = Server(agent, address, settings.port, settings.max_connections, settings.max_line,
                         file_limit)
         lock.note("pid %d on %s:%d since %s" % (
@@ -286,6 +295,7 @@ def run_to_end(agent, server, address, writer, own):
     try:
         agent.start(address, server.port)
         server.listen()
+        tell_user(agent.settings)
         ready = "agent %s ready on %s:%d version=%s repositories=%s" % (
             agent.name, address, server.port, VERSION, ping(agent)["repositories"])
         writer.say(ready)
@@ -341,11 +351,12 @@ def main(arguments=None, clock=None):
         return run_minder(settings.spool)
     writer = start_logging()
     try:
+        umask = os.umask(OWN_UMASK)
         if settings.files:
             return import_files(settings, clock, writer)
         restore_signals()
         with log_to_file(settings, writer) as own:
-            return serve(settings, clock, writer, own)
+            return serve(settings, clock, writer, own, umask)
     except AgentError as error:
         writer.say(tell_failure(error.message))
     except (OSError, MemoryError, RuntimeError) as error:      # RuntimeError: no thread

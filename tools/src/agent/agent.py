@@ -17,6 +17,7 @@ from ..processes.limits import FileLimit
 from ..processes.orphans import reap_orphans
 from ..processes.output import Output
 from ..processes.remains import clear_notes
+from ..runtime.bounds import make_bounds
 from ..runtime.session import Session
 from ..runtime.execution import Surroundings
 from ..runtime.slots import SessionQueue
@@ -74,8 +75,10 @@ class Agent:
     Start, cleaning and firing touch only sessions and schedules of its own name.
     """
 
-    def __init__(self, settings, clock=None, file_limit=None):
+    def __init__(self, settings, clock=None, file_limit=None, umask=None):
+        """`umask`: of the processes of tasks, None: the agent's own. CannotStart."""
         self.settings, self.name = settings, settings.name
+        self.bounds = make_bounds(settings, umask)
         self._file_limit = file_limit or FileLimit()
         self.clock = clock or Clock()
         self.hold = None
@@ -107,12 +110,14 @@ class Agent:
                               self.desk.ended, lambda number: self.watch.ended(number),
                               Topology(self.master), Children(self),
                               lambda number: self.watch.logged(number), self._file_limit,
-                              dict(os.environ), Looks())
+                              self.bounds.surround(os.environ), Looks(self.bounds.users),
+                              self.bounds)
         self.queue = SessionQueue(
             settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1),
             lambda ticket, repository: Session(ticket, repository, around),
             self.desk.is_flooded, clock)
-        self._cleaner = Cleaner(self.name, identity, self.queue, clock, self.desk.ended)
+        self._cleaner = Cleaner(self.name, identity, self.queue, clock, self.desk.ended,
+                                self.bounds)
         self._inbox = Inbox()
         self.places = Places(self.master, Care(
             functools.partial(open_work, clock=clock, inbox=self._inbox,
@@ -147,7 +152,7 @@ class Agent:
 
     def _clean(self, repository):
         self._cleaner.clean(repository)
-        clear_notes(repository.parts, repository.forget_strays())
+        clear_notes(repository.parts, repository.forget_strays(), self.bounds.discard)
 
     def _let_go(self, repository):
         self.schedules.forget(repository)
@@ -234,7 +239,7 @@ class Agent:
         """Imports a definitions document, or does as if -> Imported."""
         target = self.places.get(repository)
         imported = import_into(self.master, target, text, self.name, self.clock.now(),
-                               is_replacing, self.changes, is_dry)
+                               is_replacing, self.changes, is_dry, self.bounds.tell_forbidden)
         if is_dry:
             return imported
         document = imported.document

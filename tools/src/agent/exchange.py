@@ -25,14 +25,15 @@ class Imported(NamedTuple):
         return sum(change.kind == kind and change.change != SAME for change in self.changes)
 
 
-def import_into(master, repository, text, agent, now, is_replacing, changes=None,
-                is_dry=False):
+def import_into(master, repository, text, agent, now, is_replacing, changes=None, is_dry=False,
+                tell_forbidden=None):
     """One transaction in the master, one in the work repository -> Imported; `is_dry`: as if,
     nothing is written. BadRequest and Exists carry all the faults.
 
-    `changes`: the ScheduleChanges of the agent that is running, if one is.
+    `changes`: the ScheduleChanges of the agent that is running, if one is. `tell_forbidden`: as of
+    Definitions.
     """
-    definitions = Definitions()
+    definitions = Definitions(tell_forbidden=tell_forbidden)
     document = definitions.collect(text)
     faults = definitions.faults + master.topology_faults(document)
     arguments = document, agent, now, is_replacing

@@ -13,6 +13,7 @@ from ..processes.remains import clear_notes
 from ..store.database import do_nothing
 from ..store.records import PurgeFilter
 from ..processes.alive import Identity, lives, start_time
+from ..processes.looks import Looks
 from ..processes.tree import Tree
 
 
@@ -20,7 +21,8 @@ class Cleaner:
     """Finds stale sessions by fact, ends what they left running, deletes what they left half
     written, and closes or queues them."""
 
-    def __init__(self, name, identity, session_queue, clock, on_closed):
+    def __init__(self, name, identity, session_queue, clock, on_closed, bounds):
+        self._bounds = bounds           # the Bounds of tasks, whose processes and files these are
         self._name, self._identity, self._queue, self._clock = name, identity, session_queue, clock
         self._on_closed = on_closed     # on_closed(repository, Ending) after the commit
         self._reported = set()          # sessions of other hosts
@@ -41,7 +43,7 @@ class Cleaner:
             stale = self._end_processes(repository, stale, roots)
             sessions = {row["id"] for row in stale}
             clear_notes(repository.parts, [path for path, session in repository.parts.list_all()
-                                           if session in sessions])
+                                           if session in sessions], self._bounds.discard)
             pendings = [(row, repository.db.submit(repository.endings.close_stale, row,
                                                    self._clock.now(), within_s=WRITE_S))
                         for row in stale]
@@ -77,14 +79,14 @@ class Cleaner:
         roots[row["id"]] = repository.find_roots(row["id"]) if is_here else {}
         return True
 
-    @staticmethod
-    def _end_processes(repository, rows, roots):
+    def _end_processes(self, repository, rows, roots):
         """Ends what stale sessions left running -> the rows of those of which nothing is left."""
         def tree(rows):
             numbers = {}
             for row in rows:
                 numbers.update(roots[row["id"]])
-            return Tree(["%s/%d" % (repository.db.uuid, row["id"]) for row in rows], numbers)
+            return Tree(["%s/%d" % (repository.db.uuid, row["id"]) for row in rows], numbers,
+                        looks=Looks(self._bounds.users))
         count = tree(rows).end()
         if not count:
             return rows

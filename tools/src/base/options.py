@@ -68,6 +68,14 @@ COMMAND_OPTIONS = (
                   "(default /etc/machine-id, else its name)", ""),
     CommandOption("--no-owner", "", "ask the agent's own OS user and root to AUTH, as everybody; "
                   "there has to be a user who is an administrator", attribute="has_no_owner"),
+    CommandOption("--allow-types", "TYPES", "types of tasks that may run, with commas (default "
+                  "all)"),
+    CommandOption("--root", "DIR", "folder that the files of tasks must lie in; needs "
+                  "--allow-types without os and python", is_path=True),
+    CommandOption("--run-as", "USER", "user as whom all processes of tasks run; for an agent that "
+                  "root starts"),
+    CommandOption("--as-root", "", "let an agent of root without --run-as listen on an address "
+                  "that is not loopback", attribute="is_root_wanted"),
     CommandOption("--insecure-fs", "", "allow repositories on a network file system",
                   attribute="is_insecure_fs"),
     CommandOption("--log", "FILE", "write the log there instead of to stderr; SIGHUP opens it anew",

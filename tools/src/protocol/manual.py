@@ -43,14 +43,15 @@ MANUAL_CLIENT = ""  # embedded: manual/client.md
 MANUAL_CRONTAB = ""  # embedded: manual/crontab.md
 MANUAL_OPTIONS = ""  # embedded: manual/options.md
 MANUAL_OPERATING = ""  # embedded: manual/operating.md
+MANUAL_HOST = ""  # embedded: manual/host.md
 MANUAL_LIMITS = ""  # embedded: manual/limits.md
 MANUAL_GUARANTEES = ""  # embedded: manual/guarantees.md
 MANUAL_TROUBLES = ""  # embedded: manual/troubleshooting.md
 MANUAL_CHANGES = ""  # embedded: manual/changes.md
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS, MANUAL_CLIENT,
-                MANUAL_CRONTAB, MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_LIMITS, MANUAL_GUARANTEES,
-                MANUAL_TROUBLES, MANUAL_CHANGES)
+                MANUAL_CRONTAB, MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_HOST, MANUAL_LIMITS,
+                MANUAL_GUARANTEES, MANUAL_TROUBLES, MANUAL_CHANGES)
 
 _PLACE = re.compile("<<([^<>\n]+)>>")
 _HEADING = re.compile("^(##+) ([^:\n]+)(?:: .*)?$", re.M)

@@ -196,7 +196,7 @@ class Control:
         the pid may then become another's."""
         before, self._roots = self._roots, {}
         for pid, started in before.items():
-            self._roots.update(follow_group(pid, started))
+            self._roots.update(follow_group(pid, started, self._looks))
         self._minders = {pid: started for pid, started in self._minders.items()
                          if pid in self._roots}
 
