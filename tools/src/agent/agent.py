@@ -30,6 +30,7 @@ from .housekeeping import Cleaner, Keeper
 from .waits import Waits
 from .watch import Children, Topology, Watch
 from .desk import Desk
+from .reached import Reached
 from .inbox import Inbox
 from .exchange import export_from, import_into, list_dues
 
@@ -78,7 +79,7 @@ class Agent:
         self.clock = clock or Clock()
         self.hold = None
         self.is_stopping = False
-        self.connections = lambda: 0            # set by the server
+        self.connections, self.reached = lambda: 0, Reached()       # the first set by the server
         self.master = self.places = self.watch = self.schedules = self.queue = self.keeper = None
         self.desk = self.changes = self.listing = None
         self.waits = Waits(self)

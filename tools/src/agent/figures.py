@@ -43,3 +43,6 @@ def metrics(agent):
     yield "# TYPE agent_sessions_ended_total counter"
     for status, count in agent.desk.ended_counts.items():
         yield 'agent_sessions_ended_total{status="%s"} %d' % (status, count)
+    yield "# TYPE agent_limits_reached_total counter"
+    for limit, count in agent.reached.list_counts():
+        yield 'agent_limits_reached_total{limit="%s"} %d' % (limit, count)
