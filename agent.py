@@ -10,6 +10,8 @@ acknowledged, and can say afterwards what ran, what did not, and why.
 This file is built: tools/build.py joins the modules of tools/src, which are what people change.
 Sections, each using only those above it:
 
+    base/patterns             Patterns of names: `*` stands for any text, `?` for one character, and
+                              nothing else does.
     base/vocabulary           The words and limits of the contract, as data: states, transitions,
                               roles, sizes, times.
     base/clients              Who is at the other end of a connection, and what he may do.
@@ -90,6 +92,7 @@ Sections, each using only those above it:
                               their tickets.
     store/spool               What the process of an adoptable task leaves for whoever takes it up:
                               a small file of its own.
+    store/users               The users of the agents of a master: their rows, and how these change.
     store/views               What is read of sessions: listings, history, logs, durations, and what
                               is purged.
     store/work                A work repository: its tables, and all that is kept in them behind one
@@ -159,6 +162,7 @@ Sections, each using only those above it:
     scheduling/scheduler      What is due now, and the seconds until something is due again.
     scheduling/schedules      The schedules of an agent's name in all repositories: loaded, armed,
                               fired.
+    agent/access              Who may ask the agent: its owner, and the users of the master.
     agent/opening             Opening the master repository, and making what is not there yet.
     agent/place               An attached work repository and its owner.
     agent/places              The attached work repositories: found, attached and detached.
@@ -168,6 +172,7 @@ Sections, each using only those above it:
                               sessions, logs, children.
     agent/desk                Where sessions are asked for: EXEC, STOP, RESTART, and what follows
                               the end of each.
+    agent/reached             How often each limit on connections was reached.
     agent/inbox               What is to be done after commits, done by a thread of its own: a
                               writer only puts it here.
     agent/exchange            Definitions in and out: import with all its checks, and export.
@@ -186,14 +191,20 @@ Sections, each using only those above it:
     protocol/verbs            The verbs on sessions, definitions, repositories and the agent itself.
     server/incoming           A connection as its server sees it: the lines that come in, bounded,
                               and the replies it owes.
+    server/tls                TLS at the agent's end: its certificate, which is read again, and
+                              connections sealed by it.
     server/front              The connections that have asked for nothing yet but EXEC and PING, all
                               in one thread.
+    server/handler            One connection in a thread of its own, by plain lines or TLS, to its
+                              end.
     server/peer               Who is at the other end of a loopback connection, as the kernel knows
                               it.
+    server/limits             Who may connect, how many at once, and how long each is waited for.
     server/port               Whose the port is, from before the agent begins anything until it
                               listens.
-    server/server             The port: connections, bounded lines, and replies as fast as they are
-                              taken.
+    server/server             The port: who comes in, and by what he is served.
+    server/unix               The UNIX socket that the agent listens on, too, and who is at its
+                              other end.
     main                      The command line, signals, and the order of start and stop.
 
 Threads, and what ends each:
@@ -219,11 +230,13 @@ Threads, and what ends each:
     follow-ups        does what commits bring about; ends at Inbox.close().
     log               writes the lines; ends at LogWriter.close(), or with the program when nobody
                       reads.
+    certificates      reads them again after SIGHUP, tells when one expires; ends at close().
     front             serves them; ends at Front.close().
     usher             starts the threads of those that need one, which may take its time; ends
                       likewise.
     server            accepts connections; ends at Server.close().
     client N          serves one connection; ends with it, or at Server.close().
+    unix              accepts its connections; ends at UnixDoor.close().
     MainThread        waits for a signal or SHUTDOWN, then stops the others in order.
 """
 import sys
@@ -263,6 +276,7 @@ import random
 import re
 import resource
 import sched
+import select
 import selectors
 import shutil
 import signal
@@ -286,6 +300,54 @@ from calendar import timegm
 from datetime import date, datetime, timezone
 from types import GeneratorType
 from typing import Any, Callable, List, NamedTuple, Optional, Tuple, Union
+
+
+# ======================================================================================
+# base/patterns.py
+# Patterns of names: `*` stands for any text, `?` for one character, and nothing else does.
+# ======================================================================================
+
+PATTERN = re.compile("[A-Za-z0-9_.*?-]+")
+
+
+def check_patterns(text):
+    """`LOAD_*,REPORT` -> the patterns in order, each once; nothing: (). ValueError."""
+    patterns = []
+    for pattern in text.split(",") if text else ():
+        if not PATTERN.fullmatch(pattern):
+            raise ValueError("must be names of scenarios between commas, in which * stands for any "
+                             "text and ? for one character")
+        if pattern not in patterns:
+            patterns.append(pattern)
+    return tuple(patterns)
+
+
+def is_match(pattern, text):
+    """Whether a whole text is as its pattern says.
+
+    Of several `*` only the newest is ever tried anew: what stands before it has its earliest place,
+    and no later one can make more possible. So the time grows as the product of both lengths at
+    worst, which are those of names.
+    """
+    place = start = 0                   # in the pattern, in the text
+    star, again = -1, 0                 # the newest `*`, and where the text goes on behind it
+    while start < len(text):
+        if place < len(pattern) and pattern[place] == "*":
+            star, again = place, start
+            place += 1
+        elif place < len(pattern) and pattern[place] in ("?", text[start]):
+            place, start = place + 1, start + 1
+        elif star >= 0:                 # it stands for one character more
+            again += 1
+            place, start = star + 1, again
+        else:
+            return False
+    return not pattern[place:].strip("*")
+
+
+def is_any_match(patterns, text):
+    """Whether a text is as one of some patterns says."""
+    return any(is_match(pattern, text) for pattern in patterns)
 
 
 # ======================================================================================
@@ -349,6 +411,7 @@ MAX_TEXT = 16 * 1024 * 1024         # characters of a text of a task, its refere
 MAX_EXPRESSION = 1000               # characters of a regular expression
 MAX_OUTPUT = 1024 * 1024            # bytes kept of one task's output
 MAX_CONNECTIONS = 1000
+MAX_PER_ADDRESS = 50                # connections from one address, those of the owner aside
 MAX_QUEUE = 100000                  # outstanding sessions of an agent
 MAX_LIST = 1000000                  # rows of a listing
 MAX_BATCH = 500                     # requests that share a commit
@@ -364,7 +427,10 @@ NOT_ENDED = "cannot be ended"       # in the message of a session: processes, or
 TRY_S = 0.2             # between two tries of what the host cannot give now
 DRAIN_S = 0.5           # how long after its exit a task's pipes are read
 LINGER, LINGER_S = 64 * 1024, 1.0       # bytes and seconds read of what follows the last request
-STRANGER_S = 30.0       # how long one whom the agent does not know may be silent
+STRANGER_S = 30.0       # how long one whom the agent does not know is waited for
+IDLE_S = 3600.0         # how long a user's connection may be silent
+LINE_S = 60.0           # how long a line of a user may take
+SEND_S = 300.0          # how long a user may take for a piece of a reply
 STOP_S = 60.0           # default of SHUTDOWN -MAX_WAIT
 LATE_S = 1.0            # begun so long after its due time is late
 STEP_S = 0.5            # the clock of the day and the steady one differ by more: one has stepped
@@ -407,11 +473,22 @@ class Client(NamedTuple):
     user: str = ""                  # the user of the agent that he is; "" the owner, or nobody
     peer: Peer = Peer()
     scenarios: Tuple[str, ...] = ()     # patterns of those that are there for him; (): all
+    stamp: str = ""         # of the password by which he is known; "" by none: the host says it
+    is_temporary: bool = False          # that is for one use: to set another
 
     @property
     def is_administrator(self):
         """Whether he may do everything."""
         return self.role == ADMINISTRATOR
+
+    @property
+    def is_narrowed(self):
+        """Whether some scenarios are not there for him."""
+        return bool(self.scenarios)
+
+    def sees(self, scenario):
+        """Whether a scenario of this name is there for him, if it is at all."""
+        return not self.scenarios or is_any_match(self.scenarios, scenario)
 
 
 # ======================================================================================
@@ -1469,9 +1546,19 @@ class CommandOption(NamedTuple):
 COMMAND_OPTIONS = (
     CommandOption("--name", "NAME", "name of the agent; sessions and schedules belong to one",
                   DEFAULT_NAME),
-    CommandOption("--host", "HOST", "loopback address to listen on", "127.0.0.1"),
+    CommandOption("--host", "HOST", "address to listen on; other than loopback it needs a user "
+                  "and --tls-cert", "127.0.0.1"),
     CommandOption("--port", "PORT", "port to listen on, 0 for any that is free", DEFAULT_PORT,
                   (0, 65535)),
+    CommandOption("--unix", "PATH", "listen on a UNIX socket, too"),
+    CommandOption("--unix-mode", "MODE", "mode of its file, octal", "0600"),
+    CommandOption("--tls-cert", "FILE", "serve TLS, too, with this certificate and those that it "
+                  "needs (PEM); read again at SIGHUP"),
+    CommandOption("--tls-key", "FILE", "its key (default: in the file of --tls-cert)"),
+    CommandOption("--tls-client-ca", "FILE", "authorities (PEM) whose certificates say which user "
+                  "a client is"),
+    CommandOption("--insecure", "", "serve an address that is not loopback without a user, and "
+                  "without TLS", attribute="is_insecure"),
     CommandOption("--master", "PATH", "master repository (default sqlite_repos/master.db beside "
                   "agent.py, made when it does not exist)"),
     CommandOption("--create", "", "make the master of --master, and workrep.db beside it, when "
@@ -1486,6 +1573,21 @@ COMMAND_OPTIONS = (
                   (1, 10 ** 9)),
     CommandOption("--max-connections", "N", "connections at once; one more is BUSY",
                   MAX_CONNECTIONS, (1, 100000)),
+    CommandOption("--max-per-address", "N", "connections from one address at once, those of the "
+                  "agent's own OS user aside; one more is BUSY", MAX_PER_ADDRESS, (1, 100000)),
+    CommandOption("--max-requests", "N", "requests of one connection under way; further ones are "
+                  "read later", MAX_BATCH, (1, MAX_BATCH)),
+    CommandOption("--stranger-timeout", "SECONDS", "how long a client is waited for until it is "
+                  "known who it is", int(STRANGER_S), (1, 86400), attribute="stranger_s"),
+    CommandOption("--idle-timeout", "SECONDS", "how long a connection may be silent (default %d; "
+                  "of the agent's own OS user: for ever)" % IDLE_S, limits=(1, 10 ** 8),
+                  attribute="idle_s"),
+    CommandOption("--line-timeout", "SECONDS", "how long a line may take from its first byte on "
+                  "(default %d; of the agent's own OS user: for ever)" % LINE_S,
+                  limits=(1, 10 ** 8), attribute="line_s"),
+    CommandOption("--send-timeout", "SECONDS", "how long 64 KiB of a reply may take (default %d; "
+                  "of the agent's own OS user: for ever)" % SEND_S, limits=(1, 10 ** 8),
+                  attribute="send_s"),
     CommandOption("--max-line", "BYTES", "bytes of a request; a longer one is TOO_LONG", MAX_LINE,
                   (MIN_LINE, MAX_IMPORT_LINE)),
     CommandOption("--max-output", "BYTES", "bytes kept of what a task prints", MAX_OUTPUT,
@@ -1496,6 +1598,8 @@ COMMAND_OPTIONS = (
                   (1, 86400), attribute="clean_every_s"),
     CommandOption("--host-id", "ID", "identity of this host, by which stale sessions are told "
                   "(default /etc/machine-id, else its name)", ""),
+    CommandOption("--no-owner", "", "ask the agent's own OS user and root to AUTH, as everybody; "
+                  "there has to be a user who is an administrator", attribute="has_no_owner"),
     CommandOption("--insecure-fs", "", "allow repositories on a network file system",
                   attribute="is_insecure_fs"),
     CommandOption("--manual", "TOPIC", "print the manual, or one topic of it, and exit",
@@ -6220,6 +6324,17 @@ create table calendar (
     name text primary key,
     dates text not null                 -- 2026-12-25,2026-12-27..2026-12-31
 );
+""", """
+create table user (
+    name text primary key,
+    role text not null,                 -- monitor, operator, administrator
+    scenarios text not null,            -- patterns between commas; empty: all
+    os_user text unique,                -- who is this user without a password
+    password text not null,             -- how it was hashed$parameters$salt$hash
+    one_time_until text,                -- until when the password lets in, once; null: for ever
+    stamp text not null,                -- another one with every password
+    created text not null, changed text not null
+);
 """)
 
 
@@ -7662,6 +7777,105 @@ class Spools:
         owners, (folder, name) = own_users(self._path), os.path.split(self._path)
         return [each for beginning in ("", ".") for each in list_numbered(
             os.path.join(folder, beginning + name + ".spool."), owners)]
+
+
+# ======================================================================================
+# store/users.py
+# The users of the agents of a master: their rows, and how these change.
+# ======================================================================================
+
+class User(NamedTuple):
+    """One who may ask the agents of a master."""
+    name: str
+    role: str
+    scenarios: Tuple[str, ...]      # patterns of those that are there for him; (): all
+    os_user: Optional[str]          # who is this user by the host's word
+    password: str                   # how it was hashed, and the hash
+    until: Optional[float]          # until when the password lets in, to set another; None: always
+    stamp: str                      # another one with every password
+    created: float
+    changed: float
+
+    @property
+    def is_full(self):
+        """Whether he may do everything."""
+        return self.role == ADMINISTRATOR and not self.scenarios
+
+
+class Users:
+    """The table of users. With `needs_administrator` the last one who may do everything stays."""
+
+    @staticmethod
+    def list_all(connection):
+        """[User] by name."""
+        return [User(row["name"], row["role"], tuple(filter(None, row["scenarios"].split(","))),
+                     row["os_user"], row["password"], find_time(row["one_time_until"]),
+                     row["stamp"], find_time(row["created"]) or 0.0,
+                     find_time(row["changed"]) or 0.0)
+                for row in connection.execute("select * from user order by name")]
+
+    def _get(self, connection, name):
+        """The User of a name, or NotFound."""
+        for user in self.list_all(connection):
+            if user.name == name:
+                return user
+        raise NotFound("no user %s" % name)
+
+    @staticmethod
+    def _check_os_user(connection, name, os_user):
+        row = os_user and connection.execute("select name from user where os_user=? and name<>?",
+                                             (os_user, name)).fetchone()
+        if row:
+            raise Exists("the OS user %s is user %s already" % (os_user, row[0]))
+
+    def add(self, connection, user):
+        """Adds a User. Exists."""
+        if connection.execute("select 1 from user where name=?", (user.name,)).fetchone():
+            raise Exists("a user %s exists; USERS SET changes it" % user.name)
+        self._check_os_user(connection, user.name, user.os_user)
+        connection.execute(
+            "insert into user(name, role, scenarios, os_user, password, one_time_until, stamp,"
+            " created, changed) values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (user.name, user.role, ",".join(user.scenarios), user.os_user, user.password,
+             user.until and to_text(user.until), user.stamp, to_text(user.created),
+             to_text(user.changed)))
+
+    def set(self, connection, name, changes, needs_administrator, now):
+        """Changes fields of a User, all but his password. NotFound, Exists, Conflict."""
+        before = self._get(connection, name)
+        after = before._replace(**changes)
+        self._check_os_user(connection, name, after.os_user)
+        if needs_administrator and not after.is_full:
+            self._check_last(connection, before)
+        connection.execute(
+            "update user set role=?, scenarios=?, os_user=?, changed=? where name=?",
+            (after.role, ",".join(after.scenarios), after.os_user, to_text(now), name))
+
+    def put_password(self, connection, name, password, until, now, known_by=""):
+        """Gives a User another password -> its stamp. NotFound; Conflict: it is not the one any
+        more by whose stamp who asks is known, or that was for one use, and is over."""
+        user = self._get(connection, name)
+        if known_by and (user.stamp != known_by or user.until is not None and user.until <= now):
+            raise Conflict("the password with which you came is valid no more")
+        stamp = os.urandom(8).hex()
+        connection.execute(
+            "update user set password=?, one_time_until=?, stamp=?, changed=? where name=?",
+            (password, until and to_text(until), stamp, to_text(now), name))
+        return stamp
+
+    def delete(self, connection, name, needs_administrator):
+        """Deletes a User. NotFound, Conflict."""
+        user = self._get(connection, name)
+        if needs_administrator:
+            self._check_last(connection, user)
+        connection.execute("delete from user where name=?", (name,))
+
+    def _check_last(self, connection, user):
+        """Conflict: nobody but this user may do everything."""
+        if user.is_full and not any(other.is_full for other in self.list_all(connection)
+                                    if other.name != user.name):
+            raise Conflict("user %s is the last administrator, and with --no-owner nobody else "
+                           "could let anybody in" % user.name)
 
 
 # ======================================================================================
@@ -14988,6 +15202,102 @@ class Schedules:
 
 
 # ======================================================================================
+# agent/access.py
+# Who may ask the agent: its owner, and the users of the master.
+# ======================================================================================
+
+class Access:
+    """Tells who is at the other end of a connection, and what he may do.
+
+    The users are in memory, so that no request waits for the master. `revision` changes with them:
+    who has looked at one before looks again when it does.
+    """
+
+    def __init__(self, settings, clock):
+        self.revision = 0
+        self._has_owner, self._clock = not settings.has_no_owner, clock
+        self._owners = {0, os.getuid()}
+        self._master, self._store = None, Users()
+        self._users, self._os_users = {}, {}    # name -> User, uid -> User
+        self._lock = threading.Lock()           # held by who reads them anew
+
+    # -- the users ---------------------------------------------------------------------
+
+    def open(self, master):
+        """Reads the users for the first time. RepositoryError; CannotStart: nobody could do
+        anything."""
+        self._master = master
+        self.read()
+        if not self._has_owner and not any(user.is_full for user in self._users.values()):
+            raise CannotStart("--no-owner: there is no user who is an administrator of everything; "
+                              "start without it and USERS ADD one")
+
+    def read(self):
+        """Takes the users over as they are in the master now. RepositoryError."""
+        with self._lock:
+            users = {user.name: user for user in self._master.db.read(self._store.list_all)}
+            os_users = {}
+            for user in users.values():
+                uid = find_uid(user.os_user) if user.os_user else None
+                if uid is not None:
+                    os_users.setdefault(uid, user)
+            if (users, os_users) != (self._users, self._os_users):
+                self._users, self._os_users = users, os_users
+                self.revision += 1      # last: who sees it sees them
+
+    def look(self):
+        """Another agent may have changed the users: from time to time. RepositoryError."""
+        self.read()
+
+    def has_users(self):
+        """Whether there is any user."""
+        return bool(self._users)
+
+    def list_users(self):
+        """The Users by name."""
+        return [user for _, user in sorted(self._users.items())]
+
+    # -- who is it ---------------------------------------------------------------------
+
+    def is_owner(self, peer):
+        """Whether a Peer may do everything without more: the agent's own OS user, or root."""
+        return self._has_owner and peer.is_private and peer.uid in self._owners
+
+    def identify(self, peer):
+        """The Client that a Peer is by the host's word, or by his certificate."""
+        if self.is_owner(peer):
+            return Client(ADMINISTRATOR, peer.os_user, peer=peer)
+        user = self._os_users.get(peer.uid) if peer.is_private and peer.uid is not None else None
+        if user is None and peer.certificate:
+            user = self._users.get(peer.certificate)
+        return self._make_client(user, peer) if user else Client(None, peer.os_user, peer=peer)
+
+    @staticmethod
+    def _make_client(user, peer, stamp=""):
+        return Client(user.role, user.name, user.name, peer, user.scenarios, stamp,
+                      bool(stamp) and user.until is not None)
+
+    def renew(self, client):
+        """A Client as it is now. One who is known by a password that is valid no more is nobody: he
+        does not become again who he was before."""
+        if client.stamp:
+            user = self._users.get(client.user)
+            if user is not None and user.stamp == client.stamp:
+                return self._make_client(user, client.peer, client.stamp)
+            return client._replace(role=None, scenarios=(), is_temporary=False)
+        is_owner = client.role == ADMINISTRATOR and not client.user
+        return client if is_owner else self.identify(client.peer)
+
+
+def find_uid(name):
+    """The uid of an OS user, by name or as a number, or None: this host knows no such user."""
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        return int(name) if name.isdigit() and len(name) < 11 else None
+
+
+# ======================================================================================
 # agent/opening.py
 # Opening the master repository, and making what is not there yet.
 # ======================================================================================
@@ -15757,6 +16067,7 @@ class Keeper:
         if self._is_due("heartbeat", HEARTBEAT_S):
             agent.master.heartbeat(agent.name, agent.clock.now())
             agent.schedules.read_calendars()
+            agent.access.look()
             agent.places.follow_master()
             self._trouble = ""
         if self._is_due("purge", 3600.0):
@@ -16456,6 +16767,37 @@ class Desk:
 
 
 # ======================================================================================
+# agent/reached.py
+# How often each limit on connections was reached.
+# ======================================================================================
+
+# name in METRICS -> what was reached
+CONNECTION_LIMITS = {
+    "connections": "--max-connections", "strangers": "a tenth of it, for who is not known",
+    "per_address": "--max-per-address", "files": "the host's open files",
+    "threads": "the host's threads", "requests": "--max-requests", "line_bytes": "--max-line",
+    "idle": "--idle-timeout", "line": "--line-timeout", "send": "--send-timeout",
+    "handshake": "--stranger-timeout, of TLS",
+}
+
+
+class Reached:
+    """Counts them, from any thread."""
+
+    def __init__(self):
+        self._counts, self._lock = dict.fromkeys(CONNECTION_LIMITS, 0), threading.Lock()
+
+    def count(self, limit):
+        """One of CONNECTION_LIMITS was reached once more."""
+        with self._lock:
+            self._counts[limit] += 1
+
+    def list_counts(self):
+        """[(its name, how often)]."""
+        return list(self._counts.items())
+
+
+# ======================================================================================
 # agent/inbox.py
 # What is to be done after commits, done by a thread of its own: a writer only puts it here.
 #
@@ -16665,10 +17007,10 @@ class Agent:
         self.clock = clock or Clock()
         self.hold = None
         self.is_stopping = False
-        self.connections = lambda: 0            # set by the server
+        self.connections, self.reached = lambda: 0, Reached()       # the first set by the server
         self.master = self.places = self.watch = self.schedules = self.queue = self.keeper = None
         self.desk = self.changes = self.listing = None
-        self.waits = Waits(self)
+        self.access, self.waits = Access(settings, self.clock), Waits(self)
         self.started = self.clock.monotonic()        # of its steady clock
         self._cleaner = self._output = self._inbox = None
         self._threads = []
@@ -16678,10 +17020,15 @@ class Agent:
 
     # -- life cycle --------------------------------------------------------------------
 
-    def start(self, host, port):
-        """Connects, takes over what its name owns in every repository, computes the schedule."""
+    def start(self, host, port, needs_user=False):
+        """Connects, takes over what its name owns in every repository, computes the schedule.
+        CannotStart."""
         settings, clock = self.settings, self.clock
         self.master = open_master(settings, clock)
+        self.access.open(self.master)
+        if needs_user and not self.access.has_users():
+            raise CannotStart("--host %s: there is no user, so nobody could do anything; start on "
+                              "loopback and USERS ADD one (--insecure starts without)" % host)
         identity = own_identity(settings.host_id, self.master.db.uuid)
         self.master.register(self.name, host, port, str(identity), self.clock.now())
         self.hold = self.master.find_hold(self.name)
@@ -16918,6 +17265,9 @@ def metrics(agent):
     yield "# TYPE agent_sessions_ended_total counter"
     for status, count in agent.desk.ended_counts.items():
         yield 'agent_sessions_ended_total{status="%s"} %d' % (status, count)
+    yield "# TYPE agent_limits_reached_total counter"
+    for limit, count in agent.reached.list_counts():
+        yield 'agent_limits_reached_total{limit="%s"} %d' % (limit, count)
 
 
 # ======================================================================================
@@ -17333,6 +17683,7 @@ class Conversation:
 
     def __init__(self, agent, client, has_left=lambda: False):
         self._agent, self._client, self._has_left = agent, client, has_left
+        self._access, self._revision = agent.access, agent.access.revision
         self._is_first = True
         self.is_over = False
 
@@ -17343,6 +17694,8 @@ class Conversation:
         HTTP: a browser, or whatever else was led here, has nothing of the rest carried out.
         """
         text, words = "", []
+        if self._revision != self._access.revision:
+            self._renew()
         try:
             text = self._decode(data)
             self.is_over = _HTTP_LINE.search(text.rstrip(" \t")[-40:]) is not None
@@ -17367,6 +17720,11 @@ class Conversation:
         return Reply(functools.partial(row.run, self._agent, request), request.is_json, words,
                      row.is_pipelined, is_quick)
 
+    def _renew(self):
+        """The users have changed, and maybe who this is."""
+        self._revision = self._access.revision
+        self._client = self._access.renew(self._client)
+
     def _check(self, row, words):
         """The words behind a verb -> Request. Who may not ask is told that before what is wrong."""
         try:
@@ -17387,23 +17745,33 @@ class Conversation:
             raise BadRequest("the first line has control characters")
         return text
 
-    def refuse(self, error):
-        """A Reply for what is no request; the connection ends with it."""
+    def refuse(self, error, data=b""):
+        """A Reply for what is no request, or for the bytes of a line that is not to be read; the
+        connection ends with it."""
         self.is_over = True
-        return Reply(error)
+        return Reply(error, _JSON_WORD.search(data.decode("utf-8", "replace")) is not None)
+
+    @property
+    def client(self):
+        """Who asks."""
+        return self._client
 
     @property
     def is_administrator(self):
         """Whether it may do everything."""
         return self._client.is_administrator
 
+    @property
+    def is_known(self):
+        """Whether the agent knows who it is."""
+        return self._client.role is not None
+
     def _check_role(self, row):
         if row.role is None:
             return
         role = self._client.role
         if role is None:
-            raise AuthError("only the operating-system user that runs the agent, and root, are "
-                            "served; this version knows no other users")
+            raise AuthError("say who you are: AUTH USER PASSWORD")
         if ROLES.index(role) < ROLES.index(row.role):
             raise Denied("%s is for the role %s" % (row.name, row.role))
 
@@ -19911,12 +20279,49 @@ _HELP = list_help()
 # A connection as its server sees it: the lines that come in, bounded, and the replies it owes.
 # ======================================================================================
 
-class Lines:
-    """The lines that come in by a connection, bounded, and what of them is here already. With
-    `line_s` a line may take so many seconds."""
+WIRE_PIECE = 65536           # bytes that are taken or given at once
 
-    def __init__(self, connection, line_s=None):
-        self._connection, self._line_s = connection, line_s
+
+class Outwaited(OSError):
+    """A client has let the agent wait for too long; `limit` is the name of what it has reached."""
+
+    def __init__(self, limit):
+        super().__init__(limit)
+        self.limit = limit
+
+
+def receive(channel, limit, limit_s, begun):
+    """What comes in next, within so many seconds (None: for ever) after an instant of the steady
+    clock; nothing: that was all. Outwaited, with the name of this limit; OSError."""
+    left_s = None if limit_s is None else begun + limit_s - time.monotonic()
+    if left_s is not None and left_s <= 0:
+        raise Outwaited(limit)
+    if channel.gettimeout() != left_s:
+        channel.settimeout(left_s)
+    try:
+        return channel.recv(WIRE_PIECE)
+    except socket.timeout:
+        raise Outwaited(limit) from None
+
+
+def send_whole(channel, data, piece_s):
+    """Sends data, each WIRE_PIECE of it within so many seconds (None: for ever). Outwaited;
+    OSError."""
+    if channel.gettimeout() != piece_s:
+        channel.settimeout(piece_s)
+    try:
+        for begin in range(0, len(data), WIRE_PIECE):
+            channel.sendall(data[begin:begin + WIRE_PIECE])
+    except socket.timeout:
+        raise Outwaited("send") from None
+
+
+class Lines:
+    """The lines that come in by a channel, bounded, and what of them is here already.
+    find_patience() gives the Patience with which they are waited for."""
+
+    def __init__(self, channel, find_patience):
+        self._channel, self._find_patience = channel, find_patience
         self._data, self._searched = bytearray(), 0     # how much of it has no end of a line
         self.is_over = False            # nothing more comes in
 
@@ -19959,27 +20364,65 @@ class Lines:
         return line[:-1] if line.endswith(b"\r") else line
 
     def read(self, find_limit):
-        """Waits for the next line -> take(); None is the end of the input."""
-        begun = time.monotonic()
+        """Waits for the next line -> take(); None is the end of the input. Outwaited."""
+        begun, is_amid = time.monotonic(), bool(self._data)
         while True:
             line = self.take(find_limit)
             if line is not None or self.is_over:
-                break
-            if self._line_s is not None:
-                self._connection.settimeout(max(0.001, begun + self._line_s - time.monotonic()))
-            self.feed(self._connection.recv(65536))
-        if self._line_s is not None:
-            self._connection.settimeout(self._line_s)
-        return line
+                return line
+            if self._data and not is_amid:
+                begun, is_amid = time.monotonic(), True
+            patience = self._find_patience()
+            limit, limit_s = ("line", patience.line_s) if is_amid else ("idle", patience.idle_s)
+            self.feed(receive(self._channel, limit, limit_s, begun))
 
 
 class Caller:
-    """One connection: its Conversation, its Lines, and the replies that it is still to get."""
+    """One connection: its Conversation, its Lines, and the replies that it is still to get.
 
-    def __init__(self, connection, conversation, max_line):
-        self.connection, self.conversation, self._max_line = connection, conversation, max_line
-        self.lines = Lines(connection, None if conversation.is_administrator else STRANGER_S)
+    Its `channel` is what its thread reads and writes: the connection, or what seals it by TLS.
+    While it `is_fresh` nothing has come in, and the first byte is to be looked at before it is
+    taken: it may be one of TLS.
+    """
+
+    def __init__(self, connection, peer, conversation, limits, is_fresh):
+        self.connection = self.channel = connection
+        self.peer, self.conversation, self._limits = peer, conversation, limits
+        self.is_fresh = is_fresh
+        self.lines = Lines(connection, functools.partial(_find_patience, limits, conversation))
         self.replies, self.unsent = [], b""     # unsent: of the replies before these
+        self.since = time.monotonic()   # the front has waited for it
+
+    @property
+    def patience(self):
+        """How long it is waited for."""
+        return _find_patience(self._limits, self.conversation)
+
+    @property
+    def stranger_s(self):
+        """Within how many seconds it must be known who asks, and by what."""
+        return self._limits.stranger_s
+
+    def recognise(self, channel, peer, conversation):
+        """Now it is known better who asks, and by which channel."""
+        self.channel, self.peer, self.conversation = channel, peer, conversation
+        self.lines = Lines(channel, functools.partial(_find_patience, self._limits, conversation))
+        self.is_fresh = False
+
+    def settle(self):
+        """Its first byte is one of plain lines."""
+        self.is_fresh = False
+
+    def note_time(self):
+        """The front waits from now on."""
+        self.since = time.monotonic()
+
+    def find_overdue(self):
+        """The name of the limit by which the front has waited too long for it, or None."""
+        patience = self.patience
+        limit, limit_s = ("line", patience.line_s) if self.lines.size else ("idle", patience.idle_s)
+        is_over = limit_s is not None and time.monotonic() > self.since + limit_s
+        return limit if is_over and not self.replies else None
 
     def refuse(self, error):
         """Nothing more is taken in, as no thread goes on with it: what was to wait is refused with
@@ -20003,13 +20446,288 @@ class Caller:
         """How many bytes a line that starts like this may have."""
         is_import = start.upper().split()[:1] == [b"IMPORT"]
         return MAX_IMPORT_LINE if is_import and self.conversation.is_administrator \
-            else self._max_line
+            else self._limits.max_line
+
+
+def _find_patience(limits, conversation):
+    """How long whoever asks is waited for: he may have said meanwhile who he is."""
+    return limits.find_patience(conversation.client)
 
 
 def encode(lines):
     """Lines of text -> bytes with their ends; what is FLUSH is none."""
     text = "".join(line + "\n" for line in lines if line is not FLUSH)
     return text.encode("utf-8", "backslashreplace")
+
+
+# ======================================================================================
+# server/tls.py
+# TLS at the agent's end: its certificate, which is read again, and connections sealed by it.
+#
+# Thread certificates: reads them again after SIGHUP, tells when one expires; ends at close().
+# ======================================================================================
+
+TLS_BYTE = b"\x16"          # what begins with it is TLS: a handshake (RFC 8446, 5.1)
+EXPIRY_LOOK_S = 86400.0            # between two looks whether the certificate expires
+EXPIRY_S = 14 * 86400.0     # so long before it does so it is told
+TLS_QUIET_S = 60.0              # between two lines of the log about connections that failed
+# reasons of OpenSSL that are plainer in other words
+TLS_WORDS = {"KEY_VALUES_MISMATCH": "the key does not belong to the certificate",
+             "NO_START_LINE": "there is no PEM text in it",
+             "BAD_DECRYPT": "the key has a passphrase, which nobody is there to type",
+             "BAD_PASSWORD_READ": "the key has a passphrase, which nobody is there to type",
+             "NO_CERTIFICATE_OR_CRL_FOUND": "there is no certificate in it"}
+
+
+def load_ssl(option):
+    """The module ssl. CannotStart where this host's Python has none."""
+    try:
+        import ssl
+    except ImportError:
+        raise CannotStart("%s: this host's Python has no TLS (no module ssl)" % option) from None
+    return ssl
+
+
+def tell_tls(error):
+    """In words, what is wrong by an OSError of ssl, or of a file."""
+    reason = getattr(error, "reason", None)
+    return (TLS_WORDS.get(reason) or getattr(error, "verify_message", None)
+            or (reason and reason.lower().replace("_", " ")) or error.strerror or str(error))
+
+
+class Certificates:
+    """What the agent shows to who connects by TLS, and the authorities whose certificates it takes
+    from them: as they were read last."""
+
+    def __init__(self, certificate, key, client_ca, clock):
+        self._certificate, self._key = certificate, key or certificate
+        self._client_ca, self._clock = client_ca, clock
+        self._ssl = load_ssl("--tls-cert")
+        self._context = self._load()
+        self._expiry = self._read_expiry()      # seconds since 1970, or None
+        self._quiet_until, self._unsaid = 0.0, 0    # of failed connections
+        self._wake_out, self._wake_in = os.pipe()
+        os.set_blocking(self._wake_in, False)
+        self._thread = Worker(self._run, name="certificates")
+
+    def start(self):
+        """Looks after them from now on. RuntimeError: the host has no thread for it."""
+        self._tell_expiry()
+        self._thread.start()
+
+    def reread(self):
+        """Has them read again, soon. For a signal's handler: it takes no lock."""
+        if self._wake_in is not None:
+            with contextlib.suppress(BlockingIOError):      # that was asked for often enough
+                os.write(self._wake_in, b"!")
+
+    def close(self):
+        """Ends the thread."""
+        wake_in, self._wake_in = self._wake_in, None
+        os.close(wake_in)                       # it reads the end
+        if self._thread.is_alive():
+            self._thread.join()
+        os.close(self._wake_out)
+
+    def _run(self):
+        """Thread certificates."""
+        while True:
+            is_asked = select.select([self._wake_out], [], [], EXPIRY_LOOK_S)[0]
+            if is_asked:
+                if not os.read(self._wake_out, 4096):
+                    return
+                self.read_again()
+            self._tell_expiry()
+
+    def read_again(self):
+        """Takes what the files have now; what is wrong with them is logged, and the old stay."""
+        try:
+            self._context, self._expiry = self._load(), self._read_expiry()
+            log.info("the TLS certificates were read again")
+        except CannotStart as error:
+            log.error("%s; the TLS certificates from before stay", error.message)
+
+    def _load(self):
+        """A new context of ssl. CannotStart."""
+        context = self._ssl.SSLContext(self._ssl.PROTOCOL_TLS_SERVER)
+        if hasattr(context, "minimum_version"):         # from 3.7 on
+            context.minimum_version = self._ssl.TLSVersion.TLSv1_2
+        else:
+            context.options |= (self._ssl.OP_NO_SSLv2 | self._ssl.OP_NO_SSLv3
+                                | self._ssl.OP_NO_TLSv1 | self._ssl.OP_NO_TLSv1_1)
+        # no session is resumed: who shows a certificate shows it each time; and nothing starts over
+        context.options |= (self._ssl.OP_NO_COMPRESSION | self._ssl.OP_NO_TICKET
+                            | self._ssl.OP_CIPHER_SERVER_PREFERENCE
+                            | getattr(self._ssl, "OP_NO_RENEGOTIATION", 0))
+        if hasattr(context, "num_tickets"):             # from 3.8 on
+            context.num_tickets = 0
+        self._read(("--tls-cert", self._certificate), ("--tls-key", self._key),
+                   lambda: context.load_cert_chain(self._certificate, self._key, lambda: ""))
+        if self._client_ca:
+            context.verify_mode = self._ssl.CERT_OPTIONAL
+            self._read(("--tls-client-ca", self._client_ca),
+                       lambda: context.load_verify_locations(self._client_ca))
+        return context
+
+    @staticmethod
+    def _read(*files_and_function):
+        """Calls the function behind files [(option, path)]. CannotStart, which names the file."""
+        *files, function = files_and_function
+        for option, path in files:
+            try:
+                with open(path, "rb"):
+                    pass
+            except OSError as error:
+                raise CannotStart("%s %s: %s" % (option, path, error.strerror)) from None
+        try:
+            function()
+        except (OSError, ValueError) as error:          # SSLError is an OSError
+            raise CannotStart("%s: %s" % (" ".join("%s %s" % file for file in files),
+                                          tell_tls(error))) from None
+
+    def _read_expiry(self):
+        """When the certificate expires, seconds since 1970; None: this Python cannot tell."""
+        try:        # no public function of Python reads a certificate from a file
+            fields = self._ssl._ssl._test_decode_cert(self._certificate)
+            return self._ssl.cert_time_to_seconds(fields["notAfter"])
+        except (AttributeError, KeyError, ValueError, OSError):
+            return None
+
+    def _tell_expiry(self):
+        """Warns of a certificate that has expired, or is about to."""
+        if self._expiry is None:
+            return
+        left_s, when = self._expiry - self._clock.now(), local_iso(self._expiry)
+        if left_s <= 0:
+            log.error("the TLS certificate %s expired at %s: clients that verify it refuse to "
+                      "connect; replace it and send SIGHUP", self._certificate, when)
+        elif left_s <= EXPIRY_S:
+            log.warning("the TLS certificate %s expires at %s, in %d days; replace it and send "
+                        "SIGHUP", self._certificate, when, left_s // 86400)
+
+    # -- connections -------------------------------------------------------------------
+
+    def seal(self, connection, within_s):
+        """The Sealed of a connection whose client begins TLS. Outwaited: it took too long; OSError:
+        it has failed, which is in the log, once a minute at most."""
+        sealed = Sealed(connection, self._ssl, self._context)
+        try:
+            sealed.shake_hands(within_s)
+        except Outwaited:
+            raise
+        except OSError as error:
+            self._tell_failure(connection, tell_tls(error))
+            raise
+        return sealed
+
+    def _tell_failure(self, connection, reason):
+        """Logs that TLS with a client has failed, unless that was just done of another."""
+        if time.monotonic() < self._quiet_until:
+            self._unsaid += 1
+            return
+        self._quiet_until = time.monotonic() + TLS_QUIET_S
+        more, self._unsaid = self._unsaid, 0
+        try:
+            where = connection.getpeername()[0] or "the UNIX socket"
+        except (OSError, IndexError):
+            where = "a client that is gone"
+        log.warning("TLS with %s failed: %s%s", where, reason,
+                    "; %d others before, which were not told" % more if more else "")
+
+
+class Sealed:
+    """A connection by TLS, for the one thread that uses it as it would use the connection. What has
+    a time-out takes no longer as a whole. OSError."""
+
+    def __init__(self, connection, ssl, context):
+        self._connection, self._ssl, self._timeout_s = connection, ssl, None
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+
+    def shake_hands(self, within_s):
+        """Begins TLS. Outwaited; OSError."""
+        self.settimeout(within_s)
+        try:
+            self._do(self._tls.do_handshake)
+        except socket.timeout:
+            raise Outwaited("handshake") from None
+
+    @property
+    def certificate(self):
+        """The common name of the client's certificate, which is verified; "" without one."""
+        fields = self._tls.getpeercert() or {}
+        names = [value for part in fields.get("subject", ()) for key, value in part
+                 if key == "commonName"]
+        return names[0] if len(names) == 1 else ""
+
+    def gettimeout(self):
+        """Seconds, or None."""
+        return self._timeout_s
+
+    def settimeout(self, timeout_s):
+        """How long a call may take; None: for ever."""
+        self._timeout_s = timeout_s
+
+    def recv(self, size):
+        """What comes in; nothing at its end, or where it is cut."""
+        try:
+            return self._do(self._tls.read, size)
+        except (self._ssl.SSLZeroReturnError, self._ssl.SSLEOFError):
+            return b""
+
+    def sendall(self, data):
+        """Sends data."""
+        while data:
+            data = data[self._do(self._tls.write, data):]
+
+    def shutdown(self, how):
+        """Tells the client that nothing more comes."""
+        with contextlib.suppress(OSError, ValueError):
+            self._tls.unwrap()                  # the client's own farewell is not waited for
+        with contextlib.suppress(OSError):
+            self._flush()
+        self._connection.shutdown(how)
+
+    def has_hung_up(self):
+        """Whether the client has ended the connection; some of what it has sent is taken in."""
+        self._connection.settimeout(0.0)
+        try:
+            while self._incoming.pending < WIRE_PIECE:
+                data = self._connection.recv(WIRE_PIECE)
+                if not data:
+                    self._incoming.write_eof()
+                    return True
+                self._incoming.write(data)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return False
+
+    def _do(self, step, *arguments):
+        """Calls a function of TLS until it needs nothing more of the client -> its value."""
+        begun = time.monotonic()
+        while True:
+            try:
+                return step(*arguments)
+            except self._ssl.SSLWantReadError:
+                pass
+            finally:
+                self._connection.settimeout(self._timeout_s)
+                self._flush()                   # an alert, too
+            try:
+                data = receive(self._connection, "", self._timeout_s, begun)
+            except Outwaited:
+                raise socket.timeout("timed out") from None
+            if data:
+                self._incoming.write(data)
+            else:
+                self._incoming.write_eof()
+
+    def _flush(self):
+        """Sends what TLS has to say."""
+        if self._outgoing.pending:
+            self._connection.sendall(self._outgoing.read())
 
 
 # ======================================================================================
@@ -20027,13 +20745,18 @@ def encode(lines):
 NO_THREAD = "the host has no thread for a further connection"
 TURN = 64               # lines of one connection until another has its turn
 INTAKE = 65536          # bytes that are taken at once; a longer line is for a thread of its own
+PATROL_S = 0.5          # between two looks for who is waited for too long
 
 
 class Front:
-    """Serves Callers whose requests wait for a commit alone, or for nothing."""
+    """Serves Callers whose requests wait for a commit alone, or for nothing. count(limit) is told
+    of each WireLimit that is reached."""
 
-    def __init__(self, serve_alone, end):
+    def __init__(self, serve_alone, end, limits, count):
         self._end = end                         # of a connection
+        self._max_requests, self._count = limits.max_requests, count
+        self._is_timed = not (limits.idle_s is limits.line_s is None)
+        self._next_patrol = 0.0
         self._usher, self._waker = Usher(serve_alone, self.add), Waker()
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._waker.descriptor, selectors.EVENT_READ)
@@ -20089,8 +20812,10 @@ class Front:
         """Sleeps until something has come in, or there is news for somebody; each has one turn. Who
         gives news while it does not sleep need not wake it: it looks once more before."""
         self._is_asleep = True
-        ready = self._selector.select(0 if self._woken else None)
+        ready = self._selector.select(0 if self._woken else PATROL_S if self._is_timed else None)
         self._is_asleep = False
+        if self._is_timed and time.monotonic() >= self._next_patrol:
+            self._patrol()
         for key, _ in ready:
             if key.data is None:
                 self._waker.hear()
@@ -20099,6 +20824,15 @@ class Front:
         for caller in dict.fromkeys([self._woken.popleft() for _ in range(len(self._woken))]):
             if caller in self._callers:
                 self._guard(self._go_on, caller)
+
+    def _patrol(self):
+        """Ends the connections that are waited for too long."""
+        self._next_patrol = time.monotonic() + PATROL_S
+        for caller in list(self._watched):
+            limit = caller.find_overdue()
+            if limit is not None:
+                self._count(limit)
+                self._drop(caller)
 
     def _guard(self, work, caller):
         """work(caller); what goes wrong costs this connection alone."""
@@ -20110,13 +20844,20 @@ class Front:
             self._lose(caller)
 
     def _read(self, caller):
-        """Takes what has come in."""
+        """Takes what has come in. What begins as TLS is for a thread."""
         try:
+            if caller.is_fresh:
+                if caller.connection.recv(1, socket.MSG_PEEK) == TLS_BYTE:
+                    self._give_away(caller)
+                    return
+                caller.settle()
             data = caller.connection.recv(INTAKE)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:                 # it is gone; what it has asked for goes on
             data = b""
+        if self._is_timed and not caller.lines.size:
+            caller.note_time()
         caller.lines.feed(data)
         self._go_on(caller)
 
@@ -20131,7 +20872,9 @@ class Front:
         if not self._begin(caller) or not self._answer(caller):
             return                      # it is no more here, or lost
         lines, is_last = caller.lines, caller.conversation.is_over
-        is_free = len(caller.replies) < MAX_BATCH and not is_last
+        is_free = len(caller.replies) < self._max_requests and not is_last
+        if not is_free and not is_last:
+            self._count("requests")
         if is_free and lines.has_next:
             self._watch(caller, False)  # nothing more is taken in before that
             self._woken.append(caller)  # after the others
@@ -20143,7 +20886,7 @@ class Front:
     def _begin(self, caller):
         """Begins what has come in, in its order -> whether the connection is still here."""
         conversation, lines, replies = caller.conversation, caller.lines, caller.replies
-        for _ in range(min(TURN, MAX_BATCH - len(replies))):
+        for _ in range(min(TURN, self._max_requests - len(replies))):
             if conversation.is_over:
                 break
             try:
@@ -20153,6 +20896,8 @@ class Front:
             if line is None:
                 return lines.size <= INTAKE or self._give_away(caller)
             reply = conversation.begin(line)
+            if self._is_timed:
+                caller.note_time()
             if reply is not None:
                 replies.append(reply)
                 if conversation.is_over or not reply.is_quick:
@@ -20299,6 +21044,122 @@ class Waker:
             self._is_closed = True
             os.close(self._button)
             os.close(self.descriptor)
+
+
+# ======================================================================================
+# server/handler.py
+# One connection in a thread of its own, by plain lines or TLS, to its end.
+# ======================================================================================
+
+NEEDS_TLS = ("lines that are not sealed are served on loopback and the UNIX socket alone: connect "
+             "by TLS")
+
+
+class Handler(socketserver.BaseRequestHandler):
+    """One connection, in its thread."""
+
+    def handle(self):
+        caller = self.server.find_caller(self.request)
+        try:
+            if caller.is_fresh and not self._greet(caller):
+                return
+            self._converse(caller)
+        except Outwaited as error:
+            self.server.count(error.limit)
+        except OSError:                             # the client went away
+            pass
+
+    def _greet(self, caller):
+        """Looks at the first byte: TLS, or plain lines -> whether to go on. Outwaited, OSError."""
+        self.request.settimeout(caller.stranger_s)
+        try:
+            first = self.request.recv(1, socket.MSG_PEEK)
+        except socket.timeout:
+            raise Outwaited("idle") from None
+        if first == TLS_BYTE and self.server.certificates is not None:
+            sealed = self.server.certificates.seal(self.request, caller.stranger_s)
+            peer = caller.peer._replace(is_private=True, certificate=sealed.certificate)
+            caller.recognise(sealed, peer, self.server.make_conversation(
+                self.request, peer, sealed.has_hung_up))
+            return True
+        caller.settle()
+        if caller.peer.is_private:
+            return True
+        line = b""
+        with contextlib.suppress(TooLong, BadRequest):
+            line = caller.lines.read(caller.find_limit) or b""
+        self._send(caller, [caller.conversation.refuse(AuthError(NEEDS_TLS), line)])
+        self._linger(caller, LINGER)
+        return False
+
+    def _converse(self, caller):
+        """Answers request after request until one side ends it. Replies that wait for a commit are
+        gathered as long as further requests are there already, so they share it."""
+        conversation, lines, replies, rest = caller.conversation, caller.lines, [], LINGER
+        fresh = caller.replies          # which the front has not sent, or not even begun
+        if caller.unsent:
+            send_whole(caller.channel, caller.unsent, caller.patience.send_s)
+        while fresh or not conversation.is_over:
+            if replies and not (fresh or lines.has_next and not self._is_full(replies)):
+                self._send(caller, replies)     # the client waits for them
+                replies = []
+            try:
+                if fresh:
+                    reply = fresh.pop(0)
+                else:
+                    line = lines.read(caller.find_limit)
+                    if line is None:
+                        break
+                    reply = conversation.begin(line)
+            except (TooLong, BadRequest) as error:
+                # most of a long line
+                reply, rest = conversation.refuse(error), MAX_IMPORT_LINE
+                if isinstance(error, TooLong):
+                    self.server.count("line_bytes")
+            if reply is not None:
+                reply.start()
+                replies.append(reply)
+                if not reply.is_under_way:
+                    self._send(caller, replies)
+                    replies = []
+        self._send(caller, replies)
+        self._linger(caller, rest)
+
+    def _is_full(self, replies):
+        """Whether as many requests are under way as may be."""
+        is_full = len(replies) >= self.server.limits.max_requests
+        if is_full:
+            self.server.count("requests")
+        return is_full
+
+    @staticmethod
+    def _send(caller, replies):
+        """Sends replies in their order. All that are under way are waited for first, so that a
+        client that has gone costs no session its place in the queue."""
+        waited = [list(reply.chunks()) for reply in replies if reply.is_under_way]
+        last = [reply.chunks() for reply in replies if not reply.is_under_way]
+        parts, size = [], 0
+        for chunk in itertools.chain.from_iterable(waited + last):
+            if chunk is not FLUSH:
+                parts.append(chunk)
+                size += len(chunk)
+            if chunk is FLUSH or size > WIRE_PIECE:
+                send_whole(caller.channel, encode(parts), caller.patience.send_s)
+                parts, size = [], 0
+        send_whole(caller.channel, encode(parts), caller.patience.send_s)
+
+    def _linger(self, caller, most):
+        """What the client has still sent is read and thrown away, so that the close does not cut
+        the reply: `most` bytes for LINGER_S at most."""
+        until, size = time.monotonic() + LINGER_S, 0
+        with contextlib.suppress(OSError):
+            caller.channel.shutdown(socket.SHUT_WR)
+            while size < most and time.monotonic() < until:
+                self.request.settimeout(max(0.01, until - time.monotonic()))
+                data = self.request.recv(WIRE_PIECE)
+                if not data:
+                    return
+                size += len(data)
 
 
 # ======================================================================================
@@ -20474,22 +21335,192 @@ def format_proc_ends(local, remote):
         for prefix in prefixes)
 
 
+def plain_address(address):
+    """A numeric address as people write it: an IPv4-mapped one as IPv4."""
+    return address[7:] if address.startswith("::ffff:") and "." in address else address
+
+
 def has_hung_up(connection):
     """Whether a client has closed its end for good; half-closed, it still waits for its reply.
 
-    Only Linux can tell: the kernel shows nobody at that end then.
+    Only Linux can tell, of this host's own clients: the kernel shows nobody at that end then.
     """
+    before = connection.gettimeout()
+    connection.settimeout(0.0)
     try:
-        if connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+        if connection.recv(1, socket.MSG_PEEK):
             return False
+        if connection.family == socket.AF_UNIX:
+            poll = select.poll()
+            poll.register(connection, select.POLLIN)
+            return any(events & select.POLLHUP for _, events in poll.poll(0))
+        if not sys.platform.startswith("linux") or not is_loopback(connection.getpeername()[0]):
+            return False
+        return ask_peer_uid(connection) is None
     except BlockingIOError:
         return False
-    except OSError:
-        return True
-    try:
-        return sys.platform.startswith("linux") and ask_peer_uid(connection) is None
     except OSError as error:
         return error.errno not in NO_DESCRIPTOR
+    finally:
+        connection.settimeout(before)
+
+
+# ======================================================================================
+# server/limits.py
+# Who may connect, how many at once, and how long each is waited for.
+# ======================================================================================
+
+NO_FILES = "the host lets the agent open no more files for connections (ulimit -n)"
+
+
+class Patience(NamedTuple):
+    """How long a connection is waited for, in seconds; None: for ever."""
+    idle_s: Optional[float] = None      # until a line begins
+    line_s: Optional[float] = None      # until it is whole
+    send_s: Optional[float] = None      # until a piece of a reply is taken
+
+
+class WireLimits(NamedTuple):
+    """The limits on connections. Of the times None is the default: none for the agent's own user,
+    who may leave his terminals open, and a fixed one for other users."""
+    max_connections: int = MAX_CONNECTIONS
+    max_line: int = MAX_LINE            # bytes
+    max_per_address: int = MAX_PER_ADDRESS
+    max_requests: int = MAX_BATCH       # of one connection, under way
+    stranger_s: float = STRANGER_S      # for everything, until it is known who asks
+    idle_s: Optional[float] = None
+    line_s: Optional[float] = None
+    send_s: Optional[float] = None
+
+    def find_patience(self, client):
+        """The Patience with a Client."""
+        if client.role is None:
+            return Patience(self.stranger_s, self.stranger_s, self.stranger_s)
+        if is_of_owner(client):
+            return Patience(self.idle_s, self.line_s, self.send_s)
+        return Patience(self.idle_s or IDLE_S, self.line_s or LINE_S, self.send_s or SEND_S)
+
+
+def read_limits(settings):
+    """The WireLimits of the command line."""
+    return WireLimits(settings.max_connections, settings.max_line, settings.max_per_address,
+                      settings.max_requests, settings.stranger_s, settings.idle_s,
+                      settings.line_s, settings.send_s)
+
+
+def is_of_owner(client):
+    """Whether a Client is known by the host's word alone: the user of the agent, and root."""
+    return client.role is not None and not client.user
+
+
+class OpenConnections:
+    """The connections that are open, and whether one more may come in.
+
+    Those of the agent's own user may be `max_connections`. All others together are nine tenths of
+    that at most, and those of whom the agent does not know who they are a tenth; so neither keep
+    the owner out, nor strangers a user who is known. Nobody gets a descriptor of the last ones
+    that `file_limit` allows: the agent needs them itself.
+    """
+
+    def __init__(self, agent, limits, is_sealing, file_limit=None):
+        self._agent, self.limits, self._is_sealing = agent, limits, is_sealing
+        self._file_limit = file_limit
+        max_files = file_limit and file_limit.kept_from     # maybe None, too
+        most = limits.max_connections
+        self._max_strangers = max(1, min(most, max_files or most) // 10)
+        self._max_others = max(1, most - most // 10)
+        self._callers = {}              # connection -> its Caller
+        self._places = {}               # connection -> where it is from, of all but the owner's
+        self._strangers = set()         # of these, those whom the agent did not know lately
+        self._per_place = collections.Counter()
+        self._lock = threading.Lock()   # guards these four
+
+    def __len__(self):
+        return len(self._callers)
+
+    def find(self, connection):
+        """The Caller of a connection."""
+        return self._callers[connection]
+
+    def list_all(self):
+        """The connections that are open."""
+        with self._lock:
+            return list(self._callers)
+
+    def admit(self, connection, peer):
+        """Takes a connection in, or tells why not: the limit in words."""
+        conversation = self.make_conversation(connection, peer)
+        with self._lock:
+            limit, reason = self._find_limit(connection, peer, conversation.client)
+            if limit is None:
+                self._callers[connection] = Caller(
+                    connection, peer, conversation, self.limits,
+                    is_fresh=self._is_sealing or not peer.is_private)
+                self._note(connection, peer, conversation.client)
+                return None
+        self.count(limit)
+        return reason
+
+    def _find_limit(self, connection, peer, client):
+        """The limit that keeps a connection out: its name and the words for it, or (None, None).
+        What it is of the owner's counts for no limit of others."""
+        most = self.limits.max_connections
+        checks = [("connections", len(self._callers) - len(self._strangers), most)]
+        if not is_of_owner(client):
+            checks = [("connections", len(self._places), self._max_others),
+                      ("per_address", self._per_place[_place_of(peer)],
+                       self.limits.max_per_address)]
+            if client.role is None:
+                checks.append(("strangers", self._count_strangers(), self._max_strangers))
+        for name, count, limit in checks:
+            if count >= limit:
+                where = " from this address" if name == "per_address" else ""
+                return name, "%d connections%s are open, the limit" % (limit, where)
+        # a new descriptor has the lowest number that is free
+        if self._file_limit is not None and not self._file_limit.use(connection.fileno()):
+            return "files", NO_FILES
+        return None, None
+
+    def _count_strangers(self):
+        """How many they are; who has said who he is since is none any more."""
+        if len(self._strangers) >= self._max_strangers:
+            self._strangers = {connection for connection in self._strangers
+                               if self._callers[connection].conversation.client.role is None}
+        return len(self._strangers)
+
+    def _note(self, connection, peer, client):
+        """Counts a connection."""
+        if is_of_owner(client):
+            return
+        place = self._places[connection] = _place_of(peer)
+        self._per_place[place] += 1
+        if client.role is None:
+            self._strangers.add(connection)
+
+    def forget(self, connection):
+        """It is closed."""
+        with self._lock:
+            self._callers.pop(connection, None)
+            self._strangers.discard(connection)
+            place = self._places.pop(connection, None)
+            if place is not None:
+                self._per_place[place] -= 1
+                if not self._per_place[place]:
+                    del self._per_place[place]
+
+    def make_conversation(self, connection, peer, has_left=None):
+        """The Conversation with whoever is at the other end."""
+        return Conversation(self._agent, self._agent.access.identify(peer),
+                            has_left or functools.partial(has_hung_up, connection))
+
+    def count(self, limit):
+        """A limit was reached once more."""
+        self._agent.reached.count(limit)
+
+
+def _place_of(peer):
+    """What counts as one address: of this host, one user of it."""
+    return peer.address, peer.uid
 
 
 # ======================================================================================
@@ -20506,12 +21537,12 @@ SHARING = socket.SO_REUSEPORT if IS_LINUX else socket.SO_REUSEADDR
 _CREDENTIALS = struct.Struct("3i")          # struct ucred: pid, uid, gid (unix(7))
 
 
-def claim_port(host, port):
-    """A socket that no second agent of this user can have while this one has the port, which he
-    could share; None elsewhere, and where a stranger has its name. OSError: there is another."""
+def claim_name(name):
+    """A socket that no second program of this user, or root, can have while this one has the
+    abstract name; None elsewhere, and where a stranger has it. OSError: there is another."""
     if not IS_LINUX:
         return None
-    name, claim = "\0agent.py:%s:%d" % (host, port), socket.socket(socket.AF_UNIX)
+    claim = socket.socket(socket.AF_UNIX)
     try:
         claim.bind(name)
         claim.listen(128)               # so that others can ask whose it is
@@ -20521,10 +21552,17 @@ def claim_port(host, port):
         if error.errno != errno.EADDRINUSE or find_name_owner(name) in (os.getuid(), 0):
             raise
     log.warning("another user has taken the name by which agents of one user know each other")
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        if probe.connect_ex((host, port)) == 0:
-            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
     return None
+
+
+def claim_port(host, port):
+    """claim_name for a port, which one user could share. OSError: there is another agent."""
+    claim = claim_name("\0agent.py:%s:%d" % (host, port))
+    if claim is None and IS_LINUX:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            if probe.connect_ex((host, port)) == 0:
+                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    return claim
 
 
 def find_name_owner(name):
@@ -20543,26 +21581,34 @@ def find_name_owner(name):
 
 # ======================================================================================
 # server/server.py
-# The port: connections, bounded lines, and replies as fast as they are taken.
+# The port: who comes in, and by what he is served.
 #
 # Thread server: accepts connections; ends at Server.close().
 # Thread client N: serves one connection; ends with it, or at Server.close().
 # ======================================================================================
 
 END_LOOK_S = 2.0            # between two looks whether it is to end, where closing does not wake it
-NO_FILES = "the host lets the agent open no more files for connections (ulimit -n)"
+KEEP_ALIVE_S = 60           # of silence, after which another host is asked whether it is there
 
 
-def check_host(host):
-    """Until there are users and TLS only loopback is served: CannotStart for all else."""
+def find_address(host):
+    """The numeric address of --host. CannotStart."""
     try:
-        address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]
+        return socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]
     except OSError as error:
         raise CannotStart("--host %s: %s" % (host, error.strerror)) from None
-    if not is_loopback(address):
-        raise CannotStart("--host %s is no loopback address; this version serves loopback only"
-                          % host)
-    return address
+
+
+def check_reach(settings, address):
+    """Whether other hosts can reach this address, so that there has to be a user. CannotStart:
+    they could, and what has to be there for that is not."""
+    if is_loopback(address):
+        return False
+    if settings.tls_cert is None and not settings.is_insecure:
+        raise CannotStart("--host %s is no loopback address: give --tls-cert (and --tls-key), as "
+                          "passwords would be sent in the clear; --insecure serves it without"
+                          % settings.host)
+    return not settings.is_insecure
 
 
 def notify_systemd(address):
@@ -20575,98 +21621,24 @@ def notify_systemd(address):
             notify.sendall(b"READY=1")
 
 
-class Handler(socketserver.BaseRequestHandler):
-    """One connection, in its thread."""
-
-    def handle(self):
-        with contextlib.suppress(OSError):          # the client went away
-            self._converse(self.server.find_caller(self.request))
-
-    def _converse(self, caller):
-        """Answers request after request until one side ends it. Replies that wait for a commit are
-        gathered as long as further requests are there already, so they share it."""
-        self.request.settimeout(None)   # the front waits for nothing, its thread does
-        conversation, lines, replies, rest = caller.conversation, caller.lines, [], LINGER
-        fresh = caller.replies          # which the front has not sent, or not even begun
-        if caller.unsent:
-            self.request.sendall(caller.unsent)
-        while fresh or not conversation.is_over:
-            if replies and not (fresh or lines.has_next and len(replies) < MAX_BATCH):
-                self._send(replies)     # the client waits for them
-                replies = []
-            try:
-                if fresh:
-                    reply = fresh.pop(0)
-                else:
-                    line = lines.read(caller.find_limit)
-                    if line is None:
-                        break
-                    reply = conversation.begin(line)
-            except (TooLong, BadRequest) as error:
-                # most of a long line
-                reply, rest = conversation.refuse(error), MAX_IMPORT_LINE
-            if reply is not None:
-                reply.start()
-                replies.append(reply)
-                if not reply.is_under_way:
-                    self._send(replies)
-                    replies = []
-        self._send(replies)
-        self._linger(rest)
-
-    def _send(self, replies):
-        """Sends replies in their order. All that are under way are waited for first, so that a
-        client that has gone costs no session its place in the queue."""
-        waited = [list(reply.chunks()) for reply in replies if reply.is_under_way]
-        last = [reply.chunks() for reply in replies if not reply.is_under_way]
-        parts, size = [], 0
-        for chunk in itertools.chain.from_iterable(waited + last):
-            if chunk is not FLUSH:
-                parts.append(chunk)
-                size += len(chunk)
-            if chunk is FLUSH or size > 65536:
-                self.request.sendall(encode(parts))
-                parts, size = [], 0
-        self.request.sendall(encode(parts))
-
-    def _linger(self, most):
-        """What the client has still sent is read and thrown away, so that the close does not cut
-        the reply: `most` bytes for LINGER_S at most."""
-        until, size = time.monotonic() + LINGER_S, 0
-        with contextlib.suppress(OSError):
-            self.request.shutdown(socket.SHUT_WR)
-            while size < most and time.monotonic() < until:
-                self.request.settimeout(max(0.01, until - time.monotonic()))
-                data = self.request.recv(65536)
-                if not data:
-                    return
-                size += len(data)
-
-
 class Server(socketserver.ThreadingTCPServer):
     """Listens on the agent's port. It is bound early, so that a taken port is told before anything
     is touched, and listens last. The connections are served by the Front, or a thread each.
 
-    Who is at the other end is asked when a connection is accepted. Those whom the agent does not
-    know have a tenth of `max_connections` for themselves, and count against nobody else's. Nobody
-    gets a descriptor of the last ones that `file_limit` allows: the agent needs them itself.
+    Who is at the other end is asked when a connection is accepted. `certificates` is None where
+    there is no TLS.
     """
     daemon_threads = True
     block_on_close = False
     request_queue_size = 512
 
-    def __init__(self, agent, host, port, max_connections, max_line, file_limit=None):
-        self._agent, self.max_line, self._file_limit = agent, max_line, file_limit
-        max_files = file_limit and file_limit.kept_from     # maybe None, too
-        self._max_owners = max_connections
-        self._max_strangers = max(1, min(max_connections, max_files or max_connections) // 10)
-        self._connections = {}              # connection -> its Caller
-        self._strangers = set()             # those of nobody that the agent knows
-        self._lock = threading.Lock()       # guards these two
-        # whom it serves: uid -> name, asked once, as a directory of users may be slow
+    def __init__(self, agent, host, port, limits, file_limit=None, certificates=None):
+        self._agent, self.limits, self.certificates = agent, limits, certificates
+        self._connections = OpenConnections(agent, limits, certificates is not None, file_limit)
+        # its owners: uid -> name, asked once, as a directory of users may be slow
         self._owners = {uid: name_user(uid) for uid in (0, os.getuid())}
-        self._thread = self._claim = None
-        self._front = Front(self._serve_alone, self.shutdown_request)
+        self._thread = self._claim = self._door = None      # the door: a UnixDoor
+        self._front = Front(self._serve_alone, self.shutdown_request, limits, self.count)
         self._spare = os.open(os.devnull, os.O_RDONLY)      # for an answer when none is free
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__((host, port), Handler, bind_and_activate=False)
@@ -20690,14 +21662,32 @@ class Server(socketserver.ThreadingTCPServer):
         """How many connections are open."""
         return len(self._connections)
 
+    def add_door(self, door):
+        """Has it serve those who come by a UnixDoor, too; before listen()."""
+        self._door = door
+
+    def tell_doors(self):
+        """What it serves beside its port, as fields for the line that tells of its begin."""
+        return ((" tls=yes" if self.certificates else "")
+                + (" unix=%s" % show_controls(self._door.path) if self._door else ""))
+
+    def reread(self):
+        """Has the certificates read again, soon. For a signal's handler."""
+        if self.certificates is not None:
+            self.certificates.reread()
+
     def listen(self):
         """Serves from now on, in a thread of its own."""
+        if self.certificates is not None:
+            self.certificates.start()
         self._front.start()
         self.server_activate()
         self._agent.connections = lambda: self.connection_count
         self._thread = threading.Thread(target=self.serve_forever, args=(END_LOOK_S,),
                                         name="server", daemon=True)
         self._thread.start()
+        if self._door is not None:
+            self._door.listen(self.take_in)
 
     # -- who comes in ------------------------------------------------------------------
 
@@ -20725,44 +21715,43 @@ class Server(socketserver.ThreadingTCPServer):
         return is_answered
 
     def verify_request(self, request, client_address):
+        address = plain_address(client_address[0])
+        is_near = is_loopback(address)
         uid = find_peer_uid(request)
-        with self._lock:
-            reason = self._find_limit(request, self._is_owner(uid))
-            if reason is None:
-                self._connections[request] = Caller(
-                    request, self._make_conversation(request, uid), self.max_line)
-                if not self._is_owner(uid):
-                    self._strangers.add(request)
-                return True
-        _say_busy(request, reason)
-        return False
+        name = self._owners.get(uid) or "uid %s" % ("unknown" if uid is None else uid)
+        if not is_near:
+            name = ""
+            _keep_alive(request)
+        # without TLS only --insecure listens there
+        return self._admit(request, Peer(uid, name, address,
+                                         is_near or self.certificates is None))
 
-    def _find_limit(self, request, is_owner):
-        """The limit that keeps a connection out, in words, or None."""
-        count, limit = len(self._strangers), self._max_strangers
-        if is_owner:
-            count, limit = len(self._connections) - count, self._max_owners
-        if count >= limit:
-            return "%d connections are open, the limit" % limit
-        # a new descriptor has the lowest number that is free
-        if self._file_limit is not None and not self._file_limit.use(request.fileno()):
-            return NO_FILES
-        return None
+    def _admit(self, connection, peer):
+        """Takes a connection in -> whether that was done; one too many is told so."""
+        reason = self._connections.admit(connection, peer)
+        if reason is not None:
+            _say_busy(connection, reason)
+        return reason is None
 
-    def _is_owner(self, uid):
-        return uid in self._owners
+    def take_in(self, connection, peer):
+        """Serves a connection that came by another door."""
+        if self._admit(connection, peer):
+            self.process_request(connection, None)
+        else:
+            self.shutdown_request(connection)
 
     def process_request(self, request, client_address):
         caller = self.find_caller(request)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):      # a UNIX socket has no such option
             request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-        if caller.conversation.is_administrator:
+        if is_of_owner(caller.conversation.client):
             request.setblocking(False)
             self._front.add(caller)
             return
         try:
             self._serve_alone(caller)
         except RuntimeError:
+            self.count("threads")
             _say_busy(request, NO_THREAD)
             self.shutdown_request(request)
 
@@ -20773,23 +21762,22 @@ class Server(socketserver.ThreadingTCPServer):
 
     def find_caller(self, connection):
         """The Caller of a connection."""
-        return self._connections[connection]
+        return self._connections.find(connection)
+
+    def make_conversation(self, connection, peer, has_left):
+        """The Conversation with a Peer of whom more is known by now."""
+        return self._connections.make_conversation(connection, peer, has_left)
+
+    def count(self, limit):
+        """A limit was reached once more."""
+        self._connections.count(limit)
 
     def shutdown_request(self, request):
-        with self._lock:
-            self._connections.pop(request, None)
-            self._strangers.discard(request)
+        self._connections.forget(request)
         super().shutdown_request(request)
 
     def handle_error(self, request, client_address):
         log.exception("connection")
-
-    def _make_conversation(self, connection, uid):
-        """The Conversation of a connection, by the kernel's word on its other end."""
-        name = self._owners.get(uid) or "uid %s" % ("unknown" if uid is None else uid)
-        role = ADMINISTRATOR if self._is_owner(uid) else None
-        return Conversation(self._agent, Client(role, name, peer=Peer(uid, name)),
-                            functools.partial(has_hung_up, connection))
 
     def close(self, within_s=5.0):
         """Ends the connections once the requests under way have their reply."""
@@ -20798,17 +21786,19 @@ class Server(socketserver.ThreadingTCPServer):
                 self.socket.shutdown(socket.SHUT_RDWR)
             self.shutdown()
             self._thread.join()
+        if self._door is not None:
+            self._door.close()
+        if self.certificates is not None:
+            self.certificates.close()
         self.server_close()
         if self._claim:
             self._claim.close()
         until = time.monotonic() + within_s
         for how in (socket.SHUT_RD, socket.SHUT_RDWR):
-            with self._lock:
-                connections = list(self._connections)
-            for connection in connections:
+            for connection in self._connections.list_all():
                 with contextlib.suppress(OSError):
                     connection.shutdown(how)
-            while self._connections and time.monotonic() < until:
+            while len(self._connections) and time.monotonic() < until:
                 time.sleep(0.005)
             until += within_s
         self._front.close()
@@ -20820,12 +21810,152 @@ class Server(socketserver.ThreadingTCPServer):
             self._spare = None
 
 
+def _keep_alive(connection):
+    """Has the kernel notice when another host is gone."""
+    with contextlib.suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_KEEPIDLE"):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEP_ALIVE_S)
+
+
 def _say_busy(connection, reason):
     """Tells a connection that it is one too many."""
     with contextlib.suppress(OSError):
         connection.settimeout(0.0)
         connection.sendall(("ERR BUSY %s\n" % reason).encode())
         connection.recv(65536)          # unread, what it has sent would cut the answer
+
+
+# ======================================================================================
+# server/unix.py
+# The UNIX socket that the agent listens on, too, and who is at its other end.
+#
+# Thread unix: accepts its connections; ends at UnixDoor.close().
+# ======================================================================================
+
+UNIX = "unix"               # the address of who comes by it
+PEER = struct.Struct("3i")          # struct ucred: pid, uid, gid (unix(7))
+MAC_PEER = struct.Struct("2Ih")     # struct xucred begins so: version, uid, groups (sys/ucred.h)
+MAC_PEER_SIZE = 76
+
+
+def find_unix_uid(connection):
+    """The uid of who is at the other end of a UNIX socket, as it was when he connected; None where
+    this host does not tell. Never raises."""
+    try:
+        if sys.platform == "darwin":
+            # SOL_LOCAL, LOCAL_PEERCRED (sys/un.h)
+            credentials = connection.getsockopt(0, 1, MAC_PEER_SIZE)
+            return MAC_PEER.unpack_from(credentials)[1]
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size)
+        return choose_uid([(PEER.unpack(credentials)[1], 1)])
+    except (OSError, AttributeError, struct.error):
+        return None
+
+
+def find_unix_peer(connection):
+    """The Peer at the other end of a UNIX socket."""
+    uid = find_unix_uid(connection)
+    return Peer(uid, "uid unknown" if uid is None else name_user(uid), UNIX)
+
+
+def read_mode(text):
+    """The mode that an octal number says, or None."""
+    return int(text, 8) if re.fullmatch("0?[0-7]{3}", text) else None
+
+
+class UnixDoor:
+    """A UNIX socket. Its file is made early, so that what is wrong is told before anything is
+    touched; it listens last, and the file goes with it. CannotStart."""
+
+    def __init__(self, path, mode=0o600):
+        self.path, self._is_closing = path, False
+        self._socket, self._claim = socket.socket(socket.AF_UNIX), None
+        self._thread = self._take_in = self._place = None
+        try:
+            self._take(mode)
+        except OSError as error:
+            self.close()
+            raise CannotStart("--unix %s: %s" % (path, error.strerror or error)) from None
+        except CannotStart:
+            self.close()
+            raise
+
+    def _take(self, mode):
+        """Makes its file, in place of that of an agent that is gone. OSError, CannotStart."""
+        folder, name = os.path.split(os.path.abspath(self.path))
+        status = os.stat(folder)
+        self._claim = claim_name("\0agent.py:unix:%d:%d:%s" % (status.st_dev, status.st_ino,
+                                                               name[-50:]))
+        remove_stale(self.path)
+        before = os.umask(0o777 & ~mode)        # so it never has another mode
+        try:
+            self._socket.bind(self.path)
+        finally:
+            os.umask(before)
+        status = os.lstat(self.path)
+        self._place = status.st_dev, status.st_ino
+
+    def listen(self, take_in):
+        """Hands the connections to take_in(connection, Peer), in a thread of its own."""
+        self._take_in = take_in
+        self._socket.listen(128)
+        self._socket.setblocking(False)
+        self._thread = Worker(self._run, name="unix")
+        self._thread.start()
+
+    def _run(self):
+        """Thread unix."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        while not self._is_closing:
+            poll.poll(1000)                     # where closing does not wake it
+            try:
+                connection, _ = self._socket.accept()
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                if not self._is_closing:
+                    log.debug("the UNIX socket: %s", error)
+                    poll.poll(50)               # no file is free, or it is closed
+                continue
+            connection.setblocking(True)
+            self._take_in(connection, find_unix_peer(connection))
+
+    def close(self):
+        """Nobody is let in any more; the file goes, unless it is another by now."""
+        self._is_closing = True
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        if self._thread is not None and self._thread.is_alive():
+            self._thread.join()
+        self._socket.close()
+        if self._place is not None:
+            with contextlib.suppress(OSError):
+                status = os.lstat(self.path)
+                if (status.st_dev, status.st_ino) == self._place:
+                    os.unlink(self.path)
+        if self._claim is not None:
+            self._claim.close()
+
+
+def remove_stale(path):
+    """Makes room for a UNIX socket: removes one that is ours and on which nobody listens.
+    CannotStart: there is something else; OSError."""
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(status.st_mode):
+        raise CannotStart("--unix %s: there is a file already, which is no socket" % path)
+    if status.st_uid != os.geteuid():
+        raise CannotStart("--unix %s: there is a socket of another user (uid %d)"
+                          % (path, status.st_uid))
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.setblocking(False)
+        if caller.connect_ex(path) != errno.ECONNREFUSED:
+            raise CannotStart("--unix %s: another program listens there" % path)
+    os.unlink(path)
 
 
 # ======================================================================================
@@ -20852,6 +21982,10 @@ def parse_arguments(arguments):
         check_name(settings.name)
     except ValueError as error:
         parser.error("--name %s" % error)
+    if settings.tls_cert is None and (settings.tls_key or settings.tls_client_ca):
+        parser.error("--tls-key and --tls-client-ca go with --tls-cert")
+    if read_mode(settings.unix_mode) is None:
+        parser.error("--unix-mode takes an octal mode such as 0660")
     if settings.master is None:
         if settings.is_creating:
             parser.error("--create goes with --master")
@@ -20997,7 +22131,12 @@ def serve(settings, clock, writer):
     share_heaps()
     file_limit = FileLimit(4 * (settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1))
                            + 200, settings.max_connections)
-    address = check_host(settings.host)
+    address = find_address(settings.host)
+    needs_user = check_reach(settings, address)
+    certificates = None
+    if settings.tls_cert is not None:
+        certificates = Certificates(settings.tls_cert, settings.tls_key, settings.tls_client_ca,
+                                    clock)
     folder = os.path.dirname(os.path.abspath(settings.master))
     if not os.path.exists(settings.master) and not settings.is_creating:
         raise CannotStart("the master repository %s does not exist; --create makes it"
@@ -21006,11 +22145,14 @@ def serve(settings, clock, writer):
     lock = NameLock(settings.master, settings.name).take()
     try:
         agent = Agent(settings, clock, file_limit)
-        server = Server(agent, address, settings.port, settings.max_connections, settings.max_line,
-                        file_limit)
+        server = Server(agent, address, settings.port, read_limits(settings), file_limit,
+                        certificates)
         lock.note("pid %d on %s:%d since %s" % (
             os.getpid(), address, server.port, local_iso(clock.now())))
-        run_to_end(agent, server, address, writer)
+        if settings.unix is not None:
+            server.add_door(UnixDoor(settings.unix, read_mode(settings.unix_mode)))
+            tell_doors("--unix", settings.unix)
+        run_to_end(agent, server, address, writer, needs_user)
         log.info("stopped")
     finally:
         lock.release()
@@ -21020,7 +22162,7 @@ def serve(settings, clock, writer):
     return EXIT_OK
 
 
-def run_to_end(agent, server, address, writer):
+def run_to_end(agent, server, address, writer, needs_user):
     """Starts the agent, listens, and waits until it is to stop."""
     wake_out, wake_in = os.pipe()
     os.set_blocking(wake_in, False)
@@ -21032,15 +22174,16 @@ def run_to_end(agent, server, address, writer):
     signal.set_wakeup_fd(wake_in)
     before = {number: signal.signal(number, lambda *_: None)
               for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)}
+    signal.signal(signal.SIGHUP, lambda *_: server.reread())
     signal.siginterrupt(signal.SIGCHLD, False)      # it comes often, and cuts no call short
     take_orphans()
     notice = os.environ.pop("NOTIFY_SOCKET", None)      # for no task
     try:
-        agent.start(address, server.port)
+        agent.start(address, server.port, needs_user)
         server.listen()
         ready = "agent %s ready on %s:%d" % (agent.name, address, server.port)
-        writer.say("%s version=%s repositories=%s" % (ready, VERSION,
-                                                      ping(agent)["repositories"]))
+        writer.say("%s version=%s repositories=%s%s" % (
+            ready, VERSION, ping(agent)["repositories"], server.tell_doors()))
         notify_systemd(notice)
         agent.run_until_stopped(wake_out, wake)
     finally:

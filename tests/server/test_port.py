@@ -54,14 +54,18 @@ class NoAgent:
     """What a Server wants of an agent that nobody asks anything."""
     connections = None
 
+    def __init__(self):
+        self.access = program.Access(program.parse_arguments([]), None)
+        self.reached = program.Reached()
+
 
 @pytest.fixture
 def bind():
     """Servers that are bound and do not listen yet: bind(port)."""
     servers = []
 
-    def make(port=0):
-        servers.append(program.Server(NoAgent(), "127.0.0.1", port, 10, 1024))
+    def make(port=0, **limits):
+        servers.append(program.Server(NoAgent(), "127.0.0.1", port, program.WireLimits(10, 1024, **limits)))
         return servers[-1]
     yield make
     for server in servers:
@@ -150,10 +154,9 @@ def test_strangers_never_keep_the_owner_out(make_agent):
 
 
 @needs_root
-def test_a_stranger_has_so_long_for_a_line(bind, monkeypatch):
+def test_a_stranger_has_so_long_for_a_line(bind):
     """Not so long for each byte of it."""
-    monkeypatch.setattr(program, "STRANGER_S", 0.5)
-    server = bind()
+    server = bind(stranger_s=0.5)
     server.listen()
     with subprocess.Popen([sys.executable, "-c", CROWD, str(STRANGER), str(server.port), "1"], cwd="/",
                           stdin=subprocess.PIPE, stdout=subprocess.PIPE) as crowd:

@@ -35,7 +35,10 @@ from .agent.figures import ping
 from .agent.logwriter import LogWriter
 from .base.controls import Parser, show_controls
 from .protocol.manual import make_manual
-from .server.server import Server, check_host, notify_systemd
+from .server.limits import read_limits
+from .server.server import Server, check_reach, find_address, notify_systemd
+from .server.tls import Certificates
+from .server.unix import UnixDoor, read_mode
 
 # which subprocess gives back to every process that it starts
 PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
@@ -54,6 +57,10 @@ def parse_arguments(arguments):
         check_name(settings.name)
     except ValueError as error:
         parser.error("--name %s" % error)
+    if settings.tls_cert is None and (settings.tls_key or settings.tls_client_ca):
+        parser.error("--tls-key and --tls-client-ca go with --tls-cert")
+    if read_mode(settings.unix_mode) is None:
+        parser.error("--unix-mode takes an octal mode such as 0660")
     if settings.master is None:
         if settings.is_creating:
             parser.error("--create goes with --master")
@@ -199,7 +206,12 @@ def serve(settings, clock, writer):
     share_heaps()
     file_limit = FileLimit(4 * (settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1))
                            + 200, settings.max_connections)
-    address = check_host(settings.host)
+    address = find_address(settings.host)
+    needs_user = check_reach(settings, address)
+    certificates = None
+    if settings.tls_cert is not None:
+        certificates = Certificates(settings.tls_cert, settings.tls_key, settings.tls_client_ca,
+                                    clock)
     folder = os.path.dirname(os.path.abspath(settings.master))
     if not os.path.exists(settings.master) and not settings.is_creating:
         raise CannotStart("the master repository %s does not exist; --create makes it"
@@ -208,11 +220,14 @@ def serve(settings, clock, writer):
     lock = NameLock(settings.master, settings.name).take()
     try:
         agent = Agent(settings, clock, file_limit)
-        server = Server(agent, address, settings.port, settings.max_connections, settings.max_line,
-                        file_limit)
+        server = Server(agent, address, settings.port, read_limits(settings), file_limit,
+                        certificates)
         lock.note("pid %d on %s:%d since %s" % (
             os.getpid(), address, server.port, local_iso(clock.now())))
-        run_to_end(agent, server, address, writer)
+        if settings.unix is not None:
+            server.add_door(UnixDoor(settings.unix, read_mode(settings.unix_mode)))
+            tell_doors("--unix", settings.unix)
+        run_to_end(agent, server, address, writer, needs_user)
         log.info("stopped")
     finally:
         lock.release()
@@ -222,7 +237,7 @@ def serve(settings, clock, writer):
     return EXIT_OK
 
 
-def run_to_end(agent, server, address, writer):
+def run_to_end(agent, server, address, writer, needs_user):
     """Starts the agent, listens, and waits until it is to stop."""
     wake_out, wake_in = os.pipe()
     os.set_blocking(wake_in, False)
@@ -234,15 +249,16 @@ def run_to_end(agent, server, address, writer):
     signal.set_wakeup_fd(wake_in)
     before = {number: signal.signal(number, lambda *_: None)
               for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)}
+    signal.signal(signal.SIGHUP, lambda *_: server.reread())
     signal.siginterrupt(signal.SIGCHLD, False)      # it comes often, and cuts no call short
     take_orphans()
     notice = os.environ.pop("NOTIFY_SOCKET", None)      # for no task
     try:
-        agent.start(address, server.port)
+        agent.start(address, server.port, needs_user)
         server.listen()
         ready = "agent %s ready on %s:%d" % (agent.name, address, server.port)
-        writer.say("%s version=%s repositories=%s" % (ready, VERSION,
-                                                      ping(agent)["repositories"]))
+        writer.say("%s version=%s repositories=%s%s" % (
+            ready, VERSION, ping(agent)["repositories"], server.tell_doors()))
         notify_systemd(notice)
         agent.run_until_stopped(wake_out, wake)
     finally:

@@ -84,6 +84,8 @@ COMMAND_OPTIONS = (
                   (1, 86400), attribute="clean_every_s"),
     CommandOption("--host-id", "ID", "identity of this host, by which stale sessions are told "
                   "(default /etc/machine-id, else its name)", ""),
+    CommandOption("--no-owner", "", "ask the agent's own OS user and root to AUTH, as everybody; "
+                  "there has to be a user who is an administrator", attribute="has_no_owner"),
     CommandOption("--insecure-fs", "", "allow repositories on a network file system",
                   attribute="is_insecure_fs"),
     CommandOption("--manual", "TOPIC", "print the manual, or one topic of it, and exit",

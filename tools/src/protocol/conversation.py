@@ -28,6 +28,7 @@ class Conversation:
 
     def __init__(self, agent, client, has_left=lambda: False):
         self._agent, self._client, self._has_left = agent, client, has_left
+        self._access, self._revision = agent.access, agent.access.revision
         self._is_first = True
         self.is_over = False
 
@@ -38,6 +39,8 @@ class Conversation:
         HTTP: a browser, or whatever else was led here, has nothing of the rest carried out.
         """
         text, words = "", []
+        if self._revision != self._access.revision:
+            self._renew()
         try:
             text = self._decode(data)
             self.is_over = _HTTP_LINE.search(text.rstrip(" \t")[-40:]) is not None
@@ -61,6 +64,11 @@ class Conversation:
         is_quick = row.is_quick is not None and row.is_quick(self._agent, request)
         return Reply(functools.partial(row.run, self._agent, request), request.is_json, words,
                      row.is_pipelined, is_quick)
+
+    def _renew(self):
+        """The users have changed, and maybe who this is."""
+        self._revision = self._access.revision
+        self._client = self._access.renew(self._client)
 
     def _check(self, row, words):
         """The words behind a verb -> Request. Who may not ask is told that before what is wrong."""
@@ -98,13 +106,17 @@ class Conversation:
         """Whether it may do everything."""
         return self._client.is_administrator
 
+    @property
+    def is_known(self):
+        """Whether the agent knows who it is."""
+        return self._client.role is not None
+
     def _check_role(self, row):
         if row.role is None:
             return
         role = self._client.role
         if role is None:
-            raise AuthError("only the operating-system user that runs the agent, and root, are "
-                            "served; this version knows no other users")
+            raise AuthError("say who you are: AUTH USER PASSWORD")
         if ROLES.index(role) < ROLES.index(row.role):
             raise Denied("%s is for the role %s" % (row.name, row.role))
 

@@ -8,7 +8,7 @@ import time
 from ..base.vocabulary import LINGER, LINGER_S, MAX_IMPORT_LINE
 from ..base.errors import AuthError, BadRequest, TooLong
 from ..protocol.lines import FLUSH
-from .incoming import PIECE, Outwaited, encode, send_whole
+from .incoming import WIRE_PIECE, Outwaited, encode, send_whole
 from .tls import TLS_BYTE
 
 NEEDS_TLS = ("lines that are not sealed are served on loopback and the UNIX socket alone: connect "
@@ -103,7 +103,7 @@ class Handler(socketserver.BaseRequestHandler):
             if chunk is not FLUSH:
                 parts.append(chunk)
                 size += len(chunk)
-            if chunk is FLUSH or size > PIECE:
+            if chunk is FLUSH or size > WIRE_PIECE:
                 send_whole(caller.channel, encode(parts), caller.patience.send_s)
                 parts, size = [], 0
         send_whole(caller.channel, encode(parts), caller.patience.send_s)
@@ -116,7 +116,7 @@ class Handler(socketserver.BaseRequestHandler):
             caller.channel.shutdown(socket.SHUT_WR)
             while size < most and time.monotonic() < until:
                 self.request.settimeout(max(0.01, until - time.monotonic()))
-                data = self.request.recv(PIECE)
+                data = self.request.recv(WIRE_PIECE)
                 if not data:
                     return
                 size += len(data)

@@ -1,4 +1,5 @@
 """A connection as its server sees it: the lines that come in, bounded, and the replies it owes."""
+import functools
 import socket
 import time
 
@@ -6,7 +7,7 @@ from ..base.vocabulary import MAX_IMPORT_LINE
 from ..base.errors import BadRequest, TooLong
 from ..protocol.lines import FLUSH
 
-PIECE = 65536           # bytes that are taken or given at once
+WIRE_PIECE = 65536           # bytes that are taken or given at once
 
 
 class Outwaited(OSError):
@@ -26,19 +27,19 @@ def receive(channel, limit, limit_s, begun):
     if channel.gettimeout() != left_s:
         channel.settimeout(left_s)
     try:
-        return channel.recv(PIECE)
+        return channel.recv(WIRE_PIECE)
     except socket.timeout:
         raise Outwaited(limit) from None
 
 
 def send_whole(channel, data, piece_s):
-    """Sends data; each PIECE of it must be taken within so many seconds (None: for ever). Outwaited;
+    """Sends data, each WIRE_PIECE of it within so many seconds (None: for ever). Outwaited;
     OSError."""
     if channel.gettimeout() != piece_s:
         channel.settimeout(piece_s)
     try:
-        for begin in range(0, len(data), PIECE):
-            channel.sendall(data[begin:begin + PIECE])
+        for begin in range(0, len(data), WIRE_PIECE):
+            channel.sendall(data[begin:begin + WIRE_PIECE])
     except socket.timeout:
         raise Outwaited("send") from None
 
@@ -116,14 +117,14 @@ class Caller:
         self.connection = self.channel = connection
         self.peer, self.conversation, self._limits = peer, conversation, limits
         self.is_fresh = is_fresh
-        self.lines = Lines(connection, lambda: self.patience)
+        self.lines = Lines(connection, functools.partial(_find_patience, limits, conversation))
         self.replies, self.unsent = [], b""     # unsent: of the replies before these
         self.since = time.monotonic()   # the front has waited for it
 
     @property
     def patience(self):
         """How long it is waited for."""
-        return self._limits.find_patience(self.conversation.client)
+        return _find_patience(self._limits, self.conversation)
 
     @property
     def stranger_s(self):
@@ -133,7 +134,8 @@ class Caller:
     def recognise(self, channel, peer, conversation):
         """Now it is known better who asks, and by which channel."""
         self.channel, self.peer, self.conversation = channel, peer, conversation
-        self.lines, self.is_fresh = Lines(channel, lambda: self.patience), False
+        self.lines = Lines(channel, functools.partial(_find_patience, self._limits, conversation))
+        self.is_fresh = False
 
     def settle(self):
         """Its first byte is one of plain lines."""
@@ -173,6 +175,11 @@ class Caller:
         is_import = start.upper().split()[:1] == [b"IMPORT"]
         return MAX_IMPORT_LINE if is_import and self.conversation.is_administrator \
             else self._limits.max_line
+
+
+def _find_patience(limits, conversation):
+    """How long whoever asks is waited for: he may have said meanwhile who he is."""
+    return limits.find_patience(conversation.client)
 
 
 def encode(lines):

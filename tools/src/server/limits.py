@@ -1,8 +1,6 @@
 """Who may connect, how many at once, and how long each is waited for."""
 import collections
-import contextlib
 import functools
-import os
 import threading
 from typing import NamedTuple, Optional
 
@@ -38,7 +36,7 @@ class WireLimits(NamedTuple):
         """The Patience with a Client."""
         if client.role is None:
             return Patience(self.stranger_s, self.stranger_s, self.stranger_s)
-        if is_owner(client):
+        if is_of_owner(client):
             return Patience(self.idle_s, self.line_s, self.send_s)
         return Patience(self.idle_s or IDLE_S, self.line_s or LINE_S, self.send_s or SEND_S)
 
@@ -50,12 +48,12 @@ def read_limits(settings):
                       settings.line_s, settings.send_s)
 
 
-def is_owner(client):
+def is_of_owner(client):
     """Whether a Client is known by the host's word alone: the user of the agent, and root."""
     return client.role is not None and not client.user
 
 
-class Connections:
+class OpenConnections:
     """The connections that are open, and whether one more may come in.
 
     Those of the agent's own user may be `max_connections`. All others together are nine tenths of
@@ -108,7 +106,7 @@ class Connections:
         What it is of the owner's counts for no limit of others."""
         most = self.limits.max_connections
         checks = [("connections", len(self._callers) - len(self._strangers), most)]
-        if not is_owner(client):
+        if not is_of_owner(client):
             checks = [("connections", len(self._places), self._max_others),
                       ("per_address", self._per_place[_place_of(peer)],
                        self.limits.max_per_address)]
@@ -132,7 +130,7 @@ class Connections:
 
     def _note(self, connection, peer, client):
         """Counts a connection."""
-        if is_owner(client):
+        if is_of_owner(client):
             return
         place = self._places[connection] = _place_of(peer)
         self._per_place[place] += 1

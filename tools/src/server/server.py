@@ -12,16 +12,17 @@ import time
 
 from ..base.errors import CannotStart
 from ..base.clients import Peer
+from ..base.controls import show_controls
 from ..base.program import log
 from ..base.workers import Worker
 from .front import NO_THREAD, Front
 from .handler import Handler
-from .limits import NO_FILES, Connections, is_owner
+from .limits import NO_FILES, OpenConnections, is_of_owner
 from .peer import find_peer_uid, is_loopback, name_user, plain_address
 from .port import SHARING, claim_port
 
 END_LOOK_S = 2.0            # between two looks whether it is to end, where closing does not wake it
-KEEP_ALIVE_S = 60           # after which a silent client of another host is asked whether it is there
+KEEP_ALIVE_S = 60           # of silence, after which another host is asked whether it is there
 
 
 def find_address(host):
@@ -67,10 +68,10 @@ class Server(socketserver.ThreadingTCPServer):
 
     def __init__(self, agent, host, port, limits, file_limit=None, certificates=None):
         self._agent, self.limits, self.certificates = agent, limits, certificates
-        self._connections = Connections(agent, limits, certificates is not None, file_limit)
+        self._connections = OpenConnections(agent, limits, certificates is not None, file_limit)
         # its owners: uid -> name, asked once, as a directory of users may be slow
         self._owners = {uid: name_user(uid) for uid in (0, os.getuid())}
-        self._thread = self._claim = None
+        self._thread = self._claim = self._door = None      # the door: a UnixDoor
         self._front = Front(self._serve_alone, self.shutdown_request, limits, self.count)
         self._spare = os.open(os.devnull, os.O_RDONLY)      # for an answer when none is free
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -95,14 +96,32 @@ class Server(socketserver.ThreadingTCPServer):
         """How many connections are open."""
         return len(self._connections)
 
+    def add_door(self, door):
+        """Has it serve those who come by a UnixDoor, too; before listen()."""
+        self._door = door
+
+    def tell_doors(self):
+        """What it serves beside its port, as fields for the line that tells of its begin."""
+        return ((" tls=yes" if self.certificates else "")
+                + (" unix=%s" % show_controls(self._door.path) if self._door else ""))
+
+    def reread(self):
+        """Has the certificates read again, soon. For a signal's handler."""
+        if self.certificates is not None:
+            self.certificates.reread()
+
     def listen(self):
         """Serves from now on, in a thread of its own."""
+        if self.certificates is not None:
+            self.certificates.start()
         self._front.start()
         self.server_activate()
         self._agent.connections = lambda: self.connection_count
         self._thread = threading.Thread(target=self.serve_forever, args=(END_LOOK_S,),
                                         name="server", daemon=True)
         self._thread.start()
+        if self._door is not None:
+            self._door.listen(self.take_in)
 
     # -- who comes in ------------------------------------------------------------------
 
@@ -159,7 +178,7 @@ class Server(socketserver.ThreadingTCPServer):
         caller = self.find_caller(request)
         with contextlib.suppress(OSError):      # a UNIX socket has no such option
             request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-        if is_owner(caller.conversation.client):
+        if is_of_owner(caller.conversation.client):
             request.setblocking(False)
             self._front.add(caller)
             return
@@ -201,6 +220,10 @@ class Server(socketserver.ThreadingTCPServer):
                 self.socket.shutdown(socket.SHUT_RDWR)
             self.shutdown()
             self._thread.join()
+        if self._door is not None:
+            self._door.close()
+        if self.certificates is not None:
+            self.certificates.close()
         self.server_close()
         if self._claim:
             self._claim.close()

@@ -1,4 +1,4 @@
-"""TLS at the agent's end: its certificate, read again when it changes, and connections sealed by it.
+"""TLS at the agent's end: its certificate, which is read again, and connections sealed by it.
 
 Thread certificates: reads them again after SIGHUP, tells when one expires; ends at close().
 """
@@ -12,12 +12,12 @@ from ..base.errors import CannotStart
 from ..base.program import log
 from ..base.times import local_iso
 from ..base.workers import Worker
-from .incoming import PIECE, Outwaited, receive
+from .incoming import WIRE_PIECE, Outwaited, receive
 
-TLS_BYTE = b"\x16"          # a connection that begins with it speaks TLS: a handshake (RFC 8446, 5.1)
-LOOK_S = 86400.0            # between two looks whether the certificate expires
+TLS_BYTE = b"\x16"          # what begins with it is TLS: a handshake (RFC 8446, 5.1)
+EXPIRY_LOOK_S = 86400.0            # between two looks whether the certificate expires
 EXPIRY_S = 14 * 86400.0     # so long before it does so it is told
-QUIET_S = 60.0              # between two lines of the log about connections that failed
+TLS_QUIET_S = 60.0              # between two lines of the log about connections that failed
 # reasons of OpenSSL that are plainer in other words
 TLS_WORDS = {"KEY_VALUES_MISMATCH": "the key does not belong to the certificate",
              "NO_START_LINE": "there is no PEM text in it",
@@ -79,7 +79,7 @@ class Certificates:
     def _run(self):
         """Thread certificates."""
         while True:
-            is_asked = select.select([self._wake_out], [], [], LOOK_S)[0]
+            is_asked = select.select([self._wake_out], [], [], EXPIRY_LOOK_S)[0]
             if is_asked:
                 if not os.read(self._wake_out, 4096):
                     return
@@ -172,7 +172,7 @@ class Certificates:
         if time.monotonic() < self._quiet_until:
             self._unsaid += 1
             return
-        self._quiet_until = time.monotonic() + QUIET_S
+        self._quiet_until = time.monotonic() + TLS_QUIET_S
         more, self._unsaid = self._unsaid, 0
         try:
             where = connection.getpeername()[0] or "the UNIX socket"
@@ -239,8 +239,8 @@ class Sealed:
         """Whether the client has ended the connection; some of what it has sent is taken in."""
         self._connection.settimeout(0.0)
         try:
-            while self._incoming.pending < PIECE:
-                data = self._connection.recv(PIECE)
+            while self._incoming.pending < WIRE_PIECE:
+                data = self._connection.recv(WIRE_PIECE)
                 if not data:
                     self._incoming.write_eof()
                     return True

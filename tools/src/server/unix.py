@@ -5,6 +5,7 @@ Thread unix: accepts its connections; ends at UnixDoor.close().
 import contextlib
 import errno
 import os
+import re
 import select
 import socket
 import stat
@@ -44,6 +45,11 @@ def find_unix_peer(connection):
     return Peer(uid, "uid unknown" if uid is None else name_user(uid), UNIX)
 
 
+def read_mode(text):
+    """The mode that an octal number says, or None."""
+    return int(text, 8) if re.fullmatch("0?[0-7]{3}", text) else None
+
+
 class UnixDoor:
     """A UNIX socket. Its file is made early, so that what is wrong is told before anything is
     touched; it listens last, and the file goes with it. CannotStart."""
@@ -51,7 +57,7 @@ class UnixDoor:
     def __init__(self, path, mode=0o600):
         self.path, self._is_closing = path, False
         self._socket, self._claim = socket.socket(socket.AF_UNIX), None
-        self._thread = self._serve = self._place = None
+        self._thread = self._take_in = self._place = None
         try:
             self._take(mode)
         except OSError as error:
@@ -76,9 +82,9 @@ class UnixDoor:
         status = os.lstat(self.path)
         self._place = status.st_dev, status.st_ino
 
-    def listen(self, serve):
-        """Hands the connections to serve(connection, Peer), in a thread of its own."""
-        self._serve = serve
+    def listen(self, take_in):
+        """Hands the connections to take_in(connection, Peer), in a thread of its own."""
+        self._take_in = take_in
         self._socket.listen(128)
         self._socket.setblocking(False)
         self._thread = Worker(self._run, name="unix")
@@ -100,7 +106,7 @@ class UnixDoor:
                     poll.poll(50)               # no file is free, or it is closed
                 continue
             connection.setblocking(True)
-            self._serve(connection, find_unix_peer(connection))
+            self._take_in(connection, find_unix_peer(connection))
 
     def close(self):
         """Nobody is let in any more; the file goes, unless it is another by now."""

@@ -50,6 +50,17 @@ create table calendar (
     name text primary key,
     dates text not null                 -- 2026-12-25,2026-12-27..2026-12-31
 );
+""", """
+create table user (
+    name text primary key,
+    role text not null,                 -- monitor, operator, administrator
+    scenarios text not null,            -- patterns between commas; empty: all
+    os_user text unique,                -- who is this user without a password
+    password text not null,             -- how it was hashed$parameters$salt$hash
+    one_time_until text,                -- until when the password lets in, once; null: for ever
+    stamp text not null,                -- another one with every password
+    created text not null, changed text not null
+);
 """)
 
 
