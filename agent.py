@@ -202,9 +202,9 @@ Sections, each using only those above it:
     server/limits             Who may connect, how many at once, and how long each is waited for.
     server/port               Whose the port is, from before the agent begins anything until it
                               listens.
-    server/server             The port: who comes in, and by what he is served.
     server/unix               The UNIX socket that the agent listens on, too, and who is at its
                               other end.
+    server/server             The port: who comes in, and by what he is served.
     main                      The command line, signals, and the order of start and stop.
 
 Threads, and what ends each:
@@ -234,9 +234,9 @@ Threads, and what ends each:
     front             serves them; ends at Front.close().
     usher             starts the threads of those that need one, which may take its time; ends
                       likewise.
+    unix              accepts its connections; ends at UnixDoor.close().
     server            accepts connections; ends at Server.close().
     client N          serves one connection; ends with it, or at Server.close().
-    unix              accepts its connections; ends at UnixDoor.close().
     MainThread        waits for a signal or SHUTDOWN, then stops the others in order.
 """
 import sys
@@ -20473,9 +20473,7 @@ EXPIRY_S = 14 * 86400.0     # so long before it does so it is told
 TLS_QUIET_S = 60.0              # between two lines of the log about connections that failed
 # reasons of OpenSSL that are plainer in other words
 TLS_WORDS = {"KEY_VALUES_MISMATCH": "the key does not belong to the certificate",
-             "NO_START_LINE": "there is no PEM text in it",
-             "BAD_DECRYPT": "the key has a passphrase, which nobody is there to type",
-             "BAD_PASSWORD_READ": "the key has a passphrase, which nobody is there to type",
+             "PEM lib": "it is no PEM text of this",
              "NO_CERTIFICATE_OR_CRL_FOUND": "there is no certificate in it"}
 
 
@@ -20489,10 +20487,16 @@ def load_ssl(option):
 
 
 def tell_tls(error):
-    """In words, what is wrong by an OSError of ssl, or of a file."""
-    reason = getattr(error, "reason", None)
+    """In words, what is wrong by an error of ssl, or of a file."""
+    text = getattr(error, "strerror", None) or str(error)
+    reason = getattr(error, "reason", None) or ("PEM lib" if "PEM lib" in text else "")
     return (TLS_WORDS.get(reason) or getattr(error, "verify_message", None)
-            or (reason and reason.lower().replace("_", " ")) or error.strerror or str(error))
+            or reason.lower().replace("_", " ") or text)
+
+
+def _ask_passphrase():
+    """What ssl calls for a key that is locked."""
+    raise ValueError("the key has a passphrase, which nobody is there to type")
 
 
 class Certificates:
@@ -20561,18 +20565,17 @@ class Certificates:
                             | getattr(self._ssl, "OP_NO_RENEGOTIATION", 0))
         if hasattr(context, "num_tickets"):             # from 3.8 on
             context.num_tickets = 0
-        self._read(("--tls-cert", self._certificate), ("--tls-key", self._key),
-                   lambda: context.load_cert_chain(self._certificate, self._key, lambda: ""))
+        self._read([("--tls-cert", self._certificate), ("--tls-key", self._key)],
+                   lambda: context.load_cert_chain(self._certificate, self._key, _ask_passphrase))
         if self._client_ca:
             context.verify_mode = self._ssl.CERT_OPTIONAL
-            self._read(("--tls-client-ca", self._client_ca),
+            self._read([("--tls-client-ca", self._client_ca)],
                        lambda: context.load_verify_locations(self._client_ca))
         return context
 
     @staticmethod
-    def _read(*files_and_function):
-        """Calls the function behind files [(option, path)]. CannotStart, which names the file."""
-        *files, function = files_and_function
+    def _read(files, function):
+        """Calls a function of these files [(option, path)]. CannotStart, which names them."""
         for option, path in files:
             try:
                 with open(path, "rb"):
@@ -20811,11 +20814,11 @@ class Front:
     def _serve(self):
         """Sleeps until something has come in, or there is news for somebody; each has one turn. Who
         gives news while it does not sleep need not wake it: it looks once more before."""
+        if self._is_timed and time.monotonic() >= self._next_patrol:
+            self._patrol()
         self._is_asleep = True
         ready = self._selector.select(0 if self._woken else PATROL_S if self._is_timed else None)
         self._is_asleep = False
-        if self._is_timed and time.monotonic() >= self._next_patrol:
-            self._patrol()
         for key, _ in ready:
             if key.data is None:
                 self._waker.hear()
@@ -21580,253 +21583,6 @@ def find_name_owner(name):
 
 
 # ======================================================================================
-# server/server.py
-# The port: who comes in, and by what he is served.
-#
-# Thread server: accepts connections; ends at Server.close().
-# Thread client N: serves one connection; ends with it, or at Server.close().
-# ======================================================================================
-
-END_LOOK_S = 2.0            # between two looks whether it is to end, where closing does not wake it
-KEEP_ALIVE_S = 60           # of silence, after which another host is asked whether it is there
-
-
-def find_address(host):
-    """The numeric address of --host. CannotStart."""
-    try:
-        return socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]
-    except OSError as error:
-        raise CannotStart("--host %s: %s" % (host, error.strerror)) from None
-
-
-def check_reach(settings, address):
-    """Whether other hosts can reach this address, so that there has to be a user. CannotStart:
-    they could, and what has to be there for that is not."""
-    if is_loopback(address):
-        return False
-    if settings.tls_cert is None and not settings.is_insecure:
-        raise CannotStart("--host %s is no loopback address: give --tls-cert (and --tls-key), as "
-                          "passwords would be sent in the clear; --insecure serves it without"
-                          % settings.host)
-    return not settings.is_insecure
-
-
-def notify_systemd(address):
-    """Tells systemd that the agent is ready, where it asks for that by the address of a socket
-    (sd_notify(3))."""
-    if address:
-        with contextlib.suppress(OSError), \
-                socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-            notify.connect("\0" + address[1:] if address.startswith("@") else address)
-            notify.sendall(b"READY=1")
-
-
-class Server(socketserver.ThreadingTCPServer):
-    """Listens on the agent's port. It is bound early, so that a taken port is told before anything
-    is touched, and listens last. The connections are served by the Front, or a thread each.
-
-    Who is at the other end is asked when a connection is accepted. `certificates` is None where
-    there is no TLS.
-    """
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 512
-
-    def __init__(self, agent, host, port, limits, file_limit=None, certificates=None):
-        self._agent, self.limits, self.certificates = agent, limits, certificates
-        self._connections = OpenConnections(agent, limits, certificates is not None, file_limit)
-        # its owners: uid -> name, asked once, as a directory of users may be slow
-        self._owners = {uid: name_user(uid) for uid in (0, os.getuid())}
-        self._thread = self._claim = self._door = None      # the door: a UnixDoor
-        self._front = Front(self._serve_alone, self.shutdown_request, limits, self.count)
-        self._spare = os.open(os.devnull, os.O_RDONLY)      # for an answer when none is free
-        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        super().__init__((host, port), Handler, bind_and_activate=False)
-        try:
-            self.socket.setsockopt(socket.SOL_SOCKET, SHARING, 1)
-            self.server_bind()
-            self._claim = claim_port(host, self.port)
-        except OSError as error:
-            self.server_close()
-            self._front.close()
-            raise CannotStart("port %d of %s cannot be taken: %s"
-                              % (port, host, error.strerror)) from None
-
-    @property
-    def port(self):
-        """The number of its port, also where that was left to the system."""
-        return self.server_address[1]
-
-    @property
-    def connection_count(self):
-        """How many connections are open."""
-        return len(self._connections)
-
-    def add_door(self, door):
-        """Has it serve those who come by a UnixDoor, too; before listen()."""
-        self._door = door
-
-    def tell_doors(self):
-        """What it serves beside its port, as fields for the line that tells of its begin."""
-        return ((" tls=yes" if self.certificates else "")
-                + (" unix=%s" % show_controls(self._door.path) if self._door else ""))
-
-    def reread(self):
-        """Has the certificates read again, soon. For a signal's handler."""
-        if self.certificates is not None:
-            self.certificates.reread()
-
-    def listen(self):
-        """Serves from now on, in a thread of its own."""
-        if self.certificates is not None:
-            self.certificates.start()
-        self._front.start()
-        self.server_activate()
-        self._agent.connections = lambda: self.connection_count
-        self._thread = threading.Thread(target=self.serve_forever, args=(END_LOOK_S,),
-                                        name="server", daemon=True)
-        self._thread.start()
-        if self._door is not None:
-            self._door.listen(self.take_in)
-
-    # -- who comes in ------------------------------------------------------------------
-
-    def get_request(self):
-        try:
-            return super().get_request()
-        except OSError:                 # no file descriptor is free
-            if not self._turn_away():
-                time.sleep(0.05)        # do not spin
-            raise
-
-    def _turn_away(self):
-        """Answers a connection that there is no descriptor for, by way of the spare one; whether
-        that was possible."""
-        is_answered = False
-        with contextlib.suppress(OSError):      # another thread was faster, or nobody is there
-            if self._spare is not None:
-                os.close(self._spare)
-                self._spare = None
-                connection, _ = self.socket.accept()
-                _say_busy(connection, NO_FILES)
-                connection.close()
-                is_answered = True
-            self._spare = os.open(os.devnull, os.O_RDONLY)
-        return is_answered
-
-    def verify_request(self, request, client_address):
-        address = plain_address(client_address[0])
-        is_near = is_loopback(address)
-        uid = find_peer_uid(request)
-        name = self._owners.get(uid) or "uid %s" % ("unknown" if uid is None else uid)
-        if not is_near:
-            name = ""
-            _keep_alive(request)
-        # without TLS only --insecure listens there
-        return self._admit(request, Peer(uid, name, address,
-                                         is_near or self.certificates is None))
-
-    def _admit(self, connection, peer):
-        """Takes a connection in -> whether that was done; one too many is told so."""
-        reason = self._connections.admit(connection, peer)
-        if reason is not None:
-            _say_busy(connection, reason)
-        return reason is None
-
-    def take_in(self, connection, peer):
-        """Serves a connection that came by another door."""
-        if self._admit(connection, peer):
-            self.process_request(connection, None)
-        else:
-            self.shutdown_request(connection)
-
-    def process_request(self, request, client_address):
-        caller = self.find_caller(request)
-        with contextlib.suppress(OSError):      # a UNIX socket has no such option
-            request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-        if is_of_owner(caller.conversation.client):
-            request.setblocking(False)
-            self._front.add(caller)
-            return
-        try:
-            self._serve_alone(caller)
-        except RuntimeError:
-            self.count("threads")
-            _say_busy(request, NO_THREAD)
-            self.shutdown_request(request)
-
-    def _serve_alone(self, caller):
-        """A thread of its own goes on with a connection. RuntimeError: the host has none."""
-        Worker(self.process_request_thread, "client %d" % caller.connection.fileno(),
-               caller.connection, None).start()
-
-    def find_caller(self, connection):
-        """The Caller of a connection."""
-        return self._connections.find(connection)
-
-    def make_conversation(self, connection, peer, has_left):
-        """The Conversation with a Peer of whom more is known by now."""
-        return self._connections.make_conversation(connection, peer, has_left)
-
-    def count(self, limit):
-        """A limit was reached once more."""
-        self._connections.count(limit)
-
-    def shutdown_request(self, request):
-        self._connections.forget(request)
-        super().shutdown_request(request)
-
-    def handle_error(self, request, client_address):
-        log.exception("connection")
-
-    def close(self, within_s=5.0):
-        """Ends the connections once the requests under way have their reply."""
-        if self._thread:
-            with contextlib.suppress(OSError):      # wakes its thread, where the system does so
-                self.socket.shutdown(socket.SHUT_RDWR)
-            self.shutdown()
-            self._thread.join()
-        if self._door is not None:
-            self._door.close()
-        if self.certificates is not None:
-            self.certificates.close()
-        self.server_close()
-        if self._claim:
-            self._claim.close()
-        until = time.monotonic() + within_s
-        for how in (socket.SHUT_RD, socket.SHUT_RDWR):
-            for connection in self._connections.list_all():
-                with contextlib.suppress(OSError):
-                    connection.shutdown(how)
-            while len(self._connections) and time.monotonic() < until:
-                time.sleep(0.005)
-            until += within_s
-        self._front.close()
-
-    def server_close(self):
-        super().server_close()
-        if self._spare is not None:
-            os.close(self._spare)
-            self._spare = None
-
-
-def _keep_alive(connection):
-    """Has the kernel notice when another host is gone."""
-    with contextlib.suppress(OSError):
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if hasattr(socket, "TCP_KEEPIDLE"):
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEP_ALIVE_S)
-
-
-def _say_busy(connection, reason):
-    """Tells a connection that it is one too many."""
-    with contextlib.suppress(OSError):
-        connection.settimeout(0.0)
-        connection.sendall(("ERR BUSY %s\n" % reason).encode())
-        connection.recv(65536)          # unread, what it has sent would cut the answer
-
-
-# ======================================================================================
 # server/unix.py
 # The UNIX socket that the agent listens on, too, and who is at its other end.
 #
@@ -21956,6 +21712,257 @@ def remove_stale(path):
         if caller.connect_ex(path) != errno.ECONNREFUSED:
             raise CannotStart("--unix %s: another program listens there" % path)
     os.unlink(path)
+
+
+# ======================================================================================
+# server/server.py
+# The port: who comes in, and by what he is served.
+#
+# Thread server: accepts connections; ends at Server.close().
+# Thread client N: serves one connection; ends with it, or at Server.close().
+# ======================================================================================
+
+END_LOOK_S = 2.0            # between two looks whether it is to end, where closing does not wake it
+KEEP_ALIVE_S = 60           # of silence, after which another host is asked whether it is there
+
+
+def find_address(host):
+    """The numeric address of --host. CannotStart."""
+    try:
+        return socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]
+    except OSError as error:
+        raise CannotStart("--host %s: %s" % (host, error.strerror)) from None
+
+
+def check_reach(settings, address):
+    """Whether other hosts can reach this address, so that there has to be a user. CannotStart:
+    they could, and what has to be there for that is not."""
+    if is_loopback(address):
+        return False
+    if settings.tls_cert is None and not settings.is_insecure:
+        raise CannotStart("--host %s is no loopback address: give --tls-cert (and --tls-key), as "
+                          "passwords would be sent in the clear; --insecure serves it without"
+                          % settings.host)
+    return not settings.is_insecure
+
+
+def notify_systemd(address):
+    """Tells systemd that the agent is ready, where it asks for that by the address of a socket
+    (sd_notify(3))."""
+    if address:
+        with contextlib.suppress(OSError), \
+                socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.connect("\0" + address[1:] if address.startswith("@") else address)
+            notify.sendall(b"READY=1")
+
+
+class Server(socketserver.ThreadingTCPServer):
+    """Listens on the agent's port. It is bound early, so that a taken port is told before anything
+    is touched, and listens last. The connections are served by the Front, or a thread each.
+
+    Who is at the other end is asked when a connection is accepted. `certificates` is None where
+    there is no TLS.
+    """
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 512
+
+    def __init__(self, agent, host, port, limits, file_limit=None, certificates=None):
+        self._agent, self.limits, self.certificates = agent, limits, certificates
+        self._connections = OpenConnections(agent, limits, certificates is not None, file_limit)
+        # its owners: uid -> name, asked once, as a directory of users may be slow
+        self._owners = {uid: name_user(uid) for uid in (0, os.getuid())}
+        self._thread = self._claim = self._door = None      # the door: a UnixDoor
+        self._front = Front(self._serve_alone, self.shutdown_request, limits, self.count)
+        self._spare = os.open(os.devnull, os.O_RDONLY)      # for an answer when none is free
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        super().__init__((host, port), Handler, bind_and_activate=False)
+        try:
+            self.socket.setsockopt(socket.SOL_SOCKET, SHARING, 1)
+            self.server_bind()
+            self._claim = claim_port(host, self.port)
+        except OSError as error:
+            self.server_close()
+            self._front.close()
+            raise CannotStart("port %d of %s cannot be taken: %s"
+                              % (port, host, error.strerror)) from None
+
+    @property
+    def port(self):
+        """The number of its port, also where that was left to the system."""
+        return self.server_address[1]
+
+    @property
+    def connection_count(self):
+        """How many connections are open."""
+        return len(self._connections)
+
+    def open_door(self, path, mode):
+        """Has it listen on a UNIX socket, too. CannotStart: it is closed then."""
+        try:
+            self._door = UnixDoor(path, mode)
+        except CannotStart:
+            self.close(0.0)
+            raise
+
+    def tell_doors(self):
+        """What it serves beside its port, as fields for the line that tells of its begin."""
+        return ((" tls=yes" if self.certificates else "")
+                + (" unix=%s" % show_controls(self._door.path) if self._door else ""))
+
+    def reread(self):
+        """Has the certificates read again, soon. For a signal's handler."""
+        if self.certificates is not None:
+            self.certificates.reread()
+
+    def listen(self):
+        """Serves from now on, in a thread of its own."""
+        if self.certificates is not None:
+            self.certificates.start()
+        self._front.start()
+        self.server_activate()
+        self._agent.connections = lambda: self.connection_count
+        self._thread = threading.Thread(target=self.serve_forever, args=(END_LOOK_S,),
+                                        name="server", daemon=True)
+        self._thread.start()
+        if self._door is not None:
+            self._door.listen(self.take_in)
+
+    # -- who comes in ------------------------------------------------------------------
+
+    def get_request(self):
+        try:
+            return super().get_request()
+        except OSError:                 # no file descriptor is free
+            if not self._turn_away():
+                time.sleep(0.05)        # do not spin
+            raise
+
+    def _turn_away(self):
+        """Answers a connection that there is no descriptor for, by way of the spare one; whether
+        that was possible."""
+        is_answered = False
+        with contextlib.suppress(OSError):      # another thread was faster, or nobody is there
+            if self._spare is not None:
+                os.close(self._spare)
+                self._spare = None
+                connection, _ = self.socket.accept()
+                _say_busy(connection, NO_FILES)
+                connection.close()
+                is_answered = True
+            self._spare = os.open(os.devnull, os.O_RDONLY)
+        return is_answered
+
+    def verify_request(self, request, client_address):
+        address = plain_address(client_address[0])
+        is_near, uid, name = is_loopback(address), None, ""
+        if is_near:
+            uid = find_peer_uid(request)
+            name = self._owners.get(uid) or "uid %s" % ("unknown" if uid is None else uid)
+        else:
+            _keep_alive(request)
+        # without TLS only --insecure listens there
+        return self._admit(request, Peer(uid, name, address,
+                                         is_near or self.certificates is None))
+
+    def _admit(self, connection, peer):
+        """Takes a connection in -> whether that was done; one too many is told so."""
+        reason = self._connections.admit(connection, peer)
+        if reason is not None:
+            _say_busy(connection, reason)
+        return reason is None
+
+    def take_in(self, connection, peer):
+        """Serves a connection that came by another door."""
+        if self._admit(connection, peer):
+            self.process_request(connection, None)
+        else:
+            self.shutdown_request(connection)
+
+    def process_request(self, request, client_address):
+        caller = self.find_caller(request)
+        with contextlib.suppress(OSError):      # a UNIX socket has no such option
+            request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+        if is_of_owner(caller.conversation.client):
+            request.setblocking(False)
+            self._front.add(caller)
+            return
+        try:
+            self._serve_alone(caller)
+        except RuntimeError:
+            self.count("threads")
+            _say_busy(request, NO_THREAD)
+            self.shutdown_request(request)
+
+    def _serve_alone(self, caller):
+        """A thread of its own goes on with a connection. RuntimeError: the host has none."""
+        Worker(self.process_request_thread, "client %d" % caller.connection.fileno(),
+               caller.connection, None).start()
+
+    def find_caller(self, connection):
+        """The Caller of a connection."""
+        return self._connections.find(connection)
+
+    def make_conversation(self, connection, peer, has_left):
+        """The Conversation with a Peer of whom more is known by now."""
+        return self._connections.make_conversation(connection, peer, has_left)
+
+    def count(self, limit):
+        """A limit was reached once more."""
+        self._connections.count(limit)
+
+    def shutdown_request(self, request):
+        self._connections.forget(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request, client_address):
+        log.exception("connection")
+
+    def close(self, within_s=5.0):
+        """Ends the connections once the requests under way have their reply."""
+        if self._thread:
+            with contextlib.suppress(OSError):      # wakes its thread, where the system does so
+                self.socket.shutdown(socket.SHUT_RDWR)
+            self.shutdown()
+            self._thread.join()
+        if self._door is not None:
+            self._door.close()
+        if self.certificates is not None:
+            self.certificates.close()
+        self.server_close()
+        if self._claim:
+            self._claim.close()
+        until = time.monotonic() + within_s
+        for how in (socket.SHUT_RD, socket.SHUT_RDWR):
+            for connection in self._connections.list_all():
+                with contextlib.suppress(OSError):
+                    connection.shutdown(how)
+            while len(self._connections) and time.monotonic() < until:
+                time.sleep(0.005)
+            until += within_s
+        self._front.close()
+
+    def server_close(self):
+        super().server_close()
+        if self._spare is not None:
+            os.close(self._spare)
+            self._spare = None
+
+
+def _keep_alive(connection):
+    """Has the kernel notice when another host is gone."""
+    with contextlib.suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_KEEPIDLE"):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEP_ALIVE_S)
+
+
+def _say_busy(connection, reason):
+    """Tells a connection that it is one too many."""
+    with contextlib.suppress(OSError):
+        connection.settimeout(0.0)
+        connection.sendall(("ERR BUSY %s\n" % reason).encode())
+        connection.recv(65536)          # unread, what it has sent would cut the answer
 
 
 # ======================================================================================
@@ -22150,7 +22157,7 @@ def serve(settings, clock, writer):
         lock.note("pid %d on %s:%d since %s" % (
             os.getpid(), address, server.port, local_iso(clock.now())))
         if settings.unix is not None:
-            server.add_door(UnixDoor(settings.unix, read_mode(settings.unix_mode)))
+            server.open_door(settings.unix, read_mode(settings.unix_mode))
             tell_doors("--unix", settings.unix)
         run_to_end(agent, server, address, writer, needs_user)
         log.info("stopped")

@@ -11,7 +11,9 @@ Options stand before or behind the other words. One in the protocol's own form, 
 capitals, is handed on as it is, so that a newer agent's are within reach; what follows `--` is
 neither option nor variable.
 
-Where the agent is: --host and --port, else AGENT_HOST and AGENT_PORT, else 127.0.0.1 and 20910.
+Where the agent is: --host and --port, else AGENT_HOST and AGENT_PORT, else 127.0.0.1 and 20910; or
+--unix. With --tls its certificate is verified, by the authorities of --tls-ca or those of the host;
+--tls-cert and --tls-key are a certificate that says who you are.
 
 Listings are tables (no column that is empty throughout; times are the reader's, to the second; on a
 terminal no wider than that);
@@ -51,6 +53,7 @@ change. Sections, each using only those above it:
     client/shown        What is shown of a reply: tables, records, text, or JSON.
     client/commands     The verbs as commands, and the command line that names one.
     client/errors       What ends the client, and with which exit status.
+    client/place        Where the agent is: its port or UNIX socket, by TLS or not.
     client/connection   One connection to an agent, and a reply as it comes.
     client/crontab      A crontab, and what becomes of its lines as scenarios and schedules; asks
                         nobody.
@@ -1181,10 +1184,19 @@ def port_number(text):
 def add_common(parser, **defaults):
     """The options that every command has, before and behind its name."""
     def add(name, **keywords):
-        parser.add_argument("--" + name, default=defaults.get(name, argparse.SUPPRESS), **keywords)
+        default = None if defaults else argparse.SUPPRESS
+        parser.add_argument("--" + name, default=defaults.get(name, default), **keywords)
     add("host", metavar="HOST", help="where the agent is (AGENT_HOST, else %s)" % DEFAULT_HOST)
     add("port", metavar="PORT", help="its port (AGENT_PORT, else %d)" % DEFAULT_PORT,
         type=port_number)
+    add("unix", metavar="PATH", help="its UNIX socket, instead of host and port")
+    add("tls", action="store_true", help="connect by TLS, and verify who answers")
+    add("tls-ca", dest="tls_ca", metavar="FILE",
+        help="authorities for --tls (PEM; else those that this host trusts)")
+    add("tls-cert", dest="tls_cert", metavar="FILE",
+        help="certificate that says which user you are (PEM)")
+    add("tls-key", dest="tls_key", metavar="FILE",
+        help="its key (else in the file of --tls-cert)")
     add("json", action="store_true", help="JSON objects, one a line")
 
 
@@ -1330,23 +1342,79 @@ def reason_of(error):
 
 
 # ======================================================================================
-# client/connection.py
-# One connection to an agent, and a reply as it comes.
+# client/place.py
+# Where the agent is: its port or UNIX socket, by TLS or not.
 # ======================================================================================
 
 CONNECT_S = 10
 
 
-class Connection:
-    """One TCP connection to an agent. Raises ClientError when there is none, or when it is lost."""
-
-    def __init__(self, host, port):
-        self.place = "%s:%d" % (host, port)
+def open_socket(options):
+    """(A socket that is connected to the agent of these options, what to call that place).
+    ClientError."""
+    place = options.unix or "%s:%d" % (options.host, options.port)
+    context = make_context(options)
+    try:
+        if options.unix:
+            connection = socket.socket(socket.AF_UNIX)
+            connection.settimeout(CONNECT_S)
+            connection.connect(options.unix)
+        else:
+            connection = socket.create_connection((options.host, options.port), CONNECT_S)
+    except (OSError, ValueError) as error:              # a name that is none is a ValueError
+        raise ClientError(NO_CONNECTION, "cannot connect to %s: %s" % (place, reason_of(error)))
+    if context is not None:
         try:
-            self._socket = socket.create_connection((host, port), timeout=CONNECT_S)
-        except (OSError, UnicodeError) as error:
-            raise ClientError(NO_CONNECTION, "cannot connect to %s: %s"
-                              % (self.place, reason_of(error)))
+            connection = context.wrap_socket(connection, server_hostname=options.host)
+        except (OSError, ValueError) as error:          # CertificateError was one before 3.7
+            connection.close()
+            raise ClientError(NO_CONNECTION, "cannot connect to %s by TLS: %s"
+                              % (place, _tell_tls(error)))
+    return connection, place
+
+
+def make_context(options):
+    """What verifies the agent by TLS, of module ssl; None: no TLS is wanted. ClientError."""
+    if not (options.tls or options.tls_ca or options.tls_cert):
+        return None
+    if options.unix:
+        raise ClientError(USAGE, "--unix goes without --tls: nobody else reads there")
+    try:
+        import ssl
+    except ImportError:
+        raise ClientError(USAGE, "--tls: this Python has no TLS (no module ssl)")
+    path = options.tls_ca
+    try:
+        context = ssl.create_default_context(cafile=path)
+        if options.tls_cert:
+            path = options.tls_cert
+            context.load_cert_chain(options.tls_cert, options.tls_key)
+    except OSError as error:                            # SSLError is one
+        raise ClientError(USAGE, "%s: %s" % (path, reason_of(error)))
+    return context
+
+
+def _tell_tls(error):
+    """Why TLS has failed, and what to do."""
+    reason = getattr(error, "verify_message", None)
+    if getattr(error, "reason", None) == "CERTIFICATE_VERIFY_FAILED":
+        return ("its certificate is not valid here: %s (--tls-ca FILE names the authority that has "
+                "signed it)" % (reason or reason_of(error)))
+    if getattr(error, "reason", None) in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
+        return "what answers there speaks no TLS"
+    return reason_of(error)
+
+
+# ======================================================================================
+# client/connection.py
+# One connection to an agent, and a reply as it comes.
+# ======================================================================================
+
+class Connection:
+    """One connection to an agent. Raises ClientError when there is none, or when it is lost."""
+
+    def __init__(self, options):
+        self._socket, self.place = open_socket(options)
         self._file = self._socket.makefile("rb")
 
     def __enter__(self):
@@ -1830,7 +1898,7 @@ def import_documents(options, paths, words):
     """Imports definitions documents, one after the other -> exit status.
     Raises ClientError, OSError of stdout."""
     texts = [read_document(path) for path in paths]
-    with Connection(options.host, options.port) as connection:
+    with Connection(options) as connection:
         for path, text in zip(paths, texts):
             origin = "standard input: " if path == "-" else printable(path) + ": "
             reply = connection.ask(" ".join(["IMPORT", quote(text)] + words))
@@ -1864,7 +1932,7 @@ def import_crontabs(options, paths, words):
                 tell_notes(crontab)
         show_entries(crontabs, coming, options.json)
     else:
-        with Connection(options.host, options.port) as connection:
+        with Connection(options) as connection:
             send_all(connection, options, crontabs, words)
     for crontab in crontabs:
         tell_left_out(crontab)
@@ -1924,7 +1992,7 @@ def rehearse(options, crontabs, words):
     would be refused."""
     coming = {}
     try:
-        with Connection(options.host, options.port) as connection:
+        with Connection(options) as connection:
             rows = list_known(connection, words)
             name_entries(crontabs, {row["name"]: (row["rule"], row["timezone"]) for row in rows})
             names = list_names(crontabs)
@@ -2042,7 +2110,7 @@ def perform(options, arguments, words):
     words = words + ["-JSON"] * (command.show in (show_listing, show_record))
     request = (command.name.upper().split()
                + [quote(as_typed(argument)) for argument in arguments] + words)
-    with Connection(options.host, options.port) as connection:
+    with Connection(options) as connection:
         reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None)
         command.show(reply, options.json)
     is_bad = command.name in ("exec", "wait") and reply.fields.get("status") in RESTARTABLE

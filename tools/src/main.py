@@ -38,7 +38,7 @@ from .protocol.manual import make_manual
 from .server.limits import read_limits
 from .server.server import Server, check_reach, find_address, notify_systemd
 from .server.tls import Certificates
-from .server.unix import UnixDoor, read_mode
+from .server.unix import read_mode
 
 # which subprocess gives back to every process that it starts
 PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
@@ -225,7 +225,7 @@ def serve(settings, clock, writer):
         lock.note("pid %d on %s:%d since %s" % (
             os.getpid(), address, server.port, local_iso(clock.now())))
         if settings.unix is not None:
-            server.add_door(UnixDoor(settings.unix, read_mode(settings.unix_mode)))
+            server.open_door(settings.unix, read_mode(settings.unix_mode))
             tell_doors("--unix", settings.unix)
         run_to_end(agent, server, address, writer, needs_user)
         log.info("stopped")

@@ -92,11 +92,11 @@ class Front:
     def _serve(self):
         """Sleeps until something has come in, or there is news for somebody; each has one turn. Who
         gives news while it does not sleep need not wake it: it looks once more before."""
+        if self._is_timed and time.monotonic() >= self._next_patrol:
+            self._patrol()
         self._is_asleep = True
         ready = self._selector.select(0 if self._woken else PATROL_S if self._is_timed else None)
         self._is_asleep = False
-        if self._is_timed and time.monotonic() >= self._next_patrol:
-            self._patrol()
         for key, _ in ready:
             if key.data is None:
                 self._waker.hear()

@@ -20,6 +20,7 @@ from .handler import Handler
 from .limits import NO_FILES, OpenConnections, is_of_owner
 from .peer import find_peer_uid, is_loopback, name_user, plain_address
 from .port import SHARING, claim_port
+from .unix import UnixDoor
 
 END_LOOK_S = 2.0            # between two looks whether it is to end, where closing does not wake it
 KEEP_ALIVE_S = 60           # of silence, after which another host is asked whether it is there
@@ -96,9 +97,13 @@ class Server(socketserver.ThreadingTCPServer):
         """How many connections are open."""
         return len(self._connections)
 
-    def add_door(self, door):
-        """Has it serve those who come by a UnixDoor, too; before listen()."""
-        self._door = door
+    def open_door(self, path, mode):
+        """Has it listen on a UNIX socket, too. CannotStart: it is closed then."""
+        try:
+            self._door = UnixDoor(path, mode)
+        except CannotStart:
+            self.close(0.0)
+            raise
 
     def tell_doors(self):
         """What it serves beside its port, as fields for the line that tells of its begin."""
@@ -150,11 +155,11 @@ class Server(socketserver.ThreadingTCPServer):
 
     def verify_request(self, request, client_address):
         address = plain_address(client_address[0])
-        is_near = is_loopback(address)
-        uid = find_peer_uid(request)
-        name = self._owners.get(uid) or "uid %s" % ("unknown" if uid is None else uid)
-        if not is_near:
-            name = ""
+        is_near, uid, name = is_loopback(address), None, ""
+        if is_near:
+            uid = find_peer_uid(request)
+            name = self._owners.get(uid) or "uid %s" % ("unknown" if uid is None else uid)
+        else:
             _keep_alive(request)
         # without TLS only --insecure listens there
         return self._admit(request, Peer(uid, name, address,

@@ -20,9 +20,7 @@ EXPIRY_S = 14 * 86400.0     # so long before it does so it is told
 TLS_QUIET_S = 60.0              # between two lines of the log about connections that failed
 # reasons of OpenSSL that are plainer in other words
 TLS_WORDS = {"KEY_VALUES_MISMATCH": "the key does not belong to the certificate",
-             "NO_START_LINE": "there is no PEM text in it",
-             "BAD_DECRYPT": "the key has a passphrase, which nobody is there to type",
-             "BAD_PASSWORD_READ": "the key has a passphrase, which nobody is there to type",
+             "PEM lib": "it is no PEM text of this",
              "NO_CERTIFICATE_OR_CRL_FOUND": "there is no certificate in it"}
 
 
@@ -36,10 +34,16 @@ def load_ssl(option):
 
 
 def tell_tls(error):
-    """In words, what is wrong by an OSError of ssl, or of a file."""
-    reason = getattr(error, "reason", None)
+    """In words, what is wrong by an error of ssl, or of a file."""
+    text = getattr(error, "strerror", None) or str(error)
+    reason = getattr(error, "reason", None) or ("PEM lib" if "PEM lib" in text else "")
     return (TLS_WORDS.get(reason) or getattr(error, "verify_message", None)
-            or (reason and reason.lower().replace("_", " ")) or error.strerror or str(error))
+            or reason.lower().replace("_", " ") or text)
+
+
+def _ask_passphrase():
+    """What ssl calls for a key that is locked."""
+    raise ValueError("the key has a passphrase, which nobody is there to type")
 
 
 class Certificates:
@@ -108,18 +112,17 @@ class Certificates:
                             | getattr(self._ssl, "OP_NO_RENEGOTIATION", 0))
         if hasattr(context, "num_tickets"):             # from 3.8 on
             context.num_tickets = 0
-        self._read(("--tls-cert", self._certificate), ("--tls-key", self._key),
-                   lambda: context.load_cert_chain(self._certificate, self._key, lambda: ""))
+        self._read([("--tls-cert", self._certificate), ("--tls-key", self._key)],
+                   lambda: context.load_cert_chain(self._certificate, self._key, _ask_passphrase))
         if self._client_ca:
             context.verify_mode = self._ssl.CERT_OPTIONAL
-            self._read(("--tls-client-ca", self._client_ca),
+            self._read([("--tls-client-ca", self._client_ca)],
                        lambda: context.load_verify_locations(self._client_ca))
         return context
 
     @staticmethod
-    def _read(*files_and_function):
-        """Calls the function behind files [(option, path)]. CannotStart, which names the file."""
-        *files, function = files_and_function
+    def _read(files, function):
+        """Calls a function of these files [(option, path)]. CannotStart, which names them."""
         for option, path in files:
             try:
                 with open(path, "rb"):
