@@ -20494,11 +20494,6 @@ def tell_tls(error):
             or reason.lower().replace("_", " ") or text)
 
 
-def _ask_passphrase():
-    """What ssl calls for a key that is locked."""
-    raise ValueError("the key has a passphrase, which nobody is there to type")
-
-
 class Certificates:
     """What the agent shows to who connects by TLS, and the authorities whose certificates it takes
     from them: as they were read last."""
@@ -20566,7 +20561,7 @@ class Certificates:
         if hasattr(context, "num_tickets"):             # from 3.8 on
             context.num_tickets = 0
         self._read([("--tls-cert", self._certificate), ("--tls-key", self._key)],
-                   lambda: context.load_cert_chain(self._certificate, self._key, _ask_passphrase))
+                   lambda: context.load_cert_chain(self._certificate, self._key, lambda: ""))
         if self._client_ca:
             context.verify_mode = self._ssl.CERT_OPTIONAL
             self._read([("--tls-client-ca", self._client_ca)],
@@ -20578,10 +20573,13 @@ class Certificates:
         """Calls a function of these files [(option, path)]. CannotStart, which names them."""
         for option, path in files:
             try:
-                with open(path, "rb"):
-                    pass
+                with open(path, "rb") as file:
+                    is_locked = b"ENCRYPTED" in file.read()
             except OSError as error:
                 raise CannotStart("%s %s: %s" % (option, path, error.strerror)) from None
+            if is_locked:                       # ssl would ask for it at the terminal
+                raise CannotStart("%s %s: the key has a passphrase, and nobody is there to type it"
+                                  % (option, path))
         try:
             function()
         except (OSError, ValueError) as error:          # SSLError is an OSError

@@ -23,15 +23,17 @@ class Authority:
         self.folder, self._name = folder, name
         self.path = folder / (name + ".pem")
         openssl("req", "-x509", *KEY, "-keyout", folder / (name + ".key"), "-out", self.path, "-days", "30", "-subj",
-                "/CN=Authority " + name)
+                "/CN=Authority " + name, "-addext", "keyUsage=critical,keyCertSign,cRLSign")
 
     def sign(self, name, common_name, names="", days=30):
         """The path of a new certificate with its key; names: "DNS:localhost,IP:127.0.0.1"."""
         path, key, request = (self.folder / (name + end) for end in (".pem", ".key", ".csr"))
-        (self.folder / "names").write_text("subjectAltName=%s\n" % names if names else "basicConstraints=CA:FALSE\n")
+        extensions = ["basicConstraints=CA:FALSE", "subjectKeyIdentifier=hash", "authorityKeyIdentifier=keyid"]
+        extensions += ["subjectAltName=" + names] * bool(names)
+        (self.folder / "extensions").write_text("\n".join(extensions))
         openssl("req", "-new", *KEY, "-keyout", key, "-out", request, "-subj", "/CN=" + common_name)
         openssl("x509", "-req", "-in", request, "-CA", self.path, "-CAkey", self.folder / (self._name + ".key"),
-                "-CAcreateserial", "-days", days, "-extfile", self.folder / "names", "-out", path)
+                "-CAcreateserial", "-days", days, "-extfile", self.folder / "extensions", "-out", path)
         path.write_text(path.read_text() + key.read_text())
         return path
 
