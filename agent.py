@@ -26,8 +26,11 @@ Sections, each using only those above it:
                               holds, in which unit.
     base/form                 What a form of a request is: its words, their kinds and meanings, its
                               role, and its reply.
+    base/user_forms           The forms of the requests about users, and the lines of their replies.
     base/forms                The forms of all requests, as data: words, kinds, roles, help, and the
                               lines of their replies.
+    base/hashes               Passwords as they are stored: hashes that cost time and memory, with
+                              what is needed to compare.
     base/options              The options of the agent's command line, as data.
     base/program              What this program is: its own file, its code and its own log.
     base/times                The clock, instants as text, and the one parser of durations.
@@ -73,6 +76,7 @@ Sections, each using only those above it:
     store/decisions           What is decided of due times, and the sessions that are made by it.
     store/imports             A document of definitions put into a work repository, all of it or
                               nothing.
+    store/seen                Rows of scenarios that are there for who asks, as a condition in SQL.
     store/ledger              The ledger of due times: what was decided of each, with the session it
                               started.
     store/locks               Locks that the kernel holds on files beside a master: the one live
@@ -162,6 +166,8 @@ Sections, each using only those above it:
     scheduling/scheduler      What is due now, and the seconds until something is due again.
     scheduling/schedules      The schedules of an agent's name in all repositories: loaded, armed,
                               fired.
+    agent/guesses             Wrong passwords: what they cost those who give them, and in which
+                              thread they are found out.
     agent/access              Who may ask the agent: its owner, and the users of the master.
     agent/opening             Opening the master repository, and making what is not there yet.
     agent/place               An attached work repository and its owner.
@@ -182,7 +188,10 @@ Sections, each using only those above it:
                               over and goes on.
     protocol/table            The verb table: a function for each form of a request, and the check
                               of one against it.
+    protocol/narrow           What a client may ask for whom some scenarios are not there: checked
+                              by what his words name.
     protocol/lines            The lines of replies, filled by the table of their fields.
+    protocol/user_verbs       The verbs on users, and the one by which they say who they are.
     protocol/conversation     The requests of one connection in order, and their replies; knows no
                               sockets.
     protocol/manual           The manual: prose, with what follows from the program's tables put in
@@ -225,6 +234,7 @@ Threads, and what ends each:
     slot N            runs one session after the other; ends at SessionQueue.close().
     adopted N         runs session N, whose process outlived an agent; ends with it.
     scheduler         calls Scheduler.tick(); ends at Agent.stop().
+    passwords         compares and hashes them one at a time; ends at PasswordDesk.close().
     repository NAME   the owner; opens the repository, takes it over, looks at it, cleans it and
     keeper            does what is due of it; ends at Keeper.stop().
     follow-ups        does what commits bring about; ends at Inbox.close().
@@ -261,6 +271,7 @@ import gc
 import glob
 import hashlib
 import heapq
+import hmac
 import importlib
 import importlib.util
 import itertools
@@ -1044,7 +1055,8 @@ SESSION_LINE = ReplyLine("a session", (
     time_key("begun", "when its newest start began"), _ENDED, _TOOK,
     number_key("parent", "the session whose task has started it"),
     text_key("waits_for", "what one that has not begun waits for: time, hold, limit, slot or "
-             "repository; one that has: children"), _MESSAGE))
+             "repository; one that has: children"), _MESSAGE,
+    text_key("by", "in STATUS: who has asked for it by EXEC; empty: a schedule or a task", True)))
 STEP_LINE = ReplyLine("an attempt of a step, in order", (
     number_key("step", "place of the step in the scenario, from 1"),
     text_key("name", "name of the step"), _ATTEMPT, _STATUS, _BEGUN, _ENDED, _MESSAGE))
@@ -1249,6 +1261,57 @@ WORD_MEANINGS = {
 
 
 # ======================================================================================
+# base/user_forms.py
+# The forms of the requests about users, and the lines of their replies.
+# ======================================================================================
+
+_USER = text_key("user", "name of the user")
+_ROLE = text_key("role", "monitor, operator or administrator")
+_PATTERNS = "names of the scenarios that are there for him, between commas; * stands for any " \
+    "text, ? for one character"
+USER_LINE = ReplyLine("a user", (
+    _USER, _ROLE, text_key("scenarios", _PATTERNS + "; empty: all"),
+    text_key("os_user", "the OS user of this host who needs no password; empty: there is none"),
+    text_key("password", "own; once: for one use; expired: that was not used in time"),
+    time_key("until", "until when the one for one use lets in"),
+    time_key("created", "when the user was added"), time_key("changed", "when he was changed")))
+USER_NAME_LINE = ReplyLine("the user", (_USER,))
+USER_PASSWORD_LINE = ReplyLine("the user", (
+    _USER, text_key("password", "his password for one use within a day, which nobody tells again",
+                    True)))
+KNOWN_LINE = ReplyLine("who you are now", (
+    _USER, _ROLE, text_key("note", "that the password was for one use", True)))
+
+_KINDS = {"NAME": "user", "USER": "text", "PASSWORD": "secret", "NEW": "password",
+          "-ROLE": "role", "-SCENARIOS": "patterns", "-OS_USER": "os_user"}
+_MEANINGS = {
+    "NAME": "name of the user", "USER": "name of the user", "PASSWORD": "his password",
+    "NEW": "the new password", "-ROLE": "what he may do: each may do what those before may",
+    "-SCENARIOS": _PATTERNS + " (all); with nothing behind the = all",
+    "-OS_USER": "the OS user of this host, by name or number, who is this user without a "
+                "password; with nothing behind the = nobody",
+    "-RESET": "give him a new password for one use within a day"}
+_ROLES = "monitor|operator|administrator"
+
+USER_FORMS = (
+    Form("AUTH", "USER PASSWORD", None, "say who you are; from then on the connection is that "
+         "user's", oks=(KNOWN_LINE,), kinds=_KINDS, meanings=_MEANINGS),
+    Form("USERS LIST", "[-JSON]", ADMINISTRATOR, "list the users", AS_ROWS, lines=(USER_LINE,)),
+    Form("USERS ADD", "NAME [-ROLE=%s] [-SCENARIOS=a*,b] [-OS_USER=name]" % _ROLES, ADMINISTRATOR,
+         "add a user, who gets a password for one use", oks=(USER_PASSWORD_LINE,), kinds=_KINDS,
+         meanings=dict(_MEANINGS, **{
+             "-ROLE": _MEANINGS["-ROLE"] + "; it must be given"})),
+    Form("USERS SET", "NAME [-ROLE=%s] [-SCENARIOS=a*,b] [-OS_USER=name] [-RESET]" % _ROLES,
+         ADMINISTRATOR, "change a user, effective at once", oks=(USER_PASSWORD_LINE,),
+         kinds=_KINDS, meanings=_MEANINGS),
+    Form("USERS PASSWORD", "NAME NEW", MONITOR, "give a user another password: yourself, or as an "
+         "administrator anybody", oks=(USER_NAME_LINE,), kinds=_KINDS, meanings=_MEANINGS),
+    Form("USERS DEL", "NAME", ADMINISTRATOR, "delete a user", oks=(USER_NAME_LINE,), kinds=_KINDS,
+         meanings=_MEANINGS),
+)
+
+
+# ======================================================================================
 # base/forms.py
 # The forms of all requests, as data: words, kinds, roles, help, and the lines of their replies.
 # ======================================================================================
@@ -1447,9 +1510,9 @@ VERB_FORMS = (
     Form("SCHED DEL", "NAME [-REPO=name]", ADMINISTRATOR,
          "delete a schedule; what it decided is kept until purged", oks=(SCHEDULE_NAME_LINE,),
          meanings=_SCHEDULE_PLACE),
-    Form("SCHED ON", "NAME [-REPO=name]", ADMINISTRATOR, "enable a schedule",
+    Form("SCHED ON", "NAME [-REPO=name]", OPERATOR, "enable a schedule",
          oks=(ENABLED_LINE,), meanings=_SCHEDULE_PLACE),
-    Form("SCHED OFF", "NAME [-REPO=name]", ADMINISTRATOR, "disable a schedule",
+    Form("SCHED OFF", "NAME [-REPO=name]", OPERATOR, "disable a schedule",
          oks=(ENABLED_LINE,), meanings=_SCHEDULE_PLACE),
     Form("SCHED NEXT", "[NAME] [-COUNT=n] [-FROM=time] [-TO=time] [-ALL] [-REPO=name] [-JSON]",
          MONITOR, "coming due times, in order; nothing fires", AS_ROWS, lines=(COMING_LINE,),
@@ -1486,7 +1549,7 @@ VERB_FORMS = (
          kinds=_CALENDAR_KINDS, meanings=_CALENDAR_NAME),
     Form("CALENDAR DEL", "NAME", ADMINISTRATOR, "delete a calendar that no schedule names",
          oks=(CALENDAR_NAME_LINE,), kinds={"NAME": "calendar"}, meanings=_CALENDAR_NAME),
-)
+) + USER_FORMS
 
 
 def _list_ok_names(*kinds):
@@ -1514,6 +1577,67 @@ def list_parts(form):
                        else form.meanings.get(name) or WORD_MEANINGS[name])
             parts.append(Part(name, kind, shown, not bracket, bool(inner_bracket), meaning))
     return parts
+
+
+# ======================================================================================
+# base/hashes.py
+# Passwords as they are stored: hashes that cost time and memory, with what is needed to compare.
+#
+# scrypt as RFC 7914 has it, with 16 MiB (N=2**14, r=8, p=1); where the host's OpenSSL has none,
+# PBKDF2-HMAC-SHA256, which takes a few times as long. Both let other threads go on meanwhile.
+# ======================================================================================
+
+MIN_PASSWORD, MAX_PASSWORD = 8, 256     # characters of a password that a user sets
+SCRYPT_COST, SCRYPT_BLOCK, SCRYPT_LANES = 1 << 14, 8, 1
+PBKDF2_ROUNDS = 300000
+SCRYPT_BYTES = 64 * 1024 * 1024         # the most that a stored hash may ask for
+SALT_BYTES, HASH_BYTES = 16, 32
+
+
+def hash_password(password):
+    """A password -> the text that is stored."""
+    salt = os.urandom(SALT_BYTES)
+    for scheme in ("scrypt$%d:%d:%d" % (SCRYPT_COST, SCRYPT_BLOCK, SCRYPT_LANES),
+                   "pbkdf2$%d" % PBKDF2_ROUNDS):
+        digest = _derive(password, scheme, salt)
+        if digest is not None:
+            return "$".join((scheme, salt.hex(), digest.hex()))
+    raise ValueError("this host can hash no password")
+
+
+def make_unusable_hash():
+    """A text that no password fits, and that costs as much to compare as another."""
+    has_scrypt = hasattr(hashlib, "scrypt") and _derive("", "scrypt$2:1:1", b"") is not None
+    scheme = "scrypt$%d:%d:%d" % (SCRYPT_COST, SCRYPT_BLOCK, SCRYPT_LANES) if has_scrypt \
+        else "pbkdf2$%d" % PBKDF2_ROUNDS
+    return "$".join((scheme, os.urandom(SALT_BYTES).hex(), os.urandom(HASH_BYTES).hex()))
+
+
+def is_password(password, stored):
+    """Whether a password is the one of a stored text; in a time that tells nothing of either.
+    ValueError: this host cannot tell, or another program has spoilt the text."""
+    scheme, salt, digest = stored.rsplit("$", 2) if stored.count("$") == 3 else ("", "", "")
+    derived = _derive(password, scheme, bytes.fromhex(salt))
+    if derived is None:
+        raise ValueError("this host cannot compare a password that is hashed by %s"
+                         % (scheme.partition("$")[0] or "nothing known"))
+    return hmac.compare_digest(derived, bytes.fromhex(digest))
+
+
+def _derive(password, scheme, salt):
+    """The hash of a password by a scheme, or None: it is not known, or this host lacks it."""
+    name, _, parameters = scheme.partition("$")
+    data = password.encode("utf-8", "surrogatepass")
+    try:
+        if name == "scrypt":
+            cost, block, lanes = map(int, parameters.split(":"))
+            return hashlib.scrypt(data, salt=salt, n=cost, r=block, p=lanes, dklen=HASH_BYTES,
+                                  maxmem=SCRYPT_BYTES)
+        if name == "pbkdf2":
+            return hashlib.pbkdf2_hmac("sha256", data, salt, int(parameters), HASH_BYTES)
+    except (AttributeError, ValueError):
+        pass                            # no scrypt in this OpenSSL, or what it does not take
+    return None
 
 
 # ======================================================================================
@@ -1576,7 +1700,7 @@ COMMAND_OPTIONS = (
     CommandOption("--max-per-address", "N", "connections from one address at once, those of the "
                   "agent's own OS user aside; one more is BUSY", MAX_PER_ADDRESS, (1, 100000)),
     CommandOption("--max-requests", "N", "requests of one connection under way; further ones are "
-                  "read later", MAX_BATCH, (1, MAX_BATCH)),
+                  "read later", MAX_BATCH, (1, 100000)),
     CommandOption("--stranger-timeout", "SECONDS", "how long a client is waited for until it is "
                   "known who it is", int(STRANGER_S), (1, 86400), attribute="stranger_s"),
     CommandOption("--idle-timeout", "SECONDS", "how long a connection may be silent (default %d; "
@@ -1849,6 +1973,17 @@ def check_name(text):
     return text
 
 
+_USER_NAME = re.compile("[A-Za-z0-9_][A-Za-z0-9_.@+-]*")
+
+
+def check_user_name(text):
+    """A name of a user, which may be an address of mail too, or ValueError."""
+    if not _USER_NAME.fullmatch(text) or len(text) > MAX_NAME:
+        raise ValueError("must be a name of a user: letters, digits, _ . @ + - (not first: . @ + "
+                         "-), at most %d characters" % MAX_NAME)
+    return text
+
+
 def tell_near(name, names):
     """Words on the one of some names (None among them is none) that is nearly this one, or
     nothing."""
@@ -1878,6 +2013,17 @@ class Word(NamedTuple):
         return self.kind == "variable" or "=" in (self.value or "")
 
 
+PASSWORD_VERBS = (("AUTH",), ("USERS", "PASSWORD"))
+# place of the first word that may be a password, or a piece of one that was not quoted
+_PASSWORD_PLACES = {"AUTH": 1, "USERS": 3}
+
+
+def is_about_password(words):
+    """Whether a request is one with a password, as far as its words are known."""
+    return any(tuple(capitals(word.value or "") for word in words[:len(beginning)]) == beginning
+               for beginning in PASSWORD_VERBS)
+
+
 _PART = re.compile(r"""[^ \t"']+|"(?:[^"\\]|\\.)*"|'[^']*'""")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -1903,6 +2049,8 @@ def split_words(line):
 def _tell_start(text, words):
     """How an error names a word that cannot be read: by what stands before its first quote, if that
     cannot be a piece of a value."""
+    if is_about_password(words):
+        return "word %d" % (len(words) + 1)
     bare = re.match("[^ \t\"']*", text).group()
     variable = VARIABLE.match(bare)
     if variable and bare[variable.end():variable.end() + 1] == "=":
@@ -1935,12 +2083,17 @@ def list_hidden(words):
     give them, the longest first: values of variables, and what stands behind one and may belong to
     it."""
     hidden, is_behind = set(), False
-    for word in words:
+    is_secret = is_about_password(words)
+    for index, word in enumerate(words):
         is_behind = is_behind or word.has_value
-        if word.has_value or is_behind and word.kind == "argument":
-            value = word.value
-            for text in (value, " ".join(value.split()), json.dumps(value)[1:-1]):
-                hidden |= {text, text[:SHORT]}
+        value = word.value
+        if is_secret and index >= _PASSWORD_PLACES[capitals(words[0].value)]:
+            value = word.name + (value or "")       # an unquoted one may begin with a dash
+            hidden.add(word.value or word.name)
+        elif not word.has_value and not (is_behind and word.kind == "argument"):
+            continue
+        for text in (value, " ".join(value.split()), json.dumps(value)[1:-1]):
+            hidden |= {text, text[:SHORT]}
     return sorted((text for text in hidden if len(text) >= MIN_SECRET), key=len, reverse=True)
 
 
@@ -4598,6 +4751,8 @@ class SessionRequest(NamedTuple):
     due: Optional[float] = None
     is_held: bool = False
     hidden: Tuple[str, ...] = ()        # values that must not be stored
+    asked_by: str = ""                  # who asks for it, where that is a client
+    patterns: Tuple[str, ...] = ()      # of the scenarios that are there for him; (): all
     is_parallel: bool = False           # beside others of its schedule
     replaces: Tuple[int, ...] = ()      # sessions that end for it
     parent: Optional[int] = None        # the session whose task asks for it
@@ -4615,6 +4770,7 @@ class RestartRequest(NamedTuple):
     is_redefining: bool = False         # with the definition that its version has now
     secret_file: Optional[str] = None   # as of a SessionRequest
     is_held: bool = False
+    patterns: Tuple[str, ...] = ()      # of the scenarios that are there for who asks; (): all
 
 
 class Ticket(NamedTuple):
@@ -4677,6 +4833,7 @@ class SessionFilter(NamedTuple):
     keyword: Optional[str] = None
     since: Optional[float] = None
     parent: Optional[int] = None        # the session whose task has started them
+    patterns: Tuple[str, ...] = ()      # of scenarios; (): of all
 
 
 class LogFilter(NamedTuple):
@@ -4693,6 +4850,7 @@ class PurgeFilter(NamedTuple):
     keep: Optional[int] = None          # that are not among the newest so many of these
     statuses: Tuple[str, ...] = ()
     scenario: Optional[str] = None
+    patterns: Tuple[str, ...] = ()      # of scenarios; (): of all
 
 
 class Origin(NamedTuple):
@@ -4837,14 +4995,14 @@ class Arrivals:
         session = connection.execute(
             "insert into session(id, agent, scenario, version, definition, context, status, name,"
             " keywords, priority, level, timeout, created, start_at, variables, given, key,"
-            " schedule, due, is_parallel, parent, secret_file, restart_step)"
+            " schedule, due, is_parallel, parent, secret_file, restart_step, asked_by)"
             " values ((select (last_session + 1) * 1000 + id from repository),"
-            " ?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            " ?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (request.agent, scenario.name, scenario.version, row["definition"],
              request.context, status, request.name, request.keywords, request.priority,
              request.level, timeout, to_text(now), start_at, variables, plain_text, request.key,
              request.schedule, due, request.is_parallel, request.parent,
-             request.secret_file if secrets else None, step)).lastrowid
+             request.secret_file if secrets else None, step, request.asked_by)).lastrowid
         if request.keywords:
             self._sessions.put_keywords(connection, session, request.keywords)
         if request.parent_run is not None:
@@ -4865,8 +5023,9 @@ class Arrivals:
         hidden = self._sessions.get_scenario(connection, row).secrets
         plain = {name: value for name, value in request.variables.items() if name not in hidden}
         if row["scenario"] != request.scenario or row["given"] != canonical(plain):
-            raise Conflict("key %s was used for session %d with another scenario or other variables"
-                           % (shorten(request.key), row["id"]))
+            is_seen = not request.patterns or is_any_match(request.patterns, row["scenario"])
+            raise Conflict("key %s was used for %s with another scenario or other variables" % (
+                shorten(request.key), "session %d" % row["id"] if is_seen else "a session"))
         return row
 
     def _text_of_defaults(self, scenario):
@@ -6125,6 +6284,31 @@ class Rehearsed(AgentError):
 
 
 # ======================================================================================
+# store/seen.py
+# Rows of scenarios that are there for who asks, as a condition in SQL.
+# ======================================================================================
+
+MAX_NAMES = 10000       # whose match is remembered in one look
+
+
+def seen_condition(connection, column, patterns):
+    """` and is_seen(COLUMN)` for a query on this connection, by the patterns of the scenarios that
+    are there; nothing where all are. Until the connection is asked for others."""
+    if not patterns:
+        return ""
+    matches = {}                        # name -> whether it is there: a listing has few
+
+    def is_seen(name):
+        if name not in matches:
+            if len(matches) > MAX_NAMES:
+                matches.clear()
+            matches[name] = name is not None and is_any_match(patterns, name)
+        return matches[name]
+    connection.create_function("is_seen", 1, is_seen)
+    return " and is_seen(%s)" % column
+
+
+# ======================================================================================
 # store/ledger.py
 # The ledger of due times: what was decided of each, with the session it started.
 # ======================================================================================
@@ -6194,13 +6378,19 @@ class Ledger:
                            (ALL_SCHEDULES, now, now, now, message))
 
     @staticmethod
-    def list_occurrences(connection, name, limit, since=0.0, due=None):
+    def list_occurrences(connection, name, limit, since=0.0, due=None, patterns=()):
         """Rows of occurrences, newest first; of all schedules when no name is given. `since`: due
-        from this instant on; `due`: at this one, to the second."""
+        from this instant on; `due`: at this one, to the second; `patterns`: of scenarios, to which
+        both the schedule and the session have to belong, as far as they are there still."""
         newest = "select * from (select * from occurrence where %s%s order by due desc limit ?1)"
         within = " and last_due>='%s'" % to_text(since) if since else ""
         if due is not None:
             within += " and due<='%s' and last_due>='%s'" % (to_text(due + 0.999), to_text(due))
+        where = seen_condition(connection, "scenario", patterns)
+        if where:
+            within += " and (schedule='' or coalesce((select 1%s from schedule where name =" \
+                " occurrence.schedule), session is not null) and (session is null or exists" \
+                " (select 1 from session where id = occurrence.session%s)))" % (where, where)
         rows = newest % ("1", within) if name is None else "%s union all %s" % (
             newest % ("schedule=?2", within), newest % ("schedule=''", within))
         return connection.execute(
@@ -7450,10 +7640,11 @@ class Sessions:
         """The row of a session, or None."""
         return connection.execute("select * from session where id=?", (session,)).fetchone()
 
-    def get(self, connection, session):
-        """The row of a session, or NotFound."""
+    def get(self, connection, session, patterns=()):
+        """The row of a session, or NotFound; with patterns, of one whose scenario is as one says.
+        """
         row = self.find(connection, session)
-        if row is None:
+        if row is None or patterns and not is_any_match(patterns, row["scenario"]):
             raise NotFound("no session %d in repository %s" % (session, self._name))
         return row
 
@@ -7915,6 +8106,7 @@ class Views:
             if value is not None:
                 where.append(" and " + column)
                 values.append(value)
+        where.append(seen_condition(connection, "scenario", filters.patterns))
         parts = ["select * from (select session.* from %s%s order by %s desc limit ?)"
                  % (source, "".join(where), order)
                  for source, order in self._list_sources(filters)]
@@ -8079,11 +8271,12 @@ class Views:
         return begin is None, jump
 
     @staticmethod
-    def _where_purged(filters, is_by_time=False):
+    def _where_purged(connection, filters, is_by_time=False):
         """The text and values of a condition on the ended sessions that a PurgeFilter may name."""
         # by its time an old session is found at once, by its status among all that have ended
         where = "ended is not null and %sstatus in (%s)" % ("+" if is_by_time else "", ",".join(
             "'%s'" % status for status in filters.statuses or ENDED))
+        where += seen_condition(connection, "scenario", filters.patterns)
         return (where, []) if filters.scenario is None else (where + " and scenario=?",
                                                              [filters.scenario])
 
@@ -8092,14 +8285,14 @@ class Views:
         """
         if filters.keep is None:
             return None
-        where, values = self._where_purged(filters)
+        where, values = self._where_purged(connection, filters)
         row = connection.execute("select id from session where %s order by id desc limit 1"
                                  " offset ?" % where, values + [filters.keep]).fetchone()
         return row[0] if row else -1
 
-    def _select_purged(self, columns, filters, newest):
+    def _select_purged(self, connection, columns, filters, newest):
         """The text of a query of what is to be purged, and its values."""
-        where, values = self._where_purged(filters, filters.before is not None)
+        where, values = self._where_purged(connection, filters, filters.before is not None)
         if newest is not None:
             where += " and id <= ?"
             values.append(newest)
@@ -8111,7 +8304,7 @@ class Views:
     def count_purged(self, connection, filters):
         """How many sessions a purge would delete."""
         newest = self.find_newest_purged(connection, filters)
-        query, values = self._select_purged("count(*)", filters, newest)
+        query, values = self._select_purged(connection, "count(*)", filters, newest)
         return connection.execute(query, values).fetchone()[0]
 
     def purge(self, connection, filters, newest, limit=200):
@@ -8121,14 +8314,14 @@ class Views:
 
         Returns how many; 0 means that nothing is left to purge.
         """
-        query, values = self._select_purged("id, keywords", filters, newest)
+        query, values = self._select_purged(connection, "id, keywords", filters, newest)
         rows = connection.execute(query + " limit ?", values + [limit]).fetchall()
         for session, keywords in rows:
             for table in ("session_log", "session_task", "session_step", "occurrence"):
                 connection.execute("delete from %s where session=?" % table, (session,))
             self._sessions.drop_keywords(connection, session, keywords)
             connection.execute("delete from session where id=?", (session,))
-        is_of_all = not filters.statuses and filters.scenario is None
+        is_of_all = not (filters.statuses or filters.patterns) and filters.scenario is None
         if filters.before is not None and is_of_all and len(rows) < limit:
             connection.execute("delete from occurrence where session is null and last_due < ?",
                                (to_text(filters.before),))
@@ -8301,6 +8494,9 @@ update session set restart_run = (
     and t.task = restart_task and t.status in ('ERROR', 'STOPPED')) where restart_step not null;
 -- what a session has started
 create index session_parent on session(parent) where parent is not null;
+""", """
+-- the client that has asked for it; empty: a schedule, a task, or an older agent
+alter table session add column asked_by text not null default '';
 """)
 
 HELLO = {"scenarios": [{
@@ -14022,9 +14218,9 @@ def explain(row):
     return "%s %s: %s" % (count, row["decision"], text)
 
 
-def list_state(repository, stored, due, hold):
-    """What stands in the way of a schedule now, and when it is due next;
-    `hold` is that of the agent."""
+def list_state(repository, stored, due, hold, patterns=()):
+    """What stands in the way of a schedule now, and when it is due next; `hold` is that of the
+    agent. Sessions are told whose scenarios one of the patterns fits, if there are any."""
     notes = [] if stored.schedule.enabled else ["disabled"]
     notes += ["%s; what comes due is decided at the release" % held
               for held in list_holds(hold, stored.hold)]
@@ -14032,7 +14228,8 @@ def list_state(repository, stored, due, hold):
             repository.schedules.list_conditions, stored.schedule.name):
         if not met:
             newest = repository.db.read(repository.views.list_sessions,
-                                        SessionFilter(**{kind: name}), 1 << 62, 1)
+                                        SessionFilter(patterns=patterns, **{kind: name}),
+                                        1 << 62, 1)
             notes.append("waits for %s %s%s" % (kind, name, "".join(
                 ", whose newest session %d is %s" % (last["id"], last["status"])
                 for last in newest)))
@@ -14578,10 +14775,20 @@ class Forecast:
 # ======================================================================================
 
 class ScheduleListing:
-    """Looks at the schedules of all repositories, those of other agents too; nothing fires."""
+    """Looks at the schedules of all repositories, those of other agents too; nothing fires. With
+    patterns others are not there than those of the scenarios that one of them fits."""
 
-    def __init__(self, schedules, places, clock):
+    def __init__(self, schedules, places, clock, patterns=()):
         self._schedules, self._places, self._clock = schedules, places, clock
+        self._patterns = patterns
+
+    def seen_by(self, client):
+        """The same for a Client: of the schedules that are there for him."""
+        return ScheduleListing(self._schedules, self._places, self._clock, client.scenarios) \
+            if client.is_narrowed else self
+
+    def _sees(self, scenario):
+        return not self._patterns or is_any_match(self._patterns, scenario)
 
     def list_all(self, repository=None, name=None):
         """Yields (repository, StoredSchedule, next due time or None) of schedules."""
@@ -14605,10 +14812,12 @@ class ScheduleListing:
             raise NotFound("no schedule %s" % name)
         return schedules
 
-    def _lister(self, name=None):
-        """What gives the StoredSchedules of a repository by name, or the one of a name."""
+    def _lister(self, name=None, is_whole=False):
+        """What gives the StoredSchedules of a repository by name, or the one of a name; `is_whole`:
+        also those that are not there."""
         return lambda repository: (self._read(repository, row, read_last(row))
-                                   for row in repository.list_schedules(name))
+                                   for row in repository.list_schedules(name)
+                                   if is_whole or self._sees(row["scenario"]))
 
     def _read(self, repository, row, last=None):
         """A row -> StoredSchedule with its Last, and with the Timetable of its Entry."""
@@ -14675,18 +14884,19 @@ class ScheduleListing:
 
     def plan(self, period, repository, troubles):
         """Plays a Period -> (the instant up to which, [Visit] in the order of their times). What
-        could not be read is told in `troubles`."""
+        could not be read is told in `troubles`. What is not there takes its slots all the same."""
         forecast = Forecast(self._schedules.name, period)
-        return forecast.play(visits for _, visits in self._read_all(
+        end, visits = forecast.play(visits for _, visits in self._read_all(
             repository, troubles,
-            lambda owner: forecast.list_streams(owner, self._lister()(owner))))
+            lambda owner: forecast.list_streams(owner, self._lister(is_whole=True)(owner))))
+        return end, [visit for visit in visits if self._sees(visit.scenario[1])]
 
     def list_occurrences(self, name, repository, limit, period=(0.0, None)):
         """(repository, row) of occurrences, newest first: those of a period, which is the instant
         from which on they were due, and the one at which they were due (None: any)."""
         troubles = []
         rows = list(self._read_all(repository, troubles, lambda owner: owner.db.read(
-            owner.ledger.list_occurrences, name, limit, *period)))
+            owner.ledger.list_occurrences, name, limit, *period, self._patterns)))
         if not any(row["schedule"] == name for _, row in rows):
             self.get(name, repository)
         yield from sorted(rows, key=lambda occurrence: occurrence[1]["due"], reverse=True)[:limit]
@@ -15202,9 +15412,154 @@ class Schedules:
 
 
 # ======================================================================================
+# agent/guesses.py
+# Wrong passwords: what they cost those who give them, and in which thread they are found out.
+#
+# Thread passwords: compares and hashes them one at a time; ends at PasswordDesk.close().
+# ======================================================================================
+
+FREE_FAILURES = 2       # wrong passwords that cost nothing
+MAX_DELAY_S = 30.0      # the longest time until a source may try again
+FORGET_S = 900.0        # so long after the last one wrong passwords are forgotten
+MAX_REMEMBERED = 1000   # users, and sources, of whom they are remembered: those of the newest
+MAX_WAITING = 64        # passwords that wait to be compared or hashed
+MAX_WAITING_OF_ONE = 8  # of these, of one source
+NO_MEMORY = "the host lacks the memory to hash a password"
+
+
+class Guesses:
+    """Counts wrong passwords by source (address and OS user) and by user.
+
+    A source that has given one has to wait before its next, the longer the more it, or all sources
+    together for that user, have given. One that has given none waits for nothing: so nobody can
+    lock out a user who comes from elsewhere.
+    """
+
+    def __init__(self, clock):
+        self._clock, self._lock = clock, threading.Lock()
+        self._of_sources = collections.OrderedDict()    # source -> (how many, when the last)
+        self._of_users = collections.OrderedDict()      # name -> the same
+
+    def check(self, source, name):
+        """Busy: this source has to wait."""
+        now = self._clock.monotonic()
+        with self._lock:
+            count, last = self._look(self._of_sources, source, now)
+            if count:
+                most = max(count, self._look(self._of_users, name, now)[0])
+                wait_s = last + find_delay(most) - now
+                if wait_s > 0:
+                    raise Busy("too many wrong passwords; try again in %d s" % (wait_s + 1))
+
+    def note(self, source, name):
+        """A source has given a wrong password for a user, or for a name that none has."""
+        now = self._clock.monotonic()
+        with self._lock:
+            for counts, key in ((self._of_sources, source), (self._of_users, name)):
+                counts[key] = self._look(counts, key, now)[0] + 1, now
+                counts.move_to_end(key)
+                if len(counts) > MAX_REMEMBERED:
+                    counts.popitem(last=False)
+
+    @staticmethod
+    def _look(counts, key, now):
+        count, last = counts.get(key, (0, now))
+        return (0, now) if now - last > FORGET_S else (count, last)
+
+
+def find_delay(count):
+    """How long a source waits after so many wrong passwords: 1 s, twice that, up to
+    MAX_DELAY_S."""
+    return min(MAX_DELAY_S, 2.0 ** min(count - FREE_FAILURES - 1, 10)) \
+        if count > FREE_FAILURES else 0.0
+
+
+class PasswordDesk:
+    """Compares and hashes passwords in one thread, which is all that guessing can keep busy."""
+
+    def __init__(self):
+        self._waiting, self._lock = queue.Queue(), threading.Lock()
+        self._counts = collections.Counter()    # source -> of it wait, or are at it, so many
+        self._thread = None
+        self._is_closed = False
+
+    def is_right(self, source, password, stored):
+        """Whether a password is that of a stored text; what cannot be compared is not. Busy."""
+        return self._ask(source, compare, password, stored)
+
+    def make_hash(self, source, password):
+        """A password -> the text to be stored. Busy."""
+        return self._ask(source, make_hash, password)
+
+    def _ask(self, source, method, *arguments):
+        """Has the thread do it, and waits for that."""
+        pending = Pending(method, arguments)
+        with self._lock:
+            if self._is_closed or sum(self._counts.values()) >= MAX_WAITING \
+                    or self._counts[source] >= MAX_WAITING_OF_ONE:
+                raise Busy("too many passwords wait to be compared; try again")
+            if self._thread is None:
+                thread = Worker(self._run, name="passwords")
+                if not thread.try_start():
+                    raise Busy("the host has no thread to compare passwords")
+                self._thread = thread
+            self._counts[source] += 1
+            self._waiting.put(pending)
+        try:
+            return pending.result()
+        finally:
+            with self._lock:
+                self._counts[source] -= 1
+                if not self._counts[source]:
+                    del self._counts[source]
+
+    def _run(self):
+        """Thread passwords."""
+        while True:
+            pending = self._waiting.get()
+            if pending is None:
+                return
+            pending.perform()
+
+    def close(self):
+        """Ends the thread after all that was put in."""
+        with self._lock:
+            self._is_closed = True
+            thread = self._thread
+            self._waiting.put(None)
+        if thread is not None:
+            thread.join()
+
+
+def compare(password, stored):
+    """is_password(), and no where this host cannot tell, which the log says."""
+    try:
+        return is_password(password, stored)
+    except ValueError as error:
+        log.warning("%s; USERS SET -RESET gives another one", error)
+        return False
+    except MemoryError:
+        raise Busy(NO_MEMORY) from None
+
+
+def make_hash(password):
+    """hash_password(). Busy: the host lacks the memory."""
+    try:
+        return hash_password(password)
+    except (ValueError, MemoryError):
+        raise Busy(NO_MEMORY) from None
+
+
+# ======================================================================================
 # agent/access.py
 # Who may ask the agent: its owner, and the users of the master.
 # ======================================================================================
+
+ONE_TIME_S = 86400.0    # within which a password for one use has to be used
+# of its characters: none that is taken for another
+CHARACTERS = "abcdefghjkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"
+WRONG = "the user or the password is wrong"
+
 
 class Access:
     """Tells who is at the other end of a connection, and what he may do.
@@ -15220,6 +15575,8 @@ class Access:
         self._master, self._store = None, Users()
         self._users, self._os_users = {}, {}    # name -> User, uid -> User
         self._lock = threading.Lock()           # held by who reads them anew
+        self._guesses, self._desk = Guesses(clock), PasswordDesk()
+        self._nobody = make_unusable_hash()     # of a user that there is not
 
     # -- the users ---------------------------------------------------------------------
 
@@ -15257,6 +15614,10 @@ class Access:
         """The Users by name."""
         return [user for _, user in sorted(self._users.items())]
 
+    def close(self):
+        """No password is compared any more."""
+        self._desk.close()
+
     # -- who is it ---------------------------------------------------------------------
 
     def is_owner(self, peer):
@@ -15287,6 +15648,108 @@ class Access:
             return client._replace(role=None, scenarios=(), is_temporary=False)
         is_owner = client.role == ADMINISTRATOR and not client.user
         return client if is_owner else self.identify(client.peer)
+
+
+    # -- passwords ---------------------------------------------------------------------
+
+    def log_in(self, peer, name, password):
+        """The Client that one is who says so, with a password. AuthError, Busy, Denied."""
+        check_private(peer)
+        source = find_source(peer)
+        self._guesses.check(source, name[:MAX_NAME])
+        user = self._users.get(name)
+        is_right = self._desk.is_right(source, password, user.password if user else self._nobody)
+        # by now it may be another, or over
+        if is_right and user is not None and (user.until is None
+                                              or user.until > self._clock.now()):
+            client = self.renew(self._make_client(user, peer, user.stamp))
+            if client.role is not None:
+                return client
+        self._guesses.note(source, name[:MAX_NAME])
+        raise AuthError(WRONG)
+
+    def add(self, client, name, role, scenarios, os_user):
+        """Adds a user -> his password for one use. Exists, BadRequest, Busy."""
+        check_os_user(os_user)
+        password, until, now = self._make_password(client)
+        self._write(self._store.add, User(name, role, scenarios, os_user or None, password[1],
+                                          until, os.urandom(8).hex(), now, now))
+        return password[0]
+
+    def set(self, client, name, changes, is_reset):
+        """Changes fields of a user -> his new password for one use, with `is_reset`, else None.
+        NotFound, Exists, Conflict, BadRequest, Busy."""
+        check_os_user(changes.get("os_user"))
+        if name not in self._users:
+            raise NotFound("no user %s" % name)
+        password, until, now = self._make_password(client) if is_reset \
+            else (None, None, self._clock.now())
+        if changes:
+            self._write(self._store.set, name, changes, not self._has_owner, now)
+        if password is None:
+            return None
+        self._write(self._store.put_password, name, password[1], until, now)
+        return password[0]
+
+    def _make_password(self, client):
+        """((a password for one use, as it is stored), until when, now), for one who may have it
+        sent. Denied, Busy."""
+        check_private(client.peer)
+        drawn = [random.SystemRandom().choice(CHARACTERS) for _ in range(20)]
+        password = "-".join("".join(drawn[start:start + 5]) for start in range(0, 20, 5))
+        now = self._clock.now()
+        return (password, self._desk.make_hash(find_source(client.peer), password)), \
+            now + ONE_TIME_S, now
+
+    def put_password(self, client, name, password):
+        """Gives a user another password -> who asks, as he is then. NotFound, Denied, Busy;
+        AuthError: he came with one that is valid no more."""
+        check_private(client.peer)
+        is_self = bool(client.user) and client.user == name
+        if not is_self and (not client.is_administrator or client.is_narrowed
+                           or client.is_temporary):
+            raise Denied("the password of another is for an administrator to change")
+        if name not in self._users:
+            raise NotFound("no user %s" % name)
+        source = find_source(client.peer)
+        if client.is_temporary and self._desk.is_right(source, password,
+                                                       self._users[name].password):
+            raise BadRequest("the new password is the one that was for one use")
+        stored, now = self._desk.make_hash(source, password), self._clock.now()
+        try:
+            stamp = self._write(self._store.put_password, name, stored, None, now,
+                                client.stamp if is_self else "")
+        except Conflict as error:
+            raise AuthError(error.message) from None
+        return self.renew(client._replace(stamp=stamp) if is_self and client.stamp else client)
+
+    def delete(self, name):
+        """Deletes a user. NotFound, Conflict."""
+        self._write(self._store.delete, name, not self._has_owner)
+
+    def _write(self, method, *arguments):
+        """method of the store, and what it changes takes effect -> its value."""
+        value = self._master.db.write(method, *arguments)
+        self.read()
+        return value
+
+
+def find_source(peer):
+    """Where a Peer comes from, for who counts his wrong passwords."""
+    return peer.address, peer.uid
+
+
+def check_private(peer):
+    """Denied: others could read the password on its way."""
+    if not peer.is_private:
+        raise Denied("a password is taken and told over TLS, on loopback and by the UNIX socket "
+                     "alone")
+
+
+def check_os_user(name):
+    """BadRequest: this host knows no OS user of this name."""
+    if name and find_uid(name) is None:
+        raise BadRequest("-OS_USER: this host has no user %s" % name)
 
 
 def find_uid(name):
@@ -16138,23 +16601,32 @@ class Waits:
     def __init__(self, agent):
         self._agent = agent
 
-    def of_row(self, row):
-        """The Wait of a row of session."""
+    def of_row(self, row, patterns=()):
+        """The Wait of a row of session; it names no session but of scenarios that one of the
+        patterns fits, if there are any."""
         if row["status"] in OUTSTANDING:
-            return self._find(row["id"], row["agent"], find_time(row["start_at"]), row["schedule"])
+            return self._find(row["id"], row["agent"], find_time(row["start_at"]), row["schedule"],
+                              patterns)
         child = self._find_child(row["id"]) if row["status"] == RUNNING else None
-        return NO_WAIT if child is None else Wait(FOR_CHILDREN, "waits for session %d" % child)
+        if child is None:
+            return NO_WAIT
+        return Wait(FOR_CHILDREN, "waits for " + (
+            "session %d" % child if self._is_seen(child, patterns) else "a session that it began"))
 
-    def of_ticket(self, ticket):
-        """The Wait of a session that was just acknowledged."""
-        return self._find(ticket.session, ticket.agent, ticket.start_at, ticket.schedule) \
-            if ticket.status in OUTSTANDING else NO_WAIT
+    def of_ticket(self, ticket, patterns=()):
+        """The Wait of a session that was just acknowledged; as of_row()."""
+        return self._find(ticket.session, ticket.agent, ticket.start_at, ticket.schedule,
+                          patterns) if ticket.status in OUTSTANDING else NO_WAIT
+
+    def _is_seen(self, number, patterns):
+        session = patterns and self._agent.queue.find(number)
+        return not patterns or session and is_any_match(patterns, session.ticket.scenario)
 
     def _find_child(self, number):
         session = self._agent.queue.find(number)
         return session and session.child
 
-    def _find(self, number, owner, start_at, schedule):
+    def _find(self, number, owner, start_at, schedule, patterns):
         """The Wait of one that has not begun; of several things that which will take longest, as
         far as that can be told."""
         agent, now = self._agent, self._agent.clock.now()
@@ -16173,9 +16645,9 @@ class Waits:
             return Wait(HELD, "schedule %s is %s" % (schedule, tell_hold(entry.hold, now)))
         if agent.is_stopping:
             return Wait("", "the agent is stopping: its next start begins it")
-        return self._find_obstacle(number)
+        return self._find_obstacle(number, patterns)
 
-    def _find_obstacle(self, number):
+    def _find_obstacle(self, number, patterns):
         """The Wait for a place at a limit, or for a slot."""
         sessions = self._agent.queue
         obstacle = sessions.find_obstacle(number)
@@ -16184,16 +16656,20 @@ class Waits:
         if obstacle.gate is not None:
             kind, _, name = obstacle.gate
             name = "schedule " + name if kind == "schedule" else name
-            return Wait(LIMIT, tell_limit(obstacle.limit, name, obstacle.keys))
+            return Wait(LIMIT, tell_limit(obstacle.limit, name, [
+                key for key in obstacle.keys if self._is_seen(key, patterns)]))
         # those that wait for a child have lent their slot
         running = [key for key in obstacle.keys if self._find_child(key) is None]
-        return Wait(FOR_SLOT, tell_limit(sessions.slots, "the agent", running)) \
-            if running else NO_WAIT
+        return Wait(FOR_SLOT, tell_limit(sessions.slots, "the agent", [
+            key for key in running if self._is_seen(key, patterns)])) if running else NO_WAIT
 
 
 def tell_limit(limit, name, numbers):
-    """Which sessions fill a limit, in words: `limit 1 of LOAD: session 3001 runs`."""
+    """Which sessions fill a limit, in words: `limit 1 of LOAD: session 3001 runs`; of none that
+    may be named the limit alone."""
     names = [str(number) for number in sorted(numbers)]
+    if not names:
+        return "limit %d of %s" % (limit, name)
     if len(names) > MAX_NAMED:
         names[MAX_NAMED - 1:] = ["%d more" % (len(names) - MAX_NAMED + 1)]
     return "limit %d of %s: session%s %s run%s" % (
@@ -16618,11 +17094,11 @@ class Desk:
             if secret_file:
                 is_used = ticket is not None and ticket.has_secrets and ticket.ending is None
                 repository.secrets.settle(secret_file, is_used)
-        return self._with_wait(ticket)
+        return self._with_wait(ticket, acknowledgement.request.patterns)
 
-    def _with_wait(self, ticket):
+    def _with_wait(self, ticket, patterns):
         """A Ticket with what it says of its waiting, where it has to."""
-        return ticket._replace(wait=self._agent.waits.of_ticket(ticket)) \
+        return ticket._replace(wait=self._agent.waits.of_ticket(ticket, patterns)) \
             if ticket.status == WAITING else ticket
 
     def queue_ticket(self, repository, ticket):
@@ -16749,7 +17225,7 @@ class Desk:
         if ticket.spent_file:
             repository.secrets.forget(ticket.spent_file)
         self.queue_ticket(repository, ticket)
-        return self._with_wait(ticket)
+        return self._with_wait(ticket, request.patterns)
 
     def _reopen(self, repository, request):
         """Writes a RestartRequest down -> Ticket. What the writer refuses."""
@@ -16933,18 +17409,21 @@ def list_dues(document, calendars, now):
     return {schedule.name: find_next(schedule) for schedule in document.schedules}
 
 
-def export_from(master, repository, name, version):
-    """The definitions of a repository, or of a scenario or one version of it, as a document."""
+def export_from(master, repository, name, version, patterns=()):
+    """The definitions of a repository, or of a scenario or one version of it, as a document; with
+    patterns the scenarios that one of them fits, their schedules, and nothing else."""
     with repository.db.reading() as connection:
         if name is not None:
             latest = repository.scenarios.get(connection, name, version or "-1")["version"]
             version = latest if version == "-1" else version
         scenarios = repository.scenarios.list_versions(connection, name, version)
     schedules = [repository.schedules.read_definition(row) for row in repository.list_schedules()]
-    document = {"scenarios": [_read_body(row) for row in scenarios],
+    def is_wanted(scenario):
+        return name in (None, scenario) and (not patterns or is_any_match(patterns, scenario))
+    document = {"scenarios": [_read_body(row) for row in scenarios if is_wanted(row["name"])],
                 "schedules": [schedule_document(schedule) for schedule in schedules
-                              if name is None or schedule.scenario == name]}
-    if name is None:
+                              if is_wanted(schedule.scenario)]}
+    if name is None and not patterns:
         document.update(master.topology())
     return {key: value for key, value in document.items() if value}
 
@@ -17150,6 +17629,7 @@ class Agent:
             self.queue.join()
         if self._output:
             self._output.close()
+        self.access.close()
         if self.master:
             self.master.heartbeat(self.name, self.clock.now(), is_stopped=True)
             self.master.db.close()
@@ -17175,11 +17655,12 @@ class Agent:
         """{schedule: when it would be due next, or None} of a document."""
         return list_dues(document, self.master.calendars(), self.clock.now())
 
-    def export(self, repository, name, version):
-        """The definitions of a repository, of a scenario, or of one version, as a document."""
+    def export(self, repository, name, version, patterns=()):
+        """The definitions of a repository, of a scenario, or of one version, as a document: of
+        scenarios that one of the patterns fits, if there are any."""
         source = self.places.get(repository) if name is None else \
             self.places.with_scenario(name, version or "-1", repository)
-        return export_from(self.master, source, name, version)
+        return export_from(self.master, source, name, version, patterns)
 
     def drop_scenario(self, name, version, repository):
         """Deletes a scenario version. NotFound, Conflict."""
@@ -17450,6 +17931,7 @@ class Request(dict):
 
 NEWEST = "-1"
 
+_PASSWORD_LENGTH = "must have %d to %d characters" % (MIN_PASSWORD, MAX_PASSWORD)
 TOKEN = Kind(None, lambda text: text if 0 < len(text) <= 256 else _refuse(
     "must have 1 to 256 characters"), "1 to 256 characters")
 
@@ -17466,6 +17948,12 @@ KINDS = {
     "past": TimeKind("a time, or how long ago", is_back=True), "time": TimeKind("a time"),
     "timeout": TIMEOUT, "token": TOKEN,
     "version": SCHEDULE_FIELDS["version"].kind,
+    "user": Kind(None, check_user_name, "a name of a user"), "secret": Kind(None, str, "text"),
+    "role": choice(*ROLES), "patterns": Kind(None, check_patterns, "patterns"),
+    "os_user": Kind(None, lambda text: text if len(text) <= MAX_NAME and text.isprintable()
+                    else _refuse("must be a user of this host"), "a user of this host"),
+    "password": Kind(None, lambda text: text if MIN_PASSWORD <= len(text) <= MAX_PASSWORD
+                     else _refuse(_PASSWORD_LENGTH), _PASSWORD_LENGTH[len("must have "):]),
 }
 
 
@@ -17552,7 +18040,9 @@ def check_request(row, words, client=Client(), has_left=lambda: False, find_now=
             else:
                 raise ValueError("one too many: %s" % row.form)
         except (ValueError, OverflowError) as error:
-            subject = tell_word(words, index, len(row.name.split()) + index + 1, row.options)
+            number = len(row.name.split()) + index + 1
+            subject = "word %d" % number if tuple(row.name.split()) in PASSWORD_VERBS \
+                else tell_word(words, index, number, row.options)
             dashes = "; an option has one dash" if word.kind == "argument" \
                 and word.value.startswith("--") else ""
             raise BadRequest("%s%s: %s%s" % (subject, place, error, dashes)) from None
@@ -17587,6 +18077,111 @@ def _take_option(row, word, request, find_now):
         request[name] = option.kind.parse_at(word.value, find_now())
     else:
         request[name] = option.kind.parse(word.value)
+
+
+# ======================================================================================
+# protocol/narrow.py
+# What a client may ask for whom some scenarios are not there: checked by what his words name.
+#
+# A scenario is there for him by its name alone, whether it exists or not; a session or schedule by
+# its scenario. What is not there is NOT_FOUND in the words for what does not exist. Listings leave it
+# out themselves: they are given the patterns of who asks.
+# ======================================================================================
+
+# verb -> its word that names a scenario
+SCENARIO_WORDS = {"EXEC": "SCENARIO", "EXPORT": "SCENARIO", "DROP": "SCENARIO",
+                  "SCHED ADD": "SCENARIO", "SCHED SET": "-SCENARIO"}
+# verb -> its word that names a session
+SESSION_WORDS = {"STOP": "SESSION", "RESTART": "SESSION", "STATUS": "SESSION", "LOG": "SESSION",
+                 "WAIT": "SESSION"}
+# verb that changes a schedule -> its word that names that
+SCHEDULE_WORDS = {"HOLD": "-SCHEDULE", "RELEASE": "-SCHEDULE", "SCHED SET": "NAME",
+                  "SCHED DEL": "NAME", "SCHED ON": "NAME", "SCHED OFF": "NAME"}
+# further verbs: they name none, or leave out what is not there
+OTHER_VERBS = ("PING", "SESSIONS", "SCENARIOS", "REPOS", "CONTEXTS", "PURGE", "HELP", "QUIT",
+               "AUTH", "USERS PASSWORD", "SCHED LIST", "SCHED SHOW", "SCHED NEXT", "SCHED WHY",
+               "SCHED PLAN", "CALENDAR LIST")
+ALLOWED = frozenset(OTHER_VERBS).union(SCENARIO_WORDS, SESSION_WORDS, SCHEDULE_WORDS)
+
+
+def check_words(agent, request):
+    """Denied for what concerns the whole agent, NotFound for a scenario that is not there. Reads no
+    file."""
+    name = request.verb
+    if name not in ALLOWED or name in ("HOLD", "RELEASE") and "-SCHEDULE" not in request:
+        raise Denied("%s concerns more than the scenarios that are there for you%s" % (
+            name, "; give -SCHEDULE" if name in ("HOLD", "RELEASE") else ""))
+    scenario = request[SCENARIO_WORDS[name]] if name in SCENARIO_WORDS else None
+    if scenario is not None:
+        check_scenario(agent, request, scenario)
+
+
+def check_scenario(agent, request, name):
+    """NotFound: a scenario is not there for who asks."""
+    if not request.client.sees(name):
+        names = [place.attachment.name for place in agent.places.list_all()]
+        repository = request["-REPO"] or (names[0] if len(names) == 1 else None)
+        raise NotFound("no attached repository has a scenario %s" % name if repository is None
+                       else "no scenario %s in repository %s" % (name, repository))
+
+
+def check_rows(agent, request):
+    """NotFound for a session or schedule that is not there, as its repository tells; a schedule is
+    looked for in those where it is."""
+    client, name = request.client, request.verb
+    if name in SESSION_WORDS:
+        number = request[SESSION_WORDS[name]]
+        repository = agent.places.of_session(number)
+        repository.db.read(repository.sessions.get, number, client.scenarios)
+    if name in SCHEDULE_WORDS:
+        request["-REPO"] = find_schedule(agent, client, request[SCHEDULE_WORDS[name]],
+                                         request["-REPO"]).name
+    if name in ("SCHED ADD", "SCHED SET"):
+        _check_after(agent, request)
+
+
+def find_schedule(agent, client, name, repository):
+    """The repository that has a schedule which is there for who asks. NotFound."""
+    for candidate in agent.places.readable(repository):
+        row = candidate.db.read(candidate.schedules.find, name)
+        if row is not None and client.sees(row["scenario"]):
+            return candidate
+    raise NotFound("no schedule %s" % name)
+
+
+def _check_after(agent, request):
+    """NotFound: a schedule would run after what is not there."""
+    try:
+        conditions = parse_after(request["-AFTER"] or "")
+    except ValueError:                  # the schedule's own check says why
+        return
+    for condition in conditions:
+        if condition.kind == "scenario":
+            check_scenario(agent, request, condition.name)
+        else:
+            find_schedule(agent, request.client, condition.name, request["-REPO"])
+
+
+def is_condition_seen(repository, client, kind, name):
+    """Whether who asks may know what became of a schedule or scenario that an `after` names."""
+    if not client.is_narrowed or kind == "scenario":
+        return client.sees(name)
+    row = repository.db.read(repository.schedules.find, name)
+    return row is not None and client.sees(row["scenario"])
+
+
+def find_parent(agent, client, cache, number):
+    """The number of a parent if it is there for who asks, else None; `cache` is of one listing."""
+    if number is None or not client.is_narrowed:
+        return number
+    if number not in cache:
+        cache[number] = None
+        place = agent.places.find_by_id(number % 1000)
+        repository = place and place.repository
+        row = repository and repository.db.read(repository.sessions.find, number)
+        if row is not None and client.sees(row["scenario"]):
+            cache[number] = number
+    return cache[number]
 
 
 # ======================================================================================
@@ -17643,11 +18238,13 @@ def fill_ticket(line, ticket, **more):
     return fill(line, values, **more)
 
 
-def session_fields(agent, row):
-    """The line of a session, from its row and what it waits for."""
-    wait = agent.waits.of_row(row)
+def session_fields(agent, row, client, parents, **more):
+    """The line of a session for a Client, from its row and what it waits for; `parents`: as
+    find_parent() takes it."""
+    wait = agent.waits.of_row(row, client.scenarios)
     return fill(SESSION_LINE, row, session=row["id"], duration=find_duration(agent, row),
-                waits_for=wait.word, message="; ".join(filter(None, (row["message"], wait.text))))
+                parent=find_parent(agent, client, parents, row["parent"]), waits_for=wait.word,
+                message="; ".join(filter(None, (row["message"], wait.text))), **more)
 
 
 def find_duration(agent, row):
@@ -17661,6 +18258,71 @@ def find_duration(agent, row):
 def end_fields(agent, row):
     """The OK fields of a session that has ended."""
     return fill(END_LINE, row, session=row["id"], duration=find_duration(agent, row))
+
+
+# ======================================================================================
+# protocol/user_verbs.py
+# The verbs on users, and the one by which they say who they are.
+# ======================================================================================
+
+class Introduction(NamedTuple):
+    """What a verb gives that changes who asks on its connection: who that is, and its OK."""
+    client: Client
+    fields: list
+
+
+@verb("AUTH")
+def _auth(agent, request):
+    client = agent.access.log_in(request.client.peer, request["USER"], request["PASSWORD"])
+    note = {"note": "this password is for one use: USERS PASSWORD %s sets yours" % client.user} \
+        if client.is_temporary else {}
+    return Introduction(client, fill(KNOWN_LINE, {"user": client.user, "role": client.role},
+                                     **note))
+
+
+@verb("USERS LIST")
+def _users_list(agent, request):
+    now = agent.clock.now()
+    for user in agent.access.list_users():
+        kind = "own" if user.until is None else "once" if user.until > now else "expired"
+        yield fill(USER_LINE, {
+            "user": user.name, "role": user.role, "scenarios": ",".join(user.scenarios),
+            "os_user": user.os_user, "password": kind, "until": user.until,
+            "created": user.created, "changed": user.changed})
+
+
+@verb("USERS ADD")
+def _users_add(agent, request):
+    if "-ROLE" not in request:
+        raise BadRequest("-ROLE is missing: monitor, operator or administrator")
+    password = agent.access.add(request.client, request["NAME"], request["-ROLE"],
+                                request["-SCENARIOS"] or (), request["-OS_USER"])
+    return fill(USER_PASSWORD_LINE, {"user": request["NAME"], "password": password})
+
+
+@verb("USERS SET")
+def _users_set(agent, request):
+    changes = {name[1:].lower(): request[name]
+               for name in ("-ROLE", "-SCENARIOS", "-OS_USER") if name in request}
+    if "os_user" in changes:
+        changes["os_user"] = changes["os_user"] or None
+    if not changes and "-RESET" not in request:
+        raise BadRequest("nothing to change: give -ROLE, -SCENARIOS, -OS_USER or -RESET")
+    password = agent.access.set(request.client, request["NAME"], changes, "-RESET" in request)
+    return fill(USER_PASSWORD_LINE, {"user": request["NAME"]},
+                **({} if password is None else {"password": password}))
+
+
+@verb("USERS PASSWORD")
+def _users_password(agent, request):
+    client = agent.access.put_password(request.client, request["NAME"], request["NEW"])
+    return Introduction(client, fill(USER_NAME_LINE, {"user": request["NAME"]}))
+
+
+@verb("USERS DEL")
+def _users_del(agent, request):
+    agent.access.delete(request["NAME"])
+    return fill(USER_NAME_LINE, {"user": request["NAME"]})
 
 
 # ======================================================================================
@@ -17678,12 +18340,13 @@ class Conversation:
     """One connection's requests in order; it knows no sockets.
 
     `begin` reads a request, `Reply.start` begins it, `Reply.chunks` finishes it: an EXEC is under
-    way to its commit while the next request of the same connection is already read.
+    way to its commit while the next request of the same connection is already read. With an Access
+    a change of the users reaches it at once; without one the Client stays as he is, until AUTH.
     """
 
-    def __init__(self, agent, client, has_left=lambda: False):
+    def __init__(self, agent, client, has_left=lambda: False, access=None):
         self._agent, self._client, self._has_left = agent, client, has_left
-        self._access, self._revision = agent.access, agent.access.revision
+        self._access, self._revision = access, access and access.revision
         self._is_first = True
         self.is_over = False
 
@@ -17694,8 +18357,7 @@ class Conversation:
         HTTP: a browser, or whatever else was led here, has nothing of the rest carried out.
         """
         text, words = "", []
-        if self._revision != self._access.revision:
-            self._renew()
+        self._renew()
         try:
             text = self._decode(data)
             self.is_over = _HTTP_LINE.search(text.rstrip(" \t")[-40:]) is not None
@@ -17710,20 +18372,46 @@ class Conversation:
             self._is_first = False
             self.is_over = row.name == "QUIT"
             self._check_role(row)
+            if request.client.is_narrowed:
+                check_words(self._agent, request)
         except Exception as error:
             self.is_over = self.is_over or self._is_first
             self._is_first = False
             # where it cannot be split into words, the text has to tell
             is_json = wants_json(words) if words else _JSON_WORD.search(text) is not None
             return Reply(error, is_json, words)
-        is_quick = row.is_quick is not None and row.is_quick(self._agent, request)
-        return Reply(functools.partial(row.run, self._agent, request), request.is_json, words,
-                     row.is_pipelined, is_quick)
+        if row.is_quick is not None:
+            return Reply(functools.partial(row.run, self._agent, request), request.is_json, words,
+                         row.is_pipelined, row.is_quick(self._agent, request))
+        look_again = functools.partial(self._look_again, row, request) \
+            if row.role == MONITOR else None
+        return Reply(functools.partial(self._carry_out, row, request), request.is_json, words,
+                     row.is_pipelined, False, look_again)
 
     def _renew(self):
-        """The users have changed, and maybe who this is."""
-        self._revision = self._access.revision
-        self._client = self._access.renew(self._client)
+        """Should the users have changed, this may be another one."""
+        if self._access is not None and self._revision != self._access.revision:
+            self._revision = self._access.revision
+            self._client = self._access.renew(self._client)
+
+    def _carry_out(self, row, request):
+        """What the verb's function gives. It may change who asks from now on."""
+        if request.client.is_narrowed:
+            check_rows(self._agent, request)
+        outcome = row.run(self._agent, request)
+        if isinstance(outcome, Introduction):
+            self._client = outcome.client
+            return outcome.fields
+        return outcome
+
+    def _look_again(self, row, request):
+        """Before a further line of a reply that may have taken long: AuthError, Denied, when who
+        asks may not see it any more."""
+        self._renew()
+        if self._client is not request.client:
+            self._check_role(row)
+            if self._client.scenarios != request.client.scenarios:
+                raise Denied("what is there for you has changed: ask again")
 
     def _check(self, row, words):
         """The words behind a verb -> Request. Who may not ask is told that before what is wrong."""
@@ -17767,9 +18455,13 @@ class Conversation:
         return self._client.role is not None
 
     def _check_role(self, row):
+        """AuthError, Denied: who asks may not ask for this verb."""
         if row.role is None:
             return
         role = self._client.role
+        if self._client.is_temporary and row.name != "USERS PASSWORD":
+            raise Denied("your password is for one use: USERS PASSWORD %s NEW sets yours"
+                         % self._client.user)
         if role is None:
             raise AuthError("say who you are: AUTH USER PASSWORD")
         if ROLES.index(role) < ROLES.index(row.role):
@@ -17780,8 +18472,10 @@ class Reply:
     """The reply to one request, as it comes. It `is_quick` when nobody has to be waited for, but
     for a commit."""
 
-    def __init__(self, outcome, is_json=False, words=(), is_pipelined=False, is_quick=True):
+    def __init__(self, outcome, is_json=False, words=(), is_pipelined=False, is_quick=True,
+                 look_again=None):
         self._outcome, self._is_json, self._words = _bare(outcome), is_json, words
+        self._look_again = look_again   # look_again() raises why no further line may be told
         self._is_to_start, self.is_quick = is_pipelined, is_quick
 
     def start(self):
@@ -17826,6 +18520,8 @@ class Reply:
         hidden = list_hidden(self._words)
         if not isinstance(error, AgentError):
             error = internal(error, hidden)
+        elif is_about_password(self._words):
+            hidden = []                 # they tell such words by their numbers
         faults = [(mask_all(one_line(path), hidden), mask_all(one_line(reason), hidden))
                   for path, reason in error.faults]
         message = one_line(error.message)
@@ -17856,13 +18552,19 @@ class Reply:
             return ticket_fields(outcome.result())
         if callable(outcome):
             outcome = outcome()
+        if self._look_again:
+            self._look_again()
         if isinstance(outcome, (list, tuple)) or outcome is None:
             return outcome
         while True:
             try:
-                line = next(outcome)
+                line, is_over = next(outcome), False
             except StopIteration as stop:
-                return stop.value
+                line, is_over = stop.value, True
+            if self._look_again:
+                self._look_again()
+            if is_over:
+                return line
             if line is FLUSH:
                 yield FLUSH
             elif isinstance(line, TextLine):
@@ -18814,8 +19516,7 @@ is `ERR AUTH`.
 - A program that forwards connections as your user (`ssh -L`, `kubectl port-forward`) lends your
   identity to whoever uses it.
 - Connections of those whom the agent does not know count against nobody else's. They may be as
-  many as a tenth of `--max-connections` beside these, and each line of theirs may take
-  <<STRANGER_S>>.
+  many as a tenth of `--max-connections`, and are waited for <<STRANGER_S>> (topic `connections`).
 - Until the agent listens, its port is bound in such a way that no other user can listen on it.
 
 ### Closing
@@ -19078,6 +19779,92 @@ are one line, which is there for each of them.
 
 <<verb CALENDAR DEL>>
 """
+MANUAL_CONNECTIONS = r"""
+## connections: other hosts, TLS, the UNIX socket, and how long the agent waits
+
+By itself the agent listens on 127.0.0.1, and its own OS user and root need nothing more.
+
+### Other hosts
+
+`--host` names another address (`0.0.0.0` and `::` are all). Other hosts can reach it, so there
+has to be a certificate (`--tls-cert`) and at least one user (`USERS ADD`, which you do on
+loopback first); else the agent does not start. `--insecure` says that you know better: it starts
+without a user, and where there is no certificate it serves plain lines there, passwords too.
+
+With a certificate the port serves both: what begins with the byte 0x16 is TLS, all else is
+plain lines. Those are served on loopback and the UNIX socket alone; from another host each is
+answered with `ERR AUTH`, and the connection is closed.
+
+### TLS
+
+`--tls-cert FILE` has the agent's certificate and those between it and the authority, in PEM;
+`--tls-key FILE` its key, which may be in the same file, without a passphrase. TLS 1.2 and newer
+is spoken, and no session is resumed. One for yourself, which clients take as their authority:
+
+    openssl req -x509 -newkey rsa:2048 -nodes -days 365 -keyout agent.key -out agent.pem \
+        -subj /CN=myhost -addext subjectAltName=DNS:myhost \
+        -addext keyUsage=critical,digitalSignature,keyCertSign
+    python agent.py --host 0.0.0.0 --tls-cert agent.pem --tls-key agent.key
+    python agentcli.py --host myhost --tls --tls-ca agent.pem ping
+    openssl s_client -quiet -connect myhost:20910 -CAfile agent.pem
+
+The client verifies the certificate and its name. `--tls-ca` names the authority; without it
+those count that the host trusts.
+
+SIGHUP has the agent read its certificates again. What is wrong with them is in the log, and the
+old ones stay; open connections go on. From two weeks before a certificate expires that is in
+the log once a day. When it has expired it is still served: the clients refuse it.
+
+A beginning of TLS that fails or takes longer than `--stranger-timeout` costs its own connection
+alone. The log tells of one a minute at most.
+
+### Client certificates
+
+With `--tls-client-ca FILE` a client may show a certificate of these authorities. It is then the
+user whose name is the certificate's common name, without a password; the name of no user, or no
+certificate, means AUTH as for everybody. A certificate of another authority ends the connection.
+The agent's own user on loopback stays what he is.
+
+    openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -keyout ca.key -out ca.pem \
+        -subj "/CN=our users" -addext keyUsage=critical,keyCertSign
+    openssl req -new -newkey rsa:2048 -nodes -keyout alice.key -out alice.csr -subj /CN=alice
+    openssl x509 -req -in alice.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 90 -out alice.pem
+    python agentcli.py --host myhost --tls-ca agent.pem --tls-cert alice.pem \
+        --tls-key alice.key ping
+
+A certificate that must not count any more: `USERS DEL`, or another authority. Lists of revoked
+certificates are not looked at.
+
+### UNIX socket
+
+`--unix PATH` listens there, too. The file is made with mode 0600, or `--unix-mode`, and goes
+when the agent ends. What a dead agent of yours has left there is replaced; a socket on which
+somebody listens, of another user, a link or another file is not, and the agent does not start.
+Who may write to the file may connect; the kernel says who it is, so the agent's own user and
+root need nothing more, and users with `-OS_USER` neither. `agentcli.py --unix PATH` connects.
+
+### How long, how many
+
+The agent's own OS user may leave his connections open as long as he likes, unless the option is
+given. All others are closed:
+
+- who is silent for <<IDLE_S>> (`--idle-timeout`)
+- whose line takes longer than <<LINE_S>> from its first byte on (`--line-timeout`)
+- who does not take 64 KiB of a reply within <<SEND_S>> (`--send-timeout`), so that no more than
+  about that much is ever kept for a client
+- of whom it is not known who they are, after <<STRANGER_S>> for each of these, and for the
+  beginning of TLS (`--stranger-timeout`)
+
+A connection too many is told `ERR BUSY` and closed. The agent's own OS user may have
+`--max-connections`. All others together have nine tenths of that, those of whom it is not known
+who they are a tenth, and one address (on this host: one OS user) <<MAX_PER_ADDRESS>>
+(`--max-per-address`). So strangers keep out no user, and users not the owner.
+
+Of one connection <<MAX_BATCH>> requests can be under way (`--max-requests`); what it sends
+beyond them waits in the network until then.
+
+METRICS counts how often each limit was reached: `agent_limits_reached_total`.
+"""
 MANUAL_CLIENT = r"""
 ## client: the verbs as commands
 
@@ -19096,6 +19883,7 @@ and options of one.
 
 - `--host` and `--port` say where the agent is; else the environment does, `AGENT_HOST` and
   `AGENT_PORT`; else it is 127.0.0.1 and 20910. So `clean --of-host ID` is `CLEAN -HOST=ID`.
+  `--unix PATH`, `--tls` and what belongs to it are told under `connections`.
 - `--wait` of `exec` waits for the end of the session. When the session has to wait itself, its
   first line says for what.
 - Times are handed on unread: `--since 1h`, `--since yesterday`, `--until 02:30`, `--at 10m`
@@ -19408,7 +20196,8 @@ MANUAL_TROUBLES = r"""
     port N of H cannot be taken                      another program has it: --port
     the master repository X does not exist           --create makes it
     the file has schema version N                    a newer agent.py made it: use that one
-    no loopback address                              this version listens on loopback alone
+    HOST is no loopback address                      --tls-cert, and a user (topic connections)
+    --unix PATH: another program listens there       stop that one, or give another path
 
 **ERR AUTH.** You are not the agent's user: run the client as that user, or as root. A client
 that closes at once is nobody: let it read the reply. In a container or a sandbox the agent may
@@ -19582,11 +20371,15 @@ MANUAL_CHANGES = r"""
 - A session that runs a process holds a third less memory: no buffers of its pipes beside the log.
 - A repository file that another takes the place of in the moment when a commit fails no longer
   keeps those who wait for it waiting for ever.
+- The agent can be reached from other hosts by TLS, with and without client certificates, and on
+  this one by a UNIX socket, where the kernel says who asks. Clients that are silent or slow, or do
+  not take their replies, are closed after a while, all but the owner's; one address has a part of
+  the connections alone; and METRICS tells how often each limit was reached.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
-                MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CLIENT, MANUAL_CRONTAB,
-                MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_LIMITS, MANUAL_GUARANTEES,
-                MANUAL_TROUBLES, MANUAL_CHANGES)
+                MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CONNECTIONS,
+                MANUAL_CLIENT, MANUAL_CRONTAB, MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_LIMITS,
+                MANUAL_GUARANTEES, MANUAL_TROUBLES, MANUAL_CHANGES)
 
 _PLACE = re.compile("<<([^<>\n]+)>>")
 _HEADING = re.compile("^(##+) ([^:\n]+)(?:: .*)?$", re.M)
@@ -19636,7 +20429,16 @@ LIMITS = (
     Limit("BELIEF_S", BELIEF_S, "seconds", "that a clock which has jumped further ahead has to "
           "stand before the agent purges by it"),
     Limit("HEARTBEAT_S", HEARTBEAT_S, "seconds", "between two looks at what others have changed"),
-    Limit("STRANGER_S", STRANGER_S, "seconds", "that a line of a client who is not known may take"),
+    Limit("STRANGER_S", STRANGER_S, "seconds", "that a client who is not known is waited for "
+          "(`--stranger-timeout`)"),
+    Limit("MAX_BATCH", MAX_BATCH, "", "requests of one connection under way (`--max-requests`)"),
+    Limit("MAX_PER_ADDRESS", MAX_PER_ADDRESS, "", "connections of one address, those of the "
+          "agent's own user aside (`--max-per-address`)"),
+    Limit("IDLE_S", IDLE_S, "seconds", "that a user's connection may be silent "
+          "(`--idle-timeout`)"),
+    Limit("LINE_S", LINE_S, "seconds", "that a line of a user may take (`--line-timeout`)"),
+    Limit("SEND_S", SEND_S, "seconds", "that a user may take for 64 KiB of a reply "
+          "(`--send-timeout`)"),
     Limit("LINGER_S", LINGER_S, "seconds", "that is read on, and thrown away, before a connection "
           "is closed"),
     Limit("SILENCE_S", SILENCE_S, "seconds", "that a server of `http` or `mail` may be silent"),
@@ -19837,7 +20639,7 @@ def schedule_fields(repository, stored, due):
 
 @verb("SCHED LIST")
 def _sched_list(agent, request):
-    for schedule in agent.listing.list_all(request["-REPO"]):
+    for schedule in agent.listing.seen_by(request.client).list_all(request["-REPO"]):
         yield schedule_fields(*schedule)
 
 
@@ -19845,7 +20647,8 @@ def _sched_list(agent, request):
 def _sched_show(agent, request):
     """The line of a schedule, then one for each of its options, variables and conditions, and what
     it waits for."""
-    for repository, stored, due in agent.listing.get(request["NAME"], request["-REPO"]):
+    listing = agent.listing.seen_by(request.client)
+    for repository, stored, due in listing.get(request["NAME"], request["-REPO"]):
         yield schedule_fields(repository, stored, due)
         schedule, hold = stored.check().schedule, stored.hold
         for option, value in schedule.options.items():
@@ -19855,7 +20658,8 @@ def _sched_show(agent, request):
             yield fill(VARIABLE_LINE, {"variable": variable, "value": value})
         for kind, name, met in repository.db.read(
                 repository.schedules.list_conditions, schedule.name):
-            yield fill(AFTER_LINE, {"after": name, "kind": kind, "met": met})
+            is_seen = is_condition_seen(repository, request.client, kind, name)
+            yield fill(AFTER_LINE, {"after": name, "kind": kind, "met": met if is_seen else None})
         if stored.waiting is not None:
             yield fill(DELAYED_LINE, {"waiting": stored.waiting})
         if hold:
@@ -19925,7 +20729,7 @@ def _sched_on_off(agent, request):
 @verb("SCHED NEXT")
 def _sched_next(agent, request):
     _check_period(request, request.get("-FROM", agent.clock.now()), request.get("-TO", math.inf))
-    for due, name, repository, note in agent.listing.preview(
+    for due, name, repository, note in agent.listing.seen_by(request.client).preview(
             request["NAME"], request["-REPO"], request["-FROM"], request["-TO"],
             request["-COUNT"] or 10, "-ALL" in request):
         yield fill(COMING_LINE, {"schedule": name, "due": due, "note": note},
@@ -19950,13 +20754,15 @@ def _sched_why(agent, request):
     """A line for each occurrence, and in the OK what stands in the way now."""
     if request.get("-DUE", math.inf) < math.floor(request.get("-SINCE", 0.0)):
         raise BadRequest("-DUE lies before -SINCE")
-    for repository, row in agent.listing.list_occurrences(
+    client = request.client
+    listing = agent.listing.seen_by(client)
+    for repository, row in listing.list_occurrences(
             request["NAME"], request["-REPO"], request["-LIMIT"] or 50,
             (request.get("-SINCE", 0.0), request["-DUE"])):
         yield fill(OCCURRENCE_LINE, row, message=explain(row), **_origin(agent, repository.id))
     with contextlib.suppress(NotFound):         # deleted since
-        notes = [note for schedule in agent.listing.get(request["NAME"], request["-REPO"])
-                 for note in list_state(*schedule, hold=agent.hold)]
+        notes = [note for schedule in listing.get(request["NAME"], request["-REPO"])
+                 for note in list_state(*schedule, hold=agent.hold, patterns=client.scenarios)]
         return fill(OUTLOOK_LINE, {"note": "; ".join(notes)} if notes else {})
 
 
@@ -19969,7 +20775,7 @@ def _sched_plan(agent, request):
     period = Period(begin, request.get("-TO", begin + DAY), now, agent.queue.slots, agent.hold)
     _check_period(request, begin, period.end)
     troubles = []
-    end, visits = agent.listing.plan(period, request["-REPO"], troubles)
+    end, visits = agent.listing.seen_by(request.client).plan(period, request["-REPO"], troubles)
     for visit in visits:
         if visit.outcome != STARTS or "-ALL" in request:
             yield visit_fields(visit, **_origin(agent, visit.schedule[0]))
@@ -20037,7 +20843,8 @@ def _exec(agent, request):
         request["SCENARIO"], request["-AGENT"] or agent.name, request["VERSION"] or NEWEST,
         request["CONTEXT"] or DEFAULT_CONTEXT, request.variables, request["-NAME"] or "",
         request["-KEYWORDS"] or "", request["-PRIORITY"] or 0, request.get("-LEVEL", 5),
-        request["-TIMEOUT"], request["-AT"], request["-KEY"], from_step=request["-FROM"])
+        request["-TIMEOUT"], request["-AT"], request["-KEY"], from_step=request["-FROM"],
+        asked_by=request.client.name, patterns=request.client.scenarios)
     pending = agent.desk.execute(session_request, request["-REPO"])
     if "-SYNC" not in request:
         return pending
@@ -20069,7 +20876,7 @@ def _restart(agent, request):
                             "does -REDEFINE: at a first task; name that of another step by -FROM"))
     ticket = agent.desk.restart(RestartRequest(
         request["SESSION"], request.variables, request["-FROM"], "-SKIP" in request,
-        "-REDEFINE" in request))
+        "-REDEFINE" in request, patterns=request.client.scenarios))
     return fill_ticket(STATE_LINE, ticket, **({"note": ticket.note} if ticket.note else {}))
 
 
@@ -20113,9 +20920,13 @@ def _shutdown(agent, request):
 def _sessions(agent, request):
     filters = SessionFilter(tuple(request["-STATUS"] or ()), request["-SCENARIO"],
                             request["-SCHEDULE"], request["-KEYWORD"],
-                            request["-SINCE"], request["-PARENT"])
+                            request["-SINCE"], request["-PARENT"], request.client.scenarios)
+    parents = {}
+    if request["-PARENT"] is not None \
+            and find_parent(agent, request.client, parents, request["-PARENT"]) is None:
+        return
     for row in agent.watch.list_sessions(filters, request["-REPO"], request["-LIMIT"] or 50):
-        yield session_fields(agent, row)
+        yield session_fields(agent, row, request.client, parents)
 
 
 @verb("STATUS")
@@ -20124,7 +20935,7 @@ def _status(agent, request):
     number = request["SESSION"]
     repository = agent.places.of_session(number)
     row, steps, tasks, secrets = repository.db.read(repository.views.get_history, number)
-    yield session_fields(agent, row)
+    yield session_fields(agent, row, request.client, {}, by=row["asked_by"])
     for step in steps:
         yield fill(STEP_LINE, step, step=step["step"] + 1)
         for task in tasks:
@@ -20167,6 +20978,8 @@ def _scenarios(agent, request):
     """A line for each version of a scenario; of one that cannot be read it says why."""
     for repository in agent.places.readable(request["-REPO"]):
         for row in repository.db.read(repository.scenarios.list_versions):
+            if not request.client.sees(row["name"]):
+                continue
             scenario, message = None, ""
             try:
                 scenario = repository.scenarios.parse(row["definition"], row["body"])
@@ -20216,7 +21029,8 @@ def _import(agent, request):
 
 @verb("EXPORT")
 def _export(agent, request):
-    document = agent.export(request["-REPO"], request["SCENARIO"], request["VERSION"])
+    document = agent.export(request["-REPO"], request["SCENARIO"], request["VERSION"],
+                            request.client.scenarios)
     if request.is_json:
         return iter([TextLine("", list(document.items()))])
     return iter([TextLine(line, []) for line in json.dumps(document, indent=1).split("\n")])
@@ -20224,7 +21038,14 @@ def _export(agent, request):
 
 @verb("DROP")
 def _drop(agent, request):
-    agent.drop_scenario(request["SCENARIO"], request["VERSION"], request["-REPO"])
+    try:
+        agent.drop_scenario(request["SCENARIO"], request["VERSION"], request["-REPO"])
+    except Conflict:
+        if not request.client.is_narrowed:
+            raise
+        # the schedule may be one that is not there for him
+        raise Conflict("a schedule names scenario %s %s, or runs after it"
+                       % (request["SCENARIO"], request["VERSION"])) from None
 
 
 @verb("ATTACH")
@@ -20244,7 +21065,8 @@ def _purge(agent, request):
     if days is None and "-KEEP" not in request:
         raise BadRequest("-DAYS=n or -KEEP=n is missing: say what to purge")
     filters = PurgeFilter(None if days is None else agent.clock.now() - days * 86400,
-                          request["-KEEP"], tuple(request["-STATUS"] or ()), request["-SCENARIO"])
+                          request["-KEEP"], tuple(request["-STATUS"] or ()), request["-SCENARIO"],
+                          request.client.scenarios)
     return fill(PURGED_LINE, {"purged": agent.keeper.purge(filters, is_dry)},
                 **{"dry_run": True} if is_dry else {})
 
@@ -20279,7 +21101,7 @@ _HELP = list_help()
 # A connection as its server sees it: the lines that come in, bounded, and the replies it owes.
 # ======================================================================================
 
-WIRE_PIECE = 65536           # bytes that are taken or given at once
+WIRE_PIECE = 65536      # bytes that are taken or given at once
 
 
 class Outwaited(OSError):
@@ -20574,10 +21396,10 @@ class Certificates:
         for option, path in files:
             try:
                 with open(path, "rb") as file:
-                    is_locked = b"ENCRYPTED" in file.read()
+                    needs_passphrase = b"ENCRYPTED" in file.read()
             except OSError as error:
                 raise CannotStart("%s %s: %s" % (option, path, error.strerror)) from None
-            if is_locked:                       # ssl would ask for it at the terminal
+            if needs_passphrase:                       # ssl would ask for it at the terminal
                 raise CannotStart("%s %s: the key has a passphrase, and nobody is there to type it"
                                   % (option, path))
         try:
@@ -21511,8 +22333,9 @@ class OpenConnections:
 
     def make_conversation(self, connection, peer, has_left=None):
         """The Conversation with whoever is at the other end."""
-        return Conversation(self._agent, self._agent.access.identify(peer),
-                            has_left or functools.partial(has_hung_up, connection))
+        access = self._agent.access
+        return Conversation(self._agent, access.identify(peer),
+                            has_left or functools.partial(has_hung_up, connection), access)
 
     def count(self, limit):
         """A limit was reached once more."""

@@ -44,6 +44,7 @@ change. Sections, each using only those above it:
                         in which unit.
     base/form           What a form of a request is: its words, their kinds and meanings, its role,
                         and its reply.
+    base/user_forms     The forms of the requests about users, and the lines of their replies.
     base/forms          The forms of all requests, as data: words, kinds, roles, help, and the lines
                         of their replies.
     client/words        Words of requests and fields of replies, as the client writes and reads
@@ -335,7 +336,8 @@ SESSION_LINE = ReplyLine("a session", (
     time_key("begun", "when its newest start began"), _ENDED, _TOOK,
     number_key("parent", "the session whose task has started it"),
     text_key("waits_for", "what one that has not begun waits for: time, hold, limit, slot or "
-             "repository; one that has: children"), _MESSAGE))
+             "repository; one that has: children"), _MESSAGE,
+    text_key("by", "in STATUS: who has asked for it by EXEC; empty: a schedule or a task", True)))
 STEP_LINE = ReplyLine("an attempt of a step, in order", (
     number_key("step", "place of the step in the scenario, from 1"),
     text_key("name", "name of the step"), _ATTEMPT, _STATUS, _BEGUN, _ENDED, _MESSAGE))
@@ -540,6 +542,57 @@ WORD_MEANINGS = {
 
 
 # ======================================================================================
+# base/user_forms.py
+# The forms of the requests about users, and the lines of their replies.
+# ======================================================================================
+
+_USER = text_key("user", "name of the user")
+_ROLE = text_key("role", "monitor, operator or administrator")
+_PATTERNS = "names of the scenarios that are there for him, between commas; * stands for any " \
+    "text, ? for one character"
+USER_LINE = ReplyLine("a user", (
+    _USER, _ROLE, text_key("scenarios", _PATTERNS + "; empty: all"),
+    text_key("os_user", "the OS user of this host who needs no password; empty: there is none"),
+    text_key("password", "own; once: for one use; expired: that was not used in time"),
+    time_key("until", "until when the one for one use lets in"),
+    time_key("created", "when the user was added"), time_key("changed", "when he was changed")))
+USER_NAME_LINE = ReplyLine("the user", (_USER,))
+USER_PASSWORD_LINE = ReplyLine("the user", (
+    _USER, text_key("password", "his password for one use within a day, which nobody tells again",
+                    True)))
+KNOWN_LINE = ReplyLine("who you are now", (
+    _USER, _ROLE, text_key("note", "that the password was for one use", True)))
+
+_KINDS = {"NAME": "user", "USER": "text", "PASSWORD": "secret", "NEW": "password",
+          "-ROLE": "role", "-SCENARIOS": "patterns", "-OS_USER": "os_user"}
+_MEANINGS = {
+    "NAME": "name of the user", "USER": "name of the user", "PASSWORD": "his password",
+    "NEW": "the new password", "-ROLE": "what he may do: each may do what those before may",
+    "-SCENARIOS": _PATTERNS + " (all); with nothing behind the = all",
+    "-OS_USER": "the OS user of this host, by name or number, who is this user without a "
+                "password; with nothing behind the = nobody",
+    "-RESET": "give him a new password for one use within a day"}
+_ROLES = "monitor|operator|administrator"
+
+USER_FORMS = (
+    Form("AUTH", "USER PASSWORD", None, "say who you are; from then on the connection is that "
+         "user's", oks=(KNOWN_LINE,), kinds=_KINDS, meanings=_MEANINGS),
+    Form("USERS LIST", "[-JSON]", ADMINISTRATOR, "list the users", AS_ROWS, lines=(USER_LINE,)),
+    Form("USERS ADD", "NAME [-ROLE=%s] [-SCENARIOS=a*,b] [-OS_USER=name]" % _ROLES, ADMINISTRATOR,
+         "add a user, who gets a password for one use", oks=(USER_PASSWORD_LINE,), kinds=_KINDS,
+         meanings=dict(_MEANINGS, **{
+             "-ROLE": _MEANINGS["-ROLE"] + "; it must be given"})),
+    Form("USERS SET", "NAME [-ROLE=%s] [-SCENARIOS=a*,b] [-OS_USER=name] [-RESET]" % _ROLES,
+         ADMINISTRATOR, "change a user, effective at once", oks=(USER_PASSWORD_LINE,),
+         kinds=_KINDS, meanings=_MEANINGS),
+    Form("USERS PASSWORD", "NAME NEW", MONITOR, "give a user another password: yourself, or as an "
+         "administrator anybody", oks=(USER_NAME_LINE,), kinds=_KINDS, meanings=_MEANINGS),
+    Form("USERS DEL", "NAME", ADMINISTRATOR, "delete a user", oks=(USER_NAME_LINE,), kinds=_KINDS,
+         meanings=_MEANINGS),
+)
+
+
+# ======================================================================================
 # base/forms.py
 # The forms of all requests, as data: words, kinds, roles, help, and the lines of their replies.
 # ======================================================================================
@@ -738,9 +791,9 @@ VERB_FORMS = (
     Form("SCHED DEL", "NAME [-REPO=name]", ADMINISTRATOR,
          "delete a schedule; what it decided is kept until purged", oks=(SCHEDULE_NAME_LINE,),
          meanings=_SCHEDULE_PLACE),
-    Form("SCHED ON", "NAME [-REPO=name]", ADMINISTRATOR, "enable a schedule",
+    Form("SCHED ON", "NAME [-REPO=name]", OPERATOR, "enable a schedule",
          oks=(ENABLED_LINE,), meanings=_SCHEDULE_PLACE),
-    Form("SCHED OFF", "NAME [-REPO=name]", ADMINISTRATOR, "disable a schedule",
+    Form("SCHED OFF", "NAME [-REPO=name]", OPERATOR, "disable a schedule",
          oks=(ENABLED_LINE,), meanings=_SCHEDULE_PLACE),
     Form("SCHED NEXT", "[NAME] [-COUNT=n] [-FROM=time] [-TO=time] [-ALL] [-REPO=name] [-JSON]",
          MONITOR, "coming due times, in order; nothing fires", AS_ROWS, lines=(COMING_LINE,),
@@ -777,7 +830,7 @@ VERB_FORMS = (
          kinds=_CALENDAR_KINDS, meanings=_CALENDAR_NAME),
     Form("CALENDAR DEL", "NAME", ADMINISTRATOR, "delete a calendar that no schedule names",
          oks=(CALENDAR_NAME_LINE,), kinds={"NAME": "calendar"}, meanings=_CALENDAR_NAME),
-)
+) + USER_FORMS
 
 
 def _list_ok_names(*kinds):

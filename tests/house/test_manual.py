@@ -14,7 +14,7 @@ BY_NAME = {form.name: form for form in program.VERB_FORMS}
 TABLES = dict(program.FIELD_TABLES, **{"type " + name: kind.fields
                                        for name, kind in program.TASK_TYPES.items()})
 # numbers that are nobody's business but the agent's own
-INNER = {"MIN_LINE", "MAX_BATCH", "DRAIN_S", "FLOOD_S", "ATTACH_S", "GLANCE_S", "TRY_S"}
+INNER = {"MIN_LINE", "DRAIN_S", "FLOOD_S", "ATTACH_S", "GLANCE_S", "TRY_S"}
 
 
 def manual(*topic):
@@ -68,7 +68,7 @@ def test_an_unknown_topic_is_one_line_that_lists_them():
 def test_each_topic_is_the_part_below_its_heading():
     topics = [name for name, _ in program.list_topics()]
     assert topics == ["start", "example", "sessions", "definitions", "tasks", "schedules",
-                      "protocol", "verbs", "client", "crontab", "options", "operating", "limits",
+                      "protocol", "verbs", "connections", "client", "crontab", "options", "operating", "limits",
                       "guarantees", "troubleshooting", "changes"]
     for name, about in program.list_topics():
         assert program.make_manual(name).startswith("## %s: %s\n" % (name, about))
@@ -100,7 +100,8 @@ def test_every_option_of_the_command_line_is_told_and_taken():
     for option in program.COMMAND_OPTIONS:
         assert "`%s`" % option.words in text and option.help_text in text
         if option.name not in ("--help", "--version"):
-            words = [option.name] + (["1024"] if option.shown else [])
+            words = [option.name] + ([{"--unix-mode": "0660"}.get(option.name, "1024")] if option.shown else [])
+            words += ["--tls-cert", "/tmp/c.pem"] * option.name.startswith("--tls-")
             words += ["--master", "/tmp/m.db"] * (option.name == "--create")
             settings = vars(program.parse_arguments(words))
             attribute = option.attribute or option.name[2:].replace("-", "_")

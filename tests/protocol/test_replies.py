@@ -84,6 +84,13 @@ DROP A 1
 PURGE -DAYS=0
 METRICS
 HELP
+USERS ADD alice -ROLE=administrator -SCENARIOS=
+USERS ADD bob -ROLE=monitor
+USERS LIST
+USERS SET alice -RESET
+USERS PASSWORD alice 'correct horse'
+USERS DEL bob
+AUTH alice 'correct horse'
 SHUTDOWN -MAX_WAIT=1
 """
 

@@ -523,12 +523,13 @@ def test_roles():
     def of(role):
         return {name for name, row in program.VERBS.items() if row.role == role}
     assert {"HELP", "QUIT"} <= of(None) <= {"HELP", "QUIT", "AUTH"}
-    assert of("operator") == {"EXEC", "STOP", "RESTART", "CLEAN", "HOLD", "RELEASE"}
+    assert of("operator") == {"EXEC", "STOP", "RESTART", "CLEAN", "HOLD", "RELEASE", "SCHED ON", "SCHED OFF"}
     looks = set("PING SESSIONS STATUS LOG WAIT SCENARIOS REPOS CONTEXTS EXPORT METRICS".split())
     assert looks <= of("monitor")
     assert {"SCHED LIST", "SCHED SHOW", "SCHED NEXT", "SCHED WHY"} <= of("monitor")
     changes = {"SHUTDOWN", "IMPORT", "DROP", "ATTACH", "DETACH", "PURGE"} | {
-        "SCHED " + verb for verb in "ADD SET DEL ON OFF UPDATE".split()}
+        "SCHED " + verb for verb in "ADD SET DEL UPDATE".split()} | {
+        "USERS " + verb for verb in "LIST ADD SET DEL".split()}
     assert changes <= of("administrator")
 
 

@@ -75,13 +75,6 @@ def plain_client(port, source):
     return client
 
 
-def let_in(inside, name, role="administrator", os_user=None, scenarios=()):
-    """Makes a user, as another agent on the same master does."""
-    user = program.User(name, role, scenarios, os_user, "", None, "x", 0.0, 0.0)
-    inside.agent.master.db.write(program.Users().add, user)
-    inside.agent.access.read()
-
-
 def reached(inside, limit):
     """How often a limit on connections was reached, by METRICS."""
     line = next(line for line in inside.ask("METRICS") if 'reached_total{limit="%s"}' % limit in line)
@@ -212,7 +205,7 @@ def test_any_address_for_who_knows_better(make_agent, host):
 
 def test_a_client_certificate_says_who_it_is(inside, serve, authority, away):
     server = serve()
-    let_in(inside, "alice", "operator")
+    inside.ok("USERS ADD alice -ROLE=operator")
     alice, bob = authority.sign("alice", "alice"), authority.sign("bob", "bob")
     with SealedClient(server.port, authority, alice, AWAY) as client:
         assert client.ok("PING")["status"] == "READY"
@@ -226,7 +219,7 @@ def test_a_client_certificate_says_who_it_is(inside, serve, authority, away):
 
 def test_a_certificate_of_another_authority_is_refused(inside, serve, authority, away, tmp_path):
     server = serve()
-    let_in(inside, "alice")
+    inside.ok("USERS ADD alice -ROLE=operator")
     forged = Authority(tmp_path / "other", "other").sign("alice", "alice")
     for _ in range(5):
         with pytest.raises((OSError, AssertionError)):          # with TLS 1.3 what refuses comes later

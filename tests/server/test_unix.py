@@ -110,9 +110,7 @@ def test_the_kernel_says_who_asks(inside, by_unix, tmp_path):
     try:
         os.link(str(by_unix[0]), str(path))             # pytest's folders are closed to others
         assert ask_as(STRANGER_UID, path, "PING")[0].startswith("ERR AUTH ")
-        user = program.User("bob", "monitor", (), str(STRANGER_UID), "", None, "x", 0.0, 0.0)
-        inside.agent.master.db.write(program.Users().add, user)
-        inside.agent.access.read()
+        inside.ok("USERS ADD bob -ROLE=monitor -OS_USER=%d" % STRANGER_UID)
         assert ask_as(STRANGER_UID, path, "PING")[0].startswith("OK agent=")
         assert ask_as(STRANGER_UID, path, "EXEC HELLO")[0].startswith("ERR DENIED ")
         assert ask_as(STRANGER_UID + 1, path, "PING")[0].startswith("ERR AUTH ")

@@ -49,13 +49,6 @@ class LocalClient(Client):
         self._file = self.socket.makefile("rb")
 
 
-def make_user(inside, uid, role="monitor"):
-    """A user who is an OS user."""
-    user = program.User("u%d" % uid, role, (), str(uid), "", None, "x", 0.0, 0.0)
-    inside.agent.master.db.write(program.Users().add, user)
-    inside.agent.access.read()
-
-
 def counts_of(inside):
     """How often each limit was reached, of those that were."""
     rows = [line.partition('reached_total{limit="')[2] for line in inside.ask("METRICS") if "reached_total{" in line]
@@ -87,7 +80,7 @@ def trickle(client, data=b"PING" * 10000):
 def test_a_byte_now_and_then_is_closed(inside, bounded, uids, who):
     server = bounded(line_s=0.6, stranger_s=0.6)
     if who == "user":
-        make_user(inside, 70001)
+        inside.ok("USERS ADD u70001 -ROLE=monitor -OS_USER=70001")
     if who != "owner":
         uids[7] = 70001
     with LocalClient(server.port, 7) as client:
@@ -100,7 +93,7 @@ def test_a_byte_now_and_then_is_closed(inside, bounded, uids, who):
 def test_who_is_silent_is_closed(inside, bounded, uids, who):
     server = bounded(idle_s=0.6, stranger_s=0.6)
     if who == "user":
-        make_user(inside, 70001)
+        inside.ok("USERS ADD u70001 -ROLE=monitor -OS_USER=70001")
     if who != "owner":
         uids[7] = 70001
     with LocalClient(server.port, 7) as client:
@@ -159,7 +152,7 @@ def test_who_does_not_take_his_replies_is_closed(inside, bounded, line):
 
 def test_one_address_has_so_many(inside, bounded, uids):
     uids.update({7: 70001, 8: 70001, 9: 70002})
-    make_user(inside, 70001)
+    inside.ok("USERS ADD u70001 -ROLE=monitor -OS_USER=70001")
     server = bounded(max_per_address=3)
     with contextlib.ExitStack() as stack:
         for number, count in ((7, 3), (8, 3), (9, 3), (1, 20)):       # of the owner as many as he likes
@@ -178,7 +171,7 @@ def test_one_address_has_so_many(inside, bounded, uids):
 
 def test_strangers_keep_neither_users_nor_the_owner_out_and_users_not_the_owner(inside, bounded, uids):
     uids.update({number: 70001 if number < 30 else 70002 for number in range(20, 60)})
-    make_user(inside, 70001)
+    inside.ok("USERS ADD u70001 -ROLE=monitor -OS_USER=70001")
     server = bounded(max_connections=20)
     with contextlib.ExitStack() as stack:
         strangers = [stack.enter_context(LocalClient(server.port, 30 + number)) for number in range(5)]
@@ -204,7 +197,7 @@ def test_who_has_said_who_he_is_is_no_stranger_any_more(inside, bounded, uids):
             assert client.err("PING") == "AUTH"
         with LocalClient(server.port, 33) as refused:
             refused.expect("ERR BUSY 2 connections are open, the limit")
-        make_user(inside, 70030)
+        inside.ok("USERS ADD u70030 -ROLE=monitor -OS_USER=70030")
         assert first[0].ok("PING")
         with LocalClient(server.port, 34) as second:
             assert second.err("PING") == "AUTH"
@@ -281,7 +274,7 @@ def test_the_options_of_the_command_line_reach_the_port(make_agent):
         assert silent.recv(100) == b""
     with running.connect() as client:
         assert any('limit="idle"} ' in line and not line.endswith(" 0") for line in client.ask("METRICS"))
-    for wrong in (("--idle-timeout", "0"), ("--max-per-address", "0"), ("--max-requests", "501"), ("--line-timeout", "x")):
+    for wrong in (("--idle-timeout", "0"), ("--max-per-address", "0"), ("--max-requests", "0"), ("--line-timeout", "x")):
         process = subprocess.run([sys.executable, str(running.script)] + list(wrong), stderr=subprocess.PIPE,
                                  env=dict(os.environ), timeout=60)
         assert process.returncode == 2 and wrong[0].encode() in process.stderr

@@ -1,12 +1,20 @@
 """Who may ask the agent: its owner, and the users of the master."""
 import os
 import pwd
+import random
 import threading
 
 from ..base.clients import Client
-from ..base.errors import CannotStart
-from ..base.vocabulary import ADMINISTRATOR
-from ..store.users import Users
+from ..base.errors import AuthError, BadRequest, CannotStart, Conflict, Denied, NotFound
+from ..base.hashes import make_unusable_hash
+from ..base.vocabulary import ADMINISTRATOR, MAX_NAME
+from ..store.users import User, Users
+from .guesses import Guesses, PasswordDesk
+
+ONE_TIME_S = 86400.0    # within which a password for one use has to be used
+# of its characters: none that is taken for another
+CHARACTERS = "abcdefghjkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"
+WRONG = "the user or the password is wrong"
 
 
 class Access:
@@ -23,6 +31,8 @@ class Access:
         self._master, self._store = None, Users()
         self._users, self._os_users = {}, {}    # name -> User, uid -> User
         self._lock = threading.Lock()           # held by who reads them anew
+        self._guesses, self._desk = Guesses(clock), PasswordDesk()
+        self._nobody = make_unusable_hash()     # of a user that there is not
 
     # -- the users ---------------------------------------------------------------------
 
@@ -60,6 +70,10 @@ class Access:
         """The Users by name."""
         return [user for _, user in sorted(self._users.items())]
 
+    def close(self):
+        """No password is compared any more."""
+        self._desk.close()
+
     # -- who is it ---------------------------------------------------------------------
 
     def is_owner(self, peer):
@@ -90,6 +104,108 @@ class Access:
             return client._replace(role=None, scenarios=(), is_temporary=False)
         is_owner = client.role == ADMINISTRATOR and not client.user
         return client if is_owner else self.identify(client.peer)
+
+
+    # -- passwords ---------------------------------------------------------------------
+
+    def log_in(self, peer, name, password):
+        """The Client that one is who says so, with a password. AuthError, Busy, Denied."""
+        check_private(peer)
+        source = find_source(peer)
+        self._guesses.check(source, name[:MAX_NAME])
+        user = self._users.get(name)
+        is_right = self._desk.is_right(source, password, user.password if user else self._nobody)
+        # by now it may be another, or over
+        if is_right and user is not None and (user.until is None
+                                              or user.until > self._clock.now()):
+            client = self.renew(self._make_client(user, peer, user.stamp))
+            if client.role is not None:
+                return client
+        self._guesses.note(source, name[:MAX_NAME])
+        raise AuthError(WRONG)
+
+    def add(self, client, name, role, scenarios, os_user):
+        """Adds a user -> his password for one use. Exists, BadRequest, Busy."""
+        check_os_user(os_user)
+        password, until, now = self._make_password(client)
+        self._write(self._store.add, User(name, role, scenarios, os_user or None, password[1],
+                                          until, os.urandom(8).hex(), now, now))
+        return password[0]
+
+    def set(self, client, name, changes, is_reset):
+        """Changes fields of a user -> his new password for one use, with `is_reset`, else None.
+        NotFound, Exists, Conflict, BadRequest, Busy."""
+        check_os_user(changes.get("os_user"))
+        if name not in self._users:
+            raise NotFound("no user %s" % name)
+        password, until, now = self._make_password(client) if is_reset \
+            else (None, None, self._clock.now())
+        if changes:
+            self._write(self._store.set, name, changes, not self._has_owner, now)
+        if password is None:
+            return None
+        self._write(self._store.put_password, name, password[1], until, now)
+        return password[0]
+
+    def _make_password(self, client):
+        """((a password for one use, as it is stored), until when, now), for one who may have it
+        sent. Denied, Busy."""
+        check_private(client.peer)
+        drawn = [random.SystemRandom().choice(CHARACTERS) for _ in range(20)]
+        password = "-".join("".join(drawn[start:start + 5]) for start in range(0, 20, 5))
+        now = self._clock.now()
+        return (password, self._desk.make_hash(find_source(client.peer), password)), \
+            now + ONE_TIME_S, now
+
+    def put_password(self, client, name, password):
+        """Gives a user another password -> who asks, as he is then. NotFound, Denied, Busy;
+        AuthError: he came with one that is valid no more."""
+        check_private(client.peer)
+        is_self = bool(client.user) and client.user == name
+        if not is_self and (not client.is_administrator or client.is_narrowed
+                           or client.is_temporary):
+            raise Denied("the password of another is for an administrator to change")
+        if name not in self._users:
+            raise NotFound("no user %s" % name)
+        source = find_source(client.peer)
+        if client.is_temporary and self._desk.is_right(source, password,
+                                                       self._users[name].password):
+            raise BadRequest("the new password is the one that was for one use")
+        stored, now = self._desk.make_hash(source, password), self._clock.now()
+        try:
+            stamp = self._write(self._store.put_password, name, stored, None, now,
+                                client.stamp if is_self else "")
+        except Conflict as error:
+            raise AuthError(error.message) from None
+        return self.renew(client._replace(stamp=stamp) if is_self and client.stamp else client)
+
+    def delete(self, name):
+        """Deletes a user. NotFound, Conflict."""
+        self._write(self._store.delete, name, not self._has_owner)
+
+    def _write(self, method, *arguments):
+        """method of the store, and what it changes takes effect -> its value."""
+        value = self._master.db.write(method, *arguments)
+        self.read()
+        return value
+
+
+def find_source(peer):
+    """Where a Peer comes from, for who counts his wrong passwords."""
+    return peer.address, peer.uid
+
+
+def check_private(peer):
+    """Denied: others could read the password on its way."""
+    if not peer.is_private:
+        raise Denied("a password is taken and told over TLS, on loopback and by the UNIX socket "
+                     "alone")
+
+
+def check_os_user(name):
+    """BadRequest: this host knows no OS user of this name."""
+    if name and find_uid(name) is None:
+        raise BadRequest("-OS_USER: this host has no user %s" % name)
 
 
 def find_uid(name):

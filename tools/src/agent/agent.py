@@ -224,6 +224,7 @@ class Agent:
             self.queue.join()
         if self._output:
             self._output.close()
+        self.access.close()
         if self.master:
             self.master.heartbeat(self.name, self.clock.now(), is_stopped=True)
             self.master.db.close()
@@ -249,11 +250,12 @@ class Agent:
         """{schedule: when it would be due next, or None} of a document."""
         return list_dues(document, self.master.calendars(), self.clock.now())
 
-    def export(self, repository, name, version):
-        """The definitions of a repository, of a scenario, or of one version, as a document."""
+    def export(self, repository, name, version, patterns=()):
+        """The definitions of a repository, of a scenario, or of one version, as a document: of
+        scenarios that one of the patterns fits, if there are any."""
         source = self.places.get(repository) if name is None else \
             self.places.with_scenario(name, version or "-1", repository)
-        return export_from(self.master, source, name, version)
+        return export_from(self.master, source, name, version, patterns)
 
     def drop_scenario(self, name, version, repository):
         """Deletes a scenario version. NotFound, Conflict."""

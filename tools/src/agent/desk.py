@@ -137,11 +137,11 @@ class Desk:
             if secret_file:
                 is_used = ticket is not None and ticket.has_secrets and ticket.ending is None
                 repository.secrets.settle(secret_file, is_used)
-        return self._with_wait(ticket)
+        return self._with_wait(ticket, acknowledgement.request.patterns)
 
-    def _with_wait(self, ticket):
+    def _with_wait(self, ticket, patterns):
         """A Ticket with what it says of its waiting, where it has to."""
-        return ticket._replace(wait=self._agent.waits.of_ticket(ticket)) \
+        return ticket._replace(wait=self._agent.waits.of_ticket(ticket, patterns)) \
             if ticket.status == WAITING else ticket
 
     def queue_ticket(self, repository, ticket):
@@ -268,7 +268,7 @@ class Desk:
         if ticket.spent_file:
             repository.secrets.forget(ticket.spent_file)
         self.queue_ticket(repository, ticket)
-        return self._with_wait(ticket)
+        return self._with_wait(ticket, request.patterns)
 
     def _reopen(self, repository, request):
         """Writes a RestartRequest down -> Ticket. What the writer refuses."""

@@ -3,6 +3,7 @@ import math
 from typing import List, NamedTuple
 
 from ..base.errors import BadRequest, Changed, Exists, RepositoryError, Unreadable
+from ..base.patterns import is_any_match
 from ..base.vocabulary import SAME
 from ..definitions.model import Document, schedule_document
 from ..definitions.reader import Definitions, faulty
@@ -93,18 +94,21 @@ def list_dues(document, calendars, now):
     return {schedule.name: find_next(schedule) for schedule in document.schedules}
 
 
-def export_from(master, repository, name, version):
-    """The definitions of a repository, or of a scenario or one version of it, as a document."""
+def export_from(master, repository, name, version, patterns=()):
+    """The definitions of a repository, or of a scenario or one version of it, as a document; with
+    patterns the scenarios that one of them fits, their schedules, and nothing else."""
     with repository.db.reading() as connection:
         if name is not None:
             latest = repository.scenarios.get(connection, name, version or "-1")["version"]
             version = latest if version == "-1" else version
         scenarios = repository.scenarios.list_versions(connection, name, version)
     schedules = [repository.schedules.read_definition(row) for row in repository.list_schedules()]
-    document = {"scenarios": [_read_body(row) for row in scenarios],
+    def is_wanted(scenario):
+        return name in (None, scenario) and (not patterns or is_any_match(patterns, scenario))
+    document = {"scenarios": [_read_body(row) for row in scenarios if is_wanted(row["name"])],
                 "schedules": [schedule_document(schedule) for schedule in schedules
-                              if name is None or schedule.scenario == name]}
-    if name is None:
+                              if is_wanted(schedule.scenario)]}
+    if name is None and not patterns:
         document.update(master.topology())
     return {key: value for key, value in document.items() if value}
 

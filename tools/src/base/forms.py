@@ -11,6 +11,7 @@ from .replies import (AFTER_LINE, AGENT_HOLD_LINE, ATTACHED_LINE, CALENDAR_LINE,
                       SCHEDULE_HOLD_LINE, SCHEDULE_LINE, SCHEDULE_NAME_LINE, SCHEDULE_SET_LINE,
                       SECONDS_KEY, SESSION_LINE, STATE_LINE, STEP_LINE, STOPPED_LINE, TASK_LINE,
                       TICKET_LINE, UPDATED_LINE, VARIABLE_LINE, VISIT_LINE, WARNING_LINE)
+from .user_forms import USER_FORMS
 from .vocabulary import ADMINISTRATOR, MONITOR, OPERATOR
 
 # the options of SCHED ADD and SET that are fields of a schedule -> a value as HELP shows it, and
@@ -207,9 +208,9 @@ VERB_FORMS = (
     Form("SCHED DEL", "NAME [-REPO=name]", ADMINISTRATOR,
          "delete a schedule; what it decided is kept until purged", oks=(SCHEDULE_NAME_LINE,),
          meanings=_SCHEDULE_PLACE),
-    Form("SCHED ON", "NAME [-REPO=name]", ADMINISTRATOR, "enable a schedule",
+    Form("SCHED ON", "NAME [-REPO=name]", OPERATOR, "enable a schedule",
          oks=(ENABLED_LINE,), meanings=_SCHEDULE_PLACE),
-    Form("SCHED OFF", "NAME [-REPO=name]", ADMINISTRATOR, "disable a schedule",
+    Form("SCHED OFF", "NAME [-REPO=name]", OPERATOR, "disable a schedule",
          oks=(ENABLED_LINE,), meanings=_SCHEDULE_PLACE),
     Form("SCHED NEXT", "[NAME] [-COUNT=n] [-FROM=time] [-TO=time] [-ALL] [-REPO=name] [-JSON]",
          MONITOR, "coming due times, in order; nothing fires", AS_ROWS, lines=(COMING_LINE,),
@@ -246,7 +247,7 @@ VERB_FORMS = (
          kinds=_CALENDAR_KINDS, meanings=_CALENDAR_NAME),
     Form("CALENDAR DEL", "NAME", ADMINISTRATOR, "delete a calendar that no schedule names",
          oks=(CALENDAR_NAME_LINE,), kinds={"NAME": "calendar"}, meanings=_CALENDAR_NAME),
-)
+) + USER_FORMS
 
 
 def _list_ok_names(*kinds):

@@ -62,7 +62,7 @@ COMMAND_OPTIONS = (
     CommandOption("--max-per-address", "N", "connections from one address at once, those of the "
                   "agent's own OS user aside; one more is BUSY", MAX_PER_ADDRESS, (1, 100000)),
     CommandOption("--max-requests", "N", "requests of one connection under way; further ones are "
-                  "read later", MAX_BATCH, (1, MAX_BATCH)),
+                  "read later", MAX_BATCH, (1, 100000)),
     CommandOption("--stranger-timeout", "SECONDS", "how long a client is waited for until it is "
                   "known who it is", int(STRANGER_S), (1, 86400), attribute="stranger_s"),
     CommandOption("--idle-timeout", "SECONDS", "how long a connection may be silent (default %d; "

@@ -4,14 +4,17 @@ import json
 import re
 import uuid
 
-from ..base.vocabulary import ROLES
+from ..base.vocabulary import MONITOR, ROLES
 from ..base.errors import AgentError, AuthError, BadRequest, Denied, Internal
 from ..base.program import log, tell_traceback
 from ..base.controls import one_line, show_controls
-from ..base.words import _CONTROL, list_hidden, mask_all, render_fields, split_words
+from ..base.words import (_CONTROL, is_about_password, list_hidden, mask_all, render_fields,
+                          split_words)
 from ..agent.desk import Acknowledgement
 from .table import check_request, find_verb, wants_json
 from .lines import FLUSH, TextLine, ticket_fields
+from .narrow import check_rows, check_words
+from .user_verbs import Introduction
 
 _HTTP_LINE = re.compile("[ \t]HTTP/[0-9][0-9.]*$", re.I)       # a request of HTTP ends so
 
@@ -23,12 +26,13 @@ class Conversation:
     """One connection's requests in order; it knows no sockets.
 
     `begin` reads a request, `Reply.start` begins it, `Reply.chunks` finishes it: an EXEC is under
-    way to its commit while the next request of the same connection is already read.
+    way to its commit while the next request of the same connection is already read. With an Access
+    a change of the users reaches it at once; without one the Client stays as he is, until AUTH.
     """
 
-    def __init__(self, agent, client, has_left=lambda: False):
+    def __init__(self, agent, client, has_left=lambda: False, access=None):
         self._agent, self._client, self._has_left = agent, client, has_left
-        self._access, self._revision = agent.access, agent.access.revision
+        self._access, self._revision = access, access and access.revision
         self._is_first = True
         self.is_over = False
 
@@ -39,8 +43,7 @@ class Conversation:
         HTTP: a browser, or whatever else was led here, has nothing of the rest carried out.
         """
         text, words = "", []
-        if self._revision != self._access.revision:
-            self._renew()
+        self._renew()
         try:
             text = self._decode(data)
             self.is_over = _HTTP_LINE.search(text.rstrip(" \t")[-40:]) is not None
@@ -55,20 +58,46 @@ class Conversation:
             self._is_first = False
             self.is_over = row.name == "QUIT"
             self._check_role(row)
+            if request.client.is_narrowed:
+                check_words(self._agent, request)
         except Exception as error:
             self.is_over = self.is_over or self._is_first
             self._is_first = False
             # where it cannot be split into words, the text has to tell
             is_json = wants_json(words) if words else _JSON_WORD.search(text) is not None
             return Reply(error, is_json, words)
-        is_quick = row.is_quick is not None and row.is_quick(self._agent, request)
-        return Reply(functools.partial(row.run, self._agent, request), request.is_json, words,
-                     row.is_pipelined, is_quick)
+        if row.is_quick is not None:
+            return Reply(functools.partial(row.run, self._agent, request), request.is_json, words,
+                         row.is_pipelined, row.is_quick(self._agent, request))
+        look_again = functools.partial(self._look_again, row, request) \
+            if row.role == MONITOR else None
+        return Reply(functools.partial(self._carry_out, row, request), request.is_json, words,
+                     row.is_pipelined, False, look_again)
 
     def _renew(self):
-        """The users have changed, and maybe who this is."""
-        self._revision = self._access.revision
-        self._client = self._access.renew(self._client)
+        """Should the users have changed, this may be another one."""
+        if self._access is not None and self._revision != self._access.revision:
+            self._revision = self._access.revision
+            self._client = self._access.renew(self._client)
+
+    def _carry_out(self, row, request):
+        """What the verb's function gives. It may change who asks from now on."""
+        if request.client.is_narrowed:
+            check_rows(self._agent, request)
+        outcome = row.run(self._agent, request)
+        if isinstance(outcome, Introduction):
+            self._client = outcome.client
+            return outcome.fields
+        return outcome
+
+    def _look_again(self, row, request):
+        """Before a further line of a reply that may have taken long: AuthError, Denied, when who
+        asks may not see it any more."""
+        self._renew()
+        if self._client is not request.client:
+            self._check_role(row)
+            if self._client.scenarios != request.client.scenarios:
+                raise Denied("what is there for you has changed: ask again")
 
     def _check(self, row, words):
         """The words behind a verb -> Request. Who may not ask is told that before what is wrong."""
@@ -112,9 +141,13 @@ class Conversation:
         return self._client.role is not None
 
     def _check_role(self, row):
+        """AuthError, Denied: who asks may not ask for this verb."""
         if row.role is None:
             return
         role = self._client.role
+        if self._client.is_temporary and row.name != "USERS PASSWORD":
+            raise Denied("your password is for one use: USERS PASSWORD %s NEW sets yours"
+                         % self._client.user)
         if role is None:
             raise AuthError("say who you are: AUTH USER PASSWORD")
         if ROLES.index(role) < ROLES.index(row.role):
@@ -125,8 +158,10 @@ class Reply:
     """The reply to one request, as it comes. It `is_quick` when nobody has to be waited for, but
     for a commit."""
 
-    def __init__(self, outcome, is_json=False, words=(), is_pipelined=False, is_quick=True):
+    def __init__(self, outcome, is_json=False, words=(), is_pipelined=False, is_quick=True,
+                 look_again=None):
         self._outcome, self._is_json, self._words = _bare(outcome), is_json, words
+        self._look_again = look_again   # look_again() raises why no further line may be told
         self._is_to_start, self.is_quick = is_pipelined, is_quick
 
     def start(self):
@@ -171,6 +206,8 @@ class Reply:
         hidden = list_hidden(self._words)
         if not isinstance(error, AgentError):
             error = internal(error, hidden)
+        elif is_about_password(self._words):
+            hidden = []                 # they tell such words by their numbers
         faults = [(mask_all(one_line(path), hidden), mask_all(one_line(reason), hidden))
                   for path, reason in error.faults]
         message = one_line(error.message)
@@ -201,13 +238,19 @@ class Reply:
             return ticket_fields(outcome.result())
         if callable(outcome):
             outcome = outcome()
+        if self._look_again:
+            self._look_again()
         if isinstance(outcome, (list, tuple)) or outcome is None:
             return outcome
         while True:
             try:
-                line = next(outcome)
+                line, is_over = next(outcome), False
             except StopIteration as stop:
-                return stop.value
+                line, is_over = stop.value, True
+            if self._look_again:
+                self._look_again()
+            if is_over:
+                return line
             if line is FLUSH:
                 yield FLUSH
             elif isinstance(line, TextLine):

@@ -2,7 +2,7 @@
 import json
 
 from ..base.vocabulary import DEFAULT_CONTEXT, MASK, STOP_S
-from ..base.errors import BadRequest, NotFound, Unreadable
+from ..base.errors import BadRequest, Conflict, NotFound, Unreadable
 from ..base.replies import (AGENT_HOLD_LINE, ATTACHED_LINE, CHANGE_LINE, CLEANED_LINE,
                             CONTEXT_LINE, IMPORTED_KINDS, IMPORTED_LINE, LOGGED_LINE, PING_LINE,
                             PURGED_LINE, REPOSITORY_LINE, SCENARIO_LINE, SCHEDULE_HOLD_LINE,
@@ -17,6 +17,7 @@ from ..agent.figures import metrics, ping
 from .table import NEWEST, VERBS, list_help, verb
 from .lines import (FLUSH, TextLine, end_fields, fill, fill_ticket, session_fields,
                     ticket_fields)
+from .narrow import find_parent
 
 
 @verb("PING", is_quick=lambda agent, request: True)
@@ -37,7 +38,8 @@ def _exec(agent, request):
         request["SCENARIO"], request["-AGENT"] or agent.name, request["VERSION"] or NEWEST,
         request["CONTEXT"] or DEFAULT_CONTEXT, request.variables, request["-NAME"] or "",
         request["-KEYWORDS"] or "", request["-PRIORITY"] or 0, request.get("-LEVEL", 5),
-        request["-TIMEOUT"], request["-AT"], request["-KEY"], from_step=request["-FROM"])
+        request["-TIMEOUT"], request["-AT"], request["-KEY"], from_step=request["-FROM"],
+        asked_by=request.client.name, patterns=request.client.scenarios)
     pending = agent.desk.execute(session_request, request["-REPO"])
     if "-SYNC" not in request:
         return pending
@@ -69,7 +71,7 @@ def _restart(agent, request):
                             "does -REDEFINE: at a first task; name that of another step by -FROM"))
     ticket = agent.desk.restart(RestartRequest(
         request["SESSION"], request.variables, request["-FROM"], "-SKIP" in request,
-        "-REDEFINE" in request))
+        "-REDEFINE" in request, patterns=request.client.scenarios))
     return fill_ticket(STATE_LINE, ticket, **({"note": ticket.note} if ticket.note else {}))
 
 
@@ -113,9 +115,13 @@ def _shutdown(agent, request):
 def _sessions(agent, request):
     filters = SessionFilter(tuple(request["-STATUS"] or ()), request["-SCENARIO"],
                             request["-SCHEDULE"], request["-KEYWORD"],
-                            request["-SINCE"], request["-PARENT"])
+                            request["-SINCE"], request["-PARENT"], request.client.scenarios)
+    parents = {}
+    if request["-PARENT"] is not None \
+            and find_parent(agent, request.client, parents, request["-PARENT"]) is None:
+        return
     for row in agent.watch.list_sessions(filters, request["-REPO"], request["-LIMIT"] or 50):
-        yield session_fields(agent, row)
+        yield session_fields(agent, row, request.client, parents)
 
 
 @verb("STATUS")
@@ -124,7 +130,7 @@ def _status(agent, request):
     number = request["SESSION"]
     repository = agent.places.of_session(number)
     row, steps, tasks, secrets = repository.db.read(repository.views.get_history, number)
-    yield session_fields(agent, row)
+    yield session_fields(agent, row, request.client, {}, by=row["asked_by"])
     for step in steps:
         yield fill(STEP_LINE, step, step=step["step"] + 1)
         for task in tasks:
@@ -167,6 +173,8 @@ def _scenarios(agent, request):
     """A line for each version of a scenario; of one that cannot be read it says why."""
     for repository in agent.places.readable(request["-REPO"]):
         for row in repository.db.read(repository.scenarios.list_versions):
+            if not request.client.sees(row["name"]):
+                continue
             scenario, message = None, ""
             try:
                 scenario = repository.scenarios.parse(row["definition"], row["body"])
@@ -216,7 +224,8 @@ def _import(agent, request):
 
 @verb("EXPORT")
 def _export(agent, request):
-    document = agent.export(request["-REPO"], request["SCENARIO"], request["VERSION"])
+    document = agent.export(request["-REPO"], request["SCENARIO"], request["VERSION"],
+                            request.client.scenarios)
     if request.is_json:
         return iter([TextLine("", list(document.items()))])
     return iter([TextLine(line, []) for line in json.dumps(document, indent=1).split("\n")])
@@ -224,7 +233,14 @@ def _export(agent, request):
 
 @verb("DROP")
 def _drop(agent, request):
-    agent.drop_scenario(request["SCENARIO"], request["VERSION"], request["-REPO"])
+    try:
+        agent.drop_scenario(request["SCENARIO"], request["VERSION"], request["-REPO"])
+    except Conflict:
+        if not request.client.is_narrowed:
+            raise
+        # the schedule may be one that is not there for him
+        raise Conflict("a schedule names scenario %s %s, or runs after it"
+                       % (request["SCENARIO"], request["VERSION"])) from None
 
 
 @verb("ATTACH")
@@ -244,7 +260,8 @@ def _purge(agent, request):
     if days is None and "-KEEP" not in request:
         raise BadRequest("-DAYS=n or -KEEP=n is missing: say what to purge")
     filters = PurgeFilter(None if days is None else agent.clock.now() - days * 86400,
-                          request["-KEEP"], tuple(request["-STATUS"] or ()), request["-SCENARIO"])
+                          request["-KEEP"], tuple(request["-STATUS"] or ()), request["-SCENARIO"],
+                          request.client.scenarios)
     return fill(PURGED_LINE, {"purged": agent.keeper.purge(filters, is_dry)},
                 **{"dry_run": True} if is_dry else {})
 

@@ -7,7 +7,7 @@ from ..base.vocabulary import MAX_IMPORT_LINE
 from ..base.errors import BadRequest, TooLong
 from ..protocol.lines import FLUSH
 
-WIRE_PIECE = 65536           # bytes that are taken or given at once
+WIRE_PIECE = 65536      # bytes that are taken or given at once
 
 
 class Outwaited(OSError):

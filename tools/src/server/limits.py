@@ -150,8 +150,9 @@ class OpenConnections:
 
     def make_conversation(self, connection, peer, has_left=None):
         """The Conversation with whoever is at the other end."""
-        return Conversation(self._agent, self._agent.access.identify(peer),
-                            has_left or functools.partial(has_hung_up, connection))
+        access = self._agent.access
+        return Conversation(self._agent, access.identify(peer),
+                            has_left or functools.partial(has_hung_up, connection), access)
 
     def count(self, limit):
         """A limit was reached once more."""

@@ -121,10 +121,10 @@ class Certificates:
         for option, path in files:
             try:
                 with open(path, "rb") as file:
-                    is_locked = b"ENCRYPTED" in file.read()
+                    needs_passphrase = b"ENCRYPTED" in file.read()
             except OSError as error:
                 raise CannotStart("%s %s: %s" % (option, path, error.strerror)) from None
-            if is_locked:                       # ssl would ask for it at the terminal
+            if needs_passphrase:                       # ssl would ask for it at the terminal
                 raise CannotStart("%s %s: the key has a passphrase, and nobody is there to type it"
                                   % (option, path))
         try:

@@ -65,6 +65,8 @@ class SessionRequest(NamedTuple):
     due: Optional[float] = None
     is_held: bool = False
     hidden: Tuple[str, ...] = ()        # values that must not be stored
+    asked_by: str = ""                  # who asks for it, where that is a client
+    patterns: Tuple[str, ...] = ()      # of the scenarios that are there for him; (): all
     is_parallel: bool = False           # beside others of its schedule
     replaces: Tuple[int, ...] = ()      # sessions that end for it
     parent: Optional[int] = None        # the session whose task asks for it
@@ -82,6 +84,7 @@ class RestartRequest(NamedTuple):
     is_redefining: bool = False         # with the definition that its version has now
     secret_file: Optional[str] = None   # as of a SessionRequest
     is_held: bool = False
+    patterns: Tuple[str, ...] = ()      # of the scenarios that are there for who asks; (): all
 
 
 class Ticket(NamedTuple):
@@ -144,6 +147,7 @@ class SessionFilter(NamedTuple):
     keyword: Optional[str] = None
     since: Optional[float] = None
     parent: Optional[int] = None        # the session whose task has started them
+    patterns: Tuple[str, ...] = ()      # of scenarios; (): of all
 
 
 class LogFilter(NamedTuple):
@@ -160,6 +164,7 @@ class PurgeFilter(NamedTuple):
     keep: Optional[int] = None          # that are not among the newest so many of these
     statuses: Tuple[str, ...] = ()
     scenario: Optional[str] = None
+    patterns: Tuple[str, ...] = ()      # of scenarios; (): of all
 
 
 class Origin(NamedTuple):

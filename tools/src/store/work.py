@@ -181,6 +181,9 @@ update session set restart_run = (
     and t.task = restart_task and t.status in ('ERROR', 'STOPPED')) where restart_step not null;
 -- what a session has started
 create index session_parent on session(parent) where parent is not null;
+""", """
+-- the client that has asked for it; empty: a schedule, a task, or an older agent
+alter table session add column asked_by text not null default '';
 """)
 
 HELLO = {"scenarios": [{
