@@ -1293,21 +1293,28 @@ _MEANINGS = {
     "-RESET": "give him a new password for one use within a day"}
 _ROLES = "monitor|operator|administrator"
 
+
+def _make_form(name, words, role, text, **more):
+    """A Form with the kinds and meanings of its words."""
+    names = re.findall("-?[A-Z_]+", words)
+    kinds, meanings = ({word: table[word] for word in names if word in table}
+                       for table in (_KINDS, _MEANINGS))
+    return Form(name, words, role, text, kinds=kinds, meanings=meanings, **more)
+
+
 USER_FORMS = (
-    Form("AUTH", "USER PASSWORD", None, "say who you are; from then on the connection is that "
-         "user's", oks=(KNOWN_LINE,), kinds=_KINDS, meanings=_MEANINGS),
-    Form("USERS LIST", "[-JSON]", ADMINISTRATOR, "list the users", AS_ROWS, lines=(USER_LINE,)),
-    Form("USERS ADD", "NAME [-ROLE=%s] [-SCENARIOS=a*,b] [-OS_USER=name]" % _ROLES, ADMINISTRATOR,
-         "add a user, who gets a password for one use", oks=(USER_PASSWORD_LINE,), kinds=_KINDS,
-         meanings=dict(_MEANINGS, **{
-             "-ROLE": _MEANINGS["-ROLE"] + "; it must be given"})),
-    Form("USERS SET", "NAME [-ROLE=%s] [-SCENARIOS=a*,b] [-OS_USER=name] [-RESET]" % _ROLES,
-         ADMINISTRATOR, "change a user, effective at once", oks=(USER_PASSWORD_LINE,),
-         kinds=_KINDS, meanings=_MEANINGS),
-    Form("USERS PASSWORD", "NAME NEW", MONITOR, "give a user another password: yourself, or as an "
-         "administrator anybody", oks=(USER_NAME_LINE,), kinds=_KINDS, meanings=_MEANINGS),
-    Form("USERS DEL", "NAME", ADMINISTRATOR, "delete a user", oks=(USER_NAME_LINE,), kinds=_KINDS,
-         meanings=_MEANINGS),
+    _make_form("AUTH", "USER PASSWORD", None, "say who you are; from then on the connection is "
+               "that user's", oks=(KNOWN_LINE,)),
+    _make_form("USERS LIST", "[-JSON]", ADMINISTRATOR, "list the users", reply=AS_ROWS,
+               lines=(USER_LINE,)),
+    _make_form("USERS ADD", "NAME [-ROLE=%s] [-SCENARIOS=a*,b] [-OS_USER=name]" % _ROLES,
+               ADMINISTRATOR, "add a user, who gets a password for one use; -ROLE must be given",
+               oks=(USER_PASSWORD_LINE,)),
+    _make_form("USERS SET", "NAME [-ROLE=%s] [-SCENARIOS=a*,b] [-OS_USER=name] [-RESET]" % _ROLES,
+               ADMINISTRATOR, "change a user, effective at once", oks=(USER_PASSWORD_LINE,)),
+    _make_form("USERS PASSWORD", "NAME NEW", MONITOR, "give a user another password: yourself, or "
+               "as an administrator anybody", oks=(USER_NAME_LINE,)),
+    _make_form("USERS DEL", "NAME", ADMINISTRATOR, "delete a user", oks=(USER_NAME_LINE,)),
 )
 
 
@@ -15418,7 +15425,7 @@ class Schedules:
 # Thread passwords: compares and hashes them one at a time; ends at PasswordDesk.close().
 # ======================================================================================
 
-FREE_FAILURES = 2       # wrong passwords that cost nothing
+FREE_FAILURES = 4       # wrong passwords that cost nothing
 MAX_DELAY_S = 30.0      # the longest time until a source may try again
 FORGET_S = 900.0        # so long after the last one wrong passwords are forgotten
 MAX_REMEMBERED = 1000   # users, and sources, of whom they are remembered: those of the newest
@@ -19510,8 +19517,8 @@ argument behind one: such a word is told by its number, or as `***`.
 ### Identity
 
 The agent asks the kernel who owns the other end of a connection, before it reads a byte. Root
-and the agent's own OS user may do everything. For everybody else every verb but HELP and QUIT
-is `ERR AUTH`.
+and the agent's own OS user may do everything. For everybody else every verb but AUTH, HELP and
+QUIT is `ERR AUTH`, until he is known as a user (topic `users`).
 
 - A program that forwards connections as your user (`ssh -L`, `kubectl port-forward`) lends your
   identity to whoever uses it.
@@ -19778,6 +19785,36 @@ are one line, which is there for each of them.
 ### CALENDAR DEL
 
 <<verb CALENDAR DEL>>
+
+### AUTH
+
+<<verb AUTH>>
+
+The topic `users` tells more. Quote a password that has spaces, quotes or a backslash, or that
+begins with a dash.
+
+### USERS LIST
+
+<<verb USERS LIST>>
+
+### USERS ADD
+
+<<verb USERS ADD>>
+
+### USERS SET
+
+<<verb USERS SET>>
+
+### USERS PASSWORD
+
+<<verb USERS PASSWORD>>
+
+It takes the place of a password for one use, too, and is the only thing that such a one lets in
+to.
+
+### USERS DEL
+
+<<verb USERS DEL>>
 """
 MANUAL_CONNECTIONS = r"""
 ## connections: other hosts, TLS, the UNIX socket, and how long the agent waits
@@ -19865,6 +19902,100 @@ beyond them waits in the network until then.
 
 METRICS counts how often each limit was reached: `agent_limits_reached_total`.
 """
+MANUAL_USERS = r"""
+## users: who may do what
+
+Root and the agent's own OS user are the owner, who may do everything. Everybody else is a user
+of the master, or nobody: until he has said who he is, every verb but AUTH, HELP and QUIT is
+`ERR AUTH`.
+
+    USERS ADD alice -ROLE=operator
+    OK user=alice password=k7Rfm-TzQ2e-W9xdb-hN4cj
+
+Alice says who she is by that password, and sets her own. It is for one use within
+<<ONE_TIME_S>>, and lets in to nothing else (other verbs: `ERR DENIED`, which says what to do):
+
+    AUTH alice k7Rfm-TzQ2e-W9xdb-hN4cj
+    USERS PASSWORD alice "correct horse"
+
+The client does that as `agentcli.py --user alice users password alice` (topic `client`).
+
+### Roles
+
+Each may do what those before it may.
+
+- `monitor` looks: PING, the listings, STATUS, LOG, WAIT, METRICS, EXPORT, and of schedules LIST,
+  SHOW, NEXT, WHY and PLAN.
+- `operator` acts: EXEC, STOP, RESTART, CLEAN, HOLD, RELEASE, SCHED ON and OFF.
+- `administrator` does everything. Who may IMPORT runs what he likes as the agent's OS user.
+
+### How a user is known
+
+- By a password. AUTH counts for its connection, until the next AUTH. An owner who says AUTH is
+  that user from then on, with his role; to be the owner again he connects again. A password is
+  taken on loopback, by the UNIX socket and over TLS alone, and so is a password told.
+- By the host: `USERS ADD alice -ROLE=monitor -OS_USER=alice`. A connection of that OS user of
+  this host is alice's, without a password. The user and the OS user may have different names; a
+  user who happens to be called like an OS user is not let in by that. A number stands for an OS
+  user without a name. One who is an OS user's user may say AUTH to be another.
+- By a client certificate whose common name is the user's name.
+
+Changes of users reach open connections at once: the next request is the first that they count
+for, and a LOG that is followed ends. Another password, `-RESET`, or DEL ends what the old one has
+opened, but for the connection that set it. Where several agents share a master, the others see
+changes within <<HEARTBEAT_S>>.
+
+`--no-owner` makes the owner nobody, too: for hosts where a forwarder (`ssh -L`) runs as the
+agent's user. There has to be an administrator who is not narrowed, or the agent does not start;
+the last one cannot be deleted, narrowed or given another role (`ERR CONFLICT`). Should nobody
+know his password any more, start the agent without `--no-owner` and say `USERS SET name -RESET`.
+
+### Some scenarios alone
+
+`-SCENARIOS=LOAD_*,REPORT` narrows a user to scenarios by their names: `*` stands for any text,
+`?` for one character. Other scenarios, their sessions and schedules are not there for him:
+
+- What he names of them is `ERR NOT_FOUND`, in the words for what does not exist. A name that no
+  pattern fits is never looked for.
+- Listings leave them out, and `-LIMIT` counts what is left. `parent=` is empty where the parent
+  is not there, a message names no session that is not there (`limit 4 of the agent`), and `met=`
+  of SCHED SHOW is empty for conditions on what is not there.
+- EXPORT has his scenarios and their schedules, and nothing of contexts and data servers. SCHED
+  PLAN plays what is not there, and shows the rest. PURGE deletes what is there.
+- What his own scenarios, schedules and sessions name stays as it is written: a `scenario` task,
+  an `after`, a message that a session of his ended with. A name or a `-KEY` that is taken is
+  told to be taken.
+- PING, REPOS, CONTEXTS and CALENDAR LIST name no scenario and are as for everybody; PING counts
+  all sessions.
+- What concerns more than his scenarios is `ERR DENIED`: HOLD and RELEASE without `-SCHEDULE`,
+  CLEAN and METRICS.
+
+An administrator can be narrowed, too. He has DROP, PURGE, SCHED ADD, SET and DEL for what is
+there for him. IMPORT (who may import runs anything, as the agent's OS user), USERS but for his own
+password, ATTACH, DETACH, changes of calendars, SCHED UPDATE and SHUTDOWN are `ERR DENIED`.
+
+### Passwords
+
+A password has <<MIN_PASSWORD>> to <<MAX_PASSWORD>>. What is stored is a hash by scrypt (16 MiB;
+on a host whose OpenSSL has none by PBKDF2-HMAC-SHA256 with 300,000 rounds), with its parameters.
+A master that comes from a host with scrypt to one without: `USERS SET name -RESET` makes a hash
+that this one can compare. No error, reply, log or listing has a password, but the reply of USERS
+ADD and of `-RESET`, once.
+
+One thread compares passwords, so guessing keeps at most one core busy. An unknown user has the
+same answer as a wrong password, after the same work.
+
+After a few wrong passwords an address (and OS user) has to wait before the next: one second,
+twice that, up to <<MAX_DELAY_S>>; until then AUTH is `ERR BUSY`, whatever it says. The wait grows
+with what that address has tried on all users, and with what all have tried on that user. An
+address from which no wrong password came waits for nothing, so nobody can lock a user out who
+comes from elsewhere. What was wrong is forgotten after <<FORGET_S>>, and when the agent starts.
+
+### Who did it
+
+STATUS tells in `by=` who has asked for a session. The reason of a hold, and the message of a
+session that was stopped, name who it was: the user, or the OS user of an owner.
+"""
 MANUAL_CLIENT = r"""
 ## client: the verbs as commands
 
@@ -19884,6 +20015,11 @@ and options of one.
 - `--host` and `--port` say where the agent is; else the environment does, `AGENT_HOST` and
   `AGENT_PORT`; else it is 127.0.0.1 and 20910. So `clean --of-host ID` is `CLEAN -HOST=ID`.
   `--unix PATH`, `--tls` and what belongs to it are told under `connections`.
+- `--user alice` says that you are the user alice of the agent. The password is asked for at the
+  terminal, which does not show it, or is the first line of `--password-file FILE`, which must be
+  readable by you alone (`chmod 600`). `users password alice` asks for the new password, or reads
+  it with `--new-password-file FILE`. None is taken from the command line or the environment,
+  where others could read it.
 - `--wait` of `exec` waits for the end of the session. When the session has to wait itself, its
   first line says for what.
 - Times are handed on unread: `--since 1h`, `--since yesterday`, `--until 02:30`, `--at 10m`
@@ -20180,7 +20316,8 @@ MANUAL_GUARANTEES = r"""
   that nobody can foresee, and is never written through a link. Locks, secrets, spools and
   SQLite's own files that are links, or belong to somebody else than the agent's user, root or
   the repository's owner, are not used: a line names the file and says what to do.
-- **Nobody else is served** but root and the agent's own user.
+- **Nobody else is served** but root, the agent's own user, and the users that an administrator
+  has added; each does what his role says, with the scenarios that are there for him.
 - **Output is kept as it came**, by pipes: also what is printed to `/dev/stderr`. Nothing
   printed can imitate a reply or drive a terminal.
 - **What is asked of the network has a limit in time.** TLS is verified, and no login goes to
@@ -20198,8 +20335,10 @@ MANUAL_TROUBLES = r"""
     the file has schema version N                    a newer agent.py made it: use that one
     HOST is no loopback address                      --tls-cert, and a user (topic connections)
     --unix PATH: another program listens there       stop that one, or give another path
+    --no-owner: there is no user ...                 start without it and USERS ADD one
 
-**ERR AUTH.** You are not the agent's user: run the client as that user, or as root. A client
+**ERR AUTH.** You are not the agent's OS user: run the client as that user, or as root, or say who
+you are (`--user` of the client, AUTH; topic `users`). A client
 that closes at once is nobody: let it read the reply. In a container or a sandbox the agent may
 not be able to ask the kernel.
 
@@ -20375,9 +20514,13 @@ MANUAL_CHANGES = r"""
   this one by a UNIX socket, where the kernel says who asks. Clients that are silent or slow, or do
   not take their replies, are closed after a while, all but the owner's; one address has a part of
   the connections alone; and METRICS tells how often each limit was reached.
+- Users: others than the agent's OS user and root may be let in by a password, as an OS user of the
+  host, or by a certificate, each with a role and, where wanted, for some scenarios alone (topic
+  `users`). `--no-owner` asks everybody who he is. STATUS tells in `by=` who has asked for a
+  session. `agentcli.py --user`. SCHED ON and OFF are for operators, too.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
-                MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CONNECTIONS,
+                MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS, MANUAL_CONNECTIONS,
                 MANUAL_CLIENT, MANUAL_CRONTAB, MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_LIMITS,
                 MANUAL_GUARANTEES, MANUAL_TROUBLES, MANUAL_CHANGES)
 
@@ -20439,6 +20582,13 @@ LIMITS = (
     Limit("LINE_S", LINE_S, "seconds", "that a line of a user may take (`--line-timeout`)"),
     Limit("SEND_S", SEND_S, "seconds", "that a user may take for 64 KiB of a reply "
           "(`--send-timeout`)"),
+    Limit("MIN_PASSWORD", MIN_PASSWORD, "characters", "of a password, at least"),
+    Limit("MAX_PASSWORD", MAX_PASSWORD, "characters", "of a password"),
+    Limit("ONE_TIME_S", ONE_TIME_S, "seconds", "that a password for one use lets in"),
+    Limit("MAX_DELAY_S", MAX_DELAY_S, "seconds", "that an address waits, at most, after wrong "
+          "passwords"),
+    Limit("FORGET_S", FORGET_S, "seconds", "after which wrong passwords are forgotten"),
+    Limit("MAX_WAITING", MAX_WAITING, "", "passwords that wait to be compared; one more is BUSY"),
     Limit("LINGER_S", LINGER_S, "seconds", "that is read on, and thrown away, before a connection "
           "is closed"),
     Limit("SILENCE_S", SILENCE_S, "seconds", "that a server of `http` or `mail` may be silent"),

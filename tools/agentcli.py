@@ -14,6 +14,8 @@ neither option nor variable.
 Where the agent is: --host and --port, else AGENT_HOST and AGENT_PORT, else 127.0.0.1 and 20910; or
 --unix. With --tls its certificate is verified, by the authorities of --tls-ca or those of the host;
 --tls-cert and --tls-key are a certificate that says who you are.
+Who you are there: --user; the password is asked for, or read with --password-file from a file that
+nobody else may read.
 
 Listings are tables (no column that is empty throughout; times are the reader's, to the second; on a
 terminal no wider than that);
@@ -58,6 +60,8 @@ change. Sections, each using only those above it:
     client/connection   One connection to an agent, and a reply as it comes.
     client/crontab      A crontab, and what becomes of its lines as scenarios and schedules; asks
                         nobody.
+    client/login        Who the client says that it is: a user's password, from a file or the
+                        terminal alone.
     client/imports      Documents and crontabs handed to the agent, and what is told of them.
     client/main         One command: the request, its reply, the exit status.
 """
@@ -70,11 +74,13 @@ if vars(sys.modules["__main__"]) is globals() and "CODE_FD" not in globals() \
 import argparse
 import calendar
 import contextlib
+import getpass
 import json
 import os
 import re
 import shutil
 import socket
+import stat
 import sys
 import textwrap
 import time
@@ -574,21 +580,28 @@ _MEANINGS = {
     "-RESET": "give him a new password for one use within a day"}
 _ROLES = "monitor|operator|administrator"
 
+
+def _make_form(name, words, role, text, **more):
+    """A Form with the kinds and meanings of its words."""
+    names = re.findall("-?[A-Z_]+", words)
+    kinds, meanings = ({word: table[word] for word in names if word in table}
+                       for table in (_KINDS, _MEANINGS))
+    return Form(name, words, role, text, kinds=kinds, meanings=meanings, **more)
+
+
 USER_FORMS = (
-    Form("AUTH", "USER PASSWORD", None, "say who you are; from then on the connection is that "
-         "user's", oks=(KNOWN_LINE,), kinds=_KINDS, meanings=_MEANINGS),
-    Form("USERS LIST", "[-JSON]", ADMINISTRATOR, "list the users", AS_ROWS, lines=(USER_LINE,)),
-    Form("USERS ADD", "NAME [-ROLE=%s] [-SCENARIOS=a*,b] [-OS_USER=name]" % _ROLES, ADMINISTRATOR,
-         "add a user, who gets a password for one use", oks=(USER_PASSWORD_LINE,), kinds=_KINDS,
-         meanings=dict(_MEANINGS, **{
-             "-ROLE": _MEANINGS["-ROLE"] + "; it must be given"})),
-    Form("USERS SET", "NAME [-ROLE=%s] [-SCENARIOS=a*,b] [-OS_USER=name] [-RESET]" % _ROLES,
-         ADMINISTRATOR, "change a user, effective at once", oks=(USER_PASSWORD_LINE,),
-         kinds=_KINDS, meanings=_MEANINGS),
-    Form("USERS PASSWORD", "NAME NEW", MONITOR, "give a user another password: yourself, or as an "
-         "administrator anybody", oks=(USER_NAME_LINE,), kinds=_KINDS, meanings=_MEANINGS),
-    Form("USERS DEL", "NAME", ADMINISTRATOR, "delete a user", oks=(USER_NAME_LINE,), kinds=_KINDS,
-         meanings=_MEANINGS),
+    _make_form("AUTH", "USER PASSWORD", None, "say who you are; from then on the connection is "
+               "that user's", oks=(KNOWN_LINE,)),
+    _make_form("USERS LIST", "[-JSON]", ADMINISTRATOR, "list the users", reply=AS_ROWS,
+               lines=(USER_LINE,)),
+    _make_form("USERS ADD", "NAME [-ROLE=%s] [-SCENARIOS=a*,b] [-OS_USER=name]" % _ROLES,
+               ADMINISTRATOR, "add a user, who gets a password for one use; -ROLE must be given",
+               oks=(USER_PASSWORD_LINE,)),
+    _make_form("USERS SET", "NAME [-ROLE=%s] [-SCENARIOS=a*,b] [-OS_USER=name] [-RESET]" % _ROLES,
+               ADMINISTRATOR, "change a user, effective at once", oks=(USER_PASSWORD_LINE,)),
+    _make_form("USERS PASSWORD", "NAME NEW", MONITOR, "give a user another password: yourself, or "
+               "as an administrator anybody", oks=(USER_NAME_LINE,)),
+    _make_form("USERS DEL", "NAME", ADMINISTRATOR, "delete a user", oks=(USER_NAME_LINE,)),
 )
 
 
@@ -1189,7 +1202,7 @@ class Choice(NamedTuple):
 
 SHOWS = {AS_FIELDS: show_acknowledgement, AS_ROWS: show_listing, AS_RECORD: show_record,
          AS_TEXT: show_text, AS_DOCUMENT: show_document, AS_LOG: show_log}
-NO_COMMANDS = ("QUIT",)             # they mean something on a connection that lasts
+NO_COMMANDS = ("QUIT", "AUTH")      # they mean something on a connection that lasts
 NO_OPTIONS = ("-JSON", "-SYNC")     # the client's own words stand for these: --json, --wait
 CRONTAB_OPTIONS = ("CRONTAB", "SYSTEM", "PRUNE")        # the client's own
 OWN_OPTIONS = {
@@ -1197,8 +1210,9 @@ OWN_OPTIONS = {
     "IMPORT": [Choice("CRONTAB", "", "the files are crontabs"),
                Choice("SYSTEM", "yes|no", "whether each line of the crontab names a user"),
                Choice("PRUNE", "", "delete the schedules that the crontab no longer has")]}
-OWN_ARGUMENTS = {"IMPORT": "FILE..."}
-OWN_MEANINGS = {"IMPORT": [("FILE", "a definitions document, or a crontab; - is standard input")]}
+OWN_ARGUMENTS = {"IMPORT": "FILE...", "USERS PASSWORD": "NAME"}
+OWN_MEANINGS = {"USERS PASSWORD": [("NAME", "name of the user")],
+                "IMPORT": [("FILE", "a definitions document, or a crontab; - is standard input")]}
 VARIABLE_MEANING = ("VARIABLE=value", "a value for a variable of the scenario")
 OWN_HELP = {
     "EXEC": "start a session of a scenario; with --wait the exit status is the session's",
@@ -1250,6 +1264,10 @@ def add_common(parser, **defaults):
         help="certificate that says which user you are (PEM)")
     add("tls-key", dest="tls_key", metavar="FILE",
         help="its key (else in the file of --tls-cert)")
+    add("user", metavar="NAME", help="the user of the agent that you are; the password is asked "
+        "for")
+    add("password-file", metavar="FILE", help="its first line is the password of --user; nobody "
+        "else may read it")
     add("json", action="store_true", help="JSON objects, one a line")
 
 
@@ -1259,7 +1277,8 @@ def make_parser():
     parser = Parser(prog="agentcli.py", description="The client of agent.py.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version="agentcli.py " + VERSION)
     add_common(parser, host=os.environ.get("AGENT_HOST") or DEFAULT_HOST,
-               port=os.environ.get("AGENT_PORT") or DEFAULT_PORT, json=False)
+               port=os.environ.get("AGENT_PORT") or DEFAULT_PORT, json=False, user=None,
+               **{"password-file": None})
     places = {"": add_subparsers(parser)}
     for command in COMMANDS:
         group, _, name = command.name.rpartition(" ")
@@ -1272,6 +1291,9 @@ def make_parser():
             allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
         for choice in command.options:
             add_choice(sub, choice)
+        if command.name == "users password":
+            sub.add_argument("--new-password-file", metavar="FILE", help="its first line is the "
+                             "new password, which is asked for otherwise")
         add_common(sub)
         sub.set_defaults(command=command, parser=sub)
     return parser
@@ -1325,8 +1347,13 @@ def parse_command_line(words):
     form = re.findall(r"\[.*?\]|\S+", parsed.command.arguments)
     is_variable = _VARIABLE.fullmatch if any("=" in name for name in form) else lambda word: None
     arguments = [word for word in others if not is_variable(word)] + literal
+    if parsed.command.name == "users password" and len(arguments) > 1:
+        parsed.parser.error("the new password is asked for, or read with --new-password-file: on a "
+                            "command line others could read it")
     check_arguments(parsed.parser, [name for name in form if "=" not in name], arguments)
     options = {name[1:]: value for name, value in vars(parsed).items() if name.startswith("-")}
+    if parsed.password_file is not None and parsed.user is None:
+        parsed.parser.error("--password-file is for --user")
     parsed.crontab = {name: options.pop(name) for name in CRONTAB_OPTIONS if name in options}
     if parsed.crontab and "CRONTAB" not in parsed.crontab:
         parsed.parser.error("--system and --prune are for --crontab")
@@ -1474,6 +1501,10 @@ class Connection:
         return self
 
     def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        """Ends it."""
         self._file.close()
         self._socket.close()
 
@@ -1891,6 +1922,91 @@ def to_name(path):
 
 
 # ======================================================================================
+# client/login.py
+# Who the client says that it is: a user's password, from a file or the terminal alone.
+# ======================================================================================
+
+MAX_PASSWORD_FILE = 4096        # bytes of it that are read
+
+
+def connect(options):
+    """A Connection to the agent, as the user whom the options name. Raises ClientError."""
+    if options.user is None:
+        return Connection(options)
+    # before: the agent does not wait long for one whom it does not know
+    password = get_password(options.password_file, "password of %s: " % ascii(options.user)[1:-1])
+    connection = Connection(options)
+    try:
+        reply = connection.ask("AUTH %s %s" % (quote(as_typed(options.user)),
+                                               quote(as_typed(password))))
+        list(reply)
+    except ClientError:
+        connection.close()
+        raise
+    if "note" in reply.fields and options.command.name != "users password":
+        complain(spell(reply.fields["note"]))
+    return connection
+
+
+def get_password(path, prompt):
+    """The first line of a file that nobody else can read, or without a path what is typed at the
+    terminal. Raises ClientError."""
+    return read_password(path) if path is not None else ask_password(prompt)
+
+
+def ask_new_password(path, name):
+    """The new password of a user, typed twice where it does not come from a file. Raises
+    ClientError."""
+    prompt = "new password of %s: " % ascii(name)[1:-1]
+    password = get_password(path, prompt)
+    if path is None and password != get_password(None, "the same again: "):
+        raise ClientError(USAGE, "these were two passwords; nothing was changed")
+    return password
+
+
+def read_password(path):
+    """The first line of a file. Raises ClientError when others may read it too."""
+    try:
+        with open(path, "rb") as file:
+            status = os.fstat(file.fileno())
+            if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+                raise ClientError(USAGE, "others can read %s, or change it: chmod 600 makes it "
+                                  "yours alone" % ascii(path))
+            if status.st_uid not in (os.geteuid(), 0):
+                raise ClientError(USAGE, "%s belongs to another user" % ascii(path))
+            line = file.readline(MAX_PASSWORD_FILE)
+        password = line.decode("utf-8").rstrip("\r\n")
+    except OSError as error:
+        raise ClientError(USAGE, "cannot read %s: %s" % (ascii(path), reason_of(error)))
+    except UnicodeDecodeError:
+        raise ClientError(USAGE, "%s is not UTF-8" % ascii(path))
+    if not password:
+        raise ClientError(USAGE, "the first line of %s is empty: no password" % ascii(path))
+    return password
+
+
+def ask_password(prompt):
+    """What is typed at the terminal, which does not show it. Raises ClientError where there is
+    none."""
+    try:
+        if not has_terminal():          # it would be shown
+            raise EOFError
+        return getpass.getpass(prompt)
+    except (EOFError, OSError):
+        raise ClientError(USAGE, "there is no terminal to ask for the password; --password-file "
+                          "FILE reads it (--new-password-file a new one)")
+
+
+def has_terminal():
+    """Whether there is one at which getpass asks."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR))
+        return True
+    except OSError:
+        return sys.stdin is not None and sys.stdin.isatty()
+
+
+# ======================================================================================
 # client/imports.py
 # Documents and crontabs handed to the agent, and what is told of them.
 # ======================================================================================
@@ -1951,7 +2067,7 @@ def import_documents(options, paths, words):
     """Imports definitions documents, one after the other -> exit status.
     Raises ClientError, OSError of stdout."""
     texts = [read_document(path) for path in paths]
-    with Connection(options) as connection:
+    with connect(options) as connection:
         for path, text in zip(paths, texts):
             origin = "standard input: " if path == "-" else printable(path) + ": "
             reply = connection.ask(" ".join(["IMPORT", quote(text)] + words))
@@ -1985,7 +2101,7 @@ def import_crontabs(options, paths, words):
                 tell_notes(crontab)
         show_entries(crontabs, coming, options.json)
     else:
-        with Connection(options) as connection:
+        with connect(options) as connection:
             send_all(connection, options, crontabs, words)
     for crontab in crontabs:
         tell_left_out(crontab)
@@ -2045,7 +2161,7 @@ def rehearse(options, crontabs, words):
     would be refused."""
     coming = {}
     try:
-        with Connection(options) as connection:
+        with connect(options) as connection:
             rows = list_known(connection, words)
             name_entries(crontabs, {row["name"]: (row["rule"], row["timezone"]) for row in rows})
             names = list_names(crontabs)
@@ -2160,10 +2276,12 @@ def perform(options, arguments, words):
     command = options.command
     if command.name == "import":
         return import_documents(options, arguments, words)
+    if command.name == "users password":
+        arguments = arguments + [ask_new_password(options.new_password_file, arguments[0])]
     words = words + ["-JSON"] * (command.show in (show_listing, show_record))
     request = (command.name.upper().split()
                + [quote(as_typed(argument)) for argument in arguments] + words)
-    with Connection(options) as connection:
+    with connect(options) as connection:
         reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None)
         command.show(reply, options.json)
     is_bad = command.name in ("exec", "wait") and reply.fields.get("status") in RESTARTABLE

@@ -12,7 +12,7 @@ from ..base.program import log
 from ..base.workers import Worker
 from ..store.pending import Pending
 
-FREE_FAILURES = 2       # wrong passwords that cost nothing
+FREE_FAILURES = 4       # wrong passwords that cost nothing
 MAX_DELAY_S = 30.0      # the longest time until a source may try again
 FORGET_S = 900.0        # so long after the last one wrong passwords are forgotten
 MAX_REMEMBERED = 1000   # users, and sources, of whom they are remembered: those of the newest

@@ -1,4 +1,6 @@
 """The forms of the requests about users, and the lines of their replies."""
+import re
+
 from .form import AS_ROWS, Form
 from .replies import ReplyLine, text_key, time_key
 from .vocabulary import ADMINISTRATOR, MONITOR
@@ -31,19 +33,26 @@ _MEANINGS = {
     "-RESET": "give him a new password for one use within a day"}
 _ROLES = "monitor|operator|administrator"
 
+
+def _make_form(name, words, role, text, **more):
+    """A Form with the kinds and meanings of its words."""
+    names = re.findall("-?[A-Z_]+", words)
+    kinds, meanings = ({word: table[word] for word in names if word in table}
+                       for table in (_KINDS, _MEANINGS))
+    return Form(name, words, role, text, kinds=kinds, meanings=meanings, **more)
+
+
 USER_FORMS = (
-    Form("AUTH", "USER PASSWORD", None, "say who you are; from then on the connection is that "
-         "user's", oks=(KNOWN_LINE,), kinds=_KINDS, meanings=_MEANINGS),
-    Form("USERS LIST", "[-JSON]", ADMINISTRATOR, "list the users", AS_ROWS, lines=(USER_LINE,)),
-    Form("USERS ADD", "NAME [-ROLE=%s] [-SCENARIOS=a*,b] [-OS_USER=name]" % _ROLES, ADMINISTRATOR,
-         "add a user, who gets a password for one use", oks=(USER_PASSWORD_LINE,), kinds=_KINDS,
-         meanings=dict(_MEANINGS, **{
-             "-ROLE": _MEANINGS["-ROLE"] + "; it must be given"})),
-    Form("USERS SET", "NAME [-ROLE=%s] [-SCENARIOS=a*,b] [-OS_USER=name] [-RESET]" % _ROLES,
-         ADMINISTRATOR, "change a user, effective at once", oks=(USER_PASSWORD_LINE,),
-         kinds=_KINDS, meanings=_MEANINGS),
-    Form("USERS PASSWORD", "NAME NEW", MONITOR, "give a user another password: yourself, or as an "
-         "administrator anybody", oks=(USER_NAME_LINE,), kinds=_KINDS, meanings=_MEANINGS),
-    Form("USERS DEL", "NAME", ADMINISTRATOR, "delete a user", oks=(USER_NAME_LINE,), kinds=_KINDS,
-         meanings=_MEANINGS),
+    _make_form("AUTH", "USER PASSWORD", None, "say who you are; from then on the connection is "
+               "that user's", oks=(KNOWN_LINE,)),
+    _make_form("USERS LIST", "[-JSON]", ADMINISTRATOR, "list the users", reply=AS_ROWS,
+               lines=(USER_LINE,)),
+    _make_form("USERS ADD", "NAME [-ROLE=%s] [-SCENARIOS=a*,b] [-OS_USER=name]" % _ROLES,
+               ADMINISTRATOR, "add a user, who gets a password for one use; -ROLE must be given",
+               oks=(USER_PASSWORD_LINE,)),
+    _make_form("USERS SET", "NAME [-ROLE=%s] [-SCENARIOS=a*,b] [-OS_USER=name] [-RESET]" % _ROLES,
+               ADMINISTRATOR, "change a user, effective at once", oks=(USER_PASSWORD_LINE,)),
+    _make_form("USERS PASSWORD", "NAME NEW", MONITOR, "give a user another password: yourself, or "
+               "as an administrator anybody", oks=(USER_NAME_LINE,)),
+    _make_form("USERS DEL", "NAME", ADMINISTRATOR, "delete a user", oks=(USER_NAME_LINE,)),
 )

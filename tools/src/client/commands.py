@@ -45,7 +45,7 @@ class Choice(NamedTuple):
 
 SHOWS = {AS_FIELDS: show_acknowledgement, AS_ROWS: show_listing, AS_RECORD: show_record,
          AS_TEXT: show_text, AS_DOCUMENT: show_document, AS_LOG: show_log}
-NO_COMMANDS = ("QUIT",)             # they mean something on a connection that lasts
+NO_COMMANDS = ("QUIT", "AUTH")      # they mean something on a connection that lasts
 NO_OPTIONS = ("-JSON", "-SYNC")     # the client's own words stand for these: --json, --wait
 CRONTAB_OPTIONS = ("CRONTAB", "SYSTEM", "PRUNE")        # the client's own
 OWN_OPTIONS = {
@@ -53,8 +53,9 @@ OWN_OPTIONS = {
     "IMPORT": [Choice("CRONTAB", "", "the files are crontabs"),
                Choice("SYSTEM", "yes|no", "whether each line of the crontab names a user"),
                Choice("PRUNE", "", "delete the schedules that the crontab no longer has")]}
-OWN_ARGUMENTS = {"IMPORT": "FILE..."}
-OWN_MEANINGS = {"IMPORT": [("FILE", "a definitions document, or a crontab; - is standard input")]}
+OWN_ARGUMENTS = {"IMPORT": "FILE...", "USERS PASSWORD": "NAME"}
+OWN_MEANINGS = {"USERS PASSWORD": [("NAME", "name of the user")],
+                "IMPORT": [("FILE", "a definitions document, or a crontab; - is standard input")]}
 VARIABLE_MEANING = ("VARIABLE=value", "a value for a variable of the scenario")
 OWN_HELP = {
     "EXEC": "start a session of a scenario; with --wait the exit status is the session's",
@@ -106,6 +107,10 @@ def add_common(parser, **defaults):
         help="certificate that says which user you are (PEM)")
     add("tls-key", dest="tls_key", metavar="FILE",
         help="its key (else in the file of --tls-cert)")
+    add("user", metavar="NAME", help="the user of the agent that you are; the password is asked "
+        "for")
+    add("password-file", metavar="FILE", help="its first line is the password of --user; nobody "
+        "else may read it")
     add("json", action="store_true", help="JSON objects, one a line")
 
 
@@ -115,7 +120,8 @@ def make_parser():
     parser = Parser(prog="agentcli.py", description="The client of agent.py.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version="agentcli.py " + VERSION)
     add_common(parser, host=os.environ.get("AGENT_HOST") or DEFAULT_HOST,
-               port=os.environ.get("AGENT_PORT") or DEFAULT_PORT, json=False)
+               port=os.environ.get("AGENT_PORT") or DEFAULT_PORT, json=False, user=None,
+               **{"password-file": None})
     places = {"": add_subparsers(parser)}
     for command in COMMANDS:
         group, _, name = command.name.rpartition(" ")
@@ -128,6 +134,9 @@ def make_parser():
             allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
         for choice in command.options:
             add_choice(sub, choice)
+        if command.name == "users password":
+            sub.add_argument("--new-password-file", metavar="FILE", help="its first line is the "
+                             "new password, which is asked for otherwise")
         add_common(sub)
         sub.set_defaults(command=command, parser=sub)
     return parser
@@ -181,8 +190,13 @@ def parse_command_line(words):
     form = re.findall(r"\[.*?\]|\S+", parsed.command.arguments)
     is_variable = _VARIABLE.fullmatch if any("=" in name for name in form) else lambda word: None
     arguments = [word for word in others if not is_variable(word)] + literal
+    if parsed.command.name == "users password" and len(arguments) > 1:
+        parsed.parser.error("the new password is asked for, or read with --new-password-file: on a "
+                            "command line others could read it")
     check_arguments(parsed.parser, [name for name in form if "=" not in name], arguments)
     options = {name[1:]: value for name, value in vars(parsed).items() if name.startswith("-")}
+    if parsed.password_file is not None and parsed.user is None:
+        parsed.parser.error("--password-file is for --user")
     parsed.crontab = {name: options.pop(name) for name in CRONTAB_OPTIONS if name in options}
     if parsed.crontab and "CRONTAB" not in parsed.crontab:
         parsed.parser.error("--system and --prune are for --crontab")

@@ -18,6 +18,10 @@ class Connection:
         return self
 
     def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        """Ends it."""
         self._file.close()
         self._socket.close()
 

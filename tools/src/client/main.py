@@ -5,7 +5,7 @@ import sys
 from ..base.vocabulary import RESTARTABLE
 from .errors import ClientError, ENDED_BADLY, INTERRUPTED, OUTPUT_LOST, WELL, reason_of
 from .words import as_typed, quote
-from .connection import Connection
+from .login import ask_new_password, connect
 from .shown import complain, show_listing, show_record
 from .commands import parse_command_line
 from .imports import import_crontabs, import_documents
@@ -22,10 +22,12 @@ def perform(options, arguments, words):
     command = options.command
     if command.name == "import":
         return import_documents(options, arguments, words)
+    if command.name == "users password":
+        arguments = arguments + [ask_new_password(options.new_password_file, arguments[0])]
     words = words + ["-JSON"] * (command.show in (show_listing, show_record))
     request = (command.name.upper().split()
                + [quote(as_typed(argument)) for argument in arguments] + words)
-    with Connection(options) as connection:
+    with connect(options) as connection:
         reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None)
         command.show(reply, options.json)
     is_bad = command.name in ("exec", "wait") and reply.fields.get("status") in RESTARTABLE

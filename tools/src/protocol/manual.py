@@ -15,6 +15,7 @@ from ..base.errors import (AuthError, BadRequest, Busy, Conflict, Denied, Exists
                            NotFound, RepositoryError, Stopping, TooLong, UnknownVerb, WaitTimeout)
 from ..base.form import AS_FIELDS, AS_RECORD, AS_ROWS
 from ..base.forms import VERB_FORMS, list_parts
+from ..base.hashes import MAX_PASSWORD, MIN_PASSWORD
 from ..base.options import COMMAND_OPTIONS
 from ..base.replies import TEXT_KEY
 from ..base.words import shorten
@@ -24,6 +25,8 @@ from ..definitions.fields import (CALENDAR_FIELDS, CONCURRENCY_FIELDS, DATA_SERV
 from ..tasks.mail import MAIL_S
 from ..tasks.network import ANSWER_S, CONTENT_S, MAX_REDIRECTS, SILENCE_S
 from ..scheduling.visits import MAX_VISITS
+from ..agent.access import ONE_TIME_S
+from ..agent.guesses import FORGET_S, MAX_DELAY_S, MAX_WAITING
 from .table import find_kind
 
 WIDTH = 100
@@ -37,6 +40,7 @@ MANUAL_SCHEDULES = ""  # embedded: manual/schedules.md
 MANUAL_PROTOCOL = ""  # embedded: manual/protocol.md
 MANUAL_VERBS = ""  # embedded: manual/verbs.md
 MANUAL_CONNECTIONS = ""  # embedded: manual/connections.md
+MANUAL_USERS = ""  # embedded: manual/users.md
 MANUAL_CLIENT = ""  # embedded: manual/client.md
 MANUAL_CRONTAB = ""  # embedded: manual/crontab.md
 MANUAL_OPTIONS = ""  # embedded: manual/options.md
@@ -46,7 +50,7 @@ MANUAL_GUARANTEES = ""  # embedded: manual/guarantees.md
 MANUAL_TROUBLES = ""  # embedded: manual/troubleshooting.md
 MANUAL_CHANGES = ""  # embedded: manual/changes.md
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
-                MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CONNECTIONS,
+                MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS, MANUAL_CONNECTIONS,
                 MANUAL_CLIENT, MANUAL_CRONTAB, MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_LIMITS,
                 MANUAL_GUARANTEES, MANUAL_TROUBLES, MANUAL_CHANGES)
 
@@ -108,6 +112,13 @@ LIMITS = (
     Limit("LINE_S", LINE_S, "seconds", "that a line of a user may take (`--line-timeout`)"),
     Limit("SEND_S", SEND_S, "seconds", "that a user may take for 64 KiB of a reply "
           "(`--send-timeout`)"),
+    Limit("MIN_PASSWORD", MIN_PASSWORD, "characters", "of a password, at least"),
+    Limit("MAX_PASSWORD", MAX_PASSWORD, "characters", "of a password"),
+    Limit("ONE_TIME_S", ONE_TIME_S, "seconds", "that a password for one use lets in"),
+    Limit("MAX_DELAY_S", MAX_DELAY_S, "seconds", "that an address waits, at most, after wrong "
+          "passwords"),
+    Limit("FORGET_S", FORGET_S, "seconds", "after which wrong passwords are forgotten"),
+    Limit("MAX_WAITING", MAX_WAITING, "", "passwords that wait to be compared; one more is BUSY"),
     Limit("LINGER_S", LINGER_S, "seconds", "that is read on, and thrown away, before a connection "
           "is closed"),
     Limit("SILENCE_S", SILENCE_S, "seconds", "that a server of `http` or `mail` may be silent"),
