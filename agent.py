@@ -22044,7 +22044,7 @@ class Handler(socketserver.BaseRequestHandler):
 
     def _greet(self, caller):
         """Looks at the first byte: TLS, or plain lines -> whether to go on. Outwaited, OSError."""
-        self.request.settimeout(caller.stranger_s)
+        self.request.settimeout(caller.patience.idle_s)
         try:
             first = self.request.recv(1, socket.MSG_PEEK)
         except socket.timeout:
@@ -22818,6 +22818,7 @@ class Server(socketserver.ThreadingTCPServer):
                 os.close(self._spare)
                 self._spare = None
                 connection, _ = self.socket.accept()
+                self.count("files")
                 _say_busy(connection, NO_FILES)
                 connection.close()
                 is_answered = True
@@ -22861,14 +22862,17 @@ class Server(socketserver.ThreadingTCPServer):
         try:
             self._serve_alone(caller)
         except RuntimeError:
-            self.count("threads")
             _say_busy(request, NO_THREAD)
             self.shutdown_request(request)
 
     def _serve_alone(self, caller):
         """A thread of its own goes on with a connection. RuntimeError: the host has none."""
-        Worker(self.process_request_thread, "client %d" % caller.connection.fileno(),
-               caller.connection, None).start()
+        try:
+            Worker(self.process_request_thread, "client %d" % caller.connection.fileno(),
+                   caller.connection, None).start()
+        except RuntimeError:
+            self.count("threads")
+            raise
 
     def find_caller(self, connection):
         """The Caller of a connection."""

@@ -133,7 +133,7 @@ def test_what_the_agent_refuses(cli):
 
 def test_every_verb_is_a_command(cli, capsys):
     for row in agent_module.VERBS.values():
-        if row.name == "QUIT":              # it means something on a connection that lasts
+        if row.name in ("QUIT", "AUTH"):    # it means something on a connection that lasts
             continue
         with contextlib.suppress(SystemExit):
             agentcli.main(row.name.lower().split() + ["-h"])

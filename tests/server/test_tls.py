@@ -1,6 +1,7 @@
 """TLS: who speaks it, who may not do without, client certificates, what is wrong with certificates, and who pays for it."""
 import contextlib
 import os
+import random
 import signal
 import socket
 import ssl
@@ -16,6 +17,7 @@ import agent as program
 from conftest import LIMIT_S, Client, wait_for
 from support.certificates import Authority, openssl, sign_server
 from support.client import run_client
+from support.users import add_user
 from support.wire import client_threads, codes
 
 AWAY = "127.0.0.2"          # stands for another host
@@ -241,6 +243,20 @@ def test_what_fails_is_logged_once_a_minute_and_counted(inside, serve, monkeypat
     assert "others" not in first and "; 2 others before" in second
 
 
+def test_a_password_is_taken_by_tls_from_elsewhere(inside, serve, authority, away, tmp_path):
+    server, secret = serve(), tmp_path / "secret"
+    add_user(inside, "alice", "operator")
+    with SealedClient(server.port, authority, source=AWAY) as client:
+        assert client.err("PING") == "AUTH"
+        assert client.ok('AUTH alice "correct horse"')["user"] == "alice"
+        assert client.ok("PING") and client.err("SHUTDOWN") == "DENIED"
+    secret.write_text("correct horse\n")
+    secret.chmod(0o600)
+    result = run_client(server.port, "users", "list", "--user", "alice", "--password-file", str(secret), "--tls-ca",
+                        str(authority.path))
+    assert result.status == 4 and "DENIED" in result.err        # it is alice, also where the owner would be let in
+
+
 # -- who pays --------------------------------------------------------------------------
 
 def test_a_handshake_that_never_ends_costs_nobody_else_anything(inside, serve, authority):
@@ -258,6 +274,29 @@ def test_a_handshake_that_never_ends_costs_nobody_else_anything(inside, serve, a
     assert reached(inside, "handshake") == 20
     for client in slow:
         client.close()
+
+
+def test_wrong_beginnings_of_tls(inside, serve, authority):
+    """Of a real one, some bytes are others, too many or too few: nobody is let in, and nothing breaks."""
+    server, rng = serve(stranger_s=0.3), random.Random(13)
+    context, outgoing = ssl.create_default_context(), ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost").do_handshake()
+    hello = outgoing.read()
+    for _ in range(150):
+        data = bytearray(hello)
+        for _ in range(rng.randrange(1, 8)):
+            place = rng.randrange(1, len(data))
+            data[place:place + rng.choice((0, 1, 1, 1, 9))] = bytes(rng.randrange(256) for _ in range(rng.choice((0, 1, 1, 5))))
+        with Client(server.port) as client:
+            client.send_raw(bytes(data) + b"\nEXEC HELLO\n" * rng.randrange(2))
+            with contextlib.suppress(OSError):
+                client.socket.shutdown(socket.SHUT_WR)
+                assert b"OK" not in client._file.read().splitlines()
+    wait_for(lambda: server.connection_count == 0, "all to be gone")
+    assert inside.rows("SESSIONS") == []
+    with SealedClient(server.port, authority) as client:
+        assert client.ok("PING")
 
 
 def test_the_owner_pays_nothing_for_it(serve):

@@ -31,7 +31,7 @@ class Handler(socketserver.BaseRequestHandler):
 
     def _greet(self, caller):
         """Looks at the first byte: TLS, or plain lines -> whether to go on. Outwaited, OSError."""
-        self.request.settimeout(caller.stranger_s)
+        self.request.settimeout(caller.patience.idle_s)
         try:
             first = self.request.recv(1, socket.MSG_PEEK)
         except socket.timeout:
