@@ -490,7 +490,7 @@ class Client(NamedTuple):
     @property
     def is_administrator(self):
         """Whether he may do everything."""
-        return self.role == ADMINISTRATOR
+        return self.role == ADMINISTRATOR and not self.scenarios and not self.is_temporary
 
     @property
     def is_narrowed(self):
@@ -8038,8 +8038,9 @@ class Users:
              user.until and to_text(user.until), user.stamp, to_text(user.created),
              to_text(user.changed)))
 
-    def set(self, connection, name, changes, needs_administrator, now):
-        """Changes fields of a User, all but his password. NotFound, Exists, Conflict."""
+    def set(self, connection, name, changes, password, needs_administrator, now):
+        """Changes fields of a User, and his password where it is one and not None: (how it is
+        stored, until when it lets in). NotFound, Exists, Conflict."""
         before = self._get(connection, name)
         after = before._replace(**changes)
         self._check_os_user(connection, name, after.os_user)
@@ -8048,6 +8049,8 @@ class Users:
         connection.execute(
             "update user set role=?, scenarios=?, os_user=?, changed=? where name=?",
             (after.role, ",".join(after.scenarios), after.os_user, to_text(now), name))
+        if password is not None:
+            self.put_password(connection, name, password[0], password[1], now)
 
     def put_password(self, connection, name, password, until, now, known_by=""):
         """Gives a User another password -> its stamp. NotFound; Conflict: it is not the one any
@@ -15502,7 +15505,9 @@ class PasswordDesk:
         """Has the thread do it, and waits for that."""
         pending = Pending(method, arguments)
         with self._lock:
-            if self._is_closed or sum(self._counts.values()) >= MAX_WAITING \
+            if self._is_closed:
+                raise Stopping("the agent is stopping and compares no passwords")
+            if sum(self._counts.values()) >= MAX_WAITING \
                     or self._counts[source] >= MAX_WAITING_OF_ONE:
                 raise Busy("too many passwords wait to be compared; try again")
             if self._thread is None:
@@ -15581,6 +15586,7 @@ class Access:
         self._owners = {0, os.getuid()}
         self._master, self._store = None, Users()
         self._users, self._os_users = {}, {}    # name -> User, uid -> User
+        self._uids = {}                         # OS user -> uid; None: there was none
         self._lock = threading.Lock()           # held by who reads them anew
         self._guesses, self._desk = Guesses(clock), PasswordDesk()
         self._nobody = make_unusable_hash()     # of a user that there is not
@@ -15602,12 +15608,21 @@ class Access:
             users = {user.name: user for user in self._master.db.read(self._store.list_all)}
             os_users = {}
             for user in users.values():
-                uid = find_uid(user.os_user) if user.os_user else None
+                uid = self._find_uid(user.os_user) if user.os_user else None
                 if uid is not None:
                     os_users.setdefault(uid, user)
             if (users, os_users) != (self._users, self._os_users):
                 self._users, self._os_users = users, os_users
                 self.revision += 1      # last: who sees it sees them
+
+    def _find_uid(self, name):
+        """find_uid(), asked once, as a directory of users may be slow."""
+        if self._uids.get(name) is None:
+            self._uids[name] = find_uid(name)
+        return self._uids[name]
+
+    def _forget_uid(self, name):
+        self._uids.pop(name, None)
 
     def look(self):
         """Another agent may have changed the users: from time to time. RepositoryError."""
@@ -15678,10 +15693,13 @@ class Access:
     def add(self, client, name, role, scenarios, os_user):
         """Adds a user -> his password for one use. Exists, BadRequest, Busy."""
         check_os_user(os_user)
-        password, until, now = self._make_password(client)
-        self._write(self._store.add, User(name, role, scenarios, os_user or None, password[1],
-                                          until, os.urandom(8).hex(), now, now))
-        return password[0]
+        if name in self._users:
+            raise Exists("a user %s exists; USERS SET changes it" % name)
+        password, stored, now = self._make_password(client)
+        self._forget_uid(os_user)
+        self._write(self._store.add, User(name, role, scenarios, os_user or None, stored,
+                                          now + ONE_TIME_S, os.urandom(8).hex(), now, now))
+        return password
 
     def set(self, client, name, changes, is_reset):
         """Changes fields of a user -> his new password for one use, with `is_reset`, else None.
@@ -15689,32 +15707,29 @@ class Access:
         check_os_user(changes.get("os_user"))
         if name not in self._users:
             raise NotFound("no user %s" % name)
-        password, until, now = self._make_password(client) if is_reset \
+        password, stored, now = self._make_password(client) if is_reset \
             else (None, None, self._clock.now())
-        if changes:
-            self._write(self._store.set, name, changes, not self._has_owner, now)
-        if password is None:
-            return None
-        self._write(self._store.put_password, name, password[1], until, now)
-        return password[0]
+        self._forget_uid(changes.get("os_user"))
+        self._write(self._store.set, name, changes,
+                    None if stored is None else (stored, now + ONE_TIME_S),
+                    not self._has_owner, now)
+        return password
 
     def _make_password(self, client):
-        """((a password for one use, as it is stored), until when, now), for one who may have it
-        sent. Denied, Busy."""
+        """(A password for one use, as it is stored, now), for one who may have it sent. Denied,
+        Busy."""
         check_private(client.peer)
         drawn = [random.SystemRandom().choice(CHARACTERS) for _ in range(20)]
         password = "-".join("".join(drawn[start:start + 5]) for start in range(0, 20, 5))
-        now = self._clock.now()
-        return (password, self._desk.make_hash(find_source(client.peer), password)), \
-            now + ONE_TIME_S, now
+        return password, self._desk.make_hash(find_source(client.peer), password), \
+            self._clock.now()
 
     def put_password(self, client, name, password):
         """Gives a user another password -> who asks, as he is then. NotFound, Denied, Busy;
         AuthError: he came with one that is valid no more."""
         check_private(client.peer)
         is_self = bool(client.user) and client.user == name
-        if not is_self and (not client.is_administrator or client.is_narrowed
-                           or client.is_temporary):
+        if not is_self and not client.is_administrator:
             raise Denied("the password of another is for an administrator to change")
         if name not in self._users:
             raise NotFound("no user %s" % name)
@@ -15742,8 +15757,14 @@ class Access:
 
 
 def find_source(peer):
-    """Where a Peer comes from, for who counts his wrong passwords."""
-    return peer.address, peer.uid
+    """Where a Peer comes from, for who counts his wrong passwords: an OS user of this host, or an
+    address; of IPv6 the half that a provider gives to one, who may have every address of it."""
+    address = peer.address
+    if ":" in address:
+        import ipaddress                # seldom
+        with contextlib.suppress(ValueError):
+            address = ipaddress.IPv6Address(address.partition("%")[0]).exploded[:19]
+    return address, peer.uid
 
 
 def check_private(peer):

@@ -1312,7 +1312,8 @@ def add_choice(parser, choice):
 
 def describe(command):
     """What a command does, and what its arguments mean."""
-    width = shutil.get_terminal_size().columns - 2      # as argparse does it
+    # as argparse does it; a terminal that does not know its size has none, before 3.8
+    width = (shutil.get_terminal_size().columns or 80) - 2
     texts = [textwrap.fill(command.help, width)]
     if command.meanings:
         texts.append("\n".join(["arguments:"] + [

@@ -90,6 +90,16 @@ def test_the_loopback_owner_looks_at_one_number(inside):
     inside.agent.access._users, inside.agent.access._os_users = {}, {}
 
 
+def test_an_older_master_gets_users(tmp_path):
+    number = next(place for place, text in enumerate(program.MASTER_MIGRATIONS) if "table user" in text)
+    path = tmp_path / "master.db"
+    path.touch()
+    program.Database(str(path), "master", "older", program.MASTER_MIGRATIONS[:number], program.Clock()).open().close()
+    master = program.Master(str(path), program.Clock()).open()
+    assert master.db.read(program.Users().list_all) == [] and (tmp_path / ("master.db.v%d" % number)).exists()
+    master.db.close()
+
+
 # -- wrong passwords -------------------------------------------------------------------
 
 @pytest.fixture
@@ -145,6 +155,14 @@ def test_what_is_remembered_is_bounded(guesses):
     assert len(counted._of_sources) == len(counted._of_users) == program.MAX_REMEMBERED
 
 
+def test_one_provider_of_addresses_is_one_source():
+    def source(address):
+        return program.find_source(program.Peer(None, "", address))
+    assert source("2001:db8::1") == source("2001:db8::ffff:1%eth0") != source("2001:db8:0:1::1")
+    assert source("192.0.2.1") != source("192.0.2.2") and source("unix") == source("unix")
+    assert program.find_source(program.Peer(5, "", "127.0.0.1")) != program.find_source(program.Peer(6, "", "127.0.0.1"))
+
+
 def test_guessing_is_slowed_and_the_right_one_gets_in_elsewhere(inside):
     inside.ok("USERS ADD alice -ROLE=monitor")
     inside.ok("USERS PASSWORD alice 'correct horse'")
@@ -186,7 +204,7 @@ def test_few_passwords_are_compared_at_once_and_few_wait():
         thread.join(LIMIT_S)
     assert len(begun) == program.MAX_WAITING and len(outcomes) == 30 + program.MAX_WAITING
     desk.close()
-    with pytest.raises(program.Busy):
+    with pytest.raises(program.Stopping):
         desk.make_hash("late", "correct horse")
 
 

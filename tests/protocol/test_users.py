@@ -32,6 +32,12 @@ def world(shared_inside):
     return running
 
 
+@pytest.fixture(scope="module")
+def narrowed(world):
+    """Role -> a Guest of it who is narrowed to LOAD_*."""
+    return {role: add_guest(world, role, "LOAD_*") for role in program.ROLES}
+
+
 def distinct(rows, key):
     return sorted({row[key] for row in rows})
 
@@ -260,8 +266,8 @@ def test_no_owner_wants_an_administrator(make_inside):
 
 # -- narrowed --------------------------------------------------------------------------
 
-def test_listings_leave_out_what_is_not_there(world):
-    guest = add_guest(world, "monitor", "LOAD_*")
+def test_listings_leave_out_what_is_not_there(world, narrowed):
+    guest = narrowed["monitor"]
     assert distinct(guest.rows("SCENARIOS"), "scenario") == ["LOAD_A", "LOAD_B", "LOAD_PARENT"]
     assert distinct(guest.rows("SESSIONS"), "scenario") == ["LOAD_A", "LOAD_PARENT"]
     assert distinct(guest.rows("SCHED LIST"), "name") == ["AFTER_SECRET", "OF_LOAD"]
@@ -288,23 +294,23 @@ def test_a_limit_counts_what_is_there(world):
     "EXEC %s", "EXEC %s 7", "EXEC %s -1 NO_CONTEXT", "EXEC %s v=1", "EXEC %s -FROM=x", "EXEC %s -REPO=WORKREP",
     "EXPORT %s", "EXPORT %s 9", "DROP %s 1", "SCHED ADD NEW %s -1 GLOBAL 'daily at 02:00'",
     "SCHED SET OF_LOAD -SCENARIO=%s", "SCHED ADD NEW LOAD_A -1 GLOBAL -AFTER=scenario:%s"])
-def test_a_hidden_scenario_and_none_have_the_same_answer(world, form):
-    guest = add_guest(world, "administrator", "LOAD_*")
+def test_a_hidden_scenario_and_none_have_the_same_answer(world, narrowed, form):
+    guest = narrowed["administrator"]
     hidden, missing = guest.ask(form % "SECRET"), guest.ask(form % "ABSENT")
     assert hidden[0].startswith("ERR NOT_FOUND") and "SECRET" in hidden[0]
     assert hidden == [line.replace("ABSENT", "SECRET") for line in missing]
 
 
-def test_a_scenario_that_is_not_there_has_the_answer_of_the_agent(world):
-    guest = add_guest(world, "operator", "LOAD_*")
+def test_a_scenario_that_is_not_there_has_the_answer_of_the_agent(world, narrowed):
+    guest = narrowed["operator"]
     for line in ("EXEC ABSENT", "EXPORT ABSENT"):
         assert guest.ask(line) == world.ask(line)
 
 
 @pytest.mark.parametrize("form", ["STOP %s", "RESTART %s", "STATUS %s", "LOG %s", "WAIT %s", "STOP %s -IMMEDIATE",
                                   "RESTART %s -SKIP", "LOG %s -FOLLOW -STEP=x"])
-def test_a_hidden_session_and_none_have_the_same_answer(world, form):
-    guest = add_guest(world, "operator", "LOAD_*")
+def test_a_hidden_session_and_none_have_the_same_answer(world, narrowed, form):
+    guest = narrowed["operator"]
     number = world.sessions["SECRET"]
     hidden, missing = guest.ask(form % number), guest.ask(form % 999001)
     assert hidden[0].startswith("ERR NOT_FOUND")
@@ -314,15 +320,15 @@ def test_a_hidden_session_and_none_have_the_same_answer(world, form):
 @pytest.mark.parametrize("form", ["SCHED SHOW %s", "SCHED NEXT %s", "SCHED WHY %s", "SCHED ON %s", "SCHED OFF %s",
                                   "SCHED SET %s -PRIORITY=1", "SCHED DEL %s", "HOLD -SCHEDULE=%s",
                                   "RELEASE -SCHEDULE=%s", "SCHED ADD NEW LOAD_A -1 GLOBAL -AFTER=%s"])
-def test_a_hidden_schedule_and_none_have_the_same_answer(world, form):
-    guest = add_guest(world, "administrator", "LOAD_*")
+def test_a_hidden_schedule_and_none_have_the_same_answer(world, narrowed, form):
+    guest = narrowed["administrator"]
     hidden, missing = guest.ask(form % "OF_SECRET"), guest.ask(form % "ABSENT")
     assert hidden[0].startswith("ERR NOT_FOUND")
     assert hidden == [line.replace("ABSENT", "OF_SECRET") for line in missing]
 
 
-def test_no_line_leads_to_what_is_not_there(world):
-    guest = add_guest(world, "monitor", "LOAD_*")
+def test_no_line_leads_to_what_is_not_there(world, narrowed):
+    guest = narrowed["monitor"]
     parent = world.sessions["SECRET_PARENT"]
     (child,) = world.rows("SESSIONS -PARENT=%s" % parent)
     assert child["parent"] == parent and guest.status(child["session"])["parent"] == ""
@@ -338,9 +344,9 @@ def test_no_line_leads_to_what_is_not_there(world):
     assert world.sessions["SECRET"] not in shown and "newest session" not in shown
 
 
-def test_the_key_of_a_hidden_session_is_taken_and_says_no_more(world):
+def test_the_key_of_a_hidden_session_is_taken_and_says_no_more(world, narrowed):
     session = world.ok("EXEC SECRET -KEY=shared")["session"]
-    reply = add_guest(world, "operator", "LOAD_*").ask("EXEC LOAD_A -KEY=shared")
+    reply = narrowed["operator"].ask("EXEC LOAD_A -KEY=shared")
     assert reply[0].startswith("ERR CONFLICT") and session not in reply[0]
 
 

@@ -1,11 +1,13 @@
 """Who may ask the agent: its owner, and the users of the master."""
+import contextlib
 import os
 import pwd
 import random
 import threading
 
 from ..base.clients import Client
-from ..base.errors import AuthError, BadRequest, CannotStart, Conflict, Denied, NotFound
+from ..base.errors import (AuthError, BadRequest, CannotStart, Conflict, Denied, Exists,
+                           NotFound)
 from ..base.hashes import make_unusable_hash
 from ..base.vocabulary import ADMINISTRATOR, MAX_NAME
 from ..store.users import User, Users
@@ -30,6 +32,7 @@ class Access:
         self._owners = {0, os.getuid()}
         self._master, self._store = None, Users()
         self._users, self._os_users = {}, {}    # name -> User, uid -> User
+        self._uids = {}                         # OS user -> uid; None: there was none
         self._lock = threading.Lock()           # held by who reads them anew
         self._guesses, self._desk = Guesses(clock), PasswordDesk()
         self._nobody = make_unusable_hash()     # of a user that there is not
@@ -51,12 +54,21 @@ class Access:
             users = {user.name: user for user in self._master.db.read(self._store.list_all)}
             os_users = {}
             for user in users.values():
-                uid = find_uid(user.os_user) if user.os_user else None
+                uid = self._find_uid(user.os_user) if user.os_user else None
                 if uid is not None:
                     os_users.setdefault(uid, user)
             if (users, os_users) != (self._users, self._os_users):
                 self._users, self._os_users = users, os_users
                 self.revision += 1      # last: who sees it sees them
+
+    def _find_uid(self, name):
+        """find_uid(), asked once, as a directory of users may be slow."""
+        if self._uids.get(name) is None:
+            self._uids[name] = find_uid(name)
+        return self._uids[name]
+
+    def _forget_uid(self, name):
+        self._uids.pop(name, None)
 
     def look(self):
         """Another agent may have changed the users: from time to time. RepositoryError."""
@@ -127,10 +139,13 @@ class Access:
     def add(self, client, name, role, scenarios, os_user):
         """Adds a user -> his password for one use. Exists, BadRequest, Busy."""
         check_os_user(os_user)
-        password, until, now = self._make_password(client)
-        self._write(self._store.add, User(name, role, scenarios, os_user or None, password[1],
-                                          until, os.urandom(8).hex(), now, now))
-        return password[0]
+        if name in self._users:
+            raise Exists("a user %s exists; USERS SET changes it" % name)
+        password, stored, now = self._make_password(client)
+        self._forget_uid(os_user)
+        self._write(self._store.add, User(name, role, scenarios, os_user or None, stored,
+                                          now + ONE_TIME_S, os.urandom(8).hex(), now, now))
+        return password
 
     def set(self, client, name, changes, is_reset):
         """Changes fields of a user -> his new password for one use, with `is_reset`, else None.
@@ -138,32 +153,29 @@ class Access:
         check_os_user(changes.get("os_user"))
         if name not in self._users:
             raise NotFound("no user %s" % name)
-        password, until, now = self._make_password(client) if is_reset \
+        password, stored, now = self._make_password(client) if is_reset \
             else (None, None, self._clock.now())
-        if changes:
-            self._write(self._store.set, name, changes, not self._has_owner, now)
-        if password is None:
-            return None
-        self._write(self._store.put_password, name, password[1], until, now)
-        return password[0]
+        self._forget_uid(changes.get("os_user"))
+        self._write(self._store.set, name, changes,
+                    None if stored is None else (stored, now + ONE_TIME_S),
+                    not self._has_owner, now)
+        return password
 
     def _make_password(self, client):
-        """((a password for one use, as it is stored), until when, now), for one who may have it
-        sent. Denied, Busy."""
+        """(A password for one use, as it is stored, now), for one who may have it sent. Denied,
+        Busy."""
         check_private(client.peer)
         drawn = [random.SystemRandom().choice(CHARACTERS) for _ in range(20)]
         password = "-".join("".join(drawn[start:start + 5]) for start in range(0, 20, 5))
-        now = self._clock.now()
-        return (password, self._desk.make_hash(find_source(client.peer), password)), \
-            now + ONE_TIME_S, now
+        return password, self._desk.make_hash(find_source(client.peer), password), \
+            self._clock.now()
 
     def put_password(self, client, name, password):
         """Gives a user another password -> who asks, as he is then. NotFound, Denied, Busy;
         AuthError: he came with one that is valid no more."""
         check_private(client.peer)
         is_self = bool(client.user) and client.user == name
-        if not is_self and (not client.is_administrator or client.is_narrowed
-                           or client.is_temporary):
+        if not is_self and not client.is_administrator:
             raise Denied("the password of another is for an administrator to change")
         if name not in self._users:
             raise NotFound("no user %s" % name)
@@ -191,8 +203,14 @@ class Access:
 
 
 def find_source(peer):
-    """Where a Peer comes from, for who counts his wrong passwords."""
-    return peer.address, peer.uid
+    """Where a Peer comes from, for who counts his wrong passwords: an OS user of this host, or an
+    address; of IPv6 the half that a provider gives to one, who may have every address of it."""
+    address = peer.address
+    if ":" in address:
+        import ipaddress                # seldom
+        with contextlib.suppress(ValueError):
+            address = ipaddress.IPv6Address(address.partition("%")[0]).exploded[:19]
+    return address, peer.uid
 
 
 def check_private(peer):

@@ -6,7 +6,7 @@ import collections
 import queue
 import threading
 
-from ..base.errors import Busy
+from ..base.errors import Busy, Stopping
 from ..base.hashes import hash_password, is_password
 from ..base.program import log
 from ..base.workers import Worker
@@ -89,7 +89,9 @@ class PasswordDesk:
         """Has the thread do it, and waits for that."""
         pending = Pending(method, arguments)
         with self._lock:
-            if self._is_closed or sum(self._counts.values()) >= MAX_WAITING \
+            if self._is_closed:
+                raise Stopping("the agent is stopping and compares no passwords")
+            if sum(self._counts.values()) >= MAX_WAITING \
                     or self._counts[source] >= MAX_WAITING_OF_ONE:
                 raise Busy("too many passwords wait to be compared; try again")
             if self._thread is None:

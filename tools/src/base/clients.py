@@ -27,7 +27,7 @@ class Client(NamedTuple):
     @property
     def is_administrator(self):
         """Whether he may do everything."""
-        return self.role == ADMINISTRATOR
+        return self.role == ADMINISTRATOR and not self.scenarios and not self.is_temporary
 
     @property
     def is_narrowed(self):

@@ -63,8 +63,9 @@ class Users:
              user.until and to_text(user.until), user.stamp, to_text(user.created),
              to_text(user.changed)))
 
-    def set(self, connection, name, changes, needs_administrator, now):
-        """Changes fields of a User, all but his password. NotFound, Exists, Conflict."""
+    def set(self, connection, name, changes, password, needs_administrator, now):
+        """Changes fields of a User, and his password where it is one and not None: (how it is
+        stored, until when it lets in). NotFound, Exists, Conflict."""
         before = self._get(connection, name)
         after = before._replace(**changes)
         self._check_os_user(connection, name, after.os_user)
@@ -73,6 +74,8 @@ class Users:
         connection.execute(
             "update user set role=?, scenarios=?, os_user=?, changed=? where name=?",
             (after.role, ",".join(after.scenarios), after.os_user, to_text(now), name))
+        if password is not None:
+            self.put_password(connection, name, password[0], password[1], now)
 
     def put_password(self, connection, name, password, until, now, known_by=""):
         """Gives a User another password -> its stamp. NotFound; Conflict: it is not the one any
