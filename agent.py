@@ -168,6 +168,8 @@ Sections, each using only those above it:
                               fired.
     agent/guesses             Wrong passwords: what they cost those who give them, and in which
                               thread they are found out.
+    agent/token               How the agent's own OS user is known where the host does not tell who
+                              is at the other end.
     agent/access              Who may ask the agent: its owner, and the users of the master.
     agent/opening             Opening the master repository, and making what is not there yet.
     agent/place               An attached work repository and its owner.
@@ -15563,6 +15565,40 @@ def make_hash(password):
 
 
 # ======================================================================================
+# agent/token.py
+# How the agent's own OS user is known where the host does not tell who is at the other end.
+# ======================================================================================
+
+TOKEN_NAME = "-"        # AUTH - TOKEN: no user has this name
+HOST_TELLS = sys.platform.startswith("linux")
+
+
+class OwnerToken:
+    """A text in a file beside the master, new with each start, which only the agent's own OS user
+    and root can read: whoever knows it is one of them. The file goes with the agent.
+    CannotStart."""
+
+    def __init__(self, master, name):
+        self.path, self._text = "%s.%s.token" % (master, name), os.urandom(32).hex()
+        self._owners = own_users(master)
+        remove_own(self.path, self._owners)
+        try:
+            with contextlib.closing(os.fdopen(open_new(self.path), "w")) as file:
+                file.write(self._text + "\n")
+        except OSError as error:
+            raise CannotStart("the token %s, by which the agent's own OS user is known on this "
+                              "host, cannot be written: %s" % (self.path, error.strerror)) from None
+
+    def is_right(self, text):
+        """Whether it is this one, compared in constant time."""
+        return hmac.compare_digest(self._text.encode(), text.encode("utf-8", "surrogatepass"))
+
+    def close(self):
+        """Removes the file."""
+        remove_own(self.path, self._owners)
+
+
+# ======================================================================================
 # agent/access.py
 # Who may ask the agent: its owner, and the users of the master.
 # ======================================================================================
@@ -15583,6 +15619,7 @@ class Access:
     def __init__(self, settings, clock):
         self.revision = 0
         self._has_owner, self._clock = not settings.has_no_owner, clock
+        self._settings, self._token = settings, None    # the token where the host does not tell
         self._owners = {0, os.getuid()}
         self._master, self._store = None, Users()
         self._users, self._os_users = {}, {}    # name -> User, uid -> User
@@ -15601,6 +15638,8 @@ class Access:
         if not self._has_owner and not any(user.is_full for user in self._users.values()):
             raise CannotStart("--no-owner: there is no user who is an administrator of everything; "
                               "start without it and USERS ADD one")
+        if self._has_owner and not HOST_TELLS:
+            self._token = OwnerToken(self._settings.master, self._settings.name)
 
     def read(self):
         """Takes the users over as they are in the master now. RepositoryError."""
@@ -15638,6 +15677,8 @@ class Access:
 
     def close(self):
         """No password is compared any more."""
+        if self._token is not None:
+            self._token.close()
         self._desk.close()
 
     # -- who is it ---------------------------------------------------------------------
@@ -15677,6 +15718,8 @@ class Access:
     def log_in(self, peer, name, password):
         """The Client that one is who says so, with a password. AuthError, Busy, Denied."""
         check_private(peer)
+        if name == TOKEN_NAME and self._token is not None and self._token.is_right(password):
+            return Client(ADMINISTRATOR, "owner by token", peer=peer)
         source = find_source(peer)
         self._guesses.check(source, name[:MAX_NAME])
         user = self._users.get(name)
@@ -19900,6 +19943,17 @@ when the agent ends. What a dead agent of yours has left there is replaced; a so
 somebody listens, of another user, a link or another file is not, and the agent does not start.
 Who may write to the file may connect; the kernel says who it is, so the agent's own user and
 root need nothing more, and users with `-OS_USER` neither. `agentcli.py --unix PATH` connects.
+
+### Where the host does not tell
+
+Linux tells the agent who is at the other end of a connection. Other systems do so for the UNIX
+socket alone. There the agent makes a token at its start, in a file that its own OS user and root
+alone can read: `NAME.token` behind the path of the master and a dot, such as
+`sqlite_repos/master.db.AGENT.token`. `AUTH - TOKEN` makes its connection the owner's.
+
+    python agentcli.py --user - --password-file sqlite_repos/master.db.AGENT.token ping
+
+With `--no-owner` there is none.
 
 ### How long, how many
 
