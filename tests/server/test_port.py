@@ -64,8 +64,8 @@ def bind():
     """Servers that are bound and do not listen yet: bind(port)."""
     servers = []
 
-    def make(port=0, **limits):
-        servers.append(program.Server(NoAgent(), "127.0.0.1", port, program.WireLimits(10, 1024, **limits)))
+    def make(port=0, host="127.0.0.1", **limits):
+        servers.append(program.Server(NoAgent(), host, port, program.WireLimits(10, 1024, **limits)))
         return servers[-1]
     yield make
     for server in servers:
@@ -110,6 +110,16 @@ def test_one_agent_of_a_user_has_a_port(bind):
     first.listen()
     with pytest.raises(program.CannotStart, match="cannot be taken"):
         bind(first.port)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="abstract names are Linux's")
+def test_all_addresses_are_those_of_others_too(bind):
+    """The kernel would let one user share them."""
+    one, every = bind(), bind(host="0.0.0.0")
+    for port, host in ((one.port, "0.0.0.0"), (every.port, "127.0.0.1"), (every.port, "127.0.0.2")):
+        with pytest.raises(program.CannotStart, match="cannot be taken"):
+            bind(port, host)
+    bind(one.port, "127.0.0.2")
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="abstract names are Linux's")

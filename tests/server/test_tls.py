@@ -371,6 +371,17 @@ def test_certificates_are_read_again_at_sighup(make_agent, authority, tmp_path):
     assert running.stop() == 0
 
 
+def test_a_key_that_everybody_can_read_is_told(inside, serve, certificate):
+    serve()
+    assert "can read the key" not in inside.log()
+    certificate.chmod(0o644)
+    try:
+        serve()
+        assert "everybody on this host can read the key %s" % certificate in inside.log()
+    finally:
+        certificate.chmod(0o600)
+
+
 def test_a_certificate_that_expires_is_told_before_and_after(inside, serve, authority):
     certificates = serve().certificates
     assert "expires" not in inside.log()

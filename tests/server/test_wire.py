@@ -182,6 +182,7 @@ def test_strangers_keep_neither_users_nor_the_owner_out_and_users_not_the_owner(
             assert user.ok("PING")
         for user in users[16:]:
             user.expect("ERR BUSY 18 connections are open, the limit")
+        assert len(client_threads()) <= 18                  # no thread beyond the limit
         owners = [stack.enter_context(Client(server.port)) for _ in range(4)]
         assert [owner.ask("PING")[-1][:2] for owner in owners] == ["OK"] * 4
     counts = counts_of(inside)

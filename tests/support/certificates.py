@@ -35,6 +35,7 @@ class Authority:
         openssl("x509", "-req", "-in", request, "-CA", self.path, "-CAkey", self.folder / (self._name + ".key"),
                 "-CAcreateserial", "-days", days, "-extfile", self.folder / "extensions", "-out", path)
         path.write_text(path.read_text() + key.read_text())
+        path.chmod(0o600)
         return path
 
 

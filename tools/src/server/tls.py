@@ -58,6 +58,9 @@ class Certificates:
 
     def start(self):
         """Looks after them from now on. RuntimeError: the host has no thread for it."""
+        with contextlib.suppress(OSError):
+            if os.stat(self._key).st_mode & 0o007:
+                log.warning("everybody on this host can read the key %s (chmod 600)", self._key)
         self._tell_expiry()
         self._thread.start()
 
