@@ -8002,17 +8002,26 @@ class User(NamedTuple):
         return self.role == ADMINISTRATOR and not self.scenarios
 
 
+def read_user(row):
+    """A row -> User, or None: another program has spoilt it, so nobody is let in by it."""
+    texts = [row[column] for column in ("name", "role", "scenarios", "password", "stamp")]
+    texts.append(row["os_user"] or "")
+    if row["role"] not in ROLES or not all(isinstance(text, str) for text in texts):
+        return None
+    until = None if row["one_time_until"] is None else find_time(row["one_time_until"]) or 0.0
+    return User(row["name"], row["role"], tuple(filter(None, row["scenarios"].split(","))),
+                row["os_user"], row["password"], until, row["stamp"],
+                find_time(row["created"]) or 0.0, find_time(row["changed"]) or 0.0)
+
+
 class Users:
     """The table of users. With `needs_administrator` the last one who may do everything stays."""
 
     @staticmethod
     def list_all(connection):
-        """[User] by name."""
-        return [User(row["name"], row["role"], tuple(filter(None, row["scenarios"].split(","))),
-                     row["os_user"], row["password"], find_time(row["one_time_until"]),
-                     row["stamp"], find_time(row["created"]) or 0.0,
-                     find_time(row["changed"]) or 0.0)
-                for row in connection.execute("select * from user order by name")]
+        """[User] by name, without those whom another program has spoilt."""
+        rows = connection.execute("select * from user order by name").fetchall()
+        return list(filter(None, map(read_user, rows)))
 
     def _get(self, connection, name):
         """The User of a name, or NotFound."""
@@ -18428,7 +18437,8 @@ class Conversation:
         HTTP: a browser, or whatever else was led here, has nothing of the rest carried out.
         """
         text, words = "", []
-        self._renew()
+        if self._access is not None and self._revision != self._access.revision:
+            self._renew()
         try:
             text = self._decode(data)
             self.is_over = _HTTP_LINE.search(text.rstrip(" \t")[-40:]) is not None
@@ -18443,7 +18453,7 @@ class Conversation:
             self._is_first = False
             self.is_over = row.name == "QUIT"
             self._check_role(row)
-            if request.client.is_narrowed:
+            if self._client.scenarios:
                 check_words(self._agent, request)
         except Exception as error:
             self.is_over = self.is_over or self._is_first
@@ -18460,10 +18470,9 @@ class Conversation:
                      row.is_pipelined, False, look_again)
 
     def _renew(self):
-        """Should the users have changed, this may be another one."""
-        if self._access is not None and self._revision != self._access.revision:
-            self._revision = self._access.revision
-            self._client = self._access.renew(self._client)
+        """The users have changed, so this may be another one."""
+        self._revision = self._access.revision
+        self._client = self._access.renew(self._client)
 
     def _carry_out(self, row, request):
         """What the verb's function gives. It may change who asks from now on."""
@@ -18478,7 +18487,8 @@ class Conversation:
     def _look_again(self, row, request):
         """Before a further line of a reply that may have taken long: AuthError, Denied, when who
         asks may not see it any more."""
-        self._renew()
+        if self._access is not None and self._revision != self._access.revision:
+            self._renew()
         if self._client is not request.client:
             self._check_role(row)
             if self._client.scenarios != request.client.scenarios:

@@ -10,7 +10,7 @@ import pytest
 import agent as program
 from conftest import LIMIT_S, wait_for
 from support.clock import HurriedClock
-from support.outside import foreign_lock
+from support.outside import change, foreign_lock
 from support.users import Guest, add_guest, add_user
 
 ME = os.getuid()
@@ -71,6 +71,17 @@ def test_what_another_agent_changes_is_seen(make_inside):
     first.ok("USERS DEL alice")
     second.let_pass(11)
     wait_for(lambda: other.code("PING") == "AUTH", "the other agent to look at the users")
+
+
+def test_who_is_spoilt_by_another_program_is_nobody(inside):
+    guest = add_guest(inside, "administrator", name="alice")
+    once = inside.ok("USERS ADD bob -ROLE=monitor")["password"]
+    change(inside.master, "update user set role='king' where name='alice'",
+           "update user set one_time_until='never' where name='bob'")
+    inside.let_pass(11)
+    wait_for(lambda: guest.code("PING") == "AUTH", "the agent to look at the users")
+    assert Guest(inside).code("AUTH bob %s" % once) == "AUTH" and Guest(inside).code("AUTH alice x") == "AUTH"
+    assert [row["user"] for row in inside.rows("USERS LIST")] == ["bob"]
 
 
 def test_a_user_is_kept_over_a_restart(make_inside):

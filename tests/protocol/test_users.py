@@ -1,5 +1,6 @@
 """Users by the protocol: AUTH, USERS, roles, and what a narrowed user is told of."""
 import json
+import random
 
 import pytest
 
@@ -113,6 +114,20 @@ def test_no_error_and_no_log_has_a_password(shared_inside, line):
             text = "\n".join(asked.ask(line + more))
             assert "hunter22" not in text and "ERR" in text, text
     assert "hunter22" not in shared_inside.log()
+
+
+def test_whatever_is_said_of_users_nothing_is_let_in_and_nothing_breaks(shared_inside):
+    """Words in any order and quoting, from nobody: seeded, so that it is the same each time."""
+    chance = random.Random(13)
+    words = ["AUTH", "USERS", "ADD", "SET", "PASSWORD", "DEL", "LIST", "alice", '""', "''", '"', "'", "-ROLE=monitor",
+             "-ROLE=", "-SCENARIOS=*", "-SCENARIOS=[", "-OS_USER=0", "-RESET", "-JSON", "x=1", "=", "{", "\\", "\t",
+             '"\\u0000"', '"\\ud800"', "\u00e9", "\U0001f600" * 70, "A*" * 200, "auth", "HTTP/1.1"]
+    before = shared_inside.ask("USERS LIST")
+    for _ in range(500):
+        line = " ".join(chance.choice(words) for _ in range(chance.randint(1, 6)))
+        lines = Guest(shared_inside).ask("AUTH " + line if chance.random() < 0.3 else line)
+        assert lines == [] or lines[-1].startswith("ERR ") and "INTERNAL" not in lines[-1], (line, lines)
+    assert shared_inside.ask("USERS LIST") == before
 
 
 # -- one-time passwords ----------------------------------------------------------------

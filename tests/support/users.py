@@ -17,7 +17,8 @@ class Guest(Dialogue):
 
     def ask(self, line):
         """The lines of the reply to a request."""
-        return [text for text in self.conversation.begin(line.encode()).chunks() if text is not program.FLUSH]
+        reply = self.conversation.begin(line.encode())
+        return [text for text in reply.chunks() if text is not program.FLUSH] if reply else []
 
     def code(self, line):
         """OK, or the code of the error."""

@@ -41,6 +41,35 @@ def test_another_os_user_with_a_password(shared):
     assert once not in text and "correct horse" not in text
 
 
+@needs_root
+def test_an_administrator_of_another_os_user_is_demoted_at_once(shared):
+    """His EXECs are served as the owner's are, and end with his role."""
+    shared.ok("USERS ADD deputy -ROLE=administrator -OS_USER=%d" % NOBODY)
+    with OtherUser(shared.port) as deputy:
+        assert deputy.ok("EXEC HELLO") and deputy.ok("PING") and deputy.ok("EXEC HELLO -SYNC")["status"] == "DONE"
+    with OtherUser(shared.port) as deputy:
+        assert deputy.ok("EXEC HELLO")
+        shared.ok("USERS SET deputy -ROLE=monitor")
+        assert deputy.err("EXEC HELLO") == "DENIED" and deputy.ok("PING")
+        shared.ok("USERS DEL deputy")
+        assert deputy.err("EXEC HELLO") == deputy.err("PING") == "AUTH"
+
+
+def test_what_follows_auth_in_one_packet_is_asked_by_that_user(shared):
+    shared.ok("USERS ADD looker -ROLE=monitor")
+    shared.ok("USERS PASSWORD looker 'correct horse'")
+    with shared.connect() as owner:
+        owner.send_raw(b"EXEC HELLO\nAUTH looker 'correct horse'\nEXEC HELLO\nPING\n")
+        owner.expect("OK session=* status=*")
+        owner.expect("OK user=looker role=monitor")
+        owner.expect("ERR DENIED *")
+        owner.expect("OK agent=*")
+    with shared.connect() as owner:             # a failure leaves him who he was
+        owner.send_raw(b"AUTH looker wrong\nEXEC HELLO\n")
+        owner.expect("ERR AUTH *")
+        owner.expect("OK session=* status=*")
+
+
 def test_an_administrator_by_password_imports_and_executes_quickly(shared):
     """What he asks is served as what the owner asks: long lines, and a pipeline of EXECs in their order."""
     shared.ok("USERS ADD boss -ROLE=administrator")
@@ -81,12 +110,13 @@ def test_who_is_known_may_be_silent_for_long():
     """A line of one whom the agent does not know has its time; from AUTH on it has as much as it wants."""
     here, there = socket.socketpair()
     limits = [30.0, None, 30.0]
-    lines = program.Lines(here, lambda: limits.pop(0))
+    lines = program.Lines(here, lambda: program.Patience(limits[0], limits[0]))
     timeouts = []
-    for _ in range(3):
+    while limits:
         there.sendall(b"PING\n")
         assert lines.read(lambda start: 100) == b"PING"
         timeouts.append(here.gettimeout())
-    assert timeouts == [30.0, None, 30.0]
+        limits.pop(0)
+    assert timeouts[1] is None and 0 < timeouts[0] <= 30 and 0 < timeouts[2] <= 30
     here.close()
     there.close()

@@ -43,7 +43,8 @@ class Conversation:
         HTTP: a browser, or whatever else was led here, has nothing of the rest carried out.
         """
         text, words = "", []
-        self._renew()
+        if self._access is not None and self._revision != self._access.revision:
+            self._renew()
         try:
             text = self._decode(data)
             self.is_over = _HTTP_LINE.search(text.rstrip(" \t")[-40:]) is not None
@@ -58,7 +59,7 @@ class Conversation:
             self._is_first = False
             self.is_over = row.name == "QUIT"
             self._check_role(row)
-            if request.client.is_narrowed:
+            if self._client.scenarios:
                 check_words(self._agent, request)
         except Exception as error:
             self.is_over = self.is_over or self._is_first
@@ -75,10 +76,9 @@ class Conversation:
                      row.is_pipelined, False, look_again)
 
     def _renew(self):
-        """Should the users have changed, this may be another one."""
-        if self._access is not None and self._revision != self._access.revision:
-            self._revision = self._access.revision
-            self._client = self._access.renew(self._client)
+        """The users have changed, so this may be another one."""
+        self._revision = self._access.revision
+        self._client = self._access.renew(self._client)
 
     def _carry_out(self, row, request):
         """What the verb's function gives. It may change who asks from now on."""
@@ -93,7 +93,8 @@ class Conversation:
     def _look_again(self, row, request):
         """Before a further line of a reply that may have taken long: AuthError, Denied, when who
         asks may not see it any more."""
-        self._renew()
+        if self._access is not None and self._revision != self._access.revision:
+            self._renew()
         if self._client is not request.client:
             self._check_role(row)
             if self._client.scenarios != request.client.scenarios:

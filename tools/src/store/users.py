@@ -4,7 +4,7 @@ from typing import NamedTuple, Optional, Tuple
 
 from ..base.errors import Conflict, Exists, NotFound
 from ..base.times import find_time, to_text
-from ..base.vocabulary import ADMINISTRATOR
+from ..base.vocabulary import ADMINISTRATOR, ROLES
 
 
 class User(NamedTuple):
@@ -25,17 +25,26 @@ class User(NamedTuple):
         return self.role == ADMINISTRATOR and not self.scenarios
 
 
+def read_user(row):
+    """A row -> User, or None: another program has spoilt it, so nobody is let in by it."""
+    texts = [row[column] for column in ("name", "role", "scenarios", "password", "stamp")]
+    texts.append(row["os_user"] or "")
+    if row["role"] not in ROLES or not all(isinstance(text, str) for text in texts):
+        return None
+    until = None if row["one_time_until"] is None else find_time(row["one_time_until"]) or 0.0
+    return User(row["name"], row["role"], tuple(filter(None, row["scenarios"].split(","))),
+                row["os_user"], row["password"], until, row["stamp"],
+                find_time(row["created"]) or 0.0, find_time(row["changed"]) or 0.0)
+
+
 class Users:
     """The table of users. With `needs_administrator` the last one who may do everything stays."""
 
     @staticmethod
     def list_all(connection):
-        """[User] by name."""
-        return [User(row["name"], row["role"], tuple(filter(None, row["scenarios"].split(","))),
-                     row["os_user"], row["password"], find_time(row["one_time_until"]),
-                     row["stamp"], find_time(row["created"]) or 0.0,
-                     find_time(row["changed"]) or 0.0)
-                for row in connection.execute("select * from user order by name")]
+        """[User] by name, without those whom another program has spoilt."""
+        rows = connection.execute("select * from user order by name").fetchall()
+        return list(filter(None, map(read_user, rows)))
 
     def _get(self, connection, name):
         """The User of a name, or NotFound."""
