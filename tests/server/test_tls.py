@@ -60,19 +60,19 @@ def away(monkeypatch):
 class SealedClient(Client):
     """A connection by TLS, from an address of this host."""
 
-    def __init__(self, port, authority, certificate=None, source="127.0.0.1"):
+    def __init__(self, port, authority, certificate=None, source="127.0.0.1", host="127.0.0.1"):
         context = ssl.create_default_context(cafile=str(authority.path))
         if certificate:
             context.load_cert_chain(str(certificate))
-        plain = socket.create_connection(("127.0.0.1", port), LIMIT_S, (source, 0))
+        plain = socket.create_connection((host, port), LIMIT_S, (source, 0))
         self.socket = context.wrap_socket(plain, server_hostname="localhost")
         self._file = self.socket.makefile("rb")
 
 
-def plain_client(port, source):
+def plain_client(port, source, host="127.0.0.1"):
     """A connection without TLS, from an address of this host."""
     client = Client.__new__(Client)
-    client.socket = socket.create_connection(("127.0.0.1", port), LIMIT_S, (source, 0))
+    client.socket = socket.create_connection((host, port), LIMIT_S, (source, 0))
     client._file = client.socket.makefile("rb")
     return client
 
@@ -178,6 +178,42 @@ def test_elsewhere_plain_lines_are_not_served(serve, authority, away):
             assert lines_until_end(client) == []
     with SealedClient(port, authority, source=AWAY) as client:
         assert client.err("PING") == "AUTH" and client.ask("HELP")[-1] == "OK"
+
+
+def own_address():
+    """An address of this host that is not loopback; skips where there is none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))             # sends nothing
+            address = probe.getsockname()[0]
+        except OSError:
+            address = "127.0.0.1"
+    if program.is_loopback(address):
+        pytest.skip("this host has no address but loopback")
+    return address
+
+
+@pytest.mark.parametrize("host", ["own", "0.0.0.0", "::"])
+def test_at_an_address_that_is_not_loopback(inside, authority, certificate, host):
+    """The agent's own user is nobody there, too."""
+    address = own_address()
+    certificates = program.Certificates(str(certificate), None, str(authority.path), inside.clock)
+    server = program.Server(inside.agent, host.replace("own", address), 0, program.WireLimits(), None, certificates)
+    server.listen()
+    try:
+        with plain_client(server.port, address, address) as client:
+            client.send("PING")
+            client.expect("ERR AUTH lines that are not sealed *")
+        with SealedClient(server.port, authority, None, address, address) as client:
+            assert client.err("PING") == "AUTH"
+        inside.ok("USERS ADD alice -ROLE=monitor")
+        with SealedClient(server.port, authority, authority.sign("alice", "alice"), address, address) as client:
+            assert client.ok("PING") and client.err("EXEC HELLO") == "DENIED"
+        if host != "own":
+            with Client(server.port) as client:
+                assert client.ok("EXEC HELLO")
+    finally:
+        server.close()
 
 
 def test_without_tls_elsewhere_is_served_plainly(serve, away):

@@ -13,6 +13,7 @@ from ..base.program import log
 from ..base.times import local_iso
 from ..base.workers import Worker
 from .incoming import WIRE_PIECE, Outwaited, receive
+from .peer import plain_address
 
 TLS_BYTE = b"\x16"          # what begins with it is TLS: a handshake (RFC 8446, 5.1)
 EXPIRY_LOOK_S = 86400.0            # between two looks whether the certificate expires
@@ -179,7 +180,7 @@ class Certificates:
         self._quiet_until = time.monotonic() + TLS_QUIET_S
         more, self._unsaid = self._unsaid, 0
         try:
-            where = connection.getpeername()[0] or "the UNIX socket"
+            where = plain_address(connection.getpeername()[0]) or "the UNIX socket"
         except (OSError, IndexError):
             where = "a client that is gone"
         log.warning("TLS with %s failed: %s%s", where, reason,
