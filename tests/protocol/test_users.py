@@ -379,6 +379,20 @@ def test_what_a_session_waits_for_names_no_hidden_session(make_inside):
         running.ok("STOP %s -IMMEDIATE" % each)
 
 
+def test_a_hidden_child_that_is_waited_for_has_no_number(inside):
+    inside.import_os("SLOW", "sleep 1000")
+    inside.import_document({"scenarios": [{"name": "LOAD_P", "version": "1", "steps": [
+        {"name": "main", "tasks": [{"type": "scenario", "name": "SLOW"}]}]}]})
+    guest = add_guest(inside, "operator", "LOAD_*")
+    session = guest.ok("EXEC LOAD_P")["session"]
+    own = wait_for(lambda: inside.status(session)["waits_for"] == "children" and inside.status(session), "the child")
+    row = guest.status(session)
+    assert (row["waits_for"], row["message"]) == ("children", "waits for a session that it began")
+    assert own["message"].startswith("waits for session ")
+    assert guest.code("STOP %s -IMMEDIATE" % session) == "OK"       # it goes down to what is not there
+    assert {each["status"] for each in inside.rows("SESSIONS")} == {"STOPPED"}
+
+
 @pytest.mark.parametrize("line", [
     "HOLD", "HOLD 'a reason'", "RELEASE", "CLEAN", "METRICS", "SHUTDOWN", "IMPORT '{}'", "ATTACH A b", "DETACH WORKREP",
     "CALENDAR ADD A 2026-12-25", "SCHED UPDATE", "USERS LIST", "USERS ADD x -ROLE=administrator",
